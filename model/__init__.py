@@ -1,0 +1,33 @@
+"""Models: parameters and arrays in, arrays out. Pure Flax (linen); no files, no tokenizers, no training.
+
+Array names end in their axes, one letter each:
+
+    B  row of the batch          T  time of the query (the row's positions)   S  time of the key
+    D  width of the residual     F  width of the feed-forward layer           V  vocabulary
+    H  query heads               G  key and value heads                       K  width of one head
+    L  layers                    N  samples of one prompt
+"""
+
+_FACE = {
+    "ModelConfig": "config",
+    "Decoder": "transformer",
+    "unstack_layers": "transformer",
+    "count_parameters": "transformer",
+    "score_tokens": "heads",
+    "vocabulary_table": "heads",
+    "Sampling": "generate",
+    "generate": "generate",
+    "prefill": "generate",
+    "decode": "generate",
+    "preset": "presets",
+}
+__all__ = list(_FACE)
+
+
+def __getattr__(name):
+    """Load a name of the face on first use, so that importing the room costs nothing (PEP 562)."""
+    if name not in _FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_FACE[name]}"), name)

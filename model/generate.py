@@ -1,0 +1,177 @@
+"""Sampling text: prefill the cache once, then one jitted loop that decodes until every row has stopped.
+
+Stop ids end a row inside the loop; stop strings are the caller's business, between calls of `decode`. Prompts are padded on the left;
+how much, and in which order the rows stand, changes no row's tokens: randomness is keyed by row and by distance from its start.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from model.attention import MASKED
+from model.heads import Head, logits, vocabulary_table
+from model.layers import compute_dtype
+from model.transformer import Decoder, unstack_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. The filters apply in the order of the fields; the defaults sample from the model itself."""
+
+    repetition_penalty: float = 1.0
+    """Divides positive logits of tokens already in the row, and multiplies negative ones (Keskar et al. 2019). 1: off."""
+    temperature: float = 1.0
+    """Divides the logits. 0: greedy, the most likely token."""
+    top_k: int = 0
+    """Keep the k most likely tokens. 0: all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches p (Holtzman et al. 2020). 1: all."""
+    min_p: float = 0.0
+    """Keep tokens at least min_p times as likely as the most likely one (Nguyen et al. 2024). 0: all."""
+    stop_ids: tuple[int, ...] = ()
+    """A row ends with the first of these it draws; that token is kept."""
+
+    def __post_init__(self):
+        ranges = {
+            "temperature": (self.temperature >= 0, "0 or more"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
+            "min_p": (0 <= self.min_p <= 1, "in [0, 1]"),
+            "repetition_penalty": (self.repetition_penalty > 0, "positive"),
+        }
+        for name, (fine, rule) in ranges.items():
+            if not fine:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {rule}")
+
+
+@flax.struct.dataclass
+class Generation:
+    """Rows being generated. The buffers are as long as the cache: S = prompt + room for new tokens.
+
+    tokens_BS: ids, the prompt right-aligned before `prompt`; log_probs_BS: of each new token (see `decode`), 0 elsewhere;
+    valid_BS: 1 from a row's first prompt token on; start_B: where that is; ends_B: index after a row's last token so far;
+    done_B: rows that drew a stop id; logits_BV: for the next token; index: where that goes; keys_B: one random key a row.
+    """
+
+    tokens_BS: Any
+    log_probs_BS: Any
+    valid_BS: Any
+    start_B: Any
+    ends_B: Any
+    done_B: Any
+    logits_BV: Any
+    cache: Any
+    index: Any
+    keys_B: Any
+
+
+def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int, samples: int = 1) -> Generation:
+    """Read the prompts, each once, and stand ready to draw `samples` continuations of each.
+
+    prompts_BT: int32, right-aligned (padded on the left with any id); lengths_B: tokens of each prompt, at least 1.
+    keys_B: one random key a row of the result, [B * samples]; the samples of a prompt are neighbours.
+    room: new tokens that the buffers can hold.
+    """
+    c = model.config
+    batch, prompt = prompts_BT.shape
+    size = prompt + room
+    start_B = prompt - lengths_B
+    index_S = jnp.arange(size)
+    valid_BS = (index_S >= start_B[:, None]).astype(jnp.int32)
+    empty = jnp.zeros((batch, size, c.kv_heads, c.head_width), compute_dtype(c))
+    cache = ((((empty, empty),) * c.num_layers), 0)
+    positions_BT = jnp.maximum(index_S[:prompt] - start_B[:, None], 0)
+    hidden_BTD, cache = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS)
+    state = Generation(
+        tokens_BS=jnp.pad(prompts_BT, ((0, 0), (0, room))),
+        log_probs_BS=jnp.zeros((batch, size), jnp.float32),
+        valid_BS=valid_BS,
+        start_B=start_B,
+        ends_B=jnp.full(batch, prompt),
+        done_B=jnp.zeros(batch, bool),
+        logits_BV=logits(Head(hidden_BTD[:, -1], vocabulary_table(params))),
+        cache=cache,
+        index=jnp.int32(prompt),
+        keys_B=None,
+    )
+    repeated = {"index": state.index, "keys_B": keys_B}
+    return jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), state.replace(index=None)).replace(**repeated)
+
+
+def next_logits(state: Generation, sampling: Sampling):
+    """The filtered, tempered float32 logits [B, V] that the next token is drawn from; what is filtered out is at MASKED."""
+    x_BV = state.logits_BV
+    batch, vocabulary = x_BV.shape
+    if sampling.repetition_penalty != 1.0:
+        held_BS = (state.valid_BS == 1) & (jnp.arange(state.tokens_BS.shape[1]) < state.index)
+        seen_BV = jnp.zeros((batch, vocabulary), bool).at[jnp.arange(batch)[:, None], state.tokens_BS].max(held_BS)
+        penalised_BV = jnp.where(x_BV > 0, x_BV / sampling.repetition_penalty, x_BV * sampling.repetition_penalty)
+        x_BV = jnp.where(seen_BV, penalised_BV, x_BV)
+    x_BV = x_BV / (sampling.temperature or 1.0)
+    if sampling.top_k:
+        worst_kept_B1 = jax.lax.top_k(x_BV, min(sampling.top_k, vocabulary))[0][:, -1:]
+        x_BV = jnp.where(x_BV >= worst_kept_B1, x_BV, MASKED)
+    if sampling.top_p < 1.0:
+        sorted_BV = jnp.sort(x_BV, axis=-1, descending=True)
+        p_BV = jax.nn.softmax(sorted_BV, axis=-1)
+        kept_BV = jnp.cumsum(p_BV, axis=-1) - p_BV < sampling.top_p  # a token stays while those before it fall short of p
+        worst_kept_B1 = jnp.where(kept_BV, sorted_BV, jnp.inf).min(-1, keepdims=True)
+        x_BV = jnp.where(x_BV >= worst_kept_B1, x_BV, MASKED)
+    if sampling.min_p:
+        x_BV = jnp.where(x_BV >= x_BV.max(-1, keepdims=True) + jnp.log(sampling.min_p), x_BV, MASKED)
+    return x_BV
+
+
+def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps: int | jax.Array) -> Generation:
+    """Draw up to `steps` more tokens for each row; leaves early when all rows are done or the buffers are full.
+
+    log_probs_BS holds log softmax(logits / temperature) of each drawn token (temperature 1 when greedy), before any filter or
+    penalty: what `score_tokens` gives for the same text and temperature.
+    """
+    if "layers" in params:
+        params = unstack_layers(params)  # once, outside the loop
+    last = jnp.minimum(state.index + steps, state.tokens_BS.shape[1])
+
+    def draw(state: Generation):
+        """One more token a row, from the logits in hand."""
+        x_BV = next_logits(state, sampling)
+        if sampling.temperature == 0.0:
+            token_B = jnp.argmax(x_BV, axis=-1)
+        else:
+            keys_B = jax.vmap(jax.random.fold_in)(state.keys_B, state.index - state.start_B)
+            token_B = jax.vmap(jax.random.categorical)(keys_B, x_BV)
+        log_p_BV = jax.nn.log_softmax(state.logits_BV / (sampling.temperature or 1.0), axis=-1)
+        log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
+        token_B = jnp.where(state.done_B, 0, token_B).astype(state.tokens_BS.dtype)
+        stopped_B = functools.reduce(jnp.logical_or, (token_B == stop for stop in sampling.stop_ids), jnp.zeros_like(state.done_B))
+        return state.replace(
+            tokens_BS=jax.lax.dynamic_update_slice_in_dim(state.tokens_BS, token_B[:, None], state.index, axis=1),
+            log_probs_BS=jax.lax.dynamic_update_slice_in_dim(
+                state.log_probs_BS, jnp.where(state.done_B, 0.0, log_prob_B)[:, None], state.index, axis=1
+            ),
+            ends_B=jnp.where(state.done_B, state.ends_B, state.index + 1),
+            done_B=state.done_B | stopped_B,
+        ), token_B
+
+    def step(state: Generation):
+        state, token_B = draw(state)
+        hidden_B1D, cache = model.apply(
+            {"params": params},
+            token_B[:, None],
+            positions_BT=(state.index - state.start_B)[:, None],
+            cache=(state.cache, state.index),
+            valid_BS=state.valid_BS,
+        )
+        return state.replace(cache=cache, logits_BV=logits(Head(hidden_B1D[:, 0], vocabulary_table(params))), index=state.index + 1)
+
+    return jax.lax.while_loop(lambda state: (state.index < last) & ~state.done_B.all(), step, state)
+
+
+def generate(model: Decoder, params, prompts_BT, lengths_B, keys_B, sampling: Sampling, *, room: int, samples: int = 1) -> Generation:
+    """Prefill, then decode up to `room` tokens: one pure function to jit, with `model`, `sampling`, `room` and `samples` static."""
+    state = prefill(model, params, prompts_BT, lengths_B, keys_B, room=room, samples=samples)
+    return decode(model, params, state, sampling, room)

@@ -1,0 +1,145 @@
+"""From hidden states to predictions: the one chunked vocabulary pass that pretraining, PPO, DPO and distillation share."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+CHUNK_ELEMENTS = 1 << 25
+"""Logits held at once, as a count of float32 elements (128 MiB): large enough for full-speed products, small beside the model."""
+
+
+class Head(NamedTuple):
+    """What turns one model's hidden states into logits: hidden_BTD and the output projection table_VD."""
+
+    hidden_BTD: jax.Array
+    table_VD: jax.Array
+
+
+class Scores(NamedTuple):
+    """Per token, float32 [B, T]; None where not asked for.
+
+    nll: -log p(target), nats. log_z: log of the partition function (its square is the z-loss of PaLM, Chowdhery et al. 2022,
+    sec. 5). entropy: of the prediction, nats. hit: 1 where the target is the most likely token. kl: KL(p || q) to the second
+    head's q, nats. cross_entropy: -sum q log p, what distillation minimises (its gradient is that of KL(q || p)).
+    """
+
+    nll: jax.Array | None = None
+    log_z: jax.Array | None = None
+    entropy: jax.Array | None = None
+    hit: jax.Array | None = None
+    kl: jax.Array | None = None
+    cross_entropy: jax.Array | None = None
+
+
+def vocabulary_table(params) -> jax.Array:
+    """The output projection [V, D] of a decoder: its own head, or the embedding table when tied."""
+    return params["head" if "head" in params else "embedding"]["table"]
+
+
+def logits(head: Head, *, softcap: float = 0.0, temperature: float = 1.0):
+    """float32 logits [..., V], divided by the temperature after the soft cap `c * tanh(x / c)` (Gemma 2, sec. 2); 0 is no cap."""
+    hidden, table = head
+    x = jnp.einsum("...D,VD->...V", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    if softcap:
+        x = softcap * jnp.tanh(x / softcap)
+    return x if temperature == 1.0 else x / temperature
+
+
+def _score(head, other, targets_BT, want, softcap, temperature) -> Scores:
+    """The plain computation, whole [B, T, V] logits at once: what each chunk runs, and the reference for all of them."""
+    x_BTV = logits(head, softcap=softcap, temperature=temperature)
+    log_z_BT = jax.nn.logsumexp(x_BTV, axis=-1)
+    found = {"log_z": log_z_BT}
+    if "nll" in want:
+        found["nll"] = log_z_BT - jnp.take_along_axis(x_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    if "hit" in want:
+        found["hit"] = (jnp.argmax(x_BTV, axis=-1) == targets_BT).astype(jnp.float32)
+    if {"entropy", "kl", "cross_entropy"} & set(want):
+        log_p_BTV = x_BTV - log_z_BT[..., None]
+        if "entropy" in want:
+            found["entropy"] = -(jnp.exp(log_p_BTV) * log_p_BTV).sum(-1)
+        if other is not None:
+            log_q_BTV = jax.nn.log_softmax(logits(other, softcap=softcap, temperature=temperature), axis=-1)
+            if "kl" in want:
+                found["kl"] = (jnp.exp(log_p_BTV) * (log_p_BTV - log_q_BTV)).sum(-1)
+            if "cross_entropy" in want:
+                found["cross_entropy"] = -(jnp.exp(log_q_BTV) * log_p_BTV).sum(-1)
+    return Scores(**{name: found[name] for name in want})
+
+
+def score_tokens(
+    head: Head,
+    targets_BT,
+    *,
+    want: tuple[str, ...] = ("nll",),
+    other: Head | None = None,
+    softcap: float = 0.0,
+    temperature: float = 1.0,
+    shards: int = 1,
+    chunk: int = 0,
+) -> Scores:
+    """Score the target of every position, holding the logits of a few positions at a time: [B, T, V] never exists.
+
+    The forward pass keeps nothing of a chunk's logits; the backward pass computes them again and adds up the gradient of the tables
+    in float32. targets_BT: int32. want: names of `Scores`; kl and cross_entropy need `other`, a second head over the same
+    vocabulary. shards: devices that the rows are spread over. chunk: positions of each row a chunk takes; 0 fits CHUNK_ELEMENTS
+    a device.
+    """
+    unknown = set(want) - set(Scores._fields)
+    if unknown:
+        raise ValueError(f"score_tokens: unknown {sorted(unknown)}; choose from {Scores._fields}")
+    if {"kl", "cross_entropy"} & set(want) and other is None:
+        raise ValueError("score_tokens: kl and cross_entropy compare with a second head; give `other`")
+    batch, length = targets_BT.shape
+    rows, vocabulary = max(1, batch // shards), head.table_VD.shape[0]
+    chunk = min(length, chunk or max(1, CHUNK_ELEMENTS // (rows * vocabulary)))
+    if chunk == length:
+        return _score(head, other, targets_BT, want, softcap, temperature)
+    chunks = -(-length // chunk)
+    chunk = -(-length // chunks)  # as even as can be: little is padded
+
+    def split(x):
+        """[B, T, ...] to [chunks, B, chunk, ...], padded at the end; rows stay whole, so they stay on their device."""
+        x = jnp.pad(x, ((0, 0), (0, chunks * chunk - length)) + ((0, 0),) * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(batch, chunks, chunk, *x.shape[2:]), 1, 0)
+
+    def join(x):
+        return jnp.moveaxis(x, 0, 1).reshape(batch, chunks * chunk)[:, :length]
+
+    hidden = {"own": split(head.hidden_BTD)}
+    tables = {"own": head.table_VD}
+    if other is not None:
+        hidden["other"], tables["other"] = split(other.hidden_BTD), other.table_VD
+    scores = _scan_chunks(tables, hidden, split(targets_BT), (tuple(want), softcap, temperature))
+    return Scores(**{name: join(value) for name, value in scores._asdict().items() if value is not None})
+
+
+def _chunk_scores(tables, hidden, targets, options) -> Scores:
+    other = Head(hidden["other"], tables["other"]) if "other" in tables else None
+    return _score(Head(hidden["own"], tables["own"]), other, targets, *options)
+
+
+def _scan_forward(tables, hidden, targets, options):
+    def body(_, chunk):
+        return None, _chunk_scores(tables, *chunk, options)
+
+    return jax.lax.scan(body, None, (hidden, targets))[1], (tables, hidden, targets)
+
+
+def _scan_backward(options, saved, gradients):
+    tables, hidden, targets = saved
+
+    def body(total, chunk):
+        hidden, targets, gradient = chunk
+        _, pull_back = jax.vjp(lambda tables, hidden: _chunk_scores(tables, hidden, targets, options), tables, hidden)
+        d_tables, d_hidden = pull_back(gradient)
+        return jax.tree.map(lambda sum_, part: sum_ + part.astype(jnp.float32), total, d_tables), d_hidden
+
+    zero = jax.tree.map(lambda table: jnp.zeros(table.shape, jnp.float32), tables)
+    d_tables, d_hidden = jax.lax.scan(body, zero, (hidden, targets, gradients))
+    return jax.tree.map(lambda d, table: d.astype(table.dtype), d_tables, tables), d_hidden, None
+
+
+_scan_chunks = jax.custom_vjp(lambda tables, hidden, targets, options: _scan_forward(tables, hidden, targets, options)[0], nondiff_argnums=(3,))
+_scan_chunks.defvjp(_scan_forward, _scan_backward)

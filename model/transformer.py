@@ -1,0 +1,182 @@
+"""One block, and the decoder made of it. GPT-2 and Llama are two settings of the same code."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from model.attention import Mask, attend
+from model.config import ModelConfig
+from model.layers import Dense, FeedForward, Norm, Table, compute_dtype, constrain, dropout
+from model.positions import rotary_angles, rotate
+
+
+@flax.struct.dataclass
+class Context:
+    """What every layer of one forward pass shares: the mask, rotary angles (or None) and per-row dropout keys (or None)."""
+
+    mask: Mask
+    angles: Any = None
+    keys_B: Any = None
+
+
+class Attention(nn.Module):
+    """Multi-head attention with grouped keys (Ainslie et al. 2023). Maps x_BTD to y_BTD.
+
+    cache: None, or this layer's (k_BSGK, v_BSGK, index): the new keys are written from `index` on and all of it is attended to.
+    Returns y_BTD and the layer's keys and values (k, v), cached or new.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD, context: Context, cache=None):
+        c, dtype = self.config, compute_dtype(self.config)
+
+        def project(heads, name):
+            axes = ("embed", "heads" if name == "query" else "kv_heads", "head")
+            return Dense((heads, c.head_width), axes, c.init_std, dtype, bias=c.bias, name=name)(x_BTD)
+
+        q_BTHK, k_BSGK, v_BSGK = project(c.num_heads, "query"), project(c.kv_heads, "key"), project(c.kv_heads, "value")
+        if c.qk_norm:
+            q_BTHK = Norm("rmsnorm", c.norm_epsilon, axes=("head",), name="query_norm")(q_BTHK)
+            k_BSGK = Norm("rmsnorm", c.norm_epsilon, axes=("head",), name="key_norm")(k_BSGK)
+        if context.angles is not None:
+            q_BTHK, k_BSGK = rotate(q_BTHK, context.angles), rotate(k_BSGK, context.angles)
+        if cache is not None:
+            cached_k, cached_v, index = cache
+            k_BSGK = jax.lax.dynamic_update_slice_in_dim(cached_k, k_BSGK.astype(cached_k.dtype), index, axis=1)
+            v_BSGK = jax.lax.dynamic_update_slice_in_dim(cached_v, v_BSGK.astype(cached_v.dtype), index, axis=1)
+        q_BTHK = constrain(q_BTHK, "batch", "length", "heads", "head")
+        k_BSGK = constrain(k_BSGK, "batch", None, "kv_heads", "head")
+        v_BSGK = constrain(v_BSGK, "batch", None, "kv_heads", "head")
+        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, context.mask, c.attention)
+        std = c.init_std / math.sqrt(2 * c.num_layers)
+        y_BTD = Dense((c.embed_dim,), ("heads", "head", "embed"), std, dtype, inputs=2, bias=c.bias, name="out")(y_BTHK)
+        return y_BTD, (k_BSGK, v_BSGK)
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). `layer` counts from 0."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD, layer, context: Context, cache=None):
+        c = self.config
+        keys_B = None
+        if context.keys_B is not None and c.dropout:
+            keys_B = jax.vmap(lambda key: jax.random.fold_in(key, layer + 1))(context.keys_B)
+
+        def norm(name):
+            return Norm(c.norm, c.norm_epsilon, c.bias, name=name)(x_BTD)
+
+        y_BTD, cache = Attention(c, name="attention")(norm("attention_norm"), context, cache)
+        x_BTD += dropout(checkpoint_name(y_BTD, "sublayer"), c.dropout, keys_B, 0)
+        y_BTD = FeedForward(c, name="feed_forward")(norm("feed_forward_norm"))
+        x_BTD += dropout(checkpoint_name(y_BTD, "sublayer"), c.dropout, keys_B, 1)
+        return constrain(x_BTD, "batch", "length", "residual"), cache
+
+
+REMAT_POLICIES = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "sublayers": jax.checkpoint_policies.save_only_these_names("sublayer"),
+}
+
+
+class Decoder(nn.Module):
+    """Decoder-only Transformer: tokens to hidden states, which `heads.score_tokens` turns into predictions.
+
+    Parameters: embedding/table [V, D], positions/table [context, D] when learned, layers/... each stacked over a leading axis
+    `layers`, final_norm, and head/table [V, D] unless the embedding is tied. How the stack runs (`scan`, unrolled, with a cache)
+    never changes them.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, cache=None, valid_BS=None):
+        """Returns hidden_BTD after the final norm; with a cache, (hidden_BTD, cache).
+
+        tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only. positions_BT: int32 within the document, default
+        0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers of (k_BSGK, v_BSGK), with the index of the first
+        new token as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row.
+        """
+        c, dtype = self.config, compute_dtype(self.config)
+        batch, length = tokens_BT.shape
+        if positions_BT is None:
+            positions_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
+        x_BTD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")().astype(dtype)[tokens_BT]
+        if c.positions == "learned":
+            x_BTD += Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")().astype(dtype)[positions_BT]
+        x_BTD = constrain(dropout(x_BTD, c.dropout, keys_B, 0), "batch", "length", "residual")
+
+        angles = rotary_angles(positions_BT, c.head_width, c.rotary_base) if c.positions == "rotary" else None
+        if cache is None:
+            mask = Mask(causal=True, query_segments_BT=segments_BT, key_segments_BS=segments_BT)
+        else:
+            queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], length, axis=1)
+            mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
+        x_BTD, cache = self._layers(x_BTD, Context(mask, angles, keys_B), cache)
+
+        if not c.tied_embeddings:
+            Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
+        hidden_BTD = Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
+        return hidden_BTD if cache is None else (hidden_BTD, cache)
+
+    def _layers(self, x_BTD, context: Context, cache):
+        """Run the stack: scanned when asked (and always to create parameters), else unrolled, which a cache needs."""
+        c = self.config
+        block = Block
+        if c.remat != "none" and cache is None:
+            block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=not c.scan)
+        if self.is_initializing() or (c.scan and cache is None):
+
+            def body(module, x_BTD, layer):
+                return module(x_BTD, layer, context)[0], None
+
+            scan = nn.scan(
+                body,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                length=c.num_layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            return scan(block(c, name="layers"), x_BTD, jnp.arange(c.num_layers))[0], None
+
+        variables = self.variables["params"]
+        layers = unstack_layers(variables) if "layers" in variables else variables
+        caches = []
+        for layer in range(c.num_layers):
+            params = layers[f"layer_{layer}"]
+            layer_cache = None if cache is None else (*cache[0][layer], cache[1])
+            x_BTD, layer_cache = block(c, parent=None).apply({"params": params}, x_BTD, layer, context, layer_cache)
+            caches.append(layer_cache)
+        return x_BTD, None if cache is None else tuple(caches)
+
+
+def unstack_layers(params):
+    """The same parameters with `layers` [L, ...] split into layer_0 ... layer_{L-1}, as a loop that runs unrolled wants them.
+
+    One split per leaf, whose gradient is one concatenation.
+    """
+    rest = {name: value for name, value in params.items() if name != "layers"}
+    leaves, treedef = jax.tree.flatten(params["layers"])
+    pieces = [[jnp.squeeze(piece, 0) for piece in jax.lax.split(leaf, (1,) * leaf.shape[0], axis=0)] for leaf in leaves]
+    return rest | {f"layer_{i}": treedef.unflatten(layer) for i, layer in enumerate(zip(*pieces, strict=True))}
+
+
+def abstract_parameters(config: ModelConfig):
+    """Shapes, types and logical axis names of all parameters, without allocating any (boxed as Flax's LogicallyPartitioned)."""
+    tokens_BT = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)["params"]
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Number of trained parameters, tied tables counted once."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_parameters(config)))
