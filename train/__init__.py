@@ -1,0 +1,20 @@
+"""Training: objectives, the step, the loop, checkpoints, evaluation. Brings `data` and `model` together."""
+
+_FACE = {
+    "Experiment": "experiment",
+    "load_run": "runs",
+    "train": "loop",
+    "evaluate": "evaluate",
+    "make_update": "step",
+    "write_report": "report",
+}
+__all__ = list(_FACE)
+
+
+def __getattr__(name):
+    """Load a name of the face on first use, so that importing the room costs nothing (PEP 562)."""
+    if name not in _FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_FACE[name]}"), name)

@@ -1,0 +1,187 @@
+"""One experiment as a tree of frozen dataclasses: what a config file fills and the command line overrides.
+
+The *kind* of data, objective or optimizer is chosen in the config file, by the class of the value; the command line changes its
+fields. Nothing heavy is imported here: `--help` reads this file alone.
+"""
+
+import dataclasses
+from typing import Literal
+
+from model.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where batches come from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData(Data):
+    """Packed rows of prepared text."""
+
+    shards: tuple[str, ...] = ()
+    """Folders made by `omnia prepare text` (paths, or URLs such as gs://...). Several are mixed."""
+    weights: tuple[float, ...] = ()
+    """Share of rows from each of `shards`, in any unit. Empty: by their counts of tokens."""
+    max_damaged: int = 0
+    """Damaged documents tolerated as empty slots before training stops."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is minimised."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalLM(Objective):
+    """Next-token prediction (Radford et al. 2018, eq. 1): mean nats per predicted token."""
+
+    z_loss: float = 0.0
+    """Weight of the squared log partition function (Chowdhery et al. 2022, sec. 5); 1e-4 keeps large models stable. 0: off."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """How gradients become updates."""
+
+    learning_rate: float = 1e-3
+    """Peak of the schedule."""
+    weight_decay: float = 0.0
+    """Decoupled decay of matrices and tables, times the learning rate; biases and norms are left alone."""
+    clip_norm: float = 1.0
+    """Gradients with a larger global norm are scaled down to it. 0: never."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    weight_decay: float = 0.1
+    """Decoupled decay of matrices and tables, times the learning rate; biases and norms are left alone."""
+    beta1: float = 0.9
+    """Decay of the mean of gradients."""
+    beta2: float = 0.95
+    """Decay of the mean of squared gradients."""
+    epsilon: float = 1e-8
+    """Added to the root of the mean of squares."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent."""
+
+    momentum: float = 0.0
+    """Decay of the velocity. 0: none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the run: linear warm-up to the peak, then a decay."""
+
+    warmup_steps: int = 100
+    """Steps from 0 to the peak."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape from the end of the warm-up to the last step."""
+    final_fraction: float = 0.1
+    """Learning rate of the last step, as a share of the peak (not used by constant)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis of the mesh; their product is the number of devices."""
+
+    data: int = -1
+    """Copies of the model, each with its own rows. -1: all devices that the other axes leave."""
+    fsdp: int = 1
+    """Rows and parameters are both split (fully sharded data parallelism)."""
+    tensor: int = 1
+    """Heads, feed-forward width and vocabulary are split."""
+    context: int = 1
+    """Positions are split; keys and values are gathered."""
+    expert: int = 1
+    """Experts are split; outside of them the axis splits rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Validation while training."""
+
+    every: int = 250
+    """Steps between evaluations; there is always one at the end. 0: only then."""
+    rows: int = 0
+    """Rows of the validation split to use, from its start. 0: all of it."""
+    patience: int = 0
+    """Stop after this many evaluations in a row without a better loss. 0: never."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """Saving the train state, asynchronously."""
+
+    every: int = 250
+    """Steps between saves; there is always one at the end."""
+    keep: int = 2
+    """Newest saves kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Texts generated while training, to be looked at."""
+
+    every: int = 0
+    """Steps between samples. 0: only at the end."""
+    prompts: tuple[str, ...] = ("",)
+    """Their beginnings; an empty one starts a new document."""
+    tokens: int = 64
+    """Length of each; 0 samples nothing."""
+    temperature: float = 0.8
+    """Divides the logits; 0 is greedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Logging:
+    """What is written where. metrics.jsonl, metrics.csv and report.html always are."""
+
+    every: int = 10
+    """Steps between rows of metrics."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (extra: tensorboard)."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Also log to Weights & Biases (extra: wandb)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run. The same experiment gives the same run."""
+
+    name: str = "experiment"
+    """A word for reports and loggers."""
+    steps: int = 1000
+    """Updates of the parameters."""
+    batch_size: int = 32
+    """Rows of each step, over all devices and micro-batches."""
+    micro_batches: int = 1
+    """Parts that a step's rows are taken in, one after the other, to save memory; the gradient is the same."""
+    seed: int = 0
+    """Decides initial weights, the order of rows, dropout and samples."""
+    ema_decay: float = 0.0
+    """Keep a moving average of the parameters with this decay, and evaluate and generate with it. 0: none."""
+    model: ModelConfig = ModelConfig()
+    data: Data = TextData()
+    objective: Objective = CausalLM()
+    optimizer: Optimizer = AdamW()
+    schedule: Schedule = Schedule()
+    mesh: MeshShape = MeshShape()
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    samples: Samples = Samples()
+    logging: Logging = Logging()
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "micro_batches"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.batch_size % self.micro_batches:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")

@@ -1,0 +1,114 @@
+"""The mesh of devices and the one table from logical axis names to mesh axes."""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from data.errors import UserError
+from train.experiment import MeshShape
+
+ROWS = ("data", "fsdp", "expert")
+"""Mesh axes that rows of a batch are spread over."""
+
+RULES = (
+    # activations
+    ("batch", ROWS),
+    ("length", "context"),
+    ("residual", None),
+    # parameters, and activations that follow them
+    ("embed", "fsdp"),
+    ("mlp", "tensor"),
+    ("heads", "tensor"),
+    ("kv_heads", "tensor"),
+    ("head", None),
+    ("vocab", "tensor"),
+    ("positions", None),
+    ("norm", None),
+    ("layers", None),
+)
+
+
+def make_mesh(shape: MeshShape, devices=None) -> Mesh:
+    """The mesh over `devices` (default: all). UserError when the axes do not multiply to their number."""
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": shape.data, "fsdp": shape.fsdp, "tensor": shape.tensor, "context": shape.context, "expert": shape.expert}
+    others = math.prod(size for name, size in sizes.items() if name != "data")
+    if sizes["data"] == -1:
+        sizes["data"] = len(devices) // others
+    if min(sizes.values()) < 1 or math.prod(sizes.values()) != len(devices):
+        asked = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "1"
+        raise UserError(f"mesh: {asked} does not make {len(devices)} devices", "Change --mesh.*; --mesh.data -1 takes what the other axes leave.")
+    arranged = np.asarray(devices).reshape(tuple(sizes.values()))
+    if jax.process_count() > 1 or devices[0].platform == "tpu":
+        arranged = jax.make_mesh(tuple(sizes.values()), tuple(sizes), devices=devices).devices  # follows the interconnect
+    return Mesh(arranged, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Parts that the rows of a batch are split into."""
+    return math.prod(mesh.shape[axis] for axis in ROWS)
+
+
+def parameter_shardings(mesh: Mesh, boxed):
+    """The sharding of every leaf of a tree of abstract arrays boxed with logical axis names (unboxed leaves are replicated).
+
+    An axis whose size the mesh axis does not divide is left whole.
+    """
+    table = dict(RULES)
+
+    def sharding(leaf):
+        if not hasattr(leaf, "names"):
+            return NamedSharding(mesh, PartitionSpec())
+        used: set[str] = set()
+        spec = []
+        for name, size in zip(leaf.names, leaf.value.shape, strict=True):
+            axis = table[name]
+            fits = axis is not None and axis not in used and size % mesh.shape[axis] == 0
+            spec.append(axis if fits else None)
+            used.add(axis)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(sharding, boxed, is_leaf=lambda leaf: hasattr(leaf, "names"))
+
+
+def batch_sharding(mesh: Mesh, ndim: int) -> NamedSharding:
+    """Rows over the data axes, positions (if any) over the context axis."""
+    return NamedSharding(mesh, PartitionSpec(ROWS, *(("context",) if ndim > 1 else ())))
+
+
+def check_batch(mesh: Mesh, batch_size: int, micro_batches: int, length: int) -> None:
+    """UserError unless every device gets whole rows and equal parts of each row."""
+    shards = row_shards(mesh)
+    if (batch_size // micro_batches) % shards:
+        raise UserError(
+            f"batch_size {batch_size} in {micro_batches} micro-batches does not divide over {shards} devices",
+            f"Use a multiple of {shards * micro_batches}, or another --mesh.*.",
+        )
+    if length % mesh.shape["context"]:
+        raise UserError(
+            f"context length {length} does not divide over mesh.context {mesh.shape['context']}", "Change --model.context-length or --mesh.context."
+        )
+
+
+def put_batch(mesh: Mesh, make, count: int):
+    """The global batch of `count` rows as arrays on the mesh. `make(first, rows)` gives any range of its rows as NumPy arrays.
+
+    Every process computes only the rows that its own devices hold.
+    """
+    sharding = batch_sharding(mesh, 1)
+    spans = [index[0].indices(count)[:2] for index in sharding.addressable_devices_indices_map((count,)).values()]
+    first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
+    local = make(first, last - first)
+    if jax.process_count() == 1:
+        return jax.device_put(local, jax.tree.map(lambda x: batch_sharding(mesh, x.ndim), local))
+
+    def place(x):
+        def shard(index):
+            rows = slice(*index[0].indices(count)[:2])
+            return x[rows.start - first : rows.stop - first, *index[1:]]
+
+        return jax.make_array_from_callback((count, *x.shape[1:]), batch_sharding(mesh, x.ndim), shard)
+
+    return jax.tree.map(place, local)

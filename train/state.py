@@ -1,0 +1,72 @@
+"""The train state, and the one table of what randomness is for."""
+
+import enum
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from model.config import ModelConfig
+from model.transformer import Decoder
+from train.mesh import parameter_shardings
+
+
+class Purpose(enum.IntEnum):
+    """What a random key is for. All randomness of a run is fold_in(fold_in(key(seed), step or row), purpose); never renumber."""
+
+    PARAMETERS = 0
+    OBJECTIVE = 1
+    SAMPLES = 2
+
+
+def random_key(seed: int, when, purpose: Purpose):
+    """The key of a purpose at a step (or for a row)."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), when), int(purpose))
+
+
+@flax.struct.dataclass
+class State:
+    """All that one step hands to the next; with the experiment it is all that a run needs to go on.
+
+    step: updates done. cursor: rows consumed, which alone decides the next batch. ema: averaged parameters, or None.
+    carry: what the objective hands itself, or None.
+    """
+
+    step: Any
+    cursor: Any
+    params: Any
+    opt_state: Any
+    ema: Any = None
+    carry: Any = None
+
+    @property
+    def averaged(self):
+        """The parameters that evaluation, generation and export use."""
+        return self.params if self.ema is None else self.ema
+
+
+def make_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed, *, ema: bool, boxed: bool = False) -> State:
+    """A fresh state; `boxed` keeps the logical axis names on the leaves (to be evaluated abstractly)."""
+    key = random_key(seed, 0, Purpose.PARAMETERS)
+    params = Decoder(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    if not boxed:
+        params = nn.unbox(params)
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return State(step=jnp.int32(0), cursor=jnp.int32(0), params=params, opt_state=optimizer.init(params), ema=average)
+
+
+def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool) -> State:
+    """Shapes, types and shardings of the state, without allocating it. Restoring and ahead-of-time compilation start from it."""
+    boxed = jax.eval_shape(lambda: make_state(config, optimizer, 0, ema=ema, boxed=True))
+    shardings = parameter_shardings(mesh, boxed)
+    return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), nn.unbox(boxed), shardings)
+
+
+def initial_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, *, ema: bool) -> State:
+    """A fresh state, made where it will live: no device ever holds more than its share."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh, ema=ema))
+    return jax.jit(lambda seed: make_state(config, optimizer, seed, ema=ema), out_shardings=shardings)(seed)

@@ -1,0 +1,65 @@
+"""One update of the train state: pure, unjitted, the same for every objective. The loop jits it."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from train.gradients import accumulated, plain
+from train.mesh import RULES
+from train.objectives import Mean
+from train.state import Purpose, State, random_key
+
+COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
+    # Measured in docs/log.md. They go through jit, not the environment, which in a notebook comes too late.
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": ""},
+}
+
+
+def compiler_options(platform: str) -> dict | None:
+    """XLA's switches for a backend, as `jax.jit(compiler_options=...)` wants them; recorded with the run."""
+    return COMPILER_OPTIONS.get(platform)
+
+
+def make_update(objective, optimizer: optax.GradientTransformation, *, seed: int, micro_batches: int = 1, ema_decay: float = 0.0):
+    """update(state, frozen, batch) -> state, metrics: gradient, optimizer, average; metrics are Means over the global batch."""
+
+    def update(state: State, frozen, batch):
+        key = random_key(seed, state.step, Purpose.OBJECTIVE)
+        if micro_batches == 1:
+            gradients, metrics, carry = plain(objective, state.params, batch, key, frozen=frozen, carry=state.carry)
+        else:
+            gradients, metrics, carry = accumulated(
+                objective, state.params, batch, key, micro_batches, frozen=frozen, carry=state.carry
+            )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            # The average starts as the mean of what it has seen, so that early evaluations are not held back by the start.
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, ema, params)
+        metrics["gradient_norm"] = Mean(optax.global_norm(gradients), jnp.float32(1))
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        state = State(state.step + 1, state.cursor + rows, params, opt_state, ema, carry)
+        return state, metrics
+
+    return update
+
+
+def on_mesh(function, mesh: Mesh):
+    """`function`, traced with the mesh and the logical axis rules in force, as its activations' constraints need them."""
+
+    def call(*arguments):
+        with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+            return function(*arguments)
+
+    return call
+
+
+def jit_update(update, mesh: Mesh):
+    """The update compiled for a mesh; the old state's memory is reused for the new one."""
+    options = compiler_options(mesh.devices.flat[0].platform)
+    # out_shardings are left to propagate from the state's own, which XLA keeps for donated buffers.
+    return on_mesh(jax.jit(update, donate_argnums=0, compiler_options=options), mesh)
