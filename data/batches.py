@@ -1,0 +1,128 @@
+"""The one function that the trainer calls: rows of tokens, as a pure function of (seed, first row)."""
+from collections.abc import Sequence
+
+import numpy as np
+
+from data import order as orders
+from data.blocks import flat_ranges
+from data.errors import UserError
+from data.mixture import LONGEST_PERIOD, Mixture, counts_of_weights
+from data.packing import load_plan, offsets
+from data.shards import Corpus
+from data.text import Segments, TextBatch, empty_batch, fill
+
+
+class Batches:
+    """Packed rows of one split of one or several corpora.
+
+    order: `shuffled` is an endless stream: every corpus in a new order each epoch, cut elsewhere, mixed by `weights` (in
+    proportion to their rows if none are given). `sequential` is one pass over all corpora in turn; rows past the end have
+    weight 0.
+
+    Attributes: rows_per_epoch; padding_share; targets (tokens predicted in one pass); raw_bytes (their UTF-8 bytes, for bits per
+    byte); damaged (set of (corpus, document) found so far: their slots are empty).
+    """
+
+    def __init__(self, corpora: Sequence[Corpus], *, context_length: int, split: str = "train", seed: int = 0,
+                 order: str = "shuffled", weights: Sequence[float] = (), max_damaged: int = 0):
+        _check(corpora, weights, order, context_length)
+        self.corpora, self.context_length, self.seed, self.order = list(corpora), context_length, seed, order
+        self.max_damaged = max_damaged
+        self.damaged: set[tuple[int, int]] = set()
+        self._splits = [corpus.split(split) for corpus in corpora]
+        self._plans = [load_plan(one.lengths, context_length, f"{corpus.digest} {split}", corpus.path)
+                       for corpus, one in zip(corpora, self._splits)]
+        rows = np.array([plan.rows for plan in self._plans])
+        self._ends = np.cumsum(rows)
+        self._mixture = Mixture(counts_of_weights(weights or np.maximum(rows, rows.sum() / LONGEST_PERIOD)))
+        self.rows_per_epoch = int(rows.sum())
+        self.tokens = sum(one.tokens for one in self._splits)
+        self.targets = self.tokens - sum(one.documents for one, corpus in zip(self._splits, corpora)
+                                         if corpus.document_end is None)
+        self.raw_bytes = sum(one.raw_bytes for one in self._splits)
+        self.padding_share = 1 - self.tokens / (self.rows_per_epoch * context_length)
+
+    def batch(self, first_row: int, count: int) -> TextBatch:
+        """Rows [first_row, first_row + count): each host asks for its own part of a global batch."""
+        return self.rows(np.arange(first_row, first_row + count))
+
+    def rows(self, rows) -> TextBatch:
+        """Any rows of the stream, int64 [B]."""
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < 1 << 31:
+            raise UserError(f"row {rows.max()} is not below 2^31, which is what a batch can number.", "Use longer rows.")
+        batch = empty_batch(rows, self.context_length)
+        source, epoch, index = self._place(rows)
+        for number, (corpus, split) in enumerate(zip(self.corpora, self._splits)):
+            chosen = np.flatnonzero(source == number)
+            if chosen.size:
+                segments = self._segments(number, chosen, epoch[chosen], index[chosen])
+                damaged = fill(batch, segments, split, corpus.document_end)
+                if damaged.any():
+                    self._count_damaged(number, segments.document[damaged])
+        return batch
+
+    def _place(self, rows):
+        """Of each row of the stream: its corpus (-1 past the end), its epoch there, its row in the plan."""
+        if self.order == "sequential":
+            source = np.searchsorted(self._ends, rows, "right")
+            index = rows - np.concatenate([[0], self._ends])[source]
+            return np.where(source < len(self._ends), source, -1), np.zeros_like(rows), index
+        source, local = self._mixture(rows)
+        epoch, index = np.zeros_like(rows), np.zeros_like(rows)
+        for number, plan in enumerate(self._plans):
+            chosen = source == number
+            epoch[chosen], index[chosen] = orders.shuffled(local[chosen], plan.rows, int(orders.fold(self.seed, number)))
+        return source, epoch, index
+
+    def _segments(self, number, row, epoch, index):
+        """The slots of rows in an epoch; one that runs over the end of its document becomes its tail and its head."""
+        plan, lengths = self._plans[number], self._splits[number].lengths
+        first, count = plan.row_start[index], plan.row_start[index + 1] - plan.row_start[index]
+        slots = flat_ranges(first, count)
+        row, epoch = np.repeat(row, count), np.repeat(epoch, count)
+        document, length = plan.document[slots], plan.length[slots]
+        filled = np.cumsum(length) - length
+        column = filled - np.repeat(filled[np.cumsum(count) - count], count)
+        whole = lengths[document]
+        start = plan.start[slots]
+        if self.order == "shuffled":
+            start = (start + offsets(self.seed, epoch, document, whole, self.context_length)) % whole
+        head = np.maximum(start + length - whole, 0)
+        tail = length - head
+        parts = np.where(head > 0, 2, 1)
+        second = np.cumsum(parts)[head > 0] - 1            # where the heads stand among all segments
+
+        def spread(values, at_head):
+            spread_out = np.repeat(values, parts)
+            spread_out[second] = at_head[head > 0]
+            return spread_out
+
+        return Segments(spread(row, row), spread(column, column + tail), spread(document, document),
+                        spread(start, np.zeros_like(start)), spread(tail, head))
+
+    def _count_damaged(self, number, documents):
+        self.damaged |= {(number, int(document)) for document in documents}
+        if len(self.damaged) > self.max_damaged:
+            raise UserError(f"{self._splits[number].where(int(documents[0]))} fails its digest (the file is damaged or was changed "
+                            "after preparation).",
+                            f"Run `omnia prepare text --repair` on {self.corpora[number].path}, or go on without such documents "
+                            f"with --data.max-damaged N ({len(self.damaged)} so far).")
+
+
+def _check(corpora, weights, order, context_length):
+    if not corpora:
+        raise UserError("no corpus given.", "Name the directory of a prepared corpus.")
+    if weights and len(weights) != len(corpora):
+        raise UserError(f"{len(weights)} weights for {len(corpora)} corpora.", "Give one weight for each, or none.")
+    if order not in ("shuffled", "sequential"):
+        raise UserError(f"order {order!r} is unknown.", "Choose shuffled or sequential.")
+    if order == "sequential" and weights:
+        raise UserError("weights have no meaning in sequential order, which takes every row once.", "Leave them out.")
+    if context_length < 1:
+        raise UserError(f"context length {context_length} is below 1.", "Give at least 1.")
+    first = corpora[0]
+    for corpus in corpora[1:]:
+        if corpus.manifest["tokenizer"]["digest"] != first.manifest["tokenizer"]["digest"]:
+            raise UserError(f"{corpus.path} and {first.path} were prepared with different tokenizers.",
+                            f"Prepare {corpus.path} again with --tokenizer {first.path}.")

@@ -1,0 +1,11 @@
+"""The one exception for what the user can mend."""
+
+
+class UserError(Exception):
+    """A mistake of the user's: what and where on the first line, how to mend it on the second.
+
+    The front door prints it after `omnia: ` and exits with code 2; no traceback is shown.
+    """
+
+    def __init__(self, what: str, mend: str = ""):
+        super().__init__(f"{what}\n{mend}" if mend else what)

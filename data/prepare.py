@@ -1,0 +1,289 @@
+"""Text into shards: planned as tasks that each make one shard of every split, run on all cores, resumable after any kill.
+
+What is written depends on the inputs and options alone, not on the number of workers or on interruptions. In the output
+directory `prepare.json` is the plan, `.prepare/` the journal of finished tasks while the work goes on, and `manifest.json`
+the end of it.
+"""
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import shutil
+
+from data import storage
+from data.documents import Document, Part, Skipped, SplitRule, find_files, plan_tasks, read_documents
+from data.errors import UserError
+from data.pool import run_tasks
+from data.shards import FORMAT, Corpus, corpus_digest, shard_damage
+from data.task import NAMES_KEPT, SPLITS, check_damaged, write_shards
+from data.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, load_tokenizer
+from data.vocabulary import SAMPLE_TASKS, scan_alphabet, scan_sample, smallest, train_sentencepiece
+
+_OURS = re.compile(r"(train|validation)-\d{5,}-of-\d{5,}\.(tokens|index)|manifest\.json|prepare\.json")
+_OUR_FOLDERS = (".prepare", ".plans", "tokenizer")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareText:
+    """Text files into a directory of token shards."""
+
+    output: str
+    """Directory to write. The same command again goes on where it stopped."""
+    input: tuple[str, ...] = ()
+    """Files, folders (all text files in them) or globs. .jsonl has a document on each line, any other file is one
+    document; both also as .gz or .zst."""
+    tokenizer: str = "byte"
+    """byte, char, sentencepiece:SIZE (trained on the training documents), or a file or directory: a SentencePiece .model, a
+    Hugging Face tokenizer.json, another prepared corpus."""
+    validation: float = 0.1
+    """Fraction held out for validation, 0 to below 1."""
+    split: str = "auto"
+    """hash: whole documents, by a hash of their content. tail: the last characters of every document. auto: tail for one
+    document, hash for several."""
+    text_field: str = "text"
+    """Name of the field of a .jsonl record that holds the text."""
+    workers: int = 0
+    """Processes; 0 for one on every core. They do not change the result."""
+    shard_bytes: int = 1 << 26
+    """Input bytes that make one shard. A file is never divided, unless it is a plain .jsonl."""
+    max_damaged: int = 0
+    """Damaged documents and files (invalid UTF-8 or JSON, no text field) to leave out before giving up. Empty ones are always
+    left out; both are named in the manifest."""
+    overwrite: bool = False
+    """Throw away what another preparation left in the output directory."""
+    repair: bool = False
+    """Verify every shard of a prepared directory, and make the damaged ones again from the inputs."""
+
+    def __post_init__(self):
+        if not 0 <= self.validation < 1:
+            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to below 1, such as 0.1.")
+        if self.split not in ("auto", "hash", "tail"):
+            raise UserError(f"split {self.split!r} is unknown.", "Choose auto, hash or tail.")
+        if min(self.workers, self.max_damaged) < 0 or self.shard_bytes < 1:
+            raise UserError("workers and max_damaged must be at least 0, shard_bytes at least 1.", "Correct the option.")
+
+
+def prepare_text(options: PrepareText) -> Corpus:
+    """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
+    os.makedirs(options.output, exist_ok=True)
+    with open(os.path.join(options.output, ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{options.output}: another preparation is writing there.", "Wait for it to end.") from None
+        (_repair if options.repair else _prepare)(options)
+    return Corpus(options.output)
+
+
+def _prepare(options):
+    folder = options.output
+    plan = _plan(options)
+    if options.overwrite:
+        _clear(folder)
+    earlier = _read_json(folder, "prepare.json")
+    if earlier is None:
+        strangers = [name for name in os.listdir(folder) if name != ".lock"]
+        if strangers:
+            raise UserError(f"{folder}: not empty ({strangers[0]} ...), and not the start of a preparation.",
+                            "Choose another --output, or --overwrite, which removes the files of a corpus only.")
+        _write_json(folder, "prepare.json", plan)
+    elif earlier != plan:
+        raise UserError(f"{folder}: holds a preparation with {_difference(earlier, plan)}.",
+                        "Use the same inputs and options, another --output, or --overwrite.")
+    if _read_json(folder, "manifest.json") is None:
+        os.makedirs(os.path.join(folder, ".prepare"), exist_ok=True)
+        tokenizer = _tokenizer(options, plan)
+        results = _run(options, plan, tokenizer, range(len(plan["tasks"])))
+        _write_json(folder, "manifest.json", _manifest(plan, tokenizer, results))
+    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
+    _say(folder)
+
+
+def _repair(options):
+    """Makes missing and damaged shards again; the digests in the manifest say whether they came out the same."""
+    folder = options.output
+    manifest, plan = Corpus(folder).manifest, _read_json(folder, "prepare.json")
+    if plan is None:
+        raise UserError(f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
+                        "Prepare the corpus again with its inputs and --overwrite.")
+    options = dataclasses.replace(options, max_damaged=len(manifest["damaged"]), **plan["options"])
+    shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
+    damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard))}
+    for problem in damage.values():
+        print(f"{problem}; it is made again.")
+    os.makedirs(os.path.join(folder, ".prepare"), exist_ok=True)
+    tokenizer = _repaired_tokenizer(options, plan, manifest["tokenizer"]["digest"])
+    for result in _run(options, plan, tokenizer, sorted({int(name.split("-")[1]) for name in damage})):
+        for record in filter(None, (result[split] for split in SPLITS)):
+            if record != shards.get(record["file"]):
+                raise _changed(folder, record["file"])
+    shutil.rmtree(os.path.join(folder, ".prepare"))
+    print(f"{folder}: {len(damage)} of {len(shards)} shards were damaged" + (", all are whole now." if damage else "."))
+
+
+def _repaired_tokenizer(options, plan, digest):
+    try:
+        if (tokenizer := load_tokenizer(os.path.join(options.output, "tokenizer"))).digest == digest:
+            return tokenizer
+    except UserError:
+        pass                                               # it is made again, and must come out the same
+    shutil.rmtree(os.path.join(options.output, "tokenizer"), ignore_errors=True)
+    tokenizer = _tokenizer(options, plan)
+    if tokenizer.digest != digest:
+        raise _changed(options.output, "the tokenizer")
+    print(f"{options.output}: the tokenizer was damaged; it is whole now.")
+    return tokenizer
+
+
+def _plan(options):
+    """All that the result depends on."""
+    files = find_files(options.input)
+    tasks = plan_tasks(files, options.shard_bytes)
+    split = options.split
+    if split == "auto":
+        split = "tail" if len(files) == 1 and _has_one_document(tasks, options.text_field) else "hash"
+    return {"format": FORMAT,
+            "options": {"tokenizer": options.tokenizer, "validation": options.validation, "split": split,
+                        "text_field": options.text_field, "shard_bytes": options.shard_bytes},
+            "files": [list(file) for file in files],
+            "tasks": [[list(part) for part in parts] for parts in tasks]}
+
+
+def _has_one_document(tasks, text_field):
+    documents = (one for parts in tasks for one in read_documents(parts, text_field) if isinstance(one, Document))
+    return next(documents, None) is not None and next(documents, None) is None
+
+
+def _rule(plan) -> SplitRule:
+    return SplitRule(plan["options"]["split"], plan["options"]["validation"])
+
+
+def _tokenizer(options, plan) -> Tokenizer:
+    """The tokenizer of the plan: the saved one, or one made now and saved."""
+    folder = os.path.join(options.output, "tokenizer")
+    saved = load_tokenizer(folder) if os.path.exists(os.path.join(folder, "tokenizer.json")) else None
+    kind, _, size = options.tokenizer.partition(":")
+    if kind in ("char", "sentencepiece") and saved:
+        return saved
+    if options.tokenizer == "byte":
+        tokenizer = byte_tokenizer()
+    elif options.tokenizer == "char":
+        tokenizer = character_tokenizer("".join(_scan(options, plan["tasks"], scan_alphabet)))
+    elif kind == "sentencepiece" and size.isdigit():
+        tasks = plan["tasks"][::-(-len(plan["tasks"]) // SAMPLE_TASKS)]
+        samples = _scan(options, tasks, scan_sample, _rule(plan))
+        tokenizer = train_sentencepiece(smallest(sum(samples, [])), int(size))
+    else:
+        tokenizer = load_tokenizer(options.tokenizer)
+    if saved and saved.digest != tokenizer.digest:
+        raise UserError(f"{options.output}: its preparation began with another tokenizer than {options.tokenizer} is now.",
+                        "Use that one, another --output, or --overwrite.")
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def _scan(options, tasks, function, *arguments):
+    """The results of a function that reads every task, in their order."""
+    calls = [([Part(*part) for part in parts], options.text_field, *arguments) for parts in tasks]
+    results, damaged = [None] * len(calls), []
+    for number, (result, skipped) in run_tasks(function, calls, options.workers, "reading", _bytes(tasks)):
+        results[number] = result
+        for one in skipped:
+            if one.damaged:
+                damaged.append(one)
+                check_damaged(damaged, options.max_damaged)
+    return results
+
+
+def _run(options, plan, tokenizer, numbers):
+    """The results of tasks, by their numbers: from the journal those that it has, the others run now."""
+    folder = options.output
+    journal = {number: _read_json(folder, f".prepare/{number:05d}.json") for number in numbers}
+    results = {number: result for number, result in journal.items() if result}
+    missing = [number for number in numbers if number not in results]
+    damaged = [Skipped(*one) for result in results.values() for one in result["damaged"]]
+    tasks = [[Part(*part) for part in plan["tasks"][number]] for number in missing]
+    calls = [(parts, plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer), number, len(plan["tasks"]),
+              options.max_damaged) for number, parts in zip(missing, tasks)]
+    for position, result in run_tasks(write_shards, calls, options.workers, "tokenizing", _bytes(tasks)):
+        for one in result["damaged"]:
+            damaged.append(Skipped(*one))
+            check_damaged(damaged, options.max_damaged)
+        number = missing[position]
+        _write_json(folder, f".prepare/{number:05d}.json", result)
+        results[number] = result
+    return [results[number] for number in numbers]
+
+
+def _manifest(plan, tokenizer, results):
+    splits = {}
+    for split in SPLITS:
+        shards = [result[split] for result in results if result[split]]
+        totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "raw_bytes")}
+        splits[split] = {**totals, "max_id": max((shard["max_id"] for shard in shards), default=0), "shards": shards}
+    if not splits["train"]["documents"]:
+        raise UserError("no document is left for training.", "Give more input, or a smaller --validation fraction.")
+    manifest = {
+        "format": FORMAT,
+        "tokenizer": {"kind": tokenizer.kind, "digest": tokenizer.digest, "size": tokenizer.size, "specials": tokenizer.specials},
+        "document_end": tokenizer.specials["document_end"] if plan["options"]["split"] == "hash" else None,
+        "dtype": _dtype(tokenizer),
+        "splits": splits,
+        "options": plan["options"],
+        "empty": {"count": sum(result["empty"][0] for result in results),
+                  "names": [name for result in results for name in result["empty"][1]][:NAMES_KEPT]},
+        "damaged": [one for result in results for one in result["damaged"]],
+    }
+    return {**manifest, "digest": corpus_digest(manifest)}
+
+
+def _dtype(tokenizer):
+    return "uint16" if tokenizer.size <= 1 << 16 else "uint32"
+
+
+def _bytes(tasks):
+    return sum(stop - start for parts in tasks for _, start, stop in parts)
+
+
+def _say(folder):
+    corpus = Corpus(folder)
+    manifest = corpus.manifest
+    print(f"{folder}: tokenizer {manifest['tokenizer']['kind']} of {corpus.ids} ids in use; split by "
+          + {"hash": "document", "tail": "tail"}[manifest["options"]["split"]])
+    for name, split in manifest["splits"].items():
+        print(f"  {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['raw_bytes']:,} bytes of text")
+    if manifest["empty"]["count"] or manifest["damaged"]:
+        print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged")
+
+
+def _clear(folder):
+    """Removes what a preparation writes, the manifest first."""
+    for name in sorted(os.listdir(folder)):
+        if _OURS.fullmatch(name):
+            os.unlink(os.path.join(folder, name))
+        elif name in _OUR_FOLDERS:
+            shutil.rmtree(os.path.join(folder, name))
+
+
+def _difference(earlier, plan):
+    for key, value in plan["options"].items():
+        if earlier.get("options", {}).get(key) != value:
+            return f"{key} = {earlier.get('options', {}).get(key)!r}, not {value!r}"
+    before, now = ({file[0]: file for file in one.get("files", [])} for one in (earlier, plan))
+    changed = [path for path in sorted({**before, **now}) if before.get(path) != now.get(path)]
+    return f"other inputs ({changed[0]} was added, removed or changed)" if changed else "another plan (of another version)"
+
+
+def _changed(folder, what):
+    return UserError(f"{folder}: {what} comes out otherwise than before: the inputs were changed.",
+                     "Bring the old inputs back, or prepare them anew with --overwrite.")
+
+
+def _read_json(folder, name):
+    content = storage.read_bytes(os.path.join(folder, name))
+    return None if content is None else json.loads(content)
+
+
+def _write_json(folder, name, content):
+    storage.write_atomically(os.path.join(folder, name), json.dumps(content, indent=1).encode())

@@ -1,0 +1,99 @@
+"""One task of a preparation: a list of input parts becomes one shard of each split."""
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from data import storage
+from data.documents import Document, Part, Skipped, SplitRule, between, read_documents
+from data.errors import UserError
+from data.shards import ShardWriter
+from data.tokenizer import load_tokenizer
+
+SPLITS = ("train", "validation")
+_BATCH_CHARACTERS = 1 << 21                                # tokenized in one call
+NAMES_KEPT = 100                                          # of what was left out, in the result
+
+
+def write_shards(parts: list[Part], text_field: str, rule: SplitRule, folder: str, dtype: str, number: int, count: int,
+                 max_damaged: int, report: Callable[[int], None]) -> dict:
+    """Tokenizes a task's documents into shards of `folder`. Returns {split: record, "empty": [count, names], "damaged": [...]}."""
+    writer = _Writer(folder, dtype, {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}, ends=rule.kind == "hash")
+    empty, damaged = [], []
+    for document in read_documents(parts, text_field, report):
+        if isinstance(document, Document):
+            for split, start, stop in rule.portions(document):
+                writer.add(document, split, start, stop)
+        elif document.damaged:
+            damaged.append(document)
+            check_damaged(damaged, max_damaged)
+        else:
+            empty.append(document.name)
+    return {**writer.close(), "empty": [len(empty), empty[:NAMES_KEPT]], "damaged": [list(one) for one in damaged]}
+
+
+def check_damaged(damaged: list[Skipped], most: int) -> None:
+    """Raises UserError when more is damaged than the user tolerates."""
+    if len(damaged) > most:
+        last = damaged[-1]
+        raise UserError(f"{last.name}: {last.reason} ({len(damaged)} damaged, {most} tolerated).",
+                        "Mend or remove it, or leave such documents out with --max-damaged N.")
+
+
+class _Writer:
+    """Writes documents in their order: short ones are tokenized together, long ones as a stream of chunks."""
+
+    def __init__(self, folder, dtype, names, ends):
+        self._folder, self._names = folder, names
+        self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer"))
+        self._ending = np.array([self._tokenizer.specials["document_end"]] if ends else [], np.int32)
+        self._writers = {split: ShardWriter(os.path.join(folder, ".prepare", name), dtype) for split, name in names.items()}
+        self._batch: list[tuple[str, str]] = []            # (split, text)
+        self._batched = 0
+
+    def add(self, document: Document, split: str, start: int, stop: int) -> None:
+        """Characters [start, stop) of a document become one of the split."""
+        chunks = between(document.chunks(), start, stop)
+        if stop - start > _BATCH_CHARACTERS:
+            self._flush()
+            sizes = []
+            for ids in self._tokenizer.encode_stream(_measured(chunks, sizes)):
+                self._writers[split].write(ids)
+            self._end(split, sum(sizes))
+        else:
+            self._batch.append((split, "".join(chunks)))
+            self._batched += stop - start
+            if self._batched > _BATCH_CHARACTERS:
+                self._flush()
+
+    def close(self) -> dict:
+        """Moves the shards that are not empty to their place; returns {split: record or None}."""
+        self._flush()
+        records = {}
+        for split, writer in self._writers.items():
+            record = {"file": self._names[split], **writer.close()}
+            records[split] = record if record["documents"] else None
+            for suffix in (".tokens", ".index"):
+                if record["documents"]:
+                    os.replace(writer.path + suffix, os.path.join(self._folder, self._names[split] + suffix))
+                else:
+                    os.unlink(writer.path + suffix)
+        storage.sync_folder(self._folder)
+        return records
+
+    def _flush(self):
+        encoded = self._tokenizer.encode_batch([text for _, text in self._batch])
+        for (split, text), ids in zip(self._batch, encoded):
+            self._writers[split].write(ids)
+            self._end(split, len(text.encode()))
+        self._batch, self._batched = [], 0
+
+    def _end(self, split, raw_bytes):
+        self._writers[split].write(self._ending)
+        self._writers[split].end_document(raw_bytes)
+
+
+def _measured(chunks: Iterable[str], sizes: list[int]) -> Iterator[str]:
+    for chunk in chunks:
+        sizes.append(len(chunk.encode()))
+        yield chunk

@@ -1,0 +1,364 @@
+"""Text to ids and back: byte, character, SentencePiece and Hugging Face tokenizers behind one face.
+
+A tokenizer is its files: `tokenizer.json` (kind, special ids) and, for some kinds, the model beside it. Their digest is its
+identity. Special ids lie above the base vocabulary and are never made from ordinary text.
+"""
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import xxhash
+
+from data import storage
+from data.errors import UserError
+
+FORMAT = 1
+SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix") + tuple(
+    f"spare_{i}" for i in range(64))
+_END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "[SEP]")
+_ESCAPED_SPACE = "\u2581"                                  # what SentencePiece writes for a space
+_LINE_START = re.compile(r"(?<=[^\n])(?=\n)")
+
+
+class Tokenizer:
+    """What every kind has in common. `files` maps names to bytes; `pieces` lists the bytes of each base id.
+
+    Attributes: kind; base_size (ids of ordinary text); specials {name: id}; size (all ids); digest.
+    """
+    kind: str
+
+    def __init__(self, files: dict[str, bytes], base_size: int):
+        header = json.loads(files["tokenizer.json"])
+        self.files = files
+        self.base_size = base_size
+        self.specials: dict[str, int] = header["specials"]
+        self.size = max(base_size, 1 + max(self.specials.values()))
+        self.digest = _digest(files)
+        self._names = {i: name for name, i in self.specials.items()}
+        self._pieces: list[bytes] = []
+
+    def encode(self, text: str) -> np.ndarray:
+        """int32 ids of a text."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        raise NotImplementedError
+
+    def encode_stream(self, chunks: Iterable[str]) -> Iterator[np.ndarray]:
+        """Ids of one document that comes in chunks of text: the same as those of the whole."""
+        held = ""
+        for chunk in chunks:
+            held += chunk
+            cut = self.safe_cut(held)
+            if cut:
+                yield self.encode(held[:cut])
+                held = held[cut:]
+        if held:
+            yield self.encode(held)
+
+    def safe_cut(self, text: str) -> int:
+        """The last place where a text that goes on can be cut without changing any id; 0 if none is known."""
+        return 0
+
+    def decode(self, ids, specials: bool = False) -> str:
+        """The text of ids. Special ids are left out, or shown as `<document_end>` and the like."""
+        return self.decode_bytes(ids, specials).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids, specials: bool = False) -> bytes:
+        """The bytes of ids. A stream of ids can end inside a character: the caller holds its bytes back."""
+        if not self._pieces:
+            self._pieces = self._list_pieces()
+        return b"".join(self._pieces[i] if 0 <= i < self.base_size and i not in self._names
+                        else f"<{self._names.get(i, i)}>".encode() if specials else b""
+                        for i in np.asarray(ids).reshape(-1).tolist())
+
+    def save(self, folder: str) -> None:
+        """Writes the tokenizer's files into a local folder."""
+        os.makedirs(folder, exist_ok=True)
+        for name in sorted(self.files, reverse=True):      # tokenizer.json last: with it the folder is whole
+            storage.write_atomically(os.path.join(folder, name), self.files[name])
+
+    def _list_pieces(self) -> list[bytes]:
+        raise NotImplementedError
+
+
+class Bytes(Tokenizer):
+    """One id for each UTF-8 byte."""
+    kind = "byte"
+
+    def __init__(self, files):
+        super().__init__(files, 256)
+
+    def encode_batch(self, texts):
+        return [np.frombuffer(utf8(text), np.uint8).astype(np.int32) for text in texts]
+
+    def safe_cut(self, text):
+        return len(text)
+
+    def _list_pieces(self):
+        return [bytes([i]) for i in range(256)]
+
+
+class Characters(Tokenizer):
+    """One id for each character of a fixed alphabet, in the order of code points."""
+    kind = "char"
+
+    def __init__(self, files):
+        self.characters: str = json.loads(files["tokenizer.json"])["characters"]
+        self._codes = _code_points(self.characters)
+        super().__init__(files, len(self.characters))
+
+    def encode_batch(self, texts):
+        return [self._encode(text) for text in texts]
+
+    def safe_cut(self, text):
+        return len(text)
+
+    def _encode(self, text):
+        codes = _code_points(text)
+        ids = np.minimum(np.searchsorted(self._codes, codes), self.base_size - 1)
+        unknown = np.flatnonzero(self._codes[ids] != codes)
+        if unknown.size:
+            raise UserError(f"character {text[unknown[0]]!r} is not among the {self.base_size} of this tokenizer.",
+                            "Leave it out, or prepare the corpus again with a text that has it.")
+        return ids.astype(np.int32)
+
+    def _list_pieces(self):
+        return [character.encode() for character in self.characters]
+
+
+class SentencePiece(Tokenizer):
+    """A SentencePiece model. One trained here (`by_line`) keeps every text as it is.
+
+    Such a model has no piece with anything but white space before a line feed, so that a text is cut at the line feeds that
+    follow something else, and each part is encoded by itself: ids do not depend on what stands lines before.
+    """
+    kind = "sentencepiece"
+
+    def __init__(self, files):
+        import sentencepiece
+        self._model = sentencepiece.SentencePieceProcessor(model_proto=files["sentencepiece.model"])
+        self.by_line: bool = json.loads(files["tokenizer.json"])["by_line"]
+        super().__init__(files, self._model.vocab_size())
+        if self.by_line:
+            self._escaped = [self._model.piece_to_id(f"<0x{byte:02X}>") for byte in _ESCAPED_SPACE.encode()]
+
+    def encode_batch(self, texts):
+        if not self.by_line:
+            return [np.array(ids, np.int32) for ids in self._model.encode([_whole(text) for text in texts], num_threads=1)]
+        parts, ends = [], []
+        for text in texts:
+            parts += _LINE_START.split(_whole(text))
+            ends.append(len(parts))
+        encoded = self._model.encode([part.replace(_ESCAPED_SPACE, "") for part in parts], num_threads=1)
+        if any(_ESCAPED_SPACE in text for text in texts):
+            encoded = [self._encode_escaped(part) if _ESCAPED_SPACE in part else ids for part, ids in zip(parts, encoded)]
+        return [np.array([i for ids in encoded[start:end] for i in ids], np.int32)
+                for start, end in zip([0] + ends, ends)]
+
+    def safe_cut(self, text):
+        cut = 0
+        if self.by_line:
+            line = len(text)
+            while (line := text.rfind("\n", 0, line)) > 0:
+                if text[line - 1] != "\n":
+                    return line
+        return cut
+
+    def decode(self, ids, specials=False):
+        text = super().decode(ids, specials)
+        return text if self.by_line or not self._adds_space() else text.removeprefix(" ")
+
+    def _encode_escaped(self, part):
+        """The sign that the model writes for a space stands for itself only as three byte pieces."""
+        ids = []
+        for i, between in enumerate(self._model.encode(part.split(_ESCAPED_SPACE))):
+            ids += (self._escaped if i else []) + between
+        return ids
+
+    def _adds_space(self):
+        return self._model.encode_as_pieces("a")[:1] in ([_ESCAPED_SPACE + "a"], [_ESCAPED_SPACE])
+
+    def _list_pieces(self):
+        model, pieces = self._model, []
+        for i in range(model.vocab_size()):
+            piece = model.id_to_piece(i)
+            pieces.append(bytes([int(piece[3:5], 16)]) if model.is_byte(i)
+                          else b"" if model.is_control(i)
+                          else piece.replace(_ESCAPED_SPACE, " ").encode())
+        return pieces
+
+
+class HuggingFace(Tokenizer):
+    """A `tokenizer.json` of the Hugging Face library; special tokens written in a text are ordinary text."""
+    kind = "huggingface"
+
+    def __init__(self, files):
+        self._model = _hugging_face(files["huggingface.json"])
+        self._model.encode_special_tokens = True
+        self._json = json.loads(files["huggingface.json"])
+        vocabulary = self._model.get_vocab()
+        super().__init__(files, 1 + max(vocabulary.values()))
+
+    def encode_batch(self, texts):
+        encoded = self._model.encode_batch_fast([_whole(text) for text in texts], add_special_tokens=False)
+        return [np.array(one.ids, np.int32) for one in encoded]
+
+    def decode(self, ids, specials=False):
+        if self._styles() & {"ByteLevel"}:
+            return super().decode(ids, specials)
+        text, run = [], []
+        for i in np.asarray(ids).reshape(-1).tolist() + [None]:
+            if i is not None and 0 <= i < self.base_size and i not in self._names:
+                run.append(i)
+                continue
+            text.append(self._model.decode(run, skip_special_tokens=not specials))
+            text.append(f"<{self._names.get(i, i)}>" if specials and i is not None else "")
+            run = []
+        return "".join(text)
+
+    def decode_bytes(self, ids, specials=False):
+        """As for the other kinds; but a WordPiece model does not keep the bytes: then those of the decoded text."""
+        if self._styles() & {"ByteLevel", "ByteFallback", "Metaspace"}:
+            return super().decode_bytes(ids, specials)
+        return self.decode(ids, specials).encode()
+
+    def _styles(self) -> set[str]:
+        decoder = self._json.get("decoder") or {}
+        return {part["type"] for part in decoder.get("decoders", [decoder]) if "type" in part}
+
+    def _list_pieces(self):
+        pieces = [b""] * self.base_size
+        of_character = _bytes_of_byte_level() if "ByteLevel" in self._styles() else None
+        for piece, i in self._model.get_vocab(with_added_tokens=False).items():
+            if of_character:
+                pieces[i] = b"".join(of_character.get(c, c.encode()) for c in piece)
+            elif re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
+                pieces[i] = bytes([int(piece[3:5], 16)])
+            else:
+                pieces[i] = piece.replace(_ESCAPED_SPACE, " ").encode()
+        for i, token in self._model.get_added_tokens_decoder().items():
+            pieces[i] = b"" if token.special else token.content.encode()
+        return pieces
+
+
+_KINDS = {kind.kind: kind for kind in (Bytes, Characters, SentencePiece, HuggingFace)}
+
+
+def byte_tokenizer() -> Tokenizer:
+    return Bytes(_files("byte", 256))
+
+
+def character_tokenizer(characters: Iterable[str]) -> Tokenizer:
+    alphabet = "".join(sorted(set(characters)))
+    return Characters(_files("char", len(alphabet), characters=alphabet))
+
+
+def sentencepiece_tokenizer(model: bytes, by_line: bool = False) -> Tokenizer:
+    """A tokenizer from the bytes of a `.model` file."""
+    import sentencepiece
+    loaded = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return SentencePiece(_files("sentencepiece", loaded.vocab_size(), end=loaded.eos_id(), by_line=by_line,
+                                **{"sentencepiece.model": model}))
+
+
+def hugging_face_tokenizer(content: bytes) -> Tokenizer:
+    """A tokenizer from the bytes of a Hugging Face `tokenizer.json`."""
+    vocabulary = _hugging_face(content).get_vocab()
+    end = next((vocabulary[name] for name in _END_NAMES if name in vocabulary), -1)
+    return HuggingFace(_files("huggingface", 1 + max(vocabulary.values()), end=end, **{"huggingface.json": content}))
+
+
+def load_tokenizer(path: str) -> Tokenizer:
+    """Opens a saved tokenizer, the tokenizer of a shard or run directory, a `.model` file or a `tokenizer.json`."""
+    path = str(path)
+    for header_path in (storage.join(path, "tokenizer/tokenizer.json"), storage.join(path, "tokenizer.json"), path):
+        content = None if os.path.isdir(header_path) else storage.read_bytes(header_path)
+        if content is not None:
+            break
+    else:
+        raise UserError(f"{path}: no tokenizer there.", "Give byte, char, sentencepiece:SIZE, a .model file, a "
+                        "tokenizer.json, or a directory that holds one.")
+    if header_path.endswith(".model"):
+        return _opened(header_path, sentencepiece_tokenizer, content)
+    try:
+        header = json.loads(content)
+        if "kind" not in header:
+            return _opened(header_path, hugging_face_tokenizer, content)
+        if header["format"] > FORMAT:
+            raise UserError(f"{header_path}: format {header['format']}, newer than this program's {FORMAT}.",
+                            "Use a newer version of Omnia.")
+        files = {"tokenizer.json": content}
+        for name in header["files"]:
+            files[name] = storage.read_bytes(storage.join(os.path.dirname(header_path), name))
+            if files[name] is None:
+                raise UserError(f"{header_path}: {name} is missing beside it.", "Copy the whole tokenizer directory.")
+        return _opened(header_path, _KINDS[header["kind"]], files)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{header_path}: not a tokenizer ({error!r}).",
+                        "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file.") from None
+
+
+def utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"character {error.start} of the text is half of a surrogate pair, which is no character.",
+                        "Read the text again with the encoding that it is written in.") from None
+
+
+def _whole(text):
+    utf8(text) if not text.isascii() else None
+    return text
+
+
+def _files(kind, base_size, end=-1, **rest) -> dict[str, bytes]:
+    """The files of a new tokenizer; bytes in `rest` are files beside tokenizer.json, the others entries in it."""
+    beside = {name: value for name, value in rest.items() if isinstance(value, bytes)}
+    specials = dict(zip(SPECIALS, range(base_size, base_size + len(SPECIALS))))
+    if end >= 0:                                           # the model's own end token ends documents
+        specials = {"document_end": end, **dict(zip(SPECIALS[1:], range(base_size, base_size + len(SPECIALS))))}
+    header = {"format": FORMAT, "kind": kind, "specials": specials, "files": sorted(beside),
+              **{name: value for name, value in rest.items() if name not in beside}}
+    return {"tokenizer.json": json.dumps(header, indent=1).encode(), **beside}
+
+
+def _digest(files) -> str:
+    state = xxhash.xxh3_128()
+    for name, content in sorted(files.items()):
+        state.update(f"{name} {len(content)}\n".encode())
+        state.update(content)
+    return state.hexdigest()
+
+
+def _code_points(text):
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _hugging_face(content: bytes):
+    try:
+        import tokenizers
+    except ImportError:
+        raise UserError("a Hugging Face tokenizer needs the package `tokenizers`.", "pip install omnia[hf]") from None
+    return tokenizers.Tokenizer.from_buffer(content)
+
+
+def _opened(path, kind, content):
+    """Models are parsed by foreign libraries, whose errors have no common class."""
+    try:
+        return kind(content)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: not a tokenizer ({error}).",
+                        "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file.") from None
+
+
+def _bytes_of_byte_level() -> dict[str, bytes]:
+    """The printable character that byte-level BPE writes for each byte (Radford et al. 2019), inverted."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return ({chr(byte): bytes([byte]) for byte in printable}
+            | {chr(256 + i): bytes([byte]) for i, byte in enumerate(others)})
