@@ -2,7 +2,7 @@
 import importlib
 
 _FACE = {"UserError": "errors", "Corpus": "shards", "Batches": "batches", "TextBatch": "text", "load_tokenizer": "tokenizer",
-         "PrepareText": "prepare", "prepare_text": "prepare", "prefetch": "prefetch", "inspect_corpus": "inspect"}
+         "PrepareText": "prepare", "prepare_text": "prepare", "inspect_corpus": "inspect"}
 __all__ = list(_FACE)
 
 

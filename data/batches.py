@@ -6,7 +6,7 @@ import numpy as np
 from data import order as orders
 from data.blocks import flat_ranges
 from data.errors import UserError
-from data.mixture import LONGEST_PERIOD, Mixture, counts_of_weights
+from data.mixture import Mixture, counts_of_sizes, counts_of_weights
 from data.packing import load_plan, offsets
 from data.shards import Corpus
 from data.text import Segments, TextBatch, empty_batch, fill
@@ -34,7 +34,7 @@ class Batches:
                        for corpus, one in zip(corpora, self._splits)]
         rows = np.array([plan.rows for plan in self._plans])
         self._ends = np.cumsum(rows)
-        self._mixture = Mixture(counts_of_weights(weights or np.maximum(rows, rows.sum() / LONGEST_PERIOD)))
+        self._mixture = Mixture(counts_of_weights(weights) if weights else counts_of_sizes(rows))
         self.rows_per_epoch = int(rows.sum())
         self.tokens = sum(one.tokens for one in self._splits)
         self.targets = self.tokens - sum(one.documents for one, corpus in zip(self._splits, corpora)
@@ -56,8 +56,8 @@ class Batches:
         for number, (corpus, split) in enumerate(zip(self.corpora, self._splits)):
             chosen = np.flatnonzero(source == number)
             if chosen.size:
-                segments = self._segments(number, chosen, epoch[chosen], index[chosen])
-                damaged = fill(batch, segments, split, corpus.document_end)
+                segments = self._segments(number, epoch[chosen], index[chosen])
+                damaged = fill(batch, chosen, segments, split, corpus.document_end)
                 if damaged.any():
                     self._count_damaged(number, segments.document[damaged])
         return batch
@@ -75,31 +75,23 @@ class Batches:
             epoch[chosen], index[chosen] = orders.shuffled(local[chosen], plan.rows, int(orders.fold(self.seed, number)))
         return source, epoch, index
 
-    def _segments(self, number, row, epoch, index):
-        """The slots of rows in an epoch; one that runs over the end of its document becomes its tail and its head."""
+    def _segments(self, number, epoch, index):
+        """The slots of plan rows in an epoch; one that runs over the end of its document becomes its tail and its head."""
         plan, lengths = self._plans[number], self._splits[number].lengths
-        first, count = plan.row_start[index], plan.row_start[index + 1] - plan.row_start[index]
-        slots = flat_ranges(first, count)
-        row, epoch = np.repeat(row, count), np.repeat(epoch, count)
-        document, length = plan.document[slots], plan.length[slots]
-        filled = np.cumsum(length) - length
-        column = filled - np.repeat(filled[np.cumsum(count) - count], count)
+        count = plan.row_start[index + 1] - plan.row_start[index]
+        slots = flat_ranges(plan.row_start[index], count)
+        row, epoch = np.repeat(np.arange(len(index)), count), np.repeat(epoch, count)
+        document, start, length = plan.document[slots], plan.start[slots], plan.length[slots]
         whole = lengths[document]
-        start = plan.start[slots]
         if self.order == "shuffled":
             start = (start + offsets(self.seed, epoch, document, whole, self.context_length)) % whole
         head = np.maximum(start + length - whole, 0)
-        tail = length - head
-        parts = np.where(head > 0, 2, 1)
-        second = np.cumsum(parts)[head > 0] - 1            # where the heads stand among all segments
-
-        def spread(values, at_head):
-            spread_out = np.repeat(values, parts)
-            spread_out[second] = at_head[head > 0]
-            return spread_out
-
-        return Segments(spread(row, row), spread(column, column + tail), spread(document, document),
-                        spread(start, np.zeros_like(start)), spread(tail, head))
+        parts = 1 + (head > 0)
+        segments = Segments(*(np.repeat(values, parts) for values in (row, document, start, length - head)))
+        heads = (np.cumsum(parts) - 1)[head > 0]
+        segments.start[heads] = 0
+        segments.length[heads] = head[head > 0]
+        return segments
 
     def _count_damaged(self, number, documents):
         self.damaged |= {(number, int(document)) for document in documents}

@@ -43,6 +43,12 @@ def counts_of_weights(weights) -> list[int]:
     return counts.tolist()
 
 
+def counts_of_sizes(sizes) -> list[int]:
+    """Rows of each source in one period, about in proportion to its size and at least one."""
+    counts = np.maximum(np.round(LONGEST_PERIOD * np.asarray(sizes) / np.sum(sizes)), 1).astype(np.int64)
+    return (counts // np.gcd.reduce(counts)).tolist()
+
+
 def _round_robin(counts):
     """Each turn every source earns its count; the richest has the turn and pays the whole."""
     counts = np.array(counts, np.int64)

@@ -3,7 +3,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.blocks import flat_ranges
 
 
 class TextBatch(NamedTuple):
@@ -17,41 +16,14 @@ class TextBatch(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """Targets of a batch: segment i predicts the tokens [start, start + length) of a document, from `column` of a row on.
+    """Targets of a batch: segment i predicts tokens [start, start + length) of a document, in a row.
 
-    All int64 [segments], ordered by row and column.
+    All int64 [segments], in the order of rows, and within each row from its first column on without a gap.
     """
     row: np.ndarray
-    column: np.ndarray
     document: np.ndarray
     start: np.ndarray
     length: np.ndarray
-
-
-def fill(batch: TextBatch, segments: Segments, split, document_end: int | None) -> np.ndarray:
-    """Writes segments of one corpus into a batch of zeros. Returns bool [segments]: those that are damaged stay empty.
-
-    The input before the first token of a document is `document_end`; a corpus without one cannot predict that token: its
-    weight is 0, and its input is the token itself.
-    """
-    context = np.minimum(segments.start, 1)                # tokens read before the first target
-    begin = segments.start - context
-    ids, damaged = split.read_many(segments.document, begin, segments.start + segments.length)
-    length = np.where(damaged, 0, segments.length)
-    read = segments.length + context
-    first = np.cumsum(read) - read + context               # of each segment, in ids
-    source = flat_ranges(first, length)
-    goal = flat_ranges(segments.row * batch.tokens.shape[1] + segments.column, length)
-    batch.targets.reshape(-1)[goal] = ids[source]
-    batch.tokens.reshape(-1)[goal] = ids[source - 1]
-    batch.weights.reshape(-1)[goal] = 1
-    batch.positions.reshape(-1)[goal] = flat_ranges(np.zeros_like(length), length)
-    batch.segments.reshape(-1)[goal] = np.repeat(_numbers(segments.row), length)
-    begins = np.flatnonzero((context == 0) & ~damaged)
-    goal = (segments.row * batch.tokens.shape[1] + segments.column)[begins]
-    batch.tokens.reshape(-1)[goal] = ids[first[begins]] if document_end is None else document_end
-    batch.weights.reshape(-1)[goal] = document_end is not None
-    return damaged
 
 
 def empty_batch(rows: np.ndarray, context_length: int) -> TextBatch:
@@ -61,7 +33,34 @@ def empty_batch(rows: np.ndarray, context_length: int) -> TextBatch:
     return TextBatch(ids[0], ids[1], np.zeros(shape, np.float32), ids[2], ids[3], rows.astype(np.int32))
 
 
-def _numbers(row):
-    """1, 2, ... for the segments of each row."""
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    return np.arange(len(row)) - np.repeat(first, np.diff(first, append=len(row))) + 1
+def fill(batch: TextBatch, rows: np.ndarray, segments: Segments, split, document_end: int | None) -> np.ndarray:
+    """Writes segments of one split into `rows` of a batch, which are empty; segments.row counts in `rows`.
+
+    The input before the first token of a document is `document_end`; a corpus without one cannot predict that token: its
+    weight is 0, and its input is the token itself. Returns bool [segments]: the damaged, which stay padding.
+    """
+    row, document, start, length = segments
+    targets, damaged = split.read_many(document, start, start + length)
+    before, damaged_before = split.read_many(document, np.maximum(start - 1, 0), np.maximum(start, 1))
+    damaged |= damaged_before
+    first = np.cumsum(length) - length
+    if document_end is not None:
+        before = np.where(start == 0, document_end, before)
+    tokens = np.roll(targets, 1)
+    tokens[first] = before
+    numbers = np.arange(len(row)) - np.searchsorted(row, row) + 1
+    weights = np.ones(len(targets), np.float32)
+    if document_end is None:
+        weights[first[start == 0]] = 0
+
+    filled = np.bincount(row, length, minlength=len(rows))
+    columns = np.arange(batch.tokens.shape[1], dtype=np.int32)
+    inside = columns < filled[:, None]
+    kept = np.repeat(~damaged, length) if damaged.any() else True
+    for field, values in (("tokens", tokens), ("targets", targets), ("weights", weights),
+                          ("segments", np.repeat(numbers.astype(np.int32), length)),
+                          ("positions", np.arange(len(targets), dtype=np.int32) - np.repeat(first.astype(np.int32), length))):
+        block = np.zeros(inside.shape, values.dtype)
+        block[inside] = values * kept
+        getattr(batch, field)[rows] = block
+    return damaged
