@@ -1,0 +1,61 @@
+# `make quickstart` and `make test` need Python 3.11 or 3.12 and a network for the packages; everything else they make themselves.
+
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
+LOCK := requirements/py$(subst .,,$(VERSION)).txt
+BIN := .venv/bin
+PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
+PYTEST := JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 $(BIN)/python -m pytest
+
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test lint drills parity lock clean
+
+help:  ## This list
+	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+quickstart: $(BIN)/installed  ## Train a small code model on this machine, sample it and draw a report: about 5 minutes on two cores
+	$(BIN)/omnia quickstart
+
+test: lint  ## Style, types and all tests but the drills
+	$(PYTEST) -n 2 --dist worksteal --durations 15
+
+lint: $(BIN)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; minutes
+	$(PYTEST) -m slow tests/drills
+
+parity: .venv-peers/installed  ## Compare with the same models in PyTorch, in a venv of its own
+	@test -d tests/parity || { echo "omnia: there is no tests/parity yet"; exit 1; }
+	$(subst $(BIN),.venv-peers/bin,$(PYTEST)) tests/parity
+
+lock:  ## Lock the newest packages that PYTHON can have, with hashes; once with python3.11, once with python3.12
+	$(PYTHON) -m venv --clear .cache/lock
+	.cache/lock/bin/python $(PIP_INSTALL) pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock PYTHON=python$(VERSION)" .cache/lock/bin/pip-compile --quiet --upgrade --generate-hashes \
+		--allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options \
+		--extra test --build-deps-for editable --output-file $(LOCK) setup.py
+
+clean:  ## Remove what make made; runs/ stays
+	rm -rf .venv .venv-peers .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist omnia.egg-info
+
+# The stamp lies inside the environment, so that removing either makes both again.
+%/bin/installed: $(LOCK) setup.py
+	$(PYTHON) -m venv --clear $*
+	$*/bin/python $(PIP_INSTALL) --require-hashes -r $(LOCK)
+	$*/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv-peers/installed: .venv-peers/bin/installed
+	.venv-peers/bin/python $(PIP_INSTALL) torch==2.13.0
+	.venv-peers/bin/python $(PIP_INSTALL) transformers
+	touch $@
+
+# Reached only by a Python without a lock.
+requirements/py%.txt:
+	@echo "omnia: $(PYTHON) is Python $(VERSION), for which requirements/ has no lock: use 3.11 or 3.12, as in"
+	@echo "       make $(or $(filter-out requirements/% %/installed,$(MAKECMDGOALS)),test) PYTHON=python3.12"
+	@exit 2

@@ -1,0 +1,53 @@
+"""Omnia's package. The rooms keep their plain import names: `from model import Decoder`, `from data import ...`."""
+
+from setuptools import setup
+
+EXTRAS = {
+    "plots": ["matplotlib>=3.9"],
+    "hf": ["tokenizers>=0.20"],
+    "tfds": ["tensorflow-datasets>=4.9.7", "importlib_resources"],  # which tensorflow-datasets imports without asking for it
+    "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
+    "wandb": ["wandb>=0.18"],
+    "gcs": ["gcsfs>=2024.6"],
+    "s3": ["s3fs>=2024.6"],
+}
+ACCELERATORS = {
+    "tpu": ["jax[tpu]>=0.8"],
+    "cuda": ["jax[cuda13]>=0.8"],  # driver 580 or newer
+    "cuda12": ["jax[cuda12]>=0.8"],  # driver 525 or newer
+}
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "ruff>=0.9",
+    "mypy>=1.13",
+    *EXTRAS["plots"],
+    *EXTRAS["hf"],
+    *EXTRAS["tensorboard"],
+]
+
+setup(
+    name="omnia",
+    version="0.1.0",
+    description="An open GPT-4-style system as a JAX research codebase: prepare, pretrain, evaluate, generate, report.",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    py_modules=["omnia"],
+    packages=["model", "data", "train", "train.objectives"],
+    entry_points={"console_scripts": ["omnia = omnia:main"]},
+    install_requires=[
+        "jax>=0.8",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.25",
+        "numpy>=2.0",
+        "sentencepiece>=0.2.0",
+        "tyro>=0.9.20",
+        "rich>=13.7",
+        "xxhash>=3.4",
+        "fsspec>=2024.6",
+        "zstandard>=0.22",
+    ],
+    extras_require=EXTRAS | ACCELERATORS | {"test": TEST, "all": sorted(sum(EXTRAS.values(), []))},
+)

@@ -1,0 +1,14 @@
+"""Every test sees eight pretended CPU devices, so that each mesh of the code runs in it."""
+
+import os
+
+# Before anything imports JAX, which reads them once.
+os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS") or "cpu"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        # On two loaded cores the eight pretended devices can reach a collective minutes apart; the default gives up after 40 s.
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+    ]
+).strip()
