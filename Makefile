@@ -44,6 +44,7 @@ clean:  ## Remove what make made; runs/ stays
 
 # The stamp lies inside the environment, so that removing either makes both again.
 %/bin/installed: $(LOCK) setup.py
+	@echo "omnia: installing into $*, once; a minute or two"
 	$(PYTHON) -m venv --clear $*
 	$*/bin/python $(PIP_INSTALL) --require-hashes -r $(LOCK)
 	$*/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
