@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from train.objectives import Mean
+from train.objectives.terms import Mean
 
 
 def loss_of(terms, weights):

@@ -46,6 +46,14 @@ def make_mesh(shape: MeshShape, devices=None) -> Mesh:
     return Mesh(arranged, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
+def inference_mesh(shape: MeshShape) -> Mesh:
+    """The mesh of training where it fits the devices at hand, else all of them along fsdp: any machine can read any run."""
+    sizes = (shape.data, shape.fsdp, shape.tensor, shape.context, shape.expert)
+    count = jax.device_count()
+    fits = math.prod(sizes) == count or (shape.data == -1 and count % -math.prod(sizes) == 0)
+    return make_mesh(shape if fits else MeshShape(data=1, fsdp=count))
+
+
 def row_shards(mesh: Mesh) -> int:
     """Parts that the rows of a batch are split into."""
     return math.prod(mesh.shape[axis] for axis in ROWS)

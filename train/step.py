@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from train.gradients import accumulated, plain
 from train.mesh import RULES
-from train.objectives import Mean
+from train.objectives.terms import Mean
 from train.state import Purpose, State, random_key
 
 COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
@@ -58,8 +58,7 @@ def on_mesh(function, mesh: Mesh):
     return call
 
 
-def jit_update(update, mesh: Mesh):
-    """The update compiled for a mesh; the old state's memory is reused for the new one."""
-    options = compiler_options(mesh.devices.flat[0].platform)
-    # out_shardings are left to propagate from the state's own, which XLA keeps for donated buffers.
-    return on_mesh(jax.jit(update, donate_argnums=0, compiler_options=options), mesh)
+def jit_update(update, mesh: Mesh, *, lower: bool = False):
+    """The update compiled for a mesh; the old state's memory is reused for the new one. `lower` only lowers it, to be looked at."""
+    jitted = jax.jit(update, donate_argnums=0, compiler_options=compiler_options(mesh.devices.flat[0].platform))
+    return on_mesh(jitted.lower if lower else jitted, mesh)

@@ -4,24 +4,23 @@ An objective is a frozen dataclass, its modules and options bound when it is mad
 
     objective(params, batch, key, *, frozen=None, carry=None) -> terms, metrics, carry
 
-terms: name -> Term; the loss is the sum over terms of coefficient * sum / weight, both totals over the *global* batch. Weights depend on
+terms: name -> Term (train/objectives/terms.py), among them `loss`, whose weight counts the tokens; the loss is the sum over terms of coefficient * sum / weight, both totals over the *global* batch. Weights depend on
 the batch and key only, never on params. metrics: name -> Mean. key: a random key, or None for a deterministic pass (evaluation).
 frozen: arrays that are read but not trained. carry: what one step hands the next. `unit` names what the sums run over.
 """
 
-from typing import Any, NamedTuple
+from jax.sharding import Mesh
+
+from data.errors import UserError
+from model.transformer import Decoder
+from train import experiment
+from train.mesh import row_shards
+from train.objectives.causal_lm import CausalLM
 
 
-class Term(NamedTuple):
-    """A part of the loss: coefficient * total / weight. `coefficient` is a plain number; total and weight are float32 scalars."""
-
-    coefficient: float
-    total: Any
-    weight: Any
-
-
-class Mean(NamedTuple):
-    """A metric that is averaged over tokens, examples or devices: total / weight."""
-
-    total: Any
-    weight: Any
+def make_objective(options: experiment.Experiment, mesh: Mesh):
+    """The objective that an experiment names, with its model bound."""
+    match options.objective:
+        case experiment.CausalLM():
+            return CausalLM(Decoder(options.model), options.objective, row_shards(mesh))
+    raise UserError(f"objective: {type(options.objective).__name__} is no objective", "Choose CausalLM in the config file.")

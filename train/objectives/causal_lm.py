@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from model.heads import Head, score_tokens, vocabulary_table
 from model.transformer import Decoder
 from train import experiment
-from train.objectives import Mean, Term
+from train.objectives.terms import Mean, Term
 
 
 @dataclasses.dataclass(frozen=True)

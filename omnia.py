@@ -1,0 +1,68 @@
+"""The `omnia` command: lists its verbs, and imports what a verb needs only when it is called."""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+VERBS = {
+    "quickstart": "train a small model of Python code on this machine in minutes, and show what it learned",
+    "prepare": "turn raw text into shards",
+    "inspect": "show a folder of shards: counts, lengths, samples, the rows of any step",
+    "train": "train from a config file, or go on with a run",
+    "evaluate": "measure a run on its validation split",
+    "generate": "continue a prompt, a file of prompts, or what you type",
+    "doctor": "check devices, versions, memory and disk, for an experiment or in general",
+}
+ROOMS = ("data", "model", "train")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb. Exit code 0: done; 2: a mistake of the user's, said in a line or two; 1: ours."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(VERBS)}."
+        print(f"omnia: no verb {verb!r}: {hint}", file=sys.stderr)
+        return 2
+    stranger = foreign_room()
+    if stranger:
+        print(f"omnia: {stranger}\n       Run from another folder, or uninstall that package.", file=sys.stderr)
+        return 2
+    from data.errors import UserError
+
+    try:
+        return getattr(importlib.import_module("train.cli"), verb)(rest) or 0
+    except UserError as error:
+        print("omnia: " + str(error).replace("\n", "\n       "), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output left; nothing to say
+        return 1
+
+
+def usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {what}" for verb, what in VERBS.items()]
+    return "\n".join(["omnia VERB ...", "", *lines, "", "omnia VERB --help lists what a verb takes."])
+
+
+def foreign_room() -> str:
+    """A line naming a room that Python would import from somewhere else, or nothing."""
+    home = Path(__file__).resolve().parent
+    for room in ROOMS:
+        spec = importlib.util.find_spec(room)
+        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != home:
+            return f"the package {room!r} is imported from {spec.origin if spec else 'nowhere'}, not from {home}"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,361 @@
+"""The verbs of the `omnia` command. JAX and Flax are imported inside them, after the arguments have been found good."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from data.errors import UserError
+from train.experiment import Experiment
+
+
+def parse(kind: type, verb: str, arguments: list[str], default=None):
+    """The dataclass `kind` from the command line. A mistake prints the nearest name and exits with code 2."""
+    try:
+        return tyro.cli(kind, prog=f"omnia {verb}", args=arguments, default=default, config=(tyro.conf.AvoidSubcommands,))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def start_jax() -> None:
+    """Keep compiled programs between runs, so that a restart does not compile again. JAX_COMPILATION_CACHE_DIR overrides where."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnia"
+
+
+# ---------------------------------------------------------------------------------------------------------------- quickstart
+
+
+def quickstart(arguments: list[str]) -> None:
+    from train.quickstart import Quickstart
+    from train.quickstart import quickstart as run
+
+    options = parse(Quickstart, "quickstart", arguments)
+    start_jax()
+    run(options)
+
+
+# ------------------------------------------------------------------------------------------------------------------- prepare
+
+
+def prepare(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("omnia prepare text --input PATH [PATH ...] --output DIR --tokenizer byte|char|sentencepiece:SIZE|FILE\n\nomnia prepare text --help lists the rest.")
+        return
+    if arguments[0] != "text":
+        raise UserError(f"omnia prepare: cannot prepare {arguments[0]!r}", "What can be prepared: text.")
+    from data.prepare import PrepareText, prepare_text
+
+    prepare_text(parse(PrepareText, "prepare text", arguments[1:]))
+
+
+# ------------------------------------------------------------------------------------------------------------------- inspect
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Show a folder of shards, or the shards of a run as that run sees them."""
+
+    path: tyro.conf.Positional[str]
+    """Folder made by `omnia prepare`, or a run directory."""
+    json: bool = False
+    """Print one line of JSON."""
+    samples: int = 3
+    """Documents to show, decoded."""
+    step: int | None = None
+    """Also show the rows of this training step (counted from 0), as the model will see them."""
+    batch_size: int = 8
+    """Rows of a step (a run's own when given a run)."""
+    context_length: int = 512
+    """Length of a row (a run's own when given a run)."""
+    seed: int = 0
+    """Seed of the order of rows (a run's own when given a run)."""
+
+
+def inspect(arguments: list[str]) -> None:
+    options = parse(Inspect, "inspect", arguments)
+    from data.inspect import inspect_corpus, print_inspection
+
+    paths, view = [options.path], {"batch_size": options.batch_size, "context_length": options.context_length, "seed": options.seed}
+    from train.runs import is_run, open_run
+
+    if is_run(Path(options.path)):
+        experiment = open_run(options.path).experiment
+        paths = list(experiment.data.shards)
+        view = {"batch_size": experiment.batch_size, "context_length": experiment.model.context_length, "seed": experiment.seed}
+    for path in paths:
+        found = inspect_corpus(path, samples=options.samples, step=options.step, **view)
+        print(json.dumps(found)) if options.json else print_inspection(found)
+
+
+# --------------------------------------------------------------------------------------------------------------------- train
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train an experiment, or go on with a run: the same command again resumes it from its last checkpoint."""
+
+    run_dir: str
+    """Folder of the run."""
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = Experiment()
+
+
+def load_config(target: str) -> Experiment:
+    """The experiment of `FILE.py` or `FILE.py:arg`, by the file's `get_config(arg)`."""
+    path, _, arg = target.partition(":")
+    if not path.endswith(".py"):
+        raise UserError(f"{path}: not a config file", "Give a Python file with a function get_config, such as configs/shakespeare.py, or a run directory.")
+    if not Path(path).is_file():
+        near = sorted(str(file) for file in Path(path).parent.glob("*.py")) if Path(path).parent.is_dir() else []
+        raise UserError(f"{path}: no such file", f"There are: {', '.join(near)}." if near else "")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path}: has no function get_config", "A config file defines get_config(arg: str = ...) -> Experiment.")
+    try:
+        return module.get_config(arg) if arg else module.get_config()
+    except ValueError as error:
+        raise UserError(f"{target}: {error}") from None
+
+
+def train(arguments: list[str]) -> int:
+    from train.runs import check_resume, create_run, is_run, open_corpora, open_run, resolve, write_run
+
+    target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
+    if target is None and not {"-h", "--help"} & set(rest):
+        raise UserError("omnia train: no config", "Give one: omnia train configs/shakespeare.py --run-dir DIR ..., or a run directory to go on with.")
+    if target and is_run(Path(target)):
+        rest, target = ["--run-dir", target, *rest], None
+    run_dir = _value_of("--run-dir", rest)
+    stored = open_run(run_dir) if run_dir and is_run(Path(run_dir)) else None
+    if stored:  # the file is not run again: the run alone decides
+        command = parse(Train, "train", rest, Train(run_dir, stored.experiment))
+        experiment = command.experiment
+        check_resume(stored.experiment, experiment)
+    else:
+        command = parse(Train, f"train {target or 'CONFIG.py'}", rest, Train(tyro.MISSING, load_config(target) if target else Experiment()))
+        experiment = command.experiment
+    start_jax()
+    corpora = open_corpora(experiment, stored.digests if stored else None)
+    if stored:
+        run = dataclasses.replace(stored, experiment=experiment)
+        if experiment != stored.experiment:
+            write_run(run)
+    else:
+        run = create_run(command.run_dir, resolve(experiment, corpora), corpora)
+    from train.loop import train as loop
+
+    summary = loop(run)
+    if summary["validation"]:
+        print(f"validation: {summary['validation']['loss']:.4f} nats per token, {summary['validation']['bits_per_byte']:.4f} bits per byte")
+    print(f"report: {run.path / 'report.html'}")
+    return 130 if summary["stopped"] else 0
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value that `arguments` give to a flag, before they are parsed for good."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") == flag:
+            return value if equals else arguments[place + 1] if place + 1 < len(arguments) else None
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------------ evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measure a run on a split of its shards."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+    json: bool = False
+    """Print one line of JSON, last."""
+    step: int | None = None
+    """Checkpoint to measure. Default: the latest."""
+    raw: bool = False
+    """Measure the trained parameters even where an average of them is kept."""
+    split: str = "validation"
+    """Split of the shards."""
+    rows: int = 0
+    """Rows of each folder of shards to use, from the start of the split. 0: all."""
+    batch_size: int = 0
+    """Rows at once. 0: as in training."""
+    shards: tuple[str, ...] = ()
+    """Other folders of shards to measure on, prepared with the same tokenizer. Default: the run's own."""
+
+
+def evaluate(arguments: list[str]) -> None:
+    options = parse(Evaluate, "evaluate", arguments)
+    start_jax()
+    from train.evaluate import evaluate_run
+
+    found = evaluate_run(options)
+    if options.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}")
+
+
+# ------------------------------------------------------------------------------------------------------------------ generate
+
+
+@dataclasses.dataclass(frozen=True)
+class Generate:
+    """Continue a prompt, every line of a file, or what you type."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+    prompt: str | None = None
+    """Text to continue; "" starts a new document."""
+    prompts: str | None = None
+    """File with a prompt on each line."""
+    interactive: bool = False
+    """Ask for prompts until the input ends."""
+    max_new_tokens: int = 200
+    """Length of each continuation, at most."""
+    temperature: float = 0.8
+    """Divides the logits; 0 is greedy."""
+    top_k: int = 0
+    """Draw from the k most likely tokens. 0: all."""
+    top_p: float = 1.0
+    """Draw from the smallest set of tokens with this probability. 1: all."""
+    min_p: float = 0.0
+    """Draw from tokens at least this many times as likely as the most likely one."""
+    repetition_penalty: float = 1.0
+    """Above 1: tokens already in the text become less likely."""
+    stop: tuple[str, ...] = ()
+    """End a text before any of these strings."""
+    seed: int = 0
+    """Decides what is drawn."""
+    samples: int = 1
+    """Continuations of each prompt."""
+    json: bool = False
+    """Print each continuation as a line of JSON: prompt, text, ids, log_probs, finish."""
+    step: int | None = None
+    """Checkpoint to use. Default: the latest."""
+    raw: bool = False
+    """Use the trained parameters even where an average of them is kept."""
+
+
+def generate(arguments: list[str]) -> None:
+    options = parse(Generate, "generate", arguments)
+    if sum((options.prompt is not None, options.prompts is not None, options.interactive)) != 1:
+        raise UserError("omnia generate: what should be continued?", "Give one of --prompt TEXT, --prompts FILE, --interactive.")
+    if options.max_new_tokens < 1 or options.samples < 1:
+        raise UserError("omnia generate: --max-new-tokens and --samples must be positive")
+    from train.runs import open_run
+
+    run = open_run(options.run_dir)
+    start_jax()
+    from model.generate import Sampling
+    from train.sampling import load_generator
+
+    try:
+        sampling = Sampling(
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            repetition_penalty=options.repetition_penalty,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    generator = load_generator(run, step=options.step, raw=options.raw)
+
+    def show(prompts: list[str]) -> None:
+        prompts = [prompt for prompt in prompts for _ in range(options.samples)]
+        request = {"tokens": options.max_new_tokens, "sampling": sampling, "seed": options.seed, "stop": options.stop}
+        if options.json:
+            for completion in generator.generate(prompts, **request):
+                print(json.dumps(dataclasses.asdict(completion)))
+        elif len(prompts) == 1:
+            _stream(generator.stream(prompts, **request), options.stop)
+        else:
+            for completion in generator.generate(prompts, **request):
+                print(f"{completion.prompt}{completion.text}\n{'-' * 8}")
+
+    if options.interactive:
+        while (line := _ask()) is not None:
+            show([line])
+    elif options.prompts is not None:
+        try:
+            lines = Path(options.prompts).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{options.prompts}: {error}") from None
+        if not lines:
+            raise UserError(f"{options.prompts}: holds no prompt", "Write one on each line.")
+        show(lines)
+    else:
+        show([options.prompt or ""])
+
+
+def _ask() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return None
+
+
+def _stream(parts, stop: tuple[str, ...]) -> None:
+    """Print a text while it grows, holding back what may still change: half a character, the beginning of a stop string."""
+    shown = 0
+    completion = None
+    for (completion,) in parts:
+        text = completion.prompt + completion.text
+        if not completion.finish:
+            text = text.rstrip("\ufffd")
+            held = max((n for string in stop for n in range(1, len(string)) if text.endswith(string[:n])), default=0)
+            text = text[: len(text) - held]
+        print(text[shown:], end="", flush=True)
+        shown = max(shown, len(text))
+    print()
+
+
+# -------------------------------------------------------------------------------------------------------------------- doctor
+
+
+def doctor(arguments: list[str]) -> int:
+    from train.runs import is_run, open_run
+
+    @dataclasses.dataclass(frozen=True)
+    class Doctor:
+        """Check devices and versions; with a config or a run, also its mesh, memory, data and disk, before anything is paid for."""
+
+        json: bool = False
+        """Print one line of JSON."""
+        run_dir: str = "."
+        """Where checkpoints would go: its disk must hold them."""
+        compile: bool = False
+        """Compile the training step and report the memory the compiler plans for it."""
+        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = Experiment()
+
+    target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
+    experiment = None
+    if target is not None:
+        experiment = open_run(target).experiment if is_run(Path(target)) else load_config(target)
+    run_dir = target if target and is_run(Path(target)) else "."
+    options = parse(Doctor, "doctor", rest, Doctor(run_dir=run_dir, experiment=experiment or Experiment()))
+    start_jax()
+    from train.doctor import examine, print_examination
+
+    found = examine(options.experiment if experiment is not None else None, Path(options.run_dir), options.compile)
+    print(json.dumps(found)) if options.json else print_examination(found)
+    return 0 if found["healthy"] else 2

@@ -1,0 +1,153 @@
+"""Is all well, before a run is started: devices, versions, mesh, memory, data, disk."""
+
+import math
+import shutil
+from pathlib import Path
+
+import jax
+
+from data.errors import UserError
+from data.text import TextBatch
+from model.transformer import abstract_parameters
+from train.checkpoint import state_bytes
+from train.experiment import Experiment
+from train.flops import peak_flops
+from train.mesh import batch_sharding, check_batch, make_mesh, parameter_shardings
+from train.objectives import make_objective
+from train.optimizer import make_optimizer
+from train.runs import environment, open_corpora, resolve
+from train.state import abstract_state
+from train.step import jit_update, make_update
+
+
+def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) -> dict:
+    """{"healthy": bool, "environment": ..., "checks": [{"check", "ok", "detail"}, ...]} with figures of the experiment, if given.
+
+    Each check stands alone: one that fails does not hide the next.
+    """
+    found: dict = {"environment": environment(), "checks": []}
+
+    def check(name, examination):
+        try:
+            found["checks"].append({"check": name, "ok": True, "detail": examination()})
+        except (UserError, ValueError) as error:
+            found["checks"].append({"check": name, "ok": False, "detail": str(error).replace("\n", " ")})
+
+    kind = jax.devices()[0].device_kind
+    peak = peak_flops(kind)
+    check("devices", lambda: f"{jax.device_count()} x {kind}, " + (f"{peak / 1e12:.0f} TFLOP/s each" if peak else "peak unknown: no MFU"))
+    check("compilation cache", lambda: _cache())
+    if experiment is not None:
+        try:
+            corpora = open_corpora(experiment)
+            experiment = resolve(experiment, corpora)
+            check("data", lambda: _data(corpora))
+        except UserError as error:
+            found["checks"].append({"check": "data", "ok": False, "detail": str(error).replace("\n", " ")})
+        if experiment.model.vocab_size == 0:
+            found["checks"].append({"check": "model", "ok": False, "detail": "model.vocab_size is unknown without data: set it, or give --data.shards"})
+        else:
+            check("model", lambda: _model(experiment))
+            check("mesh", lambda: _mesh(experiment))
+            check("memory", lambda: _memory(experiment, compile_step))
+            check("disk", lambda: _disk(experiment, run_dir))
+    found["healthy"] = all(check["ok"] for check in found["checks"])
+    return found
+
+
+def print_examination(found: dict) -> None:
+    environment = found["environment"]
+    print(f"python {environment['python']}, " + ", ".join(f"{name} {version}" for name, version in environment["versions"].items()))
+    for check in found["checks"]:
+        print(f"{'ok ' if check['ok'] else 'BAD'} {check['check']}: {check['detail']}")
+
+
+def _cache() -> str:
+    return f"compiled programs are kept in {jax.config.jax_compilation_cache_dir}"
+
+
+def _data(corpora) -> str:
+    return "; ".join(
+        f"{corpus.path}: " + ", ".join(f"{name} {split['tokens']:,} tokens" for name, split in corpus.manifest["splits"].items()) for corpus in corpora
+    )
+
+
+def _model(experiment: Experiment) -> str:
+    leaves = jax.tree.leaves(abstract_parameters(experiment.model))
+    return f"{sum(math.prod(leaf.shape) for leaf in leaves):,} parameters, vocabulary {experiment.model.vocab_size:,}"
+
+
+def _mesh(experiment: Experiment) -> str:
+    """The mesh divides the batch; parameters that it leaves whole on every device are named when they are large."""
+    mesh = make_mesh(experiment.mesh)
+    check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
+    boxed = abstract_parameters(experiment.model)
+    shardings = parameter_shardings(mesh, boxed)
+    whole = []
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
+        for (path, leaf), sharding in zip(jax.tree_util.tree_leaves_with_path(boxed), jax.tree.leaves(shardings), strict=True):
+            if sharding.is_fully_replicated and math.prod(leaf.shape) > 1 << 20:
+                whole.append(jax.tree_util.keystr(path, simple=True, separator="/"))
+    axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
+    return axes + (f"; whole on every device, since the mesh does not divide them: {', '.join(whole)}" if whole else "")
+
+
+def _memory(experiment: Experiment, compile_step: bool) -> str:
+    mesh = make_mesh(experiment.mesh)
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    state = abstract_state(experiment.model, optimizer, mesh, ema=experiment.ema_decay > 0)
+
+    def share(tree):
+        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    held, gradients = share(state), share(state.params)
+    detail = f"{_gib(held)} of state and {_gib(gradients)} of gradients a device, activations not counted"
+    needed = held + gradients
+    if compile_step:
+        update = make_update(
+            make_objective(experiment, mesh), optimizer, seed=0, micro_batches=experiment.micro_batches, ema_decay=experiment.ema_decay
+        )
+        shape = (experiment.batch_size, experiment.model.context_length)
+
+        def like(dtype, *shape):
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, len(shape)))
+
+        batch = TextBatch(**{name: like("int32", *shape) for name in ("tokens", "targets", "segments", "positions")}, weights=like("float32", *shape), rows=like("int32", shape[0]))
+        plan = jit_update(update, mesh, lower=True)(state, None, batch).compile().memory_analysis()
+        needed = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
+        detail = f"the compiled step needs {_gib(needed)} a device: {_gib(plan.argument_size_in_bytes)} of state and batch, {_gib(plan.temp_size_in_bytes)} of work space"
+    limit = _device_memory()
+    if limit and needed > limit:
+        raise UserError(f"{detail}; a device has {_gib(limit)}", "Split the state (--mesh.fsdp), use --micro-batches, or --model.remat full.")
+    return detail + (f"; a device has {_gib(limit)}" if limit else "")
+
+
+def _device_memory() -> int | None:
+    """Bytes of one device, or of this machine where the CPU is the device; None where nobody says."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    total = int(next(line.split()[1] for line in text.splitlines() if line.startswith("MemTotal"))) * 1024
+    return total // jax.local_device_count()
+
+
+def _disk(experiment: Experiment, run_dir: Path) -> str:
+    """Room for one checkpoint more than are kept: the new one is written before the oldest goes."""
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    size = state_bytes(abstract_state(experiment.model, optimizer, make_mesh(experiment.mesh), ema=experiment.ema_decay > 0))
+    folder = run_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    detail = f"a checkpoint takes up to {_gib(size)}, {experiment.checkpoints.keep} are kept; {_gib(free)} are free at {folder}"
+    if free < size * (experiment.checkpoints.keep + 1):
+        raise UserError(detail, "Free some, keep fewer (--checkpoints.keep 1), or choose another --run-dir.")
+    return detail
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,91 @@
+"""Validation: mean nats per token and bits per byte over a split."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from data.batches import Batches
+from data.errors import UserError
+from data.shards import Corpus
+from train.checkpoint import load_parameters
+from train.experiment import Experiment
+from train.mesh import inference_mesh, put_batch, row_shards
+from train.objectives import make_objective
+from train.runs import open_run
+from train.step import compiler_options, on_mesh
+
+
+def make_evaluate(objective, mesh):
+    """evaluate(params, batch) -> {name: (total, weight)}: the objective without randomness, compiled for the mesh."""
+
+    def evaluate(params, batch):
+        terms, metrics, _ = objective(params, batch, None)
+        return {name: (term.total, term.weight) for name, term in terms.items()} | {name: tuple(mean) for name, mean in metrics.items()}
+
+    return on_mesh(jax.jit(evaluate, compiler_options=compiler_options(mesh.devices.flat[0].platform)), mesh)
+
+
+def evaluate_corpora(evaluate, params, corpora: list[Corpus], experiment: Experiment, mesh, *, split: str = "validation", rows: int = 0) -> dict:
+    """Means over the split, every token predicted once; None when no corpus has such a split.
+
+    rows: of each corpus, from its start; 0 takes all. Returns {"loss": nats per token, "bits_per_byte", "perplexity", "tokens", ...}; bits
+    per byte count the raw UTF-8 bytes of the split, in proportion when only some rows are used. With several corpora, "loss/<i>" too.
+    """
+    totals: dict[str, np.ndarray] = {}
+    expected_bytes, losses = 0.0, {}
+    size = experiment.batch_size // experiment.micro_batches
+    size = -(-size // row_shards(mesh)) * row_shards(mesh)
+    for number, corpus in enumerate(corpora):
+        if not corpus.manifest["splits"].get(split, {}).get("documents"):
+            continue
+        batches = Batches([corpus], split=split, context_length=experiment.model.context_length, order="sequential")
+        count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
+        own: dict[str, np.ndarray] = {}
+        for first in range(0, count, size):
+
+            def make(start, rows, first=first, batches=batches, count=count):
+                batch = batches.batch(first + start, rows)
+                inside = (first + start + np.arange(rows) < count).astype(np.float32)  # the last batch may reach past the rows asked for
+                return batch._replace(weights=batch.weights * inside[:, None])
+
+            found = jax.device_get(evaluate(params, put_batch(mesh, make, size)))
+            for name, (total, weight) in found.items():
+                own[name] = own.get(name, np.zeros(2)) + np.array([total, weight], np.float64)
+        expected_bytes += batches.raw_bytes * own["loss"][1] / batches.targets
+        losses[number] = own["loss"][0] / own["loss"][1]
+        totals = {name: totals.get(name, np.zeros(2)) + value for name, value in own.items()}
+    if not totals:
+        return {}
+    result = {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()}
+    nats, tokens = totals["loss"]
+    result |= {
+        "bits_per_byte": float(nats / math.log(2) / expected_bytes),
+        "perplexity": math.exp(min(result["loss"], 700.0)),
+        "tokens": int(tokens),
+    }
+    if len(losses) > 1:
+        result |= {f"loss/{number}": float(loss) for number, loss in losses.items()}
+    return result
+
+
+def evaluate_run(options) -> dict:
+    """The verb's work: {"step": ..., "loss": ..., "bits_per_byte": ..., ...} of a run's checkpoint. `options`: cli.Evaluate."""
+    run = open_run(options.run_dir)
+    experiment = run.experiment
+    if options.batch_size:
+        experiment = dataclasses.replace(experiment, batch_size=options.batch_size, micro_batches=1)
+    mesh = inference_mesh(experiment.mesh)
+    corpora = run.corpora()
+    if options.shards:
+        expected = corpora[0].tokenizer().digest
+        corpora = [Corpus(path) for path in options.shards]
+        for corpus in corpora:
+            if corpus.tokenizer().digest != expected:
+                raise UserError(f"{corpus.path}: prepared with another tokenizer than the run's", f"Prepare with --tokenizer {run.path / 'tokenizer'}.")
+    params, step = load_parameters(run, mesh, step=options.step, raw=options.raw)
+    found = evaluate_corpora(make_evaluate(make_objective(experiment, mesh), mesh), params, corpora, experiment, mesh, split=options.split, rows=options.rows)
+    if not found:
+        raise UserError(f"no {options.split} split in {', '.join(str(corpus.path) for corpus in corpora)}", "Prepare with --validation 0.1, or give --shards.")
+    return {"step": step, "split": options.split} | found

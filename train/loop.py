@@ -1,0 +1,236 @@
+"""The training loop, read from top to bottom."""
+
+import contextlib
+import signal
+import time
+
+import jax
+
+from data.batches import Batches
+from data.prefetch import prefetch
+from model.generate import Sampling
+from train.checkpoint import Checkpointer
+from train.evaluate import evaluate_corpora, make_evaluate
+from train.experiment import Experiment, TextData
+from train.flops import peak_flops, training_flops_per_token
+from train.mesh import check_batch, make_mesh, put_batch
+from train.objectives import make_objective
+from train.optimizer import make_optimizer, make_schedule
+from train.report import write_report
+from train.runs import Run, environment, write_json
+from train.sampling import make_generator
+from train.state import abstract_state, initial_state
+from train.step import compiler_options, jit_update, make_update
+from train.telemetry import Telemetry
+
+
+def make_batches(experiment: Experiment, corpora) -> Batches:
+    """Training rows, packed and shuffled: the same for the same seed, on any number of hosts."""
+    data = experiment.data
+    assert isinstance(data, TextData)
+    return Batches(
+        corpora,
+        weights=data.weights,
+        split="train",
+        context_length=experiment.model.context_length,
+        seed=experiment.seed,
+        max_damaged=data.max_damaged,
+    )
+
+
+def train(run: Run) -> dict:
+    """Train `run` from its last checkpoint, or from the start, to its last step. Returns (and writes) the run's summary.
+
+    SIGINT and SIGTERM save a checkpoint after the step in hand and return; the same command then goes on from there.
+    """
+    began = time.monotonic()
+    experiment = run.experiment
+    mesh = make_mesh(experiment.mesh)
+    check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
+    corpora = run.corpora()
+    batches = make_batches(experiment, corpora)
+    objective = make_objective(experiment, mesh)
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    averaging = experiment.ema_decay > 0
+    update = jit_update(
+        make_update(objective, optimizer, seed=experiment.seed, micro_batches=experiment.micro_batches, ema_decay=experiment.ema_decay),
+        mesh,
+    )
+    evaluate = make_evaluate(objective, mesh)
+    checkpointer = Checkpointer(run.path, experiment.checkpoints)
+
+    progress = {"tokens": 0, "seconds": 0.0, "best_loss": None, "best_step": 0, "worse_evaluations": 0}
+    if checkpointer.latest_step() is None:
+        state = initial_state(experiment.model, optimizer, mesh, experiment.seed, ema=averaging)
+    else:
+        state, progress = checkpointer.restore(abstract_state(experiment.model, optimizer, mesh, ema=averaging))
+    resumed = step = int(state.step)
+    origin = int(state.cursor) - step * experiment.batch_size  # 0, unless the batch size changed on the way
+
+    def make(step: int):
+        start = origin + step * experiment.batch_size
+        return put_batch(mesh, lambda first, rows: batches.batch(start + first, rows), experiment.batch_size)
+
+    device = jax.devices()[0]
+    write_json(run.path / "environment.json", environment() | {"compiler_options": compiler_options(device.platform)})
+    telemetry = Telemetry(
+        run.path,
+        total_steps=experiment.steps,
+        every=experiment.logging.every,
+        resume_step=step,
+        tensorboard=experiment.logging.tensorboard,
+        wandb=experiment.logging.wandb,
+        name=experiment.name,
+        config=run.experiment,
+        device=device.device_kind,
+        flops_per_token=training_flops_per_token(experiment.model, experiment.model.context_length),
+        peak=peak_flops(device.device_kind),
+    )
+    stop, validation, best = _StopRequest(), {}, progress["best_loss"]
+    with telemetry, stop, prefetch(make, step, depth=2) as incoming, contextlib.closing(checkpointer):
+        telemetry.message(f"step {step} of {experiment.steps}, {batches.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
+        meter = _Meter(telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress, incoming)
+        while step < experiment.steps and not stop.asked:
+            state, metrics = update(state, None, next(incoming))
+            step += 1
+            last_step = step == experiment.steps
+            if step == resumed + 1:
+                jax.block_until_ready(metrics)
+                meter.started(time.monotonic() - began)
+            meter.record(step, metrics, log=last_step or step % experiment.logging.every == 0)
+
+            if last_step or (experiment.evaluation.every and step % experiment.evaluation.every == 0):
+                with meter.pause("evaluation"):
+                    validation = evaluate_corpora(evaluate, state.averaged, corpora, experiment, mesh, rows=experiment.evaluation.rows)
+                if validation:
+                    telemetry.evaluation(step, validation)
+                    if best is None or validation["loss"] < best:
+                        best = validation["loss"]
+                        progress |= {"best_loss": best, "best_step": step, "worse_evaluations": 0}
+                    else:
+                        progress["worse_evaluations"] += 1
+            patient = not experiment.evaluation.patience or progress["worse_evaluations"] < experiment.evaluation.patience
+            if not patient:
+                telemetry.message(f"stopped early: no better validation than {best:.4f} of step {progress['best_step']}")
+                last_step = True
+
+            if experiment.samples.tokens and (last_step or (experiment.samples.every and step % experiment.samples.every == 0)):
+                with meter.pause("samples"):
+                    for completion in draw_samples(run, state.averaged):
+                        telemetry.sample(step, completion.prompt, completion.text)
+
+            if last_step or stop.asked or step % experiment.checkpoints.every == 0:
+                with meter.pause("checkpoint"):
+                    checkpointer.save(state, progress | {"seconds": progress["seconds"] + time.monotonic() - began})
+            if last_step:
+                break
+        meter.flush()
+        with meter.pause("checkpoint"):
+            checkpointer.wait()
+        if stop.asked:
+            telemetry.message(f"stopped at step {step}; saved. The same command goes on from here.")
+    seconds = progress["seconds"] + time.monotonic() - began
+    summary = {
+        "step": step,
+        "stopped": stop.asked,
+        "tokens": progress["tokens"],
+        "seconds": seconds,
+        "best_loss": best,
+        "best_step": progress["best_step"],
+        "validation": validation,
+        "padding": batches.padding_share,
+        "timing": meter.seconds,
+    }
+    write_json(run.path / "summary.json", summary)
+    write_report(run.path)
+    return summary
+
+
+def draw_samples(run: Run, params):
+    """The completions of the run's sample prompts, the same at every step but for the parameters."""
+    samples = run.experiment.samples
+    generator = make_generator(run, params)
+    prompts = [prompt for prompt in samples.prompts if prompt or run.document_end is not None]
+    if not prompts:
+        return []
+    return generator.generate(prompts, tokens=samples.tokens, sampling=Sampling(temperature=samples.temperature), seed=run.experiment.seed)
+
+
+class _StopRequest:
+    """Turns SIGINT and SIGTERM into a flag that the loop looks at; a second signal acts as if nobody listened."""
+
+    def __init__(self):
+        self.asked = False
+        self._before = {}
+
+    def __enter__(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not the main thread: a notebook's server handles signals itself
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, _):
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+
+class _Meter:
+    """Metrics and timing. A logged step's metrics are read one step late, while the device works on the next."""
+
+    def __init__(self, telemetry: Telemetry, schedule, progress: dict, incoming):
+        self._telemetry, self._schedule, self._progress, self._incoming = telemetry, schedule, progress, incoming
+        self._weights: list = []
+        self._pending: tuple | None = None
+        self.seconds: dict[str, float] = {}
+        self._restart()
+
+    def started(self, seconds: float) -> None:
+        """The first step is done, `seconds` after the start: compilation is not counted as throughput."""
+        self.seconds["first_step"] = seconds
+        self._restart()
+
+    def record(self, step: int, metrics: dict, *, log: bool) -> None:
+        self.flush()
+        self._weights.append(metrics["loss"].weight)
+        if log:
+            self._pending, self._weights = (step, metrics, self._weights), []
+
+    def flush(self) -> None:
+        """Write the pending row, if there is one."""
+        if self._pending is None:
+            return
+        step, metrics, weights = self._pending
+        self._pending = None
+        values = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(metrics).items()}
+        tokens = int(sum(float(weight) for weight in jax.device_get(weights)))
+        elapsed = max(time.monotonic() - self._since, 1e-9)
+        self._progress["tokens"] += tokens
+        self._telemetry.train(
+            step,
+            values
+            | {
+                "learning_rate": float(self._schedule(step - 1)),
+                "tokens": self._progress["tokens"],
+                "tokens_per_second": tokens / elapsed,
+                "data_wait": min(1.0, (self._incoming.waited_s - self._waited) / elapsed),
+                "step_ms": 1000 * elapsed / len(weights),
+            },
+        )
+        self._restart()
+
+    @contextlib.contextmanager
+    def pause(self, name: str):
+        """Time what is not training apart from it."""
+        self.flush()
+        begin = time.monotonic()
+        yield
+        spent = time.monotonic() - begin
+        self.seconds[name] = self.seconds.get(name, 0.0) + spent
+        self._since += spent
+
+    def _restart(self) -> None:
+        self._since, self._waited = time.monotonic(), self._incoming.waited_s

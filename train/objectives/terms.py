@@ -1,0 +1,18 @@
+"""What an objective returns, in the form that adds up exactly over micro-batches and devices."""
+
+from typing import Any, NamedTuple
+
+
+class Term(NamedTuple):
+    """A part of the loss: coefficient * total / weight. `coefficient` is a plain number; total and weight are float32 scalars."""
+
+    coefficient: float
+    total: Any
+    weight: Any
+
+
+class Mean(NamedTuple):
+    """A metric that is averaged over tokens, examples or devices: total / weight."""
+
+    total: Any
+    weight: Any

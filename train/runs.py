@@ -1,0 +1,160 @@
+"""A run directory: what it holds, how it is made and opened. Alone it is enough to resume, evaluate, generate or export.
+
+    config.json       the experiment, its defaults, the shards by path and digest
+    tokenizer/        a copy of the corpus' tokenizer
+    checkpoints/      train/checkpoint.py
+    metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from data.errors import UserError
+from data.shards import Corpus
+from data.tokenizer import load_tokenizer
+from train.experiment import Experiment, TextData
+from train.serialize import FORMAT, flatten, from_json, to_json
+
+MAY_CHANGE = ("steps", "batch_size", "micro_batches", "data.shards", "data.max_damaged", "mesh.", "evaluation.", "checkpoints.", "samples.", "logging.")
+"""Fields that a resumed run may change: none of them alters what the saved state means."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An opened run directory."""
+
+    path: Path
+    experiment: Experiment
+    digests: tuple[str, ...]
+    document_end: int | None
+
+    def tokenizer(self):
+        return load_tokenizer(self.path / "tokenizer")
+
+    def corpora(self) -> list[Corpus]:
+        """The run's shards, which must be the ones it was started with."""
+        return open_corpora(self.experiment, self.digests)
+
+
+def is_run(path: Path) -> bool:
+    return (Path(path) / "config.json").is_file()
+
+
+def open_run(path: str | Path, said=print) -> Run:
+    """Read a run directory; UserError when it is none or was written by a newer version."""
+    path = Path(path)
+    if not is_run(path):
+        raise UserError(f"{path}: not a run (no config.json)", "Give a folder made by `omnia train ... --run-dir DIR`.")
+    try:
+        stored = json.loads((path / "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}/config.json: line {error.lineno}: {error.msg}", "Restore the file, or start a new run.") from None
+    if stored.get("format") != FORMAT:
+        raise UserError(f"{path}/config.json: format {stored.get('format')}; this version reads {FORMAT}", "Update Omnia.")
+    experiment = from_json(Experiment, stored["experiment"], "experiment", said)
+    return Run(path, experiment, tuple(shard["digest"] for shard in stored["shards"]), stored["document_end"])
+
+
+def create_run(path: str | Path, experiment: Experiment, corpora: list[Corpus]) -> Run:
+    """Make the run directory and write what describes the run; the experiment must be resolved."""
+    path = Path(path)
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"{path}: exists and is not a run", "Choose another --run-dir, or empty it.")
+    path.mkdir(parents=True, exist_ok=True)
+    corpora[0].tokenizer().save(path / "tokenizer")
+    write_run(Run(path, experiment, tuple(corpus.digest for corpus in corpora), corpora[0].document_end))
+    return open_run(path)
+
+
+def write_run(run: Run) -> None:
+    """Write config.json: last of all when a run is made, again when a resumed run changes what may be changed."""
+    paths = run.experiment.data.shards if isinstance(run.experiment.data, TextData) else ()
+    stored = {
+        "format": FORMAT,
+        "experiment": to_json(run.experiment),
+        "defaults": to_json(defaults(run.experiment)),
+        "shards": [{"path": shard, "digest": digest} for shard, digest in zip(paths, run.digests, strict=True)],
+        "document_end": run.document_end,
+    }
+    write_json(run.path / "config.json", stored)
+
+
+def defaults(experiment: Experiment) -> Experiment:
+    """The experiment with every field of its kinds at its default."""
+    parts = {
+        field.name: type(getattr(experiment, field.name))()
+        for field in dataclasses.fields(experiment)
+        if dataclasses.is_dataclass(getattr(experiment, field.name))
+    }
+    return Experiment(**parts)
+
+
+def write_json(path: Path, value) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus]:
+    """The shards that the experiment names; with `digests`, those they must have."""
+    if not isinstance(experiment.data, TextData) or not experiment.data.shards:
+        raise UserError("data.shards is empty", "Prepare text with `omnia prepare text`, then give its folder: --data.shards DIR.")
+    corpora = [Corpus(path) for path in experiment.data.shards]
+    if digests is not None:
+        if len(digests) != len(corpora):
+            raise UserError(f"data.shards names {len(corpora)} folders; the run was started with {len(digests)}", "Give the same number, in the same order.")
+        for corpus, digest in zip(corpora, digests, strict=True):
+            if corpus.digest != digest:
+                raise UserError(
+                    f"{corpus.path}: digest {corpus.digest}, but the run was started on {digest}",
+                    "Give the folder it was started with (--data.shards DIR), or start a new run.",
+                )
+    return corpora
+
+
+def resolve(experiment: Experiment, corpora: list[Corpus]) -> Experiment:
+    """The experiment with the vocabulary taken from the tokenizer where the config leaves it open; checks that all ids fit."""
+    size, model = corpora[0].tokenizer().size, experiment.model
+    if model.vocab_size == 0:
+        model = dataclasses.replace(model, vocab_size=-(-size // 64) * 64)
+    for corpus in corpora:
+        if corpus.ids > model.vocab_size:
+            raise UserError(
+                f"{corpus.path}: holds token id {corpus.ids - 1}, but model.vocab_size is {model.vocab_size}",
+                f"Set --model.vocab-size {size} or more (0 takes the tokenizer's), or prepare with another tokenizer.",
+            )
+    return dataclasses.replace(experiment, model=model)
+
+
+def check_resume(stored: Experiment, asked: Experiment) -> None:
+    """UserError naming the fields that may not change within a run."""
+    before, after = flatten(to_json(stored)), flatten(to_json(asked))
+    changed = [name for name in after if before.get(name) != after[name] and not name.startswith(MAY_CHANGE)]
+    if changed:
+        what = ", ".join(f"{name} is {before.get(name)}, asked {after[name]}" for name in changed)
+        raise UserError(f"the run cannot go on with another {what}", "Leave it as it was, or start a new run with another --run-dir.")
+
+
+def environment() -> dict:
+    """Versions, devices and cores: what a run's numbers depend on."""
+    import jax
+
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")}
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }

@@ -1,0 +1,130 @@
+"""Text from a model: prompts in, completions out, streamed if wanted; any length, whatever the model's context."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.errors import UserError
+from model.generate import Generation, Sampling, decode, prefill
+from model.transformer import Decoder
+from train.checkpoint import load_parameters
+from train.mesh import inference_mesh
+from train.runs import Run
+
+CHUNK = 32
+"""Tokens decoded between two looks at the text: for stop strings, and for what is shown while generating."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One continuation. ids: new token ids, the stop id included; log_probs: of each; finish: "stop" or "length"."""
+
+    prompt: str
+    text: str
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    finish: str
+
+
+_prefill = jax.jit(prefill, static_argnames=("model", "room", "samples"))
+_decode = jax.jit(decode, static_argnames=("model", "sampling"), donate_argnames="state")
+
+
+class TextGenerator:
+    """A decoder with its tokenizer. Texts longer than the context go on from the last half of it."""
+
+    def __init__(self, model: Decoder, params, tokenizer, document_end: int | None):
+        self._model, self._params, self._tokenizer = model, params, tokenizer
+        self._document_end = document_end
+
+    def generate(self, prompts: list[str], **options) -> list[Completion]:
+        """The completions of all prompts; see `stream` for the options."""
+        done = []
+        for done in self.stream(prompts, **options):
+            pass
+        return done
+
+    def stream(
+        self, prompts: list[str], *, tokens: int, sampling: Sampling, seed: int, stop: tuple[str, ...] = ()
+    ) -> Iterator[list[Completion]]:
+        """Yields the completions so far, about every CHUNK tokens, until each has stopped or has `tokens` new tokens.
+
+        A row's randomness comes from (seed, its own place in `prompts`), so it does not depend on the other prompts. A text ends before
+        the first of the `stop` strings, and at the document's end, which is left out of it.
+        """
+        context = self._model.config.context_length
+        rows = [self._encode(prompt) for prompt in prompts]
+        if self._document_end is not None:
+            sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, self._document_end))
+        new: list[list[int]] = [[] for _ in prompts]
+        log_probs: list[list[float]] = [[] for _ in prompts]
+        live = [True] * len(prompts)
+        keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.arange(len(prompts)))
+        part = 0
+        while any(live):
+            held = [_recent(prompt + made, context) for prompt, made in zip(rows, new, strict=True)]
+            state, width = self._prefill(held, jax.vmap(lambda key, part=part: jax.random.fold_in(key, part))(keys_B), tokens)
+            part += 1
+            state = state.replace(done_B=~jnp.asarray(live))
+            capacity = state.tokens_BS.shape[1]
+            while any(live) and width < capacity:
+                steps = min(CHUNK, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
+                state = _decode(self._model, self._params, state, sampling, jnp.int32(steps))
+                ids, probabilities, ends = (np.asarray(x) for x in (state.tokens_BS, state.log_probs_BS, state.ends_B))
+                for row, on in enumerate(live):
+                    if on:
+                        fresh = slice(width, int(ends[row]))
+                        new[row] += ids[row, fresh].tolist()
+                        log_probs[row] += probabilities[row, fresh].tolist()
+                width = int(state.index)
+                completions = [self._complete(*item, sampling, stop, tokens) for item in zip(prompts, new, log_probs, strict=True)]
+                live = [not completion.finish for completion in completions]
+                state = state.replace(done_B=~jnp.asarray(live))
+                yield completions
+
+    def _encode(self, prompt: str) -> list[int]:
+        ids = self._tokenizer.encode(prompt).tolist()
+        start = [] if self._document_end is None else [self._document_end]  # it doubles as the start of every document
+        if not start + ids:
+            raise UserError("an empty prompt, and a model that knows no start of a document", "Give at least one character.")
+        size = self._model.config.vocab_size
+        if ids and max(ids) >= size:
+            raise UserError(f"the prompt holds token id {max(ids)}; the model has {size}", "Leave special tokens out of the prompt.")
+        return start + ids
+
+    def _prefill(self, rows: list[list[int]], keys_B, tokens: int) -> tuple[Generation, int]:
+        """Pad on the left to a few widths only, so that few programs are compiled."""
+        context = self._model.config.context_length
+        width = min(context - 1, -(-max(map(len, rows)) // CHUNK) * CHUNK)
+        room = min(context - width, -(-tokens // CHUNK) * CHUNK)
+        padded = np.zeros((len(rows), width), np.int32)
+        for padding, row in zip(padded, rows, strict=True):
+            padding[width - len(row) :] = row
+        lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
+        return _prefill(self._model, self._params, padded, lengths_B, keys_B, room=room), width
+
+    def _complete(self, prompt, ids, log_probs, sampling, stop, tokens) -> Completion:
+        ids, log_probs = ids[:tokens], log_probs[:tokens]
+        ended = bool(ids) and ids[-1] in sampling.stop_ids
+        text = self._tokenizer.decode(ids[:-1] if ended else ids)
+        cuts = [text.index(string) for string in stop if string in text]
+        finish = "stop" if ended or cuts else "length" if len(ids) >= tokens else ""
+        return Completion(prompt, text[: min(cuts)] if cuts else text, tuple(ids), tuple(log_probs), finish)
+
+
+def _recent(ids: list[int], context: int) -> list[int]:
+    """What the model sees of a text that outgrew its context: the last half of it, so that the other half can be written anew."""
+    return ids if len(ids) < context else ids[-max(1, context // 2) :]
+
+
+def make_generator(run: Run, params) -> TextGenerator:
+    """A generator over parameters in hand, with the run's model and tokenizer."""
+    return TextGenerator(Decoder(run.experiment.model), params, run.tokenizer(), run.document_end)
+
+
+def load_generator(run: Run, *, step: int | None = None, raw: bool = False) -> TextGenerator:
+    """A generator over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`)."""
+    return make_generator(run, load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)[0])
