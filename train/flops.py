@@ -24,7 +24,7 @@ def forward_flops_per_token(config: ModelConfig, length: int, *, causal: bool = 
     projections = 2 * c.embed_dim * c.head_width * (2 * c.num_heads + 2 * c.kv_heads)
     attention = 4 * c.num_heads * c.head_width * pairs
     feed_forward = 2 * c.embed_dim * c.mlp_width * (3 if c.gated else 2)
-    return c.num_layers * (projections + attention + feed_forward) + 0
+    return c.num_layers * (projections + attention + feed_forward) + 2 * c.embed_dim * c.vocab_size
 
 
 def training_flops_per_token(config: ModelConfig, length: int, *, causal: bool = True) -> float:
