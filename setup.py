@@ -49,5 +49,5 @@ setup(
         "fsspec>=2024.6",
         "zstandard>=0.22",
     ],
-    extras_require=EXTRAS | ACCELERATORS | {"test": TEST, "all": sorted(sum(EXTRAS.values(), []))},
+    extras_require=EXTRAS | ACCELERATORS | {"test": TEST, "all": [package for extra in EXTRAS.values() for package in extra]},
 )
