@@ -143,10 +143,11 @@ def _text_chunks(path, report):
     decoder = codecs.getincrementaldecoder("utf-8")()
     position = 0
     for content in _byte_chunks(path, report):
+        held = len(decoder.getstate()[0])                  # the begun character of the chunk before
         try:
             text = decoder.decode(content, final=not content)
         except UnicodeDecodeError as error:
-            raise _Unreadable(f"invalid UTF-8 near byte {position + error.start}") from None
+            raise _Unreadable(f"invalid UTF-8 at byte {position - held + error.start}") from None
         position += len(content)
         if text:
             yield text
@@ -183,8 +184,7 @@ def _read_lines(part, text_field, report):
         try:
             text = _text_of(line, text_field) if line.strip() else None
         except ValueError as error:
-            before = _count_lines(part.path, part.start) if part.start else 0
-            yield Skipped(f"{part.path}:{before + number}", str(error), True)
+            yield Skipped(f"{part.path}:{_lines_before(part) + number}", str(error), True)
             continue
         name = f"{part.path}: line {number} after byte {part.start}" if part.start else f"{part.path}:{number}"
         if text:
@@ -226,13 +226,14 @@ def _text_of(line, text_field):
     return text
 
 
-def _count_lines(path, stop):
-    """Lines that begin before a byte of a plain file, the one that is begun there left out."""
-    count = 0
-    with open(path, "rb") as file:
-        while stop > 0 and (content := file.read(min(CHUNK_BYTES, stop))):
+def _lines_before(part):
+    """How many lines of the file begin before the part."""
+    count, left = int(part.start > 0), part.start - 1
+    with open(part.path, "rb") as file:
+        while left > 0:
+            content = file.read(min(CHUNK_BYTES, left))
             count += content.count(b"\n")
-            stop -= len(content)
+            left -= len(content)
     return count
 
 

@@ -112,12 +112,13 @@ def _repair(options):
     damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard))}
     for problem in damage.values():
         print(f"{problem}; it is made again.")
-    os.makedirs(os.path.join(folder, ".prepare"), exist_ok=True)
+    for path, _, _ in plan["files"]:
+        if damage and not os.path.exists(path):
+            raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
+    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
+    os.makedirs(os.path.join(folder, ".prepare"))
     tokenizer = _repaired_tokenizer(options, plan, manifest["tokenizer"]["digest"])
-    for result in _run(options, plan, tokenizer, sorted({int(name.split("-")[1]) for name in damage})):
-        for record in filter(None, (result[split] for split in SPLITS)):
-            if record != shards.get(record["file"]):
-                raise _changed(folder, record["file"])
+    _run(options, plan, tokenizer, sorted({int(name.split("-")[1]) for name in damage}), expected=shards)
     shutil.rmtree(os.path.join(folder, ".prepare"))
     print(f"{folder}: {len(damage)} of {len(shards)} shards were damaged" + (", all are whole now." if damage else "."))
 
@@ -196,8 +197,11 @@ def _scan(options, tasks, function, *arguments):
     return results
 
 
-def _run(options, plan, tokenizer, numbers):
-    """The results of tasks, by their numbers: from the journal those that it has, the others run now."""
+def _run(options, plan, tokenizer, numbers, expected=None):
+    """The results of tasks, by their numbers: from the journal those that it has, the others run now.
+
+    A shard comes to its place when it is whole; one that is `expected` otherwise never does.
+    """
     folder = options.output
     journal = {number: _read_json(folder, f".prepare/{number:05d}.json") for number in numbers}
     results = {number: result for number, result in journal.items() if result}
@@ -211,6 +215,12 @@ def _run(options, plan, tokenizer, numbers):
             damaged.append(Skipped(*one))
             check_damaged(damaged, options.max_damaged)
         number = missing[position]
+        for record in filter(None, (result[split] for split in SPLITS)):
+            if expected is not None and expected.get(record["file"]) != record:
+                raise _changed(folder, record["file"])
+            for suffix in (".tokens", ".index"):
+                os.replace(os.path.join(folder, ".prepare", record["file"] + suffix), os.path.join(folder, record["file"] + suffix))
+        storage.sync_folder(folder)
         _write_json(folder, f".prepare/{number:05d}.json", result)
         results[number] = result
     return [results[number] for number in numbers]
@@ -233,7 +243,7 @@ def _manifest(plan, tokenizer, results):
         "options": plan["options"],
         "empty": {"count": sum(result["empty"][0] for result in results),
                   "names": [name for result in results for name in result["empty"][1]][:NAMES_KEPT]},
-        "damaged": [one for result in results for one in result["damaged"]],
+        "damaged": [one[:2] for result in results for one in result["damaged"]],
     }
     return {**manifest, "digest": corpus_digest(manifest)}
 

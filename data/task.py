@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from data import storage
 from data.documents import Document, Part, Skipped, SplitRule, between, read_documents
 from data.errors import UserError
 from data.shards import ShardWriter
@@ -17,7 +16,10 @@ NAMES_KEPT = 100                                          # of what was left out
 
 def write_shards(parts: list[Part], text_field: str, rule: SplitRule, folder: str, dtype: str, number: int, count: int,
                  max_damaged: int, report: Callable[[int], None]) -> dict:
-    """Tokenizes a task's documents into shards of `folder`. Returns {split: record, "empty": [count, names], "damaged": [...]}."""
+    """Tokenizes a task's documents into shards in `folder`/.prepare.
+
+    Returns {split: record or None, "empty": [count, names], "damaged": [...]}.
+    """
     writer = _Writer(folder, dtype, {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}, ends=rule.kind == "hash")
     empty, damaged = [], []
     for document in read_documents(parts, text_field, report):
@@ -44,7 +46,7 @@ class _Writer:
     """Writes documents in their order: short ones are tokenized together, long ones as a stream of chunks."""
 
     def __init__(self, folder, dtype, names, ends):
-        self._folder, self._names = folder, names
+        self._names = names
         self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer"))
         self._ending = np.array([self._tokenizer.specials["document_end"]] if ends else [], np.int32)
         self._writers = {split: ShardWriter(os.path.join(folder, ".prepare", name), dtype) for split, name in names.items()}
@@ -67,19 +69,10 @@ class _Writer:
                 self._flush()
 
     def close(self) -> dict:
-        """Moves the shards that are not empty to their place; returns {split: record or None}."""
+        """{split: record, or None if it has no documents}."""
         self._flush()
-        records = {}
-        for split, writer in self._writers.items():
-            record = {"file": self._names[split], **writer.close()}
-            records[split] = record if record["documents"] else None
-            for suffix in (".tokens", ".index"):
-                if record["documents"]:
-                    os.replace(writer.path + suffix, os.path.join(self._folder, self._names[split] + suffix))
-                else:
-                    os.unlink(writer.path + suffix)
-        storage.sync_folder(self._folder)
-        return records
+        records = {split: {"file": self._names[split], **writer.close()} for split, writer in self._writers.items()}
+        return {split: record if record["documents"] else None for split, record in records.items()}
 
     def _flush(self):
         encoded = self._tokenizer.encode_batch([text for _, text in self._batch])

@@ -71,11 +71,12 @@ def train_sentencepiece(sample: list[tuple[int, str]], size: int) -> Tokenizer:
             sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=size, num_threads=1,
             byte_fallback=True, character_coverage=0.9999, normalization_rule_name="identity", add_dummy_prefix=False,
             remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, split_digits=True,
-            user_defined_symbols=_INDENTS, max_sentence_length=1 << 24, hard_vocab_limit=False,
+            user_defined_symbols=_INDENTS, max_sentence_length=1 << 24,
             unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, minloglevel=2)
     except (RuntimeError, OSError) as error:
-        raise UserError(f"no sentencepiece model of {size} pieces can be made of this text ({error}).",
-                        "Ask for fewer pieces (at least 400), or give more text.") from None
+        reason = str(error).rpartition("] ")[2].rstrip(".")          # after the place in the library's source
+        raise UserError(f"no sentencepiece model of {size} pieces can be made of this text: {reason}.",
+                        "Ask for another number of pieces, or give more text.") from None
     return sentencepiece_tokenizer(model.getvalue(), by_line=True)
 
 
