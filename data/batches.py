@@ -31,13 +31,13 @@ class Batches:
         self.damaged: set[tuple[int, int]] = set()
         self._splits = [corpus.split(split) for corpus in corpora]
         self._plans = [load_plan(one.lengths, context_length, f"{corpus.digest} {split}", corpus.path)
-                       for corpus, one in zip(corpora, self._splits)]
+                       for corpus, one in zip(corpora, self._splits, strict=True)]
         rows = np.array([plan.rows for plan in self._plans])
         self._ends = np.cumsum(rows)
         self._mixture = Mixture(counts_of_weights(weights) if weights else counts_of_sizes(rows))
         self.rows_per_epoch = int(rows.sum())
         self.tokens = sum(one.tokens for one in self._splits)
-        self.targets = self.tokens - sum(one.documents for one, corpus in zip(self._splits, corpora)
+        self.targets = self.tokens - sum(one.documents for one, corpus in zip(self._splits, corpora, strict=True)
                                          if corpus.document_end is None)
         self.raw_bytes = sum(one.raw_bytes for one in self._splits)
         self.padding_share = 1 - self.tokens / (self.rows_per_epoch * context_length)
@@ -53,7 +53,7 @@ class Batches:
             raise UserError(f"row {rows.max()} is not below 2^31, which is what a batch can number.", "Use longer rows.")
         batch = empty_batch(rows, self.context_length)
         source, epoch, index = self._place(rows)
-        for number, (corpus, split) in enumerate(zip(self.corpora, self._splits)):
+        for number, (corpus, split) in enumerate(zip(self.corpora, self._splits, strict=True)):
             chosen = np.flatnonzero(source == number)
             if chosen.size:
                 segments = self._segments(number, epoch[chosen], index[chosen])

@@ -59,6 +59,14 @@ class TokenFiles:
         file = self._file_of(block)
         return f"{self.paths[file]}: bytes from {(block - self.first_block[file]) * BLOCK_BYTES}"
 
+    def _open(self):
+        """Opens the files, or finds that they are missing or not of their size."""
+        raise NotImplementedError
+
+    def _slices(self, starts, lengths, blocks):
+        """Arrays that make up the ranges in turn; checks those of `blocks`, all that are touched, that need it."""
+        raise NotImplementedError
+
     def _file_of(self, block):
         return np.searchsorted(self.first_block, block, "right") - 1
 
@@ -71,7 +79,7 @@ class LocalTokenFiles(TokenFiles):
 
     def _open(self):
         self._arrays = []
-        for path, size in zip(self.paths, self.sizes):
+        for path, size in zip(self.paths, self.sizes, strict=True):
             with _opened(path) as file:
                 _check_size(path, os.fstat(file.fileno()).st_size, size)
                 self._arrays.append(np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), self.dtype))
@@ -85,7 +93,7 @@ class LocalTokenFiles(TokenFiles):
         begins = starts - self.first_block[files] * self.tokens_per_block
         arrays = self._arrays
         return [arrays[file][begin:end]
-                for file, begin, end in zip(files.tolist(), begins.tolist(), (begins + lengths).tolist())]
+                for file, begin, end in zip(files.tolist(), begins.tolist(), (begins + lengths).tolist(), strict=True)]
 
 
 class RemoteTokenFiles(TokenFiles):
@@ -93,9 +101,9 @@ class RemoteTokenFiles(TokenFiles):
     def _open(self):
         self._cache = collections.OrderedDict()            # block -> its tokens, the least recently used first
         self._lock = threading.Lock()
-        self._system = storage.remote(self.paths[0])[0] if self.paths else None
+        self._system = storage.remote(self.paths[0])[0]
         self._inner = [storage.remote(path)[1] for path in self.paths]
-        for path, inner, size in zip(self.paths, self._inner, self.sizes):
+        for path, inner, size in zip(self.paths, self._inner, self.sizes, strict=True):
             try:
                 _check_size(path, self._system.size(inner), size)
             except FileNotFoundError:
@@ -105,7 +113,7 @@ class RemoteTokenFiles(TokenFiles):
         with self._lock:
             held = self._fetch(blocks.tolist())
         width, slices = self.tokens_per_block, []
-        for start, length in zip(starts.tolist(), lengths.tolist()):
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
             end = start + length
             slices += [held[block][max(start - block * width, 0):end - block * width]
                        for block in range(start // width, -(-end // width) if length else 0)]
@@ -114,7 +122,7 @@ class RemoteTokenFiles(TokenFiles):
     def _fetch(self, blocks):
         """{block: its tokens}; what the cache lacks comes in one round of requests, neighbours in one range."""
         held = {block: self._cache[block] for block in blocks if block in self._cache}
-        ranges = []                                        # [file, first block, last block]
+        ranges: list[list[int]] = []                       # [file, first block, last block]
         for block in blocks:
             if block not in held:
                 file = int(self._file_of(block))
@@ -126,7 +134,7 @@ class RemoteTokenFiles(TokenFiles):
         ends = [min((last + 1 - self.first_block[file]) * BLOCK_BYTES, self.sizes[file]) for file, _, last in ranges]
         fetched = self._system.cat_ranges([self._inner[file] for file, _, _ in ranges],
                                           [int(i) for i in begins], [int(i) for i in ends]) if ranges else []
-        for (_, first, last), content in zip(ranges, fetched):
+        for (_, first, last), content in zip(ranges, fetched, strict=True):
             for block in range(first, last + 1):
                 part = content[(block - first) * BLOCK_BYTES:(block - first + 1) * BLOCK_BYTES]
                 self._check(block, part)

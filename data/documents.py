@@ -134,7 +134,7 @@ def _read_text(part, report):
         yield Skipped(part.path, "empty", False)
     elif count == 1:
         report(part.stop)
-        yield Document(part.path, lambda: [first], characters, digest.intdigest())
+        yield Document(part.path, _in_one_chunk(first), characters, digest.intdigest())
     else:
         yield Document(part.path, lambda: _text_chunks(part.path, report), characters, digest.intdigest())
 
@@ -188,9 +188,13 @@ def _read_lines(part, text_field, report):
             continue
         name = f"{part.path}: line {number} after byte {part.start}" if part.start else f"{part.path}:{number}"
         if text:
-            yield Document(name, lambda text=text: [text], len(text), xxhash.xxh3_64_intdigest(text.encode()))
+            yield Document(name, _in_one_chunk(text), len(text), xxhash.xxh3_64_intdigest(text.encode()))
         elif text is not None:
             yield Skipped(name, "empty", False)
+
+
+def _in_one_chunk(text):
+    return lambda: [text]
 
 
 def _lines(part, report):

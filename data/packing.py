@@ -104,8 +104,8 @@ def _pack(lengths, context_length):
 
 def _best_fit(counts, context_length):
     """[(number of rows, lengths in each)]: the longest pieces first, each into the fullest row that has room for it."""
-    rows = {}                                              # room left -> [[number of rows, lengths]]
-    rooms = []                                             # the keys of `rows`, sorted
+    rows: dict[int, list] = {}                             # room left -> [[number of rows, lengths]]
+    rooms: list[int] = []                                  # the keys of `rows`, sorted
 
     def put(room, number, content):
         if room not in rows:

@@ -6,17 +6,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from data.errors import UserError
 from data.progress import Progress
 
 _FEW_BYTES = 1 << 24                                       # not worth the start of a process
 _STOP = -(1 << 62)
-_counter = None                                            # in a worker: input bytes read by all, or _STOP
+_counter: Any = None                                       # in a worker: input bytes read by all, or _STOP
 
 
 def run_tasks(function: Callable, calls: Sequence[tuple], workers: int, label: str,
-              total_bytes: int) -> Iterator[tuple[int, object]]:
+              total_bytes: int) -> Iterator[tuple[int, Any]]:
     """Calls function(*call, report) for every call; yields (number of the call, result) as they end.
 
     `report(count)` is for the function to tell how many input bytes it has read. workers: 0 for one on each core, and none for
@@ -24,7 +25,7 @@ def run_tasks(function: Callable, calls: Sequence[tuple], workers: int, label: s
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with Progress(label, total_bytes) as progress:
-        if workers == 1 or len(calls) < 2 or not workers and (cores == 1 or total_bytes < _FEW_BYTES):
+        if workers == 1 or len(calls) < 2 or (not workers and (cores == 1 or total_bytes < _FEW_BYTES)):
             yield from _run_here(function, calls, progress)
         else:
             yield from _run_in_processes(function, calls, min(workers or cores, len(calls)), progress)
@@ -71,7 +72,9 @@ def _start_worker(counter):
 
 
 def _follow_parent():
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
     os._exit(1)
 
 

@@ -174,7 +174,7 @@ def _tokenizer(options, plan) -> Tokenizer:
     elif kind == "sentencepiece" and size.isdigit():
         tasks = plan["tasks"][::-(-len(plan["tasks"]) // SAMPLE_TASKS)]
         samples = _scan(options, tasks, scan_sample, _rule(plan))
-        tokenizer = train_sentencepiece(smallest(sum(samples, [])), int(size))
+        tokenizer = train_sentencepiece(smallest([block for sample in samples for block in sample]), int(size))
     else:
         tokenizer = load_tokenizer(options.tokenizer)
     if saved and saved.digest != tokenizer.digest:
@@ -187,7 +187,8 @@ def _tokenizer(options, plan) -> Tokenizer:
 def _scan(options, tasks, function, *arguments):
     """The results of a function that reads every task, in their order."""
     calls = [([Part(*part) for part in parts], options.text_field, *arguments) for parts in tasks]
-    results, damaged = [None] * len(calls), []
+    results: list = [None] * len(calls)
+    damaged: list[Skipped] = []
     for number, (result, skipped) in run_tasks(function, calls, options.workers, "reading", _bytes(tasks)):
         results[number] = result
         for one in skipped:
@@ -209,7 +210,7 @@ def _run(options, plan, tokenizer, numbers, expected=None):
     damaged = [Skipped(*one) for result in results.values() for one in result["damaged"]]
     tasks = [[Part(*part) for part in plan["tasks"][number]] for number in missing]
     calls = [(parts, plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer), number, len(plan["tasks"]),
-              options.max_damaged) for number, parts in zip(missing, tasks)]
+              options.max_damaged) for number, parts in zip(missing, tasks, strict=True)]
     for position, result in run_tasks(write_shards, calls, options.workers, "tokenizing", _bytes(tasks)):
         for one in result["damaged"]:
             damaged.append(Skipped(*one))
@@ -263,6 +264,8 @@ def _say(folder):
           + {"hash": "document", "tail": "tail"}[manifest["options"]["split"]])
     for name, split in manifest["splits"].items():
         print(f"  {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['raw_bytes']:,} bytes of text")
+    if manifest["options"]["validation"] and not manifest["splits"]["validation"]["documents"]:
+        print("  validation has no document: there are too few for a split by hash; --split tail cuts every document")
     if manifest["empty"]["count"] or manifest["damaged"]:
         print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged")
 

@@ -1,6 +1,7 @@
 """How far a long work is: a bar on a terminal, a plain line every few seconds elsewhere."""
 import sys
 import time
+from typing import Any
 
 _PLAIN_SECONDS = 5
 
@@ -11,7 +12,7 @@ class Progress:
     def __init__(self, label: str, total: int):
         self.label, self.total = label, max(total, 1)
         self._start = self._shown = time.monotonic()
-        self._bar = None
+        self._bar: Any = None
 
     def __enter__(self):
         if sys.stderr.isatty():

@@ -120,8 +120,11 @@ class ShardWriter:
     def __init__(self, path: str, dtype: str):
         self.path, self.dtype = path, np.dtype(dtype).newbyteorder("<")
         self.tokens = self.raw_bytes = self.max_id = 0
-        self._ends, self._bytes, self._digests = [], [], []
-        self._file, self._pending, self._whole = open(path + ".tokens", "wb"), bytearray(), xxhash.xxh3_128()
+        self._ends: list[int] = []
+        self._bytes: list[int] = []
+        self._digests: list[int] = []
+        self._file = open(path + ".tokens", "wb")          # noqa: SIM115
+        self._pending, self._whole = bytearray(), xxhash.xxh3_128()
 
     def write(self, ids: np.ndarray) -> None:
         """A part of the current document."""

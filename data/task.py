@@ -58,7 +58,7 @@ class _Writer:
         chunks = between(document.chunks(), start, stop)
         if stop - start > _BATCH_CHARACTERS:
             self._flush()
-            sizes = []
+            sizes: list[int] = []
             for ids in self._tokenizer.encode_stream(_measured(chunks, sizes)):
                 self._writers[split].write(ids)
             self._end(split, sum(sizes))
@@ -76,7 +76,7 @@ class _Writer:
 
     def _flush(self):
         encoded = self._tokenizer.encode_batch([text for _, text in self._batch])
-        for (split, text), ids in zip(self._batch, encoded):
+        for (split, text), ids in zip(self._batch, encoded, strict=True):
             self._writers[split].write(ids)
             self._end(split, len(text.encode()))
         self._batch, self._batched = [], 0

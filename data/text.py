@@ -4,7 +4,6 @@ from typing import NamedTuple
 import numpy as np
 
 
-
 class TextBatch(NamedTuple):
     """B rows of T positions. What is padding is known by weight and segment, never by id: both ids are 0 there."""
     tokens: np.ndarray                                     # int32 [B, T]: inputs

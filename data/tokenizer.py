@@ -3,6 +3,7 @@
 A tokenizer is its files: `tokenizer.json` (kind, special ids) and, for some kinds, the model beside it. Their digest is its
 identity. Special ids lie above the base vocabulary and are never made from ordinary text.
 """
+import itertools
 import json
 import os
 import re
@@ -15,8 +16,7 @@ from data import storage
 from data.errors import UserError
 
 FORMAT = 1
-SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix") + tuple(
-    f"spare_{i}" for i in range(64))
+SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix", *(f"spare_{i}" for i in range(64)))
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "[SEP]")
 _ESCAPED_SPACE = "\u2581"                                  # what SentencePiece writes for a space
 _LINE_START = re.compile(r"(?<=[^\n])(?=\n)")
@@ -154,9 +154,9 @@ class SentencePiece(Tokenizer):
             ends.append(len(parts))
         encoded = self._model.encode([part.replace(_ESCAPED_SPACE, "") for part in parts], num_threads=1)
         if any(_ESCAPED_SPACE in text for text in texts):
-            encoded = [self._encode_escaped(part) if _ESCAPED_SPACE in part else ids for part, ids in zip(parts, encoded)]
+            encoded = [self._encode_escaped(part) if _ESCAPED_SPACE in part else ids for part, ids in zip(parts, encoded, strict=True)]
         return [np.array([i for ids in encoded[start:end] for i in ids], np.int32)
-                for start, end in zip([0] + ends, ends)]
+                for start, end in itertools.pairwise([0, *ends])]
 
     def safe_cut(self, text):
         cut = 0
@@ -210,7 +210,7 @@ class HuggingFace(Tokenizer):
         if self._styles() & {"ByteLevel"}:
             return super().decode(ids, specials)
         text, run = [], []
-        for i in np.asarray(ids).reshape(-1).tolist() + [None]:
+        for i in [*np.asarray(ids).reshape(-1).tolist(), None]:
             if i is not None and 0 <= i < self.base_size and i not in self._names:
                 run.append(i)
                 continue
@@ -292,9 +292,10 @@ def load_tokenizer(path: str) -> Tokenizer:
                             "Use a newer version of Omnia.")
         files = {"tokenizer.json": content}
         for name in header["files"]:
-            files[name] = storage.read_bytes(storage.join(os.path.dirname(header_path), name))
-            if files[name] is None:
+            beside = storage.read_bytes(storage.join(os.path.dirname(header_path), name))
+            if beside is None:
                 raise UserError(f"{header_path}: {name} is missing beside it.", "Copy the whole tokenizer directory.")
+            files[name] = beside
         return _opened(header_path, _KINDS[header["kind"]], files)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{header_path}: not a tokenizer ({error!r}).",
@@ -317,9 +318,8 @@ def _whole(text):
 def _files(kind, base_size, end=-1, **rest) -> dict[str, bytes]:
     """The files of a new tokenizer; bytes in `rest` are files beside tokenizer.json, the others entries in it."""
     beside = {name: value for name, value in rest.items() if isinstance(value, bytes)}
-    specials = dict(zip(SPECIALS, range(base_size, base_size + len(SPECIALS))))
-    if end >= 0:                                           # the model's own end token ends documents
-        specials = {"document_end": end, **dict(zip(SPECIALS[1:], range(base_size, base_size + len(SPECIALS))))}
+    names = SPECIALS[1:] if end >= 0 else SPECIALS         # the model's own end token ends documents
+    specials = {"document_end": end} | {name: base_size + i for i, name in enumerate(names)}
     header = {"format": FORMAT, "kind": kind, "specials": specials, "files": sorted(beside),
               **{name: value for name, value in rest.items() if name not in beside}}
     return {"tokenizer.json": json.dumps(header, indent=1).encode(), **beside}

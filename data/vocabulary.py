@@ -17,7 +17,8 @@ _INDENTS = ["\n" * lines for lines in (1, 2)] + ["\n" + " " * spaces for spaces 
 
 def scan_alphabet(parts: list[Part], text_field: str, report) -> tuple[str, list[Skipped]]:
     """All characters of a task's documents, and what was skipped."""
-    characters, skipped = set(), []
+    characters: set[str] = set()
+    skipped = []
     for document in read_documents(parts, text_field, report):
         if isinstance(document, Skipped):
             skipped.append(document)

@@ -114,6 +114,12 @@ def test_a_block_is_verified_once(folder, monkeypatch):
     assert Corpus(str(folder)).split("train") is not split
 
 
+def open_whole(path):
+    corpus = Corpus(path)
+    corpus.split("train")
+    corpus.tokenizer()
+
+
 def truncate(path):
     os.truncate(path, os.path.getsize(path) - 2)
 
@@ -147,9 +153,7 @@ def test_each_kind_of_damage_names_the_file_and_the_remedy(place, name, change, 
         path = "memory://damaged/corpus"
     try:
         with pytest.raises(UserError, match=message) as error:
-            corpus = Corpus(path)
-            corpus.split("train")
-            corpus.tokenizer()
+            open_whole(path)
     finally:
         if place == "remote":
             fsspec.filesystem("memory").rm("/damaged", recursive=True)

@@ -10,9 +10,11 @@ from data.errors import UserError
 from data.tokenizer import SPECIALS, byte_tokenizer, character_tokenizer, load_tokenizer
 from data.vocabulary import train_sentencepiece
 
-TEXT = "def f(x):\n    if x:\n        return x + 1\n\n\tThe quick brown fox, and the lazy dog; the end.\r\n" * 40
-AWKWARD = ["", " ", "  a  ", "\n", "\n\n\n", "\r\n", "\t\t x", "\0", "a\0b", "\u2581", " \u2581\u2581 x\u2581", "\u2585", "\ufeff", "\u2028",
-           "<unk>", "<0x41>", "<s></s>", "<|endoftext|>", "x" * 5000, "\n    \n  x\n\n\n y", "e\u0301\u00e9", "日本語 🙂", "\U0010ffff"]
+TEXT = """def f(x):\n    if x:\n        return x + 1\n\n\tThe quick brown fox, and the lazy dog; the end.\r
+Packs of documents are cut where the rows end; each token is predicted once, in another order every time.\n""" * 40
+AWKWARD = ["", " ", "  a  ", "\n", "\n\n\n", "\r\n", "\t\t x", "\0", "a\0b", "\u2581", " \u2581\u2581 x\u2581", "\u2585",
+           "\ufeff", "\u2028", "<unk>", "<0x41>", "<s></s>", "<|endoftext|>", "x" * 5000,
+           "\n    \n  x\n\n\n y", "e\u0301\u00e9", "日本語 🙂", "\U0010ffff"]
 
 
 def sentencepiece():
