@@ -7,7 +7,7 @@ EXTRAS = {
     "hf": ["tokenizers>=0.20"],
     "tfds": ["tensorflow-datasets>=4.9.7", "importlib_resources"],  # which tensorflow-datasets imports without asking for it
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
-    "wandb": ["wandb>=0.18"],
+    "wandb": ["wandb>=0.19"],
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
 }

@@ -240,7 +240,7 @@ class _TensorBoard:
 
 
 class _WandB:
-    """A resumed run goes on under the id kept in <run>/wandb.id. Neither the environment nor the code nor the command is sent."""
+    """A resumed run goes on under the id kept in <run>/wandb.id. Neither environment variables nor code nor the command are sent."""
 
     def __init__(self, run_dir: Path, mode: str, name: str, config):
         package = _extra("wandb", "wandb")
