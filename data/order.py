@@ -6,6 +6,7 @@ import numpy as np
 
 _ROUNDS = 6
 _ALL_BITS = (1 << 64) - 1
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(x):
@@ -20,7 +21,7 @@ def fold(seed, *values):
     key = _uint64(seed)
     with np.errstate(over="ignore"):                       # NumPy warns of the wanted overflow, of scalars only
         for value in values:
-            key = _mix(key * np.uint64(0x9E3779B97F4A7C15) + _uint64(value) + np.uint64(0x632BE59BD9B4E019))
+            key = _mix(key * _GOLDEN + _uint64(value) + np.uint64(0x632BE59BD9B4E019))
     return key
 
 
@@ -32,12 +33,13 @@ def permute(index, size: int, key):
     every index. Returns int64.
     """
     value = np.array(index, np.int64).astype(np.uint64)
-    keys = np.broadcast_to(_uint64(key), value.shape)
+    keys = np.broadcast_to(_uint64(key), value.shape).reshape(-1)
+    round_keys = np.stack([fold(keys, number) for number in range(_ROUNDS)])
     bits = max(6, (int(size) - 1).bit_length())         # fewer bits make a biased network
     outside = np.arange(value.size)
-    flat, flat_keys = value.reshape(-1), keys.reshape(-1)
+    flat = value.reshape(-1)
     while outside.size:
-        flat[outside] = _feistel(flat[outside], bits, flat_keys[outside])
+        flat[outside] = _feistel(flat[outside], bits, round_keys[:, outside])
         outside = outside[flat[outside] >= size]
     return value.astype(np.int64)
 
@@ -53,13 +55,13 @@ def shuffled(row, size: int, seed: int):
     return epoch, permute(index, size, fold(seed, epoch))
 
 
-def _feistel(value, bits, keys):
+def _feistel(value, bits, round_keys):
     """A bijection of [0, 2^bits): halves of the bits in turn are xored with a keyed hash of the other half."""
     low_bits = bits // 2
-    for round_number in range(_ROUNDS):
+    for key in round_keys:
         high_bits = bits - low_bits
         low, high = value & np.uint64((1 << low_bits) - 1), value >> np.uint64(low_bits)
-        high = high ^ (fold(keys, low, round_number) & np.uint64((1 << high_bits) - 1))
+        high = high ^ (_mix(low * _GOLDEN + key) & np.uint64((1 << high_bits) - 1))
         value, low_bits = (low << np.uint64(high_bits)) | high, high_bits
     return value
 

@@ -19,6 +19,7 @@ from data.errors import UserError
 from data.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1
+_BUFFERED = 1 << 20                                        # tokens written at once
 
 
 class Corpus:
@@ -124,23 +125,16 @@ class ShardWriter:
         self._bytes: list[int] = []
         self._digests: list[int] = []
         self._file = open(path + ".tokens", "wb")          # noqa: SIM115
-        self._pending, self._whole = bytearray(), xxhash.xxh3_128()
+        self._whole = xxhash.xxh3_128()
+        self._parts: list[np.ndarray] = []                 # not yet in the file
+        self._flushed, self._rest = 0, b""                 # tokens in the file; its bytes after the last whole block
 
     def write(self, ids: np.ndarray) -> None:
         """A part of the current document."""
-        if not len(ids):
-            return
-        content = ids.astype(self.dtype).tobytes()
+        self._parts.append(ids)
         self.tokens += len(ids)
-        self.max_id = max(self.max_id, int(ids.max()))
-        self._whole.update(content)
-        self._file.write(content)
-        self._pending += content
-        whole = len(self._pending) // BLOCK_BYTES * BLOCK_BYTES
-        view = memoryview(self._pending)
-        self._digests += [xxhash.xxh3_64_intdigest(view[i:i + BLOCK_BYTES]) for i in range(0, whole, BLOCK_BYTES)]
-        view.release()
-        del self._pending[:whole]
+        if self.tokens - self._flushed >= _BUFFERED:
+            self._flush()
 
     def end_document(self, raw_bytes: int) -> None:
         self._ends.append(self.tokens)
@@ -149,8 +143,9 @@ class ShardWriter:
 
     def close(self) -> dict:
         """Makes both files durable; returns their record, without the name."""
-        if self._pending:
-            self._digests.append(xxhash.xxh3_64_intdigest(self._pending))
+        self._flush()
+        if self._rest:
+            self._digests.append(xxhash.xxh3_64_intdigest(self._rest))
         index = b"".join(np.array(part, "<u8").tobytes() for part in (self._ends, self._bytes, self._digests))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -158,6 +153,17 @@ class ShardWriter:
         storage.write_atomically(self.path + ".index", index)
         return {"documents": len(self._ends), "tokens": self.tokens, "raw_bytes": self.raw_bytes, "max_id": self.max_id,
                 "digest": self._whole.hexdigest(), "index_digest": xxhash.xxh3_128_hexdigest(index)}
+
+    def _flush(self):
+        ids = np.concatenate([np.zeros(0, self.dtype), *self._parts])
+        content = ids.astype(self.dtype).tobytes()
+        self.max_id = max(self.max_id, int(ids.max(initial=0)))
+        self._file.write(content)
+        self._whole.update(content)
+        content = self._rest + content                     # blocks do not end where parts do
+        whole = len(content) // BLOCK_BYTES * BLOCK_BYTES
+        self._digests += [xxhash.xxh3_64_intdigest(content[i:i + BLOCK_BYTES]) for i in range(0, whole, BLOCK_BYTES)]
+        self._rest, self._parts, self._flushed = content[whole:], [], self.tokens
 
 
 def corpus_digest(manifest: dict) -> str:
