@@ -1,0 +1,98 @@
+"""Against Kneser-Ney written with dictionaries, and against what a distribution must be."""
+
+import collections
+import math
+
+import numpy as np
+import pytest
+
+from train.ngram import NGram
+
+VOCAB = 7
+
+
+def random_documents(seed, count=20, longest=30):
+    """Ids from a Markov chain, so that contexts matter; one document is empty and one id never occurs."""
+    rng = np.random.default_rng(seed)
+    chain = rng.dirichlet(np.full(VOCAB - 1, 0.3), size=VOCAB - 1)
+    documents = [np.array([], np.int64)]
+    for _ in range(count):
+        ids = [0]
+        for _ in range(int(rng.integers(longest))):
+            ids.append(int(rng.choice(VOCAB - 1, p=chain[ids[-1]])))
+        documents.append(np.array(ids))
+    return documents
+
+
+def plain_kneser_ney(documents, order):
+    """p(w | history) by its definition, with tuples and dictionaries."""
+    starred = [[None] * (order - 1) + document.tolist() for document in documents]
+    counts = [collections.Counter() for _ in range(order + 1)]
+    for ids in starred:
+        for end in range(order, len(ids) + 1):
+            counts[order][tuple(ids[end - order : end])] += 1
+    for n in range(order - 1, 0, -1):
+        counts[n] = collections.Counter(gram[1:] for gram in counts[n + 1])
+
+    def probability(word, history):
+        n = len(history) + 1
+        lower = probability(word, history[1:]) if history else 1 / VOCAB
+        following = {gram: count for gram, count in counts[n].items() if gram[:-1] == history}
+        if not following:
+            return lower
+        once, twice = (list(counts[n].values()).count(k) for k in (1, 2))
+        discount = min(max(once / max(once + 2 * twice, 1), 0.1), 0.95)
+        own = max(following.get((*history, word), 0) - discount, 0)
+        return (own + discount * len(following) * lower) / sum(following.values())
+
+    return probability
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_equals_the_definition(order):
+    documents, unseen = random_documents(0), random_documents(1, count=4, longest=12)
+    model, probability = NGram.fit(documents, VOCAB, order), plain_kneser_ney(documents, order)
+    expected = []
+    for document in unseen:
+        ids = [None] * (order - 1) + document.tolist()
+        expected += [math.log(probability(ids[end], tuple(ids[end - order + 1 : end]))) for end in range(order - 1, len(ids))]
+    assert model.nats_per_token(unseen) == pytest.approx(-np.mean(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 3, 5])
+def test_probabilities_of_all_tokens_sum_to_one_after_any_prefix(order):
+    """exp(-nats) of a one-token document, or of its last token, is a probability: seen contexts and unseen ones, first place or later."""
+    model = NGram.fit(random_documents(2), VOCAB, order)
+    for prefix in ([], [0], [0, 1, 2, 3], [VOCAB - 1], [5, VOCAB - 1, 5, 5, 5]):
+        before = model.nats_per_token([np.array(prefix)]) * len(prefix) if prefix else 0.0
+        p = [math.exp(before - model.nats_per_token([np.array([*prefix, token])]) * (len(prefix) + 1)) for token in range(VOCAB)]
+        assert sum(p) == pytest.approx(1.0)
+        assert min(p) > 0
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_samples_follow_the_probabilities(order):
+    model, rng = NGram.fit(random_documents(3), VOCAB, order), np.random.default_rng(0)
+    prefix, draws = [0, 1], 4000
+    drawn = np.bincount([model.sample(rng, prefix, 1)[0] for _ in range(draws)], minlength=VOCAB) / draws
+    before = model.nats_per_token([np.array(prefix)]) * 2
+    p = np.array([math.exp(before - model.nats_per_token([np.array([*prefix, token])]) * 3) for token in range(VOCAB)])
+    np.testing.assert_allclose(drawn, p, atol=4 * math.sqrt(0.25 / draws))
+
+
+def test_a_sample_ends_before_the_stop_id_or_at_its_length():
+    model = NGram.fit([np.array([1, 2, 3, 4])] * 50, VOCAB, 3)
+    rng = np.random.default_rng(0)
+    assert model.sample(rng, [1], 100, stop_id=4, temperature=0.05).tolist() == [2, 3]
+    assert len(model.sample(rng, [], 9)) == 9
+
+
+def test_longer_contexts_help_on_text_that_has_them():
+    training, validation = random_documents(4, count=400), random_documents(4, count=400)[200:]
+    nats = [NGram.fit(training[:200], VOCAB, order).nats_per_token(validation) for order in (1, 2)]
+    assert nats[1] < nats[0] - 0.1
+
+
+def test_an_empty_corpus_is_refused():
+    with pytest.raises(ValueError, match="at least one token"):
+        NGram.fit([np.array([], np.int64)], VOCAB)
