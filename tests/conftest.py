@@ -10,5 +10,6 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_force_host_platform_device_count=8",
         # On two loaded cores the eight pretended devices can reach a collective minutes apart; the default gives up after 40 s.
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        "--xla_backend_optimization_level=0",
     ]
 ).strip()

@@ -1,0 +1,93 @@
+"""The chunked vocabulary pass equals the plain one, in every output and gradient, and never holds [B, T, V]."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.heads import Head, Scores, logits, score_tokens
+
+B, T, D, V = 2, 13, 8, 37
+ALL = Scores._fields
+
+
+@pytest.fixture(scope="module")
+def heads():
+    rng = np.random.default_rng(0)
+    own, other = (Head(*(rng.normal(size=shape).astype(np.float32) for shape in ((B, T, width), (V, width)))) for width in (D, D + 2))
+    return own, other, rng.integers(0, V, (B, T)).astype(np.int32)
+
+
+def oracle(own, other, targets, softcap, temperature):
+    """Every score from its definition, in float64."""
+
+    def log_softmax(head):
+        x = np.asarray(head.hidden_BTD, np.float64) @ np.asarray(head.table_VD, np.float64).T
+        x = (softcap * np.tanh(x / softcap) if softcap else x) / temperature
+        return x, x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+    x, log_p = log_softmax(own)
+    _, log_q = log_softmax(other)
+    p, q = np.exp(log_p), np.exp(log_q)
+    return Scores(
+        nll=-np.take_along_axis(log_p, np.asarray(targets)[..., None], -1)[..., 0],
+        log_z=np.log(np.exp(x).sum(-1)),
+        entropy=-(p * log_p).sum(-1),
+        hit=(x.argmax(-1) == targets).astype(float),
+        kl=(p * (log_p - log_q)).sum(-1),
+        cross_entropy=-(q * log_p).sum(-1),
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 13])
+@pytest.mark.parametrize("softcap, temperature", [(0.0, 1.0), (3.0, 0.7)])
+def test_scores_equal_their_definitions(heads, chunk, softcap, temperature):
+    own, other, targets = heads
+    options = {"want": ALL, "softcap": softcap, "temperature": temperature, "chunk": chunk}
+    scores = jax.jit(lambda own, other: score_tokens(own, targets, other=other, **options))(own, other)
+    for name, expected in oracle(own, other, targets, softcap, temperature)._asdict().items():
+        np.testing.assert_allclose(getattr(scores, name), expected, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "hit"])
+def test_gradients_equal_those_of_the_plain_pass(heads, name):
+    own, other, targets = heads
+    probe = np.random.default_rng(9).normal(size=(B, T))
+
+    def gradient(chunk):
+        def total(own, other):
+            return (getattr(score_tokens(own, targets, want=(name,), other=other, softcap=4.0, chunk=chunk), name) * probe).sum()
+
+        return jax.jit(jax.grad(total, argnums=(0, 1)))(own, other)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient(4), gradient(T))
+
+
+def test_logits_of_the_whole_batch_never_exist():
+    """By the compiler's own plan: loss and gradients of a batch need less work space than its logits would, let alone their gradient."""
+    batch, length, width, vocabulary = 2, 512, 16, 4096
+    hidden, table = jnp.zeros((batch, length, width)), jnp.zeros((vocabulary, width))
+    targets = jnp.zeros((batch, length), jnp.int32)
+
+    def work_space(chunk):
+        def loss(hidden, table):
+            return score_tokens(Head(hidden, table), targets, chunk=chunk).nll.sum()
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(hidden, table).compile().memory_analysis().temp_size_in_bytes
+
+    whole = batch * length * vocabulary * 4
+    assert work_space(32) < whole / 4
+    assert work_space(length) >= whole  # the test would notice
+
+
+def test_wrong_requests_are_refused(heads):
+    own, _, targets = heads
+    with pytest.raises(ValueError, match="unknown"):
+        score_tokens(own, targets, want=("nil",))
+    with pytest.raises(ValueError, match="second head"):
+        score_tokens(own, targets, want=("kl",))
+
+
+def test_temperature_follows_the_soft_cap():
+    head = Head(jnp.ones((1, 1, 1)), jnp.array([[100.0], [0.0]]))
+    np.testing.assert_allclose(logits(head, softcap=2.0, temperature=4.0)[0, 0], [0.5, 0.0], atol=1e-6)

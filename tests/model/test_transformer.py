@@ -1,0 +1,134 @@
+"""The decoder against its NumPy twin, and the properties that any decoder must have."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.presets import PRESETS, preset
+from model.transformer import Decoder, count_parameters, unstack_layers
+from tests.model.conftest import GPT2, LLAMA, MODERN, forward, make
+from tests.model.oracle import hidden_states
+
+TOKENS = np.random.default_rng(0).integers(0, 61, (2, 12))
+SEGMENTS = np.array([[1] * 5 + [2] * 4 + [3] * 3, [1] * 12])
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
+def test_gpt2_equals_the_numpy_oracle(activation):
+    model, params = make(dataclasses.replace(GPT2, activation=activation))
+    hidden = forward(model)(params, TOKENS)
+    np.testing.assert_allclose(hidden[0], hidden_states(params, model.config, TOKENS[0]), rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("config", [LLAMA, MODERN], ids=["llama", "modern"])
+def test_packed_row_equals_the_numpy_oracle(config):
+    model, params = make(config)
+    positions = np.array([[*range(5), *range(4), *range(3)], [*range(12)]])
+    hidden = forward(model)(params, TOKENS, segments_BT=SEGMENTS, positions_BT=positions)
+    np.testing.assert_allclose(hidden[0], hidden_states(params, config, TOKENS[0], SEGMENTS[0]), rtol=2e-4, atol=2e-4)
+
+
+def test_no_output_depends_on_a_later_token(tiny):
+    """Causality by gradient: the hidden state at t has no derivative by the embedding of any token after t."""
+    model, params = tiny
+    length = 8
+    tokens = jnp.arange(length)[None]  # all different, so that each has a row of the table to itself
+
+    def hidden(table):
+        return model.apply({"params": params | {"embedding": {"table": table}}}, tokens)[0].sum(-1)
+
+    reach_TS = np.abs(jax.jit(jax.jacrev(hidden))(params["embedding"]["table"]))[:, :length].sum(-1)
+    assert (np.triu(reach_TS, 1) == 0).all()
+    assert (np.diag(reach_TS) > 0).all() and (reach_TS[-1] > 0).all()
+
+
+@pytest.mark.parametrize("kernel", ["reference", "xla"])
+def test_packed_rows_equal_separate_documents(kernel):
+    """Documents in one row do not see each other: values and gradients equal those of separate rows."""
+    model, params = make(dataclasses.replace(LLAMA, attention=kernel))
+    first, second = TOKENS[0, :5], TOKENS[0, 5:12]
+    probe = jax.random.normal(jax.random.key(5), (12, model.config.embed_dim))
+
+    def packed(params):
+        segments, positions = jnp.array([[1] * 5 + [2] * 7]), jnp.array([[*range(5), *range(7)]])
+        hidden = model.apply({"params": params}, TOKENS[:1], segments_BT=segments, positions_BT=positions)[0]
+        return (hidden * probe).sum(), hidden
+
+    def separate(params):
+        hidden = jnp.concatenate([model.apply({"params": params}, document[None])[0] for document in (first, second)])
+        return (hidden * probe).sum(), hidden
+
+    (_, values), gradients = jax.jit(jax.value_and_grad(packed, has_aux=True))(params)
+    (_, expected), expected_gradients = jax.jit(jax.value_and_grad(separate, has_aux=True))(params)
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max()), gradients, expected_gradients)
+
+
+def test_scan_and_remat_change_nothing_but_speed():
+    """All ways of running the stack take the same parameters and give the same gradient, dropout included."""
+    config = dataclasses.replace(MODERN, dropout=0.2)
+    _, params = make(config)
+    keys = jax.random.split(jax.random.key(7), 2)
+
+    def gradient(**changes):
+        model = Decoder(dataclasses.replace(config, **changes))
+        return jax.jit(jax.grad(lambda params: (model.apply({"params": params}, TOKENS, keys_B=keys) ** 2).sum()))(params)
+
+    plain = gradient()
+    for changes in ({"scan": True}, {"remat": "full"}, {"remat": "dots"}, {"scan": True, "remat": "sublayers"}):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max()), gradient(**changes), plain)
+
+
+def test_unstacked_parameters_run_the_same():
+    model, params = make(LLAMA)
+    np.testing.assert_array_equal(forward(model)(unstack_layers(params), TOKENS), forward(model)(params, TOKENS))
+
+
+def test_a_row_is_dropped_out_by_its_own_key():
+    """Which rows stand beside it, and where, changes nothing: micro-batches and meshes draw the same masks."""
+    model, params = make(dataclasses.replace(GPT2, dropout=0.5))
+    keys = jax.random.split(jax.random.key(1), 2)
+    both = forward(model)(params, TOKENS, keys_B=keys)
+    alone = forward(model)(params, TOKENS[1:], keys_B=keys[1:])
+    np.testing.assert_allclose(both[1], alone[0], rtol=1e-5, atol=1e-5)
+    assert not np.allclose(both, forward(model)(params, TOKENS))
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [
+        ("gpt2", 124_439_808),  # the released checkpoints
+        ("gpt2_medium", 354_823_168),
+        ("gpt2_large", 774_030_080),
+        ("gpt2_xl", 1_557_611_200),
+        ("llama2_7b", 6_738_415_616),
+        ("llama2_13b", 13_015_864_320),
+        ("llama2_70b", 68_976_648_192),
+        ("llama3_1b", 1_235_814_400),
+        ("llama3_3b", 3_212_749_824),
+        ("llama3_8b", 8_030_261_248),
+        ("llama3_70b", 70_553_706_496),
+    ],
+)
+def test_preset_has_the_published_number_of_parameters(name, count):
+    assert count_parameters(preset(name)) == count
+
+
+@pytest.mark.parametrize("name", ["gpt3_1b3", "decoder_100b"])
+def test_preset_has_the_parameters_its_shape_implies(name):
+    """Table, positions, norms, and per layer the attention's four and the feed-forward's two matrices, with biases where they are."""
+    c = preset(name)
+    width, mlp = c.embed_dim, c.mlp_width
+    norm = width * (2 if c.bias else 1)
+    layer = 4 * width**2 + 2 * width * mlp + 2 * norm + (5 * width + mlp if c.bias else 0) + (2 * c.head_width if c.qk_norm else 0)
+    positions = c.context_length * width if c.positions == "learned" else 0
+    assert count_parameters(c) == c.vocab_size * width + positions + c.num_layers * layer + norm
+
+
+def test_unknown_preset_names_the_known_ones():
+    with pytest.raises(ValueError, match="gpt2_xl"):
+        preset("gpt3")
+    assert len(PRESETS) == len(set(PRESETS.values()))
