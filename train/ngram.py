@@ -76,10 +76,7 @@ class NGram:
         self, rng: np.random.Generator, prefix, max_tokens: int, stop_id: int | None = None, *, temperature: float = 1.0
     ) -> np.ndarray:
         """Continue a document that starts with the ids `prefix`. Returns at most `max_tokens` new ids, ending before `stop_id`."""
-        pads = [self.vocab] * (len(self._orders) - 1)
-        suffixes = [0] * len(self._orders)  # the n-gram that the text ends in, for n = 0, 1, ...; -1 when never seen
-        for token in [*pads, *prefix]:
-            suffixes = self._append(suffixes, token)
+        suffixes = self._read(prefix)
         new: list[int] = []
         while len(new) < max_tokens:
             p = self._distribution(suffixes)
@@ -92,8 +89,14 @@ class NGram:
             suffixes = self._append(suffixes, token)
         return np.asarray(new, np.int64)
 
+    def _read(self, prefix) -> list[int]:
+        """The n-grams that a document ends in after `prefix`, for n = 0, 1, ..., order - 1; -1 for one never seen."""
+        suffixes = [0] * len(self._orders)
+        for token in [self.vocab] * (len(self._orders) - 1) + list(prefix):
+            suffixes = self._append(suffixes, token)
+        return suffixes
+
     def _distribution(self, suffixes: list[int]) -> np.ndarray:
-        """p(w | the text so far) for all w, float64 [vocab]."""
         p = np.full(self.vocab, 1 / self.vocab)
         for order, context in zip(self._orders, suffixes, strict=True):
             if context < 0 or not order.totals[context]:

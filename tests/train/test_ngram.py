@@ -60,24 +60,25 @@ def test_equals_the_definition(order):
 
 
 @pytest.mark.parametrize("order", [1, 3, 5])
-def test_probabilities_of_all_tokens_sum_to_one_after_any_prefix(order):
-    """exp(-nats) of a one-token document, or of its last token, is a probability: seen contexts and unseen ones, first place or later."""
+@pytest.mark.parametrize("prefix", [[], [0], [0, 1, 2, 3], [VOCAB - 1], [5, VOCAB - 1, 5, 5, 5]], ids=str)
+def test_probabilities_sum_to_one_and_are_those_of_the_score(order, prefix):
+    """After contexts seen and unseen, at the start of a document and later."""
     model = NGram.fit(random_documents(2), VOCAB, order)
-    for prefix in ([], [0], [0, 1, 2, 3], [VOCAB - 1], [5, VOCAB - 1, 5, 5, 5]):
-        before = model.nats_per_token([np.array(prefix)]) * len(prefix) if prefix else 0.0
-        p = [math.exp(before - model.nats_per_token([np.array([*prefix, token])]) * (len(prefix) + 1)) for token in range(VOCAB)]
-        assert sum(p) == pytest.approx(1.0)
-        assert min(p) > 0
+    p = model.probabilities(prefix)
+    assert p.sum() == pytest.approx(1.0, abs=1e-12)
+    assert p.min() > 0
+    before = model.nats_per_token([np.array(prefix)]) * len(prefix) if prefix else 0.0
+    scored = [math.exp(before - model.nats_per_token([np.array([*prefix, token])]) * (len(prefix) + 1)) for token in range(VOCAB)]
+    np.testing.assert_allclose(p, scored, rtol=1e-9)
 
 
-@pytest.mark.parametrize("order", [1, 3])
-def test_samples_follow_the_probabilities(order):
-    model, rng = NGram.fit(random_documents(3), VOCAB, order), np.random.default_rng(0)
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_samples_follow_the_probabilities(temperature):
+    model, rng = NGram.fit(random_documents(3), VOCAB, 3), np.random.default_rng(0)
     prefix, draws = [0, 1], 4000
-    drawn = np.bincount([model.sample(rng, prefix, 1)[0] for _ in range(draws)], minlength=VOCAB) / draws
-    before = model.nats_per_token([np.array(prefix)]) * 2
-    p = np.array([math.exp(before - model.nats_per_token([np.array([*prefix, token])]) * 3) for token in range(VOCAB)])
-    np.testing.assert_allclose(drawn, p, atol=4 * math.sqrt(0.25 / draws))
+    drawn = np.bincount([model.sample(rng, prefix, 1, temperature=temperature)[0] for _ in range(draws)], minlength=VOCAB) / draws
+    p = model.probabilities(prefix) ** (1 / temperature)
+    np.testing.assert_allclose(drawn, p / p.sum(), atol=4 * math.sqrt(0.25 / draws))
 
 
 def test_a_sample_ends_before_the_stop_id_or_at_its_length():
