@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from data import order as orders
-from data.blocks import flat_ranges
 from data.errors import UserError
 from data.mixture import Mixture, counts_of_sizes, counts_of_weights
 from data.packing import load_plan, offsets
@@ -16,8 +15,8 @@ class Batches:
     """Packed rows of one split of one or several corpora.
 
     order: `shuffled` is an endless stream: every corpus in a new order each epoch, cut elsewhere, mixed by `weights` (in
-    proportion to their rows if none are given). `sequential` is one pass over all corpora in turn; rows past the end have
-    weight 0.
+    proportion to their rows if none are given). `sequential` is one pass over all corpora in turn, in an order that is always the
+    same and spread over each, so that its first rows are a fair sample; rows past the end have weight 0.
 
     Attributes: rows_per_epoch; padding_share; targets (tokens predicted in one pass); raw_bytes (their UTF-8 bytes, for bits per
     byte); damaged (set of (corpus, document) found so far: their slots are empty).
@@ -66,8 +65,12 @@ class Batches:
         """Of each row of the stream: its corpus (-1 past the end), its epoch there, its row in the plan."""
         if self.order == "sequential":
             source = np.searchsorted(self._ends, rows, "right")
-            index = rows - np.concatenate([[0], self._ends])[source]
-            return np.where(source < len(self._ends), source, -1), np.zeros_like(rows), index
+            source = np.where(source < len(self._ends), source, -1)
+            epoch, index = np.zeros_like(rows), rows - np.concatenate([[0], self._ends])[source]
+            for number, plan in enumerate(self._plans):
+                chosen = source == number
+                index[chosen] = orders.permute(index[chosen], plan.rows, orders.fold(0, number))
+            return source, epoch, index
         source, local = self._mixture(rows)
         epoch, index = np.zeros_like(rows), np.zeros_like(rows)
         for number, plan in enumerate(self._plans):
@@ -77,14 +80,10 @@ class Batches:
 
     def _segments(self, number, epoch, index):
         """The slots of plan rows in an epoch; one that runs over the end of its document becomes its tail and its head."""
-        plan, lengths = self._plans[number], self._splits[number].lengths
-        count = plan.row_start[index + 1] - plan.row_start[index]
-        slots = flat_ranges(plan.row_start[index], count)
-        row, epoch = np.repeat(np.arange(len(index)), count), np.repeat(epoch, count)
-        document, start, length = plan.document[slots], plan.start[slots], plan.length[slots]
-        whole = lengths[document]
+        row, document, start, length = self._plans[number].slots(index)
+        whole = self._splits[number].lengths[document]
         if self.order == "shuffled":
-            start = (start + offsets(self.seed, epoch, document, whole, self.context_length)) % whole
+            start = (start + offsets(self.seed, epoch[row], document, whole, self.context_length)) % whole
         head = np.maximum(start + length - whole, 0)
         parts = 1 + (head > 0)
         segments = Segments(*(np.repeat(values, parts) for values in (row, document, start, length - head)))

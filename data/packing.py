@@ -1,8 +1,8 @@
 """Packing documents into rows of T targets, so that each token of a corpus is predicted exactly once per epoch.
 
-A document of length L <= T is one piece. A longer one is floor(L / T) pieces of T and one of the rest; where it is cut changes
-by epoch, the lengths do not, so that one plan serves all epochs. Pieces fill slots of rows by best-fit decreasing over the
-histogram of their lengths (Krell et al. 2021, arXiv 2107.02027).
+A document of length L is floor(L / T) pieces of T, which are rows of their own, and one of the rest. The rests share rows, by
+best-fit decreasing over the histogram of their lengths (Krell et al. 2021, arXiv 2107.02027). Where a document longer than T is
+cut changes by epoch, the lengths of its pieces do not: one plan serves all epochs.
 """
 import bisect
 import io
@@ -21,38 +21,48 @@ _VERSION = 1
 _DEAL, _OFFSET = 1, 2                                      # purposes of random numbers
 
 
-class Plan(NamedTuple):
-    """Row r has the slots row_start[r] to row_start[r + 1]. A slot holds `length` tokens of a document, from `start`."""
-    row_start: np.ndarray                                  # int64 [rows + 1]
-    document: np.ndarray                                   # int64 [slots]
-    start: np.ndarray                                      # int64 [slots]
-    length: np.ndarray                                     # int64 [slots]
+class Slots(NamedTuple):
+    """Pieces of documents in rows, all int64 [slots], in the order of rows and columns."""
+    row: np.ndarray
+    document: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
 
-    @property
-    def rows(self) -> int:
-        return len(self.row_start) - 1
 
-    def padding_share(self, context_length: int) -> float:
-        """Share of all positions that hold no target."""
-        return 1 - self.length.sum() / (self.rows * context_length)
+class Plan:
+    """First come the rows that one whole piece fills, in the order of documents, then those that rests share.
+
+    Only the latter are stored: packed row r holds the rests of document[row_start[r]:row_start[r + 1]].
+    """
+
+    def __init__(self, lengths: np.ndarray, context_length: int, row_start: np.ndarray, document: np.ndarray):
+        self.lengths, self.context_length = lengths, context_length
+        self.row_start, self.document = row_start, document
+        self.whole_end = np.cumsum(lengths // context_length)
+        self.whole_rows = int(self.whole_end[-1])
+        self.rows = self.whole_rows + len(row_start) - 1
+
+    def slots(self, rows: np.ndarray) -> Slots:
+        """What rows [n] of the plan hold; slots.row counts in `rows`."""
+        packed = rows >= self.whole_rows
+        first = self.row_start[np.where(packed, rows - self.whole_rows, 0)]
+        count = np.where(packed, self.row_start[np.where(packed, rows - self.whole_rows + 1, 0)] - first, 1)
+        row = np.repeat(np.arange(len(rows)), count)
+        packed = packed[row]
+        document = np.searchsorted(self.whole_end, rows[row], "right")
+        document[packed] = self.document[flat_ranges(first, count)[packed]]
+        whole, rest = np.divmod(self.lengths[document], self.context_length)
+        number = np.where(packed, whole, rows[row] - (self.whole_end[document] - whole))        # of the piece in its document
+        return Slots(row, document, number * self.context_length, np.where(packed, rest, self.context_length))
 
 
 def make_plan(lengths: np.ndarray, context_length: int) -> Plan:
-    """The plan for documents of `lengths` (all at least 1): a pure function. Rows are in the order of their first documents."""
+    """The plan for documents of `lengths` (all at least 1): a pure function."""
     lengths = np.asarray(lengths, np.int64)
-    whole, rest = np.divmod(lengths, context_length)
-    full_document = np.repeat(np.arange(len(lengths)), whole)
-    full_start = flat_ranges(np.zeros(len(lengths), np.int64), whole) * context_length
-    rest_document = np.flatnonzero(rest)
-    row_start, pieces = _pack(rest[rest_document], context_length)
-    document = np.concatenate([rest_document[pieces], full_document])
-    start = np.concatenate([(whole * context_length)[rest_document[pieces]], full_start])
-    length = np.concatenate([rest[rest_document[pieces]], np.full(len(full_document), context_length)])
-    row_start = np.concatenate([row_start, row_start[-1] + 1 + np.arange(len(full_document))])
-    order = np.lexsort((start[row_start[:-1]], document[row_start[:-1]]))
-    count = np.diff(row_start)[order]
-    slots = flat_ranges(row_start[:-1][order], count)
-    return Plan(np.concatenate([[0], np.cumsum(count)]), document[slots], start[slots], length[slots])
+    rest = lengths % context_length
+    documents = np.flatnonzero(rest)
+    row_start, pieces = _pack(rest[documents], context_length)
+    return Plan(lengths, context_length, row_start, documents[pieces])
 
 
 def load_plan(lengths: np.ndarray, context_length: int, digest: str, folder: str) -> Plan:
@@ -63,12 +73,12 @@ def load_plan(lengths: np.ndarray, context_length: int, digest: str, folder: str
     for place in folders:
         try:
             with np.load(os.path.join(place, name), allow_pickle=False) as arrays:
-                return Plan(*(arrays[field] for field in Plan._fields))
+                return Plan(lengths, context_length, arrays["row_start"], arrays["document"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             continue                                       # not there, or damaged: the archive has a checksum
     plan = make_plan(lengths, context_length)
     content = io.BytesIO()
-    np.savez(content, **plan._asdict())
+    np.savez(content, row_start=plan.row_start, document=plan.document)
     for place in folders:
         try:
             os.makedirs(place, exist_ok=True)
@@ -88,7 +98,8 @@ def offsets(seed: int, epoch, document, lengths, context_length: int):
 def _pack(lengths, context_length):
     """Packs pieces of 1 to T - 1: (row_start [rows + 1], the pieces in the order of their slots)."""
     counts = np.bincount(lengths, minlength=context_length)
-    dealt = np.lexsort((fold(0, _DEAL, np.arange(len(lengths))), lengths))         # pieces by length, each length shuffled
+    shuffled = fold(0, _DEAL, np.arange(len(lengths))) >> np.uint64(32)
+    dealt = np.argsort(shuffled | lengths.astype(np.uint64) << np.uint64(32), kind="stable")       # by length, then in no order
     next_piece = np.cumsum(counts) - counts
     pieces, sizes = [], []
     for count, content in _best_fit(counts, context_length):

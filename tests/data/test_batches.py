@@ -34,12 +34,11 @@ def reference_row(documents, document_end, plan, context_length, seed, row):
     """A row built token by token: [(input, target, weight, segment, position)], without padding."""
     epoch, index = order.shuffled(np.array([row]), plan.rows, int(order.fold(seed, 0)))
     cells, segment = [], 0
-    for slot in range(plan.row_start[index[0]], plan.row_start[index[0] + 1]):
-        number = plan.document[slot]
+    for _, number, start, length in zip(*plan.slots(index), strict=True):
         document = documents[number]
         offset = int(offsets(seed, epoch, np.array([number]), np.array([len(document)]), context_length)[0])
-        for i in range(plan.length[slot]):
-            place = (offset + plan.start[slot] + i) % len(document)
+        for i in range(length):
+            place = (offset + start + i) % len(document)
             if i == 0 or place == 0:
                 segment, position = segment + 1, 0
             before = document[place - 1] if place else document_end
