@@ -72,11 +72,11 @@ def train(run: Run) -> dict:
         return put_batch(mesh, lambda first, rows: batches.batch(start + first, rows), experiment.batch_size)
 
     device = jax.devices()[0]
+    peak = peak_flops(device.device_kind)
     write_json(run.path / "environment.json", environment() | {"compiler_options": compiler_options(device.platform)})
     telemetry = Telemetry(
         run.path,
         total_steps=experiment.steps,
-        every=experiment.logging.every,
         resume_step=step,
         tensorboard=experiment.logging.tensorboard,
         wandb=experiment.logging.wandb,
@@ -84,7 +84,7 @@ def train(run: Run) -> dict:
         config=run.experiment,
         device=device.device_kind,
         flops_per_token=training_flops_per_token(experiment.model, experiment.model.context_length),
-        peak=peak_flops(device.device_kind),
+        peak=peak * jax.device_count() if peak else None,
     )
     stop, validation, best = _StopRequest(), {}, progress["best_loss"]
     with telemetry, stop, prefetch(make, step, depth=2) as incoming, contextlib.closing(checkpointer):
