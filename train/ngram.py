@@ -72,6 +72,10 @@ class NGram:
             p[known] = (np.maximum(count - order.discount, 0) + rest) / total[known]
         return float(-np.log(p[real]).mean())
 
+    def probabilities(self, prefix) -> np.ndarray:
+        """p(w | a document that starts with the ids `prefix`) for all w, float64 [vocab]."""
+        return self._distribution(self._read(prefix))
+
     def sample(
         self, rng: np.random.Generator, prefix, max_tokens: int, stop_id: int | None = None, *, temperature: float = 1.0
     ) -> np.ndarray:

@@ -51,7 +51,7 @@ def _parse(source: str) -> ast.Module | None:
         warnings.simplefilter("ignore")  # of odd escapes in strings
         try:
             tree = ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: a null byte; the others: absurd nesting
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: half a character; the last two: absurd nesting
             return None
     return tree if tree.body else None
 

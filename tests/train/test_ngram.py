@@ -63,7 +63,7 @@ def test_equals_the_definition(order):
 @pytest.mark.parametrize("prefix", [[], [0], [0, 1, 2, 3], [VOCAB - 1], [5, VOCAB - 1, 5, 5, 5]], ids=str)
 def test_probabilities_sum_to_one_and_are_those_of_the_score(order, prefix):
     """After contexts seen and unseen, at the start of a document and later."""
-    model = NGram.fit(random_documents(2), VOCAB, order)
+    model = NGram.fit([*random_documents(2), np.array([0, VOCAB - 1])], VOCAB, order)
     p = model.probabilities(prefix)
     assert p.sum() == pytest.approx(1.0, abs=1e-12)
     assert p.min() > 0

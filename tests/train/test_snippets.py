@@ -41,7 +41,8 @@ BROKEN = {
     "a body that is missing": "def f(x):\n    if x:\n        ret",
     "bad indentation": "  a = 1\n b = 2\nc(a)\n",
     "null byte": "a = f(1)\x00\nb = f(a)\nc = f(b)\n",
-    "absurd nesting": "(" * 10_000 + "\n",
+    "half a character": "a = f('\ud800')\nb = f(a)\nc = f(b)\n",
+    "absurd nesting": "a = " + "-" * 100_000 + "1\n",
 }
 
 

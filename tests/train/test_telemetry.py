@@ -1,6 +1,7 @@
 """What is written can be read back, whatever happened between; terminals, pipes and extras each get what they can show."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -61,8 +62,9 @@ def test_values_that_are_not_finite_are_valid_json_and_come_back(tmp_path):
     assert (sample["prompt"], sample["text"]) == ("NaN", "Infinity")
 
 
-def test_resumed_equals_uninterrupted(tmp_path):
+def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     """Rows after the checkpoint that the run goes on from are written anew, not twice; a line torn by a kill disappears."""
+    monkeypatch.setattr(telemetry.time, "monotonic", itertools.count().__next__)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     run_steps(whole, 1, 10)
     run_steps(resumed, 1, 9)
@@ -127,11 +129,12 @@ def test_a_pipe_gets_few_lines_without_codes_the_first_and_the_last_among_them(t
     with Telemetry(tmp_path, total_steps=500) as told:
         for step in range(1, 501):
             told.train(step, train_row(step))
+        told.message("done")
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    lines = out.splitlines()
-    assert len(lines) < 10
-    assert lines[0].startswith("step   1/500") and lines[-1].startswith("step 500/500")
+    first, *between, last, done = out.splitlines()
+    assert first.startswith("step   1/500") and last.startswith("step 500/500") and done == "done"
+    assert len(between) < 5
 
 
 def test_a_pipe_gets_the_last_line_of_a_run_that_stops_early(tmp_path, capsys):
@@ -139,24 +142,46 @@ def test_a_pipe_gets_the_last_line_of_a_run_that_stops_early(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("step   3/500")
 
 
-def test_a_terminal_gets_one_line_and_no_control_characters_of_the_model(tmp_path, monkeypatch):
+@pytest.fixture
+def shown(monkeypatch):
+    """Makes stdout a terminal of some columns; the fixture's second function tells what was written to it."""
     master, slave = pty.openpty()
-    with os.fdopen(slave, "w") as terminal:
+    terminal = os.fdopen(slave, "w")
+
+    def start(columns):
         monkeypatch.setattr(sys, "stdout", terminal)
         monkeypatch.setenv("TERM", "xterm-256color")
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(telemetry, "LIVE_SECONDS", 0)
-        with Telemetry(tmp_path, total_steps=4) as told:
-            told.train(1, train_row(1))
-            told.evaluation(2, {"loss": 1.5, "bits_per_byte": 1.25})
-            told.sample(2, "a", "[bold]b\x1b[31m\x07")
-            told.train(3, train_row(3))
+
+    def read():
         terminal.flush()
-        shown = os.read(master, 100_000).decode()
+        return os.read(master, 100_000).decode()
+
+    yield start, read
+    terminal.close()
     os.close(master)
-    assert "\x1b[2K" in shown  # the line is erased and drawn anew
-    assert "ETA" in shown and "data wait 25%" in shown and "validation 1.5000" in shown
-    assert "a[bold]b\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}" in shown
+
+
+def test_a_terminal_gets_one_line_and_no_control_characters_of_the_model(tmp_path, shown):
+    start, read = shown
+    start(200)
+    with Telemetry(tmp_path, total_steps=4) as told:
+        told.train(1, train_row(1))
+        told.evaluation(2, {"loss": 1.5, "bits_per_byte": 1.25})
+        told.sample(2, "a", "[bold]b\x1b[31m\x07")
+        told.train(3, train_row(3))
+    text = read()
+    assert "\x1b[2K" in text  # the line is erased and drawn anew
+    assert "ETA" in text and "data wait 25%" in text and "validation 1.5000" in text
+    assert "a[bold]b\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}" in text
+
+
+def test_a_narrow_terminal_gets_one_line_too(tmp_path, shown):
+    start, read = shown
+    start(40)
+    run_steps(tmp_path, 1, 3)
+    assert "\x1b[1A" not in read()  # the cursor need not go up to erase it
 
 
 @pytest.mark.parametrize(
