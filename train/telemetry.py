@@ -196,10 +196,11 @@ class _LiveLine:
     """For a terminal: one line at its bottom that is drawn anew; messages go above it."""
 
     def __init__(self):
+        from rich.console import Console
         from rich.live import Live
 
         self._shown = -math.inf
-        self._live = Live(auto_refresh=False)
+        self._live = Live(console=Console(), auto_refresh=False)
         self._live.start()
 
     def show(self, line: str, share: float, *, last: bool) -> None:

@@ -75,7 +75,7 @@ def test_probabilities_sum_to_one_and_are_those_of_the_score(order, prefix):
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_samples_follow_the_probabilities(temperature):
     model, rng = NGram.fit(random_documents(3), VOCAB, 3), np.random.default_rng(0)
-    prefix, draws = [0, 1], 4000
+    prefix, draws = [0, 1], 1500
     drawn = np.bincount([model.sample(rng, prefix, 1, temperature=temperature)[0] for _ in range(draws)], minlength=VOCAB) / draws
     p = model.probabilities(prefix) ** (1 / temperature)
     np.testing.assert_allclose(drawn, p / p.sum(), atol=4 * math.sqrt(0.25 / draws))

@@ -194,20 +194,27 @@ def test_a_missing_extra_is_named_before_anything_is_touched(tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
-def test_tensorboard_events_hold_the_values(tmp_path):
-    pytest.importorskip("tensorboardX", reason="extra: tensorboard")
+def read_events(path):
     from tensorboardX.proto.event_pb2 import Event
 
-    run_steps(tmp_path, 1, 4, tensorboard=True)
-    (path,) = (tmp_path / "tensorboard").iterdir()
-    data, found = path.read_bytes(), {}
+    data = path.read_bytes()
     while data:  # records: length, its checksum, the event, its checksum
         (length,) = struct.unpack("<Q", data[:8])
-        event = Event.FromString(data[12 : 12 + length])
-        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        yield Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
+
+
+def test_tensorboard_events_hold_the_values_and_forget_what_a_resume_drops(tmp_path):
+    pytest.importorskip("tensorboardX", reason="extra: tensorboard")
+    run_steps(tmp_path, 1, 4, tensorboard=True)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    found = {(value.tag, event.step): value.simple_value for event in read_events(path) for value in event.summary.value}
     assert found["train/loss", 2] == pytest.approx(2.5)
     assert found["validation/bits_per_byte", 4] == pytest.approx(2.0)
+    path.unlink()
+    run_steps(tmp_path, 3, 4, resume_step=2, tensorboard=True)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    assert [event.step for event in read_events(path) if event.HasField("session_log")] == [3]
 
 
 def test_wandb_keeps_its_id_over_a_resume_and_takes_our_steps(tmp_path, monkeypatch):
