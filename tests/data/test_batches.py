@@ -178,6 +178,14 @@ def test_damaged_slots_are_empty_and_counted(damaged):
         assert not field[empty].any()
 
 
+def test_a_damaged_token_is_no_input_either(tmp_path, make_corpus, flip):
+    """The row after a damaged block has whole targets, but its first input lies in the block."""
+    corpus = make_corpus(tmp_path / "corpus", [np.arange(1, 40_961)], document_end=END, shards=1, dtype="uint16")
+    flip(tmp_path / "corpus" / "train-00000-of-00001.tokens", 0)
+    batch = Batches([corpus], context_length=512, order="sequential", max_damaged=1).batch(0, 80)
+    assert np.array_equal(np.sort(predicted(batch)), np.arange(32_768 + 512, 40_960) + 1)
+
+
 def test_more_damage_than_tolerated_stops_with_file_and_remedy(damaged):
     with pytest.raises(UserError, match=r"train-00000-of-00001\.tokens.*document \d+ fails its digest") as error:
         Batches([damaged], context_length=512, max_damaged=8).batch(0, 1000)

@@ -59,8 +59,10 @@ def test_a_consumer_that_waits_is_woken_by_closing():
     stuck = threading.Event()
     results = prefetch(lambda step: stuck.wait(60), start=0, depth=1)
     threading.Timer(0.1, results.close).start()
+    start = time.monotonic()
     with pytest.raises(StopIteration):
         next(results)
+    assert time.monotonic() - start < 10
     stuck.set()
 
 

@@ -5,7 +5,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from data import blocks
+from data import blocks, shards
 from data.batches import Batches
 from data.errors import UserError
 from data.shards import Corpus, shard_damage
@@ -165,10 +165,24 @@ def test_an_unknown_file_system_names_its_package():
         Corpus("nowhere://bucket/corpus")
 
 
+def test_files_do_not_depend_on_how_they_are_written(tmp_path, documents, monkeypatch):
+    written = []
+    for name, buffered, part in (("whole", 1 << 20, 10**6), ("parts", 1000, 777)):
+        monkeypatch.setattr(shards, "_BUFFERED", buffered)
+        writer = shards.ShardWriter(str(tmp_path / name), "uint16")
+        for document in documents:
+            for start in range(0, len(document), part):
+                writer.write(document[start:start + part])
+            writer.end_document(5)
+        written.append((writer.close(), *((tmp_path / f"{name}.{suffix}").read_bytes() for suffix in ("tokens", "index"))))
+    assert written[0] == written[1]
+    assert written[0][1] == np.concatenate(documents).astype("<u2").tobytes()
+
+
 def test_verification_reads_the_whole_shard(folder, flip):
-    shards = Corpus(str(folder)).manifest["splits"]["train"]["shards"]
-    assert [shard_damage(str(folder), shard) for shard in shards] == [None, None]
+    records = Corpus(str(folder)).manifest["splits"]["train"]["shards"]
+    assert [shard_damage(str(folder), record) for record in records] == [None, None]
     flip(folder / TOKENS, os.path.getsize(folder / TOKENS) - 1)
     (folder / INDEX).unlink()
-    problems = [shard_damage(str(folder), shard) for shard in shards]
+    problems = [shard_damage(str(folder), record) for record in records]
     assert problems == [f"{folder / TOKENS}: fails its digest", f"{folder / INDEX}: missing"]
