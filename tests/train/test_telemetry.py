@@ -1,5 +1,6 @@
 """What is written can be read back, whatever happened between; terminals, pipes and extras each get what they can show."""
 
+import contextlib
 import csv
 import itertools
 import json
@@ -155,11 +156,15 @@ def shown(monkeypatch):
         monkeypatch.setattr(telemetry, "LIVE_SECONDS", 0)
 
     def read():
-        terminal.flush()
-        return os.read(master, 100_000).decode()
+        """All of it: a terminal hands on what it was given in its own time, and says the end as an error."""
+        terminal.close()
+        parts = []
+        with contextlib.suppress(OSError):
+            while part := os.read(master, 4096):
+                parts.append(part)
+        return b"".join(parts).decode()
 
     yield start, read
-    terminal.close()
     os.close(master)
 
 
