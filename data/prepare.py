@@ -66,13 +66,16 @@ class PrepareText:
 
 def prepare_text(options: PrepareText) -> Corpus:
     """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
-    os.makedirs(options.output, exist_ok=True)
-    with open(os.path.join(options.output, ".lock"), "w") as lock:
-        try:
+    try:
+        os.makedirs(options.output, exist_ok=True)
+        with open(os.path.join(options.output, ".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{options.output}: another preparation is writing there.", "Wait for it to end.") from None
-        (_repair if options.repair else _prepare)(options)
+            (_repair if options.repair else _prepare)(options)
+    except BlockingIOError:
+        raise UserError(f"{options.output}: another preparation is writing there.", "Wait for it to end.") from None
+    except OSError as error:                               # no room, no permission, an input that vanished
+        raise UserError(f"{error.filename or options.output}: {error.strerror or error}.",
+                        "Mend that; the same command again goes on where it stopped.") from error
     return Corpus(options.output)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import gzip
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 from data import documents, pool, task
 from data.errors import UserError
 from data.prepare import PrepareText, prepare_text
-from data.shards import Corpus
+from data.shards import Corpus, ShardWriter
 
 WORDS = "the quick brown fox jumps over a lazy dog and then\n    returns 1234 times, äöü 🙂.\n".split(" ")
 
@@ -288,6 +289,20 @@ def test_mistakes_are_named(changes, lines, tmp_path):
     with pytest.raises(UserError) as error:
         prepare_text(options(tmp_path, lines, **changes))
     assert str(error.value).count("\n") == 1
+
+
+def test_what_the_system_refuses_is_told_in_a_line(lines, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"lines\.jsonl.*(File exists|Not a directory)"):
+        prepare_text(options(tmp_path, lines, output="lines.jsonl"))
+
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "close", full)
+        with pytest.raises(UserError, match="No space left"):
+            prepare_text(options(tmp_path, lines))
+    assert prepare_text(options(tmp_path, lines)).split("train").documents > 90
 
 
 def test_a_corpus_without_training_documents_is_a_mistake(tmp_path):
