@@ -42,9 +42,10 @@ def fill(batch: TextBatch, rows: np.ndarray, segments: Segments, split, document
     targets, damaged = split.read_many(document, start, start + length)
     before, damaged_before = split.read_many(document, np.maximum(start - 1, 0), np.maximum(start, 1))
     damaged |= damaged_before
+    targets, before = targets.astype(np.int32), before.astype(np.int32)
     first = np.cumsum(length) - length
     if document_end is not None:
-        before = np.where(start == 0, document_end, before)
+        before[start == 0] = document_end
     tokens = np.roll(targets, 1)
     tokens[first] = before
     numbers = np.arange(len(row)) - np.searchsorted(row, row) + 1
