@@ -3,13 +3,14 @@ import numpy as np
 
 from data.batches import Batches
 from data.shards import Corpus
+from data.tokenizer import Tokenizer
 
 _BAR = 40
 
 
 def inspect_corpus(path: str, *, split: str = "train", context_length: int = 1024, samples: int = 2, step: int | None = None,
                    batch_size: int = 4, seed: int = 0) -> dict:
-    """The facts of a corpus as one dict of plain types, fit for JSON; `format_inspection` makes a page of it.
+    """The facts of a corpus as one dict of plain types, fit for JSON; `print_inspection` shows it to people.
 
     samples: documents shown, in even distances. step: a training step, whose rows are decoded for `batch_size` and `seed`.
     """
@@ -30,14 +31,19 @@ def inspect_corpus(path: str, *, split: str = "train", context_length: int = 102
                        "text": tokenizer.decode(part.read(i, 0, min(part.lengths[i], 200)), specials=True)} for i in chosen],
     }
     if step is not None:
-        batch = batches.batch(step * batch_size, batch_size)
         found["step"] = step
-        found["step_rows"] = [_row(batch, i, tokenizer) for i in range(batch_size)]
+        found["step_rows"] = step_rows(batches, tokenizer, step, batch_size)
     return found
 
 
-def format_inspection(found: dict) -> str:
-    """The same as text for people. Documents in a row are divided by a line each."""
+def step_rows(batches: Batches, tokenizer: Tokenizer, step: int, batch_size: int) -> list[dict]:
+    """What the rows of a training step predict, decoded, segment by segment; of a mixture too."""
+    batch = batches.batch(step * batch_size, batch_size)
+    return [_row(batch, i, tokenizer) for i in range(batch_size)]
+
+
+def print_inspection(found: dict) -> None:
+    """Prints what `inspect_corpus` found. Documents in a row are divided by a line each."""
     lines = [f"{found['path']}  ({found['tokenizer']['kind']} tokenizer, {found['ids']:,} ids in use, "
              + ("documents end with a token)" if found["document_end"] is not None else "no document ends)")]
     for name, split in found["splits"].items():
@@ -57,7 +63,7 @@ def format_inspection(found: dict) -> str:
         lines.append(f"=== step {found['step']}, row {row['row']}: {row['targets']:,} targets")
         for segment in row["segments"]:
             lines += [f"--- segment {segment['segment']}, columns {segment['from']} to {segment['to']}", segment["text"]]
-    return "\n".join(lines)
+    print("\n".join(lines))
 
 
 def _histogram(lengths):

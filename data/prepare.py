@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from typing import Literal
 
 from data import storage
 from data.documents import Document, Part, Skipped, SplitRule, find_files, plan_tasks, read_documents
@@ -38,7 +39,7 @@ class PrepareText:
     Hugging Face tokenizer.json, another prepared corpus."""
     validation: float = 0.1
     """Fraction held out for validation, 0 to below 1."""
-    split: str = "auto"
+    split: Literal["auto", "hash", "tail"] = "auto"
     """hash: whole documents, by a hash of their content. tail: the last characters of every document. auto: tail for one
     document, hash for several."""
     text_field: str = "text"

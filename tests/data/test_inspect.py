@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from data.inspect import format_inspection, inspect_corpus
+from data.inspect import inspect_corpus, print_inspection
 from data.tokenizer import byte_tokenizer
 
 TEXTS = ["First.", "The second document, longer than a row of sixteen.", "Third!"]
@@ -35,7 +35,8 @@ def test_the_rows_of_a_step_hold_what_is_predicted(corpus):
     assert [row["row"] for row in found["step_rows"]] == [0, 1]
 
 
-def test_the_page_shows_borders(corpus):
-    page = format_inspection(inspect_corpus(corpus.path, context_length=64, step=0, batch_size=1, samples=1))
+def test_the_page_shows_borders(corpus, capsys):
+    print_inspection(inspect_corpus(corpus.path, context_length=64, step=0, batch_size=1, samples=1))
+    page = capsys.readouterr().out
     for part in ("3 documents", "padding", "--- document 0", "First.<document_end>", "=== step 0, row 0", "--- segment 1"):
         assert part in page
