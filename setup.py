@@ -39,7 +39,7 @@ setup(
     install_requires=[
         "jax>=0.8",
         "flax>=0.12",
-        "optax>=0.2.5",
+        "optax>=0.2.8",
         "orbax-checkpoint>=0.11.25",
         "numpy>=2.0",
         "sentencepiece>=0.2.0",

@@ -7,6 +7,7 @@ files are in the page cache; the rounds are interleaved; the median is shown, wi
 first touch, within the first round; `flat, unverified` is the same memory map without the digests. ArrayRecord and TensorStore are
 read by one call for a batch. Needs array_record and tensorstore for the layouts of their names.
 """
+
 import argparse
 import os
 import statistics
@@ -22,8 +23,8 @@ from data.batches import Batches
 from data.prepare import PrepareText, prepare_text
 
 ROW, BATCH, BATCHES = 1024, 64, 100
-RECORD = 8192                                              # tokens in a record of ArrayRecord, 16 KiB
-CHUNK = 32768                                              # tokens in a chunk of TensorStore, 64 KiB: as our blocks
+RECORD = 8192  # tokens in a record of ArrayRecord, 16 KiB
+CHUNK = 32768  # tokens in a chunk of TensorStore, 64 KiB: as our blocks
 
 
 def make_corpus(folder, tokens):
@@ -56,16 +57,17 @@ def flat(corpus, folder):
 def flat_unverified(corpus, folder):
     ids = np.memmap(corpus.split("train")._files.paths[0], corpus.manifest["dtype"], "r")
     ids = np.frombuffer(ids, ids.dtype)
-    return lambda starts: np.concatenate([ids[start:start + ROW] for start in starts.tolist()])
+    return lambda starts: np.concatenate([ids[start : start + ROW] for start in starts.tolist()])
 
 
 def array_record(corpus, folder):
     from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
     path = os.path.join(folder, "tokens.array_record")
     writer = ArrayRecordWriter(path, "group_size:1,uncompressed")
     ids = np.fromfile(corpus.split("train")._files.paths[0], corpus.manifest["dtype"])
     for start in range(0, len(ids), RECORD):
-        writer.write(ids[start:start + RECORD].tobytes())
+        writer.write(ids[start : start + RECORD].tobytes())
     writer.close()
     reader = ArrayRecordReader(path)
 
@@ -76,9 +78,9 @@ def array_record(corpus, folder):
         parts = []
         for start in starts.tolist():
             record, inside = divmod(start, RECORD)
-            parts.append(records[record][inside:inside + ROW])
+            parts.append(records[record][inside : inside + ROW])
             if len(parts[-1]) < ROW:
-                parts.append(records[record + 1][:ROW - len(parts[-1])])
+                parts.append(records[record + 1][: ROW - len(parts[-1])])
         return np.concatenate(parts)
 
     return read
@@ -86,15 +88,26 @@ def array_record(corpus, folder):
 
 def tensorstore(corpus, folder, codecs=({"name": "bytes"},)):
     import tensorstore as ts
+
     ids = np.fromfile(corpus.split("train")._files.paths[0], corpus.manifest["dtype"])
-    store = ts.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": os.path.join(folder, f"zarr{len(codecs)}")},
-                     "metadata": {"shape": [len(ids)], "data_type": str(ids.dtype), "codecs": list(codecs),
-                                  "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [CHUNK]}}},
-                     "create": True, "context": {"cache_pool": {"total_bytes_limit": 1 << 28}}}).result()
+    store = ts.open(
+        {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": os.path.join(folder, f"zarr{len(codecs)}")},
+            "metadata": {
+                "shape": [len(ids)],
+                "data_type": str(ids.dtype),
+                "codecs": list(codecs),
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [CHUNK]}},
+            },
+            "create": True,
+            "context": {"cache_pool": {"total_bytes_limit": 1 << 28}},
+        }
+    ).result()
     store.write(ids).result()
 
     def read(starts):
-        futures = [store[start:start + ROW].read() for start in starts.tolist()]
+        futures = [store[start : start + ROW].read() for start in starts.tolist()]
         return np.concatenate([future.result() for future in futures])
 
     return read
@@ -113,8 +126,10 @@ def main():
         corpus = make_corpus(folder, options.tokens)
         length = corpus.manifest["splits"]["train"]["shards"][0]["tokens"]
         random = np.random.default_rng(1)
-        starts = {"random": [random.integers(0, length - ROW, BATCH) for _ in range(BATCHES)],
-                  "sequential": [(np.arange(BATCH) + i * BATCH) * ROW % (length - ROW) for i in range(BATCHES)]}
+        starts = {
+            "random": [random.integers(0, length - ROW, BATCH) for _ in range(BATCHES)],
+            "sequential": [(np.arange(BATCH) + i * BATCH) * ROW % (length - ROW) for i in range(BATCHES)],
+        }
         readers = {name: LAYOUTS[name](corpus, folder) for name in options.layouts.split(",")}
         expected = {order: flat_unverified(corpus, folder)(batches[0]) for order, batches in starts.items()}
         speeds = {}
@@ -139,8 +154,10 @@ def main():
                 begin = time.perf_counter()
                 tokens = sum(float(batches.batch((i * BATCHES + j) * BATCH, BATCH).weights.sum()) for j in range(BATCHES))
                 values.append(tokens / (time.perf_counter() - begin) / 1e6)
-            print(f"batches of {BATCH} x {context_length}: {statistics.median(values):.1f} million tokens/s "
-                  f"({min(values):.1f} to {max(values):.1f}); plan {planned:.2f} s, padding {batches.padding_share:.3%}")
+            print(
+                f"batches of {BATCH} x {context_length}: {statistics.median(values):.1f} million tokens/s "
+                f"({min(values):.1f} to {max(values):.1f}); plan {planned:.2f} s, padding {batches.padding_share:.3%}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,65 @@
-"""Character-level Shakespeare."""
-import dataclasses
+"""Character-level Shakespeare: nanoGPT's two settings, and our own best on a CPU.
+
+omnia prepare text --input input.txt --output shakespeare --tokenizer char --validation 0.1
+omnia train configs/shakespeare.py:nanogpt_cpu --run-dir runs/shakespeare --data.shards shakespeare
+"""
+
 from model.config import ModelConfig
-from train.experiment import AdamW, Evaluation, Experiment, Logging, Samples, Schedule, TextData, Checkpoints
+from train.experiment import AdamW, Evaluation, Experiment, Samples, Schedule
+
+PLAIN = {"vocab_size": 65, "bias": False}
 
 
-def get_config(arg: str = "nanogpt_cpu") -> Experiment:
-    if arg != "nanogpt_cpu":
-        raise ValueError(f"no variant {arg!r}; there is nanogpt_cpu")
+def get_config(arg: str = "best") -> Experiment:
+    variants = {"best": best, "nanogpt_cpu": nanogpt_cpu, "nanogpt_gpu": nanogpt_gpu}
+    if arg not in variants:
+        raise ValueError(f"no variant {arg!r}; there are {', '.join(variants)}")
+    return variants[arg]()
+
+
+def nanogpt_cpu() -> Experiment:
     return Experiment(
-        name="shakespeare", steps=2000, batch_size=12,
-        model=ModelConfig(vocab_size=65, context_length=64, num_layers=4, embed_dim=128, num_heads=4, bias=False),
+        name="shakespeare_nanogpt_cpu",
+        steps=2000,
+        batch_size=12,
+        model=ModelConfig(context_length=64, num_layers=4, embed_dim=128, num_heads=4, **PLAIN),
         optimizer=AdamW(learning_rate=1e-3, beta2=0.99),
         schedule=Schedule(warmup_steps=100),
-        samples=Samples(prompts=("ROMEO:",), tokens=100),
+        evaluation=Evaluation(every=500),
+        samples=Samples(prompts=("ROMEO:",), tokens=200),
+    )
+
+
+def nanogpt_gpu() -> Experiment:
+    return Experiment(
+        name="shakespeare_nanogpt_gpu",
+        steps=5000,
+        batch_size=64,
+        model=ModelConfig(context_length=256, num_layers=6, embed_dim=384, num_heads=6, dropout=0.2, **PLAIN),
+        optimizer=AdamW(learning_rate=1e-3, beta2=0.99),
+        schedule=Schedule(warmup_steps=100),
+        samples=Samples(prompts=("ROMEO:",), tokens=400),
+    )
+
+
+def best() -> Experiment:
+    return Experiment(
+        name="shakespeare_best",
+        steps=2000,
+        batch_size=12,
+        model=ModelConfig(
+            context_length=64,
+            num_layers=4,
+            embed_dim=128,
+            num_heads=4,
+            norm="rmsnorm",
+            activation="relu_squared",
+            positions="rotary",
+            qk_norm=True,
+            **PLAIN,
+        ),
+        optimizer=AdamW(learning_rate=4e-3, beta2=0.99),
+        schedule=Schedule(warmup_steps=50, decay="linear", final_fraction=0.0),
+        evaluation=Evaluation(every=500),
+        samples=Samples(prompts=("ROMEO:",), tokens=200),
     )

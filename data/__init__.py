@@ -1,8 +1,17 @@
 """Raw files into shards, shards into batches. NumPy only; nothing here knows of models."""
+
 import importlib
 
-_FACE = {"UserError": "errors", "Corpus": "shards", "Batches": "batches", "TextBatch": "text", "load_tokenizer": "tokenizer",
-         "PrepareText": "prepare", "prepare_text": "prepare", "inspect_corpus": "inspect"}
+_FACE = {
+    "UserError": "errors",
+    "Corpus": "shards",
+    "Batches": "batches",
+    "TextBatch": "text",
+    "load_tokenizer": "tokenizer",
+    "PrepareText": "prepare",
+    "prepare_text": "prepare",
+    "inspect_corpus": "inspect",
+}
 __all__ = list(_FACE)
 
 

@@ -1,4 +1,5 @@
 """The one function that the trainer calls: rows of tokens, as a pure function of (seed, first row)."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,22 +23,34 @@ class Batches:
     byte); damaged (set of (corpus, document) found so far: their slots are empty).
     """
 
-    def __init__(self, corpora: Sequence[Corpus], *, context_length: int, split: str = "train", seed: int = 0,
-                 order: str = "shuffled", weights: Sequence[float] = (), max_damaged: int = 0):
+    def __init__(
+        self,
+        corpora: Sequence[Corpus],
+        *,
+        context_length: int,
+        split: str = "train",
+        seed: int = 0,
+        order: str = "shuffled",
+        weights: Sequence[float] = (),
+        max_damaged: int = 0,
+    ):
         _check(corpora, weights, order, context_length)
         self.corpora, self.context_length, self.seed, self.order = list(corpora), context_length, seed, order
         self.max_damaged = max_damaged
         self.damaged: set[tuple[int, int]] = set()
         self._splits = [corpus.split(split) for corpus in corpora]
-        self._plans = [load_plan(one.lengths, context_length, f"{corpus.digest} {split}", corpus.path)
-                       for corpus, one in zip(corpora, self._splits, strict=True)]
+        self._plans = [
+            load_plan(one.lengths, context_length, f"{corpus.digest} {split}", corpus.path)
+            for corpus, one in zip(corpora, self._splits, strict=True)
+        ]
         rows = np.array([plan.rows for plan in self._plans])
         self._ends = np.cumsum(rows)
         self._mixture = Mixture(counts_of_weights(weights) if weights else counts_of_sizes(rows))
         self.rows_per_epoch = int(rows.sum())
         self.tokens = sum(one.tokens for one in self._splits)
-        self.targets = self.tokens - sum(one.documents for one, corpus in zip(self._splits, corpora, strict=True)
-                                         if corpus.document_end is None)
+        self.targets = self.tokens - sum(
+            one.documents for one, corpus in zip(self._splits, corpora, strict=True) if corpus.document_end is None
+        )
         self.raw_bytes = sum(one.raw_bytes for one in self._splits)
         self.padding_share = 1 - self.tokens / (self.rows_per_epoch * context_length)
 
@@ -95,10 +108,11 @@ class Batches:
     def _count_damaged(self, number, documents):
         self.damaged |= {(number, int(document)) for document in documents}
         if len(self.damaged) > self.max_damaged:
-            raise UserError(f"{self._splits[number].where(int(documents[0]))} fails its digest (the file is damaged or was changed "
-                            "after preparation).",
-                            f"Run `omnia prepare text --repair` on {self.corpora[number].path}, or go on without such documents "
-                            f"with --data.max-damaged N ({len(self.damaged)} so far).")
+            raise UserError(
+                f"{self._splits[number].where(int(documents[0]))} fails its digest (the file is damaged or was changed after preparation).",
+                f"Run `omnia prepare text --repair` on {self.corpora[number].path}, or go on without such documents "
+                f"with --data.max-damaged N ({len(self.damaged)} so far).",
+            )
 
 
 def _check(corpora, weights, order, context_length):
@@ -115,5 +129,7 @@ def _check(corpora, weights, order, context_length):
     first = corpora[0]
     for corpus in corpora[1:]:
         if corpus.manifest["tokenizer"]["digest"] != first.manifest["tokenizer"]["digest"]:
-            raise UserError(f"{corpus.path} and {first.path} were prepared with different tokenizers.",
-                            f"Prepare {corpus.path} again with --tokenizer {first.path}.")
+            raise UserError(
+                f"{corpus.path} and {first.path} were prepared with different tokenizers.",
+                f"Prepare {corpus.path} again with --tokenizer {first.path}.",
+            )

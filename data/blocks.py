@@ -4,6 +4,7 @@ The token files of a split form one address space, counted in tokens, in which e
 address = block * tokens_per_block + offset. A range never leaves its file. Every block has a digest; a local one is checked
 when it is first touched in this process, a remote one whenever it is fetched.
 """
+
 import collections
 import mmap
 import os
@@ -16,7 +17,7 @@ from data import storage
 from data.errors import UserError
 
 BLOCK_BYTES = 1 << 16
-CACHE_BYTES = 1 << 28                                      # of remote blocks, for each split that is open
+CACHE_BYTES = 1 << 28  # of remote blocks, for each split that is open
 _GOOD, _DAMAGED = 1, 2
 
 
@@ -76,7 +77,6 @@ class TokenFiles:
 
 
 class LocalTokenFiles(TokenFiles):
-
     def _open(self):
         self._arrays = []
         for path, size in zip(self.paths, self.sizes, strict=True):
@@ -88,18 +88,18 @@ class LocalTokenFiles(TokenFiles):
         for block in blocks[self.state[blocks] == 0].tolist():
             file = self._file_of(block)
             start = (block - self.first_block[file]) * self.tokens_per_block
-            self._check(block, self._arrays[file][start:start + self.tokens_per_block])
+            self._check(block, self._arrays[file][start : start + self.tokens_per_block])
         files = self._file_of(starts // self.tokens_per_block)
         begins = starts - self.first_block[files] * self.tokens_per_block
         arrays = self._arrays
-        return [arrays[file][begin:end]
-                for file, begin, end in zip(files.tolist(), begins.tolist(), (begins + lengths).tolist(), strict=True)]
+        return [
+            arrays[file][begin:end] for file, begin, end in zip(files.tolist(), begins.tolist(), (begins + lengths).tolist(), strict=True)
+        ]
 
 
 class RemoteTokenFiles(TokenFiles):
-
     def _open(self):
-        self._cache = collections.OrderedDict()            # block -> its tokens, the least recently used first
+        self._cache = collections.OrderedDict()  # block -> its tokens, the least recently used first
         self._lock = threading.Lock()
         self._system = storage.remote(self.paths[0])[0]
         self._inner = [storage.remote(path)[1] for path in self.paths]
@@ -115,14 +115,16 @@ class RemoteTokenFiles(TokenFiles):
         width, slices = self.tokens_per_block, []
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
             end = start + length
-            slices += [held[block][max(start - block * width, 0):end - block * width]
-                       for block in range(start // width, -(-end // width) if length else 0)]
+            slices += [
+                held[block][max(start - block * width, 0) : end - block * width]
+                for block in range(start // width, -(-end // width) if length else 0)
+            ]
         return slices
 
     def _fetch(self, blocks):
         """{block: its tokens}; what the cache lacks comes in one round of requests, neighbours in one range."""
         held = {block: self._cache[block] for block in blocks if block in self._cache}
-        ranges: list[list[int]] = []                       # [file, first block, last block]
+        ranges: list[list[int]] = []  # [file, first block, last block]
         for block in blocks:
             if block not in held:
                 file = int(self._file_of(block))
@@ -132,11 +134,14 @@ class RemoteTokenFiles(TokenFiles):
                     ranges.append([file, block, block])
         begins = [(first - self.first_block[file]) * BLOCK_BYTES for file, first, _ in ranges]
         ends = [min((last + 1 - self.first_block[file]) * BLOCK_BYTES, self.sizes[file]) for file, _, last in ranges]
-        fetched = self._system.cat_ranges([self._inner[file] for file, _, _ in ranges],
-                                          [int(i) for i in begins], [int(i) for i in ends]) if ranges else []
+        fetched = (
+            self._system.cat_ranges([self._inner[file] for file, _, _ in ranges], [int(i) for i in begins], [int(i) for i in ends])
+            if ranges
+            else []
+        )
         for (_, first, last), content in zip(ranges, fetched, strict=True):
             for block in range(first, last + 1):
-                part = content[(block - first) * BLOCK_BYTES:(block - first + 1) * BLOCK_BYTES]
+                part = content[(block - first) * BLOCK_BYTES : (block - first + 1) * BLOCK_BYTES]
                 self._check(block, part)
                 held[block] = np.frombuffer(part, self.dtype)
         for block in blocks:
@@ -166,5 +171,7 @@ def _missing(path):
 
 def _check_size(path, found, expected):
     if found != expected:
-        raise UserError(f"{path}: {found} bytes where the manifest has {expected} (truncated, or changed after preparation).",
-                        "Copy the file again, or run `omnia prepare text --repair` on the directory.")
+        raise UserError(
+            f"{path}: {found} bytes where the manifest has {expected} (truncated, or changed after preparation).",
+            "Copy the file again, or run `omnia prepare text --repair` on the directory.",
+        )

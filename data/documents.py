@@ -1,4 +1,5 @@
 """Raw inputs as documents: finding files, cutting the work into tasks, reading texts, and saying which split they go to."""
+
 import codecs
 import glob
 import gzip
@@ -14,14 +15,56 @@ from data.errors import UserError
 
 CHUNK_BYTES = 1 << 22
 LINES = (".jsonl", ".ndjson")
-TEXTS = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".py", ".pyi", ".ipynb", ".c", ".h", ".cc", ".cpp", ".hpp",
-         ".cu", ".java", ".js", ".jsx", ".ts", ".tsx", ".go", ".rs", ".rb", ".php", ".swift", ".kt", ".scala", ".hs", ".ml",
-         ".jl", ".r", ".lua", ".pl", ".sh", ".sql", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".css")
+TEXTS = (
+    ".txt",
+    ".text",
+    ".md",
+    ".rst",
+    ".tex",
+    ".html",
+    ".xml",
+    ".py",
+    ".pyi",
+    ".ipynb",
+    ".c",
+    ".h",
+    ".cc",
+    ".cpp",
+    ".hpp",
+    ".cu",
+    ".java",
+    ".js",
+    ".jsx",
+    ".ts",
+    ".tsx",
+    ".go",
+    ".rs",
+    ".rb",
+    ".php",
+    ".swift",
+    ".kt",
+    ".scala",
+    ".hs",
+    ".ml",
+    ".jl",
+    ".r",
+    ".lua",
+    ".pl",
+    ".sh",
+    ".sql",
+    ".toml",
+    ".yaml",
+    ".yml",
+    ".cfg",
+    ".ini",
+    ".css",
+)
 COMPRESSIONS = (".gz", ".zst")
 
 
 class Part(NamedTuple):
     """Bytes [start, stop) of an input file: a whole file, or the lines of a .jsonl that begin there."""
+
     path: str
     start: int
     stop: int
@@ -29,14 +72,16 @@ class Part(NamedTuple):
 
 class Document(NamedTuple):
     """A text, in chunks that can be read again and again; `name` is its file, with the line if it has one."""
+
     name: str
     chunks: Callable[[], Iterable[str]]
     characters: int
-    digest: int                                            # xxh3_64 of the UTF-8 bytes
+    digest: int  # xxh3_64 of the UTF-8 bytes
 
 
 class Skipped(NamedTuple):
     """What is no document: empty, which is no fault, or damaged."""
+
     name: str
     reason: str
     damaged: bool
@@ -47,6 +92,7 @@ class SplitRule(NamedTuple):
 
     `hash` looks at the content alone: a document stays where it is when others are added.
     """
+
     kind: str
     validation: float
 
@@ -64,9 +110,15 @@ def find_files(inputs: Iterable[str]) -> list[tuple[str, int, int]]:
     found = {}
     for item in inputs:
         pattern = os.path.join(glob.escape(item), "**", "*") if os.path.isdir(item) else item
-        paths = [item] if os.path.isfile(item) else [
-            path for path in sorted(glob.iglob(pattern, recursive=True))          # which leaves hidden ones out
-            if os.path.isfile(path) and (pattern == item or _is_text(path))]
+        paths = (
+            [item]
+            if os.path.isfile(item)
+            else [
+                path
+                for path in sorted(glob.iglob(pattern, recursive=True))  # which leaves hidden ones out
+                if os.path.isfile(path) and (pattern == item or _is_text(path))
+            ]
+        )
         if not paths:
             raise UserError(f"{item}: no input there.", "Give files, folders with text files (.txt, .jsonl, .py, .md ...) or globs.")
         for path in paths:
@@ -92,8 +144,9 @@ def plan_tasks(files: Iterable[tuple[str, int, int]], task_bytes: int) -> list[l
     return tasks
 
 
-def read_documents(parts: Iterable[Part], text_field: str,
-                   report: Callable[[int], None] = lambda read: None) -> Iterator[Document | Skipped]:
+def read_documents(
+    parts: Iterable[Part], text_field: str, report: Callable[[int], None] = lambda read: None
+) -> Iterator[Document | Skipped]:
     """All documents of a task in order; `report` is told of input bytes as they are read."""
     for part in parts:
         name = part.path.removesuffix(".gz").removesuffix(".zst")
@@ -104,7 +157,7 @@ def between(chunks: Iterable[str], start: int, stop: int) -> Iterator[str]:
     """Characters [start, stop) of a text in chunks."""
     position = 0
     for chunk in chunks:
-        inside = chunk[max(start - position, 0):max(stop - position, 0)]
+        inside = chunk[max(start - position, 0) : max(stop - position, 0)]
         position += len(chunk)
         if inside:
             yield inside
@@ -143,7 +196,7 @@ def _text_chunks(path, report):
     decoder = codecs.getincrementaldecoder("utf-8")()
     position = 0
     for content in _byte_chunks(path, report):
-        held = len(decoder.getstate()[0])                  # the begun character of the chunk before
+        held = len(decoder.getstate()[0])  # the begun character of the chunk before
         try:
             text = decoder.decode(content, final=not content)
         except UnicodeDecodeError as error:
@@ -209,7 +262,7 @@ def _lines(part, report):
     with open(part.path, "rb") as file:
         if part.start:
             file.seek(part.start - 1)
-            file.readline()                                # the line that began in the part before
+            file.readline()  # the line that began in the part before
         while file.tell() < part.stop and (line := file.readline()):
             report(len(line))
             yield line
@@ -246,12 +299,14 @@ def _decompressed(raw, path):
         return gzip.GzipFile(fileobj=raw)
     if path.endswith(".zst"):
         import zstandard
+
         return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
     return raw
 
 
 def _decompression_errors():
     import zstandard
+
     return EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError
 
 

@@ -1,4 +1,5 @@
 """Mixing several corpora: a fixed periodic table says which one each row comes from."""
+
 import numpy as np
 
 from data.errors import UserError
@@ -15,7 +16,7 @@ class Mixture:
     def __init__(self, counts: list[int]):
         self.counts = np.array(counts, np.int64)
         self.table = _round_robin(counts)
-        self._rank = np.zeros(len(self.table), np.int64)   # of a row of the period among those of its source
+        self._rank = np.zeros(len(self.table), np.int64)  # of a row of the period among those of its source
         for source in range(len(counts)):
             self._rank[self.table == source] = np.arange(counts[source])
 
@@ -36,10 +37,12 @@ def counts_of_weights(weights) -> list[int]:
             break
     counts = np.floor(shares * period + 1e-6).astype(np.int64)
     remainder = shares * period - counts
-    counts[np.argsort(-remainder, kind="stable")[:period - counts.sum()]] += 1
+    counts[np.argsort(-remainder, kind="stable")[: period - counts.sum()]] += 1
     if not counts.all():
-        raise UserError(f"weight {weights[counts == 0][0]:g} is less than a {LONGEST_PERIOD}th of the sum, and would get no rows.",
-                        "Give it more, or leave its corpus out.")
+        raise UserError(
+            f"weight {weights[counts == 0][0]:g} is less than a {LONGEST_PERIOD}th of the sum, and would get no rows.",
+            "Give it more, or leave its corpus out.",
+        )
     return counts.tolist()
 
 

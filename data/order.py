@@ -2,6 +2,7 @@
 
 All arithmetic is on uint64, modulo 2^64, so that it is the same on every machine.
 """
+
 import numpy as np
 
 _ROUNDS = 6
@@ -19,7 +20,7 @@ def _mix(x):
 def fold(seed, *values):
     """A uint64 hash of a seed and integers, each a number or an array; arrays broadcast."""
     key = _uint64(seed)
-    with np.errstate(over="ignore"):                       # NumPy warns of the wanted overflow, of scalars only
+    with np.errstate(over="ignore"):  # NumPy warns of the wanted overflow, of scalars only
         for value in values:
             key = _mix(key * _GOLDEN + _uint64(value) + np.uint64(0x632BE59BD9B4E019))
     return key
@@ -35,7 +36,7 @@ def permute(index, size: int, key):
     value = np.array(index, np.int64).astype(np.uint64)
     keys = np.broadcast_to(_uint64(key), value.shape).reshape(-1)
     round_keys = np.stack([fold(keys, number) for number in range(_ROUNDS)])
-    bits = max(6, (int(size) - 1).bit_length())         # fewer bits make a biased network
+    bits = max(6, (int(size) - 1).bit_length())  # fewer bits make a biased network
     outside = np.arange(value.size)
     flat = value.reshape(-1)
     while outside.size:

@@ -4,6 +4,7 @@ A document of length L is floor(L / T) pieces of T, which are rows of their own,
 best-fit decreasing over the histogram of their lengths (Krell et al. 2021, arXiv 2107.02027). Where a document longer than T is
 cut changes by epoch, the lengths of its pieces do not: one plan serves all epochs.
 """
+
 import bisect
 import io
 import os
@@ -18,11 +19,12 @@ from data.blocks import flat_ranges
 from data.order import fold
 
 _VERSION = 1
-_DEAL, _OFFSET = 1, 2                                      # purposes of random numbers
+_DEAL, _OFFSET = 1, 2  # purposes of random numbers
 
 
 class Slots(NamedTuple):
     """Pieces of documents in rows, all int64 [slots], in the order of rows and columns."""
+
     row: np.ndarray
     document: np.ndarray
     start: np.ndarray
@@ -52,7 +54,7 @@ class Plan:
         document = np.searchsorted(self.whole_end, rows[row], "right")
         document[packed] = self.document[flat_ranges(first, count)[packed]]
         whole, rest = np.divmod(self.lengths[document], self.context_length)
-        number = np.where(packed, whole, rows[row] - (self.whole_end[document] - whole))        # of the piece in its document
+        number = np.where(packed, whole, rows[row] - (self.whole_end[document] - whole))  # of the piece in its document
         return Slots(row, document, number * self.context_length, np.where(packed, rest, self.context_length))
 
 
@@ -75,7 +77,7 @@ def load_plan(lengths: np.ndarray, context_length: int, digest: str, folder: str
             with np.load(os.path.join(place, name), allow_pickle=False) as arrays:
                 return Plan(lengths, context_length, arrays["row_start"], arrays["document"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            continue                                       # not there, or damaged: the archive has a checksum
+            continue  # not there, or damaged: the archive has a checksum
     plan = make_plan(lengths, context_length)
     content = io.BytesIO()
     np.savez(content, row_start=plan.row_start, document=plan.document)
@@ -85,7 +87,7 @@ def load_plan(lengths: np.ndarray, context_length: int, digest: str, folder: str
             storage.write_atomically(os.path.join(place, name), content.getvalue())
             break
         except OSError:
-            continue                                       # read-only or full: a plan need not be kept
+            continue  # read-only or full: a plan need not be kept
     return plan
 
 
@@ -99,13 +101,13 @@ def _pack(lengths, context_length):
     """Packs pieces of 1 to T - 1: (row_start [rows + 1], the pieces in the order of their slots)."""
     counts = np.bincount(lengths, minlength=context_length)
     shuffled = fold(0, _DEAL, np.arange(len(lengths))) >> np.uint64(32)
-    dealt = np.argsort(shuffled | lengths.astype(np.uint64) << np.uint64(32), kind="stable")       # by length, then in no order
+    dealt = np.argsort(shuffled | lengths.astype(np.uint64) << np.uint64(32), kind="stable")  # by length, then in no order
     next_piece = np.cumsum(counts) - counts
     pieces, sizes = [], []
     for count, content in _best_fit(counts, context_length):
         row_pieces = np.empty((count, len(content)), np.int64)
         for column, length in enumerate(content):
-            row_pieces[:, column] = dealt[next_piece[length]:next_piece[length] + count]
+            row_pieces[:, column] = dealt[next_piece[length] : next_piece[length] + count]
             next_piece[length] += count
         pieces.append(row_pieces.ravel())
         sizes.append(np.full(count, len(content)))
@@ -115,8 +117,8 @@ def _pack(lengths, context_length):
 
 def _best_fit(counts, context_length):
     """[(number of rows, lengths in each)]: the longest pieces first, each into the fullest row that has room for it."""
-    rows: dict[int, list] = {}                             # room left -> [[number of rows, lengths]]
-    rooms: list[int] = []                                  # the keys of `rows`, sorted
+    rows: dict[int, list] = {}  # room left -> [[number of rows, lengths]]
+    rooms: list[int] = []  # the keys of `rows`, sorted
 
     def put(room, number, content):
         if room not in rows:

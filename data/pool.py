@@ -1,4 +1,5 @@
 """Tasks over processes: the same results on one core or many, prompt to stop, and nothing left behind by a kill."""
+
 import multiprocessing
 import os
 import signal
@@ -11,13 +12,12 @@ from typing import Any
 from data.errors import UserError
 from data.progress import Progress
 
-_FEW_BYTES = 1 << 24                                       # not worth the start of a process
+_FEW_BYTES = 1 << 24  # not worth the start of a process
 _STOP = -(1 << 62)
-_counter: Any = None                                       # in a worker: input bytes read by all, or _STOP
+_counter: Any = None  # in a worker: input bytes read by all, or _STOP
 
 
-def run_tasks(function: Callable, calls: Sequence[tuple], workers: int, label: str,
-              total_bytes: int) -> Iterator[tuple[int, Any]]:
+def run_tasks(function: Callable, calls: Sequence[tuple], workers: int, label: str, total_bytes: int) -> Iterator[tuple[int, Any]]:
     """Calls function(*call, report) for every call; yields (number of the call, result) as they end.
 
     `report(count)` is for the function to tell how many input bytes it has read. workers: 0 for one on each core, and none for
@@ -44,7 +44,7 @@ def _run_here(function, calls, progress):
 
 
 def _run_in_processes(function, calls, workers, progress):
-    context = multiprocessing.get_context("spawn")         # a fork of a process with threads, such as JAX's, can hang
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads, such as JAX's, can hang
     counter = context.Value("q", 0)
     with futures.ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
         numbers = {pool.submit(_call, function, call): number for number, call in enumerate(calls)}
@@ -56,8 +56,10 @@ def _run_in_processes(function, calls, workers, progress):
                 for future in ended:
                     yield numbers.pop(future), future.result()
         except BrokenProcessPool:
-            raise UserError("a worker process died: out of memory, or started from a script without "
-                            "`if __name__ == \"__main__\":`.", "Run it again with --workers 1; finished shards are kept.") from None
+            raise UserError(
+                'a worker process died: out of memory, or started from a script without `if __name__ == "__main__":`.',
+                "Run it again with --workers 1; finished shards are kept.",
+            ) from None
         finally:
             if waiting:
                 counter.value = _STOP
@@ -67,7 +69,7 @@ def _run_in_processes(function, calls, workers, progress):
 def _start_worker(counter):
     global _counter
     _counter = counter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)           # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 

@@ -1,4 +1,5 @@
 """The next batches, computed by a thread while the accelerator is at work."""
+
 import collections
 import threading
 import time
@@ -15,7 +16,7 @@ class Prefetch:
     def __init__(self, make: Callable[[int], object], start: int, depth: int):
         self.waited_s = 0.0
         self._make, self._depth = make, depth
-        self._ready = collections.deque()                  # (result, exception)
+        self._ready = collections.deque()  # (result, exception)
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, args=(start,), name="prefetch", daemon=True)
@@ -61,7 +62,7 @@ class Prefetch:
             result, error = None, None
             try:
                 result = self._make(step)
-            except BaseException as raised:                # the consumer's to see
+            except BaseException as raised:  # the consumer's to see
                 error = raised
             with self._changed:
                 self._ready.append((result, error))

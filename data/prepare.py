@@ -4,6 +4,7 @@ What is written depends on the inputs and options alone, not on the number of wo
 directory `prepare.json` is the plan, `.prepare/` the journal of finished tasks while the work goes on, and `manifest.json`
 the end of it.
 """
+
 import dataclasses
 import fcntl
 import json
@@ -74,9 +75,10 @@ def prepare_text(options: PrepareText) -> Corpus:
             (_repair if options.repair else _prepare)(options)
     except BlockingIOError:
         raise UserError(f"{options.output}: another preparation is writing there.", "Wait for it to end.") from None
-    except OSError as error:                               # no room, no permission, an input that vanished
-        raise UserError(f"{error.filename or options.output}: {error.strerror or error}.",
-                        "Mend that; the same command again goes on where it stopped.") from error
+    except OSError as error:  # no room, no permission, an input that vanished
+        raise UserError(
+            f"{error.filename or options.output}: {error.strerror or error}.", "Mend that; the same command again goes on where it stopped."
+        ) from error
     return Corpus(options.output)
 
 
@@ -89,12 +91,16 @@ def _prepare(options):
     if earlier is None:
         strangers = [name for name in os.listdir(folder) if name != ".lock"]
         if strangers:
-            raise UserError(f"{folder}: not empty ({strangers[0]} ...), and not the start of a preparation.",
-                            "Choose another --output, or --overwrite, which removes the files of a corpus only.")
+            raise UserError(
+                f"{folder}: not empty ({strangers[0]} ...), and not the start of a preparation.",
+                "Choose another --output, or --overwrite, which removes the files of a corpus only.",
+            )
         _write_json(folder, "prepare.json", plan)
     elif earlier != plan:
-        raise UserError(f"{folder}: holds a preparation with {_difference(earlier, plan)}.",
-                        "Use the same inputs and options, another --output, or --overwrite.")
+        raise UserError(
+            f"{folder}: holds a preparation with {_difference(earlier, plan)}.",
+            "Use the same inputs and options, another --output, or --overwrite.",
+        )
     if _read_json(folder, "manifest.json") is None:
         os.makedirs(os.path.join(folder, ".prepare"), exist_ok=True)
         tokenizer = _tokenizer(options, plan)
@@ -109,8 +115,10 @@ def _repair(options):
     folder = options.output
     manifest, plan = Corpus(folder).manifest, _read_json(folder, "prepare.json")
     if plan is None:
-        raise UserError(f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
-                        "Prepare the corpus again with its inputs and --overwrite.")
+        raise UserError(
+            f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
+            "Prepare the corpus again with its inputs and --overwrite.",
+        )
     options = dataclasses.replace(options, max_damaged=len(manifest["damaged"]), **plan["options"])
     shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
     damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard))}
@@ -132,7 +140,7 @@ def _repaired_tokenizer(options, plan, digest):
         if (tokenizer := load_tokenizer(os.path.join(options.output, "tokenizer"))).digest == digest:
             return tokenizer
     except UserError:
-        pass                                               # it is made again, and must come out the same
+        pass  # it is made again, and must come out the same
     shutil.rmtree(os.path.join(options.output, "tokenizer"), ignore_errors=True)
     tokenizer = _tokenizer(options, plan)
     if tokenizer.digest != digest:
@@ -148,11 +156,18 @@ def _plan(options):
     split = options.split
     if split == "auto":
         split = "tail" if len(files) == 1 and _has_one_document(tasks, options.text_field) else "hash"
-    return {"format": FORMAT,
-            "options": {"tokenizer": options.tokenizer, "validation": options.validation, "split": split,
-                        "text_field": options.text_field, "shard_bytes": options.shard_bytes},
-            "files": [list(file) for file in files],
-            "tasks": [[list(part) for part in parts] for parts in tasks]}
+    return {
+        "format": FORMAT,
+        "options": {
+            "tokenizer": options.tokenizer,
+            "validation": options.validation,
+            "split": split,
+            "text_field": options.text_field,
+            "shard_bytes": options.shard_bytes,
+        },
+        "files": [list(file) for file in files],
+        "tasks": [[list(part) for part in parts] for parts in tasks],
+    }
 
 
 def _has_one_document(tasks, text_field):
@@ -176,14 +191,16 @@ def _tokenizer(options, plan) -> Tokenizer:
     elif options.tokenizer == "char":
         tokenizer = character_tokenizer("".join(_scan(options, plan["tasks"], scan_alphabet)))
     elif kind == "sentencepiece" and size.isdigit():
-        tasks = plan["tasks"][::-(-len(plan["tasks"]) // SAMPLE_TASKS)]
+        tasks = plan["tasks"][:: -(-len(plan["tasks"]) // SAMPLE_TASKS)]
         samples = _scan(options, tasks, scan_sample, _rule(plan))
         tokenizer = train_sentencepiece(smallest([block for sample in samples for block in sample]), int(size))
     else:
         tokenizer = load_tokenizer(options.tokenizer)
     if saved and saved.digest != tokenizer.digest:
-        raise UserError(f"{options.output}: its preparation began with another tokenizer than {options.tokenizer} is now.",
-                        "Use that one, another --output, or --overwrite.")
+        raise UserError(
+            f"{options.output}: its preparation began with another tokenizer than {options.tokenizer} is now.",
+            "Use that one, another --output, or --overwrite.",
+        )
     tokenizer.save(folder)
     return tokenizer
 
@@ -213,8 +230,10 @@ def _run(options, plan, tokenizer, numbers, expected=None):
     missing = [number for number in numbers if number not in results]
     damaged = [Skipped(*one) for result in results.values() for one in result["damaged"]]
     tasks = [[Part(*part) for part in plan["tasks"][number]] for number in missing]
-    calls = [(parts, plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer), number, len(plan["tasks"]),
-              options.max_damaged) for number, parts in zip(missing, tasks, strict=True)]
+    calls = [
+        (parts, plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer), number, len(plan["tasks"]), options.max_damaged)
+        for number, parts in zip(missing, tasks, strict=True)
+    ]
     for position, result in run_tasks(write_shards, calls, options.workers, "tokenizing", _bytes(tasks)):
         for one in result["damaged"]:
             damaged.append(Skipped(*one))
@@ -246,8 +265,10 @@ def _manifest(plan, tokenizer, results):
         "dtype": _dtype(tokenizer),
         "splits": splits,
         "options": plan["options"],
-        "empty": {"count": sum(result["empty"][0] for result in results),
-                  "names": [name for result in results for name in result["empty"][1]][:NAMES_KEPT]},
+        "empty": {
+            "count": sum(result["empty"][0] for result in results),
+            "names": [name for result in results for name in result["empty"][1]][:NAMES_KEPT],
+        },
         "damaged": [one[:2] for result in results for one in result["damaged"]],
     }
     return {**manifest, "digest": corpus_digest(manifest)}
@@ -264,8 +285,10 @@ def _bytes(tasks):
 def _say(folder):
     corpus = Corpus(folder)
     manifest = corpus.manifest
-    print(f"{folder}: tokenizer {manifest['tokenizer']['kind']} of {corpus.ids} ids in use; split by "
-          + {"hash": "document", "tail": "tail"}[manifest["options"]["split"]])
+    print(
+        f"{folder}: tokenizer {manifest['tokenizer']['kind']} of {corpus.ids} ids in use; split by "
+        + {"hash": "document", "tail": "tail"}[manifest["options"]["split"]]
+    )
     for name, split in manifest["splits"].items():
         print(f"  {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['raw_bytes']:,} bytes of text")
     if manifest["options"]["validation"] and not manifest["splits"]["validation"]["documents"]:
@@ -293,8 +316,10 @@ def _difference(earlier, plan):
 
 
 def _changed(folder, what):
-    return UserError(f"{folder}: {what} comes out otherwise than before: the inputs were changed.",
-                     "Bring the old inputs back, or prepare them anew with --overwrite.")
+    return UserError(
+        f"{folder}: {what} comes out otherwise than before: the inputs were changed.",
+        "Bring the old inputs back, or prepare them anew with --overwrite.",
+    )
 
 
 def _read_json(folder, name):

@@ -1,4 +1,5 @@
 """How far a long work is: a bar on a terminal, a plain line every few seconds elsewhere."""
+
 import sys
 import time
 from typing import Any
@@ -18,9 +19,16 @@ class Progress:
         if sys.stderr.isatty():
             from rich import progress
             from rich.console import Console
+
             self._bar = progress.Progress(
-                progress.TextColumn(self.label), progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn(),
-                progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+                progress.TextColumn(self.label),
+                progress.BarColumn(),
+                progress.DownloadColumn(),
+                progress.TransferSpeedColumn(),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total)
         return self
@@ -36,5 +44,9 @@ class Progress:
         elif now - self._shown >= _PLAIN_SECONDS:
             self._shown = now
             speed = max(done / (now - self._start), 1e-9)
-            print(f"{self.label}: {done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s, "
-                  f"{(self.total - done) / speed:,.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{self.label}: {done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s, "
+                f"{(self.total - done) / speed:,.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -7,6 +7,7 @@
 
 A document lies inside one shard. The files are plain arrays: any row of any document is one slice of a memory map.
 """
+
 import json
 import os
 
@@ -19,7 +20,7 @@ from data.errors import UserError
 from data.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1
-_BUFFERED = 1 << 20                                        # tokens written at once
+_BUFFERED = 1 << 20  # tokens written at once
 
 
 class Corpus:
@@ -34,13 +35,17 @@ class Corpus:
         manifest_path = storage.join(self.path, "manifest.json")
         content = storage.read_bytes(manifest_path)
         if content is None:
-            raise UserError(f"{manifest_path}: missing; {self.path} is no prepared corpus, or its preparation has not finished.",
-                            "Run `omnia prepare text --input FILE --output DIR`; the same command again goes on where it stopped.")
+            raise UserError(
+                f"{manifest_path}: missing; {self.path} is no prepared corpus, or its preparation has not finished.",
+                "Run `omnia prepare text --input FILE --output DIR`; the same command again goes on where it stopped.",
+            )
         try:
             self.manifest = json.loads(content)
             if self.manifest["format"] > FORMAT:
-                raise UserError(f"{manifest_path}: format {self.manifest['format']}, newer than this program's {FORMAT}.",
-                                "Use a newer version of Omnia, or prepare the corpus again.")
+                raise UserError(
+                    f"{manifest_path}: format {self.manifest['format']}, newer than this program's {FORMAT}.",
+                    "Use a newer version of Omnia, or prepare the corpus again.",
+                )
             if self.manifest["digest"] != corpus_digest(self.manifest):
                 raise ValueError("its digest does not match")
         except (ValueError, KeyError, TypeError) as error:
@@ -53,18 +58,22 @@ class Corpus:
     def tokenizer(self) -> Tokenizer:
         tokenizer = load_tokenizer(self.path)
         if tokenizer.digest != self.manifest["tokenizer"]["digest"]:
-            raise UserError(f"{self.path}: the tokenizer was changed after the corpus was prepared with it.",
-                            "Bring the tokenizer directory back, or run `omnia prepare text --repair` on the directory.")
+            raise UserError(
+                f"{self.path}: the tokenizer was changed after the corpus was prepared with it.",
+                "Bring the tokenizer directory back, or run `omnia prepare text --repair` on the directory.",
+            )
         return tokenizer
 
     def split(self, name: str) -> "Split":
         """The documents of `train` or `validation`."""
         splits = self.manifest["splits"]
         if not splits.get(name, {}).get("documents"):
-            raise UserError(f"{self.path}: no documents in the split {name!r}; there are "
-                            f"{', '.join(repr(key) for key, value in splits.items() if value['documents'])}.",
-                            "Choose one of them, or prepare the corpus with another --validation fraction.")
-        if name not in self._splits:                       # kept: what was verified is not verified again
+            raise UserError(
+                f"{self.path}: no documents in the split {name!r}; there are "
+                f"{', '.join(repr(key) for key, value in splits.items() if value['documents'])}.",
+                "Choose one of them, or prepare the corpus with another --validation fraction.",
+            )
+        if name not in self._splits:  # kept: what was verified is not verified again
             self._splits[name] = Split(self.path, self.manifest, name)
         return self._splits[name]
 
@@ -82,17 +91,21 @@ class Split:
         lengths, raw_bytes, digests, bases, block = [], [], [], [], 0
         for shard in shards:
             index = _read_index(storage.join(folder, shard["file"] + ".index"), shard, itemsize)
-            ends = index[:shard["documents"]].astype(np.int64)
+            ends = index[: shard["documents"]].astype(np.int64)
             lengths.append(np.diff(ends, prepend=0))
-            raw_bytes.append(index[shard["documents"]:2 * shard["documents"]].astype(np.int64))
-            digests.append(index[2 * shard["documents"]:])
+            raw_bytes.append(index[shard["documents"] : 2 * shard["documents"]].astype(np.int64))
+            digests.append(index[2 * shard["documents"] :])
             bases.append(ends - lengths[-1] + block * (BLOCK_BYTES // itemsize))
             block += len(digests[-1])
         self.lengths = np.concatenate(lengths)
         self.document_bytes = np.concatenate(raw_bytes)
         self._bases = np.concatenate(bases)
-        self._files = token_files([storage.join(folder, shard["file"] + ".tokens") for shard in shards],
-                                  [shard["tokens"] for shard in shards], manifest["dtype"], np.concatenate(digests))
+        self._files = token_files(
+            [storage.join(folder, shard["file"] + ".tokens") for shard in shards],
+            [shard["tokens"] for shard in shards],
+            manifest["dtype"],
+            np.concatenate(digests),
+        )
 
     def read_many(self, documents, starts, stops):
         """Tokens [start, stop) of documents, concatenated, in the dtype of the store; and bool [n]: which are damaged (zeros).
@@ -106,8 +119,10 @@ class Split:
         stop = self.lengths[document] if stop is None else stop
         tokens, damaged = self.read_many(np.array([document]), np.array([start]), np.array([stop]))
         if damaged[0]:
-            raise UserError(f"{self.where(document)} fails its digest (the file is damaged or was changed after preparation).",
-                            "Run `omnia prepare text --repair` on the directory.")
+            raise UserError(
+                f"{self.where(document)} fails its digest (the file is damaged or was changed after preparation).",
+                "Run `omnia prepare text --repair` on the directory.",
+            )
         return tokens
 
     def where(self, document: int) -> str:
@@ -124,10 +139,10 @@ class ShardWriter:
         self._ends: list[int] = []
         self._bytes: list[int] = []
         self._digests: list[int] = []
-        self._file = open(path + ".tokens", "wb")          # noqa: SIM115
+        self._file = open(path + ".tokens", "wb")  # noqa: SIM115
         self._whole = xxhash.xxh3_128()
-        self._parts: list[np.ndarray] = []                 # not yet in the file
-        self._flushed, self._rest = 0, b""                 # tokens in the file; its bytes after the last whole block
+        self._parts: list[np.ndarray] = []  # not yet in the file
+        self._flushed, self._rest = 0, b""  # tokens in the file; its bytes after the last whole block
 
     def write(self, ids: np.ndarray) -> None:
         """A part of the current document."""
@@ -151,8 +166,14 @@ class ShardWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         storage.write_atomically(self.path + ".index", index)
-        return {"documents": len(self._ends), "tokens": self.tokens, "raw_bytes": self.raw_bytes, "max_id": self.max_id,
-                "digest": self._whole.hexdigest(), "index_digest": xxhash.xxh3_128_hexdigest(index)}
+        return {
+            "documents": len(self._ends),
+            "tokens": self.tokens,
+            "raw_bytes": self.raw_bytes,
+            "max_id": self.max_id,
+            "digest": self._whole.hexdigest(),
+            "index_digest": xxhash.xxh3_128_hexdigest(index),
+        }
 
     def _flush(self):
         ids = np.concatenate([np.zeros(0, self.dtype), *self._parts])
@@ -160,9 +181,9 @@ class ShardWriter:
         self.max_id = max(self.max_id, int(ids.max(initial=0)))
         self._file.write(content)
         self._whole.update(content)
-        content = self._rest + content                     # blocks do not end where parts do
+        content = self._rest + content  # blocks do not end where parts do
         whole = len(content) // BLOCK_BYTES * BLOCK_BYTES
-        self._digests += [xxhash.xxh3_64_intdigest(content[i:i + BLOCK_BYTES]) for i in range(0, whole, BLOCK_BYTES)]
+        self._digests += [xxhash.xxh3_64_intdigest(content[i : i + BLOCK_BYTES]) for i in range(0, whole, BLOCK_BYTES)]
         self._rest, self._parts, self._flushed = content[whole:], [], self.tokens
 
 

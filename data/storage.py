@@ -1,4 +1,5 @@
 """Where bytes live: local paths, and addresses such as gs://bucket/folder or s3://bucket/folder through fsspec."""
+
 import os
 import tempfile
 
@@ -16,9 +17,10 @@ def join(folder: str, name: str) -> str:
 def remote(path: str):
     """(file system, path inside it) of an address."""
     import fsspec
+
     try:
         return fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError) as error:             # ValueError: an unknown protocol
+    except (ImportError, ValueError) as error:  # ValueError: an unknown protocol
         raise UserError(f"{path}: {error}.", "Install the file system's package (gcsfs for gs://, s3fs for s3://).") from None
 
 
@@ -40,7 +42,7 @@ def write_atomically(path: str, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=os.path.basename(path) + ".")
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)                       # mkstemp makes it private
+            os.fchmod(handle, 0o644)  # mkstemp makes it private
             file.write(content)
             file.flush()
             os.fsync(handle)

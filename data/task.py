@@ -1,4 +1,5 @@
 """One task of a preparation: a list of input parts becomes one shard of each split."""
+
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -10,12 +11,21 @@ from data.shards import ShardWriter
 from data.tokenizer import load_tokenizer
 
 SPLITS = ("train", "validation")
-_BATCH_CHARACTERS = 1 << 21                                # tokenized in one call
-NAMES_KEPT = 100                                          # of what was left out, in the result
+_BATCH_CHARACTERS = 1 << 21  # tokenized in one call
+NAMES_KEPT = 100  # of what was left out, in the result
 
 
-def write_shards(parts: list[Part], text_field: str, rule: SplitRule, folder: str, dtype: str, number: int, count: int,
-                 max_damaged: int, report: Callable[[int], None]) -> dict:
+def write_shards(
+    parts: list[Part],
+    text_field: str,
+    rule: SplitRule,
+    folder: str,
+    dtype: str,
+    number: int,
+    count: int,
+    max_damaged: int,
+    report: Callable[[int], None],
+) -> dict:
     """Tokenizes a task's documents into shards in `folder`/.prepare.
 
     Returns {split: record or None, "empty": [count, names], "damaged": [...]}.
@@ -38,8 +48,10 @@ def check_damaged(damaged: list[Skipped], most: int) -> None:
     """Raises UserError when more is damaged than the user tolerates."""
     if len(damaged) > most:
         last = damaged[-1]
-        raise UserError(f"{last.name}: {last.reason} ({len(damaged)} damaged, {most} tolerated).",
-                        "Mend or remove it, or leave such documents out with --max-damaged N.")
+        raise UserError(
+            f"{last.name}: {last.reason} ({len(damaged)} damaged, {most} tolerated).",
+            "Mend or remove it, or leave such documents out with --max-damaged N.",
+        )
 
 
 class _Writer:
@@ -50,7 +62,7 @@ class _Writer:
         self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer"))
         self._ending = np.array([self._tokenizer.specials["document_end"]] if ends else [], np.int32)
         self._writers = {split: ShardWriter(os.path.join(folder, ".prepare", name), dtype) for split, name in names.items()}
-        self._batch: list[tuple[str, str]] = []            # (split, text)
+        self._batch: list[tuple[str, str]] = []  # (split, text)
         self._batched = 0
 
     def add(self, document: Document, split: str, start: int, stop: int) -> None:

@@ -1,4 +1,5 @@
 """Rows of text as the model sees them."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -6,12 +7,13 @@ import numpy as np
 
 class TextBatch(NamedTuple):
     """B rows of T positions. What is padding is known by weight and segment, never by id: both ids are 0 there."""
-    tokens: np.ndarray                                     # int32 [B, T]: inputs
-    targets: np.ndarray                                    # int32 [B, T]: the token that follows each input
-    weights: np.ndarray                                    # float32 [B, T]: 1 where a target is predicted, else 0
-    segments: np.ndarray                                   # int32 [B, T]: 1, 2, ... for the documents of a row; 0 on padding
-    positions: np.ndarray                                  # int32 [B, T]: 0, 1, ... within each segment
-    rows: np.ndarray                                       # int32 [B]: number of the row in the stream
+
+    tokens: np.ndarray  # int32 [B, T]: inputs
+    targets: np.ndarray  # int32 [B, T]: the token that follows each input
+    weights: np.ndarray  # float32 [B, T]: 1 where a target is predicted, else 0
+    segments: np.ndarray  # int32 [B, T]: 1, 2, ... for the documents of a row; 0 on padding
+    positions: np.ndarray  # int32 [B, T]: 0, 1, ... within each segment
+    rows: np.ndarray  # int32 [B]: number of the row in the stream
 
 
 class Segments(NamedTuple):
@@ -19,6 +21,7 @@ class Segments(NamedTuple):
 
     All int64 [segments], in the order of rows, and within each row from its first column on without a gap.
     """
+
     row: np.ndarray
     document: np.ndarray
     start: np.ndarray
@@ -57,9 +60,13 @@ def fill(batch: TextBatch, rows: np.ndarray, segments: Segments, split, document
     columns = np.arange(batch.tokens.shape[1], dtype=np.int32)
     inside = columns < filled[:, None]
     kept = np.repeat(~damaged, length) if damaged.any() else True
-    for field, values in (("tokens", tokens), ("targets", targets), ("weights", weights),
-                          ("segments", np.repeat(numbers.astype(np.int32), length)),
-                          ("positions", np.arange(len(targets), dtype=np.int32) - np.repeat(first.astype(np.int32), length))):
+    for field, values in (
+        ("tokens", tokens),
+        ("targets", targets),
+        ("weights", weights),
+        ("segments", np.repeat(numbers.astype(np.int32), length)),
+        ("positions", np.arange(len(targets), dtype=np.int32) - np.repeat(first.astype(np.int32), length)),
+    ):
         block = np.zeros(inside.shape, values.dtype)
         block[inside] = values * kept
         getattr(batch, field)[rows] = block

@@ -3,6 +3,7 @@
 A tokenizer is its files: `tokenizer.json` (kind, special ids) and, for some kinds, the model beside it. Their digest is its
 identity. Special ids lie above the base vocabulary and are never made from ordinary text.
 """
+
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ from data.errors import UserError
 FORMAT = 1
 SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix", *(f"spare_{i}" for i in range(64)))
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "[SEP]")
-_ESCAPED_SPACE = "\u2581"                                  # what SentencePiece writes for a space
+_ESCAPED_SPACE = "\u2581"  # what SentencePiece writes for a space
 _LINE_START = re.compile(r"(?<=[^\n])(?=\n)")
 
 
@@ -27,6 +28,7 @@ class Tokenizer:
 
     Attributes: kind; base_size (ids of ordinary text); specials {name: id}; size (all ids); digest.
     """
+
     kind: str
 
     def __init__(self, files: dict[str, bytes], base_size: int):
@@ -70,14 +72,19 @@ class Tokenizer:
         """The bytes of ids. A stream of ids can end inside a character: the caller holds its bytes back."""
         if not self._pieces:
             self._pieces = self._list_pieces()
-        return b"".join(self._pieces[i] if 0 <= i < self.base_size and i not in self._names
-                        else f"<{self._names.get(i, i)}>".encode() if specials else b""
-                        for i in np.asarray(ids).reshape(-1).tolist())
+        return b"".join(
+            self._pieces[i]
+            if 0 <= i < self.base_size and i not in self._names
+            else f"<{self._names.get(i, i)}>".encode()
+            if specials
+            else b""
+            for i in np.asarray(ids).reshape(-1).tolist()
+        )
 
     def save(self, folder: str) -> None:
         """Writes the tokenizer's files into a local folder."""
         os.makedirs(folder, exist_ok=True)
-        for name in sorted(self.files, reverse=True):      # tokenizer.json last: with it the folder is whole
+        for name in sorted(self.files, reverse=True):  # tokenizer.json last: with it the folder is whole
             storage.write_atomically(os.path.join(folder, name), self.files[name])
 
     def _list_pieces(self) -> list[bytes]:
@@ -86,6 +93,7 @@ class Tokenizer:
 
 class Bytes(Tokenizer):
     """One id for each UTF-8 byte."""
+
     kind = "byte"
 
     def __init__(self, files):
@@ -103,6 +111,7 @@ class Bytes(Tokenizer):
 
 class Characters(Tokenizer):
     """One id for each character of a fixed alphabet, in the order of code points."""
+
     kind = "char"
 
     def __init__(self, files):
@@ -121,8 +130,10 @@ class Characters(Tokenizer):
         ids = np.minimum(np.searchsorted(self._codes, codes), self.base_size - 1)
         unknown = np.flatnonzero(self._codes[ids] != codes)
         if unknown.size:
-            raise UserError(f"character {text[unknown[0]]!r} is not among the {self.base_size} of this tokenizer.",
-                            "Leave it out, or prepare the corpus again with a text that has it.")
+            raise UserError(
+                f"character {text[unknown[0]]!r} is not among the {self.base_size} of this tokenizer.",
+                "Leave it out, or prepare the corpus again with a text that has it.",
+            )
         return ids.astype(np.int32)
 
     def _list_pieces(self):
@@ -135,10 +146,12 @@ class SentencePiece(Tokenizer):
     Such a model has no piece with anything but white space before a line feed, so that a text is cut at the line feeds that
     follow something else, and each part is encoded by itself: ids do not depend on what stands lines before.
     """
+
     kind = "sentencepiece"
 
     def __init__(self, files):
         import sentencepiece
+
         self._model = sentencepiece.SentencePieceProcessor(model_proto=files["sentencepiece.model"])
         self.by_line: bool = json.loads(files["tokenizer.json"])["by_line"]
         super().__init__(files, self._model.vocab_size())
@@ -155,8 +168,7 @@ class SentencePiece(Tokenizer):
         encoded = self._model.encode([part.replace(_ESCAPED_SPACE, "") for part in parts], num_threads=1)
         if any(_ESCAPED_SPACE in text for text in texts):
             encoded = [self._encode_escaped(part) if _ESCAPED_SPACE in part else ids for part, ids in zip(parts, encoded, strict=True)]
-        return [np.array([i for ids in encoded[start:end] for i in ids], np.int32)
-                for start, end in itertools.pairwise([0, *ends])]
+        return [np.array([i for ids in encoded[start:end] for i in ids], np.int32) for start, end in itertools.pairwise([0, *ends])]
 
     def safe_cut(self, text):
         cut = 0
@@ -185,14 +197,19 @@ class SentencePiece(Tokenizer):
         model, pieces = self._model, []
         for i in range(model.vocab_size()):
             piece = model.id_to_piece(i)
-            pieces.append(bytes([int(piece[3:5], 16)]) if model.is_byte(i)
-                          else b"" if model.is_control(i)
-                          else piece.replace(_ESCAPED_SPACE, " ").encode())
+            pieces.append(
+                bytes([int(piece[3:5], 16)])
+                if model.is_byte(i)
+                else b""
+                if model.is_control(i)
+                else piece.replace(_ESCAPED_SPACE, " ").encode()
+            )
         return pieces
 
 
 class HuggingFace(Tokenizer):
     """A `tokenizer.json` of the Hugging Face library; special tokens written in a text are ordinary text."""
+
     kind = "huggingface"
 
     def __init__(self, files):
@@ -259,9 +276,11 @@ def character_tokenizer(characters: Iterable[str]) -> Tokenizer:
 def sentencepiece_tokenizer(model: bytes, by_line: bool = False) -> Tokenizer:
     """A tokenizer from the bytes of a `.model` file."""
     import sentencepiece
+
     loaded = sentencepiece.SentencePieceProcessor(model_proto=model)
-    return SentencePiece(_files("sentencepiece", loaded.vocab_size(), end=loaded.eos_id(), by_line=by_line,
-                                **{"sentencepiece.model": model}))
+    return SentencePiece(
+        _files("sentencepiece", loaded.vocab_size(), end=loaded.eos_id(), by_line=by_line, **{"sentencepiece.model": model})
+    )
 
 
 def hugging_face_tokenizer(content: bytes) -> Tokenizer:
@@ -279,8 +298,10 @@ def load_tokenizer(path: str) -> Tokenizer:
         if content is not None:
             break
     else:
-        raise UserError(f"{path}: no tokenizer there.", "Give byte, char, sentencepiece:SIZE, a .model file, a "
-                        "tokenizer.json, or a directory that holds one.")
+        raise UserError(
+            f"{path}: no tokenizer there.",
+            "Give byte, char, sentencepiece:SIZE, a .model file, a tokenizer.json, or a directory that holds one.",
+        )
     if header_path.endswith(".model"):
         return _opened(header_path, sentencepiece_tokenizer, content)
     try:
@@ -288,8 +309,9 @@ def load_tokenizer(path: str) -> Tokenizer:
         if "kind" not in header:
             return _opened(header_path, hugging_face_tokenizer, content)
         if header["format"] > FORMAT:
-            raise UserError(f"{header_path}: format {header['format']}, newer than this program's {FORMAT}.",
-                            "Use a newer version of Omnia.")
+            raise UserError(
+                f"{header_path}: format {header['format']}, newer than this program's {FORMAT}.", "Use a newer version of Omnia."
+            )
         files = {"tokenizer.json": content}
         for name in header["files"]:
             beside = storage.read_bytes(storage.join(os.path.dirname(header_path), name))
@@ -298,16 +320,20 @@ def load_tokenizer(path: str) -> Tokenizer:
             files[name] = beside
         return _opened(header_path, _KINDS[header["kind"]], files)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{header_path}: not a tokenizer ({error!r}).",
-                        "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file.") from None
+        raise UserError(
+            f"{header_path}: not a tokenizer ({error!r}).",
+            "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file.",
+        ) from None
 
 
 def utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"character {error.start} of the text is half of a surrogate pair, which is no character.",
-                        "Read the text again with the encoding that it is written in.") from None
+        raise UserError(
+            f"character {error.start} of the text is half of a surrogate pair, which is no character.",
+            "Read the text again with the encoding that it is written in.",
+        ) from None
 
 
 def _whole(text):
@@ -318,10 +344,15 @@ def _whole(text):
 def _files(kind, base_size, end=-1, **rest) -> dict[str, bytes]:
     """The files of a new tokenizer; bytes in `rest` are files beside tokenizer.json, the others entries in it."""
     beside = {name: value for name, value in rest.items() if isinstance(value, bytes)}
-    names = SPECIALS[1:] if end >= 0 else SPECIALS         # the model's own end token ends documents
+    names = SPECIALS[1:] if end >= 0 else SPECIALS  # the model's own end token ends documents
     specials = {"document_end": end} | {name: base_size + i for i, name in enumerate(names)}
-    header = {"format": FORMAT, "kind": kind, "specials": specials, "files": sorted(beside),
-              **{name: value for name, value in rest.items() if name not in beside}}
+    header = {
+        "format": FORMAT,
+        "kind": kind,
+        "specials": specials,
+        "files": sorted(beside),
+        **{name: value for name, value in rest.items() if name not in beside},
+    }
     return {"tokenizer.json": json.dumps(header, indent=1).encode(), **beside}
 
 
@@ -352,13 +383,13 @@ def _opened(path, kind, content):
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path}: not a tokenizer ({error}).",
-                        "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file.") from None
+        raise UserError(
+            f"{path}: not a tokenizer ({error}).", "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file."
+        ) from None
 
 
 def _bytes_of_byte_level() -> dict[str, bytes]:
     """The printable character that byte-level BPE writes for each byte (Radford et al. 2019), inverted."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
-    return ({chr(byte): bytes([byte]) for byte in printable}
-            | {chr(256 + i): bytes([byte]) for i, byte in enumerate(others)})
+    return {chr(byte): bytes([byte]) for byte in printable} | {chr(256 + i): bytes([byte]) for i, byte in enumerate(others)}

@@ -87,6 +87,7 @@ def attend(q_BTHK, k_BSGK, v_BSGK, mask: Mask, kernel: str = "auto"):
     if missing:
         able = [other for other, (_, features) in KERNELS.items() if mask.features() <= features]
         raise ValueError(
-            f"attention kernel {name!r} cannot honour {', '.join(sorted(missing))} in the mask; use one of {', '.join(able)} (model.attention)"
+            f"attention kernel {name!r} cannot honour {', '.join(sorted(missing))} in the mask; "
+            f"use one of {', '.join(able)} (model.attention)"
         )
     return function(q_BTHK, k_BSGK, v_BSGK, mask)

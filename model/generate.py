@@ -48,8 +48,7 @@ class Sampling:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {rule}")
 
 
-@flax.struct.dataclass
-class Generation:
+class Generation(flax.struct.PyTreeNode):
     """Rows being generated. The buffers are as long as the cache: S = prompt + room for new tokens.
 
     tokens_BS: ids, the prompt right-aligned before `prompt`; log_probs_BS: of each new token (see `decode`), 0 elsewhere;

@@ -1,5 +1,6 @@
 """From hidden states to predictions: the one chunked vocabulary pass that pretraining, PPO, DPO and distillation share."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -120,11 +121,18 @@ def _chunk_scores(tables, hidden, targets, options) -> Scores:
     return _score(Head(hidden["own"], tables["own"]), other, targets, *options)
 
 
-def _scan_forward(tables, hidden, targets, options):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _scan_chunks(tables, hidden, targets, options) -> Scores:
+    """The scores of all chunks, one after the other; arrays lead with the chunk, `tables` are shared."""
+
     def body(_, chunk):
         return None, _chunk_scores(tables, *chunk, options)
 
-    return jax.lax.scan(body, None, (hidden, targets))[1], (tables, hidden, targets)
+    return jax.lax.scan(body, None, (hidden, targets))[1]
+
+
+def _scan_forward(tables, hidden, targets, options):
+    return _scan_chunks(tables, hidden, targets, options), (tables, hidden, targets)
 
 
 def _scan_backward(options, saved, gradients):
@@ -141,5 +149,4 @@ def _scan_backward(options, saved, gradients):
     return jax.tree.map(lambda d, table: d.astype(table.dtype), d_tables, tables), d_hidden, None
 
 
-_scan_chunks = jax.custom_vjp(lambda tables, hidden, targets, options: _scan_forward(tables, hidden, targets, options)[0], nondiff_argnums=(3,))
 _scan_chunks.defvjp(_scan_forward, _scan_backward)

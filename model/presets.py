@@ -7,9 +7,7 @@ from model.config import ModelConfig
 
 def _gpt2(layers: int, width: int, heads: int) -> ModelConfig:
     """Radford et al. 2019, table 2; vocabulary 50,257, context 1024."""
-    return ModelConfig(
-        vocab_size=50_257, context_length=1024, num_layers=layers, embed_dim=width, num_heads=heads, activation="gelu_tanh"
-    )
+    return ModelConfig(vocab_size=50_257, context_length=1024, num_layers=layers, embed_dim=width, num_heads=heads, activation="gelu_tanh")
 
 
 def _llama(layers: int, width: int, heads: int, kv_heads: int, mlp: int, **rest) -> ModelConfig:

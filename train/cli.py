@@ -39,13 +39,25 @@ def cache_folder() -> Path:
 # ---------------------------------------------------------------------------------------------------------------- quickstart
 
 
-def quickstart(arguments: list[str]) -> None:
-    from train.quickstart import Quickstart
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """Train a small model of Python code on this machine, and show what it learned."""
+
+    run_dir: str = "runs/quickstart"
+    """Folder of the run; the corpus goes beside it, in the same name with -corpus. The same command again goes on where it stopped."""
+    steps: int = 0
+    """Updates. 0: as the config says, about two minutes on two cores."""
+
+
+def quickstart(arguments: list[str]) -> int:
+    options = parse(Quickstart, "quickstart", arguments)
+    experiment = load_config(str(Path(__file__).parent.parent / "configs" / "quickstart.py"))
+    if options.steps:
+        experiment = dataclasses.replace(experiment, steps=options.steps)
+    start_jax()
     from train.quickstart import quickstart as run
 
-    options = parse(Quickstart, "quickstart", arguments)
-    start_jax()
-    run(options)
+    return 130 if run(options.run_dir, experiment)["stopped"] else 0
 
 
 # ------------------------------------------------------------------------------------------------------------------- prepare
@@ -53,7 +65,8 @@ def quickstart(arguments: list[str]) -> None:
 
 def prepare(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("omnia prepare text --input PATH [PATH ...] --output DIR --tokenizer byte|char|sentencepiece:SIZE|FILE\n\nomnia prepare text --help lists the rest.")
+        print("omnia prepare text --input PATH [PATH ...] --output DIR --tokenizer byte|char|sentencepiece:SIZE|FILE\n")
+        print("omnia prepare text --help lists the rest.")
         return
     if arguments[0] != "text":
         raise UserError(f"omnia prepare: cannot prepare {arguments[0]!r}", "What can be prepared: text.")
@@ -87,18 +100,27 @@ class Inspect:
 
 def inspect(arguments: list[str]) -> None:
     options = parse(Inspect, "inspect", arguments)
-    from data.inspect import inspect_corpus, print_inspection
+    from data.batches import Batches
+    from data.inspect import inspect_corpus, print_inspection, step_rows
+    from data.shards import Corpus
+    from train.runs import is_run, open_run, text_data
 
-    paths, view = [options.path], {"batch_size": options.batch_size, "context_length": options.context_length, "seed": options.seed}
-    from train.runs import is_run, open_run
-
+    paths, length = [options.path], options.context_length
+    size, seed = options.batch_size, options.seed
+    weights: tuple[float, ...] = ()
     if is_run(Path(options.path)):
         experiment = open_run(options.path).experiment
-        paths = list(experiment.data.shards)
-        view = {"batch_size": experiment.batch_size, "context_length": experiment.model.context_length, "seed": experiment.seed}
-    for path in paths:
-        found = inspect_corpus(path, samples=options.samples, step=options.step, **view)
-        print(json.dumps(found)) if options.json else print_inspection(found)
+        data = text_data(experiment)
+        paths, weights = list(data.shards), data.weights
+        length, size, seed = experiment.model.context_length, experiment.batch_size, experiment.seed
+    alone = {"step": options.step, "batch_size": size, "seed": seed} if len(paths) == 1 else {}
+    found = [inspect_corpus(path, samples=options.samples, context_length=length, **alone) for path in paths]
+    if options.step is not None and not alone:  # the rows of a mixture
+        corpora = [Corpus(path) for path in paths]
+        batches = Batches(corpora, weights=weights, context_length=length, seed=seed)
+        found[-1] |= {"step": options.step, "step_rows": step_rows(batches, corpora[0].tokenizer(), options.step, size)}
+    for corpus in found:
+        print(json.dumps(corpus)) if options.json else print_inspection(corpus)
 
 
 # --------------------------------------------------------------------------------------------------------------------- train
@@ -117,7 +139,10 @@ def load_config(target: str) -> Experiment:
     """The experiment of `FILE.py` or `FILE.py:arg`, by the file's `get_config(arg)`."""
     path, _, arg = target.partition(":")
     if not path.endswith(".py"):
-        raise UserError(f"{path}: not a config file", "Give a Python file with a function get_config, such as configs/shakespeare.py, or a run directory.")
+        raise UserError(
+            f"{path}: not a config file",
+            "Give a Python file with a function get_config, such as configs/shakespeare.py, or a run directory.",
+        )
     if not Path(path).is_file():
         near = sorted(str(file) for file in Path(path).parent.glob("*.py")) if Path(path).parent.is_dir() else []
         raise UserError(f"{path}: no such file", f"There are: {', '.join(near)}." if near else "")
@@ -138,12 +163,14 @@ def train(arguments: list[str]) -> int:
 
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     if target is None and not {"-h", "--help"} & set(rest):
-        raise UserError("omnia train: no config", "Give one: omnia train configs/shakespeare.py --run-dir DIR ..., or a run directory to go on with.")
+        raise UserError(
+            "omnia train: no config", "Give one: omnia train configs/shakespeare.py --run-dir DIR ..., or a run directory to go on with."
+        )
     if target and is_run(Path(target)):
         rest, target = ["--run-dir", target, *rest], None
     run_dir = _value_of("--run-dir", rest)
     stored = open_run(run_dir) if run_dir and is_run(Path(run_dir)) else None
-    if stored:  # the file is not run again: the run alone decides
+    if run_dir and stored:  # the file is not run again: the run alone decides
         command = parse(Train, "train", rest, Train(run_dir, stored.experiment))
         experiment = command.experiment
         check_resume(stored.experiment, experiment)

@@ -45,7 +45,9 @@ def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) ->
         except UserError as error:
             found["checks"].append({"check": "data", "ok": False, "detail": str(error).replace("\n", " ")})
         if experiment.model.vocab_size == 0:
-            found["checks"].append({"check": "model", "ok": False, "detail": "model.vocab_size is unknown without data: set it, or give --data.shards"})
+            found["checks"].append(
+                {"check": "model", "ok": False, "detail": "model.vocab_size is unknown without data: set it, or give --data.shards"}
+            )
         else:
             check("model", lambda: _model(experiment))
             check("mesh", lambda: _mesh(experiment))
@@ -68,7 +70,8 @@ def _cache() -> str:
 
 def _data(corpora) -> str:
     return "; ".join(
-        f"{corpus.path}: " + ", ".join(f"{name} {split['tokens']:,} tokens" for name, split in corpus.manifest["splits"].items()) for corpus in corpora
+        f"{corpus.path}: " + ", ".join(f"{name} {split['tokens']:,} tokens" for name, split in corpus.manifest["splits"].items())
+        for corpus in corpora
     )
 
 
@@ -112,13 +115,20 @@ def _memory(experiment: Experiment, compile_step: bool) -> str:
         def like(dtype, *shape):
             return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, len(shape)))
 
-        batch = TextBatch(**{name: like("int32", *shape) for name in ("tokens", "targets", "segments", "positions")}, weights=like("float32", *shape), rows=like("int32", shape[0]))
+        batch = TextBatch(
+            **{name: like("int32", *shape) for name in ("tokens", "targets", "segments", "positions")},
+            weights=like("float32", *shape),
+            rows=like("int32", shape[0]),
+        )
         plan = jit_update(update, mesh, lower=True)(state, None, batch).compile().memory_analysis()
         needed = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
-        detail = f"the compiled step needs {_gib(needed)} a device: {_gib(plan.argument_size_in_bytes)} of state and batch, {_gib(plan.temp_size_in_bytes)} of work space"
+        work, arguments = _gib(plan.temp_size_in_bytes), _gib(plan.argument_size_in_bytes)
+        detail = f"the compiled step needs {_gib(needed)} a device: {arguments} of state and batch, {work} of work space"
     limit = _device_memory()
     if limit and needed > limit:
-        raise UserError(f"{detail}; a device has {_gib(limit)}", "Split the state (--mesh.fsdp), use --micro-batches, or --model.remat full.")
+        raise UserError(
+            f"{detail}; a device has {_gib(limit)}", "Split the state (--mesh.fsdp), use --micro-batches, or --model.remat full."
+        )
     return detail + (f"; a device has {_gib(limit)}" if limit else "")
 
 

@@ -27,7 +27,9 @@ def make_evaluate(objective, mesh):
     return on_mesh(jax.jit(evaluate, compiler_options=compiler_options(mesh.devices.flat[0].platform)), mesh)
 
 
-def evaluate_corpora(evaluate, params, corpora: list[Corpus], experiment: Experiment, mesh, *, split: str = "validation", rows: int = 0) -> dict:
+def evaluate_corpora(
+    evaluate, params, corpora: list[Corpus], experiment: Experiment, mesh, *, split: str = "validation", rows: int = 0
+) -> dict:
     """Means over the split, every token predicted once; None when no corpus has such a split.
 
     rows: of each corpus, from its start; 0 takes all. Returns {"loss": nats per token, "bits_per_byte", "perplexity", "tokens", ...}; bits
@@ -83,9 +85,16 @@ def evaluate_run(options) -> dict:
         corpora = [Corpus(path) for path in options.shards]
         for corpus in corpora:
             if corpus.tokenizer().digest != expected:
-                raise UserError(f"{corpus.path}: prepared with another tokenizer than the run's", f"Prepare with --tokenizer {run.path / 'tokenizer'}.")
+                raise UserError(
+                    f"{corpus.path}: prepared with another tokenizer than the run's", f"Prepare with --tokenizer {run.path / 'tokenizer'}."
+                )
     params, step = load_parameters(run, mesh, step=options.step, raw=options.raw)
-    found = evaluate_corpora(make_evaluate(make_objective(experiment, mesh), mesh), params, corpora, experiment, mesh, split=options.split, rows=options.rows)
+    found = evaluate_corpora(
+        make_evaluate(make_objective(experiment, mesh), mesh), params, corpora, experiment, mesh, split=options.split, rows=options.rows
+    )
     if not found:
-        raise UserError(f"no {options.split} split in {', '.join(str(corpus.path) for corpus in corpora)}", "Prepare with --validation 0.1, or give --shards.")
+        raise UserError(
+            f"no {options.split} split in {', '.join(str(corpus.path) for corpus in corpora)}",
+            "Prepare with --validation 0.1, or give --shards.",
+        )
     return {"step": step, "split": options.split} | found

@@ -3,6 +3,8 @@
 import contextlib
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -11,13 +13,13 @@ from data.prefetch import prefetch
 from model.generate import Sampling
 from train.checkpoint import Checkpointer
 from train.evaluate import evaluate_corpora, make_evaluate
-from train.experiment import Experiment, TextData
+from train.experiment import Experiment
 from train.flops import peak_flops, training_flops_per_token
 from train.mesh import check_batch, make_mesh, put_batch
 from train.objectives import make_objective
 from train.optimizer import make_optimizer, make_schedule
 from train.report import write_report
-from train.runs import Run, environment, write_json
+from train.runs import Run, environment, text_data, write_json
 from train.sampling import make_generator
 from train.state import abstract_state, initial_state
 from train.step import compiler_options, jit_update, make_update
@@ -26,8 +28,7 @@ from train.telemetry import Telemetry
 
 def make_batches(experiment: Experiment, corpora) -> Batches:
     """Training rows, packed and shuffled: the same for the same seed, on any number of hosts."""
-    data = experiment.data
-    assert isinstance(data, TextData)
+    data = text_data(experiment)
     return Batches(
         corpora,
         weights=data.weights,
@@ -38,8 +39,10 @@ def make_batches(experiment: Experiment, corpora) -> Batches:
     )
 
 
-def train(run: Run) -> dict:
+def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
     """Train `run` from its last checkpoint, or from the start, to its last step. Returns (and writes) the run's summary.
+
+    look: called as look(step, params) with the averaged parameters whenever samples are drawn; the line it returns is shown.
 
     SIGINT and SIGTERM save a checkpoint after the step in hand and return; the same command then goes on from there.
     """
@@ -59,7 +62,7 @@ def train(run: Run) -> dict:
     evaluate = make_evaluate(objective, mesh)
     checkpointer = Checkpointer(run.path, experiment.checkpoints)
 
-    progress = {"tokens": 0, "seconds": 0.0, "best_loss": None, "best_step": 0, "worse_evaluations": 0}
+    progress: dict[str, Any] = {"tokens": 0, "seconds": 0.0, "best_loss": None, "best_step": 0, "worse_evaluations": 0}
     if checkpointer.latest_step() is None:
         state = initial_state(experiment.model, optimizer, mesh, experiment.seed, ema=averaging)
     else:
@@ -89,7 +92,9 @@ def train(run: Run) -> dict:
     stop, validation, best = _StopRequest(), {}, progress["best_loss"]
     with telemetry, stop, prefetch(make, step, depth=2) as incoming, contextlib.closing(checkpointer):
         telemetry.message(f"step {step} of {experiment.steps}, {batches.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
-        meter = _Meter(telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress, incoming)
+        meter = _Meter(
+            telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress, incoming
+        )
         while step < experiment.steps and not stop.asked:
             state, metrics = update(state, None, next(incoming))
             step += 1
@@ -118,6 +123,8 @@ def train(run: Run) -> dict:
                 with meter.pause("samples"):
                     for completion in draw_samples(run, state.averaged):
                         telemetry.sample(step, completion.prompt, completion.text)
+                    if look is not None:
+                        telemetry.message(f"step {step}: {look(step, state.averaged)}")
 
             if last_step or stop.asked or step % experiment.checkpoints.every == 0:
                 with meter.pause("checkpoint"):

@@ -39,7 +39,9 @@ def make_mesh(shape: MeshShape, devices=None) -> Mesh:
         sizes["data"] = len(devices) // others
     if min(sizes.values()) < 1 or math.prod(sizes.values()) != len(devices):
         asked = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "1"
-        raise UserError(f"mesh: {asked} does not make {len(devices)} devices", "Change --mesh.*; --mesh.data -1 takes what the other axes leave.")
+        raise UserError(
+            f"mesh: {asked} does not make {len(devices)} devices", "Change --mesh.*; --mesh.data -1 takes what the other axes leave."
+        )
     arranged = np.asarray(devices).reshape(tuple(sizes.values()))
     if jax.process_count() > 1 or devices[0].platform == "tpu":
         arranged = jax.make_mesh(tuple(sizes.values()), tuple(sizes), devices=devices).devices  # follows the interconnect
@@ -96,7 +98,8 @@ def check_batch(mesh: Mesh, batch_size: int, micro_batches: int, length: int) ->
         )
     if length % mesh.shape["context"]:
         raise UserError(
-            f"context length {length} does not divide over mesh.context {mesh.shape['context']}", "Change --model.context-length or --mesh.context."
+            f"context length {length} does not divide over mesh.context {mesh.shape['context']}",
+            "Change --model.context-length or --mesh.context.",
         )
 
 

@@ -8,11 +8,11 @@ from train.experiment import SGD, AdamW, Optimizer, Schedule
 
 
 def make_schedule(schedule: Schedule, peak: float, steps: int):
-    """Learning rate by step: a linear warm-up to `peak`, then the decay to its last step (Loshchilov & Hutter 2017 for the cosine)."""
-    warmup = schedule.warmup_steps
-    if warmup >= steps and schedule.decay != "constant":
-        raise UserError(f"schedule.warmup_steps {warmup} leaves none of {steps} steps to decay", "Shorten the warm-up or train for longer.")
-    rest = steps - warmup
+    """Learning rate by step: a linear warm-up to `peak`, then the decay to its last step (Loshchilov & Hutter 2017 for the cosine).
+
+    A run that is shorter than its warm-up never reaches the peak.
+    """
+    warmup, rest = schedule.warmup_steps, max(1, steps - schedule.warmup_steps)
     decays = {
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=schedule.final_fraction),
         "linear": lambda: optax.linear_schedule(peak, peak * schedule.final_fraction, rest),

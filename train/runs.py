@@ -1,9 +1,9 @@
 """A run directory: what it holds, how it is made and opened. Alone it is enough to resume, evaluate, generate or export.
 
-    config.json       the experiment, its defaults, the shards by path and digest
-    tokenizer/        a copy of the corpus' tokenizer
-    checkpoints/      train/checkpoint.py
-    metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
+config.json       the experiment, its defaults, the shards by path and digest
+tokenizer/        a copy of the corpus' tokenizer
+checkpoints/      train/checkpoint.py
+metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
 """
 
 import dataclasses
@@ -20,7 +20,18 @@ from data.tokenizer import load_tokenizer
 from train.experiment import Experiment, TextData
 from train.serialize import FORMAT, flatten, from_json, to_json
 
-MAY_CHANGE = ("steps", "batch_size", "micro_batches", "data.shards", "data.max_damaged", "mesh.", "evaluation.", "checkpoints.", "samples.", "logging.")
+MAY_CHANGE = (
+    "steps",
+    "batch_size",
+    "micro_batches",
+    "data.shards",
+    "data.max_damaged",
+    "mesh.",
+    "evaluation.",
+    "checkpoints.",
+    "samples.",
+    "logging.",
+)
 """Fields that a resumed run may change: none of them alters what the saved state means."""
 
 
@@ -34,7 +45,7 @@ class Run:
     document_end: int | None
 
     def tokenizer(self):
-        return load_tokenizer(self.path / "tokenizer")
+        return load_tokenizer(str(self.path / "tokenizer"))
 
     def corpora(self) -> list[Corpus]:
         """The run's shards, which must be the ones it was started with."""
@@ -66,19 +77,18 @@ def create_run(path: str | Path, experiment: Experiment, corpora: list[Corpus]) 
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path}: exists and is not a run", "Choose another --run-dir, or empty it.")
     path.mkdir(parents=True, exist_ok=True)
-    corpora[0].tokenizer().save(path / "tokenizer")
+    corpora[0].tokenizer().save(str(path / "tokenizer"))
     write_run(Run(path, experiment, tuple(corpus.digest for corpus in corpora), corpora[0].document_end))
     return open_run(path)
 
 
 def write_run(run: Run) -> None:
     """Write config.json: last of all when a run is made, again when a resumed run changes what may be changed."""
-    paths = run.experiment.data.shards if isinstance(run.experiment.data, TextData) else ()
     stored = {
         "format": FORMAT,
         "experiment": to_json(run.experiment),
         "defaults": to_json(defaults(run.experiment)),
-        "shards": [{"path": shard, "digest": digest} for shard, digest in zip(paths, run.digests, strict=True)],
+        "shards": [{"path": shard, "digest": digest} for shard, digest in zip(text_data(run.experiment).shards, run.digests, strict=True)],
         "document_end": run.document_end,
     }
     write_json(run.path / "config.json", stored)
@@ -101,14 +111,25 @@ def write_json(path: Path, value) -> None:
     os.replace(partial, path)
 
 
+def text_data(experiment: Experiment) -> TextData:
+    """The experiment's data, which must be text."""
+    if not isinstance(experiment.data, TextData):
+        raise UserError(f"data: {type(experiment.data).__name__} is no kind of data", "Choose TextData in the config file.")
+    return experiment.data
+
+
 def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus]:
     """The shards that the experiment names; with `digests`, those they must have."""
-    if not isinstance(experiment.data, TextData) or not experiment.data.shards:
+    shards = text_data(experiment).shards
+    if not shards:
         raise UserError("data.shards is empty", "Prepare text with `omnia prepare text`, then give its folder: --data.shards DIR.")
-    corpora = [Corpus(path) for path in experiment.data.shards]
+    corpora = [Corpus(path) for path in shards]
     if digests is not None:
         if len(digests) != len(corpora):
-            raise UserError(f"data.shards names {len(corpora)} folders; the run was started with {len(digests)}", "Give the same number, in the same order.")
+            raise UserError(
+                f"data.shards names {len(corpora)} folders; the run was started with {len(digests)}",
+                "Give the same number, in the same order.",
+            )
         for corpus, digest in zip(corpora, digests, strict=True):
             if corpus.digest != digest:
                 raise UserError(

@@ -1,5 +1,6 @@
 """Text from a model: prompts in, completions out, streamed if wanted; any length, whatever the model's context."""
 
+import collections
 import dataclasses
 from collections.abc import Iterator
 
@@ -42,10 +43,7 @@ class TextGenerator:
 
     def generate(self, prompts: list[str], **options) -> list[Completion]:
         """The completions of all prompts; see `stream` for the options."""
-        done = []
-        for done in self.stream(prompts, **options):
-            pass
-        return done
+        return collections.deque(self.stream(prompts, **options), maxlen=1).pop()
 
     def stream(
         self, prompts: list[str], *, tokens: int, sampling: Sampling, seed: int, stop: tuple[str, ...] = ()

@@ -26,7 +26,8 @@ def from_json(base: type, stored: dict, where: str, said=print):
     name = stored.get("kind")
     if name not in kinds:
         raise UserError(
-            f"{where}: unknown kind {name!r}{_nearest(str(name), kinds)}", f"Known kinds: {', '.join(kinds)}. Was it written by a newer version?"
+            f"{where}: unknown kind {name!r}{_nearest(str(name), kinds)}",
+            f"Known kinds: {', '.join(kinds)}. Was it written by a newer version?",
         )
     kind = kinds[name]
     hints = typing.get_type_hints(kind)

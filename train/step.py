@@ -30,9 +30,7 @@ def make_update(objective, optimizer: optax.GradientTransformation, *, seed: int
         if micro_batches == 1:
             gradients, metrics, carry = plain(objective, state.params, batch, key, frozen=frozen, carry=state.carry)
         else:
-            gradients, metrics, carry = accumulated(
-                objective, state.params, batch, key, micro_batches, frozen=frozen, carry=state.carry
-            )
+            gradients, metrics, carry = accumulated(objective, state.params, batch, key, micro_batches, frozen=frozen, carry=state.carry)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -40,7 +38,7 @@ def make_update(objective, optimizer: optax.GradientTransformation, *, seed: int
             # The average starts as the mean of what it has seen, so that early evaluations are not held back by the start.
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, ema, params)
-        metrics["gradient_norm"] = Mean(optax.global_norm(gradients), jnp.float32(1))
+        metrics["gradient_norm"] = Mean(optax.tree.norm(gradients), jnp.float32(1))
         rows = jax.tree.leaves(batch)[0].shape[0]
         state = State(state.step + 1, state.cursor + rows, params, opt_state, ema, carry)
         return state, metrics

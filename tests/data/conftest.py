@@ -1,4 +1,5 @@
 """Corpora made of given ids, without a preparation."""
+
 import json
 import os
 
@@ -27,10 +28,15 @@ def write_corpus(folder, train, validation=(), *, document_end=None, shards=2, d
                 records.append({"file": name, **writer.close()})
         totals = {key: sum(record[key] for record in records) for key in ("documents", "tokens", "raw_bytes")}
         splits[split] = {**totals, "max_id": max((record["max_id"] for record in records), default=0), "shards": records}
-    manifest = {"format": FORMAT, "document_end": document_end, "dtype": dtype, "splits": splits,
-                "tokenizer": {"kind": tokenizer.kind, "digest": tokenizer.digest, "size": tokenizer.size,
-                              "specials": tokenizer.specials},
-                "empty": {"count": 0, "names": []}, "damaged": []}
+    manifest = {
+        "format": FORMAT,
+        "document_end": document_end,
+        "dtype": dtype,
+        "splits": splits,
+        "tokenizer": {"kind": tokenizer.kind, "digest": tokenizer.digest, "size": tokenizer.size, "specials": tokenizer.specials},
+        "empty": {"count": 0, "names": []},
+        "damaged": [],
+    }
     with open(os.path.join(folder, "manifest.json"), "w") as file:
         json.dump({**manifest, "digest": corpus_digest(manifest)}, file)
     return Corpus(str(folder))

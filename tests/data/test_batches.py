@@ -131,8 +131,9 @@ def test_sequential_is_one_pass_and_then_nothing(corpus, endless):
     rows = batches.rows_per_epoch
     batch = batches.batch(0, rows + 5)
     firsts = np.cumsum(LENGTHS) - LENGTHS
-    assert np.array_equal(np.sort(predicted(batch)),
-                          np.sort(np.concatenate([np.arange(sum(LENGTHS)), np.setdiff1d(np.arange(sum(LENGTHS)), firsts)])))
+    assert np.array_equal(
+        np.sort(predicted(batch)), np.sort(np.concatenate([np.arange(sum(LENGTHS)), np.setdiff1d(np.arange(sum(LENGTHS)), firsts)]))
+    )
     assert batch.tokens.shape == (rows + 5, 16)
     for field in batch[:5]:
         assert not field[rows:].any()
@@ -141,10 +142,12 @@ def test_sequential_is_one_pass_and_then_nothing(corpus, endless):
 
 def test_mixtures_take_each_corpus_once_per_its_own_epoch(tmp_path, make_corpus):
     sizes = [40, 10, 25]
-    corpora = [make_corpus(tmp_path / str(i), [np.full(8, i * 1000 + document) for document in range(size)], document_end=END)
-               for i, size in enumerate(sizes)]
+    corpora = [
+        make_corpus(tmp_path / str(i), [np.full(8, i * 1000 + document) for document in range(size)], document_end=END)
+        for i, size in enumerate(sizes)
+    ]
     batches = Batches(corpora, context_length=8, weights=[2, 1, 1], seed=4)
-    batch = batches.batch(0, 100)                          # 50, 25 and 25 rows
+    batch = batches.batch(0, 100)  # 50, 25 and 25 rows
     seen = collections.Counter(batch.targets[:, 0].tolist())
     counts = [[seen[i * 1000 + document] for document in range(size)] for i, size in enumerate(sizes)]
     assert [sum(count) for count in counts] == [50, 25, 25]
@@ -193,14 +196,17 @@ def test_more_damage_than_tolerated_stops_with_file_and_remedy(damaged):
     assert "--data.max-damaged" in str(error.value)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"corpora": []}, "no corpus"),
-    ({"weights": [1, 2]}, "2 weights for 1"),
-    ({"order": "random"}, "unknown"),
-    ({"order": "sequential", "weights": [1]}, "no meaning"),
-    ({"context_length": 0}, "below 1"),
-    ({"split": "test"}, "no documents in the split 'test'"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"corpora": []}, "no corpus"),
+        ({"weights": [1, 2]}, "2 weights for 1"),
+        ({"order": "random"}, "unknown"),
+        ({"order": "sequential", "weights": [1]}, "no meaning"),
+        ({"context_length": 0}, "below 1"),
+        ({"split": "test"}, "no documents in the split 'test'"),
+    ],
+)
 def test_mistakes_are_named(corpus, options, message):
     with pytest.raises(UserError, match=message):
         Batches(**{"corpora": [corpus], "context_length": 8, **options})

@@ -16,8 +16,7 @@ TEXTS = ["One.", "Two,\nwith a line.", "Drei äöü 🙂", "\u2028 four\r\n", "f
 def read(*paths, task_bytes=1 << 20, field="text"):
     """(texts, skipped) of all tasks in turn."""
     found = [one for parts in plan_tasks(find_files(map(str, paths)), task_bytes) for one in read_documents(parts, field)]
-    return (["".join(one.chunks()) for one in found if isinstance(one, Document)],
-            [one for one in found if not isinstance(one, Document)])
+    return (["".join(one.chunks()) for one in found if isinstance(one, Document)], [one for one in found if not isinstance(one, Document)])
 
 
 def jsonl(texts, field="text"):
@@ -76,7 +75,8 @@ def test_folders_hold_text_files_in_their_order_and_no_hidden_ones(tmp_path):
     paths = [path for path, _, _ in find_files([str(tmp_path)])]
     assert [path.removeprefix(f"{tmp_path}/") for path in paths] == ["a.TXT", "b/a.md", "b/z.py", "c.txt.gz"]
     assert [path for path, _, _ in find_files([f"{tmp_path}/**/*.md", f"{tmp_path}/data.json", f"{tmp_path}/b"])] == [
-        f"{tmp_path}/{name}" for name in ("b/a.md", "data.json", "b/z.py")]
+        f"{tmp_path}/{name}" for name in ("b/a.md", "data.json", "b/z.py")
+    ]
 
 
 @pytest.mark.parametrize("inputs", [[], ["nowhere.txt"], ["*.nothing"]])
@@ -92,20 +92,23 @@ def test_a_folder_named_like_a_pattern_is_a_folder(tmp_path):
     assert read(tmp_path / "a[1]") == (["x"], [])
 
 
-@pytest.mark.parametrize(("name", "content", "where", "reason"), [
-    ("a.txt", b"ok \xff", "a.txt", "invalid UTF-8 at byte 3"),
-    ("a.txt.gz", gzip.compress(b"x" * 1000)[:-9], "a.txt.gz", "cannot be decompressed"),
-    ("a.txt.gz", b"no gzip", "a.txt.gz", "cannot be decompressed"),
-    ("a.txt.zst", b"no zstd", "a.txt.zst", "cannot be decompressed"),
-    ("a.jsonl.gz", b"no gzip", "a.jsonl.gz", "cannot be decompressed"),
-    ("a.jsonl", jsonl(["x"]) + b"{broken\n", "a.jsonl:2", "invalid JSON"),
-    ("a.jsonl", b"\n\n" + b"[" * 10**5 + b"\n", "a.jsonl:3", "invalid JSON"),
-    ("a.jsonl", jsonl(["x"]) + b'{"text": "\xff"}\n', "a.jsonl:2", "invalid JSON"),
-    ("a.jsonl", jsonl(["x"]) + b'"text"\n', "a.jsonl:2", "no text in the field 'text'"),
-    ("a.jsonl", b'{"text": 5}\n', "a.jsonl:1", "no text in the field 'text'"),
-    ("a.jsonl", b'{"body": "x"}\n', "a.jsonl:1", "no text in the field 'text'"),
-    ("a.jsonl", b'{"text": "\\ud800"}\n', "a.jsonl:1", "half of a surrogate pair"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "where", "reason"),
+    [
+        ("a.txt", b"ok \xff", "a.txt", "invalid UTF-8 at byte 3"),
+        ("a.txt.gz", gzip.compress(b"x" * 1000, mtime=0)[:-9], "a.txt.gz", "cannot be decompressed"),
+        ("a.txt.gz", b"no gzip", "a.txt.gz", "cannot be decompressed"),
+        ("a.txt.zst", b"no zstd", "a.txt.zst", "cannot be decompressed"),
+        ("a.jsonl.gz", b"no gzip", "a.jsonl.gz", "cannot be decompressed"),
+        ("a.jsonl", jsonl(["x"]) + b"{broken\n", "a.jsonl:2", "invalid JSON"),
+        ("a.jsonl", b"\n\n" + b"[" * 10**5 + b"\n", "a.jsonl:3", "invalid JSON"),
+        ("a.jsonl", jsonl(["x"]) + b'{"text": "\xff"}\n', "a.jsonl:2", "invalid JSON"),
+        ("a.jsonl", jsonl(["x"]) + b'"text"\n', "a.jsonl:2", "no text in the field 'text'"),
+        ("a.jsonl", b'{"text": 5}\n', "a.jsonl:1", "no text in the field 'text'"),
+        ("a.jsonl", b'{"body": "x"}\n', "a.jsonl:1", "no text in the field 'text'"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "a.jsonl:1", "half of a surrogate pair"),
+    ],
+)
 def test_damage_is_named_with_file_and_line(name, content, where, reason, tmp_path):
     (tmp_path / name).write_bytes(content)
     (skipped,) = read(tmp_path / name)[1]
@@ -143,8 +146,12 @@ def test_progress_counts_every_byte_once(tmp_path, monkeypatch):
 def test_only_plain_lines_are_divided():
     files = [("/a.txt", 500, 0), ("/b.jsonl", 250, 0), ("/c.jsonl.gz", 300, 0), ("/d.txt", 0, 0), ("/e.txt", 10, 0)]
     assert plan_tasks(files, 100) == [
-        [Part("/a.txt", 0, 500)], [Part("/b.jsonl", 0, 100)], [Part("/b.jsonl", 100, 200)],
-        [Part("/b.jsonl", 200, 250), Part("/c.jsonl.gz", 0, 300)], [Part("/d.txt", 0, 0), Part("/e.txt", 0, 10)]]
+        [Part("/a.txt", 0, 500)],
+        [Part("/b.jsonl", 0, 100)],
+        [Part("/b.jsonl", 100, 200)],
+        [Part("/b.jsonl", 200, 250), Part("/c.jsonl.gz", 0, 300)],
+        [Part("/d.txt", 0, 0), Part("/e.txt", 0, 10)],
+    ]
 
 
 def document_of(text, digest=0):
@@ -171,5 +178,5 @@ def test_hash_holds_out_whole_documents_by_their_content():
 @settings(deadline=None, max_examples=50)
 @given(text=st.text(max_size=30), size=st.integers(1, 8), start=st.integers(0, 30), stop=st.integers(0, 30))
 def test_between_is_a_slice(text, size, start, stop):
-    chunks = [text[i:i + size] for i in range(0, len(text), size)]
+    chunks = [text[i : i + size] for i in range(0, len(text), size)]
     assert "".join(between(chunks, start, stop)) == text[start:stop]

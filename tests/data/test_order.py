@@ -31,7 +31,7 @@ def test_epochs_and_seeds_differ():
     assert np.array_equal(np.sort(epochs), np.tile(np.arange(size), (3, 1)))
     other = order.shuffled(np.arange(size), size, seed=6)[1]
     for a, b in ((epochs[0], epochs[1]), (epochs[1], epochs[2]), (epochs[0], other), (epochs[0], np.arange(size))):
-        assert (a == b).mean() < 0.02                      # one in a thousand agrees by chance
+        assert (a == b).mean() < 0.02  # one in a thousand agrees by chance
 
 
 def test_all_orders_of_few_rows_are_about_as_frequent():

@@ -19,8 +19,8 @@ def test_every_token_is_in_exactly_one_slot_and_no_row_is_too_long(lengths, cont
     held = np.zeros(sum(lengths), int)
     for _, document, start, length in zip(*slots, strict=True):
         assert length > 0
-        assert start + length <= lengths[document]         # so no slot spills into a neighbour
-        held[begins[document] + start:begins[document] + start + length] += 1
+        assert start + length <= lengths[document]  # so no slot spills into a neighbour
+        held[begins[document] + start : begins[document] + start + length] += 1
     assert (held == 1).all()
     assert np.bincount(slots.row, slots.length).max() <= context_length
     assert np.array_equal(np.unique(slots.row), np.arange(plan.rows))
@@ -53,7 +53,7 @@ def best_fit_decreasing(lengths, context_length):
 
 @settings(deadline=None, max_examples=80)
 @given(lengths=LENGTHS, context_length=st.integers(1, 40))
-@example(lengths=[8, 6, 4, 3, 3], context_length=12)       # the 4 must go to the 8, though the 6 has more room
+@example(lengths=[8, 6, 4, 3, 3], context_length=12)  # the 4 must go to the 8, though the 6 has more room
 def test_as_many_rows_as_best_fit_decreasing_over_single_pieces(lengths, context_length):
     whole = sum(length // context_length for length in lengths)
     rest = [length % context_length for length in lengths if length % context_length]
@@ -86,7 +86,7 @@ def test_a_plan_is_kept_and_a_damaged_file_is_made_anew(tmp_path, flip):
     lengths = np.arange(1, 300)
     plan = load_plan(lengths, 64, "digest", str(tmp_path))
     (path,) = (tmp_path / ".plans").iterdir()
-    kept = load_plan(lengths[::-1], 64, "digest", str(tmp_path))                   # read: made of these it would be another
+    kept = load_plan(lengths[::-1], 64, "digest", str(tmp_path))  # read: made of these it would be another
     flip(path, os.path.getsize(path) // 2)
     mended = load_plan(lengths, 64, "digest", str(tmp_path))
     path.write_bytes(path.read_bytes()[:1000])

@@ -18,7 +18,7 @@ def test_results_come_in_order_and_ahead():
         deadline = time.monotonic() + 5
         while len(made) < 14 and time.monotonic() < deadline:
             time.sleep(0.001)
-        assert made == list(range(3, 17))                  # four ahead and no more
+        assert made == list(range(3, 17))  # four ahead and no more
 
 
 def test_an_exception_comes_in_its_turn():

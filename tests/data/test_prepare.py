@@ -46,8 +46,9 @@ def documents_of(corpus, split="train"):
 
 def content(folder):
     """Everything that must not depend on how the work was done."""
-    return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))
-            if name.endswith((".tokens", ".index", "manifest.json"))}
+    return {
+        name: (folder / name).read_bytes() for name in sorted(os.listdir(folder)) if name.endswith((".tokens", ".index", "manifest.json"))
+    }
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "char", "sentencepiece:420"])
@@ -113,8 +114,9 @@ def test_long_documents_have_the_ids_of_the_whole(tokenizer, tmp_path, monkeypat
 def test_the_result_does_not_depend_on_the_workers(lines, tmp_path):
     for tokenizer in ("char", "sentencepiece:420"):
         for workers in (1, 2):
-            prepare_text(options(tmp_path, lines, output=f"{workers}", tokenizer=tokenizer, workers=workers, shard_bytes=10_000,
-                                 overwrite=True))
+            prepare_text(
+                options(tmp_path, lines, output=f"{workers}", tokenizer=tokenizer, workers=workers, shard_bytes=10_000, overwrite=True)
+            )
         assert content(tmp_path / "1") == content(tmp_path / "2")
 
 
@@ -122,15 +124,21 @@ def test_a_killed_preparation_goes_on_where_it_stopped(lines, tmp_path):
     """SIGKILL at several moments, each time run again; finished shards are not made again, and the bytes are those of an unbroken run."""
     many = options(tmp_path, lines, output="killed", workers=2, shard_bytes=4000)
     prepare_text(dataclasses.replace(many, output=str(tmp_path / "unbroken"), workers=1))
-    script = ("import sys, time\nfrom data import prepare, task\n"
-              "real = task._Writer.close\n"
-              "def slow(self):\n    time.sleep(0.03)\n    return real(self)\n"
-              "task._Writer.close = slow\n"
-              "prepare.prepare_text(prepare.PrepareText(input=(sys.argv[1],), output=sys.argv[2], shard_bytes=4000, workers=1))\n")
+    script = (
+        "import sys, time\nfrom data import prepare, task\n"
+        "real = task._Writer.close\n"
+        "def slow(self):\n    time.sleep(0.03)\n    return real(self)\n"
+        "task._Writer.close = slow\n"
+        "prepare.prepare_text(prepare.PrepareText(input=(sys.argv[1],), output=sys.argv[2], shard_bytes=4000, workers=1))\n"
+    )
     made, kills = {}, 0
     for finished in (1, 4, 9):
-        process = subprocess.Popen([sys.executable, "-c", script, str(lines), many.output], cwd=os.getcwd(),
-                                   stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.getcwd()})
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(lines), many.output],
+            cwd=os.getcwd(),
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+        )
         journal = tmp_path / "killed" / ".prepare"
         while process.poll() is None and (not journal.exists() or len(list(journal.glob("*.json"))) < finished):
             time.sleep(0.002)
@@ -143,11 +151,13 @@ def test_a_killed_preparation_goes_on_where_it_stopped(lines, tmp_path):
         assert made.items() <= now.items()
         made = now
     assert kills == 3
-    prepare_text(many)                                     # in two processes
+    prepare_text(many)  # in two processes
     assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
     assert not (tmp_path / "killed" / ".prepare").exists()
-    assert all((tmp_path / "killed" / f"train-{number}-of-{len(list(plan_tasks(tmp_path))):05d}.tokens").stat().st_mtime_ns == when
-               for number, when in made.items())
+    assert all(
+        (tmp_path / "killed" / f"train-{number}-of-{len(list(plan_tasks(tmp_path))):05d}.tokens").stat().st_mtime_ns == when
+        for number, when in made.items()
+    )
 
 
 def plan_tasks(tmp_path):
@@ -155,12 +165,15 @@ def plan_tasks(tmp_path):
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
-    script = ("import os, time\nfrom data import pool\n"
-              "def wait(report):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
-              "if __name__ == '__main__':\n    list(pool.run_tasks(wait, [(), ()], 2, 'waiting', 1))\n")
+    script = (
+        "import os, time\nfrom data import pool\n"
+        "def wait(report):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "if __name__ == '__main__':\n    list(pool.run_tasks(wait, [(), ()], 2, 'waiting', 1))\n"
+    )
     (tmp_path / "script.py").write_text(script)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": os.getcwd()})
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
     workers = [int(process.stdout.readline()) for _ in range(2)]
     process.kill()
     process.wait()
@@ -169,7 +182,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         time.sleep(0.02)
     for worker in workers:
         with pytest.raises(OSError):
-            os.readlink(f"/proc/{worker}/exe")             # gone, or a zombie
+            os.readlink(f"/proc/{worker}/exe")  # gone, or a zombie
 
 
 def test_a_second_run_finds_it_done(lines, tmp_path, capsys):
@@ -180,10 +193,15 @@ def test_a_second_run_finds_it_done(lines, tmp_path, capsys):
     assert "120" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"tokenizer": "char"}, "tokenizer = 'byte', not 'char'"), ({"validation": 0.2}, "validation = 0.1, not 0.2"),
-    ({"split": "tail"}, "split = 'hash', not 'tail'"), ({"shard_bytes": 9000}, "shard_bytes"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer": "char"}, "tokenizer = 'byte', not 'char'"),
+        ({"validation": 0.2}, "validation = 0.1, not 0.2"),
+        ({"split": "tail"}, "split = 'hash', not 'tail'"),
+        ({"shard_bytes": 9000}, "shard_bytes"),
+    ],
+)
 def test_other_options_are_refused_and_overwritten_on_request(changes, message, lines, tmp_path):
     prepare_text(options(tmp_path, lines, shard_bytes=20_000))
     changed = options(tmp_path, lines, **{"shard_bytes": 20_000, **changes})
@@ -220,6 +238,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(lines, tmp_path):
 
 def test_two_preparations_do_not_write_at_once(lines, tmp_path):
     import fcntl
+
     os.makedirs(tmp_path / "out")
     with open(tmp_path / "out" / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -280,11 +299,23 @@ def test_repair_says_when_the_inputs_are_gone_or_changed(lines, tmp_path, flip):
         prepare_text(PrepareText(output=str(tmp_path / "nothing"), repair=True))
 
 
-@pytest.mark.parametrize("changes", [
-    {"validation": 1.0}, {"validation": -0.1}, {"split": "half"}, {"workers": -1}, {"shard_bytes": 0}, {"max_damaged": -1},
-    {"tokenizer": "sentencepiece"}, {"tokenizer": "sentencepiece:many"}, {"tokenizer": "sentencepiece:3"},
-    {"tokenizer": "sentencepiece:1000000"}, {"tokenizer": "nowhere.model"}, {"input": ()},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"validation": 1.0},
+        {"validation": -0.1},
+        {"split": "half"},
+        {"workers": -1},
+        {"shard_bytes": 0},
+        {"max_damaged": -1},
+        {"tokenizer": "sentencepiece"},
+        {"tokenizer": "sentencepiece:many"},
+        {"tokenizer": "sentencepiece:3"},
+        {"tokenizer": "sentencepiece:1000000"},
+        {"tokenizer": "nowhere.model"},
+        {"input": ()},
+    ],
+)
 def test_mistakes_are_named(changes, lines, tmp_path):
     with pytest.raises(UserError) as error:
         prepare_text(options(tmp_path, lines, **changes))

@@ -10,7 +10,7 @@ from data.batches import Batches
 from data.errors import UserError
 from data.shards import Corpus, shard_damage
 
-LENGTHS = [1, 50_000, 3, 32_768, 32_767, 20_000, 7]        # several blocks of 64 KiB, borders inside and on documents
+LENGTHS = [1, 50_000, 3, 32_768, 32_767, 20_000, 7]  # several blocks of 64 KiB, borders inside and on documents
 TOKENS = "train-00000-of-00002.tokens"
 INDEX = "train-00001-of-00002.index"
 
@@ -72,7 +72,7 @@ def test_remote_blocks_come_in_one_round_and_are_kept_within_bounds(remote, monk
     monkeypatch.setattr(system, "cat_ranges", counted)
     every = np.arange(len(LENGTHS))
     split.read_many(every, 0 * every, split.lengths)
-    assert rounds == [2]                                   # one range of each file
+    assert rounds == [2]  # one range of each file
     split.read_many(every, 0 * every, split.lengths)
     assert rounds == [2]
     monkeypatch.setattr(blocks, "CACHE_BYTES", 2 * blocks.BLOCK_BYTES)
@@ -83,7 +83,7 @@ def test_remote_blocks_come_in_one_round_and_are_kept_within_bounds(remote, monk
 
 
 def test_a_flipped_bit_is_found_where_it_is(folder, flip):
-    flip(folder / TOKENS, 3 * blocks.BLOCK_BYTES // 2)     # of document 1, in the second block
+    flip(folder / TOKENS, 3 * blocks.BLOCK_BYTES // 2)  # of document 1, in the second block
     split = Corpus(str(folder)).split("train")
     assert split.read(1, 0, 32_000).any()
     with pytest.raises(UserError, match=f"{TOKENS}.*document 1 fails its digest") as error:
@@ -127,24 +127,28 @@ def truncate(path):
 def edit_manifest(**changes):
     def edit(path):
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
     return edit
 
 
 @pytest.mark.parametrize("place", ["local", "remote"])
-@pytest.mark.parametrize(("name", "change", "message"), [
-    ("manifest.json", os.unlink, "manifest.json: missing"),
-    ("manifest.json", lambda path: path.write_text("{"), "manifest.json: damaged"),
-    ("manifest.json", lambda path: path.write_text("[]"), "manifest.json: damaged"),
-    ("manifest.json", edit_manifest(document_end=5), "manifest.json: damaged"),
-    ("manifest.json", edit_manifest(format=99), "format 99, newer"),
-    (TOKENS, os.unlink, f"{TOKENS}: missing"),
-    (TOKENS, truncate, f"{TOKENS}: .* bytes where the manifest has"),
-    (INDEX, os.unlink, f"{INDEX}: missing"),
-    (INDEX, truncate, f"{INDEX}: fails its digest"),
-    (INDEX, None, f"{INDEX}: fails its digest"),
-    ("tokenizer/tokenizer.json", None, "tokenizer"),
-    ("tokenizer/tokenizer.json", os.unlink, "no tokenizer there"),
-])
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("manifest.json", os.unlink, "manifest.json: missing"),
+        ("manifest.json", lambda path: path.write_text("{"), "manifest.json: damaged"),
+        ("manifest.json", lambda path: path.write_text("[]"), "manifest.json: damaged"),
+        ("manifest.json", edit_manifest(document_end=5), "manifest.json: damaged"),
+        ("manifest.json", edit_manifest(format=99), "format 99, newer"),
+        (TOKENS, os.unlink, f"{TOKENS}: missing"),
+        (TOKENS, truncate, f"{TOKENS}: .* bytes where the manifest has"),
+        (INDEX, os.unlink, f"{INDEX}: missing"),
+        (INDEX, truncate, f"{INDEX}: fails its digest"),
+        (INDEX, None, f"{INDEX}: fails its digest"),
+        ("tokenizer/tokenizer.json", None, "tokenizer"),
+        ("tokenizer/tokenizer.json", os.unlink, "no tokenizer there"),
+    ],
+)
 def test_each_kind_of_damage_names_the_file_and_the_remedy(place, name, change, message, folder, flip):
     (change or (lambda path: flip(path, 60)))(folder / name)
     path = str(folder)
@@ -172,7 +176,7 @@ def test_files_do_not_depend_on_how_they_are_written(tmp_path, documents, monkey
         writer = shards.ShardWriter(str(tmp_path / name), "uint16")
         for document in documents:
             for start in range(0, len(document), part):
-                writer.write(document[start:start + part])
+                writer.write(document[start : start + part])
             writer.end_document(5)
         written.append((writer.close(), *((tmp_path / f"{name}.{suffix}").read_bytes() for suffix in ("tokens", "index"))))
     assert written[0] == written[1]

@@ -10,11 +10,36 @@ from data.errors import UserError
 from data.tokenizer import SPECIALS, byte_tokenizer, character_tokenizer, load_tokenizer
 from data.vocabulary import train_sentencepiece
 
-TEXT = """def f(x):\n    if x:\n        return x + 1\n\n\tThe quick brown fox, and the lazy dog; the end.\r
-Packs of documents are cut where the rows end; each token is predicted once, in another order every time.\n""" * 40
-AWKWARD = ["", " ", "  a  ", "\n", "\n\n\n", "\r\n", "\t\t x", "\0", "a\0b", "\u2581", " \u2581\u2581 x\u2581", "\u2585",
-           "\ufeff", "\u2028", "<unk>", "<0x41>", "<s></s>", "<|endoftext|>", "x" * 5000,
-           "\n    \n  x\n\n\n y", "e\u0301\u00e9", "日本語 🙂", "\U0010ffff"]
+TEXT = (
+    """def f(x):\n    if x:\n        return x + 1\n\n\tThe quick brown fox, and the lazy dog; the end.\r
+Packs of documents are cut where the rows end; each token is predicted once, in another order every time.\n"""
+    * 40
+)
+AWKWARD = [
+    "",
+    " ",
+    "  a  ",
+    "\n",
+    "\n\n\n",
+    "\r\n",
+    "\t\t x",
+    "\0",
+    "a\0b",
+    "\u2581",
+    " \u2581\u2581 x\u2581",
+    "\u2585",
+    "\ufeff",
+    "\u2028",
+    "<unk>",
+    "<0x41>",
+    "<s></s>",
+    "<|endoftext|>",
+    "x" * 5000,
+    "\n    \n  x\n\n\n y",
+    "e\u0301\u00e9",
+    "日本語 🙂",
+    "\U0010ffff",
+]
 
 
 def sentencepiece():
@@ -27,8 +52,9 @@ def hugging_face(kind):
         model = hf.Tokenizer(hf.models.BPE())
         model.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.decoder = hf.decoders.ByteLevel()
-        trainer = hf.trainers.BpeTrainer(vocab_size=400, initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
-                                         special_tokens=["<|endoftext|>"], show_progress=False)
+        trainer = hf.trainers.BpeTrainer(
+            vocab_size=400, initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>"], show_progress=False
+        )
     else:
         model = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]"))
         model.pre_tokenizer = hf.pre_tokenizers.Whitespace()
@@ -43,8 +69,13 @@ MADE = {}
 
 def tokenizer_of(kind):
     if kind not in MADE:
-        MADE[kind] = {"byte": byte_tokenizer, "char": lambda: character_tokenizer(TEXT), "sentencepiece": sentencepiece,
-                      "byte level": lambda: hugging_face("byte level"), "word piece": lambda: hugging_face("word piece")}[kind]()
+        MADE[kind] = {
+            "byte": byte_tokenizer,
+            "char": lambda: character_tokenizer(TEXT),
+            "sentencepiece": sentencepiece,
+            "byte level": lambda: hugging_face("byte level"),
+            "word piece": lambda: hugging_face("word piece"),
+        }[kind]()
     return MADE[kind]
 
 
@@ -89,7 +120,7 @@ def test_batches_and_streams_have_the_ids_of_the_whole(kind):
     for ids, text in zip(tokenizer.encode_batch(texts), texts, strict=True):
         assert np.array_equal(ids, tokenizer.encode(text))
         for size in (1, 7, 100):
-            chunks = [text[i:i + size] for i in range(0, len(text), size)]
+            chunks = [text[i : i + size] for i in range(0, len(text), size)]
             streamed = list(tokenizer.encode_stream(chunks))
             assert np.array_equal(np.concatenate([*streamed, ids[:0]]), ids)
 
@@ -100,7 +131,7 @@ def test_sentencepiece_is_cut_only_where_ids_stay(text, size):
     """Against the model on the whole text, which our own line by line encoding must equal too."""
     tokenizer = tokenizer_of("sentencepiece")
     ids = tokenizer.encode(text).tolist()
-    assert [i for part in tokenizer.encode_stream([text[j:j + size] for j in range(0, len(text), size)]) for i in part] == ids
+    assert [i for part in tokenizer.encode_stream([text[j : j + size] for j in range(0, len(text), size)]) for i in part] == ids
     if "\u2581" not in text:
         assert tokenizer._model.encode(text) == ids
 
@@ -147,16 +178,18 @@ def test_foreign_files_are_recognised(tmp_path):
     (tmp_path / "some.model").write_bytes(tokenizer_of("sentencepiece").files["sentencepiece.model"])
     assert load_tokenizer(tmp_path / "hf").digest == tokenizer_of("byte level").digest
     foreign = load_tokenizer(tmp_path / "some.model")
-    assert foreign.encode("the fox").tolist() == foreign._model.encode("the fox")      # exactly as its own library does
+    assert foreign.encode("the fox").tolist() == foreign._model.encode("the fox")  # exactly as its own library does
     assert not foreign.by_line
 
 
 def test_a_model_that_puts_a_space_first_gives_the_text_back():
     sentencepiece = pytest.importorskip("sentencepiece")
     import io
+
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXT.split("\n")), model_writer=model, vocab_size=330,
-                                             model_type="bpe", byte_fallback=True, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.split("\n")), model_writer=model, vocab_size=330, model_type="bpe", byte_fallback=True, minloglevel=2
+    )
     tokenizer = tokenizers_of.sentencepiece_tokenizer(model.getvalue())
     assert tokenizer.decode(tokenizer.encode("the quick fox")) == "the quick fox"
     assert tokenizer.specials["document_end"] == tokenizer._model.eos_id()
@@ -177,12 +210,20 @@ def test_half_a_surrogate_pair_is_the_users_mistake(kind):
         tokenizer_of(kind).encode("a\ud800")
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("tokenizer.json", "{"), ("tokenizer.json", "[]"), ("tokenizer.json", '{"model": 1}'), ("tokenizer.json", '{"kind": "byte"}'),
-    ("tokenizer.json", '{"kind": "none", "format": 1, "files": []}'), ("some.model", "junk"), ("notes.txt", "junk"),
-    ("tokenizer.json", json.dumps({"kind": "byte", "format": 99})),
-    ("tokenizer.json", json.dumps({"kind": "sentencepiece", "format": 1, "files": ["sentencepiece.model"]})),
-])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "{"),
+        ("tokenizer.json", "[]"),
+        ("tokenizer.json", '{"model": 1}'),
+        ("tokenizer.json", '{"kind": "byte"}'),
+        ("tokenizer.json", '{"kind": "none", "format": 1, "files": []}'),
+        ("some.model", "junk"),
+        ("notes.txt", "junk"),
+        ("tokenizer.json", json.dumps({"kind": "byte", "format": 99})),
+        ("tokenizer.json", json.dumps({"kind": "sentencepiece", "format": 1, "files": ["sentencepiece.model"]})),
+    ],
+)
 def test_what_is_no_tokenizer_is_the_users_mistake(name, content, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=name) as error:

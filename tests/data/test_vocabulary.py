@@ -27,14 +27,18 @@ def test_a_sample_is_the_smallest_hashes_however_it_is_gathered(tasks, monkeypat
     monkeypatch.setattr(vocabulary, "SAMPLE_BYTES", 2000)
     one_task = [[part for parts in tasks for part in parts]]
     sample = smallest(sample_of(tasks))
-    assert sample == smallest(sample_of(one_task)) == smallest(sample[::-1]) == every[:len(sample)]
+    assert sample == smallest(sample_of(one_task)) == smallest(sample[::-1]) == every[: len(sample)]
     sizes = [len(text.encode()) for _, text in sample]
     assert sum(sizes) >= 2000 > sum(sizes[:-1])
 
 
 def test_only_training_documents_are_sampled(tasks):
-    training = {"".join(document.chunks()) for parts in tasks for document in read_documents(parts, "text")
-                if isinstance(document, Document) and RULE.portions(document)[0][0] == "train"}
+    training = {
+        "".join(document.chunks())
+        for parts in tasks
+        for document in read_documents(parts, "text")
+        if isinstance(document, Document) and RULE.portions(document)[0][0] == "train"
+    }
     sampled = {text for _, text in sample_of(tasks) if text.startswith("document")}
     assert sampled == {text for text in training if text.startswith("document")}
     assert 150 < len(sampled) < 260

@@ -35,7 +35,9 @@ def make(config: ModelConfig):
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
-        return jnp.asarray(rng.normal(float(path[-1].key == "scale"), 0.1 if path[-1].key in ("scale", "bias") else 0.3, leaf.shape), jnp.float32)
+        return jnp.asarray(
+            rng.normal(float(path[-1].key == "scale"), 0.1 if path[-1].key in ("scale", "bias") else 0.3, leaf.shape), jnp.float32
+        )
 
     return model, jax.tree_util.tree_map_with_path(draw, shapes)
 

@@ -30,7 +30,6 @@ def _rotate(vector, position, config):
 
 def hidden_states(params, config, tokens, segments=None):
     """Hidden states [T, D] of one row; positions restart with each segment."""
-    params = {name: value for name, value in params.items()}
     length = len(tokens)
     segments = np.ones(length, int) if segments is None else np.asarray(segments)
     positions = [int((segments[:t] == segments[t]).sum()) for t in range(length)]

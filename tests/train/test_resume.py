@@ -1,0 +1,127 @@
+"""A run that was stopped and resumed is the run that was not, bit for bit."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from data.errors import UserError
+from tests.train.conftest import change
+from train.checkpoint import Checkpointer, load_parameters
+from train.experiment import MeshShape
+from train.loop import _Meter, train
+from train.mesh import make_mesh
+from train.optimizer import make_optimizer
+from train.runs import check_resume, create_run, open_corpora, open_run, resolve
+from train.state import abstract_state
+from train.telemetry import read_metrics
+
+TIMING = {"time", "tokens_per_second", "data_wait", "step_ms"}
+
+
+def start(path, experiment):
+    corpora = open_corpora(experiment)
+    return create_run(path, resolve(experiment, corpora), corpora)
+
+
+def outcome(run):
+    """All metrics but the clock's, and the last state, as bytes."""
+    rows = [{name: value for name, value in row.items() if name not in TIMING} for row in read_metrics(run.path)]
+    experiment = run.experiment
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    abstract = abstract_state(experiment.model, optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=experiment.ema_decay > 0)
+    checkpointer = Checkpointer(run.path, experiment.checkpoints)
+    state, progress = checkpointer.restore(abstract)
+    checkpointer.close()
+    progress.pop("seconds")
+    return rows, [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], progress
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """The loop uses all devices there are; here there is one."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr("train.loop.make_mesh", lambda shape: make_mesh(shape, devices))
+
+
+def test_resumed_equals_uninterrupted(tiny, tmp_path, one_device, monkeypatch):
+    """SIGTERM after 3 and after 5 of 8 steps: in the middle of an epoch, of the mixture's period, between two evaluations."""
+    whole = start(tmp_path / "whole", tiny)
+    train(whole)
+    parts = start(tmp_path / "parts", tiny)
+    record = _Meter.record
+    for last in (3, 5, 8):
+
+        def record_and_kill(self, step, *rest, last=last, **options):
+            record(self, step, *rest, **options)
+            if step == last < 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(_Meter, "record", record_and_kill)
+        summary = train(open_run(parts.path))
+        assert summary["step"] == last and summary["stopped"] == (last < 8)
+    expected, found = outcome(whole), outcome(parts)
+    assert found[0] == expected[0]
+    assert found[1] == expected[1]
+    assert found[2] == expected[2]
+    assert len([row for row in expected[0] if row["kind"] == "train"]) == 8
+
+
+def test_state_saved_on_eight_devices_is_the_same_on_one(tiny, tmp_path):
+    """Saved by a mesh of 2 x 2 x 2, read by one device and by 1 x 8: parameters equal to the bit."""
+    experiment = change(tiny, steps=2, mesh=MeshShape(data=2, fsdp=2, tensor=2), batch_size=8, evaluation={"every": 0}, micro_batches=1)
+    run = start(tmp_path / "run", experiment)
+    train(run)
+    one, _ = load_parameters(run, make_mesh(MeshShape(data=1), jax.devices()[:1]))
+    eight, step = load_parameters(run, make_mesh(MeshShape(data=1, fsdp=8)))
+    assert step == 2
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one, eight)
+
+
+def test_early_stopping_keeps_its_count(tiny, tmp_path, one_device):
+    """A rate of zero never improves: the run ends at the evaluation that exhausts its patience, and says so."""
+    experiment = change(tiny, steps=40, optimizer={"learning_rate": 0.0}, evaluation={"every": 1, "patience": 3}, ema_decay=0.0)
+    summary = train(start(tmp_path / "run", experiment))
+    assert summary["step"] == 4 and summary["best_step"] == 1
+
+
+def test_what_may_not_change_is_named(tiny):
+    check_resume(tiny, change(tiny, steps=99, evaluation={"every": 7}))
+    with pytest.raises(UserError, match="model.embed_dim is 16, asked 32"):
+        check_resume(tiny, change(tiny, model={"embed_dim": 32}))
+
+
+def test_a_run_refuses_other_shards(tiny, tmp_path):
+    run = start(tmp_path / "run", tiny)
+    swapped = change(tiny, data={"shards": tiny.data.shards[::-1]})
+    with pytest.raises(UserError, match="the run was started on"):
+        open_corpora(swapped, run.digests)
+
+
+def test_a_run_directory_says_what_is_wrong_with_it(tiny, tmp_path):
+    with pytest.raises(UserError, match="not a run"):
+        open_run(tmp_path)
+    run = start(tmp_path / "run", tiny)
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_parameters(run, make_mesh(MeshShape(data=1, fsdp=8)))
+    config = run.path / "config.json"
+    stored = json.loads(config.read_text())
+    config.write_text(json.dumps(stored | {"format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        open_run(run.path)
+    config.write_text("{")
+    with pytest.raises(UserError, match="line 1"):
+        open_run(run.path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="exists and is not a run"):
+        start(tmp_path / "full", tiny)
+    assert (tmp_path / "full" / "thesis.tex").exists()
+
+
+def test_ids_that_the_model_has_no_row_for_are_refused(tiny):
+    with pytest.raises(UserError, match=r"token id 256.*model.vocab_size is 100"):
+        resolve(change(tiny, model={"vocab_size": 100}), open_corpora(tiny))
