@@ -126,7 +126,8 @@ def _scan_chunks(tables, hidden, targets, options) -> Scores:
     """The scores of all chunks, one after the other; arrays lead with the chunk, `tables` are shared."""
 
     def body(_, chunk):
-        return None, _chunk_scores(tables, *chunk, options)
+        hidden, targets = chunk
+        return None, _chunk_scores(tables, hidden, targets, options)
 
     return jax.lax.scan(body, None, (hidden, targets))[1]
 

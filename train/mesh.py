@@ -71,7 +71,7 @@ def parameter_shardings(mesh: Mesh, boxed):
     def sharding(leaf):
         if not hasattr(leaf, "names"):
             return NamedSharding(mesh, PartitionSpec())
-        used: set[str] = set()
+        used: set = set()
         spec = []
         for name, size in zip(leaf.names, leaf.value.shape, strict=True):
             axis = table[name]
