@@ -16,7 +16,6 @@ _FACE = {
     "score_tokens": "heads",
     "vocabulary_table": "heads",
     "Sampling": "generate",
-    "generate": "generate",
     "prefill": "generate",
     "decode": "generate",
     "preset": "presets",

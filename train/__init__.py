@@ -2,9 +2,13 @@
 
 _FACE = {
     "Experiment": "experiment",
-    "load_run": "runs",
+    "create_run": "runs",
+    "open_run": "runs",
+    "open_corpora": "runs",
+    "resolve": "runs",
     "train": "loop",
-    "evaluate": "evaluate",
+    "evaluate_run": "evaluate",
+    "load_generator": "sampling",
     "make_update": "step",
     "write_report": "report",
 }
