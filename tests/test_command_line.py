@@ -1,0 +1,200 @@
+"""What the command line refuses, and how it says so: exit code 2, the nearest name, no traceback."""
+
+import dataclasses
+import json
+import random
+import re
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+import omnia
+from data.prepare import PrepareText
+from train import cli
+from train.experiment import SGD, AdamW, Experiment
+from train.runs import write_json
+from train.serialize import FORMAT, to_json
+
+ROOT = Path(__file__).parent.parent
+ALPHABET = string.ascii_lowercase + "_.-"
+QUICKSTART = str(ROOT / "configs" / "quickstart.py")
+
+
+def keys_of(value) -> set[str]:
+    """The option names that a tree of dataclasses stands for, written with hyphens, found without the parser under test."""
+    names = set()
+    for field in dataclasses.fields(value):
+        part, hint = getattr(value, field.name, None), str(field.type)
+        if dataclasses.is_dataclass(part):
+            prefix = "" if isinstance(part, Experiment) else field.name.replace("_", "-") + "."
+            names |= {prefix + name for name in keys_of(part)}
+        elif "Positional" not in hint:
+            names.add(field.name.replace("_", "-"))
+            if field.type is bool or hint == "bool":
+                names.add("no-" + field.name.replace("_", "-"))
+    return names
+
+
+def one_edit_typos(key: str) -> set[str]:
+    cuts = [(key[:i], key[i:]) for i in range(len(key) + 1)]
+    return (
+        {a + b[1:] for a, b in cuts if b}
+        | {a + letter + b for a, b in cuts for letter in ALPHABET}
+        | {a + letter + b[1:] for a, b in cuts if b for letter in ALPHABET}
+        | {a + b[1] + b[0] + b[2:] for a, b in cuts if len(b) > 1}
+    )
+
+
+def is_key(name: str, keys: set[str]) -> bool:
+    return name.replace("_", "-") in {*keys, "help"}
+
+
+DEFAULTS = {
+    "train with AdamW": cli.Train("somewhere", Experiment(optimizer=AdamW())),
+    "train with SGD": cli.Train("somewhere", Experiment(optimizer=SGD())),
+    "evaluate": cli.Evaluate("somewhere"),
+    "generate": cli.Generate("somewhere"),
+    "inspect": cli.Inspect("somewhere"),
+    "quickstart": cli.Quickstart(),
+    "prepare text": PrepareText("somewhere"),
+}
+
+
+@pytest.mark.parametrize("verb", DEFAULTS)
+def test_no_typo_of_a_key_is_taken_for_a_key(verb, monkeypatch):
+    """All one-edit typos of all keys go through the verb's own parser at once; it must hand back every single one as unknown."""
+    default = DEFAULTS[verb]
+    keys = keys_of(default)
+    typos = sorted({f"--{typo}=1" for key in keys for typo in one_edit_typos(key) if typo and not is_key(typo, keys)})
+    abbreviations = sorted({f"--{key[:end]}=1" for key in keys for end in range(2, len(key)) if not is_key(key[:end], keys)})
+    assert len(typos) > 300 * len(keys)
+    original = tyro.cli
+    monkeypatch.setattr(tyro, "cli", lambda *rest, **options: original(*rest, **options, return_unknown_args=True))
+    positional = ["somewhere"] if verb in ("evaluate", "generate", "inspect") else []
+    parsed, unknown = cli.parse(type(default), verb, [*positional, *typos, *abbreviations], None if positional else default)
+    assert unknown == typos + abbreviations
+    assert parsed == default
+
+
+def test_the_keys_of_the_tests_are_those_of_the_parser(capsys):
+    """What this file calls a key is what `--help` lists: so no key is missing from the test above."""
+    with pytest.raises(SystemExit):
+        omnia.main(["train", QUICKSTART, "--help"])
+    shown = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9.-]*)", capsys.readouterr().out)) - {"help"}
+    assert shown == keys_of(cli.Train("somewhere", cli.load_config(QUICKSTART)))
+
+
+def sampled_typos():
+    """Twenty typos of the configuration, one of each of twenty keys."""
+    experiment = cli.load_config(QUICKSTART)
+    keys = keys_of(cli.Train("somewhere", experiment))
+    rng = random.Random(2)
+    chosen = rng.sample(sorted(key for key in keys if "no-" not in key), 20)
+    return [(rng.choice(sorted(typo for typo in one_edit_typos(key) if typo and not is_key(typo, keys))), key) for key in chosen]
+
+
+@pytest.mark.parametrize("typo, key", sampled_typos())
+def test_a_typo_on_the_command_line_names_the_key(typo, key, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        omnia.main(["train", QUICKSTART, "--run-dir", str(tmp_path / "run"), f"--{typo}", "1"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert f"--{key}" in said and "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def run(*arguments: str, cwd=ROOT):
+    return subprocess.run([sys.executable, "-m", "omnia", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("typo, key", [("optimizer.learning-rte", "optimizer.learning-rate"), ("seeed", "seed")])
+def test_a_typo_ends_the_process_with_code_2(typo, key, tmp_path):
+    found = run("train", "configs/quickstart.py", "--run-dir", str(tmp_path / "run"), f"--{typo}", "1")
+    assert found.returncode == 2
+    assert f"--{key}" in found.stderr and "Traceback" not in found.stderr
+
+
+def test_hyphens_and_underscores_are_the_same(tmp_path):
+    default = cli.Train("somewhere", Experiment())
+    both = [cli.parse(cli.Train, "train", [f"--optimizer.{name}", "0.25"], default) for name in ("learning-rate", "learning_rate")]
+    assert both[0] == both[1] and both[0].experiment.optimizer.learning_rate == 0.25
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must be refused; returns what it said."""
+
+    def run(*arguments: str) -> str:
+        try:
+            code = omnia.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        assert code == 2, said
+        assert "Traceback" not in said.out + said.err
+        return said.err
+
+    return run
+
+
+def test_mistakes_are_said_in_a_line_or_two(refused, tmp_path):
+    run_dir = tmp_path / "run"
+    assert "did you mean 'train'?" in refused("trian")
+    assert "choose from quickstart, prepare" in refused("frobnicate")
+    said = refused("train", ROOT / "configs" / "shakespear.py", "--run-dir", run_dir)
+    assert "no such file" in said and "configs/shakespeare.py" in said
+    assert "not a config file" in refused("train", "shakespeare", "--run-dir", run_dir)
+    said = refused("train", f"{ROOT}/configs/shakespeare.py:nanogpt_gpus", "--run-dir", run_dir)
+    assert "no variant 'nanogpt_gpus'" in said and "nanogpt_gpu" in said
+    assert "no variant" in refused("train", f"{QUICKSTART}:best", "--run-dir", run_dir)
+    assert "no config" in refused("train", "--run-dir", run_dir)
+    assert "data.shards is empty" in refused("train", QUICKSTART, "--run-dir", run_dir)
+    assert "no prepared corpus" in refused("train", QUICKSTART, "--run-dir", run_dir, "--data.shards", tmp_path)
+    assert "--run-dir" in refused("train", QUICKSTART)
+    assert "learning-rate" in refused("train", QUICKSTART, "--run-dir", run_dir, "--optimizer.learning-rate", "fast")
+    assert "must be positive" in refused("train", QUICKSTART, "--run-dir", run_dir, "--steps", "0")
+    refused("train", QUICKSTART, "--run-dir", run_dir, "--schedule.decay", "cosin")
+    refused("train", QUICKSTART, "--run-dir", run_dir, "steps", "5")
+    assert not run_dir.exists()
+    assert "not a run" in refused("evaluate", tmp_path, "--json")
+    assert "not a run" in refused("generate", tmp_path, "--prompt", "a")
+    assert "what should be continued" in refused("generate", tmp_path)
+    assert "must be positive" in refused("generate", tmp_path, "--prompt", "a", "--max-new-tokens", "0")
+    assert "no prepared corpus" in refused("inspect", tmp_path)
+    assert "cannot prepare 'images'" in refused("prepare", "images")
+    (tmp_path / "a.txt").write_text("some text")
+    assert "words" in refused("prepare", "text", "--input", tmp_path / "a.txt", "--output", tmp_path / "out", "--tokenizer", "words")
+
+
+def test_a_config_file_without_get_config_is_refused(refused, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def configuration():\n    pass\n")
+    assert "no function get_config" in refused("train", path, "--run-dir", tmp_path / "run")
+
+
+def test_an_unknown_field_in_a_run_is_refused_by_name(refused, tmp_path):
+    stored = to_json(Experiment())
+    stored["optimizer"]["learning_rte"] = stored["optimizer"].pop("learning_rate")
+    write_json(tmp_path / "config.json", {"format": FORMAT, "experiment": stored, "shards": [], "document_end": None})
+    said = refused("evaluate", tmp_path)
+    assert "experiment.optimizer.learning_rte" in said and "did you mean 'learning_rate'?" in said
+
+
+def test_a_room_of_somebody_else_stops_a_verb(tmp_path):
+    """Python prefers the folder it is started in: a stranger's `data` there is named instead of half used."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "__init__.py").touch()
+    script = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import omnia; sys.exit(omnia.main(['doctor']))"
+    found = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 2 and "the package 'data' is imported from" in found.stderr and "Traceback" not in found.stderr
+
+
+def test_help_of_the_command_lists_the_verbs(capsys):
+    assert omnia.main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in omnia.VERBS)
+    assert json.dumps(sorted(omnia.VERBS)) == json.dumps(sorted(name for name in omnia.VERBS if callable(getattr(cli, name))))
