@@ -13,7 +13,7 @@ from train.checkpoint import load_parameters
 from train.experiment import Experiment
 from train.mesh import inference_mesh, put_batch, row_shards
 from train.objectives import make_objective
-from train.runs import open_run
+from train.runs import open_run, text_data
 from train.step import compiler_options, on_mesh
 
 
@@ -36,13 +36,14 @@ def evaluate_corpora(
     per byte count the raw UTF-8 bytes of the split, in proportion when only some rows are used. With several corpora, "loss/<i>" too.
     """
     totals: dict[str, np.ndarray] = {}
+    damaged = text_data(experiment).max_damaged
     expected_bytes, losses = 0.0, {}
     size = experiment.batch_size // experiment.micro_batches
     size = -(-size // row_shards(mesh)) * row_shards(mesh)
     for number, corpus in enumerate(corpora):
         if not corpus.manifest["splits"].get(split, {}).get("documents"):
             continue
-        batches = Batches([corpus], split=split, context_length=experiment.model.context_length, order="sequential")
+        batches = Batches([corpus], split=split, context_length=experiment.model.context_length, order="sequential", max_damaged=damaged)
         count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
         own: dict[str, np.ndarray] = {}
         for first in range(0, count, size):

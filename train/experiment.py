@@ -67,6 +67,22 @@ class AdamW(Optimizer):
 
 
 @dataclasses.dataclass(frozen=True)
+class Muon(Optimizer):
+    """Momentum whose matrices are orthogonalised (Jordan et al. 2024); Adam for tables, norms and biases."""
+
+    learning_rate: float = 0.02
+    """Peak of the schedule, for matrices."""
+    adam_learning_rate: float = 3e-3
+    """Peak of the schedule, for tables, norms and biases."""
+    momentum: float = 0.95
+    """Decay of the mean of the matrices' gradients (Nesterov)."""
+    beta1: float = 0.9
+    """Adam's decay of the mean of gradients."""
+    beta2: float = 0.95
+    """Adam's decay of the mean of squared gradients."""
+
+
+@dataclasses.dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent."""
 

@@ -1,6 +1,7 @@
 """The training loop, read from top to bottom."""
 
 import contextlib
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 
 from data.batches import Batches
+from data.errors import UserError
 from data.prefetch import prefetch
 from model.generate import Sampling
 from train.checkpoint import Checkpointer
@@ -92,11 +94,29 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
     stop, validation, best = _StopRequest(), {}, progress["best_loss"]
     with telemetry, stop, prefetch(make, step, depth=2) as incoming, contextlib.closing(checkpointer):
         telemetry.message(f"step {step} of {experiment.steps}, {batches.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
+        if step >= experiment.steps or _out_of_patience(experiment, progress):
+            telemetry.message("the run is complete: nothing is left to train")
+            return json.loads((run.path / "summary.json").read_text())
         meter = _Meter(
             telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress, incoming
         )
+
+        def save():
+            so_far = {"tokens": meter.tokens(), "seconds": progress["seconds"] + time.monotonic() - began}
+            checkpointer.save(state, progress | so_far)
+
+        damaged = 0
         while step < experiment.steps and not stop.asked:
-            state, metrics = update(state, None, next(incoming))
+            try:
+                batch = next(incoming)
+            except UserError:  # more damage than was allowed, say: what was trained is not lost
+                save()
+                checkpointer.wait()
+                raise
+            if len(batches.damaged) > damaged:
+                damaged = len(batches.damaged)
+                telemetry.message(f"{damaged} damaged documents so far: their places are empty (data.max_damaged)")
+            state, metrics = update(state, None, batch)
             step += 1
             last_step = step == experiment.steps
             if step == resumed + 1:
@@ -114,8 +134,7 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
                         progress |= {"best_loss": best, "best_step": step, "worse_evaluations": 0}
                     else:
                         progress["worse_evaluations"] += 1
-            patient = not experiment.evaluation.patience or progress["worse_evaluations"] < experiment.evaluation.patience
-            if not patient:
+            if not last_step and _out_of_patience(experiment, progress):
                 telemetry.message(f"stopped early: no better validation than {best:.4f} of step {progress['best_step']}")
                 last_step = True
 
@@ -126,13 +145,13 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
                     if look is not None:
                         telemetry.message(f"step {step}: {look(step, state.averaged)}")
 
-            if last_step or stop.asked or step % experiment.checkpoints.every == 0:
-                with meter.pause("checkpoint"):
-                    checkpointer.save(state, progress | {"seconds": progress["seconds"] + time.monotonic() - began})
             if last_step:
                 break
-        meter.flush()
+            if step % experiment.checkpoints.every == 0:
+                with meter.pause("checkpoint"):
+                    save()
         with meter.pause("checkpoint"):
+            save()
             checkpointer.wait()
         if stop.asked:
             telemetry.message(f"stopped at step {step}; saved. The same command goes on from here.")
@@ -151,6 +170,11 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
     write_json(run.path / "summary.json", summary)
     write_report(run.path)
     return summary
+
+
+def _out_of_patience(experiment: Experiment, progress: dict) -> bool:
+    """Whether early stopping is asked for and due."""
+    return 0 < experiment.evaluation.patience <= progress["worse_evaluations"]
 
 
 def draw_samples(run: Run, params):
@@ -228,6 +252,10 @@ class _Meter:
             },
         )
         self._restart()
+
+    def tokens(self) -> int:
+        """Tokens trained on since the start of the run, those of steps not logged yet included."""
+        return self._progress["tokens"] + int(sum(float(weight) for weight in jax.device_get(self._weights)))
 
     @contextlib.contextmanager
     def pause(self, name: str):

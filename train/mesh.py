@@ -71,6 +71,8 @@ def parameter_shardings(mesh: Mesh, boxed):
     def sharding(leaf):
         if not hasattr(leaf, "names"):
             return NamedSharding(mesh, PartitionSpec())
+        if not hasattr(leaf.value, "shape"):
+            return leaf.value  # a hole: the optimizer keeps nothing for this parameter
         used: set = set()
         spec = []
         for name, size in zip(leaf.names, leaf.value.shape, strict=True):

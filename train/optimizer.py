@@ -1,10 +1,13 @@
 """From an experiment's optimizer and schedule to an optax transformation."""
 
+import math
+
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from data.errors import UserError
-from train.experiment import SGD, AdamW, Optimizer, Schedule
+from train.experiment import SGD, AdamW, Muon, Optimizer, Schedule
 
 
 def make_schedule(schedule: Schedule, peak: float, steps: int):
@@ -25,12 +28,45 @@ def make_schedule(schedule: Schedule, peak: float, steps: int):
 
 def decayed(params):
     """True for the leaves that weight decay applies to: matrices and tables, not biases and norms."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _names(path)[-1] in ("kernel", "table"), params)
 
-    def is_matrix(path, _):
-        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        return names[-1] in ("kernel", "table")
 
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
+def muon(options: Muon) -> optax.GradientTransformation:
+    """Orthogonalised momentum (Jordan et al. 2024) of every layer's matrices, each scaled by sqrt(max(1, outputs / inputs)).
+
+    Kernels are stacked [layers, *inputs, *outputs]; each layer's is flattened to one matrix of inputs by outputs.
+    """
+
+    def dimensions(updates):
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: MuonDimensionNumbers(*_axes(path, leaf)), updates)
+
+    def scale(path, leaf):
+        inputs, outputs = (math.prod(leaf.shape[axis] for axis in axes) for axes in _axes(path, leaf))
+        return leaf * max(1.0, outputs / inputs) ** 0.5
+
+    return optax.chain(
+        scale_by_muon(beta=options.momentum, weight_dimension_numbers=dimensions),
+        optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates)),
+    )
+
+
+def adam_beside_muon(options: Muon) -> optax.GradientTransformation:
+    """Adam whose rate is its own, though the schedule that follows is Muon's."""
+    return optax.chain(optax.scale_by_adam(options.beta1, options.beta2), optax.scale(options.adam_learning_rate / options.learning_rate))
+
+
+def _names(path) -> list[str]:
+    return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+
+
+def _kinds(params):
+    return jax.tree_util.tree_map_with_path(lambda path, _: "matrix" if _names(path)[-1] == "kernel" else "rest", params)
+
+
+def _axes(path, leaf) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The input and the output axes of a stacked kernel: the attention's output projection reads two axes, all others one."""
+    first_output = 3 if _names(path)[-2] == "out" else 2
+    return tuple(range(1, first_output)), tuple(range(first_output, leaf.ndim))
 
 
 def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:
@@ -39,9 +75,11 @@ def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> opta
     match optimizer:
         case AdamW():
             update = optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        case Muon():
+            update = optax.partition({"matrix": muon(optimizer), "rest": adam_beside_muon(optimizer)}, _kinds)
         case SGD():
             update = optax.trace(optimizer.momentum) if optimizer.momentum else optax.identity()
         case _:
-            raise UserError(f"optimizer: {type(optimizer).__name__} is no optimizer", "Choose AdamW or SGD in the config file.")
+            raise UserError(f"optimizer: {type(optimizer).__name__} is no optimizer", "Choose AdamW, Muon or SGD in the config file.")
     parts = [update, optax.add_decayed_weights(optimizer.weight_decay, mask=decayed), optax.scale_by_learning_rate(rate)]
     return optax.chain(*([optax.clip_by_global_norm(optimizer.clip_norm)] if optimizer.clip_norm else []), *parts)

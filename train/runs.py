@@ -140,7 +140,10 @@ def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None)
 
 
 def resolve(experiment: Experiment, corpora: list[Corpus]) -> Experiment:
-    """The experiment with the vocabulary taken from the tokenizer where the config leaves it open; checks that all ids fit."""
+    """The experiment with what its config leaves open filled in: the vocabulary from the tokenizer, local paths made absolute.
+
+    UserError when the shards hold an id that the model has no row for.
+    """
     size, model = corpora[0].tokenizer().size, experiment.model
     if model.vocab_size == 0:
         model = dataclasses.replace(model, vocab_size=-(-size // 64) * 64)
@@ -150,7 +153,9 @@ def resolve(experiment: Experiment, corpora: list[Corpus]) -> Experiment:
                 f"{corpus.path}: holds token id {corpus.ids - 1}, but model.vocab_size is {model.vocab_size}",
                 f"Set --model.vocab-size {size} or more (0 takes the tokenizer's), or prepare with another tokenizer.",
             )
-    return dataclasses.replace(experiment, model=model)
+    data = text_data(experiment)
+    shards = tuple(path if "://" in path else os.path.abspath(path) for path in data.shards)
+    return dataclasses.replace(experiment, model=model, data=dataclasses.replace(data, shards=shards))
 
 
 def check_resume(stored: Experiment, asked: Experiment) -> None:

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from train.experiment import SGD, AdamW, Schedule
-from train.optimizer import decayed, make_optimizer, make_schedule
+from train.experiment import SGD, AdamW, Muon, Schedule
+from train.optimizer import decayed, make_optimizer, make_schedule, muon
 
 
 @pytest.mark.parametrize("decay, middle, last", [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1.0, 1.0)])
@@ -57,3 +57,38 @@ def test_sgd_with_momentum_follows_its_definition():
 def test_decay_spares_biases_and_norms():
     tree = {"layers": {"norm": {"scale": 1}, "up": {"kernel": 1, "bias": 1}}, "embedding": {"table": 1}}
     assert decayed(tree) == {"layers": {"norm": {"scale": False}, "up": {"kernel": True, "bias": False}}, "embedding": {"table": True}}
+
+
+def test_muon_orthogonalises_each_layer_by_itself():
+    """Against the singular value decomposition: the update of each layer's matrix keeps its directions and evens out its lengths."""
+    rng = np.random.default_rng(0)
+    gradients = {
+        "layers": {
+            "up": {"kernel": rng.normal(size=(3, 8, 20))},
+            "attention": {"query": {"kernel": rng.normal(size=(3, 8, 2, 5))}, "out": {"kernel": rng.normal(size=(3, 2, 5, 8))}},
+        }
+    }
+    gradients = jax.tree.map(lambda g: g.astype(np.float32), gradients)
+    update = muon(Muon())
+    updates, _ = update.update(gradients, update.init(gradients), gradients)
+    for found, gradient, inputs in (
+        (updates["layers"]["up"]["kernel"], gradients["layers"]["up"]["kernel"], 8),
+        (updates["layers"]["attention"]["query"]["kernel"], gradients["layers"]["attention"]["query"]["kernel"], 8),
+        (updates["layers"]["attention"]["out"]["kernel"], gradients["layers"]["attention"]["out"]["kernel"], 10),
+    ):
+        for layer in range(3):
+            g, u = (np.asarray(x[layer], np.float64).reshape(inputs, -1) for x in (gradient, found))
+            left, _, right = np.linalg.svd(g, full_matrices=False)
+            lengths = np.diag(left.T @ u @ right.T) / max(1, u.shape[1] / u.shape[0]) ** 0.5
+            assert (lengths > 0.6).all() and (lengths < 1.3).all()  # five steps of the quintic iteration reach 1 only roughly
+            rest = left.T @ u @ right.T
+            assert np.abs(rest - np.diag(np.diag(rest))).max() < 1e-3
+
+
+def test_muon_gives_tables_and_norms_to_adam_at_its_own_rate():
+    options = Muon(learning_rate=0.5, adam_learning_rate=0.125, clip_norm=0.0)
+    optimizer = make_optimizer(options, Schedule(0, "constant"), 10)
+    params = {"layers": {"up": {"kernel": np.ones((1, 2, 2), np.float32)}}, "embedding": {"table": np.ones((3, 2), np.float32)}}
+    gradients = jax.tree.map(lambda p: p * 7.0, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["embedding"]["table"], -0.125, rtol=1e-4)
