@@ -15,7 +15,7 @@ import tyro
 import omnia
 from data.prepare import PrepareText
 from train import cli
-from train.experiment import SGD, AdamW, Experiment
+from train.experiment import Experiment, Optimizer
 from train.runs import write_json
 from train.serialize import FORMAT, to_json
 
@@ -54,8 +54,7 @@ def is_key(name: str, keys: set[str]) -> bool:
 
 
 DEFAULTS = {
-    "train with AdamW": cli.Train("somewhere", Experiment(optimizer=AdamW())),
-    "train with SGD": cli.Train("somewhere", Experiment(optimizer=SGD())),
+    **{f"train with {kind.__name__}": cli.Train("somewhere", Experiment(optimizer=kind())) for kind in Optimizer.__subclasses__()},
     "evaluate": cli.Evaluate("somewhere"),
     "generate": cli.Generate("somewhere"),
     "inspect": cli.Inspect("somewhere"),

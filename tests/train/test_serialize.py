@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from train.cli import load_config
-from train.experiment import SGD, AdamW, CausalLM, Data, Experiment, Objective, Optimizer, TextData
+from train.experiment import SGD, CausalLM, Data, Experiment, Objective, Optimizer, TextData
 from train.serialize import flatten, from_json, to_json
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.py"))
-KINDS = {Optimizer: [AdamW, SGD, Optimizer], Objective: [CausalLM], Data: [TextData]}
+KINDS = {Optimizer: [Optimizer, *Optimizer.__subclasses__()], Objective: [CausalLM], Data: [TextData]}
 
 
 def back(experiment: Experiment, said=pytest.fail) -> Experiment:
