@@ -1,0 +1,179 @@
+"""What README.md and docs/ tell people to type works: every command and every block of Python runs, smaller, in the order of the page."""
+
+import ast
+import contextlib
+import io
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import omnia
+from tests.train.conftest import write_texts
+from train import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text()
+
+# How a command of a page is made small enough for a test. Everything else of it runs as it is written.
+INSTEAD = {"sentencepiece:4096": "byte"}
+VALUES = {"--max-new-tokens": "4", "--model.embed-dim": "16"}
+NEW_RUN = {
+    "--steps": "4",
+    "--batch-size": "8",
+    "--model.num-layers": "1",
+    "--model.embed-dim": "16",
+    "--model.num-heads": "2",
+    "--model.context-length": "32",
+    "--samples.tokens": "0",
+    "--evaluation.rows": "8",
+}
+OLD_RUN = {"--steps": "6"}
+
+
+def blocks(page: Path) -> list[tuple[int, str, str]]:
+    """(line, language, text) of every fenced block."""
+    text = page.read_text()
+    found = [
+        (text.count("\n", 0, match.start()) + 2, match[1], match[2])
+        for match in re.finditer(r"^```(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
+    ]
+    assert text.count("```") == 2 * len(found)
+    return found
+
+
+def smaller(words: list[str]) -> list[str]:
+    """A command of a page, at the size of a test."""
+    words = [INSTEAD.get(word, word) for word in words]
+    changed = dict(VALUES)
+    if words[1] == "train":
+        new = words[2].partition(":")[0].endswith(".py")
+        changed |= NEW_RUN if new else OLD_RUN
+        words += [word for flag, value in NEW_RUN.items() if new and flag not in words for word in (flag, value)]
+    return [changed.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+
+
+def documented_keys(verb: str) -> set[str]:
+    """The keys that README promises of a call's JSON, those that it always has: the table's cell up to its semicolon."""
+    cell = re.search(rf"^\| `{verb}` \| (.*) \|$", README, re.MULTILINE)[1]
+    return set(re.findall(r"`([\w/]+)`", re.sub(r"\([^)]*\)", "", cell.split(";")[0])))
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def run(command: str) -> tuple[int, str]:
+    """Exit code and output of one line of a page."""
+    words = shlex.split(command, comments=True)
+    if words[0] == "make":
+        assert set(words[1:]) <= targets()
+        return 0, ""
+    assert words[0] == "omnia", f"{command}: nothing here knows how to test it"
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = omnia.main(smaller(words)[1:])
+        except SystemExit as end:
+            code = end.code
+    if "--json" in words and not code:
+        for line in out.getvalue().splitlines()[-1:]:
+            assert set(json.loads(line)) == documented_keys(words[1]), command
+    return code, out.getvalue() + err.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder as a reader has it: the configs, and a folder of texts."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    write_texts(tmp_path / "texts", 0, 30)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_every_block_of_python_runs(page, folder):
+    for line, language, text in blocks(page):
+        where = f"{page.name}, line {line}"
+        if language == "bash":
+            for command in text.splitlines():
+                code, said = run(command)
+                assert code == 0, f"{where}: {command}\n{said}"
+        elif language == "console":
+            (command,) = (one[2:] for one in text.splitlines() if one.startswith("$ "))
+            code, said = run(command)
+            for shown in text.splitlines():
+                assert shown.startswith("$ ") or shown.strip() in said, f"{where}: {command} does not say: {shown}\n{said}"
+            assert "Traceback" not in said
+        elif language == "python":
+            exec(compile(text, where, "exec"), {})
+        else:
+            pytest.fail(f"{where}: a block of {language or 'nothing'}; use bash, console or python, which are tested")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for shown, target in re.findall(r"(!?)\[[^]]*\]\(([^)]+)\)", page.read_text()):
+        if not target.startswith("http") and not (page.parent / target).exists():
+            if shown:
+                pytest.xfail(f"{target} is not drawn yet")
+            pytest.fail(f"{page.name}: {target} is not there")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page):
+    """`train/mesh.py` and the like, in code type."""
+    for name in re.findall(r"`((?:data|model|train|configs|tests|docs|benchmarks)/[\w/]+\.\w+)(?::\w+)?`", page.read_text()):
+        assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_all_verbs_and_options_that_readme_names_exist():
+    for verb in omnia.VERBS:
+        assert re.search(rf"\bomnia {verb}\b|make {verb}|\*\*{verb}\*\*", README), verb
+    for flag in set(re.findall(r"`(--[a-z][a-z.-]*)", README)):
+        known = {f"--{name}" for kind in ("train", "inspect", "generate", "doctor", "evaluate") for name in options_of(kind)}
+        assert flag in known, flag
+
+
+def options_of(verb: str) -> set[str]:
+    out = io.StringIO()
+    arguments = [verb, *([str(ROOT / "configs" / "quickstart.py")] if verb in ("train", "doctor") else []), "--help"]
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        omnia.main(arguments)
+    return set(re.findall(r"(?<![\w-])--([a-z][a-z0-9.-]*)", out.getvalue()))
+
+
+def test_the_table_of_configs_is_that_of_the_folder():
+    listed = re.findall(r"^\| `(\w+\.py)(:\w+)?` \|", README, re.MULTILINE)
+    assert {name for name, _ in listed} == {path.name for path in (ROOT / "configs").glob("*.py")}
+    for name, arg in listed:
+        cli.load_config(f"{ROOT}/configs/{name}{arg}")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_the_command_in_the_header_of_a_config_is_one(path, monkeypatch):
+    """It names its own file, and no option that does not exist."""
+    monkeypatch.chdir(ROOT)
+    header = ast.get_docstring(ast.parse(path.read_text()))
+    commands = re.findall(r"^omnia (?:train|quickstart).*$", header, re.MULTILINE)
+    assert commands
+    for command in commands:
+        _, verb, *words = shlex.split(command)
+        if verb == "train":
+            assert words[0].startswith(f"configs/{path.name}")
+            cli.parse(cli.Train, "train", words[1:], cli.Train("", cli.load_config(words[0])))
+
+
+def test_the_extras_of_readme_are_those_of_setup():
+    text = (ROOT / "setup.py").read_text()
+    extras = {
+        key
+        for name in ("EXTRAS", "ACCELERATORS")
+        for key in re.findall(r'^    "(\w+)":', text.split(f"{name} = {{")[1].split("\n}")[0], re.MULTILINE)
+    }
+    section = README.split("## Extras")[1].split("##")[0]
+    assert extras | {"all"} == set(re.findall(r"`(\w+)`", section))
