@@ -4,7 +4,7 @@ omnia quickstart
 """
 
 from model.config import ModelConfig
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
+from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
 
 
 def get_config(arg: str = "") -> Experiment:
@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> Experiment:
         raise ValueError(f"no variant {arg!r}; there is only the plain one")
     return Experiment(
         name="quickstart",
-        steps=900,
+        steps=480,
         batch_size=16,
         model=ModelConfig(
             context_length=128,
@@ -25,10 +25,10 @@ def get_config(arg: str = "") -> Experiment:
             bias=False,
             qk_norm=True,
         ),
-        optimizer=AdamW(learning_rate=5e-3, beta2=0.98),
-        schedule=Schedule(warmup_steps=40, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=300, rows=256),
-        checkpoints=Checkpoints(every=300),
-        samples=Samples(every=300, prompts=("def ", "class "), tokens=96, temperature=0.7),
+        optimizer=Muon(adam_learning_rate=8e-3),
+        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
+        evaluation=Evaluation(every=160, rows=256),
+        checkpoints=Checkpoints(every=160),
+        samples=Samples(every=160, prompts=("def ", "class "), tokens=96, temperature=0.7),
         logging=Logging(every=10),
     )

@@ -5,7 +5,7 @@ omnia train configs/shakespeare.py:nanogpt_cpu --run-dir runs/shakespeare --data
 """
 
 from model.config import ModelConfig
-from train.experiment import AdamW, Evaluation, Experiment, Samples, Schedule
+from train.experiment import AdamW, Evaluation, Experiment, Muon, Samples, Schedule
 
 PLAIN = {"vocab_size": 65, "bias": False}
 
@@ -45,8 +45,8 @@ def nanogpt_gpu() -> Experiment:
 def best() -> Experiment:
     return Experiment(
         name="shakespeare_best",
-        steps=2000,
-        batch_size=12,
+        steps=800,
+        batch_size=24,
         model=ModelConfig(
             context_length=64,
             num_layers=4,
@@ -58,8 +58,8 @@ def best() -> Experiment:
             qk_norm=True,
             **PLAIN,
         ),
-        optimizer=AdamW(learning_rate=4e-3, beta2=0.99),
-        schedule=Schedule(warmup_steps=50, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=500),
+        optimizer=Muon(),
+        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
+        evaluation=Evaluation(every=200),
         samples=Samples(prompts=("ROMEO:",), tokens=200),
     )
