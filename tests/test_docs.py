@@ -21,7 +21,12 @@ README = PAGES[0].read_text()
 
 # How a command of a page is made small enough for a test. Everything else of it runs as it is written.
 INSTEAD = {"sentencepiece:4096": "byte"}
-VALUES = {"--max-new-tokens": "4", "--model.embed-dim": "16"}
+VALUES = {
+    "--max-new-tokens": "4",
+    "--model.embed-dim": "16",
+    "--optimizer.learning-rate": "5e-3",
+    "--seed": "0",
+}  # one program for all runs
 NEW_RUN = {
     "--steps": "4",
     "--batch-size": "8",
