@@ -61,14 +61,14 @@ def halves():
 
 
 PROMPTS = ["once ", "upon a time ", "there"]
-PLAIN = {"tokens": 60, "sampling": Sampling(), "seed": 5}
+PLAIN = {"tokens": 2 * CHUNK, "sampling": Sampling(), "seed": 5}
 
 
 @pytest.fixture(scope="module")
 def text(letters):
     """What the first of three prompts goes on with when nothing stops it."""
     found = letters.generate(PROMPTS, **PLAIN)
-    assert all(len(one.ids) == 60 and one.finish == "length" for one in found)
+    assert all(len(one.ids) == 2 * CHUNK and one.finish == "length" for one in found)
     return found[0].text
 
 
@@ -154,6 +154,15 @@ def test_a_text_does_not_depend_on_the_other_prompts(letters, others):
     found = letters.generate(["once ", *others], **options)[0]
     assert found.ids == expected.ids
     np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-4)
+
+
+def test_no_draw_is_made_twice(letters):
+    """A model to which all tokens are alike shows the randomness itself: where the context was full, it does not begin again."""
+    blank = TextGenerator(letters._model, jax.tree.map(jnp.zeros_like, letters._params), ALPHABET, None)
+    ids = blank.generate(PROMPTS, tokens=3 * CONTEXT, sampling=Sampling(), seed=5)[0].ids
+    half = CONTEXT // 2
+    first, *others = (ids[start : start + half] for start in range(CONTEXT - 5, len(ids) - half, half))
+    assert len(others) >= 2 and all(sum(map(int.__eq__, first, other)) < half / 4 for other in others)
 
 
 def test_two_rows_of_one_prompt_differ(letters):
