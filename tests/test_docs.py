@@ -37,6 +37,7 @@ NEW_RUN = {
     "--model.context-length": "32",
     "--samples.tokens": "0",
     "--evaluation.rows": "8",
+    "--optimizer.learning-rate": "5e-3",
     "--schedule.decay": "constant",  # the others compile the number of steps into the program
 }
 OLD_RUN = {"--steps": "6"}
