@@ -232,8 +232,17 @@ def evaluate(arguments: list[str]) -> None:
     options = parse(Evaluate, "evaluate", arguments)
     start_jax()
     from train.evaluate import evaluate_run
+    from train.runs import open_run
 
-    found = evaluate_run(options)
+    found = evaluate_run(
+        open_run(options.run_dir),
+        split=options.split,
+        rows=options.rows,
+        batch_size=options.batch_size,
+        shards=options.shards,
+        step=options.step,
+        raw=options.raw,
+    )
     if options.json:
         print(json.dumps(found))
         return

@@ -13,7 +13,7 @@ from train.checkpoint import load_parameters
 from train.experiment import Experiment
 from train.mesh import inference_mesh, put_batch, row_shards
 from train.objectives import make_objective
-from train.runs import open_run, text_data
+from train.runs import Run, text_data
 from train.step import compiler_options, on_mesh
 
 
@@ -57,14 +57,14 @@ def evaluate_corpora(
             for name, (total, weight) in found.items():
                 own[name] = own.get(name, np.zeros(2)) + np.array([total, weight], np.float64)
         expected_bytes += batches.raw_bytes * own["loss"][1] / batches.targets
-        losses[number] = own["loss"][0] / own["loss"][1]
+        losses[number] = own["loss"][0] / max(own["loss"][1], 1e-8)
         totals = {name: totals.get(name, np.zeros(2)) + value for name, value in own.items()}
     if not totals:
         return {}
     result = {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()}
     nats, tokens = totals["loss"]
     result |= {
-        "bits_per_byte": float(nats / math.log(2) / expected_bytes),
+        "bits_per_byte": float(nats / math.log(2) / max(expected_bytes, 1e-8)),
         "perplexity": math.exp(min(result["loss"], 700.0)),
         "tokens": int(tokens),
     }
@@ -73,29 +73,41 @@ def evaluate_corpora(
     return result
 
 
-def evaluate_run(options) -> dict:
-    """The verb's work: {"step": ..., "loss": ..., "bits_per_byte": ..., ...} of a run's checkpoint. `options`: cli.Evaluate."""
-    run = open_run(options.run_dir)
+def evaluate_run(
+    run: Run,
+    *,
+    split: str = "validation",
+    rows: int = 0,
+    batch_size: int = 0,
+    shards: tuple[str, ...] = (),
+    step: int | None = None,
+    raw: bool = False,
+) -> dict:
+    """Measure a checkpoint of a run (default: the latest; the averaged parameters, where kept, unless `raw`).
+
+    rows: of each folder of shards, 0 for all. batch_size: rows at once, 0 for as many as in training. shards: other folders than the
+    run's own, prepared with the same tokenizer. Returns {"step", "split", "loss", "bits_per_byte", ...} of `evaluate_corpora`.
+    """
     experiment = run.experiment
-    if options.batch_size:
-        experiment = dataclasses.replace(experiment, batch_size=options.batch_size, micro_batches=1)
+    if batch_size:
+        experiment = dataclasses.replace(experiment, batch_size=batch_size, micro_batches=1)
     mesh = inference_mesh(experiment.mesh)
     corpora = run.corpora()
-    if options.shards:
+    if shards:
         expected = corpora[0].tokenizer().digest
-        corpora = [Corpus(path) for path in options.shards]
+        corpora = [Corpus(path) for path in shards]
         for corpus in corpora:
             if corpus.tokenizer().digest != expected:
                 raise UserError(
                     f"{corpus.path}: prepared with another tokenizer than the run's", f"Prepare with --tokenizer {run.path / 'tokenizer'}."
                 )
-    params, step = load_parameters(run, mesh, step=options.step, raw=options.raw)
+    params, step = load_parameters(run, mesh, step=step, raw=raw)
     found = evaluate_corpora(
-        make_evaluate(make_objective(experiment, mesh), mesh), params, corpora, experiment, mesh, split=options.split, rows=options.rows
+        make_evaluate(make_objective(experiment, mesh), mesh), params, corpora, experiment, mesh, split=split, rows=rows
     )
     if not found:
         raise UserError(
-            f"no {options.split} split in {', '.join(str(corpus.path) for corpus in corpora)}",
+            f"no {split} split in {', '.join(str(corpus.path) for corpus in corpora)}",
             "Prepare with --validation 0.1, or give --shards.",
         )
-    return {"step": step, "split": options.split} | found
+    return {"step": step, "split": split} | found

@@ -22,7 +22,7 @@ class TextData(Data):
     shards: tuple[str, ...] = ()
     """Folders made by `omnia prepare text` (paths, or URLs such as gs://...). Several are mixed."""
     weights: tuple[float, ...] = ()
-    """Share of rows from each of `shards`, in any unit. Empty: by their counts of tokens."""
+    """Share of rows from each of `shards`, in any unit. Empty: by their counts of rows."""
     max_damaged: int = 0
     """Damaged documents tolerated as empty slots before training stops."""
 

@@ -1,4 +1,4 @@
-"""A run directory: what it holds, how it is made and opened. Alone it is enough to resume, evaluate, generate or export.
+"""A run directory: what it holds, how it is made and opened. Alone it is enough to generate; training and evaluation read its shards too.
 
 config.json       the experiment, its defaults, the shards by path and digest
 tokenizer/        a copy of the corpus' tokenizer

@@ -14,6 +14,7 @@ from model.transformer import Decoder
 from train.checkpoint import load_parameters
 from train.mesh import inference_mesh
 from train.runs import Run
+from train.state import Purpose, random_key
 
 CHUNK = 32
 """Tokens decoded between two looks at the text: for stop strings, and for what is shown while generating."""
@@ -21,7 +22,10 @@ CHUNK = 32
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """One continuation. ids: new token ids, the stop id included; log_probs: of each; finish: "stop" or "length"."""
+    """One continuation. finish: "stop" or "length".
+
+    ids: all tokens that were drawn, the stop id included (the text may end before them, at a stop string); log_probs: of each.
+    """
 
     prompt: str
     text: str
@@ -60,14 +64,12 @@ class TextGenerator:
         new: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
         live = [True] * len(prompts)
-        keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.arange(len(prompts)))
-        part = 0
+        keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(jnp.arange(len(prompts)))
         while any(live):
             held = [_recent(prompt + made, context) for prompt, made in zip(rows, new, strict=True)]
-            state, width = self._prefill(held, jax.vmap(lambda key, part=part: jax.random.fold_in(key, part))(keys_B), tokens)
-            part += 1
+            dropped_B = jnp.asarray([len(prompt + made) - len(kept) for prompt, made, kept in zip(rows, new, held, strict=True)])
+            state, width, capacity = self._prefill(held, jax.vmap(jax.random.fold_in)(keys_B, dropped_B), tokens)
             state = state.replace(done_B=~jnp.asarray(live))
-            capacity = state.tokens_BS.shape[1]
             while any(live) and width < capacity:
                 steps = min(CHUNK, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
                 state = _decode(self._model, self._params, state, sampling, jnp.int32(steps))
@@ -93,16 +95,19 @@ class TextGenerator:
             raise UserError(f"the prompt holds token id {max(ids)}; the model has {size}", "Leave special tokens out of the prompt.")
         return start + ids
 
-    def _prefill(self, rows: list[list[int]], keys_B, tokens: int) -> tuple[Generation, int]:
-        """Pad on the left to a few widths only, so that few programs are compiled."""
-        context = self._model.config.context_length
-        width = min(context - 1, -(-max(map(len, rows)) // CHUNK) * CHUNK)
-        room = min(context - width, -(-tokens // CHUNK) * CHUNK)
+    def _prefill(self, rows: list[list[int]], keys_B, tokens: int) -> tuple[Generation, int, int]:
+        """Pad on the left, and give the buffers room, to a few sizes only, so that few programs are compiled.
+
+        Returns the state, the width of the prompts, and where the longest row has filled its context.
+        """
+        longest = max(map(len, rows))
+        most = self._model.config.context_length - longest
+        width, room = (-(-size // CHUNK) * CHUNK for size in (longest, min(most, tokens)))
         padded = np.zeros((len(rows), width), np.int32)
         for padding, row in zip(padded, rows, strict=True):
             padding[width - len(row) :] = row
         lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
-        return _prefill(self._model, self._params, padded, lengths_B, keys_B, room=room), width
+        return _prefill(self._model, self._params, padded, lengths_B, keys_B, room=room), width, width + min(most, room)
 
     def _complete(self, prompt, ids, log_probs, sampling, stop, tokens) -> Completion:
         ids, log_probs = ids[:tokens], log_probs[:tokens]
@@ -114,8 +119,12 @@ class TextGenerator:
 
 
 def _recent(ids: list[int], context: int) -> list[int]:
-    """What the model sees of a text that outgrew its context: the last half of it, so that the other half can be written anew."""
-    return ids if len(ids) < context else ids[-max(1, context // 2) :]
+    """What the model sees of a text that outgrew its context: each time it is full, the last half goes on as the first.
+
+    It depends on the text's own length alone: where a text is read anew because of its neighbours, nothing changes.
+    """
+    half = max(1, context // 2)
+    return ids if len(ids) < context else ids[-(half + (len(ids) - context) % (context - half)) :]
 
 
 def make_generator(run: Run, params) -> TextGenerator:

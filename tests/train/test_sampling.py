@@ -121,7 +121,6 @@ def naive(generator: TextGenerator, prompt: list[int], tokens: int):
     return ids[len(prompt) :], log_probs
 
 
-@pytest.mark.xfail(reason="what is kept of a text that outgrew the context depends on when its neighbours are read anew")
 @pytest.mark.parametrize("prompt", ["abc", "the quick brown fox jumps over the lazy dog and then sleeps all day long by the river"])
 def test_a_text_longer_than_the_context_goes_on_from_its_last_half(letters, prompt):
     """Prompts shorter and longer than the context, three contexts of new text: equal to decoding without any cache."""
@@ -141,7 +140,6 @@ def test_the_seed_decides_what_is_drawn(letters, text):
     assert len({draw(seed) for seed in range(4)} | {text}) == 5
 
 
-@pytest.mark.xfail(reason="what is kept of a text that outgrew the context depends on when its neighbours are read anew")
 @pytest.mark.parametrize(
     "others",
     [["a", "b"], ["once ", "once "], ["a", "the quick brown fox jumps over the lazy dog " * 2]],
