@@ -29,8 +29,7 @@ drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; min
 	$(PYTEST) -m slow tests/drills
 
 parity: .venv-peers/installed  ## Compare with the same models in PyTorch, in a venv of its own
-	@test -d tests/parity || { echo "omnia: there is no tests/parity yet"; exit 1; }
-	$(subst $(BIN),.venv-peers/bin,$(PYTEST)) tests/parity
+	$(subst $(BIN),.venv-peers/bin,$(PYTEST)) -m slow tests/parity
 
 lock:  ## Lock the newest packages that PYTHON can have, with hashes; once with python3.11, once with python3.12
 	$(PYTHON) -m venv --clear .cache/lock

@@ -13,6 +13,7 @@ VERBS = {
     "train": "train from a config file, or go on with a run",
     "evaluate": "measure a run on its validation split",
     "generate": "continue a prompt, a file of prompts, or what you type",
+    "report": "draw the report of a run again, also while it trains or after it was killed",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
 ROOMS = ("data", "model", "train")

@@ -12,9 +12,9 @@ EXTRAS = {
     "s3": ["s3fs>=2024.6"],
 }
 ACCELERATORS = {
-    "tpu": ["jax[tpu]>=0.8"],
-    "cuda": ["jax[cuda13]>=0.8"],  # driver 580 or newer
-    "cuda12": ["jax[cuda12]>=0.8"],  # driver 525 or newer
+    "tpu": ["jax[tpu]>=0.10"],
+    "cuda": ["jax[cuda13]>=0.10"],  # driver 580 or newer
+    "cuda12": ["jax[cuda12]>=0.10"],  # driver 525 or newer
 }
 TEST = [
     "pytest>=8",
@@ -37,10 +37,10 @@ setup(
     packages=["model", "data", "train", "train.objectives"],
     entry_points={"console_scripts": ["omnia = omnia:main"]},
     install_requires=[
-        "jax>=0.8",
+        "jax>=0.10",
         "flax>=0.12",
         "optax>=0.2.8",
-        "orbax-checkpoint>=0.11.25",
+        "orbax-checkpoint>=0.12",
         "numpy>=2.0",
         "sentencepiece>=0.2.0",
         "tyro>=0.9.20",

@@ -110,7 +110,7 @@ class Batches:
         if len(self.damaged) > self.max_damaged:
             raise UserError(
                 f"{self._splits[number].where(int(documents[0]))} fails its digest (the file is damaged or was changed after preparation).",
-                f"Run `omnia prepare text --repair` on {self.corpora[number].path}, or go on without such documents "
+                f"Run `omnia prepare text --output {self.corpora[number].path} --repair`, or go on without such documents "
                 f"with --data.max-damaged N ({len(self.damaged)} so far).",
             )
 

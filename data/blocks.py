@@ -166,12 +166,12 @@ def _opened(path):
 
 
 def _missing(path):
-    return UserError(f"{path}: missing.", "Bring the file back, or run `omnia prepare text --repair` on the directory.")
+    return UserError(f"{path}: missing.", "Bring the file back, or run `omnia prepare text --output FOLDER --repair` on its folder.")
 
 
 def _check_size(path, found, expected):
     if found != expected:
         raise UserError(
             f"{path}: {found} bytes where the manifest has {expected} (truncated, or changed after preparation).",
-            "Copy the file again, or run `omnia prepare text --repair` on the directory.",
+            "Copy the file again, or run `omnia prepare text --output FOLDER --repair` on its folder.",
         )

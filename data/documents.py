@@ -133,7 +133,7 @@ def plan_tasks(files: Iterable[tuple[str, int, int]], task_bytes: int) -> list[l
     """The files in turn, in tasks of about `task_bytes`. Only a plain .jsonl is divided."""
     tasks, room = [], 0
     for path, size, _ in files:
-        step = task_bytes if path.endswith(LINES) else max(size, 1)
+        step = task_bytes if path.lower().endswith(LINES) else max(size, 1)
         for start in range(0, max(size, 1), step):
             part = Part(path, start, min(start + step, size))
             if room <= 0:
@@ -149,7 +149,7 @@ def read_documents(
 ) -> Iterator[Document | Skipped]:
     """All documents of a task in order; `report` is told of input bytes as they are read."""
     for part in parts:
-        name = part.path.removesuffix(".gz").removesuffix(".zst")
+        name = part.path.lower().removesuffix(".gz").removesuffix(".zst")
         yield from _read_lines(part, text_field, report) if name.endswith(LINES) else _read_text(part, report)
 
 

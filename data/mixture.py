@@ -48,7 +48,9 @@ def counts_of_weights(weights) -> list[int]:
 
 def counts_of_sizes(sizes) -> list[int]:
     """Rows of each source in one period, about in proportion to its size and at least one."""
-    counts = np.maximum(np.round(LONGEST_PERIOD * np.asarray(sizes) / np.sum(sizes)), 1).astype(np.int64)
+    sizes = np.asarray(sizes, np.float64)
+    period = min(max(LONGEST_PERIOD, 10 * sizes.sum() / sizes.min()), 100 * LONGEST_PERIOD)  # the smallest has ten rows in it
+    counts = np.maximum(np.round(period * sizes / sizes.sum()), 1).astype(np.int64)
     return (counts // np.gcd.reduce(counts)).tolist()
 
 

@@ -45,11 +45,6 @@ def permute(index, size: int, key):
     return value.astype(np.int64)
 
 
-def permutation(seed: int, size: int):
-    """A function from int64 indices in [0, size) to [0, size): a seeded bijection, O(1) an index."""
-    return lambda index: permute(index, size, fold(seed, 0))
-
-
 def shuffled(row, size: int, seed: int):
     """Row r of an endless stream -> (epoch, index within the epoch): a new permutation of [0, size) each epoch."""
     epoch, index = np.divmod(np.asarray(row, np.int64), size)

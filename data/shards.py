@@ -60,7 +60,7 @@ class Corpus:
         if tokenizer.digest != self.manifest["tokenizer"]["digest"]:
             raise UserError(
                 f"{self.path}: the tokenizer was changed after the corpus was prepared with it.",
-                "Bring the tokenizer directory back, or run `omnia prepare text --repair` on the directory.",
+                "Bring the tokenizer directory back, or run `omnia prepare text --output FOLDER --repair` on its folder.",
             )
         return tokenizer
 
@@ -121,7 +121,7 @@ class Split:
         if damaged[0]:
             raise UserError(
                 f"{self.where(document)} fails its digest (the file is damaged or was changed after preparation).",
-                "Run `omnia prepare text --repair` on the directory.",
+                "Run `omnia prepare text --output FOLDER --repair` on its folder.",
             )
         return tokens
 
@@ -217,4 +217,4 @@ def _read_index(path, shard, itemsize):
         problem = "fails its digest (the file is damaged or was changed after preparation)"
     else:
         return np.frombuffer(content, "<u8")
-    raise UserError(f"{path}: {problem}.", "Copy the file again, or run `omnia prepare text --repair` on the directory.")
+    raise UserError(f"{path}: {problem}.", "Copy the file again, or run `omnia prepare text --output FOLDER --repair` on its folder.")

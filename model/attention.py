@@ -81,13 +81,17 @@ def attend(q_BTHK, k_BSGK, v_BSGK, mask: Mask, kernel: str = "auto"):
 
     Raises ValueError when the kernel cannot honour the mask: a wrong mask must never train silently.
     """
+    return choose_kernel(kernel, mask.features())(q_BTHK, k_BSGK, v_BSGK, mask)
+
+
+def choose_kernel(kernel: str, features: set[str]):
+    """The function of a kernel; ValueError when it cannot honour masks with `features`."""
     name = "xla" if kernel == "auto" else kernel
     function, honoured = KERNELS[name]
-    missing = mask.features() - honoured
-    if missing:
-        able = [other for other, (_, features) in KERNELS.items() if mask.features() <= features]
+    if not features <= honoured:
+        able = [other for other, (_, known) in KERNELS.items() if features <= known]
         raise ValueError(
-            f"attention kernel {name!r} cannot honour {', '.join(sorted(missing))} in the mask; "
+            f"attention kernel {name!r} cannot honour {', '.join(sorted(features - honoured))} in the mask; "
             f"use one of {', '.join(able)} (model.attention)"
         )
-    return function(q_BTHK, k_BSGK, v_BSGK, mask)
+    return function

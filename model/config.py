@@ -60,8 +60,9 @@ class ModelConfig:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be positive")
-        if self.vocab_size < 0:
-            raise ValueError(f"model.vocab_size is {self.vocab_size}; it must be positive, or 0 to take the tokenizer's")
+        for name in ("vocab_size", "num_kv_heads", "head_dim", "mlp_dim"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be positive, or 0 for its default")
         if self.head_dim == 0 and self.embed_dim % self.num_heads:
             raise ValueError(
                 f"model.embed_dim {self.embed_dim} is not a multiple of model.num_heads {self.num_heads}: change one, or set model.head_dim"

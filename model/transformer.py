@@ -111,12 +111,13 @@ class Decoder(nn.Module):
         batch, length = tokens_BT.shape
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
-        table_VD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")().astype(dtype)
+        # Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
+        table_VD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")()
         x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
         if c.positions == "learned":
-            table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")().astype(dtype)
+            table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
             x_BTD += constrain(table_PD, "positions", "residual")[positions_BT]
-        x_BTD = constrain(dropout(x_BTD, c.dropout, keys_B, 0), "batch", "length", "residual")
+        x_BTD = constrain(dropout(x_BTD.astype(dtype), c.dropout, keys_B, 0), "batch", "length", "residual")
 
         angles = rotary_angles(positions_BT, c.head_width, c.rotary_base) if c.positions == "rotary" else None
         if cache is None:

@@ -140,6 +140,36 @@ def refused(capsys):
     return run
 
 
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("from train import Experiment\ndef get_config(arg=''):\n    return Experiment(stepz=5)\n", "line 3: .*did you mean 'steps'"),
+        ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
+        ("def get_config(arg=''):\n    return 7\n", "gives no experiment"),
+        ("x = 1\n", "no function get_config"),
+    ],
+)
+def test_mistakes_in_a_config_file_name_its_line(refused, tmp_path, text, said):
+    (tmp_path / "mine.py").write_text(text)
+    assert re.search(said, refused("train", tmp_path / "mine.py", "--run-dir", tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("logging.every", "0"),
+        ("checkpoints.every", "-1"),
+        ("evaluation.rows", "-1"),
+        ("schedule.warmup-steps", "-1"),
+        ("model.mlp-dim", "-4"),
+        ("optimizer.learning-rate", "nan"),
+        ("seed", "3000000000"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(refused, tmp_path, flag, value):
+    assert flag.replace("-", "_") in refused("train", QUICKSTART, "--run-dir", tmp_path / "run", f"--{flag}", value)
+
+
 def test_mistakes_are_said_in_a_line_or_two(refused, tmp_path):
     run_dir = tmp_path / "run"
     assert "did you mean 'train'?" in refused("trian")
@@ -155,7 +185,7 @@ def test_mistakes_are_said_in_a_line_or_two(refused, tmp_path):
     assert "no prepared corpus" in refused("train", QUICKSTART, "--run-dir", run_dir, "--data.shards", tmp_path)
     assert "--run-dir" in refused("train", QUICKSTART)
     assert "learning-rate" in refused("train", QUICKSTART, "--run-dir", run_dir, "--optimizer.learning-rate", "fast")
-    assert "must be positive" in refused("train", QUICKSTART, "--run-dir", run_dir, "--steps", "0")
+    assert "must be at least 1" in refused("train", QUICKSTART, "--run-dir", run_dir, "--steps", "0")
     refused("train", QUICKSTART, "--run-dir", run_dir, "--schedule.decay", "cosin")
     refused("train", QUICKSTART, "--run-dir", run_dir, "steps", "5")
     assert not run_dir.exists()

@@ -1,10 +1,13 @@
 """The verbs of the `omnia` command. JAX and Flax are imported inside them, after the arguments have been found good."""
 
 import dataclasses
+import difflib
 import importlib.util
 import json
 import os
+import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +89,8 @@ class Inspect:
     """Folder made by `omnia prepare`, or a run directory."""
     json: bool = False
     """Print one line of JSON."""
+    split: str = "train"
+    """Split to show: train or validation."""
     samples: int = 3
     """Documents to show, decoded."""
     step: int | None = None
@@ -100,6 +105,8 @@ class Inspect:
 
 def inspect(arguments: list[str]) -> None:
     options = parse(Inspect, "inspect", arguments)
+    if min(options.step or 0, options.samples) < 0 or min(options.batch_size, options.context_length) < 1:
+        raise UserError("omnia inspect: --step and --samples must be 0 or more, --batch-size and --context-length positive")
     from data.batches import Batches
     from data.inspect import inspect_corpus, print_inspection, step_rows
     from data.shards import Corpus
@@ -114,10 +121,10 @@ def inspect(arguments: list[str]) -> None:
         paths, weights = list(data.shards), data.weights
         length, size, seed = experiment.model.context_length, experiment.batch_size, experiment.seed
     alone = {"step": options.step, "batch_size": size, "seed": seed} if len(paths) == 1 else {}
-    found = [inspect_corpus(path, samples=options.samples, context_length=length, **alone) for path in paths]
+    found = [inspect_corpus(path, split=options.split, samples=options.samples, context_length=length, **alone) for path in paths]
     if options.step is not None and not alone:  # the rows of a mixture
         corpora = [Corpus(path) for path in paths]
-        batches = Batches(corpora, weights=weights, context_length=length, seed=seed)
+        batches = Batches(corpora, weights=weights, split=options.split, context_length=length, seed=seed)
         found[-1] |= {"step": options.step, "step_rows": step_rows(batches, corpora[0].tokenizer(), options.step, size)}
     for corpus in found:
         print(json.dumps(corpus)) if options.json else print_inspection(corpus)
@@ -149,17 +156,36 @@ def load_config(target: str) -> Experiment:
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path}: has no function get_config", "A config file defines get_config(arg: str = ...) -> Experiment.")
     try:
-        return module.get_config(arg) if arg else module.get_config()
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{path}: has no function get_config", "A config file defines get_config(arg: str = ...) -> Experiment.")
+        experiment = module.get_config(arg) if arg else module.get_config()
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{target}: {error}") from None
+    except Exception as error:  # whatever a file of the user's can raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
+        raise UserError(f"{path}: line {lines[-1] if lines else '?'}: {type(error).__name__}: {error}{_nearest_field(error)}") from None
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{path}: gives no experiment", "A config file defines get_config(arg: str = ...) -> Experiment.")
+    return experiment
+
+
+def _nearest_field(error: Exception) -> str:
+    """For `Experiment(stepz=5)`: the field that was meant."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    modules = (sys.modules["train.experiment"], sys.modules["model.config"])
+    kinds = {name: kind for module in modules for name, kind in vars(module).items() if dataclasses.is_dataclass(kind)}
+    if not found or found[1] not in kinds:
+        return ""
+    close = difflib.get_close_matches(found[2], [field.name for field in dataclasses.fields(kinds[found[1]])], 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def train(arguments: list[str]) -> int:
-    from train.runs import check_resume, create_run, is_run, open_corpora, open_run, resolve, write_run
+    from train.runs import check_resume, create_run, has_checkpoint, is_run, open_corpora, open_run, resolve, write_run
 
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     if target is None and not {"-h", "--help"} & set(rest):
@@ -170,23 +196,30 @@ def train(arguments: list[str]) -> int:
         rest, target = ["--run-dir", target, *rest], None
     run_dir = _value_of("--run-dir", rest)
     stored = open_run(run_dir) if run_dir and is_run(Path(run_dir)) else None
+    if stored and not has_checkpoint(stored.path) and target:
+        stored = None  # nothing was trained: the run is made again, and any mistake in it can be mended
     if run_dir and stored:  # the file is not run again: the run alone decides
+        if target:
+            print(f"{run_dir} is a run: going on with it as it is stored; {target} is not read")
         command = parse(Train, "train", rest, Train(run_dir, stored.experiment))
         experiment = command.experiment
-        check_resume(stored.experiment, experiment)
     else:
         command = parse(Train, f"train {target or 'CONFIG.py'}", rest, Train(tyro.MISSING, load_config(target) if target else Experiment()))
         experiment = command.experiment
     start_jax()
+    from train.loop import check
+    from train.loop import train as loop
+
     corpora = open_corpora(experiment, stored.digests if stored else None)
+    experiment = resolve(experiment, corpora)
+    check(experiment, corpora)
     if stored:
+        check_resume(stored.experiment, experiment)
         run = dataclasses.replace(stored, experiment=experiment)
         if experiment != stored.experiment:
             write_run(run)
     else:
-        run = create_run(command.run_dir, resolve(experiment, corpora), corpora)
-    from train.loop import train as loop
-
+        run = create_run(command.run_dir, experiment, corpora)
     summary = loop(run)
     if summary["validation"]:
         print(f"validation: {summary['validation']['loss']:.4f} nats per token, {summary['validation']['bits_per_byte']:.4f} bits per byte")
@@ -291,6 +324,9 @@ class Generate:
     """Use the trained parameters even where an average of them is kept."""
 
 
+ROWS_AT_ONCE = 64
+
+
 def generate(arguments: list[str]) -> None:
     options = parse(Generate, "generate", arguments)
     if sum((options.prompt is not None, options.prompts is not None, options.interactive)) != 1:
@@ -316,16 +352,21 @@ def generate(arguments: list[str]) -> None:
         raise UserError(str(error)) from None
     generator = load_generator(run, step=options.step, raw=options.raw)
 
+    def complete(prompts: list[str], request: dict):
+        """By groups of rows: a long file of prompts needs no more memory than a short one."""
+        for first in range(0, len(prompts), ROWS_AT_ONCE):
+            yield from generator.generate(prompts[first : first + ROWS_AT_ONCE], first_row=first, **request)
+
     def show(prompts: list[str]) -> None:
         prompts = [prompt for prompt in prompts for _ in range(options.samples)]
         request = {"tokens": options.max_new_tokens, "sampling": sampling, "seed": options.seed, "stop": options.stop}
         if options.json:
-            for completion in generator.generate(prompts, **request):
+            for completion in complete(prompts, request):
                 print(json.dumps(dataclasses.asdict(completion)))
         elif len(prompts) == 1:
             _stream(generator.stream(prompts, **request), options.stop)
         else:
-            for completion in generator.generate(prompts, **request):
+            for completion in complete(prompts, request):
                 print(f"{completion.prompt}{completion.text}\n{'-' * 8}")
 
     if options.interactive:
@@ -363,6 +404,25 @@ def _stream(parts, stop: tuple[str, ...]) -> None:
         print(text[shown:], end="", flush=True)
         shown = max(shown, len(text))
     print()
+
+
+# -------------------------------------------------------------------------------------------------------------------- report
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Draw report.html and its pictures from what a run has logged so far."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+
+
+def report(arguments: list[str]) -> None:
+    options = parse(Report, "report", arguments)
+    from train.report import write_report
+    from train.runs import open_run
+
+    print(write_report(open_run(options.run_dir).path))
 
 
 # -------------------------------------------------------------------------------------------------------------------- doctor

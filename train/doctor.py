@@ -30,7 +30,7 @@ def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) ->
     def check(name, examination):
         try:
             found["checks"].append({"check": name, "ok": True, "detail": examination()})
-        except (UserError, ValueError) as error:
+        except (UserError, ValueError, jax.errors.JaxRuntimeError) as error:  # the last: it does not fit the device
             found["checks"].append({"check": name, "ok": False, "detail": str(error).replace("\n", " ")})
 
     kind = jax.devices()[0].device_kind

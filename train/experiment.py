@@ -5,9 +5,19 @@ fields. Nothing heavy is imported here: `--help` reads this file alone.
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 from model.config import ModelConfig
+
+
+def check_range(of: str, holder, low: float, *names: str, high: float = math.inf, open_low: bool = False) -> None:
+    """ValueError unless the fields lie in [low, high), or in (low, high) with `open_low`; NaN never does."""
+    for name in names:
+        value = getattr(holder, name)
+        if not (value > low if open_low else value >= low) or not value < high:
+            rule = f"{'above' if open_low else 'at least'} {low:g}" + (f" and below {high:g}" if high < math.inf else "")
+            raise ValueError(f"{of}{name} is {value}; it must be {rule}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +36,9 @@ class TextData(Data):
     max_damaged: int = 0
     """Damaged documents tolerated as empty slots before training stops."""
 
+    def __post_init__(self):
+        check_range("data.", self, 0, "max_damaged")
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -39,6 +52,9 @@ class CausalLM(Objective):
     z_loss: float = 0.0
     """Weight of the squared log partition function (Chowdhery et al. 2022, sec. 5); 1e-4 keeps large models stable. 0: off."""
 
+    def __post_init__(self):
+        check_range("objective.", self, 0, "z_loss")
+
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
@@ -47,9 +63,16 @@ class Optimizer:
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     weight_decay: float = 0.0
-    """Decoupled decay of matrices and tables, times the learning rate; biases and norms are left alone."""
+    """Decoupled decay of matrices and tables, times the schedule of learning_rate; biases and norms are left alone."""
     clip_norm: float = 1.0
     """Gradients with a larger global norm are scaled down to it. 0: never."""
+
+    def __post_init__(self):
+        # Any rate, momentum and decay that an optimizer of ours has, by the names they share.
+        names = {field.name for field in dataclasses.fields(self)}
+        check_range("optimizer.", self, 0, "learning_rate", "weight_decay", "clip_norm")
+        check_range("optimizer.", self, 0, *sorted(names & {"adam_learning_rate", "epsilon"}))
+        check_range("optimizer.", self, 0, *sorted(names & {"beta1", "beta2", "momentum"}), high=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +124,9 @@ class Schedule:
     final_fraction: float = 0.1
     """Learning rate of the last step, as a share of the peak (not used by constant)."""
 
+    def __post_init__(self):
+        check_range("schedule.", self, 0, "warmup_steps", "final_fraction")
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
@@ -129,15 +155,22 @@ class Evaluation:
     patience: int = 0
     """Stop after this many evaluations in a row without a better loss. 0: never."""
 
+    def __post_init__(self):
+        check_range("evaluation.", self, 0, "every", "rows", "patience")
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
     """Saving the train state, asynchronously."""
 
     every: int = 250
-    """Steps between saves; there is always one at the end."""
+    """Steps between saves; there is always one at the end. 0: only then."""
     keep: int = 2
     """Newest saves kept."""
+
+    def __post_init__(self):
+        check_range("checkpoints.", self, 0, "every")
+        check_range("checkpoints.", self, 1, "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +186,9 @@ class Samples:
     temperature: float = 0.8
     """Divides the logits; 0 is greedy."""
 
+    def __post_init__(self):
+        check_range("samples.", self, 0, "every", "tokens", "temperature")
+
 
 @dataclasses.dataclass(frozen=True)
 class Logging:
@@ -164,6 +200,9 @@ class Logging:
     """Also write TensorBoard events (extra: tensorboard)."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Also log to Weights & Biases (extra: wandb)."""
+
+    def __post_init__(self):
+        check_range("logging.", self, 1, "every")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,10 +233,8 @@ class Experiment:
     logging: Logging = Logging()
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "micro_batches"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        check_range("", self, 1, "steps", "batch_size", "micro_batches")
+        check_range("", self, 0, "seed", high=2**31)
+        check_range("", self, 0.0, "ema_decay", high=1.0)
         if self.batch_size % self.micro_batches:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}")
-        if not 0.0 <= self.ema_decay < 1.0:
-            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")

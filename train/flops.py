@@ -1,6 +1,4 @@
-"""FLOPs a model needs, peak FLOP/s of devices, and their quotient: model FLOPs utilisation (Chowdhery et al. 2022, appendix B)."""
-
-from collections.abc import Sequence
+"""FLOPs a model needs and peak FLOP/s of devices; their quotient is the utilisation, MFU (Chowdhery et al. 2022, appendix B)."""
 
 from model.config import ModelConfig
 
@@ -81,11 +79,3 @@ PEAK_FLOPS = {
 def peak_flops(device_kind: str) -> float | None:
     """Peak FLOP/s of one device, by the exact spelling of `jax.Device.device_kind`; None when unknown, as a slice of a GPU (MIG) is."""
     return PEAK_FLOPS.get(device_kind)
-
-
-def mfu(tokens_per_second: float, config: ModelConfig, length: int, devices: Sequence) -> float | None:
-    """Share of the devices' peak that training at this speed uses, over all of them; None when one has no known peak."""
-    peaks = [peak_flops(device.device_kind) for device in devices]
-    if any(peak is None for peak in peaks):
-        return None
-    return tokens_per_second * training_flops_per_token(config, length) / sum(peak for peak in peaks if peak is not None)

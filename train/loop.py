@@ -1,7 +1,7 @@
 """The training loop, read from top to bottom."""
 
 import contextlib
-import json
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from train.runs import Run, environment, text_data, write_json
 from train.sampling import make_generator
 from train.state import abstract_state, initial_state
 from train.step import compiler_options, jit_update, make_update
-from train.telemetry import Telemetry
+from train.telemetry import Telemetry, read_metrics
 
 
 def make_batches(experiment: Experiment, corpora) -> Batches:
@@ -39,6 +39,15 @@ def make_batches(experiment: Experiment, corpora) -> Batches:
         seed=experiment.seed,
         max_damaged=data.max_damaged,
     )
+
+
+def check(experiment: Experiment, corpora) -> None:
+    """UserError for what would stop the run before its first step."""
+    mesh = make_mesh(experiment.mesh)
+    check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
+    make_objective(experiment, mesh)
+    make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    make_batches(experiment, corpora)
 
 
 def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
@@ -91,25 +100,25 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
         flops_per_token=training_flops_per_token(experiment.model, experiment.model.context_length),
         peak=peak * jax.device_count() if peak else None,
     )
-    stop, validation, best = _StopRequest(), {}, progress["best_loss"]
+    stop, last_step = _StopRequest(), False
     with telemetry, stop, prefetch(make, step, depth=2) as incoming, contextlib.closing(checkpointer):
         telemetry.message(f"step {step} of {experiment.steps}, {batches.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
         if step >= experiment.steps or _out_of_patience(experiment, progress):
             telemetry.message("the run is complete: nothing is left to train")
-            return json.loads((run.path / "summary.json").read_text())
-        meter = _Meter(
-            telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress, incoming
-        )
+            return finish(run, step, progress, batches, {}, stopped=False)
+        meter = _Meter(telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress)
 
         def save():
+            meter.check_finite()
             so_far = {"tokens": meter.tokens(), "seconds": progress["seconds"] + time.monotonic() - began}
             checkpointer.save(state, progress | so_far)
 
         damaged = 0
         while step < experiment.steps and not stop.asked:
             try:
-                batch = next(incoming)
-            except UserError:  # more damage than was allowed, say: what was trained is not lost
+                batch = meter.waiting(incoming)
+            except Exception:  # more damage than was allowed, a store that does not answer: what was trained is not lost
+                meter.flush()
                 save()
                 checkpointer.wait()
                 raise
@@ -129,13 +138,12 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
                     validation = evaluate_corpora(evaluate, state.averaged, corpora, experiment, mesh, rows=experiment.evaluation.rows)
                 if validation:
                     telemetry.evaluation(step, validation)
-                    if best is None or validation["loss"] < best:
-                        best = validation["loss"]
-                        progress |= {"best_loss": best, "best_step": step, "worse_evaluations": 0}
+                    if progress["best_loss"] is None or validation["loss"] < progress["best_loss"]:
+                        progress |= {"best_loss": validation["loss"], "best_step": step, "worse_evaluations": 0}
                     else:
                         progress["worse_evaluations"] += 1
             if not last_step and _out_of_patience(experiment, progress):
-                telemetry.message(f"stopped early: no better validation than {best:.4f} of step {progress['best_step']}")
+                telemetry.message(f"stopped early: no better validation than {progress['best_loss']:.4f} of step {progress['best_step']}")
                 last_step = True
 
             if experiment.samples.tokens and (last_step or (experiment.samples.every and step % experiment.samples.every == 0)):
@@ -147,26 +155,24 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
 
             if last_step:
                 break
-            if step % experiment.checkpoints.every == 0:
+            if experiment.checkpoints.every and step % experiment.checkpoints.every == 0:
                 with meter.pause("checkpoint"):
                     save()
         with meter.pause("checkpoint"):
             save()
             checkpointer.wait()
-        if stop.asked:
+        if stop.asked and not last_step:
             telemetry.message(f"stopped at step {step}; saved. The same command goes on from here.")
-    seconds = progress["seconds"] + time.monotonic() - began
-    summary = {
-        "step": step,
-        "stopped": stop.asked,
-        "tokens": progress["tokens"],
-        "seconds": seconds,
-        "best_loss": best,
-        "best_step": progress["best_step"],
-        "validation": validation,
-        "padding": batches.padding_share,
-        "timing": meter.seconds,
-    }
+    progress["seconds"] += time.monotonic() - began
+    return finish(run, step, progress, batches, meter.seconds, stopped=stop.asked and not last_step)
+
+
+def finish(run: Run, step: int, progress: dict, batches: Batches, timing: dict, *, stopped: bool) -> dict:
+    """Write summary.json and the report, from what the run has logged."""
+    evaluations = [row for row in read_metrics(run.path) if row["kind"] == "evaluation" and row["step"] == step]
+    validation = {name: value for name, value in evaluations[-1].items() if name not in ("kind", "step", "time")} if evaluations else {}
+    summary = {"step": step, "stopped": stopped} | {name: progress[name] for name in ("tokens", "seconds", "best_loss", "best_step")}
+    summary |= {"validation": validation, "padding": batches.padding_share, "timing": timing}
     write_json(run.path / "summary.json", summary)
     write_report(run.path)
     return summary
@@ -212,12 +218,30 @@ class _StopRequest:
 class _Meter:
     """Metrics and timing. A logged step's metrics are read one step late, while the device works on the next."""
 
-    def __init__(self, telemetry: Telemetry, schedule, progress: dict, incoming):
-        self._telemetry, self._schedule, self._progress, self._incoming = telemetry, schedule, progress, incoming
+    def __init__(self, telemetry: Telemetry, schedule, progress: dict):
+        self._telemetry, self._schedule, self._progress = telemetry, schedule, progress
         self._weights: list = []
         self._pending: tuple | None = None
+        self._loss: tuple | None = None
         self.seconds: dict[str, float] = {}
         self._restart()
+
+    def waiting(self, incoming):
+        """The next batch. Waiting for it counts only where the device had nothing left to do."""
+        before = incoming.waited_s
+        batch = next(incoming)
+        if self._loss is None or self._loss[1].total.is_ready():
+            self._waited += incoming.waited_s - before
+        return batch
+
+    def check_finite(self) -> None:
+        """UserError when the loss of the last step is no number: a state that diverged must not replace a good checkpoint."""
+        if self._loss is None or math.isfinite(float(self._loss[1].total)):
+            return
+        raise UserError(
+            f"the loss of step {self._loss[0]} is {float(self._loss[1].total)}: training has diverged; the last checkpoint stands",
+            "Start anew with a lower --optimizer.learning-rate, or look at the rows with `omnia inspect RUN --step N`.",
+        )
 
     def started(self, seconds: float) -> None:
         """The first step is done, `seconds` after the start: compilation is not counted as throughput."""
@@ -227,6 +251,7 @@ class _Meter:
     def record(self, step: int, metrics: dict, *, log: bool) -> None:
         self.flush()
         self._weights.append(metrics["loss"].weight)
+        self._loss = (step, metrics["loss"])
         if log:
             self._pending, self._weights = (step, metrics, self._weights), []
 
@@ -247,7 +272,7 @@ class _Meter:
                 "learning_rate": float(self._schedule(step - 1)),
                 "tokens": self._progress["tokens"],
                 "tokens_per_second": tokens / elapsed,
-                "data_wait": min(1.0, (self._incoming.waited_s - self._waited) / elapsed),
+                "data_wait": min(1.0, self._waited / elapsed),
                 "step_ms": 1000 * elapsed / len(weights),
             },
         )
@@ -268,4 +293,4 @@ class _Meter:
         self._since += spent
 
     def _restart(self) -> None:
-        self._since, self._waited = time.monotonic(), self._incoming.waited_s
+        self._since, self._waited = time.monotonic(), 0.0

@@ -15,7 +15,7 @@ def make_schedule(schedule: Schedule, peak: float, steps: int):
 
     A run that is shorter than its warm-up never reaches the peak.
     """
-    warmup, rest = schedule.warmup_steps, max(1, steps - schedule.warmup_steps)
+    warmup, rest = schedule.warmup_steps, max(1, steps - 1 - schedule.warmup_steps)  # updates use the rates 0 to steps - 1
     decays = {
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=schedule.final_fraction),
         "linear": lambda: optax.linear_schedule(peak, peak * schedule.final_fraction, rest),
@@ -52,7 +52,9 @@ def muon(options: Muon) -> optax.GradientTransformation:
 
 def adam_beside_muon(options: Muon) -> optax.GradientTransformation:
     """Adam whose rate is its own, though the schedule that follows is Muon's."""
-    return optax.chain(optax.scale_by_adam(options.beta1, options.beta2), optax.scale(options.adam_learning_rate / options.learning_rate))
+    return optax.chain(
+        optax.scale_by_adam(options.beta1, options.beta2), optax.scale(options.adam_learning_rate / max(options.learning_rate, 1e-30))
+    )
 
 
 def _names(path) -> list[str]:

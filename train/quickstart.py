@@ -18,7 +18,7 @@ from model.generate import Sampling
 from train.experiment import Experiment, TextData
 from train.loop import train
 from train.ngram import NGram
-from train.runs import Run, create_run, is_run, open_corpora, open_run, resolve, write_json
+from train.runs import Run, create_run, is_run, open_corpora, open_run, resolve, write_json, write_run
 from train.sampling import make_generator
 from train.snippets import parse_share
 
@@ -92,7 +92,11 @@ def quickstart(run_dir: str | Path, experiment: Experiment) -> dict:
 def _open(run_dir: Path, corpus_dir: str, experiment: Experiment) -> Run:
     """The run to go on with, or a new one."""
     if is_run(run_dir):
-        return open_run(run_dir)
+        run = open_run(run_dir)
+        if run.experiment.steps != experiment.steps:
+            run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, steps=experiment.steps))
+            write_run(run)
+        return run
     experiment = dataclasses.replace(experiment, data=TextData(shards=(corpus_dir,)))
     corpora = open_corpora(experiment)
     return create_run(run_dir, resolve(experiment, corpora), corpora)

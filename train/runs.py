@@ -21,6 +21,10 @@ from train.experiment import Experiment, TextData
 from train.serialize import FORMAT, flatten, from_json, to_json
 
 MAY_CHANGE = (
+    "name",
+    "model.scan",
+    "model.remat",
+    "model.attention",
     "steps",
     "batch_size",
     "micro_batches",
@@ -56,6 +60,12 @@ def is_run(path: Path) -> bool:
     return (Path(path) / "config.json").is_file()
 
 
+def has_checkpoint(path: Path) -> bool:
+    """Whether anything was trained: some step has been saved."""
+    folder = Path(path) / "checkpoints"
+    return folder.is_dir() and any(step.name.isdigit() for step in folder.iterdir())
+
+
 def open_run(path: str | Path, said=print) -> Run:
     """Read a run directory; UserError when it is none or was written by a newer version."""
     path = Path(path)
@@ -74,7 +84,7 @@ def open_run(path: str | Path, said=print) -> Run:
 def create_run(path: str | Path, experiment: Experiment, corpora: list[Corpus]) -> Run:
     """Make the run directory and write what describes the run; the experiment must be resolved."""
     path = Path(path)
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and any(path.iterdir()) and (not is_run(path) or has_checkpoint(path)):
         raise UserError(f"{path}: exists and is not a run", "Choose another --run-dir, or empty it.")
     path.mkdir(parents=True, exist_ok=True)
     corpora[0].tokenizer().save(str(path / "tokenizer"))

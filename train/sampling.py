@@ -10,7 +10,7 @@ import numpy as np
 
 from data.errors import UserError
 from model.generate import Generation, Sampling, decode, prefill
-from model.transformer import Decoder
+from model.transformer import Decoder, unstack_layers
 from train.checkpoint import load_parameters
 from train.mesh import inference_mesh
 from train.runs import Run
@@ -42,7 +42,8 @@ class TextGenerator:
     """A decoder with its tokenizer. Texts longer than the context go on from the last half of it."""
 
     def __init__(self, model: Decoder, params, tokenizer, document_end: int | None):
-        self._model, self._params, self._tokenizer = model, params, tokenizer
+        self._model, self._tokenizer = model, tokenizer
+        self._params = unstack_layers(params) if "layers" in params else params  # once, not in each call
         self._document_end = document_end
 
     def generate(self, prompts: list[str], **options) -> list[Completion]:
@@ -50,12 +51,12 @@ class TextGenerator:
         return collections.deque(self.stream(prompts, **options), maxlen=1).pop()
 
     def stream(
-        self, prompts: list[str], *, tokens: int, sampling: Sampling, seed: int, stop: tuple[str, ...] = ()
+        self, prompts: list[str], *, tokens: int, sampling: Sampling, seed: int, stop: tuple[str, ...] = (), first_row: int = 0
     ) -> Iterator[list[Completion]]:
         """Yields the completions so far, about every CHUNK tokens, until each has stopped or has `tokens` new tokens.
 
-        A row's randomness comes from (seed, its own place in `prompts`), so it does not depend on the other prompts. A text ends before
-        the first of the `stop` strings, and at the document's end, which is left out of it.
+        A row's randomness comes from (seed, first_row + its place in `prompts`), so it does not depend on the other prompts. A text ends
+        before the first of the `stop` strings, and at the document's end, which is left out of it.
         """
         context = self._model.config.context_length
         rows = [self._encode(prompt) for prompt in prompts]
@@ -64,7 +65,7 @@ class TextGenerator:
         new: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
         live = [True] * len(prompts)
-        keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(jnp.arange(len(prompts)))
+        keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
         while any(live):
             held = [_recent(prompt + made, context) for prompt, made in zip(rows, new, strict=True)]
             dropped_B = jnp.asarray([len(prompt + made) - len(kept) for prompt, made, kept in zip(rows, new, held, strict=True)])
@@ -80,7 +81,7 @@ class TextGenerator:
                         new[row] += ids[row, fresh].tolist()
                         log_probs[row] += probabilities[row, fresh].tolist()
                 width = int(state.index)
-                completions = [self._complete(*item, sampling, stop, tokens) for item in zip(prompts, new, log_probs, strict=True)]
+                completions = [self._complete(*item, sampling, stop, tokens) for item in zip(prompts, rows, new, log_probs, strict=True)]
                 live = [not completion.finish for completion in completions]
                 state = state.replace(done_B=~jnp.asarray(live))
                 yield completions
@@ -109,10 +110,12 @@ class TextGenerator:
         lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
         return _prefill(self._model, self._params, padded, lengths_B, keys_B, room=room), width, width + min(most, room)
 
-    def _complete(self, prompt, ids, log_probs, sampling, stop, tokens) -> Completion:
+    def _complete(self, prompt, prompt_ids, ids, log_probs, sampling, stop, tokens) -> Completion:
         ids, log_probs = ids[:tokens], log_probs[:tokens]
         ended = bool(ids) and ids[-1] in sampling.stop_ids
-        text = self._tokenizer.decode(ids[:-1] if ended else ids)
+        # Decoded with its prompt: some tokenizers write the space of a first word differently.
+        begin = self._tokenizer.decode(prompt_ids)
+        text = self._tokenizer.decode(prompt_ids + (ids[:-1] if ended else ids))[len(begin) :]
         cuts = [text.index(string) for string in stop if string in text]
         finish = "stop" if ended or cuts else "length" if len(ids) >= tokens else ""
         return Completion(prompt, text[: min(cuts)] if cuts else text, tuple(ids), tuple(log_probs), finish)

@@ -46,5 +46,7 @@ def test_a_weight_that_cannot_be_honoured_is_an_error(weights):
 
 
 def test_the_smallest_corpus_is_not_forgotten():
-    assert counts_of_sizes([10**9, 1]) == [1000, 1]
+    assert counts_of_sizes([10**9, 1]) == [100_000, 1]
+    small, large = counts_of_sizes([1_400, 10**6])
+    assert abs(small / large - 0.0014) < 0.00007
     assert counts_of_sizes([300, 100]) == [3, 1]

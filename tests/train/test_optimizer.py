@@ -10,7 +10,7 @@ from train.optimizer import decayed, make_optimizer, make_schedule, muon
 
 @pytest.mark.parametrize("decay, middle, last", [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1.0, 1.0)])
 def test_schedule_warms_up_then_decays_to_its_fraction(decay, middle, last):
-    rate = make_schedule(Schedule(warmup_steps=10, decay=decay, final_fraction=0.1), 2.0, 110)
+    rate = make_schedule(Schedule(warmup_steps=10, decay=decay, final_fraction=0.1), 2.0, 111)
     np.testing.assert_allclose([rate(0), rate(4)], [2.0 / 11, 2.0 * 5 / 11], rtol=1e-6)
     np.testing.assert_allclose([rate(10), rate(60), rate(110)], [2.0, 2.0 * middle, 2.0 * last], rtol=1e-6)
 

@@ -1,5 +1,6 @@
 """A run that was stopped and resumed is the run that was not, bit for bit."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -86,6 +87,28 @@ def test_early_stopping_keeps_its_count(tiny, tmp_path, one_device):
     experiment = change(tiny, steps=40, optimizer={"learning_rate": 0.0}, evaluation={"every": 1, "patience": 3}, ema_decay=0.0)
     summary = train(start(tmp_path / "run", experiment))
     assert summary["step"] == 4 and summary["best_step"] == 1
+
+
+def test_a_run_that_diverged_stops_and_keeps_its_last_good_checkpoint(tiny, tmp_path, one_device):
+    """One step of a huge rate makes every number infinite: the loop says so, and what it saved before stands."""
+    sane = change(tiny, steps=2, schedule={"warmup_steps": 0, "decay": "constant"}, micro_batches=1, ema_decay=0.0, evaluation={"every": 0})
+    run = start(tmp_path / "run", sane)
+    train(run)
+    wild = change(run.experiment, steps=6, optimizer={"learning_rate": 1e38})
+    with pytest.raises(UserError, match="training has diverged"):
+        train(dataclasses.replace(run, experiment=wild))
+    checkpointer = Checkpointer(run.path)
+    assert checkpointer.latest_step() == 2
+    checkpointer.close()
+
+
+def test_a_complete_run_is_left_as_it_is(tiny, tmp_path, one_device):
+    """Also where a kill came before its summary was written."""
+    run = start(tmp_path / "run", change(tiny, steps=2, micro_batches=1))
+    summary = train(run)
+    (run.path / "summary.json").unlink()
+    again = train(run)
+    assert again["validation"] == summary["validation"] and again["step"] == 2 and not again["stopped"]
 
 
 def test_what_may_not_change_is_named(tiny):

@@ -219,6 +219,6 @@ def test_the_beginning_of_a_stop_string_is_not_shown(capsys):
 
 
 def test_an_id_that_the_model_has_no_row_for_is_refused():
-    small = TextGenerator(Decoder(ModelConfig(vocab_size=3, embed_dim=8, num_heads=1)), None, ALPHABET, None)
+    small = TextGenerator(Decoder(ModelConfig(vocab_size=3, embed_dim=8, num_heads=1)), {}, ALPHABET, None)
     with pytest.raises(UserError, match=r"token id 26; the model has 3"):
         small.generate(["z"], **PLAIN)
