@@ -2,7 +2,8 @@
 
 omnia prepare text --input CORPUS --output shards --tokenizer sentencepiece:32000, then copy shards to the bucket
 omnia train configs/decoder_100b.py --run-dir runs/decoder_100b --data.shards gs://BUCKET/shards
-512 TPU v5p chips, 2 T tokens, two million a step. Not run: no time or score is stated.
+512 TPU v5p chips, 2 T tokens, two million a step. Needs several
+hosts, which a run does not support yet. Not run: no time or score is stated.
 """
 
 from model.presets import preset
