@@ -1,9 +1,11 @@
 """A small model of Python code, trained on the machine's own standard library: what `make quickstart` runs.
 
 omnia quickstart
+2 CPU cores, 3.5 min with preparation, baseline and evaluation: 2.904 nats per token, 1.502 bits per byte of other files of the library.
 """
 
 from model.config import ModelConfig
+from model.presets import MODERN
 from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
 
 
@@ -14,17 +16,7 @@ def get_config(arg: str = "") -> Experiment:
         name="quickstart",
         steps=480,
         batch_size=16,
-        model=ModelConfig(
-            context_length=128,
-            num_layers=4,
-            embed_dim=128,
-            num_heads=4,
-            norm="rmsnorm",
-            activation="relu_squared",
-            positions="rotary",
-            bias=False,
-            qk_norm=True,
-        ),
+        model=ModelConfig(context_length=128, num_layers=4, embed_dim=128, num_heads=4, **MODERN),
         optimizer=Muon(adam_learning_rate=8e-3),
         schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
         evaluation=Evaluation(every=160, rows=256),

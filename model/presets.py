@@ -1,6 +1,7 @@
 """Published model sizes by name. `preset("gpt2")` is a ModelConfig to train as it is or to change with dataclasses.replace."""
 
 import dataclasses
+from typing import Any
 
 from model.config import ModelConfig
 
@@ -30,6 +31,9 @@ def _llama(layers: int, width: int, heads: int, kv_heads: int, mlp: int, **rest)
 _LLAMA2 = {"vocab_size": 32_000, "context_length": 4096, "tied_embeddings": False}
 _LLAMA3 = {"vocab_size": 128_256, "context_length": 8192, "tied_embeddings": False, "rotary_base": 500_000.0}
 
+MODERN: dict[str, Any] = {"norm": "rmsnorm", "activation": "relu_squared", "positions": "rotary", "bias": False, "qk_norm": True}
+"""The block of our own models, as fields of ModelConfig."""
+
 PRESETS = {
     "gpt2": _gpt2(12, 768, 12),
     "gpt2_medium": _gpt2(24, 1024, 16),
@@ -51,13 +55,9 @@ PRESETS = {
         num_layers=80,
         embed_dim=10_240,
         num_heads=80,
-        norm="rmsnorm",
-        activation="relu_squared",
-        positions="rotary",
-        bias=False,
-        qk_norm=True,
         scan=True,
         remat="full",
+        **MODERN,
     ),
 }
 
