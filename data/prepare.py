@@ -256,8 +256,10 @@ def _manifest(plan, tokenizer, results):
         shards = [result[split] for result in results if result[split]]
         totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "raw_bytes")}
         splits[split] = {**totals, "max_id": max((shard["max_id"] for shard in shards), default=0), "shards": shards}
+    empty = [name for result in results for name in result["empty"][1]]
     if not splits["train"]["documents"]:
-        raise UserError("no document is left for training.", "Give more input, or a smaller --validation fraction.")
+        why = f": without text are {_some(empty)}." if empty else "."
+        raise UserError(f"no document is left for training{why}", "Give more input, or a smaller --validation fraction.")
     manifest = {
         "format": FORMAT,
         "tokenizer": {"kind": tokenizer.kind, "digest": tokenizer.digest, "size": tokenizer.size, "specials": tokenizer.specials},
@@ -267,7 +269,7 @@ def _manifest(plan, tokenizer, results):
         "options": plan["options"],
         "empty": {
             "count": sum(result["empty"][0] for result in results),
-            "names": [name for result in results for name in result["empty"][1]][:NAMES_KEPT],
+            "names": empty[:NAMES_KEPT],
         },
         "damaged": [one[:2] for result in results for one in result["damaged"]],
     }
@@ -294,7 +296,12 @@ def _say(folder):
     if manifest["options"]["validation"] and not manifest["splits"]["validation"]["documents"]:
         print("  validation has no document: there are too few for a split by hash; --split tail cuts every document")
     if manifest["empty"]["count"] or manifest["damaged"]:
-        print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged")
+        names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
+        print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {_some(names)}")
+
+
+def _some(names):
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
 
 
 def _clear(folder):
