@@ -1,6 +1,7 @@
 """The training loop, read from top to bottom."""
 
 import contextlib
+import json
 import math
 import signal
 import time
@@ -105,7 +106,9 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
         telemetry.message(f"step {step} of {experiment.steps}, {batches.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
         if step >= experiment.steps or _out_of_patience(experiment, progress):
             telemetry.message("the run is complete: nothing is left to train")
-            return finish(run, step, progress, batches, {}, stopped=False)
+            written = run.path / "summary.json"  # unless a kill came first
+            summary = json.loads(written.read_text()) if written.exists() else {}
+            return summary if summary.get("step") == step else finish(run, step, progress, batches, {}, stopped=False)
         meter = _Meter(telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress)
 
         def save():

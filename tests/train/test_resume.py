@@ -106,6 +106,7 @@ def test_a_complete_run_is_left_as_it_is(tiny, tmp_path, one_device):
     """Also where a kill came before its summary was written."""
     run = start(tmp_path / "run", change(tiny, steps=2, micro_batches=1))
     summary = train(run)
+    assert train(run) == summary
     (run.path / "summary.json").unlink()
     again = train(run)
     assert again["validation"] == summary["validation"] and again["step"] == 2 and not again["stopped"]
