@@ -164,6 +164,7 @@ def test_mistakes_in_a_config_file_name_its_line(refused, tmp_path, text, said):
         ("model.mlp-dim", "-4"),
         ("optimizer.learning-rate", "nan"),
         ("seed", "3000000000"),
+        ("mesh.fsdp", "0"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(refused, tmp_path, flag, value):

@@ -11,13 +11,13 @@ from typing import Literal
 from model.config import ModelConfig
 
 
-def check_range(of: str, holder, low: float, *names: str, high: float = math.inf, open_low: bool = False) -> None:
-    """ValueError unless the fields lie in [low, high), or in (low, high) with `open_low`; NaN never does."""
+def check_range(of: str, holder, low: float, *names: str, high: float = math.inf) -> None:
+    """ValueError unless the fields lie in [low, high); NaN never does."""
     for name in names:
         value = getattr(holder, name)
-        if not (value > low if open_low else value >= low) or not value < high:
-            rule = f"{'above' if open_low else 'at least'} {low:g}" + (f" and below {high:g}" if high < math.inf else "")
-            raise ValueError(f"{of}{name} is {value}; it must be {rule}")
+        if not low <= value < high:
+            below = f" and below {high:g}" if high < math.inf else ""
+            raise ValueError(f"{of}{name} is {value}; it must be at least {low:g}{below}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +142,11 @@ class MeshShape:
     """Positions are split; keys and values are gathered."""
     expert: int = 1
     """Experts are split; outside of them the axis splits rows."""
+
+    def __post_init__(self):
+        if self.data != -1:
+            check_range("mesh.", self, 1, "data")
+        check_range("mesh.", self, 1, "fsdp", "tensor", "context", "expert")
 
 
 @dataclasses.dataclass(frozen=True)

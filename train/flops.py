@@ -34,6 +34,7 @@ def training_flops_per_token(config: ModelConfig, length: int, *, causal: bool =
 
 
 # Dense peak of matrix products in bfloat16 (float16 where a device lacks it) with float32 sums, in FLOP/s of what JAX calls one device.
+# Recalled from the data sheets named, those of TPUs compared with JAX's own table; look a figure up there before quoting it.
 # NVIDIA's data sheets often print the figure with 2:4 sparsity, twice the dense one that stands here.
 PEAK_FLOPS = {
     # NVIDIA V100 data sheet (2020): 125 for SXM2, 112 for PCIe; T4 data sheet (2019): 65. Both float16.

@@ -103,7 +103,10 @@ def _open(run_dir: Path, corpus_dir: str, experiment: Experiment) -> Run:
 
 
 def _baseline(corpus: Corpus) -> dict:
-    """Loss and share of snippets that parse of an n-gram model, trained on all of the corpus, measured as the Transformer is."""
+    """An n-gram model trained on all of the corpus: its loss on all of the validation split, and its snippets that parse.
+
+    Snippets are drawn as the Transformer's are: the same prompt, length and temperature.
+    """
     train, validation, tokenizer = corpus.split("train"), corpus.split("validation"), corpus.tokenizer()
     ngram = NGram.fit((train.read(document) for document in range(train.documents)), tokenizer.size)
     loss = ngram.nats_per_token(validation.read(document) for document in range(validation.documents))

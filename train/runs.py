@@ -77,7 +77,10 @@ def open_run(path: str | Path, said=print) -> Run:
         raise UserError(f"{path}/config.json: line {error.lineno}: {error.msg}", "Restore the file, or start a new run.") from None
     if stored.get("format") != FORMAT:
         raise UserError(f"{path}/config.json: format {stored.get('format')}; this version reads {FORMAT}", "Update Omnia.")
-    experiment = from_json(Experiment, stored["experiment"], "experiment", said)
+    try:
+        experiment = from_json(Experiment, stored["experiment"], "experiment", said)
+    except ValueError as error:
+        raise UserError(f"{path}/config.json: {error}", "Undo the change, or start a new run.") from None
     return Run(path, experiment, tuple(shard["digest"] for shard in stored["shards"]), stored["document_end"])
 
 

@@ -136,6 +136,10 @@ def test_a_run_directory_says_what_is_wrong_with_it(tiny, tmp_path):
     config.write_text(json.dumps(stored | {"format": 99}))
     with pytest.raises(UserError, match="format 99"):
         open_run(run.path)
+    stored["experiment"]["batch_size"] = 0
+    config.write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"config.json: batch_size is 0"):
+        open_run(run.path)
     config.write_text("{")
     with pytest.raises(UserError, match="line 1"):
         open_run(run.path)
