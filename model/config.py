@@ -1,6 +1,7 @@
 """The shape of a model, as plain values. Imports nothing heavy: a config file and `--help` read it without Flax."""
 
 import dataclasses
+import math
 from typing import Literal
 
 
@@ -36,10 +37,31 @@ class ModelConfig:
     """Learned absolute positions (GPT-2) or rotary ones (Su et al. 2021)."""
     rotary_base: float = 10_000.0
     """Base of the rotary wavelengths."""
+    rotary_scaling: Literal["none", "linear", "ntk", "yarn", "llama3"] = "none"
+    """How rotary positions reach past the length of pretraining: interpolated (Chen et al. 2023), by a larger base, by parts with a
+    temperature (both Peng et al. 2023), or as Llama 3.1 does it (Grattafiori et al. 2024)."""
+    rotary_factor: float = 1.0
+    """How many times longer rotary_scaling makes the context; at least 1."""
+    rotary_original_context: int = 0
+    """Context length of the pretraining that yarn and llama3 stretch."""
     bias: bool = True
     """Biases in projections and in LayerNorm."""
     qk_norm: bool = False
     """RMSNorm over each head's queries and keys before their product (Dehghani et al. 2023)."""
+    window: int = 0
+    """Keys that a query of a local layer sees, its own included (sliding window, Beltagy et al. 2020). 0: everything."""
+    global_every: int = 0
+    """With window: the last of every so many layers sees everything; 2 is Gemma 2's alternation, 6 Gemma 3's. 0: all layers are local."""
+    attention_softcap: float = 0.0
+    """Attention scores x become cap * tanh(x / cap) (Gemma 2, sec. 2). 0: no cap."""
+    logit_softcap: float = 0.0
+    """The same for the logits of predictions. 0: no cap."""
+    parallel: bool = False
+    """Attention and feed-forward read one norm of the same input, side by side (GPT-J; Chowdhery et al. 2022, sec. 2)."""
+    post_norm: bool = False
+    """A norm on the output of each sub-layer too, before it is added (Gemma 2, sec. 2)."""
+    embed_scale: bool = False
+    """Multiply token embeddings by sqrt(embed_dim) (Vaswani et al. 2017, sec. 3.4)."""
     tied_embeddings: bool = True
     """Use the embedding table as the output projection too (Press & Wolf 2017)."""
     dropout: float = 0.0
@@ -73,6 +95,38 @@ class ModelConfig:
             raise ValueError(f"rotary positions need an even head width; model.head_dim is {self.head_width}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+        for name in ("window", "global_every", "attention_softcap", "logit_softcap", "rotary_original_context"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be positive, or 0 to do without")
+        self._check_window()
+        self._check_rotary()
+
+    def _check_window(self):
+        if self.global_every and not self.window:
+            raise ValueError(f"model.global_every is {self.global_every}, but without model.window every layer sees everything")
+        if self.global_every == 1:
+            raise ValueError("model.global_every 1 makes every layer see everything: leave model.window out")
+        if self.scan and self.global_every and self.num_layers % self.global_every:
+            raise ValueError(
+                f"model.scan needs groups of equal layers: model.num_layers {self.num_layers} is not a multiple of "
+                f"model.global_every {self.global_every}"
+            )
+
+    def _check_rotary(self):
+        scaled = self.rotary_scaling != "none"
+        if scaled and self.positions != "rotary":
+            raise ValueError(f"model.rotary_scaling {self.rotary_scaling} needs model.positions rotary; they are {self.positions}")
+        if not 1.0 <= self.rotary_factor < math.inf:
+            raise ValueError(f"model.rotary_factor is {self.rotary_factor}; it must be at least 1")
+        if self.rotary_scaling == "ntk" and self.head_width == 2:
+            raise ValueError("model.rotary_scaling ntk spreads the factor over the pairs of a head, and a head of width 2 has but one")
+        if self.rotary_factor != 1.0 and not scaled:
+            raise ValueError(f"model.rotary_factor is {self.rotary_factor}, but model.rotary_scaling is none")
+        if bool(self.rotary_original_context) != (self.rotary_scaling in ("yarn", "llama3")):
+            raise ValueError(
+                f"model.rotary_original_context is {self.rotary_original_context} with model.rotary_scaling {self.rotary_scaling}: "
+                "yarn and llama3 need it, the others have no use for it"
+            )
 
     @property
     def kv_heads(self) -> int:
@@ -81,6 +135,11 @@ class ModelConfig:
     @property
     def head_width(self) -> int:
         return self.head_dim or self.embed_dim // self.num_heads
+
+    def layer_window(self, layer: int) -> int | None:
+        """Keys that layer number `layer`, counted from 0, sees; None for everything."""
+        is_global = self.global_every and (layer + 1) % self.global_every == 0
+        return self.window if self.window and not is_global else None
 
     @property
     def mlp_width(self) -> int:

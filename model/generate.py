@@ -92,7 +92,7 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
         start_B=start_B,
         ends_B=jnp.full(batch, prompt),
         done_B=jnp.zeros(batch, bool),
-        logits_BV=logits(Head(hidden_BTD[:, -1], vocabulary_table(params))),
+        logits_BV=logits(Head(hidden_BTD[:, -1], vocabulary_table(params)), softcap=c.logit_softcap),
         cache=cache,
         index=jnp.int32(prompt),
         keys_B=None,
@@ -165,7 +165,8 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
             cache=(state.cache, state.index),
             valid_BS=state.valid_BS,
         )
-        return state.replace(cache=cache, logits_BV=logits(Head(hidden_B1D[:, 0], vocabulary_table(params))), index=state.index + 1)
+        logits_BV = logits(Head(hidden_B1D[:, 0], vocabulary_table(params)), softcap=model.config.logit_softcap)
+        return state.replace(cache=cache, logits_BV=logits_BV, index=state.index + 1)
 
     return jax.lax.while_loop(lambda state: (state.index < last) & ~state.done_B.all(), step, state)
 

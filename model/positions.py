@@ -1,16 +1,56 @@
 """Where a token stands: rotary positions (learned ones are a table in the decoder)."""
 
+import math
+
 import jax.numpy as jnp
 
+from model.config import ModelConfig
 
-def rotary_angles(positions_BT, width: int, base: float):
-    """Sine and cosine of the rotation of each position (Su et al. 2021, eq. 34).
 
-    positions_BT: int, counted from the start of each document. Returns two float32 arrays [B, T, width / 2].
+def rotary_angles(positions_BT, config: ModelConfig):
+    """Sine and cosine of the rotation of each position (Su et al. 2021, eq. 34), for a context scaled as the config says.
+
+    positions_BT: int, counted from the start of each document. Returns two float32 arrays [B, T, head_width / 2].
     """
-    wavelength_K = base ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
-    angle_BTK = positions_BT[..., None].astype(jnp.float32) * wavelength_K
-    return jnp.sin(angle_BTK), jnp.cos(angle_BTK)
+    angle_BTK = positions_BT[..., None].astype(jnp.float32) * rotary_frequencies(config)
+    sin_BTK, cos_BTK = jnp.sin(angle_BTK), jnp.cos(angle_BTK)
+    if config.rotary_scaling != "yarn":
+        return sin_BTK, cos_BTK
+    # The temperature of the softmax (Peng et al. 2023, eq. 22): queries and keys both grow, so scores grow by the square.
+    temperature = 0.1 * math.log(config.rotary_factor) + 1.0
+    return sin_BTK * temperature, cos_BTK * temperature
+
+
+def rotary_frequencies(config: ModelConfig):
+    """Radians that each pair of a head turns by from one position to the next, float32 [head_width / 2], fastest first.
+
+    linear divides all of them by the factor: position interpolation (Chen et al. 2023, eq. 4). ntk raises the base, so that the slowest
+    pair is divided by the factor and the fastest left alone (Peng et al. 2023, definition 1). yarn divides the pairs that turn less
+    than once in the original context, leaves alone those that turn more than 32 times, and mixes between (same, definition 2; the
+    ramp runs over the number of the pair, with whole ends, as in the authors' code and every released model). llama3 does so
+    for 1 and 4 turns, and its ramp runs over the number of turns (Llama 3.1).
+    """
+    width, base, factor, context = config.head_width, config.rotary_base, config.rotary_factor, config.rotary_original_context
+    if config.rotary_scaling == "ntk":
+        base *= factor ** (width / (width - 2))
+    pair_K = jnp.arange(0, width, 2, dtype=jnp.float32)
+    plain_K = base ** (-pair_K / width)
+    if config.rotary_scaling in ("none", "ntk"):
+        return plain_K
+    if config.rotary_scaling == "linear":
+        return plain_K / factor
+    if config.rotary_scaling == "llama3":
+        kept_K = (context * plain_K / (2 * math.pi) - 1.0) / (4.0 - 1.0)
+    else:
+
+        def pair_that_turns(times):
+            """The (broken) number of the pair that turns so many times in the original context."""
+            return width / 2 * math.log(context / (times * 2 * math.pi)) / math.log(base)
+
+        first, last = max(math.floor(pair_that_turns(32)), 0), min(math.ceil(pair_that_turns(1)), width - 1)
+        kept_K = 1.0 - (pair_K / 2 - first) / max(last - first, 1e-3)
+    kept_K = jnp.clip(kept_K, 0.0, 1.0)
+    return kept_K * plain_K + (1.0 - kept_K) * plain_K / factor
 
 
 def rotate(x_BTHK, angles):

@@ -12,7 +12,7 @@ def _gpt2(layers: int, width: int, heads: int) -> ModelConfig:
 
 
 def _llama(layers: int, width: int, heads: int, kv_heads: int, mlp: int, **rest) -> ModelConfig:
-    """Touvron et al. 2023 (Llama 2) and Grattafiori et al. 2024 (Llama 3, table 3)."""
+    """Touvron et al. 2023 (Llama 2) and Grattafiori et al. 2024 (Llama 3, table 3; its longer context is that of Llama 3.1)."""
     return ModelConfig(
         num_layers=layers,
         embed_dim=width,
@@ -30,6 +30,36 @@ def _llama(layers: int, width: int, heads: int, kv_heads: int, mlp: int, **rest)
 
 _LLAMA2 = {"vocab_size": 32_000, "context_length": 4096, "tied_embeddings": False}
 _LLAMA3 = {"vocab_size": 128_256, "context_length": 8192, "tied_embeddings": False, "rotary_base": 500_000.0}
+_LLAMA31 = _LLAMA3 | {"context_length": 131_072, "rotary_scaling": "llama3", "rotary_factor": 8.0, "rotary_original_context": 8192}
+# The two small ones are of Llama 3.2, whose factor is 32; their context stays at the length of one pretraining row.
+_LLAMA32 = _LLAMA31 | {"context_length": 8192, "rotary_factor": 32.0, "tied_embeddings": True}
+
+
+def _gemma2(layers: int, width: int, heads: int, kv_heads: int, mlp: int) -> ModelConfig:
+    """Gemma Team 2024 (Gemma 2, table 1), for the sizes whose scores are divided by the root of the head width."""
+    return ModelConfig(
+        vocab_size=256_000,
+        context_length=8192,
+        num_layers=layers,
+        embed_dim=width,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=256,
+        mlp_dim=mlp,
+        norm="rmsnorm",
+        norm_epsilon=1e-6,
+        activation="gelu_tanh",
+        gated=True,
+        positions="rotary",
+        bias=False,
+        window=4096,
+        global_every=2,
+        attention_softcap=50.0,
+        logit_softcap=30.0,
+        post_norm=True,
+        embed_scale=True,
+    )
+
 
 MODERN: dict[str, Any] = {"norm": "rmsnorm", "activation": "relu_squared", "positions": "rotary", "bias": False, "qk_norm": True}
 """The block of our own models, as fields of ModelConfig."""
@@ -44,10 +74,15 @@ PRESETS = {
     "llama2_7b": _llama(32, 4096, 32, 32, 11_008, **_LLAMA2),
     "llama2_13b": _llama(40, 5120, 40, 40, 13_824, **_LLAMA2),
     "llama2_70b": _llama(80, 8192, 64, 8, 28_672, **_LLAMA2),
-    "llama3_1b": _llama(16, 2048, 32, 8, 8192, **_LLAMA3 | {"tied_embeddings": True}),
-    "llama3_3b": _llama(28, 3072, 24, 8, 8192, **_LLAMA3 | {"tied_embeddings": True}),
+    "llama3_1b": _llama(16, 2048, 32, 8, 8192, **_LLAMA32),
+    "llama3_3b": _llama(28, 3072, 24, 8, 8192, **_LLAMA32),
     "llama3_8b": _llama(32, 4096, 32, 8, 14_336, **_LLAMA3),
     "llama3_70b": _llama(80, 8192, 64, 8, 28_672, **_LLAMA3),
+    "llama31_8b": _llama(32, 4096, 32, 8, 14_336, **_LLAMA31),
+    "llama31_70b": _llama(80, 8192, 64, 8, 28_672, **_LLAMA31),
+    "llama31_405b": _llama(126, 16_384, 128, 8, 53_248, **_LLAMA31),
+    "gemma2_2b": _gemma2(26, 2304, 8, 4, 9216),
+    "gemma2_9b": _gemma2(42, 3584, 16, 8, 14_336),
     # Ours, for a pod: the depth of the 70B models, a wider stream, plain multi-head attention with a squared ReLU.
     "decoder_100b": ModelConfig(
         vocab_size=32_768,

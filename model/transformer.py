@@ -1,5 +1,6 @@
 """One block, and the decoder made of it. GPT-2 and Llama are two settings of the same code."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -54,16 +55,21 @@ class Attention(nn.Module):
         q_BTHK = constrain(q_BTHK, "batch", "length", "heads", "head")
         k_BSGK = constrain(k_BSGK, "batch", None, "kv_heads", "head")
         v_BSGK = constrain(v_BSGK, "batch", None, "kv_heads", "head")
-        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, context.mask, c.attention)
+        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, context.mask, c.attention, c.attention_softcap)
         std = c.init_std / math.sqrt(2 * c.num_layers)
         y_BTD = Dense((c.embed_dim,), ("heads", "head", "embed"), std, dtype, inputs=2, bias=c.bias, name="out")(y_BTHK)
         return y_BTD, (k_BSGK, v_BSGK)
 
 
 class Block(nn.Module):
-    """Pre-norm Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). `layer` counts from 0."""
+    """Pre-norm Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). `layer` counts from 0.
+
+    When parallel, x + attention(norm(x)) + feed_forward(norm(x)) with one norm. With post_norm the sub-layers' outputs are normed too.
+    window: keys that a query sees, None for all.
+    """
 
     config: ModelConfig
+    window: int | None = None
 
     @nn.compact
     def __call__(self, x_BTD, layer, context: Context, cache=None):
@@ -72,13 +78,24 @@ class Block(nn.Module):
         if context.keys_B is not None and c.dropout:
             keys_B = jax.vmap(lambda key: jax.random.fold_in(key, layer + 1))(context.keys_B)
 
-        def norm(name):
+        def norm(name, x_BTD):
             return Norm(c.norm, c.norm_epsilon, c.bias, name=name)(x_BTD)
 
-        y_BTD, cache = Attention(c, name="attention")(norm("attention_norm"), context, cache)
-        x_BTD += dropout(checkpoint_name(y_BTD, "sublayer"), c.dropout, keys_B, 0)
-        y_BTD = FeedForward(c, name="feed_forward")(norm("feed_forward_norm"))
-        x_BTD += dropout(checkpoint_name(y_BTD, "sublayer"), c.dropout, keys_B, 1)
+        def residual(name, y_BTD, site):
+            """What a sub-layer adds to the stream."""
+            y_BTD = checkpoint_name(y_BTD, "sublayer")
+            if c.post_norm:
+                y_BTD = norm(f"{name}_post_norm", y_BTD)
+            return dropout(y_BTD, c.dropout, keys_B, site)
+
+        if self.window is not None:
+            context = dataclasses.replace(context, mask=dataclasses.replace(context.mask, window=self.window))
+        h_BTD = norm("attention_norm", x_BTD)
+        y_BTD, cache = Attention(c, name="attention")(h_BTD, context, cache)
+        x_BTD += residual("attention", y_BTD, 0)
+        if not c.parallel:
+            h_BTD = norm("feed_forward_norm", x_BTD)
+        x_BTD += residual("feed_forward", FeedForward(c, name="feed_forward")(h_BTD), 1)
         return constrain(x_BTD, "batch", "length", "residual"), cache
 
 
@@ -114,12 +131,14 @@ class Decoder(nn.Module):
         # Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
         table_VD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")()
         x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
+        if c.embed_scale:
+            x_BTD *= math.sqrt(c.embed_dim)
         if c.positions == "learned":
             table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
             x_BTD += constrain(table_PD, "positions", "residual")[positions_BT]
         x_BTD = constrain(dropout(x_BTD.astype(dtype), c.dropout, keys_B, 0), "batch", "length", "residual")
 
-        angles = rotary_angles(positions_BT, c.head_width, c.rotary_base) if c.positions == "rotary" else None
+        angles = rotary_angles(positions_BT, c) if c.positions == "rotary" else None
         if cache is None:
             mask = Mask(causal=True, query_segments_BT=segments_BT, key_segments_BS=segments_BT)
         else:
@@ -133,34 +152,53 @@ class Decoder(nn.Module):
         return hidden_BTD if cache is None else (hidden_BTD, cache)
 
     def _layers(self, x_BTD, context: Context, cache):
-        """Run the stack: scanned when asked (and always to create parameters), else unrolled, which a cache needs."""
+        """Run the stack: scanned when asked, else unrolled, which a cache needs."""
         c = self.config
+        if self.is_initializing():
+            return self._create(x_BTD, context), None
         block = Block
         if c.remat != "none" and cache is None:
             block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=not c.scan)
-        if self.is_initializing() or (c.scan and cache is None):
 
-            def body(module, x_BTD, layer):
-                return module(x_BTD, layer, context)[0], None
-
-            scan = nn.scan(
-                body,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                length=c.num_layers,
-                metadata_params={nn.PARTITION_NAME: "layers"},
-            )
-            return scan(block(c, name="layers"), x_BTD, jnp.arange(c.num_layers))[0], None
+        def run(params, x_BTD, layer, place, cache=None):
+            """One layer; `place` is its number, or its place in a group when `layer` is traced, since a window must be static."""
+            return block(c, c.layer_window(place), parent=None).apply({"params": params}, x_BTD, layer, context, cache)
 
         variables = self.variables["params"]
+        if c.scan and cache is None:
+            size = c.global_every or 1
+
+            def group(x_BTD, step):
+                params, first = step
+                for place in range(size):
+                    x_BTD, _ = run(jax.tree.map(lambda leaf, place=place: leaf[place], params), x_BTD, first + place, place)
+                return x_BTD, None
+
+            groups = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), variables["layers"])
+            return jax.lax.scan(group, x_BTD, (groups, jnp.arange(0, c.num_layers, size)))[0], None
+
         layers = unstack_layers(variables) if "layers" in variables else variables
         caches = []
         for layer in range(c.num_layers):
-            params = layers[f"layer_{layer}"]
             layer_cache = None if cache is None else (*cache[0][layer], cache[1])
-            x_BTD, layer_cache = block(c, parent=None).apply({"params": params}, x_BTD, layer, context, layer_cache)
+            x_BTD, layer_cache = run(layers[f"layer_{layer}"], x_BTD, layer, layer, layer_cache)
             caches.append(layer_cache)
         return x_BTD, None if cache is None else tuple(caches)
+
+    def _create(self, x_BTD, context: Context):
+        """Create the stacked parameters of all layers."""
+
+        def body(module, x_BTD, layer):
+            return module(x_BTD, layer, context)[0], None
+
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.config.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        return scan(Block(self.config, name="layers"), x_BTD, jnp.arange(self.config.num_layers))[0]
 
 
 def unstack_layers(params):

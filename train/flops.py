@@ -14,15 +14,21 @@ def forward_flops_per_token(config: ModelConfig, length: int, *, causal: bool = 
         + 2 D V                          predictions
 
     where pairs is the mean number of keys a query sees: (length + 1) / 2 under the causal mask, since length * (length + 1) / 2 pairs
-    exist. causal=False counts the full square, pairs = length, as PaLM, nanoGPT and most published MFU figures do. Looking up
-    embeddings, norms, activations and the softmax are not counted; a row of several packed documents is counted as one.
+    exist, and less in a layer with a window. causal=False counts the full square, pairs = length (or the window), as PaLM, nanoGPT
+    and most published MFU figures do. Looking up embeddings, norms, activations and the softmax are not counted; a row of several
+    packed documents is counted as one.
     """
     c = config
-    pairs = (length + 1) / 2 if causal else length
+
+    def pairs(window: int | None) -> float:
+        """Keys a query sees on average: the first `seen` queries see 1, 2, ... keys, the others `seen`."""
+        seen = min(length, window or length)
+        return (seen * (seen + 1) / 2 + (length - seen) * seen) / length if causal else seen
+
     projections = 2 * c.embed_dim * c.head_width * (2 * c.num_heads + 2 * c.kv_heads)
-    attention = 4 * c.num_heads * c.head_width * pairs
+    attention = 4 * c.num_heads * c.head_width * sum(pairs(c.layer_window(layer)) for layer in range(c.num_layers))
     feed_forward = 2 * c.embed_dim * c.mlp_width * (3 if c.gated else 2)
-    return c.num_layers * (projections + attention + feed_forward) + 2 * c.embed_dim * c.vocab_size
+    return c.num_layers * (projections + feed_forward) + attention + 2 * c.embed_dim * c.vocab_size
 
 
 def training_flops_per_token(config: ModelConfig, length: int, *, causal: bool = True) -> float:

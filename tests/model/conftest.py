@@ -25,6 +25,20 @@ LLAMA = dataclasses.replace(
     tied_embeddings=False,
 )
 MODERN = dataclasses.replace(LLAMA, activation="relu_squared", gated=False, qk_norm=True, tied_embeddings=True)
+GEMMA2 = dataclasses.replace(
+    LLAMA,
+    activation="gelu_tanh",
+    tied_embeddings=True,
+    window=3,
+    global_every=2,
+    attention_softcap=2.0,
+    logit_softcap=3.0,
+    post_norm=True,
+    embed_scale=True,
+)
+PARALLEL = dataclasses.replace(
+    LLAMA, norm="layernorm", bias=True, parallel=True, rotary_scaling="yarn", rotary_factor=4.0, rotary_original_context=8
+)
 
 
 @functools.cache

@@ -13,6 +13,9 @@ MASKS = {
     "causal": Mask(causal=True),
     "packed": Mask(causal=True, query_segments_BT=SEGMENTS, key_segments_BS=SEGMENTS),
     "both sides": Mask(causal=False, query_segments_BT=SEGMENTS, key_segments_BS=SEGMENTS),
+    "window": Mask(causal=True, window=3),
+    "packed window": Mask(causal=True, window=2, query_segments_BT=SEGMENTS, key_segments_BS=SEGMENTS),
+    "cached window": Mask(causal=True, window=3, query_segments_BT=SEGMENTS[:, 4:6], key_segments_BS=SEGMENTS, offset=jnp.int32(4)),
     "cached": Mask(causal=True, query_segments_BT=SEGMENTS[:, 4:6], key_segments_BS=SEGMENTS, offset=jnp.int32(4)),
 }
 HERE = [name for name in KERNELS if name not in ("reference", "cudnn")]
@@ -29,9 +32,26 @@ def test_kernel_equals_reference(kernel, mask):
     q, k, v = inputs(2 if mask.offset is not None else 7)
 
     def run(kernel):
-        return jax.jit(jax.value_and_grad(lambda q, k, v: (attend(q, k, v, mask, kernel) ** 2).sum(), argnums=(0, 1, 2)))(q, k, v)
+        def loss(q, k, v):
+            return sum((attend(q, k, v, mask, kernel, softcap) ** 2).sum() for softcap in (0.0, 0.7))
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(q, k, v)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run(kernel), run("reference"))
+
+
+def test_masks_and_caps_are_what_they_are_called():
+    """The reference itself, against one query and one key at a time."""
+    mask, cap = MASKS["packed window"], 0.7
+    q, k, v = inputs(7)
+    found = np.asarray(reference(q, k, v, mask, cap))
+    for row, t, head in np.ndindex(2, 7, 4):
+        seen = [s for s in range(t + 1) if SEGMENTS[row, s] == SEGMENTS[row, t] and t - s < 2]
+        scores = np.array([q[row, t, head] @ k[row, s, head // 2] for s in seen], np.float64) / 8**0.5
+        weights = np.exp(cap * np.tanh(scores / cap))
+        np.testing.assert_allclose(found[row, t, head], weights / weights.sum() @ v[row, seen, head // 2], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="needs a causal mask"):
+        Mask(causal=False, window=3)
 
 
 def test_a_kernel_that_cannot_honour_the_mask_raises():

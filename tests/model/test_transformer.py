@@ -9,7 +9,7 @@ import pytest
 
 from model.presets import PRESETS, preset
 from model.transformer import Decoder, count_parameters, unstack_layers
-from tests.model.conftest import GPT2, LLAMA, MODERN, forward, make
+from tests.model.conftest import GEMMA2, GPT2, LLAMA, MODERN, PARALLEL, forward, make
 from tests.model.oracle import hidden_states
 
 TOKENS = np.random.default_rng(0).integers(0, 61, (2, 12))
@@ -23,7 +23,7 @@ def test_gpt2_equals_the_numpy_oracle(activation):
     np.testing.assert_allclose(hidden[0], hidden_states(params, model.config, TOKENS[0]), rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("config", [LLAMA, MODERN], ids=["llama", "modern"])
+@pytest.mark.parametrize("config", [LLAMA, MODERN, GEMMA2, PARALLEL], ids=["llama", "modern", "gemma2", "parallel"])
 def test_packed_row_equals_the_numpy_oracle(config):
     model, params = make(config)
     positions = np.array([[*range(5), *range(4), *range(3)], [*range(12)]])
@@ -85,6 +85,35 @@ def test_scan_and_remat_change_nothing_but_speed():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max()), gradient(**changes), plain)
 
 
+def test_scanning_groups_of_local_and_global_layers_changes_nothing():
+    """The window of a layer is static, so a scan runs over groups: which layers are global, and their dropout, must not change."""
+    config = dataclasses.replace(GEMMA2, num_layers=6, global_every=3, dropout=0.2)
+    _, params = make(config)
+    keys = jax.random.split(jax.random.key(7), 2)
+
+    def gradient(**changes):
+        model = Decoder(dataclasses.replace(config, **changes))
+        return jax.jit(jax.grad(lambda params: (model.apply({"params": params}, TOKENS, keys_B=keys) ** 2).sum()))(params)
+
+    plain, scanned = gradient(), gradient(scan=True, remat="full")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max()), scanned, plain)
+    with pytest.raises(ValueError, match="num_layers 5 is not a multiple of model.global_every 3"):
+        dataclasses.replace(config, num_layers=5, scan=True)
+
+
+@pytest.mark.parametrize("layers, every, first", [(1, 0, 9), (2, 0, 7), (2, 2, 0)])
+def test_a_token_sees_as_far_back_as_its_windows_reach(layers, every, first):
+    """By gradient, with a window of 3: one local layer reaches 2 back, two reach 4, and a global one everything."""
+    model, params = make(dataclasses.replace(LLAMA, num_layers=layers, window=3, global_every=every))
+    tokens = jnp.arange(12)[None]
+
+    def last(table):
+        return model.apply({"params": params | {"embedding": {"table": table}}}, tokens)[0, -1].sum()
+
+    reach_S = np.abs(jax.jit(jax.grad(last))(params["embedding"]["table"]))[:12].sum(-1)
+    assert (reach_S[first:] > 0).all() and (reach_S[:first] == 0).all()
+
+
 def test_unstacked_parameters_run_the_same():
     model, params = make(LLAMA)
     np.testing.assert_array_equal(forward(model)(unstack_layers(params), TOKENS), forward(model)(params, TOKENS))
@@ -131,6 +160,11 @@ def test_a_row_is_dropped_out_by_its_own_key():
         ("llama3_3b", 3_212_749_824),
         ("llama3_8b", 8_030_261_248),
         ("llama3_70b", 70_553_706_496),
+        ("llama31_8b", 8_030_261_248),
+        ("llama31_70b", 70_553_706_496),
+        ("llama31_405b", 405_853_388_800),
+        ("gemma2_2b", 2_614_341_888),
+        ("gemma2_9b", 9_241_705_984),
     ],
 )
 def test_preset_has_the_published_number_of_parameters(name, count):

@@ -35,19 +35,23 @@ def test_full_square_equals_what_xla_counts(config):
     assert forward_flops_per_token(config, length, causal=False) < counted
 
 
-@pytest.mark.parametrize("config", [SMALL, LLAMA], ids=["gpt2", "llama"])
+LOCAL = dataclasses.replace(LLAMA, num_layers=5, window=9, global_every=2)
+
+
+@pytest.mark.parametrize("config", [SMALL, LLAMA, LOCAL], ids=["gpt2", "llama", "local"])
 @pytest.mark.parametrize("length", [1, 7, 64])
 def test_causal_count_equals_a_loop_over_queries_and_keys(config, length):
     def product(rows, inner, columns):
         return 2 * rows * inner * columns
 
     c, total = config, 0
-    for _ in range(c.num_layers):
+    for layer in range(c.num_layers):
+        reach = c.window if c.window and layer in (0, 2, 4) else length
         total += product(length, c.embed_dim, c.num_heads * c.head_width)
         total += 2 * product(length, c.embed_dim, c.kv_heads * c.head_width)
         total += product(length, c.num_heads * c.head_width, c.embed_dim)
         for query in range(length):
-            for _ in range(query + 1):
+            for _ in range(max(0, query + 1 - reach), query + 1):
                 total += c.num_heads * (product(1, c.head_width, 1) + product(1, 1, c.head_width))
         total += (3 if c.gated else 2) * product(length, c.embed_dim, c.mlp_width)
     total += product(length, c.embed_dim, c.vocab_size)

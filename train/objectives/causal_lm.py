@@ -31,7 +31,8 @@ class CausalLM:
             {"params": params}, batch.tokens, segments_BT=batch.segments, positions_BT=batch.positions, keys_B=keys_B
         )
         want = ("nll", "hit", "log_z") if self.options.z_loss else ("nll", "hit")
-        scores = score_tokens(Head(hidden_BTD, vocabulary_table(params)), batch.targets, want=want, shards=self.shards)
+        head, softcap = Head(hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
+        scores = score_tokens(head, batch.targets, want=want, softcap=softcap, shards=self.shards)
         weight = batch.weights.sum()
         terms = {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}
         if self.options.z_loss:
