@@ -5,7 +5,10 @@ from setuptools import setup
 EXTRAS = {
     "plots": ["matplotlib>=3.9"],
     "hf": ["tokenizers>=0.20"],
-    "tfds": ["tensorflow-datasets>=4.9.7", "importlib_resources"],  # which tensorflow-datasets imports without asking for it
+    "parquet": ["pyarrow>=16"],
+    "warc": ["resiliparse>=2.0"],  # brings FastWARC
+    # ArrayRecord files are read without TensorFlow; importlib_resources is imported there, but not asked for.
+    "tfds": ["tensorflow-datasets>=4.9.7", "array_record>=0.6", "importlib_resources"],
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
     "wandb": ["wandb>=0.19"],
     "gcs": ["gcsfs>=2024.6"],
@@ -25,6 +28,9 @@ TEST = [
     *EXTRAS["plots"],
     *EXTRAS["hf"],
     *EXTRAS["tensorboard"],
+    *EXTRAS["parquet"],
+    *EXTRAS["warc"],
+    *EXTRAS["tfds"],
 ]
 
 setup(
@@ -34,7 +40,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     py_modules=["omnia"],
-    packages=["model", "data", "train", "train.objectives"],
+    packages=["model", "data", "data.readers", "train", "train.objectives"],
     entry_points={"console_scripts": ["omnia = omnia:main"]},
     install_requires=[
         "jax>=0.10",

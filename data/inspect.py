@@ -38,6 +38,7 @@ def inspect_corpus(
             for name, one in corpus.manifest["splits"].items()
         },
         "empty": corpus.manifest["empty"]["count"],
+        "ignored": corpus.manifest.get("ignored", {"count": 0})["count"],
         "damaged": len(corpus.manifest["damaged"]),
         "split": split,
         "bytes_per_token": part.raw_bytes / part.tokens,
@@ -77,7 +78,10 @@ def print_inspection(found: dict) -> None:
             f"  {name:<10} {split['documents']:>12,} documents {split['tokens']:>16,} tokens {split['raw_bytes']:>16,} bytes "
             f"{split['shards']:>6,} shards"
         )
-    lines.append(f"  left out: {found['empty']:,} empty, {found['damaged']:,} damaged")
+    lines.append(
+        f"  left out: {found['empty']:,} empty, {found['damaged']:,} damaged"
+        + (f", {found['ignored']:,} no text" if found["ignored"] else "")
+    )
     lines.append(
         f"{found['split']}: {found['bytes_per_token']:.3f} bytes per token; at context length {found['context_length']:,}: "
         f"{found['rows']:,} rows, {found['padding_share']:.2%} padding"

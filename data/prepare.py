@@ -14,8 +14,9 @@ import shutil
 from typing import Literal
 
 from data import storage
-from data.documents import Document, Part, Skipped, SplitRule, find_files, plan_tasks, read_documents
+from data.documents import Document, Part, Skipped, SplitRule
 from data.errors import UserError
+from data.inputs import check_inputs, exists, find_inputs, plan_tasks, read_documents
 from data.pool import run_tasks
 from data.shards import FORMAT, Corpus, corpus_digest, shard_damage
 from data.task import NAMES_KEPT, SPLITS, check_damaged, write_shards
@@ -33,8 +34,8 @@ class PrepareText:
     output: str
     """Directory to write. The same command again goes on where it stopped."""
     input: tuple[str, ...] = ()
-    """Files, folders (all text files in them) or globs. .jsonl has a document on each line, any other file is one
-    document; both also as .gz or .zst."""
+    """Files, folders (all files of known endings in them), globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. Several documents
+    are in .jsonl, .parquet, .tar (WebDataset), .warc and .wet; any other file is one. All but .parquet also as .gz or .zst."""
     tokenizer: str = "byte"
     """byte, char, sentencepiece:SIZE (trained on the training documents), or a file or directory: a SentencePiece .model, a
     Hugging Face tokenizer.json, another prepared corpus."""
@@ -44,14 +45,18 @@ class PrepareText:
     """hash: whole documents, by a hash of their content. tail: the last characters of every document. auto: tail for one
     document, hash for several."""
     text_field: str = "text"
-    """Name of the field of a .jsonl record that holds the text."""
+    """What holds the text: the field of a .jsonl record or of a .json in a .tar, the column of a .parquet, the feature of TFDS."""
     workers: int = 0
     """Processes; 0 for one on every core. They do not change the result."""
     shard_bytes: int = 1 << 26
-    """Input bytes that make one shard. A file is never divided, unless it is a plain .jsonl."""
+    """Input bytes that make one shard. A file is never divided, unless it is a plain .jsonl, a .parquet or of TFDS."""
     max_damaged: int = 0
-    """Damaged documents and files (invalid UTF-8 or JSON, no text field) to leave out before giving up. Empty ones are always
-    left out; both are named in the manifest."""
+    """Damaged documents and files (invalid UTF-8 or JSON, no text field) to leave out before giving up. Empty ones, and what in
+    an archive is no text, are always left out; all are named in the manifest."""
+    tfds_dir: str = ""
+    """Folder where TFDS keeps its data sets. Empty: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    tfds_download: bool = False
+    """Let TFDS download and prepare a data set that is not there yet."""
     overwrite: bool = False
     """Throw away what another preparation left in the output directory."""
     repair: bool = False
@@ -125,8 +130,13 @@ def _repair(options):
     for problem in damage.values():
         print(f"{problem}; it is made again.")
     for path, _, _ in plan["files"]:
-        if damage and not os.path.exists(path):
+        if damage and not exists(path):
             raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
+    if damage and check_inputs(plan["files"], options.text_field) != plan.get("packages", []):
+        raise UserError(
+            f"{folder}: was made with {', '.join(plan.get('packages', []))}, another version than is installed.",
+            "Install that version, or prepare the corpus again with its inputs and --overwrite.",
+        )
     shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
     os.makedirs(os.path.join(folder, ".prepare"))
     tokenizer = _repaired_tokenizer(options, plan, manifest["tokenizer"]["digest"])
@@ -151,7 +161,8 @@ def _repaired_tokenizer(options, plan, digest):
 
 def _plan(options):
     """All that the result depends on."""
-    files = find_files(options.input)
+    files = find_inputs(options.input, options.tfds_dir, options.tfds_download)
+    packages = check_inputs(files, options.text_field)
     tasks = plan_tasks(files, options.shard_bytes)
     split = options.split
     if split == "auto":
@@ -165,6 +176,7 @@ def _plan(options):
             "text_field": options.text_field,
             "shard_bytes": options.shard_bytes,
         },
+        **({"packages": packages} if packages else {}),
         "files": [list(file) for file in files],
         "tasks": [[list(part) for part in parts] for parts in tasks],
     }
@@ -210,12 +222,11 @@ def _scan(options, tasks, function, *arguments):
     calls = [([Part(*part) for part in parts], options.text_field, *arguments) for parts in tasks]
     results: list = [None] * len(calls)
     damaged: list[Skipped] = []
-    for number, (result, skipped) in run_tasks(function, calls, options.workers, "reading", _bytes(tasks)):
+    for number, (result, damage) in run_tasks(function, calls, options.workers, "reading", _bytes(tasks)):
         results[number] = result
-        for one in skipped:
-            if one.damaged:
-                damaged.append(one)
-                check_damaged(damaged, options.max_damaged)
+        for one in damage:
+            damaged.append(one)
+            check_damaged(damaged, options.max_damaged)
     return results
 
 
@@ -256,8 +267,8 @@ def _manifest(plan, tokenizer, results):
         shards = [result[split] for result in results if result[split]]
         totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "raw_bytes")}
         splits[split] = {**totals, "max_id": max((shard["max_id"] for shard in shards), default=0), "shards": shards}
-    empty = [name for result in results for name in result["empty"][1]]
     if not splits["train"]["documents"]:
+        empty = [name for kind in ("empty", "ignored") for name in _together(kind, results)["names"]]
         why = f": without text are {_some(empty)}." if empty else "."
         raise UserError(f"no document is left for training{why}", "Give more input, or a smaller --validation fraction.")
     manifest = {
@@ -267,13 +278,19 @@ def _manifest(plan, tokenizer, results):
         "dtype": _dtype(tokenizer),
         "splits": splits,
         "options": plan["options"],
-        "empty": {
-            "count": sum(result["empty"][0] for result in results),
-            "names": empty[:NAMES_KEPT],
-        },
+        "empty": _together("empty", results),
+        "ignored": _together("ignored", results),
         "damaged": [one[:2] for result in results for one in result["damaged"]],
     }
     return {**manifest, "digest": corpus_digest(manifest)}
+
+
+def _together(kind, results):
+    """What all tasks left out without fault: how many, and the first names."""
+    return {
+        "count": sum(result[kind][0] for result in results),
+        "names": [name for result in results for name in result[kind][1]][:NAMES_KEPT],
+    }
 
 
 def _dtype(tokenizer):
@@ -298,6 +315,8 @@ def _say(folder):
     if manifest["empty"]["count"] or manifest["damaged"]:
         names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
         print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {_some(names)}")
+    if manifest["ignored"]["count"]:
+        print(f"  no text: {manifest['ignored']['count']:,} members or records of archives: {_some(manifest['ignored']['names'])}")
 
 
 def _some(names):
@@ -317,6 +336,8 @@ def _difference(earlier, plan):
     for key, value in plan["options"].items():
         if earlier.get("options", {}).get(key) != value:
             return f"{key} = {earlier.get('options', {}).get(key)!r}, not {value!r}"
+    if earlier.get("packages") and plan.get("packages") and earlier["packages"] != plan["packages"]:
+        return f"{', '.join(earlier['packages'])}, not {', '.join(plan['packages'])}"
     before, now = ({file[0]: file for file in one.get("files", [])} for one in (earlier, plan))
     changed = [path for path in sorted({**before, **now}) if before.get(path) != now.get(path)]
     return f"other inputs ({changed[0]} was added, removed or changed)" if changed else "another plan (of another version)"

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from data.documents import Document, Part, Skipped, SplitRule, between, read_documents
+from data.documents import Document, Part, Skipped, SplitRule, between
 from data.errors import UserError
+from data.inputs import read_documents
 from data.shards import ShardWriter
 from data.tokenizer import load_tokenizer
 
@@ -28,20 +29,27 @@ def write_shards(
 ) -> dict:
     """Tokenizes a task's documents into shards in `folder`/.prepare.
 
-    Returns {split: record or None, "empty": [count, names], "damaged": [...]}.
+    Returns {split: record or None, "empty": [count, names], "ignored": [count, names], "damaged": [...]}.
     """
     writer = _Writer(folder, dtype, {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}, ends=rule.kind == "hash")
-    empty, damaged = [], []
+    left_out: dict[str, list[str]] = {"empty": [], "ignored": []}
+    counts, damaged = {"empty": 0, "ignored": 0}, []
     for document in read_documents(parts, text_field, report):
         if isinstance(document, Document):
             for split, start, stop in rule.portions(document):
                 writer.add(document, split, start, stop)
-        elif document.damaged:
+        elif document.kind == "damaged":
             damaged.append(document)
             check_damaged(damaged, max_damaged)
         else:
-            empty.append(document.name)
-    return {**writer.close(), "empty": [len(empty), empty[:NAMES_KEPT]], "damaged": [list(one) for one in damaged]}
+            counts[document.kind] += 1
+            if counts[document.kind] <= NAMES_KEPT:
+                left_out[document.kind].append(document.name)
+    return {
+        **writer.close(),
+        **{kind: [counts[kind], names] for kind, names in left_out.items()},
+        "damaged": [list(one) for one in damaged],
+    }
 
 
 def check_damaged(damaged: list[Skipped], most: int) -> None:

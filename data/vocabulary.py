@@ -6,8 +6,9 @@ import re
 
 import xxhash
 
-from data.documents import Document, Part, Skipped, SplitRule, between, read_documents
+from data.documents import Document, Part, Skipped, SplitRule, between
 from data.errors import UserError
+from data.inputs import read_documents
 from data.tokenizer import Tokenizer, sentencepiece_tokenizer
 
 SAMPLE_BYTES = 10_000_000
@@ -17,24 +18,26 @@ _INDENTS = ["\n" * lines for lines in (1, 2)] + ["\n" + " " * spaces for spaces 
 
 
 def scan_alphabet(parts: list[Part], text_field: str, report) -> tuple[str, list[Skipped]]:
-    """All characters of a task's documents, and what was skipped."""
+    """All characters of a task's documents, and what is damaged."""
     characters: set[str] = set()
-    skipped = []
+    damaged = []
     for document in read_documents(parts, text_field, report):
         if isinstance(document, Skipped):
-            skipped.append(document)
+            if document.kind == "damaged":
+                damaged.append(document)
         else:
             for chunk in document.chunks():
                 characters.update(chunk)
-    return "".join(sorted(characters)), skipped
+    return "".join(sorted(characters)), damaged
 
 
 def scan_sample(parts: list[Part], text_field: str, rule: SplitRule, report) -> tuple[list[tuple[int, str]], list[Skipped]]:
-    """[(hash, text)]: of the training text in blocks, those with the smallest hashes, up to SAMPLE_BYTES; and what was skipped."""
-    sample, skipped, added = [], [], 0
+    """[(hash, text)]: of the training text in blocks, those with the smallest hashes, up to SAMPLE_BYTES; and what is damaged."""
+    sample, damaged, added = [], [], 0
     for document in read_documents(parts, text_field, report):
         if isinstance(document, Skipped):
-            skipped.append(document)
+            if document.kind == "damaged":
+                damaged.append(document)
             continue
         for split, start, stop in rule.portions(document):
             if split == "train":
@@ -42,7 +45,7 @@ def scan_sample(parts: list[Part], text_field: str, rule: SplitRule, report) -> 
                 added += stop - start
         if added > 2 * SAMPLE_BYTES:  # bounded memory
             sample, added = smallest(sample), 0
-    return smallest(sample), skipped
+    return smallest(sample), damaged
 
 
 def smallest(sample: list[tuple[int, str]]) -> list[tuple[int, str]]:

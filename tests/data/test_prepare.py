@@ -12,9 +12,10 @@ import time
 import numpy as np
 import pytest
 
-from data import documents, pool, task
+from data import pool, task
 from data.errors import UserError
 from data.prepare import PrepareText, prepare_text
+from data.readers import stream
 from data.shards import Corpus, ShardWriter
 
 WORDS = "the quick brown fox jumps over a lazy dog and then\n    returns 1234 times, äöü 🙂.\n".split(" ")
@@ -104,7 +105,7 @@ def test_long_documents_have_the_ids_of_the_whole(tokenizer, tmp_path, monkeypat
     for split, validation in (("tail", 0.3), ("hash", 0)):
         whole = prepare_text(options(tmp_path, path, output=f"{split} whole", tokenizer=tokenizer, split=split, validation=validation))
         with monkeypatch.context() as patch:
-            patch.setattr(documents, "CHUNK_BYTES", 1000)
+            patch.setattr(stream, "CHUNK_BYTES", 1000)
             patch.setattr(task, "_BATCH_CHARACTERS", 500)
             prepare_text(options(tmp_path, path, output=f"{split} parts", tokenizer=tokenizer, split=split, validation=validation))
         assert content(tmp_path / f"{split} whole") == content(tmp_path / f"{split} parts")

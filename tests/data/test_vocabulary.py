@@ -3,8 +3,9 @@ import json
 import pytest
 
 from data import vocabulary
-from data.documents import Document, SplitRule, find_files, plan_tasks, read_documents
+from data.documents import Document, SplitRule
 from data.errors import UserError
+from data.inputs import find_inputs, plan_tasks, read_documents
 from data.vocabulary import scan_alphabet, scan_sample, smallest, train_sentencepiece
 
 RULE = SplitRule("hash", 0.3)
@@ -15,7 +16,7 @@ def tasks(tmp_path):
     texts = [f"document {i} " + chr(0x400 + i) * (i % 50) for i in range(300)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in [*texts, ""]))
     (tmp_path / "b.txt").write_text("a long text. " * 10_000)
-    return plan_tasks(find_files([str(tmp_path)]), 3000)
+    return plan_tasks(find_inputs([str(tmp_path)]), 3000)
 
 
 def sample_of(tasks):

@@ -1,0 +1,74 @@
+"""Parquet: each row of one column is a document. Needs the package pyarrow (extra: parquet)."""
+
+import os
+
+from data.documents import Part, Skipped, document_of
+from data.errors import UserError
+
+_ROWS = 256  # of a column in memory at once
+
+
+def check(path: str, text_field: str) -> None:
+    """UserError unless the file has the column, and texts in it."""
+    arrow, parquet = _packages()
+    try:
+        schema = parquet.read_schema(path)
+    except arrow.ArrowInvalid as error:
+        raise UserError(f"{path}: not a Parquet file ({error}).", "Remove it, or name the other files.") from None
+    if schema.names.count(text_field) != 1:
+        raise UserError(f"{path}: no column {text_field!r}; there are {', '.join(schema.names)}.", "Name one of them with --text-field.")
+    kind = schema.field(text_field).type
+    kind = kind.value_type if arrow.types.is_dictionary(kind) else kind
+    if str(kind).removeprefix("large_").removesuffix("_view") not in ("string", "binary"):
+        raise UserError(f"{path}: the column {text_field!r} holds {kind}, not text.", "Name another with --text-field.")
+
+
+def read_rows(part: Part, text_field: str, report):
+    """The rows of the row groups that belong to the part.
+
+    A group begins where the compressed bytes of those before it end. That is near its place in the file, and never out of order.
+    """
+    arrow, parquet = _packages()
+    size, told = os.path.getsize(part.path), 0
+    try:
+        with parquet.ParquetFile(part.path) as file:
+            facts, begin, row = file.metadata, 0, 0
+            for number in range(file.num_row_groups):
+                group = facts.row_group(number)
+                if part.start <= begin < part.stop:
+                    first = row
+                    for batch in file.iter_batches(_ROWS, row_groups=[number], columns=[text_field]):
+                        for text in batch.column(0):
+                            first += 1
+                            yield _document(f"{part.path}: row {first}", text, text_field)
+                    share = min(_bytes(group), part.stop - part.start - told)
+                    report(share)
+                    told += share
+                begin = min(begin + _bytes(group), size - 1)
+                row += group.num_rows
+    except (arrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # one without a number is of the content, such as a page that cannot be decoded
+            raise
+        yield Skipped(part.path, f"cannot be read ({' '.join(str(error).split())})", "damaged")
+    report(part.stop - part.start - told)
+
+
+def _document(name, scalar, text_field):
+    try:
+        text = scalar.as_py()
+    except UnicodeDecodeError as error:  # a writer is not forced to check it
+        return Skipped(name, f"invalid UTF-8 at byte {error.start}", "damaged")
+    return Skipped(name, f"no text in the column {text_field!r}", "damaged") if text is None else document_of(name, text)
+
+
+def _bytes(group):
+    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+
+
+def _packages():
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("Parquet files need the package pyarrow.", "pip install -e '.[parquet]'") from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,81 @@
+"""A file from its first byte to its last, decompressed on the way."""
+
+import contextlib
+import gzip
+import zlib
+
+from data.documents import Unreadable
+
+CHUNK_BYTES = 1 << 22
+COMPRESSIONS = (".gz", ".zst")
+
+
+def plain_name(path: str) -> str:
+    """The path in lower case, without the endings of compressions."""
+    path = path.lower()
+    for suffix in COMPRESSIONS:
+        path = path.removesuffix(suffix)
+    return path
+
+
+class Stream:
+    """The content of a file. `report` is told of bytes of the file as they are read: compressed ones, where they are.
+
+    Use as a context. Reading raises Unreadable where the content cannot be decompressed.
+    """
+
+    def __init__(self, path: str, report):
+        self._path, self._report, self._done = path, report, 0
+        self._broken: Unreadable | None = None
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            self._raw = stack.enter_context(open(self._path, "rb"))
+            self._file = stack.enter_context(_decompressed(self._raw, self._path.lower()))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._stack.close()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes: `size` of them, or fewer at the end and before what cannot be decompressed."""
+        parts, left = [], size
+        while left > 0 and not self._broken:
+            try:
+                content = self._file.read1(left)
+            except _decompression_errors() as error:
+                self._broken = Unreadable(f"cannot be decompressed ({error})")
+                break
+            if not content:
+                break
+            parts.append(content)
+            left -= len(content)
+        done = self._raw.tell()
+        self._report(done - self._done)
+        self._done = done
+        if self._broken and not parts:
+            raise self._broken
+        return b"".join(parts)
+
+    def chunks(self):
+        """All that is left; at the end an empty chunk."""
+        while content := self.read(CHUNK_BYTES):
+            yield content
+        yield b""
+
+
+def _decompressed(raw, path):
+    if path.endswith(".gz"):
+        return gzip.GzipFile(fileobj=raw)
+    if path.endswith(".zst"):
+        import zstandard
+
+        return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
+    return contextlib.nullcontext(raw)
+
+
+def _decompression_errors():
+    import zstandard
+
+    return EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError

@@ -1,0 +1,75 @@
+"""Tar archives in the manner of WebDataset, read as a stream: nothing is extracted, and no name in them is ever a path of ours.
+
+Members that stand together and share a key (the name up to the first dot of its last part) are one sample. Its text is the member
+KEY.txt or, if there is none, a field of KEY.json. All other members are ignored, and counted.
+"""
+
+import tarfile
+
+from data.documents import Part, Skipped, Unreadable, document_of, printable
+from data.readers.stream import Stream
+from data.readers.text import document_of_json
+
+
+def read_samples(part: Part, text_field: str, report):
+    """The documents of an archive, which is never divided: it has no index."""
+    held: list[tuple[str, str, bytes]] = []  # members of the sample in hand: key, name, content
+    try:
+        with Stream(part.path, report) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+            for member in archive:
+                if not member.isfile():
+                    continue
+                name, key = f"{part.path}: {printable(member.name)}", _key(member.name)
+                if held and held[0][0] != key:
+                    yield from _documents(held, text_field)
+                    held = []
+                if member.name.lower().endswith((".txt", ".json")):
+                    held.append((key, name, _content(archive, member)))
+                else:
+                    yield Skipped(name, "no .txt or .json", "ignored")
+            for _ in stream.chunks():  # the padding after the end, for the progress
+                pass
+    except (Unreadable, tarfile.TarError) as error:
+        yield from _documents(held, text_field)
+        yield Skipped(part.path, f"the rest cannot be read ({error})", "damaged")
+    else:
+        yield from _documents(held, text_field)
+
+
+def _documents(members, text_field):
+    """The texts of one sample. The .json beside a .txt describes it."""
+    has_text = any(name.lower().endswith(".txt") for _, name, _ in members)
+    for _, name, content in members:
+        if name.lower().endswith(".txt"):
+            yield document_of(name, content)
+        elif has_text:
+            yield Skipped(name, "beside a .txt", "ignored")
+        else:
+            yield document_of_json(name, content, text_field)
+
+
+def _key(name):
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/{last.partition('.')[0]}"
+
+
+def _content(archive, member):
+    file = archive.extractfile(member)
+    assert file is not None
+    content = file.read()
+    if len(content) != member.size:
+        raise Unreadable("the archive ends within a member")
+    return content
+
+
+class _Member(tarfile.TarInfo):
+    """tarfile takes a damaged header after the first for the end of the archive; here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, archive):
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise Unreadable(f"no member begins at byte {archive.offset}: {error}") from None

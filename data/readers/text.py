@@ -1,0 +1,106 @@
+"""Plain files: a whole one as a document, or one document on each line of a .jsonl."""
+
+import codecs
+import json
+
+import xxhash
+
+from data.documents import Document, Part, Skipped, Unreadable, document_of
+from data.readers.stream import CHUNK_BYTES, COMPRESSIONS, Stream
+
+
+def read_whole(part: Part, text_field: str, report):
+    """A whole file is one document. It is read twice if it does not fit one chunk: a digest comes before a split."""
+    characters, digest, first, count = 0, xxhash.xxh3_64(), "", 0
+    try:
+        for chunk in _text_chunks(part.path, lambda read: None):
+            count += 1
+            first = first or chunk
+            characters += len(chunk)
+            digest.update(chunk.encode())
+    except Unreadable as error:
+        report(part.stop)
+        yield Skipped(part.path, str(error), "damaged")
+        return
+    if count <= 1:
+        report(part.stop)
+        yield document_of(part.path, first)
+    else:
+        yield Document(part.path, lambda: _text_chunks(part.path, report), characters, digest.intdigest())
+
+
+def _text_chunks(path, report):
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    position = 0
+    with Stream(path, report) as stream:
+        for content in stream.chunks():
+            held = len(decoder.getstate()[0])  # the begun character of the chunk before
+            try:
+                text = decoder.decode(content, final=not content)
+            except UnicodeDecodeError as error:
+                raise Unreadable(f"invalid UTF-8 at byte {position - held + error.start}") from None
+            position += len(content)
+            if text:
+                yield text
+
+
+def read_lines(part: Part, text_field: str, report):
+    """The lines that begin in the part; the field `text_field` of each is a document."""
+    number = 0
+    lines = _lines(part, report)
+    while True:
+        try:
+            line = next(lines, None)
+        except Unreadable as error:
+            yield Skipped(part.path, str(error), "damaged")
+            return
+        if line is None:
+            return
+        number += 1
+        if not line.strip():
+            continue
+        name = f"{part.path}: line {number} after byte {part.start}" if part.start else f"{part.path}:{number}"
+        document = document_of_json(name, line, text_field)
+        if part.start and isinstance(document, Skipped) and document.kind == "damaged":  # a number that can be looked up
+            document = document._replace(name=f"{part.path}:{_lines_before(part) + number}")
+        yield document
+
+
+def document_of_json(name: str, content: bytes, text_field: str) -> Document | Skipped:
+    """The field `text_field` of a JSON object as a document."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return Skipped(name, f"invalid JSON ({error})", "damaged")
+    text = record.get(text_field) if isinstance(record, dict) else None
+    return document_of(name, text) if isinstance(text, str) else Skipped(name, f"no text in the field {text_field!r}", "damaged")
+
+
+def _lines(part, report):
+    if part.path.lower().endswith(COMPRESSIONS):
+        rest = b""
+        with Stream(part.path, report) as stream:
+            for content in stream.chunks():
+                *lines, rest = (rest + content).split(b"\n")
+                yield from lines
+        if rest:
+            yield rest
+        return
+    with open(part.path, "rb") as file:
+        if part.start:
+            file.seek(part.start - 1)
+            file.readline()  # the line that began in the part before
+        while file.tell() < part.stop and (line := file.readline()):
+            report(len(line))
+            yield line
+
+
+def _lines_before(part):
+    """How many lines of the file begin before the part."""
+    count, left = int(part.start > 0), part.start - 1
+    with open(part.path, "rb") as file:
+        while left > 0:
+            content = file.read(min(CHUNK_BYTES, left))
+            count += content.count(b"\n")
+            left -= len(content)
+    return count

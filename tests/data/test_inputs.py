@@ -1,0 +1,155 @@
+import gzip
+import json
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.documents import Document, Part
+from data.errors import UserError
+from data.inputs import find_inputs, plan_tasks, read_documents
+from data.readers import stream
+
+TEXTS = ["One.", "Two,\nwith a line.", "Drei äöü 🙂", "\u2028 four\r\n", "five " * 1000]
+
+
+def read(*paths, task_bytes=1 << 20, field="text"):
+    """(texts, skipped) of all tasks in turn."""
+    found = [one for parts in plan_tasks(find_inputs(map(str, paths)), task_bytes) for one in read_documents(parts, field)]
+    return (["".join(one.chunks()) for one in found if isinstance(one, Document)], [one for one in found if not isinstance(one, Document)])
+
+
+def jsonl(texts, field="text"):
+    return "".join(json.dumps({"id": i, field: text}) + "\n" for i, text in enumerate(texts)).encode()
+
+
+COMPRESSORS = {"": bytes, ".gz": gzip.compress, ".zst": lambda content: zstandard.ZstdCompressor().compress(content)}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+def test_texts_and_lines_are_read_however_compressed(suffix, tmp_path):
+    for i, text in enumerate(TEXTS):
+        (tmp_path / f"{i}.txt{suffix}").write_bytes(COMPRESSORS[suffix](text.encode()))
+    assert read(tmp_path) == (TEXTS, [])
+    lines = tmp_path / f"lines.jsonl{suffix}"
+    lines.write_bytes(COMPRESSORS[suffix](jsonl(TEXTS, "content")))
+    assert read(lines, field="content") == (TEXTS, [])
+
+
+def test_files_of_several_streams_are_read_whole(tmp_path):
+    for suffix in (".gz", ".zst"):
+        (tmp_path / f"a.txt{suffix}").write_bytes(COMPRESSORS[suffix](b"one ") + COMPRESSORS[suffix](b"two"))
+    assert read(tmp_path) == (["one two"] * 2, [])
+
+
+@settings(deadline=None, max_examples=40)
+@given(sizes=st.lists(st.integers(0, 30), max_size=12), task_bytes=st.integers(1, 120), end=st.booleans(), blank=st.booleans())
+def test_a_divided_jsonl_gives_each_line_once(sizes, task_bytes, end, blank, tmp_path_factory):
+    texts = [f"{i}" + "x" * size for i, size in enumerate(sizes)]
+    content = jsonl(texts).replace(b"\n", b"\n\n" if blank else b"\n")
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    path.write_bytes(content if end else content[:-1])
+    assert read(path, task_bytes=task_bytes) == (texts, [])
+
+
+def test_long_files_come_in_chunks(tmp_path, monkeypatch):
+    """Characters of several bytes fall on the borders; digest and count are those of the whole text."""
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 7)
+    text = "aä🙂\n" * 20
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(jsonl([text])))
+    found = [one for parts in plan_tasks(find_inputs([str(tmp_path)]), 1) for one in read_documents(parts, "text")]
+    for document in found:
+        assert "".join(document.chunks()) == "".join(document.chunks()) == text
+        assert (document.characters, document.digest) == (len(text), found[2].digest)
+    assert len(list(found[0].chunks())) > 10
+    (tmp_path / "a.txt").write_bytes(text.encode() + b"\xf0\x9f")
+    assert [one.reason for one in read(tmp_path / "a.txt")[1]] == [f"invalid UTF-8 at byte {len(text.encode())}"]
+
+
+def test_folders_hold_text_files_in_their_order_and_no_hidden_ones(tmp_path):
+    for name in ("b/z.py", "b/a.md", "a.TXT", ".hidden.txt", ".git/x.txt", "image.png", "data.json", "c.txt.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    paths = [path for path, _, _ in find_inputs([str(tmp_path)])]
+    assert [path.removeprefix(f"{tmp_path}/") for path in paths] == ["a.TXT", "b/a.md", "b/z.py", "c.txt.gz"]
+    assert [path for path, _, _ in find_inputs([f"{tmp_path}/**/*.md", f"{tmp_path}/data.json", f"{tmp_path}/b"])] == [
+        f"{tmp_path}/{name}" for name in ("b/a.md", "data.json", "b/z.py")
+    ]
+
+
+@pytest.mark.parametrize("inputs", [[], ["nowhere.txt"], ["*.nothing"]])
+def test_no_input_is_the_users_mistake(inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no input"):
+        find_inputs(inputs)
+
+
+def test_a_folder_named_like_a_pattern_is_a_folder(tmp_path):
+    (tmp_path / "a[1]").mkdir()
+    (tmp_path / "a[1]" / "x.txt").write_text("x")
+    assert read(tmp_path / "a[1]") == (["x"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "reason"),
+    [
+        ("a.txt", b"ok \xff", "a.txt", "invalid UTF-8 at byte 3"),
+        ("a.txt.gz", gzip.compress(b"x" * 1000, mtime=0)[:-9], "a.txt.gz", "cannot be decompressed"),
+        ("a.txt.gz", b"no gzip", "a.txt.gz", "cannot be decompressed"),
+        ("a.txt.zst", b"no zstd", "a.txt.zst", "cannot be decompressed"),
+        ("a.jsonl.gz", b"no gzip", "a.jsonl.gz", "cannot be decompressed"),
+        ("a.jsonl", jsonl(["x"]) + b"{broken\n", "a.jsonl:2", "invalid JSON"),
+        ("a.jsonl", b"\n\n" + b"[" * 10**5 + b"\n", "a.jsonl:3", "invalid JSON"),
+        ("a.jsonl", jsonl(["x"]) + b'{"text": "\xff"}\n', "a.jsonl:2", "invalid JSON"),
+        ("a.jsonl", jsonl(["x"]) + b'"text"\n', "a.jsonl:2", "no text in the field 'text'"),
+        ("a.jsonl", b'{"text": 5}\n', "a.jsonl:1", "no text in the field 'text'"),
+        ("a.jsonl", b'{"body": "x"}\n', "a.jsonl:1", "no text in the field 'text'"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "a.jsonl:1", "half of a surrogate pair"),
+    ],
+)
+def test_damage_is_named_with_file_and_line(name, content, where, reason, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    (skipped,) = read(tmp_path / name)[1]
+    assert skipped.kind == "damaged"
+    assert skipped.name == f"{tmp_path}/{where}"
+    assert skipped.reason.startswith(reason)
+
+
+def test_lines_of_a_divided_file_are_numbered_from_its_start(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(jsonl(["x" * 50] * 10) + b"{broken\n" + jsonl(["y"]))
+    (skipped,) = read(tmp_path / "a.jsonl", task_bytes=100)[1]
+    assert skipped.name == f"{tmp_path}/a.jsonl:11"
+
+
+def test_what_is_empty_is_no_damage(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"")
+    (tmp_path / "b.jsonl").write_bytes(jsonl(["", "x"]))
+    texts, skipped = read(tmp_path)
+    assert texts == ["x"]
+    assert [(one.name, one.kind) for one in skipped] == [(f"{tmp_path}/a.txt", "empty"), (f"{tmp_path}/b.jsonl:1", "empty")]
+
+
+def test_progress_counts_every_byte_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 10)
+    (tmp_path / "a.txt").write_bytes(b"x" * 95)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"y" * 5))
+    (tmp_path / "c.jsonl").write_bytes(jsonl(["z"] * 9))
+    files, counts = find_inputs([str(tmp_path)]), []
+    for parts in plan_tasks(files, 50):
+        for document in read_documents(parts, "text", counts.append):
+            "".join(document.chunks())
+    assert sum(counts) == sum(size for _, size, _ in files)
+
+
+def test_only_plain_lines_are_divided():
+    files = [("/a.txt", 500, 0), ("/b.jsonl", 250, 0), ("/c.jsonl.gz", 300, 0), ("/d.txt", 0, 0), ("/e.txt", 10, 0)]
+    assert plan_tasks(files, 100) == [
+        [Part("/a.txt", 0, 500)],
+        [Part("/b.jsonl", 0, 100)],
+        [Part("/b.jsonl", 100, 200)],
+        [Part("/b.jsonl", 200, 250), Part("/c.jsonl.gz", 0, 300)],
+        [Part("/d.txt", 0, 0), Part("/e.txt", 0, 10)],
+    ]
