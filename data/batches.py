@@ -6,6 +6,7 @@ import numpy as np
 
 from data import order as orders
 from data.errors import UserError
+from data.infilling import corpus_markers, rearrange
 from data.mixture import Mixture, counts_of_sizes, counts_of_weights
 from data.packing import load_plan, offsets
 from data.shards import Corpus
@@ -19,8 +20,10 @@ class Batches:
     proportion to their rows if none are given). `sequential` is one pass over all corpora in turn, in an order that is always the
     same and spread over each, so that its first rows are a fair sample; rows past the end have weight 0.
 
-    Attributes: rows_per_epoch; padding_share; targets (tokens predicted in one pass); raw_bytes (their UTF-8 bytes, for bits per
-    byte); damaged (set of (corpus, document) found so far: their slots are empty).
+    fim_rate: share of the segments of a shuffled stream that are rearranged for filling in the middle (`data/infilling.py`).
+
+    Attributes: ids (one more than the largest that a batch can hold); rows_per_epoch; padding_share; targets (tokens predicted in one
+    pass); raw_bytes (their UTF-8 bytes, for bits per byte); damaged (set of (corpus, document) found so far: their slots are empty).
     """
 
     def __init__(
@@ -33,10 +36,15 @@ class Batches:
         order: str = "shuffled",
         weights: Sequence[float] = (),
         max_damaged: int = 0,
+        fim_rate: float = 0.0,
     ):
         _check(corpora, weights, order, context_length)
+        if order == "sequential" and fim_rate:
+            raise UserError("fim_rate has no meaning in sequential order, which is for evaluation.", "Leave it out.")
+        self.fim_rate, self._markers = fim_rate, corpus_markers(corpora) if fim_rate else None
         self.corpora, self.context_length, self.seed, self.order = list(corpora), context_length, seed, order
         self.max_damaged = max_damaged
+        self.ids = max(*(corpus.ids for corpus in corpora), 1 + max(self._markers or [-1]))
         self.damaged: set[tuple[int, int]] = set()
         self._splits = [corpus.split(split) for corpus in corpora]
         self._plans = [
@@ -72,6 +80,8 @@ class Batches:
                 damaged = fill(batch, chosen, segments, split, corpus.document_end)
                 if damaged.any():
                     self._count_damaged(number, segments.document[damaged])
+        if self._markers:
+            rearrange(batch, self.fim_rate, self._markers, self.seed)
         return batch
 
     def _place(self, rows):

@@ -18,14 +18,15 @@ def inspect_corpus(
     step: int | None = None,
     batch_size: int = 4,
     seed: int = 0,
+    fim_rate: float = 0.0,
 ) -> dict:
     """The facts of a corpus as one dict of plain types, fit for JSON; `print_inspection` shows it to people.
 
-    samples: documents shown, in even distances. step: a training step, whose rows are decoded for `batch_size` and `seed`.
+    samples: documents shown, in even distances. step: a training step, whose rows are decoded for `batch_size`, `seed` and `fim_rate`.
     """
     corpus = Corpus(path)
     part, tokenizer = corpus.split(split), corpus.tokenizer()
-    batches = Batches([corpus], context_length=context_length, split=split, seed=seed)
+    batches = Batches([corpus], context_length=context_length, split=split, seed=seed, fim_rate=fim_rate)
     chosen = np.linspace(0, part.documents - 1, min(samples, part.documents)).astype(int)
     found = {
         "path": corpus.path,

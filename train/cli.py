@@ -115,16 +115,17 @@ def inspect(arguments: list[str]) -> None:
     paths, length = [options.path], options.context_length
     size, seed = options.batch_size, options.seed
     weights: tuple[float, ...] = ()
+    fim_rate = 0.0
     if is_run(Path(options.path)):
         experiment = open_run(options.path).experiment
         data = text_data(experiment)
-        paths, weights = list(data.shards), data.weights
+        paths, weights, fim_rate = list(data.shards), data.weights, data.fim_rate
         length, size, seed = experiment.model.context_length, experiment.batch_size, experiment.seed
-    alone = {"step": options.step, "batch_size": size, "seed": seed} if len(paths) == 1 else {}
+    alone = {"step": options.step, "batch_size": size, "seed": seed, "fim_rate": fim_rate} if len(paths) == 1 else {}
     found = [inspect_corpus(path, split=options.split, samples=options.samples, context_length=length, **alone) for path in paths]
     if options.step is not None and not alone:  # the rows of a mixture
         corpora = [Corpus(path) for path in paths]
-        batches = Batches(corpora, weights=weights, split=options.split, context_length=length, seed=seed)
+        batches = Batches(corpora, weights=weights, split=options.split, context_length=length, seed=seed, fim_rate=fim_rate)
         found[-1] |= {"step": options.step, "step_rows": step_rows(batches, corpora[0].tokenizer(), options.step, size)}
     for corpus in found:
         print(json.dumps(corpus)) if options.json else print_inspection(corpus)
@@ -294,12 +295,14 @@ class Generate:
     """Folder of the run."""
     prompt: str | None = None
     """Text to continue; "" starts a new document."""
+    suffix: str | None = None
+    """With --prompt: the text after the gap. Only what belongs between the two is written (a run trained with data.fim_rate)."""
     prompts: str | None = None
     """File with a prompt on each line."""
     interactive: bool = False
     """Ask for prompts until the input ends."""
     max_new_tokens: int = 200
-    """Length of each continuation, at most."""
+    """Length of each continuation, at most. What fills a gap must fit the model's context together with both its sides."""
     temperature: float = 0.8
     """Divides the logits; 0 is greedy."""
     top_k: int = 0
@@ -333,9 +336,15 @@ def generate(arguments: list[str]) -> None:
         raise UserError("omnia generate: what should be continued?", "Give one of --prompt TEXT, --prompts FILE, --interactive.")
     if options.max_new_tokens < 1 or options.samples < 1:
         raise UserError("omnia generate: --max-new-tokens and --samples must be positive")
-    from train.runs import open_run
+    if options.suffix is not None and options.prompt is None:
+        raise UserError("omnia generate: --suffix needs what stands before the gap", "Give it with --prompt.")
+    from train.runs import open_run, text_data
 
     run = open_run(options.run_dir)
+    if options.suffix is not None and not text_data(run.experiment).fim_rate:
+        raise UserError(
+            f"{options.run_dir}: was not trained to fill in the middle (data.fim_rate is 0)", "Train one with --data.fim-rate 0.5."
+        )
     start_jax()
     from model.generate import Sampling
     from train.sampling import load_generator
@@ -359,15 +368,21 @@ def generate(arguments: list[str]) -> None:
 
     def show(prompts: list[str]) -> None:
         prompts = [prompt for prompt in prompts for _ in range(options.samples)]
-        request = {"tokens": options.max_new_tokens, "sampling": sampling, "seed": options.seed, "stop": options.stop}
+        request = {
+            "tokens": options.max_new_tokens,
+            "sampling": sampling,
+            "seed": options.seed,
+            "stop": options.stop,
+            "suffix": options.suffix,
+        }
         if options.json:
             for completion in complete(prompts, request):
                 print(json.dumps(dataclasses.asdict(completion)))
         elif len(prompts) == 1:
-            _stream(generator.stream(prompts, **request), options.stop)
+            _stream(generator.stream(prompts, **request), options.stop, alone=options.suffix is not None)
         else:
             for completion in complete(prompts, request):
-                print(f"{completion.prompt}{completion.text}\n{'-' * 8}")
+                print(f"{'' if options.suffix is not None else completion.prompt}{completion.text}\n{'-' * 8}")
 
     if options.interactive:
         while (line := _ask()) is not None:
@@ -391,12 +406,15 @@ def _ask() -> str | None:
         return None
 
 
-def _stream(parts, stop: tuple[str, ...]) -> None:
-    """Print a text while it grows, holding back what may still change: half a character, the beginning of a stop string."""
+def _stream(parts, stop: tuple[str, ...], alone: bool = False) -> None:
+    """Print a text while it grows, `alone` or after its prompt.
+
+    What may still change is held back: half a character, the beginning of a stop string.
+    """
     shown = 0
     completion = None
     for (completion,) in parts:
-        text = completion.prompt + completion.text
+        text = completion.text if alone else completion.prompt + completion.text
         if not completion.finish:
             text = text.rstrip("\ufffd")
             held = max((n for string in stop for n in range(1, len(string)) if text.endswith(string[:n])), default=0)

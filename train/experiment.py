@@ -35,9 +35,13 @@ class TextData(Data):
     """Share of rows from each of `shards`, in any unit. Empty: by their counts of rows."""
     max_damaged: int = 0
     """Damaged documents tolerated as empty slots before training stops."""
+    fim_rate: float = 0.0
+    """Share of training segments rearranged for filling in the middle (Bavarian et al. 2022), 0 to 1. 0: none."""
 
     def __post_init__(self):
         check_range("data.", self, 0, "max_damaged")
+        if not 0 <= self.fim_rate <= 1:
+            raise ValueError(f"data.fim_rate is {self.fim_rate}; it must be from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True)

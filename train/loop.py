@@ -19,7 +19,7 @@ from train.evaluate import evaluate_corpora, make_evaluate
 from train.experiment import Experiment
 from train.flops import peak_flops, training_flops_per_token
 from train.mesh import check_batch, make_mesh, put_batch
-from train.objectives import make_objective
+from train.objectives import attention_kernels, make_objective
 from train.optimizer import make_optimizer, make_schedule
 from train.report import write_report
 from train.runs import Run, environment, text_data, write_json
@@ -32,14 +32,21 @@ from train.telemetry import Telemetry, read_metrics
 def make_batches(experiment: Experiment, corpora) -> Batches:
     """Training rows, packed and shuffled: the same for the same seed, on any number of hosts."""
     data = text_data(experiment)
-    return Batches(
+    batches = Batches(
         corpora,
         weights=data.weights,
         split="train",
         context_length=experiment.model.context_length,
         seed=experiment.seed,
         max_damaged=data.max_damaged,
+        fim_rate=data.fim_rate,
     )
+    if batches.ids > experiment.model.vocab_size:
+        raise UserError(
+            f"data.fim_rate needs the token id {batches.ids - 1}, but model.vocab_size is {experiment.model.vocab_size}",
+            "Set --model.vocab-size 0, which takes the tokenizer's, or --data.fim-rate 0.",
+        )
+    return batches
 
 
 def check(experiment: Experiment, corpora) -> None:
@@ -88,7 +95,8 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
 
     device = jax.devices()[0]
     peak = peak_flops(device.device_kind)
-    write_json(run.path / "environment.json", environment() | {"compiler_options": compiler_options(device.platform)})
+    numerics = {"compiler_options": compiler_options(device.platform), "attention_kernels": attention_kernels(experiment, mesh)}
+    write_json(run.path / "environment.json", environment() | numerics)
     telemetry = Telemetry(
         run.path,
         total_steps=experiment.steps,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.errors import UserError
+from data.infilling import markers_of
 from model.generate import Generation, Sampling, decode, prefill
 from model.transformer import Decoder, unstack_layers
 from train.checkpoint import load_parameters
@@ -51,15 +52,35 @@ class TextGenerator:
         return collections.deque(self.stream(prompts, **options), maxlen=1).pop()
 
     def stream(
-        self, prompts: list[str], *, tokens: int, sampling: Sampling, seed: int, stop: tuple[str, ...] = (), first_row: int = 0
+        self,
+        prompts: list[str],
+        *,
+        tokens: int,
+        sampling: Sampling,
+        seed: int,
+        stop: tuple[str, ...] = (),
+        first_row: int = 0,
+        suffix: str | None = None,
     ) -> Iterator[list[Completion]]:
         """Yields the completions so far, about every CHUNK tokens, until each has stopped or has `tokens` new tokens.
 
         A row's randomness comes from (seed, first_row + its place in `prompts`), so it does not depend on the other prompts. A text ends
         before the first of the `stop` strings, and at the document's end, which is left out of it.
+
+        With a `suffix`, the text is what stands between each prompt and it (PSM of `data/infilling.py`); all must fit the model's context,
+        and fewer than `tokens` are drawn where it has no room for them beside the longest prompt.
         """
         context = self._model.config.context_length
-        rows = [self._encode(prompt) for prompt in prompts]
+        if suffix is None:
+            rows = [self._encode(prompt) for prompt in prompts]
+        else:
+            rows = [self._encode_around_gap(prompt, suffix) for prompt in prompts]
+            tokens = min(tokens, context - max(map(len, rows)))
+            if tokens < 1:
+                raise UserError(
+                    f"prompt and suffix are {max(map(len, rows))} tokens, which leaves no room for a middle in the context of {context}",
+                    "Give less of the text around the gap.",
+                )
         if self._document_end is not None:
             sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, self._document_end))
         new: list[list[int]] = [[] for _ in prompts]
@@ -91,10 +112,26 @@ class TextGenerator:
         start = [] if self._document_end is None else [self._document_end]  # it doubles as the start of every document
         if not start + ids:
             raise UserError("an empty prompt, and a model that knows no start of a document", "Give at least one character.")
+        return self._known(start + ids)
+
+    def _encode_around_gap(self, prompt: str, suffix: str) -> list[int]:
+        """What comes before the middle when a text is written in the order prefix, suffix, middle."""
+        try:
+            markers = markers_of(self._tokenizer.specials)
+        except KeyError as missing:
+            raise UserError(
+                f"the run's tokenizer reserves no id {missing} for filling in", "Use a run that was trained to fill in."
+            ) from None
+        if self._document_end is None:
+            raise UserError("the run's corpus has no document ends, without which filling in has no end", "Use another run.")
+        before, after = (self._tokenizer.encode(text).tolist() for text in (prompt, suffix))
+        return self._known([markers.prefix, *before, markers.suffix, *after, markers.middle])
+
+    def _known(self, ids: list[int]) -> list[int]:
         size = self._model.config.vocab_size
-        if ids and max(ids) >= size:
+        if max(ids) >= size:
             raise UserError(f"the prompt holds token id {max(ids)}; the model has {size}", "Leave special tokens out of the prompt.")
-        return start + ids
+        return ids
 
     def _prefill(self, rows: list[list[int]], keys_B, tokens: int) -> tuple[Generation, int, int]:
         """Pad on the left, and give the buffers room, to a few sizes only, so that few programs are compiled.

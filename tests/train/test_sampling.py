@@ -222,3 +222,41 @@ def test_an_id_that_the_model_has_no_row_for_is_refused():
     small = TextGenerator(Decoder(ModelConfig(vocab_size=3, embed_dim=8, num_heads=1)), {}, ALPHABET, None)
     with pytest.raises(UserError, match=r"token id 26; the model has 3"):
         small.generate(["z"], **PLAIN)
+
+
+@pytest.fixture(scope="module")
+def filler():
+    """A generator whose model has rows for the ids that mark a gap."""
+    return TextGenerator(*make(ALPHABET.size), ALPHABET, END)
+
+
+def test_a_gap_is_filled_in_the_order_of_training(filler):
+    """What stands before the middle in a rearranged segment is the prompt: equal to decoding that without a cache, to the end."""
+    markers = (ALPHABET.specials[name] for name in ("fim_prefix", "fim_suffix", "fim_middle"))
+    before, after, gap = ([marker] for marker in markers)
+    for prompt, suffix in (("once ", " a time"), ("", "end"), ("begin", ""), ("the ", "dog")):
+        (found,) = filler.generate([prompt], suffix=suffix, tokens=12, sampling=Sampling(temperature=0.0), seed=0)
+        line = before + ALPHABET.encode(prompt).tolist() + after + ALPHABET.encode(suffix).tolist() + gap
+        ids, log_probs = naive(filler, line, 12)
+        ids = ids[: ids.index(END) + 1] if END in ids else ids
+        assert list(found.ids) == ids
+        np.testing.assert_allclose(found.log_probs, log_probs[: len(ids)], atol=1e-4)
+        assert found.prompt == prompt and found.text == ALPHABET.decode(ids)
+        assert found.finish == ("stop" if ids[-1] == END else "length")
+
+
+def test_a_gap_is_filled_within_the_context(filler, letters):
+    """Nothing of either side is dropped for it."""
+    options = PLAIN | {"tokens": 99, "suffix": "y" * 40}
+    found = [filler.generate(["x" * 10] * 3, **options | {"seed": seed}) for seed in range(4)]
+    lengths = [len(one.ids) for group in found for one in group]
+    assert max(lengths) == CONTEXT - 10 - 40 - 3
+    with pytest.raises(UserError, match="64 tokens, which leaves no room"):
+        filler.generate(["x" * (CONTEXT - 43)], **options)
+    with pytest.raises(UserError, match="no document ends"):
+        letters.generate(["x"], **options)
+
+
+def test_only_the_middle_is_shown(capsys):
+    _stream([[Completion("before", text, (), (), finish)] for text, finish in (("mid", ""), ("middle", "stop"))], (), alone=True)
+    assert capsys.readouterr().out == "middle\n"
