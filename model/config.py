@@ -74,8 +74,8 @@ class ModelConfig:
     """What the backward pass recomputes: nothing, all of each block, all but matrix products, or all but sub-layer outputs."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the matrix products; parameters, norms, softmax and loss stay float32. auto: bfloat16 on accelerators, float32 on CPU."""
-    attention: Literal["auto", "reference", "xla", "cudnn"] = "auto"
-    """Attention kernel. One that cannot honour the mask it is given raises."""
+    attention: Literal["auto", "reference", "xla", "splash", "triton", "cudnn"] = "auto"
+    """Attention kernel. One that cannot honour the mask it is given raises. auto: the fastest for the device and the mask."""
 
     def __post_init__(self):
         positive = ("context_length", "num_layers", "embed_dim", "num_heads")

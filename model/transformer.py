@@ -55,7 +55,10 @@ class Attention(nn.Module):
         q_BTHK = constrain(q_BTHK, "batch", "length", "heads", "head")
         k_BSGK = constrain(k_BSGK, "batch", None, "kv_heads", "head")
         v_BSGK = constrain(v_BSGK, "batch", None, "kv_heads", "head")
-        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, context.mask, c.attention, c.attention_softcap)
+        kernel = c.attention
+        if kernel != "reference" and (cache is not None or self.is_initializing()):
+            kernel = "xla"  # the others are made for whole rows
+        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, context.mask, kernel, c.attention_softcap)
         std = c.init_std / math.sqrt(2 * c.num_layers)
         y_BTD = Dense((c.embed_dim,), ("heads", "head", "embed"), std, dtype, inputs=2, bias=c.bias, name="out")(y_BTHK)
         return y_BTD, (k_BSGK, v_BSGK)
@@ -140,7 +143,7 @@ class Decoder(nn.Module):
 
         angles = rotary_angles(positions_BT, c) if c.positions == "rotary" else None
         if cache is None:
-            mask = Mask(causal=True, query_segments_BT=segments_BT, key_segments_BS=segments_BT)
+            mask = Mask(causal=True, query_segments_BT=segments_BT)
         else:
             queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], length, axis=1)
             mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])

@@ -13,7 +13,7 @@ from train.checkpoint import state_bytes
 from train.experiment import Experiment
 from train.flops import peak_flops
 from train.mesh import batch_sharding, check_batch, make_mesh, parameter_shardings
-from train.objectives import make_objective
+from train.objectives import attention_kernels, make_objective
 from train.optimizer import make_optimizer
 from train.runs import environment, open_corpora, resolve
 from train.state import abstract_state
@@ -92,6 +92,7 @@ def _mesh(experiment: Experiment) -> str:
             if sharding.is_fully_replicated and math.prod(leaf.shape) > 1 << 20:
                 whole.append(jax.tree_util.keystr(path, simple=True, separator="/"))
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
+    axes += f"; attention by {' and '.join(attention_kernels(experiment, mesh))}"
     return axes + (f"; whole on every device, since the mesh does not divide them: {', '.join(whole)}" if whole else "")
 
 

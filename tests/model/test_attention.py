@@ -1,24 +1,26 @@
 """Every kernel equals the reference, or raises."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.attention import KERNELS, Mask, attend, reference
+from model.attention import Mask, Problem, attend, choose_kernel, layer_kernels, reference
+from tests.model.conftest import GEMMA2, MODERN
 
 SEGMENTS = jnp.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 3, 3, 3]])
 MASKS = {
     "full": Mask(causal=False),
     "causal": Mask(causal=True),
-    "packed": Mask(causal=True, query_segments_BT=SEGMENTS, key_segments_BS=SEGMENTS),
+    "packed": Mask(causal=True, query_segments_BT=SEGMENTS),
     "both sides": Mask(causal=False, query_segments_BT=SEGMENTS, key_segments_BS=SEGMENTS),
     "window": Mask(causal=True, window=3),
-    "packed window": Mask(causal=True, window=2, query_segments_BT=SEGMENTS, key_segments_BS=SEGMENTS),
+    "packed window": Mask(causal=True, window=2, query_segments_BT=SEGMENTS),
     "cached window": Mask(causal=True, window=3, query_segments_BT=SEGMENTS[:, 4:6], key_segments_BS=SEGMENTS, offset=jnp.int32(4)),
     "cached": Mask(causal=True, query_segments_BT=SEGMENTS[:, 4:6], key_segments_BS=SEGMENTS, offset=jnp.int32(4)),
 }
-HERE = [name for name in KERNELS if name not in ("reference", "cudnn")]
 
 
 def inputs(queries):
@@ -27,8 +29,7 @@ def inputs(queries):
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
-@pytest.mark.parametrize("kernel", HERE)
-def test_kernel_equals_reference(kernel, mask):
+def test_xla_equals_reference(mask):
     q, k, v = inputs(2 if mask.offset is not None else 7)
 
     def run(kernel):
@@ -37,7 +38,7 @@ def test_kernel_equals_reference(kernel, mask):
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(q, k, v)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run(kernel), run("reference"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run("xla"), run("reference"))
 
 
 def test_masks_and_caps_are_what_they_are_called():
@@ -54,9 +55,48 @@ def test_masks_and_caps_are_what_they_are_called():
         Mask(causal=False, window=3)
 
 
-def test_a_kernel_that_cannot_honour_the_mask_raises():
-    with pytest.raises(ValueError, match="'cudnn' cannot honour segments.*reference, xla"):
-        attend(*inputs(7), MASKS["packed"], "cudnn")
+@pytest.mark.parametrize(
+    "kernel, mask, softcap, words",
+    [
+        ("cudnn", "causal", 1.0, "'cudnn' cannot honour softcap; use one of reference, xla, splash"),
+        ("cudnn", "packed", 0.0, "'cudnn' cannot honour float32; it takes bfloat16.*reference, xla, splash, triton"),
+        ("triton", "window", 0.0, "'triton' cannot honour window"),
+        ("triton", "both sides", 0.0, "'triton' cannot honour key_segments; use one of reference, xla "),
+        ("splash", "cached", 0.0, "'splash' cannot honour key_segments, offset"),
+    ],
+)
+def test_a_kernel_that_cannot_honour_the_mask_raises(kernel, mask, softcap, words):
+    with pytest.raises(ValueError, match=words):
+        attend(*inputs(7), MASKS[mask], kernel, softcap)
+
+
+def test_auto_takes_the_fast_kernel_of_the_device_and_warns_where_there_is_none(recwarn):
+    fits, wide = Problem(256, 256, 64, jnp.bfloat16), Problem(256, 256, 192, jnp.bfloat16)
+    packed = {"causal", "segments"}
+    chosen = [
+        choose_kernel("auto", features, problem, platform)
+        for features, problem, platform in (
+            (packed | {"window", "softcap", "split_positions"}, wide, "tpu"),
+            ({"causal"}, fits, "gpu"),
+            (packed, fits, "gpu"),
+            (packed | {"window"}, fits, "gpu"),
+            (packed | {"key_segments", "offset"}, fits, "tpu"),
+            (packed, wide, "cpu"),
+        )
+    ]
+    assert chosen == ["splash", "cudnn", "triton", "cudnn", "xla", "xla"] and not recwarn
+    with pytest.warns(UserWarning, match="falls back to xla.*triton: heads 192 wide.*cudnn: heads 192 wide"):
+        assert choose_kernel("auto", packed, wide, "gpu") == "xla"
+    with pytest.raises(ValueError, match="packed rows of 192; they must be multiples of 128"):
+        choose_kernel("cudnn", packed, Problem(192, 192, 64, jnp.bfloat16), "gpu")
+
+
+def test_the_kernels_of_a_model_are_known_before_it_runs():
+    local = dataclasses.replace(MODERN, window=8, global_every=2, head_dim=8, dtype="bfloat16", context_length=128)
+    assert layer_kernels(local, "gpu") == ["triton", "cudnn"]
+    assert layer_kernels(GEMMA2, "tpu", split_positions=True) == ["splash"]
+    with pytest.raises(ValueError, match="'splash' runs on a tpu; this is a cpu"):
+        layer_kernels(dataclasses.replace(MODERN, attention="splash"), "cpu")
 
 
 def test_fully_masked_rows_give_finite_numbers_and_gradients():

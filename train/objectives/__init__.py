@@ -13,7 +13,7 @@ carry: what one step hands the next. `unit` names what the sums run over.
 from jax.sharding import Mesh
 
 from data.errors import UserError
-from model.attention import choose_kernel
+from model.attention import layer_kernels
 from model.transformer import Decoder
 from train import experiment
 from train.mesh import row_shards
@@ -24,9 +24,14 @@ def make_objective(options: experiment.Experiment, mesh: Mesh):
     """The objective that an experiment names, with its model bound."""
     match options.objective:
         case experiment.CausalLM():
-            try:
-                choose_kernel(options.model.attention, {"causal", "segments"})
-            except ValueError as error:
-                raise UserError(str(error)) from None
+            attention_kernels(options, mesh)
             return CausalLM(Decoder(options.model), options.objective, row_shards(mesh))
     raise UserError(f"objective: {type(options.objective).__name__} is no objective", "Choose CausalLM in the config file.")
+
+
+def attention_kernels(options: experiment.Experiment, mesh: Mesh) -> list[str]:
+    """The attention kernels that training uses on a mesh; UserError when the one asked for cannot."""
+    try:
+        return layer_kernels(options.model, mesh.devices.flat[0].platform, split_positions=mesh.shape["context"] > 1)
+    except ValueError as error:
+        raise UserError(str(error)) from None
