@@ -280,8 +280,13 @@ def evaluate(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps(found))
         return
-    for name, value in found.items():
+    from train.telemetry import name_sources
+
+    for name, value in name_sources(found).items():
         print(f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}")
+    for number, name in enumerate(found.get("sources", ())):
+        if f"loss/{number}" not in found:
+            print(f"{f'loss/{name}':16} none: no {options.split} split")
 
 
 # ------------------------------------------------------------------------------------------------------------------ generate

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,7 +35,8 @@ def evaluate_corpora(
     """Means over the split, every token predicted once; None when no corpus has such a split.
 
     rows: of each corpus, from its start; 0 takes all. Returns {"loss": nats per token, "bits_per_byte", "perplexity", "tokens", ...}; bits
-    per byte count the raw UTF-8 bytes of the split, in proportion when only some rows are used. With several corpora, "loss/<i>" too.
+    per byte count the raw UTF-8 bytes of the split, in proportion when only some rows are used. With several corpora, also "sources", the
+    names of all, and "loss/<i>" of each that has the split, i being its place among them.
     """
     totals: dict[str, np.ndarray] = {}
     damaged = text_data(experiment).max_damaged
@@ -61,16 +64,27 @@ def evaluate_corpora(
         totals = {name: totals.get(name, np.zeros(2)) + value for name, value in own.items()}
     if not totals:
         return {}
-    result = {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()}
+    result: dict[str, Any] = {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()}
     nats, tokens = totals["loss"]
     result |= {
         "bits_per_byte": float(nats / math.log(2) / max(expected_bytes, 1e-8)),
         "perplexity": math.exp(min(result["loss"], 700.0)),
         "tokens": int(tokens),
     }
-    if len(losses) > 1:
+    if len(corpora) > 1:
+        result |= {"sources": source_names([corpus.path for corpus in corpora])}
         result |= {f"loss/{number}": float(loss) for number, loss in losses.items()}
     return result
+
+
+def source_names(paths: list[str]) -> list[str]:
+    """What a person calls each folder of shards: the last parts of its path, as many as tell all of them apart."""
+    parts = [(path if "://" in path else os.path.abspath(path)).rstrip("/").split("/") for path in paths]
+    for depth in range(1, 1 + max(map(len, parts))):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names)]  # one folder, named more than once
 
 
 def evaluate_run(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from train.serialize import flatten
-from train.telemetry import read_metrics
+from train.telemetry import name_sources, read_metrics
 
 STEPS_WITH_SAMPLES, SAMPLES_A_STEP, SAMPLE_CHARACTERS, TABLE_ROWS = 12, 8, 4000, 20
 """What a page shows of a long run: it stays below a megabyte."""
@@ -76,6 +76,7 @@ def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
 
 
 BLUE, ORANGE, GREY = "#1f83c9", "#d55e00", "#7a7f87"
+SOURCES = (BLUE, ORANGE, "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 """Told apart with any colour vision, and legible on white and on black."""
 
 
@@ -100,7 +101,7 @@ def _draw(rows: list[dict], folder: Path) -> str:
         for axes, (unit, lines, lowest) in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
             for label, (part, key, colour) in lines.items():
                 points = [(row["step"], row[key]) for row in part if key in row and math.isfinite(row[key])]
-                marked = {"marker": "o", "markersize": 4} if part is evaluations else {"linewidth": 1.2}
+                marked = {"marker": "o", "markersize": 4} if part and part[0]["kind"] == "evaluation" else {"linewidth": 1.2}
                 axes.plot(*zip(*points, strict=True) if points else ([], []), color=colour, label=label, **marked)
             axes.set_ylabel(unit)
             axes.set_ylim(bottom=lowest)
@@ -119,6 +120,14 @@ def _draw(rows: list[dict], folder: Path) -> str:
 
     both = {"training": (training, "loss", BLUE), "validation": (evaluations, "loss", ORANGE)}
     draw("loss", "Loss", ("nats per token", both, None))
+    parts = {name: None for row in evaluations for name in name_sources(row) if name.startswith("loss/")}
+    named = [name_sources(row) for row in evaluations]
+    lines = {name.removeprefix("loss/"): (named, name, colour) for name, colour in zip(parts, SOURCES, strict=False)}
+    draw(
+        "sources",
+        "Validation loss by source" + (f", {len(lines)} of {len(parts)}" if len(lines) < len(parts) else ""),
+        ("nats per token", lines, None),
+    )
     draw("gradient_norm", "Gradient norm", ("global L2 norm", {"": (training, "gradient_norm", BLUE)}, 0))
     draw("learning_rate", "Learning rate", ("learning rate", {"": (training, "learning_rate", BLUE)}, 0))
     speed = ("tokens / s", {"": (training, "tokens_per_second", BLUE)}, 0)
@@ -169,13 +178,18 @@ def _metrics(rows: list[dict]) -> str:
     """Some rows of training and validation, evenly spread, the last ones among them."""
     tables = []
     for kind in ("evaluation", "train"):
-        part = _spread(_of(rows, kind), TABLE_ROWS)
+        part = [name_sources(row) for row in _spread(_of(rows, kind), TABLE_ROWS)]
         names = list(dict.fromkeys(name for row in part for name in row if name != "kind"))
         cells = [[_plain(row.get(name)) for name in names] for row in part]
         label = {"evaluation": "validation", "train": "training"}[kind]
         if cells:
-            tables.append(f"<details><summary>{label}</summary>{_table([name.replace('_', ' ') for name in names], cells)}</details>")
+            tables.append(f"<details><summary>{label}</summary>{_table([_heading(name) for name in names], cells)}</details>")
     return "".join(tables)
+
+
+def _heading(name: str) -> str:
+    kind, slash, source = name.partition("/")  # the name of a source stays as it is
+    return f"{kind}, {source}" if slash else name.replace("_", " ")
 
 
 def _read(path: Path) -> dict:

@@ -46,6 +46,12 @@ def read_metrics(run_dir: Path) -> list[dict]:
     return rows
 
 
+def name_sources(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an evaluation, with loss/<name of the source> for loss/<its number>."""
+    names = {f"loss/{number}": f"loss/{name}" for number, name in enumerate(values.get("sources", ()))}
+    return {names.get(key, key): value for key, value in values.items() if key != "sources"}
+
+
 class Telemetry:
     """Writes the metrics of one run; use as a context.
 
@@ -95,12 +101,14 @@ class Telemetry:
         self._first = self._first or (step, row["time"])
         self._line.show(self._describe(row), step / self._total, last=step >= self._total)
 
-    def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """A row of validation: loss (nats per token), bits_per_byte, ..."""
+    def evaluation(self, step: int, values: dict[str, Any]) -> None:
+        """A row of validation: loss (nats per token), bits_per_byte, ...; of several sources also `sources`, their names, and loss/<i>."""
         self._validation = self._write("evaluation", step, values)
-        self._log("validation/", step, values)
+        self._log("validation/", step, name_sources(values))
         bits = f", {values['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in values else ""
-        self.message(f"step {step}: validation loss {values['loss']:.4f}{bits}")
+        losses = [values.get(f"loss/{number}") for number in range(len(values.get("sources", ())))]
+        each = [f"{name} {'none' if loss is None else f'{loss:.4f}'}" for name, loss in zip(values.get("sources", ()), losses, strict=True)]
+        self.message(f"step {step}: validation loss {values['loss']:.4f}{bits}" + (f" ({', '.join(each)})" if each else ""))
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """A text that the model wrote after `prompt`."""
@@ -296,6 +304,8 @@ def _json_line(row: dict) -> str:
 def _plain(value):
     if isinstance(value, str | int):
         return value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     value = float(value)
     return value if math.isfinite(value) else _NOT_FINITE[0 if math.isnan(value) else 1 if value > 0 else 2]
 

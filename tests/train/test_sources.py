@@ -1,0 +1,77 @@
+"""A mixture of three: every source is known by its name wherever its validation is shown, also where it has none."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import omnia
+from data.prepare import PrepareText, prepare_text
+from train.evaluate import source_names
+from train.experiment import MeshShape, TextData
+from train.loop import make_batches, train
+from train.runs import create_run, open_corpora, resolve
+from train.telemetry import read_metrics
+
+
+def test_names_are_as_long_as_needed_to_tell_sources_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert source_names(["/data/wiki", "code/", "gs://bucket/books"]) == ["wiki", "code", "books"]
+    assert source_names(["/data/a/shards", "/data/b/shards"]) == ["a/shards", "b/shards"]
+    assert source_names(["/data/wiki", "/other/wiki", "/data/code"]) == ["data/wiki", "other/wiki", "data/code"]
+    assert source_names([".", "/data/wiki"]) == [tmp_path.name, "wiki"]
+    assert len(set(source_names(["/data/wiki", "/data/wiki"]))) == 2
+
+
+@pytest.fixture(scope="module")
+def three(corpora, tmp_path_factory):
+    """Two sources with a validation split and one without, in folders with names of their own."""
+    folder = tmp_path_factory.mktemp("three")
+    for name, held_out in (("stories", 0.3), ("recipes", 0.0), ("letters", 0.3)):
+        lines = [json.dumps({"text": f"{name} {number} " * 30}) for number in range(40)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+        prepare_text(PrepareText(output=str(folder / name), input=(str(folder / f"{name}.jsonl"),), validation=held_out, workers=1))
+    return tuple(str(folder / name) for name in ("stories", "recipes", "letters"))
+
+
+@pytest.fixture(scope="module")
+def mixture(three):
+    return TextData(shards=three, weights=(0.9, 0.09, 0.01))
+
+
+def test_a_small_weight_gets_its_share_of_rows(mixture, tiny):
+    experiment = dataclasses.replace(tiny, data=mixture)
+    corpora = open_corpora(experiment)
+    batch = make_batches(resolve(experiment, corpora), corpora).batch(0, 1000)
+    texts = [corpora[0].tokenizer().decode(row) for row in batch.targets]
+    shares = [np.mean([name in text for text in texts]) for name in ("storie", "recipe", "letter")]
+    np.testing.assert_allclose(shares, mixture.weights, atol=0.006)  # a short last row may lack the word
+
+
+def test_sources_are_named_in_metrics_console_report_and_evaluate(mixture, tiny, tmp_path, capsys):
+    experiment = dataclasses.replace(tiny, data=mixture, steps=2, batch_size=8, micro_batches=1, mesh=MeshShape())
+    corpora = open_corpora(experiment)
+    run = create_run(tmp_path / "run", resolve(experiment, corpora), corpora)
+    summary = train(run)
+
+    (row,) = [row for row in read_metrics(run.path) if row["kind"] == "evaluation"]
+    assert row["sources"] == ["stories", "recipes", "letters"] == summary["validation"]["sources"]
+    assert {key for key in row if key.startswith("loss/")} == {"loss/0", "loss/2"}
+    assert f"(stories {row['loss/0']:.4f}, recipes none, letters {row['loss/2']:.4f})" in capsys.readouterr().out
+
+    page = (run.path / "report.html").read_text()
+    assert all(f"<th>loss, {name}</th>" in page for name in ("stories", "letters"))
+    assert "Validation loss by source" in page
+
+    assert not omnia.main(["evaluate", str(run.path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["sources"] == row["sources"]
+    assert [found[name] for name in ("loss/0", "loss/2")] == pytest.approx([row["loss/0"], row["loss/2"]], rel=1e-5)
+    assert min(found["loss/0"], found["loss/2"]) <= found["loss"] <= max(found["loss/0"], found["loss/2"])
+
+    assert not omnia.main(["evaluate", str(run.path)])
+    shown = capsys.readouterr().out
+    assert f"loss/stories     {found['loss/0']:.4f}" in shown
+    assert "loss/recipes     none: no validation split" in shown
+    assert "loss/0" not in shown and "['" not in shown
