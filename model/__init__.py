@@ -6,6 +6,8 @@ Array names end in their axes, one letter each:
     D  width of the residual     F  width of the feed-forward layer           V  vocabulary
     H  query heads               G  key and value heads                       K  width of one head
     L  layers                    N  samples of one prompt
+    E  experts                   C  experts that a token chooses                   M  slots: tokens times choices
+    R  slots that one expert has room for
 """
 
 _FACE = {

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 from model.config import ModelConfig
 from model.layers import compute_dtype
-from model.pallas_attention import positions_are_split, splash, triton
+from model.pallas_attention import splash, triton
+from model.partition import mesh_axes, parts
+from model.xla_attention import products
 
 MASKED = -1e30  # finite, so that a row whose keys are all masked gives numbers (of weight zero) instead of NaN
 
@@ -79,13 +81,10 @@ def reference(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
 
 
 def xla(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
-    """XLA's own attention, which fuses the mask and keeps grouped keys unrepeated. It knows no soft cap: the reference does that."""
+    """Attention by matrix products, anywhere. It knows no soft cap: the reference does that."""
     if softcap:
         return reference(q_BTHK, k_BSGK, v_BSGK, mask, softcap)
-    if mask.features() == {"causal"}:
-        return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, is_causal=True, implementation="xla")
-    allowed_B1TS = mask.allowed(q_BTHK.shape[1], k_BSGK.shape[1])
-    return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=allowed_B1TS, implementation="xla")
+    return products(q_BTHK, k_BSGK, v_BSGK, mask, MASKED)
 
 
 def cudnn(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
@@ -164,7 +163,8 @@ def attend(q_BTHK, k_BSGK, v_BSGK, mask: Mask, kernel: str = "auto", softcap: fl
     softcap: scores x become softcap * tanh(x / softcap) before they are masked (Gemma 2, sec. 2); 0 for none.
     Raises ValueError when the kernel cannot honour the mask: a wrong mask must never train silently.
     """
-    features = mask.features() | ({"softcap"} if softcap else set()) | ({"split_positions"} if positions_are_split() else set())
+    features = mask.features() | ({"softcap"} if softcap else set())
+    features |= {"split_positions"} if parts(mesh_axes("length", 0)) > 1 else set()
     problem = Problem(q_BTHK.shape[1], k_BSGK.shape[1], q_BTHK.shape[3], q_BTHK.dtype)
     name = choose_kernel(kernel, features, problem, jax.default_backend())
     return KERNELS[name].function(q_BTHK, k_BSGK, v_BSGK, mask, softcap)

@@ -33,6 +33,12 @@ class ModelConfig:
     """gelu is the exact form (erf); gelu_tanh the approximation that the released GPT-2 weights were trained with."""
     gated: bool = False
     """Multiply the activation by a second projection (Shazeer 2020): with silu this is SwiGLU."""
+    experts: int = 0
+    """Feed-forward layers that a router chooses from, in every block (Shazeer et al. 2017). 0: one layer and no router."""
+    experts_per_token: int = 2
+    """How many of the experts each token goes through."""
+    expert_capacity: float = 0.0
+    """Tokens an expert takes, in multiples of an even share of the batch; what is too many skips the layer. 0: no limit."""
     positions: Literal["learned", "rotary"] = "learned"
     """Learned absolute positions (GPT-2) or rotary ones (Su et al. 2021)."""
     rotary_base: float = 10_000.0
@@ -95,9 +101,21 @@ class ModelConfig:
             raise ValueError(f"rotary positions need an even head width; model.head_dim is {self.head_width}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
-        for name in ("window", "global_every", "attention_softcap", "logit_softcap", "rotary_original_context"):
+        for name in (
+            "window",
+            "global_every",
+            "attention_softcap",
+            "logit_softcap",
+            "rotary_original_context",
+            "experts",
+            "expert_capacity",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be positive, or 0 to do without")
+        if self.experts and not 1 <= self.experts_per_token <= self.experts:
+            raise ValueError(f"model.experts_per_token is {self.experts_per_token}; with model.experts {self.experts}, give 1 to that many")
+        if self.expert_capacity and not self.experts:
+            raise ValueError(f"model.expert_capacity is {self.expert_capacity}, but there are no model.experts")
         self._check_window()
         self._check_rotary()
 

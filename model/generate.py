@@ -84,7 +84,7 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
     empty = jnp.zeros((batch, size, c.kv_heads, c.head_width), compute_dtype(c))
     cache = ((((empty, empty),) * c.num_layers), 0)
     positions_BT = jnp.maximum(index_S[:prompt] - start_B[:, None], 0)
-    hidden_BTD, cache = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS)
+    hidden_BTD, cache, _ = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS)
     state = Generation(
         tokens_BS=jnp.pad(prompts_BT, ((0, 0), (0, room))),
         log_probs_BS=jnp.zeros((batch, size), jnp.float32),
@@ -158,7 +158,7 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
 
     def step(state: Generation):
         state, token_B = draw(state)
-        hidden_B1D, cache = model.apply(
+        hidden_B1D, cache, _ = model.apply(
             {"params": params},
             token_B[:, None],
             positions_BT=(state.index - state.start_B)[:, None],

@@ -7,37 +7,13 @@ padded with keys that no real query sees.
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from model.partition import mesh_axes, on_each_device, parts
+
 BLOCK = 128
-
-
-def positions_are_split() -> bool:
-    """Whether the mesh in force spreads the positions of a row over several devices."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and _shards(mesh, nn.logical_to_mesh_axes(("length",))[0]) > 1
-
-
-def _shards(mesh, axes) -> int:
-    """Parts that a dimension with these mesh axes (None, a name, or several) is split into."""
-    names = () if axes is None else (axes,) if isinstance(axes, str) else axes
-    size = 1
-    for name in names:
-        size *= mesh.shape[name]
-    return size
-
-
-def _layout(mesh, q_BTHK, k_BSGK):
-    """Mesh axes of rows, positions and heads, as the logical rules in force say, where they divide; and the parts of positions."""
-    rows, length, heads = nn.logical_to_mesh_axes(("batch", "length", "heads"))
-    if q_BTHK.shape[0] % _shards(mesh, rows):
-        rows = None
-    if q_BTHK.shape[2] % _shards(mesh, heads):
-        heads = None
-    return rows, length, heads, _shards(mesh, length)
 
 
 def _pad(x, size: int, value=0):
@@ -64,13 +40,12 @@ def splash(q_BTHK, k_BSGK, v_BSGK, mask, softcap: float = 0.0, *, interpret: boo
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    mesh = jax.sharding.get_abstract_mesh()
-    rows, length, heads, parts = (None, None, None, 1) if mesh.empty else _layout(mesh, q_BTHK, k_BSGK)
-    if heads is not None and k_BSGK.shape[2] % _shards(mesh, heads):  # fewer key heads than devices: give each query head its own
+    rows, heads, length = mesh_axes("batch", q_BTHK.shape[0]), mesh_axes("heads", q_BTHK.shape[2]), mesh_axes("length", 0)
+    if k_BSGK.shape[2] % parts(heads):  # fewer key heads than devices: give each query head its own
         k_BSGK, v_BSGK = (jnp.repeat(x, q_BTHK.shape[2] // x.shape[2], axis=2) for x in (k_BSGK, v_BSGK))
-    q, k, v, segments_BT = _prepare(q_BTHK, k_BSGK, v_BSGK, mask, BLOCK * parts)
+    q, k, v, segments_BT = _prepare(q_BTHK, k_BSGK, v_BSGK, mask, BLOCK * parts(length))
     size = q.shape[1]
-    block = next(block for block in (512, 256, 128) if size % (block * parts) == 0)
+    block = next(block for block in (512, 256, 128) if size % (block * parts(length)) == 0)
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
     shape = (size, size)
     if mask.window is not None:
@@ -78,10 +53,10 @@ def splash(q_BTHK, k_BSGK, v_BSGK, mask, softcap: float = 0.0, *, interpret: boo
     else:
         shown = masks.CausalMask(shape) if mask.causal else masks.FullMask(shape)
     kernel = kernels.make_splash_mha(
-        masks.MultiHeadMask([shown] * (q.shape[2] // (1 if mesh.empty else _shards(mesh, heads)))),
+        masks.MultiHeadMask([shown] * (q.shape[2] // parts(heads))),
         block_sizes=kernels.BlockSizes(**{f"block_{name}": block for name in names}),
         head_shards=1,
-        q_seq_shards=parts,
+        q_seq_shards=parts(length),
         attn_logits_soft_cap=softcap or None,
         interpret=interpret,
     )
@@ -94,11 +69,10 @@ def splash(q_BTHK, k_BSGK, v_BSGK, mask, softcap: float = 0.0, *, interpret: boo
             y_BHTK = jax.vmap(kernel)(q_BHTK, k_BGSK, v_BGSK, kernels.SegmentIds(query_segments_BT, key_segments_BS))
         return y_BHTK.swapaxes(1, 2)
 
-    if not mesh.empty:
-        queries, keys = PartitionSpec(rows, length, heads), PartitionSpec(rows, None, heads)
-        blocks = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, length)))
-        specs = (blocks, queries, keys, keys, PartitionSpec(rows, length), PartitionSpec(rows))
-        run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=queries, check_vma=False)
+    mesh = jax.sharding.get_abstract_mesh()
+    queries, keys = PartitionSpec(rows, length, heads), PartitionSpec(rows, None, heads)
+    blocks = None if mesh.empty else kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, length)))
+    run = on_each_device(run, (blocks, queries, keys, keys, PartitionSpec(rows, length), PartitionSpec(rows)), queries)
     return run(kernel, q, k, v, segments_BT, segments_BT)[:, : q_BTHK.shape[1]]
 
 
@@ -113,9 +87,7 @@ def triton(q_BTHK, k_BSGK, v_BSGK, mask, softcap: float = 0.0, *, interpret: boo
     q, k, v, segments_BT = _prepare(q_BTHK, k_BSHK, v_BSHK, mask, BLOCK)
     scale = q.shape[-1] ** -0.5
     run = functools.partial(mha, sm_scale=scale, causal=mask.causal, interpret=interpret)
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty:
-        rows, _, heads, _ = _layout(mesh, q, k)
-        spec = PartitionSpec(rows, None, heads)
-        run = jax.shard_map(run, mesh=mesh, in_specs=(spec, spec, spec, PartitionSpec(rows)), out_specs=spec, check_vma=False)
+    rows, heads = mesh_axes("batch", q.shape[0]), mesh_axes("heads", q.shape[2])
+    spec = PartitionSpec(rows, None, heads)
+    run = on_each_device(run, (spec, spec, spec, PartitionSpec(rows)), spec)
     return run(q, k, v, segments_BT)[:, : q_BTHK.shape[1]]

@@ -81,6 +81,10 @@ PRESETS = {
     "llama31_8b": _llama(32, 4096, 32, 8, 14_336, **_LLAMA31),
     "llama31_70b": _llama(80, 8192, 64, 8, 28_672, **_LLAMA31),
     "llama31_405b": _llama(126, 16_384, 128, 8, 53_248, **_LLAMA31),
+    "mixtral_8x7b": dataclasses.replace(
+        _llama(32, 4096, 32, 8, 14_336, vocab_size=32_000, context_length=32_768, tied_embeddings=False, rotary_base=1e6),
+        experts=8,  # Jiang et al. 2024, table 1; two of them a token
+    ),
     "gemma2_2b": _gemma2(26, 2304, 8, 4, 9216),
     "gemma2_9b": _gemma2(42, 3584, 16, 8, 14_336),
     # Ours, for a pod: the depth of the 70B models, a wider stream, plain multi-head attention with a squared ReLU.

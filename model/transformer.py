@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -13,16 +13,26 @@ from jax.ad_checkpoint import checkpoint_name
 from model.attention import Mask, attend
 from model.config import ModelConfig
 from model.layers import Dense, FeedForward, Norm, Table, compute_dtype, constrain, dropout
+from model.mixture_of_experts import MixtureOfExperts, Router
 from model.positions import rotary_angles, rotate
 
 
 @flax.struct.dataclass
 class Context:
-    """What every layer of one forward pass shares: the mask, rotary angles (or None) and per-row dropout keys (or None)."""
+    """What every layer of one forward pass shares: the mask, and (or None) rotary angles, per-row dropout keys, what is no padding."""
 
     mask: Mask
     angles: Any = None
     keys_B: Any = None
+    counted_BT: Any = None
+
+
+class Output(NamedTuple):
+    """What a decoder gives: hidden_BTD after the final norm; the cache, if it was given one; what its routers did, if it has any."""
+
+    hidden_BTD: jax.Array
+    cache: Any = None
+    router: Router | None = None
 
 
 class Attention(nn.Module):
@@ -67,6 +77,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). `layer` counts from 0.
 
+    Returns x_BTD, the layer's keys and values, and what its router did (None without experts).
+
     When parallel, x + attention(norm(x)) + feed_forward(norm(x)) with one norm. With post_norm the sub-layers' outputs are normed too.
     window: keys that a query sees, None for all.
     """
@@ -93,13 +105,21 @@ class Block(nn.Module):
 
         if self.window is not None:
             context = dataclasses.replace(context, mask=dataclasses.replace(context.mask, window=self.window))
+        decoding = cache is not None
         h_BTD = norm("attention_norm", x_BTD)
         y_BTD, cache = Attention(c, name="attention")(h_BTD, context, cache)
         x_BTD += residual("attention", y_BTD, 0)
         if not c.parallel:
             h_BTD = norm("feed_forward_norm", x_BTD)
-        x_BTD += residual("feed_forward", FeedForward(c, name="feed_forward")(h_BTD), 1)
-        return constrain(x_BTD, "batch", "length", "residual"), cache
+        router = None
+        if c.experts:
+            # While decoding a batch is what happens to stand together: there, no token may push out another.
+            experts = MixtureOfExperts(c, name="feed_forward")
+            y_BTD, router = experts(h_BTD, context.counted_BT, dropless=decoding)
+        else:
+            y_BTD = FeedForward(c, name="feed_forward")(h_BTD)
+        x_BTD += residual("feed_forward", y_BTD, 1)
+        return constrain(x_BTD, "batch", "length", "residual"), cache, router
 
 
 REMAT_POLICIES = {
@@ -120,12 +140,11 @@ class Decoder(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, cache=None, valid_BS=None):
-        """Returns hidden_BTD after the final norm; with a cache, (hidden_BTD, cache).
-
-        tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only. positions_BT: int32 within the document, default
-        0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers of (k_BSGK, v_BSGK), with the index of the first
-        new token as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row.
+    def __call__(self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, cache=None, valid_BS=None) -> Output:
+        """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
+        positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
+        of (k_BSGK, v_BSGK), with the index of the first new token as (caches, index); valid_BS marks, with 1, the cached positions
+        that hold or will hold a token of the row.
         """
         c, dtype = self.config, compute_dtype(self.config)
         batch, length = tokens_BT.shape
@@ -147,18 +166,19 @@ class Decoder(nn.Module):
         else:
             queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], length, axis=1)
             mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
-        x_BTD, cache = self._layers(x_BTD, Context(mask, angles, keys_B), cache)
+        counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
+        x_BTD, cache, router = self._layers(x_BTD, Context(mask, angles, keys_B, counted_BT), cache)
 
         if not c.tied_embeddings:
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
         hidden_BTD = Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
-        return hidden_BTD if cache is None else (hidden_BTD, cache)
+        return Output(hidden_BTD, cache, router)
 
     def _layers(self, x_BTD, context: Context, cache):
         """Run the stack: scanned when asked, else unrolled, which a cache needs."""
         c = self.config
         if self.is_initializing():
-            return self._create(x_BTD, context), None
+            return self._create(x_BTD, context), None, None
         block = Block
         if c.remat != "none" and cache is None:
             block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=not c.scan)
@@ -173,20 +193,24 @@ class Decoder(nn.Module):
 
             def group(x_BTD, step):
                 params, first = step
+                routers = []
                 for place in range(size):
-                    x_BTD, _ = run(jax.tree.map(lambda leaf, place=place: leaf[place], params), x_BTD, first + place, place)
-                return x_BTD, None
+                    x_BTD, _, router = run(jax.tree.map(lambda leaf, place=place: leaf[place], params), x_BTD, first + place, place)
+                    routers.append(router)
+                return x_BTD, _stack(routers)
 
             groups = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), variables["layers"])
-            return jax.lax.scan(group, x_BTD, (groups, jnp.arange(0, c.num_layers, size)))[0], None
+            x_BTD, router = jax.lax.scan(group, x_BTD, (groups, jnp.arange(0, c.num_layers, size)))
+            return x_BTD, None, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), router)
 
         layers = unstack_layers(variables) if "layers" in variables else variables
-        caches = []
+        caches, routers = [], []
         for layer in range(c.num_layers):
             layer_cache = None if cache is None else (*cache[0][layer], cache[1])
-            x_BTD, layer_cache = run(layers[f"layer_{layer}"], x_BTD, layer, layer, layer_cache)
+            x_BTD, layer_cache, router = run(layers[f"layer_{layer}"], x_BTD, layer, layer, layer_cache)
             caches.append(layer_cache)
-        return x_BTD, None if cache is None else tuple(caches)
+            routers.append(router)
+        return x_BTD, None if cache is None else tuple(caches), _stack(routers)
 
     def _create(self, x_BTD, context: Context):
         """Create the stacked parameters of all layers."""
@@ -202,6 +226,11 @@ class Decoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         return scan(Block(self.config, name="layers"), x_BTD, jnp.arange(self.config.num_layers))[0]
+
+
+def _stack(routers):
+    """One Router of all layers, or None where they have none."""
+    return None if routers[0] is None else jax.tree.map(lambda *leaves: jnp.stack(leaves), *routers)
 
 
 def unstack_layers(params):

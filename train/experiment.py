@@ -55,9 +55,13 @@ class CausalLM(Objective):
 
     z_loss: float = 0.0
     """Weight of the squared log partition function (Chowdhery et al. 2022, sec. 5); 1e-4 keeps large models stable. 0: off."""
+    load_balance: float = 0.01
+    """With experts: weight of each layer's load-balancing loss (Fedus et al. 2021, eq. 4, over each row). 0: off."""
+    router_z: float = 1e-3
+    """With experts: weight of each layer's squared log partition function of the router (Zoph et al. 2022, eq. 5). 0: off."""
 
     def __post_init__(self):
-        check_range("objective.", self, 0, "z_loss")
+        check_range("objective.", self, 0, "z_loss", "load_balance", "router_z")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,3 +251,8 @@ class Experiment:
         check_range("", self, 0.0, "ema_decay", high=1.0)
         if self.batch_size % self.micro_batches:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}")
+        if self.model.expert_capacity and self.micro_batches > 1:
+            raise ValueError(
+                f"model.expert_capacity is a share of the whole batch and cannot be kept in micro_batches {self.micro_batches}: "
+                "use 1, or no capacity (0)"
+            )

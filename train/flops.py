@@ -10,7 +10,7 @@ def forward_flops_per_token(config: ModelConfig, length: int, *, causal: bool = 
 
         layers * (2 D K (2 H + 2 G)      query, out, key and value projections
                   + 4 H K * pairs        products of queries with keys, and of weights with values
-                  + 2 D F * (3 if gated else 2))
+                  + 2 D F * (3 if gated else 2)   of each expert that a token goes through, and 2 D experts for their router)
         + 2 D V                          predictions
 
     where pairs is the mean number of keys a query sees: (length + 1) / 2 under the causal mask, since length * (length + 1) / 2 pairs
@@ -28,6 +28,8 @@ def forward_flops_per_token(config: ModelConfig, length: int, *, causal: bool = 
     projections = 2 * c.embed_dim * c.head_width * (2 * c.num_heads + 2 * c.kv_heads)
     attention = 4 * c.num_heads * c.head_width * sum(pairs(c.layer_window(layer)) for layer in range(c.num_layers))
     feed_forward = 2 * c.embed_dim * c.mlp_width * (3 if c.gated else 2)
+    if c.experts:
+        feed_forward = c.experts_per_token * feed_forward + 2 * c.embed_dim * c.experts
     return c.num_layers * (projections + feed_forward) + attention + 2 * c.embed_dim * c.vocab_size
 
 

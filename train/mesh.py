@@ -17,12 +17,14 @@ RULES = (
     ("batch", ROWS),
     ("length", "context"),
     ("residual", None),
+    ("slots", ("data", "fsdp")),  # of an expert: rows, but for the axis that the experts take
     # parameters, and activations that follow them
     ("embed", "fsdp"),
     ("mlp", "tensor"),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("head", None),
+    ("experts", "expert"),
     ("vocab", "tensor"),
     ("positions", None),
     ("norm", None),

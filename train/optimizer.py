@@ -34,7 +34,8 @@ def decayed(params):
 def muon(options: Muon) -> optax.GradientTransformation:
     """Orthogonalised momentum (Jordan et al. 2024) of every layer's matrices, each scaled by sqrt(max(1, outputs / inputs)).
 
-    Kernels are stacked [layers, *inputs, *outputs]; each layer's is flattened to one matrix of inputs by outputs.
+    Kernels are stacked [layers, *inputs, *outputs], those of experts [layers, experts, inputs, outputs]; each layer's or expert's is
+    flattened to one matrix of inputs by outputs.
     """
 
     def dimensions(updates):
@@ -67,8 +68,10 @@ def _kinds(params):
 
 def _axes(path, leaf) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The input and the output axes of a stacked kernel: the attention's output projection reads two axes, all others one."""
-    first_output = 3 if _names(path)[-2] == "out" else 2
-    return tuple(range(1, first_output)), tuple(range(first_output, leaf.ndim))
+    names = _names(path)
+    first_input = 2 if "experts" in names else 1
+    first_output = first_input + (2 if names[-2] == "out" else 1)
+    return tuple(range(first_input, first_output)), tuple(range(first_output, leaf.ndim))
 
 
 def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:

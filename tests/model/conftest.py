@@ -36,6 +36,7 @@ GEMMA2 = dataclasses.replace(
     post_norm=True,
     embed_scale=True,
 )
+EXPERTS = dataclasses.replace(LLAMA, experts=4, experts_per_token=2)
 PARALLEL = dataclasses.replace(
     LLAMA, norm="layernorm", bias=True, parallel=True, rotary_scaling="yarn", rotary_factor=4.0, rotary_original_context=8
 )
@@ -58,8 +59,8 @@ def make(config: ModelConfig):
 
 @functools.cache
 def forward(model: Decoder):
-    """The model's forward pass, jitted once: run op by op, each op would be compiled by itself."""
-    return jax.jit(lambda params, tokens_BT, **context: model.apply({"params": params}, tokens_BT, **context))
+    """The model's forward pass to its hidden states, jitted once: run op by op, each op would be compiled by itself."""
+    return jax.jit(lambda params, tokens_BT, **context: model.apply({"params": params}, tokens_BT, **context).hidden_BTD)
 
 
 @pytest.fixture(params=[GPT2, LLAMA, MODERN], ids=["gpt2", "llama", "modern"])

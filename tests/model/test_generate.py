@@ -9,7 +9,7 @@ import pytest
 from model.attention import MASKED
 from model.generate import Sampling, decode, generate, next_logits, prefill
 from model.heads import Head, logits, score_tokens, vocabulary_table
-from tests.model.conftest import GEMMA2, LLAMA, forward, make
+from tests.model.conftest import EXPERTS, GEMMA2, LLAMA, forward, make
 
 LENGTHS = np.array([6, 2, 4])
 ROOM = 10
@@ -82,12 +82,13 @@ def test_log_probabilities_equal_the_teacher_forced_ones(llama, temperature):
         np.testing.assert_allclose(state.log_probs_BS[row, 6:], -nll[row, length - 1 : length - 1 + ROOM], atol=1e-4)
 
 
-def test_windows_and_caps_hold_while_decoding():
+@pytest.mark.parametrize("config", [GEMMA2, EXPERTS], ids=["gemma2", "experts"])
+def test_windows_caps_and_experts_hold_while_decoding(config):
     """The cache is as long as the text, so the mask alone makes a layer local; the cap is in the returned probabilities."""
-    model, params = gemma2 = make(GEMMA2)
-    state = run(gemma2, Sampling(top_k=5))
+    model, params = pair = make(config)
+    state = run(pair, Sampling(top_k=5))
     head = Head(forward(model)(params, texts(state)), vocabulary_table(params))
-    nll = np.asarray(score_tokens(head, np.roll(texts(state), -1, axis=1), softcap=GEMMA2.logit_softcap).nll)
+    nll = np.asarray(score_tokens(head, np.roll(texts(state), -1, axis=1), softcap=config.logit_softcap).nll)
     for row, length in enumerate(LENGTHS):
         np.testing.assert_allclose(state.log_probs_BS[row, 6:], -nll[row, length - 1 : length - 1 + ROOM], atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""GPT-2 and Llama are what Hugging Face transformers says they are: the same weights give the same predictions.
+"""Each family is what Hugging Face transformers says it is: the same weights give the same predictions.
 
 `make parity` runs this in an environment that has PyTorch and transformers; where they are missing it fails.
 """
@@ -37,6 +37,15 @@ LLAMA = ModelConfig(
     tied_embeddings=False,
 )
 LLAMA_TIED = ModelConfig(**vars(LLAMA) | {"tied_embeddings": True})
+LLAMA31 = ModelConfig(**vars(LLAMA) | {"rotary_scaling": "llama3", "rotary_factor": 8.0, "rotary_original_context": 16})
+LLAMA_YARN = ModelConfig(**vars(LLAMA) | {"rotary_scaling": "yarn", "rotary_factor": 4.0, "rotary_original_context": 10})
+GEMMA2 = ModelConfig(
+    **vars(LLAMA_TIED)
+    | {"num_layers": 4, "head_dim": 16, "activation": "gelu_tanh", "window": 7, "global_every": 2, "post_norm": True, "embed_scale": True}
+    | {"attention_softcap": 5.0, "logit_softcap": 3.0}
+)
+MIXTRAL = ModelConfig(**vars(LLAMA) | {"experts": 4, "experts_per_token": 2})
+COHERE = ModelConfig(**vars(LLAMA_TIED) | {"norm": "layernorm", "parallel": True})
 
 
 def gpt2(c: ModelConfig):
@@ -52,25 +61,62 @@ def gpt2(c: ModelConfig):
     return GPT2LMHeadModel(GPT2Config(**shape, activation_function="gelu_new", bos_token_id=None, eos_token_id=None))
 
 
+def rotary_shape(c: ModelConfig) -> dict:
+    """What all families with rotary positions are told in the same words."""
+    rope = {"rope_type": "default", "rope_theta": c.rotary_base}
+    if c.rotary_scaling != "none":
+        rope |= {"rope_type": c.rotary_scaling, "factor": c.rotary_factor}
+        rope |= {"original_max_position_embeddings": c.rotary_original_context}
+    if c.rotary_scaling == "llama3":
+        rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    return {
+        "vocab_size": c.vocab_size,
+        "max_position_embeddings": c.context_length,
+        "num_hidden_layers": c.num_layers,
+        "hidden_size": c.embed_dim,
+        "intermediate_size": c.mlp_dim,
+        "num_attention_heads": c.num_heads,
+        "num_key_value_heads": c.num_kv_heads,
+        "rope_parameters": rope,
+        "tie_word_embeddings": c.tied_embeddings,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+
+
 def llama(c: ModelConfig):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=c.vocab_size,
-            max_position_embeddings=c.context_length,
-            num_hidden_layers=c.num_layers,
-            hidden_size=c.embed_dim,
-            intermediate_size=c.mlp_dim,
-            num_attention_heads=c.num_heads,
-            num_key_value_heads=c.num_kv_heads,
-            rms_norm_eps=c.norm_epsilon,
-            rope_parameters={"rope_type": "default", "rope_theta": c.rotary_base},
-            tie_word_embeddings=c.tied_embeddings,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    )
+    return LlamaForCausalLM(LlamaConfig(**rotary_shape(c), rms_norm_eps=c.norm_epsilon))
+
+
+def gemma2(c: ModelConfig):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    own = {
+        "rms_norm_eps": c.norm_epsilon,
+        "head_dim": c.head_dim,
+        "query_pre_attn_scalar": c.head_dim,
+        "sliding_window": c.window,
+        "attn_logit_softcapping": c.attention_softcap,
+        "final_logit_softcapping": c.logit_softcap,
+        "attn_implementation": "eager",  # the only one of theirs that caps scores
+    }
+    return Gemma2ForCausalLM(Gemma2Config(**rotary_shape(c), **own))
+
+
+def mixtral(c: ModelConfig):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    own = {"num_local_experts": c.experts, "num_experts_per_tok": c.experts_per_token, "sliding_window": None}
+    return MixtralForCausalLM(MixtralConfig(**rotary_shape(c), **own, rms_norm_eps=c.norm_epsilon))
+
+
+def cohere(c: ModelConfig):
+    from transformers import CohereConfig, CohereForCausalLM
+
+    return CohereForCausalLM(CohereConfig(**rotary_shape(c), layer_norm_eps=c.norm_epsilon, logit_scale=1.0))
 
 
 def gpt2_parameters(c: ModelConfig, weights: dict):
@@ -128,16 +174,61 @@ def llama_parameters(c: ModelConfig, weights: dict):
                 "out": {"kernel": dense("self_attn.o_proj")["kernel"].reshape(c.num_layers, c.num_heads, c.head_width, c.embed_dim)},
             },
             "feed_forward_norm": {"scale": stack("post_attention_layernorm")},
-            "feed_forward": {part: dense(f"mlp.{part}_proj") for part in ("gate", "up", "down")},
+            "feed_forward": {part: dense(f"mlp.{part}_proj") for part in ("gate", "up", "down")} if not c.experts else {},
         },
         "final_norm": {"scale": weights["model.norm.weight"]},
     }
+
+
+def gemma2_parameters(c: ModelConfig, weights: dict):
+    """As Llama's, but each norm multiplies by 1 + weight, and their names say before and after."""
+    weights = {name: weight + 1.0 if "norm" in name else weight for name, weight in weights.items()}
+    params = llama_parameters(c, weights)
+
+    def norm(name):
+        return {"scale": np.stack([weights[f"model.layers.{layer}.{name}_layernorm.weight"] for layer in range(c.num_layers)])}
+
+    params["layers"] |= {
+        "attention_post_norm": norm("post_attention"),
+        "feed_forward_norm": norm("pre_feedforward"),
+        "feed_forward_post_norm": norm("post_feedforward"),
+    }
+    return params
+
+
+def mixtral_parameters(c: ModelConfig, weights: dict):
+    """As Llama's, with a router, and all experts' projections stacked [experts, out, in], gate and up one below the other."""
+    params = llama_parameters(c, weights)
+
+    def stack(name):
+        return np.stack([weights[f"model.layers.{layer}.mlp.{name}"] for layer in range(c.num_layers)]).swapaxes(-1, -2)
+
+    gate, up = np.split(stack("experts.gate_up_proj"), 2, axis=-1)
+    experts = {"gate": {"kernel": gate}, "up": {"kernel": up}, "down": {"kernel": stack("experts.down_proj")}}
+    params["layers"]["feed_forward"] = {"router": {"kernel": stack("gate.weight")}, "experts": experts}
+    return params
+
+
+def cohere_parameters(c: ModelConfig, weights: dict):
+    """As Llama's, with one norm, and neighbours (2k, 2k + 1) of a head rotated together where we rotate (k, k + K/2)."""
+    shared = {name.replace("input_layernorm", "post_attention_layernorm"): weight for name, weight in weights.items()}
+    params = llama_parameters(c, shared | weights)
+    del params["layers"]["feed_forward_norm"]
+    for name in ("query", "key"):
+        kernel = params["layers"]["attention"][name]["kernel"]
+        params["layers"]["attention"][name]["kernel"] = np.concatenate([kernel[..., 0::2], kernel[..., 1::2]], axis=-1)
+    return params
 
 
 FAMILIES = {
     "gpt2": (GPT2, gpt2, gpt2_parameters),
     "llama": (LLAMA, llama, llama_parameters),
     "llama_tied": (LLAMA_TIED, llama, llama_parameters),
+    "llama31": (LLAMA31, llama, llama_parameters),
+    "llama_yarn": (LLAMA_YARN, llama, llama_parameters),
+    "gemma2": (GEMMA2, gemma2, gemma2_parameters),
+    "mixtral": (MIXTRAL, mixtral, mixtral_parameters),
+    "cohere": (COHERE, cohere, cohere_parameters),
 }
 
 
@@ -175,8 +266,8 @@ def test_log_probabilities_are_equal(pair):
 
     @jax.jit
     def log_probabilities(params, tokens_BT):
-        hidden_BTD = model.apply({"params": params}, tokens_BT)
-        return jax.nn.log_softmax(logits(Head(hidden_BTD, vocabulary_table(params))))
+        hidden_BTD = model.apply({"params": params}, tokens_BT).hidden_BTD
+        return jax.nn.log_softmax(logits(Head(hidden_BTD, vocabulary_table(params)), softcap=model.config.logit_softcap))
 
     found_BTV = np.asarray(log_probabilities(params, jnp.asarray(tokens_BT, jnp.int32)))
     assert found_BTV.std() > 0.5  # predictions that differ from token to token, so that being equal says something

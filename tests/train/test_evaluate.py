@@ -47,7 +47,7 @@ def evaluated(params, paths, *, batch_size=8, **options):
 
 @functools.partial(jax.jit, static_argnums=0)
 def predictions(model, params, row_T):
-    hidden_BTD = model.apply({"params": params}, row_T[None])
+    hidden_BTD = model.apply({"params": params}, row_T[None]).hidden_BTD
     return jax.nn.log_softmax(logits(Head(hidden_BTD, vocabulary_table(params))))[0]
 
 

@@ -27,7 +27,7 @@ def test_full_square_equals_what_xla_counts(config):
     variables = jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)
 
     def forward(variables, tokens_BT):
-        hidden_BTD = Decoder(config).apply(variables, tokens_BT)
+        hidden_BTD = Decoder(config).apply(variables, tokens_BT).hidden_BTD
         return logits(Head(hidden_BTD, vocabulary_table(variables["params"])))
 
     counted = jax.jit(forward).lower(nn.unbox(variables), tokens_BT).cost_analysis()["flops"] / (batch * length)
@@ -56,6 +56,14 @@ def test_causal_count_equals_a_loop_over_queries_and_keys(config, length):
         total += (3 if c.gated else 2) * product(length, c.embed_dim, c.mlp_width)
     total += product(length, c.embed_dim, c.vocab_size)
     assert forward_flops_per_token(config, length) * length == pytest.approx(total, rel=1e-12)
+
+
+def test_experts_count_as_those_that_a_token_goes_through():
+    dense = dataclasses.replace(LLAMA, num_layers=3)
+    experts = dataclasses.replace(dense, experts=8, experts_per_token=3)
+    extra = forward_flops_per_token(experts, 64) - forward_flops_per_token(dense, 64)
+    one = 3 * 2 * dense.embed_dim * dense.mlp_dim
+    assert extra == 3 * (2 * one + 2 * dense.embed_dim * 8)
 
 
 def test_gpt2_lies_near_six_flops_per_parameter():

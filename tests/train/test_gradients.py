@@ -9,10 +9,12 @@ import pytest
 from data.errors import UserError
 from data.text import TextBatch
 from model.config import ModelConfig
+from model.mixture_of_experts import Router
 from train import experiment as options
 from train.experiment import MeshShape
 from train.mesh import check_batch, inference_mesh, make_mesh, put_batch
 from train.objectives import make_objective
+from train.objectives.causal_lm import router_terms
 from train.objectives.terms import Mean, Term
 from train.optimizer import make_optimizer
 from train.state import initial_state
@@ -37,13 +39,13 @@ def make(first, count):
     return jax.tree.map(lambda x: x[first : first + count], batch)
 
 
-def one_step(mesh_shape: MeshShape, devices: int, micro_batches: int):
+def one_step(mesh_shape: MeshShape, devices: int, micro_batches: int, experiment=EXPERIMENT):
     """The gradient of a step, read off plain gradient descent with a rate of one; and the step's metrics."""
     mesh = make_mesh(mesh_shape, jax.devices()[:devices])
     optimizer = make_optimizer(options.SGD(learning_rate=1.0, clip_norm=0.0), options.Schedule(0, "constant"), 10)
-    state = initial_state(MODEL, optimizer, mesh, 0, ema=False)
+    state = initial_state(experiment.model, optimizer, mesh, 0, ema=False)
     before = jax.tree.map(np.array, state.params)
-    update = jit_update(make_update(make_objective(EXPERIMENT, mesh), optimizer, seed=0, micro_batches=micro_batches), mesh)
+    update = jit_update(make_update(make_objective(experiment, mesh), optimizer, seed=0, micro_batches=micro_batches), mesh)
     state, metrics = update(state, None, put_batch(mesh, make, ROWS))
     assert int(state.step) == 1 and int(state.cursor) == ROWS
     return jax.tree.map(lambda a, b: b - np.array(a), state.params, before), {k: float(m.total / m.weight) for k, m in metrics.items()}
@@ -79,6 +81,52 @@ def test_gradient_is_the_same_on_every_mesh_and_in_any_micro_batches(expected, s
     assert relative_l2(gradient, expected[0]) < 1e-5
     for name, value in expected[1].items():
         assert metrics[name] == pytest.approx(value, rel=1e-5), name
+
+
+EXPERTS = dataclasses.replace(
+    EXPERIMENT,
+    model=dataclasses.replace(MODEL, mlp_dim=48, experts=4, gated=True),
+    objective=options.CausalLM(load_balance=0.5, router_z=0.2),
+)
+CAPACITY = dataclasses.replace(EXPERTS, model=dataclasses.replace(EXPERTS.model, expert_capacity=0.4))
+
+
+@pytest.mark.parametrize("experiment", [EXPERTS, CAPACITY], ids=["dropless", "capacity"])
+def test_experts_are_the_same_on_every_mesh_and_in_any_micro_batches(experiment):
+    """Routing, queues for the experts' room and balance are of the global batch, wherever tokens and experts live."""
+    gradient, metrics = one_step(MeshShape(data=1), 1, 1, experiment)
+    assert (metrics["busiest_expert"] > 0.3) and metrics["load_balance"] > 1.0
+    assert ("dropped" in metrics) == (experiment is CAPACITY) and metrics.get("dropped", 1.0) > 0.01
+    parts = 2 if experiment is EXPERTS else 1
+    for shape in (MeshShape(data=2, expert=4), MeshShape(data=1, fsdp=2, tensor=2, expert=2)):
+        found, more_metrics = one_step(shape, 8, parts, experiment)
+        assert relative_l2(found, gradient) < 1e-5
+        for name, value in metrics.items():
+            assert more_metrics[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_a_capacity_is_refused_in_micro_batches():
+    with pytest.raises(ValueError, match="cannot be kept in micro_batches 2"):
+        dataclasses.replace(CAPACITY, micro_batches=2)
+
+
+def test_router_losses_in_closed_form():
+    """Even routing has a balance of 1, one expert for all tokens has the number of experts; padding and dead rows count for nothing."""
+    config = dataclasses.replace(MODEL, experts=4, experts_per_token=1, num_layers=2)
+    tokens = np.array([4, 8, 8, 0])
+    batch = TextBatch(*[None] * 6)._replace(
+        segments=(np.arange(8) < tokens[:, None]).astype(np.int32), weights=np.ones((4, 8), np.float32) * [[1], [1], [0], [1]]
+    )
+    even, one = np.full(4, 0.25), np.eye(4)[2]
+    share = np.array([[even, one, one, even], [one, one, one, even]])  # of two layers
+    router = Router(share * tokens[:, None], share * tokens[:, None], np.ones((2, 4)) * 3.0 * tokens, np.zeros((2, 4)))
+    terms, metrics = router_terms(config, options.CausalLM(load_balance=0.1, router_z=0.01), router, batch)
+    weight = 4 + 8
+    balance, z = terms["load_balance"], terms["router_z"]
+    assert (balance.coefficient, float(balance.weight)) == (0.2, weight)
+    np.testing.assert_allclose(balance.total / weight, ((4 * 1 + 8 * 4) + (4 * 4 + 8 * 4)) / 2 / weight, rtol=1e-6)
+    np.testing.assert_allclose([z.coefficient, z.total / weight], [0.02, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(metrics["busiest_expert"].total / weight, (4 * 0.25 + 8 + 4 + 8) / 2 / weight, rtol=1e-6)
 
 
 @dataclasses.dataclass(frozen=True)

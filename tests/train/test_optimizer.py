@@ -65,6 +65,10 @@ def test_muon_orthogonalises_each_layer_by_itself():
     gradients = {
         "layers": {
             "up": {"kernel": rng.normal(size=(3, 8, 20))},
+            "feed_forward": {
+                "experts": {"gate": {"kernel": rng.normal(size=(3, 2, 8, 20))}},
+                "router": {"kernel": rng.normal(size=(3, 8, 4))},
+            },
             "attention": {"query": {"kernel": rng.normal(size=(3, 8, 2, 5))}, "out": {"kernel": rng.normal(size=(3, 2, 5, 8))}},
         }
     }
@@ -83,6 +87,14 @@ def test_muon_orthogonalises_each_layer_by_itself():
             assert (lengths > 0.6).all() and (lengths < 1.3).all()  # five steps of the quintic iteration reach 1 only roughly
             rest = left.T @ u @ right.T
             assert np.abs(rest - np.diag(np.diag(rest))).max() < 1e-3
+    # Each expert's matrix is one more such matrix: the same update as that of a layer that holds it alone.
+    gate = gradients["layers"]["feed_forward"]["experts"]["gate"]["kernel"]
+    alone = {"layers": {"up": {"kernel": gate[:, 1]}}}
+    np.testing.assert_allclose(
+        updates["layers"]["feed_forward"]["experts"]["gate"]["kernel"][:, 1],
+        update.update(alone, update.init(alone), alone)[0]["layers"]["up"]["kernel"],
+        atol=1e-5,
+    )
 
 
 def test_muon_gives_tables_and_norms_to_adam_at_its_own_rate():

@@ -102,7 +102,7 @@ def test_a_stop_string_ends_its_own_row_only(letters, text):
 @functools.partial(jax.jit, static_argnums=0)
 def predict(model, params, row_T, last):
     """Log-probabilities of the token after place `last`, without a cache."""
-    hidden_BTD = model.apply({"params": params}, row_T[None])
+    hidden_BTD = model.apply({"params": params}, row_T[None]).hidden_BTD
     return jax.nn.log_softmax(logits(Head(hidden_BTD[0, last], vocabulary_table(params))))
 
 

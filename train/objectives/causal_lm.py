@@ -5,7 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from model.config import ModelConfig
 from model.heads import Head, score_tokens, vocabulary_table
+from model.mixture_of_experts import Router
 from model.transformer import Decoder
 from train import experiment
 from train.objectives.terms import Mean, Term
@@ -16,7 +18,8 @@ class CausalLM:
     """Autoregressive language modelling (Radford et al. 2018, eq. 1): predict each token from those before it in its document.
 
     batch: tokens, targets, segments, positions int32 [B, T], weights float32 [B, T] (0 on padding), rows int32 [B].
-    Term `loss`: nats per predicted token. `z_loss`: squared log partition function, when asked for. Metric: accuracy.
+    Term `loss`: nats per predicted token. `z_loss`: squared log partition function, when asked for. Metric: accuracy. With experts also
+    what `router_terms` says.
     """
 
     model: Decoder
@@ -27,14 +30,44 @@ class CausalLM:
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         keys_B = None if key is None else jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.rows)
-        hidden_BTD = self.model.apply(
-            {"params": params}, batch.tokens, segments_BT=batch.segments, positions_BT=batch.positions, keys_B=keys_B
-        )
+        output = self.model.apply({"params": params}, batch.tokens, segments_BT=batch.segments, positions_BT=batch.positions, keys_B=keys_B)
         want = ("nll", "hit", "log_z") if self.options.z_loss else ("nll", "hit")
-        head, softcap = Head(hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
+        head, softcap = Head(output.hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
         scores = score_tokens(head, batch.targets, want=want, softcap=softcap, shards=self.shards)
         weight = batch.weights.sum()
         terms = {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}
         if self.options.z_loss:
             terms["z_loss"] = Term(self.options.z_loss, (jnp.square(scores.log_z) * batch.weights).sum(), weight)
-        return terms, {"accuracy": Mean((scores.hit * batch.weights).sum(), weight)}, carry
+        metrics = {"accuracy": Mean((scores.hit * batch.weights).sum(), weight)}
+        if output.router is not None:
+            more_terms, more_metrics = router_terms(self.model.config, self.options, output.router, batch)
+            terms, metrics = terms | more_terms, metrics | more_metrics
+        return terms, metrics, carry
+
+
+def router_terms(config: ModelConfig, options: experiment.CausalLM, router: Router, batch):
+    """What keeps routers balanced and calm, over the tokens that are no padding; and two metrics.
+
+    `load_balance`: experts * sum_i f_i P_i over the tokens of a row, f_i being the share of slots that went to expert i and P_i the
+    mean of the router's probability of it (Fedus et al. 2021, eq. 4, taken row by row as in DeepSeek-V3, 2024, eq. 17-20, so that it
+    adds up over micro-batches). 1 when even. `router_z`: squared log partition function of the router (Zoph et al. 2022, eq. 5). Both are
+    means over tokens and layers, and their coefficients are times the number of layers, as the papers add them up.
+    Metrics: busiest_expert, the share of a row's slots that its busiest expert gets; dropped, the share that found no room.
+    """
+    tokens_B = (batch.segments != 0).sum(-1) * (batch.weights.sum(-1) > 0)  # an evaluation's last rows may count for nothing
+    weight = tokens_B.sum().astype(jnp.float32)
+    present_B, some_B = (tokens_B > 0).astype(jnp.float32), jnp.maximum(tokens_B, 1).astype(jnp.float32)
+    share_LBE = router.counts_BE / (config.experts_per_token * some_B[:, None])
+    balance_LB = config.experts * (share_LBE * router.probabilities_BE).sum(-1)
+
+    def total(x_LB):
+        return (x_LB * present_B).sum() / config.num_layers
+
+    terms = {
+        "load_balance": Term(options.load_balance * config.num_layers, total(balance_LB), weight),
+        "router_z": Term(options.router_z * config.num_layers, total(router.z_B), weight),
+    }
+    metrics = {"busiest_expert": Mean(total(share_LBE.max(-1) * some_B), weight)}
+    if config.expert_capacity:
+        metrics["dropped"] = Mean(total(router.dropped_B) / config.experts_per_token, weight)
+    return {name: term for name, term in terms.items() if term.coefficient}, metrics
