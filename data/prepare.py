@@ -315,8 +315,9 @@ def _say(folder):
     if manifest["empty"]["count"] or manifest["damaged"]:
         names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
         print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {_some(names)}")
-    if manifest["ignored"]["count"]:
-        print(f"  no text: {manifest['ignored']['count']:,} members or records of archives: {_some(manifest['ignored']['names'])}")
+    ignored = manifest.get("ignored")  # which manifests did not always have
+    if ignored and ignored["count"]:
+        print(f"  no text: {ignored['count']:,} members or records of archives: {_some(ignored['names'])}")
 
 
 def _some(names):

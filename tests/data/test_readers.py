@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from data.documents import Document
 from data.errors import UserError
 from data.inputs import find_inputs, plan_tasks, read_documents
+from data.inspect import inspect_corpus
 from data.prepare import PrepareText, prepare_text
 from data.shards import Corpus
 
@@ -504,6 +505,16 @@ def test_what_was_left_out_of_archives_is_counted(tmp_path, capsys):
     corpus = prepare_text(PrepareText(output=str(tmp_path / "out"), input=(str(tmp_path / "a.tar"),), validation=0))
     assert corpus.manifest["ignored"] == {"count": 2, "names": [f"{tmp_path}/a.tar: 1.jpg", f"{tmp_path}/a.tar: 2.jpg"]}
     assert "2 members or records" in capsys.readouterr().out
+
+
+def test_a_manifest_from_before_archives_is_a_manifest(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
+    options = PrepareText(output=str(tmp_path / "out"), input=(str(tmp_path / "a.jsonl"),), validation=0)
+    prepare_text(options)
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(json.dumps({key: value for key, value in json.loads(manifest.read_text()).items() if key != "ignored"}))
+    assert prepare_text(options).split("train").documents == 1
+    assert inspect_corpus(str(tmp_path / "out"))["ignored"] == 0
 
 
 def test_pages_read_by_another_extractor_are_not_mixed(tmp_path, monkeypatch, flip):
