@@ -190,7 +190,7 @@ def choose_kernel(kernel: str, features: set[str], problem: Problem, platform: s
             return name
     if fast:
         reasons = "; ".join(f"{name}: {_refusal(name, features, problem)}" for name in fast)
-        warnings.warn(f"attention falls back to xla, which holds all scores in memory and is slow ({reasons})", stacklevel=2)
+        warnings.warn(f"attention falls back to xla, which holds all scores in memory and is slow ({reasons})", stacklevel=1)
     return "xla"
 
 

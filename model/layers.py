@@ -86,8 +86,14 @@ class Table(nn.Module):
         return self.param("table", init, (self.rows, self.width), jnp.float32)
 
 
+def _gelu(x):
+    """x times the normal distribution function at x, in float32. By erf: jax.nn's goes by erfc, three times slower on a CPU."""
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1.0 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
 ACTIVATIONS = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": _gelu,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
     "silu": jax.nn.silu,

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from model.config import ModelConfig
@@ -13,7 +14,8 @@ def rotary_angles(positions_BT, config: ModelConfig):
     positions_BT: int, counted from the start of each document. Returns two float32 arrays [B, T, head_width / 2].
     """
     angle_BTK = positions_BT[..., None].astype(jnp.float32) * rotary_frequencies(config)
-    sin_BTK, cos_BTK = jnp.sin(angle_BTK), jnp.cos(angle_BTK)
+    # Behind a barrier, lest every layer computes them again inside its own loops.
+    sin_BTK, cos_BTK = jax.lax.optimization_barrier((jnp.sin(angle_BTK), jnp.cos(angle_BTK)))
     if config.rotary_scaling != "yarn":
         return sin_BTK, cos_BTK
     # The temperature of the softmax (Peng et al. 2023, eq. 22): queries and keys both grow, so scores grow by the square.
@@ -59,6 +61,6 @@ def rotate(x_BTHK, angles):
     The halves are paired as in Llama's released weights; attention scores then depend on relative position alone.
     """
     sin_BT1K, cos_BT1K = (angle[:, :, None, :] for angle in angles)
-    first, second = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos_BT1K - second * sin_BT1K, second * cos_BT1K + first * sin_BT1K], axis=-1)
-    return rotated.astype(x_BTHK.dtype)
+    sin_BT1K, cos_BT1K = jnp.concatenate([-sin_BT1K, sin_BT1K], -1), jnp.concatenate([cos_BT1K, cos_BT1K], -1)
+    x_float = x_BTHK.astype(jnp.float32)
+    return (x_float * cos_BT1K + jnp.roll(x_float, x_BTHK.shape[-1] // 2, -1) * sin_BT1K).astype(x_BTHK.dtype)

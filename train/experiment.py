@@ -150,8 +150,11 @@ class MeshShape:
     """Positions are split; keys and values are gathered."""
     expert: int = 1
     """Experts are split; outside of them the axis splits rows."""
+    cpu_devices: int = 0
+    """Devices that a CPU is divided into, where training runs on one. 0: for a small model as many cores as divide the rows, else 1."""
 
     def __post_init__(self):
+        check_range("mesh.", self, 0, "cpu_devices")
         if self.data != -1:
             check_range("mesh.", self, 1, "data")
         check_range("mesh.", self, 1, "fsdp", "tensor", "context", "expert")

@@ -18,7 +18,7 @@ from train.checkpoint import Checkpointer
 from train.evaluate import evaluate_corpora, make_evaluate
 from train.experiment import Experiment
 from train.flops import peak_flops, training_flops_per_token
-from train.mesh import check_batch, make_mesh, put_batch
+from train.mesh import check_batch, divide_cpu, make_mesh, put_batch
 from train.objectives import attention_kernels, make_objective
 from train.optimizer import make_optimizer, make_schedule
 from train.report import write_report
@@ -51,6 +51,7 @@ def make_batches(experiment: Experiment, corpora) -> Batches:
 
 def check(experiment: Experiment, corpora) -> None:
     """UserError for what would stop the run before its first step."""
+    divide_cpu(experiment)
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     make_objective(experiment, mesh)
@@ -67,6 +68,7 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
     """
     began = time.monotonic()
     experiment = run.experiment
+    divide_cpu(experiment)
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     corpora = run.corpora()

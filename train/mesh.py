@@ -1,13 +1,15 @@
 """The mesh of devices and the one table from logical axis names to mesh axes."""
 
+import contextlib
 import math
+import os
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from data.errors import UserError
-from train.experiment import MeshShape
+from train.experiment import Experiment, MeshShape
 
 ROWS = ("data", "fsdp", "expert")
 """Mesh axes that rows of a batch are spread over."""
@@ -30,6 +32,28 @@ RULES = (
     ("norm", None),
     ("layers", None),
 )
+
+
+SMALL = 10_000_000
+"""Parameters below which a CPU is divided. A step of a larger model gains nothing, and every device holds a copy of the state."""
+
+
+def divide_cpu(experiment: Experiment) -> None:
+    """Make the cores of a CPU devices of their own, each with its own rows; only a process that has not used JAX yet can do so.
+
+    XLA spends more on handing out the small products of a small model to threads than it gains; see docs/log.md.
+    """
+    shape, model = experiment.mesh, experiment.model
+    wanted = shape.cpu_devices
+    if not wanted:
+        rows, cores = experiment.batch_size // experiment.micro_batches, os.cpu_count() or 1
+        alone = shape.data == -1 and shape.fsdp * shape.tensor * shape.context * shape.expert == 1
+        small = 12 * model.num_layers * model.embed_dim**2 * max(1, model.experts) < SMALL
+        wanted = max(n for n in range(1, cores + 1) if rows % n == 0) if alone and small else 1
+    chosen = jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen:
+        with contextlib.suppress(RuntimeError):  # JAX has started: the devices are what they are
+            jax.config.update("jax_num_cpu_devices", wanted)
 
 
 def make_mesh(shape: MeshShape, devices=None) -> Mesh:
