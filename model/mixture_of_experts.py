@@ -115,8 +115,44 @@ def _combine(y_slots, gate_BTC):
     return jnp.einsum("BTCD,BTC->BTD", y_slots.reshape(*gate_BTC.shape, -1), gate_BTC.astype(y_slots.dtype))
 
 
+def grouped_product(x_MI, kernel_EIO, sizes_E):
+    """The first sizes_E[0] rows of x_MI times the first kernel, the next sizes_E[1] times the second, and so on; sizes sum to M.
+
+    On a CPU and on a TPU the compiler's own ragged product multiplies every row with every kernel; so there by blocks of rows, and by
+    the megablox kernel (Gale et al. 2022).
+    """
+    return jax.lax.platform_dependent(x_MI, kernel_EIO, sizes_E, cpu=by_blocks, tpu=megablox, default=jax.lax.ragged_dot)
+
+
+def by_blocks(x_MI, kernel_EIO, sizes_E, *, block: int = 64):
+    """`grouped_product` of blocks of rows, each with a copy of its kernel: each expert's rows are filled up to whole blocks.
+
+    The copies are taken by a product, whose gradient is one too: a gather's would be a scatter, which is slow on a CPU.
+    """
+    experts, count = len(sizes_E), -(-x_MI.shape[0] // block) + len(sizes_E)
+    blocks_E = -(-sizes_E // block)
+    shift_E = (jnp.cumsum(blocks_E) - blocks_E) * block - (jnp.cumsum(sizes_E) - sizes_E)
+    seat_M = jnp.arange(x_MI.shape[0]) + jnp.repeat(shift_E, sizes_E, total_repeat_length=x_MI.shape[0])
+    expert = jnp.searchsorted(jnp.cumsum(blocks_E), jnp.arange(count), side="right")
+    kernels = jnp.einsum("nE,EIO->nIO", jax.nn.one_hot(expert, experts, dtype=kernel_EIO.dtype), kernel_EIO)
+    rows = jnp.zeros((count * block, x_MI.shape[1]), x_MI.dtype).at[seat_M].set(x_MI, unique_indices=True)
+    y = jnp.einsum("nrI,nIO->nrO", rows.reshape(count, block, -1), kernels)
+    return y.reshape(count * block, -1)[seat_M]
+
+
+def megablox(x_MI, kernel_EIO, sizes_E, *, interpret: bool = False):
+    """`grouped_product` in Pallas. interpret: run it slowly, anywhere."""
+    from jax.experimental.pallas.ops.tpu.megablox.ops import gmm
+
+    tile = 512 if min(*x_MI.shape, kernel_EIO.shape[2]) >= 512 else 128
+    spare = -x_MI.shape[0] % tile  # the kernel wants whole tiles of rows: zeros, which the last expert takes along
+    rows = jnp.pad(x_MI, ((0, spare), (0, 0)))
+    sizes_E = sizes_E.at[-1].add(spare)
+    return gmm(rows, kernel_EIO, sizes_E, x_MI.dtype, (tile,) * 3, None, None, False, interpret)[: x_MI.shape[0]]
+
+
 def _dropless(c: ModelConfig, weights, x_BTD, gate_BTC, chosen_BTC):
-    """Every slot is served: slots are sorted by expert, and one ragged product serves each expert's run of them.
+    """Every slot is served: slots are sorted by expert, and one grouped product serves each expert's run of them.
 
     No token needs another, so every device serves its own tokens with the kernels of all experts, gathered for the layer (each device
     its part of the feed-forward width); the expert axis then only spreads where kernels and rows are kept.
@@ -129,7 +165,7 @@ def _dropless(c: ModelConfig, weights, x_BTD, gate_BTC, chosen_BTC):
         sizes_E = jnp.bincount(expert_M, length=c.experts).astype(jnp.int32)
 
         def project(x, weight):
-            y = jax.lax.ragged_dot(x, weight["kernel"], sizes_E)
+            y = grouped_product(x, weight["kernel"], sizes_E)
             return y + weight["bias"][expert_M[order_M]] if "bias" in weight else y
 
         rows = x_BTD.reshape(-1, c.embed_dim)[order_M // c.experts_per_token]

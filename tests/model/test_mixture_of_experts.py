@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.mixture_of_experts import MixtureOfExperts
+from model.mixture_of_experts import MixtureOfExperts, megablox
 from tests.model.conftest import EXPERTS, GPT2
 
 PLAIN = dataclasses.replace(GPT2, experts=5, experts_per_token=2, mlp_dim=12, init_std=0.5, activation="relu_squared")
@@ -115,6 +115,25 @@ def test_statistics_are_those_of_the_softmax_and_its_largest():
     np.testing.assert_array_equal(router.counts_BE, counts.sum(1))
     np.testing.assert_allclose(router.probabilities_BE, (p * COUNTED[..., None]).sum(1), rtol=1e-5)
     np.testing.assert_allclose(router.z_B, (np.log(np.exp(logits).sum(-1)) ** 2 * COUNTED).sum(1), rtol=1e-5)
+
+
+def test_the_grouped_product_for_a_tpu_equals_a_loop_over_experts():
+    """In Pallas' interpreter, with an expert that gets nothing and rows that are no whole tiles; values and gradients."""
+    rng = np.random.default_rng(0)
+    x, kernel, sizes = rng.normal(size=(200, 24)), rng.normal(size=(4, 24, 40)), np.array([130, 0, 7, 63])
+    probe = rng.normal(size=(200, 40))
+    ends = np.cumsum(sizes)
+
+    def loss(x, kernel):
+        y = megablox(x, kernel, jnp.asarray(sizes, jnp.int32), interpret=True)
+        return (y * probe.astype(np.float32)).sum(), y
+
+    (_, y), (dx, dkernel) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x.astype(np.float32), kernel.astype(np.float32))
+    for expert, (first, last) in enumerate(zip(ends - sizes, ends, strict=True)):
+        rows = slice(first, last)
+        np.testing.assert_allclose(y[rows], x[rows] @ kernel[expert], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(dx[rows], probe[rows] @ kernel[expert].T, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(dkernel[expert], x[rows].T @ probe[rows], rtol=1e-3, atol=1e-3)
 
 
 def test_more_choices_than_experts_are_refused():
