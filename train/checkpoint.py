@@ -7,10 +7,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import args as ocp_args
 
 from data.errors import UserError
-from train.experiment import Checkpoints
+from train.experiment import Checkpoints, ScheduleFree
 from train.optimizer import make_optimizer
 from train.runs import Run
-from train.state import State, abstract_state
+from train.state import State, abstract_state, schedule_free
 
 
 class Checkpointer:
@@ -34,7 +34,10 @@ class Checkpointer:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        items = {name: ocp_args.StandardSave(tree) for name, tree in _items(state).items()}
+        trees = _items(state)
+        if schedule_free(state.opt_state) is not None:
+            trees["ema"] = state.averaged  # can be computed again, but whoever reads parameters alone could not
+        items = {name: ocp_args.StandardSave(tree) for name, tree in trees.items()}
         self._manager.save(step, args=ocp_args.Composite(progress=ocp_args.JsonSave(progress), **items))
 
     def restore(self, abstract: State, step: int | None = None) -> tuple[State, dict]:
@@ -79,13 +82,14 @@ def _items(state: State) -> dict:
 
 def state_bytes(abstract: State) -> int:
     """Bytes of one checkpoint, before compression."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+    saved = (abstract, abstract.params if schedule_free(abstract.opt_state) is not None else None)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(saved))
 
 
 def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = False):
     """Parameters of a run's checkpoint on `mesh`: the averaged ones where the run keeps them, unless `raw`. Returns (params, step)."""
     experiment = run.experiment
-    averaged = experiment.ema_decay > 0 and not raw
+    averaged = (experiment.ema_decay > 0 or isinstance(experiment.optimizer, ScheduleFree)) and not raw
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     abstract = abstract_state(experiment.model, optimizer, mesh, ema=averaged)
     checkpointer = Checkpointer(run.path, experiment.checkpoints)

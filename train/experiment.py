@@ -122,18 +122,68 @@ class SGD(Optimizer):
 
 
 @dataclasses.dataclass(frozen=True)
+class Lion(Optimizer):
+    """The sign of a momentum (Chen et al. 2023): one moment instead of AdamW's two, and every step has the size of the rate."""
+
+    learning_rate: float = 3e-4
+    """Peak of the schedule; about a third to a tenth of AdamW's."""
+    weight_decay: float = 0.3
+    """Decoupled decay of matrices and tables, times the learning rate, so three to ten times AdamW's."""
+    beta1: float = 0.9
+    """Weight of the momentum against the gradient in the sign that is taken."""
+    beta2: float = 0.99
+    """Decay of the mean of gradients."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adafactor(Optimizer):
+    """Second moments kept as sums of rows and columns (Shazeer & Stern 2018), no first moment: next to no state."""
+
+    learning_rate: float = 3e-2
+    """Peak of the schedule, as a share of the root mean square of each layer's matrix (of 1e-3 where that is less)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleFree(Optimizer):
+    """AdamW whose running average takes the place of a decaying rate (Defazio et al. 2024); needs schedule.decay constant.
+
+    Evaluation, samples, generation and export use the average.
+    """
+
+    learning_rate: float = 3e-3
+    """Reached by the warm-up and kept; one to ten times the peak that AdamW takes."""
+    weight_decay: float = 0.1
+    """Decoupled decay of matrices and tables, times the learning rate; biases and norms are left alone."""
+    beta1: float = 0.9
+    """Gradients are taken between the average (1) and the point that moves (0); above 0."""
+    beta2: float = 0.95
+    """Decay of the mean of squared gradients."""
+    epsilon: float = 1e-8
+    """Added to the root of the mean of squares."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.beta1 == 0:
+            raise ValueError("optimizer.beta1 is 0; ScheduleFree needs it above 0: the average could not be told from what is kept")
+
+
+@dataclasses.dataclass(frozen=True)
 class Schedule:
     """The learning rate over the run: linear warm-up to the peak, then a decay."""
 
     warmup_steps: int = 100
     """Steps from 0 to the peak."""
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape from the end of the warm-up to the last step."""
+    decay: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Shape from the end of the warm-up to the last step; wsd stays at the peak and decays at the end alone (Hägele et al. 2024)."""
     final_fraction: float = 0.1
     """Learning rate of the last step, as a share of the peak (not used by constant)."""
+    decay_fraction: float = 0.2
+    """With wsd: share of all steps that the decay at the end takes, above 0, at most 1."""
 
     def __post_init__(self):
         check_range("schedule.", self, 0, "warmup_steps", "final_fraction")
+        if not 0 < self.decay_fraction <= 1:
+            raise ValueError(f"schedule.decay_fraction is {self.decay_fraction}; it must be above 0 and at most 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +304,8 @@ class Experiment:
         check_range("", self, 0.0, "ema_decay", high=1.0)
         if self.batch_size % self.micro_batches:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}")
+        if self.ema_decay and isinstance(self.optimizer, ScheduleFree):
+            raise ValueError(f"ema_decay is {self.ema_decay}, but ScheduleFree keeps an average of its own: leave ema_decay at 0")
         if self.model.expert_capacity and self.micro_batches > 1:
             raise ValueError(
                 f"model.expert_capacity is a share of the whole batch and cannot be kept in micro_batches {self.micro_batches}: "

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
 from model.config import ModelConfig
 from model.transformer import Decoder
@@ -46,7 +47,19 @@ class State:
     @property
     def averaged(self):
         """The parameters that evaluation, generation and export use."""
-        return self.params if self.ema is None else self.ema
+        if self.ema is not None:
+            return self.ema
+        free = schedule_free(self.opt_state)
+        return self.params if free is None else _average(free, self.params)
+
+
+_average = jax.jit(schedule_free_eval_params)
+
+
+def schedule_free(opt_state) -> ScheduleFreeState | None:
+    """The part of an optimizer's state that averages, when it is ScheduleFree's; the parameters beside it are not the average."""
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, ScheduleFreeState))
+    return next((part for part in parts if isinstance(part, ScheduleFreeState)), None)
 
 
 def make_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed, *, ema: bool, boxed: bool = False) -> State:

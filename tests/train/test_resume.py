@@ -12,9 +12,11 @@ import pytest
 from data.errors import UserError
 from tests.train.conftest import change
 from train.checkpoint import Checkpointer, load_parameters
-from train.experiment import MeshShape
+from train.evaluate import evaluate_corpora, make_evaluate
+from train.experiment import AdamW, MeshShape, ScheduleFree
 from train.loop import _Meter, train
 from train.mesh import make_mesh
+from train.objectives import make_objective
 from train.optimizer import make_optimizer
 from train.runs import check_resume, create_run, open_corpora, open_run, resolve
 from train.state import abstract_state
@@ -48,8 +50,11 @@ def one_device(monkeypatch):
     monkeypatch.setattr("train.loop.make_mesh", lambda shape: make_mesh(shape, devices))
 
 
-def test_resumed_equals_uninterrupted(tiny, tmp_path, one_device, monkeypatch):
+@pytest.mark.parametrize("kind", [AdamW, ScheduleFree])
+def test_resumed_equals_uninterrupted(tiny, tmp_path, one_device, monkeypatch, kind):
     """SIGTERM after 3 and after 5 of 8 steps: in the middle of an epoch, of the mixture's period, between two evaluations."""
+    if kind is ScheduleFree:
+        tiny = change(tiny, optimizer=ScheduleFree(), schedule={"decay": "constant"}, ema_decay=0.0)
     whole = start(tmp_path / "whole", tiny)
     train(whole)
     parts = start(tmp_path / "parts", tiny)
@@ -69,6 +74,13 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, one_device, monkeypatch):
     assert found[1] == expected[1]
     assert found[2] == expected[2]
     assert len([row for row in expected[0] if row["kind"] == "train"]) == 8
+    # Who reads only the checkpoint's parameters gets what was evaluated: the average, which is not what is trained.
+    mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
+    average, trained = (load_parameters(parts, mesh, raw=raw)[0] for raw in (False, True))
+    objective = make_objective(parts.experiment, mesh)
+    found = evaluate_corpora(make_evaluate(objective, mesh), average, parts.corpora(), parts.experiment, mesh)
+    assert found["loss"] == [row for row in expected[0] if row["kind"] == "evaluation"][-1]["loss"]
+    assert any((a != t).any() for a, t in zip(jax.tree.leaves(average), jax.tree.leaves(trained), strict=True))
 
 
 def test_state_saved_on_eight_devices_is_the_same_on_one(tiny, tmp_path):
