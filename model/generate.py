@@ -81,7 +81,7 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
     start_B = prompt - lengths_B
     index_S = jnp.arange(size)
     valid_BS = (index_S >= start_B[:, None]).astype(jnp.int32)
-    empty = jnp.zeros((batch, size, c.kv_heads, c.head_width), compute_dtype(c))
+    empty = jnp.zeros((batch * c.kv_heads, size, c.head_width), compute_dtype(c))
     cache = ((((empty, empty),) * c.num_layers), 0)
     positions_BT = jnp.maximum(index_S[:prompt] - start_B[:, None], 0)
     hidden_BTD, cache, _ = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS)
@@ -97,8 +97,13 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
         index=jnp.int32(prompt),
         keys_B=None,
     )
-    repeated = {"index": state.index, "keys_B": keys_B}
-    return jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), state.replace(index=None)).replace(**repeated)
+    kept = {"index": state.index, "keys_B": keys_B, "cache": cache_rows(cache, batch, jnp.repeat(jnp.arange(batch), samples))}
+    return jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), state.replace(index=None, cache=None)).replace(**kept)
+
+
+def cache_rows(cache, batch: int, rows):
+    """The caches of some rows of a batch, in their order: int [R]. A cache has a row's heads next to each other on its first axis."""
+    return jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[1:])[rows].reshape(-1, *x.shape[1:]), cache)
 
 
 def next_logits(state: Generation, sampling: Sampling):

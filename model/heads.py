@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from model.quantize import Quantized, product
+
 CHUNK_ELEMENTS = 1 << 25
 """Logits held at once, as a count of float32 elements (128 MiB): large enough for full-speed products, small beside the model."""
 
@@ -41,7 +43,10 @@ def vocabulary_table(params) -> jax.Array:
 def logits(head: Head, *, softcap: float = 0.0, temperature: float = 1.0):
     """float32 logits [..., V], divided by the temperature after the soft cap `c * tanh(x / c)` (Gemma 2, sec. 2); 0 is no cap."""
     hidden, table = head
-    x = jnp.einsum("...D,VD->...V", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    if isinstance(table, Quantized):
+        x = product(hidden.reshape(-1, hidden.shape[-1]), table).reshape(*hidden.shape[:-1], -1)
+    else:
+        x = jnp.einsum("...D,VD->...V", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
     if softcap:
         x = softcap * jnp.tanh(x / softcap)
     return x if temperature == 1.0 else x / temperature

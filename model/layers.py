@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.config import ModelConfig
+from model.quantize import Quantized, product
 
 
 def compute_dtype(config: ModelConfig):
@@ -18,13 +19,13 @@ def compute_dtype(config: ModelConfig):
 
 def constrain(x, *axes):
     """Say where an activation lives by logical axis names; does nothing outside a mesh."""
-    return nn.with_logical_constraint(x, axes)
+    return x if isinstance(x, Quantized) else nn.with_logical_constraint(x, axes)
 
 
 class Dense(nn.Module):
     """The one linear projection: contracts the trailing `inputs` axes of x with the leading ones of its kernel.
 
-    Parameters, float32: kernel [*x.shape[-inputs:], *features] with the logical `axes`, bias [*features].
+    Parameters, float32: kernel [*x.shape[-inputs:], *features] with the logical `axes`, bias [*features]. A quantized kernel works too.
     """
 
     features: tuple[int, ...]
@@ -37,16 +38,21 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x):
         contracted = x.shape[x.ndim - self.inputs :]
-        init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
-        kernel = self.param("kernel", init, (*contracted, *self.features), jnp.float32).astype(self.dtype)
-        # Two flat matrices: the only shape for which every backend picks its fastest product, forward and backward.
         rows, width = math.prod(x.shape[: x.ndim - self.inputs]), math.prod(contracted)
-        y = x.astype(self.dtype).reshape(rows, width) @ kernel.reshape(width, -1)
+        y = self._product(x.reshape(rows, width), contracted)
         y = y.reshape(*x.shape[: x.ndim - self.inputs], *self.features)
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.inputs :])
             y += self.param("bias", init, self.features, jnp.float32).astype(self.dtype)
         return y
+
+    def _product(self, x_RK, contracted):
+        if isinstance(self.get_variable("params", "kernel"), Quantized):
+            return product(x_RK, self.get_variable("params", "kernel")).astype(self.dtype)
+        init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
+        kernel = self.param("kernel", init, (*contracted, *self.features), jnp.float32).astype(self.dtype)
+        # Two flat matrices: the only shape for which every backend picks its fastest product, forward and backward.
+        return x_RK.astype(self.dtype) @ kernel.reshape(x_RK.shape[1], -1)
 
 
 class Norm(nn.Module):
@@ -82,6 +88,8 @@ class Table(nn.Module):
 
     @nn.compact
     def __call__(self):
+        if isinstance(self.get_variable("params", "table"), Quantized):
+            return self.get_variable("params", "table")
         init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
         return self.param("table", init, (self.rows, self.width), jnp.float32)
 

@@ -35,11 +35,16 @@ class Output(NamedTuple):
     router: Router | None = None
 
 
+def _rows_and_heads(x_BSGK):
+    """[B * G, S, K]: how a cache is kept. With rows and heads as one axis XLA updates it in place for a single row too."""
+    return jnp.swapaxes(x_BSGK, 1, 2).reshape(-1, x_BSGK.shape[1], x_BSGK.shape[3])
+
+
 class Attention(nn.Module):
     """Multi-head attention with grouped keys (Ainslie et al. 2023). Maps x_BTD to y_BTD.
 
-    cache: None, or this layer's (k_BSGK, v_BSGK, index): the new keys are written from `index` on and all of it is attended to.
-    Returns y_BTD and the layer's keys and values (k, v), cached or new.
+    cache: None, or this layer's (k_BGSK, v_BGSK, index): the new keys are written from `index` on and all of it is attended to.
+    Returns y_BTD and the layer's new cache (k_BGSK, v_BGSK), or None.
     """
 
     config: ModelConfig
@@ -59,9 +64,12 @@ class Attention(nn.Module):
         if context.angles is not None:
             q_BTHK, k_BSGK = rotate(q_BTHK, context.angles), rotate(k_BSGK, context.angles)
         if cache is not None:
-            cached_k, cached_v, index = cache
-            k_BSGK = jax.lax.dynamic_update_slice_in_dim(cached_k, k_BSGK.astype(cached_k.dtype), index, axis=1)
-            v_BSGK = jax.lax.dynamic_update_slice_in_dim(cached_v, v_BSGK.astype(cached_v.dtype), index, axis=1)
+            *cached, index = cache
+            cache = tuple(
+                jax.lax.dynamic_update_slice_in_dim(held, _rows_and_heads(new).astype(held.dtype), index, axis=1)
+                for held, new in zip(cached, (k_BSGK, v_BSGK), strict=True)
+            )
+            k_BSGK, v_BSGK = (jnp.swapaxes(held.reshape(-1, c.kv_heads, *held.shape[1:]), 1, 2) for held in cache)
         q_BTHK = constrain(q_BTHK, "batch", "length", "heads", "head")
         k_BSGK = constrain(k_BSGK, "batch", None, "kv_heads", "head")
         v_BSGK = constrain(v_BSGK, "batch", None, "kv_heads", "head")
@@ -71,7 +79,7 @@ class Attention(nn.Module):
         y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, context.mask, kernel, c.attention_softcap)
         std = c.init_std / math.sqrt(2 * c.num_layers)
         y_BTD = Dense((c.embed_dim,), ("heads", "head", "embed"), std, dtype, inputs=2, bias=c.bias, name="out")(y_BTHK)
-        return y_BTD, (k_BSGK, v_BSGK)
+        return y_BTD, cache
 
 
 class Block(nn.Module):
@@ -143,7 +151,7 @@ class Decoder(nn.Module):
     def __call__(self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, cache=None, valid_BS=None) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
-        of (k_BSGK, v_BSGK), with the index of the first new token as (caches, index); valid_BS marks, with 1, the cached positions
+        of (k_BGSK, v_BGSK), with the index of the first new token as (caches, index); valid_BS marks, with 1, the cached positions
         that hold or will hold a token of the row.
         """
         c, dtype = self.config, compute_dtype(self.config)

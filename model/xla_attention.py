@@ -23,6 +23,9 @@ def products(q_BTHK, k_BSGK, v_BSGK, mask, masked: float):
     if allowed is not None and groups != heads:
         allowed = jnp.broadcast_to(allowed[:, :, None], (*allowed.shape[:2], heads // groups, queries, keys))
         allowed = allowed.reshape(*allowed.shape[:2], -1, keys)
+    if mask.offset is not None:  # keys come from a cache, which has rows and heads as one axis: take it as it lies
+        allowed = jnp.broadcast_to(allowed, (batch, groups, *allowed.shape[2:])).reshape(1, batch * groups, *allowed.shape[2:])
+        q_BGRK, k_BGSK, v_BGSK = (x.reshape(1, batch * groups, *x.shape[2:]) for x in (q_BGRK, k_BGSK, v_BGSK))
     y_BGRK = _attend(q_BGRK * width**-0.5, k_BGSK, v_BGSK, allowed, masked)
     return jnp.swapaxes(y_BGRK.reshape(batch, heads, queries, width), 1, 2)
 

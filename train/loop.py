@@ -148,9 +148,10 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
 
             if last_step or (experiment.evaluation.every and step % experiment.evaluation.every == 0):
                 with meter.pause("evaluation"):
+                    paused = time.monotonic()
                     validation = evaluate_corpora(evaluate, state.averaged, corpora, experiment, mesh, rows=experiment.evaluation.rows)
                 if validation:
-                    telemetry.evaluation(step, validation)
+                    telemetry.evaluation(step, validation | {"seconds": round(time.monotonic() - paused, 3)})
                     if progress["best_loss"] is None or validation["loss"] < progress["best_loss"]:
                         progress |= {"best_loss": validation["loss"], "best_step": step, "worse_evaluations": 0}
                     else:
@@ -183,7 +184,9 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
 def finish(run: Run, step: int, progress: dict, batches: Batches, timing: dict, *, stopped: bool) -> dict:
     """Write summary.json and the report, from what the run has logged."""
     evaluations = [row for row in read_metrics(run.path) if row["kind"] == "evaluation" and row["step"] == step]
-    validation = {name: value for name, value in evaluations[-1].items() if name not in ("kind", "step", "time")} if evaluations else {}
+    validation = (
+        {name: value for name, value in evaluations[-1].items() if name not in ("kind", "step", "time", "seconds")} if evaluations else {}
+    )
     summary = {"step": step, "stopped": stopped} | {name: progress[name] for name in ("tokens", "seconds", "best_loss", "best_step")}
     summary |= {"validation": validation, "padding": batches.padding_share, "timing": timing}
     write_json(run.path / "summary.json", summary)

@@ -22,7 +22,7 @@ from train.runs import check_resume, create_run, open_corpora, open_run, resolve
 from train.state import abstract_state
 from train.telemetry import read_metrics
 
-TIMING = {"time", "tokens_per_second", "data_wait", "step_ms"}
+TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
 
 
 def start(path, experiment):

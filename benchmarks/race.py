@@ -1,0 +1,291 @@
+"""Our speed beside what people use today: `python benchmarks/race.py NAME --json`.
+
+Both sides run in subprocesses of their own, in turn, for several rounds; figures are medians. The last line printed is one JSON object:
+name, ours, peer (null when it is missing, with the reason), ratio (above 1 when ours is better), unit, and what else was seen.
+
+    NANOGPT   folder of a nanoGPT checkout      train_tiny, time_to_loss, gpt2_cpu
+    PEER      a Python with torch (and, for generate, transformers); `make parity` builds .venv-peers/bin/python
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+WORKERS = Path(__file__).parent / "workers"
+TINY = {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12, "vocab": 65, "bias": False, "steps": 20, "warm": 5}
+GPT2 = {"layers": 12, "heads": 12, "width": 768, "context": 512, "batch": 2, "vocab": 50257, "bias": False, "steps": 1, "warm": 1}
+
+
+class Missing(Exception):
+    """A peer that is not here."""
+
+
+class Worker:
+    """A subprocess that warms up, says `ready`, and does one round whenever it is asked to."""
+
+    def __init__(self, script: str, options: dict, *, python: str = sys.executable):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+        options = options | {"threads": os.cpu_count()}
+        self._process = subprocess.Popen(
+            [python, str(WORKERS / script), json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self._name = script
+
+    def ready(self) -> "Worker":
+        for line in self._process.stdout:
+            if line.strip() == "ready":
+                return self
+        raise RuntimeError(f"{self._name} ended before it was ready")
+
+    def round(self) -> dict:
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._name} ended during a round")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def peer_python() -> str:
+    python = os.environ.get("PEER") or str(ROOT / ".venv-peers" / "bin" / "python")
+    if not Path(python).exists():
+        raise Missing(f"PEER: no Python at {python}; `make parity` builds one with torch and transformers")
+    return python
+
+
+def nanogpt() -> str:
+    if not (Path(os.environ.get("NANOGPT", "")) / "model.py").exists() or not os.environ.get("NANOGPT"):
+        raise Missing("NANOGPT: set it to a folder with a checkout of karpathy/nanoGPT")
+    return peer_python()
+
+
+def interleave(workers: dict, rounds: int) -> dict:
+    """{name: rows of all rounds}, every worker once a round, in turn."""
+    rows: dict[str, list] = {name: [] for name in workers}
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            rows[name].append(worker.round())
+    for worker in workers.values():
+        worker.close()
+    return rows
+
+
+def median(rows: list, key: str) -> float:
+    return statistics.median(row[key] for row in rows)
+
+
+def with_peer(make) -> tuple:
+    """(worker, "") or (None, why the peer is missing)."""
+    try:
+        return make().ready(), ""
+    except Missing as error:
+        print(f"the peer is missing: {error}", file=sys.stderr)
+        return None, str(error)
+
+
+def train(name: str, shape: dict, rounds: int) -> dict:
+    peer, reason = with_peer(lambda: Worker("nanogpt_train.py", shape, python=nanogpt()))
+    workers = {"peer": peer} if peer else {}
+    workers["ours"] = Worker("omnia_train.py", shape | {"modern": False}).ready()
+    workers["best"] = Worker("omnia_train.py", shape | {"modern": True}).ready()
+    rows = interleave(workers, rounds)
+    speed = {name: median(found, "tokens_per_second") for name, found in rows.items()}
+    return {
+        "name": name,
+        "ours": speed["ours"],
+        "peer": speed.get("peer"),
+        "ratio": speed["ours"] / speed["peer"] if peer else None,
+        "unit": "tokens per second",
+        "best_block": speed["best"],
+        "best_block_ratio": speed["best"] / speed["peer"] if peer else None,
+        "ms": {name: [round(row["ms"], 1) for row in found] for name, found in rows.items()},
+        "peak_mib": {name: round(median(found, "peak_mib")) for name, found in rows.items()},
+        "parameters": {name: found[0]["parameters"] for name, found in rows.items()},
+        **({"missing": reason} if reason else {}),
+    }
+
+
+def train_tiny(arguments) -> dict:
+    """nanoGPT's CPU setting, warm, against its eager PyTorch; `best_block` is our own block at the same parameter count."""
+    return train("train_tiny", TINY, arguments.rounds or 9)
+
+
+def gpt2_cpu(arguments) -> dict:
+    """GPT-2 124M, sequence 512, batch 2, float32, against nanoGPT's eager PyTorch; peak memory of each process beside."""
+    return train("gpt2_cpu", GPT2, arguments.rounds or 3)
+
+
+def generate(arguments) -> dict:
+    """GPT-2 124M's shape, 64 + 128 tokens, greedy, on the same weights, at batch 1 and 8, against transformers; and ours in int8."""
+    result: dict = {"name": "generate", "unit": "tokens per second", "batches": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            python = peer_python()
+        except Missing as error:
+            raise SystemExit(f"generate needs its peer, which makes the weights: {error}") from None
+        Worker("transformers_generate.py", {"folder": folder, "make": {}}, python=python).ready().close()
+        draw = random.Random(0)
+        for batch in (1, 8):
+            options = {"folder": folder, "new": 128, "prompts": [[draw.randrange(50257) for _ in range(64)] for _ in range(batch)]}
+            workers = {
+                "peer": Worker("transformers_generate.py", options, python=python).ready(),
+                "ours": Worker("omnia_generate.py", options | {"int8": False}).ready(),
+                "int8": Worker("omnia_generate.py", options | {"int8": True}).ready(),
+            }
+            rows = interleave(workers, arguments.rounds or 3)
+            speed = {name: median(found, "tokens_per_second") for name, found in rows.items()}
+            result["batches"][batch] = speed | {
+                "ratio": speed["ours"] / speed["peer"],
+                "int8_ratio": speed["int8"] / speed["peer"],
+                "same_tokens": rows["ours"][0]["tokens"] == rows["peer"][0]["tokens"],
+                "peak_mib": {name: round(median(found, "peak_mib")) for name, found in rows.items()},
+            }
+    first = result["batches"][1]
+    return result | {"ours": first["ours"], "peer": first["peer"], "ratio": first["ratio"]}
+
+
+def omnia(*arguments: str) -> None:
+    subprocess.run([sys.executable, str(ROOT / "omnia.py"), *arguments], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
+def shakespeare(arguments, folder: Path) -> Path:
+    """Tiny Shakespeare, prepared by characters with its last tenth held out."""
+    if not arguments.text:
+        raise SystemExit("give --text FILE: tiny Shakespeare's input.txt")
+    omnia("prepare", "text", "--input", arguments.text, "--output", str(folder), "--tokenizer", "char", "--validation", "0.1")
+    return folder
+
+
+def time_to_loss(arguments) -> dict:
+    """Seconds from process start to a validation loss of 1.88 over the last tenth, evaluations excluded; both at their own setting.
+
+    Ours is configs/shakespeare.py:best, by the command line. `loss` is what ours ends with, and when.
+    """
+    goal, rows = 1.88, {"ours": [], "peer": []}
+    peer, reason = True, ""
+    try:
+        python = nanogpt()
+    except Missing as error:
+        peer, reason = False, str(error)
+        print(f"the peer is missing: {error}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as temporary:
+        shards = shakespeare(arguments, Path(temporary) / "shards")
+        for seed in range(arguments.rounds or 1):
+            run = Path(temporary) / f"run{seed}"
+            began = time.time()
+            omnia(
+                *("train", "configs/shakespeare.py:best", "--run-dir", str(run), "--data.shards", str(shards), "--seed", str(seed)),
+                *("--evaluation.every", "20", "--samples.tokens", "0", "--checkpoints.every", "0"),
+            )
+            started = (run / "environment.json").stat().st_mtime - began  # which is written as the clock of metrics.jsonl starts
+            excluded, reached, last = 0.0, None, {}
+            for line in (run / "metrics.jsonl").read_text().splitlines():
+                row = json.loads(line)
+                if row["kind"] == "evaluation":
+                    excluded += row["seconds"]
+                    last = {"loss": row["loss"], "seconds": started + row["time"] - excluded}
+                    if reached is None and row["loss"] <= goal:
+                        reached = last["seconds"]
+            rows["ours"].append({"seconds": reached, "end": last})
+            if peer:
+                options = {"text": arguments.text, "goal": goal, "seed": seed}
+                worker = Worker("nanogpt_loss.py", options, python=python).ready()
+                rows["peer"].append(worker.round())
+                worker.close()
+    ours = statistics.median(row["seconds"] for row in rows["ours"])
+    theirs = statistics.median(row["seconds"] for row in rows["peer"]) if peer else None
+    return {
+        "name": "time_to_loss",
+        "ours": ours,
+        "peer": theirs,
+        "ratio": theirs / ours if peer else None,
+        "unit": "seconds",
+        "rounds": rows,
+        **({"missing": reason} if reason else {}),
+    }
+
+
+def input_(arguments) -> dict:
+    """Packed batches of prepared shards, one process, rows of 1,024; and the memory over as many steps as an hour of training takes."""
+    with tempfile.TemporaryDirectory() as temporary:
+        worker = Worker("omnia_input.py", {"folder": temporary, "rows": 64, "length": 1024, "tokens": 100_000_000}).ready()
+        rows = [worker.round() for _ in range(arguments.rounds or 9)]
+        worker.close()
+    return {
+        "name": "input",
+        "ours": median(rows, "tokens_per_second"),
+        "peer": None,
+        "ratio": median(rows, "tokens_per_second") / 10e6,
+        "missing": "no peer: the ratio is to the goal, 10 M tokens per second",
+        "unit": "tokens per second",
+        "tokens": sum(row["tokens"] for row in rows),
+        "rss_mib": [round(row["rss_mib"], 1) for row in rows],
+    }
+
+
+def restart(arguments) -> dict:
+    """Seconds from process start to the end of the first step of configs/shakespeare.py:best: cold (nothing compiled before) and warm."""
+    rows: dict[str, list] = {"cold": [], "warm": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        shards = shakespeare(arguments, Path(temporary) / "shards")
+        for number in range(arguments.rounds or 3):
+            cache = Path(temporary) / f"cache{number}"
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+            for kind in ("cold", "warm"):
+                run = Path(temporary) / f"{kind}{number}"
+                began = time.time()
+                omnia(
+                    *("train", "configs/shakespeare.py:best", "--run-dir", str(run), "--data.shards", str(shards), "--steps", "2"),
+                    *("--samples.tokens", "0", "--evaluation.rows", "64", "--logging.every", "1"),
+                )
+                first = next(row for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if row["kind"] == "train")
+                rows[kind].append((run / "environment.json").stat().st_mtime - began + first["time"])
+            shutil.rmtree(cache)
+    ours = statistics.median(rows["warm"])
+    cold = statistics.median(rows["cold"])
+    return {"name": "restart", "ours": ours, "peer": cold, "ratio": cold / ours, "unit": "seconds", "rounds": rows, "peer_is": "ours, cold"}
+
+
+RACES = {
+    "train_tiny": train_tiny,
+    "time_to_loss": time_to_loss,
+    "gpt2_cpu": gpt2_cpu,
+    "generate": generate,
+    "input": input_,
+    "restart": restart,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RACES)
+    parser.add_argument("--json", action="store_true", help="print the result alone, as one line of JSON")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of each side (0: the race's own number)")
+    parser.add_argument("--text", default="", help="tiny Shakespeare's input.txt, for time_to_loss and restart")
+    arguments = parser.parse_args()
+    result = RACES[arguments.name](arguments)
+    if not arguments.json:
+        for key, value in result.items():
+            print(f"{key:18s} {value}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

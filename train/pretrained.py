@@ -1,0 +1,47 @@
+"""Weights that others have published, from a folder as Hugging Face lays it out. Only GPT-2 so far."""
+
+import json
+from pathlib import Path
+
+from data.errors import UserError
+from model.config import ModelConfig
+from model.convert import gpt2
+
+
+def load_pretrained(folder: str | Path) -> tuple[ModelConfig, dict]:
+    """(config, parameters) of a folder with config.json and model.safetensors; the parameters are NumPy arrays, float32.
+
+    Needs the extra `hf`. UserError for another family, a missing file, weights that do not fit their config.
+    """
+    try:
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise UserError("reading published weights needs safetensors", "pip install -e '.[hf]'") from None
+    folder = Path(folder)
+    try:
+        found = json.loads((folder / "config.json").read_text())
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {error}", "Give a folder with config.json and model.safetensors.") from None
+    except Exception as error:  # SafetensorError, which is no ValueError
+        raise UserError(f"{folder}/model.safetensors: {error}", "Fetch the file again.") from None
+    if found.get("model_type") != "gpt2":
+        raise UserError(f"{folder}: model type {found.get('model_type')!r}", "Only gpt2 can be read so far.")
+    activations = {"gelu_new": "gelu_tanh", "gelu": "gelu"}
+    if found.get("activation_function", "gelu_new") not in activations:
+        raise UserError(f"{folder}: activation {found['activation_function']!r}", f"Known: {', '.join(activations)}.")
+    config = ModelConfig(
+        vocab_size=found["vocab_size"],
+        context_length=found["n_positions"],
+        num_layers=found["n_layer"],
+        embed_dim=found["n_embd"],
+        num_heads=found["n_head"],
+        mlp_dim=found.get("n_inner") or 0,
+        norm_epsilon=found.get("layer_norm_epsilon", 1e-5),
+        activation=activations[found.get("activation_function", "gelu_new")],
+    )
+    try:
+        params = gpt2.parameters(config, weights)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{folder}/model.safetensors does not fit its config.json: {error}", "Fetch both again.") from None
+    return config, params
