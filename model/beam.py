@@ -15,8 +15,8 @@ from model.transformer import Decoder, unstack_layers
 class Beams(flax.struct.PyTreeNode):
     """What `beam_search` returns, best first. W hypotheses a row.
 
-    tokens_BWS: ids, the prompt right-aligned before `prompt` as in `Generation`, 0 after an end; lengths_BW: new tokens of each, the stop id
-    included; log_probs_BW: their summed log-probability; scores_BW: what they are ranked by.
+    tokens_BWS: ids, the prompt right-aligned before `prompt` as in `Generation`, 0 after an end; lengths_BW: new tokens of each, the
+    stop id included; log_probs_BW: their summed log-probability; scores_BW: what they are ranked by.
     """
 
     tokens_BWS: Any

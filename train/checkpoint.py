@@ -7,6 +7,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import args as ocp_args
 
 from data.errors import UserError
+from model.quantize import quantize
 from train.experiment import Checkpoints, ScheduleFree
 from train.optimizer import make_optimizer
 from train.runs import Run
@@ -97,3 +98,11 @@ def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = Fals
         return checkpointer.restore_parameters(abstract.params, averaged=averaged, step=step)
     finally:
         checkpointer.close()
+
+
+def in_eight_bits(params):
+    """`model.quantize` on the devices at hand; UserError for what it cannot do."""
+    try:
+        return jax.jit(quantize)(params)
+    except ValueError as error:
+        raise UserError(str(error), "Leave --int8 out.") from None

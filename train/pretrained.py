@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from data.errors import UserError
 from model.config import ModelConfig
@@ -27,7 +28,7 @@ def load_pretrained(folder: str | Path) -> tuple[ModelConfig, dict]:
         raise UserError(f"{folder}/model.safetensors: {error}", "Fetch the file again.") from None
     if found.get("model_type") != "gpt2":
         raise UserError(f"{folder}: model type {found.get('model_type')!r}", "Only gpt2 can be read so far.")
-    activations = {"gelu_new": "gelu_tanh", "gelu": "gelu"}
+    activations: dict[str, Literal["gelu", "gelu_tanh"]] = {"gelu_new": "gelu_tanh", "gelu": "gelu"}
     if found.get("activation_function", "gelu_new") not in activations:
         raise UserError(f"{folder}: activation {found['activation_function']!r}", f"Known: {', '.join(activations)}.")
     config = ModelConfig(

@@ -10,9 +10,10 @@ import numpy as np
 
 from data.errors import UserError
 from data.infilling import markers_of
+from model.beam import beam_search
 from model.generate import Generation, Sampling, decode, prefill
 from model.transformer import Decoder, unstack_layers
-from train.checkpoint import load_parameters
+from train.checkpoint import in_eight_bits, load_parameters
 from train.mesh import inference_mesh
 from train.runs import Run
 from train.state import Purpose, random_key
@@ -36,6 +37,7 @@ class Completion:
 
 
 _prefill = jax.jit(prefill, static_argnames=("model", "room", "samples"))
+_search = jax.jit(beam_search, static_argnames=("model", "beams", "room", "stop_ids", "length_penalty"))
 _decode = jax.jit(decode, static_argnames=("model", "sampling"), donate_argnames="state")
 
 
@@ -107,6 +109,32 @@ class TextGenerator:
                 state = state.replace(done_B=~jnp.asarray(live))
                 yield completions
 
+    def search(
+        self, prompts: list[str], *, tokens: int, beams: int, length_penalty: float = 0.0, samples: int = 1
+    ) -> list[list[Completion]]:
+        """The `samples` best continuations of each prompt that a beam search finds, best first; see `model/beam.py`.
+
+        UserError where a prompt and `tokens` more do not fit the context. log_probs are zero: the search keeps their sum alone.
+        """
+        if not 1 <= samples <= beams:
+            raise UserError(f"{samples} continuations of {beams} beams", "Ask for 1 to as many as there are beams.")
+        rows = [self._encode(prompt) for prompt in prompts]
+        width, context = max(map(len, rows)), self._model.config.context_length
+        if width + tokens > context:
+            raise UserError(f"{width} tokens of prompt and {tokens} more do not fit the context of {context}", "Ask for fewer.")
+        stop_ids = () if self._document_end is None else (self._document_end,)
+        padded = np.array([np.pad(row, (width - len(row), 0)) for row in rows], np.int32)
+        lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
+        options = {"beams": beams, "room": tokens, "stop_ids": stop_ids, "length_penalty": length_penalty}
+        found = jax.device_get(_search(self._model, self._params, padded, lengths_B, **options))
+        sampling = Sampling(stop_ids=stop_ids)
+
+        def completion(row: int, beam: int) -> Completion:
+            ids = found.tokens_BWS[row, beam, width : width + found.lengths_BW[row, beam]].tolist()
+            return self._complete(prompts[row], rows[row], ids, [0.0] * len(ids), sampling, (), len(ids))
+
+        return [[completion(row, beam) for beam in range(samples)] for row in range(len(prompts))]
+
     def _encode(self, prompt: str) -> list[int]:
         ids = self._tokenizer.encode(prompt).tolist()
         start = [] if self._document_end is None else [self._document_end]  # it doubles as the start of every document
@@ -172,6 +200,10 @@ def make_generator(run: Run, params) -> TextGenerator:
     return TextGenerator(Decoder(run.experiment.model), params, run.tokenizer(), run.document_end)
 
 
-def load_generator(run: Run, *, step: int | None = None, raw: bool = False) -> TextGenerator:
-    """A generator over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`)."""
-    return make_generator(run, load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)[0])
+def load_generator(run: Run, *, step: int | None = None, raw: bool = False, int8: bool = False) -> TextGenerator:
+    """A generator over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`).
+
+    int8: with weights and activations rounded to eight bits, which is faster and a little less exact.
+    """
+    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
+    return make_generator(run, in_eight_bits(params) if int8 else params)

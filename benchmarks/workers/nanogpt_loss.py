@@ -1,7 +1,8 @@
 """nanoGPT's model trained at its README's CPU setting until the validation loss is reached. Started by benchmarks/race.py.
 
-The model and its optimizer are the checkout's (NANOGPT); the settings are those of its README: 2,000 steps of 12 rows of 64 characters, rate 1e-3
-with 100 steps of warm-up and a cosine to 1e-4, no dropout. Validation is over the whole last tenth, as on our side, and is not counted.
+The model and its optimizer are the checkout's (NANOGPT); the settings are those of its README: 2,000 steps of 12 rows of 64
+characters, rate 1e-3 with 100 steps of warm-up and a cosine to 1e-4, no dropout. Validation is over the whole last tenth, as on our
+side, and is not counted.
 """
 
 import json

@@ -260,3 +260,23 @@ def test_a_gap_is_filled_within_the_context(filler, letters):
 def test_only_the_middle_is_shown(capsys):
     _stream([[Completion("before", text, (), (), finish)] for text, finish in (("mid", ""), ("middle", "stop"))], (), alone=True)
     assert capsys.readouterr().out == "middle\n"
+
+
+def test_a_search_finds_texts_at_least_as_likely_as_greedy_ones(documents):
+    """Both end where the document ends, or after as many tokens."""
+    prompts = ["abc", "x"]
+    found = documents.search(prompts, tokens=6, beams=4, samples=2)
+    greedy = documents.generate(prompts, tokens=6, sampling=Sampling(temperature=0.0), seed=0)
+
+    def log_probability(completion):
+        ids = [END, *ALPHABET.encode(completion.prompt).tolist(), *completion.ids]
+        output = Decoder(documents._model.config).apply({"params": documents._params}, jnp.asarray([ids[:-1]]))
+        scores = jax.nn.log_softmax(logits(Head(output.hidden_BTD, vocabulary_table(documents._params))))[0]
+        return sum(float(scores[len(ids) - 1 - n, ids[-n]]) for n in range(1, len(completion.ids) + 1))
+
+    for row in range(2):
+        best, second = found[row]
+        assert log_probability(best) >= log_probability(second) - 1e-4
+        assert log_probability(best) >= log_probability(greedy[row]) - 1e-4
+    with pytest.raises(UserError, match="do not fit the context"):
+        documents.search(prompts, tokens=CONTEXT, beams=2)
