@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from model.quantize import Quantized, product
 
-CHUNK_ELEMENTS = 1 << 25
-"""Logits held at once, as a count of float32 elements (128 MiB): large enough for full-speed products, small beside the model."""
+CHUNK_ELEMENTS = 1 << 26
+"""Logits held at once, as a count of float32 elements (256 MiB): large enough for full-speed products, small beside the model."""
 
 
 class Head(NamedTuple):
