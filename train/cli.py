@@ -9,12 +9,12 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from data.errors import UserError
-from train.experiment import Experiment
+from train.experiment import Experiment, Scaling
 
 
 def parse(kind: type, verb: str, arguments: list[str], default=None):
@@ -207,6 +207,8 @@ def train(arguments: list[str]) -> int:
     else:
         command = parse(Train, f"train {target or 'CONFIG.py'}", rest, Train(tyro.MISSING, load_config(target) if target else Experiment()))
         experiment = command.experiment
+        if isinstance(experiment, Scaling):
+            return train_scaling(Path(command.run_dir), experiment)
     start_jax()
     from train.loop import check
     from train.loop import train as loop
@@ -226,6 +228,20 @@ def train(arguments: list[str]) -> int:
         print(f"validation: {summary['validation']['loss']:.4f} nats per token, {summary['validation']['bits_per_byte']:.4f} bits per byte")
     print(f"report: {run.path / 'report.html'}")
     return 130 if summary["stopped"] else 0
+
+
+def train_scaling(folder: Path, scaling: Scaling) -> int:
+    """A ladder of sizes, each a run in `folder`; the same command again goes on with what is not finished."""
+    start_jax()
+    from train.scaling import study
+
+    found = study(folder, scaling)
+    if found is None:
+        return 130
+    predicted, measured = found["prediction"]["loss"], found["measured"]["loss"]
+    print(f"predicted {predicted:.4f}, measured {measured:.4f} nats per token: {found['error']:+.2%}")
+    print(folder / "scaling.png")
+    return 0
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
@@ -252,6 +268,8 @@ class Evaluate:
     """Checkpoint to measure. Default: the latest."""
     raw: bool = False
     """Measure the trained parameters even where an average of them is kept."""
+    int8: bool = False
+    """Measure with weights and activations rounded to eight bits."""
     split: str = "validation"
     """Split of the shards."""
     rows: int = 0
@@ -260,10 +278,26 @@ class Evaluate:
     """Rows at once. 0: as in training."""
     shards: tuple[str, ...] = ()
     """Other folders of shards to measure on, prepared with the same tokenizer. Default: the run's own."""
+    by_position: bool = False
+    """Measure the loss by the number of tokens that the model sees before each."""
+    needle: bool = False
+    """Hide a sentence with a random key in the text, at several lengths and depths, and ask for the key at the end."""
+    context_length: int = 0
+    """With --by-position or --needle: length of the rows, longer ones too where positions are rotary. 0: as in training."""
+    needle_text: str = "The secret word is {}."
+    """With --needle: the sentence, {} being the key."""
+    samples: int = 8
+    """With --needle: rows of each length and depth."""
+    seed: int = 0
+    """With --needle: decides keys and text."""
 
 
 def evaluate(arguments: list[str]) -> None:
     options = parse(Evaluate, "evaluate", arguments)
+    if options.by_position or options.needle:
+        return evaluate_long_context(options)
+    if options.context_length:
+        raise UserError("omnia evaluate: --context-length belongs to --by-position or --needle", "Add one of them.")
     start_jax()
     from train.evaluate import evaluate_run
     from train.runs import open_run
@@ -276,6 +310,7 @@ def evaluate(arguments: list[str]) -> None:
         shards=options.shards,
         step=options.step,
         raw=options.raw,
+        int8=options.int8,
     )
     if options.json:
         print(json.dumps(found))
@@ -287,6 +322,45 @@ def evaluate(arguments: list[str]) -> None:
     for number, name in enumerate(found.get("sources", ())):
         if f"loss/{number}" not in found:
             print(f"{f'loss/{name}':16} none: no {options.split} split")
+
+
+def evaluate_long_context(options: Evaluate) -> None:
+    """`omnia evaluate --by-position` and `--needle`."""
+    if options.by_position and options.needle:
+        raise UserError("omnia evaluate: --by-position and --needle are two measurements", "Give one of them.")
+    if options.int8:
+        raise UserError("omnia evaluate: --by-position and --needle measure the weights as they are", "Leave --int8 out.")
+    if min(options.context_length, options.samples - 1) < 0:
+        raise UserError("omnia evaluate: --context-length and --samples must be positive")
+    start_jax()
+    from train.evaluate import corpora_of
+    from train.long_context import evaluate_by_position, evaluate_needle
+    from train.runs import open_run
+
+    run = open_run(options.run_dir)
+    corpora = corpora_of(run, options.shards)
+    which: dict[str, Any] = {"batch_size": options.batch_size, "step": options.step, "raw": options.raw}
+    which |= {"split": options.split, "context_length": options.context_length}
+    lines: list[tuple[str, ...]]
+    if options.by_position:
+        found = evaluate_by_position(run, corpora, rows=options.rows, **which)
+        lines = [("position", "loss", "tokens")]
+        for bucket in found["by_position"]:
+            span = f"{bucket['first']}-{bucket['last']}" if bucket["first"] < bucket["last"] else str(bucket["first"])
+            lines.append((span, f"{bucket['loss']:.4f}", f"{bucket['tokens']:,}"))
+    else:
+        found = evaluate_needle(run, corpora[0], text=options.needle_text, samples=options.samples, seed=options.seed, **which)
+        lines = [("length", "depth", "accuracy", "exact", "log_prob")]
+        for cell in found["needle"]:
+            shares = (f"{cell[name]:.2f}" for name in ("accuracy", "exact"))
+            lines.append((f"{cell['length']:,}", f"{cell['depth']:.0%}", *shares, f"{cell['log_prob']:.3f}"))
+    if options.json:
+        print(json.dumps(found))
+        return
+    for line in lines:
+        print("  ".join(f"{cell:>12}" for cell in line))
+    if options.needle:
+        print(run.path / "plots" / "needle.png")
 
 
 # ------------------------------------------------------------------------------------------------------------------ generate
@@ -324,6 +398,12 @@ class Generate:
     """Decides what is drawn."""
     samples: int = 1
     """Continuations of each prompt."""
+    beams: int = 0
+    """Search for the most likely continuations with so many beams, instead of drawing; --samples of them are shown. 0: draw."""
+    length_penalty: float = 0.0
+    """With --beams: above 0, longer texts are ranked higher (Wu et al. 2016, eq. 14)."""
+    int8: bool = False
+    """Round weights and activations to eight bits: faster, a little less exact."""
     json: bool = False
     """Print each continuation as a line of JSON: prompt, text, ids, log_probs, finish."""
     step: int | None = None
@@ -343,6 +423,8 @@ def generate(arguments: list[str]) -> None:
         raise UserError("omnia generate: --max-new-tokens and --samples must be positive")
     if options.suffix is not None and options.prompt is None:
         raise UserError("omnia generate: --suffix needs what stands before the gap", "Give it with --prompt.")
+    if options.beams < 0 or (options.beams and (options.suffix is not None or options.stop)):
+        raise UserError("omnia generate: --beams must be positive, and goes with neither --suffix nor --stop", "Leave one of them out.")
     from train.runs import open_run, text_data
 
     run = open_run(options.run_dir)
@@ -364,7 +446,7 @@ def generate(arguments: list[str]) -> None:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-    generator = load_generator(run, step=options.step, raw=options.raw)
+    generator = load_generator(run, step=options.step, raw=options.raw, int8=options.int8)
 
     def complete(prompts: list[str], request: dict):
         """By groups of rows: a long file of prompts needs no more memory than a short one."""
@@ -372,6 +454,13 @@ def generate(arguments: list[str]) -> None:
             yield from generator.generate(prompts[first : first + ROWS_AT_ONCE], first_row=first, **request)
 
     def show(prompts: list[str]) -> None:
+        if options.beams:
+            request = {"tokens": options.max_new_tokens, "beams": options.beams, "length_penalty": options.length_penalty}
+            for found in generator.search(prompts, samples=options.samples, **request):
+                for completion in found:
+                    text = f"{completion.prompt}{completion.text}\n{'-' * 8}"
+                    print(json.dumps(dataclasses.asdict(completion)) if options.json else text)
+            return
         prompts = [prompt for prompt in prompts for _ in range(options.samples)]
         request = {
             "tokens": options.max_new_tokens,

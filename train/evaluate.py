@@ -11,7 +11,7 @@ import numpy as np
 from data.batches import Batches
 from data.errors import UserError
 from data.shards import Corpus
-from train.checkpoint import load_parameters
+from train.checkpoint import in_eight_bits, load_parameters
 from train.experiment import Experiment
 from train.mesh import inference_mesh, put_batch, row_shards
 from train.objectives import make_objective
@@ -87,25 +87,8 @@ def source_names(paths: list[str]) -> list[str]:
     return [f"{name} ({number})" for number, name in enumerate(names)]  # one folder, named more than once
 
 
-def evaluate_run(
-    run: Run,
-    *,
-    split: str = "validation",
-    rows: int = 0,
-    batch_size: int = 0,
-    shards: tuple[str, ...] = (),
-    step: int | None = None,
-    raw: bool = False,
-) -> dict:
-    """Measure a checkpoint of a run (default: the latest; the averaged parameters, where kept, unless `raw`).
-
-    rows: of each folder of shards, 0 for all. batch_size: rows at once, 0 for as many as in training. shards: other folders than the
-    run's own, prepared with the same tokenizer. Returns {"step", "split", "loss", "bits_per_byte", ...} of `evaluate_corpora`.
-    """
-    experiment = run.experiment
-    if batch_size:
-        experiment = dataclasses.replace(experiment, batch_size=batch_size, micro_batches=1)
-    mesh = inference_mesh(experiment.mesh)
+def corpora_of(run: Run, shards: tuple[str, ...] = ()) -> list[Corpus]:
+    """The run's own shards, or others, which must have been prepared with the same tokenizer."""
     corpora = run.corpora()
     if shards:
         expected = corpora[0].tokenizer().digest
@@ -115,7 +98,33 @@ def evaluate_run(
                 raise UserError(
                     f"{corpus.path}: prepared with another tokenizer than the run's", f"Prepare with --tokenizer {run.path / 'tokenizer'}."
                 )
+    return corpora
+
+
+def evaluate_run(
+    run: Run,
+    *,
+    split: str = "validation",
+    rows: int = 0,
+    batch_size: int = 0,
+    shards: tuple[str, ...] = (),
+    step: int | None = None,
+    raw: bool = False,
+    int8: bool = False,
+) -> dict:
+    """Measure a checkpoint of a run (default: the latest; the averaged parameters, where kept, unless `raw`).
+
+    rows: of each folder of shards, 0 for all. batch_size: rows at once, 0 for as many as in training. shards: other folders than the
+    run's own, prepared with the same tokenizer. int8: with weights and activations rounded to eight bits. Returns {"step", "split",
+    "loss", "bits_per_byte", ...} of `evaluate_corpora`.
+    """
+    experiment = run.experiment
+    if batch_size:
+        experiment = dataclasses.replace(experiment, batch_size=batch_size, micro_batches=1)
+    mesh = inference_mesh(experiment.mesh)
+    corpora = corpora_of(run, shards)
     params, step = load_parameters(run, mesh, step=step, raw=raw)
+    params = in_eight_bits(params) if int8 else params
     found = evaluate_corpora(
         make_evaluate(make_objective(experiment, mesh), mesh), params, corpora, experiment, mesh, split=split, rows=rows
     )

@@ -311,3 +311,35 @@ class Experiment:
                 f"model.expert_capacity is a share of the whole batch and cannot be kept in micro_batches {self.micro_batches}: "
                 "use 1, or no capacity (0)"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling(Experiment):
+    """A study of how the loss falls with compute: one experiment at several widths, then one more whose loss is predicted first.
+
+    The width decides model.embed_dim, model.num_heads and steps, whatever these fields say; everything else is the experiment's.
+    """
+
+    sizes: tuple[int, ...] = (32, 48, 64, 96)
+    """Widths that the law is fitted to, at least four; multiples of head_width."""
+    predict: int = 128
+    """Larger width, predicted, then trained."""
+    head_width: int = 16
+    """Width of a head at every size."""
+    tokens_per_parameter: float = 20.0
+    """Tokens that a size is trained on, times its parameters outside of the embedding tables (20: Hoffmann et al. 2022)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("", self, 1, "head_width")
+        if not 0 < self.tokens_per_parameter < math.inf:
+            raise ValueError(f"tokens_per_parameter is {self.tokens_per_parameter}; it must be above 0")
+        if len(set(self.sizes)) < 4 or len(set(self.sizes)) != len(self.sizes):
+            raise ValueError(f"sizes {self.sizes}: a law of three numbers needs at least four different widths")
+        if self.predict <= max(self.sizes):
+            raise ValueError(f"predict is {self.predict}; it must be above the largest of sizes, {max(self.sizes)}")
+        for width in (*self.sizes, self.predict):
+            if width < 1 or width % self.head_width:
+                raise ValueError(f"width {width} is not a multiple of head_width {self.head_width}")
+        if self.evaluation.patience:
+            raise ValueError("evaluation.patience would end sizes early; a study needs it at 0")
