@@ -40,7 +40,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     py_modules=["omnia"],
-    packages=["model", "data", "data.readers", "train", "train.objectives"],
+    packages=["model", "model.convert", "data", "data.readers", "train", "train.objectives"],
     entry_points={"console_scripts": ["omnia = omnia:main"]},
     install_requires=[
         "jax>=0.10",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from model.config import ModelConfig
+from model.convert import gpt2 as gpt2_weights
 from model.generate import Sampling, generate
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters, count_parameters
@@ -119,39 +120,6 @@ def cohere(c: ModelConfig):
     return CohereForCausalLM(CohereConfig(**rotary_shape(c), layer_norm_eps=c.norm_epsilon, logit_scale=1.0))
 
 
-def gpt2_parameters(c: ModelConfig, weights: dict):
-    """Theirs as ours. Their kernels are [in, out], those of query, key and value side by side in one."""
-    heads = (c.num_heads, c.head_width)
-
-    def stack(name):
-        return np.stack([weights[f"transformer.h.{layer}.{name}"] for layer in range(c.num_layers)])
-
-    def norm(name):
-        return {"scale": stack(f"{name}.weight"), "bias": stack(f"{name}.bias")}
-
-    def dense(name):
-        return {"kernel": stack(f"{name}.weight"), "bias": stack(f"{name}.bias")}
-
-    joint = {name: np.split(value, 3, axis=-1) for name, value in dense("attn.c_attn").items()}
-    attention = {
-        part: {name: pieces[i].reshape(*pieces[i].shape[:-1], *heads) for name, pieces in joint.items()}
-        for i, part in enumerate(("query", "key", "value"))
-    }
-    out = dense("attn.c_proj")
-    attention["out"] = out | {"kernel": out["kernel"].reshape(c.num_layers, *heads, c.embed_dim)}
-    return {
-        "embedding": {"table": weights["transformer.wte.weight"]},
-        "positions": {"table": weights["transformer.wpe.weight"]},
-        "layers": {
-            "attention_norm": norm("ln_1"),
-            "attention": attention,
-            "feed_forward_norm": norm("ln_2"),
-            "feed_forward": {"up": dense("mlp.c_fc"), "down": dense("mlp.c_proj")},
-        },
-        "final_norm": {"scale": weights["transformer.ln_f.weight"], "bias": weights["transformer.ln_f.bias"]},
-    }
-
-
 def llama_parameters(c: ModelConfig, weights: dict):
     """Theirs as ours. Their kernels are [out, in]."""
 
@@ -221,7 +189,7 @@ def cohere_parameters(c: ModelConfig, weights: dict):
 
 
 FAMILIES = {
-    "gpt2": (GPT2, gpt2, gpt2_parameters),
+    "gpt2": (GPT2, gpt2, gpt2_weights.parameters),
     "llama": (LLAMA, llama, llama_parameters),
     "llama_tied": (LLAMA_TIED, llama, llama_parameters),
     "llama31": (LLAMA31, llama, llama_parameters),
