@@ -45,7 +45,9 @@ def test_a_race_without_the_peer_s_figure_is_a_failure_that_is_said(gpu, capsys,
     (tmp_path / "model.py").touch()
     monkeypatch.setenv("NANOGPT", str(tmp_path))
     monkeypatch.setenv("PEER", sys.executable)
-    monkeypatch.setattr(gpu, "our_steps", lambda *_, **__: ({"side": "ours"}, ["sh", "-c", "echo '{\"tokens_per_second\": 5}'", "{}"], {}))
+    monkeypatch.setattr(
+        gpu, "our_steps", lambda *_, **__: ({"side": "ours", "micro_batch": 2}, ["sh", "-c", "echo '{\"tokens_per_second\": 5}'", "{}"], {})
+    )
     assert gpu.main(["torch_compile", "--device", "cpu", "--tiny", "--json"]) == 1
     line = json.loads(capsys.readouterr().out)
     assert line["ours"] == 5 and line["peer"] is None and line["ratio"] is None and line["error"]
