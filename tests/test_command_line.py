@@ -15,7 +15,7 @@ import tyro
 import omnia
 from data.prepare import PrepareText
 from train import cli
-from train.experiment import Experiment, Optimizer
+from train.experiment import Experiment, Optimizer, Scaling
 from train.runs import write_json
 from train.serialize import FORMAT, to_json
 
@@ -55,6 +55,7 @@ def is_key(name: str, keys: set[str]) -> bool:
 
 DEFAULTS = {
     **{f"train with {kind.__name__}": cli.Train("somewhere", Experiment(optimizer=kind())) for kind in Optimizer.__subclasses__()},
+    "train a scaling study": cli.Train("somewhere", Scaling()),
     "evaluate": cli.Evaluate("somewhere"),
     "generate": cli.Generate("somewhere"),
     "inspect": cli.Inspect("somewhere"),
@@ -191,6 +192,11 @@ def test_mistakes_are_said_in_a_line_or_two(refused, tmp_path):
     refused("train", QUICKSTART, "--run-dir", run_dir, "steps", "5")
     assert not run_dir.exists()
     assert "not a run" in refused("evaluate", tmp_path, "--json")
+    assert "belongs to --by-position" in refused("evaluate", tmp_path, "--context-length", "64")
+    assert "two measurements" in refused("evaluate", tmp_path, "--needle", "--by-position")
+    assert "as they are" in refused("evaluate", tmp_path, "--needle", "--int8")
+    assert "must be positive" in refused("evaluate", tmp_path, "--needle", "--samples", "0")
+    assert "not a run" in refused("evaluate", tmp_path, "--needle")
     assert "not a run" in refused("generate", tmp_path, "--prompt", "a")
     assert "what should be continued" in refused("generate", tmp_path)
     assert "must be positive" in refused("generate", tmp_path, "--prompt", "a", "--max-new-tokens", "0")

@@ -1,0 +1,27 @@
+"""A scaling study on a CPU: four widths, the law of their losses, and the fifth predicted before it is trained.
+
+omnia prepare text --input input.txt --output shakespeare --tokenizer char --validation 0.1
+omnia train configs/scaling.py --run-dir runs/scaling --data.shards shakespeare
+"""
+
+from model.config import ModelConfig
+from model.presets import MODERN
+from train.experiment import Evaluation, Muon, Samples, Scaling, Schedule
+
+
+def get_config(arg: str = "") -> Scaling:
+    if arg:
+        raise ValueError(f"no variant {arg!r}; this file has none")
+    return Scaling(
+        sizes=(32, 48, 64, 80),
+        predict=112,
+        head_width=16,
+        tokens_per_parameter=5.0,
+        name="scaling",
+        batch_size=24,
+        model=ModelConfig(context_length=64, num_layers=3, embed_dim=64, num_heads=4, **MODERN),
+        optimizer=Muon(),
+        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
+        evaluation=Evaluation(every=0),
+        samples=Samples(tokens=0),
+    )
