@@ -2,6 +2,8 @@
 
 omnia prepare text --input input.txt --output shakespeare --tokenizer char --validation 0.1
 omnia train configs/scaling.py --run-dir runs/scaling --data.shards shakespeare
+2 CPU cores shared with other work, 15 min (7.6 min of processor time); nats per character over the last tenth of the text:
+    widths 32, 48, 64, 80: 2.645 2.020 1.800 1.689; predicted for 112: 1.596; measured: 1.562, 2.1 % lower
 """
 
 from model.config import ModelConfig
