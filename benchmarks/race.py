@@ -139,7 +139,8 @@ def generate(arguments) -> dict:
         try:
             python = peer_python()
         except Missing as error:
-            raise SystemExit(f"generate needs its peer, which makes the weights: {error}") from None
+            print(f"the peer is missing: {error}", file=sys.stderr)
+            return result | {"ours": None, "peer": None, "ratio": None, "missing": f"it makes the weights. {error}"}
         Worker("transformers_generate.py", {"folder": folder, "make": {}}, python=python).ready().close()
         draw = random.Random(0)
         for batch in (1, 8):
@@ -176,7 +177,7 @@ def shakespeare(arguments, folder: Path) -> Path:
 def time_to_loss(arguments) -> dict:
     """Seconds from process start to a validation loss of 1.88 over the last tenth, evaluations excluded; both at their own setting.
 
-    Ours is configs/shakespeare.py:best, by the command line. `loss` is what ours ends with, and when.
+    Ours is configs/shakespeare.py:fast, by the command line, whose learning rate reaches zero where the loss does.
     """
     goal, rows = 1.88, {"ours": [], "peer": []}
     peer, reason = True, ""
@@ -191,8 +192,8 @@ def time_to_loss(arguments) -> dict:
             run = Path(temporary) / f"run{seed}"
             began = time.time()
             omnia(
-                *("train", "configs/shakespeare.py:best", "--run-dir", str(run), "--data.shards", str(shards), "--seed", str(seed)),
-                *("--evaluation.every", "20", "--samples.tokens", "0", "--checkpoints.every", "0"),
+                *("train", "configs/shakespeare.py:fast", "--run-dir", str(run), "--data.shards", str(shards), "--seed", str(seed)),
+                *("--evaluation.every", "40", "--samples.tokens", "0", "--checkpoints.every", "0"),
             )
             started = (run / "environment.json").stat().st_mtime - began  # which is written as the clock of metrics.jsonl starts
             excluded, reached, last = 0.0, None, {}
@@ -209,14 +210,17 @@ def time_to_loss(arguments) -> dict:
                 worker = Worker("nanogpt_loss.py", options, python=python).ready()
                 rows["peer"].append(worker.round())
                 worker.close()
+    if not all(row["seconds"] for row in rows["ours"]):
+        raise SystemExit(f"ours did not reach {goal}: {rows['ours']}")
     ours = statistics.median(row["seconds"] for row in rows["ours"])
-    theirs = statistics.median(row["seconds"] for row in rows["peer"]) if peer else None
+    theirs = statistics.median(row["seconds"] for row in rows["peer"]) if peer else None  # of all its steps where it never gets there
     return {
         "name": "time_to_loss",
         "ours": ours,
         "peer": theirs,
         "ratio": theirs / ours if peer else None,
         "unit": "seconds",
+        "peer_reached": all(row["reached"] for row in rows["peer"]) if peer else None,
         "rounds": rows,
         **({"missing": reason} if reason else {}),
     }

@@ -41,10 +41,12 @@ def beam_search(
     Hypotheses that ended are ranked by log-probability / ((5 + length) / 6) ** length_penalty (Wu et al. 2016, eq. 14); 0 ranks by
     probability alone. A hypothesis that ended keeps its place among the best and costs the others none: each step extends every
     live beam by every token. The search stops when no live beam can still beat the worst of a full set of ended ones.
-    Prompts as in `prefill`. With beams = 1 it is greedy decoding. ValueError for a width that is not positive.
+    Prompts as in `prefill`. With beams = 1 it is greedy decoding. ValueError for a width that is not positive or a penalty below 0.
     """
     if beams < 1:
         raise ValueError(f"beam search with {beams} beams; give at least 1")
+    if not length_penalty >= 0.0:
+        raise ValueError(f"length_penalty is {length_penalty}; it must be 0 or more")
     if "layers" in params:
         params = unstack_layers(params)
     batch, prompt = prompts_BT.shape

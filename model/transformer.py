@@ -43,8 +43,9 @@ def _rows_and_heads(x_BSGK):
 class Attention(nn.Module):
     """Multi-head attention with grouped keys (Ainslie et al. 2023). Maps x_BTD to y_BTD.
 
-    cache: None, or this layer's (k_BGSK, v_BGSK, index): the new keys are written from `index` on and all of it is attended to.
-    Returns y_BTD and the layer's new cache (k_BGSK, v_BGSK), or None.
+    cache: None, or this layer's (keys, values, index), laid as by `_rows_and_heads`: the new keys are written from `index` on and all of it
+    is attended to.
+    Returns y_BTD and the layer's new keys and values, or None.
     """
 
     config: ModelConfig
@@ -151,8 +152,8 @@ class Decoder(nn.Module):
     def __call__(self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, cache=None, valid_BS=None) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
-        of (k_BGSK, v_BGSK), with the index of the first new token as (caches, index); valid_BS marks, with 1, the cached positions
-        that hold or will hold a token of the row.
+        of (keys, values), both [B * G, S, K], with the index of the first new token as (caches, index); valid_BS marks, with 1, the
+        cached positions that hold or will hold a token of the row.
         """
         c, dtype = self.config, compute_dtype(self.config)
         batch, length = tokens_BT.shape

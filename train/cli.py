@@ -294,6 +294,8 @@ class Evaluate:
 
 def evaluate(arguments: list[str]) -> None:
     options = parse(Evaluate, "evaluate", arguments)
+    if min(options.rows, options.batch_size, options.seed) < 0:
+        raise UserError("omnia evaluate: --rows, --batch-size and --seed must be 0 or more")
     if options.by_position or options.needle:
         return evaluate_long_context(options)
     if options.context_length:
@@ -425,6 +427,8 @@ def generate(arguments: list[str]) -> None:
         raise UserError("omnia generate: --suffix needs what stands before the gap", "Give it with --prompt.")
     if options.beams < 0 or (options.beams and (options.suffix is not None or options.stop)):
         raise UserError("omnia generate: --beams must be positive, and goes with neither --suffix nor --stop", "Leave one of them out.")
+    if not options.length_penalty >= 0 or (options.length_penalty and not options.beams):
+        raise UserError("omnia generate: --length-penalty must be 0 or more, and belongs to --beams", "Give --beams N, or leave it out.")
     from train.runs import open_run, text_data
 
     run = open_run(options.run_dir)
@@ -456,8 +460,9 @@ def generate(arguments: list[str]) -> None:
     def show(prompts: list[str]) -> None:
         if options.beams:
             request = {"tokens": options.max_new_tokens, "beams": options.beams, "length_penalty": options.length_penalty}
-            for found in generator.search(prompts, samples=options.samples, **request):
-                for completion in found:
+            at_once = max(1, ROWS_AT_ONCE // options.beams)
+            for first in range(0, len(prompts), at_once):
+                for completion in sum(generator.search(prompts[first : first + at_once], samples=options.samples, **request), []):
                     text = f"{completion.prompt}{completion.text}\n{'-' * 8}"
                     print(json.dumps(dataclasses.asdict(completion)) if options.json else text)
             return

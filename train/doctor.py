@@ -12,7 +12,7 @@ from model.transformer import abstract_parameters
 from train.checkpoint import state_bytes
 from train.experiment import Experiment
 from train.flops import peak_flops
-from train.mesh import batch_sharding, check_batch, make_mesh, parameter_shardings
+from train.mesh import batch_sharding, check_batch, divide_cpu, make_mesh, parameter_shardings
 from train.objectives import attention_kernels, make_objective
 from train.optimizer import make_optimizer
 from train.runs import environment, open_corpora, resolve
@@ -25,6 +25,8 @@ def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) ->
 
     Each check stands alone: one that fails does not hide the next.
     """
+    if experiment is not None:
+        divide_cpu(experiment)
     found: dict = {"environment": environment(), "checks": []}
 
     def check(name, examination):

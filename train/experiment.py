@@ -341,5 +341,7 @@ class Scaling(Experiment):
         for width in (*self.sizes, self.predict):
             if width < 1 or width % self.head_width:
                 raise ValueError(f"width {width} is not a multiple of head_width {self.head_width}")
+        if self.model.num_kv_heads or self.model.head_dim or self.model.mlp_dim:
+            raise ValueError("model.num_kv_heads, head_dim and mlp_dim follow the width in a study; leave them at 0")
         if self.evaluation.patience:
             raise ValueError("evaluation.patience would end sizes early; a study needs it at 0")

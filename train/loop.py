@@ -267,6 +267,8 @@ class _Meter:
     def record(self, step: int, metrics: dict, *, log: bool) -> None:
         self.flush()
         self._weights.append(metrics["loss"].weight)
+        if self._loss is not None:  # no more than two steps are under way: a longer queue gains nothing and only holds memory
+            jax.block_until_ready(self._loss[1])
         self._loss = (step, metrics["loss"])
         if log:
             self._pending, self._weights = (step, metrics, self._weights), []

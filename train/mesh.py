@@ -35,25 +35,41 @@ RULES = (
 
 
 SMALL = 10_000_000
-"""Parameters below which a CPU is divided. A step of a larger model gains nothing, and every device holds a copy of the state."""
+"""Parameters (about) below which a CPU is divided. A larger model's step gains nothing, and every device holds a copy of the state."""
+
+MOST_CPU_DEVICES = 8
+"""Parts that a CPU is divided into at most, unless more are asked for: with each, a copy more has to be summed."""
 
 
 def divide_cpu(experiment: Experiment) -> None:
     """Make the cores of a CPU devices of their own, each with its own rows; only a process that has not used JAX yet can do so.
 
-    XLA spends more on handing out the small products of a small model to threads than it gains; see docs/log.md.
+    XLA spends more on handing out the small products of a small model to threads than it gains; see docs/log.md. UserError when a number
+    was asked for (`mesh.cpu_devices`) and it is too late.
     """
-    shape, model = experiment.mesh, experiment.model
-    wanted = shape.cpu_devices
-    if not wanted:
-        rows, cores = experiment.batch_size // experiment.micro_batches, os.cpu_count() or 1
-        alone = shape.data == -1 and shape.fsdp * shape.tensor * shape.context * shape.expert == 1
-        small = 12 * model.num_layers * model.embed_dim**2 * max(1, model.experts) < SMALL
-        wanted = max(n for n in range(1, cores + 1) if rows % n == 0) if alone and small else 1
+    wanted = cpu_devices(experiment, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     chosen = jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen:
         with contextlib.suppress(RuntimeError):  # JAX has started: the devices are what they are
             jax.config.update("jax_num_cpu_devices", wanted)
+    if experiment.mesh.cpu_devices and jax.default_backend() == "cpu" and jax.device_count() != wanted:
+        raise UserError(
+            f"mesh.cpu_devices is {wanted}, but JAX has already started with {jax.device_count()}",
+            "Leave it out, or train in a new process.",
+        )
+
+
+def cpu_devices(experiment: Experiment, cores: int) -> int:
+    """How many devices a CPU with so many cores is divided into, for this experiment."""
+    shape, model = experiment.mesh, experiment.model
+    if shape.cpu_devices:
+        return shape.cpu_devices
+    layer = model.embed_dim * (4 * model.num_heads * model.head_width + 3 * model.mlp_width * max(1, model.experts))
+    parameters = model.num_layers * layer + 2 * model.vocab_size * model.embed_dim
+    plain = shape.data == -1 and shape.fsdp * shape.tensor * shape.context * shape.expert == 1
+    rows = experiment.batch_size // experiment.micro_batches
+    most = min(cores, MOST_CPU_DEVICES) if plain and parameters < SMALL else 1
+    return max(n for n in range(1, most + 1) if rows % n == 0)
 
 
 def make_mesh(shape: MeshShape, devices=None) -> Mesh:
@@ -66,7 +82,8 @@ def make_mesh(shape: MeshShape, devices=None) -> Mesh:
     if min(sizes.values()) < 1 or math.prod(sizes.values()) != len(devices):
         asked = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "1"
         raise UserError(
-            f"mesh: {asked} does not make {len(devices)} devices", "Change --mesh.*; --mesh.data -1 takes what the other axes leave."
+            f"mesh: {asked} does not make {len(devices)} devices",
+            "Change --mesh.*; --mesh.data -1 takes what the other axes leave, and --mesh.cpu-devices N divides a CPU.",
         )
     arranged = np.asarray(devices).reshape(tuple(sizes.values()))
     if jax.process_count() > 1 or devices[0].platform == "tpu":

@@ -11,7 +11,8 @@ COEFFICIENTS = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""a, b, c of x -> a x + b x^3 + c x^5, step by step (of Dion, Ahn et al. 2025); singular values of 0.001 to 1 become 0.97 to 1.15."""
+"""a, b, c of x -> a x + b x^3 + c x^5, step by step (of Dion, Ahn et al. 2025). Singular values of 0.004 to 1 become 0.97 to
+1.15; without the first step, those from 0.01 on."""
 
 
 def orthogonalize(x_NIO):
@@ -39,14 +40,22 @@ def _iterate(x, coefficients):
 
 
 def _by_gram_matrix(x, coefficients):
-    """The same with small square matrices alone: x becomes p x, and its Gram matrix p gram p."""
+    """The same with small square matrices alone: x becomes p x, and its Gram matrix p gram p.
+
+    In full float32 everywhere: rounded to 16 bits, as accelerators would by default, powers of a Gram matrix run away.
+    """
+    with jax.default_matmul_precision("highest"):
+        return _polynomial(x, coefficients) @ x
+
+
+def _polynomial(x, coefficients):
     gram, product, identity = x @ x.mT, None, jnp.eye(x.shape[1], dtype=x.dtype)
     for step, (a, b, c) in enumerate(coefficients, 1):
         p = a * identity + b * gram + c * (gram @ gram)
         product = p if product is None else p @ product
         if step < len(coefficients):
             gram = p @ gram @ p
-    return product @ x
+    return product
 
 
 def _split(x, axis: str | None):

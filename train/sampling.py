@@ -114,7 +114,7 @@ class TextGenerator:
     ) -> list[list[Completion]]:
         """The `samples` best continuations of each prompt that a beam search finds, best first; see `model/beam.py`.
 
-        UserError where a prompt and `tokens` more do not fit the context. log_probs are zero: the search keeps their sum alone.
+        UserError where a prompt and `tokens` more do not fit the context. log_probs are empty: the search keeps their sum alone.
         """
         if not 1 <= samples <= beams:
             raise UserError(f"{samples} continuations of {beams} beams", "Ask for 1 to as many as there are beams.")
@@ -131,7 +131,7 @@ class TextGenerator:
 
         def completion(row: int, beam: int) -> Completion:
             ids = found.tokens_BWS[row, beam, width : width + found.lengths_BW[row, beam]].tolist()
-            return self._complete(prompts[row], rows[row], ids, [0.0] * len(ids), sampling, (), len(ids))
+            return self._complete(prompts[row], rows[row], ids, [], sampling, (), len(ids))
 
         return [[completion(row, beam) for beam in range(samples)] for row in range(len(prompts))]
 

@@ -11,10 +11,15 @@ from train.mesh import RULES
 from train.objectives.terms import Mean
 from train.state import Purpose, State, random_key
 
-COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
+COMPILER_OPTIONS: dict[str, dict[str, str | bool | int]] = {
     # Measured in docs/log.md. They go through jit, not the environment, which in a notebook comes too late.
     # Fast math lets sums be reordered and vectorised; infinities, NaN, division and functions keep their meaning, which are switches apart.
-    "cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", "xla_cpu_enable_fast_math": True},
+    # A collective waits for as long as a machine may sleep: by default the process is killed after 40 s, as when it was stopped by Ctrl-Z.
+    "cpu": {
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+        "xla_cpu_enable_fast_math": True,
+        "xla_cpu_collective_call_terminate_timeout_seconds": 30 * 24 * 3600,
+    },
 }
 
 

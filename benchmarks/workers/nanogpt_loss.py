@@ -45,7 +45,7 @@ def main():
     sys.stdin.readline()
     excluded, losses = 0.0, {}
     for step in range(STEPS + 1):
-        if step % 50 == 0 and step:
+        if step % 40 == 0 and step:
             paused = time.time()
             losses[step] = validate()
             excluded += time.time() - paused
@@ -63,7 +63,9 @@ def main():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    print(json.dumps({"seconds": time.time() - BEGAN - excluded, "step": step, "loss": losses[step], "losses": losses}), flush=True)
+    seconds = time.time() - BEGAN - excluded
+    reached = losses[step] <= options["goal"]
+    print(json.dumps({"seconds": seconds, "reached": reached, "step": step, "loss": losses[step], "losses": losses}), flush=True)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,20 @@ def test_scores_are_those_of_the_texts_and_wider_is_no_worse():
     assert (tops[1] >= tops[0] - 1e-5).all()
 
 
+def test_stopping_early_loses_nothing(monkeypatch):
+    """The bound on what a live beam can still reach, with ended hypotheses that fill the set long before the last step."""
+    model, params, _ = everything()
+    options = {"beams": 2, "room": ROOM, "stop_ids": (1, 3), "length_penalty": 1.0}
+    early = jitted()(model, params, PROMPTS, LENGTHS, **options)
+    loop = jax.lax.while_loop
+    monkeypatch.setattr(jax.lax, "while_loop", lambda go_on, step, carry: loop(lambda c: c[0].index < 2 + ROOM, step, carry))
+    full = jax.jit(functools.partial(beam_search, model, **options))(params, PROMPTS, LENGTHS)
+    np.testing.assert_allclose(early.scores_BW, full.scores_BW, rtol=1e-5)
+    np.testing.assert_array_equal(early.lengths_BW, full.lengths_BW)
+    with pytest.raises(ValueError, match="0 or more"):
+        beam_search(model, params, PROMPTS, LENGTHS, beams=2, room=ROOM, length_penalty=float("nan"))
+
+
 def test_one_beam_is_greedy():
     model, params, _ = everything()
     result = jitted()(model, params, PROMPTS, LENGTHS, beams=1, room=ROOM, stop_ids=(1,))
