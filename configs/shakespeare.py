@@ -4,7 +4,7 @@ omnia prepare text --input input.txt --output shakespeare --tokenizer char --val
 omnia train configs/shakespeare.py:best --run-dir runs/shakespeare --data.shards shakespeare
 2 CPU cores; validation over the last tenth of the text, nats per character:
     best          2.9 min, 1.600 (three seeds: 1.594 1.608 1.598; with optax's Muon, which ours has replaced)
-    fast          0.6 to 0.8 min, 1.869 (two seeds: 1.868 1.870)
+    fast          1.869 (two seeds: 1.868 1.870); 0.5 and 0.8 min before Muon's iteration had its fifth step
     nanogpt_cpu   4.0 min with one core busy, 1.891 (seed 0; nanoGPT states 1.88)
     nanogpt_gpu   for one GPU; not run yet (nanoGPT states 1.4697, with dropout inside attention too, which this model does not have)
 """

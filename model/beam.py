@@ -84,7 +84,7 @@ def beam_search(
         state, log_prob_BW, ended = carry
         log_p_BWV = jax.nn.log_softmax(state.logits_BV, axis=-1).reshape(batch, beams, vocabulary)
         total_BN = (log_prob_BW[..., None] + log_p_BWV).reshape(batch, -1)
-        # Twice as many as there are beams, times the ways to end: enough live ones remain whatever ended.
+        # Each beam can end in as many ways as there are stop ids: with so many more candidates, enough live ones remain.
         width = min(beams * (1 + len(stop_ids)), beams * vocabulary)
         total_BN, flat_BN = jax.lax.top_k(total_BN, width)
         parent_BN, token_BN = flat_BN // vocabulary, flat_BN % vocabulary

@@ -4,6 +4,7 @@ Every row of a weight matrix (all that makes one output) has a scale of its own,
 found as it comes (Dettmers et al. 2022, sec. 2.1, vector-wise, without their outlier columns). Products are of int8, sums of int32.
 """
 
+import math
 from typing import Any
 
 import flax.struct
@@ -60,14 +61,7 @@ def quantize(params) -> dict:
             return leaf
         stacked = names[0] == "layers"
         inputs = (2 if names[-2] == "out" else 1) + stacked  # axes that a product sums over, behind that of the layers
-        shape = leaf.shape[:stacked] + (_size(leaf.shape[stacked:inputs]), _size(leaf.shape[inputs:]))
+        shape = leaf.shape[:stacked] + (math.prod(leaf.shape[stacked:inputs]), math.prod(leaf.shape[inputs:]))
         return Quantized.of(jnp.swapaxes(leaf.reshape(shape), -1, -2))
 
     return jax.tree_util.tree_map_with_path(convert, params)
-
-
-def _size(shape) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
