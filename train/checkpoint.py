@@ -1,80 +1,272 @@
-"""Saving and restoring the train state with Orbax: asynchronous, atomic, on any mesh."""
+"""Saving and restoring the train state with Orbax: asynchronous, atomic, on any mesh, and verified to the bit.
 
+Orbax writes each step's folder and gives it its name when it is whole. Then every process reads its share of the files back and writes
+their digests into the journal (train/manifest.py); only then does the step exist. Nothing is restored that differs from its digests.
+"""
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import args as ocp_args
 
 from data.errors import UserError
 from model.quantize import quantize
 from train.experiment import Checkpoints, ScheduleFree
+from train.manifest import Damage, Journal, kept
 from train.optimizer import make_optimizer
 from train.runs import Run
 from train.state import State, abstract_state, schedule_free
+
+PARTS_TIMEOUT_SECONDS = 600
+"""How long a process waits for the others' parts of a manifest before it takes the save for failed."""
 
 
 class Checkpointer:
     """The checkpoints of one run, in `<run>/checkpoints/<step>/`.
 
     Parameters, their average and the rest of the state are separate items, so that generation reads only what it needs; `progress` is
-    the loop's own bookkeeping, as JSON.
+    the loop's own bookkeeping, as JSON. With several processes each method is called by all of them.
+
+    identity: the run's, which its checkpoints carry; "" checks none. said: is given the lines that a user should see.
     """
 
-    def __init__(self, run_dir: Path, options: Checkpoints = Checkpoints()):
-        self._manager = ocp.CheckpointManager(
-            Path(run_dir).absolute() / "checkpoints",
-            options=ocp.CheckpointManagerOptions(max_to_keep=options.keep, enable_async_checkpointing=True),
-        )
+    def __init__(
+        self,
+        run_dir: Path,
+        options: Checkpoints = Checkpoints(),
+        *,
+        identity: str = "",
+        said: Callable[[str], None] = print,
+    ):
+        self._journal = Journal(Path(run_dir).absolute() / "checkpoints")
+        if self._journal.written_by_another_version():
+            raise UserError(
+                f"{self._journal.folder}: its checkpoints have no journal, so an older version of Omnia wrote them",
+                "Move the folder away to train anew, or use the version that wrote it.",
+            )
+        self._options, self._identity, self._said = options, identity, said
+        self._orbax = _orbax_checkpointer()
+        self._committing: threading.Thread | None = None
+        self._error: Exception | None = None  # why the newest save failed, until one succeeds
+        self._saved: int | None = None  # the step whose state is the last that was saved or restored here
+        self._cleaned = False
 
-    def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+    def steps(self, good: bool = False) -> list[int]:
+        """Steps that can be restored, ascending; with `good`, those that were saved as good."""
+        return [step for step in self._journal.steps() if not good or self._is_good(step)]
 
-    def save(self, state: State, progress: dict) -> None:
-        """Start saving; the copy to disk goes on while training does."""
+    def latest_step(self, good: bool = False) -> int | None:
+        return max(self.steps(good), default=None)
+
+    # ----------------------------------------------------------------------------------------------------------------- save
+
+    def save(self, state: State, progress: dict, *, good: bool = True) -> None:
+        """Start saving; the copy to disk goes on while training does.
+
+        A save that fails (the disk is full, say) stops nothing: one line says so, and one more when a save succeeds again.
+        progress: plain values; its "loss" is the validation loss of this step, if there is one. good: whether the state is sound.
+        """
+        self._settle()
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if step == self._saved:
             return
+        tries = 2 if jax.process_count() == 1 else 1  # again at once, with what retention could free; several would have to agree
+        for _ in range(tries):
+            try:
+                self._start(step, state, progress)
+                break
+            except (OSError, ValueError, RuntimeError) as error:  # what Orbax raises for a disk that takes no more
+                self._failed(step, error)
+        else:
+            return
+        self._saved = step
+        self._committing = threading.Thread(target=self._commit, args=(step, good, progress.get("loss")), name="commit checkpoint")
+        self._committing.start()
+
+    def _start(self, step: int, state: State, progress: dict) -> None:
+        if jax.process_index() == 0:
+            if not self._cleaned:
+                self._journal.open()
+                self._journal.clean()
+                self._cleaned = True
+            self._journal.remove(step)  # of a future that was given up, or damaged
         trees = _items(state)
         if schedule_free(state.opt_state) is not None:
             trees["ema"] = state.averaged  # can be computed again, but whoever reads parameters alone could not
         items = {name: ocp_args.StandardSave(tree) for name, tree in trees.items()}
-        self._manager.save(step, args=ocp_args.Composite(progress=ocp_args.JsonSave(progress), **items))
+        self._orbax.save(self._journal.step_folder(step), args=ocp_args.Composite(progress=ocp_args.JsonSave(progress), **items))
 
-    def restore(self, abstract: State, step: int | None = None) -> tuple[State, dict]:
-        """The state saved at `step` (default: the latest), placed as `abstract` says, whatever mesh saved it; and the progress."""
-        step = self._step(step)
+    def _commit(self, step: int, good: bool, loss: float | None) -> None:
+        """Runs in a thread of its own: wait until Orbax has finished the folder, then vouch for it."""
+        part, parts = jax.process_index(), jax.process_count()
+        try:
+            self._orbax.wait_until_finished()
+            self._journal.record(step, part=part, parts=parts, identity=self._identity, good=good, loss=loss)
+            deadline = time.monotonic() + PARTS_TIMEOUT_SECONDS
+            while missing := self._journal.missing(step, parts):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"processes {missing} did not write their part of the manifest")
+                time.sleep(0.02)
+            if part == 0:
+                self._retain(step)
+        except Exception as error:  # whatever it is, training goes on; `wait` raises it
+            self._saved = None
+            self._failed(step, error)
+            return
+        if self._error is not None:
+            self._error = None
+            self._said(f"step {step} is saved: checkpoints are written again")
+
+    def _failed(self, step: int, error: Exception) -> None:
+        """Say it once, and make room for the next save: what this one would have replaced goes."""
+        newest = self.latest_step()
+        if self._error is None:
+            left = f"the newest checkpoint is step {newest}" if newest is not None else "there is no checkpoint"
+            self._said(f"WARNING: step {step} could not be saved ({_cause(error)}); training goes on, {left}")
+        self._error = error
+        if jax.process_index() == 0:
+            self._journal.clean()
+            self._retain(step, newest=max(1, self._options.keep - 1))
+
+    def _retain(self, step: int, newest: int | None = None) -> None:
+        """Remove the steps that retention does not keep, and those after `step`: a future that was given up."""
+        steps = self._journal.steps()
+        parts = {one: self._journal.first_part(one) for one in steps if one <= step}
+        stay = kept(parts, self._options.keep if newest is None else newest, self._options.keep_every, self._options.keep_best)
+        for one in steps:
+            if one not in stay:
+                self._journal.remove(one)
+
+    def wait(self) -> None:
+        """Return when what was saved can be restored; UserError when the newest save failed."""
+        self._settle()
+        if self._error is not None:
+            raise UserError(
+                f"{self._journal.folder}: the newest checkpoint could not be saved: {_cause(self._error)}",
+                "Free space on the disk (`df`), or move the run; the same command then goes on from the newest checkpoint there is.",
+            ) from self._error
+
+    def close(self) -> None:
+        """Wait for what is being saved; then this object is done with."""
+        self._settle()
+        self._orbax.close()
+
+    def _settle(self) -> None:
+        if self._committing is not None:
+            self._committing.join()
+            self._committing = None
+
+    # -------------------------------------------------------------------------------------------------------------- restore
+
+    def restore(self, abstract: State, step: int | None = None, *, good: bool = False) -> tuple[State, dict]:
+        """The state saved at `step`, placed as `abstract` says, whatever mesh saved it; and the progress.
+
+        Without a step: the newest one that is whole (with `good`: that was saved as good). A damaged one is named, and passed over.
+        UserError when the step asked for is damaged, when none is whole, or when the checkpoint holds another kind of state.
+        """
         items = {name: ocp_args.StandardRestore(tree) for name, tree in _items(abstract).items()}
-        found = self._manager.restore(step, args=ocp_args.Composite(progress=ocp_args.JsonRestore(), **items))
+        found, self._saved = self._restore(items | {"progress": ocp_args.JsonRestore()}, step, good)
         rest = found["rest"]
-        state = State(rest["step"], rest["cursor"], found["params"], rest["opt_state"], found.get("ema"), rest["carry"])
+        state = State(rest["step"], rest["cursor"], found["params"], rest["opt_state"], rest["history"], found.get("ema"), rest["carry"])
         return state, found["progress"]
 
     def restore_parameters(self, abstract_params, *, averaged: bool, step: int | None = None):
-        """The parameters alone: the averaged ones, or those that are trained. Returns (params, step)."""
-        step = self._step(step)
+        """The parameters alone: the averaged ones, or those that are trained. Returns (params, step). Errors as in `restore`."""
         name = "ema" if averaged else "params"
-        found = self._manager.restore(step, args=ocp_args.Composite(**{name: ocp_args.StandardRestore(abstract_params)}))
+        found, step = self._restore({name: ocp_args.StandardRestore(abstract_params)}, step)
         return found[name], step
 
-    def wait(self) -> None:
-        """Return when what was saved is on disk; raises what went wrong on the way."""
-        self._manager.wait_until_finished()
+    def _restore(self, items: dict, step: int | None, good: bool = False):
+        """The items of `step`, or of the newest step that is whole; and the step."""
+        self._settle()
+        for candidate in self._candidates(step, good):
+            damage = self._damage(candidate, items)
+            if not damage:
+                return self._read(candidate, items), candidate
+            more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+            if step is not None:
+                raise UserError(
+                    f"{self._journal.folder}/{damage[0]}{more}",
+                    f"The checkpoint of step {step} is damaged. Use another; `omnia checkpoint verify` says which are whole.",
+                )
+            self._said(f"DAMAGED: the checkpoint of step {candidate} is passed over: {self._journal.folder}/{damage[0]}{more}")
+        raise UserError(f"{self._journal.folder}: no checkpoint is whole", "Restore the folder from a copy, or train anew in another one.")
 
-    def close(self) -> None:
-        self._manager.close()
-
-    def _step(self, step: int | None) -> int:
-        steps = self._manager.all_steps()
+    def _candidates(self, step: int | None, good: bool) -> list[int]:
+        """The steps to try, newest first; process 0 decides for all."""
+        steps = self.steps(good)
+        if jax.process_count() > 1:
+            there = np.full(1024, -1, np.int64)
+            there[: len(steps[-1024:])] = steps[-1024:]
+            steps = [int(one) for one in multihost_utils.broadcast_one_to_all(there) if one >= 0]
+        dead = [one for one in self._journal.unfinished() if not steps or one > steps[-1] or one == step]
+        if dead and jax.process_index() == 0:
+            self._said(f"step {dead[-1]} has no complete manifest in {self._journal.folder}/journal: its save did not end; it is left out")
+        which = "good checkpoint" if good else "checkpoint"
         if not steps:
-            raise UserError(f"{self._manager.directory}: no checkpoint", "Train first: `omnia train CONFIG.py --run-dir DIR`.")
+            raise UserError(f"{self._journal.folder}: no {which}", "Train first: `omnia train CONFIG.py --run-dir DIR`.")
         if step is not None and step not in steps:
-            raise UserError(f"{self._manager.directory}: no checkpoint of step {step}", f"There are: {', '.join(map(str, sorted(steps)))}.")
-        return max(steps) if step is None else step
+            raise UserError(f"{self._journal.folder}: no {which} of step {step}", f"There are: {', '.join(map(str, steps))}.")
+        return steps[::-1] if step is None else [step]
+
+    def _damage(self, step: int, items) -> list[Damage]:
+        """What is damaged, as far as this process has looked or another has found; empty for all or for none."""
+        part, parts = jax.process_index(), jax.process_count()
+        damage = self._journal.damage(step, items=items, identity=self._identity, part=part, parts=parts)
+        if parts > 1:
+            counts = multihost_utils.process_allgather(np.int64(len(damage)))
+            if not damage and counts.any():
+                damage = [Damage(str(step), "files that are whole", f"damage, seen by process {int(np.argmax(counts))}")]
+        return damage
+
+    def _read(self, step: int, items: dict):
+        try:
+            return self._orbax.restore(self._journal.step_folder(step), args=ocp_args.Composite(**items))
+        except Exception as error:  # the files are what was saved: it is not what was asked for
+            raise UserError(
+                f"{self._journal.step_folder(step)}: cannot be restored: {_cause(error)}",
+                "Its files are whole, but hold a state of another kind than this experiment's.",
+            ) from error
+
+    def _is_good(self, step: int) -> bool:
+        part = self._journal.first_part(step)
+        return part is not None and part.good
+
+
+def _orbax_checkpointer() -> ocp.AsyncCheckpointer:
+    """Each array in files of its own (no OCDBT), so that a damaged file names its array."""
+    logging.getLogger("absl").addFilter(_not_by_orbax)  # it warns of arrays without OCDBT, and writes tracebacks of what it also raises
+    # Folders made at once tell of a full disk at once; several processes would wait for the one that could not make them.
+    options = ocp.options.AsyncOptions(create_directories_asynchronously=jax.process_count() > 1)
+    arrays = {name: ocp.StandardCheckpointHandler(use_ocdbt=False) for name in ("params", "ema", "rest")}
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(async_options=options), progress=ocp.JsonCheckpointHandler(), **arrays
+    )
+    return ocp.AsyncCheckpointer(handler, async_options=options)
+
+
+def _not_by_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error's first line, cut where it gets long."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    return line if len(line) <= 300 else line[:300] + " ..."
 
 
 def _items(state: State) -> dict:
-    rest = {"step": state.step, "cursor": state.cursor, "opt_state": state.opt_state, "carry": state.carry}
+    rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name not in ("params", "ema")}
     items = {"params": state.params, "rest": rest}
     if state.ema is not None:
         items["ema"] = state.ema
@@ -93,7 +285,7 @@ def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = Fals
     averaged = (experiment.ema_decay > 0 or isinstance(experiment.optimizer, ScheduleFree)) and not raw
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     abstract = abstract_state(experiment.model, optimizer, mesh, ema=averaged)
-    checkpointer = Checkpointer(run.path, experiment.checkpoints)
+    checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
     try:
         return checkpointer.restore_parameters(abstract.params, averaged=averaged, step=step)
     finally:

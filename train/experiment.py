@@ -232,11 +232,36 @@ class Checkpoints:
     every: int = 250
     """Steps between saves; there is always one at the end. 0: only then."""
     keep: int = 2
-    """Newest saves kept."""
+    """Newest saves kept; the newest one whose state was sound always is."""
+    keep_every: int = 0
+    """Saves at multiples of this step are kept too. 0: none."""
+    keep_best: int = 0
+    """Saves with the lowest validation loss that are kept too, of those at a step with an evaluation. 0: none."""
 
     def __post_init__(self):
-        check_range("checkpoints.", self, 0, "every")
+        check_range("checkpoints.", self, 0, "every", "keep_every", "keep_best")
         check_range("checkpoints.", self, 1, "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class Faults:
+    """What is done when something goes wrong.
+
+    A step whose loss or gradient is not finite, or whose loss is a spike, changes nothing but the count of steps and rows.
+    """
+
+    spike: float = 0.0
+    """Standard deviations above the moving average at which a loss is a spike; 6 is cautious. 0: spikes are trained on."""
+    skips: int = 5
+    """Bad steps in a row after which the run goes back to its last good checkpoint, and on from there with the rows that follow."""
+    rewinds: int = 2
+    """Times that it goes back without getting further, before it stops with exit code 77."""
+    stall_seconds: float = 1800.0
+    """Without progress for so long (compiling counts as none), the process writes its stacks and exits with code 76. 0: never."""
+
+    def __post_init__(self):
+        check_range("faults.", self, 0, "spike", "rewinds", "stall_seconds")
+        check_range("faults.", self, 1, "skips")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,6 +320,7 @@ class Experiment:
     mesh: MeshShape = MeshShape()
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
+    faults: Faults = Faults()
     samples: Samples = Samples()
     logging: Logging = Logging()
 

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ MAY_CHANGE = (
     "mesh.",
     "evaluation.",
     "checkpoints.",
+    "faults.",
     "samples.",
     "logging.",
 )
@@ -47,6 +49,8 @@ class Run:
     experiment: Experiment
     digests: tuple[str, ...]
     document_end: int | None
+    identity: str = ""
+    """16 hexadecimal digits, drawn when the run is made: its checkpoints carry them. A copy of the run keeps them."""
 
     def tokenizer(self):
         return load_tokenizer(str(self.path / "tokenizer"))
@@ -81,7 +85,8 @@ def open_run(path: str | Path, said=print) -> Run:
         experiment = from_json(Experiment, stored["experiment"], "experiment", said)
     except ValueError as error:
         raise UserError(f"{path}/config.json: {error}", "Undo the change, or start a new run.") from None
-    return Run(path, experiment, tuple(shard["digest"] for shard in stored["shards"]), stored["document_end"])
+    digests = tuple(shard["digest"] for shard in stored["shards"])
+    return Run(path, experiment, digests, stored["document_end"], stored.get("identity", ""))
 
 
 def create_run(path: str | Path, experiment: Experiment, corpora: list[Corpus]) -> Run:
@@ -91,7 +96,8 @@ def create_run(path: str | Path, experiment: Experiment, corpora: list[Corpus]) 
         raise UserError(f"{path}: exists and is not a run", "Choose another --run-dir, or empty it.")
     path.mkdir(parents=True, exist_ok=True)
     corpora[0].tokenizer().save(str(path / "tokenizer"))
-    write_run(Run(path, experiment, tuple(corpus.digest for corpus in corpora), corpora[0].document_end))
+    digests = tuple(corpus.digest for corpus in corpora)
+    write_run(Run(path, experiment, digests, corpora[0].document_end, secrets.token_hex(8)))
     return open_run(path)
 
 
@@ -99,6 +105,7 @@ def write_run(run: Run) -> None:
     """Write config.json: last of all when a run is made, again when a resumed run changes what may be changed."""
     stored = {
         "format": FORMAT,
+        "identity": run.identity,
         "experiment": to_json(run.experiment),
         "defaults": to_json(defaults(run.experiment)),
         "shards": [{"path": shard, "digest": digest} for shard, digest in zip(text_data(run.experiment).shards, run.digests, strict=True)],
@@ -197,3 +204,14 @@ def environment() -> dict:
         "system": f"{platform.system()} {platform.machine()}",
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def differences(run_dir: Path, here: dict) -> list[str]:
+    """What of `here` (environment() and numerics) is not as the run's environment.json has it, and may change its last bits."""
+    try:
+        before = json.loads((run_dir / "environment.json").read_text())
+    except (OSError, ValueError):
+        return []
+    matters = ("versions", "platform", "device", "devices", "processes", "cores", "compiler_options", "attention_kernels")
+    old, new = (flatten({name: json.loads(json.dumps(of.get(name))) for name in matters}) for of in (before, here))
+    return [f"{name} was {old.get(name)}, is {value}" for name, value in new.items() if old.get(name) != value]
