@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return getattr(importlib.import_module(HOMES.get(verb, "train.cli")), verb)(rest) or 0
     except UserError as error:
         print("omnia: " + str(error).replace("\n", "\n       "), file=sys.stderr)
-        return 2
+        return error.code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

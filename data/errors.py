@@ -4,8 +4,10 @@
 class UserError(Exception):
     """A mistake of the user's: what and where on the first line, how to mend it on the second.
 
-    The front door prints it after `omnia: ` and exits with code 2; no traceback is shown.
+    The front door prints it after `omnia: ` and exits with `code`; no traceback is shown.
     """
+
+    code = 2
 
     def __init__(self, what: str, mend: str = ""):
         super().__init__(f"{what}\n{mend}" if mend else what)

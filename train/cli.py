@@ -60,7 +60,7 @@ def quickstart(arguments: list[str]) -> int:
     start_jax()
     from train.quickstart import quickstart as run
 
-    return 130 if run(options.run_dir, experiment)["stopped"] else 0
+    return run(options.run_dir, experiment)["exit"]
 
 
 # ------------------------------------------------------------------------------------------------------------------- prepare
@@ -210,6 +210,9 @@ def train(arguments: list[str]) -> int:
         if isinstance(experiment, Scaling):
             return train_scaling(Path(command.run_dir), experiment)
     start_jax()
+    from train import hosts
+
+    hosts.join()
     from train.loop import check
     from train.loop import train as loop
 
@@ -219,15 +222,20 @@ def train(arguments: list[str]) -> int:
     if stored:
         check_resume(stored.experiment, experiment)
         run = dataclasses.replace(stored, experiment=experiment)
-        if experiment != stored.experiment:
+        if experiment != stored.experiment and hosts.first():
             write_run(run)
-    else:
+    elif hosts.first():
         run = create_run(command.run_dir, experiment, corpora)
+    hosts.barrier("the run directory is there")
+    if not hosts.first() and not stored:
+        run = open_run(command.run_dir)
     summary = loop(run)
+    if not hosts.first():
+        return summary["exit"]
     if summary["validation"]:
         print(f"validation: {summary['validation']['loss']:.4f} nats per token, {summary['validation']['bits_per_byte']:.4f} bits per byte")
     print(f"report: {run.path / 'report.html'}")
-    return 130 if summary["stopped"] else 0
+    return summary["exit"]
 
 
 def train_scaling(folder: Path, scaling: Scaling) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,13 +31,21 @@ def make_evaluate(objective, mesh):
 
 
 def evaluate_corpora(
-    evaluate, params, corpora: list[Corpus], experiment: Experiment, mesh, *, split: str = "validation", rows: int = 0
+    evaluate,
+    params,
+    corpora: list[Corpus],
+    experiment: Experiment,
+    mesh,
+    *,
+    split: str = "validation",
+    rows: int = 0,
+    between: Callable[[], None] = lambda: None,
 ) -> dict:
     """Means over the split, every token predicted once; None when no corpus has such a split.
 
     rows: of each corpus, from its start; 0 takes all. Returns {"loss": nats per token, "bits_per_byte", "perplexity", "tokens", ...}; bits
     per byte count the raw UTF-8 bytes of the split, in proportion when only some rows are used. With several corpora, also "sources", the
-    names of all, and "loss/<i>" of each that has the split, i being its place among them.
+    names of all, and "loss/<i>" of each that has the split, i being its place among them. `between` is called after every batch.
     """
     totals: dict[str, np.ndarray] = {}
     damaged = text_data(experiment).max_damaged
@@ -59,6 +68,7 @@ def evaluate_corpora(
             found = jax.device_get(evaluate(params, put_batch(mesh, make, size)))
             for name, (total, weight) in found.items():
                 own[name] = own.get(name, np.zeros(2)) + np.array([total, weight], np.float64)
+            between()
         expected_bytes += batches.raw_bytes * own["loss"][1] / batches.targets
         losses[number] = own["loss"][0] / max(own["loss"][1], 1e-8)
         totals = {name: totals.get(name, np.zeros(2)) + value for name, value in own.items()}

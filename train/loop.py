@@ -1,32 +1,54 @@
 """The training loop, read from top to bottom."""
 
+import collections
 import contextlib
+import dataclasses
 import json
-import math
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from data.batches import Batches
 from data.errors import UserError
-from data.prefetch import prefetch
+from data.prefetch import Prefetch, prefetch
 from model.generate import Sampling
+from train import hosts
 from train.checkpoint import Checkpointer
 from train.evaluate import evaluate_corpora, make_evaluate
+from train.exits import Exit
 from train.experiment import Experiment
 from train.flops import peak_flops, training_flops_per_token
 from train.mesh import check_batch, divide_cpu, make_mesh, put_batch
 from train.objectives import attention_kernels, make_objective
 from train.optimizer import make_optimizer, make_schedule
 from train.report import write_report
-from train.runs import Run, environment, text_data, write_json
+from train.runs import Run, differences, environment, text_data, write_json
 from train.sampling import make_generator
-from train.state import abstract_state, initial_state
+from train.sentinel import Request, Sentinel, Stopped
+from train.state import State, abstract_state, initial_state
 from train.step import compiler_options, jit_update, make_update
-from train.telemetry import Telemetry, read_metrics
+from train.telemetry import Silence, Telemetry, read_metrics
+
+NO_PROGRESS: dict[str, Any] = {
+    "tokens": 0,
+    "seconds": 0.0,
+    "best_loss": None,
+    "best_step": 0,
+    "worse_evaluations": 0,
+    "loss": None,
+    "looked": 0,
+    "rewinds": 0,
+    "rewound_from": 0,
+    "rewound_to": None,
+}
+"""The loop's own bookkeeping, saved with every checkpoint.
+
+loss: of the validation at this very step. looked: the last step whose evaluation and samples are complete. rewinds: since a good save of a
+later step than rewound_from, where the run last went back, to step rewound_to.
+"""
 
 
 def make_batches(experiment: Experiment, corpora) -> Batches:
@@ -64,11 +86,18 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
 
     look: called as look(step, params) with the averaged parameters whenever samples are drawn; the line it returns is shown.
 
-    SIGINT and SIGTERM save a checkpoint after the step in hand and return; the same command then goes on from there.
+    SIGINT and SIGTERM save a checkpoint after the step in hand and return, SIGUSR1 saves and goes on; the same command then goes on from
+    there. summary["exit"] is what the process should end with (`train.exits.Exit`).
     """
+    divide_cpu(run.experiment)
+    stacks = run.path / f"stacks-{hosts.index()}.txt"
+    with hosts.only_writer(run.path), Sentinel(run.experiment.faults.stall_seconds, stacks) as sentinel:
+        return _train(run, look, sentinel)
+
+
+def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel) -> dict:
     began = time.monotonic()
-    experiment = run.experiment
-    divide_cpu(experiment)
+    experiment, faults = run.experiment, run.experiment.faults
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     corpora = run.corpora()
@@ -77,120 +106,187 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     averaging = experiment.ema_decay > 0
     update = jit_update(
-        make_update(objective, optimizer, seed=experiment.seed, micro_batches=experiment.micro_batches, ema_decay=experiment.ema_decay),
+        make_update(
+            objective,
+            optimizer,
+            seed=experiment.seed,
+            micro_batches=experiment.micro_batches,
+            ema_decay=experiment.ema_decay,
+            spike=faults.spike,
+        ),
         mesh,
     )
     evaluate = make_evaluate(objective, mesh)
-    checkpointer = Checkpointer(run.path, experiment.checkpoints)
+    checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
 
-    progress: dict[str, Any] = {"tokens": 0, "seconds": 0.0, "best_loss": None, "best_step": 0, "worse_evaluations": 0}
-    if checkpointer.latest_step() is None:
-        state = initial_state(experiment.model, optimizer, mesh, experiment.seed, ema=averaging)
-    else:
-        state, progress = checkpointer.restore(abstract_state(experiment.model, optimizer, mesh, ema=averaging))
+    def restored(step: int | None) -> tuple[State, dict]:
+        """The state of a checkpoint, or a fresh one; and the loop's own bookkeeping, which is saved with it."""
+        if step is None:
+            return initial_state(experiment.model, optimizer, mesh, experiment.seed, ema=averaging), NO_PROGRESS.copy()
+        abstract = abstract_state(experiment.model, optimizer, mesh, ema=averaging)
+        return checkpointer.restore(abstract) if step < 0 else checkpointer.restore(abstract, step)
+
+    state, progress = restored(None if checkpointer.latest_step() is None else -1)
     resumed = step = int(state.step)
-    origin = int(state.cursor) - step * experiment.batch_size  # 0, unless the batch size changed on the way
+    cursor = int(state.cursor)
 
-    def make(step: int):
-        start = origin + step * experiment.batch_size
-        return put_batch(mesh, lambda first, rows: batches.batch(start + first, rows), experiment.batch_size)
+    def rows_from(cursor: int) -> Prefetch:
+        def make(number: int):
+            start = cursor + number * experiment.batch_size
+            return put_batch(mesh, lambda first, rows: batches.batch(start + first, rows), experiment.batch_size)
+
+        return prefetch(make, 0, depth=2)
 
     device = jax.devices()[0]
     peak = peak_flops(device.device_kind)
-    numerics = {"compiler_options": compiler_options(device.platform), "attention_kernels": attention_kernels(experiment, mesh)}
-    write_json(run.path / "environment.json", environment() | numerics)
-    telemetry = Telemetry(
-        run.path,
-        total_steps=experiment.steps,
-        resume_step=step,
-        tensorboard=experiment.logging.tensorboard,
-        wandb=experiment.logging.wandb,
-        name=experiment.name,
-        config=run.experiment,
-        device=device.device_kind,
-        flops_per_token=training_flops_per_token(experiment.model, experiment.model.context_length),
-        peak=peak * jax.device_count() if peak else None,
-    )
-    stop, last_step = _StopRequest(), False
-    with telemetry, stop, prefetch(make, step, depth=2) as incoming, contextlib.closing(checkpointer):
+    here = environment() | {
+        "compiler_options": compiler_options(device.platform),
+        "attention_kernels": attention_kernels(experiment, mesh),
+    }
+    telemetry: Telemetry | Silence = Silence()
+    if hosts.first():
+        changed = differences(run.path, here) if resumed else []
+        write_json(run.path / "environment.json", here)
+        telemetry = Telemetry(
+            run.path,
+            total_steps=experiment.steps,
+            resume_step=step,
+            looked=progress["looked"],
+            cursor=cursor,
+            tensorboard=experiment.logging.tensorboard,
+            wandb=experiment.logging.wandb,
+            name=experiment.name,
+            config=run.experiment,
+            device=device.device_kind,
+            flops_per_token=training_flops_per_token(experiment.model, experiment.model.context_length),
+            peak=peak * jax.device_count() if peak else None,
+        )
+        if changed:
+            telemetry.message(f"not bit for bit as before, only up to rounding: {'; '.join(changed)}")
+    with telemetry, contextlib.ExitStack() as stack, contextlib.closing(checkpointer):
         telemetry.message(f"step {step} of {experiment.steps}, {batches.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
-        if step >= experiment.steps or _out_of_patience(experiment, progress):
+        if _complete(experiment, step, progress):
             telemetry.message("the run is complete: nothing is left to train")
             written = run.path / "summary.json"  # unless a kill came first
             summary = json.loads(written.read_text()) if written.exists() else {}
-            return summary if summary.get("step") == step else finish(run, step, progress, batches, {}, stopped=False)
+            return summary if summary.get("step") == step else finish(run, step, progress, batches, {}, Exit.DONE)
+        incoming = stack.enter_context(rows_from(cursor))
         meter = _Meter(telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress)
+        watch = _BadSteps(telemetry, experiment)
+        request, damaged, saved = Request.NOTHING, 0, (step, progress["looked"])
 
-        def save():
-            meter.check_finite()
+        def save(*, periodic: bool) -> None:
+            """Periodic saves are what a rewind may go back to: others depend on when a signal came, and a run must not."""
+            nonlocal saved
+            if saved == (step, progress["looked"]):
+                return
+            good = periodic and progress["looked"] == step and not watch.in_a_row
+            if good and step > progress["rewound_from"]:
+                progress["rewinds"] = 0
             so_far = {"tokens": meter.tokens(), "seconds": progress["seconds"] + time.monotonic() - began}
-            checkpointer.save(state, progress | so_far)
+            with meter.pause("checkpoint"):
+                checkpointer.save(state, progress | so_far, good=good)
+            saved = (step, progress["looked"])
 
-        damaged = 0
-        while step < experiment.steps and not stop.asked:
+        while True:
+            # What belongs to the step that was reached. Stopped in its middle, a run does it again when it goes on.
+            if progress["looked"] < step and request != Request.STOP:
+                last = step >= experiment.steps
+                try:
+                    if last or _due(experiment.evaluation.every, step):
+                        with meter.pause("evaluation"):
+                            paused = time.monotonic()
+                            validation = evaluate_corpora(
+                                *(evaluate, state.averaged, corpora, experiment, mesh),
+                                rows=experiment.evaluation.rows,
+                                between=sentinel.stop_early,
+                            )
+                        if validation:
+                            telemetry.evaluation(step, validation | {"seconds": round(time.monotonic() - paused, 3)})
+                            _keep_best(progress, step, validation["loss"])
+                except Stopped:
+                    request = Request.STOP
+                else:
+                    if not last and _out_of_patience(experiment, progress):
+                        best = f"{progress['best_loss']:.4f} of step {progress['best_step']}"
+                        telemetry.message(f"stopped early: no better validation than {best}")
+                        last = True
+                    if experiment.samples.tokens and (last or _due(experiment.samples.every, step)):
+                        with meter.pause("samples"):
+                            for completion in draw_samples(run, state.averaged):
+                                telemetry.sample(step, completion.prompt, completion.text)
+                            if look is not None:
+                                telemetry.message(f"step {step}: {look(step, state.averaged)}")
+                    progress["looked"] = step
+            done = _complete(experiment, step, progress)
+            if done or request == Request.STOP:
+                break
+            if _due(experiment.checkpoints.every, step) or request == Request.SAVE:
+                save(periodic=_due(experiment.checkpoints.every, step))
+
             try:
                 batch = meter.waiting(incoming)
             except Exception:  # more damage than was allowed, a store that does not answer: what was trained is not lost
                 meter.flush()
-                save()
-                checkpointer.wait()
+                if hosts.count() == 1:  # the others know nothing of it, and a save takes all
+                    save(periodic=False)
+                    checkpointer.wait()
                 raise
             if len(batches.damaged) > damaged:
                 damaged = len(batches.damaged)
                 telemetry.message(f"{damaged} damaged documents so far: their places are empty (data.max_damaged)")
             state, metrics = update(state, None, batch)
-            step += 1
-            last_step = step == experiment.steps
-            if step == resumed + 1:
+            step, cursor, progress["loss"] = step + 1, cursor + experiment.batch_size, None
+            if "first_step" not in meter.seconds:
                 jax.block_until_ready(metrics)
                 meter.started(time.monotonic() - began)
-            meter.record(step, metrics, log=last_step or step % experiment.logging.every == 0)
+                sentinel.started()
+            meter.record(step, metrics, log=step == experiment.steps or step % experiment.logging.every == 0)
+            request = sentinel.poll()
 
-            if last_step or (experiment.evaluation.every and step % experiment.evaluation.every == 0):
-                with meter.pause("evaluation"):
-                    paused = time.monotonic()
-                    validation = evaluate_corpora(evaluate, state.averaged, corpora, experiment, mesh, rows=experiment.evaluation.rows)
-                if validation:
-                    telemetry.evaluation(step, validation | {"seconds": round(time.monotonic() - paused, 3)})
-                    if progress["best_loss"] is None or validation["loss"] < progress["best_loss"]:
-                        progress |= {"best_loss": validation["loss"], "best_step": step, "worse_evaluations": 0}
-                    else:
-                        progress["worse_evaluations"] += 1
-            if not last_step and _out_of_patience(experiment, progress):
-                telemetry.message(f"stopped early: no better validation than {progress['best_loss']:.4f} of step {progress['best_step']}")
-                last_step = True
-
-            if experiment.samples.tokens and (last_step or (experiment.samples.every and step % experiment.samples.every == 0)):
-                with meter.pause("samples"):
-                    for completion in draw_samples(run, state.averaged):
-                        telemetry.sample(step, completion.prompt, completion.text)
-                    if look is not None:
-                        telemetry.message(f"step {step}: {look(step, state.averaged)}")
-
-            if last_step:
-                break
-            if experiment.checkpoints.every and step % experiment.checkpoints.every == 0:
-                with meter.pause("checkpoint"):
-                    save()
+            watch.record(step, cursor, metrics)
+            everything = request != Request.NOTHING or step == experiment.steps or _looks(experiment, step)
+            found = watch.examine(newest=everything)
+            if found:  # as many bad steps in a row as are borne; what was dispatched after them is thrown away
+                bad_step, cursor = found
+                meter.forget()
+                progress["rewinds"] += 1
+                checkpointer.wait()
+                target = _target(checkpointer.steps(good=True), bad_step - faults.skips, progress["rewound_to"])
+                if progress["rewinds"] > faults.rewinds:
+                    raise Diverged(*watch.diverged(bad_step, target))
+                state, before = restored(target)
+                step = int(state.step)
+                kept = {"seconds": progress["seconds"], "rewinds": progress["rewinds"], "rewound_from": bad_step, "rewound_to": step}
+                progress.update(before | kept)
+                state = dataclasses.replace(state, cursor=jax.device_put(np.int32(cursor), state.cursor.sharding))
+                telemetry.rewind(step)
+                watch.rewound(bad_step, step, cursor)
+                incoming.close()
+                incoming = stack.enter_context(rows_from(cursor))
+                saved = (step, progress["looked"])
+        save(periodic=done or _due(experiment.checkpoints.every, step))
         with meter.pause("checkpoint"):
-            save()
             checkpointer.wait()
-        if stop.asked and not last_step:
+        if not done:
             telemetry.message(f"stopped at step {step}; saved. The same command goes on from here.")
     progress["seconds"] += time.monotonic() - began
-    return finish(run, step, progress, batches, meter.seconds, stopped=stop.asked and not last_step)
+    return finish(run, step, progress, batches, meter.seconds, Exit.DONE if done else sentinel.reason)
 
 
-def finish(run: Run, step: int, progress: dict, batches: Batches, timing: dict, *, stopped: bool) -> dict:
+def finish(run: Run, step: int, progress: dict, batches: Batches, timing: dict, code: Exit) -> dict:
     """Write summary.json and the report, from what the run has logged."""
     evaluations = [row for row in read_metrics(run.path) if row["kind"] == "evaluation" and row["step"] == step]
     validation = (
         {name: value for name, value in evaluations[-1].items() if name not in ("kind", "step", "time", "seconds")} if evaluations else {}
     )
-    summary = {"step": step, "stopped": stopped} | {name: progress[name] for name in ("tokens", "seconds", "best_loss", "best_step")}
+    summary = {"step": step, "stopped": code != Exit.DONE, "exit": int(code)} | {
+        name: progress[name] for name in ("tokens", "seconds", "best_loss", "best_step")
+    }
     summary |= {"validation": validation, "padding": batches.padding_share, "timing": timing}
-    write_json(run.path / "summary.json", summary)
-    write_report(run.path)
+    if hosts.first():
+        write_json(run.path / "summary.json", summary)
+        write_report(run.path)
     return summary
 
 
@@ -209,32 +305,95 @@ def draw_samples(run: Run, params):
     return generator.generate(prompts, tokens=samples.tokens, sampling=Sampling(temperature=samples.temperature), seed=run.experiment.seed)
 
 
-class _StopRequest:
-    """Turns SIGINT and SIGTERM into a flag that the loop looks at; a second signal acts as if nobody listened."""
+def _complete(experiment: Experiment, step: int, progress: dict) -> bool:
+    """Whether nothing is left to do, the last evaluation and samples included."""
+    return progress["looked"] == step and (step >= experiment.steps or _out_of_patience(experiment, progress))
 
-    def __init__(self):
-        self.asked = False
-        self._before = {}
 
-    def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not the main thread: a notebook's server handles signals itself
-                self._before[number] = signal.signal(number, self._ask)
-        return self
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
 
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
-    def _ask(self, number, _):
-        self.asked = True
-        signal.signal(number, self._before[number])
+def _looks(experiment: Experiment, step: int) -> bool:
+    """Whether the loop looks at the state after this step."""
+    return any(_due(every, step) for every in (experiment.evaluation.every, experiment.samples.every, experiment.checkpoints.every))
+
+
+def _keep_best(progress: dict, step: int, loss: float) -> None:
+    progress["loss"] = loss
+    if progress["best_loss"] is None or loss < progress["best_loss"]:
+        progress |= {"best_loss": loss, "best_step": step, "worse_evaluations": 0}
+    else:
+        progress["worse_evaluations"] += 1
+
+
+class Diverged(UserError):
+    """Bad steps went on after every rewind that is allowed."""
+
+    code = Exit.DIVERGED
+
+
+def _target(good: list[int], before: int, last: int | None) -> int | None:
+    """The checkpoint to go back to: the newest good one of a step up to `before`, but none that the run has just gone back to in vain.
+
+    good: steps of checkpoints, ascending. last: where the run went back to before, if it did. None: to the start.
+    """
+    vain = last == before
+    candidates = [step for step in good if step <= before and not (vain and step >= before)]
+    return candidates[-1] if candidates else None
+
+
+class _BadSteps:
+    """Reads from the metrics which steps changed nothing, one step late, and says so."""
+
+    def __init__(self, telemetry: Telemetry | Silence, experiment: Experiment):
+        self._telemetry, self._experiment = telemetry, experiment
+        self._unread: collections.deque = collections.deque()
+        self.in_a_row = 0
+
+    def record(self, step: int, cursor: int, metrics: dict) -> None:
+        self._unread.append((step, cursor, {name: metrics[name] for name in ("skipped", "loss", "gradient_norm")}))
+
+    def examine(self, *, newest: bool) -> tuple[int, int] | None:
+        """(step, cursor) at which the run has to go back, or None. Without `newest` the device is still busy with the last step.
+
+        The answer does not depend on when it is asked for, only on the steps: a resumed run goes back at the same place.
+        """
+        while len(self._unread) > (0 if newest else 1):
+            step, cursor, metrics = self._unread.popleft()
+            self.in_a_row = int(metrics["skipped"].total)
+            if not self.in_a_row:
+                continue
+            means = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(metrics).items()}
+            loss, norm = means["loss"], means["gradient_norm"]
+            rows = [cursor - self._experiment.batch_size, cursor - 1]
+            values = {"cursor": cursor, "rows": rows, "loss": loss, "gradient_norm": norm, "action": "skip"}
+            self._telemetry.anomaly(step, values)
+            limit = self._experiment.faults.skips
+            which = f"rows {rows[0]} to {rows[1]}; {self.in_a_row} in a row of {limit}"
+            self._telemetry.message(f"step {step}: loss {loss:g}, gradient {norm:g}: nothing was updated ({which})")
+            if self.in_a_row >= limit:
+                self._unread.clear()
+                return step, cursor
+        return None
+
+    def rewound(self, bad_step: int, step: int, cursor: int) -> None:
+        self.in_a_row = 0
+        self._telemetry.anomaly(bad_step, {"cursor": cursor, "action": "rewind", "to": step})
+        self._telemetry.message(f"step {bad_step}: back to step {step}, and on from there with row {cursor}")
+
+    def diverged(self, bad_step: int, target: int | None) -> tuple[str, str]:
+        rewinds, stands = self._experiment.faults.rewinds, f"checkpoint {target} stands" if target is not None else "nothing was saved"
+        return (
+            f"training has diverged: bad steps up to {bad_step}, also after going back {rewinds} times (faults.rewinds); {stands}",
+            "Start anew with a lower --optimizer.learning-rate, or look at the rows named above with `omnia inspect RUN --step N`.",
+        )
 
 
 class _Meter:
     """Metrics and timing. A logged step's metrics are read one step late, while the device works on the next."""
 
-    def __init__(self, telemetry: Telemetry, schedule, progress: dict):
+    def __init__(self, telemetry: Telemetry | Silence, schedule, progress: dict):
         self._telemetry, self._schedule, self._progress = telemetry, schedule, progress
         self._weights: list = []
         self._pending: tuple | None = None
@@ -250,14 +409,10 @@ class _Meter:
             self._waited += incoming.waited_s - before
         return batch
 
-    def check_finite(self) -> None:
-        """UserError when the loss of the last step is no number: a state that diverged must not replace a good checkpoint."""
-        if self._loss is None or math.isfinite(float(self._loss[1].total)):
-            return
-        raise UserError(
-            f"the loss of step {self._loss[0]} is {float(self._loss[1].total)}: training has diverged; the last checkpoint stands",
-            "Start anew with a lower --optimizer.learning-rate, or look at the rows with `omnia inspect RUN --step N`.",
-        )
+    def forget(self) -> None:
+        """The run goes back: what was not written yet will not be."""
+        self._pending, self._weights = None, []
+        self._restart()
 
     def started(self, seconds: float) -> None:
         """The first step is done, `seconds` after the start: compilation is not counted as throughput."""
@@ -279,7 +434,8 @@ class _Meter:
             return
         step, metrics, weights = self._pending
         self._pending = None
-        values = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(metrics).items()}
+        shown = {name: mean for name, mean in metrics.items() if name != "skipped"}
+        values = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(shown).items()}
         tokens = int(sum(float(weight) for weight in jax.device_get(weights)))
         elapsed = max(time.monotonic() - self._since, 1e-9)
         self._progress["tokens"] += tokens

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from data.errors import UserError
+from train import hosts
 from train.experiment import Experiment, MeshShape
 
 ROWS = ("data", "fsdp", "expert")
@@ -47,20 +48,21 @@ def divide_cpu(experiment: Experiment) -> None:
     XLA spends more on handing out the small products of a small model to threads than it gains; see docs/log.md. UserError when a number
     was asked for (`mesh.cpu_devices`) and it is too late.
     """
-    wanted = cpu_devices(experiment, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = cpu_devices(experiment, cores, hosts.count())
     chosen = jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen:
         with contextlib.suppress(RuntimeError):  # JAX has started: the devices are what they are
             jax.config.update("jax_num_cpu_devices", wanted)
-    if experiment.mesh.cpu_devices and jax.default_backend() == "cpu" and jax.device_count() != wanted:
+    if experiment.mesh.cpu_devices and jax.default_backend() == "cpu" and jax.local_device_count() != wanted:
         raise UserError(
-            f"mesh.cpu_devices is {wanted}, but JAX has already started with {jax.device_count()}",
+            f"mesh.cpu_devices is {wanted}, but JAX has already started with {jax.local_device_count()}",
             "Leave it out, or train in a new process.",
         )
 
 
-def cpu_devices(experiment: Experiment, cores: int) -> int:
-    """How many devices a CPU with so many cores is divided into, for this experiment."""
+def cpu_devices(experiment: Experiment, cores: int, processes: int = 1) -> int:
+    """How many devices a CPU with so many cores is divided into by each of the processes, for this experiment."""
     shape, model = experiment.mesh, experiment.model
     if shape.cpu_devices:
         return shape.cpu_devices
@@ -69,7 +71,7 @@ def cpu_devices(experiment: Experiment, cores: int) -> int:
     plain = shape.data == -1 and shape.fsdp * shape.tensor * shape.context * shape.expert == 1
     rows = experiment.batch_size // experiment.micro_batches
     most = min(cores, MOST_CPU_DEVICES) if plain and parameters < SMALL else 1
-    return max(n for n in range(1, most + 1) if rows % n == 0)
+    return max((n for n in range(1, most + 1) if rows % (n * processes) == 0), default=1)
 
 
 def make_mesh(shape: MeshShape, devices=None) -> Mesh:

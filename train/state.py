@@ -13,6 +13,7 @@ from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
 from model.config import ModelConfig
 from model.transformer import Decoder
+from train.anomalies import History, no_history
 from train.mesh import parameter_shardings
 
 
@@ -33,14 +34,15 @@ def random_key(seed: int, when, purpose: Purpose):
 class State:
     """All that one step hands to the next; with the experiment it is all that a run needs to go on.
 
-    step: updates done. cursor: rows consumed, which alone decides the next batch. ema: averaged parameters, or None.
-    carry: what the objective hands itself, or None.
+    step: updates done. cursor: rows consumed, which alone decides the next batch. history: of the loss, by which bad steps are told.
+    ema: averaged parameters, or None. carry: what the objective hands itself, or None.
     """
 
     step: Any
     cursor: Any
     params: Any
     opt_state: Any
+    history: History
     ema: Any = None
     carry: Any = None
 
@@ -69,7 +71,7 @@ def make_state(config: ModelConfig, optimizer: optax.GradientTransformation, see
     if not boxed:
         params = nn.unbox(params)
     average = jax.tree.map(jnp.copy, params) if ema else None
-    return State(step=jnp.int32(0), cursor=jnp.int32(0), params=params, opt_state=optimizer.init(params), ema=average)
+    return State(jnp.int32(0), jnp.int32(0), params, optimizer.init(params), no_history(), average)
 
 
 def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool) -> State:

@@ -6,6 +6,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from train.anomalies import choose, judge
 from train.gradients import accumulated, plain
 from train.mesh import RULES
 from train.objectives.terms import Mean
@@ -28,8 +29,14 @@ def compiler_options(platform: str) -> dict | None:
     return COMPILER_OPTIONS.get(platform)
 
 
-def make_update(objective, optimizer: optax.GradientTransformation, *, seed: int, micro_batches: int = 1, ema_decay: float = 0.0):
-    """update(state, frozen, batch) -> state, metrics: gradient, optimizer, average; metrics are Means over the global batch."""
+def make_update(
+    objective, optimizer: optax.GradientTransformation, *, seed: int, micro_batches: int = 1, ema_decay: float = 0.0, spike: float = 0.0
+):
+    """update(state, frozen, batch) -> state, metrics: gradient, optimizer, average; metrics are Means over the global batch.
+
+    A bad step (`anomalies.judge`, with its `spike`) leaves parameters, optimizer, average and carry as they were, to the bit; step and
+    cursor move on. metrics["skipped"].total is the number of bad steps in a row, up to this one.
+    """
 
     def update(state: State, frozen, batch):
         key = random_key(seed, state.step, Purpose.OBJECTIVE)
@@ -44,10 +51,13 @@ def make_update(objective, optimizer: optax.GradientTransformation, *, seed: int
             # The average starts as the mean of what it has seen, so that early evaluations are not held back by the start.
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, ema, params)
-        metrics["gradient_norm"] = Mean(optax.tree.norm(gradients), jnp.float32(1))
+        norm = optax.tree.norm(gradients)
+        bad, history = judge(state.history, metrics["loss"].total / jnp.maximum(metrics["loss"].weight, 1e-8), norm, spike)
+        metrics |= {"gradient_norm": Mean(norm, jnp.float32(1)), "skipped": Mean(history.skipped, jnp.float32(1))}
+        before = (state.params, state.opt_state, state.ema, state.carry)
+        params, opt_state, ema, carry = choose(bad, before, (params, opt_state, ema, carry))
         rows = jax.tree.leaves(batch)[0].shape[0]
-        state = State(state.step + 1, state.cursor + rows, params, opt_state, ema, carry)
-        return state, metrics
+        return State(state.step + 1, state.cursor + rows, params, opt_state, history, ema, carry), metrics
 
     return update
 

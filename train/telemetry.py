@@ -27,8 +27,8 @@ _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 def read_metrics(run_dir: Path) -> list[dict]:
     """The rows of <run>/metrics.jsonl, in the order they were written; none when it does not exist.
 
-    A row is {"kind": "train" | "evaluation" | "sample", "step", "time": seconds since the run's start, ...}. A last line that a kill
-    tore is left out; any other damage is a UserError.
+    A row is {"kind": "train" | "evaluation" | "sample" | "anomaly", "step", "time": seconds since the run's start, ...}. A last line that a
+    kill tore is left out; any other damage is a UserError.
     """
     path = Path(run_dir) / "metrics.jsonl"
     if not path.exists():
@@ -55,7 +55,8 @@ def name_sources(values: dict[str, Any]) -> dict[str, Any]:
 class Telemetry:
     """Writes the metrics of one run; use as a context.
 
-    run_dir: gets metrics.jsonl and metrics.csv, from which rows after `resume_step` are dropped first. total_steps: of the run.
+    run_dir: gets metrics.jsonl and metrics.csv, from which rows after `resume_step` are dropped first; evaluations and samples after
+    `looked`, the last step whose evaluation and samples are complete, and what happened to rows past `cursor`. total_steps: of the run.
     tensorboard, wandb: also write there (extras of the same names). name, config: what W&B calls the run and stores of it.
     device: kind of device, for the reader. flops_per_token: of a training step. peak: FLOP/s of all devices together, None: unknown.
     """
@@ -66,6 +67,8 @@ class Telemetry:
         *,
         total_steps: int,
         resume_step: int = 0,
+        looked: int = 0,
+        cursor: int = 0,
         tensorboard: bool = False,
         wandb: str = "off",
         name: str = "",
@@ -76,17 +79,23 @@ class Telemetry:
     ):
         run_dir = Path(run_dir)
         self._total, self._flops, self._peak = total_steps, flops_per_token, peak
+        self._run_dir = run_dir
         self._loggers: list = []
         if tensorboard:
             self._loggers.append(_TensorBoard(run_dir, resume_step))
         if wandb != "off":
             self._loggers.append(_WandB(run_dir, wandb, name, config))
 
-        kept = [row for row in read_metrics(run_dir) if row["step"] <= resume_step]
+        last = {"train": resume_step, "evaluation": looked, "sample": looked}
+        kept = [
+            row
+            for row in read_metrics(run_dir)
+            if (row["cursor"] <= cursor if row["kind"] == "anomaly" else row["step"] <= last[row["kind"]])
+        ]
         self._start = time.monotonic() - max((row["time"] for row in kept), default=0.0)
         self._jsonl, self._csv = _reopen(run_dir, kept)
         self._validation: dict = next((row for row in reversed(kept) if row["kind"] == "evaluation"), {})
-        self._first: tuple[int, float] | None = None
+        self._first: tuple[int, float] | None = None  # a step and its time, from which the time left is reckoned
         self._line = _LiveLine() if sys.stdout.isatty() else _PlainLines()
         if flops_per_token and peak is None:
             self.message(f"MFU unknown for {device or 'this device'}: its peak FLOP/s are not known")
@@ -116,6 +125,18 @@ class Telemetry:
         for logger in self._loggers:
             logger.text(step, prompt + text)
         self.message(f"step {step}: sample\n    " + (prompt + text).replace("\n", "\n    "))
+
+    def anomaly(self, step: int, values: dict[str, Any]) -> None:
+        """A bad step: cursor (rows consumed after it), rows (the first and the last of it), loss, gradient_norm, action."""
+        self._write("anomaly", step, values)
+
+    def rewind(self, step: int) -> None:
+        """The run goes on from `step` again: rows after it are dropped, but for anomalies."""
+        self._jsonl.close()
+        self._csv.close()
+        kept = [row for row in read_metrics(self._run_dir) if row["kind"] == "anomaly" or row["step"] <= step]
+        self._jsonl, self._csv = _reopen(self._run_dir, kept)
+        self._first = None
 
     def message(self, text: str) -> None:
         """A line of its own, above the progress line. Control characters, which a model may write, are not passed to the terminal."""
@@ -159,6 +180,21 @@ class Telemetry:
         if "loss" in self._validation:
             parts.append(f"validation {self._validation['loss']:.4f}")
         return "  ".join(parts)
+
+
+class Silence:
+    """The telemetry of a process that leaves the writing to another."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def _nothing(self, *_) -> None:
+        pass
+
+    train = evaluation = sample = anomaly = rewind = message = _nothing
 
 
 _SHOWN = {
