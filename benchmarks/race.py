@@ -211,7 +211,7 @@ def time_to_loss(arguments) -> dict:
                 rows["peer"].append(worker.round())
                 worker.close()
     if not all(row["seconds"] for row in rows["ours"]):
-        raise SystemExit(f"ours did not reach {goal}: {rows['ours']}")
+        raise SystemExit(f"ours did not reach {goal}: {rows}")
     ours = statistics.median(row["seconds"] for row in rows["ours"])
     theirs = statistics.median(row["seconds"] for row in rows["peer"]) if peer else None  # of all its steps where it never gets there
     return {

@@ -183,8 +183,8 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
             good = periodic and progress["looked"] == step and not watch.in_a_row
             if good and step > progress["rewound_from"]:
                 progress["rewinds"] = 0
-            so_far = {"tokens": meter.tokens(), "seconds": progress["seconds"] + time.monotonic() - began}
             with meter.pause("checkpoint"):
+                so_far = {"tokens": meter.tokens(), "seconds": progress["seconds"] + time.monotonic() - began}
                 checkpointer.save(state, progress | so_far, good=good)
             saved = (step, progress["looked"])
 
@@ -221,7 +221,7 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
             done = _complete(experiment, step, progress)
             if done or request == Request.STOP:
                 break
-            if _due(experiment.checkpoints.every, step) or request == Request.SAVE:
+            if request == Request.SAVE or (_due(experiment.checkpoints.every, step) and not watch.in_a_row):
                 save(periodic=_due(experiment.checkpoints.every, step))
 
             try:
@@ -252,7 +252,7 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
                 meter.forget()
                 progress["rewinds"] += 1
                 checkpointer.wait()
-                target = _target(checkpointer.steps(good=True), bad_step - faults.skips, progress["rewound_to"])
+                target = _target(checkpointer.steps(good=True), bad_step - watch.in_a_row, progress["rewound_to"])
                 if progress["rewinds"] > faults.rewinds:
                     raise Diverged(*watch.diverged(bad_step, target))
                 state, before = restored(target)
@@ -357,7 +357,7 @@ class _BadSteps:
     def examine(self, *, newest: bool) -> tuple[int, int] | None:
         """(step, cursor) at which the run has to go back, or None. Without `newest` the device is still busy with the last step.
 
-        The answer does not depend on when it is asked for, only on the steps: a resumed run goes back at the same place.
+        It also has to when the very last step is bad: what is kept for good shall have worked once. The answer does not depend on when it is asked for, only on the steps: a resumed run goes back at the same place.
         """
         while len(self._unread) > (0 if newest else 1):
             step, cursor, metrics = self._unread.popleft()
@@ -372,7 +372,7 @@ class _BadSteps:
             limit = self._experiment.faults.skips
             which = f"rows {rows[0]} to {rows[1]}; {self.in_a_row} in a row of {limit}"
             self._telemetry.message(f"step {step}: loss {loss:g}, gradient {norm:g}: nothing was updated ({which})")
-            if self.in_a_row >= limit:
+            if self.in_a_row >= limit or step == self._experiment.steps:
                 self._unread.clear()
                 return step, cursor
         return None
