@@ -5,6 +5,7 @@ their digests into the journal (train/manifest.py); only then does the step exis
 """
 
 import dataclasses
+import json
 import logging
 import threading
 import time
@@ -231,8 +232,9 @@ class Checkpointer:
         try:
             return self._orbax.restore(self._journal.step_folder(step), args=ocp_args.Composite(**items))
         except Exception as error:  # the files are what was saved: it is not what was asked for
+            folder = self._journal.step_folder(step)
             raise UserError(
-                f"{self._journal.step_folder(step)}: cannot be restored: {_cause(error)}",
+                f"{folder}: cannot be restored: {_difference(folder, items) or _cause(error)}",
                 "Its files are whole, but hold a state of another kind than this experiment's.",
             ) from error
 
@@ -263,6 +265,22 @@ def _cause(error: BaseException) -> str:
         error = error.__cause__
     line = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
     return line if len(line) <= 300 else line[:300] + " ..."
+
+
+def _difference(folder: Path, items: dict) -> str:
+    """The first array that the stored items do not have as it is asked for, or have too much; "" when there is none."""
+    for item, asked in items.items():
+        there = {path.parent.name: json.loads(path.read_text())["shape"] for path in (folder / item).glob("*/.zarray")}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(asked, "item", None)):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            if name not in there:
+                return f"{item}/{name} is not there"
+            shape = tuple(there.pop(name))
+            if shape != leaf.shape:
+                return f"{item}/{name} is {shape}, asked {leaf.shape}"
+        if there:
+            return f"{item}/{min(there)} is there, but is not asked for"
+    return ""
 
 
 def _items(state: State) -> dict:
