@@ -7,17 +7,16 @@ from pathlib import Path
 import jax
 
 from data.errors import UserError
-from data.text import TextBatch
 from model.transformer import abstract_parameters
+from train.ahead_of_time import lower_step, memory_of
 from train.checkpoint import state_bytes
 from train.experiment import Experiment
 from train.flops import peak_flops
-from train.mesh import batch_sharding, check_batch, divide_cpu, make_mesh, parameter_shardings
-from train.objectives import attention_kernels, make_objective
+from train.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
+from train.objectives import attention_kernels
 from train.optimizer import make_optimizer
 from train.runs import environment, open_corpora, resolve
 from train.state import abstract_state
-from train.step import jit_update, make_update
 
 
 def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) -> dict:
@@ -110,22 +109,9 @@ def _memory(experiment: Experiment, compile_step: bool) -> str:
     detail = f"{_gib(held)} of state and {_gib(gradients)} of gradients a device, activations not counted"
     needed = held + gradients
     if compile_step:
-        update = make_update(
-            make_objective(experiment, mesh), optimizer, seed=0, micro_batches=experiment.micro_batches, ema_decay=experiment.ema_decay
-        )
-        shape = (experiment.batch_size, experiment.model.context_length)
-
-        def like(dtype, *shape):
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, len(shape)))
-
-        batch = TextBatch(
-            **{name: like("int32", *shape) for name in ("tokens", "targets", "segments", "positions")},
-            weights=like("float32", *shape),
-            rows=like("int32", shape[0]),
-        )
-        plan = jit_update(update, mesh, lower=True)(state, None, batch).compile().memory_analysis()
-        needed = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
-        work, arguments = _gib(plan.temp_size_in_bytes), _gib(plan.argument_size_in_bytes)
+        plan = memory_of(lower_step(experiment, mesh).compile())
+        needed = plan.total
+        work, arguments = _gib(plan.work), _gib(plan.arguments)
         detail = f"the compiled step needs {_gib(needed)} a device: {arguments} of state and batch, {work} of work space"
     limit = _device_memory()
     if limit and needed > limit:

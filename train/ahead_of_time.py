@@ -1,0 +1,128 @@
+"""A training step compiled for devices that need not be there, and the memory that the compiler plans for it."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+
+import jax
+
+from data.errors import UserError
+from data.text import TextBatch
+from model.attention import layer_kernels
+from train.experiment import Experiment
+from train.mesh import batch_sharding, check_batch, make_mesh
+from train.objectives import make_objective
+from train.optimizer import make_optimizer
+from train.state import abstract_state
+from train.step import jit_update, make_update
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes a device: of the state and the batch, of results that take no argument's place, of work space, of code."""
+
+    arguments: int
+    results: int
+    work: int
+    code: int
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.results + self.work + self.code
+
+
+class TooLarge(Exception):
+    """The compiler gave up: the step needs `needed` bytes of a device."""
+
+    def __init__(self, needed: int, message: str):
+        super().__init__(message)
+        self.needed = needed
+
+
+def topology_devices(topology: str):
+    """The devices of `cpu:8` or of a TPU slice such as `v5e:4x4` (generation:chips x chips). UserError for one that does not exist."""
+    if re.fullmatch(r"cpu:[1-9]\d*", topology):
+        count = int(topology[4:])
+        if jax.device_count() < count or jax.default_backend() != "cpu":
+            raise UserError(f"{topology}: JAX has already started with {jax.device_count()} devices", "Plan in a new process.")
+        return jax.devices()[:count]
+    if not re.fullmatch(r"v\d\w*:\d+(x\d+)+", topology):
+        raise UserError(f"no topology {topology!r}", "Give GENERATION:CHIPSxCHIPS, such as v5e:4x4 or v5p:8x8x8, or cpu:8.")
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"{topology}: the compiler for TPUs is not installed", "pip install 'omnia[tpu]', or plan for cpu:8.")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # libtpu would look for a pod otherwise
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        raise UserError(
+            f"no topology {topology!r}: {str(error).splitlines()[0]}", "v5e:4x4, v5e:16x16, v5p:8x8x8 and the like are."
+        ) from None
+
+
+def for_platform(experiment: Experiment, mesh) -> Experiment:
+    """With what `auto` means on the mesh's devices spelled out: here it would mean the devices at hand."""
+    platform, model = mesh.devices.flat[0].platform, experiment.model
+    if platform == jax.default_backend():
+        return experiment
+    model = dataclasses.replace(model, dtype="bfloat16" if model.dtype == "auto" else model.dtype)
+    if model.attention == "auto":
+        kernels = layer_kernels(model, platform, split_positions=mesh.shape["context"] > 1)
+        model = dataclasses.replace(model, attention=kernels[0] if len(kernels) == 1 else "xla")
+    return dataclasses.replace(experiment, model=model)
+
+
+def abstract_step(experiment: Experiment, mesh):
+    """(optimizer, state, batch) as shapes, types and shardings."""
+    check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    state = abstract_state(experiment.model, optimizer, mesh, ema=experiment.ema_decay > 0)
+    shape = (experiment.batch_size, experiment.model.context_length)
+
+    def like(dtype, *shape):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, len(shape)))
+
+    batch = TextBatch(
+        **{name: like("int32", *shape) for name in ("tokens", "targets", "segments", "positions")},
+        weights=like("float32", *shape),
+        rows=like("int32", shape[0]),
+    )
+    return optimizer, state, batch
+
+
+def lower_step(experiment: Experiment, mesh):
+    """The real training step of an experiment, lowered for the devices of a mesh: `.compile()` it."""
+    experiment = for_platform(experiment, mesh)
+    optimizer, state, batch = abstract_step(experiment, mesh)
+    objective = make_objective(experiment, mesh)
+    update = make_update(objective, optimizer, seed=0, micro_batches=experiment.micro_batches, ema_decay=experiment.ema_decay)
+    return jit_update(update, mesh, lower=True)(state, None, batch)
+
+
+def compile_step(experiment: Experiment, mesh):
+    """The compiled step. TooLarge where the compiler for TPUs says that it does not fit."""
+    try:
+        return lower_step(experiment, mesh).compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = re.search(r"Used ([\d.]+)([KMG]) of", str(error))
+        if found is None:
+            raise
+        raise TooLarge(int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]]), str(error)) from None
+
+
+def memory_of(compiled) -> Memory:
+    """What the compiler plans for one device."""
+    plan = compiled.memory_analysis()
+    results = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return Memory(plan.argument_size_in_bytes, results, plan.temp_size_in_bytes, plan.generated_code_size_in_bytes)
+
+
+def planning_mesh(experiment: Experiment, topology: str):
+    """The experiment's mesh over the devices of a topology."""
+    try:
+        return make_mesh(experiment.mesh, topology_devices(topology))
+    except NotImplementedError as error:
+        raise UserError(f"mesh: {error}".splitlines()[0], "Choose mesh axes that are products of the slice's sides.") from None
