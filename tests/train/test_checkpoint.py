@@ -473,7 +473,7 @@ def test_processes_agree_on_the_step_that_all_find_whole(make, monkeypatch):
     counts = {step: np.array([len(journal.damage(step, part=part, parts=2)) for part in range(2)]) for step in (1, 2)}
     assert sorted(counts[2]) == [0, 1] and not counts[1].any()
     checkpointer = make()
-    monkeypatch.setattr(checkpointer, "_read", lambda step, items: step)
+    monkeypatch.setattr(checkpointer, "_read", lambda step, items: items)
     monkeypatch.setattr(module.jax, "process_count", lambda: 2)
     monkeypatch.setattr(module.multihost_utils, "broadcast_one_to_all", lambda value: value)
     for process in range(2):
