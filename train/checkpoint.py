@@ -4,6 +4,7 @@ Orbax writes each step's folder and gives it its name when it is whole. Then eve
 their digests into the journal (train/manifest.py); only then does the step exist. Nothing is restored that differs from its digests.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -103,7 +104,7 @@ class Checkpointer:
         if schedule_free(state.opt_state) is not None:
             trees["ema"] = state.averaged  # can be computed again, but whoever reads parameters alone could not
         items = {name: ocp_args.StandardSave(tree) for name, tree in trees.items()}
-        self._orbax.save(self._journal.step_folder(step), args=ocp_args.Composite(progress=ocp_args.JsonSave(progress), **items))
+        self._orbax.save(self._journal.step_folder(step), args=_Items(progress=ocp_args.JsonSave(progress), **items))
 
     def _commit(self, step: int, good: bool, loss: float | None) -> None:
         """Runs in a thread of its own: wait until Orbax has finished the folder, then vouch for it."""
@@ -116,8 +117,6 @@ class Checkpointer:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"processes {missing} did not write their part of the manifest")
                 time.sleep(0.02)
-            if part == 0:
-                self._retain(step)
         except Exception as error:  # whatever it is, training goes on; `wait` raises it
             self._saved = None
             self._failed(step, error)
@@ -125,6 +124,11 @@ class Checkpointer:
         if self._error is not None:
             self._error = None
             self._said(f"step {step} is saved: checkpoints are written again")
+        if part == 0:
+            try:
+                self._retain(step)
+            except OSError as error:
+                self._said(f"step {step} is saved, but what it replaces could not be removed: {error}")
 
     def _failed(self, step: int, error: Exception) -> None:
         """Say it once, and make room for the next save: what this one would have replaced goes."""
@@ -133,9 +137,12 @@ class Checkpointer:
             left = f"the newest checkpoint is step {newest}" if newest is not None else "there is no checkpoint"
             self._said(f"WARNING: step {step} could not be saved ({_cause(error)}); training goes on, {left}")
         self._error = error
+        self._orbax.handler.end()
         if jax.process_index() == 0:
-            self._journal.clean()
-            self._retain(step, newest=max(1, self._options.keep - 1))
+            self._cleaned = False
+            with contextlib.suppress(OSError):  # the next save begins with it, and fails where it still cannot be done
+                self._journal.clean()
+                self._retain(step, newest=max(1, self._options.keep - 1))
 
     def _retain(self, step: int, newest: int | None = None) -> None:
         """Remove the steps that retention does not keep, and those after `step`: a future that was given up."""
@@ -230,7 +237,7 @@ class Checkpointer:
 
     def _read(self, step: int, items: dict):
         try:
-            return self._orbax.restore(self._journal.step_folder(step), args=ocp_args.Composite(**items))
+            return self._orbax.restore(self._journal.step_folder(step), args=_Items(**items))
         except Exception as error:  # the files are what was saved: it is not what was asked for
             folder = self._journal.step_folder(step)
             raise UserError(
@@ -243,15 +250,35 @@ class Checkpointer:
         return part is not None and part.good
 
 
+class _Handler(ocp.CompositeCheckpointHandler):
+    """Knows what is being written: Orbax leaves a save at the first error, while other arrays still go to the disk."""
+
+    writing: tuple = ()
+
+    async def async_save(self, directory, args):
+        self.writing = ()
+        self.writing = tuple(await super().async_save(directory, args) or ())
+        return list(self.writing)
+
+    def end(self) -> None:
+        """Wait until nothing is written any more; what went wrong has been raised before."""
+        for future in self.writing:
+            with contextlib.suppress(Exception):
+                future.result(timeout=PARTS_TIMEOUT_SECONDS)
+
+
+@ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
+class _Items(ocp_args.Composite):
+    """What `_Handler` saves and restores, by name."""
+
+
 def _orbax_checkpointer() -> ocp.AsyncCheckpointer:
     """Each array in files of its own (no OCDBT), so that a damaged file names its array."""
     logging.getLogger("absl").addFilter(_not_by_orbax)  # it warns of arrays without OCDBT, and writes tracebacks of what it also raises
     # Folders made at once tell of a full disk at once; several processes would wait for the one that could not make them.
     options = ocp.options.AsyncOptions(create_directories_asynchronously=jax.process_count() > 1)
     arrays = {name: ocp.StandardCheckpointHandler(use_ocdbt=False) for name in ("params", "ema", "rest")}
-    handler = ocp.CompositeCheckpointHandler(
-        composite_options=ocp.CompositeOptions(async_options=options), progress=ocp.JsonCheckpointHandler(), **arrays
-    )
+    handler = _Handler(composite_options=ocp.CompositeOptions(async_options=options), progress=ocp.JsonCheckpointHandler(), **arrays)
     return ocp.AsyncCheckpointer(handler, async_options=options)
 
 

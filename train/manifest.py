@@ -13,7 +13,10 @@ import json
 import math
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import xxhash
@@ -26,6 +29,8 @@ PART = re.compile(r"(\d+)-(\d+)-of-(\d+)\.json")
 TEMPORARY = ".orbax-checkpoint-tmp"
 """In the name of a folder that Orbax has not finished."""
 CHUNK_BYTES = 4 * 2**20
+DIGEST_THREADS = 4
+REMOVAL_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,8 +228,16 @@ class Journal:
         if part == 0:
             strangers = sorted(path for path in files_below(folder) if asked(path) and path not in expected)
             damage += [Damage(f"{step}/{path}", "no such file", "one that was not saved", leaf_of(path)) for path in strangers]
-        for path in share({path: file.bytes for path, file in expected.items()}, part, parts):
-            damage += self._file_damage(step, expected[path], read)
+        mine = share({path: file.bytes for path, file in expected.items()}, part, parts)
+        lock = threading.Lock()
+
+        def read_by_one(count: int) -> None:
+            with lock:
+                read(count)
+
+        with ThreadPoolExecutor(DIGEST_THREADS) as threads:
+            for found in threads.map(lambda path: self._file_damage(step, expected[path], read_by_one), mine):
+                damage += found
         return damage
 
     def _file_damage(self, step: int, file: File, read: Callable[[int], None]) -> list[Damage]:
@@ -251,7 +264,10 @@ class Journal:
         """Write this process' part of the manifest of a step whose folder is finished."""
         folder = self.step_folder(step)
         sizes = files_below(folder)
-        files = tuple(File(path, sizes[path], digest_file(folder / path)) for path in share(sizes, part, parts))
+        mine = share(sizes, part, parts)
+        with ThreadPoolExecutor(DIGEST_THREADS) as threads:
+            digests = threads.map(lambda path: digest_file(folder / path), mine)
+            files = tuple(File(path, sizes[path], digest) for path, digest in zip(mine, digests, strict=True))
         if loss is not None and not math.isfinite(loss):
             loss = None
         sync_folder(str(self.folder))  # the folder's new name, before anything vouches for it
@@ -268,8 +284,7 @@ class Journal:
             if name.startswith(f"{step}-"):
                 (self._parts / name).unlink(missing_ok=True)
         for path in (self.step_folder(step), self.folder / (str(step) + TEMPORARY)):
-            if path.exists():
-                shutil.rmtree(path)
+            _remove_folder(path)
 
     def clean(self) -> None:
         """Remove what dead saves left: unfinished folders and parts. Only whoever saves may call it, and not while it does."""
@@ -282,7 +297,21 @@ class Journal:
             return
         for path in self.folder.iterdir():
             if (path.name.isdigit() and int(path.name) not in complete) or TEMPORARY in path.name:
-                shutil.rmtree(path)
+                _remove_folder(path)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder, also one into which the threads of a save that failed still write for a moment; OSError when it stays."""
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while path.exists():
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def kept(steps: Mapping[int, Part | None], newest: int, every: int, best: int) -> set[int]:
