@@ -59,6 +59,7 @@ class Checkpointer:
         self._committing: threading.Thread | None = None
         self._error: Exception | None = None  # why the newest save failed, until one succeeds
         self._saved: int | None = None  # the step whose state is the last that was saved or restored here
+        self._given_up: set[int] = set()  # steps that were there when an older one was restored: damaged, or not wanted
         self._cleaned = False
 
     def steps(self, good: bool = False) -> list[int]:
@@ -99,7 +100,8 @@ class Checkpointer:
                 self._journal.open()
                 self._journal.clean()
                 self._cleaned = True
-            self._journal.remove(step)  # of a future that was given up, or damaged
+            self._journal.remove(step)
+            self._given_up.discard(step)
         trees = _items(state)
         if schedule_free(state.opt_state) is not None:
             trees["ema"] = state.averaged  # can be computed again, but whoever reads parameters alone could not
@@ -145,11 +147,11 @@ class Checkpointer:
                 self._retain(step, newest=max(1, self._options.keep - 1))
 
     def _retain(self, step: int, newest: int | None = None) -> None:
-        """Remove the steps that retention does not keep, and those after `step`: a future that was given up."""
+        """Remove the steps that retention does not keep, and those that are not of the past of `step`, unless they are all there is."""
         steps = self._journal.steps()
-        parts = {one: self._journal.first_part(one) for one in steps if one <= step}
+        parts = {one: self._journal.first_part(one) for one in steps if one <= step and one not in self._given_up}
         stay = kept(parts, self._options.keep if newest is None else newest, self._options.keep_every, self._options.keep_best)
-        for one in steps:
+        for one in steps if stay else []:
             if one not in stay:
                 self._journal.remove(one)
 
@@ -182,6 +184,7 @@ class Checkpointer:
         """
         items = {name: ocp_args.StandardRestore(tree) for name, tree in _items(abstract).items()}
         found, self._saved = self._restore(items | {"progress": ocp_args.JsonRestore()}, step, good)
+        self._given_up = {later for later in self.steps() if later > self._saved}
         rest = found["rest"]
         state = State(rest["step"], rest["cursor"], found["params"], rest["opt_state"], rest["history"], found.get("ema"), rest["carry"])
         return state, found["progress"]
@@ -236,14 +239,15 @@ class Checkpointer:
         return damage
 
     def _read(self, step: int, items: dict):
+        """The items of a step whose files are what was saved; UserError when they are not what is asked for."""
+        folder = self._journal.step_folder(step)
+        mend = "Its files are whole, but hold a state of another kind than this experiment's."
+        if difference := _difference(folder, items):
+            raise UserError(f"{folder}: cannot be restored: {difference}", mend)
         try:
-            return self._orbax.restore(self._journal.step_folder(step), args=_Items(**items))
-        except Exception as error:  # the files are what was saved: it is not what was asked for
-            folder = self._journal.step_folder(step)
-            raise UserError(
-                f"{folder}: cannot be restored: {_difference(folder, items) or _cause(error)}",
-                "Its files are whole, but hold a state of another kind than this experiment's.",
-            ) from error
+            return self._orbax.restore(folder, args=_Items(**items))
+        except Exception as error:  # Orbax has many kinds
+            raise UserError(f"{folder}: cannot be restored: {_cause(error)}", mend) from error
 
     def _is_good(self, step: int) -> bool:
         part = self._journal.first_part(step)

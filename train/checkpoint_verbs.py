@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -68,12 +69,17 @@ class List:
 def ls(arguments: list[str]) -> int:
     options = parse(List, "checkpoint ls", arguments)
     journal, _ = journal_of(options.run_dir)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for step in journal.steps():
         parts, damage = journal.manifest(step)
         files = [file for part in parts for file in part.files]
         first = next((part for part in parts if part.part == 0), None)
-        row = {"step": step, "good": first.good if first else None, "bytes": sum(file.bytes for file in files), "files": len(files)}
+        row: dict[str, Any] = {
+            "step": step,
+            "good": first.good if first else None,
+            "bytes": sum(file.bytes for file in files),
+            "files": len(files),
+        }
         row |= {"loss": first.loss if first else None, "parts": len(parts) + len(damage), "newest": step == journal.steps()[-1]}
         rows.append(row | {"damage": [str(one) for one in damage]})
     if options.json:

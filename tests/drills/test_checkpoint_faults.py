@@ -3,7 +3,10 @@
 import os
 import random
 import shutil
+import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -99,10 +102,12 @@ def test_single_flipped_bits(tries, capsys):
 
 
 def cut(path, rng):
+    """cut off at a random byte"""
     os.truncate(path, rng.randrange(path.stat().st_size))
 
 
 def zero(path, rng):
+    """with 4 KiB zeroed"""
     content = bytearray(path.read_bytes())
     first = rng.randrange(max(1, len(content) - 4095))
     content[first : first + 4096] = bytes(len(content[first : first + 4096]))
@@ -110,6 +115,7 @@ def zero(path, rng):
 
 
 def delete(path, rng):
+    """deleted"""
     path.unlink()
 
 
@@ -124,7 +130,7 @@ def test_damaged_files(tries, capsys, damage):
         named = path.relative_to(tries.checkpoints).as_posix()
         gone = damage is delete and named.startswith("journal")
         tries.look(f"{damage.__name__} {path}", named, *(["step 2 has no complete manifest", "no checkpoint of step 2"] if gone else []))
-    tries.report(capsys, f"{damage.__name__}: one random file (a random length; 4 KiB)")
+    tries.report(capsys, f"one random file {damage.__doc__}")
 
 
 def test_swapped_files(tries, capsys):
@@ -202,3 +208,97 @@ def test_a_full_disk(tmp_path, capsys):
         print(f"\nsaved 16 times, the disk full at {len(failed)} of them: {phantoms} phantom steps, {sound} saved, {len(said)} lines said")
     assert failed == list(range(5, 11)) and phantoms == 0 and causes == {True}
     assert len(said) == 2 and "WARNING: step 5 could not be saved" in said[0] and "step 11 is saved" in said[1], said
+
+
+PROCESS = """
+import sys
+import jax, numpy as np
+from pathlib import Path
+process, run = int(sys.argv[1]), Path(sys.argv[2])
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"localhost:{sys.argv[3]}", 2, process)
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import train.checkpoint
+from data.errors import UserError
+from tests.train.test_checkpoint import flip
+from train.experiment import Checkpoints
+from train.manifest import Journal
+from train.state import State
+
+mesh = Mesh(np.array(jax.devices()), ("fsdp",))
+
+def put(x, *axes):
+    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, PartitionSpec(*axes)), lambda at: x[at])
+
+def state(step):
+    table = np.random.default_rng(step).standard_normal((8, 512), np.float32)
+    return State(put(np.int32(step)), put(np.int32(step)), {"table": put(table, "fsdp")}, {"mu": put(table)}, {"mean": put(np.float32(0))})
+
+def same(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x.data, y.data) for p, q in pairs for x, y in zip(p.addressable_shards, q.addressable_shards, strict=True))
+
+abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state(0))
+said = []
+checkpointer = train.checkpoint.Checkpointer(run, Checkpoints(keep=2), identity="0123456789abcdef", said=said.append)
+for step in (1, 2, 3):
+    checkpointer.save(state(step), {"tries": 1})
+checkpointer.wait()
+assert checkpointer.steps() == [2, 3] and not said
+checkpointer.restore(abstract, 2)
+checkpointer.save(state(3), {"tries": 2})  # a step that both have saved before
+checkpointer.wait()
+found, progress = checkpointer.restore(abstract)
+assert same(found, state(3)) and progress == {"tries": 2}
+multihost_utils.sync_global_devices("all have read")
+if process == 0:
+    chunk = max((run / "checkpoints/3/params/table").iterdir(), key=lambda path: path.stat().st_size)
+    flip(chunk, 300)
+multihost_utils.sync_global_devices("damaged")
+assert same(checkpointer.restore(abstract)[0], state(2))
+assert len(said) == 1 and "step 3 is passed over" in said[0]
+said.clear()
+train.checkpoint.PARTS_TIMEOUT_SECONDS, record = 3, Journal.record
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+if process == 1:
+    Journal.record = full
+checkpointer.save(state(4), {})
+try:
+    checkpointer.wait()
+    raise SystemExit("step 4 was not saved, but nobody said so")
+except UserError as error:
+    assert ("processes [1] did not write" if process == 0 else "No space left") in str(error), error
+multihost_utils.sync_global_devices("failed")
+assert checkpointer.latest_step() != 4
+Journal.record = record
+checkpointer.save(state(5), {})
+checkpointer.wait()
+checkpointer.close()
+multihost_utils.sync_global_devices("saved")
+assert checkpointer.steps() == [2, 5] and len(said) == 2, (checkpointer.steps(), said)
+"""
+
+
+def test_two_processes_save_and_go_back_together(tmp_path, capsys):
+    """One of them alone sees the damage, or cannot write: both do the same, and say it."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    root, files = Path(__file__).parents[2], [tmp_path / f"{process}.log" for process in range(2)]
+    processes = []
+    for process, file in enumerate(files):
+        with file.open("w") as log:
+            command = [sys.executable, "-c", PROCESS, str(process), str(tmp_path / "run"), str(port)]
+            processes.append(subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT))
+    try:
+        codes = [process.wait(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0], "\n".join(file.read_text()[-3000:] for file in files)
+    with capsys.disabled():
+        print("\ntwo processes, one damaged checkpoint, one that could not be written: both went back to and on from the same steps")

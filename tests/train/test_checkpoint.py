@@ -257,6 +257,34 @@ def test_a_failed_save_stops_nothing_and_is_no_step(make, monkeypatch):
     assert checkpointer.steps() == [1, 3] and len(make.said) == 2 and "step 3 is saved" in make.said[1]
 
 
+def test_room_is_never_made_by_removing_the_last_whole_checkpoint(make, monkeypatch):
+    """Step 2 is damaged and was passed over, step 3 cannot be saved: 1 stays, and 2 is not what retention counts as the newest."""
+    save(make(), 1, 2)
+    flip(make.folder / "2/params/table/0.0", 9)
+    checkpointer, record = make(keep=1), Journal.record
+    assert int(checkpointer.restore(ABSTRACT)[0].step) == 1
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "record", full)
+    checkpointer.save(small_state(3), {})
+    with pytest.raises(UserError):
+        checkpointer.wait()
+    assert same(make().restore(ABSTRACT)[0], small_state(1))
+    monkeypatch.setattr(Journal, "record", record)
+    save(checkpointer, 4)
+    assert checkpointer.steps() == [4]
+
+
+def test_a_run_that_starts_over_and_cannot_save_keeps_what_is_there(make, monkeypatch):
+    save(make(), 5, 6)
+    monkeypatch.setattr(Checkpointer, "_start", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    checkpointer = make()
+    checkpointer.save(small_state(1), {})
+    assert checkpointer.steps() == [5, 6]
+
+
 def test_a_save_that_cannot_begin_is_tried_once_more(make, monkeypatch):
     checkpointer, begin = make(), Checkpointer._start
     failures = [OSError(28, "No space left on device")]
