@@ -211,10 +211,8 @@ def _print_time(found: dict[str, Any]) -> None:
         )
     print("\nTime of a step")
     products, kernels = found["product_flops"], found["kernel_flops"]
-    print(
     arithmetic = f"{products / 1e12:,.1f} TFLOP of products, {kernels / 1e12:,.1f} of attention kernels"
     print(f"  arithmetic           {seconds['compute']:9.3f} s   {arithmetic}")
-    )
     print(f"  memory               {seconds['memory']:9.3f} s   {found['memory_traffic_bytes'] / 1e9:,.0f} GB read and written")
     print(f"  collectives          {sum(seconds['collectives'].values()):9.3f} s")
     print(
