@@ -3,8 +3,8 @@
 omnia prepare text --input input.txt --output shakespeare --tokenizer char --validation 0.1
 omnia train configs/shakespeare.py:best --run-dir runs/shakespeare --data.shards shakespeare
 2 CPU cores; validation over the last tenth of the text, nats per character:
-    best          2.9 min, 1.600 (three seeds: 1.594 1.608 1.598; with optax's Muon, which ours has replaced)
-    fast          1.869 (two seeds: 1.868 1.870); 0.5 and 0.8 min before Muon's iteration had its fifth step
+    best          1.6 min (seed 2, alone on the machine), 1.606 (three seeds: 1.606 1.610 1.603)
+    fast          0.5 min, 1.852 (two seeds: 1.854 1.850)
     nanogpt_cpu   4.0 min with one core busy, 1.891 (seed 0; nanoGPT states 1.88)
     nanogpt_gpu   for one GPU; not run yet (nanoGPT states 1.4697, with dropout inside attention too, which this model does not have)
 """

@@ -141,7 +141,7 @@ def test_killed_at_any_instant_goes_on_as_if_nothing_had_happened(room, whole):
     assert progress == expected[2]
 
 
-def test_asked_to_end_it_saves_and_says_130(room, whole):
+def test_asked_to_end_it_saves_and_says_75(room, whole):
     """SIGTERM twice, each after a few more steps: what was trained is kept, to the step."""
     expected, _ = whole
     rng = random.Random(1)
@@ -149,7 +149,7 @@ def test_asked_to_end_it_saves_and_says_130(room, whole):
         with Process(room, "asked") as process:
             process.reach(process.newest() + rng.randint(1, 8))
             time.sleep(rng.uniform(0, 0.05))
-            assert process.end(signal.SIGTERM) == 130, process.log.read_text()
+            assert process.end(signal.SIGTERM) == 75, process.log.read_text()
         run = open_run(process.run)
         stopped = int(process.log.read_text().rsplit("stopped at step ", 1)[1].split(";")[0])
         assert 0 < stopped == process.newest() < STEPS
