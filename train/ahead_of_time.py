@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+from typing import Any
 
 import jax
 
@@ -71,7 +72,8 @@ def for_platform(experiment: Experiment, mesh) -> Experiment:
     model = dataclasses.replace(model, dtype="bfloat16" if model.dtype == "auto" else model.dtype)
     if model.attention == "auto":
         kernels = layer_kernels(model, platform, split_positions=mesh.shape["context"] > 1)
-        model = dataclasses.replace(model, attention=kernels[0] if len(kernels) == 1 else "xla")
+        kernel: Any = kernels[0] if len(kernels) == 1 else "xla"  # layers of two kinds share one field
+        model = dataclasses.replace(model, attention=kernel)
     return dataclasses.replace(experiment, model=model)
 
 

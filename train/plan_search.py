@@ -12,7 +12,7 @@ from train.experiment import Experiment
 
 SHORT, LONG = 2, 4
 """Layers that a candidate is compiled with; the rest is extrapolated along a line."""
-REMAT = ("none", "dots", "sublayers", "full")
+REMAT: tuple[Any, ...] = ("none", "dots", "sublayers", "full")
 MOST_MICRO_BATCHES = 64
 
 

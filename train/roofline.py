@@ -142,7 +142,7 @@ class Torus:
     def gather(self, whole: float, dimensions: list[tuple[int, float]]) -> float:
         """Seconds until every device has all of `whole` bytes: along slow sides while the parts are small, then the fast ones at once."""
         seconds, fastest = 0.0, dimensions[-1][1]
-        part = whole / math.prod(size for size, _ in dimensions)
+        part: float = whole / math.prod(size for size, _ in dimensions)
         for size, speed in dimensions:
             if speed < fastest:
                 seconds += part * (size - 1) / speed
@@ -160,7 +160,7 @@ class Torus:
 def estimate(program: Program, torus: Torus) -> Estimate:
     """Seconds of one step of `program` on the chips of `torus`."""
     chip = torus.chip
-    compute = memory = work = 0.0
+    compute, memory, work = 0.0, 0.0, 0.0
     collectives: dict[str, float] = {}
 
     def arithmetic(operation: Operation) -> float:
