@@ -13,12 +13,13 @@ VERBS = {
     "train": "train from a config file, or go on with a run",
     "launch": "train on several processes of this machine, and start them again after a crash",
     "checkpoint": "list, verify, compare and export the checkpoints of a run",
+    "plan": "compile a training step for a pod that is not there: memory, collectives, the time of a step",
     "evaluate": "measure a run on its validation split",
     "generate": "continue a prompt, a file of prompts, or what you type",
     "report": "draw the report of a run again, also while it trains or after it was killed",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
-HOMES = {"launch": "train.launch", "checkpoint": "train.checkpoint_verbs"}
+HOMES = {"launch": "train.launch", "checkpoint": "train.checkpoint_verbs", "plan": "train.plan"}
 """Where a verb's function is, if not in train.cli."""
 ROOMS = ("data", "model", "train")
 

@@ -357,7 +357,8 @@ class _BadSteps:
     def examine(self, *, newest: bool) -> tuple[int, int] | None:
         """(step, cursor) at which the run has to go back, or None. Without `newest` the device is still busy with the last step.
 
-        It also has to when the very last step is bad: what is kept for good shall have worked once. The answer does not depend on when it is asked for, only on the steps: a resumed run goes back at the same place.
+        It also has to when the very last step is bad: what is kept for good shall have worked once. The answer does not
+        depend on when it is asked for, only on the steps: a resumed run goes back at the same place.
         """
         while len(self._unread) > (0 if newest else 1):
             step, cursor, metrics = self._unread.popleft()
