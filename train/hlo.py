@@ -333,8 +333,12 @@ class _Reader:
             if kind not in COLLECTIVES:
                 continue
             size = sum(array.bytes for name in line.operands for array in self.arrays(name, home))
-            if kind == "all-reduce" and line is not instruction and "all-reduce-scatter" in instruction.name:
-                kind = "reduce-scatter"  # the TPU compiler's form: a fusion of the sum and the part that a device keeps
+            if (
+                kind == "all-reduce"
+                and line is not instruction
+                and any(other.root and other.opcode == "dynamic-slice" and other.operands[0] == line.name for other in home.values())
+            ):
+                kind = "reduce-scatter"  # the TPU compiler's form: a fusion of the sum and the part of it that a device keeps
             yield Collective(kind, size, groups_of(line), start or line.opcode.endswith("-start"), line.name)
 
     def bytes(self, instruction: Instruction, computation: dict[str, Instruction]) -> float:

@@ -84,13 +84,14 @@ def kernel_flops(operation: Operation) -> float:
     Windows are counted as if they were not there. 0 for a kernel that is not known.
     """
     products = next((count for name, count in KERNEL_PRODUCTS.items() if name in operation.kernel), 0)
-    heads = [array.shape for array in operation.operands if len(array.shape) == 3 and array.dtype in ("bf16", "f32") and array.shape[1] > 1]
+    # [..., H, T, K] of queries, then of keys; before them, in eight bits, the grid of blocks.
+    heads = [array.shape for array in operation.operands if len(array.shape) > 2 and array.dtype in ("bf16", "f32") and array.shape[-2] > 1]
     if not products or len(heads) < 2:
         return 0.0
-    (count, queries, width), (_, keys, _) = heads[:2]
-    grid = next((array.shape for array in operation.operands if array.dtype == "s8" and len(array.shape) == 3), (1, 1, 1))
+    (*many, queries, width), (*_, keys, _) = heads[:2]
+    grid = next((array.shape for array in operation.operands if array.dtype == "s8" and len(array.shape) > 2), (1, 1, 1))
     share = (grid[-1] + 1) / (2 * grid[-1])
-    return products * 2 * count * queries * keys * width * share
+    return products * 2 * math.prod(many) * queries * keys * width * share
 
 
 class Torus:
@@ -125,8 +126,8 @@ class Torus:
         """Time of one collective, all of whose groups are at it at once."""
         group = collective.groups[0] if collective.groups else tuple(range(self.count))
         if collective.kind == "collective-permute":
-            hops = max((sum(self.distance(source, target)) for source, target in collective.groups), default=0)
-            return hops * (collective.bytes / self.chip.link + HOP_SECONDS)
+            steps = max((sum(self.distance(source, target)) for source, target in collective.groups), default=0)
+            return steps * (collective.bytes / self.chip.link + HOP_SECONDS)
         if len(group) < 2:
             return 0.0
         dimensions = self.dimensions(group)

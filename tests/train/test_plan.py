@@ -121,6 +121,25 @@ def test_slices_of_a_large_array_count_as_what_is_read_of_it():
     assert 2 * 8 * 4 <= operation.bytes <= 2 * 8 * 4 + 8
 
 
+def test_a_sum_of_which_each_keeps_a_part_is_a_reduce_scatter():
+    """TPUs fuse the two; on the links it costs half of a whole sum."""
+    text = (
+        "%f (p: f32[8,4], i: s32[]) -> f32[1,4] {\n  %p = f32[8,4] parameter(0)\n  %i = s32[] parameter(1)\n"
+        "  %sum = f32[8,4] all-reduce(%p), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add\n"
+        "  ROOT %d = f32[1,4] dynamic-slice(%sum, %i, %i), dynamic_slice_sizes={1,4}\n}\n"
+    ) + module("  ROOT %r = f32[1,4] fusion(%p0, %p1), kind=kCustom, calls=%f", "f32[8,4]", "s32[]")
+    ((operation, _),) = hlo.walk(hlo.read(text).operations)
+    assert [(one.kind, one.bytes) for one in operation.collectives] == [("reduce-scatter", 8 * 4 * 4)]
+
+
+@pytest.mark.parametrize("name, products", [("splash_mha_fwd_segmented.1", 2), ("splash_mha_dkv.2", 4), ("splash_mha_dq.3", 3)])
+def test_an_attention_kernel_counts_the_blocks_on_and_below_the_diagonal(name, products):
+    """Of 8 x 8 blocks 36, for every row and head."""
+    heads = hlo.Array("bf16", (3, 5, 64, 16))
+    operation = Operation(name, "custom-call", kernel=name, operands=(hlo.Array("s8", (1, 8, 8)), heads, heads, heads))
+    assert roofline.kernel_flops(operation) == products * 2 * 3 * 5 * 36 * 8 * 8 * 16
+
+
 def cube(side: int):
     """Devices of a torus with three sides, in the order of their numbers."""
     return [types.SimpleNamespace(coords=place) for place in np.ndindex(side, side, side)]
