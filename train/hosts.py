@@ -5,8 +5,9 @@ import fcntl
 import functools
 import os
 import re
+import socket
+import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,47 +18,106 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from data.errors import UserError
 
 JOIN_SECONDS = 300
+PORT = 8476
+"""Where process 0 is found when the environment names hosts alone."""
 _count = 1
 
 
 def join(said=print) -> None:
     """Join the other processes of this job, if there are any; must come before anything else uses JAX.
 
-    They are known from OMNIA_PROCESS, OMNIA_PROCESSES and OMNIA_COORDINATOR (`omnia launch` sets them; any scheduler may), or from the
-    environment of Cloud TPU, GKE, SLURM or Open MPI, as `jax.distributed` reads it. UserError names those that are missing after
-    OMNIA_JOIN_SECONDS.
+    They are known from OMNIA_PROCESS, OMNIA_PROCESSES and OMNIA_COORDINATOR (`omnia launch` sets them; any scheduler may), or from GKE's
+    TPU_WORKER_ID and TPU_WORKER_HOSTNAMES: then a roll is called first, and a UserError names who is missing after OMNIA_JOIN_SECONDS.
+    Elsewhere (Cloud TPU VMs, SLURM, Open MPI) `jax.distributed` finds them, and ends the process by itself when one is missing.
     """
     global _count
     seconds = _number("OMNIA_JOIN_SECONDS", JOIN_SECONDS)
-    known: dict[str, Any] = {}
-    if "OMNIA_PROCESSES" in os.environ:
-        processes, process = _number("OMNIA_PROCESSES", 1), _number("OMNIA_PROCESS", 0)
-        address = os.environ.get("OMNIA_COORDINATOR")
+    known = _known(os.environ)
+    if known is None:
+        if not _cluster(os.environ):
+            return
+        jax.distributed.initialize(initialization_timeout=seconds)
+        _count = jax.process_count()
+    else:
+        process, processes, address = known
         if processes == 1:
             return
-        if not address or not 0 <= process < processes:
+        call_roll(process, processes, address, seconds)
+        jax.distributed.initialize(address, processes, process, initialization_timeout=seconds)
+        _count = processes
+    if index() == 0:
+        said(f"{_count} of {_count} hosts joined")
+
+
+def call_roll(process: int, processes: int, address: str, seconds: float) -> None:
+    """Return in every process once all have called; UserError in those that did when some have not after so many seconds.
+
+    Process 0 listens at the coordinator's address, which jax.distributed takes over afterwards. (It waits for the missing by itself, too,
+    but ends in an abort that Python cannot catch and that names nobody.)
+    """
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + seconds
+
+    def missing(names: str, joined: int) -> UserError:
+        return UserError(
+            f"{joined} of {processes} hosts joined within {seconds} s; missing: process {names}",
+            "Start the same command on every host; OMNIA_JOIN_SECONDS gives slow ones more time.",
+        )
+
+    if process == 0:
+        there: dict[int, socket.socket] = {}
+        with contextlib.ExitStack() as stack:
+            bound = host if host in ("127.0.0.1", "localhost") else ""
+            listening = stack.enter_context(socket.create_server((bound, int(port)), reuse_port=False))
+            while len(there) < processes - 1 and time.monotonic() < end:
+                listening.settimeout(max(0.01, end - time.monotonic()))
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = listening.accept()
+                    stack.enter_context(connection)
+                    connection.settimeout(2)
+                    with contextlib.suppress(TimeoutError, ValueError, OSError):  # not one of ours
+                        word, number = connection.recv(64).decode("ascii").split()
+                        if word == "omnia" and 0 < int(number) < processes:
+                            there[int(number)] = connection
+            names = ", ".join(str(number) for number in range(1, processes) if number not in there)
+            for connection in there.values():
+                with contextlib.suppress(OSError):
+                    connection.sendall(names.encode() or b"go")
+            if names:
+                raise missing(names, 1 + len(there))
+        return
+    while True:
+        try:
+            with socket.create_connection((host, int(port)), timeout=max(0.1, end - time.monotonic())) as connection:
+                connection.sendall(f"omnia {process}".encode())
+                connection.settimeout(max(0.1, end + 10 - time.monotonic()))
+                answer = connection.recv(4096).decode()
+        except OSError:
+            answer = ""
+        if answer == "go":
+            return
+        if answer:
+            raise missing(answer, processes - len(answer.split(", ")))
+        if time.monotonic() > end:
+            raise missing("0, which calls the roll", 1)
+        time.sleep(0.2)
+
+
+def _known(environment) -> tuple[int, int, str] | None:
+    """(process, processes, host:port of process 0), where the environment says so."""
+    if "OMNIA_PROCESSES" in environment:
+        process, processes = _number("OMNIA_PROCESS", 0), _number("OMNIA_PROCESSES", 1)
+        address = environment.get("OMNIA_COORDINATOR", "")
+        if processes > 1 and (not re.fullmatch(r"[^:]+:\d+", address) or not 0 <= process < processes):
             raise UserError(
                 "OMNIA_PROCESSES is set, but OMNIA_COORDINATOR or OMNIA_PROCESS does not go with it",
                 "Set OMNIA_COORDINATOR to HOST:PORT of process 0 and OMNIA_PROCESS to 0 .. OMNIA_PROCESSES - 1.",
             )
-        known = {"num_processes": processes, "process_id": process, "coordinator_address": address}
-    elif not _cluster(os.environ):
-        return
-    try:
-        jax.distributed.initialize(**known, initialization_timeout=seconds)
-    except RuntimeError as error:  # grpc's, by way of C++
-        missing = sorted(set(map(int, re.findall(r"/task:(\d+)", str(error).partition("timed out task names")[2]))))
-        if not missing and "DEADLINE_EXCEEDED" not in str(error):
-            raise
-        joined = f"{processes - len(missing)} of {processes} hosts joined" if known and missing else "not all hosts joined"
-        names = f"; missing: process {', '.join(map(str, missing))}" if missing else ""
-        raise UserError(
-            f"{joined} within {seconds} s{names}",
-            "Start the same command on every host; OMNIA_JOIN_SECONDS gives slow ones more time.",
-        ) from None
-    _count = processes if known else jax.process_count()
-    if _count > 1 and index() == 0:
-        said(f"{_count} of {_count} hosts joined")
+        return process, processes, address
+    names = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    if len(names) > 1 and "MEGASCALE_COORDINATOR_ADDRESS" not in environment:
+        return _number("TPU_WORKER_ID", 0), len(names), f"{names[0]}:{PORT}"
+    return None
 
 
 def count() -> int:
@@ -74,7 +134,8 @@ def index() -> int:
     """Of this process, from 0."""
     if _count == 1:
         return 0
-    return _number("OMNIA_PROCESS", -1) if "OMNIA_PROCESS" in os.environ else jax.process_index()
+    known = _known(os.environ)
+    return known[0] if known else jax.process_index()
 
 
 @contextlib.contextmanager
@@ -131,8 +192,6 @@ def _cluster(environment) -> bool:
     if any(environment.get(name, "1").isdigit() and int(environment.get(name, "1")) > 1 for name in several):
         return True
     if "JAX_COORDINATOR_ADDRESS" in environment or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
-        return True
-    if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         return True
     return "TPU_WORKER_HOSTNAMES" not in environment and environment.get("JAX_PLATFORMS", "tpu") == "tpu" and Path("/dev/accel0").exists()
 

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -391,6 +392,11 @@ class _BadSteps:
         )
 
 
+def _count(weights: list) -> int:
+    """Tokens of several steps; the weights of bad ones may be anything."""
+    return int(sum(weight for weight in map(float, jax.device_get(weights)) if math.isfinite(weight)))
+
+
 class _Meter:
     """Metrics and timing. A logged step's metrics are read one step late, while the device works on the next."""
 
@@ -437,7 +443,7 @@ class _Meter:
         self._pending = None
         shown = {name: mean for name, mean in metrics.items() if name != "skipped"}
         values = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(shown).items()}
-        tokens = int(sum(float(weight) for weight in jax.device_get(weights)))
+        tokens = _count(weights)
         elapsed = max(time.monotonic() - self._since, 1e-9)
         self._progress["tokens"] += tokens
         self._telemetry.train(
@@ -455,7 +461,7 @@ class _Meter:
 
     def tokens(self) -> int:
         """Tokens trained on since the start of the run, those of steps not logged yet included."""
-        return self._progress["tokens"] + int(sum(float(weight) for weight in jax.device_get(self._weights)))
+        return self._progress["tokens"] + _count(self._weights)
 
     @contextlib.contextmanager
     def pause(self, name: str):
