@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import io
 import json
 import re
@@ -144,14 +145,17 @@ def test_all_verbs_and_options_that_are_named_exist():
     for verb in omnia.VERBS:
         assert re.search(rf"\bomnia {verb}\b|make {verb}|\*\*{verb}\*\*", README), verb
     for flag in set(re.findall(r"`(--[a-z][a-z0-9.-]*)", "".join(page.read_text() for page in PAGES))):
-        known = {*options_of_doctor(), *(name for default in DEFAULTS.values() for name in keys_of(default))}
+        known = {*options(), *(name for default in DEFAULTS.values() for name in keys_of(default))}
         assert flag.removeprefix("--") in known, flag
 
 
-def options_of_doctor() -> set[str]:
+@functools.cache
+def options() -> set[str]:
+    """Of the verbs that are not dataclasses of train/cli.py."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        omnia.main(["doctor", "--help"])
+    for verb in (["doctor"], ["plan"], ["launch"], *(["checkpoint", name] for name in ("ls", "verify", "diff", "export"))):
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            omnia.main([*verb, "--help"])
     return set(re.findall(r"(?<![\w-])--([a-z][a-z0-9.-]*)", out.getvalue()))
 
 

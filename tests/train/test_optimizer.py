@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
+from train.anomalies import no_history
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, MeshShape, Muon, Optimizer, Schedule, ScheduleFree
 from train.mesh import make_mesh
 from train.muon import orthogonalize
@@ -144,7 +145,7 @@ def test_schedule_free_averages_the_points_that_adam_moves():
         x = np.mean(visited, axis=0)
         y = 0.2 * z + 0.8 * x
         np.testing.assert_allclose(params["kernel"], y, rtol=1e-5)
-        average = State(t, 0, params, state).averaged
+        average = State(t, 0, params, state, no_history()).averaged
         np.testing.assert_allclose(average["kernel"], x, rtol=1e-5)
     assert schedule_free(make_optimizer(AdamW(), Schedule(), 10).init(params)) is None
 
@@ -159,7 +160,9 @@ def test_schedule_free_weighs_the_warm_up_by_its_squared_rates():
         updates, state = optimizer.update({"kernel": np.ones((1, 1), np.float32)}, state, params)
         params = {"kernel": params["kernel"] + updates["kernel"]}
         visited.append(z := z - rate)
-    np.testing.assert_allclose(State(4, 0, params, state).averaged["kernel"], np.average(visited, weights=rates**2), rtol=1e-5)
+    np.testing.assert_allclose(
+        State(4, 0, params, state, no_history()).averaged["kernel"], np.average(visited, weights=rates**2), rtol=1e-5
+    )
 
 
 def test_schedule_free_refuses_what_would_average_or_decay_twice():
