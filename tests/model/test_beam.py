@@ -89,7 +89,8 @@ def test_one_beam_is_greedy():
     model, params, _ = everything()
     result = jitted()(model, params, PROMPTS, LENGTHS, beams=1, room=ROOM, stop_ids=(1,))
     keys = jax.random.split(jax.random.key(0), 2)
-    greedy = generate(model, params, PROMPTS, LENGTHS, keys, Sampling(temperature=0.0, stop_ids=(1,)), room=ROOM)
+    sampling = Sampling(temperature=0.0, stop_ids=(1,))
+    greedy = jax.jit(lambda params: generate(model, params, PROMPTS, LENGTHS, keys, sampling, room=ROOM))(params)
     for row in range(2):
         end = int(greedy.ends_B[row])
         assert int(result.lengths_BW[row, 0]) == end - 2

@@ -37,21 +37,21 @@ def test_integers_are_exact():
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_quantized_model_predicts_nearly_the_same(tied):
     model, params = make(dataclasses.replace(GPT2, tied_embeddings=tied))
-    small = quantize(params)
+    small = jax.jit(quantize)(params)
     kernels = [leaf for leaf in jax.tree.leaves(small, is_leaf=lambda x: isinstance(x, Quantized)) if isinstance(leaf, Quantized)]
     assert len(kernels) == 6 + 1 + (not tied)
     tokens = np.random.default_rng(0).integers(0, GPT2.vocab_size, (4, 17))
 
+    @jax.jit
     def losses(params):
-        return np.asarray(score_tokens(Head(forward(model)(params, tokens[:, :-1]), vocabulary_table(params)), tokens[:, 1:]).nll)
+        return score_tokens(Head(forward(model)(params, tokens[:, :-1]), vocabulary_table(params)), tokens[:, 1:]).nll
 
-    exact, rounded = losses(params), losses(small)
+    exact, rounded = np.asarray(losses(params)), np.asarray(losses(small))
     assert 0 < np.abs(exact - rounded).max() < 0.1 * exact.std() + 0.05
     # Unrolled or stacked, with a cache or without: the same parameters.
     prompts, keys = tokens[:, :4].astype(np.int32), jax.random.split(jax.random.key(0), 4)
-    one, other = (
-        generate(model, p, prompts, np.full(4, 4), keys, Sampling(temperature=0.0), room=3) for p in (small, unstack_layers(small))
-    )
+    greedy = jax.jit(lambda params: generate(model, params, prompts, jnp.full(4, 4), keys, Sampling(temperature=0.0), room=3))
+    one, other = (greedy(p) for p in (small, unstack_layers(small)))
     np.testing.assert_array_equal(one.tokens_BS, other.tokens_BS)
 
 

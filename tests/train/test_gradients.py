@@ -85,7 +85,7 @@ def test_gradient_is_the_same_on_every_mesh_and_in_any_micro_batches(expected, s
 
 EXPERTS = dataclasses.replace(
     EXPERIMENT,
-    model=dataclasses.replace(MODEL, mlp_dim=48, experts=4, gated=True),
+    model=dataclasses.replace(MODEL, num_layers=1, mlp_dim=48, experts=4, gated=True),
     objective=options.CausalLM(load_balance=0.5, router_z=0.2),
 )
 CAPACITY = dataclasses.replace(EXPERTS, model=dataclasses.replace(EXPERTS.model, expert_capacity=0.4))
