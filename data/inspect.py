@@ -15,14 +15,15 @@ def inspect_corpus(
     split: str = "train",
     context_length: int = 1024,
     samples: int = 2,
-    step: int | None = None,
+    first_row: int | None = None,
     batch_size: int = 4,
     seed: int = 0,
     fim_rate: float = 0.0,
 ) -> dict:
     """The facts of a corpus as one dict of plain types, fit for JSON; `print_inspection` shows it to people.
 
-    samples: documents shown, in even distances. step: a training step, whose rows are decoded for `batch_size`, `seed` and `fim_rate`.
+    samples: documents shown, in even distances. first_row: of the order of training; `batch_size` rows from it on are decoded, for
+    `seed` and `fim_rate`.
     """
     corpus = Corpus(path)
     part, tokenizer = corpus.split(split), corpus.tokenizer()
@@ -56,16 +57,15 @@ def inspect_corpus(
             for i in chosen
         ],
     }
-    if step is not None:
-        found["step"] = step
-        found["step_rows"] = step_rows(batches, tokenizer, step, batch_size)
+    if first_row is not None:
+        found["step_rows"] = decoded_rows(batches, tokenizer, first_row, batch_size)
     return found
 
 
-def step_rows(batches: Batches, tokenizer: Tokenizer, step: int, batch_size: int) -> list[dict]:
-    """What the rows of a training step predict, decoded, segment by segment; of a mixture too."""
-    batch = batches.batch(step * batch_size, batch_size)
-    return [_row(batch, i, tokenizer) for i in range(batch_size)]
+def decoded_rows(batches: Batches, tokenizer: Tokenizer, first: int, count: int) -> list[dict]:
+    """What rows of the order of training predict, decoded, segment by segment; of a mixture too."""
+    batch = batches.batch(first, count)
+    return [_row(batch, i, tokenizer) for i in range(count)]
 
 
 def print_inspection(found: dict) -> None:
@@ -95,7 +95,7 @@ def print_inspection(found: dict) -> None:
     for one in found["documents"]:
         lines += [f"--- document {one['document']:,}, {one['tokens']:,} tokens", one["text"]]
     for row in found.get("step_rows", []):
-        lines.append(f"=== step {found['step']}, row {row['row']}: {row['targets']:,} targets")
+        lines.append(f"=== row {row['row']}: {row['targets']:,} targets")
         for segment in row["segments"]:
             lines += [f"--- segment {segment['segment']}, columns {segment['from']} to {segment['to']}", segment["text"]]
     print("\n".join(lines))

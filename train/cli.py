@@ -94,7 +94,9 @@ class Inspect:
     samples: int = 3
     """Documents to show, decoded."""
     step: int | None = None
-    """Also show the rows of this training step (counted from 0), as the model will see them."""
+    """Also show the rows of this training step (counted from 0), as the model will see them. A run that went back has moved on: see --row."""
+    row: int | None = None
+    """Also show the rows from this one on, as many as a step has: what a bad step names."""
     batch_size: int = 8
     """Rows of a step (a run's own when given a run)."""
     context_length: int = 512
@@ -105,10 +107,12 @@ class Inspect:
 
 def inspect(arguments: list[str]) -> None:
     options = parse(Inspect, "inspect", arguments)
-    if min(options.step or 0, options.samples) < 0 or min(options.batch_size, options.context_length) < 1:
-        raise UserError("omnia inspect: --step and --samples must be 0 or more, --batch-size and --context-length positive")
+    if min(options.step or 0, options.row or 0, options.samples) < 0 or min(options.batch_size, options.context_length) < 1:
+        raise UserError("omnia inspect: --step, --row and --samples must be 0 or more, --batch-size and --context-length positive")
+    if options.step is not None and options.row is not None:
+        raise UserError("omnia inspect: --step and --row both say which rows to show", "Give one of them.")
     from data.batches import Batches
-    from data.inspect import inspect_corpus, print_inspection, step_rows
+    from data.inspect import decoded_rows, inspect_corpus, print_inspection
     from data.shards import Corpus
     from train.runs import is_run, open_run, text_data
 
@@ -121,12 +125,15 @@ def inspect(arguments: list[str]) -> None:
         data = text_data(experiment)
         paths, weights, fim_rate = list(data.shards), data.weights, data.fim_rate
         length, size, seed = experiment.model.context_length, experiment.batch_size, experiment.seed
-    alone = {"step": options.step, "batch_size": size, "seed": seed, "fim_rate": fim_rate} if len(paths) == 1 else {}
+    row = options.row if options.step is None else options.step * size
+    alone = {"first_row": row, "batch_size": size, "seed": seed, "fim_rate": fim_rate} if len(paths) == 1 else {}
     found = [inspect_corpus(path, split=options.split, samples=options.samples, context_length=length, **alone) for path in paths]
-    if options.step is not None and not alone:  # the rows of a mixture
+    if row is not None and not alone:  # the rows of a mixture
         corpora = [Corpus(path) for path in paths]
         batches = Batches(corpora, weights=weights, split=options.split, context_length=length, seed=seed, fim_rate=fim_rate)
-        found[-1] |= {"step": options.step, "step_rows": step_rows(batches, corpora[0].tokenizer(), options.step, size)}
+        found[-1] |= {"step_rows": decoded_rows(batches, corpora[0].tokenizer(), row, size)}
+    if options.step is not None:
+        found[-1] |= {"step": options.step}
     for corpus in found:
         print(json.dumps(corpus)) if options.json else print_inspection(corpus)
 

@@ -388,7 +388,7 @@ class _BadSteps:
         rewinds, stands = self._experiment.faults.rewinds, f"checkpoint {target} stands" if target is not None else "nothing was saved"
         return (
             f"training has diverged: bad steps up to {bad_step}, also after going back {rewinds} times (faults.rewinds); {stands}",
-            "Start anew with a lower --optimizer.learning-rate, or look at the rows named above with `omnia inspect RUN --step N`.",
+            "Start anew with a lower --optimizer.learning-rate, or look at the rows that were named with `omnia inspect RUN --row N`.",
         )
 
 

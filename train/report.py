@@ -31,6 +31,7 @@ def write_report(run_dir: Path) -> Path:
     sections = [
         _headline(rows, summary, environment),
         _section("Curves", curves),
+        _section("Bad steps", _bad_steps(rows)),
         _section("Samples", _samples(rows)),
         _section("Configuration", _difference(experiment, config.get("defaults", {}), config.get("shards", []))),
         _section("Timing", _timing(rows, summary)),
@@ -134,6 +135,18 @@ def _draw(rows: list[dict], folder: Path) -> str:
     waiting = ("data wait, share", {"": (training, "data_wait", ORANGE)}, 0)
     draw("throughput", "Throughput", speed, waiting)
     return f'<div class="curves">{"".join(images)}</div>'
+
+
+def _bad_steps(rows: list[dict]) -> str:
+    """The steps that changed nothing, and where the run went back; the last ones of many."""
+    found = _of(rows, "anomaly")
+    cells = []
+    for row in found[-TABLE_ROWS:]:
+        what = f"back to step {row['to']:,}" if row["action"] == "rewind" else "skipped"
+        span = " to ".join(f"{number:,}" for number in row.get("rows", []))
+        cells.append([f"{row['step']:,}", what, span, _plain(row.get("loss")), _plain(row.get("gradient_norm"))])
+    more = f"<p>{len(found) - len(cells)} earlier ones are in metrics.jsonl.</p>" if len(found) > len(cells) else ""
+    return _table(["step", "what was done", "rows", "loss", "gradient norm"], cells) + more
 
 
 def _samples(rows: list[dict]) -> str:

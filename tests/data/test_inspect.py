@@ -29,14 +29,14 @@ def test_the_facts_are_plain_and_agree_with_the_corpus(corpus):
 
 
 def test_the_rows_of_a_step_hold_what_is_predicted(corpus):
-    found = inspect_corpus(corpus.path, context_length=64, step=0, batch_size=2, samples=0)
+    found = inspect_corpus(corpus.path, context_length=64, first_row=0, batch_size=2, samples=0)
     segments = [segment["text"] for row in found["step_rows"] for segment in row["segments"]]
     assert sorted(segments)[:2] == ["First.<document_end>", "The second document, longer than a row of sixteen.<document_end>"]
     assert [row["row"] for row in found["step_rows"]] == [0, 1]
 
 
 def test_the_page_shows_borders(corpus, capsys):
-    print_inspection(inspect_corpus(corpus.path, context_length=64, step=0, batch_size=1, samples=1))
+    print_inspection(inspect_corpus(corpus.path, context_length=64, first_row=0, batch_size=1, samples=1))
     page = capsys.readouterr().out
-    for part in ("3 documents", "padding", "--- document 0", "First.<document_end>", "=== step 0, row 0", "--- segment 1"):
+    for part in ("3 documents", "padding", "--- document 0", "First.<document_end>", "=== row 0", "--- segment 1"):
         assert part in page

@@ -32,6 +32,8 @@ def run_dir(tmp_path):
                 "step_ms": 7.0,
             }
             told.train(step, values)
+        told.anomaly(30, {"cursor": 960, "rows": [928, 959], "loss": float("nan"), "gradient_norm": float("inf"), "action": "skip"})
+        told.anomaly(30, {"cursor": 960, "action": "rewind", "to": 20})
         told.evaluation(20, {"loss": 2.25, "bits_per_byte": 1.75})
         told.evaluation(40, {"loss": 2.5, "bits_per_byte": 1.875})
         told.sample(40, "", "<script>alert(1)</script></pre>&amp;\ud800\x00")
@@ -64,6 +66,7 @@ def test_page_shows_the_run(run_dir):
     shown = set(page.texts)
     assert {"2.5000", "nats per token; best 2.2500 at step 20", "1.8750", "81.9 K", "75.0 s", "1,234", "unknown"} <= shown
     assert {"peak of abacus not known", "versions.jax", "9.9", "checkpoint", "1.5 s", "7.0 ms", "d1"} <= shown
+    assert {"928 to 959", "skipped", "back to step 20"} <= shown
 
 
 def test_configuration_lists_exactly_what_differs_from_the_defaults(run_dir):
