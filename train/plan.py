@@ -22,7 +22,7 @@ class Plan:
     topology: str
     """Where it would run: v5e:4x4, v5p:8x8x8 and the like, which need the compiler for TPUs (extra: tpu); cpu:8 is eight pretended CPUs."""
     search: bool = False
-    """Try meshes, remat policies and micro-batches with few layers, and plan the fastest that fits."""
+    """Try meshes, remat policies and micro-batches, and plan the fastest that fits."""
     candidates: int = 6
     """With --search: how many to compile, the most promising by arithmetic first."""
     json: bool = False
@@ -45,14 +45,13 @@ def plan(arguments: list[str]) -> int:
     if options.candidates < 1:
         raise UserError("omnia plan: --candidates must be positive")
     start_jax(options.topology)
-    experiment, tried = options.experiment, []
     if options.search:
         from train.plan_search import search
 
-        experiment, tried = search(experiment, options.topology, options.candidates, make_plan)
-    found = make_plan(experiment, options.topology)
-    if tried:
+        found, tried = search(options.experiment, options.topology, options.candidates, make_plan)
         found["tried"] = tried
+    else:
+        found = make_plan(options.experiment, options.topology)
     print_plan(found)
     draw(found, Path(options.output))
     if options.json:

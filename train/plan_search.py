@@ -1,4 +1,4 @@
-"""Which mesh, remat policy and micro-batches make a step fastest: by arithmetic first, then by compiling few layers."""
+"""Which mesh, remat policy and micro-batches make a step fastest: the most promising by arithmetic are compiled, and compared."""
 
 import dataclasses
 import itertools
@@ -10,19 +10,18 @@ from typing import Any
 from data.errors import UserError
 from train.experiment import Experiment
 
-SHORT, LONG = 2, 4
-"""Layers that a candidate is compiled with; the rest is extrapolated along a line."""
 REMAT: tuple[Any, ...] = ("none", "dots", "sublayers", "full")
 MOST_MICRO_BATCHES = 64
 
 
 def search(
     experiment: Experiment, topology: str, candidates: int, make_plan: Callable[..., dict]
-) -> tuple[Experiment, list[dict[str, Any]]]:
-    """The fastest experiment that fits, as the given one with another mesh, remat policy and micro_batches; and what was tried.
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The plan of the fastest variant that fits, with another mesh, remat policy and micro_batches; and all that was tried, that first.
 
-    Each of what was tried has the keys mesh, remat, micro_batches and either error or fits, bytes_per_device, seconds, predicted_mfu.
-    UserError when none fits.
+    Layers are scanned, so that a variant compiles about as fast whole as with few layers. Each row of what was tried has mesh, remat,
+    micro_batches and either error or fits, bytes_per_device, seconds, predicted_mfu. A mesh that does not lie on the topology has
+    mesh, error and refused, and does not count as a candidate. UserError when none fits.
     """
     from train.ahead_of_time import topology_devices
     from train.roofline import chip_of
@@ -36,56 +35,47 @@ def search(
     if not ranked:
         raise UserError(f"no mesh of {len(devices)} devices has room for {experiment.name}", "Use more chips, or a smaller --batch-size.")
     tried: list[dict[str, Any]] = []
-    best: tuple[float, Experiment] | None = None
+    best: dict[str, Any] | None = None
     started = time.monotonic()
-    for number, (_, _, variant) in enumerate(ranked[:candidates]):
-        row = try_variant(variant, topology, make_plan)
+    compiled = 0
+    for _, _, variant in ranked:
+        if compiled == candidates:
+            break
+        row, found = try_variant(variant, topology, make_plan)
+        if row in tried:
+            continue  # a mesh that does not lie on the topology is named once
         tried.append(row)
-        done = f"{number + 1} of {min(candidates, len(ranked))}, {time.monotonic() - started:.0f} s"
-        said = row.get("error") or f"{row['seconds']:.3f} s a step, {row['bytes_per_device'] / 2**30:.1f} GiB" + (
-            "" if row["fits"] else ", too much"
+        compiled += not row.get("refused", False)
+        done = f"{compiled} of {candidates}, {time.monotonic() - started:.0f} s"
+        settings = f"mesh {row['mesh']}" + (f", remat {row['remat']}, {row['micro_batches']} micro-batches" if "remat" in row else "")
+        said = row.get("error") or f"{row['seconds']:.3f} s a step, {row['bytes_per_device'] / 2**30:.1f} GiB" + " (too much)" * (
+            not row["fits"]
         )
-        print(
-            f"{done}: mesh {row['mesh']}, remat {row['remat']}, {row['micro_batches']} micro-batches: {said}", file=sys.stderr, flush=True
-        )
-        if row.get("fits") and (best is None or row["seconds"] < best[0]):
-            best = (row["seconds"], variant)
+        print(f"{done}: {settings}: {said}", file=sys.stderr, flush=True)
+        if row.get("fits") and (best is None or row["seconds"] < best["seconds"]["seconds"]):
+            best = found
     tried.sort(key=lambda row: (not row.get("fits", False), row.get("seconds", 0.0)))
     if best is None:
-        raise UserError(
-            f"none of {len(tried)} candidates fits {topology}", "Try more (--candidates), more chips, or a smaller --batch-size."
-        )
-    return best[1], tried
+        raise UserError(f"none of {compiled} candidates fits {topology}", "Try more (--candidates), more chips, or a smaller --batch-size.")
+    return best, tried
 
 
-def try_variant(variant: Experiment, topology: str, make_plan: Callable[..., dict]) -> dict[str, Any]:
-    """A row of what `search` tried."""
+def try_variant(variant: Experiment, topology: str, make_plan: Callable[..., dict]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row of what `search` tried, and the plan behind it ({} where there is none)."""
+    from train.ahead_of_time import planning_mesh
+
     mesh = {name: size for name, size in dataclasses.asdict(variant.mesh).items() if size > 1 and name != "cpu_devices"}
+    try:
+        planning_mesh(variant, topology)
+    except UserError as error:
+        return {"mesh": mesh, "error": str(error).splitlines()[0], "refused": True}, {}
     row: dict[str, Any] = {"mesh": mesh, "remat": variant.model.remat, "micro_batches": variant.micro_batches}
-    layers = variant.model.num_layers
-    plans = []
-    for count in (SHORT, LONG):
-        size = count * max(1, variant.model.global_every)
-        fewer = dataclasses.replace(variant, model=dataclasses.replace(variant.model, num_layers=min(size, layers)))
-        try:
-            found = make_plan(fewer, topology, quiet=True)
-        except (UserError, ValueError, NotImplementedError, RuntimeError) as error:  # what a compiler refuses is no reason to stop
-            return row | {"error": str(error).splitlines()[0]}
-        if "seconds" not in found:
-            return row | {"error": f"{size} layers alone do not fit"}
-        plans.append((fewer.model.num_layers, found))
-    (few, short), (many, long) = plans
-
-    def extrapolated(read: Callable[[dict], float]) -> float:
-        if many == few:
-            return read(long)
-        return read(long) + (layers - many) * max(0.0, read(long) - read(short)) / (many - few)
-
-    needed = extrapolated(lambda plan: plan["bytes_per_device"])
-    seconds = extrapolated(lambda plan: plan["seconds"]["seconds"])
-    flops = extrapolated(lambda plan: plan["model_flops"])
-    mfu = flops / (seconds * long["assumptions"]["peak"])
-    return row | {"fits": needed <= long["hbm_bytes"], "bytes_per_device": int(needed), "seconds": seconds, "predicted_mfu": mfu}
+    try:
+        found = make_plan(variant, topology, quiet=True)
+    except (UserError, ValueError, NotImplementedError, RuntimeError) as error:  # what a compiler refuses is no reason to stop
+        return row | {"error": str(error).splitlines()[0]}, {}
+    row |= {name: found[name] for name in ("fits", "bytes_per_device", "predicted_mfu")}
+    return row | ({"seconds": found["seconds"]["seconds"]} if "seconds" in found else {}), found
 
 
 def variants(experiment: Experiment, devices: int, chip) -> Iterator[tuple[float, Experiment]]:
