@@ -34,11 +34,11 @@ class Memory:
 
 
 class TooLarge(Exception):
-    """The compiler gave up: the step needs `needed` bytes of a device."""
+    """The compiler gave up: a device would need `needed` bytes, for work space alone when `work_only`."""
 
-    def __init__(self, needed: int, message: str):
+    def __init__(self, needed: int, work_only: bool, message: str):
         super().__init__(message)
-        self.needed = needed
+        self.needed, self.work_only = needed, work_only
 
 
 def topology_devices(topology: str):
@@ -109,10 +109,11 @@ def compile_step(experiment: Experiment, mesh):
     try:
         return lower_step(experiment, mesh).compile()
     except jax.errors.JaxRuntimeError as error:
-        found = re.search(r"Used ([\d.]+)([KMG]) of", str(error))
-        if found is None:
+        found = re.search(r"(Used |HLO temporaries \()([\d.]+)([KMG])", str(error))
+        if found is None or "memory" not in str(error):
             raise
-        raise TooLarge(int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]]), str(error)) from None
+        needed = int(float(found[2]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[3]])
+        raise TooLarge(needed, found[1] != "Used ", str(error)) from None
 
 
 def memory_of(compiled) -> Memory:

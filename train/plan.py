@@ -116,7 +116,9 @@ def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dic
     try:
         compiled = compile_step(experiment, mesh)
     except TooLarge as error:
-        found |= {"fits": False, "bytes_per_device": error.needed, "compile_seconds": time.monotonic() - started}
+        state = found["parameter_bytes"] + found["optimizer_bytes"]
+        needed_bytes = error.needed + error.work_only * state
+        found |= {"fits": False, "bytes_per_device": needed_bytes, "compile_seconds": time.monotonic() - started}
         found |= {"predicted_mfu": 0.0, "advice": advice(experiment, found)}
         return found
     seconds = time.monotonic() - started

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from data.errors import UserError
 from model.config import ModelConfig
 from tests.train.conftest import change
-from train import hlo, roofline
+from train import ahead_of_time, hlo, roofline
 from train.experiment import Experiment, MeshShape
 from train.hlo import Collective, Operation, Program
 from train.mesh import make_mesh
@@ -203,6 +203,29 @@ def test_what_does_not_fit_is_said_with_what_to_change(monkeypatch):
     found = make_plan(TINY, "cpu:8")
     assert not found["fits"] and found["bytes_per_device"] > found["hbm_bytes"] == 1000
     assert any("--mesh.fsdp" in line for line in found["advice"]) and any("--model.remat full" in line for line in found["advice"])
+
+
+@pytest.mark.parametrize(
+    "message, work_only",
+    [
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 3.5G of 1.0G hbm.", False),
+        ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (3.5G) exceeds 1.0G", True),
+    ],
+)
+def test_a_compiler_that_gives_up_says_how_much_was_missing(message, work_only, monkeypatch):
+    """Both ways in which the TPU compiler says so; any other failure of it is not taken for one."""
+
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(ahead_of_time, "lower_step", lambda *_: Lowered())
+    found = make_plan(TINY, "cpu:8")
+    state = found["parameter_bytes"] + found["optimizer_bytes"]
+    assert not found["fits"] and found["advice"] and found["bytes_per_device"] == 3.5 * 2**30 + work_only * state
+    message = "INTERNAL: something else"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        make_plan(TINY, "cpu:8")
 
 
 def test_the_verb(tmp_path, capsys):
