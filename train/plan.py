@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -75,8 +76,6 @@ def start_jax(topology: str) -> None:
 
 def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dict[str, Any]:
     """Everything that a plan says, as plain values; sizes in bytes a device, times in seconds. UserError where the mesh does not fit."""
-    import math
-
     import jax
 
     from train import hlo
@@ -171,7 +170,8 @@ def advice(experiment: Experiment, found: dict[str, Any]) -> list[str]:
     if state > room / 2:
         lines.append(f"The state alone takes {_gib(state)} a device: split it further (--mesh.fsdp, --mesh.tensor), or use more chips.")
     rows = experiment.batch_size // experiment.micro_batches
-    if rows > found["devices"]:
+    shards = math.prod(found["mesh"].get(axis, 1) for axis in ("data", "fsdp", "expert"))
+    if rows % (2 * shards) == 0:
         lines.append(f"Take the batch in parts: --micro-batches {experiment.micro_batches * 2}.")
     if experiment.model.remat != "full":
         lines.append("Keep less for the backward pass: --model.remat full.")
