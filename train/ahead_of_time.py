@@ -125,8 +125,4 @@ def memory_of(compiled) -> Memory:
 
 def planning_mesh(experiment: Experiment, topology: str):
     """The experiment's mesh over the devices of a topology."""
-    try:
-        return make_mesh(experiment.mesh, topology_devices(topology))
-    except NotImplementedError:  # from jax.make_mesh, which lays whole sides of the torus along an axis
-        axes = " x ".join(f"{name} {size}" for name, size in dataclasses.asdict(experiment.mesh).items() if size > 1)
-        raise UserError(f"mesh: {axes} does not lie on {topology}", "Each axis must be a product of whole sides of it.") from None
+    return make_mesh(experiment.mesh, topology_devices(topology))

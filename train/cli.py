@@ -94,7 +94,7 @@ class Inspect:
     samples: int = 3
     """Documents to show, decoded."""
     step: int | None = None
-    """Also show the rows of this training step (counted from 0), as the model will see them. A run that went back has moved on: see --row."""
+    """Also show the rows of this training step (counted from 0), as the model will see them; of a run that went back, see --row."""
     row: int | None = None
     """Also show the rows from this one on, as many as a step has: what a bad step names."""
     batch_size: int = 8

@@ -6,6 +6,7 @@ import os
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from data.errors import UserError
@@ -89,7 +90,8 @@ def make_mesh(shape: MeshShape, devices=None) -> Mesh:
         )
     arranged = np.asarray(devices).reshape(tuple(sizes.values()))
     if jax.process_count() > 1 or devices[0].platform == "tpu":
-        arranged = jax.make_mesh(tuple(sizes.values()), tuple(sizes), devices=devices).devices  # follows the interconnect
+        # Follows the interconnect; where an axis is not a whole side of the torus, a side is split.
+        arranged = mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
     return Mesh(arranged, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 

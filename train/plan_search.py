@@ -20,8 +20,7 @@ def search(
     """The plan of the fastest variant that fits, with another mesh, remat policy and micro_batches; and all that was tried, that first.
 
     Layers are scanned, so that a variant compiles about as fast whole as with few layers. Each row of what was tried has mesh, remat,
-    micro_batches and either error or fits, bytes_per_device, seconds, predicted_mfu. A mesh that does not lie on the topology has
-    mesh, error and refused, and does not count as a candidate. UserError when none fits.
+    micro_batches and either error or fits, bytes_per_device, seconds, predicted_mfu. UserError when none fits.
     """
     from train.ahead_of_time import topology_devices
     from train.roofline import chip_of
@@ -37,16 +36,10 @@ def search(
     tried: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
     started = time.monotonic()
-    compiled = 0
-    for _, _, variant in ranked:
-        if compiled == candidates:
-            break
+    for number, (_, _, variant) in enumerate(ranked[:candidates], 1):
         row, found = try_variant(variant, topology, make_plan)
-        if row in tried:
-            continue  # a mesh that does not lie on the topology is named once
         tried.append(row)
-        compiled += not row.get("refused", False)
-        done = f"{compiled} of {candidates}, {time.monotonic() - started:.0f} s"
+        done = f"{number} of {min(candidates, len(ranked))}, {time.monotonic() - started:.0f} s"
         settings = f"mesh {row['mesh']}" + (f", remat {row['remat']}, {row['micro_batches']} micro-batches" if "remat" in row else "")
         said = row.get("error") or f"{row['seconds']:.3f} s a step, {row['bytes_per_device'] / 2**30:.1f} GiB" + " (too much)" * (
             not row["fits"]
@@ -56,19 +49,15 @@ def search(
             best = found
     tried.sort(key=lambda row: (not row.get("fits", False), row.get("seconds", 0.0)))
     if best is None:
-        raise UserError(f"none of {compiled} candidates fits {topology}", "Try more (--candidates), more chips, or a smaller --batch-size.")
+        raise UserError(
+            f"none of {len(tried)} candidates fits {topology}", "Try more (--candidates), more chips, or a smaller --batch-size."
+        )
     return best, tried
 
 
 def try_variant(variant: Experiment, topology: str, make_plan: Callable[..., dict]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A row of what `search` tried, and the plan behind it ({} where there is none)."""
-    from train.ahead_of_time import planning_mesh
-
     mesh = {name: size for name, size in dataclasses.asdict(variant.mesh).items() if size > 1 and name != "cpu_devices"}
-    try:
-        planning_mesh(variant, topology)
-    except UserError as error:
-        return {"mesh": mesh, "error": str(error).splitlines()[0], "refused": True}, {}
     row: dict[str, Any] = {"mesh": mesh, "remat": variant.model.remat, "micro_batches": variant.micro_batches}
     try:
         found = make_plan(variant, topology, quiet=True)
