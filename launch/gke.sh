@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Train on a slice of TPUs of a GKE cluster: fill launch/gke_jobset.yaml and hand it to kubectl, which must already point at the cluster.
+#
+# gke.sh --name NAME --image IMAGE --accelerator tpu-v5-lite-podslice --topology 4x4 --storage gs://BUCKET \
+#     -- train CONFIG.py --run-dir /mnt/omnia/runs/first --data.shards /mnt/omnia/corpus
+#
+#   --name NAME             of the JobSet
+#   --image IMAGE           built with launch/Dockerfile and pushed where the cluster can pull it
+#   --accelerator TYPE      of the node pool: tpu-v5-lite-podslice, tpu-v6e-slice, tpu-v5p-slice, ...
+#   --topology TOPOLOGY     of the node pool: 4x4, 2x2x4, ...
+#   --chips-per-host N      (4)
+#   --storage SOURCE        gs://BUCKET, or the name of a volume claim that many nodes may write (Filestore); mounted at /mnt/omnia
+#   --service-account NAME  of Kubernetes, which may write the bucket (default)
+#   --namespace NAME        (default)
+#   --max-restarts N        (100)
+#   --spot                  on spot nodes
+#   --dry-run               print the manifest and apply nothing
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/command_line.sh
+
+name="" image="" accelerator="" topology="" chips_per_host=4 storage="" service_account=default namespace=default max_restarts=100 spot=false command=()
+read_options "name image accelerator topology chips-per-host storage service-account namespace max-restarts" "spot" "$@"
+need_name
+need --image --accelerator --topology --storage
+[[ $topology =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] || mistake "--topology $topology" "Give the sides of the slice, such as 4x4 or 2x2x4."
+[[ $chips_per_host =~ ^[1-9][0-9]*$ ]] || mistake "--chips-per-host $chips_per_host" "Give a whole number."
+[[ $max_restarts =~ ^[0-9]+$ ]] || mistake "--max-restarts $max_restarts" "Give a whole number."
+need_train
+[[ $run_dir == /mnt/omnia/* ]] || mistake "--run-dir $run_dir is lost with the pod" "Put it on the storage: --run-dir /mnt/omnia/runs/NAME."
+chips=$((${topology//x/*}))
+((chips % chips_per_host == 0)) || mistake "--topology $topology has $chips chips" "--chips-per-host must divide them."
+
+text() { # a JSON string
+    local word=${1//\\/\\\\}
+    word=${word//\"/\\\"}
+    word=${word//$'\n'/\\n}
+    printf '"%s"' "${word//$'\t'/\\t}"
+}
+
+arguments=$(text omnia)
+for word in "${command[@]}"; do arguments+=", $(text "$word")"; done
+if [[ $storage == gs://* ]]; then
+    # Without its cache of names: each host has to see at once what another one wrote.
+    options=implicit-dirs,metadata-cache:ttl-secs:0,metadata-cache:negative-ttl-secs:0
+    volume="\"csi\": {\"driver\": \"gcsfuse.csi.storage.gke.io\", \"volumeAttributes\": {\"bucketName\": $(text "${storage#gs://}"), \"mountOptions\": \"$options\"}}"
+    annotations='{"gke-gcsfuse/volumes": "true"}'
+else
+    annotations='{}'
+    volume="\"persistentVolumeClaim\": {\"claimName\": $(text "$storage")}"
+fi
+selector="\"cloud.google.com/gke-tpu-accelerator\": $(text "$accelerator"), \"cloud.google.com/gke-tpu-topology\": $(text "$topology")"
+[[ $spot == false ]] || selector+=', "cloud.google.com/gke-spot": "true"'
+
+manifest=$(<launch/gke_jobset.yaml)
+fill() { manifest=${manifest//"\${$1}"/"$2"}; }
+fill NAME "$(text "$name")"
+fill NAMESPACE "$(text "$namespace")"
+fill MAX_RESTARTS "$max_restarts"
+fill HOSTS "$((chips / chips_per_host))"
+fill SERVICE_ACCOUNT "$(text "$service_account")"
+fill ANNOTATIONS "$annotations"
+fill NODE_SELECTOR "{$selector}"
+fill IMAGE "$(text "$image")"
+fill CHIPS_PER_HOST "$chips_per_host"
+fill VOLUMES "[{\"name\": \"storage\", $volume}]"
+fill COMMAND "[$arguments]"
+
+if [[ $dry_run == true ]]; then
+    echo "# kubectl apply --filename=-"
+    printf '%s\n' "$manifest"
+else
+    kubectl apply --filename=- <<<"$manifest"
+    echo "# watch: $(quoted kubectl logs --follow --namespace="$namespace" --selector="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0")"
+    echo "# stop and delete: $(quoted kubectl delete jobset "$name" --namespace="$namespace")"
+fi

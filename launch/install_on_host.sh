@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# On one TPU host: install this checkout into .venv by its lock, with JAX for TPU.
+#
+# install_on_host.sh [--storage SOURCE] [--dry-run]
+#
+#   --storage SOURCE   gs://BUCKET or HOST:/SHARE: install what mounting it needs, too
+#   --dry-run          print the commands and run none
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/command_line.sh
+
+storage="" command=()
+read_options "storage" "" "$@"
+
+# The image's own Python is older than ours.
+run env PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
+[[ -x .venv/bin/python ]] || run "$HOME/.local/bin/uv" venv --quiet --seed --python 3.12 .venv
+jax=$(sed -n 's/^jax==\([^ ]*\).*/\1/p' requirements/py312.txt)
+run .venv/bin/python -m pip install --quiet --require-hashes -r requirements/py312.txt
+run .venv/bin/python -m pip install --quiet "jax[tpu]==$jax" gcsfs
+run .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+
+install=(sudo apt-get install --yes --quiet -o DPkg::Lock::Timeout=300)
+if [[ $storage == gs://* ]] && ! command -v gcsfuse >/dev/null; then
+    key=/usr/share/keyrings/cloud.google.asc
+    source="deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release --codename --short) main"
+    run sudo curl --fail --silent --show-error --output "$key" https://packages.cloud.google.com/apt/doc/apt-key.gpg
+    run sudo bash -c "echo '$source' >/etc/apt/sources.list.d/gcsfuse.list"
+    run sudo apt-get update --quiet -o DPkg::Lock::Timeout=300
+    run "${install[@]}" gcsfuse
+elif [[ $storage == *:/* && $storage != gs://* ]]; then
+    run "${install[@]}" nfs-common
+fi
