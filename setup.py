@@ -11,6 +11,7 @@ EXTRAS = {
     "tfds": ["tensorflow-datasets>=4.9.7", "array_record>=0.6", "importlib_resources"],
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
     "wandb": ["wandb>=0.19"],
+    "games": ["pgx>=2.6"],  # two-player games beside our own
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
 }
@@ -40,12 +41,13 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     py_modules=["omnia"],
-    packages=["model", "model.convert", "data", "data.readers", "train", "train.objectives"],
+    packages=["model", "model.convert", "data", "data.readers", "train", "train.objectives", "train.rl"],
     entry_points={"console_scripts": ["omnia = omnia:main"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
         "optax>=0.2.8",
+        "mctx>=0.0.71",
         "orbax-checkpoint>=0.12",
         "numpy>=2.0",
         "sentencepiece>=0.2.0",
