@@ -44,6 +44,7 @@ from train.flops import peak_flops, training_flops_per_token
 from train.mesh import make_mesh, put_batch
 from train.objectives import make_objective
 from train.optimizer import make_optimizer
+from train.parameters import decoder_parameters
 from train.state import initial_state
 from train.step import jit_update, make_update
 from train.telemetry import read_metrics
@@ -73,7 +74,7 @@ def train_steps(shape: dict) -> None:
     rows = shape["rows"] * parts
     run = dataclasses.replace(run, model=model, batch_size=rows, micro_batches=parts, mesh=MeshShape())
     mesh, optimizer = make_mesh(run.mesh, [device]), make_optimizer(run.optimizer, run.schedule, run.steps)
-    state = initial_state(model, optimizer, mesh, 0, ema=False)
+    state = initial_state(decoder_parameters(model), optimizer, mesh, 0, ema=False)
     batch = random_batch(rows, length, model.vocab_size, packed=shape["packed"])
     batch = put_batch(mesh, lambda first, count: jax.tree.map(lambda x: x[first : first + count], batch), rows)
     update = make_update(make_objective(run, mesh), optimizer, seed=0, micro_batches=parts)

@@ -25,6 +25,7 @@ from train.loop import make_batches
 from train.mesh import divide_cpu, make_mesh, put_batch
 from train.objectives import make_objective
 from train.optimizer import make_optimizer
+from train.parameters import decoder_parameters
 from train.state import initial_state
 from train.step import jit_update, make_update
 
@@ -55,7 +56,7 @@ class Bench:
         self.state = None
 
     def start(self, seed: int) -> None:
-        self.state = initial_state(self.experiment.model, self.optimizer, self.mesh, seed, ema=False)
+        self.state = initial_state(decoder_parameters(self.experiment.model), self.optimizer, self.mesh, seed, ema=False)
         self.batches = make_batches(dataclasses.replace(self.experiment, seed=seed), self.corpora)
 
     def train(self, steps: int) -> float:

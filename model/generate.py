@@ -84,7 +84,7 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
     empty = jnp.zeros((batch * c.kv_heads, size, c.head_width), compute_dtype(c))
     cache = ((((empty, empty),) * c.num_layers), 0)
     positions_BT = jnp.maximum(index_S[:prompt] - start_B[:, None], 0)
-    hidden_BTD, cache, _ = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS)
+    output = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS)
     state = Generation(
         tokens_BS=jnp.pad(prompts_BT, ((0, 0), (0, room))),
         log_probs_BS=jnp.zeros((batch, size), jnp.float32),
@@ -92,12 +92,12 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
         start_B=start_B,
         ends_B=jnp.full(batch, prompt),
         done_B=jnp.zeros(batch, bool),
-        logits_BV=logits(Head(hidden_BTD[:, -1], vocabulary_table(params)), softcap=c.logit_softcap),
-        cache=cache,
+        logits_BV=logits(Head(output.hidden_BTD[:, -1], vocabulary_table(params)), softcap=c.logit_softcap),
+        cache=output.cache,
         index=jnp.int32(prompt),
         keys_B=None,
     )
-    kept = {"index": state.index, "keys_B": keys_B, "cache": cache_rows(cache, batch, jnp.repeat(jnp.arange(batch), samples))}
+    kept = {"index": state.index, "keys_B": keys_B, "cache": cache_rows(output.cache, batch, jnp.repeat(jnp.arange(batch), samples))}
     return jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), state.replace(index=None, cache=None)).replace(**kept)
 
 
@@ -163,15 +163,15 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
 
     def step(state: Generation):
         state, token_B = draw(state)
-        hidden_B1D, cache, _ = model.apply(
+        output = model.apply(
             {"params": params},
             token_B[:, None],
             positions_BT=(state.index - state.start_B)[:, None],
             cache=(state.cache, state.index),
             valid_BS=state.valid_BS,
         )
-        logits_BV = logits(Head(hidden_B1D[:, 0], vocabulary_table(params)), softcap=model.config.logit_softcap)
-        return state.replace(cache=cache, logits_BV=logits_BV, index=state.index + 1)
+        logits_BV = logits(Head(output.hidden_BTD[:, 0], vocabulary_table(params)), softcap=model.config.logit_softcap)
+        return state.replace(cache=output.cache, logits_BV=logits_BV, index=state.index + 1)
 
     return jax.lax.while_loop(lambda state: (state.index < last) & ~state.done_B.all(), step, state)
 

@@ -28,11 +28,13 @@ class Context:
 
 
 class Output(NamedTuple):
-    """What a decoder gives: hidden_BTD after the final norm; the cache, if it was given one; what its routers did, if it has any."""
+    """What a decoder gives: hidden_BTD after the final norm; the cache, if it was given one; what its routers did, if it has any; the
+    residual stream before the layer that was asked for, if one was."""
 
     hidden_BTD: jax.Array
     cache: Any = None
     router: Router | None = None
+    stream_BTD: jax.Array | None = None
 
 
 def _rows_and_heads(x_BSGK):
@@ -149,25 +151,39 @@ class Decoder(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, cache=None, valid_BS=None) -> Output:
+    def __call__(
+        self,
+        tokens_BT,
+        *,
+        segments_BT=None,
+        positions_BT=None,
+        keys_B=None,
+        cache=None,
+        valid_BS=None,
+        stream_BTD=None,
+        branch: int | None = None,
+    ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
         of (keys, values), both [B * G, S, K], with the index of the first new token as (caches, index); valid_BS marks, with 1, the
-        cached positions that hold or will hold a token of the row.
+        cached positions that hold or will hold a token of the row. branch: number of the layer whose input is returned too, as stream_BTD;
+        given one, from another decoder, these layers go on from it, and the tokens are not looked up.
         """
         c, dtype = self.config, compute_dtype(self.config)
         batch, length = tokens_BT.shape
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
-        # Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
-        table_VD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")()
-        x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
-        if c.embed_scale:
-            x_BTD *= math.sqrt(c.embed_dim)
-        if c.positions == "learned":
-            table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
-            x_BTD += constrain(table_PD, "positions", "residual")[positions_BT]
-        x_BTD = constrain(dropout(x_BTD.astype(dtype), c.dropout, keys_B, 0), "batch", "length", "residual")
+        x_BTD = stream_BTD
+        if x_BTD is None:
+            # Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
+            table_VD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")()
+            x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
+            if c.embed_scale:
+                x_BTD *= math.sqrt(c.embed_dim)
+            if c.positions == "learned":
+                table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
+                x_BTD += constrain(table_PD, "positions", "residual")[positions_BT]
+            x_BTD = constrain(dropout(x_BTD.astype(dtype), c.dropout, keys_B, 0), "batch", "length", "residual")
 
         angles = rotary_angles(positions_BT, c) if c.positions == "rotary" else None
         if cache is None:
@@ -176,18 +192,19 @@ class Decoder(nn.Module):
             queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], length, axis=1)
             mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
         counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
-        x_BTD, cache, router = self._layers(x_BTD, Context(mask, angles, keys_B, counted_BT), cache)
+        context = Context(mask, angles, keys_B, counted_BT)
+        x_BTD, cache, router, stream_BTD = self._layers(x_BTD, context, cache, branch)
 
-        if not c.tied_embeddings:
+        if not c.tied_embeddings and self.is_initializing():
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
         hidden_BTD = Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
-        return Output(hidden_BTD, cache, router)
+        return Output(hidden_BTD, cache, router, stream_BTD)
 
-    def _layers(self, x_BTD, context: Context, cache):
+    def _layers(self, x_BTD, context: Context, cache, branch: int | None):
         """Run the stack: scanned when asked, else unrolled, which a cache needs."""
         c = self.config
         if self.is_initializing():
-            return self._create(x_BTD, context), None, None
+            return self._create(x_BTD, context), None, None, None
         block = Block
         if c.remat != "none" and cache is None:
             block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=not c.scan)
@@ -209,17 +226,25 @@ class Decoder(nn.Module):
                 return x_BTD, _stack(routers)
 
             groups = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), variables["layers"])
-            x_BTD, router = jax.lax.scan(group, x_BTD, (groups, jnp.arange(0, c.num_layers, size)))
-            return x_BTD, None, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), router)
+            steps = (groups, jnp.arange(0, c.num_layers, size))
+            if branch is None:
+                x_BTD, router = jax.lax.scan(group, x_BTD, steps)
+                return x_BTD, None, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), router), None
+            if branch % size:
+                raise ValueError(f"a scan takes {size} layers at once, and layer {branch} is in their midst")
+            stream_BTD, _ = jax.lax.scan(group, x_BTD, jax.tree.map(lambda leaf: leaf[: branch // size], steps))
+            x_BTD, _ = jax.lax.scan(group, stream_BTD, jax.tree.map(lambda leaf: leaf[branch // size :], steps))
+            return x_BTD, None, None, stream_BTD
 
         layers = unstack_layers(variables) if "layers" in variables else variables
-        caches, routers = [], []
+        caches, routers, stream_BTD = [], [], None
         for layer in range(c.num_layers):
+            stream_BTD = x_BTD if layer == branch else stream_BTD
             layer_cache = None if cache is None else (*cache[0][layer], cache[1])
             x_BTD, layer_cache, router = run(layers[f"layer_{layer}"], x_BTD, layer, layer, layer_cache)
             caches.append(layer_cache)
             routers.append(router)
-        return x_BTD, None if cache is None else tuple(caches), _stack(routers)
+        return x_BTD, None if cache is None else tuple(caches), _stack(routers), stream_BTD
 
     def _create(self, x_BTD, context: Context):
         """Create the stacked parameters of all layers."""

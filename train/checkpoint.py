@@ -24,6 +24,7 @@ from model.quantize import quantize
 from train.experiment import Checkpoints, ScheduleFree
 from train.manifest import Damage, Journal, kept
 from train.optimizer import make_optimizer
+from train.parameters import parameters_of
 from train.runs import Run
 from train.state import State, abstract_state, schedule_free
 
@@ -333,7 +334,7 @@ def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = Fals
     experiment = run.experiment
     averaged = (experiment.ema_decay > 0 or isinstance(experiment.optimizer, ScheduleFree)) and not raw
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    abstract = abstract_state(experiment.model, optimizer, mesh, ema=averaged)
+    abstract = abstract_state(parameters_of(experiment), optimizer, mesh, ema=averaged)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
     try:
         return checkpointer.restore_parameters(abstract.params, averaged=averaged, step=step)

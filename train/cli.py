@@ -240,7 +240,11 @@ def train(arguments: list[str]) -> int:
     if not hosts.first():
         return summary["exit"]
     if summary["validation"]:
-        print(f"validation: {summary['validation']['loss']:.4f} nats per token, {summary['validation']['bits_per_byte']:.4f} bits per byte")
+        found = summary["validation"]
+        if "bits_per_byte" in found:
+            print(f"validation: {found['loss']:.4f} nats per token, {found['bits_per_byte']:.4f} bits per byte")
+        else:
+            print("validation: " + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items()))
     print(f"report: {run.path / 'report.html'}")
     return summary["exit"]
 

@@ -15,6 +15,7 @@ from train.flops import peak_flops
 from train.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
 from train.objectives import attention_kernels
 from train.optimizer import make_optimizer
+from train.parameters import carry_of, parameters_of
 from train.runs import environment, open_corpora, resolve
 from train.state import abstract_state
 
@@ -100,7 +101,7 @@ def _mesh(experiment: Experiment) -> str:
 def _memory(experiment: Experiment, compile_step: bool) -> str:
     mesh = make_mesh(experiment.mesh)
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    state = abstract_state(experiment.model, optimizer, mesh, ema=experiment.ema_decay > 0)
+    state = abstract_state(parameters_of(experiment), optimizer, mesh, ema=experiment.ema_decay > 0, carry=carry_of(experiment))
 
     def share(tree):
         return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -137,7 +138,11 @@ def _device_memory() -> int | None:
 def _disk(experiment: Experiment, run_dir: Path) -> str:
     """Room for one checkpoint more than are kept: the new one is written before the oldest goes."""
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    size = state_bytes(abstract_state(experiment.model, optimizer, make_mesh(experiment.mesh), ema=experiment.ema_decay > 0))
+    size = state_bytes(
+        abstract_state(
+            parameters_of(experiment), optimizer, make_mesh(experiment.mesh), ema=experiment.ema_decay > 0, carry=carry_of(experiment)
+        )
+    )
     folder = run_dir.absolute()
     while not folder.exists():
         folder = folder.parent

@@ -16,18 +16,57 @@ from train.checkpoint import in_eight_bits, load_parameters
 from train.experiment import Experiment
 from train.mesh import inference_mesh, put_batch, row_shards
 from train.objectives import make_objective
+from train.rl.examples import ExampleBatches
 from train.runs import Run, text_data
 from train.step import compiler_options, on_mesh
 
 
-def make_evaluate(objective, mesh):
-    """evaluate(params, batch) -> {name: (total, weight)}: the objective without randomness, compiled for the mesh."""
+def make_evaluate(objective, mesh, frozen=None):
+    """evaluate(params, batch) -> {name: (total, weight)}: the objective without randomness, compiled for the mesh.
 
-    def evaluate(params, batch):
-        terms, metrics, _ = objective(params, batch, None)
+    frozen: what the objective reads and does not train.
+    """
+
+    def evaluate(params, frozen, batch):
+        terms, metrics, _ = objective(params, batch, None, frozen=frozen)
         return {name: (term.total, term.weight) for name, term in terms.items()} | {name: tuple(mean) for name, mean in metrics.items()}
 
-    return on_mesh(jax.jit(evaluate, compiler_options=compiler_options(mesh.devices.flat[0].platform)), mesh)
+    compiled = on_mesh(jax.jit(evaluate, compiler_options=compiler_options(mesh.devices.flat[0].platform)), mesh)
+    return lambda params, batch: compiled(params, frozen, batch)
+
+
+def add_up(evaluate, params, batch, count: int, size: int, mesh, between: Callable[[], None]) -> dict[str, np.ndarray]:
+    """{name: (total, weight)} over rows 0 to count - 1, `size` at once. batch(first, rows): any of them, those past the end included."""
+    found: dict[str, np.ndarray] = {}
+    for first in range(0, count, size):
+
+        def make(start, rows, first=first):
+            made = batch(first + start, rows)
+            inside = (first + start + np.arange(rows) < count).astype(np.float32)  # the last batch may reach past the rows asked for
+            if hasattr(made, "counts"):
+                return made._replace(counts=made.counts * inside)
+            return made._replace(weights=made.weights * inside[:, None])
+
+        for name, (total, weight) in jax.device_get(evaluate(params, put_batch(mesh, make, size))).items():
+            found[name] = found.get(name, np.zeros(2)) + np.array([total, weight], np.float64)
+        between()
+    return found
+
+
+def evaluation_rows(experiment: Experiment, mesh) -> int:
+    """Rows at once: those of a micro-batch, or a few more, so that they divide over the devices."""
+    size = experiment.batch_size // experiment.micro_batches
+    return -(-size // row_shards(mesh)) * row_shards(mesh)
+
+
+def evaluate_examples(
+    evaluate, params, sources: list, experiment: Experiment, mesh, *, rows: int = 0, between: Callable[[], None] = lambda: None
+) -> dict:
+    """Means over the rows of demonstrations or comparisons that are kept from training: {"loss", ..., "examples"}."""
+    batches = ExampleBatches(experiment, sources, "validation")
+    count = min(rows or batches.validation_rows, batches.validation_rows)
+    totals = add_up(evaluate, params, batches.batch, count, evaluation_rows(experiment, mesh), mesh, between)
+    return {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()} | {"examples": count}
 
 
 def evaluate_corpora(
@@ -50,25 +89,13 @@ def evaluate_corpora(
     totals: dict[str, np.ndarray] = {}
     damaged = text_data(experiment).max_damaged
     expected_bytes, losses = 0.0, {}
-    size = experiment.batch_size // experiment.micro_batches
-    size = -(-size // row_shards(mesh)) * row_shards(mesh)
+    size = evaluation_rows(experiment, mesh)
     for number, corpus in enumerate(corpora):
         if not corpus.manifest["splits"].get(split, {}).get("documents"):
             continue
         batches = Batches([corpus], split=split, context_length=experiment.model.context_length, order="sequential", max_damaged=damaged)
         count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
-        own: dict[str, np.ndarray] = {}
-        for first in range(0, count, size):
-
-            def make(start, rows, first=first, batches=batches, count=count):
-                batch = batches.batch(first + start, rows)
-                inside = (first + start + np.arange(rows) < count).astype(np.float32)  # the last batch may reach past the rows asked for
-                return batch._replace(weights=batch.weights * inside[:, None])
-
-            found = jax.device_get(evaluate(params, put_batch(mesh, make, size)))
-            for name, (total, weight) in found.items():
-                own[name] = own.get(name, np.zeros(2)) + np.array([total, weight], np.float64)
-            between()
+        own = add_up(evaluate, params, batches.batch, count, size, mesh, between)
         expected_bytes += batches.raw_bytes * own["loss"][1] / batches.targets
         losses[number] = own["loss"][0] / max(own["loss"][1], 1e-8)
         totals = {name: totals.get(name, np.zeros(2)) + value for name, value in own.items()}

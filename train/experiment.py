@@ -310,6 +310,8 @@ class Experiment:
     """Parts that a step's rows are taken in, one after the other, to save memory; the gradient is the same."""
     seed: int = 0
     """Decides initial weights, the order of rows, dropout and samples."""
+    start: str = ""
+    """Run directory whose newest parameters, model and tokenizer this run starts from. Empty: fresh ones."""
     ema_decay: float = 0.0
     """Keep a moving average of the parameters with this decay, and evaluate and generate with it. 0: none."""
     model: ModelConfig = ModelConfig()

@@ -12,25 +12,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from data.batches import Batches
 from data.errors import UserError
-from data.prefetch import Prefetch, prefetch
-from model.generate import Sampling
 from train import hosts
 from train.checkpoint import Checkpointer
-from train.evaluate import evaluate_corpora, make_evaluate
 from train.exits import Exit
 from train.experiment import Experiment
-from train.flops import peak_flops, training_flops_per_token
-from train.mesh import check_batch, divide_cpu, make_mesh, put_batch
+from train.flops import peak_flops
+from train.learner import Learner, fresh_state, state_to_restore
+from train.mesh import check_batch, divide_cpu, make_mesh
 from train.objectives import attention_kernels, make_objective
-from train.optimizer import make_optimizer, make_schedule
+from train.optimizer import make_optimizer
 from train.report import write_report
-from train.runs import Run, differences, environment, text_data, write_json
-from train.sampling import make_generator
+from train.rl.experiment import PolicyGradient
+from train.rl.learner import PolicyLearner, check_policy
+from train.rows import RowLearner, make_batches
+from train.runs import Run, differences, environment, write_json
 from train.sentinel import Request, Sentinel, Stopped
-from train.state import State, abstract_state, initial_state
-from train.step import compiler_options, jit_update, make_update
+from train.state import State
+from train.step import compiler_options
 from train.telemetry import Silence, Telemetry, read_metrics
 
 NO_PROGRESS: dict[str, Any] = {
@@ -52,34 +51,25 @@ later step than rewound_from, where the run last went back, to step rewound_to.
 """
 
 
-def make_batches(experiment: Experiment, corpora) -> Batches:
-    """Training rows, packed and shuffled: the same for the same seed, on any number of hosts."""
-    data = text_data(experiment)
-    batches = Batches(
-        corpora,
-        weights=data.weights,
-        split="train",
-        context_length=experiment.model.context_length,
-        seed=experiment.seed,
-        max_damaged=data.max_damaged,
-        fim_rate=data.fim_rate,
-    )
-    if batches.ids > experiment.model.vocab_size:
-        raise UserError(
-            f"data.fim_rate needs the token id {batches.ids - 1}, but model.vocab_size is {experiment.model.vocab_size}",
-            "Set --model.vocab-size 0, which takes the tokenizer's, or --data.fim-rate 0.",
-        )
-    return batches
+def make_learner(run: Run, corpora: list, mesh) -> Learner:
+    """What takes the steps of a run, by the kind of its objective."""
+    match run.experiment.objective:
+        case PolicyGradient():
+            return PolicyLearner(run, corpora, mesh)
+    return RowLearner(run, corpora, mesh)
 
 
-def check(experiment: Experiment, corpora) -> None:
+def check(experiment: Experiment, corpora: list) -> None:
     """UserError for what would stop the run before its first step."""
     divide_cpu(experiment)
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     make_objective(experiment, mesh)
     make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    make_batches(experiment, corpora)
+    if isinstance(experiment.objective, PolicyGradient):
+        check_policy(experiment, mesh)
+    else:
+        make_batches(experiment, corpora)
 
 
 def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
@@ -102,41 +92,20 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     corpora = run.corpora()
-    batches = make_batches(experiment, corpora)
-    objective = make_objective(experiment, mesh)
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    learner = make_learner(run, corpora, mesh)
     averaging = experiment.ema_decay > 0
-    update = jit_update(
-        make_update(
-            objective,
-            optimizer,
-            seed=experiment.seed,
-            micro_batches=experiment.micro_batches,
-            ema_decay=experiment.ema_decay,
-            spike=faults.spike,
-        ),
-        mesh,
-    )
-    evaluate = make_evaluate(objective, mesh)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
 
     def restored(step: int | None) -> tuple[State, dict]:
         """The state of a checkpoint, or a fresh one; and the loop's own bookkeeping, which is saved with it."""
         if step is None:
-            return initial_state(experiment.model, optimizer, mesh, experiment.seed, ema=averaging), NO_PROGRESS.copy()
-        abstract = abstract_state(experiment.model, optimizer, mesh, ema=averaging)
+            return fresh_state(learner, mesh, experiment.seed, ema=averaging), NO_PROGRESS.copy()
+        abstract = state_to_restore(learner, mesh, ema=averaging)
         return checkpointer.restore(abstract) if step < 0 else checkpointer.restore(abstract, step)
 
     state, progress = restored(None if checkpointer.latest_step() is None else -1)
     resumed = step = int(state.step)
     cursor = int(state.cursor)
-
-    def rows_from(cursor: int) -> Prefetch:
-        def make(number: int):
-            start = cursor + number * experiment.batch_size
-            return put_batch(mesh, lambda first, rows: batches.batch(start + first, rows), experiment.batch_size)
-
-        return prefetch(make, 0, depth=2)
 
     device = jax.devices()[0]
     peak = peak_flops(device.device_kind)
@@ -159,20 +128,21 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
             name=experiment.name,
             config=run.experiment,
             device=device.device_kind,
-            flops_per_token=training_flops_per_token(experiment.model, experiment.model.context_length),
+            flops_per_token=learner.flops_per_token,
             peak=peak * jax.device_count() if peak else None,
         )
         if changed:
             telemetry.message(f"not bit for bit as before, only up to rounding: {'; '.join(changed)}")
     with telemetry, contextlib.ExitStack() as stack, contextlib.closing(checkpointer):
-        telemetry.message(f"step {step} of {experiment.steps}, {batches.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
+        telemetry.message(f"step {step} of {experiment.steps}, {learner.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
         if _complete(experiment, step, progress):
             telemetry.message("the run is complete: nothing is left to train")
             written = run.path / "summary.json"  # unless a kill came first
             summary = json.loads(written.read_text()) if written.exists() else {}
-            return summary if summary.get("step") == step else finish(run, step, progress, batches, {}, Exit.DONE)
-        incoming = stack.enter_context(rows_from(cursor))
-        meter = _Meter(telemetry, make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps), progress)
+            return summary if summary.get("step") == step else finish(run, step, progress, learner.padding_share, {}, Exit.DONE)
+        stack.callback(learner.close)
+        learner.begin(cursor)
+        meter = _Meter(telemetry, learner.rate, progress)
         watch = _BadSteps(telemetry, experiment)
         request, damaged, saved = Request.NOTHING, 0, (step, progress["looked"])
 
@@ -197,11 +167,7 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
                     if last or _due(experiment.evaluation.every, step):
                         with meter.pause("evaluation"):
                             paused = time.monotonic()
-                            validation = evaluate_corpora(
-                                *(evaluate, state.averaged, corpora, experiment, mesh),
-                                rows=experiment.evaluation.rows,
-                                between=sentinel.stop_early,
-                            )
+                            validation = learner.evaluate(state.averaged, sentinel.stop_early)
                         if validation:
                             telemetry.evaluation(step, validation | {"seconds": round(time.monotonic() - paused, 3)})
                             _keep_best(progress, step, validation["loss"])
@@ -214,8 +180,8 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
                         last = True
                     if experiment.samples.tokens and (last or _due(experiment.samples.every, step)):
                         with meter.pause("samples"):
-                            for completion in draw_samples(run, state.averaged):
-                                telemetry.sample(step, completion.prompt, completion.text)
+                            for sample in learner.samples(state.averaged):
+                                telemetry.sample(step, *sample)
                             if look is not None:
                                 telemetry.message(f"step {step}: {look(step, state.averaged)}")
                     progress["looked"] = step
@@ -226,18 +192,19 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
                 save(periodic=_due(experiment.checkpoints.every, step))
 
             try:
-                batch = meter.waiting(incoming)
+                batch = meter.waiting(learner)
             except Exception:  # more damage than was allowed, a store that does not answer: what was trained is not lost
                 meter.flush()
                 if hosts.count() == 1:  # the others know nothing of it, and a save takes all
                     save(periodic=False)
                     checkpointer.wait()
                 raise
-            if len(batches.damaged) > damaged:
-                damaged = len(batches.damaged)
+            if learner.damaged > damaged:
+                damaged = learner.damaged
                 telemetry.message(f"{damaged} damaged documents so far: their places are empty (data.max_damaged)")
-            state, metrics = update(state, None, batch)
-            step, cursor, progress["loss"] = step + 1, cursor + experiment.batch_size, None
+            before = cursor
+            state, metrics, rows = learner.step(state, batch)
+            step, cursor, progress["loss"] = step + 1, cursor + rows, None
             if "first_step" not in meter.seconds:
                 jax.block_until_ready(metrics)
                 meter.started(time.monotonic() - began)
@@ -245,7 +212,7 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
             meter.record(step, metrics, log=step == experiment.steps or step % experiment.logging.every == 0)
             request = sentinel.poll()
 
-            watch.record(step, cursor, metrics)
+            watch.record(step, before, cursor, metrics)
             everything = request != Request.NOTHING or step == experiment.steps or _looks(experiment, step)
             found = watch.examine(newest=everything)
             if found:  # as many bad steps in a row as are borne; what was dispatched after them is thrown away
@@ -256,15 +223,14 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
                 target = _target(checkpointer.steps(good=True), bad_step - watch.in_a_row, progress["rewound_to"])
                 if progress["rewinds"] > faults.rewinds:
                     raise Diverged(*watch.diverged(bad_step, target))
-                state, before = restored(target)
+                state, then = restored(target)
                 step = int(state.step)
                 kept = {"seconds": progress["seconds"], "rewinds": progress["rewinds"], "rewound_from": bad_step, "rewound_to": step}
-                progress.update(before | kept)
+                progress.update(then | kept)
                 state = dataclasses.replace(state, cursor=jax.device_put(np.int32(cursor), state.cursor.sharding))
                 telemetry.rewind(step)
                 watch.rewound(bad_step, step, cursor)
-                incoming.close()
-                incoming = stack.enter_context(rows_from(cursor))
+                learner.begin(cursor)
                 saved = (step, progress["looked"])
         save(periodic=done or _due(experiment.checkpoints.every, step))
         with meter.pause("checkpoint"):
@@ -272,10 +238,10 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
         if not done:
             telemetry.message(f"stopped at step {step}; saved. The same command goes on from here.")
     progress["seconds"] += time.monotonic() - began
-    return finish(run, step, progress, batches, meter.seconds, Exit.DONE if done else sentinel.reason)
+    return finish(run, step, progress, learner.padding_share, meter.seconds, Exit.DONE if done else sentinel.reason)
 
 
-def finish(run: Run, step: int, progress: dict, batches: Batches, timing: dict, code: Exit) -> dict:
+def finish(run: Run, step: int, progress: dict, padding: float, timing: dict, code: Exit) -> dict:
     """Write summary.json and the report, from what the run has logged."""
     evaluations = [row for row in read_metrics(run.path) if row["kind"] == "evaluation" and row["step"] == step]
     validation = (
@@ -284,7 +250,7 @@ def finish(run: Run, step: int, progress: dict, batches: Batches, timing: dict, 
     summary = {"step": step, "stopped": code != Exit.DONE, "exit": int(code)} | {
         name: progress[name] for name in ("tokens", "seconds", "best_loss", "best_step")
     }
-    summary |= {"validation": validation, "padding": batches.padding_share, "timing": timing}
+    summary |= {"validation": validation, "padding": padding, "timing": timing}
     if hosts.first():
         write_json(run.path / "summary.json", summary)
         write_report(run.path)
@@ -294,16 +260,6 @@ def finish(run: Run, step: int, progress: dict, batches: Batches, timing: dict, 
 def _out_of_patience(experiment: Experiment, progress: dict) -> bool:
     """Whether early stopping is asked for and due."""
     return 0 < experiment.evaluation.patience <= progress["worse_evaluations"]
-
-
-def draw_samples(run: Run, params):
-    """The completions of the run's sample prompts, the same at every step but for the parameters."""
-    samples = run.experiment.samples
-    generator = make_generator(run, params)
-    prompts = [prompt for prompt in samples.prompts if prompt or run.document_end is not None]
-    if not prompts:
-        return []
-    return generator.generate(prompts, tokens=samples.tokens, sampling=Sampling(temperature=samples.temperature), seed=run.experiment.seed)
 
 
 def _complete(experiment: Experiment, step: int, progress: dict) -> bool:
@@ -352,8 +308,9 @@ class _BadSteps:
         self._unread: collections.deque = collections.deque()
         self.in_a_row = 0
 
-    def record(self, step: int, cursor: int, metrics: dict) -> None:
-        self._unread.append((step, cursor, {name: metrics[name] for name in ("skipped", "loss", "gradient_norm")}))
+    def record(self, step: int, before: int, cursor: int, metrics: dict) -> None:
+        """before, cursor: rows consumed before and after the step."""
+        self._unread.append((step, before, cursor, {name: metrics[name] for name in ("skipped", "loss", "gradient_norm")}))
 
     def examine(self, *, newest: bool) -> tuple[int, int] | None:
         """(step, cursor) at which the run has to go back, or None. Without `newest` the device is still busy with the last step.
@@ -362,13 +319,13 @@ class _BadSteps:
         depend on when it is asked for, only on the steps: a resumed run goes back at the same place.
         """
         while len(self._unread) > (0 if newest else 1):
-            step, cursor, metrics = self._unread.popleft()
+            step, before, cursor, metrics = self._unread.popleft()
             self.in_a_row = int(metrics["skipped"].total)
             if not self.in_a_row:
                 continue
             means = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(metrics).items()}
             loss, norm = means["loss"], means["gradient_norm"]
-            rows = [cursor - self._experiment.batch_size, cursor - 1]
+            rows = [before, cursor - 1]
             values = {"cursor": cursor, "rows": rows, "loss": loss, "gradient_norm": norm, "action": "skip"}
             self._telemetry.anomaly(step, values)
             limit = self._experiment.faults.skips
@@ -428,7 +385,7 @@ class _Meter:
 
     def record(self, step: int, metrics: dict, *, log: bool) -> None:
         self.flush()
-        self._weights.append(metrics["loss"].weight)
+        self._weights.append(metrics.get("tokens", metrics["loss"]).weight)
         if self._loss is not None:  # no more than two steps are under way: a longer queue gains nothing and only holds memory
             jax.block_until_ready(self._loss[1])
         self._loss = (step, metrics["loss"])
@@ -441,7 +398,7 @@ class _Meter:
             return
         step, metrics, weights = self._pending
         self._pending = None
-        shown = {name: mean for name, mean in metrics.items() if name != "skipped"}
+        shown = {name: mean for name, mean in metrics.items() if name not in ("skipped", "tokens")}
         values = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(shown).items()}
         tokens = _count(weights)
         elapsed = max(time.monotonic() - self._since, 1e-9)

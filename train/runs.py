@@ -4,6 +4,7 @@ config.json       the experiment, its defaults, the shards by path and digest
 tokenizer/        a copy of the corpus' tokenizer
 checkpoints/      train/checkpoint.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
+start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
 """
 
 import dataclasses
@@ -12,13 +13,17 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import sys
 from pathlib import Path
 
 from data.errors import UserError
 from data.shards import Corpus
 from data.tokenizer import load_tokenizer
-from train.experiment import Experiment, TextData
+from train.experiment import Experiment, ScheduleFree, TextData
+from train.manifest import Journal
+from train.rl.examples import Examples, open_examples
+from train.rl.experiment import Demonstrations, Preferences, Prompts
 from train.serialize import FORMAT, flatten, from_json, to_json
 
 MAY_CHANGE = (
@@ -55,8 +60,8 @@ class Run:
     def tokenizer(self):
         return load_tokenizer(str(self.path / "tokenizer"))
 
-    def corpora(self) -> list[Corpus]:
-        """The run's shards, which must be the ones it was started with."""
+    def corpora(self) -> list[Corpus | Examples]:
+        """The run's data, which must be what it was started with."""
         return open_corpora(self.experiment, self.digests)
 
 
@@ -89,13 +94,48 @@ def open_run(path: str | Path, said=print) -> Run:
     return Run(path, experiment, digests, stored["document_end"], stored.get("identity", ""))
 
 
-def create_run(path: str | Path, experiment: Experiment, corpora: list[Corpus]) -> Run:
+START = "start"
+"""The folder of what a run starts from: a run in small, with the parameters of one checkpoint alone."""
+
+
+def keep_start(folder: Path, source: Run) -> None:
+    """Copy what a run starts from into `folder`: the newest checkpoint of `source`, its averaged parameters where it keeps some."""
+    journal = Journal(source.path / "checkpoints")
+    steps = journal.steps()
+    if not steps:
+        raise UserError(f"{source.path}: has no checkpoint to start from", "Train it first.")
+    step, averaged = steps[-1], source.experiment.ema_decay > 0 or isinstance(source.experiment.optimizer, ScheduleFree)
+    item = "ema" if averaged else "params"
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source.path / "tokenizer", partial / "tokenizer")
+    shutil.copytree(journal.step_folder(step), partial / "checkpoints" / str(step), ignore=_all_but(journal.step_folder(step), item))
+    (partial / "checkpoints" / "journal").mkdir()
+    for part in (source.path / "checkpoints" / "journal").glob(f"{step}-*.json"):
+        shutil.copy(part, partial / "checkpoints" / "journal")
+    shutil.copy(source.path / "config.json", partial)
+    damage = Journal(partial / "checkpoints").damage(step, items={item}, identity=source.identity)
+    if damage:
+        raise UserError(
+            f"{source.path}/checkpoints/{damage[0]}", "Start from a run that is whole; `omnia checkpoint verify` says which is."
+        )
+    partial.rename(folder)
+
+
+def _all_but(root: Path, item: str):
+    return lambda folder, names: [name for name in names if Path(folder) == root and (root / name).is_dir() and name != item]
+
+
+def create_run(path: str | Path, experiment: Experiment, corpora: list) -> Run:
     """Make the run directory and write what describes the run; the experiment must be resolved."""
     path = Path(path)
     if path.exists() and any(path.iterdir()) and (not is_run(path) or has_checkpoint(path)):
         raise UserError(f"{path}: exists and is not a run", "Choose another --run-dir, or empty it.")
     path.mkdir(parents=True, exist_ok=True)
     corpora[0].tokenizer().save(str(path / "tokenizer"))
+    if experiment.start:
+        keep_start(path / START, open_run(experiment.start, said=lambda line: None))
     digests = tuple(corpus.digest for corpus in corpora)
     write_run(Run(path, experiment, digests, corpora[0].document_end, secrets.token_hex(8)))
     return open_run(path)
@@ -108,7 +148,7 @@ def write_run(run: Run) -> None:
         "identity": run.identity,
         "experiment": to_json(run.experiment),
         "defaults": to_json(defaults(run.experiment)),
-        "shards": [{"path": shard, "digest": digest} for shard, digest in zip(text_data(run.experiment).shards, run.digests, strict=True)],
+        "shards": [{"path": path, "digest": digest} for path, digest in zip(data_paths(run.experiment), run.digests, strict=True)],
         "document_end": run.document_end,
     }
     write_json(run.path / "config.json", stored)
@@ -134,48 +174,79 @@ def write_json(path: Path, value) -> None:
 def text_data(experiment: Experiment) -> TextData:
     """The experiment's data, which must be text."""
     if not isinstance(experiment.data, TextData):
-        raise UserError(f"data: {type(experiment.data).__name__} is no kind of data", "Choose TextData in the config file.")
+        raise UserError(f"data: {type(experiment.data).__name__} is no text", "This needs a run whose data is TextData.")
     return experiment.data
 
 
-def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus]:
-    """The shards that the experiment names; with `digests`, those they must have."""
-    shards = text_data(experiment).shards
-    if not shards:
-        raise UserError("data.shards is empty", "Prepare text with `omnia prepare text`, then give its folder: --data.shards DIR.")
-    corpora = [Corpus(path) for path in shards]
+def data_paths(experiment: Experiment) -> tuple[str, ...]:
+    """What the experiment names as its data: folders, files, or kinds of environments."""
+    match experiment.data:
+        case TextData(shards=shards):
+            return shards
+        case Preferences(files=files):
+            return files
+        case Prompts(environments=environments) | Demonstrations(environments=environments):
+            return tuple(", ".join(environment.files) or type(environment).__name__ for environment in environments)
+    raise UserError(f"data: {type(experiment.data).__name__} is no kind of data", "Choose TextData in the config file.")
+
+
+def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus | Examples]:
+    """The data that the experiment names; with `digests`, those they must have."""
+    paths = data_paths(experiment)
+    if not paths:
+        text = isinstance(experiment.data, TextData)
+        raise UserError(
+            f"data.{'shards' if text else 'files'} is empty",
+            "Prepare text with `omnia prepare text`, then give its folder: --data.shards DIR." if text else "Give some: --data.files FILE.",
+        )
+    corpora: list[Corpus | Examples]
+    corpora = [Corpus(path) for path in paths] if isinstance(experiment.data, TextData) else list(open_examples(experiment))
     if digests is not None:
         if len(digests) != len(corpora):
             raise UserError(
-                f"data.shards names {len(corpora)} folders; the run was started with {len(digests)}",
+                f"data names {len(corpora)} sources; the run was started with {len(digests)}",
                 "Give the same number, in the same order.",
             )
         for corpus, digest in zip(corpora, digests, strict=True):
             if corpus.digest != digest:
                 raise UserError(
                     f"{corpus.path}: digest {corpus.digest}, but the run was started on {digest}",
-                    "Give the folder it was started with (--data.shards DIR), or start a new run.",
+                    "Give what it was started with (for text --data.shards DIR), or start a new run.",
                 )
     return corpora
 
 
-def resolve(experiment: Experiment, corpora: list[Corpus]) -> Experiment:
-    """The experiment with what its config leaves open filled in: the vocabulary from the tokenizer, local paths made absolute.
+def resolve(experiment: Experiment, corpora: list) -> Experiment:
+    """The experiment with what its config leaves open filled in: the model of the run it starts from, or the vocabulary from the tokenizer;
+    local paths made absolute.
 
-    UserError when the shards hold an id that the model has no row for.
+    UserError when the data holds an id that the model has no row for, or was prepared with another tokenizer than the run to start from.
     """
-    size, model = corpora[0].tokenizer().size, experiment.model
+    tokenizer, model = corpora[0].tokenizer(), experiment.model
+    if experiment.start:
+        source = open_run(experiment.start, said=lambda line: None)
+        if source.tokenizer().digest != tokenizer.digest:
+            raise UserError(
+                f"{experiment.start}: has another tokenizer than {corpora[0].path}",
+                f"Prepare with --tokenizer {source.path / 'tokenizer'}.",
+            )
+        switches = {name: getattr(model, name) for name in ("scan", "remat", "attention", "dtype")}
+        model = dataclasses.replace(source.experiment.model, **switches)
+        experiment = dataclasses.replace(experiment, start=os.path.abspath(experiment.start))
     if model.vocab_size == 0:
-        model = dataclasses.replace(model, vocab_size=-(-size // 64) * 64)
+        model = dataclasses.replace(model, vocab_size=-(-tokenizer.size // 64) * 64)
     for corpus in corpora:
         if corpus.ids > model.vocab_size:
             raise UserError(
                 f"{corpus.path}: holds token id {corpus.ids - 1}, but model.vocab_size is {model.vocab_size}",
-                f"Set --model.vocab-size {size} or more (0 takes the tokenizer's), or prepare with another tokenizer.",
+                f"Set --model.vocab-size {tokenizer.size} or more (0 takes the tokenizer's), or prepare with another tokenizer.",
             )
-    data = text_data(experiment)
-    shards = tuple(path if "://" in path else os.path.abspath(path) for path in data.shards)
-    return dataclasses.replace(experiment, model=model, data=dataclasses.replace(data, shards=shards))
+    data = experiment.data
+    for field in ("shards", "files"):
+        if hasattr(data, field):
+            paths = tuple(path if "://" in path else os.path.abspath(path) for path in getattr(data, field))
+            data = dataclasses.replace(data, **{field: paths})
+    return dataclasses.replace(experiment, model=model, data=data)
 
 
 def check_resume(stored: Experiment, asked: Experiment) -> None:

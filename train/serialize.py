@@ -46,7 +46,11 @@ def from_json(base: type, stored: dict, where: str, said=print):
         if dataclasses.is_dataclass(hint):
             values[field] = from_json(typing.cast(type, hint), value, f"{where}.{field}", said)
         elif typing.get_origin(hint) is tuple:
-            values[field] = tuple(value)
+            item = typing.get_args(hint)[0]
+            whole = dataclasses.is_dataclass(item)
+            values[field] = tuple(
+                from_json(typing.cast(type, item), one, f"{where}.{field}[{i}]", said) if whole else one for i, one in enumerate(value)
+            )
         else:
             values[field] = value
     return kind(**values)

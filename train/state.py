@@ -11,10 +11,9 @@ import optax
 from jax.sharding import Mesh
 from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
-from model.config import ModelConfig
-from model.transformer import Decoder
 from train.anomalies import History, no_history
 from train.mesh import parameter_shardings
+from train.parameters import Parameters
 
 
 class Purpose(enum.IntEnum):
@@ -23,6 +22,9 @@ class Purpose(enum.IntEnum):
     PARAMETERS = 0
     OBJECTIVE = 1
     SAMPLES = 2
+    ROLLOUT = 3
+    SHUFFLE = 4
+    VALIDATION = 5
 
 
 def random_key(seed: int, when, purpose: Purpose):
@@ -64,24 +66,27 @@ def schedule_free(opt_state) -> ScheduleFreeState | None:
     return next((part for part in parts if isinstance(part, ScheduleFreeState)), None)
 
 
-def make_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed, *, ema: bool, boxed: bool = False) -> State:
+def make_state(
+    parameters: Parameters, optimizer: optax.GradientTransformation, seed, *, ema: bool, carry=None, boxed: bool = False
+) -> State:
     """A fresh state; `boxed` keeps the logical axis names on the leaves (to be evaluated abstractly)."""
-    key = random_key(seed, 0, Purpose.PARAMETERS)
-    params = Decoder(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    params = parameters(random_key(seed, 0, Purpose.PARAMETERS))
     if not boxed:
         params = nn.unbox(params)
     average = jax.tree.map(jnp.copy, params) if ema else None
-    return State(jnp.int32(0), jnp.int32(0), params, optimizer.init(params), no_history(), average)
+    return State(jnp.int32(0), jnp.int32(0), params, optimizer.init(params), no_history(), average, carry)
 
 
-def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool) -> State:
+def abstract_state(parameters: Parameters, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool, carry=None) -> State:
     """Shapes, types and shardings of the state, without allocating it. Restoring and ahead-of-time compilation start from it."""
-    boxed = jax.eval_shape(lambda: make_state(config, optimizer, 0, ema=ema, boxed=True))
+    boxed = jax.eval_shape(lambda: make_state(parameters, optimizer, 0, ema=ema, carry=carry, boxed=True))
     shardings = parameter_shardings(mesh, boxed)
     return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), nn.unbox(boxed), shardings)
 
 
-def initial_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, *, ema: bool) -> State:
+def initial_state(
+    parameters: Parameters, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, *, ema: bool, carry=None
+) -> State:
     """A fresh state, made where it will live: no device ever holds more than its share."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, optimizer, mesh, ema=ema))
-    return jax.jit(lambda seed: make_state(config, optimizer, seed, ema=ema), out_shardings=shardings)(seed)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parameters, optimizer, mesh, ema=ema, carry=carry))
+    return jax.jit(lambda seed: make_state(parameters, optimizer, seed, ema=ema, carry=carry), out_shardings=shardings)(seed)

@@ -34,7 +34,7 @@ def make_update(
 ):
     """update(state, frozen, batch) -> state, metrics: gradient, optimizer, average; metrics are Means over the global batch.
 
-    A bad step (`anomalies.judge`, with its `spike`) leaves parameters, optimizer, average and carry as they were, to the bit; step and
+    A bad step (`anomalies.judge`, with its `spike`, or one whose objective has a metric `unsound` above 0) leaves parameters, optimizer, average and carry as they were, to the bit; step and
     cursor move on. metrics["skipped"].total is the number of bad steps in a row, up to this one.
     """
 
@@ -52,7 +52,8 @@ def make_update(
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, ema, params)
         norm = optax.tree.norm(gradients)
-        bad, history = judge(state.history, metrics["loss"].total / jnp.maximum(metrics["loss"].weight, 1e-8), norm, spike)
+        unsound = metrics.pop("unsound", Mean(jnp.float32(0), None)).total > 0
+        bad, history = judge(state.history, metrics["loss"].total / jnp.maximum(metrics["loss"].weight, 1e-8), norm, spike, unsound)
         metrics |= {"gradient_norm": Mean(norm, jnp.float32(1)), "skipped": Mean(history.skipped, jnp.float32(1))}
         before = (state.params, state.opt_state, state.ema, state.carry)
         params, opt_state, ema, carry = choose(bad, before, (params, opt_state, ema, carry))
@@ -65,9 +66,9 @@ def make_update(
 def on_mesh(function, mesh: Mesh):
     """`function`, traced with the mesh and the logical axis rules in force, as its activations' constraints need them."""
 
-    def call(*arguments):
+    def call(*arguments, **options):
         with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
-            return function(*arguments)
+            return function(*arguments, **options)
 
     return call
 

@@ -19,6 +19,8 @@ COLUMNS = (
     *("data_wait", "step_ms", "mfu", "bits_per_byte", "perplexity"),
 )
 """Of metrics.csv, which holds the train and evaluation rows; metrics.jsonl holds every value of every row."""
+HEADLINES = ("score", "kl", "win_rate", "length", "accuracy")
+"""Of the evaluation of a policy, what is said on screen."""
 PLAIN_SECONDS = 5
 LIVE_SECONDS = 0.1
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -119,14 +121,18 @@ class Telemetry:
         bits = f", {values['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in values else ""
         losses = [values.get(f"loss/{number}") for number in range(len(values.get("sources", ())))]
         each = [f"{name} {'none' if loss is None else f'{loss:.4f}'}" for name, loss in zip(values.get("sources", ()), losses, strict=True)]
-        self.message(f"step {step}: validation loss {values['loss']:.4f}{bits}" + (f" ({', '.join(each)})" if each else ""))
+        found = f"validation loss {values['loss']:.4f}{bits}"
+        if "score" in values:  # of a policy: its loss is only the negative of that
+            found = ", ".join(f"{name.replace('_', ' ')} {values[name]:.4f}" for name in HEADLINES if name in values)
+        self.message(f"step {step}: {found}" + (f" ({', '.join(each)})" if each else ""))
 
-    def sample(self, step: int, prompt: str, text: str) -> None:
-        """A text that the model wrote after `prompt`."""
-        self._write("sample", step, {"prompt": prompt, "text": text})
+    def sample(self, step: int, prompt: str, text: str, score: float | None = None) -> None:
+        """A text that the model wrote after `prompt`, and what it is worth, where something judges it."""
+        self._write("sample", step, {"prompt": prompt, "text": text} | ({} if score is None else {"score": score}))
         for logger in self._loggers:
             logger.text(step, prompt + text)
-        self.message(f"step {step}: sample\n    " + (prompt + text).replace("\n", "\n    "))
+        worth = "" if score is None else f", score {score:.3g}"
+        self.message(f"step {step}: sample{worth}\n    " + (prompt + text).replace("\n", "\n    "))
 
     def anomaly(self, step: int, values: dict[str, Any]) -> None:
         """A bad step: cursor (rows consumed after it), rows (the first and the last of it), loss, gradient_norm, action."""

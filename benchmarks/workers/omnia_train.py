@@ -17,6 +17,7 @@ from train.cli import start_jax
 from train.mesh import divide_cpu, make_mesh, put_batch
 from train.objectives import make_objective
 from train.optimizer import make_optimizer
+from train.parameters import decoder_parameters
 from train.state import initial_state
 from train.step import jit_update, make_update
 
@@ -37,7 +38,7 @@ def main():
     divide_cpu(run)
     mesh = make_mesh(run.mesh)
     optimizer = make_optimizer(options, experiment.Schedule(warmup_steps=10), 1000)
-    state = initial_state(model, optimizer, mesh, 0, ema=False)
+    state = initial_state(decoder_parameters(model), optimizer, mesh, 0, ema=False)
     update = jit_update(make_update(make_objective(run, mesh), optimizer, seed=0), mesh)
     rows, length = shape["batch"], shape["context"]
     tokens = np.random.default_rng(0).integers(0, shape["vocab"], (rows, length + 1)).astype(np.int32)

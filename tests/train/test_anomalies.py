@@ -20,6 +20,7 @@ from train.loop import Diverged, _Meter, _target, make_batches, train
 from train.mesh import make_mesh, put_batch
 from train.objectives import make_objective
 from train.optimizer import make_optimizer
+from train.parameters import decoder_parameters
 from train.runs import open_run
 from train.state import abstract_state
 from train.step import jit_update, make_update
@@ -93,7 +94,7 @@ def anomalies(run):
 def state_of(run, step):
     experiment = run.experiment
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    abstract = abstract_state(experiment.model, optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=True)
+    abstract = abstract_state(decoder_parameters(experiment.model), optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=True)
     checkpointer = Checkpointer(run.path, experiment.checkpoints)
     found, _ = checkpointer.restore(abstract, step)
     checkpointer.close()

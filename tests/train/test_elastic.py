@@ -13,6 +13,7 @@ from train.loop import make_batches, train
 from train.mesh import make_mesh, put_batch
 from train.objectives import make_objective
 from train.optimizer import make_optimizer
+from train.parameters import decoder_parameters
 from train.state import abstract_state
 from train.step import on_mesh
 
@@ -35,7 +36,7 @@ def restored(run, mesh):
     experiment = run.experiment
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
-    state, _ = checkpointer.restore(abstract_state(experiment.model, optimizer, mesh, ema=True))
+    state, _ = checkpointer.restore(abstract_state(decoder_parameters(experiment.model), optimizer, mesh, ema=True))
     checkpointer.close()
     batches, first = make_batches(experiment, run.corpora()), int(state.cursor)
     batch = put_batch(mesh, lambda start, rows: batches.batch(first + start, rows), experiment.batch_size)

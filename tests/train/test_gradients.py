@@ -17,6 +17,7 @@ from train.objectives import make_objective
 from train.objectives.causal_lm import router_terms
 from train.objectives.terms import Mean, Term
 from train.optimizer import make_optimizer
+from train.parameters import decoder_parameters
 from train.state import initial_state
 from train.step import jit_update, make_update
 
@@ -43,7 +44,7 @@ def one_step(mesh_shape: MeshShape, devices: int, micro_batches: int, experiment
     """The gradient of a step, read off plain gradient descent with a rate of one; and the step's metrics."""
     mesh = make_mesh(mesh_shape, jax.devices()[:devices])
     optimizer = make_optimizer(options.SGD(learning_rate=1.0, clip_norm=0.0), options.Schedule(0, "constant"), 10)
-    state = initial_state(experiment.model, optimizer, mesh, 0, ema=False)
+    state = initial_state(decoder_parameters(experiment.model), optimizer, mesh, 0, ema=False)
     before = jax.tree.map(np.array, state.params)
     update = jit_update(make_update(make_objective(experiment, mesh), optimizer, seed=0, micro_batches=micro_batches), mesh)
     state, metrics = update(state, None, put_batch(mesh, make, ROWS))
@@ -168,7 +169,7 @@ def test_nothing_is_kept_whole_where_it_will_be_split():
     """The state is born sharded: with fsdp 8 every matrix, its average and its moments hold an eighth a device."""
     mesh = make_mesh(MeshShape(data=1, fsdp=8))
     optimizer = make_optimizer(options.AdamW(), options.Schedule(), 1000)
-    state = initial_state(MODEL, optimizer, mesh, 0, ema=True)
+    state = initial_state(decoder_parameters(MODEL), optimizer, mesh, 0, ema=True)
     for tree in (state.params, state.ema, state.opt_state):
         split = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim >= 2 and leaf.shape[-1] * leaf.shape[-2] >= 32 * 32]
         assert split and all(leaf.addressable_shards[0].data.size * 8 == leaf.size for leaf in split)

@@ -18,6 +18,7 @@ from train.experiment import Experiment, MeshShape, Samples, TextData
 from train.long_context import DEPTHS, KEY_LETTERS, Haystack, bucket_starts, evaluate_by_position, evaluate_needle, find_needles
 from train.mesh import make_mesh
 from train.optimizer import make_optimizer
+from train.parameters import decoder_parameters
 from train.state import initial_state
 
 T = 96
@@ -30,7 +31,7 @@ def untrained(path, corpus: str, **model):
     run = start(path, experiment)
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     checkpointer = Checkpointer(run.path)
-    checkpointer.save(initial_state(run.experiment.model, optimizer, make_mesh(MeshShape()), 0, ema=False), {})
+    checkpointer.save(initial_state(decoder_parameters(run.experiment.model), optimizer, make_mesh(MeshShape()), 0, ema=False), {})
     checkpointer.wait()
     checkpointer.close()
     return run

@@ -18,15 +18,30 @@ from model.transformer import Decoder
 from train import experiment
 from train.mesh import row_shards
 from train.objectives.causal_lm import CausalLM
+from train.parameters import critic_of
+from train.rl.experiment import PolicyGradient, PreferenceLearning, RewardModelling
+from train.rl.policy_gradient import ClippedPolicyGradient
+from train.rl.preference import PreferencePolicy
+from train.rl.reward_model import PairwiseReward
 
 
 def make_objective(options: experiment.Experiment, mesh: Mesh):
     """The objective that an experiment names, with its model bound."""
+    attention_kernels(options, mesh)
+    model = Decoder(options.model)
     match options.objective:
         case experiment.CausalLM():
-            attention_kernels(options, mesh)
-            return CausalLM(Decoder(options.model), options.objective, row_shards(mesh))
-    raise UserError(f"objective: {type(options.objective).__name__} is no objective", "Choose CausalLM in the config file.")
+            return CausalLM(model, options.objective, row_shards(mesh))
+        case RewardModelling():
+            return PairwiseReward(model, options.objective)
+        case PreferenceLearning():
+            return PreferencePolicy(model, options.objective, row_shards(mesh))
+        case PolicyGradient():
+            return ClippedPolicyGradient(model, critic_of(options), options.objective, row_shards(mesh))
+    raise UserError(
+        f"objective: {type(options.objective).__name__} is no objective",
+        "Choose one of train.experiment or train.rl.experiment in the config file.",
+    )
 
 
 def attention_kernels(options: experiment.Experiment, mesh: Mesh) -> list[str]:

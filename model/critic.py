@@ -1,0 +1,110 @@
+"""What gives a value to a state, or a score to a text: a scalar head, on a decoder's trunk or on one of its own.
+
+Their parameters stand beside a decoder's, under names of their own, so that generation, which looks up the decoder's alone, takes a
+policy's parameters as they are: `value` is the head, `critic` what is not shared with the policy.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from model.config import ModelConfig
+from model.transformer import Decoder, Output
+
+Layout = Literal["none", "shared", "branch", "separate"]
+
+
+class ScalarHead(nn.Module):
+    """A linear function of hidden states, computed in float32: hidden [..., D] to [...]. Parameters, float32: weights [D], bias [].
+
+    std: of the initial weights. 0 gives every state the value 0 (a critic); 1 / sqrt(D + 1) gives scores of about variance 1 (a reward
+    model; Ziegler et al. 2019).
+    """
+
+    std: float = 0.0
+
+    @nn.compact
+    def __call__(self, hidden):
+        hidden = hidden.astype(jnp.float32)
+        weights_init = nn.with_logical_partitioning(nn.initializers.normal(self.std), ("embed",))
+        weights_D = self.param("weights", weights_init, hidden.shape[-1:], jnp.float32)
+        return hidden @ weights_D + self.param("bias", nn.initializers.zeros, (), jnp.float32)
+
+
+def reward_head(config: ModelConfig) -> ScalarHead:
+    return ScalarHead(1.0 / math.sqrt(config.embed_dim + 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Critic:
+    """Values of states, in one of three layouts.
+
+    shared: a head on the policy's last hidden states. branch: on copies of its last `layers` layers and final norm, which go on from the
+    stream that enters them (so it runs the rest once; trlX's hydra). separate: on a decoder of its own.
+    detached: the critic's gradient stops where it leaves its own parameters; always so for a branch.
+    """
+
+    config: ModelConfig
+    layout: Layout
+    layers: int = 1
+    detached: bool = False
+
+    def __post_init__(self):
+        c = self.config
+        if self.layout == "branch":
+            if not 1 <= self.layers < c.num_layers:
+                raise ValueError(
+                    f"a critic that branches off before the last {self.layers} layers needs more of them: there are {c.num_layers}"
+                )
+            if c.window and c.global_every and self.layers % c.global_every:
+                raise ValueError(
+                    f"a critic's {self.layers} layers would not be of the same kinds as those of the policy: take {c.global_every}"
+                )
+
+    @property
+    def branch_at(self) -> int | None:
+        """The layer whose input the policy's decoder must hand over."""
+        return self.config.num_layers - self.layers if self.layout == "branch" else None
+
+    def start(self, key) -> dict[str, Any]:
+        """Fresh parameters beside the policy's, boxed with logical axis names."""
+        if self.layout == "none":
+            return {}
+        found = {"value": ScalarHead().init(key, jnp.zeros((1, self.config.embed_dim)))["params"]}
+        if self.layout != "shared":
+            own = Decoder(self._own_config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+            unused = {"head"} if self.layout == "separate" else {"head", "embedding", "positions"}
+            found["critic"] = {name: part for name, part in own.items() if name not in unused}
+        return found
+
+    def like_policy(self, params) -> dict[str, Any]:
+        """The critic's parameters begun as copies of what they stand for in a policy, or of a reward model, whose head becomes theirs."""
+        if self.layout in ("none", "shared"):
+            return {}
+        whole = {name: part for name, part in params.items() if name in ("embedding", "positions", "layers", "final_norm")}
+        if self.layout == "branch":
+            layers = jax.tree.map(lambda leaf: leaf[self.branch_at :], whole["layers"])
+            whole = {"layers": layers, "final_norm": whole["final_norm"]}
+        return {"critic": whole}
+
+    def __call__(self, params, output: Output, tokens_BT, segments_BT, positions_BT):
+        """values_BT float32: of the state that each position's token completes. output: the policy's, with its stream for a branch."""
+        hidden_BTD = output.hidden_BTD
+        if self.layout == "shared":
+            if self.detached:
+                hidden_BTD = jax.lax.stop_gradient(hidden_BTD)
+        else:
+            stream_BTD = None if output.stream_BTD is None else jax.lax.stop_gradient(output.stream_BTD)
+            own = Decoder(self._own_config)
+            options = {"segments_BT": segments_BT, "positions_BT": positions_BT, "stream_BTD": stream_BTD}
+            hidden_BTD = own.apply({"params": params["critic"]}, tokens_BT, **options).hidden_BTD
+        return ScalarHead().apply({"params": params["value"]}, hidden_BTD)
+
+    @property
+    def _own_config(self) -> ModelConfig:
+        layers = self.layers if self.layout == "branch" else self.config.num_layers
+        return dataclasses.replace(self.config, num_layers=layers, dropout=0.0)

@@ -1,0 +1,47 @@
+"""The fresh parameters of an experiment: a decoder's, and what its objective keeps beside them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from model.config import ModelConfig
+from model.critic import Critic, reward_head
+from model.transformer import Decoder
+from train.experiment import Experiment
+from train.rl.experiment import PolicyGradient, RewardModelling
+
+Parameters = Callable[[Any], Any]
+"""From a random key to a tree of parameters, boxed with their logical axis names."""
+
+
+def decoder_parameters(config: ModelConfig) -> Parameters:
+    """A decoder's alone."""
+    return lambda key: Decoder(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def parameters_of(experiment: Experiment) -> Parameters:
+    """What the experiment trains: the decoder, and a critic or the head of a reward model beside it, under names of their own."""
+    config, decoder = experiment.model, decoder_parameters(experiment.model)
+    match experiment.objective:
+        case PolicyGradient():
+            critic = critic_of(experiment)
+            return lambda key: decoder(key) | critic.start(key)
+        case RewardModelling():
+            return lambda key: decoder(key) | {"value": reward_head(config).init(key, jnp.zeros((1, config.embed_dim)))["params"]}
+    return decoder
+
+
+def critic_of(experiment: Experiment) -> Critic:
+    """The critic of an experiment whose objective is a PolicyGradient."""
+    options = experiment.objective
+    assert isinstance(options, PolicyGradient)
+    return Critic(experiment.model, options.critic, options.critic_layers, options.critic_detached)
+
+
+def carry_of(experiment: Experiment):
+    """What one step hands the next, at the start: a tree of scalars, or None."""
+    match experiment.objective:
+        case PolicyGradient(kl_coefficient=coefficient):
+            return {"kl_coefficient": jnp.float32(coefficient), "steps": jnp.int32(0)}
+    return None

@@ -1,0 +1,430 @@
+"""Learning from the reward of a policy's own responses: one step draws responses, judges them, and learns from them.
+
+Each of the three is one jitted call; what a response is worth is computed between the first two, on the host, from its text.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from data.errors import UserError
+from data.mixture import Mixture, counts_of_weights
+from data.prefetch import Prefetch, prefetch
+from model.generate import Sampling
+from model.transformer import Decoder
+from train.experiment import Experiment
+from train.flops import training_flops_per_token
+from train.learner import Sample
+from train.mesh import ROWS, check_batch, put_batch, row_shards
+from train.objectives import make_objective
+from train.objectives.terms import Mean
+from train.optimizer import make_optimizer, make_schedule
+from train.parameters import carry_of, critic_of, parameters_of
+from train.rl.advantages import adapted_kl_coefficient, informative_groups
+from train.rl.environments import Prompt
+from train.rl.examples import decode_responses, encode_prompt
+from train.rl.experience import judge, make_experience
+from train.rl.experiment import PolicyGradient, Prompts
+from train.rl.rollout import Rollout, rollout, row_keys
+from train.runs import Run
+from train.start import adopt, frozen_of, start_parameters
+from train.state import Purpose, State, random_key
+from train.step import compiler_options, make_update, on_mesh
+
+CHECK_EVERY = 20
+"""Steps between two comparisons of the sampler's log-probabilities with those of the training pass."""
+LARGEST_GAP = {"float32": 1e-3, "bfloat16": 0.5}
+"""By which those may differ in one token."""
+SHOWN = 8
+"""Samples of a report."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A prompt with its tokens and the environment that judges the response."""
+
+    row: int
+    environment: int
+    prompt: Prompt
+    ids: list[int]
+
+
+class Questions:
+    """The prompts of a run by the number of a row, a pure function of (seed, row).
+
+    One that is longer than its room leaves an empty place: a prompt of the start token alone, whose responses are not learned from.
+    """
+
+    def __init__(self, experiment: Experiment, sources: list):
+        assert isinstance(experiment.data, Prompts)
+        self._data, self._seed = experiment.data, experiment.seed
+        self.environments = [source.source for source in sources]
+        self.tokenizer = sources[0].tokenizer()
+        self.end = self.tokenizer.specials["document_end"]
+        self._mixture = Mixture(counts_of_weights(self._data.weights or (1.0,) * len(self.environments)))
+        self.unusable: set[int] = set()
+
+    def take(self, first: int, count: int, split: str = "train") -> list[Question]:
+        """Rows [first, first + count)."""
+        which, local = self._mixture(np.arange(first, first + count))
+        found = []
+        for row, number, index in zip(range(first, first + count), which.tolist(), local.tolist(), strict=True):
+            prompt = self.environments[number].prompt(self._seed if split == "train" else 0, index, split)
+            ids = encode_prompt(prompt, self.tokenizer)
+            if len(ids) > self._data.prompt_tokens:
+                self.unusable.add(row)
+                if len(self.unusable) > self._data.max_unusable:
+                    raise UserError(
+                        f"prompt {row} has {len(ids)} tokens, its room is data.prompt_tokens {self._data.prompt_tokens}: {prompt.text[:60]!r}",
+                        f"Give more room, or go on without such prompts: --data.max-unusable N ({len(self.unusable)} so far).",
+                    )
+                number, ids = -1, [self.end]
+            found.append(Question(row, number, prompt, ids))
+        return found
+
+    def pad(self, questions: list[Question]):
+        """int32 [B, P], right-aligned, and the lengths [B]."""
+        room = self._data.prompt_tokens
+        padded = np.zeros((len(questions), room), np.int32)
+        for row, question in zip(padded, questions, strict=True):
+            row[room - len(question.ids) :] = question.ids
+        return padded, np.array([len(question.ids) for question in questions], np.int32)
+
+    def texts(self, questions: list[Question], responses, mask) -> list[str]:
+        """The responses as text; questions: one for each row."""
+        return decode_responses(self.tokenizer, [question.ids for question in questions], responses, mask)
+
+    def scores(self, questions: list[Question], responses, mask) -> np.ndarray:
+        """float32 [B], or [B, R] where an environment gives a reward for each token. UserError for what is no reward."""
+        texts = self.texts(questions, responses, mask)
+        found, by_token = {}, False
+        for number, environment in enumerate(self.environments):
+            rows = [place for place, question in enumerate(questions) if question.environment == number]
+            if not rows:
+                continue
+            scores = environment.scores([questions[i].prompt for i in rows], [texts[i] for i in rows], responses[rows], mask[rows])
+            found[number] = (rows, check_scores(scores, len(rows), mask.shape[1], type(environment).__name__))
+            by_token |= found[number][1].ndim == 2
+        scores = np.zeros(mask.shape if by_token else len(questions), np.float32)
+        for rows, part in found.values():
+            if by_token and part.ndim == 1:
+                last = np.maximum(mask[rows].sum(1).astype(int) - 1, 0)
+                scores[rows, last] = part
+            else:
+                scores[rows] = part
+        return scores
+
+
+def check_scores(scores, rows: int, room: int, name: str) -> np.ndarray:
+    """float32 scores [rows] or [rows, room]; NaN stays, and is left out of the step. UserError for another shape, or for integers: whoever
+    counts in integers truncates what is not whole."""
+    scores = np.asarray(scores)
+    if scores.shape not in ((rows,), (rows, room)):
+        raise UserError(
+            f"{name}: gave scores of shape {scores.shape} for {rows} responses", f"Return [{rows}], or [{rows}, {room}] by token."
+        )
+    if not np.issubdtype(scores.dtype, np.floating):
+        raise UserError(f"{name}: gave scores of type {scores.dtype}", "Return floats.")
+    return scores.astype(np.float32)
+
+
+def check_policy(experiment: Experiment, mesh) -> None:
+    """UserError for what would stop a run before its first step."""
+    o, data = experiment.objective, experiment.data
+    assert isinstance(o, PolicyGradient)
+    if not isinstance(data, Prompts):
+        raise UserError(
+            f"objective {type(o).__name__} needs prompts; data is {type(data).__name__}", "Choose data Prompts in the config file."
+        )
+    if data.prompt_tokens + o.response_tokens > experiment.model.context_length:
+        raise UserError(
+            f"data.prompt_tokens {data.prompt_tokens} and objective.response_tokens {o.response_tokens} do not fit the context of "
+            f"{experiment.model.context_length}",
+            "Lower one of them.",
+        )
+    if experiment.batch_size % o.samples or experiment.batch_size % (o.minibatches * experiment.micro_batches):
+        raise UserError(
+            f"batch_size {experiment.batch_size} must be a multiple of objective.samples {o.samples}, and of objective.minibatches "
+            f"{o.minibatches} times micro_batches {experiment.micro_batches}",
+            "Change one of them.",
+        )
+    check_batch(mesh, experiment.batch_size // o.minibatches, experiment.micro_batches, 1)
+    check_batch(mesh, experiment.batch_size // o.samples, 1, 1)
+    if mesh.shape["context"] > 1:
+        raise UserError("a policy is trained on whole responses: mesh.context must be 1", "Leave --mesh.context out.")
+
+
+def make_learn(update, o: PolicyGradient, seed: int, episodes: int):
+    """learn(state, frozen, rollout, judgement, scores, kept_B) -> state, metrics: advantages, then every epoch and minibatch of `update`.
+
+    One pure function to jit. The order of rows is new in each epoch of each step. state.step counts calls of this function.
+    """
+    updates = o.epochs * o.minibatches
+
+    def learn(state: State, frozen, rollout: Rollout, judgement, scores, kept_B):
+        coefficient = state.carry["kl_coefficient"]
+        experience, found = make_experience(rollout, judgement, scores, kept_B, o, coefficient)
+        rows = kept_B.shape[0]
+        size = rows // o.minibatches
+        key = random_key(seed, state.step, Purpose.SHUFFLE)
+
+        def one(state: State, number):
+            order_B = jax.random.permutation(jax.random.fold_in(key, number // o.minibatches), rows)
+            chosen = jax.lax.dynamic_slice_in_dim(order_B, number % o.minibatches * size, size)
+            return update(state, frozen, jax.tree.map(lambda x: x[chosen], experience))
+
+        inner, metrics = jax.lax.scan(one, dataclasses.replace(state, step=state.step * updates), jnp.arange(updates))
+        skipped = metrics.pop("skipped")
+        metrics = jax.tree.map(lambda x: x.sum(0), metrics)
+        metrics["skipped"] = Mean(skipped.total[-1], jnp.float32(1))
+        kl, weight = found["objective/kl"]
+        if o.kl_target:
+            changed = adapted_kl_coefficient(coefficient, kl / weight, target=o.kl_target, horizon=o.kl_horizon, episodes=episodes)
+            coefficient = jnp.where(weight > 0, changed, coefficient)
+        found["objective/kl_coef"] = Mean(state.carry["kl_coefficient"], jnp.float32(1))
+        carry = {"kl_coefficient": coefficient, "steps": state.carry["steps"] + 1}
+        return dataclasses.replace(inner, step=state.step + 1, carry=carry), metrics | found
+
+    return learn
+
+
+class PolicyLearner:
+    """PPO, GRPO and their kin: see `train.rl.experiment.PolicyGradient`."""
+
+    def __init__(self, run: Run, sources: list, mesh):
+        experiment, o = run.experiment, run.experiment.objective
+        assert isinstance(o, PolicyGradient)
+        self._run, self._mesh, self._options = run, mesh, o
+        self._questions = Questions(experiment, sources)
+        self._model, self._critic = Decoder(experiment.model), critic_of(experiment)
+        self.parameters, self.carry = parameters_of(experiment), carry_of(experiment)
+        updates = o.epochs * o.minibatches
+        self.optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps * updates)
+        rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps * updates)
+        self.rate = lambda step: rate(step * updates)
+        self.padding_share = 0.0
+        self.flops_per_token = (
+            None if o.critic == "separate" else training_flops_per_token(experiment.model, experiment.model.context_length)
+        )
+        self._frozen = frozen_of(run, mesh)
+        self._incoming: Prefetch | None = None
+        self._baseline: tuple | None = None
+        self._sampling = Sampling(temperature=o.temperature, stop_ids=(self._questions.end,) if o.stop else ())
+
+        update = make_update(
+            make_objective(experiment, mesh),
+            self.optimizer,
+            seed=experiment.seed,
+            micro_batches=experiment.micro_batches,
+            ema_decay=experiment.ema_decay,
+            spike=0.0,  # the loss of a policy gradient has no trend that a spike could stand out from
+        )
+        compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
+        self._learn = on_mesh(jax.jit(make_learn(update, o, experiment.seed, experiment.batch_size), donate_argnums=0, **compiled), mesh)
+        shards = row_shards(mesh)
+
+        def draw(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
+            keys_B = row_keys(random_key(experiment.seed, 0, purpose), rows_B, samples)
+            return rollout(self._model, params, prompts_BP, lengths_B, keys_B, self._sampling, room=o.response_tokens, samples=samples)
+
+        def look(params, reference, rollout, *, again: bool):
+            return judge(self._model, self._critic, o, params, reference, rollout, again=again, shards=shards)
+
+        self._draw = on_mesh(jax.jit(draw, static_argnames=("purpose", "samples"), **compiled), mesh)
+        self._look = on_mesh(jax.jit(look, static_argnames="again", **compiled), mesh)
+
+    # ---------------------------------------------------------------------------------------------------------------- the loop's
+
+    @property
+    def damaged(self) -> int:
+        return len(self._questions.unusable)
+
+    @property
+    def waited_s(self) -> float:
+        return self._incoming.waited_s if self._incoming else 0.0
+
+    def adopt(self, params):
+        return adopt(self._run, self._mesh, params)
+
+    def begin(self, cursor: int) -> None:
+        self.close()
+        if not self._options.drop_equal_groups:  # else how many prompts a step takes is known only in the end
+            count = self._prompts
+            self._incoming = prefetch(lambda number: self._questions.take(cursor + number * count, count), 0, depth=2)
+
+    @property
+    def _prompts(self) -> int:
+        """Of one draw."""
+        return self._run.experiment.batch_size // self._options.samples
+
+    def __next__(self) -> list[Question] | None:
+        return None if self._incoming is None else next(self._incoming)
+
+    def close(self) -> None:
+        if self._incoming is not None:
+            self._incoming.close()
+            self._incoming = None
+
+    def step(self, state: State, batch: list[Question] | None) -> tuple[State, dict, int]:
+        began, step, cursor = time.monotonic(), int(state.step), int(state.cursor)
+        reference = self._frozen["reference"] if self._frozen else None
+        if batch is None:
+            drawn, scores, kept, consumed, drawing = self._draw_groups(state.params, cursor)
+        else:
+            drawn, scores, kept, drawing = self._respond(state.params, batch)
+            consumed = len(batch)
+        judged = time.monotonic()
+        again = step % CHECK_EVERY == 0
+        judgement = self._look(state.params, reference, drawn, again=again)
+        if again:
+            self._compare(step, drawn, judgement)
+        state, metrics = self._learn(state, self._frozen, drawn, judgement._replace(policy=None), self._put(scores), self._put(kept))
+        cursor_now = jax.device_put(np.int32(cursor + consumed), state.cursor.sharding)
+        state = dataclasses.replace(state, cursor=cursor_now)
+        jax.block_until_ready(metrics)
+        times = {"time/rollout": drawing, "time/reward": judged - began - drawing, "time/update": time.monotonic() - judged}
+        return state, metrics | {name: Mean(np.float32(seconds), np.float32(1)) for name, seconds in times.items()}, consumed
+
+    # -------------------------------------------------------------------------------------------------------------- its parts
+
+    def _respond(self, params, questions: list[Question], purpose: Purpose = Purpose.ROLLOUT, samples: int = 0):
+        """Responses on the mesh, their scores and whether each is to be learned from on the host, and the seconds of drawing them."""
+        samples = samples or self._options.samples
+        began = time.monotonic()
+        padded, lengths = self._questions.pad(questions)
+        rows = np.array([question.row for question in questions], np.int32)
+        placed = put_batch(
+            self._mesh, lambda first, count: tuple(x[first : first + count] for x in (padded, lengths, rows)), len(questions)
+        )
+        drawn = self._draw(params, *placed, purpose=purpose, samples=samples)
+        responses, mask = self._host(drawn.responses_BR), self._host(drawn.mask_BR)
+        seconds = time.monotonic() - began
+        each = [question for question in questions for _ in range(samples)]
+        scores = self._score(each, responses, mask)
+        usable = np.array([question.environment >= 0 for question in each])
+        finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(1)
+        kept = (usable & finite).astype(np.float32)
+        if samples > 1:  # a group is learned from whole or not at all
+            kept = kept.reshape(-1, samples).min(1).repeat(samples)
+        return drawn, np.nan_to_num(scores, posinf=0.0, neginf=0.0), kept, seconds
+
+    def _score(self, questions: list[Question], responses, mask) -> np.ndarray:
+        """Each process scores its share of the rows, and all get all."""
+        parts, part = jax.process_count(), jax.process_index()
+        if parts == 1:
+            return self._questions.scores(questions, responses, mask)
+        size = -(-len(questions) // parts)
+        mine = slice(part * size, (part + 1) * size)
+        own = self._questions.scores(questions[mine], responses[mine], mask[mine])
+        wide = np.zeros((size, *own.shape[1:]), np.float32)
+        wide[: len(own)] = own
+        return np.asarray(multihost_utils.process_allgather(wide, tiled=True))[: len(questions)]
+
+    def _draw_groups(self, params, cursor: int):
+        """Draw until enough groups have scores that differ (DAPO, Yu et al. 2025, sec. 3.2). What is missing after `most_draws` stays empty.
+
+        The groups are taken in the order of their prompts; the cursor moves past all that were drawn.
+        """
+        o, wanted = self._options, self._prompts
+        taken: list[tuple[Rollout, np.ndarray]] = []
+        count, consumed, drawing = 0, 0, 0.0
+        while consumed < wanted * o.most_draws and count < wanted:
+            questions = self._questions.take(cursor + consumed, wanted)
+            drawn, scores, kept, seconds = self._respond(params, questions)
+            consumed, drawing = consumed + wanted, drawing + seconds
+            totals = scores if scores.ndim == 1 else scores.sum(1)
+            good = np.asarray(informative_groups(jnp.asarray(totals), o.samples)) & (kept[:: o.samples] > 0)
+            rows = np.flatnonzero(np.repeat(good, o.samples))[: (wanted - count) * o.samples]
+            taken.append((jax.tree.map(lambda x, rows=rows: self._host(x)[rows], drawn), scores[rows]))
+            count += len(rows) // o.samples
+        missing = (wanted - count) * o.samples
+        whole = jax.tree.map(lambda *parts: _padded(np.concatenate(parts), missing), *(part for part, _ in taken))
+        scores = _padded(np.concatenate([part for _, part in taken]), missing)
+        kept = np.concatenate([np.ones(count * o.samples, np.float32), np.zeros(missing, np.float32)])
+        return jax.tree.map(self._put, whole), scores, kept, consumed, drawing
+
+    def _compare(self, step: int, drawn: Rollout, judgement) -> None:
+        """The sampler's log-probabilities are used as the old ones: they must be those of the training pass. And a KL at the start is none."""
+        gap = float(jnp.max(jnp.abs((judgement.policy - drawn.log_probs_BR) * drawn.mask_BR)))
+        kind = "float32" if self._run.experiment.model.dtype in ("auto", "float32") and jax.default_backend() == "cpu" else "bfloat16"
+        if not gap <= LARGEST_GAP[kind]:
+            raise UserError(
+                f"step {step}: the sampler and the training pass differ by {gap:.3g} in the log-probability of a token",
+                "Their numerics differ: set --model.dtype float32, or report this with the model's config.",
+            )
+        if step == 0 and self._frozen is not None:
+            kl = float((judgement.kl * drawn.mask_BR).sum() / drawn.mask_BR.shape[0])
+            if kl < -LARGEST_GAP[kind] * drawn.mask_BR.shape[1]:
+                raise UserError(
+                    f"the KL to the reference is {kl:.3g} at the start, where it must be 0: the responses are not the policy's own",
+                    "Is objective.temperature what the responses were drawn with, and the reference the run that this one starts from?",
+                )
+
+    def _host(self, x) -> np.ndarray:
+        """A whole array on the host of every process."""
+        return np.asarray(x if jax.process_count() == 1 else multihost_utils.process_allgather(x, tiled=True))
+
+    def _put(self, x: np.ndarray):
+        """Rows of the host on the mesh."""
+        return jax.device_put(x, NamedSharding(self._mesh, PartitionSpec(ROWS)))
+
+    # ----------------------------------------------------------------------------------------------------------------- looking
+
+    def evaluate(self, params, between: Callable[[], None]) -> dict:
+        """Scores on prompts that are kept from training, and against the responses of the policy that the run started from.
+
+        {"loss": the negative score, "score", "kl" (nats a response, to that policy), "win_rate" (share of prompts on which the score is
+        higher, a draw counting half), "score_start", "length", "stopped", "prompts"}.
+        """
+        experiment, o = self._run.experiment, self._options
+        assert isinstance(experiment.data, Prompts)
+        shards = row_shards(self._mesh)
+        size = min(experiment.batch_size, -(-experiment.data.validation // shards) * shards)
+        count = experiment.evaluation.rows or experiment.data.validation
+        reference = start_parameters(self._run, self._mesh)
+        found: dict[str, list] = {"score": [], "kl": [], "length": [], "stopped": []}
+        for first in range(0, count, size):
+            questions = self._questions.take(first, size, "validation")
+            drawn, scores, _, _ = self._respond(params, questions, Purpose.VALIDATION, 1)
+            found["score"].append(scores if scores.ndim == 1 else scores.sum(1))
+            found["length"].append(self._host(drawn.mask_BR).sum(1))
+            found["stopped"].append(self._host(drawn.stopped_B).astype(np.float32))
+            if reference is not None:
+                found["kl"].append(self._host(self._look(params, reference, drawn, again=False).kl.sum(1)))
+            between()
+        arrays = {name: np.concatenate(parts)[:count] for name, parts in found.items() if parts}
+        result: dict[str, Any] = {"loss": -float(arrays["score"].mean())} | {name: float(values.mean()) for name, values in arrays.items()}
+        if reference is not None:
+            if self._baseline is None:
+                parts = []
+                for first in range(0, count, size):
+                    scores = self._respond(reference, self._questions.take(first, size, "validation"), Purpose.VALIDATION, 1)[1]
+                    parts.append(scores if scores.ndim == 1 else scores.sum(1))
+                    between()
+                self._baseline = (np.concatenate(parts)[:count],)
+            other = self._baseline[0]
+            wins = (arrays["score"] > other) + 0.5 * (arrays["score"] == other)
+            result |= {"win_rate": float(wins.mean()), "score_start": float(other.mean())}
+        return result | {"prompts": count}
+
+    def samples(self, params) -> list[Sample]:
+        """Responses to the first prompts that are kept from training."""
+        shards = row_shards(self._mesh)
+        count = -(-SHOWN // shards) * shards
+        questions = self._questions.take(0, count, "validation")
+        drawn, scores, _, _ = self._respond(params, questions, Purpose.VALIDATION, 1)
+        texts = self._questions.texts(questions, self._host(drawn.responses_BR), self._host(drawn.mask_BR))
+        totals = scores if scores.ndim == 1 else scores.sum(1)
+        found = [Sample(q.prompt.text, text, float(score)) for q, text, score in zip(questions, texts, totals, strict=True)]
+        return found[:SHOWN]
+
+
+def _padded(x: np.ndarray, rows: int) -> np.ndarray:
+    return np.concatenate([x, np.zeros((rows, *x.shape[1:]), x.dtype)])

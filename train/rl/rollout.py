@@ -1,0 +1,62 @@
+"""Responses of a policy to prompts, with the log-probability of every token as it was drawn."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from model.generate import Generation, Sampling, decode, prefill
+from model.transformer import Decoder
+
+
+class Rollout(NamedTuple):
+    """B rows of P prompt positions, right-aligned, and R response positions after them: S = P + R.
+
+    tokens_BS int32; valid_BS int32, 1 on the tokens of prompt and response; log_probs_BR float32, of what was drawn, at the sampling's
+    temperature, 0 elsewhere; mask_BR float32, 1 on tokens that the policy drew, its stop token included; stopped_B, whether it drew one.
+    """
+
+    tokens_BS: Any
+    valid_BS: Any
+    log_probs_BR: Any
+    mask_BR: Any
+    stopped_B: Any
+
+    @property
+    def prompt_room(self) -> int:
+        return self.tokens_BS.shape[1] - self.mask_BR.shape[1]
+
+    @property
+    def responses_BR(self):
+        return self.tokens_BS[:, self.prompt_room :]
+
+
+def rollout(model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, room: int, samples: int) -> Rollout:
+    """Draw `samples` responses to each prompt, which is read once; ends early when every row has.
+
+    prompts_BP: int32, right-aligned; lengths_B: their tokens. keys_B: one random key for each of the B * samples rows, neighbours sharing a
+    prompt. A row depends on its prompt and key alone, not on padding or on the other rows.
+    """
+    state = prefill(model, params, prompts_BP, lengths_B, keys_B, room=room, samples=samples)
+    return as_rollout(decode(model, params, state, sampling, room), room)
+
+
+def as_rollout(state: Generation, room: int) -> Rollout:
+    """What was generated, as B rows of a prompt and `room` tokens more."""
+    size = state.tokens_BS.shape[1]
+    index_S = jnp.arange(size)
+    inside_BS = (index_S >= state.start_B[:, None]) & (index_S < state.ends_B[:, None])
+    first = size - room
+    return Rollout(
+        tokens_BS=jnp.where(inside_BS, state.tokens_BS, 0),
+        valid_BS=inside_BS.astype(jnp.int32),
+        log_probs_BR=state.log_probs_BS[:, first:],
+        mask_BR=inside_BS[:, first:].astype(jnp.float32),
+        stopped_B=state.done_B,
+    )
+
+
+def row_keys(key, rows, samples: int):
+    """A random key for each response: rows int32 [B], the numbers of the prompts in the stream. Returns keys [B * samples]."""
+    each = jax.vmap(lambda row: jax.vmap(lambda sample: jax.random.fold_in(jax.random.fold_in(key, row), sample))(jnp.arange(samples)))
+    return each(rows).reshape(-1)

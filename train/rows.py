@@ -1,0 +1,122 @@
+"""Learning from rows that are there before the run: text, demonstrations, comparisons."""
+
+from collections.abc import Callable
+from typing import Any
+
+from data.batches import Batches
+from data.errors import UserError
+from data.prefetch import Prefetch, prefetch
+from model.generate import Sampling
+from train.evaluate import evaluate_corpora, evaluate_examples, make_evaluate
+from train.experiment import Experiment, TextData
+from train.flops import training_flops_per_token
+from train.learner import Sample
+from train.mesh import put_batch
+from train.objectives import make_objective
+from train.optimizer import make_optimizer, make_schedule
+from train.parameters import carry_of, parameters_of
+from train.rl.examples import ExampleBatches
+from train.rl.experiment import RewardModelling
+from train.runs import Run, text_data
+from train.sampling import make_generator
+from train.start import adopt, frozen_of
+from train.state import State
+from train.step import jit_update, make_update
+
+
+def make_batches(experiment: Experiment, corpora) -> Batches | ExampleBatches:
+    """Training rows, in an order decided by the seed: the same for the same seed, on any number of hosts."""
+    if not isinstance(experiment.data, TextData):
+        return ExampleBatches(experiment, corpora, "train")
+    data = text_data(experiment)
+    batches = Batches(
+        corpora,
+        weights=data.weights,
+        split="train",
+        context_length=experiment.model.context_length,
+        seed=experiment.seed,
+        max_damaged=data.max_damaged,
+        fim_rate=data.fim_rate,
+    )
+    if batches.ids > experiment.model.vocab_size:
+        raise UserError(
+            f"data.fim_rate needs the token id {batches.ids - 1}, but model.vocab_size is {experiment.model.vocab_size}",
+            "Set --model.vocab-size 0, which takes the tokenizer's, or --data.fim-rate 0.",
+        )
+    return batches
+
+
+class RowLearner:
+    """A step takes the next rows of a stream, which a thread prepares ahead."""
+
+    def __init__(self, run: Run, corpora: list, mesh):
+        experiment = run.experiment
+        self._run, self._mesh, self._corpora = run, mesh, corpora
+        self.batches = make_batches(experiment, corpora)
+        objective = make_objective(experiment, mesh)
+        self.parameters, self.carry = parameters_of(experiment), carry_of(experiment)
+        self.optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+        self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
+        self.padding_share = self.batches.padding_share
+        self.flops_per_token = training_flops_per_token(experiment.model, experiment.model.context_length)
+        self._frozen = frozen_of(run, mesh)
+        options: dict[str, Any] = {
+            "micro_batches": experiment.micro_batches,
+            "ema_decay": experiment.ema_decay,
+            "spike": experiment.faults.spike,
+        }
+        self._update = jit_update(make_update(objective, self.optimizer, seed=experiment.seed, **options), mesh)
+        self._evaluate = make_evaluate(objective, mesh, self._frozen)
+        self._incoming: Prefetch | None = None
+
+    @property
+    def damaged(self) -> int:
+        return len(self.batches.damaged)
+
+    @property
+    def waited_s(self) -> float:
+        return self._incoming.waited_s if self._incoming else 0.0
+
+    def adopt(self, params):
+        return adopt(self._run, self._mesh, params)
+
+    def begin(self, cursor: int) -> None:
+        self.close()
+        size = self._run.experiment.batch_size
+
+        def make(number: int):
+            start = cursor + number * size
+            return put_batch(self._mesh, lambda first, rows: self.batches.batch(start + first, rows), size)
+
+        self._incoming = prefetch(make, 0, depth=2)
+
+    def __next__(self):
+        assert self._incoming is not None
+        return next(self._incoming)
+
+    def step(self, state: State, batch) -> tuple[State, dict, int]:
+        state, metrics = self._update(state, self._frozen, batch)
+        return state, metrics, self._run.experiment.batch_size
+
+    def evaluate(self, params, between: Callable[[], None]) -> dict:
+        experiment = self._run.experiment
+        of = (self._evaluate, params, self._corpora, experiment, self._mesh)
+        if isinstance(experiment.data, TextData):
+            return evaluate_corpora(*of, rows=experiment.evaluation.rows, between=between)
+        return evaluate_examples(*of, rows=experiment.evaluation.rows, between=between)
+
+    def samples(self, params) -> list[Sample]:
+        """Continuations of the run's sample prompts."""
+        wanted = self._run.experiment.samples
+        prompts = [prompt for prompt in wanted.prompts if prompt or self._run.document_end is not None]
+        if not prompts or isinstance(self._run.experiment.objective, RewardModelling):
+            return []
+        generator = make_generator(self._run, params)
+        sampling = Sampling(temperature=wanted.temperature)
+        found = generator.generate(prompts, tokens=wanted.tokens, sampling=sampling, seed=self._run.experiment.seed)
+        return [Sample(completion.prompt, completion.text) for completion in found]
+
+    def close(self) -> None:
+        if self._incoming is not None:
+            self._incoming.close()
+            self._incoming = None

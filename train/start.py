@@ -1,0 +1,58 @@
+"""The run that another starts from: its parameters are kept in the new run, which so needs nothing but itself.
+
+<run>/start/ is a run in small: config.json, tokenizer/, and of one checkpoint the parameters alone, with their digests.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from data.errors import UserError
+from train.checkpoint import load_parameters
+from train.parameters import critic_of
+from train.rl.experiment import PolicyGradient, PreferenceLearning
+from train.runs import START, Run, open_run
+
+DECODER = ("embedding", "positions", "layers", "final_norm", "head")
+"""The names of a decoder's parameters; others may stand beside them."""
+
+
+def started_from(run: Run) -> Run | None:
+    """What the run started from, as it is kept in it; None where it began with fresh parameters."""
+    return open_run(run.path / START, said=lambda line: None) if run.experiment.start else None
+
+
+def start_parameters(run: Run, mesh):
+    """The parameters that the run started from, on a mesh; None where it began with fresh ones."""
+    source = started_from(run)
+    return None if source is None else load_parameters(source, mesh)[0]
+
+
+def adopt(run: Run, mesh, params):
+    """Fresh parameters, with those that the run starts from in their place as far as both have them.
+
+    A critic of its own begins as the trunk of the policy. Returns `params` itself where the run starts from nothing.
+    """
+    source = start_parameters(run, mesh)
+    if source is None:
+        return params
+    kept = {name: source[name] for name in DECODER if name in source}
+    if isinstance(run.experiment.objective, PolicyGradient):
+        kept |= critic_of(run.experiment).like_policy(source)
+    places = jax.tree.map(lambda leaf: leaf.sharding, {name: params[name] for name in kept})
+    return dict(params) | jax.device_put(jax.tree.map(jnp.copy, kept), places)
+
+
+def frozen_of(run: Run, mesh):
+    """What the run's objective reads and does not train: {"reference": parameters}, or None."""
+    objective = run.experiment.objective
+    needs = isinstance(objective, PreferenceLearning) and objective.loss != "orpo"
+    needs |= isinstance(objective, PolicyGradient) and objective.kl_coefficient > 0
+    if not needs:
+        return None
+    reference = start_parameters(run, mesh)
+    if reference is None:
+        raise UserError(
+            "objective: a policy is held near the one it starts from, but the run starts from none",
+            "Give one: --start RUN_DIR, or set --objective.kl-coefficient 0 where there is such a field.",
+        )
+    return {"reference": {name: reference[name] for name in DECODER if name in reference}}
