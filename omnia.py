@@ -14,12 +14,13 @@ VERBS = {
     "launch": "train on several processes of this machine, and start them again after a crash",
     "checkpoint": "list, verify, compare and export the checkpoints of a run",
     "plan": "compile a training step for a pod that is not there: memory, collectives, the time of a step",
+    "label": "draw responses of a policy and write down which is best, by its environment's reward",
     "evaluate": "measure a run on its validation split",
     "generate": "continue a prompt, a file of prompts, or what you type",
     "report": "draw the report of a run again, also while it trains or after it was killed",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
-HOMES = {"launch": "train.launch", "checkpoint": "train.checkpoint_verbs", "plan": "train.plan"}
+HOMES = {"launch": "train.launch", "checkpoint": "train.checkpoint_verbs", "plan": "train.plan", "label": "train.rl.label"}
 """Where a verb's function is, if not in train.cli."""
 ROOMS = ("data", "model", "train")
 

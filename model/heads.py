@@ -34,6 +34,12 @@ class Scores(NamedTuple):
     kl: jax.Array | None = None
     cross_entropy: jax.Array | None = None
 
+    @property
+    def log_probs(self) -> jax.Array:
+        """log p(target); needs nll."""
+        assert self.nll is not None
+        return -self.nll
+
 
 def vocabulary_table(params) -> jax.Array:
     """The output projection [V, D] of a decoder: its own head, or the embedding table when tied."""

@@ -33,8 +33,8 @@ def no_history() -> History:
 def judge(history: History, loss, gradient_norm, spike: float, unsound=False):
     """Whether a step is bad (bool scalar), and the history after it.
 
-    loss, gradient_norm: float32 scalars of the global batch. Bad is what the objective found unsound, what is not finite and, with `spike` above 0, a loss more than `spike`
-    standard deviations above the moving average of the good ones before it.
+    loss, gradient_norm: float32 scalars of the global batch. Bad is what the objective found unsound, what is not finite and, with `spike`
+    above 0, a loss more than `spike` standard deviations above the moving average of the good ones before it.
     """
     bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm)) | unsound
     if spike:

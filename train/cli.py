@@ -321,18 +321,19 @@ def evaluate(arguments: list[str]) -> None:
         raise UserError("omnia evaluate: --context-length belongs to --by-position or --needle", "Add one of them.")
     start_jax()
     from train.evaluate import evaluate_run
+    from train.experiment import TextData
     from train.runs import open_run
 
-    found = evaluate_run(
-        open_run(options.run_dir),
-        split=options.split,
-        rows=options.rows,
-        batch_size=options.batch_size,
-        shards=options.shards,
-        step=options.step,
-        raw=options.raw,
-        int8=options.int8,
-    )
+    run, which = open_run(options.run_dir), {"rows": options.rows, "step": options.step, "raw": options.raw}
+    if isinstance(run.experiment.data, TextData):
+        of_text: dict[str, Any] = {"split": options.split, "batch_size": options.batch_size, "shards": options.shards, "int8": options.int8}
+        found = evaluate_run(run, **which, **of_text)
+    else:
+        if options.shards or options.int8 or options.batch_size or options.split != "validation":
+            raise UserError("omnia evaluate: --shards, --int8, --batch-size and --split are for runs on text", "Leave them out.")
+        from train.loop import measure
+
+        found = measure(run, **which)
     if options.json:
         print(json.dumps(found))
         return

@@ -124,7 +124,7 @@ def source_names(paths: list[str]) -> list[str]:
     return [f"{name} ({number})" for number, name in enumerate(names)]  # one folder, named more than once
 
 
-def corpora_of(run: Run, shards: tuple[str, ...] = ()) -> list[Corpus]:
+def corpora_of(run: Run, shards: tuple[str, ...] = ()) -> list:
     """The run's own shards, or others, which must have been prepared with the same tokenizer."""
     corpora = run.corpora()
     if shards:

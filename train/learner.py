@@ -34,14 +34,20 @@ class Learner(Protocol):
     optimizer: optax.GradientTransformation
     rate: Callable[[int], Any]
     """The learning rate of a step, counted from 0."""
-    waited_s: float
-    """Seconds spent in waiting for rows so far."""
     padding_share: float
     """Of the rows, as far as it is known before they are made."""
-    damaged: int
-    """Records found damaged so far; their places were left empty."""
-    flops_per_token: float | None
-    """Of a training step."""
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds spent in waiting for rows so far."""
+
+    @property
+    def damaged(self) -> int:
+        """Records found damaged so far; their places were left empty."""
+
+    @property
+    def flops_per_token(self) -> float | None:
+        """Of a training step."""
 
     def adopt(self, params: Any) -> Any:
         """Fresh parameters with those that the run starts from in their place; the same object where it starts from none."""
@@ -59,7 +65,10 @@ class Learner(Protocol):
         """
 
     def evaluate(self, params, between: Callable[[], None]) -> dict:
-        """What is measured of the averaged parameters: `loss`, lower being better, and more. `between` is called now and then, and may raise."""
+        """What is measured of the averaged parameters: `loss`, lower being better, and more.
+
+        `between` is called now and then, and may raise.
+        """
 
     def samples(self, params) -> list[Sample]:
         """Texts of the averaged parameters, the same at every step but for those."""

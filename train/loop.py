@@ -14,12 +14,12 @@ import numpy as np
 
 from data.errors import UserError
 from train import hosts
-from train.checkpoint import Checkpointer
+from train.checkpoint import Checkpointer, load_parameters
 from train.exits import Exit
 from train.experiment import Experiment
 from train.flops import peak_flops
 from train.learner import Learner, fresh_state, state_to_restore
-from train.mesh import check_batch, divide_cpu, make_mesh
+from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
 from train.objectives import attention_kernels, make_objective
 from train.optimizer import make_optimizer
 from train.report import write_report
@@ -70,6 +70,17 @@ def check(experiment: Experiment, corpora: list) -> None:
         check_policy(experiment, mesh)
     else:
         make_batches(experiment, corpora)
+
+
+def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0) -> dict:
+    """What the loop would measure of a checkpoint (default: the latest): {"step", "split", "loss", ...}. rows: how many; 0: as in training."""
+    if rows:
+        evaluation = dataclasses.replace(run.experiment.evaluation, rows=rows)
+        run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, evaluation=evaluation))
+    mesh = inference_mesh(run.experiment.mesh)
+    params, step = load_parameters(run, mesh, step=step, raw=raw)
+    with contextlib.closing(make_learner(run, run.corpora(), mesh)) as learner:
+        return {"step": step, "split": "validation"} | learner.evaluate(params, lambda: None)
 
 
 def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:

@@ -24,6 +24,7 @@ from train.experiment import Experiment, ScheduleFree, TextData
 from train.manifest import Journal
 from train.rl.examples import Examples, open_examples
 from train.rl.experiment import Demonstrations, Preferences, Prompts
+from train.rl.files import PromptFile  # noqa: F401 (with it, all kinds of environments and rewards are known to from_json)
 from train.serialize import FORMAT, flatten, from_json, to_json
 
 MAY_CHANGE = (

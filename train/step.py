@@ -34,8 +34,9 @@ def make_update(
 ):
     """update(state, frozen, batch) -> state, metrics: gradient, optimizer, average; metrics are Means over the global batch.
 
-    A bad step (`anomalies.judge`, with its `spike`, or one whose objective has a metric `unsound` above 0) leaves parameters, optimizer, average and carry as they were, to the bit; step and
-    cursor move on. metrics["skipped"].total is the number of bad steps in a row, up to this one.
+    A bad step (`anomalies.judge`, with its `spike`, or one whose objective has a metric `unsound` above 0) leaves parameters, optimizer,
+    average and carry as they were, to the bit; step and cursor move on. metrics["skipped"].total is the number of bad steps in a row, up to
+    this one.
     """
 
     def update(state: State, frozen, batch):

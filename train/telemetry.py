@@ -19,7 +19,7 @@ COLUMNS = (
     *("data_wait", "step_ms", "mfu", "bits_per_byte", "perplexity"),
 )
 """Of metrics.csv, which holds the train and evaluation rows; metrics.jsonl holds every value of every row."""
-HEADLINES = ("score", "kl", "win_rate", "length", "accuracy")
+HEADLINES = ("score", "gold", "kl", "win_rate", "length", "accuracy")
 """Of the evaluation of a policy, what is said on screen."""
 PLAIN_SECONDS = 5
 LIVE_SECONDS = 0.1

@@ -16,7 +16,13 @@ def get_config(arg: str = "ppo") -> Experiment:
     shared = {
         "name": f"random walks, {arg}",
         "model": ModelConfig(
-            context_length=16, num_layers=2, embed_dim=64, num_heads=4, norm="rmsnorm", bias=False, positions="rotary", activation="gelu_tanh"
+            context_length=16,
+            num_layers=2,
+            embed_dim=64,
+            num_heads=4,
+            norm="rmsnorm",
+            bias=False,
+            positions="rotary",
         ),
         "logging": Logging(every=10),
         "samples": Samples(tokens=10),

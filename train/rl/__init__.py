@@ -1,1 +1,1 @@
-"""Learning from reward: rollouts, rewards, advantages, policy gradients, preferences, search. Pure functions on arrays, plus the learners."""
+"""Learning from reward: rollouts, advantages, policy gradients, preferences, search. Pure functions on arrays, and the learners."""

@@ -1,7 +1,8 @@
 """From rewards to advantages: generalised advantage estimation, group baselines, whitening. Pure functions on arrays.
 
-B rows (responses), T tokens of a response. A mask is 1 on tokens that the policy chose (its stop token included) and 0 on padding and on tokens
-that came from elsewhere (a tool, another speaker). All arrays are float32, and all statistics are of the whole batch, whatever the mesh.
+B rows (responses), T tokens of a response. A mask is 1 on tokens that the policy chose (its stop token included) and 0 on padding and on
+tokens that came from elsewhere (a tool, another speaker). All arrays are float32, and all statistics are of the whole batch, whatever the
+mesh.
 """
 
 import jax
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, decay: float):
     """GAE (Schulman et al. 2016, eq. 16) that steps over masked tokens.
 
-    rewards_BT: of each token. values_BT: of the state before it. Where the mask is 0, the accumulator passes through unchanged, so inserting
-    masked tokens changes nothing. Nothing follows the last token: episodes end.
+    rewards_BT: of each token. values_BT: of the state before it. Where the mask is 0, the accumulator passes through unchanged, so
+    inserting masked tokens changes nothing. Nothing follows the last token: episodes end.
     Returns advantages_BT (0 where masked) and returns_BT = advantages + values, both before any whitening.
     """
 
@@ -38,8 +39,8 @@ def discounted_returns(rewards_BT, mask_BT, *, discount: float):
 def group_advantages(scores_B, samples: int, *, divide_by_std: bool, epsilon: float = 1e-4):
     """GRPO's advantage (Shao et al. 2024, sec. 4.1.2): a score less the mean of its group, over the group's standard deviation.
 
-    scores_B: the `samples` responses to a prompt are neighbours. divide_by_std: False is Dr. GRPO (Liu et al. 2025). A group of equal scores
-    gives 0. Returns advantages_B, which sum to 0 in each group.
+    scores_B: the `samples` responses to a prompt are neighbours. divide_by_std: False is Dr. GRPO (Liu et al. 2025). A group of equal
+    scores gives 0. Returns advantages_B, which sum to 0 in each group.
     """
     scores_GN = scores_B.reshape(-1, samples)
     centred_GN = scores_GN - scores_GN.mean(-1, keepdims=True)
@@ -59,7 +60,7 @@ SAME = 1e-6
 
 
 def informative_groups(scores_B, samples: int):
-    """Whether the scores of each group differ at all: bool [B / samples]. By their range; a standard deviation of rounding errors is not 0."""
+    """Whether the scores of each group differ at all: bool [B / samples]. By their range: rounding gives equal ones a deviation."""
     scores_GN = scores_B.reshape(-1, samples)
     return scores_GN.max(-1) - scores_GN.min(-1) > SAME
 
@@ -99,6 +100,6 @@ def kl_estimate(log_ratio_BT, estimator: str):
 
 
 def adapted_kl_coefficient(coefficient, kl, *, target: float, horizon: float, episodes: int):
-    """The adaptive coefficient (Ziegler et al. 2019, sec. 2.2): raised where the KL of a response, summed over its tokens, is above the target."""
+    """The adaptive coefficient (Ziegler et al. 2019, sec. 2.2): raised where a response's KL, over all its tokens, is above target."""
     error = jnp.clip(kl / target - 1.0, -0.2, 0.2)
     return coefficient * (1.0 + error * episodes / horizon)

@@ -75,6 +75,10 @@ class Environment:
         """float [B], or [B, T] with a reward for each token. ids int32, mask float32 [B, T]: of the responses, as they were drawn."""
         return np.array([self.score(prompt, response) for prompt, response in zip(prompts, responses, strict=True)], np.float32)
 
+    def gold(self, prompts: Sequence[Prompt], responses: Sequence[str], ids, mask) -> np.ndarray | None:
+        """What responses are really worth, where `scores` only stands for it; None where it does not."""
+        return None
+
 
 def _generator(environment: Environment, seed: int, row: int, purpose: str) -> random.Random:
     return random.Random(f"{type(environment).__name__} {seed} {row} {purpose}")
@@ -87,8 +91,8 @@ def _generator(environment: Environment, seed: int, row: int, purpose: str) -> r
 class RandomWalks(Environment):
     """Find a short way to node `a` of a directed graph, having seen random walks alone (the task of trlx's first example).
 
-    A prompt is a node. A response is the nodes that follow. Its worth is 1 for a shortest way to `a` and falls linearly with its length to 0 at
-    `longest`; a step that is no edge, or never reaching `a`, is worth 0.
+    A prompt is a node. A response is the nodes that follow. Its worth is 1 for a shortest way to `a` and falls linearly with its length to
+    0 beyond `longest`; a step that is no edge, or never reaching `a`, is worth 0.
     """
 
     nodes: int = 21
@@ -260,7 +264,7 @@ _RUDE = ("damn", "bloody", "stupid")
 
 @dataclasses.dataclass(frozen=True)
 class Reviews(Environment):
-    """Go on with a review that a small grammar makes. Worth counts its words by a list: sentiment, or rude words that should not be there."""
+    """Go on with a review that a small grammar makes. Worth counts words on a list: sentiment, or rude ones that should not be there."""
 
     judged: Literal["sentiment", "rudeness"] = "sentiment"
     """sentiment: good words less bad ones. rudeness: -1 for each rude word."""
@@ -302,7 +306,7 @@ class Reviews(Environment):
 
 @dataclasses.dataclass(frozen=True)
 class Bandit(Environment):
-    """One prompt, one token: every letter has a fixed worth. The best policy under a price for leaving the reference is known in closed form."""
+    """One prompt, one token: every letter has a fixed worth. What is best at a price for leaving the reference is known in closed form."""
 
     arms: int = 5
     """Letters to choose from."""

@@ -133,7 +133,9 @@ class ExampleBatches:
 
     def __init__(self, experiment: Experiment, sources: list[Examples], split: str):
         self.length, self.seed, self.split = experiment.model.context_length, experiment.seed, split
-        self.data, self.sources = experiment.data, sources
+        data = experiment.data
+        assert isinstance(data, Demonstrations | Preferences)
+        self.data, self.sources = data, sources
         self.damaged: set[int] = set()
         self._tokenizer, self._end = sources[0].tokenizer(), sources[0].document_end
         if isinstance(self.data, Preferences):
@@ -167,17 +169,19 @@ class ExampleBatches:
             environment = self.sources[number].source
             prompt = environment.prompt(self.seed if self.split == "train" else 0, index, self.split)
             response = environment.demonstration(prompt, self.seed if self.split == "train" else 0, index)
-            ids, learned = encode_demonstration(prompt, response, self._tokenizer, self.data.learn_prompts)
+            ids, learned = encode_demonstration(
+                prompt, response, self._tokenizer, isinstance(self.data, Demonstrations) and self.data.learn_prompts
+            )
             if not _fill(batch, place, ids, learned):
                 self.damaged.add(int(numbers[place]))
         return batch
 
     def _comparisons(self, numbers) -> Comparisons:
         shape = (len(numbers), self._responses, self.length)
-        ids = [np.zeros(shape, np.int32) for _ in range(4)]
+        tokens, targets, segments, positions = (np.zeros(shape, np.int32) for _ in range(4))
         weights, best = np.zeros(shape, np.float32), np.zeros(len(numbers), np.int32)
         present, counts = np.zeros(shape[:2], np.float32), np.zeros(len(numbers), np.float32)
-        batch = Comparisons(*ids, weights, best, present, counts, numbers.astype(np.int32))
+        batch = Comparisons(tokens, targets, segments, positions, weights, best, present, counts, numbers.astype(np.int32))
         which, local = self._mixture(numbers)
         for place, (number, index) in enumerate(zip(which.tolist(), local.tolist(), strict=True)):
             first, size = self._spans[number]
@@ -256,7 +260,9 @@ def read_comparisons(path: str) -> list[dict]:
     ({"chosen", "rejected"}, as in Anthropic's hh-rlhf), or as they are. Comparisons of equal responses are left out: they say nothing."""
     found = []
     for number, record in enumerate(read_records(path), 1):
-        prompt, responses, best = record.get("prompt"), record.get("responses"), record.get("best", 0)
+        prompt: Any = record.get("prompt")
+        responses: Any = record.get("responses")
+        best: Any = record.get("best", 0)
         if "chosen" in record and "rejected" in record:
             responses, best = [record["chosen"], record["rejected"]], 0
             if prompt is None and all(isinstance(text, str) for text in responses):

@@ -40,7 +40,7 @@ def judge(model: Decoder, critic: Critic, o: PolicyGradient, params, reference, 
     """
     tokens_BT, segments_BT, positions_BT, targets_BR = inputs_of(rollout)
     where = {"segments_BT": segments_BT, "positions_BT": positions_BT}
-    how = {"softcap": model.config.logit_softcap, "temperature": o.temperature, "shards": shards}
+    how: dict[str, Any] = {"softcap": model.config.logit_softcap, "temperature": o.temperature, "shards": shards}
     room = targets_BR.shape[1]
     nothing = jnp.zeros(targets_BR.shape, jnp.float32)
     exact = reference is not None and o.kl_estimator == "exact" and o.kl_in == "reward"
@@ -51,13 +51,14 @@ def judge(model: Decoder, critic: Critic, o: PolicyGradient, params, reference, 
         if critic.layout != "none":
             values = critic(params, output, tokens_BT, segments_BT, positions_BT)[:, -room:] * rollout.mask_BR
         if again:
-            policy = -score_tokens(own, targets_BR, **how).nll * rollout.mask_BR
+            policy = score_tokens(own, targets_BR, **how).log_probs * rollout.mask_BR
     if reference is None:
         return Judgement(values, nothing, nothing, policy)
     hidden_BTD = model.apply({"params": reference}, tokens_BT, **where).hidden_BTD
     other = Head(hidden_BTD[:, -room:], vocabulary_table(reference))
-    log_probs = -score_tokens(other, targets_BR, **how).nll * rollout.mask_BR
+    log_probs = score_tokens(other, targets_BR, **how).log_probs * rollout.mask_BR
     if exact:
+        assert own is not None
         kl = score_tokens(own, targets_BR, want=("kl",), other=other, **how).kl * rollout.mask_BR
     else:
         kl = (

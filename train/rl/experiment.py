@@ -89,7 +89,7 @@ class PreferenceLearning(Objective):
     """A policy learned from comparisons alone, without sampling: DPO and its kin."""
 
     loss: Literal["dpo", "ipo", "hinge", "kto", "orpo"] = "dpo"
-    """Rafailov et al. 2023 (eq. 7), Azar et al. 2023 (eq. 17), Zhao et al. 2023, Ethayarajh et al. 2024 (eq. 8), Hong et al. 2024 (eq. 6)."""
+    """Rafailov et al. 2023 (eq. 7), Azar et al. 2023 (eq. 17), Zhao et al. 2023, Ethayarajh et al. 2024 (eq. 8), Hong et al. 2024."""
     beta: float = 0.1
     """How dear it is to leave the reference; of orpo, the weight of the odds ratio."""
     label_smoothing: float = 0.0
@@ -115,7 +115,7 @@ class PolicyGradient(Objective):
     stop: bool = True
     """A response ends with the token that ends a document. False: it always takes all its room."""
     advantage: Literal["gae", "group", "leave_one_out", "returns"] = "gae"
-    """From a critic (Schulman et al. 2016), or a score less its group's mean, or less the mean of the others, or the reward still to come."""
+    """From a critic (Schulman et al. 2016); a score less its group's mean, or less the mean of the others; or the reward still to come."""
     divide_by_std: bool = False
     """With group: divide by the group's standard deviation."""
     whiten: bool = True

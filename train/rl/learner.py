@@ -59,7 +59,7 @@ class Question:
 class Questions:
     """The prompts of a run by the number of a row, a pure function of (seed, row).
 
-    One that is longer than its room leaves an empty place: a prompt of the start token alone, whose responses are not learned from.
+    One longer than its room leaves an empty place: a prompt of the start token alone, whose responses are not learned from.
     """
 
     def __init__(self, experiment: Experiment, sources: list):
@@ -82,7 +82,7 @@ class Questions:
                 self.unusable.add(row)
                 if len(self.unusable) > self._data.max_unusable:
                     raise UserError(
-                        f"prompt {row} has {len(ids)} tokens, its room is data.prompt_tokens {self._data.prompt_tokens}: {prompt.text[:60]!r}",
+                        f"prompt {row} has {len(ids)} tokens, and data.prompt_tokens is {self._data.prompt_tokens}: {prompt.text[:60]!r}",
                         f"Give more room, or go on without such prompts: --data.max-unusable N ({len(self.unusable)} so far).",
                     )
                 number, ids = -1, [self.end]
@@ -100,6 +100,17 @@ class Questions:
     def texts(self, questions: list[Question], responses, mask) -> list[str]:
         """The responses as text; questions: one for each row."""
         return decode_responses(self.tokenizer, [question.ids for question in questions], responses, mask)
+
+    def gold(self, questions: list[Question], responses, mask) -> np.ndarray | None:
+        """float32 [B]: what responses are really worth, where every environment knows it apart from its scores; else None."""
+        texts, found = self.texts(questions, responses, mask), np.zeros(len(questions), np.float32)
+        for number, environment in enumerate(self.environments):
+            rows = [place for place, question in enumerate(questions) if question.environment == number]
+            worth = environment.gold([questions[i].prompt for i in rows], [texts[i] for i in rows], responses[rows], mask[rows])
+            if worth is None:
+                return None
+            found[rows] = worth
+        return found
 
     def scores(self, questions: list[Question], responses, mask) -> np.ndarray:
         """float32 [B], or [B, R] where an environment gives a reward for each token. UserError for what is no reward."""
@@ -215,7 +226,7 @@ class PolicyLearner:
         )
         self._frozen = frozen_of(run, mesh)
         self._incoming: Prefetch | None = None
-        self._baseline: tuple | None = None
+        self._baseline: dict[str, np.ndarray] | None = None
         self._sampling = Sampling(temperature=o.temperature, stop_ids=(self._questions.end,) if o.stop else ())
 
         update = make_update(
@@ -328,9 +339,10 @@ class PolicyLearner:
         return np.asarray(multihost_utils.process_allgather(wide, tiled=True))[: len(questions)]
 
     def _draw_groups(self, params, cursor: int):
-        """Draw until enough groups have scores that differ (DAPO, Yu et al. 2025, sec. 3.2). What is missing after `most_draws` stays empty.
+        """Draw until enough groups have scores that differ (DAPO, Yu et al. 2025, sec. 3.2).
 
-        The groups are taken in the order of their prompts; the cursor moves past all that were drawn.
+        The groups are taken in the order of their prompts; the cursor moves past all that were drawn. What is missing after `most_draws`
+        stays empty.
         """
         o, wanted = self._options, self._prompts
         taken: list[tuple[Rollout, np.ndarray]] = []
@@ -351,7 +363,7 @@ class PolicyLearner:
         return jax.tree.map(self._put, whole), scores, kept, consumed, drawing
 
     def _compare(self, step: int, drawn: Rollout, judgement) -> None:
-        """The sampler's log-probabilities are used as the old ones: they must be those of the training pass. And a KL at the start is none."""
+        """The sampler's log-probabilities are used as the old ones: they must be those of the training pass. At the start the KL is 0."""
         gap = float(jnp.max(jnp.abs((judgement.policy - drawn.log_probs_BR) * drawn.mask_BR)))
         kind = "float32" if self._run.experiment.model.dtype in ("auto", "float32") and jax.default_backend() == "cpu" else "bfloat16"
         if not gap <= LARGEST_GAP[kind]:
@@ -380,39 +392,44 @@ class PolicyLearner:
     def evaluate(self, params, between: Callable[[], None]) -> dict:
         """Scores on prompts that are kept from training, and against the responses of the policy that the run started from.
 
-        {"loss": the negative score, "score", "kl" (nats a response, to that policy), "win_rate" (share of prompts on which the score is
-        higher, a draw counting half), "score_start", "length", "stopped", "prompts"}.
+        {"loss": the negative score, "score", "gold" (where scores only stand for it), "kl" (nats a response, to that policy), "win_rate"
+        (share of prompts on which it is better, by gold where there is one, a draw counting half), "score_start", "gold_start", "length",
+        "stopped", "prompts"}.
         """
-        experiment, o = self._run.experiment, self._options
-        assert isinstance(experiment.data, Prompts)
-        shards = row_shards(self._mesh)
-        size = min(experiment.batch_size, -(-experiment.data.validation // shards) * shards)
-        count = experiment.evaluation.rows or experiment.data.validation
         reference = start_parameters(self._run, self._mesh)
-        found: dict[str, list] = {"score": [], "kl": [], "length": [], "stopped": []}
+        own = self._measure(params, reference, between)
+        found: dict[str, Any] = {"loss": -float(own["score"].mean())} | {name: float(values.mean()) for name, values in own.items()}
+        if reference is not None:
+            if self._baseline is None:
+                self._baseline = self._measure(reference, None, between)
+            by = "gold" if "gold" in own else "score"
+            wins = (own[by] > self._baseline[by]) + 0.5 * (own[by] == self._baseline[by])
+            found |= {"win_rate": float(wins.mean())}
+            found |= {f"{name}_start": float(self._baseline[name].mean()) for name in ("score", "gold") if name in own}
+        return found | {"prompts": len(own["score"])}
+
+    def _measure(self, params, reference, between: Callable[[], None]) -> dict[str, np.ndarray]:
+        """Of one response to each validation prompt, [prompts] each: score, gold, length, stopped, and its KL to a reference, if given."""
+        experiment, shards = self._run.experiment, row_shards(self._mesh)
+        assert isinstance(experiment.data, Prompts)
+        count = experiment.evaluation.rows or experiment.data.validation
+        size = min(-(-experiment.batch_size // shards), -(-count // shards)) * shards
+        found: dict[str, list] = {}
         for first in range(0, count, size):
             questions = self._questions.take(first, size, "validation")
             drawn, scores, _, _ = self._respond(params, questions, Purpose.VALIDATION, 1)
-            found["score"].append(scores if scores.ndim == 1 else scores.sum(1))
-            found["length"].append(self._host(drawn.mask_BR).sum(1))
-            found["stopped"].append(self._host(drawn.stopped_B).astype(np.float32))
+            responses, mask = self._host(drawn.responses_BR), self._host(drawn.mask_BR)
+            part = {"score": scores if scores.ndim == 1 else scores.sum(1), "length": mask.sum(1)}
+            part["stopped"] = self._host(drawn.stopped_B).astype(np.float32)
+            gold = self._questions.gold(questions, responses, mask)
+            if gold is not None:
+                part["gold"] = gold
             if reference is not None:
-                found["kl"].append(self._host(self._look(params, reference, drawn, again=False).kl.sum(1)))
+                part["kl"] = self._host(self._look(params, reference, drawn, again=False).kl.sum(1))
+            for name, values in part.items():
+                found.setdefault(name, []).append(values)
             between()
-        arrays = {name: np.concatenate(parts)[:count] for name, parts in found.items() if parts}
-        result: dict[str, Any] = {"loss": -float(arrays["score"].mean())} | {name: float(values.mean()) for name, values in arrays.items()}
-        if reference is not None:
-            if self._baseline is None:
-                parts = []
-                for first in range(0, count, size):
-                    scores = self._respond(reference, self._questions.take(first, size, "validation"), Purpose.VALIDATION, 1)[1]
-                    parts.append(scores if scores.ndim == 1 else scores.sum(1))
-                    between()
-                self._baseline = (np.concatenate(parts)[:count],)
-            other = self._baseline[0]
-            wins = (arrays["score"] > other) + 0.5 * (arrays["score"] == other)
-            result |= {"win_rate": float(wins.mean()), "score_start": float(other.mean())}
-        return result | {"prompts": count}
+        return {name: np.concatenate(parts)[:count] for name, parts in found.items()}
 
     def samples(self, params) -> list[Sample]:
         """Responses to the first prompts that are kept from training."""

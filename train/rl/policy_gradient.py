@@ -19,8 +19,8 @@ class Experience(NamedTuple):
     """Responses to learn from. Inputs have T positions, of which the last R are followed by a response token or by padding (R = T is fine).
 
     tokens, segments, positions: int32 [B, T], as in TextBatch; several responses may share a row as segments. Of the R tokens that follow:
-    targets int32, mask (1 on what the policy chose), log_probs when it was drawn, advantages, returns, values when it was drawn, and
-    reference, its log-probability under the reference policy: float32 [B, R]. sequences: 1 / length of the token's response, float32 [B, R].
+    targets int32; mask, 1 on what the policy chose; log_probs and values when that was drawn; advantages, returns; reference, its
+    log-probability under the reference policy; sequences, 1 / length of the token's response: float32 [B, R].
     """
 
     tokens: Any
@@ -90,9 +90,10 @@ class ClippedPolicyGradient:
     """Policy, value, entropy and KL terms over an `Experience`; see `train.rl.experiment.PolicyGradient` for the options.
 
     Terms: `loss` (policy), `value_loss`, `entropy`, `kl`, each with a denominator of its own over the global minibatch. Metrics have the
-    names of OpenAI's lm-human-preferences where it has one. `unsound` counts tokens whose ratio left its limit: the step is then a bad one.
-    frozen["reference"]: parameters of the reference policy, which only the exact KL in the loss reads. carry["steps"]: updates of the policy's
-    loop so far, which the critic's warm-up goes by.
+    names of OpenAI's lm-human-preferences where it has one. `unsound` counts bad tokens whose ratio left its limit, which nothing else
+    bounds: the step is then a bad one.
+    frozen["reference"]: parameters of the reference policy, which only the exact KL in the loss reads. carry["steps"]: steps of the loop so
+    far, which the critic's warm-up goes by.
     """
 
     model: Decoder
@@ -112,12 +113,12 @@ class ClippedPolicyGradient:
             hidden_BTD = self.model.apply({"params": frozen["reference"]}, batch.tokens, **where).hidden_BTD
             other = Head(hidden_BTD[:, -room:], vocabulary_table(frozen["reference"]))
         want = ("nll", "entropy", "kl") if exact else ("nll", "entropy")
-        how = {"softcap": c.logit_softcap, "temperature": o.temperature, "shards": self.shards}
+        how: dict[str, Any] = {"softcap": c.logit_softcap, "temperature": o.temperature, "shards": self.shards}
         scores = score_tokens(head, batch.targets, want=want, other=other, **how)
 
         mask, count = batch.mask, batch.mask.sum()
         weights, denominator = token_weights(batch, o.aggregate, o.response_tokens)
-        log_ratio = jnp.clip(jnp.where(mask > 0, -scores.nll - batch.log_probs, 0.0), -20.0, 20.0)
+        log_ratio = jnp.clip(jnp.where(mask > 0, scores.log_probs - batch.log_probs, 0.0), -20.0, 20.0)
         compared = mean_of_sequence(log_ratio, batch) if o.sequence_ratio else log_ratio
         losses = clipped_loss(compared, batch.advantages, low=o.clip_low, high=o.clip_high, dual=o.dual_clip)
         learning = 1.0 if not o.critic_warmup else (carry["steps"] >= o.critic_warmup).astype(jnp.float32)
@@ -125,7 +126,7 @@ class ClippedPolicyGradient:
         if o.entropy_coefficient:
             terms["entropy"] = Term(-o.entropy_coefficient, learning * (scores.entropy * mask).sum(), count)
         if o.kl_coefficient and o.kl_in == "loss":
-            kl = scores.kl if exact else kl_estimate(jnp.where(mask > 0, -scores.nll - batch.reference, 0.0), o.kl_estimator)
+            kl = scores.kl if exact else kl_estimate(jnp.where(mask > 0, scores.log_probs - batch.reference, 0.0), o.kl_estimator)
             terms["kl"] = Term(o.kl_coefficient, learning * (kl * weights).sum(), denominator)
 
         ratio, clipped = jnp.exp(compared), (compared > math.log1p(o.clip_high)) & (batch.advantages > 0)
@@ -145,5 +146,5 @@ class ClippedPolicyGradient:
             metrics["ppo/val/error"] = jnp.square(values - batch.returns)
             metrics["ppo/val/clipfrac"] = (jnp.abs(values - batch.values) > o.value_clip).astype(jnp.float32)
         means = {name: Mean((value * mask).sum(), count) for name, value in metrics.items()}
-        unsound = ((jnp.abs(log_ratio) > math.log(o.ratio_limit)) * mask).sum()
+        unsound = ((log_ratio > math.log(o.ratio_limit)) * (batch.advantages < 0) * mask).sum()  # elsewhere the clip holds it
         return terms, means | {"unsound": Mean(unsound, count)}, carry

@@ -31,12 +31,12 @@ def preference_loss(kind: str, chosen_B, rejected_B, *, beta: float, smoothing: 
 
 
 def kto_loss(chosen_B, rejected_B, baseline, *, beta: float):
-    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, eq. 8) with equal weights: each response against the KL `baseline`, by itself."""
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, eq. 8), equal weights: each response by itself against a KL."""
     return 2.0 - jax.nn.sigmoid(beta * (chosen_B - baseline)) - jax.nn.sigmoid(beta * (baseline - rejected_B))
 
 
 def odds_ratio_loss(chosen_B, rejected_B):
-    """ORPO's penalty (Hong et al. 2024, eq. 7): -log sigmoid of the log odds ratio. chosen_B, rejected_B: mean log-probabilities of tokens."""
+    """ORPO's penalty (Hong et al. 2024, eq. 7): -log sigmoid of the log odds ratio. chosen_B, rejected_B: mean log-probabilities."""
 
     def log_odds(x_B):
         return x_B - jnp.log1p(-jnp.exp(jnp.minimum(x_B, -1e-6)))
@@ -46,12 +46,12 @@ def odds_ratio_loss(chosen_B, rejected_B):
 
 @dataclasses.dataclass(frozen=True)
 class PreferencePolicy:
-    """The best response of each comparison is made likelier, and one of the others (the next in their order) less likely.
+    """The best response of each comparison is made likelier, and one of the others (the next in order) less likely.
 
     batch: Comparisons. Term `loss`: per comparison; with orpo also `likelihood`, nats per token of the best response.
     Metrics: accuracy, whether the policy moved towards the best; margin, of beta times the log ratios; chosen and rejected, those ratios.
-    KTO's baseline is the KL of mismatched pairs in the paper; here it is the mean log ratio of the batch, not below 0 (its sample estimate),
-    which is why KTO is of the whole batch and refuses micro-batches.
+    KTO's baseline is the KL of mismatched pairs in the paper; here it is the mean log ratio of the batch, not below 0, which is why KTO is
+    of the whole batch and refuses micro-batches.
     """
 
     model: Decoder
@@ -79,7 +79,7 @@ class PreferencePolicy:
         def log_probs(params):
             hidden_BTD = self.model.apply({"params": params}, tokens, **where).hidden_BTD
             head = Head(hidden_BTD, vocabulary_table(params))
-            return -(score_tokens(head, targets, softcap=c.logit_softcap, shards=self.shards).nll * weights).sum(1).reshape(-1, 2)
+            return (score_tokens(head, targets, softcap=c.logit_softcap, shards=self.shards).log_probs * weights).sum(1).reshape(-1, 2)
 
         policy_B2 = log_probs(params)
         lengths_B2 = jnp.maximum(weights.sum(1).reshape(-1, 2), 1.0)

@@ -67,7 +67,7 @@ class PairwiseReward:
         tokens, segments = (jnp.concatenate([x[..., :1], y], -1) for x, y in ((batch.tokens, batch.targets), (batch.segments,) * 2))
         scores_BK = score_texts(self.model, params, flat(tokens), flat(segments)).reshape(batch.present.shape)
         found = choice_loss(scores_BK, batch.best, batch.present, margin=self.options.margin)
-        count = batch.counts.sum()
+        count, counted_BK = batch.counts.sum(), batch.present * batch.counts[:, None]
         terms = {"loss": Term(1.0, (found.loss * batch.counts).sum(), count)}
         if self.options.centre:
             mean_B = (scores_BK * batch.present).sum(1) / batch.present.sum(1)
@@ -77,7 +77,8 @@ class PairwiseReward:
             "accuracy": Mean((found.hit * batch.counts).sum(), count),
             "margin": Mean((found.margin * batch.counts).sum(), count),
             "calibration": Mean((jnp.square(1.0 - likely_B) * batch.counts).sum(), count),
-            "score_mean": Mean((scores_BK * batch.present * batch.counts[:, None]).sum(), (batch.present * batch.counts[:, None]).sum()),
+            "score_mean": Mean((scores_BK * counted_BK).sum(), counted_BK.sum()),
+            "score_square": Mean((jnp.square(scores_BK) * counted_BK).sum(), counted_BK.sum()),
         }
         seen = (batch.segments != 0).sum().astype(jnp.float32)
         return terms, metrics | {"tokens": Mean(seen, seen)}, carry

@@ -1,0 +1,66 @@
+"""A trained reward model as a function of texts."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from data.errors import UserError
+from model.transformer import Decoder
+from train.checkpoint import load_parameters
+from train.mesh import inference_mesh, put_batch, row_shards
+from train.rl.examples import encode_demonstration
+from train.rl.experiment import RewardModelling
+from train.rl.reward_model import score_texts
+from train.runs import open_run
+from train.step import compiler_options, on_mesh
+
+
+@functools.lru_cache(maxsize=4)
+def load_scorer(run_dir: str):
+    """score(prompts, responses) -> float32 [B], by the newest checkpoint of a run, normalised as its last evaluation says."""
+    if not run_dir:
+        raise UserError("a reward model needs a run", "Give one in the config file: RewardModel(run=DIR).")
+    run = open_run(run_dir, said=lambda line: None)
+    if not isinstance(run.experiment.objective, RewardModelling):
+        raise UserError(f"{run_dir}: is no reward model", "Give the run of a RewardModelling experiment.")
+    mesh = inference_mesh(run.experiment.mesh)
+    params, _ = load_parameters(run, mesh)
+    tokenizer, model = run.tokenizer(), Decoder(run.experiment.model)
+    length = run.experiment.model.context_length
+    call = jax.jit(
+        lambda params, tokens, valid: score_texts(model, params, tokens, valid),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
+    score = on_mesh(call, mesh)
+    mean, deviation = normalisation(run.path)
+
+    def scores(prompts, responses) -> np.ndarray:
+        """A text that does not fit the model's context loses its beginning."""
+        rows = [
+            encode_demonstration(prompt, response, tokenizer, False)[0][-length:]
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        count = -(-len(rows) // row_shards(mesh)) * row_shards(mesh)
+        width = min(length, -(-max(map(len, rows)) // 32) * 32)  # few widths, so few programs
+        tokens, valid = np.zeros((count, width), np.int32), np.zeros((count, width), np.int32)
+        valid[:, 0] = 1
+        for place, row in enumerate(rows):
+            tokens[place, : len(row)], valid[place, : len(row)] = row, 1
+        placed = put_batch(mesh, lambda first, rows: (tokens[first : first + rows], valid[first : first + rows]), count)
+        found = np.asarray(score(params, *placed))[: len(rows)]
+        return ((found - mean) / deviation).astype(np.float32)
+
+    return scores
+
+
+def normalisation(path: Path) -> tuple[float, float]:
+    """Mean and standard deviation of the scores of the validation responses; 0 and 1 where no evaluation is complete."""
+    try:
+        found = json.loads((path / "summary.json").read_text())["validation"]
+        mean = found["score_mean"]
+        return mean, max(found["score_square"] - mean**2, 1e-6) ** 0.5
+    except (OSError, ValueError, KeyError):
+        return 0.0, 1.0
