@@ -73,7 +73,7 @@ def check(experiment: Experiment, corpora: list) -> None:
 
 
 def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0) -> dict:
-    """What the loop would measure of a checkpoint (default: the latest): {"step", "split", "loss", ...}. rows: how many; 0: as in training."""
+    """What the loop would measure of a checkpoint (default: the latest): {"step", "split", "loss", ...}. rows: 0 for as in training."""
     if rows:
         evaluation = dataclasses.replace(run.experiment.evaluation, rows=rows)
         run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, evaluation=evaluation))

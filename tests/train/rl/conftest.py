@@ -21,7 +21,16 @@ from train.rl.policy_gradient import ClippedPolicyGradient
 from train.rl.rollout import rollout
 
 MODEL = ModelConfig(
-    vocab_size=17, context_length=16, num_layers=2, embed_dim=16, num_heads=2, positions="rotary", norm="rmsnorm", bias=False, init_std=0.3
+    vocab_size=17,
+    context_length=16,
+    num_layers=2,
+    embed_dim=16,
+    num_heads=2,
+    positions="rotary",
+    norm="rmsnorm",
+    bias=False,
+    init_std=0.3,
+    scan=True,  # compiles faster
 )
 STOP, ROOM, PROMPT, SAMPLES = 3, 6, 5, 2
 DECODER = Decoder(MODEL)
