@@ -28,7 +28,7 @@ going_on() { [[ $(show ActiveState) =~ ^(active|activating|deactivating|reloadin
 
 mount_storage() {
     [[ -n $storage ]] || return 0
-    ! mountpoint --quiet /mnt/omnia || return 0
+    [[ $dry_run == true ]] || ! mountpoint --quiet /mnt/omnia || return 0
     run sudo mkdir -p /mnt/omnia
     run sudo chown "$(id -u):$(id -g)" /mnt/omnia
     case $storage in
@@ -70,7 +70,7 @@ first=1 # line of the log that is new
 if [[ $dry_run == true ]] || ! going_on; then
     mount_storage
     find_processes
-    [[ ! -f $log ]] || first=$(($(wc -l <"$log") + 1))
+    [[ $dry_run == true || ! -f $log ]] || first=$(($(wc -l <"$log") + 1))
     run sudo bash -c 'systemctl reset-failed omnia 2>/dev/null || true'
     # mixed: a shutdown sends SIGTERM to the first process alone, which hands it on once; omnia takes a second one for impatience.
     run sudo systemd-run --quiet --unit=omnia --uid="$(id -u)" --gid="$(id -g)" --working-directory="$PWD" \
