@@ -58,7 +58,6 @@ class Checkpointer:
         self._orbax = _orbax_checkpointer()
         self._committing: threading.Thread | None = None
         self._error: Exception | None = None  # why the newest save failed, until one succeeds
-        self._saved: int | None = None  # the step whose state is the last that was saved or restored here
         self._given_up: set[int] = set()  # steps that were there when an older one was restored: damaged, or not wanted
         self._cleaned = False
 
@@ -74,13 +73,12 @@ class Checkpointer:
     def save(self, state: State, progress: dict, *, good: bool = True) -> None:
         """Start saving; the copy to disk goes on while training does.
 
-        A save that fails (the disk is full, say) stops nothing: one line says so, and one more when a save succeeds again.
+        A step that exists is replaced: its progress may have moved on. A save that fails (the disk is full, say) stops nothing: one line
+        says so, and one more when a save succeeds again.
         progress: plain values; its "loss" is the validation loss of this step, if there is one. good: whether the state is sound.
         """
         self._settle()
         step = int(state.step)
-        if step == self._saved:
-            return
         tries = 2 if jax.process_count() == 1 else 1  # again at once, with what retention could free; several would have to agree
         for _ in range(tries):
             try:
@@ -90,7 +88,6 @@ class Checkpointer:
                 self._failed(step, error)
         else:
             return
-        self._saved = step
         self._committing = threading.Thread(target=self._commit, args=(step, good, progress.get("loss")), name="commit checkpoint")
         self._committing.start()
 
@@ -120,7 +117,6 @@ class Checkpointer:
                     raise TimeoutError(f"processes {missing} did not write their part of the manifest")
                 time.sleep(0.02)
         except Exception as error:  # whatever it is, training goes on; `wait` raises it
-            self._saved = None
             self._failed(step, error)
             return
         if self._error is not None:
@@ -183,8 +179,8 @@ class Checkpointer:
         UserError when the step asked for is damaged, when none is whole, or when the checkpoint holds another kind of state.
         """
         items = {name: ocp_args.StandardRestore(tree) for name, tree in _items(abstract).items()}
-        found, self._saved = self._restore(items | {"progress": ocp_args.JsonRestore()}, step, good)
-        self._given_up = {later for later in self.steps() if later > self._saved}
+        found, restored = self._restore(items | {"progress": ocp_args.JsonRestore()}, step, good)
+        self._given_up = {later for later in self.steps() if later > restored}
         rest = found["rest"]
         state = State(rest["step"], rest["cursor"], found["params"], rest["opt_state"], rest["history"], found.get("ema"), rest["carry"])
         return state, found["progress"]
