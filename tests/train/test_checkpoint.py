@@ -462,14 +462,30 @@ def test_diff_measures_how_far_arrays_are_apart(run, capsys):
     name = "params/" + jax.tree_util.keystr(path, simple=True, separator=".")
 
     assert omnia.main(["checkpoint", "diff", str(run.path), "1", "3", "--json"]) == 0
-    rows = {row["array"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["array"]: row for row in json.loads(capsys.readouterr().out)["arrays"]}
     assert rows[name]["relative_l2"] == pytest.approx(np.sqrt(((leaf_a - leaf_b) ** 2).sum() / (leaf_a**2).sum()))
     assert rows[name]["largest"] == pytest.approx(np.abs(leaf_a - leaf_b).max())
     assert rows["rest/step"]["largest"] == 2 and any(row.startswith("ema/") for row in rows)
 
     assert omnia.main(["checkpoint", "diff", str(run.path), "3", "3", "--run", str(run.path)]) == 0
-    assert all(line.endswith("equal") for line in capsys.readouterr().out.splitlines())
+    assert all(line.endswith("equal") for line in capsys.readouterr().out.splitlines()[1:])
     assert omnia.main(["checkpoint", "diff", str(run.path), "1", "7"]) == 2
+
+
+@pytest.mark.parametrize("steps, compared", [([], [2, 3]), (["1"], [1, 3])])
+def test_diff_takes_the_newest_steps_unless_others_are_named(run, capsys, steps, compared):
+    assert omnia.main(["checkpoint", "diff", str(run.path), *steps, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == compared
+
+
+def test_diff_needs_two_checkpoints(run, tmp_path, capsys):
+    shutil.copytree(run.path, tmp_path / "run")
+    for step in (1, 2):
+        Journal(tmp_path / "run" / "checkpoints").remove(step)
+    assert omnia.main(["checkpoint", "diff", str(tmp_path / "run")]) == 2
+    assert "--run RUN_DIR" in capsys.readouterr().err
+    assert omnia.main(["checkpoint", "diff", str(tmp_path / "run"), "--run", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == [3, 3]
 
 
 def test_diff_says_where_shapes_differ():
@@ -494,6 +510,13 @@ def test_export_writes_the_parameters_that_the_run_would_use(run, tmp_path, raw,
         assert same({name: file.get_tensor(name) for name in file.keys()}, expected)  # noqa: SIM118
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     assert omnia.main(["checkpoint", "export", str(run.path), "--output", str(tmp_path / "nowhere" / "a.safetensors")]) == 2
+    capsys.readouterr()
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    assert omnia.main(["checkpoint", "export", str(copy), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["output"] == str(copy / "step-3.safetensors") and (copy / "step-3.safetensors").exists()
+    assert (said["step"], said["arrays"]) == (3, len(expected)) and said["bytes"] == sum(leaf.nbytes for leaf in expected.values())
 
 
 def test_what_the_verbs_are_given_is_checked(run, capsys, tmp_path):
