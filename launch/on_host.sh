@@ -32,8 +32,12 @@ mount_storage() {
     run sudo mkdir -p /mnt/omnia
     run sudo chown "$(id -u):$(id -g)" /mnt/omnia
     case $storage in
-        # Without its cache of names: each host has to see at once what another one wrote.
-        gs://*) run gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "${storage#gs://}" /mnt/omnia ;;
+        # Without its cache of names: each host has to see at once what another one wrote. A checkpoint is a folder that is renamed when it
+        # is whole, which gcsfuse refuses by default in a bucket without folders of its own.
+        gs://*)
+            run gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 --rename-dir-limit=200000 \
+                "${storage#gs://}" /mnt/omnia
+            ;;
         *:/*) run sudo mount -t nfs -o hard,noatime "$storage" /mnt/omnia ;;
         *) mistake "--storage $storage" "Give gs://BUCKET, or HOST:/SHARE for Filestore and other NFS." ;;
     esac
