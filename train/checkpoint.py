@@ -58,6 +58,7 @@ class Checkpointer:
         self._orbax = _orbax_checkpointer()
         self._committing: threading.Thread | None = None
         self._error: Exception | None = None  # why the newest save failed, until one succeeds
+        self._saved: tuple[int, int] | None = None  # step and cursor of the last state that was saved or restored here
         self._given_up: set[int] = set()  # steps that were there when an older one was restored: damaged, or not wanted
         self._cleaned = False
 
@@ -73,12 +74,14 @@ class Checkpointer:
     def save(self, state: State, progress: dict, *, good: bool = True) -> None:
         """Start saving; the copy to disk goes on while training does.
 
-        A step that exists is replaced: its progress may have moved on. A save that fails (the disk is full, say) stops nothing: one line
-        says so, and one more when a save succeeds again.
+        Of a state that is saved already only the progress is replaced, so that there is no moment in which the step is not there. A save
+        that fails (the disk is full, say) stops nothing: one line says so, and one more when a save succeeds again.
         progress: plain values; its "loss" is the validation loss of this step, if there is one. good: whether the state is sound.
         """
         self._settle()
-        step = int(state.step)
+        step, cursor = int(state.step), int(state.cursor)  # a run that went back has the same step with another cursor
+        if (step, cursor) == self._saved and self._amend(step, progress, good):
+            return
         tries = 2 if jax.process_count() == 1 else 1  # again at once, with what retention could free; several would have to agree
         for _ in range(tries):
             try:
@@ -88,8 +91,20 @@ class Checkpointer:
                 self._failed(step, error)
         else:
             return
+        self._saved = step, cursor
         self._committing = threading.Thread(target=self._commit, args=(step, good, progress.get("loss")), name="commit checkpoint")
         self._committing.start()
+
+    def _amend(self, step: int, progress: dict, good: bool) -> bool:
+        """Replace the progress of a step, if it is there."""
+        if step not in self.steps() or self._journal.first_part(step) is None:
+            return False
+        if jax.process_index() == 0:
+            try:
+                self._journal.amend(step, good=good, loss=progress.get("loss"), progress=progress)
+            except OSError as error:
+                self._failed(step, error)
+        return True
 
     def _start(self, step: int, state: State, progress: dict) -> None:
         if jax.process_index() == 0:
@@ -117,6 +132,7 @@ class Checkpointer:
                     raise TimeoutError(f"processes {missing} did not write their part of the manifest")
                 time.sleep(0.02)
         except Exception as error:  # whatever it is, training goes on; `wait` raises it
+            self._saved = None
             self._failed(step, error)
             return
         if self._error is not None:
@@ -179,11 +195,12 @@ class Checkpointer:
         UserError when the step asked for is damaged, when none is whole, or when the checkpoint holds another kind of state.
         """
         items = {name: ocp_args.StandardRestore(tree) for name, tree in _items(abstract).items()}
-        found, restored = self._restore(items | {"progress": ocp_args.JsonRestore()}, step, good)
-        self._given_up = {later for later in self.steps() if later > restored}
-        rest = found["rest"]
+        found, step = self._restore(items | {"progress": ocp_args.JsonRestore()}, step, good)
+        self._given_up = {later for later in self.steps() if later > step}
+        part, rest = self._journal.first_part(step), found["rest"]
+        self._saved = step, int(rest["cursor"])
         state = State(rest["step"], rest["cursor"], found["params"], rest["opt_state"], rest["history"], found.get("ema"), rest["carry"])
-        return state, found["progress"]
+        return state, found["progress"] if part is None or part.progress is None else part.progress
 
     def restore_parameters(self, abstract_params, *, averaged: bool, step: int | None = None):
         """The parameters alone: the averaged ones, or those that are trained. Returns (params, step). Errors as in `restore`."""

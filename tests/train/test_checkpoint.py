@@ -314,16 +314,43 @@ def test_saving_does_not_wait_for_the_digests(make, monkeypatch):
     assert checkpointer.latest_step() == 1
 
 
-def test_a_step_that_is_saved_again_has_the_newer_progress(make):
-    """Stopped before the evaluation of a step, it is saved; when a later start has done that, the same step is saved with the loss."""
+def test_a_state_that_is_saved_again_stays_and_has_the_newer_progress(make):
+    """Stopped before the evaluation of a step, it is saved; when a later start has done that, it becomes a good one, with a loss.
+
+    What it holds is not written again: the step exists at every moment, also for a kill.
+    """
     checkpointer = make()
     checkpointer.save(small_state(1), {"looked": 0}, good=False)
     checkpointer.wait()
     again = make()
     again.restore(ABSTRACT)
+    chunk = make.folder / "1/params/table/0.0"
+    written = chunk.stat().st_ino, chunk.stat().st_mtime_ns
     again.save(small_state(1), {"looked": 1, "loss": 0.5})
-    again.wait()
-    assert again.restore(ABSTRACT)[1] == {"looked": 1, "loss": 0.5} and again.steps(good=True) == [1]
+    assert again.steps(good=True) == [1] and (chunk.stat().st_ino, chunk.stat().st_mtime_ns) == written
+    state, progress = make().restore(ABSTRACT)
+    assert progress == {"looked": 1, "loss": 0.5} and same(state, small_state(1)) and not make.said
+    assert make.folder.joinpath("journal/1-0-of-1.json").read_bytes() == encode(Journal(make.folder).first_part(1))
+    assert Journal(make.folder).first_part(1).loss == 0.5
+
+
+def test_the_same_step_with_other_rows_is_written_anew(make):
+    """A run that went back, also to its very start, comes to a step again."""
+    checkpointer = make()
+    save(checkpointer, 1)
+    other = small_state(2).replace(step=jnp.int32(1))
+    checkpointer.save(other, {})
+    checkpointer.wait()
+    assert same(make().restore(ABSTRACT)[0], other)
+
+
+def test_a_damaged_manifest_is_no_reason_not_to_save(make):
+    checkpointer = make()
+    save(checkpointer, 1)
+    flip(make.folder / "journal/1-0-of-1.json", 300)
+    checkpointer.save(small_state(1), {"looked": 1})
+    checkpointer.wait()
+    assert make().restore(ABSTRACT)[1] == {"looked": 1}
 
 
 def test_a_given_up_future_is_replaced(make):
