@@ -29,6 +29,7 @@ from train.state import State, abstract_state, schedule_free
 
 PARTS_TIMEOUT_SECONDS = 600
 """How long a process waits for the others' parts of a manifest before it takes the save for failed."""
+A_CENTURY = 100 * 365 * 24 * 3600
 
 
 class Checkpointer:
@@ -293,7 +294,8 @@ def _orbax_checkpointer() -> ocp.AsyncCheckpointer:
     """Each array in files of its own (no OCDBT), so that a damaged file names its array."""
     logging.getLogger("absl").addFilter(_not_by_orbax)  # it warns of arrays without OCDBT, and writes tracebacks of what it also raises
     # Folders made at once tell of a full disk at once; several processes would wait for the one that could not make them.
-    options = ocp.options.AsyncOptions(create_directories_asynchronously=jax.process_count() > 1)
+    # Orbax reckons its time-outs by the wall clock, which may jump: they are never to come. A save that hangs is noticed by the sentinel.
+    options = ocp.options.AsyncOptions(create_directories_asynchronously=jax.process_count() > 1, timeout_secs=A_CENTURY)
     arrays = {name: ocp.StandardCheckpointHandler(use_ocdbt=False) for name in ("params", "ema", "rest")}
     handler = _Handler(composite_options=ocp.CompositeOptions(async_options=options), progress=ocp.JsonCheckpointHandler(), **arrays)
     return ocp.AsyncCheckpointer(handler, async_options=options)

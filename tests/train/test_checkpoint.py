@@ -1,10 +1,12 @@
 """A checkpoint is what was saved, to the bit, or it is not restored; what a failed save leaves never counts as one."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -297,6 +299,14 @@ def test_a_save_that_cannot_begin_is_tried_once_more(make, monkeypatch):
     monkeypatch.setattr(Checkpointer, "_start", full_once)
     save(checkpointer, 1)
     assert checkpointer.steps() == [1] and "there is no checkpoint" in make.said[0] and "is saved" in make.said[1]
+
+
+def test_no_save_fails_when_the_clock_is_set(make, monkeypatch):
+    """By a day, forth and back, at every look: time-outs that the wall clock measures must not come."""
+    clock, shifts = time.time, itertools.cycle((86400, -86400, 0))
+    monkeypatch.setattr(time, "time", lambda: clock() + next(shifts))
+    save(make(keep=9), 1, 2, 3)
+    assert make().steps() == [1, 2, 3] and not make.said
 
 
 def test_saving_does_not_wait_for_the_digests(make, monkeypatch):
