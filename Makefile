@@ -26,7 +26,7 @@ lint: $(BIN)/installed
 	$(BIN)/mypy
 
 drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; minutes
-	$(PYTEST) -m slow tests/drills
+	$(PYTEST) -m slow -s tests/drills
 
 parity: .venv-peers/installed  ## Compare with the same models in PyTorch, in a venv of its own
 	$(subst $(BIN),.venv-peers/bin,$(PYTEST)) -m slow tests/parity

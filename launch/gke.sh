@@ -41,8 +41,8 @@ text() { # a JSON string
 arguments=$(text omnia)
 for word in "${command[@]}"; do arguments+=", $(text "$word")"; done
 if [[ $storage == gs://* ]]; then
-    # Without its cache of names: each host has to see at once what another one wrote.
-    options=implicit-dirs,metadata-cache:ttl-secs:0,metadata-cache:negative-ttl-secs:0
+    # As in on_host.sh: every host sees at once what another one wrote, and folders can be renamed.
+    options=implicit-dirs,metadata-cache:ttl-secs:0,metadata-cache:negative-ttl-secs:0,file-system:rename-dir-limit:200000
     volume="\"csi\": {\"driver\": \"gcsfuse.csi.storage.gke.io\", \"volumeAttributes\": {\"bucketName\": $(text "${storage#gs://}"), \"mountOptions\": \"$options\"}}"
     annotations='{"gke-gcsfuse/volumes": "true"}'
 else

@@ -14,14 +14,15 @@ read_options "storage" "" "$@"
 
 # The image's own Python is older than ours.
 run env PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
-[[ -x .venv/bin/python ]] || run "$HOME/.local/bin/uv" venv --quiet --seed --python 3.12 .venv
+[[ $dry_run == false && -x .venv/bin/python ]] || run "$HOME/.local/bin/uv" venv --quiet --seed --python 3.12 .venv
 jax=$(sed -n 's/^jax==\([^ ]*\).*/\1/p' requirements/py312.txt)
 run .venv/bin/python -m pip install --quiet --require-hashes -r requirements/py312.txt
 run .venv/bin/python -m pip install --quiet "jax[tpu]==$jax" gcsfs
 run .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 
 install=(sudo apt-get install --yes --quiet -o DPkg::Lock::Timeout=300)
-if [[ $storage == gs://* ]] && ! command -v gcsfuse >/dev/null; then
+if [[ $storage == gs://* ]]; then
+    [[ $dry_run == true ]] || ! command -v gcsfuse >/dev/null || exit 0
     key=/usr/share/keyrings/cloud.google.asc
     source="deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release --codename --short) main"
     run sudo curl --fail --silent --show-error --output "$key" https://packages.cloud.google.com/apt/doc/apt-key.gpg

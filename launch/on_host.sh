@@ -28,12 +28,16 @@ going_on() { [[ $(show ActiveState) =~ ^(active|activating|deactivating|reloadin
 
 mount_storage() {
     [[ -n $storage ]] || return 0
-    ! mountpoint --quiet /mnt/omnia || return 0
+    [[ $dry_run == true ]] || ! mountpoint --quiet /mnt/omnia || return 0
     run sudo mkdir -p /mnt/omnia
     run sudo chown "$(id -u):$(id -g)" /mnt/omnia
     case $storage in
-        # Without its cache of names: each host has to see at once what another one wrote.
-        gs://*) run gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "${storage#gs://}" /mnt/omnia ;;
+        # Without its cache of names: each host has to see at once what another one wrote. A checkpoint is a folder that is renamed when it
+        # is whole, which gcsfuse refuses by default in a bucket without folders of its own.
+        gs://*)
+            run gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 --rename-dir-limit=200000 \
+                "${storage#gs://}" /mnt/omnia
+            ;;
         *:/*) run sudo mount -t nfs -o hard,noatime "$storage" /mnt/omnia ;;
         *) mistake "--storage $storage" "Give gs://BUCKET, or HOST:/SHARE for Filestore and other NFS." ;;
     esac
@@ -70,7 +74,7 @@ first=1 # line of the log that is new
 if [[ $dry_run == true ]] || ! going_on; then
     mount_storage
     find_processes
-    [[ ! -f $log ]] || first=$(($(wc -l <"$log") + 1))
+    [[ $dry_run == true || ! -f $log ]] || first=$(($(wc -l <"$log") + 1))
     run sudo bash -c 'systemctl reset-failed omnia 2>/dev/null || true'
     # mixed: a shutdown sends SIGTERM to the first process alone, which hands it on once; omnia takes a second one for impatience.
     run sudo systemd-run --quiet --unit=omnia --uid="$(id -u)" --gid="$(id -g)" --working-directory="$PWD" \

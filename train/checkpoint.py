@@ -30,6 +30,7 @@ from train.state import State, abstract_state, schedule_free
 
 PARTS_TIMEOUT_SECONDS = 600
 """How long a process waits for the others' parts of a manifest before it takes the save for failed."""
+A_CENTURY = 100 * 365 * 24 * 3600
 
 
 class Checkpointer:
@@ -59,7 +60,7 @@ class Checkpointer:
         self._orbax = _orbax_checkpointer()
         self._committing: threading.Thread | None = None
         self._error: Exception | None = None  # why the newest save failed, until one succeeds
-        self._saved: int | None = None  # the step whose state is the last that was saved or restored here
+        self._saved: tuple[int, int] | None = None  # step and cursor of the last state that was saved or restored here
         self._given_up: set[int] = set()  # steps that were there when an older one was restored: damaged, or not wanted
         self._cleaned = False
 
@@ -75,12 +76,13 @@ class Checkpointer:
     def save(self, state: State, progress: dict, *, good: bool = True) -> None:
         """Start saving; the copy to disk goes on while training does.
 
-        A save that fails (the disk is full, say) stops nothing: one line says so, and one more when a save succeeds again.
+        Of a state that is saved already only the progress is replaced, so that there is no moment in which the step is not there. A save
+        that fails (the disk is full, say) stops nothing: one line says so, and one more when a save succeeds again.
         progress: plain values; its "loss" is the validation loss of this step, if there is one. good: whether the state is sound.
         """
         self._settle()
-        step = int(state.step)
-        if step == self._saved:
+        step, cursor = int(state.step), int(state.cursor)  # a run that went back has the same step with another cursor
+        if (step, cursor) == self._saved and self._amend(step, progress, good):
             return
         tries = 2 if jax.process_count() == 1 else 1  # again at once, with what retention could free; several would have to agree
         for _ in range(tries):
@@ -91,9 +93,20 @@ class Checkpointer:
                 self._failed(step, error)
         else:
             return
-        self._saved = step
+        self._saved = step, cursor
         self._committing = threading.Thread(target=self._commit, args=(step, good, progress.get("loss")), name="commit checkpoint")
         self._committing.start()
+
+    def _amend(self, step: int, progress: dict, good: bool) -> bool:
+        """Replace the progress of a step, if it is there."""
+        if step not in self.steps() or self._journal.first_part(step) is None:
+            return False
+        if jax.process_index() == 0:
+            try:
+                self._journal.amend(step, good=good, loss=progress.get("loss"), progress=progress)
+            except OSError as error:
+                self._failed(step, error)
+        return True
 
     def _start(self, step: int, state: State, progress: dict) -> None:
         if jax.process_index() == 0:
@@ -184,11 +197,12 @@ class Checkpointer:
         UserError when the step asked for is damaged, when none is whole, or when the checkpoint holds another kind of state.
         """
         items = {name: ocp_args.StandardRestore(tree) for name, tree in _items(abstract).items()}
-        found, self._saved = self._restore(items | {"progress": ocp_args.JsonRestore()}, step, good)
-        self._given_up = {later for later in self.steps() if later > self._saved}
-        rest = found["rest"]
+        found, step = self._restore(items | {"progress": ocp_args.JsonRestore()}, step, good)
+        self._given_up = {later for later in self.steps() if later > step}
+        part, rest = self._journal.first_part(step), found["rest"]
+        self._saved = step, int(rest["cursor"])
         state = State(rest["step"], rest["cursor"], found["params"], rest["opt_state"], rest["history"], found.get("ema"), rest["carry"])
-        return state, found["progress"]
+        return state, found["progress"] if part is None or part.progress is None else part.progress
 
     def restore_parameters(self, abstract_params, *, averaged: bool, step: int | None = None):
         """The parameters alone: the averaged ones, or those that are trained. Returns (params, step). Errors as in `restore`."""
@@ -281,7 +295,8 @@ def _orbax_checkpointer() -> ocp.AsyncCheckpointer:
     """Each array in files of its own (no OCDBT), so that a damaged file names its array."""
     logging.getLogger("absl").addFilter(_not_by_orbax)  # it warns of arrays without OCDBT, and writes tracebacks of what it also raises
     # Folders made at once tell of a full disk at once; several processes would wait for the one that could not make them.
-    options = ocp.options.AsyncOptions(create_directories_asynchronously=jax.process_count() > 1)
+    # Orbax reckons its time-outs by the wall clock, which may jump: they are never to come. A save that hangs is noticed by the sentinel.
+    options = ocp.options.AsyncOptions(create_directories_asynchronously=jax.process_count() > 1, timeout_secs=A_CENTURY)
     arrays = {name: ocp.StandardCheckpointHandler(use_ocdbt=False) for name in ("params", "ema", "rest")}
     handler = _Handler(composite_options=ocp.CompositeOptions(async_options=options), progress=ocp.JsonCheckpointHandler(), **arrays)
     return ocp.AsyncCheckpointer(handler, async_options=options)

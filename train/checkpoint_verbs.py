@@ -26,8 +26,8 @@ def checkpoint(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("omnia checkpoint ls RUN_DIR          the steps that can be restored")
         print("omnia checkpoint verify RUN_DIR      read every byte of them: exit code 1 when any has changed")
-        print("omnia checkpoint diff RUN_DIR A B    compare the arrays of two steps")
-        print("omnia checkpoint export RUN_DIR --output FILE.safetensors")
+        print("omnia checkpoint diff RUN_DIR        compare the arrays of its two newest steps, or of steps A and B")
+        print("omnia checkpoint export RUN_DIR      write its parameters as one safetensors file")
         print("\nomnia checkpoint ls --help lists what it takes; so do the others.")
         return 0
     if arguments[0] not in verbs:
@@ -152,10 +152,10 @@ class Diff:
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
-    step_a: tyro.conf.Positional[int]
-    """A step of it."""
-    step_b: tyro.conf.Positional[int]
-    """Another step of it, or one of the run that --run names."""
+    step_a: tyro.conf.Positional[int | None] = None
+    """A step of it. Default: the newest but one, and with --run the newest."""
+    step_b: tyro.conf.Positional[int | None] = None
+    """Another step of it, or one of the run that --run names. Default: the newest."""
     run: str | None = None
     """Folder of the run that the second step is of. Default: the same."""
     json: bool = False
@@ -164,11 +164,17 @@ class Diff:
 
 def diff(arguments: list[str]) -> int:
     options = parse(Diff, "checkpoint diff", arguments)
-    sides = []
-    for run_dir, step in ((options.run_dir, options.step_a), (options.run or options.run_dir, options.step_b)):
+    sides, compared = [], []
+    before = -1 if options.run else -2
+    for run_dir, step, newest in ((options.run_dir, options.step_a, before), (options.run or options.run_dir, options.step_b, -1)):
         journal, identity = journal_of(run_dir)
+        if step is None:
+            if len(journal.steps()) < -newest:
+                raise UserError(f"{journal.folder}: one checkpoint alone, nothing to compare it with", "Name another run: --run RUN_DIR.")
+            step = journal.steps()[newest]
         whole_step(journal, identity, step)
         sides.append(journal.step_folder(step))
+        compared.append(step)
     arrays = [array_folders(folder) for folder in sides]
     rows = []
     for name in sorted({*arrays[0], *arrays[1]}):
@@ -177,8 +183,9 @@ def diff(arguments: list[str]) -> int:
         else:
             rows.append({"array": name, "only_in": "first" if name in arrays[0] else "second"})
     if options.json:
-        print(json.dumps(rows))
+        print(json.dumps({"steps": compared, "arrays": rows}))
         return 0
+    print(f"step {compared[0]} and step {compared[1]}" + (f" of {options.run}" if options.run else ""))
     width = max(len(row["array"]) for row in rows)
     for row in rows:
         if "only_in" in row:
@@ -227,12 +234,14 @@ class Export:
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
-    output: str
-    """The file to write, whole or not at all."""
+    output: str = ""
+    """The file to write, whole or not at all. Default: <run>/step-<step>.safetensors."""
     step: int | None = None
     """Checkpoint to export. Default: the newest that is whole."""
     raw: bool = False
     """The trained parameters even where an average of them is kept."""
+    json: bool = False
+    """Print one line of JSON."""
 
 
 def export(arguments: list[str]) -> int:
@@ -241,7 +250,7 @@ def export(arguments: list[str]) -> int:
     if importlib.util.find_spec("safetensors") is None:
         raise UserError("omnia checkpoint export needs the package safetensors", "Install it: pip install 'omnia[hf]'.")
     output = Path(options.output)
-    if output.suffix != ".safetensors" or output.is_dir() or not output.absolute().parent.is_dir():
+    if options.output and (output.suffix != ".safetensors" or output.is_dir() or not output.absolute().parent.is_dir()):
         raise UserError(f"--output {output}: not the name of a file in a folder that exists", "Give a name that ends in .safetensors.")
     start_jax()
     import jax
@@ -253,6 +262,8 @@ def export(arguments: list[str]) -> int:
 
     mesh = make_mesh(MeshShape(data=1), jax.devices("cpu")[:1])
     params, step = load_parameters(run, mesh, step=options.step, raw=options.raw)
+    if not options.output:
+        output = run.path / f"step-{step}.safetensors"
     leaves = jax.tree_util.tree_leaves_with_path(params)
     arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(leaf) for path, leaf in leaves}
     metadata = {"experiment": run.experiment.name, "step": str(step), "format": SAFETENSORS_FORMAT}
@@ -265,5 +276,9 @@ def export(arguments: list[str]) -> int:
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(str(output.absolute().parent))
-    print(f"{output}: {len(arrays)} arrays, {sum(array.nbytes for array in arrays.values()) / 1e6:,.1f} MB, step {step}")
+    size = sum(array.nbytes for array in arrays.values())
+    if options.json:
+        print(json.dumps({"output": str(output), "step": step, "arrays": len(arrays), "bytes": size}))
+    else:
+        print(f"{output}: {len(arrays)} arrays, {size / 1e6:,.1f} MB, step {step}")
     return 0

@@ -167,6 +167,7 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
                 progress["rewinds"] = 0
             with meter.pause("checkpoint"):
                 so_far = {"tokens": meter.tokens(), "seconds": progress["seconds"] + time.monotonic() - began}
+                telemetry.sync()
                 checkpointer.save(state, progress | so_far, good=good)
             saved = (step, progress["looked"])
 

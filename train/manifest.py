@@ -56,6 +56,8 @@ class Part:
     """Whether whoever saved the step held its state for sound."""
     loss: float | None = None
     """Validation loss at this very step."""
+    progress: dict | None = None
+    """The loop's own bookkeeping, of part 0 alone, where it has moved on since the files were written."""
 
     @property
     def name(self) -> str:
@@ -81,6 +83,8 @@ class Damage:
 def encode(part: Part) -> bytes:
     """A part as the bytes of its file: JSON, with a digest of itself."""
     content = {"format": FORMAT} | dataclasses.asdict(part)
+    if part.progress is None:
+        del content["progress"]
     digest = xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
     return (json.dumps({"digest": digest, "manifest": content}, indent=1) + "\n").encode()
 
@@ -268,11 +272,19 @@ class Journal:
         with ThreadPoolExecutor(DIGEST_THREADS) as threads:
             digests = threads.map(lambda path: digest_file(folder / path), mine)
             files = tuple(File(path, sizes[path], digest) for path, digest in zip(mine, digests, strict=True))
-        if loss is not None and not math.isfinite(loss):
-            loss = None
         sync_folder(str(self.folder))  # the folder's new name, before anything vouches for it
-        new = Part(step, part, parts, identity, files, good, loss)
-        write_atomically(str(self._parts / new.name), encode(new))
+        self._write(Part(step, part, parts, identity, files, good, loss))
+
+    def amend(self, step: int, *, good: bool, loss: float | None, progress: dict) -> None:
+        """Replace what is said of a step that exists, and not what it holds: at once, or not at all."""
+        part = self.first_part(step)
+        if part is not None:
+            self._write(dataclasses.replace(part, good=good, loss=loss, progress=progress))
+
+    def _write(self, part: Part) -> None:
+        if part.loss is not None and not math.isfinite(part.loss):
+            part = dataclasses.replace(part, loss=None)
+        write_atomically(str(self._parts / part.name), encode(part))
 
     def missing(self, step: int, parts: int) -> list[int]:
         """The processes whose part of a step's manifest is not there yet."""

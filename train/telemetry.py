@@ -150,6 +150,11 @@ class Telemetry:
         """A line of its own, above the progress line. Control characters, which a model may write, are not passed to the terminal."""
         self._line.message("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text))
 
+    def sync(self) -> None:
+        """Return when all rows are on the disk, not only with the system: a checkpoint must not outlive the rows before it."""
+        for file in (self._jsonl, self._csv):
+            os.fsync(file.fileno())
+
     def close(self) -> None:
         self._line.close()
         self._jsonl.close()
@@ -202,7 +207,7 @@ class Silence:
     def _nothing(self, *_) -> None:
         pass
 
-    train = evaluation = sample = anomaly = rewind = message = _nothing
+    train = evaluation = sample = anomaly = rewind = message = sync = _nothing
 
 
 _SHOWN = {
@@ -367,6 +372,8 @@ def _reopen(run_dir: Path, rows: list[dict]):
                 writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(row for row in rows if row["kind"] in ("train", "evaluation"))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
         files.append(path.open("a", encoding="utf-8", newline=""))
     return files

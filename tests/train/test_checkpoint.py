@@ -1,10 +1,12 @@
 """A checkpoint is what was saved, to the bit, or it is not restored; what a failed save leaves never counts as one."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -299,6 +301,14 @@ def test_a_save_that_cannot_begin_is_tried_once_more(make, monkeypatch):
     assert checkpointer.steps() == [1] and "there is no checkpoint" in make.said[0] and "is saved" in make.said[1]
 
 
+def test_no_save_fails_when_the_clock_is_set(make, monkeypatch):
+    """By a day, forth and back, at every look: time-outs that the wall clock measures must not come."""
+    clock, shifts = time.time, itertools.cycle((86400, -86400, 0))
+    monkeypatch.setattr(time, "time", lambda: clock() + next(shifts))
+    save(make(keep=9), 1, 2, 3)
+    assert make().steps() == [1, 2, 3] and not make.said
+
+
 def test_saving_does_not_wait_for_the_digests(make, monkeypatch):
     checkpointer, record, let = make(), Journal.record, threading.Event()
 
@@ -314,13 +324,49 @@ def test_saving_does_not_wait_for_the_digests(make, monkeypatch):
     assert checkpointer.latest_step() == 1
 
 
-def test_the_same_state_is_saved_once_and_a_given_up_future_is_replaced(make):
+def test_a_state_that_is_saved_again_stays_and_has_the_newer_progress(make):
+    """Stopped before the evaluation of a step, it is saved; when a later start has done that, it becomes a good one, with a loss.
+
+    What it holds is not written again: the step exists at every moment, also for a kill.
+    """
+    checkpointer = make()
+    checkpointer.save(small_state(1), {"looked": 0}, good=False)
+    checkpointer.wait()
+    again = make()
+    again.restore(ABSTRACT)
+    chunk = make.folder / "1/params/table/0.0"
+    written = chunk.stat().st_ino, chunk.stat().st_mtime_ns
+    again.save(small_state(1), {"looked": 1, "loss": 0.5})
+    assert again.steps(good=True) == [1] and (chunk.stat().st_ino, chunk.stat().st_mtime_ns) == written
+    state, progress = make().restore(ABSTRACT)
+    assert progress == {"looked": 1, "loss": 0.5} and same(state, small_state(1)) and not make.said
+    assert make.folder.joinpath("journal/1-0-of-1.json").read_bytes() == encode(Journal(make.folder).first_part(1))
+    assert Journal(make.folder).first_part(1).loss == 0.5
+
+
+def test_the_same_step_with_other_rows_is_written_anew(make):
+    """A run that went back, also to its very start, comes to a step again."""
+    checkpointer = make()
+    save(checkpointer, 1)
+    other = small_state(2).replace(step=jnp.int32(1))
+    checkpointer.save(other, {})
+    checkpointer.wait()
+    assert same(make().restore(ABSTRACT)[0], other)
+
+
+def test_a_damaged_manifest_is_no_reason_not_to_save(make):
+    checkpointer = make()
+    save(checkpointer, 1)
+    flip(make.folder / "journal/1-0-of-1.json", 300)
+    checkpointer.save(small_state(1), {"looked": 1})
+    checkpointer.wait()
+    assert make().restore(ABSTRACT)[1] == {"looked": 1}
+
+
+def test_a_given_up_future_is_replaced(make):
     """Going back to step 2 and on: the 3 of the old future is written anew, and 4 goes, which would else be taken for the newest."""
     checkpointer = make(keep=9)
     save(checkpointer, 1, 2, 3, 4)
-    before = (make.folder / "journal/4-0-of-1.json").stat().st_mtime_ns
-    save(checkpointer, 4)
-    assert (make.folder / "journal/4-0-of-1.json").stat().st_mtime_ns == before
     checkpointer.restore(ABSTRACT, 2)
     checkpointer.save(small_state(2), {})
     checkpointer.save(small_state(33).replace(step=jnp.int32(3)), {})
@@ -453,14 +499,30 @@ def test_diff_measures_how_far_arrays_are_apart(run, capsys):
     name = "params/" + jax.tree_util.keystr(path, simple=True, separator=".")
 
     assert omnia.main(["checkpoint", "diff", str(run.path), "1", "3", "--json"]) == 0
-    rows = {row["array"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["array"]: row for row in json.loads(capsys.readouterr().out)["arrays"]}
     assert rows[name]["relative_l2"] == pytest.approx(np.sqrt(((leaf_a - leaf_b) ** 2).sum() / (leaf_a**2).sum()))
     assert rows[name]["largest"] == pytest.approx(np.abs(leaf_a - leaf_b).max())
     assert rows["rest/step"]["largest"] == 2 and any(row.startswith("ema/") for row in rows)
 
     assert omnia.main(["checkpoint", "diff", str(run.path), "3", "3", "--run", str(run.path)]) == 0
-    assert all(line.endswith("equal") for line in capsys.readouterr().out.splitlines())
+    assert all(line.endswith("equal") for line in capsys.readouterr().out.splitlines()[1:])
     assert omnia.main(["checkpoint", "diff", str(run.path), "1", "7"]) == 2
+
+
+@pytest.mark.parametrize("steps, compared", [([], [2, 3]), (["1"], [1, 3])])
+def test_diff_takes_the_newest_steps_unless_others_are_named(run, capsys, steps, compared):
+    assert omnia.main(["checkpoint", "diff", str(run.path), *steps, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == compared
+
+
+def test_diff_needs_two_checkpoints(run, tmp_path, capsys):
+    shutil.copytree(run.path, tmp_path / "run")
+    for step in (1, 2):
+        Journal(tmp_path / "run" / "checkpoints").remove(step)
+    assert omnia.main(["checkpoint", "diff", str(tmp_path / "run")]) == 2
+    assert "--run RUN_DIR" in capsys.readouterr().err
+    assert omnia.main(["checkpoint", "diff", str(tmp_path / "run"), "--run", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == [3, 3]
 
 
 def test_diff_says_where_shapes_differ():
@@ -485,6 +547,13 @@ def test_export_writes_the_parameters_that_the_run_would_use(run, tmp_path, raw,
         assert same({name: file.get_tensor(name) for name in file.keys()}, expected)  # noqa: SIM118
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     assert omnia.main(["checkpoint", "export", str(run.path), "--output", str(tmp_path / "nowhere" / "a.safetensors")]) == 2
+    capsys.readouterr()
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    assert omnia.main(["checkpoint", "export", str(copy), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["output"] == str(copy / "step-3.safetensors") and (copy / "step-3.safetensors").exists()
+    assert (said["step"], said["arrays"]) == (3, len(expected)) and said["bytes"] == sum(leaf.nbytes for leaf in expected.values())
 
 
 def test_what_the_verbs_are_given_is_checked(run, capsys, tmp_path):

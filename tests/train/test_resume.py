@@ -53,13 +53,32 @@ def one_device(monkeypatch):
     monkeypatch.setattr("train.loop.make_mesh", lambda shape: make_mesh(shape, devices))
 
 
+def train_and_watch_the_disk(run, monkeypatch):
+    """Train; rows of metrics must be on the disk before a checkpoint of their step is, or a host that dies takes them with it."""
+    path, synced, fsync, save = run.path / "metrics.jsonl", {}, os.fsync, Checkpointer.save
+
+    def watch_fsync(file):
+        fsync(file)
+        synced[os.fstat(file).st_ino] = os.fstat(file).st_size
+
+    def watch_save(self, state, *rest, **options):
+        assert synced[path.stat().st_ino] == path.stat().st_size
+        assert max(row["step"] for row in read_metrics(run.path)) == int(state.step)
+        save(self, state, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", watch_fsync)
+        patch.setattr(Checkpointer, "save", watch_save)
+        train(run)
+
+
 @pytest.mark.parametrize("kind", [AdamW, ScheduleFree])
 def test_resumed_equals_uninterrupted(tiny, tmp_path, one_device, monkeypatch, kind):
     """SIGTERM after 3 and after 5 of 8 steps: in the middle of an epoch, of the mixture's period, between two evaluations."""
     if kind is ScheduleFree:
         tiny = change(tiny, optimizer=ScheduleFree(), schedule={"decay": "constant"}, ema_decay=0.0)
     whole = start(tmp_path / "whole", tiny)
-    train(whole)
+    train_and_watch_the_disk(whole, monkeypatch)
     parts = start(tmp_path / "parts", tiny)
     record = _Meter.record
     for last in (3, 5, 8):

@@ -1,7 +1,7 @@
 """Two-player board games as pure functions: tic-tac-toe, connect-four, and those of pgx through the same face.
 
-A game is a frozen dataclass. `initial()` gives a state, `step(state, action)` the next one, `legal(state)` the moves, `observe(state)` what a
-network sees. All work on one state and are meant for `jax.vmap`. Every state has
+A game is a frozen dataclass. `initial()` gives a state, `step(state, action)` the next one, `legal(state)` the moves, `observe(state)`
+what a network sees. All work on one state and are meant for `jax.vmap`. Every state has
 
     player    int32    who moves next: 0 began, 1 is the other
     terminal  bool     the game is over: nothing is legal, and a step changes nothing but the reward, to 0
@@ -55,7 +55,8 @@ class Board(flax.struct.PyTreeNode):
 class LineGame:
     """Who first has `line` stones in a row, straight or diagonal, has won; a full board without is a draw.
 
-    Without `drop` an action is a cell, counted along the rows from the top. With it, an action is a column, whose lowest empty cell it fills.
+    Without `drop` an action is a cell, counted along the rows from the top. With it, an action is a column, whose lowest empty cell is
+    filled.
     """
 
     rows: int

@@ -1,5 +1,7 @@
 """Games against rules written a second time, in plain Python, and against what is known of tic-tac-toe."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,13 +96,13 @@ def test_the_whole_tree_of_tic_tac_toe():
         positions += len(paths)
         games += paths[states.terminal].sum()
         padded = jax.tree.map(lambda x: np.resize(x, (room, *x.shape[1:])), states)
-        legal, after = jax.tree.map(lambda x: np.asarray(x)[: len(paths)], expand(padded))
-        parent, action = np.nonzero(legal)
-        children = jax.tree.map(lambda x: x[parent, action], after)
+        legal, after = jax.device_get(expand(padded))
+        parent, _ = at = np.nonzero(legal[: len(paths)])
+        children = jax.tree.map(operator.itemgetter(at), after)
         _, first, child = np.unique(key(children.cells_RC), return_index=True, return_inverse=True)
         levels.append((len(paths), parent, child, children.reward, children.terminal))
         paths = np.bincount(child, paths[parent], len(first)).astype(int)
-        states = jax.tree.map(lambda x: x[first], children)
+        states = jax.tree.map(operator.itemgetter(first), children)
     assert (games, positions) == (255_168, 5_478)
 
     values = np.zeros(0)  # of the positions of the level below, for the player who moves there

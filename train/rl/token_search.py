@@ -1,0 +1,344 @@
+"""Decoding that looks ahead with a critic: tree search over tokens, and what it has to beat at equal forward passes.
+
+PPO trains a critic and then throws it away. Searching with it while decoding does better than drawing from the policy alone (Liu et al.
+2023, "Don't throw away your value model"). A tree over a whole vocabulary, with a cache in every node, would fit no memory. So a node has K
+actions, the likeliest tokens after its text, and holds no more than the tokens by which it differs from the root.
+
+B rows, P their prompts and S = P + room their responses too: from the left, padding behind. K tokens considered, V vocabulary, D the
+deepest that a search looks. A model says two things of a text: log-probabilities [B, V] of the next token, and the critic's value [B].
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import mctx
+
+from model.heads import Head, logits, vocabulary_table
+from model.layers import compute_dtype
+from model.transformer import Decoder
+from train.rl.search import search
+from train.rl.tree import ILLEGAL
+
+
+class Reader(Protocol):
+    """What searches ask of a model. A context is any pytree that stands for the rows read so far."""
+
+    def start(self, prompts_BP, lengths_B, room: int) -> Any:
+        """The context of prompts that may grow by `room` tokens, those of suffixes included."""
+
+    def after(self, context, suffix_BD, lengths_B) -> tuple[Any, Any]:
+        """Log-probabilities [B, V] and values [B] after a suffix of lengths_B tokens (0: none), which does not become part of the rows."""
+
+    def append(self, context, token_B) -> Any:
+        """The context of the rows with one more token each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rereader:
+    """A Reader that reads the whole text anew every time: for any callable.
+
+    policy_and_value: (tokens_BS, lengths_B) -> log_probs_BV, values_B. What stands beyond a length is padding.
+    """
+
+    policy_and_value: Callable
+
+    def start(self, prompts_BP, lengths_B, room: int):
+        return jnp.pad(prompts_BP, ((0, 0), (0, room))), lengths_B
+
+    def after(self, context, suffix_BD, lengths_B):
+        tokens_BS, before_B = context
+        return self.policy_and_value(join(tokens_BS, before_B, suffix_BD, lengths_B), before_B + lengths_B)
+
+    def append(self, context, token_B):
+        tokens_BS, lengths_B = context
+        return join(tokens_BS, lengths_B, token_B[:, None], 1), lengths_B + 1
+
+
+class Cached(flax.struct.PyTreeNode):
+    """The context of a CachedReader: keys and values of all layers, which of them are tokens, how many of each row, the next free place.
+
+    last_BD: hidden state of each row's last token.
+    """
+
+    cache: Any
+    valid_BS: Any
+    lengths_B: Any
+    index: Any
+    last_BD: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedReader:
+    """A Reader for our decoder: rows are read once into a cache, which all nodes of a tree share; of a node only its suffix is read.
+
+    value: hidden states [B, D] -> values [B].
+    """
+
+    model: Decoder
+    params: Any
+    value: Callable
+
+    def start(self, prompts_BP, lengths_B, room: int):
+        c = self.model.config
+        batch, prompt = prompts_BP.shape
+        index_S = jnp.arange(prompt + room)
+        empty = jnp.zeros((batch * c.kv_heads, prompt + room, c.head_width), compute_dtype(c))
+        # Rows end at different places, and go on together behind the longest: what lies between is masked.
+        valid_BS = ((index_S < lengths_B[:, None]) | (index_S >= prompt)).astype(jnp.int32)
+        context = Cached(((empty, empty),) * c.num_layers, valid_BS, jnp.zeros_like(lengths_B), jnp.int32(0), None)
+        hidden_BPD, cache = self._read(context, prompts_BP)
+        return Cached(cache, valid_BS, lengths_B, jnp.int32(prompt), _at(hidden_BPD, lengths_B - 1))
+
+    def after(self, context: Cached, suffix_BD, lengths_B):
+        hidden_BD = context.last_BD
+        if suffix_BD.shape[1]:
+            read_BTD, _ = self._read(context, suffix_BD)
+            hidden_BD = jnp.where(lengths_B[:, None] > 0, _at(read_BTD, jnp.maximum(lengths_B - 1, 0)), hidden_BD)
+        x_BV = logits(Head(hidden_BD, vocabulary_table(self.params)), softcap=self.model.config.logit_softcap)
+        return jax.nn.log_softmax(x_BV), self.value(hidden_BD)
+
+    def append(self, context: Cached, token_B):
+        hidden_B1D, cache = self._read(context, token_B[:, None])
+        return context.replace(cache=cache, lengths_B=context.lengths_B + 1, index=context.index + 1, last_BD=hidden_B1D[:, 0])
+
+    def _read(self, context: Cached, tokens_BT):
+        positions_BT = context.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])
+        output = self.model.apply(
+            {"params": self.params},
+            tokens_BT,
+            positions_BT=positions_BT,
+            cache=(context.cache, context.index),
+            valid_BS=context.valid_BS,
+        )
+        return output.hidden_BTD, output.cache
+
+
+def _at(x_BTD, index_B):
+    return jnp.take_along_axis(x_BTD, index_B[:, None, None], axis=1)[:, 0]
+
+
+def join(tokens_BS, lengths_B, suffix_BD, suffix_lengths_B):
+    """The rows with a suffix written behind their lengths; what does not fit is lost."""
+    if not suffix_BD.shape[1]:
+        return tokens_BS
+    place_BS = jnp.arange(tokens_BS.shape[1]) - lengths_B[:, None]
+    inside_BS = (place_BS >= 0) & (place_BS < jnp.reshape(suffix_lengths_B, (-1, 1)))
+    written_BS = jnp.take_along_axis(suffix_BD, jnp.clip(place_BS, 0, suffix_BD.shape[1] - 1), axis=1)
+    return jnp.where(inside_BS, written_BS, tokens_BS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What makes a response end, and what it is worth then.
+
+    stop_ids: tokens that end a response and belong to it. reward: (tokens_BS, prompt_lengths_B, lengths_B) -> float32 [B] of whole rows,
+    called within jit; None: the critic's value of the end. reference: with it, each token costs kl_coefficient * (log-probability of the
+    policy - that of the reference), as in PPO's rewards.
+    """
+
+    stop_ids: tuple[int, ...] = ()
+    reward: Callable | None = None
+    reference: Reader | None = None
+    kl_coefficient: float = 0.0
+
+
+class Decoded(NamedTuple):
+    """tokens_BS: prompt and response, 0 behind. lengths_B: of both together, a stop id included. scores_B: what the end is worth.
+    passes_B: texts that the model judged for the row, one for each token of plain sampling; those of a reference are not counted."""
+
+    tokens_BS: Any
+    lengths_B: Any
+    scores_B: Any
+    passes_B: Any
+
+
+class Rows(NamedTuple):
+    """Where a decoder stands: tokens of the rows, lengths of prompts, of both, and of both at most, what the model and the reference made
+    of them, which are done."""
+
+    tokens_BS: Any
+    prompts_B: Any
+    lengths_B: Any
+    limits_B: Any
+    context: Any
+    reference: Any
+    done_B: Any
+
+    def ended(self, token_B, lengths_B, goal: Goal):
+        """Whether rows of lengths_B that end with token_B are complete."""
+        stopped_B = jnp.isin(token_B, jnp.asarray(goal.stop_ids, jnp.int32)) if goal.stop_ids else jnp.zeros(token_B.shape, bool)
+        return stopped_B | (lengths_B >= self.limits_B)
+
+
+def tree_search_decode(
+    reader: Reader,
+    goal: Goal,
+    prompts_BP,
+    lengths_B,
+    key,
+    *,
+    room: int,
+    simulations: int,
+    considered: int = 16,
+    depth: int = 8,
+    **options,
+) -> Decoded:
+    """Up to `room` tokens, each the outcome of a tree search of `simulations` over the `considered` likeliest tokens, up to `depth` ahead.
+
+    options: of train.rl.search.search: the policy, and its own. Costs simulations + 1 forward passes a token.
+    """
+
+    def choose(key, rows: Rows):
+        choices_BK, token_plan = plan_token(reader, goal, rows, key, simulations=simulations, considered=considered, depth=depth, **options)
+        return jnp.take_along_axis(choices_BK, token_plan.action_B[:, None], axis=1)[:, 0], simulations + 1
+
+    return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=depth)
+
+
+def value_guided_decode(
+    reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, room: int, considered: int = 16, beta: float = 0.1
+) -> Decoded:
+    """Up to `room` tokens, each drawn in proportion to prior * exp(value / beta) from the `considered` likeliest.
+
+    The value is the critic's of the text with that token, or what the text is worth where it ends there: one step of looking ahead. This is
+    the policy that is best in the critic's eyes less beta times the KL to the prior. Costs considered + 1 forward passes a token.
+    """
+
+    def choose(key, rows: Rows):
+        log_probs_BV, _ = reader.after(rows.context, _nothing(rows), jnp.zeros_like(rows.lengths_B))
+        choices_BK, prior_BK, _ = _consider(goal, rows, log_probs_BV, _nothing(rows), 0, considered)
+
+        def judge(token_B):
+            suffix_B1, one_B = token_B[:, None], jnp.ones_like(rows.lengths_B)
+            _, value_B = reader.after(rows.context, suffix_B1, one_B)
+            whole_BS, whole_B = join(rows.tokens_BS, rows.lengths_B, suffix_B1, one_B), rows.lengths_B + 1
+            return jnp.where(rows.ended(token_B, whole_B, goal), _worth(goal, rows, whole_BS, whole_B, value_B), value_B)
+
+        value_BK = jax.vmap(judge, in_axes=1, out_axes=1)(choices_BK)
+        action_B = jax.random.categorical(key, jnp.maximum(prior_BK + value_BK / beta, ILLEGAL))
+        return jnp.take_along_axis(choices_BK, action_B[:, None], axis=1)[:, 0], choices_BK.shape[1] + 1
+
+    return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=1)
+
+
+def best_of_decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, room: int, samples: int, temperature: float = 1.0) -> Decoded:
+    """The best of `samples` responses drawn from the policy, by what their ends are worth. Costs `samples` forward passes a token."""
+
+    def choose(key, rows: Rows):
+        log_probs_BV, _ = reader.after(rows.context, _nothing(rows), jnp.zeros_like(rows.lengths_B))
+        return jax.random.categorical(key, log_probs_BV / temperature), 1
+
+    prompts_NP, lengths_N = jnp.repeat(prompts_BP, samples, axis=0), jnp.repeat(lengths_B, samples)
+    drawn = _decode(reader, goal, prompts_NP, lengths_N, key, choose, room=room, ahead=0)
+    by_prompt = jax.tree.map(lambda x: x.reshape(-1, samples, *x.shape[1:]), drawn)
+    best_B = jnp.argmax(by_prompt.scores_B, axis=1)
+    best = jax.tree.map(lambda x: x[jnp.arange(len(best_B)), best_B], by_prompt)
+    return best._replace(passes_B=by_prompt.passes_B.sum(1))
+
+
+class Node(NamedTuple):
+    """What a tree keeps of a text: its suffix, D tokens of which the first `length` count; the tokens that its actions stand for; what
+    each costs in KL; and whether it has ended."""
+
+    suffix_BD: Any
+    length_B: Any
+    choices_BK: Any
+    cost_BK: Any
+    over_B: Any
+
+
+def plan_token(reader: Reader, goal: Goal, rows: Rows, key, *, simulations: int, considered: int, depth: int, **options):
+    """One search from where the rows stand. Returns choices_BK, the tokens that were considered, and the Plan over them."""
+    nothing_B = jnp.zeros_like(rows.lengths_B)
+    suffix_BD = jnp.zeros((len(nothing_B), depth), rows.tokens_BS.dtype)
+    log_probs_BV, value_B = reader.after(rows.context, suffix_BD[:, :0], nothing_B)
+    choices_BK, prior_BK, cost_BK = _consider(goal, rows, log_probs_BV, suffix_BD[:, :0], nothing_B, considered)
+    root = mctx.RootFnOutput(
+        prior_logits=prior_BK, value=value_B, embedding=Node(suffix_BD, nothing_B, choices_BK, cost_BK, jnp.zeros_like(rows.done_B))
+    )
+
+    def simulate(params, key, action_B, node: Node):
+        at = jnp.arange(len(action_B))
+        token_B, cost_B = node.choices_BK[at, action_B], node.cost_BK[at, action_B]
+        suffix_BD, length_B = node.suffix_BD.at[at, node.length_B].set(token_B), node.length_B + 1
+        whole_B = rows.lengths_B + length_B
+        log_probs_BV, value_B = reader.after(rows.context, suffix_BD, length_B)
+        choices_BK, prior_BK, costs_BK = _consider(goal, rows, log_probs_BV, suffix_BD, length_B, considered)
+        ends_B = node.over_B | rows.ended(token_B, whole_B, goal)
+        worth_B = _worth(goal, rows, join(rows.tokens_BS, rows.lengths_B, suffix_BD, length_B), whole_B, value_B)
+        return mctx.RecurrentFnOutput(
+            reward=jnp.where(node.over_B, 0.0, jnp.where(ends_B, worth_B, 0.0) - cost_B),
+            discount=jnp.where(ends_B, 0.0, 1.0),
+            prior_logits=prior_BK,
+            value=jnp.where(ends_B, 0.0, value_B),
+        ), Node(suffix_BD, length_B, choices_BK, costs_BK, ends_B)
+
+    legal_BK = prior_BK > ILLEGAL
+    return choices_BK, search(root, simulate, None, key, simulations=simulations, legal_BA=legal_BK, max_depth=depth, **options)
+
+
+def _consider(goal: Goal, rows: Rows, log_probs_BV, suffix_BD, length_B, considered: int):
+    """The likeliest tokens, their log-probabilities (ILLEGAL for those that cannot come), and what each costs in KL: [B, K]."""
+    prior_BK, choices_BK = jax.lax.top_k(log_probs_BV, min(considered, log_probs_BV.shape[1]))
+    cost_BK = jnp.zeros_like(prior_BK)
+    if goal.reference is not None:
+        reference_BV, _ = goal.reference.after(rows.reference, suffix_BD, length_B)
+        cost_BK = goal.kl_coefficient * (prior_BK - jnp.take_along_axis(reference_BV, choices_BK, axis=1))
+    possible_BK = prior_BK > -1e9
+    return choices_BK.astype(jnp.int32), jnp.where(possible_BK, prior_BK, ILLEGAL), jnp.where(possible_BK, cost_BK, 0.0)
+
+
+def _worth(goal: Goal, rows: Rows, tokens_BS, lengths_B, value_B):
+    return value_B if goal.reward is None else goal.reward(tokens_BS, rows.prompts_B, lengths_B).astype(jnp.float32)
+
+
+def _nothing(rows: Rows):
+    """The empty suffix."""
+    return rows.tokens_BS[:, :0]
+
+
+def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Callable, *, room: int, ahead: int) -> Decoded:
+    """Append what choose(key, rows) -> token_B, forward passes says, until every row has ended."""
+
+    def go_on(carry):
+        rows, _, _, number = carry
+        return (number < room) & ~rows.done_B.all()
+
+    def step(carry):
+        rows, passes_B, key, number = carry
+        key, now = jax.random.split(key)
+        token_B, passes = choose(now, rows)
+        token_B = jnp.where(rows.done_B, 0, token_B).astype(rows.tokens_BS.dtype)
+        tokens_BS = join(rows.tokens_BS, rows.lengths_B, token_B[:, None], (~rows.done_B).astype(jnp.int32))
+        grown_B = rows.lengths_B + ~rows.done_B
+        rows = (
+            rows._replace(
+                tokens_BS=tokens_BS,
+                lengths_B=grown_B,
+                context=reader.append(rows.context, token_B),
+                reference=None if goal.reference is None else goal.reference.append(rows.reference, token_B),
+                done_B=rows.done_B | rows.ended(token_B, grown_B, goal),
+            ),
+            passes_B + jnp.where(rows.done_B, 0, passes),
+        )
+        return *rows, key, number + 1
+
+    rows = Rows(
+        tokens_BS=jnp.pad(prompts_BP, ((0, 0), (0, room))),
+        prompts_B=lengths_B,
+        lengths_B=lengths_B,
+        limits_B=lengths_B + room,
+        context=reader.start(prompts_BP, lengths_B, room + ahead),
+        reference=None if goal.reference is None else goal.reference.start(prompts_BP, lengths_B, room + ahead),
+        done_B=jnp.zeros(lengths_B.shape, bool),
+    )
+    rows, passes_B, _, _ = jax.lax.while_loop(go_on, step, (rows, jnp.zeros_like(lengths_B), key, 0))
+    if goal.reward is not None:
+        return Decoded(rows.tokens_BS, rows.lengths_B, _worth(goal, rows, rows.tokens_BS, rows.lengths_B, None), passes_B)
+    whole = reader.start(rows.tokens_BS, rows.lengths_B, 0)  # rows that ended early have read padding since
+    _, value_B = reader.after(whole, _nothing(rows), jnp.zeros_like(rows.lengths_B))
+    return Decoded(rows.tokens_BS, rows.lengths_B, value_B, passes_B + 1)
