@@ -21,7 +21,8 @@ PHASES = ("compile", "evaluate", "save")
 
 
 def phases(path: str) -> None:
-    import train.loop
+    import train.rows
+    import train.rows
     from train.checkpoint import Checkpointer
 
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -43,7 +44,7 @@ def phases(path: str) -> None:
 
         return call
 
-    jit_update = train.loop.jit_update
+    jit_update = train.rows.jit_update
 
     def counting(update, mesh):
         step = jit_update(update, mesh)
@@ -58,8 +59,8 @@ def phases(path: str) -> None:
 
         return call
 
-    train.loop.jit_update = counting
-    train.loop.evaluate_corpora = within("evaluate", train.loop.evaluate_corpora)
+    train.rows.jit_update = counting
+    train.rows.evaluate_corpora = within("evaluate", train.rows.evaluate_corpora)
     save, commit = Checkpointer.save, Checkpointer._commit
 
     def begin(self, *arguments, **options):
@@ -76,9 +77,10 @@ def phases(path: str) -> None:
 def record(path: str) -> None:
     import numpy as np
 
-    import train.loop
+    import train.rows
+    import train.rows
 
-    jit_update = train.loop.jit_update
+    jit_update = train.rows.jit_update
 
     def recording(update, mesh):
         step = jit_update(update, mesh)
@@ -93,7 +95,7 @@ def record(path: str) -> None:
 
         return call
 
-    train.loop.jit_update = recording
+    train.rows.jit_update = recording
 
 
 def poison(span: str) -> None:
