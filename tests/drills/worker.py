@@ -22,7 +22,6 @@ PHASES = ("compile", "evaluate", "save")
 
 def phases(path: str) -> None:
     import train.rows
-    import train.rows
     from train.checkpoint import Checkpointer
 
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -77,7 +76,6 @@ def phases(path: str) -> None:
 def record(path: str) -> None:
     import numpy as np
 
-    import train.rows
     import train.rows
 
     jit_update = train.rows.jit_update

@@ -5,7 +5,6 @@ import json
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import tyro
 
@@ -46,6 +45,7 @@ def label(arguments: list[str]) -> None:
     if os.path.exists(options.output):
         raise UserError(f"{options.output}: exists", "Choose another --output, or remove it.")
     start_jax()
+    import jax
     from rich.progress import track
 
     from model.generate import Sampling

@@ -33,6 +33,7 @@ from train.rl.examples import decode_responses, encode_prompt
 from train.rl.experience import judge, make_experience
 from train.rl.experiment import PolicyGradient, Prompts
 from train.rl.rollout import Rollout, rollout, row_keys
+from train.rl.scoring import load_reward_models
 from train.runs import Run
 from train.start import adopt, frozen_of, start_parameters
 from train.state import Purpose, State, random_key
@@ -66,6 +67,8 @@ class Questions:
         assert isinstance(experiment.data, Prompts)
         self._data, self._seed = experiment.data, experiment.seed
         self.environments = [source.source for source in sources]
+        for environment in self.environments:
+            load_reward_models(environment)
         self.tokenizer = sources[0].tokenizer()
         self.end = self.tokenizer.specials["document_end"]
         self._mixture = Mixture(counts_of_weights(self._data.weights or (1.0,) * len(self.environments)))

@@ -8,8 +8,9 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
@@ -198,15 +199,15 @@ class RewardModel(Reward):
     @property
     def files(self) -> tuple[str, ...]:
         """What the run holds is known by these: the journal has the digests of the weights."""
-        from pathlib import Path
-
         journal = sorted((Path(self.run) / "checkpoints" / "journal").glob("*.json"), key=lambda path: int(path.name.split("-")[0]))
         return (f"{self.run}/config.json", *(str(path) for path in journal[-1:]))
 
     def scores(self, prompts, responses, ids, mask):
-        from train.rl.scoring import load_scorer
+        return SCORERS[self.run](prompts, responses)
 
-        return load_scorer(self.run)(prompts, responses)
+
+SCORERS: dict[str, Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]] = {}
+"""Reward models that are loaded, by the folders of their runs; `train.rl.scoring` loads them. This file knows nothing of models."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A trained reward model as a function of texts."""
 
-import functools
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,11 +14,23 @@ from train.mesh import inference_mesh, put_batch, row_shards
 from train.rl.examples import encode_demonstration
 from train.rl.experiment import RewardModelling
 from train.rl.reward_model import score_texts
+from train.rl.rewards import SCORERS, RewardModel
 from train.runs import open_run
 from train.step import compiler_options, on_mesh
 
 
-@functools.lru_cache(maxsize=4)
+def load_reward_models(part) -> None:
+    """Load every reward model that an environment, or a part of one, asks for."""
+    if isinstance(part, RewardModel):
+        SCORERS.setdefault(part.run, load_scorer(part.run))
+    elif dataclasses.is_dataclass(part):
+        for field in dataclasses.fields(part):
+            load_reward_models(getattr(part, field.name))
+    elif isinstance(part, tuple):
+        for one in part:
+            load_reward_models(one)
+
+
 def load_scorer(run_dir: str):
     """score(prompts, responses) -> float32 [B], by the newest checkpoint of a run, normalised as its last evaluation says."""
     if not run_dir:
