@@ -22,9 +22,10 @@ from data.shards import Corpus
 from data.tokenizer import load_tokenizer
 from train.experiment import Experiment, ScheduleFree, TextData
 from train.manifest import Journal
+from train.rl.code import PythonFunctions  # noqa: F401 (with it and PromptFile, from_json knows all environments and rewards)
 from train.rl.examples import Examples, open_examples
 from train.rl.experiment import Demonstrations, Preferences, Prompts
-from train.rl.files import PromptFile  # noqa: F401 (with it, all kinds of environments and rewards are known to from_json)
+from train.rl.files import PromptFile  # noqa: F401
 from train.serialize import FORMAT, flatten, from_json, to_json
 
 MAY_CHANGE = (

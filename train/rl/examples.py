@@ -185,8 +185,7 @@ class ExampleBatches:
         which, local = self._mixture(numbers)
         for place, (number, index) in enumerate(zip(which.tolist(), local.tolist(), strict=True)):
             first, size = self._spans[number]
-            if self.split == "train":
-                _, index = shuffled(index, size, int(fold(self.seed, number)))
+            index = index % size if self.split == "validation" else shuffled(index, size, int(fold(self.seed, number)))[1]
             row = self._tables[number][_spread(int(index) + first, len(self._tables[number]), number)]
             prompt = Prompt(row["prompt"])
             fits = True

@@ -1,0 +1,87 @@
+"""Tiny tasks of reinforcement learning, each in two commands: learn to answer badly, then to answer well.
+
+omnia train configs/rl/tiny.py:addition_start --run-dir runs/addition-start
+omnia train configs/rl/tiny.py:addition_grpo --run-dir runs/addition --start runs/addition-start
+
+Tasks: walks, sort, addition, countdown, sentiment, rudeness, facts, bandit. Kinds: ppo, grpo, dr_grpo, dapo, gspo, rloo, reinforce.
+What each reaches is in docs/rl.md.
+"""
+
+import dataclasses
+
+from model.config import ModelConfig
+from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
+from train.rl import experiment as rl
+from train.rl.environments import Addition, Bandit, Countdown, Environment, KeyFacts, Letters, RandomWalks, Reviews
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """How large the model is, how long it sees demonstrations, and how long and at what price it learns from reward."""
+
+    environment: Environment
+    prompt: int
+    response: int
+    width: int
+    start_steps: int
+    steps: int
+    kl: float
+
+
+TASKS = {
+    "walks": Task(RandomWalks(), 2, 10, 64, 400, 100, 0.0),
+    "sort": Task(Letters("sort", 6), 8, 8, 64, 120, 200, 0.0),
+    "addition": Task(Addition(2), 8, 4, 64, 500, 200, 0.0),
+    "countdown": Task(Countdown(), 16, 10, 128, 600, 300, 0.0),
+    "sentiment": Task(Reviews("sentiment"), 40, 80, 64, 300, 60, 0.05),
+    "rudeness": Task(Reviews("rudeness"), 40, 80, 64, 300, 60, 0.02),
+    "facts": Task(KeyFacts(), 26, 48, 64, 300, 80, 0.02),
+    "bandit": Task(Bandit(), 2, 1, 16, 100, 300, 0.5),
+}
+KINDS = {
+    "ppo": rl.PPO,
+    "grpo": rl.GRPO,
+    "dr_grpo": rl.DrGRPO,
+    "dapo": rl.DAPO,
+    "gspo": rl.GSPO,
+    "rloo": rl.RLOO,
+    "reinforce": rl.ReinforcePlusPlus,
+}
+
+
+def get_config(arg: str = "addition_grpo") -> Experiment:
+    name, _, kind = arg.partition("_")
+    if name not in TASKS or kind not in ("start", *KINDS):
+        raise ValueError(f"{arg!r} is none of TASK_start, TASK_KIND; tasks: {', '.join(TASKS)}; kinds: {', '.join(KINDS)}")
+    task = TASKS[name]
+    model = ModelConfig(
+        context_length=task.prompt + task.response,
+        num_layers=2,
+        embed_dim=task.width,
+        num_heads=max(2, task.width // 16),
+        norm="rmsnorm",
+        bias=False,
+        positions="rotary",
+    )
+    shared = {"name": f"{name}, {kind}", "model": model, "logging": Logging(every=10), "checkpoints": Checkpoints(every=0)}
+    if kind == "start":
+        return Experiment(
+            **shared,
+            steps=task.start_steps,
+            batch_size=64,
+            data=rl.Demonstrations(environments=(task.environment,)),
+            optimizer=AdamW(learning_rate=3e-3),
+            schedule=Schedule(warmup_steps=20),
+            evaluation=Evaluation(every=0),
+            samples=Samples(tokens=0),
+        )
+    return Experiment(
+        **shared,
+        steps=task.steps,
+        batch_size=128,
+        data=rl.Prompts(environments=(task.environment,), prompt_tokens=task.prompt),
+        objective=KINDS[kind](response_tokens=task.response, kl_coefficient=task.kl),
+        optimizer=AdamW(learning_rate=1e-3, weight_decay=0.0, beta2=0.99),
+        schedule=Schedule(warmup_steps=10, decay="linear"),
+        evaluation=Evaluation(every=20),
+    )
