@@ -63,6 +63,9 @@ def smaller(words: list[str]) -> list[str]:
         new = words[2].partition(":")[0].endswith(".py")
         changed |= NEW_RUN if new else OLD_RUN
         words += [word for flag, value in NEW_RUN.items() if new and flag not in words for word in (flag, value)]
+    elif words[1] == "plan":
+        changed |= NEW_RUN
+        words += [word for flag, value in NEW_RUN.items() if flag.startswith("--model.") for word in (flag, value)]
     return [changed.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
@@ -91,7 +94,8 @@ def run(command: str) -> tuple[int, str]:
             code = end.code
     if "--json" in words and not code:
         for line in out.getvalue().splitlines()[-1:]:
-            call = " ".join([words[1], *(word for word in words if word in ("--by-position", "--needle"))])
+            verb = words[1:3] if words[1] == "checkpoint" else words[1:2]
+            call = " ".join([*verb, *(word for word in words if word in ("--by-position", "--needle"))])
             assert set(json.loads(line)) == documented_keys(call), command
     return code, out.getvalue() + err.getvalue()
 
@@ -151,11 +155,13 @@ def test_all_verbs_and_options_that_are_named_exist():
 
 @functools.cache
 def options() -> set[str]:
-    """Of the verbs that are not dataclasses of train/cli.py."""
+    """Of the verbs that are not dataclasses of train/cli.py, and of the scripts in launch/, from the comments at their tops."""
     out = io.StringIO()
     for verb in (["doctor"], ["plan"], ["launch"], *(["checkpoint", name] for name in ("ls", "verify", "diff", "export"))):
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             omnia.main([*verb, "--help"])
+    for script in (ROOT / "launch").glob("*.sh"):
+        out.writelines(line for line in script.read_text().splitlines(True) if line.startswith("#"))
     return set(re.findall(r"(?<![\w-])--([a-z][a-z0-9.-]*)", out.getvalue()))
 
 

@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data.errors import UserError
+from train.exits import Exit
 
 JOIN_SECONDS = 300
 PORT = 8476
@@ -23,11 +24,17 @@ PORT = 8476
 _count = 1
 
 
+class Missing(UserError):
+    """Hosts did not come; with another start they may."""
+
+    code = Exit.OURS
+
+
 def join(said=print) -> None:
     """Join the other processes of this job, if there are any; must come before anything else uses JAX.
 
     They are known from OMNIA_PROCESS, OMNIA_PROCESSES and OMNIA_COORDINATOR (`omnia launch` sets them; any scheduler may), or from GKE's
-    TPU_WORKER_ID and TPU_WORKER_HOSTNAMES: then a roll is called first, and a UserError names who is missing after OMNIA_JOIN_SECONDS.
+    TPU_WORKER_ID and TPU_WORKER_HOSTNAMES: then a roll is called first, and `Missing` names who has not come after OMNIA_JOIN_SECONDS.
     Elsewhere (Cloud TPU VMs, SLURM, Open MPI) `jax.distributed` finds them, and ends the process by itself when one is missing.
     """
     global _count
@@ -50,7 +57,7 @@ def join(said=print) -> None:
 
 
 def call_roll(process: int, processes: int, address: str, seconds: float) -> None:
-    """Return in every process once all have called; UserError in those that did when some have not after so many seconds.
+    """Return in every process once all have called; `Missing` in those that did when some have not after so many seconds.
 
     Process 0 listens at the coordinator's address, which jax.distributed takes over afterwards. (It waits for the missing by itself, too,
     but ends in an abort that Python cannot catch and that names nobody.)
@@ -58,8 +65,8 @@ def call_roll(process: int, processes: int, address: str, seconds: float) -> Non
     host, _, port = address.rpartition(":")
     end = time.monotonic() + seconds
 
-    def missing(names: str, joined: int) -> UserError:
-        return UserError(
+    def missing(names: str, joined: int) -> Missing:
+        return Missing(
             f"{joined} of {processes} hosts joined within {seconds} s; missing: process {names}",
             "Start the same command on every host; OMNIA_JOIN_SECONDS gives slow ones more time.",
         )

@@ -245,6 +245,7 @@ checkpointer = train.checkpoint.Checkpointer(run, Checkpoints(keep=2), identity=
 for step in (1, 2, 3):
     checkpointer.save(state(step), {"tries": 1})
 checkpointer.wait()
+multihost_utils.sync_global_devices("process 0 has removed step 1")
 assert checkpointer.steps() == [2, 3] and not said
 checkpointer.restore(abstract, 2)
 checkpointer.save(state(3), {"tries": 2})  # a step that both have saved before

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.test_launch import ROOT, children, reach, room, start, wait  # noqa: F401 (room is a fixture)
+from tests.train.test_launch import children, one_device, reach, room, start, wait  # noqa: F401 (room is a fixture)
 from tests.train.test_resume import outcome
 from train.exits import Exit
 from train.launch import _free_port
@@ -85,18 +85,11 @@ def test_a_process_that_sleeps_is_noticed_by_the_other(room, whole):  # noqa: F8
 def together(room, processes: int, what: str, *arguments: str) -> None:  # noqa: F811
     """So many processes of tests/drills/worker.py; all must end well."""
     job = {"OMNIA_PROCESSES": str(processes), "OMNIA_COORDINATOR": f"127.0.0.1:{_free_port()}"}
-    here = {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(room / "compiled"),
-        "PYTHONPATH": str(ROOT),
-    }
     command = [sys.executable, "-m", "tests.drills.worker", what, "--", *arguments]
     running = []
     for number in range(processes):
         with (room / f"log{number}").open("wb") as log:
-            environment = os.environ | here | job | {"OMNIA_PROCESS": str(number)}
+            environment = one_device(room) | job | {"OMNIA_PROCESS": str(number)}
             running.append(subprocess.Popen(command, cwd=room, env=environment, stdout=log, stderr=subprocess.STDOUT))
     for number, process in enumerate(running):
         assert process.wait(timeout=400) == Exit.DONE, (room / f"log{number}").read_text(errors="replace")

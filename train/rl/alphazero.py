@@ -71,7 +71,7 @@ def initial_states(game: Game, count: int):
 
 class Positions(NamedTuple):
     """What self-play teaches. planes: [N, rows, columns, planes]; policy: [N, A], what the search would play, sums to 1; outcome: [N], what
-    the player who moves got in the end, -1 to 1; weights: [N], 1 for a position, 0 after the end of its game."""
+    the player who moves got in the end, or can hope for, -1 to 1; weights: [N], 1 for a position, 0 after the end of its game."""
 
     planes: Any
     policy: Any
@@ -112,12 +112,25 @@ class AlphaZero:
         return terms, metrics, carry
 
 
-def self_play(game: Game, evaluate, params, key, *, games: int, simulations: int, opening_plies: int, exploring_plies: int, **options):
+def self_play(
+    game: Game,
+    evaluate,
+    params,
+    key,
+    *,
+    games: int,
+    simulations: int,
+    opening_plies: int,
+    exploring_plies: int,
+    bootstrap: float = 0.0,
+    **options,
+):
     """Whole games of a network against itself, with a search at every move.
 
     opening_plies: each game begins with 0 to that many random moves, so that the network learns to answer also what it would not play;
     only positions behind them are taught. exploring_plies: until that ply, moves are drawn from the search's policy; from it on they are
-    what the search would play, which with Gumbel's noise is no fixed choice either. options: of train.rl.search.search.
+    what the search would play, which with Gumbel's noise is no fixed choice either. bootstrap: share of the search's value of a position in
+    what the value is to learn; the rest is how the game ended, which is true but noisy. options: of train.rl.search.search.
     Returns Positions, those of a game next to each other, and metrics as Means: length (plies), first_wins and draws (shares of games).
     """
     opening_key, key = jax.random.split(key)
@@ -131,10 +144,10 @@ def self_play(game: Game, evaluate, params, key, *, games: int, simulations: int
         action_G = jnp.where(number < exploring_plies, drawn_G, found.action_B)
         action_G = jnp.where(number < opening_G, random_action(random_key, jax.vmap(game.legal)(states)), action_G)
         after = jax.vmap(game.step)(states, action_G)
-        return after, (jax.vmap(game.observe)(states), found.weights_BA, after.reward, ~states.terminal, number >= opening_G)
+        return after, (jax.vmap(game.observe)(states), found.weights_BA, found.value_B, after.reward, ~states.terminal, number >= opening_G)
 
     plies = jax.random.split(key, game.longest), jnp.arange(game.longest)
-    _, (planes, policy, reward_TG, playing_TG, taught_TG) = jax.lax.scan(ply, initial_states(game, games), plies)
+    _, (planes, policy, value_TG, reward_TG, playing_TG, taught_TG) = jax.lax.scan(ply, initial_states(game, games), plies)
 
     def back(outcome_G, reward_G):
         outcome_G = reward_G - outcome_G  # what the other player will get is lost
@@ -154,4 +167,5 @@ def self_play(game: Game, evaluate, params, key, *, games: int, simulations: int
         "draws": mean(outcome_G == 0),
     }
     weights = rows(playing_TG & taught_TG).astype(jnp.float32)
-    return Positions(rows(planes), rows(policy), rows(outcome_TG), weights), metrics
+    target_TG = (1.0 - bootstrap) * outcome_TG + bootstrap * jnp.where(playing_TG, value_TG, 0.0)
+    return Positions(rows(planes), rows(policy), rows(target_TG), weights), metrics

@@ -1,7 +1,7 @@
 """Who plays a game, and matches between them. A player is a function (key, states) -> actions, int32 [B], one for each of B games."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -73,16 +73,36 @@ def solve(rows: int, columns: int, line: int) -> np.ndarray:
     return values
 
 
-def play_match(game: Game, first: Player, second: Player, key, games: int):
-    """`games` games at once, all begun by `first`. Returns what each earned `first`: float32 [games], 1 won, 0 drawn, -1 lost."""
+def play_matches(game: Game, player: Player, opponents: Sequence[Player], key, games: int):
+    """Matches of a player against each opponent, `games` in which the player begins and as many in which the opponent does, all at once.
 
-    def both(carry, key):
-        states, score_B = carry
-        for player, sign, move_key in zip((first, second), (1.0, -1.0), jax.random.split(key), strict=True):
-            states = jax.vmap(game.step)(states, player(move_key, states))
-            score_B += sign * states.reward
-        return (states, score_B), None
+    Returns what each game earned the player, float32 [opponents, 2, games]: 1 won, 0 drawn, -1 lost; and the moves, int32
+    [plies, opponents, 2, games], -1 behind the end. The 2: the player began, the opponent did.
+    """
 
-    states = jax.tree.map(lambda x: jnp.broadcast_to(x, (games, *x.shape)), game.initial())
-    keys = jax.random.split(key, (game.longest + 1) // 2)
-    return jax.lax.scan(both, (states, jnp.zeros(games)), keys)[0][1]
+    def ply(carry, key):
+        """A move of the player in one half of the games and of the opponents in the other; then the halves change places."""
+        (mine, mine_score), (theirs, their_score) = carry
+        keys = jax.random.split(key, len(opponents) + 1)
+        their_actions = [
+            opponent(keys[1 + i], jax.tree.map(lambda x, i=i: x[i * games : (i + 1) * games], theirs))
+            for i, opponent in enumerate(opponents)
+        ]
+        moves, after = [], []
+        for states, actions in ((mine, player(keys[0], mine)), (theirs, jnp.concatenate(their_actions))):
+            moves.append(jnp.where(states.terminal, -1, actions))
+            after.append(jax.vmap(game.step)(states, actions))
+        return ((after[1], their_score - after[1].reward), (after[0], mine_score + after[0].reward)), jnp.stack(moves)
+
+    count = len(opponents) * games
+    states = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), game.initial())
+    half = states, jnp.zeros(count)
+    ((_, first), (_, second)), moves = jax.lax.scan(ply, (half, half), jax.random.split(key, game.longest))
+    score = jnp.stack([second, first] if game.longest % 2 else [first, second])
+    swapped = (jnp.arange(game.longest) % 2 == 1)[:, None, None]
+    moves = jnp.where(swapped, moves[:, ::-1], moves)
+
+    def by_opponent(x):
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], len(opponents), games), -3, -2)
+
+    return by_opponent(score), by_opponent(moves)

@@ -1,19 +1,19 @@
 """AlphaZero's loop: games that are games, targets that follow from them, and an update that learns them."""
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from train.anomalies import no_history
 from train.gradients import accumulated, plain
 from train.rl.alphazero import AlphaZero, BoardNetwork, Positions, judge_with, neighbours, self_play
 from train.rl.games import TIC_TAC_TOE
-from train.rl.players import perfect_player, plain_search_player, play_match, random_player, search_player, solve
+from train.rl.players import perfect_player, plain_search_player, play_matches, random_player, search_player, solve
 from train.state import State
 from train.step import make_update
 
@@ -147,32 +147,36 @@ def test_a_convolutional_network_has_the_same_face_and_named_axes():
     assert (logits.shape, values.shape) == ((5, 7), (5,))
 
 
-def test_perfect_play_is_a_draw_and_punishes_the_rest():
-    """By its own table the beginning is a draw; against itself nobody wins; it never loses to random moves and mostly beats them."""
+def test_matches_of_perfect_play_chance_and_search():
+    """By its own table the beginning is a draw. Against itself perfect play draws; it never loses to random moves and mostly beats them;
+    plain search by random games does better than those. The moves are those of games, and the scores belong to them."""
     assert solve(3, 3, 3)[sum(3**place for place in range(9))] == 0
-    perfect, chance = perfect_player(TIC_TAC_TOE), random_player(TIC_TAC_TOE)
+    perfect, chance, plain = (
+        perfect_player(TIC_TAC_TOE),
+        random_player(TIC_TAC_TOE),
+        plain_search_player(TIC_TAC_TOE, simulations=16),
+    )
+    scores, moves = jax.device_get(
+        jax.jit(lambda key: play_matches(TIC_TAC_TOE, perfect, [perfect, chance, plain], key, 30))(jax.random.key(0))
+    )
+    assert not scores[0].any() and (scores >= 0).all()
+    assert scores[1, 0].mean() > 0.9 and scores[1, 1].mean() > 0.6
+    assert scores[2].mean() < scores[1].mean()
+    for opponent, side, game in itertools.product(range(3), range(2), range(30)):
+        played = [int(move) for move in moves[:, opponent, side, game] if move >= 0]
+        assert len(set(played)) == len(played) and (moves[len(played) :, opponent, side, game] == -1).all()
+        lines = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8], [2, 4, 6]]
+        won = [any(set(line) <= set(played[player::2]) for line in lines) for player in range(2)]
+        assert scores[opponent, side, game] == won[side] - won[1 - side]
 
-    @jax.jit
-    def matches(key):
-        return [play_match(TIC_TAC_TOE, *players, key, 100) for players in [(perfect, perfect), (perfect, chance), (chance, perfect)]]
 
-    equal, first, second = matches(jax.random.key(0))
-    assert not equal.any()
-    assert first.min() >= 0 and first.mean() > 0.9
-    assert second.max() <= 0 and second.mean() < -0.6
-
-
-@pytest.mark.parametrize("mine", ["plain", "network"])
-def test_search_beats_chance(mine):
-    """Plain search by its random games; and a search with an untrained network, which sees what ends a game within reach."""
+def test_search_with_an_untrained_network_beats_chance():
+    """It sees what ends a game within reach."""
     judge = judge_with(TIC_TAC_TOE, NETWORK)
 
-    def player(params):
-        return (
-            plain_search_player(TIC_TAC_TOE, simulations=32)
-            if mine == "plain"
-            else search_player(TIC_TAC_TOE, judge, params, simulations=32)
-        )
+    @jax.jit
+    def play(params, key):
+        return play_matches(TIC_TAC_TOE, search_player(TIC_TAC_TOE, judge, params, simulations=32), [random_player(TIC_TAC_TOE)], key, 48)
 
-    score = jax.jit(lambda params, key: play_match(TIC_TAC_TOE, player(params), random_player(TIC_TAC_TOE), key, 48))
-    assert score(parameters(), jax.random.key(0)).mean() > 0.6
+    scores, _ = play(parameters(), jax.random.key(0))
+    assert scores[0, 0].mean() > 0.6 and scores[0, 1].mean() > 0.2
