@@ -16,11 +16,12 @@ from train.anomalies import DECAY, WARM, choose, judge, no_history
 from train.checkpoint import Checkpointer
 from train.exits import Exit
 from train.experiment import MeshShape
-from train.loop import Diverged, _Meter, _target, make_batches, train
+from train.loop import Diverged, _Meter, _target, train
 from train.mesh import make_mesh, put_batch
 from train.objectives import make_objective
 from train.optimizer import make_optimizer
 from train.parameters import decoder_parameters
+from train.rows import make_batches
 from train.runs import open_run
 from train.state import abstract_state
 from train.step import jit_update, make_update

@@ -9,11 +9,12 @@ from tests.train.test_resume import start
 from train.checkpoint import Checkpointer
 from train.experiment import MeshShape
 from train.gradients import plain
-from train.loop import make_batches, train
+from train.loop import train
 from train.mesh import make_mesh, put_batch
 from train.objectives import make_objective
 from train.optimizer import make_optimizer
 from train.parameters import decoder_parameters
+from train.rows import make_batches
 from train.state import abstract_state
 from train.step import on_mesh
 

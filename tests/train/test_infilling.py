@@ -9,7 +9,8 @@ import pytest
 import omnia
 from data.errors import UserError
 from train.experiment import MeshShape, TextData
-from train.loop import make_batches, train
+from train.loop import train
+from train.rows import make_batches
 from train.runs import create_run, open_corpora, resolve
 
 

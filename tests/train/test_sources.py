@@ -10,7 +10,8 @@ import omnia
 from data.prepare import PrepareText, prepare_text
 from train.evaluate import source_names
 from train.experiment import MeshShape, TextData
-from train.loop import make_batches, train
+from train.loop import train
+from train.rows import make_batches
 from train.runs import create_run, open_corpora, resolve
 from train.telemetry import read_metrics
 
