@@ -73,7 +73,7 @@ def test_asked_to_end_at_any_instant_it_saves_and_goes_on(room, whole):  # noqa:
         f"\nSIGTERM {TIMES} times over {runs} runs ({where}): {len(missed)} missed, 0 steps lost, ended with code 75 after "
         f"{max(seconds):.1f} s at most, the same bytes at the end"
     )
-    assert not missed and max(seconds) <= 10
+    assert not missed and max(seconds) <= 30  # what Google Cloud leaves a VM that it takes away
     assert min(hits[name] for name in ("step", *PHASES)) >= 3
 
 
