@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from model.layers import Dense
 from train.objectives.terms import Mean, Term
+from train.rl import board_games
 from train.rl.games import Game
 from train.rl.search import plan, random_action
 
@@ -53,6 +54,17 @@ def neighbours(x_BRCF):
     rows, columns = x_BRCF.shape[1:3]
     padded = jnp.pad(x_BRCF, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return jnp.concatenate([padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], -1)
+
+
+def network_of(game: Game, options: board_games.AlphaZero) -> BoardNetwork:
+    """The network that an experiment describes."""
+    return BoardNetwork(game.actions, options.width, options.blocks, options.network)
+
+
+def network_parameters(game: Game, options: board_games.AlphaZero):
+    """Its fresh parameters from a random key, boxed with their logical axis names."""
+    planes = jax.eval_shape(lambda: game.observe(game.initial()))
+    return lambda key: network_of(game, options).init(key, jnp.zeros((1, *planes.shape)))["params"]
 
 
 def judge_with(game: Game, network: BoardNetwork):

@@ -17,6 +17,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from data.errors import UserError
+from train.rl.board_games import OWN, BoardGame
+
 
 class Game(Protocol):
     """The face of every game here."""
@@ -160,3 +163,17 @@ class PgxGame:
         import pgx
 
         return pgx.make(self.name)
+
+
+def make_game(data: BoardGame) -> Game:
+    """The game that a run learns; UserError when pgx is needed and not there, or has none of that name."""
+    if data.game in OWN:
+        return {"tic_tac_toe": TIC_TAC_TOE, "connect_four": CONNECT_FOUR}[data.game]
+    game = PgxGame(data.game, data.longest)
+    try:
+        game.actions  # noqa: B018 (makes the game)
+    except ImportError:
+        raise UserError(f"data.game: {data.game} needs pgx", "Install it: pip install -e '.[games]'.") from None
+    except ValueError as error:
+        raise UserError(f"data.game: {error}", f"Choose {', '.join(OWN)} or one of pgx.") from None
+    return game
