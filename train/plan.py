@@ -192,7 +192,7 @@ def print_plan(found: dict[str, Any]) -> None:
         ("optimizer", _gib(found["optimizer_bytes"])),
         ("gradients (part of the work space)", _gib(found["gradient_bytes"])),
     ]
-    rows += [("work space", _gib(found["work_bytes"]))] if "work_bytes" in found else []
+    rows += [("work space, activations included", _gib(found["work_bytes"]))] if "work_bytes" in found else []
     rows += [("all", _gib(found["bytes_per_device"]))]
     rows += [(f"a device has (after {_gib(found['reserved_bytes'])} kept by the runtime)", _gib(found["hbm_bytes"]))]
     print("Memory a device")
