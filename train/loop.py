@@ -23,6 +23,7 @@ from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
 from train.objectives import attention_kernels, make_objective
 from train.optimizer import make_optimizer
 from train.report import write_report
+from train.rl.board_games import AlphaZero, BoardGame
 from train.rl.experiment import PolicyGradient
 from train.rl.learner import PolicyLearner, check_policy
 from train.rows import RowLearner, make_batches
@@ -56,6 +57,10 @@ def make_learner(run: Run, corpora: list, mesh) -> Learner:
     match run.experiment.objective:
         case PolicyGradient():
             return PolicyLearner(run, corpora, mesh)
+        case AlphaZero():
+            from train.rl.alphazero_learner import AlphaZeroLearner  # with mctx, which takes a second to load
+
+            return AlphaZeroLearner(run, mesh)
     return RowLearner(run, corpora, mesh)
 
 
@@ -64,8 +69,14 @@ def check(experiment: Experiment, corpora: list) -> None:
     divide_cpu(experiment)
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    make_objective(experiment, mesh)
     make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    if isinstance(experiment.objective, AlphaZero):
+        from train.rl.alphazero_learner import check_game
+
+        return check_game(experiment)
+    if isinstance(experiment.data, BoardGame):
+        raise UserError("data: BoardGame is for an AlphaZero objective", "Choose that in the config file.")
+    make_objective(experiment, mesh)
     if isinstance(experiment.objective, PolicyGradient):
         check_policy(experiment, mesh)
     else:

@@ -9,6 +9,7 @@ from model.config import ModelConfig
 from model.critic import Critic, reward_head
 from model.transformer import Decoder
 from train.experiment import Experiment
+from train.rl.board_games import AlphaZero, BoardGame
 from train.rl.experiment import PolicyGradient, RewardModelling
 
 Parameters = Callable[[Any], Any]
@@ -29,6 +30,12 @@ def parameters_of(experiment: Experiment) -> Parameters:
             return lambda key: decoder(key) | critic.start(key)
         case RewardModelling():
             return lambda key: decoder(key) | {"value": reward_head(config).init(key, jnp.zeros((1, config.embed_dim)))["params"]}
+        case AlphaZero() as options:
+            from train.rl.alphazero import network_parameters  # with mctx, which takes a second to load
+            from train.rl.games import make_game
+
+            assert isinstance(experiment.data, BoardGame)
+            return network_parameters(make_game(experiment.data), options)
     return decoder
 
 

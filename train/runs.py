@@ -22,6 +22,7 @@ from data.shards import Corpus
 from data.tokenizer import load_tokenizer
 from train.experiment import Experiment, ScheduleFree, TextData
 from train.manifest import Journal
+from train.rl.board_games import BoardGame, GameSource
 from train.rl.code import PythonFunctions  # noqa: F401 (with it and PromptFile, from_json knows all environments and rewards)
 from train.rl.examples import Examples, open_examples
 from train.rl.experiment import Demonstrations, Preferences, Prompts
@@ -62,7 +63,7 @@ class Run:
     def tokenizer(self):
         return load_tokenizer(str(self.path / "tokenizer"))
 
-    def corpora(self) -> list[Corpus | Examples]:
+    def corpora(self) -> list[Corpus | Examples | GameSource]:
         """The run's data, which must be what it was started with."""
         return open_corpora(self.experiment, self.digests)
 
@@ -189,10 +190,12 @@ def data_paths(experiment: Experiment) -> tuple[str, ...]:
             return files
         case Prompts(environments=environments) | Demonstrations(environments=environments):
             return tuple(", ".join(environment.files) or type(environment).__name__ for environment in environments)
+        case BoardGame(game=game):
+            return (game,)
     raise UserError(f"data: {type(experiment.data).__name__} is no kind of data", "Choose TextData in the config file.")
 
 
-def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus | Examples]:
+def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus | Examples | GameSource]:
     """The data that the experiment names; with `digests`, those they must have."""
     paths = data_paths(experiment)
     if not paths:
@@ -201,8 +204,14 @@ def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None)
             f"data.{'shards' if text else 'files'} is empty",
             "Prepare text with `omnia prepare text`, then give its folder: --data.shards DIR." if text else "Give some: --data.files FILE.",
         )
-    corpora: list[Corpus | Examples]
-    corpora = [Corpus(path) for path in paths] if isinstance(experiment.data, TextData) else list(open_examples(experiment))
+    corpora: list[Corpus | Examples | GameSource]
+    match experiment.data:
+        case TextData():
+            corpora = [Corpus(path) for path in paths]
+        case BoardGame() as game:
+            corpora = [GameSource(game)]
+        case _:
+            corpora = list(open_examples(experiment))
     if digests is not None:
         if len(digests) != len(corpora):
             raise UserError(
