@@ -4,7 +4,7 @@ Both sides run in subprocesses of their own, in turn, for several rounds; figure
 name, ours, peer (null when it is missing, with the reason), ratio (above 1 when ours is better), unit, and what else was seen.
 
     NANOGPT   folder of a nanoGPT checkout      train_tiny, time_to_loss, gpt2_cpu
-    PEER      a Python with torch (and, for generate, transformers); `make parity` builds .venv-peers/bin/python
+    PEER      a Python with torch (and, for generate, transformers; for grpo and ppo, trl); `make parity` builds .venv-peers/bin/python
 """
 
 import argparse
@@ -267,6 +267,38 @@ def restart(arguments) -> dict:
     return {"name": "restart", "ours": ours, "peer": cold, "ratio": cold / ours, "unit": "seconds", "rounds": rows, "peer_is": "ours, cold"}
 
 
+def policy(kind: str, arguments) -> dict:
+    """A step of ours (4 layers, 128 wide, bytes, 32 responses of 64 tokens in groups of 8) against one of TRL's GRPO, which has no PPO."""
+    shape = {"kind": kind, "layers": 4, "heads": 4, "width": 128, "batch": 32, "group": 8, "prompt": 16, "new": 64, "steps": 4, "warm": 3}
+    peer, reason = with_peer(lambda: Worker("trl_grpo.py", shape, python=peer_python()))
+    workers = {"peer": peer} if peer else {}
+    workers["ours"] = Worker("omnia_policy.py", shape).ready()
+    rows = interleave(workers, arguments.rounds or 5)
+    seconds = {name: median(found, "seconds") for name, found in rows.items()}
+    return {
+        "name": kind,
+        "ours": seconds["ours"],
+        "peer": seconds.get("peer"),
+        "ratio": seconds["peer"] / seconds["ours"] if peer else None,
+        "unit": "seconds a step",
+        "parts": {name: round(median(rows["ours"], name), 4) for name in ("rollout", "reward", "update")},
+        "rollout_tokens_per_second": median(rows["ours"], "rollout_tokens_per_second"),
+        "peak_mib": {name: round(median(found, "peak_mib")) for name, found in rows.items()},
+        "rounds": {name: [round(row["seconds"], 3) for row in found] for name, found in rows.items()},
+        **({"missing": reason} if reason else {}),
+    }
+
+
+def grpo(arguments) -> dict:
+    """GRPO against TRL's GRPO, at the same shape."""
+    return policy("grpo", arguments)
+
+
+def ppo(arguments) -> dict:
+    """PPO with a critic of its own, one epoch, against TRL's GRPO, which has none."""
+    return policy("ppo", arguments)
+
+
 RACES = {
     "train_tiny": train_tiny,
     "time_to_loss": time_to_loss,
@@ -274,6 +306,8 @@ RACES = {
     "generate": generate,
     "input": input_,
     "restart": restart,
+    "grpo": grpo,
+    "ppo": ppo,
 }
 
 
