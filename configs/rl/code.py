@@ -1,0 +1,35 @@
+"""Functions that parse: PPO on the model of the quickstart, which ends with it.
+
+omnia train configs/rl/code.py --run-dir runs/code --start runs/quickstart
+"""
+
+from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
+from train.rl.code import PythonFunctions
+from train.rl.experiment import PPO, Prompts
+
+
+def get_config(arg: str = "") -> Experiment:
+    if arg:
+        raise ValueError(f"no variant {arg!r}; there is only the plain one")
+    return Experiment(
+        name="code, ppo",
+        steps=40,
+        batch_size=64,
+        data=Prompts(environments=(PythonFunctions(),), prompt_tokens=12, validation=256),
+        objective=PPO(
+            response_tokens=112,
+            temperature=0.7,
+            critic="shared",
+            epochs=1,
+            decay=1.0,
+            kl_coefficient=0.002,
+            value_coefficient=0.5,
+            value_clip=0.0,
+        ),
+        optimizer=AdamW(learning_rate=1e-3, weight_decay=0.0, beta2=0.99),
+        schedule=Schedule(warmup_steps=4, decay="linear"),
+        evaluation=Evaluation(every=0),
+        checkpoints=Checkpoints(every=0),
+        samples=Samples(every=0),
+        logging=Logging(every=5),
+    )
