@@ -54,13 +54,17 @@ class Quickstart:
 
 def quickstart(arguments: list[str]) -> int:
     options = parse(Quickstart, "quickstart", arguments)
-    experiment = load_config(str(Path(__file__).parent.parent / "configs" / "quickstart.py"))
+    configs = Path(__file__).parent.parent / "configs"
+    experiment, policy = load_config(str(configs / "quickstart.py")), load_config(str(configs / "rl" / "code.py"))
     if options.steps:
-        experiment = dataclasses.replace(experiment, steps=options.steps)
+        experiment, policy = (
+            dataclasses.replace(experiment, steps=options.steps),
+            dataclasses.replace(policy, steps=min(options.steps, policy.steps)),
+        )
     start_jax()
     from train.quickstart import quickstart as run
 
-    return run(options.run_dir, experiment)["exit"]
+    return run(options.run_dir, experiment, policy)["exit"]
 
 
 # ------------------------------------------------------------------------------------------------------------------- prepare

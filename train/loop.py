@@ -414,6 +414,8 @@ class _Meter:
         self._loss = (step, metrics["loss"])
         if log:
             self._pending, self._weights = (step, metrics, self._weights), []
+            if metrics["loss"].total.is_ready():  # nothing runs that could hide the reading, as after a step that waits for its responses
+                self.flush()
 
     def flush(self) -> None:
         """Write the pending row, if there is one."""

@@ -39,8 +39,11 @@ def standard_library() -> tuple[str, ...]:
     return tuple(map(str, files))
 
 
-def quickstart(run_dir: str | Path, experiment: Experiment) -> dict:
-    """Prepare, train, evaluate, sample, draw. Returns the summary, which summary.json holds too."""
+def quickstart(run_dir: str | Path, experiment: Experiment, policy: Experiment) -> dict:
+    """Prepare, train, evaluate, sample, draw; then learn from reward. Returns the summary, which summary.json holds too.
+
+    policy: the experiment that goes on from the trained model, in a run of its own beside the first.
+    """
     began = time.monotonic()
     run_dir = Path(run_dir)
     corpus_dir = str(run_dir) + "-corpus"
@@ -70,20 +73,26 @@ def quickstart(run_dir: str | Path, experiment: Experiment) -> dict:
     if summary["stopped"]:
         return summary
     final = shares.get(summary["step"])
-    if final is None:  # the run was complete already: nothing was trained, so nothing was looked at
-        print(f"   the run was complete; it is in {run.path}")
-        return summary
     validation = summary["validation"]
     print(f"4. Validation: {validation['loss']:.3f} nats per token, {validation['bits_per_byte']:.3f} bits per byte")
-    print(f"   {_say(final)}; of the n-gram model's, {baseline['share']:.0%}")
-    summary |= {
-        "snippets": {str(step): share for step, share in shares.items()},
-        "ngram": baseline,
-        "quickstart_seconds": time.monotonic() - began,
-    }
+    if final is not None:  # else the run was complete already: nothing was trained, so nothing was looked at
+        print(f"   {_say(final)}; of the n-gram model's, {baseline['share']:.0%}")
+        summary |= {"snippets": {str(step): share for step, share in shares.items()}, "ngram": baseline}
+
+    print(
+        f"5. Learning from reward: {policy.steps} steps of PPO, 1 for a function that parses, is not trivial and is no repeat", flush=True
+    )
+    answers = _open_policy(Path(str(run_dir) + "-ppo"), run, policy)
+    learned = train(answers)
+    if learned["stopped"]:
+        return learned
+    found = learned["validation"]
+    print(f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after ({found['prompts']} prompts that were not trained on)")
+    print("   what pays is not always what was meant: look at its samples")
+    summary |= {"policy": found, "quickstart_seconds": time.monotonic() - began}
     write_json(run.path / "summary.json", summary)
     print(f"\nDone in {summary['quickstart_seconds'] / 60:.1f} minutes. Next:")
-    print(f"   open {run.path / 'report.html'}")
+    print(f"   open {run.path / 'report.html'} and {answers.path / 'report.html'}")
     print(f"   omnia generate {run.path} --prompt 'def main(' --max-new-tokens 200")
     print(f"   omnia inspect {corpus_dir}")
     return summary
@@ -100,6 +109,15 @@ def _open(run_dir: Path, corpus_dir: str, experiment: Experiment) -> Run:
     experiment = dataclasses.replace(experiment, data=TextData(shards=(corpus_dir,)))
     corpora = open_corpora(experiment)
     return create_run(run_dir, resolve(experiment, corpora), corpora)
+
+
+def _open_policy(run_dir: Path, start: Run, experiment: Experiment) -> Run:
+    """The run that goes on from `start`, or a new one."""
+    if is_run(run_dir):
+        return open_run(run_dir)
+    experiment = dataclasses.replace(experiment, start=str(start.path))
+    sources = open_corpora(experiment)
+    return create_run(run_dir, resolve(experiment, sources), sources)
 
 
 def _baseline(corpus: Corpus) -> dict:

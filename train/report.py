@@ -51,7 +51,13 @@ def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
     training, evaluations = _of(rows, "train"), _of(rows, "evaluation")
     last = training[-1] if training else {}
     cards = []
-    if evaluations:
+    if evaluations and "score" in evaluations[-1]:
+        final = evaluations[-1]
+        began = f"{final['score_start']:.4g} at the start; " if "score_start" in final else ""
+        cards.append(("score", f"{final['score']:.4g}", f"{began}{final['prompts']} prompts kept from training"))
+        if "win_rate" in final:
+            cards.append(("win rate", f"{final['win_rate']:.1%}", f"against the start, KL {final['kl']:.3g} nats a response"))
+    elif evaluations:
         best = min(evaluations, key=lambda row: (math.isnan(row["loss"]), row["loss"]))
         final = evaluations[-1]
         cards.append(("validation loss", f"{final['loss']:.4f}", f"nats per token; best {best['loss']:.4f} at step {best['step']:,}"))
@@ -129,6 +135,19 @@ def _draw(rows: list[dict], folder: Path) -> str:
         "Validation loss by source" + (f", {len(lines)} of {len(parts)}" if len(lines) < len(parts) else ""),
         ("nats per token", lines, None),
     )
+    reward = {"training": (training, "objective/score", BLUE), "validation": (evaluations, "score", ORANGE)}
+    gold = {"gold": (evaluations, "gold", SOURCES[2])} if any("gold" in row for row in evaluations) else {}
+    draw("reward", "Reward", ("score of a response", reward | gold, None))
+    distance = ("nats a response", {"training": (training, "objective/kl", BLUE), "validation": (evaluations, "kl", ORANGE)}, None)
+    draw("kl", "Distance from the reference", distance)
+    length = {"training": (training, "response/length", BLUE), "validation": (evaluations, "length", ORANGE)}
+    draw("response", "Responses", ("tokens", length, 0), ("entropy, nats a token", {"": (training, "ppo/policy/entropy", BLUE)}, 0))
+    clipped = {"policy": (training, "ppo/policy/clipfrac", BLUE), "value": (training, "ppo/val/clipfrac", ORANGE)}
+    draw(
+        "clip", "Updates", ("share clipped", clipped, 0), ("explained by the critic", {"": (training, "ppo/val/var_explained", BLUE)}, None)
+    )
+    times = {name: (training, f"time/{name}", colour) for name, colour in zip(("rollout", "reward", "update"), SOURCES, strict=False)}
+    draw("step_time", "Where a step's time goes", ("seconds", times, 0))
     draw("gradient_norm", "Gradient norm", ("global L2 norm", {"": (training, "gradient_norm", BLUE)}, 0))
     draw("learning_rate", "Learning rate", ("learning rate", {"": (training, "learning_rate", BLUE)}, 0))
     speed = ("tokens / s", {"": (training, "tokens_per_second", BLUE)}, 0)
@@ -160,7 +179,8 @@ def _samples(rows: list[dict]) -> str:
         texts = []
         for row in by_step[step][:SAMPLES_A_STEP]:
             prompt, text = html.escape(row["prompt"]), html.escape(row["text"][:SAMPLE_CHARACTERS])
-            texts.append(f"<pre><mark>{prompt}</mark>{text}</pre>")
+            score = f"<p>score {row['score']:.3g}</p>" if "score" in row else ""
+            texts.append(f"{score}<pre><mark>{prompt}</mark>{text}</pre>")
         opened = " open" if step == shown[-1] else ""
         blocks.append(f"<details{opened}><summary>step {step:,}</summary>{''.join(texts)}</details>")
     left_out = len(_of(rows, "sample")) - sum(len(by_step[step][:SAMPLES_A_STEP]) for step in shown)

@@ -1,6 +1,8 @@
 """Functions that parse: PPO on the model of the quickstart, which ends with it.
 
 omnia train configs/rl/code.py --run-dir runs/code --start runs/quickstart
+2 CPU cores, about a minute: from 4.3 % of functions that parse to 85 % on prompts that were not trained on; with 40 steps 98 %. They are
+much alike: short methods that do next to nothing, which is what pays.
 """
 
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
@@ -13,7 +15,7 @@ def get_config(arg: str = "") -> Experiment:
         raise ValueError(f"no variant {arg!r}; there is only the plain one")
     return Experiment(
         name="code, ppo",
-        steps=40,
+        steps=16,
         batch_size=64,
         data=Prompts(environments=(PythonFunctions(),), prompt_tokens=12, validation=256),
         objective=PPO(
