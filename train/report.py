@@ -46,6 +46,15 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
+def _judged(evaluation: dict) -> str:
+    """What a score is the mean of."""
+    return (
+        f"{evaluation['games']} games against each opponent"
+        if "games" in evaluation
+        else f"{evaluation['prompts']} prompts kept from training"
+    )
+
+
 def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
     """The numbers that one looks for first."""
     training, evaluations = _of(rows, "train"), _of(rows, "evaluation")
@@ -54,7 +63,7 @@ def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
     if evaluations and "score" in evaluations[-1]:
         final = evaluations[-1]
         began = f"{final['score_start']:.4g} at the start; " if "score_start" in final else ""
-        cards.append(("score", f"{final['score']:.4g}", f"{began}{final['prompts']} prompts kept from training"))
+        cards.append(("score", f"{final['score']:.4g}", f"{began}{_judged(final)}"))
         if "win_rate" in final:
             cards.append(("win rate", f"{final['win_rate']:.1%}", f"against the start, KL {final['kl']:.3g} nats a response"))
     elif evaluations:
