@@ -61,6 +61,10 @@ class Environment:
         """A response to imitate; the same for the same row."""
         return self.demonstrate(prompt, _generator(self, seed, row, "demonstration"))
 
+    def transcript(self, prompt: Prompt, seed: int, row: int) -> tuple[Prompt, str]:
+        """A demonstration with all that comes before its last response."""
+        return prompt, self.demonstration(prompt, seed, row)
+
     def draw(self, rng: random.Random) -> Prompt:
         raise NotImplementedError
 
@@ -78,6 +82,58 @@ class Environment:
     def gold(self, prompts: Sequence[Prompt], responses: Sequence[str], ids, mask) -> np.ndarray | None:
         """What responses are really worth, where `scores` only stands for it; None where it does not."""
         return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a simulator says to a turn of the policy. reward: what that turn earned. ends: nothing follows, and text is not read."""
+
+    text: str = ""
+    reward: float = 0.0
+    ends: bool = False
+    role: Literal["user", "tool"] = "user"
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulator(Environment):
+    """An environment that answers: a person, a tool, a game. Subclasses give `draw`, `reply`, and `act` where something can be imitated.
+
+    All that happens is a pure function of the prompt and of what the policy has said, so any point of any conversation can be reached
+    again: by a run that resumes, or by a search that looks ahead.
+    """
+
+    turns: int = 4
+    """Of the policy, at most."""
+
+    def __post_init__(self):
+        if self.turns < 1:
+            raise ValueError(f"{type(self).__name__}: turns is {self.turns}; the policy needs at least one")
+
+    def reply(self, prompt: Prompt, said: tuple[str, ...]) -> Reply:
+        """To the last of the policy's turns so far. What it says to the last turn of all is not read, but for its reward."""
+        raise NotImplementedError
+
+    def act(self, prompt: Prompt, said: tuple[str, ...], rng: random.Random) -> str:
+        """A turn to imitate, after those said so far."""
+        raise ValueError(f"{type(self).__name__} shows no responses to imitate")
+
+    def prompt(self, seed, row, split="train"):
+        """As a conversation that the text of the prompt begins."""
+        prompt = super().prompt(seed, row, split)
+        return prompt if prompt.messages else dataclasses.replace(prompt, messages=(("user", prompt.text),))
+
+    def transcript(self, prompt, seed, row):
+        rng, messages, said = _generator(self, seed, row, "demonstration"), list(prompt.messages), tuple[str, ...]()
+        while True:
+            said = (*said, self.act(prompt, said, rng))
+            reply = self.reply(prompt, said)
+            if reply.ends or len(said) == self.turns:
+                return dataclasses.replace(prompt, messages=tuple(messages)), said[-1]
+            messages += [("assistant", said[-1]), (reply.role, reply.text)]
+
+    def score(self, prompt, response):
+        """A response of one turn alone."""
+        return self.reply(prompt, (response,)).reward
 
 
 def _generator(environment: Environment, seed: int, row: int, purpose: str) -> random.Random:

@@ -16,7 +16,7 @@ from data.order import fold, permute, shuffled
 from data.text import TextBatch, empty_batch
 from data.tokenizer import Tokenizer, character_tokenizer, load_tokenizer
 from train.experiment import Experiment
-from train.rl.environments import Environment, Prompt
+from train.rl.environments import Environment, Prompt, Reply
 from train.rl.experiment import Demonstrations, Preferences, Prompts
 from train.serialize import to_json
 
@@ -73,6 +73,13 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
     for role, text in prompt.messages:
         ids += [tokenizer.specials[ROLES[role]], *tokenizer.encode(text).tolist(), end]
     return [end, *ids, tokenizer.specials[ROLES["assistant"]]]
+
+
+def encode_reply(reply: Reply, ended: bool, tokenizer: Tokenizer) -> list[int]:
+    """The ids between two turns of the policy: the end of the first, if it did not draw that itself, what was said to it, and its role."""
+    end = tokenizer.specials["document_end"]
+    text = tokenizer.encode(reply.text).tolist()
+    return [*([] if ended else [end]), tokenizer.specials[ROLES[reply.role]], *text, end, tokenizer.specials[ROLES["assistant"]]]
 
 
 def encode_demonstration(prompt: Prompt, response: str, tokenizer: Tokenizer, learn_prompt: bool) -> tuple[list[int], list[int]]:
@@ -167,8 +174,8 @@ class ExampleBatches:
         which, local = self._mixture(numbers)
         for place, (number, index) in enumerate(zip(which.tolist(), local.tolist(), strict=True)):
             environment = self.sources[number].source
-            prompt = environment.prompt(self.seed if self.split == "train" else 0, index, self.split)
-            response = environment.demonstration(prompt, self.seed if self.split == "train" else 0, index)
+            seed = self.seed if self.split == "train" else 0
+            prompt, response = environment.transcript(environment.prompt(seed, index, self.split), seed, index)
             ids, learned = encode_demonstration(
                 prompt, response, self._tokenizer, isinstance(self.data, Demonstrations) and self.data.learn_prompts
             )
