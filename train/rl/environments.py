@@ -123,7 +123,8 @@ class Simulator(Environment):
         return prompt if prompt.messages else dataclasses.replace(prompt, messages=(("user", prompt.text),))
 
     def transcript(self, prompt, seed, row):
-        rng, messages, said = _generator(self, seed, row, "demonstration"), list(prompt.messages), tuple[str, ...]()
+        rng, messages = _generator(self, seed, row, "demonstration"), list(prompt.messages)
+        said: tuple[str, ...] = ()
         while True:
             said = (*said, self.act(prompt, said, rng))
             reply = self.reply(prompt, said)
