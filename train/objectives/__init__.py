@@ -22,7 +22,7 @@ from train.parameters import critic_of
 from train.rl.experiment import PolicyGradient, PreferenceLearning, RewardModelling
 from train.rl.policy_gradient import ClippedPolicyGradient
 from train.rl.preference import PreferencePolicy
-from train.rl.reward_model import PairwiseReward
+from train.rl.reward_model import ComparedReward
 
 
 def make_objective(options: experiment.Experiment, mesh: Mesh):
@@ -33,7 +33,7 @@ def make_objective(options: experiment.Experiment, mesh: Mesh):
         case experiment.CausalLM():
             return CausalLM(model, options.objective, row_shards(mesh))
         case RewardModelling():
-            return PairwiseReward(model, options.objective)
+            return ComparedReward(model, options.objective)
         case PreferenceLearning():
             return PreferencePolicy(model, options.objective, row_shards(mesh))
         case PolicyGradient():
