@@ -19,9 +19,7 @@ from train.runs import open_corpora
 
 TASK = dataclasses.replace(
     TINY,
-    model=ModelConfig(
-        context_length=40, num_layers=1, embed_dim=16, num_heads=2, num_kv_heads=1, positions="rotary", scan=True, init_std=0.5
-    ),
+    model=dataclasses.replace(TINY.model, context_length=40, num_kv_heads=1, init_std=0.5),
     batch_size=24,
     data=Prompts(environments=(Letters(length=3), Letters(length=5)), prompt_tokens=7, validation=8),
     objective=GRPO(samples=2, response_tokens=33, kl_coefficient=0.0),
