@@ -1,4 +1,4 @@
-"""The tiny tasks of learning from reward, each against its goal: start and policies are trained for every seed, and held-out answers judged.
+"""The tiny tasks of learning from reward, each against its goal: start and policies of every seed, judged on held-out prompts.
 
 python benchmarks/rl_tasks.py --tasks walks sort --seeds 0 1 2 --folder runs/rl-tasks --json
 

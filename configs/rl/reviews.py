@@ -1,9 +1,10 @@
-"""Learning from preferences in miniature (Ziegler et al. 2019): reviews that a small grammar makes, and a judge who counts good and bad words.
+r"""Learning from preferences in miniature (Ziegler et al. 2019): reviews made by a small grammar, a judge who counts good and bad words.
 
 omnia train configs/rl/reviews.py:start --run-dir runs/reviews/start
 omnia label runs/reviews/start --output runs/reviews/labels.jsonl --prompts 4096 --prompt-tokens 40 --response-tokens 80
 omnia train configs/rl/reviews.py:reward --run-dir runs/reviews/reward --start runs/reviews/start --data.files runs/reviews/labels.jsonl
-omnia train configs/rl/reviews.py:ppo --run-dir runs/reviews/ppo --start runs/reviews/start --data.environments.0.reward.run runs/reviews/reward
+omnia train configs/rl/reviews.py:ppo --run-dir runs/reviews/ppo --start runs/reviews/start \
+    --data.environments.0.reward.run runs/reviews/reward
 
 `score` is then the reward model's, in standard deviations of its validation responses, and `gold` what the judge says. With few labels
 (--prompts 64 above) and no price for leaving the start, ppo_no_kl in place of ppo, the policy finds what the reward model overlooks.

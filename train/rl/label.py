@@ -16,7 +16,7 @@ from train.cli import parse, start_jax
 class Label:
     """Draw responses of a run's policy to prompts of its environments, and write down which is best: for a reward model, or DPO.
 
-    Without noise, responses that are as good as the best one are left out, since their order says nothing, and so are prompts without worse ones.
+    Without noise, responses as good as the best one are left out, since their order says nothing, and so are prompts without worse ones.
     """
 
     run_dir: tyro.conf.Positional[str]
