@@ -212,7 +212,7 @@ def measure(task: str, kind: str, seed: int, folder: Path) -> dict:
     if kind == "dpo":
         pairs = folder / f"{task}-{seed}-pairs.jsonl"
         if not pairs.exists():
-            room = ("--prompt-tokens", 2, "--response-tokens", 1, "--batch-size", 8192)
+            room = ("--prompt-tokens", 3, "--response-tokens", 1, "--batch-size", 8192)
             spent += omnia("label", start, "--output", pairs, "--prompts", 65_536, "--samples", 2, "--noise", 1, "--seed", seed, *room)
         more = ("--data.files", pairs)
     spent += trained(policy, f"{tiny}_{kind}", "--start", start, *quiet, *more)

@@ -39,7 +39,7 @@ TASKS = {
     "sentiment": Task(Reviews("sentiment"), 40, 80, 64, 300, 60, 0.05),
     "rudeness": Task(Reviews("rudeness"), 40, 80, 64, 300, 60, 0.02),
     "facts": Task(KeyFacts(), 26, 48, 64, 300, 80, 0.02),
-    "bandit": Task(Bandit(), 2, 1, 16, 100, 300, 0.5),
+    "bandit": Task(Bandit(), 3, 1, 16, 100, 300, 0.5),
 }
 KINDS = {
     "ppo": rl.PPO,
@@ -84,7 +84,7 @@ def get_config(arg: str = "addition_grpo") -> Experiment:
         return Experiment(
             **shared,
             steps=task.steps,
-            batch_size=1024,
+            batch_size=256,
             data=rl.Preferences(),
             objective=rl.PreferenceLearning(beta=task.kl or 0.1),
             optimizer=AdamW(learning_rate=1e-3, weight_decay=0.0, beta2=0.99),
