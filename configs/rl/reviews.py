@@ -1,7 +1,7 @@
 r"""Learning from preferences in miniature (Ziegler et al. 2019): reviews made by a small grammar, a judge who counts good and bad words.
 
 omnia train configs/rl/reviews.py:start --run-dir runs/reviews/start
-omnia label runs/reviews/start --output runs/reviews/labels.jsonl --prompts 4096 --prompt-tokens 40 --response-tokens 80
+omnia label runs/reviews/start --output runs/reviews/labels.jsonl --prompts 4096 --prompt-tokens 42 --response-tokens 80
 omnia train configs/rl/reviews.py:reward --run-dir runs/reviews/reward --start runs/reviews/start --data.files runs/reviews/labels.jsonl
 omnia train configs/rl/reviews.py:ppo --run-dir runs/reviews/ppo --start runs/reviews/start \
     --data.environments.0.reward.run runs/reviews/reward
@@ -17,7 +17,7 @@ from train.rl.environments import Reviews
 from train.rl.experiment import PPO, Demonstrations, Preferences, Prompts, RewardModelling
 from train.rl.rewards import Judged, RewardModel
 
-PROMPT, RESPONSE = 40, 80
+PROMPT, RESPONSE = 42, 80
 """Characters."""
 
 
