@@ -171,6 +171,8 @@ class ExampleBatches:
             self._mixture = Mixture(counts_of_weights(self.data.weights or (1.0,) * len(sources)))
             self.validation_rows = self.data.validation
         self.padding_share = 1.0 - float(np.mean(self.batch(0, SAMPLE).segments != 0))
+        if self.padding_share == 1.0:
+            raise UserError(f"none of {SAMPLE} examples fits {self.length} tokens", "Give a longer --model.context-length.")
 
     def batch(self, first_row: int, count: int) -> TextBatch | Comparisons:
         """Rows [first_row, first_row + count)."""

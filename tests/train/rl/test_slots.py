@@ -19,7 +19,7 @@ from train.runs import open_corpora
 
 TASK = dataclasses.replace(
     TINY,
-    model=dataclasses.replace(TINY.model, context_length=40, num_kv_heads=1, init_std=0.5),
+    model=dataclasses.replace(TINY.model, context_length=40, num_kv_heads=1, init_std=1.0),
     batch_size=24,
     data=Prompts(environments=(Letters(length=3), Letters(length=5)), prompt_tokens=7, validation=8),
     objective=GRPO(samples=2, response_tokens=33, kl_coefficient=0.0),
