@@ -20,7 +20,7 @@ from train.experiment import Experiment
 from train.flops import training_flops_per_token
 from train.learner import Sample
 from train.mesh import ROWS, check_batch, row_shards
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.objectives.terms import Mean
 from train.optimizer import make_optimizer, make_schedule
 from train.parameters import carry_of, critic_of, parameters_of
