@@ -173,17 +173,17 @@ def test_the_table_of_configs_is_that_of_the_folder():
         cli.load_config(f"{ROOT}/configs/{name}{arg}")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda path: path.stem)
 def test_the_command_in_the_header_of_a_config_is_one(path, monkeypatch):
     """It names its own file, and no option that does not exist."""
     monkeypatch.chdir(ROOT)
-    header = ast.get_docstring(ast.parse(path.read_text()))
+    header = ast.get_docstring(ast.parse(path.read_text())).replace("\\\n", "")
     commands = re.findall(r"^omnia (?:train|quickstart).*$", header, re.MULTILINE)
     assert commands
     for command in commands:
         _, verb, *words = shlex.split(command)
         if verb == "train":
-            assert words[0].startswith(f"configs/{path.name}")
+            assert words[0].startswith(str(path.relative_to(ROOT)))
             cli.parse(cli.Train, "train", words[1:], cli.Train("", cli.load_config(words[0])))
 
 

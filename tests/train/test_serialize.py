@@ -15,7 +15,7 @@ from train.cli import load_config
 from train.experiment import SGD, CausalLM, Data, Experiment, Objective, Optimizer, TextData
 from train.serialize import flatten, from_json, to_json
 
-CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.py"))
+CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").rglob("*.py"))
 KINDS = {Optimizer: [Optimizer, *Optimizer.__subclasses__()], Objective: [CausalLM], Data: [TextData]}
 
 
