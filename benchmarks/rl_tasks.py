@@ -185,28 +185,30 @@ def answers(run: Run, asked: Run) -> Answers:
     return Answers(texts, questions.scores(taken, texts, responses, mask) if gold is None else gold)
 
 
-def probabilities(run: Run) -> np.ndarray:
-    """float64 [V]: of the token that follows the bandit's prompt."""
+def probabilities(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [V]: of the token that follows the bandit's prompt; and [arms]: of each arm with the end of the text after it."""
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
     tokenizer = run.tokenizer()
-    ids = np.array([[tokenizer.specials["document_end"], *tokenizer.encode("a").tolist()]])
-    hidden_BD = Decoder(run.experiment.model).apply({"params": params}, ids).hidden_BTD[:, -1]
-    return np.asarray(jax.nn.softmax(logits(Head(hidden_BD, vocabulary_table(params)))[0]), np.float64)
+    end, prompt = tokenizer.specials["document_end"], tokenizer.encode("a").tolist()
+    arms = [tokenizer.encode(letter)[0] for letter in Bandit().alphabet]
+    hidden_BTD = Decoder(run.experiment.model).apply({"params": params}, np.array([[end, *prompt, arm] for arm in arms])).hidden_BTD
+    p_BTV = np.asarray(jax.nn.softmax(logits(Head(hidden_BTD, vocabulary_table(params)))), np.float64)
+    return p_BTV[0, -2], p_BTV[0, -2, arms] * p_BTV[:, -1, end]
 
 
 def distance(start: Run, policy: Run) -> float:
     """Total variation between a bandit's policy and the best at its price, start * exp(worth / price) / Z.
 
-    Over the whole vocabulary; after preference learning over the arms alone, since comparisons say nothing of what none of them holds.
+    A policy gradient's response is one token: over the whole vocabulary. A comparison is of texts with their ends, and says nothing of what
+    none of them holds: over those texts.
     """
-    o = policy.experiment.objective
-    compared = isinstance(o, PreferenceLearning)
-    price = o.beta if compared else o.kl_coefficient
-    best, found, bandit = probabilities(start), probabilities(policy), Bandit()
-    arms = [start.tokenizer().encode(letter)[0] for letter in bandit.alphabet]
-    best[arms] *= np.exp(np.array(bandit.worth) / price)
-    if compared:
-        best, found = best[arms], found[arms]
+    o, bandit = policy.experiment.objective, Bandit()
+    (best, best_texts), (found, found_texts) = probabilities(start), probabilities(policy)
+    if isinstance(o, PreferenceLearning):
+        best, found = best_texts * np.exp(np.array(bandit.worth) / o.beta), found_texts
+    else:
+        arms = [start.tokenizer().encode(letter)[0] for letter in bandit.alphabet]
+        best[arms] *= np.exp(np.array(bandit.worth) / o.kl_coefficient)
     return float(0.5 * np.abs(found / found.sum() - best / best.sum()).sum())
 
 
