@@ -6,6 +6,7 @@ program that is out to break one: run untrusted models in a container or a virtu
 
 import dataclasses
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -31,21 +32,25 @@ class Limits:
 
 
 _BOUND = """
-import resource, sys
+import os, resource, sys
 cpu, memory = int(sys.argv[1]), int(sys.argv[2]) << 20
 for kind, most in (("CPU", cpu), ("AS", memory), ("FSIZE", 0), ("NOFILE", 16), ("NPROC", 0), ("CORE", 0)):
     kind = getattr(resource, "RLIMIT_" + kind, None)
     if kind is not None:
         resource.setrlimit(kind, (most, most))
-source = sys.stdin.read()
+word, _, source = sys.stdin.read().partition("\\n")
 sys.argv[1:] = []
+answers = os.dup(1)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 exec(compile(source, "<program>", "exec"), {"__name__": "__main__"})
+os.write(answers, word.encode())
 """
-"""Run by the child, before the program: the bounds hold for it alone."""
+"""Run by the child, before the program: the bounds hold for it alone. The word is given back only where the program came to its end, and
+not where it left by an exit of its own."""
 
 
 def passed(programs: list[str], limits: Limits = Limits()) -> list[bool]:
-    """Whether each program, a Python source, ends by itself without an error. Identical programs are run once."""
+    """Whether each program, a Python source, comes to its end without an error or an exit. Identical programs are run once."""
     if os.name != "posix":
         raise UserError("programs can be bounded on Linux and macOS only", "Use another reward here.")
     distinct = list(dict.fromkeys(programs))
@@ -55,21 +60,22 @@ def passed(programs: list[str], limits: Limits = Limits()) -> list[bool]:
 
 
 def _passes(program: str, limits: Limits) -> bool:
+    word = secrets.token_hex(8)
     for _ in range(2):  # the clock is others' too: a run that is resumed must judge alike
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-I", "-S", "-B", "-c", _BOUND, str(limits.cpu_seconds), str(limits.memory_mb)]
             try:
                 done = subprocess.run(
                     command,
-                    input=program.encode("utf-8", "replace"),
+                    input=f"{word}\n{program}".encode("utf-8", "replace"),
                     cwd=folder,
                     env={},
-                    stdout=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     timeout=limits.wall_seconds,
                     start_new_session=True,
                 )
             except subprocess.TimeoutExpired:
                 continue
-        return done.returncode == 0
+        return done.returncode == 0 and done.stdout == word.encode()
     return False

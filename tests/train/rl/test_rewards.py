@@ -1,0 +1,126 @@
+"""What responses are worth: rewards by their definitions, programs within their bounds, files of prompts and labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data.errors import UserError
+from data.tokenizer import character_tokenizer
+from train.rl.code import PassesTests, PythonFunctions
+from train.rl.environments import Prompt
+from train.rl.examples import encode_demonstration, encode_prompt, read_comparisons
+from train.rl.files import PromptFile
+from train.rl.label import choose
+from train.rl.rewards import Answer, Format, Length, Lexicon, Repetition, Reward, Similarity, Sum, edit_distance, last_number
+from train.rl.sandbox import Limits, passed
+
+
+def one(reward: Reward, response: str, **facts) -> float:
+    return float(reward.scores([Prompt("p", facts)], [response], np.zeros((1, 4), int), np.ones((1, 4)))[0])
+
+
+def test_numbers_are_equal_whatever_their_notation():
+    for text, value in (("it is 1,234.50", 1234.5), ("so 1/2", 0.5), ("50e-2", 0.5), ("-3 then -7", -7), ("a 1/0", None), ("none", None)):
+        assert last_number(text) == value
+    assert one(Answer(), "the answer is 0.5", answer="1/2") == 1 and one(Answer(), "6", answer="5 or 7") == 0
+
+
+def test_rewards_by_their_definitions():
+    assert one(Format(r"a+\n?b"), "aa\nb") == 1 and one(Format("a"), "ab") == 0
+    assert one(Lexicon(("good",), ("bad", "ill")), "Good, good and bad.") == 1
+    assert one(Length(most=4, unit=2), "12345") == -0.5 and one(Length(most=5), "12345") == 0
+    assert one(Repetition(2), "a b a b a") == -0.5 and one(Repetition(3), "a b") == 0
+    assert one(Similarity(), "kitten", answer="sitting") == pytest.approx(1 - 3 / 7)
+    total = Sum((Lexicon(("a",)), Length(most=0, unit=1)), (2.0, 0.5))
+    assert one(total, "a") == 2.0 * 1 + 0.5 * -1
+
+
+def test_the_edit_distance_is_that_of_its_recurrence():
+    def slow(a: str, b: str) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        return min(slow(a[1:], b) + 1, slow(a, b[1:]) + 1, slow(a[1:], b[1:]) + (a[0] != b[0]))
+
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        a, b = ("".join(rng.choice(list("abc"), rng.integers(0, 6))) for _ in range(2))
+        assert edit_distance(a, b) == slow(a, b)
+
+
+def test_programs_stay_within_their_bounds(tmp_path):
+    """What ends well has passed; errors, exits, loops, memory and files have not, and nothing is left behind."""
+    target = tmp_path / "written"
+    programs = {
+        "assert 1 + 1 == 2": True,
+        "print('x' * 10**7)": True,
+        "assert 1 + 1 == 3": False,
+        "def f(:": False,
+        "import sys; sys.exit(0)": False,
+        "import os; os._exit(0)": False,
+        "while True: pass": False,
+        "x = 'a' * (1 << 30)": False,
+        f"with open({str(target)!r}, 'w') as file: file.write('hello')": False,
+    }
+    found = passed(list(programs) * 2, Limits(cpu_seconds=1, wall_seconds=20.0, memory_mb=256))
+    assert found == [*programs.values()] * 2
+    assert not target.exists() or target.read_text() == ""
+
+
+def test_code_is_worth_the_share_of_its_tests():
+    facts = {"tests": ["assert f(2) == 4", "assert f(3) == 9", "assert f(0) == 1"]}
+    found = PassesTests().scores([Prompt("", facts)] * 2, ["def f(x): return x * x", "nonsense("], None, None)
+    np.testing.assert_allclose(found, [2 / 3, 0])
+    prompts = [Prompt("def read_line(")] * 3
+    body = "a):\n    b = a + 1\n    c = b * 2\n    return c\n"
+    assert PythonFunctions().scores(prompts, [body, body, "a:"], None, None).tolist() == [1, 0, 0]
+
+
+def test_files_of_prompts(tmp_path):
+    path = tmp_path / "sums.jsonl"
+    path.write_text("\n".join(json.dumps({"question": f"{i} + 1", "answer": i + 1}) for i in range(64)))
+    file = PromptFile(path=str(path), prompt_template="{question} = ", response_template="{answer}")
+    seen = {split: {file.prompt(0, row, split).text for row in range(200)} for split in ("train", "validation")}
+    assert seen["train"] | seen["validation"] == {f"{i} + 1 = " for i in range(64)} and not seen["train"] & seen["validation"]
+    prompt = file.prompt(0, 3)
+    assert file.scores([prompt], [f"it is {prompt.facts['answer']}"], None, None).tolist() == [1]
+    assert file.demonstration(prompt, 0, 3) == str(prompt.facts["answer"])
+    with pytest.raises(UserError, match="no field 'wrong'"):
+        PromptFile(path=str(path), prompt_template="{wrong}").prompt(0, 0)
+
+
+def test_a_conversation_learns_the_turns_of_the_assistant(tmp_path):
+    turns = [("user", "ab"), ("assistant", "c"), ("tool", "d"), ("assistant", "ef")]
+    path = tmp_path / "chat.jsonl"
+    path.write_text("\n".join(json.dumps({"messages": [{"role": r, "content": f"{t}{i}"} for r, t in turns]}) for i in range(9)))
+    file, tokenizer = PromptFile(path=str(path)), character_tokenizer("abcdef0123456789")
+    prompt = file.prompt(0, 0)
+    ids, learned = encode_demonstration(prompt, file.demonstration(prompt, 0, 0), tokenizer, False)
+    end = tokenizer.specials["document_end"]
+    number = prompt.messages[0][1][-1]
+    expected = [*tokenizer.encode(f"c{number}").tolist(), end, *tokenizer.encode(f"ef{number}").tolist(), end]
+    assert [token for token, weight in zip(ids, learned, strict=True) if weight] == expected
+    assert ids[: len(encode_prompt(prompt, tokenizer))] == encode_prompt(prompt, tokenizer)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"messages": [{"role": "user", "content": "x"}]}\n')
+    with pytest.raises(UserError, match="no conversation"):
+        PromptFile(path=str(bad)).prompt(0, 0)
+
+
+def test_labels_follow_the_choice_rule():
+    """With noise, the frequencies are Luce's; without it the best is chosen."""
+    scores, rng = np.array([0.0, 1.0, 2.0]), np.random.default_rng(0)
+    assert choose(scores, 0.0, rng) == 2
+    counts = np.bincount([choose(scores, 0.5, rng) for _ in range(4000)], minlength=3) / 4000
+    expected = np.exp(scores / 0.5) / np.exp(scores / 0.5).sum()
+    np.testing.assert_allclose(counts, expected, atol=0.03)
+
+
+def test_scores_of_comparisons_are_numbers(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "p", "responses": ["a", "b"], "best": 1, "scores": [0.5, 2]}\n')
+    assert read_comparisons(str(path))[0]["scores"] == [0.5, 2]
+    other = tmp_path / "b.jsonl"
+    other.write_text('{"prompt": "p", "responses": ["a", "b"], "best": 1, "scores": [0.5]}\n')
+    with pytest.raises(UserError, match="not one number for each"):
+        read_comparisons(str(other))
