@@ -52,14 +52,16 @@ class Generation(flax.struct.PyTreeNode):
     """Rows being generated. The buffers are as long as the cache: S = prompt + room for new tokens.
 
     tokens_BS: ids, the prompt right-aligned before `prompt`; log_probs_BS: of each new token (see `decode`), 0 elsewhere;
-    valid_BS: 1 from a row's first prompt token on; start_B: where that is; ends_B: index after a row's last token so far;
-    done_B: rows that drew a stop id; logits_BV: for the next token; index: where that goes; keys_B: one random key a row.
+    valid_BS: 1 from a row's first prompt token on, but for gaps (see `extend`); start_B: where that is; origin_B: where it would be, were
+    there no gaps: what an index is a position from; ends_B: index after a row's last token so far; done_B: rows that drew a stop id;
+    logits_BV: for the next token; index: where that goes; keys_B: one random key a row.
     """
 
     tokens_BS: Any
     log_probs_BS: Any
     valid_BS: Any
     start_B: Any
+    origin_B: Any
     ends_B: Any
     done_B: Any
     logits_BV: Any
@@ -90,6 +92,7 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
         log_probs_BS=jnp.zeros((batch, size), jnp.float32),
         valid_BS=valid_BS,
         start_B=start_B,
+        origin_B=start_B,
         ends_B=jnp.full(batch, prompt),
         done_B=jnp.zeros(batch, bool),
         logits_BV=logits(Head(output.hidden_BTD[:, -1], vocabulary_table(params)), softcap=c.logit_softcap),
@@ -99,6 +102,37 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
     )
     kept = {"index": state.index, "keys_B": keys_B, "cache": cache_rows(output.cache, batch, jnp.repeat(jnp.arange(batch), samples))}
     return jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), state.replace(index=None, cache=None)).replace(**kept)
+
+
+def extend(model: Decoder, params, state: Generation, tokens_BT, lengths_B) -> Generation:
+    """Append to each row tokens that it did not draw, such as the next turn of a conversation, and stand ready to go on.
+
+    tokens_BT: int32, right-aligned; lengths_B: how many are meant; a row with none is over from here on. Rows end at different places, and
+    what lies between a row's end and its new tokens is a gap: it is not attended to, and takes up no positions.
+    """
+    index_S, width = jnp.arange(state.tokens_BS.shape[1]), tokens_BT.shape[1]
+    first_B = state.index + width - lengths_B
+    origin_B = state.origin_B + first_B - state.ends_B
+    held_BS = (index_S < state.ends_B[:, None]) | (index_S >= first_B[:, None])
+    valid_BS = state.valid_BS * held_BS
+    output = model.apply(
+        {"params": params},
+        tokens_BT,
+        positions_BT=jnp.maximum(state.index + jnp.arange(width) - origin_B[:, None], 0),
+        cache=(state.cache, state.index),
+        valid_BS=valid_BS,
+    )
+    over_B = lengths_B == 0
+    return state.replace(
+        tokens_BS=jax.lax.dynamic_update_slice_in_dim(state.tokens_BS, tokens_BT, state.index, axis=1),
+        valid_BS=valid_BS,
+        origin_B=origin_B,
+        ends_B=jnp.where(over_B, state.ends_B, state.index + width),
+        done_B=over_B,
+        logits_BV=logits(Head(output.hidden_BTD[:, -1], vocabulary_table(params)), softcap=model.config.logit_softcap),
+        cache=output.cache,
+        index=state.index + width,
+    )
 
 
 def cache_rows(cache, batch: int, rows):
@@ -146,7 +180,7 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
         if sampling.temperature == 0.0:
             token_B = jnp.argmax(x_BV, axis=-1)
         else:
-            keys_B = jax.vmap(jax.random.fold_in)(state.keys_B, state.index - state.start_B)
+            keys_B = jax.vmap(jax.random.fold_in)(state.keys_B, state.index - state.origin_B)
             token_B = jax.vmap(jax.random.categorical)(keys_B, x_BV)
         log_p_BV = jax.nn.log_softmax(state.logits_BV / (sampling.temperature or 1.0), axis=-1)
         log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
@@ -166,7 +200,7 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
         output = model.apply(
             {"params": params},
             token_B[:, None],
-            positions_BT=(state.index - state.start_B)[:, None],
+            positions_BT=(state.index - state.origin_B)[:, None],
             cache=(state.cache, state.index),
             valid_BS=state.valid_BS,
         )

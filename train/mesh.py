@@ -137,6 +137,18 @@ def batch_sharding(mesh: Mesh, ndim: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROWS, *(("context",) if ndim > 1 else ())))
 
 
+def gathered(params, mesh: Mesh):
+    """Parameters as decoding wants them: whole along fsdp, which saves memory but would have them gathered anew for every token."""
+    if mesh.shape["fsdp"] == 1:
+        return params
+
+    def place(leaf):
+        spec = [None if axis == "fsdp" else axis for axis in leaf.sharding.spec]
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.device_put(params, jax.tree.map(place, params))
+
+
 def check_batch(mesh: Mesh, batch_size: int, micro_batches: int, length: int) -> None:
     """UserError unless every device gets whole rows and equal parts of each row."""
     shards = row_shards(mesh)

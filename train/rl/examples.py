@@ -101,15 +101,15 @@ def encode_demonstration(prompt: Prompt, response: str, tokenizer: Tokenizer, le
 
 
 def decode_responses(tokenizer: Tokenizer, prompts: list[list[int]], responses, mask) -> list[str]:
-    """The texts of responses int32 [B, R] up to their masks' ends, without the stop token, as they read after their prompts."""
-    end = tokenizer.specials["document_end"]
-    texts = []
-    for prompt, ids, kept in zip(prompts, np.asarray(responses), np.asarray(mask), strict=True):
-        drawn = ids[: int(kept.sum())].tolist()
-        drawn = drawn[:-1] if drawn and drawn[-1] == end else drawn
-        before = tokenizer.decode(prompt)
-        texts.append(tokenizer.decode(prompt + drawn)[len(before) :])
-    return texts
+    """The texts of responses int32 [B, R] up to their masks' ends, as `read_on` gives them."""
+    drawn = zip(prompts, np.asarray(responses), np.asarray(mask), strict=True)
+    return [read_on(tokenizer, prompt, ids[: int(kept.sum())].tolist()) for prompt, ids, kept in drawn]
+
+
+def read_on(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
+    """The text of ids, as it reads after others, without a stop token at the end."""
+    ids = ids[:-1] if ids and ids[-1] == tokenizer.specials["document_end"] else ids
+    return tokenizer.decode(before + ids)[len(tokenizer.decode(before)) :]
 
 
 # --------------------------------------------------------------------------------------------------------------------- rows

@@ -5,7 +5,7 @@ import math
 from typing import Literal
 
 from train.experiment import Data, Objective, check_range
-from train.rl.environments import Environment, RandomWalks
+from train.rl.environments import Environment, RandomWalks, Simulator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +20,14 @@ class Prompts(Data):
     """Prompts that are kept from training, to evaluate on."""
     prompt_tokens: int = 32
     """Room for a prompt. Longer ones are left out, and counted."""
+    reply_tokens: int = 32
+    """Room for what an environment answers between two turns of the policy, with its role and ends."""
     max_unusable: int = 0
     """Prompts too long for their room that are borne before the run stops; each leaves an empty place."""
 
     def __post_init__(self):
         check_range("data.", self, 0, "max_unusable")
-        check_range("data.", self, 1, "prompt_tokens", "validation")
+        check_range("data.", self, 1, "prompt_tokens", "reply_tokens", "validation")
         _check_mixture(self)
 
 
@@ -109,7 +111,7 @@ class PolicyGradient(Objective):
     samples: int = 1
     """Responses drawn for each prompt, neighbours in the batch: a group."""
     response_tokens: int = 64
-    """Room for a response."""
+    """Room for a response; with environments that answer, for each of its turns."""
     temperature: float = 1.0
     """Divides the logits wherever the policy or its reference is asked for a probability. Above 0."""
     stop: bool = True
@@ -270,3 +272,14 @@ class ReinforcePlusPlus(PolicyGradient):
     """PPO's clipping and KL in the reward, but the whitened reward still to come instead of a critic (Hu 2025)."""
 
     advantage: Literal["gae", "group", "leave_one_out", "returns"] = "returns"
+
+
+def turns_of(environments: tuple[Environment, ...]) -> int:
+    """Turns of the policy in a response, at most, in any of them."""
+    return max(environment.turns if isinstance(environment, Simulator) else 1 for environment in environments)
+
+
+def response_room(data: Prompts, objective: PolicyGradient) -> int:
+    """Tokens after a prompt, at most: of all turns, and the replies between them."""
+    turns = turns_of(data.environments)
+    return turns * objective.response_tokens + (turns - 1) * data.reply_tokens

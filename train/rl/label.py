@@ -53,7 +53,7 @@ def label(arguments: list[str]) -> None:
     from train.checkpoint import load_parameters
     from train.mesh import inference_mesh, put_batch, row_shards
     from train.rl.experiment import Demonstrations, Prompts
-    from train.rl.learner import Questions
+    from train.rl.questions import Questions
     from train.rl.rollout import rollout, row_keys
     from train.runs import open_run
     from train.state import Purpose, random_key
@@ -92,7 +92,8 @@ def label(arguments: list[str]) -> None:
             )
             each = [question for question in taken for _ in range(options.samples)]
             responses, mask = np.asarray(drawn.responses_BR), np.asarray(drawn.mask_BR)
-            texts, scores = questions.texts(each, responses, mask), questions.scores(each, responses, mask)
+            texts = questions.texts(each, responses, mask)
+            scores = questions.scores(each, texts, responses, mask)
             scores = scores if scores.ndim == 1 else scores.sum(1)
             for place, question in enumerate(taken[: options.prompts - first]):
                 span = slice(place * options.samples, (place + 1) * options.samples)

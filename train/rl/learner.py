@@ -11,29 +11,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data.errors import UserError
-from data.mixture import Mixture, counts_of_weights
 from data.prefetch import Prefetch, prefetch
-from model.generate import Sampling
 from model.transformer import Decoder
 from train.experiment import Experiment
 from train.flops import training_flops_per_token
 from train.learner import Sample
-from train.mesh import ROWS, check_batch, put_batch, row_shards
+from train.mesh import ROWS, check_batch, row_shards
 from train.objectives import make_objective
 from train.objectives.terms import Mean
 from train.optimizer import make_optimizer, make_schedule
 from train.parameters import carry_of, critic_of, parameters_of
 from train.rl.advantages import adapted_kl_coefficient, informative_groups
-from train.rl.environments import Prompt
-from train.rl.examples import decode_responses, encode_prompt
+from train.rl.drawing import Drawer
 from train.rl.experience import judge, make_experience
-from train.rl.experiment import PolicyGradient, Prompts
-from train.rl.rollout import Rollout, rollout, row_keys
-from train.rl.scoring import load_reward_models
+from train.rl.experiment import PolicyGradient, Prompts, response_room, turns_of
+from train.rl.questions import Question, Questions
+from train.rl.rollout import Rollout
 from train.runs import Run
 from train.start import adopt, frozen_of, start_parameters
 from train.state import Purpose, State, random_key
@@ -47,108 +43,6 @@ SHOWN = 8
 """Samples of a report."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """A prompt with its tokens and the environment that judges the response."""
-
-    row: int
-    environment: int
-    prompt: Prompt
-    ids: list[int]
-
-
-class Questions:
-    """The prompts of a run by the number of a row, a pure function of (seed, row).
-
-    One longer than its room leaves an empty place: a prompt of the start token alone, whose responses are not learned from.
-    """
-
-    def __init__(self, experiment: Experiment, sources: list):
-        assert isinstance(experiment.data, Prompts)
-        self._data, self._seed = experiment.data, experiment.seed
-        self.environments = [source.source for source in sources]
-        for environment in self.environments:
-            load_reward_models(environment)
-        self.tokenizer = sources[0].tokenizer()
-        self.end = self.tokenizer.specials["document_end"]
-        self._mixture = Mixture(counts_of_weights(self._data.weights or (1.0,) * len(self.environments)))
-        self.unusable: set[int] = set()
-
-    def take(self, first: int, count: int, split: str = "train") -> list[Question]:
-        """Rows [first, first + count)."""
-        which, local = self._mixture(np.arange(first, first + count))
-        found = []
-        for row, number, index in zip(range(first, first + count), which.tolist(), local.tolist(), strict=True):
-            prompt = self.environments[number].prompt(self._seed if split == "train" else 0, index, split)
-            ids = encode_prompt(prompt, self.tokenizer)
-            if len(ids) > self._data.prompt_tokens:
-                self.unusable.add(row)
-                if len(self.unusable) > self._data.max_unusable:
-                    raise UserError(
-                        f"prompt {row} has {len(ids)} tokens, and data.prompt_tokens is {self._data.prompt_tokens}: {prompt.text[:60]!r}",
-                        f"Give more room, or go on without such prompts: --data.max-unusable N ({len(self.unusable)} so far).",
-                    )
-                number, ids = -1, [self.end]
-            found.append(Question(row, number, prompt, ids))
-        return found
-
-    def pad(self, questions: list[Question]):
-        """int32 [B, P], right-aligned, and the lengths [B]."""
-        room = self._data.prompt_tokens
-        padded = np.zeros((len(questions), room), np.int32)
-        for row, question in zip(padded, questions, strict=True):
-            row[room - len(question.ids) :] = question.ids
-        return padded, np.array([len(question.ids) for question in questions], np.int32)
-
-    def texts(self, questions: list[Question], responses, mask) -> list[str]:
-        """The responses as text; questions: one for each row."""
-        return decode_responses(self.tokenizer, [question.ids for question in questions], responses, mask)
-
-    def gold(self, questions: list[Question], responses, mask) -> np.ndarray | None:
-        """float32 [B]: what responses are really worth, where every environment knows it apart from its scores; else None."""
-        texts, found = self.texts(questions, responses, mask), np.zeros(len(questions), np.float32)
-        for number, environment in enumerate(self.environments):
-            rows = [place for place, question in enumerate(questions) if question.environment == number]
-            worth = environment.gold([questions[i].prompt for i in rows], [texts[i] for i in rows], responses[rows], mask[rows])
-            if worth is None:
-                return None
-            found[rows] = worth
-        return found
-
-    def scores(self, questions: list[Question], responses, mask) -> np.ndarray:
-        """float32 [B], or [B, R] where an environment gives a reward for each token. UserError for what is no reward."""
-        texts = self.texts(questions, responses, mask)
-        found, by_token = {}, False
-        for number, environment in enumerate(self.environments):
-            rows = [place for place, question in enumerate(questions) if question.environment == number]
-            if not rows:
-                continue
-            scores = environment.scores([questions[i].prompt for i in rows], [texts[i] for i in rows], responses[rows], mask[rows])
-            found[number] = (rows, check_scores(scores, len(rows), mask.shape[1], type(environment).__name__))
-            by_token |= found[number][1].ndim == 2
-        scores = np.zeros(mask.shape if by_token else len(questions), np.float32)
-        for rows, part in found.values():
-            if by_token and part.ndim == 1:
-                last = np.maximum(mask[rows].sum(1).astype(int) - 1, 0)
-                scores[rows, last] = part
-            else:
-                scores[rows] = part
-        return scores
-
-
-def check_scores(scores, rows: int, room: int, name: str) -> np.ndarray:
-    """float32 scores [rows] or [rows, room]; NaN stays, and is left out of the step. UserError for another shape, or for integers: whoever
-    counts in integers truncates what is not whole."""
-    scores = np.asarray(scores)
-    if scores.shape not in ((rows,), (rows, room)):
-        raise UserError(
-            f"{name}: gave scores of shape {scores.shape} for {rows} responses", f"Return [{rows}], or [{rows}, {room}] by token."
-        )
-    if not np.issubdtype(scores.dtype, np.floating):
-        raise UserError(f"{name}: gave scores of type {scores.dtype}", "Return floats.")
-    return scores.astype(np.float32)
-
-
 def check_policy(experiment: Experiment, mesh) -> None:
     """UserError for what would stop a run before its first step."""
     o, data = experiment.objective, experiment.data
@@ -157,10 +51,13 @@ def check_policy(experiment: Experiment, mesh) -> None:
         raise UserError(
             f"objective {type(o).__name__} needs prompts; data is {type(data).__name__}", "Choose data Prompts in the config file."
         )
-    if data.prompt_tokens + o.response_tokens > experiment.model.context_length:
+    room = response_room(data, o)
+    if data.prompt_tokens + room > experiment.model.context_length:
+        parts = f"objective.response_tokens {o.response_tokens}"
+        if (turns := turns_of(data.environments)) > 1:
+            parts += f", in {turns} turns with data.reply_tokens {data.reply_tokens} between them,"
         raise UserError(
-            f"data.prompt_tokens {data.prompt_tokens} and objective.response_tokens {o.response_tokens} do not fit the context of "
-            f"{experiment.model.context_length}",
+            f"data.prompt_tokens {data.prompt_tokens} and {parts} do not fit the context of {experiment.model.context_length}",
             "Lower one of them.",
         )
     if experiment.batch_size % o.samples or experiment.batch_size % (o.minibatches * experiment.micro_batches):
@@ -230,7 +127,6 @@ class PolicyLearner:
         self._frozen = frozen_of(run, mesh)
         self._incoming: Prefetch | None = None
         self._baseline: dict[str, np.ndarray] | None = None
-        self._sampling = Sampling(temperature=o.temperature, stop_ids=(self._questions.end,) if o.stop else ())
 
         update = make_update(
             make_objective(experiment, mesh),
@@ -242,16 +138,12 @@ class PolicyLearner:
         )
         compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
         self._learn = on_mesh(jax.jit(make_learn(update, o, experiment.seed, experiment.batch_size), donate_argnums=0, **compiled), mesh)
+        self._draw = Drawer(experiment, self._questions, self._model, mesh)
         shards = row_shards(mesh)
-
-        def draw(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
-            keys_B = row_keys(random_key(experiment.seed, 0, purpose), rows_B, samples)
-            return rollout(self._model, params, prompts_BP, lengths_B, keys_B, self._sampling, room=o.response_tokens, samples=samples)
 
         def look(params, reference, rollout, *, again: bool):
             return judge(self._model, self._critic, o, params, reference, rollout, again=again, shards=shards)
 
-        self._draw = on_mesh(jax.jit(draw, static_argnames=("purpose", "samples"), **compiled), mesh)
         self._look = on_mesh(jax.jit(look, static_argnames="again", **compiled), mesh)
 
     # ---------------------------------------------------------------------------------------------------------------- the loop's
@@ -292,8 +184,8 @@ class PolicyLearner:
         if batch is None:
             drawn, scores, kept, consumed, drawing = self._draw_groups(state.params, cursor)
         else:
-            drawn, scores, kept, drawing = self._respond(state.params, batch)
-            consumed = len(batch)
+            found = self._draw(state.params, batch)
+            drawn, scores, kept, drawing, consumed = found.rollout, found.scores, found.kept, found.seconds, len(batch)
         judged = time.monotonic()
         again = step % CHECK_EVERY == 0
         judgement = self._look(state.params, reference, drawn, again=again)
@@ -308,39 +200,6 @@ class PolicyLearner:
 
     # -------------------------------------------------------------------------------------------------------------- its parts
 
-    def _respond(self, params, questions: list[Question], purpose: Purpose = Purpose.ROLLOUT, samples: int = 0):
-        """Responses on the mesh, their scores and whether each is to be learned from on the host, and the seconds of drawing them."""
-        samples = samples or self._options.samples
-        began = time.monotonic()
-        padded, lengths = self._questions.pad(questions)
-        rows = np.array([question.row for question in questions], np.int32)
-        placed = put_batch(
-            self._mesh, lambda first, count: tuple(x[first : first + count] for x in (padded, lengths, rows)), len(questions)
-        )
-        drawn = self._draw(params, *placed, purpose=purpose, samples=samples)
-        responses, mask = self._host(drawn.responses_BR), self._host(drawn.mask_BR)
-        seconds = time.monotonic() - began
-        each = [question for question in questions for _ in range(samples)]
-        scores = self._score(each, responses, mask)
-        usable = np.array([question.environment >= 0 for question in each])
-        finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(1)
-        kept = (usable & finite).astype(np.float32)
-        if samples > 1:  # a group is learned from whole or not at all
-            kept = kept.reshape(-1, samples).min(1).repeat(samples)
-        return drawn, np.nan_to_num(scores, posinf=0.0, neginf=0.0), kept, seconds
-
-    def _score(self, questions: list[Question], responses, mask) -> np.ndarray:
-        """Each process scores its share of the rows, and all get all."""
-        parts, part = jax.process_count(), jax.process_index()
-        if parts == 1:
-            return self._questions.scores(questions, responses, mask)
-        size = -(-len(questions) // parts)
-        mine = slice(part * size, (part + 1) * size)
-        own = self._questions.scores(questions[mine], responses[mine], mask[mine])
-        wide = np.zeros((size, *own.shape[1:]), np.float32)
-        wide[: len(own)] = own
-        return np.asarray(multihost_utils.process_allgather(wide, tiled=True))[: len(questions)]
-
     def _draw_groups(self, params, cursor: int):
         """Draw until enough groups have scores that differ (DAPO, Yu et al. 2025, sec. 3.2).
 
@@ -352,12 +211,11 @@ class PolicyLearner:
         count, consumed, drawing = 0, 0, 0.0
         while consumed < wanted * o.most_draws and count < wanted:
             questions = self._questions.take(cursor + consumed, wanted)
-            drawn, scores, kept, seconds = self._respond(params, questions)
-            consumed, drawing = consumed + wanted, drawing + seconds
-            totals = scores if scores.ndim == 1 else scores.sum(1)
-            good = np.asarray(informative_groups(jnp.asarray(totals), o.samples)) & (kept[:: o.samples] > 0)
+            found = self._draw(params, questions)
+            consumed, drawing = consumed + wanted, drawing + found.seconds
+            good = np.asarray(informative_groups(jnp.asarray(found.totals), o.samples)) & (found.kept[:: o.samples] > 0)
             rows = np.flatnonzero(np.repeat(good, o.samples))[: (wanted - count) * o.samples]
-            taken.append((jax.tree.map(lambda x, rows=rows: self._host(x)[rows], drawn), scores[rows]))
+            taken.append((jax.tree.map(lambda x, rows=rows: self._draw.host(x)[rows], found.rollout), found.scores[rows]))
             count += len(rows) // o.samples
         missing = (wanted - count) * o.samples
         whole = jax.tree.map(lambda *parts: _padded(np.concatenate(parts), missing), *(part for part, _ in taken))
@@ -381,10 +239,6 @@ class PolicyLearner:
                     f"the KL to the reference is {kl:.3g} at the start, where it must be 0: the responses are not the policy's own",
                     "Is objective.temperature what the responses were drawn with, and the reference the run that this one starts from?",
                 )
-
-    def _host(self, x) -> np.ndarray:
-        """A whole array on the host of every process."""
-        return np.asarray(x if jax.process_count() == 1 else multihost_utils.process_allgather(x, tiled=True))
 
     def _put(self, x: np.ndarray):
         """Rows of the host on the mesh."""
@@ -420,15 +274,14 @@ class PolicyLearner:
         found: dict[str, list] = {}
         for first in range(0, count, size):
             questions = self._questions.take(first, size, "validation")
-            drawn, scores, _, _ = self._respond(params, questions, Purpose.VALIDATION, 1)
-            responses, mask = self._host(drawn.responses_BR), self._host(drawn.mask_BR)
-            part = {"score": scores if scores.ndim == 1 else scores.sum(1), "length": mask.sum(1)}
-            part["stopped"] = self._host(drawn.stopped_B).astype(np.float32)
-            gold = self._questions.gold(questions, responses, mask)
+            drawn = self._draw(params, questions, Purpose.VALIDATION, 1)
+            responses, mask, stopped = map(self._draw.host, (drawn.rollout.responses_BR, drawn.rollout.mask_BR, drawn.rollout.stopped_B))
+            part = {"score": drawn.totals, "length": mask.sum(1), "stopped": stopped.astype(np.float32)}
+            gold = self._questions.gold(questions, drawn.texts, responses, mask)
             if gold is not None:
                 part["gold"] = gold
             if reference is not None:
-                part["kl"] = self._host(self._look(params, reference, drawn, again=False).kl.sum(1))
+                part["kl"] = self._draw.host(self._look(params, reference, drawn.rollout, again=False).kl.sum(1))
             for name, values in part.items():
                 found.setdefault(name, []).append(values)
             between()
@@ -439,11 +292,9 @@ class PolicyLearner:
         shards = row_shards(self._mesh)
         count = -(-SHOWN // shards) * shards
         questions = self._questions.take(0, count, "validation")
-        drawn, scores, _, _ = self._respond(params, questions, Purpose.VALIDATION, 1)
-        texts = self._questions.texts(questions, self._host(drawn.responses_BR), self._host(drawn.mask_BR))
-        totals = scores if scores.ndim == 1 else scores.sum(1)
-        found = [Sample(q.prompt.text, text, float(score)) for q, text, score in zip(questions, texts, totals, strict=True)]
-        return found[:SHOWN]
+        drawn = self._draw(params, questions, Purpose.VALIDATION, 1)
+        found = zip(questions, drawn.texts, drawn.totals, strict=True)
+        return [Sample(question.prompt.text, text, float(score)) for question, text, score in found][:SHOWN]
 
 
 def _padded(x: np.ndarray, rows: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from train.loop import _Meter, check, make_learner, measure, train
 from train.mesh import make_mesh
 from train.rl.environments import Addition, Environment, Letters, Prompt, RandomWalks
 from train.rl.experiment import DAPO, PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
-from train.rl.learner import Questions, check_scores
+from train.rl.questions import Questions, check_scores
 from train.rl.rewards import Judged, Reward
 from train.runs import open_corpora, open_run, resolve
 from train.telemetry import read_metrics

@@ -1,0 +1,195 @@
+"""Responses of a policy to the prompts of a run, whichever way they are drawn, with what their environments say of them."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from data.errors import UserError
+from model.generate import Sampling
+from model.transformer import Decoder
+from train.experiment import Experiment
+from train.mesh import gathered, put_batch
+from train.rl.environments import Reply, Simulator
+from train.rl.examples import encode_reply, read_on
+from train.rl.experiment import PolicyGradient, Prompts, response_room, turns_of
+from train.rl.questions import Question, Questions, check_scores
+from train.rl.rollout import Rollout, Talk, as_rollout, go_on, rollout, row_keys, start_talk
+from train.state import Purpose, random_key
+from train.step import compiler_options, on_mesh
+
+
+class Responses(NamedTuple):
+    """B responses. rollout: on the mesh. On the host: questions and texts, one for each; scores float32 [B], or [B, R] by token;
+    kept float32 [B], 0 for what is not to be learned from: no room for its prompt, or a reward that is no number; seconds of drawing."""
+
+    rollout: Rollout
+    questions: list[Question]
+    texts: list[str]
+    scores: np.ndarray
+    kept: np.ndarray
+    seconds: float
+
+    @property
+    def totals(self) -> np.ndarray:
+        """The scores of whole responses, [B]."""
+        return self.scores if self.scores.ndim == 1 else self.scores.sum(1)
+
+
+class Conversation:
+    """A prompt, what the policy has said to it, and what it was answered."""
+
+    def __init__(self, question: Question, questions: Questions):
+        self._question, self._tokenizer = question, questions.tokenizer
+        self._environment = questions.environments[question.environment]
+        self._ids = list(question.ids)
+        self._said: tuple[str, ...] = ()
+        self.transcript = ""
+        self.over = question.environment < 0
+
+    def hear(self, ids: list[int]) -> Reply:
+        """A turn of the policy, and what comes of it: an environment that does not answer judges the first turn, which is the last."""
+        text = read_on(self._tokenizer, self._ids, ids)
+        self._ids += ids
+        self._said = (*self._said, text)
+        self.transcript += text
+        if isinstance(self._environment, Simulator):
+            return self._environment.reply(self._question.prompt, self._said)
+        one = np.array([ids], np.int32)
+        scores = check_scores(
+            self._environment.scores([self._question.prompt], [text], one, np.ones(one.shape, np.float32)),
+            *(1, len(ids), type(self._environment).__name__),
+        )
+        return Reply(reward=float(scores.sum()), ends=True)
+
+    def say(self, reply: Reply, ended: bool, room: int) -> list[int]:
+        """The ids of a reply; ended: whether the policy drew the end of its turn."""
+        ids = encode_reply(reply, ended, self._tokenizer)
+        if len(ids) > room:
+            raise UserError(
+                f"{type(self._environment).__name__}: a reply has {len(ids)} tokens with its role and ends, and data.reply_tokens is "
+                f"{room}: {reply.text[:60]!r}",
+                "Give more room: --data.reply-tokens N.",
+            )
+        self._ids += ids
+        self.transcript += f"\n[{reply.role}] {reply.text}\n"
+        return ids
+
+
+class Drawer:
+    """Draws responses, and has them judged.
+
+    With environments that answer, a response is a conversation: turns of the policy, each of at most `response_tokens`, with replies
+    between them, of at most `reply_tokens`. What was said is kept as the ids that were drawn, and never tokenized again.
+    """
+
+    def __init__(self, experiment: Experiment, questions: Questions, model: Decoder, mesh):
+        o, data = experiment.objective, experiment.data
+        assert isinstance(o, PolicyGradient)
+        assert isinstance(data, Prompts)
+        self._questions, self._mesh, self._samples = questions, mesh, o.samples
+        self._turns, self._reply_tokens = turns_of(data.environments), data.reply_tokens
+        self._room = response_room(data, o)
+        sampling = Sampling(temperature=o.temperature, stop_ids=(questions.end,) if o.stop else ())
+
+        def keys(rows_B, purpose, samples):
+            return row_keys(random_key(experiment.seed, 0, purpose), rows_B, samples)
+
+        def draw(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
+            keys_B = keys(rows_B, purpose, samples)
+            return rollout(model, params, prompts_BP, lengths_B, keys_B, sampling, room=self._room, samples=samples)
+
+        def start(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
+            keys_B, how = keys(rows_B, purpose, samples), {"turn": o.response_tokens, "room": self._room, "samples": samples}
+            return start_talk(model, params, prompts_BP, lengths_B, keys_B, sampling, **how)
+
+        def proceed(params, talk: Talk, replies_BE, lengths_B):
+            return go_on(model, params, talk, replies_BE, lengths_B, sampling, turn=o.response_tokens)
+
+        def finish(talk: Talk):
+            return as_rollout(talk.state, talk.drawn_BS, talk.stopped_B, self._room)
+
+        compiled: dict[str, Any] = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
+        self._draw = on_mesh(jax.jit(draw, static_argnames=("purpose", "samples"), **compiled), mesh)
+        self._start = on_mesh(jax.jit(start, static_argnames=("purpose", "samples"), **compiled), mesh)
+        self._proceed = on_mesh(jax.jit(proceed, donate_argnames="talk", **compiled), mesh)
+        self._finish = on_mesh(jax.jit(finish, **compiled), mesh)
+
+    def __call__(self, params, questions: list[Question], purpose: Purpose = Purpose.ROLLOUT, samples: int = 0) -> Responses:
+        """`samples` responses to each question (0: as many as a group has), neighbours."""
+        samples = samples or self._samples
+        began = time.monotonic()
+        padded, lengths = self._questions.pad(questions)
+        rows = np.array([question.row for question in questions], np.int32)
+        placed = self._place(padded, lengths, rows)
+        each = [question for question in questions for _ in range(samples)]
+        params = gathered(params, self._mesh)
+        if self._turns > 1:
+            drawn, texts, scores, seconds = self._converse(self._start(params, *placed, purpose=purpose, samples=samples), params, each)
+        else:
+            drawn = self._draw(params, *placed, purpose=purpose, samples=samples)
+            responses, mask = self.host(drawn.responses_BR), self.host(drawn.mask_BR)
+            seconds = time.monotonic() - began
+            texts = self._questions.texts(each, responses, mask)
+            scores = self._score(each, texts, responses, mask)
+        usable = np.array([question.environment >= 0 for question in each])
+        finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(1)
+        kept = (usable & finite).astype(np.float32)
+        if samples > 1:  # a group is learned from whole or not at all
+            kept = kept.reshape(-1, samples).min(1).repeat(samples)
+        return Responses(drawn, each, texts, np.nan_to_num(scores, posinf=0.0, neginf=0.0), kept, seconds)
+
+    def _place(self, *arrays: np.ndarray):
+        """Rows on the mesh."""
+        return put_batch(self._mesh, lambda first, count: tuple(x[first : first + count] for x in arrays), len(arrays[0]))
+
+    def _score(self, questions: list[Question], texts: list[str], responses, mask) -> np.ndarray:
+        """Each process scores its share of the rows, and all get all."""
+        parts, part = jax.process_count(), jax.process_index()
+        if parts == 1:
+            return self._questions.scores(questions, texts, responses, mask)
+        size = -(-len(questions) // parts)
+        mine = slice(part * size, (part + 1) * size)
+        own = self._questions.scores(questions[mine], texts[mine], responses[mine], mask[mine])
+        wide = np.zeros((size, *own.shape[1:]), np.float32)
+        wide[: len(own)] = own
+        return np.asarray(multihost_utils.process_allgather(wide, tiled=True))[: len(questions)]
+
+    def _converse(self, talk: Talk, params, questions: list[Question]):
+        """All turns after the first; rollout, transcripts, scores [B, R] at the ends of turns, seconds of drawing.
+
+        Replies are pure functions of what was said, so every process makes all of them itself.
+        """
+        count, prompt = len(questions), talk.state.tokens_BS.shape[1] - self._room
+        conversations = [Conversation(question, self._questions) for question in questions]
+        scores, seconds = np.zeros((count, self._room), np.float32), 0.0
+        for turn in range(1, self._turns + 1):
+            began = time.monotonic()
+            tokens, ends, stopped = (self.host(x) for x in (talk.state.tokens_BS, talk.state.ends_B, talk.stopped_B))
+            begin = int(talk.begin)
+            seconds += time.monotonic() - began
+            replies = np.zeros((count, self._reply_tokens), np.int32)
+            lengths = np.zeros(count, np.int32)
+            for row, conversation in enumerate(conversations):
+                if conversation.over:
+                    continue
+                reply = conversation.hear(tokens[row, begin : ends[row]].tolist())
+                scores[row, ends[row] - 1 - prompt] = reply.reward
+                if reply.ends or turn == self._turns:
+                    conversation.over = True
+                    continue
+                ids = conversation.say(reply, bool(stopped[row]), self._reply_tokens)
+                replies[row, self._reply_tokens - len(ids) :], lengths[row] = ids, len(ids)
+            if all(conversation.over for conversation in conversations):
+                break
+            began = time.monotonic()
+            talk = self._proceed(params, talk, *self._place(replies, lengths))
+            jax.block_until_ready(talk.begin)
+            seconds += time.monotonic() - began
+        return self._finish(talk), [conversation.transcript for conversation in conversations], scores, seconds
+
+    def host(self, x) -> np.ndarray:
+        """A whole array on the host of every process."""
+        return np.asarray(x if jax.process_count() == 1 else multihost_utils.process_allgather(x, tiled=True))
