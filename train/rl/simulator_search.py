@@ -176,7 +176,8 @@ def random_turns(simulator: HiddenUser) -> Turns:
 
     def turns(prompts, said, key):
         actions = _generator(key).integers(0, simulator.actions, len(prompts))
-        return [_turn(simulator, observe(simulator, *one), action) for *one, action in zip(prompts, said, actions, strict=True)]
+        beliefs = [observe(simulator, *one) for one in zip(prompts, said, strict=True)]
+        return [_turn(simulator, *one) for one in zip(beliefs, actions, strict=True)]
 
     return turns
 
@@ -186,7 +187,7 @@ def scripted_turns(simulator: HiddenUser) -> Turns:
 
     def turns(prompts, said, key):
         seeds = _generator(key).integers(0, 2**32, len(prompts)).tolist()
-        return [simulator.act(*one, random.Random(seed)) for *one, seed in zip(prompts, said, seeds, strict=True)]
+        return [simulator.act(prompt, past, random.Random(seed)) for prompt, past, seed in zip(prompts, said, seeds, strict=True)]
 
     return turns
 
