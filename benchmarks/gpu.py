@@ -42,7 +42,7 @@ from train.cli import load_config
 from train.experiment import MeshShape
 from train.flops import peak_flops, training_flops_per_token
 from train.mesh import make_mesh, put_batch
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.optimizer import make_optimizer
 from train.parameters import decoder_parameters
 from train.state import initial_state

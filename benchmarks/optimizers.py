@@ -22,7 +22,7 @@ from train.cli import load_config, start_jax
 from train.evaluate import evaluate_corpora, make_evaluate
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree, TextData
 from train.mesh import divide_cpu, make_mesh, put_batch
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.optimizer import make_optimizer
 from train.parameters import decoder_parameters
 from train.rows import make_batches

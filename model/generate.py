@@ -135,6 +135,60 @@ def extend(model: Decoder, params, state: Generation, tokens_BT, lengths_B) -> G
     )
 
 
+def refill(model: Decoder, params, state: Generation, rows_K, prompts_KT, lengths_K, keys_K) -> Generation:
+    """Give some rows, whose texts are finished, new prompts to go on from, while the others stay where they are.
+
+    rows_K: int32, distinct; a number beyond the last row is nothing. prompts_KT: int32, right-aligned; T may not be more than state.index.
+    """
+    width = prompts_KT.shape[1]
+    new = prefill(model, params, prompts_KT, lengths_K, keys_K, room=0)
+    index_S, first = jnp.arange(state.tokens_BS.shape[1]), state.index - width
+    start_K = state.index - lengths_K
+
+    def put(old, fresh):
+        return old.at[rows_K].set(fresh, mode="drop")
+
+    def put_window(old_BS, fresh_KT, axis: int):
+        window = jax.lax.dynamic_slice_in_dim(old_BS, first, width, axis)
+        return jax.lax.dynamic_update_slice_in_dim(old_BS, put(window, fresh_KT), first, axis)
+
+    def put_cache(old, fresh):
+        by_row = (len(state.start_B), -1)
+        whole = put_window(old.reshape(*by_row, *old.shape[1:]), fresh.reshape(len(rows_K), -1, *fresh.shape[1:]), 2)
+        return whole.reshape(old.shape)
+
+    return state.replace(
+        tokens_BS=put_window(state.tokens_BS, prompts_KT, 1),
+        valid_BS=put(state.valid_BS, (index_S >= start_K[:, None]).astype(jnp.int32)),
+        start_B=put(state.start_B, start_K),
+        origin_B=put(state.origin_B, start_K),
+        ends_B=put(state.ends_B, state.index),
+        done_B=put(state.done_B, False),
+        logits_BV=put(state.logits_BV, new.logits_BV),
+        cache=jax.tree.map(put_cache, state.cache, new.cache),
+        keys_B=put(state.keys_B, keys_K),
+    )
+
+
+def forget(state: Generation, count) -> Generation:
+    """Make room for `count` more tokens in the buffers, by dropping what is in their first places."""
+    index_S = jnp.arange(state.tokens_BS.shape[1])
+
+    def roll(x, axis: int = 1):
+        return jnp.roll(x, -count, axis)
+
+    return state.replace(
+        tokens_BS=roll(state.tokens_BS),
+        log_probs_BS=roll(state.log_probs_BS),
+        valid_BS=jnp.where(index_S >= index_S.size - count, 1, roll(state.valid_BS)),
+        start_B=state.start_B - count,
+        origin_B=state.origin_B - count,
+        ends_B=state.ends_B - count,
+        cache=jax.tree.map(roll, state.cache),
+        index=state.index - count,
+    )
+
+
 def cache_rows(cache, batch: int, rows):
     """The caches of some rows of a batch, in their order: int [R]. A cache has a row's heads next to each other on its first axis."""
     return jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[1:])[rows].reshape(-1, *x.shape[1:]), cache)

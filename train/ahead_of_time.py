@@ -13,7 +13,7 @@ from data.text import TextBatch
 from model.attention import layer_kernels
 from train.experiment import Experiment
 from train.mesh import batch_sharding, check_batch, make_mesh
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.optimizer import make_optimizer
 from train.parameters import carry_of, parameters_of
 from train.state import abstract_state

@@ -13,7 +13,7 @@ from train.checkpoint import state_bytes
 from train.experiment import Experiment
 from train.flops import peak_flops
 from train.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
-from train.objectives import attention_kernels
+from train.objectives.make import attention_kernels
 from train.optimizer import make_optimizer
 from train.parameters import carry_of, parameters_of
 from train.runs import environment, open_corpora, resolve

@@ -15,7 +15,7 @@ from data.shards import Corpus
 from train.checkpoint import in_eight_bits, load_parameters
 from train.experiment import Experiment
 from train.mesh import inference_mesh, put_batch, row_shards
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.rl.examples import ExampleBatches
 from train.runs import Run, text_data
 from train.step import compiler_options, on_mesh

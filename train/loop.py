@@ -20,7 +20,7 @@ from train.experiment import Experiment
 from train.flops import peak_flops
 from train.learner import Learner, fresh_state, state_to_restore
 from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
-from train.objectives import attention_kernels, make_objective
+from train.objectives.make import attention_kernels, make_objective
 from train.optimizer import make_optimizer
 from train.report import write_report
 from train.rl.board_games import AlphaZero, BoardGame

@@ -47,8 +47,9 @@ def critic_of(experiment: Experiment) -> Critic:
 
 
 def carry_of(experiment: Experiment):
-    """What one step hands the next, at the start: a tree of scalars, or None."""
-    match experiment.objective:
-        case PolicyGradient(kl_coefficient=coefficient):
-            return {"kl_coefficient": jnp.float32(coefficient), "steps": jnp.int32(0)}
-    return None
+    """What one step hands the next, at the start: a tree of arrays, or None."""
+    o = experiment.objective
+    if not isinstance(o, PolicyGradient):
+        return None
+    carry = {"kl_coefficient": jnp.float32(o.kl_coefficient), "steps": jnp.int32(0)}
+    return carry | ({"scores": jnp.zeros(3)} if o.scale_scores else {})

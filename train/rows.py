@@ -12,7 +12,7 @@ from train.experiment import Experiment, TextData
 from train.flops import training_flops_per_token
 from train.learner import Sample
 from train.mesh import put_batch
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.optimizer import make_optimizer, make_schedule
 from train.parameters import carry_of, parameters_of
 from train.rl.examples import ExampleBatches

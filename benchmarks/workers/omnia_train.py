@@ -15,7 +15,7 @@ from model.transformer import count_parameters
 from train import experiment
 from train.cli import start_jax
 from train.mesh import divide_cpu, make_mesh, put_batch
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.optimizer import make_optimizer
 from train.parameters import decoder_parameters
 from train.state import initial_state

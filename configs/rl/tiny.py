@@ -3,8 +3,8 @@
 omnia train configs/rl/tiny.py:addition_start --run-dir runs/addition-start
 omnia train configs/rl/tiny.py:addition_grpo --run-dir runs/addition --start runs/addition-start
 
-Tasks: walks, sort, addition, countdown, sentiment, rudeness, facts, bandit. Kinds: ppo, grpo, dr_grpo, dapo, gspo, rloo, reinforce.
-What each reaches is in docs/rl.md.
+Tasks: walks, sort, addition, countdown, sentiment, rudeness, facts, bandit. Kinds: ppo, grpo, dr_grpo, dapo, gspo, rloo, reinforce, and
+dpo, which learns from comparisons (`omnia label`; --data.files FILE). benchmarks/rl_tasks.py measures what each reaches; see docs/log.md.
 """
 
 import dataclasses
@@ -26,17 +26,20 @@ class Task:
     start_steps: int
     steps: int
     kl: float
+    batch: int = 128
+    minibatches: int = 1
+    rate: float = 1e-3
 
 
 TASKS = {
     "walks": Task(RandomWalks(), 2, 10, 64, 400, 100, 0.0),
-    "sort": Task(Letters("sort", 6), 8, 8, 64, 120, 200, 0.0),
-    "addition": Task(Addition(2), 8, 4, 64, 500, 200, 0.0),
-    "countdown": Task(Countdown(), 16, 10, 128, 600, 300, 0.0),
-    "sentiment": Task(Reviews("sentiment"), 40, 80, 64, 300, 60, 0.05),
-    "rudeness": Task(Reviews("rudeness"), 40, 80, 64, 300, 60, 0.02),
+    "sort": Task(Letters("sort", 6, partial=False), 8, 8, 64, 120, 500, 0.0, batch=256, minibatches=2),
+    "addition": Task(Addition(2), 8, 4, 64, 2300, 500, 0.0, batch=512, rate=5e-4),
+    "countdown": Task(Countdown(), 16, 10, 64, 1500, 200, 0.0, batch=256),
+    "sentiment": Task(Reviews("sentiment"), 42, 80, 64, 300, 60, 0.05),
+    "rudeness": Task(Reviews("rudeness"), 42, 80, 64, 300, 60, 0.02),
     "facts": Task(KeyFacts(), 26, 48, 64, 300, 80, 0.02),
-    "bandit": Task(Bandit(), 2, 1, 16, 100, 300, 0.5),
+    "bandit": Task(Bandit(), 3, 1, 16, 100, 300, 0.5),
 }
 KINDS = {
     "ppo": rl.PPO,
@@ -47,12 +50,14 @@ KINDS = {
     "rloo": rl.RLOO,
     "reinforce": rl.ReinforcePlusPlus,
 }
+ALL = 128
+"""Responses to the bandit's one prompt in a step of GRPO."""
 
 
 def get_config(arg: str = "addition_grpo") -> Experiment:
     name, _, kind = arg.partition("_")
-    if name not in TASKS or kind not in ("start", *KINDS):
-        raise ValueError(f"{arg!r} is none of TASK_start, TASK_KIND; tasks: {', '.join(TASKS)}; kinds: {', '.join(KINDS)}")
+    if name not in TASKS or kind not in ("start", "dpo", *KINDS):
+        raise ValueError(f"{arg!r} is none of TASK_start, TASK_KIND; tasks: {', '.join(TASKS)}; kinds: dpo, {', '.join(KINDS)}")
     task = TASKS[name]
     model = ModelConfig(
         context_length=task.prompt + task.response,
@@ -75,13 +80,30 @@ def get_config(arg: str = "addition_grpo") -> Experiment:
             evaluation=Evaluation(every=0),
             samples=Samples(tokens=0),
         )
+    if kind == "dpo":
+        return Experiment(
+            **shared,
+            steps=task.steps,
+            batch_size=256,
+            data=rl.Preferences(),
+            objective=rl.PreferenceLearning(beta=task.kl or 0.1),
+            optimizer=AdamW(learning_rate=1e-3, weight_decay=0.0, beta2=0.99),
+            schedule=Schedule(warmup_steps=10, decay="linear"),
+            evaluation=Evaluation(every=0),
+        )
+    objective = KINDS[kind](response_tokens=task.response, kl_coefficient=task.kl, minibatches=task.minibatches)
+    if (name, kind) == ("bandit", "grpo"):
+        # GRPO's own settings have another optimum than start * exp(worth / price): dividing by the group's deviation changes the unit of
+        # worth, the gradient of k3 in the loss is that of the KL the other way round, and a mean that a response itself is part of takes
+        # 1 / samples off the gradient of worth. So: no deviation, the exact KL, and one large group.
+        objective = dataclasses.replace(objective, samples=ALL, divide_by_std=False, kl_estimator="exact")
     return Experiment(
         **shared,
         steps=task.steps,
-        batch_size=128,
+        batch_size=task.batch,
         data=rl.Prompts(environments=(task.environment,), prompt_tokens=task.prompt),
-        objective=KINDS[kind](response_tokens=task.response, kl_coefficient=task.kl),
-        optimizer=AdamW(learning_rate=1e-3, weight_decay=0.0, beta2=0.99),
+        objective=objective,
+        optimizer=AdamW(learning_rate=task.rate, weight_decay=0.0, beta2=0.99),
         schedule=Schedule(warmup_steps=10, decay="linear"),
         evaluation=Evaluation(every=20),
     )

@@ -11,7 +11,7 @@ from train.experiment import MeshShape
 from train.gradients import plain
 from train.loop import train
 from train.mesh import make_mesh, put_batch
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.optimizer import make_optimizer
 from train.parameters import decoder_parameters
 from train.rows import make_batches

@@ -18,7 +18,7 @@ from model.transformer import Decoder, abstract_parameters
 from train.evaluate import evaluate_corpora, make_evaluate
 from train.experiment import Experiment, TextData
 from train.mesh import make_mesh
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 
 T = 32
 MODEL = ModelConfig(vocab_size=384, context_length=T, num_layers=1, embed_dim=16, num_heads=2)

@@ -13,8 +13,8 @@ from model.mixture_of_experts import Router
 from train import experiment as options
 from train.experiment import MeshShape
 from train.mesh import check_batch, inference_mesh, make_mesh, put_batch
-from train.objectives import make_objective
 from train.objectives.causal_lm import router_terms
+from train.objectives.make import make_objective
 from train.objectives.terms import Mean, Term
 from train.optimizer import make_optimizer
 from train.parameters import decoder_parameters

@@ -16,7 +16,7 @@ from train.evaluate import evaluate_corpora, make_evaluate
 from train.experiment import AdamW, MeshShape, Muon, ScheduleFree
 from train.loop import _Meter, train
 from train.mesh import make_mesh
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.optimizer import make_optimizer
 from train.parameters import decoder_parameters
 from train.runs import check_resume, create_run, open_corpora, open_run, resolve

@@ -55,6 +55,12 @@ def leave_one_out_advantages(scores_B, samples: int):
     return ((scores_GN - scores_GN.mean(-1, keepdims=True)) * (samples / (samples - 1))).reshape(-1)
 
 
+def best_of_group(scores_B, samples: int):
+    """1 for the response of each group with the highest score, the first of equals, else 0; 0 for all of a group that says nothing."""
+    best_GN = jax.nn.one_hot(scores_B.reshape(-1, samples).argmax(-1), samples)
+    return (best_GN * informative_groups(scores_B, samples)[:, None]).reshape(-1)
+
+
 SAME = 1e-6
 """Scores of a group that lie no further apart are equal: the group says nothing about what is better."""
 
@@ -103,3 +109,17 @@ def adapted_kl_coefficient(coefficient, kl, *, target: float, horizon: float, ep
     """The adaptive coefficient (Ziegler et al. 2019, sec. 2.2): raised where a response's KL, over all its tokens, is above target."""
     error = jnp.clip(kl / target - 1.0, -0.2, 0.2)
     return coefficient * (1.0 + error * episodes / horizon)
+
+
+def running_scale(moments, scores_B, kept_B):
+    """The standard deviation of all scores so far, and the moments to go on from (Chan et al. 1979): float32 [3], number, mean, and sum of
+    squared deviations. 1 while there are fewer than two scores."""
+    count, mean, squares = moments
+    new = kept_B.sum()
+    new_mean = (scores_B * kept_B).sum() / jnp.maximum(new, 1.0)
+    total = count + new
+    shift = new_mean - mean
+    squares += (jnp.square(scores_B - new_mean) * kept_B).sum() + jnp.square(shift) * count * new / jnp.maximum(total, 1.0)
+    mean += shift * new / jnp.maximum(total, 1.0)
+    deviation = jnp.sqrt(squares / jnp.maximum(total - 1.0, 1.0))
+    return jnp.where((total > 1) & (deviation > 0), deviation, 1.0), jnp.stack([total, mean, squares])

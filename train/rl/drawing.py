@@ -16,7 +16,8 @@ from train.rl.environments import Reply, Simulator
 from train.rl.examples import encode_reply, read_on
 from train.rl.experiment import PolicyGradient, Prompts, response_room, turns_of
 from train.rl.questions import Question, Questions, check_scores
-from train.rl.rollout import Rollout, Talk, as_rollout, go_on, rollout, row_keys, start_talk
+from train.rl.rollout import Rollout, Talk, as_rollout, go_on, response_key, rollout, row_keys, start_talk
+from train.rl.slots import go_on_in_slots, open_slots, rollout_in_slots
 from train.state import Purpose, random_key
 from train.step import compiler_options, on_mesh
 
@@ -89,7 +90,7 @@ class Drawer:
         o, data = experiment.objective, experiment.data
         assert isinstance(o, PolicyGradient)
         assert isinstance(data, Prompts)
-        self._questions, self._mesh, self._samples = questions, mesh, o.samples
+        self._questions, self._mesh, self._samples, self._slots = questions, mesh, o.samples, o.slots
         self._turns, self._reply_tokens = turns_of(data.environments), data.reply_tokens
         self._room = response_room(data, o)
         sampling = Sampling(temperature=o.temperature, stop_ids=(questions.end,) if o.stop else ())
@@ -111,10 +112,21 @@ class Drawer:
         def finish(talk: Talk):
             return as_rollout(talk.state, talk.drawn_BS, talk.stopped_B, self._room)
 
+        def open_places(params, prompts_BP, lengths_B, rows_B):
+            keys_B = keys(rows_B, Purpose.ROLLOUT, o.samples)
+            return open_slots(model, params, prompts_BP, lengths_B, keys_B, sampling, room=self._room, samples=o.samples)
+
+        def go_on_in_places(params, state, over_B, places_K, prompts_KP, lengths_K, rows_K, samples_K):
+            key = random_key(experiment.seed, 0, Purpose.ROLLOUT)
+            keys_K = jax.vmap(lambda row, sample: response_key(key, row, sample))(rows_K, samples_K)
+            return go_on_in_slots(model, params, state, over_B, places_K, prompts_KP, lengths_K, keys_K, sampling)
+
         compiled: dict[str, Any] = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
         self._draw = on_mesh(jax.jit(draw, static_argnames=("purpose", "samples"), **compiled), mesh)
         self._start = on_mesh(jax.jit(start, static_argnames=("purpose", "samples"), **compiled), mesh)
         self._proceed = on_mesh(jax.jit(proceed, donate_argnames="talk", **compiled), mesh)
+        self._open = on_mesh(jax.jit(open_places, **compiled), mesh)
+        self._go_on = on_mesh(jax.jit(go_on_in_places, donate_argnames="state", **compiled), mesh)
         self._finish = on_mesh(jax.jit(finish, **compiled), mesh)
 
     def __call__(self, params, questions: list[Question], purpose: Purpose = Purpose.ROLLOUT, samples: int = 0) -> Responses:
@@ -129,7 +141,10 @@ class Drawer:
         if self._turns > 1:
             drawn, texts, scores, seconds = self._converse(self._start(params, *placed, purpose=purpose, samples=samples), params, each)
         else:
-            drawn = self._draw(params, *placed, purpose=purpose, samples=samples)
+            if self._slots and purpose == Purpose.ROLLOUT and len(each) > self._slots:
+                drawn = self._draw_in_slots(params, padded, lengths, rows)
+            else:
+                drawn = self._draw(params, *placed, purpose=purpose, samples=samples)
             responses, mask = self.host(drawn.responses_BR), self.host(drawn.mask_BR)
             seconds = time.monotonic() - began
             texts = self._questions.texts(each, responses, mask)
@@ -140,6 +155,20 @@ class Drawer:
         if samples > 1:  # a group is learned from whole or not at all
             kept = kept.reshape(-1, samples).min(1).repeat(samples)
         return Responses(drawn, each, texts, np.nan_to_num(scores, posinf=0.0, neginf=0.0), kept, seconds)
+
+    def _draw_in_slots(self, params, padded, lengths, rows) -> Rollout:
+        prompts, lengths_N, rows_N = (x.repeat(self._samples, 0) for x in (padded, lengths, rows))
+
+        def begin():
+            first = self._slots // self._samples
+            return self._open(params, *self._place(padded[:first], lengths[:first], rows[:first]))
+
+        def go_on(state, over_B, places_K, numbers_K):
+            of = prompts[numbers_K], lengths_N[numbers_K], rows_N[numbers_K], numbers_K % self._samples
+            return self._go_on(params, state, over_B, places_K, *of)
+
+        found = rollout_in_slots(begin, go_on, self.host, prompts, lengths_N, slots=self._slots, room=self._room)
+        return Rollout(*self._place(*found))
 
     def _place(self, *arrays: np.ndarray):
         """Rows on the mesh."""

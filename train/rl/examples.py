@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from data.text import TextBatch, empty_batch
 from data.tokenizer import Tokenizer, character_tokenizer, load_tokenizer
 from train.experiment import Experiment
 from train.rl.environments import Environment, Prompt, Reply
-from train.rl.experiment import Demonstrations, Preferences, Prompts
+from train.rl.experiment import Demonstrations, Preferences, Prompts, RewardModelling
 from train.serialize import to_json
 
 ROLES = {"user": "spare_0", "assistant": "spare_1", "system": "spare_2", "tool": "spare_3"}
@@ -117,8 +118,8 @@ def read_on(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
 
 class Comparisons(NamedTuple):
     """B prompts with K responses each. tokens, targets, segments, positions int32 [B, K, T]; weights float32 [B, K, T], 1 on the tokens of
-    responses; best int32 [B]; present float32 [B, K], 0 where there are fewer responses; counts float32 [B], 0 on rows of padding;
-    rows int32 [B]."""
+    responses; best int32 [B]; present float32 [B, K], 0 where there are fewer responses; scores float32 [B, K], NaN where the file has
+    none; counts float32 [B], 0 on rows of padding; rows int32 [B]."""
 
     tokens: Any
     targets: Any
@@ -127,6 +128,7 @@ class Comparisons(NamedTuple):
     weights: Any
     best: Any
     present: Any
+    scores: Any
     counts: Any
     rows: Any
 
@@ -148,6 +150,12 @@ class ExampleBatches:
         if isinstance(self.data, Preferences):
             self.length -= 1  # a reward model reads the last token too
             self._tables = [read_comparisons(source.path) for source in sources]
+            scored = isinstance(experiment.objective, RewardModelling) and experiment.objective.loss == "score"
+            for source, table in zip(sources, self._tables, strict=True):
+                if scored and not all(math.isfinite(score) for row in table for score in row["scores"]):
+                    raise UserError(
+                        f"{source.path}: objective.loss is score, and some responses have none", 'Give "scores" in every record.'
+                    )
             self._responses = max(len(row["responses"]) for table in self._tables for row in table)
             held = [max(1, min(self.data.validation, len(table) // 4)) for table in self._tables]
             self._spans = {
@@ -163,6 +171,8 @@ class ExampleBatches:
             self._mixture = Mixture(counts_of_weights(self.data.weights or (1.0,) * len(sources)))
             self.validation_rows = self.data.validation
         self.padding_share = 1.0 - float(np.mean(self.batch(0, SAMPLE).segments != 0))
+        if self.padding_share == 1.0:
+            raise UserError(f"none of {SAMPLE} examples fits {self.length} tokens", "Give a longer --model.context-length.")
 
     def batch(self, first_row: int, count: int) -> TextBatch | Comparisons:
         """Rows [first_row, first_row + count)."""
@@ -188,7 +198,8 @@ class ExampleBatches:
         tokens, targets, segments, positions = (np.zeros(shape, np.int32) for _ in range(4))
         weights, best = np.zeros(shape, np.float32), np.zeros(len(numbers), np.int32)
         present, counts = np.zeros(shape[:2], np.float32), np.zeros(len(numbers), np.float32)
-        batch = Comparisons(tokens, targets, segments, positions, weights, best, present, counts, numbers.astype(np.int32))
+        scores = np.full(shape[:2], np.nan, np.float32)
+        batch = Comparisons(tokens, targets, segments, positions, weights, best, present, scores, counts, numbers.astype(np.int32))
         which, local = self._mixture(numbers)
         for place, (number, index) in enumerate(zip(which.tolist(), local.tolist(), strict=True)):
             first, size = self._spans[number]
@@ -199,7 +210,7 @@ class ExampleBatches:
             for k, response in enumerate(row["responses"]):
                 encoded, learned = encode_demonstration(prompt, response, self._tokenizer, False)
                 fits &= _fill(batch, (place, k), encoded, learned)
-                present[place, k] = 1
+                present[place, k], scores[place, k] = 1, row["scores"][k]
             best[place], counts[place] = row["best"], float(fits)
             if not fits:
                 self.damaged.add(int(numbers[place]))
@@ -262,8 +273,9 @@ def read_records(path: str) -> list[dict]:
 
 @functools.lru_cache
 def read_comparisons(path: str) -> list[dict]:
-    """Records of {"prompt", "responses", "best"}, from {"prompt", "chosen", "rejected"}, from pairs of whole texts with a common beginning
-    ({"chosen", "rejected"}, as in Anthropic's hh-rlhf), or as they are. Comparisons of equal responses are left out: they say nothing."""
+    """Records of {"prompt", "responses", "best", "scores"}, as they are, or from {"prompt", "chosen", "rejected"}, or from pairs of whole
+    texts with a common beginning ({"chosen", "rejected"}, as in Anthropic's hh-rlhf). Comparisons of equal responses are left out: they
+    say nothing. Scores are NaN where a record has none."""
     found = []
     for number, record in enumerate(read_records(path), 1):
         prompt: Any = record.get("prompt")
@@ -280,8 +292,13 @@ def read_comparisons(path: str) -> list[dict]:
                 f"{path}: record {number} is no comparison",
                 'Give {"prompt", "chosen", "rejected"}, or {"prompt", "responses", "best"}, all texts but best, which counts from 0.',
             )
+        scores = record.get("scores", [math.nan] * len(responses))
+        if not isinstance(scores, list) or len(scores) != len(responses) or not all(isinstance(x, int | float) for x in scores):
+            raise UserError(
+                f"{path}: record {number}: scores {str(scores)[:40]} are not one number for each response", "Mend or drop them."
+            )
         if len(set(responses)) > 1:
-            found.append({"prompt": prompt, "responses": responses, "best": best})
+            found.append({"prompt": prompt, "responses": responses, "best": best, "scores": scores})
     if not found:
         raise UserError(f"{path}: all comparisons are of equal responses", "Give responses that differ.")
     return found

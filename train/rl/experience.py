@@ -81,17 +81,18 @@ def scores_by_token(scores, stopped_B, mask_BR, o: PolicyGradient):
     return scores_BR
 
 
-def make_experience(rollout: Rollout, judgement: Judgement, scores, kept_B, o: PolicyGradient, kl_coefficient):
+def make_experience(rollout: Rollout, judgement: Judgement, scores, kept_B, o: PolicyGradient, kl_coefficient, scale=1.0):
     """The batch to learn from, and metrics of the rollout as Means.
 
-    scores: float32 [B], or [B, R] with a reward for each token. kept_B: 1 for rows to learn from; others are masked out everywhere.
+    scores: float32 [B], or [B, R] with a reward for each token, to be divided by `scale` where that counts: metrics have them as they are.
+    kept_B: 1 for rows to learn from; others are masked out everywhere.
     All statistics are of the whole batch.
     """
     tokens_BT, segments_BT, positions_BT, targets_BR = inputs_of(rollout)
     mask_BR = rollout.mask_BR * kept_B[:, None]
     scores_BR = scores_by_token(scores, rollout.stopped_B, mask_BR, o)
     penalty = kl_coefficient if o.kl_in == "reward" else 0.0
-    rewards_BR = (scores_BR - penalty * judgement.kl * mask_BR).astype(jnp.float32)
+    rewards_BR = (scores_BR / scale - penalty * judgement.kl * mask_BR).astype(jnp.float32)
     scores_B, totals_B = scores_BR.sum(1), rewards_BR.sum(1)
     if o.whiten_rewards:
         rewards_BR = estimators.whiten(rewards_BR, mask_BR, shift_mean=False)
@@ -109,6 +110,9 @@ def make_experience(rollout: Rollout, judgement: Judgement, scores, kept_B, o: P
         case "leave_one_out":
             each_B = estimators.leave_one_out_advantages(totals_B, o.samples)
             advantages_BR, returns_BR = each_B[:, None] * mask_BR, totals_B[:, None] * mask_BR
+        case "best":
+            each_B = estimators.best_of_group(totals_B, o.samples)
+            advantages_BR, returns_BR = each_B[:, None] * mask_BR, totals_B[:, None] * mask_BR
     if o.whiten:
         advantages_BR = estimators.whiten(advantages_BR, mask_BR)
     lengths_B = mask_BR.sum(1)
@@ -117,10 +121,12 @@ def make_experience(rollout: Rollout, judgement: Judgement, scores, kept_B, o: P
         *(advantages_BR, returns_BR, values_BR, judgement.reference),
         jnp.broadcast_to(1.0 / jnp.maximum(lengths_B, 1.0)[:, None], mask_BR.shape),
     )
-    return experience, _metrics(experience, rollout, judgement, scores_B, totals_B, kept_B, o)
+    return experience, _metrics(experience, rollout, judgement, scores_B, totals_B, kept_B, o, scale)
 
 
-def _metrics(e: Experience, rollout: Rollout, judgement: Judgement, scores_B, totals_B, kept_B, o: PolicyGradient) -> dict[str, Mean]:
+def _metrics(
+    e: Experience, rollout: Rollout, judgement: Judgement, scores_B, totals_B, kept_B, o: PolicyGradient, scale
+) -> dict[str, Mean]:
     """Of the rows that are learned from; sums over the tokens of a response are means over responses."""
     rows, tokens = kept_B.sum(), e.mask.sum()
 
@@ -132,7 +138,7 @@ def _metrics(e: Experience, rollout: Rollout, judgement: Judgement, scores_B, to
     found = {
         "objective/score": by_row(scores_B),
         "objective/score_total": by_row(totals_B),
-        "objective/non_score_reward": by_row(totals_B - scores_B),
+        "objective/non_score_reward": by_row(totals_B - scores_B / scale),
         "objective/kl": by_row((judgement.kl * e.mask).sum(1)),
         "objective/entropy": by_row((-rollout.log_probs_BR * e.mask).sum(1)),
         "ppo/returns/mean": Mean(mean, jnp.float32(1)),

@@ -54,7 +54,7 @@ class Preferences(Data):
     """Comparisons: prompts with responses and which of them is best."""
 
     files: tuple[str, ...] = ()
-    """JSONL files of {"prompt", "chosen", "rejected"} or {"prompt", "responses", "best"}; `omnia label` writes such."""
+    """JSONL files of {"prompt", "chosen", "rejected"} or {"prompt", "responses", "best", "scores"}; `omnia label` writes such."""
     weights: tuple[float, ...] = ()
     """Share of rows from each file, in any unit. Empty: by their numbers of comparisons."""
     validation: int = 256
@@ -75,7 +75,10 @@ def _check_mixture(data) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RewardModelling(Objective):
-    """A scalar that orders responses as people do (Ouyang et al. 2022, eq. 1): Bradley and Terry's model of comparisons."""
+    """A scalar that orders responses as people do (Ouyang et al. 2022, eq. 1), by Bradley and Terry's model of comparisons."""
+
+    loss: Literal["choice", "score"] = "choice"
+    """Learned from which response is best, or from a score of each (the squared error), which the files then hold."""
 
     margin: float = 0.0
     """By how much the better of a pair has to be ahead before the loss turns to its tail (Touvron et al. 2023, eq. 2)."""
@@ -84,6 +87,8 @@ class RewardModelling(Objective):
 
     def __post_init__(self):
         check_range("objective.", self, 0, "margin", "centre")
+        if self.loss == "score" and (self.margin or self.centre):
+            raise ValueError("objective.margin and objective.centre belong to loss choice: set both to 0 with loss score")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +109,9 @@ class PreferenceLearning(Objective):
             raise ValueError(f"objective.label_smoothing belongs to dpo; objective.loss is {self.loss}")
 
 
+Advantage = Literal["gae", "group", "leave_one_out", "returns", "best"]
+
+
 @dataclasses.dataclass(frozen=True)
 class PolicyGradient(Objective):
     """Learning from the reward of the policy's own responses. The kinds below are settings of it, named after their papers."""
@@ -112,16 +120,21 @@ class PolicyGradient(Objective):
     """Responses drawn for each prompt, neighbours in the batch: a group."""
     response_tokens: int = 64
     """Room for a response; with environments that answer, for each of its turns."""
+    slots: int = 0
+    """Responses drawn at once; a place whose response has ended takes the next prompt: for lengths that differ. 0: all of a batch."""
     temperature: float = 1.0
     """Divides the logits wherever the policy or its reference is asked for a probability. Above 0."""
     stop: bool = True
     """A response ends with the token that ends a document. False: it always takes all its room."""
-    advantage: Literal["gae", "group", "leave_one_out", "returns"] = "gae"
-    """From a critic (Schulman et al. 2016); a score less its group's mean, or less the mean of the others; or the reward still to come."""
+    advantage: Advantage = "gae"
+    """From a critic (Schulman et al. 2016); a score less its group's mean, or less the mean of the others; the reward still to come; or 1
+    for the best of a group and 0 for the others."""
     divide_by_std: bool = False
     """With group: divide by the group's standard deviation."""
     whiten: bool = True
     """Advantages get mean 0 and variance 1 over the batch."""
+    scale_scores: bool = False
+    """Scores are divided by the standard deviation of all scores so far, so that a KL has the same price whatever the unit of reward."""
     whiten_rewards: bool = False
     """Rewards of tokens get variance 1 over the batch, before advantages are taken of them."""
     discount: float = 1.0
@@ -148,6 +161,8 @@ class PolicyGradient(Objective):
     """Where that is paid."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
     """From sampled tokens (Schulman 2020), or over the whole vocabulary."""
+    reference: Literal["copy", "bfloat16", "host"] = "copy"
+    """How the policy that the KL is to is kept: as it was, in half the memory, or in the host's memory between its uses."""
     kl_target: float = 0.0
     """With kl_in reward: the coefficient adapts so that a response's KL comes to so many nats (Ziegler et al. 2019). 0: it stays."""
     kl_horizon: float = 10_000.0
@@ -180,7 +195,9 @@ class PolicyGradient(Objective):
     def __post_init__(self):
         check_range("objective.", self, 1, "samples", "response_tokens", "epochs", "minibatches", "critic_layers", "most_draws")
         check_range("objective.", self, 1e-6, "temperature")
-        check_range("objective.", self, 0, "clip_low", "clip_high", "kl_coefficient", "kl_target", "entropy_coefficient", "critic_warmup")
+        check_range(
+            "objective.", self, 0, "clip_low", "clip_high", "kl_coefficient", "kl_target", "entropy_coefficient", "critic_warmup", "slots"
+        )
         check_range("objective.", self, 0, "value_coefficient", "value_clip", "missing_stop_score")
         check_range("objective.", self, 0, "discount", "decay", high=math.nextafter(1.0, 2.0))
         check_range("objective.", self, 1, "kl_horizon")
@@ -191,12 +208,14 @@ class PolicyGradient(Objective):
             raise ValueError(
                 f"objective.advantage is {self.advantage} and objective.critic {self.critic}: gae needs a critic, others have none"
             )
-        if self.advantage in ("group", "leave_one_out") and self.samples < 2:
+        if self.advantage in ("group", "leave_one_out", "best") and self.samples < 2:
             raise ValueError(
                 f"objective.advantage {self.advantage} compares the responses to a prompt; objective.samples is {self.samples}"
             )
         if self.drop_equal_groups and self.samples < 2:
             raise ValueError(f"objective.drop_equal_groups needs groups; objective.samples is {self.samples}")
+        if self.slots % self.samples:
+            raise ValueError(f"objective.slots is {self.slots}; it must be a multiple of objective.samples, {self.samples}")
         if self.kl_target and not (self.kl_coefficient and self.kl_in == "reward"):
             raise ValueError(
                 "objective.kl_target adapts the coefficient of a KL in the reward: set kl_in reward and a kl_coefficient to start from"
@@ -219,7 +238,7 @@ class GRPO(PolicyGradient):
     """Group-relative policy optimisation (Shao et al. 2024, eq. 3): no critic, the group's mean is the baseline, KL in the loss."""
 
     samples: int = 8
-    advantage: Literal["gae", "group", "leave_one_out", "returns"] = "group"
+    advantage: Advantage = "group"
     divide_by_std: bool = True
     whiten: bool = False
     aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "sequence_mean"
@@ -262,7 +281,7 @@ class RLOO(PolicyGradient):
     """REINFORCE with the mean of a prompt's other responses as its baseline (Ahmadian et al. 2024)."""
 
     samples: int = 4
-    advantage: Literal["gae", "group", "leave_one_out", "returns"] = "leave_one_out"
+    advantage: Advantage = "leave_one_out"
     whiten: bool = False
     aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "sequence_sum"
 
@@ -271,7 +290,26 @@ class RLOO(PolicyGradient):
 class ReinforcePlusPlus(PolicyGradient):
     """PPO's clipping and KL in the reward, but the whitened reward still to come instead of a critic (Hu 2025)."""
 
-    advantage: Literal["gae", "group", "leave_one_out", "returns"] = "returns"
+    advantage: Advantage = "returns"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertIteration(PolicyGradient):
+    """Imitation of the best of several responses of one's own (best-of-n distilled: Anthony et al. 2017; Dong et al. 2023, RAFT).
+
+    With one epoch of one minibatch the gradient is, but for its length, that of supervised fine-tuning on those responses. A group of equal
+    scores shows nothing.
+    """
+
+    samples: int = 8
+    advantage: Advantage = "best"
+    whiten: bool = False
+    kl_coefficient: float = 0.0
+
+
+def reads_reference(o: PolicyGradient) -> bool:
+    """Whether the objective runs the reference itself, and is not content with its log-probabilities."""
+    return o.kl_coefficient > 0 and o.kl_in == "loss" and o.kl_estimator == "exact"
 
 
 def turns_of(environments: tuple[Environment, ...]) -> int:

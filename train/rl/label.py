@@ -14,7 +14,10 @@ from train.cli import parse, start_jax
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """Draw responses of a run's policy to prompts of its environments, and write down which is best: for a reward model, or DPO."""
+    """Draw responses of a run's policy to prompts of its environments, and write down which is best: for a reward model, or DPO.
+
+    Without noise, responses as good as the best one are left out, since their order says nothing, and so are prompts without worse ones.
+    """
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run; its data names the environments."""
@@ -31,7 +34,7 @@ class Label:
     temperature: float = 1.0
     """Divides the logits; above 0."""
     noise: float = 0.0
-    """Labels are drawn with probabilities proportional to exp(score / noise), as people's are. 0: the highest score, or the first."""
+    """Labels are drawn with probabilities proportional to exp(score / noise), as people's are. 0: the highest score."""
     batch_size: int = 256
     """Responses drawn at once."""
     seed: int = 0
@@ -91,23 +94,31 @@ def label(arguments: list[str]) -> None:
                 params, *put_batch(mesh, lambda first, count, arrays=arrays: tuple(x[first : first + count] for x in arrays), size)
             )
             each = [question for question in taken for _ in range(options.samples)]
-            responses, mask = np.asarray(drawn.responses_BR), np.asarray(drawn.mask_BR)
-            texts = questions.texts(each, responses, mask)
-            scores = questions.scores(each, texts, responses, mask)
+            ids, mask = np.asarray(drawn.responses_BR), np.asarray(drawn.mask_BR)
+            texts = questions.texts(each, ids, mask)
+            scores = questions.scores(each, texts, ids, mask)
             scores = scores if scores.ndim == 1 else scores.sum(1)
             for place, question in enumerate(taken[: options.prompts - first]):
                 span = slice(place * options.samples, (place + 1) * options.samples)
                 if question.environment < 0 or not np.isfinite(scores[span]).all():
                     continue
                 best = choose(scores[span], options.noise, rng)
-                record = {"prompt": question.prompt.text, "responses": texts[span], "scores": scores[span].tolist(), "best": best}
+                responses, worth = texts[span], scores[span].tolist()
+                if not options.noise:
+                    told = [k for k in range(options.samples) if k == best or worth[k] < worth[best]]
+                    best, responses, worth = told.index(best), [responses[k] for k in told], [worth[k] for k in told]
+                if len(responses) < 2:
+                    continue
+                record = {"prompt": question.prompt.text, "responses": responses, "scores": worth, "best": best}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 written += 1
     if not written:
         partial.unlink()
-        raise UserError("no prompt fits its room, or no score is a number", "Give more room with --prompt-tokens.")
+        raise UserError(
+            "no prompt fits its room with responses that differ in worth", "Give more room with --prompt-tokens, or more --samples."
+        )
     os.replace(partial, options.output)
-    print(f"{written} prompts with {options.samples} responses each, of step {step}, are in {options.output}")
+    print(f"{written} comparisons among {options.samples} responses of step {step} are in {options.output}")
 
 
 def choose(scores, noise: float, rng: np.random.Generator) -> int:

@@ -20,18 +20,18 @@ from train.experiment import Experiment
 from train.flops import training_flops_per_token
 from train.learner import Sample
 from train.mesh import ROWS, check_batch, row_shards
-from train.objectives import make_objective
+from train.objectives.make import make_objective
 from train.objectives.terms import Mean
 from train.optimizer import make_optimizer, make_schedule
 from train.parameters import carry_of, critic_of, parameters_of
-from train.rl.advantages import adapted_kl_coefficient, informative_groups
+from train.rl.advantages import adapted_kl_coefficient, informative_groups, running_scale
 from train.rl.drawing import Drawer
-from train.rl.experience import judge, make_experience
-from train.rl.experiment import PolicyGradient, Prompts, response_room, turns_of
+from train.rl.experience import judge, make_experience, scores_by_token
+from train.rl.experiment import PolicyGradient, Prompts, reads_reference, response_room, turns_of
 from train.rl.questions import Question, Questions
 from train.rl.rollout import Rollout
 from train.runs import Run
-from train.start import adopt, frozen_of, start_parameters
+from train.start import Reference, adopt, start_parameters
 from train.state import Purpose, State, random_key
 from train.step import compiler_options, make_update, on_mesh
 
@@ -68,6 +68,10 @@ def check_policy(experiment: Experiment, mesh) -> None:
         )
     check_batch(mesh, experiment.batch_size // o.minibatches, experiment.micro_batches, 1)
     check_batch(mesh, experiment.batch_size // o.samples, 1, 1)
+    if o.slots:
+        check_batch(mesh, o.slots // o.samples, 1, 1)
+        if turns_of(data.environments) > 1:
+            raise UserError("objective.slots is for responses of one turn, and an environment answers", "Leave --objective.slots out.")
     if mesh.shape["context"] > 1:
         raise UserError("a policy is trained on whole responses: mesh.context must be 1", "Leave --mesh.context out.")
 
@@ -80,8 +84,11 @@ def make_learn(update, o: PolicyGradient, seed: int, episodes: int):
     updates = o.epochs * o.minibatches
 
     def learn(state: State, frozen, rollout: Rollout, judgement, scores, kept_B):
-        coefficient = state.carry["kl_coefficient"]
-        experience, found = make_experience(rollout, judgement, scores, kept_B, o, coefficient)
+        coefficient, scale, carry = state.carry["kl_coefficient"], 1.0, dict(state.carry)
+        if o.scale_scores:
+            totals_B = scores_by_token(scores, rollout.stopped_B, rollout.mask_BR, o).sum(1)
+            scale, carry["scores"] = running_scale(carry["scores"], totals_B, kept_B)
+        experience, found = make_experience(rollout, judgement, scores, kept_B, o, coefficient, scale)
         rows = kept_B.shape[0]
         size = rows // o.minibatches
         key = random_key(seed, state.step, Purpose.SHUFFLE)
@@ -100,7 +107,7 @@ def make_learn(update, o: PolicyGradient, seed: int, episodes: int):
             changed = adapted_kl_coefficient(coefficient, kl / weight, target=o.kl_target, horizon=o.kl_horizon, episodes=episodes)
             coefficient = jnp.where(weight > 0, changed, coefficient)
         found["objective/kl_coef"] = Mean(state.carry["kl_coefficient"], jnp.float32(1))
-        carry = {"kl_coefficient": coefficient, "steps": state.carry["steps"] + 1}
+        carry |= {"kl_coefficient": coefficient, "steps": state.carry["steps"] + 1}
         return dataclasses.replace(inner, step=state.step + 1, carry=carry), metrics | found
 
     return learn
@@ -124,7 +131,7 @@ class PolicyLearner:
         self.flops_per_token = (
             None if o.critic == "separate" else training_flops_per_token(experiment.model, experiment.model.context_length)
         )
-        self._frozen = frozen_of(run, mesh)
+        self._reference = Reference(run, mesh)
         self._incoming: Prefetch | None = None
         self._baseline: dict[str, np.ndarray] | None = None
 
@@ -180,7 +187,7 @@ class PolicyLearner:
 
     def step(self, state: State, batch: list[Question] | None) -> tuple[State, dict, int]:
         began, step, cursor = time.monotonic(), int(state.step), int(state.cursor)
-        reference = self._frozen["reference"] if self._frozen else None
+        reference = self._reference()
         if batch is None:
             drawn, scores, kept, consumed, drawing = self._draw_groups(state.params, cursor)
         else:
@@ -191,7 +198,8 @@ class PolicyLearner:
         judgement = self._look(state.params, reference, drawn, again=again)
         if again:
             self._compare(step, drawn, judgement)
-        state, metrics = self._learn(state, self._frozen, drawn, judgement._replace(policy=None), self._put(scores), self._put(kept))
+        frozen = {"reference": reference} if reads_reference(self._options) else None
+        state, metrics = self._learn(state, frozen, drawn, judgement._replace(policy=None), self._put(scores), self._put(kept))
         cursor_now = jax.device_put(np.int32(cursor + consumed), state.cursor.sharding)
         state = dataclasses.replace(state, cursor=cursor_now)
         jax.block_until_ready(metrics)
@@ -232,7 +240,7 @@ class PolicyLearner:
                 f"step {step}: the sampler and the training pass differ by {gap:.3g} in the log-probability of a token",
                 "Their numerics differ: set --model.dtype float32, or report this with the model's config.",
             )
-        if step == 0 and self._frozen is not None:
+        if step == 0 and self._reference() is not None:
             kl = float((judgement.kl * drawn.mask_BR).sum() / drawn.mask_BR.shape[0])
             if kl < -LARGEST_GAP[kind] * drawn.mask_BR.shape[1]:
                 raise UserError(

@@ -104,7 +104,7 @@ class ClippedPolicyGradient:
 
     def __call__(self, params, batch: Experience, key, *, frozen=None, carry=None):
         o, c = self.options, self.model.config
-        exact = o.kl_coefficient > 0 and o.kl_in == "loss" and o.kl_estimator == "exact"
+        exact = options.reads_reference(o)
         where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
         room = batch.targets.shape[1]
         output = self.model.apply({"params": params}, batch.tokens, **where, branch=self.critic.branch_at)

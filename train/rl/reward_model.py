@@ -52,11 +52,12 @@ def choice_loss(scores_BK, best_B, present_BK, *, margin: float = 0.0) -> Choice
 
 
 @dataclasses.dataclass(frozen=True)
-class PairwiseReward:
-    """Scores under which the best of a prompt's responses is the likeliest choice.
+class ComparedReward:
+    """Scores under which the best of a prompt's responses is the likeliest choice; or, with loss `score`, that come near those in the file.
 
-    batch: Comparisons; the scalar is read at a response's last token, that of its end. Terms: `loss`, nats per comparison; `centre`, the
-    squared mean of a comparison's scores. Metrics: accuracy; margin; calibration, the squared error of the predicted probability (Brier).
+    batch: Comparisons; the scalar is read at a response's last token, that of its end. Terms: `loss`, nats per comparison, or half the
+    squared error of a comparison's scores; `centre`, the squared mean of a comparison's scores. Metrics: accuracy; margin; with a choice
+    also calibration, the squared error of the predicted probability (Brier).
     """
 
     model: Decoder
@@ -68,17 +69,22 @@ class PairwiseReward:
         scores_BK = score_texts(self.model, params, flat(tokens), flat(segments)).reshape(batch.present.shape)
         found = choice_loss(scores_BK, batch.best, batch.present, margin=self.options.margin)
         count, counted_BK = batch.counts.sum(), batch.present * batch.counts[:, None]
-        terms = {"loss": Term(1.0, (found.loss * batch.counts).sum(), count)}
-        if self.options.centre:
-            mean_B = (scores_BK * batch.present).sum(1) / batch.present.sum(1)
-            terms["centre"] = Term(self.options.centre, (jnp.square(mean_B) * batch.counts).sum(), count)
-        likely_B = jnp.exp(-choice_loss(scores_BK, batch.best, batch.present).loss)
+        responses_B = jnp.maximum(batch.present.sum(1), 1.0)
         metrics = {
             "accuracy": Mean((found.hit * batch.counts).sum(), count),
             "margin": Mean((found.margin * batch.counts).sum(), count),
-            "calibration": Mean((jnp.square(1.0 - likely_B) * batch.counts).sum(), count),
             "score_mean": Mean((scores_BK * counted_BK).sum(), counted_BK.sum()),
             "score_square": Mean((jnp.square(scores_BK) * counted_BK).sum(), counted_BK.sum()),
         }
+        loss_B = found.loss
+        if self.options.loss == "score":
+            loss_B = 0.5 * jnp.where(batch.present > 0, jnp.square(scores_BK - batch.scores), 0.0).sum(1) / responses_B
+        else:
+            likely_B = jnp.exp(-choice_loss(scores_BK, batch.best, batch.present).loss)
+            metrics["calibration"] = Mean((jnp.square(1.0 - likely_B) * batch.counts).sum(), count)
+        terms = {"loss": Term(1.0, (loss_B * batch.counts).sum(), count)}
+        if self.options.centre:
+            mean_B = (scores_BK * batch.present).sum(1) / responses_B
+            terms["centre"] = Term(self.options.centre, (jnp.square(mean_B) * batch.counts).sum(), count)
         seen = (batch.segments != 0).sum().astype(jnp.float32)
         return terms, metrics | {"tokens": Mean(seen, seen)}, carry

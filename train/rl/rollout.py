@@ -88,7 +88,12 @@ def _since(begin, state: Generation):
     return (index_S >= begin) & (index_S < state.ends_B[:, None])
 
 
+def response_key(key, row, sample):
+    """The random key of one response: row, the number of the prompt in the stream, and sample, its number in the group."""
+    return jax.random.fold_in(jax.random.fold_in(key, row), sample)
+
+
 def row_keys(key, rows, samples: int):
     """A random key for each response: rows int32 [B], the numbers of the prompts in the stream. Returns keys [B * samples]."""
-    each = jax.vmap(lambda row: jax.vmap(lambda sample: jax.random.fold_in(jax.random.fold_in(key, row), sample))(jnp.arange(samples)))
+    each = jax.vmap(lambda row: jax.vmap(lambda sample: response_key(key, row, sample))(jnp.arange(samples)))
     return each(rows).reshape(-1)

@@ -7,6 +7,7 @@ import pytest
 
 from train.rl.advantages import (
     adapted_kl_coefficient,
+    best_of_group,
     discounted_returns,
     generalized_advantages,
     group_advantages,
@@ -14,6 +15,7 @@ from train.rl.advantages import (
     kl_estimate,
     last_tokens,
     leave_one_out_advantages,
+    running_scale,
     whiten,
 )
 
@@ -77,6 +79,19 @@ def test_group_baselines():
     np.testing.assert_allclose(leave_one_out_advantages(scores, 4)[:4], others, rtol=1e-5)
     np.testing.assert_allclose(leave_one_out_advantages(scores, 4), plain * 4 / 3, rtol=1e-5, atol=1e-6)
     assert informative_groups(scores, 4).tolist() == [True, False]
+    assert best_of_group(scores, 4).tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+    assert best_of_group(np.array([1.0, 2.0, 2.0]), 3).tolist() == [0, 1, 0]
+
+
+def test_the_running_scale_is_the_deviation_of_all_scores_so_far():
+    scores = np.random.default_rng(4).normal(3.0, 7.0, (3, 8)).astype(np.float32)
+    kept = np.array([[1, 1, 1, 0, 1, 1, 0, 1], [0] * 8, [1] * 8], np.float32)
+    moments, seen = np.zeros(3, np.float32), []
+    for row, mask in zip(scores, kept, strict=True):
+        scale, moments = running_scale(moments, row, mask)
+        seen += row[mask > 0].tolist()
+        np.testing.assert_allclose(scale, np.std(seen, ddof=1), rtol=1e-5)
+    assert running_scale(np.zeros(3, np.float32), np.full(4, 2.0, np.float32), np.ones(4, np.float32))[0] == 1
 
 
 def test_whitening_is_over_the_masked_entries_alone():

@@ -42,7 +42,18 @@ TINY = Experiment(
     logging=Logging(every=1),
 )
 PROMPTS = Prompts(environments=TASKS, prompt_tokens=6, validation=8)
-POLICY = PPO(samples=2, response_tokens=4, critic="shared", epochs=2, minibatches=2, kl_coefficient=0.1, kl_target=1.0, kl_horizon=100.0)
+POLICY = PPO(
+    samples=2,
+    response_tokens=4,
+    critic="shared",
+    epochs=2,
+    minibatches=2,
+    scale_scores=True,
+    reference="host",
+    kl_coefficient=0.1,
+    kl_target=1.0,
+    kl_horizon=100.0,
+)
 
 
 @pytest.fixture
@@ -126,9 +137,10 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
 
 def test_eight_devices_do_what_one_does(started, tmp_path, monkeypatch):
     """The responses are the same, so are the scores, and parameters after a step up to rounding."""
-    experiment = policy(started, dataclasses.replace(POLICY, minibatches=1), steps=1, batch_size=16, mesh=MeshShape())
     found = {}
-    for count in (1, 8):
+    for count, reference in ((1, "host"), (8, "copy")):  # where the reference is kept changes nothing either
+        objective = dataclasses.replace(POLICY, minibatches=1, reference=reference)
+        experiment = policy(started, objective, steps=1, batch_size=16, mesh=MeshShape(data=-1, fsdp=min(2, count)))
         devices = jax.devices()[:count]
         monkeypatch.setattr("train.loop.make_mesh", lambda shape, devices=devices: make_mesh(shape, devices))
         run = start(tmp_path / str(count), experiment)
@@ -237,15 +249,20 @@ def test_prompts_of_validation_are_not_trained_on():
 def comparisons(tmp_path_factory):
     """A sum is right or wrong."""
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    lines = [f'{{"prompt": "{a}+{b}=", "chosen": "{a + b}", "rejected": "{(a + b + 3) % 10}"}}' for a in range(6) for b in range(6)]
+    lines = [
+        f'{{"prompt": "{a}+{b}=", "chosen": "{a + b}", "rejected": "{(a + b + 3) % 10}", "scores": [2, -1.5]}}'
+        for a in range(6)
+        for b in range(6)
+    ]
     path.write_text("\n".join(lines) + "\n")
     return str(path)
 
 
-@pytest.mark.parametrize("loss", ["dpo", "ipo", "hinge", "kto", "orpo", "reward"])
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "hinge", "kto", "orpo", "reward", "score"])
 def test_comparisons_are_learned(started, tmp_path, one_device, comparisons, loss):
     """At the start the policy is its reference: DPO's loss is ln 2 and its margin 0. Then it falls."""
-    objective = RewardModelling() if loss == "reward" else PreferenceLearning(loss=loss)
+    rewards = {"reward": RewardModelling(), "score": RewardModelling(loss="score", centre=0.0)}
+    objective = rewards[loss] if loss in rewards else PreferenceLearning(loss=loss)
     data = Preferences(files=(comparisons,), validation=8)
     run = start(tmp_path / "run", policy(started, objective, data=data, steps=12, checkpoints=Checkpoints(every=0)))
     train(run)

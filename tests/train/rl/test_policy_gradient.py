@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.train.rl.conftest import CARRY, ROOM, SAMPLES, change, drawn, experience, gradient, log_probs, parameters
-from train.rl.experiment import GRPO, GSPO, PPO, DrGRPO
+from train.rl.experiment import GRPO, GSPO, PPO, DrGRPO, ExpertIteration
 from train.rl.policy_gradient import Experience, clipped_loss, token_weights, value_loss
 
 KINDS = {
@@ -121,6 +121,19 @@ def test_the_gradient_at_the_start_is_that_of_reinforce(ppo):
 
     found, expected = gradient(ppo, params, batch)[0], jax.jit(jax.grad(reinforce))(params)
     assert distance(*({name: tree[name] for name in parameters()} for tree in (found, expected))) < 1e-4
+
+
+def test_expert_iteration_has_the_gradient_of_imitating_the_best():
+    options = ExpertIteration(samples=SAMPLES, response_tokens=ROOM)
+    batch, _, _ = experience(options)
+    params = parameters()
+    best = batch.advantages.max(1) > 0
+    assert best.reshape(-1, SAMPLES).sum(1).tolist() == [1] * 4
+
+    def imitation(params):
+        return -(log_probs(params, batch) * batch.mask * best[:, None]).sum() / batch.mask.sum()
+
+    assert distance(gradient(options, params, batch)[0], jax.jit(jax.grad(imitation))(params)) < 1e-4
 
 
 def test_the_clip_stops_what_has_moved_far_enough_and_nothing_else():

@@ -1,0 +1,42 @@
+"""The objective of an experiment. It stands apart from the package's beginning, since objectives import that themselves."""
+
+from jax.sharding import Mesh
+
+from data.errors import UserError
+from model.attention import layer_kernels
+from model.transformer import Decoder
+from train import experiment
+from train.mesh import row_shards
+from train.objectives.causal_lm import CausalLM
+from train.parameters import critic_of
+from train.rl.experiment import PolicyGradient, PreferenceLearning, RewardModelling
+from train.rl.policy_gradient import ClippedPolicyGradient
+from train.rl.preference import PreferencePolicy
+from train.rl.reward_model import ComparedReward
+
+
+def make_objective(options: experiment.Experiment, mesh: Mesh):
+    """The objective that an experiment names, with its model bound."""
+    attention_kernels(options, mesh)
+    model = Decoder(options.model)
+    match options.objective:
+        case experiment.CausalLM():
+            return CausalLM(model, options.objective, row_shards(mesh))
+        case RewardModelling():
+            return ComparedReward(model, options.objective)
+        case PreferenceLearning():
+            return PreferencePolicy(model, options.objective, row_shards(mesh))
+        case PolicyGradient():
+            return ClippedPolicyGradient(model, critic_of(options), options.objective, row_shards(mesh))
+    raise UserError(
+        f"objective: {type(options.objective).__name__} is no objective",
+        "Choose one of train.experiment or train.rl.experiment in the config file.",
+    )
+
+
+def attention_kernels(options: experiment.Experiment, mesh: Mesh) -> list[str]:
+    """The attention kernels that training uses on a mesh; UserError when the one asked for cannot."""
+    try:
+        return layer_kernels(options.model, mesh.devices.flat[0].platform, split_positions=mesh.shape["context"] > 1)
+    except ValueError as error:
+        raise UserError(str(error)) from None
