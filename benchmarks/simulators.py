@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from train.cli import start_jax
+from train.rl.search import Policy
 from train.rl.simulator_search import Determinised, Turns, greedy_turns, play, random_turns, scripted_turns, search_turns
 from train.rl.simulators import HiddenUser, Recommendations, SlotFilling
 
@@ -23,13 +24,14 @@ SIMULATORS: dict[str, HiddenUser] = {
     "recommend": Recommendations(),
     "every_offer": SlotFilling(every_offer=True),
 }
-SEARCHES = [(policy, simulations) for simulations in (16, 64) for policy in ("gumbel", "mean", "max")]
+BACKUPS: tuple[Policy, ...] = ("gumbel", "mean", "max")
 
 
-def policies(simulator: HiddenUser, worlds: int) -> dict[str, Turns]:
+def policies(simulator: HiddenUser, simulations: list[int], worlds: int) -> dict[str, Turns]:
     searches = {
-        f"search, {policy}, {simulations}": search_turns(simulator, Determinised(policy, simulations, worlds), rows=50)
-        for policy, simulations in SEARCHES
+        f"search, {policy}, {count}": search_turns(simulator, Determinised(policy, count, worlds), rows=50)
+        for count in simulations
+        for policy in BACKUPS
     }
     return {"random": random_turns(simulator), "scripted": scripted_turns(simulator), "greedy": greedy_turns(simulator), **searches}
 
@@ -40,6 +42,7 @@ def main():
     parser.add_argument("results", type=Path, help="where finished policies are kept")
     parser.add_argument("--prompts", type=int, default=200, help="of each seed")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--simulations", type=int, nargs="+", default=[16, 64], help="in each user that a search samples")
     parser.add_argument("--worlds", type=int, default=16, help="users that a search samples")
     parser.add_argument("--only", default="", help="policies whose names hold this")
     options = parser.parse_args()
@@ -48,7 +51,7 @@ def main():
     what = {"prompts": options.prompts, "seeds": options.seeds, "worlds": options.worlds}
     for name in options.simulators:
         simulator = SIMULATORS[name]
-        for policy, turns in policies(simulator, options.worlds).items():
+        for policy, turns in policies(simulator, options.simulations, options.worlds).items():
             key = {"simulator": name, "policy": policy, **what}
             if options.only not in policy or any(key.items() <= row.items() for row in rows):
                 continue
@@ -66,7 +69,7 @@ def main():
             print(f"{name}, {policy}: {rows[-1]['mean']:.3f} +- {interval:.3f}, {seconds:.0f} s", flush=True)
     print("| policy | " + " | ".join(options.simulators) + " |\n|---|" + "---|" * len(options.simulators))
     cells = {(row["simulator"], row["policy"]): f"{row['mean']:.3f} ± {row['interval']:.3f}" for row in rows if what.items() <= row.items()}
-    for policy in policies(SIMULATORS["talk"], options.worlds):
+    for policy in policies(SIMULATORS["talk"], options.simulations, options.worlds):
         print(f"| {policy} | " + " | ".join(cells.get((name, policy), "") for name in options.simulators) + " |")
 
 
