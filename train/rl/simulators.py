@@ -29,8 +29,10 @@ class HiddenUser(Simulator):
     Every array may have leading axes. `prompt.facts` hold the user as `user`, a number among all, and a `manner` of speaking.
     """
 
-    actions = 0
-    """Moves that a search chooses between."""
+    @property
+    def actions(self) -> int:
+        """Moves that a search chooses between."""
+        raise NotImplementedError
 
     @property
     def users(self) -> Any:
@@ -198,7 +200,7 @@ class SlotFilling(HiddenUser):
         return _TURNS[int(move)]
 
     def say(self, state, move, manner):
-        told = sorted(np.flatnonzero(state.heard >= 0), key=lambda slot: slot != move)  # the answer, then what nobody asked for
+        told = sorted(np.flatnonzero(state.heard >= 0).tolist(), key=lambda slot: slot != move)  # the answer, then what nobody asked for
         return _MANNERS[manner].format(", ".join(_word(slot, state.heard[slot]) for slot in told)) if told else "sorry?"
 
     def understand(self, reply):
@@ -502,9 +504,12 @@ class SecretCode(Simulator):
     def _choice(self) -> str:
         return string.digits[1 : self.largest + 1]
 
+    def _is_code(self, turn: str) -> bool:
+        return len(turn) == self.digits and set(turn) <= set(self._choice)
+
     def reply(self, prompt, said):
         guess = said[-1]
-        if not re.fullmatch(f"[{self._choice}]{{{self.digits}}}", guess):
+        if not self._is_code(guess):
             return Reply("what?")
         if guess == prompt.facts["code"]:
             return Reply("yes", max(0.0, 1.0 - self.later * (len(said) - 1)), True)
@@ -514,8 +519,9 @@ class SecretCode(Simulator):
         """By half a code that all feedback so far allows, else any."""
         codes = ["".join(code) for code in itertools.product(self._choice, repeat=self.digits)]
         if rng.random() < 0.5:
-            heard = [_feedback(guess, prompt.facts["code"]) for guess in said]
-            codes = [code for code in codes if all(_feedback(guess, code) == text for guess, text in zip(said, heard, strict=True))]
+            guesses = [turn for turn in said if self._is_code(turn)]
+            heard = [_feedback(guess, prompt.facts["code"]) for guess in guesses]
+            codes = [code for code in codes if all(_feedback(guess, code) == text for guess, text in zip(guesses, heard, strict=True))]
         return rng.choice(codes)
 
 
