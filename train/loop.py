@@ -76,7 +76,9 @@ def check(experiment: Experiment, corpora: list) -> None:
         return check_game(experiment)
     if isinstance(experiment.data, BoardGame):
         raise UserError("data: BoardGame is for an AlphaZero objective", "Choose that in the config file.")
-    make_objective(experiment, mesh)
+    objective = make_objective(experiment, mesh)
+    if getattr(objective, "unit", "") == "batch" and experiment.micro_batches > 1:
+        raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
     if isinstance(experiment.objective, PolicyGradient):
         check_policy(experiment, mesh)
     else:

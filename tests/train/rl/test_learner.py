@@ -258,7 +258,7 @@ def comparisons(tmp_path_factory):
     return str(path)
 
 
-@pytest.mark.parametrize("loss", ["dpo", "ipo", "hinge", "kto", "orpo", "reward", "score"])
+@pytest.mark.parametrize("loss", ["dpo", "orpo", "reward", "score"])
 def test_comparisons_are_learned(started, tmp_path, one_device, comparisons, loss):
     """At the start the policy is its reference: DPO's loss is ln 2 and its margin 0. Then it falls."""
     rewards = {"reward": RewardModelling(), "score": RewardModelling(loss="score", centre=0.0)}
