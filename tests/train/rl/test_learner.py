@@ -258,6 +258,12 @@ def comparisons(tmp_path_factory):
     return str(path)
 
 
+def test_a_loss_of_a_whole_batch_refuses_micro_batches(started, one_device, comparisons):
+    experiment = policy(started, PreferenceLearning(loss="kto"), data=Preferences(files=(comparisons,)), micro_batches=2)
+    with pytest.raises(UserError, match="micro-batches"):
+        check(experiment, open_corpora(experiment))
+
+
 @pytest.mark.parametrize("loss", ["dpo", "orpo", "reward", "score"])
 def test_comparisons_are_learned(started, tmp_path, one_device, comparisons, loss):
     """At the start the policy is its reference: DPO's loss is ln 2 and its margin 0. Then it falls."""
