@@ -3,7 +3,8 @@
 omnia train configs/rl/simulators.py:calculator_start --run-dir runs/calculator-start
 omnia train configs/rl/simulators.py:calculator_ppo --run-dir runs/calculator --start runs/calculator-start
 
-Tasks: talk, recommend, map, code, calculator (train/rl/simulators.py). Kinds: ppo, grpo.
+Tasks: talk, recommend, map, code, calculator (train/rl/simulators.py). Kinds: ppo, grpo. One core, seed 0: the calculator's score goes from
+0.145 to 0.492 in 40 steps of PPO, after 497 of the start. What else was run is in docs/log.md; the other tasks are untried.
 """
 
 import dataclasses
