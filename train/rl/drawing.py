@@ -18,6 +18,7 @@ from train.rl.experiment import PolicyGradient, Prompts, response_room, turns_of
 from train.rl.questions import Question, Questions, check_scores
 from train.rl.rollout import Rollout, Talk, as_rollout, go_on, response_key, rollout, row_keys, start_talk
 from train.rl.slots import go_on_in_slots, open_slots, rollout_in_slots
+from train.start import DECODER
 from train.state import Purpose, random_key
 from train.step import compiler_options, on_mesh
 
@@ -137,7 +138,7 @@ class Drawer:
         rows = np.array([question.row for question in questions], np.int32)
         placed = self._place(padded, lengths, rows)
         each = [question for question in questions for _ in range(samples)]
-        params = gathered(params, self._mesh)
+        params = gathered({name: params[name] for name in DECODER if name in params}, self._mesh)  # the critic draws nothing
         if self._turns > 1:
             drawn, texts, scores, seconds = self._converse(self._start(params, *placed, purpose=purpose, samples=samples), params, each)
         else:
