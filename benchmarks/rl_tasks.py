@@ -22,18 +22,17 @@ import jax
 import numpy as np
 import tyro
 
-from model.generate import Sampling
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder
 from train.checkpoint import load_parameters
 from train.cli import start_jax
-from train.mesh import inference_mesh, put_batch
+from train.mesh import inference_mesh
+from train.rl.drawing import Drawer
 from train.rl.environments import Bandit
-from train.rl.experiment import PolicyGradient, PreferenceLearning
+from train.rl.experiment import PreferenceLearning
 from train.rl.questions import Questions
-from train.rl.rollout import rollout, row_keys
 from train.runs import START, Run, open_run
-from train.state import Purpose, random_key
+from train.state import Purpose
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = 1024
@@ -161,28 +160,14 @@ def trained(folder: Path, *arguments: object) -> float:
 
 
 def answers(run: Run, asked: Run) -> Answers:
-    """What the newest policy of a run answers to the held-out prompts of another."""
-    experiment = asked.experiment
-    o = experiment.objective
-    assert isinstance(o, PolicyGradient)
+    """What the newest policy of a run answers to the held-out prompts of another, whatever that one's seed."""
+    experiment = dataclasses.replace(asked.experiment, seed=0)
     questions, mesh = Questions(experiment, asked.corpora()), inference_mesh(run.experiment.mesh)
     params, _ = load_parameters(run, mesh)
-    model = Decoder(run.experiment.model)
-    sampling = Sampling(temperature=o.temperature, stop_ids=(questions.end,) if o.stop else ())
-    taken = questions.take(0, PROMPTS, "validation")
-    padded, lengths = questions.pad(taken)
-    arrays = (padded, lengths, np.array([question.row for question in taken], np.int32))
-    placed = put_batch(mesh, lambda first, count: tuple(x[first : first + count] for x in arrays), PROMPTS)
-
-    def draw(params, prompts_BP, lengths_B, rows_B):
-        keys_B = row_keys(random_key(0, 0, Purpose.VALIDATION), rows_B, 1)
-        return rollout(model, params, prompts_BP, lengths_B, keys_B, sampling, room=o.response_tokens, samples=1)
-
-    drawn = jax.jit(draw)(params, *placed)
-    responses, mask = np.asarray(drawn.responses_BR), np.asarray(drawn.mask_BR)
-    texts = questions.texts(taken, responses, mask)
-    gold = questions.gold(taken, texts, responses, mask)
-    return Answers(texts, questions.scores(taken, texts, responses, mask) if gold is None else gold)
+    found = Drawer(experiment, questions, Decoder(experiment.model), mesh)(
+        params, questions.take(0, PROMPTS, "validation"), Purpose.VALIDATION, 1
+    )
+    return Answers(found.texts, found.totals)
 
 
 def probabilities(run: Run) -> tuple[np.ndarray, np.ndarray]:

@@ -23,10 +23,12 @@ from data.tokenizer import load_tokenizer
 from train.experiment import Experiment, ScheduleFree, TextData
 from train.manifest import Journal
 from train.rl.board_games import BoardGame, GameSource
-from train.rl.code import PythonFunctions  # noqa: F401 (with it and PromptFile, from_json knows all environments and rewards)
+from train.rl.code import PythonFunctions  # noqa: F401 (with it and those marked below, from_json knows all environments and rewards)
 from train.rl.examples import Examples, open_examples
 from train.rl.experiment import Demonstrations, Preferences, Prompts
 from train.rl.files import PromptFile  # noqa: F401
+from train.rl.simulators import SlotFilling  # noqa: F401
+from train.rl.text_games import TreasureMap  # noqa: F401
 from train.serialize import FORMAT, flatten, from_json, to_json
 
 MAY_CHANGE = (

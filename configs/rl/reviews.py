@@ -8,7 +8,7 @@ omnia train configs/rl/reviews.py:ppo --run-dir runs/reviews/ppo --start runs/re
 
 `score` is then the reward model's, in standard deviations of its validation responses, and `gold` what the judge says. With few labels
 (--prompts 64 above) and no price for leaving the start, ppo_no_kl in place of ppo, the policy finds what the reward model overlooks.
-What it reaches is in docs/log.md.
+Not run at full length yet: no score is stated.
 """
 
 from model.config import ModelConfig

@@ -3,8 +3,9 @@
 omnia train configs/rl/simulators.py:calculator_start --run-dir runs/calculator-start
 omnia train configs/rl/simulators.py:calculator_ppo --run-dir runs/calculator --start runs/calculator-start
 
-Tasks: talk, recommend, map, code, calculator (train/rl/simulators.py). Kinds: ppo, grpo. One core, seed 0: the calculator's score goes from
-0.145 to 0.492 in 40 steps of PPO, after 497 of the start. What else was run is in docs/log.md; the other tasks are untried.
+Tasks: talk, recommend (train/rl/simulators.py), map, code, calculator (train/rl/text_games.py). Kinds: ppo, grpo. One core, seed 0: the
+calculator's score goes from 0.145 to 0.492 in 40 steps of PPO, after 497 of the start. What else was run is in docs/log.md; the other tasks
+are untried.
 """
 
 import dataclasses
@@ -13,7 +14,8 @@ from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
 from train.rl import experiment as rl
 from train.rl.environments import Simulator
-from train.rl.simulators import Calculator, Recommendations, SecretCode, SlotFilling, TreasureMap
+from train.rl.simulators import Recommendations, SlotFilling
+from train.rl.text_games import Calculator, SecretCode, TreasureMap
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,11 +24,10 @@ from train.step import compiler_options, on_mesh
 
 
 class Responses(NamedTuple):
-    """B responses. rollout: on the mesh. On the host: questions and texts, one for each; scores float32 [B], or [B, R] by token;
-    kept float32 [B], 0 for what is not to be learned from: no room for its prompt, or a reward that is no number; seconds of drawing."""
+    """B responses. rollout: on the mesh. On the host: texts; scores float32 [B], or [B, R] by token; kept float32 [B], 0 for what is not to
+    be learned from: no room for its prompt, or a reward that is no number; seconds of drawing."""
 
     rollout: Rollout
-    questions: list[Question]
     texts: list[str]
     scores: np.ndarray
     kept: np.ndarray
@@ -155,7 +154,7 @@ class Drawer:
         kept = (usable & finite).astype(np.float32)
         if samples > 1:  # a group is learned from whole or not at all
             kept = kept.reshape(-1, samples).min(1).repeat(samples)
-        return Responses(drawn, each, texts, np.nan_to_num(scores, posinf=0.0, neginf=0.0), kept, seconds)
+        return Responses(drawn, texts, np.nan_to_num(scores, posinf=0.0, neginf=0.0), kept, seconds)
 
     def _draw_in_slots(self, params, padded, lengths, rows) -> Rollout:
         prompts, lengths_N, rows_N = (x.repeat(self._samples, 0) for x in (padded, lengths, rows))

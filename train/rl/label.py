@@ -48,62 +48,49 @@ def label(arguments: list[str]) -> None:
     if os.path.exists(options.output):
         raise UserError(f"{options.output}: exists", "Choose another --output, or remove it.")
     start_jax()
-    import jax
     from rich.progress import track
 
-    from model.generate import Sampling
     from model.transformer import Decoder
     from train.checkpoint import load_parameters
-    from train.mesh import inference_mesh, put_batch, row_shards
-    from train.rl.experiment import Demonstrations, Prompts
+    from train.mesh import inference_mesh, row_shards
+    from train.rl.drawing import Drawer
+    from train.rl.experiment import Demonstrations, Prompts, ReinforcePlusPlus, turns_of
     from train.rl.questions import Questions
-    from train.rl.rollout import rollout, row_keys
     from train.runs import open_run
-    from train.state import Purpose, random_key
-    from train.step import compiler_options, on_mesh
 
     run = open_run(options.run_dir)
     data = run.experiment.data
     if not isinstance(data, Demonstrations | Prompts):
         raise UserError(f"{options.run_dir}: its data has no environments", "Give a run on Demonstrations or Prompts.")
+    if turns_of(data.environments) > 1:
+        raise UserError(f"{options.run_dir}: an environment answers, and a comparison is of single responses", "Give another run.")
     room = options.prompt_tokens + options.response_tokens
     if room > run.experiment.model.context_length:
         raise UserError(f"{room} tokens do not fit the context of {run.experiment.model.context_length}", "Lower --response-tokens.")
-    asked = Prompts(environments=data.environments, weights=data.weights, prompt_tokens=options.prompt_tokens, max_unusable=10**9)
-    questions = Questions(dataclasses.replace(run.experiment, data=asked, seed=options.seed), run.corpora())
-    mesh = inference_mesh(run.experiment.mesh)
+    experiment = dataclasses.replace(
+        run.experiment,
+        data=Prompts(environments=data.environments, weights=data.weights, prompt_tokens=options.prompt_tokens, max_unusable=10**9),
+        objective=ReinforcePlusPlus(
+            samples=options.samples, response_tokens=options.response_tokens, temperature=options.temperature, kl_coefficient=0.0
+        ),
+        seed=options.seed,
+    )
+    questions, mesh = Questions(experiment, run.corpora()), inference_mesh(run.experiment.mesh)
     params, step = load_parameters(run, mesh)
-    model, sampling = Decoder(run.experiment.model), Sampling(temperature=options.temperature, stop_ids=(questions.end,))
-
-    def draw(params, prompts_BP, lengths_B, rows_B):
-        keys_B = row_keys(random_key(options.seed, 0, Purpose.ROLLOUT), rows_B, options.samples)
-        return rollout(model, params, prompts_BP, lengths_B, keys_B, sampling, room=options.response_tokens, samples=options.samples)
-
-    call = on_mesh(jax.jit(draw, compiler_options=compiler_options(mesh.devices.flat[0].platform)), mesh)
-    shards = row_shards(mesh)
+    draw, shards = Drawer(experiment, questions, Decoder(experiment.model), mesh), row_shards(mesh)
     size = max(1, options.batch_size // options.samples // shards) * shards
     rng, written = np.random.default_rng(options.seed), 0
     partial = Path(options.output + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         for first in track(range(0, options.prompts, size), "drawing and judging"):
             taken = questions.take(first, size)
-            padded, lengths = questions.pad(taken)
-            rows = np.array([question.row for question in taken], np.int32)
-            arrays = (padded, lengths, rows)
-            drawn = call(
-                params, *put_batch(mesh, lambda first, count, arrays=arrays: tuple(x[first : first + count] for x in arrays), size)
-            )
-            each = [question for question in taken for _ in range(options.samples)]
-            ids, mask = np.asarray(drawn.responses_BR), np.asarray(drawn.mask_BR)
-            texts = questions.texts(each, ids, mask)
-            scores = questions.scores(each, texts, ids, mask)
-            scores = scores if scores.ndim == 1 else scores.sum(1)
+            found = draw(params, taken)
             for place, question in enumerate(taken[: options.prompts - first]):
                 span = slice(place * options.samples, (place + 1) * options.samples)
-                if question.environment < 0 or not np.isfinite(scores[span]).all():
+                if not found.kept[span].all():
                     continue
-                best = choose(scores[span], options.noise, rng)
-                responses, worth = texts[span], scores[span].tolist()
+                best = choose(found.totals[span], options.noise, rng)
+                responses, worth = found.texts[span], found.totals[span].tolist()
                 if not options.noise:
                     told = [k for k in range(options.samples) if k == best or worth[k] < worth[best]]
                     best, responses, worth = told.index(best), [responses[k] for k in told], [worth[k] for k in told]

@@ -187,7 +187,6 @@ class PolicyLearner:
 
     def step(self, state: State, batch: list[Question] | None) -> tuple[State, dict, int]:
         began, step, cursor = time.monotonic(), int(state.step), int(state.cursor)
-        reference = self._reference()
         if batch is None:
             drawn, scores, kept, consumed, drawing = self._draw_groups(state.params, cursor)
         else:
@@ -195,10 +194,12 @@ class PolicyLearner:
             drawn, scores, kept, drawing, consumed = found.rollout, found.scores, found.kept, found.seconds, len(batch)
         judged = time.monotonic()
         again = step % CHECK_EVERY == 0
+        reference = self._reference()
         judgement = self._look(state.params, reference, drawn, again=again)
         if again:
-            self._compare(step, drawn, judgement)
+            self._compare(step, drawn, judgement, has_reference=reference is not None)
         frozen = {"reference": reference} if reads_reference(self._options) else None
+        del reference  # one that is kept on the host leaves the device before the update
         state, metrics = self._learn(state, frozen, drawn, judgement._replace(policy=None), self._put(scores), self._put(kept))
         cursor_now = jax.device_put(np.int32(cursor + consumed), state.cursor.sharding)
         state = dataclasses.replace(state, cursor=cursor_now)
@@ -231,7 +232,7 @@ class PolicyLearner:
         kept = np.concatenate([np.ones(count * o.samples, np.float32), np.zeros(missing, np.float32)])
         return jax.tree.map(self._put, whole), scores, kept, consumed, drawing
 
-    def _compare(self, step: int, drawn: Rollout, judgement) -> None:
+    def _compare(self, step: int, drawn: Rollout, judgement, *, has_reference: bool) -> None:
         """The sampler's log-probabilities are used as the old ones: they must be those of the training pass. At the start the KL is 0."""
         gap = float(jnp.max(jnp.abs((judgement.policy - drawn.log_probs_BR) * drawn.mask_BR)))
         kind = "float32" if self._run.experiment.model.dtype in ("auto", "float32") and jax.default_backend() == "cpu" else "bfloat16"
@@ -240,7 +241,7 @@ class PolicyLearner:
                 f"step {step}: the sampler and the training pass differ by {gap:.3g} in the log-probability of a token",
                 "Their numerics differ: set --model.dtype float32, or report this with the model's config.",
             )
-        if step == 0 and self._reference() is not None:
+        if step == 0 and has_reference:
             kl = float((judgement.kl * drawn.mask_BR).sum() / drawn.mask_BR.shape[0])
             if kl < -LARGEST_GAP[kind] * drawn.mask_BR.shape[1]:
                 raise UserError(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.rl.environments import Environment, Prompt
+from train.rl.environments import Environment, Prompt, Simulator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +181,10 @@ class Judged(Environment):
     """Where prompts come from."""
     reward: Reward = Reward()
     """What a policy learns from."""
+
+    def __post_init__(self):
+        if isinstance(self.environment, Simulator):
+            raise ValueError(f"Judged: {type(self.environment).__name__} answers, and judges each turn itself; name it without Judged")
 
     @property
     def alphabet(self):

@@ -48,7 +48,7 @@ class World(flax.struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class Conversation:
+class HiddenUserTask:
     """A simulator as a task of train/rl/search.py, on one world at a time."""
 
     simulator: HiddenUser
@@ -156,7 +156,7 @@ def _sample(simulator: HiddenUser, belief: Belief, rng: np.random.Generator, wor
 @functools.partial(jax.jit, static_argnames=("simulator", "options"))
 def _search(simulator: HiddenUser, options: Determinised, key, worlds_BW: World):
     """float32 [B, A]: what each action is worth, averaged over the worlds."""
-    task = Conversation(simulator)
+    task = HiddenUserTask(simulator)
     actions, judge = jnp.arange(task.actions), rollouts(task, 1.0, longest=simulator.turns)
     step_A = jax.vmap(task.step, (None, 0))
     after_BWA = jax.vmap(jax.vmap(step_A, (0, None)), (0, None))(worlds_BW, actions)

@@ -111,16 +111,17 @@ def test_turns_are_learned_from_and_replies_are_not(tmp_path, one_device):  # no
     mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
     learner = make_learner(run, run.corpora(), mesh)
     params = nn.unbox(learner.parameters(jax.random.key(0)))
-    found = learner._draw(params, learner._questions.take(0, 8))
+    taken = learner._questions.take(0, 8)
+    found, each = learner._draw(params, taken), [question for question in taken for _ in range(2)]
     mask, tokens = np.asarray(found.rollout.mask_BR), np.asarray(found.rollout.responses_BR)
-    for row, question in enumerate(found.questions):
+    for row, question in enumerate(each):
         if question.environment == 0:
             said = [part.split("\n")[-1] for part in found.texts[row].split("\n[user] ")[:1]] + found.texts[row].split("\n")[2:]
             assert found.totals[row] == pytest.approx(sum(map(len, said)) / 10, abs=1e-5)
         else:
             assert "[user]" not in found.texts[row]
         assert (mask[row][found.scores[row] != 0] == 1).all()  # a reward stands on a token that was drawn
-    assert {0, 1} == {question.environment for question in found.questions}
+    assert {0, 1} == {question.environment for question in each}
     assert (tokens * mask).sum() > 0
 
 

@@ -1,6 +1,9 @@
 """What responses are worth: rewards by their definitions, programs within their bounds, files of prompts and labels."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,11 @@ from train.rl.environments import Prompt
 from train.rl.examples import encode_demonstration, encode_prompt, read_comparisons
 from train.rl.files import PromptFile
 from train.rl.label import choose
-from train.rl.rewards import Answer, Format, Length, Lexicon, Repetition, Reward, Similarity, Sum, edit_distance, last_number
+from train.rl.rewards import Answer, Format, Judged, Length, Lexicon, Repetition, Reward, Similarity, Sum, edit_distance, last_number
 from train.rl.sandbox import Limits, passed
+from train.rl.simulators import SlotFilling
+
+ROOT = Path(__file__).parent.parent.parent.parent
 
 
 def one(reward: Reward, response: str, **facts) -> float:
@@ -114,6 +120,29 @@ def test_labels_follow_the_choice_rule():
     counts = np.bincount([choose(scores, 0.5, rng) for _ in range(4000)], minlength=3) / 4000
     expected = np.exp(scores / 0.5) / np.exp(scores / 0.5).sum()
     np.testing.assert_allclose(counts, expected, atol=0.03)
+
+
+def test_a_run_knows_all_environments_and_rewards_without_its_config_file():
+    """`omnia evaluate` reads config.json and imports no config: what is named there has to be known to it all the same."""
+    listed = (
+        "from train.rl.environments import Environment\nfrom train.rl.rewards import Reward\n"
+        "def below(kind): return {x for sub in kind.__subclasses__() for x in (sub.__name__, *below(sub))}\n"
+        "print(sorted(below(Environment) | below(Reward)))"
+    )
+    everything = (
+        "import importlib, pkgutil, train.rl\n"
+        "for found in pkgutil.iter_modules(train.rl.__path__): importlib.import_module('train.rl.' + found.name)\n"
+    )
+    known, existing = (
+        subprocess.run([sys.executable, "-c", f"{first}{listed}"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        for first in ("import train.runs\n", everything)
+    )
+    assert "SlotFilling" in existing and known == existing
+
+
+def test_an_environment_that_answers_is_judged_by_itself():
+    with pytest.raises(ValueError, match="answers"):
+        Judged(SlotFilling(), Lexicon())
 
 
 def test_scores_of_comparisons_are_numbers(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 from train.rl.environments import Prompt
 from train.rl.simulator_search import (
-    Conversation,
     Determinised,
+    HiddenUserTask,
     World,
     act,
     greedy_turns,
@@ -34,7 +34,7 @@ def fixed_prompts(simulator, count=32):
 @every_simulator
 def test_an_array_conversation_is_the_one_in_text(simulator):
     """Random actions, 64 conversations at once in JAX and each alone in text: the same rewards and ends, and nothing after them."""
-    prompts, task = fixed_prompts(simulator, 64), Conversation(simulator)
+    prompts, task = fixed_prompts(simulator, 64), HiddenUserTask(simulator)
     users = [take(simulator.users, prompt.facts["user"]) for prompt in prompts]
     worlds = [World(user, simulator.begin(prompt.text, user)) for user, prompt in zip(users, prompts, strict=True)]
     state = jax.tree.map(lambda *leaves: np.stack(leaves), *worlds)

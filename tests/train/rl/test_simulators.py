@@ -9,7 +9,8 @@ import pytest
 from data.tokenizer import character_tokenizer
 from train.rl.environments import Prompt
 from train.rl.examples import ROLES, encode_demonstration
-from train.rl.simulators import CATEGORIES, ITEMS, Calculator, Recommendations, SecretCode, SlotFilling, TreasureMap, take
+from train.rl.simulators import CATEGORIES, ITEMS, Recommendations, SlotFilling, take
+from train.rl.text_games import Calculator, SecretCode, TreasureMap
 
 SIMULATORS = {
     "talk": SlotFilling(),
