@@ -120,7 +120,8 @@ def test_turns_are_learned_from_and_replies_are_not(tmp_path, one_device):  # no
             assert found.totals[row] == pytest.approx(sum(map(len, said)) / 10, abs=1e-5)
         else:
             assert "[user]" not in found.texts[row]
-        assert (mask[row][found.scores[row] != 0] == 1).all()  # a reward stands on a token that was drawn
+        turn_ends = (mask[row] == 1) & (np.append(mask[row][1:], 0) == 0)
+        assert turn_ends[found.scores[row] != 0].all()
     assert {0, 1} == {question.environment for question in each}
     assert (tokens * mask).sum() > 0
 
