@@ -93,18 +93,26 @@ class Critic:
 
     def __call__(self, params, output: Output, tokens_BT, segments_BT, positions_BT):
         """values_BT float32: of the state that each position's token completes. output: the policy's, with its stream for a branch."""
+        return self.read(params, output, tokens_BT, segments_BT=segments_BT, positions_BT=positions_BT)[0]
+
+    def read(self, params, output: Output, tokens_BT, *, cache=None, **where):
+        """values_BT, and the critic's cache with these tokens (None where the layout has none of its own). where, cache: as of Decoder."""
         hidden_BTD = output.hidden_BTD
         if self.layout == "shared":
+            cache = None
             if self.detached:
                 hidden_BTD = jax.lax.stop_gradient(hidden_BTD)
         else:
             stream_BTD = None if output.stream_BTD is None else jax.lax.stop_gradient(output.stream_BTD)
-            own = Decoder(self._own_config)
-            options = {"segments_BT": segments_BT, "positions_BT": positions_BT, "stream_BTD": stream_BTD}
-            hidden_BTD = own.apply({"params": params["critic"]}, tokens_BT, **options).hidden_BTD
-        return ScalarHead().apply({"params": params["value"]}, hidden_BTD)
+            own = Decoder(self._own_config).apply({"params": params["critic"]}, tokens_BT, stream_BTD=stream_BTD, cache=cache, **where)
+            hidden_BTD, cache = own.hidden_BTD, own.cache
+        return ScalarHead().apply({"params": params["value"]}, hidden_BTD), cache
+
+    @property
+    def layers_of_its_own(self) -> int:
+        """How many layers a cache of the critic has."""
+        return {"none": 0, "shared": 0, "branch": self.layers, "separate": self.config.num_layers}[self.layout]
 
     @property
     def _own_config(self) -> ModelConfig:
-        layers = self.layers if self.layout == "branch" else self.config.num_layers
-        return dataclasses.replace(self.config, num_layers=layers, dropout=0.0)
+        return dataclasses.replace(self.config, num_layers=self.layers_of_its_own, dropout=0.0)

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -331,6 +331,11 @@ class Evaluate:
     """Rows at once. 0: as in training."""
     shards: tuple[str, ...] = ()
     """Other folders of shards to measure on, prepared with the same tokenizer. Default: the run's own."""
+    decode: Literal["", "sample", "best_of", "beam", "guided", "search"] = ""
+    """Of a policy: score what it answers with more than one forward pass a token: the best of several samples, or of several beams, tokens
+    drawn by the critic's value, or chosen by tree search. Environments judge complete responses in each."""
+    passes: int = 16
+    """With --decode: forward passes for each token of a response."""
     by_position: bool = False
     """Measure the loss by the number of tokens that the model sees before each."""
     needle: bool = False
@@ -359,15 +364,22 @@ def evaluate(arguments: list[str]) -> None:
     from train.runs import open_run
 
     run, which = open_run(options.run_dir), {"rows": options.rows, "step": options.step, "raw": options.raw}
-    if isinstance(run.experiment.data, TextData):
+    if isinstance(run.experiment.data, TextData) and not options.decode:
         of_text: dict[str, Any] = {"split": options.split, "batch_size": options.batch_size, "shards": options.shards, "int8": options.int8}
         found = evaluate_run(run, **which, **of_text)
     else:
         if options.shards or options.int8 or options.batch_size or options.split != "validation":
             raise UserError("omnia evaluate: --shards, --int8, --batch-size and --split are for runs on text", "Leave them out.")
-        from train.loop import measure
+        if options.decode:
+            if options.raw:
+                raise UserError("omnia evaluate: --raw and --decode do not go together", "Leave one of them out.")
+            from train.rl.decoding import measure_decoding
 
-        found = measure(run, **which)
+            found = measure_decoding(run, options.decode, options.passes, count=options.rows, step=options.step)
+        else:
+            from train.loop import measure
+
+            found = measure(run, **which)
     if options.json:
         print(json.dumps(found))
         return

@@ -95,6 +95,8 @@ class AdamW(Optimizer):
     """Decay of the mean of squared gradients."""
     epsilon: float = 1e-8
     """Added to the root of the mean of squares."""
+    epsilon_hat: bool = False
+    """Epsilon is added before that mean is corrected for its start at 0 (Kingma & Ba 2015, end of sec. 2), as TensorFlow's Adam does."""
 
 
 @dataclasses.dataclass(frozen=True)

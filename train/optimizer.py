@@ -90,6 +90,19 @@ def schedule_free(options: ScheduleFree, rate) -> optax.GradientTransformation:
     return contrib.schedule_free(optax.chain(*step), lambda count: rate(count - 1), b1=options.beta1)
 
 
+def scale_by_adam_with_epsilon_hat(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformation:
+    """Adam whose epsilon stands beside the uncorrected mean of squares, which makes early steps smaller."""
+    adam = optax.scale_by_adam(beta1, beta2, eps=0.0)
+
+    def update(gradients, state, params=None):
+        _, state = adam.update(gradients, state, params)
+        step = state.count.astype(jnp.float32)
+        rate = jnp.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
+        return jax.tree.map(lambda mean, square: rate * mean / (jnp.sqrt(square) + epsilon), state.mu, state.nu), state
+
+    return optax.GradientTransformation(adam.init, update)
+
+
 def muon(options: Muon) -> optax.GradientTransformation:
     """Orthogonalised momentum (Jordan et al. 2024) of every layer's matrices, each scaled by sqrt(max(1, outputs / inputs)).
 
@@ -149,7 +162,8 @@ def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> opta
     rate = make_schedule(schedule, optimizer.learning_rate, steps)
     match optimizer:
         case AdamW():
-            update = optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+            scale = scale_by_adam_with_epsilon_hat if optimizer.epsilon_hat else optax.scale_by_adam
+            update = scale(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
         case Muon():
             update = optax.partition({"matrix": muon(optimizer), "rest": adam_beside_muon(optimizer)}, _kinds)
         case SGD():

@@ -4,8 +4,8 @@ omnia train configs/rl/lm_human_preferences.py:reward --run-dir runs/lhp/reward 
 omnia train configs/rl/lm_human_preferences.py:ppo --run-dir runs/lhp/ppo --start runs/gpt2 \
     --data.environments.0.path prompts.jsonl --data.environments.0.reward.run runs/lhp/reward
 runs/gpt2 is a run of configs/gpt2_124m.py. labels.jsonl: {"prompt", "responses", "best"}, 4 responses each, 4,992 comparisons in the paper.
-prompts.jsonl: {"prompt"}. The policy's settings are those of the paper's code. There a response always took its 24 tokens, was cut at the
-first full stop after the 16th, and got -1 where there was none; here it ends with the end of a document, and gets -1 where it does not.
+prompts.jsonl: {"prompt"}. The policy's settings are those of the paper's code: a response always takes its 24 tokens, is judged up to the
+first full stop after the 16th, and gets -1 where there is none.
 Not run yet: no time or score is stated.
 """
 
@@ -46,9 +46,12 @@ def get_config(arg: str = "ppo") -> Experiment:
                     kl_coefficient=0.15,
                     kl_target=6.0,
                     kl_horizon=10_000.0,
+                    stop=False,
+                    cut_at=".",
+                    cut_after=16,
                     missing_stop="replace",
                 ),
-                optimizer=AdamW(learning_rate=1e-5, weight_decay=0.0, beta2=0.999, epsilon=1e-5),
+                optimizer=AdamW(learning_rate=1e-5, weight_decay=0.0, beta2=0.999, epsilon=1e-5, epsilon_hat=True),
                 schedule=Schedule(warmup_steps=0, decay="linear"),
                 evaluation=Evaluation(every=100),
                 logging=Logging(every=1),

@@ -36,9 +36,11 @@ def test_wsd_stays_at_its_peak_and_decays_at_the_end():
         Schedule(decay_fraction=0.0)
 
 
-def test_adamw_follows_its_definition():
-    """Three steps of Loshchilov & Hutter 2019, algorithm 2, in float64, with clipping and with decay of the kernel alone."""
-    options = AdamW(learning_rate=0.1, weight_decay=0.3, beta1=0.8, beta2=0.9, epsilon=1e-6, clip_norm=1.0)
+@pytest.mark.parametrize("hat", [False, True])
+def test_adamw_follows_its_definition(hat):
+    """Three steps of Loshchilov & Hutter 2019, algorithm 2, in float64, with clipping and with decay of the kernel alone; and with an
+    epsilon that stands before the correction, as in the order of computation at the end of sec. 2 of Kingma & Ba 2015."""
+    options = AdamW(learning_rate=0.1, weight_decay=0.3, beta1=0.8, beta2=0.9, epsilon=1e-2, epsilon_hat=hat, clip_norm=1.0)
     optimizer = make_optimizer(options, Schedule(0, "constant"), 10)
     params = {"kernel": np.array([[1.0, -2.0]], np.float32), "bias": np.array([0.5, 0.1], np.float32)}
     expected = {name: value.astype(np.float64) for name, value in params.items()}
@@ -53,7 +55,10 @@ def test_adamw_follows_its_definition():
             g = gradient / max(norm, 1.0)
             mean[name] = 0.8 * mean[name] + 0.2 * g
             square[name] = 0.9 * square[name] + 0.1 * g**2
-            step = mean[name] / (1 - 0.8**t) / (np.sqrt(square[name] / (1 - 0.9**t)) + 1e-6)
+            if hat:
+                step = np.sqrt(1 - 0.9**t) / (1 - 0.8**t) * mean[name] / (np.sqrt(square[name]) + 1e-2)
+            else:
+                step = mean[name] / (1 - 0.8**t) / (np.sqrt(square[name] / (1 - 0.9**t)) + 1e-2)
             expected[name] -= 0.1 * (step + (0.3 * expected[name] if name == "kernel" else 0.0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
 

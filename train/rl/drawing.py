@@ -91,6 +91,7 @@ class Drawer:
         assert isinstance(o, PolicyGradient)
         assert isinstance(data, Prompts)
         self._questions, self._mesh, self._samples, self._slots = questions, mesh, o.samples, o.slots
+        self._learn_behind_cut = o.learn_behind_cut
         self._turns, self._reply_tokens = turns_of(data.environments), data.reply_tokens
         self._room = response_room(data, o)
         sampling = Sampling(temperature=o.temperature, stop_ids=(questions.end,) if o.stop else ())
@@ -147,6 +148,11 @@ class Drawer:
                 drawn = self._draw(params, *placed, purpose=purpose, samples=samples)
             responses, mask = self.host(drawn.responses_BR), self.host(drawn.mask_BR)
             seconds = time.monotonic() - began
+            mask, ended = self._questions.judged(responses, mask)
+            if ended is not None:
+                drawn = drawn._replace(stopped_B=self._place(ended)[0])
+                if not self._learn_behind_cut:
+                    drawn = drawn._replace(mask_BR=self._place(mask)[0])
             texts = self._questions.texts(each, responses, mask)
             scores = self._score(each, texts, responses, mask)
         usable = np.array([question.environment >= 0 for question in each])

@@ -126,6 +126,12 @@ class PolicyGradient(Objective):
     """Divides the logits wherever the policy or its reference is asked for a probability. Above 0."""
     stop: bool = True
     """A response ends with the token that ends a document. False: it always takes all its room."""
+    cut_at: str = ""
+    """With stop False: text of one token. What is judged of a response ends with the first such token, at place `cut_after` or later."""
+    cut_after: int = 0
+    """Tokens before that place."""
+    learn_behind_cut: bool = True
+    """Learn from the tokens behind it too (Ziegler et al. 2019). False: they are masked (Huang et al. 2024)."""
     advantage: Advantage = "gae"
     """From a critic (Schulman et al. 2016); a score less its group's mean, or less the mean of the others; the reward still to come; or 1
     for the best of a group and 0 for the others."""
@@ -182,7 +188,7 @@ class PolicyGradient(Objective):
     value_clip: float = 0.2
     """How far a value may move from the old one before its loss stops it; in units of reward. 0: as far as it likes."""
     missing_stop: Literal["keep", "replace", "subtract"] = "keep"
-    """What becomes of the score of a response that did not end: nothing, or it is replaced or lessened by missing_stop_score."""
+    """What becomes of the score of a response that did not end, or has no cut_at: nothing, or missing_stop_score replaces or lessens it."""
     missing_stop_score: float = 1.0
     """With replace the score (of opposite sign), with subtract what is taken off."""
     drop_equal_groups: bool = False
@@ -220,8 +226,14 @@ class PolicyGradient(Objective):
             raise ValueError(
                 "objective.kl_target adapts the coefficient of a KL in the reward: set kl_in reward and a kl_coefficient to start from"
             )
-        if self.missing_stop != "keep" and not self.stop:
-            raise ValueError("objective.missing_stop needs responses that can end: objective.stop is False")
+        if self.stop and self.cut_at:
+            raise ValueError("objective.cut_at cuts responses that do not end by themselves: set objective.stop False, or leave it out")
+        if not self.cut_at and (self.cut_after or not self.learn_behind_cut):
+            raise ValueError("objective.cut_after and objective.learn_behind_cut belong to objective.cut_at, which is empty")
+        if not 0 <= self.cut_after < self.response_tokens:
+            raise ValueError(f"objective.cut_after is {self.cut_after}; it must be 0 or more, and below the room of {self.response_tokens}")
+        if self.missing_stop != "keep" and not (self.stop or self.cut_at):
+            raise ValueError("objective.missing_stop needs responses that can end: objective.stop is False, and no cut_at is given")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,6 +72,8 @@ def check_policy(experiment: Experiment, mesh) -> None:
         check_batch(mesh, o.slots // o.samples, 1, 1)
         if turns_of(data.environments) > 1:
             raise UserError("objective.slots is for responses of one turn, and an environment answers", "Leave --objective.slots out.")
+    if o.cut_at and turns_of(data.environments) > 1:
+        raise UserError("objective.cut_at is for responses of one turn, and an environment answers", "Leave --objective.cut-at out.")
     if mesh.shape["context"] > 1:
         raise UserError("a policy is trained on whole responses: mesh.context must be 1", "Leave --mesh.context out.")
 

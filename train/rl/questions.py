@@ -9,7 +9,7 @@ from data.mixture import Mixture, counts_of_weights
 from train.experiment import Experiment
 from train.rl.environments import Prompt
 from train.rl.examples import decode_responses, encode_prompt
-from train.rl.experiment import Prompts
+from train.rl.experiment import PolicyGradient, Prompts
 from train.rl.scoring import load_reward_models
 
 
@@ -37,6 +37,7 @@ class Questions:
             load_reward_models(environment)
         self.tokenizer = sources[0].tokenizer()
         self.end = self.tokenizer.specials["document_end"]
+        self._cut = self._token_to_cut_at(experiment.objective) if isinstance(experiment.objective, PolicyGradient) else None
         self._mixture = Mixture(counts_of_weights(self._data.weights or (1.0,) * len(self.environments)))
         self.unusable: set[int] = set()
 
@@ -65,6 +66,19 @@ class Questions:
         for row, question in zip(padded, questions, strict=True):
             row[room - len(question.ids) :] = question.ids
         return padded, np.array([len(question.ids) for question in questions], np.int32)
+
+    def judged(self, responses, mask):
+        """mask [B, R] of what is judged of responses, and bool [B], which of them have an end that cuts them; None where nothing does."""
+        return (mask, None) if self._cut is None else cut(responses, mask, *self._cut)
+
+    def _token_to_cut_at(self, o: PolicyGradient) -> tuple[int, int] | None:
+        """The token, and the first place where it counts."""
+        if not o.cut_at:
+            return None
+        ids = self.tokenizer.encode(o.cut_at).tolist()
+        if len(ids) != 1:
+            raise UserError(f"objective.cut_at {o.cut_at!r} is {len(ids)} tokens", "Give the text of one token.")
+        return ids[0], o.cut_after
 
     def texts(self, questions: list[Question], responses, mask) -> list[str]:
         """The responses as text; questions: one for each row."""
@@ -99,6 +113,12 @@ class Questions:
             else:
                 scores[rows] = part
         return scores
+
+
+def cut(responses_BR, mask_BR, token: int, after: int):
+    """The mask up to each row's first `token` at place `after` or later, itself included; and bool [B], which rows have one."""
+    ends_BR = (responses_BR == token) & (mask_BR > 0) & (np.arange(mask_BR.shape[1]) >= after)
+    return mask_BR * (np.cumsum(ends_BR, 1) - ends_BR == 0), ends_BR.any(1)
 
 
 def check_scores(scores, rows: int, room: int, name: str) -> np.ndarray:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from model.critic import Critic
 from model.heads import Head, logits, vocabulary_table
 from model.layers import compute_dtype
 from model.transformer import Decoder
@@ -59,28 +60,29 @@ class Rereader:
 
 
 class Cached(flax.struct.PyTreeNode):
-    """The context of a CachedReader: keys and values of all layers, which of them are tokens, how many of each row, the next free place.
+    """The context of a CachedReader: keys and values of all layers of the policy and of its critic, which of them are tokens, how many of
+    each row, the next free place.
 
-    last_BD: hidden state of each row's last token.
+    last_BD, value_B: hidden state and value of each row's last token.
     """
 
     cache: Any
+    critic_cache: Any
     valid_BS: Any
     lengths_B: Any
     index: Any
     last_BD: Any
+    value_B: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class CachedReader:
-    """A Reader for our decoder: rows are read once into a cache, which all nodes of a tree share; of a node only its suffix is read.
-
-    value: hidden states [B, D] -> values [B].
-    """
+    """A Reader for our decoder and its critic: rows are read once into a cache, which all nodes of a tree share; of a node only its suffix
+    is read. params: of both. With critic layout none all values are 0."""
 
     model: Decoder
+    critic: Critic
     params: Any
-    value: Callable
 
     def start(self, prompts_BP, lengths_B, room: int):
         c = self.model.config
@@ -89,36 +91,41 @@ class CachedReader:
         empty = jnp.zeros((batch * c.kv_heads, prompt + room, c.head_width), compute_dtype(c))
         # Rows end at different places, and go on together behind the longest: what lies between is masked.
         valid_BS = ((index_S < lengths_B[:, None]) | (index_S >= prompt)).astype(jnp.int32)
-        context = Cached(((empty, empty),) * c.num_layers, valid_BS, jnp.zeros_like(lengths_B), jnp.int32(0), None)
-        hidden_BPD, cache = self._read(context, prompts_BP)
-        return Cached(cache, valid_BS, lengths_B, jnp.int32(prompt), _at(hidden_BPD, lengths_B - 1))
+        caches = (((empty, empty),) * layers for layers in (c.num_layers, self.critic.layers_of_its_own))
+        context = Cached(*caches, valid_BS, jnp.zeros_like(lengths_B), jnp.int32(0), None, None)
+        hidden_BPD, values_BP, *caches = self._read(context, prompts_BP)
+        last_B = lengths_B - 1
+        return Cached(*caches, valid_BS, lengths_B, jnp.int32(prompt), _at(hidden_BPD, last_B), _at(values_BP, last_B))
 
     def after(self, context: Cached, suffix_BD, lengths_B):
-        hidden_BD = context.last_BD
+        hidden_BD, value_B = context.last_BD, context.value_B
         if suffix_BD.shape[1]:
-            read_BTD, _ = self._read(context, suffix_BD)
-            hidden_BD = jnp.where(lengths_B[:, None] > 0, _at(read_BTD, jnp.maximum(lengths_B - 1, 0)), hidden_BD)
+            hidden_BTD, values_BT, *_ = self._read(context, suffix_BD)
+            last_B = jnp.maximum(lengths_B - 1, 0)
+            hidden_BD = jnp.where(lengths_B[:, None] > 0, _at(hidden_BTD, last_B), hidden_BD)
+            value_B = jnp.where(lengths_B > 0, _at(values_BT, last_B), value_B)
         x_BV = logits(Head(hidden_BD, vocabulary_table(self.params)), softcap=self.model.config.logit_softcap)
-        return jax.nn.log_softmax(x_BV), self.value(hidden_BD)
+        return jax.nn.log_softmax(x_BV), value_B
 
     def append(self, context: Cached, token_B):
-        hidden_B1D, cache = self._read(context, token_B[:, None])
-        return context.replace(cache=cache, lengths_B=context.lengths_B + 1, index=context.index + 1, last_BD=hidden_B1D[:, 0])
+        hidden_B1D, values_B1, cache, critic_cache = self._read(context, token_B[:, None])
+        return Cached(*(cache, critic_cache, context.valid_BS, context.lengths_B + 1, context.index + 1), hidden_B1D[:, 0], values_B1[:, 0])
 
     def _read(self, context: Cached, tokens_BT):
-        positions_BT = context.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])
-        output = self.model.apply(
-            {"params": self.params},
-            tokens_BT,
-            positions_BT=positions_BT,
-            cache=(context.cache, context.index),
-            valid_BS=context.valid_BS,
-        )
-        return output.hidden_BTD, output.cache
+        """Hidden states and values of all tokens, and both caches."""
+        where = {"positions_BT": context.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1]), "valid_BS": context.valid_BS}
+        cache = (context.cache, context.index)
+        output = self.model.apply({"params": self.params}, tokens_BT, cache=cache, branch=self.critic.branch_at, **where)
+        if self.critic.layout == "none":
+            return output.hidden_BTD, jnp.zeros(tokens_BT.shape), output.cache, ()
+        cache = (context.critic_cache, context.index) if self.critic.layers_of_its_own else None
+        values_BT, own = self.critic.read(self.params, output, tokens_BT, cache=cache, **where)
+        return output.hidden_BTD, values_BT, output.cache, own or ()
 
 
-def _at(x_BTD, index_B):
-    return jnp.take_along_axis(x_BTD, index_B[:, None, None], axis=1)[:, 0]
+def _at(x_BT, index_B):
+    """x of each row's token at an index."""
+    return x_BT[jnp.arange(len(index_B)), index_B]
 
 
 def join(tokens_BS, lengths_B, suffix_BD, suffix_lengths_B):

@@ -10,12 +10,14 @@ import pytest
 
 from data.errors import UserError
 from model.config import ModelConfig
+from model.transformer import Decoder
 from tests.train.test_resume import start
-from train.checkpoint import Checkpointer
+from train.checkpoint import Checkpointer, load_parameters
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.learner import state_to_restore
 from train.loop import _Meter, check, make_learner, measure, train
 from train.mesh import make_mesh
+from train.rl.drawing import Drawer
 from train.rl.environments import Addition, Environment, Letters, Prompt, RandomWalks
 from train.rl.experiment import DAPO, PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
 from train.rl.questions import Questions, check_scores
@@ -184,6 +186,26 @@ def test_what_is_no_reward_is_refused(gives, what):
     with pytest.raises(UserError, match=what):
         check_scores(Broken(gives).scores([None] * 3, [""] * 3, None, np.ones((3, 4))), 3, 4, "Broken")
     assert check_scores(Broken("tokens").scores([None] * 3, [""] * 3, None, np.ones((3, 4))), 3, 4, "Broken").shape == (3, 4)
+
+
+@pytest.mark.parametrize("learn_behind", [True, False])
+def test_what_is_judged_ends_at_the_cut(started, learn_behind):
+    """Responses of four characters, cut at the first 1 from the second place on: by the ids themselves."""
+    o = dataclasses.replace(POLICY, stop=False, cut_at="1", cut_after=1, learn_behind_cut=learn_behind, missing_stop="replace")
+    experiment, mesh = policy(started, o), make_mesh(MeshShape(data=1), jax.devices()[:1])
+    questions = Questions(experiment, open_corpora(experiment))
+    params, _ = load_parameters(started, mesh)
+    found = Drawer(experiment, questions, Decoder(started.experiment.model), mesh)(params, questions.take(0, 32))
+    drawn, mask = jax.device_get((found.rollout, found.rollout.mask_BR))
+    (one,) = questions.tokenizer.encode("1").tolist()
+    for ids, text, ended, learned in zip(drawn.responses_BR, found.texts, drawn.stopped_B, mask.sum(1), strict=True):
+        places = [place for place in range(1, 4) if ids[place] == one]
+        judged = ids[: places[0] + 1] if places else ids
+        assert ended == bool(places) and learned == (4 if learn_behind else len(judged))
+        assert text == questions.tokenizer.decode(judged)
+    assert 0 < drawn.stopped_B.sum() < 64
+    with pytest.raises(UserError, match="2 tokens"):
+        Questions(policy(started, dataclasses.replace(o, cut_at="12")), open_corpora(experiment))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from model.config import ModelConfig
+from model.critic import Critic
+from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder
 from train.rl.token_search import CachedReader, Goal, Rereader, best_of_decode, join, tree_search_decode, value_guided_decode
 
@@ -134,22 +136,24 @@ def test_kl_to_the_reference_is_paid_for(language):
     assert (jnp.take_along_axis(tokens, before[:, None] + jnp.arange(2), 1) == 2).all()
 
 
-def test_a_shared_cache_changes_nothing():
-    """The decoder read from a cache, and anew: log-probabilities and values after suffixes agree, before and after rows have grown."""
+@pytest.mark.parametrize("layout", ["shared", "branch", "separate"])
+def test_a_shared_cache_changes_nothing(layout):
+    """Policy and critic from a cache, and anew: log-probabilities and values after suffixes agree, before and after rows have grown."""
     config = ModelConfig(vocab_size=11, context_length=24, num_layers=2, embed_dim=16, num_heads=2, dtype="float32")
-    model = Decoder(config)
-    params = jax.jit(lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32)))(jax.random.key(0))["params"]
-    params = jax.tree.map(lambda x: getattr(x, "value", x), params, is_leaf=lambda x: hasattr(x, "value"))
+    model, critic = Decoder(config), Critic(config, layout)
 
-    def value(hidden_BD):
-        return hidden_BD.sum(-1)
+    @jax.jit
+    def fresh(key):
+        one, other = jax.random.split(key)
+        return model.init(one, jnp.zeros((1, 1), jnp.int32))["params"] | critic.start(other)
+
+    params = jax.tree.map(lambda x: getattr(x, "value", x), fresh(jax.random.key(0)), is_leaf=lambda x: hasattr(x, "value"))
+    params["value"]["weights"] = jnp.linspace(-1.0, 2.0, config.embed_dim)
 
     def policy_and_value(tokens_BS, lengths_B):
-        from model.heads import Head, logits, vocabulary_table
-
-        hidden_BTD = model.apply({"params": params}, tokens_BS).hidden_BTD
-        last_BD = hidden_BTD[jnp.arange(len(lengths_B)), lengths_B - 1]
-        return jax.nn.log_softmax(logits(Head(last_BD, vocabulary_table(params)))), value(last_BD)
+        output, at = model.apply({"params": params}, tokens_BS, branch=critic.branch_at), (jnp.arange(len(lengths_B)), lengths_B - 1)
+        values_BS = critic(params, output, tokens_BS, None, None)
+        return jax.nn.log_softmax(logits(Head(output.hidden_BTD[at], vocabulary_table(params)))), values_BS[at]
 
     prompts_BP = jax.random.randint(jax.random.key(1), (3, 5), 0, 11)
     lengths_B, suffix_BD = jnp.asarray([5, 1, 3]), jax.random.randint(jax.random.key(2), (3, 3), 0, 11)
@@ -163,8 +167,9 @@ def test_a_shared_cache_changes_nothing():
             reader.after(context, suffix_BD[:, :0], jnp.zeros(3, int)),
         ]
 
-    cached, anew = jax.jit(lambda: (judge(CachedReader(model, params, value)), judge(Rereader(policy_and_value))))()
+    cached, anew = jax.jit(lambda: (judge(CachedReader(model, critic, params)), judge(Rereader(policy_and_value))))()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cached, anew)
+    assert np.ptp(anew[0][1]) > 0.1  # values that say something
 
 
 def test_join_writes_behind_each_row():

@@ -1,0 +1,149 @@
+"""What a trained policy answers when its decoder spends more forward passes: several samples, beams, its critic, or a tree search.
+
+`omnia evaluate RUN_DIR --decode KIND --passes N`. The environment judges complete responses in every kind, so that what differs is how the
+passes are spent: N for each token of a response.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.errors import UserError
+from model.beam import beam_search
+from model.transformer import Decoder
+from train.checkpoint import load_parameters
+from train.mesh import inference_mesh
+from train.parameters import critic_of
+from train.rl.environments import Simulator
+from train.rl.experiment import PolicyGradient, Prompts
+from train.rl.questions import Question, Questions
+from train.rl.token_search import CachedReader, Decoded, Goal, best_of_decode, tree_search_decode, value_guided_decode
+from train.runs import Run
+from train.state import Purpose, random_key
+from train.step import compiler_options, on_mesh
+
+Kind = Literal["sample", "best_of", "beam", "guided", "search"]
+"""sample: one response. best_of: the best of N. beam: the best of the N likeliest that beam search finds. guided: a token is drawn by the
+critic's value of the text with it. search: it is chosen by tree search."""
+
+
+def measure_decoding(run: Run, kind: Kind, passes: int, *, count: int = 0, step: int | None = None, batch_size: int = 0) -> dict:
+    """Scores of `count` held-out prompts (0: all that the run keeps for validation).
+
+    {"step", "decode", "score", "gold" (where scores only stand for it), "solved" (share of responses with a score of at least 1), "length",
+    "passes" (a response took, on average), "prompts"}. UserError for a run that is no policy's, or whose policy lacks the critic.
+    """
+    experiment, o = run.experiment, run.experiment.objective
+    if not isinstance(o, PolicyGradient) or not isinstance(experiment.data, Prompts):
+        raise UserError(f"{run.path}: --decode is for policies that were trained on reward", "Give the run of one.")
+    if any(isinstance(environment, Simulator) for environment in experiment.data.environments):
+        raise UserError(f"{run.path}: an environment answers, and --decode is for single responses", "Give another run.")
+    if kind in ("guided", "search") and o.critic == "none":
+        raise UserError(f"{run.path}: --decode {kind} needs a critic, and {type(o).__name__} trained none", "Give a run of PPO.")
+    if passes < (2 if kind in ("guided", "search") else 1):
+        raise UserError(f"--passes {passes} is too few for --decode {kind}", "Raise it.")
+    mesh = inference_mesh(experiment.mesh)
+    params, step = load_parameters(run, mesh, step=step)
+    questions = Questions(experiment, run.corpora())
+    count = count or experiment.evaluation.rows or experiment.data.validation
+    size = min(batch_size or experiment.batch_size, count)
+    decode = _decoder(run, questions, kind, passes, mesh)
+    found: dict[str, list] = {}
+    for first in range(0, count, size):
+        asked = questions.take(first, size, "validation")
+        tokens_BS, prompts_B, lengths_B, passes_B = decode(params, asked, random_key(experiment.seed, first, Purpose.VALIDATION))
+        part = {"length": lengths_B - prompts_B, "passes": passes_B}
+        part |= _judged(questions, asked, tokens_BS, prompts_B, lengths_B, o.response_tokens)
+        usable = np.array([question.environment >= 0 for question in asked])
+        for name, values in part.items():
+            found.setdefault(name, []).append(np.asarray(values)[usable][: count - first])
+    values = {name: np.concatenate(parts) for name, parts in found.items()}
+    means = {name: float(x.mean()) for name, x in values.items()}
+    return {"step": step, "decode": kind, "solved": float((values["score"] >= 1).mean()), **means, "prompts": len(values["score"])}
+
+
+def _judged(questions: Questions, asked: list[Question], tokens_BS, prompts_B, lengths_B, room: int) -> dict[str, np.ndarray]:
+    """What environments say of rows of prompts and responses."""
+    responses, mask = np.zeros((len(asked), room), np.int32), np.zeros((len(asked), room), np.float32)
+    for row, (tokens, prompt, length) in enumerate(zip(tokens_BS, prompts_B, lengths_B, strict=True)):
+        responses[row, : length - prompt], mask[row, : length - prompt] = tokens[prompt:length], 1
+    mask, _ = questions.judged(responses, mask)
+    texts = questions.texts(asked, responses, mask)
+    scores = questions.scores(asked, texts, responses, mask)
+    found = {"score": scores if scores.ndim == 1 else scores.sum(1)}
+    gold = questions.gold(asked, texts, responses, mask)
+    return found if gold is None else found | {"gold": gold}
+
+
+def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, mesh):
+    """decode(params, questions, key) -> tokens_BS, lengths of prompts [B], of both [B], passes [B], on the host."""
+    o = run.experiment.objective
+    assert isinstance(o, PolicyGradient)
+    model, critic, room = Decoder(run.experiment.model), critic_of(run.experiment), o.response_tokens
+    stops = (questions.end,) if o.stop else ()
+    now: list[Question] = []
+
+    def judge(tokens_BS, prompts_B, lengths_B) -> np.ndarray:
+        """float32 [B]: scores of the rows that are complete, 0 for others; of `now`, each of them several times in a row."""
+        tokens_BS, prompts_B, lengths_B = (np.asarray(x) for x in (tokens_BS, prompts_B, lengths_B))
+        last_B = tokens_BS[np.arange(len(lengths_B)), np.maximum(lengths_B - 1, 0)]
+        whole = np.flatnonzero((lengths_B > prompts_B) & (np.isin(last_B, stops) | (lengths_B == prompts_B + room)))
+        scores = np.zeros(len(lengths_B), np.float32)
+        if len(whole):
+            asked = [now[row // (len(lengths_B) // len(now))] for row in whole]
+            scores[whole] = _judged(questions, asked, tokens_BS[whole], prompts_B[whole], lengths_B[whole], room)["score"]
+        return np.nan_to_num(scores)
+
+    def reward(tokens_BS, prompts_B, lengths_B):
+        shape = jax.ShapeDtypeStruct(lengths_B.shape, jnp.float32)
+        return jax.pure_callback(judge, shape, tokens_BS, prompts_B, lengths_B, vmap_method="sequential")
+
+    goal = Goal(stops, reward)
+
+    def decode(params, prompts_BP, lengths_B, key) -> Decoded:
+        where = {"prompts_BP": prompts_BP, "lengths_B": lengths_B, "key": key, "room": room}
+        reader = CachedReader(model, critic, params)
+        match kind:
+            case "sample":
+                return best_of_decode(reader, goal, **where, samples=1, temperature=o.temperature)
+            case "best_of":
+                return best_of_decode(reader, goal, **where, samples=passes, temperature=o.temperature)
+            case "guided":
+                return value_guided_decode(reader, goal, **where, considered=passes - 1)
+            case "search":
+                return tree_search_decode(reader, goal, **where, simulations=passes - 1, depth=min(room, DEPTH))
+        raise ValueError(f"no decoder {kind!r}")
+
+    def beams(params, padded_BP, lengths_B):
+        return beam_search(model, params, padded_BP, lengths_B, beams=passes, room=room, stop_ids=stops)
+
+    compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
+    jitted, beams = on_mesh(jax.jit(decode, **compiled), mesh), on_mesh(jax.jit(beams, **compiled), mesh)
+
+    def best_beam(params, padded, lengths):
+        """Hypotheses have their prompts on the right of their room; rows are wanted from the left."""
+        found = jax.device_get(beams(params, padded, lengths))
+        tokens_NS = found.tokens_BWS.reshape(-1, found.tokens_BWS.shape[-1])
+        prompts_N = lengths.repeat(passes)
+        starts_N = padded.shape[1] - prompts_N
+        tokens_NS = np.stack([np.roll(row, -start) for row, start in zip(tokens_NS, starts_N, strict=True)])
+        lengths_N = prompts_N + found.lengths_BW.reshape(-1)
+        best_B = np.arange(len(lengths)) * passes + judge(tokens_NS, prompts_N, lengths_N).reshape(-1, passes).argmax(1)
+        return tokens_NS[best_B], lengths, lengths_N[best_B], found.lengths_BW.max(1) * passes
+
+    def call(params, asked: list[Question], key):
+        now[:] = asked
+        padded, lengths = questions.pad(asked)
+        if kind == "beam":
+            return best_beam(params, padded, lengths)
+        left = np.stack([np.roll(row, length) for row, length in zip(padded, lengths, strict=True)])
+        found = jax.device_get(jitted(params, left, lengths, key))
+        return found.tokens_BS, lengths, found.lengths_B, found.passes_B
+
+    return call
+
+
+DEPTH = 16
+"""Tokens that a search looks ahead, at most."""
