@@ -5,6 +5,7 @@ omnia train configs/rl/gsm8k.py:start --run-dir runs/gsm8k/start --start runs/ll
 omnia train configs/rl/gsm8k.py:grpo --run-dir runs/gsm8k/grpo --start runs/gsm8k/start \
     --data.environments.0.path train.jsonl --data.environments.0.validation-path test.jsonl
 runs/llama_1b is a run of configs/llama_1b.py. train.jsonl, test.jsonl: {"question", "answer"}, as published; the answer ends "#### NUMBER".
+A data set that TFDS has prepared is named instead as tfds:gsm8k@train and tfds:gsm8k@test.
 Eight GPUs or TPU cores. Not run yet: no time or score is stated.
 """
 

@@ -71,6 +71,28 @@ def read_examples(part: Part, text_field: str, report):
     report(part.stop - done)
 
 
+def read_records(item: str) -> list[dict]:
+    """All examples of a data set by its name, their texts, numbers and lists of such; other features are left out."""
+    folder, split = _parts(find(item, "", download=False)[0])
+    return [
+        {name: value for name, value in map(_plain, example.items()) if value is not None}
+        for example in _prepared(folder).as_data_source(split)
+    ]
+
+
+def _plain(field):
+    """A feature's name with its value as JSON can hold it; None for what it cannot."""
+    name, value = field
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        value = [_plain(("", one))[1] for one in value]
+    try:
+        return name, value.decode() if isinstance(value, bytes) else value if isinstance(value, str | int | float | list) else None
+    except UnicodeDecodeError:
+        return name, None
+
+
 def _named(name, folder, download):
     """The builder of a data set by its name, prepared."""
     tfds = _package()

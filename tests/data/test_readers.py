@@ -21,6 +21,8 @@ from data.inputs import find_inputs, plan_tasks, read_documents
 from data.inspect import inspect_corpus
 from data.prepare import PrepareText, prepare_text
 from data.shards import Corpus
+from train.rl.examples import read_records
+from train.rl.files import PromptFile
 
 TEXTS = [
     "One.\n",
@@ -447,6 +449,16 @@ def test_splits_of_a_data_set_and_its_folder_by_name(dataset):
     assert texts("tfds:toy_texts@test") == ["of the test", "empty"]
     assert texts("tfds:toy_texts@train[3:5]") == TEXTS[3:5]
     assert texts(f"tfds:{dataset}/toy_texts/1.2.0") == TEXTS
+
+
+def test_examples_of_a_data_set_are_records_of_prompts(dataset):
+    """As prompts of a policy: texts and numbers."""
+    path = f"tfds:{dataset}/toy_texts/1.2.0@train"
+    assert read_records(path) == [{"text": text, "label": number % 3} for number, text in enumerate(TEXTS)]
+    file = PromptFile(path=path, validation_path=f"tfds:{dataset}/toy_texts/1.2.0@test[:1]", prompt_template="{label} {text}")
+    assert file.prompt(0, 0, "validation").text == "0 of the test"
+    with pytest.raises(UserError, match="Unknown split"):
+        read_records(f"tfds:{dataset}/toy_texts/1.2.0@nothing")
 
 
 @pytest.mark.parametrize(

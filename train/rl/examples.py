@@ -14,6 +14,7 @@ import xxhash
 from data.errors import UserError
 from data.mixture import Mixture, counts_of_sizes, counts_of_weights
 from data.order import fold, permute, shuffled
+from data.readers import tfds
 from data.text import TextBatch, empty_batch
 from data.tokenizer import Tokenizer, character_tokenizer, load_tokenizer
 from train.experiment import Experiment
@@ -237,6 +238,9 @@ def _fill(batch, place, ids: list[int], learned: list[int]) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
+    """Of a file; of tfds:NAME[/CONFIG][:VERSION][@SPLIT], a prepared data set of TFDS, its examples as JSONL."""
+    if path.startswith(tfds.PREFIX):
+        return b"\n".join(json.dumps(record, ensure_ascii=False).encode() for record in tfds.read_records(path))
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -251,7 +255,7 @@ def read_records(path: str) -> list[dict]:
         text = (gzip.decompress(content) if path.endswith(".gz") else content).decode()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}", "Give UTF-8 text, gzipped if its name ends in .gz.") from None
-    lines = [text] if text.lstrip().startswith("[") else text.splitlines()
+    lines = [text] if text.lstrip().startswith("[") else text.split("\n")  # not splitlines: JSON may hold U+2028 and its like
     records = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -54,7 +54,7 @@ class Preferences(Data):
     """Comparisons: prompts with responses and which of them is best."""
 
     files: tuple[str, ...] = ()
-    """JSONL files of {"prompt", "chosen", "rejected"} or {"prompt", "responses", "best", "scores"}; `omnia label` writes such."""
+    """JSONL files, or tfds:NAME, of {"prompt", "chosen", "rejected"} or {"prompt", "responses", "best", "scores"} (`omnia label`)."""
     weights: tuple[float, ...] = ()
     """Share of rows from each file, in any unit. Empty: by their numbers of comparisons."""
     validation: int = 256

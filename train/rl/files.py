@@ -15,14 +15,15 @@ from train.rl.rewards import Answer, Reward
 
 @dataclasses.dataclass(frozen=True)
 class PromptFile(Environment):
-    """Records of a JSONL file, or of a JSON list, gzipped or not, as prompts; all fields of a record are its prompt's facts.
+    """Records of a JSONL file, of a JSON list, gzipped or not, or of a prepared data set of TFDS, tfds:NAME[/CONFIG][:VERSION][@SPLIT], as
+    prompts; all fields of a record are its prompt's facts.
 
     A record that has `messages`, a list of {"role", "content"}, is a conversation: the turns before the last are the prompt, and the last
     one, the assistant's, is the response.
     """
 
     path: str = ""
-    """The file."""
+    """The file, or tfds:NAME."""
     validation_path: str = ""
     """A file of its own for validation. Empty: an eighth of the prompts, by a hash of their text."""
     prompt_template: str = "{prompt}"
