@@ -36,9 +36,9 @@ TASKS = {
     "sort": Task(Letters("sort", 6, partial=False), 8, 8, 64, 120, 500, 0.0, batch=256, minibatches=2),
     "addition": Task(Addition(2), 8, 4, 64, 2300, 500, 0.0, batch=512, rate=5e-4),
     "countdown": Task(Countdown(), 16, 10, 64, 1500, 200, 0.0, batch=256),
-    "sentiment": Task(Reviews("sentiment"), 42, 80, 64, 300, 40, 0.05),
-    "rudeness": Task(Reviews("rudeness"), 42, 80, 64, 300, 40, 0.02),
-    "facts": Task(KeyFacts(), 26, 48, 64, 300, 80, 0.02),
+    "sentiment": Task(Reviews("sentiment"), 42, 80, 64, 300, 30, 0.05),
+    "rudeness": Task(Reviews("rudeness"), 42, 80, 64, 300, 30, 0.02),
+    "facts": Task(KeyFacts(), 26, 48, 64, 300, 40, 0.02),
     "bandit": Task(Bandit(), 3, 1, 16, 100, 300, 0.5),
 }
 KINDS = {
