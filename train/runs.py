@@ -29,6 +29,7 @@ from train.rl.experiment import Demonstrations, Preferences, Prompts
 from train.rl.files import PromptFile  # noqa: F401
 from train.rl.simulators import SlotFilling  # noqa: F401
 from train.rl.text_games import TreasureMap  # noqa: F401
+from train.rl.word_problems import WordProblems  # noqa: F401
 from train.serialize import FORMAT, flatten, from_json, to_json
 
 MAY_CHANGE = (
@@ -111,6 +112,8 @@ def keep_start(folder: Path, source: Run) -> None:
         raise UserError(f"{source.path}: has no checkpoint to start from", "Train it first.")
     step, averaged = steps[-1], source.experiment.ema_decay > 0 or isinstance(source.experiment.optimizer, ScheduleFree)
     item = "ema" if averaged else "params"
+    if not journal.step_folder(step).is_dir():
+        raise UserError(f"{journal.step_folder(step)}: is gone", "Start from a run that is whole; `omnia checkpoint verify` says which is.")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)

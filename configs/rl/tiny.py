@@ -29,12 +29,14 @@ class Task:
     batch: int = 128
     minibatches: int = 1
     rate: float = 1e-3
+    annealed: bool = True
+    """False: demonstrations are cut off at their full rate, and what was learned last has not settled."""
 
 
 TASKS = {
     "walks": Task(RandomWalks(), 2, 10, 64, 400, 100, 0.0),
     "sort": Task(Letters("sort", 6, partial=False), 8, 8, 64, 120, 500, 0.0, batch=256, minibatches=2),
-    "addition": Task(Addition(2), 8, 4, 64, 2300, 500, 0.0, batch=512, rate=5e-4),
+    "addition": Task(Addition(2), 8, 4, 64, 2800, 500, 0.0, batch=512, annealed=False),
     "countdown": Task(Countdown(), 16, 10, 64, 1500, 200, 0.0, batch=256),
     "sentiment": Task(Reviews("sentiment"), 42, 80, 64, 300, 30, 0.05),
     "rudeness": Task(Reviews("rudeness"), 42, 80, 64, 300, 30, 0.02),
@@ -76,7 +78,7 @@ def get_config(arg: str = "addition_grpo") -> Experiment:
             batch_size=64,
             data=rl.Demonstrations(environments=(task.environment,)),
             optimizer=AdamW(learning_rate=3e-3),
-            schedule=Schedule(warmup_steps=20),
+            schedule=Schedule(warmup_steps=20, decay="cosine" if task.annealed else "constant"),
             evaluation=Evaluation(every=0),
             samples=Samples(tokens=0),
         )

@@ -1,0 +1,29 @@
+r"""A reward model of real judgements: which of two answers people found less harmful (Bai et al. 2022).
+
+omnia train configs/rl/harmless.py --run-dir runs/harmless --start runs/text/lm --data.files train.jsonl
+runs/text/lm is a run of configs/text_small.py. train.jsonl: {"chosen", "rejected"}, as published; a share of it is kept for validation.
+docs/log.md has what was reached.
+"""
+
+from model.config import ModelConfig
+from model.presets import MODERN
+from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Schedule
+from train.rl.experiment import Preferences, RewardModelling
+
+
+def get_config(arg: str = "") -> Experiment:
+    if arg:
+        raise ValueError(f"no variant {arg!r}; there is one")
+    return Experiment(
+        name="harmless",
+        steps=100,
+        batch_size=32,
+        model=ModelConfig(context_length=384, num_layers=3, embed_dim=128, num_heads=4, **MODERN),
+        data=Preferences(validation=400),
+        objective=RewardModelling(),
+        optimizer=AdamW(learning_rate=3e-4),
+        schedule=Schedule(warmup_steps=10),
+        checkpoints=Checkpoints(every=0),
+        evaluation=Evaluation(every=25),
+        logging=Logging(every=10),
+    )

@@ -1,0 +1,24 @@
+"""A small model of text for a CPU: what the reward model of configs/rl/harmless.py and the policies of configs/rl/mawps.py start from.
+
+omnia prepare text --input FILE ... --output runs/text/shards --tokenizer sentencepiece:4096 --validation 0.02
+omnia train configs/text_small.py --run-dir runs/text/lm --data.shards runs/text/shards
+"""
+
+from model.config import ModelConfig
+from model.presets import MODERN
+from train.experiment import Evaluation, Experiment, Muon, Samples, Schedule
+
+
+def get_config(arg: str = "") -> Experiment:
+    if arg:
+        raise ValueError(f"no variant {arg!r}; there is one")
+    return Experiment(
+        name="text_small",
+        steps=500,
+        batch_size=24,
+        model=ModelConfig(context_length=256, num_layers=3, embed_dim=128, num_heads=4, **MODERN),
+        optimizer=Muon(),
+        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
+        evaluation=Evaluation(every=250),
+        samples=Samples(prompts=("The people of the United States",), tokens=60),
+    )

@@ -1,0 +1,151 @@
+"""Word problems of arithmetic, whose numbers are named by their order, as in the works that began with Wang et al. 2017.
+
+`Ann had 22 pens and lost 14 .` with the equation `X=(22.0-14.0)` becomes the prompt `Ann had N0 pens and lost N1 .` and the response
+`N0-N1`: what is to be learned is which numbers to put together, not how to copy or divide them.
+"""
+
+import ast
+import dataclasses
+import functools
+import math
+import operator
+import re
+
+import xxhash
+
+from data.errors import UserError
+from data.order import shuffled
+from train.rl.environments import Environment, Prompt
+from train.rl.examples import read_records
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_LONGEST = 80
+"""Characters of an expression: beyond, it is not read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WordProblems(Environment):
+    """Problems from a file. A response is an expression of N0, N1, ... and numbers, worth 1 where it comes to the right answer, else 0.
+
+    Records have the fields of MAWPS (Koncel-Kedziorski et al. 2016): original_text, equation ("X=...") and ans. A record whose equation
+    does not come to its answer is left out, and of the validation file what the training file has too.
+    """
+
+    path: str = ""
+    """JSONL, or a JSON list, gzipped or not."""
+    validation_path: str = ""
+    """A file of its own for validation. Empty: an eighth of the problems, by a hash of their text."""
+    share: float = 1.0
+    """Of the training file's problems, by a hash of their text: fewer to imitate than to be rewarded for."""
+
+    def __post_init__(self):
+        if not 0 < self.share <= 1:
+            raise ValueError(f"WordProblems: share is {self.share}; it must be above 0, and at most 1")
+
+    @property
+    def files(self):
+        return tuple(path for path in (self.path, self.validation_path) if path)
+
+    def prompt(self, seed, row, split="train"):
+        problems = _problems(self, split)
+        _, index = shuffled(row, len(problems), seed)
+        return problems[int(index)]
+
+    def demonstration(self, prompt, seed, row):
+        return prompt.facts["expression"]
+
+    def score(self, prompt, response):
+        found = evaluate(response, prompt.facts["numbers"])
+        return float(found is not None and math.isclose(found, prompt.facts["answer"], rel_tol=1e-4, abs_tol=1e-6))
+
+
+def evaluate(expression: str, numbers: list[float]) -> float | None:
+    """What an expression of + - * /, parentheses, numbers and names N0, N1, ... of numbers comes to; None where it is no such thing."""
+    if len(expression) > _LONGEST:
+        return None
+    try:
+        return _value(ast.parse(expression.strip(), mode="eval").body, numbers)
+    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
+        return None
+
+
+def _value(node: ast.AST, numbers: list[float]) -> float:
+    """ValueError for anything but arithmetic."""
+    match node:
+        case ast.BinOp(left, operation, right) if type(operation) in _OPERATIONS:
+            return _OPERATIONS[type(operation)](_value(left, numbers), _value(right, numbers))
+        case ast.UnaryOp(ast.USub(), operand):
+            return -_value(operand, numbers)
+        case ast.Constant(value) if type(value) in (int, float):
+            return float(value)
+        case ast.Name(name) if re.fullmatch(r"N\d{1,2}", name) and int(name[1:]) < len(numbers):
+            return numbers[int(name[1:])]
+    raise ValueError(ast.dump(node))
+
+
+def named(text: str, equation: str) -> tuple[str, str, list[float]]:
+    """The text and the right side of the equation with names for the text's numbers, equal ones sharing the first's name; the numbers."""
+    numbers: list[float] = []
+
+    def name(found: re.Match) -> str:
+        value = float(found[0])
+        if value not in numbers:
+            numbers.append(value)
+        return f"N{numbers.index(value)}"
+
+    text = _NUMBER.sub(name, text)
+    right = equation.partition("=")[2].replace(" ", "")
+    expression = _NUMBER.sub(lambda found: f"N{numbers.index(float(found[0]))}" if float(found[0]) in numbers else found[0], right)
+    return text, _without_outer(expression), numbers
+
+
+def _without_outer(expression: str) -> str:
+    """Without parentheses around the whole."""
+    while expression.startswith("(") and expression.endswith(")"):
+        depth = 0
+        for place, character in enumerate(expression):
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            if depth == 0 and place < len(expression) - 1:
+                return expression
+        expression = expression[1:-1]
+    return expression
+
+
+@functools.lru_cache
+def _problems(source: WordProblems, split: str) -> list[Prompt]:
+    """Those of a split, in the order of the file."""
+    if not source.path:
+        raise UserError("WordProblems: no path", "Give one: --data.environments.0.path FILE.")
+    own = split == "validation" and bool(source.validation_path)
+    seen = {prompt.text for prompt in _read(source.path)} if own else set()
+    found = []
+    for prompt in _read(source.validation_path if own else source.path):
+        place = xxhash.xxh3_64_intdigest(prompt.text.encode()) / 2**64
+        if source.validation_path:
+            kept = prompt.text not in seen if own else place < source.share
+        else:
+            kept = place >= 7 / 8 if split == "validation" else place < 7 / 8 * source.share
+        if kept:
+            found.append(prompt)
+    if not found:
+        raise UserError(f"{source.path}: has no problems for {split}", "Give a larger file, or --data.environments.0.validation-path FILE.")
+    return found
+
+
+@functools.lru_cache
+def _read(path: str) -> list[Prompt]:
+    found = []
+    for number, record in enumerate(read_records(path), 1):
+        try:
+            text, expression, numbers = named(record["original_text"], record["equation"])
+            answer = float(record["ans"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{path}: record {number} is no word problem: {type(error).__name__} {error}", "Give original_text, equation and ans."
+            ) from None
+        value = evaluate(expression, numbers)
+        if value is not None and math.isclose(value, answer, rel_tol=1e-4, abs_tol=1e-6):
+            facts = {"numbers": numbers, "answer": answer, "expression": expression}
+            found.append(Prompt(f"{text.strip()}\n", facts))
+    return found
