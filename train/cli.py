@@ -336,6 +336,8 @@ class Evaluate:
     drawn by the critic's value, or chosen by tree search. Environments judge complete responses in each."""
     passes: int = 16
     """With --decode: forward passes for each token of a response."""
+    considered: int = 16
+    """With --decode search: how many of the likeliest tokens are tried at each place."""
     by_position: bool = False
     """Measure the loss by the number of tokens that the model sees before each."""
     needle: bool = False
@@ -375,7 +377,8 @@ def evaluate(arguments: list[str]) -> None:
                 raise UserError("omnia evaluate: --raw and --decode do not go together", "Leave one of them out.")
             from train.rl.decoding import measure_decoding
 
-            found = measure_decoding(run, options.decode, options.passes, count=options.rows, step=options.step)
+            of_policy = {"count": options.rows, "step": options.step}
+            found = measure_decoding(run, options.decode, options.passes, considered=options.considered, **of_policy)
         else:
             from train.loop import measure
 

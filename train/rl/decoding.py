@@ -29,8 +29,10 @@ Kind = Literal["sample", "best_of", "beam", "guided", "search"]
 critic's value of the text with it. search: it is chosen by tree search."""
 
 
-def measure_decoding(run: Run, kind: Kind, passes: int, *, count: int = 0, step: int | None = None, batch_size: int = 0) -> dict:
-    """Scores of `count` held-out prompts (0: all that the run keeps for validation).
+def measure_decoding(
+    run: Run, kind: Kind, passes: int, *, considered: int = 16, count: int = 0, step: int | None = None, batch_size: int = 0
+) -> dict:
+    """Scores of `count` held-out prompts (0: all that the run keeps for validation). considered: tokens that a search chooses from.
 
     {"step", "decode", "score", "gold" (where scores only stand for it), "solved" (share of responses with a score of at least 1), "length",
     "passes" (a response took, on average), "prompts"}. UserError for a run that is no policy's, or whose policy lacks the critic.
@@ -49,7 +51,7 @@ def measure_decoding(run: Run, kind: Kind, passes: int, *, count: int = 0, step:
     questions = Questions(experiment, run.corpora())
     count = count or experiment.evaluation.rows or experiment.data.validation
     size = min(batch_size or experiment.batch_size, count)
-    decode = _decoder(run, questions, kind, passes, mesh)
+    decode = _decoder(run, questions, kind, passes, considered, mesh)
     found: dict[str, list] = {}
     for first in range(0, count, size):
         asked = questions.take(first, size, "validation")
@@ -77,7 +79,7 @@ def _judged(questions: Questions, asked: list[Question], tokens_BS, prompts_B, l
     return found if gold is None else found | {"gold": gold}
 
 
-def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, mesh):
+def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered: int, mesh):
     """decode(params, questions, key) -> tokens_BS, lengths of prompts [B], of both [B], passes [B], on the host."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
@@ -89,7 +91,10 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, mesh):
         """float32 [B]: scores of the rows that are complete, 0 for others; of `now`, each of them several times in a row."""
         tokens_BS, prompts_B, lengths_B = (np.asarray(x) for x in (tokens_BS, prompts_B, lengths_B))
         last_B = tokens_BS[np.arange(len(lengths_B)), np.maximum(lengths_B - 1, 0)]
-        whole = np.flatnonzero((lengths_B > prompts_B) & (np.isin(last_B, stops) | (lengths_B == prompts_B + room)))
+        inside_B = (lengths_B > prompts_B) & (
+            lengths_B <= prompts_B + room
+        )  # a search also asks of what goes on behind an end, for nothing
+        whole = np.flatnonzero(inside_B & (np.isin(last_B, stops) | (lengths_B == prompts_B + room)))
         scores = np.zeros(len(lengths_B), np.float32)
         if len(whole):
             asked = [now[row // (len(lengths_B) // len(now))] for row in whole]
@@ -113,7 +118,8 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, mesh):
             case "guided":
                 return value_guided_decode(reader, goal, **where, considered=passes - 1)
             case "search":
-                return tree_search_decode(reader, goal, **where, simulations=passes - 1, depth=min(room, DEPTH))
+                options = {"considered": considered, "max_num_considered_actions": considered}
+                return tree_search_decode(reader, goal, **where, simulations=passes - 1, depth=min(room, DEPTH), **options)
         raise ValueError(f"no decoder {kind!r}")
 
     def beams(params, padded_BP, lengths_B):

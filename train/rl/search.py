@@ -24,7 +24,8 @@ class Plan(NamedTuple):
     """What a search found at each root.
 
     action_B: int32, to be taken. weights_BA: what a policy should learn, sums to 1. visits_BA: int32, sums to the simulations.
-    q_BA: value of each action, 0 where never taken. value_B: of the root.
+    q_BA: value of each action, 0 where never taken. value_B: of the root. embeddings: of the tree's nodes, leaves [B, N, ...], zeros where
+    none was reached.
     """
 
     action_B: Any
@@ -32,6 +33,7 @@ class Plan(NamedTuple):
     visits_BA: Any
     q_BA: Any
     value_B: Any
+    embeddings: Any
 
 
 def search(
@@ -49,7 +51,7 @@ def search(
         invalid_BA = None if legal_BA is None else (~legal_BA).astype(jnp.int32)
         output = search(params, key, root, recurrent_fn, simulations, invalid_BA, max_depth, **options)
         found = output.search_tree.summary()
-        return Plan(output.action, output.action_weights, found.visit_counts, found.qvalues, found.value)
+        return Plan(output.action, output.action_weights, found.visit_counts, found.qvalues, found.value, output.search_tree.embeddings)
     assert policy in ("mean", "max"), policy
     temperature = options.pop("temperature", 0.0)
     search_key, action_key = jax.random.split(key)
@@ -63,7 +65,7 @@ def search(
     else:
         value_B = (tree.values_BN[:, 0] + (visits_BA * q_BA).sum(-1)) / (1 + simulations)
     action_B = jax.random.categorical(action_key, jnp.log(weights_BA) / temperature) if temperature else jnp.argmax(visits_BA, -1)
-    return Plan(action_B.astype(jnp.int32), weights_BA, visits_BA, q_BA, value_B)
+    return Plan(action_B.astype(jnp.int32), weights_BA, visits_BA, q_BA, value_B, tree.embeddings)
 
 
 def plan(task, evaluate: Callable, params, key, states, *, discount: float, **options) -> Plan:

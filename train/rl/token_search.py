@@ -196,12 +196,15 @@ def tree_search_decode(
 ) -> Decoded:
     """Up to `room` tokens, each the outcome of a tree search of `simulations` over the `considered` likeliest tokens, up to `depth` ahead.
 
+    A complete response that some search has seen, and that is worth more than what the tokens end up as, takes their place (Schadd et al.
+    2008, sec. 4.3, for games of one player); not with a price for KL, which such a response would not have paid from the start.
     options: of train.rl.search.search: the policy, and its own. Costs simulations + 1 forward passes a token.
     """
 
     def choose(key, rows: Rows):
-        choices_BK, token_plan = plan_token(reader, goal, rows, key, simulations=simulations, considered=considered, depth=depth, **options)
-        return jnp.take_along_axis(choices_BK, token_plan.action_B[:, None], axis=1)[:, 0], simulations + 1
+        choices_BK, plan = plan_token(reader, goal, rows, key, simulations=simulations, considered=considered, depth=depth, **options)
+        token_B = jnp.take_along_axis(choices_BK, plan.action_B[:, None], axis=1)[:, 0]
+        return token_B, simulations + 1, None if goal.reference is not None else _best_seen(rows, plan.embeddings)
 
     return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=depth)
 
@@ -227,7 +230,7 @@ def value_guided_decode(
 
         value_BK = jax.vmap(judge, in_axes=1, out_axes=1)(choices_BK)
         action_B = jax.random.categorical(key, jnp.maximum(prior_BK + value_BK / beta, ILLEGAL))
-        return jnp.take_along_axis(choices_BK, action_B[:, None], axis=1)[:, 0], choices_BK.shape[1] + 1
+        return jnp.take_along_axis(choices_BK, action_B[:, None], axis=1)[:, 0], choices_BK.shape[1] + 1, None
 
     return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=1)
 
@@ -237,7 +240,7 @@ def best_of_decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, ro
 
     def choose(key, rows: Rows):
         log_probs_BV, _ = reader.after(rows.context, _nothing(rows), jnp.zeros_like(rows.lengths_B))
-        return jax.random.categorical(key, log_probs_BV / temperature), 1
+        return jax.random.categorical(key, log_probs_BV / temperature), 1, None
 
     prompts_NP, lengths_N = jnp.repeat(prompts_BP, samples, axis=0), jnp.repeat(lengths_B, samples)
     drawn = _decode(reader, goal, prompts_NP, lengths_N, key, choose, room=room, ahead=0)
@@ -249,13 +252,40 @@ def best_of_decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, ro
 
 class Node(NamedTuple):
     """What a tree keeps of a text: its suffix, D tokens of which the first `length` count; the tokens that its actions stand for; what
-    each costs in KL; and whether it has ended."""
+    each costs in KL; whether it has ended; and what it is worth if it ends here, UNSEEN where it does not."""
 
     suffix_BD: Any
     length_B: Any
     choices_BK: Any
     cost_BK: Any
     over_B: Any
+    worth_B: Any
+
+
+UNSEEN = -1e30
+"""Worth of what is no complete response."""
+
+
+class Seen(NamedTuple):
+    """The best complete response of each row that a search has come upon, as whole rows; worth UNSEEN where there is none."""
+
+    tokens_BS: Any
+    lengths_B: Any
+    worth_B: Any
+
+
+def _best_seen(rows: Rows, nodes: Node) -> Seen:
+    """Of all nodes of a search from where the rows stand."""
+    at, best_B = jnp.arange(len(rows.lengths_B)), nodes.worth_B.argmax(1)
+    best = jax.tree.map(lambda x: x[at, best_B], nodes)
+    reached_B = (best.length_B > 0) & ~rows.done_B  # a node never reached is all zeros, as is the worth of one that failed
+    tokens_BS = join(rows.tokens_BS, rows.lengths_B, best.suffix_BD, best.length_B)
+    return Seen(tokens_BS, rows.lengths_B + best.length_B, jnp.where(reached_B, best.worth_B, UNSEEN))
+
+
+def _better(old: Seen, new: Seen) -> Seen:
+    better_B = new.worth_B > old.worth_B
+    return jax.tree.map(lambda a, b: jnp.where(better_B.reshape(-1, *(1,) * (a.ndim - 1)), b, a), old, new)
 
 
 def plan_token(reader: Reader, goal: Goal, rows: Rows, key, *, simulations: int, considered: int, depth: int, **options):
@@ -265,7 +295,9 @@ def plan_token(reader: Reader, goal: Goal, rows: Rows, key, *, simulations: int,
     log_probs_BV, value_B = reader.after(rows.context, suffix_BD[:, :0], nothing_B)
     choices_BK, prior_BK, cost_BK = _consider(goal, rows, log_probs_BV, suffix_BD[:, :0], nothing_B, considered)
     root = mctx.RootFnOutput(
-        prior_logits=prior_BK, value=value_B, embedding=Node(suffix_BD, nothing_B, choices_BK, cost_BK, jnp.zeros_like(rows.done_B))
+        prior_logits=prior_BK,
+        value=value_B,
+        embedding=Node(suffix_BD, nothing_B, choices_BK, cost_BK, jnp.zeros_like(rows.done_B), jnp.full_like(value_B, UNSEEN)),
     )
 
     def simulate(params, key, action_B, node: Node):
@@ -282,7 +314,7 @@ def plan_token(reader: Reader, goal: Goal, rows: Rows, key, *, simulations: int,
             discount=jnp.where(ends_B, 0.0, 1.0),
             prior_logits=prior_BK,
             value=jnp.where(ends_B, 0.0, value_B),
-        ), Node(suffix_BD, length_B, choices_BK, costs_BK, ends_B)
+        ), Node(suffix_BD, length_B, choices_BK, costs_BK, ends_B, jnp.where(ends_B & ~node.over_B, worth_B, UNSEEN))
 
     legal_BK = prior_BK > ILLEGAL
     return choices_BK, search(root, simulate, None, key, simulations=simulations, legal_BA=legal_BK, max_depth=depth, **options)
@@ -309,16 +341,18 @@ def _nothing(rows: Rows):
 
 
 def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Callable, *, room: int, ahead: int) -> Decoded:
-    """Append what choose(key, rows) -> token_B, forward passes says, until every row has ended."""
+    """Append what choose(key, rows) -> token_B, forward passes, the best complete responses seen (Seen, or None) says, until every row has
+    ended."""
 
     def go_on(carry):
-        rows, _, _, number = carry
+        rows, _, _, number, _ = carry
         return (number < room) & ~rows.done_B.all()
 
     def step(carry):
-        rows, passes_B, key, number = carry
+        rows, passes_B, key, number, best = carry
         key, now = jax.random.split(key)
-        token_B, passes = choose(now, rows)
+        token_B, passes, seen = choose(now, rows)
+        best = best if seen is None else _better(best, seen)
         token_B = jnp.where(rows.done_B, 0, token_B).astype(rows.tokens_BS.dtype)
         tokens_BS = join(rows.tokens_BS, rows.lengths_B, token_B[:, None], (~rows.done_B).astype(jnp.int32))
         grown_B = rows.lengths_B + ~rows.done_B
@@ -332,7 +366,7 @@ def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Call
             ),
             passes_B + jnp.where(rows.done_B, 0, passes),
         )
-        return *rows, key, number + 1
+        return *rows, key, number + 1, best
 
     rows = Rows(
         tokens_BS=jnp.pad(prompts_BP, ((0, 0), (0, room))),
@@ -343,9 +377,12 @@ def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Call
         reference=None if goal.reference is None else goal.reference.start(prompts_BP, lengths_B, room + ahead),
         done_B=jnp.zeros(lengths_B.shape, bool),
     )
-    rows, passes_B, _, _ = jax.lax.while_loop(go_on, step, (rows, jnp.zeros_like(lengths_B), key, 0))
+    nothing = Seen(rows.tokens_BS, lengths_B, jnp.full(lengths_B.shape, UNSEEN))
+    rows, passes_B, _, _, best = jax.lax.while_loop(go_on, step, (rows, jnp.zeros_like(lengths_B), key, 0, nothing))
     if goal.reward is not None:
-        return Decoded(rows.tokens_BS, rows.lengths_B, _worth(goal, rows, rows.tokens_BS, rows.lengths_B, None), passes_B)
-    whole = reader.start(rows.tokens_BS, rows.lengths_B, 0)  # rows that ended early have read padding since
-    _, value_B = reader.after(whole, _nothing(rows), jnp.zeros_like(rows.lengths_B))
-    return Decoded(rows.tokens_BS, rows.lengths_B, value_B, passes_B + 1)
+        worth_B = _worth(goal, rows, rows.tokens_BS, rows.lengths_B, None)
+    else:
+        whole = reader.start(rows.tokens_BS, rows.lengths_B, 0)  # rows that ended early have read padding since
+        _, worth_B = reader.after(whole, _nothing(rows), jnp.zeros_like(rows.lengths_B))
+        passes_B += 1
+    return Decoded(*_better(Seen(rows.tokens_BS, rows.lengths_B, worth_B), best), passes_B)
