@@ -27,7 +27,7 @@ def get_config(arg: str = "ppo") -> Experiment:
         "model": ModelConfig(
             context_length=PROMPT + RESPONSE, num_layers=2, embed_dim=64, num_heads=4, norm="rmsnorm", bias=False, positions="rotary"
         ),
-        "logging": Logging(every=10),
+        "logging": Logging(every=2 if arg.startswith("ppo") else 10),
         "checkpoints": Checkpoints(every=0),
     }
     match arg:
@@ -55,15 +55,15 @@ def get_config(arg: str = "ppo") -> Experiment:
             )
         case "ppo" | "ppo_no_kl":
             held = arg == "ppo"
-            price = {"kl_coefficient": 0.1, "kl_target": 10.0, "kl_horizon": 2000.0} if held else {"kl_coefficient": 0.0}
+            price = {"kl_coefficient": 0.1, "kl_target": 6.0, "kl_horizon": 1000.0} if held else {"kl_coefficient": 0.0}
             return Experiment(
                 **shared,
-                steps=120,
+                steps=80,
                 batch_size=128,
                 data=Prompts(environments=(Judged(Reviews("sentiment"), RewardModel()),), prompt_tokens=PROMPT),
                 objective=PPO(response_tokens=RESPONSE, decay=1.0, **price),
-                optimizer=AdamW(learning_rate=1e-3, weight_decay=0.0, beta2=0.99),
+                optimizer=AdamW(learning_rate=3e-4, weight_decay=0.0, beta2=0.99),
                 schedule=Schedule(warmup_steps=10, decay="linear"),
-                evaluation=Evaluation(every=10),
+                evaluation=Evaluation(every=5),
             )
     raise ValueError(f"no variant {arg!r}; choose start, reward, ppo or ppo_no_kl")

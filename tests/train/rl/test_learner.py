@@ -22,6 +22,7 @@ from train.rl.environments import Addition, Environment, Letters, Prompt, Random
 from train.rl.experiment import DAPO, PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
 from train.rl.questions import Questions, check_scores
 from train.rl.rewards import Judged, Reward
+from train.rl.scoring import load_scorer
 from train.runs import open_corpora, open_run, resolve
 from train.telemetry import read_metrics
 
@@ -287,7 +288,7 @@ def test_a_loss_of_a_whole_batch_refuses_micro_batches(started, one_device, comp
 
 
 @pytest.mark.parametrize("loss", ["dpo", "orpo", "reward", "score"])
-def test_comparisons_are_learned(started, tmp_path, one_device, comparisons, loss):
+def test_comparisons_are_learned(started, tmp_path, one_device, comparisons, monkeypatch, loss):
     """At the start the policy is its reference: DPO's loss is ln 2 and its margin 0. Then it falls."""
     rewards = {"reward": RewardModelling(), "score": RewardModelling(loss="score", centre=0.0)}
     objective = rewards[loss] if loss in rewards else PreferenceLearning(loss=loss)
@@ -300,6 +301,14 @@ def test_comparisons_are_learned(started, tmp_path, one_device, comparisons, los
         assert abs(rows[0]["loss"] - np.log(2)) < 1e-5 and abs(rows[0]["margin"]) < 1e-5
     evaluated = [row for row in read_metrics(run.path) if row["kind"] == "evaluation"][-1]
     assert evaluated["examples"] == 8 and 0 <= evaluated["accuracy"] <= 1
+    if loss == "reward":  # as a reward it is normalised over the responses that it was evaluated on
+        texts = [Prompt(f"{a}+1=") for a in range(6)], [str(a + 1) for a in range(6)]
+        normal = load_scorer(str(run.path))(*texts)
+        monkeypatch.setattr("train.rl.scoring.normalisation", lambda path: (0.0, 1.0))
+        plain = load_scorer(str(run.path))(*texts)
+        deviation = (evaluated["score_square"] - evaluated["score_mean"] ** 2) ** 0.5
+        np.testing.assert_allclose(normal, (plain - evaluated["score_mean"]) / deviation, rtol=1e-4, atol=1e-4)
+        assert np.ptp(plain) > 0
 
 
 @pytest.mark.parametrize(
