@@ -1,4 +1,4 @@
-"""Pictures for docs/rl.md of two runs of configs/rl/reviews.py: PPO's numbers, and what becomes of a reward model that may be exploited.
+"""Pictures for docs/rl.md of two runs of configs/rl/reviews.py: numbers of PPO, and of a reward model that may be exploited.
 
 python benchmarks/rl_figures.py runs/reviews/ppo runs/reviews/ppo_no_kl --output docs
 """

@@ -1,8 +1,9 @@
 r"""A reward model of real judgements: which of two answers people found less harmful (Bai et al. 2022).
 
 omnia train configs/rl/harmless.py --run-dir runs/harmless --start runs/text/lm --data.files train.jsonl
-runs/text/lm is a run of configs/text_small.py. train.jsonl: {"chosen", "rejected"}, as published; a share of it is kept for validation.
-docs/log.md has what was reached.
+python benchmarks/preferences.py runs/harmless test.jsonl
+runs/text/lm is a run of configs/text_small.py. train.jsonl, test.jsonl: {"chosen", "rejected"}, as published. Conversations of over 256
+tokens are left out of training. docs/log.md has what was reached.
 """
 
 from model.config import ModelConfig
@@ -16,10 +17,10 @@ def get_config(arg: str = "") -> Experiment:
         raise ValueError(f"no variant {arg!r}; there is one")
     return Experiment(
         name="harmless",
-        steps=100,
+        steps=75,
         batch_size=32,
-        model=ModelConfig(context_length=384, num_layers=3, embed_dim=128, num_heads=4, **MODERN),
-        data=Preferences(validation=400),
+        model=ModelConfig(context_length=256, num_layers=3, embed_dim=128, num_heads=4, **MODERN),
+        data=Preferences(validation=128),
         objective=RewardModelling(),
         optimizer=AdamW(learning_rate=3e-4),
         schedule=Schedule(warmup_steps=10),
