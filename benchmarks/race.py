@@ -34,6 +34,8 @@ class Worker:
 
     def __init__(self, script: str, options: dict, *, python: str = sys.executable):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+        if script.startswith("omnia_"):
+            environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # as the omnia command does for itself
         options = options | {"threads": os.cpu_count()}
         self._process = subprocess.Popen(
             [python, str(WORKERS / script), json.dumps(options)],

@@ -26,43 +26,13 @@ def parse(kind: type, verb: str, arguments: list[str], default=None):
 
 
 def start_jax() -> None:
-    """Keep compiled programs between runs, so that a restart does not compile again. JAX_COMPILATION_CACHE_DIR overrides where.
-
-    On a CPU also keep memory: see `keep_memory`.
-    """
+    """Keep compiled programs between runs, so that a restart does not compile again. JAX_COMPILATION_CACHE_DIR overrides where."""
     import jax
-
-    if not accelerated():
-        keep_memory()
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def accelerated() -> bool:
-    """Whether JAX may find an accelerator. It has not been started, which would be too late for what depends on this."""
-    import jax
-
-    if jax.config.jax_platforms:
-        return not jax.config.jax_platforms.startswith("cpu")
-    return any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
-
-
-def keep_memory() -> None:
-    """Have glibc keep what XLA frees after a step for the next one. Elsewhere, and after JAX has started, this does nothing.
-
-    A step's temporary memory is one large block, which glibc gives back to the kernel as soon as it is freed, and whose pages are then
-    cleared and mapped anew, 4 KiB at a time, by every step: a third of a small model's time (docs/log.md).
-    """
-    import ctypes
-
-    settings = {-8: 1, -4: 0, -1: 2**31 - 1}  # malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD. None suffices without the others.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        for name, value in settings.items():
-            mallopt(name, value)
 
 
 def cache_folder() -> Path:
