@@ -103,7 +103,7 @@ GOALS = {
     "sort": Goal(("grpo",), "exact from 0.1-0.6 to above 0.95", both(right), gained(0.1, 0.6, 0.95)),
     "addition": Goal(("grpo",), "exact from about 0.5 (0.4-0.6) to above 0.9", both(right), gained(0.4, 0.6, 0.9)),
     "countdown": Goal(
-        ("ppo",),
+        ("grpo",),
         "solved 0.2 more than by the start, formed above 0.99",
         both(right) | {"formed": lambda before, after: formed(after)},
         lambda found: found["after"] >= found["before"] + 0.2 and found["formed"] > 0.99,
