@@ -16,6 +16,7 @@ import secrets
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from data.errors import UserError
 from data.shards import Corpus
@@ -233,7 +234,7 @@ def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None)
 
 
 def resolve(experiment: Experiment, corpora: list) -> Experiment:
-    """The experiment with what its config leaves open filled in: the model of the run it starts from, or the vocabulary from the tokenizer;
+    """The experiment with what its config leaves open filled in: the model of the run it starts from (its rows may be shorter), or the vocabulary from the tokenizer;
     local paths made absolute.
 
     UserError when the data holds an id that the model has no row for, or was prepared with another tokenizer than the run to start from.
@@ -246,7 +247,9 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
                 f"{experiment.start}: has another tokenizer than {corpora[0].path}",
                 f"Prepare with --tokenizer {source.path / 'tokenizer'}.",
             )
-        switches = {name: getattr(model, name) for name in ("scan", "remat", "attention", "dtype")}
+        switches: dict[str, Any] = {name: getattr(model, name) for name in ("scan", "remat", "attention", "dtype")}
+        if source.experiment.model.positions == "rotary":  # no parameters depend on it, and shorter rows cost less
+            switches["context_length"] = min(model.context_length, source.experiment.model.context_length)
         model = dataclasses.replace(source.experiment.model, **switches)
         experiment = dataclasses.replace(experiment, start=os.path.abspath(experiment.start))
     if model.vocab_size == 0:
