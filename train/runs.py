@@ -234,8 +234,8 @@ def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None)
 
 
 def resolve(experiment: Experiment, corpora: list) -> Experiment:
-    """The experiment with what its config leaves open filled in: the model of the run it starts from (its rows may be shorter), or the vocabulary from the tokenizer;
-    local paths made absolute.
+    """The experiment with what its config leaves open filled in: the model of the run it starts from, but for rows that may be shorter, or
+    the vocabulary from the tokenizer; local paths made absolute.
 
     UserError when the data holds an id that the model has no row for, or was prepared with another tokenizer than the run to start from.
     """

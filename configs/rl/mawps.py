@@ -29,7 +29,7 @@ def get_config(arg: str = "grpo") -> Experiment:
     if arg == "start":
         return Experiment(
             **shared,
-            steps=150,
+            steps=60,
             batch_size=32,
             data=Demonstrations(environments=(WordProblems(share=0.3),)),
             optimizer=AdamW(learning_rate=1e-3),
@@ -42,7 +42,7 @@ def get_config(arg: str = "grpo") -> Experiment:
         raise ValueError(f"no variant {arg!r}; choose start, grpo or ppo")
     return Experiment(
         **shared,
-        steps=120,
+        steps=160,
         batch_size=128,
         data=Prompts(environments=(WordProblems(),), prompt_tokens=PROMPT, validation=174, max_unusable=1000),
         objective=dataclasses.replace(kinds[arg], response_tokens=RESPONSE),
