@@ -272,6 +272,7 @@ def restart(arguments) -> dict:
 def policy(kind: str, arguments) -> dict:
     """A step of ours (4 layers, 128 wide, bytes, 32 responses of 64 tokens in groups of 8) against one of TRL's GRPO, which has no PPO."""
     shape = {"kind": kind, "layers": 4, "heads": 4, "width": 128, "batch": 32, "group": 8, "prompt": 16, "new": 64, "steps": 4, "warm": 3}
+    shape["micro_batches"] = {"grpo": 2, "ppo": 4}[kind]  # the same gradients in less memory
     peer, reason = with_peer(lambda: Worker("trl_grpo.py", shape, python=peer_python()))
     workers = {"peer": peer} if peer else {}
     workers["ours"] = Worker("omnia_policy.py", shape).ready()
@@ -285,6 +286,8 @@ def policy(kind: str, arguments) -> dict:
         "unit": "seconds a step",
         "parts": {name: round(median(rows["ours"], name), 4) for name in ("rollout", "reward", "update")},
         "rollout_tokens_per_second": median(rows["ours"], "rollout_tokens_per_second"),
+        "generate_tokens_per_second": median(rows["ours"], "generate_tokens_per_second"),
+        "generate_tokens_per_second": median(rows["ours"], "generate_tokens_per_second"),
         "peak_mib": {name: round(median(found, "peak_mib")) for name, found in rows.items()},
         "rounds": {name: [round(row["seconds"], 3) for row in found] for name, found in rows.items()},
         **({"missing": reason} if reason else {}),

@@ -9,17 +9,24 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from model.config import ModelConfig
+from model.generate import Sampling, generate
+from model.transformer import Decoder
 from train.cli import start_jax
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.learner import fresh_state
 from train.loop import make_learner
 from train.loop import train as run_to_the_end
-from train.mesh import divide_cpu, make_mesh
+from train.mesh import ROWS, divide_cpu, make_mesh
 from train.rl.environments import Environment, Prompt
 from train.rl.experiment import GRPO, PPO, Demonstrations, Prompts
+from train.rl.questions import Questions
 from train.runs import create_run, open_corpora, resolve
+from train.start import DECODER
+from train.step import compiler_options, on_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +83,7 @@ def main():
         run_to_the_end(first)
         policy = Experiment(
             **common,
+            micro_batches=shape["micro_batches"],
             model=model,
             start=str(first.path),
             data=Prompts(environments=(environment,), prompt_tokens=shape["prompt"]),
@@ -88,6 +96,17 @@ def main():
         learner.begin(0)
         for _ in range(shape["warm"]):
             state, metrics, _ = learner.step(state, next(learner))
+        questions, decoder = Questions(run.experiment, run.corpora()), Decoder(run.experiment.model)
+        padded, lengths = questions.pad(questions.take(0, shape["batch"] // shape["group"]))
+        sampling = Sampling(stop_ids=(questions.end,))
+
+        def draw(params, prompts_BP, lengths_B, keys_B):
+            return generate(decoder, params, prompts_BP, lengths_B, keys_B, sampling, room=shape["new"], samples=shape["group"])
+
+        draw = on_mesh(jax.jit(draw, compiler_options=compiler_options("cpu")), mesh)
+        spread = NamedSharding(mesh, PartitionSpec(ROWS))
+        placed = jax.device_put((padded, lengths, jax.random.split(jax.random.key(0), shape["batch"])), spread)
+        jax.block_until_ready(draw({name: state.params[name] for name in DECODER if name in state.params}, *placed))
         print("ready", flush=True)
         for _ in sys.stdin:
             began, parts = time.perf_counter(), {"rollout": 0.0, "reward": 0.0, "update": 0.0}
@@ -98,12 +117,14 @@ def main():
                 tokens += float(metrics["tokens"].total)
             jax.block_until_ready(state)
             seconds = (time.perf_counter() - began) / shape["steps"]
+            params = {name: state.params[name] for name in DECODER if name in state.params}
+            began = time.perf_counter()
+            ends_B = np.asarray(draw(params, *placed).ends_B)
+            plain = float((ends_B - shape["prompt"]).sum() / (time.perf_counter() - began))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             each = {name: part / shape["steps"] for name, part in parts.items()}
-            print(
-                json.dumps({"seconds": seconds, "peak_mib": peak, "rollout_tokens_per_second": tokens / parts["rollout"]} | each),
-                flush=True,
-            )
+            speed = {"rollout_tokens_per_second": tokens / parts["rollout"], "generate_tokens_per_second": plain}
+            print(json.dumps({"seconds": seconds, "peak_mib": peak} | speed | each), flush=True)
 
 
 def make(path: Path, experiment: Experiment):

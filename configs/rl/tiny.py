@@ -35,7 +35,7 @@ class Task:
 
 TASKS = {
     "walks": Task(RandomWalks(), 2, 10, 64, 400, 100, 0.0),
-    "sort": Task(Letters("sort", 6, partial=False), 8, 8, 64, 120, 500, 0.0, batch=256, minibatches=2),
+    "sort": Task(Letters("sort", 6, partial=False), 8, 8, 64, 120, 800, 0.0, batch=256, minibatches=2),
     "addition": Task(Addition(2), 8, 4, 64, 2800, 700, 0.0, batch=512, annealed=False),
     "countdown": Task(Countdown(), 16, 10, 64, 3000, 250, 0.0, batch=512, annealed=False),
     "sentiment": Task(Reviews("sentiment"), 42, 80, 64, 300, 30, 0.05),

@@ -91,11 +91,24 @@ class CachedReader:
         empty = jnp.zeros((batch * c.kv_heads, prompt + room, c.head_width), compute_dtype(c))
         # Rows end at different places, and go on together behind the longest: what lies between is masked.
         valid_BS = ((index_S < lengths_B[:, None]) | (index_S >= prompt)).astype(jnp.int32)
-        caches = (((empty, empty),) * layers for layers in (c.num_layers, self.critic.layers_of_its_own))
-        context = Cached(*caches, valid_BS, jnp.zeros_like(lengths_B), jnp.int32(0), None, None)
-        hidden_BPD, values_BP, *caches = self._read(context, prompts_BP)
-        last_B = lengths_B - 1
-        return Cached(*caches, valid_BS, lengths_B, jnp.int32(prompt), _at(hidden_BPD, last_B), _at(values_BP, last_B))
+        context = Cached(
+            cache=((empty, empty),) * c.num_layers,
+            critic_cache=((empty, empty),) * self.critic.layers_of_its_own,
+            valid_BS=valid_BS,
+            lengths_B=jnp.zeros_like(lengths_B),
+            index=jnp.int32(0),
+            last_BD=None,
+            value_B=None,
+        )
+        hidden_BPD, values_BP, cache, critic_cache = self._read(context, prompts_BP)
+        return context.replace(
+            cache=cache,
+            critic_cache=critic_cache,
+            lengths_B=lengths_B,
+            index=jnp.int32(prompt),
+            last_BD=_at(hidden_BPD, lengths_B - 1),
+            value_B=_at(values_BP, lengths_B - 1),
+        )
 
     def after(self, context: Cached, suffix_BD, lengths_B):
         hidden_BD, value_B = context.last_BD, context.value_B
@@ -109,17 +122,24 @@ class CachedReader:
 
     def append(self, context: Cached, token_B):
         hidden_B1D, values_B1, cache, critic_cache = self._read(context, token_B[:, None])
-        return Cached(*(cache, critic_cache, context.valid_BS, context.lengths_B + 1, context.index + 1), hidden_B1D[:, 0], values_B1[:, 0])
+        return context.replace(
+            cache=cache,
+            critic_cache=critic_cache,
+            lengths_B=context.lengths_B + 1,
+            index=context.index + 1,
+            last_BD=hidden_B1D[:, 0],
+            value_B=values_B1[:, 0],
+        )
 
     def _read(self, context: Cached, tokens_BT):
         """Hidden states and values of all tokens, and both caches."""
         where = {"positions_BT": context.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1]), "valid_BS": context.valid_BS}
-        cache = (context.cache, context.index)
-        output = self.model.apply({"params": self.params}, tokens_BT, cache=cache, branch=self.critic.branch_at, **where)
+        options = {"cache": (context.cache, context.index), "branch": self.critic.branch_at}
+        output = self.model.apply({"params": self.params}, tokens_BT, **options, **where)
         if self.critic.layout == "none":
             return output.hidden_BTD, jnp.zeros(tokens_BT.shape), output.cache, ()
-        cache = (context.critic_cache, context.index) if self.critic.layers_of_its_own else None
-        values_BT, own = self.critic.read(self.params, output, tokens_BT, cache=cache, **where)
+        own = (context.critic_cache, context.index) if self.critic.layers_of_its_own else None
+        values_BT, own = self.critic.read(self.params, output, tokens_BT, cache=own, **where)
         return output.hidden_BTD, values_BT, output.cache, own or ()
 
 

@@ -77,7 +77,7 @@ def _value(node: ast.AST, numbers: list[float]) -> float:
             return _OPERATIONS[type(operation)](_value(left, numbers), _value(right, numbers))
         case ast.UnaryOp(ast.USub(), operand):
             return -_value(operand, numbers)
-        case ast.Constant(value) if type(value) in (int, float):
+        case ast.Constant(int() | float() as value) if not isinstance(value, bool):
             return float(value)
         case ast.Name(name) if re.fullmatch(r"N\d{1,2}", name) and int(name[1:]) < len(numbers):
             return numbers[int(name[1:])]
