@@ -287,7 +287,6 @@ def policy(kind: str, arguments) -> dict:
         "parts": {name: round(median(rows["ours"], name), 4) for name in ("rollout", "reward", "update")},
         "rollout_tokens_per_second": median(rows["ours"], "rollout_tokens_per_second"),
         "generate_tokens_per_second": median(rows["ours"], "generate_tokens_per_second"),
-        "generate_tokens_per_second": median(rows["ours"], "generate_tokens_per_second"),
         "peak_mib": {name: round(median(found, "peak_mib")) for name, found in rows.items()},
         "rounds": {name: [round(row["seconds"], 3) for row in found] for name, found in rows.items()},
         **({"missing": reason} if reason else {}),
