@@ -301,13 +301,13 @@ class Evaluate:
     """Rows at once. 0: as in training."""
     shards: tuple[str, ...] = ()
     """Other folders of shards to measure on, prepared with the same tokenizer. Default: the run's own."""
-    decode: Literal["", "sample", "best_of", "beam", "guided", "search"] = ""
+    decode: Literal["", "sample", "best_of", "beam", "guided", "search", "best_first"] = ""
     """Of a policy: score what it answers with more than one forward pass a token: the best of several samples, or of several beams, tokens
-    drawn by the critic's value, or chosen by tree search. Environments judge complete responses in each."""
+    drawn by the critic's value, each chosen by a tree search, or a best-first search. Environments judge complete responses in each."""
     passes: int = 16
     """With --decode: forward passes for each token of a response."""
     considered: int = 16
-    """With --decode search: how many of the likeliest tokens are tried at each place."""
+    """With --decode search or best_first: how many of the likeliest tokens are tried at each place."""
     by_position: bool = False
     """Measure the loss by the number of tokens that the model sees before each."""
     needle: bool = False

@@ -313,7 +313,7 @@ class Experiment:
     seed: int = 0
     """Decides initial weights, the order of rows, dropout and samples."""
     start: str = ""
-    """Run directory whose newest parameters, model and tokenizer this run starts from. Empty: fresh ones."""
+    """Run directory whose newest parameters, model (its rows may be shorter) and tokenizer this run starts from. Empty: fresh ones."""
     ema_decay: float = 0.0
     """Keep a moving average of the parameters with this decay, and evaluate and generate with it. 0: none."""
     model: ModelConfig = ModelConfig()

@@ -19,14 +19,15 @@ from train.parameters import critic_of
 from train.rl.environments import Simulator
 from train.rl.experiment import PolicyGradient, Prompts
 from train.rl.questions import Question, Questions
-from train.rl.token_search import CachedReader, Decoded, Goal, best_of_decode, tree_search_decode, value_guided_decode
+from train.rl.token_search import CachedReader, Decoded, Goal, best_first_decode, best_of_decode, tree_search_decode, value_guided_decode
 from train.runs import Run
 from train.state import Purpose, random_key
 from train.step import compiler_options, on_mesh
 
-Kind = Literal["sample", "best_of", "beam", "guided", "search"]
+Kind = Literal["sample", "best_of", "beam", "guided", "search", "best_first"]
 """sample: one response. best_of: the best of N. beam: the best of the N likeliest that beam search finds. guided: a token is drawn by the
-critic's value of the text with it. search: it is chosen by tree search."""
+critic's value of the text with it. search: it is chosen by a tree search of its own. best_first: one search from the prompt,
+with the passes of all tokens, gives the best response that it comes upon."""
 
 
 def measure_decoding(
@@ -42,9 +43,9 @@ def measure_decoding(
         raise UserError(f"{run.path}: --decode is for policies that were trained on reward", "Give the run of one.")
     if any(isinstance(environment, Simulator) for environment in experiment.data.environments):
         raise UserError(f"{run.path}: an environment answers, and --decode is for single responses", "Give another run.")
-    if kind in ("guided", "search") and o.critic == "none":
+    if kind in WITH_CRITIC and o.critic == "none":
         raise UserError(f"{run.path}: --decode {kind} needs a critic, and {type(o).__name__} trained none", "Give a run of PPO.")
-    if passes < (2 if kind in ("guided", "search") else 1):
+    if passes < (2 if kind in WITH_CRITIC else 1):
         raise UserError(f"--passes {passes} is too few for --decode {kind}", "Raise it.")
     mesh = inference_mesh(experiment.mesh)
     params, step = load_parameters(run, mesh, step=step)
@@ -120,6 +121,8 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
             case "search":
                 options = {"considered": considered, "max_num_considered_actions": considered}
                 return tree_search_decode(reader, goal, **where, simulations=passes - 1, depth=min(room, DEPTH), **options)
+            case "best_first":
+                return best_first_decode(reader, goal, **where, expansions=passes * room - 1, considered=considered)
         raise ValueError(f"no decoder {kind!r}")
 
     def beams(params, padded_BP, lengths_B):
@@ -151,5 +154,6 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
     return call
 
 
+WITH_CRITIC = ("guided", "search", "best_first")
 DEPTH = 16
 """Tokens that a search looks ahead, at most."""

@@ -229,6 +229,66 @@ def tree_search_decode(
     return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=depth)
 
 
+def best_first_decode(
+    reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, room: int, expansions: int, considered: int = 16, beta: float = 0.5
+) -> Decoded:
+    """Up to `room` tokens: the best complete response that `expansions` of the most promising text come upon (Meister et al. 2020, sec. 3).
+
+    What is read next is, of all texts so far with one of the `considered` likeliest tokens after them, the one with the highest
+    log-probability + (the critic's value of the text before that token) / beta. No text is read twice, so all responses differ, and the
+    critic decides whose continuations come first. Rows in which no response was completed go on greedily. Costs expansions + 1 forward
+    passes, whatever the length.
+    """
+    rows = _begin(reader, goal, prompts_BP, lengths_B, room, room)
+    batch, at = len(lengths_B), jnp.arange(len(lengths_B))
+
+    def look(suffix_BD, length_B, ended_B):
+        """A node, the log-probabilities of what may come after it, and its value."""
+        log_probs_BV, value_B = reader.after(rows.context, suffix_BD, length_B)
+        choices_BK, prior_BK, cost_BK = _consider(goal, rows, log_probs_BV, suffix_BD, length_B, considered)
+        worth_B = _worth(goal, rows, join(rows.tokens_BS, rows.lengths_B, suffix_BD, length_B), rows.lengths_B + length_B, value_B)
+        node = Node(suffix_BD, length_B, choices_BK, cost_BK, ended_B, jnp.where(ended_B, worth_B, UNSEEN))
+        return node, jnp.where(ended_B[:, None], ILLEGAL, prior_BK), value_B
+
+    root, prior_BK, value_B = look(jnp.zeros((batch, room), rows.tokens_BS.dtype), jnp.zeros_like(lengths_B), rows.done_B)
+
+    def fresh(x):
+        return jnp.zeros((batch, expansions + 1, *x.shape[1:]), x.dtype).at[:, 0].set(x)
+
+    nodes, log_prob_BN = jax.tree.map(fresh, root), jnp.zeros((batch, expansions + 1))
+    promise_BNK = jnp.full((batch, expansions + 1, prior_BK.shape[1]), ILLEGAL).at[:, 0].set(prior_BK + value_B[:, None] / beta)
+
+    def expand(number, carry):
+        nodes, log_prob_BN, prior_BNK, promise_BNK = carry
+        best_B = promise_BNK.reshape(batch, -1).argmax(1)
+        node_B, action_B = jnp.divmod(best_B, promise_BNK.shape[2])
+        left_B = promise_BNK[at, node_B, action_B] > ILLEGAL / 2  # else there is nothing left to read
+        parent = jax.tree.map(lambda x: x[at, node_B], nodes)
+        token_B, length_B = parent.choices_BK[at, action_B], parent.length_B + 1
+        suffix_BD = parent.suffix_BD.at[at, parent.length_B].set(token_B)
+        node, prior_BK, value_B = look(suffix_BD, length_B, rows.ended(token_B, rows.lengths_B + length_B, goal) & left_B)
+        log_prob_B = log_prob_BN[at, node_B] + prior_BNK[at, node_B, action_B]
+        promise_BK = jnp.where(left_B[:, None], log_prob_B[:, None] + prior_BK + value_B[:, None] / beta, ILLEGAL)
+        return (
+            jax.tree.map(lambda x, new: x.at[:, number].set(new), nodes, node),
+            log_prob_BN.at[:, number].set(log_prob_B),
+            prior_BNK.at[:, number].set(prior_BK),
+            promise_BNK.at[at, node_B, action_B].set(ILLEGAL).at[:, number].set(jnp.maximum(promise_BK, ILLEGAL)),
+        )
+
+    nodes, *_ = jax.lax.fori_loop(1, expansions + 1, expand, (nodes, log_prob_BN, fresh(prior_BK), promise_BNK))
+    best = _best_seen(rows, nodes)
+
+    def choose(key, rows: Rows):
+        log_probs_BV, _ = reader.after(rows.context, _nothing(rows), jnp.zeros_like(rows.lengths_B))
+        return log_probs_BV.argmax(-1), 1, None
+
+    unseen_B = best.worth_B <= UNSEEN
+    found = _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=0, done_B=~unseen_B)
+    whole = _better(Seen(found.tokens_BS, found.lengths_B, jnp.where(unseen_B, found.scores_B, UNSEEN)), best)
+    return Decoded(*whole, found.passes_B + expansions + 1)
+
+
 def value_guided_decode(
     reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, room: int, considered: int = 16, beta: float = 0.1
 ) -> Decoded:
@@ -308,7 +368,9 @@ def _better(old: Seen, new: Seen) -> Seen:
     return jax.tree.map(lambda a, b: jnp.where(better_B.reshape(-1, *(1,) * (a.ndim - 1)), b, a), old, new)
 
 
-def plan_token(reader: Reader, goal: Goal, rows: Rows, key, *, simulations: int, considered: int, depth: int, **options):
+def plan_token(
+    reader: Reader, goal: Goal, rows: Rows, key, *, simulations: int, considered: int, depth: int, least: float = 0.0, **options
+):
     """One search from where the rows stand. Returns choices_BK, the tokens that were considered, and the Plan over them."""
     nothing_B = jnp.zeros_like(rows.lengths_B)
     suffix_BD = jnp.zeros((len(nothing_B), depth), rows.tokens_BS.dtype)
@@ -360,9 +422,22 @@ def _nothing(rows: Rows):
     return rows.tokens_BS[:, :0]
 
 
-def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Callable, *, room: int, ahead: int) -> Decoded:
+def _begin(reader: Reader, goal: Goal, prompts_BP, lengths_B, room: int, ahead: int, done_B=None) -> Rows:
+    """Rows of prompts alone, with room for a response and for what a search reads `ahead`."""
+    return Rows(
+        tokens_BS=jnp.pad(prompts_BP, ((0, 0), (0, room))),
+        prompts_B=lengths_B,
+        lengths_B=lengths_B,
+        limits_B=lengths_B + room,
+        context=reader.start(prompts_BP, lengths_B, room + ahead),
+        reference=None if goal.reference is None else goal.reference.start(prompts_BP, lengths_B, room + ahead),
+        done_B=jnp.zeros(lengths_B.shape, bool) if done_B is None else done_B,
+    )
+
+
+def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Callable, *, room: int, ahead: int, done_B=None) -> Decoded:
     """Append what choose(key, rows) -> token_B, forward passes, the best complete responses seen (Seen, or None) says, until every row has
-    ended."""
+    ended. done_B: rows that have from the beginning."""
 
     def go_on(carry):
         rows, _, _, number, _ = carry
@@ -388,15 +463,7 @@ def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Call
         )
         return *rows, key, number + 1, best
 
-    rows = Rows(
-        tokens_BS=jnp.pad(prompts_BP, ((0, 0), (0, room))),
-        prompts_B=lengths_B,
-        lengths_B=lengths_B,
-        limits_B=lengths_B + room,
-        context=reader.start(prompts_BP, lengths_B, room + ahead),
-        reference=None if goal.reference is None else goal.reference.start(prompts_BP, lengths_B, room + ahead),
-        done_B=jnp.zeros(lengths_B.shape, bool),
-    )
+    rows = _begin(reader, goal, prompts_BP, lengths_B, room, ahead, done_B)
     nothing = Seen(rows.tokens_BS, lengths_B, jnp.full(lengths_B.shape, UNSEEN))
     rows, passes_B, _, _, best = jax.lax.while_loop(go_on, step, (rows, jnp.zeros_like(lengths_B), key, 0, nothing))
     if goal.reward is not None:

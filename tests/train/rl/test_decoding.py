@@ -52,6 +52,8 @@ def test_passes_buy_what_they_can(run, untrained):
     assert best["solved"] == pytest.approx(best["score"])
     beams = measure_decoding(run, "beam", 100)
     assert beams["passes"] <= 200 and beams["solved"] >= sample["solved"]
+    first = measure_decoding(run, "best_first", 150, considered=40)
+    assert first["solved"] > 0.9 and first["passes"] == 300  # more than there are texts of two tokens
     guided = measure_decoding(run, "guided", 20)
     assert guided["passes"] <= 20 * guided["length"]
 

@@ -11,7 +11,16 @@ from model.config import ModelConfig
 from model.critic import Critic
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder
-from train.rl.token_search import CachedReader, Goal, Rereader, best_of_decode, join, tree_search_decode, value_guided_decode
+from train.rl.token_search import (
+    CachedReader,
+    Goal,
+    Rereader,
+    best_first_decode,
+    best_of_decode,
+    join,
+    tree_search_decode,
+    value_guided_decode,
+)
 
 V, ROOM, STOP = 6, 4, 5
 ROWS = 8
@@ -103,6 +112,33 @@ def test_search_is_better_than_sampling_as_often(language, searched):
     guided = run(value_guided_decode, language, considered=V, beta=0.01)
     assert searched.scores_B.mean() > sampled.scores_B.mean() > guided.scores_B.mean()
     assert (guided.passes_B == (V + 1) * (guided.lengths_B - prompts()[1])).all()
+
+
+def test_best_first_search_reads_every_text_once_and_the_likeliest_first(language):
+    """With an expansion for each of the 5 + 4 * 5 + 16 * 5 + 64 * 5 texts it finds the best response there is, and more find nothing more.
+    With few, and no critic, the responses are those of the highest probability: one after another they are those of enumeration."""
+    log_probs, worth = language
+    every = sum(5 * 4**depth for depth in range(ROOM))
+    found = run(best_first_decode, language, expansions=every + 3, considered=V)
+    for row, prompt, score in zip(*prompts(), found.scores_B, strict=True):
+        start = row[:prompt].tolist()
+        totals = [total(worth, [*start, *response], len(start), len(start) + len(response)) for response in responses()]
+        assert score == pytest.approx(max(totals), rel=1e-4)
+    assert (found.passes_B == every + 4).all()
+
+    reader, _ = make(language)
+    goal = Goal((STOP,), lambda tokens_BS, before_B, lengths_B: jnp.ones(len(lengths_B)))  # the first complete one is as good as any
+    first = jax.jit(lambda key: best_first_decode(reader, goal, *prompts(), key, room=ROOM, expansions=every, considered=V, beta=1e9))
+    drawn = first(jax.random.key(0))
+    for row, prompt, tokens, length in zip(*prompts(), drawn.tokens_BS, drawn.lengths_B, strict=True):
+        before = int(row[prompt - 1])
+
+        def likely(response, before=before):
+            pairs = zip((before, *response), response, strict=False)
+            return sum(log_probs[place, last, token] for place, (last, token) in enumerate(pairs))
+
+        likeliest = max(responses(), key=likely)
+        assert likely(tuple(tokens[prompt:length].tolist())) == pytest.approx(likely(likeliest), abs=1e-4)
 
 
 def test_value_guidance_draws_from_the_prior_times_exp_value(language):
