@@ -38,7 +38,7 @@ def untrained(run, monkeypatch):
 
 
 def test_passes_buy_what_they_can(run, untrained):
-    """One digit and the end are wanted, the digit that of its own prompt: of some 40 ids, few responses are right by chance.
+    """One digit and the end are wanted, the digit that of its own prompt: of 64 ids; few responses are right by chance.
 
     Every sample costs its length; N samples that of all.
     """
@@ -53,7 +53,7 @@ def test_passes_buy_what_they_can(run, untrained):
     beams = measure_decoding(run, "beam", 100)
     assert beams["passes"] <= 200 and beams["solved"] >= sample["solved"]
     first = measure_decoding(run, "best_first", 150, considered=40)
-    assert first["solved"] > 0.9 and first["passes"] == 300  # more than there are texts of two tokens
+    assert first["solved"] > sample["solved"] and first["passes"] == 300
     guided = measure_decoding(run, "guided", 20)
     assert guided["passes"] <= 20 * guided["length"]
 
