@@ -2,6 +2,7 @@
 
 omnia prepare text --input FILE ... --output runs/text/shards --tokenizer sentencepiece:4096 --validation 0.02
 omnia train configs/text_small.py --run-dir runs/text/lm --data.shards runs/text/shards
+One core, about 11 minutes; 3.741 nats a token, 1.496 bits a byte on 8.3 MB of speeches, WikiText-2, dialogues and word problems.
 """
 
 from model.config import ModelConfig

@@ -5,7 +5,8 @@ omnia train configs/rl/mawps.py:start --run-dir runs/mawps/start --start runs/te
 omnia train configs/rl/mawps.py:grpo --run-dir runs/mawps/grpo --start runs/mawps/start \
     --data.environments.0.path trainset.json.gz --data.environments.0.validation-path testset.json.gz
 runs/text/lm is a run of configs/text_small.py. An expression teaches more than an answer, and costs more to write down: `start` sees those
-of three problems in ten, `grpo` and `ppo` the answers of all. Longer ones than 80 tokens are left out. docs/log.md has what was reached.
+of three problems in ten, `grpo` and `ppo` the answers of all. Longer ones than 80 tokens are left out.
+Exact answers on held-out problems: 0.32 after `start`, 0.48 after `grpo` (docs/log.md).
 """
 
 import dataclasses
