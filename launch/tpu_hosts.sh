@@ -17,7 +17,7 @@ on_all_hosts() { run gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --work
 # This checkout as it is, uncommitted work included and what git ignores left out, with its packages. A run that goes on is left alone.
 install_on_hosts() {
     run mkdir -p .cache &&
-        run bash -c 'git ls-files -z --cached --others --exclude-standard | tar --null -T - -czf .cache/omnia.tar.gz' &&
+        run bash -c 'git ls-files -z --cached --others --exclude-standard -- . ":(exclude).cache" | tar --null -T - -czf .cache/omnia.tar.gz' &&
         run gcloud compute tpus tpu-vm scp .cache/omnia.tar.gz "$name:" "${where[@]}" --worker=all &&
         on_all_hosts "systemctl is-active --quiet omnia || { mkdir -p omnia && tar -xzf omnia.tar.gz -C omnia && $(quoted omnia/launch/install_on_host.sh "${storage_words[@]}"); }"
 }

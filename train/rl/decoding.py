@@ -12,6 +12,7 @@ import numpy as np
 
 from data.errors import UserError
 from model.beam import beam_search
+from model.generate import Sampling
 from model.transformer import Decoder
 from train.checkpoint import load_parameters
 from train.mesh import inference_mesh
@@ -19,15 +20,17 @@ from train.parameters import critic_of
 from train.rl.environments import Simulator
 from train.rl.experiment import PolicyGradient, Prompts
 from train.rl.questions import Question, Questions
-from train.rl.token_search import CachedReader, Decoded, Goal, best_first_decode, best_of_decode, tree_search_decode, value_guided_decode
+from train.rl.rollout import rollout
+from train.rl.scoring import reads_reward_model
+from train.rl.token_search import CachedReader, Decoded, Goal, best_first_decode, tree_search_decode, value_guided_decode
 from train.runs import Run
 from train.state import Purpose, random_key
 from train.step import compiler_options, on_mesh
 
 Kind = Literal["sample", "best_of", "beam", "guided", "search", "best_first"]
 """sample: one response. best_of: the best of N. beam: the best of the N likeliest that beam search finds. guided: a token is drawn by the
-critic's value of the text with it. search: it is chosen by a tree search of its own. best_first: one search from the prompt,
-with the passes of all tokens, gives the best response that it comes upon."""
+critic's value of the text with it. search: it is chosen by a tree search of its own. best_first: one search from the prompt, with the
+passes of all tokens, gives the best response that it comes upon."""
 
 
 def measure_decoding(
@@ -45,6 +48,11 @@ def measure_decoding(
         raise UserError(f"{run.path}: an environment answers, and --decode is for single responses", "Give another run.")
     if kind in WITH_CRITIC and o.critic == "none":
         raise UserError(f"{run.path}: --decode {kind} needs a critic, and {type(o).__name__} trained none", "Give a run of PPO.")
+    if kind in WITH_CRITIC and any(reads_reward_model(environment) for environment in experiment.data.environments):
+        raise UserError(
+            f"{run.path}: its reward is a trained model, and --decode {kind} asks for rewards from within a compiled program",
+            "Use --decode best_of or beam.",
+        )
     if passes < (2 if kind in WITH_CRITIC else 1):
         raise UserError(f"--passes {passes} is too few for --decode {kind}", "Raise it.")
     mesh = inference_mesh(experiment.mesh)
@@ -86,16 +94,14 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
     assert isinstance(o, PolicyGradient)
     model, critic, room = Decoder(run.experiment.model), critic_of(run.experiment), o.response_tokens
     stops = (questions.end,) if o.stop else ()
-    now: list[Question] = []
+    many, now = 1 if kind == "sample" else passes, list[Question]()
 
     def judge(tokens_BS, prompts_B, lengths_B) -> np.ndarray:
         """float32 [B]: scores of the rows that are complete, 0 for others; of `now`, each of them several times in a row."""
         tokens_BS, prompts_B, lengths_B = (np.asarray(x) for x in (tokens_BS, prompts_B, lengths_B))
         last_B = tokens_BS[np.arange(len(lengths_B)), np.maximum(lengths_B - 1, 0)]
-        inside_B = (lengths_B > prompts_B) & (
-            lengths_B <= prompts_B + room
-        )  # a search also asks of what goes on behind an end, for nothing
-        whole = np.flatnonzero(inside_B & (np.isin(last_B, stops) | (lengths_B == prompts_B + room)))
+        response_B = lengths_B - prompts_B  # a search also asks of what goes on behind an end, for nothing
+        whole = np.flatnonzero((response_B > 0) & (response_B <= room) & (np.isin(last_B, stops) | (response_B == room)))
         scores = np.zeros(len(lengths_B), np.float32)
         if len(whole):
             asked = [now[row // (len(lengths_B) // len(now))] for row in whole]
@@ -112,10 +118,6 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
         where = {"prompts_BP": prompts_BP, "lengths_B": lengths_B, "key": key, "room": room}
         reader = CachedReader(model, critic, params)
         match kind:
-            case "sample":
-                return best_of_decode(reader, goal, **where, samples=1, temperature=o.temperature)
-            case "best_of":
-                return best_of_decode(reader, goal, **where, samples=passes, temperature=o.temperature)
             case "guided":
                 return value_guided_decode(reader, goal, **where, considered=passes - 1)
             case "search":
@@ -125,28 +127,33 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
                 return best_first_decode(reader, goal, **where, expansions=passes * room - 1, considered=considered)
         raise ValueError(f"no decoder {kind!r}")
 
-    def beams(params, padded_BP, lengths_B):
-        return beam_search(model, params, padded_BP, lengths_B, beams=passes, room=room, stop_ids=stops)
+    def candidates(params, padded_BP, lengths_B, key):
+        """Rows [B, N, S], prompts on the right of their room, and the lengths of their responses [B, N]."""
+        if kind == "beam":
+            found = beam_search(model, params, padded_BP, lengths_B, beams=many, room=room, stop_ids=stops)
+            return found.tokens_BWS, found.lengths_BW
+        sampling, keys_N = Sampling(temperature=o.temperature, stop_ids=stops), jax.random.split(key, len(lengths_B) * many)
+        drawn = rollout(model, params, padded_BP, lengths_B, keys_N, sampling, room=room, samples=many)
+        return drawn.tokens_BS.reshape(len(lengths_B), many, -1), drawn.mask_BR.sum(1).astype(jnp.int32).reshape(-1, many)
 
     compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
-    jitted, beams = on_mesh(jax.jit(decode, **compiled), mesh), on_mesh(jax.jit(beams, **compiled), mesh)
+    jitted = on_mesh(jax.jit(decode if kind in WITH_CRITIC else candidates, **compiled), mesh)
 
-    def best_beam(params, padded, lengths):
-        """Hypotheses have their prompts on the right of their room; rows are wanted from the left."""
-        found = jax.device_get(beams(params, padded, lengths))
-        tokens_NS = found.tokens_BWS.reshape(-1, found.tokens_BWS.shape[-1])
-        prompts_N = lengths.repeat(passes)
-        starts_N = padded.shape[1] - prompts_N
-        tokens_NS = np.stack([np.roll(row, -start) for row, start in zip(tokens_NS, starts_N, strict=True)])
-        lengths_N = prompts_N + found.lengths_BW.reshape(-1)
-        best_B = np.arange(len(lengths)) * passes + judge(tokens_NS, prompts_N, lengths_N).reshape(-1, passes).argmax(1)
-        return tokens_NS[best_B], lengths, lengths_N[best_B], found.lengths_BW.max(1) * passes
+    def best_of_candidates(params, padded, lengths, key):
+        tokens_BNS, lengths_BN = jax.device_get(jitted(params, padded, lengths, key))
+        prompts_N = lengths.repeat(many)
+        rows = zip(tokens_BNS.reshape(len(prompts_N), -1), padded.shape[1] - prompts_N, strict=True)
+        tokens_NS, lengths_N = np.stack([np.roll(row, -start) for row, start in rows]), prompts_N + lengths_BN.reshape(-1)
+        best_B = np.arange(len(lengths)) * many + judge(tokens_NS, prompts_N, lengths_N).reshape(-1, many).argmax(1)
+        # All beams take a pass for each token of the longest; samples end by themselves.
+        passes_B = lengths_BN.max(1) * many if kind == "beam" else lengths_BN.sum(1)
+        return tokens_NS[best_B], lengths, lengths_N[best_B], passes_B
 
     def call(params, asked: list[Question], key):
         now[:] = asked
         padded, lengths = questions.pad(asked)
-        if kind == "beam":
-            return best_beam(params, padded, lengths)
+        if kind not in WITH_CRITIC:
+            return best_of_candidates(params, padded, lengths, key)
         left = np.stack([np.roll(row, length) for row, length in zip(padded, lengths, strict=True)])
         found = jax.device_get(jitted(params, left, lengths, key))
         return found.tokens_BS, lengths, found.lengths_B, found.passes_B

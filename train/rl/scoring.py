@@ -31,6 +31,15 @@ def load_reward_models(part) -> None:
             load_reward_models(one)
 
 
+def reads_reward_model(part) -> bool:
+    """Whether an environment, or a part of one, asks a reward model."""
+    if isinstance(part, RewardModel):
+        return True
+    if dataclasses.is_dataclass(part):
+        return any(reads_reward_model(getattr(part, field.name)) for field in dataclasses.fields(part))
+    return isinstance(part, tuple) and any(map(reads_reward_model, part))
+
+
 def load_scorer(run_dir: str):
     """score(prompts, responses) -> float32 [B], by the newest checkpoint of a run, normalised as its last evaluation says."""
     if not run_dir:

@@ -15,6 +15,7 @@ from train.parameters import parameters_of
 from train.rl.decoding import measure_decoding
 from train.rl.environments import Letters
 from train.rl.experiment import GRPO, PPO, Prompts
+from train.rl.rewards import Judged, RewardModel
 
 TASK = dataclasses.replace(
     TINY,
@@ -22,6 +23,9 @@ TASK = dataclasses.replace(
     data=Prompts(environments=(Letters("copy", length=1, partial=False),), prompt_tokens=4, validation=24),
     objective=PPO(response_tokens=2, critic="shared"),
 )
+
+
+MODELLED = Judged(Letters(), RewardModel("somewhere"))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,12 @@ def test_passes_buy_what_they_can(run, untrained):
         ({"data": TINY.data, "objective": TINY.objective}, "best_of", 8, "trained on reward"),
         ({"data": dataclasses.replace(TASK.data, environments=(Echo(),))}, "best_of", 8, "answers"),
         ({}, "search", 1, "too few"),
+        (
+            {"data": dataclasses.replace(TASK.data, environments=(Judged(Letters(), RewardModel("somewhere")),))},
+            "best_first",
+            8,
+            "from within",
+        ),
     ],
 )
 def test_what_cannot_be_decoded_so_is_refused(run, changes, kind, passes, what):
