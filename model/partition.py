@@ -20,8 +20,8 @@ def parts(axes) -> int:
 
 
 def on_each_device(function, in_specs, out_specs):
-    """`function`, called by every device on its own part; as it is outside of a mesh, and where a device is alone with its part already."""
+    """`function`, called by every device on its own part; as it is outside of a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.manual_axes:
+    if mesh.empty:
         return function
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

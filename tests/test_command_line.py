@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import random
 import re
 import string
@@ -235,3 +236,15 @@ def test_help_of_the_command_lists_the_verbs(capsys):
     assert all(verb in shown for verb in omnia.VERBS)
     assert all(callable(getattr(importlib.import_module(omnia.HOMES.get(verb, "train.cli")), verb)) for verb in omnia.VERBS)
     assert omnia.HOMES.keys() <= omnia.VERBS.keys()
+
+
+@pytest.mark.parametrize("kernel, asks", [("always [madvise] never", True), ("[always] madvise never", False)])
+def test_huge_pages_are_asked_for_once(kernel, asks, monkeypatch):
+    """The process starts again, as it was started; then, or where the kernel gives them anyway, it does not."""
+    started = []
+    monkeypatch.setenv("GLIBC_TUNABLES", "mine=2")
+    monkeypatch.setattr(Path, "read_text", lambda path: kernel)
+    monkeypatch.setattr("os.execv", lambda *arguments: started.append((*arguments, os.environ["GLIBC_TUNABLES"])))
+    omnia.ask_for_huge_pages()
+    omnia.ask_for_huge_pages()
+    assert started == ([(sys.executable, sys.orig_argv, "mine=2:glibc.malloc.hugetlb=1")] if asks else [])

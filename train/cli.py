@@ -336,23 +336,22 @@ def evaluate(arguments: list[str]) -> None:
     from train.runs import open_run
 
     run, which = open_run(options.run_dir), {"rows": options.rows, "step": options.step, "raw": options.raw}
-    if isinstance(run.experiment.data, TextData) and not options.decode:
+    if options.decode:
+        if options.raw or options.shards or options.int8 or options.split != "validation":
+            raise UserError("omnia evaluate: --raw, --shards, --int8 and --split do not go with --decode", "Leave them out.")
+        from train.rl.decoding import measure_decoding
+
+        how: dict[str, Any] = {"considered": options.considered, "count": options.rows, "batch_size": options.batch_size}
+        found = measure_decoding(run, options.decode, options.passes, step=options.step, **how)
+    elif isinstance(run.experiment.data, TextData):
         of_text: dict[str, Any] = {"split": options.split, "batch_size": options.batch_size, "shards": options.shards, "int8": options.int8}
         found = evaluate_run(run, **which, **of_text)
     else:
         if options.shards or options.int8 or options.batch_size or options.split != "validation":
             raise UserError("omnia evaluate: --shards, --int8, --batch-size and --split are for runs on text", "Leave them out.")
-        if options.decode:
-            if options.raw:
-                raise UserError("omnia evaluate: --raw and --decode do not go together", "Leave one of them out.")
-            from train.rl.decoding import measure_decoding
+        from train.loop import measure
 
-            of_policy = {"count": options.rows, "step": options.step}
-            found = measure_decoding(run, options.decode, options.passes, considered=options.considered, **of_policy)
-        else:
-            from train.loop import measure
-
-            found = measure(run, **which)
+        found = measure(run, **which)
     if options.json:
         print(json.dumps(found))
         return
@@ -367,6 +366,8 @@ def evaluate(arguments: list[str]) -> None:
 
 def evaluate_long_context(options: Evaluate) -> None:
     """`omnia evaluate --by-position` and `--needle`."""
+    if options.decode:
+        raise UserError("omnia evaluate: --decode is a measurement of its own", "Leave --by-position and --needle out.")
     if options.by_position and options.needle:
         raise UserError("omnia evaluate: --by-position and --needle are two measurements", "Give one of them.")
     if options.int8:

@@ -6,7 +6,6 @@ import os
 
 import jax
 import numpy as np
-from flax import linen as nn
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -152,25 +151,6 @@ def gathered(params, mesh: Mesh):
 
 def _same(tree):
     return tree
-
-
-def by_rows(function, mesh: Mesh):
-    """function(params, *rows) called by each device on its own rows, where no axis divides the parameters, which must be `gathered`.
-
-    Its loops then end by what each device's rows need, and no device waits for another at every step. Elsewhere `function` as it is.
-    """
-    if any(mesh.shape[axis] > 1 for axis in ("tensor", "context", "expert")):
-        return function
-
-    def alone(params, *rows):
-        with nn.logical_axis_rules(()):
-            return function(params, *rows)
-
-    def call(params, *rows):
-        specs = (PartitionSpec(), *(PartitionSpec(ROWS) for _ in rows))
-        return jax.shard_map(alone, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(ROWS), check_vma=False)(params, *rows)
-
-    return call
 
 
 def check_batch(mesh: Mesh, batch_size: int, micro_batches: int, length: int) -> None:

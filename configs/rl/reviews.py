@@ -7,9 +7,9 @@ omnia train configs/rl/reviews.py:ppo --run-dir runs/reviews/ppo --start runs/re
     --data.environments.0.reward.run runs/reviews/reward
 
 `score` is then the reward model's, in standard deviations of its validation responses, and `gold` what the judge says: 0.05 and -0.01 words
-before, 2.24 and 2.96 after, at a KL of 5.6 (about 15 minutes of one core). With few labels (--prompts 12 --seed 9, and --steps 40
---batch-size 8 for the reward model) and no price for leaving the start, ppo_no_kl in place of ppo, the policy finds what the reward model
-overlooks; docs/rl.md has the curves.
+before, 2.24 and 2.96 after, at a KL of 5.6 (PPO: 9 minutes of one core, beside other jobs). With few labels (--prompts 12 --seed 9, and
+--steps 40 --batch-size 8 for the reward model) and no price for leaving the start, ppo_no_kl in place of ppo, the policy finds what the
+reward model overlooks; docs/rl.md has the curves.
 """
 
 from model.config import ModelConfig

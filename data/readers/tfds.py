@@ -74,23 +74,19 @@ def read_examples(part: Part, text_field: str, report):
 def read_records(item: str) -> list[dict]:
     """All examples of a data set by its name, their texts, numbers and lists of such; other features are left out."""
     folder, split = _parts(find(item, "", download=False)[0])
-    return [
-        {name: value for name, value in map(_plain, example.items()) if value is not None}
-        for example in _prepared(folder).as_data_source(split)
-    ]
+    plain = ({name: _plain(value) for name, value in example.items()} for example in _prepared(folder).as_data_source(split))
+    return [{name: value for name, value in example.items() if value is not None} for example in plain]
 
 
-def _plain(field):
-    """A feature's name with its value as JSON can hold it; None for what it cannot."""
-    name, value = field
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+def _plain(value):
+    """A feature's value as JSON can hold it; None for what it cannot."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list):
-        value = [_plain(("", one))[1] for one in value]
+        return [_plain(one) for one in value]
     try:
-        return name, value.decode() if isinstance(value, bytes) else value if isinstance(value, str | int | float | list) else None
+        return value.decode() if isinstance(value, bytes) else value if isinstance(value, str | int | float) else None
     except UnicodeDecodeError:
-        return name, None
+        return None
 
 
 def _named(name, folder, download):

@@ -21,8 +21,9 @@ from train.rl.environments import Simulator
 from train.rl.experiment import PolicyGradient, Prompts
 from train.rl.questions import Question, Questions
 from train.rl.rollout import rollout
-from train.rl.scoring import reads_reward_model
-from train.rl.token_search import CachedReader, Decoded, Goal, best_first_decode, tree_search_decode, value_guided_decode
+from train.rl.scoring import reward_models
+from train.rl.token_readers import CachedReader
+from train.rl.token_search import Decoded, Goal, best_first_decode, tree_search_decode, value_guided_decode
 from train.runs import Run
 from train.state import Purpose, random_key
 from train.step import compiler_options, on_mesh
@@ -48,7 +49,7 @@ def measure_decoding(
         raise UserError(f"{run.path}: an environment answers, and --decode is for single responses", "Give another run.")
     if kind in WITH_CRITIC and o.critic == "none":
         raise UserError(f"{run.path}: --decode {kind} needs a critic, and {type(o).__name__} trained none", "Give a run of PPO.")
-    if kind in WITH_CRITIC and any(reads_reward_model(environment) for environment in experiment.data.environments):
+    if kind in WITH_CRITIC and any(reward_models(experiment.data.environments)):
         raise UserError(
             f"{run.path}: its reward is a trained model, and --decode {kind} asks for rewards from within a compiled program",
             "Use --decode best_of or beam.",

@@ -11,7 +11,7 @@ from data.errors import UserError
 from model.generate import Sampling
 from model.transformer import Decoder
 from train.experiment import Experiment
-from train.mesh import by_rows, gathered, put_batch
+from train.mesh import gathered, put_batch
 from train.rl.environments import Reply, Simulator
 from train.rl.examples import encode_reply, read_on
 from train.rl.experiment import PolicyGradient, Prompts, response_room, turns_of
@@ -100,11 +100,8 @@ class Drawer:
             return row_keys(random_key(experiment.seed, 0, purpose), rows_B, samples)
 
         def draw(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
-            def own(params, prompts_BP, lengths_B, rows_B):
-                keys_B = keys(rows_B, purpose, samples)
-                return rollout(model, params, prompts_BP, lengths_B, keys_B, sampling, room=self._room, samples=samples)
-
-            return by_rows(own, mesh)(params, prompts_BP, lengths_B, rows_B)
+            keys_B = keys(rows_B, purpose, samples)
+            return rollout(model, params, prompts_BP, lengths_B, keys_B, sampling, room=self._room, samples=samples)
 
         def start(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
             keys_B, how = keys(rows_B, purpose, samples), {"turn": o.response_tokens, "room": self._room, "samples": samples}

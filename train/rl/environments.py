@@ -30,6 +30,11 @@ class Prompt:
     messages: tuple[tuple[str, str], ...] = ()
 
 
+def is_held_out(text: str) -> bool:
+    """Whether a prompt is one of validation: an eighth, by a hash of its text."""
+    return xxhash.xxh3_64_intdigest(text.encode()) % 8 == 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Environment:
     """One source of prompts, with its reward. Subclasses give `draw` and `score`; `demonstrate` where something can be imitated."""
@@ -54,7 +59,7 @@ class Environment:
         rng = _generator(self, seed, row, split)
         while True:
             prompt = self.draw(rng)
-            if not self.held_out or (xxhash.xxh3_64_intdigest(prompt.text.encode()) % 8 == 0) == (split == "validation"):
+            if not self.held_out or is_held_out(prompt.text) == (split == "validation"):
                 return prompt
 
     def demonstration(self, prompt: Prompt, seed: int, row: int) -> str:

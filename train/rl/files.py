@@ -4,17 +4,28 @@ import dataclasses
 import functools
 import re
 
-import xxhash
-
 from data.errors import UserError
 from data.order import shuffled
-from train.rl.environments import Environment, Prompt
+from train.rl.environments import Environment, Prompt, is_held_out
 from train.rl.examples import ROLES, read_records
 from train.rl.rewards import Answer, Reward
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptFile(Environment):
+class Listed(Environment):
+    """Prompts that are all known: each comes once in a pass over them, in an order that the seed decides. Subclasses give `listed`."""
+
+    def listed(self, split: str) -> list[Prompt]:
+        raise NotImplementedError
+
+    def prompt(self, seed, row, split="train"):
+        prompts = self.listed(split)
+        _, index = shuffled(row, len(prompts), seed)
+        return prompts[int(index)]
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptFile(Listed):
     """Records of a JSONL file, of a JSON list, gzipped or not, or of a prepared data set of TFDS, tfds:NAME[/CONFIG][:VERSION][@SPLIT], as
     prompts; all fields of a record are its prompt's facts.
 
@@ -38,10 +49,8 @@ class PromptFile(Environment):
         own = (self.path, self.validation_path) if self.validation_path else (self.path,)
         return (*own, *getattr(self.reward, "files", ()))
 
-    def prompt(self, seed, row, split="train"):
-        prompts = _prompts(self, split)
-        _, index = shuffled(row, len(prompts), seed)
-        return prompts[int(index)]
+    def listed(self, split):
+        return _prompts(self, split)
 
     def demonstration(self, prompt, seed, row):
         if "messages" in prompt.facts:
@@ -65,7 +74,7 @@ def _prompts(file: PromptFile, split: str) -> list[Prompt]:
             prompt = Prompt("\n".join(text for _, text in turns[:-1]), record, turns[:-1])
         else:
             prompt = Prompt(_fill(file.prompt_template, record, path), record)
-        if file.validation_path or (xxhash.xxh3_64_intdigest(prompt.text.encode()) % 8 == 0) == (split == "validation"):
+        if file.validation_path or is_held_out(prompt.text) == (split == "validation"):
             found.append(prompt)
     if not found:
         raise UserError(f"{path}: has no prompts for {split}", "Give a larger file, or --data.environments.0.validation-path FILE.")

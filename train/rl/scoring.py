@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -19,25 +20,22 @@ from train.runs import open_run
 from train.step import compiler_options, on_mesh
 
 
-def load_reward_models(part) -> None:
-    """Load every reward model that an environment, or a part of one, asks for."""
+def reward_models(part) -> Iterator[RewardModel]:
+    """Every reward model that an environment, or a part of one, asks."""
     if isinstance(part, RewardModel):
-        SCORERS.setdefault(part.run, load_scorer(part.run))
+        yield part
     elif dataclasses.is_dataclass(part):
         for field in dataclasses.fields(part):
-            load_reward_models(getattr(part, field.name))
+            yield from reward_models(getattr(part, field.name))
     elif isinstance(part, tuple):
         for one in part:
-            load_reward_models(one)
+            yield from reward_models(one)
 
 
-def reads_reward_model(part) -> bool:
-    """Whether an environment, or a part of one, asks a reward model."""
-    if isinstance(part, RewardModel):
-        return True
-    if dataclasses.is_dataclass(part):
-        return any(reads_reward_model(getattr(part, field.name)) for field in dataclasses.fields(part))
-    return isinstance(part, tuple) and any(map(reads_reward_model, part))
+def load_reward_models(environment) -> None:
+    """Load every reward model that an environment asks."""
+    for model in reward_models(environment):
+        SCORERS.setdefault(model.run, load_scorer(model.run))
 
 
 def load_scorer(run_dir: str):

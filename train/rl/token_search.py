@@ -10,152 +10,15 @@ deepest that a search looks. A model says two things of a text: log-probabilitie
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import mctx
 
-from model.critic import Critic
-from model.heads import Head, logits, vocabulary_table
-from model.layers import compute_dtype
-from model.transformer import Decoder
 from train.rl.search import search
+from train.rl.token_readers import Reader, at_index, join
 from train.rl.tree import ILLEGAL
-
-
-class Reader(Protocol):
-    """What searches ask of a model. A context is any pytree that stands for the rows read so far."""
-
-    def start(self, prompts_BP, lengths_B, room: int) -> Any:
-        """The context of prompts that may grow by `room` tokens, those of suffixes included."""
-
-    def after(self, context, suffix_BD, lengths_B) -> tuple[Any, Any]:
-        """Log-probabilities [B, V] and values [B] after a suffix of lengths_B tokens (0: none), which does not become part of the rows."""
-
-    def append(self, context, token_B) -> Any:
-        """The context of the rows with one more token each."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rereader:
-    """A Reader that reads the whole text anew every time: for any callable.
-
-    policy_and_value: (tokens_BS, lengths_B) -> log_probs_BV, values_B. What stands beyond a length is padding.
-    """
-
-    policy_and_value: Callable
-
-    def start(self, prompts_BP, lengths_B, room: int):
-        return jnp.pad(prompts_BP, ((0, 0), (0, room))), lengths_B
-
-    def after(self, context, suffix_BD, lengths_B):
-        tokens_BS, before_B = context
-        return self.policy_and_value(join(tokens_BS, before_B, suffix_BD, lengths_B), before_B + lengths_B)
-
-    def append(self, context, token_B):
-        tokens_BS, lengths_B = context
-        return join(tokens_BS, lengths_B, token_B[:, None], 1), lengths_B + 1
-
-
-class Cached(flax.struct.PyTreeNode):
-    """The context of a CachedReader: keys and values of all layers of the policy and of its critic, which of them are tokens, how many of
-    each row, the next free place.
-
-    last_BD, value_B: hidden state and value of each row's last token.
-    """
-
-    cache: Any
-    critic_cache: Any
-    valid_BS: Any
-    lengths_B: Any
-    index: Any
-    last_BD: Any
-    value_B: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class CachedReader:
-    """A Reader for our decoder and its critic: rows are read once into a cache, which all nodes of a tree share; of a node only its suffix
-    is read. params: of both. With critic layout none all values are 0."""
-
-    model: Decoder
-    critic: Critic
-    params: Any
-
-    def start(self, prompts_BP, lengths_B, room: int):
-        c = self.model.config
-        batch, prompt = prompts_BP.shape
-        index_S = jnp.arange(prompt + room)
-        empty = jnp.zeros((batch * c.kv_heads, prompt + room, c.head_width), compute_dtype(c))
-        # Rows end at different places, and go on together behind the longest: what lies between is masked.
-        valid_BS = ((index_S < lengths_B[:, None]) | (index_S >= prompt)).astype(jnp.int32)
-        context = Cached(
-            cache=((empty, empty),) * c.num_layers,
-            critic_cache=((empty, empty),) * self.critic.layers_of_its_own,
-            valid_BS=valid_BS,
-            lengths_B=jnp.zeros_like(lengths_B),
-            index=jnp.int32(0),
-            last_BD=None,
-            value_B=None,
-        )
-        hidden_BPD, values_BP, cache, critic_cache = self._read(context, prompts_BP)
-        return context.replace(
-            cache=cache,
-            critic_cache=critic_cache,
-            lengths_B=lengths_B,
-            index=jnp.int32(prompt),
-            last_BD=_at(hidden_BPD, lengths_B - 1),
-            value_B=_at(values_BP, lengths_B - 1),
-        )
-
-    def after(self, context: Cached, suffix_BD, lengths_B):
-        hidden_BD, value_B = context.last_BD, context.value_B
-        if suffix_BD.shape[1]:
-            hidden_BTD, values_BT, *_ = self._read(context, suffix_BD)
-            last_B = jnp.maximum(lengths_B - 1, 0)
-            hidden_BD = jnp.where(lengths_B[:, None] > 0, _at(hidden_BTD, last_B), hidden_BD)
-            value_B = jnp.where(lengths_B > 0, _at(values_BT, last_B), value_B)
-        x_BV = logits(Head(hidden_BD, vocabulary_table(self.params)), softcap=self.model.config.logit_softcap)
-        return jax.nn.log_softmax(x_BV), value_B
-
-    def append(self, context: Cached, token_B):
-        hidden_B1D, values_B1, cache, critic_cache = self._read(context, token_B[:, None])
-        return context.replace(
-            cache=cache,
-            critic_cache=critic_cache,
-            lengths_B=context.lengths_B + 1,
-            index=context.index + 1,
-            last_BD=hidden_B1D[:, 0],
-            value_B=values_B1[:, 0],
-        )
-
-    def _read(self, context: Cached, tokens_BT):
-        """Hidden states and values of all tokens, and both caches."""
-        where = {"positions_BT": context.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1]), "valid_BS": context.valid_BS}
-        options = {"cache": (context.cache, context.index), "branch": self.critic.branch_at}
-        output = self.model.apply({"params": self.params}, tokens_BT, **options, **where)
-        if self.critic.layout == "none":
-            return output.hidden_BTD, jnp.zeros(tokens_BT.shape), output.cache, ()
-        own = (context.critic_cache, context.index) if self.critic.layers_of_its_own else None
-        values_BT, own = self.critic.read(self.params, output, tokens_BT, cache=own, **where)
-        return output.hidden_BTD, values_BT, output.cache, own or ()
-
-
-def _at(x_BT, index_B):
-    """x of each row's token at an index."""
-    return x_BT[jnp.arange(len(index_B)), index_B]
-
-
-def join(tokens_BS, lengths_B, suffix_BD, suffix_lengths_B):
-    """The rows with a suffix written behind their lengths; what does not fit is lost."""
-    if not suffix_BD.shape[1]:
-        return tokens_BS
-    place_BS = jnp.arange(tokens_BS.shape[1]) - lengths_B[:, None]
-    inside_BS = (place_BS >= 0) & (place_BS < jnp.reshape(suffix_lengths_B, (-1, 1)))
-    written_BS = jnp.take_along_axis(suffix_BD, jnp.clip(place_BS, 0, suffix_BD.shape[1] - 1), axis=1)
-    return jnp.where(inside_BS, written_BS, tokens_BS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +87,7 @@ def tree_search_decode(
     def choose(key, rows: Rows):
         choices_BK, plan = plan_token(reader, goal, rows, key, simulations=simulations, considered=considered, depth=depth, **options)
         token_B = jnp.take_along_axis(choices_BK, plan.action_B[:, None], axis=1)[:, 0]
-        return token_B, simulations + 1, None if goal.reference is not None else _best_seen(rows, plan.embeddings)
+        return token_B, simulations + 1, None if goal.reference is not None else best_seen(rows, plan.embeddings)
 
     return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=depth)
 
@@ -277,7 +140,7 @@ def best_first_decode(
         )
 
     nodes, *_ = jax.lax.fori_loop(1, expansions + 1, expand, (nodes, log_prob_BN, fresh(prior_BK), promise_BNK))
-    best = _best_seen(rows, nodes)
+    best = best_seen(rows, nodes)
 
     def choose(key, rows: Rows):
         log_probs_BV, _ = reader.after(rows.context, _nothing(rows), jnp.zeros_like(rows.lengths_B))
@@ -315,21 +178,6 @@ def value_guided_decode(
     return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=1)
 
 
-def best_of_decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, room: int, samples: int, temperature: float = 1.0) -> Decoded:
-    """The best of `samples` responses drawn from the policy, by what their ends are worth. Costs `samples` forward passes a token."""
-
-    def choose(key, rows: Rows):
-        log_probs_BV, _ = reader.after(rows.context, _nothing(rows), jnp.zeros_like(rows.lengths_B))
-        return jax.random.categorical(key, log_probs_BV / temperature), 1, None
-
-    prompts_NP, lengths_N = jnp.repeat(prompts_BP, samples, axis=0), jnp.repeat(lengths_B, samples)
-    drawn = _decode(reader, goal, prompts_NP, lengths_N, key, choose, room=room, ahead=0)
-    by_prompt = jax.tree.map(lambda x: x.reshape(-1, samples, *x.shape[1:]), drawn)
-    best_B = jnp.argmax(by_prompt.scores_B, axis=1)
-    best = jax.tree.map(lambda x: x[jnp.arange(len(best_B)), best_B], by_prompt)
-    return best._replace(passes_B=by_prompt.passes_B.sum(1))
-
-
 class Node(NamedTuple):
     """What a tree keeps of a text: its suffix, D tokens of which the first `length` count; the tokens that its actions stand for; what
     each costs in KL; whether it has ended; and what it is worth if it ends here, UNSEEN where it does not."""
@@ -354,13 +202,12 @@ class Seen(NamedTuple):
     worth_B: Any
 
 
-def _best_seen(rows: Rows, nodes: Node) -> Seen:
+def best_seen(rows: Rows, nodes: Node) -> Seen:
     """Of all nodes of a search from where the rows stand."""
-    at, best_B = jnp.arange(len(rows.lengths_B)), nodes.worth_B.argmax(1)
-    best = jax.tree.map(lambda x: x[at, best_B], nodes)
-    reached_B = (best.length_B > 0) & ~rows.done_B  # a node never reached is all zeros, as is the worth of one that failed
-    tokens_BS = join(rows.tokens_BS, rows.lengths_B, best.suffix_BD, best.length_B)
-    return Seen(tokens_BS, rows.lengths_B + best.length_B, jnp.where(reached_B, best.worth_B, UNSEEN))
+    worth_BN = jnp.where((nodes.length_B > 0) & ~rows.done_B[:, None], nodes.worth_B, UNSEEN)  # nodes never reached are all zeros
+    best_B = worth_BN.argmax(1)
+    suffix_BD, length_B, worth_B = (at_index(x, best_B) for x in (nodes.suffix_BD, nodes.length_B, worth_BN))
+    return Seen(join(rows.tokens_BS, rows.lengths_B, suffix_BD, length_B), rows.lengths_B + length_B, worth_B)
 
 
 def _better(old: Seen, new: Seen) -> Seen:

@@ -14,9 +14,9 @@ import re
 import xxhash
 
 from data.errors import UserError
-from data.order import shuffled
-from train.rl.environments import Environment, Prompt
+from train.rl.environments import Prompt, is_held_out
 from train.rl.examples import read_records
+from train.rl.files import Listed
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -25,7 +25,7 @@ _LONGEST = 80
 
 
 @dataclasses.dataclass(frozen=True)
-class WordProblems(Environment):
+class WordProblems(Listed):
     """Problems from a file. A response is an expression of N0, N1, ... and numbers, worth 1 where it comes to the right answer, else 0.
 
     Records have the fields of MAWPS (Koncel-Kedziorski et al. 2016): original_text, equation ("X=...") and ans. A record whose equation
@@ -47,10 +47,8 @@ class WordProblems(Environment):
     def files(self):
         return tuple(path for path in (self.path, self.validation_path) if path)
 
-    def prompt(self, seed, row, split="train"):
-        problems = _problems(self, split)
-        _, index = shuffled(row, len(problems), seed)
-        return problems[int(index)]
+    def listed(self, split):
+        return _problems(self, split)
 
     def demonstration(self, prompt, seed, row):
         return prompt.facts["expression"]
@@ -121,12 +119,9 @@ def _problems(source: WordProblems, split: str) -> list[Prompt]:
     seen = {prompt.text for prompt in _read(source.path)} if own else set()
     found = []
     for prompt in _read(source.validation_path if own else source.path):
+        held = prompt.text not in seen if own else not source.validation_path and is_held_out(prompt.text)
         place = xxhash.xxh3_64_intdigest(prompt.text.encode()) / 2**64
-        if source.validation_path:
-            kept = prompt.text not in seen if own else place < source.share
-        else:
-            kept = place >= 7 / 8 if split == "validation" else place < 7 / 8 * source.share
-        if kept:
+        if held if split == "validation" else not held and place < source.share:
             found.append(prompt)
     if not found:
         raise UserError(f"{source.path}: has no problems for {split}", "Give a larger file, or --data.environments.0.validation-path FILE.")

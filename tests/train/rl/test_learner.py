@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 
 import jax
@@ -248,6 +249,25 @@ def test_mistakes_are_said_before_anything_runs(started, one_device, fields, wha
     corpora = open_corpora(experiment)
     with pytest.raises(UserError, match=what):
         check(resolve(experiment, corpora), corpora)
+
+
+def test_rows_may_be_shorter_than_those_of_the_start_and_not_longer(started):
+    """All else of the model is the start's."""
+    shorter, longer = (
+        resolve(experiment, open_corpora(experiment)).model
+        for experiment in (policy(started, model=dataclasses.replace(TINY.model, context_length=n, embed_dim=32)) for n in (10, 99))
+    )
+    assert shorter == dataclasses.replace(started.experiment.model, context_length=10)
+    assert longer == started.experiment.model
+
+
+def test_a_start_whose_checkpoint_is_gone_is_named(started, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(started.path, copy)
+    newest = max((path for path in (copy / "checkpoints").iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    with pytest.raises(UserError, match="is gone"):
+        start(tmp_path / "run", dataclasses.replace(policy(started), start=str(copy)))
 
 
 def test_a_policy_needs_something_to_stay_near(tmp_path, one_device):

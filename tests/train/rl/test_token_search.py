@@ -11,13 +11,14 @@ from model.config import ModelConfig
 from model.critic import Critic
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder
+from train.rl.token_readers import CachedReader, Rereader, join
 from train.rl.token_search import (
-    CachedReader,
+    UNSEEN,
     Goal,
-    Rereader,
+    Node,
+    Rows,
     best_first_decode,
-    best_of_decode,
-    join,
+    best_seen,
     tree_search_decode,
     value_guided_decode,
 )
@@ -108,10 +109,31 @@ def test_scores_lengths_and_stops_are_those_of_the_tokens(language, searched):
 
 def test_search_is_better_than_sampling_as_often(language, searched):
     """65 forward passes a token for the search, 65 samples for the best of them; one step of looking ahead is less than either."""
-    sampled = run(best_of_decode, language, samples=65)
+    sampled = np.mean([best_of(language, row, int(prompt), 65) for row, prompt in zip(*prompts(), strict=True)])
     guided = run(value_guided_decode, language, considered=V, beta=0.01)
-    assert searched.scores_B.mean() > sampled.scores_B.mean() > guided.scores_B.mean()
+    assert searched.scores_B.mean() > sampled > guided.scores_B.mean()
     assert (guided.passes_B == (V + 1) * (guided.lengths_B - prompts()[1])).all()
+
+
+def best_of(language, row, prompt: int, samples: int) -> float:
+    """What the best of some draws among all responses is worth, by their probabilities."""
+    log_probs, worth = language
+    start, every = row[:prompt].tolist(), list(responses())
+    likely = [np.exp(sum(log_probs[i, last, now] for i, (last, now) in enumerate(zip((start[-1], *r), r, strict=False)))) for r in every]
+    assert sum(likely) == pytest.approx(1.0, abs=1e-4)
+    drawn = np.random.default_rng(4).choice(len(every), samples, p=np.array(likely) / sum(likely))
+    return max(total(worth, [*start, *every[k]], prompt, prompt + len(every[k])) for k in drawn)
+
+
+def test_the_best_seen_is_a_complete_response_though_it_is_worth_less_than_nothing():
+    """Of each row: the root, a response worth -1, one worth -2, and a node that was never reached, all zeros. The second row is done."""
+    tokens, lengths = jnp.asarray([[1, 0, 0, 0], [1, 2, 0, 0]]), jnp.asarray([1, 2])
+    rows = Rows(tokens, lengths, lengths, lengths + 2, None, None, jnp.asarray([False, True]))
+    suffixes = jnp.asarray([[[0, 0], [3, 4], [5, 0], [0, 0]]] * 2)
+    counts, worth = jnp.asarray([[0, 2, 1, 0]] * 2), jnp.asarray([[UNSEEN, -1.0, -2.0, 0.0]] * 2)
+    found = best_seen(rows, Node(suffixes, counts, None, None, None, worth))
+    assert found.worth_B.tolist() == [-1.0, pytest.approx(UNSEEN)]
+    assert found.tokens_BS[0].tolist() == [1, 3, 4, 0] and found.lengths_B[0] == 3
 
 
 def test_best_first_search_reads_every_text_once_and_the_likeliest_first(language):
