@@ -46,6 +46,7 @@ class Batches:
         self.max_damaged = max_damaged
         self.ids = max(*(corpus.ids for corpus in corpora), 1 + max(self._markers or [-1]))
         self.damaged: set[tuple[int, int]] = set()
+        self.damage = "damaged documents (data.max_damaged)"
         self._splits = [corpus.split(split) for corpus in corpora]
         self._plans = [
             load_plan(one.lengths, context_length, f"{corpus.digest} {split}", corpus.path)

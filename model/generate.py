@@ -218,6 +218,19 @@ def next_logits(state: Generation, sampling: Sampling):
     return x_BV
 
 
+def draw_token(keys_B, logits_BV):
+    """One token a row in proportion to exp(logits): int [B]. keys_B: a random key a row.
+
+    The cumulative distribution is inverted, which takes one random number a row; Gumbel noise, the other way, takes one a token of the
+    vocabulary. What is at MASKED is never drawn, whatever is lost in the running sum.
+    """
+    p_BV = jnp.exp(logits_BV - logits_BV.max(-1, keepdims=True))
+    sum_BV = jnp.cumsum(p_BV, axis=-1)
+    point_B = jax.vmap(jax.random.uniform)(keys_B) * sum_BV[:, -1]
+    beyond_BV = (sum_BV > point_B[:, None]) & (p_BV > 0)
+    return jnp.where(beyond_BV.any(-1), beyond_BV.argmax(-1), p_BV.argmax(-1))
+
+
 def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps: int | jax.Array) -> Generation:
     """Draw up to `steps` more tokens for each row; leaves early when all rows are done or the buffers are full.
 
@@ -235,7 +248,7 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
             token_B = jnp.argmax(x_BV, axis=-1)
         else:
             keys_B = jax.vmap(jax.random.fold_in)(state.keys_B, state.index - state.origin_B)
-            token_B = jax.vmap(jax.random.categorical)(keys_B, x_BV)
+            token_B = draw_token(keys_B, x_BV)
         log_p_BV = jax.nn.log_softmax(state.logits_BV / (sampling.temperature or 1.0), axis=-1)
         log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
         token_B = jnp.where(state.done_B, 0, token_B).astype(state.tokens_BS.dtype)

@@ -41,9 +41,8 @@ class Learner(Protocol):
     def waited_s(self) -> float:
         """Seconds spent in waiting for rows so far."""
 
-    @property
-    def damaged(self) -> int:
-        """Records found damaged so far; their places were left empty."""
+    def remarks(self) -> list[str]:
+        """What a user should hear of that came up since this was last asked, such as records that had to be left out."""
 
     @property
     def flops_per_token(self) -> float | None:

@@ -168,7 +168,7 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
         learner.begin(cursor)
         meter = _Meter(telemetry, learner.rate, progress)
         watch = _BadSteps(telemetry, experiment)
-        request, damaged, saved = Request.NOTHING, 0, (step, progress["looked"])
+        request, saved = Request.NOTHING, (step, progress["looked"])
 
         def save(*, periodic: bool) -> None:
             """Periodic saves are what a rewind may go back to: others depend on when a signal came, and a run must not."""
@@ -224,9 +224,8 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
                     save(periodic=False)
                     checkpointer.wait()
                 raise
-            if learner.damaged > damaged:
-                damaged = learner.damaged
-                telemetry.message(f"{damaged} damaged documents so far: their places are empty (data.max_damaged)")
+            for remark in learner.remarks():
+                telemetry.message(remark)
             before = cursor
             state, metrics, rows = learner.step(state, batch)
             step, cursor, progress["loss"] = step + 1, cursor + rows, None

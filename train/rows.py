@@ -68,10 +68,12 @@ class RowLearner:
         self._update = jit_update(make_update(objective, self.optimizer, seed=experiment.seed, **options), mesh)
         self._evaluate = make_evaluate(objective, mesh, self._frozen)
         self._incoming: Prefetch | None = None
+        self._remarked = 0
 
-    @property
-    def damaged(self) -> int:
-        return len(self.batches.damaged)
+    def remarks(self) -> list[str]:
+        before, count = self._remarked, len(self.batches.damaged)
+        self._remarked = count
+        return [f"{count} {self.batches.damage} so far: their places are empty"] if count > before else []
 
     @property
     def waited_s(self) -> float:

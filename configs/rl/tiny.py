@@ -3,7 +3,7 @@
 omnia train configs/rl/tiny.py:addition_start --run-dir runs/addition-start
 omnia train configs/rl/tiny.py:addition_grpo --run-dir runs/addition --start runs/addition-start
 
-Tasks: walks, sort, addition, countdown, sentiment, rudeness, facts, bandit. Kinds: ppo, grpo, dr_grpo, dapo, gspo, rloo, reinforce, and
+Tasks: walks, sort, addition, countdown, programs, sentiment, rudeness, facts, bandit. Kinds: ppo, grpo, dr_grpo, dapo, gspo, rloo, reinforce, and
 dpo, which learns from comparisons (`omnia label`; --data.files FILE). benchmarks/rl_tasks.py measures what each reaches; see docs/log.md.
 """
 
@@ -12,6 +12,7 @@ import dataclasses
 from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
 from train.rl import experiment as rl
+from train.rl.code import Programs
 from train.rl.environments import Addition, Bandit, Countdown, Environment, KeyFacts, Letters, RandomWalks, Reviews
 
 
@@ -38,6 +39,7 @@ TASKS = {
     "sort": Task(Letters("sort", 6, partial=False), 8, 8, 64, 120, 800, 0.0, batch=256, minibatches=2),
     "addition": Task(Addition(2), 8, 4, 64, 2800, 700, 0.0, batch=512, annealed=False),
     "countdown": Task(Countdown(), 16, 10, 64, 3000, 250, 0.0, batch=512, annealed=False),
+    "programs": Task(Programs(), 24, 8, 64, 3000, 250, 0.0, batch=512, annealed=False),
     "sentiment": Task(Reviews("sentiment"), 42, 80, 64, 300, 30, 0.05),
     "rudeness": Task(Reviews("rudeness"), 42, 80, 64, 300, 30, 0.02),
     "facts": Task(KeyFacts(), 26, 48, 64, 300, 40, 0.02),

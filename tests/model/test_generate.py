@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.attention import MASKED
-from model.generate import Sampling, decode, generate, next_logits, prefill
+from model.generate import Sampling, decode, draw_token, generate, next_logits, prefill
 from model.heads import Head, logits, score_tokens, vocabulary_table
 from tests.model.conftest import EXPERTS, GEMMA2, LLAMA, forward, make
 
@@ -173,6 +173,22 @@ def test_samples_follow_the_distribution(llama):
     likely = p * count > 10
     chi_squared = ((counts - p * count) ** 2 / (p * count))[likely].sum()
     assert chi_squared < likely.sum() + 5 * np.sqrt(2 * likely.sum())
+
+
+def test_what_is_filtered_out_is_never_drawn_and_one_number_decides():
+    """Beside the inverse of the cumulative distribution in float64, for the same random numbers."""
+    rng = np.random.default_rng(0)
+    x_BV = np.where(rng.random((3000, 1999)) < 0.9, MASKED, rng.normal(0, 3, (3000, 1999))).astype(np.float32)
+    keys = jax.random.split(jax.random.key(5), 3000)
+    found = np.asarray(jax.jit(draw_token)(keys, x_BV))
+    assert (x_BV[np.arange(3000), found] > MASKED).all()
+    p_BV = np.exp(x_BV.astype(np.float64) - x_BV.max(1, keepdims=True))
+    place = np.asarray(jax.vmap(jax.random.uniform)(keys), np.float64) * p_BV.sum(1)
+    expected = (p_BV.cumsum(1) > place[:, None]).argmax(1)
+    assert (found == expected).mean() > 0.998  # elsewhere a number lies within float32's rounding of a border
+    alone = np.full((1, 7), MASKED, np.float32)
+    alone[0, 4] = 1.0
+    assert draw_token(keys[:1], alone).tolist() == [4]
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0.0}, {"min_p": 2.0}, {"repetition_penalty": 0.0}, {"top_k": -1}])

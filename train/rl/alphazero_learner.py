@@ -51,7 +51,6 @@ class AlphaZeroLearner:
     padding_share = 0.0
     flops_per_token = None
     waited_s = 0.0
-    damaged = 0
 
     def __init__(self, run: Run, mesh):
         experiment, data, o = run.experiment, run.experiment.data, run.experiment.objective
@@ -77,6 +76,9 @@ class AlphaZeroLearner:
         compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
         self._step = on_mesh(jax.jit(self._play_and_learn(update), donate_argnums=0, **compiled), mesh)
         self._matches = on_mesh(jax.jit(self._play_matches, **compiled), mesh)
+
+    def remarks(self) -> list[str]:
+        return []
 
     def adopt(self, params):
         return params

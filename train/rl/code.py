@@ -1,9 +1,13 @@
-"""Python as a task: what parses, what passes its tests, and beginnings of functions to go on from."""
+"""Python as a task: what parses, what passes its tests, beginnings of functions to go on from, and functions to find from examples."""
 
+import ast
 import dataclasses
+import random
+import string
 
 import numpy as np
 
+from train.rl.arithmetic import evaluate
 from train.rl.environments import Environment, Prompt
 from train.rl.rewards import Reward
 from train.rl.sandbox import Limits, passed
@@ -58,3 +62,49 @@ class PythonFunctions(Environment):
 
     def scores(self, prompts, responses, ids, mask):
         return PythonParses().scores(prompts, responses, ids, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs(Environment):
+    """Write what a function of x returns, from examples: `0>1 3>7 5>11:` wants `2*x+1`, or anything else that does the same.
+
+    Worth 1 if it passes all tests, which are the examples and as many that are not shown; 0.1 for arithmetic on x that fails one, else 0.
+    """
+
+    examples: int = 3
+    """Numbers from 0 to 9 whose results are shown, at most 5."""
+    noise: float = 0.5
+    """Share of demonstrations that are some other function."""
+
+    def __post_init__(self):
+        if not 1 <= self.examples <= 5:
+            raise ValueError(f"Programs: examples is {self.examples}; it must be 1 to 5")
+
+    @property
+    def alphabet(self) -> str:
+        return string.digits + "x+-*()> :"
+
+    def draw(self, rng):
+        program, inputs = _program(rng), rng.sample(range(10), 2 * self.examples)
+        tests = [(value, evaluate(program, {"x": value})) for value in inputs]
+        shown = " ".join(f"{value}>{int(result)}" for value, result in tests[: self.examples])
+        return Prompt(f"{shown}:", {"tests": tests, "program": program})
+
+    def demonstrate(self, prompt, rng):
+        return _program(rng) if rng.random() < self.noise else prompt.facts["program"]
+
+    def score(self, prompt, response):
+        found = [(evaluate(response, {"x": value}), result) for value, result in prompt.facts["tests"]]
+        if "x" not in response or any(value is None for value, _ in found):
+            return 0.0
+        return 1.0 if all(value == result for value, result in found) else 0.1
+
+
+def _program(rng: random.Random) -> str:
+    """Two operations on x and digits, without a space or a parenthesis too many."""
+    while True:
+        a, b, c = (rng.choice("xxxx123456789") for _ in range(3))
+        first, second = rng.choice("+-*"), rng.choice("+-*")
+        text = rng.choice((f"({a}{first}{b}){second}{c}", f"{a}{first}({b}{second}{c})"))
+        if "x" in text:
+            return ast.unparse(ast.parse(text, mode="eval")).replace(" ", "")

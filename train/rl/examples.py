@@ -147,6 +147,7 @@ class ExampleBatches:
         assert isinstance(data, Demonstrations | Preferences)
         self.data, self.sources = data, sources
         self.damaged: set[int] = set()
+        self.damage = f"examples of more than {self.length} tokens"
         self._tokenizer, self._end = sources[0].tokenizer(), sources[0].document_end
         if isinstance(self.data, Preferences):
             self.length -= 1  # a reward model reads the last token too

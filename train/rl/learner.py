@@ -39,6 +39,8 @@ CHECK_EVERY = 20
 """Steps between two comparisons of the sampler's log-probabilities with those of the training pass."""
 LARGEST_GAP = {"float32": 1e-3, "bfloat16": 0.5}
 """By which those may differ in one token."""
+FAR_BEYOND = 5.0
+"""Standard deviations of returns in units of `value_clip`, beyond which a user is warned."""
 SHOWN = 8
 """Samples of a report."""
 
@@ -136,6 +138,8 @@ class PolicyLearner:
         self._reference = Reference(run, mesh)
         self._incoming: Prefetch | None = None
         self._baseline: dict[str, np.ndarray] | None = None
+        self._remarks: list[str] = []
+        self._remarked, self._clip_doubted = 0, False
 
         update = make_update(
             make_objective(experiment, mesh),
@@ -157,9 +161,12 @@ class PolicyLearner:
 
     # ---------------------------------------------------------------------------------------------------------------- the loop's
 
-    @property
-    def damaged(self) -> int:
-        return len(self._questions.unusable)
+    def remarks(self) -> list[str]:
+        said, self._remarks = self._remarks, []
+        if len(self._questions.unusable) > self._remarked:
+            self._remarked = len(self._questions.unusable)
+            said.append(f"{self._remarked} prompts of more than data.prompt_tokens so far: their places are empty (data.max_unusable)")
+        return said
 
     @property
     def waited_s(self) -> float:
@@ -206,6 +213,7 @@ class PolicyLearner:
         cursor_now = jax.device_put(np.int32(cursor + consumed), state.cursor.sharding)
         state = dataclasses.replace(state, cursor=cursor_now)
         jax.block_until_ready(metrics)
+        self._doubt_value_clip(step, metrics)
         times = {"time/rollout": drawing, "time/reward": judged - began - drawing, "time/update": time.monotonic() - judged}
         return state, metrics | {name: Mean(np.float32(seconds), np.float32(1)) for name, seconds in times.items()}, consumed
 
@@ -250,6 +258,19 @@ class PolicyLearner:
                     f"the KL to the reference is {kl:.3g} at the start, where it must be 0: the responses are not the policy's own",
                     "Is objective.temperature what the responses were drawn with, and the reference the run that this one starts from?",
                 )
+
+    def _doubt_value_clip(self, step: int, metrics: dict) -> None:
+        """A value moves by no more than the clip in a step, which is in units of reward: a critic of much larger returns lags behind."""
+        o = self._options
+        if o.critic == "none" or not o.value_clip or self._clip_doubted:
+            return
+        deviation = float(metrics["ppo/returns/var"].total) ** 0.5
+        if deviation > FAR_BEYOND * o.value_clip:
+            self._clip_doubted = True
+            self._remarks.append(
+                f"WARNING: step {step}: returns deviate by {deviation:.2f}, and objective.value_clip lets a value move by {o.value_clip:g} "
+                "in a step: the critic may lag behind. Raise it, set it to 0, or set objective.scale_scores"
+            )
 
     def _put(self, x: np.ndarray):
         """Rows of the host on the mesh."""

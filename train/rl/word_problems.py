@@ -4,24 +4,20 @@
 `N0-N1`: what is to be learned is which numbers to put together, not how to copy or divide them.
 """
 
-import ast
 import dataclasses
 import functools
 import math
-import operator
 import re
 
 import xxhash
 
 from data.errors import UserError
+from train.rl.arithmetic import evaluate
 from train.rl.environments import Prompt, is_held_out
 from train.rl.examples import read_records
 from train.rl.files import Listed
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-_LONGEST = 80
-"""Characters of an expression: beyond, it is not read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,32 +50,8 @@ class WordProblems(Listed):
         return prompt.facts["expression"]
 
     def score(self, prompt, response):
-        found = evaluate(response, prompt.facts["numbers"])
+        found = evaluate(response, _names(prompt.facts["numbers"]))
         return float(found is not None and math.isclose(found, prompt.facts["answer"], rel_tol=1e-4, abs_tol=1e-6))
-
-
-def evaluate(expression: str, numbers: list[float]) -> float | None:
-    """What an expression of + - * /, parentheses, numbers and names N0, N1, ... of numbers comes to; None where it is no such thing."""
-    if len(expression) > _LONGEST:
-        return None
-    try:
-        return _value(ast.parse(expression.strip(), mode="eval").body, numbers)
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
-        return None
-
-
-def _value(node: ast.AST, numbers: list[float]) -> float:
-    """ValueError for anything but arithmetic."""
-    match node:
-        case ast.BinOp(left, operation, right) if type(operation) in _OPERATIONS:
-            return _OPERATIONS[type(operation)](_value(left, numbers), _value(right, numbers))
-        case ast.UnaryOp(ast.USub(), operand):
-            return -_value(operand, numbers)
-        case ast.Constant(int() | float() as value) if not isinstance(value, bool):
-            return float(value)
-        case ast.Name(name) if re.fullmatch(r"N\d{1,2}", name) and int(name[1:]) < len(numbers):
-            return numbers[int(name[1:])]
-    raise ValueError(ast.dump(node))
 
 
 def named(text: str, equation: str) -> tuple[str, str, list[float]]:
@@ -96,6 +68,10 @@ def named(text: str, equation: str) -> tuple[str, str, list[float]]:
     right = equation.partition("=")[2].replace(" ", "")
     expression = _NUMBER.sub(lambda found: f"N{numbers.index(float(found[0]))}" if float(found[0]) in numbers else found[0], right)
     return text, _without_outer(expression), numbers
+
+
+def _names(numbers: list[float]) -> dict[str, float]:
+    return {f"N{place}": number for place, number in enumerate(numbers)}
 
 
 def _without_outer(expression: str) -> str:
@@ -139,7 +115,7 @@ def _read(path: str) -> list[Prompt]:
             raise UserError(
                 f"{path}: record {number} is no word problem: {type(error).__name__} {error}", "Give original_text, equation and ans."
             ) from None
-        value = evaluate(expression, numbers)
+        value = evaluate(expression, _names(numbers))
         if value is not None and math.isclose(value, answer, rel_tol=1e-4, abs_tol=1e-6):
             facts = {"numbers": numbers, "answer": answer, "expression": expression}
             found.append(Prompt(f"{text.strip()}\n", facts))

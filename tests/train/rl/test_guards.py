@@ -1,5 +1,6 @@
 """What a step checks of itself, and the order in which it learns from rows."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -13,6 +14,7 @@ from train.objectives.terms import Mean
 from train.rl.experience import Judgement
 from train.rl.experiment import PPO
 from train.rl.learner import PolicyLearner, make_learn
+from train.rows import RowLearner
 from train.state import State
 
 
@@ -39,6 +41,31 @@ def test_a_negative_kl_at_the_start_is_an_error_that_names_its_causes(ppo):
     with pytest.raises(UserError, match="where it must be 0") as raised:
         compare(0, wrong)
     assert "temperature" in str(raised.value)
+
+
+def test_returns_far_beyond_the_clip_of_values_are_remarked_on_once(ppo):
+    def learner(o):
+        return SimpleNamespace(_options=o, _clip_doubted=False, _remarks=[])
+
+    def doubt(learner, variance):
+        PolicyLearner._doubt_value_clip(learner, 7, {"ppo/returns/var": Mean(jnp.float32(variance), jnp.float32(1))})
+        return learner._remarks
+
+    o = PPO(value_clip=0.2)
+    one = learner(o)
+    assert doubt(one, 0.99) == []
+    assert "step 7: returns deviate by 2.00" in doubt(one, 4.0)[0] and len(doubt(one, 4.0)) == 1
+    for unbound in (dataclasses.replace(o, value_clip=0.0), dataclasses.replace(o, critic="none", advantage="returns")):
+        assert doubt(learner(unbound), 100.0) == []
+
+
+def test_rows_that_had_to_be_left_empty_are_remarked_on_when_there_are_more():
+    batches = SimpleNamespace(damaged=set(), damage="torn pages")
+    learner = SimpleNamespace(batches=batches, _remarked=0)
+    assert RowLearner.remarks(learner) == []
+    batches.damaged |= {4, 5}
+    assert RowLearner.remarks(learner) == ["2 torn pages so far: their places are empty"]
+    assert RowLearner.remarks(learner) == []
 
 
 def test_rows_stand_in_a_new_order_in_each_epoch_of_each_step():

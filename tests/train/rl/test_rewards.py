@@ -10,7 +10,7 @@ import pytest
 
 from data.errors import UserError
 from data.tokenizer import character_tokenizer
-from train.rl.code import PassesTests, PythonFunctions
+from train.rl.code import PassesTests, Programs, PythonFunctions
 from train.rl.environments import Prompt
 from train.rl.examples import encode_demonstration, encode_prompt, read_comparisons
 from train.rl.files import PromptFile
@@ -80,6 +80,17 @@ def test_code_is_worth_the_share_of_its_tests():
     prompts = [Prompt("def read_line(")] * 3
     body = "a):\n    b = a + 1\n    c = b * 2\n    return c\n"
     assert PythonFunctions().scores(prompts, [body, body, "a:"], None, None).tolist() == [1, 0, 0]
+
+
+def test_a_program_is_judged_by_what_it_does_also_where_nobody_looked():
+    task = Programs(examples=2)
+    facts = {"tests": [(0, 0.0), (2, 4.0), (3, 9.0), (5, 25.0)]}  # the first two are also those of 2*x
+    worth = {"x*x": 1, "x * (x+0)": 1, "2*x": 0.1, "x+x*1": 0.1, "4": 0, "x*": 0, "": 0, "x/0": 0, "y*y": 0, "x**2": 0, "exec(x)": 0}
+    assert [task.score(Prompt("0>0 2>4:", facts), program) for program in worth] == [*worth.values()]
+    for row in range(50):
+        prompt = task.prompt(0, row)
+        assert set(prompt.text + task.demonstration(prompt, 0, row)) <= set(task.alphabet)
+        assert task.score(prompt, prompt.facts["program"]) == 1
 
 
 def test_files_of_prompts(tmp_path):
