@@ -3,8 +3,9 @@
 omnia train configs/rl/tiny.py:addition_start --run-dir runs/addition-start
 omnia train configs/rl/tiny.py:addition_grpo --run-dir runs/addition --start runs/addition-start
 
-Tasks: walks, sort, addition, countdown, programs, sentiment, rudeness, facts, bandit. Kinds: ppo, grpo, dr_grpo, dapo, gspo, rloo, reinforce, and
-dpo, which learns from comparisons (`omnia label`; --data.files FILE). benchmarks/rl_tasks.py measures what each reaches; see docs/log.md.
+Tasks: walks, sort, addition, countdown, programs, sentiment, rudeness, facts, bandit. Kinds: ppo, grpo, dr_grpo, dapo, gspo, rloo,
+reinforce, and dpo, which learns from comparisons (`omnia label`; --data.files FILE). benchmarks/rl_tasks.py measures what each reaches; see
+docs/log.md.
 """
 
 import dataclasses

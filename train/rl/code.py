@@ -86,8 +86,8 @@ class Programs(Environment):
 
     def draw(self, rng):
         program, inputs = _program(rng), rng.sample(range(10), 2 * self.examples)
-        tests = [(value, evaluate(program, {"x": value})) for value in inputs]
-        shown = " ".join(f"{value}>{int(result)}" for value, result in tests[: self.examples])
+        tests = [(value, int(evaluate(program, {"x": value}) or 0)) for value in inputs]
+        shown = " ".join(f"{value}>{result}" for value, result in tests[: self.examples])
         return Prompt(f"{shown}:", {"tests": tests, "program": program})
 
     def demonstrate(self, prompt, rng):
