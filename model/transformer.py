@@ -193,73 +193,82 @@ class Decoder(nn.Module):
             mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
         counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
         context = Context(mask, angles, keys_B, counted_BT)
-        x_BTD, cache, router, stream_BTD = self._layers(x_BTD, context, cache, branch)
+        router, stream_BTD = None, None
+        if self.is_initializing():
+            x_BTD, cache = create_layers(c, x_BTD, context), None
+        else:
+            x_BTD, cache, router, stream_BTD = run_layers(c, self.variables["params"], x_BTD, (context,), cache=cache, branch=branch)
 
         if not c.tied_embeddings and self.is_initializing():
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
         hidden_BTD = Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
         return Output(hidden_BTD, cache, router, stream_BTD)
 
-    def _layers(self, x_BTD, context: Context, cache, branch: int | None):
-        """Run the stack: scanned when asked, else unrolled, which a cache needs."""
-        c = self.config
-        if self.is_initializing():
-            return self._create(x_BTD, context), None, None, None
-        block = Block
-        if c.remat != "none" and cache is None:
-            block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=not c.scan)
 
-        def run(params, x_BTD, layer, place, cache=None):
-            """One layer; `place` is its number, or its place in a group when `layer` is traced, since a window must be static."""
-            return block(c, c.layer_window(place), parent=None).apply({"params": params}, x_BTD, layer, context, cache)
+def create_layers(config: ModelConfig, x_BTD, context: Context):
+    """Create the stacked parameters of all layers, as `layers` of the module whose compact method calls this; returns the last output."""
 
-        variables = self.variables["params"]
-        if c.scan and cache is None:
-            size = c.global_every or 1
+    def body(module, x_BTD, layer):
+        return module(x_BTD, layer, context)[0], None
 
-            def group(x_BTD, step):
-                params, first = step
-                routers = []
-                for place in range(size):
-                    x_BTD, _, router = run(jax.tree.map(lambda leaf, place=place: leaf[place], params), x_BTD, first + place, place)
-                    routers.append(router)
-                return x_BTD, _stack(routers)
+    scan = nn.scan(
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=config.num_layers,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+    return scan(Block(config, name="layers"), x_BTD, jnp.arange(config.num_layers))[0]
 
-            groups = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), variables["layers"])
-            steps = (groups, jnp.arange(0, c.num_layers, size))
-            if branch is None:
-                x_BTD, router = jax.lax.scan(group, x_BTD, steps)
-                return x_BTD, None, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), router), None
-            if branch % size:
-                raise ValueError(f"a scan takes {size} layers at once, and layer {branch} is in their midst")
-            stream_BTD, _ = jax.lax.scan(group, x_BTD, jax.tree.map(lambda leaf: leaf[: branch // size], steps))
-            x_BTD, _ = jax.lax.scan(group, stream_BTD, jax.tree.map(lambda leaf: leaf[branch // size :], steps))
-            return x_BTD, None, None, stream_BTD
 
-        layers = unstack_layers(variables) if "layers" in variables else variables
-        caches, routers, stream_BTD = [], [], None
-        for layer in range(c.num_layers):
-            stream_BTD = x_BTD if layer == branch else stream_BTD
-            layer_cache = None if cache is None else (*cache[0][layer], cache[1])
-            x_BTD, layer_cache, router = run(layers[f"layer_{layer}"], x_BTD, layer, layer, layer_cache)
-            caches.append(layer_cache)
-            routers.append(router)
-        return x_BTD, None if cache is None else tuple(caches), _stack(routers), stream_BTD
+def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...], *, cache=None, branch: int | None = None):
+    """Run a stack of blocks: scanned when asked, else unrolled, which a cache needs.
 
-    def _create(self, x_BTD, context: Context):
-        """Create the stacked parameters of all layers."""
+    params: those with `layers` [L, ...], or already apart (`unstack_layers`). contexts: layer n takes number n % len(contexts) of them.
+    cache, branch: as of Decoder. Returns x_BTD, the new cache, a Router of all layers and the stream before layer `branch`; each of the
+    last three is None where there is none.
+    """
+    c = config
+    block = Block
+    if c.remat != "none" and cache is None:
+        block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=not c.scan)
 
-        def body(module, x_BTD, layer):
-            return module(x_BTD, layer, context)[0], None
+    def run(params, x_BTD, layer, place, cache=None):
+        """One layer; `place` is its number, or its place in a group when `layer` is traced, since a window must be static."""
+        context = contexts[place % len(contexts)]
+        return block(c, c.layer_window(place), parent=None).apply({"params": params}, x_BTD, layer, context, cache)
 
-        scan = nn.scan(
-            body,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.config.num_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
-        return scan(Block(self.config, name="layers"), x_BTD, jnp.arange(self.config.num_layers))[0]
+    if c.scan and cache is None:
+        size = math.lcm(c.global_every or 1, len(contexts))
+
+        def group(x_BTD, step):
+            params, first = step
+            routers = []
+            for place in range(size):
+                x_BTD, _, router = run(jax.tree.map(lambda leaf, place=place: leaf[place], params), x_BTD, first + place, place)
+                routers.append(router)
+            return x_BTD, _stack(routers)
+
+        groups = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), params["layers"])
+        steps = (groups, jnp.arange(0, c.num_layers, size))
+        if branch is None:
+            x_BTD, router = jax.lax.scan(group, x_BTD, steps)
+            return x_BTD, None, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), router), None
+        if branch % size:
+            raise ValueError(f"a scan takes {size} layers at once, and layer {branch} is in their midst")
+        stream_BTD, _ = jax.lax.scan(group, x_BTD, jax.tree.map(lambda leaf: leaf[: branch // size], steps))
+        x_BTD, _ = jax.lax.scan(group, stream_BTD, jax.tree.map(lambda leaf: leaf[branch // size :], steps))
+        return x_BTD, None, None, stream_BTD
+
+    layers = unstack_layers(params) if "layers" in params else params
+    caches, routers, stream_BTD = [], [], None
+    for layer in range(c.num_layers):
+        stream_BTD = x_BTD if layer == branch else stream_BTD
+        layer_cache = None if cache is None else (*cache[0][layer], cache[1])
+        x_BTD, layer_cache, router = run(layers[f"layer_{layer}"], x_BTD, layer, layer, layer_cache)
+        caches.append(layer_cache)
+        routers.append(router)
+    return x_BTD, None if cache is None else tuple(caches), _stack(routers), stream_BTD
 
 
 def _stack(routers):
