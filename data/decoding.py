@@ -1,0 +1,491 @@
+"""Encoded images, videos and recordings into arrays, and what is known of them without decoding.
+
+Files come from strangers. Whatever is wrong with one raises Undecodable, and what a file claims of its size is checked before memory
+is taken for it. Formats are known by their content, never by a name, and only those listed here are tried: a playlist that names other
+files or addresses is none of them. Needs Pillow, PyAV, soundfile and soxr (extra: media).
+"""
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.errors import UserError
+from data.media import Facts, text_facts
+
+MAX_PIXELS = 1 << 26  # of an image, or of a frame
+MAX_CLIP_BYTES = 1 << 30  # of the frames that one call returns
+MAX_SAMPLES = 1 << 28  # of a recording that one call returns
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_CONTAINERS = {  # of libavformat, whose protocols stay closed: a file must not make us read another
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,ogg,mp3,wav,flac,aac,mpegts,mpeg,flv,asf",
+    "protocol_whitelist": "",
+}
+_BLOCK_VALUES = 1 << 20  # of all channels of a recording in memory at once
+
+
+class Undecodable(Exception):
+    """A file that cannot be decoded; the message says why."""
+
+
+class Examined(NamedTuple):
+    """What a look at the whole of a file found."""
+
+    facts: Facts
+    remarks: tuple[str, ...]  # what is unusual, but no fault
+    look: tuple[int, int] | None  # of an image: perceptual_hash
+
+
+def probe(kind: str, content: str | bytes) -> Facts:
+    """What is known of a part by its header; of a video, by its packets and first frame."""
+    if isinstance(content, str):
+        return text_facts(content)
+    return {"image": _probe_image, "video": _probe_video, "audio": _probe_audio}[kind](content)
+
+
+def examine(kind: str, content: str | bytes) -> Examined:
+    """Decodes an image and a recording to the end, and the keyframes of a video; Undecodable for one that breaks off."""
+    if isinstance(content, str):
+        return Examined(text_facts(content), (), None)
+    return {"image": _examine_image, "video": _examine_video, "audio": _examine_audio}[kind](content)
+
+
+# --------------------------------------------------------------------------------------------------------------------- images
+
+
+def decode_image(
+    content: bytes,
+    *,
+    size: tuple[int, int] | None = None,
+    box: tuple[float, float, float, float] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """uint8 [H, W, 3], turned as its EXIF says, grey, palettes, CMYK and 16 bits as RGB, alpha over white; of an animation the first frame.
+
+    size: (height, width) to scale to, without smaller pictures being decoded at full size where the format allows (JPEG by 2, 4, 8).
+    box: (top, left, bottom, right) as fractions of the picture: the part of it that is wanted.
+    """
+    with _image(content, max_pixels) as image:
+        turned = _is_turned(image)
+        if size and image.format in ("JPEG", "MPO"):
+            tall, wide = (box[2] - box[0], box[3] - box[1]) if box else (1.0, 1.0)
+            needed = math.ceil(size[1] / wide), math.ceil(size[0] / tall)
+            image.draft(None, needed[::-1] if turned else needed)
+        picture = _as_rgb(_upright(image))
+        if size is None and box is None:
+            return np.asarray(picture)
+        width, height = picture.size
+        top, left, bottom, right = box or (0.0, 0.0, 1.0, 1.0)
+        edges = (left * width, top * height, right * width, bottom * height)
+        if size is None:
+            return np.asarray(picture.crop(tuple(round(edge) for edge in edges)))
+        if size == (height, width) and not box:
+            return np.asarray(picture)
+        resampling = _pillow().Resampling.BILINEAR  # which averages over all pixels where it makes smaller
+        return np.asarray(picture.resize((size[1], size[0]), resampling, box=edges, reducing_gap=2.0))
+
+
+def encode_image(pixels_HWC: np.ndarray, form: str = "PNG", **options) -> bytes:
+    """uint8 [H, W, 3] as a file: PNG, JPEG, WEBP."""
+    file = io.BytesIO()
+    _pillow().fromarray(pixels_HWC).save(file, form, **options)
+    return file.getvalue()
+
+
+def perceptual_hash(image) -> tuple[int, int]:
+    """(64 bits, 24 bits) of a picture of Pillow's: which of two neighbours is brighter on an 8 x 9 grid; and the mean colour.
+
+    Pictures that were scaled or encoded anew keep nearly all of them.
+    """
+    small = np.asarray(image.resize((9, 8), _pillow().Resampling.BILINEAR, reducing_gap=2.0), np.int32)
+    grey = small @ np.array([299, 587, 114])
+    bits = np.packbits(grey[:, 1:] > grey[:, :-1])
+    mean = small.reshape(-1, 3).mean(0).astype(np.uint8)
+    return int.from_bytes(bits.tobytes(), "big"), int.from_bytes(mean.tobytes(), "big")
+
+
+def _probe_image(content):
+    with _image(content, MAX_PIXELS) as image:
+        width, height = image.size[::-1] if _is_turned(image) else image.size
+        return Facts(width=width, height=height, bytes=len(content))
+
+
+def _examine_image(content):
+    facts = _probe_image(content)
+    remarks = []
+    with _image(content, MAX_PIXELS) as image:
+        if getattr(image, "is_animated", False):
+            remarks.append("animated: its first frame counts")
+        if image.mode == "CMYK":
+            remarks.append("CMYK")
+        if image.mode.startswith("I"):
+            remarks.append("16 bits a value")
+        if image.format in ("JPEG", "MPO"):
+            image.draft(None, (72, 64))  # all of the file is read, in an eighth of the time
+        look = perceptual_hash(_as_rgb(_upright(image)))
+    return Examined(facts, tuple(remarks), look)
+
+
+@contextlib.contextmanager
+def _image(content: bytes, max_pixels: int) -> Iterator[Any]:
+    """The opened file, its size checked; whatever Pillow raises inside becomes Undecodable."""
+    pillow = _pillow()
+    width, height = _webp_size(content)  # whose decoder takes memory for the picture when the file is opened
+    _check_pixels(width, height, max_pixels)
+    try:
+        image = pillow.open(io.BytesIO(content), formats=_IMAGE_FORMATS)
+    except pillow.UnidentifiedImageError:
+        raise Undecodable("no JPEG, PNG, WebP or GIF" if content else "empty") from None
+    except pillow.DecompressionBombError:
+        raise Undecodable(f"too large: more than {max_pixels:,} pixels") from None
+    except Exception as error:  # a decoder fed with nonsense can raise anything
+        raise Undecodable(f"cannot be decoded ({_line(error)})") from None
+    with image:
+        _check_pixels(image.width, image.height, max_pixels)
+        try:
+            yield image
+        except (Undecodable, UserError):
+            raise
+        except Exception as error:
+            raise Undecodable(f"cannot be decoded ({_line(error)})") from None
+
+
+def _check_pixels(width, height, most):
+    if width * height > most:
+        raise Undecodable(f"too large: {width:,} x {height:,} pixels, more than {most:,}")
+
+
+def _webp_size(content):
+    """(width, height) that the header of a WebP file claims; (0, 0) for other files."""
+    if len(content) < 30 or content[:4] != b"RIFF" or content[8:12] != b"WEBP":
+        return 0, 0
+    if content[12:16] == b"VP8X":
+        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
+    if content[12:16] == b"VP8L":
+        bits = int.from_bytes(content[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(content[26:28], "little") & 0x3FFF, int.from_bytes(content[28:30], "little") & 0x3FFF
+
+
+def _is_turned(image):
+    """Whether EXIF says that rows are columns."""
+    return _orientation(image) in (5, 6, 7, 8)
+
+
+def _orientation(image):
+    return image.getexif().get(0x0112, 1) if "exif" in image.info else 1
+
+
+def _upright(image):
+    if _orientation(image) == 1:
+        return image
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _as_rgb(image):
+    pillow = _pillow()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode.startswith("I"):  # Pillow would cut off what is above 255
+        return pillow.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = pillow.new("RGBA", image.size, (255, 255, 255, 255))
+        return pillow.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+# --------------------------------------------------------------------------------------------------------------------- videos
+
+
+def decode_video(
+    content: bytes, times_s: Sequence[float] | np.ndarray, *, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """uint8 [F, H, W, 3]: the frames that are shown at these seconds from the start of the video; before it the first, after it the last.
+
+    size: (height, width) to scale to. Only what leads from a keyframe to a wanted frame is decoded.
+    """
+    with _video(content, max_pixels) as video:
+        wanted = [video.shown_at(time) for time in times_s]
+        frames = video.decode(sorted(set(wanted)), size)
+        return np.stack([frames[number] for number in wanted])
+
+
+def video_rate(frames: int, first: float, last: float, stated: float) -> float:
+    """Frames per second by the times of the first and last frame, unless the file states nearly the same."""
+    if frames < 2 or last <= first:
+        return stated or 1.0
+    counted = (frames - 1) / (last - first)
+    return stated if stated and abs(counted / stated - 1) < 0.01 else counted
+
+
+def _probe_video(content):
+    with _video(content, MAX_PIXELS) as video:
+        return video.facts(len(content))
+
+
+def _examine_video(content):
+    with _video(content, MAX_PIXELS) as video:
+        facts = video.facts(len(content))
+        video.decode_keyframes()
+    return Examined(facts, (), None)
+
+
+@contextlib.contextmanager
+def _video(content: bytes, max_pixels: int) -> Iterator["_Video"]:
+    av = _av()
+    try:
+        with av.open(io.BytesIO(content), container_options=_CONTAINERS) as container:
+            yield _Video(container, max_pixels)
+    except (Undecodable, UserError):
+        raise
+    except av.error.FFmpegError as error:
+        raise Undecodable(f"cannot be decoded ({error.strerror or _line(error)})" if content else "empty") from None
+    except (ValueError, OverflowError, MemoryError, OSError, UnicodeDecodeError) as error:
+        raise Undecodable(f"cannot be decoded ({_line(error)})") from None
+
+
+class _Video:
+    """The packets of a video stream, and its frames by their numbers in the order of showing."""
+
+    def __init__(self, container, max_pixels):
+        if not container.streams.video:
+            raise Undecodable("no video in it")
+        self._stream = container.streams.video[0]
+        self._codec = self._stream.codec_context
+        if self._codec is None:
+            raise Undecodable("a video of an unknown codec")
+        _check_pixels(self._codec.width, self._codec.height, max_pixels)
+        self._max_pixels = max_pixels
+        self._codec.thread_count = 1  # parallel are the processes that call this
+        self._packets = [packet for packet in container.demux(self._stream) if packet.size and not packet.is_discard]
+        if not self._packets:
+            raise Undecodable("a video without frames")
+        if any(packet.pts is None for packet in self._packets):
+            raise Undecodable("a video whose frames have no times")
+        self._times = np.sort(np.array([packet.pts for packet in self._packets], np.int64))
+        self._place = {packet.pts: place for place, packet in enumerate(self._packets)}  # in the order of decoding
+        self._keys = [place for place, packet in enumerate(self._packets) if packet.is_keyframe] or [0]
+        self._base = self._stream.time_base
+        self._reformatter = _av().video.reformatter.VideoReformatter()
+        self._fed = 0  # place after the last packet that the decoder has had
+        self._size: tuple[int, int] | None = None
+
+    def facts(self, content_bytes):
+        first = next(iter(self.decode([0], None).values()))
+        stated = float(self._stream.average_rate or 0)
+        rate = video_rate(len(self._times), float(self._times[0] * self._base), float(self._times[-1] * self._base), stated)
+        return Facts(width=first.shape[1], height=first.shape[0], frames=len(self._times), rate=rate, bytes=content_bytes)
+
+    def shown_at(self, time_s):
+        """Number of the frame that is on screen."""
+        moment = self._times[0] + math.floor(time_s / float(self._base) + 0.5)  # the nearest tick: times have rounding errors
+        return int(np.clip(np.searchsorted(self._times, moment, side="right") - 1, 0, len(self._times) - 1))
+
+    def decode(self, numbers, size):
+        """{number: uint8 [H, W, 3]} of ascending numbers of frames."""
+        height, width = size or (self._codec.height, self._codec.width)
+        if len(numbers) * height * width * 3 > MAX_CLIP_BYTES:
+            raise Undecodable(f"{len(numbers)} frames of {width} x {height} pixels take more than {MAX_CLIP_BYTES:,} bytes")
+        moments = {int(self._times[number]) for number in numbers}
+        found: dict[int, np.ndarray] = {}
+        frames, shown = None, None
+        for number in numbers:
+            moment = int(self._times[number])
+            key = self._keyframe(moment)
+            if frames is None or key >= self._fed:
+                frames, shown = self._frames(key, moments), None
+            while shown is None or shown.pts < moment:
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                shown = frame
+            if shown is None:
+                raise Undecodable("a video without frames")
+            found[number] = self._array(shown, size)  # for a frame that never came, the one after it or the last
+        return found
+
+    def decode_keyframes(self):
+        self._codec.skip_frame = "NONKEY"
+        packets = [*(self._packets[key] for key in self._keys), None]
+        if not sum(1 for packet in packets for frame in self._codec.decode(packet) if self._check(frame)):
+            raise Undecodable("a video without frames")
+
+    def _keyframe(self, moment):
+        """Place of the last keyframe from which this frame can be reached: one that is shown, and comes, before it."""
+        place = self._place[moment]
+        before = (key for key in reversed(self._keys) if key <= place and self._packets[key].pts <= moment)
+        return next(before, self._keys[0])
+
+    def _frames(self, key, moments):
+        """Frames in the order of showing, from a keyframe on. Left out are those that are not wanted and that no other needs."""
+        self._codec.flush_buffers()
+        for place in range(key, len(self._packets)):
+            packet, self._fed = self._packets[place], place + 1
+            self._codec.skip_frame = "DEFAULT" if packet.pts in moments else "NONREF"
+            yield from filter(self._check, self._codec.decode(packet))
+        yield from filter(self._check, self._codec.decode(None))
+
+    def _check(self, frame):
+        """True for a frame as the others are."""
+        size = frame.width, frame.height
+        if size != (self._size or size):
+            raise Undecodable("a video whose size changes")
+        if frame.is_corrupt:
+            raise Undecodable("a damaged frame")
+        self._size = size
+        _check_pixels(frame.width, frame.height, self._max_pixels)
+        return True
+
+    def _array(self, frame, size):
+        quarter = round(frame.rotation / 90) % 4  # counter-clockwise
+        height, width = (size[::-1] if quarter % 2 else size) if size else (frame.height, frame.width)
+        picture = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").to_ndarray()
+        return np.ascontiguousarray(np.rot90(picture, quarter)) if quarter else picture
+
+
+# ------------------------------------------------------------------------------------------------------------------ recordings
+
+
+def decode_audio(content: bytes, rate: int, start_s: float = 0.0, seconds: float | None = None) -> np.ndarray:
+    """float32 [n] in [-1, 1]: the mean of the channels, `rate` values a second; shorter where the recording ends.
+
+    start_s, seconds: the part of it that is wanted; None for all from there on.
+    """
+    found, blocks = _recording(content, start_s, seconds)
+    frames = found.samples if seconds is None else min(found.samples, math.ceil(seconds * found.rate))
+    if frames * max(rate / found.rate, 1) > MAX_SAMPLES:
+        raise Undecodable(f"too long: {frames / found.rate:,.0f} seconds in one piece")
+    mono = np.concatenate([np.zeros(0, np.float32), *blocks])
+    if not np.isfinite(mono).all():
+        raise Undecodable("holds values that are no numbers")
+    if found.rate != rate and len(mono):
+        mono = _soxr().resample(mono, found.rate, rate)
+    return np.clip(mono, -1.0, 1.0, dtype=np.float32)
+
+
+def _probe_audio(content):
+    return _recording(content, 0.0, 0.0)[0]
+
+
+def _examine_audio(content):
+    found, blocks = _recording(content, 0.0, None)
+    loudest, count = 0.0, 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise Undecodable("holds values that are no numbers")
+        loudest, count = max(loudest, float(np.abs(block).max(initial=0))), count + len(block)
+    if count < found.samples:
+        raise Undecodable(f"breaks off after {count:,} of {found.samples:,} samples")
+    return Examined(found, ("silent",) if loudest == 0 else (), None)
+
+
+def _recording(content, start_s, seconds):
+    """Facts; and float32 blocks of the mean of the channels, from `start_s` on, for `seconds`, at the recording's own rate."""
+    soundfile = _soundfile()
+    if not content:
+        raise Undecodable("empty")
+    try:
+        file = soundfile.SoundFile(io.BytesIO(content))
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError):
+        return _recording_of_container(content, start_s, seconds)
+    if file.frames <= 0 or file.samplerate <= 0:
+        raise Undecodable("a recording without samples")
+    facts = Facts(rate=float(file.samplerate), samples=file.frames, bytes=len(content))
+    return facts, _sound_blocks(file, start_s, seconds)
+
+
+def _sound_blocks(file, start_s, seconds):
+    soundfile, rows = _soundfile(), max(_BLOCK_VALUES // file.channels, 1)
+    first = min(max(round(start_s * file.samplerate), 0), file.frames)
+    left = file.frames - first if seconds is None else min(round(seconds * file.samplerate), file.frames - first)
+    try:
+        with file:
+            if first:
+                file.seek(first)
+            while left > 0:
+                block = file.read(min(rows, left), dtype="float32", always_2d=True)
+                if not len(block):
+                    return
+                left -= len(block)
+                yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise Undecodable(f"cannot be decoded ({_line(error)})") from None
+
+
+def _recording_of_container(content, start_s, seconds):
+    """What libsndfile does not know: AAC, the sound of a video."""
+    av = _av()
+    try:
+        with av.open(io.BytesIO(content), container_options=_CONTAINERS) as container:
+            if not container.streams.audio or container.streams.audio[0].codec_context is None:
+                raise Undecodable("no sound in it")
+            stream = container.streams.audio[0]
+            rate, blocks, count = stream.codec_context.sample_rate, [], 0
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+            first = round(start_s * rate)
+            last = MAX_SAMPLES if seconds is None else first + round(seconds * rate)
+            for frame in container.decode(stream):
+                for mono in resampler.resample(frame):
+                    block = mono.to_ndarray()[0]
+                    blocks.append(block[max(first - count, 0) : max(last - count, 0)].copy())
+                    count += len(block)
+                    if count > MAX_SAMPLES:
+                        raise Undecodable(f"too long: more than {MAX_SAMPLES:,} samples")
+    except av.error.FFmpegError as error:
+        raise Undecodable(f"cannot be decoded ({error.strerror or _line(error)})") from None
+    except (ValueError, OverflowError, MemoryError) as error:
+        raise Undecodable(f"cannot be decoded ({_line(error)})") from None
+    if not count:
+        raise Undecodable("a recording without samples")
+    return Facts(rate=float(rate), samples=count, bytes=len(content)), blocks
+
+
+# -------------------------------------------------------------------------------------------------------------------- packages
+
+
+def _line(error):
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+
+
+def _missing(package):
+    return UserError(f"Images, videos and recordings need the package {package}.", 'pip install "omnia[media]"')
+
+
+def _pillow():
+    try:
+        from PIL import Image
+    except ImportError:
+        raise _missing("Pillow") from None
+    return Image
+
+
+def _av():
+    try:
+        import av
+        import av.video.reformatter
+    except ImportError:
+        raise _missing("av") from None
+    return av
+
+
+def _soundfile():
+    try:
+        import soundfile
+    except (ImportError, OSError):  # OSError: its library is missing
+        raise _missing("soundfile") from None
+    return soundfile
+
+
+def _soxr():
+    try:
+        import soxr
+    except ImportError:
+        raise _missing("soxr") from None
+    return soxr

@@ -1,0 +1,286 @@
+import contextlib
+import io
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from data import decoding
+from data.decoding import Undecodable, decode_audio, decode_image, decode_video, encode_image, examine, probe
+from data.media import Facts
+from tests.data.media_files import (
+    aac_file,
+    animation_file,
+    audio_file,
+    image_file,
+    picture,
+    png_bomb,
+    resized_video_file,
+    tone,
+    video_file,
+    webp_bomb,
+)
+
+# --------------------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_picture_comes_back(form):
+    pixels = decode_image(image_file(form=form))
+    assert pixels.dtype == np.uint8 and pixels.shape == (24, 32, 3)
+    assert np.abs(pixels.astype(int) - picture()).mean() < {"PNG": 1e-9, "JPEG": 4, "WEBP": 5, "GIF": 12}[form]
+    assert probe("image", image_file(form=form)) == Facts(width=32, height=24, bytes=len(image_file(form=form)))
+
+
+def test_encoding_and_decoding_are_inverse():
+    assert (decode_image(encode_image(picture())) == picture()).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_its_exif_says(orientation):
+    """What a camera stores on its side is seen upright: by all eight orientations, in pixels and in the facts."""
+    from PIL import Image
+
+    upright = Image.fromarray(picture(24, 32))
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(turn[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for form in ("PNG", "JPEG"):
+        file = io.BytesIO()
+        stored.save(file, form, exif=exif)
+        facts = probe("image", file.getvalue())
+        assert (facts.height, facts.width) == (24, 32)
+        assert np.abs(decode_image(file.getvalue()).astype(int) - picture(24, 32)).mean() < 4
+        assert decode_image(file.getvalue(), size=(6, 8)).shape == (6, 8, 3)
+
+
+def test_every_kind_of_colour_becomes_rgb():
+    half = np.full((8, 8), 128, np.uint8)
+    assert decode_image(image_file(half, "PNG")).tolist() == np.full((8, 8, 3), 128).tolist()
+    assert decode_image(image_file(half.astype(np.uint16) * 257, "PNG")).tolist() == np.full((8, 8, 3), 128).tolist()  # 16 bits
+    assert decode_image(image_file(mode="CMYK")).shape == (24, 32, 3)
+    assert np.abs(decode_image(image_file(mode="CMYK")).astype(int) - picture()).mean() < 4
+    assert decode_image(image_file(form="PNG", mode="1")).max() == 255
+    assert decode_image(image_file(form="PNG", mode="P")).shape == (24, 32, 3)
+
+
+def test_what_is_transparent_is_white():
+    clear = np.zeros((4, 4, 4), np.uint8)
+    assert (decode_image(image_file(clear, "PNG")) == 255).all()
+    assert (decode_image(image_file(clear, "WEBP", lossless=True)) == 255).all()
+    assert (decode_image(image_file(np.zeros((4, 4), np.uint8), "PNG", transparency=0)) == 255).all()
+    solid = np.dstack([picture(), np.full((24, 32), 255, np.uint8)])
+    assert (decode_image(image_file(solid, "PNG")) == picture()).all()
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP"])
+def test_of_an_animation_the_first_frame_counts(form):
+    content = animation_file(form)
+    assert (decode_image(content) == [255, 0, 0]).all()
+    assert "animated" in examine("image", content).remarks[0]
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_picture_is_scaled_and_a_part_of_it_taken(form):
+    """A JPEG is decoded at a fraction of its size where that suffices, and looks the same."""
+    content, whole = image_file(picture(192, 256), form, **({"quality": 95} if form == "JPEG" else {})), picture(192, 256)
+    small = decode_image(content, size=(24, 32)).astype(int)
+    assert np.abs(small - whole.reshape(24, 8, 32, 8, 3).mean((1, 3))).mean() < 3
+    part = decode_image(content, box=(0.25, 0.5, 0.75, 1.0)).astype(int)
+    assert np.abs(part - whole[48:144, 128:]).mean() < 3
+    part = decode_image(content, size=(12, 16), box=(0.25, 0.5, 0.75, 1.0)).astype(int)
+    assert np.abs(part - whole[48:144, 128:].reshape(12, 8, 16, 8, 3).mean((1, 3))).mean() < 3
+    assert decode_image(content, size=(300, 200)).shape == (300, 200, 3)
+
+
+def test_a_picture_that_breaks_off_is_undecodable():
+    for form in ("JPEG", "PNG", "WEBP", "GIF"):
+        content = image_file(picture(64, 64), form)
+        for length in (0, 1, 20, len(content) // 2):
+            with pytest.raises(Undecodable):
+                decode_image(content[:length])
+            with pytest.raises(Undecodable):
+                examine("image", content[:length])
+
+
+def test_noise_in_a_file_never_raises_anything_else():
+    draw = np.random.default_rng(0)
+    for kind, content in (
+        *(("image", image_file(form=form)) for form in ("JPEG", "PNG", "WEBP", "GIF")),
+        *(("audio", audio_file(form=form)) for form in ("WAV", "FLAC", "MP3")),
+        *(("audio", aac_file()), ("video", video_file(8)), ("video", video_file(8, "webm", "libvpx-vp9"))),
+    ):
+        for _ in range(10):
+            damaged = bytearray(content)
+            for place in draw.integers(0, len(content), 6):
+                damaged[place] = draw.integers(256)
+            for call in (
+                lambda content, kind=kind: examine(kind, content),
+                {
+                    "image": decode_image,
+                    "audio": lambda content: decode_audio(content, 8000),
+                    "video": lambda content: decode_video(content, [0.0, 0.5]),
+                }[kind],
+            ):
+                with contextlib.suppress(Undecodable):
+                    call(bytes(damaged))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("content", [png_bomb(), png_bomb(60_000, 60_000), webp_bomb()], ids=["png", "huge png", "webp"])
+def test_a_bomb_takes_no_memory(content):
+    """A few bytes that claim a hundred million pixels are refused by their header."""
+    assert len(content) < 1000
+    tracemalloc.start()
+    for call in (decode_image, lambda content: probe("image", content), lambda content: examine("image", content)):
+        with pytest.raises(Undecodable, match="too large|pixels"):
+            call(content)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_the_most_pixels_can_be_chosen():
+    with pytest.raises(Undecodable, match="more than 100"):
+        decode_image(image_file(), max_pixels=100)
+
+
+def test_the_look_of_a_picture_stays_when_it_is_encoded_anew():
+    look = examine("image", image_file(picture(200, 300), "PNG")).look
+    again = examine("image", image_file(picture(200, 300), "JPEG", quality=60)).look
+    other = examine("image", image_file(picture(200, 300, seed=1), "PNG")).look
+    assert (look[0] ^ again[0]).bit_count() <= 3 < 8 < (look[0] ^ other[0]).bit_count()
+
+
+# --------------------------------------------------------------------------------------------------------------------- videos
+
+
+@pytest.mark.parametrize("form, codec", [("mp4", "h264"), ("webm", "libvpx-vp9"), ("matroska", "h264"), ("mp4", "mpeg4")])
+def test_frames_are_those_that_are_shown_at_the_times(form, codec):
+    """In any order, some twice, across keyframes, before the start and after the end."""
+    content = video_file(24, form, codec, rate=12)
+    facts = probe("video", content)
+    assert (facts.width, facts.height, facts.frames) == (48, 32, 24)
+    assert facts.rate == pytest.approx(12, rel=0.02)
+    shown = [0, 23, 5, 5, 12, 7, 16]
+    frames = decode_video(content, [(k + 0.5) / 12 for k in shown])
+    assert frames.shape == (7, 32, 48, 3) and frames.dtype == np.uint8
+    np.testing.assert_allclose(frames.mean((1, 2, 3)), [10 * k for k in shown], atol=6)
+    np.testing.assert_allclose(decode_video(content, [-1, 99]).mean((1, 2, 3)), [0, 230], atol=6)
+    assert (decode_video(content, [k / 12 for k in range(24)])[5] == frames[2]).all()
+
+
+def test_what_is_left_out_changes_no_frame():
+    """Frames that no other needs are not decoded unless wanted: one alone is that of a decoding of all, bit for bit."""
+    draw = np.random.default_rng(0)
+    pixels = np.cumsum(draw.integers(0, 12, (30, 32, 48, 3)), axis=0).astype(np.uint8)
+    content = video_file(rate=10, pixels=pixels, options={"bf": "3", "g": "12"})
+    every = decode_video(content, np.arange(30) / 10)
+    for k in range(30):
+        assert (decode_video(content, [k / 10])[0] == every[k]).all()
+    assert (decode_video(content, np.arange(0, 30, 4) / 10) == every[::4]).all()
+
+
+def test_frames_are_scaled():
+    assert decode_video(video_file(4), [0.0], size=(8, 10)).shape == (1, 8, 10, 3)
+
+
+def test_videos_that_are_none():
+    for content in (
+        b"",
+        b"hello" * 100,
+        image_file(),
+        audio_file(),
+        video_file(0),
+        video_file()[:200],
+        b"#EXTM3U\nhttp://127.0.0.1:9/a.ts\n",
+    ):
+        for call in (
+            lambda content: decode_video(content, [0.0]),
+            lambda content: probe("video", content),
+            lambda content: examine("video", content),
+        ):
+            with pytest.raises(Undecodable):
+                call(content)
+
+
+def test_a_video_whose_size_changes_is_undecodable():
+    content = resized_video_file()
+    with pytest.raises(Undecodable, match="size changes"):
+        examine("video", content)
+    with pytest.raises(Undecodable, match="size changes"):
+        decode_video(content, np.arange(16) / 12)
+    assert decode_video(content, np.arange(7) / 12).shape == (7, 32, 32, 3)
+
+
+def test_the_memory_of_a_clip_is_bounded(monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_CLIP_BYTES", 20_000)
+    with pytest.raises(Undecodable, match="5 frames of 48 x 32"):
+        decode_video(video_file(8), np.arange(5) / 12)
+    with pytest.raises(Undecodable, match="pixels"):
+        decode_video(video_file(8), [0.0], max_pixels=100)
+
+
+# ------------------------------------------------------------------------------------------------------------------ recordings
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3", "AAC"])
+def test_a_tone_comes_back_at_the_rate_asked_for(form):
+    content = aac_file() if form == "AAC" else audio_file(form=form)
+    facts = probe("audio", content)
+    assert facts.rate == 16_000
+    assert abs(facts.samples - 8000) <= {"AAC": 2048, "MP3": 1152}.get(form, 0)
+    assert examine("audio", content).facts == facts
+    heard = decode_audio(content, 8000)
+    assert heard.dtype == np.float32 and len(heard) == -(-facts.samples // 2)
+    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+    assert spectrum.argmax() * 8000 / len(heard) == pytest.approx(440, abs=4)
+
+
+def test_channels_become_their_mean():
+    samples = tone(channels=2)
+    np.testing.assert_allclose(decode_audio(audio_file(samples, subtype="FLOAT"), 16_000), samples.mean(1), atol=1e-6)
+
+
+def test_windows_are_cut_in_seconds():
+    samples = np.linspace(-1, 1, 16_000, dtype=np.float32)[:, None]
+    content = audio_file(samples, subtype="FLOAT")
+    np.testing.assert_allclose(decode_audio(content, 16_000, 0.25, 0.5), samples[4000:12_000, 0])
+    assert len(decode_audio(content, 16_000, 0.75, 0.5)) == 4000
+    assert len(decode_audio(content, 16_000, 2.0, 0.5)) == 0
+    assert len(decode_audio(content, 8000, 0.25, 0.5)) == 4000
+    whole = decode_audio(aac_file(), 16_000)
+    assert (decode_audio(aac_file(), 16_000, 0.1, 0.2) == whole[1600:4800]).all()
+
+
+def test_silence_is_told_and_nothing_is_undecodable():
+    silent = audio_file(np.zeros((100, 1), np.float32))
+    assert examine("audio", silent).remarks == ("silent",)
+    assert (decode_audio(silent, 16_000) == 0).all()
+    broken = audio_file(np.full((100, 1), np.nan, np.float32), subtype="FLOAT")
+    for content in (b"", b"hello" * 100, image_file(), audio_file(np.zeros((0, 1), np.float32)), broken, audio_file(form="FLAC")[:60]):
+        for call in (lambda content: decode_audio(content, 8000), lambda content: examine("audio", content)):
+            with pytest.raises(Undecodable):
+                call(content)
+    with pytest.raises(Undecodable):
+        examine("audio", audio_file(tone(2.0), form="FLAC")[:9000])
+
+
+def test_loud_samples_are_clipped():
+    assert np.abs(decode_audio(audio_file(4 * tone(), subtype="FLOAT"), 16_000)).max() == 1
+
+
+def test_a_recording_too_long_for_memory_is_undecodable(monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_SAMPLES", 10_000)
+    assert len(decode_audio(audio_file(), 16_000)) == 8000
+    with pytest.raises(Undecodable, match="too long"):
+        decode_audio(audio_file(), 32_000)
+    assert len(decode_audio(audio_file(), 32_000, 0.1, 0.2)) == 6400
