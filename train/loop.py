@@ -324,6 +324,10 @@ def _target(good: list[int], before: int, last: int | None) -> int | None:
     return candidates[-1] if candidates else None
 
 
+SOUNDNESS = ("skipped", "loss", "gradient_norm", "unsound")
+"""Metrics by which a step is told to be a bad one; the last is of policies alone."""
+
+
 class _BadSteps:
     """Reads from the metrics which steps changed nothing, one step late, and says so."""
 
@@ -334,7 +338,7 @@ class _BadSteps:
 
     def record(self, step: int, before: int, cursor: int, metrics: dict) -> None:
         """before, cursor: rows consumed before and after the step."""
-        self._unread.append((step, before, cursor, {name: metrics[name] for name in ("skipped", "loss", "gradient_norm")}))
+        self._unread.append((step, before, cursor, {name: metrics[name] for name in SOUNDNESS if name in metrics}))
 
     def examine(self, *, newest: bool) -> tuple[int, int] | None:
         """(step, cursor) at which the run has to go back, or None. Without `newest` the device is still busy with the last step.
@@ -354,7 +358,9 @@ class _BadSteps:
             self._telemetry.anomaly(step, values)
             limit = self._experiment.faults.skips
             which = f"rows {rows[0]} to {rows[1]}; {self.in_a_row} in a row of {limit}"
-            self._telemetry.message(f"step {step}: loss {loss:g}, gradient {norm:g}: nothing was updated ({which})")
+            unsound = float(metrics["unsound"].total) if "unsound" in metrics else 0
+            cause = f", {unsound:g} tokens beyond objective.ratio_limit" if unsound else ""
+            self._telemetry.message(f"step {step}: loss {loss:g}, gradient {norm:g}{cause}: nothing was updated ({which})")
             if self.in_a_row >= limit or step == self._experiment.steps:
                 self._unread.clear()
                 return step, cursor

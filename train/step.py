@@ -53,7 +53,7 @@ def make_update(
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, ema, params)
         norm = optax.tree.norm(gradients)
-        unsound = metrics.pop("unsound", Mean(jnp.float32(0), None)).total > 0
+        unsound = metrics["unsound"].total > 0 if "unsound" in metrics else False
         bad, history = judge(state.history, metrics["loss"].total / jnp.maximum(metrics["loss"].weight, 1e-8), norm, spike, unsound)
         metrics |= {"gradient_norm": Mean(norm, jnp.float32(1)), "skipped": Mean(history.skipped, jnp.float32(1))}
         before = (state.params, state.opt_state, state.ema, state.carry)
