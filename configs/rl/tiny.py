@@ -39,7 +39,7 @@ TASKS = {
     "walks": Task(RandomWalks(), 2, 10, 64, 400, 100, 0.0),
     "sort": Task(Letters("sort", 6, partial=False), 8, 8, 64, 120, 800, 0.0, batch=256, minibatches=2),
     "addition": Task(Addition(2), 8, 4, 64, 2800, 700, 0.0, batch=512, annealed=False),
-    "countdown": Task(Countdown(), 16, 10, 64, 3000, 250, 0.0, batch=512, annealed=False),
+    "countdown": Task(Countdown(), 16, 10, 64, 3000, 400, 0.0, batch=512, annealed=False),
     "programs": Task(Programs(), 24, 8, 64, 3000, 250, 0.0, batch=512, annealed=False),
     "sentiment": Task(Reviews("sentiment"), 42, 80, 64, 300, 30, 0.05),
     "rudeness": Task(Reviews("rudeness"), 42, 80, 64, 300, 30, 0.02),
