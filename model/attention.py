@@ -25,6 +25,8 @@ class Mask:
     query_segments_BT: int32, or None for 'one segment everywhere'; padding has a segment of its own. key_segments_BS: those of the
     keys, None where queries and keys are the same tokens.
     offset: index among the keys of the first query (decoding with a cache); 0 when queries and keys are the same tokens.
+    query_groups_BT, key_groups_BS: int32; with them a causal query sees the keys of its own group and of those before it, wherever they
+    stand, so that the places of a picture see one another (the cumulative mask_ar of big_vision). Groups know no window.
     """
 
     causal: bool = flax.struct.field(pytree_node=False)
@@ -32,8 +34,12 @@ class Mask:
     query_segments_BT: Any = None
     key_segments_BS: Any = None
     offset: Any = None
+    query_groups_BT: Any = None
+    key_groups_BS: Any = None
 
     def __post_init__(self):
+        if self.query_groups_BT is not None and (not self.causal or self.window is not None):
+            raise ValueError("groups of positions need a causal mask without a window")
         if self.window is not None and (not self.causal or self.window < 1):
             raise ValueError(f"a window of {self.window} keys needs a causal mask and at least the query's own key")
 
@@ -48,12 +54,17 @@ class Mask:
             found.add("key_segments")
         if self.offset is not None:
             found.add("offset")
+        if self.query_groups_BT is not None:
+            found.add("groups")
         return found
 
     def allowed(self, queries: int, keys: int):
         """Boolean [B or 1, 1, T, S]: True where the query may see the key; None when it may see everything."""
         allowed_B1TS = None
-        if self.causal:
+        if self.query_groups_BT is not None:
+            key_groups_BS = self.query_groups_BT if self.key_groups_BS is None else self.key_groups_BS
+            allowed_B1TS = (self.query_groups_BT[:, :, None] >= key_groups_BS[:, None, :])[:, None]
+        elif self.causal:
             first = 0 if self.offset is None else self.offset
             query_T1, key_1S = first + jnp.arange(queries)[:, None], jnp.arange(keys)[None, :]
             allowed_B1TS = (query_T1 >= key_1S)[None, None]
@@ -93,9 +104,9 @@ def cudnn(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
     Segments go in as a bias, which is read from memory ([B, 1, T, S] of it, and its gradient is written): packed rows are better
     served by `triton`. The window is then in the bias too.
     """
-    if mask.query_segments_BT is not None:
-        allowed_B1TS = mask.allowed(q_BTHK.shape[1], k_BSGK.shape[1])
-        return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=allowed_B1TS, is_causal=mask.causal, implementation="cudnn")
+    if mask.query_segments_BT is not None or mask.query_groups_BT is not None:
+        allowed_B1TS, in_order = mask.allowed(q_BTHK.shape[1], k_BSGK.shape[1]), mask.causal and mask.query_groups_BT is None
+        return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=allowed_B1TS, is_causal=in_order, implementation="cudnn")
     window = None if mask.window is None else (mask.window - 1, 0)
     return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, is_causal=mask.causal, local_window_size=window, implementation="cudnn")
 
@@ -131,7 +142,7 @@ def _cudnn_limits(problem: Problem, features: set[str]) -> str:
     if problem.width > 128 or problem.width % 8:
         return f"heads {problem.width} wide; it takes multiples of 8 up to 128"
     # With a bias and half a block over, its gradients were NaN on Hopper (pytorch/pytorch issue 196678).
-    if "segments" in features and (problem.queries % 128 or problem.keys % 128):
+    if {"segments", "groups"} & features and (problem.queries % 128 or problem.keys % 128):
         return f"packed rows of {problem.queries}; they must be multiples of 128"
     return ""
 
@@ -145,7 +156,7 @@ class Kernel(NamedTuple):
     limits: Callable[[Problem, set[str]], str] = _no_limits
 
 
-_ALL = frozenset({"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions"})
+_ALL = frozenset({"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups"})
 
 # Tests compare each kernel with `reference`, values and gradients.
 KERNELS = {
@@ -153,7 +164,7 @@ KERNELS = {
     "xla": Kernel(xla, _ALL, ""),
     "splash": Kernel(splash, frozenset({"causal", "segments", "window", "softcap", "split_positions"}), "tpu", _splash_limits),
     "triton": Kernel(triton, frozenset({"causal", "segments"}), "gpu", _triton_limits),
-    "cudnn": Kernel(cudnn, frozenset({"causal", "segments", "window"}), "gpu", _cudnn_limits),
+    "cudnn": Kernel(cudnn, frozenset({"causal", "segments", "window", "groups"}), "gpu", _cudnn_limits),
 }
 
 
@@ -182,7 +193,8 @@ def choose_kernel(kernel: str, features: set[str], problem: Problem, platform: s
             able = [name for name in KERNELS if not _refusal(name, features, problem)]
             raise ValueError(f"attention kernel {kernel!r} cannot honour {refusal}; use one of {', '.join(able)} (model.attention)")
         return kernel
-    fast = {"tpu": ["splash"], "gpu": ["triton", "cudnn"] if "segments" in features else ["cudnn", "triton"]}.get(platform, [])
+    packed = "segments" in features and "groups" not in features  # which Triton does not know
+    fast = {"tpu": ["splash"], "gpu": ["triton", "cudnn"] if packed else ["cudnn", "triton"]}.get(platform, [])
     if "offset" in features:
         return "xla"
     for name in fast:

@@ -37,6 +37,26 @@ class Output(NamedTuple):
     stream_BTD: jax.Array | None = None
 
 
+@flax.struct.dataclass
+class Media:
+    """What stands in a row beside text: hidden_BMD, the encoded places of all media, in the decoder's width.
+
+    slots_BT: int32, 0 where the token counts, else 1 + the place that stands there instead. groups_BT: int32, ascending within a segment; a
+    position sees its own group and those before it. Text is one group a token, a picture's places are one group (or see one another with
+    all that is only read).
+    """
+
+    hidden_BMD: Any
+    slots_BT: Any
+    groups_BT: Any
+
+    def instead_of(self, x_BTD):
+        """x_BTD with the places that belong there."""
+        slots_BT1 = self.slots_BT[..., None]
+        places_BTD = jnp.take_along_axis(self.hidden_BMD, jnp.maximum(slots_BT1 - 1, 0), axis=1)
+        return jnp.where(slots_BT1 > 0, places_BTD.astype(x_BTD.dtype), x_BTD)
+
+
 def _rows_and_heads(x_BSGK):
     """[B * G, S, K]: how a cache is kept. With rows and heads as one axis XLA updates it in place for a single row too."""
     return jnp.swapaxes(x_BSGK, 1, 2).reshape(-1, x_BSGK.shape[1], x_BSGK.shape[3])
@@ -162,12 +182,14 @@ class Decoder(nn.Module):
         valid_BS=None,
         stream_BTD=None,
         branch: int | None = None,
+        media: Media | None = None,
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
         of (keys, values), both [B * G, S, K], with the index of the first new token as (caches, index); valid_BS marks, with 1, the
         cached positions that hold or will hold a token of the row. branch: number of the layer whose input is returned too, as stream_BTD;
-        given one, from another decoder, these layers go on from it, and the tokens are not looked up.
+        given one, from another decoder, these layers go on from it, and the tokens are not looked up. media: what stands in the places of
+        some tokens; with a cache it belongs to its first tokens.
         """
         c, dtype = self.config, compute_dtype(self.config)
         batch, length = tokens_BT.shape
@@ -180,6 +202,8 @@ class Decoder(nn.Module):
             x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
             if c.embed_scale:
                 x_BTD *= math.sqrt(c.embed_dim)
+            if media is not None:
+                x_BTD = media.instead_of(x_BTD)
             if c.positions == "learned":
                 table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
                 x_BTD += constrain(table_PD, "positions", "residual")[positions_BT]
@@ -191,6 +215,10 @@ class Decoder(nn.Module):
         else:
             queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], length, axis=1)
             mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
+        if media is not None:
+            behind = 0 if cache is None else valid_BS.shape[1] - length
+            key_groups_BS = jnp.pad(media.groups_BT, ((0, 0), (0, behind)), constant_values=jnp.iinfo(jnp.int32).max)
+            mask = dataclasses.replace(mask, query_groups_BT=media.groups_BT, key_groups_BS=key_groups_BS)
         counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
         context = Context(mask, angles, keys_B, counted_BT)
         router, stream_BTD = None, None

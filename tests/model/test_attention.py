@@ -11,6 +11,7 @@ from model.attention import Mask, Problem, attend, choose_kernel, layer_kernels,
 from tests.model.conftest import GEMMA2, MODERN
 
 SEGMENTS = jnp.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 3, 3, 3]])
+GROUPS = jnp.array([[0, 0, 1, 0, 1, 0, 0], [0, 0, 0, 1, 0, 0, 1]])
 MASKS = {
     "full": Mask(causal=False),
     "causal": Mask(causal=True),
@@ -19,6 +20,15 @@ MASKS = {
     "window": Mask(causal=True, window=3),
     "packed window": Mask(causal=True, window=2, query_segments_BT=SEGMENTS),
     "cached window": Mask(causal=True, window=3, query_segments_BT=SEGMENTS[:, 4:6], key_segments_BS=SEGMENTS, offset=jnp.int32(4)),
+    "groups": Mask(causal=True, query_segments_BT=SEGMENTS, query_groups_BT=GROUPS),
+    "cached groups": Mask(
+        causal=True,
+        query_segments_BT=SEGMENTS[:, :2],
+        key_segments_BS=SEGMENTS,
+        offset=jnp.int32(0),
+        query_groups_BT=GROUPS[:, :2],
+        key_groups_BS=GROUPS,
+    ),
     "cached": Mask(causal=True, query_segments_BT=SEGMENTS[:, 4:6], key_segments_BS=SEGMENTS, offset=jnp.int32(4)),
 }
 
@@ -53,6 +63,21 @@ def test_masks_and_caps_are_what_they_are_called():
         np.testing.assert_allclose(found[row, t, head], weights / weights.sum() @ v[row, seen, head // 2], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="needs a causal mask"):
         Mask(causal=False, window=3)
+    with pytest.raises(ValueError, match="groups of positions need a causal mask"):
+        Mask(causal=True, window=3, query_groups_BT=GROUPS)
+
+
+def test_groups_say_what_is_seen_in_one_rule_for_causal_prefix_and_both_ways():
+    def allowed(mask):
+        return np.asarray(mask.allowed(7, 7))[:, 0]
+
+    segments = {"query_segments_BT": SEGMENTS}
+    every = jnp.broadcast_to(jnp.arange(7), (2, 7))
+    for groups, same in ((every, Mask(causal=True, **segments)), (every * 0, Mask(causal=False, **segments))):
+        np.testing.assert_array_equal(allowed(Mask(causal=True, query_groups_BT=groups, **segments)), allowed(same))
+    prefix = allowed(Mask(causal=True, query_groups_BT=jnp.maximum(every - 3, 0)))  # four positions read, three written
+    assert prefix[0, :4, :4].all() and not prefix[0, :4, 4:].any()
+    np.testing.assert_array_equal(prefix[0, 4:], np.tri(7, dtype=bool)[4:])
 
 
 @pytest.mark.parametrize(
