@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.patches import grid, patchify, unpatchify
 from model.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
 from model.encoders import ConvolutionStem, Encoder, Pool, encoded_places, encoded_segments, inflate
-from data.patches import grid, patchify, unpatchify
 
 SMALL = {"num_layers": 2, "embed_dim": 16, "num_heads": 2}
 IMAGE = ImageEncoder(**SMALL, patch=2, rows=3, columns=4)
