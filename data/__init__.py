@@ -10,6 +10,7 @@ _FACE = {
     "load_tokenizer": "tokenizer",
     "PrepareText": "prepare",
     "prepare_text": "prepare",
+    "MediaCorpus": "media_shards",
     "inspect_corpus": "inspect",
 }
 __all__ = list(_FACE)

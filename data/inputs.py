@@ -27,7 +27,7 @@ def find_inputs(inputs: Iterable[str], tfds_dir: str = "", tfds_download: bool =
             path, size, changed = tfds.find(item, tfds_dir, tfds_download)
             found[path] = size, changed
         else:
-            for path in _files(item):
+            for path in expand(item, _is_known, "text files (.txt, .jsonl, .parquet, .py, .md ...)"):
                 status = os.stat(path)
                 found[os.path.abspath(path)] = (status.st_size, status.st_mtime_ns)
     if not found:
@@ -87,8 +87,8 @@ def _reader(path):
     return next((reader for endings, reader in readers.items() if plain_name(path).endswith(endings)), text.read_whole)
 
 
-def _files(item):
-    """The files of a path, folder or glob."""
+def expand(item: str, is_known: Callable[[str], bool], endings: str) -> list[str]:
+    """The files of a path, glob, or folder, of which those that are known; `endings` names some for the message."""
     if os.path.isfile(item):
         return [item]
     folder = os.path.isdir(item)
@@ -96,10 +96,10 @@ def _files(item):
     paths = [
         path
         for path in sorted(glob.iglob(pattern, recursive=True))  # which leaves hidden ones out
-        if os.path.isfile(path) and (not folder or _is_known(path))
+        if os.path.isfile(path) and (not folder or is_known(path))
     ]
     if not paths:
-        raise UserError(f"{item}: no input there.", "Give files, folders with text files (.txt, .jsonl, .parquet, .py, .md ...) or globs.")
+        raise UserError(f"{item}: no input there.", f"Give files, folders with {endings} or globs.")
     return paths
 
 

@@ -6,14 +6,11 @@ the end of it.
 """
 
 import dataclasses
-import fcntl
-import json
 import os
-import re
 import shutil
 from typing import Literal
 
-from data import storage
+from data import journal
 from data.documents import Document, Part, Skipped, SplitRule
 from data.errors import UserError
 from data.inputs import check_inputs, exists, find_inputs, plan_tasks, read_documents
@@ -22,9 +19,6 @@ from data.shards import FORMAT, Corpus, corpus_digest, shard_damage
 from data.task import NAMES_KEPT, SPLITS, check_damaged, write_shards
 from data.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, load_tokenizer
 from data.vocabulary import SAMPLE_TASKS, scan_alphabet, scan_sample, smallest, train_sentencepiece
-
-_OURS = re.compile(r"(train|validation)-\d{5,}-of-\d{5,}\.(tokens|index)|manifest\.json|prepare\.json")
-_OUR_FOLDERS = (".prepare", ".plans", "tokenizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,52 +67,27 @@ class PrepareText:
 
 def prepare_text(options: PrepareText) -> Corpus:
     """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
-    try:
-        os.makedirs(options.output, exist_ok=True)
-        with open(os.path.join(options.output, ".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (_repair if options.repair else _prepare)(options)
-    except BlockingIOError:
-        raise UserError(f"{options.output}: another preparation is writing there.", "Wait for it to end.") from None
-    except OSError as error:  # no room, no permission, an input that vanished
-        raise UserError(
-            f"{error.filename or options.output}: {error.strerror or error}.", "Mend that; the same command again goes on where it stopped."
-        ) from error
+    with journal.locked(options.output):
+        (_repair if options.repair else _prepare)(options)
     return Corpus(options.output)
 
 
 def _prepare(options):
     folder = options.output
     plan = _plan(options)
-    if options.overwrite:
-        _clear(folder)
-    earlier = _read_json(folder, "prepare.json")
-    if earlier is None:
-        strangers = [name for name in os.listdir(folder) if name != ".lock"]
-        if strangers:
-            raise UserError(
-                f"{folder}: not empty ({strangers[0]} ...), and not the start of a preparation.",
-                "Choose another --output, or --overwrite, which removes the files of a corpus only.",
-            )
-        _write_json(folder, "prepare.json", plan)
-    elif earlier != plan:
-        raise UserError(
-            f"{folder}: holds a preparation with {_difference(earlier, plan)}.",
-            "Use the same inputs and options, another --output, or --overwrite.",
-        )
-    if _read_json(folder, "manifest.json") is None:
-        os.makedirs(os.path.join(folder, ".prepare"), exist_ok=True)
+    journal.begin(folder, plan, options.overwrite)
+    if journal.read_json(folder, "manifest.json") is None:
         tokenizer = _tokenizer(options, plan)
         results = _run(options, plan, tokenizer, range(len(plan["tasks"])))
-        _write_json(folder, "manifest.json", _manifest(plan, tokenizer, results))
-    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
+        journal.write_json(folder, "manifest.json", _manifest(plan, tokenizer, results))
+    journal.end(folder)
     _say(folder)
 
 
 def _repair(options):
     """Makes missing and damaged shards again; the digests in the manifest say whether they came out the same."""
     folder = options.output
-    manifest, plan = Corpus(folder).manifest, _read_json(folder, "prepare.json")
+    manifest, plan = Corpus(folder).manifest, journal.read_json(folder, "prepare.json")
     if plan is None:
         raise UserError(
             f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
@@ -154,7 +123,7 @@ def _repaired_tokenizer(options, plan, digest):
     shutil.rmtree(os.path.join(options.output, "tokenizer"), ignore_errors=True)
     tokenizer = _tokenizer(options, plan)
     if tokenizer.digest != digest:
-        raise _changed(options.output, "the tokenizer")
+        raise journal.changed(options.output, "the tokenizer")
     print(f"{options.output}: the tokenizer was damaged; it is whole now.")
     return tokenizer
 
@@ -231,34 +200,21 @@ def _scan(options, tasks, function, *arguments):
 
 
 def _run(options, plan, tokenizer, numbers, expected=None):
-    """The results of tasks, by their numbers: from the journal those that it has, the others run now.
-
-    A shard comes to its place when it is whole; one that is `expected` otherwise never does.
-    """
-    folder = options.output
-    journal = {number: _read_json(folder, f".prepare/{number:05d}.json") for number in numbers}
-    results = {number: result for number, result in journal.items() if result}
-    missing = [number for number in numbers if number not in results]
-    damaged = [Skipped(*one) for result in results.values() for one in result["damaged"]]
-    tasks = [[Part(*part) for part in plan["tasks"][number]] for number in missing]
-    calls = [
-        (parts, plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer), number, len(plan["tasks"]), options.max_damaged)
-        for number, parts in zip(missing, tasks, strict=True)
-    ]
-    for position, result in run_tasks(write_shards, calls, options.workers, "tokenizing", _bytes(tasks)):
-        for one in result["damaged"]:
-            damaged.append(Skipped(*one))
-            check_damaged(damaged, options.max_damaged)
-        number = missing[position]
-        for record in filter(None, (result[split] for split in SPLITS)):
-            if expected is not None and expected.get(record["file"]) != record:
-                raise _changed(folder, record["file"])
-            for suffix in (".tokens", ".index"):
-                os.replace(os.path.join(folder, ".prepare", record["file"] + suffix), os.path.join(folder, record["file"] + suffix))
-        storage.sync_folder(folder)
-        _write_json(folder, f".prepare/{number:05d}.json", result)
-        results[number] = result
-    return [results[number] for number in numbers]
+    """The results of tasks, by their numbers."""
+    folder, tasks = options.output, [[Part(*part) for part in parts] for parts in plan["tasks"]]
+    settings = plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer)
+    return journal.run(
+        folder,
+        numbers,
+        lambda number: (tasks[number], *settings, number, len(tasks), options.max_damaged),
+        write_shards,
+        workers=options.workers,
+        max_damaged=options.max_damaged,
+        label="tokenizing",
+        sizes=[_bytes([parts]) for parts in tasks],
+        suffixes=(".tokens", ".index"),
+        expected=expected,
+    )
 
 
 def _manifest(plan, tokenizer, results):
@@ -269,7 +225,7 @@ def _manifest(plan, tokenizer, results):
         splits[split] = {**totals, "max_id": max((shard["max_id"] for shard in shards), default=0), "shards": shards}
     if not splits["train"]["documents"]:
         empty = [name for kind in ("empty", "ignored") for name in _together(kind, results)["names"]]
-        why = f": without text are {_some(empty)}." if empty else "."
+        why = f": without text are {journal.some(empty)}." if empty else "."
         raise UserError(f"no document is left for training{why}", "Give more input, or a smaller --validation fraction.")
     manifest = {
         "format": FORMAT,
@@ -314,47 +270,7 @@ def _say(folder):
         print("  validation has no document: there are too few for a split by hash; --split tail cuts every document")
     if manifest["empty"]["count"] or manifest["damaged"]:
         names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
-        print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {_some(names)}")
+        print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {journal.some(names)}")
     ignored = manifest.get("ignored")  # which manifests did not always have
     if ignored and ignored["count"]:
-        print(f"  no text: {ignored['count']:,} members or records of archives: {_some(ignored['names'])}")
-
-
-def _some(names):
-    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
-
-
-def _clear(folder):
-    """Removes what a preparation writes, the manifest first."""
-    for name in sorted(os.listdir(folder)):
-        if _OURS.fullmatch(name):
-            os.unlink(os.path.join(folder, name))
-        elif name in _OUR_FOLDERS:
-            shutil.rmtree(os.path.join(folder, name))
-
-
-def _difference(earlier, plan):
-    for key, value in plan["options"].items():
-        if earlier.get("options", {}).get(key) != value:
-            return f"{key} = {earlier.get('options', {}).get(key)!r}, not {value!r}"
-    if earlier.get("packages") and plan.get("packages") and earlier["packages"] != plan["packages"]:
-        return f"{', '.join(earlier['packages'])}, not {', '.join(plan['packages'])}"
-    before, now = ({file[0]: file for file in one.get("files", [])} for one in (earlier, plan))
-    changed = [path for path in sorted({**before, **now}) if before.get(path) != now.get(path)]
-    return f"other inputs ({changed[0]} was added, removed or changed)" if changed else "another plan (of another version)"
-
-
-def _changed(folder, what):
-    return UserError(
-        f"{folder}: {what} comes out otherwise than before: the inputs were changed.",
-        "Bring the old inputs back, or prepare them anew with --overwrite.",
-    )
-
-
-def _read_json(folder, name):
-    content = storage.read_bytes(os.path.join(folder, name))
-    return None if content is None else json.loads(content)
-
-
-def _write_json(folder, name, content):
-    storage.write_atomically(os.path.join(folder, name), json.dumps(content, indent=1).encode())
+        print(f"  no text: {ignored['count']:,} members or records of archives: {journal.some(ignored['names'])}")

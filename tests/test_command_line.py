@@ -202,7 +202,7 @@ def test_mistakes_are_said_in_a_line_or_two(refused, tmp_path):
     assert "what should be continued" in refused("generate", tmp_path)
     assert "must be positive" in refused("generate", tmp_path, "--prompt", "a", "--max-new-tokens", "0")
     assert "no prepared corpus" in refused("inspect", tmp_path)
-    assert "cannot prepare 'images'" in refused("prepare", "images")
+    assert "cannot prepare 'smells'" in refused("prepare", "smells")
     (tmp_path / "a.txt").write_text("some text")
     assert "words" in refused("prepare", "text", "--input", tmp_path / "a.txt", "--output", tmp_path / "out", "--tokenizer", "words")
 

@@ -72,14 +72,22 @@ def quickstart(arguments: list[str]) -> int:
 
 def prepare(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("omnia prepare text --input PATH [PATH ...] --output DIR --tokenizer byte|char|sentencepiece:SIZE|FILE\n")
-        print("omnia prepare text --help lists the rest.")
+        print("omnia prepare text --input PATH [PATH ...] --output DIR --tokenizer byte|char|sentencepiece:SIZE|FILE")
+        print("omnia prepare images|video|audio|interleaved --input PATH [PATH ...] --output DIR\n")
+        print("omnia prepare text --help, omnia prepare images --help list the rest.")
         return
-    if arguments[0] != "text":
-        raise UserError(f"omnia prepare: cannot prepare {arguments[0]!r}", "What can be prepared: text.")
-    from data.prepare import PrepareText, prepare_text
+    kind: Any = arguments[0]
+    rest = arguments[1:]
+    if kind == "text":
+        from data.prepare import PrepareText, prepare_text
 
-    prepare_text(parse(PrepareText, "prepare text", arguments[1:]))
+        prepare_text(parse(PrepareText, "prepare text", rest))
+        return
+    from data.prepare_media import KINDS, PrepareMedia, prepare_media
+
+    if kind not in KINDS:
+        raise UserError(f"omnia prepare: cannot prepare {kind!r}", f"What can be prepared: text, {', '.join(KINDS)}.")
+    prepare_media(parse(PrepareMedia, f"prepare {kind}", rest, PrepareMedia(tyro.MISSING, kind)))
 
 
 # ------------------------------------------------------------------------------------------------------------------- inspect

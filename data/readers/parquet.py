@@ -1,5 +1,6 @@
 """Parquet: each row of one column is a document. Needs the package pyarrow (extra: parquet)."""
 
+import json
 import os
 
 from data.documents import Part, Skipped, document_of
@@ -24,7 +25,13 @@ def check(path: str, text_field: str) -> None:
 
 
 def read_rows(part: Part, text_field: str, report):
-    """The rows of the row groups that belong to the part.
+    """The rows of the part, one column of them as documents."""
+    for row in read_columns(part, [text_field], report):
+        yield row if isinstance(row, Skipped) else _document(row[0], row[1][0], text_field)
+
+
+def read_columns(part: Part, columns: list[str], report):
+    """(name, values of pyarrow) of the rows in the row groups that belong to the part.
 
     A group begins where the compressed bytes of those before it end. That is near its place in the file, and never out of order.
     """
@@ -37,10 +44,10 @@ def read_rows(part: Part, text_field: str, report):
                 group = facts.row_group(number)
                 if part.start <= begin < part.stop:
                     first = row
-                    for batch in file.iter_batches(_ROWS, row_groups=[number], columns=[text_field]):
-                        for text in batch.column(0):
+                    for batch in file.iter_batches(_ROWS, row_groups=[number], columns=columns):
+                        for values in zip(*(batch.column(column) for column in columns), strict=True):
                             first += 1
-                            yield _document(f"{part.path}: row {first}", text, text_field)
+                            yield f"{part.path}: row {first}", values
                     share = min(_bytes(group), part.stop - part.start - told)
                     report(share)
                     told += share
@@ -51,6 +58,21 @@ def read_rows(part: Part, text_field: str, report):
             raise
         yield Skipped(part.path, f"cannot be read ({' '.join(str(error).split())})", "damaged")
     report(part.stop - part.start - told)
+
+
+def columns(path: str) -> tuple[list[str], dict[str, list[str]]]:
+    """The columns of a file; and the names of classes where a column of Hugging Face's Datasets has such."""
+    arrow, parquet = _packages()
+    try:
+        schema = parquet.read_schema(path)
+    except arrow.ArrowInvalid as error:
+        raise UserError(f"{path}: not a Parquet file ({error}).", "Remove it, or name the other files.") from None
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        names = {key: value["names"] for key, value in features.items() if value.get("_type") == "ClassLabel"}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        names = {}
+    return schema.names, names
 
 
 def _document(name, scalar, text_field):

@@ -13,7 +13,19 @@ from data.readers.text import document_of_json
 
 def read_samples(part: Part, text_field: str, report):
     """The documents of an archive, which is never divided: it has no index."""
-    held: list[tuple[str, str, bytes]] = []  # members of the sample in hand: key, name, content
+    for group in read_groups(part, (".txt", ".json"), report):
+        if isinstance(group, Skipped):
+            yield group
+        else:
+            yield from _documents(group, text_field)
+
+
+def read_groups(part: Part, endings: tuple[str, ...], report, most: int = 1 << 62):
+    """The members of each sample that have one of the endings, [(key, name, content)]; and Skipped for all others.
+
+    most: bytes of a member, above which it is not read.
+    """
+    held: list[tuple[str, str, bytes]] = []  # of the sample in hand
     try:
         with Stream(part.path, report) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
@@ -21,19 +33,23 @@ def read_samples(part: Part, text_field: str, report):
                     continue
                 name, key = f"{part.path}: {printable(member.name)}", _key(member.name)
                 if held and held[0][0] != key:
-                    yield from _documents(held, text_field)
+                    yield held
                     held = []
-                if member.name.lower().endswith((".txt", ".json")):
-                    held.append((key, name, _content(archive, member)))
+                if not member.name.lower().endswith(endings):
+                    yield Skipped(name, f"no {' or '.join(endings[:2])}", "ignored")
+                elif member.size > most:
+                    yield Skipped(name, f"too large: {member.size:,} bytes", "damaged")
                 else:
-                    yield Skipped(name, "no .txt or .json", "ignored")
+                    held.append((key, name, _content(archive, member)))
             for _ in stream.chunks():  # the padding after the end, for the progress
                 pass
     except (Unreadable, tarfile.TarError) as error:
-        yield from _documents(held, text_field)
+        if held:
+            yield held
         yield Skipped(part.path, f"the rest cannot be read ({error})", "damaged")
     else:
-        yield from _documents(held, text_field)
+        if held:
+            yield held
 
 
 def _documents(members, text_field):

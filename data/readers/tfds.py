@@ -50,21 +50,43 @@ def check(path: str, text_field: str) -> None:
 
 
 def read_examples(part: Part, text_field: str, report):
-    """The examples that belong to the part: of the bytes of the split, each has the same share."""
+    """The examples that belong to the part, one feature of them as documents."""
+    for name, example in _examples(part, None, report):
+        text = example[text_field]
+        yield (
+            document_of(name, text) if isinstance(text, str | bytes) else Skipped(name, f"no text in the feature {text_field!r}", "damaged")
+        )
+
+
+def read_encoded(part: Part, report):
+    """(name, {feature: value}) of the examples that belong to the part. Images stay the files that they are."""
+    import tensorflow_datasets
+
+    decoders = {name: tensorflow_datasets.decode.SkipDecoding() for name, kind in features(part.path).items() if kind == "Image"}
+    yield from _examples(part, decoders, report)
+
+
+def features(path: str) -> dict[str, str]:
+    """The features of a data set, and the kinds of them: Image, Text, ClassLabel ..."""
+    return {name: type(feature).__name__ for name, feature in _prepared(_parts(path)[0]).info.features.items()}
+
+
+def class_names(path: str, feature: str) -> list[str]:
+    """The names of the classes of a feature of kind ClassLabel."""
+    return list(_prepared(_parts(path)[0]).info.features[feature].names)
+
+
+def _examples(part, decoders, report):
+    """(name, example) of those that belong to the part: of the bytes of the split, each has the same share."""
     folder, split = _parts(part.path)
     builder = _prepared(folder)
-    source = builder.as_data_source(split)
+    source = builder.as_data_source(split, decoders=decoders)
     size, count, done = _bytes(builder, len(source)), len(source), part.start
     first, last = (-(-place * count // size) for place in (part.start, part.stop))
     for begin in range(first, last, _EXAMPLES):
         numbers = range(begin, min(begin + _EXAMPLES, last))
         for number, example in zip(numbers, source.__getitems__(list(numbers)), strict=True):
-            name, text = f"{part.path}: example {number + 1}", example[text_field]
-            yield (
-                document_of(name, text)
-                if isinstance(text, str | bytes)
-                else Skipped(name, f"no text in the feature {text_field!r}", "damaged")
-            )
+            yield f"{part.path}: example {number + 1}", example
         place = min(numbers.stop * size // count, part.stop)
         report(place - done)
         done = place

@@ -1,0 +1,276 @@
+"""Images, videos and recordings into shards: planned as tasks that each make one shard of every split, as data/prepare.py does for text.
+
+What is encoded stays encoded: a look at every file finds out what is damaged, unusual or there twice, and decoding is for those who
+read the shards. What is written depends on the inputs and options alone.
+"""
+
+import dataclasses
+import os
+import re
+import shutil
+from typing import Literal
+
+import numpy as np
+
+from data import journal
+from data.documents import Part
+from data.duplicates import LOOK, find_duplicates
+from data.errors import UserError
+from data.inputs import exists
+from data.media_inputs import FIELDS, Reading, check_media, class_names, find_media, input_folders, is_medium, plan_media
+from data.media_shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, media_shard_damage, packages
+from data.media_task import scan_labels, write_media_shards
+from data.pool import run_tasks
+from data.task import NAMES_KEPT, SPLITS
+
+KINDS = {"images": "image", "video": "video", "audio": "audio", "interleaved": ""}
+_SUFFIXES = (".array_record", ".index")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareMedia:
+    """Images, videos, recordings, and what is said of them, into a directory of shards."""
+
+    output: str
+    """Directory to write. The same command again goes on where it stopped."""
+    kind: Literal["images", "video", "audio", "interleaved"] = "interleaved"
+    """What every sample must hold; interleaved: anything."""
+    input: tuple[str, ...] = ()
+    """Files, folders, globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. A file of media is a sample: a .txt or .json of the same name
+    says its caption, its folder its class. In .csv, .tsv, .jsonl, .parquet and .tar (WebDataset) are many, under the names image,
+    video, audio, path, text, caption, question, answer, label, split and parts (a list of texts and paths)."""
+    validation_input: tuple[str, ...] = ()
+    """Inputs of which all is for validation, and nothing else is."""
+    validation: float = 0.1
+    """Fraction held out for validation, by a hash of the media; 0 to below 1."""
+    fields: tuple[str, ...] = ()
+    """Names of the inputs' fields, columns or features for ours, such as image=photo caption=title."""
+    classes: Literal["auto", "folder", "none"] = "auto"
+    """folder: the name of the folder that a file lies in, below a folder of --input, is its class. auto: where there are several.
+    none: only a field says it."""
+    workers: int = 0
+    """Processes; 0 for one on every core. They do not change the result."""
+    shard_bytes: int = 1 << 27
+    """Bytes of media that make one shard. A .tar is never divided."""
+    max_damaged: int = -1
+    """Files and records (undecodable, missing, a caption without its image) to leave out before giving up; -1 for any number. All are
+    named in the manifest, by reason."""
+    tfds_dir: str = ""
+    """Folder where TFDS keeps its data sets. Empty: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    tfds_download: bool = False
+    """Let TFDS download and prepare a data set that is not there yet."""
+    overwrite: bool = False
+    """Throw away what another preparation left in the output directory."""
+    repair: bool = False
+    """Verify every shard of a prepared directory, and make the damaged ones again from the inputs."""
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UserError(f"media of kind {self.kind!r} are unknown.", f"Choose {', '.join(KINDS)}.")
+        if not 0 <= self.validation < 1:
+            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to below 1, such as 0.1.")
+        if self.workers < 0 or self.max_damaged < -1 or self.shard_bytes < 1:
+            raise UserError("workers must be at least 0, max_damaged at least -1, shard_bytes at least 1.", "Correct the option.")
+        for field in self.fields:
+            ours, _, theirs = field.partition("=")
+            if ours not in FIELDS or not theirs:
+                raise UserError(f"--fields {field}: not OURS=THEIRS.", f"Ours are {', '.join(FIELDS)}.")
+
+
+def prepare_media(options: PrepareMedia) -> MediaCorpus:
+    """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
+    packages()
+    with journal.locked(options.output):
+        (_repair if options.repair else _prepare)(options)
+    return MediaCorpus(options.output)
+
+
+def _prepare(options):
+    folder = options.output
+    plan = _plan(options)
+    journal.begin(folder, plan, options.overwrite)
+    if journal.read_json(folder, "manifest.json") is None:
+        classes = journal.read_json(folder, ".prepare/classes.json")
+        if classes is None:
+            classes = _classes(plan, options.workers)
+            journal.write_json(folder, ".prepare/classes.json", classes)
+        results = _run(options, plan, classes, range(len(plan["tasks"])))
+        journal.write_json(folder, "manifest.json", _manifest(folder, plan, classes, results))
+    journal.end(folder)
+    _say(folder)
+
+
+def _repair(options):
+    """Makes missing and damaged shards again; the digests in the manifest say whether they came out the same."""
+    folder = options.output
+    manifest, plan = MediaCorpus(folder).manifest, journal.read_json(folder, "prepare.json")
+    if plan is None:
+        raise UserError(
+            f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
+            "Prepare the corpus again with its inputs and --overwrite.",
+        )
+    shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
+    damage = {name: problem for name, shard in shards.items() if (problem := media_shard_damage(folder, shard))}
+    for problem in damage.values():
+        print(f"{problem}; it is made again.")
+    for path, _, _ in plan["files"]:
+        if damage and not exists(path):
+            raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
+    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
+    os.makedirs(os.path.join(folder, ".prepare"))
+    options = dataclasses.replace(options, max_damaged=-1)
+    _run(options, plan, manifest["classes"], sorted({int(name.split("-")[1]) for name in damage}), expected=shards)
+    journal.end(folder)
+    print(f"{folder}: {len(damage)} of {len(shards)} shards were damaged" + (", all are whole now." if damage else "."))
+
+
+def _plan(options):
+    """All that the result depends on."""
+    kind = KINDS[options.kind]
+    inputs = {"train": options.input, "validation": options.validation_input}
+    roots = input_folders(path for paths in inputs.values() for path in paths)
+    files = {
+        split: find_media(paths, kind, options.tfds_dir, options.tfds_download) if paths or split == "train" else []
+        for split, paths in inputs.items()
+    }
+    every = [file for found in files.values() for file in found]
+    folders = {os.path.dirname(path) for path, _, _ in every if is_medium(path)} - set(roots)
+    by_folder = options.classes == "folder" or (options.classes == "auto" and len({os.path.basename(one) for one in folders}) > 1)
+    reading = Reading(kind, options.fields, roots, by_folder)
+    check_media(every, reading)
+    tasks, named = [], []
+    for split, found in files.items():
+        planned, facts = plan_media(found, reading, options.shard_bytes)
+        whole = split if split == "validation" else "" if not options.validation_input else "train"
+        tasks += [{"split": whole, "parts": [[*part, size] for part, size in parts]} for parts in planned]
+        named += facts
+    return {
+        "format": FORMAT,
+        "options": {
+            "kind": options.kind,
+            "validation": options.validation,
+            "fields": list(options.fields),
+            "classes": options.classes,
+            "shard_bytes": options.shard_bytes,
+        },
+        "reading": [reading.kind, list(reading.fields), list(reading.roots), reading.by_folder],
+        "files": [list(file) for file in every],
+        "named": named,
+        "tasks": tasks,
+    }
+
+
+def _reading(plan):
+    kind, fields, roots, by_folder = plan["reading"]
+    return Reading(kind, tuple(fields), tuple(roots), by_folder)
+
+
+def _parts(task):
+    return [Part(*part[:3]) for part in task["parts"]]
+
+
+def _sizes(plan):
+    return [sum(part[3] for part in task["parts"]) for task in plan["tasks"]]
+
+
+def _classes(plan, workers):
+    """The names of all classes, in the order of their numbers."""
+    calls = [(_parts(task), _reading(plan)) for task in plan["tasks"]]
+    return class_names({label for _, labels in run_tasks(scan_labels, calls, workers, "classes", sum(_sizes(plan))) for label in labels})
+
+
+def _run(options, plan, classes, numbers, expected=None):
+    folder, tasks = options.output, plan["tasks"]
+    most = None if options.max_damaged < 0 else options.max_damaged
+    return journal.run(
+        folder,
+        numbers,
+        lambda number: (
+            *(_parts(tasks[number]), _reading(plan), classes, tasks[number]["split"] or None, plan["options"]["validation"]),
+            *(folder, number, len(tasks), most),
+        ),
+        write_media_shards,
+        workers=options.workers,
+        max_damaged=most,
+        label="preparing",
+        sizes=_sizes(plan),
+        suffixes=_SUFFIXES,
+        expected=expected,
+    )
+
+
+def _manifest(folder, plan, classes, results):
+    records = {split: [result[split] for result in results if result[split]] for split in SPLITS}
+    skipped: dict[str, dict] = {}
+    for name, reason, _ in (one for result in results for one in result["damaged"]):
+        found = skipped.setdefault(_reason(reason), {"count": 0, "first": []})
+        found["count"] += 1
+        if len(found["first"]) < NAMES_KEPT:
+            found["first"].append([name, reason])
+    if not records["train"]:
+        first = next((": " + ": ".join(one["first"][0]) for one in skipped.values()), "")
+        raise UserError(f"no sample is left for training{first}.", "Give other input, or a smaller --validation fraction.")
+    remarked: dict[str, dict] = {}
+    for result in results:
+        for remark, (count, names) in sorted(result["remarked"].items()):
+            found = remarked.setdefault(remark, {"count": 0, "first": []})
+            found["count"] += count
+            found["first"] = (found["first"] + names)[:NAMES_KEPT]
+    ignored = {
+        "count": sum(result["ignored"][0] for result in results),
+        "first": [name for result in results for name in result["ignored"][1]][:NAMES_KEPT],
+    }
+    return media_manifest(
+        records,
+        classes,
+        options=plan["options"],
+        skipped=skipped,
+        remarked=remarked,
+        ignored=ignored,
+        duplicates=_duplicates(folder, records, results),
+    )
+
+
+def _reason(reason):
+    """A reason without what differs from file to file."""
+    return re.split(r" \(|: | after |\d", reason)[0].strip()
+
+
+def _duplicates(folder, records, results):
+    """Media that are there more than once: how many, and the first of them by the keys of their samples."""
+    looks, first = [], dict.fromkeys(SPLITS, 0)
+    for number, result in enumerate(results):
+        with open(os.path.join(folder, ".prepare", f"{number:05d}.looks"), "rb") as file:
+            found = np.frombuffer(file.read(), LOOK).copy()
+        for place, split in enumerate(SPLITS):
+            found["sample"][found["split"] == place] += first[split]
+            first[split] += result[split]["samples"] if result[split] else 0
+        looks.append(found)
+    every = np.concatenate(looks)
+    splits = {split: MediaSplit(folder, records[split]) for split in SPLITS if records[split]}
+
+    def key(place):
+        (sample,) = splits[SPLITS[every["split"][place]]].read([every["sample"][place]])
+        return f"{SPLITS[every['split'][place]]} {getattr(sample, 'key', '?')}"
+
+    return {
+        name: {"count": len(pairs), "first": [[key(later), key(earlier)] for later, earlier in pairs[:NAMES_KEPT].tolist()]}
+        for name, pairs in zip(("equal", "alike"), find_duplicates(every), strict=True)
+    }
+
+
+def _say(folder):
+    manifest = MediaCorpus(folder).manifest
+    print(f"{folder}: {manifest['options']['kind']}, {len(manifest['classes'])} classes")
+    for name, split in manifest["splits"].items():
+        parts = ", ".join(f"{count:,} {kind}" for kind, count in split["parts"].items() if count)
+        print(f"  {name}: {split['samples']:,} samples" + (f" ({parts}), {split['bytes']:,} bytes" if parts else ""))
+    for reason, found in manifest["skipped"].items():
+        print(f"  left out: {found['count']:,}, {reason}: {journal.some([name for name, _ in found['first']])}")
+    for remark, found in manifest["remarked"].items():
+        print(f"  {remark}: {found['count']:,}: {journal.some(found['first'])}")
+    for name, found in manifest["duplicates"].items():
+        if found["count"]:
+            print(f"  {name} to an earlier one: {found['count']:,}: {journal.some([later for later, _ in found['first']])}")
+    if manifest["ignored"]["count"]:
+        print(f"  no media: {manifest['ignored']['count']:,} members of archives: {journal.some(manifest['ignored']['first'])}")
