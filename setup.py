@@ -44,7 +44,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     py_modules=["omnia"],
-    packages=["model", "model.convert", "data", "data.readers", "train", "train.objectives", "train.rl"],
+    packages=["model", "model.convert", "data", "data.readers", "train", "train.objectives", "train.omni", "train.rl"],
     entry_points={"console_scripts": ["omnia = omnia:main"]},
     install_requires=[
         "jax>=0.10",

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 class Projection:
     """How hidden places of an encoder become inputs of a decoder."""
 
-    kind: Literal["linear", "mlp", "resampler"] = "mlp"
+    method: Literal["linear", "mlp", "resampler"] = "mlp"
     """One linear layer, two with a GELU between (LLaVA-1.5, Liu et al. 2023), or learned queries that attend to the places (Flamingo,
     Alayrac et al. 2022)."""
     shuffle: int = 1
@@ -22,7 +22,7 @@ class Projection:
         for name in ("shuffle", "latents", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"projector.{name} is {getattr(self, name)}; it must be positive")
-        if self.kind == "resampler" and self.shuffle > 1:
+        if self.method == "resampler" and self.shuffle > 1:
             raise ValueError("projector.shuffle makes fewer places, and a resampler chooses their number itself: use one of them")
 
 

@@ -29,7 +29,7 @@ class Projected(NamedTuple):
 def projected_places(config: EncoderConfig, hidden_places: int, count: int) -> int:
     """M: how many places a projector makes of a row of hidden places that holds up to `count` segments."""
     projector = config.projector
-    return count * projector.latents if projector.kind == "resampler" else hidden_places // projector.shuffle**2
+    return count * projector.latents if projector.method == "resampler" else hidden_places // projector.shuffle**2
 
 
 class Projector(nn.Module):
@@ -47,7 +47,7 @@ class Projector(nn.Module):
         latents of 1 to S. With pixel shuffle each segment fills whole blocks: N and where it begins are multiples of s * s.
         """
         c, block = self.config, block_config(self.config)
-        dtype, kind = compute_dtype(block), c.projector.kind
+        dtype, kind = compute_dtype(block), c.projector.method
 
         def dense(x, width, name):
             return Dense((width,), ("mlp", "embed"), 1.0 / math.sqrt(x.shape[-1]), dtype, bias=True, name=name)(x)

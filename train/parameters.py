@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from model.config import ModelConfig
 from model.critic import Critic, reward_head
+from model.omni import Omni
+from model.omni_config import OmniConfig
 from model.transformer import Decoder
 from train.experiment import Experiment
 from train.rl.board_games import AlphaZero, BoardGame
@@ -24,6 +26,9 @@ def decoder_parameters(config: ModelConfig) -> Parameters:
 def parameters_of(experiment: Experiment) -> Parameters:
     """What the experiment trains: the decoder, and a critic or the head of a reward model beside it, under names of their own."""
     config, decoder = experiment.model, decoder_parameters(experiment.model)
+    if isinstance(config, OmniConfig):
+        encoders = Omni(config).start
+        return lambda key: decoder(key) | encoders(key)
     match experiment.objective:
         case PolicyGradient():
             critic = critic_of(experiment)

@@ -5,6 +5,7 @@ from typing import Any
 
 from data.batches import Batches
 from data.errors import UserError
+from data.media_batches import MediaBatches
 from data.prefetch import Prefetch, prefetch
 from model.generate import Sampling
 from train.evaluate import evaluate_corpora, evaluate_examples, make_evaluate
@@ -13,6 +14,9 @@ from train.flops import training_flops_per_token
 from train.learner import Sample
 from train.mesh import put_batch
 from train.objectives.make import make_objective
+from train.omni.evaluate import evaluate_media
+from train.omni.experiment import MediaData
+from train.omni.sources import make_media_batches
 from train.optimizer import make_optimizer, make_schedule
 from train.parameters import carry_of, parameters_of
 from train.rl.examples import ExampleBatches
@@ -24,8 +28,10 @@ from train.state import State
 from train.step import jit_update, make_update
 
 
-def make_batches(experiment: Experiment, corpora) -> Batches | ExampleBatches:
+def make_batches(experiment: Experiment, corpora) -> Batches | ExampleBatches | MediaBatches:
     """Training rows, in an order decided by the seed: the same for the same seed, on any number of hosts."""
+    if isinstance(experiment.data, MediaData):
+        return make_media_batches(experiment, [source.source for source in corpora], corpora[0].tokenizer())
     if not isinstance(experiment.data, TextData):
         return ExampleBatches(experiment, corpora, "train")
     data = text_data(experiment)
@@ -103,6 +109,8 @@ class RowLearner:
     def evaluate(self, params, between: Callable[[], None]) -> dict:
         experiment = self._run.experiment
         of = (self._evaluate, params, self._corpora, experiment, self._mesh)
+        if isinstance(experiment.data, MediaData):
+            return evaluate_media(*of, rows=experiment.evaluation.rows, between=between)
         if isinstance(experiment.data, TextData):
             return evaluate_corpora(*of, rows=experiment.evaluation.rows, between=between)
         return evaluate_examples(*of, rows=experiment.evaluation.rows, between=between)

@@ -20,9 +20,12 @@ from typing import Any
 
 from data.errors import UserError
 from data.shards import Corpus
+from data.synthetic import World
 from data.tokenizer import load_tokenizer
 from train.experiment import Experiment, ScheduleFree, TextData
 from train.manifest import Journal
+from train.omni.experiment import MediaData, MediaShards, WorldScenes
+from train.omni.sources import MediaSource, open_media
 from train.rl.board_games import BoardGame, GameSource
 from train.rl.code import PythonFunctions  # noqa: F401 (with it and those marked below, from_json knows all environments and rewards)
 from train.rl.examples import Examples, open_examples
@@ -67,7 +70,7 @@ class Run:
     def tokenizer(self):
         return load_tokenizer(str(self.path / "tokenizer"))
 
-    def corpora(self) -> list[Corpus | Examples | GameSource]:
+    def corpora(self) -> list[Corpus | Examples | GameSource | MediaSource]:
         """The run's data, which must be what it was started with."""
         return open_corpora(self.experiment, self.digests)
 
@@ -198,24 +201,29 @@ def data_paths(experiment: Experiment) -> tuple[str, ...]:
             return tuple(", ".join(environment.files) or type(environment).__name__ for environment in environments)
         case BoardGame(game=game):
             return (game,)
+        case WorldScenes():
+            return (World.path,)
+        case MediaShards(shards=shards):
+            return shards
     raise UserError(f"data: {type(experiment.data).__name__} is no kind of data", "Choose TextData in the config file.")
 
 
-def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus | Examples | GameSource]:
+def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus | Examples | GameSource | MediaSource]:
     """The data that the experiment names; with `digests`, those they must have."""
     paths = data_paths(experiment)
     if not paths:
-        text = isinstance(experiment.data, TextData)
-        raise UserError(
-            f"data.{'shards' if text else 'files'} is empty",
-            "Prepare text with `omnia prepare text`, then give its folder: --data.shards DIR." if text else "Give some: --data.files FILE.",
-        )
-    corpora: list[Corpus | Examples | GameSource]
+        if hasattr(experiment.data, "shards"):
+            what = "text" if isinstance(experiment.data, TextData) else "images|video|audio|interleaved"
+            raise UserError("data.shards is empty", f"Prepare some with `omnia prepare {what}`, then give the folder: --data.shards DIR.")
+        raise UserError("data.files is empty", "Give some: --data.files FILE.")
+    corpora: list[Corpus | Examples | GameSource | MediaSource]
     match experiment.data:
         case TextData():
             corpora = [Corpus(path) for path in paths]
         case BoardGame() as game:
             corpora = [GameSource(game)]
+        case MediaData():
+            corpora = list(open_media(experiment))
         case _:
             corpora = list(open_examples(experiment))
     if digests is not None:

@@ -8,6 +8,8 @@ from model.transformer import Decoder
 from train import experiment
 from train.mesh import row_shards
 from train.objectives.causal_lm import CausalLM
+from train.omni.experiment import MediaLM
+from train.omni.objective import MediaLanguageModel
 from train.parameters import critic_of
 from train.rl.experiment import PolicyGradient, PreferenceLearning, RewardModelling
 from train.rl.policy_gradient import ClippedPolicyGradient
@@ -20,6 +22,8 @@ def make_objective(options: experiment.Experiment, mesh: Mesh):
     attention_kernels(options, mesh)
     model = Decoder(options.model)
     match options.objective:
+        case MediaLM():
+            return MediaLanguageModel(model, options.objective, row_shards(mesh))
         case experiment.CausalLM():
             return CausalLM(model, options.objective, row_shards(mesh))
         case RewardModelling():

@@ -1,0 +1,41 @@
+"""One model that reads, sees, watches and listens: questions about a world of coloured shapes that move and sound.
+
+omnia train configs/omni/world.py --run-dir runs/world
+omnia evaluate runs/world --json
+"""
+
+from model.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
+from model.omni_config import OmniConfig
+from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
+from train.omni.experiment import MediaLM, WorldScenes
+
+
+def get_config() -> Experiment:
+    tower = {"num_layers": 2, "embed_dim": 96, "num_heads": 4}
+    return Experiment(
+        name="world",
+        steps=2000,
+        batch_size=32,
+        model=OmniConfig(
+            context_length=160,
+            num_layers=3,
+            embed_dim=128,
+            num_heads=4,
+            norm="rmsnorm",
+            bias=False,
+            positions="rotary",
+            encoders=(
+                ImageEncoder(patch=8, rows=4, columns=4, **tower),
+                VideoEncoder(frames=2, patch=8, times=4, rows=3, columns=3, **tower),
+                AudioEncoder(times=48, projector=Projection(shuffle=2), **tower),
+            ),
+        ),
+        data=WorldScenes(dropped=0.1, images=2),
+        objective=MediaLM(),
+        optimizer=AdamW(learning_rate=1e-3),
+        schedule=Schedule(warmup_steps=100),
+        evaluation=Evaluation(every=500, rows=64),
+        checkpoints=Checkpoints(every=500),
+        samples=Samples(tokens=0),
+        logging=Logging(every=20),
+    )

@@ -1,0 +1,38 @@
+"""Whole samples into rows that have room for so many tokens, and for so many patches of each medium."""
+
+import collections
+
+import numpy as np
+
+_OPEN = 64  # rows that are being filled at once
+
+
+def pack(costs_NC: np.ndarray, room_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(row_start int64 [rows + 1], samples int64): row r holds samples[row_start[r]:row_start[r + 1]].
+
+    costs_NC: int, of each sample; room_C: of a row. Each sample goes into the first row under way that has room for it; a pure function of
+    its arguments. Samples that no row has room for are left out.
+    """
+    chosen = np.flatnonzero((costs_NC <= room_C).all(-1))
+    costs = costs_NC[chosen]
+    if len(chosen) and (costs == costs[0]).all():  # as many in each
+        each = int((room_C[costs[0] > 0] // costs[0][costs[0] > 0]).min())
+        return np.append(np.arange(0, len(chosen), each), len(chosen)), chosen
+    left_OC = np.empty((_OPEN, costs.shape[1]), np.int64)
+    held: collections.deque[list[int]] = collections.deque()  # samples of the rows under way, the oldest first, as in left_OC
+    rows: list[list[int]] = []
+    for sample, cost in zip(chosen.tolist(), costs, strict=True):
+        fits = (left_OC[: len(held)] >= cost).all(-1)
+        place = int(fits.argmax()) if fits.any() else -1
+        if place < 0:
+            if len(held) == _OPEN:
+                rows.append(held.popleft())
+                left_OC[:-1] = left_OC[1:]
+            place = len(held)
+            held.append([])
+            left_OC[place] = room_C
+        held[place].append(sample)
+        left_OC[place] -= cost
+    rows += held
+    start = np.cumsum([0, *map(len, rows)])
+    return start, np.array([sample for row in rows for sample in row], np.int64)

@@ -1,0 +1,125 @@
+"""Prepared shards of media as samples of rows: decoded at the size that the model takes, as they are asked for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data.decoding import Undecodable, decode_audio, decode_image, decode_video
+from data.media import KINDS, Damaged, Part, Sample
+from data.media_batches import MEDIA, Piece, Unusable
+from data.media_shapes import RATE, AudioShape, Cut, ImageShape, VideoShape
+from data.media_shards import MediaCorpus, MediaSplit
+from data.tokenizer import Tokenizer
+
+
+class ShardSource:
+    """One folder of shards. A sample without a text of its own but with a class is asked `question` and learns the name of its class.
+
+    augment: pictures of training are cropped, turned and coloured by chance, recordings masked.
+    """
+
+    def __init__(self, corpus: MediaCorpus, *, question: str = "", augment: bool = False):
+        self.corpus, self.question, self.augment = corpus, question, augment
+        self.path, self.digest = corpus.path, f"{corpus.digest} {question!r} {augment}"
+
+    def count(self, split: str) -> int:
+        return self._split(split).samples if self._has(split) else 0
+
+    def sizes(self, split: str, shapes: dict, tokenizer: Tokenizer) -> np.ndarray:
+        """From the index alone, but for texts, which are read and counted. A medium that the model has no encoder for fits no row."""
+        found = self._split(split)
+        parts = np.repeat(np.arange(found.samples), np.diff(found.first_part))
+        sizes = np.zeros((found.samples, 5), np.int64)
+        for place, kind in enumerate(MEDIA, 1):
+            chosen = np.flatnonzero(found.kinds == KINDS.index(kind))
+            if not len(chosen):
+                continue
+            if kind not in shapes:
+                sizes[parts[chosen], place] = np.iinfo(np.int32).max
+                continue
+            shape = shapes[kind]
+            places = shape.places(self._grids(found, shape, chosen))
+            sizes[:, place] = np.bincount(parts[chosen], shape.charged(places), found.samples)
+            sizes[:, 4] += np.bincount(parts[chosen], shape.tokens(places) + 1, found.samples).astype(np.int64)
+        sizes[:, 0] = self._text_tokens(split, tokenizer)
+        return sizes
+
+    def samples(self, split, indices, shapes, tokenizer, seeds: Sequence[int] | None) -> list:
+        found = self._split(split)
+        made: list[tuple[list[Piece], int] | Unusable] = []
+        for place, (index, sample) in enumerate(zip(indices, found.read(indices), strict=True)):
+            if isinstance(sample, Damaged):
+                made.append(Unusable(f"{sample.where} {sample.why}"))
+                continue
+            rng = None if seeds is None else np.random.Generator(np.random.Philox(seeds[place]))
+            parts = found.first_part[index] + np.arange(len(sample.parts))
+            try:
+                pieces = [
+                    self._piece(found, part, int(number), shapes, tokenizer, rng) for part, number in zip(sample.parts, parts, strict=True)
+                ]
+            except Undecodable as error:
+                made.append(Unusable(f"{found.where(int(index))} cannot be decoded: {error}"))
+                continue
+            pieces += [Piece("text", tokenizer.encode(text), learned) for text, learned in self._named(sample)]
+            made.append((pieces, sample.label))
+        return made
+
+    def _named(self, sample: Sample) -> list[tuple[str, bool]]:
+        """The question and the class of a sample that has no text."""
+        if sample.label < 0 or any(part.kind == "text" for part in sample.parts):
+            return []
+        return [(self.question + " ", False), (self.corpus.classes[sample.label], True)]
+
+    def _piece(self, found: MediaSplit, part: Part, number: int, shapes, tokenizer, rng) -> Piece:
+        if isinstance(part.content, str):
+            return Piece("text", tokenizer.encode(part.content), part.learned)
+        shape = shapes[part.kind]
+        grid = tuple(self._grids(found, shape, np.array([number]))[0].tolist())
+        return Piece(part.kind, cut(part.content, shape, grid, found.facts(number), rng, self.augment))
+
+    def _grids(self, found: MediaSplit, shape, parts) -> np.ndarray:
+        widths, heights = found.widths[parts], found.heights[parts]
+        match shape:
+            case ImageShape():
+                return shape.grids(widths, heights)
+            case VideoShape():
+                return shape.grids(widths, heights, found.frames[parts] / np.maximum(found.rates[parts], 1e-6))
+            case AudioShape():
+                return shape.grids(found.samples_[parts] / np.maximum(found.rates[parts], 1e-6))
+        raise ValueError(f"no shape {shape!r}")
+
+    def _text_tokens(self, split, tokenizer) -> np.ndarray:
+        found = self._split(split)
+        counts = np.zeros(found.samples, np.int64)
+        for first in range(0, found.samples, 1024):
+            numbers = np.arange(first, min(first + 1024, found.samples))
+            for number, sample in zip(numbers, found.read(numbers), strict=True):
+                if isinstance(sample, Sample):
+                    texts = [part.content for part in sample.parts if part.kind == "text"] + [text for text, _ in self._named(sample)]
+                    counts[number] = sum(len(tokenizer.encode(text)) for text in texts)
+        return counts
+
+    def _has(self, split: str) -> bool:
+        return bool(self.corpus.manifest["splits"].get(split, {}).get("samples"))
+
+    def _split(self, split: str) -> MediaSplit:
+        return self.corpus.split(split)
+
+
+def cut(content: bytes, shape, grid, facts, rng: np.random.Generator | None, augment: bool = False) -> Cut:
+    """A medium decoded at the size of its grid. rng: None takes the middle of what is longer, and nothing by chance."""
+    match shape:
+        case ImageShape():
+            size = grid[0] * shape.patch, grid[1] * shape.patch
+            return shape.cut(decode_image(content, size=size), grid)
+        case VideoShape():
+            frames, spare = grid[0] * shape.frames, facts.frames / max(facts.rate, 1e-6) - grid[0] * shape.frames / shape.fps
+            start = max(0.0, spare) * (0.5 if rng is None else rng.random())
+            times = start + (np.arange(frames) + 0.5) / shape.fps
+            size = grid[1] * shape.patch, grid[2] * shape.patch
+            return shape.cut(decode_video(content, times, size=size), grid)
+        case AudioShape():
+            seconds = grid[0] * 160 / RATE
+            start = max(0.0, facts.samples / max(facts.rate, 1) - seconds) * (0.5 if rng is None else rng.random())
+            return shape.cut(decode_audio(content, RATE, start, seconds), grid)
+    raise ValueError(f"no shape {shape!r}")

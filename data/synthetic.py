@@ -1,0 +1,243 @@
+"""A small aligned world: coloured shapes that stand, move and sound, rendered in every medium from one description of a scene.
+
+All that is asked about a scene follows from its description, so every answer is exact. Some pairs of shape and colour are kept from
+training, so that a model can be asked about what it has never seen together.
+"""
+
+import dataclasses
+import functools
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from data.media_batches import MEDIA, Piece
+from data.media_shapes import RATE, AudioShape, ImageShape, Shape, VideoShape
+from data.order import fold
+from data.tokenizer import Tokenizer
+
+SHAPES = ("circle", "square", "triangle", "cross")
+COLOURS = {
+    "red": (220, 50, 47),
+    "green": (60, 170, 70),
+    "blue": (50, 90, 220),
+    "yellow": (235, 205, 60),
+    "white": (240, 240, 240),
+    "pink": (240, 130, 190),
+}
+DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
+NUMBERS = ("no", "one", "two", "three", "four")
+PITCHES = {"circle": 330.0, "square": 523.0, "triangle": 831.0, "cross": 1319.0}
+"""Hz of each shape's sound, about eight semitones apart."""
+UNSEEN = frozenset({("circle", "yellow"), ("square", "pink"), ("triangle", "red"), ("cross", "blue")})
+"""Pairs that scenes of training never show (`Scene.held_out`)."""
+_CELLS = 2  # objects stand on a grid of so many rows and columns
+
+Task = Literal["text", "image", "video", "audio", "caption"]
+TASKS: tuple[Task, ...] = ("text", "image", "video", "audio", "caption")
+"""What is asked about: a caption that is read, a picture, a clip, a recording; or a picture is to be described."""
+SPLITS = ("train", "validation", "unseen")
+"""The last has scenes with pairs of shape and colour that training never shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+    """One object: where it stands on the grid, and where it goes."""
+
+    shape: str
+    colour: str
+    cell: tuple[int, int]
+    direction: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """One to three objects in cells of their own, in the order in which they are seen (row by row) and sound."""
+
+    things: tuple[Thing, ...]
+
+    @property
+    def caption(self) -> str:
+        """Everything that a picture shows: `a red circle and a blue square`."""
+        named = [f"a {thing.colour} {thing.shape}" for thing in self.things]
+        return " and ".join(named)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it shows a pair of shape and colour that training never does."""
+        return any((thing.shape, thing.colour) in UNSEEN for thing in self.things)
+
+
+def make_scene(rng: random.Random, *, unseen: bool = False) -> Scene:
+    """A scene of different shapes in different colours. unseen: with at least one pair that is held out; else with none of them."""
+    while True:
+        count = rng.randint(1, 3)
+        shapes, colours = rng.sample(SHAPES, count), rng.sample(list(COLOURS), count)
+        cells = sorted(rng.sample([(row, column) for row in range(_CELLS) for column in range(_CELLS)], count))
+        things = zip(shapes, colours, cells, strict=True)
+        scene = Scene(tuple(Thing(*thing, rng.choice(list(DIRECTIONS))) for thing in things))
+        if scene.held_out == unseen:
+            return scene
+
+
+def ask(rng: random.Random, scene: Scene, task: Task) -> tuple[str, str]:
+    """A question that the medium alone can answer, and its answer."""
+    if task == "caption":
+        return "what is there?", scene.caption
+    thing = rng.choice(scene.things)
+    count = "how many?", NUMBERS[len(scene.things)]
+    match task:
+        case "text" | "image":
+            choices = [count, (f"colour of the {thing.shape}?", thing.colour), (f"shape of the {thing.colour} one?", thing.shape)]
+        case "video":
+            choices = [count, *((f"where does the {name} go?", thing.direction) for name in (thing.shape, f"{thing.colour} one"))]
+        case "audio":
+            choices = [count, ("which sounds first?", scene.things[0].shape), ("which sounds last?", scene.things[-1].shape)]
+    return rng.choice(choices)
+
+
+# ----------------------------------------------------------------------------------------------------------------- rendering
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape_mask(shape: str, radius: float, size: int, offset: tuple[float, float]) -> np.ndarray:
+    """Share of each pixel that a shape covers, float32 [size, size], its middle at `offset`: by four samples a pixel along each axis."""
+    fine = (np.arange(4 * size) + 0.5) / 4
+    y, x = fine[:, None] - offset[0], fine[None, :] - offset[1]
+    match shape:
+        case "circle":
+            inside = y**2 + x**2 <= radius**2
+        case "square":
+            inside = np.maximum(abs(y), abs(x)) <= 0.85 * radius
+        case "triangle":
+            inside = (y <= 0.8 * radius) & (abs(x) <= 0.55 * (y + radius))
+        case "cross":
+            inside = (np.minimum(abs(y), abs(x)) <= 0.3 * radius) & (np.maximum(abs(y), abs(x)) <= radius)
+        case _:
+            raise ValueError(f"no shape {shape!r}")
+    return inside.reshape(size, 4, size, 4).mean((1, 3)).astype(np.float32)
+
+
+def render_image(scene: Scene, size: int, *, moved: float = 0.0) -> np.ndarray:
+    """uint8 [size, size, 3] on a dark ground. moved: how far the objects have gone on their way through their cells, 0 to 1."""
+    picture = np.full((size, size, 3), 24, np.float32)
+    cell = size / _CELLS
+    radius = 0.27 * cell
+    for thing in scene.things:
+        dy, dx = DIRECTIONS[thing.direction]
+        way = (moved - 0.5) * 0.44 * cell if moved else 0.0  # there and back around the middle of the cell
+        middle = ((thing.cell[0] + 0.5) * cell + dy * way, (thing.cell[1] + 0.5) * cell + dx * way)
+        mask = _shape_mask(thing.shape, radius, size, (round(middle[0], 2), round(middle[1], 2)))[..., None]
+        picture += mask * (np.array(COLOURS[thing.colour], np.float32) - picture)
+    return np.rint(picture).astype(np.uint8)
+
+
+def render_video(scene: Scene, size: int, frames: int) -> np.ndarray:
+    """uint8 [frames, size, size, 3]: each object crosses its cell, along its direction."""
+    return np.stack([render_image(scene, size, moved=(frame + 1) / frames) for frame in range(frames)])
+
+
+def render_audio(scene: Scene, rng: np.random.Generator, seconds: float = 0.96) -> np.ndarray:
+    """float32 [seconds * RATE]: the sound of each object in turn, in even parts of a third, over a little noise."""
+    samples = round(seconds * RATE)
+    sound = 0.003 * rng.standard_normal(samples).astype(np.float32)
+    part = samples // 3
+    time = np.arange(part) / RATE
+    envelope = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.01) * np.exp(-4.0 * time)
+    for number, thing in enumerate(scene.things):
+        pitch = PITCHES[thing.shape] * 2 ** (rng.uniform(-0.5, 0.5) / 12)
+        tone = np.sin(2 * np.pi * pitch * time) + 0.3 * np.sin(4 * np.pi * pitch * time)
+        sound[number * part : (number + 1) * part] += (0.3 * rng.uniform(0.6, 1.0) * envelope * tone).astype(np.float32)
+    return np.clip(sound, -1.0, 1.0)
+
+
+# ------------------------------------------------------------------------------------------------------------------ as a source
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Scenes as samples, without files: sample i of a split is a task and a scene of its own.
+
+    seconds: of a recording. size of pictures and clips is what the model's shapes take.
+    """
+
+    tasks: tuple[Task, ...] = TASKS
+    scenes: int = 1 << 16
+    """Samples of training."""
+    validation: int = 2048
+    """Of each other split."""
+
+    path = "the world of shapes"
+
+    def __post_init__(self):
+        if not self.tasks or set(self.tasks) - set(TASKS):
+            raise ValueError(f"tasks of the world are {', '.join(TASKS)}; these are {', '.join(self.tasks)}")
+
+    @property
+    def digest(self) -> str:
+        return f"world 1 {self}"
+
+    def count(self, split: str) -> int:
+        return {"train": self.scenes, "validation": self.validation, "unseen": self.validation}.get(split, 0)
+
+    def sizes(self, split: str, shapes: dict, tokenizer: Tokenizer) -> np.ndarray:
+        """Of the longest text of each task."""
+        rows = []
+        for task in self.tasks:
+            text = sum(max(len(tokenizer.encode(text)) for text in texts) for texts in _texts(task))
+            places = [_places(shapes[kind]) if kind == _medium(task) else 0 for kind in MEDIA]
+            tokens = sum(int(shapes[kind].tokens(size)) + 1 for kind, size in zip(MEDIA, places, strict=True) if size)
+            rows.append([text, *(int(shapes[kind].charged(size)) if size else 0 for kind, size in zip(MEDIA, places, strict=True)), tokens])
+        return np.array(rows, np.int64)[np.arange(self.count(split)) % len(rows)]
+
+    def samples(self, split, indices, shapes, tokenizer, seeds: Sequence[int] | None) -> list:
+        return [(self._pieces(split, int(index), shapes, tokenizer), -1) for index in indices]
+
+    def _pieces(self, split, index, shapes, tokenizer) -> list[Piece]:
+        task, number = self.tasks[index % len(self.tasks)], int(fold(SPLITS.index(split), index))
+        rng = random.Random(number)
+        scene = make_scene(rng, unseen=split == "unseen")
+        question, answer = ask(rng, scene, task)
+        asked = Piece("text", tokenizer.encode(question + " "))
+        answered = Piece("text", tokenizer.encode(answer), learned=True)
+        if task == "text":
+            return [Piece("text", tokenizer.encode(scene.caption + ". ")), asked, answered]
+        kind = _medium(task)
+        return [Piece(kind, _render(scene, shapes[kind], np.random.Generator(np.random.Philox(number)))), asked, answered]
+
+
+def _medium(task: Task):
+    return {"caption": "image", "text": "text"}.get(task, task)
+
+
+def _places(shape: Shape) -> int:
+    return int(np.prod(shape.largest))
+
+
+def _render(scene: Scene, shape: Shape, rng: np.random.Generator):
+    """As large as the shape allows; pictures must be square."""
+    match shape:
+        case ImageShape():
+            return shape.cut(render_image(scene, shape.rows * shape.patch), shape.largest)
+        case VideoShape():
+            return shape.cut(render_video(scene, shape.rows * shape.patch, shape.times * shape.frames), shape.largest)
+        case AudioShape():
+            return shape.cut(render_audio(scene, rng, shape.seconds), shape.largest)
+    raise ValueError(f"no shape {shape!r}")
+
+
+def _texts(task: Task) -> list[list[str]]:
+    """The longest that each text of a task can be, or longer."""
+    longest = zip(sorted(COLOURS, key=len)[-3:], sorted(SHAPES, key=len)[-3:], strict=True)
+    caption = " and ".join(f"a {colour} {shape}" for colour, shape in longest)
+    names = [*SHAPES, *COLOURS]
+    asked = {
+        "image": [f"colour of the {name}? " for name in names] + [f"shape of the {name} one? " for name in names],
+        "video": [f"where does the {name} one go? " for name in names],
+        "audio": ["which sounds first? "],
+        "caption": ["what is there? "],
+    }
+    asked["text"] = asked["image"]
+    answers = [caption] if task == "caption" else [*names, *DIRECTIONS, *NUMBERS]
+    return [asked[task], answers, [caption + ". "] if task == "text" else [""]]

@@ -1,0 +1,1 @@
+"""Learning from images, video and audio beside text: the kinds of data and objectives, and what stands behind them."""

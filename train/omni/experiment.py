@@ -1,0 +1,91 @@
+"""The options of learning from media: which data, which rows, which losses. Nothing heavy is imported here."""
+
+import dataclasses
+from typing import Literal
+
+from train.experiment import Data, Objective, check_range
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaData(Data):
+    """Rows of samples with media; the encoders of the model say how large those become."""
+
+    tokenizer: str = "byte"
+    """byte, or a file or directory as for `omnia prepare text`; a run that starts from another takes that one's."""
+    images: int = 1
+    """Of the largest size, that a row has room for; of smaller ones more fit."""
+    videos: int = 1
+    """The same of clips."""
+    recordings: int = 1
+    """The same of audio."""
+    prefix: bool = True
+    """What stands before the first learned token of a sample is read both ways; else only the places of a medium see one another."""
+    dropped: float = 0.0
+    """Share of training samples whose media are kept from the model, so that it also learns to answer without."""
+    max_damaged: int = 0
+    """Samples that cannot be read tolerated as empty places before training stops."""
+
+    def __post_init__(self):
+        check_range("data.", self, 0, "images", "videos", "recordings", "max_damaged")
+        if not 0 <= self.dropped <= 1:
+            raise ValueError(f"data.dropped is {self.dropped}; it must be from 0 to 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldScenes(MediaData):
+    """The embedded world of shapes that move and sound (data/synthetic.py), rendered on the spot."""
+
+    tasks: tuple[Literal["text", "image", "video", "audio", "caption"], ...] = ("text", "image", "video", "audio", "caption")
+    """What is asked about, in turns."""
+    scenes: int = 1 << 16
+    """Samples of an epoch."""
+    validation: int = 1024
+    """Scenes that each task is judged by, and as many again with pairs of shape and colour that training never shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaShards(MediaData):
+    """What `omnia prepare images|video|audio|interleaved` made."""
+
+    shards: tuple[str, ...] = ()
+    """Folders (paths, or URLs such as gs://...). Several are mixed."""
+    weights: tuple[float, ...] = ()
+    """Share of rows from each of `shards`, in any unit. Empty: by their counts of rows."""
+    square: bool = True
+    """Pictures and clips are scaled to the encoder's whole grid. False: each keeps its aspect, and small ones their size."""
+    fps: float = 4.0
+    """Frames a second that are taken from clips."""
+    question: str = ""
+    """Text between a medium and the name of its class, where samples have classes and no text of their own."""
+    augment: bool = False
+    """Pictures of training are cropped, turned and coloured by chance, recordings masked (data/augment.py)."""
+    workers: int = 0
+    """Processes that decode. 0: a thread of the training process."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("data.", self, 0, "workers")
+        check_range("data.", self, 0.01, "fps")
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaLM(Objective):
+    """Next-token prediction of what is learned of each sample, its media given: captions, answers (L_text + L_image + L_video + L_audio).
+
+    A term for each modality, over the tokens about it.
+    """
+
+    text_weight: float = 1.0
+    """Of the mean loss of tokens that are about no medium."""
+    image_weight: float = 1.0
+    """Of those about an image."""
+    video_weight: float = 1.0
+    """Of those about a clip."""
+    audio_weight: float = 1.0
+    """Of those about a recording."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 0, "text_weight", "image_weight", "video_weight", "audio_weight")
+
+    def weight(self, modality: str) -> float:
+        return getattr(self, f"{modality}_weight")

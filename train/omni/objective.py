@@ -1,0 +1,70 @@
+"""Predicting text about media."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from data.media import KINDS
+from model.heads import Head, score_tokens, vocabulary_table
+from model.omni import Omni
+from model.omni_config import OmniConfig
+from model.transformer import Decoder, Media
+from train.objectives.terms import Mean, Term
+from train.omni import experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaLanguageModel:
+    """Next-token prediction given text and media. batch: a MediaBatch.
+
+    Terms `text_loss`, `image_loss`, `video_loss`, `audio_loss`: nats per learned token about that modality. Metrics: `loss`, over all of
+    them alike; `accuracy` of tokens; `exact`, the share of samples all of whose learned tokens are the likeliest ones, as greedy decoding
+    would write them.
+    """
+
+    model: Decoder
+    options: experiment.MediaLM
+    shards: int = 1
+    unit = "token"
+
+    def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        keys_B = None if key is None else jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.rows)
+        media = media_of(self.model.config, params, batch, keys_B)
+        where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "keys_B": keys_B}
+        output = self.model.apply({"params": params}, batch.tokens, **where, media=media)
+        head, softcap = Head(output.hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
+        scores = score_tokens(head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
+        terms = {}
+        for number, modality in enumerate(KINDS):
+            weights_BT = batch.weights * (batch.modalities == number)
+            terms[f"{modality}_loss"] = Term(self.options.weight(modality), (scores.nll * weights_BT).sum(), weights_BT.sum())
+        weight = batch.weights.sum()
+        right_B, answers_B = exact_answers(scores.hit, batch.weights, batch.segments)
+        metrics = {
+            "loss": Mean((scores.nll * batch.weights).sum(), weight),
+            "accuracy": Mean((scores.hit * batch.weights).sum(), weight),
+            "exact": Mean(right_B.sum(), answers_B.sum()),
+        }
+        return terms, metrics, carry
+
+
+def media_of(config, params, batch, keys_B=None) -> Media | None:
+    """The media of a batch, encoded; None where a model without encoders reads text alone."""
+    assert isinstance(config, OmniConfig)
+    hidden_BMD = Omni(config).read(params, {kind: getattr(batch, kind) for kind in KINDS[1:]}, keys_B)
+    if hidden_BMD is None:
+        hidden_BMD = jnp.zeros((*batch.tokens.shape[:1], 1, config.embed_dim))
+    return Media(hidden_BMD, batch.slots, batch.groups)
+
+
+def exact_answers(hit_BT, weights_BT, segments_BT):
+    """Of each row: samples whose learned tokens are all hits, and samples with any: float32 [B]."""
+    size = hit_BT.shape[1] + 1
+
+    def row(hit_T, weights_T, segments_T):
+        learned = jax.ops.segment_sum(weights_T, segments_T, size) > 0
+        missed = jax.ops.segment_sum(weights_T * (1 - hit_T), segments_T, size) > 0
+        return (learned & ~missed).sum(), learned.sum()
+
+    return tuple(x.astype(jnp.float32) for x in jax.vmap(row)(hit_BT, weights_BT, segments_BT))

@@ -1,0 +1,114 @@
+"""The data of an experiment on media: its sources, the sizes that its model wants, its rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xxhash
+
+from data.errors import UserError
+from data.media import Kind
+from data.media_batches import Layout, MediaBatches, Source
+from data.media_shapes import AudioShape, ImageShape, Shape, VideoShape
+from data.media_shards import MediaCorpus
+from data.media_source import ShardSource
+from data.synthetic import World
+from data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
+from model.encoder_config import AudioEncoder, ImageEncoder, VideoEncoder
+from model.omni_config import OmniConfig
+from train.experiment import Experiment
+from train.omni.experiment import MediaData, MediaLM, MediaShards, WorldScenes
+
+
+class MediaSource:
+    """A source of samples as a run sees it: what a Corpus is to text. Attributes: source, path, digest, document_end, ids."""
+
+    def __init__(self, source: Source, tokenizer: Tokenizer):
+        self.source, self._tokenizer = source, tokenizer
+        self.path, self.document_end, self.ids = source.path, tokenizer.specials["document_end"], tokenizer.size
+        self.digest = xxhash.xxh3_128_hexdigest(source.digest.encode())
+
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+
+def open_media(experiment: Experiment) -> list[MediaSource]:
+    """The sources that an experiment names, with their tokenizer."""
+    data = experiment.data
+    assert isinstance(data, MediaData)
+    named = experiment.start or (data.tokenizer if data.tokenizer != "byte" else "")
+    tokenizer = load_tokenizer(named) if named else byte_tokenizer()
+    return [MediaSource(source, tokenizer) for source in _sources(data)]
+
+
+def _sources(data: MediaData) -> list[Source]:
+    match data:
+        case WorldScenes():
+            return [World(data.tasks, data.scenes, data.validation * len(data.tasks))]
+        case MediaShards():
+            return [ShardSource(MediaCorpus(path), question=data.question, augment=data.augment) for path in data.shards]
+    raise UserError(f"data: {type(data).__name__} is no kind of media", "Choose WorldScenes or MediaShards in the config file.")
+
+
+def judged(experiment: Experiment, sources: Sequence[MediaSource]) -> dict[str, tuple[Source, str]]:
+    """What a model is judged by, each by a name of its own: sources and splits of them."""
+    data = experiment.data
+    if isinstance(data, WorldScenes):
+        each: list[tuple[str, Source]] = [(task, World((task,), data.scenes, data.validation)) for task in data.tasks]
+        unseen = {f"{task}/unseen": (world, "unseen") for task, world in each}
+        return {task: (world, "validation") for task, world in each} | unseen
+    return {str(number): (one.source, "validation") for number, one in enumerate(sources) if one.source.count("validation")}
+
+
+def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
+    """The sizes of media, by the encoders of the model."""
+    data, model = experiment.data, experiment.model
+    assert isinstance(data, MediaData)
+    if not isinstance(model, OmniConfig):
+        raise UserError(f"data: {type(data).__name__} needs a model with encoders", "Make the model an OmniConfig in the config file.")
+    square = data.square if isinstance(data, MediaShards) else True
+    found: dict[Kind, Shape] = {}
+    for encoder in model.encoders:
+        projector = encoder.projector
+        share = {"block": projector.shuffle, "latents": projector.latents if projector.method == "resampler" else 0}
+        match encoder:
+            case ImageEncoder():
+                found["image"] = ImageShape(patch=encoder.patch, rows=encoder.rows, columns=encoder.columns, square=square, **share)
+            case VideoEncoder():
+                size = {"patch": encoder.patch, "rows": encoder.rows, "columns": encoder.columns, "times": encoder.times}
+                fps = data.fps if isinstance(data, MediaShards) else 4.0
+                found["video"] = VideoShape(frames=encoder.frames, fps=fps, square=square, **size, **share)
+            case AudioEncoder():
+                found["audio"] = AudioShape(times=encoder.times, bands=encoder.mel_bands, **share)
+    return found
+
+
+def make_media_batches(
+    experiment: Experiment, sources: Sequence[Source], tokenizer: Tokenizer, split: str = "train", *, blind: bool = False
+) -> MediaBatches:
+    """Rows of the experiment's samples. blind: all media are kept from the model."""
+    data, shapes = experiment.data, shapes_of(experiment)
+    assert isinstance(data, MediaData)
+    counts = {"image": data.images, "video": data.videos, "audio": data.recordings}
+    room = {kind: counts[kind] * int(np.prod(shape.largest)) for kind, shape in shapes.items()}
+    training = split == "train"
+    return MediaBatches(
+        sources,
+        tokenizer,
+        shapes,
+        Layout(experiment.model.context_length, room, data.prefix, 1.0 if blind else data.dropped if training else 0.0),
+        split=split,
+        seed=experiment.seed if training else 0,
+        weights=data.weights if isinstance(data, MediaShards) and training else (),
+        max_damaged=data.max_damaged,
+    )
+
+
+def check_media(experiment: Experiment) -> None:
+    """UserError where objective and data do not belong together."""
+    if isinstance(experiment.data, MediaData) != isinstance(experiment.objective, MediaLM):
+        raise UserError(
+            f"objective {type(experiment.objective).__name__} and data {type(experiment.data).__name__} do not belong together",
+            "Rows with media are for MediaLM, and it is for them.",
+        )
+    if experiment.mesh.context > 1:
+        raise UserError("rows with media are not divided: mesh.context must be 1", "Leave --mesh.context out.")
