@@ -205,16 +205,31 @@ def _as_rgb(image):
 
 
 def decode_video(
-    content: bytes, times_s: Sequence[float] | np.ndarray, *, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    content: bytes,
+    times_s: Sequence[float] | np.ndarray,
+    *,
+    size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """uint8 [F, H, W, 3]: the frames that are shown at these seconds from the start of the video; before it the first, after it the last.
 
-    size: (height, width) to scale to. Only what leads from a keyframe to a wanted frame is decoded.
+    size: (height, width) to scale to. Only what leads from a keyframe to a wanted frame is decoded. out: where the frames should go.
     """
     with _video(content, max_pixels) as video:
         wanted = [video.shown_at(time) for time in times_s]
-        frames = video.decode(sorted(set(wanted)), size)
-        return np.stack([frames[number] for number in wanted])
+        size = size or (out.shape[1:3] if out is not None else None)
+        place = {number: k for k, number in reversed(list(enumerate(wanted)))}  # the first of each
+        for number, frame in video.decode(sorted(place), size):
+            height, width = video.shape(frame, size)
+            if out is None:
+                out = np.empty((len(wanted), height, width, 3), np.uint8)
+            video.write(frame, out[place[number]])
+        assert out is not None
+        for k, number in enumerate(wanted):
+            if k != place[number]:
+                out[k] = out[place[number]]
+        return out
 
 
 def video_rate(frames: int, first: float, last: float, stated: float) -> float:
@@ -278,10 +293,10 @@ class _Video:
         self._size: tuple[int, int] | None = None
 
     def facts(self, content_bytes):
-        first = next(iter(self.decode([0], None).values()))
+        height, width = self.shape(next(iter(self.decode([0], None)))[1], None)
         stated = float(self._stream.average_rate or 0)
         rate = video_rate(len(self._times), float(self._times[0] * self._base), float(self._times[-1] * self._base), stated)
-        return Facts(width=first.shape[1], height=first.shape[0], frames=len(self._times), rate=rate, bytes=content_bytes)
+        return Facts(width=width, height=height, frames=len(self._times), rate=rate, bytes=content_bytes)
 
     def shown_at(self, time_s):
         """Number of the frame that is on screen."""
@@ -289,12 +304,11 @@ class _Video:
         return int(np.clip(np.searchsorted(self._times, moment, side="right") - 1, 0, len(self._times) - 1))
 
     def decode(self, numbers, size):
-        """{number: uint8 [H, W, 3]} of ascending numbers of frames."""
+        """(number, frame) of ascending numbers of frames."""
         height, width = size or (self._codec.height, self._codec.width)
         if len(numbers) * height * width * 3 > MAX_CLIP_BYTES:
             raise Undecodable(f"{len(numbers)} frames of {width} x {height} pixels take more than {MAX_CLIP_BYTES:,} bytes")
         moments = {int(self._times[number]) for number in numbers}
-        found: dict[int, np.ndarray] = {}
         frames, shown = None, None
         for number in numbers:
             moment = int(self._times[number])
@@ -308,8 +322,7 @@ class _Video:
                 shown = frame
             if shown is None:
                 raise Undecodable("a video without frames")
-            found[number] = self._array(shown, size)  # for a frame that never came, the one after it or the last
-        return found
+            yield number, shown  # for a frame that never came, the one after it or the last
 
     def decode_keyframes(self):
         self._codec.skip_frame = "NONKEY"
@@ -343,11 +356,25 @@ class _Video:
         _check_pixels(frame.width, frame.height, self._max_pixels)
         return True
 
-    def _array(self, frame, size):
-        quarter = round(frame.rotation / 90) % 4  # counter-clockwise
-        height, width = (size[::-1] if quarter % 2 else size) if size else (frame.height, frame.width)
-        picture = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").to_ndarray()
-        return np.ascontiguousarray(np.rot90(picture, quarter)) if quarter else picture
+    def shape(self, frame, size):
+        """(height, width) that a frame is shown with."""
+        return size or ((frame.width, frame.height) if _quarters(frame) % 2 else (frame.height, frame.width))
+
+    def write(self, frame, out):
+        """Puts a frame into uint8 [H, W, 3], scaled to that."""
+        quarters = _quarters(frame)
+        height, width = out.shape[1::-1] if quarters % 2 else out.shape[:2]
+        (plane,) = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").planes
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]  # which are padded
+        if quarters or not out.flags.c_contiguous:
+            out[...] = np.rot90(rows.reshape(height, width, 3), quarters)
+        else:
+            out.reshape(height, width * 3)[...] = rows
+
+
+def _quarters(frame):
+    """Turns by 90 degrees, counter-clockwise, that a player makes."""
+    return round(frame.rotation / 90) % 4
 
 
 # ------------------------------------------------------------------------------------------------------------------ recordings

@@ -191,6 +191,27 @@ def test_what_is_left_out_changes_no_frame():
 
 def test_frames_are_scaled():
     assert decode_video(video_file(4), [0.0], size=(8, 10)).shape == (1, 8, 10, 3)
+    out = np.zeros((3, 8, 10, 3), np.uint8)
+    assert decode_video(video_file(4), [0.0, 0.2, 0.0], out=out) is out
+    assert (out == decode_video(video_file(4), [0.0, 0.2, 0.0], size=(8, 10))).all()
+    turned = np.zeros((2, 10, 8, 3), np.uint8).transpose(0, 2, 1, 3)
+    assert (decode_video(video_file(4), [0.0, 0.2], out=turned) == out[:2]).all()
+
+
+def test_a_video_is_turned_as_its_file_says():
+    """Of a telephone held upright: stored on its side, with a matrix that turns it clockwise."""
+    pixels = np.zeros((4, 32, 48, 3), np.uint8)
+    pixels[:, :16] = 255
+    content = video_file(pixels=pixels)
+    straight, turned = ([1 << 16, 0, 0, 0, 1 << 16], [0, 1 << 16, 0, -(1 << 16), 0])
+    found = content.index(np.array(straight, ">i4").tobytes(), content.index(b"tkhd"))
+    content = content[:found] + np.array(turned, ">i4").tobytes() + content[found + 20 :]
+    facts = probe("video", content)
+    assert (facts.width, facts.height) == (32, 48)
+    frames = decode_video(content, [0.0])
+    assert frames.shape == (1, 48, 32, 3)
+    assert frames[0, :, 20:].min() > 200 and frames[0, :, :12].max() < 50  # what was above is at the right
+    assert decode_video(content, [0.0], size=(24, 16)).shape == (1, 24, 16, 3)
 
 
 def test_videos_that_are_none():
