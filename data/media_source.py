@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.decoding import Undecodable, decode_audio, decode_image, decode_video
-from data.media import KINDS, Damaged, Part, Sample
-from data.media_batches import MEDIA, Piece, Unusable
+from data.media import KINDS, Damaged, Facts, Part, Sample
+from data.media_batches import Unusable
+from data.media_rows import MEDIA, Piece
 from data.media_shapes import RATE, AudioShape, Cut, ImageShape, VideoShape
 from data.media_shards import MediaCorpus, MediaSplit
 from data.tokenizer import Tokenizer
@@ -38,7 +39,8 @@ class ShardSource:
                 sizes[parts[chosen], place] = np.iinfo(np.int32).max
                 continue
             shape = shapes[kind]
-            places = shape.places(self._grids(found, shape, chosen))
+            columns = (found.widths, found.heights, found.frames, found.rates, found.samples_)
+            places = shape.places(grids_of(shape, *(column[chosen] for column in columns)))
             sizes[:, place] = np.bincount(parts[chosen], shape.charged(places), found.samples)
             sizes[:, 4] += np.bincount(parts[chosen], shape.tokens(places) + 1, found.samples).astype(np.int64)
         sizes[:, 0] = self._text_tokens(split, tokenizer)
@@ -74,19 +76,7 @@ class ShardSource:
         if isinstance(part.content, str):
             return Piece("text", tokenizer.encode(part.content), part.learned)
         shape = shapes[part.kind]
-        grid = tuple(self._grids(found, shape, np.array([number]))[0].tolist())
-        return Piece(part.kind, cut(part.content, shape, grid, found.facts(number), rng, self.augment))
-
-    def _grids(self, found: MediaSplit, shape, parts) -> np.ndarray:
-        widths, heights = found.widths[parts], found.heights[parts]
-        match shape:
-            case ImageShape():
-                return shape.grids(widths, heights)
-            case VideoShape():
-                return shape.grids(widths, heights, found.frames[parts] / np.maximum(found.rates[parts], 1e-6))
-            case AudioShape():
-                return shape.grids(found.samples_[parts] / np.maximum(found.rates[parts], 1e-6))
-        raise ValueError(f"no shape {shape!r}")
+        return Piece(part.kind, cut(part.content, shape, found.facts(number), rng, self.augment))
 
     def _text_tokens(self, split, tokenizer) -> np.ndarray:
         found = self._split(split)
@@ -106,8 +96,22 @@ class ShardSource:
         return self.corpus.split(split)
 
 
-def cut(content: bytes, shape, grid, facts, rng: np.random.Generator | None, augment: bool = False) -> Cut:
+def grids_of(shape, widths, heights, frames, rates, samples) -> np.ndarray:
+    """The grids of media of these facts, [n] each."""
+    match shape:
+        case ImageShape():
+            return shape.grids(widths, heights)
+        case VideoShape():
+            return shape.grids(widths, heights, frames / np.maximum(rates, 1e-6))
+        case AudioShape():
+            return shape.grids(samples / np.maximum(rates, 1e-6))
+    raise ValueError(f"no shape {shape!r}")
+
+
+def cut(content: bytes, shape, facts: Facts, rng: np.random.Generator | None, augment: bool = False) -> Cut:
     """A medium decoded at the size of its grid. rng: None takes the middle of what is longer, and nothing by chance."""
+    known = (facts.width, facts.height, facts.frames, facts.rate, facts.samples)
+    grid = tuple(grids_of(shape, *(np.array([value]) for value in known))[0].tolist())
     match shape:
         case ImageShape():
             size = grid[0] * shape.patch, grid[1] * shape.patch

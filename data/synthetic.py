@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from data.media_batches import MEDIA, Piece
+from data.media_rows import MEDIA, Piece
 from data.media_shapes import RATE, AudioShape, ImageShape, Shape, VideoShape
 from data.order import fold
 from data.tokenizer import Tokenizer
@@ -192,10 +192,11 @@ class World:
         return np.array(rows, np.int64)[np.arange(self.count(split)) % len(rows)]
 
     def samples(self, split, indices, shapes, tokenizer, seeds: Sequence[int] | None) -> list:
-        return [(self._pieces(split, int(index), shapes, tokenizer), -1) for index in indices]
+        numbers = fold(SPLITS.index(split), indices)
+        tasks = (self.tasks[index % len(self.tasks)] for index in indices)
+        return [(self._pieces(task, int(number), split, shapes, tokenizer), -1) for task, number in zip(tasks, numbers, strict=True)]
 
-    def _pieces(self, split, index, shapes, tokenizer) -> list[Piece]:
-        task, number = self.tasks[index % len(self.tasks)], int(fold(SPLITS.index(split), index))
+    def _pieces(self, task: Task, number: int, split, shapes, tokenizer) -> list[Piece]:
         rng = random.Random(number)
         scene = make_scene(rng, unseen=split == "unseen")
         question, answer = ask(rng, scene, task)

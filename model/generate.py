@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from model.attention import MASKED
 from model.heads import Head, logits, vocabulary_table
 from model.layers import compute_dtype
-from model.transformer import Decoder, unstack_layers
+from model.transformer import Decoder, Media, unstack_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +70,14 @@ class Generation(flax.struct.PyTreeNode):
     keys_B: Any
 
 
-def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int, samples: int = 1) -> Generation:
+def prefill(
+    model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int, samples: int = 1, media: Media | None = None
+) -> Generation:
     """Read the prompts, each once, and stand ready to draw `samples` continuations of each.
 
     prompts_BT: int32, right-aligned (padded on the left with any id); lengths_B: tokens of each prompt, at least 1.
     keys_B: one random key a row of the result, [B * samples]; the samples of a prompt are neighbours.
-    room: new tokens that the buffers can hold.
+    room: new tokens that the buffers can hold. media: what stands in the places of some of the prompts' tokens, right-aligned as they are.
     """
     c = model.config
     batch, prompt = prompts_BT.shape
@@ -86,7 +88,7 @@ def prefill(model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int,
     empty = jnp.zeros((batch * c.kv_heads, size, c.head_width), compute_dtype(c))
     cache = ((((empty, empty),) * c.num_layers), 0)
     positions_BT = jnp.maximum(index_S[:prompt] - start_B[:, None], 0)
-    output = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS)
+    output = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS, media=media)
     state = Generation(
         tokens_BS=jnp.pad(prompts_BT, ((0, 0), (0, room))),
         log_probs_BS=jnp.zeros((batch, size), jnp.float32),

@@ -14,6 +14,7 @@ from train.flops import training_flops_per_token
 from train.learner import Sample
 from train.mesh import put_batch
 from train.objectives.make import make_objective
+from train.omni.answers import sample_answers
 from train.omni.evaluate import evaluate_media
 from train.omni.experiment import MediaData
 from train.omni.sources import make_media_batches
@@ -116,8 +117,10 @@ class RowLearner:
         return evaluate_examples(*of, rows=experiment.evaluation.rows, between=between)
 
     def samples(self, params) -> list[Sample]:
-        """Continuations of the run's sample prompts."""
+        """Continuations of the run's sample prompts; of a run on media, what it writes about some."""
         wanted = self._run.experiment.samples
+        if isinstance(self._run.experiment.data, MediaData):
+            return sample_answers(self._run, params, self._corpora)
         prompts = [prompt for prompt in wanted.prompts if prompt or self._run.document_end is not None]
         if not prompts or isinstance(self._run.experiment.objective, RewardModelling):
             return []

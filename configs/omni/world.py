@@ -36,6 +36,6 @@ def get_config() -> Experiment:
         schedule=Schedule(warmup_steps=100),
         evaluation=Evaluation(every=500, rows=64),
         checkpoints=Checkpoints(every=500),
-        samples=Samples(tokens=0),
+        samples=Samples(tokens=48, temperature=0.0),
         logging=Logging(every=20),
     )

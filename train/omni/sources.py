@@ -7,7 +7,8 @@ import xxhash
 
 from data.errors import UserError
 from data.media import Kind
-from data.media_batches import Layout, MediaBatches, Source
+from data.media_batches import MediaBatches, Source
+from data.media_rows import Layout
 from data.media_shapes import AudioShape, ImageShape, Shape, VideoShape
 from data.media_shards import MediaCorpus
 from data.media_source import ShardSource

@@ -1,0 +1,136 @@
+"""Writing about media: a prompt of parts in, text out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.decoding import Undecodable, probe
+from data.errors import UserError
+from data.media import Kind
+from data.media_batches import Unusable
+from data.media_rows import Layout, MediaBatch, Piece, RowFiller
+from data.media_shapes import Cut
+from data.media_source import cut
+from model.generate import Sampling, decode, prefill
+from model.transformer import Decoder
+from train.checkpoint import load_parameters
+from train.learner import Sample
+from train.mesh import inference_mesh
+from train.omni.objective import media_of
+from train.omni.sources import MediaSource, judged, shapes_of
+from train.runs import Run
+from train.state import Purpose, random_key
+
+WIDTHS = 32
+"""Prompts are padded to multiples of so many tokens, so that few programs are compiled."""
+
+
+class MediaWriter:
+    """A run's model, ready to write about media."""
+
+    def __init__(self, run: Run, params):
+        self._experiment, self._params, self._tokenizer = run.experiment, params, run.tokenizer()
+        model, config = Decoder(run.experiment.model), run.experiment.model
+
+        def begin(params, batch: MediaBatch, lengths_B, keys_B, room):
+            media = media_of(config, params, batch)
+            return prefill(model, params, batch.tokens, lengths_B, keys_B, room=room, media=media)
+
+        self._begin = jax.jit(begin, static_argnames="room")
+        self._decode = jax.jit(lambda params, state, sampling, steps: decode(model, params, state, sampling, steps), static_argnums=2)
+
+    def write(self, prompts: list[list[Piece]], *, tokens: int, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[str]:
+        """A text after each prompt, up to `tokens` or the end that the model gives it.
+
+        UserError where one does not fit the model's context, or has more media than a row of the run.
+        """
+        end = self._tokenizer.specials["document_end"]
+        batch, lengths_B = self._rows(prompts, tokens)
+        keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
+        room = min(-(-tokens // WIDTHS) * WIDTHS, self._experiment.model.context_length - int(lengths_B.max()))
+        state = self._begin(self._params, batch, lengths_B, keys_B, room=room)
+        ended = Sampling(**{**vars(sampling), "stop_ids": (*sampling.stop_ids, end)})
+        state = self._decode(self._params, state, ended, jnp.int32(min(tokens, room)))
+        width, ids_BS, ends_B = batch.tokens.shape[1], np.asarray(state.tokens_BS), np.asarray(state.ends_B)
+        found = [ids[width:last].tolist() for ids, last in zip(ids_BS, ends_B, strict=True)]
+        return [self._tokenizer.decode(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
+
+    def _rows(self, prompts, tokens: int):
+        """One prompt a row, right-aligned, and the length of each."""
+        experiment, shapes = self._experiment, shapes_of(self._experiment)
+        rooms = {kind: max(_rounded(_patches(pieces, kind), shape) for pieces in prompts) for kind, shape in shapes.items()}
+        context = experiment.model.context_length
+        layout = Layout(context, rooms, getattr(experiment.data, "prefix", True))
+        filler = RowFiller(layout, shapes, self._tokenizer, np.arange(len(prompts)))
+        lengths = []
+        for row, pieces in enumerate(prompts):
+            length = 1 + sum(_tokens(piece, shapes) for piece in pieces)  # the end of another sample comes first
+            if length >= context:
+                raise UserError(
+                    f"the prompt takes {length} tokens of the context of {context}", "Give fewer or smaller media, or less text."
+                )
+            filler.add(row, [*pieces, Piece("text", np.zeros(0, np.int32), learned=True)])
+            lengths.append(length)
+        width = min(-(-max(lengths) // WIDTHS) * WIDTHS, context)
+
+        def aligned(columns):
+            right = np.zeros((len(prompts), width), np.int32)
+            for row, length in enumerate(lengths):
+                right[row, width - length :] = columns[row, :length]
+            return right
+
+        tokens_BT, slots_BT, groups_BT = map(aligned, (filler.batch.tokens, filler.batch.slots, filler.batch.groups))
+        return filler.batch._replace(tokens=tokens_BT, slots=slots_BT, groups=groups_BT), jnp.asarray(lengths, jnp.int32)
+
+    def read(self, parts: list[tuple[Kind, str | bytes]]) -> list[Piece]:
+        """Texts and encoded files as pieces of a prompt. UserError for what cannot be decoded, or has no encoder."""
+        shapes, found = shapes_of(self._experiment), []
+        for kind, content in parts:
+            if isinstance(content, str):
+                found.append(Piece("text", self._tokenizer.encode(content)))
+                continue
+            if kind not in shapes:
+                raise UserError(f"the model has no encoder for {kind}", f"It reads {', '.join(shapes)}.")
+            try:
+                found.append(Piece(kind, cut(content, shapes[kind], probe(kind, content), None)))
+            except Undecodable as error:
+                raise UserError(f"the {kind} cannot be decoded: {error}", "Give another file.") from None
+        return found
+
+
+def sample_answers(run: Run, params, sources: list[MediaSource], each: int = 2) -> list[Sample]:
+    """What the model writes about the first samples of each part that it is judged by, in place of what is learned of them."""
+    experiment, tokenizer, prompts, shown = run.experiment, run.tokenizer(), [], []
+    for name, (source, split) in judged(experiment, sources).items():
+        for found in source.samples(split, np.arange(min(each, source.count(split))), shapes_of(experiment), tokenizer, None):
+            if isinstance(found, Unusable):
+                continue
+            read = [piece for piece in found[0] if not piece.learned]
+            prompts.append(read)
+            texts = [tokenizer.decode(piece.content) if isinstance(piece.content, np.ndarray) else f"[{piece.kind}] " for piece in read]
+            shown.append(f"{name}: {''.join(texts)}")
+    wanted = experiment.samples
+    written = MediaWriter(run, params).write(prompts, tokens=wanted.tokens, sampling=Sampling(temperature=wanted.temperature))
+    return [Sample(prompt, text) for prompt, text in zip(shown, written, strict=True)]
+
+
+def _tokens(piece: Piece, shapes) -> int:
+    if isinstance(piece.content, Cut):
+        return 1 + int(shapes[piece.kind].tokens(len(piece.content.patches)))  # and its marker
+    return len(piece.content)
+
+
+def _patches(pieces: list[Piece], kind: Kind) -> int:
+    return sum(len(piece.content.patches) for piece in pieces if isinstance(piece.content, Cut) and piece.kind == kind)
+
+
+def _rounded(patches: int, shape) -> int:
+    """Room for them: in whole media of the largest size, so that few programs are compiled."""
+    largest = int(np.prod(shape.largest))
+    return -(-patches // largest) * largest
+
+
+def load_writer(run: Run, *, step: int | None = None, raw: bool = False) -> MediaWriter:
+    """A writer with a checkpoint of the run."""
+    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
+    return MediaWriter(run, params)
