@@ -1,0 +1,124 @@
+"""The world of shapes: what is rendered is what is described, and what is asked can be answered from it."""
+
+import random
+
+import numpy as np
+import pytest
+
+from data.media_shapes import RATE
+from data.synthetic import (
+    COLOURS,
+    DIRECTIONS,
+    NUMBERS,
+    PITCHES,
+    TASKS,
+    UNSEEN,
+    World,
+    ask,
+    make_scene,
+    render_audio,
+    render_image,
+    render_video,
+)
+
+SCENES = [make_scene(random.Random(seed)) for seed in range(30)]
+SIZE = 32
+
+
+def coverage(picture, colour):
+    """Share of each pixel that has a colour on the dark ground."""
+    ground, full = np.array([24.0] * 3), np.array(COLOURS[colour], np.float64)
+    share = ((picture - ground) @ (full - ground)) / ((full - ground) ** 2).sum()
+    rest = np.abs(picture - ground - share[..., None] * (full - ground)).max(-1)
+    return np.where(rest < 4, np.clip(share, 0, 1), 0)  # of this colour and of no other
+
+
+def test_a_picture_shows_each_thing_in_its_cell_and_nothing_else():
+    for scene in SCENES:
+        picture = render_image(scene, SIZE).astype(np.float64)
+        for thing in scene.things:
+            y, x = ((np.array(thing.cell) + 0.5) * SIZE / 2).astype(int)
+            assert picture[y, x].tolist() == list(COLOURS[thing.colour])
+        cells = {thing.cell for thing in scene.things}
+        for row, column in {(0, 0), (0, 1), (1, 0), (1, 1)} - cells:
+            assert (picture[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] == 24).all()
+
+
+def test_shapes_differ_in_more_than_their_size():
+    """No two shapes overlap in more than nine tenths of what either covers."""
+    masks = {}
+    for scene in SCENES:
+        for thing in scene.things:
+            row, column = thing.cell
+            cell = render_image(scene, SIZE)[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16].astype(np.float64)
+            masks[thing.shape] = coverage(cell, thing.colour)
+    assert len(masks) == 4
+    for one in masks:
+        for other in set(masks) - {one}:
+            both, either = np.minimum(masks[one], masks[other]).sum(), np.maximum(masks[one], masks[other]).sum()
+            assert both < 0.9 * either
+
+
+def test_things_move_where_they_go_and_stay_in_their_cells():
+    for scene in SCENES[:10]:
+        clip = render_video(scene, SIZE, 6).astype(np.float64)
+        for thing in scene.things:
+            centres = []
+            for frame in clip:
+                share = coverage(frame, thing.colour)
+                assert share.sum() > 10
+                centres.append(np.array([(share * axis).sum() for axis in np.mgrid[:SIZE, :SIZE]]) / share.sum())
+                assert (np.floor_divide(centres[-1], SIZE / 2) == thing.cell).all()
+            way = centres[-1] - centres[0]
+            assert (
+                np.argmax(way @ np.array(list(DIRECTIONS.values())).T) == list(DIRECTIONS).index(thing.direction) and np.abs(way).max() > 3
+            )
+
+
+def test_each_third_of_a_recording_has_the_pitch_of_its_thing():
+    for scene in SCENES[:10]:
+        sound = render_audio(scene, np.random.default_rng(0))
+        third = len(sound) // 3
+        for number in range(3):
+            part = sound[number * third : (number + 1) * third]
+            if number >= len(scene.things):
+                assert np.abs(part).max() < 0.03
+                continue
+            loudest = np.argmax(np.abs(np.fft.rfft(part))) * RATE / third
+            nearest = min(PITCHES, key=lambda shape: abs(np.log(PITCHES[shape] / loudest)))
+            assert nearest == scene.things[number].shape
+
+
+def test_answers_follow_from_the_scene():
+    rng = random.Random(0)
+    for scene in SCENES:
+        for task in TASKS:
+            question, answer = ask(rng, scene, task)
+            by_name = {name: thing for thing in scene.things for name in (thing.shape, thing.colour)}
+            asked = [by_name[name] for name in by_name if f" {name}" in question]
+            match question.split()[0]:
+                case "how":
+                    assert answer == NUMBERS[len(scene.things)]
+                case "colour":
+                    assert answer == asked[0].colour
+                case "shape":
+                    assert answer == asked[0].shape
+                case "where":
+                    assert answer == asked[0].direction
+                case "which":
+                    assert answer == scene.things[0 if "first" in question else -1].shape
+                case "what":
+                    assert answer.count("a ") == len(scene.things)
+                    assert all(f"a {thing.colour} {thing.shape}" in answer for thing in scene.things)
+
+
+def test_some_pairs_are_never_seen_in_training():
+    for seed in range(100):
+        rng = random.Random(seed)
+        seen, unseen = ({(thing.shape, thing.colour) for thing in make_scene(rng, unseen=kept).things} for kept in (False, True))
+        assert not seen & UNSEEN and unseen & UNSEEN
+
+
+def test_unknown_tasks_are_refused():
+    with pytest.raises(ValueError, match="tasks of the world are"):
+        World(("smell",))
