@@ -40,7 +40,13 @@ class MediaWriter:
         self._decode = jax.jit(lambda params, state, sampling, steps: decode(model, params, state, sampling, steps), static_argnums=2)
 
     def write(self, prompts: list[list[Piece]], *, tokens: int, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[str]:
-        """A text after each prompt, up to `tokens` or the end that the model gives it.
+        """A text after each prompt, up to `tokens` or the end that the model gives it."""
+        end = self._tokenizer.specials["document_end"]
+        found = self.ids(prompts, tokens=tokens, sampling=sampling, seed=seed, first_row=first_row)
+        return [self._tokenizer.decode(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
+
+    def ids(self, prompts: list[list[Piece]], *, tokens: int, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[list[int]]:
+        """The ids of those texts, the end included where it was drawn.
 
         UserError where one does not fit the model's context, or has more media than a row of the run.
         """
@@ -52,8 +58,7 @@ class MediaWriter:
         ended = Sampling(**{**vars(sampling), "stop_ids": (*sampling.stop_ids, end)})
         state = self._decode(self._params, state, ended, jnp.int32(min(tokens, room)))
         width, ids_BS, ends_B = batch.tokens.shape[1], np.asarray(state.tokens_BS), np.asarray(state.ends_B)
-        found = [ids[width:last].tolist() for ids, last in zip(ids_BS, ends_B, strict=True)]
-        return [self._tokenizer.decode(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
+        return [ids[width:last].tolist() for ids, last in zip(ids_BS, ends_B, strict=True)]
 
     def _rows(self, prompts, tokens: int):
         """One prompt a row, right-aligned, and the length of each."""
