@@ -5,6 +5,7 @@ name, ours, peer (null when it is missing, with the reason), ratio (above 1 when
 
     NANOGPT   folder of a nanoGPT checkout      train_tiny, time_to_loss, gpt2_cpu
     PEER      a Python with torch (and, for generate, transformers; for grpo and ppo, trl); `make parity` builds .venv-peers/bin/python
+    PEER_DATA a Python with webdataset, mosaicml-streaming and Pillow       images, records
 """
 
 import argparse
@@ -46,6 +47,16 @@ class Worker:
         )
         self._name = script
 
+    def begin(self) -> None:
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def end(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._name} ended during a round")
+        return json.loads(line)
+
     def ready(self) -> "Worker":
         for line in self._process.stdout:
             if line.strip() == "ready":
@@ -53,12 +64,8 @@ class Worker:
         raise RuntimeError(f"{self._name} ended before it was ready")
 
     def round(self) -> dict:
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self._name} ended during a round")
-        return json.loads(line)
+        self.begin()
+        return self.end()
 
     def close(self) -> None:
         self._process.stdin.close()
@@ -303,6 +310,82 @@ def ppo(arguments) -> dict:
     return policy("ppo", arguments)
 
 
+class Together:
+    """Workers that do their rounds at the same time, each a part of the work."""
+
+    def __init__(self, *workers: Worker):
+        self._workers = workers
+
+    def round(self) -> dict:
+        for worker in self._workers:
+            worker.begin()
+        rows = [worker.end() for worker in self._workers]
+        return {"seconds": max(row["seconds"] for row in rows), "records": sum(row["records"] for row in rows)}
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+
+def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1, peers: bool = True) -> dict:
+    """Records a second of our stream, of two bare decoders of the same files, and of other people's streams."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.media_files import make
+
+    with tempfile.TemporaryDirectory() as temporary:
+        raw, missing = Path(temporary) / "raw", {}
+        make(kind, raw, count)
+        options = {"kind": kind, "raw": str(raw), "batch": batch, "batches": count // batch, "warm": 8}
+
+        def worker(script: str, name: str, **more):
+            (Path(temporary) / name).mkdir()
+            python = more.pop("python", sys.executable)
+            return Worker(script, options | {"folder": str(Path(temporary) / name)} | more, python=python).ready()
+
+        workers: dict = {"ours": worker("omnia_media.py", "ours")}
+        if kind == "video":
+            workers["ours_8_frames"] = worker("omnia_media.py", "ours_8_frames", frames=8)
+        if kind != "records":
+            workers["bare"] = Together(*(worker("bare_decoder.py", f"bare{part}", part=part) for part in (0, 1)))
+        for name in ("webdataset", "mosaic") if peers else ():
+            python = os.environ.get("PEER_DATA", "")
+            if not Path(python).is_file():
+                missing[name] = "PEER_DATA: set it to a Python with webdataset and mosaicml-streaming"
+                print(f"the peer is missing: {missing[name]}", file=sys.stderr)
+            else:
+                workers[name] = worker(f"{name}_records.py", name, python=python)
+        rows = interleave(workers, arguments.rounds or 5)
+    rates = {name: [row["records"] * per_record / row["seconds"] for row in found] for name, found in rows.items()}
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    peer = "webdataset" if kind == "records" else "bare"
+    return {
+        "name": kind,
+        "ours": middle["ours"],
+        "peer": middle.get(peer),
+        "ratio": middle["ours"] / middle[peer] if peer in middle else None,
+        "peer_is": peer,
+        "unit": "frames per second" if kind == "video" else "records per second",
+        "medians": {name: round(value, 1) for name, value in middle.items()},
+        "rounds": {name: [round(value) for value in values] for name, values in rates.items()},
+        **({"missing": missing} if missing else {}),
+    }
+
+
+def images(arguments) -> dict:
+    """2,000 JPEGs of 320 x 320, shuffled, two processes: ours against two bare decoders (Pillow), webdataset and mosaic streaming."""
+    return stream("images", arguments, 2000, 50)
+
+
+def video(arguments) -> dict:
+    """Every frame of 64 clips, two processes, against two bare decoders (PyAV); `ours_8_frames` counts 96 of a clip of which it takes 8."""
+    return stream("video", arguments, 64, 4, per_record=96, peers=False)
+
+
+def records(arguments) -> dict:
+    """20,000 texts of 1 to 2 kB, shuffled: ours in the consumer's process, against webdataset and mosaic streaming with two workers."""
+    return stream("records", arguments, 20_000, 250)
+
+
 RACES = {
     "train_tiny": train_tiny,
     "time_to_loss": time_to_loss,
@@ -312,6 +395,9 @@ RACES = {
     "restart": restart,
     "grpo": grpo,
     "ppo": ppo,
+    "images": images,
+    "video": video,
+    "records": records,
 }
 
 

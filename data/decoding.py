@@ -62,12 +62,14 @@ def decode_image(
     size: tuple[int, int] | None = None,
     box: tuple[float, float, float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """uint8 [H, W, 3], turned as its EXIF says, grey, palettes, CMYK and 16 bits as RGB, alpha over white; of an animation the first frame.
 
     size: (height, width) to scale to, without smaller pictures being decoded at full size where the format allows (JPEG by 2, 4, 8).
-    box: (top, left, bottom, right) as fractions of the picture: the part of it that is wanted.
+    box: (top, left, bottom, right) as fractions of the picture: the part of it that is wanted. out: where it should go, of that size.
     """
+    size = size or (out.shape[:2] if out is not None else None)
     with _image(content, max_pixels) as image:
         turned = _is_turned(image)
         if size and image.format in ("JPEG", "MPO"):
@@ -75,17 +77,15 @@ def decode_image(
             needed = math.ceil(size[1] / wide), math.ceil(size[0] / tall)
             image.draft(None, needed[::-1] if turned else needed)
         picture = _as_rgb(_upright(image))
-        if size is None and box is None:
-            return np.asarray(picture)
         width, height = picture.size
         top, left, bottom, right = box or (0.0, 0.0, 1.0, 1.0)
         edges = (left * width, top * height, right * width, bottom * height)
-        if size is None:
-            return np.asarray(picture.crop(tuple(round(edge) for edge in edges)))
-        if size == (height, width) and not box:
-            return np.asarray(picture)
-        resampling = _pillow().Resampling.BILINEAR  # which averages over all pixels where it makes smaller
-        return np.asarray(picture.resize((size[1], size[0]), resampling, box=edges, reducing_gap=2.0))
+        if size and (box or size != (height, width)):
+            resampling = _pillow().Resampling.BILINEAR  # which averages over all pixels where it makes smaller
+            picture = picture.resize((size[1], size[0]), resampling, box=edges, reducing_gap=2.0)
+        elif box:
+            picture = picture.crop(tuple(round(edge) for edge in edges))
+        return _pixels(picture, out)
 
 
 def encode_image(pixels_HWC: np.ndarray, form: str = "PNG", **options) -> bytes:
@@ -151,6 +151,24 @@ def _image(content: bytes, max_pixels: int) -> Iterator[Any]:
             raise
         except Exception as error:
             raise Undecodable(f"cannot be decoded ({_line(error)})") from None
+
+
+def _pixels(picture, out):
+    """The picture as an array, put together in `out`: what np.asarray does by way of several copies."""
+    out = np.empty((picture.height, picture.width, 3), np.uint8) if out is None else out
+    make_encoder = getattr(_pillow(), "_getencoder", None)
+    if make_encoder is None or not out.flags.c_contiguous:
+        out[...] = np.asarray(picture)
+        return out
+    encoder, flat, start, ended = make_encoder("RGB", "raw", ("RGB",)), out.reshape(-1), 0, 0
+    encoder.setimage(picture.im, (0, 0, picture.width, picture.height))
+    while not ended:
+        _, ended, block = encoder.encode(max(1 << 16, 4 * picture.width))  # which stays in the cache
+        flat[start : start + len(block)] = np.frombuffer(block, np.uint8)
+        start += len(block)
+    if ended < 0 or start != len(flat):
+        raise Undecodable("cannot be decoded")
+    return out
 
 
 def _check_pixels(width, height, most):

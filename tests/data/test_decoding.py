@@ -100,6 +100,11 @@ def test_a_picture_is_scaled_and_a_part_of_it_taken(form):
     part = decode_image(content, size=(12, 16), box=(0.25, 0.5, 0.75, 1.0)).astype(int)
     assert np.abs(part - whole[48:144, 128:].reshape(12, 8, 16, 8, 3).mean((1, 3))).mean() < 3
     assert decode_image(content, size=(300, 200)).shape == (300, 200, 3)
+    out = np.zeros((2, 24, 32, 3), np.uint8)
+    decode_image(content, out=out[1])
+    assert (out[1] == decode_image(content, size=(24, 32))).all() and not out[0].any()
+    mirrored = np.zeros((24, 32, 3), np.uint8)[:, ::-1]
+    assert (decode_image(content, out=mirrored) == out[1]).all()
 
 
 def test_a_picture_that_breaks_off_is_undecodable():

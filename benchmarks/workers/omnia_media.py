@@ -1,0 +1,82 @@
+"""Rounds of our stream of media: shards, globally shuffled, decoded by two processes. Started by benchmarks/race.py."""
+
+import dataclasses
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from data.decoding import decode_image, decode_video, probe
+from data.media import Part, Sample
+from data.media_shards import MediaCorpus, write_media
+from data.order import shuffled
+from data.process_prefetch import ProcessPrefetch, shared_empty
+
+KINDS = {"images": "image", "video": "video", "records": "text"}
+
+
+@dataclasses.dataclass
+class Maker:
+    """Batch n: the samples of rows n * size to (n + 1) * size of the shuffled stream."""
+
+    folder: str
+    kind: str
+    size: int
+    frames: int = 0  # of a clip; 0: all
+
+    def __call__(self, number):
+        if not hasattr(self, "split"):
+            self.split = MediaCorpus(self.folder).split("train")
+        split = self.split
+        _, indices = shuffled(np.arange(number * self.size, (number + 1) * self.size), split.samples, 0)
+        samples = split.read(indices)
+        if self.kind == "records":
+            return {"texts": [sample.parts[0].content for sample in samples]}
+        if self.kind == "images":
+            pixels = shared_empty((self.size, 320, 320, 3), np.uint8)
+            for place, sample in enumerate(samples):
+                decode_image(sample.parts[0].content, out=pixels[place])
+            return {"pixels": pixels}
+        count = self.frames or int(split.frames[indices[0]])
+        pixels = shared_empty((self.size, count, 240, 320, 3), np.uint8)
+        for place, (index, sample) in enumerate(zip(indices, samples, strict=True)):
+            step = split.frames[index] / split.rates[index] / count
+            decode_video(sample.parts[0].content, (np.arange(count) + 0.5) * step, out=pixels[place])
+        return {"pixels": pixels}
+
+
+def prepare(options):
+    folder = Path(options["folder"]) / "shards"
+    pairs = []
+    for path in sorted(Path(options["raw"]).iterdir()):
+        content = path.read_bytes()
+        kind = KINDS[options["kind"]]
+        part = Part(kind, content.decode() if kind == "text" else content)
+        pairs.append((Sample((part,), path.name), [probe(kind, part.content)]))
+    write_media(str(folder), {"train": pairs}, shard_samples=-(-len(pairs) // 4))
+    return str(folder)
+
+
+def main():
+    options = json.loads(sys.argv[1])
+    maker = Maker(prepare(options), options["kind"], options["batch"], options.get("frames", 0))
+    # For records, crossing processes costs more than it brings.
+    batches = map(maker, itertools.count()) if options["kind"] == "records" else ProcessPrefetch(maker, 0, 2, 4)
+    next(batches)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        for _ in range(options["warm"]):
+            next(batches)
+        began = time.perf_counter()
+        for _ in range(options["batches"]):
+            next(batches)
+        print(json.dumps({"seconds": time.perf_counter() - began, "records": options["batches"] * options["batch"]}), flush=True)
+    if isinstance(batches, ProcessPrefetch):
+        batches.close()
+
+
+if __name__ == "__main__":
+    main()
