@@ -4,6 +4,7 @@ A batch is a pure function of (seed, row), and so is every random choice in it: 
 holds is planned from sizes that are known without decoding, so all hosts agree. What cannot be decoded stays padding of weight zero.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -12,7 +13,7 @@ import numpy as np
 from data.errors import UserError
 from data.media import Kind
 from data.media_packing import pack
-from data.media_rows import MEDIA, Layout, MediaBatch, Piece, RowFiller
+from data.media_rows import MEDIA, Layout, MediaBatch, Packed, Piece, RowFiller
 from data.media_shapes import Shape
 from data.mixture import Mixture, counts_of_sizes, counts_of_weights
 from data.order import fold, shuffled
@@ -22,6 +23,14 @@ from data.tokenizer import Tokenizer
 class Unusable(NamedTuple):
     """What stands in the place of a sample that cannot be had."""
 
+    why: str
+
+
+class Lost(NamedTuple):
+    """A sample that could not be put into its row."""
+
+    source: int
+    number: int
     why: str
 
 
@@ -110,7 +119,13 @@ class MediaBatches:
         return np.repeat(np.arange(count), sizes), np.repeat(which, sizes), np.concatenate(inside)
 
     def batch(self, first_row: int, count: int) -> MediaBatch:
-        """Rows [first_row, first_row + count)."""
+        """Rows [first_row, first_row + count). UserError where more samples have been found unusable than are tolerated."""
+        made, lost = self.make(first_row, count)
+        self.note(lost)
+        return made
+
+    def make(self, first_row: int, count: int) -> tuple[MediaBatch, list[Lost]]:
+        """Those rows, and what could not be put into them: a pure function."""
         rows, sources, numbers = self.samples(first_row, count)
         chances = fold(self.seed, first_row + rows, sources, numbers)
         dropped = fold(chances, 1).astype(np.float64) / 2.0**64 < self.layout.dropped
@@ -122,17 +137,44 @@ class MediaBatches:
             for place, sample in zip(chosen.tolist(), found, strict=True):
                 pieces[place] = sample
         filler = RowFiller(self.layout, self.shapes, self.tokenizer, np.arange(first_row, first_row + count))
+        lost = []
         for place, (row, sample) in enumerate(zip(rows.tolist(), pieces, strict=True)):
             if isinstance(sample, Unusable):
-                self._leave_out(int(sources[place]), int(numbers[place]), sample)
+                lost.append(Lost(int(sources[place]), int(numbers[place]), sample.why))
             else:
                 filler.add(row, *sample, dropped=bool(dropped[place]))
-        return filler.batch
+        return filler.batch, lost
 
-    def _leave_out(self, source, number, sample):
-        self.damaged.add((source, number))
-        if len(self.damaged) > self.max_damaged:
-            raise UserError(
-                f"{self.sources[source].path}: sample {number} of {self.split}: {sample.why}",
-                f"Prepare the data again, or go on without such samples: --data.max-damaged N ({len(self.damaged)} so far).",
-            )
+    def note(self, lost: list[Lost]) -> None:
+        """Count them. UserError where there are too many."""
+        for source, number, why in lost:
+            self.damaged.add((source, number))
+            if len(self.damaged) > self.max_damaged:
+                raise UserError(
+                    f"{self.sources[source].path}: sample {number} of {self.split}: {why}",
+                    f"Prepare the data again, or go on without such samples: --data.max-damaged N ({len(self.damaged)} so far).",
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMaker:
+    """The rows of step after step, `count` of the `stride` rows of each, for processes that make them ahead (data/process_prefetch.py)."""
+
+    batches: MediaBatches
+    first_row: int
+    stride: int
+    count: int
+
+    def __call__(self, number: int) -> dict:
+        """The arrays of a batch by name, and what was lost."""
+        made, lost = self.batches.make(self.first_row + number * self.stride, self.count)
+        flat = {}
+        for name, value in made._asdict().items():
+            flat |= {f"{name}.{part}": array for part, array in value._asdict().items()} if isinstance(value, Packed) else {name: value}
+        return flat | {"lost": lost}
+
+    def whole(self, flat: dict) -> MediaBatch:
+        """The batch again; what was lost is noted."""
+        self.batches.note(flat.pop("lost"))
+        image, video, audio = (Packed(*(flat.pop(f"{kind}.{part}") for part in Packed._fields)) for kind in MEDIA)
+        return MediaBatch(**flat, image=image, video=video, audio=audio)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data import augment as augment_
 from data.decoding import Undecodable, decode_audio, decode_image, decode_video
 from data.media import KINDS, Damaged, Facts, Part, Sample
 from data.media_batches import Unusable
 from data.media_rows import MEDIA, Piece
-from data.media_shapes import RATE, AudioShape, Cut, ImageShape, VideoShape
+from data.media_shapes import FRAME, RATE, AudioShape, Cut, ImageShape, VideoShape
 from data.media_shards import MediaCorpus, MediaSplit
 from data.tokenizer import Tokenizer
 
@@ -112,18 +113,20 @@ def cut(content: bytes, shape, facts: Facts, rng: np.random.Generator | None, au
     """A medium decoded at the size of its grid. rng: None takes the middle of what is longer, and nothing by chance."""
     known = (facts.width, facts.height, facts.frames, facts.rate, facts.samples)
     grid = tuple(grids_of(shape, *(np.array([value]) for value in known))[0].tolist())
+    chance = rng if augment else None
     match shape:
         case ImageShape():
-            size = grid[0] * shape.patch, grid[1] * shape.patch
-            return shape.cut(decode_image(content, size=size), grid)
+            box = augment_.random_box(chance, area=(0.35, 1.0)) if chance else None
+            pixels = decode_image(content, size=(grid[0] * shape.patch, grid[1] * shape.patch), box=box)
+            return shape.cut(augment_.colour_jitter(augment_.flip(pixels, chance), chance) if chance else pixels, grid)
         case VideoShape():
-            frames, spare = grid[0] * shape.frames, facts.frames / max(facts.rate, 1e-6) - grid[0] * shape.frames / shape.fps
-            start = max(0.0, spare) * (0.5 if rng is None else rng.random())
-            times = start + (np.arange(frames) + 0.5) / shape.fps
-            size = grid[1] * shape.patch, grid[2] * shape.patch
-            return shape.cut(decode_video(content, times, size=size), grid)
+            times = augment_.clip_times(rng, facts.frames / max(facts.rate, 1e-6), grid[0] * shape.frames, shape.fps)
+            pixels = decode_video(content, times, size=(grid[1] * shape.patch, grid[2] * shape.patch))
+            return shape.cut(augment_.flip(pixels, chance) if chance else pixels, grid)
         case AudioShape():
-            seconds = grid[0] * 160 / RATE
-            start = max(0.0, facts.samples / max(facts.rate, 1) - seconds) * (0.5 if rng is None else rng.random())
-            return shape.cut(decode_audio(content, RATE, start, seconds), grid)
+            seconds = grid[0] * FRAME / RATE
+            start = augment_.window_start(rng, facts.samples / max(facts.rate, 1), seconds)
+            sound = decode_audio(content, RATE, start, seconds)
+            made = shape.cut(augment_.add_noise(sound, chance) if chance else sound, grid)
+            return made._replace(patches=augment_.spec_augment(made.patches, chance)) if chance else made
     raise ValueError(f"no shape {shape!r}")

@@ -428,6 +428,12 @@ class Generate:
     """With --prompt: the text after the gap. Only what belongs between the two is written (a run trained with data.fim_rate)."""
     prompts: str | None = None
     """File with a prompt on each line."""
+    image: tuple[str, ...] = ()
+    """With --prompt: pictures that stand before it (a model with an encoder for them)."""
+    video: tuple[str, ...] = ()
+    """The same of clips, after the pictures."""
+    audio: tuple[str, ...] = ()
+    """The same of recordings, after the clips."""
     interactive: bool = False
     """Ask for prompts until the input ends."""
     max_new_tokens: int = 200
@@ -484,6 +490,12 @@ def generate(arguments: list[str]) -> None:
         raise UserError(
             f"{options.run_dir}: was not trained to fill in the middle (data.fim_rate is 0)", "Train one with --data.fim-rate 0.5."
         )
+    media = [(kind, path) for kind in ("image", "video", "audio") for path in getattr(options, kind)]
+    if media and (options.prompt is None or options.beams or options.suffix is not None or options.stop or options.int8):
+        raise UserError(
+            "omnia generate: media go with --prompt, and with none of --suffix, --stop, --beams, --int8",
+            "Leave those out, and give --prompt.",
+        )
     start_jax()
     from model.generate import Sampling
     from train.sampling import load_generator
@@ -498,6 +510,8 @@ def generate(arguments: list[str]) -> None:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
+    if media or hasattr(run.experiment.model, "encoders"):
+        return _write_about_media(run, options, media, sampling)
     generator = load_generator(run, step=options.step, raw=options.raw, int8=options.int8)
 
     def complete(prompts: list[str], request: dict):
@@ -544,6 +558,27 @@ def generate(arguments: list[str]) -> None:
         show(lines)
     else:
         show([options.prompt or ""])
+
+
+def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sampling) -> None:
+    """What a model with encoders writes after files and a prompt."""
+    from train.omni.answers import load_writer
+
+    if options.prompt is None:
+        raise UserError(f"{options.run_dir}: its model reads media, and takes one prompt at a time", "Give --prompt TEXT.")
+    if not hasattr(run.experiment.model, "encoders"):
+        raise UserError(f"{options.run_dir}: its model has no encoders for {', '.join(kind for kind, _ in media)}", "Use a run that has.")
+    parts: list = []
+    for kind, path in media:
+        try:
+            parts.append((kind, Path(path).read_bytes()))
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}", "Give the path of a file.") from None
+    writer = load_writer(run, step=options.step, raw=options.raw)
+    prompt = writer.read([*parts, ("text", options.prompt)])
+    texts = writer.write([prompt] * options.samples, tokens=options.max_new_tokens, sampling=sampling, seed=options.seed)
+    for text in texts:
+        print(json.dumps({"prompt": options.prompt, "media": [path for _, path in media], "text": text}) if options.json else text)
 
 
 def _ask() -> str | None:

@@ -21,6 +21,7 @@ from train.flops import peak_flops
 from train.learner import Learner, fresh_state, state_to_restore
 from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
 from train.objectives.make import attention_kernels, make_objective
+from train.omni.sources import check_media
 from train.optimizer import make_optimizer
 from train.report import write_report
 from train.rl.board_games import AlphaZero, BoardGame
@@ -76,6 +77,7 @@ def check(experiment: Experiment, corpora: list) -> None:
         return check_game(experiment)
     if isinstance(experiment.data, BoardGame):
         raise UserError("data: BoardGame is for an AlphaZero objective", "Choose that in the config file.")
+    check_media(experiment)
     objective = make_objective(experiment, mesh)
     if getattr(objective, "unit", "") == "batch" and experiment.micro_batches > 1:
         raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")

@@ -168,15 +168,20 @@ def check_batch(mesh: Mesh, batch_size: int, micro_batches: int, length: int) ->
         )
 
 
+def local_rows(mesh: Mesh, count: int) -> tuple[int, int]:
+    """The first of a batch's `count` rows that this process holds, and how many."""
+    spans = [index[0].indices(count)[:2] for index in batch_sharding(mesh, 1).addressable_devices_indices_map((count,)).values()]
+    first = min(start for start, _ in spans)
+    return first, max(stop for _, stop in spans) - first
+
+
 def put_batch(mesh: Mesh, make, count: int):
     """The global batch of `count` rows as arrays on the mesh. `make(first, rows)` gives any range of its rows as NumPy arrays.
 
     Every process computes only the rows that its own devices hold.
     """
-    sharding = batch_sharding(mesh, 1)
-    spans = [index[0].indices(count)[:2] for index in sharding.addressable_devices_indices_map((count,)).values()]
-    first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
-    local = make(first, last - first)
+    first, rows = local_rows(mesh, count)
+    local = make(first, rows)
     if jax.process_count() == 1:
         return jax.device_put(local, jax.tree.map(lambda x: batch_sharding(mesh, x.ndim), local))
 

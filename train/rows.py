@@ -5,14 +5,15 @@ from typing import Any
 
 from data.batches import Batches
 from data.errors import UserError
-from data.media_batches import MediaBatches
+from data.media_batches import MediaBatches, StepMaker
 from data.prefetch import Prefetch, prefetch
+from data.process_prefetch import ProcessPrefetch
 from model.generate import Sampling
 from train.evaluate import evaluate_corpora, evaluate_examples, make_evaluate
 from train.experiment import Experiment, TextData
 from train.flops import training_flops_per_token
 from train.learner import Sample
-from train.mesh import put_batch
+from train.mesh import local_rows, put_batch
 from train.objectives.make import make_objective
 from train.omni.answers import sample_answers
 from train.omni.evaluate import evaluate_media
@@ -75,6 +76,7 @@ class RowLearner:
         self._update = jit_update(make_update(objective, self.optimizer, seed=experiment.seed, **options), mesh)
         self._evaluate = make_evaluate(objective, mesh, self._frozen)
         self._incoming: Prefetch | None = None
+        self._processes: ProcessPrefetch | None = None
         self._remarked = 0
 
     def remarks(self) -> list[str]:
@@ -97,7 +99,18 @@ class RowLearner:
             start = cursor + number * size
             return put_batch(self._mesh, lambda first, rows: self.batches.batch(start + first, rows), size)
 
-        self._incoming = prefetch(make, 0, depth=2)
+        data = self._run.experiment.data
+        workers = data.workers if isinstance(data, MediaData) else 0
+        self._incoming = self._made_by_processes(cursor, workers) if workers else prefetch(make, 0, depth=2)
+
+    def _made_by_processes(self, cursor: int, workers: int) -> Prefetch:
+        """A thread puts on the devices what processes make."""
+        assert isinstance(self.batches, MediaBatches)
+        size = self._run.experiment.batch_size
+        first, rows = local_rows(self._mesh, size)
+        maker = StepMaker(self.batches, cursor + first, size, rows)
+        self._processes = processes = ProcessPrefetch(maker, 0, workers, depth=workers + 2)
+        return prefetch(lambda number: put_batch(self._mesh, lambda *_: maker.whole(next(processes)), size), 0, depth=2)
 
     def __next__(self):
         assert self._incoming is not None
@@ -133,3 +146,6 @@ class RowLearner:
         if self._incoming is not None:
             self._incoming.close()
             self._incoming = None
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None

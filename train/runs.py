@@ -46,6 +46,7 @@ MAY_CHANGE = (
     "micro_batches",
     "data.shards",
     "data.max_damaged",
+    "data.workers",
     "mesh.",
     "evaluation.",
     "checkpoints.",

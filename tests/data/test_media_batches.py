@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from data.decoding import Undecodable, probe
 from data.errors import UserError
 from data.media import Facts, Part, Sample, text_facts
-from data.media_batches import MediaBatches
+from data.media_batches import MediaBatches, StepMaker
 from data.media_packing import pack
 from data.media_rows import MISSING, Layout, Piece, RowFiller, encoded_places
 from data.media_shapes import AudioShape, ImageShape, VideoShape
 from data.media_shards import write_media
 from data.media_source import ShardSource
 from data.patches import unpatchify
+from data.process_prefetch import ProcessPrefetch
 from data.synthetic import World
 from data.tokenizer import byte_tokenizer
 from tests.data.media_files import audio_file, image_file, video_file
@@ -56,6 +57,16 @@ def test_rows_are_a_function_of_seed_and_number():
         for one, other in zip(flat(whole), flat(alone), strict=True):
             np.testing.assert_array_equal(one[row], other[0])
     assert any((one != other).any() for one, other in zip(flat(whole), flat(batches(seed=4).batch(5, 6)), strict=True))
+
+
+def test_processes_make_the_same_rows():
+    made = batches(seed=3)
+    maker = StepMaker(made, first_row=7, stride=4, count=2)
+    with ProcessPrefetch(maker, 0, processes=2, depth=3) as stream:
+        for number in range(4):
+            found = maker.whole(next(stream))
+            for one, other in zip(flat(found), flat(made.batch(7 + 4 * number, 2)), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def flat(batch):

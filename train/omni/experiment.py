@@ -24,9 +24,11 @@ class MediaData(Data):
     """Share of training samples whose media are kept from the model, so that it also learns to answer without."""
     max_damaged: int = 0
     """Samples that cannot be read tolerated as empty places before training stops."""
+    workers: int = 0
+    """Processes that decode or render. 0: a thread of the training process. They do not change what comes."""
 
     def __post_init__(self):
-        check_range("data.", self, 0, "images", "videos", "recordings", "max_damaged")
+        check_range("data.", self, 0, "images", "videos", "recordings", "max_damaged", "workers")
         if not 0 <= self.dropped <= 1:
             raise ValueError(f"data.dropped is {self.dropped}; it must be from 0 to 1")
 
@@ -59,12 +61,9 @@ class MediaShards(MediaData):
     """Text between a medium and the name of its class, where samples have classes and no text of their own."""
     augment: bool = False
     """Pictures of training are cropped, turned and coloured by chance, recordings masked (data/augment.py)."""
-    workers: int = 0
-    """Processes that decode. 0: a thread of the training process."""
 
     def __post_init__(self):
         super().__post_init__()
-        check_range("data.", self, 0, "workers")
         check_range("data.", self, 0.01, "fps")
 
 
