@@ -7,6 +7,7 @@ from typing import Literal
 Kind = Literal["text", "image", "video", "audio"]
 KINDS: tuple[Kind, ...] = ("text", "image", "video", "audio")
 _LENGTH_BYTES = 4  # of the header, little-endian
+_read_json = json.JSONDecoder().raw_decode  # which is a third of json.loads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def decode_sample(record: bytes) -> Sample:
     """The sample of a record. Raises ValueError for bytes that are none."""
     start = _LENGTH_BYTES + int.from_bytes(record[:_LENGTH_BYTES], "little")
     try:
-        key, label, described = json.loads(record[_LENGTH_BYTES:start])
+        (key, label, described), _ = _read_json(record[_LENGTH_BYTES:start].decode())
         parts = []
         for kind, length, learned in described:
             content = record[start : start + length]

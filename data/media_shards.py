@@ -120,15 +120,19 @@ class MediaSplit:
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < self.samples:
             raise IndexError(f"samples are numbered 0 to {self.samples - 1}")
         shards = np.searchsorted(self._first, numbers, side="right") - 1
+        digests = self._digests[numbers].tolist()
         found: list[bytes | Damaged] = [Damaged("", "")] * len(numbers)
-        for shard in np.unique(shards):
+        for shard in np.unique(shards).tolist():
             places = np.flatnonzero(shards == shard)
-            records = self._read_shard(int(shard), (numbers[places] - self._first[shard]).tolist())
+            records = self._read_shard(shard, (numbers[places] - self._first[shard]).tolist())
             for place, record in zip(places.tolist(), records, strict=True):
-                number = int(numbers[place])
-                if isinstance(record, bytes) and xxhash.xxh3_64_intdigest(record) != self._digests[number]:
-                    record = "fails its digest (the file is damaged or was changed after preparation)"
-                found[place] = record if isinstance(record, bytes) else Damaged(self.where(number), record)
+                if isinstance(record, str):
+                    found[place] = Damaged(self.where(int(numbers[place])), record)
+                elif xxhash.xxh3_64_intdigest(record) != digests[place]:
+                    why = "fails its digest (the file is damaged or was changed after preparation)"
+                    found[place] = Damaged(self.where(int(numbers[place])), why)
+                else:
+                    found[place] = record
         return found
 
     def where(self, index: int) -> str:

@@ -63,8 +63,8 @@ def prepare(options):
 def main():
     options = json.loads(sys.argv[1])
     maker = Maker(prepare(options), options["kind"], options["batch"], options.get("frames", 0))
-    # For records, crossing processes costs more than it brings.
-    batches = map(maker, itertools.count()) if options["kind"] == "records" else ProcessPrefetch(maker, 0, 2, 4)
+    processes = options.get("processes", 2)
+    batches = ProcessPrefetch(maker, 0, processes, 4) if processes else map(maker, itertools.count())
     next(batches)
     print("ready", flush=True)
     for _ in sys.stdin:
