@@ -97,9 +97,17 @@ class ImageEncoder(EncoderConfig):
     """Rows of patches of the tallest image."""
     columns: int = 16
     """Columns of patches of the widest image."""
+    stem: Literal["linear", "convolutions"] = "linear"
+    """How a patch becomes a vector. Convolutions of width 3 and stride 2 within each patch, which halve it while they can, need fewer
+    images and steps than one linear layer (after Xiao et al. 2021, whose convolutions cross patches)."""
 
     kind: ClassVar[str] = "image"
     axes: ClassVar[str] = "yx"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.stem == "convolutions" and self.patch % 4:
+            raise ValueError(f"image.stem convolutions halves a patch until it is small; image.patch {self.patch} is no multiple of 4")
 
     def _sizes(self):
         return "patch", "rows", "columns"

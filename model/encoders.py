@@ -33,8 +33,8 @@ def block_config(config: EncoderConfig) -> ModelConfig:
 class Encoder(nn.Module):
     """Encodes the media of packed rows: (patches_BNC, places_BNA, segments_BN) to hidden_BNE, which for audio has N / 2 places.
 
-    Parameters: patches (the projection [C, E] of a place's values) or, for audio, stem; the tables of positions; token [E], the class
-    token, if there is one; layers/..., each stacked over a leading axis `layers`; final_norm.
+    Parameters: patches (the projection [C, E] of a place's values) or, where that is not all, stem; the tables of positions; token [E],
+    the class token, if there is one; layers/..., each stacked over a leading axis `layers`; final_norm.
     """
 
     config: EncoderConfig
@@ -53,6 +53,8 @@ class Encoder(nn.Module):
         if isinstance(c, AudioEncoder):
             x_BNE = ConvolutionStem(c, name="stem")(patches_BNC, segments_BN)
             places_BNA, segments_BN = encoded_places(c, places_BNA), encoded_segments(c, segments_BN)
+        elif isinstance(c, ImageEncoder) and c.stem == "convolutions":
+            x_BNE = PatchStem(c, name="stem")(patches_BNC)
         else:
             # The values of a patch are an axis like the hidden units of a feed-forward layer: nothing else on a mesh would divide it.
             std = 1.0 / math.sqrt(c.patch_values)
@@ -135,6 +137,35 @@ class ConvolutionStem(nn.Module):
         return convolve(_windows(x_BNE, segments_BN)[:, ::2], "second")
 
 
+class PatchStem(nn.Module):
+    """Convolutions within each patch: [B, N, P * P * 3] to [B, N, E]. Each halves rows and columns, doubles the width and ends in a GELU.
+
+    Parameters: kernels [9 * inputs, outputs] of halve_0, halve_1, ..., and out, over what is left, 2 x 2 or odd.
+    """
+
+    config: ImageEncoder
+
+    @nn.compact
+    def __call__(self, patches_BNC):
+        c, dtype = self.config, compute_dtype(block_config(self.config))
+        batch, places, _ = patches_BNC.shape
+        size, halvings = c.patch, 0
+        while (size >> halvings) % 2 == 0 and size >> halvings > 2:
+            halvings += 1
+
+        def dense(x, width, name):
+            return Dense((width,), ("mlp", "embed"), math.sqrt(2.0 / x.shape[-1]), dtype, bias=True, name=name)(x)
+
+        x = patches_BNC.reshape(batch * places, size, size, 3)
+        for number in range(halvings):
+            # Windows as one matrix product: gradients of convolutions with strides are slow on a CPU.
+            padded = jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0)))
+            corners = [padded[:, y : y + x.shape[1] : 2, z : z + x.shape[2] : 2] for y in range(3) for z in range(3)]
+            width = max(8, c.embed_dim >> (halvings - 1 - number))
+            x = ACTIVATIONS["gelu"](dense(jnp.concatenate(corners, -1), width, f"halve_{number}"))
+        return dense(x.reshape(batch, places, -1), c.embed_dim, "out")
+
+
 def _windows(x_BNC, segments_BN):
     """Each place between its neighbours: [B, N, 3 * C], zeros for neighbours of another segment."""
     edges = jnp.pad(segments_BN, ((0, 0), (1, 1)))
@@ -142,6 +173,13 @@ def _windows(x_BNC, segments_BN):
     before = jnp.where((edges[:, :-2] == segments_BN)[..., None], padded[:, :-2], 0)
     after = jnp.where((edges[:, 2:] == segments_BN)[..., None], padded[:, 2:], 0)
     return jnp.concatenate([before, x_BNC, after], -1)
+
+
+def segment_means(x_BNE, segments_BN, count: int):
+    """The mean over the places of each of the segments 1 to `count`: [B, S, E], zeros for those that a row does not have."""
+    belongs_BSN = segments_BN[:, None, :] == jnp.arange(1, count + 1)[:, None]
+    share_BSN = belongs_BSN / jnp.maximum(belongs_BSN.sum(-1, keepdims=True), 1)
+    return (share_BSN @ x_BNE.astype(jnp.float32)).astype(x_BNE.dtype)
 
 
 class Pool(nn.Module):
@@ -156,16 +194,14 @@ class Pool(nn.Module):
     def __call__(self, hidden_BNE, segments_BN, count: int, places_BNA=None):
         """segments_BN: of the hidden places (`encoded_segments`). count: S, segments 1 to S are pooled. places_BNA: for class tokens."""
         c, block = self.config, block_config(self.config)
+        if c.pool == "mean":
+            return segment_means(hidden_BNE, segments_BN, count)
+        if c.pool == "token":
+            if places_BNA is None:
+                raise ValueError("a class token is found by its place: give places_BNA")
+            return segment_means(hidden_BNE, jnp.where(places_BNA[..., 0] < 0, segments_BN, 0), count)
         numbers_S = jnp.arange(1, count + 1)
-        belongs_BSN = segments_BN[:, None, :] == numbers_S[:, None]
-        present_BS1 = belongs_BSN.any(-1, keepdims=True)
-        if c.pool != "attention":
-            if c.pool == "token":
-                if places_BNA is None:
-                    raise ValueError("a class token is found by its place: give places_BNA")
-                belongs_BSN &= places_BNA[:, None, :, 0] < 0
-            share_BSN = belongs_BSN / jnp.maximum(belongs_BSN.sum(-1, keepdims=True), 1)
-            return (share_BSN @ hidden_BNE.astype(jnp.float32)).astype(hidden_BNE.dtype)
+        present_BS1 = (segments_BN[:, None, :] == numbers_S[:, None]).any(-1, keepdims=True)
         init = nn.with_logical_partitioning(nn.initializers.normal(1.0 / math.sqrt(c.embed_dim)), ("embed",))
         probe_E = self.param("probe", init, (c.embed_dim,))
         shape = (*present_BS1.shape[:2], c.embed_dim)
@@ -187,6 +223,8 @@ def inflate(image_params, image: ImageEncoder, video: VideoEncoder, how: Literal
     """
     along_time = video.attention == "factorised"
     layers = video.num_layers // 2 if along_time else video.num_layers
+    if image.stem != "linear":
+        raise ValueError(f"tubelets have a linear projection; the image encoder to start from has {image.stem}")
     for name in ("embed_dim", "num_heads", "mlp_dim", "patch", "rows", "columns", "positions", "pool"):
         if getattr(image, name) != getattr(video, name):
             raise ValueError(f"video.{name} is {getattr(video, name)}; the image encoder to start from has {getattr(image, name)}")

@@ -11,7 +11,7 @@ import pytest
 
 from data.patches import grid, patchify, unpatchify
 from model.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
-from model.encoders import ConvolutionStem, Encoder, Pool, encoded_places, encoded_segments, inflate
+from model.encoders import ConvolutionStem, Encoder, PatchStem, Pool, encoded_places, encoded_segments, inflate
 
 SMALL = {"num_layers": 2, "embed_dim": 16, "num_heads": 2}
 IMAGE = ImageEncoder(**SMALL, patch=2, rows=3, columns=4)
@@ -244,3 +244,20 @@ def test_configs_that_cannot_be_are_refused():
             dataclasses.replace(config, **changes)
     with pytest.raises(ValueError, match="one of them"):
         Projection("resampler", shuffle=2)
+
+
+def test_convolutions_of_a_patch_are_those_of_the_library():
+    """The stem of a patch of 8 x 8 halves it twice; a patch's vector depends on no other patch."""
+    config = dataclasses.replace(IMAGE, patch=8, stem="convolutions")
+    params = make(config)[2]["encoder"]["stem"]
+    patches = np.random.default_rng(0).normal(size=(1, 3, config.patch_values)).astype(np.float32)
+    x = patches.reshape(3, 8, 8, 3)
+    for name in ("halve_0", "halve_1"):
+        kernel = params[name]["kernel"].reshape(3, 3, x.shape[-1], -1)
+        x = jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 0), (1, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jax.nn.gelu(x + params[name]["bias"], approximate=False)
+    assert x.shape == (3, 2, 2, config.embed_dim) and set(params) == {"halve_0", "halve_1", "out"}
+    expected = x.reshape(3, -1) @ params["out"]["kernel"] + params["out"]["bias"]
+    near(PatchStem(config).apply({"params": params}, patches)[0], expected)
+    with pytest.raises(ValueError, match="no multiple of 4"):
+        dataclasses.replace(config, patch=6)
