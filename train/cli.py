@@ -115,6 +115,8 @@ class Inspect:
     """Length of a row (a run's own when given a run)."""
     seed: int = 0
     """Seed of the order of rows (a run's own when given a run)."""
+    media: str | None = None
+    """Draw a contact sheet to this file (.png): of a run on media what it is fed at --step or --row, of a folder of media its samples."""
 
 
 def inspect(arguments: list[str]) -> None:
@@ -123,6 +125,8 @@ def inspect(arguments: list[str]) -> None:
         raise UserError("omnia inspect: --step, --row and --samples must be 0 or more, --batch-size and --context-length positive")
     if options.step is not None and options.row is not None:
         raise UserError("omnia inspect: --step and --row both say which rows to show", "Give one of them.")
+    if options.media is not None:
+        return _draw_media(options)
     from data.batches import Batches
     from data.inspect import decoded_rows, inspect_corpus, print_inspection
     from data.shards import Corpus
@@ -148,6 +152,38 @@ def inspect(arguments: list[str]) -> None:
         found[-1] |= {"step": options.step}
     for corpus in found:
         print(json.dumps(corpus)) if options.json else print_inspection(corpus)
+
+
+def _draw_media(options: Inspect) -> None:
+    """The contact sheet of what a run is fed, or of a folder's samples in even distances."""
+    import numpy as np
+
+    from data.contact_sheet import cells_of_batch, cells_of_split, draw_sheet
+    from data.media_shards import MediaCorpus
+    from train.omni.experiment import MediaData
+    from train.omni.sources import MediaSource, make_media_batches
+    from train.runs import is_run, open_run
+
+    assert options.media is not None
+    if is_run(Path(options.path)):
+        run = open_run(options.path)
+        if not isinstance(run.experiment.data, MediaData):
+            raise UserError(f"{options.path}: is trained on no media", "Leave --media out.")
+        sources = [one for one in run.corpora() if isinstance(one, MediaSource)]
+        size = run.experiment.batch_size
+        batches = make_media_batches(run.experiment, [one.source for one in sources], sources[0].tokenizer(), options.split)
+        first = options.row if options.row is not None else (options.step or 0) * size
+        cells = cells_of_batch(batches, first, min(size, options.batch_size))
+    else:
+        corpus = MediaCorpus(options.path)
+        split = corpus.split(options.split)
+        cells = cells_of_split(split, np.linspace(0, split.samples - 1, min(24, split.samples)).astype(int), corpus.classes)
+    sheet = draw_sheet(cells)
+    try:
+        sheet.save(options.media, "PNG")
+    except OSError as error:
+        raise UserError(f"{options.media}: {error}", "Give the path of a file to write.") from None
+    print(json.dumps({"media": options.media, "samples": len(cells)}) if options.json else options.media)
 
 
 # --------------------------------------------------------------------------------------------------------------------- train
