@@ -14,7 +14,7 @@ from model.attention import layer_kernels
 from train.experiment import Experiment
 from train.mesh import batch_sharding, check_batch, make_mesh
 from train.objectives.make import make_objective
-from train.optimizer import make_optimizer
+from train.optimizer import optimizer_of
 from train.parameters import carry_of, parameters_of
 from train.state import abstract_state
 from train.step import jit_update, make_update
@@ -81,7 +81,7 @@ def for_platform(experiment: Experiment, mesh) -> Experiment:
 def abstract_step(experiment: Experiment, mesh):
     """(optimizer, state, batch) as shapes, types and shardings."""
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    optimizer = optimizer_of(experiment)
     state = abstract_state(parameters_of(experiment), optimizer, mesh, ema=experiment.ema_decay > 0, carry=carry_of(experiment))
     shape = (experiment.batch_size, experiment.model.context_length)
 

@@ -23,7 +23,7 @@ from data.errors import UserError
 from model.quantize import quantize
 from train.experiment import Checkpoints, ScheduleFree
 from train.manifest import Damage, Journal, kept
-from train.optimizer import make_optimizer
+from train.optimizer import optimizer_of
 from train.parameters import parameters_of
 from train.runs import Run
 from train.state import State, abstract_state, schedule_free
@@ -348,7 +348,7 @@ def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = Fals
     """Parameters of a run's checkpoint on `mesh`: the averaged ones where the run keeps them, unless `raw`. Returns (params, step)."""
     experiment = run.experiment
     averaged = (experiment.ema_decay > 0 or isinstance(experiment.optimizer, ScheduleFree)) and not raw
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    optimizer = optimizer_of(experiment)
     abstract = abstract_state(parameters_of(experiment), optimizer, mesh, ema=averaged)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
     try:

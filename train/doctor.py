@@ -14,7 +14,7 @@ from train.experiment import Experiment
 from train.flops import peak_flops
 from train.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
 from train.objectives.make import attention_kernels
-from train.optimizer import make_optimizer
+from train.optimizer import optimizer_of
 from train.parameters import carry_of, parameters_of
 from train.runs import environment, open_corpora, resolve
 from train.state import abstract_state
@@ -100,7 +100,7 @@ def _mesh(experiment: Experiment) -> str:
 
 def _memory(experiment: Experiment, compile_step: bool) -> str:
     mesh = make_mesh(experiment.mesh)
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    optimizer = optimizer_of(experiment)
     state = abstract_state(parameters_of(experiment), optimizer, mesh, ema=experiment.ema_decay > 0, carry=carry_of(experiment))
 
     def share(tree):
@@ -137,7 +137,7 @@ def _device_memory() -> int | None:
 
 def _disk(experiment: Experiment, run_dir: Path) -> str:
     """Room for one checkpoint more than are kept: the new one is written before the oldest goes."""
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    optimizer = optimizer_of(experiment)
     size = state_bytes(
         abstract_state(
             parameters_of(experiment), optimizer, make_mesh(experiment.mesh), ema=experiment.ema_decay > 0, carry=carry_of(experiment)

@@ -314,6 +314,8 @@ class Experiment:
     """Decides initial weights, the order of rows, dropout and samples."""
     start: str = ""
     """Run directory whose newest parameters, model (its rows may be shorter) and tokenizer this run starts from. Empty: fresh ones."""
+    frozen: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that are not trained, such as layers or image/encoder."""
     ema_decay: float = 0.0
     """Keep a moving average of the parameters with this decay, and evaluate and generate with it. 0: none."""
     model: ModelConfig = ModelConfig()
@@ -334,6 +336,8 @@ class Experiment:
         check_range("", self, 0.0, "ema_decay", high=1.0)
         if self.batch_size % self.micro_batches:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}")
+        if self.frozen and isinstance(self.optimizer, ScheduleFree):
+            raise ValueError("frozen parameters have no average, which ScheduleFree keeps of all: choose another optimizer")
         if self.ema_decay and isinstance(self.optimizer, ScheduleFree):
             raise ValueError(f"ema_decay is {self.ema_decay}, but ScheduleFree keeps an average of its own: leave ema_decay at 0")
         if self.model.expert_capacity and self.micro_batches > 1:

@@ -22,7 +22,8 @@ from train.learner import Learner, fresh_state, state_to_restore
 from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
 from train.objectives.make import attention_kernels, make_objective
 from train.omni.sources import check_media
-from train.optimizer import make_optimizer
+from train.optimizer import optimizer_of
+from train.parameters import check_frozen
 from train.report import write_report
 from train.rl.board_games import AlphaZero, BoardGame
 from train.rl.experiment import PolicyGradient
@@ -70,7 +71,7 @@ def check(experiment: Experiment, corpora: list) -> None:
     divide_cpu(experiment)
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    optimizer_of(experiment)
     if isinstance(experiment.objective, AlphaZero):
         from train.rl.alphazero_learner import check_game
 
@@ -79,6 +80,7 @@ def check(experiment: Experiment, corpora: list) -> None:
         raise UserError("data: BoardGame is for an AlphaZero objective", "Choose that in the config file.")
     check_media(experiment)
     objective = make_objective(experiment, mesh)
+    check_frozen(experiment)
     if getattr(objective, "unit", "") == "batch" and experiment.micro_batches > 1:
         raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
     if isinstance(experiment.objective, PolicyGradient):

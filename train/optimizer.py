@@ -9,7 +9,7 @@ from flax import linen as nn
 from optax import contrib
 
 from data.errors import UserError
-from train.experiment import SGD, Adafactor, AdamW, Lion, Muon, Optimizer, Schedule, ScheduleFree
+from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree
 from train.muon import orthogonalize
 
 
@@ -138,10 +138,10 @@ def _kinds(params):
 
 
 def _axes(path, leaf) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The input and the output axes of a stacked kernel: the attention's output projection reads two axes, all others one."""
+    """The input and the output axes of a kernel: the attention's output projection reads two axes, all others one."""
     names = _names(path)
-    first_input = 2 if "experts" in names else 1
-    first_output = first_input + (2 if names[-2] == "out" else 1)
+    first_input = ("layers" in names) + ("experts" in names)
+    first_output = first_input + (2 if names[-2] == "out" and leaf.ndim - first_input == 3 else 1)
     return tuple(range(first_input, first_output)), tuple(range(first_output, leaf.ndim))
 
 
@@ -155,6 +155,27 @@ def as_matrices(path, leaf):
     if names[-1] == "table":
         return leaf[None]
     return leaf.reshape(leaf.shape[0] if "layers" in names else 1, -1)
+
+
+def freeze(optimizer: optax.GradientTransformation, names: tuple[str, ...]) -> optax.GradientTransformation:
+    """The optimizer of all parameters but those whose names begin with one of `names` ("image/encoder"); of these nothing is kept."""
+
+    def parts(params):
+        return jax.tree.map(lambda frozen: "frozen" if frozen else "trained", frozen_leaves(params, names))
+
+    return optax.partition({"frozen": optax.set_to_zero(), "trained": optimizer}, parts) if names else optimizer
+
+
+def frozen_leaves(params, names: tuple[str, ...]):
+    """True for the leaves whose names begin with one of `names`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: f"{'/'.join(_names(path))}/".startswith(tuple(f"{n}/" for n in names)), params)
+
+
+def without_gradient(params, names: tuple[str, ...]):
+    """The parameters, those of `names` as constants: nothing is computed for a gradient that nobody uses."""
+    if not names:
+        return params
+    return jax.tree.map(lambda leaf, frozen: jax.lax.stop_gradient(leaf) if frozen else leaf, params, frozen_leaves(params, names))
 
 
 def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:
@@ -188,3 +209,9 @@ def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> opta
     if isinstance(optimizer, ScheduleFree):  # has the decay and the rate inside
         return optax.chain(*parts, update)
     return optax.chain(*parts, update, optax.add_decayed_weights(optimizer.weight_decay, mask=decayed), optax.scale_by_learning_rate(rate))
+
+
+def optimizer_of(experiment: Experiment, updates: int = 1) -> optax.GradientTransformation:
+    """The optimizer of an experiment each of whose steps is so many updates."""
+    whole = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps * updates)
+    return freeze(whole, experiment.frozen)

@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from data.errors import UserError
 from model.config import ModelConfig
 from model.critic import Critic, reward_head
 from model.omni import Omni
 from model.omni_config import OmniConfig
 from model.transformer import Decoder
 from train.experiment import Experiment
+from train.optimizer import frozen_leaves
 from train.rl.board_games import AlphaZero, BoardGame
 from train.rl.experiment import PolicyGradient, RewardModelling
 
@@ -42,6 +46,18 @@ def parameters_of(experiment: Experiment) -> Parameters:
             assert isinstance(experiment.data, BoardGame)
             return network_parameters(make_game(experiment.data), options)
     return decoder
+
+
+def check_frozen(experiment: Experiment) -> None:
+    """UserError where a name in `frozen` is that of no parameter, or nothing would be trained."""
+    if not experiment.frozen:
+        return
+    params = nn.unbox(jax.eval_shape(parameters_of(experiment), jax.random.key(0)))
+    for name in experiment.frozen:
+        if not any(jax.tree.leaves(frozen_leaves(params, (name,)))):
+            raise UserError(f"frozen: no parameter's name begins with {name}", f"Parts of the model are {', '.join(sorted(params))}.")
+    if all(jax.tree.leaves(frozen_leaves(params, experiment.frozen))):
+        raise UserError("frozen: nothing would be trained", "Leave some of the names out.")
 
 
 def critic_of(experiment: Experiment) -> Critic:

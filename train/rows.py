@@ -19,7 +19,7 @@ from train.omni.answers import sample_answers
 from train.omni.evaluate import evaluate_media
 from train.omni.experiment import MediaData
 from train.omni.sources import make_media_batches
-from train.optimizer import make_optimizer, make_schedule
+from train.optimizer import make_schedule, optimizer_of
 from train.parameters import carry_of, parameters_of
 from train.rl.examples import ExampleBatches
 from train.rl.experiment import RewardModelling
@@ -63,7 +63,7 @@ class RowLearner:
         self.batches = make_batches(experiment, corpora)
         objective = make_objective(experiment, mesh)
         self.parameters, self.carry = parameters_of(experiment), carry_of(experiment)
-        self.optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+        self.optimizer = optimizer_of(experiment)
         self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
         self.padding_share = self.batches.padding_share
         self.flops_per_token = training_flops_per_token(experiment.model, experiment.model.context_length)

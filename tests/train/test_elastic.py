@@ -12,7 +12,7 @@ from train.gradients import plain
 from train.loop import train
 from train.mesh import make_mesh, put_batch
 from train.objectives.make import make_objective
-from train.optimizer import make_optimizer
+from train.optimizer import optimizer_of
 from train.parameters import decoder_parameters
 from train.rows import make_batches
 from train.state import abstract_state
@@ -35,7 +35,7 @@ def saved(tmp_path_factory, corpora):
 def restored(run, mesh):
     """Parameters as NumPy arrays, and the gradient of the next batch, on a mesh."""
     experiment = run.experiment
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    optimizer = optimizer_of(experiment)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
     state, _ = checkpointer.restore(abstract_state(decoder_parameters(experiment.model), optimizer, mesh, ema=True))
     checkpointer.close()

@@ -1,5 +1,8 @@
 """The objective of an experiment. It stands apart from the package's beginning, since objectives import that themselves."""
 
+import dataclasses
+from typing import Any
+
 from jax.sharding import Mesh
 
 from data.errors import UserError
@@ -10,6 +13,7 @@ from train.mesh import row_shards
 from train.objectives.causal_lm import CausalLM
 from train.omni.experiment import MediaLM
 from train.omni.objective import MediaLanguageModel
+from train.optimizer import without_gradient
 from train.parameters import critic_of
 from train.rl.experiment import PolicyGradient, PreferenceLearning, RewardModelling
 from train.rl.policy_gradient import ClippedPolicyGradient
@@ -17,8 +21,28 @@ from train.rl.preference import PreferencePolicy
 from train.rl.reward_model import ComparedReward
 
 
+@dataclasses.dataclass(frozen=True)
+class PartlyFrozen:
+    """An objective some of whose parameters are constants."""
+
+    objective: Any
+    names: tuple[str, ...]
+
+    @property
+    def unit(self) -> str:
+        return self.objective.unit
+
+    def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        return self.objective(without_gradient(params, self.names), batch, key, frozen=frozen, carry=carry)
+
+
 def make_objective(options: experiment.Experiment, mesh: Mesh):
     """The objective that an experiment names, with its model bound."""
+    whole = _whole_objective(options, mesh)
+    return PartlyFrozen(whole, options.frozen) if options.frozen else whole
+
+
+def _whole_objective(options: experiment.Experiment, mesh: Mesh):
     attention_kernels(options, mesh)
     model = Decoder(options.model)
     match options.objective:

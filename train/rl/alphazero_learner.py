@@ -12,7 +12,7 @@ from data.errors import UserError
 from train.experiment import Experiment
 from train.learner import Sample
 from train.objectives.terms import Mean
-from train.optimizer import make_optimizer, make_schedule
+from train.optimizer import make_schedule, optimizer_of
 from train.rl import alphazero
 from train.rl.board_games import AlphaZero, BoardGame
 from train.rl.games import TIC_TAC_TOE, make_game
@@ -62,7 +62,7 @@ class AlphaZeroLearner:
         self._evaluate = alphazero.judge_with(self._game, network)
         self.parameters = alphazero.network_parameters(self._game, o)
         updates = o.epochs * o.minibatches
-        self.optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps * updates)
+        self.optimizer = optimizer_of(experiment, updates)
         rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps * updates)
         self.rate = lambda step: rate(step * updates)
         update = make_update(

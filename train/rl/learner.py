@@ -22,7 +22,7 @@ from train.learner import Sample
 from train.mesh import ROWS, check_batch, row_shards
 from train.objectives.make import make_objective
 from train.objectives.terms import Mean
-from train.optimizer import make_optimizer, make_schedule
+from train.optimizer import make_schedule, optimizer_of
 from train.parameters import carry_of, critic_of, parameters_of
 from train.rl.advantages import adapted_kl_coefficient, informative_groups, running_scale
 from train.rl.drawing import Drawer
@@ -128,7 +128,7 @@ class PolicyLearner:
         self._model, self._critic = Decoder(experiment.model), critic_of(experiment)
         self.parameters, self.carry = parameters_of(experiment), carry_of(experiment)
         updates = o.epochs * o.minibatches
-        self.optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps * updates)
+        self.optimizer = optimizer_of(experiment, updates)
         rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps * updates)
         self.rate = lambda step: rate(step * updates)
         self.padding_share = 0.0
