@@ -1,5 +1,6 @@
 """Classes of media, and examples mixed of two."""
 
+import dataclasses
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 from model.encoder_config import ImageEncoder
+from train.experiment import MeshShape
 from train.gradients import plain
+from train.mesh import batch_sharding, make_mesh, parameter_shardings
 from train.objectives.classification import Classification, LabelledRows, cross_entropy, smoothed
 from train.objectives.mixing import compatible, cutmix, mixup
+from train.step import on_mesh
 
 IMAGE = ImageEncoder(num_layers=1, embed_dim=16, num_heads=2, patch=2, rows=4, columns=4)
 
@@ -101,3 +105,24 @@ def test_a_class_is_learned_from_mixed_rows():
     terms, metrics, _ = evaluate(params)
     assert metrics["accuracy"].total == metrics["accuracy"].weight == 15
     np.testing.assert_allclose(terms["loss"].total, metrics["nll"].total, rtol=1e-6)  # nothing is smoothed or mixed in evaluation
+
+
+def test_any_mesh_gives_the_same_gradient():
+    """Encoder, pool and mixing with rows, widths and heads over eight devices, against one."""
+    config = dataclasses.replace(IMAGE, pool="attention", patch=4, stem="convolutions")
+    objective = Classification(config, 3, mixup=0.4, cutmix=1.0)
+    batch = batch_of(rows=8)
+    batch = batch._replace(media=batch.media._replace(patches=np.tile(batch.media.patches, (1, 1, 4))))
+    shapes = jax.eval_shape(objective.start, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), nn.unbox(shapes))
+
+    def gradients(shape, devices):
+        mesh = make_mesh(shape, jax.devices()[:devices])
+        params = jax.device_put(drawn, parameter_shardings(mesh, shapes))
+        placed = jax.device_put(batch, jax.tree.map(lambda x: batch_sharding(mesh, 1), batch))
+        return on_mesh(jax.jit(lambda params, batch: plain(objective, params, batch, jax.random.key(1))[:2]), mesh)(params, placed)
+
+    one = gradients(MeshShape(data=1), 1)
+    several = gradients(MeshShape(data=2, fsdp=2, tensor=2), 8)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * (1 + np.abs(b).max())), several, one)
