@@ -83,8 +83,7 @@ def run(
     suffixes, come to their place when they are whole; one whose record is `expected` otherwise never does. sizes: bytes of every task.
     """
     numbers = list(numbers)
-    journal = {number: read_json(folder, f".prepare/{number:05d}.json") for number in numbers}
-    results = {number: result for number, result in journal.items() if result}
+    results = {number: result for number in numbers if (result := finished(folder, number))}
     missing = [number for number in numbers if number not in results]
     damaged = [Skipped(*one) for result in results.values() for one in result["damaged"]]
     calls, total = [call(number) for number in missing], sum(sizes[number] for number in missing)
@@ -97,12 +96,23 @@ def run(
         for record in filter(None, (result[split] for split in SPLITS)):
             if expected is not None and expected.get(record["file"]) != record:
                 raise changed(folder, record["file"])
-            for suffix in suffixes:
-                os.replace(os.path.join(folder, ".prepare", record["file"] + suffix), os.path.join(folder, record["file"] + suffix))
-        storage.sync_folder(folder)
-        write_json(folder, f".prepare/{number:05d}.json", result)
+        keep(folder, number, result, suffixes)
         results[number] = result
     return [results[number] for number in numbers]
+
+
+def finished(folder: str, number: int) -> dict | None:
+    """The result of a task, if the journal has it."""
+    return read_json(folder, f".prepare/{number:05d}.json")
+
+
+def keep(folder: str, number: int, result: dict, suffixes: tuple[str, ...]) -> None:
+    """Brings the whole shards of a task to their place, and its result into the journal."""
+    for record in filter(None, (result[split] for split in SPLITS)):
+        for suffix in suffixes:
+            os.replace(os.path.join(folder, ".prepare", record["file"] + suffix), os.path.join(folder, record["file"] + suffix))
+    storage.sync_folder(folder)
+    write_json(folder, f".prepare/{number:05d}.json", result)
 
 
 def changed(folder: str, what: str) -> UserError:

@@ -24,7 +24,7 @@ from data.pool import run_tasks
 from data.task import NAMES_KEPT, SPLITS
 
 KINDS = {"images": "image", "video": "video", "audio": "audio", "interleaved": ""}
-_SUFFIXES = (".array_record", ".index")
+SUFFIXES = (".array_record", ".index")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,9 @@ class PrepareMedia:
     """Folder where TFDS keeps its data sets. Empty: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     tfds_download: bool = False
     """Let TFDS download and prepare a data set that is not there yet."""
+    beam: str = ""
+    """Runner of Apache Beam that does the tasks, and its options: such as "DirectRunner --direct_num_workers 4". Every machine that it
+    runs on must see the inputs and the output under the same paths. Empty: processes of this machine."""
     overwrite: bool = False
     """Throw away what another preparation left in the output directory."""
     repair: bool = False
@@ -94,6 +97,11 @@ def _prepare(options):
         if classes is None:
             classes = _classes(plan, options.workers)
             journal.write_json(folder, ".prepare/classes.json", classes)
+        if options.beam:
+            from data import media_beam
+
+            calls = {number: _call(options, plan, classes, number) for number in range(len(plan["tasks"]))}
+            media_beam.run(folder, calls, options.beam, SUFFIXES)
         results = _run(options, plan, classes, range(len(plan["tasks"])))
         journal.write_json(folder, "manifest.json", _manifest(folder, plan, classes, results))
     journal.end(folder)
@@ -179,22 +187,30 @@ def _classes(plan, workers):
     return class_names({label for _, labels in run_tasks(scan_labels, calls, workers, "classes", sum(_sizes(plan))) for label in labels})
 
 
+def _most(options):
+    return None if options.max_damaged < 0 else options.max_damaged
+
+
+def _call(options, plan, classes, number):
+    """The arguments of write_media_shards for a task."""
+    task = plan["tasks"][number]
+    return (
+        *(_parts(task), _reading(plan), classes, task["split"] or None, plan["options"]["validation"]),
+        *(options.output, number, len(plan["tasks"]), _most(options)),
+    )
+
+
 def _run(options, plan, classes, numbers, expected=None):
-    folder, tasks = options.output, plan["tasks"]
-    most = None if options.max_damaged < 0 else options.max_damaged
     return journal.run(
-        folder,
+        options.output,
         numbers,
-        lambda number: (
-            *(_parts(tasks[number]), _reading(plan), classes, tasks[number]["split"] or None, plan["options"]["validation"]),
-            *(folder, number, len(tasks), most),
-        ),
+        lambda number: _call(options, plan, classes, number),
         write_media_shards,
         workers=options.workers,
-        max_damaged=most,
+        max_damaged=_most(options),
         label="preparing",
         sizes=_sizes(plan),
-        suffixes=_SUFFIXES,
+        suffixes=SUFFIXES,
         expected=expected,
     )
 
