@@ -22,6 +22,7 @@ class ShardSource:
 
     def __init__(self, corpus: MediaCorpus, *, question: str = "", augment: bool = False):
         self.corpus, self.question, self.augment = corpus, question, augment
+        self.classes = corpus.classes
         self.path, self.digest = corpus.path, f"{corpus.digest} {question!r} {augment}"
 
     def count(self, split: str) -> int:
@@ -71,7 +72,7 @@ class ShardSource:
         """The question and the class of a sample that has no text."""
         if sample.label < 0 or any(part.kind == "text" for part in sample.parts):
             return []
-        return [(self.question + " ", False), (self.corpus.classes[sample.label], True)]
+        return [(self.question + " ", False), (self.classes[sample.label], True)]
 
     def _piece(self, found: MediaSplit, part: Part, number: int, shapes, tokenizer, rng) -> Piece:
         if isinstance(part.content, str):

@@ -14,6 +14,8 @@ from model.omni import Omni
 from model.omni_config import OmniConfig
 from model.transformer import Decoder
 from train.experiment import Experiment
+from train.omni.experiment import ENCODER_OBJECTIVES, Codebook
+from train.omni.towers import encoder_objective
 from train.optimizer import frozen_leaves
 from train.rl.board_games import AlphaZero, BoardGame
 from train.rl.experiment import PolicyGradient, RewardModelling
@@ -30,6 +32,8 @@ def decoder_parameters(config: ModelConfig) -> Parameters:
 def parameters_of(experiment: Experiment) -> Parameters:
     """What the experiment trains: the decoder, and a critic or the head of a reward model beside it, under names of their own."""
     config, decoder = experiment.model, decoder_parameters(experiment.model)
+    if isinstance(experiment.objective, ENCODER_OBJECTIVES):
+        return encoder_objective(experiment).start
     if isinstance(config, OmniConfig):
         encoders = Omni(config).start
         return lambda key: decoder(key) | encoders(key)
@@ -70,6 +74,8 @@ def critic_of(experiment: Experiment) -> Critic:
 def carry_of(experiment: Experiment):
     """What one step hands the next, at the start: a tree of arrays, or None."""
     o = experiment.objective
+    if isinstance(o, Codebook):
+        return jnp.ones(o.codes)
     if not isinstance(o, PolicyGradient):
         return None
     carry = {"kl_coefficient": jnp.float32(o.kl_coefficient), "steps": jnp.int32(0)}

@@ -1,7 +1,10 @@
 """Learning from rows that are there before the run: text, demonstrations, comparisons."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from data.batches import Batches
 from data.errors import UserError
@@ -17,7 +20,7 @@ from train.mesh import local_rows, put_batch
 from train.objectives.make import make_objective
 from train.omni.answers import sample_answers
 from train.omni.evaluate import evaluate_media
-from train.omni.experiment import MediaData
+from train.omni.experiment import ENCODER_OBJECTIVES, MediaData
 from train.omni.sources import make_media_batches
 from train.optimizer import make_schedule, optimizer_of
 from train.parameters import carry_of, parameters_of
@@ -26,8 +29,8 @@ from train.rl.experiment import RewardModelling
 from train.runs import Run, text_data
 from train.sampling import make_generator
 from train.start import adopt, frozen_of
-from train.state import State
-from train.step import jit_update, make_update
+from train.state import Purpose, State, random_key
+from train.step import compiler_options, jit_update, make_update, on_mesh
 
 
 def make_batches(experiment: Experiment, corpora) -> Batches | ExampleBatches | MediaBatches:
@@ -54,6 +57,20 @@ def make_batches(experiment: Experiment, corpora) -> Batches | ExampleBatches | 
     return batches
 
 
+REFRESH_EVERY = 100
+"""Steps between two looks of an objective at its parameters, where it has something to put right in them (`refresh`)."""
+
+
+def make_refresh(objective, seed: int, mesh):
+    """refresh(state, batch) -> state, compiled."""
+
+    def refresh(state: State, batch) -> State:
+        params, carry = objective.refresh(state.params, batch, random_key(seed, state.step, Purpose.OBJECTIVE), state.carry)
+        return dataclasses.replace(state, params=params, carry=carry)
+
+    return on_mesh(jax.jit(refresh, donate_argnums=0, compiler_options=compiler_options(mesh.devices.flat[0].platform)), mesh)
+
+
 class RowLearner:
     """A step takes the next rows of a stream, which a thread prepares ahead."""
 
@@ -74,6 +91,7 @@ class RowLearner:
             "spike": experiment.faults.spike,
         }
         self._update = jit_update(make_update(objective, self.optimizer, seed=experiment.seed, **options), mesh)
+        self._refresh = make_refresh(objective, experiment.seed, mesh) if hasattr(objective, "refresh") else None
         self._evaluate = make_evaluate(objective, mesh, self._frozen)
         self._incoming: Prefetch | None = None
         self._processes: ProcessPrefetch | None = None
@@ -117,7 +135,10 @@ class RowLearner:
         return next(self._incoming)
 
     def step(self, state: State, batch) -> tuple[State, dict, int]:
+        step = int(state.step) if self._refresh else 0
         state, metrics = self._update(state, self._frozen, batch)
+        if self._refresh and step % REFRESH_EVERY == REFRESH_EVERY - 1:
+            state = self._refresh(state, batch)
         return state, metrics, self._run.experiment.batch_size
 
     def evaluate(self, params, between: Callable[[], None]) -> dict:
@@ -132,6 +153,8 @@ class RowLearner:
     def samples(self, params) -> list[Sample]:
         """Continuations of the run's sample prompts; of a run on media, what it writes about some."""
         wanted = self._run.experiment.samples
+        if isinstance(self._run.experiment.objective, ENCODER_OBJECTIVES):
+            return []
         if isinstance(self._run.experiment.data, MediaData):
             return sample_answers(self._run, params, self._corpora)
         prompts = [prompt for prompt in wanted.prompts if prompt or self._run.document_end is not None]

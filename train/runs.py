@@ -24,7 +24,7 @@ from data.synthetic import World
 from data.tokenizer import load_tokenizer
 from train.experiment import Experiment, ScheduleFree, TextData
 from train.manifest import Journal
-from train.omni.experiment import MediaData, MediaShards, WorldScenes
+from train.omni.experiment import MediaClassification, MediaData, MediaShards, WorldScenes
 from train.omni.sources import MediaSource, open_media
 from train.rl.board_games import BoardGame, GameSource
 from train.rl.code import PythonFunctions  # noqa: F401 (with it and those marked below, from_json knows all environments and rewards)
@@ -269,6 +269,13 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
                 f"{corpus.path}: holds token id {corpus.ids - 1}, but model.vocab_size is {model.vocab_size}",
                 f"Set --model.vocab-size {tokenizer.size} or more (0 takes the tokenizer's), or prepare with another tokenizer.",
             )
+    if isinstance(experiment.objective, MediaClassification) and not experiment.objective.classes:
+        classes = max(len(getattr(getattr(corpus, "source", None), "classes", ())) for corpus in corpora)
+        if not classes:
+            raise UserError(
+                "objective: the data has no classes", "Prepare files in folders, each named by a class, or choose another objective."
+            )
+        experiment = dataclasses.replace(experiment, objective=dataclasses.replace(experiment.objective, classes=classes))
     data = experiment.data
     for field in ("shards", "files"):
         if hasattr(data, field):

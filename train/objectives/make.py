@@ -11,8 +11,9 @@ from model.transformer import Decoder
 from train import experiment
 from train.mesh import row_shards
 from train.objectives.causal_lm import CausalLM
-from train.omni.experiment import MediaLM
+from train.omni.experiment import ENCODER_OBJECTIVES, MediaLM
 from train.omni.objective import MediaLanguageModel
+from train.omni.towers import encoder_objective
 from train.optimizer import without_gradient
 from train.parameters import critic_of
 from train.rl.experiment import PolicyGradient, PreferenceLearning, RewardModelling
@@ -46,6 +47,8 @@ def _whole_objective(options: experiment.Experiment, mesh: Mesh):
     attention_kernels(options, mesh)
     model = Decoder(options.model)
     match options.objective:
+        case _ if isinstance(options.objective, ENCODER_OBJECTIVES):
+            return encoder_objective(options)
         case MediaLM():
             return MediaLanguageModel(model, options.objective, row_shards(mesh))
         case experiment.CausalLM():

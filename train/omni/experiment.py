@@ -88,3 +88,79 @@ class MediaLM(Objective):
 
     def weight(self, modality: str) -> float:
         return getattr(self, f"{modality}_weight")
+
+
+Medium = Literal["image", "video", "audio"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment(Objective):
+    """Two parts of a sample lie near each other in a space that they share, those of different samples apart (contrastive learning)."""
+
+    left: Medium = "image"
+    """What the left tower sees: the model's encoder of that kind."""
+    right: Literal["text", "image", "video", "audio"] = "text"
+    """What the right one sees; text is what is learned of a sample, read by the model's decoder."""
+    width: int = 128
+    """Of the space."""
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"
+    """Of SigLIP (Zhai et al. 2023), or InfoNCE as in CLIP (Radford et al. 2021)."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 1, "width")
+        if self.left == self.right:
+            raise ValueError(f"objective.left and right are both {self.left}: there would be nothing to align")
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaClassification(Objective):
+    """The class of each medium of a kind."""
+
+    medium: Medium = "image"
+    """Whose encoder is trained."""
+    classes: int = 0
+    """How many. 0: as many as the shards name."""
+    smoothing: float = 0.0
+    """Share of each label that is spread over all classes in training, 0 to below 1."""
+    mixup: float = 0.0
+    """Alpha of mixup (Zhang et al. 2018), on the device. 0: none."""
+    cutmix: float = 0.0
+    """Alpha of CutMix (Yun et al. 2019), on the device. 0: none. With mixup too, each batch takes one of them by chance."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 0, "classes", "mixup", "cutmix")
+        check_range("objective.", self, 0, "smoothing", high=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenPatches(Objective):
+    """What is hidden of pictures or clips is predicted from the rest (masked patch modelling)."""
+
+    medium: Literal["image", "video"] = "image"
+    """Whose encoder is trained."""
+    rate: float = 0.6
+    """Share of patches, or of a clip's tubes, that are hidden, above 0, at most 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Codebook(Objective):
+    """A tokenizer of patches or frames into codes (VQ-VAE, van den Oord et al. 2017)."""
+
+    medium: Medium = "image"
+    """What is tokenized."""
+    codes: int = 256
+    """Size of the codebook."""
+    code_dim: int = 16
+    """Width of a code's vector."""
+    hidden_dim: int = 128
+    """Width of the layers before and after it."""
+    commitment: float = 0.25
+    """Coefficient of the term that keeps latents near their codes."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 1, "codes", "code_dim", "hidden_dim")
+        check_range("objective.", self, 0, "commitment")
+
+
+ENCODER_OBJECTIVES = (Alignment, MediaClassification, HiddenPatches, Codebook)
+"""Those that train encoders without the decoder's predictions."""

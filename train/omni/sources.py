@@ -17,7 +17,7 @@ from data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
 from model.encoder_config import AudioEncoder, ImageEncoder, VideoEncoder
 from model.omni_config import OmniConfig
 from train.experiment import Experiment
-from train.omni.experiment import MediaData, MediaLM, MediaShards, WorldScenes
+from train.omni.experiment import ENCODER_OBJECTIVES, MediaData, MediaLM, MediaShards, WorldScenes
 
 
 class MediaSource:
@@ -83,20 +83,26 @@ def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
     return found
 
 
+def rooms_of(experiment: Experiment) -> dict[Kind, int]:
+    """Patches of each kind that a row has room for."""
+    data = experiment.data
+    assert isinstance(data, MediaData)
+    counts = {"image": data.images, "video": data.videos, "audio": data.recordings}
+    return {kind: counts[kind] * int(np.prod(shape.largest)) for kind, shape in shapes_of(experiment).items()}
+
+
 def make_media_batches(
     experiment: Experiment, sources: Sequence[Source], tokenizer: Tokenizer, split: str = "train", *, blind: bool = False
 ) -> MediaBatches:
     """Rows of the experiment's samples. blind: all media are kept from the model."""
     data, shapes = experiment.data, shapes_of(experiment)
     assert isinstance(data, MediaData)
-    counts = {"image": data.images, "video": data.videos, "audio": data.recordings}
-    room = {kind: counts[kind] * int(np.prod(shape.largest)) for kind, shape in shapes.items()}
     training = split == "train"
     return MediaBatches(
         sources,
         tokenizer,
         shapes,
-        Layout(experiment.model.context_length, room, data.prefix, 1.0 if blind else data.dropped if training else 0.0),
+        Layout(experiment.model.context_length, rooms_of(experiment), data.prefix, 1.0 if blind else data.dropped if training else 0.0),
         split=split,
         seed=experiment.seed if training else 0,
         weights=data.weights if isinstance(data, MediaShards) and training else (),
@@ -106,10 +112,10 @@ def make_media_batches(
 
 def check_media(experiment: Experiment) -> None:
     """UserError where objective and data do not belong together."""
-    if isinstance(experiment.data, MediaData) != isinstance(experiment.objective, MediaLM):
+    if isinstance(experiment.data, MediaData) != isinstance(experiment.objective, (MediaLM, *ENCODER_OBJECTIVES)):
         raise UserError(
             f"objective {type(experiment.objective).__name__} and data {type(experiment.data).__name__} do not belong together",
-            "Rows with media are for MediaLM, and it is for them.",
+            "Rows with media are for the objectives of train.omni.experiment, and those for them.",
         )
     if experiment.mesh.context > 1:
         raise UserError("rows with media are not divided: mesh.context must be 1", "Leave --mesh.context out.")
