@@ -48,6 +48,7 @@ class Worker:
         self._name = script
 
     def begin(self) -> None:
+        self._cpu = cpu_seconds(self._process.pid)
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
@@ -55,7 +56,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self._name} ended during a round")
-        return json.loads(line)
+        return json.loads(line) | {"cpu_s": cpu_seconds(self._process.pid) - self._cpu}
 
     def ready(self) -> "Worker":
         for line in self._process.stdout:
@@ -70,6 +71,22 @@ class Worker:
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()
+
+
+def cpu_seconds(process: int) -> float:
+    """Of a process and all its descendants, those that live."""
+    children, seconds = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+        seconds[int(path.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    family = [process]
+    for one in family:
+        family += children.get(one, [])
+    return sum(seconds.get(one, 0.0) for one in family)
 
 
 def peer_python() -> str:
@@ -320,7 +337,9 @@ class Together:
         for worker in self._workers:
             worker.begin()
         rows = [worker.end() for worker in self._workers]
-        return {"seconds": max(row["seconds"] for row in rows), "records": sum(row["records"] for row in rows)}
+        return {"seconds": max(row["seconds"] for row in rows)} | {
+            key: sum(row[key] for row in rows) for key in ("records", "made", "cpu_s")
+        }
 
     def close(self) -> None:
         for worker in self._workers:
@@ -328,7 +347,9 @@ class Together:
 
 
 def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1, peers: bool = True) -> dict:
-    """Records a second of our stream, of two bare decoders of the same files, and of other people's streams."""
+    """Records a second of our stream, of two bare decoders of the same files, and of other people's streams; CPU time of all processes
+    beside, which tells of the work where the machine is not quiet.
+    """
     sys.path.insert(0, str(ROOT))
     from benchmarks.media_files import make
 
@@ -359,6 +380,7 @@ def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1, pe
         rows = interleave(workers, arguments.rounds or 5)
     rates = {name: [row["records"] * per_record / row["seconds"] for row in found] for name, found in rows.items()}
     middle = {name: statistics.median(values) for name, values in rates.items()}
+    cost = {name: round(statistics.median(1e6 * row["cpu_s"] / row["made"] for row in found)) for name, found in rows.items()}
     peer = "webdataset" if kind == "records" else "bare"
     return {
         "name": kind,
@@ -369,6 +391,9 @@ def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1, pe
         "unit": "frames per second" if kind == "video" else "records per second",
         "medians": {name: round(value, 1) for name, value in middle.items()},
         "rounds": {name: [round(value) for value in values] for name, values in rates.items()},
+        "cpu_us_per_record": {
+            name: round(statistics.median(1e6 * row["cpu_s"] / row["made"] for row in found)) for name, found in rows.items()
+        },
         **({"missing": missing} if missing else {}),
     }
 

@@ -45,7 +45,8 @@ def main():
         began = time.perf_counter()
         for _ in range(options["batches"]):
             records += len(next(batches))
-        print(json.dumps({"seconds": time.perf_counter() - began, "records": records}), flush=True)
+        seconds, made = time.perf_counter() - began, (options["warm"] + options["batches"]) * options["batch"]
+        print(json.dumps({"seconds": seconds, "records": records, "made": made}), flush=True)
 
 
 if __name__ == "__main__":

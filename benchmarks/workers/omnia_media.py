@@ -73,7 +73,8 @@ def main():
         began = time.perf_counter()
         for _ in range(options["batches"]):
             next(batches)
-        print(json.dumps({"seconds": time.perf_counter() - began, "records": options["batches"] * options["batch"]}), flush=True)
+        seconds, made = time.perf_counter() - began, (options["warm"] + options["batches"]) * options["batch"]
+        print(json.dumps({"seconds": seconds, "records": options["batches"] * options["batch"], "made": made}), flush=True)
     if isinstance(batches, ProcessPrefetch):
         batches.close()
 

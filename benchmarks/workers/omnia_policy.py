@@ -21,11 +21,11 @@ from train.learner import fresh_state
 from train.loop import make_learner
 from train.loop import train as run_to_the_end
 from train.mesh import ROWS, divide_cpu, make_mesh
+from train.omni.parts import DECODER
 from train.rl.environments import Environment, Prompt
 from train.rl.experiment import GRPO, PPO, Demonstrations, Prompts
 from train.rl.questions import Questions
 from train.runs import create_run, open_corpora, resolve
-from train.start import DECODER
 from train.step import compiler_options, on_mesh
 
 
