@@ -391,9 +391,7 @@ def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1, pe
         "unit": "frames per second" if kind == "video" else "records per second",
         "medians": {name: round(value, 1) for name, value in middle.items()},
         "rounds": {name: [round(value) for value in values] for name, values in rates.items()},
-        "cpu_us_per_record": {
-            name: round(statistics.median(1e6 * row["cpu_s"] / row["made"] for row in found)) for name, found in rows.items()
-        },
+        "cpu_us_per_record": cost,
         **({"missing": missing} if missing else {}),
     }
 
