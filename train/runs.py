@@ -22,9 +22,12 @@ from data.errors import UserError
 from data.shards import Corpus
 from data.synthetic import World
 from data.tokenizer import load_tokenizer
+from model.config import ModelConfig
+from model.omni_config import OmniConfig
 from train.experiment import Experiment, ScheduleFree, TextData
 from train.manifest import Journal
 from train.omni.experiment import MediaClassification, MediaData, MediaShards, WorldScenes
+from train.omni.parts import parts_of
 from train.omni.sources import MediaSource, open_media
 from train.rl.board_games import BoardGame, GameSource
 from train.rl.code import PythonFunctions  # noqa: F401 (with it and those marked below, from_json knows all environments and rewards)
@@ -259,7 +262,7 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
         switches: dict[str, Any] = {name: getattr(model, name) for name in ("scan", "remat", "attention", "dtype")}
         if source.experiment.model.positions == "rotary":  # no parameters depend on it, and shorter rows cost less
             switches["context_length"] = min(model.context_length, source.experiment.model.context_length)
-        model = dataclasses.replace(source.experiment.model, **switches)
+        model = _model_to_start_from(model, source.experiment, switches)
         experiment = dataclasses.replace(experiment, start=os.path.abspath(experiment.start))
     if model.vocab_size == 0:
         model = dataclasses.replace(model, vocab_size=-(-tokenizer.size // 64) * 64)
@@ -282,6 +285,18 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
             paths = tuple(path if "://" in path else os.path.abspath(path) for path in getattr(data, field))
             data = dataclasses.replace(data, **{field: paths})
     return dataclasses.replace(experiment, model=model, data=data)
+
+
+def _model_to_start_from(model: ModelConfig, source: Experiment, switches: dict[str, Any]) -> ModelConfig:
+    """The model of a run that another starts from. Encoders that this one lacks are the new run's own, and so is the decoder where it
+    has trained none."""
+    if not isinstance(model, OmniConfig):
+        return dataclasses.replace(source.model, **switches)
+    theirs = {encoder.kind: encoder for encoder in getattr(source.model, "encoders", ())}
+    encoders = tuple(theirs.get(encoder.kind, encoder) for encoder in model.encoders)
+    decoder = source.model if "layers" in parts_of(source) else model
+    plain = {field.name: getattr(decoder, field.name) for field in dataclasses.fields(ModelConfig)}
+    return OmniConfig(**{**plain, **switches}, encoders=encoders)
 
 
 def check_resume(stored: Experiment, asked: Experiment) -> None:

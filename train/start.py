@@ -8,12 +8,10 @@ import jax.numpy as jnp
 
 from data.errors import UserError
 from train.checkpoint import load_parameters
+from train.omni.parts import DECODER, get, parts_of, put
 from train.parameters import critic_of
 from train.rl.experiment import PolicyGradient, PreferenceLearning
 from train.runs import START, Run, open_run
-
-DECODER = ("embedding", "positions", "layers", "final_norm", "head")
-"""The names of a decoder's parameters; others may stand beside them."""
 
 
 def started_from(run: Run) -> Run | None:
@@ -32,14 +30,25 @@ def adopt(run: Run, mesh, params):
 
     A critic of its own begins as the trunk of the policy. Returns `params` itself where the run starts from nothing.
     """
-    source = start_parameters(run, mesh)
-    if source is None:
+    begun = started_from(run)
+    if begun is None:
         return params
-    kept = {name: source[name] for name in DECODER if name in source}
+    source = load_parameters(begun, mesh)[0]
+    there, here = parts_of(begun.experiment), parts_of(run.experiment)
+    found = params
+    for name in here.keys() & there.keys():
+        part, old = get(source, there[name]), get(params, here[name])
+        if part is not None and old is not None:
+            found = put(found, here[name], _placed(part, old))
     if isinstance(run.experiment.objective, PolicyGradient):
-        kept |= critic_of(run.experiment).like_policy(source)
-    places = jax.tree.map(lambda leaf: leaf.sharding, {name: params[name] for name in kept})
-    return dict(params) | jax.device_put(jax.tree.map(jnp.copy, kept), places)
+        critic = critic_of(run.experiment).like_policy(source)
+        found = dict(found) | {name: _placed(part, params[name]) for name, part in critic.items()}
+    return found
+
+
+def _placed(part, old):
+    """A copy of it, where the old one lies."""
+    return jax.device_put(jax.tree.map(jnp.copy, part), jax.tree.map(lambda leaf: leaf.sharding, old))
 
 
 def frozen_of(run: Run, mesh):

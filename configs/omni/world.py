@@ -14,7 +14,7 @@ def get_config() -> Experiment:
     tower = {"num_layers": 2, "embed_dim": 96, "num_heads": 4}
     return Experiment(
         name="world",
-        steps=2000,
+        steps=1000,
         batch_size=32,
         model=OmniConfig(
             context_length=160,

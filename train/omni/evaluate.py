@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from train.evaluate import add_up, evaluation_rows
 from train.experiment import Experiment
-from train.omni.experiment import MediaLM
-from train.omni.sources import MediaSource, judged, make_media_batches
+from train.omni.experiment import Alignment, MediaLM
+from train.omni.retrieval import embed, embed_texts, recalls, zero_shot
+from train.omni.sources import MediaSource, judged, make_media_batches, shapes_of
+from train.omni.towers import encoder_objective, labelled
 
 
 def evaluate_media(
@@ -38,9 +42,39 @@ def evaluate_media(
                 for metric, value in own.items():
                     totals[metric] = totals.get(metric, 0) + value
     if not writes:
-        return {name: _mean(value) for name, value in totals.items()}
+        found = {name: _mean(value) for name, value in totals.items()}
+        return found | _found_again(params, sources, experiment, rows) if isinstance(experiment.objective, Alignment) else found
     shown = {"blind": sum(blind.values()) / len(blind)} | {f"blind_{name}": value for name, value in blind.items()} if blind else {}
     return {name: _mean(value) for name, value in totals.items()} | exact | shown | {"samples": samples}
+
+
+def _found_again(params, sources: list[MediaSource], experiment: Experiment, rows: int) -> dict[str, float]:
+    """Retrieval over all pairs of the validation splits; where texts are the right side, classes by their names too."""
+    objective, tokenizer, found = encoder_objective(experiment), sources[0].tokenizer(), dict[str, float]()
+    assert isinstance(experiment.objective, Alignment)
+    for name, (source, split) in judged(experiment, sources).items():
+        if "/" in name:
+            continue
+        batches = make_media_batches(experiment, [source], tokenizer, split)
+        count, size = min(rows or batches.rows_per_epoch, batches.rows_per_epoch), experiment.batch_size
+        made = [batches.batch(first, min(size, count - first)) for first in range(0, count, size)]
+        left, right = embed(objective, params, made)
+        prefix = "" if len(sources) == 1 else f"{name}/"
+        found |= {f"{prefix}{key}": value for key, value in recalls(left, right).items()}
+        classes = getattr(source, "classes", [])
+        if classes and experiment.objective.right == "text":
+            labels = np.concatenate([_labels(experiment, batch) for batch in made])
+            named = embed_texts(objective, params, tokenizer, list(classes))
+            found[f"{prefix}zero_shot"] = zero_shot(left[labels >= 0], named, labels[labels >= 0])
+    return found
+
+
+def _labels(experiment: Experiment, batch) -> np.ndarray:
+    """The class of each pair of a batch, in the order of `embed`."""
+    valid = np.asarray(encoder_objective(experiment).view(batch).valid)
+    assert isinstance(experiment.objective, Alignment)
+    labels = np.asarray(labelled(batch, experiment.objective.left, shapes_of(experiment), valid.shape[1]).labels)
+    return labels[valid > 0]
 
 
 def _mean(value) -> float:

@@ -1,10 +1,12 @@
 """Objectives that train encoders read the right part of each row, and run."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from data.decoding import encode_image
 from data.errors import UserError
@@ -15,12 +17,19 @@ from data.media_shards import write_media
 from data.tokenizer import byte_tokenizer
 from tests.train.omni.conftest import EXPERIMENT, MODEL
 from tests.train.test_resume import start
+from train.checkpoint import load_parameters
 from train.experiment import Evaluation
 from train.loop import train
 from train.mesh import make_mesh
 from train.omni.experiment import Alignment, Codebook, HiddenPatches, MediaClassification, MediaShards, WorldScenes
+from train.omni.parts import get, parts_of
+from train.omni.retrieval import recalls, zero_shot
 from train.omni.towers import labelled, pairs_of
-from train.parameters import parameters_of
+from train.optimizer import frozen_leaves
+from train.parameters import check_frozen, parameters_of
+from train.runs import _model_to_start_from
+from train.start import adopt
+from train.state import Purpose, random_key
 from train.telemetry import read_metrics
 
 TOKENIZER = byte_tokenizer()
@@ -111,6 +120,55 @@ def test_encoders_learn_without_the_decoder(tmp_path, monkeypatch, objective, ta
     made, found = run(tmp_path, monkeypatch, objective=objective, data=WorldScenes(tasks=(task,), scenes=60, validation=8), steps=8)
     losses = [row["loss"] for row in read_metrics(made.path) if row["kind"] == "train"]
     assert losses[-1] < losses[0] and np.isfinite(found["loss"])
+    if isinstance(objective, Alignment):
+        assert {"left_recall@1", "right_recall@10", "accuracy"} <= set(found)
+
+
+def test_recall_counts_what_is_as_near():
+    left, right = np.eye(4)[:, :3], np.eye(4)[:, :3]
+    found = recalls(left, right)  # the last pair is zeros, as near to everything as to itself
+    assert found["right_recall@1"] == found["left_recall@1"] == 0.75 and found["left_recall@5"] == 1.0
+    swapped = recalls(left[:3], right[[1, 0, 2]])
+    assert swapped["left_recall@1"] == pytest.approx(1 / 3)
+    assert zero_shot(left[:3], right[:3], np.array([0, 1, 1])) == pytest.approx(2 / 3)
+
+
+def test_a_run_starts_from_what_another_has_trained(monkeypatch):
+    """Encoders go to where the new run has them, whatever stood around them; the rest is fresh."""
+    hidden = dataclasses.replace(EXPERIMENT, objective=HiddenPatches("image"))
+    aligned = dataclasses.replace(EXPERIMENT, objective=Alignment("audio", "text", width=8))
+
+    def fresh(experiment, seed):
+        return nn.meta.unbox(jax.jit(parameters_of(experiment))(jax.random.key(seed)))
+
+    for source, taken in ((hidden, ["image/encoder"]), (aligned, ["audio/encoder", "layers", "embedding", "final_norm"])):
+        theirs, own = fresh(source, 1), fresh(EXPERIMENT, 2)
+        monkeypatch.setattr("train.start.started_from", lambda run, source=source: SimpleNamespace(experiment=source))
+        monkeypatch.setattr("train.start.load_parameters", lambda run, mesh, theirs=theirs: (theirs, 0))
+        found = adopt(SimpleNamespace(experiment=EXPERIMENT), None, own)
+        parts = parts_of(source)
+        for name in taken:
+            part = get(theirs, parts[name.replace("/", " ")])
+            jax.tree.map(np.testing.assert_array_equal, get(found, tuple(name.split("/"))), part)
+        others = frozen_leaves(own, tuple(taken))
+        jax.tree.map(lambda a, b, known: known or np.testing.assert_array_equal(a, b), found, own, others)
+    text = dataclasses.replace(MODEL, encoders=())
+    made = _model_to_start_from(MODEL, dataclasses.replace(EXPERIMENT, model=dataclasses.replace(text, num_layers=1)), {})
+    assert (made.num_layers, made.encoders) == (1, MODEL.encoders)
+    assert _model_to_start_from(MODEL, dataclasses.replace(hidden, model=dataclasses.replace(MODEL, num_layers=1)), {}) == MODEL
+
+
+def test_frozen_parts_stay_as_they_are(monkeypatch, tmp_path):
+    names = ("encoder/layers", "mask")
+    data = WorldScenes(tasks=("image",), scenes=60, validation=8)
+    made, _ = run(tmp_path, monkeypatch, objective=HiddenPatches(), frozen=names, data=data, steps=2)
+    params, _ = load_parameters(made, make_mesh(made.experiment.mesh, jax.devices()[:1]))
+    began = nn.meta.unbox(jax.jit(parameters_of(made.experiment))(random_key(0, 0, Purpose.PARAMETERS)))
+    same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), params, began)
+    assert jax.tree.all(jax.tree.map(lambda same, kept: same or not kept, same, frozen_leaves(began, names)))
+    assert not same["encoder"]["patches"]["kernel"] and not same["predict"]["kernel"]
+    with pytest.raises(UserError, match="no parameter's name begins with picture"):
+        check_frozen(dataclasses.replace(EXPERIMENT, frozen=("picture",)))
 
 
 def test_what_is_asked_for_must_be_there(tmp_path):

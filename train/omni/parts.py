@@ -1,0 +1,47 @@
+"""Which parts of a model a run trains, and where they stand among its parameters: so that a run can start from another of another kind."""
+
+from typing import Any
+
+from model.omni_config import OmniConfig
+from train.experiment import Experiment
+from train.omni import experiment as options
+
+Path = tuple[str, ...]
+
+DECODER = ("embedding", "positions", "layers", "final_norm", "head")
+"""The names of a decoder's parameters; others may stand beside them."""
+
+
+def parts_of(experiment: Experiment) -> dict[str, Path]:
+    """Where each part stands: the decoder's, by their own names, and "image encoder", "image projector" and so on."""
+    o, model = experiment.objective, experiment.model
+    decoder: dict[str, Path] = {name: (name,) for name in DECODER}
+    match o:
+        case options.Alignment():
+            found: dict[str, Path] = {f"{o.left} encoder": ("left", "encoder")}
+            if o.right == "text":
+                return found | {name: ("right", "decoder", name) for name in DECODER}
+            return found | {f"{o.right} encoder": ("right", "encoder")}
+        case options.MediaClassification():
+            return {f"{o.medium} encoder": ("tower", "encoder")}
+        case options.HiddenPatches():
+            return {f"{o.medium} encoder": ("encoder",)}
+        case options.Codebook():
+            return {}
+    kinds = [encoder.kind for encoder in model.encoders] if isinstance(model, OmniConfig) else []
+    return decoder | {f"{kind} {part}": (kind, part) for kind in kinds for part in ("encoder", "projector")}
+
+
+def get(params, path: Path) -> Any:
+    """What stands there; None where nothing does."""
+    for name in path:
+        if name not in params:
+            return None
+        params = params[name]
+    return params
+
+
+def put(params, path: Path, part):
+    """The parameters with another part in its place."""
+    name, *rest = path
+    return dict(params) | {name: put(params[name], tuple(rest), part) if rest else part}
