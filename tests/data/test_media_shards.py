@@ -80,6 +80,21 @@ def test_a_sample_that_was_changed_is_named_and_the_others_are_read(folder, flip
     assert "fails its digest" in media_shard_damage(folder, shard)
 
 
+def test_flipped_bits_anywhere_damage_what_they_hit(folder, flip):
+    """In contents, and in what ArrayRecord writes around them: every sample comes back as it was, or as damaged."""
+    path = os.path.join(folder, "train-00001.array_record")
+    with open(path, "rb") as file:
+        whole = file.read()
+    for position in np.random.default_rng(0).integers(0, len(whole), 25).tolist():
+        flip(path, position)
+        found = MediaCorpus(folder).split("train").read(list(range(50)) * 2)
+        damaged = {i for i, one in enumerate(found) if isinstance(one, Damaged)}
+        assert damaged <= {*range(20, 40), *range(70, 90)}
+        assert all(found[i] == sample(i % 50) for i in range(100) if i not in damaged)
+        with open(path, "wb") as file:
+            file.write(whole)
+
+
 @pytest.mark.parametrize("keep", [0, 100, 0.5])
 def test_a_shard_that_breaks_off_is_damaged_as_a_whole_or_in_part(folder, keep):
     path = os.path.join(folder, "train-00001.array_record")
