@@ -11,7 +11,7 @@ from data.decoding import Undecodable, decode_audio, decode_image, decode_video,
 from data.errors import UserError
 from data.media import Damaged, Kind
 from data.media_batches import MediaBatches
-from data.media_rows import MARKERS, MEDIA, MISSING, Layout, MediaBatch, encoded_places
+from data.media_rows import MARKERS, MISSING, MediaBatch
 from data.media_shapes import RATE, Shape
 from data.media_shards import MediaSplit
 from data.mel import log_mel
@@ -77,7 +77,7 @@ def cells_of_batch(batches: MediaBatches, first_row: int, count: int) -> list[Ce
         for segment in range(1, int(batch.segments[row].max()) + 1):
             inside = batch.segments[row] == segment
             pictures = []
-            for kind, patches, places in media_of_segment(batch, row, segment, batches.shapes, batches.layout):
+            for kind, patches, places in media_of_segment(batch, row, segment, batches.shapes):
                 pictures += pictures_of(batches.shapes[kind], patches, places)
             learned = inside & (batch.weights[row] > 0)
             texts = (_text(batch, row, chosen, batches.tokenizer) for chosen in (inside & ~learned, learned))
@@ -91,24 +91,11 @@ def _text(batch: MediaBatch, row: int, chosen, tokenizer: Tokenizer) -> str:
     return tokenizer.decode([token for token in batch.targets[row][chosen].tolist() if token not in hidden])
 
 
-def media_of_segment(
-    batch: MediaBatch, row: int, segment: int, shapes: dict[Kind, Shape], layout: Layout
-) -> Iterator[tuple[Kind, np.ndarray, np.ndarray]]:
-    """(kind, patches, places) of each medium that a segment of a row points at."""
-    slots = batch.slots[row][batch.segments[row] == segment]
-    base = 1
-    for kind in MEDIA:
-        if kind not in shapes:
-            continue
-        shape, packed = shapes[kind], getattr(batch, kind)
-        size = encoded_places(shape, layout.room.get(kind, 0))
-        tokens = slots[(slots >= base) & (slots < base + size)] - base
-        base += size
-        if shape.latents:
-            numbers = np.unique(tokens // shape.latents) + 1
-        else:
-            numbers = np.unique(packed.segments[row, tokens * shape.rate * shape.block**2])
-        for number in numbers.tolist():
+def media_of_segment(batch: MediaBatch, row: int, segment: int, shapes: dict[Kind, Shape]) -> Iterator[tuple[Kind, np.ndarray, np.ndarray]]:
+    """(kind, patches, places) of each medium of a sample."""
+    for kind in shapes:
+        packed = getattr(batch, kind)
+        for number in np.unique(packed.segments[row][packed.samples[row] == segment]).tolist():
             mine = packed.segments[row] == number
             yield kind, packed.patches[row][mine], packed.places[row][mine]
 

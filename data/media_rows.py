@@ -22,6 +22,8 @@ class Packed(NamedTuple):
     patches: np.ndarray  # uint8 or float32 [B, N, C]
     places: np.ndarray  # int32 [B, N, A]: where each lies
     segments: np.ndarray  # int32 [B, N]: number of the medium among those of its kind in the row, from 1; 0 on padding
+    samples: np.ndarray  # int32 [B, N]: the segment of the row that it belongs to; 0 on padding
+    groups: np.ndarray  # int32 [B, N]: the group of the row in which it stands
 
 
 class MediaBatch(NamedTuple):
@@ -99,7 +101,7 @@ class RowFiller:
             else:
                 about = KINDS.index(piece.kind)
                 assert isinstance(piece.content, Cut)
-                places = self._put(row, piece.kind, piece.content, dropped)
+                places = self._put(row, piece.kind, piece.content, number + 1, dropped)
                 length = len(places) + 1
                 ids.append(np.full(length, self._missing if dropped else self._markers[piece.kind]))
                 ids[-1][0] = self._markers[piece.kind]
@@ -114,19 +116,20 @@ class RowFiller:
         self._write(row, columns, label)
         return len(columns[0])
 
-    def _put(self, row, kind, cut: Cut, dropped) -> np.ndarray:
+    def _put(self, row, kind, cut: Cut, group: int, dropped) -> np.ndarray:
         """Patches of a medium into their row; the slots of the tokens that they stand for."""
         shape, packed = self._shapes[kind], getattr(self.batch, kind)
         first, size = int(self._places[kind][row]), len(cut.patches)
-        tokens = int(shape.tokens(size))
+        tokens = int(shape.tokens(np.int64(size)))
         if dropped:
             return np.zeros(tokens, np.int64)
         inside = slice(first, first + size)
         packed.patches[row, inside], packed.places[row, inside] = cut.patches, cut.places
         self._media[kind][row] += 1
         packed.segments[row, inside] = self._media[kind][row]
+        packed.samples[row, inside], packed.groups[row, inside] = self._number[row] + 1, group
         self._places[kind][row] += size
-        before = (self._media[kind][row] - 1) * shape.latents if shape.latents else int(shape.tokens(first))
+        before = (self._media[kind][row] - 1) * shape.latents if shape.latents else int(shape.projected(first))
         return self._base[kind] + before + np.arange(tokens)
 
     def _write(self, row, columns: list[np.ndarray], label):
@@ -157,7 +160,7 @@ def _empty(layout: Layout, shapes: dict[Kind, Shape], rows: np.ndarray) -> Media
         shape, room = shapes.get(kind), layout.room.get(kind, 0)
         values, axes = (shape.values, shape.axes) if shape else (0, 0)
         patches = np.zeros((count, room, values), np.float32 if kind == "audio" else np.uint8)
-        return Packed(patches, np.zeros((count, room, axes), np.int32), np.zeros((count, room), np.int32))
+        return Packed(patches, np.zeros((count, room, axes), np.int32), *(np.zeros((count, room), np.int32) for _ in range(3)))
 
     tokens, targets, segments, positions, groups, slots, modalities, labels = (np.zeros((count, layout.length), np.int32) for _ in range(8))
     labels -= 1
@@ -173,7 +176,7 @@ def encoded_places(shape: Shape, room: int) -> int:
     """Places that a projector makes of a row with room for so many patches."""
     if shape.latents:
         return shape.latents * most_media(shape, room)
-    return int(shape.tokens(room))
+    return int(shape.projected(room))
 
 
 def most_media(shape: Shape, room: int) -> int:

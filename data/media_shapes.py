@@ -24,11 +24,13 @@ class Cut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What media of a kind share. block: every block x block patches (of audio, block * block places) are one token. latents: tokens of a
-    medium, whatever its size; 0 for one a block."""
+    """What media of a kind share. block: every block x block patches (of audio, block * block places) are one place after the projector.
+    latents: such places of a medium, whatever its size; 0 for one a block. inline: those places stand in the row as tokens; else the row
+    holds but a marker."""
 
     block: int = 1
     latents: int = 0
+    inline: bool = True
     kind: ClassVar[Kind]
     axes: ClassVar[int]
     """Numbers that say where a patch lies."""
@@ -54,7 +56,11 @@ class Shape:
         return np.where(places > 0, np.prod(self.largest), 0) if self.latents else places
 
     def tokens(self, places):
-        """That so many patches stand for."""
+        """Of a row, that so many patches take."""
+        return self.projected(places) if self.inline else np.zeros_like(places)
+
+    def projected(self, places):
+        """Places after the projector, of so many patches."""
         return np.where(places > 0, self.latents, 0) if self.latents else places // (self.rate * self.block**2)
 
 

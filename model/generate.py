@@ -233,14 +233,16 @@ def draw_token(keys_B, logits_BV):
     return jnp.where(beyond_BV.any(-1), beyond_BV.argmax(-1), p_BV.argmax(-1))
 
 
-def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps: int | jax.Array) -> Generation:
+def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps: int | jax.Array, media: Media | None = None) -> Generation:
     """Draw up to `steps` more tokens for each row; leaves early when all rows are done or the buffers are full.
 
     log_probs_BS holds log softmax(logits / temperature) of each drawn token (temperature 1 when greedy), before any filter or
-    penalty: what `score_tokens` gives for the same text and temperature.
+    penalty: what `score_tokens` gives for the same text and temperature. media: those that are attended to, where they stand in no row.
     """
     if "layers" in params:
         params = unstack_layers(params)  # once, outside the loop
+    if media is not None:  # what is drawn comes after all of them
+        media = dataclasses.replace(media, groups_BT=jnp.full((len(state.done_B), 1), jnp.iinfo(jnp.int32).max - 1))
     last = jnp.minimum(state.index + steps, state.tokens_BS.shape[1])
 
     def draw(state: Generation):
@@ -272,6 +274,7 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
             positions_BT=(state.index - state.origin_B)[:, None],
             cache=(state.cache, state.index),
             valid_BS=state.valid_BS,
+            media=media,
         )
         logits_BV = logits(Head(output.hidden_BTD[:, 0], vocabulary_table(params)), softcap=model.config.logit_softcap)
         return state.replace(cache=output.cache, logits_BV=logits_BV, index=state.index + 1)

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from model.attention import Mask, attend
 from model.config import ModelConfig
+from model.cross_attention import GatedCrossBlock
 from model.layers import Dense, FeedForward, Norm, Table, compute_dtype, constrain, dropout
 from model.mixture_of_experts import MixtureOfExperts, Router
 from model.positions import rotary_angles, rotate
@@ -38,23 +39,53 @@ class Output(NamedTuple):
 
 
 @flax.struct.dataclass
+class Attended:
+    """How text attends to media that do not stand in its row: before the first of `every` blocks by a GatedCrossBlock, with
+    params["block_0"] and so on, to those of its own sample (samples_BM: segments of the row, 0 for padding), of its own group or one before
+    it (groups_BM)."""
+
+    params: Any
+    every: int = flax.struct.field(pytree_node=False)
+    samples_BM: Any
+    groups_BM: Any
+
+
+@flax.struct.dataclass
 class Media:
-    """What stands in a row beside text: hidden_BMD, the encoded places of all media, in the decoder's width.
+    """What there is beside text in a row: hidden_BMD, the encoded places of all media, in the decoder's width.
 
     slots_BT: int32, 0 where the token counts, else 1 + the place that stands there instead. groups_BT: int32, ascending within a segment; a
     position sees its own group and those before it. Text is one group a token, a picture's places are one group (or see one another with
-    all that is only read).
+    all that is only read). attended: None where they stand in the row.
     """
 
     hidden_BMD: Any
     slots_BT: Any
     groups_BT: Any
+    attended: Attended | None = None
 
     def instead_of(self, x_BTD):
         """x_BTD with the places that belong there."""
         slots_BT1 = self.slots_BT[..., None]
         places_BTD = jnp.take_along_axis(self.hidden_BMD, jnp.maximum(slots_BT1 - 1, 0), axis=1)
         return jnp.where(slots_BT1 > 0, places_BTD.astype(x_BTD.dtype), x_BTD)
+
+
+def _cross_layers(config: ModelConfig, media: Media | None, segments_BT):
+    """between(layer, x_BTD) -> x_BTD, for `run_layers`; None where no layer attends to media."""
+    if media is None or media.attended is None:
+        return None
+    attended = media.attended
+    segments = {"query_segments_BT": segments_BT, "key_segments_BS": attended.samples_BM}
+    mask = Mask(causal=True, query_groups_BT=media.groups_BT, key_groups_BS=attended.groups_BM, **segments)
+
+    def between(layer: int, x_BTD):
+        if layer % attended.every:
+            return x_BTD
+        params = attended.params[f"block_{layer // attended.every}"]
+        return GatedCrossBlock(config).apply({"params": params}, x_BTD, media.hidden_BMD.astype(x_BTD.dtype), mask)
+
+    return between
 
 
 def _rows_and_heads(x_BSGK):
@@ -202,7 +233,7 @@ class Decoder(nn.Module):
             x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
             if c.embed_scale:
                 x_BTD *= math.sqrt(c.embed_dim)
-            if media is not None:
+            if media is not None and media.attended is None:
                 x_BTD = media.instead_of(x_BTD)
             if c.positions == "learned":
                 table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
@@ -210,12 +241,13 @@ class Decoder(nn.Module):
             x_BTD = constrain(dropout(x_BTD.astype(dtype), c.dropout, keys_B, 0), "batch", "length", "residual")
 
         angles = rotary_angles(positions_BT, c) if c.positions == "rotary" else None
+        queries_BT = segments_BT
         if cache is None:
             mask = Mask(causal=True, query_segments_BT=segments_BT)
         else:
             queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], length, axis=1)
             mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
-        if media is not None:
+        if media is not None and (cache is None or length > 1):  # a token that is drawn sees all before it
             behind = 0 if cache is None else valid_BS.shape[1] - length
             key_groups_BS = jnp.pad(media.groups_BT, ((0, 0), (0, behind)), constant_values=jnp.iinfo(jnp.int32).max)
             mask = dataclasses.replace(mask, query_groups_BT=media.groups_BT, key_groups_BS=key_groups_BS)
@@ -225,7 +257,9 @@ class Decoder(nn.Module):
         if self.is_initializing():
             x_BTD, cache = create_layers(c, x_BTD, context), None
         else:
-            x_BTD, cache, router, stream_BTD = run_layers(c, self.variables["params"], x_BTD, (context,), cache=cache, branch=branch)
+            between = _cross_layers(c, media, queries_BT)
+            stack = {"cache": cache, "branch": branch, "between": between}
+            x_BTD, cache, router, stream_BTD = run_layers(c, self.variables["params"], x_BTD, (context,), **stack)
 
         if not c.tied_embeddings and self.is_initializing():
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
@@ -249,12 +283,12 @@ def create_layers(config: ModelConfig, x_BTD, context: Context):
     return scan(Block(config, name="layers"), x_BTD, jnp.arange(config.num_layers))[0]
 
 
-def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...], *, cache=None, branch: int | None = None):
+def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...], *, cache=None, branch: int | None = None, between=None):
     """Run a stack of blocks: scanned when asked, else unrolled, which a cache needs.
 
     params: those with `layers` [L, ...], or already apart (`unstack_layers`). contexts: layer n takes number n % len(contexts) of them.
-    cache, branch: as of Decoder. Returns x_BTD, the new cache, a Router of all layers and the stream before layer `branch`; each of the
-    last three is None where there is none.
+    cache, branch: as of Decoder. between: called as between(layer, x_BTD) before each; the stack is then unrolled. Returns x_BTD, the new
+    cache, a Router of all layers and the stream before layer `branch`; each of the last three is None where there is none.
     """
     c = config
     block = Block
@@ -266,7 +300,7 @@ def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...]
         context = contexts[place % len(contexts)]
         return block(c, c.layer_window(place), parent=None).apply({"params": params}, x_BTD, layer, context, cache)
 
-    if c.scan and cache is None:
+    if c.scan and cache is None and between is None:
         size = math.lcm(c.global_every or 1, len(contexts))
 
         def group(x_BTD, step):
@@ -292,6 +326,7 @@ def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...]
     caches, routers, stream_BTD = [], [], None
     for layer in range(c.num_layers):
         stream_BTD = x_BTD if layer == branch else stream_BTD
+        x_BTD = x_BTD if between is None else between(layer, x_BTD)
         layer_cache = None if cache is None else (*cache[0][layer], cache[1])
         x_BTD, layer_cache, router = run(layers[f"layer_{layer}"], x_BTD, layer, layer, layer_cache)
         caches.append(layer_cache)

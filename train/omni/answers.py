@@ -34,10 +34,15 @@ class MediaWriter:
 
         def begin(params, batch: MediaBatch, lengths_B, keys_B, room):
             media = media_of(config, params, batch)
-            return prefill(model, params, batch.tokens, lengths_B, keys_B, room=room, media=media)
+            state = prefill(model, params, batch.tokens, lengths_B, keys_B, room=room, media=media)
+            return state, None if media.attended is None else media
 
         self._begin = jax.jit(begin, static_argnames="room")
-        self._decode = jax.jit(lambda params, state, sampling, steps: decode(model, params, state, sampling, steps), static_argnums=2)
+
+        def go_on(params, state, media, sampling, steps):
+            return decode(model, params, state, sampling, steps, media)
+
+        self._decode = jax.jit(go_on, static_argnames="sampling")
 
     def write(self, prompts: list[list[Piece]], *, tokens: int, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[str]:
         """A text after each prompt, up to `tokens` or the end that the model gives it."""
@@ -54,9 +59,9 @@ class MediaWriter:
         batch, lengths_B = self._rows(prompts, tokens)
         keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
         room = min(-(-tokens // WIDTHS) * WIDTHS, self._experiment.model.context_length - int(lengths_B.max()))
-        state = self._begin(self._params, batch, lengths_B, keys_B, room=room)
+        state, attended = self._begin(self._params, batch, lengths_B, keys_B, room=room)
         ended = Sampling(**{**vars(sampling), "stop_ids": (*sampling.stop_ids, end)})
-        state = self._decode(self._params, state, ended, jnp.int32(min(tokens, room)))
+        state = self._decode(self._params, state, attended, sampling=ended, steps=jnp.int32(min(tokens, room)))
         width, ids_BS, ends_B = batch.tokens.shape[1], np.asarray(state.tokens_BS), np.asarray(state.ends_B)
         return [ids[width:last].tolist() for ids, last in zip(ids_BS, ends_B, strict=True)]
 

@@ -9,7 +9,7 @@ from train.evaluate import add_up, evaluation_rows
 from train.experiment import Experiment
 from train.omni.experiment import Alignment, MediaLM
 from train.omni.retrieval import embed, embed_texts, recalls, zero_shot
-from train.omni.sources import MediaSource, judged, make_media_batches, shapes_of
+from train.omni.sources import MediaSource, judged, make_media_batches
 from train.omni.towers import encoder_objective, labelled
 
 
@@ -73,7 +73,7 @@ def _labels(experiment: Experiment, batch) -> np.ndarray:
     """The class of each pair of a batch, in the order of `embed`."""
     valid = np.asarray(encoder_objective(experiment).view(batch).valid)
     assert isinstance(experiment.objective, Alignment)
-    labels = np.asarray(labelled(batch, experiment.objective.left, shapes_of(experiment), valid.shape[1]).labels)
+    labels = np.asarray(labelled(batch, experiment.objective.left, valid.shape[1]).labels)
     return labels[valid > 0]
 
 

@@ -49,13 +49,10 @@ class MediaLanguageModel:
         return terms, metrics, carry
 
 
-def media_of(config, params, batch, keys_B=None) -> Media | None:
-    """The media of a batch, encoded; None where a model without encoders reads text alone."""
+def media_of(config, params, batch, keys_B=None) -> Media:
+    """The media of a batch, encoded."""
     assert isinstance(config, OmniConfig)
-    hidden_BMD = Omni(config).read(params, {kind: getattr(batch, kind) for kind in KINDS[1:]}, keys_B)
-    if hidden_BMD is None:
-        hidden_BMD = jnp.zeros((*batch.tokens.shape[:1], 1, config.embed_dim))
-    return Media(hidden_BMD, batch.slots, batch.groups)
+    return Omni(config).media(params, {kind: getattr(batch, kind) for kind in KINDS[1:]}, batch.slots, batch.groups, keys_B)
 
 
 def exact_answers(hit_BT, weights_BT, segments_BT):

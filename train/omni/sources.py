@@ -1,6 +1,7 @@
 """The data of an experiment on media: its sources, the sizes that its model wants, its rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -70,12 +71,13 @@ def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
     found: dict[Kind, Shape] = {}
     for encoder in model.encoders:
         projector = encoder.projector
-        share = {"block": projector.shuffle, "latents": projector.latents if projector.method == "resampler" else 0}
+        share: dict[str, Any] = {"block": projector.shuffle, "latents": projector.latents if projector.method == "resampler" else 0}
+        share["inline"] = model.fusion == "tokens"
         match encoder:
             case ImageEncoder():
                 found["image"] = ImageShape(patch=encoder.patch, rows=encoder.rows, columns=encoder.columns, square=square, **share)
             case VideoEncoder():
-                size = {"patch": encoder.patch, "rows": encoder.rows, "columns": encoder.columns, "times": encoder.times}
+                size: dict[str, Any] = {"patch": encoder.patch, "rows": encoder.rows, "columns": encoder.columns, "times": encoder.times}
                 fps = data.fps if isinstance(data, MediaShards) else 4.0
                 found["video"] = VideoShape(frames=encoder.frames, fps=fps, square=square, **size, **share)
             case AudioEncoder():

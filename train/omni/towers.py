@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from data.errors import UserError
 from data.media import Kind
 from data.media_batches import MediaBatch
-from data.media_rows import MEDIA, encoded_places, most_media
-from data.media_shapes import Shape
+from data.media_rows import most_media
 from model.encoder_config import EncoderConfig
 from model.omni_config import OmniConfig
 from model.towers import MediaTower, TextTower
@@ -88,11 +87,11 @@ def encoder_objective(experiment: Experiment) -> OnRows:
             left = MediaTower(encoder(o.left), o.width, size)
             text = o.right == "text"
             right = TextTower(decoder_config(model), o.width, size) if text else MediaTower(encoder(o.right), o.width, size)
-            return OnRows(Contrastive(left, right, o.loss), lambda batch: pairs_of(batch, o.left, o.right, shapes, size))
+            return OnRows(Contrastive(left, right, o.loss), lambda batch: pairs_of(batch, o.left, o.right, size))
         case options.MediaClassification():
             size = count(o.medium)
             whole = Classification(encoder(o.medium), o.classes, size, o.smoothing, o.mixup, o.cutmix)
-            return OnRows(whole, lambda batch: labelled(batch, o.medium, shapes, size))
+            return OnRows(whole, lambda batch: labelled(batch, o.medium, size))
         case options.HiddenPatches():
             return OnRows(MaskedPatches(encoder(o.medium), o.rate), lambda batch: MediaRows(present(batch, o.medium), batch.rows))
         case options.Codebook():
@@ -105,28 +104,17 @@ def decoder_config(model: OmniConfig):
     return dataclasses.replace(model, encoders=())
 
 
-def medium_at(batch: MediaBatch, kind: Kind, shapes: dict[Kind, Shape]):
-    """int32 [B, T]: the number of the medium of that kind, among those of its row, that stands at a position; 0 elsewhere."""
-    base = 1
-    for other in MEDIA[: MEDIA.index(kind)]:
-        if other in shapes:
-            base += encoded_places(shapes[other], getattr(batch, other).segments.shape[1])
-    shape, packed = shapes[kind], getattr(batch, kind)
-    place_BT = batch.slots - base
-    inside_BT = (place_BT >= 0) & (place_BT < encoded_places(shape, packed.segments.shape[1]))
-    if shape.latents:
-        return jnp.where(inside_BT, place_BT // shape.latents + 1, 0)
-    patch_BT = jnp.where(inside_BT, place_BT * (shape.rate * shape.block**2), 0)
-    return jnp.where(inside_BT, jnp.take_along_axis(packed.segments, patch_BT, axis=1), 0)
+def by_number(values_BN, numbers_BN, size: int):
+    """int32 [B, size + 1]: for each number its largest value, at least 0; 0 for the number 0."""
+
+    def row(values_N, numbers_N):
+        return jax.ops.segment_max(values_N, numbers_N, size + 1)
+
+    return jnp.maximum(jax.vmap(row)(values_BN, numbers_BN), 0).at[:, 0].set(0)
 
 
-def of_samples(values_BT, segments_BT):
-    """int32 [B, T]: at each position the largest value in its sample."""
-
-    def row(values_T, segments_T):
-        return jax.ops.segment_max(values_T, segments_T, len(segments_T) + 1)[segments_T]
-
-    return jnp.where(segments_BT > 0, jax.vmap(row)(values_BT, segments_BT), 0)
+def looked_up(table_BS, numbers_BN):
+    return jnp.take_along_axis(table_BS, numbers_BN, axis=1)
 
 
 def counted(batch: MediaBatch):
@@ -145,35 +133,24 @@ def patches_of(batch: MediaBatch, kind: Kind) -> PatchRows:
     return PatchRows(packed.patches, (packed.segments > 0).astype(jnp.float32))
 
 
-def labelled(batch: MediaBatch, kind: Kind, shapes: dict[Kind, Shape], size: int) -> LabelledRows:
-    """The class of each medium's sample."""
-    at_BT, label_BT = medium_at(batch, kind, shapes), of_samples(batch.labels + 1, batch.segments)
-
-    def row(at_T, label_T):
-        return jax.ops.segment_max(label_T, at_T, size + 1)[1:]
-
-    labels_BS = jnp.maximum(jax.vmap(row)(at_BT, label_BT), 0) - 1
-    return LabelledRows(present(batch, kind), jnp.where(counted(batch) > 0, labels_BS, -1), batch.rows)
+def labelled(batch: MediaBatch, kind: Kind, size: int) -> LabelledRows:
+    """The class of each medium's sample, of the media 1 to `size` of a row."""
+    packed, most = getattr(batch, kind), batch.tokens.shape[1]
+    sample_BS = by_number(packed.samples, packed.segments, size)
+    label_BS = looked_up(by_number(batch.labels + 1, batch.segments, most), sample_BS)[:, 1:] - 1
+    return LabelledRows(present(batch, kind), jnp.where(counted(batch) > 0, label_BS, -1), batch.rows)
 
 
-def pairs_of(batch: MediaBatch, left: Kind, right: str, shapes: dict[Kind, Shape], size: int) -> Pairs:
-    """Pairs numbered by their left medium. A sample's text is what is learned of it."""
-    number_BT = of_samples(medium_at(batch, left, shapes), batch.segments)
+def pairs_of(batch: MediaBatch, left: Kind, right: str, size: int) -> Pairs:
+    """Pairs numbered by their left medium, 1 to `size`. A sample's text is what is learned of it."""
+    own, most = getattr(batch, left), batch.tokens.shape[1]
+    number_BS = by_number(own.segments, own.samples, most)  # of a sample
     if right == "text":
-        here_BT = jnp.where(batch.weights > 0, number_BT, 0)
-        part: Any = Texts(batch.targets, here_BT, batch.positions)
-        there_BT = here_BT
+        there_BT = jnp.where(batch.weights > 0, looked_up(number_BS, batch.segments), 0)
+        part: Any = Texts(batch.targets, there_BT, batch.positions)
     else:
-        kind: Any = right
-        own_BT, packed = medium_at(batch, kind, shapes), getattr(batch, kind)
-        most = packed.segments.shape[1]
-
-        def row(own_T, number_T):
-            return jax.ops.segment_max(number_T, own_T, most + 1).at[0].set(0)
-
-        table_BM = jnp.maximum(jax.vmap(row)(own_BT, number_BT), 0)
-        part = packed._replace(segments=jnp.take_along_axis(table_BM, packed.segments, axis=1))
-        there_BT = jnp.where(own_BT > 0, number_BT, 0)
-    numbers_S = jnp.arange(1, size + 1)
-    valid_BS = (there_BT[:, None, :] == numbers_S[:, None]).any(-1) * counted(batch)
-    return Pairs(getattr(batch, left), part, valid_BS, batch.rows)
+        packed = getattr(batch, right)
+        there_BT = looked_up(number_BS, packed.samples)
+        part = packed._replace(segments=there_BT)
+    valid_BS = (there_BT[:, None, :] == jnp.arange(1, size + 1)[:, None]).any(-1) * counted(batch)
+    return Pairs(own, part, valid_BS, batch.rows)

@@ -1,5 +1,6 @@
 """A tiny model that reads every medium, and rows of the world for it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ from flax import linen as nn
 
 from model.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
 from model.omni_config import OmniConfig
+from model.transformer import Decoder
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.omni.experiment import MediaLM, WorldScenes
 from train.omni.objective import MediaLanguageModel
@@ -45,24 +47,25 @@ EXPERIMENT = Experiment(
 )
 
 
+CROSS = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(MODEL, fusion="cross_attention"))
+
+
 @functools.cache
-def parameters(scale: float = 1.0):
+def parameters(scale: float = 1.0, experiment: Experiment = EXPERIMENT):
     """Fresh ones. scale: of all, to make a fresh model sure of something."""
-    made = nn.meta.unbox(jax.jit(parameters_of(EXPERIMENT))(jax.random.key(0)))
+    made = nn.meta.unbox(jax.jit(parameters_of(experiment))(jax.random.key(0)))
     return jax.tree.map(lambda x: x * scale, made)
 
 
 @functools.cache
-def objective():
-    from model.transformer import Decoder
-
-    return MediaLanguageModel(Decoder(MODEL), MediaLM())
+def objective(experiment: Experiment = EXPERIMENT):
+    return MediaLanguageModel(Decoder(experiment.model), MediaLM())
 
 
 @functools.cache
-def rows(**options):
-    sources = open_media(EXPERIMENT)
-    return make_media_batches(EXPERIMENT, [sources[0].source], sources[0].tokenizer(), **options)
+def rows(experiment: Experiment = EXPERIMENT, **options):
+    sources = open_media(experiment)
+    return make_media_batches(experiment, [sources[0].source], sources[0].tokenizer(), **options)
 
 
 @pytest.fixture(scope="session")

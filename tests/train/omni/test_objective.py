@@ -1,13 +1,19 @@
 """The joint loss: what each part of a row may depend on, and what the terms add up to."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.transformer import Decoder
-from tests.train.omni.conftest import EXPERIMENT, MODEL, objective, parameters
+from data.errors import UserError
+from model.config import ModelConfig
+from model.transformer import Decoder, Media
+from tests.train.omni.conftest import CROSS, EXPERIMENT, MODEL, objective, parameters, rows
+from train.experiment import CausalLM
 from train.omni.objective import exact_answers, media_of
+from train.omni.sources import check_media, shapes_of
 
 
 @jax.jit
@@ -70,6 +76,35 @@ def test_only_the_encoder_of_a_medium_learns_from_its_tokens(batch):
         assert (norm > 0) == (kind == "image")
 
 
+def test_closed_gates_are_the_text_model_and_open_ones_are_shown_what_came_before():
+    """Media that are attended to change nothing at first; then they reach the texts of their own samples, and those alone."""
+    batch, params = rows(CROSS).batch(0, 6), parameters(experiment=CROSS)
+    assert not batch.slots.any() and batch.image.segments.any()
+    where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
+
+    @jax.jit
+    def run(params, batch, blind):
+        media = media_of(CROSS.model, params, batch)
+        media = dataclasses.replace(media, hidden_BMD=jnp.where(blind, 0, media.hidden_BMD))
+        return Decoder(CROSS.model).apply({"params": params}, batch.tokens, **where, media=media).hidden_BTD
+
+    @jax.jit
+    def text_alone(params, batch):
+        media = Media(jnp.zeros((6, 1, 32)), batch.slots, batch.groups)
+        return Decoder(CROSS.model).apply({"params": params}, batch.tokens, **where, media=media).hidden_BTD
+
+    np.testing.assert_array_equal(run(params, batch, False), text_alone(params, batch))
+    opened = jax.tree_util.tree_map_with_path(lambda path, x: x + 1.0 if "gate" in path[-1].key else x, params["cross"])
+    seen, changed = (np.asarray(run(params | {"cross": opened}, batch, blind)) for blind in (False, True))
+    differs = np.abs(seen - changed).max(-1) > 1e-5
+    about = np.zeros_like(differs)
+    for kind in ("image", "video", "audio"):
+        samples = getattr(batch, kind).samples
+        for row, place in zip(*np.nonzero(samples), strict=True):
+            about[row] |= batch.segments[row] == samples[row, place]
+    assert (differs == about)[batch.weights > 0].all() and not differs[(batch.segments > 0) & ~about].any()
+
+
 def test_exact_answers_are_those_without_a_miss():
     hit = jnp.array([[1.0, 0, 1, 1, 1, 0, 1]])
     weights = jnp.array([[0.0, 0, 1, 1, 1, 1, 0]])
@@ -78,13 +113,6 @@ def test_exact_answers_are_those_without_a_miss():
 
 
 def test_the_world_needs_a_model_with_encoders():
-    import dataclasses
-
-    from data.errors import UserError
-    from model.config import ModelConfig
-    from train.experiment import CausalLM
-    from train.omni.sources import check_media, shapes_of
-
     with pytest.raises(UserError, match="needs a model with encoders"):
         shapes_of(dataclasses.replace(EXPERIMENT, model=ModelConfig()))
     with pytest.raises(UserError, match="do not belong together"):

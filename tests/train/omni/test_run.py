@@ -1,11 +1,14 @@
 """A run on all media: it resumes to the bit, says how well it answers with and without them, and writes what it was judged by."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
+from data.media_rows import Layout, Piece, RowFiller
 from model.generate import Sampling
-from tests.train.omni.conftest import EXPERIMENT, objective, parameters, rows
+from tests.train.omni.conftest import CROSS, EXPERIMENT, objective, parameters, rows
 from tests.train.test_resume import start, train_and_stop
 from train.loop import train
 from train.mesh import make_mesh
@@ -33,37 +36,24 @@ def test_a_run_on_four_modalities_resumes_to_the_bit(tmp_path, one_device, monke
     assert {"text", "image", "video", "audio", "caption", "image/unseen", "blind", "blind_image"} <= set(last) and "blind_text" not in last
 
 
-def test_what_is_written_is_what_was_judged_exact():
-    """Greedy decoding from parts of a prompt writes the answer where every learned token was the likeliest, and nowhere else."""
-    sources = open_media(EXPERIMENT)
-    params, tokenizer = parameters(6.0), sources[0].tokenizer()
-
-    class Run:
-        experiment = EXPERIMENT
-
-        @staticmethod
-        def tokenizer():
-            return tokenizer
-
-    writer, shapes = MediaWriter(Run, params), shapes_of(EXPERIMENT)
-    prompts, wanted = [], []
-    for source, split in list(judged(EXPERIMENT, sources).values())[:5]:
-        for pieces, _ in source.samples(split, np.arange(2), shapes, tokenizer, None):
-            prompts.append(pieces[:-1])
-            wanted.append(pieces[-1].content)
+@pytest.mark.parametrize("experiment", [EXPERIMENT, CROSS], ids=["tokens", "cross attention"])
+def test_what_is_written_is_what_was_judged_exact(experiment):
+    """With what greedy decoding writes from parts of a prompt as the answer, every learned token is the likeliest one."""
+    sources, params = open_media(experiment), parameters(6.0, experiment)
+    tokenizer, shapes = sources[0].tokenizer(), shapes_of(experiment)
+    writer = MediaWriter(SimpleNamespace(experiment=experiment, tokenizer=lambda: tokenizer), params)
+    prompts = []
+    for source, split in list(judged(experiment, sources).values())[:5]:
+        prompts += [pieces[:-1] for pieces, _ in source.samples(split, np.arange(2), shapes, tokenizer, None)]
     written = writer.ids(prompts, tokens=8, sampling=Sampling(temperature=0.0))
-    # Teacher-forced with what was written as the answer, every token is a hit.
-    from data.media_rows import Layout, Piece, RowFiller
-
     room = {kind: int(np.prod(shape.largest)) for kind, shape in shapes.items()}
-    layout = Layout(EXPERIMENT.model.context_length, room)
-    filler = RowFiller(layout, shapes, tokenizer, np.arange(len(prompts)))
+    filler = RowFiller(Layout(experiment.model.context_length, room), shapes, tokenizer, np.arange(len(prompts)))
     for row, (pieces, ids) in enumerate(zip(prompts, written, strict=True)):
         filler.add(row, [*pieces, Piece("text", np.array(ids), learned=True)])
     batch = filler.batch
     ends = np.array([np.flatnonzero(weights)[-1] for weights in batch.weights])
     batch.weights[np.arange(len(ends)), ends] = 0  # the end may have been drawn, or the room was full
-    metrics = jax.jit(lambda params, batch: objective()(params, batch, None)[1])(params, batch)
+    metrics = jax.jit(lambda params, batch: objective(experiment)(params, batch, None)[1])(params, batch)
     assert float(metrics["exact"].total) == float(metrics["exact"].weight) == len(prompts)
     assert len(set(map(tuple, written))) > 1
 

@@ -62,15 +62,15 @@ def filled():
 
 
 def test_classes_are_those_of_the_media_in_their_order(filled):
-    found = labelled(filled, "image", SHAPES, 2)
+    found = labelled(filled, "image", 2)
     assert found.labels.tolist() == [[3, 5], [4, -1]]
-    assert labelled(filled, "audio", SHAPES, 2).labels.tolist() == [[3, 5], [-1, -1]]
+    assert labelled(filled, "audio", 2).labels.tolist() == [[3, 5], [-1, -1]]
     nothing = filled._replace(weights=filled.weights * np.array([[1.0], [0.0]]))  # the second row is there for nothing
-    assert labelled(nothing, "image", SHAPES, 2).labels.tolist() == [[3, 5], [-1, -1]]
+    assert labelled(nothing, "image", 2).labels.tolist() == [[3, 5], [-1, -1]]
 
 
 def test_pairs_are_a_picture_and_what_is_learned_of_its_sample(filled):
-    pairs = pairs_of(filled, "image", "text", SHAPES, 2)
+    pairs = pairs_of(filled, "image", "text", 2)
     assert pairs.valid.tolist() == [[1, 1], [0, 0]]
     for number, words in ((1, "one"), (2, "two")):
         ids = np.asarray(pairs.right.tokens[0])[np.asarray(pairs.right.segments[0]) == number]
@@ -78,7 +78,7 @@ def test_pairs_are_a_picture_and_what_is_learned_of_its_sample(filled):
 
 
 def test_pairs_of_two_media_are_numbered_alike(filled):
-    pairs = pairs_of(filled, "image", "audio", SHAPES, 2)
+    pairs = pairs_of(filled, "image", "audio", 2)
     assert pairs.valid.tolist() == [[1, 1], [0, 0]]
     assert np.asarray(pairs.right.segments[0]).tolist() == [1] * 4 + [2] * 4
 
