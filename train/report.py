@@ -33,6 +33,7 @@ def write_report(run_dir: Path) -> Path:
         _section("Curves", curves),
         _section("Bad steps", _bad_steps(rows)),
         _section("Samples", _samples(rows)),
+        _section("What answers rest on", _picture(run_dir / "plots" / "looks.png")),
         _section("Configuration", _difference(experiment, config.get("defaults", {}), config.get("shards", []))),
         _section("Timing", _timing(rows, summary)),
         _section("Metrics", _metrics(rows)),
@@ -44,6 +45,13 @@ def write_report(run_dir: Path) -> Path:
     partial.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate may come out of a tokenizer
     os.replace(partial, path)
     return path
+
+
+def _picture(path: Path) -> str:
+    """A picture that the run has drawn, if it has."""
+    if not path.is_file():
+        return ""
+    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
 
 
 def _judged(evaluation: dict) -> str:

@@ -12,6 +12,7 @@ from data.media_batches import MediaBatches, StepMaker
 from data.prefetch import Prefetch, prefetch
 from data.process_prefetch import ProcessPrefetch
 from model.generate import Sampling
+from train import hosts
 from train.evaluate import evaluate_corpora, evaluate_examples, make_evaluate
 from train.experiment import Experiment, TextData
 from train.flops import training_flops_per_token
@@ -21,7 +22,8 @@ from train.objectives.make import make_objective
 from train.omni.answers import sample_answers
 from train.omni.evaluate import evaluate_media
 from train.omni.experiment import ENCODER_OBJECTIVES, MediaData
-from train.omni.sources import make_media_batches
+from train.omni.looks import NAME, draw_looks, find_looks
+from train.omni.sources import make_media_batches, shapes_of
 from train.optimizer import make_schedule, optimizer_of
 from train.parameters import carry_of, parameters_of
 from train.rl.examples import ExampleBatches
@@ -156,6 +158,9 @@ class RowLearner:
         if isinstance(self._run.experiment.objective, ENCODER_OBJECTIVES):
             return []
         if isinstance(self._run.experiment.data, MediaData):
+            if hosts.first():
+                looks = find_looks(self._run.experiment, params, self._corpora, self._run.tokenizer())
+                draw_looks(looks, shapes_of(self._run.experiment), self._run.path / "plots" / NAME)
             return sample_answers(self._run, params, self._corpora)
         prompts = [prompt for prompt in wanted.prompts if prompt or self._run.document_end is not None]
         if not prompts or isinstance(self._run.experiment.objective, RewardModelling):

@@ -1,0 +1,128 @@
+"""What an answer rests on: how much less likely it becomes when one place of a picture, clip or recording is kept from the model.
+
+Occlusion (Zeiler & Fergus 2014, sec. 4.2) at the level of the row, which also shows how tokens lie over the medium. It asks the whole model,
+where a map of attention shows one layer of it.
+"""
+
+import textwrap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.contact_sheet import pictures_of
+from data.media_batches import Unusable
+from data.media_rows import MISSING, Layout, MediaBatch, Piece, RowFiller
+from data.media_shapes import Cut, Shape
+from data.tokenizer import Tokenizer
+from model.heads import Head, score_tokens, vocabulary_table
+from model.omni_config import OmniConfig
+from model.transformer import Decoder
+from train.experiment import Experiment
+from train.omni.objective import media_of
+from train.omni.sources import MediaSource, judged, rooms_of, shapes_of
+
+NAME = "looks.png"
+AT_ONCE = 16
+"""Rows of a forward pass."""
+
+
+class Look(NamedTuple):
+    """A medium, the words about it, and for each of its places the nats that the answer loses without it."""
+
+    kind: str
+    cut: Cut
+    question: str
+    answer: str
+    lost: np.ndarray  # float32 [tokens of the medium]
+
+
+def find_looks(experiment: Experiment, params, sources: list[MediaSource], tokenizer: Tokenizer) -> list[Look]:
+    """One of each part that the model is judged by, where a medium stands in the row."""
+    found: list[Look] = []
+    if not isinstance(experiment.model, OmniConfig) or experiment.model.fusion != "tokens":
+        return found
+    for name, (source, split) in judged(experiment, sources).items():
+        if "/" in name:
+            continue
+        (sample,) = source.samples(split, np.arange(1), shapes_of(experiment), tokenizer, None)
+        if not isinstance(sample, Unusable) and any(isinstance(piece.content, Cut) for piece in sample[0]):
+            found.append(look_at(experiment, params, sample[0], tokenizer))
+    return found
+
+
+def look_at(experiment: Experiment, params, pieces: list[Piece], tokenizer: Tokenizer) -> Look:
+    """What a sample's learned texts rest on in its first medium."""
+    shapes = shapes_of(experiment)
+    filler = RowFiller(Layout(experiment.model.context_length, rooms_of(experiment)), shapes, tokenizer, np.arange(1))
+    filler.add(0, pieces)
+    medium = next(piece for piece in pieces if isinstance(piece.content, Cut))
+    assert isinstance(medium.content, Cut)
+    batch, count = filler.batch, int(shapes[medium.kind].tokens(np.int64(len(medium.content.patches))))
+    first = np.flatnonzero(batch.slots[0])[:count]
+    rows = -(-(1 + count) // AT_ONCE) * AT_ONCE
+    tokens, slots = (np.repeat(getattr(batch, name), rows, 0) for name in ("tokens", "slots"))
+    hidden = (1 + np.arange(count), first)  # row i + 1 lacks place i
+    slots[hidden], tokens[hidden] = 0, tokenizer.specials[MISSING]
+    nats = _nats(experiment, params, batch, tokens, slots)
+    words: dict[bool, Any] = {
+        learned: "".join(tokenizer.decode(p.content) for p in pieces if isinstance(p.content, np.ndarray) and p.learned == learned)
+        for learned in (False, True)
+    }
+    return Look(medium.kind, medium.content, words[False], words[True], nats[1 : 1 + count] - nats[0])
+
+
+def _nats(experiment: Experiment, params, batch: MediaBatch, tokens, slots) -> np.ndarray:
+    """Of the learned tokens of the one row of a batch, for each of the rows that its tokens and slots are replaced by."""
+    config = experiment.model
+    assert isinstance(config, OmniConfig)
+
+    @jax.jit
+    def run(params, batch):
+        where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
+        hidden_BTD = Decoder(config).apply({"params": params}, batch.tokens, **where, media=media_of(config, params, batch)).hidden_BTD
+        scores = score_tokens(Head(hidden_BTD, vocabulary_table(params)), batch.targets, softcap=config.logit_softcap)
+        assert scores.nll is not None
+        return (scores.nll * batch.weights).sum(1)
+
+    same = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x), AT_ONCE, 0), batch)
+    parts = [slice(start, start + AT_ONCE) for start in range(0, len(tokens), AT_ONCE)]
+    return np.concatenate([np.asarray(run(params, same._replace(tokens=tokens[part], slots=slots[part]))) for part in parts])
+
+
+def draw_looks(looks: list[Look], shapes: dict, path: Path) -> bool:
+    """Each medium beside itself under the map of what its places are worth. False where matplotlib is not installed or nothing is shown."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    if not looks:
+        return False
+    figure = Figure(figsize=(5.2, 2.7 * len(looks)), layout="constrained")
+    for axes, look in zip(figure.subplots(len(looks), 2, squeeze=False), looks, strict=True):
+        picture, worth = _shown(look, shapes[look.kind])
+        most = max(float(np.abs(worth).max()), 1e-6)
+        for side in axes:
+            side.imshow(picture, aspect="auto" if look.kind == "audio" else "equal")
+            side.set_axis_off()
+        extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
+        drawn = axes[1].imshow(worth, extent=extent, cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.65, aspect=axes[1].get_aspect())
+        figure.colorbar(drawn, ax=axes[1], shrink=0.8)
+        axes[0].set_title(textwrap.fill(f"{look.kind}: {look.question}", 40), fontsize=8)
+        axes[1].set_title(textwrap.fill(f"nats that `{look.answer}` loses without a place", 40), fontsize=8)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    return True
+
+
+def _shown(look: Look, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """The picture to draw, uint8 [H, W, 3], and the worth of its places as a grid; of a clip the time that is worth most."""
+    pictures = pictures_of(shape, look.cut.patches, look.cut.places)
+    if shape.kind == "audio" or shape.latents:
+        return pictures[0], look.lost[None, :]
+    rows, columns = (look.cut.places[:, -2:].max(0) + 1) // shape.block
+    worth = look.lost.reshape(-1, rows, columns)
+    best = int(np.abs(worth).sum((1, 2)).argmax())
+    return pictures[best * len(pictures) // len(worth)], worth[best]
