@@ -17,6 +17,7 @@ EXTRAS = {
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
 }
+BEAM = {"beam": ["apache-beam>=2.60"]}  # it needs an older protobuf than others take, and so an environment of its own
 ACCELERATORS = {
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],  # driver 580 or newer
@@ -60,5 +61,5 @@ setup(
         "fsspec>=2024.6",
         "zstandard>=0.22",
     ],
-    extras_require=EXTRAS | ACCELERATORS | {"test": TEST, "all": [package for extra in EXTRAS.values() for package in extra]},
+    extras_require=EXTRAS | BEAM | ACCELERATORS | {"test": TEST, "all": [package for extra in EXTRAS.values() for package in extra]},
 )

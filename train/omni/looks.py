@@ -1,7 +1,7 @@
 """What an answer rests on: how much less likely it becomes when one place of a picture, clip or recording is kept from the model.
 
-Occlusion (Zeiler & Fergus 2014, sec. 4.2) at the level of the row, which also shows how tokens lie over the medium. It asks the whole model,
-where a map of attention shows one layer of it.
+Occlusion (Zeiler & Fergus 2014, sec. 4.2) of places of the row, which also shows how they lie over the medium. It asks the whole model,
+where a map of attention shows one layer.
 """
 
 import textwrap
