@@ -17,7 +17,9 @@ EXTRAS = {
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
 }
-BEAM = {"beam": ["apache-beam>=2.60"]}  # it needs an older protobuf than others take, and so an environment of its own
+BEAM = {
+    "beam": ["apache-beam>=2.60"],  # it needs an older protobuf than others take, and so an environment of its own
+}
 ACCELERATORS = {
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda13]>=0.10"],  # driver 580 or newer

@@ -14,8 +14,11 @@ import pytest
 
 import omnia
 from tests.test_command_line import DEFAULTS, keys_of
+from tests.data.media_files import audio_file, image_file, picture
 from tests.train.conftest import write_texts
 from train import cli
+from train.experiment import Experiment
+from train.omni.experiment import MediaShards
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,6 +44,7 @@ NEW_RUN = {
     "--optimizer.learning-rate": "5e-3",
     "--schedule.decay": "constant",  # the others compile the number of steps into the program
 }
+OF_MEDIA = {"--model.context-length": "160", "--data.scenes": "60", "--data.validation": "2"}
 OLD_RUN = {"--steps": "6"}
 
 
@@ -61,8 +65,9 @@ def smaller(words: list[str]) -> list[str]:
     changed = dict(VALUES)
     if words[1] == "train":
         new = words[2].partition(":")[0].endswith(".py")
-        changed |= NEW_RUN if new else OLD_RUN
-        words += [word for flag, value in NEW_RUN.items() if new and flag not in words for word in (flag, value)]
+        sizes = NEW_RUN | (OF_MEDIA if "configs/omni/" in words[2] else {})
+        changed |= sizes if new else OLD_RUN
+        words += [word for flag, value in sizes.items() if new and flag not in words for word in (flag, value)]
     elif words[1] == "plan":
         changed |= NEW_RUN
         words += [word for flag, value in NEW_RUN.items() if flag.startswith("--model.") for word in (flag, value)]
@@ -97,15 +102,29 @@ def run(command: str) -> tuple[int, str]:
             verb = words[1:3] if words[1] == "checkpoint" else words[1:2]
             call = " ".join([*verb, *(word for word in words if word in ("--by-position", "--needle"))])
             found = set(json.loads(line))
-            assert found == documented_keys(call, " of a policy" if call == "evaluate" and "score" in found else ""), command
+            if "exact" in found and call == "evaluate":  # and a key for each part of the data
+                assert found > documented_keys(call, " on media"), command
+            elif "media" in found:
+                assert found == {"prompt", "media", "text"} and "about media `prompt`, `media`, `text`" in README
+            else:
+                assert found == documented_keys(call, " of a policy" if call == "evaluate" and "score" in found else ""), command
     return code, out.getvalue() + err.getvalue()
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder as a reader has it: the configs, and a folder of texts."""
+    """A folder as a reader has it: the configs, a folder of texts, some pictures and recordings."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     write_texts(tmp_path / "texts", 0, 30)
+    for number in range(8):
+        kind = tmp_path / "photos" / ("waves", "more waves")[number % 2]
+        kind.mkdir(parents=True, exist_ok=True)
+        (kind / f"{number}.png").write_bytes(image_file(picture(seed=number), "PNG"))
+    (tmp_path / "scene.png").write_bytes(image_file(form="PNG"))
+    (tmp_path / "scene.wav").write_bytes(audio_file())
+    (tmp_path / "recordings.csv").write_text("audio,label\nscene.wav,tone\n")
+    document = {"parts": [{"text": "Look: "}, {"image": "scene.png"}, {"text": " waves."}]}
+    (tmp_path / "documents.jsonl").write_text(json.dumps(document) + "\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -150,7 +169,8 @@ def test_all_verbs_and_options_that_are_named_exist():
     for verb in omnia.VERBS:
         assert re.search(rf"\bomnia {verb}\b|make {verb}|\*\*{verb}\*\*", README), verb
     for flag in set(re.findall(r"`(--[a-z][a-z0-9.-]*)", "".join(page.read_text() for page in PAGES))):
-        known = {*options(), *(name for default in DEFAULTS.values() for name in keys_of(default))}
+        media = cli.Train("somewhere", Experiment(data=MediaShards()))
+        known = {*options(), *(name for default in (*DEFAULTS.values(), media) for name in keys_of(default))}
         assert flag.removeprefix("--") in known, flag
 
 
@@ -191,7 +211,7 @@ def test_the_extras_of_readme_are_those_of_setup():
     text = (ROOT / "setup.py").read_text()
     extras = {
         key
-        for name in ("EXTRAS", "ACCELERATORS")
+        for name in ("EXTRAS", "BEAM", "ACCELERATORS")
         for key in re.findall(r'^    "(\w+)":', text.split(f"{name} = {{")[1].split("\n}")[0], re.MULTILINE)
     }
     section = README.split("## Extras")[1].split("##")[0]
