@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import omnia
-from tests.test_command_line import DEFAULTS, keys_of
 from tests.data.media_files import audio_file, image_file, picture
+from tests.test_command_line import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train import cli
 from train.experiment import Experiment

@@ -6,7 +6,7 @@ omnia evaluate runs/world --json
 
 from model.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
 from model.omni_config import OmniConfig
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
+from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
 from train.omni.experiment import MediaLM, WorldScenes
 
 
@@ -14,7 +14,7 @@ def get_config() -> Experiment:
     tower = {"num_layers": 2, "embed_dim": 96, "num_heads": 4}
     return Experiment(
         name="world",
-        steps=1000,
+        steps=1500,
         batch_size=32,
         model=OmniConfig(
             context_length=160,
@@ -32,7 +32,7 @@ def get_config() -> Experiment:
         ),
         data=WorldScenes(dropped=0.1, images=2),
         objective=MediaLM(),
-        optimizer=AdamW(learning_rate=1e-3),
+        optimizer=Muon(learning_rate=0.02, adam_learning_rate=2e-3),
         schedule=Schedule(warmup_steps=100),
         evaluation=Evaluation(every=500, rows=64),
         checkpoints=Checkpoints(every=500),
