@@ -72,7 +72,7 @@ class RowFiller:
     def __init__(self, layout: Layout, shapes: dict[Kind, Shape], tokenizer: Tokenizer, rows: np.ndarray):
         """rows: int32 [B], the numbers of the rows."""
         self._layout, self._shapes = layout, shapes
-        self.batch = batch = _empty(layout, shapes, rows)
+        self.batch = batch = empty_media_batch(layout, shapes, rows)
         self._end = tokenizer.specials["document_end"]
         self._markers = {kind: tokenizer.specials[name] for kind, name in MARKERS.items()}
         self._missing = tokenizer.specials[MISSING]
@@ -153,7 +153,8 @@ class RowFiller:
         self._column[row] += length
 
 
-def _empty(layout: Layout, shapes: dict[Kind, Shape], rows: np.ndarray) -> MediaBatch:
+def empty_media_batch(layout: Layout, shapes: dict[Kind, Shape], rows: np.ndarray) -> MediaBatch:
+    """A batch of padding alone; `rows` numbers its rows."""
     count = len(rows)
 
     def packed(kind: Kind):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from model.config import ModelConfig
 from model.layers import compute_dtype
+from model.omni_config import OmniConfig
 from model.pallas_attention import splash, triton
 from model.partition import mesh_axes, parts
 from model.xla_attention import products
@@ -218,6 +219,7 @@ def layer_kernels(config: ModelConfig, platform: str, *, split_positions: bool =
     for window in sorted({config.layer_window(layer) for layer in range(config.num_layers)}, key=bool):
         features = {"causal", "segments"} | ({"window"} if window else set()) | ({"softcap"} if config.attention_softcap else set())
         features |= {"split_positions"} if split_positions else set()
+        features |= {"groups"} if isinstance(config, OmniConfig) else set()
         problem = Problem(config.context_length, config.context_length, config.head_width, compute_dtype(config))
         name = choose_kernel(config.attention, features, problem, platform)
         if KERNELS[name].platform not in ("", platform):

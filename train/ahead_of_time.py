@@ -7,13 +7,17 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 
 from data.errors import UserError
+from data.media_rows import empty_media_batch
 from data.text import TextBatch
 from model.attention import layer_kernels
 from train.experiment import Experiment
 from train.mesh import batch_sharding, check_batch, make_mesh
 from train.objectives.make import make_objective
+from train.omni.experiment import MediaData
+from train.omni.sources import layout_of, shapes_of
 from train.optimizer import optimizer_of
 from train.parameters import carry_of, parameters_of
 from train.state import abstract_state
@@ -88,6 +92,9 @@ def abstract_step(experiment: Experiment, mesh):
     def like(dtype, *shape):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, len(shape)))
 
+    if isinstance(experiment.data, MediaData):
+        rows = empty_media_batch(layout_of(experiment), shapes_of(experiment), np.arange(experiment.batch_size))
+        return optimizer, state, jax.tree.map(lambda x: like(x.dtype, *x.shape), rows)
     batch = TextBatch(
         **{name: like("int32", *shape) for name in ("tokens", "targets", "segments", "positions")},
         weights=like("float32", *shape),

@@ -7,13 +7,14 @@ from pathlib import Path
 import jax
 
 from data.errors import UserError
-from model.transformer import abstract_parameters
+from data.shards import Corpus
 from train.ahead_of_time import lower_step, memory_of
 from train.checkpoint import state_bytes
 from train.experiment import Experiment
 from train.flops import peak_flops
 from train.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
 from train.objectives.make import attention_kernels
+from train.omni.sources import MediaSource
 from train.optimizer import optimizer_of
 from train.parameters import carry_of, parameters_of
 from train.runs import environment, open_corpora, resolve
@@ -71,14 +72,18 @@ def _cache() -> str:
 
 
 def _data(corpora) -> str:
-    return "; ".join(
-        f"{corpus.path}: " + ", ".join(f"{name} {split['tokens']:,} tokens" for name, split in corpus.manifest["splits"].items())
-        for corpus in corpora
-    )
+    def held(corpus) -> str:
+        if isinstance(corpus, Corpus):
+            return ", ".join(f"{name} {split['tokens']:,} tokens" for name, split in corpus.manifest["splits"].items())
+        if isinstance(corpus, MediaSource):
+            return ", ".join(f"{name} {corpus.source.count(name):,} samples" for name in ("train", "validation"))
+        return "can be opened"
+
+    return "; ".join(f"{corpus.path}: {held(corpus)}" for corpus in corpora)
 
 
 def _model(experiment: Experiment) -> str:
-    leaves = jax.tree.leaves(abstract_parameters(experiment.model))
+    leaves = jax.tree.leaves(jax.eval_shape(parameters_of(experiment), jax.random.key(0)))
     return f"{sum(math.prod(leaf.shape) for leaf in leaves):,} parameters, vocabulary {experiment.model.vocab_size:,}"
 
 
@@ -86,7 +91,7 @@ def _mesh(experiment: Experiment) -> str:
     """The mesh divides the batch; parameters that it leaves whole on every device are named when they are large."""
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    boxed = abstract_parameters(experiment.model)
+    boxed = jax.eval_shape(parameters_of(experiment), jax.random.key(0))
     shardings = parameter_shardings(mesh, boxed)
     whole = []
     if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:

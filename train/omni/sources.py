@@ -93,6 +93,11 @@ def rooms_of(experiment: Experiment) -> dict[Kind, int]:
     return {kind: counts[kind] * int(np.prod(shape.largest)) for kind, shape in shapes_of(experiment).items()}
 
 
+def layout_of(experiment: Experiment, dropped: float = 0.0) -> Layout:
+    assert isinstance(experiment.data, MediaData)
+    return Layout(experiment.model.context_length, rooms_of(experiment), experiment.data.prefix, dropped)
+
+
 def make_media_batches(
     experiment: Experiment, sources: Sequence[Source], tokenizer: Tokenizer, split: str = "train", *, blind: bool = False
 ) -> MediaBatches:
@@ -104,7 +109,7 @@ def make_media_batches(
         sources,
         tokenizer,
         shapes,
-        Layout(experiment.model.context_length, rooms_of(experiment), data.prefix, 1.0 if blind else data.dropped if training else 0.0),
+        layout_of(experiment, 1.0 if blind else data.dropped if training else 0.0),
         split=split,
         seed=experiment.seed if training else 0,
         weights=data.weights if isinstance(data, MediaShards) and training else (),

@@ -10,6 +10,8 @@ from data.media_rows import Layout, Piece, RowFiller
 from model.generate import Sampling
 from tests.train.omni.conftest import CROSS, EXPERIMENT, objective, parameters, rows
 from tests.train.test_resume import start, train_and_stop
+from train.ahead_of_time import abstract_step
+from train.doctor import examine
 from train.loop import train
 from train.mesh import make_mesh
 from train.omni.answers import MediaWriter
@@ -64,3 +66,12 @@ def test_blind_rows_are_the_same_rows_without_their_media():
     np.testing.assert_array_equal(learned, blind.weights > 0)
     np.testing.assert_array_equal(seen.targets[learned], blind.targets[learned])
     assert not blind.slots.any() and seen.slots.any()
+
+
+def test_the_doctor_and_the_compiler_know_rows_of_media(tmp_path):
+    found = examine(EXPERIMENT, tmp_path / "run", compile_step=False)
+    assert found["healthy"] and any("train 200 samples" in check["detail"] for check in found["checks"])
+    mesh = make_mesh(EXPERIMENT.mesh, jax.devices()[:1])
+    _, _, abstract = abstract_step(EXPERIMENT, mesh)
+    made = rows().batch(0, EXPERIMENT.batch_size)
+    jax.tree.map(lambda x, known: (x.shape, x.dtype) == (known.shape, known.dtype) or pytest.fail(f"{x} {known}"), made, abstract)
