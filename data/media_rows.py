@@ -44,6 +44,7 @@ class MediaBatch(NamedTuple):
     video: Packed
     audio: Packed
     labels: np.ndarray  # int32 [B, T]: class of the sample that a segment's first position belongs to; -1 elsewhere and for none
+    counts: np.ndarray  # float32 [B]: 0 for rows that are there for nothing, such as the last of an evaluation
     rows: np.ndarray  # int32 [B]
 
 
@@ -169,6 +170,7 @@ def empty_media_batch(layout: Layout, shapes: dict[Kind, Shape], rows: np.ndarra
         *(tokens, targets, np.zeros(tokens.shape, np.float32), segments, positions, groups, slots, modalities),
         **{kind: packed(kind) for kind in MEDIA},
         labels=labels,
+        counts=np.ones(count, np.float32),
         rows=rows.astype(np.int32),
     )
 

@@ -23,6 +23,7 @@ class ShardSource:
     def __init__(self, corpus: MediaCorpus, *, question: str = "", augment: bool = False):
         self.corpus, self.question, self.augment = corpus, question, augment
         self.classes = corpus.classes
+        self._text_sizes: dict[tuple[str, str], np.ndarray] = {}
         self.path, self.digest = corpus.path, f"{corpus.digest} {question!r} {augment}"
 
     def count(self, split: str) -> int:
@@ -72,7 +73,10 @@ class ShardSource:
         """The question and the class of a sample that has no text."""
         if sample.label < 0 or any(part.kind == "text" for part in sample.parts):
             return []
-        return [(self.question + " ", False), (self.classes[sample.label], True)]
+        return self._naming(sample.label)
+
+    def _naming(self, label: int) -> list[tuple[str, bool]]:
+        return [(self.question + " ", False), (self.classes[label], True)]
 
     def _piece(self, found: MediaSplit, part: Part, number: int, shapes, tokenizer, rng) -> Piece:
         if isinstance(part.content, str):
@@ -81,14 +85,25 @@ class ShardSource:
         return Piece(part.kind, cut(part.content, shape, found.facts(number), rng, self.augment))
 
     def _text_tokens(self, split, tokenizer) -> np.ndarray:
+        """int64 [samples]: of texts and names of classes. Where tokens are bytes the index knows; else samples with texts are read once."""
+        known = self._text_sizes.get((split, tokenizer.digest))
+        if known is not None:
+            return known
         found = self._split(split)
-        counts = np.zeros(found.samples, np.int64)
-        for first in range(0, found.samples, 1024):
-            numbers = np.arange(first, min(first + 1024, found.samples))
+        parts = np.repeat(np.arange(found.samples), np.diff(found.first_part))
+        is_text = found.kinds == KINDS.index("text")
+        counts = np.bincount(parts[is_text], found.bytes_[is_text], found.samples).astype(np.int64)
+        written = np.flatnonzero(np.bincount(parts[is_text], minlength=found.samples))
+        for first in range(0, len(written) if tokenizer.kind != "byte" else 0, 1024):
+            numbers = written[first : first + 1024]
             for number, sample in zip(numbers, found.read(numbers), strict=True):
                 if isinstance(sample, Sample):
-                    texts = [part.content for part in sample.parts if part.kind == "text"] + [text for text, _ in self._named(sample)]
+                    texts = (part.content for part in sample.parts if isinstance(part.content, str))
                     counts[number] = sum(len(tokenizer.encode(text)) for text in texts)
+        sizes = [sum(len(tokenizer.encode(text)) for text, _ in self._naming(label)) for label in range(len(self.classes))]
+        named = (found.labels >= 0) & (np.bincount(parts[is_text], minlength=found.samples) == 0)
+        counts[named] = np.array(sizes, np.int64)[found.labels[named]]
+        self._text_sizes[split, tokenizer.digest] = counts
         return counts
 
     def _has(self, split: str) -> bool:

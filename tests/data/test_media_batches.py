@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data.decoding import Undecodable, probe
 from data.errors import UserError
 from data.media import Facts, Part, Sample, text_facts
-from data.media_batches import MediaBatches, StepMaker
+from data.media_batches import MediaBatches, StepMaker, Unusable
 from data.media_packing import pack
 from data.media_rows import MISSING, Layout, Piece, RowFiller, encoded_places
 from data.media_shapes import AudioShape, ImageShape, VideoShape
@@ -17,7 +17,7 @@ from data.media_source import ShardSource
 from data.patches import unpatchify
 from data.process_prefetch import ProcessPrefetch
 from data.synthetic import World
-from data.tokenizer import byte_tokenizer
+from data.tokenizer import byte_tokenizer, character_tokenizer
 from tests.data.media_files import audio_file, image_file, video_file
 
 TOKENIZER = byte_tokenizer()
@@ -209,3 +209,16 @@ def test_classes_are_named_where_samples_have_no_text(tmp_path):
         assert [TOKENIZER.decode(piece.content) for piece in pieces[1:]] == ["which? ", name] and pieces[-1].learned
         assert label == ("cat", "dog").index(name)
     assert source.sizes("train", SHAPES, TOKENIZER).tolist() == [[10, 16, 0, 0, 5]] * 2
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, character_tokenizer("whatgreyverduson? bi")], ids=["byte", "character"])
+def test_sizes_are_those_of_what_comes(shards, tokenizer):
+    source = ShardSource(shards)
+    sizes = source.sizes("train", SHAPES, tokenizer)
+    for size, sample in zip(sizes, source.samples("train", np.arange(4), SHAPES, tokenizer, None), strict=True):
+        if isinstance(sample, Unusable):
+            continue
+        pieces, _ = sample
+        assert size[0] == sum(len(piece.content) for piece in pieces if piece.kind == "text")
+        for place, kind in enumerate(("image", "video", "audio"), 1):
+            assert size[place] == sum(len(piece.content.patches) for piece in pieces if piece.kind == kind)

@@ -35,15 +35,15 @@ class MediaLanguageModel:
         output = self.model.apply({"params": params}, batch.tokens, **where, media=media)
         head, softcap = Head(output.hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
         scores = score_tokens(head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
-        terms = {}
+        weights_BT, terms = batch.weights * batch.counts[:, None], {}
         for number, modality in enumerate(KINDS):
-            weights_BT = batch.weights * (batch.modalities == number)
-            terms[f"{modality}_loss"] = Term(self.options.weight(modality), (scores.nll * weights_BT).sum(), weights_BT.sum())
-        weight = batch.weights.sum()
-        right_B, answers_B = exact_answers(scores.hit, batch.weights, batch.segments)
+            about_BT = weights_BT * (batch.modalities == number)
+            terms[f"{modality}_loss"] = Term(self.options.weight(modality), (scores.nll * about_BT).sum(), about_BT.sum())
+        weight = weights_BT.sum()
+        right_B, answers_B = exact_answers(scores.hit, weights_BT, batch.segments)
         metrics = {
-            "loss": Mean((scores.nll * batch.weights).sum(), weight),
-            "accuracy": Mean((scores.hit * batch.weights).sum(), weight),
+            "loss": Mean((scores.nll * weights_BT).sum(), weight),
+            "accuracy": Mean((scores.hit * weights_BT).sum(), weight),
             "exact": Mean(right_B.sum(), answers_B.sum()),
         }
         return terms, metrics, carry

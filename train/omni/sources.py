@@ -15,7 +15,7 @@ from data.media_shards import MediaCorpus
 from data.media_source import ShardSource
 from data.synthetic import World
 from data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
-from model.encoder_config import AudioEncoder, ImageEncoder, VideoEncoder
+from model.encoder_config import AudioEncoder, EncoderConfig, ImageEncoder, VideoEncoder
 from model.omni_config import OmniConfig
 from train.experiment import Experiment
 from train.omni.experiment import ENCODER_OBJECTIVES, MediaData, MediaLM, MediaShards, WorldScenes
@@ -73,6 +73,7 @@ def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
         projector = encoder.projector
         share: dict[str, Any] = {"block": projector.shuffle, "latents": projector.latents if projector.method == "resampler" else 0}
         share["inline"] = model.fusion == "tokens"
+        _check_blocks(encoder)
         match encoder:
             case ImageEncoder():
                 found["image"] = ImageShape(patch=encoder.patch, rows=encoder.rows, columns=encoder.columns, square=square, **share)
@@ -83,6 +84,18 @@ def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
             case AudioEncoder():
                 found["audio"] = AudioShape(times=encoder.times, bands=encoder.mel_bands, **share)
     return found
+
+
+def _check_blocks(encoder: EncoderConfig) -> None:
+    """UserError where the grid of the largest medium is no whole number of the projector's blocks."""
+    side = encoder.projector.shuffle
+    unit = side**2 if isinstance(encoder, AudioEncoder) else side
+    sizes = encoder.extent if isinstance(encoder, AudioEncoder) else encoder.extent[-2:]
+    if any(size % unit for size in sizes):
+        raise UserError(
+            f"model.encoders: the {encoder.kind} encoder's grid of {' x '.join(map(str, sizes))} does not consist of blocks of {unit}",
+            "Change its size, or projector.shuffle.",
+        )
 
 
 def rooms_of(experiment: Experiment) -> dict[Kind, int]:

@@ -117,15 +117,10 @@ def looked_up(table_BS, numbers_BN):
     return jnp.take_along_axis(table_BS, numbers_BN, axis=1)
 
 
-def counted(batch: MediaBatch):
-    """float32 [B, 1]: 0 for rows that are there for nothing, such as the last of an evaluation."""
-    return (batch.weights.sum(1, keepdims=True) > 0).astype(jnp.float32)
-
-
 def present(batch: MediaBatch, kind: Kind):
     """The media of one kind, without those of rows that are there for nothing."""
     packed = getattr(batch, kind)
-    return packed._replace(segments=packed.segments * counted(batch).astype(jnp.int32))
+    return packed._replace(segments=packed.segments * batch.counts[:, None].astype(jnp.int32))
 
 
 def patches_of(batch: MediaBatch, kind: Kind) -> PatchRows:
@@ -138,7 +133,7 @@ def labelled(batch: MediaBatch, kind: Kind, size: int) -> LabelledRows:
     packed, most = getattr(batch, kind), batch.tokens.shape[1]
     sample_BS = by_number(packed.samples, packed.segments, size)
     label_BS = looked_up(by_number(batch.labels + 1, batch.segments, most), sample_BS)[:, 1:] - 1
-    return LabelledRows(present(batch, kind), jnp.where(counted(batch) > 0, label_BS, -1), batch.rows)
+    return LabelledRows(present(batch, kind), jnp.where(batch.counts[:, None] > 0, label_BS, -1), batch.rows)
 
 
 def pairs_of(batch: MediaBatch, left: Kind, right: str, size: int) -> Pairs:
@@ -152,5 +147,5 @@ def pairs_of(batch: MediaBatch, left: Kind, right: str, size: int) -> Pairs:
         packed = getattr(batch, right)
         there_BT = looked_up(number_BS, packed.samples)
         part = packed._replace(segments=there_BT)
-    valid_BS = (there_BT[:, None, :] == jnp.arange(1, size + 1)[:, None]).any(-1) * counted(batch)
+    valid_BS = (there_BT[:, None, :] == jnp.arange(1, size + 1)[:, None]).any(-1) * batch.counts[:, None]
     return Pairs(own, part, valid_BS, batch.rows)

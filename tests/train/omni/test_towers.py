@@ -24,6 +24,7 @@ from train.mesh import make_mesh
 from train.omni.experiment import Alignment, Codebook, HiddenPatches, MediaClassification, MediaShards, WorldScenes
 from train.omni.parts import get, parts_of
 from train.omni.retrieval import recalls, zero_shot
+from train.omni.sources import shapes_of
 from train.omni.towers import labelled, pairs_of
 from train.optimizer import frozen_leaves
 from train.parameters import check_frozen, parameters_of
@@ -65,7 +66,7 @@ def test_classes_are_those_of_the_media_in_their_order(filled):
     found = labelled(filled, "image", 2)
     assert found.labels.tolist() == [[3, 5], [4, -1]]
     assert labelled(filled, "audio", 2).labels.tolist() == [[3, 5], [-1, -1]]
-    nothing = filled._replace(weights=filled.weights * np.array([[1.0], [0.0]]))  # the second row is there for nothing
+    nothing = filled._replace(counts=np.array([1.0, 0.0]))
     assert labelled(nothing, "image", 2).labels.tolist() == [[3, 5], [-1, -1]]
 
 
@@ -178,3 +179,9 @@ def test_what_is_asked_for_must_be_there(tmp_path):
     parameters_of(dataclasses.replace(pictures, objective=HiddenPatches("image")))
     with pytest.raises(UserError, match="no encoder for audio"):
         parameters_of(dataclasses.replace(pictures, objective=Alignment("image", "audio")))
+
+
+def test_a_grid_that_is_no_whole_number_of_blocks_is_refused():
+    odd = dataclasses.replace(MODEL, encoders=(dataclasses.replace(MODEL.encoders[2], times=10),))
+    with pytest.raises(UserError, match="audio encoder's grid of 10 does not consist of blocks of 4"):
+        shapes_of(dataclasses.replace(EXPERIMENT, model=odd))
