@@ -132,7 +132,7 @@ def cut(content: bytes, shape, facts: Facts, rng: np.random.Generator | None, au
     chance = rng if augment else None
     match shape:
         case ImageShape():
-            box = augment_.random_box(chance, area=(0.35, 1.0)) if chance else None
+            box = augment_.random_box(chance, area=(0.5, 1.0)) if chance else None
             pixels = decode_image(content, size=(grid[0] * shape.patch, grid[1] * shape.patch), box=box)
             return shape.cut(augment_.colour_jitter(augment_.flip(pixels, chance), chance) if chance else pixels, grid)
         case VideoShape():

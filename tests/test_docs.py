@@ -44,7 +44,7 @@ NEW_RUN = {
     "--optimizer.learning-rate": "5e-3",
     "--schedule.decay": "constant",  # the others compile the number of steps into the program
 }
-OF_MEDIA = {"--model.context-length": "160", "--data.scenes": "60", "--data.validation": "2"}
+OF_MEDIA = {"--model.context-length": "160", "--data.scenes": "60", "--data.validation": "2", "--data.tasks": "image"}
 OLD_RUN = {"--steps": "6"}
 
 

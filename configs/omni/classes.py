@@ -1,5 +1,6 @@
 """Naming what is seen or heard: photographs of clothes, spoken digits, or both in one model, which writes the name of the class.
 
+omnia train configs/omni/classes.py:vit --run-dir runs/vit --data.shards shards/clothing
 omnia train configs/omni/classes.py:clothing --run-dir runs/clothing --data.shards shards/clothing
 omnia train configs/omni/classes.py:digits --run-dir runs/digits --data.shards shards/digits
 omnia train configs/omni/classes.py:both --run-dir runs/both --data.shards shards/clothing shards/digits
@@ -7,16 +8,18 @@ omnia train configs/omni/classes.py:both --run-dir runs/both --data.shards shard
 
 from model.encoder_config import AudioEncoder, ImageEncoder, Projection
 from model.omni_config import OmniConfig
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
-from train.omni.experiment import MediaLM, MediaShards
+from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
+from train.omni.experiment import MediaClassification, MediaLM, MediaShards
 
 
 def get_config(arg: str = "both") -> Experiment:
+    if arg == "vit":
+        return vision_transformer()
     image = ImageEncoder(patch=16, rows=6, columns=6, num_layers=4, embed_dim=128, num_heads=4, projector=Projection(shuffle=2))
     audio = AudioEncoder(times=60, num_layers=3, embed_dim=128, num_heads=4, projector=Projection(shuffle=2))
     encoders = {"clothing": (image,), "digits": (audio,), "both": (image, audio)}
     if arg not in encoders:
-        raise ValueError(f"no variant {arg!r}; choose clothing, digits or both")
+        raise ValueError(f"no variant {arg!r}; choose vit, clothing, digits or both")
     return Experiment(
         name=f"classes, {arg}",
         steps={"clothing": 2000, "digits": 600, "both": 2600}[arg],
@@ -39,4 +42,24 @@ def get_config(arg: str = "both") -> Experiment:
         checkpoints=Checkpoints(every=200),
         samples=Samples(tokens=12, temperature=0.0),
         logging=Logging(every=20),
+    )
+
+
+def vision_transformer() -> Experiment:
+    """Classes of photographs by an encoder alone."""
+    image = ImageEncoder(patch=16, rows=6, columns=6, num_layers=5, embed_dim=96, num_heads=3, stem="convolutions")
+    return Experiment(
+        name="classes, vit",
+        steps=2800,
+        batch_size=64,
+        ema_decay=0.995,
+        model=OmniConfig(context_length=64, num_layers=1, embed_dim=32, num_heads=1, encoders=(image,)),
+        data=MediaShards(augment=True),
+        objective=MediaClassification(smoothing=0.1),
+        optimizer=Muon(learning_rate=0.02, adam_learning_rate=3e-3, weight_decay=0.02),
+        schedule=Schedule(warmup_steps=100, final_fraction=0.0),
+        evaluation=Evaluation(every=400),
+        checkpoints=Checkpoints(every=400),
+        samples=Samples(tokens=0),
+        logging=Logging(every=40),
     )

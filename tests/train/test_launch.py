@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import random
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -16,11 +14,9 @@ import pytest
 from data.errors import UserError
 from data.prepare import PrepareText, prepare_text
 from tests.train.conftest import write_texts
-from tests.train.test_resume import outcome
 from train.exits import Exit
 from train.hosts import only_writer
 from train.launch import _free_port, launch
-from train.runs import open_run
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -95,32 +91,12 @@ def reach(run: Path, step: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes to kill in /proc")
-def test_processes_that_are_killed_are_started_again_and_end_with_the_same_bytes(room):
-    """Two processes; then the same with one of them killed, and stopped once by SIGTERM. Then one process goes on with what two saved."""
-    said = wait(start(room, "launch", "--processes", "2", "--", "train", "config.py", "--run-dir", "whole"), room)
+def test_two_processes_train_as_one(room):
+    """They find each other and end with one run; one process goes on with what two saved. (Killed ones: tests/drills/test_restarts.py.)"""
+    said = wait(start(room, "launch", "--processes", "2", "--", "train", "config.py", "--run-dir", "whole", "--steps", "4"), room)
     assert "2 of 2 hosts joined" in said
-    expected = outcome(open_run(room / "whole"))
-
-    command = ("launch", "--processes", "2", "--max-restarts", "2", "--", "train", "config.py", "--run-dir", "killed")
-    process = start(room, *command)
-    reach(room / "killed", 4, process)
-    os.kill(random.Random(0).choice(children(process)), signal.SIGKILL)
-    while "starting again" not in (room / "log").read_text(errors="replace"):
-        assert process.poll() is None
-        time.sleep(0.01)
-    reach(room / "killed", 12, process)
-    process.send_signal(signal.SIGTERM)
-    said = wait(process, room, Exit.SAVED)
-    assert "was ended by SIGKILL; starting again, 2 of 2 left" in said and "saved. The same command goes on" in said
-    wait(start(room, *command), room)
-    found = outcome(open_run(room / "killed"))
-    assert found[0] == expected[0]
-    assert found[1] == expected[1]
-    assert found[2] == expected[2]
-
-    said = wait(start(room, "train", "whole", "--steps", "26"), room)
-    assert "not bit for bit as before" in said and "processes was 2, is 1" in said and "step 24 of 26" in said
+    said = wait(start(room, "train", "whole", "--steps", "6"), room)
+    assert "not bit for bit as before" in said and "processes was 2, is 1" in said and "step 4 of 6" in said
 
 
 def test_hosts_that_do_not_come_are_named_by_those_that_did(room):

@@ -4,6 +4,7 @@ Occlusion (Zeiler & Fergus 2014, sec. 4.2) of places of the row, which also show
 where a map of attention shows one layer.
 """
 
+import functools
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,22 +75,23 @@ def look_at(experiment: Experiment, params, pieces: list[Piece], tokenizer: Toke
     return Look(medium.kind, medium.content, words[False], words[True], nats[1 : 1 + count] - nats[0])
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _row_nats(config: OmniConfig, params, batch: MediaBatch):
+    where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
+    hidden_BTD = Decoder(config).apply({"params": params}, batch.tokens, **where, media=media_of(config, params, batch)).hidden_BTD
+    scores = score_tokens(Head(hidden_BTD, vocabulary_table(params)), batch.targets, softcap=config.logit_softcap)
+    assert scores.nll is not None
+    return (scores.nll * batch.weights).sum(1)
+
+
 def _nats(experiment: Experiment, params, batch: MediaBatch, tokens, slots) -> np.ndarray:
     """Of the learned tokens of the one row of a batch, for each of the rows that its tokens and slots are replaced by."""
-    config = experiment.model
-    assert isinstance(config, OmniConfig)
-
-    @jax.jit
-    def run(params, batch):
-        where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
-        hidden_BTD = Decoder(config).apply({"params": params}, batch.tokens, **where, media=media_of(config, params, batch)).hidden_BTD
-        scores = score_tokens(Head(hidden_BTD, vocabulary_table(params)), batch.targets, softcap=config.logit_softcap)
-        assert scores.nll is not None
-        return (scores.nll * batch.weights).sum(1)
-
     same = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x), AT_ONCE, 0), batch)
-    parts = [slice(start, start + AT_ONCE) for start in range(0, len(tokens), AT_ONCE)]
-    return np.concatenate([np.asarray(run(params, same._replace(tokens=tokens[part], slots=slots[part]))) for part in parts])
+    found = []
+    for start in range(0, len(tokens), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        found.append(_row_nats(experiment.model, params, same._replace(tokens=tokens[part], slots=slots[part])))
+    return np.concatenate(found)
 
 
 def draw_looks(looks: list[Look], shapes: dict, path: Path) -> bool:

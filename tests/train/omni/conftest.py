@@ -32,7 +32,7 @@ MODEL = OmniConfig(
     ),
 )
 EXPERIMENT = Experiment(
-    steps=6,
+    steps=4,
     batch_size=4,
     model=MODEL,
     data=WorldScenes(scenes=200, validation=6, images=2, dropped=0.2),
@@ -40,7 +40,7 @@ EXPERIMENT = Experiment(
     optimizer=AdamW(learning_rate=1e-2),
     schedule=Schedule(warmup_steps=2),
     mesh=MeshShape(data=1),
-    evaluation=Evaluation(every=3, rows=2),
+    evaluation=Evaluation(every=0, rows=2),
     checkpoints=Checkpoints(every=2, keep=9),
     samples=Samples(tokens=0),
     logging=Logging(every=1),
