@@ -260,21 +260,6 @@ def media_digest(manifest: dict) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
 
 
-def media_shard_damage(folder: str, shard: dict) -> str | None:
-    """Reads a local shard from end to end; says what is wrong with it, if anything."""
-    for suffix, key in ((".array_record", "digest"), (".index", "index_digest")):
-        state, path = xxhash.xxh3_128(), os.path.join(folder, shard["file"] + suffix)
-        try:
-            with open(path, "rb") as file:
-                while chunk := file.read(1 << 22):
-                    state.update(chunk)
-        except FileNotFoundError:
-            return f"{path}: missing"
-        if state.hexdigest() != shard[key]:
-            return f"{path}: fails its digest"
-    return None
-
-
 def packages():
     """The module of ArrayRecord."""
     try:

@@ -18,9 +18,10 @@ from data.duplicates import LOOK, find_duplicates
 from data.errors import UserError
 from data.inputs import exists
 from data.media_inputs import FIELDS, Reading, check_media, class_names, find_media, input_folders, is_medium, plan_media
-from data.media_shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, media_shard_damage, packages
+from data.media_shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, packages
 from data.media_task import scan_labels, write_media_shards
 from data.pool import run_tasks
+from data.shards import shard_damage
 from data.task import NAMES_KEPT, SPLITS
 
 KINDS = {"images": "image", "video": "video", "audio": "audio", "interleaved": ""}
@@ -118,7 +119,7 @@ def _repair(options):
             "Prepare the corpus again with its inputs and --overwrite.",
         )
     shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
-    damage = {name: problem for name, shard in shards.items() if (problem := media_shard_damage(folder, shard))}
+    damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard, ".array_record"))}
     for problem in damage.values():
         print(f"{problem}; it is made again.")
     for path, _, _ in plan["files"]:

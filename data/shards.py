@@ -193,9 +193,9 @@ def corpus_digest(manifest: dict) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
 
 
-def shard_damage(folder: str, shard: dict) -> str | None:
-    """Reads a local shard from end to end; says what is wrong with it, if anything."""
-    for suffix, key in ((".tokens", "digest"), (".index", "index_digest")):
+def shard_damage(folder: str, shard: dict, content: str = ".tokens") -> str | None:
+    """Reads a local shard from end to end; says what is wrong with it, if anything. content: ending of the file beside its index."""
+    for suffix, key in ((content, "digest"), (".index", "index_digest")):
         state, path = xxhash.xxh3_128(), os.path.join(folder, shard["file"] + suffix)
         try:
             with open(path, "rb") as file:

@@ -85,7 +85,9 @@ class RowLearner:
         self.optimizer = optimizer_of(experiment)
         self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
         self.padding_share = self.batches.padding_share
-        self.flops_per_token = training_flops_per_token(experiment.model, experiment.model.context_length)
+        self.flops_per_token = None  # of media: encoders work on patches, which no count of tokens tells of
+        if not isinstance(experiment.data, MediaData):
+            self.flops_per_token = training_flops_per_token(experiment.model, experiment.model.context_length)
         self._frozen = frozen_of(run, mesh)
         options: dict[str, Any] = {
             "micro_batches": experiment.micro_batches,
@@ -97,12 +99,13 @@ class RowLearner:
         self._evaluate = make_evaluate(objective, mesh, self._frozen)
         self._incoming: Prefetch | None = None
         self._processes: ProcessPrefetch | None = None
-        self._remarked = 0
+        self._remarked, self._left_out = 0, getattr(self.batches, "left_out", 0)
 
     def remarks(self) -> list[str]:
         before, count = self._remarked, len(self.batches.damaged)
-        self._remarked = count
-        return [f"{count} {self.batches.damage} so far: their places are empty"] if count > before else []
+        said = [f"{self._left_out} samples are left out: no row has room for them"] if self._left_out else []
+        self._remarked, self._left_out = count, 0
+        return said + ([f"{count} {self.batches.damage} so far: their places are empty"] if count > before else [])
 
     @property
     def waited_s(self) -> float:

@@ -8,7 +8,8 @@ import pytest
 
 from data.errors import UserError
 from data.media import KINDS, Damaged, Facts, Part, Sample, decode_sample, encode_sample, text_facts
-from data.media_shards import MediaCorpus, media_shard_damage, write_media
+from data.media_shards import MediaCorpus, write_media
+from data.shards import shard_damage
 
 FACTS = {"image": Facts(width=4, height=3, bytes=5), "video": Facts(4, 3, 7, 12.5, 0, 6), "audio": Facts(rate=8e3, samples=99, bytes=2)}
 
@@ -77,7 +78,7 @@ def test_a_sample_that_was_changed_is_named_and_the_others_are_read(folder, flip
     assert isinstance(found[27], Damaged)
     assert found[27].where == split.where(27) == f"{path}: sample 7"
     (shard,) = (one for one in MediaCorpus(folder).manifest["splits"]["train"]["shards"] if one["file"] == "train-00001")
-    assert "fails its digest" in media_shard_damage(folder, shard)
+    assert "fails its digest" in shard_damage(folder, shard, ".array_record")
 
 
 def test_flipped_bits_anywhere_damage_what_they_hit(folder, flip):

@@ -141,6 +141,10 @@ class HiddenPatches(Objective):
     rate: float = 0.6
     """Share of patches, or of a clip's tubes, that are hidden, above 0, at most 1."""
 
+    def __post_init__(self):
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"objective.rate is {self.rate}; it must be above 0, and at most 1")
+
 
 @dataclasses.dataclass(frozen=True)
 class Codebook(Objective):

@@ -73,7 +73,7 @@ def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
         projector = encoder.projector
         share: dict[str, Any] = {"block": projector.shuffle, "latents": projector.latents if projector.method == "resampler" else 0}
         share["inline"] = model.fusion == "tokens"
-        _check_blocks(encoder)
+        _check_encoder(encoder)
         match encoder:
             case ImageEncoder():
                 found["image"] = ImageShape(patch=encoder.patch, rows=encoder.rows, columns=encoder.columns, square=square, **share)
@@ -86,8 +86,10 @@ def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
     return found
 
 
-def _check_blocks(encoder: EncoderConfig) -> None:
-    """UserError where the grid of the largest medium is no whole number of the projector's blocks."""
+def _check_encoder(encoder: EncoderConfig) -> None:
+    """UserError where rows cannot be what the encoder wants: no place for a class token, or no whole number of the projector's blocks."""
+    if encoder.pool == "token":
+        raise UserError(f"model.encoders: rows hold no class token for the {encoder.kind} encoder", "Set its pool to mean or attention.")
     side = encoder.projector.shuffle
     unit = side**2 if isinstance(encoder, AudioEncoder) else side
     sizes = encoder.extent if isinstance(encoder, AudioEncoder) else encoder.extent[-2:]

@@ -183,5 +183,8 @@ def test_what_is_asked_for_must_be_there(tmp_path):
 
 def test_a_grid_that_is_no_whole_number_of_blocks_is_refused():
     odd = dataclasses.replace(MODEL, encoders=(dataclasses.replace(MODEL.encoders[2], times=10),))
+    token = dataclasses.replace(MODEL, encoders=(dataclasses.replace(MODEL.encoders[0], pool="token"),))
+    with pytest.raises(UserError, match="rows hold no class token for the image encoder"):
+        shapes_of(dataclasses.replace(EXPERIMENT, model=token))
     with pytest.raises(UserError, match="audio encoder's grid of 10 does not consist of blocks of 4"):
         shapes_of(dataclasses.replace(EXPERIMENT, model=odd))
