@@ -4,7 +4,7 @@ omnia train configs/omni/classes.py:vit --run-dir runs/vit --data.shards shards/
 omnia train configs/omni/classes.py:clothing --run-dir runs/clothing --data.shards shards/clothing
 omnia train configs/omni/classes.py:digits --run-dir runs/digits --data.shards shards/digits
 omnia train configs/omni/classes.py:both --run-dir runs/both --data.shards shards/clothing shards/digits
-Digits (fsdd), 600 steps, one busy core, seven minutes: 0.716 of the names exact on the official test split, still rising. The others are
+Digits (fsdd), 600 steps, one busy core, 574 s: 0.716 of the names exact on the official test split, still rising. The others are
 untried at full length; see docs/log.md.
 """
 

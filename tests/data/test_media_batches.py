@@ -79,12 +79,15 @@ def test_an_epoch_has_every_sample_once():
     assert sorted(numbers) == list(range(60)) and made.left_out == 0
 
 
-def test_slots_lead_to_the_pictures_of_their_samples():
+@pytest.mark.parametrize("world", [World(scenes=60), World(("image", "video", "audio"), scenes=60)], ids=["all", "media"])
+def test_slots_lead_to_the_pictures_of_their_samples(world):
     """Each block of places that a row points at is, as pixels, what the sample's scene looks like; every text is the sample's."""
-    world, made = World(scenes=60), batches(seed=0)
-    batch = made.batch(0, 8)
-    rows, _, numbers = made.samples(0, 8)
-    for row in range(8):
+    made = batches(world, seed=0)
+    count = made.rows_per_epoch
+    batch = made.batch(0, count)
+    rows, _, numbers = made.samples(0, count)
+    assert batch.image.segments.max() > ("text" not in world.tasks)  # then some rows hold two pictures
+    for row in range(count):
         for place, number in enumerate(numbers[rows == row]):
             pieces, _ = world.samples("train", np.array([number]), SHAPES, TOKENIZER, None)[0]
             inside = batch.segments[row] == place + 1

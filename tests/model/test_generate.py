@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -175,7 +176,7 @@ def test_samples_follow_the_distribution(llama):
     assert chi_squared < likely.sum() + 5 * np.sqrt(2 * likely.sum())
 
 
-def test_what_is_filtered_out_is_never_drawn_and_one_number_decides():
+def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch):
     """Beside the inverse of the cumulative distribution in float64, for the same random numbers."""
     rng = np.random.default_rng(0)
     x_BV = np.where(rng.random((3000, 1999)) < 0.9, MASKED, rng.normal(0, 3, (3000, 1999))).astype(np.float32)
@@ -186,6 +187,12 @@ def test_what_is_filtered_out_is_never_drawn_and_one_number_decides():
     place = np.asarray(jax.vmap(jax.random.uniform)(keys), np.float64) * p_BV.sum(1)
     expected = (p_BV.cumsum(1) > place[:, None]).argmax(1)
     assert (found == expected).mean() > 0.998  # elsewhere a number lies within float32's rounding of a border
+    # Where a running sum grows by rounding alone, nothing is drawn: here it is made to, at a token that is filtered out.
+    grown = jnp.full((1, 4), 0.25).cumsum(-1)
+    monkeypatch.setattr("model.generate.jnp.cumsum", lambda p_BV, axis: grown)
+    filtered = np.array([[MASKED, MASKED, 0.0, MASKED]], np.float32)
+    assert {int(draw_token(keys[row : row + 1], filtered)[0]) for row in range(40)} == {2}
+    monkeypatch.undo()
     alone = np.full((1, 7), MASKED, np.float32)
     alone[0, 4] = 1.0
     assert draw_token(keys[:1], alone).tolist() == [4]
