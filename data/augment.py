@@ -3,12 +3,11 @@
 Images are uint8 [H, W, 3], clips uint8 [F, H, W, 3] whose frames share every chance, sounds float32 [n], spectrograms float32 [S, M].
 """
 
-import dataclasses
 import math
 
 import numpy as np
 
-from data.errors import UserError
+from data.augment_config import Augment
 
 
 def generator(seed: int, row: int, example: int, purpose: int = 0) -> np.random.Generator:
@@ -22,55 +21,26 @@ def generator(seed: int, row: int, example: int, purpose: int = 0) -> np.random.
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageAugment:
-    """What is done to an image, or alike to all frames of a clip, in this order; each at its neutral value is left out."""
+def crop_box(config: Augment, draw: np.random.Generator) -> tuple[float, float, float, float] | None:
+    """The part of a picture to decode, as decode_image takes it; None for all."""
+    return None if config.crop_area == (1.0, 1.0) else random_box(draw, config.crop_area, config.crop_aspect)
 
-    crop_area: tuple[float, float] = (1.0, 1.0)
-    """Share of the picture that a random crop covers, at least and at most (Szegedy et al. 2015: 0.08 to 1)."""
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width / height of the crop, against that of the picture."""
-    flip: float = 0.0
-    """Chance of left and right changing places. Wrong for text and for words such as `left` in captions."""
-    brightness: float = 0.0
-    """Factors are drawn from 1 - x to 1 + x."""
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    """Turns of the colour circle, from -x to x; at most 0.5."""
-    randaugment: int = 0
-    """Operations of RandAugment (Cubuk et al. 2020) in turn."""
-    magnitude: float = 9.0
-    """Of RandAugment's operations, 0 to 10."""
-    cutout: float = 0.0
-    """Side of a grey square (DeVries and Taylor 2017), as a share of the shorter side."""
 
-    def __post_init__(self):
-        low, high = self.crop_area
-        if not 0 < low <= high <= 1 or not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
-            raise UserError(
-                f"crop_area {self.crop_area} and crop_aspect {self.crop_aspect} are no ranges.", "Such as 0.08 1 and 0.75 1.33."
-            )
-        if not (0 <= self.flip <= 1 and 0 <= self.cutout <= 1 and 0 <= self.magnitude <= 10 and 0 <= self.hue <= 0.5):
-            raise UserError("flip and cutout must be 0 to 1, magnitude 0 to 10, hue 0 to 0.5.", "Correct the option.")
-        if min(self.brightness, self.contrast, self.saturation) < 0 or max(self.brightness, self.contrast, self.saturation) > 1:
-            raise UserError("brightness, contrast and saturation must be 0 to 1.", "Correct the option.")
+def augment_pixels(config: Augment, pixels: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """What is done to a picture, or alike to all frames of a clip, after the crop."""
+    if config.flip:
+        pixels = flip(pixels, draw, config.flip)
+    if config.brightness or config.contrast or config.saturation or config.hue:
+        pixels = colour_jitter(pixels, draw, config.brightness, config.contrast, config.saturation, config.hue)
+    if config.randaugment:
+        pixels = randaugment(pixels, draw, config.randaugment, config.magnitude)
+    return cutout(pixels, draw, config.cutout) if config.cutout else pixels
 
-    def box(self, draw: np.random.Generator) -> tuple[float, float, float, float] | None:
-        """The part to decode, as decode_image takes it; None for all. Call it first: `apply` does the rest."""
-        return None if self.crop_area == (1.0, 1.0) else random_box(draw, self.crop_area, self.crop_aspect)
 
-    def apply(self, pixels: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """All but the crop."""
-        if self.flip:
-            pixels = flip(pixels, draw, self.flip)
-        if self.brightness or self.contrast or self.saturation or self.hue:
-            pixels = colour_jitter(pixels, draw, self.brightness, self.contrast, self.saturation, self.hue)
-        if self.randaugment:
-            pixels = randaugment(pixels, draw, self.randaugment, self.magnitude)
-        if self.cutout:
-            pixels = cutout(pixels, draw, self.cutout)
-        return pixels
+def augment_spectrogram(config: Augment, values_SM: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    if not config.time_masks and not config.band_masks:
+        return values_SM
+    return spec_augment(values_SM, draw, config.time_masks, config.time_share, config.band_masks, config.band_share)
 
 
 # --------------------------------------------------------------------------------------------------------------------- images

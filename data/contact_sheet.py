@@ -11,11 +11,11 @@ from data.decoding import Undecodable, decode_audio, decode_image, decode_video,
 from data.errors import UserError
 from data.media import Damaged, Kind
 from data.media_batches import MediaBatches
+from data.media_codes import MediaCodes
 from data.media_rows import MARKERS, MISSING, MediaBatch
-from data.media_shapes import RATE, Shape
+from data.media_shapes import RATE, Cut, ImageShape, Shape, VideoShape, frames_of
 from data.media_shards import MediaSplit
 from data.mel import log_mel
-from data.patches import unpatchify
 from data.tokenizer import Tokenizer
 
 _CELL, _LINE, _WORDS = 176, 13, 28  # pixels of a cell and of a line, characters of a line
@@ -79,6 +79,8 @@ def cells_of_batch(batches: MediaBatches, first_row: int, count: int) -> list[Ce
             pictures = []
             for kind, patches, places in media_of_segment(batch, row, segment, batches.shapes):
                 pictures += pictures_of(batches.shapes[kind], patches, places)
+            for codes in batches.tokenizer.codes.values():
+                pictures += _written(codes, batch.targets[row][inside])
             learned = inside & (batch.weights[row] > 0)
             texts = (_text(batch, row, chosen, batches.tokenizer) for chosen in (inside & ~learned, learned))
             found.append(Cell(f"row {first_row + row}, sample {segment}", tuple(pictures), *texts))
@@ -89,6 +91,12 @@ def _text(batch: MediaBatch, row: int, chosen, tokenizer: Tokenizer) -> str:
     """What the targets say, without what stands for media."""
     hidden = {tokenizer.specials[name] for name in (*MARKERS.values(), MISSING, "document_end")}
     return tokenizer.decode([token for token in batch.targets[row][chosen].tolist() if token not in hidden])
+
+
+def _written(codes: MediaCodes, targets: np.ndarray) -> list[np.ndarray]:
+    """What the codes among the targets of a sample stand for: one medium, which is what a source puts into a sample."""
+    ids = targets[(targets >= codes.ids[0]) & (targets < codes.ids[1])]
+    return pictures_of(codes.shape, *codes.decode(ids)) if len(ids) else []
 
 
 def media_of_segment(batch: MediaBatch, row: int, segment: int, shapes: dict[Kind, Shape]) -> Iterator[tuple[Kind, np.ndarray, np.ndarray]]:
@@ -104,12 +112,8 @@ def pictures_of(shape: Shape, patches: np.ndarray, places: np.ndarray) -> list[n
     """uint8 [H, W, 3] each: a picture, some frames of a clip, a spectrogram."""
     if shape.kind == "audio":
         return [_spectrogram(patches)]
-    side = round((shape.values / 3 / getattr(shape, "frames", 1)) ** 0.5)
-    rows, columns = (places[:, -2:].max(0) + 1).tolist()
-    if shape.kind == "image":
-        return [unpatchify(patches[None], rows, columns, side, shape.block)[0]]
-    frames = patches.reshape(-1, rows * columns, shape.values // (3 * side**2), 3 * side**2).swapaxes(1, 2)
-    whole = unpatchify(frames.reshape(-1, rows * columns, 3 * side**2), rows, columns, side, shape.block)
+    assert isinstance(shape, ImageShape | VideoShape)
+    whole = frames_of(shape, Cut(patches, places))
     return list(whole[np.linspace(0, len(whole) - 1, min(_FRAMES, len(whole))).round().astype(int)])
 
 

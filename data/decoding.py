@@ -95,6 +95,13 @@ def encode_image(pixels_HWC: np.ndarray, form: str = "PNG", **options) -> bytes:
     return file.getvalue()
 
 
+def encode_sound(samples_N: np.ndarray, rate: int) -> bytes:
+    """A WAV file of one channel, 16 bits a sample."""
+    buffer = io.BytesIO()
+    _soundfile().write(buffer, np.clip(samples_N, -1.0, 1.0), rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
 def perceptual_hash(image) -> tuple[int, int]:
     """(64 bits, 24 bits) of a picture of Pillow's: which of two neighbours is brighter on an 8 x 9 grid; and the mean colour.
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.media import KINDS, Kind
+from data.media_codes import MediaCodes
 from data.media_shapes import Cut, Shape
 from data.tokenizer import Tokenizer
 
@@ -49,11 +50,16 @@ class MediaBatch(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A part of a sample, ready for a row: the ids of a text, or a medium as it was cut."""
+    """A part of a sample, ready for a row: the ids of a text, a medium as it was cut, or the codes of one that is written (`written`)."""
 
     kind: Kind
     content: np.ndarray | Cut
     learned: bool = False
+
+
+def written(codes: MediaCodes, cut: Cut, tokenizer: Tokenizer) -> Piece:
+    """A medium that the model is to write: its marker, then its codes."""
+    return Piece(codes.kind, np.concatenate([[tokenizer.specials[MARKERS[codes.kind]]], codes.encode(cut)]), learned=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,16 +98,15 @@ class RowFiller:
         ids, slots, learned, group, modality = [], [], [], [], []
         about, number = 0, 0
         for piece in pieces:
-            if piece.kind == "text":
-                assert isinstance(piece.content, np.ndarray)
+            if piece.kind != "text":
+                about = KINDS.index(piece.kind)
+            if isinstance(piece.content, np.ndarray):
                 length = len(piece.content)
                 ids.append(piece.content)
                 slots.append(np.zeros(length, np.int64))
                 group.append(number + np.arange(length))
                 number += length
             else:
-                about = KINDS.index(piece.kind)
-                assert isinstance(piece.content, Cut)
                 places = self._put(row, piece.kind, piece.content, number + 1, dropped)
                 length = len(places) + 1
                 ids.append(np.full(length, self._missing if dropped else self._markers[piece.kind]))

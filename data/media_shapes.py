@@ -7,7 +7,7 @@ import numpy as np
 
 from data.media import Kind
 from data.mel import log_mel
-from data.patches import grid, patchify
+from data.patches import grid, patchify, unpatchify
 
 RATE = 16_000
 """Samples a second that recordings are brought to."""
@@ -164,6 +164,13 @@ class AudioShape(Shape):
         frames = int(grid_1[0])
         sound = np.zeros(frames * FRAME, np.float32) + np.pad(sound_N, (0, max(0, frames * FRAME - len(sound_N))))[: frames * FRAME]
         return Cut(log_mel(sound), np.arange(frames, dtype=np.int32)[:, None])
+
+
+def frames_of(shape: ImageShape | VideoShape, cut: Cut) -> np.ndarray:
+    """uint8 [F, H, W, 3]: the picture, or the frames of the clip, that was cut."""
+    rows, columns = (cut.places[:, -2:].max(0) + 1).tolist()
+    pixels = cut.patches.reshape(-1, rows * columns, getattr(shape, "frames", 1), 3 * shape.patch**2).swapaxes(1, 2)
+    return unpatchify(pixels.reshape(-1, rows * columns, 3 * shape.patch**2), rows, columns, shape.patch, shape.block)
 
 
 def _fit(shape, widths, heights):

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from data import augment as augment_
+from data.augment_config import Augment
 from data.decoding import Undecodable, decode_audio, decode_image, decode_video
-from data.media import KINDS, Damaged, Facts, Part, Sample
+from data.media import KINDS, Damaged, Facts, Kind, Part, Sample
 from data.media_batches import Unusable
-from data.media_rows import MEDIA, Piece
+from data.media_codes import codes_for
+from data.media_rows import MEDIA, Piece, written
 from data.media_shapes import FRAME, RATE, AudioShape, Cut, ImageShape, VideoShape
 from data.media_shards import MediaCorpus, MediaSplit
 from data.tokenizer import Tokenizer
@@ -17,14 +19,15 @@ from data.tokenizer import Tokenizer
 class ShardSource:
     """One folder of shards. A sample without a text of its own but with a class is asked `question` and learns the name of its class.
 
-    augment: pictures of training are cropped, turned and coloured by chance, recordings masked.
+    augment: what is changed by chance in media of training. write: the kind of which each sample's first medium is to be written, in codes
+    of the tokenizer, after all that the sample says in text; a sample without either is none.
     """
 
-    def __init__(self, corpus: MediaCorpus, *, question: str = "", augment: bool = False):
-        self.corpus, self.question, self.augment = corpus, question, augment
+    def __init__(self, corpus: MediaCorpus, *, question: str = "", augment: Augment = Augment(), write: Kind | None = None):
+        self.corpus, self.question, self.augment, self.write = corpus, question, augment, write
         self.classes = corpus.classes
         self._text_sizes: dict[tuple[str, str], np.ndarray] = {}
-        self.path, self.digest = corpus.path, f"{corpus.digest} {question!r} {augment}"
+        self.path, self.digest = corpus.path, f"{corpus.digest} {question!r} {augment} {write}"
 
     def count(self, split: str) -> int:
         return self._split(split).samples if self._has(split) else 0
@@ -34,6 +37,9 @@ class ShardSource:
         found = self._split(split)
         parts = np.repeat(np.arange(found.samples), np.diff(found.first_part))
         sizes = np.zeros((found.samples, 5), np.int64)
+        if self.write:
+            sizes[:, 0] = self._written_tokens(found, self.write, tokenizer) + self._text_tokens(split, tokenizer)
+            return sizes
         for place, kind in enumerate(MEDIA, 1):
             chosen = np.flatnonzero(found.kinds == KINDS.index(kind))
             if not len(chosen):
@@ -42,8 +48,7 @@ class ShardSource:
                 sizes[parts[chosen], place] = np.iinfo(np.int32).max
                 continue
             shape = shapes[kind]
-            columns = (found.widths, found.heights, found.frames, found.rates, found.samples_)
-            places = shape.places(grids_of(shape, *(column[chosen] for column in columns)))
+            places = _places(found, chosen, shape)
             sizes[:, place] = np.bincount(parts[chosen], shape.charged(places), found.samples)
             sizes[:, 4] += np.bincount(parts[chosen], shape.tokens(places) + 1, found.samples).astype(np.int64)
         sizes[:, 0] = self._text_tokens(split, tokenizer)
@@ -59,9 +64,12 @@ class ShardSource:
             rng = None if seeds is None else np.random.Generator(np.random.Philox(seeds[place]))
             parts = found.first_part[index] + np.arange(len(sample.parts))
             try:
-                pieces = [
-                    self._piece(found, part, int(number), shapes, tokenizer, rng) for part, number in zip(sample.parts, parts, strict=True)
-                ]
+                numbered = list(zip(sample.parts, parts.tolist(), strict=True))
+                if self.write:
+                    pieces = self._written(found, sample, numbered, self.write, tokenizer, rng)
+                    made.append((pieces, sample.label))
+                    continue
+                pieces = [self._piece(found, part, number, shapes, tokenizer, rng) for part, number in numbered]
             except Undecodable as error:
                 made.append(Unusable(f"{found.where(int(index))} cannot be decoded: {error}"))
                 continue
@@ -76,7 +84,26 @@ class ShardSource:
         return self._naming(sample.label)
 
     def _naming(self, label: int) -> list[tuple[str, bool]]:
-        return [(self.question + " ", False), (self.classes[label], True)]
+        return [(self.classes[label], False)] if self.write else [(self.question + " ", False), (self.classes[label], True)]
+
+    def _written(self, found: MediaSplit, sample: Sample, numbered, kind: Kind, tokenizer: Tokenizer, rng) -> list[Piece]:
+        """All text of a sample, or the name of its class; then its first medium of a kind as it is, in codes."""
+        codes = codes_for(tokenizer.codes, kind)
+        texts = [part.content for part in sample.parts if isinstance(part.content, str)] or [text for text, _ in self._named(sample)]
+        part, number = next((part, number) for part, number in numbered if part.kind == kind)
+        read = Piece("text", tokenizer.encode("".join(texts)))
+        return [read, written(codes, cut(part.content, codes.shape, found.facts(number), rng), tokenizer)]
+
+    def _written_tokens(self, found: MediaSplit, kind: Kind, tokenizer: Tokenizer) -> np.ndarray:
+        """int64 [samples]: of the marker and the codes of each sample's first medium of a kind; more than any row has where there is nothing
+        to write, or to write about."""
+        shape, parts = codes_for(tokenizer.codes, kind).shape, np.repeat(np.arange(found.samples), np.diff(found.first_part))
+        chosen = np.flatnonzero(found.kinds == KINDS.index(kind))
+        chosen = chosen[np.unique(parts[chosen], return_index=True)[1]]
+        counts = np.full(found.samples, np.iinfo(np.int32).max, np.int64)
+        counts[parts[chosen]] = _places(found, chosen, shape) + 1
+        told = (found.labels >= 0) | (np.bincount(parts[found.kinds == KINDS.index("text")], minlength=found.samples) > 0)
+        return np.where(told, counts, np.iinfo(np.int32).max)
 
     def _piece(self, found: MediaSplit, part: Part, number: int, shapes, tokenizer, rng) -> Piece:
         if isinstance(part.content, str):
@@ -113,6 +140,12 @@ class ShardSource:
         return self.corpus.split(split)
 
 
+def _places(found: MediaSplit, chosen: np.ndarray, shape) -> np.ndarray:
+    """int [n]: patches of the chosen parts of a split."""
+    columns = (found.widths, found.heights, found.frames, found.rates, found.samples_)
+    return shape.places(grids_of(shape, *(column[chosen] for column in columns)))
+
+
 def grids_of(shape, widths, heights, frames, rates, samples) -> np.ndarray:
     """The grids of media of these facts, [n] each."""
     match shape:
@@ -125,24 +158,26 @@ def grids_of(shape, widths, heights, frames, rates, samples) -> np.ndarray:
     raise ValueError(f"no shape {shape!r}")
 
 
-def cut(content: bytes, shape, facts: Facts, rng: np.random.Generator | None, augment: bool = False) -> Cut:
+def cut(content: bytes, shape, facts: Facts, rng: np.random.Generator | None, augment: Augment = Augment()) -> Cut:
     """A medium decoded at the size of its grid. rng: None takes the middle of what is longer, and nothing by chance."""
     known = (facts.width, facts.height, facts.frames, facts.rate, facts.samples)
     grid = tuple(grids_of(shape, *(np.array([value]) for value in known))[0].tolist())
-    chance = rng if augment else None
     match shape:
         case ImageShape():
-            box = augment_.random_box(chance, area=(0.5, 1.0)) if chance else None
+            box = None if rng is None else augment_.crop_box(augment, rng)
             pixels = decode_image(content, size=(grid[0] * shape.patch, grid[1] * shape.patch), box=box)
-            return shape.cut(augment_.colour_jitter(augment_.flip(pixels, chance), chance) if chance else pixels, grid)
+            return shape.cut(pixels if rng is None else augment_.augment_pixels(augment, pixels, rng), grid)
         case VideoShape():
-            times = augment_.clip_times(rng, facts.frames / max(facts.rate, 1e-6), grid[0] * shape.frames, shape.fps)
+            duration = facts.frames / max(facts.rate, 1e-6)
+            times = augment_.clip_times(rng, duration, grid[0] * shape.frames, shape.fps, augment.time_jitter)
             pixels = decode_video(content, times, size=(grid[1] * shape.patch, grid[2] * shape.patch))
-            return shape.cut(augment_.flip(pixels, chance) if chance else pixels, grid)
+            return shape.cut(pixels if rng is None else augment_.augment_pixels(augment, pixels, rng), grid)
         case AudioShape():
             seconds = grid[0] * FRAME / RATE
             start = augment_.window_start(rng, facts.samples / max(facts.rate, 1), seconds)
             sound = decode_audio(content, RATE, start, seconds)
-            made = shape.cut(augment_.add_noise(sound, chance) if chance else sound, grid)
-            return made._replace(patches=augment_.spec_augment(made.patches, chance)) if chance else made
+            if rng is not None and augment.noise and rng.random() < augment.noise_chance:
+                sound = augment_.add_noise(sound, rng, augment.noise)
+            made = shape.cut(sound, grid)
+            return made if rng is None else made._replace(patches=augment_.augment_spectrogram(augment, made.patches, rng))
     raise ValueError(f"no shape {shape!r}")

@@ -23,13 +23,57 @@ def log_mel(samples: np.ndarray, bands: int = BANDS) -> np.ndarray:
     frames = len(samples) // HOP
     if frames == 0:
         return np.zeros((0, bands), np.float32)
-    padded = np.pad(np.asarray(samples, np.float64), WINDOW // 2, mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:frames]
-    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(WINDOW) / WINDOW)
-    power = np.square(np.abs(np.fft.rfft(windows * hann, axis=-1)))
+    power = np.square(np.abs(_transform(np.asarray(samples, np.float64))[:frames]))
     logarithm = np.log10(np.maximum(power @ mel_filters(bands).T, 1e-10))
     logarithm = np.maximum(logarithm, logarithm.max() - 8.0)
     return ((logarithm + 4.0) / 4.0).astype(np.float32)
+
+
+def sound_of(values_SM: np.ndarray, iterations: int = 60) -> np.ndarray:
+    """float32 [S * 160]: a sound whose log-mel spectrogram is near the one given; as loud as 0.5 at most.
+
+    Magnitudes of the frequencies come from the bands by non-negative least squares, phases by the iteration of Griffin and Lim (1984), with
+    the momentum of Perraudin et al. (2013).
+    """
+    if not len(values_SM):
+        return np.zeros(0, np.float32)
+    power_SM = 10.0 ** (np.asarray(values_SM, np.float64) * 4.0 - 4.0)
+    filters_MF = mel_filters(values_SM.shape[1])
+    power_SF = power_SM @ np.linalg.pinv(filters_MF).T
+    for _ in range(50):  # multiplicative updates (Lee and Seung 2000) keep it from being negative
+        power_SF = np.maximum(power_SF, 1e-10)
+        power_SF *= (power_SM @ filters_MF) / np.maximum(power_SF @ (filters_MF.T @ filters_MF), 1e-10)
+    magnitude_SF = np.sqrt(power_SF)
+    phases = np.exp(2j * np.pi * np.random.Generator(np.random.Philox(0)).random(magnitude_SF.shape))
+    before = np.zeros_like(phases)
+    for _ in range(iterations):
+        found = _transform(_overlapped(magnitude_SF * phases))[: len(magnitude_SF)]
+        moved = found + 0.99 * (found - before)
+        phases, before = moved / np.maximum(np.abs(moved), 1e-12), found
+    sound = _overlapped(magnitude_SF * phases)
+    return (sound * (0.5 / max(np.abs(sound).max(), 0.5))).astype(np.float32)
+
+
+def _hann() -> np.ndarray:
+    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(WINDOW) / WINDOW)
+
+
+def _transform(samples: np.ndarray) -> np.ndarray:
+    """Of the windows around the multiples of the hop, complex [S + 1, 201] for S hops."""
+    padded = np.pad(samples, WINDOW // 2, mode="reflect")
+    return np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * _hann(), axis=-1)
+
+
+def _overlapped(transform_SF: np.ndarray) -> np.ndarray:
+    """The sound [S * 160] whose windows come nearest to a transform's in squares (Griffin and Lim 1984, eq. 6)."""
+    windows, hann = np.fft.irfft(transform_SF, WINDOW, axis=-1), _hann()
+    total, weight = np.zeros((2, (len(windows) - 1) * HOP + WINDOW))
+    for number, window in enumerate(windows):
+        part = slice(number * HOP, number * HOP + WINDOW)
+        total[part] += window * hann
+        weight[part] += hann**2
+    whole = total / np.maximum(weight, 1e-3)
+    return np.pad(whole, (0, WINDOW))[WINDOW // 2 :][: len(windows) * HOP]
 
 
 @functools.cache

@@ -12,8 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from data.media_rows import MEDIA, Piece
-from data.media_shapes import RATE, AudioShape, ImageShape, Shape, VideoShape
+from data.media import Kind
+from data.media_codes import codes_for
+from data.media_rows import MEDIA, Piece, written
+from data.media_shapes import FRAME, RATE, AudioShape, Cut, ImageShape, Shape, VideoShape, frames_of
+from data.mel import log_mel
 from data.order import fold
 from data.tokenizer import Tokenizer
 
@@ -34,9 +37,12 @@ UNSEEN = frozenset({("circle", "yellow"), ("square", "pink"), ("triangle", "red"
 """Pairs that scenes of training never show (`Scene.held_out`)."""
 _CELLS = 2  # objects stand on a grid of so many rows and columns
 
-Task = Literal["text", "image", "video", "audio", "caption"]
-TASKS: tuple[Task, ...] = ("text", "image", "video", "audio", "caption")
+Task = Literal["text", "image", "video", "audio", "caption", "draw", "film", "play"]
+READING: tuple[Task, ...] = ("text", "image", "video", "audio", "caption")
 """What is asked about: a caption that is read, a picture, a clip, a recording; or a picture is to be described."""
+WRITING: dict[Task, Kind] = {"draw": "image", "film": "video", "play": "audio"}
+"""What is to be written after a description: a picture, a clip, a recording, in codes that the tokenizer has for them."""
+TASKS = (*READING, *WRITING)
 SPLITS = ("train", "validation", "unseen")
 """The last has scenes with pairs of shape and colour that training never shows."""
 
@@ -62,6 +68,15 @@ class Scene:
         """Everything that a picture shows: `a red circle and a blue square`."""
         named = [f"a {thing.colour} {thing.shape}" for thing in self.things]
         return " and ".join(named)
+
+    def description(self, task: Task) -> str:
+        """All that a medium to be written shows or sounds like, and what `recognise` says of it."""
+        match task:
+            case "film":
+                return " and ".join(f"a {thing.colour} {thing.shape} goes {thing.direction}" for thing in self.things)
+            case "play":
+                return ", ".join(thing.shape for thing in self.things)
+        return self.caption
 
     @property
     def held_out(self) -> bool:
@@ -152,6 +167,83 @@ def render_audio(scene: Scene, rng: np.random.Generator, seconds: float = 0.96) 
     return np.clip(sound, -1.0, 1.0)
 
 
+# --------------------------------------------------------------------------------------------------------------- recognition
+
+
+def recognise(cut: Cut, shape: Shape) -> str:
+    """The description of the scene that a medium shows best, or sounds most like; "" where it shows none."""
+    match shape:
+        case ImageShape():
+            found = _recognised_things(frames_of(shape, cut), (0.0,), ("up",))
+            return Scene(found).description("draw") if found else ""
+        case VideoShape():
+            frames = frames_of(shape, cut)
+            moved = tuple((frame + 1) / len(frames) for frame in range(len(frames)))
+            found = _recognised_things(frames, moved, tuple(DIRECTIONS))
+            return Scene(found).description("film") if found else ""
+        case AudioShape():
+            return ", ".join(_recognised_sounds(cut.patches))
+    raise ValueError(f"no shape {shape!r}")
+
+
+def _recognised_things(frames_FHWC: np.ndarray, moved: tuple[float, ...], directions: tuple[str, ...]) -> tuple[Thing, ...]:
+    """In each cell what differs least from its pixels: nothing, or a thing of any kind."""
+    frames = frames_FHWC.astype(np.float32)
+    size, found = frames.shape[1], []
+    half = size // _CELLS
+    for row in range(_CELLS):
+        for column in range(_CELLS):
+            inside = (slice(None), slice(row * half, (row + 1) * half), slice(column * half, (column + 1) * half))
+            best, least = None, np.square(frames[inside] - 24.0).sum()
+            for shape in SHAPES:
+                for colour in COLOURS:
+                    for direction in directions:
+                        thing = Thing(shape, colour, (row, column), direction)
+                        drawn = _drawn_thing(thing, size, moved)[inside]
+                        if (error := np.square(frames[inside] - drawn).sum()) < least:
+                            best, least = thing, error
+            if best is not None:
+                found.append(best)
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _drawn_thing(thing: Thing, size: int, moved: tuple[float, ...]) -> np.ndarray:
+    return np.stack([render_image(Scene((thing,)), size, moved=way) for way in moved]).astype(np.float32)
+
+
+def _recognised_sounds(frames_NM: np.ndarray) -> list[str]:
+    """The shapes whose sounds fill the thirds of a spectrogram, up to the first that is nearer to silence.
+
+    A third is compared with those of every shape's sound at several pitches, by the mean of its frames.
+    """
+    thirds, found = np.array_split(frames_NM, 3), []
+    for number, third in enumerate(thirds):
+        patterns = _sounds_of_a_third(len(frames_NM), number)
+        errors = {name: min(np.square(third - pattern).mean() for pattern in each) for name, each in patterns.items()}
+        name = min(errors, key=errors.__getitem__)
+        if name == "":
+            break
+        found.append(name)
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def _sounds_of_a_third(frames: int, number: int) -> dict[str, list[np.ndarray]]:
+    """Spectrograms of a third of a recording, by the shape that sounds in it; "" for none."""
+    seconds, found = frames * FRAME / RATE, {}
+    for name in ("", *SHAPES):
+        each = []
+        for seed in range(9 if name else 3):
+            others = [shape for shape in SHAPES if shape != name]
+            shapes = [*others[:number], *([name] if name else [])] if name or number else []
+            scene = Scene(tuple(Thing(shape, "red", (0, 0), "up") for shape in shapes))
+            sound = render_audio(scene, np.random.Generator(np.random.Philox(seed)), seconds)
+            each.append(np.array_split(log_mel(sound), 3)[number])
+        found[name] = each
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------------------ as a source
 
 
@@ -162,7 +254,7 @@ class World:
     seconds: of a recording. size of pictures and clips is what the model's shapes take.
     """
 
-    tasks: tuple[Task, ...] = TASKS
+    tasks: tuple[Task, ...] = READING
     scenes: int = 1 << 16
     """Samples of training."""
     validation: int = 2048
@@ -186,6 +278,9 @@ class World:
         rows = []
         for task in self.tasks:
             text = sum(max(len(tokenizer.encode(text)) for text in texts) for texts in _texts(task))
+            if task in WRITING:
+                rows.append([text + codes_for(tokenizer.codes, WRITING[task]).most + 1, 0, 0, 0, 0])
+                continue
             places = [_places(shapes[kind]) if kind == _medium(task) else 0 for kind in MEDIA]
             tokens = sum(int(shapes[kind].tokens(size)) + 1 for kind, size in zip(MEDIA, places, strict=True) if size)
             rows.append([text, *(int(shapes[kind].charged(size)) if size else 0 for kind, size in zip(MEDIA, places, strict=True)), tokens])
@@ -196,16 +291,26 @@ class World:
         tasks = (self.tasks[index % len(self.tasks)] for index in indices)
         return [(self._pieces(task, int(number), split, shapes, tokenizer), -1) for task, number in zip(tasks, numbers, strict=True)]
 
+    def described(self, split: str, index: int) -> str:
+        """The description that a sample of a task of writing begins with, for `recognise`."""
+        scene = make_scene(random.Random(int(fold(SPLITS.index(split), np.array([index]))[0])), unseen=split == "unseen")
+        return scene.description(self.tasks[index % len(self.tasks)])
+
     def _pieces(self, task: Task, number: int, split, shapes, tokenizer) -> list[Piece]:
         rng = random.Random(number)
         scene = make_scene(rng, unseen=split == "unseen")
+        chance = np.random.Generator(np.random.Philox(number))
+        if task in WRITING:
+            codes = codes_for(tokenizer.codes, WRITING[task])
+            described = Piece("text", tokenizer.encode(f"{task} {scene.description(task)}. "))
+            return [described, written(codes, _render(scene, codes.shape, chance), tokenizer)]
         question, answer = ask(rng, scene, task)
         asked = Piece("text", tokenizer.encode(question + " "))
         answered = Piece("text", tokenizer.encode(answer), learned=True)
         if task == "text":
             return [Piece("text", tokenizer.encode(scene.caption + ". ")), asked, answered]
         kind = _medium(task)
-        return [Piece(kind, _render(scene, shapes[kind], np.random.Generator(np.random.Philox(number)))), asked, answered]
+        return [Piece(kind, _render(scene, shapes[kind], chance)), asked, answered]
 
 
 def _medium(task: Task):
@@ -230,6 +335,10 @@ def _render(scene: Scene, shape: Shape, rng: np.random.Generator):
 
 def _texts(task: Task) -> list[list[str]]:
     """The longest that each text of a task can be, or longer."""
+    if task in WRITING:
+        names = zip(*(sorted(names, key=len)[-3:] for names in (SHAPES, COLOURS, DIRECTIONS)), strict=True)
+        things = tuple(Thing(shape, colour, (0, 0), direction) for shape, colour, direction in names)
+        return [[f"{task} {Scene(things).description(task)}. "]]
     longest = zip(sorted(COLOURS, key=len)[-3:], sorted(SHAPES, key=len)[-3:], strict=True)
     caption = " and ".join(f"a {colour} {shape}" for colour, shape in longest)
     names = [*SHAPES, *COLOURS]

@@ -1,9 +1,10 @@
 """Text to ids and back: byte, character, SentencePiece and Hugging Face tokenizers behind one face.
 
-A tokenizer is its files: `tokenizer.json` (kind, special ids) and, for some kinds, the model beside it. Their digest is its
+A tokenizer is its files: `tokenizer.json` (kind, special ids) and, for some kinds, the model beside it; for media, their codebooks. Their digest is its
 identity. Special ids lie above the base vocabulary and are never made from ordinary text.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -15,6 +16,8 @@ import xxhash
 
 from data import storage
 from data.errors import UserError
+from data.media import Kind
+from data.media_codes import MediaCodes, read_codes
 
 FORMAT = 1
 SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix", *(f"spare_{i}" for i in range(64)))
@@ -26,7 +29,7 @@ _LINE_START = re.compile(r"(?<=[^\n])(?=\n)")
 class Tokenizer:
     """What every kind has in common. `files` maps names to bytes; `pieces` lists the bytes of each base id.
 
-    Attributes: kind; base_size (ids of ordinary text); specials {name: id}; size (all ids); digest.
+    Attributes: kind; base_size (ids of ordinary text); specials {name: id}; codes {kind of media: its codes}; size (all ids); digest.
     """
 
     kind: str
@@ -36,7 +39,8 @@ class Tokenizer:
         self.files = files
         self.base_size = base_size
         self.specials: dict[str, int] = header["specials"]
-        self.size = max(base_size, 1 + max(self.specials.values()))
+        self.codes = {kind: read_codes(kind, one, files[_codes_file(kind)]) for kind, one in header.get("codes", {}).items()}
+        self.size = max(base_size, 1 + max(self.specials.values()), *(codes.ids[1] for codes in self.codes.values()))
         self.digest = _digest(files)
         self._names = {i: name for name, i in self.specials.items()}
         self._pieces: list[bytes] = []
@@ -288,6 +292,24 @@ def hugging_face_tokenizer(content: bytes) -> Tokenizer:
     vocabulary = _hugging_face(content).get_vocab()
     end = next((vocabulary[name] for name in _END_NAMES if name in vocabulary), -1)
     return HuggingFace(_files("huggingface", 1 + max(vocabulary.values()), end=end, **{"huggingface.json": content}))
+
+
+def with_codes(tokenizer: Tokenizer, added: dict[Kind, MediaCodes]) -> Tokenizer:
+    """The tokenizer with media in its vocabulary too; the ids of codes, wherever they were, come after all that it has."""
+    header, files, first = json.loads(tokenizer.files["tokenizer.json"]), dict(tokenizer.files), tokenizer.size
+    header["codes"] = dict(header.get("codes", {}))
+    for kind, codes in added.items():
+        if kind in tokenizer.codes:
+            raise UserError(f"the tokenizer already has codes for {kind}.", "Start from one that has none.")
+        codes = dataclasses.replace(codes, first=first)
+        header["codes"][kind], files[_codes_file(kind)] = codes.header(), codes.content()
+        first = codes.ids[1]
+    header["files"] = sorted(set(files) - {"tokenizer.json"})
+    return _KINDS[header["kind"]](files | {"tokenizer.json": json.dumps(header, indent=1).encode()})
+
+
+def _codes_file(kind: str) -> str:
+    return f"codes_{kind}.npz"
 
 
 def load_tokenizer(path: str) -> Tokenizer:

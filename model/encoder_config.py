@@ -98,8 +98,8 @@ class ImageEncoder(EncoderConfig):
     columns: int = 16
     """Columns of patches of the widest image."""
     stem: Literal["linear", "convolutions"] = "linear"
-    """How a patch becomes a vector. Convolutions of width 3 and stride 2 within each patch, which halve it while they can, need fewer
-    images and steps than one linear layer (after Xiao et al. 2021, whose convolutions cross patches)."""
+    """How a patch becomes a vector. Convolutions of width 3 and stride 2 over the whole picture, which halve patches while they can, need
+    fewer images and steps than one linear layer (Xiao et al. 2021)."""
 
     kind: ClassVar[str] = "image"
     axes: ClassVar[str] = "yx"

@@ -54,7 +54,7 @@ class Encoder(nn.Module):
             x_BNE = ConvolutionStem(c, name="stem")(patches_BNC, segments_BN)
             places_BNA, segments_BN = encoded_places(c, places_BNA), encoded_segments(c, segments_BN)
         elif isinstance(c, ImageEncoder) and c.stem == "convolutions":
-            x_BNE = PatchStem(c, name="stem")(patches_BNC)
+            x_BNE = PatchStem(c, name="stem")(patches_BNC, places_BNA, segments_BN)
         else:
             # The values of a patch are an axis like the hidden units of a feed-forward layer: nothing else on a mesh would divide it.
             std = 1.0 / math.sqrt(c.patch_values)
@@ -138,17 +138,17 @@ class ConvolutionStem(nn.Module):
 
 
 class PatchStem(nn.Module):
-    """Convolutions within each patch: [B, N, P * P * 3] to [B, N, E]. Each halves rows and columns, doubles the width and ends in a GELU.
+    """Convolutions over whole pictures that are packed as patches (after Xiao et al. 2021): [B, N, P * P * 3] to [B, N, E].
 
-    Parameters: kernels [9 * inputs, outputs] of halve_0, halve_1, ..., and out, over what is left, 2 x 2 or odd.
+    Each has width 3 and stride 2, doubles the width and ends in a GELU; beyond the upper and the left edge of a picture are zeros.
+    Parameters: kernels [9 * inputs, outputs] of halve_0, halve_1, ..., and out, over what is left of a patch, 2 x 2 or odd.
     """
 
     config: ImageEncoder
 
     @nn.compact
-    def __call__(self, patches_BNC):
+    def __call__(self, patches_BNC, places_BNA, segments_BN):
         c, dtype = self.config, compute_dtype(block_config(self.config))
-        batch, places, _ = patches_BNC.shape
         size, halvings = c.patch, 0
         while (size >> halvings) % 2 == 0 and size >> halvings > 2:
             halvings += 1
@@ -156,14 +156,32 @@ class PatchStem(nn.Module):
         def dense(x, width, name):
             return Dense((width,), ("mlp", "embed"), math.sqrt(2.0 / x.shape[-1]), dtype, bias=True, name=name)(x)
 
-        x = patches_BNC.reshape(batch * places, size, size, 3)
+        above, left, both = (_neighbours(places_BNA, segments_BN, *way) for way in ((1, 0), (0, 1), (1, 1)))
+        x = patches_BNC.reshape(*patches_BNC.shape[:2], size, size, 3)
         for number in range(halvings):
             # Windows as one matrix product: gradients of convolutions with strides are slow on a CPU.
-            padded = jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0)))
-            corners = [padded[:, y : y + x.shape[1] : 2, z : z + x.shape[2] : 2] for y in range(3) for z in range(3)]
+            rows = jnp.concatenate([_of_neighbours(x[:, :, -1:], above), x], 2)
+            column = jnp.concatenate([_of_neighbours(x[:, :, -1:, -1:], both), _of_neighbours(x[:, :, :, -1:], left)], 2)
+            padded = jnp.concatenate([column, rows], 3)
+            corners = [padded[:, :, y : y + x.shape[2] : 2, z : z + x.shape[3] : 2] for y in range(3) for z in range(3)]
             width = max(8, c.embed_dim >> (halvings - 1 - number))
             x = ACTIVATIONS["gelu"](dense(jnp.concatenate(corners, -1), width, f"halve_{number}"))
-        return dense(x.reshape(batch, places, -1), c.embed_dim, "out")
+        return dense(x.reshape(*x.shape[:2], -1), c.embed_dim, "out")
+
+
+def _neighbours(places_BNA, segments_BN, up: int, left: int):
+    """int32 [B, N]: the number of the patch of the same picture that lies so far away; -1 where there is none."""
+    wanted_BNA = places_BNA - jnp.array([up, left])
+    there_BNN = (wanted_BNA[:, :, None] == places_BNA[:, None]).all(-1) & (segments_BN[:, :, None] == segments_BN[:, None])
+    there_BNN &= (segments_BN > 0)[:, None]
+    return jnp.where(there_BNN.any(-1), there_BNN.argmax(-1), -1)
+
+
+def _of_neighbours(x, number_BN):
+    """What belongs to other patches, [B, N, ...]; zeros where there is none."""
+    shape = (*number_BN.shape, *(1,) * (x.ndim - 2))
+    found = jnp.take_along_axis(x, jnp.maximum(number_BN, 0).reshape(shape), axis=1)
+    return jnp.where(number_BN.reshape(shape) >= 0, found, 0)
 
 
 def _windows(x_BNC, segments_BN):

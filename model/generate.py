@@ -20,7 +20,7 @@ from model.transformer import Decoder, Media, unstack_layers
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. The filters apply in the order of the fields; the defaults sample from the model itself."""
+    """How the next token is drawn. The filters apply in the order of the fields, `among` first; the defaults sample from the model itself."""
 
     repetition_penalty: float = 1.0
     """Divides positive logits of tokens already in the row, and multiplies negative ones (Keskar et al. 2019). 1: off."""
@@ -34,6 +34,8 @@ class Sampling:
     """Keep tokens at least min_p times as likely as the most likely one (Nguyen et al. 2024). 0: all."""
     stop_ids: tuple[int, ...] = ()
     """A row ends with the first of these it draws; that token is kept."""
+    among: tuple[int, int] | None = None
+    """Draw only ids from the first to before the second, such as the codes of pictures, and stop_ids. None: any."""
 
     def __post_init__(self):
         ranges = {
@@ -200,6 +202,10 @@ def next_logits(state: Generation, sampling: Sampling):
     """The filtered, tempered float32 logits [B, V] that the next token is drawn from; what is filtered out is at MASKED."""
     x_BV = state.logits_BV
     batch, vocabulary = x_BV.shape
+    if sampling.among is not None:
+        ids_V = jnp.arange(vocabulary)
+        chosen_V = (ids_V >= sampling.among[0]) & (ids_V < sampling.among[1])
+        x_BV = jnp.where(functools.reduce(jnp.logical_or, (ids_V == stop for stop in sampling.stop_ids), chosen_V), x_BV, MASKED)
     if sampling.repetition_penalty != 1.0:
         held_BS = (state.valid_BS == 1) & (jnp.arange(state.tokens_BS.shape[1]) < state.index)
         seen_BV = jnp.zeros((batch, vocabulary), bool).at[jnp.arange(batch)[:, None], state.tokens_BS].max(held_BS)

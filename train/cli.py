@@ -73,7 +73,8 @@ def quickstart(arguments: list[str]) -> int:
 def prepare(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("omnia prepare text --input PATH [PATH ...] --output DIR --tokenizer byte|char|sentencepiece:SIZE|FILE")
-        print("omnia prepare images|video|audio|interleaved --input PATH [PATH ...] --output DIR\n")
+        print("omnia prepare images|video|audio|interleaved --input PATH [PATH ...] --output DIR")
+        print("omnia prepare codes --runs RUN [RUN ...] --output DIR\n")
         print("omnia prepare text --help, omnia prepare images --help list the rest.")
         return
     kind: Any = arguments[0]
@@ -83,10 +84,15 @@ def prepare(arguments: list[str]) -> None:
 
         prepare_text(parse(PrepareText, "prepare text", rest))
         return
+    if kind == "codes":
+        start_jax()
+        from train.omni.codes import PrepareCodes, prepare_codes
+
+        return prepare_codes(parse(PrepareCodes, "prepare codes", rest))
     from data.prepare_media import KINDS, PrepareMedia, prepare_media
 
     if kind not in KINDS:
-        raise UserError(f"omnia prepare: cannot prepare {kind!r}", f"What can be prepared: text, {', '.join(KINDS)}.")
+        raise UserError(f"omnia prepare: cannot prepare {kind!r}", f"What can be prepared: text, {', '.join(KINDS)}, codes.")
     prepare_media(parse(PrepareMedia, f"prepare {kind}", rest, PrepareMedia(tyro.MISSING, kind)))
 
 
@@ -470,6 +476,10 @@ class Generate:
     """The same of clips, after the pictures."""
     audio: tuple[str, ...] = ()
     """The same of recordings, after the clips."""
+    write: Literal["text", "image", "video", "audio"] = "text"
+    """With --prompt and --output: the medium to write (a model whose tokenizer has codes for it)."""
+    output: str = ""
+    """With --write: file for what is written: .png, .gif or .wav. With --samples each gets its number."""
     interactive: bool = False
     """Ask for prompts until the input ends."""
     max_new_tokens: int = 200
@@ -527,7 +537,13 @@ def generate(arguments: list[str]) -> None:
             f"{options.run_dir}: was not trained to fill in the middle (data.fim_rate is 0)", "Train one with --data.fim-rate 0.5."
         )
     media = [(kind, path) for kind in ("image", "video", "audio") for path in getattr(options, kind)]
-    if media and (options.prompt is None or options.beams or options.suffix is not None or options.stop or options.int8):
+    if (options.write != "text") != bool(options.output):
+        raise UserError("omnia generate: --write image|video|audio and --output FILE go together", "Give both, or neither.")
+    if options.output:
+        from data.media_output import check_output
+
+        check_output(options.write, Path(options.output))
+    if (media or options.output) and (options.prompt is None or options.beams or options.suffix is not None or options.stop or options.int8):
         raise UserError(
             "omnia generate: media go with --prompt, and with none of --suffix, --stop, --beams, --int8",
             "Leave those out, and give --prompt.",
@@ -546,7 +562,7 @@ def generate(arguments: list[str]) -> None:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-    if media or hasattr(run.experiment.model, "encoders"):
+    if media or options.output or hasattr(run.experiment.model, "encoders"):
         return _write_about_media(run, options, media, sampling)
     generator = load_generator(run, step=options.step, raw=options.raw, int8=options.int8)
 
@@ -597,12 +613,12 @@ def generate(arguments: list[str]) -> None:
 
 
 def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sampling) -> None:
-    """What a model with encoders writes after files and a prompt."""
+    """What a model that reads or writes media writes after files and a prompt."""
     from train.omni.answers import load_writer
 
     if options.prompt is None:
         raise UserError(f"{options.run_dir}: its model reads media, and takes one prompt at a time", "Give --prompt TEXT.")
-    if not hasattr(run.experiment.model, "encoders"):
+    if media and not hasattr(run.experiment.model, "encoders"):
         raise UserError(f"{options.run_dir}: its model has no encoders for {', '.join(kind for kind, _ in media)}", "Use a run that has.")
     parts: list = []
     for kind, path in media:
@@ -612,9 +628,23 @@ def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sam
             raise UserError(f"{path}: {error.strerror}", "Give the path of a file.") from None
     writer = load_writer(run, step=options.step, raw=options.raw)
     prompt = writer.read([*parts, ("text", options.prompt)])
+    if options.write != "text":
+        _save_media(options, writer.media([prompt] * options.samples, options.write, sampling=sampling, seed=options.seed))
+        return
     texts = writer.write([prompt] * options.samples, tokens=options.max_new_tokens, sampling=sampling, seed=options.seed)
     for text in texts:
         print(json.dumps({"prompt": options.prompt, "media": [path for _, path in media], "text": text}) if options.json else text)
+
+
+def _save_media(options: Generate, written: list) -> None:
+    """Each as a file of its own; what is no medium is told of."""
+    from data.media_output import save_medium
+
+    output = Path(options.output)
+    for number, (shape, cut) in enumerate(written):
+        path = output if len(written) == 1 else output.with_stem(f"{output.stem}-{number}")
+        save_medium(shape, cut, path)
+        print(json.dumps({"prompt": options.prompt, "file": str(path)}) if options.json else path)
 
 
 def _ask() -> str | None:

@@ -28,7 +28,7 @@ from train.experiment import Experiment, ScheduleFree, TextData
 from train.manifest import Journal
 from train.omni.experiment import MediaClassification, MediaData, MediaShards, WorldScenes
 from train.omni.parts import parts_of
-from train.omni.sources import MediaSource, open_media
+from train.omni.sources import MediaSource, folders_of, open_media
 from train.rl.board_games import BoardGame, GameSource
 from train.rl.code import PythonFunctions  # noqa: F401 (with it and those marked below, from_json knows all environments and rewards)
 from train.rl.examples import Examples, open_examples
@@ -207,8 +207,8 @@ def data_paths(experiment: Experiment) -> tuple[str, ...]:
             return (game,)
         case WorldScenes():
             return (World.path,)
-        case MediaShards(shards=shards):
-            return shards
+        case MediaShards():
+            return tuple(path for path, _ in folders_of(experiment))
     raise UserError(f"data: {type(experiment.data).__name__} is no kind of data", "Choose TextData in the config file.")
 
 

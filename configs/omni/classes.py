@@ -8,10 +8,23 @@ Digits (fsdd), 600 steps, one busy core, 574 s: 0.716 of the names exact on the 
 untried at full length; see docs/log.md.
 """
 
+from data.augment_config import Augment
 from model.encoder_config import AudioEncoder, ImageEncoder, Projection
 from model.omni_config import OmniConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
 from train.omni.experiment import MediaClassification, MediaLM, MediaShards
+
+AUGMENT = Augment(
+    crop_area=(0.35, 1.0),
+    flip=0.5,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    time_masks=2,
+    time_share=0.15,
+    band_masks=2,
+)
 
 
 def get_config(arg: str = "both") -> Experiment:
@@ -36,9 +49,9 @@ def get_config(arg: str = "both") -> Experiment:
             positions="rotary",
             encoders=encoders[arg],
         ),
-        data=MediaShards(images=2, recordings=2, augment=True, weights=(3.0, 1.0) if arg == "both" else ()),
+        data=MediaShards(images=2, recordings=2, augment=AUGMENT, weights=(3.0, 1.0) if arg == "both" else ()),
         objective=MediaLM(),
-        optimizer=AdamW(learning_rate=1e-3),
+        optimizer=Muon(learning_rate=0.02, adam_learning_rate=2e-3),
         schedule=Schedule(warmup_steps=100),
         evaluation=Evaluation(every=200),
         checkpoints=Checkpoints(every=200),
@@ -56,7 +69,7 @@ def vision_transformer() -> Experiment:
         batch_size=64,
         ema_decay=0.995,
         model=OmniConfig(context_length=64, num_layers=1, embed_dim=32, num_heads=1, encoders=(image,)),
-        data=MediaShards(augment=True),
+        data=MediaShards(augment=AUGMENT),
         objective=MediaClassification(smoothing=0.1),
         optimizer=Muon(learning_rate=0.02, adam_learning_rate=3e-3, weight_decay=0.02),
         schedule=Schedule(warmup_steps=100, final_fraction=0.0),

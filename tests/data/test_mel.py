@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from data.mel import log_mel, mel_filters
+from data.mel import log_mel, mel_filters, sound_of
 
 
 def slow_log_mel(samples, bands):
@@ -66,3 +66,19 @@ def test_values_lie_within_an_interval_of_two_and_follow_loudness():
     found = log_mel(sound)
     assert np.ptp(found) <= 2.0 + 1e-6
     np.testing.assert_allclose(log_mel(10 * sound) - found, 2 / 4, atol=1e-5)  # a hundred times the power
+
+
+def test_a_sound_is_found_again_from_its_spectrogram():
+    """Its own spectrogram is near the one given: much nearer than that of noise, and with its peaks in the same bands."""
+    time = np.arange(8000) / 16_000
+    sound = (0.4 * np.sin(2 * np.pi * 440 * time) * (time < 0.3) + 0.2 * np.sin(2 * np.pi * 1500 * time) * (time > 0.2)).astype(np.float32)
+    wanted = log_mel(sound)
+    found = sound_of(wanted)
+    assert found.shape == (8000,) and found.dtype == np.float32 and np.abs(found).max() <= 0.5
+    again = log_mel(found)
+    loud = wanted > wanted.max() - 1.0
+    assert np.abs(again - wanted)[loud].mean() < 0.1
+    noise = log_mel(np.random.default_rng(0).normal(0, 0.1, 8000))
+    assert np.abs(again - wanted)[loud].mean() < 0.25 * np.abs(noise - wanted)[loud].mean()
+    np.testing.assert_array_equal(again[5:25].argmax(1), wanted[5:25].argmax(1))
+    assert sound_of(np.zeros((0, 80))).shape == (0,)

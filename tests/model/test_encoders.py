@@ -246,18 +246,24 @@ def test_configs_that_cannot_be_are_refused():
         Projection("resampler", shuffle=2)
 
 
-def test_convolutions_of_a_patch_are_those_of_the_library():
-    """The stem of a patch of 8 x 8 halves it twice; a patch's vector depends on no other patch."""
-    config = dataclasses.replace(IMAGE, patch=8, stem="convolutions")
+def test_the_stem_convolves_whole_pictures_however_they_are_packed():
+    """Patches of 8 x 8 are halved twice; two pictures of different aspects in one row, in an order of blocks, and padding behind them."""
+    config = dataclasses.replace(IMAGE, patch=8, rows=4, columns=4, stem="convolutions")
     params = make(config)[2]["encoder"]["stem"]
-    patches = np.random.default_rng(0).normal(size=(1, 3, config.patch_values)).astype(np.float32)
-    x = patches.reshape(3, 8, 8, 3)
-    for name in ("halve_0", "halve_1"):
-        kernel = params[name]["kernel"].reshape(3, 3, x.shape[-1], -1)
-        x = jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 0), (1, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        x = jax.nn.gelu(x + params[name]["bias"], approximate=False)
-    assert x.shape == (3, 2, 2, config.embed_dim) and set(params) == {"halve_0", "halve_1", "out"}
-    expected = x.reshape(3, -1) @ params["out"]["kernel"] + params["out"]["bias"]
-    near(PatchStem(config).apply({"params": params}, patches)[0], expected)
+    assert set(params) == {"halve_0", "halve_1", "out"}
+    rng = np.random.default_rng(0)
+    pictures = [rng.normal(size=size).astype(np.float32) for size in ((16, 32, 3), (32, 16, 3))]
+    patches = np.concatenate([*(patchify(picture[None], 8, 2)[0] for picture in pictures), np.ones((3, config.patch_values), np.float32)])
+    places = np.concatenate([grid(2, 4, 2), grid(4, 2, 2), np.zeros((3, 2), np.int32)])
+    segments = np.repeat([1, 2, 0], [8, 8, 3])
+    found = PatchStem(config).apply({"params": params}, patches[None], places[None], segments[None])[0]
+    for number, picture in enumerate(pictures, 1):
+        x = picture[None]
+        for name in ("halve_0", "halve_1"):
+            kernel = params[name]["kernel"].reshape(3, 3, x.shape[-1], -1)
+            x = jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 0), (1, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            x = jax.nn.gelu(x + params[name]["bias"], approximate=False)
+        expected = patchify(np.asarray(x), 2, 2)[0] @ params["out"]["kernel"] + params["out"]["bias"]
+        near(found[segments == number], expected)
     with pytest.raises(ValueError, match="no multiple of 4"):
         dataclasses.replace(config, patch=6)

@@ -1,6 +1,7 @@
 """Decoding with a cache equals the full forward pass; padding, order and neighbours change no row."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -202,3 +203,13 @@ def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch)
 def test_senseless_sampling_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)
+
+
+def test_only_what_is_asked_for_is_drawn():
+    """Among some ids and the stop ids, in proportion to what they had; the filters see nothing else."""
+    sampling = Sampling(among=(2, 5), stop_ids=(7,), top_k=3)
+    x_BV = jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]])
+    state = SimpleNamespace(logits_BV=x_BV)
+    found = next_logits(state, sampling)[0]
+    assert (np.flatnonzero(found > MASKED) == [3, 4, 7]).all()
+    np.testing.assert_array_equal(found[jnp.array([3, 4, 7])], x_BV[0, jnp.array([3, 4, 7])])

@@ -1,5 +1,8 @@
 """Writing about media: a prompt of parts in, text out."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +11,14 @@ from data.decoding import Undecodable, probe
 from data.errors import UserError
 from data.media import Kind
 from data.media_batches import Unusable
-from data.media_rows import Layout, MediaBatch, Piece, RowFiller
-from data.media_shapes import Cut
+from data.media_rows import MARKERS, Layout, MediaBatch, Piece, RowFiller
+from data.media_shapes import Cut, Shape
 from data.media_source import cut
+from data.tokenizer import Tokenizer
 from model.generate import Sampling, decode, prefill
 from model.transformer import Decoder
 from train.checkpoint import load_parameters
+from train.experiment import Experiment
 from train.learner import Sample
 from train.mesh import inference_mesh
 from train.omni.objective import media_of
@@ -26,32 +31,47 @@ WIDTHS = 32
 
 
 class MediaWriter:
-    """A run's model, ready to write about media."""
+    """A model, ready to write about media, or media."""
 
-    def __init__(self, run: Run, params):
-        self._experiment, self._params, self._tokenizer = run.experiment, params, run.tokenizer()
-        model, config = Decoder(run.experiment.model), run.experiment.model
-
-        def begin(params, batch: MediaBatch, lengths_B, keys_B, room):
-            media = media_of(config, params, batch)
-            state = prefill(model, params, batch.tokens, lengths_B, keys_B, room=room, media=media)
-            return state, None if media.attended is None else media
-
-        self._begin = jax.jit(begin, static_argnames="room")
-
-        def go_on(params, state, media, sampling, steps):
-            return decode(model, params, state, sampling, steps, media)
-
-        self._decode = jax.jit(go_on, static_argnames="sampling")
+    def __init__(self, experiment: Experiment, tokenizer: Tokenizer, params):
+        self._experiment, self._params, self._tokenizer = experiment, params, tokenizer
+        self._begin, self._decode = _programs(experiment.model)
 
     def write(self, prompts: list[list[Piece]], *, tokens: int, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[str]:
         """A text after each prompt, up to `tokens` or the end that the model gives it."""
         end = self._tokenizer.specials["document_end"]
+        if self._tokenizer.codes:  # text alone
+            sampling = dataclasses.replace(sampling, among=(0, self._tokenizer.base_size))
         found = self.ids(prompts, tokens=tokens, sampling=sampling, seed=seed, first_row=first_row)
         return [self._tokenizer.decode(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
 
-    def ids(self, prompts: list[list[Piece]], *, tokens: int, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[list[int]]:
-        """The ids of those texts, the end included where it was drawn.
+    def media(self, prompts: list[list[Piece]], kind: Kind, *, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[tuple[Shape, Cut]]:
+        """A medium after each prompt, and the shape that it has: its marker is given, and codes alone are drawn; of recordings until
+        the model ends them.
+
+        UserError where the run has no codes for the kind, or a medium does not fit the context.
+        """
+        codes = self._tokenizer.codes.get(kind)
+        if codes is None:
+            raise UserError(f"the model writes no {kind}", f"It writes {', '.join(['text', *self._tokenizer.codes])}.")
+        marker = np.array([self._tokenizer.specials[MARKERS[kind]]], np.int32)
+        marked = [[*pieces, Piece("text", marker, learned=True)] for pieces in prompts]  # as in training: what is read ends before it
+        only = dataclasses.replace(sampling, among=codes.ids)
+        found = self.ids(marked, tokens=codes.most, sampling=only, seed=seed, first_row=first_row, ends=kind == "audio")
+        made = []
+        for ids in found:
+            ids = [id for id in ids if codes.ids[0] <= id < codes.ids[1]]
+            if kind != "audio" and len(ids) < codes.most:
+                raise UserError(
+                    f"a {kind} of {codes.most} codes does not fit behind the prompt", "Give a shorter one, or train with a longer context."
+                )
+            made.append((codes.shape, codes.decode(np.array(ids or [codes.ids[0]]))))
+        return made
+
+    def ids(
+        self, prompts: list[list[Piece]], *, tokens: int, sampling: Sampling, seed: int = 0, first_row: int = 0, ends: bool = True
+    ) -> list[list[int]]:
+        """The ids of those texts, the end included where it was drawn. ends: whether it can be.
 
         UserError where one does not fit the model's context, or has more media than a row of the run.
         """
@@ -60,7 +80,7 @@ class MediaWriter:
         keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
         room = min(-(-tokens // WIDTHS) * WIDTHS, self._experiment.model.context_length - int(lengths_B.max()))
         state, attended = self._begin(self._params, batch, lengths_B, keys_B, room=room)
-        ended = Sampling(**{**vars(sampling), "stop_ids": (*sampling.stop_ids, end)})
+        ended = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, end)) if ends else sampling
         state = self._decode(self._params, state, attended, sampling=ended, steps=jnp.int32(min(tokens, room)))
         width, ids_BS, ends_B = batch.tokens.shape[1], np.asarray(state.tokens_BS), np.asarray(state.ends_B)
         return [ids[width:last].tolist() for ids, last in zip(ids_BS, ends_B, strict=True)]
@@ -108,6 +128,22 @@ class MediaWriter:
         return found
 
 
+@functools.cache
+def _programs(config):
+    """(read prompts, go on drawing), compiled once for a model however many writers there are."""
+    model = Decoder(config)
+
+    def begin(params, batch: MediaBatch, lengths_B, keys_B, room):
+        media = media_of(config, params, batch)
+        state = prefill(model, params, batch.tokens, lengths_B, keys_B, room=room, media=media)
+        return state, None if media.attended is None else media
+
+    def go_on(params, state, media, sampling, steps):
+        return decode(model, params, state, sampling, steps, media)
+
+    return jax.jit(begin, static_argnames="room"), jax.jit(go_on, static_argnames="sampling")
+
+
 def sample_answers(run: Run, params, sources: list[MediaSource], each: int = 2) -> list[Sample]:
     """What the model writes about the first samples of each part that it is judged by, in place of what is learned of them."""
     experiment, tokenizer, prompts, shown = run.experiment, run.tokenizer(), [], []
@@ -116,11 +152,13 @@ def sample_answers(run: Run, params, sources: list[MediaSource], each: int = 2) 
             if isinstance(found, Unusable):
                 continue
             read = [piece for piece in found[0] if not piece.learned]
+            if any(piece.learned and piece.kind != "text" for piece in found[0]):
+                continue  # written media are drawn, not told (train/omni/writing.py)
             prompts.append(read)
             texts = [tokenizer.decode(piece.content) if isinstance(piece.content, np.ndarray) else f"[{piece.kind}] " for piece in read]
             shown.append(f"{name}: {''.join(texts)}")
     wanted = experiment.samples
-    written = MediaWriter(run, params).write(prompts, tokens=wanted.tokens, sampling=Sampling(temperature=wanted.temperature))
+    written = MediaWriter(run.experiment, run.tokenizer(), params).write(prompts, tokens=wanted.tokens, sampling=Sampling(temperature=wanted.temperature))
     return [Sample(prompt, text) for prompt, text in zip(shown, written, strict=True)]
 
 
@@ -143,4 +181,4 @@ def _rounded(patches: int, shape) -> int:
 def load_writer(run: Run, *, step: int | None = None, raw: bool = False) -> MediaWriter:
     """A writer with a checkpoint of the run."""
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
-    return MediaWriter(run, params)
+    return MediaWriter(run.experiment, run.tokenizer(), params)

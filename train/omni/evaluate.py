@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from data.synthetic import WRITING, World
 from train.evaluate import add_up, evaluation_rows
 from train.experiment import Experiment
 from train.omni.experiment import Alignment, MediaLM
 from train.omni.retrieval import embed, embed_texts, recalls, zero_shot
 from train.omni.sources import MediaSource, judged, make_media_batches
+from train.omni.writing import WRITTEN, write_all
 from train.omni.towers import encoder_objective, labelled
 
 
@@ -17,8 +19,9 @@ def evaluate_media(
     evaluate, params, sources: list[MediaSource], experiment: Experiment, mesh, *, rows: int = 0, between: Callable[[], None]
 ) -> dict:
     """Of MediaLM {"loss", "accuracy" (of tokens), "exact" (of whole answers), <name>: exact answers of each part that it is judged by,
-    "blind_<name>": the same with its media kept from the model, "blind": the mean of those, "samples"}; of others the means of what they
-    measure. rows: of each part, 0 for all.
+    "blind_<name>": the same with its media kept from the model, "blind": the mean of those, "samples"}; where media are written, as part
+    <name> the share of descriptions that `recognise` finds in what was drawn after them, and as "coded_<name>" the same of the true media
+    after their codes, which no model can beat by much. Of other objectives the means of what they measure. rows: of each part, 0 for all.
     """
     writes = isinstance(experiment.objective, MediaLM)
     totals: dict[str, Any] = {}
@@ -34,8 +37,15 @@ def evaluate_media(
             if kept and ("/" in name or not batches.has_media):
                 continue
             count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
+            task = WRITING.get(name.partition("/")[0]) if isinstance(source, World) else None
+            if task and writes:
+                between()
+                written = write_all(experiment, params, tokenizer, source, split, task, min(rows or WRITTEN, WRITTEN))
+                found[name], found[f"coded_{name}"] = written.right, written.coded
+                if "/" in name:
+                    continue
             own = add_up(evaluate, params, batches.batch, count, size, mesh, between)
-            if writes:
+            if writes and not task:
                 found[name] = _mean(own["exact"])
                 samples += int(own["exact"][1]) if not kept and "/" not in name else 0
             if not kept and "/" not in name:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from data.augment_config import Augment
 from train.experiment import Data, Objective, check_range
 
 
@@ -11,7 +12,8 @@ class MediaData(Data):
     """Rows of samples with media; the encoders of the model say how large those become."""
 
     tokenizer: str = "byte"
-    """byte, or a file or directory as for `omnia prepare text`; a run that starts from another takes that one's."""
+    """byte, or a file or directory as for `omnia prepare text`, or what `omnia prepare codes` made; a run that starts from another takes
+    that one's."""
     images: int = 1
     """Of the largest size, that a row has room for; of smaller ones more fit."""
     videos: int = 1
@@ -37,8 +39,10 @@ class MediaData(Data):
 class WorldScenes(MediaData):
     """The embedded world of shapes that move and sound (data/synthetic.py), rendered on the spot."""
 
-    tasks: tuple[Literal["text", "image", "video", "audio", "caption"], ...] = ("text", "image", "video", "audio", "caption")
-    """What is asked about, in turns."""
+    tasks: tuple[Literal["text", "image", "video", "audio", "caption", "draw", "film", "play"], ...] = (
+        *("text", "image", "video", "audio", "caption"),
+    )
+    """What is asked about, and what is to be written after a description (draw, film, play), in turns."""
     scenes: int = 1 << 16
     """Samples of an epoch."""
     validation: int = 1024
@@ -59,8 +63,11 @@ class MediaShards(MediaData):
     """Frames a second that are taken from clips."""
     question: str = ""
     """Text between a medium and the name of its class, where samples have classes and no text of their own."""
-    augment: bool = False
-    """Pictures of training are cropped, turned and coloured by chance, recordings masked (data/augment.py)."""
+    write: tuple[Literal["image", "video", "audio"], ...] = ()
+    """Media that are written too: each of `shards` comes once more for each of these, its texts read and that medium learned. Weights are
+    of all these sources, first those that are read."""
+    augment: Augment = Augment()
+    """What is changed by chance in media of training."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -39,15 +39,25 @@ def open_media(experiment: Experiment) -> list[MediaSource]:
     assert isinstance(data, MediaData)
     named = experiment.start or (data.tokenizer if data.tokenizer != "byte" else "")
     tokenizer = load_tokenizer(named) if named else byte_tokenizer()
-    return [MediaSource(source, tokenizer) for source in _sources(data)]
+    return [MediaSource(source, tokenizer) for source in _sources(experiment)]
 
 
-def _sources(data: MediaData) -> list[Source]:
+def folders_of(experiment: Experiment) -> list[tuple[str, Kind | None]]:
+    """The folders of shards as sources: each to be read, if the model reads media, and once more for each kind to be written."""
+    data = experiment.data
+    assert isinstance(data, MediaShards)
+    reads = not data.write or bool(getattr(experiment.model, "encoders", ()))
+    return [(path, kind) for kind in (*([None] if reads else []), *data.write) for path in data.shards]
+
+
+def _sources(experiment: Experiment) -> list[Source]:
+    data = experiment.data
     match data:
         case WorldScenes():
             return [World(data.tasks, data.scenes, data.validation * len(data.tasks))]
         case MediaShards():
-            return [ShardSource(MediaCorpus(path), question=data.question, augment=data.augment) for path in data.shards]
+            options: dict[str, Any] = {"question": data.question, "augment": data.augment}
+            return [ShardSource(MediaCorpus(path), write=kind, **options) for path, kind in folders_of(experiment)]
     raise UserError(f"data: {type(data).__name__} is no kind of media", "Choose WorldScenes or MediaShards in the config file.")
 
 

@@ -45,7 +45,7 @@ def test_what_is_written_is_what_was_judged_exact(experiment):
     """With what greedy decoding writes from parts of a prompt as the answer, every learned token is the likeliest one."""
     sources, params = open_media(experiment), parameters(6.0, experiment)
     tokenizer, shapes = sources[0].tokenizer(), shapes_of(experiment)
-    writer = MediaWriter(SimpleNamespace(experiment=experiment, tokenizer=lambda: tokenizer), params)
+    writer = MediaWriter(experiment, tokenizer, params)
     prompts = []
     for source, split in list(judged(experiment, sources).values())[:5]:
         prompts += [pieces[:-1] for pieces, _ in source.samples(split, np.arange(2), shapes, tokenizer, None)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from data.augment_config import Augment
 from data.decoding import encode_image
 from data.errors import UserError
 from data.media import Facts, Part, Sample
@@ -106,7 +107,7 @@ def run(tmp_path, monkeypatch, **changes):
 
 
 def test_pictures_are_told_apart(tmp_path, folder, monkeypatch):
-    objective, data = MediaClassification(mixup=0.2, smoothing=0.1), MediaShards(shards=(folder,), augment=True, workers=1)
+    objective, data = MediaClassification(mixup=0.2, smoothing=0.1), MediaShards(shards=(folder,), augment=Augment((0.5, 1.0), flip=0.5, brightness=0.4), workers=1)
     made, found = run(tmp_path, monkeypatch, objective=objective, data=data, steps=12)
     assert made.experiment.objective.classes == 2
     assert found["accuracy"] == 1.0 and found["nll"] < 0.69

@@ -1,0 +1,37 @@
+"""A model that writes pictures, clips and recordings of the embedded world after descriptions, as codes in its vocabulary.
+
+The codebooks come first (configs/omni/codes.py), then
+omnia train configs/omni/write.py --run-dir runs/write --data.tokenizer tokenizers/world
+omnia generate runs/write --prompt "draw a red circle and a blue square. " --write image --output drawn.png
+omnia generate runs/write --prompt "film a green cross goes left. " --write video --output filmed.gif
+omnia generate runs/write --prompt "play circle, cross. " --write audio --output played.wav
+"""
+
+from model.omni_config import OmniConfig
+from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
+from train.omni.experiment import MediaLM, WorldScenes
+
+
+def get_config() -> Experiment:
+    return Experiment(
+        name="write",
+        steps=1500,
+        batch_size=24,
+        model=OmniConfig(
+            context_length=192,
+            num_layers=4,
+            embed_dim=128,
+            num_heads=4,
+            norm="rmsnorm",
+            bias=False,
+            positions="rotary",
+        ),
+        data=WorldScenes(tasks=("draw", "film", "play"), validation=128),
+        objective=MediaLM(),
+        optimizer=Muon(learning_rate=0.02, adam_learning_rate=2e-3),
+        schedule=Schedule(warmup_steps=100),
+        evaluation=Evaluation(every=500, rows=32),
+        checkpoints=Checkpoints(every=500),
+        samples=Samples(tokens=0),
+        logging=Logging(every=20),
+    )
