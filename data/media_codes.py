@@ -67,7 +67,7 @@ class MediaCodes:
     @property
     def most(self) -> int:
         """Ids of the largest medium: of pictures and clips, that of any."""
-        return int(np.prod(self.shape.largest))
+        return self.shape.most
 
     def _places(self, count: int) -> np.ndarray:
         if self.kind == "audio":

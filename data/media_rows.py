@@ -189,4 +189,4 @@ def encoded_places(shape: Shape, room: int) -> int:
 
 def most_media(shape: Shape, room: int) -> int:
     """Media that a row can hold at most."""
-    return room // (int(np.prod(shape.largest)) if shape.latents else shape.rate * shape.block**2)
+    return room // (shape.most if shape.latents else shape.rate * shape.block**2)

@@ -26,11 +26,12 @@ class Cut(NamedTuple):
 class Shape:
     """What media of a kind share. block: every block x block patches (of audio, block * block places) are one place after the projector.
     latents: such places of a medium, whatever its size; 0 for one a block. inline: those places stand in the row as tokens; else the row
-    holds but a marker."""
+    holds but a marker. class_token: before its patches a medium has a place of its own, of zeros, that lies at -1 along every axis."""
 
     block: int = 1
     latents: int = 0
     inline: bool = True
+    class_token: bool = False
     kind: ClassVar[Kind]
     axes: ClassVar[int]
     """Numbers that say where a patch lies."""
@@ -47,13 +48,24 @@ class Shape:
         """The grid of the largest medium."""
         raise NotImplementedError
 
+    @property
+    def most(self) -> int:
+        """Patches of the largest medium, its class token counted."""
+        return int(np.prod(self.largest)) + self.class_token
+
     def places(self, grids):
-        """Patches of grids: int [..., axes] to int [...]."""
-        return np.prod(grids, -1)
+        """Patches of grids, class tokens counted: int [..., axes] to int [...]."""
+        return np.prod(grids, -1) + self.class_token
+
+    def led(self, patches: np.ndarray, places: np.ndarray) -> Cut:
+        """Patches behind their class token, where there is one."""
+        if not self.class_token:
+            return Cut(patches, places)
+        return Cut(np.pad(patches, ((1, 0), (0, 0))), np.pad(places, ((1, 0), (0, 0)), constant_values=-1))
 
     def charged(self, places):
         """Patches of room that a medium takes in a row: with latents that of the largest, so that a row has latents for as many."""
-        return np.where(places > 0, np.prod(self.largest), 0) if self.latents else places
+        return np.where(places > 0, self.most, 0) if self.latents else places
 
     def tokens(self, places):
         """Of a row, that so many patches take."""
@@ -90,7 +102,7 @@ class ImageShape(Shape):
 
     def cut(self, pixels_HWC, grid_2) -> Cut:
         """pixels: uint8, the grid's rows and columns times `patch`."""
-        return Cut(patchify(pixels_HWC[None], self.patch, self.block)[0], grid(grid_2[0], grid_2[1], self.block))
+        return self.led(patchify(pixels_HWC[None], self.patch, self.block)[0], grid(grid_2[0], grid_2[1], self.block))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +139,7 @@ class VideoShape(Shape):
         tubelets = patches.reshape(times, self.frames, *patches.shape[1:]).swapaxes(1, 2)
         where = grid(rows, columns, self.block)
         places = [np.repeat(np.arange(times, dtype=np.int32), len(where))[:, None], np.tile(where, (times, 1))]
-        return Cut(tubelets.reshape(times * len(where), -1), np.concatenate(places, -1))
+        return self.led(tubelets.reshape(times * len(where), -1), np.concatenate(places, -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +181,7 @@ class AudioShape(Shape):
 def frames_of(shape: ImageShape | VideoShape, cut: Cut) -> np.ndarray:
     """uint8 [F, H, W, 3]: the picture, or the frames of the clip, that was cut."""
     rows, columns = (cut.places[:, -2:].max(0) + 1).tolist()
-    pixels = cut.patches.reshape(-1, rows * columns, getattr(shape, "frames", 1), 3 * shape.patch**2).swapaxes(1, 2)
+    pixels = cut.patches[int(shape.class_token) :].reshape(-1, rows * columns, getattr(shape, "frames", 1), 3 * shape.patch**2).swapaxes(1, 2)
     return unpatchify(pixels.reshape(-1, rows * columns, 3 * shape.patch**2), rows, columns, shape.patch, shape.block)
 
 

@@ -281,7 +281,7 @@ class World:
             if task in WRITING:
                 rows.append([text + codes_for(tokenizer.codes, WRITING[task]).most + 1, 0, 0, 0, 0])
                 continue
-            places = [_places(shapes[kind]) if kind == _medium(task) else 0 for kind in MEDIA]
+            places = [shapes[kind].most if kind == _medium(task) else 0 for kind in MEDIA]
             tokens = sum(int(shapes[kind].tokens(size)) + 1 for kind, size in zip(MEDIA, places, strict=True) if size)
             rows.append([text, *(int(shapes[kind].charged(size)) if size else 0 for kind, size in zip(MEDIA, places, strict=True)), tokens])
         return np.array(rows, np.int64)[np.arange(self.count(split)) % len(rows)]
@@ -315,10 +315,6 @@ class World:
 
 def _medium(task: Task):
     return {"caption": "image", "text": "text"}.get(task, task)
-
-
-def _places(shape: Shape) -> int:
-    return int(np.prod(shape.largest))
 
 
 def _render(scene: Scene, shape: Shape, rng: np.random.Generator):

@@ -80,16 +80,21 @@ class Mask:
 
 def reference(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1), written out, with grouped keys and a float32 softmax."""
-    groups = q_BTHK.shape[2] // k_BSGK.shape[2]
-    k_BSHK, v_BSHK = jnp.repeat(k_BSGK, groups, axis=2), jnp.repeat(v_BSGK, groups, axis=2)
+    v_BSHK = jnp.repeat(v_BSGK, q_BTHK.shape[2] // v_BSGK.shape[2], axis=2)
+    weight_BHTS = attention_weights(q_BTHK, k_BSGK, mask, softcap).astype(v_BSHK.dtype)
+    return jnp.einsum("BHTS,BSHK->BTHK", weight_BHTS, v_BSHK)
+
+
+def attention_weights(q_BTHK, k_BSGK, mask: Mask, softcap: float = 0.0):
+    """float32 [B, H, T, S]: what each query gives to each key; its row adds up to one."""
+    k_BSHK = jnp.repeat(k_BSGK, q_BTHK.shape[2] // k_BSGK.shape[2], axis=2)
     score_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=jnp.float32) * q_BTHK.shape[-1] ** -0.5
     if softcap:
         score_BHTS = softcap * jnp.tanh(score_BHTS / softcap)
     allowed_B1TS = mask.allowed(q_BTHK.shape[1], k_BSGK.shape[1])
     if allowed_B1TS is not None:
         score_BHTS = jnp.where(allowed_B1TS, score_BHTS, MASKED)
-    weight_BHTS = jax.nn.softmax(score_BHTS, axis=-1).astype(v_BSHK.dtype)
-    return jnp.einsum("BHTS,BSHK->BTHK", weight_BHTS, v_BSHK)
+    return jax.nn.softmax(score_BHTS, axis=-1)
 
 
 def xla(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):

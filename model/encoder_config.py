@@ -98,8 +98,8 @@ class ImageEncoder(EncoderConfig):
     columns: int = 16
     """Columns of patches of the widest image."""
     stem: Literal["linear", "convolutions"] = "linear"
-    """How a patch becomes a vector. Convolutions of width 3 and stride 2 over the whole picture, which halve patches while they can, need
-    fewer images and steps than one linear layer (Xiao et al. 2021)."""
+    """How a patch becomes a vector. Overlapping convolutions over the whole picture need fewer images and steps than one linear layer
+    (Xiao et al. 2021)."""
 
     kind: ClassVar[str] = "image"
     axes: ClassVar[str] = "yx"
@@ -107,7 +107,7 @@ class ImageEncoder(EncoderConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.stem == "convolutions" and self.patch % 4:
-            raise ValueError(f"image.stem convolutions halves a patch until it is small; image.patch {self.patch} is no multiple of 4")
+            raise ValueError(f"image.stem convolutions begins with one of stride 4; image.patch {self.patch} is no multiple of 4")
 
     def _sizes(self):
         return "patch", "rows", "columns"

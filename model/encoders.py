@@ -140,8 +140,9 @@ class ConvolutionStem(nn.Module):
 class PatchStem(nn.Module):
     """Convolutions over whole pictures that are packed as patches (after Xiao et al. 2021): [B, N, P * P * 3] to [B, N, E].
 
-    Each has width 3 and stride 2, doubles the width and ends in a GELU; beyond the upper and the left edge of a picture are zeros.
-    Parameters: kernels [9 * inputs, outputs] of halve_0, halve_1, ..., and out, over what is left of a patch, 2 x 2 or odd.
+    The first has width 5 and stride 4, those that follow, while a patch can be halved, width 3 and stride 2; each ends in a GELU. Windows
+    reach one pixel beyond what they stand for, upwards and to the left; beyond the edges of a picture are zeros. Parameters: kernels
+    [windows, outputs] of convolution_0, convolution_1, ..., and out, over what is left of a patch.
     """
 
     config: ImageEncoder
@@ -149,31 +150,43 @@ class PatchStem(nn.Module):
     @nn.compact
     def __call__(self, patches_BNC, places_BNA, segments_BN):
         c, dtype = self.config, compute_dtype(block_config(self.config))
-        size, halvings = c.patch, 0
-        while (size >> halvings) % 2 == 0 and size >> halvings > 2:
-            halvings += 1
+        strides = [4]
+        while (left := c.patch // math.prod(strides)) > 2 and left % 2 == 0:
+            strides.append(2)
+        neighbours = [_neighbours(places_BNA, segments_BN, *way) for way in ((1, 0), (0, 1), (1, 1))]
+        x = patches_BNC.reshape(*patches_BNC.shape[:2], c.patch, c.patch, 3)
+        for number, stride in enumerate(strides):
+            width = max(8, c.embed_dim >> (len(strides) - 1 - number))
+            windows = _windows_of_pictures(x, stride, *neighbours)
+            std = math.sqrt(2.0 / windows.shape[-1])
+            x = ACTIVATIONS["gelu"](Dense((width,), ("mlp", "embed"), std, dtype, bias=True, name=f"convolution_{number}")(windows))
+        x = x.reshape(*x.shape[:2], -1)
+        return Dense((c.embed_dim,), ("mlp", "embed"), math.sqrt(2.0 / x.shape[-1]), dtype, bias=True, name="out")(x)
 
-        def dense(x, width, name):
-            return Dense((width,), ("mlp", "embed"), math.sqrt(2.0 / x.shape[-1]), dtype, bias=True, name=name)(x)
 
-        above, left, both = (_neighbours(places_BNA, segments_BN, *way) for way in ((1, 0), (0, 1), (1, 1)))
-        x = patches_BNC.reshape(*patches_BNC.shape[:2], size, size, 3)
-        for number in range(halvings):
-            # Windows as one matrix product: gradients of convolutions with strides are slow on a CPU.
-            rows = jnp.concatenate([_of_neighbours(x[:, :, -1:], above), x], 2)
-            column = jnp.concatenate([_of_neighbours(x[:, :, -1:, -1:], both), _of_neighbours(x[:, :, :, -1:], left)], 2)
-            padded = jnp.concatenate([column, rows], 3)
-            corners = [padded[:, :, y : y + x.shape[2] : 2, z : z + x.shape[3] : 2] for y in range(3) for z in range(3)]
-            width = max(8, c.embed_dim >> (halvings - 1 - number))
-            x = ACTIVATIONS["gelu"](dense(jnp.concatenate(corners, -1), width, f"halve_{number}"))
-        return dense(x.reshape(*x.shape[:2], -1), c.embed_dim, "out")
+def _windows_of_pictures(x, stride: int, above_BN, left_BN, both_BN):
+    """Windows of (stride + 1) x (stride + 1) that reach one place up and to the left: [B, N, S, S, C] to [B, N, S / stride, S / stride, -1].
+
+    For one matrix product: gradients of convolutions with strides are slow on a CPU, and the copies cost little where what lies together
+    stays together. above_BN, left_BN, both_BN: the patches that lie there (`_neighbours`).
+    """
+    *most, size, _, channels = x.shape
+    across = size // stride
+    rows = jnp.concatenate([_of_neighbours(x[:, :, -1:], above_BN), x], 2)
+    column = jnp.concatenate([_of_neighbours(x[:, :, -1:, -1:], both_BN), _of_neighbours(x[:, :, :, -1:], left_BN)], 2)
+    padded = jnp.concatenate([column, rows], 3)
+    windows = []
+    for number in range(stride + 1):
+        row = padded[:, :, number : number + size : stride]
+        windows += [row[:, :, :, :-1].reshape(*most, across, across, stride * channels), row[:, :, :, stride::stride]]
+    return jnp.concatenate(windows, -1)
 
 
 def _neighbours(places_BNA, segments_BN, up: int, left: int):
     """int32 [B, N]: the number of the patch of the same picture that lies so far away; -1 where there is none."""
     wanted_BNA = places_BNA - jnp.array([up, left])
     there_BNN = (wanted_BNA[:, :, None] == places_BNA[:, None]).all(-1) & (segments_BN[:, :, None] == segments_BN[:, None])
-    there_BNN &= (segments_BN > 0)[:, None]
+    there_BNN &= ((segments_BN > 0) & (places_BNA >= 0).all(-1))[:, None]  # neither padding nor a class token
     return jnp.where(there_BNN.any(-1), there_BNN.argmax(-1), -1)
 
 

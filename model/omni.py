@@ -93,4 +93,5 @@ def _of_media(values_BN, segments_BN, segments_BM):
 
 def most_media(encoder: EncoderConfig, places: int) -> int:
     """Media that a resampler makes latents for, in a row with so many places: as many as would be there were all of the largest size."""
-    return max(1, places // (math.prod(encoder.extent) * (2 if isinstance(encoder, AudioEncoder) else 1)))
+    largest = math.prod(encoder.extent) * (2 if isinstance(encoder, AudioEncoder) else 1) + (encoder.pool == "token")
+    return max(1, places // largest)

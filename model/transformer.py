@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from model.attention import Mask, attend
+from model.attention import Mask, attend, attention_weights
 from model.config import ModelConfig
 from model.cross_attention import GatedCrossBlock
 from model.layers import Dense, FeedForward, Norm, Table, compute_dtype, constrain, dropout
@@ -20,12 +20,14 @@ from model.positions import rotary_angles, rotate
 
 @flax.struct.dataclass
 class Context:
-    """What every layer of one forward pass shares: the mask, and (or None) rotary angles, per-row dropout keys, what is no padding."""
+    """What every layer of one forward pass shares: the mask, and (or None) rotary angles, per-row dropout keys, what is no padding, and a
+    list to which each layer that is not scanned appends its attention weights [B, H, T, S]."""
 
     mask: Mask
     angles: Any = None
     keys_B: Any = None
     counted_BT: Any = None
+    watch: list | None = None
 
 
 class Output(NamedTuple):
@@ -127,6 +129,8 @@ class Attention(nn.Module):
         q_BTHK = constrain(q_BTHK, "batch", "length", "heads", "head")
         k_BSGK = constrain(k_BSGK, "batch", None, "kv_heads", "head")
         v_BSGK = constrain(v_BSGK, "batch", None, "kv_heads", "head")
+        if context.watch is not None:
+            context.watch.append(attention_weights(q_BTHK, k_BSGK, context.mask, c.attention_softcap))
         kernel = c.attention
         if kernel != "reference" and (cache is not None or self.is_initializing()):
             kernel = "xla"  # the others are made for whole rows
@@ -214,13 +218,15 @@ class Decoder(nn.Module):
         stream_BTD=None,
         branch: int | None = None,
         media: Media | None = None,
+        watch: list | None = None,
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
         of (keys, values), both [B * G, S, K], with the index of the first new token as (caches, index); valid_BS marks, with 1, the
         cached positions that hold or will hold a token of the row. branch: number of the layer whose input is returned too, as stream_BTD;
         given one, from another decoder, these layers go on from it, and the tokens are not looked up. media: what stands in the places of
-        some tokens; with a cache it belongs to its first tokens.
+        some tokens; with a cache it belongs to its first tokens. watch: a list that takes the attention weights of every layer; the config
+        must neither scan nor rematerialise.
         """
         c, dtype = self.config, compute_dtype(self.config)
         batch, length = tokens_BT.shape
@@ -252,7 +258,7 @@ class Decoder(nn.Module):
             key_groups_BS = jnp.pad(media.groups_BT, ((0, 0), (0, behind)), constant_values=jnp.iinfo(jnp.int32).max)
             mask = dataclasses.replace(mask, query_groups_BT=media.groups_BT, key_groups_BS=key_groups_BS)
         counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
-        context = Context(mask, angles, keys_B, counted_BT)
+        context = Context(mask, angles, keys_B, counted_BT, watch)
         router, stream_BTD = None, None
         if self.is_initializing():
             x_BTD, cache = create_layers(c, x_BTD, context), None

@@ -1,5 +1,7 @@
 """Rows of media: what is in them is what the samples hold, and any row can be made alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from data.media import Facts, Part, Sample, text_facts
 from data.media_batches import MediaBatches, StepMaker, Unusable
 from data.media_packing import pack
 from data.media_rows import MISSING, Layout, Piece, RowFiller, encoded_places
-from data.media_shapes import AudioShape, ImageShape, VideoShape
+from data.media_shapes import AudioShape, ImageShape, VideoShape, frames_of
 from data.media_shards import write_media
 from data.media_source import ShardSource
 from data.patches import unpatchify
@@ -215,13 +217,32 @@ def test_classes_are_named_where_samples_have_no_text(tmp_path):
 
 
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, character_tokenizer("what? waves grey hear a tone broken")], ids=["byte", "character"])
-def test_sizes_are_those_of_what_comes(shards, tokenizer):
+@pytest.mark.parametrize("class_token", [False, True])
+def test_sizes_are_those_of_what_comes(shards, tokenizer, class_token):
     source = ShardSource(shards)
-    sizes = source.sizes("train", SHAPES, tokenizer)
-    for size, sample in zip(sizes, source.samples("train", np.arange(4), SHAPES, tokenizer, None), strict=True):
+    with_token = {"block": 1, "class_token": True}
+    shapes = {kind: dataclasses.replace(shape, **with_token) if class_token and kind != "audio" else shape for kind, shape in SHAPES.items()}
+    sizes = source.sizes("train", shapes, tokenizer)
+    for size, sample in zip(sizes, source.samples("train", np.arange(4), shapes, tokenizer, None), strict=True):
         if isinstance(sample, Unusable):
             continue
         pieces, _ = sample
         assert size[0] == sum(len(piece.content) for piece in pieces if piece.kind == "text")
         for place, kind in enumerate(("image", "video", "audio"), 1):
             assert size[place] == sum(len(piece.content.patches) for piece in pieces if piece.kind == kind)
+
+
+def test_a_class_token_comes_before_the_patches_of_each_picture(shards):
+    """At -1 along both axes, and in the row; the picture itself is as it is without."""
+    plain = {"image": dataclasses.replace(SHAPES["image"], block=1)}
+    led = {"image": dataclasses.replace(plain["image"], class_token=True)}
+    source = ShardSource(shards)
+    (without, _), (found, _) = (source.samples("train", np.array([0]), shapes, TOKENIZER, None)[0] for shapes in (plain, led))
+    (bare,), (cut,) = ([piece.content for piece in pieces if piece.kind == "image"] for pieces in (without, found))
+    assert cut.places[0].tolist() == [-1, -1] and not cut.patches[0].any()
+    np.testing.assert_array_equal(cut.patches[1:], bare.patches)
+    np.testing.assert_array_equal(cut.places[1:], bare.places)
+    np.testing.assert_array_equal(frames_of(led["image"], cut), frames_of(plain["image"], bare))
+    filler = RowFiller(Layout(96, {"image": 2 * led["image"].most}), led, TOKENIZER, np.arange(1))
+    filler.add(0, found)
+    assert (filler.batch.slots > 0).sum() == len(cut.patches)

@@ -247,21 +247,23 @@ def test_configs_that_cannot_be_are_refused():
 
 
 def test_the_stem_convolves_whole_pictures_however_they_are_packed():
-    """Patches of 8 x 8 are halved twice; two pictures of different aspects in one row, in an order of blocks, and padding behind them."""
-    config = dataclasses.replace(IMAGE, patch=8, rows=4, columns=4, stem="convolutions")
+    """Two pictures of different aspects in one row, patches in an order of blocks, padding behind them."""
+    config = dataclasses.replace(IMAGE, patch=16, rows=4, columns=4, stem="convolutions")
     params = make(config)[2]["encoder"]["stem"]
-    assert set(params) == {"halve_0", "halve_1", "out"}
+    assert set(params) == {"convolution_0", "convolution_1", "out"}
     rng = np.random.default_rng(0)
-    pictures = [rng.normal(size=size).astype(np.float32) for size in ((16, 32, 3), (32, 16, 3))]
-    patches = np.concatenate([*(patchify(picture[None], 8, 2)[0] for picture in pictures), np.ones((3, config.patch_values), np.float32)])
+    pictures = [rng.normal(size=size).astype(np.float32) for size in ((32, 64, 3), (64, 32, 3))]
+    patches = np.concatenate([*(patchify(picture[None], 16, 2)[0] for picture in pictures), np.ones((3, config.patch_values), np.float32)])
     places = np.concatenate([grid(2, 4, 2), grid(4, 2, 2), np.zeros((3, 2), np.int32)])
     segments = np.repeat([1, 2, 0], [8, 8, 3])
     found = PatchStem(config).apply({"params": params}, patches[None], places[None], segments[None])[0]
     for number, picture in enumerate(pictures, 1):
         x = picture[None]
-        for name in ("halve_0", "halve_1"):
-            kernel = params[name]["kernel"].reshape(3, 3, x.shape[-1], -1)
-            x = jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 0), (1, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        for name, stride in (("convolution_0", 4), ("convolution_1", 2)):
+            width, side = x.shape[-1], stride + 1
+            by_row = params[name]["kernel"].reshape(side, side * width, -1)  # of each row all but the last column, then that: in order
+            kernel, edges = by_row.reshape(side, side, width, -1), ((1, 0), (1, 0))
+            x = jax.lax.conv_general_dilated(x, kernel, (stride, stride), edges, dimension_numbers=("NHWC", "HWIO", "NHWC"))
             x = jax.nn.gelu(x + params[name]["bias"], approximate=False)
         expected = patchify(np.asarray(x), 2, 2)[0] @ params["out"]["kernel"] + params["out"]["bias"]
         near(found[segments == number], expected)

@@ -174,7 +174,7 @@ def _patches(pieces: list[Piece], kind: Kind) -> int:
 
 def _rounded(patches: int, shape) -> int:
     """Room for them: in whole media of the largest size, so that few programs are compiled."""
-    largest = int(np.prod(shape.largest))
+    largest = shape.most
     return -(-patches // largest) * largest
 
 

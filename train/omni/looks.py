@@ -1,9 +1,11 @@
-"""What an answer rests on: how much less likely it becomes when one place of a picture, clip or recording is kept from the model.
+"""What an answer rests on: how much less likely it becomes when one place of a picture, clip or recording is kept from the model, and how
+much attention is given to each.
 
-Occlusion (Zeiler & Fergus 2014, sec. 4.2) of places of the row, which also shows how they lie over the medium. It asks the whole model,
-where a map of attention shows one layer.
+Occlusion (Zeiler & Fergus 2014, sec. 4.2) of places of the row asks the whole model; attention is what its layers look at, whether or not it
+matters. Both show how the places lie over the medium.
 """
 
+import dataclasses
 import functools
 import textwrap
 from pathlib import Path
@@ -31,13 +33,14 @@ AT_ONCE = 16
 
 
 class Look(NamedTuple):
-    """A medium, the words about it, and for each of its places the nats that the answer loses without it."""
+    """A medium, the words about it, and for each of its places the nats that the answer loses without it and its share of the attention."""
 
     kind: str
     cut: Cut
     question: str
     answer: str
     lost: np.ndarray  # float32 [tokens of the medium]
+    seen: np.ndarray  # float32 [tokens of the medium]: of what the positions that predict the answer give, the mean of layers and heads
 
 
 def find_looks(experiment: Experiment, params, sources: list[MediaSource], tokenizer: Tokenizer) -> list[Look]:
@@ -68,11 +71,12 @@ def look_at(experiment: Experiment, params, pieces: list[Piece], tokenizer: Toke
     hidden = (1 + np.arange(count), first)  # row i + 1 lacks place i
     slots[hidden], tokens[hidden] = 0, tokenizer.specials[MISSING]
     nats = _nats(experiment, params, batch, tokens, slots)
+    seen_T = np.asarray(_attention(experiment.model, params, batch))
     words: dict[bool, Any] = {
         learned: "".join(tokenizer.decode(p.content) for p in pieces if isinstance(p.content, np.ndarray) and p.learned == learned)
         for learned in (False, True)
     }
-    return Look(medium.kind, medium.content, words[False], words[True], nats[1 : 1 + count] - nats[0])
+    return Look(medium.kind, medium.content, words[False], words[True], nats[1 : 1 + count] - nats[0], seen_T[first])
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -82,6 +86,16 @@ def _row_nats(config: OmniConfig, params, batch: MediaBatch):
     scores = score_tokens(Head(hidden_BTD, vocabulary_table(params)), batch.targets, softcap=config.logit_softcap)
     assert scores.nll is not None
     return (scores.nll * batch.weights).sum(1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attention(config: OmniConfig, params, batch: MediaBatch):
+    """float32 [T]: what the learned positions of the one row of a batch give to each, the mean of them, of all layers and heads."""
+    plain, weights = dataclasses.replace(config, scan=False, remat="none"), list[Any]()
+    where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "media": media_of(plain, params, batch), "watch": weights}
+    Decoder(plain).apply({"params": params}, batch.tokens, **where)
+    given_TS = jnp.stack(weights).mean((0, 2))[0]
+    return batch.weights[0] @ given_TS / jnp.maximum(batch.weights[0].sum(), 1)
 
 
 def _nats(experiment: Experiment, params, batch: MediaBatch, tokens, slots) -> np.ndarray:
@@ -95,36 +109,41 @@ def _nats(experiment: Experiment, params, batch: MediaBatch, tokens, slots) -> n
 
 
 def draw_looks(looks: list[Look], shapes: dict, path: Path) -> bool:
-    """Each medium beside itself under the map of what its places are worth. False where matplotlib is not installed or nothing is shown."""
+    """Each medium beside itself under maps of what its places are worth and of the attention to them. False where matplotlib is not
+    installed or nothing is shown."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
     if not looks:
         return False
-    figure = Figure(figsize=(5.2, 2.7 * len(looks)), layout="constrained")
-    for axes, look in zip(figure.subplots(len(looks), 2, squeeze=False), looks, strict=True):
-        picture, worth = _shown(look, shapes[look.kind])
-        most = max(float(np.abs(worth).max()), 1e-6)
+    figure = Figure(figsize=(7.8, 2.7 * len(looks)), layout="constrained")
+    for axes, look in zip(figure.subplots(len(looks), 3, squeeze=False), looks, strict=True):
+        picture, worth, seen = _shown(look, shapes[look.kind])
         for side in axes:
             side.imshow(picture, aspect="auto" if look.kind == "audio" else "equal")
             side.set_axis_off()
         extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
-        drawn = axes[1].imshow(worth, extent=extent, cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.65, aspect=axes[1].get_aspect())
-        figure.colorbar(drawn, ax=axes[1], shrink=0.8)
+        most = max(float(np.abs(worth).max()), 1e-6)
+        maps: tuple = ((axes[1], worth, {"cmap": "RdBu_r", "vmin": -most, "vmax": most}), (axes[2], seen, {"cmap": "viridis", "vmin": 0.0}))
+        for side, values, colours in maps:
+            drawn = side.imshow(values, extent=extent, alpha=0.65, aspect=side.get_aspect(), **colours)
+            figure.colorbar(drawn, ax=side, shrink=0.8)
         axes[0].set_title(textwrap.fill(f"{look.kind}: {look.question}", 40), fontsize=8)
         axes[1].set_title(textwrap.fill(f"nats that `{look.answer}` loses without a place", 40), fontsize=8)
+        axes[2].set_title("share of the attention", fontsize=8)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     return True
 
 
-def _shown(look: Look, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """The picture to draw, uint8 [H, W, 3], and the worth of its places as a grid; of a clip the time that is worth most."""
-    pictures = pictures_of(shape, look.cut.patches, look.cut.places)
+def _shown(look: Look, shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The picture to draw, uint8 [H, W, 3], and the worth of its places and the attention to them as grids; of a clip the time that is
+    worth most. A class token, which lies nowhere, is left out."""
+    pictures, maps = pictures_of(shape, look.cut.patches, look.cut.places), np.stack([look.lost, look.seen])
     if shape.kind == "audio" or shape.latents:
-        return pictures[0], look.lost[None, :]
+        return pictures[0], *maps[:, None, :]
     rows, columns = (look.cut.places[:, -2:].max(0) + 1) // shape.block
-    worth = look.lost.reshape(-1, rows, columns)
+    worth, seen = maps[:, int(shape.class_token) :].reshape(2, -1, rows, columns)
     best = int(np.abs(worth).sum((1, 2)).argmax())
-    return pictures[best * len(pictures) // len(worth)], worth[best]
+    return pictures[best * len(pictures) // len(worth)], worth[best], seen[best]

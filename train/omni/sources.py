@@ -18,7 +18,7 @@ from data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
 from model.encoder_config import AudioEncoder, EncoderConfig, ImageEncoder, VideoEncoder
 from model.omni_config import OmniConfig
 from train.experiment import Experiment
-from train.omni.experiment import ENCODER_OBJECTIVES, MediaData, MediaLM, MediaShards, WorldScenes
+from train.omni.experiment import ENCODER_OBJECTIVES, Codebook, MediaData, MediaLM, MediaShards, WorldScenes
 
 
 class MediaSource:
@@ -83,6 +83,8 @@ def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
         projector = encoder.projector
         share: dict[str, Any] = {"block": projector.shuffle, "latents": projector.latents if projector.method == "resampler" else 0}
         share["inline"] = model.fusion == "tokens"
+        if encoder.pool == "token" and not isinstance(experiment.objective, Codebook):
+            share["class_token"] = True
         _check_encoder(encoder)
         match encoder:
             case ImageEncoder():
@@ -97,9 +99,7 @@ def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
 
 
 def _check_encoder(encoder: EncoderConfig) -> None:
-    """UserError where rows cannot be what the encoder wants: no place for a class token, or no whole number of the projector's blocks."""
-    if encoder.pool == "token":
-        raise UserError(f"model.encoders: rows hold no class token for the {encoder.kind} encoder", "Set its pool to mean or attention.")
+    """UserError where rows cannot be what the encoder wants: no whole number of the projector's blocks."""
     side = encoder.projector.shuffle
     unit = side**2 if isinstance(encoder, AudioEncoder) else side
     sizes = encoder.extent if isinstance(encoder, AudioEncoder) else encoder.extent[-2:]
@@ -115,7 +115,7 @@ def rooms_of(experiment: Experiment) -> dict[Kind, int]:
     data = experiment.data
     assert isinstance(data, MediaData)
     counts = {"image": data.images, "video": data.videos, "audio": data.recordings}
-    return {kind: counts[kind] * int(np.prod(shape.largest)) for kind, shape in shapes_of(experiment).items()}
+    return {kind: counts[kind] * shape.most for kind, shape in shapes_of(experiment).items()}
 
 
 def layout_of(experiment: Experiment, dropped: float = 0.0) -> Layout:

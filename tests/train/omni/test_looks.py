@@ -15,7 +15,8 @@ def test_a_place_is_worth_what_the_answer_loses_without_it(tmp_path):
     source, split = judged(EXPERIMENT, sources)["image"]
     ((pieces, _),) = source.samples(split, np.arange(1), shapes, tokenizer, None)
     look = look_at(EXPERIMENT, params, pieces, tokenizer)
-    assert look.kind == "image" and look.lost.shape == (4,) and look.answer
+    assert look.kind == "image" and look.lost.shape == look.seen.shape == (4,) and look.answer
+    assert (look.seen > 0).all() and look.seen.sum() < 1
 
     batch = make_media_batches(EXPERIMENT, [source], tokenizer, split).batch(0, 1)
     for part in (batch.weights, batch.slots):

@@ -50,7 +50,7 @@ def test_what_is_written_is_what_was_judged_exact(experiment):
     for source, split in list(judged(experiment, sources).values())[:5]:
         prompts += [pieces[:-1] for pieces, _ in source.samples(split, np.arange(2), shapes, tokenizer, None)]
     written = writer.ids(prompts, tokens=8, sampling=Sampling(temperature=0.0))
-    room = {kind: int(np.prod(shape.largest)) for kind, shape in shapes.items()}
+    room = {kind: shape.most for kind, shape in shapes.items()}
     filler = RowFiller(Layout(experiment.model.context_length, room), shapes, tokenizer, np.arange(len(prompts)))
     for row, (pieces, ids) in enumerate(zip(prompts, written, strict=True)):
         filler.add(row, [*pieces, Piece("text", np.array(ids), learned=True)])
