@@ -10,7 +10,7 @@ EXTRAS = {
     # ArrayRecord files are read without TensorFlow; importlib_resources is imported there, but not asked for.
     "tfds": ["tensorflow-datasets>=4.9.7", "array_record>=0.6", "importlib_resources"],
     # Images, video and sound: what decodes them, and the files that their shards are.
-    "media": ["pillow>=10.4", "av>=14.0", "soundfile>=0.12", "soxr>=0.5", "array_record>=0.6"],
+    "media": ["pillow>=10.4", "simplejpeg>=1.8", "av>=14.0", "soundfile>=0.12", "soxr>=0.5", "array_record>=0.6"],
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
     "wandb": ["wandb>=0.19"],
     "games": ["pgx>=2.6"],  # two-player games beside our own

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data import decoding
 from data.decoding import Undecodable, decode_audio, decode_image, decode_video, encode_image, examine, probe
@@ -30,6 +31,24 @@ def test_a_picture_comes_back(form):
     assert pixels.dtype == np.uint8 and pixels.shape == (24, 32, 3)
     assert np.abs(pixels.astype(int) - picture()).mean() < {"PNG": 1e-9, "JPEG": 4, "WEBP": 5, "GIF": 12}[form]
     assert probe("image", image_file(form=form)) == Facts(width=32, height=24, bytes=len(image_file(form=form)))
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 2, "quality": 30}, {"progressive": True}, {"mode": "L"}])
+def test_the_short_way_for_jpeg_gives_the_pixels_of_pillow(options, monkeypatch):
+    """Also into a given array, in order or not; and it is the way that is taken."""
+    pytest.importorskip("simplejpeg")
+    content = image_file(picture(37, 51), **options)
+    found, expected = decode_image(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    np.testing.assert_array_equal(found, expected)
+    wide = np.zeros((37, 60, 3), np.uint8)
+    for out in (np.empty_like(found), wide[:, 3:54]):
+        assert decode_image(content, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+    monkeypatch.setattr("data.decoding._image", lambda *_: pytest.fail("Pillow was asked"))
+    decode_image(content)
+    decode_image(content, size=(37, 51))
+    with pytest.raises(Undecodable, match="too large"):
+        decode_image(content, max_pixels=1000)
 
 
 def test_encoding_and_decoding_are_inverse():
