@@ -181,7 +181,9 @@ class AudioShape(Shape):
 def frames_of(shape: ImageShape | VideoShape, cut: Cut) -> np.ndarray:
     """uint8 [F, H, W, 3]: the picture, or the frames of the clip, that was cut."""
     rows, columns = (cut.places[:, -2:].max(0) + 1).tolist()
-    pixels = cut.patches[int(shape.class_token) :].reshape(-1, rows * columns, getattr(shape, "frames", 1), 3 * shape.patch**2).swapaxes(1, 2)
+    pixels = (
+        cut.patches[int(shape.class_token) :].reshape(-1, rows * columns, getattr(shape, "frames", 1), 3 * shape.patch**2).swapaxes(1, 2)
+    )
     return unpatchify(pixels.reshape(-1, rows * columns, 3 * shape.patch**2), rows, columns, shape.patch, shape.block)
 
 

@@ -95,8 +95,8 @@ class ShardSource:
         return [read, written(codes, cut(part.content, codes.shape, found.facts(number), rng), tokenizer)]
 
     def _written_tokens(self, found: MediaSplit, kind: Kind, tokenizer: Tokenizer) -> np.ndarray:
-        """int64 [samples]: of the marker and the codes of each sample's first medium of a kind; more than any row has where there is nothing
-        to write, or to write about."""
+        """int64 [samples]: of the marker and the codes of each sample's first medium of a kind; more than any row has where there is
+        nothing to write, or to write about."""
         shape, parts = codes_for(tokenizer.codes, kind).shape, np.repeat(np.arange(found.samples), np.diff(found.first_part))
         chosen = np.flatnonzero(found.kinds == KINDS.index(kind))
         chosen = chosen[np.unique(parts[chosen], return_index=True)[1]]
@@ -177,7 +177,7 @@ def cut(content: bytes, shape, facts: Facts, rng: np.random.Generator | None, au
             start = augment_.window_start(rng, facts.samples / max(facts.rate, 1), seconds)
             sound = decode_audio(content, RATE, start, seconds)
             if rng is not None and augment.noise and rng.random() < augment.noise_chance:
-                sound = augment_.add_noise(sound, rng, augment.noise)
+                sound = augment_.add_noise(sound, rng, (augment.noise[0], augment.noise[1]))
             made = shape.cut(sound, grid)
             return made if rng is None else made._replace(patches=augment_.augment_spectrogram(augment, made.patches, rng))
     raise ValueError(f"no shape {shape!r}")

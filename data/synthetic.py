@@ -332,8 +332,8 @@ def _render(scene: Scene, shape: Shape, rng: np.random.Generator):
 def _texts(task: Task) -> list[list[str]]:
     """The longest that each text of a task can be, or longer."""
     if task in WRITING:
-        names = zip(*(sorted(names, key=len)[-3:] for names in (SHAPES, COLOURS, DIRECTIONS)), strict=True)
-        things = tuple(Thing(shape, colour, (0, 0), direction) for shape, colour, direction in names)
+        longest_names = zip(*(sorted(names, key=len)[-3:] for names in (SHAPES, COLOURS, DIRECTIONS)), strict=True)
+        things = tuple(Thing(shape, colour, (0, 0), direction) for shape, colour, direction in longest_names)
         return [[f"{task} {Scene(things).description(task)}. "]]
     longest = zip(sorted(COLOURS, key=len)[-3:], sorted(SHAPES, key=len)[-3:], strict=True)
     caption = " and ".join(f"a {colour} {shape}" for colour, shape in longest)

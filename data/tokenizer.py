@@ -1,7 +1,7 @@
 """Text to ids and back: byte, character, SentencePiece and Hugging Face tokenizers behind one face.
 
-A tokenizer is its files: `tokenizer.json` (kind, special ids) and, for some kinds, the model beside it; for media, their codebooks. Their digest is its
-identity. Special ids lie above the base vocabulary and are never made from ordinary text.
+A tokenizer is its files: `tokenizer.json` (kind, special ids) and, for some kinds, the model beside it; for media, their codebooks.
+Their digest is its identity. Special ids lie above the base vocabulary and are never made from ordinary text.
 """
 
 import dataclasses

@@ -165,7 +165,7 @@ class PatchStem(nn.Module):
 
 
 def _windows_of_pictures(x, stride: int, above_BN, left_BN, both_BN):
-    """Windows of (stride + 1) x (stride + 1) that reach one place up and to the left: [B, N, S, S, C] to [B, N, S / stride, S / stride, -1].
+    """Windows of (stride + 1) x (stride + 1) that reach one place up and to the left: [B, N, S, S, C] to [B, N, S / stride, S / stride, W].
 
     For one matrix product: gradients of convolutions with strides are slow on a CPU, and the copies cost little where what lies together
     stays together. above_BN, left_BN, both_BN: the patches that lie there (`_neighbours`).

@@ -20,7 +20,7 @@ from model.transformer import Decoder, Media, unstack_layers
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. The filters apply in the order of the fields, `among` first; the defaults sample from the model itself."""
+    """How the next token is drawn. Filters apply in the order of the fields, `among` first; the defaults sample from the model itself."""
 
     repetition_penalty: float = 1.0
     """Divides positive logits of tokens already in the row, and multiplies negative ones (Keskar et al. 2019). 1: off."""

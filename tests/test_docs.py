@@ -44,7 +44,8 @@ NEW_RUN = {
     "--optimizer.learning-rate": "5e-3",
     "--schedule.decay": "constant",  # the others compile the number of steps into the program
 }
-OF_MEDIA = {"--model.context-length": "160", "--data.scenes": "60", "--data.validation": "2", "--data.tasks": "image"}
+OF_MEDIA = {"--model.context-length": "160", "--data.scenes": "60", "--data.validation": "2"}
+OF_WORLD = OF_MEDIA | {"--data.tasks": "image"}
 OLD_RUN = {"--steps": "6"}
 
 
@@ -65,7 +66,7 @@ def smaller(words: list[str]) -> list[str]:
     changed = dict(VALUES)
     if words[1] == "train":
         new = words[2].partition(":")[0].endswith(".py")
-        sizes = NEW_RUN | (OF_MEDIA if "configs/omni/" in words[2] else {})
+        sizes = NEW_RUN | (OF_WORLD if "omni/world" in words[2] else OF_MEDIA if "configs/omni/" in words[2] else {})
         changed |= sizes if new else OLD_RUN
         words += [word for flag, value in sizes.items() if new and flag not in words for word in (flag, value)]
     elif words[1] == "plan":

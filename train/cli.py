@@ -543,7 +543,9 @@ def generate(arguments: list[str]) -> None:
         from data.media_output import check_output
 
         check_output(options.write, Path(options.output))
-    if (media or options.output) and (options.prompt is None or options.beams or options.suffix is not None or options.stop or options.int8):
+    if (media or options.output) and (
+        options.prompt is None or options.beams or options.suffix is not None or options.stop or options.int8
+    ):
         raise UserError(
             "omnia generate: media go with --prompt, and with none of --suffix, --stop, --beams, --int8",
             "Leave those out, and give --prompt.",

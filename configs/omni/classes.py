@@ -11,16 +11,16 @@ untried at full length; see docs/log.md.
 from data.augment_config import Augment
 from model.encoder_config import AudioEncoder, ImageEncoder, Projection
 from model.omni_config import OmniConfig
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
+from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
 from train.omni.experiment import MediaClassification, MediaLM, MediaShards
 
 AUGMENT = Augment(
-    crop_area=(0.35, 1.0),
+    crop_area=(0.4, 1.0),
     flip=0.5,
     brightness=0.4,
     contrast=0.4,
-    saturation=0.4,
-    hue=0.1,
+    saturation=0.3,
+    noise=(10.0, 30.0),
     time_masks=2,
     time_share=0.15,
     band_masks=2,
@@ -30,15 +30,17 @@ AUGMENT = Augment(
 def get_config(arg: str = "both") -> Experiment:
     if arg == "vit":
         return vision_transformer()
-    image = ImageEncoder(patch=16, rows=6, columns=6, num_layers=4, embed_dim=128, num_heads=4, projector=Projection(shuffle=2))
+    size = {"num_layers": 4, "embed_dim": 96, "num_heads": 3, "projector": Projection(shuffle=2)}
+    image = ImageEncoder(patch=16, rows=6, columns=6, stem="convolutions", **size)
     audio = AudioEncoder(times=60, num_layers=3, embed_dim=128, num_heads=4, projector=Projection(shuffle=2))
     encoders = {"clothing": (image,), "digits": (audio,), "both": (image, audio)}
     if arg not in encoders:
         raise ValueError(f"no variant {arg!r}; choose vit, clothing, digits or both")
     return Experiment(
         name=f"classes, {arg}",
-        steps={"clothing": 2000, "digits": 600, "both": 2600}[arg],
+        steps={"clothing": 2400, "digits": 600, "both": 3000}[arg],
         batch_size=16,
+        ema_decay=0.995,
         model=OmniConfig(
             context_length=96,
             num_layers=2,
@@ -49,7 +51,7 @@ def get_config(arg: str = "both") -> Experiment:
             positions="rotary",
             encoders=encoders[arg],
         ),
-        data=MediaShards(images=2, recordings=2, augment=AUGMENT, weights=(3.0, 1.0) if arg == "both" else ()),
+        data=MediaShards(images=2, recordings=2, augment=AUGMENT, weights=(4.0, 1.0) if arg == "both" else ()),
         objective=MediaLM(),
         optimizer=Muon(learning_rate=0.02, adam_learning_rate=2e-3),
         schedule=Schedule(warmup_steps=100),

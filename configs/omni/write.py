@@ -2,6 +2,7 @@
 
 The codebooks come first (configs/omni/codes.py), then
 omnia train configs/omni/write.py --run-dir runs/write --data.tokenizer tokenizers/world
+omnia train configs/omni/write.py:draw --run-dir runs/draw --data.tokenizer tokenizers/world
 omnia generate runs/write --prompt "draw a red circle and a blue square. " --write image --output drawn.png
 omnia generate runs/write --prompt "film a green cross goes left. " --write video --output filmed.gif
 omnia generate runs/write --prompt "play circle, cross. " --write audio --output played.wav
@@ -12,9 +13,12 @@ from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon,
 from train.omni.experiment import MediaLM, WorldScenes
 
 
-def get_config() -> Experiment:
+def get_config(arg: str = "all") -> Experiment:
+    tasks: dict = {"all": ("draw", "film", "play"), "draw": ("draw",), "film": ("film",), "play": ("play",)}
+    if arg not in tasks:
+        raise ValueError(f"no variant {arg!r}; choose {', '.join(tasks)}")
     return Experiment(
-        name="write",
+        name=f"write, {arg}",
         steps=1500,
         batch_size=24,
         model=OmniConfig(
@@ -26,7 +30,7 @@ def get_config() -> Experiment:
             bias=False,
             positions="rotary",
         ),
-        data=WorldScenes(tasks=("draw", "film", "play"), validation=128),
+        data=WorldScenes(tasks=tasks[arg], validation=128),
         objective=MediaLM(),
         optimizer=Muon(learning_rate=0.02, adam_learning_rate=2e-3),
         schedule=Schedule(warmup_steps=100),

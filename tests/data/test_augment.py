@@ -2,7 +2,19 @@ import numpy as np
 import pytest
 
 from data import augment
-from data.augment import augment_pixels, crop_box, add_noise, clip_times, colour_jitter, cutout, flip, generator, randaugment, random_box, spec_augment
+from data.augment import (
+    add_noise,
+    augment_pixels,
+    clip_times,
+    colour_jitter,
+    crop_box,
+    cutout,
+    flip,
+    generator,
+    randaugment,
+    random_box,
+    spec_augment,
+)
 from data.augment_config import Augment
 from tests.data.media_files import picture, tone
 

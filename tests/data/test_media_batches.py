@@ -221,7 +221,9 @@ def test_classes_are_named_where_samples_have_no_text(tmp_path):
 def test_sizes_are_those_of_what_comes(shards, tokenizer, class_token):
     source = ShardSource(shards)
     with_token = {"block": 1, "class_token": True}
-    shapes = {kind: dataclasses.replace(shape, **with_token) if class_token and kind != "audio" else shape for kind, shape in SHAPES.items()}
+    shapes = {
+        kind: dataclasses.replace(shape, **with_token) if class_token and kind != "audio" else shape for kind, shape in SHAPES.items()
+    }
     sizes = source.sizes("train", shapes, tokenizer)
     for size, sample in zip(sizes, source.samples("train", np.arange(4), shapes, tokenizer, None), strict=True):
         if isinstance(sample, Unusable):

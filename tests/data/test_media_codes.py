@@ -18,7 +18,7 @@ from data.media_shards import write_media
 from data.media_source import ShardSource
 from data.tokenizer import byte_tokenizer, character_tokenizer, load_tokenizer, with_codes
 from model.vq import VectorQuantiser, VQConfig
-from tests.data.media_files import image_file, audio_file
+from tests.data.media_files import audio_file, image_file
 from tests.data.test_media_batches import with_facts
 
 SHAPES: dict = {
@@ -131,7 +131,9 @@ def test_rows_of_what_is_to_be_written(tmp_path):
                 assert (ids >= first).all() and (ids < first + 24).all() and targets[-1] == whole.specials["document_end"]
                 assert (batch.modalities[row][inside][start:] == KINDS.index(kind)).all()
                 groups = batch.groups[row][inside]
-                assert (groups[: start + 1] == groups[start]).all() and (np.diff(groups[start:]) == 1).all()  # text both ways, codes in turn
+                assert (groups[: start + 1] == groups[start]).all() and (
+                    np.diff(groups[start:]) == 1
+                ).all()  # text both ways, codes in turn
                 seen.append(whole.decode(targets[:start]))
                 number = next(i for i, text in readable.items() if text == seen[-1])
                 assert source.sizes("train", {}, whole)[number].tolist() == [len(targets) - 1, 0, 0, 0, 0]

@@ -99,11 +99,11 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def end(self, number: signal.Signals | None = None) -> int:
-        """Send the signal, if one is given; the exit code, negative for a signal that ended it."""
+    def end(self, number: signal.Signals | None = None, within: float = 120) -> int:
+        """Send the signal, if one is given; the exit code, negative for a signal that ended it. within: seconds."""
         if number is not None:
             self.send(number)
-        return self._process.wait(timeout=120)
+        return self._process.wait(timeout=within)
 
 
 def environment(room: Path, compiled: str = "compiled") -> dict[str, str]:

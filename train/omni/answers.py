@@ -45,7 +45,9 @@ class MediaWriter:
         found = self.ids(prompts, tokens=tokens, sampling=sampling, seed=seed, first_row=first_row)
         return [self._tokenizer.decode(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
 
-    def media(self, prompts: list[list[Piece]], kind: Kind, *, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[tuple[Shape, Cut]]:
+    def media(
+        self, prompts: list[list[Piece]], kind: Kind, *, sampling: Sampling, seed: int = 0, first_row: int = 0
+    ) -> list[tuple[Shape, Cut]]:
         """A medium after each prompt, and the shape that it has: its marker is given, and codes alone are drawn; of recordings until
         the model ends them.
 
@@ -158,7 +160,9 @@ def sample_answers(run: Run, params, sources: list[MediaSource], each: int = 2) 
             texts = [tokenizer.decode(piece.content) if isinstance(piece.content, np.ndarray) else f"[{piece.kind}] " for piece in read]
             shown.append(f"{name}: {''.join(texts)}")
     wanted = experiment.samples
-    written = MediaWriter(run.experiment, run.tokenizer(), params).write(prompts, tokens=wanted.tokens, sampling=Sampling(temperature=wanted.temperature))
+    written = MediaWriter(run.experiment, run.tokenizer(), params).write(
+        prompts, tokens=wanted.tokens, sampling=Sampling(temperature=wanted.temperature)
+    )
     return [Sample(prompt, text) for prompt, text in zip(shown, written, strict=True)]
 
 

@@ -11,8 +11,8 @@ from train.experiment import Experiment
 from train.omni.experiment import Alignment, MediaLM
 from train.omni.retrieval import embed, embed_texts, recalls, zero_shot
 from train.omni.sources import MediaSource, judged, make_media_batches
-from train.omni.writing import WRITTEN, write_all
 from train.omni.towers import encoder_objective, labelled
+from train.omni.writing import WRITTEN, write_all
 
 
 def evaluate_media(
@@ -37,15 +37,15 @@ def evaluate_media(
             if kept and ("/" in name or not batches.has_media):
                 continue
             count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
-            task = WRITING.get(name.partition("/")[0]) if isinstance(source, World) else None
-            if task and writes:
+            medium = WRITING.get(source.tasks[0]) if isinstance(source, World) else None
+            if isinstance(source, World) and medium and writes:
                 between()
-                written = write_all(experiment, params, tokenizer, source, split, task, min(rows or WRITTEN, WRITTEN))
+                written = write_all(experiment, params, tokenizer, source, split, medium, min(rows or WRITTEN, WRITTEN))
                 found[name], found[f"coded_{name}"] = written.right, written.coded
                 if "/" in name:
                     continue
             own = add_up(evaluate, params, batches.batch, count, size, mesh, between)
-            if writes and not task:
+            if writes and not medium:
                 found[name] = _mean(own["exact"])
                 samples += int(own["exact"][1]) if not kept and "/" not in name else 0
             if not kept and "/" not in name:

@@ -1,8 +1,8 @@
 """What an answer rests on: how much less likely it becomes when one place of a picture, clip or recording is kept from the model, and how
 much attention is given to each.
 
-Occlusion (Zeiler & Fergus 2014, sec. 4.2) of places of the row asks the whole model; attention is what its layers look at, whether or not it
-matters. Both show how the places lie over the medium.
+Occlusion (Zeiler & Fergus 2014, sec. 4.2) of places of the row asks the whole model; attention is what its layers look at, whether it
+matters or not. Both show how the places lie over the medium.
 """
 
 import dataclasses

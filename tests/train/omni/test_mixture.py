@@ -44,7 +44,9 @@ def test_a_scarce_modality_is_learned_beside_a_plentiful_one(tmp_path, monkeypat
     monkeypatch.setattr("train.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
     model = dataclasses.replace(MODEL, context_length=48, encoders=(MODEL.encoders[0], MODEL.encoders[2]))
     data = MediaShards(shards=tuple(folders), weights=(2.0, 1.0))
-    experiment = dataclasses.replace(EXPERIMENT, model=model, data=data, steps=40, evaluation=Evaluation(every=0), schedule=Schedule("constant", warmup_steps=2))
+    experiment = dataclasses.replace(
+        EXPERIMENT, model=model, data=data, steps=40, evaluation=Evaluation(every=0), schedule=Schedule("constant", warmup_steps=2)
+    )
     sources = open_media(experiment)
     batches = make_media_batches(experiment, [one.source for one in sources], sources[0].tokenizer())
     _, which, _ = batches.samples(0, 120)

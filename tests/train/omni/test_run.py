@@ -1,7 +1,6 @@
 """A run on all media: it resumes to the bit, says how well it answers with and without them, and writes what it was judged by."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import jax
 import numpy as np
