@@ -41,10 +41,11 @@ def draw_sheet(cells: list[Cell], columns: int = 6) -> Any:
         raise UserError("there is nothing to show", "Choose another step, row or split.")
     rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
     texts = [[_lines(cell) for cell in row] for row in rows]
-    heights = [_CELL + 4 + _LINE * max(map(len, row)) + 8 for row in texts]
+    tall = [max(_CELL // 2 if len(cell.pictures) == 2 else _CELL for cell in row) for row in rows]
+    heights = [high + 4 + _LINE * max(map(len, row)) + 8 for high, row in zip(tall, texts, strict=True)]
     sheet = Image.new("RGB", (min(columns, len(cells)) * (_CELL + 8) + 8, sum(heights) + 8), "white")
     pen, top = ImageDraw.Draw(sheet), 8
-    for row, lines, height in zip(rows, texts, heights, strict=True):
+    for row, lines, high, height in zip(rows, texts, tall, heights, strict=True):
         for column, (cell, words) in enumerate(zip(row, lines, strict=True)):
             left = 8 + column * (_CELL + 8)
             for place, picture in enumerate(cell.pictures):
@@ -55,7 +56,7 @@ def draw_sheet(cells: list[Cell], columns: int = 6) -> Any:
                 if place < 4:
                     sheet.paste(shown, (left + place % 2 * (side + 4), top + place // 2 * (side + 4)))
             for number, (text, colour) in enumerate(words):
-                pen.text((left, top + _CELL + 4 + number * _LINE), text, fill=colour)
+                pen.text((left, top + high + 4 + number * _LINE), text, fill=colour)
         top += height
     return sheet
 

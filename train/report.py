@@ -34,6 +34,7 @@ def write_report(run_dir: Path) -> Path:
         _section("Bad steps", _bad_steps(rows)),
         _section("Samples", _samples(rows)),
         _section("What answers rest on", _picture(run_dir / "plots" / "looks.png")),
+        _section("What it writes, behind the true ones", _picture(run_dir / "plots" / "written.png")),
         _section("Configuration", _difference(experiment, config.get("defaults", {}), config.get("shards", []))),
         _section("Timing", _timing(rows, summary)),
         _section("Metrics", _metrics(rows)),

@@ -19,10 +19,10 @@ from train.flops import training_flops_per_token
 from train.learner import Sample
 from train.mesh import local_rows, put_batch
 from train.objectives.make import make_objective
+from train.omni import looks, writing
 from train.omni.answers import sample_answers
 from train.omni.evaluate import evaluate_media
 from train.omni.experiment import ENCODER_OBJECTIVES, MediaData
-from train.omni.looks import NAME, draw_looks, find_looks
 from train.omni.sources import make_media_batches, shapes_of
 from train.optimizer import make_schedule, optimizer_of
 from train.parameters import carry_of, parameters_of
@@ -162,8 +162,9 @@ class RowLearner:
             return []
         if isinstance(self._run.experiment.data, MediaData):
             if hosts.first():
-                looks = find_looks(self._run.experiment, params, self._corpora, self._run.tokenizer())
-                draw_looks(looks, shapes_of(self._run.experiment), self._run.path / "plots" / NAME)
+                of, plots = (self._run.experiment, params, self._corpora, self._run.tokenizer()), self._run.path / "plots"
+                looks.draw_looks(looks.find_looks(*of), shapes_of(self._run.experiment), plots / looks.NAME)
+                writing.draw_written(*of, plots / writing.NAME)
             return sample_answers(self._run, params, self._corpora)
         prompts = [prompt for prompt in wanted.prompts if prompt or self._run.document_end is not None]
         if not prompts or isinstance(self._run.experiment.objective, RewardModelling):

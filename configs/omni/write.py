@@ -36,6 +36,6 @@ def get_config(arg: str = "all") -> Experiment:
         schedule=Schedule(warmup_steps=100),
         evaluation=Evaluation(every=500, rows=32),
         checkpoints=Checkpoints(every=500),
-        samples=Samples(tokens=0),
+        samples=Samples(tokens=1),
         logging=Logging(every=20),
     )

@@ -1,10 +1,13 @@
-"""How well a model writes media of the embedded world: what it draws after a description is recognised again."""
+"""Media that a model writes: how well, for the embedded world, where what is drawn can be recognised; and a sheet of them to look at."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from data.contact_sheet import Cell, draw_sheet, pictures_of
 from data.media import Kind
+from data.media_batches import Unusable
 from data.media_rows import Piece
 from data.media_shapes import Cut
 from data.synthetic import World, recognise
@@ -12,11 +15,16 @@ from data.tokenizer import Tokenizer
 from model.generate import Sampling
 from train.experiment import Experiment
 from train.omni.answers import MediaWriter
-from train.omni.sources import shapes_of
+from train.omni.sources import MediaSource, judged, shapes_of
 
 WRITTEN = 128
 """Descriptions of each part that are judged."""
 AT_ONCE = 64
+
+
+SHOWN = 6
+"""Of each part, on the sheet."""
+NAME = "written.png"
 
 
 class Written(NamedTuple):
@@ -48,3 +56,26 @@ def write_all(experiment: Experiment, params, tokenizer: Tokenizer, world: World
         return float(np.mean([recognise(cut, codes.shape) == wanted for cut, wanted in zip(media, descriptions, strict=True)]))
 
     return Written(share(shown), share(true), descriptions, true, shown)
+
+
+def draw_written(experiment: Experiment, params, sources: list[MediaSource], tokenizer: Tokenizer, path: Path) -> bool:
+    """A sheet of what the model draws after the first descriptions of each part, at temperature 1, each behind the true medium as its codes
+    give it back. False where nothing is written."""
+    cells: list[Cell] = []
+    for name, (source, split) in judged(experiment, sources).items():
+        found = source.samples(split, np.arange(min(SHOWN, source.count(split))), shapes_of(experiment), tokenizer, None)
+        pieces = [sample[0] for sample in found if not isinstance(sample, Unusable) and sample[0][-1].kind in tokenizer.codes]
+        pieces = [one for one in pieces if isinstance(one[-1].content, np.ndarray)]
+        if not pieces:
+            continue
+        kind = pieces[0][-1].kind
+        codes = tokenizer.codes[kind]
+        drawn = MediaWriter(experiment, tokenizer, params).media([one[:-1] for one in pieces], kind, sampling=Sampling())
+        for one, (shape, cut) in zip(pieces, drawn, strict=True):
+            text = "".join(tokenizer.decode(piece.content) for piece in one[:-1] if isinstance(piece.content, np.ndarray))
+            true = codes.decode(np.asarray(one[-1].content)[1:])
+            cells.append(Cell(name, tuple(pictures_of(shape, *true)[:2] + pictures_of(shape, *cut)[:2]), text))
+    if cells:
+        path.parent.mkdir(exist_ok=True)
+        draw_sheet(cells).save(path)
+    return bool(cells)
