@@ -25,8 +25,8 @@ lint: $(BIN)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; minutes
-	$(PYTEST) -m slow -s tests/drills
+drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and other tests that take long
+	$(PYTEST) -m slow -s --ignore tests/parity
 
 parity: .venv-peers/installed  ## Compare with the same models in PyTorch, in a venv of its own
 	$(subst $(BIN),.venv-peers/bin,$(PYTEST)) -m slow tests/parity

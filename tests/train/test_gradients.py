@@ -98,8 +98,10 @@ def test_experts_are_the_same_on_every_mesh_and_in_any_micro_batches(experiment)
     gradient, metrics = one_step(MeshShape(data=1), 1, 1, experiment)
     assert (metrics["busiest_expert"] > 0.3) and metrics["load_balance"] > 1.0
     assert ("dropped" in metrics) == (experiment is CAPACITY) and metrics.get("dropped", 1.0) > 0.01
-    parts = 2 if experiment is EXPERTS else 1
-    for shape in (MeshShape(data=2, expert=4), MeshShape(data=1, fsdp=2, tensor=2, expert=2)):
+    parts, shapes = 1, [MeshShape(data=1, fsdp=2, tensor=2, expert=2)]
+    if experiment is EXPERTS:
+        parts, shapes = 2, [MeshShape(data=2, expert=4), *shapes]
+    for shape in shapes:
         found, more_metrics = one_step(shape, 8, parts, experiment)
         assert relative_l2(found, gradient) < 1e-5
         for name, value in metrics.items():

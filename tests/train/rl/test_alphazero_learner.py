@@ -51,6 +51,7 @@ def rows_of(run):
     return [{name: value for name, value in row.items() if name not in clock} for row in read_metrics(run.path) if row["kind"] == "train"]
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path):
     """Two steps, then two more from the run directory alone: games, updates and averages are those of four at once."""
     whole = start(tmp_path / "whole", TINY)
