@@ -5,10 +5,11 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Changes of pictures, of clips (alike in all frames) and of recordings. Each at its neutral value, the default, is left out."""
+    """Changes of pictures, of clips (alike in all frames) and of recordings that are read; what is written stays as it is. Each at its
+    neutral value, the default, is left out."""
 
     crop_area: tuple[float, float] = (1.0, 1.0)
-    """Share of the picture that a random crop covers, at least and at most (Szegedy et al. 2015: 0.08 to 1)."""
+    """Share of the picture that a random crop covers, at least and at most (Szegedy et al. 2015: 0.08 to 1). Clips are not cropped."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Width / height of the crop, against that of the picture."""
     flip: float = 0.0

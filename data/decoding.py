@@ -129,6 +129,14 @@ def encode_image(pixels_HWC: np.ndarray, form: str = "PNG", **options) -> bytes:
     return file.getvalue()
 
 
+def encode_animation(frames_FHWC: np.ndarray, fps: float) -> bytes:
+    """uint8 [F, H, W, 3] as a GIF that begins again at its end."""
+    first, *rest = (_pillow().fromarray(frame) for frame in frames_FHWC)
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+    return file.getvalue()
+
+
 def encode_sound(samples_N: np.ndarray, rate: int) -> bytes:
     """A WAV file of one channel, 16 bits a sample."""
     buffer = io.BytesIO()

@@ -74,6 +74,9 @@ class MediaBatches:
     ):
         self.sources, self.tokenizer, self.shapes, self.layout = list(sources), tokenizer, shapes, layout
         self.split, self.seed, self.max_damaged = split, seed, max_damaged
+        if weights and len(weights) != len(self.sources):
+            named = ", ".join(source.path for source in self.sources)
+            raise UserError(f"{len(weights)} weights for {len(self.sources)} sources: {named}.", "Give one weight for each, or none.")
         self.damaged: set[tuple[int, int]] = set()
         self.damage = "samples that could not be read (data.max_damaged)"
         room = np.array([layout.length, *(layout.room.get(kind, 0) for kind in MEDIA)])

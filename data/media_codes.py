@@ -6,11 +6,9 @@ holds the codebook. Here is the codebook in NumPy, so that processes that make r
 
 import dataclasses
 import io
-import json
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from data.errors import UserError
 from data.media import Kind
@@ -90,13 +88,6 @@ class MediaCodes:
                 x = 0.5 * x * (1.0 + erf(x * np.float32(0.5**0.5)))
         return x
 
-    @property
-    def digest(self) -> str:
-        return xxhash.xxh3_128_hexdigest(json.dumps(self.header(), sort_keys=True).encode() + self.content())
-
-    def __repr__(self) -> str:
-        return f"MediaCodes({self.kind}, {self.digest})"
-
     # ------------------------------------------------------------------------------------------------------------------ files
 
     def header(self) -> dict[str, Any]:
@@ -105,7 +96,8 @@ class MediaCodes:
     def content(self) -> bytes:
         """The weights as an .npz archive."""
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **self.weights)
+        weights: dict[str, Any] = self.weights
+        np.savez(buffer, **weights)
         return buffer.getvalue()
 
 

@@ -1,12 +1,9 @@
 """Media that a model wrote, as files: PNG, GIF and WAV."""
 
-import io
 from pathlib import Path
 
-import numpy as np
-
 from data import storage
-from data.decoding import encode_image, encode_sound
+from data.decoding import encode_animation, encode_image, encode_sound
 from data.errors import UserError
 from data.media_shapes import RATE, AudioShape, Cut, ImageShape, Shape, VideoShape, frames_of
 from data.mel import sound_of
@@ -32,16 +29,7 @@ def medium_bytes(shape: Shape, cut: Cut) -> bytes:
         case ImageShape():
             return encode_image(frames_of(shape, cut)[0])
         case VideoShape():
-            return _animated(frames_of(shape, cut), shape.fps)
+            return encode_animation(frames_of(shape, cut), shape.fps)
         case AudioShape():
             return encode_sound(sound_of(cut.patches), RATE)
     raise ValueError(f"no shape {shape!r}")
-
-
-def _animated(frames_FHWC: np.ndarray, fps: float) -> bytes:
-    from PIL import Image
-
-    first, *rest = (Image.fromarray(frame) for frame in frames_FHWC)
-    buffer = io.BytesIO()
-    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
-    return buffer.getvalue()

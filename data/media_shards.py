@@ -61,6 +61,10 @@ class MediaCorpus:
         self.classes: list[str] = self.manifest["classes"]
         self._splits: dict[str, MediaSplit] = {}
 
+    def parts(self, split: str) -> dict[str, int]:
+        """Parts of each kind in a split."""
+        return {kind: self.manifest["splits"].get(split, {}).get("parts", {}).get(kind, 0) for kind in KINDS}
+
     def split(self, name: str) -> "MediaSplit":
         """The samples of `train` or `validation`."""
         splits = self.manifest["splits"]

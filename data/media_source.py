@@ -30,6 +30,8 @@ class ShardSource:
         self.path, self.digest = corpus.path, f"{corpus.digest} {question!r} {augment} {write}"
 
     def count(self, split: str) -> int:
+        if self.write and not self.corpus.parts(split)[self.write]:
+            return 0
         return self._split(split).samples if self._has(split) else 0
 
     def sizes(self, split: str, shapes: dict, tokenizer: Tokenizer) -> np.ndarray:
@@ -87,12 +89,12 @@ class ShardSource:
         return [(self.classes[label], False)] if self.write else [(self.question + " ", False), (self.classes[label], True)]
 
     def _written(self, found: MediaSplit, sample: Sample, numbered, kind: Kind, tokenizer: Tokenizer, rng) -> list[Piece]:
-        """All text of a sample, or the name of its class; then its first medium of a kind as it is, in codes."""
+        """All texts of a sample, or the name of its class; then its first medium of a kind as it is, in codes."""
         codes = codes_for(tokenizer.codes, kind)
         texts = [part.content for part in sample.parts if isinstance(part.content, str)] or [text for text, _ in self._named(sample)]
+        read = [Piece("text", tokenizer.encode(text)) for text in texts]
         part, number = next((part, number) for part, number in numbered if part.kind == kind)
-        read = Piece("text", tokenizer.encode("".join(texts)))
-        return [read, written(codes, cut(part.content, codes.shape, found.facts(number), rng), tokenizer)]
+        return [*read, written(codes, cut(part.content, codes.shape, found.facts(number), rng), tokenizer)]
 
     def _written_tokens(self, found: MediaSplit, kind: Kind, tokenizer: Tokenizer) -> np.ndarray:
         """int64 [samples]: of the marker and the codes of each sample's first medium of a kind; more than any row has where there is

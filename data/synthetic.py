@@ -217,7 +217,9 @@ def _recognised_sounds(frames_NM: np.ndarray) -> list[str]:
 
     A third is compared with those of every shape's sound at several pitches, by the mean of its frames.
     """
-    thirds, found = np.array_split(frames_NM, 3), []
+    if len(frames_NM) < 3:
+        return []
+    thirds, found = np.array_split(frames_NM, 3), list[str]()
     for number, third in enumerate(thirds):
         patterns = _sounds_of_a_third(len(frames_NM), number)
         errors = {name: min(np.square(third - pattern).mean() for pattern in each) for name, each in patterns.items()}

@@ -50,6 +50,8 @@ class Encoder(nn.Module):
         dtype = compute_dtype(block)
         if patches_BNC.dtype == jnp.uint8:
             patches_BNC = patches_BNC.astype(jnp.float32) / 127.5 - 1.0
+        if masked_BN is not None:  # nor may a convolution show them to their neighbours
+            patches_BNC = jnp.where(masked_BN[..., None], 0, patches_BNC)
         if isinstance(c, AudioEncoder):
             x_BNE = ConvolutionStem(c, name="stem")(patches_BNC, segments_BN)
             places_BNA, segments_BN = encoded_places(c, places_BNA), encoded_segments(c, segments_BN)
@@ -140,9 +142,9 @@ class ConvolutionStem(nn.Module):
 class PatchStem(nn.Module):
     """Convolutions over whole pictures that are packed as patches (after Xiao et al. 2021): [B, N, P * P * 3] to [B, N, E].
 
-    The first has width 5 and stride 4, those that follow, while a patch can be halved, width 3 and stride 2; each ends in a GELU. Windows
-    reach one pixel beyond what they stand for, upwards and to the left; beyond the edges of a picture are zeros. Parameters: kernels
-    [windows, outputs] of convolution_0, convolution_1, ..., and out, over what is left of a patch.
+    The first has stride 4, then, while more than 2 x 2 of a patch is left and can be halved, come others of stride 2; after each is one of
+    stride 1, and all end in a GELU. Windows are one wider than their stride and reach upwards and to the left; beyond the edges of a
+    picture are zeros. Parameters: kernels [windows, outputs] of convolution_0, convolution_1, ..., and out, over what is left of a patch.
     """
 
     config: ImageEncoder
@@ -150,13 +152,13 @@ class PatchStem(nn.Module):
     @nn.compact
     def __call__(self, patches_BNC, places_BNA, segments_BN):
         c, dtype = self.config, compute_dtype(block_config(self.config))
-        strides = [4]
+        strides = [4, 1]
         while (left := c.patch // math.prod(strides)) > 2 and left % 2 == 0:
-            strides.append(2)
+            strides += [2, 1]
         neighbours = [_neighbours(places_BNA, segments_BN, *way) for way in ((1, 0), (0, 1), (1, 1))]
         x = patches_BNC.reshape(*patches_BNC.shape[:2], c.patch, c.patch, 3)
         for number, stride in enumerate(strides):
-            width = max(8, c.embed_dim >> (len(strides) - 1 - number))
+            width = max(8, c.embed_dim >> (len(strides) // 2 - 1 - number // 2))
             windows = _windows_of_pictures(x, stride, *neighbours)
             std = math.sqrt(2.0 / windows.shape[-1])
             x = ACTIVATIONS["gelu"](Dense((width,), ("mlp", "embed"), std, dtype, bias=True, name=f"convolution_{number}")(windows))

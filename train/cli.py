@@ -620,6 +620,8 @@ def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sam
 
     if options.prompt is None:
         raise UserError(f"{options.run_dir}: its model reads media, and takes one prompt at a time", "Give --prompt TEXT.")
+    if options.output and options.write not in (codes := run.tokenizer().codes):
+        raise UserError(f"{options.run_dir}: its model writes no {options.write}", f"It writes {', '.join(['text', *codes])}.")
     if media and not hasattr(run.experiment.model, "encoders"):
         raise UserError(f"{options.run_dir}: its model has no encoders for {', '.join(kind for kind, _ in media)}", "Use a run that has.")
     parts: list = []
@@ -631,20 +633,23 @@ def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sam
     writer = load_writer(run, step=options.step, raw=options.raw)
     prompt = writer.read([*parts, ("text", options.prompt)])
     if options.write != "text":
-        _save_media(options, writer.media([prompt] * options.samples, options.write, sampling=sampling, seed=options.seed))
-        return
+        made = writer.media([prompt] * options.samples, options.write, sampling=sampling, seed=options.seed)
+        return _save_media(options, codes[options.write].shape, made)
     texts = writer.write([prompt] * options.samples, tokens=options.max_new_tokens, sampling=sampling, seed=options.seed)
     for text in texts:
         print(json.dumps({"prompt": options.prompt, "media": [path for _, path in media], "text": text}) if options.json else text)
 
 
-def _save_media(options: Generate, written: list) -> None:
-    """Each as a file of its own; what is no medium is told of."""
+def _save_media(options: Generate, shape, written: list) -> None:
+    """Each as a file of its own; of one that the model ended before it began, a word."""
     from data.media_output import save_medium
 
     output = Path(options.output)
-    for number, (shape, cut) in enumerate(written):
+    for number, cut in enumerate(written):
         path = output if len(written) == 1 else output.with_stem(f"{output.stem}-{number}")
+        if cut is None:
+            print(f"{path}: nothing was written: the model ended it at once", file=sys.stderr)
+            continue
         save_medium(shape, cut, path)
         print(json.dumps({"prompt": options.prompt, "file": str(path)}) if options.json else path)
 

@@ -23,6 +23,8 @@ def from_json(base: type, stored: dict, where: str, said=print):
     A field that the JSON lacks (a newer version added it) takes its default, and a line is said; one that no class knows is an error.
     """
     kinds = {kind.__name__: kind for kind in _family(base)}
+    if not isinstance(stored, dict):
+        raise UserError(f"{where}: {stored!r} is no {base.__name__}", "It was written by another version of Omnia; use that one.")
     name = stored.get("kind")
     if name not in kinds:
         raise UserError(

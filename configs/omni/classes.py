@@ -15,11 +15,10 @@ from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon,
 from train.omni.experiment import MediaClassification, MediaLM, MediaShards
 
 AUGMENT = Augment(
-    crop_area=(0.4, 1.0),
+    crop_area=(0.5, 1.0),
     flip=0.5,
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.3,
+    brightness=0.3,
+    contrast=0.3,
     noise=(10.0, 30.0),
     time_masks=2,
     time_share=0.15,
@@ -67,9 +66,9 @@ def vision_transformer() -> Experiment:
     image = ImageEncoder(patch=16, rows=6, columns=6, num_layers=5, embed_dim=96, num_heads=3, stem="convolutions")
     return Experiment(
         name="classes, vit",
-        steps=2800,
+        steps=2050,
         batch_size=64,
-        ema_decay=0.995,
+        ema_decay=0.997,
         model=OmniConfig(context_length=64, num_layers=1, embed_dim=32, num_heads=1, encoders=(image,)),
         data=MediaShards(augment=AUGMENT),
         objective=MediaClassification(smoothing=0.1),

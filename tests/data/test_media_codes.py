@@ -86,7 +86,7 @@ def test_a_tokenizer_keeps_codes_behind_its_own_ids(tmp_path):
     again = load_tokenizer(str(tmp_path))
     assert again.digest == whole.digest != byte_tokenizer().digest
     for kind, codes in again.codes.items():
-        assert codes.shape == SHAPES[kind] and codes.digest == whole.codes[kind].digest
+        assert codes.header() == whole.codes[kind].header() and codes.content() == whole.codes[kind].content()
         np.testing.assert_array_equal(codes.encode(cut_of(SHAPES[kind])), whole.codes[kind].encode(cut_of(SHAPES[kind])))
     np.testing.assert_array_equal(again.encode("text"), byte_tokenizer().encode("text"))
     assert again.decode([*again.encode("te"), *range(326, 398), *again.encode("xt")]) == "text"

@@ -250,7 +250,7 @@ def test_the_stem_convolves_whole_pictures_however_they_are_packed():
     """Two pictures of different aspects in one row, patches in an order of blocks, padding behind them."""
     config = dataclasses.replace(IMAGE, patch=16, rows=4, columns=4, stem="convolutions")
     params = make(config)[2]["encoder"]["stem"]
-    assert set(params) == {"convolution_0", "convolution_1", "out"}
+    assert set(params) == {*(f"convolution_{number}" for number in range(4)), "out"}
     rng = np.random.default_rng(0)
     pictures = [rng.normal(size=size).astype(np.float32) for size in ((32, 64, 3), (64, 32, 3))]
     patches = np.concatenate([*(patchify(picture[None], 16, 2)[0] for picture in pictures), np.ones((3, config.patch_values), np.float32)])
@@ -259,7 +259,8 @@ def test_the_stem_convolves_whole_pictures_however_they_are_packed():
     found = PatchStem(config).apply({"params": params}, patches[None], places[None], segments[None])[0]
     for number, picture in enumerate(pictures, 1):
         x = picture[None]
-        for name, stride in (("convolution_0", 4), ("convolution_1", 2)):
+        for number_of, stride in enumerate((4, 1, 2, 1)):
+            name = f"convolution_{number_of}"
             width, side = x.shape[-1], stride + 1
             by_row = params[name]["kernel"].reshape(side, side * width, -1)  # of each row all but the last column, then that: in order
             kernel, edges = by_row.reshape(side, side, width, -1), ((1, 0), (1, 0))

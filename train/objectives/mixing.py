@@ -45,5 +45,6 @@ def cutmix(values_BNC, labels_BSV, key, allowed_B, alpha: float, media, grid: tu
     for axis, size in enumerate(grid):
         centre_B = size * jax.random.uniform(keys[1 + axis], (batch,))
         inside_BN &= jnp.abs(places_BN2[..., axis] + 0.5 - centre_B[:, None]) < 0.5 * size * side_B[:, None]
-    replaced_BS = segment_means(inside_BN[..., None].astype(jnp.float32), media.segments, labels_BSV.shape[1])[..., 0]
+    shown_BN = jnp.where((places_BN2 >= 0).all(-1), media.segments, 0)  # all but class tokens
+    replaced_BS = segment_means(inside_BN[..., None].astype(jnp.float32), shown_BN, labels_BSV.shape[1])[..., 0]
     return jnp.where(inside_BN[..., None], _partner(values_BNC), values_BNC), _blend(labels_BSV, 1.0 - replaced_BS)

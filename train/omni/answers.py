@@ -10,9 +10,9 @@ import numpy as np
 from data.decoding import Undecodable, probe
 from data.errors import UserError
 from data.media import Kind
-from data.media_batches import Unusable
+from data.media_batches import Source, Unusable
 from data.media_rows import MARKERS, Layout, MediaBatch, Piece, RowFiller
-from data.media_shapes import Cut, Shape
+from data.media_shapes import Cut
 from data.media_source import cut
 from data.tokenizer import Tokenizer
 from model.generate import Sampling, decode, prefill
@@ -22,7 +22,7 @@ from train.experiment import Experiment
 from train.learner import Sample
 from train.mesh import inference_mesh
 from train.omni.objective import media_of
-from train.omni.sources import MediaSource, judged, shapes_of
+from train.omni.sources import MediaSource, judged, make_media_batches, shapes_of
 from train.runs import Run
 from train.state import Purpose, random_key
 
@@ -45,11 +45,9 @@ class MediaWriter:
         found = self.ids(prompts, tokens=tokens, sampling=sampling, seed=seed, first_row=first_row)
         return [self._tokenizer.decode(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
 
-    def media(
-        self, prompts: list[list[Piece]], kind: Kind, *, sampling: Sampling, seed: int = 0, first_row: int = 0
-    ) -> list[tuple[Shape, Cut]]:
-        """A medium after each prompt, and the shape that it has: its marker is given, and codes alone are drawn; of recordings until
-        the model ends them.
+    def media(self, prompts: list[list[Piece]], kind: Kind, *, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[Cut | None]:
+        """A medium after each prompt, as the tokenizer's codes give it: its marker is given, and codes alone are drawn; of recordings until
+        the model ends them, which may be at once: None.
 
         UserError where the run has no codes for the kind, or a medium does not fit the context.
         """
@@ -60,14 +58,14 @@ class MediaWriter:
         marked = [[*pieces, Piece("text", marker, learned=True)] for pieces in prompts]  # as in training: what is read ends before it
         only = dataclasses.replace(sampling, among=codes.ids)
         found = self.ids(marked, tokens=codes.most, sampling=only, seed=seed, first_row=first_row, ends=kind == "audio")
-        made = []
-        for ids in found:
-            ids = [id for id in ids if codes.ids[0] <= id < codes.ids[1]]
-            if kind != "audio" and len(ids) < codes.most:
+        made: list[Cut | None] = []
+        for drawn in found:
+            ids = [id for id in drawn if codes.ids[0] <= id < codes.ids[1]]
+            if len(ids) == len(drawn) < codes.most:  # and no end was drawn
                 raise UserError(
-                    f"a {kind} of {codes.most} codes does not fit behind the prompt", "Give a shorter one, or train with a longer context."
+                    f"{kind}: {codes.most} codes do not fit behind the prompt", "Give a shorter one, or train with a longer context."
                 )
-            made.append((codes.shape, codes.decode(np.array(ids or [codes.ids[0]]))))
+            made.append(codes.decode(np.array(ids)) if ids else None)
         return made
 
     def ids(
@@ -130,6 +128,14 @@ class MediaWriter:
         return found
 
 
+def first_samples(experiment: Experiment, source: Source, split: str, tokenizer: Tokenizer, count: int) -> list[tuple[list[Piece], int]]:
+    """Pieces and classes of up to `count` samples of a split, of those that rows have room for; nothing by chance."""
+    batches = make_media_batches(experiment, [source], tokenizer, split)
+    numbers = batches.samples(0, min(count, batches.rows_per_epoch))[2][:count]
+    found = source.samples(split, numbers, shapes_of(experiment), tokenizer, None)
+    return [sample for sample in found if not isinstance(sample, Unusable)]
+
+
 @functools.cache
 def _programs(config):
     """(read prompts, go on drawing), compiled once for a model however many writers there are."""
@@ -150,15 +156,15 @@ def sample_answers(run: Run, params, sources: list[MediaSource], each: int = 2) 
     """What the model writes about the first samples of each part that it is judged by, in place of what is learned of them."""
     experiment, tokenizer, prompts, shown = run.experiment, run.tokenizer(), [], []
     for name, (source, split) in judged(experiment, sources).items():
-        for found in source.samples(split, np.arange(min(each, source.count(split))), shapes_of(experiment), tokenizer, None):
-            if isinstance(found, Unusable):
-                continue
+        for found in first_samples(experiment, source, split, tokenizer, each):
             read = [piece for piece in found[0] if not piece.learned]
             if any(piece.learned and piece.kind != "text" for piece in found[0]):
                 continue  # written media are drawn, not told (train/omni/writing.py)
             prompts.append(read)
             texts = [tokenizer.decode(piece.content) if isinstance(piece.content, np.ndarray) else f"[{piece.kind}] " for piece in read]
             shown.append(f"{name}: {''.join(texts)}")
+    if not prompts:
+        return []
     wanted = experiment.samples
     written = MediaWriter(run.experiment, run.tokenizer(), params).write(
         prompts, tokens=wanted.tokens, sampling=Sampling(temperature=wanted.temperature)

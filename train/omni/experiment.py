@@ -64,8 +64,8 @@ class MediaShards(MediaData):
     question: str = ""
     """Text between a medium and the name of its class, where samples have classes and no text of their own."""
     write: tuple[Literal["image", "video", "audio"], ...] = ()
-    """Media that are written too: each of `shards` comes once more for each of these, its texts read and that medium learned. Weights are
-    of all these sources, first those that are read."""
+    """Media that are written too: each of `shards` comes once more for each of these that it has, its texts read and that medium learned,
+    as it is. Weights are then of all these sources, first those that are read."""
     augment: Augment = Augment()
     """What is changed by chance in media of training."""
 

@@ -7,6 +7,7 @@ matters or not. Both show how the places lie over the medium.
 
 import dataclasses
 import functools
+import io
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data import storage
 from data.contact_sheet import pictures_of
-from data.media_batches import Unusable
 from data.media_rows import MISSING, Layout, MediaBatch, Piece, RowFiller
 from data.media_shapes import Cut, Shape
 from data.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ from model.heads import Head, score_tokens, vocabulary_table
 from model.omni_config import OmniConfig
 from model.transformer import Decoder
 from train.experiment import Experiment
+from train.omni.answers import first_samples
 from train.omni.objective import media_of
 from train.omni.sources import MediaSource, judged, rooms_of, shapes_of
 
@@ -51,9 +53,9 @@ def find_looks(experiment: Experiment, params, sources: list[MediaSource], token
     for name, (source, split) in judged(experiment, sources).items():
         if "/" in name:
             continue
-        (sample,) = source.samples(split, np.arange(1), shapes_of(experiment), tokenizer, None)
-        if not isinstance(sample, Unusable) and any(isinstance(piece.content, Cut) for piece in sample[0]):
-            found.append(look_at(experiment, params, sample[0], tokenizer))
+        for pieces, _ in first_samples(experiment, source, split, tokenizer, 1):
+            if any(isinstance(piece.content, Cut) for piece in pieces):
+                found.append(look_at(experiment, params, pieces, tokenizer))
     return found
 
 
@@ -133,7 +135,9 @@ def draw_looks(looks: list[Look], shapes: dict, path: Path) -> bool:
         axes[1].set_title(textwrap.fill(f"nats that `{look.answer}` loses without a place", 40), fontsize=8)
         axes[2].set_title("share of the attention", fontsize=8)
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    storage.write_atomically(str(path), buffer.getvalue())
     return True
 
 

@@ -42,11 +42,19 @@ def open_media(experiment: Experiment) -> list[MediaSource]:
 
 
 def folders_of(experiment: Experiment) -> list[tuple[str, Kind | None]]:
-    """The folders of shards as sources: each to be read, if the model reads media, and once more for each kind to be written."""
+    """The folders of shards as sources: each to be read, and once more for each kind to be written that is in it. Where media are written a
+    folder is read only if it has a kind that the model reads."""
     data = experiment.data
     assert isinstance(data, MediaShards)
-    reads = not data.write or bool(getattr(experiment.model, "encoders", ()))
-    return [(path, kind) for kind in (*([None] if reads else []), *data.write) for path in data.shards]
+    if not data.write:
+        return [(path, None) for path in data.shards]
+    parts = {path: MediaCorpus(path).parts("train") for path in data.shards}
+    for kind in data.write:
+        if not any(counts[kind] for counts in parts.values()):
+            raise UserError(f"data.write: none of the shards has {kind} to write", "Choose another kind, or other shards.")
+    read = [encoder.kind for encoder in getattr(experiment.model, "encoders", ())]
+    found: list[tuple[str, Kind | None]] = [(path, None) for path in data.shards if any(parts[path][kind] for kind in read)]
+    return found + [(path, kind) for kind in data.write for path in data.shards if parts[path][kind]]
 
 
 def _sources(experiment: Experiment) -> list[Source]:
