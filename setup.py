@@ -62,6 +62,7 @@ setup(
         "xxhash>=3.4",
         "fsspec>=2024.6",
         "zstandard>=0.22",
+        "scipy>=1.13",
     ],
     extras_require=EXTRAS | BEAM | ACCELERATORS | {"test": TEST, "all": [package for extra in EXTRAS.values() for package in extra]},
 )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.augment_config import Augment
 from data.decoding import Undecodable, probe
 from data.errors import UserError
 from data.media import Facts, Part, Sample, text_facts
@@ -248,3 +249,37 @@ def test_a_class_token_comes_before_the_patches_of_each_picture(shards):
     filler = RowFiller(Layout(96, {"image": 2 * led["image"].most}), led, TOKENIZER, np.arange(1))
     filler.add(0, found)
     assert (filler.batch.slots > 0).sum() == len(cut.patches)
+
+
+def test_media_of_training_are_changed_as_asked_and_others_never(shards):
+    """Each option by itself changes the kind that it is for, differently by seed, and nothing where no chance is allowed."""
+    for kind, options in (
+        ("image", [{"crop_area": (0.2, 0.5)}, {"flip": 1.0}, {"contrast": 0.9}, {"randaugment": 2}, {"cutout": 0.9}]),
+        ("video", [{"brightness": 0.9}, {"time_jitter": 1.0}]),
+        ("audio", [{"noise": (0.0, 5.0), "noise_chance": 1.0}, {"time_masks": 4, "time_share": 0.5}, {"band_masks": 4}]),
+    ):
+        index = ("image", "video", "audio").index(kind)
+
+        def content(augment, seeds, index=index, kind=kind):
+            ((pieces, _),) = ShardSource(shards, augment=augment).samples("train", np.array([index]), SHAPES, TOKENIZER, seeds)
+            return next(piece.content.patches for piece in pieces if piece.kind == kind)
+
+        for changes in options:
+            augment = Augment(**changes)
+            assert (content(augment, [1]) != content(Augment(), [1])).any(), changes
+            np.testing.assert_array_equal(content(augment, [1]), content(augment, [1]))
+            np.testing.assert_array_equal(content(augment, None), content(Augment(), None))
+    quiet = Augment(noise=(0.0, 5.0), noise_chance=0.0)
+    np.testing.assert_array_equal(
+        *(
+            ShardSource(shards, augment=one).samples("train", np.array([2]), SHAPES, TOKENIZER, [1])[0][0][1].content.patches
+            for one in (quiet, Augment())
+        )
+    )
+
+
+def test_there_is_a_weight_for_each_source_or_none():
+    sources = [World(scenes=60, validation=25)] * 2
+    for weights in ((1.0,), (1.0, 2.0, 3.0)):
+        with pytest.raises(UserError, match=f"{len(weights)} weights for 2 sources"):
+            batches(*sources, weights=weights)

@@ -268,5 +268,7 @@ def test_the_stem_convolves_whole_pictures_however_they_are_packed():
             x = jax.nn.gelu(x + params[name]["bias"], approximate=False)
         expected = patchify(np.asarray(x), 2, 2)[0] @ params["out"]["kernel"] + params["out"]["bias"]
         near(found[segments == number], expected)
+    led = [np.concatenate([first, x])[None] for first, x in ((patches[-1:], patches), ([[-1, -1]], places), ([1], segments))]
+    near(PatchStem(config).apply({"params": params}, *led)[0][1:][segments > 0], found[segments > 0])  # a class token is no neighbour
     with pytest.raises(ValueError, match="no multiple of 4"):
         dataclasses.replace(config, patch=6)

@@ -58,6 +58,23 @@ def test_mixup_mixes_values_and_labels_alike(alpha):
     assert all(set(np.flatnonzero(mixed[row, 0])) <= {row, (row - 1) % rows} for row in range(rows))
 
 
+def test_a_class_token_is_no_part_of_the_picture_that_cutmix_replaces():
+    """With it in front the same rectangles are replaced, and labels are shared as without."""
+    plain_media = batch_of(rows=20).media
+    led = Media(
+        *(
+            np.pad(x, ((0, 0), (1, 0), *[(0, 0)] * (x.ndim - 2)), constant_values=value)
+            for x, value in zip(plain_media, (0, -1, 1), strict=True)
+        )
+    )
+    labels, allowed = jax.nn.one_hot(jnp.arange(20), 20)[:, None], jnp.ones(20, bool)
+    mix = jax.jit(lambda media: cutmix(media.patches, labels, jax.random.key(0), allowed, 1.0, media, (4, 4)))
+    (values, shares), (led_values, led_shares) = mix(plain_media), mix(led)
+    np.testing.assert_allclose(led_values[:, 1:], values)
+    np.testing.assert_allclose(led_shares, shares, atol=1e-6)
+    assert (np.asarray(shares).max(-1) < 1).any()
+
+
 def test_cutmix_replaces_a_rectangle_and_labels_say_how_much():
     batch = batch_of(rows=50)
     patches = np.broadcast_to(np.arange(50)[:, None, None], batch.media.patches.shape)

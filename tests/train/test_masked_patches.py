@@ -1,5 +1,6 @@
 """Masked patch modelling: what is hidden, and that only that is asked for."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -60,19 +61,21 @@ def test_what_is_hidden_depends_on_the_row_and_not_on_its_neighbours():
     assert (found[0] != found[1]).any()
 
 
-def batch_of(seed=0, rows=4):
+def batch_of(seed=0, rows=4, config=IMAGE):
     """Images whose patches are all alike, so that the hidden ones can be told from the others."""
     rng = np.random.default_rng(seed)
-    patches = np.tile(rng.normal(size=(rows, 1, IMAGE.patch_values)), (1, 9, 1)).astype(np.float32)
+    patches = np.tile(rng.normal(size=(rows, 1, config.patch_values)), (1, 9, 1)).astype(np.float32)
     places = np.tile(grid(3, 3), (rows, 1, 1)).astype(np.int32)
     return MediaRows(Media(patches, places, np.ones((rows, 9), np.int32)), np.arange(rows))
 
 
-def test_hidden_values_reach_the_loss_as_targets_alone_and_shown_ones_as_inputs_alone():
-    objective = MaskedPatches(IMAGE, 0.5)
-    params, batch = nn.unbox(jax.jit(objective.start)(jax.random.key(0))), batch_of()
+@pytest.mark.parametrize("config", [IMAGE, dataclasses.replace(IMAGE, patch=4, stem="convolutions")], ids=["linear", "convolutions"])
+def test_hidden_values_reach_the_loss_as_targets_alone_and_shown_ones_as_inputs_alone(config):
+    """Also where convolutions reach from patch to patch."""
+    objective = MaskedPatches(config, 0.5)
+    params, batch = nn.unbox(jax.jit(objective.start)(jax.random.key(0))), batch_of(config=config)
     choose = jax.jit(functools.partial(choose_hidden, rate=0.5))
-    hidden = np.asarray(choose(jax.random.key(0), tubes(IMAGE, batch.media.places), batch.media.segments, batch.rows))
+    hidden = np.asarray(choose(jax.random.key(0), tubes(config, batch.media.places), batch.media.segments, batch.rows))
     assert hidden.sum() == 4 * 5
 
     @jax.jit

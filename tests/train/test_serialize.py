@@ -104,6 +104,13 @@ def test_a_missing_field_takes_its_default_and_is_said():
     assert all("default" in line for line in said)
 
 
+def test_a_value_where_an_object_should_be_is_named():
+    stored = to_json(Experiment())
+    stored["optimizer"] = True
+    with pytest.raises(UserError, match="experiment.optimizer: True is no Optimizer"):
+        from_json(Experiment, stored, "experiment")
+
+
 def test_flat_names_are_those_of_the_command_line():
     flat = flatten(to_json(Experiment()))
     assert flat["optimizer.kind"] == "AdamW" and flat["model.embed_dim"] == 768 and flat["data.shards"] == []

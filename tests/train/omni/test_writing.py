@@ -10,11 +10,16 @@ from PIL import Image
 import omnia
 from data.decoding import probe
 from data.errors import UserError
+from data.media import Part, Sample, text_facts
+from data.media_output import save_medium
 from data.media_rows import Layout, Piece, RowFiller
+from data.media_shapes import VideoShape
+from data.media_shards import write_media
 from data.synthetic import World
 from model.generate import Sampling
 from model.heads import vocabulary_table
 from model.transformer import Decoder
+from tests.data.media_files import audio_file, image_file
 from tests.train.omni.conftest import EXPERIMENT, MODEL, parameters
 from tests.train.test_resume import start
 from train.experiment import Evaluation, Samples
@@ -23,9 +28,9 @@ from train.mesh import make_mesh
 from train.omni import writing
 from train.omni.answers import MediaWriter
 from train.omni.codes import PrepareCodes, prepare_codes
-from train.omni.experiment import Codebook, WorldScenes
+from train.omni.experiment import Codebook, MediaShards, WorldScenes
 from train.omni.objective import media_of
-from train.omni.sources import open_media
+from train.omni.sources import folders_of, open_media
 from train.runs import open_run
 from train.telemetry import read_metrics
 
@@ -142,3 +147,45 @@ def test_codes_come_from_codebooks_one_of_each_kind(runs, tmp_path):
         with pytest.raises(UserError, match=said):
             prepare_codes(options)
     assert not (tmp_path / "new").exists()
+
+
+def test_each_folder_is_read_and_written_as_far_as_it_can_be(tmp_path):
+    """Pictures in one folder, recordings in the other: what a model has an encoder for is read, what is asked for is written."""
+    for kind, content in (("image", image_file()), ("audio", audio_file())):
+        write_media(
+            str(tmp_path / kind),
+            {"train": [(Sample((Part(kind, content), Part("text", "it", learned=True))), [probe(kind, content), text_facts("it")])]},
+        )
+    image, audio = str(tmp_path / "image"), str(tmp_path / "audio")
+    hears = dataclasses.replace(MODEL, encoders=MODEL.encoders[2:])
+
+    def sources(model, *write):
+        return folders_of(dataclasses.replace(EXPERIMENT, model=model, data=MediaShards(shards=(image, audio), write=write)))
+
+    assert sources(hears) == [(image, None), (audio, None)]
+    assert sources(hears, "image") == [(audio, None), (image, "image")]
+    assert sources(MODEL, "audio", "image") == [(image, None), (audio, None), (audio, "audio"), (image, "image")]
+    assert sources(dataclasses.replace(MODEL, encoders=()), "audio") == [(audio, "audio")]
+    with pytest.raises(UserError, match="none of the shards has video"):
+        sources(MODEL, "video")
+
+
+def test_a_clip_is_written_as_a_gif_of_all_its_frames(tmp_path):
+    shape = VideoShape(frames=2, patch=4, times=2, rows=2, columns=2, fps=5.0, square=True)
+    frames = np.random.default_rng(0).integers(0, 2, (4, 1, 1, 3), np.uint8) * np.full((4, 8, 8, 3), 200, np.uint8)
+    frames[0], frames[1] = 0, 200  # neighbours that are alike would be one frame
+    frames[2], frames[3] = (200, 0, 0), (0, 0, 200)
+    save_medium(shape, shape.cut(frames, shape.largest), tmp_path / "x.gif")
+    with Image.open(tmp_path / "x.gif") as file:
+        assert file.n_frames == 4 and file.info["duration"] == 200
+        for number in range(4):
+            file.seek(number)
+            np.testing.assert_allclose(np.asarray(file.convert("RGB"), int), frames[number], atol=12)
+
+
+def test_what_does_not_fit_behind_its_prompt_is_refused(runs):
+    experiment = writer_experiment(runs[1], ("play",))
+    (source,), params = open_media(experiment), parameters(1.0, experiment)
+    prompt = [Piece("text", np.full(MODEL.context_length - 8, 65))]
+    with pytest.raises(UserError, match="16 codes do not fit behind the prompt"):
+        MediaWriter(experiment, source.tokenizer(), params).media([prompt], "audio", sampling=Sampling(temperature=0.0))
