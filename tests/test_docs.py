@@ -179,7 +179,13 @@ def test_all_verbs_and_options_that_are_named_exist():
 def options() -> set[str]:
     """Of the verbs that are not dataclasses of train/cli.py, and of the scripts in launch/, from the comments at their tops."""
     out = io.StringIO()
-    for verb in (["doctor"], ["plan"], ["launch"], *(["checkpoint", name] for name in ("ls", "verify", "diff", "export"))):
+    for verb in (
+        ["doctor"],
+        ["plan"],
+        ["launch"],
+        ["prepare", "codes"],
+        *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),
+    ):
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             omnia.main([*verb, "--help"])
     for script in (ROOT / "launch").glob("*.sh"):
