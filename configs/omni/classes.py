@@ -4,8 +4,8 @@ omnia train configs/omni/classes.py:vit --run-dir runs/vit --data.shards shards/
 omnia train configs/omni/classes.py:clothing --run-dir runs/clothing --data.shards shards/clothing
 omnia train configs/omni/classes.py:digits --run-dir runs/digits --data.shards shards/digits
 omnia train configs/omni/classes.py:both --run-dir runs/both --data.shards shards/clothing shards/digits
-Digits (fsdd), 600 steps, one busy core, 574 s: 0.716 of the names exact on the official test split, still rising. The others are
-untried at full length; see docs/log.md.
+vit: 14.2 minutes on 2 CPU cores, 0.768 of 341 photographs that were kept; a logistic regression on pixels has 0.490, one on histograms of
+oriented gradients 0.736 (benchmarks/linear_classes.py). HEADER
 """
 
 from data.augment_config import Augment
