@@ -6,8 +6,8 @@ omnia train configs/omni/write.py:draw --run-dir runs/draw --data.tokenizer toke
 omnia generate runs/write --prompt "draw a red circle and a blue square. " --write image --output drawn.png
 omnia generate runs/write --prompt "film a green cross goes left. " --write video --output filmed.gif
 omnia generate runs/write --prompt "play circle, cross. " --write audio --output played.wav
-1,500 steps, 33 minutes on one busy CPU core: what is drawn shows all that was described for 0.94 of the pictures, 0.69 of the clips, 0.94 of
-the recordings (32 of each; true clips after their codes: 0.84).
+1,500 steps, 33 minutes on one busy CPU core: what is drawn shows all that was described for 0.94 of the pictures, 0.69 of the clips and
+0.94 of the recordings (32 of each; true clips after their codes: 0.84).
 """
 
 from model.omni_config import OmniConfig
