@@ -18,7 +18,7 @@ from train.loop import _Meter, train
 from train.mesh import make_mesh
 from train.objectives.make import make_objective
 from train.optimizer import make_optimizer
-from train.parameters import decoder_parameters
+from train.parameters import parameters_of
 from train.runs import check_resume, create_run, open_corpora, open_run, resolve
 from train.state import abstract_state
 from train.telemetry import read_metrics
@@ -37,7 +37,7 @@ def outcome(run):
     experiment = run.experiment
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     abstract = abstract_state(
-        decoder_parameters(experiment.model), optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=experiment.ema_decay > 0
+        parameters_of(experiment), optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=experiment.ema_decay > 0
     )
     checkpointer = Checkpointer(run.path, experiment.checkpoints)
     state, progress = checkpointer.restore(abstract)

@@ -50,9 +50,13 @@ def test_attention_is_that_of_the_positions_that_predict_the_answer():
     filler = RowFiller(Layout(MODEL.context_length, rooms_of(experiment)), shapes, tokenizer, np.arange(1))
     filler.add(0, pieces)
     batch = filler.batch
-    media = media_of(experiment.model, params, batch)
-    stream = params["embedding"]["table"][batch.tokens] * 1.0
-    x = np.asarray(media.instead_of(stream) + params["positions"]["table"][batch.positions])[0]
+
+    @jax.jit
+    def stream(params):
+        media = media_of(experiment.model, params, batch)
+        return media.instead_of(params["embedding"]["table"][batch.tokens]) + params["positions"]["table"][batch.positions]
+
+    x = np.asarray(stream(params))[0]
     layer = jax.tree.map(lambda leaf: np.asarray(leaf[0]), params["layers"])
     norm, attention = layer["attention_norm"], layer["attention"]
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + MODEL.norm_epsilon) * norm["scale"] + norm.get("bias", 0)
