@@ -105,7 +105,8 @@ def test_demonstrations_weigh_responses_alone(started):
     np.testing.assert_array_equal(batch.targets[2:4], again.targets)
 
 
-@pytest.mark.parametrize("kind", ["ppo", pytest.param("dapo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ppo", "dapo"])
 def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp_path, one_device, monkeypatch, kind):
     """Rows of metrics, parameters, optimizer, KL coefficient and cursor; DAPO takes a number of prompts that depends on what was drawn."""
     objectives = {"ppo": POLICY, "dapo": DAPO(samples=2, response_tokens=4, most_draws=2)}
