@@ -57,8 +57,8 @@ class Shape:
         """Patches of grids, class tokens counted: int [..., axes] to int [...]."""
         return np.prod(grids, -1) + self.class_token
 
-    def led(self, patches: np.ndarray, places: np.ndarray) -> Cut:
-        """Patches behind their class token, where there is one."""
+    def with_class_token(self, patches: np.ndarray, places: np.ndarray) -> Cut:
+        """The cut: patches, behind their class token where the shape has one."""
         if not self.class_token:
             return Cut(patches, places)
         return Cut(np.pad(patches, ((1, 0), (0, 0))), np.pad(places, ((1, 0), (0, 0)), constant_values=-1))
@@ -102,7 +102,7 @@ class ImageShape(Shape):
 
     def cut(self, pixels_HWC, grid_2) -> Cut:
         """pixels: uint8, the grid's rows and columns times `patch`."""
-        return self.led(patchify(pixels_HWC[None], self.patch, self.block)[0], grid(grid_2[0], grid_2[1], self.block))
+        return self.with_class_token(patchify(pixels_HWC[None], self.patch, self.block)[0], grid(grid_2[0], grid_2[1], self.block))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ class VideoShape(Shape):
         tubelets = patches.reshape(times, self.frames, *patches.shape[1:]).swapaxes(1, 2)
         where = grid(rows, columns, self.block)
         places = [np.repeat(np.arange(times, dtype=np.int32), len(where))[:, None], np.tile(where, (times, 1))]
-        return self.led(tubelets.reshape(times * len(where), -1), np.concatenate(places, -1))
+        return self.with_class_token(tubelets.reshape(times * len(where), -1), np.concatenate(places, -1))
 
 
 @dataclasses.dataclass(frozen=True)

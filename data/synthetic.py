@@ -295,12 +295,11 @@ class World:
 
     def described(self, split: str, index: int) -> str:
         """The description that a sample of a task of writing begins with, for `recognise`."""
-        scene = make_scene(random.Random(int(fold(SPLITS.index(split), np.array([index]))[0])), unseen=split == "unseen")
-        return scene.description(self.tasks[index % len(self.tasks)])
+        (number,) = fold(SPLITS.index(split), np.array([index]))
+        return _scene(int(number), split)[1].description(self.tasks[index % len(self.tasks)])
 
     def _pieces(self, task: Task, number: int, split, shapes, tokenizer) -> list[Piece]:
-        rng = random.Random(number)
-        scene = make_scene(rng, unseen=split == "unseen")
+        rng, scene = _scene(number, split)
         chance = np.random.Generator(np.random.Philox(number))
         if task in WRITING:
             codes = codes_for(tokenizer.codes, WRITING[task])
@@ -313,6 +312,12 @@ class World:
             return [Piece("text", tokenizer.encode(scene.caption + ". ")), asked, answered]
         kind = _medium(task)
         return [Piece(kind, _render(scene, shapes[kind], chance)), asked, answered]
+
+
+def _scene(number: int, split: str) -> tuple[random.Random, Scene]:
+    """The scene of a sample's number, and what is drawn after it."""
+    rng = random.Random(number)
+    return rng, make_scene(rng, unseen=split == "unseen")
 
 
 def _medium(task: Task):

@@ -284,6 +284,8 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
         if hasattr(data, field):
             paths = tuple(path if "://" in path else os.path.abspath(path) for path in getattr(data, field))
             data = dataclasses.replace(data, **{field: paths})
+    if isinstance(data, MediaData) and os.path.exists(data.tokenizer):
+        data = dataclasses.replace(data, tokenizer=os.path.abspath(data.tokenizer))
     return dataclasses.replace(experiment, model=model, data=data)
 
 

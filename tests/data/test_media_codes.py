@@ -113,6 +113,7 @@ def test_rows_of_what_is_to_be_written(tmp_path):
         Sample((image, Part("text", "waves", learned=True))),
         Sample((image,)),
     ]
+    asked = Sample((Part("text", "wha"), image, Part("text", "t?"), Part("text", "it", learned=True)))
     corpus = write_media(str(tmp_path), {"train": map(with_facts, samples)}, classes=["cat", "dog"])
     whole = tokenizer()
     for kind, readable in (("image", {0: "dog", 2: "waves"}), ("audio", {1: "a tone"})):
@@ -138,6 +139,10 @@ def test_rows_of_what_is_to_be_written(tmp_path):
                 number = next(i for i, text in readable.items() if text == seen[-1])
                 assert source.sizes("train", {}, whole)[number].tolist() == [len(targets) - 1, 0, 0, 0, 0]
         assert sorted(seen) == sorted(readable.values())
+    both = ShardSource(write_media(str(tmp_path / "asked"), {"train": [with_facts(asked)]}), write="image")
+    ((pieces, _),) = both.samples("train", np.arange(1), {}, whole, None)
+    assert [piece.kind for piece in pieces] == ["text"] * 3 + ["image"]  # each text by itself, as it was counted
+    assert [whole.decode(piece.content) for piece in pieces[:3]] == ["wha", "t?", "it"]
     cells = cells_of_batch(MediaBatches([ShardSource(corpus, write="image")], whole, {}, Layout(96, {})), 0, 1)
     assert {(cell.read, cell.pictures[0].shape) for cell in cells} <= {("dog", (8, 12, 3)), ("waves", (8, 12, 3))}
     with pytest.raises(UserError, match="no codes for image"):

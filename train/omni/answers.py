@@ -49,11 +49,9 @@ class MediaWriter:
         """A medium after each prompt, as the tokenizer's codes give it: its marker is given, and codes alone are drawn; of recordings until
         the model ends them, which may be at once: None.
 
-        UserError where the run has no codes for the kind, or a medium does not fit the context.
+        The tokenizer must have codes for the kind. UserError where a medium does not fit the context.
         """
-        codes = self._tokenizer.codes.get(kind)
-        if codes is None:
-            raise UserError(f"the model writes no {kind}", f"It writes {', '.join(['text', *self._tokenizer.codes])}.")
+        codes = self._tokenizer.codes[kind]
         marker = np.array([self._tokenizer.specials[MARKERS[kind]]], np.int32)
         marked = [[*pieces, Piece("text", marker, learned=True)] for pieces in prompts]  # as in training: what is read ends before it
         only = dataclasses.replace(sampling, among=codes.ids)

@@ -35,13 +35,14 @@ class MediaData(Data):
             raise ValueError(f"data.dropped is {self.dropped}; it must be from 0 to 1")
 
 
+Task = Literal["text", "image", "video", "audio", "caption", "draw", "film", "play"]
+
+
 @dataclasses.dataclass(frozen=True)
 class WorldScenes(MediaData):
     """The embedded world of shapes that move and sound (data/synthetic.py), rendered on the spot."""
 
-    tasks: tuple[Literal["text", "image", "video", "audio", "caption", "draw", "film", "play"], ...] = (
-        *("text", "image", "video", "audio", "caption"),
-    )
+    tasks: tuple[Task, ...] = ("text", "image", "video", "audio", "caption")
     """What is asked about, and what is to be written after a description (draw, film, play), in turns."""
     scenes: int = 1 << 16
     """Samples of an epoch."""

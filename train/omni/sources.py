@@ -26,7 +26,7 @@ class MediaSource:
     def __init__(self, source: Source, tokenizer: Tokenizer):
         self.source, self._tokenizer = source, tokenizer
         self.path, self.document_end, self.ids = source.path, tokenizer.specials["document_end"], tokenizer.size
-        self.digest = xxhash.xxh3_128_hexdigest(source.digest.encode())
+        self.digest = xxhash.xxh3_128_hexdigest(f"{source.digest} {tokenizer.digest}".encode())
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer

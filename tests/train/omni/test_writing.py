@@ -1,6 +1,7 @@
 """From a codebook to media that a model writes, and how they are judged."""
 
 import dataclasses
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -17,6 +18,7 @@ from data.media_rows import Layout, Piece, RowFiller
 from data.media_shapes import VideoShape
 from data.media_shards import write_media
 from data.synthetic import World
+from data.tokenizer import byte_tokenizer, load_tokenizer, with_codes
 from model.generate import Sampling
 from model.heads import vocabulary_table
 from model.transformer import Decoder
@@ -32,7 +34,7 @@ from train.omni.codes import PrepareCodes, prepare_codes
 from train.omni.experiment import Codebook, MediaShards, WorldScenes
 from train.omni.objective import media_of
 from train.omni.sources import folders_of, open_media
-from train.runs import open_run
+from train.runs import open_corpora, open_run
 
 CODEBOOK = dataclasses.replace(
     EXPERIMENT, objective=Codebook("audio", codes=8, hidden_dim=8), data=WorldScenes(tasks=("audio",), scenes=60, validation=8), steps=2
@@ -191,3 +193,17 @@ def test_what_does_not_fit_behind_its_prompt_is_refused(runs):
     prompt = [Piece("text", np.full(MODEL.context_length - 8, 65))]
     with pytest.raises(UserError, match="16 codes do not fit behind the prompt"):
         MediaWriter(experiment, source.tokenizer(), params).media([prompt], "audio", sampling=Sampling(temperature=0.0))
+
+
+def test_a_run_does_not_go_on_with_other_codes(runs, tmp_path):
+    """A folder whose codebook was trained anew is another vocabulary, though everything else is the same."""
+    own = str(shutil.copytree(runs[1], tmp_path / "tokenizer"))
+    made = start(tmp_path / "run", writer_experiment(own, ("play",)))
+    assert made.experiment.data.tokenizer == own
+    open_corpora(made.experiment, made.digests)
+    again = load_tokenizer(own)
+    codes = again.codes["audio"]
+    other = dataclasses.replace(codes, weights=codes.weights | {"codebook": codes.weights["codebook"] + 1.0})
+    with_codes(byte_tokenizer(), {"audio": other}).save(own)
+    with pytest.raises(UserError, match="the run was started on"):
+        open_corpora(made.experiment, made.digests)
