@@ -74,6 +74,7 @@ def test_hidden_values_reach_the_loss_as_targets_alone_and_shown_ones_as_inputs_
     """Also where convolutions reach from patch to patch."""
     objective = MaskedPatches(config, 0.5)
     params, batch = nn.unbox(jax.jit(objective.start)(jax.random.key(0))), batch_of(config=config)
+    params = jax.tree.map(lambda x: 8.0 * x, params)  # so that places listen to one another
     choose = jax.jit(functools.partial(choose_hidden, rate=0.5))
     hidden = np.asarray(choose(jax.random.key(0), tubes(config, batch.media.places), batch.media.segments, batch.rows))
     assert hidden.sum() == 4 * 5
