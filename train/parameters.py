@@ -14,7 +14,8 @@ from model.omni import Omni
 from model.omni_config import OmniConfig
 from model.transformer import Decoder
 from train.experiment import Experiment
-from train.omni.experiment import ENCODER_OBJECTIVES, Codebook
+from train.omni.aligned import own_parameters
+from train.omni.experiment import ENCODER_OBJECTIVES, AlignedLM, Codebook
 from train.omni.towers import encoder_objective
 from train.optimizer import frozen_leaves
 from train.rl.board_games import AlphaZero, BoardGame
@@ -36,6 +37,8 @@ def parameters_of(experiment: Experiment) -> Parameters:
         return encoder_objective(experiment).start
     if isinstance(config, OmniConfig):
         encoders = Omni(config).start
+        if isinstance(experiment.objective, AlignedLM):
+            return lambda key: decoder(key) | encoders(key) | {"alignment": own_parameters(experiment, key)}
         return lambda key: decoder(key) | encoders(key)
     match experiment.objective:
         case PolicyGradient():

@@ -11,7 +11,8 @@ from model.transformer import Decoder
 from train import experiment
 from train.mesh import row_shards
 from train.objectives.causal_lm import CausalLM
-from train.omni.experiment import ENCODER_OBJECTIVES, MediaLM
+from train.omni.aligned import AlignedLanguageModel
+from train.omni.experiment import ENCODER_OBJECTIVES, AlignedLM, MediaLM
 from train.omni.objective import MediaLanguageModel
 from train.omni.towers import encoder_objective
 from train.optimizer import without_gradient
@@ -50,7 +51,8 @@ def _whole_objective(options: experiment.Experiment, mesh: Mesh):
         case _ if isinstance(options.objective, ENCODER_OBJECTIVES):
             return encoder_objective(options)
         case MediaLM():
-            return MediaLanguageModel(model, options.objective, row_shards(mesh))
+            prediction = MediaLanguageModel(model, options.objective, row_shards(mesh))
+            return AlignedLanguageModel(prediction, options) if isinstance(options.objective, AlignedLM) else prediction
         case experiment.CausalLM():
             return CausalLM(model, options.objective, row_shards(mesh))
         case RewardModelling():

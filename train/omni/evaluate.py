@@ -8,7 +8,8 @@ import numpy as np
 from data.synthetic import WRITING, World
 from train.evaluate import add_up, evaluation_rows
 from train.experiment import Experiment
-from train.omni.experiment import Alignment, MediaLM
+from train.omni.aligned import towers_of
+from train.omni.experiment import MediaLM, Pairing
 from train.omni.retrieval import embed, embed_texts, recalls, zero_shot
 from train.omni.sources import MediaSource, judged, make_media_batches
 from train.omni.towers import encoder_objective, labelled
@@ -21,7 +22,8 @@ def evaluate_media(
     """Of MediaLM {"loss", "accuracy" (of tokens), "exact" (of whole answers), <name>: exact answers of each part that it is judged by,
     "blind_<name>": the same with its media kept from the model, "blind": the mean of those, "samples"}; where media are written, as part
     <name> the share of descriptions that `recognise` finds in what was drawn after them, and as "coded_<name>" the same of the true media
-    after their codes, which no model can beat by much. Of other objectives the means of what they measure. rows: of each part, 0 for all.
+    after their codes, which no model can beat by much; where parts are aligned too, recalls. Of other objectives the means of what they
+    measure. rows: of each part, 0 for all.
     """
     writes = isinstance(experiment.objective, MediaLM)
     totals: dict[str, Any] = {}
@@ -53,17 +55,19 @@ def evaluate_media(
             if not kept and "/" not in name:
                 for metric, value in own.items():
                     totals[metric] = totals.get(metric, 0) + value
+    again: dict[str, float] = {}
+    if isinstance(experiment.objective, Pairing):
+        again = _found_again(towers_of(params, experiment) if writes else params, sources, experiment, rows)
     if not writes:
-        found = {name: _mean(value) for name, value in totals.items()}
-        return found | _found_again(params, sources, experiment, rows) if isinstance(experiment.objective, Alignment) else found
+        return {name: _mean(value) for name, value in totals.items()} | again
     shown = {"blind": sum(blind.values()) / len(blind)} | {f"blind_{name}": value for name, value in blind.items()} if blind else {}
-    return {name: _mean(value) for name, value in totals.items()} | exact | shown | {"samples": samples}
+    return {name: _mean(value) for name, value in totals.items()} | exact | shown | again | {"samples": samples}
 
 
 def _found_again(params, sources: list[MediaSource], experiment: Experiment, rows: int) -> dict[str, float]:
     """Retrieval over all pairs of the validation splits; where texts are the right side, classes by their names too."""
     objective, tokenizer, found = encoder_objective(experiment), sources[0].tokenizer(), dict[str, float]()
-    assert isinstance(experiment.objective, Alignment)
+    assert isinstance(experiment.objective, Pairing)
     for name, (source, split) in judged(experiment, sources).items():
         if "/" in name:
             continue
@@ -71,6 +75,8 @@ def _found_again(params, sources: list[MediaSource], experiment: Experiment, row
         count, size = min(rows or batches.rows_per_epoch, batches.rows_per_epoch), experiment.batch_size
         made = [batches.batch(first, min(size, count - first)) for first in range(0, count, size)]
         left, right = embed(objective, params, made)
+        if not len(left):
+            continue
         prefix = "" if len(sources) == 1 else f"{name}/"
         found |= {f"{prefix}{key}": value for key, value in recalls(left, right).items()}
         classes = getattr(source, "classes", [])
@@ -84,7 +90,7 @@ def _found_again(params, sources: list[MediaSource], experiment: Experiment, row
 def _labels(experiment: Experiment, batch) -> np.ndarray:
     """The class of each pair of a batch, in the order of `embed`."""
     valid = np.asarray(encoder_objective(experiment).view(batch).valid)
-    assert isinstance(experiment.objective, Alignment)
+    assert isinstance(experiment.objective, Pairing)
     labels = np.asarray(labelled(batch, experiment.objective.left, valid.shape[1]).labels)
     return labels[valid > 0]
 

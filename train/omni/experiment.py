@@ -102,8 +102,8 @@ Medium = Literal["image", "video", "audio"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Alignment(Objective):
-    """Two parts of a sample lie near each other in a space that they share, those of different samples apart (contrastive learning)."""
+class Pairing:
+    """Two parts of a sample, to lie near each other in a space that they share, and those of different samples apart."""
 
     left: Medium = "image"
     """What the left tower sees: the model's encoder of that kind."""
@@ -118,6 +118,24 @@ class Alignment(Objective):
         check_range("objective.", self, 1, "width")
         if self.left == self.right:
             raise ValueError(f"objective.left and right are both {self.left}: there would be nothing to align")
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment(Pairing, Objective):
+    """Contrastive learning alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignedLM(MediaLM, Pairing):
+    """Next-token prediction and contrastive learning in one loss, with the same encoders and decoder (CoCa, Yu et al. 2022, eq. 3)."""
+
+    alignment_weight: float = 1.0
+    """Of the contrastive loss."""
+
+    def __post_init__(self):
+        MediaLM.__post_init__(self)
+        Pairing.__post_init__(self)
+        check_range("objective.", self, 0, "alignment_weight")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,7 @@ def parts_of(experiment: Experiment) -> dict[str, Path]:
     decoder: dict[str, Path] = {name: (name,) for name in DECODER}
     match o:
         case options.Alignment():
-            found: dict[str, Path] = {f"{o.left} encoder": ("left", "encoder")}
-            if o.right == "text":
-                return found | {name: ("right", "decoder", name) for name in DECODER}
-            return found | {f"{o.right} encoder": ("right", "encoder")}
+            return tower_parts(o)
         case options.MediaClassification():
             return {f"{o.medium} encoder": ("tower", "encoder")}
         case options.HiddenPatches():
@@ -30,6 +27,14 @@ def parts_of(experiment: Experiment) -> dict[str, Path]:
             return {}
     kinds = [encoder.kind for encoder in model.encoders] if isinstance(model, OmniConfig) else []
     return decoder | {f"{kind} {part}": (kind, part) for kind in kinds for part in ("encoder", "projector")}
+
+
+def tower_parts(pairing: options.Pairing) -> dict[str, Path]:
+    """Where they stand among the parameters of a Contrastive."""
+    found: dict[str, Path] = {f"{pairing.left} encoder": ("left", "encoder")}
+    if pairing.right == "text":
+        return found | {name: ("right", "decoder", name) for name in DECODER}
+    return found | {f"{pairing.right} encoder": ("right", "encoder")}
 
 
 def get(params, path: Path) -> Any:
@@ -42,6 +47,13 @@ def get(params, path: Path) -> Any:
 
 
 def put(params, path: Path, part):
-    """The parameters with another part in its place."""
+    """The parameters with another part in its place, or in one that is new."""
     name, *rest = path
-    return dict(params) | {name: put(params[name], tuple(rest), part) if rest else part}
+    return dict(params) | {name: put(params.get(name, {}), tuple(rest), part) if rest else part}
+
+
+def without(params, path: Path):
+    """The parameters but for what stands there, and for what then holds nothing."""
+    name, *rest = path
+    left = without(params[name], tuple(rest)) if rest and name in params else {}
+    return {key: value for key, value in params.items() if key != name} | ({name: left} if left else {})

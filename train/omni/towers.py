@@ -82,7 +82,7 @@ def encoder_objective(experiment: Experiment) -> OnRows:
         return most_media(shapes[kind], rooms[kind])
 
     match o:
-        case options.Alignment():
+        case options.Pairing():
             size = count(o.left)
             left = MediaTower(encoder(o.left), o.width, size)
             text = o.right == "text"

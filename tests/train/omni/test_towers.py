@@ -4,7 +4,9 @@ import dataclasses
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 
@@ -19,14 +21,16 @@ from data.tokenizer import byte_tokenizer
 from tests.train.omni.conftest import EXPERIMENT, MODEL
 from tests.train.test_resume import start
 from train.checkpoint import load_parameters
-from train.experiment import Evaluation
-from train.loop import train
+from train.experiment import Evaluation, MeshShape
+from train.loop import check, train
 from train.mesh import make_mesh
-from train.omni.experiment import Alignment, Codebook, HiddenPatches, MediaClassification, MediaShards, WorldScenes
+from train.objectives.make import make_objective
+from train.omni.aligned import towers_of
+from train.omni.experiment import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaShards, WorldScenes
 from train.omni.parts import get, parts_of
 from train.omni.retrieval import recalls, zero_shot
-from train.omni.sources import shapes_of
-from train.omni.towers import labelled, pairs_of
+from train.omni.sources import make_media_batches, open_media, shapes_of
+from train.omni.towers import encoder_objective, labelled, pairs_of
 from train.optimizer import frozen_leaves
 from train.parameters import check_frozen, parameters_of
 from train.runs import _model_to_start_from
@@ -117,15 +121,50 @@ def test_pictures_are_told_apart(tmp_path, folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "objective, task",
-    [(Alignment(width=8), "caption"), (HiddenPatches(), "image"), (Codebook("audio", codes=8, hidden_dim=8), "audio")],
+    [(AlignedLM(width=8), "caption"), (HiddenPatches(), "image"), (Codebook("audio", codes=8, hidden_dim=8), "audio")],
     ids=["alignment", "hidden patches", "codebook"],
 )
-def test_encoders_learn_without_the_decoder(tmp_path, monkeypatch, objective, task):
-    made, found = run(tmp_path, monkeypatch, objective=objective, data=WorldScenes(tasks=(task,), scenes=60, validation=8), steps=8)
+def test_encoders_learn(tmp_path, monkeypatch, objective, task):
+    kind = "audio" if task == "audio" else "image"
+    model = dataclasses.replace(MODEL, encoders=tuple(encoder for encoder in MODEL.encoders if encoder.kind == kind))
+    data = WorldScenes(tasks=(task,), scenes=60, validation=8)
+    made, found = run(tmp_path, monkeypatch, objective=objective, data=data, model=model, steps=8)
     losses = [row["loss"] for row in read_metrics(made.path) if row["kind"] == "train"]
     assert losses[-1] < losses[0] and np.isfinite(found["loss"])
-    if isinstance(objective, Alignment):
-        assert {"left_recall@1", "right_recall@10", "accuracy"} <= set(found)
+    if isinstance(objective, AlignedLM):
+        assert {"left_recall@1", "right_recall@10", "alignment_accuracy", "image_loss", "caption", "blind_caption"} <= set(found)
+
+
+def test_prediction_and_alignment_are_one_loss():
+    """Its gradient is that of prediction and, of the parts that both use, twice that of the contrastive loss."""
+    data = WorldScenes(tasks=("caption",), scenes=60, validation=8)
+    objective = AlignedLM(width=8, alignment_weight=2.0)
+    experiment = dataclasses.replace(
+        EXPERIMENT, objective=objective, data=data, model=dataclasses.replace(MODEL, encoders=MODEL.encoders[:1])
+    )
+    joint = make_objective(experiment, make_mesh(experiment.mesh, jax.devices()[:1]))
+    params = nn.meta.unbox(jax.jit(parameters_of(experiment))(jax.random.key(0)))
+    assert set(params["alignment"]["left"]) == {"pool", "projection"} and set(params["alignment"]["right"]) == {"projection"}
+    source = open_media(experiment)[0]
+    batch = make_media_batches(experiment, [source.source], source.tokenizer()).batch(0, 3)
+
+    def gradient(objective, params):
+        def loss(params):
+            return sum(term.coefficient * term.total / jnp.maximum(term.weight, 1) for term in objective(params, batch, None)[0].values())
+
+        return jax.jit(jax.grad(loss))(params)
+
+    found, predicted = gradient(joint, params), gradient(joint.prediction, params)
+    aligned = gradient(encoder_objective(experiment), towers_of(params, experiment))
+    parts = {"image": ("left", "encoder"), "layers": ("right", "decoder", "layers"), "embedding": ("right", "decoder", "embedding")}
+    for name, path in parts.items():
+        own = (name, "encoder") if name == "image" else (name,)
+        expected = jax.tree.map(lambda a, b: a + 2 * b, get(predicted, own), get(aligned, path))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), get(found, own), expected)
+        assert optax.tree.norm(get(aligned, path)) > 1e-3
+    np.testing.assert_allclose(found["alignment"]["bias"], 2 * aligned["bias"], rtol=1e-5)
+    with pytest.raises(UserError, match="of a whole batch"):
+        check(dataclasses.replace(experiment, mesh=MeshShape(data=-1), batch_size=16, micro_batches=2), [])
 
 
 def test_recall_counts_what_is_as_near():
