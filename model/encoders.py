@@ -142,45 +142,61 @@ class ConvolutionStem(nn.Module):
 class PatchStem(nn.Module):
     """Convolutions over whole pictures that are packed as patches (after Xiao et al. 2021): [B, N, P * P * 3] to [B, N, E].
 
-    The first has stride 4, then, while more than 2 x 2 of a patch is left and can be halved, come others of stride 2; after each is one of
-    stride 1, and all end in a GELU. Windows are one wider than their stride and reach upwards and to the left; beyond the edges of a
-    picture are zeros. Parameters: kernels [windows, outputs] of convolution_0, convolution_1, ..., and out, over what is left of a patch.
+    The first has stride 4; then, while more than 2 x 2 of a patch is left and can be halved, come others of stride 2, and as many residual
+    ones of stride 1 as the config says: x + convolution(ReLU(RMSNorm(x))). Windows are one wider than their stride and reach upwards and to
+    the left; those of every other residual one reach downwards and to the right, so that two see as far on all sides. Beyond the edges of
+    a picture are zeros. Parameters: kernels [windows, outputs] of convolution_0, convolution_1, ..., residual_0, ..., and out, over what is
+    left of a patch; norm_0, ....
     """
 
     config: ImageEncoder
 
     @nn.compact
     def __call__(self, patches_BNC, places_BNA, segments_BN):
-        c, dtype = self.config, compute_dtype(block_config(self.config))
-        strides = [4, 1]
-        while (left := c.patch // math.prod(strides)) > 2 and left % 2 == 0:
-            strides += [2, 1]
-        neighbours = [_neighbours(places_BNA, segments_BN, *way) for way in ((1, 0), (0, 1), (1, 1))]
+        c, block = self.config, block_config(self.config)
+        dtype = compute_dtype(block)
+        above, below = ([_neighbours(places_BNA, segments_BN, side * up, side * left) for up, left in _SIDES] for side in (1, -1))
+
+        def convolve(x, stride, width, name, neighbours, side=-1):
+            windows = _windows_of_pictures(x, stride, neighbours, side)
+            return Dense((width,), ("mlp", "embed"), math.sqrt(2.0 / windows.shape[-1]), dtype, bias=True, name=name)(windows)
+
         x = patches_BNC.reshape(*patches_BNC.shape[:2], c.patch, c.patch, 3)
+        strides = [4]
+        while (left := c.patch // math.prod(strides)) > 2 and left % 2 == 0:
+            strides.append(2)
         for number, stride in enumerate(strides):
-            width = max(8, c.embed_dim >> (len(strides) // 2 - 1 - number // 2))
-            windows = _windows_of_pictures(x, stride, *neighbours)
-            std = math.sqrt(2.0 / windows.shape[-1])
-            x = ACTIVATIONS["gelu"](Dense((width,), ("mlp", "embed"), std, dtype, bias=True, name=f"convolution_{number}")(windows))
+            width = max(8, c.embed_dim >> (len(strides) - 1 - number))
+            x = convolve(jax.nn.relu(x) if number else x, stride, width, f"convolution_{number}", above)
+        for number in range(c.stem_layers):
+            h = jax.nn.relu(Norm("rmsnorm", block.norm_epsilon, name=f"norm_{number}")(x))
+            x += convolve(h, 1, c.embed_dim, f"residual_{number}", *((below, 1) if number % 2 else (above, -1)))
         x = x.reshape(*x.shape[:2], -1)
         return Dense((c.embed_dim,), ("mlp", "embed"), math.sqrt(2.0 / x.shape[-1]), dtype, bias=True, name="out")(x)
 
 
-def _windows_of_pictures(x, stride: int, above_BN, left_BN, both_BN):
-    """Windows of (stride + 1) x (stride + 1) that reach one place up and to the left: [B, N, S, S, C] to [B, N, S / stride, S / stride, W].
+_SIDES = ((1, 0), (0, 1), (1, 1))
+"""The three neighbours that a window reaches into: in the same column, in the same row, and across."""
+
+
+def _windows_of_pictures(x, stride: int, neighbours, side: int):
+    """Windows of (stride + 1) x (stride + 1) that reach one place up and to the left (side -1) or, of stride 1, down and to the right (1):
+    [B, N, S, S, C] to [B, N, S / stride, S / stride, W].
 
     For one matrix product: gradients of convolutions with strides are slow on a CPU, and the copies cost little where what lies together
-    stays together. above_BN, left_BN, both_BN: the patches that lie there (`_neighbours`).
+    stays together. neighbours: the patches that lie there (`_neighbours`), in the order of _SIDES.
     """
     *most, size, _, channels = x.shape
     across = size // stride
-    rows = jnp.concatenate([_of_neighbours(x[:, :, -1:], above_BN), x], 2)
-    column = jnp.concatenate([_of_neighbours(x[:, :, -1:, -1:], both_BN), _of_neighbours(x[:, :, :, -1:], left_BN)], 2)
-    padded = jnp.concatenate([column, rows], 3)
+    edge = slice(-1, None) if side < 0 else slice(1)
+    edges = x[:, :, edge], x[:, :, :, edge], x[:, :, edge, edge]
+    column, row, corner = (_of_neighbours(part, number_BN) for part, number_BN in zip(edges, neighbours, strict=True))
+    strip, middle = jnp.concatenate([corner, row][::-side], 2), jnp.concatenate([column, x][::-side], 2)
+    padded = jnp.concatenate([strip, middle][::-side], 3)
     windows = []
     for number in range(stride + 1):
-        row = padded[:, :, number : number + size : stride]
-        windows += [row[:, :, :, :-1].reshape(*most, across, across, stride * channels), row[:, :, :, stride::stride]]
+        band = padded[:, :, number : number + size : stride]
+        windows += [band[:, :, :, :-1].reshape(*most, across, across, stride * channels), band[:, :, :, stride::stride]]
     return jnp.concatenate(windows, -1)
 
 

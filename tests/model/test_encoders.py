@@ -248,9 +248,9 @@ def test_configs_that_cannot_be_are_refused():
 
 def test_the_stem_convolves_whole_pictures_however_they_are_packed():
     """Two pictures of different aspects in one row, patches in an order of blocks, padding behind them."""
-    config = dataclasses.replace(IMAGE, patch=16, rows=4, columns=4, stem="convolutions")
+    config = dataclasses.replace(IMAGE, patch=16, rows=4, columns=4, stem="convolutions", stem_layers=2)
     params = make(config)[2]["encoder"]["stem"]
-    assert set(params) == {*(f"convolution_{number}" for number in range(4)), "out"}
+    assert set(params) == {*(f"{name}_{number}" for name in ("convolution", "residual", "norm") for number in range(2)), "out"}
     rng = np.random.default_rng(0)
     pictures = [rng.normal(size=size).astype(np.float32) for size in ((32, 64, 3), (64, 32, 3))]
     patches = np.concatenate([*(patchify(picture[None], 16, 2)[0] for picture in pictures), np.ones((3, config.patch_values), np.float32)])
@@ -258,14 +258,18 @@ def test_the_stem_convolves_whole_pictures_however_they_are_packed():
     segments = np.repeat([1, 2, 0], [8, 8, 3])
     found = PatchStem(config).apply({"params": params}, patches[None], places[None], segments[None])[0]
     for number, picture in enumerate(pictures, 1):
-        x = picture[None]
-        for number_of, stride in enumerate((4, 1, 2, 1)):
-            name = f"convolution_{number_of}"
+        x, gelu = picture[None], functools.partial(jax.nn.gelu, approximate=False)
+
+        def convolve(x, name, stride, edge=(1, 0)):
             width, side = x.shape[-1], stride + 1
             by_row = params[name]["kernel"].reshape(side, side * width, -1)  # of each row all but the last column, then that: in order
-            kernel, edges = by_row.reshape(side, side, width, -1), ((1, 0), (1, 0))
-            x = jax.lax.conv_general_dilated(x, kernel, (stride, stride), edges, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-            x = jax.nn.gelu(x + params[name]["bias"], approximate=False)
+            kernel, axes = by_row.reshape(side, side, width, -1), ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (edge, edge), dimension_numbers=axes) + params[name]["bias"]
+
+        x = gelu(convolve(gelu(convolve(x, "convolution_0", 4)), "convolution_1", 2))
+        for name, edge in (("0", (1, 0)), ("1", (0, 1))):
+            normed = jax.nn.standardize(x, epsilon=1e-6) * params[f"norm_{name}"]["scale"] + params[f"norm_{name}"]["bias"]
+            x += gelu(convolve(normed, f"residual_{name}", 1, edge))
         expected = patchify(np.asarray(x), 2, 2)[0] @ params["out"]["kernel"] + params["out"]["bias"]
         near(found[segments == number], expected)
     led = [np.concatenate([first, x])[None] for first, x in ((patches[-1:], patches), ([[-1, -1]], places), ([1], segments))]
