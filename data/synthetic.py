@@ -272,6 +272,11 @@ class World:
     def digest(self) -> str:
         return f"world 1 {self}"
 
+    @property
+    def kinds(self) -> set[str]:
+        """Of media that are asked about."""
+        return {_medium(task) for task in self.tasks if task not in WRITING} - {"text"}
+
     def count(self, split: str) -> int:
         return {"train": self.scenes, "validation": self.validation, "unseen": self.validation}.get(split, 0)
 

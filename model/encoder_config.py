@@ -101,7 +101,7 @@ class ImageEncoder(EncoderConfig):
     """How a patch becomes a vector. Overlapping convolutions over the whole picture need fewer images and steps than one linear layer
     (Xiao et al. 2021)."""
     stem_layers: int = 3
-    """Residual convolutions behind those that shrink the picture. With few images they are worth more than as many blocks."""
+    """Residual convolutions behind those that shrink the picture; with few images they are worth more than blocks."""
 
     kind: ClassVar[str] = "image"
     axes: ClassVar[str] = "yx"
@@ -110,11 +110,9 @@ class ImageEncoder(EncoderConfig):
         super().__post_init__()
         if self.stem == "convolutions" and self.patch % 4:
             raise ValueError(f"image.stem convolutions begins with one of stride 4; image.patch {self.patch} is no multiple of 4")
-        if self.stem_layers < 0:
-            raise ValueError(f"image.stem_layers is {self.stem_layers}; it must not be negative")
 
     def _sizes(self):
-        return "patch", "rows", "columns"
+        return "patch", "rows", "columns", "stem_layers"
 
     @property
     def patch_values(self) -> int:

@@ -142,11 +142,11 @@ class ConvolutionStem(nn.Module):
 class PatchStem(nn.Module):
     """Convolutions over whole pictures that are packed as patches (after Xiao et al. 2021): [B, N, P * P * 3] to [B, N, E].
 
-    The first has stride 4; then, while more than 2 x 2 of a patch is left and can be halved, come others of stride 2, and as many residual
-    ones of stride 1 as the config says: x + convolution(ReLU(RMSNorm(x))). Windows are one wider than their stride and reach upwards and to
-    the left; those of every other residual one reach downwards and to the right, so that two see as far on all sides. Beyond the edges of
-    a picture are zeros. Parameters: kernels [windows, outputs] of convolution_0, convolution_1, ..., residual_0, ..., and out, over what is
-    left of a patch; norm_0, ....
+    The first has stride 4; then, while more than 2 x 2 of a patch is left and can be halved, come others of stride 2, each after a ReLU;
+    then as many residual ones of stride 1 as the config says: x + convolution(ReLU(RMSNorm(x))). Windows are one wider than their stride
+    and reach upwards and to the left; those of every other residual one reach downwards and to the right, so that two see as far on all
+    sides. Beyond the edges of a picture are zeros. Parameters: kernels [windows, outputs] of convolution_0, convolution_1, ...,
+    residual_0, ..., and out, over what is left of a patch; norm_0, ....
     """
 
     config: ImageEncoder
@@ -155,22 +155,22 @@ class PatchStem(nn.Module):
     def __call__(self, patches_BNC, places_BNA, segments_BN):
         c, block = self.config, block_config(self.config)
         dtype = compute_dtype(block)
-        above, below = ([_neighbours(places_BNA, segments_BN, side * up, side * left) for up, left in _SIDES] for side in (1, -1))
+        above, below = ((side, [_neighbours(places_BNA, segments_BN, -side * y, -side * x) for y, x in _SIDES]) for side in (-1, 1))
 
-        def convolve(x, stride, width, name, neighbours, side=-1):
-            windows = _windows_of_pictures(x, stride, neighbours, side)
+        def convolve(x, stride, width, name, towards):
+            windows = _windows_of_pictures(x, stride, *towards)
             return Dense((width,), ("mlp", "embed"), math.sqrt(2.0 / windows.shape[-1]), dtype, bias=True, name=name)(windows)
 
         x = patches_BNC.reshape(*patches_BNC.shape[:2], c.patch, c.patch, 3)
         strides = [4]
-        while (left := c.patch // math.prod(strides)) > 2 and left % 2 == 0:
+        while (size := c.patch // math.prod(strides)) > 2 and size % 2 == 0:
             strides.append(2)
         for number, stride in enumerate(strides):
             width = max(8, c.embed_dim >> (len(strides) - 1 - number))
             x = convolve(jax.nn.relu(x) if number else x, stride, width, f"convolution_{number}", above)
         for number in range(c.stem_layers):
             h = jax.nn.relu(Norm("rmsnorm", block.norm_epsilon, name=f"norm_{number}")(x))
-            x += convolve(h, 1, c.embed_dim, f"residual_{number}", *((below, 1) if number % 2 else (above, -1)))
+            x += convolve(h, 1, x.shape[-1], f"residual_{number}", below if number % 2 else above)
         x = x.reshape(*x.shape[:2], -1)
         return Dense((c.embed_dim,), ("mlp", "embed"), math.sqrt(2.0 / x.shape[-1]), dtype, bias=True, name="out")(x)
 
@@ -179,8 +179,8 @@ _SIDES = ((1, 0), (0, 1), (1, 1))
 """The three neighbours that a window reaches into: in the same column, in the same row, and across."""
 
 
-def _windows_of_pictures(x, stride: int, neighbours, side: int):
-    """Windows of (stride + 1) x (stride + 1) that reach one place up and to the left (side -1) or, of stride 1, down and to the right (1):
+def _windows_of_pictures(x, stride: int, side: int, neighbours):
+    """Windows of (stride + 1) x (stride + 1) that reach one place up and to the left (side -1) or down and to the right (1):
     [B, N, S, S, C] to [B, N, S / stride, S / stride, W].
 
     For one matrix product: gradients of convolutions with strides are slow on a CPU, and the copies cost little where what lies together

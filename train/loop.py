@@ -21,7 +21,8 @@ from train.flops import peak_flops
 from train.learner import Learner, fresh_state, state_to_restore
 from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
 from train.objectives.make import attention_kernels, make_objective
-from train.omni.sources import check_media
+from train.omni.experiment import of_whole_batch
+from train.omni.sources import check_media, check_pairs
 from train.optimizer import optimizer_of
 from train.parameters import check_frozen
 from train.report import write_report
@@ -79,14 +80,15 @@ def check(experiment: Experiment, corpora: list) -> None:
     if isinstance(experiment.data, BoardGame):
         raise UserError("data: BoardGame is for an AlphaZero objective", "Choose that in the config file.")
     check_media(experiment)
-    objective = make_objective(experiment, mesh)
+    make_objective(experiment, mesh)
     check_frozen(experiment)
-    if getattr(objective, "unit", "") == "batch" and experiment.micro_batches > 1:
+    if of_whole_batch(experiment.objective) and experiment.micro_batches > 1:
         raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
     if isinstance(experiment.objective, PolicyGradient):
         check_policy(experiment, mesh)
     else:
         make_batches(experiment, corpora)
+        check_pairs(experiment, corpora)
 
 
 def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0) -> dict:

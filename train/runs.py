@@ -298,7 +298,7 @@ def _model_to_start_from(model: ModelConfig, source: Experiment, switches: dict[
     encoders = tuple(theirs.get(encoder.kind, encoder) for encoder in model.encoders)
     decoder = source.model if "layers" in parts_of(source) else model
     plain = {field.name: getattr(decoder, field.name) for field in dataclasses.fields(ModelConfig)}
-    return OmniConfig(**{**plain, **switches}, encoders=encoders)
+    return dataclasses.replace(model, **{**plain, **switches}, encoders=encoders)
 
 
 def check_resume(stored: Experiment, asked: Experiment) -> None:

@@ -18,6 +18,7 @@ from model.omni_config import OmniConfig
 from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
 from train.omni.experiment import MediaClassification, MediaLM, MediaShards
 
+IMAGE = ImageEncoder(patch=16, rows=6, columns=6, num_layers=3, embed_dim=96, num_heads=3, stem="convolutions", dropout=0.1)
 AUGMENT = Augment(
     crop_area=(0.5, 1.0),
     flip=0.5,
@@ -33,15 +34,15 @@ AUGMENT = Augment(
 def get_config(arg: str = "both") -> Experiment:
     if arg == "vit":
         return vision_transformer()
-    size = {"num_layers": 4, "embed_dim": 96, "num_heads": 3, "projector": Projection(shuffle=2)}
-    image = ImageEncoder(patch=16, rows=6, columns=6, stem="convolutions", **size)
-    audio = AudioEncoder(times=60, num_layers=3, embed_dim=128, num_heads=4, projector=Projection(shuffle=2))
+    projector = Projection(shuffle=2)
+    image = dataclasses.replace(IMAGE, projector=projector)
+    audio = AudioEncoder(times=60, num_layers=3, embed_dim=128, num_heads=4, projector=projector)
     encoders = {"clothing": (image,), "digits": (audio,), "both": (image, audio)}
     if arg not in encoders:
         raise ValueError(f"no variant {arg!r}; choose vit, clothing, digits or both")
     return Experiment(
         name=f"classes, {arg}",
-        steps={"clothing": 2400, "digits": 600, "both": 3000}[arg],
+        steps={"clothing": 2250, "digits": 600, "both": 3000}[arg],
         batch_size=16,
         ema_decay=0.995,
         model=OmniConfig(
@@ -54,7 +55,7 @@ def get_config(arg: str = "both") -> Experiment:
             positions="rotary",
             encoders=encoders[arg],
         ),
-        data=MediaShards(images=2, recordings=2, augment=AUGMENT, weights=(4.0, 1.0) if arg == "both" else ()),
+        data=MediaShards(images=2, recordings=2, augment=AUGMENT, weights=(3.0, 1.0) if arg == "both" else ()),
         objective=MediaLM(),
         optimizer=Muon(learning_rate=0.02, adam_learning_rate=2e-3),
         schedule=Schedule(warmup_steps=100),
@@ -67,19 +68,18 @@ def get_config(arg: str = "both") -> Experiment:
 
 def vision_transformer() -> Experiment:
     """Classes of photographs by an encoder alone."""
-    image = ImageEncoder(patch=16, rows=6, columns=6, num_layers=3, embed_dim=96, num_heads=3, stem="convolutions", dropout=0.1)
     return Experiment(
         name="classes, vit",
-        steps=4600,
+        steps=4200,
         batch_size=32,
         ema_decay=0.998,
-        model=OmniConfig(context_length=64, num_layers=1, embed_dim=32, num_heads=1, encoders=(image,)),
+        model=OmniConfig(context_length=64, num_layers=1, embed_dim=32, num_heads=1, encoders=(IMAGE,)),
         data=MediaShards(augment=dataclasses.replace(AUGMENT, crop_area=(0.4, 1.0))),
         objective=MediaClassification(smoothing=0.1),
         optimizer=Muon(learning_rate=0.02, adam_learning_rate=3e-3, weight_decay=0.1),
         schedule=Schedule(warmup_steps=100, final_fraction=0.0),
-        evaluation=Evaluation(every=920),
-        checkpoints=Checkpoints(every=920),
+        evaluation=Evaluation(every=840),
+        checkpoints=Checkpoints(every=840),
         samples=Samples(tokens=0),
         logging=Logging(every=40),
     )

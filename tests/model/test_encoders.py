@@ -258,7 +258,7 @@ def test_the_stem_convolves_whole_pictures_however_they_are_packed():
     segments = np.repeat([1, 2, 0], [8, 8, 3])
     found = PatchStem(config).apply({"params": params}, patches[None], places[None], segments[None])[0]
     for number, picture in enumerate(pictures, 1):
-        x, gelu = picture[None], functools.partial(jax.nn.gelu, approximate=False)
+        x = picture[None]
 
         def convolve(x, name, stride, edge=(1, 0)):
             width, side = x.shape[-1], stride + 1
@@ -266,13 +266,18 @@ def test_the_stem_convolves_whole_pictures_however_they_are_packed():
             kernel, axes = by_row.reshape(side, side, width, -1), ("NHWC", "HWIO", "NHWC")
             return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (edge, edge), dimension_numbers=axes) + params[name]["bias"]
 
-        x = gelu(convolve(gelu(convolve(x, "convolution_0", 4)), "convolution_1", 2))
+        x = convolve(jax.nn.relu(convolve(x, "convolution_0", 4)), "convolution_1", 2)
         for name, edge in (("0", (1, 0)), ("1", (0, 1))):
-            normed = jax.nn.standardize(x, epsilon=1e-6) * params[f"norm_{name}"]["scale"] + params[f"norm_{name}"]["bias"]
-            x += gelu(convolve(normed, f"residual_{name}", 1, edge))
+            normed = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6) * params[f"norm_{name}"]["scale"]
+            x += convolve(np.maximum(normed, 0), f"residual_{name}", 1, edge)
         expected = patchify(np.asarray(x), 2, 2)[0] @ params["out"]["kernel"] + params["out"]["bias"]
         near(found[segments == number], expected)
     led = [np.concatenate([first, x])[None] for first, x in ((patches[-1:], patches), ([[-1, -1]], places), ([1], segments))]
     near(PatchStem(config).apply({"params": params}, *led)[0][1:][segments > 0], found[segments > 0])  # a class token is no neighbour
     with pytest.raises(ValueError, match="no multiple of 4"):
         dataclasses.replace(config, patch=6)
+    for patch, shrinking in ((4, 1), (8, 1), (12, 1), (32, 3)):
+        small = dataclasses.replace(config, patch=patch, embed_dim=4)
+        shapes = (1, 4, small.patch_values), (1, 4, 2), (1, 4)
+        found, stem = jax.eval_shape(PatchStem(small).init_with_output, jax.random.key(0), *map(jnp.zeros, shapes))
+        assert found.shape == (1, 4, 4) and sum(name.startswith("convolution") for name in stem["params"]) == shrinking

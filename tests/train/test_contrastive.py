@@ -15,7 +15,7 @@ from model.towers import MediaTower, TextTower
 from train.experiment import MeshShape
 from train.gradients import plain
 from train.mesh import batch_sharding, make_mesh
-from train.objectives.contrastive import Contrastive, Pairs, info_nce, recall, sigmoid_loss, similarities
+from train.objectives.contrastive import Contrastive, Pairs, alike, info_nce, recall, sigmoid_loss, similarities
 from train.step import on_mesh
 
 B, E = 16, 6
@@ -55,6 +55,26 @@ def test_losses_equal_their_definitions(embeddings):
     losses = np.asarray(sigmoid_loss(found, valid, 7.0, -3.0))
     np.testing.assert_allclose(losses[there], expected, rtol=1e-5)
     assert (losses[valid == 0] == 0).all()
+
+
+def test_pairs_with_the_same_text_are_not_told_apart(embeddings):
+    """The loss of a pair is what it is without its twin."""
+    left, right, valid = embeddings
+    texts = np.arange(B).astype(np.uint32)
+    texts[5] = texts[0]
+    same, found = alike(texts), similarities(left, right)
+    assert np.argwhere(same).tolist() == [[0, 5], [5, 0]]
+    others = np.arange(B) != 5
+    alone = found[others][:, others]
+    for loss in (lambda cosine, valid, *same: info_nce(cosine, valid, 7.0, *same), lambda *a: sigmoid_loss(a[0], a[1], 7.0, -3.0, *a[2:])):
+        np.testing.assert_allclose(loss(found, valid, same)[0], loss(alone, valid[others])[0], rtol=1e-5)
+        assert not np.allclose(loss(found, valid)[0], loss(alone, valid[others])[0], rtol=1e-4)
+    nearer = found.at[0, 5].set(2.0)
+    assert recall(nearer, valid)[0] == 0 and recall(nearer, valid, 1, same)[0] == recall(alone, valid[others])[0]
+    linear = {"left": jnp.eye(E), "right": jnp.eye(E), "log_scale": jnp.float32(0), "bias": jnp.float32(0)}
+    for numbers, expected in ((None, found > 9), (texts[:, None], same)):
+        terms, *_ = Contrastive(Linear(), Linear())(linear, Pairs(left, right, valid[:, None], np.arange(B), numbers), None)
+        np.testing.assert_allclose(terms["loss"].total, sigmoid_loss(found, valid, 1.0, 0.0, expected).sum(), rtol=1e-5)
 
 
 def test_recall_counts_those_that_are_nearer(embeddings):

@@ -49,11 +49,7 @@ class Classification:
     """Alpha of mixup; 0 for none. With CutMix too, each batch takes one of them by chance."""
     cutmix: float = 0.0
     """Alpha of CutMix, for images and video; 0 for none."""
-
-    @property
-    def unit(self) -> str:
-        """Mixing is with other rows of the batch, which micro-batches would change."""
-        return "batch" if self.mixup or self.cutmix else "example"
+    unit = "example"
 
     @property
     def tower(self) -> MediaTower:

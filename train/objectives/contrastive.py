@@ -20,6 +20,7 @@ class Pairs(NamedTuple):
     right: Any  # the same of the right tower
     valid: jax.Array  # float32 [B, S]: 1 where both parts are there
     rows: jax.Array  # int32 [B]
+    texts: jax.Array | None = None  # uint32 [B, S]: pairs with the same number have the same text, and are not to be told apart
 
 
 def unit(x_BE):
@@ -33,30 +34,35 @@ def similarities(left_BE, right_BE):
     return jnp.einsum("BE,CE->BC", unit(left_BE), unit(right_BE), precision="highest")
 
 
-def info_nce(cosine_BC, valid_B, scale):
+def alike(texts_B):
+    """bool [B, B]: other pairs with the same text. Neither is wrong for the other, so they are left out where pairs are told apart."""
+    return (texts_B[:, None] == texts_B) & ~jnp.eye(len(texts_B), dtype=bool)
+
+
+def info_nce(cosine_BC, valid_B, scale, alike_BC=False):
     """Nats per pair, float32 [B]: the mean of choosing its right part among all, and its left one (CLIP, Radford et al. 2021, fig. 3).
 
     cosine_BC: of the whole batch, pairs on the diagonal. valid_B: 0 for what is no pair; it is nobody's choice. scale: the inverse
-    temperature.
+    temperature. alike_BC: what is no choice either (`alike`).
     """
-    logits_BC = scale * cosine_BC
+    logits_BC = jnp.where(alike_BC, MASKED, scale * cosine_BC)
     right_B = jax.nn.logsumexp(jnp.where(valid_B[None, :] > 0, logits_BC, MASKED), axis=1)
     left_B = jax.nn.logsumexp(jnp.where(valid_B[:, None] > 0, logits_BC, MASKED), axis=0)
     return jnp.where(valid_B > 0, 0.5 * (right_B + left_B) - jnp.diagonal(logits_BC), 0.0)
 
 
-def sigmoid_loss(cosine_BC, valid_B, scale, bias):
+def sigmoid_loss(cosine_BC, valid_B, scale, bias, alike_BC=False):
     """Nats per pair, float32 [B]: whether a left part belongs to each of the right ones, added up (SigLIP, Zhai et al. 2023, eq. 1)."""
     logits_BC = scale * cosine_BC + bias
     sign_BC = 2.0 * jnp.eye(len(valid_B)) - 1.0
-    both_BC = valid_B[:, None] * valid_B[None, :]
+    both_BC = jnp.where(alike_BC, 0.0, valid_B[:, None] * valid_B[None, :])
     return -(both_BC * jax.nn.log_sigmoid(sign_BC * logits_BC)).sum(1)
 
 
-def recall(cosine_BC, valid_B, most: int = 1):
+def recall(cosine_BC, valid_B, most: int = 1, alike_BC=False):
     """float32 [B]: 1 where the right part that belongs to a left one is among the `most` nearest; a tie counts against it."""
     own_B = jnp.diagonal(cosine_BC)
-    others_BC = (cosine_BC >= own_B[:, None]) & (valid_B[None, :] > 0) & ~jnp.eye(len(valid_B), dtype=bool)
+    others_BC = (cosine_BC >= own_B[:, None]) & (valid_B[None, :] > 0) & ~(alike_BC | jnp.eye(len(valid_B), dtype=bool))
     return (others_BC.sum(1) < most) * valid_B
 
 
@@ -75,7 +81,7 @@ class Contrastive:
     """The same, of the other part."""
     kind: Literal["softmax", "sigmoid"] = "sigmoid"
     """InfoNCE or SigLIP's loss."""
-    unit = "batch"
+    unit = "pair"
 
     def start(self, key) -> dict[str, Any]:
         """Fresh parameters, boxed with logical axis names. Temperatures and bias begin as in the papers."""
@@ -92,11 +98,12 @@ class Contrastive:
         left, right = self.left(params["left"], batch.left, left_keys_B), self.right(params["right"], batch.right, right_keys_B)
         cosine = similarities(left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1]))
         valid, scale = batch.valid.reshape(-1), jnp.exp(params["log_scale"])
+        same = False if batch.texts is None else alike(batch.texts.reshape(-1))
         if self.kind == "softmax":
             scale = jnp.minimum(scale, 100.0)  # CLIP's bound, beyond which training is not stable
-            losses = info_nce(cosine, valid, scale)
+            losses = info_nce(cosine, valid, scale, same)
         else:
-            losses = sigmoid_loss(cosine, valid, scale, params["bias"])
+            losses = sigmoid_loss(cosine, valid, scale, params["bias"], same)
         count, one = valid.sum(), jnp.float32(1)
-        hits = recall(cosine, valid).sum() + recall(cosine.T, valid).sum()
+        hits = recall(cosine, valid, 1, same).sum() + recall(cosine.T, valid, 1, same).sum()
         return {"loss": Term(1.0, losses.sum(), count)}, {"accuracy": Mean(hits, 2 * count), "scale": Mean(scale, one)}, carry

@@ -50,9 +50,10 @@ def _whole_objective(options: experiment.Experiment, mesh: Mesh):
     match options.objective:
         case _ if isinstance(options.objective, ENCODER_OBJECTIVES):
             return encoder_objective(options)
+        case AlignedLM():
+            return AlignedLanguageModel(MediaLanguageModel(model, options.objective, row_shards(mesh)), encoder_objective(options), options)
         case MediaLM():
-            prediction = MediaLanguageModel(model, options.objective, row_shards(mesh))
-            return AlignedLanguageModel(prediction, options) if isinstance(options.objective, AlignedLM) else prediction
+            return MediaLanguageModel(model, options.objective, row_shards(mesh))
         case experiment.CausalLM():
             return CausalLM(model, options.objective, row_shards(mesh))
         case RewardModelling():

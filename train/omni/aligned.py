@@ -8,28 +8,30 @@ from train.objectives.terms import Term
 from train.omni.experiment import AlignedLM
 from train.omni.objective import MediaLanguageModel
 from train.omni.parts import get, parts_of, put, tower_parts, without
-from train.omni.towers import encoder_objective
+from train.omni.towers import OnRows, encoder_objective
 
 
 @dataclasses.dataclass(frozen=True)
 class AlignedLanguageModel:
-    """A MediaLanguageModel whose encoders and decoder are the towers of a contrastive loss too (CoCa, Yu et al. 2022, eq. 3).
+    """A MediaLanguageModel whose encoders and decoder are the towers of a contrastive loss too (after CoCa, Yu et al. 2022).
 
-    The decoder reads the text of a pair once more, by itself and causally, where CoCa's lower half would. batch: a MediaBatch.
+    The decoder reads the text of a pair once more, by itself and causally, where CoCa's lower half would; encoders with dropout run once
+    more too, under other keys. batch: a MediaBatch.
     Terms: those of prediction, and `alignment_loss`, nats per pair of the global batch. Metrics: those of prediction, and
     `alignment_accuracy`, how often the nearest part is the right one. Parameters: an Omni model's, and `alignment`: pools, projections and
     temperature.
     """
 
     prediction: MediaLanguageModel
+    alignment: OnRows
     experiment: Experiment
-    unit = "batch"
+    unit = "token"
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         o = self.experiment.objective
         assert isinstance(o, AlignedLM)
         terms, metrics, carry = self.prediction(params, batch, key, carry=carry)
-        aligned, told, _ = encoder_objective(self.experiment)(towers_of(params, self.experiment), batch, key)
+        aligned, told, _ = self.alignment(towers_of(params, self.experiment), batch, key)
         loss = Term(o.alignment_weight, aligned["loss"].total, aligned["loss"].weight)
         return terms | {"alignment_loss": loss}, metrics | {"alignment_accuracy": told["accuracy"]}, carry
 

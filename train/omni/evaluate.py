@@ -23,7 +23,7 @@ def evaluate_media(
     "blind_<name>": the same with its media kept from the model, "blind": the mean of those, "samples"}; where media are written, as part
     <name> the share of descriptions that `recognise` finds in what was drawn after them, and as "coded_<name>" the same of the true media
     after their codes, which no model can beat by much; where parts are aligned too, recalls. Of other objectives the means of what they
-    measure. rows: of each part, 0 for all.
+    measure and, where parts are aligned, recalls. rows: of each part, 0 for all.
     """
     writes = isinstance(experiment.objective, MediaLM)
     totals: dict[str, Any] = {}
@@ -68,16 +68,15 @@ def _found_again(params, sources: list[MediaSource], experiment: Experiment, row
     """Retrieval over all pairs of the validation splits; where texts are the right side, classes by their names too."""
     objective, tokenizer, found = encoder_objective(experiment), sources[0].tokenizer(), dict[str, float]()
     assert isinstance(experiment.objective, Pairing)
-    for name, (source, split) in judged(experiment, sources).items():
-        if "/" in name:
-            continue
+    parts = {name: part for name, part in judged(experiment, sources).items() if "/" not in name}
+    for name, (source, split) in parts.items():
         batches = make_media_batches(experiment, [source], tokenizer, split)
         count, size = min(rows or batches.rows_per_epoch, batches.rows_per_epoch), experiment.batch_size
         made = [batches.batch(first, min(size, count - first)) for first in range(0, count, size)]
         left, right = embed(objective, params, made)
         if not len(left):
             continue
-        prefix = "" if len(sources) == 1 else f"{name}/"
+        prefix = "" if len(parts) == 1 else f"{name}/"
         found |= {f"{prefix}{key}": value for key, value in recalls(left, right).items()}
         classes = getattr(source, "classes", [])
         if classes and experiment.objective.right == "text":

@@ -108,11 +108,12 @@ class Pairing:
     left: Medium = "image"
     """What the left tower sees: the model's encoder of that kind."""
     right: Literal["text", "image", "video", "audio"] = "text"
-    """What the right one sees; text is what is learned of a sample, read by the model's decoder."""
+    """What the right one sees; text is what is learned of a sample, read by the model's decoder. Samples with the same text are not told
+    apart."""
     width: int = 128
-    """Of the space."""
+    """Of the space that both share."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
-    """Of SigLIP (Zhai et al. 2023), or InfoNCE as in CLIP (Radford et al. 2021)."""
+    """How pairs are told apart: that of SigLIP (Zhai et al. 2023), or InfoNCE as in CLIP (Radford et al. 2021)."""
 
     def __post_init__(self):
         check_range("objective.", self, 1, "width")
@@ -127,7 +128,7 @@ class Alignment(Pairing, Objective):
 
 @dataclasses.dataclass(frozen=True)
 class AlignedLM(MediaLM, Pairing):
-    """Next-token prediction and contrastive learning in one loss, with the same encoders and decoder (CoCa, Yu et al. 2022, eq. 3)."""
+    """Next-token prediction and contrastive learning in one loss, with the same encoders and decoder (after CoCa, Yu et al. 2022)."""
 
     alignment_weight: float = 1.0
     """Of the contrastive loss."""
@@ -190,6 +191,12 @@ class Codebook(Objective):
     def __post_init__(self):
         check_range("objective.", self, 1, "codes", "code_dim", "hidden_dim")
         check_range("objective.", self, 0, "commitment")
+
+
+def of_whole_batch(objective: Objective) -> bool:
+    """Whether its loss compares the rows of a batch, which micro-batches would change."""
+    mixes = isinstance(objective, MediaClassification) and bool(objective.mixup or objective.cutmix)
+    return mixes or isinstance(objective, Pairing)
 
 
 ENCODER_OBJECTIVES = (Alignment, MediaClassification, HiddenPatches, Codebook)

@@ -18,7 +18,7 @@ def parts_of(experiment: Experiment) -> dict[str, Path]:
     decoder: dict[str, Path] = {name: (name,) for name in DECODER}
     match o:
         case options.Alignment():
-            return tower_parts(o)
+            return tower_parts(o) | _space_parts(o)
         case options.MediaClassification():
             return {f"{o.medium} encoder": ("tower", "encoder")}
         case options.HiddenPatches():
@@ -26,11 +26,21 @@ def parts_of(experiment: Experiment) -> dict[str, Path]:
         case options.Codebook():
             return {}
     kinds = [encoder.kind for encoder in model.encoders] if isinstance(model, OmniConfig) else []
-    return decoder | {f"{kind} {part}": (kind, part) for kind in kinds for part in ("encoder", "projector")}
+    found = decoder | {f"{kind} {part}": (kind, part) for kind in kinds for part in ("encoder", "projector")} | {"cross": ("cross",)}
+    if isinstance(o, options.AlignedLM):
+        found |= {name: ("alignment", *path) for name, path in _space_parts(o).items()}
+    return found
+
+
+def _space_parts(pairing: options.Pairing) -> dict[str, Path]:
+    """Where the rest of a Contrastive's parameters stand: of the same space only if it is the same pairing."""
+    names: list[Path] = [(side, part) for side in ("left", "right") for part in ("pool", "projection")] + [("log_scale",), ("bias",)]
+    space = f"{pairing.loss} space of {pairing.left} and {pairing.right}, {pairing.width} wide"
+    return {f"{space}: {' '.join(path)}": path for path in names}
 
 
 def tower_parts(pairing: options.Pairing) -> dict[str, Path]:
-    """Where they stand among the parameters of a Contrastive."""
+    """Where the towers' encoders and decoder stand among the parameters of a Contrastive."""
     found: dict[str, Path] = {f"{pairing.left} encoder": ("left", "encoder")}
     if pairing.right == "text":
         return found | {name: ("right", "decoder", name) for name in DECODER}
@@ -47,7 +57,7 @@ def get(params, path: Path) -> Any:
 
 
 def put(params, path: Path, part):
-    """The parameters with another part in its place, or in one that is new."""
+    """The parameters with `part` at that path, which is made where it is missing."""
     name, *rest = path
     return dict(params) | {name: put(params.get(name, {}), tuple(rest), part) if rest else part}
 

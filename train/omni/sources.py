@@ -17,7 +17,7 @@ from data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
 from model.encoder_config import AudioEncoder, EncoderConfig, ImageEncoder, VideoEncoder
 from model.omni_config import OmniConfig
 from train.experiment import Experiment
-from train.omni.experiment import ENCODER_OBJECTIVES, Codebook, MediaData, MediaLM, MediaShards, WorldScenes
+from train.omni.experiment import ENCODER_OBJECTIVES, Codebook, MediaData, MediaLM, MediaShards, Pairing, WorldScenes
 
 
 class MediaSource:
@@ -158,3 +158,20 @@ def check_media(experiment: Experiment) -> None:
         )
     if experiment.mesh.context > 1:
         raise UserError("rows with media are not divided: mesh.context must be 1", "Leave --mesh.context out.")
+
+
+def check_pairs(experiment: Experiment, sources: Sequence[MediaSource]) -> None:
+    """UserError where the data has no pairs of what the objective aligns: its loss would be zero and look perfect."""
+    o = experiment.objective
+    if isinstance(o, Pairing) and not any(_has_pairs(one.source, o) for one in sources):
+        raise UserError(
+            f"objective: no sample of the data has {o.left} and {o.right} together", "Choose other data, or --objective.left and right."
+        )
+
+
+def _has_pairs(source: Source, pairing: Pairing) -> bool:
+    if isinstance(source, World):
+        return pairing.right == "text" and pairing.left in source.kinds
+    assert isinstance(source, ShardSource)
+    counts = source.corpus.parts("train")
+    return not source.write and all(counts[kind] for kind in (pairing.left, pairing.right) if kind != "text")

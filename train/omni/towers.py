@@ -140,12 +140,32 @@ def pairs_of(batch: MediaBatch, left: Kind, right: str, size: int) -> Pairs:
     """Pairs numbered by their left medium, 1 to `size`. A sample's text is what is learned of it."""
     own, most = getattr(batch, left), batch.tokens.shape[1]
     number_BS = by_number(own.segments, own.samples, most)  # of a sample
+    texts = None
     if right == "text":
         there_BT = jnp.where(batch.weights > 0, looked_up(number_BS, batch.segments), 0)
-        part: Any = Texts(batch.targets, there_BT, batch.positions)
+        positions_BT = from_zero(batch.positions, there_BT, size)
+        part: Any = Texts(batch.targets, there_BT, positions_BT)
+        texts = fingerprints(batch.targets, positions_BT, there_BT, size)
     else:
         packed = getattr(batch, right)
         there_BT = looked_up(number_BS, packed.samples)
         part = packed._replace(segments=there_BT)
     valid_BS = (there_BT[:, None, :] == jnp.arange(1, size + 1)[:, None]).any(-1) * batch.counts[:, None]
-    return Pairs(own, part, valid_BS, batch.rows)
+    return Pairs(own, part, valid_BS, batch.rows, texts)
+
+
+def from_zero(positions_BT, segments_BT, size: int):
+    """Positions counted from the first place of each of the segments 0 to `size`."""
+
+    def row(positions_T, segments_T):
+        return positions_T - jax.ops.segment_min(positions_T, segments_T, size + 1)[segments_T]
+
+    return jax.vmap(row)(positions_BT, segments_BT)
+
+
+def fingerprints(tokens_BT, positions_BT, segments_BT, size: int):
+    """uint32 [B, size]: of the texts 1 to `size`, equal where texts are and, but for one chance in 2^32, nowhere else."""
+    mixed_BT = tokens_BT.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) ^ positions_BT.astype(jnp.uint32) * jnp.uint32(0x85EBCA77)
+    for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
+        mixed_BT = (mixed_BT ^ mixed_BT >> shift) * jnp.uint32(factor)
+    return jax.vmap(lambda mixed_T, segments_T: jax.ops.segment_sum(mixed_T, segments_T, size + 1)[1:])(mixed_BT, segments_BT)

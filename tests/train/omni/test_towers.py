@@ -18,7 +18,7 @@ from data.media_rows import Layout, Piece, RowFiller
 from data.media_shapes import AudioShape, ImageShape
 from data.media_shards import write_media
 from data.tokenizer import byte_tokenizer
-from tests.train.omni.conftest import EXPERIMENT, MODEL
+from tests.train.omni.conftest import CROSS, EXPERIMENT, MODEL
 from tests.train.test_resume import start
 from train.checkpoint import load_parameters
 from train.experiment import Evaluation, MeshShape
@@ -30,7 +30,7 @@ from train.omni.experiment import AlignedLM, Alignment, Codebook, HiddenPatches,
 from train.omni.parts import get, parts_of
 from train.omni.retrieval import recalls, zero_shot
 from train.omni.sources import make_media_batches, open_media, shapes_of
-from train.omni.towers import encoder_objective, labelled, pairs_of
+from train.omni.towers import encoder_objective, fingerprints, from_zero, labelled, pairs_of
 from train.optimizer import frozen_leaves
 from train.parameters import check_frozen, parameters_of
 from train.runs import _model_to_start_from
@@ -81,6 +81,15 @@ def test_pairs_are_a_picture_and_what_is_learned_of_its_sample(filled):
     for number, words in ((1, "one"), (2, "two")):
         ids = np.asarray(pairs.right.tokens[0])[np.asarray(pairs.right.segments[0]) == number]
         assert TOKENIZER.decode(ids[:-1]) == words
+        assert np.asarray(pairs.right.positions[0])[np.asarray(pairs.right.segments[0]) == number].tolist() == [*range(len(ids))]
+
+
+def test_texts_are_known_again():
+    """Wherever they stand in a row, and by the order of their tokens."""
+    tokens = np.array([[9, 4, 5, 6, 4, 5, 6], [5, 4, 6, 4, 5, 0, 0]], np.int32)
+    segments = np.array([[0, 1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 0, 0]], np.int32)
+    found = np.asarray(fingerprints(tokens, from_zero(np.broadcast_to(np.arange(7), (2, 7)), segments, 2), segments, 2))
+    assert found[0, 0] == found[0, 1] and len(set(found.reshape(-1).tolist())) == 3
 
 
 def test_pairs_of_two_media_are_numbered_alike(filled):
@@ -121,8 +130,13 @@ def test_pictures_are_told_apart(tmp_path, folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "objective, task",
-    [(AlignedLM(width=8), "caption"), (HiddenPatches(), "image"), (Codebook("audio", codes=8, hidden_dim=8), "audio")],
-    ids=["alignment", "hidden patches", "codebook"],
+    [
+        (AlignedLM(width=8), "caption"),
+        (Alignment(width=8), "image"),
+        (HiddenPatches(), "image"),
+        (Codebook("audio", codes=8, hidden_dim=8), "audio"),
+    ],
+    ids=["aligned", "alignment", "hidden patches", "codebook"],
 )
 def test_encoders_learn(tmp_path, monkeypatch, objective, task):
     kind = "audio" if task == "audio" else "image"
@@ -131,6 +145,8 @@ def test_encoders_learn(tmp_path, monkeypatch, objective, task):
     made, found = run(tmp_path, monkeypatch, objective=objective, data=data, model=model, steps=8)
     losses = [row["loss"] for row in read_metrics(made.path) if row["kind"] == "train"]
     assert losses[-1] < losses[0] and np.isfinite(found["loss"])
+    if isinstance(objective, Alignment):
+        assert {"left_recall@1", "right_recall@10", "accuracy"} <= set(found)
     if isinstance(objective, AlignedLM):
         assert {"left_recall@1", "right_recall@10", "alignment_accuracy", "image_loss", "caption", "blind_caption"} <= set(found)
 
@@ -163,8 +179,14 @@ def test_prediction_and_alignment_are_one_loss():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), get(found, own), expected)
         assert optax.tree.norm(get(aligned, path)) > 1e-3
     np.testing.assert_allclose(found["alignment"]["bias"], 2 * aligned["bias"], rtol=1e-5)
+    several = dataclasses.replace(experiment, mesh=MeshShape(data=-1), batch_size=16)
     with pytest.raises(UserError, match="of a whole batch"):
-        check(dataclasses.replace(experiment, mesh=MeshShape(data=-1), batch_size=16, micro_batches=2), [])
+        check(dataclasses.replace(several, micro_batches=2), [])
+    with pytest.raises(UserError, match="the model has no encoder for audio"):
+        check(dataclasses.replace(several, objective=AlignedLM(left="audio")), [source])
+    both = dataclasses.replace(several, model=MODEL, objective=AlignedLM(right="audio"))
+    with pytest.raises(UserError, match="no sample of the data has image and audio together"):
+        check(both, [source])
 
 
 def test_recall_counts_what_is_as_near():
@@ -195,7 +217,16 @@ def test_a_run_starts_from_what_another_has_trained(monkeypatch):
             jax.tree.map(np.testing.assert_array_equal, get(found, tuple(name.split("/"))), part)
         others = frozen_leaves(own, tuple(taken))
         jax.tree.map(lambda a, b, known: known or np.testing.assert_array_equal(a, b), found, own, others)
+    joint = dataclasses.replace(EXPERIMENT, objective=AlignedLM(left="audio", width=8))
+    found = adopt(SimpleNamespace(experiment=joint), None, fresh(joint, 3))
+    for path, own in ((("left", "projection"), ("alignment", "left", "projection")), (("left", "encoder"), ("audio", "encoder"))):
+        jax.tree.map(np.testing.assert_array_equal, get(found, own), get(theirs, path))
+    wider = dataclasses.replace(joint, objective=AlignedLM(left="audio", width=9))
+    adopt(SimpleNamespace(experiment=wider), None, fresh(wider, 3))  # another space, which begins anew
+    assert not parts_of(wider).keys() & parts_of(joint).keys() - parts_of(EXPERIMENT).keys()
     text = dataclasses.replace(MODEL, encoders=())
+    across = _model_to_start_from(CROSS.model, dataclasses.replace(EXPERIMENT, model=text), {})
+    assert across == CROSS.model
     made = _model_to_start_from(MODEL, dataclasses.replace(EXPERIMENT, model=dataclasses.replace(text, num_layers=1)), {})
     assert (made.num_layers, made.encoders) == (1, MODEL.encoders)
     assert _model_to_start_from(MODEL, dataclasses.replace(hidden, model=dataclasses.replace(MODEL, num_layers=1)), {}) == MODEL
