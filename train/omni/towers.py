@@ -79,6 +79,7 @@ def encoder_objective(experiment: Experiment) -> OnRows:
         return found
 
     def count(kind: Kind) -> int:
+        encoder(kind)
         return most_media(shapes[kind], rooms[kind])
 
     match o:
