@@ -14,7 +14,6 @@ from train.experiment import Experiment
 from train.flops import peak_flops
 from train.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
 from train.objectives.make import attention_kernels
-from train.omni.experiment import of_whole_batch
 from train.omni.sources import MediaSource
 from train.optimizer import optimizer_of
 from train.parameters import carry_of, parameters_of
@@ -122,7 +121,7 @@ def _memory(experiment: Experiment, compile_step: bool) -> str:
         detail = f"the compiled step needs {_gib(needed)} a device: {arguments} of state and batch, {work} of work space"
     limit = _device_memory()
     if limit and needed > limit:
-        parts = "" if of_whole_batch(experiment.objective) else "use --micro-batches, "
+        parts = "" if experiment.objective.of_whole_batch else "use --micro-batches, "
         raise UserError(f"{detail}; a device has {_gib(limit)}", f"Split the state (--mesh.fsdp), {parts}or --model.remat full.")
     return detail + (f"; a device has {_gib(limit)}" if limit else "")
 

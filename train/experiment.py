@@ -48,6 +48,11 @@ class TextData(Data):
 class Objective:
     """What is minimised."""
 
+    @property
+    def of_whole_batch(self) -> bool:
+        """Whether the loss compares the rows of a batch, which micro-batches would change."""
+        return False
+
 
 @dataclasses.dataclass(frozen=True)
 class CausalLM(Objective):

@@ -21,7 +21,6 @@ from train.flops import peak_flops
 from train.learner import Learner, fresh_state, state_to_restore
 from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
 from train.objectives.make import attention_kernels, make_objective
-from train.omni.experiment import of_whole_batch
 from train.omni.sources import check_media, check_pairs
 from train.optimizer import optimizer_of
 from train.parameters import check_frozen
@@ -82,7 +81,7 @@ def check(experiment: Experiment, corpora: list) -> None:
     check_media(experiment)
     make_objective(experiment, mesh)
     check_frozen(experiment)
-    if of_whole_batch(experiment.objective) and experiment.micro_batches > 1:
+    if experiment.objective.of_whole_batch and experiment.micro_batches > 1:
         raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
     if isinstance(experiment.objective, PolicyGradient):
         check_policy(experiment, mesh)

@@ -14,7 +14,6 @@ import tyro
 from data.errors import UserError
 from train.cli import load_config, parse
 from train.experiment import Experiment
-from train.omni.experiment import of_whole_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +171,7 @@ def advice(experiment: Experiment, found: dict[str, Any]) -> list[str]:
         lines.append(f"The state alone takes {_gib(state)} a device: split it further (--mesh.fsdp, --mesh.tensor), or use more chips.")
     rows = experiment.batch_size // experiment.micro_batches
     shards = math.prod(found["mesh"].get(axis, 1) for axis in ("data", "fsdp", "expert"))
-    if rows % (2 * shards) == 0 and not of_whole_batch(experiment.objective):
+    if rows % (2 * shards) == 0 and not experiment.objective.of_whole_batch:
         lines.append(f"Take the batch in parts: --micro-batches {experiment.micro_batches * 2}.")
     if experiment.model.remat != "full":
         lines.append("Keep less for the backward pass: --model.remat full.")

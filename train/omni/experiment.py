@@ -125,6 +125,10 @@ class Pairing:
 class Alignment(Pairing, Objective):
     """Contrastive learning alone."""
 
+    @property
+    def of_whole_batch(self) -> bool:
+        return True
+
 
 @dataclasses.dataclass(frozen=True)
 class AlignedLM(MediaLM, Pairing):
@@ -137,6 +141,10 @@ class AlignedLM(MediaLM, Pairing):
         MediaLM.__post_init__(self)
         Pairing.__post_init__(self)
         check_range("objective.", self, 0, "alignment_weight")
+
+    @property
+    def of_whole_batch(self) -> bool:
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +165,10 @@ class MediaClassification(Objective):
     def __post_init__(self):
         check_range("objective.", self, 0, "classes", "mixup", "cutmix")
         check_range("objective.", self, 0, "smoothing", high=1)
+
+    @property
+    def of_whole_batch(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,12 +203,6 @@ class Codebook(Objective):
     def __post_init__(self):
         check_range("objective.", self, 1, "codes", "code_dim", "hidden_dim")
         check_range("objective.", self, 0, "commitment")
-
-
-def of_whole_batch(objective: Objective) -> bool:
-    """Whether its loss compares the rows of a batch, which micro-batches would change."""
-    mixes = isinstance(objective, MediaClassification) and bool(objective.mixup or objective.cutmix)
-    return mixes or isinstance(objective, Pairing)
 
 
 ENCODER_OBJECTIVES = (Alignment, MediaClassification, HiddenPatches, Codebook)

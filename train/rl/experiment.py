@@ -108,6 +108,10 @@ class PreferenceLearning(Objective):
         if self.label_smoothing and self.loss != "dpo":
             raise ValueError(f"objective.label_smoothing belongs to dpo; objective.loss is {self.loss}")
 
+    @property
+    def of_whole_batch(self) -> bool:
+        return self.loss == "kto"
+
 
 Advantage = Literal["gae", "group", "leave_one_out", "returns", "best"]
 

@@ -57,10 +57,7 @@ class PreferencePolicy:
     model: Decoder
     options: options.PreferenceLearning
     shards: int = 1
-
-    @property
-    def unit(self) -> str:
-        return "batch" if self.options.loss == "kto" else "example"
+    unit = "example"
 
     def __call__(self, params, batch: Comparisons, key, *, frozen=None, carry=None):
         o, c = self.options, self.model.config
