@@ -26,7 +26,6 @@ class CausalLM:
     options: experiment.CausalLM
     shards: int = 1
     """Devices that the rows of a batch are spread over: sets the size of the vocabulary chunks."""
-    unit = "token"
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         keys_B = None if key is None else jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.rows)

@@ -49,7 +49,6 @@ class Classification:
     """Alpha of mixup; 0 for none. With CutMix too, each batch takes one of them by chance."""
     cutmix: float = 0.0
     """Alpha of CutMix, for images and video; 0 for none."""
-    unit = "example"
 
     @property
     def tower(self) -> MediaTower:

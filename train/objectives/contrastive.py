@@ -81,7 +81,6 @@ class Contrastive:
     """The same, of the other part."""
     kind: Literal["softmax", "sigmoid"] = "sigmoid"
     """InfoNCE or SigLIP's loss."""
-    unit = "pair"
 
     def start(self, key) -> dict[str, Any]:
         """Fresh parameters, boxed with logical axis names. Temperatures and bias begin as in the papers."""

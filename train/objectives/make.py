@@ -30,10 +30,6 @@ class PartlyFrozen:
     objective: Any
     names: tuple[str, ...]
 
-    @property
-    def unit(self) -> str:
-        return self.objective.unit
-
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         return self.objective(without_gradient(params, self.names), batch, key, frozen=frozen, carry=carry)
 

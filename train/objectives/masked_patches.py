@@ -79,7 +79,6 @@ class MaskedPatches:
     config: EncoderConfig
     rate: float = 0.6
     """Share of an image's patches, or of a clip's tubes, that are hidden."""
-    unit = "token"
 
     def __post_init__(self):
         if self.config.kind not in ("image", "video"):

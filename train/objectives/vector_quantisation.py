@@ -33,7 +33,6 @@ class VectorQuantisation:
     """Share of the running count that a step keeps."""
     dead: float = 0.03
     """Share of an even count below which a code is dead."""
-    unit = "token"
 
     def start(self, key) -> dict[str, Any]:
         """Fresh parameters, boxed with logical axis names."""

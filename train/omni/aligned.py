@@ -25,7 +25,6 @@ class AlignedLanguageModel:
     prediction: MediaLanguageModel
     alignment: OnRows
     experiment: Experiment
-    unit = "token"
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         o = self.experiment.objective

@@ -26,7 +26,6 @@ class MediaLanguageModel:
     model: Decoder
     options: experiment.MediaLM
     shards: int = 1
-    unit = "token"
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         keys_B = None if key is None else jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.rows)

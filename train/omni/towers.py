@@ -40,10 +40,6 @@ class OnRows:
     view: Callable[[MediaBatch], Any]
 
     @property
-    def unit(self) -> str:
-        return self.objective.unit
-
-    @property
     def start(self):
         """Fresh parameters from a key."""
         return self.objective.start

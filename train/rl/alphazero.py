@@ -102,7 +102,6 @@ class AlphaZero:
 
     network: BoardNetwork
     value_coefficient: float = 1.0
-    unit = "example"
 
     def __call__(self, params, batch: Positions, key, *, frozen=None, carry=None):
         logits_NA, value_N = self.network.apply({"params": params}, batch.planes)

@@ -100,7 +100,6 @@ class ClippedPolicyGradient:
     critic: Critic
     options: options.PolicyGradient
     shards: int = 1
-    unit = "token"
 
     def __call__(self, params, batch: Experience, key, *, frozen=None, carry=None):
         o, c = self.options, self.model.config

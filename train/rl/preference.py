@@ -57,7 +57,6 @@ class PreferencePolicy:
     model: Decoder
     options: options.PreferenceLearning
     shards: int = 1
-    unit = "example"
 
     def __call__(self, params, batch: Comparisons, key, *, frozen=None, carry=None):
         o, c = self.options, self.model.config

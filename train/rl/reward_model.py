@@ -62,7 +62,6 @@ class ComparedReward:
 
     model: Decoder
     options: options.RewardModelling
-    unit = "example"
 
     def __call__(self, params, batch: Comparisons, key, *, frozen=None, carry=None):
         tokens, segments = (jnp.concatenate([x[..., :1], y], -1) for x, y in ((batch.tokens, batch.targets), (batch.segments,) * 2))
