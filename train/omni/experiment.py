@@ -102,7 +102,7 @@ Medium = Literal["image", "video", "audio"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairing:
+class Pairing(Objective):
     """Two parts of a sample, to lie near each other in a space that they share, and those of different samples apart."""
 
     left: Medium = "image"
@@ -120,14 +120,14 @@ class Pairing:
         if self.left == self.right:
             raise ValueError(f"objective.left and right are both {self.left}: there would be nothing to align")
 
-
-@dataclasses.dataclass(frozen=True)
-class Alignment(Pairing, Objective):
-    """Contrastive learning alone."""
-
     @property
     def of_whole_batch(self) -> bool:
         return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment(Pairing):
+    """Contrastive learning alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +141,6 @@ class AlignedLM(MediaLM, Pairing):
         MediaLM.__post_init__(self)
         Pairing.__post_init__(self)
         check_range("objective.", self, 0, "alignment_weight")
-
-    @property
-    def of_whole_batch(self) -> bool:
-        return True
 
 
 @dataclasses.dataclass(frozen=True)

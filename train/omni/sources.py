@@ -161,11 +161,12 @@ def check_media(experiment: Experiment) -> None:
 
 
 def check_pairs(experiment: Experiment, sources: Sequence[MediaSource]) -> None:
-    """UserError where the data has no pairs of what the objective aligns: its loss would be zero and look perfect."""
+    """UserError where no source has both parts that the objective aligns: its loss would be zero and look perfect. Of shards it is asked
+    what they have, not whether that is together in a sample."""
     o = experiment.objective
     if isinstance(o, Pairing) and not any(_has_pairs(one.source, o) for one in sources):
         raise UserError(
-            f"objective: no sample of the data has {o.left} and {o.right} together", "Choose other data, or --objective.left and right."
+            f"objective: none of the data has {o.left} and {o.right} to align", "Choose other data, or --objective.left and right."
         )
 
 
