@@ -31,6 +31,8 @@ from train.state import State, abstract_state, schedule_free
 PARTS_TIMEOUT_SECONDS = 600
 """How long a process waits for the others' parts of a manifest before it takes the save for failed."""
 A_CENTURY = 100 * 365 * 24 * 3600
+SHARED_WRITE_BYTES = 1 << 20
+"""The replicas of an array divide the writing of it where each would have so much to do; of smaller ones the first writes all."""
 
 
 class Checkpointer:
@@ -296,6 +298,9 @@ def _orbax_checkpointer() -> ocp.AsyncCheckpointer:
     logging.getLogger("absl").addFilter(_not_by_orbax)  # it warns of arrays without OCDBT, and writes tracebacks of what it also raises
     # Folders made at once tell of a full disk at once; several processes would wait for the one that could not make them.
     # Orbax reckons its time-outs by the wall clock, which may jump: they are never to come. A save that hangs is noticed by the sentinel.
+    # Cut into a slice for each replica, small arrays are a compilation and a file for each slice. Orbax takes this for all its handlers.
+    writer = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SHARED_WRITE_BYTES)
+    ocp.type_handlers.register_type_handler(jax.Array, writer, override=True)
     options = ocp.options.AsyncOptions(create_directories_asynchronously=jax.process_count() > 1, timeout_secs=A_CENTURY)
     arrays = {name: ocp.StandardCheckpointHandler(use_ocdbt=False) for name in ("params", "ema", "rest")}
     handler = _Handler(composite_options=ocp.CompositeOptions(async_options=options), progress=ocp.JsonCheckpointHandler(), **arrays)

@@ -66,27 +66,32 @@ def schedule_free(opt_state) -> ScheduleFreeState | None:
     return next((part for part in parts if isinstance(part, ScheduleFreeState)), None)
 
 
-def make_state(
-    parameters: Parameters, optimizer: optax.GradientTransformation, seed, *, ema: bool, carry=None, boxed: bool = False
-) -> State:
-    """A fresh state; `boxed` keeps the logical axis names on the leaves (to be evaluated abstractly)."""
-    params = parameters(random_key(seed, 0, Purpose.PARAMETERS))
-    if not boxed:
-        params = nn.unbox(params)
-    average = jax.tree.map(jnp.copy, params) if ema else None
-    return State(jnp.int32(0), jnp.int32(0), params, optimizer.init(params), no_history(), average, carry)
+def _maker(parameters: Parameters, optimizer: optax.GradientTransformation, *, ema: bool, carry):
+    """seed -> a fresh state whose leaves keep their logical axis names. Jitted, so that the shapes and the program need one trace."""
+
+    def make(seed) -> State:
+        params = parameters(random_key(seed, 0, Purpose.PARAMETERS))
+        average = jax.tree.map(jnp.copy, params) if ema else None
+        return State(jnp.int32(0), jnp.int32(0), params, optimizer.init(params), no_history(), average, carry)
+
+    return jax.jit(make)
+
+
+def _abstract(make, mesh: Mesh) -> State:
+    boxed = jax.eval_shape(make, 0)
+    shardings = parameter_shardings(mesh, boxed)
+    return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), nn.unbox(boxed), shardings)
 
 
 def abstract_state(parameters: Parameters, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool, carry=None) -> State:
     """Shapes, types and shardings of the state, without allocating it. Restoring and ahead-of-time compilation start from it."""
-    boxed = jax.eval_shape(lambda: make_state(parameters, optimizer, 0, ema=ema, carry=carry, boxed=True))
-    shardings = parameter_shardings(mesh, boxed)
-    return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), nn.unbox(boxed), shardings)
+    return _abstract(_maker(parameters, optimizer, ema=ema, carry=carry), mesh)
 
 
 def initial_state(
     parameters: Parameters, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, *, ema: bool, carry=None
 ) -> State:
     """A fresh state, made where it will live: no device ever holds more than its share."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parameters, optimizer, mesh, ema=ema, carry=carry))
-    return jax.jit(lambda seed: make_state(parameters, optimizer, seed, ema=ema, carry=carry), out_shardings=shardings)(seed)
+    make = _maker(parameters, optimizer, ema=ema, carry=carry)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, _abstract(make, mesh))
+    return jax.jit(lambda seed: nn.unbox(make(seed)), out_shardings=shardings)(seed)
