@@ -94,4 +94,6 @@ def initial_state(
     """A fresh state, made where it will live: no device ever holds more than its share."""
     make = _maker(parameters, optimizer, ema=ema, carry=carry)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, _abstract(make, mesh))
-    return jax.jit(lambda seed: nn.unbox(make(seed)), out_shardings=shardings)(seed)
+    # It runs once: on a CPU, whose compiler takes half a second for each random array, compiling it well costs more than it could save.
+    options = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else None
+    return jax.jit(lambda seed: nn.unbox(make(seed)), out_shardings=shardings, compiler_options=options)(seed)
