@@ -103,6 +103,18 @@ def test_what_is_restored_is_what_was_saved(make):
     assert not make.said
 
 
+@pytest.mark.parametrize("least, files", [(1, 8), (module.SHARED_WRITE_BYTES, 1)], ids=["divided", "by the first"])
+def test_replicas_divide_the_writing_of_what_is_large(make, monkeypatch, least, files):
+    monkeypatch.setattr(module, "SHARED_WRITE_BYTES", least)
+    everywhere = jax.NamedSharding(make_mesh(MeshShape(data=8), jax.devices()), jax.P())
+    checkpointer, state = make(), jax.device_put(small_state(1), everywhere)
+    checkpointer.save(state, {})
+    checkpointer.wait()
+    assert len([path for path in (make.folder / "1/params/table").iterdir() if path.name[0].isdigit()]) == files
+    for abstract in (ABSTRACT, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), ABSTRACT)):
+        assert same(make().restore(abstract)[0], small_state(1))
+
+
 DAMAGE = {
     "one bit": lambda path: flip(path, 8 * (path.stat().st_size // 2) + 3),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-5]),
