@@ -85,7 +85,8 @@ def test_a_process_that_sleeps_is_noticed_by_the_other(room, whole):  # noqa: F8
 def together(room, processes: int, what: str, *arguments: str) -> None:  # noqa: F811
     """So many processes of tests/drills/worker.py; all must end well."""
     job = {"OMNIA_PROCESSES": str(processes), "OMNIA_COORDINATOR": f"127.0.0.1:{_free_port()}"}
-    command = [sys.executable, "-m", "tests.drills.worker", what, "--", *arguments]
+    patient = ("--faults.stall-seconds", "300")  # so many that compile at once, on cores that are busy
+    command = [sys.executable, "-m", "tests.drills.worker", what, "--", *arguments, *patient]
     running = []
     for number in range(processes):
         with (room / f"log{number}").open("wb") as log:
