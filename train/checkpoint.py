@@ -296,11 +296,11 @@ class _Items(ocp_args.Composite):
 def _orbax_checkpointer() -> ocp.AsyncCheckpointer:
     """Each array in files of its own (no OCDBT), so that a damaged file names its array."""
     logging.getLogger("absl").addFilter(_not_by_orbax)  # it warns of arrays without OCDBT, and writes tracebacks of what it also raises
-    # Folders made at once tell of a full disk at once; several processes would wait for the one that could not make them.
-    # Orbax reckons its time-outs by the wall clock, which may jump: they are never to come. A save that hangs is noticed by the sentinel.
     # Cut into a slice for each replica, small arrays are a compilation and a file for each slice. Orbax takes this for all its handlers.
     writer = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SHARED_WRITE_BYTES)
     ocp.type_handlers.register_type_handler(jax.Array, writer, override=True)
+    # Folders made at once tell of a full disk at once; several processes would wait for the one that could not make them.
+    # Orbax reckons its time-outs by the wall clock, which may jump: they are never to come. A save that hangs is noticed by the sentinel.
     options = ocp.options.AsyncOptions(create_directories_asynchronously=jax.process_count() > 1, timeout_secs=A_CENTURY)
     arrays = {name: ocp.StandardCheckpointHandler(use_ocdbt=False) for name in ("params", "ema", "rest")}
     handler = _Handler(composite_options=ocp.CompositeOptions(async_options=options), progress=ocp.JsonCheckpointHandler(), **arrays)
