@@ -1,11 +1,11 @@
 """From what --input names to documents: finding it, cutting the work into tasks, and choosing the reader of each format."""
 
-import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
 
 from data.documents import Document, Part, Skipped
 from data.errors import UserError
+from data.folders import files_below, matching_files
 from data.readers import parquet, tar, text, tfds, warc
 from data.readers.stream import plain_name
 
@@ -91,13 +91,7 @@ def expand(item: str, is_known: Callable[[str], bool], endings: str) -> list[str
     """The files of a path, glob, or folder, of which those that are known; `endings` names some for the message."""
     if os.path.isfile(item):
         return [item]
-    folder = os.path.isdir(item)
-    pattern = os.path.join(glob.escape(item), "**", "*") if folder else item
-    paths = [
-        path
-        for path in sorted(glob.iglob(pattern, recursive=True))  # which leaves hidden ones out
-        if os.path.isfile(path) and (not folder or is_known(path))
-    ]
+    paths = list(filter(is_known, files_below(item))) if os.path.isdir(item) else matching_files(item)
     if not paths:
         raise UserError(f"{item}: no input there.", f"Give files, folders with {endings} or globs.")
     return paths
