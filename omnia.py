@@ -1,9 +1,12 @@
 """The `omnia` command: lists its verbs, and imports what a verb needs only when it is called."""
 
+import contextlib
 import difflib
+import errno
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,14 +29,54 @@ HOMES = {"launch": "train.launch", "checkpoint": "train.checkpoint_verbs", "plan
 ROOMS = ("data", "model", "train")
 COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
+WRITING = ("quickstart", "prepare", "train", "launch", "label", "report")
+"""Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""
+TRANSIENT = frozenset(
+    "EIO EAGAIN EINTR ENOMEM ENOBUFS ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EHOSTUNREACH ENETDOWN ENETRESET ENETUNREACH ESTALE "
+    "EREMOTEIO".split()
+)
+"""Errors of the system that may be gone when the command is started again. All others are for the user to mend."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb. Exit code 0: done; 2: a mistake of the user's, said in a line or two; 1: ours."""
+    """Run one verb. Exit code 0: done; 2: a mistake of the user's, said in a line or two; 1: ours, or one that may not come again."""
+    stranger = foreign_room()
+    if stranger:
+        print(f"omnia: {stranger}\n       Run from another folder, or uninstall that package.", file=sys.stderr)
+        return 2
+    from data.errors import UserError
+    from data.streams import discard, dispensable, open_streams
+
     if arguments is None:
+        open_streams()
         arguments = sys.argv[1:]
         if arguments and arguments[0] in COMPUTING:
             ask_for_huge_pages()
+    try:
+        with dispensable() if arguments and arguments[0] in WRITING else contextlib.nullcontext():
+            code = run(arguments)
+        sys.stdout.flush()  # here, where a full disk can still be said
+        return code
+    except UserError as error:
+        what, code = str(error), error.code
+    except BrokenPipeError:
+        discard(sys.stdout)  # the reader of our output left; nothing to say
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno is None:  # not the system's: somebody's own use of the class
+            raise
+        what, code = system_error(error), 1 if errno.errorcode.get(error.errno) in TRANSIENT else 2
+        if error.filename is None:
+            discard(sys.stdout)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    with dispensable():
+        print("omnia: " + what.replace("\n", "\n       "), file=sys.stderr)
+    return code
+
+
+def run(arguments: list[str]) -> int:
+    """The verb that the arguments name; its exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -43,22 +86,28 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(VERBS)}."
         print(f"omnia: no verb {verb!r}: {hint}", file=sys.stderr)
         return 2
-    stranger = foreign_room()
-    if stranger:
-        print(f"omnia: {stranger}\n       Run from another folder, or uninstall that package.", file=sys.stderr)
-        return 2
-    from data.errors import UserError
+    return getattr(importlib.import_module(HOMES.get(verb, "train.cli")), verb)(rest) or 0
 
-    try:
-        return getattr(importlib.import_module(HOMES.get(verb, "train.cli")), verb)(rest) or 0
-    except UserError as error:
-        print("omnia: " + str(error).replace("\n", "\n       "), file=sys.stderr)
-        return error.code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left; nothing to say
-        return 1
+
+def system_error(error: OSError) -> str:
+    """What the system refused, where, and how to mend it."""
+    where = (
+        os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "" if error.filename is None else str(error.filename)
+    )
+    mends = {
+        errno.ENOSPC: "Free space on that disk (`df`).",
+        errno.EDQUOT: "Free space within your quota.",
+        errno.EACCES: "Change its permissions, or choose another path.",
+        errno.EPERM: "Change its permissions, or choose another path.",
+        errno.EROFS: "Choose a path on a file system that can be written.",
+        errno.ENOTDIR: "A part of the path is a file: choose another path.",
+        errno.EISDIR: "It is a folder: give a file.",
+        errno.EEXIST: "It exists: choose another path.",
+        errno.ENOENT: "Check the path.",
+        errno.EMFILE: "Raise the limit of open files (`ulimit -n`).",
+    }
+    mend = mends.get(error.errno or 0, "Mend that; the same command then goes on.")
+    return f"{where or 'the system'}: {error.strerror}\n{mend}"
 
 
 def ask_for_huge_pages() -> None:

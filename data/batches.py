@@ -57,9 +57,7 @@ class Batches:
         self._mixture = Mixture(counts_of_weights(weights) if weights else counts_of_sizes(rows))
         self.rows_per_epoch = int(rows.sum())
         self.tokens = sum(one.tokens for one in self._splits)
-        self.targets = self.tokens - sum(
-            one.documents for one, corpus in zip(self._splits, corpora, strict=True) if corpus.document_end is None
-        )
+        self.targets = sum(corpus.targets(split) for corpus in corpora)
         self.raw_bytes = sum(one.raw_bytes for one in self._splits)
         self.padding_share = 1 - self.tokens / (self.rows_per_epoch * context_length)
 

@@ -11,3 +11,11 @@ class UserError(Exception):
 
     def __init__(self, what: str, mend: str = ""):
         super().__init__(f"{what}\n{mend}" if mend else what)
+
+
+class MissingData(UserError):
+    """Data is not where it was said to be."""
+
+    def __init__(self, what: str, mend: str, path: str):
+        super().__init__(what, mend)
+        self.path = path

@@ -50,10 +50,9 @@ def matching_files(pattern: str) -> list[str]:
     found = []
     for folder in sorted(glob.glob(before)) if before else [os.curdir]:
         if os.path.isdir(folder):
-            for path in files_below(folder):
-                if _matches(os.path.relpath(path, folder).split(os.sep), after) and _is_new(path, seen):
-                    found.append(os.path.relpath(path, os.curdir) if not before else path)
-    return sorted(found)
+            found += [path for path in files_below(folder) if _matches(os.path.relpath(path, folder).split(os.sep), after)]
+    found = [path for path in found if _is_new(path, seen)]
+    return sorted(found if before else map(os.path.relpath, found))
 
 
 def _at_double_star(pattern: str) -> tuple[str, list[str]]:

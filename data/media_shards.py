@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xxhash
 
-from data import storage
-from data.errors import UserError
+from data import json_files, storage
+from data.errors import MissingData, UserError
 from data.media import KINDS, Damaged, Facts, Sample, decode_sample, encode_sample
 
 FORMAT = 1
@@ -38,12 +38,13 @@ class MediaCorpus:
         manifest_path = storage.join(self.path, "manifest.json")
         content = storage.read_bytes(manifest_path)
         if content is None:
-            raise UserError(
+            raise MissingData(
                 f"{manifest_path}: missing; {self.path} is no prepared corpus, or its preparation has not finished.",
                 "Run `omnia prepare images|video|audio|interleaved`; the same command again goes on where it stopped.",
+                self.path,
             )
         try:
-            self.manifest = json.loads(content)
+            self.manifest = json_files.parse(content)
             if self.manifest.get("kind") != "media":
                 raise UserError(
                     f"{self.path}: holds text alone, no media.", "Prepare media with `omnia prepare images|video|audio|interleaved`."

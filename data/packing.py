@@ -70,8 +70,9 @@ def make_plan(lengths: np.ndarray, context_length: int) -> Plan:
 def load_plan(lengths: np.ndarray, context_length: int, digest: str, folder: str) -> Plan:
     """`make_plan`, kept in `folder`/.plans, or in the user's cache where that cannot be written; a damaged file is made anew."""
     name = f"{xxhash.xxh3_128_hexdigest(f'{digest} {context_length} {_VERSION}'.encode())}.npz"
-    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "omnia", "plans")
-    folders = ([] if storage.is_remote(folder) else [os.path.join(folder, ".plans")]) + [cache]
+    cache = storage.cache_folder()
+    folders = [] if storage.is_remote(folder) else [os.path.join(folder, ".plans")]
+    folders += [os.path.join(cache, "plans")] if cache else []
     for place in folders:
         try:
             with np.load(os.path.join(place, name), allow_pickle=False) as arrays:

@@ -14,9 +14,9 @@ import os
 import numpy as np
 import xxhash
 
-from data import storage
+from data import json_files, storage
 from data.blocks import BLOCK_BYTES, token_files
-from data.errors import UserError
+from data.errors import MissingData, UserError
 from data.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1
@@ -35,12 +35,13 @@ class Corpus:
         manifest_path = storage.join(self.path, "manifest.json")
         content = storage.read_bytes(manifest_path)
         if content is None:
-            raise UserError(
+            raise MissingData(
                 f"{manifest_path}: missing; {self.path} is no prepared corpus, or its preparation has not finished.",
                 "Run `omnia prepare text --input FILE --output DIR`; the same command again goes on where it stopped.",
+                self.path,
             )
         try:
-            self.manifest = json.loads(content)
+            self.manifest = json_files.parse(content)
             if self.manifest["format"] > FORMAT:
                 raise UserError(
                     f"{manifest_path}: format {self.manifest['format']}, newer than this program's {FORMAT}.",
@@ -63,6 +64,11 @@ class Corpus:
                 "Bring the tokenizer directory back, or run `omnia prepare text --output FOLDER --repair` on its folder.",
             )
         return tokenizer
+
+    def targets(self, split: str) -> int:
+        """Tokens that are predicted in a pass over a split; 0 where there is none."""
+        record = self.manifest["splits"].get(split, {"tokens": 0, "documents": 0})
+        return record["tokens"] - (record["documents"] if self.document_end is None else 0)  # nothing stands before the first
 
     def split(self, name: str) -> "Split":
         """The documents of `train` or `validation`."""

@@ -6,6 +6,21 @@ import tempfile
 from data.errors import UserError
 
 
+def cache_folder() -> str | None:
+    """The folder of this project's caches, which may not be there yet; None where neither XDG_CACHE_HOME nor a home names one."""
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return None if folder.startswith("~") else os.path.join(folder, "omnia")
+
+
+def can_write(folder: str) -> bool:
+    """Whether a local folder is there, or could be made, and takes files."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def is_remote(path: str) -> bool:
     return "://" in path
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from data import json_files
 from data.errors import UserError
 from data.progress import Progress
 from data.storage import sync_folder
@@ -83,7 +83,7 @@ def ls(arguments: list[str]) -> int:
         row |= {"loss": first.loss if first else None, "parts": len(parts) + len(damage), "newest": step == journal.steps()[-1]}
         rows.append(row | {"damage": [str(one) for one in damage]})
     if options.json:
-        print(json.dumps({"checkpoints": rows, "unfinished": journal.unfinished()}))
+        print(json_files.dumps({"checkpoints": rows, "unfinished": journal.unfinished()}))
         return 0
     print(f"{'step':>10}  {'good':4}  {'MB':>10}  {'files':>6}  {'loss':>8}  {'parts':>5}")
     for row in rows:
@@ -132,7 +132,7 @@ def verify(arguments: list[str]) -> int:
         for step in steps:
             damage[step] = journal.damage(step, identity=identity, read=read)
     if options.json:
-        print(json.dumps({"steps": {step: [dataclasses.asdict(one) for one in found] for step, found in damage.items()}}))
+        print(json_files.dumps({"steps": {step: [dataclasses.asdict(one) for one in found] for step, found in damage.items()}}))
     else:
         for step, found in damage.items():
             print(f"step {step}: {'DAMAGED' if found else 'ok'}")
@@ -183,7 +183,7 @@ def diff(arguments: list[str]) -> int:
         else:
             rows.append({"array": name, "only_in": "first" if name in arrays[0] else "second"})
     if options.json:
-        print(json.dumps({"steps": compared, "arrays": rows}))
+        print(json_files.dumps({"steps": compared, "arrays": rows}))
         return 0
     print(f"step {compared[0]} and step {compared[1]}" + (f" of {options.run}" if options.run else ""))
     width = max(len(row["array"]) for row in rows)
@@ -278,7 +278,7 @@ def export(arguments: list[str]) -> int:
     sync_folder(str(output.absolute().parent))
     size = sum(array.nbytes for array in arrays.values())
     if options.json:
-        print(json.dumps({"output": str(output), "step": step, "arrays": len(arrays), "bytes": size}))
+        print(json_files.dumps({"output": str(output), "step": step, "arrays": len(arrays), "bytes": size}))
     else:
         print(f"{output}: {len(arrays)} arrays, {size / 1e6:,.1f} MB, step {step}")
     return 0

@@ -3,9 +3,9 @@
 import dataclasses
 import difflib
 import importlib.util
-import json
 import os
 import re
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -13,30 +13,64 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from data import json_files, storage
 from data.errors import UserError
+from data.text_files import read_text, split_lines
 from train.experiment import Experiment, Scaling
+
+NARROWEST = 40
+"""Columns that help is set in at least: in one it takes a minute."""
 
 
 def parse(kind: type, verb: str, arguments: list[str], default=None):
     """The dataclass `kind` from the command line. A mistake prints the nearest name and exits with code 2."""
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     try:
-        return tyro.cli(kind, prog=f"omnia {verb}", args=arguments, default=default, config=(tyro.conf.AvoidSubcommands,))
+        found = tyro.cli(kind, prog=f"omnia {verb}", args=arguments, default=default, config=(tyro.conf.AvoidSubcommands,))
     except ValueError as error:
         raise UserError(str(error)) from None
+    _check_given_once(verb, arguments)
+    return found
 
 
-def start_jax() -> None:
-    """Keep compiled programs between runs, so that a restart does not compile again. JAX_COMPILATION_CACHE_DIR overrides where."""
+def _check_given_once(verb: str, arguments: list[str]) -> None:
+    """UserError for an option that is given twice, or once with and once without `no-`: the parser would take the last in silence."""
+    seen: dict[str, str] = {}
+    for argument in arguments:
+        if argument.startswith("--") and len(argument) > 2:
+            name = argument.partition("=")[0]
+            key = re.sub(r"(^--|\.)no-", r"\1", name.replace("_", "-"))
+            if key in seen:
+                both = name if seen[key] == name else f"{seen[key]} and {name}"
+                raise UserError(f"omnia {verb}: {both} given twice" if both == name else f"omnia {verb}: {both} given", "Give one of them.")
+            seen[key] = name
+
+
+def _check_belongs(verb: str, options, **belongs: tuple[bool, str]) -> None:
+    """UserError for an option that is given, and means nothing without another: name=(whether that is there, what it belongs to)."""
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    for name, (fine, what) in belongs.items():
+        if not fine and getattr(options, name) != defaults[name]:
+            raise UserError(f"omnia {verb}: --{name.replace('_', '-')} {what}", "Leave one of them out.")
+
+
+def start_jax(*, devices: bool = True) -> None:
+    """Keep compiled programs between runs, so that a restart does not compile again; JAX_COMPILATION_CACHE_DIR overrides where.
+
+    devices: start JAX's devices too, and say what is wrong where they do not start. A process that joins others does so later.
+    """
     import jax
 
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    folder = storage.cache_folder()
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and folder is not None and storage.can_write(compiled := f"{folder}/compiled"):
+        jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if devices:
+        from train import hosts
 
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnia"
+        hosts.start_devices()
 
 
 # ---------------------------------------------------------------------------------------------------------------- quickstart
@@ -131,12 +165,16 @@ def inspect(arguments: list[str]) -> None:
         raise UserError("omnia inspect: --step, --row and --samples must be 0 or more, --batch-size and --context-length positive")
     if options.step is not None and options.row is not None:
         raise UserError("omnia inspect: --step and --row both say which rows to show", "Give one of them.")
+    from train.runs import is_run, open_run, text_data
+
+    own = (not is_run(Path(options.path)), "is a run's own, and cannot be chosen for one")
+    _check_belongs("inspect", options, context_length=own, seed=own)
     if options.media is not None:
         return _draw_media(options)
+    _check_belongs("inspect", options, batch_size=own)
     from data.batches import Batches
     from data.inspect import decoded_rows, inspect_corpus, print_inspection
     from data.shards import Corpus
-    from train.runs import is_run, open_run, text_data
 
     paths, length = [options.path], options.context_length
     size, seed = options.batch_size, options.seed
@@ -157,7 +195,7 @@ def inspect(arguments: list[str]) -> None:
     if options.step is not None:
         found[-1] |= {"step": options.step}
     for corpus in found:
-        print(json.dumps(corpus)) if options.json else print_inspection(corpus)
+        print(json_files.dumps(corpus)) if options.json else print_inspection(corpus)
 
 
 def _draw_media(options: Inspect) -> None:
@@ -189,7 +227,7 @@ def _draw_media(options: Inspect) -> None:
         sheet.save(options.media, "PNG")
     except OSError as error:
         raise UserError(f"{options.media}: {error}", "Give the path of a file to write.") from None
-    print(json.dumps({"media": options.media, "samples": len(cells)}) if options.json else options.media)
+    print(json_files.dumps({"media": options.media, "samples": len(cells)}) if options.json else options.media)
 
 
 # --------------------------------------------------------------------------------------------------------------------- train
@@ -247,16 +285,22 @@ def _nearest_field(error: Exception) -> str:
 
 
 def train(arguments: list[str]) -> int:
-    from train.runs import check_resume, create_run, has_checkpoint, is_run, open_corpora, open_run, resolve, write_run
+    from train.runs import check_resume, check_steps, create_run, has_checkpoint, is_run, open_corpora, open_run, resolve, write_run
 
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     if target is None and not {"-h", "--help"} & set(rest):
         raise UserError(
             "omnia train: no config", "Give one: omnia train configs/shakespeare.py --run-dir DIR ..., or a run directory to go on with."
         )
-    if target and is_run(Path(target)):
-        rest, target = ["--run-dir", target, *rest], None
     run_dir = _value_of("--run-dir", rest)
+    if target and is_run(Path(target)):
+        if run_dir is not None and Path(run_dir).absolute() != Path(target).absolute():
+            raise UserError(
+                f"omnia train: {target} is a run, and --run-dir names another folder, {run_dir}",
+                f"Leave --run-dir out to go on with {target}; to begin a new run with its parameters: CONFIG.py --start {target}.",
+            )
+        rest, target = rest if run_dir is not None else ["--run-dir", target, *rest], None
+        run_dir = _value_of("--run-dir", rest)
     stored = open_run(run_dir) if run_dir and is_run(Path(run_dir)) else None
     if stored and not has_checkpoint(stored.path) and target:
         stored = None  # nothing was trained: the run is made again, and any mistake in it can be mended
@@ -270,18 +314,20 @@ def train(arguments: list[str]) -> int:
         experiment = command.experiment
         if isinstance(experiment, Scaling):
             return train_scaling(Path(command.run_dir), experiment)
-    start_jax()
+    start_jax(devices=False)
     from train import hosts
 
     hosts.join()
+    hosts.start_devices()
     from train.loop import check
     from train.loop import train as loop
 
-    corpora = open_corpora(experiment, stored.digests if stored else None)
+    corpora = open_corpora(experiment, stored)
     experiment = resolve(experiment, corpora)
     check(experiment, corpora)
     if stored:
         check_resume(stored.experiment, experiment)
+        check_steps(stored, experiment.steps)
         run = dataclasses.replace(stored, experiment=experiment)
         if experiment != stored.experiment and hosts.first():
             write_run(run)
@@ -350,7 +396,7 @@ class Evaluate:
     batch_size: int = 0
     """Rows at once. 0: as in training."""
     shards: tuple[str, ...] = ()
-    """Other folders of shards to measure on, prepared with the same tokenizer. Default: the run's own."""
+    """Other data to measure on than the run's own: folders of shards, prepared with the same tokenizer, or files of examples."""
     decode: Literal["", "sample", "best_of", "beam", "guided", "search", "best_first"] = ""
     """Of a policy: score what it answers with more than one forward pass a token: the best of several samples, or of several beams, tokens
     drawn by the critic's value, each chosen by a tree search, or a best-first search. Environments judge complete responses in each."""
@@ -376,10 +422,21 @@ def evaluate(arguments: list[str]) -> None:
     options = parse(Evaluate, "evaluate", arguments)
     if min(options.rows, options.batch_size, options.seed) < 0:
         raise UserError("omnia evaluate: --rows, --batch-size and --seed must be 0 or more")
-    if options.by_position or options.needle:
+    decode, needle, long = bool(options.decode), options.needle, options.needle or options.by_position
+    _check_belongs(
+        "evaluate",
+        options,
+        passes=(decode, "belongs to --decode"),
+        considered=(options.decode in ("search", "best_first"), "belongs to --decode search or best_first"),
+        needle_text=(needle, "belongs to --needle"),
+        samples=(needle, "belongs to --needle"),
+        seed=(needle, "belongs to --needle"),
+        context_length=(long, "belongs to --by-position or --needle"),
+        rows=(not needle, "is not for --needle, which has --samples"),
+        **dict.fromkeys(("raw", "shards", "int8", "split"), (not decode, "does not go with --decode")),
+    )
+    if long:
         return evaluate_long_context(options)
-    if options.context_length:
-        raise UserError("omnia evaluate: --context-length belongs to --by-position or --needle", "Add one of them.")
     start_jax()
     from train.evaluate import evaluate_run
     from train.experiment import TextData
@@ -387,8 +444,6 @@ def evaluate(arguments: list[str]) -> None:
 
     run, which = open_run(options.run_dir), {"rows": options.rows, "step": options.step, "raw": options.raw}
     if options.decode:
-        if options.raw or options.shards or options.int8 or options.split != "validation":
-            raise UserError("omnia evaluate: --raw, --shards, --int8 and --split do not go with --decode", "Leave them out.")
         from train.rl.decoding import measure_decoding
 
         how: dict[str, Any] = {"considered": options.considered, "count": options.rows, "batch_size": options.batch_size}
@@ -397,13 +452,13 @@ def evaluate(arguments: list[str]) -> None:
         of_text: dict[str, Any] = {"split": options.split, "batch_size": options.batch_size, "shards": options.shards, "int8": options.int8}
         found = evaluate_run(run, **which, **of_text)
     else:
-        if options.shards or options.int8 or options.batch_size or options.split != "validation":
-            raise UserError("omnia evaluate: --shards, --int8, --batch-size and --split are for runs on text", "Leave them out.")
+        if options.int8 or options.batch_size or options.split != "validation":
+            raise UserError("omnia evaluate: --int8, --batch-size and --split are for runs on text", "Leave them out.")
         from train.loop import measure
 
-        found = measure(run, **which)
+        found = measure(run, **which, shards=options.shards)
     if options.json:
-        print(json.dumps(found))
+        print(json_files.dumps(found))
         return
     from train.telemetry import name_sources
 
@@ -425,12 +480,11 @@ def evaluate_long_context(options: Evaluate) -> None:
     if min(options.context_length, options.samples - 1) < 0:
         raise UserError("omnia evaluate: --context-length and --samples must be positive")
     start_jax()
-    from train.evaluate import corpora_of
     from train.long_context import evaluate_by_position, evaluate_needle
     from train.runs import open_run
 
     run = open_run(options.run_dir)
-    corpora = corpora_of(run, options.shards)
+    corpora: list = run.other_corpora(options.shards) if options.shards else run.corpora()
     which: dict[str, Any] = {"batch_size": options.batch_size, "step": options.step, "raw": options.raw}
     which |= {"split": options.split, "context_length": options.context_length}
     lines: list[tuple[str, ...]]
@@ -447,7 +501,7 @@ def evaluate_long_context(options: Evaluate) -> None:
             shares = (f"{cell[name]:.2f}" for name in ("accuracy", "exact"))
             lines.append((f"{cell['length']:,}", f"{cell['depth']:.0%}", *shares, f"{cell['log_prob']:.3f}"))
     if options.json:
-        print(json.dumps(found))
+        print(json_files.dumps(found))
         return
     for line in lines:
         print("  ".join(f"{cell:>12}" for cell in line))
@@ -495,7 +549,7 @@ class Generate:
     repetition_penalty: float = 1.0
     """Above 1: tokens already in the text become less likely."""
     stop: tuple[str, ...] = ()
-    """End a text before any of these strings."""
+    """End a text before any of these strings. In them, \\n is a line feed, \\t a tab, \\r a carriage return, and \\\\ a backslash."""
     seed: int = 0
     """Decides what is drawn."""
     samples: int = 1
@@ -525,10 +579,18 @@ def generate(arguments: list[str]) -> None:
         raise UserError("omnia generate: --max-new-tokens and --samples must be positive")
     if options.suffix is not None and options.prompt is None:
         raise UserError("omnia generate: --suffix needs what stands before the gap", "Give it with --prompt.")
-    if options.beams < 0 or (options.beams and (options.suffix is not None or options.stop)):
-        raise UserError("omnia generate: --beams must be positive, and goes with neither --suffix nor --stop", "Leave one of them out.")
-    if not options.length_penalty >= 0 or (options.length_penalty and not options.beams):
-        raise UserError("omnia generate: --length-penalty must be 0 or more, and belongs to --beams", "Give --beams N, or leave it out.")
+    if options.beams < 0 or not options.length_penalty >= 0:
+        raise UserError("omnia generate: --beams and --length-penalty must be 0 or more")
+    drawing = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "suffix", "stop")
+    _check_belongs(
+        "generate",
+        options,
+        length_penalty=(bool(options.beams), "belongs to --beams"),
+        **dict.fromkeys(drawing, (not options.beams, "does not go with --beams, which draws nothing")),
+    )
+    if "" in options.stop:
+        raise UserError("omnia generate: a --stop string is empty: every text would end at once", "Leave it out.")
+    options = dataclasses.replace(options, stop=tuple(map(_without_escapes, options.stop)))
     from train.runs import open_run, text_data
 
     run = open_run(options.run_dir)
@@ -580,7 +642,7 @@ def generate(arguments: list[str]) -> None:
             for first in range(0, len(prompts), at_once):
                 for completion in sum(generator.search(prompts[first : first + at_once], samples=options.samples, **request), []):
                     text = f"{completion.prompt}{completion.text}\n{'-' * 8}"
-                    print(json.dumps(dataclasses.asdict(completion)) if options.json else text)
+                    print(json_files.dumps(dataclasses.asdict(completion)) if options.json else text)
             return
         prompts = [prompt for prompt in prompts for _ in range(options.samples)]
         request = {
@@ -592,7 +654,7 @@ def generate(arguments: list[str]) -> None:
         }
         if options.json:
             for completion in complete(prompts, request):
-                print(json.dumps(dataclasses.asdict(completion)))
+                print(json_files.dumps(dataclasses.asdict(completion)))
         elif len(prompts) == 1:
             _stream(generator.stream(prompts, **request), options.stop, alone=options.suffix is not None)
         else:
@@ -603,10 +665,7 @@ def generate(arguments: list[str]) -> None:
         while (line := _ask()) is not None:
             show([line])
     elif options.prompts is not None:
-        try:
-            lines = Path(options.prompts).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{options.prompts}: {error}") from None
+        lines = split_lines(read_text(options.prompts))
         if not lines:
             raise UserError(f"{options.prompts}: holds no prompt", "Write one on each line.")
         show(lines)
@@ -637,7 +696,7 @@ def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sam
         return _save_media(options, codes[options.write].shape, made)
     texts = writer.write([prompt] * options.samples, tokens=options.max_new_tokens, sampling=sampling, seed=options.seed)
     for text in texts:
-        print(json.dumps({"prompt": options.prompt, "media": [path for _, path in media], "text": text}) if options.json else text)
+        print(json_files.dumps({"prompt": options.prompt, "media": [path for _, path in media], "text": text}) if options.json else text)
 
 
 def _save_media(options: Generate, shape, written: list) -> None:
@@ -651,7 +710,12 @@ def _save_media(options: Generate, shape, written: list) -> None:
             print(f"{path}: nothing was written: the model ended it at once", file=sys.stderr)
             continue
         save_medium(shape, cut, path)
-        print(json.dumps({"prompt": options.prompt, "file": str(path)}) if options.json else path)
+        print(json_files.dumps({"prompt": options.prompt, "file": str(path)}) if options.json else path)
+
+
+def _without_escapes(text: str) -> str:
+    """The text with `\\n`, `\\t`, `\\r` and `\\\\` as what they stand for; other backslashes stay."""
+    return re.sub(r"\\([ntr\\])", lambda found: {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], "\\"), text)
 
 
 def _ask() -> str | None:
@@ -726,5 +790,5 @@ def doctor(arguments: list[str]) -> int:
     from train.doctor import examine, print_examination
 
     found = examine(options.experiment if experiment is not None else None, Path(options.run_dir), options.compile)
-    print(json.dumps(found)) if options.json else print_examination(found)
+    print(json_files.dumps(found)) if options.json else print_examination(found)
     return 0 if found["healthy"] else 2

@@ -62,10 +62,13 @@ def evaluation_rows(experiment: Experiment, mesh) -> int:
 def evaluate_examples(
     evaluate, params, sources: list, experiment: Experiment, mesh, *, rows: int = 0, between: Callable[[], None] = lambda: None
 ) -> dict:
-    """Means over the rows of demonstrations or comparisons that are kept from training: {"loss", ..., "examples"}."""
+    """Means over the rows of demonstrations or comparisons that are kept from training: {"loss", ..., "examples"}; empty where none can be
+    learned from."""
     batches = ExampleBatches(experiment, sources, "validation")
     count = min(rows or batches.validation_rows, batches.validation_rows)
     totals = add_up(evaluate, params, batches.batch, count, evaluation_rows(experiment, mesh), mesh, between)
+    if not totals or not totals["loss"][1]:
+        return {}
     return {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()} | {"examples": count}
 
 
@@ -80,7 +83,7 @@ def evaluate_corpora(
     rows: int = 0,
     between: Callable[[], None] = lambda: None,
 ) -> dict:
-    """Means over the split, every token predicted once; None when no corpus has such a split.
+    """Means over the split, every token predicted once; empty when no corpus has a token to predict in it.
 
     rows: of each corpus, from its start; 0 takes all. Returns {"loss": nats per token, "bits_per_byte", "perplexity", "tokens", ...}; bits
     per byte count the raw UTF-8 bytes of the split, in proportion when only some rows are used. With several corpora, also "sources", the
@@ -91,7 +94,7 @@ def evaluate_corpora(
     expected_bytes, losses = 0.0, {}
     size = evaluation_rows(experiment, mesh)
     for number, corpus in enumerate(corpora):
-        if not corpus.manifest["splits"].get(split, {}).get("documents"):
+        if not corpus.targets(split):
             continue
         batches = Batches([corpus], split=split, context_length=experiment.model.context_length, order="sequential", max_damaged=damaged)
         count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
@@ -124,20 +127,6 @@ def source_names(paths: list[str]) -> list[str]:
     return [f"{name} ({number})" for number, name in enumerate(names)]  # one folder, named more than once
 
 
-def corpora_of(run: Run, shards: tuple[str, ...] = ()) -> list:
-    """The run's own shards, or others, which must have been prepared with the same tokenizer."""
-    corpora = run.corpora()
-    if shards:
-        expected = corpora[0].tokenizer().digest
-        corpora = [Corpus(path) for path in shards]
-        for corpus in corpora:
-            if corpus.tokenizer().digest != expected:
-                raise UserError(
-                    f"{corpus.path}: prepared with another tokenizer than the run's", f"Prepare with --tokenizer {run.path / 'tokenizer'}."
-                )
-    return corpora
-
-
 def evaluate_run(
     run: Run,
     *,
@@ -159,7 +148,7 @@ def evaluate_run(
     if batch_size:
         experiment = dataclasses.replace(experiment, batch_size=batch_size, micro_batches=1)
     mesh = inference_mesh(experiment.mesh)
-    corpora = corpora_of(run, shards)
+    corpora: list = run.other_corpora(shards) if shards else run.corpora()
     params, step = load_parameters(run, mesh, step=step, raw=raw)
     params = in_eight_bits(params) if int8 else params
     found = evaluate_corpora(
@@ -167,7 +156,7 @@ def evaluate_run(
     )
     if not found:
         raise UserError(
-            f"no {split} split in {', '.join(str(corpus.path) for corpus in corpora)}",
+            f"nothing to predict in a {split} split of {', '.join(str(corpus.path) for corpus in corpora)}",
             "Prepare with --validation 0.1, or give --shards.",
         )
     return {"step": step, "split": split} | found

@@ -43,7 +43,13 @@ def join(said=print) -> None:
     if known is None:
         if not _cluster(os.environ):
             return
-        jax.distributed.initialize(initialization_timeout=seconds)
+        try:
+            jax.distributed.initialize(initialization_timeout=seconds)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the environment speaks of several processes, but JAX finds no others ({str(error).splitlines()[0]})",
+                f"Start all of them (`srun` on SLURM), or unset {', '.join(_several(os.environ)) or 'what names them'} to train alone.",
+            ) from None
         _count = jax.process_count()
     else:
         process, processes, address = known
@@ -54,6 +60,16 @@ def join(said=print) -> None:
         _count = processes
     if index() == 0:
         said(f"{_count} of {_count} hosts joined")
+
+
+def start_devices() -> None:
+    """Start JAX's devices; UserError when they cannot be started, as where JAX_PLATFORMS names some that are not here."""
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        mend = f"JAX_PLATFORMS is {platforms!r}: unset it, or set cpu." if platforms else "See `pip show jax`, or set JAX_PLATFORMS=cpu."
+        raise UserError(f"JAX has no devices to run on: {str(error).splitlines()[0]}", mend) from None
 
 
 def call_roll(process: int, processes: int, address: str, seconds: float) -> None:
@@ -145,6 +161,43 @@ def index() -> int:
     return known[0] if known else jax.process_index()
 
 
+class Moved(UserError):
+    """A folder that is being written is not where it was. `path`: where it is now; None where it was removed, or cannot be found."""
+
+    def __init__(self, folder: Path, path: Path | None):
+        super().__init__(
+            f"{folder}: was {'removed' if path is None else f'moved to {path}'} while the run trained",
+            "Train anew, in another folder." if path is None else f"What was trained is saved there; go on with `omnia train {path}`.",
+        )
+        self.path = path
+
+
+class Place:
+    """A folder, known by what it is rather than by its name."""
+
+    def __init__(self, folder: Path):
+        self._folder = Path(folder).absolute()
+        self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._known = os.fstat(self._handle)
+
+    def check(self) -> None:
+        """Raise Moved when another folder, or none, has the name now."""
+        if not self._is(self._folder):
+            with contextlib.suppress(OSError):
+                now = Path(os.readlink(f"/proc/self/fd/{self._handle}"))  # Linux tells
+                raise Moved(self._folder, now if self._is(now) else None)
+            raise Moved(self._folder, None)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def _is(self, path: Path) -> bool:
+        try:
+            return os.path.samestat(os.stat(path), self._known)
+        except OSError:
+            return False
+
+
 @contextlib.contextmanager
 def only_writer(folder: Path):
     """Hold the lock of a run directory, `<folder>/lock`, which the system lets go of when the process ends, however it ends.
@@ -195,12 +248,17 @@ class Agreement:
 
 def _cluster(environment) -> bool:
     """Whether a scheduler says that there is more than this process."""
-    several = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
-    if any(environment.get(name, "1").isdigit() and int(environment.get(name, "1")) > 1 for name in several):
+    if _several(environment):
         return True
     if "JAX_COORDINATOR_ADDRESS" in environment or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
         return True
     return "TPU_WORKER_HOSTNAMES" not in environment and environment.get("JAX_PLATFORMS", "tpu") == "tpu" and Path("/dev/accel0").exists()
+
+
+def _several(environment) -> list[str]:
+    """The variables by which a scheduler says that it was asked for several processes."""
+    names = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
+    return [name for name in names if environment.get(name, "1").isdigit() and int(environment.get(name, "1")) > 1]
 
 
 def _number(name: str, default: int) -> int:

@@ -67,8 +67,9 @@ class _Forwarded:
         self._before: dict = {}
 
     def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            self._before[number] = signal.signal(number, self._keep)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._keep)
         return self
 
     def __exit__(self, *_):

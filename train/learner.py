@@ -36,6 +36,8 @@ class Learner(Protocol):
     """The learning rate of a step, counted from 0."""
     padding_share: float
     """Of the rows, as far as it is known before they are made."""
+    validates: bool
+    """Whether there is anything to validate with."""
 
     @property
     def waited_s(self) -> float:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data import json_files
 from data.batches import Batches
 from data.errors import UserError
 from data.shards import Corpus
@@ -17,7 +18,7 @@ from model.heads import Head, score_tokens, vocabulary_table
 from model.transformer import Decoder
 from train.checkpoint import load_parameters
 from train.mesh import check_batch, inference_mesh, put_batch, row_shards
-from train.runs import Run, text_data, write_json
+from train.runs import Run, text_data
 from train.step import compiler_options, on_mesh
 
 KEY_LETTERS, DEPTHS, HAY = 6, (0.0, 0.25, 0.5, 0.75, 1.0), 16
@@ -272,7 +273,7 @@ def evaluate_needle(
     cells = find_needles(score, haystack, lengths, samples=samples, seed=seed)
     result = {"step": measured.step, "split": split, "context_length": longest, "samples": samples}
     result |= {name: float(np.mean([cell[name] for cell in cells])) for name in ("accuracy", "log_prob")} | {"needle": cells}
-    write_json(run.path / "needle.json", result)
+    json_files.write(run.path / "needle.json", result)
     draw_needle(figure, cells, run.path / "plots" / "needle.png")
     return result
 

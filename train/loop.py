@@ -3,20 +3,22 @@
 import collections
 import contextlib
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from data import json_files
 from data.errors import UserError
+from data.streams import dispensable
 from train import hosts
 from train.checkpoint import Checkpointer, load_parameters
 from train.exits import Exit
-from train.experiment import Experiment
+from train.experiment import Experiment, Scaling
 from train.flops import peak_flops
 from train.learner import Learner, fresh_state, state_to_restore
 from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
@@ -28,8 +30,8 @@ from train.report import write_report
 from train.rl.board_games import AlphaZero, BoardGame
 from train.rl.experiment import PolicyGradient
 from train.rl.learner import PolicyLearner, check_policy
-from train.rows import RowLearner, make_batches
-from train.runs import Run, differences, environment, write_json
+from train.rows import RowLearner, check_samples, make_batches
+from train.runs import Run, differences, environment, with_paths
 from train.sentinel import Request, Sentinel, Stopped
 from train.state import State
 from train.step import compiler_options
@@ -88,17 +90,27 @@ def check(experiment: Experiment, corpora: list) -> None:
     else:
         make_batches(experiment, corpora)
         check_pairs(experiment, corpora)
+        check_samples(experiment, corpora)
 
 
-def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0) -> dict:
-    """What the loop would measure of a checkpoint (default: the latest): {"step", "split", "loss", ...}. rows: 0 for as in training."""
+def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0, shards: tuple[str, ...] = ()) -> dict:
+    """What the loop would measure of a checkpoint (default: the latest): {"step", "split", "loss", ...}. rows: 0 for as in training.
+    shards: other data of the same kind to measure on."""
+    corpora = run.other_corpora(shards) if shards else run.corpora()
+    if shards:
+        run = dataclasses.replace(run, experiment=with_paths(run.experiment, shards))
     if rows:
         evaluation = dataclasses.replace(run.experiment.evaluation, rows=rows)
         run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, evaluation=evaluation))
     mesh = inference_mesh(run.experiment.mesh)
     params, step = load_parameters(run, mesh, step=step, raw=raw)
-    with contextlib.closing(make_learner(run, run.corpora(), mesh)) as learner:
-        return {"step": step, "split": "validation"} | learner.evaluate(params, lambda: None)
+    with contextlib.closing(make_learner(run, corpora, mesh)) as learner:
+        found = learner.evaluate(params, lambda: None)
+    if not found:
+        raise UserError(
+            f"nothing to validate with in {', '.join(str(corpus.path) for corpus in corpora)}", "Give data that has some, with --shards."
+        )
+    return {"step": step, "split": "validation"} | found
 
 
 def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
@@ -111,11 +123,15 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
     """
     divide_cpu(run.experiment)
     stacks = run.path / f"stacks-{hosts.index()}.txt"
-    with hosts.only_writer(run.path), Sentinel(run.experiment.faults.stall_seconds, stacks) as sentinel:
-        return _train(run, look, sentinel)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dispensable())
+        stack.enter_context(hosts.only_writer(run.path))
+        place = stack.enter_context(contextlib.closing(hosts.Place(run.path)))
+        sentinel = stack.enter_context(Sentinel(run.experiment.faults.stall_seconds, stacks))
+        return _train(run, look, sentinel, place)
 
 
-def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel) -> dict:
+def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel, place: hosts.Place) -> dict:
     began = time.monotonic()
     experiment, faults = run.experiment, run.experiment.faults
     mesh = make_mesh(experiment.mesh)
@@ -123,7 +139,11 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
     corpora = run.corpora()
     learner = make_learner(run, corpora, mesh)
     averaging = experiment.ema_decay > 0
-    checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
+
+    def open_checkpoints(folder: Path) -> Checkpointer:
+        return Checkpointer(folder, experiment.checkpoints, identity=run.identity)
+
+    checkpointer = open_checkpoints(run.path)
 
     def restored(step: int | None) -> tuple[State, dict]:
         """The state of a checkpoint, or a fresh one; and the loop's own bookkeeping, which is saved with it."""
@@ -145,7 +165,7 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
     telemetry: Telemetry | Silence = Silence()
     if hosts.first():
         changed = differences(run.path, here) if resumed else []
-        write_json(run.path / "environment.json", here)
+        json_files.write(run.path / "environment.json", here)
         telemetry = Telemetry(
             run.path,
             total_steps=experiment.steps,
@@ -166,19 +186,26 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
         telemetry.message(f"step {step} of {experiment.steps}, {learner.padding_share:.2%} padding" + (" (resumed)" if resumed else ""))
         if _complete(experiment, step, progress):
             telemetry.message("the run is complete: nothing is left to train")
-            written = run.path / "summary.json"  # unless a kill came first
-            summary = json.loads(written.read_text()) if written.exists() else {}
-            return summary if summary.get("step") == step else finish(run, step, progress, learner.padding_share, {}, Exit.DONE)
+            try:
+                summary = json_files.read(run.path / "summary.json", "")
+            except (OSError, UserError):  # a kill came first
+                summary = {}
+            if summary.get("step") == step:
+                return summary
+            return finish(run, step, progress, learner.padding_share, {}, Exit.DONE)
         stack.callback(learner.close)
+        if not learner.validates:
+            check_unvalidated(experiment)
+            telemetry.message("no validation: the data has nothing for it")
         learner.begin(cursor)
         meter = _Meter(telemetry, learner.rate, progress)
         watch = _BadSteps(telemetry, experiment)
         request, saved = Request.NOTHING, (step, progress["looked"])
 
-        def save(*, periodic: bool) -> None:
+        def save(*, periodic: bool, again: bool = False) -> None:
             """Periodic saves are what a rewind may go back to: others depend on when a signal came, and a run must not."""
             nonlocal saved
-            if saved == (step, progress["looked"]):
+            if saved == (step, progress["looked"]) and not again:
                 return
             good = periodic and progress["looked"] == step and not watch.in_a_row
             if good and step > progress["rewound_from"]:
@@ -189,81 +216,93 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
                 checkpointer.save(state, progress | so_far, good=good)
             saved = (step, progress["looked"])
 
-        while True:
-            # What belongs to the step that was reached. Stopped in its middle, a run does it again when it goes on.
-            if progress["looked"] < step and request != Request.STOP:
-                last = step >= experiment.steps
-                try:
-                    if last or _due(experiment.evaluation.every, step):
-                        with meter.pause("evaluation"):
-                            paused = time.monotonic()
-                            validation = learner.evaluate(state.averaged, sentinel.stop_early)
-                        if validation:
-                            telemetry.evaluation(step, validation | {"seconds": round(time.monotonic() - paused, 3)})
-                            _keep_best(progress, step, validation["loss"])
-                except Stopped:
-                    request = Request.STOP
-                else:
-                    if not last and _out_of_patience(experiment, progress):
-                        best = f"{progress['best_loss']:.4f} of step {progress['best_step']}"
-                        telemetry.message(f"stopped early: no better validation than {best}")
-                        last = True
-                    if experiment.samples.tokens and (last or _due(experiment.samples.every, step)):
-                        with meter.pause("samples"):
-                            for sample in learner.samples(state.averaged):
-                                telemetry.sample(step, *sample)
-                            if look is not None:
-                                telemetry.message(f"step {step}: {look(step, state.averaged)}")
-                    progress["looked"] = step
-            done = _complete(experiment, step, progress)
-            if done or request == Request.STOP:
-                break
-            if request == Request.SAVE or (_due(experiment.checkpoints.every, step) and not watch.in_a_row):
-                save(periodic=_due(experiment.checkpoints.every, step))
+        try:
+            while True:
+                # What belongs to the step that was reached. Stopped in its middle, a run does it again when it goes on.
+                if progress["looked"] < step and request != Request.STOP:
+                    last = step >= experiment.steps
+                    place.check()
+                    try:
+                        if last or _due(experiment.evaluation.every, step):
+                            with meter.pause("evaluation"):
+                                paused = time.monotonic()
+                                validation = learner.evaluate(state.averaged, sentinel.stop_early)
+                            if validation:
+                                telemetry.evaluation(step, validation | {"seconds": round(time.monotonic() - paused, 3)})
+                                _keep_best(progress, step, validation["loss"])
+                    except Stopped:
+                        request = Request.STOP
+                    else:
+                        if not last and _out_of_patience(experiment, progress):
+                            best = f"{progress['best_loss']:.4f} of step {progress['best_step']}"
+                            telemetry.message(f"stopped early: no better validation than {best}")
+                            last = True
+                        if experiment.samples.tokens and (last or _due(experiment.samples.every, step)):
+                            with meter.pause("samples"):
+                                for sample in learner.samples(state.averaged):
+                                    telemetry.sample(step, *sample)
+                                if look is not None:
+                                    telemetry.message(f"step {step}: {look(step, state.averaged)}")
+                        progress["looked"] = step
+                done = _complete(experiment, step, progress)
+                if done or request == Request.STOP:
+                    break
+                to_save = request == Request.SAVE or (_due(experiment.checkpoints.every, step) and not watch.in_a_row)
+                if to_save or step % experiment.logging.every == 0:
+                    place.check()
+                if to_save:
+                    save(periodic=_due(experiment.checkpoints.every, step))
 
-            try:
                 batch = meter.waiting(learner)
-            except Exception:  # more damage than was allowed, a store that does not answer: what was trained is not lost
-                meter.flush()
-                if hosts.count() == 1:  # the others know nothing of it, and a save takes all
-                    save(periodic=False)
-                    checkpointer.wait()
-                raise
-            for remark in learner.remarks():
-                telemetry.message(remark)
-            before = cursor
-            state, metrics, rows = learner.step(state, batch)
-            step, cursor, progress["loss"] = step + 1, cursor + rows, None
-            if "first_step" not in meter.seconds:
-                jax.block_until_ready(metrics)
-                meter.started(time.monotonic() - began)
-                sentinel.started()
-            meter.record(step, metrics, log=step == experiment.steps or step % experiment.logging.every == 0)
-            request = sentinel.poll()
+                for remark in learner.remarks():
+                    telemetry.message(remark)
+                before = cursor
+                state, metrics, rows = learner.step(state, batch)
+                step, cursor, progress["loss"] = step + 1, cursor + rows, None
+                if "first_step" not in meter.seconds:
+                    jax.block_until_ready(metrics)
+                    meter.started(time.monotonic() - began)
+                    sentinel.started()
+                meter.record(step, metrics, log=step == experiment.steps or step % experiment.logging.every == 0)
+                request = sentinel.poll()
 
-            watch.record(step, before, cursor, metrics)
-            everything = request != Request.NOTHING or step == experiment.steps or _looks(experiment, step)
-            found = watch.examine(newest=everything)
-            if found:  # as many bad steps in a row as are borne; what was dispatched after them is thrown away
-                bad_step, cursor = found
-                meter.forget()
-                progress["rewinds"] += 1
-                checkpointer.wait()
-                target = _target(checkpointer.steps(good=True), bad_step - watch.in_a_row, progress["rewound_to"])
-                if progress["rewinds"] > faults.rewinds:
-                    raise Diverged(*watch.diverged(bad_step, target))
-                state, then = restored(target)
-                step = int(state.step)
-                kept = {"seconds": progress["seconds"], "rewinds": progress["rewinds"], "rewound_from": bad_step, "rewound_to": step}
-                progress.update(then | kept)
-                state = dataclasses.replace(state, cursor=jax.device_put(np.int32(cursor), state.cursor.sharding))
-                telemetry.rewind(step)
-                watch.rewound(bad_step, step, cursor)
-                learner.begin(cursor)
-                saved = (step, progress["looked"])
-        save(periodic=done or _due(experiment.checkpoints.every, step))
-        with meter.pause("checkpoint"):
-            checkpointer.wait()
+                watch.record(step, before, cursor, metrics)
+                everything = request != Request.NOTHING or step == experiment.steps or _looks(experiment, step)
+                found = watch.examine(newest=everything)
+                if found:  # as many bad steps in a row as are borne; what was dispatched after them is thrown away
+                    bad_step, cursor = found
+                    meter.forget()
+                    progress["rewinds"] += 1
+                    checkpointer.wait()
+                    target = _target(checkpointer.steps(good=True), bad_step - watch.in_a_row, progress["rewound_to"])
+                    if progress["rewinds"] > faults.rewinds:
+                        raise Diverged(*watch.diverged(bad_step, target))
+                    state, then = restored(target)
+                    step = int(state.step)
+                    kept = {"seconds": progress["seconds"], "rewinds": progress["rewinds"], "rewound_from": bad_step, "rewound_to": step}
+                    progress.update(then | kept)
+                    state = dataclasses.replace(state, cursor=jax.device_put(np.int32(cursor), state.cursor.sharding))
+                    telemetry.rewind(step)
+                    watch.rewound(bad_step, step, cursor)
+                    learner.begin(cursor)
+                    saved = (step, progress["looked"])
+            place.check()
+            save(periodic=done or _due(experiment.checkpoints.every, step))
+            with meter.pause("checkpoint"):
+                _until_saved(checkpointer, lambda: save(periodic=done, again=True), sentinel)
+        except Exception as error:  # damaged data, a reward, a sample, a store that does not answer: what was trained is not lost
+            folder = error.path if isinstance(error, hosts.Moved) else run.path
+            if folder is not None and hosts.count() == 1 and not isinstance(error, Diverged) and _is_whole(state):
+                if folder != run.path:
+                    checkpointer = stack.enter_context(contextlib.closing(open_checkpoints(folder)))
+                try:
+                    meter.flush()
+                    save(periodic=False, again=folder != run.path)
+                    _until_saved(checkpointer, lambda: save(periodic=False, again=True), sentinel)
+                    telemetry.message(f"step {step}, the last that was finished, is saved")
+                except Exception as second:
+                    telemetry.message(f"step {step} could not be saved: {second}")
+            raise
         if not done:
             telemetry.message(f"stopped at step {step}; saved. The same command goes on from here.")
     progress["seconds"] += time.monotonic() - began
@@ -271,19 +310,57 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel)
 
 
 def finish(run: Run, step: int, progress: dict, padding: float, timing: dict, code: Exit) -> dict:
-    """Write summary.json and the report, from what the run has logged."""
-    evaluations = [row for row in read_metrics(run.path) if row["kind"] == "evaluation" and row["step"] == step]
-    validation = (
-        {name: value for name, value in evaluations[-1].items() if name not in ("kind", "step", "time", "seconds")} if evaluations else {}
-    )
-    summary = {"step": step, "stopped": code != Exit.DONE, "exit": int(code)} | {
-        name: progress[name] for name in ("tokens", "seconds", "best_loss", "best_step")
-    }
-    summary |= {"validation": validation, "padding": padding, "timing": timing}
-    if hosts.first():
-        write_json(run.path / "summary.json", summary)
-        write_report(run.path)
+    """Write summary.json and the report, from what the run has logged. What cannot be written is said, and stops nothing."""
+    summary: dict[str, Any] = {"step": step, "stopped": code != Exit.DONE, "exit": int(code)}
+    summary |= {name: progress[name] for name in ("tokens", "seconds", "best_loss", "best_step")}
+    summary |= {"validation": {}, "padding": padding, "timing": timing}
+    try:
+        evaluations = [row for row in read_metrics(run.path) if row["kind"] == "evaluation" and row["step"] == step]
+        if evaluations:
+            summary["validation"] = {
+                name: value for name, value in evaluations[-1].items() if name not in ("kind", "step", "time", "seconds")
+            }
+        if hosts.first():
+            json_files.write(run.path / "summary.json", summary)
+            write_report(run.path)
+    except Exception as error:  # a full disk, rows that are damaged, a package that draws: the run itself is saved
+        print(f"WARNING: no report ({type(error).__name__}: {error}); `omnia report {run.path}` draws it once that is mended", flush=True)
     return summary
+
+
+SPACE_SECONDS = 30
+"""How long a run that ends on a full disk tries again to save."""
+
+
+def _until_saved(checkpointer: Checkpointer, save_again: Callable[[], None], sentinel: Sentinel) -> None:
+    """Return when the newest save can be restored; UserError when the disk has not taken it after some tries."""
+    end = time.monotonic() + SPACE_SECONDS
+    while True:
+        try:
+            return checkpointer.wait()
+        except UserError:
+            if hosts.count() > 1 or time.monotonic() > end:
+                raise
+        sentinel.beat()
+        time.sleep(1.0)
+        save_again()
+
+
+def _is_whole(state: State) -> bool:
+    """Whether a state's arrays are still there: a step that failed on the device may have taken them."""
+    return not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def check_unvalidated(experiment: Experiment) -> None:
+    """UserError where something of the run depends on validation, and there is nothing to validate with."""
+    needs = {
+        "evaluation.patience": experiment.evaluation.patience > 0,
+        "checkpoints.keep_best": experiment.checkpoints.keep_best > 0,
+        "a scaling study": isinstance(experiment, Scaling),
+    }
+    for name, needed in needs.items():
+        if needed:
+            raise UserError(f"{name} needs validation, and the data has nothing for it", "Prepare with --validation 0.1, or leave it out.")
 
 
 def _out_of_patience(experiment: Experiment, progress: dict) -> bool:

@@ -1,7 +1,6 @@
 """`omnia plan`: compile a training step for a pod that is not there, and say what it needs and how long it should take."""
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from data import json_files
 from data.errors import UserError
 from train.cli import load_config, parse
 from train.experiment import Experiment
@@ -56,7 +56,7 @@ def plan(arguments: list[str]) -> int:
     print_plan(found)
     draw(found, Path(options.output))
     if options.json:
-        print(json.dumps(found))
+        print(json_files.dumps(found))
     return 0 if found["fits"] else 2
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data import json_files
 from data.errors import UserError
 from data.prepare import PrepareText, prepare_text
 from data.shards import Corpus
@@ -18,7 +19,7 @@ from model.generate import Sampling
 from train.experiment import Experiment, TextData
 from train.loop import train
 from train.ngram import NGram
-from train.runs import Run, create_run, is_run, open_corpora, open_run, resolve, write_json, write_run
+from train.runs import Run, create_run, is_run, open_corpora, open_run, resolve, write_run
 from train.sampling import make_generator
 from train.snippets import parse_share
 
@@ -90,7 +91,7 @@ def quickstart(run_dir: str | Path, experiment: Experiment, policy: Experiment) 
     print(f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after ({found['prompts']} prompts that were not trained on)")
     print("   what pays is not always what was meant: look at its samples")
     summary |= {"policy": found, "quickstart_seconds": time.monotonic() - began}
-    write_json(run.path / "summary.json", summary)
+    json_files.write(run.path / "summary.json", summary)
     print(f"\nDone in {summary['quickstart_seconds'] / 60:.1f} minutes. Next:")
     print(f"   open {run.path / 'report.html'} and {answers.path / 'report.html'}")
     print(f"   omnia generate {run.path} --prompt 'def main(' --max-new-tokens 200")

@@ -2,12 +2,12 @@
 
 import base64
 import html
-import json
 import math
 import os
 import statistics
 from pathlib import Path
 
+from data import json_files
 from data.errors import UserError
 from train.serialize import flatten
 from train.telemetry import name_sources, read_metrics
@@ -244,12 +244,7 @@ def _heading(name: str) -> str:
 
 
 def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno}: {error.msg}", "Restore the file, or remove it.") from None
+    return json_files.read(path, "Restore the file, or remove it.") if path.is_file() else {}
 
 
 def _of(rows: list[dict], kind: str) -> list[dict]:

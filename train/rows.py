@@ -23,7 +23,7 @@ from train.omni import looks, writing
 from train.omni.answers import sample_answers
 from train.omni.evaluate import evaluate_media
 from train.omni.experiment import ENCODER_OBJECTIVES, MediaData
-from train.omni.sources import make_media_batches, shapes_of
+from train.omni.sources import judged, make_media_batches, shapes_of
 from train.optimizer import make_schedule, optimizer_of
 from train.parameters import carry_of, parameters_of
 from train.rl.examples import ExampleBatches
@@ -42,6 +42,9 @@ def make_batches(experiment: Experiment, corpora) -> Batches | ExampleBatches | 
     if not isinstance(experiment.data, TextData):
         return ExampleBatches(experiment, corpora, "train")
     data = text_data(experiment)
+    for corpus in corpora:
+        if not corpus.targets("train"):
+            raise UserError(f"{corpus.path}: holds no token to learn in its training split", "Prepare more text, or leave it out.")
     batches = Batches(
         corpora,
         weights=data.weights,
@@ -73,6 +76,36 @@ def make_refresh(objective, seed: int, mesh):
     return on_mesh(jax.jit(refresh, donate_argnums=0, compiler_options=compiler_options(mesh.devices.flat[0].platform)), mesh)
 
 
+def check_samples(experiment: Experiment, corpora: list) -> None:
+    """UserError for a prompt of `samples` that the data's tokenizer, or the model, does not know: it would be found at the first sample."""
+    if not experiment.samples.tokens or not _writes_text(experiment):
+        return
+    tokenizer = corpora[0].tokenizer()
+    for prompt in experiment.samples.prompts:
+        try:
+            ids = tokenizer.encode(prompt)
+        except UserError as error:
+            raise UserError(
+                f"samples.prompts: {prompt!r}: {str(error).splitlines()[0]}", "Give others with --samples.prompts, or --samples.tokens 0."
+            ) from None
+        if ids.size and ids.max() >= experiment.model.vocab_size:
+            raise UserError(
+                f"samples.prompts: {prompt!r} holds id {ids.max()}; the model has {experiment.model.vocab_size}", "Give others."
+            )
+
+
+def _writes_text(experiment: Experiment) -> bool:
+    """Whether samples are continuations of samples.prompts."""
+    return not isinstance(experiment.data, MediaData) and not isinstance(experiment.objective, (RewardModelling, *ENCODER_OBJECTIVES))
+
+
+def _can_validate(experiment: Experiment, corpora: list) -> bool:
+    """Whether any of the data is kept from training."""
+    if isinstance(experiment.data, MediaData):
+        return bool(judged(experiment, corpora))
+    return not isinstance(experiment.data, TextData) or any(corpus.targets("validation") for corpus in corpora)
+
+
 class RowLearner:
     """A step takes the next rows of a stream, which a thread prepares ahead."""
 
@@ -84,7 +117,7 @@ class RowLearner:
         self.parameters, self.carry = parameters_of(experiment), carry_of(experiment)
         self.optimizer = optimizer_of(experiment)
         self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
-        self.padding_share = self.batches.padding_share
+        self.padding_share, self.validates = self.batches.padding_share, _can_validate(experiment, corpora)
         self.flops_per_token = None  # of media: encoders work on patches, which no count of tokens tells of
         if not isinstance(experiment.data, MediaData):
             self.flops_per_token = training_flops_per_token(experiment.model, experiment.model.context_length)
@@ -167,7 +200,7 @@ class RowLearner:
                 writing.draw_written(*of, plots / writing.NAME)
             return sample_answers(self._run, params, self._corpora)
         prompts = [prompt for prompt in wanted.prompts if prompt or self._run.document_end is not None]
-        if not prompts or isinstance(self._run.experiment.objective, RewardModelling):
+        if not prompts or not _writes_text(self._run.experiment):
             return []
         generator = make_generator(self._run, params)
         sampling = Sampling(temperature=wanted.temperature)

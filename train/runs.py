@@ -9,7 +9,6 @@ start/            what the run started from, if anything: a run in small, with t
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import platform
 import secrets
@@ -18,10 +17,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
+from data import json_files
+from data.errors import MissingData, UserError
 from data.shards import Corpus
 from data.synthetic import World
-from data.tokenizer import load_tokenizer
+from data.tokenizer import Tokenizer, load_tokenizer
 from model.config import ModelConfig
 from model.omni_config import OmniConfig
 from train.experiment import Experiment, ScheduleFree, TextData
@@ -76,7 +76,18 @@ class Run:
 
     def corpora(self) -> list[Corpus | Examples | GameSource | MediaSource]:
         """The run's data, which must be what it was started with."""
-        return open_corpora(self.experiment, self.digests)
+        return open_corpora(self.experiment, self)
+
+    def other_corpora(self, paths: tuple[str, ...]) -> list[Corpus | Examples | GameSource | MediaSource]:
+        """Other data of the same kind, folders of shards or files, to be measured on; the run's own need not be there any more."""
+        tokenizer = self.tokenizer()
+        corpora = _open(with_paths(self.experiment, paths), tokenizer)
+        for corpus in corpora:
+            if corpus.tokenizer().digest != tokenizer.digest:
+                raise UserError(
+                    f"{corpus.path}: prepared with another tokenizer than the run's", f"Prepare with --tokenizer {self.path / 'tokenizer'}."
+                )
+        return corpora
 
 
 def is_run(path: Path) -> bool:
@@ -94,18 +105,16 @@ def open_run(path: str | Path, said=print) -> Run:
     path = Path(path)
     if not is_run(path):
         raise UserError(f"{path}: not a run (no config.json)", "Give a folder made by `omnia train ... --run-dir DIR`.")
-    try:
-        stored = json.loads((path / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}/config.json: line {error.lineno}: {error.msg}", "Restore the file, or start a new run.") from None
+    stored = json_files.read(path / "config.json", "Restore the file, or start a new run.")
     if stored.get("format") != FORMAT:
         raise UserError(f"{path}/config.json: format {stored.get('format')}; this version reads {FORMAT}", "Update Omnia.")
     try:
         experiment = from_json(Experiment, stored["experiment"], "experiment", said)
-    except ValueError as error:
-        raise UserError(f"{path}/config.json: {error}", "Undo the change, or start a new run.") from None
-    digests = tuple(shard["digest"] for shard in stored["shards"])
-    return Run(path, experiment, digests, stored["document_end"], stored.get("identity", ""))
+        digests = tuple(shard["digest"] for shard in stored["shards"])
+        return Run(path, experiment, digests, stored["document_end"], stored.get("identity", ""))
+    except (ValueError, TypeError, KeyError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path}/config.json: {what}", "Undo the change, or start a new run.") from None
 
 
 START = "start"
@@ -167,7 +176,7 @@ def write_run(run: Run) -> None:
         "shards": [{"path": path, "digest": digest} for path, digest in zip(data_paths(run.experiment), run.digests, strict=True)],
         "document_end": run.document_end,
     }
-    write_json(run.path / "config.json", stored)
+    json_files.write(run.path / "config.json", stored)
 
 
 def defaults(experiment: Experiment) -> Experiment:
@@ -178,13 +187,6 @@ def defaults(experiment: Experiment) -> Experiment:
         if dataclasses.is_dataclass(getattr(experiment, field.name))
     }
     return Experiment(**parts)
-
-
-def write_json(path: Path, value) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)
 
 
 def text_data(experiment: Experiment) -> TextData:
@@ -212,37 +214,64 @@ def data_paths(experiment: Experiment) -> tuple[str, ...]:
     raise UserError(f"data: {type(experiment.data).__name__} is no kind of data", "Choose TextData in the config file.")
 
 
-def open_corpora(experiment: Experiment, digests: tuple[str, ...] | None = None) -> list[Corpus | Examples | GameSource | MediaSource]:
-    """The data that the experiment names; with `digests`, those they must have."""
+def with_paths(experiment: Experiment, paths: tuple[str, ...]) -> Experiment:
+    """The experiment with other data of the same kind: folders of shards, files of comparisons, files of prompts to validate with."""
+    data: Any = experiment.data
+    for field in ("shards", "files"):
+        if hasattr(data, field):
+            return dataclasses.replace(experiment, data=dataclasses.replace(data, **{field: paths, "weights": ()}))
+    environments = list(getattr(data, "environments", ()))
+    of_files = [number for number, one in enumerate(environments) if hasattr(one, "validation_path")]
+    if not of_files:
+        raise UserError(f"data: {type(data).__name__} is of no files, which others could take the place of", "Leave --shards out.")
+    if len(of_files) != len(paths):
+        raise UserError(f"data: {len(of_files)} environments read files, and {len(paths)} are given", "Give one file for each.")
+    for number, path in zip(of_files, paths, strict=True):
+        environments[number] = dataclasses.replace(environments[number], path=path, validation_path=path)
+    return dataclasses.replace(experiment, data=dataclasses.replace(data, environments=tuple(environments)))
+
+
+def open_corpora(experiment: Experiment, run: Run | None = None) -> list[Corpus | Examples | GameSource | MediaSource]:
+    """The data that an experiment names; of a run, what it was started with, wherever that lies now, and with the run's tokenizer."""
+    if run is None:
+        return _open(experiment)
+    try:
+        corpora = _open(experiment, run.tokenizer())
+    except MissingData as error:
+        raise MissingData(
+            f"{error.path}: the data of {run.path} is not there",
+            "If it has moved, say where to: `omnia train RUN --data.shards DIR`, `omnia evaluate RUN --shards DIR`.",
+            error.path,
+        ) from None
+    if len(run.digests) != len(corpora):
+        raise UserError(
+            f"data names {len(corpora)} sources; the run was started with {len(run.digests)}", "Give the same number, in the same order."
+        )
+    for corpus, digest in zip(corpora, run.digests, strict=True):
+        if corpus.digest != digest:
+            raise UserError(
+                f"{corpus.path}: digest {corpus.digest}, but the run was started on {digest}",
+                "Give what it was started with (for text --data.shards DIR), or start a new run.",
+            )
+    return corpora
+
+
+def _open(experiment: Experiment, tokenizer: Tokenizer | None = None) -> list[Corpus | Examples | GameSource | MediaSource]:
+    """tokenizer: of data that is not tokenized yet, instead of the one that the experiment names."""
     paths = data_paths(experiment)
     if not paths:
         if hasattr(experiment.data, "shards"):
             what = "text" if isinstance(experiment.data, TextData) else "images|video|audio|interleaved"
             raise UserError("data.shards is empty", f"Prepare some with `omnia prepare {what}`, then give the folder: --data.shards DIR.")
         raise UserError("data.files is empty", "Give some: --data.files FILE.")
-    corpora: list[Corpus | Examples | GameSource | MediaSource]
     match experiment.data:
         case TextData():
-            corpora = [Corpus(path) for path in paths]
+            return [Corpus(path) for path in paths]
         case BoardGame() as game:
-            corpora = [GameSource(game)]
+            return [GameSource(game)]
         case MediaData():
-            corpora = list(open_media(experiment))
-        case _:
-            corpora = list(open_examples(experiment))
-    if digests is not None:
-        if len(digests) != len(corpora):
-            raise UserError(
-                f"data names {len(corpora)} sources; the run was started with {len(digests)}",
-                "Give the same number, in the same order.",
-            )
-        for corpus, digest in zip(corpora, digests, strict=True):
-            if corpus.digest != digest:
-                raise UserError(
-                    f"{corpus.path}: digest {corpus.digest}, but the run was started on {digest}",
-                    "Give what it was started with (for text --data.shards DIR), or start a new run.",
-                )
-    return corpora
+            return list(open_media(experiment, tokenizer))
+    return list(open_examples(experiment, tokenizer))
 
 
 def resolve(experiment: Experiment, corpora: list) -> Experiment:
@@ -310,6 +339,16 @@ def check_resume(stored: Experiment, asked: Experiment) -> None:
         raise UserError(f"the run cannot go on with another {what}", "Leave it as it was, or start a new run with another --run-dir.")
 
 
+def check_steps(run: Run, steps: int) -> None:
+    """UserError when a run is asked to end before the step that it has reached."""
+    reached = max(Journal(run.path / "checkpoints").steps(), default=0)
+    if steps < reached:
+        raise UserError(
+            f"{run.path}: has taken {reached} steps already, and is asked for {steps}",
+            "Give more steps; an earlier checkpoint is used with --step N of evaluate and generate.",
+        )
+
+
 def environment() -> dict:
     """Versions, devices and cores: what a run's numbers depend on."""
     import jax
@@ -332,9 +371,9 @@ def environment() -> dict:
 def differences(run_dir: Path, here: dict) -> list[str]:
     """What of `here` (environment() and numerics) is not as the run's environment.json has it, and may change its last bits."""
     try:
-        before = json.loads((run_dir / "environment.json").read_text())
-    except (OSError, ValueError):
-        return []
+        before = json_files.read(run_dir / "environment.json", "")
+    except (OSError, UserError):
+        return []  # it is only to tell what has changed
     matters = ("versions", "platform", "device", "devices", "processes", "cores", "compiler_options", "attention_kernels")
-    old, new = (flatten({name: json.loads(json.dumps(of.get(name))) for name in matters}) for of in (before, here))
+    old, new = (flatten({name: json_files.parse(json_files.dumps(of.get(name)), object) for name in matters}) for of in (before, here))
     return [f"{name} was {old.get(name)}, is {value}" for name, value in new.items() if old.get(name) != value]

@@ -1,17 +1,17 @@
 """A scaling study: runs of growing size, the law of their losses, and a prediction of the next size that is then put to the test."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
+from data import json_files
 from data.errors import UserError
 from train.experiment import Experiment, Scaling
 from train.flops import training_flops_per_token
 from train.report import BLUE, GREY, ORANGE
-from train.runs import create_run, has_checkpoint, is_run, open_corpora, open_run, resolve, write_json
+from train.runs import create_run, has_checkpoint, is_run, open_corpora, open_run, resolve
 
 LEAST_POINTS = 4
 
@@ -105,14 +105,14 @@ def study(folder: Path, scaling: Scaling) -> dict | None:
     result = {"points": points, "law": dataclasses.asdict(law), "prediction": prediction}
     earlier = _read(folder / "scaling.json")
     if earlier.get("prediction") != prediction:
-        write_json(folder / "scaling.json", result)  # before the truth is known
+        json_files.write(folder / "scaling.json", result)  # before the truth is known
     print(
         f"L(C) = {law.a:.4g} C^-{law.b:.4f} + {law.c:.4f}; predicted for width {scaling.predict}: {prediction['loss']:.4f} nats per token"
     )
     if (point := train_size(folder, scaling, scaling.predict)) is None:
         return None
     result |= {"measured": point, "error": point["loss"] / prediction["loss"] - 1}
-    write_json(folder / "scaling.json", result)
+    json_files.write(folder / "scaling.json", result)
     draw(folder / "scaling.png", points, law, prediction, point)
     return result
 
@@ -130,7 +130,7 @@ def remember(folder: Path, scaling: Scaling) -> None:
             )
     if not earlier and (is_run(folder) or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not a scaling study", "Choose another --run-dir.")
-    write_json(folder / "study.json", fields)
+    json_files.write(folder / "study.json", fields)
 
 
 def train_size(folder: Path, scaling: Scaling, width: int) -> dict | None:
@@ -161,7 +161,7 @@ def train_size(folder: Path, scaling: Scaling, width: int) -> dict | None:
 
 
 def _read(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json_files.read(path, "Restore the file, or choose another --run-dir.") if path.exists() else {}
 
 
 def draw(path: Path, points: list[dict], law: Law, prediction: dict, measured: dict) -> None:

@@ -30,8 +30,9 @@ class Stopped(Exception):
 class Sentinel:
     """Turns signals into requests that the loop polls, and ends the process when the loop no longer moves; use as a context.
 
-    SIGTERM (a scheduler, a preemption) and SIGINT (Ctrl-C) ask to save and stop, SIGUSR1 to save and go on. A second SIGTERM or SIGINT acts
-    as if nobody listened. In a process of `omnia launch`, so does the end of its parent. With several processes, what one is asked all do.
+    SIGTERM (a scheduler, a preemption), SIGHUP (the terminal was closed; not below `nohup`) and SIGINT (Ctrl-C) ask to save and stop,
+    SIGUSR1 to save and go on. A second one of the first three acts as if nobody listened. In a process of `omnia launch`, so does the end of
+    its parent. With several processes, what one is asked all do.
 
     stall_seconds: without a `beat` or `poll` for so long, the stacks of all threads go to stderr and `stacks`, and the process exits with
     Exit.STALLED; 0: never.
@@ -55,8 +56,9 @@ class Sentinel:
         for end in (self._wake, wakened):
             end.setblocking(False)
         with contextlib.suppress(ValueError):  # not the main thread: a notebook's server handles signals itself
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-                self._before[number] = signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
             self._fd_before = signal.set_wakeup_fd(wakened.fileno(), warn_on_full_buffer=False)
         self._wakened = wakened
         self._last = time.monotonic()
@@ -121,11 +123,11 @@ class Sentinel:
             if self._closed:
                 return
             if self._nothing_to_save:
-                codes = {signal.SIGTERM: Exit.SAVED}
+                codes = {signal.SIGTERM: Exit.SAVED, signal.SIGHUP: Exit.SAVED}
                 if "ipykernel" not in sys.modules:  # in a notebook, what interrupts a cell must not end the kernel
                     codes[signal.SIGINT] = Exit.INTERRUPTED
                 for number, code in codes.items():
-                    if number in numbers:
+                    if number in numbers and number in self._before:
                         print(f"stopped by {signal.Signals(number).name} before anything was trained", flush=True)
                         os._exit(code)
             if self._parent is not None and os.getppid() != self._parent:

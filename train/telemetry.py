@@ -2,16 +2,19 @@
 
 import csv
 import importlib
-import json
+import io
 import math
 import os
 import secrets
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from data import json_files, storage
 from data.errors import UserError
+from data.json_files import NOT_FINITE
 from train.serialize import to_json
 
 COLUMNS = (
@@ -19,11 +22,13 @@ COLUMNS = (
     *("data_wait", "step_ms", "mfu", "bits_per_byte", "perplexity"),
 )
 """Of metrics.csv, which holds the train and evaluation rows; metrics.jsonl holds every value of every row."""
+KINDS = ("train", "evaluation", "sample", "anomaly")
+TEXTS = ("prompt", "text")
+"""Values of a row that are text, whatever they look like."""
 HEADLINES = ("score", "gold", "kl", "win_rate", "length", "accuracy")
 """Of the evaluation of a policy, what is said on screen."""
 PLAIN_SECONDS = 5
 LIVE_SECONDS = 0.1
-_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 def read_metrics(run_dir: Path) -> list[dict]:
@@ -39,12 +44,13 @@ def read_metrics(run_dir: Path) -> list[dict]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            rows.append(
-                {name: float(value) if value in _NOT_FINITE and name not in ("prompt", "text") else value for name, value in row.items()}
-            )
-        except (ValueError, AttributeError):
-            raise UserError(f"{path}: line {number} is damaged", "Remove that line, or restore the file.") from None
+            row = json_files.parse(line)
+            missing = [name for name in ("kind", "step", "time") if name not in row]
+            if missing or row["kind"] not in KINDS:
+                raise ValueError(f"no {missing[0]}" if missing else f"an unknown kind {row['kind']!r}")
+        except ValueError as error:
+            raise UserError(f"{path}: line {number} is damaged ({error})", "Remove that line, or restore the file.") from None
+        rows.append({name: float(value) if value in NOT_FINITE and name not in TEXTS else value for name, value in row.items()})
     return rows
 
 
@@ -97,7 +103,9 @@ class Telemetry:
             if (row["cursor"] <= cursor if row["kind"] == "anomaly" else row["step"] <= last[row["kind"]])
         ]
         self._start = time.monotonic() - max((row["time"] for row in kept), default=0.0)
-        self._jsonl, self._csv = _reopen(run_dir, kept)
+        self._jsonl, self._csv = (_RowFile(run_dir / name, self.message) for name in ("metrics.jsonl", "metrics.csv"))
+        for file, lines in zip((self._jsonl, self._csv), _contents(kept), strict=True):
+            file.replace(lines)
         self._validation: dict = next((row for row in reversed(kept) if row["kind"] == "evaluation"), {})
         self._first: tuple[int, float] | None = None  # a step and its time, from which the time left is reckoned
         self._line = _LiveLine() if sys.stdout.isatty() else _PlainLines()
@@ -129,8 +137,7 @@ class Telemetry:
     def sample(self, step: int, prompt: str, text: str, score: float | None = None) -> None:
         """A text that the model wrote after `prompt`, and what it is worth, where something judges it."""
         self._write("sample", step, {"prompt": prompt, "text": text} | ({} if score is None else {"score": score}))
-        for logger in self._loggers:
-            logger.text(step, prompt + text)
+        self._tell_loggers("text", step, prompt + text)
         worth = "" if score is None else f", score {score:.3g}"
         self.message(f"step {step}: sample{worth}\n    " + (prompt + text).replace("\n", "\n    "))
 
@@ -140,10 +147,13 @@ class Telemetry:
 
     def rewind(self, step: int) -> None:
         """The run goes on from `step` again: rows after it are dropped, but for anomalies."""
-        self._jsonl.close()
-        self._csv.close()
-        kept = [row for row in read_metrics(self._run_dir) if row["kind"] == "anomaly" or row["step"] <= step]
-        self._jsonl, self._csv = _reopen(self._run_dir, kept)
+        rows = [json_files.parse(line) for line in self._jsonl.content().splitlines()]
+        kept = [row for row in rows if row["kind"] == "anomaly" or row["step"] <= step]
+        for file, lines in zip((self._jsonl, self._csv), _contents(kept), strict=True):
+            try:
+                file.replace(lines)
+            except OSError:  # no room beside the old one
+                file.rewrite(lines)
         self._first = None
 
     def message(self, text: str) -> None:
@@ -153,14 +163,13 @@ class Telemetry:
     def sync(self) -> None:
         """Return when all rows are on the disk, not only with the system: a checkpoint must not outlive the rows before it."""
         for file in (self._jsonl, self._csv):
-            os.fsync(file.fileno())
+            file.sync()
 
     def close(self) -> None:
         self._line.close()
         self._jsonl.close()
         self._csv.close()
-        for logger in self._loggers:
-            logger.close()
+        self._tell_loggers("close")
 
     def __enter__(self):
         return self
@@ -171,15 +180,22 @@ class Telemetry:
     def _write(self, kind: str, step: int, values: dict) -> dict:
         row = values | {"kind": kind, "step": step, "time": round(time.monotonic() - self._start, 3)}
         self._jsonl.write(_json_line(row))
-        self._jsonl.flush()
         if kind in ("train", "evaluation"):
-            csv.DictWriter(self._csv, COLUMNS, extrasaction="ignore").writerow(row)
-            self._csv.flush()
+            self._csv.write(_csv_lines([row]))
         return row
 
     def _log(self, prefix: str, step: int, values: dict) -> None:
-        for logger in self._loggers:
-            logger.scalars(step, {prefix + name: value for name, value in values.items()})
+        self._tell_loggers("scalars", step, {prefix + name: value for name, value in values.items()})
+
+    def _tell_loggers(self, what: str, *values) -> None:
+        """One that fails is left out from there on, and a line says so: no run is worth less than what is told of it."""
+        for logger in list(self._loggers):
+            try:
+                getattr(logger, what)(*values)
+            except Exception as error:  # of a package of others, its files, its network
+                self._loggers.remove(logger)
+                name = type(logger).__name__.lstrip("_")
+                self.message(f"WARNING: {name} is not written any more ({type(error).__name__}: {error}); metrics.jsonl goes on")
 
     def _describe(self, row: dict) -> str:
         """The progress line: what of it is known."""
@@ -268,7 +284,8 @@ class _LiveLine:
         if due:
             self._shown = now
         done = round(12 * min(share, 1.0))
-        text = Text.assemble(("━" * done, "cyan"), ("━" * (12 - done), "bright_black"), " " + line, no_wrap=True, overflow="ellipsis")
+        bar = ("━", "━") if "utf" in (self._live.console.encoding or "") else ("#", "-")
+        text = Text.assemble((bar[0] * done, "cyan"), (bar[1] * (12 - done), "bright_black"), " " + line, no_wrap=True, overflow="ellipsis")
         self._live.update(text, refresh=due)
 
     def message(self, text: str) -> None:
@@ -284,14 +301,22 @@ class _LiveLine:
 class _TensorBoard:
     def __init__(self, run_dir: Path, resume_step: int):
         package = _extra("tensorboardX", "tensorboard")
+        others = set(threading.enumerate())
         self._writer = package.SummaryWriter(str(run_dir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None)
+        self._threads = set(threading.enumerate()) - others  # they write; once they have died, what is handed to them waits for ever
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
+            self._check()
             self._writer.add_scalar(name, value, step)
 
     def text(self, step: int, text: str) -> None:
+        self._check()
         self._writer.add_text("sample", text, step)
+
+    def _check(self) -> None:
+        if not all(thread.is_alive() for thread in self._threads):
+            raise OSError("its thread has died, as on a full disk")
 
     def close(self) -> None:
         self._writer.close()
@@ -343,37 +368,82 @@ def _extra(package: str, extra: str):
         raise UserError(f"logging.{extra} needs the package {package}, which is not installed", mend) from None
 
 
-def _json_line(row: dict) -> str:
-    """Valid JSON, in which what is not finite is a string."""
+def _json_line(row: dict) -> bytes:
     order = ("kind", "step", "time")
-    plain = {name: row[name] for name in order} | {name: _plain(value) for name, value in row.items() if name not in order}
-    return json.dumps(plain, allow_nan=False) + "\n"
+    return json_files.dumps({name: row[name] for name in order} | row).encode() + b"\n"
 
 
-def _plain(value):
-    if isinstance(value, str | int):
-        return value
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    value = float(value)
-    return value if math.isfinite(value) else _NOT_FINITE[0 if math.isnan(value) else 1 if value > 0 else 2]
+def _csv_lines(rows: list[dict], header: bool = False) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    if header:
+        writer.writeheader()
+    writer.writerows(row for row in rows if row["kind"] in ("train", "evaluation"))
+    return text.getvalue().encode()
 
 
-def _reopen(run_dir: Path, rows: list[dict]):
-    """metrics.jsonl and metrics.csv holding exactly `rows`, each replaced whole, open at their ends."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name in ("metrics.jsonl", "metrics.csv"):
-        path, partial = run_dir / name, run_dir / f"{name}.partial"
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            if name == "metrics.jsonl":
-                file.writelines(map(_json_line, rows))
-            else:
-                writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(row for row in rows if row["kind"] in ("train", "evaluation"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        files.append(path.open("a", encoding="utf-8", newline=""))
-    return files
+def _contents(rows: list[dict]) -> tuple[bytes, bytes]:
+    """What metrics.jsonl and metrics.csv hold of some rows."""
+    return b"".join(map(_json_line, rows)), _csv_lines(rows, header=True)
+
+
+class _RowFile:
+    """A file that lines are appended to, on a disk that may be full: what it does not take is held, and written when there is room again.
+
+    Rows that are held are lost with the process; said: is told of the first that could not be written, and when all are.
+    """
+
+    def __init__(self, path: Path, said):
+        self._path, self._said = path, said
+        self._handle = -1
+        self._held = bytearray()
+        self._failing = False
+
+    def write(self, content: bytes) -> None:
+        self._held += content
+        try:
+            while self._held:
+                del self._held[: os.write(self._handle, self._held)]
+        except OSError as error:
+            self._failed(error)
+            return
+        if self._failing:
+            self._failing = False
+            self._said(f"{self._path.name} is written again")
+
+    def sync(self) -> None:
+        """Return when all that could be written is on the disk."""
+        self.write(b"")
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            self._failed(error)
+
+    def content(self) -> bytes:
+        """All that was written, and is held."""
+        return self._path.read_bytes() + self._held
+
+    def replace(self, content: bytes) -> None:
+        """Take the place of the file, whole or not at all; OSError where there is no room for both."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        storage.write_atomically(str(self._path), content)
+        self.close()
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        self._held.clear()
+
+    def rewrite(self, content: bytes) -> None:
+        """The same in place."""
+        self._held.clear()
+        os.truncate(self._handle, 0)
+        self.write(content)
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            self.write(b"")
+            os.close(self._handle)
+            self._handle = -1
+
+    def _failed(self, error: OSError) -> None:
+        if not self._failing:
+            self._failing = True
+            self._said(f"WARNING: {self._path.name} cannot be written ({error.strerror}); its rows are held, and training goes on")

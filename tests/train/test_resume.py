@@ -169,7 +169,7 @@ def test_a_run_refuses_other_shards(tiny, tmp_path):
     run = start(tmp_path / "run", tiny)
     swapped = change(tiny, data={"shards": tiny.data.shards[::-1]})
     with pytest.raises(UserError, match="the run was started on"):
-        open_corpora(swapped, run.digests)
+        open_corpora(swapped, run)
 
 
 def test_a_run_directory_says_what_is_wrong_with_it(tiny, tmp_path):

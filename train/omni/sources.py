@@ -32,12 +32,13 @@ class MediaSource:
         return self._tokenizer
 
 
-def open_media(experiment: Experiment) -> list[MediaSource]:
-    """The sources that an experiment names, with their tokenizer."""
+def open_media(experiment: Experiment, tokenizer: Tokenizer | None = None) -> list[MediaSource]:
+    """The sources that an experiment names, with their tokenizer, or the one given."""
     data = experiment.data
     assert isinstance(data, MediaData)
-    named = experiment.start or (data.tokenizer if data.tokenizer != "byte" else "")
-    tokenizer = load_tokenizer(named) if named else byte_tokenizer()
+    if tokenizer is None:
+        named = experiment.start or (data.tokenizer if data.tokenizer != "byte" else "")
+        tokenizer = load_tokenizer(named) if named else byte_tokenizer()
     return [MediaSource(source, tokenizer) for source in _sources(experiment)]
 
 

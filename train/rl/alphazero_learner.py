@@ -49,6 +49,7 @@ class AlphaZeroLearner:
 
     carry = None
     padding_share = 0.0
+    validates = True
     flops_per_token = None
     waited_s = 0.0
 

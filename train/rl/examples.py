@@ -50,11 +50,13 @@ class Examples:
         return self._tokenizer
 
 
-def open_examples(experiment: Experiment) -> list[Examples]:
-    """The sources that an experiment names, with the tokenizer of the run it starts from, or one of their own characters."""
+def open_examples(experiment: Experiment, tokenizer: Tokenizer | None = None) -> list[Examples]:
+    """The sources that an experiment names, with the tokenizer given, that of the run it starts from, or one of their own characters."""
     data = experiment.data
     assert isinstance(data, Prompts | Demonstrations | Preferences)
-    if experiment.start:
+    if tokenizer is not None:
+        pass
+    elif experiment.start:
         tokenizer = load_tokenizer(experiment.start)
     elif isinstance(data, Preferences):
         raise UserError("comparisons need a run whose tokenizer and weights they start from", "Give one: --start RUN_DIR.")

@@ -131,7 +131,7 @@ class PolicyLearner:
         self.optimizer = optimizer_of(experiment, updates)
         rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps * updates)
         self.rate = lambda step: rate(step * updates)
-        self.padding_share = 0.0
+        self.padding_share, self.validates = 0.0, True
         self.flops_per_token = (
             None if o.critic == "separate" else training_flops_per_token(experiment.model, experiment.model.context_length)
         )

@@ -1,13 +1,13 @@
 """A trained reward model as a function of texts."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from data import json_files
 from data.errors import UserError
 from model.transformer import Decoder
 from train.checkpoint import load_parameters
@@ -78,8 +78,8 @@ def load_scorer(run_dir: str):
 def normalisation(path: Path) -> tuple[float, float]:
     """Mean and standard deviation of the scores of the validation responses; 0 and 1 where no evaluation is complete."""
     try:
-        found = json.loads((path / "summary.json").read_text())["validation"]
+        found = json_files.read(path / "summary.json", "Train it to its end.")["validation"]
         mean = found["score_mean"]
         return mean, max(found["score_square"] - mean**2, 1e-6) ** 0.5
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, KeyError):
         return 0.0, 1.0

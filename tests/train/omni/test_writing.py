@@ -200,10 +200,10 @@ def test_a_run_does_not_go_on_with_other_codes(runs, tmp_path):
     own = str(shutil.copytree(runs[1], tmp_path / "tokenizer"))
     made = start(tmp_path / "run", writer_experiment(own, ("play",)))
     assert made.experiment.data.tokenizer == own
-    open_corpora(made.experiment, made.digests)
+    open_corpora(made.experiment, made)
     again = load_tokenizer(own)
     codes = again.codes["audio"]
     other = dataclasses.replace(codes, weights=codes.weights | {"codebook": codes.weights["codebook"] + 1.0})
     with_codes(byte_tokenizer(), {"audio": other}).save(own)
     with pytest.raises(UserError, match="the run was started on"):
-        open_corpora(made.experiment, made.digests)
+        open_corpora(made.experiment, made)
