@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import xxhash
 
 from data.errors import UserError
+from data.text_files import decode_text
 
 
 class Part(NamedTuple):
@@ -58,15 +59,32 @@ class Unreadable(UserError):
 def document_of(name: str, text: str | bytes) -> Document | Skipped:
     """A text in hand as a document; bytes must be UTF-8."""
     try:
-        content = text.encode() if isinstance(text, str) else text
-        text = text if isinstance(text, str) else text.decode()
+        text = text if isinstance(text, str) else decode_text(text)
+        content = text.encode()
     except UnicodeEncodeError:
         return Skipped(name, "half of a surrogate pair", "damaged")
     except UnicodeDecodeError as error:
-        return Skipped(name, f"invalid UTF-8 at byte {error.start}", "damaged")
+        return Skipped(name, invalid_utf8(error.start, error.object), "damaged")
     if not text:
         return Skipped(name, "empty", "empty")
     return Document(name, lambda: [text], len(text), xxhash.xxh3_64_intdigest(content))
+
+
+_LOOKS_LIKE = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "a zip archive",
+    b"PAR1": "Parquet",
+    b"%PDF": "PDF",
+}
+
+
+def invalid_utf8(place: int, begin: bytes) -> str:
+    """Why bytes are no text; begin: the first of them, which may tell what they are instead."""
+    what = next((what for mark, what in _LOOKS_LIKE.items() if begin.startswith(mark)), None)
+    return f"invalid UTF-8 at byte {place}" + (f": it looks like {what}" if what else "")
 
 
 def between(chunks: Iterable[str], start: int, stop: int) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """From what --input names to documents: finding it, cutting the work into tasks, and choosing the reader of each format."""
 
+import collections
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -83,7 +84,7 @@ def _reader(path):
         return tfds.read_examples
     if path.lower().endswith(PARQUET):
         return parquet.read_rows
-    readers = {LINES: text.read_lines, TAR: tar.read_samples, WARC: warc.read_records}
+    readers = {LINES: text.read_lines, (".json",): text.read_json, TAR: tar.read_samples, WARC: warc.read_records}
     return next((reader for endings, reader in readers.items() if plain_name(path).endswith(endings)), text.read_whole)
 
 
@@ -91,7 +92,12 @@ def expand(item: str, is_known: Callable[[str], bool], endings: str) -> list[str
     """The files of a path, glob, or folder, of which those that are known; `endings` names some for the message."""
     if os.path.isfile(item):
         return [item]
-    paths = list(filter(is_known, files_below(item))) if os.path.isdir(item) else matching_files(item)
+    found = list(files_below(item)) if os.path.isdir(item) else matching_files(item)
+    paths = list(filter(is_known, found)) if os.path.isdir(item) else found
+    if paths and len(paths) < len(found):
+        others = collections.Counter(os.path.splitext(path)[1].lower() or "none" for path in set(found) - set(paths))
+        some = ", ".join(f"{ending} ({count:,})" for ending, count in others.most_common(5))
+        print(f"{item}: {len(found) - len(paths):,} files of endings that are not read here are left out: {some}")
     if not paths:
         raise UserError(f"{item}: no input there.", f"Give files, folders with {endings} or globs.")
     return paths

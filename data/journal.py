@@ -6,13 +6,12 @@ end of it.
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from data import storage
+from data import json_files, storage
 from data.documents import Skipped
 from data.errors import UserError
 from data.pool import run_tasks
@@ -51,6 +50,8 @@ def begin(folder: str, plan: dict, overwrite: bool) -> None:
                 "Choose another --output, or --overwrite, which removes the files of a corpus only.",
             )
         write_json(folder, "prepare.json", plan)
+    elif earlier != plan and not _has_begun(folder):
+        write_json(folder, "prepare.json", plan)  # nothing was made by the other plan: whatever was wrong with it is mended
     elif earlier != plan:
         raise UserError(
             f"{folder}: holds a preparation with {_difference(earlier, plan)}.",
@@ -58,6 +59,13 @@ def begin(folder: str, plan: dict, overwrite: bool) -> None:
         )
     if read_json(folder, "manifest.json") is None:
         os.makedirs(os.path.join(folder, ".prepare"), exist_ok=True)
+
+
+def _has_begun(folder: str) -> bool:
+    """Whether any task of the folder's plan is finished, or all are. A tokenizer alone is made again if it must be."""
+    journal = os.path.join(folder, ".prepare")
+    finished = os.path.isdir(journal) and any(re.fullmatch(r"\d+\.json", name) for name in os.listdir(journal))
+    return finished or os.path.exists(os.path.join(folder, "manifest.json"))
 
 
 def end(folder: str) -> None:
@@ -127,12 +135,13 @@ def some(names: Sequence[str]) -> str:
 
 
 def read_json(folder: str, name: str):
-    content = storage.read_bytes(os.path.join(folder, name))
-    return None if content is None else json.loads(content)
+    """The object in a file of the folder; None where there is none. UserError where it is damaged."""
+    path = os.path.join(folder, name)
+    return json_files.read(path, "Prepare anew with --overwrite.") if os.path.exists(path) else None
 
 
 def write_json(folder: str, name: str, content) -> None:
-    storage.write_atomically(os.path.join(folder, name), json.dumps(content, indent=1).encode())
+    json_files.write(os.path.join(folder, name), content)
 
 
 def _clear(folder):
@@ -145,11 +154,14 @@ def _clear(folder):
 
 
 def _difference(earlier, plan):
+    """What two plans disagree in; inputs first, since some options are derived from them."""
+    before, now = ({file[0]: file for file in one.get("files", [])} for one in (earlier, plan))
+    others = [path for path in sorted({**before, **now}) if before.get(path) != now.get(path)]
+    if others:
+        return f"other inputs ({others[0]} was added, removed or changed)"
     for key, value in plan["options"].items():
         if earlier.get("options", {}).get(key) != value:
             return f"{key} = {earlier.get('options', {}).get(key)!r}, not {value!r}"
     if earlier.get("packages") and plan.get("packages") and earlier["packages"] != plan["packages"]:
         return f"{', '.join(earlier['packages'])}, not {', '.join(plan['packages'])}"
-    before, now = ({file[0]: file for file in one.get("files", [])} for one in (earlier, plan))
-    others = [path for path in sorted({**before, **now}) if before.get(path) != now.get(path)]
-    return f"other inputs ({others[0]} was added, removed or changed)" if others else "another plan (of another version)"
+    return "another plan (of another version)"

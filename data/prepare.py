@@ -34,7 +34,7 @@ class PrepareText:
     """byte, char, sentencepiece:SIZE (trained on the training documents), or a file or directory: a SentencePiece .model, a
     Hugging Face tokenizer.json, another prepared corpus."""
     validation: float = 0.1
-    """Fraction held out for validation, 0 to below 1."""
+    """Fraction held out for validation, 0 to 1; 1 makes a corpus to evaluate on alone."""
     split: Literal["auto", "hash", "tail"] = "auto"
     """hash: whole documents, by a hash of their content. tail: the last characters of every document. auto: tail for one
     document, hash for several."""
@@ -57,8 +57,8 @@ class PrepareText:
     """Verify every shard of a prepared directory, and make the damaged ones again from the inputs."""
 
     def __post_init__(self):
-        if not 0 <= self.validation < 1:
-            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to below 1, such as 0.1.")
+        if not 0 <= self.validation <= 1:
+            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to 1, such as 0.1.")
         if self.split not in ("auto", "hash", "tail"):
             raise UserError(f"split {self.split!r} is unknown.", "Choose auto, hash or tail.")
         if min(self.workers, self.max_damaged) < 0 or self.shard_bytes < 1:
@@ -177,6 +177,8 @@ def _tokenizer(options, plan) -> Tokenizer:
         tokenizer = train_sentencepiece(smallest([block for sample in samples for block in sample]), int(size))
     else:
         tokenizer = load_tokenizer(options.tokenizer)
+        if tokenizer.switched_off:
+            print(f"{options.tokenizer}: its {' and '.join(tokenizer.switched_off)} are switched off")
     if saved and saved.digest != tokenizer.digest:
         raise UserError(
             f"{options.output}: its preparation began with another tokenizer than {options.tokenizer} is now.",
@@ -223,7 +225,7 @@ def _manifest(plan, tokenizer, results):
         shards = [result[split] for result in results if result[split]]
         totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "raw_bytes")}
         splits[split] = {**totals, "max_id": max((shard["max_id"] for shard in shards), default=0), "shards": shards}
-    if not splits["train"]["documents"]:
+    if not splits["train"]["documents"] and not (plan["options"]["validation"] == 1 and splits["validation"]["documents"]):
         empty = [name for kind in ("empty", "ignored") for name in _together(kind, results)["names"]]
         why = f": without text are {journal.some(empty)}." if empty else "."
         raise UserError(f"no document is left for training{why}", "Give more input, or a smaller --validation fraction.")
@@ -236,6 +238,7 @@ def _manifest(plan, tokenizer, results):
         "options": plan["options"],
         "empty": _together("empty", results),
         "ignored": _together("ignored", results),
+        "unknown": sum(result.get("unknown", 0) for result in results),
         "damaged": [one[:2] for result in results for one in result["damaged"]],
     }
     return {**manifest, "digest": corpus_digest(manifest)}
@@ -268,6 +271,9 @@ def _say(folder):
         print(f"  {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['raw_bytes']:,} bytes of text")
     if manifest["options"]["validation"] and not manifest["splits"]["validation"]["documents"]:
         print("  validation has no document: there are too few for a split by hash; --split tail cuts every document")
+    if manifest.get("unknown"):  # which manifests did not always have
+        tokens = sum(split["tokens"] for split in manifest["splits"].values())
+        print(f"  unknown to the tokenizer: {manifest['unknown']:,} tokens ({manifest['unknown'] / tokens:.2%})")
     if manifest["empty"]["count"] or manifest["damaged"]:
         names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
         print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {journal.some(names)}")

@@ -29,7 +29,7 @@ def write_shards(
 ) -> dict:
     """Tokenizes a task's documents into shards in `folder`/.prepare.
 
-    Returns {split: record or None, "empty": [count, names], "ignored": [count, names], "damaged": [...]}.
+    Returns {split: record or None, "empty": [count, names], "ignored": [count, names], "unknown": tokens, "damaged": [...]}.
     """
     writer = _Writer(folder, dtype, {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}, ends=rule.kind == "hash")
     left_out: dict[str, list[str]] = {"empty": [], "ignored": []}
@@ -47,6 +47,7 @@ def write_shards(
                 left_out[document.kind].append(document.name)
     return {
         **writer.close(),
+        "unknown": writer.unknown,
         **{kind: [counts[kind], names] for kind, names in left_out.items()},
         "damaged": [list(one) for one in damaged],
     }
@@ -70,6 +71,7 @@ class _Writer:
         self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer"))
         self._ending = np.array([self._tokenizer.specials["document_end"]] if ends else [], np.int32)
         self._writers = {split: ShardWriter(os.path.join(folder, ".prepare", name), dtype) for split, name in names.items()}
+        self.unknown = 0  # tokens of what the vocabulary lacks
         self._batch: list[tuple[str, str]] = []  # (split, text)
         self._batched = 0
 
@@ -80,7 +82,7 @@ class _Writer:
             self._flush()
             sizes: list[int] = []
             for ids in self._tokenizer.encode_stream(_measured(chunks, sizes)):
-                self._writers[split].write(ids)
+                self._write(split, ids)
             self._end(split, sum(sizes))
         else:
             self._batch.append((split, "".join(chunks)))
@@ -97,9 +99,14 @@ class _Writer:
     def _flush(self):
         encoded = self._tokenizer.encode_batch([text for _, text in self._batch])
         for (split, text), ids in zip(self._batch, encoded, strict=True):
-            self._writers[split].write(ids)
+            self._write(split, ids)
             self._end(split, len(text.encode()))
         self._batch, self._batched = [], 0
+
+    def _write(self, split, ids):
+        self._writers[split].write(ids)
+        if self._tokenizer.unknown is not None:
+            self.unknown += int((ids == self._tokenizer.unknown).sum())
 
     def _end(self, split, raw_bytes):
         self._writers[split].write(self._ending)

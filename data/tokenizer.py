@@ -29,10 +29,13 @@ _LINE_START = re.compile(r"(?<=[^\n])(?=\n)")
 class Tokenizer:
     """What every kind has in common. `files` maps names to bytes; `pieces` lists the bytes of each base id.
 
-    Attributes: kind; base_size (ids of ordinary text); specials {name: id}; codes {kind of media: its codes}; size (all ids); digest.
+    Attributes: kind; base_size (ids of ordinary text); specials {name: id}; codes {kind of media: its codes}; size (all ids); digest;
+    unknown (the id of what the vocabulary lacks, None where it lacks nothing); switched_off (settings of a foreign file not obeyed).
     """
 
     kind: str
+    unknown: int | None = None
+    switched_off: tuple[str, ...] = ()
 
     def __init__(self, files: dict[str, bytes], base_size: int):
         header = json.loads(files["tokenizer.json"])
@@ -159,6 +162,7 @@ class SentencePiece(Tokenizer):
         self._model = sentencepiece.SentencePieceProcessor(model_proto=files["sentencepiece.model"])
         self.by_line: bool = json.loads(files["tokenizer.json"])["by_line"]
         super().__init__(files, self._model.vocab_size())
+        self.unknown = None if self.by_line else self._model.unk_id()
         if self.by_line:
             self._escaped = [self._model.piece_to_id(f"<0x{byte:02X}>") for byte in _ESCAPED_SPACE.encode()]
 
@@ -183,9 +187,9 @@ class SentencePiece(Tokenizer):
                     return line
         return cut
 
-    def decode(self, ids, specials=False):
-        text = super().decode(ids, specials)
-        return text if self.by_line or not self._adds_space() else text.removeprefix(" ")
+    def decode_bytes(self, ids, specials=False):
+        content = super().decode_bytes(ids, specials)
+        return content if self.by_line or not self._adds_space() else content.removeprefix(b" ")
 
     def _encode_escaped(self, part):
         """The sign that the model writes for a space stands for itself only as three byte pieces."""
@@ -219,6 +223,9 @@ class HuggingFace(Tokenizer):
     def __init__(self, files):
         self._model = _hugging_face(files["huggingface.json"])
         self._model.encode_special_tokens = True
+        self.switched_off = tuple(_switch_off(self._model))
+        unknown = getattr(self._model.model, "unk_token", None)
+        self.unknown = self._model.token_to_id(unknown) if unknown else None
         self._json = json.loads(files["huggingface.json"])
         vocabulary = self._model.get_vocab()
         super().__init__(files, 1 + max(vocabulary.values()))
@@ -396,6 +403,21 @@ def _hugging_face(content: bytes):
     except ImportError:
         raise UserError("a Hugging Face tokenizer needs the package `tokenizers`.", "pip install omnia[hf]") from None
     return tokenizers.Tokenizer.from_buffer(content)
+
+
+def _switch_off(model) -> list[str]:
+    """Undo what the file of a tokenizer says for the batches of its former owner: a document is encoded whole, and always alike."""
+    found = []
+    if model.truncation is not None:
+        found.append(f"truncation to {model.truncation['max_length']} tokens")
+        model.no_truncation()
+    if model.padding is not None:
+        found.append("padding")
+        model.no_padding()
+    if getattr(model.model, "dropout", None):
+        found.append(f"dropout {model.model.dropout:g}")
+        model.model.dropout = None
+    return found
 
 
 def _opened(path, kind, content):

@@ -14,10 +14,10 @@ import pytest
 import tyro
 
 import omnia
+from data import json_files
 from data.prepare import PrepareText
 from train import cli
 from train.experiment import Experiment, Optimizer, Scaling
-from data import json_files
 from train.serialize import FORMAT, to_json
 
 ROOT = Path(__file__).parent.parent

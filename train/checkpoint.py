@@ -6,8 +6,11 @@ their digests into the journal (train/manifest.py); only then does the step exis
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -118,11 +121,20 @@ class Checkpointer:
                 self._cleaned = True
             self._journal.remove(step)
             self._given_up.discard(step)
+        self._check_room(state)
         trees = _items(state)
         if schedule_free(state.opt_state) is not None:
             trees["ema"] = state.averaged  # can be computed again, but whoever reads parameters alone could not
         items = {name: ocp_args.StandardSave(tree) for name, tree in trees.items()}
         self._orbax.save(self._journal.step_folder(step), args=_Items(progress=ocp_args.JsonSave(progress), **items))
+
+    def _check_room(self, state: State) -> None:
+        """OSError where the disk surely has no room for the state: Orbax would find out in the middle, and print pages."""
+        newest = self._journal.first_part(max(self._journal.steps(), default=-1))
+        needed = sum(file.bytes for file in newest.files) if newest else state_bytes(state) // 2  # it is compressed by an unknown share
+        room = shutil.disk_usage(self._journal.folder.parent).free
+        if room < needed:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: about {needed:,} bytes are needed, {room:,} are free")
 
     def _commit(self, step: int, good: bool, loss: float | None) -> None:
         """Runs in a thread of its own: wait until Orbax has finished the folder, then vouch for it."""
@@ -295,7 +307,8 @@ class _Items(ocp_args.Composite):
 
 def _orbax_checkpointer() -> ocp.AsyncCheckpointer:
     """Each array in files of its own (no OCDBT), so that a damaged file names its array."""
-    logging.getLogger("absl").addFilter(_not_by_orbax)  # it warns of arrays without OCDBT, and writes tracebacks of what it also raises
+    for name in ("absl", "asyncio"):  # it warns of arrays without OCDBT, and writes tracebacks of what it also raises
+        logging.getLogger(name).addFilter(_not_by_orbax)
     # Cut into a slice for each replica, small arrays are a compilation and a file for each slice. Orbax takes this for all its handlers.
     writer = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SHARED_WRITE_BYTES)
     ocp.type_handlers.register_type_handler(jax.Array, writer, override=True)
@@ -308,7 +321,7 @@ def _orbax_checkpointer() -> ocp.AsyncCheckpointer:
 
 
 def _not_by_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname
+    return "orbax" not in record.pathname and "orbax" not in str(record.exc_info and record.exc_info[1]) + str(record.msg)
 
 
 def _cause(error: BaseException) -> str:

@@ -292,7 +292,8 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel,
                 _until_saved(checkpointer, lambda: save(periodic=done, again=True), sentinel)
         except Exception as error:  # damaged data, a reward, a sample, a store that does not answer: what was trained is not lost
             folder = error.path if isinstance(error, hosts.Moved) else run.path
-            if folder is not None and hosts.count() == 1 and not isinstance(error, Diverged) and _is_whole(state):
+            unsaved = saved != (step, progress["looked"]) or folder != run.path
+            if unsaved and folder is not None and hosts.count() == 1 and not isinstance(error, Diverged) and _is_whole(state):
                 if folder != run.path:
                     checkpointer = stack.enter_context(contextlib.closing(open_checkpoints(folder)))
                 try:

@@ -31,8 +31,8 @@ class Sentinel:
     """Turns signals into requests that the loop polls, and ends the process when the loop no longer moves; use as a context.
 
     SIGTERM (a scheduler, a preemption), SIGHUP (the terminal was closed; not below `nohup`) and SIGINT (Ctrl-C) ask to save and stop,
-    SIGUSR1 to save and go on. A second one of the first three acts as if nobody listened. In a process of `omnia launch`, so does the end of
-    its parent. With several processes, what one is asked all do.
+    SIGUSR1 to save and go on. A second one of the first three acts as if nobody listened. In a process of `omnia launch`, so does the
+    end of its parent. With several processes, what one is asked all do.
 
     stall_seconds: without a `beat` or `poll` for so long, the stacks of all threads go to stderr and `stacks`, and the process exits with
     Exit.STALLED; 0: never.

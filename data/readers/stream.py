@@ -18,8 +18,19 @@ def plain_name(path: str) -> str:
     return path
 
 
+MARKS = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
+"""The first bytes of what is compressed. They count for more than the name: servers and browsers compress on the way."""
+
+
+def compression_of(path: str) -> str:
+    """The ending that a file's name should have by its content; "" for none."""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    return next((ending for ending, mark in MARKS.items() if begin.startswith(mark)), "")
+
+
 class Stream:
-    """The content of a file. `report` is told of bytes of the file as they are read: compressed ones, where they are.
+    """The content of a file, decompressed. `report` is told of bytes of the file as they are read: compressed ones, where they are.
 
     Use as a context. Reading raises Unreadable where the content cannot be decompressed.
     """
@@ -31,7 +42,7 @@ class Stream:
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             self._raw = stack.enter_context(open(self._path, "rb"))
-            self._file = stack.enter_context(_decompressed(self._raw, self._path.lower()))
+            self._file = stack.enter_context(_decompressed(self._raw, compression_of(self._path) or _named(self._path)))
             self._stack = stack.pop_all()
         return self
 
@@ -65,10 +76,15 @@ class Stream:
         yield b""
 
 
-def _decompressed(raw, path):
-    if path.endswith(".gz"):
+def _named(path):
+    """What a name claims. Content that is not compressed is damage then: an error page that was saved, say."""
+    return next((ending for ending in COMPRESSIONS if path.lower().endswith(ending)), "")
+
+
+def _decompressed(raw, compression):
+    if compression == ".gz":
         return gzip.GzipFile(fileobj=raw)
-    if path.endswith(".zst"):
+    if compression == ".zst":
         import zstandard
 
         return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)

@@ -1,7 +1,7 @@
 """Tar archives in the manner of WebDataset, read as a stream: nothing is extracted, and no name in them is ever a path of ours.
 
 Members that stand together and share a key (the name up to the first dot of its last part) are one sample. Its text is the member
-KEY.txt or, if there is none, a field of KEY.json. All other members are ignored, and counted.
+KEY.txt or, if there is none, a field of KEY.json. All other members, links among them, are ignored, and counted; hidden ones as in folders.
 """
 
 import tarfile
@@ -29,13 +29,16 @@ def read_groups(part: Part, endings: tuple[str, ...], report, most: int = 1 << 6
     try:
         with Stream(part.path, report) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
-                if not member.isfile():
+                if member.isdir() or _is_hidden(member.name):
                     continue
                 name, key = f"{part.path}: {printable(member.name)}", _key(member.name)
                 if held and held[0][0] != key:
                     yield held
                     held = []
-                if not member.name.lower().endswith(endings):
+                if not member.isreg():
+                    what = f"a link to {printable(member.linkname)}" if member.linkname else "no file"
+                    yield Skipped(name, f"{what}: links in archives are not followed", "ignored")
+                elif not member.name.lower().endswith(endings):
                     yield Skipped(name, f"no {' or '.join(endings[:2])}", "ignored")
                 elif member.size > most:
                     yield Skipped(name, f"too large: {member.size:,} bytes", "damaged")
@@ -62,6 +65,11 @@ def _documents(members, text_field):
             yield Skipped(name, "beside a .txt", "ignored")
         else:
             yield document_of_json(name, content, text_field)
+
+
+def _is_hidden(name: str) -> bool:
+    """Names that begin with a dot, such as the `._x` that a Mac puts beside each x, are left out, as in folders."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _key(name):

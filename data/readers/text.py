@@ -2,11 +2,12 @@
 
 import codecs
 import json
+import os
 
 import xxhash
 
-from data.documents import Document, Part, Skipped, Unreadable, document_of
-from data.readers.stream import CHUNK_BYTES, COMPRESSIONS, Stream
+from data.documents import Document, Part, Skipped, Unreadable, document_of, invalid_utf8
+from data.readers.stream import CHUNK_BYTES, COMPRESSIONS, Stream, compression_of
 
 
 def read_whole(part: Part, text_field: str, report):
@@ -31,14 +32,16 @@ def read_whole(part: Part, text_field: str, report):
 
 def _text_chunks(path, report):
     decoder = codecs.getincrementaldecoder("utf-8")()
-    position = 0
+    position, begin = 0, b""
     with Stream(path, report) as stream:
         for content in stream.chunks():
+            begin = begin or content[:8]
             held = len(decoder.getstate()[0])  # the begun character of the chunk before
+            skipped = len(codecs.BOM_UTF8) if not position and content.startswith(codecs.BOM_UTF8) else 0
             try:
-                text = decoder.decode(content, final=not content)
+                text = decoder.decode(content[skipped:], final=not content)
             except UnicodeDecodeError as error:
-                raise Unreadable(f"invalid UTF-8 at byte {position - held + error.start}") from None
+                raise Unreadable(invalid_utf8(position - held + skipped + error.start, begin)) from None
             position += len(content)
             if text:
                 yield text
@@ -47,6 +50,10 @@ def _text_chunks(path, report):
 def read_lines(part: Part, text_field: str, report):
     """The lines that begin in the part; the field `text_field` of each is a document."""
     number = 0
+    if not part.path.lower().endswith(COMPRESSIONS) and (compression := compression_of(part.path)):
+        yield Skipped(part.path, f"compressed, and its name does not say so: call it {os.path.basename(part.path)}{compression}", "damaged")
+        report(part.stop - part.start)
+        return
     lines = _lines(part, report)
     while True:
         try:
@@ -66,12 +73,52 @@ def read_lines(part: Part, text_field: str, report):
         yield document
 
 
+def read_json(part: Part, text_field: str, report):
+    """A .json file: the records of JSON lines, which some call so, or of a list; any other is a document as it is written."""
+    with Stream(part.path, lambda read: None) as stream:
+        try:
+            begin = stream.read(CHUNK_BYTES).lstrip(codecs.BOM_UTF8).lstrip()
+        except Unreadable:
+            begin = b""
+    if _has_text(begin.partition(b"\n")[0], text_field):
+        yield from read_lines(part, text_field, report)
+        return
+    documents = list(read_whole(part, text_field, report))
+    (whole,) = documents
+    records = _records("".join(whole.chunks())) if begin.startswith(b"[") and isinstance(whole, Document) else []
+    if not records or not any(isinstance(record, dict) and isinstance(record.get(text_field), str) for record in records):
+        yield whole
+        return
+    for number, record in enumerate(records, 1):
+        yield _document_of_record(f"{part.path}: record {number}", record, text_field)
+
+
+def _has_text(line: bytes, text_field: str) -> bool:
+    """Whether a line is a record of JSON lines."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and isinstance(record.get(text_field), str)
+
+
+def _records(text: str) -> list:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+
+
 def document_of_json(name: str, content: bytes, text_field: str) -> Document | Skipped:
     """The field `text_field` of a JSON object as a document."""
     try:
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
         return Skipped(name, f"invalid JSON ({error})", "damaged")
+    return _document_of_record(name, record, text_field)
+
+
+def _document_of_record(name, record, text_field):
     text = record.get(text_field) if isinstance(record, dict) else None
     return document_of(name, text) if isinstance(text, str) else Skipped(name, f"no text in the field {text_field!r}", "damaged")
 

@@ -153,3 +153,73 @@ def test_only_plain_lines_are_divided():
         [Part("/b.jsonl", 200, 250), Part("/c.jsonl.gz", 0, 300)],
         [Part("/d.txt", 0, 0), Part("/e.txt", 0, 10)],
     ]
+
+
+MARKED = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+@pytest.mark.parametrize("text", ["", "One.", "\ufeff twice", "x" * 100])
+def test_a_byte_order_mark_is_no_text(text, suffix, tmp_path, monkeypatch):
+    """It belongs to the file. Only the first is a mark; another one behind it is a character. In a chunk of its own, too."""
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 7)
+    (tmp_path / f"a.txt{suffix}").write_bytes(COMPRESSORS[suffix](MARKED + text.encode()))
+    (tmp_path / f"b.jsonl{suffix}").write_bytes(COMPRESSORS[suffix](MARKED + jsonl([text or "nothing"])))
+    texts, skipped = read(tmp_path)
+    assert texts == [text, text or "nothing"] if text else texts == ["nothing"]
+    assert [one.kind for one in skipped] == ([] if text else ["empty"])
+
+
+def test_damage_behind_a_byte_order_mark_is_where_it_is(tmp_path):
+    (tmp_path / "a.txt").write_bytes(MARKED + b"ok \xff")
+    assert read(tmp_path / "a.txt")[1][0].reason == "invalid UTF-8 at byte 6"
+
+
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+def test_records_under_the_name_of_json_are_documents(suffix, tmp_path):
+    """JSON lines are published as .json.gz as often as .jsonl.gz; a list of records is a data set too."""
+    (tmp_path / f"lines.json{suffix}").write_bytes(COMPRESSORS[suffix](jsonl(TEXTS)))
+    (tmp_path / f"list.json{suffix}").write_bytes(COMPRESSORS[suffix](json.dumps([{"text": text} for text in TEXTS], indent=1).encode()))
+    for kind in ("lines", "list"):
+        assert read(tmp_path / f"{kind}.json{suffix}") == (TEXTS, [])
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1, 2]", '{\n "name": "x"\n}\n', "[]", "no JSON", '{"body": "x"}\n{"body": "y"}\n'])
+def test_other_json_is_a_document_as_it_is_written(content, tmp_path):
+    (tmp_path / "a.json").write_text(content)
+    assert read(tmp_path / "a.json") == ([content], [])
+
+
+def test_a_record_without_text_among_others_is_damage(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "x"}, {"text": null}]')
+    texts, skipped = read(tmp_path / "a.json")
+    assert texts == ["x"]
+    assert skipped[0].name.endswith("a.json: record 2")
+    assert skipped[0].kind == "damaged"
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_files_without_the_ending_are_recognised_or_named(suffix, tmp_path):
+    """Read whole they are recognised. JSON lines are divided by bytes of the file, so there the name has to be right."""
+    (tmp_path / "a.txt").write_bytes(COMPRESSORS[suffix](b"one"))
+    assert read(tmp_path / "a.txt") == (["one"], [])
+    (tmp_path / "a.jsonl").write_bytes(COMPRESSORS[suffix](jsonl(TEXTS)))
+    texts, skipped = read(tmp_path / "a.jsonl", task_bytes=10)
+    assert texts == []
+    assert all(one.kind == "damaged" and f"call it a.jsonl{suffix}" in one.reason for one in skipped)
+    assert skipped
+
+
+@pytest.mark.parametrize(
+    ("begin", "what"), [(b"PK\x03\x04\xff", "a zip archive"), ("x".encode("utf-16"), "UTF-16"), (b"BZh9\xff", "bzip2")]
+)
+def test_what_is_no_text_is_named_by_what_it_looks_like(begin, what, tmp_path):
+    (tmp_path / "a.txt").write_bytes(begin)
+    assert read(tmp_path / "a.txt")[1][0].reason.endswith(f"it looks like {what}")
+
+
+def test_files_that_a_folder_has_and_nobody_reads_are_said(tmp_path, capsys):
+    for name in ("a.txt", "b.json", "c.json", "d.bin", "LICENSE"):
+        (tmp_path / name).write_text("text")
+    assert read(tmp_path)[0] == ["text"]
+    assert "4 files of endings that are not read here are left out: .json (2), .bin (1), none (1)" in capsys.readouterr().out

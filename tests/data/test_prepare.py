@@ -303,7 +303,8 @@ def test_repair_says_when_the_inputs_are_gone_or_changed(lines, tmp_path, flip):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"validation": 1.0},
+        {"validation": 1.1},
+        {"validation": float("nan")},
         {"validation": -0.1},
         {"split": "half"},
         {"workers": -1},
@@ -357,3 +358,58 @@ def test_a_failed_task_ends_the_others(lines):
     with pytest.raises(UserError, match="task 3 failed"):
         list(pool.run_tasks(fail, [(i,) for i in (3, 1, 2, 4)], 2, "working", 100))
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("split", ["hash", "tail"])
+def test_all_of_it_can_be_held_out(split, lines, tmp_path):
+    corpus = prepare_text(options(tmp_path, lines, validation=1.0, split=split))
+    assert documents_of(corpus, "validation") == TEXTS
+    assert not corpus.targets("train")
+    with pytest.raises(UserError, match="no documents in the split 'train'"):
+        corpus.split("train")
+
+
+def test_a_preparation_without_a_finished_task_gives_way(tmp_path):
+    """What the message advises, another field or a mended line, must not be refused because of the attempt that failed."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"content": "one"}\n{"content": "two}\n')
+    with pytest.raises(UserError, match="no text in the field 'text'"):
+        prepare_text(options(tmp_path, path, validation=0))
+    with pytest.raises(UserError, match="a.jsonl:2: invalid JSON"):
+        prepare_text(options(tmp_path, path, validation=0, text_field="content"))
+    path.write_text('{"content": "one"}\n{"content": "two"}\n')
+    assert documents_of(prepare_text(options(tmp_path, path, validation=0, text_field="content"))) == ["one", "two"]
+
+
+def test_other_inputs_are_named_before_options_that_follow_from_them(lines, tmp_path):
+    """One document is split at its tail, several by hash: that a file was added is the cause, the split its effect."""
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    one.write_text(TEXTS[0]), other.write_text(TEXTS[1])
+    prepare_text(options(tmp_path, one))
+    with pytest.raises(UserError, match=r"other inputs \(.*other.txt was added"):
+        prepare_text(options(tmp_path, one, other))
+
+
+@pytest.mark.parametrize("name", ["prepare.json", ".prepare/00000.json"])
+@pytest.mark.parametrize("damage", [b"", b"[]", b"\xff\xfe", b'{"format": 1, "opt'])
+def test_a_damaged_journal_is_named(name, damage, lines, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise UserError("stopped")
+
+    monkeypatch.setattr("data.prepare._manifest", fail)
+    with pytest.raises(UserError, match="stopped"):
+        prepare_text(options(tmp_path, lines))
+    (tmp_path / "out" / name).write_bytes(damage)
+    with pytest.raises(UserError, match=rf"{name}: damaged \(.*\nPrepare anew with --overwrite"):
+        prepare_text(options(tmp_path, lines))
+
+
+def test_what_a_tokenizer_does_not_know_is_counted(tmp_path, capsys):
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    model.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "a.txt").write_text("a b c a d\n")
+    corpus = prepare_text(options(tmp_path, tmp_path / "a.txt", tokenizer=str(tmp_path / "tokenizer.json"), validation=0))
+    assert corpus.manifest["unknown"] == 2
+    assert "unknown to the tokenizer: 2 tokens (40.00%)" in capsys.readouterr().out

@@ -293,13 +293,35 @@ def test_samples_of_a_tar(tmp_path):
     assert not (tmp_path / outside).exists()
 
 
-def test_links_and_folders_in_a_tar_are_nothing(tmp_path):
+def test_links_in_a_tar_are_counted_and_folders_are_nothing(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name, kind in (("folder", tarfile.DIRTYPE), ("link.txt", tarfile.SYMTYPE), ("hard.txt", tarfile.LNKTYPE)):
+        for name, kind in (
+            ("folder", tarfile.DIRTYPE),
+            ("link.txt", tarfile.SYMTYPE),
+            ("hard.txt", tarfile.LNKTYPE),
+            ("pipe", tarfile.FIFOTYPE),
+        ):
             member = tarfile.TarInfo(name)
-            member.type, member.linkname = kind, "/etc/passwd"
+            member.type, member.linkname = kind, "/etc/passwd" if kind != tarfile.FIFOTYPE else ""
             archive.addfile(member)
-    assert read(tmp_path / "a.tar") == ([], [])
+    texts, skipped = read(tmp_path / "a.tar")
+    assert texts == []
+    assert [(one[0], one[1].rpartition(" ")[2]) for one in skipped] == [
+        ("ignored", "link.txt"),
+        ("ignored", "hard.txt"),
+        ("ignored", "pipe"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["._1.txt", "./._1.txt", "a/.hidden/1.txt", "__MACOSX/._1.txt", ".1.json"])
+def test_hidden_members_of_a_tar_are_left_out_as_in_folders(name, tmp_path):
+    """A Mac puts a `._x` beside each x, which is no text and would stop the preparation."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for member_name, content in ((name, b"\x00\x05\x16\xff"), ("./1.txt", b"one"), ("../2.txt", b"two")):
+            member = tarfile.TarInfo(member_name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    assert read(tmp_path / "a.tar") == (["one", "two"], [])
 
 
 @pytest.mark.parametrize("damage", ["cut in a member", "cut between members", "bad header", "no tar", "empty"])

@@ -191,7 +191,8 @@ def test_a_model_that_puts_a_space_first_gives_the_text_back():
         sentence_iterator=iter(TEXT.split("\n")), model_writer=model, vocab_size=330, model_type="bpe", byte_fallback=True, minloglevel=2
     )
     tokenizer = tokenizers_of.sentencepiece_tokenizer(model.getvalue())
-    assert tokenizer.decode(tokenizer.encode("the quick fox")) == "the quick fox"
+    ids = tokenizer.encode("the quick fox")
+    assert tokenizer.decode(ids) == tokenizer.decode_bytes(ids).decode() == "the quick fox"
     assert tokenizer.specials["document_end"] == tokenizer._model.eos_id()
 
 
@@ -235,3 +236,21 @@ def test_a_path_without_a_tokenizer_is_the_users_mistake(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UserError, match="no tokenizer there"):
             load_tokenizer(path)
+
+
+def test_settings_of_a_foreign_file_are_not_obeyed(tmp_path):
+    """Truncation, padding and dropout are for the batches of whoever published the file: a document is encoded whole, and always alike."""
+    tokenizers = pytest.importorskip("tokenizers")
+    plain = tokenizer_of("byte level").files["huggingface.json"]
+    model = tokenizers.Tokenizer.from_buffer(plain)
+    model.enable_truncation(max_length=4)
+    model.enable_padding(length=64)
+    model.model.dropout = 0.5
+    (tmp_path / "tokenizer.json").write_text(model.to_str())
+    text = "The quick brown fox, and the lazy dog; the end. " * 20
+    expected = tokenizers_of.hugging_face_tokenizer(plain).encode(text)
+    found = load_tokenizer(str(tmp_path / "tokenizer.json"))
+    assert len(expected) > 64
+    for _ in range(5):
+        np.testing.assert_array_equal(found.encode(text), expected)
+    assert found.switched_off == ("truncation to 4 tokens", "padding", "dropout 0.5")
