@@ -6,6 +6,7 @@ how much, and in which order the rows stand, changes no row's tokens: randomness
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import flax.struct
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from model.attention import MASKED
+from model.filters import keep_min_p, keep_top_k, keep_top_p, temper
 from model.heads import Head, logits, vocabulary_table
 from model.layers import compute_dtype
 from model.transformer import Decoder, Media, unstack_layers
@@ -39,11 +41,11 @@ class Sampling:
 
     def __post_init__(self):
         ranges = {
-            "temperature": (self.temperature >= 0, "0 or more"),
+            "temperature": (0 <= self.temperature < math.inf, "0 or more, and finite"),
             "top_k": (self.top_k >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
             "min_p": (0 <= self.min_p <= 1, "in [0, 1]"),
-            "repetition_penalty": (self.repetition_penalty > 0, "positive"),
+            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "positive, and finite"),
         }
         for name, (fine, rule) in ranges.items():
             if not fine:
@@ -202,28 +204,30 @@ def next_logits(state: Generation, sampling: Sampling):
     """The filtered, tempered float32 logits [B, V] that the next token is drawn from; what is filtered out is at MASKED."""
     x_BV = state.logits_BV
     batch, vocabulary = x_BV.shape
+    ids_V, allowed_V = jnp.arange(vocabulary), None
     if sampling.among is not None:
-        ids_V = jnp.arange(vocabulary)
         chosen_V = (ids_V >= sampling.among[0]) & (ids_V < sampling.among[1])
-        x_BV = jnp.where(functools.reduce(jnp.logical_or, (ids_V == stop for stop in sampling.stop_ids), chosen_V), x_BV, MASKED)
+        allowed_V = functools.reduce(jnp.logical_or, (ids_V == stop for stop in sampling.stop_ids), chosen_V)
+        x_BV = jnp.where(allowed_V, x_BV, MASKED)
     if sampling.repetition_penalty != 1.0:
         held_BS = (state.valid_BS == 1) & (jnp.arange(state.tokens_BS.shape[1]) < state.index)
         seen_BV = jnp.zeros((batch, vocabulary), bool).at[jnp.arange(batch)[:, None], state.tokens_BS].max(held_BS)
         penalised_BV = jnp.where(x_BV > 0, x_BV / sampling.repetition_penalty, x_BV * sampling.repetition_penalty)
         x_BV = jnp.where(seen_BV, penalised_BV, x_BV)
-    x_BV = x_BV / (sampling.temperature or 1.0)
+    x_BV = _at_temperature(x_BV, sampling)
+    if allowed_V is not None:
+        x_BV = jnp.where(allowed_V, x_BV, MASKED)  # again: a high temperature makes even that likely
     if sampling.top_k:
-        worst_kept_B1 = jax.lax.top_k(x_BV, min(sampling.top_k, vocabulary))[0][:, -1:]
-        x_BV = jnp.where(x_BV >= worst_kept_B1, x_BV, MASKED)
+        x_BV = keep_top_k(x_BV, sampling.top_k)
     if sampling.top_p < 1.0:
-        sorted_BV = jnp.sort(x_BV, axis=-1, descending=True)
-        p_BV = jax.nn.softmax(sorted_BV, axis=-1)
-        kept_BV = jnp.cumsum(p_BV, axis=-1) - p_BV < sampling.top_p  # a token stays while those before it fall short of p
-        worst_kept_B1 = jnp.where(kept_BV, sorted_BV, jnp.inf).min(-1, keepdims=True)
-        x_BV = jnp.where(x_BV >= worst_kept_B1, x_BV, MASKED)
+        x_BV = keep_top_p(x_BV, sampling.top_p)
     if sampling.min_p:
-        x_BV = jnp.where(x_BV >= x_BV.max(-1, keepdims=True) + jnp.log(sampling.min_p), x_BV, MASKED)
+        x_BV = keep_min_p(x_BV, sampling.min_p)
     return x_BV
+
+
+def _at_temperature(x_BV, sampling: Sampling):
+    return x_BV if sampling.temperature in (0.0, 1.0) else temper(x_BV, sampling.temperature)
 
 
 def draw_token(keys_B, logits_BV):
@@ -259,7 +263,7 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
         else:
             keys_B = jax.vmap(jax.random.fold_in)(state.keys_B, state.index - state.origin_B)
             token_B = draw_token(keys_B, x_BV)
-        log_p_BV = jax.nn.log_softmax(state.logits_BV / (sampling.temperature or 1.0), axis=-1)
+        log_p_BV = jax.nn.log_softmax(_at_temperature(state.logits_BV, sampling), axis=-1)
         log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
         token_B = jnp.where(state.done_B, 0, token_B).astype(state.tokens_BS.dtype)
         stopped_B = functools.reduce(jnp.logical_or, (token_B == stop for stop in sampling.stop_ids), jnp.zeros_like(state.done_B))

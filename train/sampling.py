@@ -85,6 +85,8 @@ class TextGenerator:
                 )
         if self._document_end is not None:
             sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, self._document_end))
+        if sampling.among is None:  # what no text holds, a model that knows little may draw, and it would be missing from the text
+            sampling = dataclasses.replace(sampling, among=(0, self._tokenizer.base_size))
         new: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
         live = [True] * len(prompts)

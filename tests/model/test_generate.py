@@ -151,7 +151,7 @@ def test_filters_keep_what_their_definitions_keep(sampling):
         kept = kept[np.cumsum(p) - p < sampling.top_p]
         kept = kept[np.exp(x[kept] - x.max()) >= sampling.min_p]
         assert set(np.flatnonzero(found[row] > MASKED)) == set(kept)
-        np.testing.assert_allclose(found[row, kept], x[kept], rtol=1e-5)
+        np.testing.assert_allclose(found[row, kept] - found[row].max(), x[kept] - x.max(), rtol=1e-4, atol=1e-6)
 
 
 def test_repetition_penalty_looks_at_the_row_and_not_at_its_padding():
@@ -199,7 +199,34 @@ def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch)
     assert draw_token(keys[:1], alone).tolist() == [4]
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0.0}, {"min_p": 2.0}, {"repetition_penalty": 0.0}, {"top_k": -1}])
+@pytest.mark.parametrize("temperature", [1e-10, 1e-200])
+def test_a_temperature_near_zero_is_greedy(llama, temperature):
+    """Divided before the largest is taken off, logits of 1e11 are rounded to thousands, and then overflow."""
+    cold, greedy = run(llama, Sampling(temperature=temperature)), run(llama, Sampling(temperature=0.0))
+    np.testing.assert_array_equal(new_tokens(cold), new_tokens(greedy))
+    np.testing.assert_allclose(np.asarray(cold.log_probs_BS)[:, 6:], 0.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e30, 3e38])
+def test_no_temperature_lets_a_forbidden_token_in(temperature):
+    state = SimpleNamespace(logits_BV=jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]]))
+    found = next_logits(state, Sampling(among=(2, 5), stop_ids=(7,), temperature=temperature))
+    draws = {int(draw_token(jax.random.split(jax.random.key(seed), 1), found)[0]) for seed in range(40)}
+    assert draws == ({4} if temperature < 1 else {2, 3, 4, 7})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"temperature": -1},
+        {"temperature": np.inf},
+        {"repetition_penalty": np.nan},
+        {"top_p": 0.0},
+        {"min_p": 2.0},
+        {"repetition_penalty": 0.0},
+        {"top_k": -1},
+    ],
+)
 def test_senseless_sampling_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)

@@ -47,6 +47,7 @@ class Halves:
     """A tokenizer of which two ids are the halves of one character."""
 
     pieces = [bytes([letter]) for letter in b"abcdefghijklmnopqrstuvwxyz"] + [b"\xc3", b"\xa9"]
+    base_size = len(pieces)
 
     def encode(self, text: str):
         return np.array([self.pieces.index(bytes([byte])) for byte in text.encode()])
