@@ -1,6 +1,7 @@
 """A training step compiled for devices that need not be there, and the memory that the compiler plans for it."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -57,16 +58,34 @@ def topology_devices(topology: str):
         raise UserError(f"no topology {topology!r}", "Give GENERATION:CHIPSxCHIPS, such as v5e:4x4 or v5p:8x8x8, or cpu:8.")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(f"{topology}: the compiler for TPUs is not installed", "pip install 'omnia[tpu]', or plan for cpu:8.")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # libtpu would look for a pod otherwise
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    _check_libtpu()
+    prepare_libtpu()
     from jax.experimental import topologies
 
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except (jax.errors.JaxRuntimeError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        if "lockfile" in what:
+            raise UserError(f"{topology}: libtpu is held by another process ({what})", "Wait for that process, or end it.") from None
+        raise UserError(f"no topology {topology!r}: {what}", "v5e:4x4, v5e:16x16, v5p:8x8x8 and the like are.") from None
+
+
+def prepare_libtpu() -> None:
+    """Say to libtpu, before it is loaded, that it is here to compile: it need not look for a pod, nor have the chips to itself."""
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+
+def _check_libtpu() -> None:
+    """UserError for another version than this JAX asks for: XLA would end in a page about it."""
+    there = importlib.metadata.version("libtpu")
+    asked = re.search(r"libtpu==([\d.]+)\.\*", " ".join(importlib.metadata.requires("jax") or []))
+    if asked and not f"{there}.".startswith(f"{asked[1]}."):
         raise UserError(
-            f"no topology {topology!r}: {str(error).splitlines()[0]}", "v5e:4x4, v5e:16x16, v5p:8x8x8 and the like are."
-        ) from None
+            f"libtpu {there} is installed, and JAX {jax.__version__} asks for {asked[1]}", f"pip install 'libtpu=={asked[1]}.*'"
+        )
 
 
 def for_platform(experiment: Experiment, mesh) -> Experiment:

@@ -62,9 +62,11 @@ def plan(arguments: list[str]) -> int:
 
 def start_jax(topology: str) -> None:
     """JAX on the CPU, whatever devices there are: nothing runs, and libtpu must not look for chips. `cpu:8` divides the CPU."""
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     import jax
+
+    from train.ahead_of_time import prepare_libtpu
+
+    prepare_libtpu()
 
     kind, _, count = topology.partition(":")
     if jax.config.jax_platforms is None:

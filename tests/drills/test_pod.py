@@ -5,6 +5,9 @@ Needs libtpu (`pip install libtpu`, the version that JAX's `tpu` extra asks for)
 
 import dataclasses
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,16 @@ def test_gpt2_xl_fits_sixteen_small_chips():
     mesh = options.MeshShape(data=4, fsdp=4)
     found = make_plan(dataclasses.replace(experiment, model=model, mesh=mesh, micro_batches=8), "v5e:4x4")
     assert found["fits"] and 1.5e9 < found["parameters"] < 1.6e9
+
+
+def test_two_plans_can_be_made_at_once():
+    """libtpu lets one process in at a time, for the sake of its chips; compiling needs none."""
+    ask = "from train.ahead_of_time import topology_devices as ask; import time; print(len(ask('v5e:4x4')), flush=True); time.sleep(20)"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    plans = [subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    try:
+        assert [plan.stdout.readline() for plan in plans] == ["16\n", "16\n"]
+    finally:
+        for plan in plans:
+            plan.kill()
+            plan.communicate()

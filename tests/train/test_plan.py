@@ -1,8 +1,10 @@
 """A plan counts what a step does: against closed forms, by hand-made programs, and on eight pretended CPU devices."""
 
 import dataclasses
+import importlib.metadata
 import json
 import math
+import re
 import types
 
 import jax
@@ -15,6 +17,7 @@ from data.errors import UserError
 from model.config import ModelConfig
 from tests.train.conftest import change
 from train import ahead_of_time, hlo, roofline
+from train.ahead_of_time import topology_devices
 from train.experiment import Experiment, MeshShape
 from train.hlo import Collective, Operation, Program
 from train.mesh import make_mesh
@@ -259,3 +262,29 @@ def test_a_search_ranks_what_fits_and_names_what_fails():
 
     assert try_variant(TINY, "cpu:8", refuses)[0]["error"] == "the compiler says no"
     assert "does not make 8 devices" in try_variant(change(TINY, mesh=MeshShape(data=3)), "cpu:8", make_plan)[0]["error"]
+
+
+@pytest.fixture
+def libtpu(monkeypatch):
+    """The compiler for TPUs, as far as its version is asked; and the version that JAX wants."""
+    asked = re.search(r"libtpu==([\d.]+)\.\*", " ".join(importlib.metadata.requires("jax")))[1]
+    known, versions = importlib.metadata.version, {"libtpu": f"{asked}.1"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: versions.get(name) or known(name))
+    return versions, asked
+
+
+def test_another_libtpu_than_jax_asks_for_is_named_with_both_versions(libtpu):
+    versions, asked = libtpu
+    versions["libtpu"] = f"{asked}9"
+    with pytest.raises(UserError, match=rf"libtpu {re.escape(asked)}9 is installed, and JAX .* asks for {re.escape(asked)}\n"):
+        topology_devices("v5e:4x4")
+
+
+def test_a_libtpu_that_is_held_is_no_missing_topology(libtpu, monkeypatch):
+    def held(**_):
+        raise jax.errors.JaxRuntimeError('ABORTED: Internal error when accessing libtpu multi-process lockfile. Run "rm /tmp/lockfile".')
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", held)
+    with pytest.raises(UserError, match="libtpu is held by another process"):
+        topology_devices("v5e:4x4")
