@@ -1,6 +1,5 @@
 """The `omnia` command: lists its verbs, and imports what a verb needs only when it is called."""
 
-import contextlib
 import difflib
 import errno
 import importlib
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"omnia: {stranger}\n       Run from another folder, or uninstall that package.", file=sys.stderr)
         return 2
     from data.errors import UserError
-    from data.streams import discard, dispensable, open_streams
+    from data.streams import STDOUT, discard, dispensable, essential, open_streams
 
     if arguments is None:
         open_streams()
@@ -53,10 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         if arguments and arguments[0] in COMPUTING:
             ask_for_huge_pages()
     try:
-        with dispensable() if arguments and arguments[0] in WRITING else contextlib.nullcontext():
-            code = run(arguments)
-        sys.stdout.flush()  # here, where a full disk can still be said
-        return code
+        with dispensable() if arguments and arguments[0] in WRITING else essential():
+            return run(arguments)
     except UserError as error:
         what, code = str(error), error.code
     except BrokenPipeError:
@@ -66,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno is None:  # not the system's: somebody's own use of the class
             raise
         what, code = system_error(error), 1 if errno.errorcode.get(error.errno) in TRANSIENT else 2
-        if error.filename is None:
+        if error.filename == STDOUT:
             discard(sys.stdout)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -63,13 +63,15 @@ class Batches:
 
     def batch(self, first_row: int, count: int) -> TextBatch:
         """Rows [first_row, first_row + count): each host asks for its own part of a global batch."""
+        _check_number(first_row + count - 1)
         return self.rows(np.arange(first_row, first_row + count))
 
     def rows(self, rows) -> TextBatch:
         """Any rows of the stream, int64 [B]."""
         rows = np.asarray(rows, np.int64)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < 1 << 31:
-            raise UserError(f"row {rows.max()} is not below 2^31, which is what a batch can number.", "Use longer rows.")
+        if len(rows):
+            _check_number(int(rows.min()))
+            _check_number(int(rows.max()))
         batch = empty_batch(rows, self.context_length)
         source, epoch, index = self._place(rows)
         for number, (corpus, split) in enumerate(zip(self.corpora, self._splits, strict=True)):
@@ -122,6 +124,11 @@ class Batches:
                 f"Run `omnia prepare text --output {self.corpora[number].path} --repair`, or go on without such documents "
                 f"with --data.max-damaged N ({len(self.damaged)} so far).",
             )
+
+
+def _check_number(row: int) -> None:
+    if not 0 <= row < 1 << 31:
+        raise UserError(f"row {row} is not from 0 to 2^31 - 1, which is what a batch can number.", "Use longer rows.")
 
 
 def _check(corpora, weights, order, context_length):

@@ -99,7 +99,7 @@ def expand(item: str, is_known: Callable[[str], bool], endings: str) -> list[str
         some = ", ".join(f"{ending} ({count:,})" for ending, count in others.most_common(5))
         print(f"{item}: {len(found) - len(paths):,} files of endings that are not read here are left out: {some}")
     if not paths:
-        raise UserError(f"{item}: no input there.", f"Give files, folders with {endings} or globs.")
+        raise UserError(f"{item or repr(item)}: no input there.", f"Give files, folders with {endings} or globs.")
     return paths
 
 

@@ -24,6 +24,8 @@ _OUR_FOLDERS = (".prepare", ".plans", "tokenizer")
 @contextlib.contextmanager
 def locked(folder: str) -> Iterator[None]:
     """The folder, made if it is not there, for this process alone. Faults of the file system inside become UserError."""
+    if not folder:
+        raise UserError("no output given.", "Name a folder after --output.")
     try:
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, ".lock"), "w") as lock:

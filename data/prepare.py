@@ -178,7 +178,7 @@ def _tokenizer(options, plan) -> Tokenizer:
     else:
         tokenizer = load_tokenizer(options.tokenizer)
         if tokenizer.switched_off:
-            print(f"{options.tokenizer}: its {' and '.join(tokenizer.switched_off)} are switched off")
+            print(f"{options.tokenizer}: switched off, since documents are encoded whole: {', '.join(tokenizer.switched_off)}")
     if saved and saved.digest != tokenizer.digest:
         raise UserError(
             f"{options.output}: its preparation began with another tokenizer than {options.tokenizer} is now.",

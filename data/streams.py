@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+STDOUT = "standard output"
+
 
 def open_streams() -> None:
     """Give streams that are closed (`>&-`) a place, and let characters that an encoding lacks be written as escapes.
@@ -68,6 +70,32 @@ class Dispensable:
                 print(f"omnia: {self._name} cannot be written any more ({why}); the work goes on without it", file=self._other, flush=True)
 
 
+class Named:
+    """A stream that says its name when it cannot be written."""
+
+    def __init__(self, stream, name: str):
+        self._stream, self._name = stream, name
+
+    def write(self, text: str) -> int:
+        with self._named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._named():
+            self._stream.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = self._name
+            raise
+
+
 def discard(stream) -> None:
     """Send to nowhere what is still held for a stream that cannot be written: at its end Python would try, and fail, again."""
     with contextlib.suppress(OSError, ValueError):
@@ -77,12 +105,23 @@ def discard(stream) -> None:
 
 
 @contextlib.contextmanager
+def essential() -> Iterator[None]:
+    """Standard output is what the work is for: inside, an OSError says when it is that which cannot be written."""
+    before, sys.stdout = sys.stdout, Named(sys.stdout, STDOUT)
+    try:
+        yield
+        sys.stdout.flush()  # here, where it can still be said
+    finally:
+        sys.stdout = before
+
+
+@contextlib.contextmanager
 def dispensable() -> Iterator[None]:
     """Standard output and error are not worth the work that reports to them: inside, losing one or both stops nothing."""
     before = sys.stdout, sys.stderr
     if not isinstance(before[0], Dispensable):
         errors = Dispensable(before[1], "standard error")
-        sys.stdout, sys.stderr = Dispensable(before[0], "standard output", errors), errors
+        sys.stdout, sys.stderr = Dispensable(before[0], STDOUT, errors), errors
     try:
         yield
     finally:

@@ -56,6 +56,10 @@ class Checkpointer:
         said: Callable[[str], None] = print,
     ):
         self._journal = Journal(Path(run_dir).absolute() / "checkpoints")
+        try:
+            str(self._journal.folder).encode()
+        except UnicodeEncodeError:  # what Orbax writes with takes no other names
+            raise UserError(f"{self._journal.folder}: its name is no UTF-8, so no checkpoint can be written there", "Rename it.") from None
         if self._journal.written_by_another_version():
             raise UserError(
                 f"{self._journal.folder}: its checkpoints have no journal, so an older version of Omnia wrote them",

@@ -254,6 +254,7 @@ def export(arguments: list[str]) -> int:
         raise UserError(f"--output {output}: not the name of a file in a folder that exists", "Give a name that ends in .safetensors.")
     start_jax()
     import jax
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     from train.checkpoint import load_parameters
@@ -273,6 +274,8 @@ def export(arguments: list[str]) -> int:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, output)
+    except SafetensorError as error:  # its own word for what the system refused
+        raise UserError(f"{output}: {error}", "Give another --output, or free space on its disk.") from None
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(str(output.absolute().parent))

@@ -181,8 +181,9 @@ def inspect(arguments: list[str]) -> None:
     weights: tuple[float, ...] = ()
     fim_rate = 0.0
     if is_run(Path(options.path)):
-        experiment = open_run(options.path).experiment
-        data = text_data(experiment)
+        run = open_run(options.path)
+        experiment, data = run.experiment, text_data(run.experiment)
+        run.corpora()  # which are what it was started with, or a line says where they may be
         paths, weights, fim_rate = list(data.shards), data.weights, data.fim_rate
         length, size, seed = experiment.model.context_length, experiment.batch_size, experiment.seed
     row = options.row if options.step is None else options.step * size

@@ -12,6 +12,7 @@ from train.ahead_of_time import lower_step, memory_of
 from train.checkpoint import state_bytes
 from train.experiment import Experiment
 from train.flops import peak_flops
+from train.loop import check as check_experiment
 from train.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
 from train.objectives.make import attention_kernels
 from train.omni.sources import MediaSource
@@ -41,6 +42,7 @@ def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) ->
     check("devices", lambda: f"{jax.device_count()} x {kind}, " + (f"{peak / 1e12:.0f} TFLOP/s each" if peak else "peak unknown: no MFU"))
     check("compilation cache", lambda: _cache())
     if experiment is not None:
+        corpora: list = []
         try:
             corpora = open_corpora(experiment)
             experiment = resolve(experiment, corpora)
@@ -56,6 +58,8 @@ def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) ->
             check("mesh", lambda: _mesh(experiment))
             check("memory", lambda: _memory(experiment, compile_step))
             check("disk", lambda: _disk(experiment, run_dir))
+            if corpora:
+                check("start", lambda: _start(experiment, corpora))
     found["healthy"] = all(check["ok"] for check in found["checks"])
     return found
 
@@ -69,6 +73,11 @@ def print_examination(found: dict) -> None:
 
 def _cache() -> str:
     return f"compiled programs are kept in {jax.config.jax_compilation_cache_dir}"
+
+
+def _start(experiment: Experiment, corpora: list) -> str:
+    check_experiment(experiment, corpora)
+    return "nothing stands against its first step"
 
 
 def _data(corpora) -> str:

@@ -66,10 +66,10 @@ def start_devices() -> None:
     """Start JAX's devices; UserError when they cannot be started, as where JAX_PLATFORMS names some that are not here."""
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter where JAX finds nothing to fall back on
         platforms = os.environ.get("JAX_PLATFORMS", "")
         mend = f"JAX_PLATFORMS is {platforms!r}: unset it, or set cpu." if platforms else "See `pip show jax`, or set JAX_PLATFORMS=cpu."
-        raise UserError(f"JAX has no devices to run on: {str(error).splitlines()[0]}", mend) from None
+        raise UserError(f"JAX has no devices to run on: {(str(error) or 'none that JAX_PLATFORMS names').splitlines()[0]}", mend) from None
 
 
 def call_roll(process: int, processes: int, address: str, seconds: float) -> None:
