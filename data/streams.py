@@ -44,7 +44,10 @@ class Dispensable:
     def write(self, text: str) -> int:
         if not self._lost:
             with self._forgiven():
-                self._stream.write(text)
+                try:
+                    self._stream.write(text)
+                except UnicodeEncodeError as error:
+                    self._stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         return len(text)
 
     def flush(self) -> None:

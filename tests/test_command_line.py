@@ -1,10 +1,13 @@
 """What the command line refuses, and how it says so: exit code 2, the nearest name, no traceback."""
 
 import dataclasses
+import errno
 import importlib
+import json
 import os
 import random
 import re
+import signal
 import string
 import subprocess
 import sys
@@ -249,3 +252,112 @@ def test_huge_pages_are_asked_for_once(kernel, asks, monkeypatch):
     omnia.ask_for_huge_pages()
     omnia.ask_for_huge_pages()
     assert started == ([(sys.executable, sys.orig_argv, "mine=2:glibc.malloc.hugetlb=1")] if asks else [])
+
+
+@pytest.fixture
+def some_run(tmp_path):
+    """A run as far as its config.json: enough to be told apart from what is none."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    json_files.write(folder / "config.json", {"format": FORMAT, "experiment": to_json(Experiment()), "shards": [], "document_end": None})
+    return folder
+
+
+def test_arguments_that_contradict_each_other_are_refused(refused, some_run, tmp_path):
+    said = refused("train", some_run, "--run-dir", tmp_path / "other")
+    assert "--run-dir names another folder" in said and f"--start {some_run}" in said
+    assert "--steps given twice" in refused("train", QUICKSTART, "--run-dir", tmp_path / "new", "--steps", "5", "--steps=6")
+    both = ("--model.scan", "--model.no-scan")
+    assert "--model.scan and --model.no-scan given" in refused("train", QUICKSTART, "--run-dir", tmp_path / "new", *both)
+    assert "--stop given twice" in refused("generate", some_run, "--prompt", "a", "--stop", "x", "--stop", "y")
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags", "said"),
+    [
+        ("generate", ("--beams", "2", "--temperature", "0.5"), "--temperature does not go with --beams"),
+        ("generate", ("--beams", "2", "--top-k", "5"), "--top-k does not go with --beams"),
+        ("generate", ("--beams", "2", "--seed", "1"), "--seed does not go with --beams"),
+        ("generate", ("--length-penalty", "1"), "--length-penalty belongs to --beams"),
+        ("generate", ("--stop", "x", ""), "a --stop string is empty"),
+        ("evaluate", ("--passes", "3"), "--passes belongs to --decode"),
+        ("evaluate", ("--decode", "beam", "--considered", "3"), "--considered belongs to --decode search"),
+        ("evaluate", ("--needle-text", "{}"), "--needle-text belongs to --needle"),
+        ("evaluate", ("--needle", "--rows", "3"), "--rows is not for --needle"),
+        ("evaluate", ("--seed", "3"), "--seed belongs to --needle"),
+        ("inspect", ("--seed", "3"), "--seed is a run's own"),
+        ("inspect", ("--context-length", "8"), "--context-length is a run's own"),
+    ],
+)
+def test_an_option_that_would_mean_nothing_is_refused(verb, flags, said, refused, some_run):
+    prompt = ("--prompt", "a") if verb == "generate" else ()
+    assert said in refused(verb, some_run, *prompt, *flags)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [(r"\n\n", "\n\n"), ("\n", "\n"), (r"\t|\r", "\t|\r"), (r"\\n", r"\n"), (r"\section", r"\section"), ("\\", "\\")]
+)
+def test_stop_strings_have_escapes(written, meant):
+    """A shell gives backslash and n as they are typed."""
+    assert cli._without_escapes(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "empty"), (b"[]", "a list instead of an object"), (b"\x80\x81", "no UTF-8"), (b'{"format": 1', "line 1")]
+)
+def test_a_damaged_config_is_named(content, said, refused, some_run):
+    (some_run / "config.json").write_bytes(content)
+    for verb in ("evaluate", "report", "train"):
+        assert re.search(f"config.json: damaged .*{said}", refused(verb, some_run))
+
+
+@pytest.mark.parametrize("name", ["experiment", "shards", "document_end"])
+def test_a_config_that_lacks_a_part_is_named(name, refused, some_run):
+    stored = json.loads((some_run / "config.json").read_text())
+    del stored[name]
+    json_files.write(some_run / "config.json", stored)
+    assert f"config.json: has no '{name}'" in refused("evaluate", some_run)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "omnia: a/b: Permission denied\n       Change its permissions"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "omnia: the system: No space left on device\n       Free space"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", b"caf\xe9"), 2, "Not a directory\n       A part of the path is a file"),
+        (OSError(errno.EIO, "Input/output error", "a"), 1, "omnia: a: Input/output error\n"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), 1, "Connection reset by peer\n"),
+    ],
+)
+def test_what_the_system_refuses_is_said_in_two_lines(error, code, said, monkeypatch, capsys):
+    """With code 2, which no supervisor repeats, where a second try would end the same way; with 1 where it may not."""
+
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "report", fail)
+    assert omnia.main(["report", "a"]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_mistake(monkeypatch, capsys):
+    def fail(arguments):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(cli, "doctor", fail)
+    assert omnia.main(["doctor"]) == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("platforms", ["nonsense", "cuda"])
+def test_devices_that_are_not_there_are_named(platforms, tmp_path):
+    found = subprocess.run(
+        [sys.executable, "-m", "omnia", "doctor"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"JAX_PLATFORMS": platforms},
+    )
+    assert found.returncode == 2
+    assert f"JAX_PLATFORMS is {platforms!r}: unset it" in found.stderr and "Traceback" not in found.stderr
