@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import omnia
+from data.errors import UserError
 from data.prepare import PrepareText, prepare_text
+from tests.train.conftest import change
+from tests.train.test_resume import start
 from train.evaluate import source_names
 from train.experiment import MeshShape, TextData
 from train.loop import train
-from train.rows import make_batches
-from train.runs import create_run, open_corpora, resolve
+from train.manifest import Journal
+from train.rows import check_samples, make_batches
+from train.runs import check_steps, create_run, open_corpora, resolve
 from train.telemetry import read_metrics
 
 
@@ -76,3 +81,65 @@ def test_sources_are_named_in_metrics_console_report_and_evaluate(mixture, tiny,
     assert f"loss/stories     {found['loss/0']:.4f}" in shown
     assert "loss/recipes     none: no validation split" in shown
     assert "loss/0" not in shown and "['" not in shown
+
+
+def test_data_that_moved_is_asked_for_and_taken_where_it_is(tiny, corpora, tmp_path):
+    """Other data of the run's tokenizer can be measured though its own is gone; and the hint is not to prepare it again."""
+    shutil.copytree(corpora[0], tmp_path / "here")
+    run = start(tmp_path / "run", change(tiny, data={"shards": (str(tmp_path / "here"),), "weights": ()}))
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(UserError, match="here: the data of .*run is not there\n.*--data.shards DIR.*--shards DIR"):
+        run.corpora()
+    (moved,) = run.other_corpora((str(tmp_path / "there"),))
+    assert moved.digest == run.digests[0]
+    assert [corpus.path for corpus in run.other_corpora(corpora)] == list(corpora)
+    with pytest.raises(UserError, match="nowhere/manifest.json: missing"):
+        run.other_corpora((str(tmp_path / "nowhere"),))
+
+
+def test_other_data_must_have_the_runs_tokenizer(tiny, corpora, tmp_path):
+    run = start(tmp_path / "run", tiny)
+    text = tmp_path / "a.txt"
+    text.write_text("the cat sat. " * 50)
+    prepare_text(PrepareText(output=str(tmp_path / "other"), input=(str(text),), tokenizer="char", workers=1))
+    with pytest.raises(UserError, match="another tokenizer than the run's"):
+        run.other_corpora((str(tmp_path / "other"),))
+
+
+def test_a_run_is_not_asked_for_less_than_it_has_done(tiny, tmp_path):
+    run = start(tmp_path / "run", tiny)
+    journal = Journal(run.path / "checkpoints")
+    journal.open()
+    journal.step_folder(6).mkdir()
+    journal.record(6, part=0, parts=1, identity="", good=True, loss=None)
+    check_steps(run, 6)
+    with pytest.raises(UserError, match="has taken 6 steps already, and is asked for 5"):
+        check_steps(run, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "learns", "validates"), [("ab", False, False), ("abcdefghij", True, False), ("abcdefghij" * 2, True, True)]
+)
+def test_a_corpus_without_a_token_to_predict_is_not_trained_on(text, learns, validates, tiny, tmp_path):
+    """Cut at its tail, a document has nothing before its first token: a split of one token has nothing to predict, nor to validate with."""
+    (tmp_path / "a.txt").write_text(text)
+    corpus = prepare_text(PrepareText(output=str(tmp_path / "shards"), input=(str(tmp_path / "a.txt"),), validation=0.1, workers=1))
+    assert bool(corpus.targets("validation")) == validates
+    experiment = change(tiny, data={"shards": (corpus.path,), "weights": ()}, model={"vocab_size": 384})
+    if learns:
+        make_batches(experiment, [corpus])
+    else:
+        with pytest.raises(UserError, match="holds no token to learn"):
+            make_batches(experiment, [corpus])
+
+
+def test_sample_prompts_are_encoded_before_the_first_step(tiny, tmp_path):
+    (tmp_path / "a.txt").write_text("0123456789 " * 20)
+    corpus = prepare_text(
+        PrepareText(output=str(tmp_path / "shards"), input=(str(tmp_path / "a.txt"),), tokenizer="char", validation=0, workers=1)
+    )
+    asked = change(tiny, samples={"tokens": 4, "prompts": ("1", "the ")}, model={"vocab_size": 64})
+    with pytest.raises(UserError, match="samples.prompts: 'the ': character 't' is not among"):
+        check_samples(asked, [corpus])
+    check_samples(change(asked, samples={"prompts": ("1", "")}), [corpus])
+    check_samples(change(asked, samples={"tokens": 0}), [corpus])
