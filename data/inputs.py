@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from data.documents import Document, Part, Skipped
 from data.errors import UserError
@@ -10,6 +10,7 @@ from data.folders import files_below, matching_files
 from data.readers import parquet, tar, text, tfds, warc
 from data.readers.stream import plain_name
 
+TEXT_FIELD = "text"
 LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet",)
 TAR = (".tar",)
@@ -23,6 +24,9 @@ TEXTS = tuple(
 def find_inputs(inputs: Iterable[str], tfds_dir: str = "", tfds_download: bool = False) -> list[tuple[str, int, int]]:
     """[(absolute path, bytes, time of change in ns)] of all inputs: as given, and sorted within folders and globs."""
     found: dict[str, tuple[int, int]] = {}
+    inputs = list(inputs)
+    if (tfds_dir or tfds_download) and not any(item.startswith(tfds.PREFIX) for item in inputs):
+        raise UserError("--tfds-dir and --tfds-download are for inputs such as tfds:NAME, and there is none.", "Leave them out.")
     for item in inputs:
         if item.startswith(tfds.PREFIX):
             path, size, changed = tfds.find(item, tfds_dir, tfds_download)
@@ -36,9 +40,11 @@ def find_inputs(inputs: Iterable[str], tfds_dir: str = "", tfds_download: bool =
     return [(path, *facts) for path, facts in found.items()]
 
 
-def check_inputs(files: Iterable[tuple[str, int, int]], text_field: str) -> list[str]:
+def check_inputs(files: Sequence[tuple[str, int, int]], text_field: str) -> list[str]:
     """UserError for what would stop the reading of any file. Returns the packages, with versions, that the documents depend on."""
     versions = set()
+    if text_field != TEXT_FIELD and not any(_has_fields(path) for path, _, _ in files):
+        raise UserError(f"--text-field {text_field}: none of the inputs has fields.", "Leave it out.")
     for path, _, _ in files:
         if path.startswith(tfds.PREFIX):
             tfds.check(path, text_field)
@@ -48,6 +54,10 @@ def check_inputs(files: Iterable[tuple[str, int, int]], text_field: str) -> list
             warc.check(path, text_field)
             versions.add(warc.version())
     return sorted(versions)
+
+
+def _has_fields(path):
+    return path.startswith(tfds.PREFIX) or path.lower().endswith(PARQUET) or plain_name(path).endswith((*LINES, *TAR, ".json"))
 
 
 def exists(path: str) -> bool:

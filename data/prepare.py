@@ -13,7 +13,7 @@ from typing import Literal
 from data import journal
 from data.documents import Document, Part, Skipped, SplitRule
 from data.errors import UserError
-from data.inputs import check_inputs, exists, find_inputs, plan_tasks, read_documents
+from data.inputs import TEXT_FIELD, check_inputs, exists, find_inputs, plan_tasks, read_documents
 from data.pool import run_tasks
 from data.shards import FORMAT, Corpus, corpus_digest, shard_damage
 from data.task import NAMES_KEPT, SPLITS, check_damaged, write_shards
@@ -38,7 +38,7 @@ class PrepareText:
     split: Literal["auto", "hash", "tail"] = "auto"
     """hash: whole documents, by a hash of their content. tail: the last characters of every document. auto: tail for one
     document, hash for several."""
-    text_field: str = "text"
+    text_field: str = TEXT_FIELD
     """What holds the text: the field of a .jsonl record or of a .json in a .tar, the column of a .parquet, the feature of TFDS."""
     workers: int = 0
     """Processes; 0 for one on every core. They do not change the result."""

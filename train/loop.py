@@ -241,6 +241,8 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel,
                             with meter.pause("samples"):
                                 for sample in learner.samples(state.averaged):
                                     telemetry.sample(step, *sample)
+                                for remark in learner.remarks():
+                                    telemetry.message(remark)
                                 if look is not None:
                                     telemetry.message(f"step {step}: {look(step, state.averaged)}")
                         progress["looked"] = step

@@ -133,11 +133,14 @@ class RowLearner:
         self._incoming: Prefetch | None = None
         self._processes: ProcessPrefetch | None = None
         self._remarked, self._left_out = 0, getattr(self.batches, "left_out", 0)
+        self._undrawn: list[str] = []
 
     def remarks(self) -> list[str]:
         before, count = self._remarked, len(self.batches.damaged)
         said = [f"{self._left_out} samples are left out: no row has room for them"] if self._left_out else []
         self._remarked, self._left_out = count, 0
+        said += self._undrawn
+        self._undrawn = []
         return said + ([f"{count} {self.batches.damage} so far: their places are empty"] if count > before else [])
 
     @property
@@ -195,9 +198,7 @@ class RowLearner:
             return []
         if isinstance(self._run.experiment.data, MediaData):
             if hosts.first():
-                of, plots = (self._run.experiment, params, self._corpora, self._run.tokenizer()), self._run.path / "plots"
-                looks.draw_looks(looks.find_looks(*of), shapes_of(self._run.experiment), plots / looks.NAME)
-                writing.draw_written(*of, plots / writing.NAME)
+                self._draw(params)
             return sample_answers(self._run, params, self._corpora)
         prompts = [prompt for prompt in wanted.prompts if prompt or self._run.document_end is not None]
         if not prompts or not _writes_text(self._run.experiment):
@@ -206,6 +207,15 @@ class RowLearner:
         sampling = Sampling(temperature=wanted.temperature)
         found = generator.generate(prompts, tokens=wanted.tokens, sampling=sampling, seed=self._run.experiment.seed)
         return [Sample(completion.prompt, completion.text) for completion in found]
+
+    def _draw(self, params) -> None:
+        """Pictures of what answers rest on and of what the model writes; a disk that does not take them is told by `remarks`."""
+        of, plots = (self._run.experiment, params, self._corpora, self._run.tokenizer()), self._run.path / "plots"
+        try:
+            looks.draw_looks(looks.find_looks(*of), shapes_of(self._run.experiment), plots / looks.NAME)
+            writing.draw_written(*of, plots / writing.NAME)
+        except OSError as error:
+            self._undrawn.append(f"WARNING: no pictures of samples ({error.strerror or error}); training goes on")
 
     def close(self) -> None:
         if self._incoming is not None:

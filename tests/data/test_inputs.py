@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data.documents import Document, Part
 from data.errors import UserError
-from data.inputs import find_inputs, plan_tasks, read_documents
+from data.inputs import check_inputs, find_inputs, plan_tasks, read_documents
 from data.readers import stream
 
 TEXTS = ["One.", "Two,\nwith a line.", "Drei äöü 🙂", "\u2028 four\r\n", "five " * 1000]
@@ -223,3 +223,13 @@ def test_files_that_a_folder_has_and_nobody_reads_are_said(tmp_path, capsys):
         (tmp_path / name).write_text("text")
     assert read(tmp_path)[0] == ["text"]
     assert "4 files of endings that are not read here are left out: .json (2), .bin (1), none (1)" in capsys.readouterr().out
+
+
+def test_options_that_no_input_has_a_use_for_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    files = find_inputs([str(tmp_path / "a.txt")])
+    with pytest.raises(UserError, match="--text-field body: none of the inputs has fields"):
+        check_inputs(files, "body")
+    for options in ({"tfds_dir": "x"}, {"tfds_download": True}):
+        with pytest.raises(UserError, match="tfds:NAME, and there is none"):
+            find_inputs([str(tmp_path)], **options)
