@@ -61,7 +61,7 @@ def undisturbed():
     [
         ("train.rows:RowLearner.evaluate", 2, RuntimeError("evaluation"), 6),
         ("train.rows:RowLearner.samples", 1, UserError("sample"), 3),
-        ("train.rows:RowLearner.remarks", 5, MemoryError(), 4),
+        ("train.rows:RowLearner.__next__", 5, MemoryError(), 4),
     ],
 )
 def test_the_last_step_is_saved_and_the_run_goes_on(what, call, error, last, plain, one_device, undisturbed, tmp_path, monkeypatch):  # noqa: F811
