@@ -8,6 +8,7 @@ files or addresses is none of them. Needs Pillow, PyAV, soundfile and soxr (extr
 import contextlib
 import functools
 import io
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ _CONTAINERS = {  # of libavformat, whose protocols stay closed: a file must not 
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,ogg,mp3,wav,flac,aac,mpegts,mpeg,flv,asf",
     "protocol_whitelist": "",
 }
+_SKIPPING = ("h264", "hevc", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that obey skip_frame packet by packet
 _BLOCK_VALUES = 1 << 20  # of all channels of a recording in memory at once
 
 
@@ -334,7 +336,12 @@ def _video(content: bytes, max_pixels: int) -> Iterator["_Video"]:
 
 
 class _Video:
-    """The packets of a video stream, and its frames by their numbers in the order of showing."""
+    """The packets of a video stream, and its frames by their numbers in the order of showing.
+
+    Which frames are shown, and when, the packets say: all but those that an edit list hides, which are decoded because others need them. What
+    comes before the first frame that can be decoded (a stream that was cut within a group of pictures) is known from the frames alone, as
+    is everything where packets have no times.
+    """
 
     def __init__(self, container, max_pixels):
         if not container.streams.video:
@@ -346,21 +353,61 @@ class _Video:
         _check_pixels(self._codec.width, self._codec.height, max_pixels)
         self._max_pixels = max_pixels
         self._codec.thread_count = 1  # parallel are the processes that call this
-        self._packets = [packet for packet in container.demux(self._stream) if packet.size and not packet.is_discard]
+        self._skips = self._codec.name in _SKIPPING
+        self._base = self._stream.time_base
+        self._stretch = float(self._stream.sample_aspect_ratio or 1)  # of a pixel's width over its height
+        self._reformatter = _av().video.reformatter.VideoReformatter()
+        self._size: tuple[int, int] | None = None
+        self._fed = 0  # place after the last packet that the decoder has had
+        self._packets = [packet for packet in container.demux(self._stream) if packet.size]
+        self._keys = [place for place, packet in enumerate(self._packets) if packet.is_keyframe] or [0]
         if not self._packets:
             raise Undecodable("a video without frames")
-        if any(packet.pts is None for packet in self._packets):
-            raise Undecodable("a video whose frames have no times")
-        self._times = np.sort(np.array([packet.pts for packet in self._packets], np.int64))
-        self._place = {packet.pts: place for place, packet in enumerate(self._packets)}  # in the order of decoding
-        self._keys = [place for place, packet in enumerate(self._packets) if packet.is_keyframe] or [0]
-        self._base = self._stream.time_base
-        self._reformatter = _av().video.reformatter.VideoReformatter()
-        self._fed = 0  # place after the last packet that the decoder has had
-        self._size: tuple[int, int] | None = None
+        shown = [place for place, packet in enumerate(self._packets) if not packet.is_discard]
+        self._place = {self._packets[place].pts: place for place in shown}  # in the order of decoding
+        # AVI has no times of showing: its packets say the order of decoding, also where they were copied into another container.
+        reordered = self._codec.has_b_frames and (container.format.name == "avi" or self._codec.name == "mpeg4")
+        guessed = reordered and list(self._place) == sorted(self._place, key=lambda pts: (pts is not None, pts))
+        self._timed = len(self._place) == len(shown) and all(packet.pts is not None for packet in self._packets) and not guessed
+        self._times = self._shown_times() if self._timed else self._guessed_times()
+        if not len(self._times):
+            raise Undecodable("a video without frames")
+
+    def _shown_times(self):
+        """Ascending times of the frames that are shown, by the packets from the first frame on that comes as its packet says."""
+        times = np.sort(np.fromiter(self._place, np.int64, len(self._place)))
+        first = self._packets[self._keys[0]]
+        if self._place.get(first.pts) == 0 and first.pts == times[0]:
+            self._codec.flush_buffers()
+            alone = [*self._feed(0, "DEFAULT"), *self._drain()]  # of one packet, which costs less than waiting for what comes out first
+            if alone and alone[0].pts == first.pts:
+                self._first = alone[0]
+                return times
+        early = []
+        for frame in self._frames(0):
+            early.append(self._time(frame))
+            if len(early) == 1:
+                self._first = frame
+            if frame.pts >= first.pts:
+                break
+        if any(later <= sooner for sooner, later in itertools.pairwise(early)):
+            raise Undecodable("a video whose frames come in a wrong order")
+        return np.concatenate([np.array(early, np.int64), times[times > early[-1]]]) if early else times[:0]
+
+    def _guessed_times(self):
+        """Those of frames whose packets do not say them, by a decoding of all."""
+        times = []
+        for frame in self._frames(0):
+            if not times:
+                self._first = frame
+            times.append(frame.pts)
+        if None in times:
+            step = 1 / float(self._base * (self._stream.average_rate or 1))
+            return np.round(np.arange(len(times)) * step).astype(np.int64)
+        return np.sort(np.array(times, np.int64))
 
     def facts(self, content_bytes):
-        height, width = self.shape(next(iter(self.decode([0], None)))[1], None)
+        height, width = self.shape(self._first, None)
         stated = float(self._stream.average_rate or 0)
         rate = video_rate(len(self._times), float(self._times[0] * self._base), float(self._times[-1] * self._base), stated)
         return Facts(width=width, height=height, frames=len(self._times), rate=rate, bytes=content_bytes)
@@ -372,17 +419,29 @@ class _Video:
 
     def decode(self, numbers, size):
         """(number, frame) of ascending numbers of frames."""
-        height, width = size or (self._codec.height, self._codec.width)
+        height, width = size or self.shape(self._first, None)
         if len(numbers) * height * width * 3 > MAX_CLIP_BYTES:
             raise Undecodable(f"{len(numbers)} frames of {width} x {height} pixels take more than {MAX_CLIP_BYTES:,} bytes")
+        if not self._timed:
+            wanted = set(numbers)
+            return (pair for pair in enumerate(itertools.islice(self._frames(0), numbers[-1] + 1)) if pair[0] in wanted)
+        return self._decode_timed(numbers)
+
+    def _decode_timed(self, numbers):
         moments = {int(self._times[number]) for number in numbers}
         frames, shown = None, None
         for number in numbers:
             moment = int(self._times[number])
             key = self._keyframe(moment)
             if frames is None or key >= self._fed:
-                frames, shown = self._frames(key, moments), None
-            while shown is None or shown.pts < moment:
+                frames = self._frames(key, moments)
+                shown = next(frames, None)
+                # A picture that is refreshed bit by bit has keyframes from which the first whole frame is a later one.
+                while shown is not None and self._time(shown) > moment and key > self._keys[0]:
+                    key = self._keys[self._keys.index(key) - 1]
+                    frames = self._frames(key, moments)
+                    shown = next(frames, None)
+            while shown is None or self._time(shown) < moment:
                 frame = next(frames, None)
                 if frame is None:
                     break
@@ -392,25 +451,40 @@ class _Video:
             yield number, shown  # for a frame that never came, the one after it or the last
 
     def decode_keyframes(self):
-        self._codec.skip_frame = "NONKEY"
-        packets = [*(self._packets[key] for key in self._keys), None]
-        if not sum(1 for packet in packets for frame in self._codec.decode(packet) if self._check(frame)):
-            raise Undecodable("a video without frames")
+        self._codec.flush_buffers()
+        for key in self._keys:
+            self._feed(key, "NONKEY")
+        self._drain()
 
     def _keyframe(self, moment):
         """Place of the last keyframe from which this frame can be reached: one that is shown, and comes, before it."""
-        place = self._place[moment]
+        place = self._place.get(moment, 0)
         before = (key for key in reversed(self._keys) if key <= place and self._packets[key].pts <= moment)
-        return next(before, self._keys[0])
+        return next(before, 0)
 
-    def _frames(self, key, moments):
-        """Frames in the order of showing, from a keyframe on. Left out are those that are not wanted and that no other needs."""
+    def _frames(self, start, moments=None):
+        """Frames in the order of showing, from a packet on. Left out are those at none of the moments that no other needs."""
         self._codec.flush_buffers()
-        for place in range(key, len(self._packets)):
-            packet, self._fed = self._packets[place], place + 1
-            self._codec.skip_frame = "DEFAULT" if packet.pts in moments else "NONREF"
-            yield from filter(self._check, self._codec.decode(packet))
-        yield from filter(self._check, self._codec.decode(None))
+        for place in range(start, len(self._packets)):
+            self._fed = place + 1
+            wanted = moments is None or self._packets[place].pts in moments
+            yield from self._feed(place, "DEFAULT" if wanted else "NONREF")
+        yield from self._drain()
+
+    def _feed(self, place, skipped):
+        """What the decoder gives for a packet."""
+        if self._skips:
+            self._codec.skip_frame = skipped
+        try:
+            return list(filter(self._check, self._codec.decode(self._packets[place])))
+        except _av().error.FFmpegError:
+            if place < self._keys[0]:  # which what was cut off would be needed for
+                return []
+            raise
+
+    def _drain(self):
+        """What the decoder still holds; after it, it must be flushed."""
+        return list(filter(self._check, self._codec.decode(None)))
 
     def _check(self, frame):
         """True for a frame as the others are."""
@@ -423,25 +497,42 @@ class _Video:
         _check_pixels(frame.width, frame.height, self._max_pixels)
         return True
 
+    def _time(self, frame):
+        if frame.pts is None:
+            raise Undecodable("a video with a frame that has no time")
+        return frame.pts
+
     def shape(self, frame, size):
         """(height, width) that a frame is shown with."""
-        return size or ((frame.width, frame.height) if _quarters(frame) % 2 else (frame.height, frame.width))
+        if size:
+            return size
+        width = max(round(frame.width * self._stretch), 1)
+        _check_pixels(width, frame.height, self._max_pixels)
+        return (width, frame.height) if _placing(frame)[0] else (frame.height, width)
 
     def write(self, frame, out):
         """Puts a frame into uint8 [H, W, 3], scaled to that."""
-        quarters = _quarters(frame)
-        height, width = out.shape[1::-1] if quarters % 2 else out.shape[:2]
+        transposed, mirrored, inverted = _placing(frame)
+        height, width = out.shape[1::-1] if transposed else out.shape[:2]
         (plane,) = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").planes
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]  # which are padded
-        if quarters or not out.flags.c_contiguous:
-            out[...] = np.rot90(rows.reshape(height, width, 3), quarters)
+        if transposed or mirrored or inverted or not out.flags.c_contiguous:
+            pixels = rows.reshape(height, width, 3)
+            pixels = pixels.swapaxes(0, 1) if transposed else pixels
+            out[...] = pixels[:: -1 if inverted else 1, :: -1 if mirrored else 1]
         else:
             out.reshape(height, width * 3)[...] = rows
 
 
-def _quarters(frame):
-    """Turns by 90 degrees, counter-clockwise, that a player makes."""
-    return round(frame.rotation / 90) % 4
+def _placing(frame):
+    """(transposed, mirrored, inverted): what a player does to a picture, in this order; a turn is two of them."""
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return False, False, False
+    a, b, _, c, d, *_ = np.frombuffer(side, np.int32).tolist()  # the pixel at (x, y) is shown at (a x + c y, b x + d y)
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0
 
 
 # ------------------------------------------------------------------------------------------------------------------ recordings
