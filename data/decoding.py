@@ -21,12 +21,15 @@ from data.media import Facts, text_facts
 MAX_PIXELS = 1 << 26  # of an image, or of a frame
 MAX_CLIP_BYTES = 1 << 30  # of the frames that one call returns
 MAX_SAMPLES = 1 << 28  # of a recording that one call returns
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _CONTAINERS = {  # of libavformat, whose protocols stay closed: a file must not make us read another
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,ogg,mp3,wav,flac,aac,mpegts,mpeg,flv,asf",
     "protocol_whitelist": "",
 }
 _SKIPPING = ("h264", "hevc", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that obey skip_frame packet by packet
+_UNKNOWN = 1 << 62  # samples, with which a header says that it does not know
+_STREAMED = 0x7FFF0000  # bytes, the same
+_PREROLL = 32  # packets of an MP3 that are decoded before one that is wanted: it may take bits from some of them
 _BLOCK_VALUES = 1 << 20  # of all channels of a recording in memory at once
 
 
@@ -43,7 +46,8 @@ class Examined(NamedTuple):
 
 
 def probe(kind: str, content: str | bytes) -> Facts:
-    """What is known of a part by its header; of a video, by its packets and first frame."""
+    """What is known of a part by its header; of a video by its packets and first frames; of a recording whose header does not say how long it
+    is, by decoding it. What `examine` finds, if it finds no fault."""
     if isinstance(content, str):
         return text_facts(content)
     return {"image": _probe_image, "video": _probe_video, "audio": _probe_audio}[kind](content)
@@ -98,7 +102,7 @@ def _plain_jpeg(content: bytes, size: tuple[int, int] | None, max_pixels: int, o
     """A JPEG at its own size by libjpeg itself, straight into `out`: the pixels of Pillow, which copies them twice, in two thirds of the
     time. None for all others, and for what has anything wrong with it, which Pillow can say better."""
     turbo = _simplejpeg()
-    if turbo is None or not content.startswith(b"\xff\xd8\xff") or b"Exif\0\0" in content[: 1 << 16]:
+    if turbo is None or not content.startswith(b"\xff\xd8\xff") or _has_exif(content):
         return None
     try:
         height, width, colours, _ = turbo.decode_jpeg_header(content)
@@ -113,6 +117,26 @@ def _plain_jpeg(content: bytes, size: tuple[int, int] | None, max_pixels: int, o
     if buffer is not out:
         out[...] = buffer
     return out
+
+
+def _has_exif(content):
+    """Whether a JPEG has Exif before its picture, in whichever segment; also where its segments are no such."""
+    place = 2
+    while content[place : place + 1] == b"\xff":
+        marker = content[place + 1 : place + 2]
+        if marker == b"\xda":  # the picture begins
+            return False
+        if content.startswith(b"Exif\0\0", place + 4) and marker == b"\xe1":
+            return True
+        # Segments may stand behind any number of bytes 255, and two kinds of markers have no length.
+        place += (
+            1
+            if marker == b"\xff"
+            else 2
+            if b"\xd0" <= marker <= b"\xd8" or marker == b"\x01"
+            else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        )
+    return True
 
 
 @functools.cache
@@ -189,7 +213,7 @@ def _image(content: bytes, max_pixels: int) -> Iterator[Any]:
     try:
         image = pillow.open(io.BytesIO(content), formats=_IMAGE_FORMATS)
     except pillow.UnidentifiedImageError:
-        raise Undecodable("no JPEG, PNG, WebP or GIF" if content else "empty") from None
+        raise Undecodable("no JPEG, PNG, WebP, GIF or BMP" if content else "empty") from None
     except pillow.DecompressionBombError:
         raise Undecodable(f"too large: more than {max_pixels:,} pixels") from None
     except Exception as error:  # a decoder fed with nonsense can raise anything
@@ -543,93 +567,207 @@ def decode_audio(content: bytes, rate: int, start_s: float = 0.0, seconds: float
 
     start_s, seconds: the part of it that is wanted; None for all from there on.
     """
-    found, blocks = _recording(content, start_s, seconds)
-    frames = found.samples if seconds is None else min(found.samples, math.ceil(seconds * found.rate))
-    if frames * max(rate / found.rate, 1) > MAX_SAMPLES:
-        raise Undecodable(f"too long: {frames / found.rate:,.0f} seconds in one piece")
-    mono = np.concatenate([np.zeros(0, np.float32), *blocks])
-    if not np.isfinite(mono).all():
-        raise Undecodable("holds values that are no numbers")
-    if found.rate != rate and len(mono):
-        mono = _soxr().resample(mono, found.rate, rate)
-    return np.clip(mono, -1.0, 1.0, dtype=np.float32)
+    with _sound(content) as sound:
+        first = max(round(start_s * sound.rate), 0)
+        last = None if seconds is None else first + round(seconds * sound.rate)
+        most = MAX_SAMPLES / max(rate / sound.rate, 1)
+        if sound.samples is not None and min(sound.samples, sound.samples if last is None else last) - first > most:
+            raise Undecodable(f"too long: {sound.samples / sound.rate:,.0f} seconds in one piece")
+        blocks, count = [np.zeros(0, np.float32)], 0
+        for block in sound.blocks(first, last):
+            blocks.append(block)
+            count += len(block)
+            if count > most:
+                raise Undecodable(f"too long: more than {most / sound.rate:,.0f} seconds in one piece")
+        mono = np.concatenate(blocks)
+        if not np.isfinite(mono).all():
+            raise Undecodable("holds values that are no numbers")
+        if sound.rate != rate and len(mono):
+            mono = _soxr().resample(mono, sound.rate, rate)
+        return np.clip(mono, -1.0, 1.0, dtype=np.float32)
 
 
 def _probe_audio(content):
-    return _recording(content, 0.0, 0.0)[0]
+    with _sound(content) as sound:
+        if sound.samples is not None:
+            return Facts(rate=float(sound.rate), samples=sound.samples, bytes=len(content))
+    return _examine_audio(content).facts
 
 
 def _examine_audio(content):
-    found, blocks = _recording(content, 0.0, None)
-    loudest, count = 0.0, 0
-    for block in blocks:
-        if not np.isfinite(block).all():
-            raise Undecodable("holds values that are no numbers")
-        loudest, count = max(loudest, float(np.abs(block).max(initial=0))), count + len(block)
-    if count < found.samples:
-        raise Undecodable(f"breaks off after {count:,} of {found.samples:,} samples")
-    return Examined(found, ("silent",) if loudest == 0 else (), None)
+    with _sound(content) as sound:
+        loudest, count = 0.0, 0
+        for block in sound.blocks(0, None):
+            if not np.isfinite(block).all():
+                raise Undecodable("holds values that are no numbers")
+            loudest, count = max(loudest, float(np.abs(block).max(initial=0))), count + len(block)
+        if not count:
+            raise Undecodable("a recording without samples")
+        remarks = (*(("silent",) if loudest == 0 else ()), *sound.remarks())
+        return Examined(Facts(rate=float(sound.rate), samples=count, bytes=len(content)), remarks, None)
 
 
-def _recording(content, start_s, seconds):
-    """Facts; and float32 blocks of the mean of the channels, from `start_s` on, for `seconds`, at the recording's own rate."""
-    soundfile = _soundfile()
+@contextlib.contextmanager
+def _sound(content: bytes) -> Iterator["_SoundFile | _SoundStream"]:
+    """A recording, opened; whatever the libraries raise inside becomes Undecodable."""
+    av, soundfile = _av(), _soundfile()
     if not content:
         raise Undecodable("empty")
     try:
-        file = soundfile.SoundFile(io.BytesIO(content))
-    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError):
-        return _recording_of_container(content, start_s, seconds)
-    if file.frames <= 0 or file.samplerate <= 0:
-        raise Undecodable("a recording without samples")
-    facts = Facts(rate=float(file.samplerate), samples=file.frames, bytes=len(content))
-    return facts, _sound_blocks(file, start_s, seconds)
-
-
-def _sound_blocks(file, start_s, seconds):
-    soundfile, rows = _soundfile(), max(_BLOCK_VALUES // file.channels, 1)
-    first = min(max(round(start_s * file.samplerate), 0), file.frames)
-    left = file.frames - first if seconds is None else min(round(seconds * file.samplerate), file.frames - first)
-    try:
-        with file:
-            if first:
-                file.seek(first)
-            while left > 0:
-                block = file.read(min(rows, left), dtype="float32", always_2d=True)
-                if not len(block):
-                    return
-                left -= len(block)
-                yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise Undecodable(f"cannot be decoded ({_line(error)})") from None
-
-
-def _recording_of_container(content, start_s, seconds):
-    """What libsndfile does not know: AAC, the sound of a video."""
-    av = _av()
-    try:
+        if (file := _sound_file(content)) is not None:
+            with file:
+                yield _SoundFile(file, content)
+            return
         with av.open(io.BytesIO(content), container_options=_CONTAINERS) as container:
-            if not container.streams.audio or container.streams.audio[0].codec_context is None:
-                raise Undecodable("no sound in it")
-            stream = container.streams.audio[0]
-            rate, blocks, count = stream.codec_context.sample_rate, [], 0
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-            first = round(start_s * rate)
-            last = MAX_SAMPLES if seconds is None else first + round(seconds * rate)
-            for frame in container.decode(stream):
-                for mono in resampler.resample(frame):
-                    block = mono.to_ndarray()[0]
-                    blocks.append(block[max(first - count, 0) : max(last - count, 0)].copy())
-                    count += len(block)
-                    if count > MAX_SAMPLES:
-                        raise Undecodable(f"too long: more than {MAX_SAMPLES:,} samples")
+            yield _SoundStream(container, content)
+    except (Undecodable, UserError):
+        raise
     except av.error.FFmpegError as error:
         raise Undecodable(f"cannot be decoded ({error.strerror or _line(error)})") from None
-    except (ValueError, OverflowError, MemoryError) as error:
+    except (soundfile.SoundFileError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
         raise Undecodable(f"cannot be decoded ({_line(error)})") from None
-    if not count:
-        raise Undecodable("a recording without samples")
-    return Facts(rate=float(rate), samples=count, bytes=len(content)), blocks
+
+
+def _sound_file(content):
+    """What libsndfile can be trusted with; None for what it does not know, and for what it takes at its word where only decoding tells how
+    long it is: MP3, an Ogg file of several recordings, a header that says nothing (a file that was written to a pipe)."""
+    soundfile = _soundfile()
+    try:
+        file = soundfile.SoundFile(io.BytesIO(content))
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError):
+        return None
+    if file.format != "MP3" and 0 < file.frames < _UNKNOWN and file.samplerate > 0 and not _is_chained(content):
+        return file
+    file.close()
+    return None
+
+
+def _is_chained(content):
+    """Whether an Ogg file has a recording behind another: pages that begin a stream after pages that do not."""
+    place, begun = 0, False
+    while content.startswith(b"OggS") and (place := content.find(b"OggS\0", place)) >= 0:
+        begins = len(content) > place + 5 and content[place + 5] & 2
+        if begins and begun:
+            return True
+        begun, place = not begins, place + 4
+    return False
+
+
+class _SoundFile:
+    """By libsndfile, which finds any place at once and knows the length; raises where that much does not come."""
+
+    def __init__(self, file, content):
+        self._file, self._content = file, content
+        self.rate, self.samples = file.samplerate, file.frames
+
+    def blocks(self, first: int, last: int | None) -> Iterator[np.ndarray]:
+        """float32: the mean of the channels of samples [first, last), at the recording's own rate."""
+        first = min(first, self.samples)
+        left = (self.samples if last is None else min(last, self.samples)) - first
+        rows = max(_BLOCK_VALUES // self._file.channels, 1)
+        if first:
+            self._file.seek(first)
+        while left > 0:
+            block = self._file.read(min(rows, left), dtype="float32", always_2d=True)
+            if not len(block):
+                raise Undecodable(f"breaks off after {self._file.tell():,} of {self.samples:,} samples")
+            left -= len(block)
+            yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+
+    def remarks(self):
+        told = int.from_bytes(self._content[4:8], "little") if self._content.startswith(b"RIFF") else 0
+        return ("shorter than its header says",) if len(self._content) - 8 < told < _STREAMED else ()
+
+
+class _SoundStream:
+    """The first sound of a container by libavcodec, which counts as it decodes. What cannot be decoded is left out, if it is little."""
+
+    samples = None
+
+    def __init__(self, container, content):
+        if not container.streams.audio or container.streams.audio[0].codec_context is None:
+            raise Undecodable("no sound in it")
+        self._container, self._content, self._stream = container, content, container.streams.audio[0]
+        self._codec = self._stream.codec_context
+        self._packets = self._bad = 0
+        self._base = self._stream.time_base
+        frames = self._frames(0)
+        self._begun = list(itertools.islice(frames, 1))
+        if not self._begun:
+            raise Undecodable("a recording without samples")
+        self.rate = self._begun[0][1].sample_rate
+        self._rest = frames
+
+    def blocks(self, first: int, last: int | None) -> Iterator[np.ndarray]:
+        """float32: the mean of the channels of samples [first, last), at the recording's own rate. To be called once."""
+        self._wanted = first
+        for place, frame in itertools.chain(self._begun, self._rest):
+            if frame.sample_rate != self.rate:
+                raise Undecodable("a recording whose rate changes")
+            stop = frame.samples if last is None else max(last - place, 0)
+            yield _mean_of_channels(frame)[max(first - place, 0) : stop]
+            if last is not None and place + frame.samples >= last:
+                return
+        if self._bad > 2 and self._bad > self._packets / 100:
+            raise Undecodable(f"{self._bad:,} of {self._packets:,} packets cannot be decoded")
+        if self._breaks_off():
+            raise Undecodable(f"breaks off after {self._packets:,} packets")
+
+    def remarks(self):
+        return ("holds packets that cannot be decoded",) if self._bad else ()
+
+    def _frames(self, wanted):
+        """(number of its first sample, frame) of all that is decoded."""
+        self._wanted = wanted
+        count, step = 0, 0
+        for packet in self._container.demux(self._stream):
+            number, self._packets = self._packets, self._packets + bool(packet.size)
+            if number == _PREROLL and self._codec.name == "mp3float" and packet.duration:
+                # All of its packets hold as many samples. Those that end well before the first that is wanted need no decoding.
+                step = round(packet.duration * self._base * self._codec.sample_rate)
+                lead = step * number - count  # what a decoder gives at first and is no part of the recording
+            if step and packet.size:
+                count = step * number - lead
+                if step * (number + _PREROLL) - lead < self._wanted:
+                    continue
+            try:
+                frames = self._codec.decode(packet if packet.size else None)
+            except _av().error.FFmpegError:
+                self._bad += bool(packet.size)
+                continue
+            for frame in frames:
+                yield count, frame
+                count += frame.samples
+
+    def _breaks_off(self):
+        """Whether there is less than the file says by more than one word."""
+        if any(entry.pos + entry.size > len(self._content) for entry in self._stream.index_entries):
+            return "mov" in self._container.format.name
+        start = (
+            10 + sum((byte & 0x7F) << 7 * place for place, byte in enumerate(self._content[9:5:-1])) if self._content[:3] == b"ID3" else 0
+        )
+        header = self._content[start : start + 256]
+        found = max(header.find(b"Xing"), header.find(b"Info"))
+        if (
+            found < 0
+            or "mp3" not in self._container.format.name
+            or header[found + 7 : found + 8] not in (b"\x03", b"\x07", b"\x0b", b"\x0f")
+        ):
+            return False
+        frames, size = (int.from_bytes(header[place : place + 4], "big") for place in (found + 8, found + 12))
+        return self._packets < frames and start + size > len(self._content)
+
+
+def _mean_of_channels(frame):
+    """float32 [samples] of a frame of sound, whatever its format: planes or not, integers or not."""
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    if values.dtype == np.uint8:
+        values = (values.astype(np.float32) - 128) / 128
+    elif values.dtype.kind == "i":
+        values = values.astype(np.float32) * np.float32(2.0 ** (1 - 8 * values.itemsize))
+    return values.mean(0, dtype=np.float32) if len(values) > 1 else values[0].astype(np.float32)
 
 
 # -------------------------------------------------------------------------------------------------------------------- packages

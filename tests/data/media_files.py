@@ -1,5 +1,6 @@
 """Files of images, videos and recordings made in code, whole and damaged."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -50,8 +51,8 @@ def webp_bomb(width=16_000, height=16_000) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def video_file(frames=24, form="mp4", codec="h264", rate=12, size=(32, 48), options=None, pixels=None) -> bytes:
-    """Frame k is grey of 10 k, unless `pixels` [F, H, W, 3] are given."""
+def video_file(frames=24, form="mp4", codec="h264", rate=12, size=(32, 48), options=None, pixels=None, stretch=None) -> bytes:
+    """Frame k is grey of 10 k, unless `pixels` [F, H, W, 3] are given. stretch: width of a pixel over its height, a fraction."""
     import av
 
     file = io.BytesIO()
@@ -60,11 +61,57 @@ def video_file(frames=24, form="mp4", codec="h264", rate=12, size=(32, 48), opti
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"g": "8", **(options or {})}
+        if stretch:
+            stream.codec_context.sample_aspect_ratio = stretch
         for number in range(frames if pixels is None else len(pixels)):
             shown = np.full((height, width, 3), 10 * number % 256, np.uint8) if pixels is None else pixels[number]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def cut_video_file(content: bytes, start: int, form="mp4", delay: int = 0) -> bytes:
+    """What `ffmpeg -ss` with `-c copy` makes: from the last keyframe that comes at or before the frame `start`, all packets. That frame has
+    the time 0, or `delay` frames: those before it have negative times, which an mp4 hides behind an edit list."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(io.BytesIO(content)) as source, av.open(file, "w", format=form) as container:
+        old = source.streams.video[0]
+        new = container.add_stream_from_template(old)
+        step = round(1 / (old.average_rate * old.time_base))
+        packets = [packet for packet in source.demux(old) if packet.size]
+        first = max(place for place, packet in enumerate(packets) if packet.is_keyframe and packet.pts <= start * step)
+        for packet in packets[first:]:
+            packet.pts, packet.dts = packet.pts - (start - delay) * step, packet.dts - (start - delay) * step
+            packet.stream = new
+            container.mux(packet)
+    return file.getvalue()
+
+
+def shown_frames(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds [F] and pixels [F, H, W, 3] of all frames that plain decoding gives; packets that it cannot decode are passed over."""
+    import av
+
+    frames = []
+    with av.open(io.BytesIO(content)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for packet in container.demux(stream):
+            with contextlib.suppress(av.error.InvalidDataError):
+                frames += stream.codec_context.decode(packet)
+        times = np.array([float(frame.pts * frame.time_base) for frame in frames])
+        return times - times[0], np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+
+
+def sound_frames(content: bytes) -> np.ndarray:
+    """float32 [n]: the mean of the channels of all frames that plain decoding gives."""
+    import av
+
+    with av.open(io.BytesIO(content)) as container:
+        planes = av.AudioResampler("fltp")
+        blocks = [block.to_ndarray().mean(0) for frame in container.decode(audio=0) for block in planes.resample(frame)]
+        return np.concatenate(blocks)
 
 
 def resized_video_file() -> bytes:
@@ -102,12 +149,18 @@ def audio_file(samples=None, rate=16_000, form="WAV", **options) -> bytes:
 
 
 def aac_file(seconds=0.5, rate=16_000) -> bytes:
+    return sound_file(tone(seconds, rate), rate)
+
+
+def sound_file(samples, rate=16_000, form="mp4", codec="aac", layout="mono", container_options=None, **options) -> bytes:
+    """Samples [n, channels] by libavcodec, which writes what libsndfile does not."""
     import av
 
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray(tone(seconds, rate).T.copy(), format="flt", layout="mono")
+    with av.open(file, "w", format=form, options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream.options = options
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1).copy(), format="flt", layout=layout)
         frame.sample_rate = rate
         container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -1,7 +1,10 @@
 import contextlib
+import functools
 import io
 import tracemalloc
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,10 +16,14 @@ from tests.data.media_files import (
     aac_file,
     animation_file,
     audio_file,
+    cut_video_file,
     image_file,
     picture,
     png_bomb,
     resized_video_file,
+    shown_frames,
+    sound_file,
+    sound_frames,
     tone,
     video_file,
     webp_bomb,
@@ -25,11 +32,11 @@ from tests.data.media_files import (
 # --------------------------------------------------------------------------------------------------------------------- images
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 def test_a_picture_comes_back(form):
     pixels = decode_image(image_file(form=form))
     assert pixels.dtype == np.uint8 and pixels.shape == (24, 32, 3)
-    assert np.abs(pixels.astype(int) - picture()).mean() < {"PNG": 1e-9, "JPEG": 4, "WEBP": 5, "GIF": 12}[form]
+    assert np.abs(pixels.astype(int) - picture()).mean() < {"PNG": 1e-9, "BMP": 1e-9, "JPEG": 4, "WEBP": 5, "GIF": 12}[form]
     assert probe("image", image_file(form=form)) == Facts(width=32, height=24, bytes=len(image_file(form=form)))
 
 
@@ -49,6 +56,25 @@ def test_the_short_way_for_jpeg_gives_the_pixels_of_pillow(options, monkeypatch)
     decode_image(content, size=(37, 51))
     with pytest.raises(Undecodable, match="too large"):
         decode_image(content, max_pixels=1000)
+
+
+def test_exif_behind_other_segments_turns_a_jpeg():
+    """A colour profile of many segments comes first: Exif lies behind 64 KB, where only the segments lead to it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = image_file(picture(24, 32), exif=exif)
+    place = content.index(b"\xff\xe1")
+    profile = b"\xff\xe2\xff\xff" + b"ICC_PROFILE\0" + bytes(65_521)
+    for between in (2 * profile, b"\xff" * 7, profile + b"\xff" * 3):
+        behind = content[:place] + between + content[place:]
+        assert decode_image(behind).shape == (32, 24, 3)
+        assert (decode_image(behind) == decode_image(content)).all()
+        assert (probe("image", behind).width, probe("image", behind).height) == (24, 32)
+
+
+def test_a_comment_that_speaks_of_exif_turns_nothing():
+    content = image_file(picture(24, 32), comment=b"Exif\0\0")
+    assert (decode_image(content) == np.asarray(Image.open(io.BytesIO(content)))).all()
 
 
 def test_encoding_and_decoding_are_inverse():
@@ -127,7 +153,7 @@ def test_a_picture_is_scaled_and_a_part_of_it_taken(form):
 
 
 def test_a_picture_that_breaks_off_is_undecodable():
-    for form in ("JPEG", "PNG", "WEBP", "GIF"):
+    for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
         content = image_file(picture(64, 64), form)
         for length in (0, 1, 20, len(content) // 2):
             with pytest.raises(Undecodable):
@@ -139,7 +165,7 @@ def test_a_picture_that_breaks_off_is_undecodable():
 def test_noise_in_a_file_never_raises_anything_else():
     draw = np.random.default_rng(0)
     for kind, content in (
-        *(("image", image_file(form=form)) for form in ("JPEG", "PNG", "WEBP", "GIF")),
+        *(("image", image_file(form=form)) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP")),
         *(("audio", audio_file(form=form)) for form in ("WAV", "FLAC", "MP3")),
         *(("audio", aac_file()), ("video", video_file(8)), ("video", video_file(8, "webm", "libvpx-vp9"))),
     ):
@@ -226,10 +252,7 @@ def test_a_video_is_turned_as_its_file_says():
     """Of a telephone held upright: stored on its side, with a matrix that turns it clockwise."""
     pixels = np.zeros((4, 32, 48, 3), np.uint8)
     pixels[:, :16] = 255
-    content = video_file(pixels=pixels)
-    straight, turned = ([1 << 16, 0, 0, 0, 1 << 16], [0, 1 << 16, 0, -(1 << 16), 0])
-    found = content.index(np.array(straight, ">i4").tobytes(), content.index(b"tkhd"))
-    content = content[:found] + np.array(turned, ">i4").tobytes() + content[found + 20 :]
+    content = turned_file(video_file(pixels=pixels), (0, 1, -1, 0))
     facts = probe("video", content)
     assert (facts.width, facts.height) == (32, 48)
     frames = decode_video(content, [0.0])
@@ -272,6 +295,115 @@ def test_the_memory_of_a_clip_is_bounded(monkeypatch):
         decode_video(video_file(8), np.arange(5) / 12)
     with pytest.raises(Undecodable, match="pixels"):
         decode_video(video_file(8), [0.0], max_pixels=100)
+
+
+# ------------------------------------------------------------------------------------------------ what a player shows, and when
+
+OPEN = {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0", "g": "12"}
+REFRESHED = {"x264-params": "intra-refresh=1:keyint=12:bframes=0", "g": "12"}
+
+
+@functools.cache
+def odd_videos() -> dict[str, bytes]:
+    noise = np.cumsum(np.random.default_rng(0).integers(0, 12, (40, 32, 48, 3)), axis=0).astype(np.uint8)
+    whole, opened, refreshed = (video_file(rate=10, pixels=noise, options=options) for options in ({"g": "20"}, OPEN, REFRESHED))
+    stream = video_file(rate=10, pixels=noise, options=OPEN, form="mpegts")
+    sequence = video_file(rate=10, pixels=noise, codec="mpeg2video", options={"bf": "2", "g": "12"}, form="mpegts")
+    return {
+        "cut within a group": cut_video_file(whole, 13),
+        "cut at a keyframe": cut_video_file(whole, 20),
+        "cut so that no keyframe is shown": cut_video_file(whole, 25),
+        "shown late": cut_video_file(whole, 0, delay=7),
+        "matroska with a late start": cut_video_file(whole, 0, "matroska", delay=30),
+        "open groups": opened,
+        "open groups, cut within one": cut_video_file(opened, 15),
+        "stream cut anywhere": stream[188 * (len(stream) // 188 // 4) :],
+        "MPEG-2 cut anywhere": sequence[188 * (len(sequence) // 188 // 4) :],
+        "no keyframes but the first": refreshed,
+        "no keyframe": cut_video_file(refreshed, 17, "matroska"),
+        "hidden reference frames": video_file(
+            rate=10, pixels=noise, codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16"}, form="webm"
+        ),
+        "without times of showing": video_file(rate=10, pixels=noise, options={"bf": "3"}, form="avi"),
+        **{f"{count} frames": video_file(rate=10, pixels=noise[:count], options={"bf": "2"}) for count in (1, 2, 3)},
+    }
+
+
+@pytest.mark.parametrize("name", odd_videos())
+def test_frames_are_those_that_plain_decoding_shows(name):
+    """Their number, their times, their pixels: all at once, and each alone."""
+    content = odd_videos()[name]
+    times, frames = shown_frames(content)
+    if name == "without times of showing":
+        times = np.sort(times) - times.min()
+    facts = probe("video", content)
+    assert facts.frames == len(frames) and examine("video", content).facts == facts
+    assert facts.rate == pytest.approx((len(times) - 1) / times[-1], rel=0.02) if len(times) > 1 else facts.rate > 0
+    assert (decode_video(content, times) == frames).all()
+    for k in range(len(frames) - 1, -1, -5):
+        assert (decode_video(content, times[k : k + 1])[0] == frames[k]).all()
+
+
+def test_a_cut_begins_with_the_frame_that_was_asked_for():
+    times, frames = shown_frames(cut_video_file(video_file(20), 13))
+    assert len(times) == 7
+    np.testing.assert_allclose(decode_video(cut_video_file(video_file(20), 13), times).mean((1, 2, 3)), 10 * np.arange(13, 20), atol=6)
+
+
+@pytest.mark.parametrize("form", ["mp4", "matroska", "mpegts"])
+@pytest.mark.parametrize("stretch", [Fraction(2), Fraction(1, 2), Fraction(16, 11)])
+def test_a_picture_is_as_wide_as_it_is_shown(stretch, form):
+    content = video_file(3, form=form, size=(64, 64), stretch=stretch)
+    wide = round(64 * stretch)
+    facts = probe("video", content)
+    assert (facts.height, facts.width) == (64, wide)
+    assert decode_video(content, [0.0]).shape == (1, 64, wide, 3)
+    assert decode_video(content, [0.0], size=(8, 8)).shape == (1, 8, 8, 3)
+
+
+def test_the_shape_of_pixels_may_stand_in_the_container():
+    """An mp4 says how large its track is shown; here twice as wide."""
+    content = bytearray(video_file(3, size=(64, 64)))
+    content[_track_header(content) + 36 : _track_header(content) + 40] = (128 << 16).to_bytes(4, "big")
+    assert (probe("video", bytes(content)).width, probe("video", bytes(content)).height) == (128, 64)
+    turned = turned_file(bytes(content), [0, 1, -1, 0])
+    assert (probe("video", turned).width, probe("video", turned).height) == (64, 128)
+    assert decode_video(turned, [0.0]).shape == (1, 128, 64, 3)
+
+
+def _track_header(content):
+    """Place of the matrix of the first track; 36 bytes of it, then width and height."""
+    return content.index(np.array([1 << 16, 0, 0, 0, 1 << 16], ">i4").tobytes(), content.index(b"tkhd"))
+
+
+def turned_file(content: bytes, matrix) -> bytes:
+    """An mp4 with another matrix: a pixel at (x, y) is shown at (a x + c y, b x + d y)."""
+    a, b, c, d = (one << 16 for one in matrix)
+    place = _track_header(content)
+    return content[:place] + np.array([a, b, 0, c, d], ">i4").tobytes() + content[place + 20 :]
+
+
+@pytest.mark.parametrize("matrix", [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)])
+def test_a_picture_is_turned_and_mirrored_as_its_matrix_says(matrix):
+    content = video_file(pixels=np.stack([picture(32, 48)] * 2))
+    straight = decode_video(content, [0.0])[0]
+    y, x = np.mgrid[:32, :48]
+    a, b, c, d = matrix
+    columns, rows = a * x + c * y, b * x + d * y
+    columns, rows = columns - columns.min(), rows - rows.min()
+    expected = np.zeros((rows.max() + 1, columns.max() + 1, 3), np.uint8)
+    expected[rows, columns] = straight
+    assert (decode_video(turned_file(content, matrix), [0.0])[0] == expected).all()
+
+
+def test_skipping_frames_is_left_to_decoders_that_can():
+    """Some are told when they are opened, which would hold for all frames that follow."""
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("no encoder of AV1")
+    content = video_file(24, "mp4", "libsvtav1", size=(64, 64))
+    times, frames = shown_frames(content)
+    for k in (5, 7, 11):
+        assert (decode_video(content, times[k : k + 1])[0] == frames[k]).all()
 
 
 # ------------------------------------------------------------------------------------------------------------------ recordings
@@ -329,3 +461,106 @@ def test_a_recording_too_long_for_memory_is_undecodable(monkeypatch):
     with pytest.raises(Undecodable, match="too long"):
         decode_audio(audio_file(), 32_000)
     assert len(decode_audio(audio_file(), 32_000, 0.1, 0.2)) == 6400
+
+
+# ----------------------------------------------------------------------------------------------- how long a recording really is
+
+
+def mp3_file(samples, xing: bool = True, rate=16_000) -> bytes:
+    return sound_file(samples, rate, "mp3", "libmp3lame", container_options={"write_xing": str(int(xing))})
+
+
+def quiet_and_loud() -> np.ndarray:
+    """What a length cannot be guessed of by the size of the first packets, where those are of many sizes."""
+    return np.concatenate([np.zeros((24_000, 1), np.float32), tone(0.5)])
+
+
+def in_header(content: bytes, place: int, value: int, size: int = 4) -> bytes:
+    return content[:place] + value.to_bytes(size, "little") + content[place + size :]
+
+
+@functools.cache
+def lengths_that_headers_tell_wrong() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Files, and the samples that are in them."""
+    samples = np.round(tone(1.0) * 32768) / 32768  # which 16 bits hold
+    wav, flac, ogg = (audio_file(samples, form=form) for form in ("WAV", "FLAC", "OGG"))
+    size = wav.index(b"data") + 4
+    found = {f"WAV of {told:,} bytes": (in_header(wav, size, told), samples) for told in (0, 10**9, 0x7FFFFFFF, 0xFFFFFFFF)}
+    found["WAV that breaks off"] = (wav[:20_044], samples[:10_000])
+    unknown = flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
+    found["FLAC of no samples"] = (unknown, samples)
+    for name, content in {
+        "MP3": mp3_file(samples),
+        "MP3 of several rates, without Xing": sound_file(
+            quiet_and_loud(), 16_000, "mp3", "libmp3lame", container_options={"write_xing": "0"}, q="4"
+        ),
+        "MP3 without Xing": mp3_file(samples, xing=False),
+        "MP3 without Xing that breaks off": mp3_file(samples, xing=False)[:3000],
+        "MP3 without Xing that begins anywhere": mp3_file(samples, xing=False)[1000:],
+        "Ogg behind Ogg": ogg + audio_file(tone(0.3), form="OGG"),
+        "Opus in Matroska": sound_file(tone(1.0, 48_000), 48_000, "matroska", "libopus"),
+        "AAC behind an edit list": aac_file(1.0),
+        "AAC without a container": sound_file(tone(1.0), 16_000, "adts"),
+    }.items():
+        found[name] = content, sound_frames(content)[:, None]
+    return found
+
+
+@pytest.mark.parametrize("name", lengths_that_headers_tell_wrong())
+def test_a_recording_is_as_long_as_it_decodes(name):
+    """By a look at the header, at all of it, and by its samples."""
+    content, samples = lengths_that_headers_tell_wrong()[name]
+    facts = probe("audio", content)
+    assert facts.samples == len(samples) and examine("audio", content).facts == facts
+    heard = decode_audio(content, int(facts.rate))
+    np.testing.assert_allclose(heard, np.clip(samples[:, 0], -1, 1), atol=1e-6)
+    middle = len(samples) // 2 / facts.rate
+    assert (decode_audio(content, int(facts.rate), middle, 0.1) == heard[len(samples) // 2 :][: round(0.1 * facts.rate)]).all()
+
+
+@pytest.mark.parametrize("xing", [True, False])
+def test_a_part_of_a_long_mp3_is_that_of_the_whole(xing):
+    """Its packets need those before them, though not all."""
+    content = mp3_file(np.random.default_rng(0).normal(0, 0.2, (200_000, 1)).astype(np.float32), xing)
+    whole = decode_audio(content, 16_000)
+    for first in np.random.default_rng(1).integers(0, 200_000, 12):
+        assert (decode_audio(content, 16_000, first / 16_000, 0.25) == whole[first : first + 4000]).all()
+    assert len(decode_audio(content, 16_000, 20.0, 1.0)) == 0
+
+
+def test_what_breaks_off_is_told_from_what_a_header_says():
+    """Where the header counts frames and bytes, and both are missing; where libsndfile gets less than there should be; where an index leads
+    behind the end."""
+    loud = np.random.default_rng(0).normal(0, 0.2, (48_000, 1)).astype(np.float32)
+    whole = [mp3_file(loud), audio_file(loud, form="FLAC"), sound_file(loud, container_options={"moov_size": "20000"})]
+    for content in whole:
+        examine("audio", content)
+        with pytest.raises(Undecodable, match="breaks off|cannot be decoded"):
+            examine("audio", content[: len(content) // 2])
+    wav = audio_file(loud)
+    assert examine("audio", wav[:-1000]).remarks == ("shorter than its header says",)
+    assert examine("audio", in_header(wav, 4, 0xFFFFFFFF)[:-1000]).remarks == ()
+
+
+def test_a_little_that_cannot_be_decoded_is_left_out_and_told():
+    content = mp3_file(tone(1.0))
+    found = examine("audio", content + b"\xff" * 200 + bytes(range(256)) * 4)
+    assert abs(found.facts.samples - 16_000) < 1152
+    packets = bytearray(sound_file(tone(3.0), 16_000, "adts"))
+    for place in range(600, len(packets), 300):
+        packets[place : place + 60] = bytes(60)
+    with pytest.raises(Undecodable):
+        examine("audio", bytes(packets))
+
+
+@pytest.mark.parametrize("layout, channels", [("mono", 1), ("stereo", 2), ("5.1", 6)])
+@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "alac", "flac"])
+def test_channels_become_their_mean_in_every_format(codec, layout, channels):
+    """By libavcodec, in planes and out of them, as by libsndfile; no channel counts more, and none is made louder."""
+    draw = np.random.default_rng(0)
+    samples = np.round(draw.uniform(-0.9, 0.9, (800, channels)) * 100) / 128  # which 8 bits hold
+    content = sound_file(samples.astype(np.float32), 16_000, "mov" if codec == "alac" else "matroska", codec, layout)
+    np.testing.assert_allclose(decode_audio(content, 16_000), samples.mean(1), atol=1e-6)
+    if not codec.startswith("alac"):
+        form = {"flac": {"form": "FLAC"}, "pcm_u8": {"subtype": "PCM_U8"}}.get(codec, {"subtype": "DOUBLE"})
+        np.testing.assert_allclose(decode_audio(audio_file(samples, **form), 16_000), samples.mean(1), atol=1e-6)
