@@ -46,8 +46,8 @@ class Examined(NamedTuple):
 
 
 def probe(kind: str, content: str | bytes) -> Facts:
-    """What is known of a part by its header; of a video by its packets and first frames; of a recording whose header does not say how long it
-    is, by decoding it. What `examine` finds, if it finds no fault."""
+    """What is known of a part by its header; of a video by its packets and first frames; of a recording whose header does not say how long
+    it is, by decoding it. What `examine` finds, if it finds no fault."""
     if isinstance(content, str):
         return text_facts(content)
     return {"image": _probe_image, "video": _probe_video, "audio": _probe_audio}[kind](content)
@@ -120,22 +120,20 @@ def _plain_jpeg(content: bytes, size: tuple[int, int] | None, max_pixels: int, o
 
 
 def _has_exif(content):
-    """Whether a JPEG has Exif before its picture, in whichever segment; also where its segments are no such."""
+    """Whether a JPEG has Exif before its picture, in whichever segment; True too where its segments cannot be followed."""
     place = 2
     while content[place : place + 1] == b"\xff":
         marker = content[place + 1 : place + 2]
         if marker == b"\xda":  # the picture begins
             return False
-        if content.startswith(b"Exif\0\0", place + 4) and marker == b"\xe1":
+        if marker == b"\xe1" and content.startswith(b"Exif\0\0", place + 4):
             return True
-        # Segments may stand behind any number of bytes 255, and two kinds of markers have no length.
-        place += (
-            1
-            if marker == b"\xff"
-            else 2
-            if b"\xd0" <= marker <= b"\xd8" or marker == b"\x01"
-            else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        )
+        if marker == b"\xff":  # any number of these may stand before a segment
+            place += 1
+        elif marker == b"\x01" or b"\xd0" <= marker <= b"\xd8":  # without content
+            place += 2
+        else:
+            place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
     return True
 
 
@@ -362,9 +360,9 @@ def _video(content: bytes, max_pixels: int) -> Iterator["_Video"]:
 class _Video:
     """The packets of a video stream, and its frames by their numbers in the order of showing.
 
-    Which frames are shown, and when, the packets say: all but those that an edit list hides, which are decoded because others need them. What
-    comes before the first frame that can be decoded (a stream that was cut within a group of pictures) is known from the frames alone, as
-    is everything where packets have no times.
+    Which frames are shown, and when, the packets say: all but those that an edit list hides, which are decoded because others need them.
+    What comes before the first frame that can be decoded (a stream that was cut within a group of pictures) is known from the frames alone,
+    as is everything where packets have no times.
     """
 
     def __init__(self, container, max_pixels):
@@ -740,22 +738,25 @@ class _SoundStream:
                 count += frame.samples
 
     def _breaks_off(self):
-        """Whether there is less than the file says by more than one word."""
-        if any(entry.pos + entry.size > len(self._content) for entry in self._stream.index_entries):
-            return "mov" in self._container.format.name
-        start = (
-            10 + sum((byte & 0x7F) << 7 * place for place, byte in enumerate(self._content[9:5:-1])) if self._content[:3] == b"ID3" else 0
-        )
-        header = self._content[start : start + 256]
-        found = max(header.find(b"Xing"), header.find(b"Info"))
-        if (
-            found < 0
-            or "mp3" not in self._container.format.name
-            or header[found + 7 : found + 8] not in (b"\x03", b"\x07", b"\x0b", b"\x0f")
-        ):
-            return False
-        frames, size = (int.from_bytes(header[place : place + 4], "big") for place in (found + 8, found + 12))
-        return self._packets < frames and start + size > len(self._content)
+        """Whether an index leads behind the end of the file; or an MP3 has less than its header says in frames, and in bytes too."""
+        form = self._container.format.name
+        if "mov" in form:
+            return any(entry.pos + entry.size > len(self._content) for entry in self._stream.index_entries)
+        told = _xing(self._content) if form == "mp3" else None
+        return told is not None and self._packets < told[0] and len(self._content) < told[1]
+
+
+def _xing(content):
+    """(frames, bytes with what comes before them) by the header that most MP3 begin with; None where it says no such."""
+    start = 0
+    if content.startswith(b"ID3"):
+        start = 10 + sum((byte & 0x7F) << 7 * place for place, byte in enumerate(content[9:5:-1]))
+    header = content[start : start + 256]
+    found = max(header.find(b"Xing"), header.find(b"Info"))
+    if found < 0 or header[found + 7 : found + 8] not in (b"\x03", b"\x07", b"\x0b", b"\x0f"):  # flags of what follows
+        return None
+    frames, size = (int.from_bytes(header[place : place + 4], "big") for place in (found + 8, found + 12))
+    return frames, start + size
 
 
 def _mean_of_channels(frame):

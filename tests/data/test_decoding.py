@@ -308,6 +308,7 @@ def odd_videos() -> dict[str, bytes]:
     noise = np.cumsum(np.random.default_rng(0).integers(0, 12, (40, 32, 48, 3)), axis=0).astype(np.uint8)
     whole, opened, refreshed = (video_file(rate=10, pixels=noise, options=options) for options in ({"g": "20"}, OPEN, REFRESHED))
     stream = video_file(rate=10, pixels=noise, options=OPEN, form="mpegts")
+    hiding = {"auto-alt-ref": "1", "lag-in-frames": "16"}
     sequence = video_file(rate=10, pixels=noise, codec="mpeg2video", options={"bf": "2", "g": "12"}, form="mpegts")
     return {
         "cut within a group": cut_video_file(whole, 13),
@@ -321,9 +322,7 @@ def odd_videos() -> dict[str, bytes]:
         "MPEG-2 cut anywhere": sequence[188 * (len(sequence) // 188 // 4) :],
         "no keyframes but the first": refreshed,
         "no keyframe": cut_video_file(refreshed, 17, "matroska"),
-        "hidden reference frames": video_file(
-            rate=10, pixels=noise, codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16"}, form="webm"
-        ),
+        "hidden reference frames": video_file(rate=10, pixels=noise, codec="libvpx", options=hiding, form="webm"),
         "without times of showing": video_file(rate=10, pixels=noise, options={"bf": "3"}, form="avi"),
         **{f"{count} frames": video_file(rate=10, pixels=noise[:count], options={"bf": "2"}) for count in (1, 2, 3)},
     }
@@ -466,8 +465,8 @@ def test_a_recording_too_long_for_memory_is_undecodable(monkeypatch):
 # ----------------------------------------------------------------------------------------------- how long a recording really is
 
 
-def mp3_file(samples, xing: bool = True, rate=16_000) -> bytes:
-    return sound_file(samples, rate, "mp3", "libmp3lame", container_options={"write_xing": str(int(xing))})
+def mp3_file(samples, xing: bool = True, **options) -> bytes:
+    return sound_file(samples, 16_000, "mp3", "libmp3lame", container_options={"write_xing": str(int(xing))}, **options)
 
 
 def quiet_and_loud() -> np.ndarray:
@@ -491,9 +490,7 @@ def lengths_that_headers_tell_wrong() -> dict[str, tuple[bytes, np.ndarray]]:
     found["FLAC of no samples"] = (unknown, samples)
     for name, content in {
         "MP3": mp3_file(samples),
-        "MP3 of several rates, without Xing": sound_file(
-            quiet_and_loud(), 16_000, "mp3", "libmp3lame", container_options={"write_xing": "0"}, q="4"
-        ),
+        "MP3 of several rates, without Xing": mp3_file(quiet_and_loud(), xing=False, q="4"),
         "MP3 without Xing": mp3_file(samples, xing=False),
         "MP3 without Xing that breaks off": mp3_file(samples, xing=False)[:3000],
         "MP3 without Xing that begins anywhere": mp3_file(samples, xing=False)[1000:],
