@@ -129,8 +129,20 @@ def randaugment(pixels: np.ndarray, draw: np.random.Generator, count: int = 2, m
     return pixels
 
 
+# Not products of matrices, for which BLAS would take all cores: processes that decode have one each.
+
+
 def _grey(values):
-    return values @ np.array([0.299, 0.587, 0.114], np.float32)
+    return _mixed(values, (0.299, 0.587, 0.114))
+
+
+def _mixed(values, weights):
+    """float32: a sum of the three colours of each pixel."""
+    red, green, blue = map(np.float32, weights)
+    mixed = values[..., 0] * red
+    mixed += values[..., 1] * green
+    mixed += values[..., 2] * blue
+    return mixed
 
 
 def _brightness(values, factor):
@@ -152,8 +164,8 @@ def _hue(values, turns):
     cosine, sine = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
     to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-    matrix = np.linalg.inv(to_yiq) @ turn @ to_yiq
-    return np.clip(values @ matrix.T.astype(np.float32), 0, 255)
+    mixed = [_mixed(values, weights) for weights in np.linalg.inv(to_yiq) @ turn @ to_yiq]
+    return np.clip(np.stack(mixed, axis=-1), 0, 255)
 
 
 def _rounded(values):

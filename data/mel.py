@@ -23,10 +23,15 @@ def log_mel(samples: np.ndarray, bands: int = BANDS) -> np.ndarray:
     frames = len(samples) // HOP
     if frames == 0:
         return np.zeros((0, bands), np.float32)
-    power = np.square(np.abs(_transform(np.asarray(samples, np.float64))[:frames]))
-    logarithm = np.log10(np.maximum(power @ mel_filters(bands).T, 1e-10))
+    transform = _transform(np.asarray(samples, np.float64))[:frames]
+    power_FS = np.ascontiguousarray((np.square(transform.real) + np.square(transform.imag)).T)
+    # Not a product of matrices: BLAS would take all cores for it, of which every process that decodes has but one; and a triangle is short.
+    energy_MS = np.zeros((bands, frames))
+    for band, (first, weights) in enumerate(_triangles(bands)):
+        np.einsum("f,fs->s", weights, power_FS[first : first + len(weights)], out=energy_MS[band])
+    logarithm = np.log10(np.maximum(energy_MS, 1e-10))
     logarithm = np.maximum(logarithm, logarithm.max() - 8.0)
-    return ((logarithm + 4.0) / 4.0).astype(np.float32)
+    return ((logarithm + 4.0) / 4.0).T.astype(np.float32, order="C")
 
 
 def sound_of(values_SM: np.ndarray, iterations: int = 60) -> np.ndarray:
@@ -87,6 +92,13 @@ def mel_filters(bands: int = BANDS) -> np.ndarray:
     frequencies = np.fft.rfftfreq(WINDOW, 1.0 / RATE)
     rising, falling = (frequencies - left) / (centre - left), (right - frequencies) / (right - centre)
     return np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (right - left)
+
+
+@functools.cache
+def _triangles(bands: int) -> list[tuple[int, np.ndarray]]:
+    """(first frequency, weights) of each filter, without the zeros around it."""
+    inside = [np.flatnonzero(row) for row in mel_filters(bands)]  # none, where bands lie closer than frequencies
+    return [(int(at[0]), row[at]) if len(at) else (0, row[:0]) for at, row in zip(inside, mel_filters(bands), strict=True)]
 
 
 # Slaney's mels: 3 for each 200 Hz up to 1 kHz; from there, 27 for each factor of 6.4.

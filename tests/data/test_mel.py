@@ -1,10 +1,13 @@
 """The log-mel spectrogram against its definition, written out slowly, and its filters by what they are for."""
 
 import math
+import os
+import time
 
 import numpy as np
 import pytest
 
+from data.augment import colour_jitter, generator
 from data.mel import log_mel, mel_filters, sound_of
 
 
@@ -29,6 +32,19 @@ def test_it_equals_a_slow_transform(samples, bands):
     found = log_mel(sound, bands)
     assert found.dtype == np.float32 and found.shape == (samples // 160, bands)
     np.testing.assert_allclose(found, slow_log_mel(sound.astype(float), bands), atol=1e-5)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is but one core to take")
+def test_one_core_does_the_work_of_processes_that_decode():
+    """No other thread computes: not for a spectrogram, nor for the colours of a clip."""
+    sound = np.random.default_rng(0).normal(0, 0.1, 480_000).astype(np.float32)
+    clip = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
+    time.sleep(0.2)  # threads of others' products of matrices wait for a while before they sleep
+    everyone, mine = time.process_time(), time.thread_time()
+    for number in range(8):
+        log_mel(sound)
+        colour_jitter(clip, generator(0, number, 0))
+    assert time.process_time() - everyone < 1.3 * (time.thread_time() - mine)
 
 
 def mels(hertz):
