@@ -707,7 +707,7 @@ class _SoundStream:
             if last is not None and place + frame.samples >= last:
                 return
         if self._bad > 2 and self._bad > self._packets / 100:
-            raise Undecodable(f"{self._bad:,} of {self._packets:,} packets cannot be decoded")
+            raise Undecodable(f"cannot be decoded (too many of its packets: {self._bad:,} of {self._packets:,})")
         if self._breaks_off():
             raise Undecodable(f"breaks off after {self._packets:,} packets")
 

@@ -145,6 +145,11 @@ class MediaSplit:
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
         return f"{self._file(shard)[0]}: sample {index - self._first[shard]}"
 
+    def has_learned(self) -> np.ndarray:
+        """bool [samples]: whether any text of a sample is to be learned."""
+        parts = np.repeat(np.arange(self.samples), np.diff(self.first_part))
+        return np.bincount(parts[self.learned], minlength=self.samples) > 0
+
     def facts(self, part: int) -> Facts:
         """What is known of a part, by its place among all parts of the split."""
         columns = (self.widths, self.heights, self.frames, self.rates, self.samples_, self.bytes_)

@@ -1,5 +1,6 @@
 """One task of a preparation of media: a list of input parts becomes one shard of each split."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
@@ -11,21 +12,28 @@ from data import storage
 from data.decoding import Undecodable, examine
 from data.documents import Part, Skipped, Unreadable
 from data.duplicates import LOOK
-from data.media_inputs import Reading, is_manifest, is_medium, label_of, read_records, sample_of, split_of
+from data.media_inputs import NO_CLASS, Reading, is_manifest, is_medium, label_of, read_records, sample_of, split_of
 from data.media_shards import MediaWriter
 from data.task import NAMES_KEPT, SPLITS, check_damaged
 
 
-def scan_labels(parts: list[Part], reading: Reading, report: Callable[[int], None]) -> list[str]:
-    """The names of all classes that a task's records tell."""
+def scan_records(parts: list[Part], reading: Reading, report: Callable[[int], None]) -> dict:
+    """What a task's records say: {"labels": the names of all classes, "names": those of fields that are used,
+    "unused": {file: the others}}."""
     labels: set[str] = set()
+    names: set[str] = set()
+    unused: dict[str, dict[str, None]] = {}
     for part in parts:
         for record in read_records([part], reading, report):
-            if not isinstance(record, Skipped) and (label := label_of(record)) is not None:
-                labels.add(label)
+            if not isinstance(record, Skipped):
+                with contextlib.suppress(Unreadable):  # which is told when it is written
+                    labels |= {label_of(record)} - {None}
+                names.update(record.names)
+                if record.unused and len(found := unused.setdefault(record.source, {})) < NAMES_KEPT:
+                    found |= dict.fromkeys(record.unused)
             if is_medium(part.path):
                 report(part.stop)
-    return sorted(labels)
+    return {"labels": sorted(labels), "names": sorted(names), "unused": {file: list(found) for file, found in unused.items()}}
 
 
 def write_media_shards(
@@ -99,6 +107,8 @@ class _Task:
             self._looks.append((digest, look, colour, part.kind == "image", SPLITS.index(split), self._counts[split]))
             for remark in one.remarks:
                 _count(self.remarked.setdefault(remark, [0, []]), record.name)
+        if sample.label < 0 and str(record.fields.get("label")).strip() == NO_CLASS:
+            _count(self.remarked.setdefault(f"a label of {NO_CLASS}, which is no class", [0, []]), record.name)
         self._counts[split] += 1
         return sum(one.facts.bytes for one in found)
 

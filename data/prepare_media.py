@@ -13,13 +13,24 @@ from typing import Literal
 import numpy as np
 
 from data import journal
-from data.documents import Part
+from data.documents import Part, printable
 from data.duplicates import LOOK, find_duplicates
 from data.errors import UserError
 from data.inputs import exists
-from data.media_inputs import FIELDS, Reading, check_media, class_names, find_media, input_folders, is_medium, plan_media
+from data.media_inputs import (
+    FIELDS,
+    Reading,
+    check_media,
+    class_names,
+    find_media,
+    folded,
+    input_folders,
+    is_medium,
+    named_splits,
+    plan_media,
+)
 from data.media_shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, packages
-from data.media_task import scan_labels, write_media_shards
+from data.media_task import scan_records, write_media_shards
 from data.pool import run_tasks
 from data.shards import shard_damage
 from data.task import NAMES_KEPT, SPLITS
@@ -38,12 +49,14 @@ class PrepareMedia:
     """What every sample must hold; interleaved: anything."""
     input: tuple[str, ...] = ()
     """Files, folders, globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. A file of media is a sample: a .txt or .json of the same name
-    says its caption, its folder its class. In .csv, .tsv, .jsonl, .parquet and .tar (WebDataset) are many, under the names image,
-    video, audio, path, text, caption, question, answer, label, split and parts (a list of texts and paths)."""
+    says its caption, its folder its class; folders named train, val, test and the like are splits. In .csv, .tsv, .jsonl, .parquet and
+    .tar (WebDataset) are many, under the names image, video, audio, path, text, caption, question, answer, label, split, parts (a list
+    of texts and paths) and conversations (LLaVA's)."""
     validation_input: tuple[str, ...] = ()
     """Inputs of which all is for validation, and nothing else is."""
     validation: float = 0.1
-    """Fraction held out for validation, by a hash of the media; 0 to below 1."""
+    """Fraction held out for validation, by a hash of the media, of samples of which neither a field nor a folder says the split; 0 to 1.
+    With 1 all samples are, whatever else says: a corpus to evaluate on."""
     fields: tuple[str, ...] = ()
     """Names of the inputs' fields, columns or features for ours, such as image=photo caption=title."""
     classes: Literal["auto", "folder", "none"] = "auto"
@@ -71,14 +84,17 @@ class PrepareMedia:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UserError(f"media of kind {self.kind!r} are unknown.", f"Choose {', '.join(KINDS)}.")
-        if not 0 <= self.validation < 1:
-            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to below 1, such as 0.1.")
+        if not 0 <= self.validation <= 1:
+            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to 1, such as 0.1.")
         if self.workers < 0 or self.max_damaged < -1 or self.shard_bytes < 1:
             raise UserError("workers must be at least 0, max_damaged at least -1, shard_bytes at least 1.", "Correct the option.")
         for field in self.fields:
             ours, _, theirs = field.partition("=")
             if ours not in FIELDS or not theirs:
                 raise UserError(f"--fields {field}: not OURS=THEIRS.", f"Ours are {', '.join(FIELDS)}.")
+        theirs = [folded(field.partition("=")[2]) for field in self.fields]
+        if len(set(theirs)) < len(theirs):
+            raise UserError("--fields: one name of theirs for two of ours.", "Name each once.")
 
 
 def prepare_media(options: PrepareMedia) -> MediaCorpus:
@@ -91,20 +107,22 @@ def prepare_media(options: PrepareMedia) -> MediaCorpus:
 
 def _prepare(options):
     folder = options.output
-    plan = _plan(options)
+    plan, passed = _plan(options)
     journal.begin(folder, plan, options.overwrite)
     if journal.read_json(folder, "manifest.json") is None:
-        classes = journal.read_json(folder, ".prepare/classes.json")
-        if classes is None:
-            classes = _classes(plan, options.workers)
-            journal.write_json(folder, ".prepare/classes.json", classes)
+        told = journal.read_json(folder, ".prepare/told.json")
+        if told is None:
+            told = _scan(plan, options.workers)
+            journal.write_json(folder, ".prepare/told.json", told)
+        classes = told["classes"]
         if options.beam:
             from data import media_beam
 
             calls = {number: _call(options, plan, classes, number) for number in range(len(plan["tasks"]))}
             media_beam.run(folder, calls, options.beam, SUFFIXES)
         results = _run(options, plan, classes, range(len(plan["tasks"])))
-        journal.write_json(folder, "manifest.json", _manifest(folder, plan, classes, results))
+        more = {"unused": told["unused"], "passed_over": passed}
+        journal.write_json(folder, "manifest.json", _manifest(folder, plan, classes, results, more))
     journal.end(folder)
     _say(folder)
 
@@ -134,26 +152,31 @@ def _repair(options):
 
 
 def _plan(options):
-    """All that the result depends on."""
+    """All that the result depends on; and the files that were passed over, {ending: count}."""
     kind = KINDS[options.kind]
     inputs = {"train": options.input, "validation": options.validation_input}
+    if not any(inputs.values()):
+        raise UserError("no input given.", "Name files, folders or globs after --input.")
     roots = input_folders(path for paths in inputs.values() for path in paths)
-    files = {
-        split: find_media(paths, kind, options.tfds_dir, options.tfds_download) if paths or split == "train" else []
-        for split, paths in inputs.items()
-    }
+    looked = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
+    files = {split: found for split, (found, _) in looked.items()}
+    passed = {ending: count for _, others in looked.values() for ending, count in others.items()}
     every = [file for found in files.values() for file in found]
     folders = {os.path.dirname(path) for path, _, _ in every if is_medium(path)} - set(roots)
-    by_folder = options.classes == "folder" or (options.classes == "auto" and len({os.path.basename(one) for one in folders}) > 1)
-    reading = Reading(kind, options.fields, roots, by_folder)
+    splits = [] if options.validation_input or options.validation == 1 else named_splits(every, roots)
+    if options.classes == "folder" and folders <= {place for place, _ in splits}:  # they have no folders below that could be classes
+        splits = [(place, split) for place, split in splits if not os.path.isdir(place)]
+    names = {os.path.basename(one) for one in folders - {place for place, _ in splits}}
+    by_folder = options.classes == "folder" or (options.classes == "auto" and len(names) > 1)
+    reading = Reading(kind, options.fields, roots, by_folder, tuple(splits))
     check_media(every, reading)
     tasks, named = [], []
     for split, found in files.items():
         planned, facts = plan_media(found, reading, options.shard_bytes)
-        whole = split if split == "validation" else "" if not options.validation_input else "train"
+        whole = "validation" if split == "validation" or options.validation == 1 else "train" if options.validation_input else ""
         tasks += [{"split": whole, "parts": [[*part, size] for part, size in parts]} for parts in planned]
         named += facts
-    return {
+    plan = {
         "format": FORMAT,
         "options": {
             "kind": options.kind,
@@ -162,16 +185,17 @@ def _plan(options):
             "classes": options.classes,
             "shard_bytes": options.shard_bytes,
         },
-        "reading": [reading.kind, list(reading.fields), list(reading.roots), reading.by_folder],
+        "reading": [reading.kind, list(reading.fields), list(reading.roots), reading.by_folder, [list(one) for one in reading.splits]],
         "files": [list(file) for file in every],
         "named": named,
         "tasks": tasks,
     }
+    return plan, passed
 
 
 def _reading(plan):
-    kind, fields, roots, by_folder = plan["reading"]
-    return Reading(kind, tuple(fields), tuple(roots), by_folder)
+    kind, fields, roots, by_folder, *splits = plan["reading"]  # of an earlier version without splits
+    return Reading(kind, tuple(fields), tuple(roots), by_folder, tuple((place, split) for one in splits for place, split in one))
 
 
 def _parts(task):
@@ -182,10 +206,25 @@ def _sizes(plan):
     return [sum(part[3] for part in task["parts"]) for task in plan["tasks"]]
 
 
-def _classes(plan, workers):
-    """The names of all classes, in the order of their numbers."""
+def _scan(plan, workers):
+    """{"classes": the names of all, in the order of their numbers, "unused": {file: the names in it that mean nothing}}."""
     calls = [(_parts(task), _reading(plan)) for task in plan["tasks"]]
-    return class_names({label for _, labels in run_tasks(scan_labels, calls, workers, "classes", sum(_sizes(plan))) for label in labels})
+    told = [found for _, found in sorted(run_tasks(scan_records, calls, workers, "classes", sum(_sizes(plan))), key=lambda one: one[0])]
+    unused: dict[str, dict[str, None]] = {}
+    for found in told:
+        for file, names in found["unused"].items():
+            unused.setdefault(file, {}).update(dict.fromkeys(names))
+    there = {name for found in told for name in found["names"]}
+    for field in plan["options"]["fields"]:
+        theirs = field.partition("=")[2]
+        if folded(theirs) not in set(map(folded, there)):
+            others = sorted(there.union(*unused.values()))
+            raise UserError(
+                f"--fields {field}: no input has a {theirs!r}" + (f"; there are {printable(journal.some(others))}." if others else "."),
+                "Correct the name, or leave it out.",
+            )
+    classes = class_names(label for found in told for label in found["labels"])
+    return {"classes": classes, "unused": {file: list(names)[:NAMES_KEPT] for file, names in unused.items()}}
 
 
 def _most(options):
@@ -216,7 +255,7 @@ def _run(options, plan, classes, numbers, expected=None):
     )
 
 
-def _manifest(folder, plan, classes, results):
+def _manifest(folder, plan, classes, results, more):
     records = {split: [result[split] for result in results if result[split]] for split in SPLITS}
     skipped: dict[str, dict] = {}
     for name, reason, _ in (one for result in results for one in result["damaged"]):
@@ -224,9 +263,9 @@ def _manifest(folder, plan, classes, results):
         found["count"] += 1
         if len(found["first"]) < NAMES_KEPT:
             found["first"].append([name, reason])
-    if not records["train"]:
-        first = next((": " + ": ".join(one["first"][0]) for one in skipped.values()), "")
-        raise UserError(f"no sample is left for training{first}.", "Give other input, or a smaller --validation fraction.")
+    if not any(records.values()):
+        first = next((": " + printable(": ".join(one["first"][0])) for one in skipped.values()), "")
+        raise UserError(f"no sample is left{first}.", "Give other input.")
     remarked: dict[str, dict] = {}
     for result in results:
         for remark, (count, names) in sorted(result["remarked"].items()):
@@ -245,6 +284,8 @@ def _manifest(folder, plan, classes, results):
         remarked=remarked,
         ignored=ignored,
         duplicates=_duplicates(folder, records, results),
+        splits_by_name=[list(one) for one in _reading(plan).splits],
+        **more,
     )
 
 
@@ -277,17 +318,37 @@ def _duplicates(folder, records, results):
 
 
 def _say(folder):
-    manifest = MediaCorpus(folder).manifest
+    corpus = MediaCorpus(folder)
+    manifest = corpus.manifest
     print(f"{folder}: {manifest['options']['kind']}, {len(manifest['classes'])} classes")
     for name, split in manifest["splits"].items():
         parts = ", ".join(f"{count:,} {kind}" for kind, count in split["parts"].items() if count)
         print(f"  {name}: {split['samples']:,} samples" + (f" ({parts}), {split['bytes']:,} bytes" if parts else ""))
+        if split["samples"]:
+            found = corpus.split(name)
+            print(
+                f"    {np.count_nonzero(found.has_learned()):,} with a learned text, {np.count_nonzero(found.labels >= 0):,} with a class"
+            )
+    for place, split in manifest.get("splits_by_name", ()):  # which manifests did not always have, as what is not used and passed over
+        print(f"  taken as {split} by its name: {printable(place)}")
+    for file, names in manifest.get("unused", {}).items():
+        print(f"  {printable(file)}: not used: {printable(', '.join(names))} (--fields OURS=THEIRS gives a name a meaning)")
+    if passed := manifest.get("passed_over"):
+        print(
+            f"  passed over: {sum(passed.values()):,} files of other kinds: {', '.join(f'{count:,} {end}' for end, count in passed.items())}"
+        )
     for reason, found in manifest["skipped"].items():
-        print(f"  left out: {found['count']:,}, {reason}: {journal.some([name for name, _ in found['first']])}")
+        print(
+            f"  left out: {found['count']:,}, {reason}: {_shown([name if why == reason else f'{name} ({why})' for name, why in found['first']])}"
+        )
     for remark, found in manifest["remarked"].items():
-        print(f"  {remark}: {found['count']:,}: {journal.some(found['first'])}")
+        print(f"  {remark}: {found['count']:,}: {_shown(found['first'])}")
     for name, found in manifest["duplicates"].items():
         if found["count"]:
-            print(f"  {name} to an earlier one: {found['count']:,}: {journal.some([later for later, _ in found['first']])}")
+            print(f"  {name} to an earlier one: {found['count']:,}: {_shown([later for later, _ in found['first']])}")
     if manifest["ignored"]["count"]:
-        print(f"  no media: {manifest['ignored']['count']:,} members of archives: {journal.some(manifest['ignored']['first'])}")
+        print(f"  no media: {manifest['ignored']['count']:,} members of archives: {_shown(manifest['ignored']['first'])}")
+
+
+def _shown(names):
+    return printable(journal.some(names))

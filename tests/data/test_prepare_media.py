@@ -161,7 +161,7 @@ def test_bad_input_is_counted_and_named(tmp_path):
         "cannot be decoded": {"truncated.jpg"},
         "too large": {"bomb.png"},
         "empty": {"empty.png"},
-        "no JPEG, PNG, WebP or GIF": {"text.jpg", "sound.png"},
+        "no JPEG, PNG, WebP, GIF or BMP": {"text.jpg", "sound.png"},
     }
     remarked = {remark: {os.path.basename(name) for name in found["first"]} for remark, found in manifest["remarked"].items()}
     assert remarked == {
@@ -171,7 +171,7 @@ def test_bad_input_is_counted_and_named(tmp_path):
     }
     with pytest.raises(UserError, match="damaged, 1 tolerated"):
         prepare_media(options(tmp_path, folder, output="strict", max_damaged=1))
-    with pytest.raises(UserError, match="no sample is left for training: .*no JPEG"):
+    with pytest.raises(UserError, match="no sample is left: .*no JPEG"):
         prepare_media(options(tmp_path, folder / "text.jpg", output="nothing"))
 
 
@@ -365,7 +365,7 @@ def test_another_plan_in_the_same_folder_is_refused(photos, tmp_path):
     shutil.rmtree(tmp_path / "out")
     for changes, words in (
         ({"kind": "smells"}, "unknown"),
-        ({"validation": 1.0}, "fraction"),
+        ({"validation": 1.1}, "fraction"),
         ({"fields": ("picture=image",)}, "OURS=THEIRS"),
         ({"max_damaged": -2}, "at least"),
     ):
