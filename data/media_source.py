@@ -34,6 +34,15 @@ class ShardSource:
             return 0
         return self._split(split).samples if self._has(split) else 0
 
+    def learned(self, split: str) -> int:
+        """Samples of which something is learned: a text, the name of a class, what is written."""
+        if self.write or not self._has(split):
+            return self.count(split)
+        found = self._split(split)
+        parts = np.repeat(np.arange(found.samples), np.diff(found.first_part))
+        has_text = np.bincount(parts[found.kinds == KINDS.index("text")], minlength=found.samples) > 0
+        return int(np.count_nonzero(found.has_learned() | ((found.labels >= 0) & ~has_text)))
+
     def sizes(self, split: str, shapes: dict, tokenizer: Tokenizer) -> np.ndarray:
         """From the index alone, but for texts, which are read and counted. A medium that the model has no encoder for fits no row."""
         found = self._split(split)

@@ -27,7 +27,7 @@ def scan_records(parts: list[Part], reading: Reading, report: Callable[[int], No
         for record in read_records([part], reading, report):
             if not isinstance(record, Skipped):
                 with contextlib.suppress(Unreadable):  # which is told when it is written
-                    labels |= {label_of(record)} - {None}
+                    labels.update(filter(None, [label_of(record)]))
                 names.update(record.names)
                 if record.unused and len(found := unused.setdefault(record.source, {})) < NAMES_KEPT:
                     found |= dict.fromkeys(record.unused)

@@ -92,8 +92,7 @@ class PrepareMedia:
             ours, _, theirs = field.partition("=")
             if ours not in FIELDS or not theirs:
                 raise UserError(f"--fields {field}: not OURS=THEIRS.", f"Ours are {', '.join(FIELDS)}.")
-        theirs = [folded(field.partition("=")[2]) for field in self.fields]
-        if len(set(theirs)) < len(theirs):
+        if len({folded(field.partition("=")[2]) for field in self.fields}) < len(self.fields):
             raise UserError("--fields: one name of theirs for two of ours.", "Name each once.")
 
 
@@ -326,21 +325,18 @@ def _say(folder):
         print(f"  {name}: {split['samples']:,} samples" + (f" ({parts}), {split['bytes']:,} bytes" if parts else ""))
         if split["samples"]:
             found = corpus.split(name)
-            print(
-                f"    {np.count_nonzero(found.has_learned()):,} with a learned text, {np.count_nonzero(found.labels >= 0):,} with a class"
-            )
+            learned, classed = np.count_nonzero(found.has_learned()), np.count_nonzero(found.labels >= 0)
+            print(f"    {learned:,} with a learned text, {classed:,} with a class")
     for place, split in manifest.get("splits_by_name", ()):  # which manifests did not always have, as what is not used and passed over
         print(f"  taken as {split} by its name: {printable(place)}")
     for file, names in manifest.get("unused", {}).items():
         print(f"  {printable(file)}: not used: {printable(', '.join(names))} (--fields OURS=THEIRS gives a name a meaning)")
     if passed := manifest.get("passed_over"):
-        print(
-            f"  passed over: {sum(passed.values()):,} files of other kinds: {', '.join(f'{count:,} {end}' for end, count in passed.items())}"
-        )
+        kinds = ", ".join(f"{count:,} {ending}" for ending, count in passed.items())
+        print(f"  passed over: {sum(passed.values()):,} files that are no input: {printable(kinds)}")
     for reason, found in manifest["skipped"].items():
-        print(
-            f"  left out: {found['count']:,}, {reason}: {_shown([name if why == reason else f'{name} ({why})' for name, why in found['first']])}"
-        )
+        left_out = [name if why == reason else f"{name} ({why})" for name, why in found["first"]]
+        print(f"  left out: {found['count']:,}, {reason}: {_shown(left_out)}")
     for remark, found in manifest["remarked"].items():
         print(f"  {remark}: {found['count']:,}: {_shown(found['first'])}")
     for name, found in manifest["duplicates"].items():

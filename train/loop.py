@@ -23,7 +23,7 @@ from train.flops import peak_flops
 from train.learner import Learner, fresh_state, state_to_restore
 from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
 from train.objectives.make import attention_kernels, make_objective
-from train.omni.sources import check_media, check_pairs
+from train.omni.sources import check_learned, check_media
 from train.optimizer import optimizer_of
 from train.parameters import check_frozen
 from train.report import write_report
@@ -89,7 +89,7 @@ def check(experiment: Experiment, corpora: list) -> None:
         check_policy(experiment, mesh)
     else:
         make_batches(experiment, corpora)
-        check_pairs(experiment, corpora)
+        check_learned(experiment, corpora)
         check_samples(experiment, corpora)
 
 

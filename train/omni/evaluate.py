@@ -23,8 +23,10 @@ def evaluate_media(
     "blind_<name>": the same with its media kept from the model, "blind": the mean of those, "samples"}; where media are written, as part
     <name> the share of descriptions that `recognise` finds in what was drawn after them, and as "coded_<name>" the same of the true media
     after their codes, which no model can beat by much; where parts are aligned too, recalls. Of other objectives the means of what they
-    measure and, where parts are aligned, recalls. rows: of each part, 0 for all.
+    measure and, where parts are aligned, recalls. {} where nothing is there to judge by. rows: of each part, 0 for all.
     """
+    if not judged(experiment, sources):
+        return {}
     writes = isinstance(experiment.objective, MediaLM)
     totals: dict[str, Any] = {}
     exact: dict[str, float] = {}

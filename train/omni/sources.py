@@ -17,7 +17,17 @@ from data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
 from model.encoder_config import AudioEncoder, EncoderConfig, ImageEncoder, VideoEncoder
 from model.omni_config import OmniConfig
 from train.experiment import Experiment
-from train.omni.experiment import ENCODER_OBJECTIVES, Codebook, MediaData, MediaLM, MediaShards, Pairing, WorldScenes
+from train.omni.experiment import (
+    ENCODER_OBJECTIVES,
+    Codebook,
+    HiddenPatches,
+    MediaClassification,
+    MediaData,
+    MediaLM,
+    MediaShards,
+    Pairing,
+    WorldScenes,
+)
 
 
 class MediaSource:
@@ -70,13 +80,17 @@ def _sources(experiment: Experiment) -> list[Source]:
 
 
 def judged(experiment: Experiment, sources: Sequence[MediaSource]) -> dict[str, tuple[Source, str]]:
-    """What a model is judged by, each by a name of its own: sources and splits of them."""
+    """What a model is judged by, each by a name of its own: sources and splits of them, in which is something to learn. May be none."""
     data = experiment.data
     if isinstance(data, WorldScenes):
         each: list[tuple[str, Source]] = [(task, World((task,), data.scenes, data.validation)) for task in data.tasks]
         unseen = {f"{task}/unseen": (world, "unseen") for task, world in each}
-        return {task: (world, "validation") for task, world in each} | unseen
-    return {str(number): (one.source, "validation") for number, one in enumerate(sources) if one.source.count("validation")}
+        return {task: (world, "validation") for task, world in each} | unseen if data.validation else {}
+    return {
+        str(number): (one.source, "validation")
+        for number, one in enumerate(sources)
+        if one.source.count("validation") and not _nothing_to_learn(one.source, experiment.objective, "validation")
+    }
 
 
 def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
@@ -161,19 +175,43 @@ def check_media(experiment: Experiment) -> None:
         raise UserError("rows with media are not divided: mesh.context must be 1", "Leave --mesh.context out.")
 
 
-def check_pairs(experiment: Experiment, sources: Sequence[MediaSource]) -> None:
-    """UserError where no source has both parts that the objective aligns: its loss would be zero and look perfect. Of shards it is asked
-    what they have, not whether that is together in a sample."""
+def check_learned(experiment: Experiment, sources: Sequence[MediaSource]) -> None:
+    """UserError where nothing is learned of the samples of a source, or where no source has both parts that the objective aligns: the loss
+    would be zero and look perfect. And for samples to judge by that no row has room for. Of shards it is asked what they have, not
+    whether that is together in a sample."""
     o = experiment.objective
+    if not isinstance(experiment.data, MediaData):
+        return
+    for one in sources:
+        if missing := _nothing_to_learn(one.source, o, "train"):
+            raise UserError(
+                f"{one.path}: none of its {one.source.count('train')} samples for training has {missing}: nothing would be learned of it",
+                "Leave it out of --data.shards, or prepare it again so that they have: --fields OURS=THEIRS says which field is what.",
+            )
     if isinstance(o, Pairing) and not any(_has_pairs(one.source, o) for one in sources):
         raise UserError(
             f"objective: none of the data has {o.left} and {o.right} to align", "Choose other data, or --objective.left and right."
         )
+    for source, split in judged(experiment, sources).values() if isinstance(experiment.data, MediaShards) else ():
+        make_media_batches(experiment, [source], sources[0].tokenizer(), split)
+
+
+def _nothing_to_learn(source: Source, objective, split: str) -> str:
+    """What no sample of a split has, and all would need; "" where there is no such."""
+    if not isinstance(source, ShardSource):
+        return ""
+    if isinstance(objective, MediaLM) and not source.learned(split):
+        return "a text to learn (a caption, an answer) or a class"
+    if isinstance(objective, MediaClassification) and not (source.corpus.split(split).labels >= 0).any():
+        return "a class"
+    if isinstance(objective, MediaClassification | HiddenPatches | Codebook) and not source.corpus.parts(split)[objective.medium]:
+        return f"{objective.medium} in it"
+    return ""
 
 
 def _has_pairs(source: Source, pairing: Pairing) -> bool:
     if isinstance(source, World):
         return pairing.right == "text" and pairing.left in source.kinds
     assert isinstance(source, ShardSource)
-    counts = source.corpus.parts("train")
-    return not source.write and all(counts[kind] for kind in (pairing.left, pairing.right) if kind != "text")
+    counts = source.corpus.parts("train") | {"text": source.learned("train")}
+    return not source.write and all(counts[kind] for kind in (pairing.left, pairing.right))
