@@ -476,14 +476,13 @@ class _Table:
         end. And its lines."""
         begin = file.tell()
         rows = csv.reader(_decoded(file, begin), delimiter=self.between, strict=True)
+        wrong = "a quote that does not end"
         try:
             return next(rows, None), rows.line_num
-        except UnicodeDecodeError:
-            wrong = "invalid UTF-8"
-        except ValueError as error:
-            wrong = str(error)
         except csv.Error as error:
             wrong = f"a quote that does not end, or ends within a value ({error})"
+        except ValueError as error:  # of a line; of one that only an open quote leads to, if it is not the first
+            wrong = wrong if rows.line_num else "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         file.seek(begin)
         line = file.readline()
         if not self.quoted and wrong.startswith("a quote"):  # most who write tabs quote nothing: 5" is a length
@@ -494,9 +493,10 @@ class _Table:
 def _decoded(file, begin):
     """The lines of a table from a place on."""
     while line := file.readline():
-        if b"\0" in line:
+        text = decode_text(line) if not begin and file.tell() == len(line) else line.decode()
+        if "\0" in text:
             raise ValueError("a NUL byte")
-        yield decode_text(line) if not begin and file.tell() == len(line) else line.decode()
+        yield text
 
 
 def _table(part, reading):
