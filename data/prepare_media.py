@@ -5,12 +5,14 @@ read the shards. What is written depends on the inputs and options alone.
 """
 
 import dataclasses
+import json
 import os
 import re
 import shutil
 from typing import Literal
 
 import numpy as np
+import xxhash
 
 from data import journal
 from data.documents import Part, printable
@@ -109,9 +111,9 @@ def _prepare(options):
     plan, passed = _plan(options)
     journal.begin(folder, plan, options.overwrite)
     if journal.read_json(folder, "manifest.json") is None:
-        told = journal.read_json(folder, ".prepare/told.json")
-        if told is None:
-            told = _scan(plan, options.workers)
+        told, wanted = journal.read_json(folder, ".prepare/told.json"), xxhash.xxh3_128_hexdigest(json.dumps(plan))
+        if told is None or told["plan"] != wanted:
+            told = {"plan": wanted, **_scan(plan, options.workers)}
             journal.write_json(folder, ".prepare/told.json", told)
         classes = told["classes"]
         if options.beam:
