@@ -111,7 +111,7 @@ def _prepare(options):
     plan, passed = _plan(options)
     journal.begin(folder, plan, options.overwrite)
     if journal.read_json(folder, "manifest.json") is None:
-        told, wanted = journal.read_json(folder, ".prepare/told.json"), xxhash.xxh3_128_hexdigest(json.dumps(plan))
+        told, wanted = journal.read_json(folder, ".prepare/told.json"), xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
         if told is None or told["plan"] != wanted:
             told = {"plan": wanted, **_scan(plan, options.workers)}
             journal.write_json(folder, ".prepare/told.json", told)

@@ -34,10 +34,12 @@ class Learner(Protocol):
     optimizer: optax.GradientTransformation
     rate: Callable[[int], Any]
     """The learning rate of a step, counted from 0."""
-    padding_share: float
-    """Of the rows, as far as it is known before they are made."""
     validates: bool
     """Whether there is anything to validate with."""
+
+    @property
+    def padding_share(self) -> float:
+        """Of the rows, as far as it is known before they are made."""
 
     @property
     def waited_s(self) -> float:

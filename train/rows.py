@@ -1,6 +1,7 @@
 """Learning from rows that are there before the run: text, demonstrations, comparisons."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -112,12 +113,11 @@ class RowLearner:
     def __init__(self, run: Run, corpora: list, mesh):
         experiment = run.experiment
         self._run, self._mesh, self._corpora = run, mesh, corpora
-        self.batches = make_batches(experiment, corpora)
         objective = make_objective(experiment, mesh)
         self.parameters, self.carry = parameters_of(experiment), carry_of(experiment)
         self.optimizer = optimizer_of(experiment)
         self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
-        self.padding_share, self.validates = self.batches.padding_share, _can_validate(experiment, corpora)
+        self.validates = _can_validate(experiment, corpora)
         self.flops_per_token = None  # of media: encoders work on patches, which no count of tokens tells of
         if not isinstance(experiment.data, MediaData):
             self.flops_per_token = training_flops_per_token(experiment.model, experiment.model.context_length)
@@ -132,13 +132,22 @@ class RowLearner:
         self._evaluate = make_evaluate(objective, mesh, self._frozen)
         self._incoming: Prefetch | None = None
         self._processes: ProcessPrefetch | None = None
-        self._remarked, self._left_out = 0, getattr(self.batches, "left_out", 0)
+        self._remarked, self._told = 0, False
         self._undrawn: list[str] = []
 
+    @functools.cached_property
+    def batches(self) -> Batches | ExampleBatches | MediaBatches:
+        """Made when they are asked for: data to measure on may have nothing to train on."""
+        return make_batches(self._run.experiment, self._corpora)
+
+    @property
+    def padding_share(self) -> float:
+        return self.batches.padding_share
+
     def remarks(self) -> list[str]:
-        before, count = self._remarked, len(self.batches.damaged)
-        said = [f"{self._left_out} samples are left out: no row has room for them"] if self._left_out else []
-        self._remarked, self._left_out = count, 0
+        before, count, left_out = self._remarked, len(self.batches.damaged), getattr(self.batches, "left_out", 0)
+        said = [f"{left_out} samples are left out: no row has room for them"] if left_out and not self._told else []
+        self._remarked, self._told = count, True
         said += self._undrawn
         self._undrawn = []
         return said + ([f"{count} {self.batches.damage} so far: their places are empty"] if count > before else [])

@@ -110,6 +110,8 @@ def test_without_samples_to_judge_by_a_run_trains_and_saves(tmp_path, capsys):
     summary = train(run)
     assert summary["step"] == 2 and summary["validation"] == {}
     assert not [row for row in read_metrics(run.path) if row["kind"] == "evaluation"]
-    assert capsys.readouterr().out.count("evaluation is left out") == 1
-    with pytest.raises(UserError, match="no samples for validation"):
+    assert capsys.readouterr().out.count("no validation") == 1
+    with pytest.raises(UserError, match="nothing to validate with"):
         measure(run)
+    write_media(str(tmp_path / "other"), {"validation": samples_of("no pictures")})
+    assert measure(run, shards=(str(tmp_path / "other"),))["samples"] == 4
