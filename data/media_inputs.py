@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.documents import Part, Skipped, Unreadable, printable
+from data.documents import Part, Skipped, Unreadable, invalid_utf8, printable
 from data.errors import UserError
 from data.folders import files_below, matching_files
 from data.inputs import LINES, PARQUET, TAR
@@ -337,7 +337,7 @@ def _file(path, reading):
             else:
                 told.add_all(_json(content))
         except UnicodeDecodeError as error:
-            return Skipped(beside, f"invalid UTF-8 at byte {error.start}", "damaged")
+            return Skipped(beside, invalid_utf8(error.start, error.object), "damaged")
         except ValueError as error:
             return Skipped(beside, str(error), "damaged")
     if "parts" not in told.fields:  # of which the file is one
@@ -357,7 +357,7 @@ def _json(content):
     try:
         record = json.loads(content, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
-        raise ValueError(f"invalid UTF-8 at byte {error.start}") from None
+        raise ValueError(invalid_utf8(error.start, content)) from None
     except json.JSONDecodeError as error:
         raise ValueError(f"invalid JSON ({error})") from None
     except RecursionError:
@@ -482,7 +482,8 @@ class _Table:
         except csv.Error as error:
             wrong = f"a quote that does not end, or ends within a value ({error})"
         except ValueError as error:  # of a line; of one that only an open quote leads to, if it is not the first
-            wrong = wrong if rows.line_num else "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+            here = invalid_utf8(error.start, error.object) if isinstance(error, UnicodeDecodeError) else str(error)
+            wrong = wrong if rows.line_num else here
         file.seek(begin)
         line = file.readline()
         if not self.quoted and wrong.startswith("a quote"):  # most who write tabs quote nothing: 5" is a length
@@ -540,7 +541,7 @@ def _groups(part, reading, report):
                 else:
                     media.append({"kind": kind_of(name), "bytes": content})
         except UnicodeDecodeError as error:
-            yield Skipped(name, f"invalid UTF-8 at byte {error.start}", "damaged")
+            yield Skipped(name, invalid_utf8(error.start, error.object), "damaged")
             continue
         except ValueError as error:
             yield Skipped(name, str(error), "damaged")
@@ -565,7 +566,7 @@ def _table_rows(part, reading, report):
                 name, printable(os.path.basename(name)), os.path.dirname(part.path), _named(fields, classes), part.path, reading
             )
         except UnicodeDecodeError as error:
-            yield Skipped(name, f"invalid UTF-8 at byte {error.start}", "damaged")
+            yield Skipped(name, invalid_utf8(error.start, error.object), "damaged")
         except ValueError as error:
             yield Skipped(name, str(error), "damaged")
         else:

@@ -1,5 +1,6 @@
 """What is said of media in tables, lines, archives and by names of files: each is used, or told by name."""
 
+import contextlib
 import csv
 import io
 import json
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.documents import Part
+from data.documents import Part, Unreadable
 from data.errors import UserError
-from data.media_inputs import Reading, class_names, named_splits, read_records
+from data.media_inputs import FIELDS, Reading, Record, class_names, label_of, named_splits, read_records, sample_of, split_of
 from data.media_shards import MediaCorpus
 from data.prepare_media import PrepareMedia, prepare_media
 from tests.data.media_files import image_file, picture
@@ -403,6 +404,32 @@ def test_a_table_that_cannot_be_read_is_refused(content, words, room):
     (room / "list.csv").write_bytes(content)
     with pytest.raises(UserError, match=words):
         prepared(room, "list.csv")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["0.png", "train", "<image>", "gpt"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FIELDS, "from", "value", "learned", "bytes"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.dictionaries(st.sampled_from([*FIELDS, "other"]), VALUES, max_size=4), min_size=1, max_size=5))
+def test_each_line_is_a_sample_or_is_told(rows, tmp_path):
+    """Whatever stands in it."""
+    path, reading = str(tmp_path / "list.jsonl"), Reading("", (), (), False)
+    with open(path, "w") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    found = list(read_records([Part(path, 0, os.path.getsize(path))], reading, lambda read: None))
+    assert [one.name for one in found] == [f"{path}:{line}" for line in range(1, 1 + len(rows))]
+    for one in found:
+        if isinstance(one, Record):
+            with contextlib.suppress(Unreadable):
+                label, split = label_of(one), split_of(one)
+                assert split in (None, "train", "validation")
+                sample_of(one, reading, {} if label is None else {label: 0})
 
 
 def test_lines_that_are_none_are_told(room):
