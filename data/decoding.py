@@ -353,7 +353,7 @@ def _video(content: bytes, max_pixels: int) -> Iterator["_Video"]:
         raise
     except av.error.FFmpegError as error:
         raise Undecodable(f"cannot be decoded ({error.strerror or _line(error)})" if content else "empty") from None
-    except (ValueError, OverflowError, MemoryError, OSError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, OverflowError, MemoryError, OSError) as error:  # IndexError: of a stream that begins late
         raise Undecodable(f"cannot be decoded ({_line(error)})") from None
 
 
@@ -622,7 +622,7 @@ def _sound(content: bytes) -> Iterator["_SoundFile | _SoundStream"]:
         raise
     except av.error.FFmpegError as error:
         raise Undecodable(f"cannot be decoded ({error.strerror or _line(error)})") from None
-    except (soundfile.SoundFileError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
+    except (soundfile.SoundFileError, RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
         raise Undecodable(f"cannot be decoded ({_line(error)})") from None
 
 
@@ -687,7 +687,7 @@ class _SoundStream:
             raise Undecodable("no sound in it")
         self._container, self._content, self._stream = container, content, container.streams.audio[0]
         self._codec = self._stream.codec_context
-        self._packets = self._bad = 0
+        self._packets = self._bad = self._channels = 0
         self._base = self._stream.time_base
         frames = self._frames(0)
         self._begun = list(itertools.islice(frames, 1))
@@ -703,7 +703,7 @@ class _SoundStream:
             if frame.sample_rate != self.rate:
                 raise Undecodable("a recording whose rate changes")
             stop = frame.samples if last is None else max(last - place, 0)
-            yield _mean_of_channels(frame)[max(first - place, 0) : stop]
+            yield self._mean_of_channels(frame)[max(first - place, 0) : stop]
             if last is not None and place + frame.samples >= last:
                 return
         if self._bad > 2 and self._bad > self._packets / 100:
@@ -737,6 +737,14 @@ class _SoundStream:
                 yield count, frame
                 count += frame.samples
 
+    def _mean_of_channels(self, frame):
+        """float32 [samples] of a frame of any format. In one plane: PyAV looks for planes behind the eight that a frame has room for."""
+        if frame.layout.nb_channels != self._channels:
+            self._channels, self._one_plane = frame.layout.nb_channels, _av().AudioResampler("flt", frame.layout)
+        (packed,) = self._one_plane.resample(frame)
+        values = packed.to_ndarray().reshape(-1, self._channels)
+        return values.mean(1) if self._channels > 1 else values[:, 0].copy()
+
     def _breaks_off(self):
         """Whether an index leads behind the end of the file; or an MP3 has less than its header says in frames, and in bytes too."""
         form = self._container.format.name
@@ -757,18 +765,6 @@ def _xing(content):
         return None
     frames, size = (int.from_bytes(header[place : place + 4], "big") for place in (found + 8, found + 12))
     return frames, start + size
-
-
-def _mean_of_channels(frame):
-    """float32 [samples] of a frame of sound, whatever its format: planes or not, integers or not."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    if values.dtype == np.uint8:
-        values = (values.astype(np.float32) - 128) / 128
-    elif values.dtype.kind == "i":
-        values = values.astype(np.float32) * np.float32(2.0 ** (1 - 8 * values.itemsize))
-    return values.mean(0, dtype=np.float32) if len(values) > 1 else values[0].astype(np.float32)
 
 
 # -------------------------------------------------------------------------------------------------------------------- packages

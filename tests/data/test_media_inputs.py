@@ -415,7 +415,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.dictionaries(st.sampled_from([*FIELDS, "other"]), VALUES, max_size=4), min_size=1, max_size=5))
 def test_each_line_is_a_sample_or_is_told(rows, tmp_path):
     """Whatever stands in it."""
