@@ -345,7 +345,7 @@ def _file(path, reading):
         told.fields["path"] = path
     if reading.by_folder and folder != root and folder not in [place for place, _ in reading.splits]:
         told.fields.setdefault("label", os.path.basename(folder))
-    return told.record(path, printable(os.path.relpath(path, root)), folder, os.path.join(folder, "*.json"))
+    return told.record(path, printable(os.path.relpath(path, root)), folder, os.path.join(root, "**", "*.json"))
 
 
 def _beside(path):

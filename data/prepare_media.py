@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -161,7 +162,7 @@ def _plan(options):
     roots = input_folders(path for paths in inputs.values() for path in paths)
     looked = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
     files = {split: found for split, (found, _) in looked.items()}
-    passed = {ending: count for _, others in looked.values() for ending, count in others.items()}
+    passed = dict(sum((Counter(others) for _, others in looked.values()), Counter()))
     every = [file for found in files.values() for file in found]
     folders = {os.path.dirname(path) for path, _, _ in every if is_medium(path)} - set(roots)
     splits = [] if options.validation_input or options.validation == 1 else named_splits(every, roots)
@@ -331,8 +332,12 @@ def _say(folder):
             print(f"    {learned:,} with a learned text, {classed:,} with a class")
     for place, split in manifest.get("splits_by_name", ()):  # which manifests did not always have, as what is not used and passed over
         print(f"  taken as {split} by its name: {printable(place)}")
+    files: dict[tuple[str, ...], list[str]] = {}
     for file, names in manifest.get("unused", {}).items():
-        print(f"  {printable(file)}: not used: {printable(', '.join(names))} (--fields OURS=THEIRS gives a name a meaning)")
+        files.setdefault(tuple(names), []).append(file)
+    for names, (first, *others) in files.items():
+        where = printable(first) + (f" and {len(others):,} others" if others else "")
+        print(f"  {where}: not used: {printable(', '.join(names))} (--fields OURS=THEIRS gives a name a meaning)")
     if passed := manifest.get("passed_over"):
         kinds = ", ".join(f"{count:,} {ending}" for ending, count in passed.items())
         print(f"  passed over: {sum(passed.values()):,} files that are no input: {printable(kinds)}")

@@ -191,7 +191,8 @@ def test_names_are_the_same_in_capitals_and_with_space_around_them(header, room)
 def test_names_that_are_not_used_are_told_once_for_each_file(room, capsys):
     (room / "list.csv").write_text("image,caption,width,height\n0.png,one,8,8\n1.png,two,8,8\n")
     write_lines(room / "list.jsonl", {"image": "2.png", "alt": "x"}, {"image": "3.png", "url": "y"})
-    write_tar(room / "list.tar", {"4.png": PICTURES[4], "4.json": b'{"caption": "four", "image": "4.png", "nsfw": 0}'})
+    for name in ("list.tar", "more.tar"):
+        write_tar(room / name, {"4.png": PICTURES[4], "4.json": b'{"caption": "four", "image": "4.png", "nsfw": 0}'})
     for k in (5, 6):
         (room / f"{k}.json").write_text('{"caption": "c", "license": 1, "file_name": "5.png"}')
     corpus = prepared(room)
@@ -199,11 +200,13 @@ def test_names_that_are_not_used_are_told_once_for_each_file(room, capsys):
         "list.csv": ["width", "height"],
         "list.jsonl": ["alt", "url"],
         "list.tar": ["nsfw", "image"],
+        "more.tar": ["nsfw", "image"],
         "*.json": ["license", "file_name"],
     }
     said = capsys.readouterr().out
     assert all(said.count(names) == 1 for names in ("width, height", "alt, url", "nsfw", "license")) and "--fields" in said
-    assert len(told(corpus)) == 9  # one of them also in the archive
+    assert "list.tar and 1 others" in said
+    assert len(told(corpus)) == 10  # one of them also in both archives
 
 
 @pytest.mark.parametrize("name", ["filename", "file_path", "filepath", "image_path"])
