@@ -35,6 +35,7 @@ from data.media_inputs import (
 from data.media_shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, packages
 from data.media_task import scan_records, write_media_shards
 from data.pool import run_tasks
+from data.readers import tfds
 from data.shards import shard_damage
 from data.task import NAMES_KEPT, SPLITS
 
@@ -159,7 +160,12 @@ def _plan(options):
     inputs = {"train": options.input, "validation": options.validation_input}
     if not any(inputs.values()):
         raise UserError("no input given.", "Name files, folders or globs after --input.")
-    roots = input_folders(path for paths in inputs.values() for path in paths)
+    named = [path for paths in inputs.values() for path in paths]
+    if (options.tfds_dir or options.tfds_download) and not any(path.startswith(tfds.PREFIX) for path in named):
+        raise UserError("--tfds-dir and --tfds-download are for inputs such as tfds:NAME, and there is none.", "Leave them out.")
+    if options.classes == "folder" and not any(map(os.path.isdir, named)):
+        raise UserError("--classes folder: no input is a folder, below which folders would be classes.", "Name a folder after --input.")
+    roots = input_folders(named)
     looked = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
     files = {split: found for split, (found, _) in looked.items()}
     passed = dict(sum((Counter(others) for _, others in looked.values()), Counter()))
@@ -172,12 +178,12 @@ def _plan(options):
     by_folder = options.classes == "folder" or (options.classes == "auto" and len(names) > 1)
     reading = Reading(kind, options.fields, roots, by_folder, tuple(splits))
     check_media(every, reading)
-    tasks, named = [], []
+    tasks, facts = [], []
     for split, found in files.items():
-        planned, facts = plan_media(found, reading, options.shard_bytes)
+        planned, told = plan_media(found, reading, options.shard_bytes)
         whole = "validation" if split == "validation" or options.validation == 1 else "train" if options.validation_input else ""
         tasks += [{"split": whole, "parts": [[*part, size] for part, size in parts]} for parts in planned]
-        named += facts
+        facts += told
     plan = {
         "format": FORMAT,
         "options": {
@@ -189,7 +195,7 @@ def _plan(options):
         },
         "reading": [reading.kind, list(reading.fields), list(reading.roots), reading.by_folder, [list(one) for one in reading.splits]],
         "files": [list(file) for file in every],
-        "named": named,
+        "named": facts,
         "tasks": tasks,
     }
     return plan, passed

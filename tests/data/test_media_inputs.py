@@ -219,6 +219,12 @@ def test_a_table_without_a_medium_is_refused_with_its_names(name, room):
         assert told(prepared(room, file, fields=(f"image={name.upper()}",))) == [(0, None, "one")]
 
 
+@pytest.mark.parametrize("changes", [{"classes": "folder"}, {"tfds_dir": "/data"}, {"tfds_download": True}])
+def test_options_that_would_do_nothing_are_refused(changes, room):
+    with pytest.raises(UserError, match="no input is a folder|inputs such as tfds:NAME"):
+        prepared(room, "0.png", **changes)
+
+
 def test_fields_that_no_input_has_are_refused(room):
     write_lines(room / "list.jsonl", {"image": "0.png", "title": "one"})
     with pytest.raises(UserError, match="caption=titel: no input has a 'titel'; there are image, title"):
