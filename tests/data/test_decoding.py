@@ -1,6 +1,7 @@
 import contextlib
 import functools
 import io
+import struct
 import tracemalloc
 from fractions import Fraction
 
@@ -340,6 +341,40 @@ def test_frames_are_those_that_plain_decoding_shows(name):
     assert facts.rate == pytest.approx((len(times) - 1) / times[-1], rel=0.02) if len(times) > 1 else facts.rate > 0
     assert (decode_video(content, times) == frames).all()
     for k in range(len(frames) - 1, -1, -5):
+        assert (decode_video(content, times[k : k + 1])[0] == frames[k]).all()
+
+
+def with_edits(content: bytes, edits) -> bytes:
+    """An mp4 whose edit list is another: [(milliseconds, first tick or -1 for nothing to be seen)]."""
+    made = bytearray(content)
+    place = made.index(b"elst") - 4
+    entries = b"".join(struct.pack(">IiHH", length, first, 1, 0) for length, first in edits)
+    written = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    old = int.from_bytes(made[place : place + 4], "big")
+    for box in (place - 8, made.rindex(b"trak", 0, place) - 4, made.rindex(b"moov", 0, place) - 4):  # those that it lies in
+        size = int.from_bytes(made[box : box + 4], "big") + len(written) - old
+        made[box : box + 4] = size.to_bytes(4, "big")
+    made[place : place + old] = written
+    return bytes(made)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [(500, 13), (700, 2)],  # the later part first
+        [(500, 2), (500, 25)],
+        [(300, -1), (500, 5), (400, -1), (800, 21)],
+        [(500, 5), (500, 5)],  # one part twice
+    ],
+)
+def test_a_video_of_several_edits_is_what_plain_decoding_shows(edits):
+    noise = np.cumsum(np.random.default_rng(0).integers(0, 12, (40, 32, 48, 3)), axis=0).astype(np.uint8)
+    content = video_file(rate=10, pixels=noise, options={"g": "20", "bf": "0"})
+    content = with_edits(content, [(length, 1024 * first if first > 0 else first) for length, first in edits])
+    times, frames = shown_frames(content)
+    assert probe("video", content).frames == len(frames) >= 10
+    assert (decode_video(content, times) == frames).all()
+    for k in range(len(frames)):
         assert (decode_video(content, times[k : k + 1])[0] == frames[k]).all()
 
 
