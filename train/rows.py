@@ -100,10 +100,12 @@ class RowLearner:
         self._incoming: Prefetch | None = None
         self._processes: ProcessPrefetch | None = None
         self._remarked, self._left_out = 0, getattr(self.batches, "left_out", 0)
+        self._remarks: list[str] = list(getattr(self.batches, "remarks", ()))
 
     def remarks(self) -> list[str]:
         before, count = self._remarked, len(self.batches.damaged)
-        said = [f"{self._left_out} samples are left out: no row has room for them"] if self._left_out else []
+        said, self._remarks = self._remarks, []
+        said += [f"{self._left_out} samples are left out: no row has room for them"] if self._left_out else []
         self._remarked, self._left_out = count, 0
         return said + ([f"{count} {self.batches.damage} so far: their places are empty"] if count > before else [])
 
@@ -112,7 +114,7 @@ class RowLearner:
         return self._incoming.waited_s if self._incoming else 0.0
 
     def adopt(self, params):
-        return adopt(self._run, self._mesh, params)
+        return adopt(self._run, self._mesh, params, self._remarks.append)
 
     def begin(self, cursor: int) -> None:
         self.close()
