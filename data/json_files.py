@@ -44,6 +44,8 @@ def parse(content: str | bytes, kind: type | tuple[type, ...] = dict) -> Any:
         raise ValueError(f"no UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        raise ValueError("a number has too many digits" if "integer string conversion" in str(error) else str(error)) from None
     if not isinstance(value, kind):
         raise ValueError(f"{kind_of(value)} instead of {_wanted(kind)}")
     return value

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.readers import tfds
 from data.shards import Corpus
 from data.synthetic import World
 from data.tokenizer import load_tokenizer
@@ -282,7 +283,7 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
     data = experiment.data
     for field in ("shards", "files"):
         if hasattr(data, field):
-            paths = tuple(path if "://" in path else os.path.abspath(path) for path in getattr(data, field))
+            paths = tuple(path if "://" in path or path.startswith(tfds.PREFIX) else os.path.abspath(path) for path in getattr(data, field))
             data = dataclasses.replace(data, **{field: paths})
     if isinstance(data, MediaData) and os.path.exists(data.tokenizer):
         data = dataclasses.replace(data, tokenizer=os.path.abspath(data.tokenizer))

@@ -132,7 +132,7 @@ class PromptFile(Listed):
         said = []
         if rest := unused(records, {"messages"} if any(map(self._is_conversation, records)) else names):
             said.append(f"{self.path}: in no template: {', '.join(rest)} (a reward may read them)")
-        held = {prompt.text for prompt in self.listed("validation")}
+        held = {prompt.text for prompt in self.listed("validation")} if self.validation_path else set()
         if both := len(held & {prompt.text for prompt in self.listed("train")}):
             said.append(f"{self.validation_path}: {both} of {len(held)} prompts for validation are trained on too: they are in {self.path}")
         return said

@@ -116,12 +116,12 @@ def _check(options: Label) -> None:
     """UserError for what can be told before anything is loaded."""
     at_least = {"prompts": 1, "samples": 2, "prompt_tokens": 1, "response_tokens": 1, "batch_size": 1, "seed": 0}
     for name, low in at_least.items():
-        if getattr(options, name) < low:
-            raise UserError(f"omnia label: --{name.replace('_', '-')} is {getattr(options, name)}", f"Give {low} or more.")
+        if not low <= getattr(options, name) < 2**31:
+            raise UserError(f"omnia label: --{name.replace('_', '-')} is {getattr(options, name)}", f"Give {low} or more, below 2^31.")
     if not 0 < options.temperature < math.inf or not 0 <= options.noise < math.inf:
         raise UserError(
             f"omnia label: --temperature is {options.temperature}, --noise {options.noise}",
-            "Give a temperature above 0, and noise from 0 on.",
+            "Give finite numbers, the temperature above 0 and noise 0 or more.",
         )
     output = Path(options.output)
     if output.exists():

@@ -114,15 +114,16 @@ def _whole_object(text: str) -> dict | None:
 # ------------------------------------------------------------------------------------------------------------------- fields
 
 
-def lacks(record: Record, name: str) -> UserError:
-    """For a record without a field that is needed."""
+def lacks(record: Record, name: str, verdict: str = "") -> UserError:
+    """For a record without a field that is needed. verdict: what it therefore is not, as in `is no comparison: `."""
     near = difflib.get_close_matches(name, [*record], 1)
     listed = [field for field, value in record.items() if isinstance(value, list) and value and all(isinstance(x, dict) for x in value)]
-    mend = f"Did you mean {near[0]!r}? It" if near else "It"
-    mend += f" has: {', '.join(record) or 'nothing'}."
-    if listed and not near:
+    mend = f"It has: {', '.join(record) or 'nothing'}."
+    if near:
+        mend = f"Did you mean {near[0]!r}? {mend}"
+    elif listed:
         mend += f" If {listed[0]!r} holds the records, give that list alone."
-    return UserError(f"{record.where}: has no field {name!r}", mend)
+    return UserError(f"{record.where}: {verdict}has no field {name!r}", mend)
 
 
 def check_text(value: Any, what: str) -> str:
@@ -258,7 +259,7 @@ def _choice(record: Record, given: dict) -> tuple[str, Turns, list[str]]:
     """The prompt, as text and as turns, and the responses of a record that lists them."""
     for name in ("prompt", "responses"):
         if name not in given:
-            raise _no_comparison(record, f"it has no {name}")
+            raise lacks(record, name, "is no comparison: ")
     responses = given["responses"]
     if not isinstance(responses, list) or len(responses) < 2:
         raise _no_comparison(record, "responses is no list of two or more")
@@ -270,7 +271,7 @@ def _pair(record: Record, given: dict) -> tuple[str, Turns, list[str]]:
     """The same of a record of a chosen and a rejected response."""
     for name in ("chosen", "rejected"):
         if name not in given:
-            raise _no_comparison(record, f"it has no {name}")
+            raise lacks(record, name, "is no comparison: ")
     for name in ("best", "responses"):
         if name in given:
             raise _no_comparison(record, f"{name} stands beside chosen and rejected, which say the same or something else")
@@ -307,7 +308,7 @@ def _judged(record: Record, given: dict, count: int, by_score: bool) -> tuple[li
     if not is_number(noise) or noise < 0:
         raise _no_comparison(record, f"noise is {str(noise)[:40]}, and no number from 0 on")
     if best is not None and (not isinstance(best, int) or isinstance(best, bool) or not 0 <= best < count):
-        raise _no_comparison(record, f"best is {str(best)[:40]!r}, and no whole number from 0 to {count - 1}")
+        raise _no_comparison(record, f"best is {repr(best)[:40]}, and no whole number from 0 to {count - 1}")
     if scores is None:
         if best is None:
             raise _no_comparison(record, "neither best nor scores say which response is")
