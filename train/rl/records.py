@@ -115,7 +115,7 @@ def _whole_object(text: str) -> dict | None:
 
 
 def lacks(record: Record, name: str, verdict: str = "") -> UserError:
-    """For a record without a field that is needed. verdict: what it therefore is not, as in `is no comparison: `."""
+    """For a record without a field that is needed, or with null there. verdict: what it therefore is not, as in `is no comparison: `."""
     near = difflib.get_close_matches(name, [*record], 1)
     listed = [field for field, value in record.items() if isinstance(value, list) and value and all(isinstance(x, dict) for x in value)]
     mend = f"It has: {', '.join(record) or 'nothing'}."
@@ -123,7 +123,7 @@ def lacks(record: Record, name: str, verdict: str = "") -> UserError:
         mend = f"Did you mean {near[0]!r}? {mend}"
     elif listed:
         mend += f" If {listed[0]!r} holds the records, give that list alone."
-    return UserError(f"{record.where}: {verdict}has no field {name!r}", mend)
+    return UserError(f"{record.where}: {verdict}" + (f"{name} is null" if name in record else f"has no field {name!r}"), mend)
 
 
 def check_text(value: Any, what: str) -> str:
