@@ -39,20 +39,8 @@ def test_numbers_are_equal_whatever_their_notation():
 
 def test_a_response_of_any_kind_is_worth_something():
     """Odd digits, numbers beyond all measure, nesting, half characters: no reward raises, and what is no right answer earns nothing."""
-    odd = [
-        "",
-        "1" * 4301,
-        "1" * 5000 + "/3",
-        "3/" + "1" * 5000,
-        "1e999999999",
-        "-1e-999999999",
-        "1e5/0",
-        "inf nan",
-        "\u0663",
-        "²",
-        "1e",
-        "\0",
-    ]
+    odd = ["", "1" * 4301, "1" * 5000 + "/3", "3/" + "1" * 5000, "1e999999999", "-1e-999999999", "1e5/0", "inf nan", "\u0663", "²"]
+    odd += ["1e", "\0"]
     odd += ["(" * 9000, "[" * 9000 + "]" * 9000, "\ud800", "-" * 9000 + "1", "x" * 9000, "9e99*" * 16, "1_0", "0x10", "\ufffd" * 99]
     odd += ["def f():\n\treturn 1\n  x", "\n".join("if x:" for _ in range(200)), "lambda: " * 900, "1is 2\n" * 4]
     rewards = [Answer(), Similarity(), Format("a*"), Lexicon(("a",)), Length(), Repetition(), PythonParses()]
@@ -118,8 +106,7 @@ def test_settings_that_allow_of_no_prompt_or_score_are_refused(make):
 
 def test_an_environment_whose_prompts_are_all_of_one_split_says_so():
     with pytest.raises(UserError, match="none of 10000 prompts that it drew is for"):
-        for split in ("train", "validation"):
-            Constant().prompt(0, 0, split)
+        print([Constant().prompt(0, 0, split) for split in ("train", "validation")])
 
 
 @dataclasses.dataclass(frozen=True)
