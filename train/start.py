@@ -44,7 +44,7 @@ def adopt(run: Run, mesh, params, said: Callable[[str], None] = print):
     if isinstance(run.experiment.objective, PolicyGradient):
         critic: dict[str, Any] = critic_of(run.experiment).like_policy(source)
         if critic and HEAD in there:
-            critic |= {"value": get(source, there[HEAD])}
+            critic |= {"value": get(source, there.pop(HEAD))}
         offered |= {(name,): part for name, part in critic.items() if offered.get((name,)) is None}
     found, anew = params, []
     for name, path in here.items():
