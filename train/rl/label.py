@@ -85,7 +85,7 @@ def label(arguments: list[str]) -> None:
     draw, shards = Drawer(experiment, questions, Decoder(experiment.model), mesh), row_shards(mesh)
     size = max(1, options.batch_size // options.samples // shards) * shards
     rng, written = np.random.default_rng(options.seed), 0
-    with _whole_or_nothing(Path(options.output)) as file:
+    with whole_or_nothing(Path(options.output)) as file:
         for first in track(range(0, options.prompts, size), "drawing and judging"):
             taken = questions.take(first, size)
             found = draw(params, taken)
@@ -131,7 +131,7 @@ def _check(options: Label) -> None:
 
 
 @contextlib.contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[TextIO]:
+def whole_or_nothing(path: Path) -> Iterator[TextIO]:
     """A text file to write, which gets its name when it is complete. What stops that leaves nothing behind."""
     partial = path.with_name(path.name + ".partial")
     try:

@@ -167,7 +167,7 @@ class PolicyLearner:
         if len(self._questions.unusable) > self._remarked:
             self._remarked = len(self._questions.unusable)
             said.append(f"{self._remarked} prompts of more than data.prompt_tokens so far: their places are empty (data.max_unusable)")
-        if self._questions.unjudged > self._unjudged:
+        if self._questions.unjudged > 2 * self._unjudged:  # not at every step
             self._unjudged = self._questions.unjudged
             said.append(f"{self._unjudged} responses so far whose reward is no number: their groups are left out")
         return said
@@ -301,7 +301,7 @@ class PolicyLearner:
             self._remarks.append("WARNING: no response to a validation prompt got a reward that is a number: nothing is measured")
             return {}
         own = {name: values[judged] for name, values in own.items()}
-        found: dict[str, Any] = {"loss": -float(own["score"].mean())} | {name: float(values.mean()) for name, values in own.items()}
+        found: dict[str, Any] = {"loss": 0.0 - float(own["score"].mean())} | {name: float(values.mean()) for name, values in own.items()}
         if begun is not None:
             begun = {name: values[judged] for name, values in begun.items()}
             by = "gold" if "gold" in own else "score"

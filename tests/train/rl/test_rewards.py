@@ -17,7 +17,7 @@ from train.rl.code import PassesTests, Programs, PythonFunctions, PythonParses
 from train.rl.environments import Addition, Bandit, Countdown, Environment, KeyFacts, Letters, Prompt, RandomWalks, Reviews
 from train.rl.examples import encode_demonstration, encode_prompt, read_comparisons
 from train.rl.files import PromptFile
-from train.rl.label import choose
+from train.rl.label import choose, label, whole_or_nothing
 from train.rl.rewards import Answer, Format, Judged, Length, Lexicon, Repetition, Reward, Similarity, Sum, edit_distance, last_number
 from train.rl.sandbox import Limits, passed
 from train.rl.simulators import Recommendations, SlotFilling
@@ -216,6 +216,33 @@ def test_labels_follow_the_choice_rule():
     counts = np.bincount([choose(scores, 0.5, rng) for _ in range(4000)], minlength=3) / 4000
     expected = np.exp(scores / 0.5) / np.exp(scores / 0.5).sum()
     np.testing.assert_allclose(counts, expected, atol=0.03)
+
+
+def test_labels_are_written_whole_or_not_at_all(tmp_path):
+    """A full disk, or any fault in between, leaves nothing behind, and nothing is written over what is there."""
+    path = tmp_path / "pairs.jsonl"
+    for error, raised in ((OSError(28, "No space left on device"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)):
+        with pytest.raises(raised), whole_or_nothing(path):
+            raise error
+        assert list(tmp_path.iterdir()) == []
+    with whole_or_nothing(path) as file:
+        file.write("whole")
+    assert [one.name for one in tmp_path.iterdir()] == ["pairs.jsonl"] and path.read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        *((("--seed", "-1"), "--seed is -1"), (("--samples", "1"), "--samples is 1"), (("--prompt-tokens", "0"), "--prompt-tokens is 0")),
+        *((("--noise", "nan"), "--noise nan"), (("--temperature", "inf"), "--temperature is inf")),
+        (("--output", "nowhere/else/pairs.jsonl"), "no such folder"),
+        (("--output", str(ROOT / "README.md")), "exists"),
+    ],
+)
+def test_mistakes_in_labelling_are_said_before_anything_is_loaded(arguments, says):
+    output = () if "--output" in arguments else ("--output", "pairs.jsonl")
+    with pytest.raises(UserError, match=says):
+        label(["no-run", *output, *arguments])
 
 
 def test_a_run_knows_all_environments_and_rewards_without_its_config_file():
