@@ -39,8 +39,18 @@ class Listed(Environment):
             self._read[split] = tuple(self.read(split))
         return self._read[split]
 
+    def records(self, path: str) -> list[Record]:
+        """Of a file, in the same way."""
+        if path not in self._files:
+            self._files[path] = read_records(path)
+        return self._files[path]
+
     @functools.cached_property
     def _read(self) -> dict[str, tuple[Prompt, ...]]:
+        return {}
+
+    @functools.cached_property
+    def _files(self) -> dict[str, list[Record]]:
         return {}
 
     def examined(self, seed, split):
@@ -83,7 +93,7 @@ class PromptFile(Listed):
     def read(self, split):
         """In the order of the file."""
         path = self.files[1] if split == "validation" and self.validation_path else self.path
-        prompts = [self._prompt(record) for record in read_records(path)]
+        prompts = [self._prompt(record) for record in self.records(path)]
         found = [prompt for prompt in prompts if self.validation_path or is_held_out(prompt.text) == (split == "validation")]
         if not found:
             distinct = len({prompt.text for prompt in prompts})

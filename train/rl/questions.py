@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from data.errors import UserError
@@ -178,7 +179,7 @@ class Questions:
         name = self.names[number]
         try:
             worth = ask(rows)
-        except UserError:
+        except (UserError, jax.errors.JaxRuntimeError):  # the latter is a device's
             raise
         except Exception as error:  # whatever a user's class can raise: which row it is about is told by asking row by row
             for i in rows if len(rows) > 1 else ():

@@ -12,8 +12,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data import json_files
 from data.errors import UserError
 from data.json_files import kind_of
@@ -26,8 +24,8 @@ COMPARED = ("prompt", "responses", "best", "scores", "noise", "chosen", "rejecte
 """The fields of a comparison."""
 _JSON = "Give one JSON object a line, or a list of them."
 _COMPARISON = 'Give {"prompt", "chosen", "rejected"}, or {"prompt", "responses"} with "best", which counts from 0, or "scores".'
-_LARGEST = float(np.finfo(np.float32).max)
-"""A score, at most."""
+_LARGEST = 1e18
+"""A score, at most: its square has to be a float32 too."""
 
 Turns = tuple[tuple[str, str], ...]
 """(role, text) of each turn of a conversation."""

@@ -5,10 +5,8 @@
 """
 
 import dataclasses
-import functools
 import math
 import re
-from collections.abc import Sequence
 
 import xxhash
 
@@ -16,7 +14,7 @@ from data.errors import UserError
 from train.rl.arithmetic import evaluate
 from train.rl.environments import Prompt, is_held_out
 from train.rl.files import Listed
-from train.rl.records import Record, check_text, lacks, read_records
+from train.rl.records import Record, check_text, lacks
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -50,8 +48,8 @@ class WordProblems(Listed):
         """In the order of the file."""
         own = split == "validation" and bool(self.validation_path)
         path = self.files[-1] if own else self.files[0]
-        problems = [_problem(record) for record in self._records(path)]
-        seen = {prompt.text for prompt in map(_problem, self._records(self.path)) if prompt} if own else set()
+        problems = [_problem(record) for record in self.records(path)]
+        seen = {prompt.text for prompt in map(_problem, self.records(self.path)) if prompt} if own else set()
         found = []
         for prompt in problems:
             if prompt is None:
@@ -68,18 +66,9 @@ class WordProblems(Listed):
             )
         return found
 
-    def _records(self, path: str) -> Sequence[Record]:
-        if path not in self._files:
-            self._files[path] = read_records(path)
-        return self._files[path]
-
-    @functools.cached_property
-    def _files(self) -> dict[str, Sequence[Record]]:
-        return {}
-
     def remarks(self):
         """How many records are left out."""
-        counts = [(path, [_problem(record) for record in self._records(path)]) for path in self.files]
+        counts = [(path, [_problem(record) for record in self.records(path)]) for path in self.files]
         return [
             f"{path}: {found.count(None)} of {len(found)} problems are left out: their equations do not come to their answers"
             for path, found in counts
