@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.readers import tfds
 from data.shards import Corpus
 from data.synthetic import World
 from data.tokenizer import load_tokenizer
@@ -32,9 +31,10 @@ from train.omni.parts import parts_of
 from train.omni.sources import MediaSource, folders_of, open_media
 from train.rl.board_games import BoardGame, GameSource
 from train.rl.code import PythonFunctions  # noqa: F401 (with it and those marked below, from_json knows all environments and rewards)
-from train.rl.examples import Examples, open_examples
+from train.rl.examples import Examples, located, open_examples
 from train.rl.experiment import Demonstrations, Preferences, Prompts
 from train.rl.files import PromptFile  # noqa: F401
+from train.rl.records import absolute
 from train.rl.simulators import SlotFilling  # noqa: F401
 from train.rl.text_games import TreasureMap  # noqa: F401
 from train.rl.word_problems import WordProblems  # noqa: F401
@@ -283,8 +283,9 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
     data = experiment.data
     for field in ("shards", "files"):
         if hasattr(data, field):
-            paths = tuple(path if "://" in path or path.startswith(tfds.PREFIX) else os.path.abspath(path) for path in getattr(data, field))
-            data = dataclasses.replace(data, **{field: paths})
+            data = dataclasses.replace(data, **{field: tuple(map(absolute, getattr(data, field)))})
+    if isinstance(data, Prompts | Demonstrations):
+        data = dataclasses.replace(data, environments=located(data.environments))
     if isinstance(data, MediaData) and os.path.exists(data.tokenizer):
         data = dataclasses.replace(data, tokenizer=os.path.abspath(data.tokenizer))
     return dataclasses.replace(experiment, model=model, data=data)

@@ -39,13 +39,14 @@ class PassesTests(Reward):
     limits: Limits = Limits()
 
     def scores(self, prompts, responses, ids, mask):
-        programs, owners = [], []
+        programs, places = [], []
         for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             code = prompt.text + response if self.with_prompt else response
             for test in prompt.facts[self.fact]:
                 programs.append(f"{code}\n{test}\n")
-                owners.append(number)
+                places.append(number)
         good = np.array(passed(programs, self.limits), np.float32)
+        owners = np.array(places, int)
         counts = np.bincount(owners, minlength=len(responses))
         return (np.bincount(owners, good, minlength=len(responses)) / np.maximum(counts, 1)).astype(np.float32)
 

@@ -16,7 +16,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xxhash
@@ -107,7 +107,12 @@ def check_scores(scores, rows: int, room: int, name: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """One source of prompts, with its reward. Subclasses give `draw` and `score`; `demonstrate` where something can be imitated."""
+    """One source of prompts, with its reward. Subclasses give `draw` and `score`; `demonstrate` where something can be imitated.
+
+    path_fields: the fields that name files or folders, of a reward too.
+    """
+
+    path_fields: ClassVar[tuple[str, ...]] = ()
 
     @property
     def alphabet(self) -> str:

@@ -22,6 +22,7 @@ from train.rl.records import (
     COMPARED,
     ROLES,
     Record,
+    absolute,
     comparisons_of,
     read_bytes,
     read_comparisons,  # noqa: F401 (with what it reads, for whoever has files alone)
@@ -82,6 +83,17 @@ def fresh(part):
         fields = [field.name for field in dataclasses.fields(part) if field.init]
         return dataclasses.replace(part, **{name: fresh(getattr(part, name)) for name in fields})
     return tuple(map(fresh, part)) if type(part) is tuple else part
+
+
+def located(part):
+    """The same with the paths that it names made absolute, in all parts of it: a run is gone on with from any folder."""
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        changed: dict[str, Any] = {field.name: located(getattr(part, field.name)) for field in dataclasses.fields(part) if field.init}
+        for name in getattr(part, "path_fields", ()):
+            if changed[name]:
+                changed[name] = absolute(changed[name])
+        return dataclasses.replace(part, **changed)
+    return tuple(map(located, part)) if type(part) is tuple else part
 
 
 def open_examples(experiment: Experiment) -> list[Examples]:

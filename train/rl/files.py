@@ -83,6 +83,8 @@ class PromptFile(Listed):
     reward: Reward = Answer()
     """What a response is worth."""
 
+    path_fields = ("path", "validation_path")
+
     @property
     def files(self) -> tuple[str, ...]:
         if not self.path:

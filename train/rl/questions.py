@@ -61,6 +61,7 @@ class Questions:
                     prompts = environment.examined(self._seed if split == "train" else 0, split)
                     check_texts(self.tokenizer, environment.texts(prompts))
                     environment.check(prompts)
+                    encode_prompt(prompts[0], self.tokenizer)
                 said += self._check_room(number, split, prompts)
                 self._try(number, prompts[0])
             said += environment.remarks()
@@ -102,7 +103,7 @@ class Questions:
         for row, number, index in zip(range(first, first + count), which.tolist(), local.tolist(), strict=True):
             with blaming(self.names[number], f"row {row}"):
                 prompt = self.environments[number].prompt(self._seed if split == "train" else 0, index, split)
-            ids = encode_prompt(prompt, self.tokenizer)
+                ids = encode_prompt(prompt, self.tokenizer)
             if len(ids) > self._data.prompt_tokens:
                 self.unusable.add(row)
                 if len(self.unusable) > self._data.max_unusable:
@@ -142,7 +143,7 @@ class Questions:
     def gold(self, questions: list[Question], texts: list[str], responses, mask) -> np.ndarray | None:
         """float32 [B]: what responses are really worth, where every environment knows it apart from its scores; else None."""
         found = np.zeros(len(questions), np.float32)
-        for number, rows in self._by_environment(questions):
+        for number, rows in self._by_environment(questions):  # those that have none here too, so that every batch is told alike
             worth = self._ask(self.environments[number].gold, number, rows, questions, texts, responses, mask)
             if worth is None:
                 return None
@@ -154,6 +155,7 @@ class Questions:
         found = [
             (rows, self._ask(self.environments[number].scores, number, rows, questions, texts, responses, mask))
             for number, rows in self._by_environment(questions)
+            if rows
         ]
         by_token = any(part.ndim == 2 for _, part in found)
         scores = np.zeros(mask.shape if by_token else len(questions), np.float32)
@@ -166,9 +168,11 @@ class Questions:
         return scores
 
     def _by_environment(self, questions: list[Question]) -> list[tuple[int, list[int]]]:
-        """The places of the questions of each environment that has some."""
-        places = [[place for place, question in enumerate(questions) if question.environment == n] for n in range(len(self.environments))]
-        return [(number, rows) for number, rows in enumerate(places) if rows]
+        """The places of the questions of each environment."""
+        return [
+            (number, [place for place, question in enumerate(questions) if question.environment == number])
+            for number in range(len(self.environments))
+        ]
 
     def _ask(self, method, number: int, rows: list[int], questions: list[Question], texts: list[str], responses, mask):
         """What an environment's `scores` or `gold` says of some rows, checked; None where it says nothing."""
@@ -185,8 +189,11 @@ class Questions:
             for i in rows if len(rows) > 1 else ():
                 with blaming(name, f"row {questions[i].row}, {questions[i].prompt.name}"):
                     ask([i])
-            first, last = questions[rows[0]], questions[rows[-1]]
-            with blaming(name, f"row {first.row}, {first.prompt.name}" if len(rows) == 1 else f"rows {first.row} to {last.row}"):
+            where = "no rows"
+            if rows:
+                first, last = questions[rows[0]], questions[rows[-1]]
+                where = f"row {first.row}, {first.prompt.name}" if len(rows) == 1 else f"rows {first.row} to {last.row}"
+            with blaming(name, where):
                 raise error
         return None if worth is None and method.__name__ == "gold" else check_scores(worth, len(rows), mask.shape[1], name)
 

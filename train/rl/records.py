@@ -7,6 +7,7 @@ import difflib
 import gzip
 import json
 import math
+import os
 import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -40,6 +41,11 @@ class Record(dict):
 
 
 # -------------------------------------------------------------------------------------------------------------------- files
+
+
+def absolute(path: str) -> str:
+    """The path, as it is from any folder. A data set of TFDS is known by its name, and a URL by itself."""
+    return path if "://" in path or path.startswith(tfds.PREFIX) else os.path.abspath(path)
 
 
 def read_bytes(path: str) -> bytes:

@@ -234,6 +234,8 @@ class RewardModel(Reward):
     run: str = ""
     """Run directory of a RewardModelling experiment; its newest checkpoint."""
 
+    path_fields = ("run",)
+
     @property
     def files(self) -> tuple[str, ...]:
         """What the run holds is known by these: the journal has the digests of the weights."""

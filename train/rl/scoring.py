@@ -89,6 +89,8 @@ def load_scorer(run_dir: str):
 
     def scores(prompts, responses) -> np.ndarray:
         """A text that does not fit the model's context loses its beginning."""
+        if not prompts:
+            return np.zeros(0, np.float32)
         rows = [
             encode_demonstration(prompt, response, tokenizer, False)[0][-length:]
             for prompt, response in zip(prompts, responses, strict=True)

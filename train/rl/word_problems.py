@@ -34,6 +34,8 @@ class WordProblems(Listed):
     share: float = 1.0
     """Of the training file's problems, by a hash of their text: fewer to imitate than to be rewarded for."""
 
+    path_fields = ("path", "validation_path")
+
     def __post_init__(self):
         if not 0 < self.share <= 1:
             raise ValueError(f"WordProblems: share is {self.share}; it must be above 0, and at most 1")

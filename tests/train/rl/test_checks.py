@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from train.rl.examples import ExampleBatches
 from train.rl.experiment import PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
 from train.rl.files import PromptFile
 from train.rl.questions import Questions
-from train.rl.rewards import Judged, Length, Reward, RewardModel
+from train.rl.rewards import Judged, Length, Reward, RewardModel, Sum
 from train.rl.word_problems import WordProblems
 from train.runs import open_corpora, resolve
 
@@ -109,6 +110,8 @@ class Faulty(Environment):
     def draw(self, rng):
         if self.fault == "draw" and rng.random() < 0.01:
             return Prompt(str({}["key"]))
+        if self.fault == "role":
+            return Prompt(str(rng.randrange(999)), messages=(("human", "1"),))
         return Prompt(str(rng.randrange(999)), {"answer": 1})
 
     def score(self, prompt, response):
@@ -136,6 +139,7 @@ class Mute(Simulator):
         (Faulty("draw"), "prompts for train: KeyError: 'key' .*test_checks.py, line"),
         (Faulty("reward"), "row 0, prompt '.*': ZeroDivisionError: float division by zero .*test_checks.py, line"),
         (Faulty("none"), "TypeError"),
+        (Faulty("role"), "KeyError: 'human'"),
         (Faulty("text"), "ValueError: could not convert string to float: 'high'"),
         (Environment(), "Environment: gives no prompts"),
         (Judged(Addition(), Reward()), "Reward: does not say what a response is worth"),
@@ -190,6 +194,11 @@ def test_gold_is_checked_as_scores_are():
     for gives in ("integers", "short"):
         with pytest.raises(UserError, match="Whole: gave scores of"):
             questions(Whole(gives)).check()
+    mixed = questions(Whole("tokens"), Addition())  # one of them knows no gold, also where a batch has none of its prompts
+    taken = [question for question in mixed.take(0, 8) if question.environment == 0]
+    drawn = [""] * len(taken), np.ones((len(taken), 4), np.int32), np.ones((len(taken), 4))
+    assert mixed.gold(taken, *drawn) is None
+    assert questions(Whole("tokens"), Judged(Addition(), Length())).gold(taken, *drawn).tolist() == [4.0] * len(taken)
     asked = questions(Whole("tokens"))
     worth = asked.gold(asked.take(0, 3), [""] * 3, np.ones((3, 4), np.int32), np.ones((3, 4)))
     assert worth.tolist() == [4, 4, 4] and questions(Whole(None)).check() == []
@@ -276,8 +285,7 @@ def test_what_a_tokenizer_does_not_know_is_named_with_its_line(tmp_path):
         ExampleBatches(experiment, open_corpora(experiment), "train")
 
 
-def test_a_data_set_of_tfds_stays_a_name():
-    """It is no path that could be made absolute."""
+def test_paths_are_those_of_any_folder_and_a_data_set_of_tfds_stays_a_name():
     experiment = dataclasses.replace(TINY, data=Preferences(files=("tfds:a", "b")))
     source = Questions(dataclasses.replace(TINY, data=Prompts(environments=(Addition(),)), objective=POLICY), open_corpora(TINY)).tokenizer
 
@@ -289,4 +297,14 @@ def test_a_data_set_of_tfds_stays_a_name():
             return source
 
     files = resolve(experiment, [Source()]).data.files
-    assert files[0] == "tfds:a" and files[1].startswith("/")
+    assert files[0] == "tfds:a" and files[1] == os.path.abspath("b")
+    judged = Judged(PromptFile("tfds:a", "b", reward=Sum((RewardModel("c"), Length()))), RewardModel("d"))
+    experiment = dataclasses.replace(experiment, data=Prompts(environments=(Addition(), WordProblems("e"), judged)))
+    _, problems, found = resolve(experiment, [Source()]).data.environments
+    here = os.path.abspath
+    assert (problems.path, problems.validation_path, found.environment.path) == (here("e"), "", "tfds:a")
+    assert (found.environment.validation_path, found.environment.reward.rewards[0].run, found.reward.run) == (
+        here("b"),
+        here("c"),
+        here("d"),
+    )
