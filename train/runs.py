@@ -284,8 +284,7 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
     for field in ("shards", "files"):
         if hasattr(data, field):
             data = dataclasses.replace(data, **{field: tuple(map(absolute, getattr(data, field)))})
-    if isinstance(data, Prompts | Demonstrations):
-        data = dataclasses.replace(data, environments=located(data.environments))
+    data = _located(data)
     if isinstance(data, MediaData) and os.path.exists(data.tokenizer):
         data = dataclasses.replace(data, tokenizer=os.path.abspath(data.tokenizer))
     return dataclasses.replace(experiment, model=model, data=data)
@@ -303,9 +302,14 @@ def _model_to_start_from(model: ModelConfig, source: Experiment, switches: dict[
     return dataclasses.replace(model, **{**plain, **switches}, encoders=encoders)
 
 
+def _located(data):
+    """Data with the paths of its environments made absolute."""
+    return dataclasses.replace(data, environments=located(data.environments)) if isinstance(data, Prompts | Demonstrations) else data
+
+
 def check_resume(stored: Experiment, asked: Experiment) -> None:
     """UserError naming the fields that may not change within a run."""
-    before, after = flatten(to_json(stored)), flatten(to_json(asked))
+    before, after = (flatten(to_json(dataclasses.replace(one, data=_located(one.data)))) for one in (stored, asked))
     changed = [name for name in after if before.get(name) != after[name] and not name.startswith(MAY_CHANGE)]
     if changed:
         what = ", ".join(f"{name} is {before.get(name)}, asked {after[name]}" for name in changed)

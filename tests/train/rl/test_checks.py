@@ -19,7 +19,7 @@ from train.rl.files import PromptFile
 from train.rl.questions import Questions
 from train.rl.rewards import Judged, Length, Reward, RewardModel, Sum
 from train.rl.word_problems import WordProblems
-from train.runs import open_corpora, resolve
+from train.runs import check_resume, open_corpora, resolve
 
 POLICY = PPO(samples=2, response_tokens=4, critic="shared", kl_coefficient=0.0)
 
@@ -300,11 +300,12 @@ def test_paths_are_those_of_any_folder_and_a_data_set_of_tfds_stays_a_name():
     assert files[0] == "tfds:a" and files[1] == os.path.abspath("b")
     judged = Judged(PromptFile("tfds:a", "b", reward=Sum((RewardModel("c"), Length()))), RewardModel("d"))
     experiment = dataclasses.replace(experiment, data=Prompts(environments=(Addition(), WordProblems("e"), judged)))
-    _, problems, found = resolve(experiment, [Source()]).data.environments
+    resolved = resolve(experiment, [Source()])
+    _, problems, found = resolved.data.environments
     here = os.path.abspath
     assert (problems.path, problems.validation_path, found.environment.path) == (here("e"), "", "tfds:a")
-    assert (found.environment.validation_path, found.environment.reward.rewards[0].run, found.reward.run) == (
-        here("b"),
-        here("c"),
-        here("d"),
-    )
+    assert (found.environment.validation_path, found.reward.run) == (here("b"), here("d"))
+    assert found.environment.reward.rewards[0].run == here("c")
+    check_resume(dataclasses.replace(experiment, model=resolved.model), resolved)  # a run of before paths were made absolute goes on
+    with pytest.raises(UserError, match="data.environments"):
+        check_resume(experiment, dataclasses.replace(experiment, data=Prompts(environments=(Addition(),))))
