@@ -37,7 +37,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     start_jax()
     pairs = read_comparisons(options.file)
-    prompts = [Prompt(pair["prompt"]) for pair in pairs]
+    prompts = [Prompt(pair["prompt"], messages=pair["messages"]) for pair in pairs]
     score = load_scorer(options.run)
     best = score(prompts, [pair["responses"][pair["best"]] for pair in pairs])
     other = score(prompts, [pair["responses"][1 - pair["best"]] for pair in pairs])

@@ -32,17 +32,35 @@ def read(path: str | os.PathLike, mend: str, kind: type = dict) -> Any:
 
 
 def parse(content: str | bytes, kind: type | tuple[type, ...] = dict) -> Any:
-    """The value in JSON text, of the Python type `kind`; ValueError, which says what is wrong, for anything else."""
+    """The value in JSON text, of the Python type `kind`; ValueError, which says what is wrong, for anything else.
+
+    A name that stands twice in an object is wrong too: only one of the two values could be used.
+    """
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno}: {error.msg}" if content.strip() else "empty") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"no UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        raise ValueError("a number has too many digits" if "integer string conversion" in str(error) else str(error)) from None
     if not isinstance(value, kind):
-        raise ValueError(f"{_NAMES.get(type(value), type(value).__name__)} instead of {_wanted(kind)}")
+        raise ValueError(f"{kind_of(value)} instead of {_wanted(kind)}")
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """What JSON calls such a value, as a word of an error."""
+    return _NAMES.get(type(value), type(value).__name__)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
     return value
 
 

@@ -86,7 +86,7 @@ def check(experiment: Experiment, corpora: list) -> None:
     if experiment.objective.of_whole_batch and experiment.micro_batches > 1:
         raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
     if isinstance(experiment.objective, PolicyGradient):
-        check_policy(experiment, mesh)
+        check_policy(experiment, corpora, mesh)
     else:
         make_batches(experiment, corpora)
         check_learned(experiment, corpora)

@@ -132,24 +132,25 @@ class RowLearner:
         self._evaluate = make_evaluate(objective, mesh, self._frozen)
         self._incoming: Prefetch | None = None
         self._processes: ProcessPrefetch | None = None
-        self._remarked, self._told = 0, False
-        self._undrawn: list[str] = []
+        self._remarked = 0
+        self._remarks: list[str] = []
 
     @functools.cached_property
     def batches(self) -> Batches | ExampleBatches | MediaBatches:
         """Made when they are asked for: data to measure on may have nothing to train on."""
-        return make_batches(self._run.experiment, self._corpora)
+        made = make_batches(self._run.experiment, self._corpora)
+        self._remarks += getattr(made, "remarks", ())
+        if left_out := getattr(made, "left_out", 0):
+            self._remarks.append(f"{left_out} samples are left out: no row has room for them")
+        return made
 
     @property
     def padding_share(self) -> float:
         return self.batches.padding_share
 
     def remarks(self) -> list[str]:
-        before, count, left_out = self._remarked, len(self.batches.damaged), getattr(self.batches, "left_out", 0)
-        said = [f"{left_out} samples are left out: no row has room for them"] if left_out and not self._told else []
-        self._remarked, self._told = count, True
-        said += self._undrawn
-        self._undrawn = []
+        before, count = self._remarked, len(self.batches.damaged)
+        said, self._remarks, self._remarked = self._remarks, [], count
         return said + ([f"{count} {self.batches.damage} so far: their places are empty"] if count > before else [])
 
     @property
@@ -157,7 +158,7 @@ class RowLearner:
         return self._incoming.waited_s if self._incoming else 0.0
 
     def adopt(self, params):
-        return adopt(self._run, self._mesh, params)
+        return adopt(self._run, self._mesh, params, self._remarks.append)
 
     def begin(self, cursor: int) -> None:
         self.close()
@@ -224,7 +225,7 @@ class RowLearner:
             looks.draw_looks(looks.find_looks(*of), shapes_of(self._run.experiment), plots / looks.NAME)
             writing.draw_written(*of, plots / writing.NAME)
         except OSError as error:
-            self._undrawn.append(f"WARNING: no pictures of samples ({error.strerror or error}); training goes on")
+            self._remarks.append(f"WARNING: no pictures of samples ({error.strerror or error}); training goes on")
 
     def close(self) -> None:
         if self._incoming is not None:

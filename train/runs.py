@@ -31,9 +31,10 @@ from train.omni.parts import parts_of
 from train.omni.sources import MediaSource, folders_of, open_media
 from train.rl.board_games import BoardGame, GameSource
 from train.rl.code import PythonFunctions  # noqa: F401 (with it and those marked below, from_json knows all environments and rewards)
-from train.rl.examples import Examples, open_examples
+from train.rl.examples import Examples, located, open_examples
 from train.rl.experiment import Demonstrations, Preferences, Prompts
 from train.rl.files import PromptFile  # noqa: F401
+from train.rl.records import absolute
 from train.rl.simulators import SlotFilling  # noqa: F401
 from train.rl.text_games import TreasureMap  # noqa: F401
 from train.rl.word_problems import WordProblems  # noqa: F401
@@ -311,8 +312,8 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
     data = experiment.data
     for field in ("shards", "files"):
         if hasattr(data, field):
-            paths = tuple(path if "://" in path else os.path.abspath(path) for path in getattr(data, field))
-            data = dataclasses.replace(data, **{field: paths})
+            data = dataclasses.replace(data, **{field: tuple(map(absolute, getattr(data, field)))})
+    data = _located(data)
     if isinstance(data, MediaData) and os.path.exists(data.tokenizer):
         data = dataclasses.replace(data, tokenizer=os.path.abspath(data.tokenizer))
     return dataclasses.replace(experiment, model=model, data=data)
@@ -330,9 +331,14 @@ def _model_to_start_from(model: ModelConfig, source: Experiment, switches: dict[
     return dataclasses.replace(model, **{**plain, **switches}, encoders=encoders)
 
 
+def _located(data):
+    """Data with the paths of its environments made absolute."""
+    return dataclasses.replace(data, environments=located(data.environments)) if isinstance(data, Prompts | Demonstrations) else data
+
+
 def check_resume(stored: Experiment, asked: Experiment) -> None:
     """UserError naming the fields that may not change within a run."""
-    before, after = flatten(to_json(stored)), flatten(to_json(asked))
+    before, after = (flatten(to_json(dataclasses.replace(one, data=_located(one.data)))) for one in (stored, asked))
     changed = [name for name in after if before.get(name) != after[name] and not name.startswith(MAY_CHANGE)]
     if changed:
         what = ", ".join(f"{name} is {before.get(name)}, asked {after[name]}" for name in changed)

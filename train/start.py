@@ -3,12 +3,15 @@
 <run>/start/ is a run in small: config.json, tokenizer/, and of one checkpoint the parameters alone, with their digests.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from data.errors import UserError
 from train.checkpoint import load_parameters
-from train.omni.parts import DECODER, get, parts_of, put
+from train.omni.parts import DECODER, HEAD, get, parts_of, put
 from train.parameters import critic_of
 from train.rl.experiment import PolicyGradient, PreferenceLearning
 from train.runs import START, Run, open_run
@@ -25,25 +28,44 @@ def start_parameters(run: Run, mesh):
     return None if source is None else load_parameters(source, mesh)[0]
 
 
-def adopt(run: Run, mesh, params):
-    """Fresh parameters, with those that the run starts from in their place as far as both have them.
+def adopt(run: Run, mesh, params, said: Callable[[str], None] = print):
+    """Fresh parameters, with those that the run starts from in their place as far as both have them, in the same shapes.
 
-    A critic of its own begins as the trunk of the policy. Returns `params` itself where the run starts from nothing.
+    A critic that is not taken over begins as the trunk of the policy, with the scalar head of that trunk, if it has one: that of a reward
+    model, or of a critic on the policy's own hidden states. A line is said where parts begin anew, or are left behind. Returns `params`
+    itself where the run starts from nothing.
     """
     begun = started_from(run)
     if begun is None:
         return params
     source = load_parameters(begun, mesh)[0]
     there, here = parts_of(begun.experiment), parts_of(run.experiment)
-    found = params
-    for name in here.keys() & there.keys():
-        part, old = get(source, there[name]), get(params, here[name])
-        if part is not None and old is not None:
-            found = put(found, here[name], _placed(part, old))
+    offered = {here[name]: get(source, there[name]) for name in here.keys() & there.keys()}
     if isinstance(run.experiment.objective, PolicyGradient):
-        critic = critic_of(run.experiment).like_policy(source)
-        found = dict(found) | {name: _placed(part, params[name]) for name, part in critic.items()}
+        critic: dict[str, Any] = critic_of(run.experiment).like_policy(source)
+        if critic and HEAD in there:
+            critic |= {"value": get(source, there.pop(HEAD))}
+        offered |= {(name,): part for name, part in critic.items() if offered.get((name,)) is None}
+    found, anew = params, []
+    for name, path in here.items():
+        part, old = offered.get(path), get(params, path)
+        if old is None:
+            continue
+        if part is not None and _agree(part, old):
+            found = put(found, path, _placed(part, old))
+        else:
+            anew.append(name)
+    left = [name for name, path in there.items() if name not in here and get(source, path) is not None]
+    parts = [f"{what} {', '.join(names)}" for what, names in (("begins anew:", anew), ("is left behind:", left)) if names]
+    if parts:
+        said(f"started from {run.experiment.start}; what {' and what '.join(parts)}")
     return found
+
+
+def _agree(part, old) -> bool:
+    """Whether both trees have the same leaves, in the same shapes."""
+    shapes = [[(path, leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)] for tree in (part, old)]
+    return shapes[0] == shapes[1]
 
 
 def _placed(part, old):

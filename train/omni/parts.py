@@ -5,6 +5,7 @@ from typing import Any
 from model.omni_config import OmniConfig
 from train.experiment import Experiment
 from train.omni import experiment as options
+from train.rl.experiment import PolicyGradient, RewardModelling
 
 Path = tuple[str, ...]
 
@@ -26,10 +27,30 @@ def parts_of(experiment: Experiment) -> dict[str, Path]:
         case options.Codebook():
             return {}
     kinds = [encoder.kind for encoder in model.encoders] if isinstance(model, OmniConfig) else []
-    found = decoder | {f"{kind} {part}": (kind, part) for kind in kinds for part in ("encoder", "projector")} | {"cross": ("cross",)}
+    found = (
+        decoder
+        | _critic_parts(o)
+        | {f"{kind} {part}": (kind, part) for kind in kinds for part in ("encoder", "projector")}
+        | {"cross": ("cross",)}
+    )
     if isinstance(o, options.AlignedLM):
         found |= {name: ("alignment", *path) for name, path in _space_parts(o).items()}
     return found
+
+
+HEAD = "scalar head on the decoder"
+
+
+def _critic_parts(o) -> dict[str, Path]:
+    """Where a critic's parts stand, or a reward model's: the same only where they read the same hidden states."""
+    if isinstance(o, RewardModelling):
+        return {HEAD: ("value",)}
+    if not isinstance(o, PolicyGradient) or o.critic == "none":
+        return {}
+    if o.critic == "shared":
+        return {HEAD: ("value",)}
+    name = "critic" if o.critic == "separate" else f"critic on the last {o.critic_layers} layers"
+    return {name: ("critic",), f"scalar head of the {name}": ("value",)}
 
 
 def _space_parts(pairing: options.Pairing) -> dict[str, Path]:

@@ -8,6 +8,8 @@ mesh.
 import jax
 import jax.numpy as jnp
 
+from train.rl.experiment import KL_COEFFICIENTS
+
 
 def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, decay: float):
     """GAE (Schulman et al. 2016, eq. 16) that steps over masked tokens.
@@ -106,14 +108,20 @@ def kl_estimate(log_ratio_BT, estimator: str):
 
 
 def adapted_kl_coefficient(coefficient, kl, *, target: float, horizon: float, episodes: int):
-    """The adaptive coefficient (Ziegler et al. 2019, sec. 2.2): raised where a response's KL, over all its tokens, is above target."""
+    """The adaptive coefficient (Ziegler et al. 2019, sec. 2.2): raised where a response's KL, over all its tokens, is above target.
+
+    A batch of more episodes than the horizon counts as one horizon, so that no step changes it by more than a fifth: it stays positive,
+    and within KL_COEFFICIENTS, from where it finds back. A KL that is no number changes nothing.
+    """
     error = jnp.clip(kl / target - 1.0, -0.2, 0.2)
-    return coefficient * (1.0 + error * episodes / horizon)
+    changed = coefficient * (1.0 + error * min(episodes / horizon, 1.0))
+    return jnp.where(jnp.isnan(error), coefficient, jnp.clip(changed, *KL_COEFFICIENTS))
 
 
 def running_scale(moments, scores_B, kept_B):
     """The standard deviation of all scores so far, and the moments to go on from (Chan et al. 1979): float32 [3], number, mean, and sum of
-    squared deviations. 1 while there are fewer than two scores."""
+    squared deviations. 1 while there are fewer than two scores, or all are equal up to rounding. Scores whose squares are no finite number
+    are left out."""
     count, mean, squares = moments
     new = kept_B.sum()
     new_mean = (scores_B * kept_B).sum() / jnp.maximum(new, 1.0)
@@ -121,5 +129,8 @@ def running_scale(moments, scores_B, kept_B):
     shift = new_mean - mean
     squares += (jnp.square(scores_B - new_mean) * kept_B).sum() + jnp.square(shift) * count * new / jnp.maximum(total, 1.0)
     mean += shift * new / jnp.maximum(total, 1.0)
+    after = jnp.stack([total, mean, squares])
+    total, mean, squares = after = jnp.where(jnp.isfinite(after).all(), after, moments)
     deviation = jnp.sqrt(squares / jnp.maximum(total - 1.0, 1.0))
-    return jnp.where((total > 1) & (deviation > 0), deviation, 1.0), jnp.stack([total, mean, squares])
+    differ = deviation > SAME * jnp.abs(mean)  # a mean is rounded: equal scores lie a little beside it
+    return jnp.where((total > 1) & differ, deviation, 1.0), after

@@ -2,6 +2,7 @@
 
 import ast
 import operator
+import warnings
 from collections.abc import Mapping
 
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -14,7 +15,10 @@ def evaluate(expression: str, names: Mapping[str, float]) -> float | None:
     if len(expression) > _LONGEST:
         return None
     try:
-        return _value(ast.parse(expression.strip(), mode="eval").body, names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd ways to write numbers
+            tree = ast.parse(expression.strip(), mode="eval")
+        return _value(tree.body, names)
     except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
         return None
 

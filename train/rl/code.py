@@ -4,12 +4,13 @@ import ast
 import dataclasses
 import random
 import string
+from typing import Any
 
 import numpy as np
 
 from train.rl.arithmetic import evaluate
 from train.rl.environments import Environment, Prompt
-from train.rl.rewards import Reward
+from train.rl.rewards import Reward, check_fact
 from train.rl.sandbox import Limits, passed
 from train.snippets import parse_share
 
@@ -38,15 +39,29 @@ class PassesTests(Reward):
     limits: Limits = Limits()
 
     def scores(self, prompts, responses, ids, mask):
-        programs, owners = [], []
+        programs, places = [], []
         for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             code = prompt.text + response if self.with_prompt else response
             for test in prompt.facts[self.fact]:
                 programs.append(f"{code}\n{test}\n")
-                owners.append(number)
+                places.append(number)
         good = np.array(passed(programs, self.limits), np.float32)
+        owners = np.array(places, int)
         counts = np.bincount(owners, minlength=len(responses))
         return (np.bincount(owners, good, minlength=len(responses)) / np.maximum(counts, 1)).astype(np.float32)
+
+    def check(self, prompts):
+        check_fact(prompts, self.fact, _are_statements, "a list of Python statements")
+
+
+def _are_statements(tests: Any) -> bool:
+    """Whether the tests are a list of texts, all of which Python can read, with at least one."""
+    if not isinstance(tests, list | tuple) or not tests:
+        return False
+    try:
+        return all(isinstance(test, str) and bool(ast.parse(test).body) for test in tests)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 _VERBS = "get set make read write find load parse check update remove add build open close copy format split join count sort run".split()

@@ -68,10 +68,12 @@ def measure_decoding(
         tokens_BS, prompts_B, lengths_B, passes_B = decode(params, asked, random_key(experiment.seed, first, Purpose.VALIDATION))
         part = {"length": lengths_B - prompts_B, "passes": passes_B}
         part |= _judged(questions, asked, tokens_BS, prompts_B, lengths_B, o.response_tokens)
-        usable = np.array([question.environment >= 0 for question in asked])
+        usable = np.array([question.environment >= 0 for question in asked]) & np.isfinite(part["score"])
         for name, values in part.items():
             found.setdefault(name, []).append(np.asarray(values)[usable][: count - first])
     values = {name: np.concatenate(parts) for name, parts in found.items()}
+    if not len(values["score"]):
+        raise UserError(f"{run.path}: no response to a validation prompt got a reward that is a number", "Look at the reward.")
     means = {name: float(x.mean()) for name, x in values.items()}
     return {"step": step, "decode": kind, "solved": float((values["score"] >= 1).mean()), **means, "prompts": len(values["score"])}
 
@@ -95,7 +97,7 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
     assert isinstance(o, PolicyGradient)
     model, critic, room = Decoder(run.experiment.model), critic_of(run.experiment), o.response_tokens
     stops = (questions.end,) if o.stop else ()
-    many, now = 1 if kind == "sample" else passes, list[Question]()
+    many, now, raised = 1 if kind == "sample" else passes, list[Question](), list[UserError]()
 
     def judge(tokens_BS, prompts_B, lengths_B) -> np.ndarray:
         """float32 [B]: scores of the rows that are complete, 0 for others; of `now`, each of them several times in a row."""
@@ -106,7 +108,10 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
         scores = np.zeros(len(lengths_B), np.float32)
         if len(whole):
             asked = [now[row // (len(lengths_B) // len(now))] for row in whole]
-            scores[whole] = _judged(questions, asked, tokens_BS[whole], prompts_B[whole], lengths_B[whole], room)["score"]
+            try:
+                scores[whole] = _judged(questions, asked, tokens_BS[whole], prompts_B[whole], lengths_B[whole], room)["score"]
+            except UserError as error:  # a compiled program that calls this would bury it
+                raised.append(error)
         return np.nan_to_num(scores)
 
     def reward(tokens_BS, prompts_B, lengths_B):
@@ -146,6 +151,8 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
         rows = zip(tokens_BNS.reshape(len(prompts_N), -1), padded.shape[1] - prompts_N, strict=True)
         tokens_NS, lengths_N = np.stack([np.roll(row, -start) for row, start in rows]), prompts_N + lengths_BN.reshape(-1)
         best_B = np.arange(len(lengths)) * many + judge(tokens_NS, prompts_N, lengths_N).reshape(-1, many).argmax(1)
+        if raised:
+            raise raised[0]
         # All beams take a pass for each token of the longest; samples end by themselves.
         passes_B = lengths_BN.max(1) * many if kind == "beam" else lengths_BN.sum(1)
         return tokens_NS[best_B], lengths, lengths_N[best_B], passes_B
@@ -157,6 +164,8 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
             return best_of_candidates(params, padded, lengths, key)
         left = np.stack([np.roll(row, length) for row, length in zip(padded, lengths, strict=True)])
         found = jax.device_get(jitted(params, left, lengths, key))
+        if raised:
+            raise raised[0]
         return found.tokens_BS, lengths, found.lengths_B, found.passes_B
 
     return call

@@ -1,5 +1,6 @@
 """Responses of a policy to the prompts of a run, whichever way they are drawn, with what their environments say of them."""
 
+import dataclasses
 import time
 from typing import Any, NamedTuple
 
@@ -12,10 +13,10 @@ from model.generate import Sampling
 from model.transformer import Decoder
 from train.experiment import Experiment
 from train.mesh import gathered, put_batch
-from train.rl.environments import Reply, Simulator
+from train.rl.environments import Reply, Simulator, blaming
 from train.rl.examples import encode_reply, read_on
 from train.rl.experiment import PolicyGradient, Prompts, response_room, turns_of
-from train.rl.questions import Question, Questions, check_scores
+from train.rl.questions import Question, Questions
 from train.rl.rollout import Rollout, Talk, as_rollout, go_on, response_key, rollout, row_keys, start_talk
 from train.rl.slots import go_on_in_slots, open_slots, rollout_in_slots
 from train.start import DECODER
@@ -43,7 +44,7 @@ class Conversation:
     """A prompt, what the policy has said to it, and what it was answered."""
 
     def __init__(self, question: Question, questions: Questions):
-        self._question, self._tokenizer = question, questions.tokenizer
+        self._question, self._questions, self._tokenizer = question, questions, questions.tokenizer
         self._environment = questions.environments[question.environment]
         self._ids = list(question.ids)
         self._said: tuple[str, ...] = ()
@@ -57,12 +58,11 @@ class Conversation:
         self._said = (*self._said, text)
         self.transcript += text
         if isinstance(self._environment, Simulator):
-            return self._environment.reply(self._question.prompt, self._said)
+            with blaming(type(self._environment).__name__, f"row {self._question.row}, {self._question.prompt.name}"):
+                reply = self._environment.reply(self._question.prompt, self._said)
+                return dataclasses.replace(reply, reward=float(reply.reward))
         one = np.array([ids], np.int32)
-        scores = check_scores(
-            self._environment.scores([self._question.prompt], [text], one, np.ones(one.shape, np.float32)),
-            *(1, len(ids), type(self._environment).__name__),
-        )
+        scores = self._questions.scores([self._question], [text], one, np.ones(one.shape, np.float32))
         return Reply(reward=float(scores.sum()), ends=True)
 
     def say(self, reply: Reply, ended: bool, room: int) -> list[int]:
@@ -157,6 +157,7 @@ class Drawer:
             scores = self._score(each, texts, responses, mask)
         usable = np.array([question.environment >= 0 for question in each])
         finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(1)
+        self._questions.unjudged += int((usable & ~finite).sum())
         kept = (usable & finite).astype(np.float32)
         if samples > 1:  # a group is learned from whole or not at all
             kept = kept.reshape(-1, samples).min(1).repeat(samples)

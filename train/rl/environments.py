@@ -4,6 +4,7 @@ A prompt is a pure function of (seed, row, split), so a run resumes at any row. 
 there are enough to go round: a hash of its text says on which side it is.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -11,11 +12,22 @@ import math
 import random
 import re
 import string
-from collections.abc import Sequence
-from typing import Any, Literal
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xxhash
+
+from data.errors import UserError
+from train.experiment import check_range
+
+EXAMINED = 256
+"""Prompts of an environment that are looked at before a run, where it has no list of all."""
+DRAWS = 10_000
+"""Prompts that are drawn in search of one for a split, before the search is given up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +35,56 @@ class Prompt:
     """A text to respond to, and what its environment needs to judge the response.
 
     messages: a conversation instead, as (role, text) with the roles user, assistant, system and tool; `text` is then what people see of it.
+    where: the file and the line that it comes from, where there is one.
     """
 
     text: str
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     messages: tuple[tuple[str, str], ...] = ()
+    where: str = ""
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return self.where or f"prompt {self.text[:60]!r}"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that a tokenizer has to read of it."""
+        return tuple(text for _, text in self.messages) or (self.text,)
+
+
+@contextlib.contextmanager
+def blaming(who: str, where: str = "") -> Iterator[None]:
+    """Around what a user's class does: whatever it raises becomes a UserError with its name, the place, and the line of the user's file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever a class of the user's can raise
+        said = str(error).strip().partition("\n")[0][:200]
+        line = _own_line(traceback.extract_tb(error.__traceback__))
+        what = ": ".join(part for part in (who, where, type(error).__name__, said) if part)
+        raise UserError(f"{what} ({line.filename}, line {line.lineno})", "Mend the class, or what it was given.") from error
+
+
+def lacking(part, method: str, what: str) -> UserError:
+    """For what only a subclass can do."""
+    return UserError(f"{type(part).__name__}: {what}", f"Give its class the method {method}, or choose another in the config file.")
+
+
+_FOREIGN = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], str(Path(__file__).parent.parent))
+"""Where lines of code are not a user's."""
+
+
+def _own_line(lines: traceback.StackSummary) -> traceback.FrameSummary:
+    """The last line of a user's file; of any, where there is none."""
+    return next((line for line in reversed(lines) if not line.filename.startswith(_FOREIGN)), lines[-1])
+
+
+def numbers_of(score, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+    """float32 [B]: score(prompt, response) of each, which must be a number."""
+    return np.array([float(score(prompt, response)) for prompt, response in zip(prompts, responses, strict=True)], np.float32)
 
 
 def is_held_out(text: str) -> bool:
@@ -35,9 +92,27 @@ def is_held_out(text: str) -> bool:
     return xxhash.xxh3_64_intdigest(text.encode()) % 8 == 0
 
 
+def check_scores(scores, rows: int, room: int, name: str) -> np.ndarray:
+    """float32 scores [rows] or [rows, room]; NaN stays, and is left out of the step. UserError for another shape, or for integers: whoever
+    counts in integers truncates what is not whole."""
+    scores = np.asarray(scores)
+    if scores.shape not in ((rows,), (rows, room)):
+        raise UserError(
+            f"{name}: gave scores of shape {scores.shape} for {rows} responses", f"Return [{rows}], or [{rows}, {room}] by token."
+        )
+    if not np.issubdtype(scores.dtype, np.floating):
+        raise UserError(f"{name}: gave scores of type {scores.dtype}", "Return floats.")
+    return scores.astype(np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """One source of prompts, with its reward. Subclasses give `draw` and `score`; `demonstrate` where something can be imitated."""
+    """One source of prompts, with its reward. Subclasses give `draw` and `score`; `demonstrate` where something can be imitated.
+
+    path_fields: the fields that name files or folders, of a reward too.
+    """
+
+    path_fields: ClassVar[tuple[str, ...]] = ()
 
     @property
     def alphabet(self) -> str:
@@ -57,10 +132,29 @@ class Environment:
     def prompt(self, seed: int, row: int, split: str = "train") -> Prompt:
         """The prompt of a row."""
         rng = _generator(self, seed, row, split)
-        while True:
+        for _ in range(DRAWS):
             prompt = self.draw(rng)
             if not self.held_out or is_held_out(prompt.text) == (split == "validation"):
                 return prompt
+        raise UserError(
+            f"{type(self).__name__}: none of {DRAWS} prompts that it drew is for {split}",
+            "Make its prompts differ more, or let both splits share them: held_out False.",
+        )
+
+    def examined(self, seed: int, split: str) -> Sequence[Prompt]:
+        """The prompts of a split that are looked at before a run: all that there are, or as many as tell."""
+        return [self.prompt(seed, row, split) for row in range(EXAMINED)]
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """UserError for prompts that lack what it takes to judge responses to them."""
+
+    def texts(self, prompts: Sequence[Prompt]) -> Iterator[tuple[str, str]]:
+        """Whatever it is known to say, as (what an error calls it, text)."""
+        return ((prompt.name, text) for prompt in prompts for text in prompt.texts)
+
+    def remarks(self) -> list[str]:
+        """What a user should hear of what was read: what is not used, or left out."""
+        return []
 
     def demonstration(self, prompt: Prompt, seed: int, row: int) -> str:
         """A response to imitate; the same for the same row."""
@@ -71,18 +165,18 @@ class Environment:
         return prompt, self.demonstration(prompt, seed, row)
 
     def draw(self, rng: random.Random) -> Prompt:
-        raise NotImplementedError
+        raise lacking(self, "draw", "gives no prompts")
 
     def demonstrate(self, prompt: Prompt, rng: random.Random) -> str:
-        raise ValueError(f"{type(self).__name__} shows no responses to imitate")
+        raise lacking(self, "demonstrate", "shows no responses to imitate")
 
     def score(self, prompt: Prompt, response: str) -> float:
         """What a response is worth."""
-        raise NotImplementedError
+        raise lacking(self, "score", "does not say what a response is worth")
 
     def scores(self, prompts: Sequence[Prompt], responses: Sequence[str], ids, mask) -> np.ndarray:
         """float [B], or [B, T] with a reward for each token. ids int32, mask float32 [B, T]: of the responses, as they were drawn."""
-        return np.array([self.score(prompt, response) for prompt, response in zip(prompts, responses, strict=True)], np.float32)
+        return numbers_of(self.score, prompts, responses)
 
     def gold(self, prompts: Sequence[Prompt], responses: Sequence[str], ids, mask) -> np.ndarray | None:
         """What responses are really worth, where `scores` only stands for it; None where it does not."""
@@ -116,16 +210,23 @@ class Simulator(Environment):
 
     def reply(self, prompt: Prompt, said: tuple[str, ...]) -> Reply:
         """To the last of the policy's turns so far. What it says to the last turn of all is not read, but for its reward."""
-        raise NotImplementedError
+        raise lacking(self, "reply", "does not answer")
 
     def act(self, prompt: Prompt, said: tuple[str, ...], rng: random.Random) -> str:
         """A turn to imitate, after those said so far."""
-        raise ValueError(f"{type(self).__name__} shows no responses to imitate")
+        raise lacking(self, "act", "shows no responses to imitate")
 
     def prompt(self, seed, row, split="train"):
         """As a conversation that the text of the prompt begins."""
         prompt = super().prompt(seed, row, split)
         return prompt if prompt.messages else dataclasses.replace(prompt, messages=(("user", prompt.text),))
+
+    def texts(self, prompts):
+        yield from super().texts(prompts)
+        for prompt in prompts:
+            reply = self.reply(prompt, ("",))
+            if not reply.ends:
+                yield f"what is answered to nothing, after the {prompt.name}", reply.text
 
     def transcript(self, prompt, seed, row):
         rng, messages = _generator(self, seed, row, "demonstration"), list(prompt.messages)
@@ -232,6 +333,9 @@ class Letters(Environment):
     partial: bool = True
     """Worth is the share of digits in their place. False: 1 if all are, else 0."""
 
+    def __post_init__(self):
+        check_range("Letters: ", self, 1, "length")
+
     @property
     def alphabet(self) -> str:
         return string.digits + ">"
@@ -259,6 +363,10 @@ class Addition(Environment):
     modulus: int = 0
     """Sums are taken modulo this. 0: they are not."""
 
+    def __post_init__(self):
+        check_range("Addition: ", self, 1, "digits")
+        check_range("Addition: ", self, 0, "modulus")
+
     @property
     def alphabet(self) -> str:
         return string.digits + "+="
@@ -285,6 +393,9 @@ class Countdown(Environment):
     """Of the three numbers."""
     noise: float = 0.5
     """Share of demonstrations that are formulas of the numbers in any order, right or wrong."""
+
+    def __post_init__(self):
+        check_range("Countdown: ", self, 1, "largest", high=1000)  # a term of a response has three digits at most
 
     @property
     def alphabet(self) -> str:
@@ -335,6 +446,9 @@ class Reviews(Environment):
     rude: float = 0.2
     """Share of sentences with a rude word."""
 
+    def __post_init__(self):
+        check_range("Reviews: ", self, 1, "sentences")
+
     @property
     def alphabet(self) -> str:
         return string.ascii_lowercase + " ."
@@ -372,6 +486,9 @@ class Bandit(Environment):
 
     arms: int = 5
     """Letters to choose from."""
+
+    def __post_init__(self):
+        check_range("Bandit: ", self, 1, "arms", high=len(string.ascii_lowercase) + 1)
 
     @property
     def alphabet(self) -> str:

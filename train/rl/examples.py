@@ -2,10 +2,9 @@
 
 import dataclasses
 import functools
-import gzip
 import json
 import math
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,28 +13,40 @@ import xxhash
 from data.errors import UserError
 from data.mixture import Mixture, counts_of_sizes, counts_of_weights
 from data.order import fold, permute, shuffled
-from data.readers import tfds
 from data.text import TextBatch, empty_batch
 from data.tokenizer import Tokenizer, character_tokenizer, load_tokenizer
 from train.experiment import Experiment
-from train.rl.environments import Environment, Prompt, Reply
+from train.rl.environments import Environment, Prompt, Reply, blaming
 from train.rl.experiment import Demonstrations, Preferences, Prompts, RewardModelling
+from train.rl.records import (
+    COMPARED,
+    ROLES,
+    Record,
+    absolute,
+    comparisons_of,
+    read_bytes,
+    read_comparisons,  # noqa: F401 (with what it reads, for whoever has files alone)
+    read_records,
+    unused,
+)
 from train.serialize import to_json
 
-ROLES = {"user": "spare_0", "assistant": "spare_1", "system": "spare_2", "tool": "spare_3"}
-"""The special ids that begin a turn of a conversation; it ends with that of a document's end."""
 SAMPLE = 256
-"""Rows that padding is reckoned from."""
+"""Rows that padding is reckoned from, and examples of a source that are looked at before a run."""
+LARGE = 0.1
+"""A share of what is left out that a user should hear of."""
 
 
 class Examples:
     """One environment, or one file of comparisons, as a run sees it: what a Corpus is to text.
 
+    Its files are read once, when they are first needed: another run, in the same process too, reads them anew.
+    by_score: whether every score is learned from, or only which response is best.
     Attributes: path, its files or its name; digest, of what it is made of; document_end; ids, one more than the largest it can hold.
     """
 
-    def __init__(self, source: Environment | str, tokenizer: Tokenizer):
-        self.source, self._tokenizer = source, tokenizer
+    def __init__(self, source: Environment | str, tokenizer: Tokenizer, by_score: bool = False):
+        self.source, self._tokenizer, self.by_score = fresh(source), tokenizer, by_score
         files = (source,) if isinstance(source, str) else source.files
         self.path = ", ".join(files) or type(source).__name__
         what = "" if isinstance(source, str) else json.dumps(to_json(dataclasses.replace(source)), sort_keys=True)
@@ -48,6 +59,41 @@ class Examples:
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return self.path if isinstance(self.source, str) else f"{type(self.source).__name__} {', '.join(self.source.files)}".rstrip()
+
+    @functools.cached_property
+    def records(self) -> list[Record]:
+        """Of a file of comparisons."""
+        assert isinstance(self.source, str)
+        return read_records(self.source)
+
+    @functools.cached_property
+    def comparisons(self) -> list[dict[str, Any]]:
+        """What the records compare."""
+        return comparisons_of(self.path, self.records, by_score=self.by_score)
+
+
+def fresh(part):
+    """A copy of an environment, and of all parts of it, that has read nothing yet."""
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        fields = [field.name for field in dataclasses.fields(part) if field.init]
+        return dataclasses.replace(part, **{name: fresh(getattr(part, name)) for name in fields})
+    return tuple(map(fresh, part)) if type(part) is tuple else part
+
+
+def located(part):
+    """The same with the paths that it names made absolute, in all parts of it: a run is gone on with from any folder."""
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        changed: dict[str, Any] = {field.name: located(getattr(part, field.name)) for field in dataclasses.fields(part) if field.init}
+        for name in getattr(part, "path_fields", ()):
+            if changed[name]:
+                changed[name] = absolute(changed[name])
+        return dataclasses.replace(part, **changed)
+    return tuple(map(located, part)) if type(part) is tuple else part
 
 
 def open_examples(experiment: Experiment, tokenizer: Tokenizer | None = None) -> list[Examples]:
@@ -62,7 +108,12 @@ def open_examples(experiment: Experiment, tokenizer: Tokenizer | None = None) ->
         raise UserError("comparisons need a run whose tokenizer and weights they start from", "Give one: --start RUN_DIR.")
     else:
         tokenizer = character_tokenizer("".join(environment.alphabet for environment in data.environments))
-    return [Examples(source, tokenizer) for source in (data.files if isinstance(data, Preferences) else data.environments)]
+    sources = data.files if isinstance(data, Preferences) else data.environments
+    if isinstance(data, Preferences) and len(set(sources)) < len(sources):
+        twice = next(path for path in sources if sources.count(path) > 1)
+        raise UserError(f"data.files names {twice} twice", "Name it once, and weigh it: --data.weights.")
+    scored = isinstance(experiment.objective, RewardModelling) and experiment.objective.loss == "score"
+    return [Examples(source, tokenizer, by_score=scored) for source in sources]
 
 
 # ------------------------------------------------------------------------------------------------------------------- tokens
@@ -116,6 +167,25 @@ def read_on(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
     return tokenizer.decode(before + ids)[len(tokenizer.decode(before)) :]
 
 
+def check_texts(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> None:
+    """UserError for the first of texts, each behind what an error calls it, that a tokenizer cannot encode."""
+    texts = list(texts)
+    try:
+        tokenizer.encode("".join(sorted(set().union(*(text for _, text in texts)))))  # a few thousand characters, however many texts
+    except UserError:
+        for name, text in texts:
+            try:
+                tokenizer.encode(text)
+            except UserError as error:
+                what = str(error).partition("\n")[0]
+                raise UserError(f"{name}: {what}", "Leave that out, or start from a run whose tokenizer has it.") from None
+
+
+def evenly(items: Sequence, count: int) -> list:
+    """At most `count` of them, in even distances."""
+    return list(items) if len(items) <= count else [items[place * len(items) // count] for place in range(count)]
+
+
 # --------------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -140,7 +210,8 @@ class ExampleBatches:
     """Rows of demonstrations or comparisons, one a row, padded at the end: a pure function of (seed, row).
 
     split: `train` is an endless stream, `validation` the first rows of what is kept from it. An example longer than the context is left
-    out: its row has weight 0, and it counts as damaged.
+    out: its row has weight 0, and it counts as damaged. UserError for sources that would teach nothing, or could not be evaluated.
+    remarks: what a user should hear of the sources before a run; of `train` alone.
     """
 
     def __init__(self, experiment: Experiment, sources: list[Examples], split: str):
@@ -153,30 +224,100 @@ class ExampleBatches:
         self._tokenizer, self._end = sources[0].tokenizer(), sources[0].document_end
         if isinstance(self.data, Preferences):
             self.length -= 1  # a reward model reads the last token too
-            self._tables = [read_comparisons(source.path) for source in sources]
-            scored = isinstance(experiment.objective, RewardModelling) and experiment.objective.loss == "score"
-            for source, table in zip(sources, self._tables, strict=True):
-                if scored and not all(math.isfinite(score) for row in table for score in row["scores"]):
-                    raise UserError(
-                        f"{source.path}: objective.loss is score, and some responses have none", 'Give "scores" in every record.'
-                    )
+            self._tables = [source.comparisons for source in sources]
             self._responses = max(len(row["responses"]) for table in self._tables for row in table)
             held = [max(1, min(self.data.validation, len(table) // 4)) for table in self._tables]
+            for source, table in zip(sources, self._tables, strict=True):
+                if len(table) < 2:
+                    raise UserError(f"{source.path}: too few comparisons to keep some for validation", "Give at least two.")
             self._spans = {
                 "train": [(count, len(table) - count) for count, table in zip(held, self._tables, strict=True)],
                 "validation": [(0, count) for count in held],
             }[split]
-            if min(size for _, size in self._spans) < 1:
-                raise UserError(f"{sources[0].path}: too few comparisons to keep some for validation", "Give at least two.")
             weights = self.data.weights
             self._mixture = Mixture(counts_of_weights(weights) if weights else counts_of_sizes(np.array([size for _, size in self._spans])))
             self.validation_rows = sum(size for _, size in self._spans)
         else:
             self._mixture = Mixture(counts_of_weights(self.data.weights or (1.0,) * len(sources)))
             self.validation_rows = self.data.validation
-        self.padding_share = 1.0 - float(np.mean(self.batch(0, SAMPLE).segments != 0))
-        if self.padding_share == 1.0:
-            raise UserError(f"none of {SAMPLE} examples fits {self.length} tokens", "Give a longer --model.context-length.")
+        self.remarks: list[str] = []
+        if split == "train":
+            look = self._look_at_comparisons if isinstance(self.data, Preferences) else self._look_at_demonstrations
+            self.remarks = [line for number in range(len(sources)) for line in look(number)]
+            self._check_validation(experiment)
+
+    @functools.cached_property
+    def padding_share(self) -> float:
+        return 1.0 - float(np.mean(self.batch(0, SAMPLE).segments != 0))
+
+    # ----------------------------------------------------------------------------------------------------------- before a run
+
+    def _look_at_comparisons(self, number: int) -> list[str]:
+        source, table = self.sources[number], self._tables[number]
+        if source.by_score:
+            for row in table:
+                if not all(map(math.isfinite, row["scores"])):
+                    raise UserError(f"{row['where']}: objective.loss is score, and there are none", 'Give "scores" in every record.')
+        check_texts(
+            self._tokenizer,
+            ((row["where"], text) for row in table for text in (*_prompt_of(row).texts, *row["responses"])),
+        )
+        said, left = _unused(source.path, unused(source.records, COMPARED)), len(source.records) - len(table)
+        if left:
+            said.append(f"{source.path}: {left} of {len(source.records)} comparisons are left out: of equal responses, or equal scores")
+        first, size = self._spans[number]
+        held, kept = ([row["prompt"] for row in self._part(number, *span)] for span in ((0, first), (first, size)))
+        if repeated := len(set(held) & set(kept)):
+            said.append(f"{source.path}: {repeated} of {len(set(held))} prompts for validation stand in training comparisons too")
+        for split, span in (("training", (first, size)), ("validation", (0, first))):
+            lengths = [max(map(len, self._encoded(row))) - 1 for row in evenly(self._part(number, *span), SAMPLE)]
+            said += self._check_lengths(f"{source.path}: comparisons for {split}", lengths)
+        return said
+
+    def _look_at_demonstrations(self, number: int) -> list[str]:
+        source, said = self.sources[number], []
+        environment = source.source
+        assert isinstance(environment, Environment) and isinstance(self.data, Demonstrations)
+        for split, seed in (("train", self.seed), ("validation", 0)):
+            shown = []
+            with blaming(source.name, f"prompts for {split}"):
+                prompts = environment.examined(seed, split)
+            for row, prompt in enumerate(prompts):
+                with blaming(source.name, prompt.name):
+                    shown.append(environment.transcript(prompt, seed, row))
+            check_texts(self._tokenizer, ((prompt.name, text) for prompt, response in shown for text in (*prompt.texts, response)))
+            if not self.data.learn_prompts and not any(response for _, response in shown):
+                raise UserError(f"{source.name}: every response for {split} is empty: there is nothing to learn", "Give responses.")
+            lengths = [
+                len(encode_demonstration(prompt, response, self._tokenizer, False)[0]) - 1 for prompt, response in evenly(shown, SAMPLE)
+            ]
+            said += self._check_lengths(f"{source.name}: examples for {split}", lengths)
+        return said + environment.remarks()
+
+    def _check_lengths(self, what: str, lengths: list[int]) -> list[str]:
+        """Of a sample of a source. UserError where none has room."""
+        if min(lengths, default=0) > self.length:
+            raise UserError(
+                f"{what}: none of {len(lengths)} fits {self.length} tokens: the shortest has {min(lengths)}",
+                "Give a longer --model.context-length, or leave the source out.",
+            )
+        share = float(np.mean([length > self.length for length in lengths])) if lengths else 0.0
+        return [f"{what}: about {share:.0%} have more than {self.length} tokens, and are left out"] if share >= LARGE else []
+
+    def _check_validation(self, experiment: Experiment) -> None:
+        """UserError where no row that is evaluated would count."""
+        held = ExampleBatches(experiment, self.sources, "validation")
+        rows = min(experiment.evaluation.rows or held.validation_rows, held.validation_rows)
+        for first in range(0, rows, SAMPLE):
+            batch = held.batch(first, min(SAMPLE, rows - first))
+            if (batch.counts if isinstance(batch, Comparisons) else batch.weights).any():
+                return
+        raise UserError(
+            f"{', '.join(source.name for source in self.sources)}: none of {rows} examples for validation fits {self.length} tokens",
+            "Give a longer --model.context-length, or more of them: --evaluation.rows, --data.validation.",
+        )
+
+    # ------------------------------------------------------------------------------------------------------------------- rows
 
     def batch(self, first_row: int, count: int) -> TextBatch | Comparisons:
         """Rows [first_row, first_row + count)."""
@@ -189,7 +330,8 @@ class ExampleBatches:
         for place, (number, index) in enumerate(zip(which.tolist(), local.tolist(), strict=True)):
             environment = self.sources[number].source
             seed = self.seed if self.split == "train" else 0
-            prompt, response = environment.transcript(environment.prompt(seed, index, self.split), seed, index)
+            with blaming(self.sources[number].name, f"row {numbers[place]}"):
+                prompt, response = environment.transcript(environment.prompt(seed, index, self.split), seed, index)
             ids, learned = encode_demonstration(
                 prompt, response, self._tokenizer, isinstance(self.data, Demonstrations) and self.data.learn_prompts
             )
@@ -209,8 +351,7 @@ class ExampleBatches:
             first, size = self._spans[number]
             index = index % size if self.split == "validation" else shuffled(index, size, int(fold(self.seed, number)))[1]
             row = self._tables[number][_spread(int(index) + first, len(self._tables[number]), number)]
-            prompt = Prompt(row["prompt"])
-            fits = True
+            prompt, fits = _prompt_of(row), True
             for k, response in enumerate(row["responses"]):
                 encoded, learned = encode_demonstration(prompt, response, self._tokenizer, False)
                 fits &= _fill(batch, (place, k), encoded, learned)
@@ -219,6 +360,24 @@ class ExampleBatches:
             if not fits:
                 self.damaged.add(int(numbers[place]))
         return batch
+
+    def _part(self, number: int, first: int, size: int) -> list[dict[str, Any]]:
+        """Some comparisons of a source, in the order that decides what is validation."""
+        table = self._tables[number]
+        return [table[place] for place in permute(np.arange(first, first + size), len(table), fold(1, number)).tolist()]
+
+    def _encoded(self, row: dict[str, Any]) -> list[list[int]]:
+        """The ids of a comparison's prompt with each response."""
+        prompt = _prompt_of(row)
+        return [encode_demonstration(prompt, response, self._tokenizer, False)[0] for response in row["responses"]]
+
+
+def _prompt_of(row: dict[str, Any]) -> Prompt:
+    return Prompt(row["prompt"], messages=row["messages"], where=row["where"])
+
+
+def _unused(path: str, names: Sequence[str]) -> list[str]:
+    return [f"{path}: not used: {', '.join(names)}"] if names else []
 
 
 def _spread(index: int, size: int, number: int) -> int:
@@ -235,84 +394,3 @@ def _fill(batch, place, ids: list[int], learned: list[int]) -> bool:
     batch.weights[place][:length], batch.segments[place][:length] = learned[1:], 1
     batch.positions[place][:length] = np.arange(length)
     return True
-
-
-# -------------------------------------------------------------------------------------------------------------------- files
-
-
-def read_bytes(path: str) -> bytes:
-    """Of a file; of tfds:NAME[/CONFIG][:VERSION][@SPLIT], a prepared data set of TFDS, its examples as JSONL."""
-    if path.startswith(tfds.PREFIX):
-        return b"\n".join(json.dumps(record, ensure_ascii=False).encode() for record in tfds.read_records(path))
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "Give a file that can be read.") from None
-
-
-@functools.lru_cache
-def read_records(path: str) -> list[dict]:
-    """The objects of a JSONL file, or of a JSON file that is a list of them; gzipped where its name ends in .gz."""
-    content = read_bytes(path)
-    try:
-        text = (gzip.decompress(content) if path.endswith(".gz") else content).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}", "Give UTF-8 text, gzipped if its name ends in .gz.") from None
-    lines = [text] if text.lstrip().startswith("[") else text.split("\n")  # not splitlines: JSON may hold U+2028 and its like
-    records = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: line {number}: {error.msg}", "Give one JSON object a line, or a list of them.") from None
-        for record in found if isinstance(found, list) else [found]:
-            if not isinstance(record, dict):
-                raise UserError(
-                    f"{path}: line {number}: {str(record)[:40]!r} is no object", "Give one JSON object a line, or a list of them."
-                )
-            records.append(record)
-    if not records:
-        raise UserError(f"{path}: holds no records", "Give one JSON object a line.")
-    return records
-
-
-@functools.lru_cache
-def read_comparisons(path: str) -> list[dict]:
-    """Records of {"prompt", "responses", "best", "scores"}, as they are, or from {"prompt", "chosen", "rejected"}, or from pairs of whole
-    texts with a common beginning ({"chosen", "rejected"}, as in Anthropic's hh-rlhf). Comparisons of equal responses are left out: they
-    say nothing. Scores are NaN where a record has none."""
-    found = []
-    for number, record in enumerate(read_records(path), 1):
-        prompt: Any = record.get("prompt")
-        responses: Any = record.get("responses")
-        best: Any = record.get("best", 0)
-        if "chosen" in record and "rejected" in record:
-            responses, best = [record["chosen"], record["rejected"]], 0
-            if prompt is None and all(isinstance(text, str) for text in responses):
-                shared = common_beginning(*responses)
-                prompt, responses = responses[0][:shared], [text[shared:] for text in responses]
-        texts = isinstance(responses, list) and all(isinstance(text, str) for text in [prompt, *responses])
-        if not texts or len(responses) < 2 or not isinstance(best, int) or not 0 <= best < len(responses):
-            raise UserError(
-                f"{path}: record {number} is no comparison",
-                'Give {"prompt", "chosen", "rejected"}, or {"prompt", "responses", "best"}, all texts but best, which counts from 0.',
-            )
-        scores = record.get("scores", [math.nan] * len(responses))
-        if not isinstance(scores, list) or len(scores) != len(responses) or not all(isinstance(x, int | float) for x in scores):
-            raise UserError(
-                f"{path}: record {number}: scores {str(scores)[:40]} are not one number for each response", "Mend or drop them."
-            )
-        if len(set(responses)) > 1:
-            found.append({"prompt": prompt, "responses": responses, "best": best, "scores": scores})
-    if not found:
-        raise UserError(f"{path}: all comparisons are of equal responses", "Give responses that differ.")
-    return found
-
-
-def common_beginning(a: str, b: str) -> int:
-    """Where two texts part, moved back to the start of the line, which a turn of a conversation begins."""
-    shared = next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    marker = a.rfind("\n\nAssistant:", 0, shared)
-    return marker + len("\n\nAssistant:") if marker >= 0 else a.rfind("\n", 0, shared) + 1

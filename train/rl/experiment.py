@@ -113,6 +113,8 @@ class PreferenceLearning(Objective):
         return self.loss == "kto"
 
 
+KL_COEFFICIENTS = (1e-6, 1e6)
+"""Where an adaptive coefficient stays: one that reached 0 would stay there."""
 Advantage = Literal["gae", "group", "leave_one_out", "returns", "best"]
 
 
@@ -176,7 +178,7 @@ class PolicyGradient(Objective):
     kl_target: float = 0.0
     """With kl_in reward: the coefficient adapts so that a response's KL comes to so many nats (Ziegler et al. 2019). 0: it stays."""
     kl_horizon: float = 10_000.0
-    """Responses over which the coefficient adapts."""
+    """Responses over which the coefficient adapts; fewer than a batch has count as a batch."""
     entropy_coefficient: float = 0.0
     """Weight of the entropy of predictions, which keeps a policy from settling early."""
     critic: Literal["none", "shared", "branch", "separate"] = "none"
@@ -230,6 +232,9 @@ class PolicyGradient(Objective):
             raise ValueError(
                 "objective.kl_target adapts the coefficient of a KL in the reward: set kl_in reward and a kl_coefficient to start from"
             )
+        if self.kl_target and not KL_COEFFICIENTS[0] <= self.kl_coefficient <= KL_COEFFICIENTS[1]:
+            low, high = KL_COEFFICIENTS
+            raise ValueError(f"objective.kl_coefficient is {self.kl_coefficient}; with a kl_target it stays within {low:g} and {high:g}")
         if self.stop and self.cut_at:
             raise ValueError("objective.cut_at cuts responses that do not end by themselves: set objective.stop False, or leave it out")
         if not self.cut_at and (self.cut_after or not self.learn_behind_cut):

@@ -1,15 +1,21 @@
 """`omnia label`: responses of a policy, compared by what an environment says they are worth."""
 
+import contextlib
 import dataclasses
-import json
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import tyro
 
+from data import json_files
 from data.errors import UserError
 from train.cli import parse, start_jax
+from train.rl.environments import Prompt
+from train.rl.records import messages_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Label:
     run_dir: tyro.conf.Positional[str]
     """Folder of the run; its data names the environments."""
     output: str
-    """JSONL file to write: prompt, responses, scores, best."""
+    """JSONL file to write: prompt (a text, or the turns of a conversation), responses, scores, best, and noise where there is some."""
     prompts: int = 1024
     """Prompts to draw responses to."""
     samples: int = 4
@@ -43,10 +49,7 @@ class Label:
 
 def label(arguments: list[str]) -> None:
     options = parse(Label, "label", arguments)
-    if min(options.prompts, options.samples - 1, options.batch_size) < 1 or not options.temperature > 0 or options.noise < 0:
-        raise UserError("omnia label: --prompts, --batch-size and --temperature must be positive, --samples 2 or more, --noise 0 or more")
-    if os.path.exists(options.output):
-        raise UserError(f"{options.output}: exists", "Choose another --output, or remove it.")
+    _check(options)
     start_jax()
     from rich.progress import track
 
@@ -76,12 +79,13 @@ def label(arguments: list[str]) -> None:
         seed=options.seed,
     )
     questions, mesh = Questions(experiment, run.corpora()), inference_mesh(run.experiment.mesh)
+    for line in questions.check(("train",)):
+        print(line)
     params, step = load_parameters(run, mesh)
     draw, shards = Drawer(experiment, questions, Decoder(experiment.model), mesh), row_shards(mesh)
     size = max(1, options.batch_size // options.samples // shards) * shards
     rng, written = np.random.default_rng(options.seed), 0
-    partial = Path(options.output + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_or_nothing(Path(options.output)) as file:
         for first in track(range(0, options.prompts, size), "drawing and judging"):
             taken = questions.take(first, size)
             found = draw(params, taken)
@@ -96,16 +100,58 @@ def label(arguments: list[str]) -> None:
                     best, responses, worth = told.index(best), [responses[k] for k in told], [worth[k] for k in told]
                 if len(responses) < 2:
                     continue
-                record = {"prompt": question.prompt.text, "responses": responses, "scores": worth, "best": best}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                file.write(json_files.dumps(record_of(question.prompt, responses, worth, best, options.noise)) + "\n")
                 written += 1
-    if not written:
-        partial.unlink()
-        raise UserError(
-            "no prompt fits its room with responses that differ in worth", "Give more room with --prompt-tokens, or more --samples."
-        )
-    os.replace(partial, options.output)
+        if not written:
+            raise UserError(
+                "no prompt fits its room with responses that differ in worth", "Give more room with --prompt-tokens, or more --samples."
+            )
     print(f"{written} comparisons among {options.samples} responses of step {step} are in {options.output}")
+    counts = {"had no room (--prompt-tokens)": len(questions.unusable), "responses got rewards that are no numbers": questions.unjudged}
+    if any(counts.values()):
+        print("left out: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
+
+
+def _check(options: Label) -> None:
+    """UserError for what can be told before anything is loaded."""
+    at_least = {"prompts": 1, "samples": 2, "prompt_tokens": 1, "response_tokens": 1, "batch_size": 1, "seed": 0}
+    for name, low in at_least.items():
+        if not low <= getattr(options, name) < 2**31:
+            raise UserError(f"omnia label: --{name.replace('_', '-')} is {getattr(options, name)}", f"Give {low} or more, below 2^31.")
+    if not 0 < options.temperature < math.inf or not 0 <= options.noise < math.inf:
+        raise UserError(
+            f"omnia label: --temperature is {options.temperature}, --noise {options.noise}",
+            "Give finite numbers, the temperature above 0 and noise 0 or more.",
+        )
+    output = Path(options.output)
+    if output.exists():
+        raise UserError(f"{output}: exists", "Choose another --output, or remove it.")
+    if not output.parent.is_dir():
+        raise UserError(f"{output.parent}: no such folder", "Make it, or choose another --output.")
+
+
+@contextlib.contextmanager
+def whole_or_nothing(path: Path) -> Iterator[TextIO]:
+    """A text file to write, which gets its name when it is complete. What stops that leaves nothing behind."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{partial}: {error.strerror or error}", "Make room there, or choose another --output.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def record_of(prompt: Prompt, responses: list[str], scores: list[float], best: int, noise: float) -> dict:
+    """What `read_comparisons` reads the same comparison from. noise: above 0 where the best is not the one with the highest score."""
+    asked = messages_of(prompt.messages) if prompt.messages else prompt.text
+    record = {"prompt": asked, "responses": responses, "scores": scores, "best": best}
+    return record | ({"noise": noise} if noise else {})
 
 
 def choose(scores, noise: float, rng: np.random.Generator) -> int:

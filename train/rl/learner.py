@@ -45,8 +45,8 @@ SHOWN = 8
 """Samples of a report."""
 
 
-def check_policy(experiment: Experiment, mesh) -> None:
-    """UserError for what would stop a run before its first step."""
+def check_policy(experiment: Experiment, sources: list, mesh) -> None:
+    """UserError for what would stop a run, or teach it nothing, before its first step."""
     o, data = experiment.objective, experiment.data
     assert isinstance(o, PolicyGradient)
     if not isinstance(data, Prompts):
@@ -78,6 +78,7 @@ def check_policy(experiment: Experiment, mesh) -> None:
         raise UserError("objective.cut_at is for responses of one turn, and an environment answers", "Leave --objective.cut-at out.")
     if mesh.shape["context"] > 1:
         raise UserError("a policy is trained on whole responses: mesh.context must be 1", "Leave --mesh.context out.")
+    Questions(experiment, sources).check()
 
 
 def make_learn(update, o: PolicyGradient, seed: int, episodes: int):
@@ -139,7 +140,7 @@ class PolicyLearner:
         self._incoming: Prefetch | None = None
         self._baseline: dict[str, np.ndarray] | None = None
         self._remarks: list[str] = []
-        self._remarked, self._clip_doubted = 0, False
+        self._remarked, self._unjudged, self._clip_doubted, self._begun = 0, 0, False, False
 
         update = make_update(
             make_objective(experiment, mesh),
@@ -166,6 +167,9 @@ class PolicyLearner:
         if len(self._questions.unusable) > self._remarked:
             self._remarked = len(self._questions.unusable)
             said.append(f"{self._remarked} prompts of more than data.prompt_tokens so far: their places are empty (data.max_unusable)")
+        if self._questions.unjudged > 2 * self._unjudged:  # not at every step
+            self._unjudged = self._questions.unjudged
+            said.append(f"{self._unjudged} responses so far whose reward is no number: their groups are left out")
         return said
 
     @property
@@ -173,10 +177,12 @@ class PolicyLearner:
         return self._incoming.waited_s if self._incoming else 0.0
 
     def adopt(self, params):
-        return adopt(self._run, self._mesh, params)
+        return adopt(self._run, self._mesh, params, self._remarks.append)
 
     def begin(self, cursor: int) -> None:
         self.close()
+        if not self._begun:
+            self._remarks, self._begun = self._remarks + self._questions.check(), True
         if not self._options.drop_equal_groups:  # else how many prompts a step takes is known only in the end
             count = self._prompts
             self._incoming = prefetch(lambda number: self._questions.take(cursor + number * count, count), 0, depth=2)
@@ -283,22 +289,30 @@ class PolicyLearner:
 
         {"loss": the negative score, "score", "gold" (where scores only stand for it), "kl" (nats a response, to that policy), "win_rate"
         (share of prompts on which it is better, by gold where there is one, a draw counting half), "score_start", "gold_start", "length",
-        "stopped", "prompts"}.
+        "stopped", "prompts" (that had room, and whose responses got rewards that are numbers)}. Nothing where there are none.
         """
         reference = start_parameters(self._run, self._mesh)
         own = self._measure(params, reference, between)
-        found: dict[str, Any] = {"loss": -float(own["score"].mean())} | {name: float(values.mean()) for name, values in own.items()}
-        if reference is not None:
-            if self._baseline is None:
-                self._baseline = self._measure(reference, None, between)
+        if reference is not None and self._baseline is None:
+            self._baseline = self._measure(reference, None, between)
+        begun = self._baseline if reference is not None else None
+        judged = np.all([np.isfinite(x) for part in (own, begun or {}) for name, x in part.items() if name in ("score", "gold")], axis=0)
+        if not judged.any():
+            self._remarks.append("WARNING: no response to a validation prompt got a reward that is a number: nothing is measured")
+            return {}
+        own = {name: values[judged] for name, values in own.items()}
+        found: dict[str, Any] = {"loss": 0.0 - float(own["score"].mean())} | {name: float(values.mean()) for name, values in own.items()}
+        if begun is not None:
+            begun = {name: values[judged] for name, values in begun.items()}
             by = "gold" if "gold" in own else "score"
-            wins = (own[by] > self._baseline[by]) + 0.5 * (own[by] == self._baseline[by])
+            wins = (own[by] > begun[by]) + 0.5 * (own[by] == begun[by])
             found |= {"win_rate": float(wins.mean())}
-            found |= {f"{name}_start": float(self._baseline[name].mean()) for name in ("score", "gold") if name in own}
-        return found | {"prompts": len(own["score"])}
+            found |= {f"{name}_start": float(begun[name].mean()) for name in ("score", "gold") if name in own}
+        return found | {"prompts": int(judged.sum())}
 
     def _measure(self, params, reference, between: Callable[[], None]) -> dict[str, np.ndarray]:
-        """Of one response to each validation prompt, [prompts] each: score, gold, length, stopped, and its KL to a reference, if given."""
+        """Of one response to each validation prompt, [prompts] each: score (NaN where there is none), gold, length, stopped, and, with a
+        reference, the KL to it."""
         experiment, shards = self._run.experiment, row_shards(self._mesh)
         assert isinstance(experiment.data, Prompts)
         count = experiment.evaluation.rows or experiment.data.validation
@@ -308,7 +322,7 @@ class PolicyLearner:
             questions = self._questions.take(first, size, "validation")
             drawn = self._draw(params, questions, Purpose.VALIDATION, 1)
             responses, mask, stopped = map(self._draw.host, (drawn.rollout.responses_BR, drawn.rollout.mask_BR, drawn.rollout.stopped_B))
-            part = {"score": drawn.totals, "length": mask.sum(1), "stopped": stopped.astype(np.float32)}
+            part = {"score": np.where(drawn.kept > 0, drawn.totals, np.nan), "length": mask.sum(1), "stopped": stopped.astype(np.float32)}
             gold = self._questions.gold(questions, drawn.texts, responses, mask)
             if gold is not None:
                 part["gold"] = gold

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from train.experiment import check_range
 from train.rl.environments import Prompt, Reply, Simulator
 
 
@@ -284,6 +285,10 @@ class Recommendations(HiddenUser):
     """Items after which a bored user leaves."""
     bonus: float = 0.25
     """For a user who stayed."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("Recommendations: ", self, 1, "slate")
 
     @property
     def alphabet(self):

@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Sequence
 
+from train.experiment import check_range
 from train.rl.environments import Prompt, Reply, Simulator
 
 _WAYS = {"n": (-1, 0), "e": (0, 1), "s": (1, 0), "w": (0, -1)}
@@ -26,6 +27,11 @@ class TreasureMap(Simulator):
     """Share of fields that cannot be entered."""
     longer: float = 0.1
     """What every turn more than the shortest way costs."""
+
+    def __post_init__(self):
+        check_range("TreasureMap: ", self, 3, "turns")  # gold that is one step away leaves two to spare
+        check_range("TreasureMap: ", self, 2, "size")
+        check_range("TreasureMap: ", self, 0, "walls", high=1.0)
 
     @property
     def alphabet(self):
@@ -111,6 +117,11 @@ class SecretCode(Simulator):
     later: float = 0.1
     """What every guess after the first costs."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("SecretCode: ", self, 1, "digits")
+        check_range("SecretCode: ", self, 1, "largest", high=10)
+
     @property
     def alphabet(self):
         return string.ascii_lowercase + string.digits + ",? "
@@ -170,6 +181,11 @@ class Calculator(Simulator):
     """The largest of both."""
     summand: int = 99
     """The largest."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("Calculator: ", self, 2, "factor")
+        check_range("Calculator: ", self, 1, "summand")
 
     @property
     def alphabet(self):

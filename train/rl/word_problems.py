@@ -5,7 +5,6 @@
 """
 
 import dataclasses
-import functools
 import math
 import re
 
@@ -14,8 +13,8 @@ import xxhash
 from data.errors import UserError
 from train.rl.arithmetic import evaluate
 from train.rl.environments import Prompt, is_held_out
-from train.rl.examples import read_records
 from train.rl.files import Listed
+from train.rl.records import Record, check_text, lacks
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -35,16 +34,48 @@ class WordProblems(Listed):
     share: float = 1.0
     """Of the training file's problems, by a hash of their text: fewer to imitate than to be rewarded for."""
 
+    path_fields = ("path", "validation_path")
+
     def __post_init__(self):
         if not 0 < self.share <= 1:
             raise ValueError(f"WordProblems: share is {self.share}; it must be above 0, and at most 1")
 
     @property
     def files(self):
-        return tuple(path for path in (self.path, self.validation_path) if path)
+        if not self.path:
+            raise UserError("WordProblems: no path", "Give one: --data.environments.0.path FILE.")
+        return (self.path, self.validation_path) if self.validation_path else (self.path,)
 
-    def listed(self, split):
-        return _problems(self, split)
+    def read(self, split):
+        """In the order of the file."""
+        own = split == "validation" and bool(self.validation_path)
+        path = self.files[-1] if own else self.files[0]
+        problems = [_problem(record) for record in self.records(path)]
+        seen = {prompt.text for prompt in map(_problem, self.records(self.path)) if prompt} if own else set()
+        found = []
+        for prompt in problems:
+            if prompt is None:
+                continue
+            held = prompt.text not in seen if own else not self.validation_path and is_held_out(prompt.text)
+            place = xxhash.xxh3_64_intdigest(prompt.text.encode()) / 2**64
+            if held if split == "validation" else not held and place < self.share:
+                found.append(prompt)
+        if not found:
+            wrong = problems.count(None)
+            raise UserError(
+                f"{path}: has no problems for {split}: {wrong} of {len(problems)} have equations that do not come to their answers",
+                "Give a larger file, or --data.environments.0.validation-path FILE.",
+            )
+        return found
+
+    def remarks(self):
+        """How many records are left out."""
+        counts = [(path, [_problem(record) for record in self.records(path)]) for path in self.files]
+        return [
+            f"{path}: {found.count(None)} of {len(found)} problems are left out: their equations do not come to their answers"
+            for path, found in counts
+            if None in found
+        ]
 
     def demonstration(self, prompt, seed, row):
         return prompt.facts["expression"]
@@ -86,37 +117,20 @@ def _without_outer(expression: str) -> str:
     return expression
 
 
-@functools.lru_cache
-def _problems(source: WordProblems, split: str) -> list[Prompt]:
-    """Those of a split, in the order of the file."""
-    if not source.path:
-        raise UserError("WordProblems: no path", "Give one: --data.environments.0.path FILE.")
-    own = split == "validation" and bool(source.validation_path)
-    seen = {prompt.text for prompt in _read(source.path)} if own else set()
-    found = []
-    for prompt in _read(source.validation_path if own else source.path):
-        held = prompt.text not in seen if own else not source.validation_path and is_held_out(prompt.text)
-        place = xxhash.xxh3_64_intdigest(prompt.text.encode()) / 2**64
-        if held if split == "validation" else not held and place < source.share:
-            found.append(prompt)
-    if not found:
-        raise UserError(f"{source.path}: has no problems for {split}", "Give a larger file, or --data.environments.0.validation-path FILE.")
-    return found
-
-
-@functools.lru_cache
-def _read(path: str) -> list[Prompt]:
-    found = []
-    for number, record in enumerate(read_records(path), 1):
-        try:
-            text, expression, numbers = named(record["original_text"], record["equation"])
-            answer = float(record["ans"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{path}: record {number} is no word problem: {type(error).__name__} {error}", "Give original_text, equation and ans."
-            ) from None
-        value = evaluate(expression, _names(numbers))
-        if value is not None and math.isclose(value, answer, rel_tol=1e-4, abs_tol=1e-6):
-            facts = {"numbers": numbers, "answer": answer, "expression": expression}
-            found.append(Prompt(f"{text.strip()}\n", facts))
-    return found
+def _problem(record: Record) -> Prompt | None:
+    """None where the equation does not come to the answer."""
+    for name in ("original_text", "equation", "ans"):
+        if name not in record:
+            raise lacks(record, name, "is no word problem: ")
+    texts = [check_text(record[name], f"{record.where}: is no word problem: {name}") for name in ("original_text", "equation")]
+    text, expression, numbers = named(*texts)
+    try:
+        answer = float(record["ans"])
+    except (TypeError, ValueError, OverflowError):
+        answer = math.nan
+    if isinstance(record["ans"], bool) or not math.isfinite(answer):
+        raise UserError(f"{record.where}: is no word problem: ans {str(record['ans'])[:40]!r} is no number", "Give the answer as a number.")
+    value = evaluate(expression, _names(numbers))
+    if value is None or not math.isclose(value, answer, rel_tol=1e-4, abs_tol=1e-6):
+        return None
+    return Prompt(f"{text.strip()}\n", {"numbers": numbers, "answer": answer, "expression": expression}, where=record.where)

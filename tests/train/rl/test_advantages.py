@@ -18,6 +18,7 @@ from train.rl.advantages import (
     running_scale,
     whiten,
 )
+from train.rl.experiment import PPO
 
 RNG = np.random.default_rng(0)
 REWARDS, VALUES = RNG.normal(size=(2, 4, 7)).astype(np.float32)
@@ -135,3 +136,34 @@ def test_the_adaptive_coefficient():
     np.testing.assert_allclose(adapted_kl_coefficient(0.15, 6.0, **options), 0.15)
     np.testing.assert_allclose(adapted_kl_coefficient(1.0, 12.0, **options), 1.01024, rtol=1e-6)
     np.testing.assert_allclose(adapted_kl_coefficient(1.0, 0.0, **options), 1 - 0.01024, rtol=1e-6)
+
+
+def test_the_adaptive_coefficient_stays_where_it_can_come_back_from():
+    """Whatever the KLs, the horizon and the batch: positive, finite, and raised by a KL above target after any history."""
+    rng = np.random.default_rng(0)
+    change = jax.jit(adapted_kl_coefficient, static_argnames=("target", "horizon", "episodes"))
+    for episodes, horizon in ((32, 5.0), (1, 1.0), (4096, 1.0), (64, 10_000.0)):
+        options, coefficient = {"target": 0.5, "horizon": horizon, "episodes": episodes}, jnp.float32(0.2)
+        for kl in [*rng.normal(0, 10, 60), np.inf, -np.inf, np.nan, *[-1.0] * 200, *[np.inf] * 300, *[-np.inf] * 300]:
+            before, coefficient = coefficient, change(coefficient, jnp.float32(kl), **options)
+            assert 0 < coefficient < np.inf and 0.799 < coefficient / before < 1.201
+        assert change(coefficient, jnp.float32(9.0), **options) > coefficient
+    assert adapted_kl_coefficient(0.3, jnp.float32(np.nan), target=1.0, horizon=9.0, episodes=3) == jnp.float32(0.3)
+    with pytest.raises(ValueError, match="kl_coefficient"):
+        PPO(kl_target=1.0, kl_coefficient=1e-7)
+
+
+def test_scores_that_are_equal_or_beyond_all_measure_scale_nothing():
+    """A mean is rounded, so equal scores lie a little beside it; in any unit, scores that differ have their own deviation."""
+    kept = np.ones(7, np.float32)
+    for value in (0.1, 0.3, -7.7, 1e-9, 123456.7):
+        moments = np.zeros(3, np.float32)
+        for _ in range(30):
+            scale, moments = running_scale(moments, np.full(7, value, np.float32), kept)
+            assert scale == 1
+    for unit in (1e-12, 1.0, 1e12):
+        scores = np.arange(7, dtype=np.float32) * np.float32(unit)
+        scale, moments = running_scale(np.zeros(3, np.float32), scores, kept)
+        np.testing.assert_allclose(scale, np.std(scores.astype(np.float64), ddof=1), rtol=1e-5)
+    again, after = running_scale(moments, np.full(7, 1e30, np.float32) * [1, -1, 1, -1, 1, -1, 1], kept)
+    assert again == scale and (np.asarray(after) == np.asarray(moments)).all()

@@ -61,13 +61,40 @@ def test_returns_far_beyond_the_clip_of_values_are_remarked_on_once(ppo):
 
 def test_rows_that_had_to_be_left_empty_are_remarked_on_when_there_are_more():
     batches = SimpleNamespace(damaged=set(), damage="torn pages")
-    learner = SimpleNamespace(batches=batches, _remarked=0, _left_out=0)
+    learner = SimpleNamespace(batches=batches, _remarked=0, _left_out=0, _remarks=[])
     assert RowLearner.remarks(learner) == []
     batches.damaged |= {4, 5}
     assert RowLearner.remarks(learner) == ["2 torn pages so far: their places are empty"]
     assert RowLearner.remarks(learner) == []
     learner._left_out = 3
     assert [RowLearner.remarks(learner) for _ in range(2)] == [["3 samples are left out: no row has room for them"], []]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_responses_without_a_reward_are_left_out_of_what_is_measured(monkeypatch, started):
+    """A prompt counts where both the policy and its start were judged; where none does there are no figures, rather than zeros."""
+    own = {"score": np.array([1.0, np.nan, 3.0, 0.0]), "gold": np.array([1.0, 2.0, 3.0, 4.0]), "length": np.array([1.0, 2.0, 3.0, 9.0])}
+    begun = {"score": np.array([1.0, 1.0, 2.0, np.nan]), "gold": np.array([2.0, 2.0, 2.0, 2.0])}
+    monkeypatch.setattr("train.rl.learner.start_parameters", lambda run, mesh: {} if started else None)
+    learner = SimpleNamespace(_run=None, _mesh=None, _remarks=[], _baseline=begun, _measure=lambda *of: own)
+    found = PolicyLearner.evaluate(learner, None, None)
+    rows = [0, 2] if started else [0, 2, 3]
+    assert found["prompts"] == len(rows) and found["loss"] == -found["score"]
+    for name, values in own.items():
+        assert found[name] == pytest.approx(values[rows].mean())
+    assert not started or (found["win_rate"], found["score_start"], found["gold_start"]) == (0.5, 1.5, 2.0)
+    own["score"][:] = np.nan
+    assert PolicyLearner.evaluate(learner, None, None) == {} and "nothing is measured" in learner._remarks[0]
+
+
+def test_rewards_that_are_no_numbers_are_remarked_on_when_they_double():
+    questions = SimpleNamespace(unusable=set(), unjudged=0)
+    learner = SimpleNamespace(_questions=questions, _remarks=["first"], _remarked=0, _unjudged=0)
+    said = []
+    for count in (0, 4, 5, 8, 9):
+        questions.unjudged = count
+        said.append(PolicyLearner.remarks(learner))
+    assert [len(lines) for lines in said] == [1, 1, 0, 0, 1] and said[0] == ["first"] and said[1][0].startswith("4 responses so far")
 
 
 def test_rows_stand_in_a_new_order_in_each_epoch_of_each_step():

@@ -1,8 +1,11 @@
 """What responses are worth: rewards by their definitions, programs within their bounds, files of prompts and labels."""
 
+import dataclasses
+import functools
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +13,16 @@ import pytest
 
 from data.errors import UserError
 from data.tokenizer import character_tokenizer
-from train.rl.code import PassesTests, Programs, PythonFunctions
-from train.rl.environments import Prompt
+from train.rl.code import PassesTests, Programs, PythonFunctions, PythonParses
+from train.rl.environments import Addition, Bandit, Countdown, Environment, KeyFacts, Letters, Prompt, RandomWalks, Reviews
 from train.rl.examples import encode_demonstration, encode_prompt, read_comparisons
 from train.rl.files import PromptFile
-from train.rl.label import choose
+from train.rl.label import choose, label, whole_or_nothing
 from train.rl.rewards import Answer, Format, Judged, Length, Lexicon, Repetition, Reward, Similarity, Sum, edit_distance, last_number
 from train.rl.sandbox import Limits, passed
-from train.rl.simulators import SlotFilling
+from train.rl.simulators import Recommendations, SlotFilling
+from train.rl.text_games import Calculator, SecretCode, TreasureMap
+from train.rl.word_problems import WordProblems
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -32,9 +37,89 @@ def test_numbers_are_equal_whatever_their_notation():
     assert one(Answer(), "the answer is 0.5", answer="1/2") == 1 and one(Answer(), "6", answer="5 or 7") == 0
 
 
+def test_a_response_of_any_kind_is_worth_something():
+    """Odd digits, numbers beyond all measure, nesting, half characters: no reward raises, and what is no right answer earns nothing."""
+    odd = ["", "1" * 4301, "1" * 5000 + "/3", "3/" + "1" * 5000, "1e999999999", "-1e-999999999", "1e5/0", "inf nan", "\u0663", "²"]
+    odd += ["1e", "\0"]
+    odd += ["(" * 9000, "[" * 9000 + "]" * 9000, "\ud800", "-" * 9000 + "1", "x" * 9000, "9e99*" * 16, "1_0", "0x10", "\ufffd" * 99]
+    odd += ["def f():\n\treturn 1\n  x", "\n".join("if x:" for _ in range(200)), "lambda: " * 900, "1is 2\n" * 4]
+    rewards = [Answer(), Similarity(), Format("a*"), Lexicon(("a",)), Length(), Repetition(), PythonParses()]
+    environments = [RandomWalks(), Letters(), Addition(), Countdown(), Reviews(), Bandit(), KeyFacts(), Programs(), WordProblems("a")]
+    environments += [SlotFilling(), Recommendations(), TreasureMap(), SecretCode(), Calculator()]
+    problem = Prompt("p", {"numbers": [1.0], "answer": 1.0})
+    for response in odd:
+        for reward in rewards:
+            assert np.isfinite(one(reward, response, answer="7"))
+        for environment in environments:
+            prompt = problem if isinstance(environment, WordProblems) else environment.prompt(0, 1)
+            assert np.isfinite(environment.scores([prompt], [response], np.zeros((1, 1), int), np.ones((1, 1)))).all()
+    assert one(Answer(), "so \u0663", answer=3) == 1  # digits are digits in any script
+    assert one(Answer(), "1e999999999", answer=999999) == 0 and last_number("1e999999999") is None
+    assert last_number(".5") == last_number("-.5") * -1 == Fraction(1, 2) and last_number("v.5") == 5
+
+
+@pytest.mark.parametrize(
+    "reward, facts, says",
+    [
+        (Answer(), {"anser": 5}, "has no 'answer'"),
+        *(
+            (Answer(), {"answer": value}, "not a number, or text with one")
+            for value in ("no number", "", None, True, [5], float("nan"), "1e9999")
+        ),
+        (Answer(), {"answer": "1" * 4301}, "not a number"),
+        *((Similarity(), {"answer": value}, "not text or a number") for value in (None, ["a"], " ")),
+        (Similarity("gold"), {"answer": "a"}, "has no 'gold'"),
+        *(
+            (PassesTests(), {"tests": value}, "not a list of Python statements")
+            for value in ("assert f()", [], [1], ["assert ("], None, [""])
+        ),
+        (Sum((Length(), Answer())), {}, "has no 'answer'"),
+        (Lexicon(), {}, "has no words"),
+    ],
+)
+def test_facts_that_could_never_earn_anything_are_refused_before_a_run(reward, facts, says):
+    """The first prompt that lacks them is named, with its line, and how many do."""
+    good = Prompt("p", {"answer": 5, "gold": "b", "tests": ["assert f(2) == 4", "for x in ():\n    pass"]}, where="file: line 1")
+    bad = Prompt("p", facts, where="file: line 2")
+    with pytest.raises(UserError, match=says) as raised:
+        reward.check([good, bad, bad])
+    if facts:
+        assert "file: line 2" in str(raised.value) and "2 of 3 prompts" in str(raised.value)
+        reward.check([good])
+        Judged(Letters(), reward).check([good])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(functools.partial(Letters, length=0), functools.partial(Addition, digits=0), functools.partial(Countdown, largest=0)),
+        *(functools.partial(Bandit, arms=27), functools.partial(Format, "("), functools.partial(Lexicon, ("two words",))),
+        *(functools.partial(Repetition, 0), functools.partial(Length, unit=0), functools.partial(Sum, (Length(),), (float("nan"),))),
+        *(functools.partial(TreasureMap, size=1), functools.partial(TreasureMap, walls=1.0), functools.partial(TreasureMap, turns=2)),
+        *(functools.partial(Calculator, factor=1), functools.partial(SecretCode, largest=10), functools.partial(Recommendations, slate=0)),
+    ],
+)
+def test_settings_that_allow_of_no_prompt_or_score_are_refused(make):
+    with pytest.raises(ValueError, match=make.func.__name__):
+        make()
+
+
+def test_an_environment_whose_prompts_are_all_of_one_split_says_so():
+    with pytest.raises(UserError, match="none of 10000 prompts that it drew is for"):
+        print([Constant().prompt(0, 0, split) for split in ("train", "validation")])
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(Environment):
+    """One prompt, which cannot be in two splits."""
+
+    def draw(self, rng):
+        return Prompt("always the same")
+
+
 def test_rewards_by_their_definitions():
     assert one(Format(r"a+\n?b"), "aa\nb") == 1 and one(Format("a"), "ab") == 0
-    assert one(Lexicon(("good",), ("bad", "ill")), "Good, good and bad.") == 1
+    assert one(Lexicon(("Good",), ("bad", "ill")), "Good, good and bad.") == 1
     assert one(Length(most=4, unit=2), "12345") == -0.5 and one(Length(most=5), "12345") == 0
     assert one(Repetition(2), "a b a b a") == -0.5 and one(Repetition(3), "a b") == 0
     assert one(Similarity(), "kitten", answer="sitting") == pytest.approx(1 - 3 / 7)
@@ -131,6 +216,33 @@ def test_labels_follow_the_choice_rule():
     counts = np.bincount([choose(scores, 0.5, rng) for _ in range(4000)], minlength=3) / 4000
     expected = np.exp(scores / 0.5) / np.exp(scores / 0.5).sum()
     np.testing.assert_allclose(counts, expected, atol=0.03)
+
+
+def test_labels_are_written_whole_or_not_at_all(tmp_path):
+    """A full disk, or any fault in between, leaves nothing behind, and nothing is written over what is there."""
+    path = tmp_path / "pairs.jsonl"
+    for error, raised in ((OSError(28, "No space left on device"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)):
+        with pytest.raises(raised), whole_or_nothing(path):
+            raise error
+        assert list(tmp_path.iterdir()) == []
+    with whole_or_nothing(path) as file:
+        file.write("whole")
+    assert [one.name for one in tmp_path.iterdir()] == ["pairs.jsonl"] and path.read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        *((("--seed", "-1"), "--seed is -1"), (("--samples", "1"), "--samples is 1"), (("--prompt-tokens", "0"), "--prompt-tokens is 0")),
+        *((("--noise", "nan"), "--noise nan"), (("--temperature", "inf"), "--temperature is inf")),
+        (("--output", "nowhere/else/pairs.jsonl"), "no such folder"),
+        (("--output", str(ROOT / "README.md")), "exists"),
+    ],
+)
+def test_mistakes_in_labelling_are_said_before_anything_is_loaded(arguments, says):
+    output = () if "--output" in arguments else ("--output", "pairs.jsonl")
+    with pytest.raises(UserError, match=says):
+        label(["no-run", *output, *arguments])
 
 
 def test_a_run_knows_all_environments_and_rewards_without_its_config_file():
