@@ -746,15 +746,18 @@ def _part(part, folder, reading):
 
 
 def _text(value, name, learned):
-    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    if not isinstance(value, str):
-        raise Unreadable(f"a {name} that is no text")
+    what = f"an {name}" if name == "answer" else f"a {name}"
     try:
+        value = decode_text(value) if isinstance(value, bytes) else value
+        if not isinstance(value, str):
+            raise Unreadable(f"{what} that is no text")
         value.encode()
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{what} of {invalid_utf8(error.start, error.object)}") from None
     except UnicodeEncodeError:
-        raise Unreadable(f"a {name} with half of a surrogate pair") from None
+        raise Unreadable(f"{what} with half of a surrogate pair") from None
     if not value.strip():
-        raise Unreadable(f"a {name} that is empty")
+        raise Unreadable(f"{what} that is empty")
     return Medium("text", value, learned)
 
 

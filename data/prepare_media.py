@@ -299,7 +299,7 @@ def _manifest(folder, plan, classes, results, more):
 
 def _reason(reason):
     """A reason without what differs from file to file."""
-    return re.split(r" \(|: | after |\d", reason)[0].strip()
+    return re.split(r" \(|: | after | at byte |(?<![-\w])\d", reason)[0].strip() or reason
 
 
 def _duplicates(folder, records, results):

@@ -17,14 +17,18 @@ from pathlib import Path
 import pytest
 
 import train.loop
+from data.errors import UserError
 from model.config import ModelConfig
 from tests.drills.test_kill import environment, room  # noqa: F401 (a fixture)
+from tests.train.rl.test_learner import outcome as policy_outcome
+from tests.train.rl.test_learner import policy, started  # noqa: F401 (a fixture)
 from tests.train.test_resume import one_device, outcome, start  # noqa: F401 (a fixture)
 from train.checkpoint import Checkpointer
 from train.exits import Exit
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule, TextData
 from train.loop import train as train_run
 from train.manifest import Journal
+from train.rl.environments import Environment
 from train.rows import RowLearner
 from train.runs import open_run
 from train.telemetry import read_metrics
@@ -227,3 +231,36 @@ def test_evaluations_and_samples_that_raise(room, one_device, monkeypatch, capsy
         print(f"\nevaluations and samples raised {raised} times: {lost} finished steps lost, the same bytes at the end")
     assert lost == 0 and raised > 3
     assert outcome(run) == outcome(whole)
+
+
+def test_rewards_that_raise(started, one_device, monkeypatch, capsys, tmp_path):  # noqa: F811
+    """The same of a policy, whose rewards raise in the middle of a step, after its responses have been drawn."""
+    asked = dataclasses.replace(policy(started, steps=16), checkpoints=Checkpoints(every=0))
+    whole = start(tmp_path / "whole", asked)
+    train_run(whole)
+    rng, lost, said = random.Random(4), 0, []
+    run = start(tmp_path / "run", asked)
+    with monkeypatch.context() as patched:
+        scores = Environment.scores
+
+        def perhaps(self, prompts, responses, ids, mask):
+            if rng.random() < 1 / 8:
+                raise rng.choice([ValueError, ZeroDivisionError, OSError])("at random")
+            return scores(self, prompts, responses, ids, mask)
+
+        patched.setattr(Environment, "scores", perhaps)
+        while True:
+            try:
+                train_run(run)
+                break
+            except UserError as error:
+                said.append(str(error))
+                finished = [row["step"] for row in read_metrics(run.path) if row["kind"] == "train"]
+                lost += max(finished, default=0) - last_step(run.path)
+    with capsys.disabled():
+        print(f"\nrewards raised {len(said)} times: {lost} finished steps lost, the same bytes at the end")
+    assert lost == 0 and len(said) > 2 and all("at random" in one for one in said)
+    rows, arrays = policy_outcome(run)
+    expected_rows, expected = policy_outcome(whole)
+    assert rows == expected_rows
+    assert all(arrays[name].tobytes() == expected[name].tobytes() for name in expected)
