@@ -16,6 +16,7 @@ from train.checkpoint import in_eight_bits, load_parameters
 from train.experiment import Experiment
 from train.mesh import inference_mesh, put_batch, row_shards
 from train.objectives.make import make_objective
+from train.objectives.terms import means
 from train.rl.examples import ExampleBatches
 from train.runs import Run, text_data
 from train.step import compiler_options, on_mesh
@@ -69,7 +70,7 @@ def evaluate_examples(
     totals = add_up(evaluate, params, batches.batch, count, evaluation_rows(experiment, mesh), mesh, between)
     if not totals or not totals["loss"][1]:
         return {}
-    return {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()} | {"examples": count}
+    return means(totals) | {"examples": count}
 
 
 def evaluate_corpora(
@@ -100,11 +101,12 @@ def evaluate_corpora(
         count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
         own = add_up(evaluate, params, batches.batch, count, size, mesh, between)
         expected_bytes += batches.raw_bytes * own["loss"][1] / batches.targets
-        losses[number] = own["loss"][0] / max(own["loss"][1], 1e-8)
+        if own["loss"][1]:
+            losses[number] = own["loss"][0] / own["loss"][1]
         totals = {name: totals.get(name, np.zeros(2)) + value for name, value in own.items()}
-    if not totals:
+    if not totals or not totals["loss"][1]:
         return {}
-    result: dict[str, Any] = {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()}
+    result: dict[str, Any] = means(totals)
     nats, tokens = totals["loss"]
     result |= {
         "bits_per_byte": float(nats / math.log(2) / max(expected_bytes, 1e-8)),

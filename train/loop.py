@@ -23,6 +23,7 @@ from train.flops import peak_flops
 from train.learner import Learner, fresh_state, state_to_restore
 from train.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
 from train.objectives.make import attention_kernels, make_objective
+from train.objectives.terms import means
 from train.omni.sources import check_learned, check_media
 from train.optimizer import optimizer_of
 from train.parameters import check_frozen
@@ -436,8 +437,8 @@ class _BadSteps:
             self.in_a_row = int(metrics["skipped"].total)
             if not self.in_a_row:
                 continue
-            means = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(metrics).items()}
-            loss, norm = means["loss"], means["gradient_norm"]
+            found = means(jax.device_get(metrics))
+            loss, norm = found.get("loss", math.nan), found["gradient_norm"]
             rows = [before, cursor - 1]
             values = {"cursor": cursor, "rows": rows, "loss": loss, "gradient_norm": norm, "action": "skip"}
             self._telemetry.anomaly(step, values)
@@ -516,7 +517,7 @@ class _Meter:
         step, metrics, weights = self._pending
         self._pending = None
         shown = {name: mean for name, mean in metrics.items() if name not in ("skipped", "tokens")}
-        values = {name: float(mean.total) / max(float(mean.weight), 1e-8) for name, mean in jax.device_get(shown).items()}
+        values = means(jax.device_get(shown))
         tokens = _count(weights)
         elapsed = max(time.monotonic() - self._since, 1e-9)
         self._progress["tokens"] += tokens

@@ -1,5 +1,6 @@
 """What an objective returns, in the form that adds up exactly over micro-batches and devices."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -16,3 +17,8 @@ class Mean(NamedTuple):
 
     total: Any
     weight: Any
+
+
+def means(totals: Mapping[str, Any]) -> dict[str, float]:
+    """{name: total / weight} of each (total, weight) that was measured at all: a mean over nothing is no 0, which would look perfect."""
+    return {name: float(total) / float(weight) for name, (total, weight) in totals.items() if float(weight)}

@@ -8,6 +8,7 @@ import numpy as np
 from data.synthetic import WRITING, World
 from train.evaluate import add_up, evaluation_rows
 from train.experiment import Experiment
+from train.objectives.terms import means
 from train.omni.aligned import towers_of
 from train.omni.experiment import MediaLM, Pairing
 from train.omni.retrieval import embed, embed_texts, recalls, zero_shot
@@ -52,18 +53,22 @@ def evaluate_media(
             if medium:
                 own.pop("exact", None)  # which no one writes to the letter
             elif writes:
-                found[name] = _mean(own["exact"])
+                if own["exact"][1]:
+                    found[name] = float(own["exact"][0] / own["exact"][1])
                 samples += int(own["exact"][1]) if not kept and "/" not in name else 0
             if not kept and "/" not in name:
                 for metric, value in own.items():
                     totals[metric] = totals.get(metric, 0) + value
+    measured = means(totals)
+    if "loss" not in measured:
+        return {}
     again: dict[str, float] = {}
     if isinstance(experiment.objective, Pairing):
         again = _found_again(towers_of(params, experiment) if writes else params, sources, experiment, rows)
     if not writes:
-        return {name: _mean(value) for name, value in totals.items()} | again
+        return measured | again
     shown = {"blind": sum(blind.values()) / len(blind)} | {f"blind_{name}": value for name, value in blind.items()} if blind else {}
-    return {name: _mean(value) for name, value in totals.items()} | exact | shown | again | {"samples": samples}
+    return measured | exact | shown | again | {"samples": samples}
 
 
 def _found_again(params, sources: list[MediaSource], experiment: Experiment, rows: int) -> dict[str, float]:
@@ -94,8 +99,3 @@ def _labels(experiment: Experiment, batch) -> np.ndarray:
     assert isinstance(experiment.objective, Pairing)
     labels = np.asarray(labelled(batch, experiment.objective.left, valid.shape[1]).labels)
     return labels[valid > 0]
-
-
-def _mean(value) -> float:
-    total, weight = value
-    return float(total / max(weight, 1e-8))

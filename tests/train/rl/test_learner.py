@@ -24,6 +24,7 @@ from train.rl.experiment import DAPO, PPO, Demonstrations, PreferenceLearning, P
 from train.rl.questions import Questions, check_scores
 from train.rl.rewards import Judged, Reward
 from train.rl.scoring import load_scorer
+from train.rows import make_batches
 from train.runs import open_corpora, open_run, resolve
 from train.telemetry import read_metrics
 
@@ -347,4 +348,4 @@ def test_files_that_compare_nothing_are_refused(started, tmp_path, text, what):
     path.write_text(text)
     experiment = policy(started, RewardModelling(), data=Preferences(files=(str(path),)))
     with pytest.raises(UserError, match=what):
-        make_learner(start(tmp_path / "run", experiment), open_corpora(experiment), make_mesh(MeshShape(data=1), jax.devices()[:1]))
+        make_batches(experiment, open_corpora(experiment))
