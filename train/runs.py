@@ -14,6 +14,7 @@ import platform
 import secrets
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from train.omni.parts import parts_of
 from train.omni.sources import MediaSource, folders_of, open_media
 from train.rl.board_games import BoardGame, GameSource
 from train.rl.code import PythonFunctions  # noqa: F401 (with it and those marked below, from_json knows all environments and rewards)
-from train.rl.examples import Examples, located, open_examples
+from train.rl.examples import Examples, map_paths, open_examples
 from train.rl.experiment import Demonstrations, Preferences, Prompts
 from train.rl.files import PromptFile  # noqa: F401
 from train.rl.records import absolute
@@ -49,6 +50,8 @@ MAY_CHANGE = (
     "batch_size",
     "micro_batches",
     "data.shards",
+    "data.files",
+    "data.tokenizer",
     "data.max_damaged",
     "data.workers",
     "mesh.",
@@ -239,9 +242,10 @@ def open_corpora(experiment: Experiment, run: Run | None = None) -> list[Corpus 
     try:
         corpora = _open(experiment, run.tokenizer())
     except MissingData as error:
+        named = [name for name in ("shards", "files") if hasattr(experiment.data, name)] or ["environments.0.path"]
         raise MissingData(
             f"{error.path}: the data of {run.path} is not there",
-            "If it has moved, say where to: `omnia train RUN --data.shards DIR`, `omnia evaluate RUN --shards DIR`.",
+            f"If it has moved, say where to: `omnia train RUN --data.{named[0]} PATH`, `omnia evaluate RUN --shards PATH`.",
             error.path,
         ) from None
     if len(run.digests) != len(corpora):
@@ -313,7 +317,7 @@ def resolve(experiment: Experiment, corpora: list) -> Experiment:
     for field in ("shards", "files"):
         if hasattr(data, field):
             data = dataclasses.replace(data, **{field: tuple(map(absolute, getattr(data, field)))})
-    data = _located(data)
+    data = _with_paths(absolute, data)  # the run is gone on with from any folder
     if isinstance(data, MediaData) and os.path.exists(data.tokenizer):
         data = dataclasses.replace(data, tokenizer=os.path.abspath(data.tokenizer))
     return dataclasses.replace(experiment, model=model, data=data)
@@ -331,14 +335,18 @@ def _model_to_start_from(model: ModelConfig, source: Experiment, switches: dict[
     return dataclasses.replace(model, **{**plain, **switches}, encoders=encoders)
 
 
-def _located(data):
-    """Data with the paths of its environments made absolute."""
-    return dataclasses.replace(data, environments=located(data.environments)) if isinstance(data, Prompts | Demonstrations) else data
+def _with_paths(change: Callable[[str], str], data):
+    """Data with `change` of the paths of its environments in their place."""
+    if not isinstance(data, Prompts | Demonstrations):
+        return data
+    return dataclasses.replace(data, environments=map_paths(change, data.environments))
 
 
 def check_resume(stored: Experiment, asked: Experiment) -> None:
     """UserError naming the fields that may not change within a run."""
-    before, after = (flatten(to_json(dataclasses.replace(one, data=_located(one.data)))) for one in (stored, asked))
+    # Files may have moved: what they hold is known by its digest.
+    both = (dataclasses.replace(one, data=_with_paths(lambda path: "moved", one.data)) for one in (stored, asked))
+    before, after = (flatten(to_json(one)) for one in both)
     changed = [name for name in after if before.get(name) != after[name] and not name.startswith(MAY_CHANGE)]
     if changed:
         what = ", ".join(f"{name} is {before.get(name)}, asked {after[name]}" for name in changed)

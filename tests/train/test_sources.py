@@ -88,7 +88,7 @@ def test_data_that_moved_is_asked_for_and_taken_where_it_is(tiny, corpora, tmp_p
     shutil.copytree(corpora[0], tmp_path / "here")
     run = start(tmp_path / "run", change(tiny, data={"shards": (str(tmp_path / "here"),), "weights": ()}))
     (tmp_path / "here").rename(tmp_path / "there")
-    with pytest.raises(UserError, match="here: the data of .*run is not there\n.*--data.shards DIR.*--shards DIR"):
+    with pytest.raises(UserError, match="here: the data of .*run is not there\n.*--data.shards PATH.*--shards PATH"):
         run.corpora()
     (moved,) = run.other_corpora((str(tmp_path / "there"),))
     assert moved.digest == run.digests[0]

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,6 @@ from train.rl.records import (
     COMPARED,
     ROLES,
     Record,
-    absolute,
     comparisons_of,
     read_bytes,
     read_comparisons,  # noqa: F401 (with what it reads, for whoever has files alone)
@@ -85,15 +84,16 @@ def fresh(part):
     return tuple(map(fresh, part)) if type(part) is tuple else part
 
 
-def located(part):
-    """The same with the paths that it names made absolute, in all parts of it: a run is gone on with from any folder."""
+def map_paths(change: Callable[[str], str], part):
+    """The same with `change` of every path that it names, in all parts of it, in their place."""
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        changed: dict[str, Any] = {field.name: located(getattr(part, field.name)) for field in dataclasses.fields(part) if field.init}
+        fields = [field.name for field in dataclasses.fields(part) if field.init]
+        changed: dict[str, Any] = {name: map_paths(change, getattr(part, name)) for name in fields}
         for name in getattr(part, "path_fields", ()):
             if changed[name]:
-                changed[name] = absolute(changed[name])
+                changed[name] = change(changed[name])
         return dataclasses.replace(part, **changed)
-    return tuple(map(located, part)) if type(part) is tuple else part
+    return tuple(map_paths(change, one) for one in part) if type(part) is tuple else part
 
 
 def open_examples(experiment: Experiment, tokenizer: Tokenizer | None = None) -> list[Examples]:

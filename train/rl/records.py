@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data import json_files
-from data.errors import UserError
+from data.errors import MissingData, UserError
 from data.json_files import kind_of
 from data.readers import tfds
 from data.text_files import decode_text, split_lines
@@ -54,6 +54,8 @@ def read_bytes(path: str) -> bytes:
         return b"\n".join(json.dumps(record, ensure_ascii=False).encode() for record in tfds.read_records(path))  # for a digest alone
     try:
         return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise MissingData(f"{path}: no such file", "Give a file that can be read.", path) from None
     except (OSError, ValueError) as error:  # ValueError: no name of a file
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}", "Give a file that can be read.") from None
 
