@@ -184,6 +184,7 @@ def options() -> set[str]:
         ["plan"],
         ["launch"],
         ["prepare", "codes"],
+        ["prepare", "images"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),
     ):
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):

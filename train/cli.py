@@ -286,7 +286,7 @@ def _nearest_field(error: Exception) -> str:
 
 
 def train(arguments: list[str]) -> int:
-    from train.runs import check_resume, check_steps, create_run, has_checkpoint, is_run, open_corpora, open_run, resolve, write_run
+    from train.runs import check_resume, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, resolve, write_run
 
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     if target is None and not {"-h", "--help"} & set(rest):
@@ -328,7 +328,12 @@ def train(arguments: list[str]) -> int:
     check(experiment, corpora)
     if stored:
         check_resume(stored.experiment, experiment)
-        check_steps(stored, experiment.steps)
+        if (done := reached(stored)) > experiment.steps:
+            print(
+                f"{stored.path}: has taken {done} steps, and {experiment.steps} are asked for: nothing is trained, and nothing undone "
+                "(--step N of evaluate and generate takes an earlier checkpoint)"
+            )
+            return 0
         run = dataclasses.replace(stored, experiment=experiment)
         if experiment != stored.experiment and hosts.first():
             write_run(run)

@@ -353,14 +353,9 @@ def check_resume(stored: Experiment, asked: Experiment) -> None:
         raise UserError(f"the run cannot go on with another {what}", "Leave it as it was, or start a new run with another --run-dir.")
 
 
-def check_steps(run: Run, steps: int) -> None:
-    """UserError when a run is asked to end before the step that it has reached."""
-    reached = max(Journal(run.path / "checkpoints").steps(), default=0)
-    if steps < reached:
-        raise UserError(
-            f"{run.path}: has taken {reached} steps already, and is asked for {steps}",
-            "Give more steps; an earlier checkpoint is used with --step N of evaluate and generate.",
-        )
+def reached(run: Run) -> int:
+    """The newest step that was saved; 0 for none."""
+    return max(Journal(run.path / "checkpoints").steps(), default=0)
 
 
 def environment() -> dict:
