@@ -94,9 +94,12 @@ def _examples(part, decoders, report):
 
 
 def read_records(item: str) -> list[dict]:
-    """All examples of a data set by its name, their texts, numbers and lists of such; other features are left out."""
+    """All examples of a data set by its name, their texts, numbers and lists of such; other features are left out, and a line says so."""
     folder, split = _parts(find(item, "", download=False)[0])
-    plain = ({name: _plain(value) for name, value in example.items()} for example in _prepared(folder).as_data_source(split))
+    plain = [{name: _plain(value) for name, value in example.items()} for example in _prepared(folder).as_data_source(split)]
+    left_out = {name for example in plain for name, value in example.items() if value is None}
+    if left_out:
+        print(f"{item}: left out where they are no text, number or list of such: {', '.join(sorted(left_out))}")
     return [{name: value for name, value in example.items() if value is not None} for example in plain]
 
 

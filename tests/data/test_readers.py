@@ -20,6 +20,7 @@ from data.errors import UserError
 from data.inputs import find_inputs, plan_tasks, read_documents
 from data.inspect import inspect_corpus
 from data.prepare import PrepareText, prepare_text
+from data.readers import tfds
 from data.shards import Corpus
 from train.rl.examples import read_records
 from train.rl.files import PromptFile
@@ -481,6 +482,15 @@ def test_examples_of_a_data_set_are_records_of_prompts(dataset):
     assert file.prompt(0, 0, "validation").text == "0 of the test"
     with pytest.raises(UserError, match="Unknown split"):
         read_records(f"tfds:{dataset}/toy_texts/1.2.0@nothing")
+
+
+def test_features_that_no_record_can_hold_are_said(dataset, monkeypatch, capsys):
+    """A conversation in a data set of TFDS is a feature of features: unsaid, prompts without their facts would be all that is left."""
+    path = f"tfds:{dataset}/toy_texts/1.2.0"
+    plain = tfds._plain
+    monkeypatch.setattr(tfds, "_plain", lambda value: plain(value) if isinstance(value, bytes | str) else None)
+    assert read_records(path) == [{"text": text} for text in TEXTS]
+    assert "left out where they are no text, number or list of such: label" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
