@@ -145,6 +145,25 @@ def test_rows_are_held_while_a_disk_is_full(tmp_path):
     file.close()
 
 
+def test_rows_are_written_once_though_a_disk_takes_half_of_them(tmp_path, monkeypatch):
+    """A disk that fills up takes the beginning of what it is given."""
+    file = _RowFile(tmp_path / "rows", lambda line: None)
+    file.replace(b"")
+    write, calls = os.write, itertools.count(1)
+
+    def half(handle, content):
+        if next(calls) % 3 == 0:
+            raise OSError(28, "No space left on device")
+        return write(handle, bytes(content[: max(1, len(content) // 2)]))
+
+    monkeypatch.setattr("os.write", half)
+    for number in range(20):
+        file.write(b"row %d\n" % number)
+    monkeypatch.undo()
+    file.close()
+    assert (tmp_path / "rows").read_bytes() == b"".join(b"row %d\n" % number for number in range(20))
+
+
 def test_what_depends_on_validation_is_refused_without_any(plain, one_device, tmp_path, capsys):  # noqa: F811
     texts, shards = tmp_path / "one.txt", str(tmp_path / "shards")
     texts.write_text("the cat sat on the mat. " * 40)
