@@ -58,7 +58,7 @@ def _check_belongs(verb: str, options, **belongs: tuple[bool, str]) -> None:
 def start_jax(*, devices: bool = True) -> None:
     """Keep compiled programs between runs, so that a restart does not compile again; JAX_COMPILATION_CACHE_DIR overrides where.
 
-    devices: start JAX's devices too, and say what is wrong where they do not start. A process that joins others does so later.
+    devices: start JAX's devices too, and say what is wrong where they do not start. Whoever trains does so later: `divide_cpu`.
     """
     import jax
 
@@ -95,7 +95,7 @@ def quickstart(arguments: list[str]) -> int:
             dataclasses.replace(experiment, steps=options.steps),
             dataclasses.replace(policy, steps=min(options.steps, policy.steps)),
         )
-    start_jax()
+    start_jax(devices=False)
     from train.quickstart import quickstart as run
 
     return run(options.run_dir, experiment, policy)["exit"]
@@ -319,7 +319,6 @@ def train(arguments: list[str]) -> int:
     from train import hosts
 
     hosts.join()
-    hosts.start_devices()
     from train.loop import check
     from train.loop import train as loop
 
@@ -357,7 +356,7 @@ def train(arguments: list[str]) -> int:
 
 def train_scaling(folder: Path, scaling: Scaling) -> int:
     """A ladder of sizes, each a run in `folder`; the same command again goes on with what is not finished."""
-    start_jax()
+    start_jax(devices=False)
     from train.scaling import study
 
     found = study(folder, scaling)
@@ -792,7 +791,7 @@ def doctor(arguments: list[str]) -> int:
         experiment = open_run(target).experiment if is_run(Path(target)) else load_config(target)
     run_dir = target if target and is_run(Path(target)) else "."
     options = parse(Doctor, "doctor", rest, Doctor(run_dir=run_dir, experiment=experiment or Experiment()))
-    start_jax()
+    start_jax(devices=False)  # an experiment may divide a CPU first
     from train.doctor import examine, print_examination
 
     found = examine(options.experiment if experiment is not None else None, Path(options.run_dir), options.compile)

@@ -8,6 +8,7 @@ import jax
 
 from data.errors import UserError
 from data.shards import Corpus
+from train import hosts
 from train.ahead_of_time import lower_step, memory_of
 from train.checkpoint import state_bytes
 from train.experiment import Experiment
@@ -29,6 +30,7 @@ def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) ->
     """
     if experiment is not None:
         divide_cpu(experiment)
+    hosts.start_devices()
     found: dict = {"environment": environment(), "checks": []}
 
     def check(name, examination):

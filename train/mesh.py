@@ -44,7 +44,8 @@ MOST_CPU_DEVICES = 8
 
 
 def divide_cpu(experiment: Experiment) -> None:
-    """Make the cores of a CPU devices of their own, each with its own rows; only a process that has not used JAX yet can do so.
+    """Make the cores of a CPU devices of their own, each with its own rows, and start JAX's devices; only a process that has not started
+    them yet can do so.
 
     XLA spends more on handing out the small products of a small model to threads than it gains; see docs/log.md. UserError when a number
     was asked for (`mesh.cpu_devices`) and it is too late.
@@ -55,6 +56,7 @@ def divide_cpu(experiment: Experiment) -> None:
     if not chosen:
         with contextlib.suppress(RuntimeError):  # JAX has started: the devices are what they are
             jax.config.update("jax_num_cpu_devices", wanted)
+    hosts.start_devices()
     if experiment.mesh.cpu_devices and jax.default_backend() == "cpu" and jax.local_device_count() != wanted:
         raise UserError(
             f"mesh.cpu_devices is {wanted}, but JAX has already started with {jax.local_device_count()}",
