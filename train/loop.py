@@ -337,15 +337,15 @@ SPACE_SECONDS = 30
 
 
 def _until_saved(checkpointer: Checkpointer, save_again: Callable[[], None], sentinel: Sentinel) -> None:
-    """Return when the newest save can be restored; UserError when the disk has not taken it after some tries."""
-    end = time.monotonic() + SPACE_SECONDS
+    """Return when the newest save can be restored; UserError when the disk has not taken it after some tries, or nobody can wait for it."""
+    asked = sentinel.poll()
+    end = time.monotonic() + (SPACE_SECONDS if asked != Request.STOP else SPACE_SECONDS / 3)  # whoever ends a machine gives 30 s or less
     while True:
         try:
             return checkpointer.wait()
         except UserError:
-            if hosts.count() > 1 or time.monotonic() > end:
+            if hosts.count() > 1 or time.monotonic() > end or (asked != Request.STOP and sentinel.poll() == Request.STOP):
                 raise
-        sentinel.beat()
         time.sleep(1.0)
         save_again()
 

@@ -5,6 +5,7 @@ import importlib
 import io
 import math
 import os
+import queue
 import secrets
 import sys
 import threading
@@ -27,6 +28,10 @@ TEXTS = ("prompt", "text")
 """Values of a row that are text, whatever they look like."""
 HEADLINES = ("score", "gold", "kl", "win_rate", "length", "accuracy")
 """Of the evaluation of a policy, what is said on screen."""
+ROWS_WAITING = 1000
+"""For TensorBoard, at most."""
+CLOSE_SECONDS = 5
+"""That a run waits at its end for TensorBoard's rows to be written."""
 PLAIN_SECONDS = 5
 LIVE_SECONDS = 0.1
 
@@ -301,25 +306,37 @@ class _LiveLine:
 class _TensorBoard:
     def __init__(self, run_dir: Path, resume_step: int):
         package = _extra("tensorboardX", "tensorboard")
-        others = set(threading.enumerate())
         self._writer = package.SummaryWriter(str(run_dir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None)
-        self._threads = set(threading.enumerate()) - others  # they write; once they have died, what is handed to them waits for ever
+        # A thread of its own hands rows over: once tensorboardX's has died, as on a full disk, what it is handed waits for ever.
+        self._rows: queue.Queue = queue.Queue(ROWS_WAITING)
+        threading.Thread(target=self._hand_over, name="tensorboard", daemon=True).start()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._check()
-            self._writer.add_scalar(name, value, step)
+        self._put(lambda: [self._writer.add_scalar(name, value, step) for name, value in values.items()])
 
     def text(self, step: int, text: str) -> None:
-        self._check()
-        self._writer.add_text("sample", text, step)
+        self._put(lambda: self._writer.add_text("sample", text, step))
 
-    def _check(self) -> None:
-        if not all(thread.is_alive() for thread in self._threads):
-            raise OSError("its thread has died, as on a full disk")
+    def _put(self, call) -> None:
+        try:
+            self._rows.put_nowait(call)
+        except queue.Full:
+            raise OSError(f"{ROWS_WAITING} rows wait, as on a full disk") from None
+
+    def _hand_over(self) -> None:
+        while (call := self._rows.get()) is not None:
+            call()
+            self._rows.task_done()
+        self._rows.task_done()
 
     def close(self) -> None:
-        self._writer.close()
+        end = time.monotonic() + CLOSE_SECONDS
+        self._put(self._writer.close)
+        self._put(None)
+        while self._rows.unfinished_tasks:
+            if time.monotonic() > end:
+                raise OSError(f"rows still wait after {CLOSE_SECONDS} s")
+            time.sleep(0.01)
 
 
 class _WandB:

@@ -9,6 +9,8 @@ import os
 import pty
 import struct
 import sys
+import threading
+import time
 import types
 
 import pytest
@@ -247,3 +249,21 @@ def test_wandb_keeps_its_id_over_a_resume_and_takes_our_steps(tmp_path, monkeypa
     assert first["config"]["model"]["kind"] == "ModelConfig"
     assert ("log", {"train/" + name: value for name, value in train_row(3).items()} | {"step": 3}) in calls
     assert calls[-1] == ("finish",)
+
+
+@pytest.mark.parametrize("what", ["add_scalar", "close"])
+def test_a_tensorboard_that_takes_nothing_more_holds_nobody_up(what, tmp_path, monkeypatch, capsys):
+    """tensorboardX's thread dies on a full disk, and whoever hands it the next row waits for ever."""
+    never = threading.Event()
+    writer = types.SimpleNamespace(add_scalar=lambda *_: None, add_text=lambda *_: None, close=lambda: None)
+    setattr(writer, what, lambda *_: never.wait())
+    monkeypatch.setattr(telemetry, "_extra", lambda *_: types.SimpleNamespace(SummaryWriter=lambda *_, **__: writer))
+    monkeypatch.setattr(telemetry, "ROWS_WAITING", 4)
+    monkeypatch.setattr(telemetry, "CLOSE_SECONDS", 0.2)
+    with Telemetry(tmp_path, total_steps=10, tensorboard=True) as told:
+        for step in range(1, 11):
+            told.train(step, train_row(step))
+            time.sleep(0.01)
+    never.set()
+    assert capsys.readouterr().out.count("WARNING: TensorBoard is not written any more") == 1
+    assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 11))
