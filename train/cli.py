@@ -323,7 +323,7 @@ def train(arguments: list[str]) -> int:
     from train.loop import train as loop
 
     corpora = open_corpora(experiment, stored)
-    experiment = resolve(experiment, corpora)
+    experiment = resolve(experiment, corpora, stored)
     check(experiment, corpora)
     if stored:
         check_resume(stored.experiment, experiment)

@@ -279,15 +279,15 @@ def _open(experiment: Experiment, tokenizer: Tokenizer | None = None) -> list[Co
     return list(open_examples(experiment, tokenizer))
 
 
-def resolve(experiment: Experiment, corpora: list) -> Experiment:
+def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Experiment:
     """The experiment with what its config leaves open filled in: the model of the run it starts from, but for rows that may be shorter, or
-    the vocabulary from the tokenizer; local paths made absolute.
+    the vocabulary from the tokenizer; local paths made absolute. run: that is gone on with; it keeps what it started from.
 
     UserError when the data holds an id that the model has no row for, or was prepared with another tokenizer than the run to start from.
     """
     tokenizer, model = corpora[0].tokenizer(), experiment.model
     if experiment.start:
-        source = open_run(experiment.start, said=lambda line: None)
+        source = open_run(experiment.start if run is None else run.path / START, said=lambda line: None)
         if source.tokenizer().digest != tokenizer.digest:
             raise UserError(
                 f"{experiment.start}: has another tokenizer than {corpora[0].path}",

@@ -263,6 +263,16 @@ def test_rows_may_be_shorter_than_those_of_the_start_and_not_longer(started):
     assert longer == started.experiment.model
 
 
+def test_a_run_goes_on_when_what_it_started_from_is_gone(started, tmp_path):
+    """It keeps a copy, with the tokenizer and the model."""
+    source = shutil.copytree(started.path, tmp_path / "source")
+    made = start(tmp_path / "run", policy(started, start=str(source)))
+    shutil.rmtree(source)
+    assert resolve(made.experiment, made.corpora(), made) == made.experiment
+    with pytest.raises(UserError, match="source: not a run"):
+        resolve(made.experiment, made.corpora())
+
+
 def test_a_start_whose_checkpoint_is_gone_is_named(started, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(started.path, copy)
