@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     from data.errors import UserError
     from data.streams import STDOUT, discard, dispensable, essential, open_streams
 
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files; what a notebook around us has set need not be installed here
     if arguments is None:
         open_streams()
         arguments = sys.argv[1:]

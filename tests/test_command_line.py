@@ -349,6 +349,14 @@ def test_a_reader_that_leaves_is_no_mistake(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_notebooks_backend_is_not_asked_for():
+    """`!omnia report` below Jupyter or Colab inherits a backend that is installed for the notebook alone."""
+    code = "import omnia; omnia.main([]); from matplotlib.figure import Figure"
+    environment = os.environ | {"MPLBACKEND": "module://nothing_of_this_name"}
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+    assert found.returncode == 0, found.stderr
+
+
 @pytest.mark.parametrize("platforms", ["nonsense", "cuda"])
 def test_devices_that_are_not_there_are_named(platforms, tmp_path):
     found = subprocess.run(

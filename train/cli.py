@@ -17,6 +17,7 @@ from data import json_files, storage
 from data.errors import UserError
 from data.text_files import read_text, split_lines
 from train.experiment import Experiment, Scaling
+from train.serialize import check_types
 
 NARROWEST = 40
 """Columns that help is set in at least: in one it takes a minute."""
@@ -31,6 +32,8 @@ def parse(kind: type, verb: str, arguments: list[str], default=None):
     except ValueError as error:
         raise UserError(str(error)) from None
     _check_given_once(verb, arguments)
+    if dataclasses.is_dataclass(found):
+        check_types(found)
     return found
 
 
@@ -266,15 +269,19 @@ def load_config(target: str) -> Experiment:
         raise
     except ValueError as error:
         raise UserError(f"{target}: {error}") from None
-    except Exception as error:  # whatever a file of the user's can raise
+    except (Exception, SystemExit) as error:  # whatever a file of the user's can raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
         raise UserError(f"{path}: line {lines[-1] if lines else '?'}: {type(error).__name__}: {error}{_nearest_field(error)}") from None
     if not isinstance(experiment, Experiment):
         raise UserError(f"{path}: gives no experiment", "A config file defines get_config(arg: str = ...) -> Experiment.")
+    try:
+        check_types(experiment)
+    except UserError as error:
+        raise UserError(f"{target}: {error}") from None
     return experiment
 
 
-def _nearest_field(error: Exception) -> str:
+def _nearest_field(error: BaseException) -> str:
     """For `Experiment(stepz=5)`: the field that was meant."""
     found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     modules = (sys.modules["train.experiment"], sys.modules["model.config"])
@@ -350,7 +357,8 @@ def train(arguments: list[str]) -> int:
             print(f"validation: {found['loss']:.4f} nats per token, {found['bits_per_byte']:.4f} bits per byte")
         else:
             print("validation: " + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items()))
-    print(f"report: {run.path / 'report.html'}")
+    if (run.path / "report.html").is_file():
+        print(f"report: {run.path / 'report.html'}")
     return summary["exit"]
 
 

@@ -82,7 +82,7 @@ def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
         if "bits_per_byte" in final:
             cards.append(("bits per byte", f"{final['bits_per_byte']:.4f}", f"best {best['bits_per_byte']:.4f}"))
     elif last:
-        cards.append(("training loss", f"{last['loss']:.4f}", "no validation yet"))
+        cards.append(("training loss", f"{last['loss']:.4f}" if "loss" in last else "unknown", "no validation yet"))
     padding = f"and {summary['padding']:.2%} padding" if "padding" in summary else "without padding"
     cards.append(("tokens seen", _compact(summary.get("tokens", last.get("tokens", 0))), padding))
     seconds = summary.get("seconds", rows[-1]["time"] if rows else 0.0)

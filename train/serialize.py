@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import math
+import types
 import typing
 
 from data.errors import UserError
@@ -73,3 +75,55 @@ def _family(base: type) -> list[type]:
 def _nearest(name: str, known) -> str:
     close = difflib.get_close_matches(name, list(known), 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def check_types(value, where: str = "") -> None:
+    """UserError for the first value in a dataclass, or in one of its parts, that is not of its field's type. Numbers have to be finite.
+
+    Python does not ask, and what a config file gives by mistake would be found out in the middle of a run: a text where several are meant
+    is taken letter by letter, and "no" is true.
+    """
+    try:
+        hints = typing.get_type_hints(type(value))
+    except NameError:  # of a class in a config file, whose names are not known here
+        return
+    for field in dataclasses.fields(value):
+        name = f"{where}.{field.name}" if where else field.name
+        one = getattr(value, field.name)
+        if not _is_of(one, hints[field.name]):
+            raise UserError(f"{name} is {one!r}", f"It has to be {_said(hints[field.name])}.")
+        for number, part in enumerate(one) if isinstance(one, tuple) else [("", one)]:
+            if dataclasses.is_dataclass(part) and not isinstance(part, type):
+                check_types(part, f"{name}.{number}" if number != "" else name)
+
+
+def _is_of(value, hint) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of(value, one) for one in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        each = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        return len(each) == len(value) and all(_is_of(one, kind) for one, kind in zip(value, each, strict=True))
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _said(hint) -> str:
+    """A type in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    plain = {int: "a whole number", float: "a finite number", str: "text in quotes", bool: "True or False", type(None): "None"}
+    if origin is typing.Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_said, arguments))
+    if origin is tuple:
+        each = f"for each: {_said(arguments[0])}" if arguments[1:] == (...,) else ", ".join(map(_said, arguments))
+        return f"a tuple, in which commas stand even behind a single value, as in (1,) ({each})"
+    return plain.get(hint) or f"of the class {hint.__name__}, or of one made from it"

@@ -24,6 +24,8 @@ COLUMNS = (
 )
 """Of metrics.csv, which holds the train and evaluation rows; metrics.jsonl holds every value of every row."""
 KINDS = ("train", "evaluation", "sample", "anomaly")
+NEEDED: dict[str, dict[str, type]] = {"evaluation": {"loss": float}, "anomaly": {"cursor": int}, "sample": {"prompt": str, "text": str}}
+"""What rows of a kind have, beside a step and a time."""
 TEXTS = ("prompt", "text")
 """Values of a row that are text, whatever they look like."""
 HEADLINES = ("score", "gold", "kl", "win_rate", "length", "accuracy")
@@ -50,13 +52,22 @@ def read_metrics(run_dir: Path) -> list[dict]:
     for number, line in enumerate(lines, 1):
         try:
             row = json_files.parse(line)
-            missing = [name for name in ("kind", "step", "time") if name not in row]
-            if missing or row["kind"] not in KINDS:
-                raise ValueError(f"no {missing[0]}" if missing else f"an unknown kind {row['kind']!r}")
+            if row.get("kind") not in KINDS:
+                raise ValueError(f"the kind {row.get('kind')!r}")
+            needed = {"step": int, "time": float} | NEEDED.get(row["kind"], {})
+            for name, kind in needed.items():
+                if not _is_of(row.get(name), kind):
+                    raise ValueError(f"{name} is {row.get(name)!r}")
         except ValueError as error:
             raise UserError(f"{path}: line {number} is damaged ({error})", "Remove that line, or restore the file.") from None
         rows.append({name: float(value) if value in NOT_FINITE and name not in TEXTS else value for name, value in row.items()})
     return rows
+
+
+def _is_of(value, kind: type) -> bool:
+    if kind is float:
+        return value in NOT_FINITE or (isinstance(value, float | int) and not isinstance(value, bool))
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def name_sources(values: dict[str, Any]) -> dict[str, Any]:
@@ -429,7 +440,15 @@ class _RowFile:
             self._said(f"{self._path.name} is written again")
 
     def sync(self) -> None:
-        """Return when all that could be written is on the disk."""
+        """Return when all that could be written is on the disk. A file that was removed meanwhile is begun anew, and a line says so."""
+        try:
+            there = os.path.samestat(os.stat(self._path), os.fstat(self._handle))
+        except OSError:
+            there = False
+        if not there and self._path.parent.is_dir():
+            self._said(f"WARNING: {self._path.name} was removed or replaced: rows go on in a new one")
+            os.close(self._handle)
+            self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self.write(b"")
         try:
             os.fsync(self._handle)

@@ -1,8 +1,11 @@
 """An experiment written to a run directory is the experiment that is read from it, whatever is in it."""
 
 import contextlib
+import copy
 import dataclasses
 import json
+import math
+import re
 import typing
 from pathlib import Path
 
@@ -12,8 +15,8 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from train.cli import load_config
-from train.experiment import SGD, CausalLM, Data, Experiment, Objective, Optimizer, TextData
-from train.serialize import flatten, from_json, to_json
+from train.experiment import SGD, AdamW, CausalLM, Data, Experiment, Objective, Optimizer, Schedule, TextData
+from train.serialize import check_types, flatten, from_json, to_json
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").rglob("*.py"))
 KINDS = {Optimizer: [Optimizer, *Optimizer.__subclasses__()], Objective: [CausalLM], Data: [TextData]}
@@ -115,3 +118,40 @@ def test_flat_names_are_those_of_the_command_line():
     flat = flatten(to_json(Experiment()))
     assert flat["optimizer.kind"] == "AdamW" and flat["model.embed_dim"] == 768 and flat["data.shards"] == []
     assert not any(isinstance(value, dict) for value in flat.values())
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "said"),
+    [
+        ("samples", "prompts", "the ", "samples.prompts is 'the '"),
+        ("samples", "prompts", ("a", 3), "samples.prompts is"),
+        ("logging", "tensorboard", "no", "logging.tensorboard is 'no'"),
+        ("logging", "tensorboard", 1, "logging.tensorboard is 1"),
+        ("", "steps", 5.5, "steps is 5.5"),
+        ("", "steps", True, "steps is True"),
+        ("schedule", "decay", "cosin", "'cosine' or 'linear'"),
+        ("evaluation", "rows", 1.5, "evaluation.rows is 1.5"),
+        ("", "evaluation", Schedule(), "of the class Evaluation"),
+        ("", "samples", None, "samples is None"),
+        ("", "optimizer", "adam", "of the class Optimizer"),
+        ("optimizer", "learning_rate", "fast", "optimizer.learning_rate is 'fast'"),
+        ("model", "init_std", math.nan, "model.init_std is nan"),
+        ("model", "init_std", math.inf, "a finite number"),
+        ("data", "weights", (1.0, "2"), "data.weights is"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(part, field, value, said):
+    """Set past the checks of __init__, which see the values of some fields alone."""
+    experiment = copy.deepcopy(Experiment())
+    object.__setattr__(getattr(experiment, part) if part else experiment, field, value)
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_types(experiment)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_values_of_all_configs_have_their_types(path):
+    check_types(load_config(str(path)))
+
+
+def test_whole_numbers_are_numbers():
+    check_types(Experiment(optimizer=AdamW(learning_rate=1, weight_decay=0)))

@@ -267,3 +267,35 @@ def test_a_tensorboard_that_takes_nothing_more_holds_nobody_up(what, tmp_path, m
     never.set()
     assert capsys.readouterr().out.count("WARNING: TensorBoard is not written any more") == 1
     assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"kind": "evaluation", "step": 2, "time": 1},
+        {"kind": "evaluation", "step": 2, "time": 1, "loss": None},
+        {"kind": "train", "step": "x", "time": 1},
+        {"kind": "train", "step": 2, "time": "later"},
+        {"kind": "anomaly", "step": 2, "time": 1},
+        {"kind": "sample", "step": 2, "time": 1, "prompt": "a"},
+        {"kind": "other", "step": 2, "time": 1},
+        {"kind": "train", "step": 2.5, "time": 1},
+        [],
+    ],
+)
+def test_a_row_that_lacks_what_its_kind_has_is_named(row, tmp_path):
+    good = {"kind": "evaluation", "step": 1, "time": 0.5, "loss": "NaN"}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (good, row)))
+    with pytest.raises(UserError, match=r"metrics.jsonl: line 2 is damaged \("):
+        read_metrics(tmp_path)
+
+
+def test_rows_of_a_file_that_was_removed_go_on_in_a_new_one(tmp_path, capsys):
+    with Telemetry(tmp_path, total_steps=4) as told:
+        told.train(1, train_row(1))
+        (tmp_path / "metrics.jsonl").unlink()
+        told.train(2, train_row(2))
+        told.sync()
+        told.train(3, train_row(3))
+    assert [row["step"] for row in read_metrics(tmp_path)] == [3]
+    assert capsys.readouterr().out.count("metrics.jsonl was removed or replaced") == 1
