@@ -6,7 +6,6 @@ how much, and in which order the rows stand, changes no row's tokens: randomness
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import flax.struct
@@ -18,6 +17,9 @@ from model.filters import keep_min_p, keep_top_k, keep_top_p, temper
 from model.heads import Head, logits, vocabulary_table
 from model.layers import compute_dtype
 from model.transformer import Decoder, Media, unstack_layers
+
+LARGEST = 1e30
+"""Of what divides or multiplies logits: more leaves the range of float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +43,11 @@ class Sampling:
 
     def __post_init__(self):
         ranges = {
-            "temperature": (0 <= self.temperature < math.inf, "0 or more, and finite"),
+            "temperature": (0 <= self.temperature <= LARGEST, f"from 0 to {LARGEST:g}"),
             "top_k": (self.top_k >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
             "min_p": (0 <= self.min_p <= 1, "in [0, 1]"),
-            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "positive, and finite"),
+            "repetition_penalty": (0 < self.repetition_penalty <= LARGEST, f"above 0 and at most {LARGEST:g}"),
         }
         for name, (fine, rule) in ranges.items():
             if not fine:

@@ -193,7 +193,7 @@ class Checkpointer:
         if self._error is not None:
             raise UserError(
                 f"{self._journal.folder}: the newest checkpoint could not be saved: {_cause(self._error)}",
-                "Free space on the disk (`df`), or move the run; the same command then goes on from the newest checkpoint there is.",
+                "Free space on the disk (`df`), or whatever else is in the way; the same command then goes on from the newest checkpoint.",
             ) from self._error
 
     def close(self) -> None:
@@ -332,7 +332,8 @@ def _cause(error: BaseException) -> str:
     """The innermost error's first line, cut where it gets long."""
     while error.__cause__ is not None:
         error = error.__cause__
-    line = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    said = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else str(error)
+    line = next((line for line in said.splitlines() if line.strip()), "") or type(error).__name__
     return line if len(line) <= 300 else line[:300] + " ..."
 
 

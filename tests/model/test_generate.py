@@ -207,7 +207,7 @@ def test_a_temperature_near_zero_is_greedy(llama, temperature):
     np.testing.assert_allclose(np.asarray(cold.log_probs_BS)[:, 6:], 0.0, atol=1e-3)
 
 
-@pytest.mark.parametrize("temperature", [1e-30, 1e30, 3e38])
+@pytest.mark.parametrize("temperature", [1e-30, 1e30])
 def test_no_temperature_lets_a_forbidden_token_in(temperature):
     state = SimpleNamespace(logits_BV=jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]]))
     found = next_logits(state, Sampling(among=(2, 5), stop_ids=(7,), temperature=temperature))
@@ -220,6 +220,7 @@ def test_no_temperature_lets_a_forbidden_token_in(temperature):
     [
         {"temperature": -1},
         {"temperature": np.inf},
+        {"temperature": 1e39},
         {"repetition_penalty": np.nan},
         {"top_p": 0.0},
         {"min_p": 2.0},
