@@ -413,3 +413,12 @@ def test_what_a_tokenizer_does_not_know_is_counted(tmp_path, capsys):
     corpus = prepare_text(options(tmp_path, tmp_path / "a.txt", tokenizer=str(tmp_path / "tokenizer.json"), validation=0))
     assert corpus.manifest["unknown"] == 2
     assert "unknown to the tokenizer: 2 tokens (40.00%)" in capsys.readouterr().out
+
+
+def test_characters_without_an_id_are_counted(tmp_path, capsys):
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, [])).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "a.txt").write_text("abxxxa")
+    corpus = prepare_text(options(tmp_path, tmp_path / "a.txt", tokenizer=str(tmp_path / "tokenizer.json"), validation=0))
+    assert corpus.manifest["unknown"] == 3
+    assert "unknown to the tokenizer: 3 tokens" in capsys.readouterr().out
