@@ -67,6 +67,8 @@ class PrepareText:
 
 def prepare_text(options: PrepareText) -> Corpus:
     """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
+    if options.repair:
+        journal.check_repair(options)
     with journal.locked(options.output):
         (_repair if options.repair else _prepare)(options)
     return Corpus(options.output)

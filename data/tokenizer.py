@@ -23,6 +23,7 @@ FORMAT = 1
 SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix", *(f"spare_{i}" for i in range(64)))
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "[SEP]")
 _ESCAPED_SPACE = "\u2581"  # what SentencePiece writes for a space
+_GIVE = "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file."
 _LOST = "\0lost"  # stands in a copy of a vocabulary, to count with
 _LINE_START = re.compile(r"(?<=[^\n])(?=\n)")
 
@@ -409,14 +410,14 @@ def load_tokenizer(path: str) -> Tokenizer:
     else:
         raise UserError(
             f"{path}: no tokenizer there.",
-            "Give byte, char, sentencepiece:SIZE, a .model file, a tokenizer.json, or a directory that holds one.",
+            _mend(path, "Give byte, char, sentencepiece:SIZE, a .model file, a tokenizer.json, or a directory that holds one."),
         )
     if header_path.endswith(".model"):
-        return _opened(header_path, sentencepiece_tokenizer, content)
+        return _opened(header_path, sentencepiece_tokenizer, content, path)
     try:
         header = json.loads(content)
         if "kind" not in header:
-            return _opened(header_path, hugging_face_tokenizer, content)
+            return _opened(header_path, hugging_face_tokenizer, content, path)
         if header["format"] > FORMAT:
             raise UserError(
                 f"{header_path}: format {header['format']}, newer than this program's {FORMAT}.", "Use a newer version of Omnia."
@@ -425,14 +426,24 @@ def load_tokenizer(path: str) -> Tokenizer:
         for name in header["files"]:
             beside = storage.read_bytes(storage.join(os.path.dirname(header_path), name))
             if beside is None:
-                raise UserError(f"{header_path}: {name} is missing beside it.", "Copy the whole tokenizer directory.")
+                raise UserError(f"{header_path}: {name} is missing beside it.", _mend(path, "Copy the whole tokenizer directory."))
             files[name] = beside
-        return _opened(header_path, _KINDS[header["kind"]], files)
+        return _opened(header_path, _KINDS[header["kind"]], files, path)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{header_path}: not a tokenizer ({error!r}).",
-            "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file.",
+            _mend(path, _GIVE),
         ) from None
+
+
+def _mend(path: str, otherwise: str) -> str:
+    """How to mend the tokenizer of a corpus or a run, given by its own path or that of its tokenizer."""
+    folder = os.path.dirname(path) if os.path.basename(path) == "tokenizer" else path
+    if storage.read_bytes(storage.join(folder, "manifest.json")) is not None:
+        return f"Run `omnia prepare text --output {folder} --repair`."
+    if storage.read_bytes(storage.join(folder, "config.json")) is not None:
+        return f"Bring the folder {storage.join(folder, 'tokenizer')} back from a copy of it."
+    return otherwise
 
 
 def utf8(text: str) -> bytes:
@@ -510,16 +521,14 @@ def _switch_off(model) -> list[str]:
     return found
 
 
-def _opened(path, kind, content):
+def _opened(header_path, kind, content, path):
     """Models are parsed by foreign libraries, whose errors have no common class."""
     try:
         return kind(content)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"{path}: not a tokenizer ({error}).", "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file."
-        ) from None
+        raise UserError(f"{header_path}: not a tokenizer ({error}).", _mend(path, _GIVE)) from None
 
 
 def _bytes_of_byte_level() -> dict[str, bytes]:
