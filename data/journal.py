@@ -5,6 +5,7 @@ end of it.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import re
@@ -68,6 +69,17 @@ def _has_begun(folder: str) -> bool:
     journal = os.path.join(folder, ".prepare")
     finished = os.path.isdir(journal) and any(re.fullmatch(r"\d+\.json", name) for name in os.listdir(journal))
     return finished or os.path.exists(os.path.join(folder, "manifest.json"))
+
+
+def check_repair(options) -> None:
+    """UserError for options that are given beside `repair`: what was prepared says them."""
+    free = ("output", "kind", "workers", "repair")
+    given = [
+        field.name for field in dataclasses.fields(options) if field.name not in free and getattr(options, field.name) != field.default
+    ]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"--repair makes what is there again as it was made, and {names} would do nothing.", f"Leave {names} out.")
 
 
 def end(folder: str) -> None:

@@ -57,7 +57,9 @@ class MediaCorpus:
             if self.manifest["digest"] != media_digest(self.manifest):
                 raise ValueError("its digest does not match")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{manifest_path}: damaged ({error}).", "Copy the file again, or prepare the corpus again.") from None
+            raise UserError(
+                f"{manifest_path}: damaged ({error}).", "Copy the file again, or prepare the corpus again with --overwrite."
+            ) from None
         self.digest: str = self.manifest["digest"]
         self.classes: list[str] = self.manifest["classes"]
         self._splits: dict[str, MediaSplit] = {}

@@ -67,6 +67,8 @@ class PrepareText:
 
 def prepare_text(options: PrepareText) -> Corpus:
     """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
+    if options.repair:
+        journal.check_repair(options)
     with journal.locked(options.output):
         (_repair if options.repair else _prepare)(options)
     return Corpus(options.output)
@@ -178,7 +180,7 @@ def _tokenizer(options, plan) -> Tokenizer:
     else:
         tokenizer = load_tokenizer(options.tokenizer)
         if tokenizer.switched_off:
-            print(f"{options.tokenizer}: switched off, since documents are encoded whole: {', '.join(tokenizer.switched_off)}")
+            print(f"{options.tokenizer}: switched off, so that documents are encoded whole: {', '.join(tokenizer.switched_off)}")
     if saved and saved.digest != tokenizer.digest:
         raise UserError(
             f"{options.output}: its preparation began with another tokenizer than {options.tokenizer} is now.",
@@ -273,7 +275,7 @@ def _say(folder):
         print("  validation has no document: there are too few for a split by hash; --split tail cuts every document")
     if manifest.get("unknown"):  # which manifests did not always have
         tokens = sum(split["tokens"] for split in manifest["splits"].values())
-        print(f"  unknown to the tokenizer: {manifest['unknown']:,} tokens ({manifest['unknown'] / tokens:.2%})")
+        print(f"  unknown to the tokenizer: {manifest['unknown']:,} tokens ({manifest['unknown'] / max(tokens, 1):.2%})")
     if manifest["empty"]["count"] or manifest["damaged"]:
         names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
         print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {journal.some(names)}")

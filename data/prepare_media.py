@@ -103,6 +103,8 @@ class PrepareMedia:
 def prepare_media(options: PrepareMedia) -> MediaCorpus:
     """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
     packages()
+    if options.repair:
+        journal.check_repair(options)
     with journal.locked(options.output):
         (_repair if options.repair else _prepare)(options)
     return MediaCorpus(options.output)
@@ -138,6 +140,11 @@ def _repair(options):
         raise UserError(
             f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
             "Prepare the corpus again with its inputs and --overwrite.",
+        )
+    if options.kind != plan["options"]["kind"]:
+        kind = plan["options"]["kind"]
+        raise UserError(
+            f"{folder}: holds {kind}, not {options.kind}.", f"Repair it with `omnia prepare {kind} --output {folder} --repair`."
         )
     shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
     damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard, ".array_record"))}

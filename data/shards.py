@@ -42,6 +42,11 @@ class Corpus:
             )
         try:
             self.manifest = json_files.parse(content)
+            if self.manifest.get("kind") == "media":
+                raise UserError(
+                    f"{self.path}: holds media, no text.",
+                    "Prepare text with `omnia prepare text` into another folder; `inspect --media` and runs on media read this one.",
+                )
             if self.manifest["format"] > FORMAT:
                 raise UserError(
                     f"{manifest_path}: format {self.manifest['format']}, newer than this program's {FORMAT}.",
@@ -50,7 +55,9 @@ class Corpus:
             if self.manifest["digest"] != corpus_digest(self.manifest):
                 raise ValueError("its digest does not match")
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{manifest_path}: damaged ({error}).", "Copy the file again, or prepare the corpus again.") from None
+            raise UserError(
+                f"{manifest_path}: damaged ({error}).", "Copy the file again, or prepare the corpus again with --overwrite."
+            ) from None
         self._splits: dict[str, Split] = {}
         self.digest: str = self.manifest["digest"]
         self.document_end: int | None = self.manifest["document_end"]

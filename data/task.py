@@ -71,7 +71,7 @@ class _Writer:
         self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer"))
         self._ending = np.array([self._tokenizer.specials["document_end"]] if ends else [], np.int32)
         self._writers = {split: ShardWriter(os.path.join(folder, ".prepare", name), dtype) for split, name in names.items()}
-        self.unknown = 0  # tokens of what the vocabulary lacks
+        self.unknown = 0  # tokens of what the vocabulary lacks, and characters that have none
         self._batch: list[tuple[str, str]] = []  # (split, text)
         self._batched = 0
 
@@ -93,6 +93,7 @@ class _Writer:
     def close(self) -> dict:
         """{split: record, or None if it has no documents}."""
         self._flush()
+        self.unknown += self._tokenizer.lost
         records = {split: {"file": self._names[split], **writer.close()} for split, writer in self._writers.items()}
         return {split: record if record["documents"] else None for split, record in records.items()}
 

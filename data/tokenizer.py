@@ -23,6 +23,8 @@ FORMAT = 1
 SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix", *(f"spare_{i}" for i in range(64)))
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "[SEP]")
 _ESCAPED_SPACE = "\u2581"  # what SentencePiece writes for a space
+_GIVE = "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file."
+_LOST = "\0lost"  # stands in a copy of a vocabulary, to count with
 _LINE_START = re.compile(r"(?<=[^\n])(?=\n)")
 
 
@@ -30,11 +32,13 @@ class Tokenizer:
     """What every kind has in common. `files` maps names to bytes; `pieces` lists the bytes of each base id.
 
     Attributes: kind; base_size (ids of ordinary text); specials {name: id}; codes {kind of media: its codes}; size (all ids); digest;
-    unknown (the id of what the vocabulary lacks, None where it lacks nothing); switched_off (settings of a foreign file not obeyed).
+    unknown (the id of what the vocabulary lacks, None where there is none); lost (characters so far that no id could stand for, and
+    that were left out); switched_off (settings of a foreign file not obeyed).
     """
 
     kind: str
     unknown: int | None = None
+    lost: int = 0
     switched_off: tuple[str, ...] = ()
 
     def __init__(self, files: dict[str, bytes], base_size: int):
@@ -221,18 +225,90 @@ class HuggingFace(Tokenizer):
     kind = "huggingface"
 
     def __init__(self, files):
-        self._model = _hugging_face(files["huggingface.json"])
-        self._model.encode_special_tokens = True
-        self.switched_off = tuple(_switch_off(self._model))
-        unknown = getattr(self._model.model, "unk_token", None)
-        self.unknown = self._model.token_to_id(unknown) if unknown else None
         self._json = json.loads(files["huggingface.json"])
-        vocabulary = self._model.get_vocab()
-        super().__init__(files, 1 + max(vocabulary.values()))
+        self._model = _hugging_face(files["huggingface.json"])
+        super().__init__(files, 1 + max(self._model.get_vocab().values()))
+        self._end = self.specials["document_end"]
+        stripping = self._free_added_tokens()
+        self._model.encode_special_tokens = True
+        self.switched_off = (*_switch_off(self._model), *stripping)
+        self.unknown = self._unknown()
+        self._counter = self._losing()
 
     def encode_batch(self, texts):
-        encoded = self._model.encode_batch_fast([_whole(text) for text in texts], add_special_tokens=False)
-        return [np.array(one.ids, np.int32) for one in encoded]
+        whole = [_whole(text) for text in texts]
+        try:
+            encoded = self._model.encode_batch_fast(whole, add_special_tokens=False)
+            counted = self._counter.encode_batch_fast(whole, add_special_tokens=False) if self._counter else []
+        except Exception as error:  # of a foreign library, which has no class for them
+            raise UserError(
+                f"the tokenizer cannot encode a text: {error}.", "Use one that has a token for what is unknown to it, or knows every byte."
+            ) from None
+        if counted:
+            lost = self._counter.token_to_id(_LOST)
+            self.lost += sum(one.ids.count(lost) for one in counted)
+        return [self._without_end(np.array(one.ids, np.int32)) for one in encoded]
+
+    def _free_added_tokens(self) -> list[str]:
+        """Makes the end ordinary text in a text, and keeps the spaces around added tokens; returns what was switched off for that."""
+        end, found, changed = self._model.id_to_token(self._end), [], False
+        for token in self._json.get("added_tokens") or ():
+            if not token["special"] and token["content"] == end:
+                token["special"] = changed = True
+            elif not token["special"] and (token["lstrip"] or token["rstrip"]):
+                found.append(token["content"])
+                token["lstrip"] = token["rstrip"] = False
+        if found or changed:
+            self._model = _hugging_face(json.dumps(self._json).encode())
+        return [f"added tokens that strip spaces: {', '.join(found)}"] if found else []
+
+    def _unknown(self) -> int | None:
+        model = self._json["model"]
+        unknown = model.get("unk_id")
+        if unknown is None and model.get("unk_token"):
+            unknown = self._model.token_to_id(model["unk_token"])
+        return None if unknown == self._end else unknown  # then it is left out, as no text may have the end in it
+
+    def _losing(self):
+        """A model that writes _LOST for each character that BPE without an unknown token leaves out; None where nothing can be."""
+        model = self._json["model"]
+        if type(self._model.model).__name__ != "BPE" or model.get("unk_token"):
+            return None
+        whole = [f"<0x{byte:02X}>" for byte in range(256)] if model.get("byte_fallback") else []
+        if "ByteLevel" in _types(self._json.get("pre_tokenizer"), "pretokenizers") | _types(self._json.get("normalizer"), "normalizers"):
+            whole = list(_bytes_of_byte_level())
+        if whole and set(whole) <= set(model["vocab"]):
+            return None
+        vocabulary = model["vocab"] | {_LOST: 1 + max(model["vocab"].values(), default=-1)}
+        losing = self._json | {"model": model | {"vocab": vocabulary, "unk_token": _LOST, "fuse_unk": False}}
+        counter = _hugging_face(json.dumps(losing).encode())
+        counter.encode_special_tokens = True
+        _switch_off(counter)
+        return counter
+
+    def _without_end(self, ids):
+        """Models make the end where it is a word of their vocabulary: it becomes what its characters are."""
+        places = np.flatnonzero(ids == self._end)
+        if not places.size:
+            return ids
+        spelled = self._spelled_end()
+        self.lost += spelled.count(None) * places.size
+        kept = np.array([i for i in spelled if i is not None], np.int32)
+        return np.concatenate([part for i in ids for part in (kept if i == self._end else [i],)]).astype(np.int32)
+
+    def _spelled_end(self) -> list[int | None]:
+        """Ids of the end as text, one or more for each character; None for a character that has none."""
+        model, vocabulary = self._json["model"], self._model.get_vocab(with_added_tokens=False)
+        name = self._model.id_to_token(self._end)
+        if model.get("unk_token") == name or (model.get("unk_id") == self._end):
+            return [None]  # what was unknown, and no name
+        prefix, suffix, found = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or "", []
+        for place, character in enumerate(name):
+            piece = (prefix if place else "") + character + (suffix if place == len(name) - 1 else "")
+            fallback = [vocabulary.get(f"<0x{byte:02X}>") for byte in character.encode()] if model.get("byte_fallback") else [None]
+            ids = [vocabulary[piece]] if piece in vocabulary else [self.unknown] if None in fallback else fallback
+            found += [None if i == self._end else i for i in ids]
+        return found
 
     def decode(self, ids, specials=False):
         if self._styles() & {"ByteLevel"}:
@@ -254,19 +330,24 @@ class HuggingFace(Tokenizer):
         return self.decode(ids, specials).encode()
 
     def _styles(self) -> set[str]:
-        decoder = self._json.get("decoder") or {}
-        return {part["type"] for part in decoder.get("decoders", [decoder]) if "type" in part}
+        return _types(self._json.get("decoder"), "decoders")
+
+    def _space(self) -> str:
+        """What the pieces have in place of a space."""
+        parts = [*_parts(self._json.get("decoder"), "decoders"), *_parts(self._json.get("pre_tokenizer"), "pretokenizers")]
+        return next((part["replacement"] for part in parts if part.get("type") == "Metaspace"), _ESCAPED_SPACE)
 
     def _list_pieces(self):
         pieces = [b""] * self.base_size
         of_character = _bytes_of_byte_level() if "ByteLevel" in self._styles() else None
+        space = self._space()
         for piece, i in self._model.get_vocab(with_added_tokens=False).items():
             if of_character:
                 pieces[i] = b"".join(of_character.get(c, c.encode()) for c in piece)
             elif re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
                 pieces[i] = bytes([int(piece[3:5], 16)])
             else:
-                pieces[i] = piece.replace(_ESCAPED_SPACE, " ").encode()
+                pieces[i] = piece.replace(space, " ").encode()
         for i, token in self._model.get_added_tokens_decoder().items():
             pieces[i] = b"" if token.special else token.content.encode()
         return pieces
@@ -329,14 +410,14 @@ def load_tokenizer(path: str) -> Tokenizer:
     else:
         raise UserError(
             f"{path}: no tokenizer there.",
-            "Give byte, char, sentencepiece:SIZE, a .model file, a tokenizer.json, or a directory that holds one.",
+            _mend(path, "Give byte, char, sentencepiece:SIZE, a .model file, a tokenizer.json, or a directory that holds one."),
         )
     if header_path.endswith(".model"):
-        return _opened(header_path, sentencepiece_tokenizer, content)
+        return _opened(header_path, sentencepiece_tokenizer, content, path)
     try:
         header = json.loads(content)
         if "kind" not in header:
-            return _opened(header_path, hugging_face_tokenizer, content)
+            return _opened(header_path, hugging_face_tokenizer, content, path)
         if header["format"] > FORMAT:
             raise UserError(
                 f"{header_path}: format {header['format']}, newer than this program's {FORMAT}.", "Use a newer version of Omnia."
@@ -345,14 +426,24 @@ def load_tokenizer(path: str) -> Tokenizer:
         for name in header["files"]:
             beside = storage.read_bytes(storage.join(os.path.dirname(header_path), name))
             if beside is None:
-                raise UserError(f"{header_path}: {name} is missing beside it.", "Copy the whole tokenizer directory.")
+                raise UserError(f"{header_path}: {name} is missing beside it.", _mend(path, "Copy the whole tokenizer directory."))
             files[name] = beside
-        return _opened(header_path, _KINDS[header["kind"]], files)
+        return _opened(header_path, _KINDS[header["kind"]], files, path)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{header_path}: not a tokenizer ({error!r}).",
-            "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file.",
+            _mend(path, _GIVE),
         ) from None
+
+
+def _mend(path: str, otherwise: str) -> str:
+    """How to mend the tokenizer of a corpus or a run, given by its own path or that of its tokenizer."""
+    folder = os.path.dirname(path) if os.path.basename(path) == "tokenizer" else path
+    if storage.read_bytes(storage.join(folder, "manifest.json")) is not None:
+        return f"Run `omnia prepare text --output {folder} --repair`."
+    if storage.read_bytes(storage.join(folder, "config.json")) is not None:
+        return f"Bring the folder {storage.join(folder, 'tokenizer')} back from a copy of it."
+    return otherwise
 
 
 def utf8(text: str) -> bytes:
@@ -405,6 +496,16 @@ def _hugging_face(content: bytes):
     return tokenizers.Tokenizer.from_buffer(content)
 
 
+def _parts(setting: dict | None, several: str) -> list[dict]:
+    """The parts of a setting of a tokenizer.json, which is one, or a sequence of them under the name `several`."""
+    setting = setting or {}
+    return [part for one in setting[several] for part in _parts(one, several)] if several in setting else [setting]
+
+
+def _types(setting: dict | None, several: str) -> set[str]:
+    return {part["type"] for part in _parts(setting, several) if "type" in part}
+
+
 def _switch_off(model) -> list[str]:
     """Undo what the file of a tokenizer says for the batches of its former owner: a document is encoded whole, and always alike."""
     found = []
@@ -420,16 +521,14 @@ def _switch_off(model) -> list[str]:
     return found
 
 
-def _opened(path, kind, content):
+def _opened(header_path, kind, content, path):
     """Models are parsed by foreign libraries, whose errors have no common class."""
     try:
         return kind(content)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"{path}: not a tokenizer ({error}).", "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file."
-        ) from None
+        raise UserError(f"{header_path}: not a tokenizer ({error}).", _mend(path, _GIVE)) from None
 
 
 def _bytes_of_byte_level() -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import importlib
+import io
 import json
 import os
 import random
@@ -285,6 +286,16 @@ def test_arguments_that_contradict_each_other_are_refused(refused, some_run, tmp
         ("evaluate", ("--needle-text", "{}"), "--needle-text belongs to --needle"),
         ("evaluate", ("--needle", "--rows", "3"), "--rows is not for --needle"),
         ("evaluate", ("--seed", "3"), "--seed belongs to --needle"),
+        ("generate", ("--seed", "99999999999999999999"), "--seed is 99999999999999999999\n"),
+        ("generate", ("--seed", "-1"), "--seed is -1\n"),
+        ("evaluate", ("--needle", "--seed", "2147483648"), "--seed is 2147483648\n"),
+        ("label", ("--output", "x", "--seed", "2147483648"), "--seed is 2147483648\n"),
+        ("generate", ("--beams", "2", "--length-penalty", "1e30"), "--length-penalty 0 to 5"),
+        ("generate", ("--beams", "2", "--length-penalty", "inf"), "--length-penalty 0 to 5"),
+        ("generate", ("--beams", "2", "--length-penalty", "nan"), "--length-penalty 0 to 5"),
+        ("evaluate", ("--by-position", "--context-length", "99999999999999"), "fit no memory"),
+        ("inspect", ("--step", "0", "--context-length", "99999999999999"), "fit no memory"),
+        ("inspect", ("--step", "0", "--batch-size", "99999999999999"), "fit no memory"),
         ("inspect", ("--seed", "3"), "--seed is a run's own"),
         ("inspect", ("--context-length", "8"), "--context-length is a run's own"),
     ],
@@ -292,6 +303,26 @@ def test_arguments_that_contradict_each_other_are_refused(refused, some_run, tmp
 def test_an_option_that_would_mean_nothing_is_refused(verb, flags, said, refused, some_run):
     prompt = ("--prompt", "a") if verb == "generate" else ()
     assert said in refused(verb, some_run, *prompt, *flags)
+
+
+def test_a_negative_count_of_steps_is_refused(refused, tmp_path):
+    assert "--steps must be 0 or more" in refused("quickstart", "--run-dir", tmp_path / "run", "--steps", "-5")
+
+
+@pytest.mark.parametrize("flag", ["--by-position", "--needle"])
+def test_a_long_context_is_measured_on_text_alone(flag, refused, some_run):
+    from train.omni.experiment import MediaData
+
+    experiment = to_json(dataclasses.replace(Experiment(), data=MediaData()))
+    json_files.write(some_run / "config.json", {"format": FORMAT, "experiment": experiment, "shards": [], "document_end": None})
+    assert "MediaData is no text" in refused("evaluate", some_run, flag)
+
+
+def test_what_is_asked_by_lines_is_text_alone(monkeypatch, capsys):
+    content = "\ufeffone\r\n".encode() + b"\xff\xfe\n" + "zwei ü\n\nfour\u2028\r\nlast".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert list(cli._asked()) == ["one", "zwei ü", "", "four\u2028", "last"]
+    assert "line 2 is no UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,9 +16,12 @@ import tyro
 
 from data import json_files, storage
 from data.errors import UserError
-from data.text_files import read_text, split_lines
+from data.text_files import BYTE_ORDER_MARK, read_text, split_lines
 from train.experiment import Experiment, Scaling
 from train.serialize import check_types
+
+LARGEST_BATCH = 1 << 26
+"""Tokens of a batch that is asked for by hand: more is a slip, and no memory holds it."""
 
 NARROWEST = 40
 """Columns that help is set in at least: in one it takes a minute."""
@@ -58,6 +62,12 @@ def _check_belongs(verb: str, options, **belongs: tuple[bool, str]) -> None:
             raise UserError(f"omnia {verb}: --{name.replace('_', '-')} {what}", "Leave one of them out.")
 
 
+def check_seed(verb: str, seed: int) -> None:
+    """UserError for a seed that an experiment could not have either."""
+    if not 0 <= seed < 2**31:
+        raise UserError(f"omnia {verb}: --seed is {seed}", "Give a number from 0 to 2147483647.")
+
+
 def start_jax(*, devices: bool = True) -> None:
     """Keep compiled programs between runs, so that a restart does not compile again; JAX_COMPILATION_CACHE_DIR overrides where.
 
@@ -91,6 +101,8 @@ class Quickstart:
 
 def quickstart(arguments: list[str]) -> int:
     options = parse(Quickstart, "quickstart", arguments)
+    if options.steps < 0:
+        raise UserError("omnia quickstart: --steps must be 0 or more", "0 takes as many as the config says.")
     configs = Path(__file__).parent.parent / "configs"
     experiment, policy = load_config(str(configs / "quickstart.py")), load_config(str(configs / "rl" / "code.py"))
     if options.steps:
@@ -162,10 +174,19 @@ class Inspect:
     """Draw a contact sheet to this file (.png): of a run on media what it is fed at --step or --row, of a folder of media its samples."""
 
 
+def _check_batch_fits(verb: str, batch_size: int, context_length: int) -> None:
+    if batch_size * context_length > LARGEST_BATCH:
+        raise UserError(
+            f"omnia {verb}: --batch-size {batch_size} rows of --context-length {context_length} fit no memory",
+            f"Together at most {LARGEST_BATCH:,} tokens.",
+        )
+
+
 def inspect(arguments: list[str]) -> None:
     options = parse(Inspect, "inspect", arguments)
     if min(options.step or 0, options.row or 0, options.samples) < 0 or min(options.batch_size, options.context_length) < 1:
         raise UserError("omnia inspect: --step, --row and --samples must be 0 or more, --batch-size and --context-length positive")
+    _check_batch_fits("inspect", options.batch_size, options.context_length)
     if options.step is not None and options.row is not None:
         raise UserError("omnia inspect: --step and --row both say which rows to show", "Give one of them.")
     from train.runs import is_run, open_run, text_data
@@ -433,8 +454,9 @@ class Evaluate:
 
 def evaluate(arguments: list[str]) -> None:
     options = parse(Evaluate, "evaluate", arguments)
-    if min(options.rows, options.batch_size, options.seed) < 0:
-        raise UserError("omnia evaluate: --rows, --batch-size and --seed must be 0 or more")
+    if min(options.rows, options.batch_size) < 0:
+        raise UserError("omnia evaluate: --rows and --batch-size must be 0 or more")
+    check_seed("evaluate", options.seed)
     decode, needle, long = bool(options.decode), options.needle, options.needle or options.by_position
     _check_belongs(
         "evaluate",
@@ -492,11 +514,14 @@ def evaluate_long_context(options: Evaluate) -> None:
         raise UserError("omnia evaluate: --by-position and --needle measure the weights as they are", "Leave --int8 out.")
     if min(options.context_length, options.samples - 1) < 0:
         raise UserError("omnia evaluate: --context-length and --samples must be positive")
-    start_jax()
-    from train.long_context import evaluate_by_position, evaluate_needle
-    from train.runs import open_run
+    _check_batch_fits("evaluate", max(options.batch_size, 1), max(options.context_length, 1))
+    from train.runs import open_run, text_data
 
     run = open_run(options.run_dir)
+    text_data(run.experiment)  # which it must have
+    start_jax()
+    from train.long_context import evaluate_by_position, evaluate_needle
+
     corpora: list = run.other_corpora(options.shards) if options.shards else run.corpora()
     which: dict[str, Any] = {"batch_size": options.batch_size, "step": options.step, "raw": options.raw}
     which |= {"split": options.split, "context_length": options.context_length}
@@ -582,6 +607,8 @@ class Generate:
 
 
 ROWS_AT_ONCE = 64
+LARGEST_PENALTY = 5.0
+"""A power of the length: beyond it, that of a long text is no number of float32 any more."""
 
 
 def generate(arguments: list[str]) -> None:
@@ -592,8 +619,9 @@ def generate(arguments: list[str]) -> None:
         raise UserError("omnia generate: --max-new-tokens and --samples must be positive")
     if options.suffix is not None and options.prompt is None:
         raise UserError("omnia generate: --suffix needs what stands before the gap", "Give it with --prompt.")
-    if options.beams < 0 or not options.length_penalty >= 0:
-        raise UserError("omnia generate: --beams and --length-penalty must be 0 or more")
+    check_seed("generate", options.seed)
+    if options.beams < 0 or not 0 <= options.length_penalty <= LARGEST_PENALTY:
+        raise UserError(f"omnia generate: --beams must be 0 or more, --length-penalty 0 to {LARGEST_PENALTY:g}", "Correct the option.")
     drawing = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "suffix", "stop")
     _check_belongs(
         "generate",
@@ -675,7 +703,7 @@ def generate(arguments: list[str]) -> None:
                 print(f"{'' if options.suffix is not None else completion.prompt}{completion.text}\n{'-' * 8}")
 
     if options.interactive:
-        while (line := _ask()) is not None:
+        for line in _asked():
             show([line])
     elif options.prompts is not None:
         lines = split_lines(read_text(options.prompts))
@@ -731,11 +759,25 @@ def _without_escapes(text: str) -> str:
     return re.sub(r"\\([ntr\\])", lambda found: {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], "\\"), text)
 
 
-def _ask() -> str | None:
-    try:
-        return input("> " if sys.stdin.isatty() else "")
-    except EOFError:
-        return None
+def _asked() -> Iterator[str]:
+    """What is typed or comes through a pipe, line by line until its end; a line that is no UTF-8 is said, and passed over."""
+    typed, number = sys.stdin.isatty(), 0
+    if hasattr(sys.stdin, "reconfigure"):  # so that the lines after a wrong one are read too
+        sys.stdin.reconfigure(encoding=sys.stdin.encoding if typed else "utf-8", errors="surrogateescape", newline="\n")
+    while True:
+        try:
+            line = input("> " if typed else "").removesuffix("\r")
+        except EOFError:
+            return
+        number += 1
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            print(f"omnia generate: line {number} is no UTF-8, and is left out", file=sys.stderr)
+            continue
+        yield line
 
 
 def _stream(parts, stop: tuple[str, ...], alone: bool = False) -> None:

@@ -12,11 +12,12 @@ import time
 import numpy as np
 import pytest
 
-from data import pool, task
+from data import pool, storage, task
 from data.errors import UserError
 from data.prepare import PrepareText, prepare_text
 from data.readers import stream
 from data.shards import Corpus, ShardWriter
+from data.tokenizer import load_tokenizer
 
 WORDS = "the quick brown fox jumps over a lazy dog and then\n    returns 1234 times, äöü 🙂.\n".split(" ")
 
@@ -413,3 +414,49 @@ def test_what_a_tokenizer_does_not_know_is_counted(tmp_path, capsys):
     corpus = prepare_text(options(tmp_path, tmp_path / "a.txt", tokenizer=str(tmp_path / "tokenizer.json"), validation=0))
     assert corpus.manifest["unknown"] == 2
     assert "unknown to the tokenizer: 2 tokens (40.00%)" in capsys.readouterr().out
+
+
+def test_characters_without_an_id_are_counted(tmp_path, capsys):
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, [])).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "a.txt").write_text("abxxxa")
+    corpus = prepare_text(options(tmp_path, tmp_path / "a.txt", tokenizer=str(tmp_path / "tokenizer.json"), validation=0))
+    assert corpus.manifest["unknown"] == 3
+    assert "unknown to the tokenizer: 3 tokens" in capsys.readouterr().out
+
+
+def test_a_repair_takes_no_other_options(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    done = options(tmp_path, tmp_path / "a.txt", validation=0)
+    prepare_text(done)
+    changes = {"input": ("a.txt",), "validation": 0.5, "tokenizer": "char", "split": "tail", "text_field": "x", "shard_bytes": 5}
+    for name, value in {**changes, "overwrite": True, "max_damaged": 1}.items():
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} would do nothing.*\nLeave"):
+            prepare_text(PrepareText(output=done.output, repair=True, **{name: value}))
+
+
+def test_what_is_wrong_with_a_corpus_names_its_remedy(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    done = options(tmp_path, tmp_path / "a.txt", validation=0)
+    corpus = prepare_text(done)
+    header = os.path.join(done.output, "tokenizer", "tokenizer.json")
+    for damage in (b"{", None):
+        storage.write_atomically(header, damage) if damage else os.remove(header)
+        with pytest.raises(UserError, match=f"\nRun `omnia prepare text --output {done.output} --repair`"):
+            corpus.tokenizer()
+    prepare_text(PrepareText(output=done.output, repair=True))
+    assert corpus.tokenizer().kind == "byte"
+    run = tmp_path / "run"
+    (run / "tokenizer").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (run / "tokenizer" / "tokenizer.json").write_text("{")
+    for path in (run, run / "tokenizer"):
+        with pytest.raises(UserError, match="\nBring the folder .*run/tokenizer back"):
+            load_tokenizer(path)
+    manifest = os.path.join(done.output, "manifest.json")
+    for content, said in (('{"kind": "media"}', "holds media, no text.*\nPrepare text with"), ("{}", "damaged .*\n.*--overwrite")):
+        with open(manifest, "w") as file:
+            file.write(content)
+        for opened in (lambda: Corpus(done.output), lambda: prepare_text(PrepareText(output=done.output, repair=True))):
+            with pytest.raises(UserError, match=said):
+                opened()

@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import io
 import json
 import os
@@ -107,7 +106,7 @@ def test_the_result_does_not_depend_on_the_workers_and_repair_brings_it_back(wor
     assert before == content(tmp_path / "other")
     flip(tmp_path / "out" / (corpus.manifest["splits"]["train"]["shards"][1]["file"] + ".array_record"), 3000)
     os.unlink(tmp_path / "out" / (corpus.manifest["splits"]["train"]["shards"][2]["file"] + ".index"))
-    prepare_media(dataclasses.replace(many, repair=True))
+    prepare_media(PrepareMedia(many.output, many.kind, repair=True))
     assert "2 of" in capsys.readouterr().out
     assert content(tmp_path / "out") == before
 
@@ -406,3 +405,17 @@ def test_a_tone_at_another_rate_is_no_duplicate(tmp_path):
         (tmp_path / name).write_bytes(audio_file(tone(rate=rate), rate))
     manifest = prepare_media(options(tmp_path, tmp_path / "a.wav", tmp_path / "b.wav", kind="audio")).manifest
     assert manifest["duplicates"]["equal"]["count"] == manifest["duplicates"]["alike"]["count"] == 0
+
+
+def test_a_repair_takes_no_other_options_and_no_other_kind(tmp_path):
+    from data.media_shards import media_manifest
+
+    plan = {"options": {"kind": "images"}, "files": [], "tasks": []}
+    (tmp_path / "prepare.json").write_text(json.dumps(plan))
+    (tmp_path / "manifest.json").write_text(json.dumps(media_manifest({"train": [], "validation": []}, [])))
+    for name, value in {"input": ("a",), "validation_input": ("a",), "validation": 0.5, "classes": "none", "overwrite": True}.items():
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} would do nothing"):
+            prepare_media(PrepareMedia(str(tmp_path), "images", repair=True, **{name: value}))
+    with pytest.raises(UserError, match="holds images, not audio.*\nRepair it with `omnia prepare images"):
+        prepare_media(PrepareMedia(str(tmp_path), "audio", repair=True))
+    prepare_media(PrepareMedia(str(tmp_path), "images", repair=True))

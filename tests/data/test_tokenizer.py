@@ -254,3 +254,97 @@ def test_settings_of_a_foreign_file_are_not_obeyed(tmp_path):
     for _ in range(5):
         np.testing.assert_array_equal(found.encode(text), expected)
     assert found.switched_off == ("truncation to 4 tokens", "padding", "dropout 0.5")
+
+
+def foreign(kind):
+    """Tokenizers of others that know few characters, or whose end is a word like any other."""
+    hf = pytest.importorskip("tokenizers")
+    letters = {c: i for i, c in enumerate("aebo</")} | {"</s>": 6}
+    model = {
+        "bpe": lambda: hf.Tokenizer(hf.models.BPE(letters, [])),
+        "bpe of bytes": lambda: hf.Tokenizer.from_buffer(tokenizer_of("byte level").files["huggingface.json"]),
+        "merged end": lambda: hf.Tokenizer(
+            hf.models.BPE({c: i for i, c in enumerate("</s>ab")} | {"</": 6, "s>": 7, "</s>": 8}, [("<", "/"), ("s", ">"), ("</", "s>")])
+        ),
+        "unigram": lambda: hf.Tokenizer(hf.models.Unigram([("<unk>", 0.0), ("</s>", 0.0), *((c, -2.0) for c in "ab</s")], 0)),
+        "word": lambda: hf.Tokenizer(hf.models.WordLevel({"<unk>": 0, "a": 1, "</s>": 2}, unk_token="<unk>")),
+        "unknown is end": lambda: hf.Tokenizer(hf.models.WordLevel({"</s>": 0, "a": 1}, unk_token="</s>")),
+        "word piece": lambda: hf.Tokenizer(hf.models.WordPiece({"[UNK]": 0, "a": 1, "[SEP]": 2, "[": 3, "##S": 4}, unk_token="[UNK]")),
+        "added end": lambda: hf.Tokenizer(hf.models.BPE({c: i for i, c in enumerate("</s>abX")}, [])),
+    }[kind]()
+    if kind in ("word", "unknown is end", "word piece"):
+        model.pre_tokenizer = hf.pre_tokenizers.WhitespaceSplit()
+    if kind == "added end":
+        model.add_tokens(["<eos>", "</s>"])
+    return tokenizers_of.hugging_face_tokenizer(model.to_str().encode())
+
+
+@pytest.mark.parametrize("kind", ["bpe", "bpe of bytes", "merged end", "unigram", "word", "unknown is end", "word piece", "added end"])
+def test_no_text_becomes_the_end_of_a_document(kind):
+    tokenizer = foreign(kind)
+    end = tokenizer.specials["document_end"]
+
+    @settings(deadline=None, max_examples=60)
+    @given(pieces=st.lists(st.sampled_from(["</s>", "[SEP]", "<|endoftext|>", "<eos>", "a", "b", " ", "\n", "☃", "<", "s>"]), max_size=8))
+    @example(pieces=["</s>"])
+    @example(pieces=["[SEP]", " ", "a"])
+    @example(pieces=["a", " ", "</s>", " ", "</s>"])
+    def check(pieces):
+        text = "".join(pieces)
+        ids = tokenizer.encode(text)
+        assert end not in ids
+        if kind in ("bpe of bytes", "merged end", "added end") and (kind == "bpe of bytes" or set(text) <= set("</s>ab")):
+            assert tokenizer.decode_bytes(ids).decode().replace(" ", "") == text.replace(" ", "")
+
+    check()
+
+
+def test_what_no_id_stands_for_is_counted():
+    tokenizer = foreign("bpe")
+    ids = tokenizer.encode("Boat a☃☃b")
+    assert "".join(map(tokenizer._model.id_to_token, ids)) == "oaab"
+    assert tokenizer.lost == sum(c not in "aebo</" for c in "Boat a☃☃b")
+    tokenizer = foreign("bpe of bytes")
+    tokenizer.encode("Boat a☃☃b")
+    assert tokenizer.lost == 0
+    tokenizer = foreign("unigram")
+    assert tokenizer.unknown == 0
+    tokenizer = foreign("unknown is end")
+    assert tokenizer.encode("a ☃ a").tolist() == [1, 1]
+    assert (tokenizer.unknown, tokenizer.lost) == (None, 1)
+
+
+def test_a_vocabulary_that_cannot_say_unknown_is_the_users_mistake():
+    hf = pytest.importorskip("tokenizers")
+    for model in (
+        hf.models.WordLevel({"a": 0}, unk_token="<unk>"),
+        hf.models.BPE({"a": 0}, [], unk_token="<unk>"),
+        hf.models.WordPiece({"a": 0}, unk_token="[UNK]"),
+        hf.models.Unigram([("a", 0.0)]),
+    ):
+        tokenizer = tokenizers_of.hugging_face_tokenizer(hf.Tokenizer(model).to_str().encode())
+        with pytest.raises(UserError, match="cannot encode") as error:
+            tokenizer.encode("b")
+        assert str(error.value).count("\n") == 1
+
+
+def test_another_sign_for_spaces_is_a_space_in_the_bytes():
+    hf = pytest.importorskip("tokenizers")
+    model = hf.Tokenizer(hf.models.BPE({"_": 0, "a": 1, "b": 2}, []))
+    model.pre_tokenizer = hf.pre_tokenizers.Metaspace(replacement="_", prepend_scheme="never")
+    model.decoder = hf.decoders.Metaspace(replacement="_", prepend_scheme="never")
+    tokenizer = tokenizers_of.hugging_face_tokenizer(model.to_str().encode())
+    ids = tokenizer.encode("a b  a")
+    assert tokenizer.decode(ids) == tokenizer.decode_bytes(ids).decode() == "a b  a"
+
+
+def test_spaces_around_added_tokens_stay():
+    hf = pytest.importorskip("tokenizers")
+    model = hf.Tokenizer.from_buffer(tokenizer_of("byte level").files["huggingface.json"])
+    model.add_tokens([hf.AddedToken("boat", lstrip=True, rstrip=True)])
+    tokenizer = tokenizers_of.hugging_face_tokenizer(model.to_str().encode())
+    assert tokenizer.switched_off == ("added tokens that strip spaces: boat",)
+    assert tokenizer._model.get_vocab() == model.get_vocab()
+    ids = tokenizer.encode("the  boat  sails")
+    assert model.token_to_id("boat") in ids
+    assert tokenizer.decode(ids) == "the  boat  sails"

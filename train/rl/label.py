@@ -13,7 +13,7 @@ import tyro
 
 from data import json_files
 from data.errors import UserError
-from train.cli import parse, start_jax
+from train.cli import check_seed, parse, start_jax
 from train.rl.environments import Prompt
 from train.rl.records import messages_of
 
@@ -49,6 +49,7 @@ class Label:
 
 def label(arguments: list[str]) -> None:
     options = parse(Label, "label", arguments)
+    check_seed("label", options.seed)
     _check(options)
     start_jax()
     from rich.progress import track
