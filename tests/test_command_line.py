@@ -324,7 +324,6 @@ def test_the_doctor_needs_an_experiment_for_its_options(flags, refused):
         ({"checkpoints": {"every": 0, "keep_best": 1}}, "checkpoints.keep_best is 1"),
         ({"checkpoints": {"every": 0, "keep_every": 4}}, "checkpoints.keep_every is 4"),
         ({"checkpoints": {"every": 4, "keep_every": 6}}, "6 is no multiple of checkpoints.every 4"),
-        ({"samples": {"every": 4, "tokens": 0}}, "samples.every is 4"),
     ],
 )
 def test_what_would_never_happen_is_refused(flags, said):

@@ -634,7 +634,9 @@ def generate(arguments: list[str]) -> None:
 
         check_output(options.write, Path(options.output))
     of_media = bool(media or options.output or hasattr(run.experiment.model, "encoders"))
-    of_text = dict.fromkeys(("beams", "suffix", "stop", "int8", "interactive", "prompts"), (not of_media, "does not go with media"))
+    of_text = dict.fromkeys(
+        ("beams", "suffix", "stop", "int8", "interactive", "prompts"), (not of_media, "is not for media, nor for a model that reads them")
+    )
     written = (not options.output, "is of texts: a medium has the length of its codes")
     check_belongs("generate", options, max_new_tokens=written, **of_text)
     start_jax()
@@ -713,7 +715,7 @@ def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sam
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}", "Give the path of a file.") from None
     writer = load_writer(run, step=options.step, raw=options.raw)
-    prompt = writer.read([*parts, ("text", options.prompt)])
+    prompt = writer.read([*parts, ("text", options.prompt or "")])
     if options.write != "text":
         made = writer.media([prompt] * options.samples, options.write, sampling=sampling, seed=options.seed)
         return _save_media(options, codes[options.write].shape, made)

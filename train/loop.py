@@ -97,7 +97,7 @@ def check(experiment: Experiment, corpora: list) -> None:
 
 def check_options(experiment: Experiment) -> None:
     """UserError for what is asked for and would never happen."""
-    evaluation, checkpoints, samples = experiment.evaluation, experiment.checkpoints, experiment.samples
+    evaluation, checkpoints = experiment.evaluation, experiment.checkpoints
     for name, asked in {"evaluation.patience": evaluation.patience, "checkpoints.keep_best": checkpoints.keep_best}.items():
         if asked and not evaluation.every:
             raise UserError(f"{name} is {asked}, and evaluation.every 0: nothing is measured before the end", "Set --evaluation.every N.")
@@ -110,8 +110,6 @@ def check_options(experiment: Experiment) -> None:
             "most of these steps are not saved",
             "Choose a multiple.",
         )
-    if samples.every and not samples.tokens:
-        raise UserError(f"samples.every is {samples.every}, and samples.tokens 0: nothing is sampled", "Leave one of them out.")
 
 
 def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0, shards: tuple[str, ...] = ()) -> dict:
