@@ -6,17 +6,16 @@ import os
 from collections.abc import Iterator
 
 
-def files_below(folder: str) -> Iterator[str]:
+def files_below(folder: str, others: list[str] | None = None) -> Iterator[str]:
     """Paths of the files in a folder and the folders in it, in the order of their names. Names that begin with a dot are left out.
 
     Links are followed, but a file or folder (device, inode) is given once, by the first of its paths: a link to a folder's own parent
-    neither repeats files nor goes on for ever.
+    neither repeats files nor goes on for ever. Paths that are neither, such as broken links and pipes, are added to `others`.
     """
-    seen: set[tuple[int, int]] = set()
-    yield from _below(folder, seen)
+    yield from _below(folder, set(), [] if others is None else others)
 
 
-def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+def _below(folder: str, seen: set[tuple[int, int]], others: list[str]) -> Iterator[str]:
     if not _is_new(folder, seen):
         return
     for name in sorted(os.listdir(folder)):
@@ -24,8 +23,10 @@ def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
         if name.startswith("."):
             continue
         if os.path.isdir(path):
-            yield from _below(path, seen)
-        elif os.path.isfile(path) and _is_new(path, seen):
+            yield from _below(path, seen, others)
+        elif not os.path.isfile(path):
+            others.append(path)
+        elif _is_new(path, seen):
             yield path
 
 

@@ -51,8 +51,8 @@ _LABELS = ("label", "class", "cls")
 _TOLD = ("text", "caption", "question", "answer")
 _WHOLE = ("parts", "conversations")
 FIELDS = (*_MEDIA_FIELDS, *_LABELS, *_TOLD, *_WHOLE, "split")
-_SPLITS = {"train": "train", **dict.fromkeys(("validation", "valid", "val", "dev", "test"), "validation")}
-_SPLIT_NAME = re.compile(rf"({'|'.join(_SPLITS)})(?![a-z])", re.IGNORECASE)
+SPLIT_NAMES = {"train": "train", **dict.fromkeys(("validation", "valid", "val", "dev", "test"), "validation")}
+_SPLIT_NAME = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])", re.IGNORECASE)
 _READERS, _WRITERS = ("human", "user", "system"), ("gpt", "assistant")
 _TAG = re.compile(r"<(image|video|audio)>")
 
@@ -94,6 +94,17 @@ class Reading(NamedTuple):
         """The split that a file is of by its name, or by its folder's."""
         return next((split for place, split in self.splits if path == place or path.startswith(place + os.sep)), None)
 
+    def root_of(self, path: str) -> str | None:
+        """The innermost folder of --input that a file or folder lies in."""
+        return max((root for root in self.roots if path.startswith(root + os.sep)), key=len, default=None)
+
+    def class_of(self, folder: str) -> str | None:
+        """The class of a folder's files by its name, or by the name of the one above where its own is of a split."""
+        places = {place for place, _ in self.splits}
+        while folder in places and self.root_of(folder):
+            folder = os.path.dirname(folder)
+        return None if folder in self.roots else os.path.basename(folder)
+
 
 def folded(name: str) -> str:
     """A name of a field as names are compared."""
@@ -123,13 +134,15 @@ def find_media(
             path, size, changed = tfds.find(item, tfds_dir, tfds_download)
             found[path] = size, changed
             continue
-        paths = [item] if os.path.isfile(item) else list(files_below(item)) if os.path.isdir(item) else matching_files(item)
+        others: list[str] = []
+        paths = [item] if os.path.isfile(item) else list(files_below(item, others)) if os.path.isdir(item) else matching_files(item)
         told = {os.path.splitext(path)[0] for path in paths if path.lower().endswith(MEDIA)}
         paths = [path for path in paths if not (path.endswith(BESIDE) and os.path.splitext(path)[0] in told)]
         if os.path.isdir(item):
             ours = [path.lower().endswith(known) or plain_name(path).endswith(TAR) for path in paths]
-            passed.update(os.path.splitext(path)[1].lower() or "no ending" for path, one in zip(paths, ours, strict=True) if not one)
+            passed.update(_ending(path) for path, one in zip(paths, ours, strict=True) if not one)
             paths = list(itertools.compress(paths, ours))
+            passed.update(f"{_ending(path)} ({'broken link' if os.path.islink(path) else 'no file'})" for path in others)
         if not paths:
             raise UserError(f"{printable(item)}: no input there.", "Give files, folders with media, .csv, .jsonl, .tar or globs.")
         for path in paths:
@@ -137,6 +150,10 @@ def find_media(
             status = os.stat(path)
             found[os.path.abspath(path)] = status.st_size, status.st_mtime_ns
     return [(path, *facts) for path, facts in found.items()], dict(sorted(passed.items()))
+
+
+def _ending(path):
+    return os.path.splitext(path)[1].lower() or "no ending"
 
 
 def _check_named(path):
@@ -150,25 +167,89 @@ def _check_named(path):
         raise UserError(f"{printable(path)}: of compressed files only .tar can be read.", "Decompress it.")
 
 
-def named_splits(files: Iterable[tuple[str, int, int]], roots: Iterable[str]) -> list[tuple[str, str]]:
-    """(folder or file, split) of those that are named by a split: folders right below a root, and manifests, archives and tables anywhere.
+def named_splits(files: Iterable[tuple[str, int, int]], roots: Iterable[str], classes: bool = False) -> list[tuple[str, str]]:
+    """(folder or file, split) of those that are named by a split: roots, folders below them, and manifests, archives and tables anywhere.
 
-    Names are taken so where two of a root's folders have such, of which one is train, or where none is named otherwise: a lonely `test`
-    beside others is a class, a lonely `train` no split. Names of files, where two have such, of which one is train.
+    Names of folders are taken so where two folders in one have such, of which one is train, or where all lies in those and none is train:
+    a lonely `test` beside others is a class, a lonely `train` no split. Names of files, where two have such, of which one is train.
+    classes: whether folders with all that a root holds right in them are classes, however they are called. UserError where names of splits
+    and others stand side by side, or splits within splits.
     """
-    found = []
+    found: dict[str, str] = {}
     paths = [path for path, _, _ in files if not path.startswith(tfds.PREFIX)]
+    by_parent: dict[str, list[str]] = {}
     for root in roots:
-        below = {os.path.relpath(path, root).split(os.sep)[0] for path in paths if path.startswith(root + os.sep)}
-        folders = {name for name in below if os.path.isdir(os.path.join(root, name))}
-        named = {name: _SPLITS[name.lower()] for name in folders if name.lower() in _SPLITS}
-        if (len(named) > 1 and "train" in named.values()) or (named and len(named) == len(folders) and "train" not in named.values()):
-            found += [(os.path.join(root, name), split) for name, split in sorted(named.items())]
-    inside = [path for path in paths if not is_medium(path) and not any(path.startswith(folder + os.sep) for folder, _ in found)]
+        by_parent.setdefault(os.path.dirname(root), []).append(root)
+    for parent, beside in by_parent.items():
+        named = {root: split for root in beside if (split := _split_called(root))}
+        if _are_splits(named):
+            _check_all_named(parent, named, [root for root in beside if any(map(_below(root), paths))])
+            found |= named
+    for root in set(roots) - set(found):
+        found |= _splits_below(root, [path for path in paths if path.startswith(root + os.sep)], classes)
+    inside = [path for path in paths if not is_medium(path) and not any(path.startswith(folder + os.sep) for folder in found)]
     matches = {path: match[1].lower() for path in inside if (match := _SPLIT_NAME.match(os.path.basename(path)))}
     if len(set(matches.values())) > 1 and "train" in matches.values():
-        found += [(path, _SPLITS[name]) for path, name in sorted(matches.items())]
-    return found
+        found |= {path: SPLIT_NAMES[name] for path, name in matches.items()}
+    return sorted(found.items())
+
+
+def _splits_below(root, paths, classes):
+    """{folder: split} of the outermost folders below a root that are named by splits, at any depth; see `named_splits`."""
+    folders = {root + os.sep + os.sep.join(names[:depth]) for names in _names_below(root, paths) for depth in range(1, len(names) + 1)}
+    named: dict[str, str] = {}
+    for folder in sorted(folders, key=len):
+        if (split := _split_called(folder)) and not any(folder.startswith(place + os.sep) for place in named):
+            named[folder] = split
+    holding = {os.path.dirname(path) for path in paths if not is_manifest(path)} - {root}
+    flat = all(os.path.dirname(folder) == root for folder in holding)
+    if classes and flat:
+        return {}
+    others = [folder for folder in sorted(holding) if not any(f"{folder}{os.sep}".startswith(place + os.sep) for place in named)]
+    by_parent: dict[str, dict[str, str]] = {}
+    for place, split in named.items():
+        by_parent.setdefault(os.path.dirname(place), {})[place] = split
+    if not any(map(_are_splits, by_parent.values())):
+        return {} if others or "train" in named.values() else named
+    _check_all_named(root, named, [*named, *others], flat)
+    if set(by_parent) != {root}:  # a class that is called train, maybe
+        for place, split in named.items():
+            for folder in folders:
+                if folder.startswith(place + os.sep) and _split_called(folder) not in (None, split):
+                    raise UserError(
+                        f"{printable(folder)}: by its name of another split than {printable(os.path.basename(place))}, in which it lies.",
+                        "Rename one of them, or name what is for training after --input, what is for validation after --validation-input.",
+                    )
+    return named
+
+
+def _names_below(root, paths):
+    """The folders between a root and each path, by name."""
+    return {tuple(os.path.relpath(path, root).split(os.sep)[:-1]) for path in paths}
+
+
+def _below(folder):
+    return lambda path: path.startswith(folder + os.sep)
+
+
+def _split_called(folder):
+    return SPLIT_NAMES.get(os.path.basename(folder).lower())
+
+
+def _are_splits(named):
+    return len(named) > 1 and "train" in named.values()
+
+
+def _check_all_named(parent, named, there, flat=False):
+    """UserError for folders beside those that are named by splits: they could be anything."""
+    others = [os.path.relpath(folder, parent) for folder in there if folder not in named]
+    if others:
+        splits = ", ".join(sorted({os.path.basename(folder) for folder in named}))
+        raise UserError(
+            f"{printable(parent)}: {printable(splits)} are named by splits, and {printable(', '.join(others[:4]))} are not.",
+            "Rename them, or name what is for training after --input, what is for validation after --validation-input"
+            + ("; --classes folder: all are classes." if flat else "."),
+        )
 
 
 def input_folders(inputs: Iterable[str]) -> tuple[str, ...]:
@@ -326,8 +407,8 @@ def _names_of_lines(path):
 
 def _file(path, reading):
     """A medium of its own, with what lies beside it."""
-    root = max((root for root in reading.roots if path.startswith(root + os.sep)), key=len, default=os.path.dirname(path))
     folder, told = os.path.dirname(path), _Told(reading)
+    root = reading.root_of(path) or folder
     for beside in _beside(path):
         try:
             with open(beside, "rb") as file:
@@ -343,8 +424,8 @@ def _file(path, reading):
     if "parts" not in told.fields:  # of which the file is one
         told.leave_out(*_MEDIA_FIELDS)
         told.fields["path"] = path
-    if reading.by_folder and folder != root and folder not in [place for place, _ in reading.splits]:
-        told.fields.setdefault("label", os.path.basename(folder))
+    if reading.by_folder and (name := reading.class_of(folder)):
+        told.fields.setdefault("label", name)
     return told.record(path, printable(os.path.relpath(path, root)), folder, os.path.join(root, "**", "*.json"))
 
 
@@ -644,9 +725,9 @@ def split_of(record: Record) -> str | None:
     value = record.fields.get("split")
     if value is None:
         return None
-    if str(value).strip().lower() not in _SPLITS:
+    if str(value).strip().lower() not in SPLIT_NAMES:
         raise Unreadable(f"a split {str(value)[:50]!r} that is neither train nor validation")
-    return _SPLITS[str(value).strip().lower()]
+    return SPLIT_NAMES[str(value).strip().lower()]
 
 
 def kind_of(path: str) -> str | None:

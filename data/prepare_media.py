@@ -22,6 +22,7 @@ from data.errors import UserError
 from data.inputs import exists
 from data.media_inputs import (
     FIELDS,
+    SPLIT_NAMES,
     Reading,
     check_media,
     class_names,
@@ -53,9 +54,9 @@ class PrepareMedia:
     """What every sample must hold; interleaved: anything."""
     input: tuple[str, ...] = ()
     """Files, folders, globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. A file of media is a sample: a .txt or .json of the same name
-    says its caption, its folder its class; folders named train, val, test and the like are splits. In .csv, .tsv, .jsonl, .parquet and
-    .tar (WebDataset) are many, under the names image, video, audio, path, text, caption, question, answer, label, split, parts (a list
-    of texts and paths) and conversations (LLaVA's)."""
+    says its caption, its folder its class; folders named train, val, test and the like, above or below, are splits. In .csv, .tsv,
+    .jsonl, .parquet and .tar (WebDataset) are many, under the names image, video, audio, path, text, caption, question, answer, label,
+    split, parts (a list of texts and paths) and conversations (LLaVA's)."""
     validation_input: tuple[str, ...] = ()
     """Inputs of which all is for validation, and nothing else is."""
     validation: float = 0.1
@@ -178,12 +179,11 @@ def _plan(options):
     passed = dict(sum((Counter(others) for _, others in looked.values()), Counter()))
     every = [file for found in files.values() for file in found]
     folders = {os.path.dirname(path) for path, _, _ in every if is_medium(path)} - set(roots)
-    splits = [] if options.validation_input or options.validation == 1 else named_splits(every, roots)
-    if options.classes == "folder" and folders <= {place for place, _ in splits}:  # they have no folders below that could be classes
-        splits = [(place, split) for place, split in splits if not os.path.isdir(place)]
-    names = {os.path.basename(one) for one in folders - {place for place, _ in splits}}
+    splits = [] if options.validation_input or options.validation == 1 else named_splits(every, roots, options.classes == "folder")
+    reading = Reading(kind, options.fields, roots, False, tuple(splits))
+    names = {reading.class_of(folder) for folder in folders} - {None}
     by_folder = options.classes == "folder" or (options.classes == "auto" and len(names) > 1)
-    reading = Reading(kind, options.fields, roots, by_folder, tuple(splits))
+    reading = reading._replace(by_folder=by_folder)
     check_media(every, reading)
     tasks, facts = [], []
     for split, found in files.items():
@@ -345,6 +345,8 @@ def _say(folder):
             print(f"    {learned:,} with a learned text, {classed:,} with a class")
     for place, split in manifest.get("splits_by_name", ()):  # which manifests did not always have, as what is not used and passed over
         print(f"  taken as {split} by its name: {printable(place)}")
+    if manifest["options"]["classes"] == "auto" and (called := [name for name in manifest["classes"] if name.lower() in SPLIT_NAMES]):
+        print(f"  taken as classes, not as splits: {printable(', '.join(called))} (--validation-input names what is for validation)")
     files: dict[tuple[str, ...], list[str]] = {}
     for file, names in manifest.get("unused", {}).items():
         files.setdefault(tuple(names), []).append(file)

@@ -19,9 +19,11 @@ import tyro
 
 import omnia
 from data import json_files
+from data.errors import UserError
 from data.prepare import PrepareText
 from train import cli
 from train.experiment import Experiment, Optimizer, Scaling
+from train.loop import check_options
 from train.serialize import FORMAT, to_json
 
 ROOT = Path(__file__).parent.parent
@@ -281,6 +283,16 @@ def test_arguments_that_contradict_each_other_are_refused(refused, some_run, tmp
         ("generate", ("--beams", "2", "--seed", "1"), "--seed does not go with --beams"),
         ("generate", ("--length-penalty", "1"), "--length-penalty belongs to --beams"),
         ("generate", ("--stop", "x", ""), "a --stop string is empty"),
+        ("generate", ("--stop",), "--stop is given without a value"),
+        ("generate", ("--image", "--seed", "1"), "--image is given without a value"),
+        ("train", ("--data.shards", "--steps", "5"), "--data.shards is given without a value"),
+        ("evaluate", ("--shards",), "--shards is given without a value"),
+        ("inspect", ("--media", "a.png", "--samples", "2"), "--samples is of texts"),
+        ("inspect", ("--media", "a.jpg"), "a.jpg: a contact sheet is a .png file"),
+        ("plan", ("--topology", "cpu:1", "--candidates", "2"), "--candidates belongs to --search"),
+        ("plan", ("--topology", "cpu:1", "--data.shards", "x"), "--data.shards: a plan reads no data"),
+        ("plan", ("--topology", "cpu:1", "--start", "x"), "--start: a plan reads no parameters"),
+        ("plan", ("--topology", "cpu:1"), "model.vocab_size is not known"),
         ("evaluate", ("--passes", "3"), "--passes belongs to --decode"),
         ("evaluate", ("--decode", "beam", "--considered", "3"), "--considered belongs to --decode search"),
         ("evaluate", ("--needle-text", "{}"), "--needle-text belongs to --needle"),
@@ -291,8 +303,8 @@ def test_arguments_that_contradict_each_other_are_refused(refused, some_run, tmp
         ("evaluate", ("--needle", "--seed", "2147483648"), "--seed is 2147483648\n"),
         ("label", ("--output", "x", "--seed", "2147483648"), "--seed is 2147483648\n"),
         ("generate", ("--beams", "2", "--length-penalty", "1e30"), "--length-penalty 0 to 5"),
-        ("generate", ("--beams", "2", "--length-penalty", "inf"), "--length-penalty 0 to 5"),
-        ("generate", ("--beams", "2", "--length-penalty", "nan"), "--length-penalty 0 to 5"),
+        ("generate", ("--beams", "2", "--length-penalty", "inf"), "length_penalty is"),
+        ("generate", ("--beams", "2", "--length-penalty", "nan"), "length_penalty is"),
         ("evaluate", ("--by-position", "--context-length", "99999999999999"), "fit no memory"),
         ("inspect", ("--step", "0", "--context-length", "99999999999999"), "fit no memory"),
         ("inspect", ("--step", "0", "--batch-size", "99999999999999"), "fit no memory"),
@@ -323,6 +335,35 @@ def test_what_is_asked_by_lines_is_text_alone(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert list(cli._asked()) == ["one", "zwei ü", "", "four\u2028", "last"]
     assert "line 2 is no UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [("--step", "1"), ("--row", "1"), ("--batch-size", "2"), ("--seed", "1"), ("--context-length", "9")])
+def test_a_sheet_of_a_folder_has_no_rows(flags, refused, tmp_path):
+    assert f"{flags[0]} is of rows" in refused("inspect", tmp_path, "--media", "a.png", *flags)
+
+
+@pytest.mark.parametrize("flags", [("--compile",), ("--run-dir", "x"), ("--steps=3",), ("--json", "--model.num-layers", "2")])
+def test_the_doctor_needs_an_experiment_for_its_options(flags, refused):
+    assert f"{flags[-1 if len(flags) == 1 else -2].partition('=')[0]} is of an experiment" in refused("doctor", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"evaluation": {"every": 0, "patience": 1}}, "evaluation.patience is 1"),
+        ({"evaluation": {"every": 0}, "checkpoints": {"keep_best": 1}}, "checkpoints.keep_best is 1"),
+        ({"checkpoints": {"every": 0, "keep_best": 1}}, "checkpoints.keep_best is 1"),
+        ({"checkpoints": {"every": 0, "keep_every": 4}}, "checkpoints.keep_every is 4"),
+        ({"checkpoints": {"every": 4, "keep_every": 6}}, "6 is no multiple of checkpoints.every 4"),
+    ],
+)
+def test_what_would_never_happen_is_refused(flags, said):
+    experiment = Experiment()
+    for name, values in flags.items():
+        experiment = dataclasses.replace(experiment, **{name: dataclasses.replace(getattr(experiment, name), **values)})
+    with pytest.raises(UserError, match=said):
+        check_options(experiment)
+    check_options(Experiment())
 
 
 @pytest.mark.parametrize(
@@ -388,10 +429,13 @@ def test_a_notebooks_backend_is_not_asked_for():
     assert found.returncode == 0, found.stderr
 
 
-@pytest.mark.parametrize("platforms", ["nonsense", "cuda"])
-def test_devices_that_are_not_there_are_named(platforms, tmp_path):
+@pytest.mark.parametrize(
+    ("platforms", "command"),
+    [("nonsense", ["doctor"]), ("cuda", ["doctor"]), ("cuda", ["plan", QUICKSTART, "--topology", "cpu:2", "--model.vocab-size", "64"])],
+)
+def test_devices_that_are_not_there_are_named(platforms, command, tmp_path):
     found = subprocess.run(
-        [sys.executable, "-m", "omnia", "doctor"],
+        [sys.executable, "-m", "omnia", *map(str, command)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -18,6 +18,7 @@ from tests.test_command_line import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train import cli
 from train.experiment import Experiment
+from train.loop import check_options
 from train.omni.experiment import MediaShards
 
 ROOT = Path(__file__).parent.parent
@@ -212,7 +213,7 @@ def test_the_command_in_the_header_of_a_config_is_one(path, monkeypatch):
         _, verb, *words = shlex.split(command)
         if verb == "train":
             assert words[0].startswith(str(path.relative_to(ROOT)))
-            cli.parse(cli.Train, "train", words[1:], cli.Train("", cli.load_config(words[0])))
+            check_options(cli.parse(cli.Train, "train", words[1:], cli.Train("", cli.load_config(words[0]))).experiment)
 
 
 def test_the_extras_of_readme_are_those_of_setup():

@@ -36,6 +36,7 @@ def parse(kind: type, verb: str, arguments: list[str], default=None):
     except ValueError as error:
         raise UserError(str(error)) from None
     _check_given_once(verb, arguments)
+    _check_not_empty(verb, arguments, found)
     if dataclasses.is_dataclass(found):
         check_types(found)
     return found
@@ -54,7 +55,23 @@ def _check_given_once(verb: str, arguments: list[str]) -> None:
             seen[key] = name
 
 
-def _check_belongs(verb: str, options, **belongs: tuple[bool, str]) -> None:
+def _check_not_empty(verb: str, arguments: list[str], found) -> None:
+    """UserError for an option of several values that is given without any, as an unset variable of the shell does: it would be ignored."""
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
+        if not argument.startswith("--") or len(argument) == 2 or not following.startswith("--"):
+            continue
+        names = argument[2:].replace("-", "_").split(".")
+        for holder in (found, getattr(found, "experiment", None)):
+            value = holder
+            for name in names:
+                value = getattr(value, name, None)
+            if value == ():
+                raise UserError(
+                    f"omnia {verb}: {argument} is given without a value", "Give one, or leave it out; a variable in its place may be empty."
+                )
+
+
+def check_belongs(verb: str, options, **belongs: tuple[bool, str]) -> None:
     """UserError for an option that is given, and means nothing without another: name=(whether that is there, what it belongs to)."""
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
     for name, (fine, what) in belongs.items():
@@ -192,10 +209,15 @@ def inspect(arguments: list[str]) -> None:
     from train.runs import is_run, open_run, text_data
 
     own = (not is_run(Path(options.path)), "is a run's own, and cannot be chosen for one")
-    _check_belongs("inspect", options, context_length=own, seed=own)
+    check_belongs("inspect", options, context_length=own, seed=own)
     if options.media is not None:
+        of_rows = (not own[0], "is of rows that a run is fed; of a folder of media 24 samples are drawn, in even distances")
+        rows = dict.fromkeys(("step", "row", "batch_size", "context_length", "seed"), of_rows)
+        check_belongs("inspect", options, samples=(False, "is of texts, and does not go with --media"), **rows)
+        if not options.media.lower().endswith(".png"):
+            raise UserError(f"{options.media}: a contact sheet is a .png file", "Give a name that ends in .png.")
         return _draw_media(options)
-    _check_belongs("inspect", options, batch_size=own)
+    check_belongs("inspect", options, batch_size=own)
     from data.batches import Batches
     from data.inspect import decoded_rows, inspect_corpus, print_inspection
     from data.shards import Corpus
@@ -458,7 +480,7 @@ def evaluate(arguments: list[str]) -> None:
         raise UserError("omnia evaluate: --rows and --batch-size must be 0 or more")
     check_seed("evaluate", options.seed)
     decode, needle, long = bool(options.decode), options.needle, options.needle or options.by_position
-    _check_belongs(
+    check_belongs(
         "evaluate",
         options,
         passes=(decode, "belongs to --decode"),
@@ -623,7 +645,7 @@ def generate(arguments: list[str]) -> None:
     if options.beams < 0 or not 0 <= options.length_penalty <= LARGEST_PENALTY:
         raise UserError(f"omnia generate: --beams must be 0 or more, --length-penalty 0 to {LARGEST_PENALTY:g}", "Correct the option.")
     drawing = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "suffix", "stop")
-    _check_belongs(
+    check_belongs(
         "generate",
         options,
         length_penalty=(bool(options.beams), "belongs to --beams"),
@@ -646,13 +668,12 @@ def generate(arguments: list[str]) -> None:
         from data.media_output import check_output
 
         check_output(options.write, Path(options.output))
-    if (media or options.output) and (
-        options.prompt is None or options.beams or options.suffix is not None or options.stop or options.int8
-    ):
-        raise UserError(
-            "omnia generate: media go with --prompt, and with none of --suffix, --stop, --beams, --int8",
-            "Leave those out, and give --prompt.",
-        )
+    of_media = bool(media or options.output or hasattr(run.experiment.model, "encoders"))
+    of_text = dict.fromkeys(
+        ("beams", "suffix", "stop", "int8", "interactive", "prompts"), (not of_media, "is not for media, nor for a model that reads them")
+    )
+    written = (not options.output, "is of texts: a medium has the length of its codes")
+    check_belongs("generate", options, max_new_tokens=written, **of_text)
     start_jax()
     from model.generate import Sampling
     from train.sampling import load_generator
@@ -667,7 +688,7 @@ def generate(arguments: list[str]) -> None:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-    if media or options.output or hasattr(run.experiment.model, "encoders"):
+    if of_media:
         return _write_about_media(run, options, media, sampling)
     generator = load_generator(run, step=options.step, raw=options.raw, int8=options.int8)
 
@@ -718,8 +739,6 @@ def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sam
     """What a model that reads or writes media writes after files and a prompt."""
     from train.omni.answers import load_writer
 
-    if options.prompt is None:
-        raise UserError(f"{options.run_dir}: its model reads media, and takes one prompt at a time", "Give --prompt TEXT.")
     if options.output and options.write not in (codes := run.tokenizer().codes):
         raise UserError(f"{options.run_dir}: its model writes no {options.write}", f"It writes {', '.join(['text', *codes])}.")
     if media and not hasattr(run.experiment.model, "encoders"):
@@ -731,10 +750,12 @@ def _write_about_media(run, options: Generate, media: list[tuple[str, str]], sam
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}", "Give the path of a file.") from None
     writer = load_writer(run, step=options.step, raw=options.raw)
-    prompt = writer.read([*parts, ("text", options.prompt)])
+    prompt = writer.read([*parts, ("text", options.prompt or "")])
     if options.write != "text":
         made = writer.media([prompt] * options.samples, options.write, sampling=sampling, seed=options.seed)
         return _save_media(options, codes[options.write].shape, made)
+    if options.max_new_tokens >= (context := run.experiment.model.context_length):
+        print(f"the context of {context} tokens ends a text before --max-new-tokens {options.max_new_tokens}", file=sys.stderr)
     texts = writer.write([prompt] * options.samples, tokens=options.max_new_tokens, sampling=sampling, seed=options.seed)
     for text in texts:
         print(json_files.dumps({"prompt": options.prompt, "media": [path for _, path in media], "text": text}) if options.json else text)
@@ -841,6 +862,11 @@ def doctor(arguments: list[str]) -> int:
         experiment = open_run(target).experiment if is_run(Path(target)) else load_config(target)
     run_dir = target if target and is_run(Path(target)) else "."
     options = parse(Doctor, "doctor", rest, Doctor(run_dir=run_dir, experiment=experiment or Experiment()))
+    given = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    if target is None and (others := [name for name in given if name not in ("--json", "--no-json")]):
+        raise UserError(
+            f"omnia doctor: {others[0]} is of an experiment, and none is given", "Give one: omnia doctor CONFIG.py ..., or a run directory."
+        )
     start_jax(devices=False)  # an experiment may divide a CPU first
     from train.doctor import examine, print_examination
 

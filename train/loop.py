@@ -71,6 +71,7 @@ def make_learner(run: Run, corpora: list, mesh) -> Learner:
 
 def check(experiment: Experiment, corpora: list) -> None:
     """UserError for what would stop the run before its first step."""
+    check_options(experiment)
     divide_cpu(experiment)
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
@@ -92,6 +93,23 @@ def check(experiment: Experiment, corpora: list) -> None:
         make_batches(experiment, corpora)
         check_learned(experiment, corpora)
         check_samples(experiment, corpora)
+
+
+def check_options(experiment: Experiment) -> None:
+    """UserError for what is asked for and would never happen."""
+    evaluation, checkpoints = experiment.evaluation, experiment.checkpoints
+    for name, asked in {"evaluation.patience": evaluation.patience, "checkpoints.keep_best": checkpoints.keep_best}.items():
+        if asked and not evaluation.every:
+            raise UserError(f"{name} is {asked}, and evaluation.every 0: nothing is measured before the end", "Set --evaluation.every N.")
+    for name, asked in {"keep_best": checkpoints.keep_best, "keep_every": checkpoints.keep_every}.items():
+        if asked and not checkpoints.every:
+            raise UserError(f"checkpoints.{name} is {asked}, and checkpoints.every 0: only the end is saved", "Set --checkpoints.every N.")
+    if checkpoints.keep_every and checkpoints.keep_every % checkpoints.every:
+        raise UserError(
+            f"checkpoints.keep_every {checkpoints.keep_every} is no multiple of checkpoints.every {checkpoints.every}: "
+            "most of these steps are not saved",
+            "Choose a multiple.",
+        )
 
 
 def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0, shards: tuple[str, ...] = ()) -> dict:
@@ -194,6 +212,9 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel,
             if summary.get("step") == step:
                 return summary
             return finish(run, step, progress, learner.padding_share, {}, Exit.DONE)
+        if experiment.schedule.warmup_steps > experiment.steps:
+            warmup = experiment.schedule.warmup_steps
+            telemetry.message(f"the learning rate stays below its peak: schedule.warmup_steps is {warmup}, of {experiment.steps} steps")
         stack.callback(learner.close)
         if not learner.validates:
             check_unvalidated(experiment)

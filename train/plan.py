@@ -12,7 +12,7 @@ import tyro
 
 from data import json_files
 from data.errors import UserError
-from train.cli import load_config, parse
+from train.cli import check_belongs, load_config, parse
 from train.experiment import Experiment
 
 
@@ -36,11 +36,17 @@ class Plan:
 def plan(arguments: list[str]) -> int:
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     if target is None and not {"-h", "--help"} & set(rest):
-        raise UserError("omnia plan: no config", "Give one: omnia plan configs/decoder_100b.py --topology v5p:8x8x8.")
+        raise UserError("omnia plan: no config", "Give one, or a run directory: omnia plan configs/decoder_100b.py --topology v5p:8x8x8.")
     if not {"-h", "--help"} & set(rest) and not any(word.partition("=")[0] == "--topology" for word in rest):
         raise UserError("omnia plan: no topology", "Give one: --topology v5e:4x4, v5p:8x8x8, or cpu:8 to try it.")
-    default = load_config(target) if target else Experiment()
+    from train.runs import is_run, open_run
+
+    default = Experiment()
+    if target:
+        default = open_run(target).experiment if is_run(Path(target)) else load_config(target)
     options = parse(Plan, "plan", rest, Plan(topology="", experiment=default))
+    check_belongs("plan", options, candidates=(options.search, "belongs to --search"))
+    _check_unread(options.experiment, default)
     if options.experiment.model.vocab_size == 0:
         raise UserError("model.vocab_size is not known without data", "Give --model.vocab-size N.")
     if options.candidates < 1:
@@ -60,10 +66,23 @@ def plan(arguments: list[str]) -> int:
     return 0 if found["fits"] else 2
 
 
+def _check_unread(asked: Experiment, default: Experiment) -> None:
+    """UserError for data or a run that the command line names: a plan opens neither, so a wrong name would never be found out."""
+    for name in ("shards", "files"):
+        if getattr(asked.data, name, ()) != getattr(default.data, name, ()):
+            raise UserError(f"omnia plan: --data.{name}: a plan reads no data", "Leave it out; the vocabulary is --model.vocab-size N.")
+    if asked.start != default.start:
+        raise UserError(
+            "omnia plan: --start: a plan reads no parameters, and has the model of its config",
+            f"Leave it out, or plan that run: omnia plan {asked.start or 'RUN_DIR'}.",
+        )
+
+
 def start_jax(topology: str) -> None:
     """JAX on the CPU, whatever devices there are: nothing runs, and libtpu must not look for chips. `cpu:8` divides the CPU."""
     import jax
 
+    from train import hosts
     from train.ahead_of_time import prepare_libtpu
 
     prepare_libtpu()
@@ -74,6 +93,7 @@ def start_jax(topology: str) -> None:
     chosen = jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if kind == "cpu" and count.isdigit() and not chosen:
         jax.config.update("jax_num_cpu_devices", int(count))
+    hosts.start_devices()
 
 
 def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import tarfile
 import unicodedata
 
@@ -487,6 +488,47 @@ def test_a_lone_folder_for_training_is_no_split(room):
     assert not corpus.manifest["splits_by_name"] and told(corpus) and told(corpus, "validation")
 
 
+@pytest.mark.parametrize("above", ["", "corpus/"])
+def test_folders_of_classes_may_hold_those_of_splits(room, capsys, above):
+    names = [f"{above}{name}.png" for name in ("cat/train/a", "cat/val/b", "dog/train/c", "dog/val/d", "owl/train/e")]
+    corpus = prepared(room, place(room, *names), validation=0.5)
+    assert corpus.classes == ["cat", "dog", "owl"]
+    assert sorted(told(corpus)) == [(0, "cat"), (2, "dog"), (4, "owl")] and sorted(told(corpus, "validation")) == [(1, "cat"), (3, "dog")]
+    assert capsys.readouterr().out.count("taken as") == 5
+
+
+@pytest.mark.parametrize("classes", ["auto", "folder"])
+def test_folders_that_are_given_may_be_splits(room, classes):
+    place(room, "train/cat/a.png", "train/dog/b.png", "VAL/cat/c.png")
+    corpus = prepared(room, "sorted/train", "sorted/VAL", validation=0.5, classes=classes)
+    assert sorted(told(corpus)) == [(0, "cat"), (1, "dog")] and told(corpus, "validation") == [(2, "cat")]
+
+
+def test_other_folders_beside_those_of_splits_are_refused(room, capsys):
+    folder = place(room, "Train/a.png", "VAL/b.png", "Training/c.png", "holdout/d.png")
+    every = [f"{folder}/{name}" for name in ("Train", "VAL", "Training", "holdout")]
+    for inputs in ([folder], every):
+        with pytest.raises(UserError, match="Train, VAL are named by splits, and (Training, holdout|holdout, Training) are not"):
+            prepared(room, *inputs)
+    assert len(prepared(room, folder, classes="folder").classes) == 4
+    corpus = prepared(room, every[0], every[2], validation_input=(str(room / every[1]),))
+    assert len(told(corpus)) == 2 and len(told(corpus, "validation")) == 1
+    capsys.readouterr()
+    shutil.rmtree(room / every[1])
+    assert len(prepared(room, folder).classes) == 3 and "taken as classes, not as splits: Train (" in capsys.readouterr().out
+
+
+def test_a_class_that_is_called_as_a_split_in_those_of_others_is_refused(room):
+    folder = place(room, "bus/train/a.png", "bus/val/b.png", "train/train/c.png", "train/val/d.png")
+    with pytest.raises(UserError, match="train/val: by its name of another split than train"):
+        prepared(room, folder)
+
+
+def test_a_class_within_splits_may_be_called_train(room):
+    corpus = prepared(room, place(room, "train/bus/a.png", "train/train/b.png", "val/bus/c.png", "val/train/d.png"))
+    assert sorted(told(corpus)) == [(0, "bus"), (1, "train")] and sorted(told(corpus, "validation")) == [(2, "bus"), (3, "train")]
+
+
 def test_tables_in_and_named_by_splits_keep_them(room):
     for split, number in (("train", 0), ("dev", 1)):
         place(room, f"{split}/{number}.png")
@@ -534,10 +576,13 @@ def test_files_that_are_passed_over_are_counted(room, capsys):
     (room / "g.JFIF").write_bytes(image_file(picture(8, 8)))
     (room / "h.bmp").write_bytes(image_file(picture(8, 8), "BMP"))
     (room / ".hidden.png").write_bytes(b"x")
+    os.symlink("nowhere", room / "i.png")
+    os.mkfifo(room / "j.png")
     corpus = prepared(room)
     assert corpus.manifest["splits"]["train"]["samples"] == 10
-    assert corpus.manifest["passed_over"] == {".gz": 1, ".heic": 1, ".mp4": 1, ".tif": 2, ".tiff": 1, "no ending": 1}
-    assert "passed over: 7 files" in capsys.readouterr().out
+    odd = {".png (broken link)": 1, ".png (no file)": 1}
+    assert corpus.manifest["passed_over"] == odd | {".gz": 1, ".heic": 1, ".mp4": 1, ".tif": 2, ".tiff": 1, "no ending": 1}
+    assert "passed over: 9 files" in capsys.readouterr().out
 
 
 def test_files_that_look_like_manifests_and_are_none_are_refused(room):

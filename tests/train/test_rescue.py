@@ -168,10 +168,11 @@ def test_what_depends_on_validation_is_refused_without_any(plain, one_device, tm
     texts, shards = tmp_path / "one.txt", str(tmp_path / "shards")
     texts.write_text("the cat sat on the mat. " * 40)
     prepare_text(PrepareText(output=shards, input=(str(texts),), validation=0, workers=1))
-    bare = change(plain, data={"shards": (shards,)}, samples={"tokens": 0}, steps=2, evaluation={"every": 1})
+    bare = change(plain, data={"shards": (shards,)}, samples={"tokens": 0}, steps=2, evaluation={"every": 1}, schedule={"warmup_steps": 3})
     run = start(tmp_path / "run", bare)
     assert train(run)["validation"] == {}
-    assert "no validation: the data has nothing for it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no validation: the data has nothing for it" in said and "schedule.warmup_steps is 3, of 2 steps" in said
     for asked in ({"evaluation": {"patience": 1}}, {"checkpoints": {"keep_best": 1}}):
         with pytest.raises(UserError, match="needs validation"):
             train(start(tmp_path / next(iter(asked)), change(bare, **asked)))

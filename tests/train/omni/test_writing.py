@@ -71,6 +71,15 @@ def test_a_model_reads_and_writes_recordings(runs, tmp_path, monkeypatch, capsys
         facts = probe("audio", (tmp_path / f"played-{number}.wav").read_bytes())
         assert facts.rate == 16_000 and 0 < facts.samples <= 16 * 160 and facts.samples % 160 == 0
     capsys.readouterr()
+    (tmp_path / "prompts.txt").write_text("play circle. ")
+    ask = ["generate", str(made.path), "--prompt", "play circle. "]
+    for words in (["--stop", "x"], ["--beams", "2"], ["--int8"]):
+        assert omnia.main([*ask, *words]) == 2 and f"{words[0]} is not for media" in capsys.readouterr().err
+    for words in (["--interactive"], ["--prompts", str(tmp_path / "prompts.txt")]):
+        assert omnia.main([*ask[:2], *words]) == 2 and f"{words[0]} is not for media" in capsys.readouterr().err
+    assert omnia.main([*ask, "--max-new-tokens", "5000"]) == 0 and "ends a text before --max-new-tokens 5000" in capsys.readouterr().err
+    assert omnia.main([*request, "audio", "--output", str(tmp_path / "x.wav"), "--max-new-tokens", "5"]) == 2
+    assert "--max-new-tokens is of texts" in capsys.readouterr().err
     for words, said in (
         (["image", "--output", str(tmp_path / "x.png")], "its model writes no image"),
         (["audio", "--output", str(tmp_path / "x.mp3")], "a written audio is a .wav file"),
