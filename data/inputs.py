@@ -4,7 +4,7 @@ import collections
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from data.documents import Document, Part, Skipped
+from data.documents import Document, Part, Skipped, printable
 from data.errors import UserError
 from data.folders import files_below, matching_files
 from data.readers import parquet, tar, text, tfds, warc
@@ -102,8 +102,11 @@ def expand(item: str, is_known: Callable[[str], bool], endings: str) -> list[str
     """The files of a path, glob, or folder, of which those that are known; `endings` names some for the message."""
     if os.path.isfile(item):
         return [item]
-    found = list(files_below(item)) if os.path.isdir(item) else matching_files(item)
+    nothing: list[str] = []
+    found = list(files_below(item, nothing)) if os.path.isdir(item) else matching_files(item)
     paths = list(filter(is_known, found)) if os.path.isdir(item) else found
+    if paths and nothing:
+        print(f"{item}: {len(nothing):,} links to nothing, pipes and the like are left out: {printable(nothing[0])}")
     if paths and len(paths) < len(found):
         others = collections.Counter(os.path.splitext(path)[1].lower() or "none" for path in set(found) - set(paths))
         some = ", ".join(f"{ending} ({count:,})" for ending, count in others.most_common(5))

@@ -221,8 +221,11 @@ def test_what_is_no_text_is_named_by_what_it_looks_like(begin, what, tmp_path):
 def test_files_that_a_folder_has_and_nobody_reads_are_said(tmp_path, capsys):
     for name in ("a.txt", "b.json", "c.json", "d.bin", "LICENSE"):
         (tmp_path / name).write_text("text")
+    (tmp_path / "e.txt").symlink_to("nowhere")
     assert read(tmp_path)[0] == ["text"]
-    assert "4 files of endings that are not read here are left out: .json (2), .bin (1), none (1)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 files of endings that are not read here are left out: .json (2), .bin (1), none (1)" in said
+    assert "1 links to nothing, pipes and the like are left out" in said
 
 
 def test_options_that_no_input_has_a_use_for_are_refused(tmp_path):
