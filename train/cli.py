@@ -38,7 +38,10 @@ def parse(kind: type, verb: str, arguments: list[str], default=None):
     _check_given_once(verb, arguments)
     _check_not_empty(verb, arguments, found)
     if dataclasses.is_dataclass(found):
-        check_types(found)
+        try:
+            check_types(found)
+        except UserError as error:
+            raise UserError(f"omnia {verb}: {error}") from None
     return found
 
 

@@ -55,7 +55,7 @@ def read_bytes(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        raise MissingData(f"{path}: no such file", "Give a file that can be read.", path) from None
+        raise MissingData(f"{path}: No such file or directory", "Give a file that can be read.", path) from None
     except (OSError, ValueError) as error:  # ValueError: no name of a file
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}", "Give a file that can be read.") from None
 

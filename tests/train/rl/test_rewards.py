@@ -234,7 +234,7 @@ def test_labels_are_written_whole_or_not_at_all(tmp_path):
     "arguments, says",
     [
         *((("--seed", "-1"), "--seed is -1"), (("--samples", "1"), "--samples is 1"), (("--prompt-tokens", "0"), "--prompt-tokens is 0")),
-        *((("--noise", "nan"), "--noise nan"), (("--temperature", "inf"), "--temperature is inf")),
+        *((("--noise", "nan"), "noise is nan"), (("--temperature", "inf"), "temperature is inf")),
         (("--output", "nowhere/else/pairs.jsonl"), "no such folder"),
         (("--output", str(ROOT / "README.md")), "exists"),
     ],
