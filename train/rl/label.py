@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,7 +118,7 @@ def _check(options: Label) -> None:
     for name, low in at_least.items():
         if not low <= getattr(options, name) < 2**31:
             raise UserError(f"omnia label: --{name.replace('_', '-')} is {getattr(options, name)}", f"Give {low} or more, below 2^31.")
-    if not 0 < options.temperature < math.inf or not 0 <= options.noise < math.inf:
+    if options.temperature <= 0 or options.noise < 0:
         raise UserError(
             f"omnia label: --temperature is {options.temperature}, --noise {options.noise}",
             "Give finite numbers, the temperature above 0 and noise 0 or more.",
