@@ -96,18 +96,22 @@ def map_paths(change: Callable[[str], str], part):
     return tuple(map_paths(change, one) for one in part) if type(part) is tuple else part
 
 
+def _tokenizer_of(experiment: Experiment) -> Tokenizer:
+    data = experiment.data
+    if experiment.start:
+        return load_tokenizer(experiment.start)
+    if isinstance(data, Preferences):
+        raise UserError("comparisons need a run whose tokenizer and weights they start from", "Give one: --start RUN_DIR.")
+    assert isinstance(data, Prompts | Demonstrations)
+    return character_tokenizer("".join(environment.alphabet for environment in data.environments))
+
+
 def open_examples(experiment: Experiment, tokenizer: Tokenizer | None = None) -> list[Examples]:
     """The sources that an experiment names, with the tokenizer given, that of the run it starts from, or one of their own characters."""
     data = experiment.data
     assert isinstance(data, Prompts | Demonstrations | Preferences)
-    if tokenizer is not None:
-        pass
-    elif experiment.start:
-        tokenizer = load_tokenizer(experiment.start)
-    elif isinstance(data, Preferences):
-        raise UserError("comparisons need a run whose tokenizer and weights they start from", "Give one: --start RUN_DIR.")
-    else:
-        tokenizer = character_tokenizer("".join(environment.alphabet for environment in data.environments))
+    if tokenizer is None:
+        tokenizer = _tokenizer_of(experiment)
     sources = data.files if isinstance(data, Preferences) else data.environments
     if isinstance(data, Preferences) and len(set(sources)) < len(sources):
         twice = next(path for path in sources if sources.count(path) > 1)
