@@ -109,7 +109,8 @@ def expand(item: str, is_known: Callable[[str], bool], endings: str) -> list[str
         print(f"{item}: {len(nothing):,} links to nothing, pipes and the like are left out: {printable(nothing[0])}")
     if paths and len(paths) < len(found):
         others = collections.Counter(os.path.splitext(path)[1].lower() or "none" for path in set(found) - set(paths))
-        some = ", ".join(f"{ending} ({count:,})" for ending, count in others.most_common(5))
+        most = sorted(others.items(), key=lambda one: (-one[1], one[0]))[:5]
+        some = ", ".join(f"{ending} ({count:,})" for ending, count in most)
         print(f"{item}: {len(found) - len(paths):,} files of endings that are not read here are left out: {some}")
     if not paths:
         raise UserError(f"{item or repr(item)}: no input there.", f"Give files, folders with {endings} or globs.")

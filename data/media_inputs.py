@@ -844,13 +844,14 @@ def _text(value, name, learned):
 
 def _medium(name, value, folder, reading):
     """A medium by the name of its field, which may say its kind, and its bytes or path."""
-    path = value if isinstance(value, str) else value.get("path") if isinstance(value, dict) else None
+    path = value.get("path") if isinstance(value, dict) else value
+    path = path if isinstance(path, str) else None
     kind: Any = name if name in ENDINGS else (kind_of(path) if path else None) or reading.kind
     if not kind:
         raise Unreadable("a file of which neither its ending nor its field says what it is")
     content = value if isinstance(value, bytes) else value.get("bytes") if isinstance(value, dict) else None
     if content is None:
-        if not isinstance(path, str):
+        if path is None:
             raise Unreadable(f"a field {name} that is neither bytes nor a path")
         content = _read(os.path.join(folder, path))
     if not isinstance(content, bytes):

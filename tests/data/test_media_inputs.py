@@ -10,7 +10,7 @@ import tarfile
 import unicodedata
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data.documents import Part, Unreadable
@@ -427,6 +427,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.dictionaries(st.sampled_from([*FIELDS, "other"]), VALUES, max_size=4), min_size=1, max_size=5))
+@example(rows=[{"path": {"path": True}}])
 def test_each_line_is_a_sample_or_is_told(rows, tmp_path):
     """Whatever stands in it."""
     path, reading = str(tmp_path / "list.jsonl"), Reading("", (), (), False)
