@@ -23,8 +23,8 @@ VERBS = {
     "report": "draw the report of a run again, also while it trains or after it was killed",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
-HOMES = {"launch": "train.launch", "checkpoint": "train.checkpoint_verbs", "plan": "train.plan", "label": "train.rl.label"}
-"""Where a verb's function is, if not in train.cli."""
+HOMES = {"launch": "train.verbs.launch", "checkpoint": "train.verbs.checkpoint", "plan": "train.verbs.plan", "label": "train.verbs.label"}
+"""Where a verb's function is, if not in train.verbs.cli."""
 ROOMS = ("data", "model", "train")
 COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"omnia: {stranger}\n       Run from another folder, or uninstall that package.", file=sys.stderr)
         return 2
     from data.errors import UserError
-    from data.streams import STDOUT, discard, dispensable, essential, open_streams
+    from data.files.streams import STDOUT, discard, dispensable, essential, open_streams
 
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; what a notebook around us has set need not be installed here
     if arguments is None:
@@ -84,7 +84,7 @@ def run(arguments: list[str]) -> int:
         hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(VERBS)}."
         print(f"omnia: no verb {verb!r}: {hint}", file=sys.stderr)
         return 2
-    return getattr(importlib.import_module(HOMES.get(verb, "train.cli")), verb)(rest) or 0
+    return getattr(importlib.import_module(HOMES.get(verb, "train.verbs.cli")), verb)(rest) or 0
 
 
 def system_error(error: OSError) -> str:

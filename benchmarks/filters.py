@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.attention import MASKED
-from model.filters import keep_top_k, keep_top_p
+from model.attention.dispatch import MASKED
+from model.decoding.filters import keep_top_k, keep_top_p
 
 ROUNDS = 15
 

@@ -5,17 +5,17 @@ python benchmarks/gpu.py --device cpu --tiny    # the same code on tiny shapes, 
 
 gpt2_124m        training steps of configs/gpt2_124m.py: packed rows, which is what counts, and rows under the causal mask alone
 gpt2_1558m       of configs/gpt2_1558m.py, packed, four micro-batches a step, by what the backward pass recomputes
-attention        each kernel of model/attention.py that the device runs, and how far it is from the reference in float32
+attention        each kernel of model/attention/dispatch.py that the device runs, and how far it is from the reference in float32
 shakespeare_gpu  configs/shakespeare.py:nanogpt_gpu by the command line until validation is nanoGPT's 1.4697: seconds since the process
                  started, compiling included, evaluations left out. DIR: `omnia prepare text --tokenizer char --validation 0.1`
 torch_compile    ours under the causal mask against the nanoGPT checkout in $NANOGPT under torch.compile, by $PEER, a Python with torch for
                  CUDA (.venv-peers/bin/python unless set)
 
 Steps are on random tokens in bfloat16, and every step's loss is read, one step late, as the training loop does. Figures are medians of
-rounds; MFU counts what the causal mask leaves (train/flops.py). Sizes of micro-batch are tried while --seconds last; the best counts. Each
-attempt is said on stderr. Each race gives one line on stdout as it ends; with --json an object of name, ours, peer, ratio (above 1 when
-ours is better; null without a peer), unit, device, goal, attempts, and error or missing where there is no figure. Exit code 0: every race
-has its figure; 2: no GPU, or something to be given is missing; 1: a race failed.
+rounds; MFU counts what the causal mask leaves (train/planning/flops.py). Sizes of micro-batch are tried while --seconds last; the best
+counts. Each attempt is said on stderr. Each race gives one line on stdout as it ends; with --json an object of name, ours, peer, ratio
+(above 1 when ours is better; null without a peer), unit, device, goal, attempts, and error or missing where there is no figure. Exit code
+0: every race has its figure; 2: no GPU, or something to be given is missing; 1: a race failed.
 """
 
 import argparse
@@ -36,18 +36,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.text import TextBatch
-from model.attention import KERNELS, Mask, Problem, attend, choose_kernel, reference
-from train.cli import load_config
+from data.text.rows import TextBatch
+from model.attention.dispatch import KERNELS, Mask, Problem, attend, choose_kernel, reference
+from train.devices.mesh import make_mesh, put_batch
 from train.experiment import MeshShape
-from train.flops import peak_flops, training_flops_per_token
-from train.mesh import make_mesh, put_batch
+from train.loop.telemetry import read_metrics
 from train.objectives.make import make_objective
-from train.optimizer import make_optimizer
-from train.parameters import decoder_parameters
-from train.state import initial_state
-from train.step import jit_update, make_update
-from train.telemetry import read_metrics
+from train.optimizers.build import make_optimizer
+from train.planning.flops import peak_flops, training_flops_per_token
+from train.runs.parameters import decoder_parameters
+from train.step.state import initial_state
+from train.step.update import jit_update, make_update
+from train.verbs.cli import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = 1.4697  # what nanoGPT's README states for this setting

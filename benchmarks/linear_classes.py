@@ -1,6 +1,6 @@
 """What a logistic regression makes of photographs in folders named by their classes: on pixels, and on histograms of oriented gradients.
 
-The baselines of `configs/omni/classes.py:vit`. Needs scikit-learn, scikit-image and Pillow, and nothing of this project:
+The baselines of `configs/media/classes.py:vit`. Needs scikit-learn, scikit-image and Pillow, and nothing of this project:
 python benchmarks/linear_classes.py TRAIN_FOLDER VALIDATION_FOLDER
 Prints one JSON object: for each kind of features the accuracy on the second folder by each strength of the penalty, and the best of them,
 which flatters the baseline.

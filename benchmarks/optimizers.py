@@ -16,18 +16,18 @@ from pathlib import Path
 
 import jax
 
-from data.prepare import PrepareText, prepare_text
-from data.shards import Corpus
-from train.cli import load_config, start_jax
-from train.evaluate import evaluate_corpora, make_evaluate
+from data.text.prepare import PrepareText, prepare_text
+from data.text.shards import Corpus
+from train.devices.mesh import divide_cpu, make_mesh, put_batch
+from train.evaluation.evaluate import evaluate_corpora, make_evaluate
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree, TextData
-from train.mesh import divide_cpu, make_mesh, put_batch
+from train.loop.row_learner import make_batches
 from train.objectives.make import make_objective
-from train.optimizer import make_optimizer
-from train.parameters import decoder_parameters
-from train.rows import make_batches
-from train.state import initial_state
-from train.step import jit_update, make_update
+from train.optimizers.build import make_optimizer
+from train.runs.parameters import decoder_parameters
+from train.step.state import initial_state
+from train.step.update import jit_update, make_update
+from train.verbs.cli import load_config, start_jax
 
 STEPS, SEARCH_SEED, SEEDS, ROUNDS, STEPS_A_ROUND = 300, 3, (0, 1, 2), 11, 5
 WITH_RATES: list[tuple[Optimizer, ...]] = [

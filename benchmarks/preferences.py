@@ -9,10 +9,10 @@ import math
 import numpy as np
 import tyro
 
-from train.cli import start_jax
-from train.rl.environments import Prompt
-from train.rl.examples import read_comparisons
-from train.rl.scoring import load_scorer
+from train.rl.environments.text_tasks import Prompt
+from train.rl.rewards.scoring import load_scorer
+from train.sources.examples import read_comparisons
+from train.verbs.cli import start_jax
 
 
 @dataclasses.dataclass(frozen=True)

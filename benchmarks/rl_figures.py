@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import tyro
 
-from train.telemetry import read_metrics
+from train.loop.telemetry import read_metrics
 
 PANELS = (
     ("score and gold, held-out prompts", "evaluation", ("score", "gold")),

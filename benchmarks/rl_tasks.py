@@ -24,15 +24,15 @@ import tyro
 
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder
-from train.checkpoint import load_parameters
-from train.cli import start_jax
-from train.mesh import inference_mesh
-from train.rl.drawing import Drawer
-from train.rl.environments import Bandit
-from train.rl.experiment import PreferenceLearning
-from train.rl.questions import Questions
-from train.runs import START, Run, open_run
-from train.state import Purpose
+from train.checkpoints.checkpointer import load_parameters
+from train.devices.mesh import inference_mesh
+from train.rl.environments.text_tasks import Bandit
+from train.rl.options import PreferenceLearning
+from train.rl.policy.questions import Questions
+from train.rl.policy.sampler import Drawer
+from train.runs.runs import START, Run, open_run
+from train.step.state import Purpose
+from train.verbs.cli import start_jax
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = 1024

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.config import ModelConfig
-from model.generate import Sampling
+from model.decoding.generate import Sampling
 from model.transformer import Decoder
-from train.cli import start_jax
-from train.rl.rollout import response_key, rollout, row_keys
-from train.rl.slots import go_on_in_slots, open_slots, rollout_in_slots
+from train.generation.slots import go_on_in_slots, open_slots, rollout_in_slots
+from train.rl.policy.rollout import response_key, rollout, row_keys
+from train.verbs.cli import start_jax
 
 
 def main():

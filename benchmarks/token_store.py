@@ -19,8 +19,8 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from data.batches import Batches
-from data.prepare import PrepareText, prepare_text
+from data.text.batches import Batches
+from data.text.prepare import PrepareText, prepare_text
 
 ROW, BATCH, BATCHES = 1024, 64, 100
 RECORD = 8192  # tokens in a record of ArrayRecord, 16 KiB

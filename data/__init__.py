@@ -4,14 +4,14 @@ import importlib
 
 _FACE = {
     "UserError": "errors",
-    "Corpus": "shards",
-    "Batches": "batches",
-    "TextBatch": "text",
+    "Corpus": "text.shards",
+    "Batches": "text.batches",
+    "TextBatch": "text.rows",
     "load_tokenizer": "tokenizer",
-    "PrepareText": "prepare",
-    "prepare_text": "prepare",
-    "MediaCorpus": "media_shards",
-    "inspect_corpus": "inspect",
+    "PrepareText": "text.prepare",
+    "prepare_text": "text.prepare",
+    "MediaCorpus": "media.shards",
+    "inspect_corpus": "text.inspect",
 }
 __all__ = list(_FACE)
 

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import xxhash
 
-from data import storage
 from data.errors import UserError
-from data.media import Kind
-from data.media_codes import MediaCodes, read_codes
+from data.files import storage
+from data.media.codes import MediaCodes, read_codes
+from data.media.kinds import Kind
 
 FORMAT = 1
 SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix", *(f"spare_{i}" for i in range(64)))

@@ -17,9 +17,9 @@ _FACE = {
     "count_parameters": "transformer",
     "score_tokens": "heads",
     "vocabulary_table": "heads",
-    "Sampling": "generate",
-    "prefill": "generate",
-    "decode": "generate",
+    "Sampling": "decoding.generate",
+    "prefill": "decoding.generate",
+    "decode": "decoding.generate",
     "preset": "presets",
 }
 __all__ = list(_FACE)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from model.quantize import Quantized, product
+from model.decoding.quantize import Quantized, product
 
 CHUNK_ELEMENTS = 1 << 26
 """Logits held at once, as a count of float32 elements (256 MiB): large enough for full-speed products, small beside the model."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.config import ModelConfig
-from model.quantize import Quantized, product
+from model.decoding.quantize import Quantized, product
 
 
 def compute_dtype(config: ModelConfig):

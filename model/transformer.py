@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from model.attention import Mask, attend, attention_weights
+from model.attention.dispatch import Mask, attend, attention_weights
 from model.config import ModelConfig
-from model.cross_attention import GatedCrossBlock
 from model.layers import Dense, FeedForward, Norm, Table, compute_dtype, constrain, dropout
+from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import MixtureOfExperts, Router
 from model.positions import rotary_angles, rotate
 

@@ -18,13 +18,13 @@ import pytest
 import tyro
 
 import omnia
-from data import json_files
 from data.errors import UserError
-from data.prepare import PrepareText
-from train import cli
+from data.files import json_files
+from data.text.prepare import PrepareText
 from train.experiment import Experiment, Optimizer, Scaling
-from train.loop import check_options
-from train.serialize import FORMAT, to_json
+from train.loop.loop import check_options
+from train.runs.serialize import FORMAT, to_json
+from train.verbs import cli
 
 ROOT = Path(__file__).parent.parent
 ALPHABET = string.ascii_lowercase + "_.-"
@@ -241,7 +241,7 @@ def test_help_of_the_command_lists_the_verbs(capsys):
     assert omnia.main([]) == 0
     shown = capsys.readouterr().out
     assert all(verb in shown for verb in omnia.VERBS)
-    assert all(callable(getattr(importlib.import_module(omnia.HOMES.get(verb, "train.cli")), verb)) for verb in omnia.VERBS)
+    assert all(callable(getattr(importlib.import_module(omnia.HOMES.get(verb, "train.verbs.cli")), verb)) for verb in omnia.VERBS)
     assert omnia.HOMES.keys() <= omnia.VERBS.keys()
 
 
@@ -323,7 +323,7 @@ def test_a_negative_count_of_steps_is_refused(refused, tmp_path):
 
 @pytest.mark.parametrize("flag", ["--by-position", "--needle"])
 def test_a_long_context_is_measured_on_text_alone(flag, refused, some_run):
-    from train.omni.experiment import MediaData
+    from train.sources.media_options import MediaData
 
     experiment = to_json(dataclasses.replace(Experiment(), data=MediaData()))
     json_files.write(some_run / "config.json", {"format": FORMAT, "experiment": experiment, "shards": [], "document_end": None})

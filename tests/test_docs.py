@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 import omnia
-from tests.data.media_files import audio_file, image_file, picture
+from tests.data.media.media_files import audio_file, image_file, picture
 from tests.test_command_line import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
-from train import cli
 from train.experiment import Experiment
-from train.loop import check_options
-from train.omni.experiment import MediaShards
+from train.loop.loop import check_options
+from train.sources.media_options import MediaShards
+from train.verbs import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,7 +67,7 @@ def smaller(words: list[str]) -> list[str]:
     changed = dict(VALUES)
     if words[1] == "train":
         new = words[2].partition(":")[0].endswith(".py")
-        sizes = NEW_RUN | (OF_WORLD if "omni/world" in words[2] else OF_MEDIA if "configs/omni/" in words[2] else {})
+        sizes = NEW_RUN | (OF_WORLD if "media/world" in words[2] else OF_MEDIA if "configs/media/" in words[2] else {})
         changed |= sizes if new else OLD_RUN
         words += [word for flag, value in sizes.items() if new and flag not in words for word in (flag, value)]
     elif words[1] == "plan":
@@ -162,7 +162,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_are_there(page):
-    """`train/mesh.py` and the like, in code type."""
+    """`train/devices/mesh.py` and the like, in code type."""
     for name in re.findall(r"`((?:data|model|train|configs|tests|docs|benchmarks)/[\w/]+\.\w+)(?::\w+)?`", page.read_text()):
         assert (ROOT / name).exists(), f"{page.name}: {name}"
 
@@ -178,7 +178,7 @@ def test_all_verbs_and_options_that_are_named_exist():
 
 @functools.cache
 def options() -> set[str]:
-    """Of the verbs that are not dataclasses of train/cli.py, and of the scripts in launch/, from the comments at their tops."""
+    """Of the verbs that are not dataclasses of train/verbs/cli.py, and of the scripts in launch/, from the comments at their tops."""
     out = io.StringIO()
     for verb in (
         ["doctor"],

@@ -113,7 +113,7 @@ def test_nothing_that_is_read_can_run_code(path):
 
 
 def test_setup_lists_every_package_and_no_other():
-    listed = ast.literal_eval(re.search(r"packages=(\[.*?\])", (ROOT / "setup.py").read_text()).group(1))
+    listed = ast.literal_eval(re.search(r"(?s)packages=(\[.*?\])", (ROOT / "setup.py").read_text()).group(1))
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in files("data", "model", "train", "serve")}
     assert set(listed) == there
 
@@ -136,7 +136,7 @@ for arguments in [["prepare"], *([verb, "--help"] for verb in omnia.VERBS), ["pr
         assert not omnia.main(arguments)
     except SystemExit as end:
         assert end.code == 0
-from train.cli import load_config
+from train.verbs.cli import load_config
 for path in pathlib.Path("configs").glob("*.py"):
     load_config(str(path))
 heavy = {HEAVY} & set(sys.modules)

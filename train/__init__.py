@@ -2,15 +2,15 @@
 
 _FACE = {
     "Experiment": "experiment",
-    "create_run": "runs",
-    "open_run": "runs",
-    "open_corpora": "runs",
-    "resolve": "runs",
-    "train": "loop",
-    "evaluate_run": "evaluate",
-    "load_generator": "sampling",
-    "make_update": "step",
-    "write_report": "report",
+    "create_run": "runs.runs",
+    "open_run": "runs.runs",
+    "open_corpora": "runs.runs",
+    "resolve": "runs.runs",
+    "train": "loop.loop",
+    "evaluate_run": "evaluation.evaluate",
+    "load_generator": "generation.text",
+    "make_update": "step.update",
+    "write_report": "loop.report",
 }
 __all__ = list(_FACE)
 

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.generate import Sampling, generate
-from model.quantize import quantize
+from model.decoding.generate import Sampling, generate
+from model.decoding.quantize import quantize
 from model.transformer import Decoder, unstack_layers
-from train.cli import start_jax
-from train.pretrained import load_pretrained
+from train.runs.huggingface import load_pretrained
+from train.verbs.cli import start_jax
 
 
 def main():

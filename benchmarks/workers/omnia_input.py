@@ -6,7 +6,7 @@ import sys
 import time
 
 from benchmarks.token_store import make_corpus
-from data.batches import Batches
+from data.text.batches import Batches
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 BATCHES = 400

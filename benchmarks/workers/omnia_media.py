@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.decoding import decode_image, decode_video, probe
-from data.media import Part, Sample
-from data.media_shards import MediaCorpus, write_media
-from data.order import shuffled
-from data.process_prefetch import ProcessPrefetch, shared_empty
+from data.loading.process_prefetch import ProcessPrefetch, shared_empty
+from data.media.kinds import Part, Sample
+from data.media.shards import MediaCorpus, write_media
+from data.media.signals.decoding import decode_image, decode_video, probe
+from data.rows.order import shuffled
 
 KINDS = {"images": "image", "video": "video", "records": "text"}
 

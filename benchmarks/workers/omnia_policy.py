@@ -13,20 +13,20 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from model.config import ModelConfig
-from model.generate import Sampling, generate
+from model.decoding.generate import Sampling, generate
 from model.transformer import Decoder
-from train.cli import start_jax
+from train.devices.mesh import ROWS, divide_cpu, make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.learner import fresh_state
-from train.loop import make_learner
-from train.loop import train as run_to_the_end
-from train.mesh import ROWS, divide_cpu, make_mesh
-from train.omni.parts import DECODER
-from train.rl.environments import Environment, Prompt
-from train.rl.experiment import GRPO, PPO, Demonstrations, Prompts
-from train.rl.questions import Questions
-from train.runs import create_run, open_corpora, resolve
-from train.step import compiler_options, on_mesh
+from train.loop.learner import fresh_state
+from train.loop.loop import make_learner
+from train.loop.loop import train as run_to_the_end
+from train.rl.environments.text_tasks import Environment, Prompt
+from train.rl.options import GRPO, PPO, Demonstrations, Prompts
+from train.rl.policy.questions import Questions
+from train.runs.parts import DECODER
+from train.runs.runs import create_run, open_corpora, resolve
+from train.step.update import compiler_options, on_mesh
+from train.verbs.cli import start_jax
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,18 +8,18 @@ import time
 import jax
 import numpy as np
 
-from data.text import TextBatch
+from data.text.rows import TextBatch
 from model.config import ModelConfig
 from model.presets import MODERN
 from model.transformer import count_parameters
 from train import experiment
-from train.cli import start_jax
-from train.mesh import divide_cpu, make_mesh, put_batch
+from train.devices.mesh import divide_cpu, make_mesh, put_batch
 from train.objectives.make import make_objective
-from train.optimizer import make_optimizer
-from train.parameters import decoder_parameters
-from train.state import initial_state
-from train.step import jit_update, make_update
+from train.optimizers.build import make_optimizer
+from train.runs.parameters import decoder_parameters
+from train.step.state import initial_state
+from train.step.update import jit_update, make_update
+from train.verbs.cli import start_jax
 
 
 def main():

@@ -7,8 +7,8 @@ is what pays.
 """
 
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
-from train.rl.code import PythonFunctions
-from train.rl.experiment import PPO, Prompts
+from train.rl.environments.code import PythonFunctions
+from train.rl.options import PPO, Prompts
 
 
 def get_config(arg: str = "") -> Experiment:

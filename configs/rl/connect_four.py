@@ -5,7 +5,7 @@ One CPU core, 404 s of its time: wins 87 % of 200 games against plain tree searc
 """
 
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Schedule
-from train.rl.board_games import AlphaZero, BoardGame
+from train.rl.games.options import AlphaZero, BoardGame
 
 
 def get_config(arg: str = "") -> Experiment:

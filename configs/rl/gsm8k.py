@@ -13,9 +13,9 @@ import dataclasses
 
 from model.presets import preset
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Schedule
-from train.rl.experiment import GRPO, PPO, Demonstrations, Prompts
-from train.rl.files import PromptFile
-from train.rl.rewards import Answer
+from train.rl.environments.files import PromptFile
+from train.rl.options import GRPO, PPO, Demonstrations, Prompts
+from train.rl.rewards.rewards import Answer
 
 FILE = PromptFile(prompt_template="{question}\n", response_template="{answer}", reward=Answer())
 

@@ -9,7 +9,7 @@ tokens are left out of training. It prefers what people preferred in 0.618 of 21
 from model.config import ModelConfig
 from model.presets import MODERN
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Schedule
-from train.rl.experiment import Preferences, RewardModelling
+from train.rl.options import Preferences, RewardModelling
 
 
 def get_config(arg: str = "") -> Experiment:

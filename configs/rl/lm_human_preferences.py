@@ -11,9 +11,9 @@ Not run yet: no time or score is stated.
 
 from model.presets import preset
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Schedule
-from train.rl.experiment import PPO, Preferences, Prompts, RewardModelling
-from train.rl.files import PromptFile
-from train.rl.rewards import RewardModel
+from train.rl.environments.files import PromptFile
+from train.rl.options import PPO, Preferences, Prompts, RewardModelling
+from train.rl.rewards.rewards import RewardModel
 
 
 def get_config(arg: str = "ppo") -> Experiment:

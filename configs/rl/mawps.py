@@ -14,8 +14,8 @@ import dataclasses
 from model.config import ModelConfig
 from model.presets import MODERN
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
-from train.rl.experiment import GRPO, PPO, Demonstrations, Prompts
-from train.rl.word_problems import WordProblems
+from train.rl.environments.word_problems import WordProblems
+from train.rl.options import GRPO, PPO, Demonstrations, Prompts
 
 PROMPT, RESPONSE = 80, 14
 

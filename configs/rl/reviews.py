@@ -14,9 +14,9 @@ reward model overlooks; docs/rl.md has the curves.
 
 from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
-from train.rl.environments import Reviews
-from train.rl.experiment import PPO, Demonstrations, Preferences, Prompts, RewardModelling
-from train.rl.rewards import Judged, RewardModel
+from train.rl.environments.text_tasks import Reviews
+from train.rl.options import PPO, Demonstrations, Preferences, Prompts, RewardModelling
+from train.rl.rewards.rewards import Judged, RewardModel
 
 PROMPT, RESPONSE = 42, 80
 """Characters."""

@@ -3,19 +3,19 @@
 omnia train configs/rl/simulators.py:calculator_start --run-dir runs/calculator-start
 omnia train configs/rl/simulators.py:calculator_ppo --run-dir runs/calculator --start runs/calculator-start
 
-Tasks: talk, recommend (train/rl/simulators.py), map, code, calculator (train/rl/text_games.py). Kinds: ppo, grpo. One core, seed 0: the
-calculator's score goes from 0.145 to 0.492 in 40 steps of PPO, after 497 of the start. What else was run is in docs/log.md; the other tasks
-are untried.
+Tasks: talk, recommend (train/rl/environments/simulators.py), map, code, calculator (train/rl/environments/text_games.py). Kinds: ppo,
+grpo. One core, seed 0: the calculator's score goes from 0.145 to 0.492 in 40 steps of PPO, after 497 of the start. What else was run is
+in docs/log.md; the other tasks are untried.
 """
 
 import dataclasses
 
 from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
-from train.rl import experiment as rl
-from train.rl.environments import Simulator
-from train.rl.simulators import Recommendations, SlotFilling
-from train.rl.text_games import Calculator, SecretCode, TreasureMap
+from train.rl import options as rl
+from train.rl.environments.simulators import Recommendations, SlotFilling
+from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
+from train.rl.environments.text_tasks import Simulator
 
 
 @dataclasses.dataclass(frozen=True)

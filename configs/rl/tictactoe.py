@@ -5,7 +5,7 @@ One CPU core, 80 to 100 s of its time: 200 games against perfect play, none lost
 """
 
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Schedule
-from train.rl.board_games import AlphaZero, BoardGame
+from train.rl.games.options import AlphaZero, BoardGame
 
 
 def get_config(arg: str = "") -> Experiment:

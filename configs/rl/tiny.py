@@ -12,9 +12,9 @@ import dataclasses
 
 from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
-from train.rl import experiment as rl
-from train.rl.code import Programs
-from train.rl.environments import Addition, Bandit, Countdown, Environment, KeyFacts, Letters, RandomWalks, Reviews
+from train.rl import options as rl
+from train.rl.environments.code import Programs
+from train.rl.environments.text_tasks import Addition, Bandit, Countdown, Environment, KeyFacts, Letters, RandomWalks, Reviews
 
 
 @dataclasses.dataclass(frozen=True)

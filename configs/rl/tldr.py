@@ -12,9 +12,9 @@ import dataclasses
 
 from model.presets import preset
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Schedule
-from train.rl.experiment import PPO, Demonstrations, Preferences, Prompts, RewardModelling
-from train.rl.files import PromptFile
-from train.rl.rewards import RewardModel
+from train.rl.environments.files import PromptFile
+from train.rl.options import PPO, Demonstrations, Preferences, Prompts, RewardModelling
+from train.rl.rewards.rewards import RewardModel
 
 PROMPT, RESPONSE = 512, 53
 

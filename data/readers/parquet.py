@@ -3,8 +3,8 @@
 import json
 import os
 
-from data.documents import Part, Skipped, document_of
 from data.errors import UserError
+from data.readers.documents import Part, Skipped, document_of
 
 _ROWS = 256  # of a column in memory at once
 

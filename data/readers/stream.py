@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import zlib
 
-from data.documents import Unreadable
+from data.readers.documents import Unreadable
 
 CHUNK_BYTES = 1 << 22
 COMPRESSIONS = (".gz", ".zst")

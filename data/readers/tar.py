@@ -6,7 +6,7 @@ KEY.txt or, if there is none, a field of KEY.json. All other members, links amon
 
 import tarfile
 
-from data.documents import Part, Skipped, Unreadable, document_of, printable
+from data.readers.documents import Part, Skipped, Unreadable, document_of, printable
 from data.readers.stream import Stream
 from data.readers.text import document_of_json
 

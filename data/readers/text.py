@@ -6,7 +6,7 @@ import os
 
 import xxhash
 
-from data.documents import Document, Part, Skipped, Unreadable, document_of, invalid_utf8
+from data.readers.documents import Document, Part, Skipped, Unreadable, document_of, invalid_utf8
 from data.readers.stream import CHUNK_BYTES, COMPRESSIONS, Stream, compression_of
 
 

@@ -6,8 +6,8 @@ tfds:FOLDER@SPLIT, so that a task needs nothing else. Only ArrayRecord files can
 
 import os
 
-from data.documents import Part, Skipped, document_of
 from data.errors import UserError
+from data.readers.documents import Part, Skipped, document_of
 
 PREFIX = "tfds:"
 _EXAMPLES = 256  # decoded in one call

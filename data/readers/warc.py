@@ -10,8 +10,8 @@ import io
 import re
 from typing import NamedTuple
 
-from data.documents import Part, Skipped, Unreadable, document_of, printable
 from data.errors import UserError
+from data.readers.documents import Part, Skipped, Unreadable, document_of, printable
 from data.readers.stream import Stream
 
 MOST_BYTES = 1 << 26

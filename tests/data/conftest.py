@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from data.shards import FORMAT, Corpus, ShardWriter, corpus_digest
+from data.text.shards import FORMAT, Corpus, ShardWriter, corpus_digest
 from data.tokenizer import byte_tokenizer
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data import tokenizer as tokenizers_of
 from data.errors import UserError
 from data.tokenizer import SPECIALS, byte_tokenizer, character_tokenizer, load_tokenizer
-from data.vocabulary import train_sentencepiece
+from data.tokenizer_training import train_sentencepiece
 
 TEXT = (
     """def f(x):\n    if x:\n        return x + 1\n\n\tThe quick brown fox, and the lazy dog; the end.\r

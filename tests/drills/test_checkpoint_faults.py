@@ -12,10 +12,10 @@ import jax
 import pytest
 
 from data.errors import UserError
-from tests.train.test_checkpoint import ABSTRACT, IDENTITY, STRANGER, flip, same, small_state
-from train.checkpoint import Checkpointer
+from tests.train.checkpoints.test_checkpoint import ABSTRACT, IDENTITY, STRANGER, flip, same, small_state
+from train.checkpoints.checkpointer import Checkpointer
+from train.checkpoints.journal import Journal
 from train.experiment import Checkpoints
-from train.manifest import Journal
 
 pytestmark = pytest.mark.slow
 STATES = {step: small_state(step) for step in (1, 2)}
@@ -219,12 +219,12 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"localhost:{sys.argv[3]}", 2, process)
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-import train.checkpoint
+import train.checkpoints.checkpointer
 from data.errors import UserError
-from tests.train.test_checkpoint import flip
+from tests.train.checkpoints.test_checkpoint import flip
 from train.experiment import Checkpoints
-from train.manifest import Journal
-from train.state import State
+from train.checkpoints.journal import Journal
+from train.step.state import State
 
 mesh = Mesh(np.array(jax.devices()), ("fsdp",))
 
@@ -241,7 +241,7 @@ def same(a, b):
 
 abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state(0))
 said = []
-checkpointer = train.checkpoint.Checkpointer(run, Checkpoints(keep=2), identity="0123456789abcdef", said=said.append)
+checkpointer = train.checkpoints.checkpointer.Checkpointer(run, Checkpoints(keep=2), identity="0123456789abcdef", said=said.append)
 for step in (1, 2, 3):
     checkpointer.save(state(step), {"tries": 1})
 checkpointer.wait()
@@ -260,7 +260,7 @@ multihost_utils.sync_global_devices("damaged")
 assert same(checkpointer.restore(abstract)[0], state(2))
 assert len(said) == 1 and "step 3 is passed over" in said[0]
 said.clear()
-train.checkpoint.PARTS_TIMEOUT_SECONDS, record = 3, Journal.record
+train.checkpoints.checkpointer.PARTS_TIMEOUT_SECONDS, record = 3, Journal.record
 
 def full(*_, **__):
     raise OSError(28, "No space left on device")

@@ -10,12 +10,12 @@ import sys
 import numpy as np
 import pytest
 
-from data.batches import Batches
-from data.blocks import BLOCK_BYTES
-from data.shards import Corpus
+from data.text.batches import Batches
+from data.text.blocks import BLOCK_BYTES
+from data.text.shards import Corpus
 from tests.data.conftest import flip_bit, write_corpus
-from tests.train.test_launch import one_device
-from train.exits import Exit
+from tests.train.verbs.test_launch import one_device
+from train.loop.exits import Exit
 
 pytestmark = pytest.mark.slow
 BLOCKS, DAMAGED, DOCUMENT, CONTEXT, ROWS = 1000, 1, 5000, 128, 256

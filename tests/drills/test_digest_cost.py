@@ -6,10 +6,10 @@ import time
 import jax
 import pytest
 
-from tests.train.test_checkpoint import IDENTITY, small_state
-from train.checkpoint import Checkpointer
+from tests.train.checkpoints.test_checkpoint import IDENTITY, small_state
+from train.checkpoints.checkpointer import Checkpointer
+from train.checkpoints.journal import Journal
 from train.experiment import Checkpoints
-from train.manifest import Journal
 
 pytestmark = pytest.mark.slow
 SAVES = 9

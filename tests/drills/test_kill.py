@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from data.prepare import PrepareText, prepare_text
+from data.text.prepare import PrepareText, prepare_text
 from tests.drills.worker import PHASES
 from tests.train.conftest import write_texts
-from tests.train.test_resume import outcome
-from train.manifest import Journal
-from train.runs import open_run
+from tests.train.loop.test_resume import outcome
+from train.checkpoints.journal import Journal
+from train.runs.runs import open_run
 
 ROOT = Path(__file__).parents[2]
 STEPS, SAVES = 240, 8

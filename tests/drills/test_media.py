@@ -8,12 +8,12 @@ import pytest
 
 from tests.drills.test_hosts import together
 from tests.drills.test_kill import Process, check_same
-from tests.train.test_resume import outcome
-from train.runs import open_run
+from tests.train.loop.test_resume import outcome
+from train.runs.runs import open_run
 
 CONFIG = """
 import dataclasses
-from tests.train.omni.conftest import EXPERIMENT
+from tests.train.media.conftest import EXPERIMENT
 from train.experiment import Checkpoints, Evaluation, Logging, MeshShape
 
 def get_config(arg: str = ""):

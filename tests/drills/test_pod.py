@@ -14,9 +14,9 @@ import pytest
 
 from model.presets import preset
 from train import experiment as options
-from train.ahead_of_time import compile_step, memory_of, planning_mesh
-from train.cli import load_config
-from train.plan import make_plan
+from train.planning.ahead_of_time import compile_step, memory_of, planning_mesh
+from train.verbs.cli import load_config
+from train.verbs.plan import make_plan
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -60,7 +60,8 @@ def test_gpt2_xl_fits_sixteen_small_chips():
 
 def test_two_plans_can_be_made_at_once():
     """libtpu lets one process in at a time, for the sake of its chips; compiling needs none."""
-    ask = "from train.ahead_of_time import topology_devices as ask; import time; print(len(ask('v5e:4x4')), flush=True); time.sleep(20)"
+    ask = "import time; from train.planning.ahead_of_time import topology_devices as ask; "
+    ask += "print(len(ask('v5e:4x4')), flush=True); time.sleep(20)"
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     plans = [subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     try:

@@ -16,22 +16,22 @@ from pathlib import Path
 
 import pytest
 
-import train.loop
+import train.loop.loop
 from data.errors import UserError
 from model.config import ModelConfig
 from tests.drills.test_kill import environment, room  # noqa: F401 (a fixture)
-from tests.train.rl.test_learner import outcome as policy_outcome
-from tests.train.rl.test_learner import policy, started  # noqa: F401 (a fixture)
-from tests.train.test_resume import one_device, outcome, start  # noqa: F401 (a fixture)
-from train.checkpoint import Checkpointer
-from train.exits import Exit
+from tests.train.loop.test_resume import one_device, outcome, start  # noqa: F401 (a fixture)
+from tests.train.rl.policy.test_learner import outcome as policy_outcome
+from tests.train.rl.policy.test_learner import policy, started  # noqa: F401 (a fixture)
+from train.checkpoints.checkpointer import Checkpointer
+from train.checkpoints.journal import Journal
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule, TextData
-from train.loop import train as train_run
-from train.manifest import Journal
-from train.rl.environments import Environment
-from train.rows import RowLearner
-from train.runs import open_run
-from train.telemetry import read_metrics
+from train.loop.exits import Exit
+from train.loop.loop import train as train_run
+from train.loop.row_learner import RowLearner
+from train.loop.telemetry import read_metrics
+from train.rl.environments.text_tasks import Environment
+from train.runs.runs import open_run
 
 pytestmark = pytest.mark.slow
 STEPS = 60
@@ -125,13 +125,13 @@ def test_a_disk_that_fills_up_under_the_last_checkpoint(disk, room, one_device, 
 
 
 def test_a_disk_that_fills_up_under_the_report(disk, room, one_device, monkeypatch, capsys):  # noqa: F811
-    write_report = train.loop.write_report
+    write_report = train.loop.loop.write_report
 
     def writing(folder):
         fill(disk)
         return write_report(folder)
 
-    monkeypatch.setattr("train.loop.write_report", writing)
+    monkeypatch.setattr("train.loop.loop.write_report", writing)
     run = start(disk / "run", experiment([room / "shards0"]))
     assert train_run(run)["exit"] == Exit.DONE
     said = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_a_disk_that_fills_up_under_the_report(disk, room, one_device, monkeypat
 SLOWLY = """
 import fcntl, signal, sys, termios, time
 import omnia
-from train.rows import RowLearner
+from train.loop.row_learner import RowLearner
 
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 if sys.argv[1] == "nohup":

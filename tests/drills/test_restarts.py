@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.test_launch import children, reach, room, start, wait  # noqa: F401 (room is a fixture)
-from tests.train.test_resume import outcome
-from train.exits import Exit
-from train.runs import open_run
+from tests.train.loop.test_resume import outcome
+from tests.train.verbs.test_launch import children, reach, room, start, wait  # noqa: F401 (room is a fixture)
+from train.loop.exits import Exit
+from train.runs.runs import open_run
 
 pytestmark = pytest.mark.slow
 

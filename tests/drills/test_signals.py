@@ -23,9 +23,9 @@ from tests.drills.test_kill import (  # noqa: F401 (room and whole are fixtures)
     whole,
 )
 from tests.drills.worker import PHASES
-from train.exits import Exit
-from train.manifest import Journal
-from train.runs import open_run
+from train.checkpoints.journal import Journal
+from train.loop.exits import Exit
+from train.runs.runs import open_run
 
 pytestmark = pytest.mark.slow
 TIMES = 20

@@ -21,8 +21,8 @@ PHASES = ("compile", "evaluate", "save")
 
 
 def phases(path: str) -> None:
-    import train.rows
-    from train.checkpoint import Checkpointer
+    import train.loop.row_learner
+    from train.checkpoints.checkpointer import Checkpointer
 
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.pwrite(file, bytes(len(PHASES)) + b"0" * 10, 0)
@@ -43,7 +43,7 @@ def phases(path: str) -> None:
 
         return call
 
-    jit_update = train.rows.jit_update
+    jit_update = train.loop.row_learner.jit_update
 
     def counting(update, mesh):
         step = jit_update(update, mesh)
@@ -58,8 +58,8 @@ def phases(path: str) -> None:
 
         return call
 
-    train.rows.jit_update = counting
-    train.rows.evaluate_corpora = within("evaluate", train.rows.evaluate_corpora)
+    train.loop.row_learner.jit_update = counting
+    train.loop.row_learner.evaluate_corpora = within("evaluate", train.loop.row_learner.evaluate_corpora)
     save, commit = Checkpointer.save, Checkpointer._commit
 
     def begin(self, *arguments, **options):
@@ -76,9 +76,9 @@ def phases(path: str) -> None:
 def record(path: str) -> None:
     import numpy as np
 
-    import train.rows
+    import train.loop.row_learner
 
-    jit_update = train.rows.jit_update
+    jit_update = train.loop.row_learner.jit_update
 
     def recording(update, mesh):
         step = jit_update(update, mesh)
@@ -93,14 +93,14 @@ def record(path: str) -> None:
 
         return call
 
-    train.rows.jit_update = recording
+    train.loop.row_learner.jit_update = recording
 
 
 def poison(span: str) -> None:
     import jax
     import numpy as np
 
-    from data.batches import Batches
+    from data.text.batches import Batches
 
     first, last = map(int, span.split("-"))
     batch = Batches.batch

@@ -13,7 +13,7 @@ import pytest
 
 from model.config import ModelConfig
 from model.convert import gpt2 as gpt2_weights
-from model.generate import Sampling, generate
+from model.decoding.generate import Sampling, generate
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters, count_parameters
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.mel import log_mel, mel_filters
+from data.media.signals.mel import log_mel, mel_filters
 
 pytestmark = pytest.mark.slow
 

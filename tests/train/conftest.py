@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.prepare import PrepareText, prepare_text
+from data.text.prepare import PrepareText, prepare_text
 from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule, TextData
 

@@ -6,21 +6,21 @@ from typing import Any
 from jax.sharding import Mesh
 
 from data.errors import UserError
-from model.attention import layer_kernels
+from model.attention.dispatch import layer_kernels
 from model.transformer import Decoder
 from train import experiment
-from train.mesh import row_shards
-from train.objectives.causal_lm import CausalLM
-from train.omni.aligned import AlignedLanguageModel
-from train.omni.experiment import ENCODER_OBJECTIVES, AlignedLM, MediaLM
-from train.omni.objective import MediaLanguageModel
-from train.omni.towers import encoder_objective
-from train.optimizer import without_gradient
-from train.parameters import critic_of
-from train.rl.experiment import PolicyGradient, PreferenceLearning, RewardModelling
-from train.rl.policy_gradient import ClippedPolicyGradient
-from train.rl.preference import PreferencePolicy
-from train.rl.reward_model import ComparedReward
+from train.devices.mesh import row_shards
+from train.objectives.media.aligned_lm import AlignedLanguageModel
+from train.objectives.media.media_lm import MediaLanguageModel
+from train.objectives.media.towers import encoder_objective
+from train.objectives.preference.preference import PreferencePolicy
+from train.objectives.preference.reward_model import ComparedReward
+from train.objectives.text.causal_lm import CausalLM
+from train.optimizers.build import without_gradient
+from train.rl.options import PolicyGradient, PreferenceLearning, RewardModelling
+from train.rl.policy.policy_gradient import ClippedPolicyGradient
+from train.runs.parameters import critic_of
+from train.sources.media_options import ENCODER_OBJECTIVES, AlignedLM, MediaLM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _whole_objective(options: experiment.Experiment, mesh: Mesh):
             return ClippedPolicyGradient(model, critic_of(options), options.objective, row_shards(mesh))
     raise UserError(
         f"objective: {type(options.objective).__name__} is no objective",
-        "Choose one of train.experiment or train.rl.experiment in the config file.",
+        "Choose one of train.experiment or train.rl.options in the config file.",
     )
 
 

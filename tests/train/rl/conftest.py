@@ -11,14 +11,14 @@ import pytest
 
 from model.config import ModelConfig
 from model.critic import Critic
-from model.generate import Sampling
+from model.decoding.generate import Sampling
 from model.transformer import Decoder
-from train.gradients import accumulated, plain
-from train.parameters import decoder_parameters
-from train.rl.experience import judge, make_experience
-from train.rl.experiment import PPO
-from train.rl.policy_gradient import ClippedPolicyGradient
-from train.rl.rollout import rollout
+from train.rl.options import PPO
+from train.rl.policy.experience import judge, make_experience
+from train.rl.policy.policy_gradient import ClippedPolicyGradient
+from train.rl.policy.rollout import rollout
+from train.runs.parameters import decoder_parameters
+from train.step.gradients import accumulated, plain
 
 MODEL = ModelConfig(
     vocab_size=17,

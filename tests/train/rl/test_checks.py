@@ -9,17 +9,17 @@ import pytest
 
 from data.errors import UserError
 from data.tokenizer import byte_tokenizer, character_tokenizer
-from tests.train.rl.test_learner import TINY
+from tests.train.rl.policy.test_learner import TINY
 from train.experiment import Evaluation
-from train.rl.code import PassesTests
-from train.rl.environments import Addition, Environment, Letters, Prompt, Reply, Simulator
-from train.rl.examples import ExampleBatches, map_paths
-from train.rl.experiment import PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
-from train.rl.files import PromptFile
-from train.rl.questions import Questions
-from train.rl.rewards import Judged, Length, Reward, RewardModel, Sum
-from train.rl.word_problems import WordProblems
-from train.runs import check_resume, open_corpora, resolve
+from train.rl.environments.code import PassesTests
+from train.rl.environments.files import PromptFile
+from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, Reply, Simulator
+from train.rl.environments.word_problems import WordProblems
+from train.rl.options import PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
+from train.rl.policy.questions import Questions
+from train.rl.rewards.rewards import Judged, Length, Reward, RewardModel, Sum
+from train.runs.runs import check_resume, open_corpora, resolve
+from train.sources.examples import ExampleBatches, map_paths
 
 POLICY = PPO(samples=2, response_tokens=4, critic="shared", kl_coefficient=0.0)
 

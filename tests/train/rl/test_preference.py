@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.train.rl.conftest import DECODER, parameters
-from tests.train.rl.test_policy_gradient import moved
-from train.rl.examples import Comparisons
-from train.rl.experiment import PreferenceLearning, RewardModelling
-from train.rl.preference import PreferencePolicy
-from train.rl.reward_model import ComparedReward, choice_loss, flat, score_texts
+from tests.train.rl.policy.test_policy_gradient import moved
+from train.objectives.preference.preference import PreferencePolicy
+from train.objectives.preference.reward_model import ComparedReward, choice_loss, flat, score_texts
+from train.rl.options import PreferenceLearning, RewardModelling
+from train.sources.examples import Comparisons
 
 ROWS, RESPONSES, LENGTH = 4, 3, 8
 LOSSES = ["dpo", "ipo", "hinge", "kto", "orpo"]

@@ -8,11 +8,11 @@ import pytest
 
 from data.errors import UserError
 from data.tokenizer import byte_tokenizer
-from train.rl.environments import Prompt
-from train.rl.examples import encode_prompt
-from train.rl.files import PromptFile
-from train.rl.label import record_of
-from train.rl.records import comparisons_of, messages_of, read_comparisons, read_records, turns_of, unused
+from train.rl.environments.files import PromptFile
+from train.rl.environments.text_tasks import Prompt
+from train.sources.examples import encode_prompt
+from train.sources.records import comparisons_of, messages_of, read_comparisons, read_records, turns_of, unused
+from train.verbs.label import record_of
 
 USER, ANSWER, OTHER = ({"role": role, "content": text} for role, text in (("user", "hi"), ("assistant", "yes"), ("assistant", "no")))
 
@@ -253,7 +253,7 @@ def test_templates_take_texts_and_numbers_and_leave_other_braces_alone(tmp_path)
 
 def test_records_of_comparisons_of_a_data_set_pass_the_same_checks():
     """Records come from TFDS as from files."""
-    from train.rl.records import Record
+    from train.sources.records import Record
 
     with pytest.raises(UserError, match="example 2: response 0 is a number"):
         comparisons_of(

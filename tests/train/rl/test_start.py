@@ -12,11 +12,11 @@ import pytest
 
 from model.critic import Critic
 from tests.train.rl.conftest import DECODER, MODEL
-from tests.train.rl.test_learner import TINY
-from train.parameters import parameters_of
-from train.rl.experiment import GRPO, PPO, RewardModelling
-from train.rl.reward_model import score_texts
-from train.start import adopt
+from tests.train.rl.policy.test_learner import TINY
+from train.objectives.preference.reward_model import score_texts
+from train.rl.options import GRPO, PPO, RewardModelling
+from train.runs.parameters import parameters_of
+from train.runs.start import adopt
 
 KINDS = {
     "reward": RewardModelling(),
@@ -40,8 +40,8 @@ def fresh(kind: str, seed: int):
 def started(monkeypatch, source: str, kind: str):
     """Parameters of the source, those that a run of another kind begins with, and what is said."""
     theirs, said = fresh(source, 1), []
-    monkeypatch.setattr("train.start.started_from", lambda run: SimpleNamespace(experiment=experiment(source)))
-    monkeypatch.setattr("train.start.load_parameters", lambda run, mesh: (theirs, 0))
+    monkeypatch.setattr("train.runs.start.started_from", lambda run: SimpleNamespace(experiment=experiment(source)))
+    monkeypatch.setattr("train.runs.start.load_parameters", lambda run, mesh: (theirs, 0))
     return theirs, adopt(SimpleNamespace(experiment=experiment(kind)), None, fresh(kind, 2), said.append), said
 
 
@@ -107,8 +107,8 @@ def test_what_begins_anew_or_is_left_behind_is_said_in_a_line(monkeypatch, sourc
 def test_parts_of_other_shapes_begin_anew(monkeypatch):
     theirs, said = fresh("shared", 1), []
     theirs["value"]["weights"] = theirs["value"]["weights"][:-1]
-    monkeypatch.setattr("train.start.started_from", lambda run: SimpleNamespace(experiment=experiment("shared")))
-    monkeypatch.setattr("train.start.load_parameters", lambda run, mesh: (theirs, 0))
+    monkeypatch.setattr("train.runs.start.started_from", lambda run: SimpleNamespace(experiment=experiment("shared")))
+    monkeypatch.setattr("train.runs.start.load_parameters", lambda run, mesh: (theirs, 0))
     fresh_ones = fresh("shared", 2)
     own = adopt(SimpleNamespace(experiment=experiment("shared")), None, fresh_ones, said.append)
     np.testing.assert_array_equal(own["value"]["weights"], fresh_ones["value"]["weights"])

@@ -1,0 +1,1 @@
+"""Files as they are read and written: text, JSON, folders, remote storage, standard streams."""

@@ -1,0 +1,181 @@
+"""The journal of a preparation: one at a time in a folder, begun by a plan, its finished tasks kept over any kill.
+
+In the output folder `prepare.json` is the plan, `.prepare/` the journal of finished tasks while the work goes on, `manifest.json` the
+end of it.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from data.errors import UserError
+from data.files import json_files, storage
+from data.loading.pool import run_tasks
+from data.readers.documents import Skipped
+from data.text.task import SPLITS, check_damaged
+
+_OURS = re.compile(r"(train|validation)-\d{5,}-of-\d{5,}\.(tokens|array_record|index)|manifest\.json|prepare\.json")
+_OUR_FOLDERS = (".prepare", ".plans", "tokenizer")
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """The folder, made if it is not there, for this process alone. Faults of the file system inside become UserError."""
+    if not folder:
+        raise UserError("no output given.", "Name a folder after --output.")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, ".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError:
+        raise UserError(f"{folder}: another preparation is writing there.", "Wait for it to end.") from None
+    except OSError as error:  # no room, no permission, an input that vanished
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror or error}.", "Mend that; the same command again goes on where it stopped."
+        ) from error
+
+
+def begin(folder: str, plan: dict, overwrite: bool) -> None:
+    """Starts a preparation by its plan, or goes on with the same one; UserError where something else lies there."""
+    if overwrite:
+        _clear(folder)
+    earlier = read_json(folder, "prepare.json")
+    if earlier is None:
+        strangers = [name for name in os.listdir(folder) if name != ".lock"]
+        if strangers:
+            raise UserError(
+                f"{folder}: not empty ({strangers[0]} ...), and not the start of a preparation.",
+                "Choose another --output, or --overwrite, which removes the files of a corpus only.",
+            )
+        write_json(folder, "prepare.json", plan)
+    elif earlier != plan and not _has_begun(folder):
+        write_json(folder, "prepare.json", plan)  # nothing was made by the other plan: whatever was wrong with it is mended
+    elif earlier != plan:
+        raise UserError(
+            f"{folder}: holds a preparation with {_difference(earlier, plan)}.",
+            "Use the same inputs and options, another --output, or --overwrite.",
+        )
+    if read_json(folder, "manifest.json") is None:
+        os.makedirs(os.path.join(folder, ".prepare"), exist_ok=True)
+
+
+def _has_begun(folder: str) -> bool:
+    """Whether any task of the folder's plan is finished, or all are. A tokenizer alone is made again if it must be."""
+    journal = os.path.join(folder, ".prepare")
+    finished = os.path.isdir(journal) and any(re.fullmatch(r"\d+\.json", name) for name in os.listdir(journal))
+    return finished or os.path.exists(os.path.join(folder, "manifest.json"))
+
+
+def check_repair(options) -> None:
+    """UserError for options that are given beside `repair`: what was prepared says them."""
+    free = ("output", "kind", "workers", "repair")
+    given = [
+        field.name for field in dataclasses.fields(options) if field.name not in free and getattr(options, field.name) != field.default
+    ]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"--repair makes what is there again as it was made, and {names} would do nothing.", f"Leave {names} out.")
+
+
+def end(folder: str) -> None:
+    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
+
+
+def run(
+    folder: str,
+    numbers: Iterable[int],
+    call: Callable[[int], tuple],
+    function: Callable,
+    *,
+    workers: int,
+    max_damaged: int | None,
+    label: str,
+    sizes: Sequence[int],
+    suffixes: tuple[str, ...],
+    expected: dict[str, dict] | None = None,
+) -> list[dict]:
+    """The results of tasks, by their numbers: from the journal those that it has, the others by function(*call(number), report) now.
+
+    A result holds the record of a shard under each split, or None, and a list of what is damaged. The files of a shard, with these
+    suffixes, come to their place when they are whole; one whose record is `expected` otherwise never does. sizes: bytes of every task.
+    """
+    numbers = list(numbers)
+    results = {number: result for number in numbers if (result := finished(folder, number))}
+    missing = [number for number in numbers if number not in results]
+    damaged = [Skipped(*one) for result in results.values() for one in result["damaged"]]
+    calls, total = [call(number) for number in missing], sum(sizes[number] for number in missing)
+    for position, result in run_tasks(function, calls, workers, label, total):
+        for one in result["damaged"]:
+            damaged.append(Skipped(*one))
+            if max_damaged is not None:
+                check_damaged(damaged, max_damaged)
+        number = missing[position]
+        for record in filter(None, (result[split] for split in SPLITS)):
+            if expected is not None and expected.get(record["file"]) != record:
+                raise changed(folder, record["file"])
+        keep(folder, number, result, suffixes)
+        results[number] = result
+    return [results[number] for number in numbers]
+
+
+def finished(folder: str, number: int) -> dict | None:
+    """The result of a task, if the journal has it."""
+    return read_json(folder, f".prepare/{number:05d}.json")
+
+
+def keep(folder: str, number: int, result: dict, suffixes: tuple[str, ...]) -> None:
+    """Brings the whole shards of a task to their place, and its result into the journal."""
+    for record in filter(None, (result[split] for split in SPLITS)):
+        for suffix in suffixes:
+            os.replace(os.path.join(folder, ".prepare", record["file"] + suffix), os.path.join(folder, record["file"] + suffix))
+    storage.sync_folder(folder)
+    write_json(folder, f".prepare/{number:05d}.json", result)
+
+
+def changed(folder: str, what: str) -> UserError:
+    return UserError(
+        f"{folder}: {what} comes out otherwise than before: the inputs were changed.",
+        "Bring the old inputs back, or prepare them anew with --overwrite.",
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+
+def read_json(folder: str, name: str):
+    """The object in a file of the folder; None where there is none. UserError where it is damaged."""
+    path = os.path.join(folder, name)
+    return json_files.read(path, "Prepare anew with --overwrite.") if os.path.exists(path) else None
+
+
+def write_json(folder: str, name: str, content) -> None:
+    json_files.write(os.path.join(folder, name), content)
+
+
+def _clear(folder):
+    """Removes what a preparation writes, the manifest first."""
+    for name in sorted(os.listdir(folder)):
+        if _OURS.fullmatch(name):
+            os.unlink(os.path.join(folder, name))
+        elif name in _OUR_FOLDERS:
+            shutil.rmtree(os.path.join(folder, name))
+
+
+def _difference(earlier, plan):
+    """What two plans disagree in; inputs first, since some options are derived from them."""
+    before, now = ({file[0]: file for file in one.get("files", [])} for one in (earlier, plan))
+    others = [path for path in sorted({**before, **now}) if before.get(path) != now.get(path)]
+    if others:
+        return f"other inputs ({others[0]} was added, removed or changed)"
+    for key, value in plan["options"].items():
+        if earlier.get("options", {}).get(key) != value:
+            return f"{key} = {earlier.get('options', {}).get(key)!r}, not {value!r}"
+    if earlier.get("packages") and plan.get("packages") and earlier["packages"] != plan["packages"]:
+        return f"{', '.join(earlier['packages'])}, not {', '.join(plan['packages'])}"
+    return "another plan (of another version)"

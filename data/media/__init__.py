@@ -1,0 +1,1 @@
+"""Images, video and audio: from files to shards, from shards to rows of patches."""

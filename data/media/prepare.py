@@ -1,0 +1,372 @@
+"""Images, videos and recordings into shards: planned as tasks that each make one shard of every split (as data/text/prepare.py does).
+
+What is encoded stays encoded: a look at every file finds out what is damaged, unusual or there twice, and decoding is for those who
+read the shards. What is written depends on the inputs and options alone.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+import xxhash
+
+from data.errors import UserError
+from data.loading import journal
+from data.loading.pool import run_tasks
+from data.media.duplicates import LOOK, find_duplicates
+from data.media.reading.inputs import (
+    FIELDS,
+    SPLIT_NAMES,
+    Reading,
+    check_media,
+    class_names,
+    find_media,
+    folded,
+    input_folders,
+    is_medium,
+    named_splits,
+    plan_media,
+)
+from data.media.shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, packages
+from data.media.task import scan_records, write_media_shards
+from data.readers import tfds
+from data.readers.documents import Part, printable
+from data.readers.inputs import exists
+from data.text.shards import shard_damage
+from data.text.task import NAMES_KEPT, SPLITS
+
+KINDS = {"images": "image", "video": "video", "audio": "audio", "interleaved": ""}
+SUFFIXES = (".array_record", ".index")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareMedia:
+    """Images, videos, recordings, and what is said of them, into a directory of shards."""
+
+    output: str
+    """Directory to write. The same command again goes on where it stopped."""
+    kind: Literal["images", "video", "audio", "interleaved"] = "interleaved"
+    """What every sample must hold; interleaved: anything."""
+    input: tuple[str, ...] = ()
+    """Files, folders, globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. A file of media is a sample: a .txt or .json of the same name
+    says its caption, its folder its class; folders named train, val, test and the like, above or below, are splits. In .csv, .tsv,
+    .jsonl, .parquet and .tar (WebDataset) are many, under the names image, video, audio, path, text, caption, question, answer, label,
+    split, parts (a list of texts and paths) and conversations (LLaVA's)."""
+    validation_input: tuple[str, ...] = ()
+    """Inputs of which all is for validation, and nothing else is."""
+    validation: float = 0.1
+    """Fraction held out for validation, by a hash of the media, of samples of which neither a field nor a folder says the split; 0 to 1.
+    With 1 all samples are, whatever else says: a corpus to evaluate on."""
+    fields: tuple[str, ...] = ()
+    """Names of the inputs' fields, columns or features for ours, such as image=photo caption=title."""
+    classes: Literal["auto", "folder", "none"] = "auto"
+    """folder: the name of the folder that a file lies in, below a folder of --input, is its class. auto: where there are several.
+    none: only a field says it."""
+    workers: int = 0
+    """Processes; 0 for one on every core. They do not change the result."""
+    shard_bytes: int = 1 << 27
+    """Bytes of media that make one shard. A .tar is never divided."""
+    max_damaged: int = -1
+    """Files and records (undecodable, missing, a caption without its image) to leave out before giving up; -1 for any number. All are
+    named in the manifest, by reason."""
+    tfds_dir: str = ""
+    """Folder where TFDS keeps its data sets. Empty: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    tfds_download: bool = False
+    """Let TFDS download and prepare a data set that is not there yet."""
+    beam: str = ""
+    """Runner of Apache Beam that does the tasks, and its options: such as "DirectRunner --direct_num_workers 4". Every machine that it
+    runs on must see the inputs and the output under the same paths. Empty: processes of this machine."""
+    overwrite: bool = False
+    """Throw away what another preparation left in the output directory."""
+    repair: bool = False
+    """Verify every shard of a prepared directory, and make the damaged ones again from the inputs."""
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UserError(f"media of kind {self.kind!r} are unknown.", f"Choose {', '.join(KINDS)}.")
+        if not 0 <= self.validation <= 1:
+            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to 1, such as 0.1.")
+        if self.workers < 0 or self.max_damaged < -1 or self.shard_bytes < 1:
+            raise UserError("workers must be at least 0, max_damaged at least -1, shard_bytes at least 1.", "Correct the option.")
+        for field in self.fields:
+            ours, _, theirs = field.partition("=")
+            if ours not in FIELDS or not theirs:
+                raise UserError(f"--fields {field}: not OURS=THEIRS.", f"Ours are {', '.join(FIELDS)}.")
+        if len({folded(field.partition("=")[2]) for field in self.fields}) < len(self.fields):
+            raise UserError("--fields: one name of theirs for two of ours.", "Name each once.")
+
+
+def prepare_media(options: PrepareMedia) -> MediaCorpus:
+    """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
+    packages()
+    if options.repair:
+        journal.check_repair(options)
+    with journal.locked(options.output):
+        (_repair if options.repair else _prepare)(options)
+    return MediaCorpus(options.output)
+
+
+def _prepare(options):
+    folder = options.output
+    plan, passed = _plan(options)
+    journal.begin(folder, plan, options.overwrite)
+    if journal.read_json(folder, "manifest.json") is None:
+        told, wanted = journal.read_json(folder, ".prepare/told.json"), xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
+        if told is None or told["plan"] != wanted:
+            told = {"plan": wanted, **_scan(plan, options.workers)}
+            journal.write_json(folder, ".prepare/told.json", told)
+        classes = told["classes"]
+        if options.beam:
+            from data.media import beam
+
+            calls = {number: _call(options, plan, classes, number) for number in range(len(plan["tasks"]))}
+            beam.run(folder, calls, options.beam, SUFFIXES)
+        results = _run(options, plan, classes, range(len(plan["tasks"])))
+        more = {"unused": told["unused"], "passed_over": passed}
+        journal.write_json(folder, "manifest.json", _manifest(folder, plan, classes, results, more))
+    journal.end(folder)
+    _say(folder)
+
+
+def _repair(options):
+    """Makes missing and damaged shards again; the digests in the manifest say whether they came out the same."""
+    folder = options.output
+    manifest, plan = MediaCorpus(folder).manifest, journal.read_json(folder, "prepare.json")
+    if plan is None:
+        raise UserError(
+            f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
+            "Prepare the corpus again with its inputs and --overwrite.",
+        )
+    if options.kind != plan["options"]["kind"]:
+        kind = plan["options"]["kind"]
+        raise UserError(
+            f"{folder}: holds {kind}, not {options.kind}.", f"Repair it with `omnia prepare {kind} --output {folder} --repair`."
+        )
+    shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
+    damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard, ".array_record"))}
+    for problem in damage.values():
+        print(f"{problem}; it is made again.")
+    for path, _, _ in plan["files"]:
+        if damage and not exists(path):
+            raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
+    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
+    os.makedirs(os.path.join(folder, ".prepare"))
+    options = dataclasses.replace(options, max_damaged=-1)
+    _run(options, plan, manifest["classes"], sorted({int(name.split("-")[1]) for name in damage}), expected=shards)
+    journal.end(folder)
+    print(f"{folder}: {len(damage)} of {len(shards)} shards were damaged" + (", all are whole now." if damage else "."))
+
+
+def _plan(options):
+    """All that the result depends on; and the files that were passed over, {ending: count}."""
+    kind = KINDS[options.kind]
+    inputs = {"train": options.input, "validation": options.validation_input}
+    if not any(inputs.values()):
+        raise UserError("no input given.", "Name files, folders or globs after --input.")
+    named = [path for paths in inputs.values() for path in paths]
+    if (options.tfds_dir or options.tfds_download) and not any(path.startswith(tfds.PREFIX) for path in named):
+        raise UserError("--tfds-dir and --tfds-download are for inputs such as tfds:NAME, and there is none.", "Leave them out.")
+    if options.classes == "folder" and not any(map(os.path.isdir, named)):
+        raise UserError("--classes folder: no input is a folder, below which folders would be classes.", "Name a folder after --input.")
+    roots = input_folders(named)
+    looked = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
+    files = {split: found for split, (found, _) in looked.items()}
+    passed = dict(sum((Counter(others) for _, others in looked.values()), Counter()))
+    every = [file for found in files.values() for file in found]
+    folders = {os.path.dirname(path) for path, _, _ in every if is_medium(path)} - set(roots)
+    splits = [] if options.validation_input or options.validation == 1 else named_splits(every, roots, options.classes == "folder")
+    reading = Reading(kind, options.fields, roots, False, tuple(splits))
+    names = {reading.class_of(folder) for folder in folders} - {None}
+    by_folder = options.classes == "folder" or (options.classes == "auto" and len(names) > 1)
+    reading = reading._replace(by_folder=by_folder)
+    check_media(every, reading)
+    tasks, facts = [], []
+    for split, found in files.items():
+        planned, told = plan_media(found, reading, options.shard_bytes)
+        whole = "validation" if split == "validation" or options.validation == 1 else "train" if options.validation_input else ""
+        tasks += [{"split": whole, "parts": [[*part, size] for part, size in parts]} for parts in planned]
+        facts += told
+    plan = {
+        "format": FORMAT,
+        "options": {
+            "kind": options.kind,
+            "validation": options.validation,
+            "fields": list(options.fields),
+            "classes": options.classes,
+            "shard_bytes": options.shard_bytes,
+        },
+        "reading": [reading.kind, list(reading.fields), list(reading.roots), reading.by_folder, [list(one) for one in reading.splits]],
+        "files": [list(file) for file in every],
+        "named": facts,
+        "tasks": tasks,
+    }
+    return plan, passed
+
+
+def _reading(plan):
+    kind, fields, roots, by_folder, *splits = plan["reading"]  # of an earlier version without splits
+    return Reading(kind, tuple(fields), tuple(roots), by_folder, tuple((place, split) for one in splits for place, split in one))
+
+
+def _parts(task):
+    return [Part(*part[:3]) for part in task["parts"]]
+
+
+def _sizes(plan):
+    return [sum(part[3] for part in task["parts"]) for task in plan["tasks"]]
+
+
+def _scan(plan, workers):
+    """{"classes": the names of all, in the order of their numbers, "unused": {file: the names in it that mean nothing}}."""
+    calls = [(_parts(task), _reading(plan)) for task in plan["tasks"]]
+    told = [found for _, found in sorted(run_tasks(scan_records, calls, workers, "classes", sum(_sizes(plan))), key=lambda one: one[0])]
+    unused: dict[str, dict[str, None]] = {}
+    for found in told:
+        for file, names in found["unused"].items():
+            unused.setdefault(file, {}).update(dict.fromkeys(names))
+    there = {name for found in told for name in found["names"]}
+    for field in plan["options"]["fields"]:
+        theirs = field.partition("=")[2]
+        if folded(theirs) not in set(map(folded, there)):
+            others = sorted(there.union(*unused.values()))
+            raise UserError(
+                f"--fields {field}: no input has a {theirs!r}" + (f"; there are {printable(journal.some(others))}." if others else "."),
+                "Correct the name, or leave it out.",
+            )
+    classes = class_names(label for found in told for label in found["labels"])
+    return {"classes": classes, "unused": {file: list(names)[:NAMES_KEPT] for file, names in unused.items()}}
+
+
+def _most(options):
+    return None if options.max_damaged < 0 else options.max_damaged
+
+
+def _call(options, plan, classes, number):
+    """The arguments of write_media_shards for a task."""
+    task = plan["tasks"][number]
+    return (
+        *(_parts(task), _reading(plan), classes, task["split"] or None, plan["options"]["validation"]),
+        *(options.output, number, len(plan["tasks"]), _most(options)),
+    )
+
+
+def _run(options, plan, classes, numbers, expected=None):
+    return journal.run(
+        options.output,
+        numbers,
+        lambda number: _call(options, plan, classes, number),
+        write_media_shards,
+        workers=options.workers,
+        max_damaged=_most(options),
+        label="preparing",
+        sizes=_sizes(plan),
+        suffixes=SUFFIXES,
+        expected=expected,
+    )
+
+
+def _manifest(folder, plan, classes, results, more):
+    records = {split: [result[split] for result in results if result[split]] for split in SPLITS}
+    skipped: dict[str, dict] = {}
+    for name, reason, _ in (one for result in results for one in result["damaged"]):
+        found = skipped.setdefault(_reason(reason), {"count": 0, "first": []})
+        found["count"] += 1
+        if len(found["first"]) < NAMES_KEPT:
+            found["first"].append([name, reason])
+    if not any(records.values()):
+        first = next((": " + printable(": ".join(one["first"][0])) for one in skipped.values()), "")
+        raise UserError(f"no sample is left{first}.", "Give other input.")
+    remarked: dict[str, dict] = {}
+    for result in results:
+        for remark, (count, names) in sorted(result["remarked"].items()):
+            found = remarked.setdefault(remark, {"count": 0, "first": []})
+            found["count"] += count
+            found["first"] = (found["first"] + names)[:NAMES_KEPT]
+    ignored = {
+        "count": sum(result["ignored"][0] for result in results),
+        "first": [name for result in results for name in result["ignored"][1]][:NAMES_KEPT],
+    }
+    return media_manifest(
+        records,
+        classes,
+        options=plan["options"],
+        skipped=skipped,
+        remarked=remarked,
+        ignored=ignored,
+        duplicates=_duplicates(folder, records, results),
+        splits_by_name=[list(one) for one in _reading(plan).splits],
+        **more,
+    )
+
+
+def _reason(reason):
+    """A reason without what differs from file to file."""
+    return re.split(r" \(|: | after | at byte |(?<![-\w])\d", reason)[0].strip() or reason
+
+
+def _duplicates(folder, records, results):
+    """Media that are there more than once: how many, and the first of them by the keys of their samples."""
+    looks, first = [], dict.fromkeys(SPLITS, 0)
+    for number, result in enumerate(results):
+        with open(os.path.join(folder, ".prepare", f"{number:05d}.looks"), "rb") as file:
+            found = np.frombuffer(file.read(), LOOK).copy()
+        for place, split in enumerate(SPLITS):
+            found["sample"][found["split"] == place] += first[split]
+            first[split] += result[split]["samples"] if result[split] else 0
+        looks.append(found)
+    every = np.concatenate(looks)
+    splits = {split: MediaSplit(folder, records[split]) for split in SPLITS if records[split]}
+
+    def key(place):
+        (sample,) = splits[SPLITS[every["split"][place]]].read([every["sample"][place]])
+        return f"{SPLITS[every['split'][place]]} {getattr(sample, 'key', '?')}"
+
+    return {
+        name: {"count": len(pairs), "first": [[key(later), key(earlier)] for later, earlier in pairs[:NAMES_KEPT].tolist()]}
+        for name, pairs in zip(("equal", "alike"), find_duplicates(every), strict=True)
+    }
+
+
+def _say(folder):
+    corpus = MediaCorpus(folder)
+    manifest = corpus.manifest
+    print(f"{folder}: {manifest['options']['kind']}, {len(manifest['classes'])} classes")
+    for name, split in manifest["splits"].items():
+        parts = ", ".join(f"{count:,} {kind}" for kind, count in split["parts"].items() if count)
+        print(f"  {name}: {split['samples']:,} samples" + (f" ({parts}), {split['bytes']:,} bytes" if parts else ""))
+        if split["samples"]:
+            found = corpus.split(name)
+            learned, classed = np.count_nonzero(found.has_learned()), np.count_nonzero(found.labels >= 0)
+            print(f"    {learned:,} with a learned text, {classed:,} with a class")
+    for place, split in manifest.get("splits_by_name", ()):  # which manifests did not always have, as what is not used and passed over
+        print(f"  taken as {split} by its name: {printable(place)}")
+    if manifest["options"]["classes"] == "auto" and (called := [name for name in manifest["classes"] if name.lower() in SPLIT_NAMES]):
+        print(f"  taken as classes, not as splits: {printable(', '.join(called))} (--validation-input names what is for validation)")
+    files: dict[tuple[str, ...], list[str]] = {}
+    for file, names in manifest.get("unused", {}).items():
+        files.setdefault(tuple(names), []).append(file)
+    for names, (first, *others) in files.items():
+        where = printable(first) + (f" and {len(others):,} others" if others else "")
+        print(f"  {where}: not used: {printable(', '.join(names))} (--fields OURS=THEIRS gives a name a meaning)")
+    if passed := manifest.get("passed_over"):
+        kinds = ", ".join(f"{count:,} {ending}" for ending, count in passed.items())
+        print(f"  passed over: {sum(passed.values()):,} files that are no input: {printable(kinds)}")
+    for reason, found in manifest["skipped"].items():
+        left_out = [name if why == reason else f"{name} ({why})" for name, why in found["first"]]
+        print(f"  left out: {found['count']:,}, {reason}: {_shown(left_out)}")
+    for remark, found in manifest["remarked"].items():
+        print(f"  {remark}: {found['count']:,}: {_shown(found['first'])}")
+    for name, found in manifest["duplicates"].items():
+        if found["count"]:
+            print(f"  {name} to an earlier one: {found['count']:,}: {_shown([later for later, _ in found['first']])}")
+    if manifest["ignored"]["count"]:
+        print(f"  no media: {manifest['ignored']['count']:,} members of archives: {_shown(manifest['ignored']['first'])}")
+
+
+def _shown(names):
+    return printable(journal.some(names))

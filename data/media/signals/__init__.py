@@ -1,0 +1,1 @@
+"""Bytes of media to arrays and back: decoding, spectrograms, patches, augmentation."""

@@ -1,0 +1,126 @@
+"""One task of a preparation of media: a list of input parts becomes one shard of each split."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import xxhash
+
+from data.files import storage
+from data.media.duplicates import LOOK
+from data.media.reading.inputs import NO_CLASS, Reading, is_manifest, is_medium, label_of, read_records, sample_of, split_of
+from data.media.shards import MediaWriter
+from data.media.signals.decoding import Undecodable, examine
+from data.readers.documents import Part, Skipped, Unreadable
+from data.text.task import NAMES_KEPT, SPLITS, check_damaged
+
+
+def scan_records(parts: list[Part], reading: Reading, report: Callable[[int], None]) -> dict:
+    """What a task's records say: {"labels": the names of all classes, "names": those of fields that are used,
+    "unused": {file: the others}}."""
+    labels: set[str] = set()
+    names: set[str] = set()
+    unused: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for record in read_records([part], reading, report):
+            if not isinstance(record, Skipped):
+                with contextlib.suppress(Unreadable):  # which is told when it is written
+                    labels.update(filter(None, [label_of(record)]))
+                names.update(record.names)
+                if record.unused and len(found := unused.setdefault(record.source, {})) < NAMES_KEPT:
+                    found |= dict.fromkeys(record.unused)
+            if is_medium(part.path):
+                report(part.stop)
+    return {"labels": sorted(labels), "names": sorted(names), "unused": {file: list(found) for file, found in unused.items()}}
+
+
+def write_media_shards(
+    parts: list[Part],
+    reading: Reading,
+    classes: list[str],
+    split: str | None,
+    validation: float,
+    folder: str,
+    number: int,
+    count: int,
+    max_damaged: int | None,
+    report: Callable[[int], None],
+) -> dict:
+    """Writes a task's samples into shards in `folder`/.prepare, after a look at every medium.
+
+    split: where all of them go; None for where each says, or by a hash of its media, `validation` being the share held out. Returns
+    {split: record or None, "damaged": [...], "ignored": [count, names], "remarked": {remark: [count, names]}}.
+    """
+    task = _Task(folder, number, count, validation, split)
+    numbers = {name: place for place, name in enumerate(classes)}
+    damaged: list[Skipped] = []
+    ignored: list = [0, []]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of decoders; what matters of them is remarked
+        for part in parts:
+            told = 0
+            for record in read_records([part], reading, report):
+                if isinstance(record, Skipped) and record.kind == "ignored":
+                    _count(ignored, record.name)
+                    continue
+                try:
+                    if isinstance(record, Skipped):
+                        raise Unreadable(record.reason)
+                    told += task.add(record, sample_of(record, reading, numbers))
+                except (Unreadable, Undecodable) as error:
+                    damaged.append(Skipped(record.name, str(error), "damaged"))
+                    if max_damaged is not None:
+                        check_damaged(damaged, max_damaged)
+                if is_manifest(part.path):
+                    report(told)
+                    told = 0
+            if is_medium(part.path):
+                report(part.stop)
+    return {**task.close(), "damaged": [list(one) for one in damaged], "ignored": ignored, "remarked": task.remarked}
+
+
+class _Task:
+    """The shards of a task, and what is found out about the media in them."""
+
+    def __init__(self, folder, number, count, validation, split):
+        self._folder, self._number, self._validation, self._split = folder, number, validation, split
+        self._names = {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}
+        self._writers = {split: MediaWriter(os.path.join(folder, ".prepare", name)) for split, name in self._names.items()}
+        self._looks: list[tuple] = []
+        self._counts = dict.fromkeys(SPLITS, 0)
+        self.remarked: dict[str, list] = {}
+
+    def add(self, record, sample):
+        """Takes a sample in; returns the bytes of its parts. Raises Undecodable."""
+        found = [examine(part.kind, part.content) for part in sample.parts]
+        media = [(part, one) for part, one in zip(sample.parts, found, strict=True) if part.kind != "text"]
+        digests = [xxhash.xxh3_64_intdigest(part.content) for part, _ in media]
+        split = self._split or split_of(record)
+        if split is None:  # equal media stay together, however often they come
+            told = digests[0] if digests else xxhash.xxh3_64_intdigest(sample.parts[0].content.encode())
+            split = "validation" if told < self._validation * 2**64 else "train"
+        self._writers[split].add(sample, [one.facts for one in found])
+        for (part, one), digest in zip(media, digests, strict=True):
+            look, colour = one.look or (0, 0)
+            self._looks.append((digest, look, colour, part.kind == "image", SPLITS.index(split), self._counts[split]))
+            for remark in one.remarks:
+                _count(self.remarked.setdefault(remark, [0, []]), record.name)
+        if sample.label < 0 and str(record.fields.get("label")).strip() == NO_CLASS:
+            _count(self.remarked.setdefault(f"a label of {NO_CLASS}, which is no class", [0, []]), record.name)
+        self._counts[split] += 1
+        return sum(one.facts.bytes for one in found)
+
+    def close(self):
+        """{split: record, or None if it has no samples}."""
+        looks = np.array(self._looks, LOOK).tobytes()
+        storage.write_atomically(os.path.join(self._folder, ".prepare", f"{self._number:05d}.looks"), looks)
+        records = {split: {"file": self._names[split], **writer.close()} for split, writer in self._writers.items()}
+        return {split: record if record["samples"] else None for split, record in records.items()}
+
+
+def _count(counted, name):
+    counted[0] += 1
+    if counted[0] <= NAMES_KEPT:
+        counted[1].append(name)

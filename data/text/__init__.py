@@ -1,0 +1,1 @@
+"""Text: shards of token ids, and packed rows made of them."""

@@ -1,0 +1,284 @@
+"""Text into shards: planned as tasks that each make one shard of every split, run on all cores, resumable after any kill.
+
+What is written depends on the inputs and options alone, not on the number of workers or on interruptions. In the output
+directory `prepare.json` is the plan, `.prepare/` the journal of finished tasks while the work goes on, and `manifest.json`
+the end of it.
+"""
+
+import dataclasses
+import os
+import shutil
+from typing import Literal
+
+from data.errors import UserError
+from data.loading import journal
+from data.loading.pool import run_tasks
+from data.readers.documents import Document, Part, Skipped, SplitRule
+from data.readers.inputs import TEXT_FIELD, check_inputs, exists, find_inputs, plan_tasks, read_documents
+from data.text.shards import FORMAT, Corpus, corpus_digest, shard_damage
+from data.text.task import NAMES_KEPT, SPLITS, check_damaged, write_shards
+from data.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, load_tokenizer
+from data.tokenizer_training import SAMPLE_TASKS, scan_alphabet, scan_sample, smallest, train_sentencepiece
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareText:
+    """Text files into a directory of token shards."""
+
+    output: str
+    """Directory to write. The same command again goes on where it stopped."""
+    input: tuple[str, ...] = ()
+    """Files, folders (all files of known endings in them), globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. Several documents
+    are in .jsonl, .parquet, .tar (WebDataset), .warc and .wet; any other file is one. All but .parquet also as .gz or .zst."""
+    tokenizer: str = "byte"
+    """byte, char, sentencepiece:SIZE (trained on the training documents), or a file or directory: a SentencePiece .model, a
+    Hugging Face tokenizer.json, another prepared corpus."""
+    validation: float = 0.1
+    """Fraction held out for validation, 0 to 1; 1 makes a corpus to evaluate on alone."""
+    split: Literal["auto", "hash", "tail"] = "auto"
+    """hash: whole documents, by a hash of their content. tail: the last characters of every document. auto: tail for one
+    document, hash for several."""
+    text_field: str = TEXT_FIELD
+    """What holds the text: the field of a .jsonl record or of a .json in a .tar, the column of a .parquet, the feature of TFDS."""
+    workers: int = 0
+    """Processes; 0 for one on every core. They do not change the result."""
+    shard_bytes: int = 1 << 26
+    """Input bytes that make one shard. A file is never divided, unless it is a plain .jsonl, a .parquet or of TFDS."""
+    max_damaged: int = 0
+    """Damaged documents and files (invalid UTF-8 or JSON, no text field) to leave out before giving up. Empty ones, and what in
+    an archive is no text, are always left out; all are named in the manifest."""
+    tfds_dir: str = ""
+    """Folder where TFDS keeps its data sets. Empty: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    tfds_download: bool = False
+    """Let TFDS download and prepare a data set that is not there yet."""
+    overwrite: bool = False
+    """Throw away what another preparation left in the output directory."""
+    repair: bool = False
+    """Verify every shard of a prepared directory, and make the damaged ones again from the inputs."""
+
+    def __post_init__(self):
+        if not 0 <= self.validation <= 1:
+            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to 1, such as 0.1.")
+        if self.split not in ("auto", "hash", "tail"):
+            raise UserError(f"split {self.split!r} is unknown.", "Choose auto, hash or tail.")
+        if min(self.workers, self.max_damaged) < 0 or self.shard_bytes < 1:
+            raise UserError("workers and max_damaged must be at least 0, shard_bytes at least 1.", "Correct the option.")
+
+
+def prepare_text(options: PrepareText) -> Corpus:
+    """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
+    if options.repair:
+        journal.check_repair(options)
+    with journal.locked(options.output):
+        (_repair if options.repair else _prepare)(options)
+    return Corpus(options.output)
+
+
+def _prepare(options):
+    folder = options.output
+    plan = _plan(options)
+    journal.begin(folder, plan, options.overwrite)
+    if journal.read_json(folder, "manifest.json") is None:
+        tokenizer = _tokenizer(options, plan)
+        results = _run(options, plan, tokenizer, range(len(plan["tasks"])))
+        journal.write_json(folder, "manifest.json", _manifest(plan, tokenizer, results))
+    journal.end(folder)
+    _say(folder)
+
+
+def _repair(options):
+    """Makes missing and damaged shards again; the digests in the manifest say whether they came out the same."""
+    folder = options.output
+    manifest, plan = Corpus(folder).manifest, journal.read_json(folder, "prepare.json")
+    if plan is None:
+        raise UserError(
+            f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
+            "Prepare the corpus again with its inputs and --overwrite.",
+        )
+    options = dataclasses.replace(options, max_damaged=len(manifest["damaged"]), **plan["options"])
+    shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
+    damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard))}
+    for problem in damage.values():
+        print(f"{problem}; it is made again.")
+    for path, _, _ in plan["files"]:
+        if damage and not exists(path):
+            raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
+    if damage and check_inputs(plan["files"], options.text_field) != plan.get("packages", []):
+        raise UserError(
+            f"{folder}: was made with {', '.join(plan.get('packages', []))}, another version than is installed.",
+            "Install that version, or prepare the corpus again with its inputs and --overwrite.",
+        )
+    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
+    os.makedirs(os.path.join(folder, ".prepare"))
+    tokenizer = _repaired_tokenizer(options, plan, manifest["tokenizer"]["digest"])
+    _run(options, plan, tokenizer, sorted({int(name.split("-")[1]) for name in damage}), expected=shards)
+    shutil.rmtree(os.path.join(folder, ".prepare"))
+    print(f"{folder}: {len(damage)} of {len(shards)} shards were damaged" + (", all are whole now." if damage else "."))
+
+
+def _repaired_tokenizer(options, plan, digest):
+    try:
+        if (tokenizer := load_tokenizer(os.path.join(options.output, "tokenizer"))).digest == digest:
+            return tokenizer
+    except UserError:
+        pass  # it is made again, and must come out the same
+    shutil.rmtree(os.path.join(options.output, "tokenizer"), ignore_errors=True)
+    tokenizer = _tokenizer(options, plan)
+    if tokenizer.digest != digest:
+        raise journal.changed(options.output, "the tokenizer")
+    print(f"{options.output}: the tokenizer was damaged; it is whole now.")
+    return tokenizer
+
+
+def _plan(options):
+    """All that the result depends on."""
+    files = find_inputs(options.input, options.tfds_dir, options.tfds_download)
+    packages = check_inputs(files, options.text_field)
+    tasks = plan_tasks(files, options.shard_bytes)
+    split = options.split
+    if split == "auto":
+        split = "tail" if len(files) == 1 and _has_one_document(tasks, options.text_field) else "hash"
+    return {
+        "format": FORMAT,
+        "options": {
+            "tokenizer": options.tokenizer,
+            "validation": options.validation,
+            "split": split,
+            "text_field": options.text_field,
+            "shard_bytes": options.shard_bytes,
+        },
+        **({"packages": packages} if packages else {}),
+        "files": [list(file) for file in files],
+        "tasks": [[list(part) for part in parts] for parts in tasks],
+    }
+
+
+def _has_one_document(tasks, text_field):
+    documents = (one for parts in tasks for one in read_documents(parts, text_field) if isinstance(one, Document))
+    return next(documents, None) is not None and next(documents, None) is None
+
+
+def _rule(plan) -> SplitRule:
+    return SplitRule(plan["options"]["split"], plan["options"]["validation"])
+
+
+def _tokenizer(options, plan) -> Tokenizer:
+    """The tokenizer of the plan: the saved one, or one made now and saved."""
+    folder = os.path.join(options.output, "tokenizer")
+    saved = load_tokenizer(folder) if os.path.exists(os.path.join(folder, "tokenizer.json")) else None
+    kind, _, size = options.tokenizer.partition(":")
+    if kind in ("char", "sentencepiece") and saved:
+        return saved
+    if options.tokenizer == "byte":
+        tokenizer = byte_tokenizer()
+    elif options.tokenizer == "char":
+        tokenizer = character_tokenizer("".join(_scan(options, plan["tasks"], scan_alphabet)))
+    elif kind == "sentencepiece" and size.isdigit():
+        tasks = plan["tasks"][:: -(-len(plan["tasks"]) // SAMPLE_TASKS)]
+        samples = _scan(options, tasks, scan_sample, _rule(plan))
+        tokenizer = train_sentencepiece(smallest([block for sample in samples for block in sample]), int(size))
+    else:
+        tokenizer = load_tokenizer(options.tokenizer)
+        if tokenizer.switched_off:
+            print(f"{options.tokenizer}: switched off, so that documents are encoded whole: {', '.join(tokenizer.switched_off)}")
+    if saved and saved.digest != tokenizer.digest:
+        raise UserError(
+            f"{options.output}: its preparation began with another tokenizer than {options.tokenizer} is now.",
+            "Use that one, another --output, or --overwrite.",
+        )
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def _scan(options, tasks, function, *arguments):
+    """The results of a function that reads every task, in their order."""
+    calls = [([Part(*part) for part in parts], options.text_field, *arguments) for parts in tasks]
+    results: list = [None] * len(calls)
+    damaged: list[Skipped] = []
+    for number, (result, damage) in run_tasks(function, calls, options.workers, "reading", _bytes(tasks)):
+        results[number] = result
+        for one in damage:
+            damaged.append(one)
+            check_damaged(damaged, options.max_damaged)
+    return results
+
+
+def _run(options, plan, tokenizer, numbers, expected=None):
+    """The results of tasks, by their numbers."""
+    folder, tasks = options.output, [[Part(*part) for part in parts] for parts in plan["tasks"]]
+    settings = plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer)
+    return journal.run(
+        folder,
+        numbers,
+        lambda number: (tasks[number], *settings, number, len(tasks), options.max_damaged),
+        write_shards,
+        workers=options.workers,
+        max_damaged=options.max_damaged,
+        label="tokenizing",
+        sizes=[_bytes([parts]) for parts in tasks],
+        suffixes=(".tokens", ".index"),
+        expected=expected,
+    )
+
+
+def _manifest(plan, tokenizer, results):
+    splits = {}
+    for split in SPLITS:
+        shards = [result[split] for result in results if result[split]]
+        totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "raw_bytes")}
+        splits[split] = {**totals, "max_id": max((shard["max_id"] for shard in shards), default=0), "shards": shards}
+    if not splits["train"]["documents"] and not (plan["options"]["validation"] == 1 and splits["validation"]["documents"]):
+        empty = [name for kind in ("empty", "ignored") for name in _together(kind, results)["names"]]
+        why = f": without text are {journal.some(empty)}." if empty else "."
+        raise UserError(f"no document is left for training{why}", "Give more input, or a smaller --validation fraction.")
+    manifest = {
+        "format": FORMAT,
+        "tokenizer": {"kind": tokenizer.kind, "digest": tokenizer.digest, "size": tokenizer.size, "specials": tokenizer.specials},
+        "document_end": tokenizer.specials["document_end"] if plan["options"]["split"] == "hash" else None,
+        "dtype": _dtype(tokenizer),
+        "splits": splits,
+        "options": plan["options"],
+        "empty": _together("empty", results),
+        "ignored": _together("ignored", results),
+        "unknown": sum(result.get("unknown", 0) for result in results),
+        "damaged": [one[:2] for result in results for one in result["damaged"]],
+    }
+    return {**manifest, "digest": corpus_digest(manifest)}
+
+
+def _together(kind, results):
+    """What all tasks left out without fault: how many, and the first names."""
+    return {
+        "count": sum(result[kind][0] for result in results),
+        "names": [name for result in results for name in result[kind][1]][:NAMES_KEPT],
+    }
+
+
+def _dtype(tokenizer):
+    return "uint16" if tokenizer.size <= 1 << 16 else "uint32"
+
+
+def _bytes(tasks):
+    return sum(stop - start for parts in tasks for _, start, stop in parts)
+
+
+def _say(folder):
+    corpus = Corpus(folder)
+    manifest = corpus.manifest
+    print(
+        f"{folder}: tokenizer {manifest['tokenizer']['kind']} of {corpus.ids} ids in use; split by "
+        + {"hash": "document", "tail": "tail"}[manifest["options"]["split"]]
+    )
+    for name, split in manifest["splits"].items():
+        print(f"  {name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['raw_bytes']:,} bytes of text")
+    if manifest["options"]["validation"] and not manifest["splits"]["validation"]["documents"]:
+        print("  validation has no document: there are too few for a split by hash; --split tail cuts every document")
+    if manifest.get("unknown"):  # which manifests did not always have
+        tokens = sum(split["tokens"] for split in manifest["splits"].values())
+        print(f"  unknown to the tokenizer: {manifest['unknown']:,} tokens ({manifest['unknown'] / max(tokens, 1):.2%})")
+    if manifest["empty"]["count"] or manifest["damaged"]:
+        names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
+        print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {journal.some(names)}")
+    ignored = manifest.get("ignored")  # which manifests did not always have
+    if ignored and ignored["count"]:
+        print(f"  no text: {ignored['count']:,} members or records of archives: {journal.some(ignored['names'])}")

@@ -1,0 +1,120 @@
+"""One task of a preparation: a list of input parts becomes one shard of each split."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from data.errors import UserError
+from data.readers.documents import Document, Part, Skipped, SplitRule, between
+from data.readers.inputs import read_documents
+from data.text.shards import ShardWriter
+from data.tokenizer import load_tokenizer
+
+SPLITS = ("train", "validation")
+_BATCH_CHARACTERS = 1 << 21  # tokenized in one call
+NAMES_KEPT = 100  # of what was left out, in the result
+
+
+def write_shards(
+    parts: list[Part],
+    text_field: str,
+    rule: SplitRule,
+    folder: str,
+    dtype: str,
+    number: int,
+    count: int,
+    max_damaged: int,
+    report: Callable[[int], None],
+) -> dict:
+    """Tokenizes a task's documents into shards in `folder`/.prepare.
+
+    Returns {split: record or None, "empty": [count, names], "ignored": [count, names], "unknown": tokens, "damaged": [...]}.
+    """
+    writer = _Writer(folder, dtype, {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}, ends=rule.kind == "hash")
+    left_out: dict[str, list[str]] = {"empty": [], "ignored": []}
+    counts, damaged = {"empty": 0, "ignored": 0}, []
+    for document in read_documents(parts, text_field, report):
+        if isinstance(document, Document):
+            for split, start, stop in rule.portions(document):
+                writer.add(document, split, start, stop)
+        elif document.kind == "damaged":
+            damaged.append(document)
+            check_damaged(damaged, max_damaged)
+        else:
+            counts[document.kind] += 1
+            if counts[document.kind] <= NAMES_KEPT:
+                left_out[document.kind].append(document.name)
+    return {
+        **writer.close(),
+        "unknown": writer.unknown,
+        **{kind: [counts[kind], names] for kind, names in left_out.items()},
+        "damaged": [list(one) for one in damaged],
+    }
+
+
+def check_damaged(damaged: list[Skipped], most: int) -> None:
+    """Raises UserError when more is damaged than the user tolerates."""
+    if len(damaged) > most:
+        last = damaged[-1]
+        raise UserError(
+            f"{last.name}: {last.reason} ({len(damaged)} damaged, {most} tolerated).",
+            "Mend or remove it, or leave such documents out with --max-damaged N.",
+        )
+
+
+class _Writer:
+    """Writes documents in their order: short ones are tokenized together, long ones as a stream of chunks."""
+
+    def __init__(self, folder, dtype, names, ends):
+        self._names = names
+        self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer"))
+        self._ending = np.array([self._tokenizer.specials["document_end"]] if ends else [], np.int32)
+        self._writers = {split: ShardWriter(os.path.join(folder, ".prepare", name), dtype) for split, name in names.items()}
+        self.unknown = 0  # tokens of what the vocabulary lacks, and characters that have none
+        self._batch: list[tuple[str, str]] = []  # (split, text)
+        self._batched = 0
+
+    def add(self, document: Document, split: str, start: int, stop: int) -> None:
+        """Characters [start, stop) of a document become one of the split."""
+        chunks = between(document.chunks(), start, stop)
+        if stop - start > _BATCH_CHARACTERS:
+            self._flush()
+            sizes: list[int] = []
+            for ids in self._tokenizer.encode_stream(_measured(chunks, sizes)):
+                self._write(split, ids)
+            self._end(split, sum(sizes))
+        else:
+            self._batch.append((split, "".join(chunks)))
+            self._batched += stop - start
+            if self._batched > _BATCH_CHARACTERS:
+                self._flush()
+
+    def close(self) -> dict:
+        """{split: record, or None if it has no documents}."""
+        self._flush()
+        self.unknown += self._tokenizer.lost
+        records = {split: {"file": self._names[split], **writer.close()} for split, writer in self._writers.items()}
+        return {split: record if record["documents"] else None for split, record in records.items()}
+
+    def _flush(self):
+        encoded = self._tokenizer.encode_batch([text for _, text in self._batch])
+        for (split, text), ids in zip(self._batch, encoded, strict=True):
+            self._write(split, ids)
+            self._end(split, len(text.encode()))
+        self._batch, self._batched = [], 0
+
+    def _write(self, split, ids):
+        self._writers[split].write(ids)
+        if self._tokenizer.unknown is not None:
+            self.unknown += int((ids == self._tokenizer.unknown).sum())
+
+    def _end(self, split, raw_bytes):
+        self._writers[split].write(self._ending)
+        self._writers[split].end_document(raw_bytes)
+
+
+def _measured(chunks: Iterable[str], sizes: list[int]) -> Iterator[str]:
+    for chunk in chunks:
+        sizes.append(len(chunk.encode()))
+        yield chunk

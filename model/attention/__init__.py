@@ -1,0 +1,1 @@
+"""Attention: one dispatch, several kernels, all equal to one reference."""

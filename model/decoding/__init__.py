@@ -1,0 +1,1 @@
+"""Generation: sampling, beams, filters of the next token, eight-bit weights."""

@@ -1,0 +1,1 @@
+"""Encoders of images, video and audio, and what joins them to a decoder."""

@@ -1,0 +1,37 @@
+"""The shape of a decoder that reads images, video and audio beside text."""
+
+import dataclasses
+from typing import Literal
+
+from model.config import ModelConfig
+from model.media.encoder_config import EncoderConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class OmniConfig(ModelConfig):
+    """A decoder with an encoder for each medium that it reads."""
+
+    encoders: tuple[EncoderConfig, ...] = ()
+    """At most one of each kind: ImageEncoder, VideoEncoder, AudioEncoder."""
+    fusion: Literal["tokens", "cross_attention"] = "tokens"
+    """Media stand in the row as tokens; or text attends to them in layers of their own, whose gates are closed at first (Alayrac et al.
+    2022, sec. 2.2)."""
+    cross_every: int = 2
+    """With cross_attention: such a layer comes before the first of every so many blocks."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        kinds = [encoder.kind for encoder in self.encoders]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"model.encoders are of the kinds {', '.join(kinds)}; there can be one of each")
+        if self.window:
+            raise ValueError("model.window: a picture's places see one another, which no window allows; leave it 0")
+
+        if self.cross_every < 1:
+            raise ValueError(f"model.cross_every is {self.cross_every}; it must be positive")
+        if self.fusion == "cross_attention" and self.scan:
+            raise ValueError("model.fusion cross_attention runs its layers one by one: leave model.scan out")
+
+    def encoder(self, kind: str) -> EncoderConfig | None:
+        """The encoder of image, video or audio; None where the model has none."""
+        return next((encoder for encoder in self.encoders if encoder.kind == kind), None)

@@ -1,0 +1,243 @@
+"""Decoding with a cache equals the full forward pass; padding, order and neighbours change no row."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.attention.dispatch import MASKED
+from model.decoding.generate import Sampling, decode, draw_token, generate, next_logits, prefill
+from model.heads import Head, logits, score_tokens, vocabulary_table
+from tests.model.conftest import EXPERTS, GEMMA2, LLAMA, forward, make
+
+LENGTHS = np.array([6, 2, 4])
+ROOM = 10
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return make(LLAMA)
+
+
+@functools.cache
+def jitted():
+    return jax.jit(generate, static_argnames=("model", "sampling", "room", "samples"))
+
+
+@functools.cache
+def ready():
+    """The state after prefill, before any token is drawn."""
+    model, params = make(LLAMA)
+    start = jax.jit(prefill, static_argnames=("model", "room", "samples"))
+    return start(model, params, prompts(), LENGTHS, jax.random.split(jax.random.key(3), 3), room=ROOM)
+
+
+def prompts(width=6):
+    """Three prompts of different lengths, right-aligned in `width` columns, with noise where the padding is."""
+    rows = np.random.default_rng(0).integers(1, 61, (3, 6))
+    padded = np.random.default_rng(width).integers(1, 61, (3, width))
+    for row, length in enumerate(LENGTHS):
+        padded[row, width - length :] = rows[row, 6 - length :]
+    return padded.astype(np.int32)
+
+
+def run(llama, sampling=Sampling(), width=6, order=(0, 1, 2), samples=1, seed=3):
+    model, params = llama
+    order = np.array(order)
+    keys = jax.random.split(jax.random.key(seed), 3 * samples).reshape(3, samples)[order].reshape(-1)
+    return jitted()(model, params, prompts(width)[order], LENGTHS[order], keys, sampling, room=ROOM, samples=samples)
+
+
+def new_tokens(state, width=6):
+    return np.asarray(state.tokens_BS)[:, width:]
+
+
+def texts(state):
+    """Each row's text alone, moved to the left of 16 columns: what follows it, a causal model does not see."""
+    rows = np.zeros((3, 16), np.int32)
+    for row, length in enumerate(LENGTHS):
+        rows[row, : length + ROOM] = np.asarray(state.tokens_BS)[row, 6 - length :]
+    return rows
+
+
+def test_greedy_decoding_equals_the_full_forward_pass(llama):
+    """Each next token is the argmax of a forward pass over the whole text so far, without cache or padding."""
+    model, params = llama
+    text = texts(run(llama, Sampling(temperature=0.0)))
+    best = np.asarray(logits(Head(forward(model)(params, text), vocabulary_table(params)))).argmax(-1)
+    for row, length in enumerate(LENGTHS):
+        new = slice(length, length + ROOM)
+        np.testing.assert_array_equal(text[row, new], best[row, length - 1 : length - 1 + ROOM])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_log_probabilities_equal_the_teacher_forced_ones(llama, temperature):
+    model, params = llama
+    state = run(llama, Sampling(temperature=temperature, top_k=5))
+    text = texts(state)
+    head = Head(forward(model)(params, text), vocabulary_table(params))
+    nll = np.asarray(score_tokens(head, np.roll(text, -1, axis=1), temperature=temperature).nll)
+    for row, length in enumerate(LENGTHS):
+        np.testing.assert_allclose(state.log_probs_BS[row, 6:], -nll[row, length - 1 : length - 1 + ROOM], atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [GEMMA2, EXPERTS], ids=["gemma2", "experts"])
+def test_windows_caps_and_experts_hold_while_decoding(config):
+    """The cache is as long as the text, so the mask alone makes a layer local; the cap is in the returned probabilities."""
+    model, params = pair = make(config)
+    state = run(pair, Sampling(top_k=5))
+    head = Head(forward(model)(params, texts(state)), vocabulary_table(params))
+    nll = np.asarray(score_tokens(head, np.roll(texts(state), -1, axis=1), softcap=config.logit_softcap).nll)
+    for row, length in enumerate(LENGTHS):
+        np.testing.assert_allclose(state.log_probs_BS[row, 6:], -nll[row, length - 1 : length - 1 + ROOM], atol=1e-4)
+
+
+def test_left_padding_and_row_order_change_nothing(llama):
+    expected = new_tokens(run(llama))
+    np.testing.assert_array_equal(new_tokens(run(llama, width=9), 9), expected)
+    np.testing.assert_array_equal(new_tokens(run(llama, order=(2, 0, 1))), expected[[2, 0, 1]])
+    assert len({tuple(row) for row in expected}) == 3
+
+
+def test_several_samples_share_one_prefill(llama):
+    """Samples of a prompt equal those of the prompt repeated, and differ from each other."""
+    model, params = llama
+    both = run(llama, samples=2)
+    keys = jax.random.split(jax.random.key(3), 6)
+    repeated = jitted()(model, params, prompts().repeat(2, axis=0), LENGTHS.repeat(2), keys, Sampling(), room=ROOM)
+    np.testing.assert_array_equal(both.tokens_BS, repeated.tokens_BS)
+    assert (new_tokens(both)[0] != new_tokens(both)[1]).any()
+
+
+def test_a_row_ends_with_its_stop_id_and_the_loop_leaves_early(llama):
+    free = new_tokens(run(llama, Sampling(temperature=0.0)))
+    stop = int(free[0, 2])
+    state = run(llama, Sampling(temperature=0.0, stop_ids=(stop,)))
+    for row in range(3):
+        places = np.flatnonzero(free[row] == stop)
+        end = places[0] + 1 if places.size else ROOM
+        assert int(state.ends_B[row]) == 6 + end and bool(state.done_B[row]) == bool(places.size)
+        np.testing.assert_array_equal(new_tokens(state)[row, :end], free[row, :end])
+    assert (np.asarray(state.log_probs_BS)[0, 6 + 3 :] == 0).all()
+    everything = run(llama, Sampling(temperature=0.0, stop_ids=tuple(range(61))))
+    assert int(everything.index) == 7
+
+
+def test_decoding_in_pieces_equals_decoding_at_once(llama):
+    model, params = llama
+    sampling = Sampling(temperature=0.9)
+    state = ready()
+    part = jax.jit(decode, static_argnames=("model", "sampling"))
+    for steps in (3, 4, 99):
+        state = part(model, params, state, sampling, steps)
+    np.testing.assert_array_equal(new_tokens(state), new_tokens(run(llama, sampling)))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(top_k=3), Sampling(top_p=0.6), Sampling(min_p=0.3), Sampling(temperature=2.0, top_p=0.9, top_k=8, min_p=0.1)],
+    ids=lambda sampling: str(sampling).removeprefix("Sampling"),
+)
+def test_filters_keep_what_their_definitions_keep(sampling):
+    state = ready()
+    found = np.asarray(jax.jit(next_logits, static_argnums=1)(state, sampling))
+    for row, x in enumerate(np.asarray(state.logits_BV, np.float64) / sampling.temperature):
+        order = np.argsort(-x)
+        kept = order[: sampling.top_k or len(x)]
+        p = np.exp(x[kept]) / np.exp(x[kept]).sum()
+        kept = kept[np.cumsum(p) - p < sampling.top_p]
+        kept = kept[np.exp(x[kept] - x.max()) >= sampling.min_p]
+        assert set(np.flatnonzero(found[row] > MASKED)) == set(kept)
+        np.testing.assert_allclose(found[row, kept] - found[row].max(), x[kept] - x.max(), rtol=1e-4, atol=1e-6)
+
+
+def test_repetition_penalty_looks_at_the_row_and_not_at_its_padding():
+    state = ready()
+    found = np.asarray(jax.jit(next_logits, static_argnums=1)(state, Sampling(repetition_penalty=1.5)))
+    for row, length in enumerate(LENGTHS):
+        x = np.asarray(state.logits_BV)[row]
+        seen = np.isin(np.arange(61), prompts()[row, 6 - length :])
+        expected = np.where(seen, np.where(x > 0, x / 1.5, x * 1.5), x)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-6)
+
+
+def test_samples_follow_the_distribution(llama):
+    """4,000 draws of a first token against the model's probabilities: chi-squared over the likely tokens."""
+    model, params = llama
+    prompt, count = prompts()[:1], 4000
+    keys = jax.random.split(jax.random.key(11), count)
+    state = jitted()(model, params, prompt, LENGTHS[:1], keys, Sampling(), room=1, samples=count)
+    p = np.asarray(jax.nn.softmax(ready().logits_BV[0]))
+    counts = np.bincount(new_tokens(state)[:, 0], minlength=61)
+    likely = p * count > 10
+    chi_squared = ((counts - p * count) ** 2 / (p * count))[likely].sum()
+    assert chi_squared < likely.sum() + 5 * np.sqrt(2 * likely.sum())
+
+
+def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch):
+    """Beside the inverse of the cumulative distribution in float64, for the same random numbers."""
+    rng = np.random.default_rng(0)
+    x_BV = np.where(rng.random((3000, 1999)) < 0.9, MASKED, rng.normal(0, 3, (3000, 1999))).astype(np.float32)
+    keys = jax.random.split(jax.random.key(5), 3000)
+    found = np.asarray(jax.jit(draw_token)(keys, x_BV))
+    assert (x_BV[np.arange(3000), found] > MASKED).all()
+    p_BV = np.exp(x_BV.astype(np.float64) - x_BV.max(1, keepdims=True))
+    place = np.asarray(jax.vmap(jax.random.uniform)(keys), np.float64) * p_BV.sum(1)
+    expected = (p_BV.cumsum(1) > place[:, None]).argmax(1)
+    assert (found == expected).mean() > 0.998  # elsewhere a number lies within float32's rounding of a border
+    # Where a running sum grows by rounding alone, nothing is drawn: here it is made to, at a token that is filtered out.
+    grown = jnp.full((1, 4), 0.25).cumsum(-1)
+    monkeypatch.setattr("model.decoding.generate.jnp.cumsum", lambda p_BV, axis: grown)
+    filtered = np.array([[MASKED, MASKED, 0.0, MASKED]], np.float32)
+    assert {int(draw_token(keys[row : row + 1], filtered)[0]) for row in range(40)} == {2}
+    monkeypatch.undo()
+    alone = np.full((1, 7), MASKED, np.float32)
+    alone[0, 4] = 1.0
+    assert draw_token(keys[:1], alone).tolist() == [4]
+
+
+@pytest.mark.parametrize("temperature", [1e-10, 1e-200])
+def test_a_temperature_near_zero_is_greedy(llama, temperature):
+    """Divided before the largest is taken off, logits of 1e11 are rounded to thousands, and then overflow."""
+    cold, greedy = run(llama, Sampling(temperature=temperature)), run(llama, Sampling(temperature=0.0))
+    np.testing.assert_array_equal(new_tokens(cold), new_tokens(greedy))
+    np.testing.assert_allclose(np.asarray(cold.log_probs_BS)[:, 6:], 0.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e30])
+def test_no_temperature_lets_a_forbidden_token_in(temperature):
+    state = SimpleNamespace(logits_BV=jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]]))
+    found = next_logits(state, Sampling(among=(2, 5), stop_ids=(7,), temperature=temperature))
+    draws = {int(draw_token(jax.random.split(jax.random.key(seed), 1), found)[0]) for seed in range(40)}
+    assert draws == ({4} if temperature < 1 else {2, 3, 4, 7})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"temperature": -1},
+        {"temperature": np.inf},
+        {"temperature": 1e39},
+        {"repetition_penalty": np.nan},
+        {"top_p": 0.0},
+        {"min_p": 2.0},
+        {"repetition_penalty": 0.0},
+        {"top_k": -1},
+    ],
+)
+def test_senseless_sampling_is_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Sampling(**bad)
+
+
+def test_only_what_is_asked_for_is_drawn():
+    """Among some ids and the stop ids, in proportion to what they had; the filters see nothing else."""
+    sampling = Sampling(among=(2, 5), stop_ids=(7,), top_k=3)
+    x_BV = jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]])
+    state = SimpleNamespace(logits_BV=x_BV)
+    found = next_logits(state, sampling)[0]
+    assert (np.flatnonzero(found > MASKED) == [3, 4, 7]).all()
+    np.testing.assert_array_equal(found[jnp.array([3, 4, 7])], x_BV[0, jnp.array([3, 4, 7])])

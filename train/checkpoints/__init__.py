@@ -1,0 +1,1 @@
+"""Checkpoints: saved by Orbax, with digests and a journal of our own."""

@@ -1,0 +1,1 @@
+"""Text and media from a trained model."""

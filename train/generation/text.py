@@ -1,0 +1,211 @@
+"""Text from a model: prompts in, completions out, streamed if wanted; any length, whatever the model's context."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.errors import UserError
+from data.text.infilling import markers_of
+from model.decoding.beam import beam_search
+from model.decoding.generate import Generation, Sampling, decode, prefill
+from model.transformer import Decoder, unstack_layers
+from train.checkpoints.checkpointer import in_eight_bits, load_parameters
+from train.devices.mesh import inference_mesh
+from train.runs.runs import Run
+from train.step.state import Purpose, random_key
+
+CHUNK = 32
+"""Tokens decoded between two looks at the text: for stop strings, and for what is shown while generating."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One continuation. finish: "stop" or "length".
+
+    ids: all tokens that were drawn, the stop id included (the text may end before them, at a stop string); log_probs: of each.
+    """
+
+    prompt: str
+    text: str
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    finish: str
+
+
+_prefill = jax.jit(prefill, static_argnames=("model", "room", "samples"))
+_search = jax.jit(beam_search, static_argnames=("model", "beams", "room", "stop_ids", "length_penalty"))
+_decode = jax.jit(decode, static_argnames=("model", "sampling"), donate_argnames="state")
+
+
+class TextGenerator:
+    """A decoder with its tokenizer. Texts longer than the context go on from the last half of it."""
+
+    def __init__(self, model: Decoder, params, tokenizer, document_end: int | None):
+        self._model, self._tokenizer = model, tokenizer
+        self._params = unstack_layers(params) if "layers" in params else params  # once, not in each call
+        self._document_end = document_end
+
+    def generate(self, prompts: list[str], **options) -> list[Completion]:
+        """The completions of all prompts; see `stream` for the options."""
+        return collections.deque(self.stream(prompts, **options), maxlen=1).pop()
+
+    def stream(
+        self,
+        prompts: list[str],
+        *,
+        tokens: int,
+        sampling: Sampling,
+        seed: int,
+        stop: tuple[str, ...] = (),
+        first_row: int = 0,
+        suffix: str | None = None,
+    ) -> Iterator[list[Completion]]:
+        """Yields the completions so far, about every CHUNK tokens, until each has stopped or has `tokens` new tokens.
+
+        A row's randomness comes from (seed, first_row + its place in `prompts`), so it does not depend on the other prompts. A text ends
+        before the first of the `stop` strings, and at the document's end, which is left out of it.
+
+        With a `suffix`, the text is what stands between each prompt and it (PSM of `data/text/infilling.py`); all must fit the model's
+        context, and fewer than `tokens` are drawn where it has no room for them beside the longest prompt.
+        """
+        context = self._model.config.context_length
+        if suffix is None:
+            rows = [self._encode(prompt) for prompt in prompts]
+        else:
+            rows = [self._encode_around_gap(prompt, suffix) for prompt in prompts]
+            tokens = min(tokens, context - max(map(len, rows)))
+            if tokens < 1:
+                raise UserError(
+                    f"prompt and suffix are {max(map(len, rows))} tokens, which leaves no room for a middle in the context of {context}",
+                    "Give less of the text around the gap.",
+                )
+        if self._document_end is not None:
+            sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, self._document_end))
+        if sampling.among is None:  # what no text holds, a model that knows little may draw, and it would be missing from the text
+            sampling = dataclasses.replace(sampling, among=(0, self._tokenizer.base_size))
+        new: list[list[int]] = [[] for _ in prompts]
+        log_probs: list[list[float]] = [[] for _ in prompts]
+        live = [True] * len(prompts)
+        keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
+        while any(live):
+            held = [_recent(prompt + made, context) for prompt, made in zip(rows, new, strict=True)]
+            dropped_B = jnp.asarray([len(prompt + made) - len(kept) for prompt, made, kept in zip(rows, new, held, strict=True)])
+            state, width, capacity = self._prefill(held, jax.vmap(jax.random.fold_in)(keys_B, dropped_B), tokens)
+            state = state.replace(done_B=~jnp.asarray(live))
+            while any(live) and width < capacity:
+                steps = min(CHUNK, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
+                state = _decode(self._model, self._params, state, sampling, jnp.int32(steps))
+                ids, probabilities, ends = (np.asarray(x) for x in (state.tokens_BS, state.log_probs_BS, state.ends_B))
+                for row, on in enumerate(live):
+                    if on:
+                        fresh = slice(width, int(ends[row]))
+                        new[row] += ids[row, fresh].tolist()
+                        log_probs[row] += probabilities[row, fresh].tolist()
+                width = int(state.index)
+                completions = [self._complete(*item, sampling, stop, tokens) for item in zip(prompts, rows, new, log_probs, strict=True)]
+                live = [not completion.finish for completion in completions]
+                state = state.replace(done_B=~jnp.asarray(live))
+                yield completions
+
+    def search(
+        self, prompts: list[str], *, tokens: int, beams: int, length_penalty: float = 0.0, samples: int = 1
+    ) -> list[list[Completion]]:
+        """The `samples` best continuations of each prompt that a beam search finds, best first; see `model/decoding/beam.py`.
+
+        UserError where a prompt and `tokens` more do not fit the context. log_probs are empty: the search keeps their sum alone.
+        """
+        if not 1 <= samples <= beams:
+            raise UserError(f"{samples} continuations of {beams} beams", "Ask for 1 to as many as there are beams.")
+        rows = [self._encode(prompt) for prompt in prompts]
+        width, context = max(map(len, rows)), self._model.config.context_length
+        if width + tokens > context:
+            raise UserError(f"{width} tokens of prompt and {tokens} more do not fit the context of {context}", "Ask for fewer.")
+        stop_ids = () if self._document_end is None else (self._document_end,)
+        padded = np.array([np.pad(row, (width - len(row), 0)) for row in rows], np.int32)
+        lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
+        options = {"beams": beams, "room": tokens, "stop_ids": stop_ids, "length_penalty": length_penalty}
+        found = jax.device_get(_search(self._model, self._params, padded, lengths_B, **options))
+        sampling = Sampling(stop_ids=stop_ids)
+
+        def completion(row: int, beam: int) -> Completion:
+            ids = found.tokens_BWS[row, beam, width : width + found.lengths_BW[row, beam]].tolist()
+            return self._complete(prompts[row], rows[row], ids, [], sampling, (), len(ids))
+
+        return [[completion(row, beam) for beam in range(samples)] for row in range(len(prompts))]
+
+    def _encode(self, prompt: str) -> list[int]:
+        ids = self._tokenizer.encode(prompt).tolist()
+        start = [] if self._document_end is None else [self._document_end]  # it doubles as the start of every document
+        if not start + ids:
+            raise UserError("an empty prompt, and a model that knows no start of a document", "Give at least one character.")
+        return self._known(start + ids)
+
+    def _encode_around_gap(self, prompt: str, suffix: str) -> list[int]:
+        """What comes before the middle when a text is written in the order prefix, suffix, middle."""
+        try:
+            markers = markers_of(self._tokenizer.specials)
+        except KeyError as missing:
+            raise UserError(
+                f"the run's tokenizer reserves no id {missing} for filling in", "Use a run that was trained to fill in."
+            ) from None
+        if self._document_end is None:
+            raise UserError("the run's corpus has no document ends, without which filling in has no end", "Use another run.")
+        before, after = (self._tokenizer.encode(text).tolist() for text in (prompt, suffix))
+        return self._known([markers.prefix, *before, markers.suffix, *after, markers.middle])
+
+    def _known(self, ids: list[int]) -> list[int]:
+        size = self._model.config.vocab_size
+        if max(ids) >= size:
+            raise UserError(f"the prompt holds token id {max(ids)}; the model has {size}", "Leave special tokens out of the prompt.")
+        return ids
+
+    def _prefill(self, rows: list[list[int]], keys_B, tokens: int) -> tuple[Generation, int, int]:
+        """Pad on the left, and give the buffers room, to a few sizes only, so that few programs are compiled.
+
+        Returns the state, the width of the prompts, and where the longest row has filled its context.
+        """
+        longest = max(map(len, rows))
+        most = self._model.config.context_length - longest
+        width, room = (-(-size // CHUNK) * CHUNK for size in (longest, min(most, tokens)))
+        padded = np.zeros((len(rows), width), np.int32)
+        for padding, row in zip(padded, rows, strict=True):
+            padding[width - len(row) :] = row
+        lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
+        return _prefill(self._model, self._params, padded, lengths_B, keys_B, room=room), width, width + min(most, room)
+
+    def _complete(self, prompt, prompt_ids, ids, log_probs, sampling, stop, tokens) -> Completion:
+        ids, log_probs = ids[:tokens], log_probs[:tokens]
+        ended = bool(ids) and ids[-1] in sampling.stop_ids
+        # Decoded with its prompt: some tokenizers write the space of a first word differently.
+        begin = self._tokenizer.decode(prompt_ids)
+        text = self._tokenizer.decode(prompt_ids + (ids[:-1] if ended else ids))[len(begin) :]
+        cuts = [text.index(string) for string in stop if string in text]
+        finish = "stop" if ended or cuts else "length" if len(ids) >= tokens else ""
+        return Completion(prompt, text[: min(cuts)] if cuts else text, tuple(ids), tuple(log_probs), finish)
+
+
+def _recent(ids: list[int], context: int) -> list[int]:
+    """What the model sees of a text that outgrew its context: each time it is full, the last half goes on as the first.
+
+    It depends on the text's own length alone: where a text is read anew because of its neighbours, nothing changes.
+    """
+    half = max(1, context // 2)
+    return ids if len(ids) < context else ids[-(half + (len(ids) - context) % (context - half)) :]
+
+
+def make_generator(run: Run, params) -> TextGenerator:
+    """A generator over parameters in hand, with the run's model and tokenizer."""
+    return TextGenerator(Decoder(run.experiment.model), params, run.tokenizer(), run.document_end)
+
+
+def load_generator(run: Run, *, step: int | None = None, raw: bool = False, int8: bool = False) -> TextGenerator:
+    """A generator over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`).
+
+    int8: with weights and activations rounded to eight bits, which is faster and a little less exact.
+    """
+    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
+    return make_generator(run, in_eight_bits(params) if int8 else params)

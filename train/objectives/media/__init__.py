@@ -1,0 +1,1 @@
+"""Objectives on rows with images, video or audio."""

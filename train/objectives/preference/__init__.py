@@ -1,0 +1,1 @@
+"""Objectives on comparisons: reward models, direct preference optimisation."""

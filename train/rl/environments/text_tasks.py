@@ -1,0 +1,542 @@
+"""Where prompts come from, and what a response to one is worth. Plain Python on text; a config names these classes.
+
+A prompt is a pure function of (seed, row, split), so a run resumes at any row. Rows of `train` and `validation` never share a prompt where
+there are enough to go round: a hash of its text says on which side it is.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import math
+import random
+import re
+import string
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import xxhash
+
+from data.errors import UserError
+from train.experiment import check_range
+
+EXAMINED = 256
+"""Prompts of an environment that are looked at before a run, where it has no list of all."""
+DRAWS = 10_000
+"""Prompts that are drawn in search of one for a split, before the search is given up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A text to respond to, and what its environment needs to judge the response.
+
+    messages: a conversation instead, as (role, text) with the roles user, assistant, system and tool; `text` is then what people see of it.
+    where: the file and the line that it comes from, where there is one.
+    """
+
+    text: str
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    messages: tuple[tuple[str, str], ...] = ()
+    where: str = ""
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return self.where or f"prompt {self.text[:60]!r}"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that a tokenizer has to read of it."""
+        return tuple(text for _, text in self.messages) or (self.text,)
+
+
+@contextlib.contextmanager
+def blaming(who: str, where: str = "") -> Iterator[None]:
+    """Around what a user's class does: whatever it raises becomes a UserError with its name, the place, and the line of the user's file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever a class of the user's can raise
+        said = str(error).strip().partition("\n")[0][:200]
+        line = _own_line(traceback.extract_tb(error.__traceback__))
+        what = ": ".join(part for part in (who, where, type(error).__name__, said) if part)
+        raise UserError(f"{what} ({line.filename}, line {line.lineno})", "Mend the class, or what it was given.") from error
+
+
+def lacking(part, method: str, what: str) -> UserError:
+    """For what only a subclass can do."""
+    return UserError(f"{type(part).__name__}: {what}", f"Give its class the method {method}, or choose another in the config file.")
+
+
+_FOREIGN = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], str(Path(__file__).parents[2]))
+"""Where lines of code are not a user's."""
+
+
+def _own_line(lines: traceback.StackSummary) -> traceback.FrameSummary:
+    """The last line of a user's file; of any, where there is none."""
+    return next((line for line in reversed(lines) if not line.filename.startswith(_FOREIGN)), lines[-1])
+
+
+def numbers_of(score, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+    """float32 [B]: score(prompt, response) of each, which must be a number."""
+    return np.array([float(score(prompt, response)) for prompt, response in zip(prompts, responses, strict=True)], np.float32)
+
+
+def is_held_out(text: str) -> bool:
+    """Whether a prompt is one of validation: an eighth, by a hash of its text."""
+    return xxhash.xxh3_64_intdigest(text.encode()) % 8 == 0
+
+
+def check_scores(scores, rows: int, room: int, name: str) -> np.ndarray:
+    """float32 scores [rows] or [rows, room]; NaN stays, and is left out of the step. UserError for another shape, or for integers: whoever
+    counts in integers truncates what is not whole."""
+    scores = np.asarray(scores)
+    if scores.shape not in ((rows,), (rows, room)):
+        raise UserError(
+            f"{name}: gave scores of shape {scores.shape} for {rows} responses", f"Return [{rows}], or [{rows}, {room}] by token."
+        )
+    if not np.issubdtype(scores.dtype, np.floating):
+        raise UserError(f"{name}: gave scores of type {scores.dtype}", "Return floats.")
+    return scores.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """One source of prompts, with its reward. Subclasses give `draw` and `score`; `demonstrate` where something can be imitated.
+
+    path_fields: the fields that name files or folders, of a reward too.
+    """
+
+    path_fields: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def alphabet(self) -> str:
+        """Every character of prompts and good responses: the tokens of a model that is trained on nothing else."""
+        return string.printable
+
+    @property
+    def held_out(self) -> bool:
+        """Whether there are enough different prompts to keep some of them from training."""
+        return True
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is read from disk: their digests are kept with a run."""
+        return ()
+
+    def prompt(self, seed: int, row: int, split: str = "train") -> Prompt:
+        """The prompt of a row."""
+        rng = _generator(self, seed, row, split)
+        for _ in range(DRAWS):
+            prompt = self.draw(rng)
+            if not self.held_out or is_held_out(prompt.text) == (split == "validation"):
+                return prompt
+        raise UserError(
+            f"{type(self).__name__}: none of {DRAWS} prompts that it drew is for {split}",
+            "Make its prompts differ more, or let both splits share them: held_out False.",
+        )
+
+    def examined(self, seed: int, split: str) -> Sequence[Prompt]:
+        """The prompts of a split that are looked at before a run: all that there are, or as many as tell."""
+        return [self.prompt(seed, row, split) for row in range(EXAMINED)]
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """UserError for prompts that lack what it takes to judge responses to them."""
+
+    def texts(self, prompts: Sequence[Prompt]) -> Iterator[tuple[str, str]]:
+        """Whatever it is known to say, as (what an error calls it, text)."""
+        return ((prompt.name, text) for prompt in prompts for text in prompt.texts)
+
+    def remarks(self) -> list[str]:
+        """What a user should hear of what was read: what is not used, or left out."""
+        return []
+
+    def demonstration(self, prompt: Prompt, seed: int, row: int) -> str:
+        """A response to imitate; the same for the same row."""
+        return self.demonstrate(prompt, _generator(self, seed, row, "demonstration"))
+
+    def transcript(self, prompt: Prompt, seed: int, row: int) -> tuple[Prompt, str]:
+        """A demonstration with all that comes before its last response."""
+        return prompt, self.demonstration(prompt, seed, row)
+
+    def draw(self, rng: random.Random) -> Prompt:
+        raise lacking(self, "draw", "gives no prompts")
+
+    def demonstrate(self, prompt: Prompt, rng: random.Random) -> str:
+        raise lacking(self, "demonstrate", "shows no responses to imitate")
+
+    def score(self, prompt: Prompt, response: str) -> float:
+        """What a response is worth."""
+        raise lacking(self, "score", "does not say what a response is worth")
+
+    def scores(self, prompts: Sequence[Prompt], responses: Sequence[str], ids, mask) -> np.ndarray:
+        """float [B], or [B, T] with a reward for each token. ids int32, mask float32 [B, T]: of the responses, as they were drawn."""
+        return numbers_of(self.score, prompts, responses)
+
+    def gold(self, prompts: Sequence[Prompt], responses: Sequence[str], ids, mask) -> np.ndarray | None:
+        """What responses are really worth, where `scores` only stands for it; None where it does not."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a simulator says to a turn of the policy. reward: what that turn earned. ends: nothing follows, and text is not read."""
+
+    text: str = ""
+    reward: float = 0.0
+    ends: bool = False
+    role: Literal["user", "tool"] = "user"
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulator(Environment):
+    """An environment that answers: a person, a tool, a game. Subclasses give `draw`, `reply`, and `act` where something can be imitated.
+
+    All that happens is a pure function of the prompt and of what the policy has said, so any point of any conversation can be reached
+    again: by a run that resumes, or by a search that looks ahead.
+    """
+
+    turns: int = 4
+    """Of the policy, at most."""
+
+    def __post_init__(self):
+        if self.turns < 1:
+            raise ValueError(f"{type(self).__name__}: turns is {self.turns}; the policy needs at least one")
+
+    def reply(self, prompt: Prompt, said: tuple[str, ...]) -> Reply:
+        """To the last of the policy's turns so far. What it says to the last turn of all is not read, but for its reward."""
+        raise lacking(self, "reply", "does not answer")
+
+    def act(self, prompt: Prompt, said: tuple[str, ...], rng: random.Random) -> str:
+        """A turn to imitate, after those said so far."""
+        raise lacking(self, "act", "shows no responses to imitate")
+
+    def prompt(self, seed, row, split="train"):
+        """As a conversation that the text of the prompt begins."""
+        prompt = super().prompt(seed, row, split)
+        return prompt if prompt.messages else dataclasses.replace(prompt, messages=(("user", prompt.text),))
+
+    def texts(self, prompts):
+        yield from super().texts(prompts)
+        for prompt in prompts:
+            reply = self.reply(prompt, ("",))
+            if not reply.ends:
+                yield f"what is answered to nothing, after the {prompt.name}", reply.text
+
+    def transcript(self, prompt, seed, row):
+        rng, messages = _generator(self, seed, row, "demonstration"), list(prompt.messages)
+        said: tuple[str, ...] = ()
+        while True:
+            said = (*said, self.act(prompt, said, rng))
+            reply = self.reply(prompt, said)
+            if reply.ends or len(said) == self.turns:
+                return dataclasses.replace(prompt, messages=tuple(messages)), said[-1]
+            messages += [("assistant", said[-1]), (reply.role, reply.text)]
+
+    def score(self, prompt, response):
+        """A response of one turn alone."""
+        return self.reply(prompt, (response,)).reward
+
+
+def _generator(environment: Environment, seed: int, row: int, purpose: str) -> random.Random:
+    return random.Random(f"{type(environment).__name__} {seed} {row} {purpose}")
+
+
+# ------------------------------------------------------------------------------------------------------------------ tiny tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomWalks(Environment):
+    """Find a short way to node `a` of a directed graph, having seen random walks alone (the task of trlx's first example).
+
+    A prompt is a node. A response is the nodes that follow. Its worth is 1 for a shortest way to `a` and falls linearly with its length to
+    0 beyond `longest`; a step that is no edge, or never reaching `a`, is worth 0.
+    """
+
+    nodes: int = 21
+    """Nodes of the graph, at most 26."""
+    longest: int = 10
+    """Nodes of a walk, the first one included."""
+    edges: float = 0.1
+    """Probability of each edge."""
+    graph: int = 0
+    """Decides the edges."""
+
+    def __post_init__(self):
+        if not 2 <= self.nodes <= 26 or self.longest < 2:
+            raise ValueError(f"a random walk needs 2 to 26 nodes and at least 2 steps; nodes is {self.nodes}, longest {self.longest}")
+        if not any(0 < distance < self.longest for distance in _distances(self)):
+            raise ValueError(f"graph {self.graph} has no way to node a; choose another")
+
+    @property
+    def alphabet(self) -> str:
+        return string.ascii_lowercase[: self.nodes]
+
+    @property
+    def held_out(self) -> bool:
+        return False
+
+    def draw(self, rng):
+        reachable = [node for node, distance in enumerate(_distances(self)) if 0 < distance < self.longest]
+        return Prompt(string.ascii_lowercase[rng.choice(reachable)])
+
+    def demonstrate(self, prompt, rng):
+        """A random walk, which ends where it meets `a`."""
+        walk = [ord(prompt.text) - ord("a")]
+        while len(walk) < self.longest and walk[-1] != 0:
+            walk.append(rng.choice(_edges(self)[walk[-1]]))
+        return "".join(string.ascii_lowercase[node] for node in walk[1:])
+
+    def score(self, prompt, response):
+        walk = [ord(letter) - ord("a") for letter in prompt.text + response]
+        legal = all(there in _edges(self)[here] if 0 <= here < self.nodes else False for here, there in itertools.pairwise(walk))
+        if not legal or 0 not in walk or walk.index(0) != len(walk) - 1 or len(walk) > self.longest:
+            return 0.0
+        shortest = _distances(self)[walk[0]] + 1
+        return (self.longest + 1 - len(walk)) / (self.longest + 1 - shortest)
+
+
+@functools.lru_cache
+def _edges(walks: RandomWalks) -> tuple[tuple[int, ...], ...]:
+    """The nodes that follow each node, at least one."""
+    rng = random.Random(walks.graph)
+    edges = [[there for there in range(walks.nodes) if there != here and rng.random() < walks.edges] for here in range(walks.nodes)]
+    return tuple(tuple(out or [rng.randrange(walks.nodes)]) for out in edges)
+
+
+@functools.lru_cache
+def _distances(walks: RandomWalks) -> tuple[int, ...]:
+    """Of each node to node 0, by breadth-first search; -1 where there is no way."""
+    distance = [-1] * walks.nodes
+    front, steps = [0], 0
+    while front:
+        for here in front:
+            distance[here] = steps
+        steps += 1
+        front = [here for here in range(walks.nodes) if distance[here] < 0 and any(there in front for there in _edges(walks)[here])]
+    return tuple(distance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Letters(Environment):
+    """Sort, copy or reverse some digits: `3172>` wants `1237`."""
+
+    task: Literal["sort", "copy", "reverse"] = "sort"
+    """What is asked for."""
+    length: int = 6
+    """Digits of a prompt."""
+    partial: bool = True
+    """Worth is the share of digits in their place. False: 1 if all are, else 0."""
+
+    def __post_init__(self):
+        check_range("Letters: ", self, 1, "length")
+
+    @property
+    def alphabet(self) -> str:
+        return string.digits + ">"
+
+    def draw(self, rng):
+        digits = "".join(rng.choice(string.digits) for _ in range(self.length))
+        return Prompt(digits + ">", {"answer": {"sort": "".join(sorted(digits)), "copy": digits, "reverse": digits[::-1]}[self.task]})
+
+    def demonstrate(self, prompt, rng):
+        return prompt.facts["answer"]
+
+    def score(self, prompt, response):
+        answer = prompt.facts["answer"]
+        if not self.partial:
+            return float(response == answer)
+        return sum(a == b for a, b in zip(answer, response, strict=False)) / max(len(answer), len(response))
+
+
+@dataclasses.dataclass(frozen=True)
+class Addition(Environment):
+    """Add two numbers: `27+85=` wants `112`. Worth 1 if right, else 0."""
+
+    digits: int = 2
+    """Of each number, at most."""
+    modulus: int = 0
+    """Sums are taken modulo this. 0: they are not."""
+
+    def __post_init__(self):
+        check_range("Addition: ", self, 1, "digits")
+        check_range("Addition: ", self, 0, "modulus")
+
+    @property
+    def alphabet(self) -> str:
+        return string.digits + "+="
+
+    def draw(self, rng):
+        a, b = rng.randrange(10**self.digits), rng.randrange(10**self.digits)
+        return Prompt(f"{a}+{b}=", {"answer": str((a + b) % self.modulus if self.modulus else a + b)})
+
+    def demonstrate(self, prompt, rng):
+        return prompt.facts["answer"]
+
+    def score(self, prompt, response):
+        return float(response == prompt.facts["answer"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Countdown(Environment):
+    """Reach a number with + and - from three others, each used once: `3,14,9=20:` wants `14+9-3` (as in TinyZero).
+
+    Worth 1 if it does, 0.1 for a formula of the given numbers that comes to another, else 0.
+    """
+
+    largest: int = 20
+    """Of the three numbers."""
+    noise: float = 0.5
+    """Share of demonstrations that are formulas of the numbers in any order, right or wrong."""
+
+    def __post_init__(self):
+        check_range("Countdown: ", self, 1, "largest", high=1000)  # a term of a response has three digits at most
+
+    @property
+    def alphabet(self) -> str:
+        return string.digits + ",=:+-"
+
+    def draw(self, rng):
+        numbers = [rng.randint(1, self.largest) for _ in range(3)]
+        target, formula = _formula(rng, numbers)
+        while target < 0:
+            target, formula = _formula(rng, numbers)
+        return Prompt(f"{','.join(map(str, numbers))}={target}:", {"numbers": numbers, "target": target, "formula": formula})
+
+    def demonstrate(self, prompt, rng):
+        return _formula(rng, prompt.facts["numbers"])[1] if rng.random() < self.noise else prompt.facts["formula"]
+
+    def score(self, prompt, response):
+        if not re.fullmatch(r"\d{1,3}([+-]\d{1,3}){2}", response):
+            return 0.0
+        terms = [int(term) for term in re.findall(r"[+-]?\d+", response)]
+        if sorted(map(abs, terms)) != sorted(prompt.facts["numbers"]):
+            return 0.0
+        return 1.0 if sum(terms) == prompt.facts["target"] else 0.1
+
+
+def _formula(rng: random.Random, numbers: list[int]) -> tuple[int, str]:
+    """The numbers in some order with signs between them, and what that comes to."""
+    a, b, c = rng.sample(numbers, 3)
+    first, second = rng.choice("+-"), rng.choice("+-")
+    return a + (b if first == "+" else -b) + (c if second == "+" else -c), f"{a}{first}{b}{second}{c}"
+
+
+_SUBJECTS = ("the film", "the plot", "this book", "the music", "the hotel", "our guide", "the food", "her voice")
+_VERBS = ("was", "seemed", "felt", "became", "looked")
+_GOOD = ("great", "lovely", "bright", "warm", "clever", "superb", "kind", "fresh")
+_BAD = ("awful", "dull", "cold", "noisy", "rude", "stale", "weak", "grim")
+_PLAIN = ("long", "new", "quiet", "small", "usual", "red", "late", "plain")
+_RUDE = ("damn", "bloody", "stupid")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reviews(Environment):
+    """Go on with a review that a small grammar makes. Worth counts words on a list: sentiment, or rude ones that should not be there."""
+
+    judged: Literal["sentiment", "rudeness"] = "sentiment"
+    """sentiment: good words less bad ones. rudeness: -1 for each rude word."""
+    sentences: int = 3
+    """Of a review, after the first."""
+    rude: float = 0.2
+    """Share of sentences with a rude word."""
+
+    def __post_init__(self):
+        check_range("Reviews: ", self, 1, "sentences")
+
+    @property
+    def alphabet(self) -> str:
+        return string.ascii_lowercase + " ."
+
+    @property
+    def held_out(self) -> bool:
+        return False
+
+    def draw(self, rng):
+        return Prompt(f"{self._sentence(rng)} {rng.choice(_SUBJECTS)}")
+
+    def demonstrate(self, prompt, rng):
+        rest = (self._sentence(rng) for _ in range(self.sentences - 1))
+        return " ".join([f" {rng.choice(_VERBS)} {self._words(rng)}.", *rest])
+
+    def _sentence(self, rng: random.Random) -> str:
+        return f"{rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {self._words(rng)}."
+
+    def _words(self, rng: random.Random) -> str:
+        words = [rng.choice(rng.choice((_GOOD, _BAD, _PLAIN)))]
+        if rng.random() < self.rude:
+            words.insert(0, rng.choice(_RUDE))
+        return " ".join(words)
+
+    def score(self, prompt, response):
+        words = re.findall(r"[a-z]+", response)
+        if self.judged == "rudeness":
+            return -float(sum(word in _RUDE for word in words))
+        return float(sum((word in _GOOD) - (word in _BAD) for word in words))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bandit(Environment):
+    """One prompt, one token: every letter has a fixed worth. What is best at a price for leaving the reference is known in closed form."""
+
+    arms: int = 5
+    """Letters to choose from."""
+
+    def __post_init__(self):
+        check_range("Bandit: ", self, 1, "arms", high=len(string.ascii_lowercase) + 1)
+
+    @property
+    def alphabet(self) -> str:
+        return string.ascii_lowercase[: self.arms]
+
+    @property
+    def held_out(self) -> bool:
+        return False
+
+    @property
+    def worth(self) -> tuple[float, ...]:
+        """Of each letter, between -1 and 1."""
+        return tuple(math.cos(3.0 * arm) for arm in range(self.arms))
+
+    def draw(self, rng):
+        return Prompt("a")
+
+    def demonstrate(self, prompt, rng):
+        return rng.choice(self.alphabet)
+
+    def score(self, prompt, response):
+        return self.worth[ord(response) - ord("a")] if len(response) == 1 and response in self.alphabet else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyFacts(Environment):
+    """Summarise a record: `ann,37,rome,baker;` has four facts. Worth is the share of them that a response names, less 0.01 a character."""
+
+    @property
+    def alphabet(self) -> str:
+        return string.ascii_lowercase + string.digits + " ,;."
+
+    def draw(self, rng):
+        facts = [
+            rng.choice(("ann", "bob", "cleo", "dan", "eve", "finn", "gus", "hal")),
+            str(rng.randint(18, 79)),
+            rng.choice(("rome", "oslo", "lima", "kyiv", "cairo", "paris", "delhi", "quito")),
+            rng.choice(("baker", "nurse", "pilot", "judge", "miner", "poet", "smith", "vet")),
+        ]
+        return Prompt(",".join(facts) + ";", {"facts": facts})
+
+    def demonstrate(self, prompt, rng):
+        """A sentence about some of the facts, wordy and in no particular order, with a wrong one at times."""
+        facts = rng.sample(prompt.facts["facts"], rng.randint(1, 4))
+        if rng.random() < 0.3:
+            facts[0] = self.draw(rng).facts["facts"][rng.randrange(4)]
+        return rng.choice(("well, it is ", "there is ", "we know ", "")) + " and ".join(facts) + "."
+
+    def score(self, prompt, response):
+        words = set(re.findall(r"[a-z0-9]+", response))
+        return sum(fact in words for fact in prompt.facts["facts"]) / 4 - 0.01 * len(response)

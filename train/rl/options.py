@@ -1,0 +1,344 @@
+"""What an experiment that learns from reward or preference is made of, beside what train/experiment.py has. Nothing heavy is imported."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from train.experiment import Data, Objective, check_range
+from train.rl.environments.text_tasks import Environment, RandomWalks, Simulator
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts(Data):
+    """Prompts that a policy answers, and environments that judge the answers."""
+
+    environments: tuple[Environment, ...] = (RandomWalks(),)
+    """Where prompts come from; several are mixed."""
+    weights: tuple[float, ...] = ()
+    """Share of prompts from each environment, in any unit. Empty: equal."""
+    validation: int = 256
+    """Prompts that are kept from training, to evaluate on."""
+    prompt_tokens: int = 32
+    """Room for a prompt. Longer ones are left out, and counted."""
+    reply_tokens: int = 32
+    """Room for what an environment answers between two turns of the policy, with its role and ends."""
+    max_unusable: int = 0
+    """Prompts too long for their room that are borne before the run stops; each leaves an empty place."""
+
+    def __post_init__(self):
+        check_range("data.", self, 0, "max_unusable")
+        check_range("data.", self, 1, "prompt_tokens", "reply_tokens", "validation")
+        _check_mixture(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstrations(Data):
+    """Prompts with the responses that supervised fine-tuning imitates: what an environment shows, or JSONL files hold."""
+
+    environments: tuple[Environment, ...] = (RandomWalks(),)
+    """Where prompts and responses come from; several are mixed."""
+    weights: tuple[float, ...] = ()
+    """Share of rows from each environment, in any unit. Empty: equal."""
+    validation: int = 256
+    """Demonstrations that are kept from training, to evaluate on."""
+    learn_prompts: bool = False
+    """Predict the tokens of prompts too, as a language model of the whole text does."""
+
+    def __post_init__(self):
+        check_range("data.", self, 1, "validation")
+        _check_mixture(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preferences(Data):
+    """Comparisons: prompts with responses and which of them is best."""
+
+    files: tuple[str, ...] = ()
+    """JSONL files, or tfds:NAME, of {"prompt", "chosen", "rejected"} or {"prompt", "responses", "best", "scores"} (`omnia label`)."""
+    weights: tuple[float, ...] = ()
+    """Share of rows from each file, in any unit. Empty: by their numbers of comparisons."""
+    validation: int = 256
+    """Comparisons of each file that are kept from training, at most a quarter of it."""
+
+    def __post_init__(self):
+        check_range("data.", self, 1, "validation")
+        if self.weights and len(self.weights) != len(self.files):
+            raise ValueError(f"data.weights is {self.weights}; give one for each of {len(self.files)} files, or none")
+
+
+def _check_mixture(data) -> None:
+    if not data.environments:
+        raise ValueError("data.environments is empty; name at least one in the config file")
+    if data.weights and (len(data.weights) != len(data.environments) or not all(0 < weight < math.inf for weight in data.weights)):
+        raise ValueError(f"data.weights is {data.weights}; give a positive one for each of {len(data.environments)} environments, or none")
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModelling(Objective):
+    """A scalar that orders responses as people do (Ouyang et al. 2022, eq. 1), by Bradley and Terry's model of comparisons."""
+
+    loss: Literal["choice", "score"] = "choice"
+    """Learned from which response is best, or from a score of each (the squared error), which the files then hold."""
+
+    margin: float = 0.0
+    """By how much the better of a pair has to be ahead before the loss turns to its tail (Touvron et al. 2023, eq. 2)."""
+    centre: float = 0.01
+    """Weight of the squared sum of a pair's scores, which holds them around 0 (Eisenstein et al. 2023). 0: off."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 0, "margin", "centre")
+        if self.loss == "score" and (self.margin or self.centre):
+            raise ValueError("objective.margin and objective.centre belong to loss choice: set both to 0 with loss score")
+
+
+@dataclasses.dataclass(frozen=True)
+class PreferenceLearning(Objective):
+    """A policy learned from comparisons alone, without sampling: DPO and its kin."""
+
+    loss: Literal["dpo", "ipo", "hinge", "kto", "orpo"] = "dpo"
+    """Rafailov et al. 2023 (eq. 7), Azar et al. 2023 (eq. 17), Zhao et al. 2023, Ethayarajh et al. 2024 (eq. 8), Hong et al. 2024."""
+    beta: float = 0.1
+    """How dear it is to leave the reference; of orpo, the weight of the odds ratio."""
+    label_smoothing: float = 0.0
+    """Share of comparisons taken to be wrong (conservative DPO, Mitchell 2023), below 0.5."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 1e-9, "beta")
+        check_range("objective.", self, 0, "label_smoothing", high=0.5)
+        if self.label_smoothing and self.loss != "dpo":
+            raise ValueError(f"objective.label_smoothing belongs to dpo; objective.loss is {self.loss}")
+
+    @property
+    def of_whole_batch(self) -> bool:
+        return self.loss == "kto"
+
+
+KL_COEFFICIENTS = (1e-6, 1e6)
+"""Where an adaptive coefficient stays: one that reached 0 would stay there."""
+Advantage = Literal["gae", "group", "leave_one_out", "returns", "best"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyGradient(Objective):
+    """Learning from the reward of the policy's own responses. The kinds below are settings of it, named after their papers."""
+
+    samples: int = 1
+    """Responses drawn for each prompt, neighbours in the batch: a group."""
+    response_tokens: int = 64
+    """Room for a response; with environments that answer, for each of its turns."""
+    slots: int = 0
+    """Responses drawn at once; a place whose response has ended takes the next prompt: for lengths that differ. 0: all of a batch."""
+    temperature: float = 1.0
+    """Divides the logits wherever the policy or its reference is asked for a probability. Above 0."""
+    stop: bool = True
+    """A response ends with the token that ends a document. False: it always takes all its room."""
+    cut_at: str = ""
+    """With stop False: text of one token. What is judged of a response ends with the first such token, at place `cut_after` or later."""
+    cut_after: int = 0
+    """Tokens before that place."""
+    learn_behind_cut: bool = True
+    """Learn from the tokens behind it too (Ziegler et al. 2019). False: they are masked (Huang et al. 2024)."""
+    advantage: Advantage = "gae"
+    """From a critic (Schulman et al. 2016); a score less its group's mean, or less the mean of the others; the reward still to come; or 1
+    for the best of a group and 0 for the others."""
+    divide_by_std: bool = False
+    """With group: divide by the group's standard deviation."""
+    whiten: bool = True
+    """Advantages get mean 0 and variance 1 over the batch."""
+    scale_scores: bool = False
+    """Scores are divided by the standard deviation of all scores so far, so that a KL has the same price whatever the unit of reward."""
+    whiten_rewards: bool = False
+    """Rewards of tokens get variance 1 over the batch, before advantages are taken of them."""
+    discount: float = 1.0
+    """Of a reward one token later, 0 to 1."""
+    decay: float = 0.95
+    """GAE's lambda: 1 trusts rewards, 0 the critic."""
+    epochs: int = 1
+    """Times that a batch of responses is learned from."""
+    minibatches: int = 1
+    """Updates in each of those."""
+    clip_low: float = 0.2
+    """A ratio of new to old probability below 1 - clip_low teaches no more."""
+    clip_high: float = 0.2
+    """A ratio above 1 + clip_high teaches no more."""
+    dual_clip: float = 0.0
+    """Bounds the loss of a bad token whose ratio grew, at this times its advantage (Ye et al. 2020); above 1. 0: off."""
+    sequence_ratio: bool = False
+    """One ratio for a whole response, the geometric mean of its tokens' (GSPO, Zheng et al. 2025)."""
+    aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "token"
+    """Losses of tokens are averaged over tokens, or over responses of their mean or sum, or divided by the room of all responses."""
+    kl_coefficient: float = 0.05
+    """How dear it is to leave the reference. 0: no reference is kept."""
+    kl_in: Literal["reward", "loss"] = "reward"
+    """Where that is paid."""
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
+    """From sampled tokens (Schulman 2020), or over the whole vocabulary."""
+    reference: Literal["copy", "bfloat16", "host"] = "copy"
+    """How the policy that the KL is to is kept: as it was, in half the memory, or in the host's memory between its uses."""
+    kl_target: float = 0.0
+    """With kl_in reward: the coefficient adapts so that a response's KL comes to so many nats (Ziegler et al. 2019). 0: it stays."""
+    kl_horizon: float = 10_000.0
+    """Responses over which the coefficient adapts; fewer than a batch has count as a batch."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy of predictions, which keeps a policy from settling early."""
+    critic: Literal["none", "shared", "branch", "separate"] = "none"
+    """What gives values: nothing, a head on the policy's trunk, a copy of its last layers, or a whole model of its own."""
+    critic_layers: int = 1
+    """With branch: how many of the last layers."""
+    critic_detached: bool = False
+    """With shared: the critic's gradient stops at its head."""
+    critic_warmup: int = 0
+    """Steps in which the critic learns alone."""
+    value_coefficient: float = 0.1
+    """Weight of the critic's loss."""
+    value_clip: float = 0.2
+    """How far a value may move from the old one before its loss stops it; in units of reward. 0: as far as it likes."""
+    missing_stop: Literal["keep", "replace", "subtract"] = "keep"
+    """What becomes of the score of a response that did not end, or has no cut_at: nothing, or missing_stop_score replaces or lessens it."""
+    missing_stop_score: float = 1.0
+    """With replace the score (of opposite sign), with subtract what is taken off."""
+    drop_equal_groups: bool = False
+    """Groups whose scores are all equal are left out, and others drawn in their place (DAPO, Yu et al. 2025, sec. 3.2)."""
+    most_draws: int = 3
+    """With drop_equal_groups: times that prompts are drawn for one step; what is missing then stays empty."""
+    ratio_limit: float = 10.0
+    """A minibatch with a ratio beyond this changes nothing, and counts as a bad step."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 1, "samples", "response_tokens", "epochs", "minibatches", "critic_layers", "most_draws")
+        check_range("objective.", self, 1e-6, "temperature")
+        check_range(
+            "objective.", self, 0, "clip_low", "clip_high", "kl_coefficient", "kl_target", "entropy_coefficient", "critic_warmup", "slots"
+        )
+        check_range("objective.", self, 0, "value_coefficient", "value_clip", "missing_stop_score")
+        check_range("objective.", self, 0, "discount", "decay", high=math.nextafter(1.0, 2.0))
+        check_range("objective.", self, 1, "kl_horizon")
+        check_range("objective.", self, 1 + 1e-6, "ratio_limit")
+        if self.dual_clip and not self.dual_clip > 1:
+            raise ValueError(f"objective.dual_clip is {self.dual_clip}; it must be above 1, or 0 for none")
+        if (self.advantage == "gae") != (self.critic != "none"):
+            raise ValueError(
+                f"objective.advantage is {self.advantage} and objective.critic {self.critic}: gae needs a critic, others have none"
+            )
+        if self.advantage in ("group", "leave_one_out", "best") and self.samples < 2:
+            raise ValueError(
+                f"objective.advantage {self.advantage} compares the responses to a prompt; objective.samples is {self.samples}"
+            )
+        if self.drop_equal_groups and self.samples < 2:
+            raise ValueError(f"objective.drop_equal_groups needs groups; objective.samples is {self.samples}")
+        if self.slots % self.samples:
+            raise ValueError(f"objective.slots is {self.slots}; it must be a multiple of objective.samples, {self.samples}")
+        if self.kl_target and not (self.kl_coefficient and self.kl_in == "reward"):
+            raise ValueError(
+                "objective.kl_target adapts the coefficient of a KL in the reward: set kl_in reward and a kl_coefficient to start from"
+            )
+        if self.kl_target and not KL_COEFFICIENTS[0] <= self.kl_coefficient <= KL_COEFFICIENTS[1]:
+            low, high = KL_COEFFICIENTS
+            raise ValueError(f"objective.kl_coefficient is {self.kl_coefficient}; with a kl_target it stays within {low:g} and {high:g}")
+        if self.stop and self.cut_at:
+            raise ValueError("objective.cut_at cuts responses that do not end by themselves: set objective.stop False, or leave it out")
+        if not self.cut_at and (self.cut_after or not self.learn_behind_cut):
+            raise ValueError("objective.cut_after and objective.learn_behind_cut belong to objective.cut_at, which is empty")
+        if not 0 <= self.cut_after < self.response_tokens:
+            raise ValueError(f"objective.cut_after is {self.cut_after}; it must be 0 or more, and below the room of {self.response_tokens}")
+        if self.missing_stop != "keep" and not (self.stop or self.cut_at):
+            raise ValueError("objective.missing_stop needs responses that can end: objective.stop is False, and no cut_at is given")
+
+
+@dataclasses.dataclass(frozen=True)
+class PPO(PolicyGradient):
+    """Proximal policy optimisation with a critic (Schulman et al. 2017; for language models Ziegler et al. 2019, Ouyang et al. 2022)."""
+
+    epochs: int = 4
+    minibatches: int = 1
+    critic: Literal["none", "shared", "branch", "separate"] = "separate"
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPO(PolicyGradient):
+    """Group-relative policy optimisation (Shao et al. 2024, eq. 3): no critic, the group's mean is the baseline, KL in the loss."""
+
+    samples: int = 8
+    advantage: Advantage = "group"
+    divide_by_std: bool = True
+    whiten: bool = False
+    aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "sequence_mean"
+    kl_coefficient: float = 0.04
+    kl_in: Literal["reward", "loss"] = "loss"
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
+
+
+@dataclasses.dataclass(frozen=True)
+class DrGRPO(GRPO):
+    """GRPO without its two biases (Liu et al. 2025): no standard deviation, no lengths in the denominators."""
+
+    divide_by_std: bool = False
+    aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "constant"
+    kl_coefficient: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DAPO(GRPO):
+    """GRPO with room to grow, averaged over tokens, without groups that say nothing (Yu et al. 2025)."""
+
+    clip_high: float = 0.28
+    aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "token"
+    kl_coefficient: float = 0.0
+    drop_equal_groups: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class GSPO(GRPO):
+    """GRPO with one ratio for a whole response (Zheng et al. 2025)."""
+
+    clip_low: float = 3e-4
+    clip_high: float = 4e-4
+    sequence_ratio: bool = True
+    kl_coefficient: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RLOO(PolicyGradient):
+    """REINFORCE with the mean of a prompt's other responses as its baseline (Ahmadian et al. 2024)."""
+
+    samples: int = 4
+    advantage: Advantage = "leave_one_out"
+    whiten: bool = False
+    aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "sequence_sum"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReinforcePlusPlus(PolicyGradient):
+    """PPO's clipping and KL in the reward, but the whitened reward still to come instead of a critic (Hu 2025)."""
+
+    advantage: Advantage = "returns"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertIteration(PolicyGradient):
+    """Imitation of the best of several responses of one's own (best-of-n distilled: Anthony et al. 2017; Dong et al. 2023, RAFT).
+
+    With one epoch of one minibatch the gradient is, but for its length, that of supervised fine-tuning on those responses. A group of equal
+    scores shows nothing.
+    """
+
+    samples: int = 8
+    advantage: Advantage = "best"
+    whiten: bool = False
+    kl_coefficient: float = 0.0
+
+
+def reads_reference(o: PolicyGradient) -> bool:
+    """Whether the objective runs the reference itself, and is not content with its log-probabilities."""
+    return o.kl_coefficient > 0 and o.kl_in == "loss" and o.kl_estimator == "exact"
+
+
+def turns_of(environments: tuple[Environment, ...]) -> int:
+    """Turns of the policy in a response, at most, in any of them."""
+    return max(environment.turns if isinstance(environment, Simulator) else 1 for environment in environments)
+
+
+def response_room(data: Prompts, objective: PolicyGradient) -> int:
+    """Tokens after a prompt, at most: of all turns, and the replies between them."""
+    turns = turns_of(data.environments)
+    return turns * objective.response_tokens + (turns - 1) * data.reply_tokens

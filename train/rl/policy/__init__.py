@@ -1,0 +1,1 @@
+"""Policy gradients: drawing responses, advantages, the learner."""

@@ -1,0 +1,347 @@
+"""Learning from the reward of a policy's own responses: one step draws responses, judges them, and learns from them.
+
+Each of the three is one jitted call; what a response is worth is computed between the first two, on the host, from its text.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from data.errors import UserError
+from data.loading.prefetch import Prefetch, prefetch
+from model.transformer import Decoder
+from train.devices.mesh import ROWS, check_batch, row_shards
+from train.experiment import Experiment
+from train.loop.learner import Sample
+from train.objectives.make import make_objective
+from train.objectives.terms import Mean
+from train.optimizers.build import make_schedule, optimizer_of
+from train.planning.flops import training_flops_per_token
+from train.rl.options import PolicyGradient, Prompts, reads_reference, response_room, turns_of
+from train.rl.policy.advantages import adapted_kl_coefficient, informative_groups, running_scale
+from train.rl.policy.experience import judge, make_experience, scores_by_token
+from train.rl.policy.questions import Question, Questions
+from train.rl.policy.rollout import Rollout
+from train.rl.policy.sampler import Drawer
+from train.runs.parameters import carry_of, critic_of, parameters_of
+from train.runs.runs import Run
+from train.runs.start import Reference, adopt, start_parameters
+from train.step.state import Purpose, State, random_key
+from train.step.update import compiler_options, make_update, on_mesh
+
+CHECK_EVERY = 20
+"""Steps between two comparisons of the sampler's log-probabilities with those of the training pass."""
+LARGEST_GAP = {"float32": 1e-3, "bfloat16": 0.5}
+"""By which those may differ in one token."""
+FAR_BEYOND = 5.0
+"""Standard deviations of returns in units of `value_clip`, beyond which a user is warned."""
+SHOWN = 8
+"""Samples of a report."""
+
+
+def check_policy(experiment: Experiment, sources: list, mesh) -> None:
+    """UserError for what would stop a run, or teach it nothing, before its first step."""
+    o, data = experiment.objective, experiment.data
+    assert isinstance(o, PolicyGradient)
+    if not isinstance(data, Prompts):
+        raise UserError(
+            f"objective {type(o).__name__} needs prompts; data is {type(data).__name__}", "Choose data Prompts in the config file."
+        )
+    room = response_room(data, o)
+    if data.prompt_tokens + room > experiment.model.context_length:
+        parts = f"objective.response_tokens {o.response_tokens}"
+        if (turns := turns_of(data.environments)) > 1:
+            parts += f", in {turns} turns with data.reply_tokens {data.reply_tokens} between them,"
+        raise UserError(
+            f"data.prompt_tokens {data.prompt_tokens} and {parts} do not fit the context of {experiment.model.context_length}",
+            "Lower one of them.",
+        )
+    if experiment.batch_size % o.samples or experiment.batch_size % (o.minibatches * experiment.micro_batches):
+        raise UserError(
+            f"batch_size {experiment.batch_size} must be a multiple of objective.samples {o.samples}, and of objective.minibatches "
+            f"{o.minibatches} times micro_batches {experiment.micro_batches}",
+            "Change one of them.",
+        )
+    check_batch(mesh, experiment.batch_size // o.minibatches, experiment.micro_batches, 1)
+    check_batch(mesh, experiment.batch_size // o.samples, 1, 1)
+    if o.slots:
+        check_batch(mesh, o.slots // o.samples, 1, 1)
+        if turns_of(data.environments) > 1:
+            raise UserError("objective.slots is for responses of one turn, and an environment answers", "Leave --objective.slots out.")
+    if o.cut_at and turns_of(data.environments) > 1:
+        raise UserError("objective.cut_at is for responses of one turn, and an environment answers", "Leave --objective.cut-at out.")
+    if mesh.shape["context"] > 1:
+        raise UserError("a policy is trained on whole responses: mesh.context must be 1", "Leave --mesh.context out.")
+    Questions(experiment, sources).check()
+
+
+def make_learn(update, o: PolicyGradient, seed: int, episodes: int):
+    """learn(state, frozen, rollout, judgement, scores, kept_B) -> state, metrics: advantages, then every epoch and minibatch of `update`.
+
+    One pure function to jit. The order of rows is new in each epoch of each step. state.step counts calls of this function.
+    """
+    updates = o.epochs * o.minibatches
+
+    def learn(state: State, frozen, rollout: Rollout, judgement, scores, kept_B):
+        coefficient, scale, carry = state.carry["kl_coefficient"], 1.0, dict(state.carry)
+        if o.scale_scores:
+            totals_B = scores_by_token(scores, rollout.stopped_B, rollout.mask_BR, o).sum(1)
+            scale, carry["scores"] = running_scale(carry["scores"], totals_B, kept_B)
+        experience, found = make_experience(rollout, judgement, scores, kept_B, o, coefficient, scale)
+        rows = kept_B.shape[0]
+        size = rows // o.minibatches
+        key = random_key(seed, state.step, Purpose.SHUFFLE)
+
+        def one(state: State, number):
+            order_B = jax.random.permutation(jax.random.fold_in(key, number // o.minibatches), rows)
+            chosen = jax.lax.dynamic_slice_in_dim(order_B, number % o.minibatches * size, size)
+            return update(state, frozen, jax.tree.map(lambda x: x[chosen], experience))
+
+        inner, metrics = jax.lax.scan(one, dataclasses.replace(state, step=state.step * updates), jnp.arange(updates))
+        skipped = metrics.pop("skipped")
+        metrics = jax.tree.map(lambda x: x.sum(0), metrics)
+        metrics["skipped"] = Mean(skipped.total[-1], jnp.float32(1))
+        kl, weight = found["objective/kl"]
+        if o.kl_target:
+            changed = adapted_kl_coefficient(coefficient, kl / weight, target=o.kl_target, horizon=o.kl_horizon, episodes=episodes)
+            coefficient = jnp.where(weight > 0, changed, coefficient)
+        found["objective/kl_coef"] = Mean(state.carry["kl_coefficient"], jnp.float32(1))
+        carry |= {"kl_coefficient": coefficient, "steps": state.carry["steps"] + 1}
+        return dataclasses.replace(inner, step=state.step + 1, carry=carry), metrics | found
+
+    return learn
+
+
+class PolicyLearner:
+    """PPO, GRPO and their kin: see `train.rl.options.PolicyGradient`."""
+
+    def __init__(self, run: Run, sources: list, mesh):
+        experiment, o = run.experiment, run.experiment.objective
+        assert isinstance(o, PolicyGradient)
+        self._run, self._mesh, self._options = run, mesh, o
+        self._questions = Questions(experiment, sources)
+        self._model, self._critic = Decoder(experiment.model), critic_of(experiment)
+        self.parameters, self.carry = parameters_of(experiment), carry_of(experiment)
+        updates = o.epochs * o.minibatches
+        self.optimizer = optimizer_of(experiment, updates)
+        rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps * updates)
+        self.rate = lambda step: rate(step * updates)
+        self.padding_share, self.validates = 0.0, True
+        self.flops_per_token = (
+            None if o.critic == "separate" else training_flops_per_token(experiment.model, experiment.model.context_length)
+        )
+        self._reference = Reference(run, mesh)
+        self._incoming: Prefetch | None = None
+        self._baseline: dict[str, np.ndarray] | None = None
+        self._remarks: list[str] = []
+        self._remarked, self._unjudged, self._clip_doubted, self._begun = 0, 0, False, False
+
+        update = make_update(
+            make_objective(experiment, mesh),
+            self.optimizer,
+            seed=experiment.seed,
+            micro_batches=experiment.micro_batches,
+            ema_decay=experiment.ema_decay,
+            spike=0.0,  # the loss of a policy gradient has no trend that a spike could stand out from
+        )
+        compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
+        self._learn = on_mesh(jax.jit(make_learn(update, o, experiment.seed, experiment.batch_size), donate_argnums=0, **compiled), mesh)
+        self._draw = Drawer(experiment, self._questions, self._model, mesh)
+        shards = row_shards(mesh)
+
+        def look(params, reference, rollout, *, again: bool):
+            return judge(self._model, self._critic, o, params, reference, rollout, again=again, shards=shards)
+
+        self._look = on_mesh(jax.jit(look, static_argnames="again", **compiled), mesh)
+
+    # ---------------------------------------------------------------------------------------------------------------- the loop's
+
+    def remarks(self) -> list[str]:
+        said, self._remarks = self._remarks, []
+        if len(self._questions.unusable) > self._remarked:
+            self._remarked = len(self._questions.unusable)
+            said.append(f"{self._remarked} prompts of more than data.prompt_tokens so far: their places are empty (data.max_unusable)")
+        if self._questions.unjudged > 2 * self._unjudged:  # not at every step
+            self._unjudged = self._questions.unjudged
+            said.append(f"{self._unjudged} responses so far whose reward is no number: their groups are left out")
+        return said
+
+    @property
+    def waited_s(self) -> float:
+        return self._incoming.waited_s if self._incoming else 0.0
+
+    def adopt(self, params):
+        return adopt(self._run, self._mesh, params, self._remarks.append)
+
+    def begin(self, cursor: int) -> None:
+        self.close()
+        if not self._begun:
+            self._remarks, self._begun = self._remarks + self._questions.check(), True
+        if not self._options.drop_equal_groups:  # else how many prompts a step takes is known only in the end
+            count = self._prompts
+            self._incoming = prefetch(lambda number: self._questions.take(cursor + number * count, count), 0, depth=2)
+
+    @property
+    def _prompts(self) -> int:
+        """Of one draw."""
+        return self._run.experiment.batch_size // self._options.samples
+
+    def __next__(self) -> list[Question] | None:
+        return None if self._incoming is None else next(self._incoming)
+
+    def close(self) -> None:
+        if self._incoming is not None:
+            self._incoming.close()
+            self._incoming = None
+
+    def step(self, state: State, batch: list[Question] | None) -> tuple[State, dict, int]:
+        began, step, cursor = time.monotonic(), int(state.step), int(state.cursor)
+        if batch is None:
+            drawn, scores, kept, consumed, drawing = self._draw_groups(state.params, cursor)
+        else:
+            found = self._draw(state.params, batch)
+            drawn, scores, kept, drawing, consumed = found.rollout, found.scores, found.kept, found.seconds, len(batch)
+        judged = time.monotonic()
+        again = step % CHECK_EVERY == 0
+        reference = self._reference()
+        judgement = self._look(state.params, reference, drawn, again=again)
+        if again:
+            self._compare(step, drawn, judgement, has_reference=reference is not None)
+        frozen = {"reference": reference} if reads_reference(self._options) else None
+        del reference  # one that is kept on the host leaves the device before the update
+        state, metrics = self._learn(state, frozen, drawn, judgement._replace(policy=None), self._put(scores), self._put(kept))
+        cursor_now = jax.device_put(np.int32(cursor + consumed), state.cursor.sharding)
+        state = dataclasses.replace(state, cursor=cursor_now)
+        jax.block_until_ready(metrics)
+        self._doubt_value_clip(step, metrics)
+        times = {"time/rollout": drawing, "time/reward": judged - began - drawing, "time/update": time.monotonic() - judged}
+        return state, metrics | {name: Mean(np.float32(seconds), np.float32(1)) for name, seconds in times.items()}, consumed
+
+    # -------------------------------------------------------------------------------------------------------------- its parts
+
+    def _draw_groups(self, params, cursor: int):
+        """Draw until enough groups have scores that differ (DAPO, Yu et al. 2025, sec. 3.2).
+
+        The groups are taken in the order of their prompts; the cursor moves past all that were drawn. What is missing after `most_draws`
+        stays empty.
+        """
+        o, wanted = self._options, self._prompts
+        taken: list[tuple[Rollout, np.ndarray]] = []
+        count, consumed, drawing = 0, 0, 0.0
+        while consumed < wanted * o.most_draws and count < wanted:
+            questions = self._questions.take(cursor + consumed, wanted)
+            found = self._draw(params, questions)
+            consumed, drawing = consumed + wanted, drawing + found.seconds
+            good = np.asarray(informative_groups(jnp.asarray(found.totals), o.samples)) & (found.kept[:: o.samples] > 0)
+            rows = np.flatnonzero(np.repeat(good, o.samples))[: (wanted - count) * o.samples]
+            taken.append((jax.tree.map(lambda x, rows=rows: self._draw.host(x)[rows], found.rollout), found.scores[rows]))
+            count += len(rows) // o.samples
+        missing = (wanted - count) * o.samples
+        whole = jax.tree.map(lambda *parts: _padded(np.concatenate(parts), missing), *(part for part, _ in taken))
+        scores = _padded(np.concatenate([part for _, part in taken]), missing)
+        kept = np.concatenate([np.ones(count * o.samples, np.float32), np.zeros(missing, np.float32)])
+        return jax.tree.map(self._put, whole), scores, kept, consumed, drawing
+
+    def _compare(self, step: int, drawn: Rollout, judgement, *, has_reference: bool) -> None:
+        """The sampler's log-probabilities are used as the old ones: they must be those of the training pass. At the start the KL is 0."""
+        gap = float(jnp.max(jnp.abs((judgement.policy - drawn.log_probs_BR) * drawn.mask_BR)))
+        kind = "float32" if self._run.experiment.model.dtype in ("auto", "float32") and jax.default_backend() == "cpu" else "bfloat16"
+        if not gap <= LARGEST_GAP[kind]:
+            raise UserError(
+                f"step {step}: the sampler and the training pass differ by {gap:.3g} in the log-probability of a token",
+                "Their numerics differ: set --model.dtype float32, or report this with the model's config.",
+            )
+        if step == 0 and has_reference:
+            kl = float((judgement.kl * drawn.mask_BR).sum() / drawn.mask_BR.shape[0])
+            if kl < -LARGEST_GAP[kind] * drawn.mask_BR.shape[1]:
+                raise UserError(
+                    f"the KL to the reference is {kl:.3g} at the start, where it must be 0: the responses are not the policy's own",
+                    "Is objective.temperature what the responses were drawn with, and the reference the run that this one starts from?",
+                )
+
+    def _doubt_value_clip(self, step: int, metrics: dict) -> None:
+        """A value moves by no more than the clip in a step, which is in units of reward: a critic of much larger returns lags behind."""
+        o = self._options
+        if o.critic == "none" or not o.value_clip or self._clip_doubted:
+            return
+        deviation = float(metrics["ppo/returns/var"].total) ** 0.5
+        if deviation > FAR_BEYOND * o.value_clip:
+            self._clip_doubted = True
+            self._remarks.append(
+                f"WARNING: step {step}: returns deviate by {deviation:.2f}, and objective.value_clip lets a value move by {o.value_clip:g} "
+                "in a step: the critic may lag behind. Raise it, set it to 0, or set objective.scale_scores"
+            )
+
+    def _put(self, x: np.ndarray):
+        """Rows of the host on the mesh."""
+        return jax.device_put(x, NamedSharding(self._mesh, PartitionSpec(ROWS)))
+
+    # ----------------------------------------------------------------------------------------------------------------- looking
+
+    def evaluate(self, params, between: Callable[[], None]) -> dict:
+        """Scores on prompts that are kept from training, and against the responses of the policy that the run started from.
+
+        {"loss": the negative score, "score", "gold" (where scores only stand for it), "kl" (nats a response, to that policy), "win_rate"
+        (share of prompts on which it is better, by gold where there is one, a draw counting half), "score_start", "gold_start", "length",
+        "stopped", "prompts" (that had room, and whose responses got rewards that are numbers)}. Nothing where there are none.
+        """
+        reference = start_parameters(self._run, self._mesh)
+        own = self._measure(params, reference, between)
+        if reference is not None and self._baseline is None:
+            self._baseline = self._measure(reference, None, between)
+        begun = self._baseline if reference is not None else None
+        judged = np.all([np.isfinite(x) for part in (own, begun or {}) for name, x in part.items() if name in ("score", "gold")], axis=0)
+        if not judged.any():
+            self._remarks.append("WARNING: no response to a validation prompt got a reward that is a number: nothing is measured")
+            return {}
+        own = {name: values[judged] for name, values in own.items()}
+        found: dict[str, Any] = {"loss": 0.0 - float(own["score"].mean())} | {name: float(values.mean()) for name, values in own.items()}
+        if begun is not None:
+            begun = {name: values[judged] for name, values in begun.items()}
+            by = "gold" if "gold" in own else "score"
+            wins = (own[by] > begun[by]) + 0.5 * (own[by] == begun[by])
+            found |= {"win_rate": float(wins.mean())}
+            found |= {f"{name}_start": float(begun[name].mean()) for name in ("score", "gold") if name in own}
+        return found | {"prompts": int(judged.sum())}
+
+    def _measure(self, params, reference, between: Callable[[], None]) -> dict[str, np.ndarray]:
+        """Of one response to each validation prompt, [prompts] each: score (NaN where there is none), gold, length, stopped, and, with a
+        reference, the KL to it."""
+        experiment, shards = self._run.experiment, row_shards(self._mesh)
+        assert isinstance(experiment.data, Prompts)
+        count = experiment.evaluation.rows or experiment.data.validation
+        size = min(-(-experiment.batch_size // shards), -(-count // shards)) * shards
+        found: dict[str, list] = {}
+        for first in range(0, count, size):
+            questions = self._questions.take(first, size, "validation")
+            drawn = self._draw(params, questions, Purpose.VALIDATION, 1)
+            responses, mask, stopped = map(self._draw.host, (drawn.rollout.responses_BR, drawn.rollout.mask_BR, drawn.rollout.stopped_B))
+            part = {"score": np.where(drawn.kept > 0, drawn.totals, np.nan), "length": mask.sum(1), "stopped": stopped.astype(np.float32)}
+            gold = self._questions.gold(questions, drawn.texts, responses, mask)
+            if gold is not None:
+                part["gold"] = gold
+            if reference is not None:
+                part["kl"] = self._draw.host(self._look(params, reference, drawn.rollout, again=False).kl.sum(1))
+            for name, values in part.items():
+                found.setdefault(name, []).append(values)
+            between()
+        return {name: np.concatenate(parts)[:count] for name, parts in found.items()}
+
+    def samples(self, params) -> list[Sample]:
+        """Responses to the first prompts that are kept from training."""
+        shards = row_shards(self._mesh)
+        count = -(-SHOWN // shards) * shards
+        questions = self._questions.take(0, count, "validation")
+        drawn = self._draw(params, questions, Purpose.VALIDATION, 1)
+        found = zip(questions, drawn.texts, drawn.totals, strict=True)
+        return [Sample(question.prompt.text, text, float(score)) for question, text, score in found][:SHOWN]
+
+
+def _padded(x: np.ndarray, rows: int) -> np.ndarray:
+    return np.concatenate([x, np.zeros((rows, *x.shape[1:]), x.dtype)])

@@ -1,0 +1,149 @@
+"""The objective of learning from reward: clipped policy gradient, clipped value loss, entropy, KL to a reference."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from model.critic import Critic
+from model.heads import Head, score_tokens, vocabulary_table
+from model.transformer import Decoder
+from train.objectives.terms import Mean, Term
+from train.rl import options
+from train.rl.policy.advantages import kl_estimate
+
+
+class Experience(NamedTuple):
+    """Responses to learn from. Inputs have T positions, of which the last R are followed by a response token or by padding (R = T is fine).
+
+    tokens, segments, positions: int32 [B, T], as in TextBatch; several responses may share a row as segments. Of the R tokens that follow:
+    targets int32; mask, 1 on what the policy chose; log_probs and values when that was drawn; advantages, returns; reference, its
+    log-probability under the reference policy; sequences, 1 / length of the token's response: float32 [B, R].
+    """
+
+    tokens: Any
+    segments: Any
+    positions: Any
+    targets: Any
+    mask: Any
+    log_probs: Any
+    advantages: Any
+    returns: Any
+    values: Any
+    reference: Any
+    sequences: Any
+
+
+def clipped_loss(log_ratio, advantages, *, low: float, high: float, dual: float = 0.0):
+    """PPO's loss of a token (Schulman et al. 2017, eq. 7), with a range that need not be symmetric, and a bound for bad tokens.
+
+    log_ratio: log of new over old probability. With dual above 1 the loss of a token with a negative advantage stops at -dual * advantage
+    (Ye et al. 2020, eq. 5).
+    """
+    ratio = jnp.exp(log_ratio)
+    loss = jnp.maximum(-advantages * ratio, -advantages * jnp.clip(ratio, 1.0 - low, 1.0 + high))
+    if dual:
+        loss = jnp.where(advantages < 0, jnp.minimum(loss, -dual * advantages), loss)
+    return loss
+
+
+def value_loss(values, old_values, returns, *, clip: float):
+    """Half the squared error of a value; where the value left the range around the old one, the worse of both (0: no range)."""
+    error = jnp.square(values - returns)
+    if clip:
+        held = old_values + jnp.clip(values - old_values, -clip, clip)
+        error = jnp.maximum(error, jnp.square(held - returns))
+    return 0.5 * error
+
+
+def token_weights(batch: Experience, aggregate: str, room: int):
+    """The weight of each token's loss, [B, R], and what the weighted sum is divided by (summed over the global batch)."""
+    count = batch.mask.sum()
+    responses = (batch.mask * batch.sequences).sum()
+    match aggregate:
+        case "token":
+            return batch.mask, count
+        case "sequence_mean":
+            return batch.mask * batch.sequences, responses
+        case "sequence_sum":
+            return batch.mask, responses
+        case "constant":
+            return batch.mask, responses * room
+    raise ValueError(f"aggregate {aggregate!r}; choose token, sequence_mean, sequence_sum or constant")
+
+
+def mean_of_sequence(x_BR, batch: Experience):
+    """At each token the mean of x over the chosen tokens of its response, [B, R]."""
+    room = x_BR.shape[1]
+    segments_BR = batch.segments[:, -room:]  # of the input; that of the target is the same, but for the padding, which is masked
+
+    def one(x_R, segments_R):
+        return jax.ops.segment_sum(x_R, segments_R, num_segments=room + 1)[segments_R]
+
+    return jax.vmap(one)(x_BR * batch.mask * batch.sequences, segments_BR) * batch.mask
+
+
+@dataclasses.dataclass(frozen=True)
+class ClippedPolicyGradient:
+    """Policy, value, entropy and KL terms over an `Experience`; see `train.rl.options.PolicyGradient` for the options.
+
+    Terms: `loss` (policy), `value_loss`, `entropy`, `kl`, each with a denominator of its own over the global minibatch. Metrics have the
+    names of OpenAI's lm-human-preferences where it has one. `unsound` counts bad tokens whose ratio left its limit, which nothing else
+    bounds: the step is then a bad one.
+    frozen["reference"]: parameters of the reference policy, which only the exact KL in the loss reads. carry["steps"]: steps of the loop so
+    far, which the critic's warm-up goes by.
+    """
+
+    model: Decoder
+    critic: Critic
+    options: options.PolicyGradient
+    shards: int = 1
+
+    def __call__(self, params, batch: Experience, key, *, frozen=None, carry=None):
+        o, c = self.options, self.model.config
+        exact = options.reads_reference(o)
+        where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
+        room = batch.targets.shape[1]
+        output = self.model.apply({"params": params}, batch.tokens, **where, branch=self.critic.branch_at)
+        head, other = Head(output.hidden_BTD[:, -room:], vocabulary_table(params)), None
+        if exact:
+            hidden_BTD = self.model.apply({"params": frozen["reference"]}, batch.tokens, **where).hidden_BTD
+            other = Head(hidden_BTD[:, -room:], vocabulary_table(frozen["reference"]))
+        want = ("nll", "entropy", "kl") if exact else ("nll", "entropy")
+        how: dict[str, Any] = {"softcap": c.logit_softcap, "temperature": o.temperature, "shards": self.shards}
+        scores = score_tokens(head, batch.targets, want=want, other=other, **how)
+
+        mask, count = batch.mask, batch.mask.sum()
+        weights, denominator = token_weights(batch, o.aggregate, o.response_tokens)
+        log_ratio = jnp.clip(jnp.where(mask > 0, scores.log_probs - batch.log_probs, 0.0), -20.0, 20.0)
+        compared = mean_of_sequence(log_ratio, batch) if o.sequence_ratio else log_ratio
+        losses = clipped_loss(compared, batch.advantages, low=o.clip_low, high=o.clip_high, dual=o.dual_clip)
+        learning = 1.0 if not o.critic_warmup else (carry["steps"] >= o.critic_warmup).astype(jnp.float32)
+        terms = {"loss": Term(1.0, learning * (losses * weights).sum(), denominator)}
+        if o.entropy_coefficient:
+            terms["entropy"] = Term(-o.entropy_coefficient, learning * (scores.entropy * mask).sum(), count)
+        if o.kl_coefficient and o.kl_in == "loss":
+            kl = scores.kl if exact else kl_estimate(jnp.where(mask > 0, scores.log_probs - batch.reference, 0.0), o.kl_estimator)
+            terms["kl"] = Term(o.kl_coefficient, learning * (kl * weights).sum(), denominator)
+
+        ratio, clipped = jnp.exp(compared), (compared > math.log1p(o.clip_high)) & (batch.advantages > 0)
+        if o.clip_low < 1:
+            clipped |= (compared < math.log1p(-o.clip_low)) & (batch.advantages < 0)
+        metrics = {
+            "ppo/policy/approxkl": 0.5 * jnp.square(log_ratio),
+            "ppo/policy/approxkl_k3": kl_estimate(-log_ratio, "k3"),
+            "ppo/policy/clipfrac": clipped.astype(jnp.float32),
+            "ppo/policy/entropy": scores.entropy,
+            "ppo/val/ratio": ratio,
+        }
+        if self.critic.layout != "none":
+            values = self.critic(params, output, batch.tokens, batch.segments, batch.positions)[:, -room:]
+            error = value_loss(values, batch.values, batch.returns, clip=o.value_clip)
+            terms["value_loss"] = Term(o.value_coefficient, (error * mask).sum(), count)
+            metrics["ppo/val/error"] = jnp.square(values - batch.returns)
+            metrics["ppo/val/clipfrac"] = (jnp.abs(values - batch.values) > o.value_clip).astype(jnp.float32)
+        means = {name: Mean((value * mask).sum(), count) for name, value in metrics.items()}
+        unsound = ((log_ratio > math.log(o.ratio_limit)) * (batch.advantages < 0) * mask).sum()  # elsewhere the clip holds it
+        return terms, means | {"unsound": Mean(unsound, count)}, carry

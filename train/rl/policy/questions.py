@@ -1,0 +1,204 @@
+"""The prompts of a run, by the number of a row, and what their environments say of responses."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from data.errors import UserError
+from data.rows.mixture import Mixture, counts_of_weights
+from train.experiment import Experiment
+from train.rl.environments.text_tasks import Environment, Prompt, blaming, check_scores
+from train.rl.options import PolicyGradient, Prompts
+from train.rl.rewards.scoring import load_reward_models
+from train.sources.examples import LARGE, check_texts, decode_responses, encode_prompt, evenly
+
+MOST_ENCODED = 4096
+"""Prompts of a split whose tokens are counted before a run, of those that may be too long."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A prompt with its tokens and the environment that judges the response."""
+
+    row: int
+    environment: int
+    prompt: Prompt
+    ids: list[int]
+
+
+class Questions:
+    """The prompts of a run by the number of a row, a pure function of (seed, row).
+
+    One longer than its room leaves an empty place: a prompt of the start token alone, whose responses are not learned from.
+    unusable: rows of such prompts. unjudged: how many responses got a reward that is no number.
+    """
+
+    def __init__(self, experiment: Experiment, sources: list):
+        assert isinstance(experiment.data, Prompts)
+        self._data, self._seed = experiment.data, experiment.seed
+        self.environments: list[Environment] = [source.source for source in sources]
+        self.names = [source.name for source in sources]
+        self.tokenizer = sources[0].tokenizer()
+        for environment in self.environments:
+            load_reward_models(environment, self.tokenizer)
+        self.end = self.tokenizer.specials["document_end"]
+        self._cut = self._token_to_cut_at(experiment.objective) if isinstance(experiment.objective, PolicyGradient) else None
+        self._mixture = Mixture(counts_of_weights(self._data.weights or (1.0,) * len(self.environments)))
+        self.unusable: set[int] = set()
+        self.unjudged = 0
+        samples = experiment.objective.samples if isinstance(experiment.objective, PolicyGradient) else 1
+        rows = {"train": experiment.steps * experiment.batch_size // samples, "validation": self._data.validation}
+        self._rows = {split: count * self._mixture.counts / len(self._mixture.table) for split, count in rows.items()}
+
+    def check(self, splits: Sequence[str] = ("train", "validation")) -> list[str]:
+        """What a user should hear of the prompts before a run. UserError for those that would stop it, or would not be learned from."""
+        said: list[str] = []
+        for number, (environment, name) in enumerate(zip(self.environments, self.names, strict=True)):
+            for split in splits:
+                with blaming(name, f"prompts for {split}"):
+                    prompts = environment.examined(self._seed if split == "train" else 0, split)
+                    check_texts(self.tokenizer, environment.texts(prompts))
+                    environment.check(prompts)
+                    encode_prompt(prompts[0], self.tokenizer)
+                said += self._check_room(number, split, prompts)
+                self._try(number, prompts[0])
+            said += environment.remarks()
+        return said
+
+    def _check_room(self, number: int, split: str, prompts: Sequence[Prompt]) -> list[str]:
+        """Whether the prompts fit data.prompt_tokens, as far as data.max_unusable asks for it."""
+        room, name = self._data.prompt_tokens, f"{self.names[number]}: prompts for {split}"
+        # No text has more tokens than bytes; a turn has two besides, and a prompt two.
+        suspects = [prompt for prompt in prompts if 2 + sum(2 + len(text.encode()) for text in prompt.texts) > room]
+        looked = evenly(suspects, MOST_ENCODED)
+        lengths = [len(encode_prompt(prompt, self.tokenizer)) for prompt in looked]
+        share = float(np.mean([length > room for length in lengths])) * len(suspects) / len(prompts) if looked else 0.0
+        if share == 1.0:
+            raise UserError(
+                f"{name}: none of {len(prompts)} fits data.prompt_tokens {room}: the shortest has {min(lengths)}",
+                "Give more room: --data.prompt-tokens N.",
+            )
+        expected = share * self._rows[split][number]
+        if expected > self._data.max_unusable:
+            long = next(place for place, length in enumerate(lengths) if length > room)
+            raise UserError(
+                f"{looked[long].name}: has {lengths[long]} tokens, and data.prompt_tokens is {room}; so it is with about "
+                f"{max(1, round(expected))} prompts of this run",
+                "Give more room, or go on without such prompts: --data.max-unusable N.",
+            )
+        return [f"{name}: about {share:.0%} have more than data.prompt_tokens {room}, and are left out"] if share >= LARGE else []
+
+    def _try(self, number: int, prompt: Prompt) -> None:
+        """UserError where an environment cannot judge an empty response: a policy may give one at any time."""
+        question, ids = Question(0, number, prompt, [self.end]), np.full((1, 1), self.end, np.int32)
+        self.scores([question], [""], ids, np.ones((1, 1), np.float32))
+        self.gold([question], [""], ids, np.ones((1, 1), np.float32))
+
+    def take(self, first: int, count: int, split: str = "train") -> list[Question]:
+        """Rows [first, first + count)."""
+        which, local = self._mixture(np.arange(first, first + count))
+        found = []
+        for row, number, index in zip(range(first, first + count), which.tolist(), local.tolist(), strict=True):
+            with blaming(self.names[number], f"row {row}"):
+                prompt = self.environments[number].prompt(self._seed if split == "train" else 0, index, split)
+                ids = encode_prompt(prompt, self.tokenizer)
+            if len(ids) > self._data.prompt_tokens:
+                self.unusable.add(row)
+                if len(self.unusable) > self._data.max_unusable:
+                    raise UserError(
+                        f"prompt {row} has {len(ids)} tokens, and data.prompt_tokens is {self._data.prompt_tokens}: {prompt.text[:60]!r}",
+                        f"Give more room, or go on without such prompts: --data.max-unusable N ({len(self.unusable)} so far).",
+                    )
+                number, ids = -1, [self.end]
+            found.append(Question(row, number, prompt, ids))
+        return found
+
+    def pad(self, questions: list[Question]):
+        """int32 [B, P], right-aligned, and the lengths [B]."""
+        room = self._data.prompt_tokens
+        padded = np.zeros((len(questions), room), np.int32)
+        for row, question in zip(padded, questions, strict=True):
+            row[room - len(question.ids) :] = question.ids
+        return padded, np.array([len(question.ids) for question in questions], np.int32)
+
+    def judged(self, responses, mask):
+        """mask [B, R] of what is judged of responses, and bool [B], which of them have an end that cuts them; None where nothing does."""
+        return (mask, None) if self._cut is None else cut(responses, mask, *self._cut)
+
+    def _token_to_cut_at(self, o: PolicyGradient) -> tuple[int, int] | None:
+        """The token, and the first place where it counts."""
+        if not o.cut_at:
+            return None
+        ids = self.tokenizer.encode(o.cut_at).tolist()
+        if len(ids) != 1:
+            raise UserError(f"objective.cut_at {o.cut_at!r} is {len(ids)} tokens", "Give the text of one token.")
+        return ids[0], o.cut_after
+
+    def texts(self, questions: list[Question], responses, mask) -> list[str]:
+        """The responses as text; questions: one for each row."""
+        return decode_responses(self.tokenizer, [question.ids for question in questions], responses, mask)
+
+    def gold(self, questions: list[Question], texts: list[str], responses, mask) -> np.ndarray | None:
+        """float32 [B]: what responses are really worth, where every environment knows it apart from its scores; else None."""
+        found = np.zeros(len(questions), np.float32)
+        for number, rows in self._by_environment(questions):  # those that have none here too, so that every batch is told alike
+            worth = self._ask(self.environments[number].gold, number, rows, questions, texts, responses, mask)
+            if worth is None:
+                return None
+            found[rows] = worth if worth.ndim == 1 else worth.sum(1)
+        return found
+
+    def scores(self, questions: list[Question], texts: list[str], responses, mask) -> np.ndarray:
+        """float32 [B], or [B, R] where an environment gives a reward for each token. UserError for what is no reward."""
+        found = [
+            (rows, self._ask(self.environments[number].scores, number, rows, questions, texts, responses, mask))
+            for number, rows in self._by_environment(questions)
+            if rows
+        ]
+        by_token = any(part.ndim == 2 for _, part in found)
+        scores = np.zeros(mask.shape if by_token else len(questions), np.float32)
+        for rows, part in found:
+            if by_token and part.ndim == 1:
+                last = np.maximum(mask[rows].sum(1).astype(int) - 1, 0)
+                scores[rows, last] = part
+            else:
+                scores[rows] = part
+        return scores
+
+    def _by_environment(self, questions: list[Question]) -> list[tuple[int, list[int]]]:
+        """The places of the questions of each environment."""
+        return [
+            (number, [place for place, question in enumerate(questions) if question.environment == number])
+            for number in range(len(self.environments))
+        ]
+
+    def _ask(self, method, number: int, rows: list[int], questions: list[Question], texts: list[str], responses, mask):
+        """What an environment's `scores` or `gold` says of some rows, checked; None where it says nothing."""
+
+        def ask(rows: list[int]):
+            return method([questions[i].prompt for i in rows], [texts[i] for i in rows], responses[rows], mask[rows])
+
+        name = self.names[number]
+        try:
+            worth = ask(rows)
+        except (UserError, jax.errors.JaxRuntimeError):  # the latter is a device's
+            raise
+        except Exception as error:  # whatever a user's class can raise: which row it is about is told by asking row by row
+            for i in rows if len(rows) > 1 else ():
+                with blaming(name, f"row {questions[i].row}, {questions[i].prompt.name}"):
+                    ask([i])
+            where = "no rows"
+            if rows:
+                first, last = questions[rows[0]], questions[rows[-1]]
+                where = f"row {first.row}, {first.prompt.name}" if len(rows) == 1 else f"rows {first.row} to {last.row}"
+            with blaming(name, where):
+                raise error
+        return None if worth is None and method.__name__ == "gold" else check_scores(worth, len(rows), mask.shape[1], name)
+
+
+def cut(responses_BR, mask_BR, token: int, after: int):
+    """The mask up to each row's first `token` at place `after` or later, itself included; and bool [B], which rows have one."""
+    ends_BR = (responses_BR == token) & (mask_BR > 0) & (np.arange(mask_BR.shape[1]) >= after)
+    return mask_BR * (np.cumsum(ends_BR, 1) - ends_BR == 0), ends_BR.any(1)

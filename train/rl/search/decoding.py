@@ -1,0 +1,176 @@
+"""What a trained policy answers when its decoder spends more forward passes: several samples, beams, its critic, or a tree search.
+
+`omnia evaluate RUN_DIR --decode KIND --passes N`. The environment judges complete responses in every kind, so that what differs is how the
+passes are spent: N for each token of a response.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.errors import UserError
+from model.decoding.beam import beam_search
+from model.decoding.generate import Sampling
+from model.transformer import Decoder
+from train.checkpoints.checkpointer import load_parameters
+from train.devices.mesh import inference_mesh
+from train.rl.environments.text_tasks import Simulator
+from train.rl.options import PolicyGradient, Prompts
+from train.rl.policy.questions import Question, Questions
+from train.rl.policy.rollout import rollout
+from train.rl.rewards.scoring import reward_models
+from train.rl.search.token_readers import CachedReader
+from train.rl.search.token_search import Decoded, Goal, best_first_decode, tree_search_decode, value_guided_decode
+from train.runs.parameters import critic_of
+from train.runs.runs import Run
+from train.step.state import Purpose, random_key
+from train.step.update import compiler_options, on_mesh
+
+Kind = Literal["sample", "best_of", "beam", "guided", "search", "best_first"]
+"""sample: one response. best_of: the best of N. beam: the best of the N likeliest that beam search finds. guided: a token is drawn by the
+critic's value of the text with it. search: it is chosen by a tree search of its own. best_first: one search from the prompt, with the
+passes of all tokens, gives the best response that it comes upon."""
+
+
+def measure_decoding(
+    run: Run, kind: Kind, passes: int, *, considered: int = 16, count: int = 0, step: int | None = None, batch_size: int = 0
+) -> dict:
+    """Scores of `count` held-out prompts (0: all that the run keeps for validation). considered: tokens that a search chooses from.
+
+    {"step", "decode", "score", "gold" (where scores only stand for it), "solved" (share of responses with a score of at least 1), "length",
+    "passes" (a response took, on average), "prompts"}. UserError for a run that is no policy's, or whose policy lacks the critic.
+    """
+    experiment, o = run.experiment, run.experiment.objective
+    if not isinstance(o, PolicyGradient) or not isinstance(experiment.data, Prompts):
+        raise UserError(f"{run.path}: --decode is for policies that were trained on reward", "Give the run of one.")
+    if any(isinstance(environment, Simulator) for environment in experiment.data.environments):
+        raise UserError(f"{run.path}: an environment answers, and --decode is for single responses", "Give another run.")
+    if kind in WITH_CRITIC and o.critic == "none":
+        raise UserError(f"{run.path}: --decode {kind} needs a critic, and {type(o).__name__} trained none", "Give a run of PPO.")
+    if kind in WITH_CRITIC and any(reward_models(experiment.data.environments)):
+        raise UserError(
+            f"{run.path}: its reward is a trained model, and --decode {kind} asks for rewards from within a compiled program",
+            "Use --decode best_of or beam.",
+        )
+    if passes < (2 if kind in WITH_CRITIC else 1):
+        raise UserError(f"--passes {passes} is too few for --decode {kind}", "Raise it.")
+    mesh = inference_mesh(experiment.mesh)
+    params, step = load_parameters(run, mesh, step=step)
+    questions = Questions(experiment, run.corpora())
+    count = count or experiment.evaluation.rows or experiment.data.validation
+    size = min(batch_size or experiment.batch_size, count)
+    decode = _decoder(run, questions, kind, passes, considered, mesh)
+    found: dict[str, list] = {}
+    for first in range(0, count, size):
+        asked = questions.take(first, size, "validation")
+        tokens_BS, prompts_B, lengths_B, passes_B = decode(params, asked, random_key(experiment.seed, first, Purpose.VALIDATION))
+        part = {"length": lengths_B - prompts_B, "passes": passes_B}
+        part |= _judged(questions, asked, tokens_BS, prompts_B, lengths_B, o.response_tokens)
+        usable = np.array([question.environment >= 0 for question in asked]) & np.isfinite(part["score"])
+        for name, values in part.items():
+            found.setdefault(name, []).append(np.asarray(values)[usable][: count - first])
+    values = {name: np.concatenate(parts) for name, parts in found.items()}
+    if not len(values["score"]):
+        raise UserError(f"{run.path}: no response to a validation prompt got a reward that is a number", "Look at the reward.")
+    means = {name: float(x.mean()) for name, x in values.items()}
+    return {"step": step, "decode": kind, "solved": float((values["score"] >= 1).mean()), **means, "prompts": len(values["score"])}
+
+
+def _judged(questions: Questions, asked: list[Question], tokens_BS, prompts_B, lengths_B, room: int) -> dict[str, np.ndarray]:
+    """What environments say of rows of prompts and responses."""
+    responses, mask = np.zeros((len(asked), room), np.int32), np.zeros((len(asked), room), np.float32)
+    for row, (tokens, prompt, length) in enumerate(zip(tokens_BS, prompts_B, lengths_B, strict=True)):
+        responses[row, : length - prompt], mask[row, : length - prompt] = tokens[prompt:length], 1
+    mask, _ = questions.judged(responses, mask)
+    texts = questions.texts(asked, responses, mask)
+    scores = questions.scores(asked, texts, responses, mask)
+    found = {"score": scores if scores.ndim == 1 else scores.sum(1)}
+    gold = questions.gold(asked, texts, responses, mask)
+    return found if gold is None else found | {"gold": gold}
+
+
+def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered: int, mesh):
+    """decode(params, questions, key) -> tokens_BS, lengths of prompts [B], of both [B], passes [B], on the host."""
+    o = run.experiment.objective
+    assert isinstance(o, PolicyGradient)
+    model, critic, room = Decoder(run.experiment.model), critic_of(run.experiment), o.response_tokens
+    stops = (questions.end,) if o.stop else ()
+    many, now, raised = 1 if kind == "sample" else passes, list[Question](), list[UserError]()
+
+    def judge(tokens_BS, prompts_B, lengths_B) -> np.ndarray:
+        """float32 [B]: scores of the rows that are complete, 0 for others; of `now`, each of them several times in a row."""
+        tokens_BS, prompts_B, lengths_B = (np.asarray(x) for x in (tokens_BS, prompts_B, lengths_B))
+        last_B = tokens_BS[np.arange(len(lengths_B)), np.maximum(lengths_B - 1, 0)]
+        response_B = lengths_B - prompts_B  # a search also asks of what goes on behind an end, for nothing
+        whole = np.flatnonzero((response_B > 0) & (response_B <= room) & (np.isin(last_B, stops) | (response_B == room)))
+        scores = np.zeros(len(lengths_B), np.float32)
+        if len(whole):
+            asked = [now[row // (len(lengths_B) // len(now))] for row in whole]
+            try:
+                scores[whole] = _judged(questions, asked, tokens_BS[whole], prompts_B[whole], lengths_B[whole], room)["score"]
+            except UserError as error:  # a compiled program that calls this would bury it
+                raised.append(error)
+        return np.nan_to_num(scores)
+
+    def reward(tokens_BS, prompts_B, lengths_B):
+        shape = jax.ShapeDtypeStruct(lengths_B.shape, jnp.float32)
+        return jax.pure_callback(judge, shape, tokens_BS, prompts_B, lengths_B, vmap_method="sequential")
+
+    goal = Goal(stops, reward)
+
+    def decode(params, prompts_BP, lengths_B, key) -> Decoded:
+        where = {"prompts_BP": prompts_BP, "lengths_B": lengths_B, "key": key, "room": room}
+        reader = CachedReader(model, critic, params)
+        match kind:
+            case "guided":
+                return value_guided_decode(reader, goal, **where, considered=passes - 1)
+            case "search":
+                options = {"considered": considered, "max_num_considered_actions": considered}
+                return tree_search_decode(reader, goal, **where, simulations=passes - 1, depth=min(room, DEPTH), **options)
+            case "best_first":
+                return best_first_decode(reader, goal, **where, expansions=passes * room - 1, considered=considered)
+        raise ValueError(f"no decoder {kind!r}")
+
+    def candidates(params, padded_BP, lengths_B, key):
+        """Rows [B, N, S], prompts on the right of their room, and the lengths of their responses [B, N]."""
+        if kind == "beam":
+            found = beam_search(model, params, padded_BP, lengths_B, beams=many, room=room, stop_ids=stops)
+            return found.tokens_BWS, found.lengths_BW
+        sampling, keys_N = Sampling(temperature=o.temperature, stop_ids=stops), jax.random.split(key, len(lengths_B) * many)
+        drawn = rollout(model, params, padded_BP, lengths_B, keys_N, sampling, room=room, samples=many)
+        return drawn.tokens_BS.reshape(len(lengths_B), many, -1), drawn.mask_BR.sum(1).astype(jnp.int32).reshape(-1, many)
+
+    compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
+    jitted = on_mesh(jax.jit(decode if kind in WITH_CRITIC else candidates, **compiled), mesh)
+
+    def best_of_candidates(params, padded, lengths, key):
+        tokens_BNS, lengths_BN = jax.device_get(jitted(params, padded, lengths, key))
+        prompts_N = lengths.repeat(many)
+        rows = zip(tokens_BNS.reshape(len(prompts_N), -1), padded.shape[1] - prompts_N, strict=True)
+        tokens_NS, lengths_N = np.stack([np.roll(row, -start) for row, start in rows]), prompts_N + lengths_BN.reshape(-1)
+        best_B = np.arange(len(lengths)) * many + judge(tokens_NS, prompts_N, lengths_N).reshape(-1, many).argmax(1)
+        if raised:
+            raise raised[0]
+        # All beams take a pass for each token of the longest; samples end by themselves.
+        passes_B = lengths_BN.max(1) * many if kind == "beam" else lengths_BN.sum(1)
+        return tokens_NS[best_B], lengths, lengths_N[best_B], passes_B
+
+    def call(params, asked: list[Question], key):
+        now[:] = asked
+        padded, lengths = questions.pad(asked)
+        if kind not in WITH_CRITIC:
+            return best_of_candidates(params, padded, lengths, key)
+        left = np.stack([np.roll(row, length) for row, length in zip(padded, lengths, strict=True)])
+        found = jax.device_get(jitted(params, left, lengths, key))
+        if raised:
+            raise raised[0]
+        return found.tokens_BS, lengths, found.lengths_B, found.passes_B
+
+    return call
+
+
+WITH_CRITIC = ("guided", "search", "best_first")
+DEPTH = 16
+"""Tokens that a search looks ahead, at most."""

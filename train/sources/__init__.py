@@ -1,0 +1,1 @@
+"""What an experiment names as its data, opened: the rows that a step takes."""

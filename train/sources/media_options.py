@@ -1,0 +1,205 @@
+"""The options of learning from media: which data, which rows, which losses. Nothing heavy is imported here."""
+
+import dataclasses
+from typing import Literal
+
+from data.media.signals.augment_config import Augment
+from train.experiment import Data, Objective, check_range
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaData(Data):
+    """Rows of samples with media; the encoders of the model say how large those become."""
+
+    tokenizer: str = "byte"
+    """byte, or a file or directory as for `omnia prepare text`, or what `omnia prepare codes` made; a run that starts from another takes
+    that one's."""
+    images: int = 1
+    """Of the largest size, that a row has room for; of smaller ones more fit."""
+    videos: int = 1
+    """The same of clips."""
+    recordings: int = 1
+    """The same of audio."""
+    prefix: bool = True
+    """What stands before the first learned token of a sample is read both ways; else only the places of a medium see one another."""
+    dropped: float = 0.0
+    """Share of training samples whose media are kept from the model, so that it also learns to answer without."""
+    max_damaged: int = 0
+    """Samples that cannot be read tolerated as empty places before training stops."""
+    workers: int = 0
+    """Processes that decode or render. 0: a thread of the training process. They do not change what comes."""
+
+    def __post_init__(self):
+        check_range("data.", self, 0, "images", "videos", "recordings", "max_damaged", "workers")
+        if not 0 <= self.dropped <= 1:
+            raise ValueError(f"data.dropped is {self.dropped}; it must be from 0 to 1")
+
+
+Task = Literal["text", "image", "video", "audio", "caption", "draw", "film", "play"]
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldScenes(MediaData):
+    """The embedded world of shapes that move and sound (data/media/world.py), rendered on the spot."""
+
+    tasks: tuple[Task, ...] = ("text", "image", "video", "audio", "caption")
+    """What is asked about, and what is to be written after a description (draw, film, play), in turns."""
+    scenes: int = 1 << 16
+    """Samples of an epoch."""
+    validation: int = 1024
+    """Scenes that each task is judged by, and as many again with pairs of shape and colour that training never shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaShards(MediaData):
+    """What `omnia prepare images|video|audio|interleaved` made."""
+
+    shards: tuple[str, ...] = ()
+    """Folders (paths, or URLs such as gs://...). Several are mixed."""
+    weights: tuple[float, ...] = ()
+    """Share of rows from each of `shards`, in any unit. Empty: by their counts of rows."""
+    square: bool = True
+    """Pictures and clips are scaled to the encoder's whole grid. False: each keeps its aspect, and small ones their size."""
+    fps: float = 4.0
+    """Frames a second that are taken from clips."""
+    question: str = ""
+    """Text between a medium and the name of its class, where samples have classes and no text of their own."""
+    write: tuple[Literal["image", "video", "audio"], ...] = ()
+    """Media that are written too: each of `shards` comes once more for each of these that it has, its texts read and that medium learned,
+    as it is. Weights are then of all these sources, first those that are read."""
+    augment: Augment = Augment()
+    """What is changed by chance in media of training."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("data.", self, 0.01, "fps")
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaLM(Objective):
+    """Next-token prediction of what is learned of each sample, its media given: captions, answers (L_text + L_image + L_video + L_audio).
+
+    A term for each modality, over the tokens about it.
+    """
+
+    text_weight: float = 1.0
+    """Of the mean loss of tokens that are about no medium."""
+    image_weight: float = 1.0
+    """Of those about an image."""
+    video_weight: float = 1.0
+    """Of those about a clip."""
+    audio_weight: float = 1.0
+    """Of those about a recording."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 0, "text_weight", "image_weight", "video_weight", "audio_weight")
+
+    def weight(self, modality: str) -> float:
+        return getattr(self, f"{modality}_weight")
+
+
+Medium = Literal["image", "video", "audio"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairing(Objective):
+    """Two parts of a sample, to lie near each other in a space that they share, and those of different samples apart."""
+
+    left: Medium = "image"
+    """What the left tower sees: the model's encoder of that kind."""
+    right: Literal["text", "image", "video", "audio"] = "text"
+    """What the right one sees; text is what is learned of a sample, read by the model's decoder. Samples with the same text are not told
+    apart."""
+    width: int = 128
+    """Of the space that both share."""
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"
+    """How pairs are told apart: that of SigLIP (Zhai et al. 2023), or InfoNCE as in CLIP (Radford et al. 2021)."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 1, "width")
+        if self.left == self.right:
+            raise ValueError(f"objective.left and right are both {self.left}: there would be nothing to align")
+
+    @property
+    def of_whole_batch(self) -> bool:
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment(Pairing):
+    """Contrastive learning alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignedLM(MediaLM, Pairing):
+    """Next-token prediction and contrastive learning in one loss, with the same encoders and decoder (after CoCa, Yu et al. 2022)."""
+
+    alignment_weight: float = 1.0
+    """Of the contrastive loss."""
+
+    def __post_init__(self):
+        MediaLM.__post_init__(self)
+        Pairing.__post_init__(self)
+        check_range("objective.", self, 0, "alignment_weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaClassification(Objective):
+    """The class of each medium of a kind."""
+
+    medium: Medium = "image"
+    """Whose encoder is trained."""
+    classes: int = 0
+    """How many. 0: as many as the shards name."""
+    smoothing: float = 0.0
+    """Share of each label that is spread over all classes in training, 0 to below 1."""
+    mixup: float = 0.0
+    """Alpha of mixup (Zhang et al. 2018), on the device. 0: none."""
+    cutmix: float = 0.0
+    """Alpha of CutMix (Yun et al. 2019), on the device. 0: none. With mixup too, each batch takes one of them by chance."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 0, "classes", "mixup", "cutmix")
+        check_range("objective.", self, 0, "smoothing", high=1)
+
+    @property
+    def of_whole_batch(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenPatches(Objective):
+    """What is hidden of pictures or clips is predicted from the rest (masked patch modelling)."""
+
+    medium: Literal["image", "video"] = "image"
+    """Whose encoder is trained."""
+    rate: float = 0.6
+    """Share of patches, or of a clip's tubes, that are hidden, above 0, at most 1."""
+
+    def __post_init__(self):
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"objective.rate is {self.rate}; it must be above 0, and at most 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Codebook(Objective):
+    """A tokenizer of patches or frames into codes (VQ-VAE, van den Oord et al. 2017)."""
+
+    medium: Medium = "image"
+    """What is tokenized."""
+    codes: int = 256
+    """Size of the codebook."""
+    code_dim: int = 16
+    """Width of a code's vector."""
+    hidden_dim: int = 128
+    """Width of the layers before and after it."""
+    commitment: float = 0.25
+    """Coefficient of the term that keeps latents near their codes."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 1, "codes", "code_dim", "hidden_dim")
+        check_range("objective.", self, 0, "commitment")
+
+
+ENCODER_OBJECTIVES = (Alignment, MediaClassification, HiddenPatches, Codebook)
+"""Those that train encoders without the decoder's predictions."""

@@ -1,0 +1,1 @@
+"""One update of the train state, and its parts."""
