@@ -25,6 +25,7 @@ lint: $(BIN)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+drills: export HYPOTHESIS_PROFILE := default
 drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and other tests that take long
 	$(PYTEST) -m slow -s --ignore tests/parity
 
