@@ -38,12 +38,13 @@ import numpy as np
 
 from data.text.rows import TextBatch
 from model.attention.dispatch import KERNELS, Mask, Problem, attend, choose_kernel, reference
+from model.flops import training_flops_per_token
 from train.devices.mesh import make_mesh, put_batch
 from train.experiment import MeshShape
 from train.loop.telemetry import read_metrics
 from train.objectives.make import make_objective
 from train.optimizers.build import make_optimizer
-from train.planning.flops import peak_flops, training_flops_per_token
+from train.planning.flops import peak_flops
 from train.runs.parameters import decoder_parameters
 from train.step.state import initial_state
 from train.step.update import jit_update, make_update

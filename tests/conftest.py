@@ -17,7 +17,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 
-from hypothesis import settings  # noqa: E402 (after the environment above, as everything that may import JAX)
+from hypothesis import settings
 
 settings.register_profile("same", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))  # HYPOTHESIS_PROFILE=default draws new examples

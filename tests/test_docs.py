@@ -17,7 +17,7 @@ from tests.data.media.media_files import audio_file, image_file, picture
 from tests.test_command_line import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train.experiment import Experiment
-from train.loop.loop import check_options
+from train.loop.checks import check_options
 from train.sources.media_options import MediaShards
 from train.verbs import cli
 

@@ -23,8 +23,9 @@ from train.loop.loop import train as run_to_the_end
 from train.rl.environments.text_tasks import Environment, Prompt
 from train.rl.options import GRPO, PPO, Demonstrations, Prompts
 from train.rl.policy.questions import Questions
+from train.runs.directory import create_run, open_corpora
 from train.runs.parts import DECODER
-from train.runs.runs import create_run, open_corpora, resolve
+from train.runs.resolve import resolve
 from train.step.update import compiler_options, on_mesh
 from train.verbs.cli import start_jax
 
@@ -74,8 +75,8 @@ def main():
         samples=Samples(tokens=0),
     )
     kinds = {
-        "grpo": GRPO(samples=shape["group"], response_tokens=shape["new"], kl_coefficient=0.05),
-        "ppo": PPO(samples=shape["group"], response_tokens=shape["new"], epochs=1, critic="separate"),
+        "grpo": GRPO(group_size=shape["group"], response_tokens=shape["new"], kl_coefficient=0.05),
+        "ppo": PPO(group_size=shape["group"], response_tokens=shape["new"], epochs=1, critic="separate"),
     }
     with tempfile.TemporaryDirectory() as folder:
         divide_cpu(start)

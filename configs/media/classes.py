@@ -55,7 +55,7 @@ def get_config(arg: str = "both") -> Experiment:
             positions="rotary",
             encoders=encoders[arg],
         ),
-        data=MediaShards(images=2, recordings=2, augment=AUGMENT, weights=(2.0, 1.0) if arg == "both" else ()),
+        data=MediaShards(images=2, audios=2, augment=AUGMENT, weights=(2.0, 1.0) if arg == "both" else ()),
         objective=MediaLM(),
         optimizer=Muon(learning_rate=0.02, adam_learning_rate=2e-3),
         schedule=Schedule(warmup_steps=100),

@@ -33,7 +33,7 @@ def get_config() -> Experiment:
                 AudioEncoder(times=48, projector=Projection(shuffle=2), **tower),
             ),
         ),
-        data=WorldScenes(dropped=0.1, images=2),
+        data=WorldScenes(media_dropout=0.1, images=2),
         objective=MediaLM(),
         optimizer=Muon(learning_rate=0.02, adam_learning_rate=2e-3),
         schedule=Schedule(warmup_steps=100),

@@ -38,7 +38,7 @@ def get_config(arg: str = "grpo") -> Experiment:
             evaluation=Evaluation(every=100),
         )
     room = {"response_tokens": 512, "minibatches": 4, "kl_coefficient": 0.001}
-    kinds = {"grpo": GRPO(samples=8, slots=512, **room), "ppo": PPO(epochs=1, critic="separate", critic_warmup=5, **room)}
+    kinds = {"grpo": GRPO(group_size=8, slots=512, **room), "ppo": PPO(epochs=1, critic="separate", critic_warmup=5, **room)}
     if arg not in kinds:
         raise ValueError(f"no variant {arg!r}; choose start, grpo or ppo")
     return Experiment(

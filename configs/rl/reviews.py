@@ -62,7 +62,7 @@ def get_config(arg: str = "ppo") -> Experiment:
                 steps=80,
                 batch_size=128,
                 data=Prompts(environments=(Judged(Reviews("sentiment"), RewardModel()),), prompt_tokens=PROMPT),
-                objective=PPO(response_tokens=RESPONSE, decay=1.0, **price),
+                objective=PPO(response_tokens=RESPONSE, gae_lambda=1.0, **price),
                 optimizer=AdamW(learning_rate=3e-4, weight_decay=0.0, beta2=0.99),
                 schedule=Schedule(warmup_steps=10, decay="linear"),
                 evaluation=Evaluation(every=5),

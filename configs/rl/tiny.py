@@ -101,7 +101,7 @@ def get_config(arg: str = "addition_grpo") -> Experiment:
         # GRPO's own settings have another optimum than start * exp(worth / price): dividing by the group's deviation changes the unit of
         # worth, the gradient of k3 in the loss is that of the KL the other way round, and a mean that a response itself is part of takes
         # 1 / samples off the gradient of worth. So: no deviation, the exact KL, and one large group.
-        objective = dataclasses.replace(objective, samples=ALL, divide_by_std=False, kl_estimator="exact")
+        objective = dataclasses.replace(objective, group_size=ALL, divide_by_std=False, kl_estimator="exact")
     return Experiment(
         **shared,
         steps=task.steps,

@@ -15,26 +15,21 @@ import numpy as np
 from data.errors import UserError
 from data.files import json_files
 from data.files.streams import dispensable
-from train.checkpoints.checkpointer import Checkpointer, load_parameters
+from train.checkpoints.checkpointer import Checkpointer
 from train.devices import hosts
-from train.devices.mesh import check_batch, divide_cpu, inference_mesh, make_mesh
-from train.experiment import Experiment, Scaling
+from train.devices.mesh import check_batch, divide_cpu, make_mesh
+from train.experiment import Experiment
+from train.loop.checks import check_unvalidated
 from train.loop.exits import Exit
-from train.loop.learner import Learner, fresh_state, state_to_restore
+from train.loop.learner import fresh_state, learner_of, state_to_restore
 from train.loop.report import write_report
-from train.loop.row_learner import RowLearner, check_samples, make_batches
 from train.loop.sentinel import Request, Sentinel, Stopped
 from train.loop.telemetry import Silence, Telemetry, read_metrics
-from train.objectives.make import attention_kernels, make_objective
+from train.objectives.bind import attention_kernels
 from train.objectives.terms import means
-from train.optimizers.build import optimizer_of
 from train.planning.flops import peak_flops
-from train.rl.games.options import AlphaZero, BoardGame
-from train.rl.options import PolicyGradient
-from train.rl.policy.learner import PolicyLearner, check_policy
-from train.runs.parameters import check_frozen
-from train.runs.runs import Run, differences, environment, with_paths
-from train.sources.media import check_learned, check_media
+from train.runs.directory import Run
+from train.runs.environment import differences, environment
 from train.step.state import State
 from train.step.update import compiler_options
 
@@ -55,81 +50,6 @@ NO_PROGRESS: dict[str, Any] = {
 loss: of the validation at this very step. looked: the last step whose evaluation and samples are complete. rewinds: since a good save of a
 later step than rewound_from, where the run last went back, to step rewound_to.
 """
-
-
-def make_learner(run: Run, corpora: list, mesh) -> Learner:
-    """What takes the steps of a run, by the kind of its objective."""
-    match run.experiment.objective:
-        case PolicyGradient():
-            return PolicyLearner(run, corpora, mesh)
-        case AlphaZero():
-            from train.rl.games.learner import AlphaZeroLearner  # with mctx, which takes a second to load
-
-            return AlphaZeroLearner(run, mesh)
-    return RowLearner(run, corpora, mesh)
-
-
-def check(experiment: Experiment, corpora: list) -> None:
-    """UserError for what would stop the run before its first step."""
-    check_options(experiment)
-    divide_cpu(experiment)
-    mesh = make_mesh(experiment.mesh)
-    check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    optimizer_of(experiment)
-    if isinstance(experiment.objective, AlphaZero):
-        from train.rl.games.learner import check_game
-
-        return check_game(experiment)
-    if isinstance(experiment.data, BoardGame):
-        raise UserError("data: BoardGame is for an AlphaZero objective", "Choose that in the config file.")
-    check_media(experiment)
-    make_objective(experiment, mesh)
-    check_frozen(experiment)
-    if experiment.objective.of_whole_batch and experiment.micro_batches > 1:
-        raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
-    if isinstance(experiment.objective, PolicyGradient):
-        check_policy(experiment, corpora, mesh)
-    else:
-        make_batches(experiment, corpora)
-        check_learned(experiment, corpora)
-        check_samples(experiment, corpora)
-
-
-def check_options(experiment: Experiment) -> None:
-    """UserError for what is asked for and would never happen."""
-    evaluation, checkpoints = experiment.evaluation, experiment.checkpoints
-    for name, asked in {"evaluation.patience": evaluation.patience, "checkpoints.keep_best": checkpoints.keep_best}.items():
-        if asked and not evaluation.every:
-            raise UserError(f"{name} is {asked}, and evaluation.every 0: nothing is measured before the end", "Set --evaluation.every N.")
-    for name, asked in {"keep_best": checkpoints.keep_best, "keep_every": checkpoints.keep_every}.items():
-        if asked and not checkpoints.every:
-            raise UserError(f"checkpoints.{name} is {asked}, and checkpoints.every 0: only the end is saved", "Set --checkpoints.every N.")
-    if checkpoints.keep_every and checkpoints.keep_every % checkpoints.every:
-        raise UserError(
-            f"checkpoints.keep_every {checkpoints.keep_every} is no multiple of checkpoints.every {checkpoints.every}: "
-            "most of these steps are not saved",
-            "Choose a multiple.",
-        )
-
-
-def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0, shards: tuple[str, ...] = ()) -> dict:
-    """What the loop would measure of a checkpoint (default: the latest): {"step", "split", "loss", ...}. rows: 0 for as in training.
-    shards: other data of the same kind to measure on."""
-    corpora = run.other_corpora(shards) if shards else run.corpora()
-    if shards:
-        run = dataclasses.replace(run, experiment=with_paths(run.experiment, shards))
-    if rows:
-        evaluation = dataclasses.replace(run.experiment.evaluation, rows=rows)
-        run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, evaluation=evaluation))
-    mesh = inference_mesh(run.experiment.mesh)
-    params, step = load_parameters(run, mesh, step=step, raw=raw)
-    with contextlib.closing(make_learner(run, corpora, mesh)) as learner:
-        found = learner.evaluate(params, lambda: None)
-    if not found:
-        raise UserError(
-            f"nothing to validate with in {', '.join(str(corpus.path) for corpus in corpora)}", "Give data that has some, with --shards."
-        )
-    return {"step": step, "split": "validation"} | found
 
 
 def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
@@ -156,7 +76,7 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel,
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     corpora = run.corpora()
-    learner = make_learner(run, corpora, mesh)
+    learner = learner_of(run, corpora, mesh)
     averaging = experiment.ema_decay > 0
 
     def open_checkpoints(folder: Path) -> Checkpointer:
@@ -374,18 +294,6 @@ def _until_saved(checkpointer: Checkpointer, save_again: Callable[[], None], sen
 def _is_whole(state: State) -> bool:
     """Whether a state's arrays are still there: a step that failed on the device may have taken them."""
     return not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-
-
-def check_unvalidated(experiment: Experiment) -> None:
-    """UserError where something of the run depends on validation, and there is nothing to validate with."""
-    needs = {
-        "evaluation.patience": experiment.evaluation.patience > 0,
-        "checkpoints.keep_best": experiment.checkpoints.keep_best > 0,
-        "a scaling study": isinstance(experiment, Scaling),
-    }
-    for name, needed in needs.items():
-        if needed:
-            raise UserError(f"{name} needs validation, and the data has nothing for it", "Prepare with --validation 0.1, or leave it out.")
 
 
 def _out_of_patience(experiment: Experiment, progress: dict) -> bool:

@@ -209,7 +209,8 @@ def inspect(arguments: list[str]) -> None:
     _check_batch_fits("inspect", options.batch_size, options.context_length)
     if options.step is not None and options.row is not None:
         raise UserError("omnia inspect: --step and --row both say which rows to show", "Give one of them.")
-    from train.runs.runs import is_run, open_run, text_data
+    from train.runs.directory import is_run, open_run
+    from train.sources.text import text_data
 
     own = (not is_run(Path(options.path)), "is a run's own, and cannot be chosen for one")
     check_belongs("inspect", options, context_length=own, seed=own)
@@ -254,7 +255,7 @@ def _draw_media(options: Inspect) -> None:
 
     from data.media.contact_sheet import cells_of_batch, cells_of_split, draw_sheet
     from data.media.shards import MediaCorpus
-    from train.runs.runs import is_run, open_run
+    from train.runs.directory import is_run, open_run
     from train.sources.media import MediaSource, make_media_batches
     from train.sources.media_options import MediaData
 
@@ -339,7 +340,8 @@ def _nearest_field(error: BaseException) -> str:
 
 
 def train(arguments: list[str]) -> int:
-    from train.runs.runs import check_resume, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, resolve, write_run
+    from train.runs.directory import create_run, has_checkpoint, is_run, open_corpora, open_run, reached, write_run
+    from train.runs.resolve import check_resume, resolve
 
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     if target is None and not {"-h", "--help"} & set(rest):
@@ -372,7 +374,7 @@ def train(arguments: list[str]) -> int:
     from train.devices import hosts
 
     hosts.join()
-    from train.loop.loop import check
+    from train.loop.checks import check
     from train.loop.loop import train as loop
 
     corpora = open_corpora(experiment, stored)
@@ -498,9 +500,9 @@ def evaluate(arguments: list[str]) -> None:
     if long:
         return evaluate_long_context(options)
     start_jax()
-    from train.evaluation.evaluate import evaluate_run
+    from train.evaluation.checkpoint import evaluate_run
     from train.experiment import TextData
-    from train.runs.runs import open_run
+    from train.runs.directory import open_run
 
     run, which = open_run(options.run_dir), {"rows": options.rows, "step": options.step, "raw": options.raw}
     if options.decode:
@@ -540,7 +542,8 @@ def evaluate_long_context(options: Evaluate) -> None:
     if min(options.context_length, options.samples - 1) < 0:
         raise UserError("omnia evaluate: --context-length and --samples must be positive")
     _check_batch_fits("evaluate", max(options.batch_size, 1), max(options.context_length, 1))
-    from train.runs.runs import open_run, text_data
+    from train.runs.directory import open_run
+    from train.sources.text import text_data
 
     run = open_run(options.run_dir)
     text_data(run.experiment)  # which it must have
@@ -657,7 +660,8 @@ def generate(arguments: list[str]) -> None:
     if "" in options.stop:
         raise UserError("omnia generate: a --stop string is empty: every text would end at once", "Leave it out.")
     options = dataclasses.replace(options, stop=tuple(map(_without_escapes, options.stop)))
-    from train.runs.runs import open_run, text_data
+    from train.runs.directory import open_run
+    from train.sources.text import text_data
 
     run = open_run(options.run_dir)
     if options.suffix is not None and not text_data(run.experiment).fim_rate:
@@ -836,7 +840,7 @@ class Report:
 def report(arguments: list[str]) -> None:
     options = parse(Report, "report", arguments)
     from train.loop.report import write_report
-    from train.runs.runs import open_run
+    from train.runs.directory import open_run
 
     print(write_report(open_run(options.run_dir).path))
 
@@ -845,7 +849,7 @@ def report(arguments: list[str]) -> None:
 
 
 def doctor(arguments: list[str]) -> int:
-    from train.runs.runs import is_run, open_run
+    from train.runs.directory import is_run, open_run
 
     @dataclasses.dataclass(frozen=True)
     class Doctor:

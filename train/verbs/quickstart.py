@@ -21,7 +21,8 @@ from train.evaluation.snippets import parse_share
 from train.experiment import Experiment, TextData
 from train.generation.text import make_generator
 from train.loop.loop import train
-from train.runs.runs import Run, create_run, is_run, open_corpora, open_run, resolve, write_run
+from train.runs.directory import Run, create_run, is_run, open_corpora, open_run, write_run
+from train.runs.resolve import resolve
 
 VOCABULARY = 2048
 SNIPPETS = 64

@@ -23,7 +23,7 @@ from data.text.inspect import inspect_corpus
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from train.rl.environments.files import PromptFile
-from train.sources.examples import read_records
+from train.sources.records import read_records
 
 TEXTS = [
     "One.\n",

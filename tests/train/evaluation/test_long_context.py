@@ -14,7 +14,7 @@ from tests.train.evaluation.test_evaluate import documents
 from tests.train.loop.test_resume import start
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh
-from train.evaluation.evaluate import evaluate_run
+from train.evaluation.checkpoint import evaluate_run
 from train.evaluation.long_context import DEPTHS, KEY_LETTERS, Haystack, bucket_starts, evaluate_by_position, evaluate_needle, find_needles
 from train.experiment import Experiment, MeshShape, Samples, TextData
 from train.optimizers.build import make_optimizer

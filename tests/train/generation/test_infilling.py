@@ -11,7 +11,8 @@ from data.errors import UserError
 from train.experiment import MeshShape, TextData
 from train.loop.loop import train
 from train.loop.row_learner import make_batches
-from train.runs.runs import create_run, open_corpora, resolve
+from train.runs.directory import create_run, open_corpora
+from train.runs.resolve import resolve
 
 
 def with_rate(experiment, rate):

@@ -21,8 +21,8 @@ from train.loop.row_learner import make_batches
 from train.loop.telemetry import read_metrics
 from train.objectives.make import make_objective
 from train.optimizers.build import make_optimizer
+from train.runs.directory import open_run
 from train.runs.parameters import decoder_parameters
-from train.runs.runs import open_run
 from train.step.anomalies import DECAY, WARM, choose, judge, no_history
 from train.step.state import abstract_state
 from train.step.update import jit_update, make_update

@@ -19,8 +19,9 @@ from train.loop.loop import _Meter, train
 from train.loop.telemetry import read_metrics
 from train.objectives.make import make_objective
 from train.optimizers.build import make_optimizer
+from train.runs.directory import create_run, open_corpora, open_run
 from train.runs.parameters import parameters_of
-from train.runs.runs import check_resume, create_run, open_corpora, open_run, resolve
+from train.runs.resolve import check_resume, resolve
 from train.step.state import abstract_state
 
 TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}

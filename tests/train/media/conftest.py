@@ -12,7 +12,7 @@ from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection, V
 from model.media.omni_config import OmniConfig
 from model.transformer import Decoder
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
-from train.objectives.media.media_lm import MediaLanguageModel
+from train.objectives.media.media_lm import MediaLMLoss
 from train.runs.parameters import parameters_of
 from train.sources.media import make_media_batches, open_media
 from train.sources.media_options import MediaLM, WorldScenes
@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
     steps=4,
     batch_size=4,
     model=MODEL,
-    data=WorldScenes(scenes=200, validation=6, images=2, dropped=0.2),
+    data=WorldScenes(scenes=200, validation=6, images=2, media_dropout=0.2),
     objective=MediaLM(),
     optimizer=AdamW(learning_rate=1e-2),
     schedule=Schedule(warmup_steps=2),
@@ -59,7 +59,7 @@ def parameters(scale: float = 1.0, experiment: Experiment = EXPERIMENT):
 
 @functools.cache
 def objective(experiment: Experiment = EXPERIMENT):
-    return MediaLanguageModel(Decoder(experiment.model), MediaLM())
+    return MediaLMLoss(Decoder(experiment.model), MediaLM())
 
 
 @functools.cache

@@ -9,7 +9,8 @@ from data.media.rows import Layout, RowFiller
 from tests.train.media.conftest import EXPERIMENT, MODEL, objective, parameters
 from train.explain.occlusion import draw_looks, find_looks, look_at
 from train.objectives.media.media_lm import media_of
-from train.sources.media import judged, make_media_batches, open_media, rooms_of, shapes_of
+from train.sources.media import judged, make_media_batches, open_media, rooms_of
+from train.sources.media_shapes import shapes_of
 
 
 def test_a_place_is_worth_what_the_answer_loses_without_it(tmp_path):

@@ -12,7 +12,7 @@ from data.media.shards import write_media
 from data.media.signals.decoding import encode_image, encode_sound
 from model.transformer import Decoder
 from tests.train.media.conftest import EXPERIMENT, MODEL, parameters
-from train.objectives.media.media_lm import MediaLanguageModel
+from train.objectives.media.media_lm import MediaLMLoss
 from train.sources.media import make_media_batches, open_media
 from train.sources.media_options import MediaShards
 
@@ -52,7 +52,7 @@ def test_a_scarce_modality_is_learned_beside_a_plentiful_one(tmp_path):
     by_count = dataclasses.replace(experiment, data=dataclasses.replace(data, weights=()))
     plain = make_media_batches(by_count, [one.source for one in sources], sources[0].tokenizer())
     assert (plain.samples(0, 600)[1] == 1).mean() < 0.1
-    objective, optimizer = MediaLanguageModel(Decoder(model), experiment.objective), optax.adam(4e-3)
+    objective, optimizer = MediaLMLoss(Decoder(model), experiment.objective), optax.adam(4e-3)
     params = parameters(1.0, experiment)
     state = optimizer.init(params)
 

@@ -13,7 +13,8 @@ from model.transformer import Decoder, Media
 from tests.train.media.conftest import CROSS, EXPERIMENT, MODEL, objective, parameters, rows
 from train.experiment import CausalLM
 from train.objectives.media.media_lm import exact_answers, media_of
-from train.sources.media import check_media, shapes_of
+from train.sources.media import check_media
+from train.sources.media_shapes import shapes_of
 
 
 @jax.jit

@@ -17,8 +17,9 @@ from train.loop.loop import train
 from train.loop.telemetry import read_metrics
 from train.planning.ahead_of_time import abstract_step
 from train.planning.doctor import examine
-from train.runs.runs import open_run
-from train.sources.media import judged, open_media, shapes_of
+from train.runs.directory import open_run
+from train.sources.media import judged, open_media
+from train.sources.media_shapes import shapes_of
 
 TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
 

@@ -14,7 +14,8 @@ from tests.train.loop.test_resume import start
 from tests.train.media.conftest import EXPERIMENT, MODEL
 from train.devices.mesh import make_mesh
 from train.experiment import Evaluation, Samples
-from train.loop.loop import check, measure, train
+from train.loop.checks import check
+from train.loop.loop import measure, train
 from train.loop.telemetry import read_metrics
 from train.sources.media import check_learned, judged, open_media
 from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaLM, MediaShards

@@ -24,18 +24,22 @@ from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
 from train.evaluation.retrieval import recalls, zero_shot
 from train.experiment import Evaluation, MeshShape
-from train.loop.loop import check, train
+from train.loop.checks import check
+from train.loop.loop import train
 from train.loop.telemetry import read_metrics
+from train.objectives.bind import check_frozen
 from train.objectives.make import make_objective
 from train.objectives.media.aligned_lm import towers_of
-from train.objectives.media.towers import encoder_objective, fingerprints, from_zero, labelled, pairs_of
+from train.objectives.media.towers import encoder_objective
+from train.objectives.media.views import fingerprints, from_zero, labelled, pairs_of
 from train.optimizers.build import frozen_leaves
-from train.runs.parameters import check_frozen, parameters_of
+from train.runs.parameters import parameters_of
 from train.runs.parts import get, parts_of
 from train.runs.runs import _model_to_start_from
 from train.runs.start import adopt
-from train.sources.media import make_media_batches, open_media, shapes_of
+from train.sources.media import make_media_batches, open_media
 from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaShards, WorldScenes
+from train.sources.media_shapes import shapes_of
 from train.step.state import Purpose, random_key
 
 TOKENIZER = byte_tokenizer()

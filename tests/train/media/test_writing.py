@@ -31,7 +31,7 @@ from train.generation import media
 from train.generation.about_media import MediaWriter, sample_answers
 from train.loop.loop import train
 from train.objectives.media.media_lm import media_of
-from train.runs.runs import open_corpora, open_run
+from train.runs.directory import open_corpora, open_run
 from train.sources.media import folders_of, open_media
 from train.sources.media_options import Codebook, MediaShards, WorldScenes
 from train.verbs.codes import PrepareCodes, prepare_codes

@@ -20,9 +20,9 @@ from train.runs.start import adopt
 
 KINDS = {
     "reward": RewardModelling(),
-    "none": GRPO(samples=2),
+    "none": GRPO(group_size=2),
     "imitation": TINY.objective,
-    **{layout: PPO(samples=2, critic=layout) for layout in ("shared", "branch", "separate")},
+    **{layout: PPO(group_size=2, critic=layout) for layout in ("shared", "branch", "separate")},
 }
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(4, 17, (3, 9)), jnp.int32)
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from train.verbs.cli import load_config
-from train.experiment import SGD, AdamW, CausalLM, Data, Experiment, Objective, Optimizer, Schedule, TextData
+from train.experiment import SGD, AdamW, CausalLM, Experiment, Optimizer, Schedule, TextData
+from train.kinds import Data, Objective
 from train.runs.serialize import check_types, flatten, from_json, to_json
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.py"))

@@ -13,12 +13,14 @@ from data.errors import UserError
 from data.text.prepare import PrepareText, prepare_text
 from tests.train.conftest import change
 from tests.train.loop.test_resume import start
-from train.evaluation.evaluate import source_names
+from train.sources.text import source_names
 from train.experiment import MeshShape, TextData
 from train.loop.loop import train
 from train.checkpoints.journal import Journal
-from train.loop.row_learner import check_samples, make_batches
-from train.runs.runs import create_run, open_corpora, resolve
+from train.sources.text import check_samples
+from train.loop.row_learner import make_batches
+from train.runs.directory import create_run, open_corpora
+from train.runs.resolve import resolve
 from train.loop.telemetry import read_metrics
 
 

@@ -13,18 +13,18 @@ import numpy as np
 from data.errors import UserError
 from model.decoding.beam import beam_search
 from model.decoding.generate import Sampling
-from model.transformer import Decoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
+from train.generation.text import decoder_of
 from train.rl.environments.text_tasks import Simulator
 from train.rl.options import PolicyGradient, Prompts
+from train.rl.policy.policy_gradient import critic_of
 from train.rl.policy.questions import Question, Questions
 from train.rl.policy.rollout import rollout
 from train.rl.rewards.scoring import reward_models
 from train.rl.search.token_readers import CachedReader
 from train.rl.search.token_search import Decoded, Goal, best_first_decode, tree_search_decode, value_guided_decode
-from train.runs.parameters import critic_of
-from train.runs.runs import Run
+from train.runs.directory import Run
 from train.step.state import Purpose, random_key
 from train.step.update import compiler_options, on_mesh
 
@@ -95,7 +95,7 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
     """decode(params, questions, key) -> tokens_BS, lengths of prompts [B], of both [B], passes [B], on the host."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
-    model, critic, room = Decoder(run.experiment.model), critic_of(run.experiment), o.response_tokens
+    model, critic, room = decoder_of(run), critic_of(o, run.experiment.model), o.response_tokens
     stops = (questions.end,) if o.stop else ()
     many, now, raised = 1 if kind == "sample" else passes, list[Question](), list[UserError]()
 

@@ -15,13 +15,14 @@ from tests.train.loop.test_resume import start
 from tests.train.rl.conftest import DECODER, PROMPT, STOP, parameters
 from tests.train.rl.policy.test_learner import TINY, one_device  # noqa: F401
 from train.devices.mesh import MeshShape, make_mesh
-from train.loop.loop import check, make_learner, train
+from train.loop.checks import check
+from train.loop.loop import make_learner, train
 from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Letters, Prompt, Reply, Simulator
 from train.rl.options import PPO, Prompts
 from train.rl.policy.experience import inputs_of
 from train.rl.policy.rollout import as_rollout, go_on, start_talk
-from train.runs.runs import open_corpora
+from train.runs.directory import open_corpora
 
 TURN, REPLY = 4, 3
 ROOM = 2 * TURN + REPLY
@@ -95,7 +96,7 @@ TALK = dataclasses.replace(
     TINY,
     model=dataclasses.replace(TINY.model, context_length=20),
     data=Prompts(environments=(Echo(), Letters(length=3)), prompt_tokens=6, reply_tokens=6, validation=8),
-    objective=PPO(samples=2, response_tokens=4, critic="shared", epochs=1, kl_coefficient=0.0),
+    objective=PPO(group_size=2, response_tokens=4, critic="shared", epochs=1, kl_coefficient=0.0),
     steps=2,
 )
 

@@ -10,10 +10,12 @@ from data.errors import UserError
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import MeshShape, make_mesh
 from train.experiment import AdamW, CausalLM, Checkpoints, Evaluation, Experiment, Logging, Schedule
-from train.loop.loop import check, measure, train
+from train.loop.checks import check
+from train.loop.loop import measure, train
 from train.loop.telemetry import read_metrics
 from train.rl.games.options import AlphaZero, BoardGame
-from train.runs.runs import create_run, open_corpora, open_run, resolve
+from train.runs.directory import create_run, open_corpora, open_run
+from train.runs.resolve import resolve
 
 TINY = Experiment(
     name="tiny",

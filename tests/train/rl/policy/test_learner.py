@@ -16,8 +16,9 @@ from tests.train.loop.test_resume import start
 from train.checkpoints.checkpointer import Checkpointer, load_parameters
 from train.devices.mesh import make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
+from train.loop.checks import check
 from train.loop.learner import state_to_restore
-from train.loop.loop import _Meter, check, make_learner, measure, train
+from train.loop.loop import _Meter, make_learner, measure, train
 from train.loop.row_learner import make_batches
 from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, RandomWalks
@@ -26,7 +27,8 @@ from train.rl.policy.questions import Questions, check_scores
 from train.rl.policy.sampler import Drawer
 from train.rl.rewards.rewards import Judged, Reward
 from train.rl.rewards.scoring import load_scorer
-from train.runs.runs import open_corpora, open_run, resolve
+from train.runs.directory import open_corpora, open_run
+from train.runs.resolve import resolve
 
 TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms", "time/rollout", "time/reward", "time/update"}
 TASKS = (Letters(length=3), Addition(digits=1))
@@ -48,7 +50,7 @@ TINY = Experiment(
 )
 PROMPTS = Prompts(environments=TASKS, prompt_tokens=6, validation=8)
 POLICY = PPO(
-    samples=2,
+    group_size=2,
     response_tokens=4,
     critic="shared",
     epochs=2,
@@ -110,7 +112,7 @@ def test_demonstrations_weigh_responses_alone(started):
 @pytest.mark.parametrize("kind", ["ppo", "dapo"])
 def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp_path, one_device, monkeypatch, kind):
     """Rows of metrics, parameters, optimizer, KL coefficient and cursor; DAPO takes a number of prompts that depends on what was drawn."""
-    objectives = {"ppo": POLICY, "dapo": DAPO(samples=2, response_tokens=4, most_draws=2)}
+    objectives = {"ppo": POLICY, "dapo": DAPO(group_size=2, response_tokens=4, most_draws=2)}
     experiment = policy(started, objectives[kind], evaluation=Evaluation(every=2))
     whole = start(tmp_path / "whole", experiment)
     train(whole)
@@ -241,7 +243,7 @@ def test_a_prompt_without_room_is_an_error_or_an_empty_place(started):
 @pytest.mark.parametrize(
     "fields, what",
     [
-        ({"batch_size": 6, "objective": dataclasses.replace(POLICY, samples=4)}, "multiple of objective.samples"),
+        ({"batch_size": 6, "objective": dataclasses.replace(POLICY, group_size=4)}, "multiple of objective.group_size"),
         ({"objective": dataclasses.replace(POLICY, response_tokens=40)}, "do not fit the context"),
         ({"data": TINY.data}, "needs prompts"),
     ],

@@ -33,7 +33,8 @@ from train.rl.rewards.rewards import (
     edit_distance,
     last_number,
 )
-from train.sources.examples import encode_demonstration, encode_prompt, read_comparisons
+from train.sources.encoding import encode_demonstration, encode_prompt
+from train.sources.records import read_comparisons
 from train.verbs.label import choose, label, whole_or_nothing
 
 ROOT = Path(__file__).parents[4]
