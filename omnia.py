@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+# The function of a verb has its name, and so has the file in train/verbs/ that it is in.
 VERBS = {
     "quickstart": "train a small model of Python code on this machine in minutes, and show what it learned",
     "prepare": "turn raw text into shards",
@@ -23,8 +24,6 @@ VERBS = {
     "report": "draw the report of a run again, also while it trains or after it was killed",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
-HOMES = {"launch": "train.verbs.launch", "checkpoint": "train.verbs.checkpoint", "plan": "train.verbs.plan", "label": "train.verbs.label"}
-"""Where a verb's function is, if not in train.verbs.cli."""
 ROOMS = ("data", "model", "train")
 COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
@@ -84,7 +83,7 @@ def run(arguments: list[str]) -> int:
         hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(VERBS)}."
         print(f"omnia: no verb {verb!r}: {hint}", file=sys.stderr)
         return 2
-    return getattr(importlib.import_module(HOMES.get(verb, "train.verbs.cli")), verb)(rest) or 0
+    return getattr(importlib.import_module(f"train.verbs.{verb}"), verb)(rest) or 0
 
 
 def system_error(error: OSError) -> str:

@@ -26,7 +26,7 @@ from train.rl.policy.questions import Questions
 from train.runs.parts import DECODER
 from train.runs.runs import create_run, open_corpora, resolve
 from train.step.update import compiler_options, on_mesh
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 
 @dataclasses.dataclass(frozen=True)

@@ -132,10 +132,10 @@ def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int =
     return {"step": step, "split": "validation"} | found
 
 
-def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
+def train(run: Run, on_samples: Callable[[int, Any], str] | None = None) -> dict:
     """Train `run` from its last checkpoint, or from the start, to its last step. Returns (and writes) the run's summary.
 
-    look: called as look(step, params) with the averaged parameters whenever samples are drawn; the line it returns is shown.
+    on_samples: called as on_samples(step, params) with the averaged parameters whenever samples are drawn; the line it returns is shown.
 
     SIGINT and SIGTERM save a checkpoint after the step in hand and return, SIGUSR1 saves and goes on; the same command then goes on from
     there. summary["exit"] is what the process should end with (`train.loop.exits.Exit`).
@@ -147,10 +147,10 @@ def train(run: Run, look: Callable[[int, Any], str] | None = None) -> dict:
         stack.enter_context(hosts.only_writer(run.path))
         place = stack.enter_context(contextlib.closing(hosts.Place(run.path)))
         sentinel = stack.enter_context(Sentinel(run.experiment.faults.stall_seconds, stacks))
-        return _train(run, look, sentinel, place)
+        return _train(run, on_samples, sentinel, place)
 
 
-def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel, place: hosts.Place) -> dict:
+def _train(run: Run, on_samples: Callable[[int, Any], str] | None, sentinel: Sentinel, place: hosts.Place) -> dict:
     began = time.monotonic()
     experiment, faults = run.experiment, run.experiment.faults
     mesh = make_mesh(experiment.mesh)
@@ -265,8 +265,8 @@ def _train(run: Run, look: Callable[[int, Any], str] | None, sentinel: Sentinel,
                                     telemetry.sample(step, *sample)
                                 for remark in learner.remarks():
                                     telemetry.message(remark)
-                                if look is not None:
-                                    telemetry.message(f"step {step}: {look(step, state.averaged)}")
+                                if on_samples is not None:
+                                    telemetry.message(f"step {step}: {on_samples(step, state.averaged)}")
                         progress["looked"] = step
                 done = _complete(experiment, step, progress)
                 if done or request == Request.STOP:
