@@ -17,7 +17,8 @@ from train.checkpoints.checkpointer import Checkpointer, load_parameters
 from train.devices.mesh import make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.loop.learner import state_to_restore
-from train.loop.loop import _Meter, check, make_learner, measure, train
+from train.loop.loop import check, make_learner, measure, train
+from train.loop.meter import Meter
 from train.loop.row_learner import make_batches
 from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, RandomWalks
@@ -115,7 +116,7 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
     whole = start(tmp_path / "whole", experiment)
     train(whole)
     parts = start(tmp_path / "parts", experiment)
-    record = _Meter.record
+    record = Meter.record
     for last in (3, 4):
 
         def record_and_kill(self, step, *rest, last=last, **options):
@@ -123,7 +124,7 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
             if step == last < 4:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(_Meter, "record", record_and_kill)
+        monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["step"] == last
     (expected_rows, expected), (found_rows, found) = outcome(whole), outcome(parts)
     assert found_rows == expected_rows
