@@ -48,7 +48,7 @@ from train.planning.flops import peak_flops
 from train.runs.parameters import decoder_parameters
 from train.step.state import initial_state
 from train.step.update import jit_update, make_update
-from train.verbs.cli import load_config
+from train.verbs.config_files import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = 1.4697  # what nanoGPT's README states for this setting

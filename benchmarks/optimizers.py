@@ -27,7 +27,8 @@ from train.optimizers.build import make_optimizer
 from train.runs.parameters import decoder_parameters
 from train.step.state import initial_state
 from train.step.update import jit_update, make_update
-from train.verbs.cli import load_config, start_jax
+from train.verbs.arguments import start_jax
+from train.verbs.config_files import load_config
 
 STEPS, SEARCH_SEED, SEEDS, ROUNDS, STEPS_A_ROUND = 300, 3, (0, 1, 2), 11, 5
 WITH_RATES: list[tuple[Optimizer, ...]] = [

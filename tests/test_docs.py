@@ -19,7 +19,9 @@ from tests.train.conftest import write_texts
 from train.experiment import Experiment
 from train.loop.checks import check_options
 from train.sources.media_options import MediaShards
-from train.verbs import cli
+from train.verbs.arguments import parse
+from train.verbs.config_files import load_config
+from train.verbs.train import Train
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -171,14 +173,14 @@ def test_all_verbs_and_options_that_are_named_exist():
     for verb in omnia.VERBS:
         assert re.search(rf"\bomnia {verb}\b|make {verb}|\*\*{verb}\*\*", README), verb
     for flag in set(re.findall(r"`(--[a-z][a-z0-9.-]*)", "".join(page.read_text() for page in PAGES))):
-        media = cli.Train("somewhere", Experiment(data=MediaShards()))
+        media = Train("somewhere", Experiment(data=MediaShards()))
         known = {*options(), *(name for default in (*DEFAULTS.values(), media) for name in keys_of(default))}
         assert flag.removeprefix("--") in known, flag
 
 
 @functools.cache
 def options() -> set[str]:
-    """Of the verbs that are not dataclasses of train/verbs/cli.py, and of the scripts in launch/, from the comments at their tops."""
+    """Of the verbs that are not in DEFAULTS, and of the scripts in launch/, from the comments at their tops."""
     out = io.StringIO()
     for verb in (
         ["doctor"],
@@ -199,7 +201,7 @@ def test_the_table_of_configs_is_that_of_the_folder():
     listed = re.findall(r"^\| `(\w+\.py)(:\w+)?` \|", README, re.MULTILINE)
     assert {name for name, _ in listed} == {path.name for path in (ROOT / "configs").glob("*.py")}
     for name, arg in listed:
-        cli.load_config(f"{ROOT}/configs/{name}{arg}")
+        load_config(f"{ROOT}/configs/{name}{arg}")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda path: path.stem)
@@ -213,7 +215,7 @@ def test_the_command_in_the_header_of_a_config_is_one(path, monkeypatch):
         _, verb, *words = shlex.split(command)
         if verb == "train":
             assert words[0].startswith(str(path.relative_to(ROOT)))
-            check_options(cli.parse(cli.Train, "train", words[1:], cli.Train("", cli.load_config(words[0]))).experiment)
+            check_options(parse(Train, "train", words[1:], Train("", load_config(words[0]))).experiment)
 
 
 def test_the_extras_of_readme_are_those_of_setup():

@@ -110,6 +110,8 @@ class Dataset:
     """Options of `omnia evaluate` that it understands: split, batch_size, int8."""
     counts_tokens: ClassVar[bool] = True
     """Whether tokens alone tell what a step computes."""
+    shows_media: ClassVar[bool] = False
+    """Whether its batches are MediaBatch, which contact sheets are drawn of."""
     counted: ClassVar[str] = ""
     """What an evaluation calls the number of its rows; empty: it does not say."""
     workers: int = 0

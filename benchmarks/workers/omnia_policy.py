@@ -27,7 +27,7 @@ from train.runs.directory import create_run, open_corpora
 from train.runs.parts import DECODER
 from train.runs.resolve import resolve
 from train.step.update import compiler_options, on_mesh
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from train.optimizers.build import make_optimizer
 from train.runs.parameters import decoder_parameters
 from train.step.state import initial_state
 from train.step.update import jit_update, make_update
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 
 def main():

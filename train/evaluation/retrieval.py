@@ -7,8 +7,7 @@ import numpy as np
 
 from data.media.batches import MediaBatch
 from data.tokenizer import Tokenizer
-from train.objectives.media.alignment import unit
-from train.objectives.media.contrastive import AlignmentLoss
+from train.objectives.media.alignment import AlignmentLoss, unit
 from train.objectives.media.views import OnRows, Texts
 
 RECALLS = (1, 5, 10)

@@ -84,9 +84,7 @@ def occlude(experiment: Experiment, params, pieces: list[Piece], tokenizer: Toke
 @functools.partial(jax.jit, static_argnums=0)
 def _row_nats(config: OmniConfig, params, batch: MediaBatch):
     where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
-    hidden_BTD = (
-        MultimodalDecoder(config).apply({"params": params}, batch.tokens, **where, media=media_of(config, params, batch)).hidden_BTD
-    )
+    output = MultimodalDecoder(config).apply({"params": params}, batch.tokens, **where, media=media_of(config, params, batch))
     scores = score_tokens(Head(output.hidden_BTD, vocabulary_table(params)), batch.targets, softcap=config.logit_softcap)
     assert scores.nll is not None
     return (scores.nll * batch.weights).sum(1)

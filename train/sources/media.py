@@ -39,6 +39,7 @@ class MediaDataset(Dataset):
     options: MediaData
     experiment: Experiment
     counts_tokens = False
+    shows_media = True
 
     @property
     def workers(self) -> int:  # type: ignore[override]

@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.files import json_files
 from train.rl.environments.text_tasks import Prompt
 from train.sources.records import messages_of
-from train.verbs.cli import check_seed, parse, start_jax
+from train.verbs.arguments import check_seed, parse, start_jax
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,8 @@ import tyro
 from data.errors import UserError
 from data.files import json_files
 from train.experiment import Experiment
-from train.verbs.cli import check_belongs, load_config, parse
+from train.verbs.arguments import check_belongs, parse
+from train.verbs.config_files import load_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,10 @@ from tests.train.loop.test_resume import one_device, outcome, start  # noqa: F40
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh, put_batch
 from train.experiment import MeshShape
+from train.loop.bad_steps import Diverged, rewind_target
 from train.loop.exits import Exit
-from train.loop.loop import Diverged, _Meter, _target, train
+from train.loop.loop import train
+from train.loop.meter import Meter
 from train.loop.row_learner import make_batches
 from train.loop.telemetry import read_metrics
 from train.objectives.make import make_objective
@@ -62,10 +64,10 @@ def test_the_choice_keeps_every_bit():
 
 
 def test_where_a_run_goes_back_to():
-    assert _target([2, 4, 6], 5, None) == 4
-    assert _target([2, 4, 6], 4, 4) == 2  # it had just gone back to 4, and no step after it was good
-    assert _target([2, 4, 6], 5, 4) == 4
-    assert _target([4], 4, 4) is None and _target([], 3, None) is None
+    assert rewind_target([2, 4, 6], 5, None) == 4
+    assert rewind_target([2, 4, 6], 4, 4) == 2  # it had just gone back to 4, and no step after it was good
+    assert rewind_target([2, 4, 6], 5, 4) == 4
+    assert rewind_target([4], 4, 4) is None and rewind_target([], 3, None) is None
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path,
     assert anomalies(whole)[-1]["to"] == 4 and anomalies(whole)[-1]["cursor"] == 28
     assert [row["step"] for row in read_metrics(whole.path) if row["kind"] == "train"] == list(range(1, 9))
     expected = outcome(whole)
-    record = _Meter.record
+    record = Meter.record
     parts = start(tmp_path / "parts", tiny)
     for last in (5, 6, 8):
 
@@ -143,7 +145,7 @@ def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path,
             if step == last < 8:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(_Meter, "record", record_and_kill)
+        monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["exit"] == (Exit.DONE if last == 8 else Exit.SAVED)
     found = outcome(parts)
     assert str(found[0]) == str(expected[0])  # as text: NaN is not equal to itself

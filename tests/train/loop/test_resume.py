@@ -15,7 +15,8 @@ from train.checkpoints.checkpointer import Checkpointer, load_parameters
 from train.devices.mesh import make_mesh
 from train.evaluation.evaluate import evaluate_corpora, make_evaluate
 from train.experiment import AdamW, MeshShape, Muon, ScheduleFree
-from train.loop.loop import _Meter, train
+from train.loop.loop import train
+from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
 from train.objectives.make import make_objective
 from train.optimizers.build import make_optimizer
@@ -75,7 +76,7 @@ def train_and_watch_the_disk(run, monkeypatch):
 
 def train_and_stop(path, step: int, monkeypatch) -> dict:
     """Go on with a run; SIGTERM when it has done `step`."""
-    record = _Meter.record
+    record = Meter.record
 
     def record_and_kill(self, done, *rest, **options):
         record(self, done, *rest, **options)
@@ -83,7 +84,7 @@ def train_and_stop(path, step: int, monkeypatch) -> dict:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Meter, "record", record_and_kill)
+        patch.setattr(Meter, "record", record_and_kill)
         summary = train(open_run(path))
     assert summary["step"] == step and summary["stopped"]
     return summary

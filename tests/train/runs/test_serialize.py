@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from train.verbs.cli import load_config
+from train.verbs.config_files import load_config
 from train.experiment import SGD, AdamW, CausalLM, Experiment, Optimizer, Schedule, TextData
 from train.kinds import Data, Objective
 from train.runs.serialize import check_types, flatten, from_json, to_json

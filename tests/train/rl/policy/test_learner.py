@@ -18,7 +18,8 @@ from train.devices.mesh import make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.loop.checks import check
 from train.loop.learner import state_to_restore
-from train.loop.loop import _Meter, make_learner, measure, train
+from train.loop.loop import make_learner, measure, train
+from train.loop.meter import Meter
 from train.loop.row_learner import make_batches
 from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, RandomWalks
@@ -50,7 +51,7 @@ TINY = Experiment(
 )
 PROMPTS = Prompts(environments=TASKS, prompt_tokens=6, validation=8)
 POLICY = PPO(
-    group_size=2,
+    samples=2,
     response_tokens=4,
     critic="shared",
     epochs=2,
@@ -112,12 +113,12 @@ def test_demonstrations_weigh_responses_alone(started):
 @pytest.mark.parametrize("kind", ["ppo", "dapo"])
 def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp_path, one_device, monkeypatch, kind):
     """Rows of metrics, parameters, optimizer, KL coefficient and cursor; DAPO takes a number of prompts that depends on what was drawn."""
-    objectives = {"ppo": POLICY, "dapo": DAPO(group_size=2, response_tokens=4, most_draws=2)}
+    objectives = {"ppo": POLICY, "dapo": DAPO(samples=2, response_tokens=4, most_draws=2)}
     experiment = policy(started, objectives[kind], evaluation=Evaluation(every=2))
     whole = start(tmp_path / "whole", experiment)
     train(whole)
     parts = start(tmp_path / "parts", experiment)
-    record = _Meter.record
+    record = Meter.record
     for last in (3, 4):
 
         def record_and_kill(self, step, *rest, last=last, **options):
@@ -125,7 +126,7 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
             if step == last < 4:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(_Meter, "record", record_and_kill)
+        monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["step"] == last
     (expected_rows, expected), (found_rows, found) = outcome(whole), outcome(parts)
     assert found_rows == expected_rows
@@ -243,7 +244,7 @@ def test_a_prompt_without_room_is_an_error_or_an_empty_place(started):
 @pytest.mark.parametrize(
     "fields, what",
     [
-        ({"batch_size": 6, "objective": dataclasses.replace(POLICY, group_size=4)}, "multiple of objective.group_size"),
+        ({"batch_size": 6, "objective": dataclasses.replace(POLICY, samples=4)}, "multiple of objective.samples"),
         ({"objective": dataclasses.replace(POLICY, response_tokens=40)}, "do not fit the context"),
         ({"data": TINY.data}, "needs prompts"),
     ],
