@@ -19,19 +19,12 @@ from data.errors import UserError
 from data.loading import journal
 from data.loading.pool import run_tasks
 from data.media.duplicates import LOOK, find_duplicates
-from data.media.reading.inputs import (
-    FIELDS,
-    SPLIT_NAMES,
-    Reading,
-    check_media,
-    class_names,
-    find_media,
-    folded,
-    input_folders,
-    is_medium,
-    named_splits,
-    plan_media,
-)
+from data.media.reading.fields import FIELDS, Reading, folded
+from data.media.reading.finding import find_media, input_folders, is_medium
+from data.media.reading.labels import class_names
+from data.media.reading.planning import plan_media
+from data.media.reading.records import check_media
+from data.media.reading.splits import SPLIT_NAMES, named_splits
 from data.media.shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, packages
 from data.media.task import scan_records, write_media_shards
 from data.readers import tfds

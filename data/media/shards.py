@@ -199,7 +199,7 @@ class MediaWriter:
         self._columns: dict[str, list] = {name: [] for name, _ in (*_SAMPLE_COLUMNS, *_PART_COLUMNS)}
 
     def add(self, sample: Sample, facts: Sequence[Facts]) -> None:
-        """A sample, and the facts of each of its parts (data/media/signals/decoding.py: probe)."""
+        """A sample, and the facts of each of its parts (data/media/signals/probing.py: probe)."""
         record = encode_sample(sample)
         self._writer.write(record)
         add = {name: column.append for name, column in self._columns.items()}

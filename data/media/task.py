@@ -10,9 +10,15 @@ import xxhash
 
 from data.files import storage
 from data.media.duplicates import LOOK
-from data.media.reading.inputs import NO_CLASS, Reading, is_manifest, is_medium, label_of, read_records, sample_of, split_of
+from data.media.kinds import Undecodable
+from data.media.reading.fields import Reading
+from data.media.reading.finding import is_manifest, is_medium
+from data.media.reading.labels import NO_CLASS, label_of
+from data.media.reading.records import read_records
+from data.media.reading.samples import sample_of
+from data.media.reading.splits import split_of
 from data.media.shards import MediaWriter
-from data.media.signals.decoding import Undecodable, examine
+from data.media.signals.probing import examine
 from data.readers.documents import Part, Skipped, Unreadable
 from data.text.task import NAMES_KEPT, SPLITS, check_damaged
 
@@ -103,7 +109,7 @@ class _Task:
             split = "validation" if told < self._validation * 2**64 else "train"
         self._writers[split].add(sample, [one.facts for one in found])
         for (part, one), digest in zip(media, digests, strict=True):
-            look, colour = one.look or (0, 0)
+            look, colour = one.fingerprint or (0, 0)
             self._looks.append((digest, look, colour, part.kind == "image", SPLITS.index(split), self._counts[split]))
             for remark in one.remarks:
                 _count(self.remarked.setdefault(remark, [0, []]), record.name)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from data.errors import UserError
 from data.loading.process_prefetch import ProcessPrefetch
 from data.media.batches import MediaBatches, StepMaker, Unusable
-from data.media.kinds import Facts, Part, Sample, text_facts
+from data.media.kinds import Facts, Part, Sample, Undecodable, text_facts
 from data.media.packing import pack
 from data.media.rows import MISSING, Layout, Piece, RowFiller, encoded_places
 from data.media.shards import write_media
 from data.media.signals.augment_config import Augment
-from data.media.signals.decoding import Undecodable, probe
 from data.media.signals.patches import unpatchify
+from data.media.signals.probing import probe
 from data.media.signals.shapes import AudioShape, ImageShape, VideoShape, frames_of
 from data.media.source import ShardSource
 from data.media.world import World

@@ -114,10 +114,10 @@ def test_the_result_does_not_depend_on_the_workers_and_repair_brings_it_back(wor
 def test_a_killed_preparation_goes_on_where_it_stopped(photos, tmp_path):
     prepare_media(options(tmp_path, photos, output="unbroken", shard_bytes=4000, validation=0.3))
     script = (
-        "import sys, time\nfrom data import media_task, prepare_media as p\n"
-        "real = media_task._Task.close\n"
+        "import sys, time\nfrom data.media import prepare as p, task\n"
+        "real = task._Task.close\n"
         "def slow(self):\n    time.sleep(0.05)\n    return real(self)\n"
-        "media_task._Task.close = slow\n"
+        "task._Task.close = slow\n"
         "p.prepare_media(p.PrepareMedia(sys.argv[2], 'images', (sys.argv[1],), shard_bytes=4000, validation=0.3, workers=1))\n"
     )
     folder, made = tmp_path / "killed", {}

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.media.prepare import PrepareMedia, prepare_media
-from data.media.reading.inputs import FIELDS, Reading, Record, class_names, label_of, named_splits, read_records, sample_of, split_of
+from data.media.reading.fields import FIELDS, Reading, Record
+from data.media.reading.labels import class_names, label_of
+from data.media.reading.records import read_records
+from data.media.reading.samples import sample_of
+from data.media.reading.splits import named_splits, split_of
 from data.media.shards import MediaCorpus
 from data.readers.documents import Part, Unreadable
 from tests.data.media.media_files import image_file, picture
