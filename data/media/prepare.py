@@ -1,6 +1,6 @@
 """Images, videos and recordings into shards: planned as tasks that each make one shard of every split (as data/text/prepare.py does).
 
-What is encoded stays encoded: a look at every file finds out what is damaged, unusual or there twice, and decoding is for those who
+What is encoded stays encoded: every file is examined for what is damaged, unusual or there twice, and decoding is for those who
 read the shards. What is written depends on the inputs and options alone.
 """
 
@@ -18,7 +18,7 @@ import xxhash
 from data.errors import UserError
 from data.loading import journal
 from data.loading.pool import run_tasks
-from data.media.duplicates import LOOK, find_duplicates
+from data.media.duplicates import FINGERPRINT, find_duplicates
 from data.media.reading.fields import FIELDS, Reading, folded
 from data.media.reading.finding import find_media, input_folders, is_medium
 from data.media.reading.labels import class_names
@@ -28,7 +28,7 @@ from data.media.reading.splits import SPLIT_NAMES, named_splits
 from data.media.shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, packages
 from data.media.task import scan_records, write_media_shards
 from data.readers import tfds
-from data.readers.documents import Part, printable
+from data.readers.documents import Extent, printable
 from data.readers.inputs import exists
 from data.text.shards import shard_damage
 from data.text.task import NAMES_KEPT, SPLITS
@@ -167,9 +167,9 @@ def _plan(options):
     if options.classes == "folder" and not any(map(os.path.isdir, named)):
         raise UserError("--classes folder: no input is a folder, below which folders would be classes.", "Name a folder after --input.")
     roots = input_folders(named)
-    looked = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
-    files = {split: found for split, (found, _) in looked.items()}
-    passed = dict(sum((Counter(others) for _, others in looked.values()), Counter()))
+    searched = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
+    files = {split: found for split, (found, _) in searched.items()}
+    passed = dict(sum((Counter(others) for _, others in searched.values()), Counter()))
     every = [file for found in files.values() for file in found]
     folders = {os.path.dirname(path) for path, _, _ in every if is_medium(path)} - set(roots)
     splits = [] if options.validation_input or options.validation == 1 else named_splits(every, roots, options.classes == "folder")
@@ -182,7 +182,7 @@ def _plan(options):
     for split, found in files.items():
         planned, told = plan_media(found, reading, options.shard_bytes)
         whole = "validation" if split == "validation" or options.validation == 1 else "train" if options.validation_input else ""
-        tasks += [{"split": whole, "parts": [[*part, size] for part, size in parts]} for parts in planned]
+        tasks += [{"split": whole, "parts": [[*extent, size] for extent, size in extents]} for extents in planned]
         facts += told
     plan = {
         "format": FORMAT,
@@ -206,17 +206,17 @@ def _reading(plan):
     return Reading(kind, tuple(fields), tuple(roots), by_folder, tuple((place, split) for one in splits for place, split in one))
 
 
-def _parts(task):
-    return [Part(*part[:3]) for part in task["parts"]]
+def _extents(task):
+    return [Extent(*extent[:3]) for extent in task["parts"]]
 
 
 def _sizes(plan):
-    return [sum(part[3] for part in task["parts"]) for task in plan["tasks"]]
+    return [sum(extent[3] for extent in task["parts"]) for task in plan["tasks"]]
 
 
 def _scan(plan, workers):
     """{"classes": the names of all, in the order of their numbers, "unused": {file: the names in it that mean nothing}}."""
-    calls = [(_parts(task), _reading(plan)) for task in plan["tasks"]]
+    calls = [(_extents(task), _reading(plan)) for task in plan["tasks"]]
     told = [found for _, found in sorted(run_tasks(scan_records, calls, workers, "classes", sum(_sizes(plan))), key=lambda one: one[0])]
     unused: dict[str, dict[str, None]] = {}
     for found in told:
@@ -243,7 +243,7 @@ def _call(options, plan, classes, number):
     """The arguments of write_media_shards for a task."""
     task = plan["tasks"][number]
     return (
-        *(_parts(task), _reading(plan), classes, task["split"] or None, plan["options"]["validation"]),
+        *(_extents(task), _reading(plan), classes, task["split"] or None, plan["options"]["validation"]),
         *(options.output, number, len(plan["tasks"]), _most(options)),
     )
 
@@ -304,15 +304,15 @@ def _reason(reason):
 
 def _duplicates(folder, records, results):
     """Media that are there more than once: how many, and the first of them by the keys of their samples."""
-    looks, first = [], dict.fromkeys(SPLITS, 0)
+    fingerprints, first = [], dict.fromkeys(SPLITS, 0)
     for number, result in enumerate(results):
         with open(os.path.join(folder, ".prepare", f"{number:05d}.looks"), "rb") as file:
-            found = np.frombuffer(file.read(), LOOK).copy()
+            found = np.frombuffer(file.read(), FINGERPRINT).copy()
         for place, split in enumerate(SPLITS):
             found["sample"][found["split"] == place] += first[split]
             first[split] += result[split]["samples"] if result[split] else 0
-        looks.append(found)
-    every = np.concatenate(looks)
+        fingerprints.append(found)
+    every = np.concatenate(fingerprints)
     splits = {split: MediaSplit(folder, records[split]) for split in SPLITS if records[split]}
 
     def key(place):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from data.errors import UserError
 from data.files.folders import files_below, matching_files
 from data.readers import parquet, tar, text, tfds, warc
-from data.readers.documents import Document, Part, Skipped, printable
+from data.readers.documents import Document, Extent, Skipped, printable
 from data.readers.stream import plain_name
 
 TEXT_FIELD = "text"
@@ -65,28 +65,28 @@ def exists(path: str) -> bool:
     return tfds.exists(path) if path.startswith(tfds.PREFIX) else os.path.exists(path)
 
 
-def plan_tasks(files: Iterable[tuple[str, int, int]], task_bytes: int) -> list[list[Part]]:
+def plan_tasks(files: Iterable[tuple[str, int, int]], task_bytes: int) -> list[list[Extent]]:
     """The files in turn, in tasks of about `task_bytes`. Divided are a plain .jsonl, Parquet files and data sets of TFDS."""
-    tasks, room = [], 0
+    tasks, left = [], 0
     for path, size, _ in files:
         divided = path.startswith(tfds.PREFIX) or path.lower().endswith(LINES + PARQUET)
         step = task_bytes if divided else max(size, 1)
         for start in range(0, max(size, 1), step):
-            part = Part(path, start, min(start + step, size))
-            if room <= 0:
+            extent = Extent(path, start, min(start + step, size))
+            if left <= 0:
                 tasks.append([])
-                room = task_bytes
-            tasks[-1].append(part)
-            room -= part.stop - part.start
+                left = task_bytes
+            tasks[-1].append(extent)
+            left -= extent.stop - extent.start
     return tasks
 
 
 def read_documents(
-    parts: Iterable[Part], text_field: str, report: Callable[[int], None] = lambda read: None
+    extents: Iterable[Extent], text_field: str, report: Callable[[int], None] = lambda read: None
 ) -> Iterator[Document | Skipped]:
     """All documents of a task in order; `report` is told of input bytes as they are read."""
-    for part in parts:
-        yield from _reader(part.path)(part, text_field, report)
+    for extent in extents:
+        yield from _reader(extent.path)(extent, text_field, report)
 
 
 def _reader(path):

@@ -13,7 +13,7 @@ from typing import Literal
 from data.errors import UserError
 from data.loading import journal
 from data.loading.pool import run_tasks
-from data.readers.documents import Document, Part, Skipped, SplitRule
+from data.readers.documents import Document, Extent, Skipped, SplitRule
 from data.readers.inputs import TEXT_FIELD, check_inputs, exists, find_inputs, plan_tasks, read_documents
 from data.text.shards import FORMAT, Corpus, corpus_digest, shard_damage
 from data.text.task import NAMES_KEPT, SPLITS, check_damaged, write_shards
@@ -149,12 +149,12 @@ def _plan(options):
         },
         **({"packages": packages} if packages else {}),
         "files": [list(file) for file in files],
-        "tasks": [[list(part) for part in parts] for parts in tasks],
+        "tasks": [[list(extent) for extent in extents] for extents in tasks],
     }
 
 
 def _has_one_document(tasks, text_field):
-    documents = (one for parts in tasks for one in read_documents(parts, text_field) if isinstance(one, Document))
+    documents = (one for extents in tasks for one in read_documents(extents, text_field) if isinstance(one, Document))
     return next(documents, None) is not None and next(documents, None) is None
 
 
@@ -192,7 +192,7 @@ def _tokenizer(options, plan) -> Tokenizer:
 
 def _scan(options, tasks, function, *arguments):
     """The results of a function that reads every task, in their order."""
-    calls = [([Part(*part) for part in parts], options.text_field, *arguments) for parts in tasks]
+    calls = [([Extent(*extent) for extent in extents], options.text_field, *arguments) for extents in tasks]
     results: list = [None] * len(calls)
     damaged: list[Skipped] = []
     for number, (result, damage) in run_tasks(function, calls, options.workers, "reading", _bytes(tasks)):
@@ -205,7 +205,7 @@ def _scan(options, tasks, function, *arguments):
 
 def _run(options, plan, tokenizer, numbers, expected=None):
     """The results of tasks, by their numbers."""
-    folder, tasks = options.output, [[Part(*part) for part in parts] for parts in plan["tasks"]]
+    folder, tasks = options.output, [[Extent(*extent) for extent in extents] for extents in plan["tasks"]]
     settings = plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer)
     return journal.run(
         folder,
@@ -215,7 +215,7 @@ def _run(options, plan, tokenizer, numbers, expected=None):
         workers=options.workers,
         max_damaged=options.max_damaged,
         label="tokenizing",
-        sizes=[_bytes([parts]) for parts in tasks],
+        sizes=[_bytes([extents]) for extents in tasks],
         suffixes=(".tokens", ".index"),
         expected=expected,
     )
@@ -259,7 +259,7 @@ def _dtype(tokenizer):
 
 
 def _bytes(tasks):
-    return sum(stop - start for parts in tasks for _, start, stop in parts)
+    return sum(stop - start for extents in tasks for _, start, stop in extents)
 
 
 def _say(folder):

@@ -154,12 +154,12 @@ class ShardWriter:
         self._digests: list[int] = []
         self._file = open(path + ".tokens", "wb")  # noqa: SIM115
         self._whole = xxhash.xxh3_128()
-        self._parts: list[np.ndarray] = []  # not yet in the file
+        self._held: list[np.ndarray] = []  # not yet in the file
         self._flushed, self._rest = 0, b""  # tokens in the file; its bytes after the last whole block
 
     def write(self, ids: np.ndarray) -> None:
-        """A part of the current document."""
-        self._parts.append(ids)
+        """Ids of the current document, or some of them."""
+        self._held.append(ids)
         self.tokens += len(ids)
         if self.tokens - self._flushed >= _BUFFERED:
             self._flush()
@@ -174,7 +174,7 @@ class ShardWriter:
         self._flush()
         if self._rest:
             self._digests.append(xxhash.xxh3_64_intdigest(self._rest))
-        index = b"".join(np.array(part, "<u8").tobytes() for part in (self._ends, self._bytes, self._digests))
+        index = b"".join(np.array(column, "<u8").tobytes() for column in (self._ends, self._bytes, self._digests))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -189,15 +189,15 @@ class ShardWriter:
         }
 
     def _flush(self):
-        ids = np.concatenate([np.zeros(0, self.dtype), *self._parts])
+        ids = np.concatenate([np.zeros(0, self.dtype), *self._held])
         content = ids.astype(self.dtype).tobytes()
         self.max_id = max(self.max_id, int(ids.max(initial=0)))
         self._file.write(content)
         self._whole.update(content)
-        content = self._rest + content  # blocks do not end where parts do
+        content = self._rest + content  # blocks do not end where writes do
         whole = len(content) // BLOCK_BYTES * BLOCK_BYTES
         self._digests += [xxhash.xxh3_64_intdigest(content[i : i + BLOCK_BYTES]) for i in range(0, whole, BLOCK_BYTES)]
-        self._rest, self._parts, self._flushed = content[whole:], [], self.tokens
+        self._rest, self._held, self._flushed = content[whole:], [], self.tokens
 
 
 def corpus_digest(manifest: dict) -> str:

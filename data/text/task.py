@@ -1,4 +1,4 @@
-"""One task of a preparation: a list of input parts becomes one shard of each split."""
+"""One task of a preparation: a list of input extents becomes one shard of each split."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from data.errors import UserError
-from data.readers.documents import Document, Part, Skipped, SplitRule, between
+from data.readers.documents import Document, Extent, Skipped, SplitRule, between
 from data.readers.inputs import read_documents
 from data.text.shards import ShardWriter
 from data.tokenizer import load_tokenizer
@@ -17,7 +17,7 @@ NAMES_KEPT = 100  # of what was left out, in the result
 
 
 def write_shards(
-    parts: list[Part],
+    extents: list[Extent],
     text_field: str,
     rule: SplitRule,
     folder: str,
@@ -34,7 +34,7 @@ def write_shards(
     writer = _Writer(folder, dtype, {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}, ends=rule.kind == "hash")
     left_out: dict[str, list[str]] = {"empty": [], "ignored": []}
     counts, damaged = {"empty": 0, "ignored": 0}, []
-    for document in read_documents(parts, text_field, report):
+    for document in read_documents(extents, text_field, report):
         if isinstance(document, Document):
             for split, start, stop in rule.portions(document):
                 writer.add(document, split, start, stop)

@@ -9,9 +9,9 @@ from data.readers import tar
 from data.readers.documents import Skipped, invalid_utf8, printable
 
 
-def read_groups(part, reading, report):
+def read_groups(extent, reading, report):
     """Samples of a tar in the manner of WebDataset: members of one key."""
-    for group in tar.read_groups(part, (*MEDIA, *BESIDE, ".cls"), report, MOST_BYTES):
+    for group in tar.read_groups(extent, (*MEDIA, *BESIDE, ".cls"), report, MOST_BYTES):
         if isinstance(group, Skipped):
             yield group
             continue
@@ -33,4 +33,4 @@ def read_groups(part, reading, report):
             continue
         told.leave_out(*MEDIA_FIELDS, "parts")  # its media are in the archive
         told.fields["media"] = media
-        yield told.record(f"{part.path}: {printable(key.lstrip('/'))}", key.lstrip("/"), "", part.path)
+        yield told.record(f"{extent.path}: {printable(key.lstrip('/'))}", key.lstrip("/"), "", extent.path)

@@ -9,11 +9,11 @@ from data.readers import parquet, tfds
 from data.readers.documents import Skipped, invalid_utf8, printable
 
 
-def read_rows(part, reading, report):
-    columns, classes = parquet.columns(part.path)
+def read_rows(extent, reading, report):
+    columns, classes = parquet.columns(extent.path)
     wanted = list(reading.ours(columns))
     unused = tuple(name for name in columns if name not in wanted)
-    for row in parquet.read_columns(part, wanted, report):
+    for row in parquet.read_columns(extent, wanted, report):
         if isinstance(row, Skipped):
             yield row
             continue
@@ -21,7 +21,7 @@ def read_rows(part, reading, report):
         try:
             fields = {column: value.as_py() for column, value in zip(wanted, values, strict=True)}
             record = record_of(
-                name, printable(os.path.basename(name)), os.path.dirname(part.path), _named(fields, classes), part.path, reading
+                name, printable(os.path.basename(name)), os.path.dirname(extent.path), _named(fields, classes), extent.path, reading
             )
         except UnicodeDecodeError as error:
             yield Skipped(name, invalid_utf8(error.start, error.object), "damaged")
@@ -31,17 +31,17 @@ def read_rows(part, reading, report):
             yield record._replace(unused=unused)
 
 
-def read_examples(part, reading, report):
-    kinds = tfds.features(part.path)
-    classes = {name: tfds.class_names(part.path, name) for name, kind in kinds.items() if kind == "ClassLabel"}
+def read_examples(extent, reading, report):
+    kinds = tfds.features(extent.path)
+    classes = {name: tfds.class_names(extent.path, name) for name, kind in kinds.items() if kind == "ClassLabel"}
     media = [name for name, ours in reading.ours(kinds).items() if ours in MEDIA_FIELDS]
-    for name, example in tfds.read_encoded(part, report):
+    for name, example in tfds.read_encoded(extent, report):
         fields = {}
         try:
             for key, value in example.items():
                 value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
                 fields[key] = value.decode() if isinstance(value, bytes) and kinds[key] == "Text" and key not in media else value
-            yield record_of(name, name.rpartition("/")[2], "", _named(fields, classes), part.path, reading)
+            yield record_of(name, name.rpartition("/")[2], "", _named(fields, classes), extent.path, reading)
         except UnicodeDecodeError as error:
             yield Skipped(name, f"invalid UTF-8 at byte {error.start} of {key}", "damaged")
         except ValueError as error:

@@ -1,15 +1,17 @@
 """What the fields of records mean: named values, whose names mean the same in every format, in capitals or not.
 
-image, video, audio     a file's bytes or its path (from the folder of the manifest); {"bytes": ..., "path": ...} in Parquet
-path, file, file_name   the same; the kind comes from the file's ending or from the command
-text                    a text to read;   caption: one to be learned
-question, answer        a text to read, and one to be learned
-label, class, cls       the class: a name or a whole number; -1 is none
-parts                   the whole sample in its order: texts, or {"text": ...} and {"path"|"image"|"video"|"audio": ...}, where
-                        "learned": true may stand beside a text
-conversations           as LLaVA has them, {"from": "human"|"gpt", "value": ...}: what gpt says is learned, all else read; <image>,
-                        <video> and <audio> are where the media of the other fields stand
-split                   train or validation (also val, dev, test)
+Of a record:
+
+    image, video, audio     a file's bytes or its path (from the folder of the manifest); {"bytes": ..., "path": ...} in Parquet
+    path, file, file_name   the same; the kind comes from the file's ending or from the command
+    text                    a text to read;   caption: one to be learned
+    question, answer        a text to read, and one to be learned
+    label, class, cls       the class: a name or a whole number; -1 is none
+    parts                   the whole sample in its order: texts, or {"text": ...} and {"path"|"image"|"video"|"audio": ...}, where
+                            "learned": true may stand beside a text
+    conversations           as LLaVA has them, {"from": "human"|"gpt", "value": ...}: what gpt says is learned, all else read; <image>,
+                            <video> and <audio> are where the media of the other fields stand
+    split                   train or validation (also val, dev, test)
 """
 
 import os

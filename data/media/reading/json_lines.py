@@ -6,11 +6,11 @@ from collections import Counter
 from data.readers.documents import invalid_utf8
 
 
-def read_lines(part, reading):
+def read_lines(extent, reading):
     """(line, place before it, place after it, function that gives its values or raises ValueError) of JSON lines."""
-    with open(part.path, "rb") as file:
-        number = lines_before(file, part.start)
-        while file.tell() < part.stop and (line := file.readline()):
+    with open(extent.path, "rb") as file:
+        number = lines_before(file, extent.start)
+        while file.tell() < extent.stop and (line := file.readline()):
             number += 1
             if line.strip():
                 yield number, file.tell() - len(line), file.tell(), lambda line=line: parse_object(line)

@@ -8,16 +8,18 @@ from data.media.reading.finding import files_beside, is_manifest
 from data.media.reading.records import read_manifest
 from data.media.reading.samples import list_in
 from data.readers import tfds
-from data.readers.documents import Part, Unreadable
+from data.readers.documents import Extent, Unreadable
 from data.readers.inputs import PARQUET
 
 
-def plan_media(files: Iterable[tuple[str, int, int]], reading: Reading, task_bytes: int) -> tuple[list[list[tuple[Part, int]]], list[str]]:
-    """Tasks of (part, bytes) of about `task_bytes` of media; and the names of what manifests name, with sizes and times of change.
+def plan_media(
+    files: Iterable[tuple[str, int, int]], reading: Reading, task_bytes: int
+) -> tuple[list[list[tuple[Extent, int]]], list[str]]:
+    """Tasks of (extent, bytes) of about `task_bytes` of media; and the names of what manifests name, with sizes and times of change.
 
     Divided are manifests, by what they name, Parquet files and data sets of TFDS.
     """
-    units: list[tuple[Part, int]] = []
+    units: list[tuple[Extent, int]] = []
     named: set[str] = set()
     facts: list[str] = []
     for path, size, _ in files:
@@ -25,29 +27,29 @@ def plan_media(files: Iterable[tuple[str, int, int]], reading: Reading, task_byt
             units += _manifest_units(path, reading, task_bytes, named, facts)
         elif path.startswith(tfds.PREFIX) or path.lower().endswith(PARQUET):
             step = task_bytes
-            units += [(Part(path, start, min(start + step, size)), min(step, size - start)) for start in range(0, max(size, 1), step)]
+            units += [(Extent(path, start, min(start + step, size)), min(step, size - start)) for start in range(0, max(size, 1), step)]
         else:
-            units.append((Part(path, 0, size), size))
+            units.append((Extent(path, 0, size), size))
             for other in files_beside(path):
                 status = os.stat(other)
                 facts.append(f"{other} {status.st_size} {status.st_mtime_ns}")
-    tasks: list[list[tuple[Part, int]]] = []
-    room = 0
-    for part, size in units:
-        if part.path in named:  # found in a folder, and told of by the manifest there
+    tasks: list[list[tuple[Extent, int]]] = []
+    left = 0
+    for extent, size in units:
+        if extent.path in named:  # found in a folder, and told of by the manifest there
             continue
-        if room <= 0:
+        if left <= 0:
             tasks.append([])
-            room = task_bytes
-        tasks[-1].append((part, size))
-        room -= max(size, 1)
+            left = task_bytes
+        tasks[-1].append((extent, size))
+        left -= max(size, 1)
     return tasks, facts
 
 
 def _manifest_units(path, reading, task_bytes, named, facts):
     """Ranges of a manifest, and the bytes of the media that each names."""
     units, begin, held = [], 0, 0
-    for record, end in read_manifest(Part(path, 0, os.path.getsize(path)), reading):
+    for record, end in read_manifest(Extent(path, 0, os.path.getsize(path)), reading):
         if isinstance(record, Record):
             for place in _paths(record, reading):
                 try:
@@ -59,10 +61,10 @@ def _manifest_units(path, reading, task_bytes, named, facts):
                 held += status.st_size
         held += 1
         if held >= task_bytes:
-            units.append((Part(path, begin, end), held))
+            units.append((Extent(path, begin, end), held))
             begin, held = end, 0
     if held:
-        units.append((Part(path, begin, os.path.getsize(path)), held))
+        units.append((Extent(path, begin, os.path.getsize(path)), held))
     return units
 
 

@@ -13,42 +13,42 @@ from data.media.reading.finding import TABLES, files_beside, is_manifest
 from data.media.reading.json_lines import names_of_lines, parse_object, read_lines
 from data.media.reading.tables import Table, read_table
 from data.readers import parquet, tfds
-from data.readers.documents import Part, Skipped, invalid_utf8, printable
+from data.readers.documents import Extent, Skipped, invalid_utf8, printable
 from data.readers.inputs import LINES, PARQUET, TAR
 from data.readers.stream import plain_name
 
 
-def read_records(parts: Iterable[Part], reading: Reading, report: Callable[[int], None]) -> Iterator[Record | Skipped]:
+def read_records(extents: Iterable[Extent], reading: Reading, report: Callable[[int], None]) -> Iterator[Record | Skipped]:
     """All records of a task in order; `report` is told of bytes of the inputs as they are read (of manifests, not here)."""
-    for part in parts:
-        split = reading.split_of(part.path)
-        for record in _records(part, reading, report):
+    for extent in extents:
+        split = reading.split_of(extent.path)
+        for record in _records(extent, reading, report):
             if isinstance(record, Record) and split is not None:
                 record.fields.setdefault("split", split)
             yield record
 
 
-def _records(part, reading, report):
-    if part.path.startswith(tfds.PREFIX):
-        yield from read_examples(part, reading, report)
-    elif part.path.lower().endswith(PARQUET):
-        yield from read_rows(part, reading, report)
-    elif plain_name(part.path).endswith(TAR):
-        yield from read_groups(part, reading, report)
-    elif is_manifest(part.path):
-        yield from (record for record, _ in read_manifest(part, reading))
+def _records(extent, reading, report):
+    if extent.path.startswith(tfds.PREFIX):
+        yield from read_examples(extent, reading, report)
+    elif extent.path.lower().endswith(PARQUET):
+        yield from read_rows(extent, reading, report)
+    elif plain_name(extent.path).endswith(TAR):
+        yield from read_groups(extent, reading, report)
+    elif is_manifest(extent.path):
+        yield from (record for record, _ in read_manifest(extent, reading))
     else:
-        yield _file(part.path, reading)
+        yield _file(extent.path, reading)
 
 
-def read_manifest(part, reading):
-    """(record or Skipped, place in the file after it) of the rows of a manifest that begin in the part."""
-    read = read_lines if part.path.lower().endswith(LINES) else read_table
-    folder, base = os.path.dirname(part.path), os.path.basename(part.path)
-    for line, begin, place, row in read(part, reading):
-        name = f"{part.path}:{line}"
+def read_manifest(extent, reading):
+    """(record or Skipped, place in the file after it) of the rows of a manifest that begin in the extent."""
+    read = read_lines if extent.path.lower().endswith(LINES) else read_table
+    folder, base = os.path.dirname(extent.path), os.path.basename(extent.path)
+    for line, begin, place, row in read(extent, reading):
+        name = f"{extent.path}:{line}"
         try:
-            record = record_of(name, printable(f"{base}@{begin}"), folder, row(), part.path, reading)
+            record = record_of(name, printable(f"{base}@{begin}"), folder, row(), extent.path, reading)
         except ValueError as error:
             yield Skipped(name, str(error), "damaged"), place
             continue

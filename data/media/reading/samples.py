@@ -8,8 +8,7 @@ from collections import Counter
 from typing import Any
 
 from data.files.text_files import decode_text
-from data.media.kinds import Part as Medium
-from data.media.kinds import Sample
+from data.media.kinds import Part, Sample
 from data.media.reading.fields import ENDINGS, MEDIA_FIELDS, MOST_BYTES, SAMPLE_FIELDS, TEXT_FIELDS, Reading, Record, kind_of
 from data.media.reading.labels import label_of
 from data.readers.documents import Unreadable, invalid_utf8, printable
@@ -83,7 +82,7 @@ def _conversation(turns, media):
             if place % 2:
                 parts.append(left[piece].pop(0))
             elif learned or piece.strip():
-                parts.append(Medium("text", piece if learned or len(piece) == len(text) else piece.strip("\r\n"), learned))
+                parts.append(Part("text", piece if learned or len(piece) == len(text) else piece.strip("\r\n"), learned))
     return parts
 
 
@@ -123,7 +122,7 @@ def _text(value, name, learned):
         raise Unreadable(f"{what} with half of a surrogate pair") from None
     if not value.strip():
         raise Unreadable(f"{what} that is empty")
-    return Medium("text", value, learned)
+    return Part("text", value, learned)
 
 
 def _medium(name, value, folder, reading):
@@ -140,7 +139,7 @@ def _medium(name, value, folder, reading):
         content = _read(os.path.join(folder, path))
     if not isinstance(content, bytes):
         raise Unreadable(f"a field {name} that is neither bytes nor a path")
-    return Medium(kind, content)
+    return Part(kind, content)
 
 
 def _read(path):

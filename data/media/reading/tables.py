@@ -50,14 +50,14 @@ class Table:
         return wrong, 1
 
 
-def read_table(part, reading):
+def read_table(extent, reading):
     """(line, place before it, place after it, function that gives its values or raises ValueError) of the rows of a table."""
     csv.field_size_limit(1 << 24)
-    table = Table(part.path, reading)
-    with open(part.path, "rb") as file:
-        number = lines_before(file, part.start) if part.start else table.lines
-        file.seek(part.start or table.begin)
-        while (begin := file.tell()) < part.stop:
+    table = Table(extent.path, reading)
+    with open(extent.path, "rb") as file:
+        number = lines_before(file, extent.start) if extent.start else table.lines
+        file.seek(extent.start or table.begin)
+        while (begin := file.tell()) < extent.stop:
             row, lines = table.row(file)
             if row is None:
                 return

@@ -32,7 +32,7 @@ def decode_image(
     """uint8 [H, W, 3], turned as its EXIF says, grey, palettes, CMYK and 16 bits as RGB, alpha over white; of an animation the first frame.
 
     size: (height, width) to scale to, without smaller pictures being decoded at full size where the format allows (JPEG by 2, 4, 8).
-    box: (top, left, bottom, right) as fractions of the picture: the part of it that is wanted. out: where it should go, of that size.
+    box: (top, left, bottom, right) as fractions of the picture: the cutout that is wanted. out: where it should go, of that size.
     """
     size = size or (out.shape[:2] if out is not None else None)
     plain = None if box else _plain_jpeg(content, size, max_pixels, out)

@@ -24,7 +24,7 @@ _BLOCK_VALUES = 1 << 20  # of all channels of a recording in memory at once
 def decode_audio(content: bytes, rate: int, start_s: float = 0.0, seconds: float | None = None) -> np.ndarray:
     """float32 [n] in [-1, 1]: the mean of the channels, `rate` values a second; shorter where the recording ends.
 
-    start_s, seconds: the part of it that is wanted; None for all from there on.
+    start_s, seconds: the window that is wanted; None for all from there on.
     """
     with _sound(content) as sound:
         first = max(round(start_s * sound.rate), 0)
