@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from typing import Literal
 
@@ -16,8 +15,10 @@ import numpy as np
 import xxhash
 
 from data.errors import UserError
-from data.loading import journal
+from data.files.manifest import SPLITS
+from data.loading import journal, preparation
 from data.loading.pool import run_tasks
+from data.loading.preparation import NAMES_KEPT
 from data.media.duplicates import FINGERPRINT, find_duplicates
 from data.media.reading.fields import FIELDS, Reading, folded
 from data.media.reading.finding import find_media, input_folders, is_medium
@@ -29,9 +30,6 @@ from data.media.shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, p
 from data.media.task import scan_records, write_media_shards
 from data.readers import tfds
 from data.readers.documents import Extent, printable
-from data.readers.inputs import exists
-from data.text.shards import shard_damage
-from data.text.task import NAMES_KEPT, SPLITS
 
 KINDS = {"images": "image", "video": "video", "audio": "audio", "interleaved": ""}
 SUFFIXES = (".array_record", ".index")
@@ -97,62 +95,40 @@ class PrepareMedia:
 def prepare_media(options: PrepareMedia) -> MediaCorpus:
     """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
     packages()
-    if options.repair:
-        journal.check_repair(options)
-    with journal.locked(options.output):
-        (_repair if options.repair else _prepare)(options)
+    preparation.carry_out(options, _prepare, _repair)
     return MediaCorpus(options.output)
 
 
 def _prepare(options):
     folder = options.output
     plan, passed = _plan(options)
-    journal.begin(folder, plan, options.overwrite)
-    if journal.read_json(folder, "manifest.json") is None:
-        told, wanted = journal.read_json(folder, ".prepare/told.json"), xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
-        if told is None or told["plan"] != wanted:
-            told = {"plan": wanted, **_scan(plan, options.workers)}
-            journal.write_json(folder, ".prepare/told.json", told)
-        classes = told["classes"]
+
+    def make():
+        scanned = _scanned(folder, plan, options.workers)
+        classes, numbers = scanned["classes"], range(len(plan["tasks"]))
         if options.beam:
             from data.media import beam
 
-            calls = {number: _call(options, plan, classes, number) for number in range(len(plan["tasks"]))}
-            beam.run(folder, calls, options.beam, SUFFIXES)
-        results = _run(options, plan, classes, range(len(plan["tasks"])))
-        more = {"unused": told["unused"], "passed_over": passed}
-        journal.write_json(folder, "manifest.json", _manifest(folder, plan, classes, results, more))
-    journal.end(folder)
+            beam.run(folder, {number: _call(options, plan, classes, number) for number in numbers}, options.beam, SUFFIXES)
+        results = _run(options, plan, classes, numbers)
+        return _manifest(folder, plan, classes, results, {"unused": scanned["unused"], "passed_over": passed})
+
+    preparation.prepare(folder, plan, options.overwrite, make)
     _say(folder)
 
 
 def _repair(options):
     """Makes missing and damaged shards again; the digests in the manifest say whether they came out the same."""
     folder = options.output
-    manifest, plan = MediaCorpus(folder).manifest, journal.read_json(folder, "prepare.json")
-    if plan is None:
-        raise UserError(
-            f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
-            "Prepare the corpus again with its inputs and --overwrite.",
-        )
+    manifest, plan = MediaCorpus(folder).manifest, preparation.read_plan(folder)
     if options.kind != plan["options"]["kind"]:
         kind = plan["options"]["kind"]
         raise UserError(
             f"{folder}: holds {kind}, not {options.kind}.", f"Repair it with `omnia prepare {kind} --output {folder} --repair`."
         )
-    shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
-    damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard, ".array_record"))}
-    for problem in damage.values():
-        print(f"{problem}; it is made again.")
-    for path, _, _ in plan["files"]:
-        if damage and not exists(path):
-            raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
-    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
-    os.makedirs(os.path.join(folder, ".prepare"))
+    shards, damaged = preparation.find_damage(folder, manifest, plan, ".array_record")
     options = dataclasses.replace(options, max_damaged=-1)
-    _run(options, plan, manifest["classes"], sorted({int(name.split("-")[1]) for name in damage}), expected=shards)
-    journal.end(folder)
-    print(f"{folder}: {len(damage)} of {len(shards)} shards were damaged" + (", all are whole now." if damage else "."))
+    preparation.remake(folder, shards, damaged, lambda numbers: _run(options, plan, manifest["classes"], numbers, expected=shards))
 
 
 def _plan(options):
@@ -214,6 +190,16 @@ def _sizes(plan):
     return [sum(extent[3] for extent in task["parts"]) for task in plan["tasks"]]
 
 
+def _scanned(folder, plan, workers):
+    """What a scan of the records found, from the journal if it has it."""
+    wanted = xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
+    scanned = journal.read_json(folder, ".prepare/told.json")
+    if scanned is None or scanned["plan"] != wanted:
+        scanned = {"plan": wanted, **_scan(plan, workers)}
+        journal.write_json(folder, ".prepare/told.json", scanned)
+    return scanned
+
+
 def _scan(plan, workers):
     """{"classes": the names of all, in the order of their numbers, "unused": {file: the names in it that mean nothing}}."""
     calls = [(_extents(task), _reading(plan)) for task in plan["tasks"]]
@@ -228,7 +214,7 @@ def _scan(plan, workers):
         if folded(theirs) not in set(map(folded, there)):
             others = sorted(there.union(*unused.values()))
             raise UserError(
-                f"--fields {field}: no input has a {theirs!r}" + (f"; there are {printable(journal.some(others))}." if others else "."),
+                f"--fields {field}: no input has a {theirs!r}" + (f"; there are {printable(preparation.some(others))}." if others else "."),
                 "Correct the name, or leave it out.",
             )
     classes = class_names(label for found in told for label in found["labels"])
@@ -249,7 +235,7 @@ def _call(options, plan, classes, number):
 
 
 def _run(options, plan, classes, numbers, expected=None):
-    return journal.run(
+    return preparation.run(
         options.output,
         numbers,
         lambda number: _call(options, plan, classes, number),
@@ -280,10 +266,7 @@ def _manifest(folder, plan, classes, results, more):
             found = remarked.setdefault(remark, {"count": 0, "first": []})
             found["count"] += count
             found["first"] = (found["first"] + names)[:NAMES_KEPT]
-    ignored = {
-        "count": sum(result["ignored"][0] for result in results),
-        "first": [name for result in results for name in result["ignored"][1]][:NAMES_KEPT],
-    }
+    ignored = dict(zip(("count", "first"), preparation.add_up(result["ignored"] for result in results), strict=True))
     return media_manifest(
         records,
         classes,
@@ -362,4 +345,4 @@ def _say(folder):
 
 
 def _shown(names):
-    return printable(journal.some(names))
+    return printable(preparation.some(names))

@@ -9,6 +9,8 @@ import numpy as np
 import xxhash
 
 from data.files import storage
+from data.files.manifest import SPLITS
+from data.loading.preparation import NAMES_KEPT, check_damaged, close_shards, count_name, shard_paths
 from data.media.duplicates import FINGERPRINT
 from data.media.kinds import Undecodable
 from data.media.reading.fields import Reading
@@ -20,7 +22,6 @@ from data.media.reading.splits import split_of
 from data.media.shards import MediaWriter
 from data.media.signals.probing import examine
 from data.readers.documents import Extent, Skipped, Unreadable
-from data.text.task import NAMES_KEPT, SPLITS, check_damaged
 
 
 def scan_records(extents: list[Extent], reading: Reading, report: Callable[[int], None]) -> dict:
@@ -69,7 +70,7 @@ def write_media_shards(
             told = 0
             for record in read_records([extent], reading, report):
                 if isinstance(record, Skipped) and record.kind == "ignored":
-                    _count(ignored, record.name)
+                    count_name(ignored, record.name)
                     continue
                 try:
                     if isinstance(record, Skipped):
@@ -77,8 +78,7 @@ def write_media_shards(
                     told += task.add(record, sample_of(record, reading, numbers))
                 except (Unreadable, Undecodable) as error:
                     damaged.append(Skipped(record.name, str(error), "damaged"))
-                    if max_damaged is not None:
-                        check_damaged(damaged, max_damaged)
+                    check_damaged(damaged, max_damaged)
                 if is_manifest(extent.path):
                     report(told)
                     told = 0
@@ -92,8 +92,7 @@ class _Task:
 
     def __init__(self, folder, number, count, validation, split):
         self._folder, self._number, self._validation, self._split = folder, number, validation, split
-        self._names = {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}
-        self._writers = {split: MediaWriter(os.path.join(folder, ".prepare", name)) for split, name in self._names.items()}
+        self._writers = {split: MediaWriter(path) for split, path in shard_paths(folder, number, count).items()}
         self._fingerprints: list[tuple] = []
         self._counts = dict.fromkeys(SPLITS, 0)
         self.remarked: dict[str, list] = {}
@@ -112,9 +111,9 @@ class _Task:
             picture, colour = one.fingerprint or (0, 0)
             self._fingerprints.append((digest, picture, colour, part.kind == "image", SPLITS.index(split), self._counts[split]))
             for remark in one.remarks:
-                _count(self.remarked.setdefault(remark, [0, []]), record.name)
+                count_name(self.remarked.setdefault(remark, [0, []]), record.name)
         if sample.label < 0 and str(record.fields.get("label")).strip() == NO_CLASS:
-            _count(self.remarked.setdefault(f"a label of {NO_CLASS}, which is no class", [0, []]), record.name)
+            count_name(self.remarked.setdefault(f"a label of {NO_CLASS}, which is no class", [0, []]), record.name)
         self._counts[split] += 1
         return sum(one.facts.bytes for one in found)
 
@@ -122,11 +121,4 @@ class _Task:
         """{split: record, or None if it has no samples}."""
         fingerprints = np.array(self._fingerprints, FINGERPRINT).tobytes()
         storage.write_atomically(os.path.join(self._folder, ".prepare", f"{self._number:05d}.looks"), fingerprints)
-        records = {split: {"file": self._names[split], **writer.close()} for split, writer in self._writers.items()}
-        return {split: record if record["samples"] else None for split, record in records.items()}
-
-
-def _count(counted, name):
-    counted[0] += 1
-    if counted[0] <= NAMES_KEPT:
-        counted[1].append(name)
+        return close_shards(self._writers, "samples")
