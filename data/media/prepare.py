@@ -138,8 +138,7 @@ def _plan(options):
     if not any(inputs.values()):
         raise UserError("no input given.", "Name files, folders or globs after --input.")
     named = [path for paths in inputs.values() for path in paths]
-    if (options.tfds_dir or options.tfds_download) and not any(path.startswith(tfds.PREFIX) for path in named):
-        raise UserError("--tfds-dir and --tfds-download are for inputs such as tfds:NAME, and there is none.", "Leave them out.")
+    tfds.check_options(named, options.tfds_dir, options.tfds_download)
     if options.classes == "folder" and not any(map(os.path.isdir, named)):
         raise UserError("--classes folder: no input is a folder, below which folders would be classes.", "Name a folder after --input.")
     roots = input_folders(named)

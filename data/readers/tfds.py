@@ -5,6 +5,7 @@ tfds:FOLDER@SPLIT, so that a task needs nothing else. Only ArrayRecord files can
 """
 
 import os
+from collections.abc import Iterable
 
 from data.errors import UserError
 from data.readers.documents import Extent, Skipped, document_of
@@ -12,6 +13,12 @@ from data.readers.documents import Extent, Skipped, document_of
 PREFIX = "tfds:"
 _EXAMPLES = 256  # decoded in one call
 _NO_TENSORFLOW = "Correct the name; or it needs TensorFlow (audio, video and old builders do): convert it to .jsonl or .parquet with that."
+
+
+def check_options(inputs: Iterable[str], folder: str, download: bool) -> None:
+    """UserError for options of TFDS beside inputs of which none is a data set of TFDS."""
+    if (folder or download) and not any(item.startswith(PREFIX) for item in inputs):
+        raise UserError("--tfds-dir and --tfds-download are for inputs such as tfds:NAME, and there is none.", "Leave them out.")
 
 
 def find(item: str, folder: str, download: bool) -> tuple[str, int, int]:

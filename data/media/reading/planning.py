@@ -9,7 +9,7 @@ from data.media.reading.records import read_manifest
 from data.media.reading.samples import list_in
 from data.readers import tfds
 from data.readers.documents import Extent, Unreadable
-from data.readers.inputs import PARQUET
+from data.readers.inputs import PARQUET, divide, group_tasks
 
 
 def plan_media(
@@ -26,24 +26,14 @@ def plan_media(
         if is_manifest(path):
             units += _manifest_units(path, reading, task_bytes, named, facts)
         elif path.startswith(tfds.PREFIX) or path.lower().endswith(PARQUET):
-            step = task_bytes
-            units += [(Extent(path, start, min(start + step, size)), min(step, size - start)) for start in range(0, max(size, 1), step)]
+            units += [(extent, extent.stop - extent.start) for extent in divide(path, size, task_bytes)]
         else:
             units.append((Extent(path, 0, size), size))
             for other in files_beside(path):
                 status = os.stat(other)
                 facts.append(f"{other} {status.st_size} {status.st_mtime_ns}")
-    tasks: list[list[tuple[Extent, int]]] = []
-    left = 0
-    for extent, size in units:
-        if extent.path in named:  # found in a folder, and told of by the manifest there
-            continue
-        if left <= 0:
-            tasks.append([])
-            left = task_bytes
-        tasks[-1].append((extent, size))
-        left -= max(size, 1)
-    return tasks, facts
+    units = [unit for unit in units if unit[0].path not in named]  # a manifest names some of the files in its folder
+    return group_tasks([(unit, max(unit[1], 1)) for unit in units], task_bytes), facts
 
 
 def _manifest_units(path, reading, task_bytes, named, facts):
