@@ -10,9 +10,9 @@ import numpy as np
 
 from data.errors import UserError
 from data.media.batches import Source, Unusable
-from data.media.kinds import Kind
+from data.media.kinds import Kind, Undecodable
 from data.media.rows import MARKERS, Layout, MediaBatch, Piece, RowFiller
-from data.media.signals.decoding import Undecodable, probe
+from data.media.signals.probing import probe
 from data.media.signals.shapes import Cut
 from data.media.source import cut
 from data.tokenizer import Tokenizer

@@ -113,7 +113,7 @@ def dataset(tmp_path_factory):
     (folder / "toy_texts" / "texts.json").write_text(json.dumps(TEXTS))
     script = (
         "import toy_texts.toy_texts_dataset_builder\n"
-        "from data.inputs import find_inputs\n"
+        "from data.readers.inputs import find_inputs\n"
         "find_inputs(['tfds:toy_texts'], 'data', tfds_download=True)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
@@ -522,7 +522,7 @@ def test_files_that_need_tensorflow_are_refused(dataset, tmp_path):
 
 def test_tensorflow_is_never_imported(dataset, tmp_path):
     script = (
-        "import sys\nfrom data.prepare import PrepareText, prepare_text\n"
+        "import sys\nfrom data.text.prepare import PrepareText, prepare_text\n"
         "prepare_text(PrepareText(output=sys.argv[1], input=('tfds:toy_texts',), tfds_dir=sys.argv[2], workers=1))\n"
         "assert 'tensorflow_datasets' in sys.modules and 'tensorflow' not in sys.modules\n"
     )

@@ -9,7 +9,7 @@ import optax
 
 from data.media.kinds import Facts, Part, Sample
 from data.media.shards import write_media
-from data.media.signals.decoding import encode_image, encode_sound
+from data.media.signals.encoding import encode_image, encode_sound
 from model.transformer import Decoder
 from tests.train.media.conftest import EXPERIMENT, MODEL, parameters
 from train.objectives.media.media_lm import MediaLMLoss

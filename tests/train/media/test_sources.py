@@ -9,7 +9,7 @@ import pytest
 from data.errors import UserError
 from data.media.kinds import Facts, Part, Sample, text_facts
 from data.media.shards import write_media
-from data.media.signals.decoding import encode_image
+from data.media.signals.encoding import encode_image
 from tests.train.loop.test_resume import start
 from tests.train.media.conftest import EXPERIMENT, MODEL
 from train.devices.mesh import make_mesh

@@ -15,7 +15,7 @@ from data.media.kinds import Facts, Part, Sample
 from data.media.rows import Layout, Piece, RowFiller
 from data.media.shards import write_media
 from data.media.signals.augment_config import Augment
-from data.media.signals.decoding import encode_image
+from data.media.signals.encoding import encode_image
 from data.media.signals.shapes import AudioShape, ImageShape
 from data.tokenizer import byte_tokenizer
 from tests.train.loop.test_resume import start

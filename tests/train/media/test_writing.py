@@ -15,7 +15,7 @@ from data.media.kinds import Part, Sample, text_facts
 from data.media.output import save_medium
 from data.media.rows import Layout, Piece, RowFiller
 from data.media.shards import write_media
-from data.media.signals.decoding import probe
+from data.media.signals.probing import probe
 from data.media.signals.shapes import VideoShape
 from data.media.world import World
 from data.tokenizer import byte_tokenizer, load_tokenizer, with_codes
