@@ -203,6 +203,7 @@ def options() -> set[str]:
         ["doctor"],
         ["plan"],
         ["launch"],
+        ["label"],
         ["prepare", "codes"],
         ["prepare", "images"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),
