@@ -1,6 +1,8 @@
 """docs/reference_options.md is what the code says: `make docs` writes it."""
 
 import dataclasses
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -10,11 +12,15 @@ from pathlib import Path
 import pytest
 
 import omnia
-import train.runs.runs  # noqa: F401 (with it, all kinds of an experiment's parts are loaded)
-from train.experiment import Data, Experiment, Objective, Optimizer
+import train
+from train.experiment import Experiment, Optimizer
+from train.kinds import Data, Gradient, Metric, Objective
 from train.verbs.reference import reference_text
 
 ROOT = Path(__file__).parent.parent
+for found in pkgutil.walk_packages(train.__path__, "train."):
+    if found.name.endswith("options"):  # the classes that they define are kinds
+        importlib.import_module(found.name)
 TEXT = reference_text()
 
 
@@ -41,7 +47,7 @@ def test_every_verb_has_a_section():
     assert set(re.findall(r"^### omnia (\w+)", TEXT, re.MULTILINE)) == set(omnia.VERBS)
 
 
-@pytest.mark.parametrize("kind", [Experiment, *(kind for base in (Data, Objective, Optimizer) for kind in kinds(base))])
+@pytest.mark.parametrize("kind", [Experiment, *(kind for base in (Data, Gradient, Metric, Objective, Optimizer) for kind in kinds(base))])
 def test_every_kind_is_listed_with_its_own_fields(kind):
     """By the classes as Python knows them: the page is made from the source, without importing it."""
     inherited = {

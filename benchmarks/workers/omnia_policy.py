@@ -17,8 +17,7 @@ from model.decoding.generate import Sampling, generate
 from model.transformer import Decoder
 from train.devices.mesh import ROWS, divide_cpu, make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.loop.learner import fresh_state
-from train.loop.loop import make_learner
+from train.loop.learner import fresh_state, learner_of
 from train.loop.loop import train as run_to_the_end
 from train.rl.environments.text_tasks import Environment, Prompt
 from train.rl.options import GRPO, PPO, Demonstrations, Prompts
@@ -92,7 +91,7 @@ def main():
         )
         run = make(Path(folder) / "policy", policy)
         mesh = make_mesh(policy.mesh)
-        learner = make_learner(run, run.corpora(), mesh)
+        learner = learner_of(run, run.corpora(), mesh)
         state = fresh_state(learner, mesh, 0, ema=False)
         learner.begin(0)
         for _ in range(shape["warm"]):

@@ -12,9 +12,9 @@ from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection, V
 from model.media.omni_config import OmniConfig
 from model.transformer import Decoder
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
+from train.objectives.bind import bind
 from train.objectives.media.media_lm import MediaLMLoss
-from train.runs.parameters import parameters_of
-from train.sources.media import make_media_batches, open_media
+from train.sources.dataset import dataset_of
 from train.sources.media_options import MediaLM, WorldScenes
 
 TOWER = {"num_layers": 1, "embed_dim": 16, "num_heads": 2}
@@ -53,7 +53,7 @@ CROSS = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(MODEL, fusion=
 @functools.cache
 def parameters(scale: float = 1.0, experiment: Experiment = EXPERIMENT):
     """Fresh ones. scale: of all, to make a fresh model sure of something."""
-    made = nn.meta.unbox(jax.jit(parameters_of(experiment))(jax.random.key(0)))
+    made = nn.meta.unbox(jax.jit(bind(experiment).start)(jax.random.key(0)))
     return jax.tree.map(lambda x: x * scale, made)
 
 
@@ -64,8 +64,8 @@ def objective(experiment: Experiment = EXPERIMENT):
 
 @functools.cache
 def rows(experiment: Experiment = EXPERIMENT, **options):
-    sources = open_media(experiment)
-    return make_media_batches(experiment, [sources[0].source], sources[0].tokenizer(), **options)
+    sources = dataset_of(experiment).open()
+    return dataset_of(experiment).batches_of([sources[0].source], sources[0].tokenizer(), **options)
 
 
 @pytest.fixture(scope="session")

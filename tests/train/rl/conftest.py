@@ -17,7 +17,6 @@ from train.rl.options import PPO
 from train.rl.policy.experience import judge, make_experience
 from train.rl.policy.policy_gradient import PolicyGradientLoss
 from train.rl.policy.rollout import rollout
-from train.runs.parameters import decoder_parameters
 from train.step.gradients import accumulated, plain
 
 MODEL = ModelConfig(
@@ -40,7 +39,7 @@ DECODER = Decoder(MODEL)
 def parameters(layout: str = "none"):
     """A decoder's, and a critic's beside them whose head is not zero."""
     critic = Critic(MODEL, layout)
-    params = nn.unbox(decoder_parameters(MODEL)(jax.random.key(0)) | critic.start(jax.random.key(1)))
+    params = nn.unbox(Decoder(MODEL).start(jax.random.key(0)) | critic.start(jax.random.key(1)))
     if "value" in params:
         params["value"]["weights"] = jnp.asarray(np.random.default_rng(0).normal(size=16), jnp.float32) * 0.3
     return params

@@ -13,9 +13,9 @@ import pytest
 from model.critic import Critic
 from tests.train.rl.conftest import DECODER, MODEL
 from tests.train.rl.policy.test_learner import TINY
+from train.objectives.bind import bind
 from train.objectives.preference.reward_model import score_texts
 from train.rl.options import GRPO, PPO, RewardModelling
-from train.runs.parameters import parameters_of
 from train.runs.start import adopt
 
 KINDS = {
@@ -33,7 +33,7 @@ def experiment(kind: str):
 
 def fresh(kind: str, seed: int):
     """Parameters in which nothing is zero, as after training."""
-    rng, shapes = np.random.default_rng(seed), nn.unbox(jax.eval_shape(parameters_of(experiment(kind)), jax.random.key(0)))
+    rng, shapes = np.random.default_rng(seed), nn.unbox(jax.eval_shape(bind(experiment(kind)).start, jax.random.key(0)))
     return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 

@@ -37,7 +37,7 @@ def oracle(rewards, values, mask, discount, gae_lambda):
     return advantages
 
 
-@pytest.mark.parametrize("discount, decay", [(1.0, 0.95), (0.9, 0.5), (0.97, 0.0), (1.0, 1.0)])
+@pytest.mark.parametrize("discount, gae_lambda", [(1.0, 0.95), (0.9, 0.5), (0.97, 0.0), (1.0, 1.0)])
 def test_gae_is_the_sum_over_later_deltas_and_steps_over_masked_tokens(discount, gae_lambda):
     found, returns = generalized_advantages(REWARDS * MASK, VALUES * MASK, MASK, discount=discount, gae_lambda=gae_lambda)
     expected = oracle(REWARDS, VALUES, MASK, discount, gae_lambda)

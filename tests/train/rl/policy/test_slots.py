@@ -13,7 +13,7 @@ from tests.train.rl.environments.test_conversations import Echo
 from tests.train.rl.policy.test_learner import TINY, one_device  # noqa: F401
 from train.devices.mesh import MeshShape, make_mesh
 from train.loop.checks import check
-from train.loop.loop import make_learner
+from train.loop.learner import learner_of
 from train.rl.environments.text_tasks import Letters
 from train.rl.options import GRPO, Prompts
 from train.runs.directory import open_corpora
@@ -33,7 +33,7 @@ def test_a_response_does_not_depend_on_the_number_of_places(tmp_path, one_device
     for slots in (0, 4, 8):
         experiment = dataclasses.replace(TASK, objective=dataclasses.replace(TASK.objective, slots=slots))
         run = start(tmp_path / str(slots), experiment)
-        learner = make_learner(run, run.corpora(), mesh)
+        learner = learner_of(run, run.corpora(), mesh)
         params = nn.unbox(learner.parameters(jax.random.key(0)))
         table = 0.1 * params["embedding"]["table"]  # ends are likely at some places and not at others
         params["embedding"]["table"] = table.at[learner._questions.end].set(4.0 * jax.nn.one_hot(0, table.shape[1]))
