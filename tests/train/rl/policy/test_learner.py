@@ -245,7 +245,7 @@ def test_a_prompt_without_room_is_an_error_or_an_empty_place(started):
 @pytest.mark.parametrize(
     "fields, what",
     [
-        ({"batch_size": 6, "objective": dataclasses.replace(POLICY, samples=4)}, "multiple of objective.samples"),
+        ({"batch_size": 6, "objective": dataclasses.replace(POLICY, group_size=4)}, "multiple of objective.group_size"),
         ({"objective": dataclasses.replace(POLICY, response_tokens=40)}, "do not fit the context"),
         ({"data": TINY.data}, "needs prompts"),
     ],
