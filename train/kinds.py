@@ -33,8 +33,10 @@ def at(kind: type, attribute: str) -> Callable:
     """What a class attribute of a kind names: "module:name", or ":name" in the module of the class that has the attribute."""
     owner = next((base for base in kind.__mro__ if vars(base).get(attribute)), None)
     if owner is None:
+        known = ", ".join(one.__name__ for one in kind.__subclasses__())
+        others = f"Choose one of {known}" if known else "Choose another"
         raise UserError(
-            f"{kind.__name__} realises nothing", f"Give its class a {attribute}, such as ':name', or choose another in the config file."
+            f"{kind.__name__} realises nothing", f"{others} in the config file, or give the class a {attribute} (train/kinds.py)."
         )
     module, _, name = vars(owner)[attribute].partition(":")
     return getattr(importlib.import_module(module or owner.__module__), name)

@@ -9,7 +9,6 @@ start/            what the run started from, if anything: a run in small, with t
 """
 
 import dataclasses
-import os
 import secrets
 import shutil
 from pathlib import Path

@@ -64,7 +64,8 @@ def from_json(base: type, stored: dict, where: str, find: Callable[[str], type |
             item = typing.get_args(hint)[0]
             whole = dataclasses.is_dataclass(item)
             values[field] = tuple(
-                from_json(typing.cast(type, item), one, f"{where}.{field}[{i}]", find, said) if whole else one for i, one in enumerate(value)
+                from_json(typing.cast(type, item), one, f"{where}.{field}[{i}]", find, said) if whole else one
+                for i, one in enumerate(value)
             )
         else:
             values[field] = value

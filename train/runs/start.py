@@ -13,8 +13,8 @@ from data.errors import UserError
 from train.checkpoints.checkpointer import load_parameters
 from train.kinds import Path
 from train.objectives.bind import bind
-from train.runs.parts import get, put
 from train.runs.directory import START, Run, open_run
+from train.runs.parts import get, put
 
 
 def started_from(run: Run) -> Run | None:

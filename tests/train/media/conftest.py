@@ -65,7 +65,7 @@ def objective(experiment: Experiment = EXPERIMENT):
 @functools.cache
 def rows(experiment: Experiment = EXPERIMENT, **options):
     sources = dataset_of(experiment).open()
-    return dataset_of(experiment).batches_of([sources[0].source], sources[0].tokenizer(), **options)
+    return dataset_of(experiment).batches_of([sources[0].source], sources[0].tokenizer(), **{"split": "train"} | options)
 
 
 @pytest.fixture(scope="session")

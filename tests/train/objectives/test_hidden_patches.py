@@ -116,7 +116,7 @@ def test_micro_batches_change_nothing():
     params, batch = nn.unbox(jax.jit(objective.start)(jax.random.key(0))), batch_of()
     key = jax.random.key(3)
     whole = jax.jit(lambda params: plain(objective, params, batch, key))(params)
-    parts = jax.jit(lambda params: accumulated(objective, params, batch, key, 2))(params)
+    parts = jax.jit(lambda params: accumulated(objective, params, batch, key, micro_batches=2))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole[:2], parts[:2])
 
 

@@ -71,7 +71,7 @@ def _gradient(options, parts: int):
         target = objective(options)
         if parts == 1:
             return plain(target, params, batch, None, frozen=frozen, carry=carry)[:2]
-        return accumulated(target, params, batch, None, parts, frozen=frozen, carry=carry)[:2]
+        return accumulated(target, params, batch, None, micro_batches=parts, frozen=frozen, carry=carry)[:2]
 
     return jax.jit(call)  # op by op, each op would be compiled by itself
 

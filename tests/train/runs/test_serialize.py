@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from train.verbs.config_files import load_config
 from train.experiment import SGD, AdamW, CausalLM, Exact, Experiment, Optimizer, Schedule, TextData
 from train.kinds import Data, Gradient, Objective
 from train.runs.classes import finder
 from train.runs.serialize import check_types, flatten, from_json, to_json
+from train.verbs.config_files import load_config
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.py"))
 KINDS = {Optimizer: [Optimizer, *Optimizer.__subclasses__()], Objective: [CausalLM], Data: [TextData], Gradient: [Exact]}

@@ -9,19 +9,18 @@ import numpy as np
 import pytest
 
 import omnia
-from train.sources.dataset import dataset_of
 from data.errors import UserError
 from data.text.prepare import PrepareText, prepare_text
 from tests.train.conftest import change
 from tests.train.loop.test_resume import start
-from train.sources.text import source_names
+from train.checkpoints.journal import Journal
 from train.experiment import MeshShape, TextData
 from train.loop.loop import train
-from train.checkpoints.journal import Journal
-from train.sources.text import check_samples
+from train.loop.telemetry import read_metrics
 from train.runs.directory import create_run, open_corpora
 from train.runs.resolve import resolve
-from train.loop.telemetry import read_metrics
+from train.sources.dataset import dataset_of
+from train.sources.text import check_samples, source_names
 
 
 def test_names_are_as_long_as_needed_to_tell_sources_apart(tmp_path, monkeypatch):

@@ -148,7 +148,7 @@ def test_terms_keep_their_own_denominators_under_accumulation():
 
     batch, params = make(0, ROWS), np.float32(0.7)
     at_once, metrics, _ = plain(TwoTerms(), params, batch, None)
-    in_parts, more_metrics, _ = accumulated(TwoTerms(), params, batch, None, 4)
+    in_parts, more_metrics, _ = accumulated(TwoTerms(), params, batch, None, micro_batches=4)
     count = batch.weights.sum(-1)
     heavy = batch.rows % 3 == 0
     by_hand = (2 * params * count**2).sum() / count.sum() + 0.5 * (3 * params**2 * count**3 * heavy).sum() / heavy.sum()

@@ -95,7 +95,7 @@ def test_micro_batches_give_the_same_gradient():
     @jax.jit
     def both(params):
         whole, _, _ = plain(OBJECTIVE, params, positions, None)
-        parts, _, _ = accumulated(OBJECTIVE, params, positions, None, 4)
+        parts, _, _ = accumulated(OBJECTIVE, params, positions, None, micro_batches=4)
         return whole, parts, jax.tree.map(jnp.subtract, whole, parts)
 
     whole, _, difference = both(parameters())

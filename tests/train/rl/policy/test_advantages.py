@@ -61,7 +61,7 @@ def test_padding_changes_no_advantage():
     def padded(x):
         return np.pad(x, ((0, 0), (0, 10)))
 
-    options = {"discount": 0.99, "decay": 0.9}
+    options = {"discount": 0.99, "gae_lambda": 0.9}
     found, _ = generalized_advantages(padded(REWARDS * MASK), padded(VALUES * MASK), padded(MASK), **options)
     expected, _ = generalized_advantages(REWARDS * MASK, VALUES * MASK, MASK, **options)
     np.testing.assert_array_equal(found[:, :7], expected)
