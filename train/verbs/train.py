@@ -32,12 +32,13 @@ def train(arguments: list[str]) -> int:
     from train.devices import hosts
 
     hosts.join()
-    run = _run_to_train(command, stored)
-    if run is None:
+    found = _run_to_train(command, stored)
+    if found is None:
         return 0
     from train.loop.loop import train as loop
 
-    summary = loop(run)
+    run, corpora = found
+    summary = loop(run, corpora=corpora)
     if hosts.first():
         _print_summary(summary, run.path / "report.html")
     return summary["exit"]
@@ -72,8 +73,8 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
     return parse(Train, f"train {target or 'CONFIG.py'}", rest, Train(tyro.MISSING, experiment)), None
 
 
-def _run_to_train(command: Train, stored: Run | None) -> Run | None:
-    """The run, checked and written down; None where it has taken its steps already. Every process of a job calls this."""
+def _run_to_train(command: Train, stored: Run | None) -> tuple[Run, list] | None:
+    """The run, checked and written down, and its data; None where it has taken its steps already. Every process of a job calls this."""
     from train.devices import hosts
     from train.loop.checks import check
 
@@ -96,7 +97,7 @@ def _run_to_train(command: Train, stored: Run | None) -> Run | None:
     hosts.barrier("the run directory is there")
     if not hosts.first() and not stored:
         run = open_run(command.run_dir)
-    return run
+    return run, corpora
 
 
 def _print_summary(summary: dict, report: Path) -> None:
