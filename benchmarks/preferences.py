@@ -11,7 +11,7 @@ import tyro
 
 from train.rl.environments.text_tasks import Prompt
 from train.rl.rewards.scoring import load_scorer
-from train.sources.examples import read_comparisons
+from train.sources.records import read_comparisons
 from train.verbs.arguments import start_jax
 
 

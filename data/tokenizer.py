@@ -173,13 +173,13 @@ class SentencePiece(Tokenizer):
     def encode_batch(self, texts):
         if not self.by_line:
             return [np.array(ids, np.int32) for ids in self._model.encode([_whole(text) for text in texts], num_threads=1)]
-        parts, ends = [], []
+        lines, ends = [], []
         for text in texts:
-            parts += _LINE_START.split(_whole(text))
-            ends.append(len(parts))
-        encoded = self._model.encode([part.replace(_ESCAPED_SPACE, "") for part in parts], num_threads=1)
+            lines += _LINE_START.split(_whole(text))
+            ends.append(len(lines))
+        encoded = self._model.encode([line.replace(_ESCAPED_SPACE, "") for line in lines], num_threads=1)
         if any(_ESCAPED_SPACE in text for text in texts):
-            encoded = [self._encode_escaped(part) if _ESCAPED_SPACE in part else ids for part, ids in zip(parts, encoded, strict=True)]
+            encoded = [self._encode_escaped(line) if _ESCAPED_SPACE in line else ids for line, ids in zip(lines, encoded, strict=True)]
         return [np.array([i for ids in encoded[start:end] for i in ids], np.int32) for start, end in itertools.pairwise([0, *ends])]
 
     def safe_cut(self, text):
@@ -195,10 +195,10 @@ class SentencePiece(Tokenizer):
         content = super().decode_bytes(ids, specials)
         return content if self.by_line or not self._adds_space() else content.removeprefix(b" ")
 
-    def _encode_escaped(self, part):
+    def _encode_escaped(self, line):
         """The sign that the model writes for a space stands for itself only as three byte pieces."""
         ids = []
-        for i, between in enumerate(self._model.encode(part.split(_ESCAPED_SPACE))):
+        for i, between in enumerate(self._model.encode(line.split(_ESCAPED_SPACE))):
             ids += (self._escaped if i else []) + between
         return ids
 
@@ -294,7 +294,7 @@ class HuggingFace(Tokenizer):
         spelled = self._spelled_end()
         self.lost += spelled.count(None) * places.size
         kept = np.array([i for i in spelled if i is not None], np.int32)
-        return np.concatenate([part for i in ids for part in (kept if i == self._end else [i],)]).astype(np.int32)
+        return np.concatenate([piece for i in ids for piece in (kept if i == self._end else [i],)]).astype(np.int32)
 
     def _spelled_end(self) -> list[int | None]:
         """Ids of the end as text, one or more for each character; None for a character that has none."""
@@ -334,8 +334,8 @@ class HuggingFace(Tokenizer):
 
     def _space(self) -> str:
         """What the pieces have in place of a space."""
-        parts = [*_parts(self._json.get("decoder"), "decoders"), *_parts(self._json.get("pre_tokenizer"), "pretokenizers")]
-        return next((part["replacement"] for part in parts if part.get("type") == "Metaspace"), _ESCAPED_SPACE)
+        steps = [*_steps(self._json.get("decoder"), "decoders"), *_steps(self._json.get("pre_tokenizer"), "pretokenizers")]
+        return next((step["replacement"] for step in steps if step.get("type") == "Metaspace"), _ESCAPED_SPACE)
 
     def _list_pieces(self):
         pieces = [b""] * self.base_size
@@ -496,14 +496,14 @@ def _hugging_face(content: bytes):
     return tokenizers.Tokenizer.from_buffer(content)
 
 
-def _parts(setting: dict | None, several: str) -> list[dict]:
-    """The parts of a setting of a tokenizer.json, which is one, or a sequence of them under the name `several`."""
+def _steps(setting: dict | None, several: str) -> list[dict]:
+    """The steps of a setting of a tokenizer.json, which is one, or a sequence of them under the name `several`."""
     setting = setting or {}
-    return [part for one in setting[several] for part in _parts(one, several)] if several in setting else [setting]
+    return [step for one in setting[several] for step in _steps(one, several)] if several in setting else [setting]
 
 
 def _types(setting: dict | None, several: str) -> set[str]:
-    return {part["type"] for part in _parts(setting, several) if "type" in part}
+    return {step["type"] for step in _steps(setting, several) if "type" in step}
 
 
 def _switch_off(model) -> list[str]:

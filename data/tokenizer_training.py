@@ -7,7 +7,7 @@ import re
 import xxhash
 
 from data.errors import UserError
-from data.readers.documents import Document, Part, Skipped, SplitRule, between
+from data.readers.documents import Document, Extent, Skipped, SplitRule, between
 from data.readers.inputs import read_documents
 from data.tokenizer import Tokenizer, sentencepiece_tokenizer
 
@@ -17,11 +17,11 @@ _BLOCK = 1 << 14  # characters of one document that are taken or left together
 _INDENTS = ["\n" * lines for lines in (1, 2)] + ["\n" + " " * spaces for spaces in range(2, 33, 2)] + ["\t", "\n\t", "\n\t\t"]
 
 
-def scan_alphabet(parts: list[Part], text_field: str, report) -> tuple[str, list[Skipped]]:
+def scan_alphabet(extents: list[Extent], text_field: str, report) -> tuple[str, list[Skipped]]:
     """All characters of a task's documents, and what is damaged."""
     characters: set[str] = set()
     damaged = []
-    for document in read_documents(parts, text_field, report):
+    for document in read_documents(extents, text_field, report):
         if isinstance(document, Skipped):
             if document.kind == "damaged":
                 damaged.append(document)
@@ -31,10 +31,10 @@ def scan_alphabet(parts: list[Part], text_field: str, report) -> tuple[str, list
     return "".join(sorted(characters)), damaged
 
 
-def scan_sample(parts: list[Part], text_field: str, rule: SplitRule, report) -> tuple[list[tuple[int, str]], list[Skipped]]:
+def scan_sample(extents: list[Extent], text_field: str, rule: SplitRule, report) -> tuple[list[tuple[int, str]], list[Skipped]]:
     """[(hash, text)]: of the training text in blocks, those with the smallest hashes, up to SAMPLE_BYTES; and what is damaged."""
     sample, damaged, added = [], [], 0
-    for document in read_documents(parts, text_field, report):
+    for document in read_documents(extents, text_field, report):
         if isinstance(document, Skipped):
             if document.kind == "damaged":
                 damaged.append(document)
@@ -50,12 +50,12 @@ def scan_sample(parts: list[Part], text_field: str, rule: SplitRule, report) -> 
 
 def smallest(sample: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """The blocks of smallest hash that hold SAMPLE_BYTES together: the same in whatever order and groups they came."""
-    taken, room = [], SAMPLE_BYTES
+    taken, left = [], SAMPLE_BYTES
     heap = list(set(sample))
     heapq.heapify(heap)
-    while heap and room > 0:
+    while heap and left > 0:
         taken.append(heapq.heappop(heap))
-        room -= len(taken[-1][1].encode())
+        left -= len(taken[-1][1].encode())
     return taken
 
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from model.attention.dispatch import Mask, attend, attention_weights
+from model.attention.dispatch import Mask, attend, attention_weights, layer_kernels
 from model.config import ModelConfig
+from model.flops import training_flops_per_token
 from model.layers import Dense, FeedForward, Norm, Table, compute_dtype, constrain, dropout
 from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import MixtureOfExperts, Router
@@ -195,6 +196,10 @@ REMAT_POLICIES = {
 }
 
 
+DECODER = ("embedding", "positions", "layers", "final_norm", "head")
+"""The names of a decoder's parameters; others may stand beside them."""
+
+
 class Decoder(nn.Module):
     """Decoder-only Transformer: tokens to hidden states, which `heads.score_tokens` turns into predictions.
 
@@ -254,6 +259,22 @@ class Decoder(nn.Module):
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
         hidden_BTD = Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
         return Output(hidden_BTD, cache, router, stream_BTD)
+
+    def start(self, key):
+        """Fresh parameters, boxed with logical axis names."""
+        return self.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Where each part stands, by names that all decoders share."""
+        return {name: (name,) for name in DECODER}
+
+    def kernels(self, platform: str, *, split_positions: bool = False) -> list[str]:
+        """Attention kernels in use on a platform. ValueError where the one asked for cannot serve."""
+        return layer_kernels(self.config, platform, split_positions=split_positions)
+
+    def training_flops_per_token(self, length: int) -> float:
+        """FLOPs per token of one training step on a row of `length` tokens."""
+        return training_flops_per_token(self.config, length)
 
     @nn.nowrap
     def _embed(self, tokens_BT, positions_BT, keys_B, media: Media | None):

@@ -22,7 +22,7 @@ from data.errors import UserError
 from data.files import json_files
 from data.text.prepare import PrepareText
 from train.experiment import Experiment, Optimizer, Scaling
-from train.loop.loop import check_options
+from train.loop.checks import check_options
 from train.runs.serialize import FORMAT, to_json
 from train.verbs import arguments
 from train.verbs.config_files import load_config

@@ -12,7 +12,9 @@ import numpy as np
 from data.loading.process_prefetch import ProcessPrefetch, shared_empty
 from data.media.kinds import Part, Sample
 from data.media.shards import MediaCorpus, write_media
-from data.media.signals.decoding import decode_image, decode_video, probe
+from data.media.signals.images import decode_image
+from data.media.signals.probing import probe
+from data.media.signals.videos import decode_video
 from data.rows.order import shuffled
 
 KINDS = {"images": "image", "video": "video", "records": "text"}

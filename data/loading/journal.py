@@ -5,18 +5,15 @@ end of it.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from data.errors import UserError
 from data.files import json_files, storage
-from data.loading.pool import run_tasks
-from data.readers.documents import Skipped
-from data.text.task import SPLITS, check_damaged
+from data.files.manifest import SPLITS
 
 _OURS = re.compile(r"(train|validation)-\d{5,}-of-\d{5,}\.(tokens|array_record|index)|manifest\.json|prepare\.json")
 _OUR_FOLDERS = (".prepare", ".plans", "tokenizer")
@@ -71,56 +68,8 @@ def _has_begun(folder: str) -> bool:
     return finished or os.path.exists(os.path.join(folder, "manifest.json"))
 
 
-def check_repair(options) -> None:
-    """UserError for options that are given beside `repair`: what was prepared says them."""
-    free = ("output", "kind", "workers", "repair")
-    given = [
-        field.name for field in dataclasses.fields(options) if field.name not in free and getattr(options, field.name) != field.default
-    ]
-    if given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UserError(f"--repair makes what is there again as it was made, and {names} would do nothing.", f"Leave {names} out.")
-
-
 def end(folder: str) -> None:
     shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
-
-
-def run(
-    folder: str,
-    numbers: Iterable[int],
-    call: Callable[[int], tuple],
-    function: Callable,
-    *,
-    workers: int,
-    max_damaged: int | None,
-    label: str,
-    sizes: Sequence[int],
-    suffixes: tuple[str, ...],
-    expected: dict[str, dict] | None = None,
-) -> list[dict]:
-    """The results of tasks, by their numbers: from the journal those that it has, the others by function(*call(number), report) now.
-
-    A result holds the record of a shard under each split, or None, and a list of what is damaged. The files of a shard, with these
-    suffixes, come to their place when they are whole; one whose record is `expected` otherwise never does. sizes: bytes of every task.
-    """
-    numbers = list(numbers)
-    results = {number: result for number in numbers if (result := finished(folder, number))}
-    missing = [number for number in numbers if number not in results]
-    damaged = [Skipped(*one) for result in results.values() for one in result["damaged"]]
-    calls, total = [call(number) for number in missing], sum(sizes[number] for number in missing)
-    for position, result in run_tasks(function, calls, workers, label, total):
-        for one in result["damaged"]:
-            damaged.append(Skipped(*one))
-            if max_damaged is not None:
-                check_damaged(damaged, max_damaged)
-        number = missing[position]
-        for record in filter(None, (result[split] for split in SPLITS)):
-            if expected is not None and expected.get(record["file"]) != record:
-                raise changed(folder, record["file"])
-        keep(folder, number, result, suffixes)
-        results[number] = result
-    return [results[number] for number in numbers]
 
 
 def finished(folder: str, number: int) -> dict | None:
@@ -135,17 +84,6 @@ def keep(folder: str, number: int, result: dict, suffixes: tuple[str, ...]) -> N
             os.replace(os.path.join(folder, ".prepare", record["file"] + suffix), os.path.join(folder, record["file"] + suffix))
     storage.sync_folder(folder)
     write_json(folder, f".prepare/{number:05d}.json", result)
-
-
-def changed(folder: str, what: str) -> UserError:
-    return UserError(
-        f"{folder}: {what} comes out otherwise than before: the inputs were changed.",
-        "Bring the old inputs back, or prepare them anew with --overwrite.",
-    )
-
-
-def some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
 
 
 def read_json(folder: str, name: str):

@@ -1,6 +1,6 @@
 """Rows of a decoder that reads images, video and audio: the samples of one or more sources, packed, as the model sees them.
 
-A batch is a pure function of (seed, row), and so is every random choice in it: which clip of a video, which part of a picture. What a row
+A batch is a pure function of (seed, row), and so is every random choice in it: which clip of a video, which cutout of a picture. What a row
 holds is planned from sizes that are known without decoding, so all hosts agree. What cannot be decoded stays padding of weight zero.
 """
 
@@ -79,16 +79,16 @@ class MediaBatches:
             raise UserError(f"{len(weights)} weights for {len(self.sources)} sources: {named}.", "Give one weight for each, or none.")
         self.damaged: set[tuple[int, int]] = set()
         self.damage = "samples that could not be read (data.max_damaged)"
-        room = np.array([layout.length, *(layout.room.get(kind, 0) for kind in MEDIA)])
+        capacity = np.array([layout.length, *(layout.capacity.get(kind, 0) for kind in MEDIA)])
         self._plans = []
         self.has_media, tokens = False, 0
         for source in self.sources:
             sizes = source.sizes(split, shapes, tokenizer)
             whole = np.concatenate([sizes[:, :1] + sizes[:, 4:] + 1, sizes[:, 1:4]], -1)  # and the end of the sample
-            start, samples = pack(whole, room)
+            start, samples = pack(whole, capacity)
             if not len(samples):
                 raise UserError(
-                    f"{source.path}: none of {len(sizes)} samples of {split} fits {layout.length} tokens and patches {layout.room}",
+                    f"{source.path}: none of {len(sizes)} samples of {split} fits {layout.length} tokens and patches {layout.capacity}",
                     "Give more room: --model.context-length, or smaller media.",
                 )
             tokens += int(whole[samples, 0].sum())
@@ -173,11 +173,11 @@ class StepMaker:
         made, lost = self.batches.make(self.first_row + number * self.stride, self.count)
         flat = {}
         for name, value in made._asdict().items():
-            flat |= {f"{name}.{part}": array for part, array in value._asdict().items()} if isinstance(value, Packed) else {name: value}
+            flat |= {f"{name}.{field}": array for field, array in value._asdict().items()} if isinstance(value, Packed) else {name: value}
         return flat | {"lost": lost}
 
     def whole(self, flat: dict) -> MediaBatch:
         """The batch again; what was lost is noted."""
         self.batches.note(flat.pop("lost"))
-        image, video, audio = (Packed(*(flat.pop(f"{kind}.{part}") for part in Packed._fields)) for kind in MEDIA)
+        image, video, audio = (Packed(*(flat.pop(f"{kind}.{field}") for field in Packed._fields)) for kind in MEDIA)
         return MediaBatch(**flat, image=image, video=video, audio=audio)

@@ -10,12 +10,15 @@ import numpy as np
 from data.errors import UserError
 from data.media.batches import MediaBatches
 from data.media.codes import MediaCodes
-from data.media.kinds import Damaged, Kind
+from data.media.kinds import Damaged, Kind, Undecodable
 from data.media.rows import MARKERS, MISSING, MediaBatch
 from data.media.shards import MediaSplit
-from data.media.signals.decoding import Undecodable, decode_audio, decode_image, decode_video, probe
+from data.media.signals.images import decode_image
 from data.media.signals.mel import log_mel
+from data.media.signals.probing import probe
 from data.media.signals.shapes import RATE, Cut, ImageShape, Shape, VideoShape, frames_of
+from data.media.signals.sounds import decode_audio
+from data.media.signals.videos import decode_video
 from data.tokenizer import Tokenizer
 
 _CELL, _LINE, _WORDS = 176, 13, 28  # pixels of a cell and of a line, characters of a line

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["text", "image", "video", "audio"]
 KINDS: tuple[Kind, ...] = ("text", "image", "video", "audio")
@@ -45,6 +45,18 @@ class Facts:
     """Of a recording, in each channel."""
     bytes: int = 0
     """Of the content; a text's in UTF-8."""
+
+
+class Examined(NamedTuple):
+    """What decoding a whole file found."""
+
+    facts: Facts
+    remarks: tuple[str, ...]  # what is unusual, but no fault
+    fingerprint: tuple[int, int] | None  # of an image: see `perceptual_hash`
+
+
+class Undecodable(Exception):
+    """A file that cannot be decoded; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.files import storage
-from data.media.signals.decoding import encode_animation, encode_image, encode_sound
+from data.media.signals.encoding import encode_animation, encode_image, encode_sound
 from data.media.signals.mel import sound_of
 from data.media.signals.shapes import RATE, AudioShape, Cut, ImageShape, Shape, VideoShape, frames_of
 

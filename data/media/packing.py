@@ -7,16 +7,16 @@ import numpy as np
 _OPEN = 64  # rows that are being filled at once
 
 
-def pack(costs_NC: np.ndarray, room_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pack(costs_NC: np.ndarray, capacity_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(row_start int64 [rows + 1], samples int64): row r holds samples[row_start[r]:row_start[r + 1]].
 
-    costs_NC: int, of each sample; room_C: of a row. Each sample goes into the first row under way that has room for it; a pure function of
-    its arguments. Samples that no row has room for are left out.
+    costs_NC: int, of each sample; capacity_C: of a row. Each sample goes into the first row under way that it fits; a pure function of its
+    arguments. Samples that fit no row are left out.
     """
-    chosen = np.flatnonzero((costs_NC <= room_C).all(-1))
+    chosen = np.flatnonzero((costs_NC <= capacity_C).all(-1))
     costs = costs_NC[chosen]
     if len(chosen) and (costs == costs[0]).all():  # as many in each
-        each = int((room_C[costs[0] > 0] // costs[0][costs[0] > 0]).min())
+        each = int((capacity_C[costs[0] > 0] // costs[0][costs[0] > 0]).min())
         return np.append(np.arange(0, len(chosen), each), len(chosen)), chosen
     left_OC = np.empty((_OPEN, costs.shape[1]), np.int64)
     held: collections.deque[list[int]] = collections.deque()  # samples of the rows under way, the oldest first, as in left_OC
@@ -30,7 +30,7 @@ def pack(costs_NC: np.ndarray, room_C: np.ndarray) -> tuple[np.ndarray, np.ndarr
                 left_OC[:-1] = left_OC[1:]
             place = len(held)
             held.append([])
-            left_OC[place] = room_C
+            left_OC[place] = capacity_C
         held[place].append(sample)
         left_OC[place] -= cost
     rows += held

@@ -1,6 +1,6 @@
 """Images, videos and recordings into shards: planned as tasks that each make one shard of every split (as data/text/prepare.py does).
 
-What is encoded stays encoded: a look at every file finds out what is damaged, unusual or there twice, and decoding is for those who
+What is encoded stays encoded: every file is examined for what is damaged, unusual or there twice, and decoding is for those who
 read the shards. What is written depends on the inputs and options alone.
 """
 
@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from typing import Literal
 
@@ -16,29 +15,21 @@ import numpy as np
 import xxhash
 
 from data.errors import UserError
-from data.loading import journal
+from data.files.manifest import SPLITS
+from data.loading import journal, preparation
 from data.loading.pool import run_tasks
-from data.media.duplicates import LOOK, find_duplicates
-from data.media.reading.inputs import (
-    FIELDS,
-    SPLIT_NAMES,
-    Reading,
-    check_media,
-    class_names,
-    find_media,
-    folded,
-    input_folders,
-    is_medium,
-    named_splits,
-    plan_media,
-)
+from data.loading.preparation import NAMES_KEPT
+from data.media.duplicates import FINGERPRINT, find_duplicates
+from data.media.reading.fields import FIELDS, Reading, folded
+from data.media.reading.finding import find_media, input_folders, is_medium
+from data.media.reading.labels import class_names
+from data.media.reading.planning import plan_media
+from data.media.reading.records import check_media
+from data.media.reading.splits import SPLIT_NAMES, named_splits
 from data.media.shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, packages
 from data.media.task import scan_records, write_media_shards
 from data.readers import tfds
-from data.readers.documents import Part, printable
-from data.readers.inputs import exists
-from data.text.shards import shard_damage
-from data.text.task import NAMES_KEPT, SPLITS
+from data.readers.documents import Extent, printable
 
 KINDS = {"images": "image", "video": "video", "audio": "audio", "interleaved": ""}
 SUFFIXES = (".array_record", ".index")
@@ -104,62 +95,40 @@ class PrepareMedia:
 def prepare_media(options: PrepareMedia) -> MediaCorpus:
     """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
     packages()
-    if options.repair:
-        journal.check_repair(options)
-    with journal.locked(options.output):
-        (_repair if options.repair else _prepare)(options)
+    preparation.carry_out(options, _prepare, _repair)
     return MediaCorpus(options.output)
 
 
 def _prepare(options):
     folder = options.output
     plan, passed = _plan(options)
-    journal.begin(folder, plan, options.overwrite)
-    if journal.read_json(folder, "manifest.json") is None:
-        told, wanted = journal.read_json(folder, ".prepare/told.json"), xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
-        if told is None or told["plan"] != wanted:
-            told = {"plan": wanted, **_scan(plan, options.workers)}
-            journal.write_json(folder, ".prepare/told.json", told)
-        classes = told["classes"]
+
+    def make():
+        scanned = _scanned(folder, plan, options.workers)
+        classes, numbers = scanned["classes"], range(len(plan["tasks"]))
         if options.beam:
             from data.media import beam
 
-            calls = {number: _call(options, plan, classes, number) for number in range(len(plan["tasks"]))}
-            beam.run(folder, calls, options.beam, SUFFIXES)
-        results = _run(options, plan, classes, range(len(plan["tasks"])))
-        more = {"unused": told["unused"], "passed_over": passed}
-        journal.write_json(folder, "manifest.json", _manifest(folder, plan, classes, results, more))
-    journal.end(folder)
+            beam.run(folder, {number: _call(options, plan, classes, number) for number in numbers}, options.beam, SUFFIXES)
+        results = _run(options, plan, classes, numbers)
+        return _manifest(folder, plan, classes, results, {"unused": scanned["unused"], "passed_over": passed})
+
+    preparation.prepare(folder, plan, options.overwrite, make)
     _say(folder)
 
 
 def _repair(options):
     """Makes missing and damaged shards again; the digests in the manifest say whether they came out the same."""
     folder = options.output
-    manifest, plan = MediaCorpus(folder).manifest, journal.read_json(folder, "prepare.json")
-    if plan is None:
-        raise UserError(
-            f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
-            "Prepare the corpus again with its inputs and --overwrite.",
-        )
+    manifest, plan = MediaCorpus(folder).manifest, preparation.read_plan(folder)
     if options.kind != plan["options"]["kind"]:
         kind = plan["options"]["kind"]
         raise UserError(
             f"{folder}: holds {kind}, not {options.kind}.", f"Repair it with `omnia prepare {kind} --output {folder} --repair`."
         )
-    shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
-    damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard, ".array_record"))}
-    for problem in damage.values():
-        print(f"{problem}; it is made again.")
-    for path, _, _ in plan["files"]:
-        if damage and not exists(path):
-            raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
-    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
-    os.makedirs(os.path.join(folder, ".prepare"))
+    shards, damaged = preparation.find_damage(folder, manifest, plan, ".array_record")
     options = dataclasses.replace(options, max_damaged=-1)
-    _run(options, plan, manifest["classes"], sorted({int(name.split("-")[1]) for name in damage}), expected=shards)
-    journal.end(folder)
-    print(f"{folder}: {len(damage)} of {len(shards)} shards were damaged" + (", all are whole now." if damage else "."))
+    preparation.remake(folder, shards, damaged, lambda numbers: _run(options, plan, manifest["classes"], numbers, expected=shards))
 
 
 def _plan(options):
@@ -169,14 +138,13 @@ def _plan(options):
     if not any(inputs.values()):
         raise UserError("no input given.", "Name files, folders or globs after --input.")
     named = [path for paths in inputs.values() for path in paths]
-    if (options.tfds_dir or options.tfds_download) and not any(path.startswith(tfds.PREFIX) for path in named):
-        raise UserError("--tfds-dir and --tfds-download are for inputs such as tfds:NAME, and there is none.", "Leave them out.")
+    tfds.check_options(named, options.tfds_dir, options.tfds_download)
     if options.classes == "folder" and not any(map(os.path.isdir, named)):
         raise UserError("--classes folder: no input is a folder, below which folders would be classes.", "Name a folder after --input.")
     roots = input_folders(named)
-    looked = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
-    files = {split: found for split, (found, _) in looked.items()}
-    passed = dict(sum((Counter(others) for _, others in looked.values()), Counter()))
+    searched = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
+    files = {split: found for split, (found, _) in searched.items()}
+    passed = dict(sum((Counter(others) for _, others in searched.values()), Counter()))
     every = [file for found in files.values() for file in found]
     folders = {os.path.dirname(path) for path, _, _ in every if is_medium(path)} - set(roots)
     splits = [] if options.validation_input or options.validation == 1 else named_splits(every, roots, options.classes == "folder")
@@ -189,7 +157,7 @@ def _plan(options):
     for split, found in files.items():
         planned, told = plan_media(found, reading, options.shard_bytes)
         whole = "validation" if split == "validation" or options.validation == 1 else "train" if options.validation_input else ""
-        tasks += [{"split": whole, "parts": [[*part, size] for part, size in parts]} for parts in planned]
+        tasks += [{"split": whole, "parts": [[*extent, size] for extent, size in extents]} for extents in planned]
         facts += told
     plan = {
         "format": FORMAT,
@@ -213,17 +181,27 @@ def _reading(plan):
     return Reading(kind, tuple(fields), tuple(roots), by_folder, tuple((place, split) for one in splits for place, split in one))
 
 
-def _parts(task):
-    return [Part(*part[:3]) for part in task["parts"]]
+def _extents(task):
+    return [Extent(*extent[:3]) for extent in task["parts"]]
 
 
 def _sizes(plan):
-    return [sum(part[3] for part in task["parts"]) for task in plan["tasks"]]
+    return [sum(extent[3] for extent in task["parts"]) for task in plan["tasks"]]
+
+
+def _scanned(folder, plan, workers):
+    """What a scan of the records found, from the journal if it has it."""
+    wanted = xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
+    scanned = journal.read_json(folder, ".prepare/told.json")
+    if scanned is None or scanned["plan"] != wanted:
+        scanned = {"plan": wanted, **_scan(plan, workers)}
+        journal.write_json(folder, ".prepare/told.json", scanned)
+    return scanned
 
 
 def _scan(plan, workers):
     """{"classes": the names of all, in the order of their numbers, "unused": {file: the names in it that mean nothing}}."""
-    calls = [(_parts(task), _reading(plan)) for task in plan["tasks"]]
+    calls = [(_extents(task), _reading(plan)) for task in plan["tasks"]]
     told = [found for _, found in sorted(run_tasks(scan_records, calls, workers, "classes", sum(_sizes(plan))), key=lambda one: one[0])]
     unused: dict[str, dict[str, None]] = {}
     for found in told:
@@ -235,7 +213,7 @@ def _scan(plan, workers):
         if folded(theirs) not in set(map(folded, there)):
             others = sorted(there.union(*unused.values()))
             raise UserError(
-                f"--fields {field}: no input has a {theirs!r}" + (f"; there are {printable(journal.some(others))}." if others else "."),
+                f"--fields {field}: no input has a {theirs!r}" + (f"; there are {printable(preparation.some(others))}." if others else "."),
                 "Correct the name, or leave it out.",
             )
     classes = class_names(label for found in told for label in found["labels"])
@@ -250,13 +228,13 @@ def _call(options, plan, classes, number):
     """The arguments of write_media_shards for a task."""
     task = plan["tasks"][number]
     return (
-        *(_parts(task), _reading(plan), classes, task["split"] or None, plan["options"]["validation"]),
+        *(_extents(task), _reading(plan), classes, task["split"] or None, plan["options"]["validation"]),
         *(options.output, number, len(plan["tasks"]), _most(options)),
     )
 
 
 def _run(options, plan, classes, numbers, expected=None):
-    return journal.run(
+    return preparation.run(
         options.output,
         numbers,
         lambda number: _call(options, plan, classes, number),
@@ -287,10 +265,7 @@ def _manifest(folder, plan, classes, results, more):
             found = remarked.setdefault(remark, {"count": 0, "first": []})
             found["count"] += count
             found["first"] = (found["first"] + names)[:NAMES_KEPT]
-    ignored = {
-        "count": sum(result["ignored"][0] for result in results),
-        "first": [name for result in results for name in result["ignored"][1]][:NAMES_KEPT],
-    }
+    ignored = dict(zip(("count", "first"), preparation.add_up(result["ignored"] for result in results), strict=True))
     return media_manifest(
         records,
         classes,
@@ -311,15 +286,15 @@ def _reason(reason):
 
 def _duplicates(folder, records, results):
     """Media that are there more than once: how many, and the first of them by the keys of their samples."""
-    looks, first = [], dict.fromkeys(SPLITS, 0)
+    fingerprints, first = [], dict.fromkeys(SPLITS, 0)
     for number, result in enumerate(results):
         with open(os.path.join(folder, ".prepare", f"{number:05d}.looks"), "rb") as file:
-            found = np.frombuffer(file.read(), LOOK).copy()
+            found = np.frombuffer(file.read(), FINGERPRINT).copy()
         for place, split in enumerate(SPLITS):
             found["sample"][found["split"] == place] += first[split]
             first[split] += result[split]["samples"] if result[split] else 0
-        looks.append(found)
-    every = np.concatenate(looks)
+        fingerprints.append(found)
+    every = np.concatenate(fingerprints)
     splits = {split: MediaSplit(folder, records[split]) for split in SPLITS if records[split]}
 
     def key(place):
@@ -369,4 +344,4 @@ def _say(folder):
 
 
 def _shown(names):
-    return printable(journal.some(names))
+    return printable(preparation.some(names))

@@ -64,11 +64,11 @@ def written(codes: MediaCodes, cut: Cut, tokenizer: Tokenizer) -> Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How samples become rows. length: positions of a row. room: patches of each kind that a row has room for. prefix: what comes before
+    """How samples become rows. length: positions of a row. capacity: patches of each kind that fit a row. prefix: what comes before
     the first learned token is read both ways. dropped: share of media that is kept from the model."""
 
     length: int
-    room: dict[Kind, int]
+    capacity: dict[Kind, int]
     prefix: bool = True
     dropped: float = 0.0
 
@@ -91,7 +91,7 @@ class RowFiller:
         for kind in MEDIA:
             self._base[kind] = base
             if kind in shapes:
-                base += encoded_places(shapes[kind], layout.room.get(kind, 0))
+                base += encoded_places(shapes[kind], layout.capacity.get(kind, 0))
 
     def add(self, row: int, pieces: list[Piece], label: int = -1, *, dropped: bool = False) -> int:
         """One more sample in a row, which has room for it; the positions that it takes. dropped: its media are kept from the model."""
@@ -116,9 +116,9 @@ class RowFiller:
                 number += 2
             learned.append(np.full(length, piece.learned))
             modality.append(np.full(length, about))
-        for parts, last in ((ids, self._end), (slots, 0), (learned, bool(pieces[-1].learned)), (group, number), (modality, about)):
-            parts.append(np.array([last]))
-        columns = [np.concatenate(parts) for parts in (ids, slots, learned, group, modality)]
+        for column, last in ((ids, self._end), (slots, 0), (learned, bool(pieces[-1].learned)), (group, number), (modality, about)):
+            column.append(np.array([last]))
+        columns = [np.concatenate(column) for column in (ids, slots, learned, group, modality)]
         self._write(row, columns, label)
         return len(columns[0])
 
@@ -164,10 +164,10 @@ def empty_media_batch(layout: Layout, shapes: dict[Kind, Shape], rows: np.ndarra
     count = len(rows)
 
     def packed(kind: Kind):
-        shape, room = shapes.get(kind), layout.room.get(kind, 0)
+        shape, capacity = shapes.get(kind), layout.capacity.get(kind, 0)
         values, axes = (shape.values, shape.axes) if shape else (0, 0)
-        patches = np.zeros((count, room, values), np.float32 if kind == "audio" else np.uint8)
-        return Packed(patches, np.zeros((count, room, axes), np.int32), *(np.zeros((count, room), np.int32) for _ in range(3)))
+        patches = np.zeros((count, capacity, values), np.float32 if kind == "audio" else np.uint8)
+        return Packed(patches, np.zeros((count, capacity, axes), np.int32), *(np.zeros((count, capacity), np.int32) for _ in range(3)))
 
     tokens, targets, segments, positions, groups, slots, modalities, labels = (np.zeros((count, layout.length), np.int32) for _ in range(8))
     labels -= 1
@@ -180,13 +180,13 @@ def empty_media_batch(layout: Layout, shapes: dict[Kind, Shape], rows: np.ndarra
     )
 
 
-def encoded_places(shape: Shape, room: int) -> int:
-    """Places that a projector makes of a row with room for so many patches."""
+def encoded_places(shape: Shape, capacity: int) -> int:
+    """Places that a projector makes of a row that so many patches fit."""
     if shape.latents:
-        return shape.latents * most_media(shape, room)
-    return int(shape.projected(room))
+        return shape.latents * most_media(shape, capacity)
+    return int(shape.projected(capacity))
 
 
-def most_media(shape: Shape, room: int) -> int:
+def most_media(shape: Shape, capacity: int) -> int:
     """Media that a row can hold at most."""
-    return room // (shape.most if shape.latents else shape.rate * shape.block**2)
+    return capacity // (shape.most if shape.latents else shape.rate * shape.block**2)

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xxhash
 
-from data.errors import MissingData, UserError
-from data.files import json_files, storage
+from data.errors import UserError
+from data.files import storage
+from data.files.manifest import FAILS_DIGEST, check_split, content_digest, read_index, read_manifest, totals
 from data.media.kinds import KINDS, Damaged, Facts, Sample, decode_sample, encode_sample
 
 FORMAT = 1
@@ -26,6 +27,7 @@ _PART_COLUMNS = (
     *(("rate", "<f8"), ("samples", "<i8"), ("bytes", "<i8"), ("width", "<i4"), ("height", "<i4"), ("frames", "<i4")),
     *(("kind", "u1"), ("learned", "u1")),
 )
+_REPAIR = "`omnia prepare` on its folder with --repair"
 _WRITE = "group_size:1,uncompressed"  # a record is read alone, and what is in it is encoded already
 _READ = "readahead_buffer_size:0,max_parallelism:0"
 
@@ -35,34 +37,16 @@ class MediaCorpus:
 
     def __init__(self, path: str):
         self.path = str(path)
-        manifest_path = storage.join(self.path, "manifest.json")
-        content = storage.read_bytes(manifest_path)
-        if content is None:
-            raise MissingData(
-                f"{manifest_path}: missing; {self.path} is no prepared corpus, or its preparation has not finished.",
-                "Run `omnia prepare images|video|audio|interleaved`; the same command again goes on where it stopped.",
-                self.path,
-            )
-        try:
-            self.manifest = json_files.parse(content)
-            if self.manifest.get("kind") != "media":
-                raise UserError(
-                    f"{self.path}: holds text alone, no media.", "Prepare media with `omnia prepare images|video|audio|interleaved`."
-                )
-            if self.manifest["format"] > FORMAT:
-                raise UserError(
-                    f"{manifest_path}: format {self.manifest['format']}, newer than this program's {FORMAT}.",
-                    "Use a newer version of Omnia, or prepare the corpus again.",
-                )
-            if self.manifest["digest"] != media_digest(self.manifest):
-                raise ValueError("its digest does not match")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{manifest_path}: damaged ({error}).", "Copy the file again, or prepare the corpus again with --overwrite."
-            ) from None
+        self.manifest = read_manifest(self.path, FORMAT, self._check_kind, media_digest, "omnia prepare images|video|audio|interleaved")
         self.digest: str = self.manifest["digest"]
         self.classes: list[str] = self.manifest["classes"]
         self._splits: dict[str, MediaSplit] = {}
+
+    def _check_kind(self, manifest):
+        if manifest.get("kind") != "media":
+            raise UserError(
+                f"{self.path}: holds text alone, no media.", "Prepare media with `omnia prepare images|video|audio|interleaved`."
+            )
 
     def parts(self, split: str) -> dict[str, int]:
         """Parts of each kind in a split."""
@@ -71,12 +55,7 @@ class MediaCorpus:
     def split(self, name: str) -> "MediaSplit":
         """The samples of `train` or `validation`."""
         splits = self.manifest["splits"]
-        if not splits.get(name, {}).get("samples"):
-            raise UserError(
-                f"{self.path}: no samples in the split {name!r}; there are "
-                f"{', '.join(repr(key) for key, value in splits.items() if value['samples'])}.",
-                "Choose one of them, or prepare the corpus with another --validation fraction.",
-            )
+        check_split(self.path, splits, name, "samples")
         if name not in self._splits:
             self._splits[name] = MediaSplit(self.path, splits[name]["shards"])
         return self._splits[name]
@@ -136,8 +115,7 @@ class MediaSplit:
                 if isinstance(record, str):
                     found[place] = Damaged(self.where(int(numbers[place])), record)
                 elif xxhash.xxh3_64_intdigest(record) != digests[place]:
-                    why = "fails its digest (the file is damaged or was changed after preparation)"
-                    found[place] = Damaged(self.where(int(numbers[place])), why)
+                    found[place] = Damaged(self.where(int(numbers[place])), FAILS_DIGEST)
                 else:
                     found[place] = record
         return found
@@ -199,7 +177,7 @@ class MediaWriter:
         self._columns: dict[str, list] = {name: [] for name, _ in (*_SAMPLE_COLUMNS, *_PART_COLUMNS)}
 
     def add(self, sample: Sample, facts: Sequence[Facts]) -> None:
-        """A sample, and the facts of each of its parts (data/media/signals/decoding.py: probe)."""
+        """A sample, and the facts of each of its parts (data/media/signals/probing.py: probe)."""
         record = encode_sample(sample)
         self._writer.write(record)
         add = {name: column.append for name, column in self._columns.items()}
@@ -260,16 +238,14 @@ def media_manifest(records: dict[str, list[dict]], classes: list[str], **more) -
     splits = {}
     for split, shards in records.items():
         parts = {kind: sum(shard["parts"][kind] for shard in shards) for kind in KINDS}
-        totals = {key: sum(shard[key] for shard in shards) for key in ("samples", "bytes")}
-        splits[split] = {**totals, "parts": parts, "shards": shards}
+        splits[split] = {**totals(shards, ("samples", "bytes")), "parts": parts, "shards": shards}
     manifest = {"format": FORMAT, "kind": "media", "classes": classes, "splits": splits, **more}
     return {**manifest, "digest": media_digest(manifest)}
 
 
 def media_digest(manifest: dict) -> str:
     """What identifies a corpus: all of the manifest that says what the samples are."""
-    content = {key: manifest[key] for key in ("classes", "splits")}
-    return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
+    return content_digest(manifest, ("classes", "splits"))
 
 
 def packages():
@@ -286,7 +262,7 @@ def _open_records(path, count):
     if storage.is_remote(path):
         raise UserError(f"{path}: shards of media are read from a local disk.", "Copy the folder to this machine, or mount it.")
     if not os.path.exists(path):
-        raise UserError(f"{path}: missing.", "Copy the file again, or run `omnia prepare` on its folder with --repair.")
+        raise UserError(f"{path}: missing.", f"Copy the file again, or run {_REPAIR}.")
     try:
         reader = packages().ArrayRecordReader(path, _READ)
         if reader.ok() and reader.num_records() == count:
@@ -297,17 +273,11 @@ def _open_records(path, count):
 
 
 def _read_index(path, shard):
-    content = storage.read_bytes(path)
+    content = read_index(path, shard, _REPAIR)
     samples, parts = shard["samples"], sum(shard["parts"].values())
-    sizes = [(name, dtype, samples) for name, dtype in _SAMPLE_COLUMNS] + [(name, dtype, parts) for name, dtype in _PART_COLUMNS]
-    if content is None:
-        problem = "missing"
-    elif xxhash.xxh3_128_hexdigest(content) != shard["index_digest"]:
-        problem = "fails its digest (the file is damaged or was changed after preparation)"
-    else:
-        columns, start = {}, 0
-        for name, dtype, count in sizes:
+    columns, start = {}, 0
+    for names, count in ((_SAMPLE_COLUMNS, samples), (_PART_COLUMNS, parts)):
+        for name, dtype in names:
             columns[name] = np.frombuffer(content, dtype, count, start)
             start += columns[name].nbytes
-        return columns
-    raise UserError(f"{path}: {problem}.", "Copy the file again, or run `omnia prepare` on its folder with --repair.")
+    return columns

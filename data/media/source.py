@@ -6,13 +6,15 @@ import numpy as np
 
 from data.media.batches import Unusable
 from data.media.codes import codes_for
-from data.media.kinds import KINDS, Damaged, Facts, Kind, Part, Sample
+from data.media.kinds import KINDS, Damaged, Facts, Kind, Part, Sample, Undecodable
 from data.media.rows import MEDIA, Piece, written
 from data.media.shards import MediaCorpus, MediaSplit
 from data.media.signals import augment as augment_
 from data.media.signals.augment_config import Augment
-from data.media.signals.decoding import Undecodable, decode_audio, decode_image, decode_video
+from data.media.signals.images import decode_image
 from data.media.signals.shapes import FRAME, RATE, AudioShape, Cut, ImageShape, VideoShape
+from data.media.signals.sounds import decode_audio
+from data.media.signals.videos import decode_video
 from data.tokenizer import Tokenizer
 
 

@@ -1,4 +1,4 @@
-"""One task of a preparation of media: a list of input parts becomes one shard of each split."""
+"""One task of a preparation of media: a list of input extents becomes one shard of each split."""
 
 import contextlib
 import os
@@ -9,35 +9,42 @@ import numpy as np
 import xxhash
 
 from data.files import storage
-from data.media.duplicates import LOOK
-from data.media.reading.inputs import NO_CLASS, Reading, is_manifest, is_medium, label_of, read_records, sample_of, split_of
+from data.files.manifest import SPLITS
+from data.loading.preparation import NAMES_KEPT, check_damaged, close_shards, count_name, shard_paths
+from data.media.duplicates import FINGERPRINT
+from data.media.kinds import Undecodable
+from data.media.reading.fields import Reading
+from data.media.reading.finding import is_manifest, is_medium
+from data.media.reading.labels import NO_CLASS, label_of
+from data.media.reading.records import read_records
+from data.media.reading.samples import sample_of
+from data.media.reading.splits import split_of
 from data.media.shards import MediaWriter
-from data.media.signals.decoding import Undecodable, examine
-from data.readers.documents import Part, Skipped, Unreadable
-from data.text.task import NAMES_KEPT, SPLITS, check_damaged
+from data.media.signals.probing import examine
+from data.readers.documents import Extent, Skipped, Unreadable
 
 
-def scan_records(parts: list[Part], reading: Reading, report: Callable[[int], None]) -> dict:
+def scan_records(extents: list[Extent], reading: Reading, report: Callable[[int], None]) -> dict:
     """What a task's records say: {"labels": the names of all classes, "names": those of fields that are used,
     "unused": {file: the others}}."""
     labels: set[str] = set()
     names: set[str] = set()
     unused: dict[str, dict[str, None]] = {}
-    for part in parts:
-        for record in read_records([part], reading, report):
+    for extent in extents:
+        for record in read_records([extent], reading, report):
             if not isinstance(record, Skipped):
                 with contextlib.suppress(Unreadable):  # which is told when it is written
                     labels.update(filter(None, [label_of(record)]))
                 names.update(record.names)
                 if record.unused and len(found := unused.setdefault(record.source, {})) < NAMES_KEPT:
                     found |= dict.fromkeys(record.unused)
-            if is_medium(part.path):
-                report(part.stop)
+            if is_medium(extent.path):
+                report(extent.stop)
     return {"labels": sorted(labels), "names": sorted(names), "unused": {file: list(found) for file, found in unused.items()}}
 
 
 def write_media_shards(
-    parts: list[Part],
+    extents: list[Extent],
     reading: Reading,
     classes: list[str],
     split: str | None,
@@ -48,7 +55,7 @@ def write_media_shards(
     max_damaged: int | None,
     report: Callable[[int], None],
 ) -> dict:
-    """Writes a task's samples into shards in `folder`/.prepare, after a look at every medium.
+    """Writes a task's samples into shards in `folder`/.prepare, after examining every medium.
 
     split: where all of them go; None for where each says, or by a hash of its media, `validation` being the share held out. Returns
     {split: record or None, "damaged": [...], "ignored": [count, names], "remarked": {remark: [count, names]}}.
@@ -59,11 +66,11 @@ def write_media_shards(
     ignored: list = [0, []]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of decoders; what matters of them is remarked
-        for part in parts:
+        for extent in extents:
             told = 0
-            for record in read_records([part], reading, report):
+            for record in read_records([extent], reading, report):
                 if isinstance(record, Skipped) and record.kind == "ignored":
-                    _count(ignored, record.name)
+                    count_name(ignored, record.name)
                     continue
                 try:
                     if isinstance(record, Skipped):
@@ -71,13 +78,12 @@ def write_media_shards(
                     told += task.add(record, sample_of(record, reading, numbers))
                 except (Unreadable, Undecodable) as error:
                     damaged.append(Skipped(record.name, str(error), "damaged"))
-                    if max_damaged is not None:
-                        check_damaged(damaged, max_damaged)
-                if is_manifest(part.path):
+                    check_damaged(damaged, max_damaged)
+                if is_manifest(extent.path):
                     report(told)
                     told = 0
-            if is_medium(part.path):
-                report(part.stop)
+            if is_medium(extent.path):
+                report(extent.stop)
     return {**task.close(), "damaged": [list(one) for one in damaged], "ignored": ignored, "remarked": task.remarked}
 
 
@@ -86,9 +92,8 @@ class _Task:
 
     def __init__(self, folder, number, count, validation, split):
         self._folder, self._number, self._validation, self._split = folder, number, validation, split
-        self._names = {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}
-        self._writers = {split: MediaWriter(os.path.join(folder, ".prepare", name)) for split, name in self._names.items()}
-        self._looks: list[tuple] = []
+        self._writers = {split: MediaWriter(path) for split, path in shard_paths(folder, number, count).items()}
+        self._fingerprints: list[tuple] = []
         self._counts = dict.fromkeys(SPLITS, 0)
         self.remarked: dict[str, list] = {}
 
@@ -103,24 +108,17 @@ class _Task:
             split = "validation" if told < self._validation * 2**64 else "train"
         self._writers[split].add(sample, [one.facts for one in found])
         for (part, one), digest in zip(media, digests, strict=True):
-            look, colour = one.look or (0, 0)
-            self._looks.append((digest, look, colour, part.kind == "image", SPLITS.index(split), self._counts[split]))
+            picture, colour = one.fingerprint or (0, 0)
+            self._fingerprints.append((digest, picture, colour, part.kind == "image", SPLITS.index(split), self._counts[split]))
             for remark in one.remarks:
-                _count(self.remarked.setdefault(remark, [0, []]), record.name)
+                count_name(self.remarked.setdefault(remark, [0, []]), record.name)
         if sample.label < 0 and str(record.fields.get("label")).strip() == NO_CLASS:
-            _count(self.remarked.setdefault(f"a label of {NO_CLASS}, which is no class", [0, []]), record.name)
+            count_name(self.remarked.setdefault(f"a label of {NO_CLASS}, which is no class", [0, []]), record.name)
         self._counts[split] += 1
         return sum(one.facts.bytes for one in found)
 
     def close(self):
         """{split: record, or None if it has no samples}."""
-        looks = np.array(self._looks, LOOK).tobytes()
-        storage.write_atomically(os.path.join(self._folder, ".prepare", f"{self._number:05d}.looks"), looks)
-        records = {split: {"file": self._names[split], **writer.close()} for split, writer in self._writers.items()}
-        return {split: record if record["samples"] else None for split, record in records.items()}
-
-
-def _count(counted, name):
-    counted[0] += 1
-    if counted[0] <= NAMES_KEPT:
-        counted[1].append(name)
+        fingerprints = np.array(self._fingerprints, FINGERPRINT).tobytes()
+        storage.write_atomically(os.path.join(self._folder, ".prepare", f"{self._number:05d}.looks"), fingerprints)
+        return close_shards(self._writers, "samples")

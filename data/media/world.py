@@ -154,16 +154,16 @@ def render_video(scene: Scene, size: int, frames: int) -> np.ndarray:
 
 
 def render_audio(scene: Scene, rng: np.random.Generator, seconds: float = 0.96) -> np.ndarray:
-    """float32 [seconds * RATE]: the sound of each object in turn, in even parts of a third, over a little noise."""
+    """float32 [seconds * RATE]: the sound of each object in turn, for a third of the time, over a little noise."""
     samples = round(seconds * RATE)
     sound = 0.003 * rng.standard_normal(samples).astype(np.float32)
-    part = samples // 3
-    time = np.arange(part) / RATE
+    third = samples // 3
+    time = np.arange(third) / RATE
     envelope = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.01) * np.exp(-4.0 * time)
     for number, thing in enumerate(scene.things):
         pitch = PITCHES[thing.shape] * 2 ** (rng.uniform(-0.5, 0.5) / 12)
         tone = np.sin(2 * np.pi * pitch * time) + 0.3 * np.sin(4 * np.pi * pitch * time)
-        sound[number * part : (number + 1) * part] += (0.3 * rng.uniform(0.6, 1.0) * envelope * tone).astype(np.float32)
+        sound[number * third : (number + 1) * third] += (0.3 * rng.uniform(0.6, 1.0) * envelope * tone).astype(np.float32)
     return np.clip(sound, -1.0, 1.0)
 
 

@@ -9,7 +9,7 @@ from data.errors import UserError
 from data.files.text_files import decode_text
 
 
-class Part(NamedTuple):
+class Extent(NamedTuple):
     """What begins at bytes [start, stop) of an input: a whole file, or the lines or rows of one that can be divided."""
 
     path: str
@@ -35,7 +35,7 @@ class Skipped(NamedTuple):
 
 
 class SplitRule(NamedTuple):
-    """Which part of a document is for training: `hash` decides for the whole document, `tail` cuts off its last part.
+    """Which characters of a document are for training: `hash` decides for the whole document, `tail` cuts off its end.
 
     `hash` looks at the content alone: a document stays where it is when others are added.
     """

@@ -3,13 +3,15 @@
 import collections
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from data.errors import UserError
 from data.files.folders import files_below, matching_files
 from data.readers import parquet, tar, text, tfds, warc
-from data.readers.documents import Document, Part, Skipped, printable
+from data.readers.documents import Document, Extent, Skipped, printable
 from data.readers.stream import plain_name
 
+Unit = TypeVar("Unit")
 TEXT_FIELD = "text"
 LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet",)
@@ -25,8 +27,7 @@ def find_inputs(inputs: Iterable[str], tfds_dir: str = "", tfds_download: bool =
     """[(absolute path, bytes, time of change in ns)] of all inputs: as given, and sorted within folders and globs."""
     found: dict[str, tuple[int, int]] = {}
     inputs = list(inputs)
-    if (tfds_dir or tfds_download) and not any(item.startswith(tfds.PREFIX) for item in inputs):
-        raise UserError("--tfds-dir and --tfds-download are for inputs such as tfds:NAME, and there is none.", "Leave them out.")
+    tfds.check_options(inputs, tfds_dir, tfds_download)
     for item in inputs:
         if item.startswith(tfds.PREFIX):
             path, size, changed = tfds.find(item, tfds_dir, tfds_download)
@@ -65,28 +66,39 @@ def exists(path: str) -> bool:
     return tfds.exists(path) if path.startswith(tfds.PREFIX) else os.path.exists(path)
 
 
-def plan_tasks(files: Iterable[tuple[str, int, int]], task_bytes: int) -> list[list[Part]]:
+def plan_tasks(files: Iterable[tuple[str, int, int]], task_bytes: int) -> list[list[Extent]]:
     """The files in turn, in tasks of about `task_bytes`. Divided are a plain .jsonl, Parquet files and data sets of TFDS."""
-    tasks, room = [], 0
+    extents: list[Extent] = []
     for path, size, _ in files:
         divided = path.startswith(tfds.PREFIX) or path.lower().endswith(LINES + PARQUET)
-        step = task_bytes if divided else max(size, 1)
-        for start in range(0, max(size, 1), step):
-            part = Part(path, start, min(start + step, size))
-            if room <= 0:
-                tasks.append([])
-                room = task_bytes
-            tasks[-1].append(part)
-            room -= part.stop - part.start
+        extents += divide(path, size, task_bytes if divided else max(size, 1))
+    return group_tasks([(extent, extent.stop - extent.start) for extent in extents], task_bytes)
+
+
+def divide(path: str, size: int, step: int) -> list[Extent]:
+    """Extents of up to `step` bytes of an input; an empty input is one."""
+    return [Extent(path, start, min(start + step, size)) for start in range(0, max(size, 1), step)]
+
+
+def group_tasks(sized: Iterable[tuple[Unit, int]], task_bytes: int) -> list[list[Unit]]:
+    """Units with their bytes, in turn, in groups that each end with the unit that fills `task_bytes`."""
+    tasks: list[list[Unit]] = []
+    left = 0
+    for unit, size in sized:
+        if left <= 0:
+            tasks.append([])
+            left = task_bytes
+        tasks[-1].append(unit)
+        left -= size
     return tasks
 
 
 def read_documents(
-    parts: Iterable[Part], text_field: str, report: Callable[[int], None] = lambda read: None
+    extents: Iterable[Extent], text_field: str, report: Callable[[int], None] = lambda read: None
 ) -> Iterator[Document | Skipped]:
     """All documents of a task in order; `report` is told of input bytes as they are read."""
-    for part in parts:
-        yield from _reader(part.path)(part, text_field, report)
+    for extent in extents:
+        yield from _reader(extent.path)(extent, text_field, report)
 
 
 def _reader(path):

@@ -4,7 +4,7 @@ import json
 import os
 
 from data.errors import UserError
-from data.readers.documents import Part, Skipped, document_of
+from data.readers.documents import Extent, Skipped, document_of
 
 _ROWS = 256  # of a column in memory at once
 
@@ -24,31 +24,31 @@ def check(path: str, text_field: str) -> None:
         raise UserError(f"{path}: the column {text_field!r} holds {kind}, not text.", "Name another with --text-field.")
 
 
-def read_rows(part: Part, text_field: str, report):
-    """The rows of the part, one column of them as documents."""
-    for row in read_columns(part, [text_field], report):
+def read_rows(extent: Extent, text_field: str, report):
+    """The rows of the extent, one column of them as documents."""
+    for row in read_columns(extent, [text_field], report):
         yield row if isinstance(row, Skipped) else _document(row[0], row[1][0], text_field)
 
 
-def read_columns(part: Part, columns: list[str], report):
-    """(name, values of pyarrow) of the rows in the row groups that belong to the part.
+def read_columns(extent: Extent, columns: list[str], report):
+    """(name, values of pyarrow) of the rows in the row groups that belong to the extent.
 
     A group begins where the compressed bytes of those before it end. That is near its place in the file, and never out of order.
     """
     arrow, parquet = _packages()
-    size, told = os.path.getsize(part.path), 0
+    size, told = os.path.getsize(extent.path), 0
     try:
-        with parquet.ParquetFile(part.path) as file:
+        with parquet.ParquetFile(extent.path) as file:
             facts, begin, row = file.metadata, 0, 0
             for number in range(file.num_row_groups):
                 group = facts.row_group(number)
-                if part.start <= begin < part.stop:
+                if extent.start <= begin < extent.stop:
                     first = row
                     for batch in file.iter_batches(_ROWS, row_groups=[number], columns=columns):
                         for values in zip(*(batch.column(column) for column in columns), strict=True):
                             first += 1
-                            yield f"{part.path}: row {first}", values
-                    share = min(_bytes(group), part.stop - part.start - told)
+                            yield f"{extent.path}: row {first}", values
+                    share = min(_bytes(group), extent.stop - extent.start - told)
                     report(share)
                     told += share
                 begin = min(begin + _bytes(group), size - 1)
@@ -56,8 +56,8 @@ def read_columns(part: Part, columns: list[str], report):
     except (arrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # one without a number is of the content, such as a page that cannot be decoded
             raise
-        yield Skipped(part.path, f"cannot be read ({' '.join(str(error).split())})", "damaged")
-    report(part.stop - part.start - told)
+        yield Skipped(extent.path, f"cannot be read ({' '.join(str(error).split())})", "damaged")
+    report(extent.stop - extent.start - told)
 
 
 def columns(path: str) -> tuple[list[str], dict[str, list[str]]]:

@@ -51,7 +51,7 @@ class Stream:
 
     def read(self, size: int) -> bytes:
         """The next bytes: `size` of them, or fewer at the end and before what cannot be decompressed."""
-        parts, left = [], size
+        contents, left = [], size
         while left > 0 and not self._broken:
             try:
                 content = self._file.read1(left)
@@ -60,14 +60,14 @@ class Stream:
                 break
             if not content:
                 break
-            parts.append(content)
+            contents.append(content)
             left -= len(content)
         done = self._raw.tell()
         self._report(done - self._done)
         self._done = done
-        if self._broken and not parts:
+        if self._broken and not contents:
             raise self._broken
-        return b"".join(parts)
+        return b"".join(contents)
 
     def chunks(self):
         """All that is left; at the end an empty chunk."""

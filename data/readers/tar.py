@@ -1,37 +1,37 @@
 """Tar archives in the manner of WebDataset, read as a stream: nothing is extracted, and no name in them is ever a path of ours.
 
-Members that stand together and share a key (the name up to the first dot of its last part) are one sample. Its text is the member
+Members that stand together and share a key (the name up to the first dot of its last component) are one sample. Its text is the member
 KEY.txt or, if there is none, a field of KEY.json. All other members, links among them, are ignored, and counted; hidden ones as in folders.
 """
 
 import tarfile
 
-from data.readers.documents import Part, Skipped, Unreadable, document_of, printable
+from data.readers.documents import Extent, Skipped, Unreadable, document_of, printable
 from data.readers.stream import Stream
 from data.readers.text import document_of_json
 
 
-def read_samples(part: Part, text_field: str, report):
+def read_samples(extent: Extent, text_field: str, report):
     """The documents of an archive, which is never divided: it has no index."""
-    for group in read_groups(part, (".txt", ".json"), report):
+    for group in read_groups(extent, (".txt", ".json"), report):
         if isinstance(group, Skipped):
             yield group
         else:
             yield from _documents(group, text_field)
 
 
-def read_groups(part: Part, endings: tuple[str, ...], report, most: int = 1 << 62):
+def read_groups(extent: Extent, endings: tuple[str, ...], report, most: int = 1 << 62):
     """The members of each sample that have one of the endings, [(key, name, content)]; and Skipped for all others.
 
     most: bytes of a member, above which it is not read.
     """
     held: list[tuple[str, str, bytes]] = []  # of the sample in hand
     try:
-        with Stream(part.path, report) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+        with Stream(extent.path, report) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
                 if member.isdir() or _is_hidden(member.name):
                     continue
-                name, key = f"{part.path}: {printable(member.name)}", _key(member.name)
+                name, key = f"{extent.path}: {printable(member.name)}", _key(member.name)
                 if held and held[0][0] != key:
                     yield held
                     held = []
@@ -49,7 +49,7 @@ def read_groups(part: Part, endings: tuple[str, ...], report, most: int = 1 << 6
     except (Unreadable, tarfile.TarError) as error:
         if held:
             yield held
-        yield Skipped(part.path, f"the rest cannot be read ({error})", "damaged")
+        yield Skipped(extent.path, f"the rest cannot be read ({error})", "damaged")
     else:
         if held:
             yield held
@@ -69,7 +69,7 @@ def _documents(members, text_field):
 
 def _is_hidden(name: str) -> bool:
     """Names that begin with a dot, such as the `._x` that a Mac puts beside each x, are left out, as in folders."""
-    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+    return any(component.startswith(".") and component not in (".", "..") for component in name.split("/"))
 
 
 def _key(name):

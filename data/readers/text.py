@@ -6,28 +6,28 @@ import os
 
 import xxhash
 
-from data.readers.documents import Document, Part, Skipped, Unreadable, document_of, invalid_utf8
+from data.readers.documents import Document, Extent, Skipped, Unreadable, document_of, invalid_utf8
 from data.readers.stream import CHUNK_BYTES, COMPRESSIONS, Stream, compression_of
 
 
-def read_whole(part: Part, text_field: str, report):
+def read_whole(extent: Extent, text_field: str, report):
     """A whole file is one document. It is read twice if it does not fit one chunk: a digest comes before a split."""
     characters, digest, first, count = 0, xxhash.xxh3_64(), "", 0
     try:
-        for chunk in _text_chunks(part.path, lambda read: None):
+        for chunk in _text_chunks(extent.path, lambda read: None):
             count += 1
             first = first or chunk
             characters += len(chunk)
             digest.update(chunk.encode())
     except Unreadable as error:
-        report(part.stop)
-        yield Skipped(part.path, str(error), "damaged")
+        report(extent.stop)
+        yield Skipped(extent.path, str(error), "damaged")
         return
     if count <= 1:
-        report(part.stop)
-        yield document_of(part.path, first)
+        report(extent.stop)
+        yield document_of(extent.path, first)
     else:
-        yield Document(part.path, lambda: _text_chunks(part.path, report), characters, digest.intdigest())
+        yield Document(extent.path, lambda: _text_chunks(extent.path, report), characters, digest.intdigest())
 
 
 def _text_chunks(path, report):
@@ -47,50 +47,52 @@ def _text_chunks(path, report):
                 yield text
 
 
-def read_lines(part: Part, text_field: str, report):
-    """The lines that begin in the part; the field `text_field` of each is a document."""
+def read_lines(extent: Extent, text_field: str, report):
+    """The lines that begin in the extent; the field `text_field` of each is a document."""
     number = 0
-    if not part.path.lower().endswith(COMPRESSIONS) and (compression := compression_of(part.path)):
-        yield Skipped(part.path, f"compressed, and its name does not say so: call it {os.path.basename(part.path)}{compression}", "damaged")
-        report(part.stop - part.start)
+    if not extent.path.lower().endswith(COMPRESSIONS) and (compression := compression_of(extent.path)):
+        yield Skipped(
+            extent.path, f"compressed, and its name does not say so: call it {os.path.basename(extent.path)}{compression}", "damaged"
+        )
+        report(extent.stop - extent.start)
         return
-    lines = _lines(part, report)
+    lines = _lines(extent, report)
     while True:
         try:
             line = next(lines, None)
         except Unreadable as error:
-            yield Skipped(part.path, str(error), "damaged")
+            yield Skipped(extent.path, str(error), "damaged")
             return
         if line is None:
             return
         number += 1
         if not line.strip():
             continue
-        name = f"{part.path}: line {number} after byte {part.start}" if part.start else f"{part.path}:{number}"
+        name = f"{extent.path}: line {number} after byte {extent.start}" if extent.start else f"{extent.path}:{number}"
         document = document_of_json(name, line, text_field)
-        if part.start and isinstance(document, Skipped) and document.kind == "damaged":  # a number that can be looked up
-            document = document._replace(name=f"{part.path}:{_lines_before(part) + number}")
+        if extent.start and isinstance(document, Skipped) and document.kind == "damaged":  # a number that can be looked up
+            document = document._replace(name=f"{extent.path}:{_lines_before(extent) + number}")
         yield document
 
 
-def read_json(part: Part, text_field: str, report):
+def read_json(extent: Extent, text_field: str, report):
     """A .json file: the records of JSON lines, which some call so, or of a list; any other is a document as it is written."""
-    with Stream(part.path, lambda read: None) as stream:
+    with Stream(extent.path, lambda read: None) as stream:
         try:
             begin = stream.read(CHUNK_BYTES).lstrip(codecs.BOM_UTF8).lstrip()
         except Unreadable:
             begin = b""
     if _has_text(begin.partition(b"\n")[0], text_field):
-        yield from read_lines(part, text_field, report)
+        yield from read_lines(extent, text_field, report)
         return
-    documents = list(read_whole(part, text_field, report))
+    documents = list(read_whole(extent, text_field, report))
     (whole,) = documents
     records = _records("".join(whole.chunks())) if begin.startswith(b"[") and isinstance(whole, Document) else []
     if not records or not any(isinstance(record, dict) and isinstance(record.get(text_field), str) for record in records):
         yield whole
         return
     for number, record in enumerate(records, 1):
-        yield _document_of_record(f"{part.path}: record {number}", record, text_field)
+        yield _document_of_record(f"{extent.path}: record {number}", record, text_field)
 
 
 def _has_text(line: bytes, text_field: str) -> bool:
@@ -123,29 +125,29 @@ def _document_of_record(name, record, text_field):
     return document_of(name, text) if isinstance(text, str) else Skipped(name, f"no text in the field {text_field!r}", "damaged")
 
 
-def _lines(part, report):
-    if part.path.lower().endswith(COMPRESSIONS):
+def _lines(extent, report):
+    if extent.path.lower().endswith(COMPRESSIONS):
         rest = b""
-        with Stream(part.path, report) as stream:
+        with Stream(extent.path, report) as stream:
             for content in stream.chunks():
                 *lines, rest = (rest + content).split(b"\n")
                 yield from lines
         if rest:
             yield rest
         return
-    with open(part.path, "rb") as file:
-        if part.start:
-            file.seek(part.start - 1)
-            file.readline()  # the line that began in the part before
-        while file.tell() < part.stop and (line := file.readline()):
+    with open(extent.path, "rb") as file:
+        if extent.start:
+            file.seek(extent.start - 1)
+            file.readline()  # the line that began in the extent before
+        while file.tell() < extent.stop and (line := file.readline()):
             report(len(line))
             yield line
 
 
-def _lines_before(part):
-    """How many lines of the file begin before the part."""
-    count, left = int(part.start > 0), part.start - 1
-    with open(part.path, "rb") as file:
+def _lines_before(extent):
+    """How many lines of the file begin before the extent."""
+    count, left = int(extent.start > 0), extent.start - 1
+    with open(extent.path, "rb") as file:
         while left > 0:
             content = file.read(min(CHUNK_BYTES, left))
             count += content.count(b"\n")

@@ -5,13 +5,20 @@ tfds:FOLDER@SPLIT, so that a task needs nothing else. Only ArrayRecord files can
 """
 
 import os
+from collections.abc import Iterable
 
 from data.errors import UserError
-from data.readers.documents import Part, Skipped, document_of
+from data.readers.documents import Extent, Skipped, document_of
 
 PREFIX = "tfds:"
 _EXAMPLES = 256  # decoded in one call
 _NO_TENSORFLOW = "Correct the name; or it needs TensorFlow (audio, video and old builders do): convert it to .jsonl or .parquet with that."
+
+
+def check_options(inputs: Iterable[str], folder: str, download: bool) -> None:
+    """UserError for options of TFDS beside inputs of which none is a data set of TFDS."""
+    if (folder or download) and not any(item.startswith(PREFIX) for item in inputs):
+        raise UserError("--tfds-dir and --tfds-download are for inputs such as tfds:NAME, and there is none.", "Leave them out.")
 
 
 def find(item: str, folder: str, download: bool) -> tuple[str, int, int]:
@@ -37,65 +44,65 @@ def find(item: str, folder: str, download: bool) -> tuple[str, int, int]:
 
 
 def exists(path: str) -> bool:
-    return os.path.isdir(_parts(path)[0])
+    return os.path.isdir(_folder_and_split(path)[0])
 
 
 def check(path: str, text_field: str) -> None:
     """UserError unless the data set has the field."""
-    features = _prepared(_parts(path)[0]).info.features
+    features = _prepared(_folder_and_split(path)[0]).info.features
     if text_field not in features:
         raise UserError(
             f"{path}: no feature {text_field!r}; there are {', '.join(sorted(features))}.", "Name one of them with --text-field."
         )
 
 
-def read_examples(part: Part, text_field: str, report):
-    """The examples that belong to the part, one feature of them as documents."""
-    for name, example in _examples(part, None, report):
+def read_examples(extent: Extent, text_field: str, report):
+    """The examples that belong to the extent, one feature of them as documents."""
+    for name, example in _examples(extent, None, report):
         text = example[text_field]
         yield (
             document_of(name, text) if isinstance(text, str | bytes) else Skipped(name, f"no text in the feature {text_field!r}", "damaged")
         )
 
 
-def read_encoded(part: Part, report):
-    """(name, {feature: value}) of the examples that belong to the part. Images stay the files that they are."""
+def read_encoded(extent: Extent, report):
+    """(name, {feature: value}) of the examples that belong to the extent. Images stay the files that they are."""
     import tensorflow_datasets
 
-    decoders = {name: tensorflow_datasets.decode.SkipDecoding() for name, kind in features(part.path).items() if kind == "Image"}
-    yield from _examples(part, decoders, report)
+    decoders = {name: tensorflow_datasets.decode.SkipDecoding() for name, kind in features(extent.path).items() if kind == "Image"}
+    yield from _examples(extent, decoders, report)
 
 
 def features(path: str) -> dict[str, str]:
     """The features of a data set, and the kinds of them: Image, Text, ClassLabel ..."""
-    return {name: type(feature).__name__ for name, feature in _prepared(_parts(path)[0]).info.features.items()}
+    return {name: type(feature).__name__ for name, feature in _prepared(_folder_and_split(path)[0]).info.features.items()}
 
 
 def class_names(path: str, feature: str) -> list[str]:
     """The names of the classes of a feature of kind ClassLabel."""
-    return list(_prepared(_parts(path)[0]).info.features[feature].names)
+    return list(_prepared(_folder_and_split(path)[0]).info.features[feature].names)
 
 
-def _examples(part, decoders, report):
-    """(name, example) of those that belong to the part: of the bytes of the split, each has the same share."""
-    folder, split = _parts(part.path)
+def _examples(extent, decoders, report):
+    """(name, example) of those that belong to the extent: of the bytes of the split, each has the same share."""
+    folder, split = _folder_and_split(extent.path)
     builder = _prepared(folder)
     source = builder.as_data_source(split, decoders=decoders)
-    size, count, done = _bytes(builder, len(source)), len(source), part.start
-    first, last = (-(-place * count // size) for place in (part.start, part.stop))
+    size, count, done = _bytes(builder, len(source)), len(source), extent.start
+    first, last = (-(-place * count // size) for place in (extent.start, extent.stop))
     for begin in range(first, last, _EXAMPLES):
         numbers = range(begin, min(begin + _EXAMPLES, last))
         for number, example in zip(numbers, source.__getitems__(list(numbers)), strict=True):
-            yield f"{part.path}: example {number + 1}", example
-        place = min(numbers.stop * size // count, part.stop)
+            yield f"{extent.path}: example {number + 1}", example
+        place = min(numbers.stop * size // count, extent.stop)
         report(place - done)
         done = place
-    report(part.stop - done)
+    report(extent.stop - done)
 
 
 def read_records(item: str) -> list[dict]:
     """All examples of a data set by its name, their texts, numbers and lists of such; other features are left out, and a line says so."""
-    folder, split = _parts(find(item, "", download=False)[0])
+    folder, split = _folder_and_split(find(item, "", download=False)[0])
     plain = [{name: _plain(value) for name, value in example.items()} for example in _prepared(folder).as_data_source(split)]
     left_out = {name for example in plain for name, value in example.items() if value is None}
     if left_out:
@@ -144,7 +151,7 @@ def _prepared(folder):
         raise UserError(f"{PREFIX}{folder}: TFDS cannot open it ({_line(error)}).", _NO_TENSORFLOW) from None
 
 
-def _parts(path):
+def _folder_and_split(path):
     folder, _, split = path.removeprefix(PREFIX).rpartition("@")
     return folder, split
 

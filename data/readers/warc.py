@@ -1,6 +1,6 @@
 """Web archives (ISO 28500): texts of WET files, and pages of WARC files as text. Needs the package resiliparse (extra: warc).
 
-Records are found here rather than by a library, so that a damaged one costs itself alone: the next is looked for after it. What a
+Records are found here rather than by a library, so that a damaged one costs itself alone: the next is searched for after it. What a
 server said is undone by FastWARC, and Resiliparse finds the main text of a page: fast enough for whole crawls, and as good to train
 on as slower extractors (Li et al. 2024, "DataComp-LM", sec. 4.2).
 """
@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 from data.errors import UserError
-from data.readers.documents import Part, Skipped, Unreadable, document_of, printable
+from data.readers.documents import Extent, Skipped, Unreadable, document_of, printable
 from data.readers.stream import Stream
 
 MOST_BYTES = 1 << 26
@@ -33,31 +33,31 @@ def version() -> str:
     return f"resiliparse {importlib.metadata.version('resiliparse')}"
 
 
-def read_records(part: Part, text_field: str, report):
+def read_records(extent: Extent, text_field: str, report):
     """The texts of `conversion` records that are plain text, and those of `response` records that are HTML."""
-    with Stream(part.path, report) as stream:
+    with Stream(extent.path, report) as stream:
         window = _Window(stream)
-        while window.look(1):
-            if window.look(2) == b"\r\n":
+        while window.peek(1):
+            if window.peek(2) == b"\r\n":
                 window.take(2)
-            elif _BEGIN.match(window.look(_HEADER_BYTES)):
-                yield from _record(window, part.path)
+            elif _BEGIN.match(window.peek(_HEADER_BYTES)):
+                yield from _record(window, extent.path)
             else:
-                yield Skipped(f"{part.path}: byte {window.place}", "no record begins here", "damaged")
+                yield Skipped(f"{extent.path}: byte {window.place}", "no record begins here", "damaged")
                 _seek(window)
         if window.broken:
-            yield Skipped(f"{part.path}: byte {window.place}", f"the rest {window.broken}", "damaged")
+            yield Skipped(f"{extent.path}: byte {window.place}", f"the rest {window.broken}", "damaged")
 
 
 class _Window:
-    """A stream with a look ahead. `place` counts the bytes that were taken, after decompression; `broken` says why they end early."""
+    """A stream with a peek. `place` counts the bytes that were taken, after decompression; `broken` says why they end early."""
 
     def __init__(self, stream):
         self._stream = stream
         self._held, self.place = b"", 0
         self.broken: Unreadable | None = None
 
-    def look(self, size: int) -> bytes:
+    def peek(self, size: int) -> bytes:
         """The next bytes, not taken: `size` of them, or fewer at the end."""
         if len(self._held) < size and not self.broken:
             try:
@@ -67,7 +67,7 @@ class _Window:
         return self._held[:size]
 
     def take(self, size: int) -> None:
-        while size > 0 and self.look(1):
+        while size > 0 and self.peek(1):
             taken = min(size, len(self._held))
             self._held, self.place, size = self._held[taken:], self.place + taken, size - taken
 
@@ -75,7 +75,7 @@ class _Window:
 def _seek(window) -> None:
     """Goes on to the next line that begins a record, or to the end of the file."""
     border = 16  # a line may lie across it
-    while ahead := window.look(_HEADER_BYTES):
+    while ahead := window.peek(_HEADER_BYTES):
         found = _LATER.search(ahead)
         if found or len(ahead) < border:
             window.take(found.end() if found else len(ahead))
@@ -92,7 +92,7 @@ class _Header(NamedTuple):
 
 def _record(window, path):
     begin = window.place
-    header = _header(window.look(_HEADER_BYTES))
+    header = _header(window.peek(_HEADER_BYTES))
     fields = header.fields if header else {}
     name = f"{path}: {printable(fields.get('warc-target-uri', '').strip('<>'))} at byte {begin}"
     length = fields.get("content-length", "")
@@ -103,12 +103,12 @@ def _record(window, path):
     window.take(header.size)
     size, kind = int(length), fields.get("warc-type", "").lower()
     of_interest = kind == "conversion" or (kind == "response" and "http" in fields.get("content-type", "http").lower())
-    ignored = _ignored(kind, fields, window.look(min(size, _HEADER_BYTES))) if of_interest else None
+    ignored = _ignored(kind, fields, window.peek(min(size, _HEADER_BYTES))) if of_interest else None
     wanted = of_interest and not ignored and size <= MOST_BYTES
-    content = window.look(size + len(_END)) if wanted else b""
+    content = window.peek(size + len(_END)) if wanted else b""
     if not wanted:
         window.take(size)
-    end = content[size:] if wanted else window.look(len(_END))
+    end = content[size:] if wanted else window.peek(len(_END))
     if (len(content) if wanted else window.place - begin - header.size) < size:
         if not window.broken:
             yield Skipped(name, "the file ends within the record", "damaged")

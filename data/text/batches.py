@@ -62,7 +62,7 @@ class Batches:
         self.padding_share = 1 - self.tokens / (self.rows_per_epoch * context_length)
 
     def batch(self, first_row: int, count: int) -> TextBatch:
-        """Rows [first_row, first_row + count): each host asks for its own part of a global batch."""
+        """Rows [first_row, first_row + count): each host asks for its own slice of a global batch."""
         _check_number(first_row + count - 1)
         return self.rows(np.arange(first_row, first_row + count))
 
@@ -109,9 +109,9 @@ class Batches:
         if self.order == "shuffled":
             start = (start + offsets(self.seed, epoch[row], document, whole, self.context_length)) % whole
         head = np.maximum(start + length - whole, 0)
-        parts = 1 + (head > 0)
-        segments = Segments(*(np.repeat(values, parts) for values in (row, document, start, length - head)))
-        heads = (np.cumsum(parts) - 1)[head > 0]
+        pieces = 1 + (head > 0)
+        segments = Segments(*(np.repeat(values, pieces) for values in (row, document, start, length - head)))
+        heads = (np.cumsum(pieces) - 1)[head > 0]
         segments.start[heads] = 0
         segments.length[heads] = head[head > 0]
         return segments

@@ -141,9 +141,9 @@ class RemoteTokenFiles(TokenFiles):
         )
         for (_, first, last), content in zip(ranges, fetched, strict=True):
             for block in range(first, last + 1):
-                part = content[(block - first) * BLOCK_BYTES : (block - first + 1) * BLOCK_BYTES]
-                self._check(block, part)
-                held[block] = np.frombuffer(part, self.dtype)
+                block_bytes = content[(block - first) * BLOCK_BYTES : (block - first + 1) * BLOCK_BYTES]
+                self._check(block, block_bytes)
+                held[block] = np.frombuffer(block_bytes, self.dtype)
         for block in blocks:
             self._cache[block] = held[block]
             self._cache.move_to_end(block)

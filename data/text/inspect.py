@@ -1,4 +1,4 @@
-"""A look into a prepared corpus: counts, lengths, decoded documents, and the rows of any step as the model will see them."""
+"""What a prepared corpus holds: counts, lengths, decoded documents, and the rows of any step as the model will see them."""
 
 import numpy as np
 
@@ -26,9 +26,9 @@ def inspect_corpus(
     `seed` and `fim_rate`.
     """
     corpus = Corpus(path)
-    part, tokenizer = corpus.split(split), corpus.tokenizer()
+    stored, tokenizer = corpus.split(split), corpus.tokenizer()
     batches = Batches([corpus], context_length=context_length, split=split, seed=seed, fim_rate=fim_rate)
-    chosen = np.linspace(0, part.documents - 1, min(samples, part.documents)).astype(int)
+    chosen = np.linspace(0, stored.documents - 1, min(samples, stored.documents)).astype(int)
     found = {
         "path": corpus.path,
         "digest": corpus.digest,
@@ -43,16 +43,16 @@ def inspect_corpus(
         "ignored": corpus.manifest.get("ignored", {"count": 0})["count"],
         "damaged": len(corpus.manifest["damaged"]),
         "split": split,
-        "bytes_per_token": part.raw_bytes / part.tokens,
+        "bytes_per_token": stored.raw_bytes / stored.tokens,
         "context_length": context_length,
         "rows": batches.rows_per_epoch,
         "padding_share": batches.padding_share,
-        "lengths": _histogram(part.lengths),
+        "lengths": _histogram(stored.lengths),
         "documents": [
             {
                 "document": int(i),
-                "tokens": int(part.lengths[i]),
-                "text": tokenizer.decode(part.read(i, 0, min(part.lengths[i], 200)), specials=True),
+                "tokens": int(stored.lengths[i]),
+                "text": tokenizer.decode(stored.read(i, 0, min(stored.lengths[i], 200)), specials=True),
             }
             for i in chosen
         ],

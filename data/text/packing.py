@@ -118,30 +118,30 @@ def _pack(lengths, context_length):
 
 def _best_fit(counts, context_length):
     """[(number of rows, lengths in each)]: the longest pieces first, each into the fullest row that has room for it."""
-    rows: dict[int, list] = {}  # room left -> [[number of rows, lengths]]
-    rooms: list[int] = []  # the keys of `rows`, sorted
+    rows: dict[int, list] = {}  # capacity left -> [[number of rows, lengths]]
+    capacities: list[int] = []  # the keys of `rows`, sorted
 
-    def put(room, number, content):
-        if room not in rows:
-            bisect.insort(rooms, room)
-            rows[room] = []
-        rows[room].append([number, content])
+    def put(capacity, number, content):
+        if capacity not in rows:
+            bisect.insort(capacities, capacity)
+            rows[capacity] = []
+        rows[capacity].append([number, content])
 
     for length in range(context_length - 1, 0, -1):
         left = int(counts[length])
-        while left and rooms and rooms[-1] >= length:
-            room = rooms[bisect.bisect_left(rooms, length)]
-            group = rows[room][-1]
+        while left and capacities and capacities[-1] >= length:
+            capacity = capacities[bisect.bisect_left(capacities, length)]
+            group = rows[capacity][-1]
             taken = min(left, group[0])
             left -= taken
             group[0] -= taken
             content = group[1] + (length,)
             if not group[0]:
-                rows[room].pop()
-                if not rows[room]:
-                    del rows[room]
-                    rooms.remove(room)
-            put(room - length, taken, content)
+                rows[capacity].pop()
+                if not rows[capacity]:
+                    del rows[capacity]
+                    capacities.remove(capacity)
+            put(capacity - length, taken, content)
         fit = context_length // length
         for number, times in ((left // fit, fit), (1, left % fit)):
             if number and times:

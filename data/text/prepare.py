@@ -11,12 +11,13 @@ import shutil
 from typing import Literal
 
 from data.errors import UserError
-from data.loading import journal
+from data.files.manifest import SPLITS, totals
+from data.loading import preparation
 from data.loading.pool import run_tasks
-from data.readers.documents import Document, Part, Skipped, SplitRule
-from data.readers.inputs import TEXT_FIELD, check_inputs, exists, find_inputs, plan_tasks, read_documents
-from data.text.shards import FORMAT, Corpus, corpus_digest, shard_damage
-from data.text.task import NAMES_KEPT, SPLITS, check_damaged, write_shards
+from data.readers.documents import Document, Extent, Skipped, SplitRule
+from data.readers.inputs import TEXT_FIELD, check_inputs, find_inputs, plan_tasks, read_documents
+from data.text.shards import FORMAT, Corpus, corpus_digest
+from data.text.task import write_shards
 from data.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, load_tokenizer
 from data.tokenizer_training import SAMPLE_TASKS, scan_alphabet, scan_sample, smallest, train_sentencepiece
 
@@ -67,53 +68,34 @@ class PrepareText:
 
 def prepare_text(options: PrepareText) -> Corpus:
     """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
-    if options.repair:
-        journal.check_repair(options)
-    with journal.locked(options.output):
-        (_repair if options.repair else _prepare)(options)
+    preparation.carry_out(options, _prepare, _repair)
     return Corpus(options.output)
 
 
 def _prepare(options):
-    folder = options.output
     plan = _plan(options)
-    journal.begin(folder, plan, options.overwrite)
-    if journal.read_json(folder, "manifest.json") is None:
+
+    def make():
         tokenizer = _tokenizer(options, plan)
-        results = _run(options, plan, tokenizer, range(len(plan["tasks"])))
-        journal.write_json(folder, "manifest.json", _manifest(plan, tokenizer, results))
-    journal.end(folder)
-    _say(folder)
+        return _manifest(plan, tokenizer, _run(options, plan, tokenizer, range(len(plan["tasks"]))))
+
+    preparation.prepare(options.output, plan, options.overwrite, make)
+    _say(options.output)
 
 
 def _repair(options):
     """Makes missing and damaged shards again; the digests in the manifest say whether they came out the same."""
     folder = options.output
-    manifest, plan = Corpus(folder).manifest, journal.read_json(folder, "prepare.json")
-    if plan is None:
-        raise UserError(
-            f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
-            "Prepare the corpus again with its inputs and --overwrite.",
-        )
+    manifest, plan = Corpus(folder).manifest, preparation.read_plan(folder)
     options = dataclasses.replace(options, max_damaged=len(manifest["damaged"]), **plan["options"])
-    shards = {shard["file"]: shard for split in SPLITS for shard in manifest["splits"][split]["shards"]}
-    damage = {name: problem for name, shard in shards.items() if (problem := shard_damage(folder, shard))}
-    for problem in damage.values():
-        print(f"{problem}; it is made again.")
-    for path, _, _ in plan["files"]:
-        if damage and not exists(path):
-            raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
-    if damage and check_inputs(plan["files"], options.text_field) != plan.get("packages", []):
+    shards, damaged = preparation.find_damage(folder, manifest, plan, ".tokens")
+    if damaged and check_inputs(plan["files"], options.text_field) != plan.get("packages", []):
         raise UserError(
             f"{folder}: was made with {', '.join(plan.get('packages', []))}, another version than is installed.",
             "Install that version, or prepare the corpus again with its inputs and --overwrite.",
         )
-    shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
-    os.makedirs(os.path.join(folder, ".prepare"))
     tokenizer = _repaired_tokenizer(options, plan, manifest["tokenizer"]["digest"])
-    _run(options, plan, tokenizer, sorted({int(name.split("-")[1]) for name in damage}), expected=shards)
-    shutil.rmtree(os.path.join(folder, ".prepare"))
-    print(f"{folder}: {len(damage)} of {len(shards)} shards were damaged" + (", all are whole now." if damage else "."))
+    preparation.remake(folder, shards, damaged, lambda numbers: _run(options, plan, tokenizer, numbers, expected=shards))
 
 
 def _repaired_tokenizer(options, plan, digest):
@@ -125,7 +107,7 @@ def _repaired_tokenizer(options, plan, digest):
     shutil.rmtree(os.path.join(options.output, "tokenizer"), ignore_errors=True)
     tokenizer = _tokenizer(options, plan)
     if tokenizer.digest != digest:
-        raise journal.changed(options.output, "the tokenizer")
+        raise preparation.changed(options.output, "the tokenizer")
     print(f"{options.output}: the tokenizer was damaged; it is whole now.")
     return tokenizer
 
@@ -149,12 +131,12 @@ def _plan(options):
         },
         **({"packages": packages} if packages else {}),
         "files": [list(file) for file in files],
-        "tasks": [[list(part) for part in parts] for parts in tasks],
+        "tasks": [[list(extent) for extent in extents] for extents in tasks],
     }
 
 
 def _has_one_document(tasks, text_field):
-    documents = (one for parts in tasks for one in read_documents(parts, text_field) if isinstance(one, Document))
+    documents = (one for extents in tasks for one in read_documents(extents, text_field) if isinstance(one, Document))
     return next(documents, None) is not None and next(documents, None) is None
 
 
@@ -192,22 +174,22 @@ def _tokenizer(options, plan) -> Tokenizer:
 
 def _scan(options, tasks, function, *arguments):
     """The results of a function that reads every task, in their order."""
-    calls = [([Part(*part) for part in parts], options.text_field, *arguments) for parts in tasks]
+    calls = [([Extent(*extent) for extent in extents], options.text_field, *arguments) for extents in tasks]
     results: list = [None] * len(calls)
     damaged: list[Skipped] = []
     for number, (result, damage) in run_tasks(function, calls, options.workers, "reading", _bytes(tasks)):
         results[number] = result
         for one in damage:
             damaged.append(one)
-            check_damaged(damaged, options.max_damaged)
+            preparation.check_damaged(damaged, options.max_damaged)
     return results
 
 
 def _run(options, plan, tokenizer, numbers, expected=None):
     """The results of tasks, by their numbers."""
-    folder, tasks = options.output, [[Part(*part) for part in parts] for parts in plan["tasks"]]
+    folder, tasks = options.output, [[Extent(*extent) for extent in extents] for extents in plan["tasks"]]
     settings = plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer)
-    return journal.run(
+    return preparation.run(
         folder,
         numbers,
         lambda number: (tasks[number], *settings, number, len(tasks), options.max_damaged),
@@ -215,7 +197,7 @@ def _run(options, plan, tokenizer, numbers, expected=None):
         workers=options.workers,
         max_damaged=options.max_damaged,
         label="tokenizing",
-        sizes=[_bytes([parts]) for parts in tasks],
+        sizes=[_bytes([extents]) for extents in tasks],
         suffixes=(".tokens", ".index"),
         expected=expected,
     )
@@ -225,11 +207,11 @@ def _manifest(plan, tokenizer, results):
     splits = {}
     for split in SPLITS:
         shards = [result[split] for result in results if result[split]]
-        totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens", "raw_bytes")}
-        splits[split] = {**totals, "max_id": max((shard["max_id"] for shard in shards), default=0), "shards": shards}
+        sums = totals(shards, ("documents", "tokens", "raw_bytes"))
+        splits[split] = {**sums, "max_id": max((shard["max_id"] for shard in shards), default=0), "shards": shards}
     if not splits["train"]["documents"] and not (plan["options"]["validation"] == 1 and splits["validation"]["documents"]):
-        empty = [name for kind in ("empty", "ignored") for name in _together(kind, results)["names"]]
-        why = f": without text are {journal.some(empty)}." if empty else "."
+        empty = [name for kind in ("empty", "ignored") for name in _left_out(kind, results)["names"]]
+        why = f": without text are {preparation.some(empty)}." if empty else "."
         raise UserError(f"no document is left for training{why}", "Give more input, or a smaller --validation fraction.")
     manifest = {
         "format": FORMAT,
@@ -238,20 +220,18 @@ def _manifest(plan, tokenizer, results):
         "dtype": _dtype(tokenizer),
         "splits": splits,
         "options": plan["options"],
-        "empty": _together("empty", results),
-        "ignored": _together("ignored", results),
+        "empty": _left_out("empty", results),
+        "ignored": _left_out("ignored", results),
         "unknown": sum(result.get("unknown", 0) for result in results),
         "damaged": [one[:2] for result in results for one in result["damaged"]],
     }
     return {**manifest, "digest": corpus_digest(manifest)}
 
 
-def _together(kind, results):
+def _left_out(kind, results):
     """What all tasks left out without fault: how many, and the first names."""
-    return {
-        "count": sum(result[kind][0] for result in results),
-        "names": [name for result in results for name in result[kind][1]][:NAMES_KEPT],
-    }
+    count, names = preparation.add_up(result[kind] for result in results)
+    return {"count": count, "names": names}
 
 
 def _dtype(tokenizer):
@@ -259,7 +239,7 @@ def _dtype(tokenizer):
 
 
 def _bytes(tasks):
-    return sum(stop - start for parts in tasks for _, start, stop in parts)
+    return sum(stop - start for extents in tasks for _, start, stop in extents)
 
 
 def _say(folder):
@@ -278,7 +258,7 @@ def _say(folder):
         print(f"  unknown to the tokenizer: {manifest['unknown']:,} tokens ({manifest['unknown'] / max(tokens, 1):.2%})")
     if manifest["empty"]["count"] or manifest["damaged"]:
         names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
-        print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {journal.some(names)}")
+        print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {preparation.some(names)}")
     ignored = manifest.get("ignored")  # which manifests did not always have
     if ignored and ignored["count"]:
-        print(f"  no text: {ignored['count']:,} members or records of archives: {journal.some(ignored['names'])}")
+        print(f"  no text: {ignored['count']:,} members or records of archives: {preparation.some(ignored['names'])}")

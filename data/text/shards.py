@@ -8,18 +8,19 @@
 A document lies inside one shard. The files are plain arrays: any row of any document is one slice of a memory map.
 """
 
-import json
 import os
 
 import numpy as np
 import xxhash
 
-from data.errors import MissingData, UserError
-from data.files import json_files, storage
+from data.errors import UserError
+from data.files import storage
+from data.files.manifest import FAILS_DIGEST, check_split, content_digest, read_index, read_manifest
 from data.text.blocks import BLOCK_BYTES, token_files
 from data.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1
+_REPAIR = "`omnia prepare text --output FOLDER --repair` on its folder"
 _BUFFERED = 1 << 20  # tokens written at once
 
 
@@ -32,43 +33,25 @@ class Corpus:
 
     def __init__(self, path: str):
         self.path = str(path)
-        manifest_path = storage.join(self.path, "manifest.json")
-        content = storage.read_bytes(manifest_path)
-        if content is None:
-            raise MissingData(
-                f"{manifest_path}: missing; {self.path} is no prepared corpus, or its preparation has not finished.",
-                "Run `omnia prepare text --input FILE --output DIR`; the same command again goes on where it stopped.",
-                self.path,
-            )
-        try:
-            self.manifest = json_files.parse(content)
-            if self.manifest.get("kind") == "media":
-                raise UserError(
-                    f"{self.path}: holds media, no text.",
-                    "Prepare text with `omnia prepare text` into another folder; `inspect --media` and runs on media read this one.",
-                )
-            if self.manifest["format"] > FORMAT:
-                raise UserError(
-                    f"{manifest_path}: format {self.manifest['format']}, newer than this program's {FORMAT}.",
-                    "Use a newer version of Omnia, or prepare the corpus again.",
-                )
-            if self.manifest["digest"] != corpus_digest(self.manifest):
-                raise ValueError("its digest does not match")
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{manifest_path}: damaged ({error}).", "Copy the file again, or prepare the corpus again with --overwrite."
-            ) from None
+        self.manifest = read_manifest(self.path, FORMAT, self._check_kind, corpus_digest, "omnia prepare text --input FILE --output DIR")
         self._splits: dict[str, Split] = {}
         self.digest: str = self.manifest["digest"]
         self.document_end: int | None = self.manifest["document_end"]
         self.ids: int = 1 + max(split["max_id"] for split in self.manifest["splits"].values())
+
+    def _check_kind(self, manifest):
+        if manifest.get("kind") == "media":
+            raise UserError(
+                f"{self.path}: holds media, no text.",
+                "Prepare text with `omnia prepare text` into another folder; `inspect --media` and runs on media read this one.",
+            )
 
     def tokenizer(self) -> Tokenizer:
         tokenizer = load_tokenizer(self.path)
         if tokenizer.digest != self.manifest["tokenizer"]["digest"]:
             raise UserError(
                 f"{self.path}: the tokenizer was changed after the corpus was prepared with it.",
-                "Bring the tokenizer directory back, or run `omnia prepare text --output FOLDER --repair` on its folder.",
+                f"Bring the tokenizer directory back, or run {_REPAIR}.",
             )
         return tokenizer
 
@@ -79,13 +62,7 @@ class Corpus:
 
     def split(self, name: str) -> "Split":
         """The documents of `train` or `validation`."""
-        splits = self.manifest["splits"]
-        if not splits.get(name, {}).get("documents"):
-            raise UserError(
-                f"{self.path}: no documents in the split {name!r}; there are "
-                f"{', '.join(repr(key) for key, value in splits.items() if value['documents'])}.",
-                "Choose one of them, or prepare the corpus with another --validation fraction.",
-            )
+        check_split(self.path, self.manifest["splits"], name, "documents")
         if name not in self._splits:  # kept: what was verified is not verified again
             self._splits[name] = Split(self.path, self.manifest, name)
         return self._splits[name]
@@ -132,10 +109,7 @@ class Split:
         stop = self.lengths[document] if stop is None else stop
         tokens, damaged = self.read_many(np.array([document]), np.array([start]), np.array([stop]))
         if damaged[0]:
-            raise UserError(
-                f"{self.where(document)} fails its digest (the file is damaged or was changed after preparation).",
-                "Run `omnia prepare text --output FOLDER --repair` on its folder.",
-            )
+            raise UserError(f"{self.where(document)} {FAILS_DIGEST}.", f"Run {_REPAIR}.")
         return tokens
 
     def where(self, document: int) -> str:
@@ -154,12 +128,12 @@ class ShardWriter:
         self._digests: list[int] = []
         self._file = open(path + ".tokens", "wb")  # noqa: SIM115
         self._whole = xxhash.xxh3_128()
-        self._parts: list[np.ndarray] = []  # not yet in the file
+        self._held: list[np.ndarray] = []  # not yet in the file
         self._flushed, self._rest = 0, b""  # tokens in the file; its bytes after the last whole block
 
     def write(self, ids: np.ndarray) -> None:
-        """A part of the current document."""
-        self._parts.append(ids)
+        """Ids of the current document, or some of them."""
+        self._held.append(ids)
         self.tokens += len(ids)
         if self.tokens - self._flushed >= _BUFFERED:
             self._flush()
@@ -174,7 +148,7 @@ class ShardWriter:
         self._flush()
         if self._rest:
             self._digests.append(xxhash.xxh3_64_intdigest(self._rest))
-        index = b"".join(np.array(part, "<u8").tobytes() for part in (self._ends, self._bytes, self._digests))
+        index = b"".join(np.array(column, "<u8").tobytes() for column in (self._ends, self._bytes, self._digests))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -189,45 +163,22 @@ class ShardWriter:
         }
 
     def _flush(self):
-        ids = np.concatenate([np.zeros(0, self.dtype), *self._parts])
+        ids = np.concatenate([np.zeros(0, self.dtype), *self._held])
         content = ids.astype(self.dtype).tobytes()
         self.max_id = max(self.max_id, int(ids.max(initial=0)))
         self._file.write(content)
         self._whole.update(content)
-        content = self._rest + content  # blocks do not end where parts do
+        content = self._rest + content  # blocks do not end where writes do
         whole = len(content) // BLOCK_BYTES * BLOCK_BYTES
         self._digests += [xxhash.xxh3_64_intdigest(content[i : i + BLOCK_BYTES]) for i in range(0, whole, BLOCK_BYTES)]
-        self._rest, self._parts, self._flushed = content[whole:], [], self.tokens
+        self._rest, self._held, self._flushed = content[whole:], [], self.tokens
 
 
 def corpus_digest(manifest: dict) -> str:
     """What identifies a corpus: all of the manifest that says what the ids are."""
-    content = {key: manifest[key] for key in ("tokenizer", "document_end", "dtype", "splits")}
-    return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
-
-
-def shard_damage(folder: str, shard: dict, content: str = ".tokens") -> str | None:
-    """Reads a local shard from end to end; says what is wrong with it, if anything. content: ending of the file beside its index."""
-    for suffix, key in ((content, "digest"), (".index", "index_digest")):
-        state, path = xxhash.xxh3_128(), os.path.join(folder, shard["file"] + suffix)
-        try:
-            with open(path, "rb") as file:
-                while chunk := file.read(1 << 22):
-                    state.update(chunk)
-        except FileNotFoundError:
-            return f"{path}: missing"
-        if state.hexdigest() != shard[key]:
-            return f"{path}: fails its digest"
-    return None
+    return content_digest(manifest, ("tokenizer", "document_end", "dtype", "splits"))
 
 
 def _read_index(path, shard, itemsize):
-    content = storage.read_bytes(path)
     blocks = -(-shard["tokens"] * itemsize // BLOCK_BYTES)
-    if content is None:
-        problem = "missing"
-    elif len(content) != 8 * (2 * shard["documents"] + blocks) or xxhash.xxh3_128_hexdigest(content) != shard["index_digest"]:
-        problem = "fails its digest (the file is damaged or was changed after preparation)"
-    else:
-        return np.frombuffer(content, "<u8")
-    raise UserError(f"{path}: {problem}.", "Copy the file again, or run `omnia prepare text --output FOLDER --repair` on its folder.")
+    return np.frombuffer(read_index(path, shard, _REPAIR, 8 * (2 * shard["documents"] + blocks)), "<u8")

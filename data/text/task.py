@@ -1,23 +1,21 @@
-"""One task of a preparation: a list of input parts becomes one shard of each split."""
+"""One task of a preparation: a list of input extents becomes one shard of each split."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from data.errors import UserError
-from data.readers.documents import Document, Part, Skipped, SplitRule, between
+from data.loading.preparation import check_damaged, close_shards, count_name, shard_paths
+from data.readers.documents import Document, Extent, SplitRule, between
 from data.readers.inputs import read_documents
 from data.text.shards import ShardWriter
 from data.tokenizer import load_tokenizer
 
-SPLITS = ("train", "validation")
 _BATCH_CHARACTERS = 1 << 21  # tokenized in one call
-NAMES_KEPT = 100  # of what was left out, in the result
 
 
 def write_shards(
-    parts: list[Part],
+    extents: list[Extent],
     text_field: str,
     rule: SplitRule,
     folder: str,
@@ -31,10 +29,10 @@ def write_shards(
 
     Returns {split: record or None, "empty": [count, names], "ignored": [count, names], "unknown": tokens, "damaged": [...]}.
     """
-    writer = _Writer(folder, dtype, {split: f"{split}-{number:05d}-of-{count:05d}" for split in SPLITS}, ends=rule.kind == "hash")
-    left_out: dict[str, list[str]] = {"empty": [], "ignored": []}
-    counts, damaged = {"empty": 0, "ignored": 0}, []
-    for document in read_documents(parts, text_field, report):
+    writer = _Writer(folder, dtype, shard_paths(folder, number, count), ends=rule.kind == "hash")
+    left_out: dict[str, list] = {"empty": [0, []], "ignored": [0, []]}
+    damaged = []
+    for document in read_documents(extents, text_field, report):
         if isinstance(document, Document):
             for split, start, stop in rule.portions(document):
                 writer.add(document, split, start, stop)
@@ -42,35 +40,22 @@ def write_shards(
             damaged.append(document)
             check_damaged(damaged, max_damaged)
         else:
-            counts[document.kind] += 1
-            if counts[document.kind] <= NAMES_KEPT:
-                left_out[document.kind].append(document.name)
+            count_name(left_out[document.kind], document.name)
     return {
         **writer.close(),
         "unknown": writer.unknown,
-        **{kind: [counts[kind], names] for kind, names in left_out.items()},
+        **left_out,
         "damaged": [list(one) for one in damaged],
     }
-
-
-def check_damaged(damaged: list[Skipped], most: int) -> None:
-    """Raises UserError when more is damaged than the user tolerates."""
-    if len(damaged) > most:
-        last = damaged[-1]
-        raise UserError(
-            f"{last.name}: {last.reason} ({len(damaged)} damaged, {most} tolerated).",
-            "Mend or remove it, or leave such documents out with --max-damaged N.",
-        )
 
 
 class _Writer:
     """Writes documents in their order: short ones are tokenized together, long ones as a stream of chunks."""
 
-    def __init__(self, folder, dtype, names, ends):
-        self._names = names
+    def __init__(self, folder, dtype, paths, ends):
         self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer"))
         self._ending = np.array([self._tokenizer.specials["document_end"]] if ends else [], np.int32)
-        self._writers = {split: ShardWriter(os.path.join(folder, ".prepare", name), dtype) for split, name in names.items()}
+        self._writers = {split: ShardWriter(path, dtype) for split, path in paths.items()}
         self.unknown = 0  # tokens of what the vocabulary lacks, and characters that have none
         self._batch: list[tuple[str, str]] = []  # (split, text)
         self._batched = 0
@@ -94,8 +79,7 @@ class _Writer:
         """{split: record, or None if it has no documents}."""
         self._flush()
         self.unknown += self._tokenizer.lost
-        records = {split: {"file": self._names[split], **writer.close()} for split, writer in self._writers.items()}
-        return {split: record if record["documents"] else None for split, record in records.items()}
+        return close_shards(self._writers, "documents")
 
     def _flush(self):
         encoded = self._tokenizer.encode_batch([text for _, text in self._batch])

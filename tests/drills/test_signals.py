@@ -25,7 +25,7 @@ from tests.drills.test_kill import (  # noqa: F401 (room and whole are fixtures)
 from tests.drills.worker import PHASES
 from train.checkpoints.journal import Journal
 from train.loop.exits import Exit
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 
 pytestmark = pytest.mark.slow
 TIMES = 20
@@ -128,7 +128,7 @@ def test_secrets_of_the_environment_are_written_nowhere(room):  # noqa: F811
     names = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS", f"OWN_{random.randrange(10**6)}")
     canaries = {name: f"canary-{random.Random(name).getrandbits(64):016x}" for name in names}
     (room / "mistake.py").write_text("def get_config(arg=''):\n    raise RuntimeError('no')\n")
-    (room / "crash.py").write_text((room / "config.py").read_text() + "\nfrom data.batches import Batches\ndel Batches.batch\n")
+    (room / "crash.py").write_text((room / "config.py").read_text() + "\nfrom data.text.batches import Batches\ndel Batches.batch\n")
     commands = (
         (0, ["train", "config.py", "--run-dir", "secret", "--steps", "4"]),
         (2, ["train", "mistake.py", "--run-dir", "secret"[::-1]]),

@@ -13,109 +13,30 @@ import numpy as np
 from data.errors import UserError
 from data.files import json_files
 from data.files.streams import dispensable
-from train.checkpoints.checkpointer import Checkpointer, load_parameters
+from train.checkpoints.checkpointer import Checkpointer
 from train.devices import hosts
-from train.devices.mesh import Mesh, check_batch, divide_cpu, inference_mesh, make_mesh
-from train.experiment import Experiment, Scaling
+from train.devices.mesh import Mesh, check_batch, divide_cpu, make_mesh
+from train.experiment import Experiment
+from train.kinds import Learner
 from train.loop.bad_steps import BadSteps, Diverged, rewind_target
+from train.loop.checks import check_unvalidated
 from train.loop.exits import Exit
-from train.loop.learner import Learner, fresh_state, state_to_restore
+from train.loop.learner import fresh_state, learner_of, state_to_restore
 from train.loop.meter import Meter
 from train.loop.progress import Progress
 from train.loop.report import write_report
-from train.loop.row_learner import RowLearner, check_samples, make_batches
 from train.loop.sentinel import Request, Sentinel, Stopped
 from train.loop.telemetry import Silence, Telemetry, read_metrics
-from train.objectives.make import attention_kernels, make_objective
-from train.optimizers.build import optimizer_of
+from train.objectives.bind import attention_kernels
 from train.planning.flops import peak_flops
-from train.rl.games.options import AlphaZero, BoardGame
-from train.rl.options import PolicyGradient
-from train.rl.policy.learner import PolicyLearner, check_policy
-from train.runs.parameters import check_frozen
-from train.runs.runs import Run, differences, environment, with_paths
-from train.sources.media import check_learned, check_media
+from train.runs.directory import Run
+from train.runs.environment import differences, environment
 from train.step.state import State
 from train.step.update import compiler_options
 
 SPACE_SECONDS = 30
 """How long a run that ends on a full disk tries again to save."""
 OnSamples = Callable[[int, Any], str]
-
-
-def make_learner(run: Run, corpora: list, mesh) -> Learner:
-    """What takes the steps of a run, by the kind of its objective."""
-    match run.experiment.objective:
-        case PolicyGradient():
-            return PolicyLearner(run, corpora, mesh)
-        case AlphaZero():
-            from train.rl.games.learner import AlphaZeroLearner  # with mctx, which takes a second to load
-
-            return AlphaZeroLearner(run, mesh)
-    return RowLearner(run, corpora, mesh)
-
-
-def check(experiment: Experiment, corpora: list) -> None:
-    """UserError for what would stop the run before its first step."""
-    check_options(experiment)
-    divide_cpu(experiment)
-    mesh = make_mesh(experiment.mesh)
-    check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    optimizer_of(experiment)
-    if isinstance(experiment.objective, AlphaZero):
-        from train.rl.games.learner import check_game
-
-        return check_game(experiment)
-    if isinstance(experiment.data, BoardGame):
-        raise UserError("data: BoardGame is for an AlphaZero objective", "Choose that in the config file.")
-    check_media(experiment)
-    make_objective(experiment, mesh)
-    check_frozen(experiment)
-    if experiment.objective.of_whole_batch and experiment.micro_batches > 1:
-        raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
-    if isinstance(experiment.objective, PolicyGradient):
-        check_policy(experiment, corpora, mesh)
-    else:
-        make_batches(experiment, corpora)
-        check_learned(experiment, corpora)
-        check_samples(experiment, corpora)
-
-
-def check_options(experiment: Experiment) -> None:
-    """UserError for what is asked for and would never happen."""
-    evaluation, checkpoints = experiment.evaluation, experiment.checkpoints
-    for name, asked in {"evaluation.patience": evaluation.patience, "checkpoints.keep_best": checkpoints.keep_best}.items():
-        if asked and not evaluation.every:
-            raise UserError(f"{name} is {asked}, and evaluation.every 0: nothing is measured before the end", "Set --evaluation.every N.")
-    for name, asked in {"keep_best": checkpoints.keep_best, "keep_every": checkpoints.keep_every}.items():
-        if asked and not checkpoints.every:
-            raise UserError(f"checkpoints.{name} is {asked}, and checkpoints.every 0: only the end is saved", "Set --checkpoints.every N.")
-    if checkpoints.keep_every and checkpoints.keep_every % checkpoints.every:
-        raise UserError(
-            f"checkpoints.keep_every {checkpoints.keep_every} is no multiple of checkpoints.every {checkpoints.every}: "
-            "most of these steps are not saved",
-            "Choose a multiple.",
-        )
-
-
-def measure(run: Run, *, step: int | None = None, raw: bool = False, rows: int = 0, shards: tuple[str, ...] = ()) -> dict:
-    """What the loop would measure of a checkpoint (default: the latest): {"step", "split", "loss", ...}. rows: 0 for as in training.
-    shards: other data of the same kind to measure on."""
-    corpora = run.other_corpora(shards) if shards else run.corpora()
-    if shards:
-        run = dataclasses.replace(run, experiment=with_paths(run.experiment, shards))
-    if rows:
-        evaluation = dataclasses.replace(run.experiment.evaluation, rows=rows)
-        run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, evaluation=evaluation))
-    mesh = inference_mesh(run.experiment.mesh)
-    params, step = load_parameters(run, mesh, step=step, raw=raw)
-    with contextlib.closing(make_learner(run, corpora, mesh)) as learner:
-        found = learner.evaluate(params, lambda: None)
-    if not found:
-        raise UserError(
-            f"nothing to validate with in {', '.join(str(corpus.path) for corpus in corpora)}", "Give data that has some, with --shards."
-        )
-    return {"step": step, "split": "validation"} | found
 
 
 def train(run: Run, on_samples: OnSamples | None = None) -> dict:
@@ -141,7 +62,7 @@ def _train(run: Run, on_samples: OnSamples | None, sentinel: Sentinel, place: ho
     experiment = run.experiment
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    learner = make_learner(run, run.corpora(), mesh)
+    learner = learner_of(run, run.corpora(), mesh)
     training = _Training(run, learner, mesh, sentinel, place, on_samples, began)
     telemetry = training.telemetry
     with telemetry, contextlib.ExitStack() as stack, contextlib.closing(training.checkpointer):
@@ -438,18 +359,6 @@ def finish(run: Run, step: int, progress: Progress, padding: float, timing: dict
 def _is_whole(state: State) -> bool:
     """Whether a state's arrays are still there: a step that failed on the device may have taken them."""
     return not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-
-
-def check_unvalidated(experiment: Experiment) -> None:
-    """UserError where something of the run depends on validation, and there is nothing to validate with."""
-    needs = {
-        "evaluation.patience": experiment.evaluation.patience > 0,
-        "checkpoints.keep_best": experiment.checkpoints.keep_best > 0,
-        "a scaling study": isinstance(experiment, Scaling),
-    }
-    for name, needed in needs.items():
-        if needed:
-            raise UserError(f"{name} needs validation, and the data has nothing for it", "Prepare with --validation 0.1, or leave it out.")
 
 
 def _out_of_patience(experiment: Experiment, progress: Progress) -> bool:

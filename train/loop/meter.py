@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from train.loop.learner import Learner
+from train.kinds import Learner
 from train.loop.telemetry import Silence, Telemetry
 from train.objectives.terms import means
 

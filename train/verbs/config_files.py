@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import importlib.util
 import re
 import sys
 import traceback
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from train.experiment import Experiment
+from train.runs.classes import load_file
 from train.runs.serialize import check_types
 
 
@@ -24,11 +24,8 @@ def load_config(target: str) -> Experiment:
     if not Path(path).is_file():
         near = sorted(str(file) for file in Path(path).parent.glob("*.py")) if Path(path).parent.is_dir() else []
         raise UserError(f"{path}: no such file", f"There are: {', '.join(near)}." if near else "")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        module = load_file(path)
         if not hasattr(module, "get_config"):
             raise UserError(f"{path}: has no function get_config", "A config file defines get_config(arg: str = ...) -> Experiment.")
         experiment = module.get_config(arg) if arg else module.get_config()
@@ -37,7 +34,7 @@ def load_config(target: str) -> Experiment:
     except ValueError as error:
         raise UserError(f"{target}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever a file of the user's can raise
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         raise UserError(f"{path}: line {lines[-1] if lines else '?'}: {type(error).__name__}: {error}{_nearest_field(error)}") from None
     if not isinstance(experiment, Experiment):
         raise UserError(f"{path}: gives no experiment", "A config file defines get_config(arg: str = ...) -> Experiment.")

@@ -27,7 +27,7 @@ class Doctor:
 
 
 def doctor(arguments: list[str]) -> int:
-    from train.runs.runs import is_run, open_run
+    from train.runs.directory import is_run, open_run
 
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     experiment = None

@@ -7,7 +7,6 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files
-from train.experiment import TextData
 from train.verbs.arguments import check_batch_fits, check_belongs, check_seed, parse, start_jax
 
 
@@ -100,8 +99,8 @@ def _check_long_context(options: Evaluate) -> None:
 
 def _measure(options: Evaluate) -> dict:
     """The measures of a split, of a policy's decoding, or of what else the run validates with."""
-    from train.evaluation.evaluate import evaluate_run
-    from train.runs.runs import open_run
+    from train.evaluation.checkpoint import evaluate_run
+    from train.runs.directory import open_run
 
     run = open_run(options.run_dir)
     which: dict[str, Any] = {"rows": options.rows, "step": options.step, "raw": options.raw}
@@ -110,14 +109,7 @@ def _measure(options: Evaluate) -> dict:
 
         how: dict[str, Any] = {"considered": options.considered, "count": options.rows, "batch_size": options.batch_size}
         return measure_decoding(run, options.decode, options.passes, step=options.step, **how)
-    if isinstance(run.experiment.data, TextData):
-        of_text: dict[str, Any] = {"split": options.split, "batch_size": options.batch_size, "shards": options.shards, "int8": options.int8}
-        return evaluate_run(run, **which, **of_text)
-    if options.int8 or options.batch_size or options.split != "validation":
-        raise UserError("omnia evaluate: --int8, --batch-size and --split are for runs on text", "Leave them out.")
-    from train.loop.loop import measure
-
-    return measure(run, **which, shards=options.shards)
+    return evaluate_run(run, split=options.split, batch_size=options.batch_size, shards=options.shards, int8=options.int8, **which)
 
 
 def _print_measures(found: dict, split: str) -> None:
@@ -132,7 +124,8 @@ def _print_measures(found: dict, split: str) -> None:
 
 def _evaluate_long_context(options: Evaluate) -> None:
     """`omnia evaluate --by-position` and `--needle`."""
-    from train.runs.runs import open_run, text_data
+    from train.runs.directory import open_run
+    from train.sources.text import text_data
 
     run = open_run(options.run_dir)
     text_data(run.experiment)  # which it must have
@@ -153,6 +146,8 @@ def _evaluate_long_context(options: Evaluate) -> None:
         return
     for line in lines:
         print("  ".join(f"{cell:>12}" for cell in line))
+    if options.needle:
+        print(run.path / "plots" / "needle.png")
 
 
 def _lines_by_position(buckets: list[dict]) -> list[tuple[str, ...]]:

@@ -80,7 +80,7 @@ def generate(arguments: list[str]) -> None:
     options = parse(Generate, "generate", arguments)
     _check(options)
     options = dataclasses.replace(options, stop=tuple(map(_without_escapes, options.stop)))
-    from train.runs.runs import open_run
+    from train.runs.directory import open_run
 
     run = open_run(options.run_dir)
     of_media = _check_with_run(options, run)
@@ -125,7 +125,7 @@ def _check(options: Generate) -> None:
 
 def _check_with_run(options: Generate, run) -> bool:
     """UserError for what this run cannot do. Returns whether media are read or written, or the model is one that reads them."""
-    from train.runs.runs import text_data
+    from train.sources.text import text_data
 
     if options.suffix is not None and not text_data(run.experiment).fim_rate:
         raise UserError(

@@ -44,7 +44,7 @@ def inspect(arguments: list[str]) -> None:
     check_batch_fits("inspect", options.batch_size, options.context_length)
     if options.step is not None and options.row is not None:
         raise UserError("omnia inspect: --step and --row both say which rows to show", "Give one of them.")
-    from train.runs.runs import is_run
+    from train.runs.directory import is_run
 
     own = (not is_run(Path(options.path)), "is a run's own, and cannot be chosen for one")
     check_belongs("inspect", options, context_length=own, seed=own)
@@ -64,7 +64,8 @@ def _show_text(options: Inspect) -> None:
     from data.text.batches import Batches
     from data.text.inspect import decoded_rows, inspect_corpus, print_inspection
     from data.text.shards import Corpus
-    from train.runs.runs import is_run, open_run, text_data
+    from train.runs.directory import is_run, open_run
+    from train.sources.text import text_data
 
     paths, length = [options.path], options.context_length
     size, seed = options.batch_size, options.seed
@@ -95,18 +96,16 @@ def _draw_media(options: Inspect) -> None:
 
     from data.media.contact_sheet import cells_of_batch, cells_of_split, draw_sheet
     from data.media.shards import MediaCorpus
-    from train.runs.runs import is_run, open_run
-    from train.sources.media import MediaSource, make_media_batches
-    from train.sources.media_options import MediaData
+    from train.runs.directory import is_run, open_run
+    from train.sources.dataset import dataset_of
 
     assert options.media is not None
     if is_run(Path(options.path)):
         run = open_run(options.path)
-        if not isinstance(run.experiment.data, MediaData):
+        dataset, size = dataset_of(run.experiment), run.experiment.batch_size
+        if not dataset.shows_media:
             raise UserError(f"{options.path}: is trained on no media", "Leave --media out.")
-        sources = [one for one in run.corpora() if isinstance(one, MediaSource)]
-        size = run.experiment.batch_size
-        batches = make_media_batches(run.experiment, [one.source for one in sources], sources[0].tokenizer(), options.split)
+        batches = dataset.batches(run.corpora(), options.split)
         first = options.row if options.row is not None else (options.step or 0) * size
         cells = cells_of_batch(batches, first, min(size, options.batch_size))
     else:

@@ -54,12 +54,12 @@ def label(arguments: list[str]) -> None:
     start_jax()
     from rich.progress import track
 
-    from model.transformer import Decoder
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh, row_shards
+    from train.generation.text import decoder_of
     from train.rl.policy.questions import Questions
     from train.rl.policy.sampler import Drawer
-    from train.runs.runs import open_run
+    from train.runs.directory import open_run
 
     run = open_run(options.run_dir)
     experiment = _drawing_experiment(run.experiment, options)
@@ -67,7 +67,7 @@ def label(arguments: list[str]) -> None:
     for line in questions.check(("train",)):
         print(line)
     params, step = load_parameters(run, mesh)
-    draw, shards = Drawer(experiment, questions, Decoder(experiment.model), mesh), row_shards(mesh)
+    draw, shards = Drawer(experiment, questions, decoder_of(run), mesh), row_shards(mesh)
     size = max(1, options.batch_size // options.samples // shards) * shards
     rng, written = np.random.default_rng(options.seed), 0
     with whole_or_nothing(Path(options.output)) as file:
@@ -107,7 +107,7 @@ def _drawing_experiment(trained: Experiment, options: Label) -> Experiment:
         trained,
         data=Prompts(environments=data.environments, weights=data.weights, prompt_tokens=options.prompt_tokens, max_unusable=10**9),
         objective=ReinforcePlusPlus(
-            samples=options.samples, response_tokens=options.response_tokens, temperature=options.temperature, kl_coefficient=0.0
+            group_size=options.samples, response_tokens=options.response_tokens, temperature=options.temperature, kl_coefficient=0.0
         ),
         seed=options.seed,
     )

@@ -40,7 +40,7 @@ def plan(arguments: list[str]) -> int:
         raise UserError("omnia plan: no config", "Give one, or a run directory: omnia plan configs/decoder_100b.py --topology v5p:8x8x8.")
     if not {"-h", "--help"} & set(rest) and not any(word.partition("=")[0] == "--topology" for word in rest):
         raise UserError("omnia plan: no topology", "Give one: --topology v5e:4x4, v5p:8x8x8, or cpu:8 to try it.")
-    from train.runs.runs import is_run, open_run
+    from train.runs.directory import is_run, open_run
 
     default = Experiment()
     if target:
@@ -48,7 +48,7 @@ def plan(arguments: list[str]) -> int:
     options = parse(Plan, "plan", rest, Plan(topology="", experiment=default))
     check_belongs("plan", options, candidates=(options.search, "belongs to --search"))
     _check_unread(options.experiment, default)
-    if options.experiment.model.vocab_size == 0:
+    if options.experiment.objective.uses_model and options.experiment.model.vocab_size == 0:
         raise UserError("model.vocab_size is not known without data", "Give --model.vocab-size N.")
     if options.candidates < 1:
         raise UserError("omnia plan: --candidates must be positive")
@@ -132,12 +132,13 @@ def _sizes(experiment: Experiment, topology: str, mesh) -> dict[str, Any]:
     """What is known of a plan before its step is compiled."""
     import jax
 
-    from train.planning.ahead_of_time import abstract_step
+    from train.objectives.bind import state_of
+    from train.planning.ahead_of_time import for_platform
     from train.planning.roofline import chip_of
 
     devices = list(mesh.devices.flat)
     chip = chip_of(devices[0])
-    _, state, _ = abstract_step(experiment, mesh)
+    state = state_of(for_platform(experiment, mesh), mesh)
 
     def share(tree) -> int:
         return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -163,15 +164,15 @@ def _sizes(experiment: Experiment, topology: str, mesh) -> dict[str, Any]:
 
 def _times(experiment: Experiment, mesh, program_text: str) -> dict[str, Any]:
     """What a device does in a step, by the compiled program, and how long that takes."""
+    from train.objectives.bind import flops_of
     from train.planning import hlo
-    from train.planning.flops import training_flops_per_token
     from train.planning.roofline import KERNEL, MATMUL, MEMORY, Torus, chip_of, estimate, kernel_flops
 
-    devices, length = list(mesh.devices.flat), experiment.model.context_length
-    chip, tokens = chip_of(devices[0]), experiment.batch_size * length
+    devices = list(mesh.devices.flat)
+    chip, tokens = chip_of(devices[0]), experiment.batch_size * experiment.model.context_length
     program = hlo.read(program_text)
     time_of = estimate(program, Torus(devices, chip))
-    needed = training_flops_per_token(experiment.model, length) * tokens / len(devices)
+    needed = (flops_of(experiment) or 0.0) * tokens / len(devices)
     operations = list(hlo.walk(program.operations))
     return {
         "product_flops": sum(operation.flops * times for operation, times in operations),
@@ -211,7 +212,7 @@ def advice(experiment: Experiment, found: dict[str, Any]) -> list[str]:
         lines.append(f"The state alone takes {_gib(state)} a device: split it further (--mesh.fsdp, --mesh.tensor), or use more chips.")
     rows = experiment.batch_size // experiment.micro_batches
     shards = math.prod(found["mesh"].get(axis, 1) for axis in ("data", "fsdp", "expert"))
-    if rows % (2 * shards) == 0 and not experiment.objective.of_whole_batch:
+    if rows % (2 * shards) == 0 and experiment.objective.unit != "batch":
         lines.append(f"Take the batch in parts: --micro-batches {experiment.micro_batches * 2}.")
     if experiment.model.remat != "full":
         lines.append("Keep less for the backward pass: --model.remat full.")

@@ -18,7 +18,8 @@ from data.text.shards import Corpus
 from train.evaluation.ngram import NGram
 from train.evaluation.snippets import parse_share
 from train.experiment import Experiment, TextData
-from train.runs.runs import Run, create_run, is_run, open_corpora, open_run, resolve, write_run
+from train.runs.directory import Run, create_run, is_run, open_corpora, open_run, write_run
+from train.runs.resolve import resolve
 from train.verbs.arguments import parse, start_jax
 from train.verbs.config_files import load_config
 

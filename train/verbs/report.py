@@ -18,6 +18,6 @@ class Report:
 def report(arguments: list[str]) -> None:
     options = parse(Report, "report", arguments)
     from train.loop.report import write_report
-    from train.runs.runs import open_run
+    from train.runs.directory import open_run
 
     print(write_report(open_run(options.run_dir).path))

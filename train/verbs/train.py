@@ -8,7 +8,9 @@ import tyro
 
 from data.errors import UserError
 from train.experiment import Experiment, Scaling
-from train.runs.runs import Run, check_resume, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, resolve, write_run
+from train.runs.classes import allow
+from train.runs.directory import Run, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, write_run
+from train.runs.resolve import check_resume, resolve
 from train.verbs.arguments import parse, start_jax
 from train.verbs.config_files import load_config
 
@@ -57,6 +59,8 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
             )
         rest, target = rest if run_dir is not None else ["--run-dir", target, *rest], None
         run_dir = _value_of("--run-dir", rest)
+    if target and run_dir and is_run(Path(run_dir)):
+        allow(target.partition(":")[0])  # it is read only if the run has classes of it
     stored = open_run(run_dir) if run_dir and is_run(Path(run_dir)) else None
     if stored and not has_checkpoint(stored.path) and target:
         stored = None  # nothing was trained: the run is made again, and any mistake in it can be mended
@@ -71,7 +75,7 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
 def _run_to_train(command: Train, stored: Run | None) -> Run | None:
     """The run, checked and written down; None where it has taken its steps already. Every process of a job calls this."""
     from train.devices import hosts
-    from train.loop.loop import check
+    from train.loop.checks import check
 
     corpora = open_corpora(command.experiment, stored)
     experiment = resolve(command.experiment, corpora, stored)

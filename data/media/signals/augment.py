@@ -211,8 +211,8 @@ def clip_times(draw: np.random.Generator | None, duration_s: float, frames: int,
     each is moved. Without a generator from the middle of the video, and unmoved. A shorter video is shown at a lower rate.
     """
     step = min(1 / rate, duration_s / frames)
-    room = max(duration_s - frames * step, 0.0)
-    start = room / 2 if draw is None else draw.uniform(0, room) if room else 0.0
+    spare = max(duration_s - frames * step, 0.0)
+    start = spare / 2 if draw is None else draw.uniform(0, spare) if spare else 0.0
     moves = np.zeros(frames) if draw is None or not jitter else draw.uniform(-0.5, 0.5, frames) * jitter
     return start + (np.arange(frames) + 0.5 + moves) * step
 
@@ -222,8 +222,8 @@ def clip_times(draw: np.random.Generator | None, duration_s: float, frames: int,
 
 def window_start(draw: np.random.Generator | None, duration_s: float, seconds: float) -> float:
     """Where a window of a recording begins: anywhere that it fits, or without a generator so that it is in the middle."""
-    room = max(duration_s - seconds, 0.0)
-    return room / 2 if draw is None else draw.uniform(0, room) if room else 0.0
+    spare = max(duration_s - seconds, 0.0)
+    return spare / 2 if draw is None else draw.uniform(0, spare) if spare else 0.0
 
 
 def add_noise(samples: np.ndarray, draw: np.random.Generator, decibels: tuple[float, float] = (10.0, 30.0)) -> np.ndarray:

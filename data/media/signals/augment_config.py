@@ -34,7 +34,7 @@ class Augment:
     """Lowest and highest signal-to-noise ratio of white noise in recordings, in decibels; such as 10 30."""
     noise_chance: float = 0.5
     """Share of recordings that get it. Beside silence a spectrogram of noise is another world: a model that only heard noise is lost in the
-    clean recordings that it is judged by."""
+    clean recordings that it is evaluated on."""
     time_masks: int = 0
     """Stretches of a spectrogram that are hidden (SpecAugment, Park et al. 2019, without its warping)."""
     time_share: float = 0.1

@@ -74,9 +74,9 @@ def _overlapped(transform_SF: np.ndarray) -> np.ndarray:
     windows, hann = np.fft.irfft(transform_SF, WINDOW, axis=-1), _hann()
     total, weight = np.zeros((2, (len(windows) - 1) * HOP + WINDOW))
     for number, window in enumerate(windows):
-        part = slice(number * HOP, number * HOP + WINDOW)
-        total[part] += window * hann
-        weight[part] += hann**2
+        inside = slice(number * HOP, number * HOP + WINDOW)
+        total[inside] += window * hann
+        weight[inside] += hann**2
     whole = total / np.maximum(weight, 1e-3)
     return np.pad(whole, (0, WINDOW))[WINDOW // 2 :][: len(windows) * HOP]
 

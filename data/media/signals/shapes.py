@@ -64,7 +64,7 @@ class Shape:
         return Cut(np.pad(patches, ((1, 0), (0, 0))), np.pad(places, ((1, 0), (0, 0)), constant_values=-1))
 
     def charged(self, places):
-        """Patches of room that a medium takes in a row: with latents that of the largest, so that a row has latents for as many."""
+        """Patches of a row's capacity that a medium takes: with latents that of the largest, so that a row has latents for as many."""
         return np.where(places > 0, self.most, 0) if self.latents else places
 
     def tokens(self, places):

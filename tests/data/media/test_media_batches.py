@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from data.errors import UserError
 from data.loading.process_prefetch import ProcessPrefetch
 from data.media.batches import MediaBatches, StepMaker, Unusable
-from data.media.kinds import Facts, Part, Sample, text_facts
+from data.media.kinds import Facts, Part, Sample, Undecodable, text_facts
 from data.media.packing import pack
 from data.media.rows import MISSING, Layout, Piece, RowFiller, encoded_places
 from data.media.shards import write_media
 from data.media.signals.augment_config import Augment
-from data.media.signals.decoding import Undecodable, probe
 from data.media.signals.patches import unpatchify
+from data.media.signals.probing import probe
 from data.media.signals.shapes import AudioShape, ImageShape, VideoShape, frames_of
 from data.media.source import ShardSource
 from data.media.world import World
@@ -103,7 +103,7 @@ def test_slots_lead_to_the_pictures_of_their_samples(world):
                 continue
             shape = SHAPES[pieces[0].kind]
             base = sum(
-                encoded_places(SHAPES[kind], LAYOUT.room[kind])
+                encoded_places(SHAPES[kind], LAYOUT.capacity[kind])
                 for kind in ("image", "video", "audio")[: ("image", "video", "audio").index(shape.kind)]
             )
             tokens = slots[slots > 0] - 1 - base
@@ -131,7 +131,7 @@ def test_what_is_learned_is_predicted_from_what_was_before():
 
 
 def test_without_a_prefix_only_the_places_of_a_medium_see_one_another():
-    layout = Layout(160, LAYOUT.room, prefix=False)
+    layout = Layout(160, LAYOUT.capacity, prefix=False)
     batch = batches(World(("image",), scenes=8), layout=layout).batch(0, 1)
     here = batch.segments[0] == 1
     slots, groups = batch.slots[0][here], batch.groups[0][here]
@@ -139,20 +139,20 @@ def test_without_a_prefix_only_the_places_of_a_medium_see_one_another():
 
 
 def test_a_model_that_is_kept_blind_gets_no_patch():
-    layout = Layout(160, LAYOUT.room, dropped=1.0)
+    layout = Layout(160, LAYOUT.capacity, dropped=1.0)
     batch, seen = batches(seed=0, layout=layout).batch(0, 8), batches(seed=0).batch(0, 8)
     assert not batch.slots.any() and not any(getattr(batch, kind).segments.any() for kind in SHAPES)
     np.testing.assert_array_equal(batch.tokens == TOKENIZER.specials[MISSING], seen.slots > 0)
     np.testing.assert_array_equal(batch.weights, seen.weights)
-    some = batches(seed=0, layout=Layout(160, LAYOUT.room, dropped=0.3)).batch(0, 24)
+    some = batches(seed=0, layout=Layout(160, LAYOUT.capacity, dropped=0.3)).batch(0, 24)
     share = (some.tokens == TOKENIZER.specials[MISSING]).sum() / ((some.tokens == TOKENIZER.specials[MISSING]) | (some.slots > 0)).sum()
     assert 0.1 < share < 0.5
 
 
 def test_samples_that_no_row_has_room_for_are_left_out_or_an_error():
     with pytest.raises(UserError, match="none of 60 samples of train fits 40 tokens"):
-        batches(World(("text",), scenes=60), layout=Layout(40, LAYOUT.room))
-    assert batches(World(("text", "audio"), scenes=60), layout=Layout(50, LAYOUT.room)).left_out == 30
+        batches(World(("text",), scenes=60), layout=Layout(40, LAYOUT.capacity))
+    assert batches(World(("text", "audio"), scenes=60), layout=Layout(50, LAYOUT.capacity)).left_out == 30
 
 
 def test_latents_are_as_many_for_each_medium():

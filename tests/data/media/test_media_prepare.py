@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from data.media.duplicates import LOOK, find_duplicates
+from data.media.duplicates import FINGERPRINT, find_duplicates
 from data.media.kinds import Part, Sample
 from data.media.prepare import PrepareMedia, prepare_media
 from data.media.shards import MediaCorpus
@@ -114,10 +114,10 @@ def test_the_result_does_not_depend_on_the_workers_and_repair_brings_it_back(wor
 def test_a_killed_preparation_goes_on_where_it_stopped(photos, tmp_path):
     prepare_media(options(tmp_path, photos, output="unbroken", shard_bytes=4000, validation=0.3))
     script = (
-        "import sys, time\nfrom data import media_task, prepare_media as p\n"
-        "real = media_task._Task.close\n"
+        "import sys, time\nfrom data.media import prepare as p, task\n"
+        "real = task._Task.close\n"
         "def slow(self):\n    time.sleep(0.05)\n    return real(self)\n"
-        "media_task._Task.close = slow\n"
+        "task._Task.close = slow\n"
         "p.prepare_media(p.PrepareMedia(sys.argv[2], 'images', (sys.argv[1],), shard_bytes=4000, validation=0.3, workers=1))\n"
     )
     folder, made = tmp_path / "killed", {}
@@ -386,17 +386,22 @@ def test_pictures_that_look_alike_are_counted(tmp_path):
 
 def test_alike_is_what_a_comparison_of_all_pairs_says():
     draw = np.random.default_rng(0)
-    looks = np.zeros(300, LOOK)
-    looks["content"] = np.arange(300) - (np.arange(300) % 10 == 9)  # each tenth is equal to the one before
-    looks["look"] = draw.integers(0, 1 << 63, 300, dtype=np.uint64)
+    fingerprints = np.zeros(300, FINGERPRINT)
+    fingerprints["content"] = np.arange(300) - (np.arange(300) % 10 == 9)  # each tenth is equal to the one before
+    fingerprints["picture"] = draw.integers(0, 1 << 63, 300, dtype=np.uint64)
     for i in range(100, 200):
         bits = sum(1 << int(bit) for bit in draw.choice(64, i % 6, replace=False))
-        looks["look"][i] = looks["look"][i - 100] ^ np.uint64(bits)
-    looks["image"] = np.arange(300) % 7 > 0
-    exact, near = find_duplicates(looks)
+        fingerprints["picture"][i] = fingerprints["picture"][i - 100] ^ np.uint64(bits)
+    fingerprints["image"] = np.arange(300) % 7 > 0
+    exact, near = find_duplicates(fingerprints)
     assert exact.tolist() == [[i, i - 1] for i in range(9, 300, 10)]
-    originals = [i for i in range(300) if looks["image"][i] and i % 10 != 9]
-    pairs = [[i, j] for i in originals for j in originals if j < i and int(looks["look"][i] ^ looks["look"][j]).bit_count() <= 3]
+    originals = [i for i in range(300) if fingerprints["image"][i] and i % 10 != 9]
+    pairs = [
+        [i, j]
+        for i in originals
+        for j in originals
+        if j < i and int(fingerprints["picture"][i] ^ fingerprints["picture"][j]).bit_count() <= 3
+    ]
     assert near.tolist() == pairs and len(pairs) > 30
 
 

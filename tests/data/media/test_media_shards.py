@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
+from data.files.manifest import shard_damage
 from data.media.kinds import KINDS, Damaged, Facts, Part, Sample, decode_sample, encode_sample, text_facts
 from data.media.shards import MediaCorpus, write_media
-from data.text.shards import shard_damage
 
 FACTS = {"image": Facts(width=4, height=3, bytes=5), "video": Facts(4, 3, 7, 12.5, 0, 6), "audio": Facts(rate=8e3, samples=99, bytes=2)}
 

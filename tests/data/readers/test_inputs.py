@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.readers import stream
-from data.readers.documents import Document, Part
+from data.readers.documents import Document, Extent
 from data.readers.inputs import check_inputs, find_inputs, plan_tasks, read_documents
 
 TEXTS = ["One.", "Two,\nwith a line.", "Drei äöü 🙂", "\u2028 four\r\n", "five " * 1000]
@@ -147,11 +147,11 @@ def test_progress_counts_every_byte_once(tmp_path, monkeypatch):
 def test_only_plain_lines_are_divided():
     files = [("/a.txt", 500, 0), ("/b.jsonl", 250, 0), ("/c.jsonl.gz", 300, 0), ("/d.txt", 0, 0), ("/e.txt", 10, 0)]
     assert plan_tasks(files, 100) == [
-        [Part("/a.txt", 0, 500)],
-        [Part("/b.jsonl", 0, 100)],
-        [Part("/b.jsonl", 100, 200)],
-        [Part("/b.jsonl", 200, 250), Part("/c.jsonl.gz", 0, 300)],
-        [Part("/d.txt", 0, 0), Part("/e.txt", 0, 10)],
+        [Extent("/a.txt", 0, 500)],
+        [Extent("/b.jsonl", 0, 100)],
+        [Extent("/b.jsonl", 100, 200)],
+        [Extent("/b.jsonl", 200, 250), Extent("/c.jsonl.gz", 0, 300)],
+        [Extent("/d.txt", 0, 0), Extent("/e.txt", 0, 10)],
     ]
 
 

@@ -23,7 +23,7 @@ from data.text.inspect import inspect_corpus
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from train.rl.environments.files import PromptFile
-from train.sources.examples import read_records
+from train.sources.records import read_records
 
 TEXTS = [
     "One.\n",
@@ -113,7 +113,7 @@ def dataset(tmp_path_factory):
     (folder / "toy_texts" / "texts.json").write_text(json.dumps(TEXTS))
     script = (
         "import toy_texts.toy_texts_dataset_builder\n"
-        "from data.inputs import find_inputs\n"
+        "from data.readers.inputs import find_inputs\n"
         "find_inputs(['tfds:toy_texts'], 'data', tfds_download=True)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
@@ -365,7 +365,7 @@ def warc(tmp_path, *records, name="a.warc"):
         (PAGE.replace("<title>", "<meta charset=iso-8859-1><title>").encode("latin-1"), ["Content-Type: text/html"]),
         (PAGE.encode("utf-8-sig"), ["Content-Type: text/html; charset=latin-1"]),
         (PAGE.encode(), ["Content-Type: application/xhtml+xml; charset=nonsense"]),
-        (gzip.compress(PAGE.encode()), ["Content-Type: text/html; charset=utf-8", "Content-Encoding: gzip"]),
+        (gzip.compress(PAGE.encode(), mtime=0), ["Content-Type: text/html; charset=utf-8", "Content-Encoding: gzip"]),
         (zlib.compress(PAGE.encode()), ["Content-Type: text/html; charset=utf-8", "Content-Encoding: deflate"]),
         (
             b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (PAGE.encode()[:50], PAGE.encode()[50:], b"")),
@@ -522,7 +522,7 @@ def test_files_that_need_tensorflow_are_refused(dataset, tmp_path):
 
 def test_tensorflow_is_never_imported(dataset, tmp_path):
     script = (
-        "import sys\nfrom data.prepare import PrepareText, prepare_text\n"
+        "import sys\nfrom data.text.prepare import PrepareText, prepare_text\n"
         "prepare_text(PrepareText(output=sys.argv[1], input=('tfds:toy_texts',), tfds_dir=sys.argv[2], workers=1))\n"
         "assert 'tensorflow_datasets' in sys.modules and 'tensorflow' not in sys.modules\n"
     )

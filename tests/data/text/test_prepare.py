@@ -129,7 +129,7 @@ def test_a_killed_preparation_goes_on_where_it_stopped(lines, tmp_path):
     many = options(tmp_path, lines, output="killed", workers=2, shard_bytes=4000)
     prepare_text(dataclasses.replace(many, output=str(tmp_path / "unbroken"), workers=1))
     script = (
-        "import sys, time\nfrom data import prepare, task\n"
+        "import sys, time\nfrom data.text import prepare, task\n"
         "real = task._Writer.close\n"
         "def slow(self):\n    time.sleep(0.03)\n    return real(self)\n"
         "task._Writer.close = slow\n"
@@ -170,7 +170,7 @@ def plan_tasks(tmp_path):
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = (
-        "import os, time\nfrom data import pool\n"
+        "import os, time\nfrom data.loading import pool\n"
         "def wait(report):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
         "if __name__ == '__main__':\n    list(pool.run_tasks(wait, [(), ()], 2, 'waiting', 1))\n"
     )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
+from data.files.manifest import shard_damage
 from data.text import blocks, shards
 from data.text.batches import Batches
-from data.text.shards import Corpus, shard_damage
+from data.text.shards import Corpus
 
 LENGTHS = [1, 50_000, 3, 32_768, 32_767, 20_000, 7]  # several blocks of 64 KiB, borders inside and on documents
 TOKENS = "train-00000-of-00002.tokens"

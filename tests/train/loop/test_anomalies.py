@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data.text.batches import Batches
+from model.transformer import Decoder
 from tests.train.conftest import change
 from tests.train.loop.test_resume import one_device, outcome, start  # noqa: F401 (a fixture)
 from train.checkpoints.checkpointer import Checkpointer
@@ -19,12 +20,11 @@ from train.loop.bad_steps import Diverged, rewind_target
 from train.loop.exits import Exit
 from train.loop.loop import train
 from train.loop.meter import Meter
-from train.loop.row_learner import make_batches
 from train.loop.telemetry import read_metrics
-from train.objectives.make import make_objective
+from train.objectives.bind import bind
 from train.optimizers.build import make_optimizer
-from train.runs.parameters import decoder_parameters
-from train.runs.runs import open_run
+from train.runs.directory import open_run
+from train.sources.dataset import dataset_of
 from train.step.anomalies import DECAY, WARM, choose, judge, no_history
 from train.step.state import abstract_state
 from train.step.update import jit_update, make_update
@@ -97,7 +97,7 @@ def anomalies(run):
 def state_of(run, step):
     experiment = run.experiment
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    abstract = abstract_state(decoder_parameters(experiment.model), optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=True)
+    abstract = abstract_state(Decoder(experiment.model).start, optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=True)
     checkpointer = Checkpointer(run.path, experiment.checkpoints)
     found, _ = checkpointer.restore(abstract, step)
     checkpointer.close()
@@ -118,8 +118,8 @@ def test_a_bad_step_leaves_parameters_and_optimizer_alone(tiny, tmp_path, one_de
     assert counts and set(counts) == {4}  # five steps, four updates
 
     mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
-    update = jit_update(make_update(make_objective(run.experiment, mesh), make_optimizer(tiny.optimizer, tiny.schedule, 5), seed=0), mesh)
-    batch = put_batch(mesh, lambda first, rows: make_batches(run.experiment, run.corpora()).batch(12 + first, rows), 4)
+    update = jit_update(make_update(bind(run.experiment, mesh).loss, make_optimizer(tiny.optimizer, tiny.schedule, 5), seed=0), mesh)
+    batch = put_batch(mesh, lambda first, rows: dataset_of(run.experiment).batches(run.corpora()).batch(12 + first, rows), 4)
     kept = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((before.params, before.opt_state))]
     skipped, metrics = update(dataclasses.replace(before, ema=None), None, batch)
     assert [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((skipped.params, skipped.opt_state))] == kept

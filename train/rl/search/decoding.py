@@ -13,18 +13,18 @@ import numpy as np
 from data.errors import UserError
 from model.decoding.beam import beam_search
 from model.decoding.generate import Sampling
-from model.transformer import Decoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
+from train.generation.text import decoder_of
 from train.rl.environments.text_tasks import Simulator
 from train.rl.options import PolicyGradient, Prompts
+from train.rl.policy.policy_gradient import critic_of
 from train.rl.policy.questions import Question, Questions
 from train.rl.policy.rollout import rollout
 from train.rl.rewards.scoring import reward_models
 from train.rl.search.token_readers import CachedReader
 from train.rl.search.token_search import Decoded, Goal, best_first_decode, tree_search_decode, value_guided_decode
-from train.runs.parameters import critic_of
-from train.runs.runs import Run
+from train.runs.directory import Run
 from train.step.state import Purpose, random_key
 from train.step.update import compiler_options, on_mesh
 
@@ -151,7 +151,9 @@ class _Judge:
 
 def _critic_decoder(run: Run, kind: Kind, passes: int, considered: int, judge: _Judge, mesh):
     """decode(params, padded_BP, lengths of prompts [B], key) -> tokens_BS, lengths_B, passes_B, by the critic and the judge."""
-    model, critic, room = Decoder(run.experiment.model), critic_of(run.experiment), judge.room
+    o = run.experiment.objective
+    assert isinstance(o, PolicyGradient)
+    model, critic, room = decoder_of(run), critic_of(o, run.experiment.model), judge.room
     goal = Goal(judge.stops, judge.within_jit)
 
     def decode(params, prompts_BP, lengths_B, key) -> Decoded:
@@ -181,7 +183,7 @@ def _candidate_decoder(run: Run, kind: Kind, many: int, judge: _Judge, mesh):
     """As `_critic_decoder`, by choosing the best of `many` responses that are drawn, or that a beam search finds."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
-    model, room = Decoder(run.experiment.model), judge.room
+    model, room = decoder_of(run), judge.room
 
     def candidates(params, padded_BP, lengths_B, key):
         """Rows [B, N, S], prompts on the right of their room, and the lengths of their responses [B, N]."""

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.media.prepare import PrepareMedia, prepare_media
-from data.media.reading.inputs import FIELDS, Reading, Record, class_names, label_of, named_splits, read_records, sample_of, split_of
+from data.media.reading.fields import FIELDS, Reading, Record
+from data.media.reading.labels import class_names, label_of
+from data.media.reading.records import read_records
+from data.media.reading.samples import sample_of
+from data.media.reading.splits import named_splits, split_of
 from data.media.shards import MediaCorpus
-from data.readers.documents import Part, Unreadable
+from data.readers.documents import Extent, Unreadable
 from tests.data.media.media_files import image_file, picture
 
 PICTURES = [image_file(picture(8, 8, seed=seed), "PNG") for seed in range(8)]
@@ -349,7 +353,7 @@ def test_what_a_writer_of_tables_writes_is_read(rows, form, ending, tmp_path):
         writer = csv.writer(file, delimiter=between, lineterminator=ending, quoting=csv.QUOTE_ALL)
         writer.writerows([("text", "caption"), *rows])
         size = file.tell()
-    found = list(read_records([Part(path, 0, size)], Reading("", (), (), False), lambda read: None))
+    found = list(read_records([Extent(path, 0, size)], Reading("", (), (), False), lambda read: None))
     assert [(one.fields.get("text", ""), one.fields.get("caption", "")) for one in found] == rows
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.reader(file, delimiter=between)
@@ -433,7 +437,7 @@ def test_each_line_is_a_sample_or_is_told(rows, tmp_path):
     path, reading = str(tmp_path / "list.jsonl"), Reading("", (), (), False)
     with open(path, "w") as file:
         file.write("".join(json.dumps(row) + "\n" for row in rows))
-    found = list(read_records([Part(path, 0, os.path.getsize(path))], reading, lambda read: None))
+    found = list(read_records([Extent(path, 0, os.path.getsize(path))], reading, lambda read: None))
     assert [one.name for one in found] == [f"{path}:{line}" for line in range(1, 1 + len(rows))]
     for one in found:
         if isinstance(one, Record):
