@@ -99,41 +99,12 @@ def start_jax(topology: str) -> None:
 
 def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dict[str, Any]:
     """Everything that a plan says, as plain values; sizes in bytes a device, times in seconds. UserError where the mesh does not fit."""
-    import jax
-
-    from train.objectives.bind import flops_of, state_of
-    from train.planning import hlo
-    from train.planning.ahead_of_time import TooLarge, compile_step, for_platform, memory_of, planning_mesh
-    from train.planning.roofline import KERNEL, MATMUL, MEMORY, Torus, chip_of, estimate, kernel_flops
+    from train.planning.ahead_of_time import TooLarge, compile_step, memory_of, planning_mesh
 
     mesh = planning_mesh(experiment, topology)
-    devices = list(mesh.devices.flat)
-    chip = chip_of(devices[0])
-    state = state_of(for_platform(experiment, mesh), mesh)
-
-    def share(tree) -> int:
-        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-    tokens = experiment.batch_size * experiment.model.context_length
-    found: dict[str, Any] = {
-        "name": experiment.name,
-        "topology": topology,
-        "device": devices[0].device_kind,
-        "devices": len(devices),
-        "mesh": {name: size for name, size in mesh.shape.items() if size > 1},
-        "remat": experiment.model.remat,
-        "micro_batches": experiment.micro_batches,
-        "batch_size": experiment.batch_size,
-        "tokens_per_batch": tokens,
-        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
-        "parameter_bytes": share(state.params),
-        "optimizer_bytes": share(state.opt_state) + share(state.ema),
-        "gradient_bytes": share(state.params),
-        "hbm_bytes": chip.hbm - chip.reserved,
-        "reserved_bytes": chip.reserved,
-    }
+    found = _sizes(experiment, topology, mesh)
     if not quiet and sys.stderr.isatty():
-        print(f"compiling for {len(devices)} x {found['device']}: minutes for a large model", file=sys.stderr)
+        print(f"compiling for {found['devices']} x {found['device']}: minutes for a large model", file=sys.stderr)
     started = time.monotonic()
     try:
         compiled = compile_step(experiment, mesh)
@@ -145,16 +116,65 @@ def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dic
         return found
     seconds = time.monotonic() - started
     memory = memory_of(compiled)
-    program = hlo.read(compiled.as_text())
-    time_of = estimate(program, Torus(devices, chip))
-    needed = (flops_of(experiment) or 0.0) * tokens / len(devices)
-    operations = list(hlo.walk(program.operations))
     found |= {
         "fits": memory.total <= found["hbm_bytes"],
         "bytes_per_device": memory.total,
         "argument_bytes": memory.arguments,
         "work_bytes": memory.work,
         "compile_seconds": seconds,
+    }
+    found |= _times(experiment, mesh, compiled.as_text())
+    found["advice"] = advice(experiment, found)
+    return found
+
+
+def _sizes(experiment: Experiment, topology: str, mesh) -> dict[str, Any]:
+    """What is known of a plan before its step is compiled."""
+    import jax
+
+    from train.objectives.bind import state_of
+    from train.planning.ahead_of_time import for_platform
+    from train.planning.roofline import chip_of
+
+    devices = list(mesh.devices.flat)
+    chip = chip_of(devices[0])
+    state = state_of(for_platform(experiment, mesh), mesh)
+
+    def share(tree) -> int:
+        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    return {
+        "name": experiment.name,
+        "topology": topology,
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "mesh": {name: size for name, size in mesh.shape.items() if size > 1},
+        "remat": experiment.model.remat,
+        "micro_batches": experiment.micro_batches,
+        "batch_size": experiment.batch_size,
+        "tokens_per_batch": experiment.batch_size * experiment.model.context_length,
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        "parameter_bytes": share(state.params),
+        "optimizer_bytes": share(state.opt_state) + share(state.ema),
+        "gradient_bytes": share(state.params),
+        "hbm_bytes": chip.hbm - chip.reserved,
+        "reserved_bytes": chip.reserved,
+    }
+
+
+def _times(experiment: Experiment, mesh, program_text: str) -> dict[str, Any]:
+    """What a device does in a step, by the compiled program, and how long that takes."""
+    from train.objectives.bind import flops_of
+    from train.planning import hlo
+    from train.planning.roofline import KERNEL, MATMUL, MEMORY, Torus, chip_of, estimate, kernel_flops
+
+    devices = list(mesh.devices.flat)
+    chip, tokens = chip_of(devices[0]), experiment.batch_size * experiment.model.context_length
+    program = hlo.read(program_text)
+    time_of = estimate(program, Torus(devices, chip))
+    needed = (flops_of(experiment) or 0.0) * tokens / len(devices)
+    operations = list(hlo.walk(program.operations))
+    return {
         "product_flops": sum(operation.flops * times for operation, times in operations),
         "kernel_flops": sum(kernel_flops(operation) * times for operation, times in operations),
         "model_flops": needed,
@@ -168,8 +188,6 @@ def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dic
         "mfu_no_overlap": needed / (time_of.no_overlap * chip.peak),
         "assumptions": {"matmul": MATMUL, "kernel": KERNEL, "memory": MEMORY, "link_bytes_per_second": chip.link, "peak": chip.peak},
     }
-    found["advice"] = advice(experiment, found)
-    return found
 
 
 def collectives_of(operations) -> dict[str, dict[str, float]]:
