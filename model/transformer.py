@@ -260,18 +260,22 @@ class Decoder(nn.Module):
         hidden_BTD = Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
         return Output(hidden_BTD, cache, router, stream_BTD)
 
+    @nn.nowrap
     def start(self, key):
         """Fresh parameters, boxed with logical axis names."""
         return self.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
+    @nn.nowrap
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Where each part stands, by names that all decoders share."""
         return {name: (name,) for name in DECODER}
 
+    @nn.nowrap
     def kernels(self, platform: str, *, split_positions: bool = False) -> list[str]:
         """Attention kernels in use on a platform. ValueError where the one asked for cannot serve."""
         return layer_kernels(self.config, platform, split_positions=split_positions)
 
+    @nn.nowrap
     def training_flops_per_token(self, length: int) -> float:
         """FLOPs per token of one training step on a row of `length` tokens."""
         return training_flops_per_token(self.config, length)

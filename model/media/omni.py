@@ -8,6 +8,7 @@ import dataclasses
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -87,9 +88,11 @@ class MultimodalDecoder(Decoder):
 
     config: OmniConfig
 
+    @nn.nowrap
     def start(self, key):
         return super().start(key) | Omni(self.config).start(key)
 
+    @nn.nowrap
     def parts(self) -> dict[str, tuple[str, ...]]:
         beside: dict[str, tuple[str, ...]] = {
             f"{encoder.kind} {part}": (encoder.kind, part) for encoder in self.config.encoders for part in ("encoder", "projector")

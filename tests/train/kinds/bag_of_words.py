@@ -50,15 +50,19 @@ class Bag(nn.Module):
         hidden_BTF = nn.relu(nn.Dense(c.hidden, name="up")(mean_BTD))
         return BagOutput(mean_BTD + nn.Dense(c.embed_dim, name="down")(hidden_BTF))
 
+    @nn.nowrap
     def start(self, key):
         return self.init(key, jnp.zeros((1, 1), jnp.int32), segments_BT=jnp.ones((1, 1), jnp.int32))["params"]
 
+    @nn.nowrap
     def parts(self):
         return {name: (name,) for name in ("embedding", "up", "down")}
 
+    @nn.nowrap
     def kernels(self, platform, *, split_positions=False):
         return []
 
+    @nn.nowrap
     def training_flops_per_token(self, length):
         return None
 
