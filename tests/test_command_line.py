@@ -45,7 +45,7 @@ def keys_of(value) -> set[str]:
         if dataclasses.is_dataclass(part):
             prefix = "" if isinstance(part, Experiment) else field.name.replace("_", "-") + "."
             names |= {prefix + name for name in keys_of(part)}
-        elif "Positional" not in hint:
+        elif "Positional" not in hint and field.name != "metrics":  # parts, of which the parser knows those that a config gives
             names.add(field.name.replace("_", "-"))
             if field.type is bool or hint == "bool":
                 names.add("no-" + field.name.replace("_", "-"))

@@ -40,7 +40,8 @@ def from_json(base: type, stored: dict, where: str, find: Callable[[str], type |
     kind = find(name) if isinstance(name, str) else None
     if kind is None or not issubclass(kind, base) or not dataclasses.is_dataclass(kind):
         raise UserError(
-            f"{where}: unknown kind {name!r}{nearest(str(name), OLD_NAMES)}", "Was it written by a newer version, or changed by hand?"
+            f"{where}: unknown kind {name!r}{nearest(str(name).rpartition(':')[2], OLD_NAMES)}",
+            "Was it written by a newer version, or changed by hand?",
         )
     hints = typing.get_type_hints(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}

@@ -14,7 +14,7 @@ from data.errors import UserError
 from model.config import ModelConfig
 from train.devices.mesh import MOST_CPU_DEVICES, cpu_devices, divide_cpu
 from train.experiment import Experiment, MeshShape
-from train.loop import loop
+from train.loop import checks, loop
 from train.verbs.train import train
 
 SMALL = Experiment(batch_size=12, model=ModelConfig(vocab_size=64, num_layers=2, embed_dim=64, num_heads=2))
@@ -75,9 +75,9 @@ def test_the_cpu_is_divided_before_anything_asks_for_devices(begin, monkeypatch)
         asked.append("divide")
         raise UserError("stopped")
 
-    monkeypatch.setattr("train.loop.loop.divide_cpu", stop)
+    monkeypatch.setattr(f"train.loop.{'checks' if begin == 'check' else 'loop'}.divide_cpu", stop)
     monkeypatch.setattr("jax.devices", lambda *_: asked.append("devices"))
-    calls = {"check": lambda: loop.check(Experiment(), []), "train": lambda: loop.train(SimpleNamespace(experiment=Experiment()))}
+    calls = {"check": lambda: checks.check(Experiment(), []), "train": lambda: loop.train(SimpleNamespace(experiment=Experiment()))}
     with pytest.raises(UserError, match="stopped"):
         calls[begin]()
     assert asked == ["divide"]

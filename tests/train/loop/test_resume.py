@@ -53,6 +53,7 @@ def one_device(monkeypatch):
     """The loop uses all devices there are; here there is one."""
     devices = jax.devices()[:1]
     monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, devices))
+    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, devices))
 
 
 def train_and_watch_the_disk(run, monkeypatch):

@@ -246,7 +246,7 @@ def test_wandb_keeps_its_id_over_a_resume_and_takes_our_steps(tmp_path, monkeypa
         run_steps(tmp_path, first, 4, resume_step=resume, wandb="offline", name="trial", config=Experiment())
     first, second = (call[1] for call in calls if call[0] == "init")
     assert first["id"] == second["id"] and first["mode"] == "offline"
-    assert first["config"]["model"]["kind"] == "ModelConfig"
+    assert first["config"]["model"]["kind"] == "model.config:ModelConfig"
     assert ("log", {"train/" + name: value for name, value in train_row(3).items()} | {"step": 3}) in calls
     assert calls[-1] == ("finish",)
 

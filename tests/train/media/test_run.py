@@ -27,6 +27,7 @@ TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
 @pytest.fixture
 def one_device(monkeypatch):
     monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
+    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
 
 
 def test_a_run_on_four_modalities_resumes_to_the_bit(tmp_path, one_device, monkeypatch):

@@ -25,6 +25,7 @@ from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPa
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
+    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
 
 
 PICTURE = encode_image(np.zeros((16, 16, 3), np.uint8))
@@ -113,7 +114,7 @@ def test_without_samples_to_judge_by_a_run_trains_and_saves(tmp_path, capsys):
     assert summary["step"] == 2 and summary["validation"] == {}
     assert not [row for row in read_metrics(run.path) if row["kind"] == "evaluation"]
     assert capsys.readouterr().out.count("no validation") == 1
-    with pytest.raises(UserError, match="nothing to validate with"):
+    with pytest.raises(UserError, match="nothing to measure in a validation split"):
         evaluate_run(run)
     write_media(str(tmp_path / "other"), {"validation": samples_of("no pictures")})
     assert evaluate_run(run, shards=(str(tmp_path / "other"),))["samples"] == 4

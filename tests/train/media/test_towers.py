@@ -29,6 +29,7 @@ from train.loop.loop import train
 from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind, check_frozen
 from train.objectives.media.aligned_lm import towers_of
+from train.objectives.media.alignment import pairing_loss
 from train.objectives.media.views import fingerprints, from_zero, labelled, pairs_of
 from train.optimizers.build import frozen_leaves
 from train.runs.parts import get
@@ -115,6 +116,7 @@ def folder(tmp_path):
 
 def run(tmp_path, monkeypatch, **changes):
     monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
+    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
     made = start(tmp_path / "run", dataclasses.replace(EXPERIMENT, evaluation=Evaluation(every=0, rows=4), **changes))
     return made, train(made)["validation"]
 
@@ -171,7 +173,7 @@ def test_prediction_and_alignment_are_one_loss():
         return jax.jit(jax.grad(loss))(params)
 
     found, predicted = gradient(joint, params), gradient(joint.prediction, params)
-    aligned = gradient(bind(experiment).loss, towers_of(params, experiment.objective, bind(experiment).parts))
+    aligned = gradient(pairing_loss(experiment.objective, experiment), towers_of(params, experiment.objective, bind(experiment).parts))
     parts = {"image": ("left", "encoder"), "layers": ("right", "decoder", "layers"), "embedding": ("right", "decoder", "embedding")}
     for name, path in parts.items():
         own = (name, "encoder") if name == "image" else (name,)

@@ -48,6 +48,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("codes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
+        patch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
         made = start(folder / "codebook", CODEBOOK)
         train(made)
     prepare_codes(PrepareCodes(str(folder / "tokenizer"), (str(made.path),)))
@@ -63,6 +64,7 @@ def writer_experiment(tokenizer, tasks=("play", "audio")):
 
 def test_a_model_reads_and_writes_recordings(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
+    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
     made = start(tmp_path / "run", writer_experiment(runs[1]))
     found = train(made)["validation"]
     assert {"play", "coded_play", "play/unseen", "audio", "blind_audio", "exact"} <= set(found) and "blind_play" not in found
@@ -103,8 +105,8 @@ def test_a_run_that_only_writes_has_a_sheet_and_no_texts(runs, tmp_path):
     sources, params = dataset_of(experiment).open(), parameters(1.0, experiment)
     tokenizer = sources[0].tokenizer()
     run = SimpleNamespace(experiment=experiment, tokenizer=lambda: tokenizer)
-    assert sample_answers(run, params, sources) == []
-    assert media.draw_written(experiment, params, sources, tokenizer, tmp_path / "plots" / "written.png")
+    assert sample_answers(dataset_of(experiment), run, params, sources) == []
+    assert media.draw_written(dataset_of(experiment), params, sources, tokenizer, tmp_path / "plots" / "written.png")
     with Image.open(tmp_path / "plots" / "written.png") as sheet:
         assert sheet.width > 500
 
@@ -174,7 +176,7 @@ def test_each_folder_is_read_and_written_as_far_as_it_can_be(tmp_path):
     hears = dataclasses.replace(MODEL, encoders=MODEL.encoders[2:])
 
     def sources(model, *write):
-        return folders_of(dataclasses.replace(EXPERIMENT, model=model, data=MediaShards(shards=(image, audio), write=write)))
+        return folders_of(MediaShards(shards=(image, audio), write=write), model)
 
     assert sources(hears) == [(image, None), (audio, None)]
     assert sources(hears, "image") == [(audio, None), (image, "image")]

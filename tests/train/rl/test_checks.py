@@ -20,6 +20,7 @@ from train.rl.policy.questions import Questions
 from train.rl.rewards.rewards import Judged, Length, Reward, RewardModel, Sum
 from train.runs.directory import open_corpora
 from train.runs.resolve import check_resume, resolve
+from train.sources.dataset import dataset_of
 from train.sources.examples import ExampleBatches
 
 POLICY = PPO(group_size=2, response_tokens=4, critic="shared", kl_coefficient=0.0)
@@ -224,7 +225,7 @@ def batches(data, tmp_path, objective=None, **fields) -> ExampleBatches:
     byte_tokenizer().save(str(tmp_path / "start"))
     fields |= {"objective": objective or TINY.objective, "data": data, "start": str(tmp_path / "start")}
     experiment = dataclasses.replace(TINY, **fields)
-    return ExampleBatches(experiment, open_corpora(experiment), "train")
+    return dataset_of(experiment).batches(open_corpora(experiment))
 
 
 def test_demonstrations_that_teach_nothing_are_refused(tmp_path):
@@ -283,7 +284,7 @@ def test_what_a_tokenizer_does_not_know_is_named_with_its_line(tmp_path):
     character_tokenizer("0123456789+").save(str(tmp_path / "start"))
     experiment = dataclasses.replace(TINY, objective=PreferenceLearning(), data=Preferences(files=(path,)), start=str(tmp_path / "start"))
     with pytest.raises(UserError, match="line 13: character 'p' is not among"):
-        ExampleBatches(experiment, open_corpora(experiment), "train")
+        dataset_of(experiment).batches(open_corpora(experiment))
 
 
 def test_paths_are_those_of_any_folder_and_a_data_set_of_tfds_stays_a_name():

@@ -82,20 +82,23 @@ def test_an_unknown_field_is_refused_with_its_nearest_name():
     stored = to_json(Experiment())
     stored["model"]["embed_dimm"] = 3
     with pytest.raises(UserError, match=r"experiment\.model\.embed_dimm: no such field in ModelConfig \(did you mean 'embed_dim'\?\)"):
-        from_json(Experiment, stored, "experiment")
+        from_json(Experiment, stored, "experiment", finder("here", None, pytest.fail))
 
 
 def test_an_unknown_kind_is_refused_with_its_nearest_name():
     stored = to_json(Experiment())
     stored["optimizer"]["kind"] = "AdanW"
     with pytest.raises(UserError, match=r"experiment\.optimizer: unknown kind 'AdanW' \(did you mean 'AdamW'\?\)"):
-        from_json(Experiment, stored, "experiment")
+        from_json(Experiment, stored, "experiment", finder("here", None, pytest.fail))
+    stored["optimizer"]["kind"] = "train.experiment:AdanW"
+    with pytest.raises(UserError, match=r"unknown kind 'train.experiment:AdanW' \(did you mean 'AdamW'\?\)"):
+        from_json(Experiment, stored, "experiment", finder("here", None, pytest.fail))
     stored["optimizer"]["kind"] = "CausalLM"  # a kind, but of something else
     with pytest.raises(UserError, match="experiment.optimizer: unknown kind 'CausalLM'"):
-        from_json(Experiment, stored, "experiment")
+        from_json(Experiment, stored, "experiment", finder("here", None, pytest.fail))
     del stored["optimizer"]["kind"]
     with pytest.raises(UserError, match="unknown kind None"):
-        from_json(Experiment, stored, "experiment")
+        from_json(Experiment, stored, "experiment", finder("here", None, pytest.fail))
 
 
 def test_a_missing_field_takes_its_default_and_is_said():
@@ -104,7 +107,7 @@ def test_a_missing_field_takes_its_default_and_is_said():
     stored = to_json(experiment)
     del stored["seed"], stored["optimizer"]["momentum"], stored["logging"]
     said: list[str] = []
-    found = from_json(Experiment, stored, "experiment", said.append)
+    found = from_json(Experiment, stored, "experiment", finder("here", None, said.append), said.append)
     assert found == dataclasses.replace(experiment, seed=0, optimizer=SGD())
     assert [line.split(":")[0] for line in said] == ["experiment.seed", "experiment.optimizer.momentum", "experiment.logging"]
     assert all("default" in line for line in said)
@@ -114,12 +117,12 @@ def test_a_value_where_an_object_should_be_is_named():
     stored = to_json(Experiment())
     stored["optimizer"] = True
     with pytest.raises(UserError, match="experiment.optimizer: True is no Optimizer"):
-        from_json(Experiment, stored, "experiment")
+        from_json(Experiment, stored, "experiment", finder("here", None, pytest.fail))
 
 
 def test_flat_names_are_those_of_the_command_line():
     flat = flatten(to_json(Experiment()))
-    assert flat["optimizer.kind"] == "AdamW" and flat["model.embed_dim"] == 768 and flat["data.shards"] == []
+    assert flat["optimizer.kind"] == "train.experiment:AdamW" and flat["model.embed_dim"] == 768 and flat["data.shards"] == []
     assert not any(isinstance(value, dict) for value in flat.values())
 
 

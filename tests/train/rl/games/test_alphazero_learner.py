@@ -37,6 +37,7 @@ TINY = Experiment(
 def one_device(monkeypatch):
     devices = jax.devices()[:1]
     monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, devices))
+    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, devices))
 
 
 def start(path, experiment):

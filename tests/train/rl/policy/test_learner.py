@@ -70,6 +70,7 @@ def one_device(monkeypatch):
     """The loop uses all devices there are; here there is one."""
     devices = jax.devices()[:1]
     monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, devices))
+    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, devices))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,7 @@ def started(tmp_path_factory):
     """A run that learned from demonstrations, for policies to start from."""
     devices, patch = jax.devices()[:1], pytest.MonkeyPatch()
     patch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, devices))
+    patch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, devices))
     run = start(tmp_path_factory.mktemp("started") / "run", TINY)
     train(run)
     patch.undo()
@@ -153,6 +155,7 @@ def test_eight_devices_do_what_one_does(started, tmp_path, monkeypatch):
         experiment = policy(started, objective, steps=1, batch_size=16, mesh=MeshShape(data=-1, fsdp=min(2, count)))
         devices = jax.devices()[:count]
         monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape, devices=devices: make_mesh(shape, devices))
+        monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape, devices=devices: make_mesh(shape, devices))
         run = start(tmp_path / str(count), experiment)
         train(run)
         found[count] = outcome(run)
@@ -247,7 +250,7 @@ def test_a_prompt_without_room_is_an_error_or_an_empty_place(started):
     [
         ({"batch_size": 6, "objective": dataclasses.replace(POLICY, group_size=4)}, "multiple of objective.group_size"),
         ({"objective": dataclasses.replace(POLICY, response_tokens=40)}, "do not fit the context"),
-        ({"data": TINY.data}, "needs prompts"),
+        ({"data": TINY.data}, "it reads prompts, and the data gives"),
     ],
 )
 def test_mistakes_are_said_before_anything_runs(started, one_device, fields, what):
