@@ -29,7 +29,7 @@ from train.devices.mesh import inference_mesh
 from train.rl.environments.text_tasks import Bandit
 from train.rl.options import PreferenceLearning
 from train.rl.policy.questions import Questions
-from train.rl.policy.sampler import Drawer
+from train.rl.policy.sampler import ResponseSampler
 from train.runs.directory import START, Run, open_run
 from train.step.state import Purpose
 from train.verbs.arguments import start_jax
@@ -164,7 +164,7 @@ def answers(run: Run, asked: Run) -> Answers:
     experiment = dataclasses.replace(asked.experiment, seed=0)
     questions, mesh = Questions(experiment, asked.corpora()), inference_mesh(run.experiment.mesh)
     params, _ = load_parameters(run, mesh)
-    found = Drawer(experiment, questions, Decoder(experiment.model), mesh)(
+    found = ResponseSampler(experiment, questions, Decoder(experiment.model), mesh)(
         params, questions.take(0, PROMPTS, "validation"), Purpose.VALIDATION, 1
     )
     return Answers(found.texts, found.totals)

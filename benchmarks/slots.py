@@ -44,11 +44,11 @@ def main():
 
     @jax.jit
     def at_once(params, prompts, lengths, rows):
-        return rollout(model, params, prompts, lengths, row_keys(key, rows, 1), sampling, room=room, samples=1)
+        return rollout(model, params, prompts, lengths, row_keys(key, rows, 1), sampling, max_new_tokens=room, samples=1)
 
     @jax.jit
     def begin(params, prompts, lengths, rows):
-        return open_slots(model, params, prompts, lengths, row_keys(key, rows, 1), sampling, room=room, samples=1)
+        return open_slots(model, params, prompts, lengths, row_keys(key, rows, 1), sampling, max_new_tokens=room, samples=1)
 
     @functools.partial(jax.jit, donate_argnames="state")
     def go_on(params, state, over, places, prompts, lengths, rows):
@@ -61,7 +61,7 @@ def main():
             lambda state, over, free, numbers: go_on(params, state, over, free, prompts[numbers], lengths[numbers], rows[numbers]),
             *(np.asarray, prompts, lengths),
             slots=places,
-            room=room,
+            max_new_tokens=room,
         )
 
     ways = {"all at once": lambda: jax.device_get(at_once(params, prompts, lengths, rows))}

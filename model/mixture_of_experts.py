@@ -188,24 +188,24 @@ def _with_capacity(c: ModelConfig, weights, x_BTD, gate_BTC, chosen_BTC, counted
     """
     batch, length, _ = x_BTD.shape
     slots = chosen_BTC.size
-    room = min(batch * length, max(1, math.ceil(c.expert_capacity * slots / c.experts)))
+    capacity = min(batch * length, max(1, math.ceil(c.expert_capacity * slots / c.experts)))
     expert_M = jnp.where(counted_BT[..., None], chosen_BTC, c.experts).reshape(-1)
     order_M = jnp.argsort(expert_M, stable=True)
     sizes_E = jnp.bincount(expert_M, length=c.experts + 1)
     place_M = jnp.arange(slots) - (jnp.cumsum(sizes_E) - sizes_E)[expert_M[order_M]]
     place_M = jnp.zeros(slots, jnp.int32).at[order_M].set(place_M)  # of each slot in the queue of its expert
-    served_M = (place_M < room) & (expert_M < c.experts)
-    seat_M = jnp.where(served_M, expert_M * room + place_M, c.experts * room)  # the last: nowhere
-    token = jnp.full(c.experts * room, batch * length).at[seat_M].set(jnp.arange(slots) // c.experts_per_token, mode="drop")
+    served_M = (place_M < capacity) & (expert_M < c.experts)
+    seat_M = jnp.where(served_M, expert_M * capacity + place_M, c.experts * capacity)  # the last: nowhere
+    token = jnp.full(c.experts * capacity, batch * length).at[seat_M].set(jnp.arange(slots) // c.experts_per_token, mode="drop")
 
     # Mesh axes that do not divide a dimension leave it whole.
-    experts, seats = (name if mesh_axes(name, size) else None for name, size in (("experts", c.experts), ("slots", room)))
+    experts, seats = (name if mesh_axes(name, size) else None for name, size in (("experts", c.experts), ("slots", capacity)))
 
     def project(x, weight):
         y = jnp.einsum("ERi,Eio->ERo", x, weight["kernel"])
         return y + weight["bias"][:, None] if "bias" in weight else y
 
-    x_ERD = x_BTD.reshape(-1, c.embed_dim).at[token].get(mode="fill", fill_value=0).reshape(c.experts, room, c.embed_dim)
+    x_ERD = x_BTD.reshape(-1, c.embed_dim).at[token].get(mode="fill", fill_value=0).reshape(c.experts, capacity, c.embed_dim)
     y_ERD = _run_experts(c, weights, constrain(x_ERD, experts, seats, None), project)
     y_MD = y_ERD.reshape(-1, c.embed_dim).at[seat_M].get(mode="fill", fill_value=0)
     served_BTC = served_M.reshape(chosen_BTC.shape)

@@ -9,10 +9,10 @@ import jax
 def mesh_axes(logical: str, size: int):
     """The mesh axes (None, a name, or several) that split a dimension with this logical axis: none where they do not divide `size`."""
     axes = nn.logical_to_mesh_axes((logical,))[0]
-    return axes if size % parts(axes) == 0 else None
+    return axes if size % shards(axes) == 0 else None
 
 
-def parts(axes) -> int:
+def shards(axes) -> int:
     """The number of parts that mesh axes split a dimension into; 1 outside of a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     names = (axes,) if isinstance(axes, str) else axes or ()

@@ -323,7 +323,7 @@ class Experiment:
     batch_size: int = 32
     """Rows of each step, over all devices and micro-batches."""
     micro_batches: int = 1
-    """Parts that a step's rows are taken in, one after the other, to save memory; the gradient is the same."""
+    """Micro-batches that a step's rows are split into, one after the other, to save memory; the gradient stays the same."""
     seed: int = 0
     """Decides initial weights, the order of rows, dropout and samples."""
     start: str = ""

@@ -26,7 +26,7 @@ def main():
     params = jax.tree.map(jnp.asarray, unstack_layers(params))
     prompts_BT = jnp.asarray(shape["prompts"], jnp.int32)
     batch, length = prompts_BT.shape
-    run = jax.jit(functools.partial(generate, Decoder(config), sampling=Sampling(temperature=0.0), room=shape["new"]))
+    run = jax.jit(functools.partial(generate, Decoder(config), sampling=Sampling(temperature=0.0), max_new_tokens=shape["new"]))
     arguments = params, prompts_BT, jnp.full(batch, length), jax.random.split(jax.random.key(0), batch)
     jax.block_until_ready(run(*arguments))
     print("ready", flush=True)

@@ -101,7 +101,7 @@ def main():
         sampling = Sampling(stop_ids=(questions.end,))
 
         def draw(params, prompts_BP, lengths_B, keys_B):
-            return generate(decoder, params, prompts_BP, lengths_B, keys_B, sampling, room=shape["new"], samples=shape["group"])
+            return generate(decoder, params, prompts_BP, lengths_B, keys_B, sampling, max_new_tokens=shape["new"], samples=shape["group"])
 
         draw = on_mesh(jax.jit(draw, compiler_options=compiler_options("cpu")), mesh)
         spread = NamedSharding(mesh, PartitionSpec(ROWS))

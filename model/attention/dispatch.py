@@ -13,7 +13,7 @@ from model.attention.xla import products
 from model.config import ModelConfig
 from model.layers import compute_dtype
 from model.media.omni_config import OmniConfig
-from model.partition import mesh_axes, parts
+from model.partition import mesh_axes, shards
 
 MASKED = -1e30  # finite, so that a row whose keys are all masked gives numbers (of weight zero) instead of NaN
 
@@ -181,7 +181,7 @@ def attend(q_BTHK, k_BSGK, v_BSGK, mask: Mask, kernel: str = "auto", softcap: fl
     Raises ValueError when the kernel cannot honour the mask: a wrong mask must never train silently.
     """
     features = mask.features() | ({"softcap"} if softcap else set())
-    features |= {"split_positions"} if parts(mesh_axes("length", 0)) > 1 else set()
+    features |= {"split_positions"} if shards(mesh_axes("length", 0)) > 1 else set()
     problem = Problem(q_BTHK.shape[1], k_BSGK.shape[1], q_BTHK.shape[3], q_BTHK.dtype)
     name = choose_kernel(kernel, features, problem, jax.default_backend())
     return KERNELS[name].function(q_BTHK, k_BSGK, v_BSGK, mask, softcap)

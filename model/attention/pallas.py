@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from model.partition import mesh_axes, on_each_device, parts
+from model.partition import mesh_axes, on_each_device, shards
 
 BLOCK = 128
 
@@ -41,11 +41,11 @@ def splash(q_BTHK, k_BSGK, v_BSGK, mask, softcap: float = 0.0, *, interpret: boo
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     rows, heads, length = mesh_axes("batch", q_BTHK.shape[0]), mesh_axes("heads", q_BTHK.shape[2]), mesh_axes("length", 0)
-    if k_BSGK.shape[2] % parts(heads):  # fewer key heads than devices: give each query head its own
+    if k_BSGK.shape[2] % shards(heads):  # fewer key heads than devices: give each query head its own
         k_BSGK, v_BSGK = (jnp.repeat(x, q_BTHK.shape[2] // x.shape[2], axis=2) for x in (k_BSGK, v_BSGK))
-    q, k, v, segments_BT = _prepare(q_BTHK, k_BSGK, v_BSGK, mask, BLOCK * parts(length))
+    q, k, v, segments_BT = _prepare(q_BTHK, k_BSGK, v_BSGK, mask, BLOCK * shards(length))
     size = q.shape[1]
-    block = next(block for block in (512, 256, 128) if size % (block * parts(length)) == 0)
+    block = next(block for block in (512, 256, 128) if size % (block * shards(length)) == 0)
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
     shape = (size, size)
     if mask.window is not None:
@@ -53,10 +53,10 @@ def splash(q_BTHK, k_BSGK, v_BSGK, mask, softcap: float = 0.0, *, interpret: boo
     else:
         shown = masks.CausalMask(shape) if mask.causal else masks.FullMask(shape)
     kernel = kernels.make_splash_mha(
-        masks.MultiHeadMask([shown] * (q.shape[2] // parts(heads))),
+        masks.MultiHeadMask([shown] * (q.shape[2] // shards(heads))),
         block_sizes=kernels.BlockSizes(**{f"block_{name}": block for name in names}),
         head_shards=1,
-        q_seq_shards=parts(length),
+        q_seq_shards=shards(length),
         attn_logits_soft_cap=softcap or None,
         interpret=interpret,
     )

@@ -32,11 +32,11 @@ def beam_search(
     lengths_B,
     *,
     beams: int,
-    room: int,
+    max_new_tokens: int,
     stop_ids: tuple[int, ...] = (),
     length_penalty: float = 0.0,
 ) -> Beams:
-    """The `beams` best continuations found, of up to `room` tokens (Sutskever et al. 2014, sec. 3.2).
+    """The `beams` best continuations found, of up to `max_new_tokens` tokens (Sutskever et al. 2014, sec. 3.2).
 
     Hypotheses that ended are ranked by log-probability / ((5 + length) / 6) ** length_penalty (Wu et al. 2016, eq. 14); 0 ranks by
     probability alone. A hypothesis that ended keeps its place among the best and costs the others none: each step extends every
@@ -51,7 +51,7 @@ def beam_search(
         params = unstack_layers(params)
     batch, prompt = prompts_BT.shape
     keys = jax.random.split(jax.random.key(0), batch * beams)  # nothing is drawn
-    state = prefill(model, params, prompts_BT, lengths_B, keys, room=room, samples=beams)
+    state = prefill(model, params, prompts_BT, lengths_B, keys, max_new_tokens=max_new_tokens, samples=beams)
     vocabulary = state.logits_BV.shape[-1]
     first = jnp.where(jnp.arange(beams) == 0, 0.0, MASKED)  # all beams are alike at first: one of them counts
     stops_V = jnp.isin(jnp.arange(vocabulary), jnp.asarray(stop_ids, jnp.int32))
@@ -64,8 +64,8 @@ def beam_search(
     def go_on(carry):
         state, log_prob_BW, ended = carry
         # Scores fall as a hypothesis grows, but a penalty can raise them again: the longest length gives the bound.
-        bound_B = jnp.maximum(rank(log_prob_BW[:, 0], state.index - prompt + 1.0), rank(log_prob_BW[:, 0], float(room)))
-        return (state.index < prompt + room) & (bound_B > ended.scores_BW[:, -1]).any()
+        bound_B = jnp.maximum(rank(log_prob_BW[:, 0], state.index - prompt + 1.0), rank(log_prob_BW[:, 0], float(max_new_tokens)))
+        return (state.index < prompt + max_new_tokens) & (bound_B > ended.scores_BW[:, -1]).any()
 
     def step(carry):
         state, log_prob_BW, ended = carry
@@ -84,7 +84,7 @@ def beam_search(
         state = state.replace(tokens_BS=_pick(tokens_BNS, live_BW).reshape(batch * beams, -1))
         return _advance(model, params, state, token_BW.reshape(-1, 1), parent_R), log_prob_BW, ended
 
-    ended = _no_hypotheses(batch, beams, prompt + room, state.tokens_BS.dtype)
+    ended = _no_hypotheses(batch, beams, prompt + max_new_tokens, state.tokens_BS.dtype)
     state, log_prob_BW, ended = jax.lax.while_loop(go_on, step, (state, jnp.broadcast_to(first, (batch, beams)), ended))
     # What still lives competes as it stands.
     length = state.index - prompt

@@ -55,7 +55,7 @@ class Sampling:
 
 
 class Generation(flax.struct.PyTreeNode):
-    """Rows being generated. The buffers are as long as the cache: S = prompt + room for new tokens.
+    """Rows being generated. The buffers are as long as the cache: S = prompt + max_new_tokens.
 
     tokens_BS: ids, the prompt right-aligned before `prompt`; log_probs_BS: of each new token (see `decode`), 0 elsewhere;
     valid_BS: 1 from a row's first prompt token on, but for gaps (see `extend`); start_B: where that is; origin_B: where it would be, were
@@ -77,17 +77,18 @@ class Generation(flax.struct.PyTreeNode):
 
 
 def prefill(
-    model: Decoder, params, prompts_BT, lengths_B, keys_B, *, room: int, samples: int = 1, media: Media | None = None
+    model: Decoder, params, prompts_BT, lengths_B, keys_B, *, max_new_tokens: int, samples: int = 1, media: Media | None = None
 ) -> Generation:
     """Read the prompts, each once, and stand ready to draw `samples` continuations of each.
 
     prompts_BT: int32, right-aligned (padded on the left with any id); lengths_B: tokens of each prompt, at least 1.
     keys_B: one random key a row of the result, [B * samples]; the samples of a prompt are neighbours.
-    room: new tokens that the buffers can hold. media: what stands in the places of some of the prompts' tokens, right-aligned as they are.
+    max_new_tokens: capacity of the buffers behind the prompt. media: what stands in the places of some of the prompts' tokens, right-aligned
+    as they are.
     """
     c = model.config
     batch, prompt = prompts_BT.shape
-    size = prompt + room
+    size = prompt + max_new_tokens
     start_B = prompt - lengths_B
     index_S = jnp.arange(size)
     valid_BS = (index_S >= start_B[:, None]).astype(jnp.int32)
@@ -96,7 +97,7 @@ def prefill(
     positions_BT = jnp.maximum(index_S[:prompt] - start_B[:, None], 0)
     output = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS, media=media)
     state = Generation(
-        tokens_BS=jnp.pad(prompts_BT, ((0, 0), (0, room))),
+        tokens_BS=jnp.pad(prompts_BT, ((0, 0), (0, max_new_tokens))),
         log_probs_BS=jnp.zeros((batch, size), jnp.float32),
         valid_BS=valid_BS,
         start_B=start_B,
@@ -149,7 +150,7 @@ def refill(model: Decoder, params, state: Generation, rows_K, prompts_KT, length
     rows_K: int32, distinct; a number beyond the last row is nothing. prompts_KT: int32, right-aligned; T may not be more than state.index.
     """
     width = prompts_KT.shape[1]
-    new = prefill(model, params, prompts_KT, lengths_K, keys_K, room=0)
+    new = prefill(model, params, prompts_KT, lengths_K, keys_K, max_new_tokens=0)
     index_S, first = jnp.arange(state.tokens_BS.shape[1]), state.index - width
     start_K = state.index - lengths_K
 
@@ -232,7 +233,7 @@ def _at_temperature(x_BV, sampling: Sampling):
     return x_BV if sampling.temperature in (0.0, 1.0) else temper(x_BV, sampling.temperature)
 
 
-def draw_token(keys_B, logits_BV):
+def sample_token(keys_B, logits_BV):
     """One token a row in proportion to exp(logits): int [B]. keys_B: a random key a row.
 
     The cumulative distribution is inverted, which takes one random number a row; Gumbel noise, the other way, takes one a token of the
@@ -257,14 +258,14 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
         media = dataclasses.replace(media, groups_BT=jnp.full((len(state.done_B), 1), jnp.iinfo(jnp.int32).max - 1))
     last = jnp.minimum(state.index + steps, state.tokens_BS.shape[1])
 
-    def draw(state: Generation):
+    def sample(state: Generation):
         """One more token a row, from the logits in hand."""
         x_BV = next_logits(state, sampling)
         if sampling.temperature == 0.0:
             token_B = jnp.argmax(x_BV, axis=-1)
         else:
             keys_B = jax.vmap(jax.random.fold_in)(state.keys_B, state.index - state.origin_B)
-            token_B = draw_token(keys_B, x_BV)
+            token_B = sample_token(keys_B, x_BV)
         log_p_BV = jax.nn.log_softmax(_at_temperature(state.logits_BV, sampling), axis=-1)
         log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
         token_B = jnp.where(state.done_B, 0, token_B).astype(state.tokens_BS.dtype)
@@ -279,7 +280,7 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
         ), token_B
 
     def step(state: Generation):
-        state, token_B = draw(state)
+        state, token_B = sample(state)
         output = model.apply(
             {"params": params},
             token_B[:, None],
@@ -294,7 +295,9 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
     return jax.lax.while_loop(lambda state: (state.index < last) & ~state.done_B.all(), step, state)
 
 
-def generate(model: Decoder, params, prompts_BT, lengths_B, keys_B, sampling: Sampling, *, room: int, samples: int = 1) -> Generation:
-    """Prefill, then decode up to `room` tokens: one pure function to jit, with `model`, `sampling`, `room` and `samples` static."""
-    state = prefill(model, params, prompts_BT, lengths_B, keys_B, room=room, samples=samples)
-    return decode(model, params, state, sampling, room)
+def generate(
+    model: Decoder, params, prompts_BT, lengths_B, keys_B, sampling: Sampling, *, max_new_tokens: int, samples: int = 1
+) -> Generation:
+    """Prefill, then decode up to `max_new_tokens` tokens: one pure function to jit, all but the arrays static."""
+    state = prefill(model, params, prompts_BT, lengths_B, keys_B, max_new_tokens=max_new_tokens, samples=samples)
+    return decode(model, params, state, sampling, max_new_tokens)

@@ -250,7 +250,7 @@ def test_greedy_continuations_are_equal(pair):
     rng = np.random.default_rng(2)
     prompts = [rng.integers(0, model.config.vocab_size, length) for length in (1, 5, 12, 20)]
     padded_BT = jnp.asarray([np.pad(prompt, (20 - len(prompt), 0)) for prompt in prompts], jnp.int32)
-    run = jax.jit(functools.partial(generate, model, sampling=Sampling(temperature=0.0), room=20))
+    run = jax.jit(functools.partial(generate, model, sampling=Sampling(temperature=0.0), max_new_tokens=20))
     keys_B = jax.random.split(jax.random.key(0), len(prompts))
     found = run(params, padded_BT, jnp.asarray([len(prompt) for prompt in prompts]), keys_B)
     for prompt, row in zip(prompts, np.asarray(found.tokens_BS), strict=True):

@@ -189,14 +189,14 @@ class Haystack:
     def _hay(self, rng: np.random.Generator, count: int) -> np.ndarray:
         split, end = self.corpus.split(self.split), self.corpus.document_end
         document = int(rng.choice(split.documents, p=split.lengths / split.lengths.sum()))
-        start, parts, found = int(rng.integers(split.lengths[document])), [], 0
+        start, pieces, found = int(rng.integers(split.lengths[document])), [], 0
         while found < count:
             ids = split.read(document, start, min(int(split.lengths[document]), start + count - found + 1))
             ids = ids[ids != end] if end is not None else ids
-            parts.append(ids[: count - found])
-            found += len(parts[-1])
+            pieces.append(ids[: count - found])
+            found += len(pieces[-1])
             document, start = (document + 1) % split.documents, 0
-        return np.concatenate(parts)
+        return np.concatenate(pieces)
 
 
 def find_needles(score: Callable, haystack: Haystack, lengths: Sequence[int], *, samples: int, seed: int = 0) -> list[dict]:
@@ -259,10 +259,10 @@ def evaluate_needle(
         rows = measured.rows
         step, found = compiled(measured, lambda params, batch: scores(measured, params, batch, last)), []
         for first in range(0, len(ids), rows):
-            part = ids[np.arange(first, first + rows) % len(ids)]
+            chunk = ids[np.arange(first, first + rows) % len(ids)]
 
-            def make(start, size, part=part):
-                tokens = part[start : start + size]
+            def make(start, size, chunk=chunk):
+                tokens = chunk[start : start + size]
                 shape = (size, tokens.shape[1] - 1)
                 positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
                 return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "segments": np.ones(shape, np.int32), "positions": positions}

@@ -15,16 +15,16 @@ from train.objectives.terms import means
 
 
 def evaluate_media(dataset: Any, evaluator: Evaluator, params, sources: list, *, rows: int = 0, between: Callable[[], None]) -> dict:
-    """Of MediaLM {"loss", "accuracy" (of tokens), "exact" (of whole answers), <name>: exact answers of each part of the validation data,
+    """Of MediaLM {"loss", "accuracy" (of tokens), "exact" (of whole answers), <name>: exact answers of each set of the validation data,
     "blind_<name>": the same with its media hidden from the model, "blind": the mean of those, "samples"}; where media are written, as part
     <name> the share of descriptions that `recognise` finds in what was drawn after them, and as "coded_<name>" the same of the true media
-    after their codes, which no model can beat by much; where parts are aligned too, recalls. Of other objectives the means of what they
-    measure and, where parts are aligned, recalls. {} where there is nothing to measure on. rows: of each part, 0 for all.
+    after their codes, which no model can beat by much; where pairs are aligned too, recalls. Of other objectives the means of what they
+    measure and, where pairs are aligned, recalls. {} where there is nothing to measure on. rows: of each set, 0 for all.
 
     dataset: a MediaDataset of train/sources/media.py.
     """
-    parts = dataset.validation(sources)
-    if not parts:
+    sets = dataset.validation(sources)
+    if not sets:
         return {}
     experiment = dataset.experiment
     answers = experiment.objective.generates
@@ -33,7 +33,7 @@ def evaluate_media(dataset: Any, evaluator: Evaluator, params, sources: list, *,
     blind: dict[str, float] = {}
     samples = 0
     tokenizer = sources[0].tokenizer()
-    for name, (source, split) in parts.items():
+    for name, (source, split) in sets.items():
         for hidden, found in ((False, exact), (True, blind)):
             if not answers and (hidden or "/" in name):
                 continue
@@ -65,26 +65,26 @@ def evaluate_media(dataset: Any, evaluator: Evaluator, params, sources: list, *,
     again: dict[str, float] = {}
     if pair:
         towers = towers_of(params, experiment.objective, evaluator.bound.parts) if answers else params
-        again = _found_again(dataset, towers, sources, parts, rows)
+        again = _found_again(dataset, towers, sources, sets, rows)
     if not answers:
         return measured | again
     shown = {"blind": sum(blind.values()) / len(blind)} | {f"blind_{name}": value for name, value in blind.items()} if blind else {}
     return measured | exact | shown | again | {"samples": samples}
 
 
-def _found_again(dataset: Any, params, sources: list, parts: dict, rows: int) -> dict[str, float]:
+def _found_again(dataset: Any, params, sources: list, sets: dict, rows: int) -> dict[str, float]:
     """Retrieval over all pairs of the validation splits; where texts are the right side, classes by their names too."""
     experiment = dataset.experiment
     objective, tokenizer, found = pairing_loss(experiment.objective, experiment), sources[0].tokenizer(), dict[str, float]()
-    parts = {name: part for name, part in parts.items() if "/" not in name}
-    for name, (source, split) in parts.items():
+    sets = {name: one for name, one in sets.items() if "/" not in name}
+    for name, (source, split) in sets.items():
         batches = dataset.batches_of([source], tokenizer, split)
         count, size = min(rows or batches.rows_per_epoch, batches.rows_per_epoch), experiment.batch_size
         made = [batches.batch(first, min(size, count - first)) for first in range(0, count, size)]
         left, right = embed(objective, params, made)
         if not len(left):
             continue
-        prefix = "" if len(parts) == 1 else f"{name}/"
+        prefix = "" if len(sets) == 1 else f"{name}/"
         found |= {f"{prefix}{key}": value for key, value in recalls(left, right).items()}
         classes = getattr(source, "classes", [])
         if classes and experiment.objective.right == "text":

@@ -1,4 +1,4 @@
-"""What an aligned space is good for: finding the one part of a pair by the other, and naming classes that were never trained on."""
+"""What an aligned space is good for: finding one side of a pair by the other, and naming classes that were never trained on."""
 
 from collections.abc import Callable, Iterable
 
@@ -14,7 +14,7 @@ RECALLS = (1, 5, 10)
 
 
 def embed(objective: OnRows, params, batches: Iterable[MediaBatch]) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors [pairs, E] of the left and the right parts of all pairs."""
+    """Unit vectors [pairs, E] of the left and the right sides of all pairs."""
     whole = objective.objective
     assert isinstance(whole, AlignmentLoss)
 
@@ -33,7 +33,7 @@ def embed(objective: OnRows, params, batches: Iterable[MediaBatch]) -> tuple[np.
 
 
 def recalls(left_NE: np.ndarray, right_NE: np.ndarray) -> dict[str, float]:
-    """recall@k both ways: how often the other part of a pair is among the k nearest of all; what is as near counts against it."""
+    """recall@k both ways: how often the other side of a pair is among the k nearest of all; what is as near counts against it."""
     cosine_NN = left_NE @ right_NE.T
     found = {}
     for name, cosine in (("right", cosine_NN), ("left", cosine_NN.T)):
@@ -57,5 +57,5 @@ def embed_texts(objective: OnRows, params, tokenizer: Tokenizer, texts: list[str
 
 
 def zero_shot(left_NE: np.ndarray, classes_KE: np.ndarray, labels_N: np.ndarray) -> float:
-    """Share of left parts whose nearest class is their own."""
+    """Share of left sides whose nearest class is their own."""
     return float(((left_NE @ classes_KE.T).argmax(1) == labels_N).mean())

@@ -46,7 +46,7 @@ class Occlusion(NamedTuple):
 
 
 def find_occlusions(dataset: Any, params, sources: list, tokenizer: Tokenizer) -> list[Occlusion]:
-    """One of each part of the validation data, where a medium stands in the row."""
+    """One of each set of the validation data, where a medium stands in the row."""
     experiment, found = dataset.experiment, list[Occlusion]()
     if not isinstance(experiment.model, OmniConfig) or experiment.model.fusion != "tokens":
         return found
@@ -105,8 +105,8 @@ def _nats(experiment: Experiment, params, batch: MediaBatch, tokens, slots) -> n
     same = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x), AT_ONCE, 0), batch)
     found = []
     for start in range(0, len(tokens), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        found.append(_row_nats(experiment.model, params, same._replace(tokens=tokens[part], slots=slots[part])))
+        chunk = slice(start, start + AT_ONCE)
+        found.append(_row_nats(experiment.model, params, same._replace(tokens=tokens[chunk], slots=slots[chunk])))
     return np.concatenate(found)
 
 

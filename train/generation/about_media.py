@@ -1,4 +1,4 @@
-"""Writing about media: a prompt of parts in, text out."""
+"""Writing about media: a prompt of texts and media in, text out."""
 
 import dataclasses
 import functools
@@ -77,19 +77,19 @@ class MediaWriter:
         end = self._tokenizer.specials["document_end"]
         batch, lengths_B = self._rows(prompts, tokens)
         keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
-        room = min(-(-tokens // WIDTHS) * WIDTHS, self._experiment.model.context_length - int(lengths_B.max()))
-        state, attended = self._begin(self._params, batch, lengths_B, keys_B, room=room)
+        max_new_tokens = min(-(-tokens // WIDTHS) * WIDTHS, self._experiment.model.context_length - int(lengths_B.max()))
+        state, attended = self._begin(self._params, batch, lengths_B, keys_B, max_new_tokens=max_new_tokens)
         ended = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, end)) if ends else sampling
-        state = self._decode(self._params, state, attended, sampling=ended, steps=jnp.int32(min(tokens, room)))
+        state = self._decode(self._params, state, attended, sampling=ended, steps=jnp.int32(min(tokens, max_new_tokens)))
         width, ids_BS, ends_B = batch.tokens.shape[1], np.asarray(state.tokens_BS), np.asarray(state.ends_B)
         return [ids[width:last].tolist() for ids, last in zip(ids_BS, ends_B, strict=True)]
 
     def _rows(self, prompts, tokens: int):
         """One prompt a row, right-aligned, and the length of each."""
         experiment, shapes = self._experiment, shapes_of(self._experiment)
-        rooms = {kind: max(_rounded(_patches(pieces, kind), shape) for pieces in prompts) for kind, shape in shapes.items()}
+        capacities = {kind: max(_rounded(_patches(pieces, kind), shape) for pieces in prompts) for kind, shape in shapes.items()}
         context = experiment.model.context_length
-        layout = Layout(context, rooms, getattr(experiment.data, "prefix", True))
+        layout = Layout(context, capacities, getattr(experiment.data, "prefix", True))
         filler = RowFiller(layout, shapes, self._tokenizer, np.arange(len(prompts)))
         lengths = []
         for row, pieces in enumerate(prompts):
@@ -111,10 +111,10 @@ class MediaWriter:
         tokens_BT, slots_BT, groups_BT = map(aligned, (filler.batch.tokens, filler.batch.slots, filler.batch.groups))
         return filler.batch._replace(tokens=tokens_BT, slots=slots_BT, groups=groups_BT), jnp.asarray(lengths, jnp.int32)
 
-    def read(self, parts: list[tuple[Kind, str | bytes]]) -> list[Piece]:
+    def read(self, contents: list[tuple[Kind, str | bytes]]) -> list[Piece]:
         """Texts and encoded files as pieces of a prompt. UserError for what cannot be decoded, or has no encoder."""
         shapes, found = shapes_of(self._experiment), []
-        for kind, content in parts:
+        for kind, content in contents:
             if isinstance(content, str):
                 found.append(Piece("text", self._tokenizer.encode(content)))
                 continue
@@ -140,19 +140,19 @@ def _programs(config):
     """(read prompts, go on drawing), compiled once for a model however many writers there are."""
     model = MultimodalDecoder(config)
 
-    def begin(params, batch: MediaBatch, lengths_B, keys_B, room):
+    def begin(params, batch: MediaBatch, lengths_B, keys_B, max_new_tokens):
         media = media_of(config, params, batch)
-        state = prefill(model, params, batch.tokens, lengths_B, keys_B, room=room, media=media)
+        state = prefill(model, params, batch.tokens, lengths_B, keys_B, max_new_tokens=max_new_tokens, media=media)
         return state, None if media.attended is None else media
 
     def go_on(params, state, media, sampling, steps):
         return decode(model, params, state, sampling, steps, media)
 
-    return jax.jit(begin, static_argnames="room"), jax.jit(go_on, static_argnames="sampling")
+    return jax.jit(begin, static_argnames="max_new_tokens"), jax.jit(go_on, static_argnames="sampling")
 
 
 def sample_answers(dataset: Any, run: Run, params, sources: list, each: int = 2) -> list[Sample]:
-    """What the model writes about the first samples of each part of the validation data, in place of what is learned of them."""
+    """What the model writes about the first samples of each set of the validation data, in place of what is learned of them."""
     experiment, tokenizer, prompts, shown = run.experiment, run.tokenizer(), [], []
     for name, (source, split) in dataset.validation(sources).items():
         for found in first_samples(dataset, source, split, tokenizer, each):

@@ -19,12 +19,12 @@ from train.experiment import Experiment
 from train.generation.about_media import MediaWriter, first_samples
 
 WRITTEN = 128
-"""Descriptions of each part that are measured."""
+"""Descriptions that are measured, of each validation set."""
 AT_ONCE = 64
 
 
 SHOWN = 6
-"""Of each part, on the sheet."""
+"""Descriptions on the sheet, of each validation set."""
 NAME = "written.png"
 
 
@@ -45,9 +45,9 @@ def write_all(experiment: Experiment, params, tokenizer: Tokenizer, world: World
     true = [codes.decode(pieces[1].content[1:]) for pieces, _ in samples]
     writer, drawn = MediaWriter(experiment, tokenizer, params), list[Cut | None]()
     for first in range(0, count, AT_ONCE):
-        part = prompts[first : first + AT_ONCE]
-        part += prompts[:1] * (min(AT_ONCE, count) - len(part))  # one program for all
-        drawn += writer.media(part, kind, sampling=Sampling(), first_row=first)[: min(AT_ONCE, count - first)]
+        chunk = prompts[first : first + AT_ONCE]
+        chunk += prompts[:1] * (min(AT_ONCE, count) - len(chunk))  # one program for all
+        drawn += writer.media(chunk, kind, sampling=Sampling(), first_row=first)[: min(AT_ONCE, count - first)]
 
     def share(media: Sequence[Cut | None]) -> float:
         said = ("" if cut is None else recognise(cut, codes.shape) for cut in media)
@@ -57,8 +57,8 @@ def write_all(experiment: Experiment, params, tokenizer: Tokenizer, world: World
 
 
 def draw_written(dataset: Any, params, sources: list, tokenizer: Tokenizer, path: Path) -> bool:
-    """A sheet of what the model draws after the first descriptions of each part, at temperature 1, each behind the true medium as its codes
-    give it back. False where nothing is written, or Pillow is not installed."""
+    """A sheet of what the model writes after the first descriptions of each validation set, at temperature 1, each behind the true medium
+    as its codes give it back. False where nothing is written, or Pillow is not installed."""
     cells: list[Cell] = []
     for name, (source, split) in dataset.validation(sources).items():
         pieces = [sample[0] for sample in first_samples(dataset, source, split, tokenizer, SHOWN)]

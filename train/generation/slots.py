@@ -17,9 +17,16 @@ CHUNK = 16
 """Tokens drawn for every place between two looks at which have ended."""
 
 
-def open_slots(model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, room: int, samples: int) -> Generation:
+def open_slots(
+    model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, max_new_tokens: int, samples: int
+) -> Generation:
     """The first responses, begun: as `rollout`, in buffers that a row can be in anywhere."""
-    return _draw(model, params, prefill(model, params, prompts_BP, lengths_B, keys_B, room=room + CHUNK, samples=samples), sampling)
+    return _sample(
+        model,
+        params,
+        prefill(model, params, prompts_BP, lengths_B, keys_B, max_new_tokens=max_new_tokens + CHUNK, samples=samples),
+        sampling,
+    )
 
 
 def go_on_in_slots(
@@ -27,17 +34,24 @@ def go_on_in_slots(
 ) -> Generation:
     """New prompts in the rows rows_K, as `refill` takes them, and some tokens more for all; over_B: bool, rows that are to stand still."""
     state = refill(model, params, state.replace(done_B=state.done_B | over_B), rows_K, prompts_KP, lengths_K, keys_K)
-    return _draw(model, params, state, sampling)
+    return _sample(model, params, state, sampling)
 
 
-def _draw(model: Decoder, params, state: Generation, sampling: Sampling) -> Generation:
+def _sample(model: Decoder, params, state: Generation, sampling: Sampling) -> Generation:
     size = state.tokens_BS.shape[1]
     state = forget(state, jnp.maximum(state.index + CHUNK - size, 0))
     return decode(model, params, state, sampling, CHUNK)
 
 
 def rollout_in_slots(
-    begin: Callable[[], Generation], go_on: Callable[..., Generation], host: Callable, prompts_NP, lengths_N, *, slots: int, room: int
+    begin: Callable[[], Generation],
+    go_on: Callable[..., Generation],
+    host: Callable,
+    prompts_NP,
+    lengths_N,
+    *,
+    slots: int,
+    max_new_tokens: int,
 ) -> Rollout:
     """N responses, on the host, the first `slots` of which `begin` draws; the others follow in order as places become free.
 
@@ -46,9 +60,9 @@ def rollout_in_slots(
     A row is what `rollout` gives, whatever the number of places.
     """
     total, prompt = prompts_NP.shape
-    tokens_NS = np.zeros((total, prompt + room), np.int32)
-    valid_NS, log_probs_NR = np.zeros_like(tokens_NS), np.zeros((total, room), np.float32)
-    mask_NR, stopped_N = np.zeros((total, room), np.float32), np.zeros(total, bool)
+    tokens_NS = np.zeros((total, prompt + max_new_tokens), np.int32)
+    valid_NS, log_probs_NR = np.zeros_like(tokens_NS), np.zeros((total, max_new_tokens), np.float32)
+    mask_NR, stopped_N = np.zeros((total, max_new_tokens), np.float32), np.zeros(total, bool)
     at_once = max(1, slots // 4)
     number_B = np.arange(slots)  # of the response in each place; -1: none
     first_B, index = np.full(slots, prompt), prompt  # where it begins, and where all places stand
@@ -58,8 +72,8 @@ def rollout_in_slots(
         forgotten = max(index + CHUNK - size, 0)
         first_B, index = first_B - forgotten, now
         tokens_BS, log_probs_BS, ends_B, done_B = (host(x) for x in (state.tokens_BS, state.log_probs_BS, state.ends_B, state.done_B))
-        count_B = np.minimum(ends_B - first_B, room)
-        over_B = (number_B >= 0) & (done_B | (ends_B - first_B >= room))
+        count_B = np.minimum(ends_B - first_B, max_new_tokens)
+        over_B = (number_B >= 0) & (done_B | (ends_B - first_B >= max_new_tokens))
         for place in np.flatnonzero(over_B):
             number, count = number_B[place], count_B[place]
             span = slice(first_B[place], first_B[place] + count)
@@ -68,7 +82,7 @@ def rollout_in_slots(
             tokens_NS[number, prompt : prompt + count] = tokens_BS[place, span]
             valid_NS[number, prompt - prompt_length : prompt + count] = 1
             log_probs_NR[number, :count], mask_NR[number, :count] = log_probs_BS[place, span], 1
-            stopped_N[number] = done_B[place] and ends_B[place] - first_B[place] <= room
+            stopped_N[number] = done_B[place] and ends_B[place] - first_B[place] <= max_new_tokens
             number_B[place] = -1
         free = np.flatnonzero(number_B < 0)
         if following == total and len(free) == slots:

@@ -38,8 +38,8 @@ class Completion:
     finish: str
 
 
-_prefill = jax.jit(prefill, static_argnames=("model", "room", "samples"))
-_search = jax.jit(beam_search, static_argnames=("model", "beams", "room", "stop_ids", "length_penalty"))
+_prefill = jax.jit(prefill, static_argnames=("model", "max_new_tokens", "samples"))
+_search = jax.jit(beam_search, static_argnames=("model", "beams", "max_new_tokens", "stop_ids", "length_penalty"))
 _decode = jax.jit(decode, static_argnames=("model", "sampling"), donate_argnames="state")
 
 
@@ -129,7 +129,7 @@ class TextGenerator:
         stop_ids = () if self._document_end is None else (self._document_end,)
         padded = np.array([np.pad(row, (width - len(row), 0)) for row in rows], np.int32)
         lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
-        options = {"beams": beams, "room": tokens, "stop_ids": stop_ids, "length_penalty": length_penalty}
+        options = {"beams": beams, "max_new_tokens": tokens, "stop_ids": stop_ids, "length_penalty": length_penalty}
         found = jax.device_get(_search(self._model, self._params, padded, lengths_B, **options))
         sampling = Sampling(stop_ids=stop_ids)
 
@@ -172,12 +172,16 @@ class TextGenerator:
         """
         longest = max(map(len, rows))
         most = self._model.config.context_length - longest
-        width, room = (-(-size // CHUNK) * CHUNK for size in (longest, min(most, tokens)))
+        width, max_new_tokens = (-(-size // CHUNK) * CHUNK for size in (longest, min(most, tokens)))
         padded = np.zeros((len(rows), width), np.int32)
         for padding, row in zip(padded, rows, strict=True):
             padding[width - len(row) :] = row
         lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
-        return _prefill(self._model, self._params, padded, lengths_B, keys_B, room=room), width, width + min(most, room)
+        return (
+            _prefill(self._model, self._params, padded, lengths_B, keys_B, max_new_tokens=max_new_tokens),
+            width,
+            width + min(most, max_new_tokens),
+        )
 
     def _complete(self, prompt, prompt_ids, ids, log_probs, sampling, stop, tokens) -> Completion:
         ids, log_probs = ids[:tokens], log_probs[:tokens]

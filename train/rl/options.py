@@ -375,7 +375,7 @@ def turns_of(environments: tuple[Environment, ...]) -> int:
     return max(environment.turns if isinstance(environment, Simulator) else 1 for environment in environments)
 
 
-def response_room(data: Prompts, objective: PolicyGradient) -> int:
+def response_length(data: Prompts, objective: PolicyGradient) -> int:
     """Tokens after a prompt, at most: of all turns, and the replies between them."""
     turns = turns_of(data.environments)
     return turns * objective.response_tokens + (turns - 1) * data.reply_tokens

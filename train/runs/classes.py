@@ -46,12 +46,16 @@ _OLD = {
 }
 OLD_NAMES = {name: f"{module}:{name}" for module, names in _OLD.items() for name in names.split()}
 """Format 1 had the names of classes alone."""
-OLD_FIELDS = {
-    "train.sources.media_options:MediaShards": {"recordings": "audios", "dropped": "media_dropout"},
-    "train.sources.media_options:WorldScenes": {"recordings": "audios", "dropped": "media_dropout"},
-} | dict.fromkeys(
-    (f"train.rl.options:{name}" for name in "DAPO DrGRPO ExpertIteration GRPO GSPO PPO PolicyGradient RLOO ReinforcePlusPlus".split()),
-    {"decay": "gae_lambda", "samples": "group_size"},
+OLD_FIELDS = (
+    {
+        "train.sources.media_options:MediaShards": {"recordings": "audios", "dropped": "media_dropout"},
+        "train.sources.media_options:WorldScenes": {"recordings": "audios", "dropped": "media_dropout"},
+    }
+    | dict.fromkeys(
+        (f"train.rl.options:{name}" for name in "DAPO DrGRPO ExpertIteration GRPO GSPO PPO PolicyGradient RLOO ReinforcePlusPlus".split()),
+        {"decay": "gae_lambda", "samples": "group_size"},
+    )
+    | {"train.rl.environments.text_tasks:Reviews": {"judged": "criterion"}}
 )
 """Fields that have another name since."""
 

@@ -107,8 +107,8 @@ def keep_start(folder: Path, source: Run) -> None:
     shutil.copytree(source.path / "tokenizer", partial / "tokenizer")
     shutil.copytree(journal.step_folder(step), partial / "checkpoints" / str(step), ignore=_all_but(journal.step_folder(step), item))
     (partial / "checkpoints" / "journal").mkdir()
-    for part in (source.path / "checkpoints" / "journal").glob(f"{step}-*.json"):
-        shutil.copy(part, partial / "checkpoints" / "journal")
+    for entry in (source.path / "checkpoints" / "journal").glob(f"{step}-*.json"):
+        shutil.copy(entry, partial / "checkpoints" / "journal")
     shutil.copy(source.path / "config.json", partial)
     damage = Journal(partial / "checkpoints").damage(step, items={item}, identity=source.identity)
     if damage:
@@ -156,12 +156,12 @@ def write_run(run: Run) -> None:
 
 def defaults(experiment: Experiment) -> Experiment:
     """The experiment with every field of its kinds at its default."""
-    parts = {
+    fields = {
         field.name: type(getattr(experiment, field.name))()
         for field in dataclasses.fields(experiment)
         if dataclasses.is_dataclass(getattr(experiment, field.name))
     }
-    return Experiment(**parts)
+    return Experiment(**fields)
 
 
 def reached(run: Run) -> int:

@@ -93,9 +93,9 @@ def check_types(value, where: str = "") -> None:
         one = getattr(value, field.name)
         if not _is_of(one, hints[field.name]):
             raise UserError(f"{name} is {one!r}", f"It has to be {_said(hints[field.name])}.")
-        for number, part in enumerate(one) if isinstance(one, tuple) else [("", one)]:
-            if dataclasses.is_dataclass(part) and not isinstance(part, type):
-                check_types(part, f"{name}.{number}" if number != "" else name)
+        for number, item in enumerate(one) if isinstance(one, tuple) else [("", one)]:
+            if dataclasses.is_dataclass(item) and not isinstance(item, type):
+                check_types(item, f"{name}.{number}" if number != "" else name)
 
 
 def _is_of(value, hint) -> bool:

@@ -67,12 +67,12 @@ def _short_name(kind: type) -> str:
     return kind.__name__
 
 
-def fresh(part):
-    """A copy of an environment, and of all parts of it, that has read nothing yet."""
-    if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        fields = [field.name for field in dataclasses.fields(part) if field.init]
-        return dataclasses.replace(part, **{name: fresh(getattr(part, name)) for name in fields})
-    return tuple(map(fresh, part)) if type(part) is tuple else part
+def fresh(option):
+    """A copy of an environment, and of all options inside it, that has read nothing yet."""
+    if dataclasses.is_dataclass(option) and not isinstance(option, type):
+        fields = [field.name for field in dataclasses.fields(option) if field.init]
+        return dataclasses.replace(option, **{name: fresh(getattr(option, name)) for name in fields})
+    return tuple(map(fresh, option)) if type(option) is tuple else option
 
 
 def evenly(items: Sequence, count: int) -> list:
@@ -105,9 +105,9 @@ class ExampleBatches:
     def padding_share(self) -> float:
         return 1.0 - float(np.mean(self.batch(0, SAMPLE).segments != 0))
 
-    def _examine(self, held: "ExampleBatches", rows: int, look: Callable[[int], list[str]]) -> None:
-        """Before a run. held: the rows for validation, `rows` of which are evaluated. look: checks a source by its number."""
-        self.remarks = [line for number in range(len(self.sources)) for line in look(number)]
+    def _examine(self, held: "ExampleBatches", rows: int, check: Callable[[int], list[str]]) -> None:
+        """Before a run. held: the rows for validation, `rows` of which are evaluated. check: checks a source by its number."""
+        self.remarks = [line for number in range(len(self.sources)) for line in check(number)]
         rows = min(rows or held.rows_per_epoch, held.rows_per_epoch)
         for first in range(0, rows, SAMPLE):
             batch = held.batch(first, min(SAMPLE, rows - first))

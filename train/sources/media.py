@@ -84,7 +84,7 @@ class MediaDataset(Dataset):
         return StepMaker(batches, first, size, rows)
 
     def check(self, sources: list) -> None:
-        """UserError where nothing is learned of the samples of a source, or where no source has both parts that the objective aligns: the
+        """UserError where nothing is learned of the samples of a source, or where no source has both sides that the objective aligns: the
         loss would be zero and look perfect. And for samples to validate with that no row has room for. Of shards it is asked what they
         have, not whether that is together in a sample."""
         if self.experiment.mesh.context > 1:
@@ -110,7 +110,7 @@ class MediaDataset(Dataset):
         """Whether samples of a source have both."""
         raise NotImplementedError
 
-    # Looking at a model
+    # Evaluation
 
     def validation(self, sources: Sequence[MediaSource]) -> dict[str, tuple[Source, str]]:
         """What a model is measured on, each by a name of its own: sources and splits of them, in which is something to learn. May be

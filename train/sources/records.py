@@ -238,7 +238,7 @@ def comparisons_of(path: str, records: Sequence[Record], *, by_score: bool = Fal
         _check_names(record)
         given = {name: value for name, value in record.items() if value is not None}
         text, turns, responses = _pair(record, given) if {"chosen", "rejected"} & given.keys() else _choice(record, given)
-        scores, best, kept = _judged(record, given, len(responses), by_score)
+        scores, best, kept = _scores_and_best(record, given, len(responses), by_score)
         if len({responses[k] for k in kept}) > 1:
             row = {"responses": [responses[k] for k in kept], "scores": [scores[k] for k in kept]}
             found.append({"prompt": text, "messages": turns, "best": kept.index(best), "where": record.where} | row)
@@ -307,7 +307,7 @@ def _pair_of_conversations(record: Record, prompt: Any, chosen: Any, rejected: A
     return shown(before), before, [a, b]
 
 
-def _judged(record: Record, given: dict, count: int, by_score: bool) -> tuple[list[float], int, list[int]]:
+def _scores_and_best(record: Record, given: dict, count: int, by_score: bool) -> tuple[list[float], int, list[int]]:
     """The scores, NaN where there are none, which response is best, and those that are compared."""
     scores, noise = given.get("scores"), given.get("noise", 0)
     best = 0 if "chosen" in given else given.get("best")

@@ -161,10 +161,10 @@ def continuations(run, params) -> list[Sample]:
 
 
 def source_names(paths: list[str]) -> list[str]:
-    """What a person calls each folder of shards: the last parts of its path, as many as tell all of them apart."""
-    parts = [(path if "://" in path else os.path.abspath(path)).rstrip("/").split("/") for path in paths]
-    for depth in range(1, 1 + max(map(len, parts))):
-        names = ["/".join(part[-depth:]) for part in parts]
+    """What a person calls each folder of shards: the last components of its path, as many as tell all of them apart."""
+    components = [(path if "://" in path else os.path.abspath(path)).rstrip("/").split("/") for path in paths]
+    for depth in range(1, 1 + max(map(len, components))):
+        names = ["/".join(component[-depth:]) for component in components]
         if len(set(names)) == len(names):
             return names
     return [f"{name} ({number})" for number, name in enumerate(names)]  # one folder, named more than once

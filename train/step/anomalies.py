@@ -30,7 +30,7 @@ def no_history() -> History:
     return History(jnp.float32(0), jnp.float32(0), jnp.int32(0), jnp.int32(0))
 
 
-def judge(history: History, loss, gradient_norm, spike: float, unsound=False):
+def detect(history: History, loss, gradient_norm, spike: float, unsound=False):
     """Whether a step is bad (bool scalar), and the history after it.
 
     loss, gradient_norm: float32 scalars of the global batch. Bad is what the objective found unsound, what is not finite and, with `spike`

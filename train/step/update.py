@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from train.devices.mesh import RULES
 from train.objectives.terms import Mean
-from train.step.anomalies import choose, judge
+from train.step.anomalies import choose, detect
 from train.step.gradients import plain
 from train.step.state import Purpose, State, random_key
 
@@ -36,7 +36,7 @@ def make_update(
 
     gradient: how it is taken (train/step/gradients.py).
 
-    A bad step (`anomalies.judge`, with its `spike`, or one whose objective has a metric `unsound` above 0) leaves parameters, optimizer,
+    A bad step (`anomalies.detect`, with its `spike`, or one whose objective has a metric `unsound` above 0) leaves parameters, optimizer,
     average and carry as they were, to the bit; step and cursor move on. metrics["skipped"].total is the number of bad steps in a row, up to
     this one.
     """
@@ -53,7 +53,7 @@ def make_update(
             ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, ema, params)
         norm = optax.tree.norm(gradients)
         unsound = metrics["unsound"].total > 0 if "unsound" in metrics else False
-        bad, history = judge(state.history, metrics["loss"].total / jnp.maximum(metrics["loss"].weight, 1e-8), norm, spike, unsound)
+        bad, history = detect(state.history, metrics["loss"].total / jnp.maximum(metrics["loss"].weight, 1e-8), norm, spike, unsound)
         metrics |= {"gradient_norm": Mean(norm, jnp.float32(1)), "skipped": Mean(history.skipped, jnp.float32(1))}
         before = (state.params, state.opt_state, state.ema, state.carry)
         params, opt_state, ema, carry = choose(bad, before, (params, opt_state, ema, carry))

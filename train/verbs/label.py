@@ -58,7 +58,7 @@ def label(arguments: list[str]) -> None:
     from train.devices.mesh import inference_mesh, row_shards
     from train.generation.text import decoder_of
     from train.rl.policy.questions import Questions
-    from train.rl.policy.sampler import Drawer
+    from train.rl.policy.sampler import ResponseSampler
     from train.runs.directory import open_run
 
     run = open_run(options.run_dir)
@@ -67,7 +67,7 @@ def label(arguments: list[str]) -> None:
     for line in questions.check(("train",)):
         print(line)
     params, step = load_parameters(run, mesh)
-    draw, shards = Drawer(experiment, questions, decoder_of(run), mesh), row_shards(mesh)
+    draw, shards = ResponseSampler(experiment, questions, decoder_of(run), mesh), row_shards(mesh)
     size = max(1, options.batch_size // options.samples // shards) * shards
     rng, written = np.random.default_rng(options.seed), 0
     with whole_or_nothing(Path(options.output)) as file:
@@ -86,7 +86,7 @@ def label(arguments: list[str]) -> None:
                 "no prompt fits its room with responses that differ in worth", "Give more room with --prompt-tokens, or more --samples."
             )
     print(f"{written} comparisons among {options.samples} responses of step {step} are in {options.output}")
-    counts = {"had no room (--prompt-tokens)": len(questions.unusable), "responses got rewards that are no numbers": questions.unjudged}
+    counts = {"had no room (--prompt-tokens)": len(questions.unusable), "responses got rewards that are no numbers": questions.unscored}
     if any(counts.values()):
         print("left out: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
 

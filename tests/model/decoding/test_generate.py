@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model.attention.dispatch import MASKED
-from model.decoding.generate import Sampling, decode, draw_token, generate, next_logits, prefill
+from model.decoding.generate import Sampling, decode, generate, next_logits, prefill, sample_token
 from model.heads import Head, logits, score_tokens, vocabulary_table
 from tests.model.conftest import EXPERTS, GEMMA2, LLAMA, forward, make
 
@@ -24,15 +24,15 @@ def llama():
 
 @functools.cache
 def jitted():
-    return jax.jit(generate, static_argnames=("model", "sampling", "room", "samples"))
+    return jax.jit(generate, static_argnames=("model", "sampling", "max_new_tokens", "samples"))
 
 
 @functools.cache
 def ready():
     """The state after prefill, before any token is drawn."""
     model, params = make(LLAMA)
-    start = jax.jit(prefill, static_argnames=("model", "room", "samples"))
-    return start(model, params, prompts(), LENGTHS, jax.random.split(jax.random.key(3), 3), room=ROOM)
+    start = jax.jit(prefill, static_argnames=("model", "max_new_tokens", "samples"))
+    return start(model, params, prompts(), LENGTHS, jax.random.split(jax.random.key(3), 3), max_new_tokens=ROOM)
 
 
 def prompts(width=6):
@@ -48,7 +48,7 @@ def run(llama, sampling=Sampling(), width=6, order=(0, 1, 2), samples=1, seed=3)
     model, params = llama
     order = np.array(order)
     keys = jax.random.split(jax.random.key(seed), 3 * samples).reshape(3, samples)[order].reshape(-1)
-    return jitted()(model, params, prompts(width)[order], LENGTHS[order], keys, sampling, room=ROOM, samples=samples)
+    return jitted()(model, params, prompts(width)[order], LENGTHS[order], keys, sampling, max_new_tokens=ROOM, samples=samples)
 
 
 def new_tokens(state, width=6):
@@ -107,7 +107,7 @@ def test_several_samples_share_one_prefill(llama):
     model, params = llama
     both = run(llama, samples=2)
     keys = jax.random.split(jax.random.key(3), 6)
-    repeated = jitted()(model, params, prompts().repeat(2, axis=0), LENGTHS.repeat(2), keys, Sampling(), room=ROOM)
+    repeated = jitted()(model, params, prompts().repeat(2, axis=0), LENGTHS.repeat(2), keys, Sampling(), max_new_tokens=ROOM)
     np.testing.assert_array_equal(both.tokens_BS, repeated.tokens_BS)
     assert (new_tokens(both)[0] != new_tokens(both)[1]).any()
 
@@ -169,7 +169,7 @@ def test_samples_follow_the_distribution(llama):
     model, params = llama
     prompt, count = prompts()[:1], 4000
     keys = jax.random.split(jax.random.key(11), count)
-    state = jitted()(model, params, prompt, LENGTHS[:1], keys, Sampling(), room=1, samples=count)
+    state = jitted()(model, params, prompt, LENGTHS[:1], keys, Sampling(), max_new_tokens=1, samples=count)
     p = np.asarray(jax.nn.softmax(ready().logits_BV[0]))
     counts = np.bincount(new_tokens(state)[:, 0], minlength=61)
     likely = p * count > 10
@@ -182,7 +182,7 @@ def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch)
     rng = np.random.default_rng(0)
     x_BV = np.where(rng.random((3000, 1999)) < 0.9, MASKED, rng.normal(0, 3, (3000, 1999))).astype(np.float32)
     keys = jax.random.split(jax.random.key(5), 3000)
-    found = np.asarray(jax.jit(draw_token)(keys, x_BV))
+    found = np.asarray(jax.jit(sample_token)(keys, x_BV))
     assert (x_BV[np.arange(3000), found] > MASKED).all()
     p_BV = np.exp(x_BV.astype(np.float64) - x_BV.max(1, keepdims=True))
     place = np.asarray(jax.vmap(jax.random.uniform)(keys), np.float64) * p_BV.sum(1)
@@ -192,11 +192,11 @@ def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch)
     grown = jnp.full((1, 4), 0.25).cumsum(-1)
     monkeypatch.setattr("model.decoding.generate.jnp.cumsum", lambda p_BV, axis: grown)
     filtered = np.array([[MASKED, MASKED, 0.0, MASKED]], np.float32)
-    assert {int(draw_token(keys[row : row + 1], filtered)[0]) for row in range(40)} == {2}
+    assert {int(sample_token(keys[row : row + 1], filtered)[0]) for row in range(40)} == {2}
     monkeypatch.undo()
     alone = np.full((1, 7), MASKED, np.float32)
     alone[0, 4] = 1.0
-    assert draw_token(keys[:1], alone).tolist() == [4]
+    assert sample_token(keys[:1], alone).tolist() == [4]
 
 
 @pytest.mark.parametrize("temperature", [1e-10, 1e-200])
@@ -211,7 +211,7 @@ def test_a_temperature_near_zero_is_greedy(llama, temperature):
 def test_no_temperature_lets_a_forbidden_token_in(temperature):
     state = SimpleNamespace(logits_BV=jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]]))
     found = next_logits(state, Sampling(among=(2, 5), stop_ids=(7,), temperature=temperature))
-    draws = {int(draw_token(jax.random.split(jax.random.key(seed), 1), found)[0]) for seed in range(40)}
+    draws = {int(sample_token(jax.random.split(jax.random.key(seed), 1), found)[0]) for seed in range(40)}
     assert draws == ({4} if temperature < 1 else {2, 3, 4, 7})
 
 

@@ -50,7 +50,7 @@ def test_a_quantized_model_predicts_nearly_the_same(tied):
     assert 0 < np.abs(exact - rounded).max() < 0.1 * exact.std() + 0.05
     # Unrolled or stacked, with a cache or without: the same parameters.
     prompts, keys = tokens[:, :4].astype(np.int32), jax.random.split(jax.random.key(0), 4)
-    greedy = jax.jit(lambda params: generate(model, params, prompts, jnp.full(4, 4), keys, Sampling(temperature=0.0), room=3))
+    greedy = jax.jit(lambda params: generate(model, params, prompts, jnp.full(4, 4), keys, Sampling(temperature=0.0), max_new_tokens=3))
     one, other = (greedy(p) for p in (small, unstack_layers(small)))
     np.testing.assert_array_equal(one.tokens_BS, other.tokens_BS)
 

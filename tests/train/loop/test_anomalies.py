@@ -25,14 +25,14 @@ from train.objectives.bind import bind
 from train.optimizers.build import make_optimizer
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
-from train.step.anomalies import DECAY, WARM, choose, judge, no_history
+from train.step.anomalies import DECAY, WARM, choose, detect, no_history
 from train.step.state import abstract_state
 from train.step.update import jit_update, make_update
 
 
 def test_what_is_not_finite_is_bad():
     for loss, norm, expected in ((1.0, 1.0, False), (np.nan, 1.0, True), (1.0, np.inf, True), (-np.inf, 1.0, True)):
-        bad, history = judge(no_history(), jnp.float32(loss), jnp.float32(norm), 0.0)
+        bad, history = detect(no_history(), jnp.float32(loss), jnp.float32(norm), 0.0)
         assert bool(bad) == expected and int(history.skipped) == int(expected) and int(history.seen) == int(not expected)
 
 
@@ -41,7 +41,7 @@ def test_spikes_are_told_from_the_moving_average_of_good_losses():
     rng = np.random.default_rng(0)
     losses = 3.0 + 0.1 * rng.standard_normal(WARM + 60)
     losses[[20, WARM + 10, WARM + 11, WARM + 40]] += 2.0  # the first comes before spikes can be told
-    step = jax.jit(lambda history, loss: judge(history, loss, jnp.float32(1), 6.0))
+    step = jax.jit(lambda history, loss: detect(history, loss, jnp.float32(1), 6.0))
     history, mean, square, seen, found, expected = no_history(), 0.0, 0.0, 0, [], []
     for loss in losses:
         correction = 1 - DECAY ** max(seen, 1)

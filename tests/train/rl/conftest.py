@@ -14,7 +14,7 @@ from model.critic import Critic
 from model.decoding.generate import Sampling
 from model.transformer import Decoder
 from train.rl.options import PPO
-from train.rl.policy.experience import judge, make_experience
+from train.rl.policy.experience import evaluate_rollout, make_experience
 from train.rl.policy.policy_gradient import PolicyGradientLoss
 from train.rl.policy.rollout import rollout
 from train.step.gradients import accumulated, plain
@@ -53,7 +53,7 @@ def drawn(temperature: float = 1.0, rows: int = 4):
     prompts = jnp.asarray(rng.integers(4, 17, (rows, PROMPT)), jnp.int32)
     keys = jax.random.split(jax.random.key(5), rows * SAMPLES)
     sampling = Sampling(temperature=temperature, stop_ids=(STOP, 5, 7))
-    call = jax.jit(lambda params: rollout(DECODER, params, prompts, lengths, keys, sampling, room=ROOM, samples=SAMPLES))
+    call = jax.jit(lambda params: rollout(DECODER, params, prompts, lengths, keys, sampling, max_new_tokens=ROOM, samples=SAMPLES))
     return call(parameters())
 
 
@@ -86,8 +86,8 @@ def _experience(options):
     critic, rows, kept = Critic(MODEL, options.critic), drawn(options.temperature), jnp.ones(8, jnp.float32)
 
     def call(params, reference, scores):
-        judgement = judge(DECODER, critic, options, params, reference, rows, again=True, shards=1)
-        return *make_experience(rows, judgement, scores, kept, options, options.kl_coefficient), judgement
+        estimates = evaluate_rollout(DECODER, critic, options, params, reference, rows, again=True, shards=1)
+        return *make_experience(rows, estimates, scores, kept, options, options.kl_coefficient), estimates
 
     return jax.jit(call)
 
@@ -101,7 +101,7 @@ def log_probs(params, batch):
 
 
 def experience(options, scores=None, params=None, reference=None):
-    """An Experience of `drawn`, its metrics, and the judgement."""
+    """An Experience of `drawn`, its metrics, and the estimates."""
     params = parameters(options.critic) if params is None else params
     scores = jnp.asarray(np.random.default_rng(2).normal(size=8), jnp.float32) if scores is None else scores
     return _experience(options)(params, reference, scores)

@@ -20,7 +20,7 @@ class AlignedLMLoss:
     The decoder reads the text of a pair once more, by itself and causally, where CoCa's lower half would; encoders with dropout run once
     more too, under other keys. batch: a MediaBatch.
     Terms: those of prediction, and `alignment_loss`, nats per pair of the global batch. Metrics: those of prediction, and
-    `alignment_accuracy`, how often the nearest part is the right one. Parameters: an Omni model's, and `alignment`: pools, projections and
+    `alignment_accuracy`, how often the nearest is the right one. Parameters: an Omni model's, and `alignment`: pools, projections and
     temperature.
     """
 

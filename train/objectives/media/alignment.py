@@ -37,7 +37,7 @@ def alike(texts_B):
 
 
 def info_nce(cosine_BC, valid_B, scale, alike_BC=False):
-    """Nats per pair, float32 [B]: the mean of choosing its right part among all, and its left one (CLIP, Radford et al. 2021, fig. 3).
+    """Nats per pair, float32 [B]: the mean of choosing its right side among all, and its left one (CLIP, Radford et al. 2021, fig. 3).
 
     cosine_BC: of the whole batch, pairs on the diagonal. valid_B: 0 for what is no pair; it is nobody's choice. scale: the inverse
     temperature. alike_BC: what is no choice either (`alike`).
@@ -49,7 +49,7 @@ def info_nce(cosine_BC, valid_B, scale, alike_BC=False):
 
 
 def sigmoid_loss(cosine_BC, valid_B, scale, bias, alike_BC=False):
-    """Nats per pair, float32 [B]: whether a left part belongs to each of the right ones, added up (SigLIP, Zhai et al. 2023, eq. 1)."""
+    """Nats per pair, float32 [B]: whether a left side belongs to each of the right ones, added up (SigLIP, Zhai et al. 2023, eq. 1)."""
     logits_BC = scale * cosine_BC + bias
     sign_BC = 2.0 * jnp.eye(len(valid_B)) - 1.0
     both_BC = jnp.where(alike_BC, 0.0, valid_B[:, None] * valid_B[None, :])
@@ -57,7 +57,7 @@ def sigmoid_loss(cosine_BC, valid_B, scale, bias, alike_BC=False):
 
 
 def recall(cosine_BC, valid_B, most: int = 1, alike_BC=False):
-    """float32 [B]: 1 where the right part that belongs to a left one is among the `most` nearest; a tie counts against it."""
+    """float32 [B]: 1 where the right side that belongs to a left one is among the `most` nearest; a tie counts against it."""
     own_B = jnp.diagonal(cosine_BC)
     others_BC = (cosine_BC >= own_B[:, None]) & (valid_B[None, :] > 0) & ~(alike_BC | jnp.eye(len(valid_B), dtype=bool))
     return (others_BC.sum(1) < most) * valid_B
@@ -65,7 +65,7 @@ def recall(cosine_BC, valid_B, most: int = 1, alike_BC=False):
 
 @dataclasses.dataclass(frozen=True)
 class AlignmentLoss:
-    """Two towers under which the parts of a pair lie near each other, and those of different pairs apart.
+    """Two towers under which the sides of a pair lie near each other, and those of different pairs apart.
 
     batch: Pairs. Term `loss`: nats per pair, over the pairs of the global batch, on however many devices: so it cannot be accumulated over
     micro-batches. Metrics: accuracy, how often the nearest one is the right one, both ways; scale, the inverse temperature.
@@ -73,19 +73,19 @@ class AlignmentLoss:
     """
 
     left: Callable
-    """tower(params, part, keys_B) -> [B, S, E], and tower.start(key) -> params, as of model/media/towers.py."""
+    """tower(params, side, keys_B) -> [B, S, E], and tower.start(key) -> params, as of model/media/towers.py."""
     right: Callable
-    """The same, of the other part."""
+    """The same, of the other side."""
     kind: Literal["softmax", "sigmoid"] = "sigmoid"
     """InfoNCE or SigLIP's loss."""
 
     def start(self, key) -> dict[str, Any]:
         """Fresh parameters, boxed with logical axis names. Temperatures and bias begin as in the papers."""
         left, right = jax.random.split(key)
-        parts = {"left": self.left.start(left), "right": self.right.start(right)}  # type: ignore[attr-defined]
+        params = {"left": self.left.start(left), "right": self.right.start(right)}  # type: ignore[attr-defined]
         if self.kind == "sigmoid":
-            return parts | {"log_scale": jnp.float32(math.log(10.0)), "bias": jnp.float32(-10.0)}
-        return parts | {"log_scale": jnp.float32(math.log(1 / 0.07))}
+            return params | {"log_scale": jnp.float32(math.log(10.0)), "bias": jnp.float32(-10.0)}
+        return params | {"log_scale": jnp.float32(math.log(1 / 0.07))}
 
     def __call__(self, params, batch: Pairs, key, *, frozen=None, carry=None):
         left_keys_B = right_keys_B = None

@@ -26,11 +26,11 @@ class LabelledRows(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs of which each tower sees one part. Those of a row are numbered as the segments of both parts are."""
+    """Pairs of which each tower sees one side. Those of a row are numbered as the segments of both sides are."""
 
     left: Any  # what the left tower maps to [B, S, E], as Packed (data/media/batches.py) or texts
     right: Any  # the same of the right tower
-    valid: jax.Array  # float32 [B, S]: 1 where both parts are there
+    valid: jax.Array  # float32 [B, S]: 1 where both sides are there
     rows: jax.Array  # int32 [B]
     texts: jax.Array | None = None  # uint32 [B, S]: pairs with the same number have the same text, and are not to be told apart
 
@@ -101,7 +101,7 @@ def by_number(values_BN, numbers_BN, size: int):
     return jnp.maximum(jax.vmap(row)(values_BN, numbers_BN), 0).at[:, 0].set(0)
 
 
-def looked_up(table_BS, numbers_BN):
+def lookup(table_BS, numbers_BN):
     return jnp.take_along_axis(table_BS, numbers_BN, axis=1)
 
 
@@ -120,7 +120,7 @@ def labelled(batch: MediaBatch, kind: Kind, size: int) -> LabelledRows:
     """The class of each medium's sample, of the media 1 to `size` of a row."""
     packed, most = getattr(batch, kind), batch.tokens.shape[1]
     sample_BS = by_number(packed.samples, packed.segments, size)
-    label_BS = looked_up(by_number(batch.labels + 1, batch.segments, most), sample_BS)[:, 1:] - 1
+    label_BS = lookup(by_number(batch.labels + 1, batch.segments, most), sample_BS)[:, 1:] - 1
     return LabelledRows(present(batch, kind), jnp.where(batch.counts[:, None] > 0, label_BS, -1), batch.rows)
 
 
@@ -130,16 +130,16 @@ def pairs_of(batch: MediaBatch, left: Kind, right: str, size: int) -> Pairs:
     number_BS = by_number(own.segments, own.samples, most)  # of a sample
     texts = None
     if right == "text":
-        there_BT = jnp.where(batch.weights > 0, looked_up(number_BS, batch.segments), 0)
+        there_BT = jnp.where(batch.weights > 0, lookup(number_BS, batch.segments), 0)
         positions_BT = from_zero(batch.positions, there_BT, size)
-        part: Any = Texts(batch.targets, there_BT, positions_BT)
+        other: Any = Texts(batch.targets, there_BT, positions_BT)
         texts = fingerprints(batch.targets, positions_BT, there_BT, size)
     else:
         packed = getattr(batch, right)
-        there_BT = looked_up(number_BS, packed.samples)
-        part = packed._replace(segments=there_BT)
+        there_BT = lookup(number_BS, packed.samples)
+        other = packed._replace(segments=there_BT)
     valid_BS = (there_BT[:, None, :] == jnp.arange(1, size + 1)[:, None]).any(-1) * batch.counts[:, None]
-    return Pairs(own, part, valid_BS, batch.rows, texts)
+    return Pairs(own, other, valid_BS, batch.rows, texts)
 
 
 def from_zero(positions_BT, segments_BT, size: int):

@@ -51,13 +51,13 @@ class TreasureMap(Simulator):
             facts = {"free": free, "start": start, "gold": gold}
             distance = _steps(free, gold).get(start, self.turns + 1)
             if distance <= self.turns - 2:
-                return Prompt(_look(facts, start), {**facts, "shortest": distance})
+                return Prompt(_surroundings(facts, start), {**facts, "shortest": distance})
 
     def reply(self, prompt, said):
         at = _walk(prompt.facts, said)
         if at == prompt.facts["gold"]:
             return Reply("gold", max(0.0, 1.0 - self.longer * (len(said) - prompt.facts["shortest"])), True)
-        return Reply(_look(prompt.facts, at) if said[-1] in _WAYS else "what?")
+        return Reply(_surroundings(prompt.facts, at) if said[-1] in _WAYS else "what?")
 
     def act(self, prompt, said, rng):
         """Towards the gold where that is possible, but at times anywhere."""
@@ -84,7 +84,7 @@ def _direction(at, gold) -> str:
     return "n" * (gold[0] < at[0]) + "s" * (gold[0] > at[0]) + "e" * (gold[1] > at[1]) + "w" * (gold[1] < at[1])
 
 
-def _look(facts: dict, at) -> str:
+def _surroundings(facts: dict, at) -> str:
     ways = "".join(way for way in _WAYS if _beside(at, way) in facts["free"])
     return f"go {ways}, gold {_direction(at, facts['gold'])}"
 

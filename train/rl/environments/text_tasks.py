@@ -68,21 +68,21 @@ def blaming(who: str, where: str = "") -> Iterator[None]:
         raise UserError(f"{what} ({line.filename}, line {line.lineno})", "Mend the class, or what it was given.") from error
 
 
-def map_paths(change: Callable[[str], str], part):
-    """The same with `change` of every path that it names, in all parts of it, in their place."""
-    if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        fields = [field.name for field in dataclasses.fields(part) if field.init]
-        changed: dict[str, Any] = {name: map_paths(change, getattr(part, name)) for name in fields}
-        for name in getattr(part, "path_fields", ()):
+def map_paths(change: Callable[[str], str], option):
+    """The same with `change` of every path that it names, in all options inside it, in their place."""
+    if dataclasses.is_dataclass(option) and not isinstance(option, type):
+        fields = [field.name for field in dataclasses.fields(option) if field.init]
+        changed: dict[str, Any] = {name: map_paths(change, getattr(option, name)) for name in fields}
+        for name in getattr(option, "path_fields", ()):
             if changed[name]:
                 changed[name] = change(changed[name])
-        return dataclasses.replace(part, **changed)
-    return tuple(map_paths(change, one) for one in part) if type(part) is tuple else part
+        return dataclasses.replace(option, **changed)
+    return tuple(map_paths(change, one) for one in option) if type(option) is tuple else option
 
 
-def lacking(part, method: str, what: str) -> UserError:
+def lacking(option, method: str, what: str) -> UserError:
     """For what only a subclass can do."""
-    return UserError(f"{type(part).__name__}: {what}", f"Give its class the method {method}, or choose another in the config file.")
+    return UserError(f"{type(option).__name__}: {what}", f"Give its class the method {method}, or choose another in the config file.")
 
 
 _FOREIGN = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], str(Path(__file__).parents[2]))
@@ -104,13 +104,13 @@ def is_held_out(text: str) -> bool:
     return xxhash.xxh3_64_intdigest(text.encode()) % 8 == 0
 
 
-def check_scores(scores, rows: int, room: int, name: str) -> np.ndarray:
-    """float32 scores [rows] or [rows, room]; NaN stays, and is left out of the step. UserError for another shape, or for integers: whoever
+def check_scores(scores, rows: int, length: int, name: str) -> np.ndarray:
+    """float32 scores [rows] or [rows, length]; NaN stays, and is left out of the step. UserError for another shape, or for integers: whoever
     counts in integers truncates what is not whole."""
     scores = np.asarray(scores)
-    if scores.shape not in ((rows,), (rows, room)):
+    if scores.shape not in ((rows,), (rows, length)):
         raise UserError(
-            f"{name}: gave scores of shape {scores.shape} for {rows} responses", f"Return [{rows}], or [{rows}, {room}] by token."
+            f"{name}: gave scores of shape {scores.shape} for {rows} responses", f"Return [{rows}], or [{rows}, {length}] by token."
         )
     if not np.issubdtype(scores.dtype, np.floating):
         raise UserError(f"{name}: gave scores of type {scores.dtype}", "Return floats.")
@@ -451,8 +451,8 @@ _RUDE = ("damn", "bloody", "stupid")
 class Reviews(Environment):
     """Go on with a review that a small grammar makes. Worth counts words on a list: sentiment, or rude ones that should not be there."""
 
-    judged: Literal["sentiment", "rudeness"] = "sentiment"
-    """sentiment: good words less bad ones. rudeness: -1 for each rude word."""
+    criterion: Literal["sentiment", "rudeness"] = "sentiment"
+    """What the score counts: sentiment: good words minus bad ones; rudeness: -1 for each rude word."""
     sentences: int = 3
     """Of a review, after the first."""
     rude: float = 0.2
@@ -487,7 +487,7 @@ class Reviews(Environment):
 
     def score(self, prompt, response):
         words = re.findall(r"[a-z]+", response)
-        if self.judged == "rudeness":
+        if self.criterion == "rudeness":
             return -float(sum(word in _RUDE for word in words))
         return float(sum((word in _GOOD) - (word in _BAD) for word in words))
 

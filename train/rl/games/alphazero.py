@@ -70,7 +70,7 @@ def network_parameters(game: Game, options: options.AlphaZero):
     return lambda key: network_of(game, options).init(key, jnp.zeros((1, *planes.shape)))["params"]
 
 
-def judge_with(game: Game, network: BoardNetwork):
+def network_evaluator(game: Game, network: BoardNetwork):
     """What train.rl.search.search asks of a network: (params, key, states) -> logits_BA, values_B."""
 
     def evaluate(params, key, states):

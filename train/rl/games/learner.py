@@ -49,7 +49,7 @@ def step_of(experiment: Experiment, optimizer, mesh, *, lower: bool = False):
     """step(state) -> state, metrics, compiled for a mesh: games, then every epoch and minibatch of the update; `lower` only lowers it."""
     o, data = options_of(experiment)
     game, games = make_game(data), experiment.batch_size
-    evaluate = alphazero.judge_with(game, alphazero.network_of(game, o))
+    evaluate = alphazero.network_evaluator(game, alphazero.network_of(game, o))
     update = update_of(experiment, bind(experiment), optimizer, spike=experiment.faults.spike)
 
     def step(state: State):
@@ -94,7 +94,7 @@ class AlphaZeroLearner:
         self._experiment = experiment
         self._game = make_game(data)
         network = alphazero.network_of(self._game, o)
-        self._evaluate = alphazero.judge_with(self._game, network)
+        self._evaluate = alphazero.network_evaluator(self._game, network)
         self.parameters = bind(experiment).start
         updates = o.epochs * o.minibatches
         self.optimizer = optimizer_of(experiment, updates)
@@ -129,7 +129,7 @@ class AlphaZeroLearner:
         optimizer = optimizer_of(experiment, o.epochs * o.minibatches)
         return step_of(experiment, optimizer, mesh, lower=True), state_of(experiment, mesh), ()
 
-    # ----------------------------------------------------------------------------------------------------------------- looking
+    # ------------------------------------------------------------------------------------------------------------- evaluation
 
     def evaluate(self, params, between: Callable[[], None], split: str = "validation") -> dict:
         """Matches of evaluation.rows games from each side: against random moves, plain Monte Carlo tree search with as many simulations,

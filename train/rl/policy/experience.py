@@ -14,7 +14,7 @@ from train.rl.policy.policy_gradient import Experience
 from train.rl.policy.rollout import Rollout
 
 
-class Judgement(NamedTuple):
+class TokenEstimates(NamedTuple):
     """Of every response token, float32 [B, R]: the critic's value before it, its log-probability under the reference, and the KL to that.
 
     policy: its log-probability under the policy, computed anew; None where it was not asked for.
@@ -33,7 +33,9 @@ def inputs_of(rollout: Rollout):
     return tokens_BT, valid_BT, positions_BT, rollout.responses_BR
 
 
-def judge(model: Decoder, critic: Critic, o: PolicyGradient, params, reference, rollout: Rollout, *, again: bool, shards: int) -> Judgement:
+def evaluate_rollout(
+    model: Decoder, critic: Critic, o: PolicyGradient, params, reference, rollout: Rollout, *, again: bool, shards: int
+) -> TokenEstimates:
     """One pass of the policy's trunk where it has something to say (a critic, the exact KL, `again`), and one of the reference.
 
     reference: parameters of the reference policy, or None. again: also compute what the sampler's log-probabilities should equal.
@@ -41,21 +43,21 @@ def judge(model: Decoder, critic: Critic, o: PolicyGradient, params, reference, 
     tokens_BT, segments_BT, positions_BT, targets_BR = inputs_of(rollout)
     where = {"segments_BT": segments_BT, "positions_BT": positions_BT}
     how: dict[str, Any] = {"softcap": model.config.logit_softcap, "temperature": o.temperature, "shards": shards}
-    room = targets_BR.shape[1]
+    length = targets_BR.shape[1]
     nothing = jnp.zeros(targets_BR.shape, jnp.float32)
     exact = reference is not None and o.kl_estimator == "exact" and o.kl_in == "reward"
     values, own, policy = nothing, None, None
     if critic.layout != "none" or exact or again:
         output = model.apply({"params": params}, tokens_BT, **where, branch=critic.branch_at)
-        own = Head(output.hidden_BTD[:, -room:], vocabulary_table(params))
+        own = Head(output.hidden_BTD[:, -length:], vocabulary_table(params))
         if critic.layout != "none":
-            values = critic(params, output, tokens_BT, segments_BT, positions_BT)[:, -room:] * rollout.mask_BR
+            values = critic(params, output, tokens_BT, segments_BT, positions_BT)[:, -length:] * rollout.mask_BR
         if again:
             policy = score_tokens(own, targets_BR, **how).log_probs * rollout.mask_BR
     if reference is None:
-        return Judgement(values, nothing, nothing, policy)
+        return TokenEstimates(values, nothing, nothing, policy)
     hidden_BTD = model.apply({"params": reference}, tokens_BT, **where).hidden_BTD
-    other = Head(hidden_BTD[:, -room:], vocabulary_table(reference))
+    other = Head(hidden_BTD[:, -length:], vocabulary_table(reference))
     log_probs = score_tokens(other, targets_BR, **how).log_probs * rollout.mask_BR
     if exact:
         assert own is not None
@@ -65,7 +67,7 @@ def judge(model: Decoder, critic: Critic, o: PolicyGradient, params, reference, 
             estimators.kl_estimate(rollout.log_probs_BR - log_probs, "k1" if o.kl_estimator == "exact" else o.kl_estimator)
             * rollout.mask_BR
         )
-    return Judgement(values, log_probs, kl, policy)
+    return TokenEstimates(values, log_probs, kl, policy)
 
 
 def scores_by_token(scores, stopped_B, mask_BR, o: PolicyGradient):
@@ -81,7 +83,7 @@ def scores_by_token(scores, stopped_B, mask_BR, o: PolicyGradient):
     return scores_BR
 
 
-def make_experience(rollout: Rollout, judgement: Judgement, scores, kept_B, o: PolicyGradient, kl_coefficient, scale=1.0):
+def make_experience(rollout: Rollout, estimates: TokenEstimates, scores, kept_B, o: PolicyGradient, kl_coefficient, scale=1.0):
     """The batch to learn from, and metrics of the rollout as Means.
 
     scores: float32 [B], or [B, R] with a reward for each token, to be divided by `scale` where that counts: metrics have them as they are.
@@ -92,11 +94,11 @@ def make_experience(rollout: Rollout, judgement: Judgement, scores, kept_B, o: P
     mask_BR = rollout.mask_BR * kept_B[:, None]
     scores_BR = scores_by_token(scores, rollout.stopped_B, mask_BR, o)
     penalty = kl_coefficient if o.kl_in == "reward" else 0.0
-    rewards_BR = (scores_BR / scale - penalty * judgement.kl * mask_BR).astype(jnp.float32)
+    rewards_BR = (scores_BR / scale - penalty * estimates.kl * mask_BR).astype(jnp.float32)
     scores_B, totals_B = scores_BR.sum(1), rewards_BR.sum(1)
     if o.whiten_rewards:
         rewards_BR = estimators.whiten(rewards_BR, mask_BR, shift_mean=False)
-    values_BR = judgement.values * mask_BR
+    values_BR = estimates.values * mask_BR
     match o.advantage:
         case "gae":
             advantages_BR, returns_BR = estimators.generalized_advantages(
@@ -118,14 +120,14 @@ def make_experience(rollout: Rollout, judgement: Judgement, scores, kept_B, o: P
     lengths_B = mask_BR.sum(1)
     experience = Experience(
         *(tokens_BT, segments_BT, positions_BT, targets_BR, mask_BR, rollout.log_probs_BR),
-        *(advantages_BR, returns_BR, values_BR, judgement.reference),
+        *(advantages_BR, returns_BR, values_BR, estimates.reference),
         jnp.broadcast_to(1.0 / jnp.maximum(lengths_B, 1.0)[:, None], mask_BR.shape),
     )
-    return experience, _metrics(experience, rollout, judgement, scores_B, totals_B, kept_B, o, scale)
+    return experience, _metrics(experience, rollout, estimates, scores_B, totals_B, kept_B, o, scale)
 
 
 def _metrics(
-    e: Experience, rollout: Rollout, judgement: Judgement, scores_B, totals_B, kept_B, o: PolicyGradient, scale
+    e: Experience, rollout: Rollout, estimates: TokenEstimates, scores_B, totals_B, kept_B, o: PolicyGradient, scale
 ) -> dict[str, Mean]:
     """Of the rows that are learned from; sums over the tokens of a response are means over responses."""
     rows, tokens = kept_B.sum(), e.mask.sum()
@@ -139,7 +141,7 @@ def _metrics(
         "objective/score": by_row(scores_B),
         "objective/score_total": by_row(totals_B),
         "objective/non_score_reward": by_row(totals_B - scores_B / scale),
-        "objective/kl": by_row((judgement.kl * e.mask).sum(1)),
+        "objective/kl": by_row((estimates.kl * e.mask).sum(1)),
         "objective/entropy": by_row((-rollout.log_probs_BR * e.mask).sum(1)),
         "ppo/returns/mean": Mean(mean, jnp.float32(1)),
         "ppo/returns/var": Mean(variance, jnp.float32(1)),

@@ -21,14 +21,14 @@ from train.kinds import Sample, realise
 from train.objectives.bind import bind, flops_of, state_of, update_of
 from train.objectives.terms import Mean
 from train.optimizers.build import make_schedule, optimizer_of
-from train.rl.options import PolicyGradient, Prompts, reads_reference, response_room, turns_of
+from train.rl.options import PolicyGradient, Prompts, reads_reference, response_length, turns_of
 from train.rl.policy.advantages import adapted_kl_coefficient, informative_groups, running_scale
-from train.rl.policy.experience import Judgement, judge, make_experience, scores_by_token
+from train.rl.policy.experience import TokenEstimates, evaluate_rollout, make_experience, scores_by_token
 from train.rl.policy.policy_gradient import critic_of
 from train.rl.policy.questions import Question, Questions
 from train.rl.policy.reference import Reference
 from train.rl.policy.rollout import Rollout
-from train.rl.policy.sampler import Drawer
+from train.rl.policy.sampler import ResponseSampler
 from train.runs.directory import Run
 from train.runs.start import adopt, start_parameters
 from train.step.epochs import learn_in_epochs
@@ -49,13 +49,13 @@ def check_policy(experiment: Experiment, sources: list, mesh) -> None:
     """UserError for what would stop a run, or teach it nothing, before its first step."""
     o, data = options_of(experiment)
     bind(experiment, mesh)
-    room = response_room(data, o)
-    if data.prompt_tokens + room > experiment.model.context_length:
-        parts = f"objective.response_tokens {o.response_tokens}"
+    length = response_length(data, o)
+    if data.prompt_tokens + length > experiment.model.context_length:
+        response = f"objective.response_tokens {o.response_tokens}"
         if (turns := turns_of(data.environments)) > 1:
-            parts += f", in {turns} turns with data.reply_tokens {data.reply_tokens} between them,"
+            response += f", in {turns} turns with data.reply_tokens {data.reply_tokens} between them,"
         raise UserError(
-            f"data.prompt_tokens {data.prompt_tokens} and {parts} do not fit the context of {experiment.model.context_length}",
+            f"data.prompt_tokens {data.prompt_tokens} and {response} do not fit the context of {experiment.model.context_length}",
             "Lower one of them.",
         )
     if experiment.batch_size % o.group_size or experiment.batch_size % (o.minibatches * experiment.micro_batches):
@@ -78,17 +78,17 @@ def check_policy(experiment: Experiment, sources: list, mesh) -> None:
 
 
 def make_learn(update, o: PolicyGradient, seed: int, episodes: int):
-    """learn(state, frozen, rollout, judgement, scores, kept_B) -> state, metrics: advantages, then every epoch and minibatch of `update`.
+    """learn(state, frozen, rollout, estimates, scores, kept_B) -> state, metrics: advantages, then every epoch and minibatch of `update`.
 
     One pure function to jit. The order of rows is new in each epoch of each step. state.step counts calls of this function.
     """
 
-    def learn(state: State, frozen, rollout: Rollout, judgement, scores, kept_B):
+    def learn(state: State, frozen, rollout: Rollout, estimates, scores, kept_B):
         coefficient, scale, carry = state.carry["kl_coefficient"], 1.0, dict(state.carry)
         if o.scale_scores:
             totals_B = scores_by_token(scores, rollout.stopped_B, rollout.mask_BR, o).sum(1)
             scale, carry["scores"] = running_scale(carry["scores"], totals_B, kept_B)
-        experience, found = make_experience(rollout, judgement, scores, kept_B, o, coefficient, scale)
+        experience, found = make_experience(rollout, estimates, scores, kept_B, o, coefficient, scale)
         key = random_key(seed, state.step, Purpose.SHUFFLE)
         after, metrics = learn_in_epochs(update, state, frozen, experience, key, epochs=o.epochs, minibatches=o.minibatches)
         kl, weight = found["objective/kl"]
@@ -142,36 +142,36 @@ class PolicyLearner:
         self._incoming: Prefetch | None = None
         self._baseline: dict[str, np.ndarray] | None = None
         self._remarks: list[str] = []
-        self._remarked, self._unjudged, self._clip_doubted, self._begun = 0, 0, False, False
+        self._remarked, self._unscored, self._clip_doubted, self._begun = 0, 0, False, False
 
         compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
         self._learn = learn_of(experiment, self.optimizer, mesh)
-        self._draw = Drawer(experiment, self._questions, self._model, mesh)
+        self._sample = ResponseSampler(experiment, self._questions, self._model, mesh)
         shards = row_shards(mesh)
 
-        def look(params, reference, rollout, *, again: bool):
-            return judge(self._model, self._critic, o, params, reference, rollout, again=again, shards=shards)
+        def evaluate(params, reference, rollout, *, again: bool):
+            return evaluate_rollout(self._model, self._critic, o, params, reference, rollout, again=again, shards=shards)
 
-        self._look = on_mesh(jax.jit(look, static_argnames="again", **compiled), mesh)
+        self._evaluate_rollout = on_mesh(jax.jit(evaluate, static_argnames="again", **compiled), mesh)
 
     @staticmethod
     def abstract_step(experiment: Experiment, mesh):
         """Of learning from a batch of responses; drawing them needs less."""
         o, data = options_of(experiment)
         state, rows = state_of(experiment, mesh), experiment.batch_size
-        size = data.prompt_tokens + (room := response_room(data, o))
+        size = data.prompt_tokens + (length := response_length(data, o))
         place = NamedSharding(mesh, PartitionSpec(ROWS))
 
         def like(dtype, *shape):
             return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
-        tokens, masks = like("int32", rows, size), like("float32", rows, room)
-        drawn = Rollout(tokens, tokens, masks, masks, like("bool", rows))
+        tokens, masks = like("int32", rows, size), like("float32", rows, length)
+        rollout = Rollout(tokens, tokens, masks, masks, like("bool", rows))
         scores = masks if turns_of(data.environments) > 1 else like("float32", rows)
         reference = {name: state.params[name] for name in bind(experiment).reference if name in state.params}
         frozen = {"reference": reference} if reads_reference(o) else None
         learn = learn_of(experiment, optimizer_of(experiment, o.epochs * o.minibatches), mesh, lower=True)
-        return learn, state, (frozen, drawn, Judgement(masks, masks, masks), scores, like("float32", rows))
+        return learn, state, (frozen, rollout, TokenEstimates(masks, masks, masks), scores, like("float32", rows))
 
     # ---------------------------------------------------------------------------------------------------------------- the loop's
 
@@ -180,9 +180,9 @@ class PolicyLearner:
         if len(self._questions.unusable) > self._remarked:
             self._remarked = len(self._questions.unusable)
             said.append(f"{self._remarked} prompts of more than data.prompt_tokens so far: their places are empty (data.max_unusable)")
-        if self._questions.unjudged > 2 * self._unjudged:  # not at every step
-            self._unjudged = self._questions.unjudged
-            said.append(f"{self._unjudged} responses so far whose reward is no number: their groups are left out")
+        if self._questions.unscored > 2 * self._unscored:  # not at every step
+            self._unscored = self._questions.unscored
+            said.append(f"{self._unscored} responses so far whose reward is no number: their groups are left out")
         return said
 
     @property
@@ -216,54 +216,54 @@ class PolicyLearner:
     def step(self, state: State, batch: list[Question] | None) -> tuple[State, dict, int]:
         began, step, cursor = time.monotonic(), int(state.step), int(state.cursor)
         if batch is None:
-            drawn, scores, kept, consumed, drawing = self._draw_groups(state.params, cursor)
+            rollout, scores, kept, consumed, sampling_s = self._sample_groups(state.params, cursor)
         else:
-            found = self._draw(state.params, batch)
-            drawn, scores, kept, drawing, consumed = found.rollout, found.scores, found.kept, found.seconds, len(batch)
-        judged = time.monotonic()
+            found = self._sample(state.params, batch)
+            rollout, scores, kept, sampling_s, consumed = found.rollout, found.scores, found.kept, found.seconds, len(batch)
+        scored_at = time.monotonic()
         again = step % CHECK_EVERY == 0
         reference = self._reference()
-        judgement = self._look(state.params, reference, drawn, again=again)
+        estimates = self._evaluate_rollout(state.params, reference, rollout, again=again)
         if again:
-            self._compare(step, drawn, judgement, has_reference=reference is not None)
+            self._compare(step, rollout, estimates, has_reference=reference is not None)
         frozen = {"reference": reference} if reads_reference(self._options) else None
         del reference  # one that is kept on the host leaves the device before the update
-        state, metrics = self._learn(state, frozen, drawn, judgement._replace(policy=None), self._put(scores), self._put(kept))
+        state, metrics = self._learn(state, frozen, rollout, estimates._replace(policy=None), self._put(scores), self._put(kept))
         cursor_now = jax.device_put(np.int32(cursor + consumed), state.cursor.sharding)
         state = dataclasses.replace(state, cursor=cursor_now)
         jax.block_until_ready(metrics)
         self._doubt_value_clip(step, metrics)
-        times = {"time/rollout": drawing, "time/reward": judged - began - drawing, "time/update": time.monotonic() - judged}
+        times = {"time/rollout": sampling_s, "time/reward": scored_at - began - sampling_s, "time/update": time.monotonic() - scored_at}
         return state, metrics | {name: Mean(np.float32(seconds), np.float32(1)) for name, seconds in times.items()}, consumed
 
-    # -------------------------------------------------------------------------------------------------------------- its parts
+    # -------------------------------------------------------------------------------------------------------- within a step
 
-    def _draw_groups(self, params, cursor: int):
+    def _sample_groups(self, params, cursor: int):
         """Draw until enough groups have scores that differ (DAPO, Yu et al. 2025, sec. 3.2).
 
-        The groups are taken in the order of their prompts; the cursor moves past all that were drawn. What is missing after `most_draws`
+        The groups are taken in the order of their prompts; the cursor moves past all that were sampled. What is missing after `most_draws`
         stays empty.
         """
         o, wanted = self._options, self._prompts
         taken: list[tuple[Rollout, np.ndarray]] = []
-        count, consumed, drawing = 0, 0, 0.0
+        count, consumed, sampling_s = 0, 0, 0.0
         while consumed < wanted * o.most_draws and count < wanted:
             questions = self._questions.take(cursor + consumed, wanted)
-            found = self._draw(params, questions)
-            consumed, drawing = consumed + wanted, drawing + found.seconds
+            found = self._sample(params, questions)
+            consumed, sampling_s = consumed + wanted, sampling_s + found.seconds
             good = np.asarray(informative_groups(jnp.asarray(found.totals), o.group_size)) & (found.kept[:: o.group_size] > 0)
             rows = np.flatnonzero(np.repeat(good, o.group_size))[: (wanted - count) * o.group_size]
-            taken.append((jax.tree.map(lambda x, rows=rows: self._draw.host(x)[rows], found.rollout), found.scores[rows]))
+            taken.append((jax.tree.map(lambda x, rows=rows: self._sample.host(x)[rows], found.rollout), found.scores[rows]))
             count += len(rows) // o.group_size
         missing = (wanted - count) * o.group_size
-        whole = jax.tree.map(lambda *parts: _padded(np.concatenate(parts), missing), *(part for part, _ in taken))
-        scores = _padded(np.concatenate([part for _, part in taken]), missing)
+        whole = jax.tree.map(lambda *arrays: _padded(np.concatenate(arrays), missing), *(rollout for rollout, _ in taken))
+        scores = _padded(np.concatenate([scores for _, scores in taken]), missing)
         kept = np.concatenate([np.ones(count * o.group_size, np.float32), np.zeros(missing, np.float32)])
-        return jax.tree.map(self._put, whole), scores, kept, consumed, drawing
+        return jax.tree.map(self._put, whole), scores, kept, consumed, sampling_s
 
-    def _compare(self, step: int, drawn: Rollout, judgement, *, has_reference: bool) -> None:
+    def _compare(self, step: int, rollout: Rollout, estimates, *, has_reference: bool) -> None:
         """The sampler's log-probabilities are used as the old ones: they must be those of the training pass. At the start the KL is 0."""
-        gap = float(jnp.max(jnp.abs((judgement.policy - drawn.log_probs_BR) * drawn.mask_BR)))
+        gap = float(jnp.max(jnp.abs((estimates.policy - rollout.log_probs_BR) * rollout.mask_BR)))
         kind = "float32" if self._run.experiment.model.dtype in ("auto", "float32") and jax.default_backend() == "cpu" else "bfloat16"
         if not gap <= LARGEST_GAP[kind]:
             raise UserError(
@@ -271,8 +271,8 @@ class PolicyLearner:
                 "Their numerics differ: set --model.dtype float32, or report this with the model's config.",
             )
         if step == 0 and has_reference:
-            kl = float((judgement.kl * drawn.mask_BR).sum() / drawn.mask_BR.shape[0])
-            if kl < -LARGEST_GAP[kind] * drawn.mask_BR.shape[1]:
+            kl = float((estimates.kl * rollout.mask_BR).sum() / rollout.mask_BR.shape[0])
+            if kl < -LARGEST_GAP[kind] * rollout.mask_BR.shape[1]:
                 raise UserError(
                     f"the KL to the reference is {kl:.3g} at the start, where it must be 0: the responses are not the policy's own",
                     "Is objective.temperature what the responses were drawn with, and the reference the run that this one starts from?",
@@ -295,33 +295,35 @@ class PolicyLearner:
         """Rows of the host on the mesh."""
         return jax.device_put(x, NamedSharding(self._mesh, PartitionSpec(ROWS)))
 
-    # ----------------------------------------------------------------------------------------------------------------- looking
+    # ------------------------------------------------------------------------------------------------------------- evaluation
 
     def evaluate(self, params, between: Callable[[], None], split: str = "validation") -> dict:
         """Scores on prompts that are kept from training, and against the responses of the policy that the run started from.
 
         {"loss": the negative score, "score", "gold" (where scores only stand for it), "kl" (nats a response, to that policy), "win_rate"
         (share of prompts on which it is better, by gold where there is one, a draw counting half), "score_start", "gold_start", "length",
-        "stopped", "prompts" (that had room, and whose responses got rewards that are numbers)}. Nothing where there are none.
+        "stopped", "prompts" (that fit data.prompt_tokens, and whose responses got rewards that are numbers)}. Nothing where there are none.
         """
         reference = start_parameters(self._run, self._mesh)
         own = self._measure(params, reference, between)
         if reference is not None and self._baseline is None:
             self._baseline = self._measure(reference, None, between)
         begun = self._baseline if reference is not None else None
-        judged = np.all([np.isfinite(x) for part in (own, begun or {}) for name, x in part.items() if name in ("score", "gold")], axis=0)
-        if not judged.any():
+        scored = np.all(
+            [np.isfinite(x) for measured in (own, begun or {}) for name, x in measured.items() if name in ("score", "gold")], axis=0
+        )
+        if not scored.any():
             self._remarks.append("WARNING: no response to a validation prompt got a reward that is a number: nothing is measured")
             return {}
-        own = {name: values[judged] for name, values in own.items()}
+        own = {name: values[scored] for name, values in own.items()}
         found: dict[str, Any] = {"loss": 0.0 - float(own["score"].mean())} | {name: float(values.mean()) for name, values in own.items()}
         if begun is not None:
-            begun = {name: values[judged] for name, values in begun.items()}
+            begun = {name: values[scored] for name, values in begun.items()}
             by = "gold" if "gold" in own else "score"
             wins = (own[by] > begun[by]) + 0.5 * (own[by] == begun[by])
             found |= {"win_rate": float(wins.mean())}
             found |= {f"{name}_start": float(begun[name].mean()) for name in ("score", "gold") if name in own}
-        return found | {"prompts": int(judged.sum())}
+        return found | {"prompts": int(scored.sum())}
 
     def _measure(self, params, reference, between: Callable[[], None]) -> dict[str, np.ndarray]:
         """Of one response to each validation prompt, [prompts] each: score (NaN where there is none), gold, length, stopped, and, with a
@@ -332,26 +334,32 @@ class PolicyLearner:
         found: dict[str, list] = {}
         for first in range(0, count, size):
             questions = self._questions.take(first, size, "validation")
-            drawn = self._draw(params, questions, Purpose.VALIDATION, 1)
-            responses, mask, stopped = map(self._draw.host, (drawn.rollout.responses_BR, drawn.rollout.mask_BR, drawn.rollout.stopped_B))
-            part = {"score": np.where(drawn.kept > 0, drawn.totals, np.nan), "length": mask.sum(1), "stopped": stopped.astype(np.float32)}
-            gold = self._questions.gold(questions, drawn.texts, responses, mask)
+            sampled = self._sample(params, questions, Purpose.VALIDATION, 1)
+            responses, mask, stopped = map(
+                self._sample.host, (sampled.rollout.responses_BR, sampled.rollout.mask_BR, sampled.rollout.stopped_B)
+            )
+            measured = {
+                "score": np.where(sampled.kept > 0, sampled.totals, np.nan),
+                "length": mask.sum(1),
+                "stopped": stopped.astype(np.float32),
+            }
+            gold = self._questions.gold(questions, sampled.texts, responses, mask)
             if gold is not None:
-                part["gold"] = gold
+                measured["gold"] = gold
             if reference is not None:
-                part["kl"] = self._draw.host(self._look(params, reference, drawn.rollout, again=False).kl.sum(1))
-            for name, values in part.items():
+                measured["kl"] = self._sample.host(self._evaluate_rollout(params, reference, sampled.rollout, again=False).kl.sum(1))
+            for name, values in measured.items():
                 found.setdefault(name, []).append(values)
             between()
-        return {name: np.concatenate(parts)[:count] for name, parts in found.items()}
+        return {name: np.concatenate(values)[:count] for name, values in found.items()}
 
     def samples(self, params) -> list[Sample]:
         """Responses to the first prompts that are kept from training."""
         shards = row_shards(self._mesh)
         count = -(-SHOWN // shards) * shards
         questions = self._questions.take(0, count, "validation")
-        drawn = self._draw(params, questions, Purpose.VALIDATION, 1)
-        found = zip(questions, drawn.texts, drawn.totals, strict=True)
+        sampled = self._sample(params, questions, Purpose.VALIDATION, 1)
+        found = zip(questions, sampled.texts, sampled.totals, strict=True)
         return [Sample(question.prompt.text, text, float(score)) for question, text, score in found][:SHOWN]
 
 

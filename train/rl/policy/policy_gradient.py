@@ -62,7 +62,7 @@ def value_loss(values, old_values, returns, *, clip: float):
     return 0.5 * error
 
 
-def token_weights(batch: Experience, aggregate: str, room: int):
+def token_weights(batch: Experience, aggregate: str, response_tokens: int):
     """The weight of each token's loss, [B, R], and what the weighted sum is divided by (summed over the global batch)."""
     count = batch.mask.sum()
     responses = (batch.mask * batch.sequences).sum()
@@ -74,17 +74,17 @@ def token_weights(batch: Experience, aggregate: str, room: int):
         case "sequence_sum":
             return batch.mask, responses
         case "constant":
-            return batch.mask, responses * room
+            return batch.mask, responses * response_tokens
     raise ValueError(f"aggregate {aggregate!r}; choose token, sequence_mean, sequence_sum or constant")
 
 
 def mean_of_sequence(x_BR, batch: Experience):
     """At each token the mean of x over the chosen tokens of its response, [B, R]."""
-    room = x_BR.shape[1]
-    segments_BR = batch.segments[:, -room:]  # of the input; that of the target is the same, but for the padding, which is masked
+    length = x_BR.shape[1]
+    segments_BR = batch.segments[:, -length:]  # of the input; that of the target is the same, but for the padding, which is masked
 
     def one(x_R, segments_R):
-        return jax.ops.segment_sum(x_R, segments_R, num_segments=room + 1)[segments_R]
+        return jax.ops.segment_sum(x_R, segments_R, num_segments=length + 1)[segments_R]
 
     return jax.vmap(one)(x_BR * batch.mask * batch.sequences, segments_BR) * batch.mask
 
@@ -109,12 +109,12 @@ class PolicyGradientLoss:
         o, c = self.options, self.model.config
         exact = options.reads_reference(o)
         where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
-        room = batch.targets.shape[1]
+        length = batch.targets.shape[1]
         output = self.model.apply({"params": params}, batch.tokens, **where, branch=self.critic.branch_at)
-        head, other = Head(output.hidden_BTD[:, -room:], vocabulary_table(params)), None
+        head, other = Head(output.hidden_BTD[:, -length:], vocabulary_table(params)), None
         if exact:
             hidden_BTD = self.model.apply({"params": frozen["reference"]}, batch.tokens, **where).hidden_BTD
-            other = Head(hidden_BTD[:, -room:], vocabulary_table(frozen["reference"]))
+            other = Head(hidden_BTD[:, -length:], vocabulary_table(frozen["reference"]))
         want = ("nll", "entropy", "kl") if exact else ("nll", "entropy")
         how: dict[str, Any] = {"softcap": c.logit_softcap, "temperature": o.temperature, "shards": self.shards}
         scores = score_tokens(head, batch.targets, want=want, other=other, **how)
@@ -143,7 +143,7 @@ class PolicyGradientLoss:
             "ppo/val/ratio": ratio,
         }
         if self.critic.layout != "none":
-            values = self.critic(params, output, batch.tokens, batch.segments, batch.positions)[:, -room:]
+            values = self.critic(params, output, batch.tokens, batch.segments, batch.positions)[:, -length:]
             error = value_loss(values, batch.values, batch.returns, clip=o.value_clip)
             terms["value_loss"] = Term(o.value_coefficient, (error * mask).sum(), count)
             metrics["ppo/val/error"] = jnp.square(values - batch.returns)

@@ -32,8 +32,8 @@ class Question:
 class Questions:
     """The prompts of a run by the number of a row, a pure function of (seed, row).
 
-    One longer than its room leaves an empty place: a prompt of the start token alone, whose responses are not learned from.
-    unusable: rows of such prompts. unjudged: how many responses got a reward that is no number.
+    One longer than data.prompt_tokens leaves an empty place: a prompt of the start token alone, whose responses are not learned from.
+    unusable: rows of such prompts. unscored: how many responses got a reward that is no number.
     """
 
     def __init__(self, experiment: Experiment, sources: list):
@@ -48,7 +48,7 @@ class Questions:
         self._cut = self._token_to_cut_at(experiment.objective) if isinstance(experiment.objective, PolicyGradient) else None
         self._mixture = Mixture(counts_of_weights(self._data.weights or (1.0,) * len(self.environments)))
         self.unusable: set[int] = set()
-        self.unjudged = 0
+        self.unscored = 0
         samples = getattr(experiment.objective, "group_size", 1)
         rows = {"train": experiment.steps * experiment.batch_size // samples, "validation": self._data.validation}
         self._rows = {split: count * self._mixture.counts / len(self._mixture.table) for split, count in rows.items()}
@@ -63,33 +63,33 @@ class Questions:
                     check_texts(self.tokenizer, environment.texts(prompts))
                     environment.check(prompts)
                     encode_prompt(prompts[0], self.tokenizer)
-                said += self._check_room(number, split, prompts)
+                said += self._check_lengths(number, split, prompts)
                 self._try(number, prompts[0])
             said += environment.remarks()
         return said
 
-    def _check_room(self, number: int, split: str, prompts: Sequence[Prompt]) -> list[str]:
+    def _check_lengths(self, number: int, split: str, prompts: Sequence[Prompt]) -> list[str]:
         """Whether the prompts fit data.prompt_tokens, as far as data.max_unusable asks for it."""
-        room, name = self._data.prompt_tokens, f"{self.names[number]}: prompts for {split}"
+        limit, name = self._data.prompt_tokens, f"{self.names[number]}: prompts for {split}"
         # No text has more tokens than bytes; a turn has two besides, and a prompt two.
-        suspects = [prompt for prompt in prompts if 2 + sum(2 + len(text.encode()) for text in prompt.texts) > room]
-        looked = evenly(suspects, MOST_ENCODED)
-        lengths = [len(encode_prompt(prompt, self.tokenizer)) for prompt in looked]
-        share = float(np.mean([length > room for length in lengths])) * len(suspects) / len(prompts) if looked else 0.0
+        suspects = [prompt for prompt in prompts if 2 + sum(2 + len(text.encode()) for text in prompt.texts) > limit]
+        examined = evenly(suspects, MOST_ENCODED)
+        lengths = [len(encode_prompt(prompt, self.tokenizer)) for prompt in examined]
+        share = float(np.mean([length > limit for length in lengths])) * len(suspects) / len(prompts) if examined else 0.0
         if share == 1.0:
             raise UserError(
-                f"{name}: none of {len(prompts)} fits data.prompt_tokens {room}: the shortest has {min(lengths)}",
+                f"{name}: none of {len(prompts)} fits data.prompt_tokens {limit}: the shortest has {min(lengths)}",
                 "Give more room: --data.prompt-tokens N.",
             )
         expected = share * self._rows[split][number]
         if expected > self._data.max_unusable:
-            long = next(place for place, length in enumerate(lengths) if length > room)
+            long = next(place for place, length in enumerate(lengths) if length > limit)
             raise UserError(
-                f"{looked[long].name}: has {lengths[long]} tokens, and data.prompt_tokens is {room}; so it is with about "
+                f"{examined[long].name}: has {lengths[long]} tokens, and data.prompt_tokens is {limit}; so it is with about "
                 f"{max(1, round(expected))} prompts of this run",
                 "Give more room, or go on without such prompts: --data.max-unusable N.",
             )
-        return [f"{name}: about {share:.0%} have more than data.prompt_tokens {room}, and are left out"] if share >= LARGE else []
+        return [f"{name}: about {share:.0%} have more than data.prompt_tokens {limit}, and are left out"] if share >= LARGE else []
 
     def _try(self, number: int, prompt: Prompt) -> None:
         """UserError where an environment cannot judge an empty response: a policy may give one at any time."""
@@ -118,13 +118,13 @@ class Questions:
 
     def pad(self, questions: list[Question]):
         """int32 [B, P], right-aligned, and the lengths [B]."""
-        room = self._data.prompt_tokens
-        padded = np.zeros((len(questions), room), np.int32)
+        width = self._data.prompt_tokens
+        padded = np.zeros((len(questions), width), np.int32)
         for row, question in zip(padded, questions, strict=True):
-            row[room - len(question.ids) :] = question.ids
+            row[width - len(question.ids) :] = question.ids
         return padded, np.array([len(question.ids) for question in questions], np.int32)
 
-    def judged(self, responses, mask):
+    def scored_mask(self, responses, mask):
         """mask [B, R] of what is judged of responses, and bool [B], which of them have an end that cuts them; None where nothing does."""
         return (mask, None) if self._cut is None else cut(responses, mask, *self._cut)
 
@@ -158,14 +158,14 @@ class Questions:
             for number, rows in self._by_environment(questions)
             if rows
         ]
-        by_token = any(part.ndim == 2 for _, part in found)
+        by_token = any(worth.ndim == 2 for _, worth in found)
         scores = np.zeros(mask.shape if by_token else len(questions), np.float32)
-        for rows, part in found:
-            if by_token and part.ndim == 1:
+        for rows, worth in found:
+            if by_token and worth.ndim == 1:
                 last = np.maximum(mask[rows].sum(1).astype(int) - 1, 0)
-                scores[rows, last] = part
+                scores[rows, last] = worth
             else:
-                scores[rows] = part
+                scores[rows] = worth
         return scores
 
     def _by_environment(self, questions: list[Question]) -> list[tuple[int, list[int]]]:

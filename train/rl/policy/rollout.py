@@ -23,35 +23,35 @@ class Rollout(NamedTuple):
     stopped_B: Any
 
     @property
-    def prompt_room(self) -> int:
+    def prompt_length(self) -> int:
         return self.tokens_BS.shape[1] - self.mask_BR.shape[1]
 
     @property
     def responses_BR(self):
-        return self.tokens_BS[:, self.prompt_room :]
+        return self.tokens_BS[:, self.prompt_length :]
 
 
-def rollout(model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, room: int, samples: int) -> Rollout:
+def rollout(model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, max_new_tokens: int, samples: int) -> Rollout:
     """Draw `samples` responses to each prompt, which is read once; ends early when every row has.
 
     prompts_BP: int32, right-aligned; lengths_B: their tokens. keys_B: one random key for each of the B * samples rows, neighbours sharing a
     prompt. A row depends on its prompt and key alone, not on padding or on the other rows.
     """
-    state = prefill(model, params, prompts_BP, lengths_B, keys_B, room=room, samples=samples)
-    state = decode(model, params, state, sampling, room)
-    return as_rollout(state, True, state.done_B, room)
+    state = prefill(model, params, prompts_BP, lengths_B, keys_B, max_new_tokens=max_new_tokens, samples=samples)
+    state = decode(model, params, state, sampling, max_new_tokens)
+    return as_rollout(state, True, state.done_B, max_new_tokens)
 
 
-def as_rollout(state: Generation, drawn_BS, stopped_B, room: int) -> Rollout:
-    """What was generated, as B rows of a prompt and `room` tokens more. drawn_BS: bool, false where the policy did not draw."""
+def as_rollout(state: Generation, sampled_BS, stopped_B, response_length: int) -> Rollout:
+    """What was generated, as B rows of a prompt and `response_length` tokens more. sampled_BS: bool, tokens of the policy."""
     size = state.tokens_BS.shape[1]
-    index_S, first = jnp.arange(size), size - room
+    index_S, first = jnp.arange(size), size - response_length
     inside_BS = (state.valid_BS > 0) & (index_S >= state.start_B[:, None]) & (index_S < state.ends_B[:, None])
     return Rollout(
         tokens_BS=jnp.where(inside_BS, state.tokens_BS, 0),
         valid_BS=inside_BS.astype(jnp.int32),
         log_probs_BR=state.log_probs_BS[:, first:],
-        mask_BR=(inside_BS & drawn_BS)[:, first:].astype(jnp.float32),
+        mask_BR=(inside_BS & sampled_BS)[:, first:].astype(jnp.float32),
         stopped_B=stopped_B,
     )
 
@@ -59,19 +59,21 @@ def as_rollout(state: Generation, drawn_BS, stopped_B, room: int) -> Rollout:
 class Talk(NamedTuple):
     """Conversations under way, between two turns of the policy.
 
-    drawn_BS: bool, tokens that it drew; stopped_B, whether its newest turn in each row drew a stop token; begin: index of those turns'
+    sampled_BS: bool, tokens that it sampled; stopped_B, whether its newest turn in each row ended with a stop token; begin: index of those turns'
     first tokens.
     """
 
     state: Generation
-    drawn_BS: Any
+    sampled_BS: Any
     stopped_B: Any
     begin: Any
 
 
-def start_talk(model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, turn: int, room: int, samples: int) -> Talk:
-    """The first turn, of at most `turn` tokens, in buffers that have `room` for all that follows a prompt; else as `rollout`."""
-    state = prefill(model, params, prompts_BP, lengths_B, keys_B, room=room, samples=samples)
+def start_talk(
+    model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, turn: int, max_new_tokens: int, samples: int
+) -> Talk:
+    """The first turn, of at most `turn` tokens, in buffers that hold `max_new_tokens` after a prompt; else as `rollout`."""
+    state = prefill(model, params, prompts_BP, lengths_B, keys_B, max_new_tokens=max_new_tokens, samples=samples)
     begin, state = state.index, decode(model, params, state, sampling, turn)
     return Talk(state, _since(begin, state), state.done_B, begin)
 
@@ -80,7 +82,7 @@ def go_on(model: Decoder, params, talk: Talk, replies_BE, lengths_B, sampling: S
     """The next turn, after replies as `extend` takes them; a row without one is over."""
     state = extend(model, params, talk.state, replies_BE, lengths_B)
     begin, state = state.index, decode(model, params, state, sampling, turn)
-    return Talk(state, talk.drawn_BS | _since(begin, state), jnp.where(lengths_B == 0, talk.stopped_B, state.done_B), begin)
+    return Talk(state, talk.sampled_BS | _since(begin, state), jnp.where(lengths_B == 0, talk.stopped_B, state.done_B), begin)
 
 
 def _since(begin, state: Generation):

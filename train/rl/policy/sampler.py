@@ -1,4 +1,4 @@
-"""Responses of a policy to the prompts of a run, whichever way they are drawn, with what their environments say of them."""
+"""Responses of a policy to the prompts of a run, whichever way they are sampled, with what their environments say of them."""
 
 import dataclasses
 import time
@@ -15,7 +15,7 @@ from train.devices.mesh import gathered, put_batch
 from train.experiment import Experiment
 from train.generation.slots import go_on_in_slots, open_slots, rollout_in_slots
 from train.rl.environments.text_tasks import Reply, Simulator, blaming
-from train.rl.options import PolicyGradient, Prompts, response_room, turns_of
+from train.rl.options import PolicyGradient, Prompts, response_length, turns_of
 from train.rl.policy.questions import Question, Questions
 from train.rl.policy.rollout import Rollout, Talk, as_rollout, go_on, response_key, rollout, row_keys, start_talk
 from train.sources.encoding import encode_reply, read_on
@@ -25,7 +25,7 @@ from train.step.update import compiler_options, on_mesh
 
 class Responses(NamedTuple):
     """B responses. rollout: on the mesh. On the host: texts; scores float32 [B], or [B, R] by token; kept float32 [B], 0 for what is not to
-    be learned from: no room for its prompt, or a reward that is no number; seconds of drawing."""
+    be learned from: its prompt is too long, or a reward that is no number; seconds of sampling."""
 
     rollout: Rollout
     texts: list[str]
@@ -64,13 +64,13 @@ class Conversation:
         scores = self._questions.scores([self._question], [text], one, np.ones(one.shape, np.float32))
         return Reply(reward=float(scores.sum()), ends=True)
 
-    def say(self, reply: Reply, ended: bool, room: int) -> list[int]:
+    def say(self, reply: Reply, ended: bool, reply_tokens: int) -> list[int]:
         """The ids of a reply; ended: whether the policy drew the end of its turn."""
         ids = encode_reply(reply, ended, self._tokenizer)
-        if len(ids) > room:
+        if len(ids) > reply_tokens:
             raise UserError(
                 f"{type(self._environment).__name__}: a reply has {len(ids)} tokens with its role and ends, and data.reply_tokens is "
-                f"{room}: {reply.text[:60]!r}",
+                f"{reply_tokens}: {reply.text[:60]!r}",
                 "Give more room: --data.reply-tokens N.",
             )
         self._ids += ids
@@ -78,8 +78,8 @@ class Conversation:
         return ids
 
 
-class Drawer:
-    """Draws responses, and has them judged.
+class ResponseSampler:
+    """Samples responses, and has them scored.
 
     With environments that answer, a response is a conversation: turns of the policy, each of at most `response_tokens`, with replies
     between them, of at most `reply_tokens`. What was said is kept as the ids that were drawn, and never tokenized again.
@@ -92,29 +92,34 @@ class Drawer:
         self._questions, self._mesh, self._samples, self._slots = questions, mesh, o.group_size, o.slots
         self._learn_behind_cut = o.learn_behind_cut
         self._turns, self._reply_tokens = turns_of(data.environments), data.reply_tokens
-        self._room = response_room(data, o)
+        self._response_length = response_length(data, o)
         sampling = Sampling(temperature=o.temperature, stop_ids=(questions.end,) if o.stop else ())
 
         def keys(rows_B, purpose, samples):
             return row_keys(random_key(experiment.seed, 0, purpose), rows_B, samples)
 
-        def draw(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
+        def sample(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
             keys_B = keys(rows_B, purpose, samples)
-            return rollout(model, params, prompts_BP, lengths_B, keys_B, sampling, room=self._room, samples=samples)
+            return rollout(model, params, prompts_BP, lengths_B, keys_B, sampling, max_new_tokens=self._response_length, samples=samples)
 
         def start(params, prompts_BP, lengths_B, rows_B, *, purpose: Purpose, samples: int):
-            keys_B, how = keys(rows_B, purpose, samples), {"turn": o.response_tokens, "room": self._room, "samples": samples}
+            keys_B, how = (
+                keys(rows_B, purpose, samples),
+                {"turn": o.response_tokens, "max_new_tokens": self._response_length, "samples": samples},
+            )
             return start_talk(model, params, prompts_BP, lengths_B, keys_B, sampling, **how)
 
         def proceed(params, talk: Talk, replies_BE, lengths_B):
             return go_on(model, params, talk, replies_BE, lengths_B, sampling, turn=o.response_tokens)
 
         def finish(talk: Talk):
-            return as_rollout(talk.state, talk.drawn_BS, talk.stopped_B, self._room)
+            return as_rollout(talk.state, talk.sampled_BS, talk.stopped_B, self._response_length)
 
         def open_places(params, prompts_BP, lengths_B, rows_B):
             keys_B = keys(rows_B, Purpose.ROLLOUT, o.group_size)
-            return open_slots(model, params, prompts_BP, lengths_B, keys_B, sampling, room=self._room, samples=o.group_size)
+            return open_slots(
+                model, params, prompts_BP, lengths_B, keys_B, sampling, max_new_tokens=self._response_length, samples=o.group_size
+            )
 
         def go_on_in_places(params, state, over_B, places_K, prompts_KP, lengths_K, rows_K, samples_K):
             key = random_key(experiment.seed, 0, Purpose.ROLLOUT)
@@ -122,7 +127,7 @@ class Drawer:
             return go_on_in_slots(model, params, state, over_B, places_K, prompts_KP, lengths_K, keys_K, sampling)
 
         compiled: dict[str, Any] = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
-        self._draw = on_mesh(jax.jit(draw, static_argnames=("purpose", "samples"), **compiled), mesh)
+        self._sample = on_mesh(jax.jit(sample, static_argnames=("purpose", "samples"), **compiled), mesh)
         self._start = on_mesh(jax.jit(start, static_argnames=("purpose", "samples"), **compiled), mesh)
         self._proceed = on_mesh(jax.jit(proceed, donate_argnames="talk", **compiled), mesh)
         self._open = on_mesh(jax.jit(open_places, **compiled), mesh)
@@ -139,30 +144,30 @@ class Drawer:
         each = [question for question in questions for _ in range(samples)]
         params = gathered({name: params[name] for name in DECODER if name in params}, self._mesh)  # the critic draws nothing
         if self._turns > 1:
-            drawn, texts, scores, seconds = self._converse(self._start(params, *placed, purpose=purpose, samples=samples), params, each)
+            sampled, texts, scores, seconds = self._converse(self._start(params, *placed, purpose=purpose, samples=samples), params, each)
         else:
             if self._slots and purpose == Purpose.ROLLOUT and len(each) > self._slots:
-                drawn = self._draw_in_slots(params, padded, lengths, rows)
+                sampled = self._sample_in_slots(params, padded, lengths, rows)
             else:
-                drawn = self._draw(params, *placed, purpose=purpose, samples=samples)
-            responses, mask = self.host(drawn.responses_BR), self.host(drawn.mask_BR)
+                sampled = self._sample(params, *placed, purpose=purpose, samples=samples)
+            responses, mask = self.host(sampled.responses_BR), self.host(sampled.mask_BR)
             seconds = time.monotonic() - began
-            mask, ended = self._questions.judged(responses, mask)
+            mask, ended = self._questions.scored_mask(responses, mask)
             if ended is not None:
-                drawn = drawn._replace(stopped_B=self._place(ended)[0])
+                sampled = sampled._replace(stopped_B=self._place(ended)[0])
                 if not self._learn_behind_cut:
-                    drawn = drawn._replace(mask_BR=self._place(mask)[0])
+                    sampled = sampled._replace(mask_BR=self._place(mask)[0])
             texts = self._questions.texts(each, responses, mask)
             scores = self._score(each, texts, responses, mask)
         usable = np.array([question.environment >= 0 for question in each])
         finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(1)
-        self._questions.unjudged += int((usable & ~finite).sum())
+        self._questions.unscored += int((usable & ~finite).sum())
         kept = (usable & finite).astype(np.float32)
         if samples > 1:  # a group is learned from whole or not at all
             kept = kept.reshape(-1, samples).min(1).repeat(samples)
-        return Responses(drawn, texts, np.nan_to_num(scores, posinf=0.0, neginf=0.0), kept, seconds)
+        return Responses(sampled, texts, np.nan_to_num(scores, posinf=0.0, neginf=0.0), kept, seconds)
 
-    def _draw_in_slots(self, params, padded, lengths, rows) -> Rollout:
+    def _sample_in_slots(self, params, padded, lengths, rows) -> Rollout:
         prompts, lengths_N, rows_N = (x.repeat(self._samples, 0) for x in (padded, lengths, rows))
 
         def begin():
@@ -173,7 +178,7 @@ class Drawer:
             of = prompts[numbers_K], lengths_N[numbers_K], rows_N[numbers_K], numbers_K % self._samples
             return self._go_on(params, state, over_B, places_K, *of)
 
-        found = rollout_in_slots(begin, go_on, self.host, prompts, lengths_N, slots=self._slots, room=self._room)
+        found = rollout_in_slots(begin, go_on, self.host, prompts, lengths_N, slots=self._slots, max_new_tokens=self._response_length)
         return Rollout(*self._place(*found))
 
     def _place(self, *arrays: np.ndarray):
@@ -182,24 +187,24 @@ class Drawer:
 
     def _score(self, questions: list[Question], texts: list[str], responses, mask) -> np.ndarray:
         """Each process scores its share of the rows, and all get all."""
-        parts, part = jax.process_count(), jax.process_index()
-        if parts == 1:
+        processes, process = jax.process_count(), jax.process_index()
+        if processes == 1:
             return self._questions.scores(questions, texts, responses, mask)
-        size = -(-len(questions) // parts)
-        mine = slice(part * size, (part + 1) * size)
+        size = -(-len(questions) // processes)
+        mine = slice(process * size, (process + 1) * size)
         own = self._questions.scores(questions[mine], texts[mine], responses[mine], mask[mine])
         wide = np.zeros((size, *own.shape[1:]), np.float32)
         wide[: len(own)] = own
         return np.asarray(multihost_utils.process_allgather(wide, tiled=True))[: len(questions)]
 
     def _converse(self, talk: Talk, params, questions: list[Question]):
-        """All turns after the first; rollout, transcripts, scores [B, R] at the ends of turns, seconds of drawing.
+        """All turns after the first; rollout, transcripts, scores [B, R] at the ends of turns, seconds of sampling.
 
         Replies are pure functions of what was said, so every process makes all of them itself.
         """
-        count, prompt = len(questions), talk.state.tokens_BS.shape[1] - self._room
+        count, prompt = len(questions), talk.state.tokens_BS.shape[1] - self._response_length
         conversations = [Conversation(question, self._questions) for question in questions]
-        scores, seconds = np.zeros((count, self._room), np.float32), 0.0
+        scores, seconds = np.zeros((count, self._response_length), np.float32), 0.0
         for turn in range(1, self._turns + 1):
             began = time.monotonic()
             tokens, ends, stopped = (self.host(x) for x in (talk.state.tokens_BS, talk.state.ends_B, talk.stopped_B))

@@ -194,9 +194,9 @@ class Sum(Reward):
     """A weighted sum of rewards."""
 
     rewards: tuple[Reward, ...] = ()
-    """The parts."""
+    """Rewards to add up."""
     weights: tuple[float, ...] = ()
-    """Of each. Empty: 1."""
+    """Weight of each reward. Empty: 1 each."""
 
     def __post_init__(self):
         if not self.rewards or (self.weights and len(self.weights) != len(self.rewards)):
@@ -214,14 +214,14 @@ class Sum(Reward):
 
     def scores(self, prompts, responses, ids, mask):
         weights = self.weights or (1.0,) * len(self.rewards)
-        parts = [
+        scores = [
             weight * check_scores(reward.scores(prompts, responses, ids, mask), len(prompts), np.shape(mask)[-1], type(reward).__name__)
             for weight, reward in zip(weights, self.rewards, strict=True)
         ]
-        if any(part.ndim == 2 for part in parts):  # a score of the whole stands at its last token
+        if any(score.ndim == 2 for score in scores):  # a score of the whole stands at its last token
             last = np.maximum(np.asarray(mask).sum(1).astype(int) - 1, 0)[:, None] == np.arange(mask.shape[1])
-            parts = [part if part.ndim == 2 else part[:, None] * last for part in parts]
-        return functools.reduce(np.add, parts).astype(np.float32)
+            scores = [score if score.ndim == 2 else score[:, None] * last for score in scores]
+        return functools.reduce(np.add, scores).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,15 +23,15 @@ from train.sources.records import read_bytes
 from train.step.update import compiler_options, on_mesh
 
 
-def reward_models(part) -> Iterator[RewardModel]:
-    """Every reward model that an environment, or a part of one, asks."""
-    if isinstance(part, RewardModel):
-        yield part
-    elif dataclasses.is_dataclass(part):
-        for field in dataclasses.fields(part):
-            yield from reward_models(getattr(part, field.name))
-    elif isinstance(part, tuple):
-        for one in part:
+def reward_models(option) -> Iterator[RewardModel]:
+    """Every reward model that an environment, or an option inside it, asks."""
+    if isinstance(option, RewardModel):
+        yield option
+    elif dataclasses.is_dataclass(option):
+        for field in dataclasses.fields(option):
+            yield from reward_models(getattr(option, field.name))
+    elif isinstance(option, tuple):
+        for one in option:
             yield from reward_models(one)
 
 

@@ -66,24 +66,24 @@ def measure_decoding(
     for first in range(0, count, size):
         asked = questions.take(first, size, "validation")
         tokens_BS, prompts_B, lengths_B, passes_B = decode(params, asked, random_key(experiment.seed, first, Purpose.VALIDATION))
-        part = {"length": lengths_B - prompts_B, "passes": passes_B}
-        part |= _judged(questions, asked, tokens_BS, prompts_B, lengths_B, o.response_tokens)
-        usable = np.array([question.environment >= 0 for question in asked]) & np.isfinite(part["score"])
-        for name, values in part.items():
+        measured = {"length": lengths_B - prompts_B, "passes": passes_B}
+        measured |= _scores_of(questions, asked, tokens_BS, prompts_B, lengths_B, o.response_tokens)
+        usable = np.array([question.environment >= 0 for question in asked]) & np.isfinite(measured["score"])
+        for name, values in measured.items():
             found.setdefault(name, []).append(np.asarray(values)[usable][: count - first])
-    values = {name: np.concatenate(parts) for name, parts in found.items()}
+    values = {name: np.concatenate(arrays) for name, arrays in found.items()}
     if not len(values["score"]):
         raise UserError(f"{run.path}: no response to a validation prompt got a reward that is a number", "Look at the reward.")
     means = {name: float(x.mean()) for name, x in values.items()}
     return {"step": step, "decode": kind, "solved": float((values["score"] >= 1).mean()), **means, "prompts": len(values["score"])}
 
 
-def _judged(questions: Questions, asked: list[Question], tokens_BS, prompts_B, lengths_B, room: int) -> dict[str, np.ndarray]:
+def _scores_of(questions: Questions, asked: list[Question], tokens_BS, prompts_B, lengths_B, max_new_tokens: int) -> dict[str, np.ndarray]:
     """What environments say of rows of prompts and responses."""
-    responses, mask = np.zeros((len(asked), room), np.int32), np.zeros((len(asked), room), np.float32)
+    responses, mask = np.zeros((len(asked), max_new_tokens), np.int32), np.zeros((len(asked), max_new_tokens), np.float32)
     for row, (tokens, prompt, length) in enumerate(zip(tokens_BS, prompts_B, lengths_B, strict=True)):
         responses[row, : length - prompt], mask[row, : length - prompt] = tokens[prompt:length], 1
-    mask, _ = questions.judged(responses, mask)
+    mask, _ = questions.scored_mask(responses, mask)
     texts = questions.texts(asked, responses, mask)
     scores = questions.scores(asked, texts, responses, mask)
     found = {"score": scores if scores.ndim == 1 else scores.sum(1)}
@@ -95,30 +95,30 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
     """decode(params, questions, key) -> tokens_BS, lengths of prompts [B], of both [B], passes [B], on the host."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
-    judge = _Judge(questions, (questions.end,) if o.stop else (), o.response_tokens)
+    scorer = _Scorer(questions, (questions.end,) if o.stop else (), o.response_tokens)
     if kind in WITH_CRITIC:
-        decode = _critic_decoder(run, kind, passes, considered, judge, mesh)
+        decode = _critic_decoder(run, kind, passes, considered, scorer, mesh)
     else:
-        decode = _candidate_decoder(run, kind, 1 if kind == "sample" else passes, judge, mesh)
+        decode = _candidate_decoder(run, kind, 1 if kind == "sample" else passes, scorer, mesh)
 
     def call(params, asked: list[Question], key):
-        judge.asked = asked
+        scorer.asked = asked
         padded, lengths = questions.pad(asked)
         tokens_BS, lengths_B, passes_B = decode(params, padded, lengths, key)
-        judge.raise_error()
+        scorer.raise_error()
         return tokens_BS, lengths, lengths_B, passes_B
 
     return call
 
 
-class _Judge:
+class _Scorer:
     """The environment's scores of complete responses to `asked`, each of these several times in a row.
 
-    stops: ids that end a response. room: its tokens at most.
+    stops: ids that end a response. max_new_tokens: its tokens at most.
     """
 
-    def __init__(self, questions: Questions, stops: tuple[int, ...], room: int):
-        self._questions, self.stops, self.room = questions, stops, room
+    def __init__(self, questions: Questions, stops: tuple[int, ...], max_new_tokens: int):
+        self._questions, self.stops, self.max_new_tokens = questions, stops, max_new_tokens
         self.asked: list[Question] = []
         self._errors: list[UserError] = []
 
@@ -127,13 +127,13 @@ class _Judge:
         tokens_BS, prompts_B, lengths_B = (np.asarray(x) for x in (tokens_BS, prompts_B, lengths_B))
         last_B = tokens_BS[np.arange(len(lengths_B)), np.maximum(lengths_B - 1, 0)]
         response_B = lengths_B - prompts_B  # a search also asks of what goes on behind an end, for nothing
-        complete_B = np.isin(last_B, self.stops) | (response_B == self.room)
-        whole = np.flatnonzero((response_B > 0) & (response_B <= self.room) & complete_B)
+        complete_B = np.isin(last_B, self.stops) | (response_B == self.max_new_tokens)
+        whole = np.flatnonzero((response_B > 0) & (response_B <= self.max_new_tokens) & complete_B)
         scores = np.zeros(len(lengths_B), np.float32)
         if len(whole):
             asked = [self.asked[row // (len(lengths_B) // len(self.asked))] for row in whole]
             try:
-                found = _judged(self._questions, asked, tokens_BS[whole], prompts_B[whole], lengths_B[whole], self.room)
+                found = _scores_of(self._questions, asked, tokens_BS[whole], prompts_B[whole], lengths_B[whole], self.max_new_tokens)
                 scores[whole] = found["score"]
             except UserError as error:  # a compiled program that calls this would bury it
                 self._errors.append(error)
@@ -149,24 +149,24 @@ class _Judge:
             raise self._errors[0]
 
 
-def _critic_decoder(run: Run, kind: Kind, passes: int, considered: int, judge: _Judge, mesh):
-    """decode(params, padded_BP, lengths of prompts [B], key) -> tokens_BS, lengths_B, passes_B, by the critic and the judge."""
+def _critic_decoder(run: Run, kind: Kind, passes: int, considered: int, scorer: _Scorer, mesh):
+    """decode(params, padded_BP, lengths of prompts [B], key) -> tokens_BS, lengths_B, passes_B, by the critic and the scorer."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
-    model, critic, room = decoder_of(run), critic_of(o, run.experiment.model), judge.room
-    goal = Goal(judge.stops, judge.within_jit)
+    model, critic, max_new_tokens = decoder_of(run), critic_of(o, run.experiment.model), scorer.max_new_tokens
+    goal = Goal(scorer.stops, scorer.within_jit)
 
     def decode(params, prompts_BP, lengths_B, key) -> Decoded:
-        where = {"prompts_BP": prompts_BP, "lengths_B": lengths_B, "key": key, "room": room}
+        where = {"prompts_BP": prompts_BP, "lengths_B": lengths_B, "key": key, "max_new_tokens": max_new_tokens}
         reader = CachedReader(model, critic, params)
         match kind:
             case "guided":
                 return value_guided_decode(reader, goal, **where, considered=passes - 1)
             case "search":
                 options = {"considered": considered, "max_num_considered_actions": considered}
-                return tree_search_decode(reader, goal, **where, simulations=passes - 1, depth=min(room, DEPTH), **options)
+                return tree_search_decode(reader, goal, **where, simulations=passes - 1, depth=min(max_new_tokens, DEPTH), **options)
             case "best_first":
-                return best_first_decode(reader, goal, **where, expansions=passes * room - 1, considered=considered)
+                return best_first_decode(reader, goal, **where, expansions=passes * max_new_tokens - 1, considered=considered)
         raise ValueError(f"no decoder {kind!r}")
 
     jitted = _jitted(decode, mesh)
@@ -179,19 +179,19 @@ def _critic_decoder(run: Run, kind: Kind, passes: int, considered: int, judge: _
     return call
 
 
-def _candidate_decoder(run: Run, kind: Kind, many: int, judge: _Judge, mesh):
+def _candidate_decoder(run: Run, kind: Kind, many: int, scorer: _Scorer, mesh):
     """As `_critic_decoder`, by choosing the best of `many` responses that are drawn, or that a beam search finds."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
-    model, room = decoder_of(run), judge.room
+    model, max_new_tokens = decoder_of(run), scorer.max_new_tokens
 
     def candidates(params, padded_BP, lengths_B, key):
-        """Rows [B, N, S], prompts on the right of their room, and the lengths of their responses [B, N]."""
+        """Rows [B, N, S], prompts on the right of their width, and the lengths of their responses [B, N]."""
         if kind == "beam":
-            found = beam_search(model, params, padded_BP, lengths_B, beams=many, room=room, stop_ids=judge.stops)
+            found = beam_search(model, params, padded_BP, lengths_B, beams=many, max_new_tokens=max_new_tokens, stop_ids=scorer.stops)
             return found.tokens_BWS, found.lengths_BW
-        sampling, keys_N = Sampling(temperature=o.temperature, stop_ids=judge.stops), jax.random.split(key, len(lengths_B) * many)
-        drawn = rollout(model, params, padded_BP, lengths_B, keys_N, sampling, room=room, samples=many)
+        sampling, keys_N = Sampling(temperature=o.temperature, stop_ids=scorer.stops), jax.random.split(key, len(lengths_B) * many)
+        drawn = rollout(model, params, padded_BP, lengths_B, keys_N, sampling, max_new_tokens=max_new_tokens, samples=many)
         return drawn.tokens_BS.reshape(len(lengths_B), many, -1), drawn.mask_BR.sum(1).astype(jnp.int32).reshape(-1, many)
 
     jitted = _jitted(candidates, mesh)
@@ -201,7 +201,7 @@ def _candidate_decoder(run: Run, kind: Kind, many: int, judge: _Judge, mesh):
         prompts_N = lengths.repeat(many)
         rows = zip(tokens_BNS.reshape(len(prompts_N), -1), padded.shape[1] - prompts_N, strict=True)
         tokens_NS, lengths_N = np.stack([np.roll(row, -start) for row, start in rows]), prompts_N + lengths_BN.reshape(-1)
-        best_B = np.arange(len(lengths)) * many + judge(tokens_NS, prompts_N, lengths_N).reshape(-1, many).argmax(1)
+        best_B = np.arange(len(lengths)) * many + scorer(tokens_NS, prompts_N, lengths_N).reshape(-1, many).argmax(1)
         # All beams take a pass for each token of the longest; samples end by themselves.
         passes_B = lengths_BN.max(1) * many if kind == "beam" else lengths_BN.sum(1)
         return tokens_NS[best_B], lengths_N[best_B], passes_B

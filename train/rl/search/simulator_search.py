@@ -157,12 +157,12 @@ def _sample(simulator: HiddenUser, belief: Belief, rng: np.random.Generator, wor
 def _search(simulator: HiddenUser, options: Determinised, key, worlds_BW: World):
     """float32 [B, A]: what each action is worth, averaged over the worlds."""
     task = HiddenUserTask(simulator)
-    actions, judge = jnp.arange(task.actions), rollouts(task, 1.0, longest=simulator.turns)
+    actions, evaluate = jnp.arange(task.actions), rollouts(task, 1.0, longest=simulator.turns)
     step_A = jax.vmap(task.step, (None, 0))
     after_BWA = jax.vmap(jax.vmap(step_A, (0, None)), (0, None))(worlds_BW, actions)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), after_BWA)
     simulations = max(1, options.simulations // task.actions)
-    found = plan(task, judge, None, key, flat, discount=1.0, simulations=simulations, policy=options.policy)
+    found = plan(task, evaluate, None, key, flat, discount=1.0, simulations=simulations, policy=options.policy)
     best = jnp.where(found.visits_BA > 0, found.q_BA, -jnp.inf).max(-1)
     q = flat.reward + jnp.where(flat.terminal, 0.0, best)
     return q.reshape(after_BWA.terminal.shape).mean(1)

@@ -20,8 +20,8 @@ from model.transformer import Decoder
 class Reader(Protocol):
     """What searches ask of a model. A context is any pytree that stands for the rows read so far."""
 
-    def start(self, prompts_BP, lengths_B, room: int) -> Any:
-        """The context of prompts that may grow by `room` tokens, those of suffixes included."""
+    def start(self, prompts_BP, lengths_B, max_new_tokens: int) -> Any:
+        """The context of prompts that may grow by `max_new_tokens` tokens, those of suffixes included."""
 
     def after(self, context, suffix_BD, lengths_B) -> tuple[Any, Any]:
         """Log-probabilities [B, V] and values [B] after a suffix of lengths_B tokens (0: none), which does not become part of the rows."""
@@ -39,8 +39,8 @@ class Rereader:
 
     policy_and_value: Callable
 
-    def start(self, prompts_BP, lengths_B, room: int):
-        return jnp.pad(prompts_BP, ((0, 0), (0, room))), lengths_B
+    def start(self, prompts_BP, lengths_B, max_new_tokens: int):
+        return jnp.pad(prompts_BP, ((0, 0), (0, max_new_tokens))), lengths_B
 
     def after(self, context, suffix_BD, lengths_B):
         tokens_BS, before_B = context
@@ -76,11 +76,11 @@ class CachedReader:
     critic: Critic
     params: Any
 
-    def start(self, prompts_BP, lengths_B, room: int):
+    def start(self, prompts_BP, lengths_B, max_new_tokens: int):
         c = self.model.config
         batch, prompt = prompts_BP.shape
-        index_S = jnp.arange(prompt + room)
-        empty = jnp.zeros((batch * c.kv_heads, prompt + room, c.head_width), compute_dtype(c))
+        index_S = jnp.arange(prompt + max_new_tokens)
+        empty = jnp.zeros((batch * c.kv_heads, prompt + max_new_tokens, c.head_width), compute_dtype(c))
         # Rows end at different places, and go on together behind the longest: what lies between is masked.
         valid_BS = ((index_S < lengths_B[:, None]) | (index_S >= prompt)).astype(jnp.int32)
         context = Cached(

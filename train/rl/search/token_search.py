@@ -4,7 +4,7 @@ PPO trains a critic and then throws it away. Searching with it while decoding do
 2023, "Don't throw away your value model"). A tree over a whole vocabulary, with a cache in every node, would fit no memory. So a node has K
 actions, the likeliest tokens after its text, and holds no more than the tokens by which it differs from the root.
 
-B rows, P their prompts and S = P + room their responses too: from the left, padding behind. K tokens considered, V vocabulary, D the
+B rows, P their prompts and S = P + R with their responses: from the left, padding behind. K tokens considered, V vocabulary, D the
 deepest that a search looks. A model says two things of a text: log-probabilities [B, V] of the next token, and the critic's value [B].
 """
 
@@ -71,13 +71,13 @@ def tree_search_decode(
     lengths_B,
     key,
     *,
-    room: int,
+    max_new_tokens: int,
     simulations: int,
     considered: int = 16,
     depth: int = 8,
     **options,
 ) -> Decoded:
-    """Up to `room` tokens, each the outcome of a tree search of `simulations` over the `considered` likeliest tokens, up to `depth` ahead.
+    """Tokens, each the outcome of a tree search of `simulations` over the `considered` likeliest tokens, up to `depth` ahead.
 
     A complete response that some search has seen, and that is worth more than what the tokens end up as, takes their place (Schadd et al.
     2008, sec. 4.3, for games of one player); not with a price for KL, which such a response would not have paid from the start.
@@ -89,23 +89,23 @@ def tree_search_decode(
         token_B = jnp.take_along_axis(choices_BK, plan.action_B[:, None], axis=1)[:, 0]
         return token_B, simulations + 1, None if goal.reference is not None else best_seen(rows, plan.embeddings)
 
-    return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=depth)
+    return _decode(reader, goal, prompts_BP, lengths_B, key, choose, max_new_tokens=max_new_tokens, ahead=depth)
 
 
 def best_first_decode(
-    reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, room: int, expansions: int, considered: int = 16, beta: float = 0.5
+    reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, max_new_tokens: int, expansions: int, considered: int = 16, beta: float = 0.5
 ) -> Decoded:
-    """Up to `room` tokens: the best complete response that `expansions` of the most promising text come upon (Meister et al. 2020, sec. 3).
+    """The best complete response that `expansions` of the most promising text come upon (Meister et al. 2020, sec. 3).
 
     What is read next is, of all texts so far with one of the `considered` likeliest tokens after them, the one with the highest
     log-probability + (the critic's value of the text before that token) / beta. No text is read twice, so all responses differ, and the
     critic decides whose continuations come first. Rows in which no response was completed go on greedily. Costs expansions + 1 forward
     passes, whatever the length.
     """
-    rows = _begin(reader, goal, prompts_BP, lengths_B, room, room)
+    rows = _begin(reader, goal, prompts_BP, lengths_B, max_new_tokens, max_new_tokens)
     batch, at = len(lengths_B), jnp.arange(len(lengths_B))
 
-    def look(suffix_BD, length_B, ended_B):
+    def evaluate(suffix_BD, length_B, ended_B):
         """A node, the log-probabilities of what may come after it, and its value."""
         log_probs_BV, value_B = reader.after(rows.context, suffix_BD, length_B)
         choices_BK, prior_BK, cost_BK = _consider(goal, rows, log_probs_BV, suffix_BD, length_B, considered)
@@ -113,7 +113,7 @@ def best_first_decode(
         node = Node(suffix_BD, length_B, choices_BK, cost_BK, ended_B, jnp.where(ended_B, worth_B, UNSEEN))
         return node, jnp.where(ended_B[:, None], ILLEGAL, prior_BK), value_B
 
-    root, prior_BK, value_B = look(jnp.zeros((batch, room), rows.tokens_BS.dtype), jnp.zeros_like(lengths_B), rows.done_B)
+    root, prior_BK, value_B = evaluate(jnp.zeros((batch, max_new_tokens), rows.tokens_BS.dtype), jnp.zeros_like(lengths_B), rows.done_B)
 
     def fresh(x):
         return jnp.zeros((batch, expansions + 1, *x.shape[1:]), x.dtype).at[:, 0].set(x)
@@ -129,7 +129,7 @@ def best_first_decode(
         parent = jax.tree.map(lambda x: x[at, node_B], nodes)
         token_B, length_B = parent.choices_BK[at, action_B], parent.length_B + 1
         suffix_BD = parent.suffix_BD.at[at, parent.length_B].set(token_B)
-        node, prior_BK, value_B = look(suffix_BD, length_B, rows.ended(token_B, rows.lengths_B + length_B, goal) & left_B)
+        node, prior_BK, value_B = evaluate(suffix_BD, length_B, rows.ended(token_B, rows.lengths_B + length_B, goal) & left_B)
         log_prob_B = log_prob_BN[at, node_B] + prior_BNK[at, node_B, action_B]
         promise_BK = jnp.where(left_B[:, None], log_prob_B[:, None] + prior_BK + value_B[:, None] / beta, ILLEGAL)
         return (
@@ -147,15 +147,15 @@ def best_first_decode(
         return log_probs_BV.argmax(-1), 1, None
 
     unseen_B = best.worth_B <= UNSEEN
-    found = _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=0, done_B=~unseen_B)
+    found = _decode(reader, goal, prompts_BP, lengths_B, key, choose, max_new_tokens=max_new_tokens, ahead=0, done_B=~unseen_B)
     whole = _better(Seen(found.tokens_BS, found.lengths_B, jnp.where(unseen_B, found.scores_B, UNSEEN)), best)
     return Decoded(*whole, found.passes_B + expansions + 1)
 
 
 def value_guided_decode(
-    reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, room: int, considered: int = 16, beta: float = 0.1
+    reader: Reader, goal: Goal, prompts_BP, lengths_B, key, *, max_new_tokens: int, considered: int = 16, beta: float = 0.1
 ) -> Decoded:
-    """Up to `room` tokens, each drawn in proportion to prior * exp(value / beta) from the `considered` likeliest.
+    """Tokens, each sampled in proportion to prior * exp(value / beta) from the `considered` likeliest.
 
     The value is the critic's of the text with that token, or what the text is worth where it ends there: one step of looking ahead. This is
     the policy that is best in the critic's eyes less beta times the KL to the prior. Costs considered + 1 forward passes a token.
@@ -165,17 +165,17 @@ def value_guided_decode(
         log_probs_BV, _ = reader.after(rows.context, _nothing(rows), jnp.zeros_like(rows.lengths_B))
         choices_BK, prior_BK, _ = _consider(goal, rows, log_probs_BV, _nothing(rows), 0, considered)
 
-        def judge(token_B):
+        def value_of(token_B):
             suffix_B1, one_B = token_B[:, None], jnp.ones_like(rows.lengths_B)
             _, value_B = reader.after(rows.context, suffix_B1, one_B)
             whole_BS, whole_B = join(rows.tokens_BS, rows.lengths_B, suffix_B1, one_B), rows.lengths_B + 1
             return jnp.where(rows.ended(token_B, whole_B, goal), _worth(goal, rows, whole_BS, whole_B, value_B), value_B)
 
-        value_BK = jax.vmap(judge, in_axes=1, out_axes=1)(choices_BK)
+        value_BK = jax.vmap(value_of, in_axes=1, out_axes=1)(choices_BK)
         action_B = jax.random.categorical(key, jnp.maximum(prior_BK + value_BK / beta, ILLEGAL))
         return jnp.take_along_axis(choices_BK, action_B[:, None], axis=1)[:, 0], choices_BK.shape[1] + 1, None
 
-    return _decode(reader, goal, prompts_BP, lengths_B, key, choose, room=room, ahead=1)
+    return _decode(reader, goal, prompts_BP, lengths_B, key, choose, max_new_tokens=max_new_tokens, ahead=1)
 
 
 class Node(NamedTuple):
@@ -269,26 +269,28 @@ def _nothing(rows: Rows):
     return rows.tokens_BS[:, :0]
 
 
-def _begin(reader: Reader, goal: Goal, prompts_BP, lengths_B, room: int, ahead: int, done_B=None) -> Rows:
+def _begin(reader: Reader, goal: Goal, prompts_BP, lengths_B, max_new_tokens: int, ahead: int, done_B=None) -> Rows:
     """Rows of prompts alone, with room for a response and for what a search reads `ahead`."""
     return Rows(
-        tokens_BS=jnp.pad(prompts_BP, ((0, 0), (0, room))),
+        tokens_BS=jnp.pad(prompts_BP, ((0, 0), (0, max_new_tokens))),
         prompts_B=lengths_B,
         lengths_B=lengths_B,
-        limits_B=lengths_B + room,
-        context=reader.start(prompts_BP, lengths_B, room + ahead),
-        reference=None if goal.reference is None else goal.reference.start(prompts_BP, lengths_B, room + ahead),
+        limits_B=lengths_B + max_new_tokens,
+        context=reader.start(prompts_BP, lengths_B, max_new_tokens + ahead),
+        reference=None if goal.reference is None else goal.reference.start(prompts_BP, lengths_B, max_new_tokens + ahead),
         done_B=jnp.zeros(lengths_B.shape, bool) if done_B is None else done_B,
     )
 
 
-def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Callable, *, room: int, ahead: int, done_B=None) -> Decoded:
+def _decode(
+    reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Callable, *, max_new_tokens: int, ahead: int, done_B=None
+) -> Decoded:
     """Append what choose(key, rows) -> token_B, forward passes, the best complete responses seen (Seen, or None) says, until every row has
     ended. done_B: rows that have from the beginning."""
 
     def go_on(carry):
         rows, _, _, number, _ = carry
-        return (number < room) & ~rows.done_B.all()
+        return (number < max_new_tokens) & ~rows.done_B.all()
 
     def step(carry):
         rows, passes_B, key, number, best = carry
@@ -310,7 +312,7 @@ def _decode(reader: Reader, goal: Goal, prompts_BP, lengths_B, key, choose: Call
         )
         return *rows, key, number + 1, best
 
-    rows = _begin(reader, goal, prompts_BP, lengths_B, room, ahead, done_B)
+    rows = _begin(reader, goal, prompts_BP, lengths_B, max_new_tokens, ahead, done_B)
     nothing = Seen(rows.tokens_BS, lengths_B, jnp.full(lengths_B.shape, UNSEEN))
     rows, passes_B, _, _, best = jax.lax.while_loop(go_on, step, (rows, jnp.zeros_like(lengths_B), key, 0, nothing))
     if goal.reward is not None:

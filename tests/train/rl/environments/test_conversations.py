@@ -64,9 +64,9 @@ def test_a_conversation_has_the_log_probabilities_of_its_tokens_in_a_row():
     @jax.jit
     def talk(params):
         keys = jax.random.split(jax.random.key(2), 4)
-        first = start_talk(DECODER, params, prompts, lengths, keys, sampling, turn=TURN, room=ROOM, samples=1)
+        first = start_talk(DECODER, params, prompts, lengths, keys, sampling, turn=TURN, max_new_tokens=ROOM, samples=1)
         second = go_on(DECODER, params, first, replies, said, sampling, turn=TURN)
-        return first, second, as_rollout(second.state, second.drawn_BS, second.stopped_B, ROOM)
+        return first, second, as_rollout(second.state, second.sampled_BS, second.stopped_B, ROOM)
 
     first, second, found = jax.device_get(talk(params))
     ends = first.state.ends_B
@@ -114,7 +114,7 @@ def test_turns_are_learned_from_and_replies_are_not(tmp_path, one_device):  # no
     learner = learner_of(run, run.corpora(), mesh)
     params = nn.unbox(learner.parameters(jax.random.key(0)))
     taken = learner._questions.take(0, 8)
-    found, each = learner._draw(params, taken), [question for question in taken for _ in range(2)]
+    found, each = learner._sample(params, taken), [question for question in taken for _ in range(2)]
     mask, tokens = np.asarray(found.rollout.mask_BR), np.asarray(found.rollout.responses_BR)
     for row, question in enumerate(each):
         if question.environment == 0:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from train.rl.games.alphazero import AlphaZeroLoss, BoardNetwork, Positions, judge_with, neighbours, self_play
+from train.rl.games.alphazero import AlphaZeroLoss, BoardNetwork, Positions, neighbours, network_evaluator, self_play
 from train.rl.games.games import TIC_TAC_TOE
 from train.rl.games.players import perfect_player, plain_search_player, play_matches, random_player, search_player, solve
 from train.step.anomalies import no_history
@@ -31,7 +31,7 @@ def parameters():
 def playing():
     """One jitted call of self-play, and what it gave."""
     options = {"games": GAMES, "simulations": 4, "opening_plies": 3, "exploring_plies": 2}
-    play = jax.jit(lambda params, key: self_play(TIC_TAC_TOE, judge_with(TIC_TAC_TOE, NETWORK), params, key, **options))
+    play = jax.jit(lambda params, key: self_play(TIC_TAC_TOE, network_evaluator(TIC_TAC_TOE, NETWORK), params, key, **options))
     return play, jax.device_get(play(parameters(), jax.random.key(1)))
 
 
@@ -172,11 +172,13 @@ def test_matches_of_perfect_play_chance_and_search():
 
 def test_search_with_an_untrained_network_beats_chance():
     """It sees what ends a game within reach."""
-    judge = judge_with(TIC_TAC_TOE, NETWORK)
+    evaluate = network_evaluator(TIC_TAC_TOE, NETWORK)
 
     @jax.jit
     def play(params, key):
-        return play_matches(TIC_TAC_TOE, search_player(TIC_TAC_TOE, judge, params, simulations=32), [random_player(TIC_TAC_TOE)], key, 48)
+        return play_matches(
+            TIC_TAC_TOE, search_player(TIC_TAC_TOE, evaluate, params, simulations=32), [random_player(TIC_TAC_TOE)], key, 48
+        )
 
     scores, _ = play(parameters(), jax.random.key(0))
     assert scores[0, 0].mean() > 0.6 and scores[0, 1].mean() > 0.2

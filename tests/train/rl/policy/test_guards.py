@@ -13,14 +13,14 @@ from tests.train.rl.conftest import CARRY, MODEL, ROOM, SAMPLES, drawn, experien
 from train.loop.row_learner import RowLearner
 from train.objectives.terms import Mean
 from train.rl.options import PPO
-from train.rl.policy.experience import Judgement
+from train.rl.policy.experience import TokenEstimates
 from train.rl.policy.learner import PolicyLearner, make_learn
 from train.step.state import State
 
 
-def compare(step, judgement):
+def compare(step, estimates):
     run = SimpleNamespace(experiment=SimpleNamespace(model=MODEL))
-    PolicyLearner._compare(SimpleNamespace(_run=run), step, drawn(), judgement, has_reference=True)
+    PolicyLearner._compare(SimpleNamespace(_run=run), step, drawn(), estimates, has_reference=True)
 
 
 def test_a_sampler_that_differs_from_the_training_pass_is_an_error(ppo):
@@ -88,11 +88,11 @@ def test_responses_without_a_reward_are_left_out_of_what_is_measured(monkeypatch
 
 
 def test_rewards_that_are_no_numbers_are_remarked_on_when_they_double():
-    questions = SimpleNamespace(unusable=set(), unjudged=0)
-    learner = SimpleNamespace(_questions=questions, _remarks=["first"], _remarked=0, _unjudged=0)
+    questions = SimpleNamespace(unusable=set(), unscored=0)
+    learner = SimpleNamespace(_questions=questions, _remarks=["first"], _remarked=0, _unscored=0)
     said = []
     for count in (0, 4, 5, 8, 9):
-        questions.unjudged = count
+        questions.unscored = count
         said.append(PolicyLearner.remarks(learner))
     assert [len(lines) for lines in said] == [1, 1, 0, 0, 1] and said[0] == ["first"] and said[1][0].startswith("4 responses so far")
 
@@ -112,7 +112,7 @@ def test_rows_stand_in_a_new_order_in_each_epoch_of_each_step():
 
     def order(step):
         state = State(jnp.int32(step), jnp.int32(0), jnp.zeros((6, 4)), (), (), None, dict(CARRY))
-        state, _ = learn(state, None, rows, Judgement(nothing, nothing, nothing), jnp.zeros(8), jnp.ones(8))
+        state, _ = learn(state, None, rows, TokenEstimates(nothing, nothing, nothing), jnp.zeros(8), jnp.ones(8))
         assert state.step == step + 1
         return np.asarray(state.params).reshape(3, 8)
 

@@ -25,7 +25,7 @@ from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, RandomWalks
 from train.rl.options import DAPO, PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
 from train.rl.policy.questions import Questions, check_scores
-from train.rl.policy.sampler import Drawer
+from train.rl.policy.sampler import ResponseSampler
 from train.rl.rewards.rewards import Judged, Reward
 from train.rl.rewards.scoring import load_scorer
 from train.runs.directory import open_corpora, open_run
@@ -206,7 +206,7 @@ def test_what_is_judged_ends_at_the_cut(started, learn_behind):
     experiment, mesh = policy(started, o), make_mesh(MeshShape(data=1), jax.devices()[:1])
     questions = Questions(experiment, open_corpora(experiment))
     params, _ = load_parameters(started, mesh)
-    found = Drawer(experiment, questions, Decoder(started.experiment.model), mesh)(params, questions.take(0, 32))
+    found = ResponseSampler(experiment, questions, Decoder(started.experiment.model), mesh)(params, questions.take(0, 32))
     drawn, mask = jax.device_get((found.rollout, found.rollout.mask_BR))
     (one,) = questions.tokenizer.encode("1").tolist()
     for ids, text, ended, learned in zip(drawn.responses_BR, found.texts, drawn.stopped_B, mask.sum(1), strict=True):

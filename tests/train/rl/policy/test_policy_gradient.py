@@ -32,9 +32,9 @@ def moved(params):
 
 def test_nothing_has_moved_on_the_first_minibatch(ppo):
     """The sampler's log-probabilities are the policy's: ratio 1, nothing clipped, KL 0, values as they were, V = 0 from a fresh critic."""
-    batch, found, judgement = experience(ppo, reference=parameters())
-    np.testing.assert_allclose(judgement.policy, drawn().log_probs_BR * drawn().mask_BR, atol=1e-5)
-    np.testing.assert_allclose(judgement.kl, 0, atol=1e-5)
+    batch, found, estimates = experience(ppo, reference=parameters())
+    np.testing.assert_allclose(estimates.policy, drawn().log_probs_BR * drawn().mask_BR, atol=1e-5)
+    np.testing.assert_allclose(estimates.kl, 0, atol=1e-5)
     _, metrics = gradient(ppo, parameters("shared"), batch)
     mean = {name: float(value.total / value.weight) for name, value in metrics.items() if name != "unsound"}
     assert abs(mean["ppo/val/ratio"] - 1) < 1e-5 and mean["ppo/policy/clipfrac"] == 0 and mean["ppo/policy/approxkl"] < 1e-10
@@ -47,10 +47,10 @@ def test_nothing_has_moved_on_the_first_minibatch(ppo):
 def test_the_kl_of_a_policy_to_itself_is_zero_at_any_temperature(temperature):
     """Sampler, old, new and reference log-probabilities are all of that temperature."""
     options = PPO(group_size=SAMPLES, response_tokens=ROOM, critic="shared", temperature=temperature, kl_estimator="exact")
-    _, _, judgement = experience(options, reference=parameters())
-    np.testing.assert_allclose(judgement.reference, judgement.policy, atol=1e-5)
-    assert float(jnp.abs(judgement.kl).max()) < 1e-5
-    np.testing.assert_allclose(judgement.policy, drawn(temperature).log_probs_BR, atol=1e-4)
+    _, _, estimates = experience(options, reference=parameters())
+    np.testing.assert_allclose(estimates.reference, estimates.policy, atol=1e-5)
+    assert float(jnp.abs(estimates.kl).max()) < 1e-5
+    np.testing.assert_allclose(estimates.policy, drawn(temperature).log_probs_BR, atol=1e-4)
 
 
 def test_the_exact_kl_is_what_estimators_estimate():
@@ -194,9 +194,9 @@ def test_scores_keep_their_fractions_and_rows_add_up():
         whiten=False,
     )
     scores = jnp.asarray([0.37, 0.5, 1.7, -0.2, 0.0, 0.1, 0.01, 3.3], jnp.float32)
-    batch, found, judgement = experience(options, scores=scores, reference=moved(parameters()))
+    batch, found, estimates = experience(options, scores=scores, reference=moved(parameters()))
     first = np.asarray(batch.returns)[:, 0]  # without discount or values bootstrapped: all that is to come
-    np.testing.assert_allclose(first, scores - 0.25 * (judgement.kl * batch.mask).sum(1), atol=1e-5)
+    np.testing.assert_allclose(first, scores - 0.25 * (estimates.kl * batch.mask).sum(1), atol=1e-5)
     assert batch.returns.dtype == jnp.float32
     np.testing.assert_allclose(found["objective/score"].total, scores.sum(), rtol=1e-6)
 
@@ -246,9 +246,9 @@ def test_a_branch_that_copies_the_last_layers_sees_what_the_policy_sees():
         "value": parameters("shared")["value"],
     }
     options = change(KINDS["ppo_branch"], value_coefficient=1.0)
-    batch, _, judgement = experience(options, params=policy | branch)
+    batch, _, estimates = experience(options, params=policy | branch)
     shared = experience(change(options, critic="shared"), params=policy | {"value": branch["value"]})[2]
-    np.testing.assert_allclose(judgement.values, shared.values, atol=1e-5)
+    np.testing.assert_allclose(estimates.values, shared.values, atol=1e-5)
     nothing = batch._replace(advantages=jnp.zeros_like(batch.advantages))
     found, _ = gradient(options, policy | branch, nothing)
     assert float(jnp.abs(found["embedding"]["table"]).max()) == 0 and float(jnp.abs(found["critic"]["final_norm"]["scale"]).max()) > 0

@@ -37,7 +37,7 @@ def test_a_response_does_not_depend_on_the_number_of_places(tmp_path, one_device
         params = nn.unbox(learner.parameters(jax.random.key(0)))
         table = 0.1 * params["embedding"]["table"]  # ends are likely at some places and not at others
         params["embedding"]["table"] = table.at[learner._questions.end].set(4.0 * jax.nn.one_hot(0, table.shape[1]))
-        found.append(jax.device_get(learner._draw(params, learner._questions.take(5, 12)).rollout))
+        found.append(jax.device_get(learner._sample(params, learner._questions.take(5, 12)).rollout))
     lengths = found[0].mask_BR.sum(1)
     assert lengths.min() < 10 and lengths.max() == 33, "lengths should differ: choose another seed"
     for other in found[1:]:

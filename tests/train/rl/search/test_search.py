@@ -183,9 +183,9 @@ def test_search_with_random_rollouts_wins_and_defends(policy):
     board = jnp.asarray([[1, 1, 0], [-1, -1, 0], [0, 0, 0]], jnp.int8)
     state = TIC_TAC_TOE.initial().replace(cells_RC=board)
     states = jax.tree.map(lambda x: jnp.repeat(x[None], 4, 0), state)
-    judge = rollouts(TIC_TAC_TOE, -1.0, longest=9)
-    found = jax.jit(lambda key: plan(TIC_TAC_TOE, judge, None, key, states, discount=-1.0, simulations=60, policy=policy, **QUIET[policy]))(
-        jax.random.key(0)
-    )
+    evaluate = rollouts(TIC_TAC_TOE, -1.0, longest=9)
+    found = jax.jit(
+        lambda key: plan(TIC_TAC_TOE, evaluate, None, key, states, discount=-1.0, simulations=60, policy=policy, **QUIET[policy])
+    )(jax.random.key(0))
     assert (found.action_B == 2).all()
     assert (found.q_BA[:, 2] == 1.0).all()

@@ -79,7 +79,7 @@ def total(worth, row, prompt: int, length: int) -> float:
 def run(decode, language, **options):
     reader, reward = make(language)
     return jax.device_get(
-        jax.jit(lambda key: decode(reader, Goal((STOP,), reward), *prompts(), key, room=ROOM, **options))(jax.random.key(0))
+        jax.jit(lambda key: decode(reader, Goal((STOP,), reward), *prompts(), key, max_new_tokens=ROOM, **options))(jax.random.key(0))
     )
 
 
@@ -150,7 +150,9 @@ def test_best_first_search_reads_every_text_once_and_the_likeliest_first(languag
 
     reader, _ = make(language)
     goal = Goal((STOP,), lambda tokens_BS, before_B, lengths_B: jnp.ones(len(lengths_B)))  # the first complete one is as good as any
-    first = jax.jit(lambda key: best_first_decode(reader, goal, *prompts(), key, room=ROOM, expansions=every, considered=V, beta=1e9))
+    first = jax.jit(
+        lambda key: best_first_decode(reader, goal, *prompts(), key, max_new_tokens=ROOM, expansions=every, considered=V, beta=1e9)
+    )
     drawn = first(jax.random.key(0))
     for row, prompt, tokens, length in zip(*prompts(), drawn.tokens_BS, drawn.lengths_B, strict=True):
         before = int(row[prompt - 1])
@@ -174,7 +176,7 @@ def test_value_guidance_draws_from_the_prior_times_exp_value(language):
 
     tokens, lengths = jnp.zeros((many, 1), jnp.int32), jnp.ones(many, jnp.int32)
     drawn = jax.jit(
-        lambda key: value_guided_decode(Rereader(policy_and_value), Goal(), tokens, lengths, key, room=1, considered=V, beta=beta)
+        lambda key: value_guided_decode(Rereader(policy_and_value), Goal(), tokens, lengths, key, max_new_tokens=1, considered=V, beta=beta)
     )
     found = np.bincount(drawn(jax.random.key(3)).tokens_BS[:, 1], minlength=V) / many
     want = jax.nn.softmax(log_probs[0, 0] + worth[0, 0] / beta)
@@ -188,7 +190,7 @@ def test_kl_to_the_reference_is_paid_for(language):
     reference = Rereader(lambda tokens_BS, lengths_B: (jnp.broadcast_to(liked, (ROWS, V)), None))
     goal = Goal((STOP,), reward, reference, kl_coefficient=10.0)
     found = jax.jit(
-        lambda key: tree_search_decode(reader, goal, *prompts(), key, room=2, simulations=32, considered=V, depth=2, policy="max")
+        lambda key: tree_search_decode(reader, goal, *prompts(), key, max_new_tokens=2, simulations=32, considered=V, depth=2, policy="max")
     )
     tokens, before = found(jax.random.key(0)).tokens_BS, prompts()[1]
     assert (jnp.take_along_axis(tokens, before[:, None] + jnp.arange(2), 1) == 2).all()
@@ -216,7 +218,7 @@ def test_a_shared_cache_changes_nothing(layout):
     prompts_BP = jax.random.randint(jax.random.key(1), (3, 5), 0, 11)
     lengths_B, suffix_BD = jnp.asarray([5, 1, 3]), jax.random.randint(jax.random.key(2), (3, 3), 0, 11)
 
-    def judge(reader):
+    def evaluate(reader):
         context = reader.start(prompts_BP, lengths_B, 6)
         found = [reader.after(context, suffix_BD, jnp.asarray([2, 0, 3]))]
         context = reader.append(context, jnp.asarray([7, 8, 9]))
@@ -225,7 +227,7 @@ def test_a_shared_cache_changes_nothing(layout):
             reader.after(context, suffix_BD[:, :0], jnp.zeros(3, int)),
         ]
 
-    cached, anew = jax.jit(lambda: (judge(CachedReader(model, critic, params)), judge(Rereader(policy_and_value))))()
+    cached, anew = jax.jit(lambda: (evaluate(CachedReader(model, critic, params)), evaluate(Rereader(policy_and_value))))()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cached, anew)
     assert np.ptp(anew[0][1]) > 0.1  # values that say something
 
