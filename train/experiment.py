@@ -42,7 +42,7 @@ class CausalLM(Objective):
     generates: ClassVar[bool] = True
 
     z_loss: float = 0.0
-    """Weight of the squared log partition function (Chowdhery et al. 2022, sec. 5); 1e-4 keeps large models stable. 0: off."""
+    """Weight of the z-loss, the squared log partition function (Chowdhery et al. 2022, sec. 5); 1e-4 keeps large models stable. 0: off."""
     load_balance: float = 0.01
     """With experts: weight of each layer's load-balancing loss (Fedus et al. 2021, eq. 4, over each row). 0: off."""
     router_z: float = 1e-3
@@ -65,7 +65,7 @@ class Optimizer:
     weight_decay: float = 0.0
     """Decoupled decay of matrices and tables, times the schedule of learning_rate; biases and norms are left alone."""
     clip_norm: float = 1.0
-    """Gradients with a larger global norm are scaled down to it. 0: never."""
+    """Clip gradients to this global norm. 0: never."""
 
     def __post_init__(self):
         # Any rate, momentum and decay that an optimizer of ours has, by the names they share.
@@ -207,13 +207,13 @@ class MeshShape:
     data: int = -1
     """Copies of the model, each with its own rows. -1: all devices that the other axes leave."""
     fsdp: int = 1
-    """Rows and parameters are both split (fully sharded data parallelism)."""
+    """Ways to split rows and parameters (fully sharded data parallelism)."""
     tensor: int = 1
-    """Heads, feed-forward width and vocabulary are split."""
+    """Ways to split heads, feed-forward width and vocabulary (tensor parallelism)."""
     context: int = 1
-    """Positions are split; keys and values are gathered."""
+    """Ways to split positions; keys and values are gathered (context parallelism)."""
     expert: int = 1
-    """Experts are split; outside of them the axis splits rows."""
+    """Ways to split experts (expert parallelism); outside of them this axis splits rows."""
     cpu_devices: int = 0
     """Devices that a CPU is divided into, where training runs on one. 0: for a small model as many cores as divide the rows, else 1."""
 
@@ -229,13 +229,13 @@ class Evaluation:
     """Validation while training."""
 
     every: int = 250
-    """Steps between evaluations; there is always one at the end. 0: only then."""
+    """Steps between evaluations; the last step always evaluates. 0: only the last."""
     rows: int = 0
     """Rows of the validation split to use, from its start. 0: all of it."""
     patience: int = 0
     """Stop after this many evaluations in a row without a better loss. 0: never."""
     metrics: tuple[Metric, ...] = ()
-    """Scores that are no means, such as F1, of what the objective's model predicts."""
+    """Scores of the model's predictions that are no means over rows, such as F1."""
 
     def __post_init__(self):
         check_range("evaluation.", self, 0, "every", "rows", "patience")
@@ -246,13 +246,13 @@ class Checkpoints:
     """Saving the train state, asynchronously."""
 
     every: int = 250
-    """Steps between saves; there is always one at the end. 0: only then."""
+    """Steps between saves; the last step always saves. 0: only the last."""
     keep: int = 2
-    """Newest saves kept; the newest one whose state was sound always is."""
+    """Newest saves kept; the newest one with a sound state is always kept."""
     keep_every: int = 0
-    """Saves at multiples of this step are kept too. 0: none."""
+    """Also keep saves at multiples of this step. 0: none."""
     keep_best: int = 0
-    """Saves with the lowest validation loss that are kept too, of those at a step with an evaluation. 0: none."""
+    """Also keep this many saves with the lowest validation loss, of those at a step with an evaluation. 0: none."""
 
     def __post_init__(self):
         check_range("checkpoints.", self, 0, "every", "keep_every", "keep_best")
@@ -269,11 +269,11 @@ class Faults:
     spike: float = 0.0
     """Standard deviations above the moving average at which a loss is a spike; 6 is cautious. 0: spikes are trained on."""
     skips: int = 5
-    """Bad steps in a row after which the run goes back to its last good checkpoint, and on from there with the rows that follow."""
+    """Bad steps in a row after which the run goes back to its last good checkpoint and continues with the rows that follow."""
     rewinds: int = 2
-    """Times that it goes back without getting further, before it stops with exit code 77."""
+    """Times that the run goes back without getting further before it stops with exit code 77."""
     stall_seconds: float = 1800.0
-    """Without progress for so long (compiling counts as none), the process writes its stacks and exits with code 76. 0: never."""
+    """Seconds without progress (compiling counts as none) after which the process writes its stacks and exits with code 76. 0: never."""
 
     def __post_init__(self):
         check_range("faults.", self, 0, "spike", "rewinds", "stall_seconds")
@@ -287,11 +287,11 @@ class Samples:
     every: int = 0
     """Steps between samples. 0: only at the end."""
     prompts: tuple[str, ...] = ("",)
-    """Their beginnings; an empty one starts a new document."""
+    """Texts to continue; an empty one starts a new document."""
     tokens: int = 64
-    """Length of each; 0 samples nothing."""
+    """Tokens of each sample. 0: no samples."""
     temperature: float = 0.8
-    """Divides the logits; 0 is greedy."""
+    """Sampling temperature, 0 or more; 0 is greedy."""
 
     def __post_init__(self):
         check_range("samples.", self, 0, "every", "tokens", "temperature")
@@ -317,19 +317,19 @@ class Experiment:
     """Everything that decides a run. The same experiment gives the same run."""
 
     name: str = "experiment"
-    """A word for reports and loggers."""
+    """Name for reports and loggers."""
     steps: int = 1000
-    """Updates of the parameters."""
+    """Steps of training."""
     batch_size: int = 32
     """Rows of each step, over all devices and micro-batches."""
     micro_batches: int = 1
     """Micro-batches that a step's rows are split into, one after the other, to save memory; the gradient stays the same."""
     seed: int = 0
-    """Decides initial weights, the order of rows, dropout and samples."""
+    """Seed of initial weights, the order of rows, dropout and samples."""
     start: str = ""
-    """Run directory whose newest parameters, model (its rows may be shorter) and tokenizer this run starts from. Empty: fresh ones."""
+    """Run directory to start from: its newest parameters, model (rows may be shorter) and tokenizer. Empty: start fresh."""
     frozen: tuple[str, ...] = ()
-    """Beginnings of the names of parameters that are not trained, such as layers or image/encoder."""
+    """Prefixes of the names of parameters that are not trained, such as layers or image/encoder."""
     ema_decay: float = 0.0
     """Keep a moving average of the parameters with this decay, and evaluate and generate with it. 0: none."""
     model: ModelConfig = ModelConfig()

@@ -83,8 +83,8 @@ def prefill(
 
     prompts_BT: int32, right-aligned (padded on the left with any id); lengths_B: tokens of each prompt, at least 1.
     keys_B: one random key a row of the result, [B * samples]; the samples of a prompt are neighbours.
-    max_new_tokens: capacity of the buffers behind the prompt. media: what stands in the places of some of the prompts' tokens, right-aligned
-    as they are.
+    max_new_tokens: capacity of the buffers behind the prompt. media: what stands in the places of some of the prompts' tokens,
+    right-aligned as they are.
     """
     c = model.config
     batch, prompt = prompts_BT.shape

@@ -11,23 +11,23 @@ from train.rl.environments.text_tasks import Environment, RandomWalks, Simulator
 
 @dataclasses.dataclass(frozen=True)
 class Prompts(Data):
-    """Prompts that a policy answers, and environments that judge the answers."""
+    """Prompts that a policy answers, and environments that score the answers."""
 
     home: ClassVar[str] = "train.sources.prompts:PromptDataset"
     rows: ClassVar[str] = "prompts"
 
     environments: tuple[Environment, ...] = (RandomWalks(),)
-    """Where prompts come from; several are mixed."""
+    """Sources of prompts; several are mixed."""
     weights: tuple[float, ...] = ()
     """Share of prompts from each environment, in any unit. Empty: equal."""
     validation: int = 256
-    """Prompts that are kept from training, to evaluate on."""
+    """Prompts held out for validation."""
     prompt_tokens: int = 32
-    """Room for a prompt. Longer ones are left out, and counted."""
+    """Maximum tokens of a prompt. Longer ones are left out and counted."""
     reply_tokens: int = 32
-    """Room for what an environment answers between two turns of the policy, with its role and ends."""
+    """Maximum tokens of a reply of the environment between two turns of the policy, its role and end tokens included."""
     max_unusable: int = 0
-    """Prompts too long for their room that are borne before the run stops; each leaves an empty place."""
+    """Prompts longer than prompt_tokens that are skipped before the run stops; each leaves an empty row."""
 
     def with_paths(self, change: Callable[[str], str]) -> "Prompts":
         return dataclasses.replace(self, environments=map_paths(change, self.environments))
@@ -46,13 +46,13 @@ class Demonstrations(Data):
     rows: ClassVar[str] = "tokens"
 
     environments: tuple[Environment, ...] = (RandomWalks(),)
-    """Where prompts and responses come from; several are mixed."""
+    """Sources of prompts and responses; several are mixed."""
     weights: tuple[float, ...] = ()
     """Share of rows from each environment, in any unit. Empty: equal."""
     validation: int = 256
-    """Demonstrations that are kept from training, to evaluate on."""
+    """Demonstrations held out for validation."""
     learn_prompts: bool = False
-    """Predict the tokens of prompts too, as a language model of the whole text does."""
+    """Learn to predict the tokens of prompts too, not those of responses alone."""
 
     def with_paths(self, change: Callable[[str], str]) -> "Demonstrations":
         return dataclasses.replace(self, environments=map_paths(change, self.environments))
@@ -74,7 +74,7 @@ class Preferences(Data):
     weights: tuple[float, ...] = ()
     """Share of rows from each file, in any unit. Empty: by their numbers of comparisons."""
     validation: int = 256
-    """Comparisons of each file that are kept from training, at most a quarter of it."""
+    """Comparisons of each file held out for validation, at most a quarter of it."""
 
     def __post_init__(self):
         check_range("data.", self, 1, "validation")
@@ -97,12 +97,13 @@ class RewardModelling(Objective):
     reads: ClassVar[tuple[str, ...]] = ("comparisons",)
 
     loss: Literal["choice", "score"] = "choice"
-    """Learned from which response is best, or from a score of each (the squared error), which the files then hold."""
+    """choice: learn which response is best. score: learn the score of each response (squared error); the files must hold scores."""
 
     margin: float = 0.0
-    """By how much the better of a pair has to be ahead before the loss turns to its tail (Touvron et al. 2023, eq. 2)."""
+    """With choice: subtracted from the score difference of a pair before the log-sigmoid (Touvron et al. 2023, eq. 2), in units of score.
+    0: none."""
     centre: float = 0.01
-    """Weight of the squared sum of a pair's scores, which holds them around 0 (Eisenstein et al. 2023). 0: off."""
+    """With choice: weight of the squared mean of a comparison's scores, which keeps scores near 0 (Eisenstein et al. 2023). 0: off."""
 
     @property
     def unit(self) -> Literal["token", "example", "batch"]:
@@ -128,11 +129,12 @@ class PreferenceLearning(Objective):
     generates: ClassVar[bool] = True
 
     loss: Literal["dpo", "ipo", "hinge", "kto", "orpo"] = "dpo"
-    """Rafailov et al. 2023 (eq. 7), Azar et al. 2023 (eq. 17), Zhao et al. 2023, Ethayarajh et al. 2024 (eq. 8), Hong et al. 2024."""
+    """Loss: DPO (Rafailov et al. 2023, eq. 7), IPO (Azar et al. 2023, eq. 17), hinge (Zhao et al. 2023), KTO (Ethayarajh et al. 2024, eq.
+    8), ORPO (Hong et al. 2024)."""
     beta: float = 0.1
-    """Weight of the KL penalty to the reference; of orpo, the weight of the odds ratio."""
+    """Weight of the KL penalty to the reference, above 0; with orpo, weight of the odds ratio."""
     label_smoothing: float = 0.0
-    """Share of comparisons taken to be wrong (conservative DPO, Mitchell 2023), below 0.5."""
+    """With dpo: assumed share of wrong comparisons (conservative DPO, Mitchell 2023), 0 to below 0.5."""
 
     def __post_init__(self):
         check_range("objective.", self, 1e-9, "beta")
@@ -160,86 +162,88 @@ class PolicyGradient(Objective):
     generates: ClassVar[bool] = True
 
     group_size: int = 1
-    """Responses drawn for each prompt, neighbours in the batch."""
+    """Responses sampled for each prompt."""
     response_tokens: int = 64
-    """Room for a response; with environments that answer, for each of its turns."""
+    """Maximum tokens of a response; with environments that reply, of each turn."""
     slots: int = 0
-    """Responses drawn at once; a place whose response has ended takes the next prompt: for lengths that differ. 0: all of a batch."""
+    """Responses sampled at once (continuous batching): a slot whose response has ended takes the next prompt. 0: all of a batch at once."""
     temperature: float = 1.0
-    """Divides the logits wherever the policy or its reference is asked for a probability. Above 0."""
+    """Sampling temperature, above 0. It divides the logits of policy and reference everywhere."""
     stop: bool = True
-    """A response ends with the token that ends a document. False: it always takes all its room."""
+    """End responses at the end-of-document token. False: every response has response_tokens tokens."""
     cut_at: str = ""
-    """With stop False: text of one token. What is judged of a response ends with the first such token, at place `cut_after` or later."""
+    """With stop False: text of one token. Score responses only up to their first such token at position cut_after or later. Empty: no cut."""
     cut_after: int = 0
-    """Tokens before that place."""
+    """With cut_at: first position, in tokens from 0, at which a cut_at token counts."""
     learn_behind_cut: bool = True
-    """Learn from the tokens behind it too (Ziegler et al. 2019). False: they are masked (Huang et al. 2024)."""
+    """With cut_at: learn from the tokens behind the cut too (Ziegler et al. 2019). False: mask them (Huang et al. 2024)."""
     advantage: Advantage = "gae"
-    """From a critic (Schulman et al. 2016); a score less its group's mean, or less the mean of the others; the reward still to come; or 1
-    for the best of a group and 0 for the others."""
+    """gae: from a critic (Schulman et al. 2016). group: score minus the group's mean. leave_one_out: score minus the mean of the group's
+    other responses. returns: discounted sum of later rewards. best: 1 for the best response of a group, 0 for the others."""
     divide_by_std: bool = False
-    """With group: divide by the group's standard deviation."""
+    """With advantage group: divide advantages by the group's standard deviation."""
     whiten: bool = True
-    """Advantages get mean 0 and variance 1 over the batch."""
+    """Whiten advantages over the batch: mean 0, variance 1."""
     scale_scores: bool = False
-    """Scores are divided by the standard deviation of all scores so far, so that a KL has the same price whatever the unit of reward."""
+    """Divide scores by the standard deviation of all scores so far, so that kl_coefficient does not depend on the unit of reward."""
     whiten_rewards: bool = False
-    """Rewards of tokens get variance 1 over the batch, before advantages are taken of them."""
+    """Scale token rewards to variance 1 over the batch before computing advantages."""
     discount: float = 1.0
-    """Of a reward one token later, 0 to 1."""
+    """Discount factor for each token, 0 to 1."""
     gae_lambda: float = 0.95
-    """Lambda of generalized advantage estimation: 1 trusts rewards, 0 the critic."""
+    """Lambda of generalized advantage estimation, 0 to 1: 1 trusts rewards, 0 the critic."""
     epochs: int = 1
-    """Times that a batch of responses is learned from."""
+    """Passes over each batch of responses."""
     minibatches: int = 1
-    """Updates in each of those."""
+    """Minibatches, and so updates, in each epoch."""
     clip_low: float = 0.2
-    """A ratio of new to old probability below 1 - clip_low teaches no more."""
+    """Lower clip range of PPO, 0 or more: no gradient at a negative advantage once the probability ratio is below 1 - clip_low."""
     clip_high: float = 0.2
-    """A ratio above 1 + clip_high teaches no more."""
+    """Upper clip range of PPO, 0 or more: no gradient at a positive advantage once the probability ratio is above 1 + clip_high."""
     dual_clip: float = 0.0
-    """Bounds the loss of a bad token whose ratio grew, at this times its advantage (Ye et al. 2020); above 1. 0: off."""
+    """Limit the loss of a token with a negative advantage to dual_clip times its size (Ye et al. 2020); above 1. 0: off."""
     sequence_ratio: bool = False
-    """One ratio for a whole response, the geometric mean of its tokens' (GSPO, Zheng et al. 2025)."""
+    """Use one ratio for a whole response: the geometric mean of its tokens' ratios (GSPO, Zheng et al. 2025)."""
     aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "token"
-    """Losses of tokens are averaged over tokens, or over responses of their mean or sum, or divided by the room of all responses."""
+    """token: mean over tokens. sequence_mean, sequence_sum: mean over responses of each one's mean or sum. constant: sum over all tokens,
+    divided by responses times response_tokens."""
     kl_coefficient: float = 0.05
-    """Weight of the KL penalty to the reference. 0: no reference is kept."""
+    """Weight of the KL penalty to the reference policy. 0: none, and no reference is kept."""
     kl_in: Literal["reward", "loss"] = "reward"
-    """Whether the penalty is part of the reward or of the loss."""
+    """Where the KL penalty goes: subtracted from the token rewards, or added to the loss."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
-    """From sampled tokens (Schulman 2020), or over the whole vocabulary."""
+    """KL from sampled tokens by estimator k1, k2 or k3 (Schulman 2020), or exact, over the whole vocabulary."""
     reference: Literal["copy", "bfloat16", "host"] = "copy"
-    """How the policy that the KL is to is kept: as it was, in half the memory, or in the host's memory between its uses."""
+    """How the reference policy is kept: an unchanged copy, a bfloat16 copy, or a copy in host memory between its uses."""
     kl_target: float = 0.0
-    """With kl_in reward: the coefficient adapts so that a response's KL comes to so many nats (Ziegler et al. 2019). 0: it stays."""
+    """With kl_in reward: adapt kl_coefficient to reach this KL, in nats per response (Ziegler et al. 2019). 0: keep it fixed."""
     kl_horizon: float = 10_000.0
-    """Responses over which the coefficient adapts; fewer than a batch has count as a batch."""
+    """With kl_target: responses over which the coefficient adapts, 1 or more; values below the batch size count as the batch size."""
     entropy_coefficient: float = 0.0
-    """Weight of the entropy of predictions, which keeps a policy from settling early."""
+    """Weight of the entropy bonus. 0: off."""
     critic: Literal["none", "shared", "branch", "separate"] = "none"
-    """What gives values: nothing, a head on the policy's trunk, a copy of its last layers, or a whole model of its own."""
+    """What predicts values: nothing, a head on the policy's trunk, a copy of its last layers, or a separate model."""
     critic_layers: int = 1
-    """With branch: how many of the last layers."""
+    """With critic branch: number of last layers that are copied."""
     critic_detached: bool = False
-    """With shared: the critic's gradient stops at its head."""
+    """With critic shared: stop the critic's gradient at its head."""
     critic_warmup: int = 0
-    """Steps in which the critic learns alone."""
+    """First steps in which only the critic learns."""
     value_coefficient: float = 0.1
-    """Weight of the critic's loss."""
+    """Weight of the value loss."""
     value_clip: float = 0.2
-    """How far a value may move from the old one before its loss stops it; in units of reward. 0: as far as it likes."""
+    """How far a value may move from its old prediction before the value loss is clipped, in units of reward. 0: no clip."""
     missing_stop: Literal["keep", "replace", "subtract"] = "keep"
-    """What becomes of the score of a response that did not end, or has no cut_at: nothing, or missing_stop_score replaces or lessens it."""
+    """Score of a response without a stop token (or cut_at token): keep it, replace it by -missing_stop_score, or subtract
+    missing_stop_score."""
     missing_stop_score: float = 1.0
-    """With replace the score (of opposite sign), with subtract what is taken off."""
+    """With missing_stop replace or subtract: the penalty, in units of reward, 0 or more."""
     drop_equal_groups: bool = False
-    """Groups whose scores are all equal are left out, and others drawn in their place (DAPO, Yu et al. 2025, sec. 3.2)."""
+    """Drop groups whose scores are all equal and sample other prompts instead (DAPO, Yu et al. 2025, sec. 3.2)."""
     most_draws: int = 3
-    """With drop_equal_groups: times that prompts are drawn for one step; what is missing then stays empty."""
+    """With drop_equal_groups: maximum rounds of sampling in a step; rows still missing after them stay empty."""
     ratio_limit: float = 10.0
-    """A minibatch with a ratio beyond this changes nothing, and counts as a bad step."""
+    """Skip a minibatch as a bad step where a token with a negative advantage has a probability ratio above this, above 1."""
 
     def __post_init__(self):
         check_range("objective.", self, 1, "group_size", "response_tokens", "epochs", "minibatches", "critic_layers", "most_draws")

@@ -17,22 +17,22 @@ class MediaData(Data):
     rows: ClassVar[str] = "media"
 
     tokenizer: str = "byte"
-    """byte, or a file or directory as for `omnia prepare text`, or what `omnia prepare codes` made; a run that starts from another takes
-    that one's."""
+    """byte, a file or directory as for `omnia prepare text`, or an output of `omnia prepare codes`. Ignored with `start`: that run's is
+    used."""
     images: int = 1
-    """Of the largest size, that a row has room for; of smaller ones more fit."""
+    """Capacity of a row in images of the largest size; of smaller ones more fit."""
     videos: int = 1
-    """The same of clips."""
+    """Capacity of a row in clips of the largest size."""
     audios: int = 1
-    """The same of recordings."""
+    """Capacity of a row in recordings of the largest size."""
     prefix: bool = True
-    """What stands before the first learned token of a sample is read both ways; else only the places of a medium see one another."""
+    """Bidirectional attention before the first learned token of a sample. False: only among the places of one medium."""
     media_dropout: float = 0.0
-    """Share of training samples whose media are hidden from the model, so that it also learns to answer without."""
+    """Share of training samples whose media are hidden from the model, 0 to 1, so that it also learns to answer without."""
     max_damaged: int = 0
-    """Samples that cannot be read tolerated as empty places before training stops."""
+    """Unreadable samples tolerated as empty places before training stops."""
     workers: int = 0
-    """Processes that decode or render. 0: a thread of the training process. They do not change what comes."""
+    """Processes that decode or render; they do not change the batches. 0: a thread of the training process."""
 
     def with_paths(self, change: Callable[[str], str]) -> "MediaData":
         tokenizer = change(self.tokenizer) if os.path.exists(self.tokenizer) else self.tokenizer
@@ -56,11 +56,11 @@ class WorldScenes(MediaData):
     home: ClassVar[str] = "train.sources.media:WorldDataset"
 
     tasks: tuple[Task, ...] = ("text", "image", "video", "audio", "caption")
-    """What is asked about, and what is to be written after a description (draw, film, play), in turns."""
+    """What samples ask about (text, image, video, audio, caption), or ask to write after a description (draw, film, play), in turns."""
     scenes: int = 1 << 16
     """Samples of an epoch."""
     validation: int = 1024
-    """Scenes that each task is judged by, and as many again with pairs of shape and colour that training never shows."""
+    """Validation scenes for each task, and as many again with pairs of shape and colour that training never shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,16 +74,16 @@ class MediaShards(MediaData):
     weights: tuple[float, ...] = ()
     """Share of rows from each of `shards`, in any unit. Empty: by their counts of rows."""
     square: bool = True
-    """Pictures and clips are scaled to the encoder's whole grid. False: each keeps its aspect, and small ones their size."""
+    """Scale pictures and clips to the encoder's whole grid. False: keep their aspect, and small ones their size."""
     fps: float = 4.0
-    """Frames a second that are taken from clips."""
+    """Frames per second taken from clips."""
     question: str = ""
-    """Text between a medium and the name of its class, where samples have classes and no text of their own."""
+    """Text between a medium and its class name, for samples with a class and no text."""
     write: tuple[Literal["image", "video", "audio"], ...] = ()
-    """Media that are written too: each of `shards` comes once more for each of these that it has, its texts read and that medium learned,
-    as it is. Weights are then of all these sources, first those that are read."""
+    """Media to generate too: each of `shards` that has them comes once more, its texts as input and the medium as the target. `weights`
+    then lists the sources that are read first, then those that are written."""
     augment: Augment = Augment()
-    """What is changed by chance in media of training."""
+    """Random changes to media in training."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -102,13 +102,13 @@ class MediaLM(Objective):
     generates: ClassVar[bool] = True
 
     text_weight: float = 1.0
-    """Of the mean loss of tokens that are about no medium."""
+    """Weight of the mean loss over tokens that are about no medium."""
     image_weight: float = 1.0
-    """Of those about an image."""
+    """Weight of the mean loss over tokens about an image."""
     video_weight: float = 1.0
-    """Of those about a clip."""
+    """Weight of the mean loss over tokens about a clip."""
     audio_weight: float = 1.0
-    """Of those about a recording."""
+    """Weight of the mean loss over tokens about a recording."""
 
     def __post_init__(self):
         check_range("objective.", self, 0, "text_weight", "image_weight", "video_weight", "audio_weight")
@@ -127,19 +127,18 @@ Medium = Literal["image", "video", "audio"]
 
 @dataclasses.dataclass(frozen=True)
 class Pairing(Objective):
-    """Two parts of a sample, to lie near each other in a space that they share, and those of different samples apart."""
+    """Two sides of a sample whose vectors shall lie near each other in a shared space, and those of different samples apart."""
 
     reads: ClassVar[tuple[str, ...]] = ("media",)
 
     left: Medium = "image"
-    """What the left tower sees: the model's encoder of that kind."""
+    """Medium of the left tower, which is the model's encoder of that kind."""
     right: Literal["text", "image", "video", "audio"] = "text"
-    """What the right one sees; text is what is learned of a sample, read by the model's decoder. Samples with the same text are not told
-    apart."""
+    """Input of the right tower; text is the learned text of a sample, read by the model's decoder. Equal texts are not told apart."""
     width: int = 128
-    """Of the space that both share."""
+    """Width of the shared space."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
-    """How pairs are told apart: that of SigLIP (Zhai et al. 2023), or InfoNCE as in CLIP (Radford et al. 2021)."""
+    """Contrastive loss: sigmoid as in SigLIP (Zhai et al. 2023), or softmax (InfoNCE) as in CLIP (Radford et al. 2021)."""
 
     def __post_init__(self):
         check_range("objective.", self, 1, "width")
@@ -173,7 +172,7 @@ class AlignedLM(MediaLM, Pairing):
     home: ClassVar[str] = "train.objectives.media.aligned_lm:bind"
 
     alignment_weight: float = 1.0
-    """Of the contrastive loss."""
+    """Weight of the contrastive loss."""
 
     def __post_init__(self):
         MediaLM.__post_init__(self)
@@ -189,11 +188,11 @@ class MediaClassification(Objective):
     reads: ClassVar[tuple[str, ...]] = ("media",)
 
     medium: Medium = "image"
-    """Whose encoder is trained."""
+    """Medium to classify, with the encoder of that kind."""
     classes: int = 0
-    """How many. 0: as many as the shards name."""
+    """Number of classes. 0: as many as the shards name."""
     smoothing: float = 0.0
-    """Share of each label that is spread over all classes in training, 0 to below 1."""
+    """Label smoothing: share of each label spread over all classes in training, 0 to below 1."""
     mixup: float = 0.0
     """Alpha of mixup (Zhang et al. 2018), on the device. 0: none."""
     cutmix: float = 0.0
@@ -229,7 +228,7 @@ class HiddenPatches(Objective):
     reads: ClassVar[tuple[str, ...]] = ("media",)
 
     medium: Literal["image", "video"] = "image"
-    """Whose encoder is trained."""
+    """Medium whose encoder is trained."""
     rate: float = 0.6
     """Share of patches, or of a clip's tubes, that are hidden, above 0, at most 1."""
 
@@ -255,7 +254,7 @@ class Codebook(Objective):
     reads: ClassVar[tuple[str, ...]] = ("media",)
 
     medium: Medium = "image"
-    """What is tokenized."""
+    """Medium to tokenize."""
     codes: int = 256
     """Size of the codebook."""
     code_dim: int = 16

@@ -33,9 +33,9 @@ class PassesTests(Reward):
     """The share of the prompt's tests that its code passes, each in a process of its own with bounds on time, memory and files."""
 
     fact: str = "tests"
-    """Which of a prompt's facts holds the tests: a list of Python statements, run after the code."""
+    """Name of the prompt's fact that holds the tests: a list of Python statements, run after the code."""
     with_prompt: bool = False
-    """The code is the prompt with the response, as in HumanEval. False: the response alone."""
+    """Run the prompt followed by the response, as in HumanEval. False: the response alone."""
     limits: Limits = Limits()
 
     def scores(self, prompts, responses, ids, mask):
@@ -89,7 +89,7 @@ class Programs(Environment):
     examples: int = 3
     """Numbers from 0 to 9 whose results are shown, at most 5."""
     noise: float = 0.5
-    """Share of demonstrations that are some other function."""
+    """Share of demonstrations that show another function, 0 to 1."""
 
     def __post_init__(self):
         if not 1 <= self.examples <= 5:

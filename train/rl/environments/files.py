@@ -73,15 +73,15 @@ class PromptFile(Listed):
     """
 
     path: str = ""
-    """The file, or tfds:NAME."""
+    """JSONL file, JSON list (gzipped or not), or tfds:NAME."""
     validation_path: str = ""
-    """A file of its own for validation. Empty: an eighth of the prompts, by a hash of their text."""
+    """Separate file for validation. Empty: hold out an eighth of the prompts, by a hash of their text."""
     prompt_template: str = "{prompt}"
     """Text of a prompt; names in braces are fields of the record."""
     response_template: str = "{response}"
-    """Text of the response to imitate, in the same way."""
+    """Text of the response to imitate; names in braces are fields of the record."""
     reward: Reward = Answer()
-    """What a response is worth."""
+    """Reward of a response."""
 
     path_fields = ("path", "validation_path")
 

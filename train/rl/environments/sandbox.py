@@ -20,11 +20,11 @@ class Limits:
     """Bounds of one program."""
 
     cpu_seconds: int = 2
-    """Processor time."""
+    """Limit of processor time, in seconds."""
     wall_seconds: float = 10.0
-    """Time by the clock, which another program may have used up: a program that takes longer is tried once more."""
+    """Limit of wall-clock time, in seconds. A program that exceeds it is tried once more, since other programs may have slowed it."""
     memory_mb: int = 512
-    """Address space."""
+    """Limit of address space, in MiB."""
 
     def __post_init__(self):
         if min(self.cpu_seconds, self.wall_seconds, self.memory_mb) <= 0:

@@ -136,14 +136,14 @@ class SlotFilling(HiddenUser):
     """
 
     turns: int = 6
-    """Of the policy, at most; the last is too late for anything but an offer."""
+    """Maximum turns of the policy. In the last one only an offer can still earn anything."""
     cost: float = 0.05
-    """Of every turn."""
+    """Cost of each turn, in units of reward."""
     penalty: float = 0.5
-    """Of an offer that does not fit, and of a user who leaves."""
+    """Cost of a wrong offer, and of a user who leaves, in units of reward."""
     every_offer: bool = False
-    """A search chooses between all offers. False: it can only make the one that is likeliest to fit by what was told, as it must not name
-    wishes that it does not know."""
+    """Let a search choose among all offers. False: it can only make the one likeliest to fit what was told, since it must not name wishes
+    that it does not know."""
 
     @property
     def alphabet(self):
@@ -278,13 +278,13 @@ class Recommendations(HiddenUser):
     """
 
     turns: int = 6
-    """Of a whole session."""
+    """Turns of a session."""
     slate: int = 1
-    """Items named in a turn, with commas: the user takes the one liked best, of equals the first."""
+    """Items named in a turn, separated by commas: the user takes the one liked best, the first of equals."""
     tolerance: int = 2
-    """Items after which a bored user leaves."""
+    """Boring items after which the user leaves."""
     bonus: float = 0.25
-    """For a user who stayed."""
+    """Reward for a user who stayed to the end."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -20,13 +20,13 @@ class TreasureMap(Simulator):
     """
 
     turns: int = 8
-    """Steps, at most."""
+    """Maximum steps."""
     size: int = 4
-    """Of the map, on either side."""
+    """Fields on each side of the map."""
     walls: float = 0.2
-    """Share of fields that cannot be entered."""
+    """Share of fields that cannot be entered, 0 to 1."""
     longer: float = 0.1
-    """What every turn more than the shortest way costs."""
+    """Cost of each step beyond the shortest way, in units of reward."""
 
     def __post_init__(self):
         check_range("TreasureMap: ", self, 3, "turns")  # gold that is one step away leaves two to spare
@@ -109,13 +109,13 @@ class SecretCode(Simulator):
     """
 
     turns: int = 6
-    """Guesses, at most."""
+    """Maximum guesses."""
     digits: int = 3
-    """Of the code."""
+    """Digits of the code."""
     largest: int = 4
-    """Digits are 1 to this, 9 at most."""
+    """Largest digit, at most 9; the smallest is 1."""
     later: float = 0.1
-    """What every guess after the first costs."""
+    """Cost of each guess after the first, in units of reward."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -176,11 +176,11 @@ class Calculator(Simulator):
     """
 
     turns: int = 3
-    """The answer among them."""
+    """Maximum turns, the answer included."""
     factor: int = 29
-    """The largest of both."""
+    """Largest value of each factor."""
     summand: int = 99
-    """The largest."""
+    """Largest summand."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -105,8 +105,8 @@ def is_held_out(text: str) -> bool:
 
 
 def check_scores(scores, rows: int, length: int, name: str) -> np.ndarray:
-    """float32 scores [rows] or [rows, length]; NaN stays, and is left out of the step. UserError for another shape, or for integers: whoever
-    counts in integers truncates what is not whole."""
+    """float32 scores [rows] or [rows, length]; NaN stays, and is left out of the step. UserError for another shape, or for integers, which
+    would truncate fractions."""
     scores = np.asarray(scores)
     if scores.shape not in ((rows,), (rows, length)):
         raise UserError(
@@ -214,7 +214,7 @@ class Simulator(Environment):
     """
 
     turns: int = 4
-    """Of the policy, at most."""
+    """Maximum turns of the policy."""
 
     def __post_init__(self):
         if self.turns < 1:
@@ -273,11 +273,11 @@ class RandomWalks(Environment):
     nodes: int = 21
     """Nodes of the graph, at most 26."""
     longest: int = 10
-    """Nodes of a walk, the first one included."""
+    """Maximum nodes of a walk, the first one included."""
     edges: float = 0.1
     """Probability of each edge."""
     graph: int = 0
-    """Decides the edges."""
+    """Seed of the graph's edges."""
 
     def __post_init__(self):
         if not 2 <= self.nodes <= 26 or self.longest < 2:
@@ -339,11 +339,11 @@ class Letters(Environment):
     """Sort, copy or reverse some digits: `3172>` wants `1237`."""
 
     task: Literal["sort", "copy", "reverse"] = "sort"
-    """What is asked for."""
+    """What to do with the digits."""
     length: int = 6
     """Digits of a prompt."""
     partial: bool = True
-    """Worth is the share of digits in their place. False: 1 if all are, else 0."""
+    """Score is the share of digits in their place. False: 1 if all are, else 0."""
 
     def __post_init__(self):
         check_range("Letters: ", self, 1, "length")
@@ -371,9 +371,9 @@ class Addition(Environment):
     """Add two numbers: `27+85=` wants `112`. Worth 1 if right, else 0."""
 
     digits: int = 2
-    """Of each number, at most."""
+    """Maximum digits of each number."""
     modulus: int = 0
-    """Sums are taken modulo this. 0: they are not."""
+    """Take sums modulo this. 0: plain sums."""
 
     def __post_init__(self):
         check_range("Addition: ", self, 1, "digits")
@@ -402,9 +402,9 @@ class Countdown(Environment):
     """
 
     largest: int = 20
-    """Of the three numbers."""
+    """Largest of the three numbers."""
     noise: float = 0.5
-    """Share of demonstrations that are formulas of the numbers in any order, right or wrong."""
+    """Share of demonstrations that are random formulas of the numbers, right or wrong, 0 to 1."""
 
     def __post_init__(self):
         check_range("Countdown: ", self, 1, "largest", high=1000)  # a term of a response has three digits at most
@@ -452,11 +452,11 @@ class Reviews(Environment):
     """Go on with a review that a small grammar makes. Worth counts words on a list: sentiment, or rude ones that should not be there."""
 
     criterion: Literal["sentiment", "rudeness"] = "sentiment"
-    """What the score counts: sentiment: good words minus bad ones; rudeness: -1 for each rude word."""
+    """What the score counts. sentiment: good words minus bad ones. rudeness: -1 for each rude word."""
     sentences: int = 3
-    """Of a review, after the first."""
+    """Sentences of a review after the first."""
     rude: float = 0.2
-    """Share of sentences with a rude word."""
+    """Share of sentences with a rude word, 0 to 1."""
 
     def __post_init__(self):
         check_range("Reviews: ", self, 1, "sentences")

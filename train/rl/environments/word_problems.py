@@ -28,11 +28,11 @@ class WordProblems(Listed):
     """
 
     path: str = ""
-    """JSONL, or a JSON list, gzipped or not."""
+    """JSONL file or JSON list, gzipped or not."""
     validation_path: str = ""
-    """A file of its own for validation. Empty: an eighth of the problems, by a hash of their text."""
+    """Separate file for validation. Empty: hold out an eighth of the problems, by a hash of their text."""
     share: float = 1.0
-    """Of the training file's problems, by a hash of their text: fewer to imitate than to be rewarded for."""
+    """Share of the training problems to use, chosen by a hash of their text: supervised fine-tuning may use fewer than RL."""
 
     path_fields = ("path", "validation_path")
 

@@ -17,13 +17,13 @@ class BoardGame(Data):
     rows: ClassVar[str] = "games"
 
     game: str = "tic_tac_toe"
-    """tic_tac_toe, connect_four, or one of pgx (extra: games), such as othello."""
+    """tic_tac_toe, connect_four, or a game of pgx (extra: games), such as othello."""
     longest: int = 0
-    """Of a game of pgx: moves after which it is over."""
+    """With a game of pgx: maximum moves of a game."""
     opening_plies: int = 6
-    """A game begins with 0 to this many random moves, which are not learned from."""
+    """Games begin with 0 to this many random moves, which are not learned from."""
     exploring_plies: int = 4
-    """Until this ply moves are drawn from the policy of the search, then it plays as well as it can."""
+    """Moves before this ply are sampled from the search's policy; later ones are the search's best."""
 
     def __post_init__(self):
         check_range("data.", self, 0, "opening_plies", "exploring_plies")
@@ -44,23 +44,23 @@ class AlphaZero(Objective):
     uses_model: ClassVar[bool] = False
 
     network: Literal["dense", "conv"] = "dense"
-    """Layers over the whole board, fast on a CPU, or convolutions of 3x3 cells."""
+    """dense: layers over the whole board, fast on a CPU. conv: 3x3 convolutions."""
     width: int = 128
-    """Of a layer; of convolutions, for each cell."""
+    """Width of a layer; with conv, channels."""
     blocks: int = 2
-    """Residual blocks, of two layers each."""
+    """Residual blocks of two layers each."""
     simulations: int = 32
-    """Of the search at each move of self-play."""
+    """Simulations of the search for each move of self-play."""
     epochs: int = 1
-    """Times that the games of a step are learned from."""
+    """Passes over the games of each step."""
     minibatches: int = 8
-    """Updates in each of those."""
+    """Minibatches, and so updates, in each epoch."""
     value_coefficient: float = 1.0
     """Weight of the squared error of the value."""
     bootstrap: float = 0.0
-    """Share of the search's own value of a position in what the value learns, 0 to 1; the rest is how the game ended."""
+    """Share of the search's own value in the value's target, 0 to 1; the rest is the outcome of the game."""
     match_simulations: int = 32
-    """Of the search at each move of a match in evaluations, and of plain Monte Carlo tree search, which it plays against."""
+    """Simulations for each move in evaluation matches, of this search and of the plain Monte Carlo tree search it plays against."""
 
     def __post_init__(self):
         check_range("objective.", self, 1, "width", "blocks", "simulations", "epochs", "minibatches", "match_simulations")

@@ -59,8 +59,8 @@ def as_rollout(state: Generation, sampled_BS, stopped_B, response_length: int) -
 class Talk(NamedTuple):
     """Conversations under way, between two turns of the policy.
 
-    sampled_BS: bool, tokens that it sampled; stopped_B, whether its newest turn in each row ended with a stop token; begin: index of those turns'
-    first tokens.
+    sampled_BS: bool, tokens that it sampled; stopped_B, whether its newest turn in each row ended with a stop token; begin: index of
+    those turns' first tokens.
     """
 
     state: Generation

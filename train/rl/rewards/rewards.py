@@ -25,7 +25,7 @@ from train.sources.records import is_number
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
-    """Judges responses one by one, by `score`, or all of a batch, by `scores`."""
+    """Scores responses one by one, by `score`, or all of a batch, by `scores`."""
 
     def score(self, prompt: Prompt, response: str) -> float:
         raise lacking(self, "score", "does not say what a response is worth")
@@ -64,7 +64,7 @@ class Answer(Reward):
     """1 where the last number of the response equals that of the fact, whatever their notation: 0.5, 1/2 and 50e-2 are one number."""
 
     fact: str = "answer"
-    """Which of a prompt's facts holds the right answer."""
+    """Name of the prompt's fact that holds the right answer."""
 
     def score(self, prompt, response):
         found, right = last_number(response), last_number(str(prompt.facts[self.fact]))
@@ -95,7 +95,7 @@ class Format(Reward):
     """1 where the whole response has a form, a regular expression."""
 
     pattern: str = r".*"
-    """Of the whole response; a dot matches ends of lines too."""
+    """Regular expression that the whole response must match; a dot matches newlines too."""
 
     def __post_init__(self):
         try:
@@ -112,9 +112,9 @@ class Lexicon(Reward):
     """The number of good words less that of bad ones."""
 
     good: tuple[str, ...] = ()
-    """Words worth 1, in any case."""
+    """Words worth 1; case does not matter."""
     bad: tuple[str, ...] = ()
-    """Words worth -1, in any case."""
+    """Words worth -1; case does not matter."""
 
     def __post_init__(self):
         for word in (*self.good, *self.bad):
@@ -136,7 +136,7 @@ class Similarity(Reward):
     """1 less the edit distance to a reference over the longer length: minimum-risk training (Shen et al. 2016) with it as the risk."""
 
     fact: str = "answer"
-    """Which of a prompt's facts is the reference."""
+    """Name of the prompt's fact that holds the reference."""
 
     def score(self, prompt, response):
         reference = str(prompt.facts[self.fact])
@@ -161,9 +161,9 @@ class Length(Reward):
     """-1 for every so many characters beyond a limit."""
 
     most: int = 200
-    """Characters that cost nothing."""
+    """Characters without a penalty."""
     unit: int = 100
-    """Characters more that cost 1."""
+    """Characters beyond that which cost 1."""
 
     def __post_init__(self):
         check_range("Length: ", self, 0, "most")
@@ -178,7 +178,7 @@ class Repetition(Reward):
     """Minus the share of a response's n-grams of words that occurred in it before: 0 to -1."""
 
     words: int = 3
-    """Of an n-gram."""
+    """Words in an n-gram."""
 
     def __post_init__(self):
         check_range("Repetition: ", self, 1, "words")
@@ -232,7 +232,7 @@ class RewardModel(Reward):
     """
 
     run: str = ""
-    """Run directory of a RewardModelling experiment; its newest checkpoint."""
+    """Run directory of a RewardModelling experiment, whose newest checkpoint is used."""
 
     path_fields = ("run",)
 
@@ -254,12 +254,12 @@ SCORERS: dict[str, Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Judged(Environment):
-    """The prompts of one environment, judged by a reward in place of its own, which then is the gold standard to evaluate with."""
+    """The prompts of one environment, scored by another reward; its own becomes the gold standard that evaluations report."""
 
     environment: Environment = Environment()
-    """Where prompts come from."""
+    """Source of the prompts."""
     reward: Reward = Reward()
-    """What a policy learns from."""
+    """Reward that a policy is trained on."""
 
     def __post_init__(self):
         if isinstance(self.environment, Simulator):
