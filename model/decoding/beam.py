@@ -1,5 +1,6 @@
-"""Beam search: the most likely continuations rather than drawn ones."""
+"""Beam search: the most likely continuations rather than sampled ones."""
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -50,7 +51,7 @@ def beam_search(
     if "layers" in params:
         params = unstack_layers(params)
     batch, prompt = prompts_BT.shape
-    keys = jax.random.split(jax.random.key(0), batch * beams)  # nothing is drawn
+    keys = jax.random.split(jax.random.key(0), batch * beams)  # nothing is sampled
     state = prefill(model, params, prompts_BT, lengths_B, keys, max_new_tokens=max_new_tokens, samples=beams)
     vocabulary = state.logits_BV.shape[-1]
     first = jnp.where(jnp.arange(beams) == 0, 0.0, MASKED)  # all beams are alike at first: one of them counts
@@ -58,8 +59,7 @@ def beam_search(
     # Each beam can end in as many ways as there are stop ids: with so many more candidates, enough live ones remain.
     width = min(beams * (1 + len(stop_ids)), beams * vocabulary)
 
-    def rank(log_prob, length):
-        return log_prob / ((5.0 + length) / 6.0) ** length_penalty
+    rank = functools.partial(_rank, length_penalty=length_penalty)
 
     def go_on(carry):
         state, log_prob_BW, ended = carry
@@ -69,12 +69,9 @@ def beam_search(
 
     def step(carry):
         state, log_prob_BW, ended = carry
-        total_BN, parent_BN, token_BN = _extensions(state.logits_BV, log_prob_BW, width)
-        stopped_BN = stops_V[token_BN]
         length = state.index - prompt + 1
-
-        tokens_BNS = _pick(state.tokens_BS.reshape(batch, beams, -1), parent_BN)
-        tokens_BNS = jax.lax.dynamic_update_slice_in_dim(tokens_BNS, token_BN[..., None].astype(tokens_BNS.dtype), state.index, axis=2)
+        tokens_BNS, total_BN, parent_BN, token_BN = _extend(state, log_prob_BW, width)
+        stopped_BN = stops_V[token_BN]
         scores_BN = jnp.where(stopped_BN & (total_BN > MASKED / 2), rank(total_BN, length.astype(jnp.float32)), MASKED)
         ended = _best(ended, Beams(tokens_BNS, jnp.full_like(token_BN, length), total_BN, scores_BN), beams)
 
@@ -91,6 +88,10 @@ def beam_search(
     scores_BW = jnp.where(log_prob_BW > MASKED / 2, rank(log_prob_BW, length.astype(jnp.float32)), MASKED)
     alive = Beams(state.tokens_BS.reshape(batch, beams, -1), jnp.full((batch, beams), length), log_prob_BW, scores_BW)
     return _best(ended, alive, beams)
+
+
+def _rank(log_prob, length, length_penalty: float):
+    return log_prob / ((5.0 + length) / 6.0) ** length_penalty
 
 
 def _no_hypotheses(batch: int, beams: int, width: int, dtype) -> Beams:
@@ -112,14 +113,18 @@ def _best(ended: Beams, more: Beams, beams: int) -> Beams:
     return _pick(both, jax.lax.top_k(both.scores_BW, beams)[1])
 
 
-def _extensions(logits_RV, log_prob_BW, width: int):
-    """The N = `width` likeliest ways to extend a live beam by a token: summed log-probability, number of the beam, token, each [B, N]."""
+def _extend(state: Generation, log_prob_BW, width: int):
+    """The N = `width` likeliest ways to extend a live beam by a token: tokens [B, N, S] with it; its summed log-probability, the number of
+    the beam, and the token, each [B, N]."""
     batch, beams = log_prob_BW.shape
-    vocabulary = logits_RV.shape[-1]
-    log_p_BWV = jax.nn.log_softmax(logits_RV, axis=-1).reshape(batch, beams, vocabulary)
+    vocabulary = state.logits_BV.shape[-1]
+    log_p_BWV = jax.nn.log_softmax(state.logits_BV, axis=-1).reshape(batch, beams, vocabulary)
     total_BN = (log_prob_BW[..., None] + log_p_BWV).reshape(batch, -1)
     total_BN, flat_BN = jax.lax.top_k(total_BN, width)
-    return total_BN, flat_BN // vocabulary, flat_BN % vocabulary
+    parent_BN, token_BN = flat_BN // vocabulary, flat_BN % vocabulary
+    tokens_BNS = _pick(state.tokens_BS.reshape(batch, beams, -1), parent_BN)
+    tokens_BNS = jax.lax.dynamic_update_slice_in_dim(tokens_BNS, token_BN[..., None].astype(tokens_BNS.dtype), state.index, axis=2)
+    return tokens_BNS, total_BN, parent_BN, token_BN
 
 
 def _advance(model: Decoder, params, state: Generation, tokens_R1, parent_R) -> Generation:

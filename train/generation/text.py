@@ -83,7 +83,7 @@ class TextGenerator:
             if tokens < 1:
                 raise UserError(
                     f"prompt and suffix are {max(map(len, rows))} tokens, which leaves no room for a middle in the context of {context}",
-                    "Give less of the text around the gap.",
+                    "Give less text around the gap.",
                 )
         if self._document_end is not None:
             sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, self._document_end))

@@ -79,7 +79,7 @@ class Preferences(Data):
     def __post_init__(self):
         check_range("data.", self, 1, "validation")
         if self.weights and len(self.weights) != len(self.files):
-            raise ValueError(f"data.weights is {self.weights}; give one for each of {len(self.files)} files, or none")
+            raise ValueError(f"data.weights is {self.weights}; give one for each of the {len(self.files)} files, or none")
 
 
 def _check_mixture(data) -> None:
@@ -172,7 +172,7 @@ class PolicyGradient(Objective):
     stop: bool = True
     """End responses at the end-of-document token. False: every response has response_tokens tokens."""
     cut_at: str = ""
-    """With stop False: text of one token. Score responses only up to their first such token at position cut_after or later. Empty: no cut."""
+    """With stop False: text of one token. Responses are scored up to their first such token at position cut_after or later. Empty: off."""
     cut_after: int = 0
     """With cut_at: first position, in tokens from 0, at which a cut_at token counts."""
     learn_behind_cut: bool = True
@@ -259,7 +259,7 @@ class PolicyGradient(Objective):
             raise ValueError(f"objective.dual_clip is {self.dual_clip}; it must be above 1, or 0 for none")
         if (self.advantage == "gae") != (self.critic != "none"):
             raise ValueError(
-                f"objective.advantage is {self.advantage} and objective.critic {self.critic}: gae needs a critic, others have none"
+                f"objective.advantage is {self.advantage} and objective.critic {self.critic}: gae needs a critic, others take none"
             )
         if self.advantage in ("group", "leave_one_out", "best") and self.group_size < 2:
             raise ValueError(
@@ -277,13 +277,15 @@ class PolicyGradient(Objective):
             low, high = KL_COEFFICIENTS
             raise ValueError(f"objective.kl_coefficient is {self.kl_coefficient}; with a kl_target it stays within {low:g} and {high:g}")
         if self.stop and self.cut_at:
-            raise ValueError("objective.cut_at cuts responses that do not end by themselves: set objective.stop False, or leave it out")
+            raise ValueError("objective.cut_at needs responses without a stop token: set objective.stop False, or leave cut_at out")
         if not self.cut_at and (self.cut_after or not self.learn_behind_cut):
-            raise ValueError("objective.cut_after and objective.learn_behind_cut belong to objective.cut_at, which is empty")
+            raise ValueError("objective.cut_after and objective.learn_behind_cut need objective.cut_at, which is empty")
         if not 0 <= self.cut_after < self.response_tokens:
-            raise ValueError(f"objective.cut_after is {self.cut_after}; it must be 0 or more, and below the room of {self.response_tokens}")
+            raise ValueError(
+                f"objective.cut_after is {self.cut_after}; it must be at least 0 and below response_tokens, {self.response_tokens}"
+            )
         if self.missing_stop != "keep" and not (self.stop or self.cut_at):
-            raise ValueError("objective.missing_stop needs responses that can end: objective.stop is False, and no cut_at is given")
+            raise ValueError("objective.missing_stop needs responses that can end: set objective.stop, or give objective.cut_at")
 
 
 @dataclasses.dataclass(frozen=True)

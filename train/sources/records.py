@@ -296,7 +296,7 @@ def _pair_of_conversations(record: Record, prompt: Any, chosen: Any, rejected: A
     before, a = answered_turns(chosen, f"{record.where}: chosen")
     other, b = answered_turns(rejected, f"{record.where}: rejected")
     if before != other:
-        raise _no_comparison(record, "chosen and rejected part before their last turns")
+        raise _no_comparison(record, "chosen and rejected differ before their last turns")
     if prompt is not None:
         text, turns = prompt_of(prompt, f"{record.where}: prompt")
         turns = turns or (("user", text),)
@@ -320,7 +320,7 @@ def _scores_and_best(record: Record, given: dict, count: int, by_score: bool) ->
             raise _no_comparison(record, "neither best nor scores say which response is")
         return [math.nan] * count, best, [*range(count)]
     if not isinstance(scores, list) or len(scores) != count or not all(is_number(x) and abs(x) <= _LARGEST for x in scores):
-        raise UserError(f"{record.where}: scores {str(scores)[:40]} are not one number for each response", "Mend or drop them.")
+        raise UserError(f"{record.where}: scores {str(scores)[:40]} are not one number for each response", "Correct or drop them.")
     highest = max(scores)
     if best is None:
         best = scores.index(highest)
@@ -330,7 +330,7 @@ def _scores_and_best(record: Record, given: dict, count: int, by_score: bool) ->
         named = "chosen" if "chosen" in given else f"best {best}"
         raise UserError(
             f"{record.where}: {named} has the score {scores[best]}, and another response {highest}",
-            'Drop one of the two, or say "noise" above 0 where the best was drawn by chance.',
+            'Drop one of the two, or say "noise" above 0 where the best was sampled by chance.',
         )
     return [float(score) for score in scores], best, [*range(count)]
 

@@ -71,7 +71,7 @@ def label(arguments: list[str]) -> None:
     size = max(1, options.batch_size // options.samples // shards) * shards
     rng, written = np.random.default_rng(options.seed), 0
     with whole_or_nothing(Path(options.output)) as file:
-        for first in track(range(0, options.prompts, size), "drawing and judging"):
+        for first in track(range(0, options.prompts, size), "sampling and scoring"):
             taken = questions.take(first, size)
             found = draw(params, taken)
             for place, question in enumerate(taken[: options.prompts - first]):

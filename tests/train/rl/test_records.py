@@ -89,7 +89,7 @@ def test_what_does_not_say_which_response_is_best_is_refused(tmp_path, fields, s
         ({"chosen": None}, "chosen is null"),
         ({"rejected": 3}, "rejected is a number"),
         ({"rejected": [OTHER]}, "chosen is no conversation: a string"),
-        ({"chosen": [USER, ANSWER], "rejected": [{**USER, "content": "ho"}, OTHER]}, "part before their last turns"),
+        ({"chosen": [USER, ANSWER], "rejected": [{**USER, "content": "ho"}, OTHER]}, "differ before their last turns"),
         ({"chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, "does not begin with prompt"),
         ({"chosen": [USER], "rejected": [OTHER]}, "the last turn is the user's"),
         ({"prompt": [USER, ANSWER]}, "the assistant has the last word"),

@@ -1,1 +1,1 @@
-"""Where prompts come from and how responses are judged."""
+"""Where prompts come from and how responses are scored."""

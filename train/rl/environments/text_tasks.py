@@ -32,7 +32,7 @@ DRAWS = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A text to respond to, and what its environment needs to judge the response.
+    """A text to respond to, and what its environment needs to score the response.
 
     messages: a conversation instead, as (role, text) with the roles user, assistant, system and tool; `text` is then what people see of it.
     where: the file and the line that it comes from, where there is one.
@@ -65,7 +65,7 @@ def blaming(who: str, where: str = "") -> Iterator[None]:
         said = str(error).strip().partition("\n")[0][:200]
         line = _own_line(traceback.extract_tb(error.__traceback__))
         what = ": ".join(part for part in (who, where, type(error).__name__, said) if part)
-        raise UserError(f"{what} ({line.filename}, line {line.lineno})", "Mend the class, or what it was given.") from error
+        raise UserError(f"{what} ({line.filename}, line {line.lineno})", "Correct the class, or its input.") from error
 
 
 def map_paths(change: Callable[[str], str], option):
@@ -149,7 +149,7 @@ class Environment:
             if not self.held_out or is_held_out(prompt.text) == (split == "validation"):
                 return prompt
         raise UserError(
-            f"{type(self).__name__}: none of {DRAWS} prompts that it drew is for {split}",
+            f"{type(self).__name__}: none of {DRAWS} prompts that it sampled is for {split}",
             "Make its prompts differ more, or let both splits share them: held_out False.",
         )
 
@@ -158,7 +158,7 @@ class Environment:
         return [self.prompt(seed, row, split) for row in range(EXAMINED)]
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """UserError for prompts that lack what it takes to judge responses to them."""
+        """UserError for prompts that lack what it takes to score responses to them."""
 
     def texts(self, prompts: Sequence[Prompt]) -> Iterator[tuple[str, str]]:
         """Whatever it is known to say, as (what an error calls it, text)."""

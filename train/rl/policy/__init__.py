@@ -1,1 +1,1 @@
-"""Policy gradients: drawing responses, advantages, the learner."""
+"""Policy gradients: sampling responses, advantages, the learner."""

@@ -1,4 +1,4 @@
-"""Learning from the reward of a policy's own responses: one step draws responses, judges them, and learns from them.
+"""Learning from the reward of a policy's own responses: one step samples responses, evaluates them, and learns from them.
 
 Each of the three is one jitted call; what a response is worth is computed between the first two, on the host, from its text.
 """
@@ -69,9 +69,13 @@ def check_policy(experiment: Experiment, sources: list, mesh) -> None:
     if o.slots:
         check_batch(mesh, o.slots // o.group_size, 1, 1)
         if turns_of(data.environments) > 1:
-            raise UserError("objective.slots is for responses of one turn, and an environment answers", "Leave --objective.slots out.")
+            raise UserError(
+                "objective.slots works with responses of one turn only, but an environment replies", "Leave --objective.slots out."
+            )
     if o.cut_at and turns_of(data.environments) > 1:
-        raise UserError("objective.cut_at is for responses of one turn, and an environment answers", "Leave --objective.cut-at out.")
+        raise UserError(
+            "objective.cut_at works with responses of one turn only, but an environment replies", "Leave --objective.cut-at out."
+        )
     if mesh.shape["context"] > 1:
         raise UserError("a policy is trained on whole responses: mesh.context must be 1", "Leave --mesh.context out.")
     Questions(experiment, sources).check()
@@ -179,10 +183,10 @@ class PolicyLearner:
         said, self._remarks = self._remarks, []
         if len(self._questions.unusable) > self._remarked:
             self._remarked = len(self._questions.unusable)
-            said.append(f"{self._remarked} prompts of more than data.prompt_tokens so far: their places are empty (data.max_unusable)")
+            said.append(f"{self._remarked} prompts so far are longer than data.prompt_tokens: their rows are empty (data.max_unusable)")
         if self._questions.unscored > 2 * self._unscored:  # not at every step
             self._unscored = self._questions.unscored
-            said.append(f"{self._unscored} responses so far whose reward is no number: their groups are left out")
+            said.append(f"{self._unscored} responses so far have a reward that is not finite: their groups are left out")
         return said
 
     @property
@@ -275,7 +279,7 @@ class PolicyLearner:
             if kl < -LARGEST_GAP[kind] * rollout.mask_BR.shape[1]:
                 raise UserError(
                     f"the KL to the reference is {kl:.3g} at the start, where it must be 0: the responses are not the policy's own",
-                    "Is objective.temperature what the responses were drawn with, and the reference the run that this one starts from?",
+                    "Check that objective.temperature is that of the responses, and that the reference is the run this one starts from.",
                 )
 
     def _doubt_value_clip(self, step: int, metrics: dict) -> None:
@@ -287,8 +291,8 @@ class PolicyLearner:
         if deviation > FAR_BEYOND * o.value_clip:
             self._clip_doubted = True
             self._remarks.append(
-                f"WARNING: step {step}: returns deviate by {deviation:.2f}, and objective.value_clip lets a value move by {o.value_clip:g} "
-                "in a step: the critic may lag behind. Raise it, set it to 0, or set objective.scale_scores"
+                f"WARNING: step {step}: the returns' standard deviation is {deviation:.2f}, but objective.value_clip lets a value move by "
+                f"{o.value_clip:g} per step: the critic may lag behind. Raise it, set it to 0, or set objective.scale_scores"
             )
 
     def _put(self, x: np.ndarray):
@@ -313,7 +317,7 @@ class PolicyLearner:
             [np.isfinite(x) for measured in (own, begun or {}) for name, x in measured.items() if name in ("score", "gold")], axis=0
         )
         if not scored.any():
-            self._remarks.append("WARNING: no response to a validation prompt got a reward that is a number: nothing is measured")
+            self._remarks.append("WARNING: no response to a validation prompt got a finite reward: nothing is measured")
             return {}
         own = {name: values[scored] for name, values in own.items()}
         found: dict[str, Any] = {"loss": 0.0 - float(own["score"].mean())} | {name: float(values.mean()) for name, values in own.items()}

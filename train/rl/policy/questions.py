@@ -1,4 +1,4 @@
-"""The prompts of a run, by the number of a row, and what their environments say of responses."""
+"""The prompts of a run, by row number, and the scores that their environments give to responses."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MOST_ENCODED = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A prompt with its tokens and the environment that judges the response."""
+    """A prompt with its tokens and the environment that scores the response."""
 
     row: int
     environment: int
@@ -33,7 +33,7 @@ class Questions:
     """The prompts of a run by the number of a row, a pure function of (seed, row).
 
     One longer than data.prompt_tokens leaves an empty place: a prompt of the start token alone, whose responses are not learned from.
-    unusable: rows of such prompts. unscored: how many responses got a reward that is no number.
+    unusable: rows of such prompts. unscored: how many responses got a reward that is not finite.
     """
 
     def __init__(self, experiment: Experiment, sources: list):
@@ -54,7 +54,7 @@ class Questions:
         self._rows = {split: count * self._mixture.counts / len(self._mixture.table) for split, count in rows.items()}
 
     def check(self, splits: Sequence[str] = ("train", "validation")) -> list[str]:
-        """What a user should hear of the prompts before a run. UserError for those that would stop it, or would not be learned from."""
+        """Warnings about the prompts before a run. UserError for those that would stop it, or teach it nothing."""
         said: list[str] = []
         for number, (environment, name) in enumerate(zip(self.environments, self.names, strict=True)):
             for split in splits:
@@ -79,20 +79,20 @@ class Questions:
         if share == 1.0:
             raise UserError(
                 f"{name}: none of {len(prompts)} fits data.prompt_tokens {limit}: the shortest has {min(lengths)}",
-                "Give more room: --data.prompt-tokens N.",
+                "Raise --data.prompt-tokens.",
             )
         expected = share * self._rows[split][number]
         if expected > self._data.max_unusable:
             long = next(place for place, length in enumerate(lengths) if length > limit)
             raise UserError(
-                f"{examined[long].name}: has {lengths[long]} tokens, and data.prompt_tokens is {limit}; so it is with about "
-                f"{max(1, round(expected))} prompts of this run",
-                "Give more room, or go on without such prompts: --data.max-unusable N.",
+                f"{examined[long].name}: has {lengths[long]} tokens, and data.prompt_tokens is {limit}; about "
+                f"{max(1, round(expected))} prompts of this run are too long",
+                "Raise --data.prompt-tokens, or skip such prompts with --data.max-unusable N.",
             )
         return [f"{name}: about {share:.0%} have more than data.prompt_tokens {limit}, and are left out"] if share >= LARGE else []
 
     def _try(self, number: int, prompt: Prompt) -> None:
-        """UserError where an environment cannot judge an empty response: a policy may give one at any time."""
+        """UserError where an environment cannot score an empty response: a policy may give one at any time."""
         question, ids = Question(0, number, prompt, [self.end]), np.full((1, 1), self.end, np.int32)
         self.scores([question], [""], ids, np.ones((1, 1), np.float32))
         self.gold([question], [""], ids, np.ones((1, 1), np.float32))
@@ -110,7 +110,7 @@ class Questions:
                 if len(self.unusable) > self._data.max_unusable:
                     raise UserError(
                         f"prompt {row} has {len(ids)} tokens, and data.prompt_tokens is {self._data.prompt_tokens}: {prompt.text[:60]!r}",
-                        f"Give more room, or go on without such prompts: --data.max-unusable N ({len(self.unusable)} so far).",
+                        f"Raise --data.prompt-tokens, or skip such prompts with --data.max-unusable N ({len(self.unusable)} so far).",
                     )
                 number, ids = -1, [self.end]
             found.append(Question(row, number, prompt, ids))
@@ -125,7 +125,7 @@ class Questions:
         return padded, np.array([len(question.ids) for question in questions], np.int32)
 
     def scored_mask(self, responses, mask):
-        """mask [B, R] of what is judged of responses, and bool [B], which of them have an end that cuts them; None where nothing does."""
+        """mask [B, R] of the response tokens that are scored, and bool [B], which responses have a cut_at token; None without cut_at."""
         return (mask, None) if self._cut is None else cut(responses, mask, *self._cut)
 
     def _token_to_cut_at(self, o: PolicyGradient) -> tuple[int, int] | None:

@@ -51,7 +51,7 @@ class Conversation:
         self.over = question.environment < 0
 
     def hear(self, ids: list[int]) -> Reply:
-        """A turn of the policy, and what comes of it: an environment that does not answer judges the first turn, which is the last."""
+        """A turn of the policy, and the reply to it: an environment that does not reply scores the first turn, which is the last."""
         text = read_on(self._tokenizer, self._ids, ids)
         self._ids += ids
         self._said = (*self._said, text)
@@ -69,9 +69,9 @@ class Conversation:
         ids = encode_reply(reply, ended, self._tokenizer)
         if len(ids) > reply_tokens:
             raise UserError(
-                f"{type(self._environment).__name__}: a reply has {len(ids)} tokens with its role and ends, and data.reply_tokens is "
+                f"{type(self._environment).__name__}: a reply has {len(ids)} tokens with its role and end tokens; data.reply_tokens is "
                 f"{reply_tokens}: {reply.text[:60]!r}",
-                "Give more room: --data.reply-tokens N.",
+                "Raise --data.reply-tokens.",
             )
         self._ids += ids
         self.transcript += f"\n[{reply.role}] {reply.text}\n"

@@ -46,7 +46,7 @@ def check_fact(prompts: Sequence[Prompt], fact: str, is_good: Callable[[Any], bo
         count = f" ({len(bad)} of {len(prompts)} prompts)"
         if fact in facts:
             raise UserError(
-                f"{bad[0].name}: {fact} is {str(facts[fact])[:40]!r}, and not {needs}{count}", "Mend it, or choose another reward."
+                f"{bad[0].name}: {fact} is {str(facts[fact])[:40]!r}, and not {needs}{count}", "Correct it, or choose another reward."
             )
         raise UserError(
             f"{bad[0].name}: has no {fact!r}, which has to be {needs}{count}",
@@ -101,7 +101,7 @@ class Format(Reward):
         try:
             re.compile(self.pattern, re.DOTALL)
         except re.error as error:
-            raise ValueError(f"Format: pattern {self.pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"Format: pattern {self.pattern!r} is not a regular expression: {error}") from None
 
     def score(self, prompt, response):
         return float(re.fullmatch(self.pattern, response, re.DOTALL) is not None)
@@ -119,7 +119,7 @@ class Lexicon(Reward):
     def __post_init__(self):
         for word in (*self.good, *self.bad):
             if not re.fullmatch(r"\w+", word):
-                raise ValueError(f"Lexicon: {word!r} is no single word, and would never be found")
+                raise ValueError(f"Lexicon: {word!r} is not a single word, and would never match")
 
     def score(self, prompt, response):
         good, bad = ({word.lower() for word in words} for words in (self.good, self.bad))
@@ -128,7 +128,7 @@ class Lexicon(Reward):
 
     def check(self, prompts):
         if not self.good and not self.bad:
-            raise UserError("Lexicon: has no words, so that every response is worth 0", "Name some: good, bad.")
+            raise UserError("Lexicon has no words: every response would score 0", "Name some: good, bad.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +263,7 @@ class Judged(Environment):
 
     def __post_init__(self):
         if isinstance(self.environment, Simulator):
-            raise ValueError(f"Judged: {type(self.environment).__name__} answers, and judges each turn itself; name it without Judged")
+            raise ValueError(f"Judged: {type(self.environment).__name__} replies, and scores each turn itself; use it without Judged")
 
     @property
     def alphabet(self):

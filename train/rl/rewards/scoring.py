@@ -69,7 +69,7 @@ def open_reward_model(run_dir: str) -> Run:
         raise UserError("a reward model needs a run", "Give one in the config file: RewardModel(run=DIR).")
     run = open_run(run_dir, said=lambda line: None)
     if not isinstance(run.experiment.objective, RewardModelling):
-        raise UserError(f"{run_dir}: is no reward model", "Give the run of a RewardModelling experiment.")
+        raise UserError(f"{run_dir}: not a reward model", "Give the run of a RewardModelling experiment.")
     return run
 
 

@@ -1,6 +1,6 @@
 """What a trained policy answers when its decoder spends more forward passes: several samples, beams, its critic, or a tree search.
 
-`omnia evaluate RUN_DIR --decode KIND --passes N`. The environment judges complete responses in every kind, so that what differs is how the
+`omnia evaluate RUN_DIR --decode KIND --passes N`. The environment scores complete responses in every kind, so that what differs is how the
 passes are spent: N for each token of a response.
 """
 
@@ -29,7 +29,7 @@ from train.step.state import Purpose, random_key
 from train.step.update import compiler_options, on_mesh
 
 Kind = Literal["sample", "best_of", "beam", "guided", "search", "best_first"]
-"""sample: one response. best_of: the best of N. beam: the best of the N likeliest that beam search finds. guided: a token is drawn by the
+"""sample: one response. best_of: the best of N. beam: the best of the N likeliest that beam search finds. guided: a token is sampled by the
 critic's value of the text with it. search: it is chosen by a tree search of its own. best_first: one search from the prompt, with the
 passes of all tokens, gives the best response that it comes upon."""
 
@@ -44,9 +44,13 @@ def measure_decoding(
     """
     experiment, o = run.experiment, run.experiment.objective
     if not isinstance(o, PolicyGradient) or not isinstance(experiment.data, Prompts):
-        raise UserError(f"{run.path}: --decode is for policies that were trained on reward", "Give the run of one.")
+        raise UserError(
+            f"{run.path}: --decode needs a policy that was trained on reward", "Give a run with PPO, GRPO or another policy gradient."
+        )
     if any(isinstance(environment, Simulator) for environment in experiment.data.environments):
-        raise UserError(f"{run.path}: an environment answers, and --decode is for single responses", "Give another run.")
+        raise UserError(
+            f"{run.path}: --decode works with single responses only, but an environment of the run replies", "Give another run."
+        )
     if kind in WITH_CRITIC and o.critic == "none":
         raise UserError(f"{run.path}: --decode {kind} needs a critic, and {type(o).__name__} trained none", "Give a run of PPO.")
     if kind in WITH_CRITIC and any(reward_models(experiment.data.environments)):
@@ -54,8 +58,8 @@ def measure_decoding(
             f"{run.path}: its reward is a trained model, and --decode {kind} asks for rewards from within a compiled program",
             "Use --decode best_of or beam.",
         )
-    if passes < (2 if kind in WITH_CRITIC else 1):
-        raise UserError(f"--passes {passes} is too few for --decode {kind}", "Raise it.")
+    if passes < (fewest := 2 if kind in WITH_CRITIC else 1):
+        raise UserError(f"--passes {passes} is too few for --decode {kind}", f"Give at least {fewest}.")
     mesh = inference_mesh(experiment.mesh)
     params, step = load_parameters(run, mesh, step=step)
     questions = Questions(experiment, run.corpora())
@@ -73,7 +77,7 @@ def measure_decoding(
             found.setdefault(name, []).append(np.asarray(values)[usable][: count - first])
     values = {name: np.concatenate(arrays) for name, arrays in found.items()}
     if not len(values["score"]):
-        raise UserError(f"{run.path}: no response to a validation prompt got a reward that is a number", "Look at the reward.")
+        raise UserError(f"{run.path}: no response to a validation prompt got a finite reward", "Check the reward.")
     means = {name: float(x.mean()) for name, x in values.items()}
     return {"step": step, "decode": kind, "solved": float((values["score"] >= 1).mean()), **means, "prompts": len(values["score"])}
 

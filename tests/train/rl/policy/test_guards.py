@@ -54,7 +54,7 @@ def test_returns_far_beyond_the_clip_of_values_are_remarked_on_once(ppo):
     o = PPO(value_clip=0.2)
     one = learner(o)
     assert doubt(one, 0.99) == []
-    assert "step 7: returns deviate by 2.00" in doubt(one, 4.0)[0] and len(doubt(one, 4.0)) == 1
+    assert "step 7: the returns' standard deviation is 2.00" in doubt(one, 4.0)[0] and len(doubt(one, 4.0)) == 1
     for unbound in (dataclasses.replace(o, value_clip=0.0), dataclasses.replace(o, critic="none", advantage="returns")):
         assert doubt(learner(unbound), 100.0) == []
 

@@ -118,7 +118,7 @@ def test_settings_that_allow_of_no_prompt_or_score_are_refused(make):
 
 
 def test_an_environment_whose_prompts_are_all_of_one_split_says_so():
-    with pytest.raises(UserError, match="none of 10000 prompts that it drew is for"):
+    with pytest.raises(UserError, match="none of 10000 prompts that it sampled is for"):
         print([Constant().prompt(0, 0, split) for split in ("train", "validation")])
 
 
