@@ -13,6 +13,7 @@ import numpy as np
 from data.errors import UserError
 from data.media.kinds import Kind
 from data.media.signals.patches import grid
+from data.media.signals.products import product
 from data.media.signals.shapes import AudioShape, Cut, ImageShape, Shape, VideoShape
 
 _SHAPES: dict[str, type[Shape]] = {"image": ImageShape, "video": VideoShape, "audio": AudioShape}
@@ -48,7 +49,7 @@ class MediaCodes:
         """int32 [N]: the ids of the patches."""
         values = cut.patches.astype(np.float32) / 127.5 - 1.0 if cut.patches.dtype == np.uint8 else cut.patches
         latents, codebook = self._perceptron("encoder", values), self.weights["codebook"]
-        codes = np.argmin(np.square(codebook).sum(-1) - 2.0 * latents @ codebook.T, axis=-1)
+        codes = np.argmin(np.square(codebook).sum(-1) - 2.0 * product(latents, codebook.T), axis=-1)
         return (self.first + codes).astype(np.int32)
 
     def decode(self, ids: np.ndarray) -> Cut:
@@ -83,7 +84,7 @@ class MediaCodes:
         from scipy.special import erf  # which takes a while to import, and text needs none of it
 
         for layer in ("first", "second", "out"):
-            x = x @ self.weights[f"{name}/{layer}/kernel"] + self.weights[f"{name}/{layer}/bias"]
+            x = product(x, self.weights[f"{name}/{layer}/kernel"]) + self.weights[f"{name}/{layer}/bias"]
             if layer != "out":
                 x = 0.5 * x * (1.0 + erf(x * np.float32(0.5**0.5)))
         return x

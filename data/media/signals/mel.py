@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from data.media.signals.products import product
+
 RATE = 16_000
 """Samples a second."""
 WINDOW = 400
@@ -44,10 +46,11 @@ def sound_of(values_SM: np.ndarray, iterations: int = 60) -> np.ndarray:
         return np.zeros(0, np.float32)
     power_SM = 10.0 ** (np.asarray(values_SM, np.float64) * 4.0 - 4.0)
     filters_MF = mel_filters(values_SM.shape[1])
-    power_SF = power_SM @ np.linalg.pinv(filters_MF).T
+    power_SF = product(power_SM, _inverse_filters(values_SM.shape[1]).T)
+    overlaps_FF, wanted_SF = product(filters_MF.T, filters_MF), product(power_SM, filters_MF)
     for _ in range(50):  # multiplicative updates (Lee and Seung 2000) keep it from being negative
         power_SF = np.maximum(power_SF, 1e-10)
-        power_SF *= (power_SM @ filters_MF) / np.maximum(power_SF @ (filters_MF.T @ filters_MF), 1e-10)
+        power_SF *= wanted_SF / np.maximum(product(power_SF, overlaps_FF), 1e-10)
     magnitude_SF = np.sqrt(power_SF)
     phases = np.exp(2j * np.pi * np.random.Generator(np.random.Philox(0)).random(magnitude_SF.shape))
     before = np.zeros_like(phases)
@@ -92,6 +95,12 @@ def mel_filters(bands: int = BANDS) -> np.ndarray:
     frequencies = np.fft.rfftfreq(WINDOW, 1.0 / RATE)
     rising, falling = (frequencies - left) / (centre - left), (right - frequencies) / (right - centre)
     return np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (right - left)
+
+
+@functools.cache
+def _inverse_filters(bands: int) -> np.ndarray:
+    """Their pseudo-inverse, [201, bands]."""
+    return np.linalg.pinv(mel_filters(bands))
 
 
 @functools.cache
