@@ -383,13 +383,11 @@ def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1) ->
             workers["ours_8_frames"] = worker("omnia_media.py", "ours_8_frames", frames=8)
         if kind in ("images", "video"):
             workers["bare"] = pair("bare_decoder.py", "bare")
-        if kind in ("images", "records") and (
-            python := python_of("PEER_DATA", "webdataset and mosaicml-streaming", "webdataset", "mosaic")
-        ):
+        streams = ("webdataset", "mosaic") if kind in ("images", "records") else ()
+        if streams and (python := python_of("PEER_DATA", "webdataset and mosaicml-streaming", *streams)):
             workers |= {name: worker(f"{name}_records.py", name, python=python) for name in streams}
-        if kind == "audio" and (python := python_of("PEER_AUDIO", "librosa", "librosa", "librosa_threads")):
-            workers["librosa"] = pair("librosa_mel.py", "librosa", alone=True, python=python)
-            workers["librosa_threads"] = pair("librosa_mel.py", "librosa_threads", alone=False, python=python)
+        if kind == "audio" and (python := python_of("PEER_AUDIO", "librosa", "librosa")):
+            workers["librosa"] = pair("librosa_mel.py", "librosa", python=python)
         rows = interleave(workers, arguments.rounds or 5)
     rates = {name: [row["records"] * per_record / row["seconds"] for row in found] for name, found in rows.items()}
     middle = {name: statistics.median(values) for name, values in rates.items()}
@@ -423,7 +421,7 @@ def video(arguments) -> dict:
 
 def audio(arguments) -> dict:
     """1,000 recordings of 1 to 6 s, 22,050 Hz, FLAC, shuffled, as log-mel patches at 16 kHz, two processes, against two bare processes of
-    librosa with one thread each; `librosa_threads` is librosa as it comes."""
+    librosa with one thread each (as it comes, its threads cost four times the CPU time)."""
     return stream("audio", arguments, 1000, 20)
 
 

@@ -1,8 +1,7 @@
 """A bare reader of recordings: files in memory, decoded and made into log-mel frames by librosa, and nothing else. Started by
 benchmarks/race.py.
 
-Two of these, each with its half of the files, are what two processes can do at most without a stream around them. `alone`: each with one
-thread; else as the library comes.
+Two of these, each with its half of the files and one thread, are what two processes can do at most without a stream around them.
 """
 
 import io
@@ -15,8 +14,7 @@ from pathlib import Path
 
 def main():
     options = json.loads(sys.argv[1])
-    if options["alone"]:
-        os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     import librosa
     import numpy as np
 

@@ -14,6 +14,7 @@ HOP = 160
 """Samples from one frame to the next (10 ms)."""
 BANDS = 80
 """Mel bands of a frame."""
+_BLOCK = 64  # windows
 
 
 def log_mel(samples: np.ndarray, bands: int = BANDS) -> np.ndarray:
@@ -25,8 +26,7 @@ def log_mel(samples: np.ndarray, bands: int = BANDS) -> np.ndarray:
     frames = len(samples) // HOP
     if frames == 0:
         return np.zeros((0, bands), np.float32)
-    transform = _transform(np.asarray(samples, np.float64))[:frames]
-    power_FS = np.ascontiguousarray((np.square(transform.real) + np.square(transform.imag)).T)
+    power_FS = _power(np.asarray(samples, np.float64), frames)
     # Not a product of matrices: BLAS would take all cores for it, of which every process that decodes has but one; and a triangle is short.
     energy_MS = np.zeros((bands, frames))
     for band, (first, weights) in enumerate(_triangles(bands)):
@@ -66,10 +66,25 @@ def _hann() -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(WINDOW) / WINDOW)
 
 
-def _transform(samples: np.ndarray) -> np.ndarray:
-    """Of the windows around the multiples of the hop, complex [S + 1, 201] for S hops."""
+def _windows(samples: np.ndarray) -> np.ndarray:
+    """Those around the multiples of the hop, [S + 1, 400] for S hops: a view."""
     padded = np.pad(samples, WINDOW // 2, mode="reflect")
-    return np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * _hann(), axis=-1)
+    return np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
+
+
+def _transform(samples: np.ndarray) -> np.ndarray:
+    """Of those windows, complex [S + 1, 201]."""
+    return np.fft.rfft(_windows(samples) * _hann(), axis=-1)
+
+
+def _power(samples: np.ndarray, frames: int) -> np.ndarray:
+    """Squares of the transform of the first windows, [201, frames]; by blocks, which stay in the cache."""
+    windows, hann, power_FS = _windows(samples), _hann(), np.empty((WINDOW // 2 + 1, frames))
+    for first in range(0, frames, _BLOCK):
+        inside = slice(first, min(first + _BLOCK, frames))
+        transform = np.fft.rfft(windows[inside] * hann, axis=-1)
+        power_FS[:, inside] = (np.square(transform.real) + np.square(transform.imag)).T
+    return power_FS
 
 
 def _overlapped(transform_SF: np.ndarray) -> np.ndarray:
