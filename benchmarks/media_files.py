@@ -54,10 +54,10 @@ def clip(number: int) -> bytes:
 
 
 def recording(number: int) -> bytes:
-    """One to six seconds of one channel at 22,050 Hz in FLAC: gliding tones over noise."""
+    """One to six seconds of one channel at 16 kHz in FLAC: gliding tones over noise."""
     import soundfile
 
-    draw, rate = np.random.default_rng(number), 22_050
+    draw, rate = np.random.default_rng(number), 16_000
     time = np.arange(round(draw.uniform(1, 6) * rate)) / rate
     sound = draw.normal(0, 0.01, len(time))
     for _ in range(4):

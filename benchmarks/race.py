@@ -356,7 +356,10 @@ def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1) ->
 
     with tempfile.TemporaryDirectory() as temporary:
         raw, missing = Path(temporary) / "raw", {}
-        make(kind, raw, count)
+        if kind == "audio" and arguments.recordings:
+            raw = Path(arguments.recordings)
+        else:
+            make(kind, raw, count)
         options = {"kind": kind, "raw": str(raw), "batch": batch, "batches": count // batch, "warm": 8}
 
         def worker(script: str, name: str, **more):
@@ -420,9 +423,10 @@ def video(arguments) -> dict:
 
 
 def audio(arguments) -> dict:
-    """1,000 recordings of 1 to 6 s, 22,050 Hz, FLAC, shuffled, as log-mel patches at 16 kHz, two processes, against two bare processes of
-    librosa with one thread each (as it comes, its threads cost four times the CPU time)."""
-    return stream("audio", arguments, 1000, 20)
+    """1,000 recordings of 1 to 6 s, 16 kHz, FLAC, or those of --recordings, shuffled, as log-mel patches, two processes, against two bare
+    processes of librosa with one thread each (as it comes, its threads cost four times the CPU time)."""
+    count = len(os.listdir(arguments.recordings)) if arguments.recordings else 1000
+    return stream("audio", arguments, count, 20)
 
 
 def records(arguments) -> dict:
@@ -451,6 +455,7 @@ def main() -> None:
     parser.add_argument("name", choices=RACES)
     parser.add_argument("--json", action="store_true", help="print the result alone, as one line of JSON")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each side (0: the race's own number)")
+    parser.add_argument("--recordings", default="", help="folder of recordings for audio, instead of made ones")
     parser.add_argument("--text", default="", help="tiny Shakespeare's input.txt, for time_to_loss and restart")
     arguments = parser.parse_args()
     result = RACES[arguments.name](arguments)

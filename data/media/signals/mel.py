@@ -26,7 +26,7 @@ def log_mel(samples: np.ndarray, bands: int = BANDS) -> np.ndarray:
     frames = len(samples) // HOP
     if frames == 0:
         return np.zeros((0, bands), np.float32)
-    power_FS = _power(np.asarray(samples, np.float64), frames)
+    power_FS = _power(samples, frames)
     # Not a product of matrices: BLAS would take all cores for it, of which every process that decodes has but one; and a triangle is short.
     energy_MS = np.zeros((bands, frames))
     for band, (first, weights) in enumerate(_triangles(bands)):
@@ -62,13 +62,18 @@ def sound_of(values_SM: np.ndarray, iterations: int = 60) -> np.ndarray:
     return (sound * (0.5 / max(np.abs(sound).max(), 0.5))).astype(np.float32)
 
 
+@functools.cache
 def _hann() -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(WINDOW) / WINDOW)
 
 
 def _windows(samples: np.ndarray) -> np.ndarray:
     """Those around the multiples of the hop, [S + 1, 400] for S hops: a view."""
-    padded = np.pad(samples, WINDOW // 2, mode="reflect")
+    half = WINDOW // 2
+    if len(samples) > half:  # what np.pad does, without several copies
+        padded = np.concatenate([samples[half:0:-1], samples, samples[-2 : -2 - half : -1]], dtype=np.float64)
+    else:
+        padded = np.pad(np.asarray(samples, np.float64), half, mode="reflect")
     return np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
 
 

@@ -32,13 +32,13 @@ def decode_audio(content: bytes, rate: int, start_s: float = 0.0, seconds: float
         most = MAX_SAMPLES / max(rate / sound.rate, 1)
         if sound.samples is not None and min(sound.samples, sound.samples if last is None else last) - first > most:
             raise Undecodable(f"too long: {sound.samples / sound.rate:,.0f} seconds in one piece")
-        blocks, count = [np.zeros(0, np.float32)], 0
+        blocks, count = [], 0
         for block in sound.blocks(first, last):
             blocks.append(block)
             count += len(block)
             if count > most:
                 raise Undecodable(f"too long: more than {most / sound.rate:,.0f} seconds in one piece")
-        mono = np.concatenate(blocks)
+        mono = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
         if not np.isfinite(mono).all():
             raise Undecodable("holds values that are no numbers")
         if sound.rate != rate and len(mono):
