@@ -53,7 +53,7 @@ class MediaCodes:
         return (self.first + codes).astype(np.int32)
 
     def decode(self, ids: np.ndarray) -> Cut:
-        """The medium that ids stand for. ValueError for another id than a code's, or a number of them that no medium has."""
+        """The medium that ids stand for. ValueError for ids that are no codes of the kind, or a count that no medium has."""
         codes = np.asarray(ids) - self.first
         if codes.size == 0 or codes.min() < 0 or codes.max() >= self.size:
             raise ValueError(f"ids that are no codes of {self.kind}")
@@ -65,7 +65,7 @@ class MediaCodes:
 
     @property
     def most(self) -> int:
-        """Ids of the largest medium: of pictures and clips, that of any."""
+        """Ids of the largest medium; all pictures have that many."""
         return self.shape.most
 
     def _places(self, count: int) -> np.ndarray:
@@ -103,7 +103,7 @@ class MediaCodes:
 
 
 def read_codes(kind: str, header: dict[str, Any], content: bytes) -> MediaCodes:
-    """Those of a header and an archive. ValueError, KeyError or TypeError for what is none."""
+    """The codes that a header and an archive hold. Raises ValueError, KeyError or TypeError for others."""
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         weights = {name: archive[name].astype(np.float32) for name in archive.files}
     shape = _SHAPES[kind](**header["shape"])

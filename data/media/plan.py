@@ -54,7 +54,7 @@ def _check_inputs(options, named):
         raise UserError("no input given.", "Name files, folders or globs after --input.")
     tfds.check_options(named, options.tfds_dir, options.tfds_download)
     if options.classes == "folder" and not any(map(os.path.isdir, named)):
-        raise UserError("--classes folder: no input is a folder, below which folders would be classes.", "Name a folder after --input.")
+        raise UserError("--classes folder: no input is a folder.", "Name a folder after --input.")
 
 
 def _choose_reading(options, files, roots) -> Reading:

@@ -74,9 +74,9 @@ class PrepareMedia:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise UserError(f"media of kind {self.kind!r} are unknown.", f"Choose {', '.join(KINDS)}.")
+            raise UserError(f"kind of media {self.kind!r} is unknown.", f"Choose {', '.join(KINDS)}.")
         if not 0 <= self.validation <= 1:
-            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to 1, such as 0.1.")
+            raise UserError(f"validation {self.validation} is not a fraction.", "Give a number from 0 to 1, such as 0.1.")
         if self.workers < 0 or self.max_damaged < -1 or self.shard_bytes < 1:
             raise UserError("workers must be at least 0, max_damaged at least -1, shard_bytes at least 1.", "Correct the option.")
         for field in self.fields:
@@ -84,7 +84,7 @@ class PrepareMedia:
             if ours not in FIELDS or not theirs:
                 raise UserError(f"--fields {field}: not OURS=THEIRS.", f"Ours are {', '.join(FIELDS)}.")
         if len({folded(field.partition("=")[2]) for field in self.fields}) < len(self.fields):
-            raise UserError("--fields: one name of theirs for two of ours.", "Name each once.")
+            raise UserError("--fields: one of their names stands for two of ours.", "Name each once.")
 
 
 def prepare_media(options: PrepareMedia) -> MediaCorpus:

@@ -88,8 +88,8 @@ def _sound(content: bytes) -> Iterator["_SoundFile | _SoundStream"]:
 
 
 def _sound_file(content):
-    """What libsndfile can be trusted with; None for what it does not know, and for what it takes at its word where only decoding tells how
-    long it is: MP3, an Ogg file of several recordings, a header that says nothing (a file that was written to a pipe)."""
+    """A recording opened by libsndfile. None for formats that it does not know, and for files of which only decoding tells the length: MP3,
+    an Ogg file of several recordings, a header without a length (a file that was written to a pipe)."""
     soundfile = load_soundfile()
     try:
         file = soundfile.SoundFile(io.BytesIO(content))
@@ -113,7 +113,7 @@ def _is_chained(content):
 
 
 class _SoundFile:
-    """By libsndfile, which finds any place at once and knows the length; raises where that much does not come."""
+    """Read by libsndfile, which seeks at once and knows the length; Undecodable for a file that is shorter."""
 
     def __init__(self, file, content):
         self._file, self._content = file, content
