@@ -155,7 +155,7 @@ class SentencePiece(Tokenizer):
     """A SentencePiece model. One trained here (`by_line`) keeps every text as it is.
 
     Such a model has no piece with anything but white space before a line feed, so that a text is cut at the line feeds that
-    follow something else, and each part is encoded by itself: ids do not depend on what stands lines before.
+    follow something else, and each line is encoded by itself: ids do not depend on what stands lines before.
     """
 
     kind = "sentencepiece"

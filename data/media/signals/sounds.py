@@ -184,7 +184,7 @@ class _SoundStream:
             if number == _PREROLL and self._codec.name == "mp3float" and packet.duration:
                 # All of its packets hold as many samples. Those that end well before the first that is wanted need no decoding.
                 step = round(packet.duration * self._base * self._codec.sample_rate)
-                lead = step * number - count  # what a decoder gives at first and is no part of the recording
+                lead = step * number - count  # what a decoder gives at first and does not belong to the recording
             if step and packet.size:
                 count = step * number - lead
                 if step * (number + _PREROLL) - lead < self._wanted:
