@@ -9,7 +9,7 @@ PYTEST := JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_P
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 $(BIN)/python -m pytest
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint drills parity lock clean
+.PHONY: help quickstart test lint docs drills parity lock clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,10 @@ lint: $(BIN)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(BIN)/installed  ## Write docs/reference_options.md from the options in the code
+	$(BIN)/python -m train.verbs.reference > docs/reference_options.md
+
+drills: export HYPOTHESIS_PROFILE := default
 drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and other tests that take long
 	$(PYTEST) -m slow -s --ignore tests/parity
 

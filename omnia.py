@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+# The function of a verb has its name, and so has the file in train/verbs/ that it is in.
 VERBS = {
     "quickstart": "train a small model of Python code on this machine in minutes, and show what it learned",
     "prepare": "turn raw text into shards",
@@ -23,8 +24,7 @@ VERBS = {
     "report": "draw the report of a run again, also while it trains or after it was killed",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
-HOMES = {"launch": "train.verbs.launch", "checkpoint": "train.verbs.checkpoint", "plan": "train.verbs.plan", "label": "train.verbs.label"}
-"""Where a verb's function is, if not in train.verbs.cli."""
+CONFIG_HELP = "--config FILE, with any verb: lets runs with classes of that config file use them."
 ROOMS = ("data", "model", "train")
 COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
@@ -84,7 +84,24 @@ def run(arguments: list[str]) -> int:
         hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(VERBS)}."
         print(f"omnia: no verb {verb!r}: {hint}", file=sys.stderr)
         return 2
-    return getattr(importlib.import_module(HOMES.get(verb, "train.verbs.cli")), verb)(rest) or 0
+    if verb != "launch":  # which hands it to every process
+        rest = allow_config(rest)
+    return getattr(importlib.import_module(f"train.verbs.{verb}"), verb)(rest) or 0
+
+
+def allow_config(arguments: list[str]) -> list[str]:
+    """The arguments without `--config FILE`, which lets runs with classes of that file load it."""
+    for place, argument in enumerate(arguments):
+        name, equals, path = argument.partition("=")
+        if name == "--config":
+            from data.errors import UserError
+            from train.runs.classes import allow
+
+            if not equals and place + 1 == len(arguments):
+                raise UserError("--config names no file", "Give one: --config FILE.")
+            allow(path if equals else arguments[place + 1])
+            return allow_config(arguments[:place] + arguments[place + (1 if equals else 2) :])
+    return arguments
 
 
 def system_error(error: OSError) -> str:
@@ -127,7 +144,16 @@ def ask_for_huge_pages() -> None:
 def usage() -> str:
     width = max(map(len, VERBS))
     lines = [f"  {verb:{width}}  {what}" for verb, what in VERBS.items()]
-    return "\n".join(["omnia VERB ...", "", *lines, "", "omnia VERB --help lists what a verb takes."])
+    return "\n".join(
+        [
+            "omnia VERB ...",
+            "",
+            *lines,
+            "",
+            "omnia VERB --help lists what a verb takes.",
+            "--config FILE: with any verb, a config file whose own classes a run uses.",
+        ]
+    )
 
 
 def foreign_room() -> str:

@@ -38,16 +38,17 @@ import numpy as np
 
 from data.text.rows import TextBatch
 from model.attention.dispatch import KERNELS, Mask, Problem, attend, choose_kernel, reference
+from model.flops import training_flops_per_token
+from model.transformer import Decoder
 from train.devices.mesh import make_mesh, put_batch
 from train.experiment import MeshShape
 from train.loop.telemetry import read_metrics
-from train.objectives.make import make_objective
+from train.objectives.bind import bind, update_of
 from train.optimizers.build import make_optimizer
-from train.planning.flops import peak_flops, training_flops_per_token
-from train.runs.parameters import decoder_parameters
+from train.planning.flops import peak_flops
 from train.step.state import initial_state
-from train.step.update import jit_update, make_update
-from train.verbs.cli import load_config
+from train.step.update import jit_update
+from train.verbs.config_files import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = 1.4697  # what nanoGPT's README states for this setting
@@ -74,10 +75,10 @@ def train_steps(shape: dict) -> None:
     rows = shape["rows"] * parts
     run = dataclasses.replace(run, model=model, batch_size=rows, micro_batches=parts, mesh=MeshShape())
     mesh, optimizer = make_mesh(run.mesh, [device]), make_optimizer(run.optimizer, run.schedule, run.steps)
-    state = initial_state(decoder_parameters(model), optimizer, mesh, 0, ema=False)
+    state = initial_state(Decoder(model).start, optimizer, mesh, 0, ema=False)
     batch = random_batch(rows, length, model.vocab_size, packed=shape["packed"])
     batch = put_batch(mesh, lambda first, count: jax.tree.map(lambda x: x[first : first + count], batch), rows)
-    update = make_update(make_objective(run, mesh), optimizer, seed=0, micro_batches=parts)
+    update = update_of(dataclasses.replace(run, micro_batches=parts), bind(run, mesh), optimizer)
     began = time.perf_counter()
     step = jit_update(update, mesh, lower=True)(state, None, batch).compile()
     compiled, loss = time.perf_counter() - began, 0.0

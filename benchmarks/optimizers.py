@@ -18,16 +18,17 @@ import jax
 
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
+from model.transformer import Decoder
 from train.devices.mesh import divide_cpu, make_mesh, put_batch
-from train.evaluation.evaluate import evaluate_corpora, make_evaluate
+from train.evaluation.totals import Evaluator
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree, TextData
-from train.loop.row_learner import make_batches
-from train.objectives.make import make_objective
+from train.objectives.bind import bind
 from train.optimizers.build import make_optimizer
-from train.runs.parameters import decoder_parameters
+from train.sources.dataset import dataset_of
 from train.step.state import initial_state
 from train.step.update import jit_update, make_update
-from train.verbs.cli import load_config, start_jax
+from train.verbs.arguments import start_jax
+from train.verbs.config_files import load_config
 
 STEPS, SEARCH_SEED, SEEDS, ROUNDS, STEPS_A_ROUND = 300, 3, (0, 1, 2), 11, 5
 WITH_RATES: list[tuple[Optimizer, ...]] = [
@@ -49,15 +50,15 @@ class Bench:
         schedule = Schedule(warmup_steps=20, decay=decay, final_fraction=0.0)
         self.experiment = dataclasses.replace(experiment, optimizer=options, schedule=schedule)
         self.corpora, self.mesh = corpora, make_mesh(experiment.mesh)
-        objective = make_objective(experiment, self.mesh)
+        bound = bind(experiment, self.mesh)
         self.optimizer = make_optimizer(options, schedule, STEPS)
-        self.update = jit_update(make_update(objective, self.optimizer, seed=0), self.mesh)
-        self.evaluate = make_evaluate(objective, self.mesh)
+        self.update = jit_update(make_update(bound.loss, self.optimizer, seed=0), self.mesh)
+        self.evaluator = Evaluator(bound, experiment, self.mesh)
         self.state = None
 
     def start(self, seed: int) -> None:
-        self.state = initial_state(decoder_parameters(self.experiment.model), self.optimizer, self.mesh, seed, ema=False)
-        self.batches = make_batches(dataclasses.replace(self.experiment, seed=seed), self.corpora)
+        self.state = initial_state(Decoder(self.experiment.model).start, self.optimizer, self.mesh, seed, ema=False)
+        self.batches = dataset_of(dataclasses.replace(self.experiment, seed=seed)).batches(self.corpora)
 
     def train(self, steps: int) -> float:
         """Milliseconds a step."""
@@ -75,7 +76,7 @@ class Bench:
         return 1000 * (time.perf_counter() - began) / steps
 
     def loss(self) -> float:
-        return evaluate_corpora(self.evaluate, self.state.averaged, self.corpora, self.experiment, self.mesh)["loss"]
+        return dataset_of(self.experiment).evaluate(self.evaluator, self.state.averaged, self.corpora)["loss"]
 
 
 def main():

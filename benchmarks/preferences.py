@@ -11,8 +11,8 @@ import tyro
 
 from train.rl.environments.text_tasks import Prompt
 from train.rl.rewards.scoring import load_scorer
-from train.sources.examples import read_comparisons
-from train.verbs.cli import start_jax
+from train.sources.records import read_comparisons
+from train.verbs.arguments import start_jax
 
 
 @dataclasses.dataclass(frozen=True)

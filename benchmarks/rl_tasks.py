@@ -30,9 +30,9 @@ from train.rl.environments.text_tasks import Bandit
 from train.rl.options import PreferenceLearning
 from train.rl.policy.questions import Questions
 from train.rl.policy.sampler import Drawer
-from train.runs.runs import START, Run, open_run
+from train.runs.directory import START, Run, open_run
 from train.step.state import Purpose
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = 1024

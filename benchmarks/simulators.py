@@ -17,7 +17,7 @@ import numpy as np
 from train.rl.environments.simulators import HiddenUser, Recommendations, SlotFilling
 from train.rl.search.search import Policy
 from train.rl.search.simulator_search import Determinised, Turns, greedy_turns, play, random_turns, scripted_turns, search_turns
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 SIMULATORS: dict[str, HiddenUser] = {
     "talk": SlotFilling(),

@@ -21,7 +21,7 @@ from model.decoding.generate import Sampling
 from model.transformer import Decoder
 from train.generation.slots import go_on_in_slots, open_slots, rollout_in_slots
 from train.rl.policy.rollout import response_key, rollout, row_keys
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 
 def main():

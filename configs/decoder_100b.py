@@ -1,9 +1,9 @@
-"""A decoder of 101 billion parameters for a TPU pod.
+"""A decoder with 101 billion parameters for a TPU pod.
 
 omnia plan configs/decoder_100b.py --topology v5p:8x8x8
 omnia prepare text --input CORPUS --output shards --tokenizer sentencepiece:32000, then copy shards to the bucket
 omnia train configs/decoder_100b.py --run-dir runs/decoder_100b --data.shards gs://BUCKET/shards
-512 TPU v5p chips, 2 T tokens, two million a step. Compiled and planned (docs/plans.md), not run: no score is stated.
+512 TPU v5p chips, 2 T tokens, two million per step. Compiled and planned (docs/plans.md), not run: no score yet.
 """
 
 import dataclasses

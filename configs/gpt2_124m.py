@@ -2,8 +2,8 @@
 
 omnia prepare text --input CORPUS --output shards --tokenizer gpt2/tokenizer.json
 omnia train configs/gpt2_124m.py --run-dir runs/gpt2_124m --data.shards shards
-One H100- or H200-class GPU, 10 B tokens, half a million a step (Brown et al. 2020, table 2.1). 16 rows at
-a time. Not run yet: no time or score is stated.
+One H100- or H200-class GPU, 10 B tokens, half a million per step (Brown et al. 2020, table 2.1), in micro-batches of 16 rows.
+Not run yet: no time or score.
 """
 
 import dataclasses

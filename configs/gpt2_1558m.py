@@ -2,7 +2,7 @@
 
 omnia prepare text --input CORPUS --output shards --tokenizer gpt2/tokenizer.json
 omnia train configs/gpt2_1558m.py --run-dir runs/gpt2_1558m --data.shards shards
-Eight H100- or H200-class GPUs, 32 B tokens, one million a step. Not run yet: no time or score is stated.
+Eight H100- or H200-class GPUs, 32 B tokens, one million per step. Not run yet: no time or score.
 """
 
 import dataclasses

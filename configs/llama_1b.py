@@ -1,9 +1,9 @@
-"""Llama 3.2 1B's shape, from scratch.
+"""The shape of Llama 3.2 1B, trained from scratch.
 
 omnia prepare text --input CORPUS --output shards --tokenizer llama3/tokenizer.json
 omnia train configs/llama_1b.py --run-dir runs/llama_1b --data.shards shards
-Eight H100- or H200-class GPUs, 26 B tokens (Hoffmann et al. 2022: about 20 a parameter), two million a step.
-Not run yet: no time or score is stated.
+Eight H100- or H200-class GPUs, 26 B tokens (Hoffmann et al. 2022: about 20 per parameter), two million per step.
+Not run yet: no time or score.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""A scaling study on a CPU: four widths, the law of their losses, and the fifth predicted before it is trained.
+"""A scaling study on a CPU: fit a law to the losses of four widths, predict a fifth, then train it.
 
 omnia prepare text --input input.txt --output shakespeare --tokenizer char --validation 0.1
 omnia train configs/scaling.py --run-dir runs/scaling --data.shards shakespeare

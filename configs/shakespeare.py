@@ -3,10 +3,10 @@
 omnia prepare text --input input.txt --output shakespeare --tokenizer char --validation 0.1
 omnia train configs/shakespeare.py:best --run-dir runs/shakespeare --data.shards shakespeare
 2 CPU cores; validation over the last tenth of the text, nats per character:
-    best          2.4 min, other work on the machine; 1.558 (three seeds: 1.563 1.552 1.559)
+    best          2.4 min with other work on the machine; 1.558 (three seeds: 1.563 1.552 1.559)
     fast          0.5 min, 1.852 (two seeds: 1.854 1.850)
     nanogpt_cpu   4.0 min with one core busy, 1.891 (seed 0; nanoGPT states 1.88)
-    nanogpt_gpu   for one GPU; not run yet (nanoGPT states 1.4697, with dropout inside attention too, which this model does not have)
+    nanogpt_gpu   for one GPU; not run yet (nanoGPT states 1.4697; it also has dropout inside attention, which this model lacks)
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ def nanogpt_gpu() -> Experiment:
 
 
 def fast() -> Experiment:
-    """`best`, cut to what nanoGPT's CPU setting states as its loss."""
+    """`best`, cut to the steps that reach the loss of nanoGPT's CPU setting."""
     return dataclasses.replace(best(), name="shakespeare_fast", steps=360, batch_size=12, evaluation=Evaluation(every=0))
 
 

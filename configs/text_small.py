@@ -1,9 +1,9 @@
-"""A small model of text for a CPU: what the reward model of configs/rl/harmless.py and the policies of configs/rl/mawps.py start from.
+"""A small text model for a CPU. The reward model of configs/rl/harmless.py and the policies of configs/rl/mawps.py start from it.
 
 omnia prepare text --input FILE ... --output runs/text/shards --tokenizer sentencepiece:4096 --validation 0.02
 omnia train configs/text_small.py --run-dir runs/text/lm --data.shards runs/text/shards
-One core, 32 minutes beside two other jobs, on 8.3 MB of speeches, WikiText-2, dialogues and word problems: 3.741 nats a token, 1.496 bits
-a byte.
+One core, 32 minutes beside two other jobs, on 8.3 MB of speeches, WikiText-2, dialogues and word problems: 3.741 nats per token,
+1.496 bits per byte.
 """
 
 from model.config import ModelConfig

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it: reads their options, says mistakes, and shows what would run instead of running it.
+# Sourced by the other scripts: parses options, reports mistakes, and with --dry-run prints commands instead of running them.
 
 dry_run=false
 
-mistake() { # what, how to mend it
+mistake() { # what is wrong, how to fix it
     printf '%s: %s\n       %s\n' "${0##*/}" "$1" "$2" >&2
     exit 2
 }
 
-# The comment at the top of the script, and nothing else, is its help.
+# The comment at the top of a script is its help.
 help() { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0"; }
 
-# Words as a shell reads them: quoted where they have to be, and no more than that.
+# Words for a shell, quoted only where they have to be.
 quoted() {
     local word line=""
     for word in "$@"; do
@@ -26,8 +26,8 @@ run() {
     if [[ $dry_run == true ]]; then quoted "$@"; else "$@"; fi
 }
 
-# read_options "option ..." "switch ..." WORDS: sets a variable of each option's name (max_restarts for --max-restarts) to the word after
-# it and of each switch's to true; what follows after -- becomes the array `command`.
+# read_options "option ..." "switch ..." WORDS: for each option sets the variable of its name (max_restarts for --max-restarts) to the word
+# after it, for each switch to true. The words after -- become the array `command`.
 read_options() {
     local options=" $1 " switches=" $2 dry-run " flag
     shift 2
@@ -54,7 +54,7 @@ read_options() {
     done
 }
 
-# need --zone: a mistake unless it was given.
+# need --zone: exits with code 2 unless it was given.
 need() {
     local flag variable
     for flag in "$@"; do
@@ -64,13 +64,13 @@ need() {
     done
 }
 
-# A name that Google Cloud and Kubernetes take.
+# A name that Google Cloud and Kubernetes accept.
 need_name() {
     need --name
     [[ ${name:?} =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] || mistake "--name $name" "Take at most 40 lower-case letters, digits and dashes, a letter first."
 }
 
-# The command after -- is `train ... --run-dir DIR`, as one would give it to omnia; sets run_dir.
+# The command after -- must be `train ... --run-dir DIR`, as for omnia; sets run_dir.
 need_train() {
     local index
     run_dir=""

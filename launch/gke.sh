@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on a slice of TPUs of a GKE cluster: fill launch/gke_jobset.yaml and hand it to kubectl, which must already point at the cluster.
+# Train on a TPU slice of a GKE cluster: fill in launch/gke_jobset.yaml and apply it with kubectl, which must already point at the cluster.
 #
 # gke.sh --name NAME --image IMAGE --accelerator tpu-v5-lite-podslice --topology 4x4 --storage gs://BUCKET \
 #     -- train CONFIG.py --run-dir /mnt/omnia/runs/first --data.shards /mnt/omnia/corpus
@@ -9,8 +9,8 @@
 #   --accelerator TYPE      of the node pool: tpu-v5-lite-podslice, tpu-v6e-slice, tpu-v5p-slice, ...
 #   --topology TOPOLOGY     of the node pool: 4x4, 2x2x4, ...
 #   --chips-per-host N      (4)
-#   --storage SOURCE        gs://BUCKET, or the name of a volume claim that many nodes may write (Filestore); mounted at /mnt/omnia
-#   --service-account NAME  of Kubernetes, which may write the bucket (default)
+#   --storage SOURCE        gs://BUCKET, or the name of a volume claim that many nodes can write (Filestore); mounted at /mnt/omnia
+#   --service-account NAME  Kubernetes account that may write the bucket (default)
 #   --namespace NAME        (default)
 #   --max-restarts N        (100)
 #   --spot                  on spot nodes
@@ -41,7 +41,7 @@ text() { # a JSON string
 arguments=$(text omnia)
 for word in "${command[@]}"; do arguments+=", $(text "$word")"; done
 if [[ $storage == gs://* ]]; then
-    # As in on_host.sh: every host sees at once what another one wrote, and folders can be renamed.
+    # As in on_host.sh: hosts see each other's writes at once, and folders can be renamed.
     options=implicit-dirs,metadata-cache:ttl-secs:0,metadata-cache:negative-ttl-secs:0,file-system:rename-dir-limit:200000
     volume="\"csi\": {\"driver\": \"gcsfuse.csi.storage.gke.io\", \"volumeAttributes\": {\"bucketName\": $(text "${storage#gs://}"), \"mountOptions\": \"$options\"}}"
     annotations='{"gke-gcsfuse/volumes": "true"}'

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# On one TPU host: install this checkout into .venv by its lock, with JAX for TPU.
+# On one TPU host: install this checkout with its locked packages and JAX for TPU into .venv.
 #
 # install_on_host.sh [--storage SOURCE] [--dry-run]
 #
-#   --storage SOURCE   gs://BUCKET or HOST:/SHARE: install what mounting it needs, too
+#   --storage SOURCE   gs://BUCKET or HOST:/SHARE: also install what is needed to mount it
 #   --dry-run          print the commands and run none
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ source launch/command_line.sh
 storage="" command=()
 read_options "storage" "" "$@"
 
-# The image's own Python is older than ours.
+# The image's Python is too old.
 run env PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
 [[ $dry_run == false && -x .venv/bin/python ]] || run "$HOME/.local/bin/uv" venv --quiet --seed --python 3.12 .venv
 jax=$(sed -n 's/^jax==\([^ ]*\).*/\1/p' requirements/py312.txt)

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# On one TPU host: mount the storage and train as a service, which goes on when the connection breaks; or follow one that goes on.
+# On one TPU host: mount the storage and train as a service, which survives a broken connection; or follow a run that is going on.
 #
 # on_host.sh [--storage SOURCE] [--foreground] [--dry-run] -- train CONFIG.py --run-dir DIR ...
 # on_host.sh --stop
 #
 #   --storage SOURCE   gs://BUCKET or HOST:/SHARE, mounted at /mnt/omnia
-#   --foreground       run it here and not as a service, for schedulers that do the watching themselves
+#   --foreground       run in the foreground, for schedulers that supervise the process themselves
 #   --stop             ask the run to save and stop, and wait until it has
 #   --dry-run          print the commands and run none
 #
-# Exit code: that of omnia train. What it says is in ~/omnia.log. The service's environment may have more in ~/omnia.env, as NAME=VALUE lines.
-# POLL_SECONDS (2) passes between two looks at it.
+# Exit code: that of omnia train. Its output is in ~/omnia.log. NAME=VALUE lines in ~/omnia.env are added to the service's environment.
+# The service is polled every POLL_SECONDS (2).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/command_line.sh
@@ -32,8 +32,8 @@ mount_storage() {
     run sudo mkdir -p /mnt/omnia
     run sudo chown "$(id -u):$(id -g)" /mnt/omnia
     case $storage in
-        # Without its cache of names: each host has to see at once what another one wrote. A checkpoint is a folder that is renamed when it
-        # is whole, which gcsfuse refuses by default in a bucket without folders of its own.
+        # No metadata cache: each host must see at once what another one wrote. A finished checkpoint is a folder that is renamed, which
+        # gcsfuse refuses by default in a bucket without a hierarchical namespace.
         gs://*)
             run gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 --rename-dir-limit=200000 \
                 "${storage#gs://}" /mnt/omnia
@@ -48,7 +48,7 @@ attribute() {
         "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
 }
 
-# How the processes of a slice find each other: the number of this host and the addresses of all, from the metadata server.
+# Find the other processes of the slice: the number of this host and the addresses of all, from the metadata server.
 find_processes() {
     local hosts=() number address
     if [[ $dry_run == true ]]; then
@@ -70,13 +70,13 @@ if [[ $foreground == true ]]; then
 fi
 
 log=$HOME/omnia.log
-first=1 # line of the log that is new
+first=1 # first new line of the log
 if [[ $dry_run == true ]] || ! going_on; then
     mount_storage
     find_processes
     [[ $dry_run == true || ! -f $log ]] || first=$(($(wc -l <"$log") + 1))
     run sudo bash -c 'systemctl reset-failed omnia 2>/dev/null || true'
-    # mixed: a shutdown sends SIGTERM to the first process alone, which hands it on once; omnia takes a second one for impatience.
+    # mixed: a shutdown sends SIGTERM to the first process only, which passes it on once; a second one makes omnia exit without saving.
     run sudo systemd-run --quiet --unit=omnia --uid="$(id -u)" --gid="$(id -g)" --working-directory="$PWD" \
         --property=KillMode=mixed --property=TimeoutStopSec=120 --property=After=network-online.target --property=RequiresMountsFor=/mnt/omnia \
         --property=StandardOutput=append:"$log" --property=StandardError=append:"$log" \
@@ -92,5 +92,5 @@ fi
 
 while going_on; do sleep "${POLL_SECONDS:-2}"; done &
 tail --pid=$! --lines=+"$first" --sleep-interval="${POLL_SECONDS:-2}" --follow "$log"
-code=$(show ExecMainStatus) # a service that ended well is forgotten, and has 0
+code=$(show ExecMainStatus) # 0 for a service that succeeded, which systemd has forgotten
 exit "$code"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Run a command on a VM of Google Cloud, and send it SIGTERM when the metadata server says that the VM will be taken away.
+# Run a command on a Google Cloud VM, and send it SIGTERM when the metadata server announces a preemption.
 #
 # preemption_notice.sh [--dry-run] COMMAND ...
 #
-# omnia train then saves within the 30 seconds that are left, and ends with exit code 75. NOTICE_SECONDS (1) passes between two looks.
-# A SIGTERM, SIGINT or SIGUSR1 to this script is handed on; SIGTERM at most once, since a second one ends omnia without saving.
+# omnia train then saves within the 30 seconds that are left and exits with code 75. The server is polled every NOTICE_SECONDS (1).
+# SIGTERM, SIGINT and SIGUSR1 to this script are passed on; SIGTERM at most once, since a second one ends omnia without saving.
 # Exit code: that of the command.
 set -euo pipefail
 # shellcheck source=launch/command_line.sh
@@ -39,7 +39,7 @@ trap '[[ $asked == true ]] || kill -TERM "$child" || true; asked=true' TERM
 trap 'kill -INT "$child" || true' INT
 trap 'kill -USR1 "$child" || true' USR1
 
-# The watcher tells this script, which knows whether the command was asked before.
+# The watcher signals this script, which knows whether it has already passed a SIGTERM on.
 (
     trap - TERM INT USR1
     until [[ $("${metadata[@]}" "$address/preempted" || true) == TRUE ]] ||
@@ -54,7 +54,7 @@ watcher=$!
 code=0
 while true; do
     wait "$child" && code=0 || code=$?
-    kill -0 "$child" 2>/dev/null || break # else a signal ended the wait, and not the command
+    kill -0 "$child" 2>/dev/null || break # else a signal ended the wait, not the command
 done
 kill "$watcher" 2>/dev/null || true
 exit "$code"

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Train on a slice of several TPU hosts, and create it again whenever it is preempted: the same command goes on from the last checkpoint.
+# Train on a TPU slice of several hosts. After a preemption it is created again, and the same command resumes from the last checkpoint.
 #
 # tpu_slice.sh --name NAME --accelerator v5litepod-16 --runtime v2-alpha-tpuv5-lite --storage gs://BUCKET --spot \
 #     -- train CONFIG.py --run-dir /mnt/omnia/runs/first --data.shards gs://BUCKET/corpus
 #
-#   --name NAME          of the queued resource and of its node; one that is there already is used
+#   --name NAME          of the queued resource and its node; an existing one is used
 #   --accelerator TYPE   v5litepod-16, v6e-64, ... (gcloud compute tpus accelerator-types list)
 #   --runtime VERSION    v2-alpha-tpuv5-lite, v2-alpha-tpuv6e, ... (gcloud compute tpus tpu-vm versions list)
-#   --storage SOURCE     gs://BUCKET or HOST:/SHARE (Filestore), mounted at /mnt/omnia on every host; the run directory lies there
-#   --zone, --project    those that gcloud is configured for, if left out
-#   --spot               cheaper, and may be taken away at any time
-#   --max-restarts N     starts after a crash or stall of the run; preemptions are not counted (20)
-#   --delete             delete the slice when the run has ended well
+#   --storage SOURCE     gs://BUCKET or HOST:/SHARE (Filestore), mounted at /mnt/omnia on every host; holds the run directory
+#   --zone, --project    default: those that gcloud is configured for
+#   --spot               cheaper, but may be preempted at any time
+#   --max-restarts N     restarts after a crash or stall; preemptions are not counted (20)
+#   --delete             delete the slice when the run has succeeded
 #   --dry-run            print the commands and run none
 #
-# POLL_SECONDS (30) passes between two looks at the queue. Ctrl-C ends this script and not the run: the same command follows it again.
-# Exit code: that of omnia train; 1 when no slice can be had.
+# The queue is polled every POLL_SECONDS (30). Ctrl-C ends this script but not the run: the same command follows it again.
+# Exit code: that of omnia train; 1 if no slice can be created.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/command_line.sh
@@ -52,7 +52,7 @@ fi
 errors=$(mktemp)
 trap 'rm -f "$errors"' EXIT
 
-# What gcloud answers; ABSENT where it says that there is no such thing, UNKNOWN where it cannot say: a slice is deleted on no doubt.
+# What gcloud answers; ABSENT if there is no such resource, UNKNOWN if gcloud fails: a slice is never deleted in doubt.
 state() {
     "$@" 2>"$errors" && return
     if grep --quiet NOT_FOUND "$errors"; then
@@ -97,7 +97,7 @@ await_slice() {
     done
 }
 
-fresh=true # the hosts are new, or this checkout may be newer than what they have
+fresh=true # the hosts are new, or have an older checkout than this one
 restarts=0
 while true; do
     await_slice
@@ -114,7 +114,7 @@ while true; do
         continue
     fi
     case $code in
-        2 | 77 | 130) exit "$code" ;; # started again, it would end the same way, or is not wanted
+        2 | 77 | 130) exit "$code" ;; # it would end the same way again, or the user stopped it
     esac
     ((restarts++ < max_restarts)) || exit "$code"
     echo "ended with exit code $code; starting again, $((max_restarts - restarts)) of $max_restarts left"

@@ -3,16 +3,16 @@
 #
 # tpu_vm.sh --name NAME --accelerator v5litepod-8 --runtime v2-alpha-tpuv5-lite -- train CONFIG.py --run-dir runs/first --data.shards gs://BUCKET/corpus
 #
-#   --name NAME          of the TPU VM; one that is there already is used
+#   --name NAME          of the TPU VM; an existing one is used
 #   --accelerator TYPE   v5litepod-8, v6e-8, ... (gcloud compute tpus accelerator-types list)
 #   --runtime VERSION    v2-alpha-tpuv5-lite, v2-alpha-tpuv6e, ... (gcloud compute tpus tpu-vm versions list)
-#   --zone, --project    those that gcloud is configured for, if left out
+#   --zone, --project    default: those that gcloud is configured for
 #   --storage SOURCE     gs://BUCKET or HOST:/SHARE, mounted at /mnt/omnia; a run directory there is not fetched
-#   --spot               cheaper, and may be taken away; tpu_slice.sh then creates it again, this script does not
-#   --delete             delete the TPU VM when the run has ended well and is fetched
+#   --spot               cheaper, but may be preempted; this script does not create it again, tpu_slice.sh does
+#   --delete             delete the TPU VM when the run has succeeded and is fetched
 #   --dry-run            print the commands and run none
 #
-# Exit code: that of omnia train. The same command goes on with a run that was stopped.
+# Exit code: that of omnia train. The same command resumes a run that was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/command_line.sh

@@ -2,12 +2,17 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """One decoder-only Transformer. GPT-2, Llama and what lies between differ in these fields alone."""
+
+    home: ClassVar[str] = "model.transformer:Decoder"
+    """The family's module, made of the config."""
+    generates: ClassVar[bool] = True
+    """Whether the family continues texts: it predicts from what comes before alone, with a cache."""
 
     vocab_size: int = 0
     """Rows of the embedding table. 0: all ids of the tokenizer, special ones included, rounded up to a multiple of 64."""
@@ -162,3 +167,8 @@ class ModelConfig:
     @property
     def mlp_width(self) -> int:
         return self.mlp_dim or 4 * self.embed_dim
+
+    def started_from(self, theirs: "ModelConfig", has_decoder: bool, **switches) -> "ModelConfig":
+        """The model of a run that starts from another's: that one's, but for switches that no parameter depends on. has_decoder: whether
+        the other run trains one."""
+        return dataclasses.replace(theirs, **switches)

@@ -18,6 +18,10 @@ from model.transformer import Decoder, Output
 Layout = Literal["none", "shared", "branch", "separate"]
 
 
+SCALAR_HEAD = "scalar head on the decoder"
+"""What that part is called where a run starts from another: of a critic on the policy's own hidden states, or of a reward model."""
+
+
 class ScalarHead(nn.Module):
     """A linear function of hidden states, computed in float32: hidden [..., D] to [...]. Parameters, float32: weights [D], bias [].
 
@@ -80,6 +84,15 @@ class Critic:
             unused = {"head"} if self.layout == "separate" else {"head", "embedding", "positions"}
             found["critic"] = {name: part for name, part in own.items() if name not in unused}
         return found
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Where its parts stand, by names that tell what hidden states they read."""
+        if self.layout == "none":
+            return {}
+        if self.layout == "shared":
+            return {SCALAR_HEAD: ("value",)}
+        name = "critic" if self.layout == "separate" else f"critic on the last {self.layers} layers"
+        return {name: ("critic",), f"scalar head of the {name}": ("value",)}
 
     def like_policy(self, params) -> dict[str, Any]:
         """The critic's parameters begun as copies of what they stand for in a policy, or of a reward model, whose head becomes theirs."""

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from model.attention.dispatch import Mask, attend, attention_weights
+from model.attention.dispatch import Mask, attend, attention_weights, layer_kernels
 from model.config import ModelConfig
+from model.flops import training_flops_per_token
 from model.layers import Dense, FeedForward, Norm, Table, compute_dtype, constrain, dropout
 from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import MixtureOfExperts, Router
@@ -195,6 +196,10 @@ REMAT_POLICIES = {
 }
 
 
+DECODER = ("embedding", "positions", "layers", "final_norm", "head")
+"""The names of a decoder's parameters; others may stand beside them."""
+
+
 class Decoder(nn.Module):
     """Decoder-only Transformer: tokens to hidden states, which `heads.score_tokens` turns into predictions.
 
@@ -228,35 +233,18 @@ class Decoder(nn.Module):
         some tokens; with a cache it belongs to its first tokens. watch: a list that takes the attention weights of every layer; the config
         must neither scan nor rematerialise.
         """
-        c, dtype = self.config, compute_dtype(self.config)
-        batch, length = tokens_BT.shape
+        c = self.config
         if positions_BT is None:
-            positions_BT = jnp.broadcast_to(jnp.arange(length), (batch, length))
+            positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         x_BTD = stream_BTD
         if x_BTD is None:
-            # Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
-            table_VD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")()
-            x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
-            if c.embed_scale:
-                x_BTD *= math.sqrt(c.embed_dim)
-            if media is not None and media.attended is None:
-                x_BTD = media.instead_of(x_BTD)
-            if c.positions == "learned":
-                table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
-                x_BTD += constrain(table_PD, "positions", "residual")[positions_BT]
-            x_BTD = constrain(dropout(x_BTD.astype(dtype), c.dropout, keys_B, 0), "batch", "length", "residual")
+            x_BTD = self._embed(tokens_BT, positions_BT, keys_B, media)
 
         angles = rotary_angles(positions_BT, c) if c.positions == "rotary" else None
         queries_BT = segments_BT
-        if cache is None:
-            mask = Mask(causal=True, query_segments_BT=segments_BT)
-        else:
-            queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], length, axis=1)
-            mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
-        if media is not None and (cache is None or length > 1):  # a token that is drawn sees all before it
-            behind = 0 if cache is None else valid_BS.shape[1] - length
-            key_groups_BS = jnp.pad(media.groups_BT, ((0, 0), (0, behind)), constant_values=jnp.iinfo(jnp.int32).max)
-            mask = dataclasses.replace(mask, query_groups_BT=media.groups_BT, key_groups_BS=key_groups_BS)
+        if cache is not None:
+            queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], tokens_BT.shape[1], axis=1)
+        mask = _mask(queries_BT, cache, valid_BS, media)
         counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
         context = Context(mask, angles, keys_B, counted_BT, watch)
         router, stream_BTD = None, None
@@ -271,6 +259,55 @@ class Decoder(nn.Module):
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
         hidden_BTD = Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
         return Output(hidden_BTD, cache, router, stream_BTD)
+
+    @nn.nowrap
+    def start(self, key):
+        """Fresh parameters, boxed with logical axis names."""
+        return self.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+    @nn.nowrap
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Where each part stands, by names that all decoders share."""
+        return {name: (name,) for name in DECODER}
+
+    @nn.nowrap
+    def kernels(self, platform: str, *, split_positions: bool = False) -> list[str]:
+        """Attention kernels in use on a platform. ValueError where the one asked for cannot serve."""
+        return layer_kernels(self.config, platform, split_positions=split_positions)
+
+    @nn.nowrap
+    def training_flops_per_token(self, length: int) -> float:
+        """FLOPs per token of one training step on a row of `length` tokens."""
+        return training_flops_per_token(self.config, length)
+
+    @nn.nowrap
+    def _embed(self, tokens_BT, positions_BT, keys_B, media: Media | None):
+        """What the first layer reads: the tokens, or the media in their places, and learned positions."""
+        c = self.config
+        # Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
+        table_VD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")()
+        x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
+        if c.embed_scale:
+            x_BTD *= math.sqrt(c.embed_dim)
+        if media is not None and media.attended is None:
+            x_BTD = media.instead_of(x_BTD)
+        if c.positions == "learned":
+            table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
+            x_BTD += constrain(table_PD, "positions", "residual")[positions_BT]
+        return constrain(dropout(x_BTD.astype(compute_dtype(c)), c.dropout, keys_B, 0), "batch", "length", "residual")
+
+
+def _mask(queries_BT, cache, valid_BS, media: Media | None) -> Mask:
+    """Who sees whom. queries_BT: segments of the tokens at hand, or None; cache, valid_BS, media: as of Decoder."""
+    if cache is None:
+        mask = Mask(causal=True, query_segments_BT=queries_BT)
+    else:
+        mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
+    if media is None or (cache is not None and queries_BT.shape[1] == 1):  # a token that is drawn sees all before it
+        return mask
+    behind = 0 if cache is None else valid_BS.shape[1] - queries_BT.shape[1]
+    key_groups_BS = jnp.pad(media.groups_BT, ((0, 0), (0, behind)), constant_values=jnp.iinfo(jnp.int32).max)
+    return dataclasses.replace(mask, query_groups_BT=media.groups_BT, key_groups_BS=key_groups_BS)
 
 
 def create_layers(config: ModelConfig, x_BTD, context: Context):

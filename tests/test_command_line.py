@@ -22,9 +22,15 @@ from data.errors import UserError
 from data.files import json_files
 from data.text.prepare import PrepareText
 from train.experiment import Experiment, Optimizer, Scaling
-from train.loop.loop import check_options
+from train.loop.checks import check_options
 from train.runs.serialize import FORMAT, to_json
-from train.verbs import cli
+from train.verbs import arguments
+from train.verbs.config_files import load_config
+from train.verbs.evaluate import Evaluate
+from train.verbs.generate import Generate, _asked, _without_escapes
+from train.verbs.inspect import Inspect
+from train.verbs.quickstart import Quickstart
+from train.verbs.train import Train
 
 ROOT = Path(__file__).parent.parent
 ALPHABET = string.ascii_lowercase + "_.-"
@@ -61,12 +67,12 @@ def is_key(name: str, keys: set[str]) -> bool:
 
 
 DEFAULTS = {
-    **{f"train with {kind.__name__}": cli.Train("somewhere", Experiment(optimizer=kind())) for kind in Optimizer.__subclasses__()},
-    "train a scaling study": cli.Train("somewhere", Scaling()),
-    "evaluate": cli.Evaluate("somewhere"),
-    "generate": cli.Generate("somewhere"),
-    "inspect": cli.Inspect("somewhere"),
-    "quickstart": cli.Quickstart(),
+    **{f"train with {kind.__name__}": Train("somewhere", Experiment(optimizer=kind())) for kind in Optimizer.__subclasses__()},
+    "train a scaling study": Train("somewhere", Scaling()),
+    "evaluate": Evaluate("somewhere"),
+    "generate": Generate("somewhere"),
+    "inspect": Inspect("somewhere"),
+    "quickstart": Quickstart(),
     "prepare text": PrepareText("somewhere"),
 }
 
@@ -80,10 +86,10 @@ def test_no_typo_of_a_key_is_taken_for_a_key(verb, monkeypatch):
     abbreviations = sorted({f"--{key[:end]}=1" for key in keys for end in range(2, len(key)) if not is_key(key[:end], keys)})
     assert len(typos) > 300 * len(keys)
     original = tyro.cli
-    monkeypatch.setattr(cli, "_check_given_once", lambda *_: None)  # typos of two keys can be the same
+    monkeypatch.setattr(arguments, "_check_given_once", lambda *_: None)  # typos of two keys can be the same
     monkeypatch.setattr(tyro, "cli", lambda *rest, **options: original(*rest, **options, return_unknown_args=True))
     positional = ["somewhere"] if verb in ("evaluate", "generate", "inspect") else []
-    parsed, unknown = cli.parse(type(default), verb, [*positional, *typos, *abbreviations], None if positional else default)
+    parsed, unknown = arguments.parse(type(default), verb, [*positional, *typos, *abbreviations], None if positional else default)
     assert unknown == typos + abbreviations
     assert parsed == default
 
@@ -93,13 +99,13 @@ def test_the_keys_of_the_tests_are_those_of_the_parser(capsys):
     with pytest.raises(SystemExit):
         omnia.main(["train", QUICKSTART, "--help"])
     shown = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9.-]*)", capsys.readouterr().out)) - {"help"}
-    assert shown == keys_of(cli.Train("somewhere", cli.load_config(QUICKSTART)))
+    assert shown == keys_of(Train("somewhere", load_config(QUICKSTART)))
 
 
 def sampled_typos():
     """Twenty typos of the configuration, one of each of twenty keys."""
-    experiment = cli.load_config(QUICKSTART)
-    keys = keys_of(cli.Train("somewhere", experiment))
+    experiment = load_config(QUICKSTART)
+    keys = keys_of(Train("somewhere", experiment))
     rng = random.Random(2)
     chosen = rng.sample(sorted(key for key in keys if "no-" not in key), 20)
     return [(rng.choice(sorted(typo for typo in one_edit_typos(key) if typo and not is_key(typo, keys))), key) for key in chosen]
@@ -127,8 +133,8 @@ def test_a_typo_ends_the_process_with_code_2(typo, key, tmp_path):
 
 
 def test_hyphens_and_underscores_are_the_same(tmp_path):
-    default = cli.Train("somewhere", Experiment())
-    both = [cli.parse(cli.Train, "train", [f"--optimizer.{name}", "0.25"], default) for name in ("learning-rate", "learning_rate")]
+    default = Train("somewhere", Experiment())
+    both = [arguments.parse(Train, "train", [f"--optimizer.{name}", "0.25"], default) for name in ("learning-rate", "learning_rate")]
     assert both[0] == both[1] and both[0].experiment.optimizer.learning_rate == 0.25
 
 
@@ -241,8 +247,7 @@ def test_help_of_the_command_lists_the_verbs(capsys):
     assert omnia.main([]) == 0
     shown = capsys.readouterr().out
     assert all(verb in shown for verb in omnia.VERBS)
-    assert all(callable(getattr(importlib.import_module(omnia.HOMES.get(verb, "train.verbs.cli")), verb)) for verb in omnia.VERBS)
-    assert omnia.HOMES.keys() <= omnia.VERBS.keys()
+    assert all(callable(getattr(importlib.import_module(f"train.verbs.{verb}"), verb)) for verb in omnia.VERBS)
 
 
 @pytest.mark.parametrize("kernel, asks", [("always [madvise] never", True), ("[always] madvise never", False)])
@@ -333,7 +338,7 @@ def test_a_long_context_is_measured_on_text_alone(flag, refused, some_run):
 def test_what_is_asked_by_lines_is_text_alone(monkeypatch, capsys):
     content = "\ufeffone\r\n".encode() + b"\xff\xfe\n" + "zwei ü\n\nfour\u2028\r\nlast".encode()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
-    assert list(cli._asked()) == ["one", "zwei ü", "", "four\u2028", "last"]
+    assert list(_asked()) == ["one", "zwei ü", "", "four\u2028", "last"]
     assert "line 2 is no UTF-8" in capsys.readouterr().err
 
 
@@ -371,7 +376,7 @@ def test_what_would_never_happen_is_refused(flags, said):
 )
 def test_stop_strings_have_escapes(written, meant):
     """A shell gives backslash and n as they are typed."""
-    assert cli._without_escapes(written) == meant
+    assert _without_escapes(written) == meant
 
 
 @pytest.mark.parametrize(
@@ -407,7 +412,7 @@ def test_what_the_system_refuses_is_said_in_two_lines(error, code, said, monkeyp
     def fail(arguments):
         raise error
 
-    monkeypatch.setattr(cli, "report", fail)
+    monkeypatch.setattr("train.verbs.report.report", fail)
     assert omnia.main(["report", "a"]) == code
     assert said in capsys.readouterr().err
 
@@ -416,7 +421,7 @@ def test_a_reader_that_leaves_is_no_mistake(monkeypatch, capsys):
     def fail(arguments):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr(cli, "doctor", fail)
+    monkeypatch.setattr("train.verbs.doctor.doctor", fail)
     assert omnia.main(["doctor"]) == 128 + signal.SIGPIPE
     assert capsys.readouterr().err == ""
 

@@ -17,13 +17,19 @@ from tests.data.media.media_files import audio_file, image_file, picture
 from tests.test_command_line import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train.experiment import Experiment
-from train.loop.loop import check_options
+from train.loop.checks import check_options
 from train.sources.media_options import MediaShards
-from train.verbs import cli
+from train.verbs.arguments import parse
+from train.verbs.config_files import load_config
+from train.verbs.train import Train
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+RESULTS = (ROOT / "docs" / "results.md").read_text()
+LONGEST_README = 150
+"""Lines: what is longer goes to a page of docs/."""
 
 # How a command of a page is made small enough for a test. Everything else of it runs as it is written.
 INSTEAD = {"sentencepiece:4096": "byte"}
@@ -77,8 +83,8 @@ def smaller(words: list[str]) -> list[str]:
 
 
 def documented_keys(call: str, of: str = "") -> set[str]:
-    """The keys that README promises of a call's JSON, those that it always has: the table's cell up to its semicolon."""
-    cell = re.search(rf"^\| `{call}`{of} \| (.*) \|$", README, re.MULTILINE)[1]
+    """The keys that docs/reference.md promises of a call's JSON, those that it always has: the table's cell up to its semicolon."""
+    cell = re.search(rf"^\| `{call}`{of} \| (.*) \|$", REFERENCE, re.MULTILINE)[1]
     return set(re.findall(r"`([\w/]+)`", re.sub(r"\([^)]*\)", "", cell.split(";")[0])))
 
 
@@ -107,7 +113,7 @@ def run(command: str) -> tuple[int, str]:
             if "exact" in found and call == "evaluate":  # and a key for each part of the data
                 assert found > documented_keys(call, " on media"), command
             elif "media" in found:
-                assert found == {"prompt", "media", "text"} and "about media `prompt`, `media`, `text`" in README
+                assert found == {"prompt", "media", "text"} and "with media as input `prompt`, `media`, `text`" in REFERENCE
             else:
                 assert found == documented_keys(call, " of a policy" if call == "evaluate" and "score" in found else ""), command
     return code, out.getvalue() + err.getvalue()
@@ -151,13 +157,28 @@ def test_every_command_and_every_block_of_python_runs(page, folder):
             pytest.fail(f"{where}: a block of {language or 'nothing'}; use bash, console or python, which are tested")
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of a page is called on GitHub."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= LONGEST_README
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for shown, target in re.findall(r"(!?)\[[^]]*\]\(([^)]+)\)", page.read_text()):
-        if not target.startswith("http") and not (page.parent / target).exists():
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        if not file.exists():
             if shown:
                 pytest.xfail(f"{target} is not drawn yet")
             pytest.fail(f"{page.name}: {target} is not there")
+        assert not anchor or anchor in anchors(file), f"{page.name}: {target}: no such heading"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -171,19 +192,20 @@ def test_all_verbs_and_options_that_are_named_exist():
     for verb in omnia.VERBS:
         assert re.search(rf"\bomnia {verb}\b|make {verb}|\*\*{verb}\*\*", README), verb
     for flag in set(re.findall(r"`(--[a-z][a-z0-9.-]*)", "".join(page.read_text() for page in PAGES))):
-        media = cli.Train("somewhere", Experiment(data=MediaShards()))
+        media = Train("somewhere", Experiment(data=MediaShards()))
         known = {*options(), *(name for default in (*DEFAULTS.values(), media) for name in keys_of(default))}
         assert flag.removeprefix("--") in known, flag
 
 
 @functools.cache
 def options() -> set[str]:
-    """Of the verbs that are not dataclasses of train/verbs/cli.py, and of the scripts in launch/, from the comments at their tops."""
+    """Of the verbs that are not in DEFAULTS, and of the scripts in launch/, from the comments at their tops."""
     out = io.StringIO()
     for verb in (
         ["doctor"],
         ["plan"],
         ["launch"],
+        ["label"],
         ["prepare", "codes"],
         ["prepare", "images"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),
@@ -196,10 +218,10 @@ def options() -> set[str]:
 
 
 def test_the_table_of_configs_is_that_of_the_folder():
-    listed = re.findall(r"^\| `(\w+\.py)(:\w+)?` \|", README, re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+\.py)(:\w+)?` \|", RESULTS, re.MULTILINE)
     assert {name for name, _ in listed} == {path.name for path in (ROOT / "configs").glob("*.py")}
     for name, arg in listed:
-        cli.load_config(f"{ROOT}/configs/{name}{arg}")
+        load_config(f"{ROOT}/configs/{name}{arg}")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda path: path.stem)
@@ -213,7 +235,7 @@ def test_the_command_in_the_header_of_a_config_is_one(path, monkeypatch):
         _, verb, *words = shlex.split(command)
         if verb == "train":
             assert words[0].startswith(str(path.relative_to(ROOT)))
-            check_options(cli.parse(cli.Train, "train", words[1:], cli.Train("", cli.load_config(words[0]))).experiment)
+            check_options(parse(Train, "train", words[1:], Train("", load_config(words[0]))).experiment)
 
 
 def test_the_extras_of_readme_are_those_of_setup():

@@ -136,7 +136,7 @@ for arguments in [["prepare"], *([verb, "--help"] for verb in omnia.VERBS), ["pr
         assert not omnia.main(arguments)
     except SystemExit as end:
         assert end.code == 0
-from train.verbs.cli import load_config
+from train.verbs.config_files import load_config
 for path in pathlib.Path("configs").glob("*.py"):
     load_config(str(path))
 heavy = {HEAVY} & set(sys.modules)

@@ -2,12 +2,12 @@
 
 _FACE = {
     "Experiment": "experiment",
-    "create_run": "runs.runs",
-    "open_run": "runs.runs",
-    "open_corpora": "runs.runs",
-    "resolve": "runs.runs",
+    "create_run": "runs.directory",
+    "open_run": "runs.directory",
+    "open_corpora": "runs.directory",
+    "resolve": "runs.resolve",
     "train": "loop.loop",
-    "evaluate_run": "evaluation.evaluate",
+    "evaluate_run": "evaluation.checkpoint",
     "load_generator": "generation.text",
     "make_update": "step.update",
     "write_report": "loop.report",

@@ -6,28 +6,18 @@ fields. Nothing heavy is imported here: `--help` reads this file alone.
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from model.config import ModelConfig
-
-
-def check_range(of: str, holder, low: float, *names: str, high: float = math.inf) -> None:
-    """ValueError unless the fields lie in [low, high); NaN never does."""
-    for name in names:
-        value = getattr(holder, name)
-        if not low <= value < high:
-            below = f" and below {high:g}" if high < math.inf else ""
-            raise ValueError(f"{of}{name} is {value}; it must be at least {low:g}{below}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Where batches come from."""
+from train.kinds import Data, Gradient, Metric, Objective, check_range
 
 
 @dataclasses.dataclass(frozen=True)
 class TextData(Data):
     """Packed rows of prepared text."""
+
+    home: ClassVar[str] = "train.sources.text:TextDataset"
+    rows: ClassVar[str] = "tokens"
 
     shards: tuple[str, ...] = ()
     """Folders made by `omnia prepare text` (paths, or URLs such as gs://...). Several are mixed."""
@@ -45,18 +35,11 @@ class TextData(Data):
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
-    """What is minimised."""
-
-    @property
-    def of_whole_batch(self) -> bool:
-        """Whether the loss compares the rows of a batch, which micro-batches would change."""
-        return False
-
-
-@dataclasses.dataclass(frozen=True)
 class CausalLM(Objective):
     """Next-token prediction (Radford et al. 2018, eq. 1): mean nats per predicted token."""
+
+    home: ClassVar[str] = "train.objectives.text.causal_lm:bind"
+    generates: ClassVar[bool] = True
 
     z_loss: float = 0.0
     """Weight of the squared log partition function (Chowdhery et al. 2022, sec. 5); 1e-4 keeps large models stable. 0: off."""
@@ -71,7 +54,11 @@ class CausalLM(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """How gradients become updates."""
+    """How gradients become updates. Home: a function (options, schedule, steps) -> optax transformations, rate and decay included."""
+
+    home: ClassVar[str] = ""
+    averages: ClassVar[bool] = False
+    """Whether its state holds an average of the parameters, which evaluation and generation use."""
 
     learning_rate: float = 1e-3
     """Peak of the schedule."""
@@ -92,6 +79,8 @@ class Optimizer:
 class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
+    home: ClassVar[str] = "train.optimizers.build:adamw"
+
     weight_decay: float = 0.1
     """Decoupled decay of matrices and tables, times the learning rate; biases and norms are left alone."""
     beta1: float = 0.9
@@ -107,6 +96,8 @@ class AdamW(Optimizer):
 @dataclasses.dataclass(frozen=True)
 class Muon(Optimizer):
     """Momentum whose matrices are orthogonalised (Jordan et al. 2024); Adam for tables, norms and biases."""
+
+    home: ClassVar[str] = "train.optimizers.build:muon"
 
     learning_rate: float = 0.02
     """Peak of the schedule, for matrices."""
@@ -124,6 +115,8 @@ class Muon(Optimizer):
 class SGD(Optimizer):
     """Stochastic gradient descent."""
 
+    home: ClassVar[str] = "train.optimizers.build:sgd"
+
     momentum: float = 0.0
     """Decay of the velocity. 0: none."""
 
@@ -131,6 +124,8 @@ class SGD(Optimizer):
 @dataclasses.dataclass(frozen=True)
 class Lion(Optimizer):
     """The sign of a momentum (Chen et al. 2023): one moment instead of AdamW's two, and every step has the size of the rate."""
+
+    home: ClassVar[str] = "train.optimizers.build:lion"
 
     learning_rate: float = 3e-4
     """Peak of the schedule; about a third to a tenth of AdamW's."""
@@ -146,6 +141,8 @@ class Lion(Optimizer):
 class Adafactor(Optimizer):
     """Second moments kept as sums of rows and columns (Shazeer & Stern 2018), no first moment: next to no state."""
 
+    home: ClassVar[str] = "train.optimizers.build:adafactor"
+
     learning_rate: float = 3e-2
     """Peak of the schedule, as a share of the root mean square of each layer's matrix (of 1e-3 where that is less)."""
 
@@ -156,6 +153,9 @@ class ScheduleFree(Optimizer):
 
     Evaluation, samples, generation and export use the average.
     """
+
+    home: ClassVar[str] = "train.optimizers.build:schedule_free"
+    averages: ClassVar[bool] = True
 
     learning_rate: float = 3e-3
     """Reached by the warm-up and kept; one to ten times the peak that AdamW takes."""
@@ -172,6 +172,13 @@ class ScheduleFree(Optimizer):
         super().__post_init__()
         if self.beta1 == 0:
             raise ValueError("optimizer.beta1 is 0; ScheduleFree needs it above 0: the average could not be told from what is kept")
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact(Gradient):
+    """The gradient of the whole batch, summed over micro_batches."""
+
+    home: ClassVar[str] = "train.step.gradients:exact"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +234,8 @@ class Evaluation:
     """Rows of the validation split to use, from its start. 0: all of it."""
     patience: int = 0
     """Stop after this many evaluations in a row without a better loss. 0: never."""
+    metrics: tuple[Metric, ...] = ()
+    """Scores that are no means, such as F1, of what the objective's model predicts."""
 
     def __post_init__(self):
         check_range("evaluation.", self, 0, "every", "rows", "patience")
@@ -326,6 +335,7 @@ class Experiment:
     model: ModelConfig = ModelConfig()
     data: Data = TextData()
     objective: Objective = CausalLM()
+    gradient: Gradient = Exact()
     optimizer: Optimizer = AdamW()
     schedule: Schedule = Schedule()
     mesh: MeshShape = MeshShape()
@@ -341,15 +351,21 @@ class Experiment:
         check_range("", self, 0.0, "ema_decay", high=1.0)
         if self.batch_size % self.micro_batches:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}")
-        if self.frozen and isinstance(self.optimizer, ScheduleFree):
-            raise ValueError("frozen parameters have no average, which ScheduleFree keeps of all: choose another optimizer")
-        if self.ema_decay and isinstance(self.optimizer, ScheduleFree):
-            raise ValueError(f"ema_decay is {self.ema_decay}, but ScheduleFree keeps an average of its own: leave ema_decay at 0")
+        optimizer = type(self.optimizer).__name__
+        if self.frozen and self.optimizer.averages:
+            raise ValueError(f"frozen parameters have no average, which {optimizer} keeps of all: choose another optimizer")
+        if self.ema_decay and self.optimizer.averages:
+            raise ValueError(f"ema_decay is {self.ema_decay}, but {optimizer} keeps an average of its own: leave ema_decay at 0")
         if self.model.expert_capacity and self.micro_batches > 1:
             raise ValueError(
                 f"model.expert_capacity is a share of the whole batch and cannot be kept in micro_batches {self.micro_batches}: "
                 "use 1, or no capacity (0)"
             )
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether an average of the parameters is kept, which evaluation and generation use."""
+        return self.ema_decay > 0 or self.optimizer.averages
 
 
 @dataclasses.dataclass(frozen=True)

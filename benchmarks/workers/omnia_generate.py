@@ -14,7 +14,7 @@ from model.decoding.generate import Sampling, generate
 from model.decoding.quantize import quantize
 from model.transformer import Decoder, unstack_layers
 from train.runs.huggingface import load_pretrained
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 
 def main():

@@ -17,16 +17,16 @@ from model.decoding.generate import Sampling, generate
 from model.transformer import Decoder
 from train.devices.mesh import ROWS, divide_cpu, make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.loop.learner import fresh_state
-from train.loop.loop import make_learner
+from train.loop.learner import fresh_state, learner_of
 from train.loop.loop import train as run_to_the_end
 from train.rl.environments.text_tasks import Environment, Prompt
 from train.rl.options import GRPO, PPO, Demonstrations, Prompts
 from train.rl.policy.questions import Questions
+from train.runs.directory import create_run, open_corpora
 from train.runs.parts import DECODER
-from train.runs.runs import create_run, open_corpora, resolve
+from train.runs.resolve import resolve
 from train.step.update import compiler_options, on_mesh
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +74,8 @@ def main():
         samples=Samples(tokens=0),
     )
     kinds = {
-        "grpo": GRPO(samples=shape["group"], response_tokens=shape["new"], kl_coefficient=0.05),
-        "ppo": PPO(samples=shape["group"], response_tokens=shape["new"], epochs=1, critic="separate"),
+        "grpo": GRPO(group_size=shape["group"], response_tokens=shape["new"], kl_coefficient=0.05),
+        "ppo": PPO(group_size=shape["group"], response_tokens=shape["new"], epochs=1, critic="separate"),
     }
     with tempfile.TemporaryDirectory() as folder:
         divide_cpu(start)
@@ -91,7 +91,7 @@ def main():
         )
         run = make(Path(folder) / "policy", policy)
         mesh = make_mesh(policy.mesh)
-        learner = make_learner(run, run.corpora(), mesh)
+        learner = learner_of(run, run.corpora(), mesh)
         state = fresh_state(learner, mesh, 0, ema=False)
         learner.begin(0)
         for _ in range(shape["warm"]):

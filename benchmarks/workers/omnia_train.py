@@ -11,15 +11,14 @@ import numpy as np
 from data.text.rows import TextBatch
 from model.config import ModelConfig
 from model.presets import MODERN
-from model.transformer import count_parameters
+from model.transformer import Decoder, count_parameters
 from train import experiment
 from train.devices.mesh import divide_cpu, make_mesh, put_batch
-from train.objectives.make import make_objective
+from train.objectives.bind import bind
 from train.optimizers.build import make_optimizer
-from train.runs.parameters import decoder_parameters
 from train.step.state import initial_state
 from train.step.update import jit_update, make_update
-from train.verbs.cli import start_jax
+from train.verbs.arguments import start_jax
 
 
 def main():
@@ -38,8 +37,8 @@ def main():
     divide_cpu(run)
     mesh = make_mesh(run.mesh)
     optimizer = make_optimizer(options, experiment.Schedule(warmup_steps=10), 1000)
-    state = initial_state(decoder_parameters(model), optimizer, mesh, 0, ema=False)
-    update = jit_update(make_update(make_objective(run, mesh), optimizer, seed=0), mesh)
+    state = initial_state(Decoder(model).start, optimizer, mesh, 0, ema=False)
+    update = jit_update(make_update(bind(run, mesh).loss, optimizer, seed=0), mesh)
     rows, length = shape["batch"], shape["context"]
     tokens = np.random.default_rng(0).integers(0, shape["vocab"], (rows, length + 1)).astype(np.int32)
     batch = TextBatch(

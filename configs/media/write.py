@@ -1,13 +1,13 @@
-"""A model that writes pictures, clips and recordings of the embedded world after descriptions, as codes in its vocabulary.
+"""A model that writes images, clips and recordings of the embedded world from descriptions, as codes in its vocabulary.
 
-The codebooks come first (configs/media/codes.py), then
+First train the codebooks (configs/media/codes.py), then
 omnia train configs/media/write.py --run-dir runs/write --data.tokenizer tokenizers/world
 omnia train configs/media/write.py:draw --run-dir runs/draw --data.tokenizer tokenizers/world
 omnia generate runs/write --prompt "draw a red circle and a blue square. " --write image --output drawn.png
 omnia generate runs/write --prompt "film a green cross goes left. " --write video --output filmed.gif
 omnia generate runs/write --prompt "play circle, cross. " --write audio --output played.wav
-1,500 steps, 33 minutes on one busy CPU core: what is drawn shows all that was described for 0.94 of the pictures, 0.69 of the clips and
-0.94 of the recordings (32 of each; true clips after their codes: 0.84).
+1,500 steps, 33 minutes on one busy CPU core. Share that shows everything described: 0.94 of the images, 0.69 of the clips, 0.94 of the
+recordings (32 of each; true clips after encoding and decoding: 0.84).
 """
 
 from model.media.omni_config import OmniConfig

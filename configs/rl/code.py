@@ -1,9 +1,9 @@
-"""Functions that parse: PPO on the model of the quickstart, which ends with it.
+"""Functions that parse: PPO on the model of the quickstart, and the quickstart's last part.
 
 omnia train configs/rl/code.py --run-dir runs/code --start runs/quickstart
-2 CPU cores, a minute and a half: from 8 % of functions that parse to 59 % on 128 prompts that were not trained on. On a model trained for
-480 steps instead of 400: from 4 % to 85 %, and with 40 steps to 98 %. They are much alike: short methods that do next to nothing, which
-is what pays.
+2 CPU cores, a minute and a half: from 8 % of functions that parse to 59 % on 128 held-out prompts. On a model trained for 480 steps instead
+of 400: from 4 % to 85 %, and with 40 steps of PPO to 98 %. The functions are much alike, short methods that do next to nothing: that is
+what the reward asks for.
 """
 
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> Experiment:
             temperature=0.7,
             critic="shared",
             epochs=1,
-            decay=1.0,
+            gae_lambda=1.0,
             kl_coefficient=0.002,
             value_coefficient=0.5,
             value_clip=0.0,

@@ -1,12 +1,12 @@
-r"""Word problems (Cobbe et al. 2021) with a checked answer, at one billion parameters: imitation, then GRPO or PPO.
+r"""GSM8K word problems (Cobbe et al. 2021) at one billion parameters: imitation, then GRPO or PPO on the checked answer.
 
 omnia train configs/rl/gsm8k.py:start --run-dir runs/gsm8k/start --start runs/llama_1b \
     --data.environments.0.path train.jsonl --data.environments.0.validation-path test.jsonl
 omnia train configs/rl/gsm8k.py:grpo --run-dir runs/gsm8k/grpo --start runs/gsm8k/start \
     --data.environments.0.path train.jsonl --data.environments.0.validation-path test.jsonl
 runs/llama_1b is a run of configs/llama_1b.py. train.jsonl, test.jsonl: {"question", "answer"}, as published; the answer ends "#### NUMBER".
-A data set that TFDS has prepared is named instead as tfds:gsm8k@train and tfds:gsm8k@test.
-Eight GPUs or TPU cores. Not run yet: no time or score is stated.
+If TFDS has prepared the data set, give tfds:gsm8k@train and tfds:gsm8k@test instead.
+Eight GPUs or TPU cores. Not run yet: no time or score.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def get_config(arg: str = "grpo") -> Experiment:
             evaluation=Evaluation(every=100),
         )
     room = {"response_tokens": 512, "minibatches": 4, "kl_coefficient": 0.001}
-    kinds = {"grpo": GRPO(samples=8, slots=512, **room), "ppo": PPO(epochs=1, critic="separate", critic_warmup=5, **room)}
+    kinds = {"grpo": GRPO(group_size=8, slots=512, **room), "ppo": PPO(epochs=1, critic="separate", critic_warmup=5, **room)}
     if arg not in kinds:
         raise ValueError(f"no variant {arg!r}; choose start, grpo or ppo")
     return Experiment(

@@ -1,9 +1,9 @@
-r"""A reward model of real judgements: which of two answers people found less harmful (Bai et al. 2022).
+r"""A reward model from human judgements: which of two answers people found less harmful (Bai et al. 2022).
 
 omnia train configs/rl/harmless.py --run-dir runs/harmless --start runs/text/lm --data.files train.jsonl
 python benchmarks/preferences.py runs/harmless test.jsonl
 runs/text/lm is a run of configs/text_small.py. train.jsonl, test.jsonl: {"chosen", "rejected"}, as published. Conversations of over 256
-tokens are left out of training. It prefers what people preferred in 0.618 of 212 pairs, 95 % interval 0.551 to 0.681 (docs/log.md).
+tokens are left out of training. It agrees with people in 0.618 of 212 pairs, 95 % interval 0.551 to 0.681 (docs/log.md).
 """
 
 from model.config import ModelConfig

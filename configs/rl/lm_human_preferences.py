@@ -4,9 +4,9 @@ omnia train configs/rl/lm_human_preferences.py:reward --run-dir runs/lhp/reward 
 omnia train configs/rl/lm_human_preferences.py:ppo --run-dir runs/lhp/ppo --start runs/gpt2 \
     --data.environments.0.path prompts.jsonl --data.environments.0.reward.run runs/lhp/reward
 runs/gpt2 is a run of configs/gpt2_124m.py. labels.jsonl: {"prompt", "responses", "best"}, 4 responses each, 4,992 comparisons in the paper.
-prompts.jsonl: {"prompt"}. The policy's settings are those of the paper's code: a response always takes its 24 tokens, is judged up to the
-first full stop after the 16th, and gets -1 where there is none.
-Not run yet: no time or score is stated.
+prompts.jsonl: {"prompt"}. The policy's settings are those of the paper's code: a response always has 24 tokens, is scored up to the first
+full stop after the 16th, and gets -1 if there is none.
+Not run yet: no time or score.
 """
 
 from model.presets import preset

@@ -1,11 +1,11 @@
-r"""Word problems (MAWPS, Koncel-Kedziorski et al. 2016): expressions are imitated on a share of the problems, then answers rewarded on all.
+r"""MAWPS word problems (Koncel-Kedziorski et al. 2016): imitate expressions on a share of the problems, then reward answers on all.
 
 omnia train configs/rl/mawps.py:start --run-dir runs/mawps/start --start runs/text/lm \
     --data.environments.0.path trainset.json.gz --data.environments.0.validation-path testset.json.gz
 omnia train configs/rl/mawps.py:grpo --run-dir runs/mawps/grpo --start runs/mawps/start \
     --data.environments.0.path trainset.json.gz --data.environments.0.validation-path testset.json.gz
-runs/text/lm is a run of configs/text_small.py. An expression teaches more than an answer, and costs more to write down: `start` sees those
-of three problems in ten, `grpo` and `ppo` the answers of all. Longer ones than 80 tokens are left out.
+runs/text/lm is a run of configs/text_small.py. An expression teaches more than an answer but costs more to write down: `start` sees the
+expressions of three problems in ten, `grpo` and `ppo` the answers of all. Problems of over 80 tokens are left out.
 Exact answers on held-out problems: 0.32 after `start`, 0.48 after `grpo` (docs/log.md).
 """
 

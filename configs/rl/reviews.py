@@ -1,4 +1,4 @@
-r"""Learning from preferences in miniature (Ziegler et al. 2019): reviews made by a small grammar, a judge who counts good and bad words.
+r"""Learning from preferences in miniature (Ziegler et al. 2019): reviews from a small grammar, and a judge that counts good and bad words.
 
 omnia train configs/rl/reviews.py:start --run-dir runs/reviews/start
 omnia label runs/reviews/start --output runs/reviews/labels.jsonl --prompts 4096 --prompt-tokens 42 --response-tokens 80
@@ -6,10 +6,10 @@ omnia train configs/rl/reviews.py:reward --run-dir runs/reviews/reward --start r
 omnia train configs/rl/reviews.py:ppo --run-dir runs/reviews/ppo --start runs/reviews/start \
     --data.environments.0.reward.run runs/reviews/reward
 
-`score` is then the reward model's, in standard deviations of its validation responses, and `gold` what the judge says: 0.05 and -0.01 words
-before, 2.24 and 2.96 after, at a KL of 5.6 (PPO: 9 minutes of one core, beside other jobs). With few labels (--prompts 12 --seed 9, and
---steps 40 --batch-size 8 for the reward model) and no price for leaving the start, ppo_no_kl in place of ppo, the policy finds what the
-reward model overlooks; docs/rl.md has the curves.
+`score` is the reward model's, in standard deviations of its validation responses; `gold` is the judge's, in words. They go from 0.05 and
+-0.01 to 2.24 and 2.96, at a KL of 5.6 (PPO: 9 minutes of one core, beside other jobs). With few labels (--prompts 12 --seed 9, and --steps
+40 --batch-size 8 for the reward model) and without a KL penalty (ppo_no_kl instead of ppo) the policy exploits errors of the reward model;
+docs/rl.md has the curves.
 """
 
 from model.config import ModelConfig
@@ -62,7 +62,7 @@ def get_config(arg: str = "ppo") -> Experiment:
                 steps=80,
                 batch_size=128,
                 data=Prompts(environments=(Judged(Reviews("sentiment"), RewardModel()),), prompt_tokens=PROMPT),
-                objective=PPO(response_tokens=RESPONSE, decay=1.0, **price),
+                objective=PPO(response_tokens=RESPONSE, gae_lambda=1.0, **price),
                 optimizer=AdamW(learning_rate=3e-4, weight_decay=0.0, beta2=0.99),
                 schedule=Schedule(warmup_steps=10, decay="linear"),
                 evaluation=Evaluation(every=5),

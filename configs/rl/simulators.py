@@ -1,11 +1,11 @@
-"""Tiny conversations, each in two commands: learn to take turns as a script does, then to take better ones.
+"""Tiny conversations, each in two commands: imitate a scripted player, then learn to play better.
 
 omnia train configs/rl/simulators.py:calculator_start --run-dir runs/calculator-start
 omnia train configs/rl/simulators.py:calculator_ppo --run-dir runs/calculator --start runs/calculator-start
 
 Tasks: talk, recommend (train/rl/environments/simulators.py), map, code, calculator (train/rl/environments/text_games.py). Kinds: ppo,
-grpo. One core, seed 0: the calculator's score goes from 0.145 to 0.492 in 40 steps of PPO, after 497 of the start. What else was run is
-in docs/log.md; the other tasks are untried.
+grpo. One core, seed 0: the calculator's score goes from 0.145 to 0.492 in 40 steps of PPO, after 497 steps of imitation. docs/log.md has
+the other runs; the remaining tasks are untried.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from train.rl.environments.text_tasks import Simulator
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Room for a prompt, a turn and a reply, in tokens with their roles and ends; how long to imitate, and to learn from reward."""
+    """Maximal tokens of a prompt, a turn and a reply, with their roles and ends; steps of imitation and of reinforcement learning."""
 
     simulator: Simulator
     prompt: int

@@ -1,11 +1,11 @@
-"""Tiny tasks of reinforcement learning, each in two commands: learn to answer badly, then to answer well.
+"""Tiny reinforcement learning tasks, each in two commands: learn to answer badly, then well.
 
 omnia train configs/rl/tiny.py:addition_start --run-dir runs/addition-start
 omnia train configs/rl/tiny.py:addition_grpo --run-dir runs/addition --start runs/addition-start
 
 Tasks: walks, sort, addition, countdown, programs, sentiment, rudeness, facts, bandit. Kinds: ppo, grpo, dr_grpo, dapo, gspo, rloo,
-reinforce, and dpo, which learns from comparisons (`omnia label`; --data.files FILE). benchmarks/rl_tasks.py measures what each reaches; see
-docs/log.md.
+reinforce, and dpo, which learns from comparisons (`omnia label`; --data.files FILE). benchmarks/rl_tasks.py measures what each reaches
+(docs/log.md).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from train.rl.environments.text_tasks import Addition, Bandit, Countdown, Enviro
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """How large the model is, how long it sees demonstrations, and how long and at what price it learns from reward."""
+    """Size of the model, steps of imitation, steps of reinforcement learning and their KL coefficient."""
 
     environment: Environment
     prompt: int
@@ -32,7 +32,7 @@ class Task:
     minibatches: int = 1
     rate: float = 1e-3
     annealed: bool = True
-    """False: demonstrations are cut off at their full rate, and what was learned last has not settled."""
+    """False: imitation stops at its full learning rate, instead of decaying it."""
 
 
 TASKS = {
@@ -98,10 +98,10 @@ def get_config(arg: str = "addition_grpo") -> Experiment:
         )
     objective = KINDS[kind](response_tokens=task.response, kl_coefficient=task.kl, minibatches=task.minibatches)
     if (name, kind) == ("bandit", "grpo"):
-        # GRPO's own settings have another optimum than start * exp(worth / price): dividing by the group's deviation changes the unit of
-        # worth, the gradient of k3 in the loss is that of the KL the other way round, and a mean that a response itself is part of takes
-        # 1 / samples off the gradient of worth. So: no deviation, the exact KL, and one large group.
-        objective = dataclasses.replace(objective, samples=ALL, divide_by_std=False, kl_estimator="exact")
+        # GRPO's own settings do not have the optimum start * exp(reward / coefficient): dividing by the group's deviation changes the unit
+        # of reward, the gradient of k3 in the loss is that of the reversed KL, and a mean that includes the response itself removes
+        # 1 / group_size of the gradient. So: no deviation, the exact KL, and one large group.
+        objective = dataclasses.replace(objective, group_size=ALL, divide_by_std=False, kl_estimator="exact")
     return Experiment(
         **shared,
         steps=task.steps,

@@ -5,7 +5,7 @@ omnia train configs/rl/tldr.py:reward --run-dir runs/tldr/reward --start runs/tl
 omnia train configs/rl/tldr.py:ppo --run-dir runs/tldr/ppo --start runs/tldr/start --data.environments.0.path tldr.jsonl \
     --data.environments.0.reward.run runs/tldr/reward
 runs/llama_1b is a run of configs/llama_1b.py. tldr.jsonl: {"prompt": a post, ending "TL;DR:", "response": its summary}. comparisons.jsonl:
-{"prompt", "chosen", "rejected"}. Eight GPUs or TPU cores. Not run yet: no time or score is stated.
+{"prompt", "chosen", "rejected"}. Eight GPUs or TPU cores. Not run yet: no time or score.
 """
 
 import dataclasses

@@ -3,11 +3,29 @@
 import collections
 
 import numpy as np
+import xxhash
 
 _OPEN = 64  # rows that are being filled at once
 
 
+_KEPT = 64
+_plans: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+
+
 def pack(costs_NC: np.ndarray, capacity_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `first_fit` gives, kept for the next call with the same arguments: checks before a run, the run and each of its evaluations
+    ask for the same plans."""
+    key = xxhash.xxh3_128_digest(costs_NC.tobytes() + capacity_C.tobytes() + repr((costs_NC.dtype, costs_NC.shape)).encode())
+    if key not in _plans:
+        if len(_plans) == _KEPT:
+            del _plans[next(iter(_plans))]
+        _plans[key] = first_fit(costs_NC, capacity_C)
+        for array in _plans[key]:
+            array.setflags(write=False)
+    return _plans[key]
+
+
+def first_fit(costs_NC: np.ndarray, capacity_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(row_start int64 [rows + 1], samples int64): row r holds samples[row_start[r]:row_start[r + 1]].
 
     costs_NC: int, of each sample; capacity_C: of a row. Each sample goes into the first row under way that it fits; a pure function of its

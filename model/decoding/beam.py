@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.attention.dispatch import MASKED
-from model.decoding.generate import cache_rows, prefill
+from model.decoding.generate import Generation, cache_rows, prefill
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, unstack_layers
 
@@ -55,24 +55,11 @@ def beam_search(
     vocabulary = state.logits_BV.shape[-1]
     first = jnp.where(jnp.arange(beams) == 0, 0.0, MASKED)  # all beams are alike at first: one of them counts
     stops_V = jnp.isin(jnp.arange(vocabulary), jnp.asarray(stop_ids, jnp.int32))
+    # Each beam can end in as many ways as there are stop ids: with so many more candidates, enough live ones remain.
+    width = min(beams * (1 + len(stop_ids)), beams * vocabulary)
 
     def rank(log_prob, length):
         return log_prob / ((5.0 + length) / 6.0) ** length_penalty
-
-    ended = Beams(
-        tokens_BWS=jnp.zeros((batch, beams, prompt + room), state.tokens_BS.dtype),
-        lengths_BW=jnp.zeros((batch, beams), jnp.int32),
-        log_probs_BW=jnp.full((batch, beams), MASKED),
-        scores_BW=jnp.full((batch, beams), MASKED),
-    )
-
-    def pick(tree_BW, chosen_BW):
-        """Of each row, the entries that are chosen."""
-        return jax.tree.map(lambda x: jax.vmap(lambda row, chosen: row[chosen])(x, chosen_BW), tree_BW)
-
-    def best(ended: Beams, more: Beams) -> Beams:
-        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), ended, more)
-        return pick(both, jax.lax.top_k(both.scores_BW, beams)[1])
 
     def go_on(carry):
         state, log_prob_BW, ended = carry
@@ -82,38 +69,68 @@ def beam_search(
 
     def step(carry):
         state, log_prob_BW, ended = carry
-        log_p_BWV = jax.nn.log_softmax(state.logits_BV, axis=-1).reshape(batch, beams, vocabulary)
-        total_BN = (log_prob_BW[..., None] + log_p_BWV).reshape(batch, -1)
-        # Each beam can end in as many ways as there are stop ids: with so many more candidates, enough live ones remain.
-        width = min(beams * (1 + len(stop_ids)), beams * vocabulary)
-        total_BN, flat_BN = jax.lax.top_k(total_BN, width)
-        parent_BN, token_BN = flat_BN // vocabulary, flat_BN % vocabulary
+        total_BN, parent_BN, token_BN = _extensions(state.logits_BV, log_prob_BW, width)
         stopped_BN = stops_V[token_BN]
         length = state.index - prompt + 1
 
-        tokens_BNS = pick(state.tokens_BS.reshape(batch, beams, -1), parent_BN)
+        tokens_BNS = _pick(state.tokens_BS.reshape(batch, beams, -1), parent_BN)
         tokens_BNS = jax.lax.dynamic_update_slice_in_dim(tokens_BNS, token_BN[..., None].astype(tokens_BNS.dtype), state.index, axis=2)
         scores_BN = jnp.where(stopped_BN & (total_BN > MASKED / 2), rank(total_BN, length.astype(jnp.float32)), MASKED)
-        ended = best(ended, Beams(tokens_BNS, jnp.full_like(token_BN, length), total_BN, scores_BN))
+        ended = _best(ended, Beams(tokens_BNS, jnp.full_like(token_BN, length), total_BN, scores_BN), beams)
 
         log_prob_BW, live_BW = jax.lax.top_k(jnp.where(stopped_BN, MASKED, total_BN), beams)
-        parent_BW, token_BW = pick((parent_BN, token_BN), live_BW)
-        parent_R = (jnp.arange(batch)[:, None] * beams + parent_BW).reshape(-1)  # the cache that each beam goes on from
-        state = state.replace(tokens_BS=pick(tokens_BNS, live_BW).reshape(batch * beams, -1))
-        output = model.apply(
-            {"params": params},
-            token_BW.reshape(-1, 1),
-            positions_BT=(state.index - state.start_B)[:, None],
-            cache=(cache_rows(state.cache, batch * beams, parent_R), state.index),
-            valid_BS=state.valid_BS,
-        )
-        table = vocabulary_table(params)
-        next_BV = logits(Head(output.hidden_BTD[:, 0], table), softcap=model.config.logit_softcap)
-        return state.replace(cache=output.cache, logits_BV=next_BV, index=state.index + 1), log_prob_BW, ended
+        parent_BW, token_BW = _pick((parent_BN, token_BN), live_BW)
+        parent_R = (jnp.arange(batch)[:, None] * beams + parent_BW).reshape(-1)
+        state = state.replace(tokens_BS=_pick(tokens_BNS, live_BW).reshape(batch * beams, -1))
+        return _advance(model, params, state, token_BW.reshape(-1, 1), parent_R), log_prob_BW, ended
 
+    ended = _no_hypotheses(batch, beams, prompt + room, state.tokens_BS.dtype)
     state, log_prob_BW, ended = jax.lax.while_loop(go_on, step, (state, jnp.broadcast_to(first, (batch, beams)), ended))
     # What still lives competes as it stands.
     length = state.index - prompt
     scores_BW = jnp.where(log_prob_BW > MASKED / 2, rank(log_prob_BW, length.astype(jnp.float32)), MASKED)
     alive = Beams(state.tokens_BS.reshape(batch, beams, -1), jnp.full((batch, beams), length), log_prob_BW, scores_BW)
-    return best(ended, alive)
+    return _best(ended, alive, beams)
+
+
+def _no_hypotheses(batch: int, beams: int, width: int, dtype) -> Beams:
+    return Beams(
+        tokens_BWS=jnp.zeros((batch, beams, width), dtype),
+        lengths_BW=jnp.zeros((batch, beams), jnp.int32),
+        log_probs_BW=jnp.full((batch, beams), MASKED),
+        scores_BW=jnp.full((batch, beams), MASKED),
+    )
+
+
+def _pick(tree_BW, chosen_BW):
+    """Of each row, the entries that are chosen."""
+    return jax.tree.map(lambda x: jax.vmap(lambda row, chosen: row[chosen])(x, chosen_BW), tree_BW)
+
+
+def _best(ended: Beams, more: Beams, beams: int) -> Beams:
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), ended, more)
+    return _pick(both, jax.lax.top_k(both.scores_BW, beams)[1])
+
+
+def _extensions(logits_RV, log_prob_BW, width: int):
+    """The N = `width` likeliest ways to extend a live beam by a token: summed log-probability, number of the beam, token, each [B, N]."""
+    batch, beams = log_prob_BW.shape
+    vocabulary = logits_RV.shape[-1]
+    log_p_BWV = jax.nn.log_softmax(logits_RV, axis=-1).reshape(batch, beams, vocabulary)
+    total_BN = (log_prob_BW[..., None] + log_p_BWV).reshape(batch, -1)
+    total_BN, flat_BN = jax.lax.top_k(total_BN, width)
+    return total_BN, flat_BN // vocabulary, flat_BN % vocabulary
+
+
+def _advance(model: Decoder, params, state: Generation, tokens_R1, parent_R) -> Generation:
+    """The state after the model has read a token for each of R rows, each on the cache of the row that it goes on from, parent_R."""
+    output = model.apply(
+        {"params": params},
+        tokens_R1,
+        positions_BT=(state.index - state.start_B)[:, None],
+        cache=(cache_rows(state.cache, len(parent_R), parent_R), state.index),
+        valid_BS=state.valid_BS,
+    )
+    table = vocabulary_table(params)
+    next_RV = logits(Head(output.hidden_BTD[:, 0], table), softcap=model.config.logit_softcap)
+    return state.replace(cache=output.cache, logits_BV=next_RV, index=state.index + 1)

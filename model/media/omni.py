@@ -8,6 +8,7 @@ import dataclasses
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -17,7 +18,7 @@ from model.media.encoder_config import AudioEncoder, EncoderConfig
 from model.media.encoders import Encoder, encoded_segments
 from model.media.omni_config import OmniConfig
 from model.media.projector import Projector
-from model.transformer import Attended, Media
+from model.transformer import Attended, Decoder, Media
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,23 @@ class Omni:
         across = self.config.fusion == "cross_attention"
         attended = Attended(params["cross"], self.config.cross_every, samples_BM, groups_BM) if across else None
         return Media(hidden_BMD, slots_BT, groups_BT, attended)
+
+
+class MultimodalDecoder(Decoder):
+    """A decoder with encoders, whose parameters stand beside its own."""
+
+    config: OmniConfig
+
+    @nn.nowrap
+    def start(self, key):
+        return super().start(key) | Omni(self.config).start(key)
+
+    @nn.nowrap
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        beside: dict[str, tuple[str, ...]] = {
+            f"{encoder.kind} {part}": (encoder.kind, part) for encoder in self.config.encoders for part in ("encoder", "projector")
+        }
+        return super().parts() | beside | {"cross": ("cross",)}
 
 
 def _of_media(values_BN, segments_BN, segments_BM):

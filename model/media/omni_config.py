@@ -1,7 +1,7 @@
 """The shape of a decoder that reads images, video and audio beside text."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from model.config import ModelConfig
 from model.media.encoder_config import EncoderConfig
@@ -10,6 +10,8 @@ from model.media.encoder_config import EncoderConfig
 @dataclasses.dataclass(frozen=True)
 class OmniConfig(ModelConfig):
     """A decoder with an encoder for each medium that it reads."""
+
+    home: ClassVar[str] = "model.media.omni:MultimodalDecoder"
 
     encoders: tuple[EncoderConfig, ...] = ()
     """At most one of each kind: ImageEncoder, VideoEncoder, AudioEncoder."""
@@ -35,3 +37,11 @@ class OmniConfig(ModelConfig):
     def encoder(self, kind: str) -> EncoderConfig | None:
         """The encoder of image, video or audio; None where the model has none."""
         return next((encoder for encoder in self.encoders if encoder.kind == kind), None)
+
+    def started_from(self, theirs: ModelConfig, has_decoder: bool, **switches) -> "OmniConfig":
+        """Encoders that the other lacks are the new run's own, and so is the decoder where the other has trained none."""
+        found = {encoder.kind: encoder for encoder in getattr(theirs, "encoders", ())}
+        encoders = tuple(found.get(encoder.kind, encoder) for encoder in self.encoders)
+        decoder = theirs if has_decoder else self
+        plain = {field.name: getattr(decoder, field.name) for field in dataclasses.fields(ModelConfig)}
+        return dataclasses.replace(self, **{**plain, **switches}, encoders=encoders)

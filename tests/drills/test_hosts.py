@@ -14,7 +14,7 @@ from tests.train.loop.test_resume import outcome
 from tests.train.verbs.test_launch import children, one_device, reach, room, start, wait  # noqa: F401 (room is a fixture)
 from train.loop.exits import Exit
 from train.loop.telemetry import read_metrics
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 from train.verbs.launch import _free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes to kill in /proc")]

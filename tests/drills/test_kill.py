@@ -17,7 +17,7 @@ from tests.drills.worker import PHASES
 from tests.train.conftest import write_texts
 from tests.train.loop.test_resume import outcome
 from train.checkpoints.journal import Journal
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 
 ROOT = Path(__file__).parents[2]
 STEPS, SAVES = 240, 8

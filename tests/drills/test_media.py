@@ -9,7 +9,7 @@ import pytest
 from tests.drills.test_hosts import together
 from tests.drills.test_kill import Process, check_same
 from tests.train.loop.test_resume import outcome
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 
 CONFIG = """
 import dataclasses

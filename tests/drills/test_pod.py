@@ -15,7 +15,7 @@ import pytest
 from model.presets import preset
 from train import experiment as options
 from train.planning.ahead_of_time import compile_step, memory_of, planning_mesh
-from train.verbs.cli import load_config
+from train.verbs.config_files import load_config
 from train.verbs.plan import make_plan
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"

@@ -31,7 +31,7 @@ from train.loop.loop import train as train_run
 from train.loop.row_learner import RowLearner
 from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Environment
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 
 pytestmark = pytest.mark.slow
 STEPS = 60

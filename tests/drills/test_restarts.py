@@ -11,7 +11,7 @@ import pytest
 from tests.train.loop.test_resume import outcome
 from tests.train.verbs.test_launch import children, reach, room, start, wait  # noqa: F401 (room is a fixture)
 from train.loop.exits import Exit
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 
 pytestmark = pytest.mark.slow
 

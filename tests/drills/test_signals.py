@@ -25,7 +25,7 @@ from tests.drills.test_kill import (  # noqa: F401 (room and whole are fixtures)
 from tests.drills.worker import PHASES
 from train.checkpoints.journal import Journal
 from train.loop.exits import Exit
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 
 pytestmark = pytest.mark.slow
 TIMES = 20

@@ -26,11 +26,10 @@ from orbax.checkpoint import args as ocp_args
 from data.errors import UserError
 from model.decoding.quantize import quantize
 from train.checkpoints.journal import Damage, Journal, kept
-from train.experiment import Checkpoints, ScheduleFree
-from train.optimizers.build import optimizer_of
-from train.runs.parameters import parameters_of
-from train.runs.runs import Run
-from train.step.state import State, abstract_state, schedule_free
+from train.experiment import Checkpoints
+from train.objectives.bind import state_of
+from train.runs.directory import Run
+from train.step.state import State, schedule_free
 
 PARTS_TIMEOUT_SECONDS = 600
 """How long a process waits for the others' parts of a manifest before it takes the save for failed."""
@@ -371,9 +370,8 @@ def state_bytes(abstract: State) -> int:
 def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = False):
     """Parameters of a run's checkpoint on `mesh`: the averaged ones where the run keeps them, unless `raw`. Returns (params, step)."""
     experiment = run.experiment
-    averaged = (experiment.ema_decay > 0 or isinstance(experiment.optimizer, ScheduleFree)) and not raw
-    optimizer = optimizer_of(experiment)
-    abstract = abstract_state(parameters_of(experiment), optimizer, mesh, ema=averaged)
+    averaged = experiment.keeps_average and not raw
+    abstract = state_of(experiment, mesh, ema=averaged, carry=False)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
     try:
         return checkpointer.restore_parameters(abstract.params, averaged=averaged, step=step)

@@ -50,7 +50,7 @@ class Part:
     part: int
     parts: int
     identity: str
-    """Of the run (train/runs/runs.py); "" where it has none."""
+    """Of the run (train/runs/directory.py); "" where it has none."""
     files: tuple[File, ...]
     good: bool = True
     """Whether whoever saved the step held its state for sound."""

@@ -11,14 +11,15 @@ import numpy as np
 
 from data.errors import UserError
 from data.files import json_files
-from data.text.batches import Batches
 from data.text.shards import Corpus
 from data.tokenizer import Tokenizer
 from model.heads import Head, score_tokens, vocabulary_table
-from model.transformer import Decoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import check_batch, inference_mesh, put_batch, row_shards
-from train.runs.runs import Run, text_data
+from train.generation.text import decoder_of
+from train.kinds import Family
+from train.runs.directory import Run
+from train.sources.text import text_dataset
 from train.step.update import compiler_options, on_mesh
 
 KEY_LETTERS, DEPTHS, HAY = 6, (0.0, 0.25, 0.5, 0.75, 1.0), 16
@@ -28,7 +29,7 @@ KEY_LETTERS, DEPTHS, HAY = 6, (0.0, 0.25, 0.5, 0.75, 1.0), 16
 class Measured:
     """A run ready to be measured: its checkpoint on a mesh, at a context length that need not be the one of training."""
 
-    model: Decoder
+    model: Family
     params: object
     mesh: jax.sharding.Mesh
     step: int
@@ -55,7 +56,8 @@ def load(run: Run, *, context_length: int = 0, batch_size: int = 0, step: int | 
     params, step = load_parameters(run, mesh, step=step, raw=raw)
     if config.positions == "rotary":  # no parameter depends on it
         config = dataclasses.replace(config, context_length=length)
-    return Measured(Decoder(config), params, mesh, step, rows)
+    model = decoder_of(dataclasses.replace(run, experiment=dataclasses.replace(experiment, model=config)))
+    return Measured(model, params, mesh, step, rows)
 
 
 def scores(measured: Measured, params, batch, last: int = 0):
@@ -102,8 +104,7 @@ def evaluate_by_position(
     for corpus in corpora:
         if not corpus.manifest["splits"].get(split, {}).get("documents"):
             continue
-        max_damaged = text_data(run.experiment).max_damaged
-        batches = Batches([corpus], split=split, context_length=length, order="sequential", max_damaged=max_damaged)
+        batches = text_dataset(run.experiment).in_order([corpus], split, length)
         count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
         for first in range(0, count, measured.rows):
 

@@ -5,79 +5,80 @@ from typing import Any
 
 import numpy as np
 
-from data.media.world import WRITING, World
-from train.evaluation.evaluate import add_up, evaluation_rows
 from train.evaluation.retrieval import embed, embed_texts, recalls, zero_shot
-from train.experiment import Experiment
+from train.evaluation.totals import Evaluator
 from train.generation.media import WRITTEN, write_all
 from train.objectives.media.aligned_lm import towers_of
-from train.objectives.media.towers import encoder_objective, labelled
+from train.objectives.media.alignment import pairing_loss
+from train.objectives.media.views import labelled
 from train.objectives.terms import means
-from train.sources.media import MediaSource, judged, make_media_batches
-from train.sources.media_options import MediaLM, Pairing
 
 
-def evaluate_media(
-    evaluate, params, sources: list[MediaSource], experiment: Experiment, mesh, *, rows: int = 0, between: Callable[[], None]
-) -> dict:
-    """Of MediaLM {"loss", "accuracy" (of tokens), "exact" (of whole answers), <name>: exact answers of each part that it is judged by,
-    "blind_<name>": the same with its media kept from the model, "blind": the mean of those, "samples"}; where media are written, as part
+def evaluate_media(dataset: Any, evaluator: Evaluator, params, sources: list, *, rows: int = 0, between: Callable[[], None]) -> dict:
+    """Of MediaLM {"loss", "accuracy" (of tokens), "exact" (of whole answers), <name>: exact answers of each part of the validation data,
+    "blind_<name>": the same with its media hidden from the model, "blind": the mean of those, "samples"}; where media are written, as part
     <name> the share of descriptions that `recognise` finds in what was drawn after them, and as "coded_<name>" the same of the true media
     after their codes, which no model can beat by much; where parts are aligned too, recalls. Of other objectives the means of what they
-    measure and, where parts are aligned, recalls. {} where nothing is there to judge by. rows: of each part, 0 for all.
+    measure and, where parts are aligned, recalls. {} where there is nothing to measure on. rows: of each part, 0 for all.
+
+    dataset: a MediaDataset of train/sources/media.py.
     """
-    if not judged(experiment, sources):
+    parts = dataset.validation(sources)
+    if not parts:
         return {}
-    writes = isinstance(experiment.objective, MediaLM)
+    experiment = dataset.experiment
+    answers = experiment.objective.generates
     totals: dict[str, Any] = {}
     exact: dict[str, float] = {}
     blind: dict[str, float] = {}
     samples = 0
-    tokenizer, size = sources[0].tokenizer(), evaluation_rows(experiment, mesh)
-    for name, (source, split) in judged(experiment, sources).items():
-        for kept, found in ((False, exact), (True, blind)):
-            if not writes and (kept or "/" in name):
+    tokenizer = sources[0].tokenizer()
+    for name, (source, split) in parts.items():
+        for hidden, found in ((False, exact), (True, blind)):
+            if not answers and (hidden or "/" in name):
                 continue
-            batches = make_media_batches(experiment, [source], tokenizer, split, blind=kept)
-            if kept and ("/" in name or not batches.has_media):
+            batches = dataset.batches_of([source], tokenizer, split, blind=hidden)
+            if hidden and ("/" in name or not batches.has_media):
                 continue
             count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
-            medium = WRITING.get(source.tasks[0]) if isinstance(source, World) else None
-            if isinstance(source, World) and medium and writes:
+            medium = dataset.written(source)
+            if medium and answers:
                 between()
                 written = write_all(experiment, params, tokenizer, source, split, medium, min(rows or WRITTEN, WRITTEN))
                 found[name], found[f"coded_{name}"] = written.right, written.coded
                 if "/" in name:
                     continue
-            own = add_up(evaluate, params, batches.batch, count, size, mesh, between)
+            own = evaluator.totals(params, batches.batch, count, between=between)
             if medium:
                 own.pop("exact", None)  # which no one writes to the letter
-            elif writes:
+            elif answers:
                 if own["exact"][1]:
                     found[name] = float(own["exact"][0] / own["exact"][1])
-                samples += int(own["exact"][1]) if not kept and "/" not in name else 0
-            if not kept and "/" not in name:
+                samples += int(own["exact"][1]) if not hidden and "/" not in name else 0
+            if not hidden and "/" not in name:
                 for metric, value in own.items():
                     totals[metric] = totals.get(metric, 0) + value
     measured = means(totals)
     if "loss" not in measured:
         return {}
+    pair = getattr(experiment.objective, "pair", None)
     again: dict[str, float] = {}
-    if isinstance(experiment.objective, Pairing):
-        again = _found_again(towers_of(params, experiment) if writes else params, sources, experiment, rows)
-    if not writes:
+    if pair:
+        towers = towers_of(params, experiment.objective, evaluator.bound.parts) if answers else params
+        again = _found_again(dataset, towers, sources, parts, rows)
+    if not answers:
         return measured | again
     shown = {"blind": sum(blind.values()) / len(blind)} | {f"blind_{name}": value for name, value in blind.items()} if blind else {}
     return measured | exact | shown | again | {"samples": samples}
 
 
-def _found_again(params, sources: list[MediaSource], experiment: Experiment, rows: int) -> dict[str, float]:
+def _found_again(dataset: Any, params, sources: list, parts: dict, rows: int) -> dict[str, float]:
     """Retrieval over all pairs of the validation splits; where texts are the right side, classes by their names too."""
-    objective, tokenizer, found = encoder_objective(experiment), sources[0].tokenizer(), dict[str, float]()
-    assert isinstance(experiment.objective, Pairing)
-    parts = {name: part for name, part in judged(experiment, sources).items() if "/" not in name}
+    experiment = dataset.experiment
+    objective, tokenizer, found = pairing_loss(experiment.objective, experiment), sources[0].tokenizer(), dict[str, float]()
+    parts = {name: part for name, part in parts.items() if "/" not in name}
     for name, (source, split) in parts.items():
-        batches = make_media_batches(experiment, [source], tokenizer, split)
+        batches = dataset.batches_of([source], tokenizer, split)
         count, size = min(rows or batches.rows_per_epoch, batches.rows_per_epoch), experiment.batch_size
         made = [batches.batch(first, min(size, count - first)) for first in range(0, count, size)]
         left, right = embed(objective, params, made)
@@ -87,15 +88,13 @@ def _found_again(params, sources: list[MediaSource], experiment: Experiment, row
         found |= {f"{prefix}{key}": value for key, value in recalls(left, right).items()}
         classes = getattr(source, "classes", [])
         if classes and experiment.objective.right == "text":
-            labels = np.concatenate([_labels(experiment, batch) for batch in made])
+            labels = np.concatenate([_labels(objective, experiment.objective.left, batch) for batch in made])
             named = embed_texts(objective, params, tokenizer, list(classes))
             found[f"{prefix}zero_shot"] = zero_shot(left[labels >= 0], named, labels[labels >= 0])
     return found
 
 
-def _labels(experiment: Experiment, batch) -> np.ndarray:
+def _labels(objective, left: Any, batch) -> np.ndarray:
     """The class of each pair of a batch, in the order of `embed`."""
-    valid = np.asarray(encoder_objective(experiment).view(batch).valid)
-    assert isinstance(experiment.objective, Pairing)
-    labels = np.asarray(labelled(batch, experiment.objective.left, valid.shape[1]).labels)
-    return labels[valid > 0]
+    valid = np.asarray(objective.view(batch).valid)
+    return np.asarray(labelled(batch, left, valid.shape[1]).labels)[valid > 0]

@@ -7,8 +7,8 @@ import numpy as np
 
 from data.media.batches import MediaBatch
 from data.tokenizer import Tokenizer
-from train.objectives.media.contrastive import Contrastive, unit
-from train.objectives.media.towers import OnRows, Texts
+from train.objectives.media.alignment import AlignmentLoss, unit
+from train.objectives.media.views import OnRows, Texts
 
 RECALLS = (1, 5, 10)
 
@@ -16,7 +16,7 @@ RECALLS = (1, 5, 10)
 def embed(objective: OnRows, params, batches: Iterable[MediaBatch]) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors [pairs, E] of the left and the right parts of all pairs."""
     whole = objective.objective
-    assert isinstance(whole, Contrastive)
+    assert isinstance(whole, AlignmentLoss)
 
     @jax.jit
     def both(params, batch):

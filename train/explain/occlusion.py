@@ -22,19 +22,19 @@ from data.media.rows import MISSING, Layout, MediaBatch, Piece, RowFiller
 from data.media.signals.shapes import Cut, Shape
 from data.tokenizer import Tokenizer
 from model.heads import Head, score_tokens, vocabulary_table
+from model.media.omni import MultimodalDecoder
 from model.media.omni_config import OmniConfig
-from model.transformer import Decoder
 from train.experiment import Experiment
 from train.generation.about_media import first_samples
 from train.objectives.media.media_lm import media_of
-from train.sources.media import MediaSource, judged, rooms_of, shapes_of
+from train.sources.media_shapes import capacities_of, shapes_of
 
-NAME = "looks.png"
+NAME = "occlusion.png"
 AT_ONCE = 16
 """Rows of a forward pass."""
 
 
-class Look(NamedTuple):
+class Occlusion(NamedTuple):
     """A medium, the words about it, and for each of its places the nats that the answer loses without it and its share of the attention."""
 
     kind: str
@@ -45,24 +45,24 @@ class Look(NamedTuple):
     seen: np.ndarray  # float32 [tokens of the medium]: of what the positions that predict the answer give, the mean of layers and heads
 
 
-def find_looks(experiment: Experiment, params, sources: list[MediaSource], tokenizer: Tokenizer) -> list[Look]:
-    """One of each part that the model is judged by, where a medium stands in the row."""
-    found: list[Look] = []
+def find_occlusions(dataset: Any, params, sources: list, tokenizer: Tokenizer) -> list[Occlusion]:
+    """One of each part of the validation data, where a medium stands in the row."""
+    experiment, found = dataset.experiment, list[Occlusion]()
     if not isinstance(experiment.model, OmniConfig) or experiment.model.fusion != "tokens":
         return found
-    for name, (source, split) in judged(experiment, sources).items():
+    for name, (source, split) in dataset.validation(sources).items():
         if "/" in name:
             continue
-        for pieces, _ in first_samples(experiment, source, split, tokenizer, 1):
+        for pieces, _ in first_samples(dataset, source, split, tokenizer, 1):
             if any(isinstance(piece.content, Cut) for piece in pieces):
-                found.append(look_at(experiment, params, pieces, tokenizer))
+                found.append(occlude(experiment, params, pieces, tokenizer))
     return found
 
 
-def look_at(experiment: Experiment, params, pieces: list[Piece], tokenizer: Tokenizer) -> Look:
+def occlude(experiment: Experiment, params, pieces: list[Piece], tokenizer: Tokenizer) -> Occlusion:
     """What a sample's learned texts rest on in its first medium."""
     shapes = shapes_of(experiment)
-    filler = RowFiller(Layout(experiment.model.context_length, rooms_of(experiment)), shapes, tokenizer, np.arange(1))
+    filler = RowFiller(Layout(experiment.model.context_length, capacities_of(experiment)), shapes, tokenizer, np.arange(1))
     filler.add(0, pieces)
     medium = next(piece for piece in pieces if isinstance(piece.content, Cut))
     assert isinstance(medium.content, Cut)
@@ -78,14 +78,14 @@ def look_at(experiment: Experiment, params, pieces: list[Piece], tokenizer: Toke
         learned: "".join(tokenizer.decode(p.content) for p in pieces if isinstance(p.content, np.ndarray) and p.learned == learned)
         for learned in (False, True)
     }
-    return Look(medium.kind, medium.content, words[False], words[True], nats[1 : 1 + count] - nats[0], seen_T[first])
+    return Occlusion(medium.kind, medium.content, words[False], words[True], nats[1 : 1 + count] - nats[0], seen_T[first])
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _row_nats(config: OmniConfig, params, batch: MediaBatch):
     where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
-    hidden_BTD = Decoder(config).apply({"params": params}, batch.tokens, **where, media=media_of(config, params, batch)).hidden_BTD
-    scores = score_tokens(Head(hidden_BTD, vocabulary_table(params)), batch.targets, softcap=config.logit_softcap)
+    output = MultimodalDecoder(config).apply({"params": params}, batch.tokens, **where, media=media_of(config, params, batch))
+    scores = score_tokens(Head(output.hidden_BTD, vocabulary_table(params)), batch.targets, softcap=config.logit_softcap)
     assert scores.nll is not None
     return (scores.nll * batch.weights).sum(1)
 
@@ -95,7 +95,7 @@ def _attention(config: OmniConfig, params, batch: MediaBatch):
     """float32 [T]: what the learned positions of the one row of a batch give to each, the mean of them, of all layers and heads."""
     plain, weights = dataclasses.replace(config, scan=False, remat="none"), list[Any]()
     where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "media": media_of(plain, params, batch), "watch": weights}
-    Decoder(plain).apply({"params": params}, batch.tokens, **where)
+    MultimodalDecoder(plain).apply({"params": params}, batch.tokens, **where)
     given_TS = jnp.stack(weights).mean((0, 2))[0]
     return batch.weights[0] @ given_TS / jnp.maximum(batch.weights[0].sum(), 1)
 
@@ -110,20 +110,20 @@ def _nats(experiment: Experiment, params, batch: MediaBatch, tokens, slots) -> n
     return np.concatenate(found)
 
 
-def draw_looks(looks: list[Look], shapes: dict, path: Path) -> bool:
+def draw_occlusions(found: list[Occlusion], shapes: dict, path: Path) -> bool:
     """Each medium beside itself under maps of what its places are worth and of the attention to them. False where matplotlib is not
     installed or nothing is shown."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    if not looks:
+    if not found:
         return False
-    figure = Figure(figsize=(7.8, 2.7 * len(looks)), layout="constrained")
-    for axes, look in zip(figure.subplots(len(looks), 3, squeeze=False), looks, strict=True):
-        picture, worth, seen = _shown(look, shapes[look.kind])
+    figure = Figure(figsize=(7.8, 2.7 * len(found)), layout="constrained")
+    for axes, one in zip(figure.subplots(len(found), 3, squeeze=False), found, strict=True):
+        picture, worth, seen = _shown(one, shapes[one.kind])
         for side in axes:
-            side.imshow(picture, aspect="auto" if look.kind == "audio" else "equal")
+            side.imshow(picture, aspect="auto" if one.kind == "audio" else "equal")
             side.set_axis_off()
         extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
         most = max(float(np.abs(worth).max()), 1e-6)
@@ -131,8 +131,8 @@ def draw_looks(looks: list[Look], shapes: dict, path: Path) -> bool:
         for side, values, colours in maps:
             drawn = side.imshow(values, extent=extent, alpha=0.65, aspect=side.get_aspect(), **colours)
             figure.colorbar(drawn, ax=side, shrink=0.8)
-        axes[0].set_title(textwrap.fill(f"{look.kind}: {look.question}", 40), fontsize=8)
-        axes[1].set_title(textwrap.fill(f"nats that `{look.answer}` loses without a place", 40), fontsize=8)
+        axes[0].set_title(textwrap.fill(f"{one.kind}: {one.question}", 40), fontsize=8)
+        axes[1].set_title(textwrap.fill(f"nats that `{one.answer}` loses without a place", 40), fontsize=8)
         axes[2].set_title("share of the attention", fontsize=8)
     path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
@@ -141,13 +141,13 @@ def draw_looks(looks: list[Look], shapes: dict, path: Path) -> bool:
     return True
 
 
-def _shown(look: Look, shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shown(one: Occlusion, shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The picture to draw, uint8 [H, W, 3], and the worth of its places and the attention to them as grids; of a clip the time that is
     worth most. A class token, which lies nowhere, is left out."""
-    pictures, maps = pictures_of(shape, look.cut.patches, look.cut.places), np.stack([look.lost, look.seen])
+    pictures, maps = pictures_of(shape, one.cut.patches, one.cut.places), np.stack([one.lost, one.seen])
     if shape.kind == "audio" or shape.latents:
         return pictures[0], *maps[:, None, :]
-    rows, columns = (look.cut.places[:, -2:].max(0) + 1) // shape.block
+    rows, columns = (one.cut.places[:, -2:].max(0) + 1) // shape.block
     worth, seen = maps[:, int(shape.class_token) :].reshape(2, -1, rows, columns)
     best = int(np.abs(worth).sum((1, 2)).argmax())
     return pictures[best * len(pictures) // len(worth)], worth[best], seen[best]

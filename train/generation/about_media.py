@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,14 @@ from data.media.signals.shapes import Cut
 from data.media.source import cut
 from data.tokenizer import Tokenizer
 from model.decoding.generate import Sampling, decode, prefill
-from model.transformer import Decoder
+from model.media.omni import MultimodalDecoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.experiment import Experiment
-from train.loop.learner import Sample
+from train.kinds import Sample
 from train.objectives.media.media_lm import media_of
-from train.runs.runs import Run
-from train.sources.media import MediaSource, judged, make_media_batches, shapes_of
+from train.runs.directory import Run
+from train.sources.media_shapes import shapes_of
 from train.step.state import Purpose, random_key
 
 WIDTHS = 32
@@ -126,18 +127,18 @@ class MediaWriter:
         return found
 
 
-def first_samples(experiment: Experiment, source: Source, split: str, tokenizer: Tokenizer, count: int) -> list[tuple[list[Piece], int]]:
+def first_samples(dataset: Any, source: Source, split: str, tokenizer: Tokenizer, count: int) -> list[tuple[list[Piece], int]]:
     """Pieces and classes of up to `count` samples of a split, of those that rows have room for; nothing by chance."""
-    batches = make_media_batches(experiment, [source], tokenizer, split)
+    batches = dataset.batches_of([source], tokenizer, split)
     numbers = batches.samples(0, min(count, batches.rows_per_epoch))[2][:count]
-    found = source.samples(split, numbers, shapes_of(experiment), tokenizer, None)
+    found = source.samples(split, numbers, shapes_of(dataset.experiment), tokenizer, None)
     return [sample for sample in found if not isinstance(sample, Unusable)]
 
 
 @functools.cache
 def _programs(config):
     """(read prompts, go on drawing), compiled once for a model however many writers there are."""
-    model = Decoder(config)
+    model = MultimodalDecoder(config)
 
     def begin(params, batch: MediaBatch, lengths_B, keys_B, room):
         media = media_of(config, params, batch)
@@ -150,11 +151,11 @@ def _programs(config):
     return jax.jit(begin, static_argnames="room"), jax.jit(go_on, static_argnames="sampling")
 
 
-def sample_answers(run: Run, params, sources: list[MediaSource], each: int = 2) -> list[Sample]:
-    """What the model writes about the first samples of each part that it is judged by, in place of what is learned of them."""
+def sample_answers(dataset: Any, run: Run, params, sources: list, each: int = 2) -> list[Sample]:
+    """What the model writes about the first samples of each part of the validation data, in place of what is learned of them."""
     experiment, tokenizer, prompts, shown = run.experiment, run.tokenizer(), [], []
-    for name, (source, split) in judged(experiment, sources).items():
-        for found in first_samples(experiment, source, split, tokenizer, each):
+    for name, (source, split) in dataset.validation(sources).items():
+        for found in first_samples(dataset, source, split, tokenizer, each):
             read = [piece for piece in found[0] if not piece.learned]
             if any(piece.learned and piece.kind != "text" for piece in found[0]):
                 continue  # written media are drawn, not told (train/generation/media.py)

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,9 @@ from data.tokenizer import Tokenizer
 from model.decoding.generate import Sampling
 from train.experiment import Experiment
 from train.generation.about_media import MediaWriter, first_samples
-from train.sources.media import MediaSource, judged
 
 WRITTEN = 128
-"""Descriptions of each part that are judged."""
+"""Descriptions of each part that are measured."""
 AT_ONCE = 64
 
 
@@ -57,18 +56,18 @@ def write_all(experiment: Experiment, params, tokenizer: Tokenizer, world: World
     return Written(share(drawn), share(true))
 
 
-def draw_written(experiment: Experiment, params, sources: list[MediaSource], tokenizer: Tokenizer, path: Path) -> bool:
+def draw_written(dataset: Any, params, sources: list, tokenizer: Tokenizer, path: Path) -> bool:
     """A sheet of what the model draws after the first descriptions of each part, at temperature 1, each behind the true medium as its codes
     give it back. False where nothing is written, or Pillow is not installed."""
     cells: list[Cell] = []
-    for name, (source, split) in judged(experiment, sources).items():
-        pieces = [sample[0] for sample in first_samples(experiment, source, split, tokenizer, SHOWN)]
+    for name, (source, split) in dataset.validation(sources).items():
+        pieces = [sample[0] for sample in first_samples(dataset, source, split, tokenizer, SHOWN)]
         pieces = [one for one in pieces if one[-1].kind in tokenizer.codes and isinstance(one[-1].content, np.ndarray)]
         if not pieces:
             continue
         kind = pieces[0][-1].kind
         codes = tokenizer.codes[kind]
-        drawn = MediaWriter(experiment, tokenizer, params).media([one[:-1] for one in pieces], kind, sampling=Sampling())
+        drawn = MediaWriter(dataset.experiment, tokenizer, params).media([one[:-1] for one in pieces], kind, sampling=Sampling())
         for one, cut in zip(pieces, drawn, strict=True):
             text = "".join(tokenizer.decode(piece.content) for piece in one[:-1] if isinstance(piece.content, np.ndarray))
             true = codes.decode(np.asarray(one[-1].content)[1:])

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from model.decoding.generate import Generation, Sampling, decode, prefill
 from model.transformer import Decoder, unstack_layers
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
-from train.runs.runs import Run
+from train.kinds import realise
+from train.runs.directory import Run
 from train.step.state import Purpose, random_key
 
 CHUNK = 32
@@ -197,9 +199,25 @@ def _recent(ids: list[int], context: int) -> list[int]:
     return ids if len(ids) < context else ids[-(half + (len(ids) - context) % (context - half)) :]
 
 
+def decoder_of(run: Run) -> Any:
+    """The run's model, which must continue texts: UserError, by name, for what does not."""
+    objective, model = run.experiment.objective, run.experiment.model
+    if not objective.generates:
+        raise UserError(
+            f"{run.path}: {type(objective).__name__} trains no model that continues texts",
+            "Give a run whose objective predicts text, such as CausalLM.",
+        )
+    if not model.generates:
+        raise UserError(
+            f"{run.path}: a {type(model).__name__} does not continue texts: it reads both ways, or keeps no cache",
+            "Give a run of a causal model.",
+        )
+    return realise(model)
+
+
 def make_generator(run: Run, params) -> TextGenerator:
     """A generator over parameters in hand, with the run's model and tokenizer."""
-    return TextGenerator(Decoder(run.experiment.model), params, run.tokenizer(), run.document_end)
+    return TextGenerator(decoder_of(run), params, run.tokenizer(), run.document_end)
 
 
 def load_generator(run: Run, *, step: int | None = None, raw: bool = False, int8: bool = False) -> TextGenerator:

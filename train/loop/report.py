@@ -116,62 +116,69 @@ def _draw(rows: list[dict], folder: Path) -> str:
         return "<p>No curves: matplotlib is not installed (<code>pip install 'omnia[plots]'</code>). The numbers are below.</p>"
     folder.mkdir(exist_ok=True)
     images = []
-
-    def draw(name: str, title: str, *panels) -> None:
-        """One PNG of panels above each other; a panel is (label of y, {label of line: (rows, key, colour)}, lowest y)."""
-        panels = tuple(panel for panel in panels if any(key in row for part, key, _ in panel[1].values() for row in part))
+    for name, title, *panels in _curves(training, evaluations):
+        panels = [panel for panel in panels if any(key in row for part, key, _ in panel[1].values() for row in part)]
         if not panels:
-            return
-        figure = Figure(figsize=(6.4, 3.4), dpi=150, layout="constrained")
-        for axes, (unit, lines, lowest) in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
-            for label, (part, key, colour) in lines.items():
-                points = [(row["step"], row[key]) for row in part if key in row and math.isfinite(row[key])]
-                marked = {"marker": "o", "markersize": 4} if part and part[0]["kind"] == "evaluation" else {"linewidth": 1.2}
-                axes.plot(*zip(*points, strict=True) if points else ([], []), color=colour, label=label, **marked)
-            axes.set_ylabel(unit)
-            axes.set_ylim(bottom=lowest)
-            if len(lines) > 1:
-                axes.legend(frameon=False, labelcolor=GREY)
-            axes.grid(color=GREY, alpha=0.2)
-            axes.tick_params(colors=GREY)
-            axes.yaxis.label.set_color(GREY)
-            for side in axes.spines.values():
-                side.set_visible(False)
-        axes.set_xlabel("step", color=GREY)
-        figure.suptitle(title, color=GREY, fontsize="medium")
-        figure.savefig(folder / f"{name}.png", transparent=True, metadata={"Software": None})
-        encoded = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
+            continue
+        path = folder / f"{name}.png"
+        _fill(Figure(figsize=(6.4, 3.4), dpi=150, layout="constrained"), title, panels).savefig(
+            path, transparent=True, metadata={"Software": None}
+        )
+        encoded = base64.b64encode(path.read_bytes()).decode()
         images.append(f'<img alt="{html.escape(title)} over steps" src="data:image/png;base64,{encoded}">')
+    return f'<div class="curves">{"".join(images)}</div>'
 
-    both = {"training": (training, "loss", BLUE), "validation": (evaluations, "loss", ORANGE)}
-    draw("loss", "Loss", ("nats per token", both, None))
+
+def _fill(figure, title: str, panels: list[tuple]):
+    """Draw panels above each other into a figure, which is returned."""
+    for axes, (unit, lines, lowest) in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
+        for label, (part, key, colour) in lines.items():
+            points = [(row["step"], row[key]) for row in part if key in row and math.isfinite(row[key])]
+            marked = {"marker": "o", "markersize": 4} if part and part[0]["kind"] == "evaluation" else {"linewidth": 1.2}
+            axes.plot(*zip(*points, strict=True) if points else ([], []), color=colour, label=label, **marked)
+        axes.set_ylabel(unit)
+        axes.set_ylim(bottom=lowest)
+        if len(lines) > 1:
+            axes.legend(frameon=False, labelcolor=GREY)
+        axes.grid(color=GREY, alpha=0.2)
+        axes.tick_params(colors=GREY)
+        axes.yaxis.label.set_color(GREY)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    axes.set_xlabel("step", color=GREY)
+    figure.suptitle(title, color=GREY, fontsize="medium")
+    return figure
+
+
+def _curves(training: list[dict], evaluations: list[dict]) -> list[tuple]:
+    """(name of the file, title, panels ...) of each picture; a panel is (label of y, {label of line: (rows, key, colour)}, lowest y)."""
+    loss = {"training": (training, "loss", BLUE), "validation": (evaluations, "loss", ORANGE)}
     parts = {name: None for row in evaluations for name in name_sources(row) if name.startswith("loss/")}
     named = [name_sources(row) for row in evaluations]
-    lines = {name.removeprefix("loss/"): (named, name, colour) for name, colour in zip(parts, SOURCES, strict=False)}
-    draw(
-        "sources",
-        "Validation loss by source" + (f", {len(lines)} of {len(parts)}" if len(lines) < len(parts) else ""),
-        ("nats per token", lines, None),
-    )
+    sources = {name.removeprefix("loss/"): (named, name, colour) for name, colour in zip(parts, SOURCES, strict=False)}
+    by_source = "Validation loss by source" + (f", {len(sources)} of {len(parts)}" if len(sources) < len(parts) else "")
     reward = {"training": (training, "objective/score", BLUE), "validation": (evaluations, "score", ORANGE)}
     gold = {"gold": (evaluations, "gold", SOURCES[2])} if any("gold" in row for row in evaluations) else {}
-    draw("reward", "Reward", ("score of a response", reward | gold, None))
-    distance = ("nats a response", {"training": (training, "objective/kl", BLUE), "validation": (evaluations, "kl", ORANGE)}, None)
-    draw("kl", "Distance from the reference", distance)
+    distance = {"training": (training, "objective/kl", BLUE), "validation": (evaluations, "kl", ORANGE)}
     length = {"training": (training, "response/length", BLUE), "validation": (evaluations, "length", ORANGE)}
-    draw("response", "Responses", ("tokens", length, 0), ("entropy, nats a token", {"": (training, "ppo/policy/entropy", BLUE)}, 0))
     clipped = {"policy": (training, "ppo/policy/clipfrac", BLUE), "value": (training, "ppo/val/clipfrac", ORANGE)}
-    draw(
-        "clip", "Updates", ("share clipped", clipped, 0), ("explained by the critic", {"": (training, "ppo/val/var_explained", BLUE)}, None)
-    )
     times = {name: (training, f"time/{name}", colour) for name, colour in zip(("rollout", "reward", "update"), SOURCES, strict=False)}
-    draw("step_time", "Where a step's time goes", ("seconds", times, 0))
-    draw("gradient_norm", "Gradient norm", ("global L2 norm", {"": (training, "gradient_norm", BLUE)}, 0))
-    draw("learning_rate", "Learning rate", ("learning rate", {"": (training, "learning_rate", BLUE)}, 0))
-    speed = ("tokens / s", {"": (training, "tokens_per_second", BLUE)}, 0)
-    waiting = ("data wait, share", {"": (training, "data_wait", ORANGE)}, 0)
-    draw("throughput", "Throughput", speed, waiting)
-    return f'<div class="curves">{"".join(images)}</div>'
+
+    def one(key: str, colour: str = BLUE) -> dict:
+        return {"": (training, key, colour)}
+
+    return [
+        ("loss", "Loss", ("nats per token", loss, None)),
+        ("sources", by_source, ("nats per token", sources, None)),
+        ("reward", "Reward", ("score of a response", reward | gold, None)),
+        ("kl", "Distance from the reference", ("nats a response", distance, None)),
+        ("response", "Responses", ("tokens", length, 0), ("entropy, nats a token", one("ppo/policy/entropy"), 0)),
+        ("clip", "Updates", ("share clipped", clipped, 0), ("explained by the critic", one("ppo/val/var_explained"), None)),
+        ("step_time", "Where a step's time goes", ("seconds", times, 0)),
+        ("gradient_norm", "Gradient norm", ("global L2 norm", one("gradient_norm"), 0)),
+        ("learning_rate", "Learning rate", ("learning rate", one("learning_rate"), 0)),
+        ("throughput", "Throughput", ("tokens / s", one("tokens_per_second"), 0), ("data wait, share", one("data_wait", ORANGE), 0)),
+    ]
 
 
 def _bad_steps(rows: list[dict]) -> str:

@@ -80,7 +80,7 @@ class Telemetry:
     """Writes the metrics of one run; use as a context.
 
     run_dir: gets metrics.jsonl and metrics.csv, from which rows after `resume_step` are dropped first; evaluations and samples after
-    `looked`, the last step whose evaluation and samples are complete (default: that one); and anomalies past `cursor`, the rows consumed.
+    `finished_step`, the last step whose evaluation and samples are complete (default: it); anomalies past `cursor`, the rows consumed.
     total_steps: of the run.
     tensorboard, wandb: also write there (extras of the same names). name, config: what W&B calls the run and stores of it.
     device: kind of device, for the reader. flops_per_token: of a training step. peak: FLOP/s of all devices together, None: unknown.
@@ -92,7 +92,7 @@ class Telemetry:
         *,
         total_steps: int,
         resume_step: int = 0,
-        looked: int | None = None,
+        finished_step: int | None = None,
         cursor: int = 0,
         tensorboard: bool = False,
         wandb: str = "off",
@@ -111,8 +111,8 @@ class Telemetry:
         if wandb != "off":
             self._loggers.append(_WandB(run_dir, wandb, name, config))
 
-        looked = resume_step if looked is None else looked
-        last = {"train": resume_step, "evaluation": looked, "sample": looked}
+        finished_step = resume_step if finished_step is None else finished_step
+        last = {"train": resume_step, "evaluation": finished_step, "sample": finished_step}
         kept = [
             row
             for row in read_metrics(run_dir)

@@ -10,6 +10,7 @@ from optax import contrib
 
 from data.errors import UserError
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree
+from train.kinds import realise
 from train.optimizers.muon import orthogonalize
 
 
@@ -67,7 +68,7 @@ def per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformati
     return optax.GradientTransformation(init, update)
 
 
-def adafactor() -> optax.GradientTransformation:
+def factored() -> optax.GradientTransformation:
     """Adafactor (Shazeer & Stern 2018, algorithm 4, without its own schedule): second moments of rows and columns, updates clipped to a
     root mean square of 1, then scaled by that of what they update.
 
@@ -78,7 +79,7 @@ def adafactor() -> optax.GradientTransformation:
     return per_layer(optax.chain(*steps))
 
 
-def schedule_free(options: ScheduleFree, rate) -> optax.GradientTransformation:
+def averaging_adam(options: ScheduleFree, rate) -> optax.GradientTransformation:
     """Schedule-free AdamW (Defazio et al. 2024, algorithm 1): z takes Adam's steps, x averages z weighted by the squared rate, and
     gradients are taken at y between them. The parameters of the state are y."""
     step = (
@@ -103,7 +104,7 @@ def scale_by_adam_with_epsilon_hat(beta1: float, beta2: float, epsilon: float) -
     return optax.GradientTransformation(adam.init, update)
 
 
-def muon(options: Muon) -> optax.GradientTransformation:
+def orthogonal_momentum(options: Muon) -> optax.GradientTransformation:
     """Orthogonalised momentum (Jordan et al. 2024) of every layer's matrices, each scaled by sqrt(max(1, outputs / inputs)).
 
     Kernels are stacked [layers, *inputs, *outputs], those of experts [layers, experts, inputs, outputs]; each layer's or expert's is
@@ -180,35 +181,45 @@ def without_gradient(params, names: tuple[str, ...]):
 
 def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:
     """Clip, update, decay, scale by the schedule."""
-    rate = make_schedule(schedule, optimizer.learning_rate, steps)
-    match optimizer:
-        case AdamW():
-            scale = scale_by_adam_with_epsilon_hat if optimizer.epsilon_hat else optax.scale_by_adam
-            update = scale(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
-        case Muon():
-            update = optax.partition({"matrix": muon(optimizer), "rest": adam_beside_muon(optimizer)}, _kinds)
-        case SGD():
-            update = optax.trace(optimizer.momentum) if optimizer.momentum else optax.identity()
-        case Lion():
-            update = optax.scale_by_lion(optimizer.beta1, optimizer.beta2)
-        case Adafactor():
-            update = adafactor()
-        case ScheduleFree():
-            if schedule.decay != "constant":
-                raise UserError(
-                    f"schedule.decay is {schedule.decay}, but ScheduleFree averages instead of lowering the rate",
-                    "Set --schedule.decay constant, or choose another optimizer in the config file.",
-                )
-            update = schedule_free(optimizer, rate)
-        case _:
-            raise UserError(
-                f"optimizer: {type(optimizer).__name__} is no optimizer",
-                "Choose AdamW, Muon, SGD, Lion, Adafactor or ScheduleFree in the config file.",
-            )
     parts = [optax.clip_by_global_norm(optimizer.clip_norm)] if optimizer.clip_norm else []
-    if isinstance(optimizer, ScheduleFree):  # has the decay and the rate inside
-        return optax.chain(*parts, update)
-    return optax.chain(*parts, update, optax.add_decayed_weights(optimizer.weight_decay, mask=decayed), optax.scale_by_learning_rate(rate))
+    return optax.chain(*parts, *realise(optimizer, schedule, steps))
+
+
+def scaled(options: Optimizer, schedule: Schedule, steps: int, update: optax.GradientTransformation) -> list[optax.GradientTransformation]:
+    """The update, decayed and scaled by the schedule."""
+    rate = make_schedule(schedule, options.learning_rate, steps)
+    return [update, optax.add_decayed_weights(options.weight_decay, mask=decayed), optax.scale_by_learning_rate(rate)]
+
+
+def adamw(options: AdamW, schedule: Schedule, steps: int):
+    scale = scale_by_adam_with_epsilon_hat if options.epsilon_hat else optax.scale_by_adam
+    return scaled(options, schedule, steps, scale(options.beta1, options.beta2, options.epsilon))
+
+
+def muon(options: Muon, schedule: Schedule, steps: int):
+    update = optax.partition({"matrix": orthogonal_momentum(options), "rest": adam_beside_muon(options)}, _kinds)
+    return scaled(options, schedule, steps, update)
+
+
+def sgd(options: SGD, schedule: Schedule, steps: int):
+    return scaled(options, schedule, steps, optax.trace(options.momentum) if options.momentum else optax.identity())
+
+
+def lion(options: Lion, schedule: Schedule, steps: int):
+    return scaled(options, schedule, steps, optax.scale_by_lion(options.beta1, options.beta2))
+
+
+def adafactor(options: Adafactor, schedule: Schedule, steps: int):
+    return scaled(options, schedule, steps, factored())
+
+
+def schedule_free(options: ScheduleFree, schedule: Schedule, steps: int):
+    if schedule.decay != "constant":
+        raise UserError(
+            f"schedule.decay is {schedule.decay}, but ScheduleFree averages instead of lowering the rate",
+            "Set --schedule.decay constant, or choose another optimizer in the config file.",
+        )
+    return [averaging_adam(options, make_schedule(schedule, options.learning_rate, steps))]
 
 
 def optimizer_of(experiment: Experiment, updates: int = 1) -> optax.GradientTransformation:

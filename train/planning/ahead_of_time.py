@@ -8,21 +8,11 @@ import re
 from typing import Any
 
 import jax
-import numpy as np
 
 from data.errors import UserError
-from data.media.rows import empty_media_batch
-from data.text.rows import TextBatch
-from model.attention.dispatch import layer_kernels
-from train.devices.mesh import batch_sharding, check_batch, make_mesh
+from train.devices.mesh import check_batch, make_mesh
 from train.experiment import Experiment
-from train.objectives.make import make_objective
-from train.optimizers.build import optimizer_of
-from train.runs.parameters import carry_of, parameters_of
-from train.sources.media import layout_of, shapes_of
-from train.sources.media_options import MediaData
-from train.step.state import abstract_state
-from train.step.update import jit_update, make_update
+from train.kinds import at, realise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,40 +85,18 @@ def for_platform(experiment: Experiment, mesh) -> Experiment:
         return experiment
     model = dataclasses.replace(model, dtype="bfloat16" if model.dtype == "auto" else model.dtype)
     if model.attention == "auto":
-        kernels = layer_kernels(model, platform, split_positions=mesh.shape["context"] > 1)
+        kernels = realise(model).kernels(platform, split_positions=mesh.shape["context"] > 1)
         kernel: Any = kernels[0] if len(kernels) == 1 else "xla"  # layers of two kinds share one field
         model = dataclasses.replace(model, attention=kernel)
     return dataclasses.replace(experiment, model=model)
 
 
-def abstract_step(experiment: Experiment, mesh):
-    """(optimizer, state, batch) as shapes, types and shardings."""
-    check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    optimizer = optimizer_of(experiment)
-    state = abstract_state(parameters_of(experiment), optimizer, mesh, ema=experiment.ema_decay > 0, carry=carry_of(experiment))
-    shape = (experiment.batch_size, experiment.model.context_length)
-
-    def like(dtype, *shape):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, len(shape)))
-
-    if isinstance(experiment.data, MediaData):
-        rows = empty_media_batch(layout_of(experiment), shapes_of(experiment), np.arange(experiment.batch_size))
-        return optimizer, state, jax.tree.map(lambda x: like(x.dtype, *x.shape), rows)
-    batch = TextBatch(
-        **{name: like("int32", *shape) for name in ("tokens", "targets", "segments", "positions")},
-        weights=like("float32", *shape),
-        rows=like("int32", shape[0]),
-    )
-    return optimizer, state, batch
-
-
 def lower_step(experiment: Experiment, mesh):
     """The real training step of an experiment, lowered for the devices of a mesh: `.compile()` it."""
     experiment = for_platform(experiment, mesh)
-    optimizer, state, batch = abstract_step(experiment, mesh)
-    objective = make_objective(experiment, mesh)
-    update = make_update(objective, optimizer, seed=0, micro_batches=experiment.micro_batches, ema_decay=experiment.ema_decay)
-    return jit_update(update, mesh, lower=True)(state, None, batch)
+    check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
+    lower, state, arguments = at(type(experiment.objective), "learner").abstract_step(experiment, mesh)  # type: ignore[attr-defined]
+    return lower(state, *arguments)
 
 
 def compile_step(experiment: Experiment, mesh):

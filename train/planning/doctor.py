@@ -7,20 +7,18 @@ from pathlib import Path
 import jax
 
 from data.errors import UserError
-from data.text.shards import Corpus
 from train.checkpoints.checkpointer import state_bytes
 from train.devices import hosts
 from train.devices.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
 from train.experiment import Experiment
-from train.loop.loop import check as check_experiment
-from train.objectives.make import attention_kernels
-from train.optimizers.build import optimizer_of
+from train.loop.checks import check as check_experiment
+from train.objectives.bind import attention_kernels, bind, state_of
 from train.planning.ahead_of_time import lower_step, memory_of
 from train.planning.flops import peak_flops
-from train.runs.parameters import carry_of, parameters_of
-from train.runs.runs import environment, open_corpora, resolve
-from train.sources.media import MediaSource
-from train.step.state import abstract_state
+from train.runs.directory import open_corpora
+from train.runs.environment import environment
+from train.runs.resolve import resolve
+from train.sources.dataset import dataset_of
 
 
 def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) -> dict:
@@ -48,10 +46,10 @@ def examine(experiment: Experiment | None, run_dir: Path, compile_step: bool) ->
         try:
             corpora = open_corpora(experiment)
             experiment = resolve(experiment, corpora)
-            check("data", lambda: _data(corpora))
+            check("data", lambda: _data(experiment, corpora))
         except UserError as error:
             found["checks"].append({"check": "data", "ok": False, "detail": str(error).replace("\n", " ")})
-        if experiment.model.vocab_size == 0:
+        if experiment.objective.uses_model and experiment.model.vocab_size == 0:
             found["checks"].append(
                 {"check": "model", "ok": False, "detail": "model.vocab_size is unknown without data: set it, or give --data.shards"}
             )
@@ -82,27 +80,22 @@ def _start(experiment: Experiment, corpora: list) -> str:
     return "nothing stands against its first step"
 
 
-def _data(corpora) -> str:
-    def held(corpus) -> str:
-        if isinstance(corpus, Corpus):
-            return ", ".join(f"{name} {split['tokens']:,} tokens" for name, split in corpus.manifest["splits"].items())
-        if isinstance(corpus, MediaSource):
-            return ", ".join(f"{name} {corpus.source.count(name):,} samples" for name in ("train", "validation"))
-        return "can be opened"
-
-    return "; ".join(f"{corpus.path}: {held(corpus)}" for corpus in corpora)
+def _data(experiment: Experiment, corpora: list) -> str:
+    dataset = dataset_of(experiment)
+    return "; ".join(f"{corpus.path}: {dataset.describe(corpus)}" for corpus in corpora)
 
 
 def _model(experiment: Experiment) -> str:
-    leaves = jax.tree.leaves(jax.eval_shape(parameters_of(experiment), jax.random.key(0)))
-    return f"{sum(math.prod(leaf.shape) for leaf in leaves):,} parameters, vocabulary {experiment.model.vocab_size:,}"
+    leaves = jax.tree.leaves(jax.eval_shape(bind(experiment).start, jax.random.key(0)))
+    count = f"{sum(math.prod(leaf.shape) for leaf in leaves):,} parameters"
+    return f"{count}, vocabulary {experiment.model.vocab_size:,}" if experiment.objective.uses_model else count
 
 
 def _mesh(experiment: Experiment) -> str:
     """The mesh divides the batch; parameters that it leaves whole on every device are named when they are large."""
     mesh = make_mesh(experiment.mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    boxed = jax.eval_shape(parameters_of(experiment), jax.random.key(0))
+    boxed = jax.eval_shape(bind(experiment).start, jax.random.key(0))
     shardings = parameter_shardings(mesh, boxed)
     whole = []
     if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
@@ -110,14 +103,14 @@ def _mesh(experiment: Experiment) -> str:
             if sharding.is_fully_replicated and math.prod(leaf.shape) > 1 << 20:
                 whole.append(jax.tree_util.keystr(path, simple=True, separator="/"))
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1) or "one device"
-    axes += f"; attention by {' and '.join(attention_kernels(experiment, mesh))}"
+    if kernels := attention_kernels(experiment, mesh):
+        axes += f"; attention by {' and '.join(kernels)}"
     return axes + (f"; whole on every device, since the mesh does not divide them: {', '.join(whole)}" if whole else "")
 
 
 def _memory(experiment: Experiment, compile_step: bool) -> str:
     mesh = make_mesh(experiment.mesh)
-    optimizer = optimizer_of(experiment)
-    state = abstract_state(parameters_of(experiment), optimizer, mesh, ema=experiment.ema_decay > 0, carry=carry_of(experiment))
+    state = state_of(experiment, mesh)
 
     def share(tree):
         return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -132,7 +125,7 @@ def _memory(experiment: Experiment, compile_step: bool) -> str:
         detail = f"the compiled step needs {_gib(needed)} a device: {arguments} of state and batch, {work} of work space"
     limit = _device_memory()
     if limit and needed > limit:
-        parts = "" if experiment.objective.of_whole_batch else "use --micro-batches, "
+        parts = "" if experiment.objective.unit == "batch" else "use --micro-batches, "
         raise UserError(f"{detail}; a device has {_gib(limit)}", f"Split the state (--mesh.fsdp), {parts}or --model.remat full.")
     return detail + (f"; a device has {_gib(limit)}" if limit else "")
 
@@ -152,12 +145,7 @@ def _device_memory() -> int | None:
 
 def _disk(experiment: Experiment, run_dir: Path) -> str:
     """Room for one checkpoint more than are kept: the new one is written before the oldest goes."""
-    optimizer = optimizer_of(experiment)
-    size = state_bytes(
-        abstract_state(
-            parameters_of(experiment), optimizer, make_mesh(experiment.mesh), ema=experiment.ema_decay > 0, carry=carry_of(experiment)
-        )
-    )
+    size = state_bytes(state_of(experiment, make_mesh(experiment.mesh)))
     folder = run_dir.absolute()
     while not folder.exists():
         folder = folder.parent

@@ -8,10 +8,11 @@ import numpy as np
 
 from data.errors import UserError
 from data.files import json_files
+from model.flops import training_flops_per_token
 from train.experiment import Experiment, Scaling
 from train.loop.report import BLUE, GREY, ORANGE
-from train.planning.flops import training_flops_per_token
-from train.runs.runs import create_run, has_checkpoint, is_run, open_corpora, open_run, resolve
+from train.runs.directory import create_run, has_checkpoint, is_run, open_corpora, open_run
+from train.runs.resolve import resolve
 
 LEAST_POINTS = 4
 
@@ -136,8 +137,9 @@ def remember(folder: Path, scaling: Scaling) -> None:
 def train_size(folder: Path, scaling: Scaling, width: int) -> dict | None:
     """Train one width, or go on with it; None when a signal stopped it."""
     from model.transformer import count_parameters
-    from train.loop.loop import check, train
-    from train.runs.runs import check_resume
+    from train.loop.checks import check
+    from train.loop.loop import train
+    from train.runs.resolve import check_resume
 
     experiment, path = sized(scaling, width), folder / str(width)
     corpora = open_corpora(experiment)

@@ -85,7 +85,7 @@ def variants(experiment: Experiment, devices: int, chip) -> Iterator[tuple[float
         divides = not (free % (fsdp * tensor) or c.num_heads % tensor or c.kv_heads % tensor or c.mlp_width % tensor or c.embed_dim % fsdp)
         if not divides or tensor > 8:
             continue
-        micros = (1,) if experiment.objective.of_whole_batch else (1, 2, 4, 8, 16, 32, MOST_MICRO_BATCHES)
+        micros = (1,) if experiment.objective.unit == "batch" else (1, 2, 4, 8, 16, 32, MOST_MICRO_BATCHES)
         for micro, remat in itertools.product(micros, REMAT):
             if experiment.batch_size % micro or (experiment.batch_size // micro) % (data * fsdp * shape.expert):
                 continue

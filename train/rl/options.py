@@ -2,15 +2,19 @@
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
-from train.experiment import Data, Objective, check_range
-from train.rl.environments.text_tasks import Environment, RandomWalks, Simulator
+from train.kinds import Data, Objective, check_range
+from train.rl.environments.text_tasks import Environment, RandomWalks, Simulator, map_paths
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompts(Data):
     """Prompts that a policy answers, and environments that judge the answers."""
+
+    home: ClassVar[str] = "train.sources.prompts:PromptDataset"
+    rows: ClassVar[str] = "prompts"
 
     environments: tuple[Environment, ...] = (RandomWalks(),)
     """Where prompts come from; several are mixed."""
@@ -25,6 +29,9 @@ class Prompts(Data):
     max_unusable: int = 0
     """Prompts too long for their room that are borne before the run stops; each leaves an empty place."""
 
+    def with_paths(self, change: Callable[[str], str]) -> "Prompts":
+        return dataclasses.replace(self, environments=map_paths(change, self.environments))
+
     def __post_init__(self):
         check_range("data.", self, 0, "max_unusable")
         check_range("data.", self, 1, "prompt_tokens", "reply_tokens", "validation")
@@ -35,6 +42,9 @@ class Prompts(Data):
 class Demonstrations(Data):
     """Prompts with the responses that supervised fine-tuning imitates: what an environment shows, or JSONL files hold."""
 
+    home: ClassVar[str] = "train.sources.demonstrations:DemonstrationDataset"
+    rows: ClassVar[str] = "tokens"
+
     environments: tuple[Environment, ...] = (RandomWalks(),)
     """Where prompts and responses come from; several are mixed."""
     weights: tuple[float, ...] = ()
@@ -44,6 +54,9 @@ class Demonstrations(Data):
     learn_prompts: bool = False
     """Predict the tokens of prompts too, as a language model of the whole text does."""
 
+    def with_paths(self, change: Callable[[str], str]) -> "Demonstrations":
+        return dataclasses.replace(self, environments=map_paths(change, self.environments))
+
     def __post_init__(self):
         check_range("data.", self, 1, "validation")
         _check_mixture(self)
@@ -52,6 +65,9 @@ class Demonstrations(Data):
 @dataclasses.dataclass(frozen=True)
 class Preferences(Data):
     """Comparisons: prompts with responses and which of them is best."""
+
+    home: ClassVar[str] = "train.sources.comparisons:ComparisonDataset"
+    rows: ClassVar[str] = "comparisons"
 
     files: tuple[str, ...] = ()
     """JSONL files, or tfds:NAME, of {"prompt", "chosen", "rejected"} or {"prompt", "responses", "best", "scores"} (`omnia label`)."""
@@ -77,6 +93,9 @@ def _check_mixture(data) -> None:
 class RewardModelling(Objective):
     """A scalar that orders responses as people do (Ouyang et al. 2022, eq. 1), by Bradley and Terry's model of comparisons."""
 
+    home: ClassVar[str] = "train.objectives.preference.reward_model:bind"
+    reads: ClassVar[tuple[str, ...]] = ("comparisons",)
+
     loss: Literal["choice", "score"] = "choice"
     """Learned from which response is best, or from a score of each (the squared error), which the files then hold."""
 
@@ -84,6 +103,15 @@ class RewardModelling(Objective):
     """By how much the better of a pair has to be ahead before the loss turns to its tail (Touvron et al. 2023, eq. 2)."""
     centre: float = 0.01
     """Weight of the squared sum of a pair's scores, which holds them around 0 (Eisenstein et al. 2023). 0: off."""
+
+    @property
+    def unit(self) -> Literal["token", "example", "batch"]:
+        return "example"
+
+    @property
+    def by_score(self) -> bool:
+        """Whether every score of the data is learned from."""
+        return self.loss == "score"
 
     def __post_init__(self):
         check_range("objective.", self, 0, "margin", "centre")
@@ -95,10 +123,14 @@ class RewardModelling(Objective):
 class PreferenceLearning(Objective):
     """A policy learned from comparisons alone, without sampling: DPO and its kin."""
 
+    home: ClassVar[str] = "train.objectives.preference.preference:bind"
+    reads: ClassVar[tuple[str, ...]] = ("comparisons",)
+    generates: ClassVar[bool] = True
+
     loss: Literal["dpo", "ipo", "hinge", "kto", "orpo"] = "dpo"
     """Rafailov et al. 2023 (eq. 7), Azar et al. 2023 (eq. 17), Zhao et al. 2023, Ethayarajh et al. 2024 (eq. 8), Hong et al. 2024."""
     beta: float = 0.1
-    """How dear it is to leave the reference; of orpo, the weight of the odds ratio."""
+    """Weight of the KL penalty to the reference; of orpo, the weight of the odds ratio."""
     label_smoothing: float = 0.0
     """Share of comparisons taken to be wrong (conservative DPO, Mitchell 2023), below 0.5."""
 
@@ -109,8 +141,8 @@ class PreferenceLearning(Objective):
             raise ValueError(f"objective.label_smoothing belongs to dpo; objective.loss is {self.loss}")
 
     @property
-    def of_whole_batch(self) -> bool:
-        return self.loss == "kto"
+    def unit(self) -> Literal["token", "example", "batch"]:
+        return "batch" if self.loss == "kto" else "example"
 
 
 KL_COEFFICIENTS = (1e-6, 1e6)
@@ -122,8 +154,13 @@ Advantage = Literal["gae", "group", "leave_one_out", "returns", "best"]
 class PolicyGradient(Objective):
     """Learning from the reward of the policy's own responses. The kinds below are settings of it, named after their papers."""
 
-    samples: int = 1
-    """Responses drawn for each prompt, neighbours in the batch: a group."""
+    home: ClassVar[str] = "train.rl.policy.policy_gradient:bind"
+    learner: ClassVar[str] = "train.rl.policy.learner:PolicyLearner"
+    reads: ClassVar[tuple[str, ...]] = ("prompts",)
+    generates: ClassVar[bool] = True
+
+    group_size: int = 1
+    """Responses drawn for each prompt, neighbours in the batch."""
     response_tokens: int = 64
     """Room for a response; with environments that answer, for each of its turns."""
     slots: int = 0
@@ -151,8 +188,8 @@ class PolicyGradient(Objective):
     """Rewards of tokens get variance 1 over the batch, before advantages are taken of them."""
     discount: float = 1.0
     """Of a reward one token later, 0 to 1."""
-    decay: float = 0.95
-    """GAE's lambda: 1 trusts rewards, 0 the critic."""
+    gae_lambda: float = 0.95
+    """Lambda of generalized advantage estimation: 1 trusts rewards, 0 the critic."""
     epochs: int = 1
     """Times that a batch of responses is learned from."""
     minibatches: int = 1
@@ -168,9 +205,9 @@ class PolicyGradient(Objective):
     aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "token"
     """Losses of tokens are averaged over tokens, or over responses of their mean or sum, or divided by the room of all responses."""
     kl_coefficient: float = 0.05
-    """How dear it is to leave the reference. 0: no reference is kept."""
+    """Weight of the KL penalty to the reference. 0: no reference is kept."""
     kl_in: Literal["reward", "loss"] = "reward"
-    """Where that is paid."""
+    """Whether the penalty is part of the reward or of the loss."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
     """From sampled tokens (Schulman 2020), or over the whole vocabulary."""
     reference: Literal["copy", "bfloat16", "host"] = "copy"
@@ -205,13 +242,13 @@ class PolicyGradient(Objective):
     """A minibatch with a ratio beyond this changes nothing, and counts as a bad step."""
 
     def __post_init__(self):
-        check_range("objective.", self, 1, "samples", "response_tokens", "epochs", "minibatches", "critic_layers", "most_draws")
+        check_range("objective.", self, 1, "group_size", "response_tokens", "epochs", "minibatches", "critic_layers", "most_draws")
         check_range("objective.", self, 1e-6, "temperature")
         check_range(
             "objective.", self, 0, "clip_low", "clip_high", "kl_coefficient", "kl_target", "entropy_coefficient", "critic_warmup", "slots"
         )
         check_range("objective.", self, 0, "value_coefficient", "value_clip", "missing_stop_score")
-        check_range("objective.", self, 0, "discount", "decay", high=math.nextafter(1.0, 2.0))
+        check_range("objective.", self, 0, "discount", "gae_lambda", high=math.nextafter(1.0, 2.0))
         check_range("objective.", self, 1, "kl_horizon")
         check_range("objective.", self, 1 + 1e-6, "ratio_limit")
         if self.dual_clip and not self.dual_clip > 1:
@@ -220,14 +257,14 @@ class PolicyGradient(Objective):
             raise ValueError(
                 f"objective.advantage is {self.advantage} and objective.critic {self.critic}: gae needs a critic, others have none"
             )
-        if self.advantage in ("group", "leave_one_out", "best") and self.samples < 2:
+        if self.advantage in ("group", "leave_one_out", "best") and self.group_size < 2:
             raise ValueError(
-                f"objective.advantage {self.advantage} compares the responses to a prompt; objective.samples is {self.samples}"
+                f"objective.advantage {self.advantage} compares the responses to a prompt; objective.group_size is {self.group_size}"
             )
-        if self.drop_equal_groups and self.samples < 2:
-            raise ValueError(f"objective.drop_equal_groups needs groups; objective.samples is {self.samples}")
-        if self.slots % self.samples:
-            raise ValueError(f"objective.slots is {self.slots}; it must be a multiple of objective.samples, {self.samples}")
+        if self.drop_equal_groups and self.group_size < 2:
+            raise ValueError(f"objective.drop_equal_groups needs groups; objective.group_size is {self.group_size}")
+        if self.slots % self.group_size:
+            raise ValueError(f"objective.slots is {self.slots}; it must be a multiple of objective.group_size, {self.group_size}")
         if self.kl_target and not (self.kl_coefficient and self.kl_in == "reward"):
             raise ValueError(
                 "objective.kl_target adapts the coefficient of a KL in the reward: set kl_in reward and a kl_coefficient to start from"
@@ -258,7 +295,7 @@ class PPO(PolicyGradient):
 class GRPO(PolicyGradient):
     """Group-relative policy optimisation (Shao et al. 2024, eq. 3): no critic, the group's mean is the baseline, KL in the loss."""
 
-    samples: int = 8
+    group_size: int = 8
     advantage: Advantage = "group"
     divide_by_std: bool = True
     whiten: bool = False
@@ -301,7 +338,7 @@ class GSPO(GRPO):
 class RLOO(PolicyGradient):
     """REINFORCE with the mean of a prompt's other responses as its baseline (Ahmadian et al. 2024)."""
 
-    samples: int = 4
+    group_size: int = 4
     advantage: Advantage = "leave_one_out"
     whiten: bool = False
     aggregate: Literal["token", "sequence_mean", "sequence_sum", "constant"] = "sequence_sum"
@@ -322,7 +359,7 @@ class ExpertIteration(PolicyGradient):
     scores shows nothing.
     """
 
-    samples: int = 8
+    group_size: int = 8
     advantage: Advantage = "best"
     whiten: bool = False
     kl_coefficient: float = 0.0

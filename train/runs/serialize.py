@@ -1,45 +1,56 @@
 """An experiment as JSON and back: plain values, with the class of each part as its `kind`."""
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
+from collections.abc import Callable
 
 from data.errors import UserError
+from train.runs.classes import OLD_FIELDS, OLD_NAMES, name_of, nearest
 
-FORMAT = 1
+FORMAT = 2
+"""1 had the names of classes without their modules; it is still read."""
 
 
-def to_json(value):
-    """Nested dicts, lists and plain values; every dataclass says its kind."""
+def to_json(value, name: Callable[[type], str] = name_of):
+    """Nested dicts, lists and plain values; every dataclass says its kind, as `name` calls it."""
     if dataclasses.is_dataclass(value):
-        fields = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"kind": type(value).__name__} | fields
-    return [to_json(item) for item in value] if isinstance(value, tuple) else value
+        fields = {field.name: to_json(getattr(value, field.name), name) for field in dataclasses.fields(value)}
+        return {"kind": name(type(value))} | fields
+    return [to_json(item, name) for item in value] if isinstance(value, tuple) else value
 
 
-def from_json(base: type, stored: dict, where: str, said=print):
-    """The dataclass that `to_json` wrote: of class `base` or a subclass of it.
+def parts_of(value) -> list[type]:
+    """The classes of a dataclass and of all its parts."""
+    if dataclasses.is_dataclass(value):
+        inner = [kind for field in dataclasses.fields(value) for kind in parts_of(getattr(value, field.name))]
+        return [typing.cast(type, type(value)), *inner]
+    return [kind for item in value for kind in parts_of(item)] if isinstance(value, tuple) else []
+
+
+def from_json(base: type, stored: dict, where: str, find: Callable[[str], type | None], said=print):
+    """The dataclass that `to_json` wrote: of class `base` or a subclass of it, as `find` finds it by its name (`classes.finder`).
 
     A field that the JSON lacks (a newer version added it) takes its default, and a line is said; one that no class knows is an error.
     """
-    kinds = {kind.__name__: kind for kind in _family(base)}
     if not isinstance(stored, dict):
         raise UserError(f"{where}: {stored!r} is no {base.__name__}", "It was written by another version of Omnia; use that one.")
     name = stored.get("kind")
-    if name not in kinds:
+    kind = find(name) if isinstance(name, str) else None
+    if kind is None or not issubclass(kind, base) or not dataclasses.is_dataclass(kind):
         raise UserError(
-            f"{where}: unknown kind {name!r}{_nearest(str(name), kinds)}",
-            f"Known kinds: {', '.join(kinds)}. Was it written by a newer version?",
+            f"{where}: unknown kind {name!r}{nearest(str(name), OLD_NAMES)}", "Was it written by a newer version, or changed by hand?"
         )
-    kind = kinds[name]
     hints = typing.get_type_hints(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}
+    renamed = OLD_FIELDS.get(name_of(kind), {})
+    stored = {renamed.get(field, field): value for field, value in stored.items()}
     for field in stored:
         if field != "kind" and field not in known:
             raise UserError(
-                f"{where}.{field}: no such field in {name}{_nearest(field, known)}", "Remove it, or use the version of Omnia that wrote it."
+                f"{where}.{field}: no such field in {kind.__name__}{nearest(field, known)}",
+                "Remove it, or use the version of Omnia that wrote it.",
             )
     values = {}
     for field in known:
@@ -48,12 +59,13 @@ def from_json(base: type, stored: dict, where: str, said=print):
             continue
         hint, value = hints[field], stored[field]
         if dataclasses.is_dataclass(hint):
-            values[field] = from_json(typing.cast(type, hint), value, f"{where}.{field}", said)
+            values[field] = from_json(typing.cast(type, hint), value, f"{where}.{field}", find, said)
         elif typing.get_origin(hint) is tuple:
             item = typing.get_args(hint)[0]
             whole = dataclasses.is_dataclass(item)
             values[field] = tuple(
-                from_json(typing.cast(type, item), one, f"{where}.{field}[{i}]", said) if whole else one for i, one in enumerate(value)
+                from_json(typing.cast(type, item), one, f"{where}.{field}[{i}]", find, said) if whole else one
+                for i, one in enumerate(value)
             )
         else:
             values[field] = value
@@ -68,25 +80,13 @@ def flatten(stored: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _family(base: type) -> list[type]:
-    return [base] + [kind for child in base.__subclasses__() for kind in _family(child)]
-
-
-def _nearest(name: str, known) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def check_types(value, where: str = "") -> None:
     """UserError for the first value in a dataclass, or in one of its parts, that is not of its field's type. Numbers have to be finite.
 
     Python does not ask, and what a config file gives by mistake would be found out in the middle of a run: a text where several are meant
     is taken letter by letter, and "no" is true.
     """
-    try:
-        hints = typing.get_type_hints(type(value))
-    except NameError:  # of a class in a config file, whose names are not known here
-        return
+    hints = typing.get_type_hints(type(value))
     for field in dataclasses.fields(value):
         name = f"{where}.{field.name}" if where else field.name
         one = getattr(value, field.name)

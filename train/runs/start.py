@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from data.errors import UserError
 from train.checkpoints.checkpointer import load_parameters
-from train.runs.parts import DECODER, HEAD, get, parts_of, put
-from train.runs.parameters import critic_of
-from train.rl.options import PolicyGradient, PreferenceLearning
-from train.runs.runs import START, Run, open_run
+from train.kinds import Path
+from train.objectives.bind import bind
+from train.runs.directory import START, Run, open_run
+from train.runs.parts import get, put
 
 
 def started_from(run: Run) -> Run | None:
@@ -38,14 +38,11 @@ def adopt(run: Run, mesh, params, said: Callable[[str], None] = print):
     begun = started_from(run)
     if begun is None:
         return params
-    source = load_parameters(begun, mesh)[0]
-    there, here = parts_of(begun.experiment), parts_of(run.experiment)
-    offered = {here[name]: get(source, there[name]) for name in here.keys() & there.keys()}
-    if isinstance(run.experiment.objective, PolicyGradient):
-        critic: dict[str, Any] = critic_of(run.experiment).like_policy(source)
-        if critic and HEAD in there:
-            critic |= {"value": get(source, there.pop(HEAD))}
-        offered |= {(name,): part for name, part in critic.items() if offered.get((name,)) is None}
+    source, own = load_parameters(begun, mesh)[0], bind(run.experiment)
+    there, here = dict(bind(begun.experiment).parts), own.parts
+    offered: dict[Path, Any] = {here[name]: get(source, there[name]) for name in here.keys() & there.keys()}
+    if own.inherit is not None:
+        offered |= {path: part for path, part in own.inherit(source, there).items() if offered.get(path) is None}
     found, anew = params, []
     for name, path in here.items():
         part, old = offered.get(path), get(params, path)
@@ -75,10 +72,8 @@ def _placed(part, old):
 
 def frozen_of(run: Run, mesh):
     """What the run's objective reads and does not train: {"reference": parameters}, or None."""
-    objective = run.experiment.objective
-    needs = isinstance(objective, PreferenceLearning) and objective.loss != "orpo"
-    needs |= isinstance(objective, PolicyGradient) and objective.kl_coefficient > 0
-    if not needs:
+    names = bind(run.experiment).reference
+    if not names:
         return None
     reference = start_parameters(run, mesh)
     if reference is None:
@@ -86,27 +81,4 @@ def frozen_of(run: Run, mesh):
             "objective: a policy is held near the one it starts from, but the run starts from none",
             "Give one: --start RUN_DIR, or set --objective.kl-coefficient 0 where there is such a field.",
         )
-    return {"reference": {name: reference[name] for name in DECODER if name in reference}}
-
-
-class Reference:
-    """The policy that a PolicyGradient's KL is to: parameters of a frozen copy, kept as the objective says.
-
-    Calling it gives them on the mesh; None where there is no KL. A policy that has its reference in itself, such as one with adapters that
-    can be switched off, gives those parameters in the same way.
-    """
-
-    def __init__(self, run: Run, mesh):
-        objective = run.experiment.objective
-        assert isinstance(objective, PolicyGradient)
-        self._frozen, self._places = frozen_of(run, mesh), None
-        if self._frozen is not None and objective.reference == "bfloat16":
-            self._frozen = jax.tree.map(lambda x: x.astype(jnp.bfloat16), self._frozen)
-        if self._frozen is not None and objective.reference == "host":
-            self._places = jax.tree.map(lambda x: x.sharding, self._frozen)
-            self._frozen = jax.device_get(self._frozen)
-
-    def __call__(self):
-        if self._frozen is None:
-            return None
-        return (self._frozen if self._places is None else jax.device_put(self._frozen, self._places))["reference"]
+    return {"reference": {name: reference[name] for name in names if name in reference}}

@@ -1,1 +1,1 @@
-"""What an experiment names as its data, opened: the rows that a step takes."""
+"""What an experiment names as its data, opened: sources, and the rows that are made of them."""

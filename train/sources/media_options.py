@@ -1,15 +1,20 @@
 """The options of learning from media: which data, which rows, which losses. Nothing heavy is imported here."""
 
 import dataclasses
-from typing import Literal
+import os
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
+from data.errors import UserError
 from data.media.signals.augment_config import Augment
-from train.experiment import Data, Objective, check_range
+from train.kinds import Data, Objective, check_range
 
 
 @dataclasses.dataclass(frozen=True)
 class MediaData(Data):
     """Rows of samples with media; the encoders of the model say how large those become."""
+
+    rows: ClassVar[str] = "media"
 
     tokenizer: str = "byte"
     """byte, or a file or directory as for `omnia prepare text`, or what `omnia prepare codes` made; a run that starts from another takes
@@ -18,21 +23,27 @@ class MediaData(Data):
     """Of the largest size, that a row has room for; of smaller ones more fit."""
     videos: int = 1
     """The same of clips."""
-    recordings: int = 1
-    """The same of audio."""
+    audios: int = 1
+    """The same of recordings."""
     prefix: bool = True
     """What stands before the first learned token of a sample is read both ways; else only the places of a medium see one another."""
-    dropped: float = 0.0
-    """Share of training samples whose media are kept from the model, so that it also learns to answer without."""
+    media_dropout: float = 0.0
+    """Share of training samples whose media are hidden from the model, so that it also learns to answer without."""
     max_damaged: int = 0
     """Samples that cannot be read tolerated as empty places before training stops."""
     workers: int = 0
     """Processes that decode or render. 0: a thread of the training process. They do not change what comes."""
 
+    def with_paths(self, change: Callable[[str], str]) -> "MediaData":
+        tokenizer = change(self.tokenizer) if os.path.exists(self.tokenizer) else self.tokenizer
+        moved = super().with_paths(change)
+        assert isinstance(moved, MediaData)
+        return dataclasses.replace(moved, tokenizer=tokenizer)
+
     def __post_init__(self):
-        check_range("data.", self, 0, "images", "videos", "recordings", "max_damaged", "workers")
-        if not 0 <= self.dropped <= 1:
-            raise ValueError(f"data.dropped is {self.dropped}; it must be from 0 to 1")
+        check_range("data.", self, 0, "images", "videos", "audios", "max_damaged", "workers")
+        if not 0 <= self.media_dropout <= 1:
+            raise ValueError(f"data.media_dropout is {self.media_dropout}; it must be from 0 to 1")
 
 
 Task = Literal["text", "image", "video", "audio", "caption", "draw", "film", "play"]
@@ -41,6 +52,8 @@ Task = Literal["text", "image", "video", "audio", "caption", "draw", "film", "pl
 @dataclasses.dataclass(frozen=True)
 class WorldScenes(MediaData):
     """The embedded world of shapes that move and sound (data/media/world.py), rendered on the spot."""
+
+    home: ClassVar[str] = "train.sources.media:WorldDataset"
 
     tasks: tuple[Task, ...] = ("text", "image", "video", "audio", "caption")
     """What is asked about, and what is to be written after a description (draw, film, play), in turns."""
@@ -53,6 +66,8 @@ class WorldScenes(MediaData):
 @dataclasses.dataclass(frozen=True)
 class MediaShards(MediaData):
     """What `omnia prepare images|video|audio|interleaved` made."""
+
+    home: ClassVar[str] = "train.sources.media:ShardDataset"
 
     shards: tuple[str, ...] = ()
     """Folders (paths, or URLs such as gs://...). Several are mixed."""
@@ -82,6 +97,10 @@ class MediaLM(Objective):
     A term for each modality, over the tokens about it.
     """
 
+    home: ClassVar[str] = "train.objectives.media.media_lm:bind"
+    reads: ClassVar[tuple[str, ...]] = ("media",)
+    generates: ClassVar[bool] = True
+
     text_weight: float = 1.0
     """Of the mean loss of tokens that are about no medium."""
     image_weight: float = 1.0
@@ -97,6 +116,11 @@ class MediaLM(Objective):
     def weight(self, modality: str) -> float:
         return getattr(self, f"{modality}_weight")
 
+    def missing(self, learned: int, labelled: bool, counts: dict[str, int]) -> str:
+        """What no sample of a split has and all would need, "" for nothing. learned: samples with something to learn. labelled: any has a
+        class. counts: media of each kind."""
+        return "" if learned else "a text to learn (a caption, an answer) or a class"
+
 
 Medium = Literal["image", "video", "audio"]
 
@@ -104,6 +128,8 @@ Medium = Literal["image", "video", "audio"]
 @dataclasses.dataclass(frozen=True)
 class Pairing(Objective):
     """Two parts of a sample, to lie near each other in a space that they share, and those of different samples apart."""
+
+    reads: ClassVar[tuple[str, ...]] = ("media",)
 
     left: Medium = "image"
     """What the left tower sees: the model's encoder of that kind."""
@@ -121,18 +147,30 @@ class Pairing(Objective):
             raise ValueError(f"objective.left and right are both {self.left}: there would be nothing to align")
 
     @property
-    def of_whole_batch(self) -> bool:
-        return True
+    def pair(self) -> tuple[str, str]:
+        """What is aligned."""
+        return self.left, self.right
+
+    def missing(self, learned: int, labelled: bool, counts: dict[str, int]) -> str:
+        return ""
+
+    @property
+    def unit(self) -> Literal["token", "example", "batch"]:
+        return "batch"
 
 
 @dataclasses.dataclass(frozen=True)
 class Alignment(Pairing):
     """Contrastive learning alone."""
 
+    home: ClassVar[str] = "train.objectives.media.alignment:bind"
+
 
 @dataclasses.dataclass(frozen=True)
 class AlignedLM(MediaLM, Pairing):
     """Next-token prediction and contrastive learning in one loss, with the same encoders and decoder (after CoCa, Yu et al. 2022)."""
+
+    home: ClassVar[str] = "train.objectives.media.aligned_lm:bind"
 
     alignment_weight: float = 1.0
     """Of the contrastive loss."""
@@ -147,6 +185,9 @@ class AlignedLM(MediaLM, Pairing):
 class MediaClassification(Objective):
     """The class of each medium of a kind."""
 
+    home: ClassVar[str] = "train.objectives.media.classification:bind"
+    reads: ClassVar[tuple[str, ...]] = ("media",)
+
     medium: Medium = "image"
     """Whose encoder is trained."""
     classes: int = 0
@@ -158,23 +199,46 @@ class MediaClassification(Objective):
     cutmix: float = 0.0
     """Alpha of CutMix (Yun et al. 2019), on the device. 0: none. With mixup too, each batch takes one of them by chance."""
 
+    def missing(self, learned: int, labelled: bool, counts: dict[str, int]) -> str:
+        return "a class" if not labelled else "" if counts[self.medium] else f"{self.medium} in it"
+
+    def completed(self, sources: list) -> "MediaClassification":
+        if self.classes:
+            return self
+        classes = max(len(getattr(one.source, "classes", ())) for one in sources)
+        if not classes:
+            raise UserError(
+                "objective: the data has no classes", "Prepare files in folders, each named by a class, or choose another objective."
+            )
+        return dataclasses.replace(self, classes=classes)
+
     def __post_init__(self):
         check_range("objective.", self, 0, "classes", "mixup", "cutmix")
         check_range("objective.", self, 0, "smoothing", high=1)
 
     @property
-    def of_whole_batch(self) -> bool:
-        return self.mixup > 0 or self.cutmix > 0
+    def unit(self) -> Literal["token", "example", "batch"]:
+        return "batch" if self.mixup > 0 or self.cutmix > 0 else "example"
 
 
 @dataclasses.dataclass(frozen=True)
 class HiddenPatches(Objective):
     """What is hidden of pictures or clips is predicted from the rest (masked patch modelling)."""
 
+    home: ClassVar[str] = "train.objectives.media.hidden_patches:bind"
+    reads: ClassVar[tuple[str, ...]] = ("media",)
+
     medium: Literal["image", "video"] = "image"
     """Whose encoder is trained."""
     rate: float = 0.6
     """Share of patches, or of a clip's tubes, that are hidden, above 0, at most 1."""
+
+    @property
+    def unit(self) -> Literal["token", "example", "batch"]:
+        return "example"
+
+    def missing(self, learned: int, labelled: bool, counts: dict[str, int]) -> str:
+        return "" if counts[self.medium] else f"{self.medium} in it"
 
     def __post_init__(self):
         if not 0 < self.rate <= 1:
@@ -184,6 +248,11 @@ class HiddenPatches(Objective):
 @dataclasses.dataclass(frozen=True)
 class Codebook(Objective):
     """A tokenizer of patches or frames into codes (VQ-VAE, van den Oord et al. 2017)."""
+
+    home: ClassVar[str] = "train.objectives.media.codebook:bind"
+    of_patches: ClassVar[bool] = True
+    """Reads patches as they are, without a class token beside them."""
+    reads: ClassVar[tuple[str, ...]] = ("media",)
 
     medium: Medium = "image"
     """What is tokenized."""
@@ -196,10 +265,13 @@ class Codebook(Objective):
     commitment: float = 0.25
     """Coefficient of the term that keeps latents near their codes."""
 
+    @property
+    def unit(self) -> Literal["token", "example", "batch"]:
+        return "example"
+
+    def missing(self, learned: int, labelled: bool, counts: dict[str, int]) -> str:
+        return "" if counts[self.medium] else f"{self.medium} in it"
+
     def __post_init__(self):
         check_range("objective.", self, 1, "codes", "code_dim", "hidden_dim")
         check_range("objective.", self, 0, "commitment")
-
-
-ENCODER_OBJECTIVES = (Alignment, MediaClassification, HiddenPatches, Codebook)
-"""Those that train encoders without the decoder's predictions."""

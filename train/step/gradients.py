@@ -1,9 +1,23 @@
 """How the gradient of an objective is taken: at once, or accumulated over micro-batches. Both give the same gradient."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from data.errors import UserError
+from train.experiment import Exact, Experiment
 from train.objectives.terms import Mean
+
+
+def exact(options: Exact, experiment: Experiment, unit: str) -> Callable:
+    """The gradient of the whole batch, in as many parts as the experiment says."""
+    if experiment.micro_batches == 1:
+        return plain
+    if unit == "batch":
+        raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
+    return functools.partial(accumulated, micro_batches=experiment.micro_batches)
 
 
 def loss_of(terms, weights):
@@ -24,7 +38,7 @@ def plain(objective, params, batch, key, *, frozen=None, carry=None):
     return gradients, metrics, carry
 
 
-def accumulated(objective, params, batch, key, micro_batches: int, *, frozen=None, carry=None):
+def accumulated(objective, params, batch, key, *, micro_batches: int, frozen=None, carry=None):
     """The same gradient, taken over `micro_batches` parts of the rows one after the other: activations of one part at a time.
 
     The weights of the terms are totalled over the whole batch first, so that unequal parts (padding, packing, several terms with

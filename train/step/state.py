@@ -1,6 +1,7 @@
 """The train state, and the one table of what randomness is for."""
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,8 +13,10 @@ from jax.sharding import Mesh
 from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
 from train.devices.mesh import parameter_shardings
-from train.runs.parameters import Parameters
 from train.step.anomalies import History, no_history
+
+Parameters = Callable[[Any], Any]
+"""From a random key to a tree of parameters, boxed with their logical axis names."""
 
 
 class Purpose(enum.IntEnum):

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from train.devices.mesh import RULES
 from train.objectives.terms import Mean
 from train.step.anomalies import choose, judge
-from train.step.gradients import accumulated, plain
+from train.step.gradients import plain
 from train.step.state import Purpose, State, random_key
 
 COMPILER_OPTIONS: dict[str, dict[str, str | bool | int]] = {
@@ -30,9 +30,11 @@ def compiler_options(platform: str) -> dict | None:
 
 
 def make_update(
-    objective, optimizer: optax.GradientTransformation, *, seed: int, micro_batches: int = 1, ema_decay: float = 0.0, spike: float = 0.0
+    objective, optimizer: optax.GradientTransformation, *, seed: int, gradient=plain, ema_decay: float = 0.0, spike: float = 0.0
 ):
     """update(state, frozen, batch) -> state, metrics: gradient, optimizer, average; metrics are Means over the global batch.
+
+    gradient: how it is taken (train/step/gradients.py).
 
     A bad step (`anomalies.judge`, with its `spike`, or one whose objective has a metric `unsound` above 0) leaves parameters, optimizer,
     average and carry as they were, to the bit; step and cursor move on. metrics["skipped"].total is the number of bad steps in a row, up to
@@ -41,10 +43,7 @@ def make_update(
 
     def update(state: State, frozen, batch):
         key = random_key(seed, state.step, Purpose.OBJECTIVE)
-        if micro_batches == 1:
-            gradients, metrics, carry = plain(objective, state.params, batch, key, frozen=frozen, carry=state.carry)
-        else:
-            gradients, metrics, carry = accumulated(objective, state.params, batch, key, micro_batches, frozen=frozen, carry=state.carry)
+        gradients, metrics, carry = gradient(objective, state.params, batch, key, frozen=frozen, carry=state.carry)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema

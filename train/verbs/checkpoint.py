@@ -14,8 +14,8 @@ from data.files import json_files
 from data.files.storage import sync_folder
 from data.loading.progress import Progress
 from train.checkpoints.journal import Damage, Journal
-from train.runs.runs import open_run
-from train.verbs.cli import parse, start_jax
+from train.runs.directory import open_run
+from train.verbs.arguments import parse, start_jax
 
 SAFETENSORS_FORMAT = "omnia/1"
 """In an exported file: how its names and shapes are to be read."""

@@ -12,9 +12,10 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files
+from train.experiment import Experiment
 from train.rl.environments.text_tasks import Prompt
 from train.sources.records import messages_of
-from train.verbs.cli import check_seed, parse, start_jax
+from train.verbs.arguments import check_seed, parse, start_jax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,36 +54,20 @@ def label(arguments: list[str]) -> None:
     start_jax()
     from rich.progress import track
 
-    from model.transformer import Decoder
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh, row_shards
-    from train.rl.options import Demonstrations, Prompts, ReinforcePlusPlus, turns_of
+    from train.generation.text import decoder_of
     from train.rl.policy.questions import Questions
     from train.rl.policy.sampler import Drawer
-    from train.runs.runs import open_run
+    from train.runs.directory import open_run
 
     run = open_run(options.run_dir)
-    data = run.experiment.data
-    if not isinstance(data, Demonstrations | Prompts):
-        raise UserError(f"{options.run_dir}: its data has no environments", "Give a run on Demonstrations or Prompts.")
-    if turns_of(data.environments) > 1:
-        raise UserError(f"{options.run_dir}: an environment answers, and a comparison is of single responses", "Give another run.")
-    room = options.prompt_tokens + options.response_tokens
-    if room > run.experiment.model.context_length:
-        raise UserError(f"{room} tokens do not fit the context of {run.experiment.model.context_length}", "Lower --response-tokens.")
-    experiment = dataclasses.replace(
-        run.experiment,
-        data=Prompts(environments=data.environments, weights=data.weights, prompt_tokens=options.prompt_tokens, max_unusable=10**9),
-        objective=ReinforcePlusPlus(
-            samples=options.samples, response_tokens=options.response_tokens, temperature=options.temperature, kl_coefficient=0.0
-        ),
-        seed=options.seed,
-    )
+    experiment = _drawing_experiment(run.experiment, options)
     questions, mesh = Questions(experiment, run.corpora()), inference_mesh(run.experiment.mesh)
     for line in questions.check(("train",)):
         print(line)
     params, step = load_parameters(run, mesh)
-    draw, shards = Drawer(experiment, questions, Decoder(experiment.model), mesh), row_shards(mesh)
+    draw, shards = Drawer(experiment, questions, decoder_of(run), mesh), row_shards(mesh)
     size = max(1, options.batch_size // options.samples // shards) * shards
     rng, written = np.random.default_rng(options.seed), 0
     with whole_or_nothing(Path(options.output)) as file:
@@ -91,17 +76,11 @@ def label(arguments: list[str]) -> None:
             found = draw(params, taken)
             for place, question in enumerate(taken[: options.prompts - first]):
                 span = slice(place * options.samples, (place + 1) * options.samples)
-                if not found.kept[span].all():
-                    continue
-                best = choose(found.totals[span], options.noise, rng)
-                responses, worth = found.texts[span], found.totals[span].tolist()
-                if not options.noise:
-                    told = [k for k in range(options.samples) if k == best or worth[k] < worth[best]]
-                    best, responses, worth = told.index(best), [responses[k] for k in told], [worth[k] for k in told]
-                if len(responses) < 2:
-                    continue
-                file.write(json_files.dumps(record_of(question.prompt, responses, worth, best, options.noise)) + "\n")
-                written += 1
+                if found.kept[span].all() and (
+                    record := _comparison(question.prompt, found.texts[span], found.totals[span], options.noise, rng)
+                ):
+                    file.write(json_files.dumps(record) + "\n")
+                    written += 1
         if not written:
             raise UserError(
                 "no prompt fits its room with responses that differ in worth", "Give more room with --prompt-tokens, or more --samples."
@@ -110,6 +89,37 @@ def label(arguments: list[str]) -> None:
     counts = {"had no room (--prompt-tokens)": len(questions.unusable), "responses got rewards that are no numbers": questions.unjudged}
     if any(counts.values()):
         print("left out: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
+
+
+def _drawing_experiment(trained: Experiment, options: Label) -> Experiment:
+    """The experiment that draws responses of the policy as `options` say. UserError where the run has no prompts, or no room for them."""
+    from train.rl.options import Demonstrations, Prompts, ReinforcePlusPlus, turns_of
+
+    data = trained.data
+    if not isinstance(data, Demonstrations | Prompts):
+        raise UserError(f"{options.run_dir}: its data has no environments", "Give a run on Demonstrations or Prompts.")
+    if turns_of(data.environments) > 1:
+        raise UserError(f"{options.run_dir}: an environment answers, and a comparison is of single responses", "Give another run.")
+    room = options.prompt_tokens + options.response_tokens
+    if room > trained.model.context_length:
+        raise UserError(f"{room} tokens do not fit the context of {trained.model.context_length}", "Lower --response-tokens.")
+    return dataclasses.replace(
+        trained,
+        data=Prompts(environments=data.environments, weights=data.weights, prompt_tokens=options.prompt_tokens, max_unusable=10**9),
+        objective=ReinforcePlusPlus(
+            group_size=options.samples, response_tokens=options.response_tokens, temperature=options.temperature, kl_coefficient=0.0
+        ),
+        seed=options.seed,
+    )
+
+
+def _comparison(prompt: Prompt, responses: list[str], totals: np.ndarray, noise: float, rng: np.random.Generator) -> dict | None:
+    """The record of a prompt; Without noise, those that equal the best are left out; None where no other is left."""
+    best, worth = choose(totals, noise, rng), totals.tolist()
+    if not noise:
+        told = [k for k in range(len(responses)) if k == best or worth[k] < worth[best]]
+        best, responses, worth = told.index(best), [responses[k] for k in told], [worth[k] for k in told]
+    return record_of(prompt, responses, worth, best, noise) if len(responses) >= 2 else None
 
 
 def _check(options: Label) -> None:

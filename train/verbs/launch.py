@@ -10,7 +10,7 @@ import time
 
 from data.errors import UserError
 from train.loop.exits import Exit
-from train.verbs.cli import parse
+from train.verbs.arguments import parse
 
 GRACE_SECONDS = 60.0
 """For the others to save, once one has been asked to stop or has ended well; then they are killed."""

@@ -13,7 +13,8 @@ import tyro
 from data.errors import UserError
 from data.files import json_files
 from train.experiment import Experiment
-from train.verbs.cli import check_belongs, load_config, parse
+from train.verbs.arguments import check_belongs, parse
+from train.verbs.config_files import load_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ def plan(arguments: list[str]) -> int:
         raise UserError("omnia plan: no config", "Give one, or a run directory: omnia plan configs/decoder_100b.py --topology v5p:8x8x8.")
     if not {"-h", "--help"} & set(rest) and not any(word.partition("=")[0] == "--topology" for word in rest):
         raise UserError("omnia plan: no topology", "Give one: --topology v5e:4x4, v5p:8x8x8, or cpu:8 to try it.")
-    from train.runs.runs import is_run, open_run
+    from train.runs.directory import is_run, open_run
 
     default = Experiment()
     if target:
@@ -47,7 +48,7 @@ def plan(arguments: list[str]) -> int:
     options = parse(Plan, "plan", rest, Plan(topology="", experiment=default))
     check_belongs("plan", options, candidates=(options.search, "belongs to --search"))
     _check_unread(options.experiment, default)
-    if options.experiment.model.vocab_size == 0:
+    if options.experiment.objective.uses_model and options.experiment.model.vocab_size == 0:
         raise UserError("model.vocab_size is not known without data", "Give --model.vocab-size N.")
     if options.candidates < 1:
         raise UserError("omnia plan: --candidates must be positive")
@@ -98,41 +99,12 @@ def start_jax(topology: str) -> None:
 
 def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dict[str, Any]:
     """Everything that a plan says, as plain values; sizes in bytes a device, times in seconds. UserError where the mesh does not fit."""
-    import jax
-
-    from train.planning import hlo
-    from train.planning.ahead_of_time import TooLarge, abstract_step, compile_step, memory_of, planning_mesh
-    from train.planning.flops import training_flops_per_token
-    from train.planning.roofline import KERNEL, MATMUL, MEMORY, Torus, chip_of, estimate, kernel_flops
+    from train.planning.ahead_of_time import TooLarge, compile_step, memory_of, planning_mesh
 
     mesh = planning_mesh(experiment, topology)
-    devices = list(mesh.devices.flat)
-    chip = chip_of(devices[0])
-    _, state, _ = abstract_step(experiment, mesh)
-
-    def share(tree) -> int:
-        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-    tokens = experiment.batch_size * experiment.model.context_length
-    found: dict[str, Any] = {
-        "name": experiment.name,
-        "topology": topology,
-        "device": devices[0].device_kind,
-        "devices": len(devices),
-        "mesh": {name: size for name, size in mesh.shape.items() if size > 1},
-        "remat": experiment.model.remat,
-        "micro_batches": experiment.micro_batches,
-        "batch_size": experiment.batch_size,
-        "tokens_per_batch": tokens,
-        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
-        "parameter_bytes": share(state.params),
-        "optimizer_bytes": share(state.opt_state) + share(state.ema),
-        "gradient_bytes": share(state.params),
-        "hbm_bytes": chip.hbm - chip.reserved,
-        "reserved_bytes": chip.reserved,
-    }
+    found = _sizes(experiment, topology, mesh)
     if not quiet and sys.stderr.isatty():
-        print(f"compiling for {len(devices)} x {found['device']}: minutes for a large model", file=sys.stderr)
+        print(f"compiling for {found['devices']} x {found['device']}: minutes for a large model", file=sys.stderr)
     started = time.monotonic()
     try:
         compiled = compile_step(experiment, mesh)
@@ -144,16 +116,65 @@ def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dic
         return found
     seconds = time.monotonic() - started
     memory = memory_of(compiled)
-    program = hlo.read(compiled.as_text())
-    time_of = estimate(program, Torus(devices, chip))
-    needed = training_flops_per_token(experiment.model, experiment.model.context_length) * tokens / len(devices)
-    operations = list(hlo.walk(program.operations))
     found |= {
         "fits": memory.total <= found["hbm_bytes"],
         "bytes_per_device": memory.total,
         "argument_bytes": memory.arguments,
         "work_bytes": memory.work,
         "compile_seconds": seconds,
+    }
+    found |= _times(experiment, mesh, compiled.as_text())
+    found["advice"] = advice(experiment, found)
+    return found
+
+
+def _sizes(experiment: Experiment, topology: str, mesh) -> dict[str, Any]:
+    """What is known of a plan before its step is compiled."""
+    import jax
+
+    from train.objectives.bind import state_of
+    from train.planning.ahead_of_time import for_platform
+    from train.planning.roofline import chip_of
+
+    devices = list(mesh.devices.flat)
+    chip = chip_of(devices[0])
+    state = state_of(for_platform(experiment, mesh), mesh)
+
+    def share(tree) -> int:
+        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    return {
+        "name": experiment.name,
+        "topology": topology,
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "mesh": {name: size for name, size in mesh.shape.items() if size > 1},
+        "remat": experiment.model.remat,
+        "micro_batches": experiment.micro_batches,
+        "batch_size": experiment.batch_size,
+        "tokens_per_batch": experiment.batch_size * experiment.model.context_length,
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        "parameter_bytes": share(state.params),
+        "optimizer_bytes": share(state.opt_state) + share(state.ema),
+        "gradient_bytes": share(state.params),
+        "hbm_bytes": chip.hbm - chip.reserved,
+        "reserved_bytes": chip.reserved,
+    }
+
+
+def _times(experiment: Experiment, mesh, program_text: str) -> dict[str, Any]:
+    """What a device does in a step, by the compiled program, and how long that takes."""
+    from train.objectives.bind import flops_of
+    from train.planning import hlo
+    from train.planning.roofline import KERNEL, MATMUL, MEMORY, Torus, chip_of, estimate, kernel_flops
+
+    devices = list(mesh.devices.flat)
+    chip, tokens = chip_of(devices[0]), experiment.batch_size * experiment.model.context_length
+    program = hlo.read(program_text)
+    time_of = estimate(program, Torus(devices, chip))
+    needed = (flops_of(experiment) or 0.0) * tokens / len(devices)
+    operations = list(hlo.walk(program.operations))
+    return {
         "product_flops": sum(operation.flops * times for operation, times in operations),
         "kernel_flops": sum(kernel_flops(operation) * times for operation, times in operations),
         "model_flops": needed,
@@ -167,8 +188,6 @@ def make_plan(experiment: Experiment, topology: str, quiet: bool = False) -> dic
         "mfu_no_overlap": needed / (time_of.no_overlap * chip.peak),
         "assumptions": {"matmul": MATMUL, "kernel": KERNEL, "memory": MEMORY, "link_bytes_per_second": chip.link, "peak": chip.peak},
     }
-    found["advice"] = advice(experiment, found)
-    return found
 
 
 def collectives_of(operations) -> dict[str, dict[str, float]]:
@@ -193,7 +212,7 @@ def advice(experiment: Experiment, found: dict[str, Any]) -> list[str]:
         lines.append(f"The state alone takes {_gib(state)} a device: split it further (--mesh.fsdp, --mesh.tensor), or use more chips.")
     rows = experiment.batch_size // experiment.micro_batches
     shards = math.prod(found["mesh"].get(axis, 1) for axis in ("data", "fsdp", "expert"))
-    if rows % (2 * shards) == 0 and not experiment.objective.of_whole_batch:
+    if rows % (2 * shards) == 0 and experiment.objective.unit != "batch":
         lines.append(f"Take the batch in parts: --micro-batches {experiment.micro_batches * 2}.")
     if experiment.model.remat != "full":
         lines.append("Keep less for the backward pass: --model.remat full.")

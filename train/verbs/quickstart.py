@@ -15,19 +15,44 @@ from data.errors import UserError
 from data.files import json_files
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
-from model.decoding.generate import Sampling
 from train.evaluation.ngram import NGram
 from train.evaluation.snippets import parse_share
 from train.experiment import Experiment, TextData
-from train.generation.text import make_generator
-from train.loop.loop import train
-from train.runs.runs import Run, create_run, is_run, open_corpora, open_run, resolve, write_run
+from train.runs.directory import Run, create_run, is_run, open_corpora, open_run, write_run
+from train.runs.resolve import resolve
+from train.verbs.arguments import parse, start_jax
+from train.verbs.config_files import load_config
 
 VOCABULARY = 2048
 SNIPPETS = 64
 SNIPPET_TOKENS = 128
 SNIPPET_PROMPT = "def "
 SNIPPET_TEMPERATURE = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """Train a small model of Python code on this machine, and show what it learned."""
+
+    run_dir: str = "runs/quickstart"
+    """Folder of the run; the corpus goes beside it, in the same name with -corpus. The same command again goes on where it stopped."""
+    steps: int = 0
+    """Updates. 0: as the config says, about two minutes on two cores."""
+
+
+def quickstart(arguments: list[str]) -> int:
+    options = parse(Quickstart, "quickstart", arguments)
+    if options.steps < 0:
+        raise UserError("omnia quickstart: --steps must be 0 or more", "0 takes as many as the config says.")
+    configs = Path(__file__).parent.parent.parent / "configs"
+    experiment, policy = load_config(str(configs / "quickstart.py")), load_config(str(configs / "rl" / "code.py"))
+    if options.steps:
+        experiment, policy = (
+            dataclasses.replace(experiment, steps=options.steps),
+            dataclasses.replace(policy, steps=min(options.steps, policy.steps)),
+        )
+    start_jax(devices=False)
+    return run_stages(Path(options.run_dir), experiment, policy)["exit"]
 
 
 def standard_library() -> tuple[str, ...]:
@@ -40,13 +65,14 @@ def standard_library() -> tuple[str, ...]:
     return tuple(map(str, files))
 
 
-def quickstart(run_dir: str | Path, experiment: Experiment, policy: Experiment) -> dict:
+def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dict:
     """Prepare, train, evaluate, sample, draw; then learn from reward. Returns the summary, which summary.json holds too.
 
     policy: the experiment that goes on from the trained model, in a run of its own beside the first.
     """
+    from train.loop.loop import train
+
     began = time.monotonic()
-    run_dir = Path(run_dir)
     corpus_dir = str(run_dir) + "-corpus"
     print(f"1. Preparing the standard library's source with a SentencePiece tokenizer of {VOCABULARY} pieces", flush=True)
     prepare_text(
@@ -59,26 +85,16 @@ def quickstart(run_dir: str | Path, experiment: Experiment, policy: Experiment) 
     print(f"   5-gram, interpolated Kneser-Ney: {baseline['loss']:.3f} nats per token; {_say(baseline)}", flush=True)
 
     print(f"3. Training for {run.experiment.steps} steps", flush=True)
-    shares: dict[int, dict] = {}
-
-    def look(step: int, params) -> str:
-        """The share of generated functions that parse, as the model learns."""
-        generator = make_generator(run, params)
-        sampling = Sampling(temperature=SNIPPET_TEMPERATURE)
-        prompts = [SNIPPET_PROMPT] * SNIPPETS
-        completions = generator.generate(prompts, tokens=SNIPPET_TOKENS, sampling=sampling, seed=run.experiment.seed)
-        shares[step] = parse_share([completion.prompt + completion.text for completion in completions])
-        return _say(shares[step])
-
-    summary = train(run, look=look)
+    snippets = _Snippets(run)
+    summary = train(run, on_samples=snippets)
     if summary["stopped"]:
         return summary
-    final = shares.get(summary["step"])
     validation = summary["validation"]
     print(f"4. Validation: {validation['loss']:.3f} nats per token, {validation['bits_per_byte']:.3f} bits per byte")
-    if final is not None:  # else the run was complete already: nothing was trained, so nothing was looked at
+    final = snippets.shares.get(summary["step"])
+    if final is not None:  # else the run was complete already: nothing was trained, so no samples were drawn
         print(f"   {_say(final)}; of the n-gram model's, {baseline['share']:.0%}")
-        summary |= {"snippets": {str(step): share for step, share in shares.items()}, "ngram": baseline}
+        summary |= {"snippets": {str(step): share for step, share in snippets.shares.items()}, "ngram": baseline}
 
     print(
         f"5. Learning from reward: {policy.steps} steps of PPO, 1 for a function that parses, is not trivial and is no repeat", flush=True
@@ -97,6 +113,25 @@ def quickstart(run_dir: str | Path, experiment: Experiment, policy: Experiment) 
     print(f"   omnia generate {run.path} --prompt 'def main(' --max-new-tokens 200")
     print(f"   omnia inspect {corpus_dir}")
     return summary
+
+
+class _Snippets:
+    """The share of generated functions that parse, as the model learns: drawn whenever the loop draws samples."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self.shares: dict[int, dict] = {}
+
+    def __call__(self, step: int, params) -> str:
+        from model.decoding.generate import Sampling
+        from train.generation.text import make_generator
+
+        generator = make_generator(self._run, params)
+        sampling = Sampling(temperature=SNIPPET_TEMPERATURE)
+        prompts = [SNIPPET_PROMPT] * SNIPPETS
+        completions = generator.generate(prompts, tokens=SNIPPET_TOKENS, sampling=sampling, seed=self._run.experiment.seed)
+        self.shares[step] = parse_share([completion.prompt + completion.text for completion in completions])
+        return _say(self.shares[step])
 
 
 def _open(run_dir: Path, corpus_dir: str, experiment: Experiment) -> Run:

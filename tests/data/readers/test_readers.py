@@ -23,7 +23,7 @@ from data.text.inspect import inspect_corpus
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from train.rl.environments.files import PromptFile
-from train.sources.examples import read_records
+from train.sources.records import read_records
 
 TEXTS = [
     "One.\n",
@@ -365,7 +365,7 @@ def warc(tmp_path, *records, name="a.warc"):
         (PAGE.replace("<title>", "<meta charset=iso-8859-1><title>").encode("latin-1"), ["Content-Type: text/html"]),
         (PAGE.encode("utf-8-sig"), ["Content-Type: text/html; charset=latin-1"]),
         (PAGE.encode(), ["Content-Type: application/xhtml+xml; charset=nonsense"]),
-        (gzip.compress(PAGE.encode()), ["Content-Type: text/html; charset=utf-8", "Content-Encoding: gzip"]),
+        (gzip.compress(PAGE.encode(), mtime=0), ["Content-Type: text/html; charset=utf-8", "Content-Encoding: gzip"]),
         (zlib.compress(PAGE.encode()), ["Content-Type: text/html; charset=utf-8", "Content-Encoding: deflate"]),
         (
             b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (PAGE.encode()[:50], PAGE.encode()[50:], b"")),

@@ -10,12 +10,13 @@ import optax
 import pytest
 
 from model.media.vq import VectorQuantiser, VQConfig, nearest, reseed
-from train.objectives.media.vector_quantisation import PatchRows, VectorQuantisation
+from train.objectives.media.codebook import CodebookLoss
+from train.objectives.media.views import PatchRows
 from train.step.gradients import plain
 
 CONFIG = VQConfig(values=6, codes=16, code_dim=4, hidden_dim=32)
 MODEL = VectorQuantiser(CONFIG)
-OBJECTIVE = VectorQuantisation(CONFIG)
+OBJECTIVE = CodebookLoss(CONFIG)
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from train.checkpoints.journal import Journal, Part, decode, encode, kept, share
 from train.devices.mesh import make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule, TextData
 from train.loop.loop import train
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 from train.step.state import State
 
 IDENTITY, STRANGER = "0123456789abcdef", "fedcba9876543210"

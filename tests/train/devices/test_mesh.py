@@ -15,7 +15,7 @@ from model.config import ModelConfig
 from train.devices.mesh import MOST_CPU_DEVICES, cpu_devices, divide_cpu
 from train.experiment import Experiment, MeshShape
 from train.loop import loop
-from train.verbs import cli
+from train.verbs.train import train
 
 SMALL = Experiment(batch_size=12, model=ModelConfig(vocab_size=64, num_layers=2, embed_dim=64, num_heads=2))
 
@@ -86,4 +86,4 @@ def test_the_cpu_is_divided_before_anything_asks_for_devices(begin, monkeypatch)
 def test_the_verb_leaves_devices_to_the_loop(monkeypatch, tmp_path):
     monkeypatch.setattr("jax.devices", lambda *_: pytest.fail("devices were started before the CPU was divided"))
     with pytest.raises(UserError, match="data.shards is empty"):
-        cli.train(["configs/quickstart.py", "--run-dir", str(tmp_path / "run")])
+        train(["configs/quickstart.py", "--run-dir", str(tmp_path / "run")])

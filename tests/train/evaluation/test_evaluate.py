@@ -1,5 +1,6 @@
 """What is measured is what a plain walk over the documents gives, token by token, whatever the batches are."""
 
+import copy
 import dataclasses
 import functools
 import math
@@ -16,9 +17,10 @@ from model.config import ModelConfig
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters
 from train.devices.mesh import make_mesh
-from train.evaluation.evaluate import evaluate_corpora, make_evaluate
+from train.evaluation.totals import Evaluator
 from train.experiment import Experiment, TextData
-from train.objectives.make import make_objective
+from train.objectives.bind import bind
+from train.sources.dataset import dataset_of
 
 T = 32
 MODEL = ModelConfig(vocab_size=384, context_length=T, num_layers=1, embed_dim=16, num_heads=2)
@@ -36,13 +38,14 @@ def params():
 def measure():
     """The compiled evaluation on eight devices, shared by all tests here."""
     mesh = make_mesh(EXPERIMENT.mesh)
-    return make_evaluate(make_objective(EXPERIMENT, mesh), mesh), mesh
+    return Evaluator(bind(EXPERIMENT, mesh), EXPERIMENT, mesh)
 
 
 def evaluated(params, paths, *, batch_size=8, **options):
-    evaluate, mesh = measure()
+    evaluator = copy.copy(measure())
+    evaluator.rows = -(-batch_size // 8) * 8
     experiment = dataclasses.replace(EXPERIMENT, batch_size=batch_size, data=TextData(shards=tuple(paths)))
-    return evaluate_corpora(evaluate, params, [Corpus(path) for path in paths], experiment, mesh, **options)
+    return dataset_of(experiment).evaluate(evaluator, params, [Corpus(path) for path in paths], **options)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -10,15 +10,15 @@ from data.errors import UserError
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from model.config import ModelConfig
+from model.transformer import Decoder
 from tests.train.evaluation.test_evaluate import documents
 from tests.train.loop.test_resume import start
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh
-from train.evaluation.evaluate import evaluate_run
+from train.evaluation.checkpoint import evaluate_run
 from train.evaluation.long_context import DEPTHS, KEY_LETTERS, Haystack, bucket_starts, evaluate_by_position, evaluate_needle, find_needles
 from train.experiment import Experiment, MeshShape, Samples, TextData
 from train.optimizers.build import make_optimizer
-from train.runs.parameters import decoder_parameters
 from train.step.state import initial_state
 
 T = 96
@@ -31,7 +31,7 @@ def untrained(path, corpus: str, **model):
     run = start(path, experiment)
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     checkpointer = Checkpointer(run.path)
-    checkpointer.save(initial_state(decoder_parameters(run.experiment.model), optimizer, make_mesh(MeshShape()), 0, ema=False), {})
+    checkpointer.save(initial_state(Decoder(run.experiment.model).start, optimizer, make_mesh(MeshShape()), 0, ema=False), {})
     checkpointer.wait()
     checkpointer.close()
     return run

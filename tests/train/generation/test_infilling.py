@@ -10,8 +10,9 @@ import omnia
 from data.errors import UserError
 from train.experiment import MeshShape, TextData
 from train.loop.loop import train
-from train.loop.row_learner import make_batches
-from train.runs.runs import create_run, open_corpora, resolve
+from train.runs.directory import create_run, open_corpora
+from train.runs.resolve import resolve
+from train.sources.dataset import dataset_of
 
 
 def with_rate(experiment, rate):
@@ -28,7 +29,7 @@ def test_training_rows_are_rearranged_at_the_rate(tiny):
     """Through the same function as the loop, on a mixture: none at 0, all at 1, half at a half."""
     corpora = open_corpora(tiny)
     marker = corpora[0].tokenizer().specials["fim_prefix"]
-    batches = {rate: make_batches(resolve(with_rate(tiny, rate), corpora), corpora).batch(0, 300) for rate in (0.0, 0.5, 1.0)}
+    batches = {rate: dataset_of(resolve(with_rate(tiny, rate), corpora)).batches(corpora).batch(0, 300) for rate in (0.0, 0.5, 1.0)}
     found = {rate: (batch.tokens[:, 0] == marker).mean() for rate, batch in batches.items()}
     assert found[0.0] == 0
     assert 0.4 < found[0.5] / found[1.0] < 0.6
@@ -39,9 +40,9 @@ def test_a_vocabulary_without_the_ids_is_refused(tiny):
     corpora = open_corpora(tiny)
     size = max(corpus.ids for corpus in corpora)
     small = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, vocab_size=size))
-    make_batches(resolve(small, corpora), corpora)
+    dataset_of(resolve(small, corpora)).batches(corpora)
     with pytest.raises(UserError, match=f"model.vocab_size is {size}"):
-        make_batches(resolve(with_rate(small, 0.5), corpora), corpora)
+        dataset_of(resolve(with_rate(small, 0.5), corpora)).batches(corpora)
 
 
 def test_a_run_fills_gaps_if_it_was_trained_to(tiny, tmp_path, capsys):

@@ -16,7 +16,7 @@ from model.decoding.generate import Sampling
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters
 from train.generation.text import CHUNK, Completion, TextGenerator
-from train.verbs.cli import _stream
+from train.verbs.generate import _stream
 
 CONTEXT = 2 * CHUNK
 ALPHABET = character_tokenizer("abcdefghijklmnopqrstuvwxyz ")

@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 
 from data.text.batches import Batches
+from model.transformer import Decoder
 from tests.train.conftest import change
 from tests.train.loop.test_resume import one_device, outcome, start  # noqa: F401 (a fixture)
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh, put_batch
 from train.experiment import MeshShape
+from train.loop.bad_steps import Diverged, rewind_target
 from train.loop.exits import Exit
-from train.loop.loop import Diverged, _Meter, _target, train
-from train.loop.row_learner import make_batches
+from train.loop.loop import train
+from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
-from train.objectives.make import make_objective
+from train.objectives.bind import bind
 from train.optimizers.build import make_optimizer
-from train.runs.parameters import decoder_parameters
-from train.runs.runs import open_run
+from train.runs.directory import open_run
+from train.sources.dataset import dataset_of
 from train.step.anomalies import DECAY, WARM, choose, judge, no_history
 from train.step.state import abstract_state
 from train.step.update import jit_update, make_update
@@ -62,10 +64,10 @@ def test_the_choice_keeps_every_bit():
 
 
 def test_where_a_run_goes_back_to():
-    assert _target([2, 4, 6], 5, None) == 4
-    assert _target([2, 4, 6], 4, 4) == 2  # it had just gone back to 4, and no step after it was good
-    assert _target([2, 4, 6], 5, 4) == 4
-    assert _target([4], 4, 4) is None and _target([], 3, None) is None
+    assert rewind_target([2, 4, 6], 5, None) == 4
+    assert rewind_target([2, 4, 6], 4, 4) == 2  # it had just gone back to 4, and no step after it was good
+    assert rewind_target([2, 4, 6], 5, 4) == 4
+    assert rewind_target([4], 4, 4) is None and rewind_target([], 3, None) is None
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def anomalies(run):
 def state_of(run, step):
     experiment = run.experiment
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    abstract = abstract_state(decoder_parameters(experiment.model), optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=True)
+    abstract = abstract_state(Decoder(experiment.model).start, optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=True)
     checkpointer = Checkpointer(run.path, experiment.checkpoints)
     found, _ = checkpointer.restore(abstract, step)
     checkpointer.close()
@@ -116,8 +118,8 @@ def test_a_bad_step_leaves_parameters_and_optimizer_alone(tiny, tmp_path, one_de
     assert counts and set(counts) == {4}  # five steps, four updates
 
     mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
-    update = jit_update(make_update(make_objective(run.experiment, mesh), make_optimizer(tiny.optimizer, tiny.schedule, 5), seed=0), mesh)
-    batch = put_batch(mesh, lambda first, rows: make_batches(run.experiment, run.corpora()).batch(12 + first, rows), 4)
+    update = jit_update(make_update(bind(run.experiment, mesh).loss, make_optimizer(tiny.optimizer, tiny.schedule, 5), seed=0), mesh)
+    batch = put_batch(mesh, lambda first, rows: dataset_of(run.experiment).batches(run.corpora()).batch(12 + first, rows), 4)
     kept = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((before.params, before.opt_state))]
     skipped, metrics = update(dataclasses.replace(before, ema=None), None, batch)
     assert [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((skipped.params, skipped.opt_state))] == kept
@@ -134,7 +136,7 @@ def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path,
     assert anomalies(whole)[-1]["to"] == 4 and anomalies(whole)[-1]["cursor"] == 28
     assert [row["step"] for row in read_metrics(whole.path) if row["kind"] == "train"] == list(range(1, 9))
     expected = outcome(whole)
-    record = _Meter.record
+    record = Meter.record
     parts = start(tmp_path / "parts", tiny)
     for last in (5, 6, 8):
 
@@ -143,7 +145,7 @@ def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path,
             if step == last < 8:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(_Meter, "record", record_and_kill)
+        monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["exit"] == (Exit.DONE if last == 8 else Exit.SAVED)
     found = outcome(parts)
     assert str(found[0]) == str(expected[0])  # as text: NaN is not equal to itself

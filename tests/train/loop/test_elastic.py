@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
+from model.transformer import Decoder
 from tests.train.conftest import change
 from tests.train.loop.test_resume import start
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh, put_batch
 from train.experiment import MeshShape
 from train.loop.loop import train
-from train.loop.row_learner import make_batches
-from train.objectives.make import make_objective
+from train.objectives.bind import bind
 from train.optimizers.build import optimizer_of
-from train.runs.parameters import decoder_parameters
+from train.sources.dataset import dataset_of
 from train.step.gradients import plain
 from train.step.state import abstract_state
 from train.step.update import on_mesh
@@ -37,11 +37,11 @@ def restored(run, mesh):
     experiment = run.experiment
     optimizer = optimizer_of(experiment)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
-    state, _ = checkpointer.restore(abstract_state(decoder_parameters(experiment.model), optimizer, mesh, ema=True))
+    state, _ = checkpointer.restore(abstract_state(Decoder(experiment.model).start, optimizer, mesh, ema=True))
     checkpointer.close()
-    batches, first = make_batches(experiment, run.corpora()), int(state.cursor)
+    batches, first = dataset_of(experiment).batches(run.corpora()), int(state.cursor)
     batch = put_batch(mesh, lambda start, rows: batches.batch(first + start, rows), experiment.batch_size)
-    objective = make_objective(experiment, mesh)
+    objective = bind(experiment, mesh).loss
     gradient = on_mesh(jax.jit(lambda params, batch: plain(objective, params, batch, jax.random.key(0))[0]), mesh)
     return jax.tree.map(np.asarray, (state.params, state.opt_state, state.ema)), jax.tree.map(np.asarray, gradient(state.params, batch))
 

@@ -16,7 +16,7 @@ from train.devices.hosts import Moved, Place
 from train.loop.exits import Exit
 from train.loop.loop import train
 from train.loop.telemetry import _RowFile, read_metrics
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 
 
 @pytest.fixture

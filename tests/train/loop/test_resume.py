@@ -13,14 +13,16 @@ from data.errors import UserError
 from tests.train.conftest import change
 from train.checkpoints.checkpointer import Checkpointer, load_parameters
 from train.devices.mesh import make_mesh
-from train.evaluation.evaluate import evaluate_corpora, make_evaluate
+from train.evaluation.totals import Evaluator
 from train.experiment import AdamW, MeshShape, Muon, ScheduleFree
-from train.loop.loop import _Meter, train
+from train.loop.loop import train
+from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
-from train.objectives.make import make_objective
+from train.objectives.bind import bind
 from train.optimizers.build import make_optimizer
-from train.runs.parameters import parameters_of
-from train.runs.runs import check_resume, create_run, open_corpora, open_run, resolve
+from train.runs.directory import create_run, open_corpora, open_run
+from train.runs.resolve import check_resume, resolve
+from train.sources.dataset import dataset_of
 from train.step.state import abstract_state
 
 TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
@@ -37,7 +39,7 @@ def outcome(run):
     experiment = run.experiment
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     abstract = abstract_state(
-        parameters_of(experiment), optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=experiment.ema_decay > 0
+        bind(experiment).start, optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=experiment.ema_decay > 0
     )
     checkpointer = Checkpointer(run.path, experiment.checkpoints)
     state, progress = checkpointer.restore(abstract)
@@ -74,7 +76,7 @@ def train_and_watch_the_disk(run, monkeypatch):
 
 def train_and_stop(path, step: int, monkeypatch) -> dict:
     """Go on with a run; SIGTERM when it has done `step`."""
-    record = _Meter.record
+    record = Meter.record
 
     def record_and_kill(self, done, *rest, **options):
         record(self, done, *rest, **options)
@@ -82,7 +84,7 @@ def train_and_stop(path, step: int, monkeypatch) -> dict:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Meter, "record", record_and_kill)
+        patch.setattr(Meter, "record", record_and_kill)
         summary = train(open_run(path))
     assert summary["step"] == step and summary["stopped"]
     return summary
@@ -110,8 +112,8 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, one_device, monkeypatch, k
     # Who reads only the checkpoint's parameters gets what was evaluated: the average, which is not what is trained.
     mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
     average, trained = (load_parameters(parts, mesh, raw=raw)[0] for raw in (False, True))
-    objective = make_objective(parts.experiment, mesh)
-    found = evaluate_corpora(make_evaluate(objective, mesh), average, parts.corpora(), parts.experiment, mesh)
+    evaluator = Evaluator(bind(parts.experiment, mesh), parts.experiment, mesh)
+    found = dataset_of(parts.experiment).evaluate(evaluator, average, parts.corpora())
     assert found["loss"] == [row for row in expected[0] if row["kind"] == "evaluation"][-1]["loss"]
     assert any((a != t).any() for a, t in zip(jax.tree.leaves(average), jax.tree.leaves(trained), strict=True))
 

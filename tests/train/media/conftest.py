@@ -12,9 +12,9 @@ from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection, V
 from model.media.omni_config import OmniConfig
 from model.transformer import Decoder
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
-from train.objectives.media.media_lm import MediaLanguageModel
-from train.runs.parameters import parameters_of
-from train.sources.media import make_media_batches, open_media
+from train.objectives.bind import bind
+from train.objectives.media.media_lm import MediaLMLoss
+from train.sources.dataset import dataset_of
 from train.sources.media_options import MediaLM, WorldScenes
 
 TOWER = {"num_layers": 1, "embed_dim": 16, "num_heads": 2}
@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
     steps=4,
     batch_size=4,
     model=MODEL,
-    data=WorldScenes(scenes=200, validation=6, images=2, dropped=0.2),
+    data=WorldScenes(scenes=200, validation=6, images=2, media_dropout=0.2),
     objective=MediaLM(),
     optimizer=AdamW(learning_rate=1e-2),
     schedule=Schedule(warmup_steps=2),
@@ -53,19 +53,19 @@ CROSS = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(MODEL, fusion=
 @functools.cache
 def parameters(scale: float = 1.0, experiment: Experiment = EXPERIMENT):
     """Fresh ones. scale: of all, to make a fresh model sure of something."""
-    made = nn.meta.unbox(jax.jit(parameters_of(experiment))(jax.random.key(0)))
+    made = nn.meta.unbox(jax.jit(bind(experiment).start)(jax.random.key(0)))
     return jax.tree.map(lambda x: x * scale, made)
 
 
 @functools.cache
 def objective(experiment: Experiment = EXPERIMENT):
-    return MediaLanguageModel(Decoder(experiment.model), MediaLM())
+    return MediaLMLoss(Decoder(experiment.model), MediaLM())
 
 
 @functools.cache
 def rows(experiment: Experiment = EXPERIMENT, **options):
-    sources = open_media(experiment)
-    return make_media_batches(experiment, [sources[0].source], sources[0].tokenizer(), **options)
+    sources = dataset_of(experiment).open()
+    return dataset_of(experiment).batches_of([sources[0].source], sources[0].tokenizer(), **{"split": "train"} | options)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from data.media.shards import write_media
 from data.media.signals.encoding import encode_image, encode_sound
 from model.transformer import Decoder
 from tests.train.media.conftest import EXPERIMENT, MODEL, parameters
-from train.objectives.media.media_lm import MediaLanguageModel
-from train.sources.media import make_media_batches, open_media
+from train.objectives.media.media_lm import MediaLMLoss
+from train.sources.dataset import dataset_of
 from train.sources.media_options import MediaShards
 
 
@@ -44,15 +44,15 @@ def test_a_scarce_modality_is_learned_beside_a_plentiful_one(tmp_path):
     model = dataclasses.replace(MODEL, context_length=48, encoders=(MODEL.encoders[0], MODEL.encoders[2]))
     data = MediaShards(shards=tuple(folders), weights=(2.0, 1.0))
     experiment = dataclasses.replace(EXPERIMENT, model=model, data=data)
-    sources = open_media(experiment)
-    batches = make_media_batches(experiment, [one.source for one in sources], sources[0].tokenizer())
+    sources = dataset_of(experiment).open()
+    batches = dataset_of(experiment).batches_of([one.source for one in sources], sources[0].tokenizer(), "train")
     _, which, _ = batches.samples(0, 120)
     rows, first = np.unique(batches.samples(0, 120)[0], return_index=True)
     assert len(rows) == 120 and (which[first] == 1).mean() == 1 / 3
     by_count = dataclasses.replace(experiment, data=dataclasses.replace(data, weights=()))
-    plain = make_media_batches(by_count, [one.source for one in sources], sources[0].tokenizer())
+    plain = dataset_of(by_count).batches_of([one.source for one in sources], sources[0].tokenizer(), "train")
     assert (plain.samples(0, 600)[1] == 1).mean() < 0.1
-    objective, optimizer = MediaLanguageModel(Decoder(model), experiment.objective), optax.adam(4e-3)
+    objective, optimizer = MediaLMLoss(Decoder(model), experiment.objective), optax.adam(4e-3)
     params = parameters(1.0, experiment)
     state = optimizer.init(params)
 
@@ -66,7 +66,7 @@ def test_a_scarce_modality_is_learned_beside_a_plentiful_one(tmp_path):
         params, state = step(params, state, batches.batch(8 * number, 8))
     exact = jax.jit(lambda params, batch: objective(params, batch, None)[1]["exact"])
     for one in sources:
-        kept = make_media_batches(experiment, [one.source], one.tokenizer(), "validation")
+        kept = dataset_of(experiment).batches_of([one.source], one.tokenizer(), "validation")
         found = exact(params, kept.batch(0, 8))
         assert found.total == found.weight == 8
 

@@ -13,7 +13,8 @@ from model.transformer import Decoder, Media
 from tests.train.media.conftest import CROSS, EXPERIMENT, MODEL, objective, parameters, rows
 from train.experiment import CausalLM
 from train.objectives.media.media_lm import exact_answers, media_of
-from train.sources.media import check_media, shapes_of
+from train.sources.dataset import check_reads
+from train.sources.media_shapes import shapes_of
 
 
 @jax.jit
@@ -118,4 +119,4 @@ def test_the_world_needs_a_model_with_encoders():
     with pytest.raises(UserError, match="needs a model with encoders"):
         shapes_of(dataclasses.replace(EXPERIMENT, model=ModelConfig()))
     with pytest.raises(UserError, match="do not belong together"):
-        check_media(dataclasses.replace(EXPERIMENT, objective=CausalLM()))
+        check_reads(dataclasses.replace(EXPERIMENT, objective=CausalLM()))

@@ -14,11 +14,12 @@ from train.devices.mesh import make_mesh
 from train.experiment import MeshShape
 from train.generation.about_media import MediaWriter
 from train.loop.loop import train
+from train.loop.row_learner import RowLearner
 from train.loop.telemetry import read_metrics
-from train.planning.ahead_of_time import abstract_step
 from train.planning.doctor import examine
-from train.runs.runs import open_run
-from train.sources.media import judged, open_media, shapes_of
+from train.runs.directory import open_run
+from train.sources.dataset import dataset_of
+from train.sources.media_shapes import shapes_of
 
 TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
 
@@ -42,11 +43,11 @@ def test_a_run_on_four_modalities_resumes_to_the_bit(tmp_path, one_device, monke
 @pytest.mark.parametrize("experiment", [EXPERIMENT, CROSS], ids=["tokens", "cross attention"])
 def test_what_is_written_is_what_was_judged_exact(experiment):
     """With what greedy decoding writes from parts of a prompt as the answer, every learned token is the likeliest one."""
-    sources, params = open_media(experiment), parameters(6.0, experiment)
+    sources, params = dataset_of(experiment).open(), parameters(6.0, experiment)
     tokenizer, shapes = sources[0].tokenizer(), shapes_of(experiment)
     writer = MediaWriter(experiment, tokenizer, params)
     prompts = []
-    for source, split in list(judged(experiment, sources).values())[:5]:
+    for source, split in list(dataset_of(experiment).validation(sources).values())[:5]:
         prompts += [pieces[:-1] for pieces, _ in source.samples(split, np.arange(2), shapes, tokenizer, None)]
     written = writer.ids(prompts, tokens=8, sampling=Sampling(temperature=0.0))
     room = {kind: shape.most for kind, shape in shapes.items()}
@@ -73,6 +74,6 @@ def test_the_doctor_and_the_compiler_know_rows_of_media(tmp_path):
     found = examine(dataclasses.replace(EXPERIMENT, mesh=MeshShape(), batch_size=8), tmp_path / "run", compile_step=False)
     assert found["healthy"] and any("train 200 samples" in check["detail"] for check in found["checks"])
     mesh = make_mesh(EXPERIMENT.mesh, jax.devices()[:1])
-    _, _, abstract = abstract_step(EXPERIMENT, mesh)
+    _, _, (_, abstract) = RowLearner.abstract_step(EXPERIMENT, mesh)
     made = rows().batch(0, EXPERIMENT.batch_size)
     jax.tree.map(lambda x, known: (x.shape, x.dtype) == (known.shape, known.dtype) or pytest.fail(f"{x} {known}"), made, abstract)

@@ -13,10 +13,12 @@ from data.media.signals.encoding import encode_image
 from tests.train.loop.test_resume import start
 from tests.train.media.conftest import EXPERIMENT, MODEL
 from train.devices.mesh import make_mesh
+from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Evaluation, Samples
-from train.loop.loop import check, measure, train
+from train.loop.checks import check
+from train.loop.loop import train
 from train.loop.telemetry import read_metrics
-from train.sources.media import check_learned, judged, open_media
+from train.sources.dataset import dataset_of
 from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaLM, MediaShards
 
 
@@ -66,17 +68,17 @@ def experiment_on(folder, *sources: dict[str, str], objective=MediaLM()):
 def test_data_of_which_nothing_would_be_learned_is_refused(objective, good, bad, tmp_path):
     for kind in good:
         made = experiment_on(tmp_path / f"good {kind}", {"train": kind}, objective=objective)
-        check_learned(made, open_media(made))
+        dataset_of(made).check(dataset_of(made).open())
     for kind in bad:
         made = experiment_on(tmp_path / f"bad {kind}", {"train": kind}, objective=objective)
         with pytest.raises(UserError, match="nothing would be learned of it|to align"):
-            check_learned(made, open_media(made))
+            dataset_of(made).check(dataset_of(made).open())
 
 
 def test_each_source_must_have_something_to_learn(tmp_path):
     made = experiment_on(tmp_path, {"train": "captions"}, {"train": "texts"})
     with pytest.raises(UserError, match=r"1: none of its 4 samples for training has a text to learn"):
-        check(made, open_media(made))
+        check(made, dataset_of(made).open())
 
 
 def test_what_is_judged_by_has_something_to_learn(tmp_path):
@@ -84,13 +86,13 @@ def test_what_is_judged_by_has_something_to_learn(tmp_path):
     made = experiment_on(
         tmp_path, {"train": "captions", "validation": "captions"}, {"train": "captions", "validation": "texts"}, {"train": "captions"}
     )
-    assert list(judged(made, open_media(made))) == ["0"]
+    assert list(dataset_of(made).validation(dataset_of(made).open())) == ["0"]
 
 
 def test_shards_without_a_training_split_are_refused_by_name(tmp_path):
     made = experiment_on(tmp_path, {"validation": "captions"})
     with pytest.raises(UserError, match="0: no samples in the split 'train'; there are 'validation'"):
-        check(made, open_media(made))
+        check(made, dataset_of(made).open())
 
 
 def test_samples_to_judge_by_that_fit_no_row_are_told_before_the_first_step(tmp_path):
@@ -99,7 +101,7 @@ def test_samples_to_judge_by_that_fit_no_row_are_told_before_the_first_step(tmp_
     made = experiment_on(tmp_path, {"train": "captions"})
     write_media(str(tmp_path / "0"), {"train": samples_of("captions"), "validation": [(long, facts)]})
     with pytest.raises(UserError, match="none of 1 samples of validation fits"):
-        check(made, open_media(made))
+        check(made, dataset_of(made).open())
 
 
 def test_without_samples_to_judge_by_a_run_trains_and_saves(tmp_path, capsys):
@@ -112,6 +114,6 @@ def test_without_samples_to_judge_by_a_run_trains_and_saves(tmp_path, capsys):
     assert not [row for row in read_metrics(run.path) if row["kind"] == "evaluation"]
     assert capsys.readouterr().out.count("no validation") == 1
     with pytest.raises(UserError, match="nothing to validate with"):
-        measure(run)
+        evaluate_run(run)
     write_media(str(tmp_path / "other"), {"validation": samples_of("no pictures")})
-    assert measure(run, shards=(str(tmp_path / "other"),))["samples"] == 4
+    assert evaluate_run(run, shards=(str(tmp_path / "other"),))["samples"] == 4

@@ -24,18 +24,18 @@ from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
 from train.evaluation.retrieval import recalls, zero_shot
 from train.experiment import Evaluation, MeshShape
-from train.loop.loop import check, train
+from train.loop.checks import check
+from train.loop.loop import train
 from train.loop.telemetry import read_metrics
-from train.objectives.make import make_objective
+from train.objectives.bind import bind, check_frozen
 from train.objectives.media.aligned_lm import towers_of
-from train.objectives.media.towers import encoder_objective, fingerprints, from_zero, labelled, pairs_of
+from train.objectives.media.views import fingerprints, from_zero, labelled, pairs_of
 from train.optimizers.build import frozen_leaves
-from train.runs.parameters import check_frozen, parameters_of
-from train.runs.parts import get, parts_of
-from train.runs.runs import _model_to_start_from
+from train.runs.parts import get
 from train.runs.start import adopt
-from train.sources.media import make_media_batches, open_media, shapes_of
+from train.sources.dataset import dataset_of
 from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaShards, WorldScenes
+from train.sources.media_shapes import shapes_of
 from train.step.state import Purpose, random_key
 
 TOKENIZER = byte_tokenizer()
@@ -158,11 +158,11 @@ def test_prediction_and_alignment_are_one_loss():
     experiment = dataclasses.replace(
         EXPERIMENT, objective=objective, data=data, model=dataclasses.replace(MODEL, encoders=MODEL.encoders[:1])
     )
-    joint = make_objective(experiment, make_mesh(experiment.mesh, jax.devices()[:1]))
-    params = nn.meta.unbox(jax.jit(parameters_of(experiment))(jax.random.key(0)))
+    joint = bind(experiment, make_mesh(experiment.mesh, jax.devices()[:1])).loss
+    params = nn.meta.unbox(jax.jit(bind(experiment).start)(jax.random.key(0)))
     assert set(params["alignment"]["left"]) == {"pool", "projection"} and set(params["alignment"]["right"]) == {"projection"}
-    source = open_media(experiment)[0]
-    batch = make_media_batches(experiment, [source.source], source.tokenizer()).batch(0, 3)
+    source = dataset_of(experiment).open()[0]
+    batch = dataset_of(experiment).batches_of([source.source], source.tokenizer(), "train").batch(0, 3)
 
     def gradient(objective, params):
         def loss(params):
@@ -171,7 +171,7 @@ def test_prediction_and_alignment_are_one_loss():
         return jax.jit(jax.grad(loss))(params)
 
     found, predicted = gradient(joint, params), gradient(joint.prediction, params)
-    aligned = gradient(encoder_objective(experiment), towers_of(params, experiment))
+    aligned = gradient(bind(experiment).loss, towers_of(params, experiment.objective, bind(experiment).parts))
     parts = {"image": ("left", "encoder"), "layers": ("right", "decoder", "layers"), "embedding": ("right", "decoder", "embedding")}
     for name, path in parts.items():
         own = (name, "encoder") if name == "image" else (name,)
@@ -204,14 +204,14 @@ def test_a_run_starts_from_what_another_has_trained(monkeypatch):
     aligned = dataclasses.replace(EXPERIMENT, objective=Alignment("audio", "text", width=8))
 
     def fresh(experiment, seed):
-        return nn.meta.unbox(jax.jit(parameters_of(experiment))(jax.random.key(seed)))
+        return nn.meta.unbox(jax.jit(bind(experiment).start)(jax.random.key(seed)))
 
     for source, taken in ((hidden, ["image/encoder"]), (aligned, ["audio/encoder", "layers", "embedding", "final_norm"])):
         theirs, own = fresh(source, 1), fresh(EXPERIMENT, 2)
         monkeypatch.setattr("train.runs.start.started_from", lambda run, source=source: SimpleNamespace(experiment=source))
         monkeypatch.setattr("train.runs.start.load_parameters", lambda run, mesh, theirs=theirs: (theirs, 0))
         found = adopt(SimpleNamespace(experiment=EXPERIMENT), None, own)
-        parts = parts_of(source)
+        parts = bind(source).parts
         for name in taken:
             part = get(theirs, parts[name.replace("/", " ")])
             jax.tree.map(np.testing.assert_array_equal, get(found, tuple(name.split("/"))), part)
@@ -222,13 +222,13 @@ def test_a_run_starts_from_what_another_has_trained(monkeypatch):
     for path, own in ((("left", "projection"), ("alignment", "left", "projection")), (("left", "encoder"), ("audio", "encoder"))):
         jax.tree.map(np.testing.assert_array_equal, get(found, own), get(theirs, path))
     wider = dataclasses.replace(joint, objective=AlignedLM(left="audio", width=9))
-    assert parts_of(wider).keys() & parts_of(joint).keys() == parts_of(EXPERIMENT).keys()  # another space, which begins anew
+    assert bind(wider).parts.keys() & bind(joint).parts.keys() == bind(EXPERIMENT).parts.keys()  # another space, which begins anew
     text = dataclasses.replace(MODEL, encoders=())
-    across = _model_to_start_from(CROSS.model, dataclasses.replace(EXPERIMENT, model=text), {})
+    across = CROSS.model.started_from(text, True)
     assert across == CROSS.model
-    made = _model_to_start_from(MODEL, dataclasses.replace(EXPERIMENT, model=dataclasses.replace(text, num_layers=1)), {})
+    made = MODEL.started_from(dataclasses.replace(text, num_layers=1), True)
     assert (made.num_layers, made.encoders) == (1, MODEL.encoders)
-    assert _model_to_start_from(MODEL, dataclasses.replace(hidden, model=dataclasses.replace(MODEL, num_layers=1)), {}) == MODEL
+    assert "layers" not in bind(hidden).parts and MODEL.started_from(dataclasses.replace(MODEL, num_layers=1), False) == MODEL
 
 
 def test_frozen_parts_stay_as_they_are(monkeypatch, tmp_path):
@@ -236,7 +236,7 @@ def test_frozen_parts_stay_as_they_are(monkeypatch, tmp_path):
     data = WorldScenes(tasks=("image",), scenes=60, validation=8)
     made, _ = run(tmp_path, monkeypatch, objective=HiddenPatches(), frozen=names, data=data, steps=2)
     params, _ = load_parameters(made, make_mesh(made.experiment.mesh, jax.devices()[:1]))
-    began = nn.meta.unbox(jax.jit(parameters_of(made.experiment))(random_key(0, 0, Purpose.PARAMETERS)))
+    began = nn.meta.unbox(jax.jit(bind(made.experiment).start)(random_key(0, 0, Purpose.PARAMETERS)))
     same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), params, began)
     assert jax.tree.all(jax.tree.map(lambda same, kept: same or not kept, same, frozen_leaves(began, names)))
     assert not same["encoder"]["patches"]["kernel"] and not same["predict"]["kernel"]
@@ -248,9 +248,9 @@ def test_what_is_asked_for_must_be_there(tmp_path):
     with pytest.raises(UserError, match="the data has no classes"):
         start(tmp_path / "run", dataclasses.replace(EXPERIMENT, objective=MediaClassification()))
     pictures = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(MODEL, encoders=MODEL.encoders[:1]))
-    parameters_of(dataclasses.replace(pictures, objective=HiddenPatches("image")))
+    bind(dataclasses.replace(pictures, objective=HiddenPatches("image")))
     with pytest.raises(UserError, match="no encoder for audio"):
-        parameters_of(dataclasses.replace(pictures, objective=Alignment("image", "audio")))
+        bind(dataclasses.replace(pictures, objective=Alignment("image", "audio")))
 
 
 def test_a_grid_that_is_no_whole_number_of_blocks_is_refused():

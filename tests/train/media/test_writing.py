@@ -31,8 +31,9 @@ from train.generation import media
 from train.generation.about_media import MediaWriter, sample_answers
 from train.loop.loop import train
 from train.objectives.media.media_lm import media_of
-from train.runs.runs import open_corpora, open_run
-from train.sources.media import folders_of, open_media
+from train.runs.directory import open_corpora, open_run
+from train.sources.dataset import dataset_of
+from train.sources.media import folders_of
 from train.sources.media_options import Codebook, MediaShards, WorldScenes
 from train.verbs.codes import PrepareCodes, prepare_codes
 
@@ -99,7 +100,7 @@ def test_a_model_reads_and_writes_recordings(runs, tmp_path, monkeypatch, capsys
 
 def test_a_run_that_only_writes_has_a_sheet_and_no_texts(runs, tmp_path):
     experiment = dataclasses.replace(writer_experiment(runs[1], ("play",)), model=dataclasses.replace(MODEL, encoders=()))
-    sources, params = open_media(experiment), parameters(1.0, experiment)
+    sources, params = dataset_of(experiment).open(), parameters(1.0, experiment)
     tokenizer = sources[0].tokenizer()
     run = SimpleNamespace(experiment=experiment, tokenizer=lambda: tokenizer)
     assert sample_answers(run, params, sources) == []
@@ -111,7 +112,7 @@ def test_a_run_that_only_writes_has_a_sheet_and_no_texts(runs, tmp_path):
 def test_greedy_codes_are_the_likeliest_in_their_rows(runs):
     """What is drawn after a prompt, put into rows as training does it: every code is the likeliest of all codes there."""
     experiment = writer_experiment(runs[1], ("play",))
-    (source,), params = open_media(experiment), parameters(6.0, experiment)
+    (source,), params = dataset_of(experiment).open(), parameters(6.0, experiment)
     tokenizer, (first, end) = source.tokenizer(), source.tokenizer().codes["audio"].ids
     samples = source.source.samples("validation", np.arange(3), {}, tokenizer, None)
     marker = samples[0][0][1].content[:1]
@@ -134,7 +135,7 @@ def test_greedy_codes_are_the_likeliest_in_their_rows(runs):
 def test_what_is_written_is_judged_by_what_it_shows(runs, monkeypatch):
     """True media and drawn ones each by their own descriptions; one that never began shows nothing."""
     experiment = writer_experiment(runs[1], ("play",))
-    (source,), params = open_media(experiment), parameters(1.0, experiment)
+    (source,), params = dataset_of(experiment).open(), parameters(1.0, experiment)
     world, tokenizer = World(("play",), 60, 8), source.tokenizer()
     shape = tokenizer.codes["audio"].shape
     wanted = [world.described("validation", index) for index in range(8)]
@@ -198,7 +199,7 @@ def test_a_clip_is_written_as_a_gif_of_all_its_frames(tmp_path):
 
 def test_what_does_not_fit_behind_its_prompt_is_refused(runs):
     experiment = writer_experiment(runs[1], ("play",))
-    (source,), params = open_media(experiment), parameters(1.0, experiment)
+    (source,), params = dataset_of(experiment).open(), parameters(1.0, experiment)
     prompt = [Piece("text", np.full(MODEL.context_length - 8, 65))]
     with pytest.raises(UserError, match="16 codes do not fit behind the prompt"):
         MediaWriter(experiment, source.tokenizer(), params).media([prompt], "audio", sampling=Sampling(temperature=0.0))

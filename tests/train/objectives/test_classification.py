@@ -12,8 +12,9 @@ import pytest
 from model.media.encoder_config import ImageEncoder
 from train.devices.mesh import batch_sharding, make_mesh, parameter_shardings
 from train.experiment import MeshShape
-from train.objectives.media.classification import Classification, LabelledRows, cross_entropy, smoothed
+from train.objectives.media.classification import MediaClassificationLoss, cross_entropy, smoothed
 from train.objectives.media.mixing import compatible, cutmix, mixup
+from train.objectives.media.views import LabelledRows
 from train.step.gradients import plain
 from train.step.update import on_mesh
 
@@ -105,7 +106,7 @@ def test_rows_that_do_not_fit_together_are_left_alone():
 
 
 def test_a_class_is_learned_from_mixed_rows():
-    objective = Classification(IMAGE, 3, smoothing=0.1, mixup=0.4, cutmix=1.0)
+    objective = MediaClassificationLoss(IMAGE, 3, smoothing=0.1, mixup=0.4, cutmix=1.0)
     params, batch = nn.unbox(jax.jit(objective.start)(jax.random.key(0))), batch_of(rows=16)
     batch.labels[5] = -1
     evaluate = jax.jit(lambda params: objective(params, batch, None))
@@ -127,7 +128,7 @@ def test_a_class_is_learned_from_mixed_rows():
 def test_any_mesh_gives_the_same_gradient():
     """Encoder, pool and mixing with rows, widths and heads over eight devices, against one."""
     config = dataclasses.replace(IMAGE, pool="attention", patch=4, stem="convolutions")
-    objective = Classification(config, 3, mixup=0.4, cutmix=1.0)
+    objective = MediaClassificationLoss(config, 3, mixup=0.4, cutmix=1.0)
     batch = batch_of(rows=8)
     batch = batch._replace(media=batch.media._replace(patches=np.tile(batch.media.patches, (1, 1, 4))))
     shapes = jax.eval_shape(objective.start, jax.random.key(0))

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from model.config import ModelConfig
+from model.flops import forward_flops_per_token, training_flops_per_token
 from model.heads import Head, logits, vocabulary_table
 from model.presets import preset
 from model.transformer import Decoder
-from train.planning.flops import forward_flops_per_token, peak_flops, training_flops_per_token
+from train.planning.flops import peak_flops
 
 SMALL = ModelConfig(vocab_size=512, context_length=64, num_layers=2, embed_dim=256, num_heads=4, dtype="float32", attention="reference")
 LLAMA = dataclasses.replace(

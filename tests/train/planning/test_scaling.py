@@ -9,12 +9,12 @@ import pytest
 import train.planning.scaling
 from data.errors import UserError
 from model.config import ModelConfig
+from model.flops import training_flops_per_token
 from tests.train.conftest import change
-from train.evaluation.evaluate import evaluate_run
+from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, Evaluation, Experiment, Samples, Scaling, TextData
-from train.planning.flops import training_flops_per_token
 from train.planning.scaling import Law, fit_law, sized, study, train_size
-from train.runs.runs import open_run
+from train.runs.directory import open_run
 
 FLOPS = np.geomspace(1e11, 3e12, 5)
 

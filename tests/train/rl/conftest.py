@@ -15,9 +15,8 @@ from model.decoding.generate import Sampling
 from model.transformer import Decoder
 from train.rl.options import PPO
 from train.rl.policy.experience import judge, make_experience
-from train.rl.policy.policy_gradient import ClippedPolicyGradient
+from train.rl.policy.policy_gradient import PolicyGradientLoss
 from train.rl.policy.rollout import rollout
-from train.runs.parameters import decoder_parameters
 from train.step.gradients import accumulated, plain
 
 MODEL = ModelConfig(
@@ -40,7 +39,7 @@ DECODER = Decoder(MODEL)
 def parameters(layout: str = "none"):
     """A decoder's, and a critic's beside them whose head is not zero."""
     critic = Critic(MODEL, layout)
-    params = nn.unbox(decoder_parameters(MODEL)(jax.random.key(0)) | critic.start(jax.random.key(1)))
+    params = nn.unbox(Decoder(MODEL).start(jax.random.key(0)) | critic.start(jax.random.key(1)))
     if "value" in params:
         params["value"]["weights"] = jnp.asarray(np.random.default_rng(0).normal(size=16), jnp.float32) * 0.3
     return params
@@ -59,8 +58,8 @@ def drawn(temperature: float = 1.0, rows: int = 4):
 
 
 @functools.cache
-def objective(options) -> ClippedPolicyGradient:
-    return ClippedPolicyGradient(DECODER, Critic(MODEL, options.critic), options)
+def objective(options) -> PolicyGradientLoss:
+    return PolicyGradientLoss(DECODER, Critic(MODEL, options.critic), options)
 
 
 CARRY = {"kl_coefficient": jnp.float32(0.1), "steps": jnp.int32(0)}
@@ -72,7 +71,7 @@ def _gradient(options, parts: int):
         target = objective(options)
         if parts == 1:
             return plain(target, params, batch, None, frozen=frozen, carry=carry)[:2]
-        return accumulated(target, params, batch, None, parts, frozen=frozen, carry=carry)[:2]
+        return accumulated(target, params, batch, None, micro_batches=parts, frozen=frozen, carry=carry)[:2]
 
     return jax.jit(call)  # op by op, each op would be compiled by itself
 
@@ -110,7 +109,7 @@ def experience(options, scores=None, params=None, reference=None):
 
 @pytest.fixture
 def ppo():
-    return PPO(samples=SAMPLES, response_tokens=ROOM, critic="shared", kl_coefficient=0.1)
+    return PPO(group_size=SAMPLES, response_tokens=ROOM, critic="shared", kl_coefficient=0.1)
 
 
 def change(options, **fields):

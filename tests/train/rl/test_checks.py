@@ -13,15 +13,16 @@ from tests.train.rl.policy.test_learner import TINY
 from train.experiment import Evaluation
 from train.rl.environments.code import PassesTests
 from train.rl.environments.files import PromptFile
-from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, Reply, Simulator
+from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, Reply, Simulator, map_paths
 from train.rl.environments.word_problems import WordProblems
 from train.rl.options import PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
 from train.rl.policy.questions import Questions
 from train.rl.rewards.rewards import Judged, Length, Reward, RewardModel, Sum
-from train.runs.runs import check_resume, open_corpora, resolve
-from train.sources.examples import ExampleBatches, map_paths
+from train.runs.directory import open_corpora
+from train.runs.resolve import check_resume, resolve
+from train.sources.examples import ExampleBatches
 
-POLICY = PPO(samples=2, response_tokens=4, critic="shared", kl_coefficient=0.0)
+POLICY = PPO(group_size=2, response_tokens=4, critic="shared", kl_coefficient=0.0)
 
 
 def questions(*environments, start="", **data) -> Questions:

@@ -7,10 +7,10 @@ import pytest
 
 from tests.train.rl.conftest import DECODER, parameters
 from tests.train.rl.policy.test_policy_gradient import moved
-from train.objectives.preference.preference import PreferencePolicy
-from train.objectives.preference.reward_model import ComparedReward, choice_loss, flat, score_texts
+from train.objectives.preference.preference import PreferenceLearningLoss
+from train.objectives.preference.reward_model import RewardModellingLoss, choice_loss, flat, score_texts
 from train.rl.options import PreferenceLearning, RewardModelling
-from train.sources.examples import Comparisons
+from train.sources.comparisons import Comparisons
 
 ROWS, RESPONSES, LENGTH = 4, 3, 8
 LOSSES = ["dpo", "ipo", "hinge", "kto", "orpo"]
@@ -51,7 +51,7 @@ def log_probs(params, batch):
 def test_losses_by_their_definitions(loss):
     """The best and the next of each row that has two; NumPy, from the papers."""
     batch, reference, params = comparisons(), parameters(), moved(parameters())
-    objective = PreferencePolicy(DECODER, PreferenceLearning(loss=loss, beta=0.3))
+    objective = PreferenceLearningLoss(DECODER, PreferenceLearning(loss=loss, beta=0.3))
     terms, metrics, _ = jax.jit(lambda params: objective(params, batch, None, frozen={"reference": reference}))(params)
     own, other = np.asarray(log_probs(params, batch), np.float64), np.asarray(log_probs(reference, batch), np.float64)
     pairs = [(0, 2, 0), (1, 1, 0), (2, 0, 1)]  # row, the best, the next that is there
@@ -85,7 +85,7 @@ def test_scores_are_chosen_by_or_regressed_on():
     np.testing.assert_allclose(found.loss, -np.log(1 / (1 + np.exp(-(np.array([1.3, -1.3]) - 0.4)))), rtol=1e-5)
     assert found.hit.tolist() == [1, 0] and found.margin[0] == -found.margin[1]
 
-    batch, objective = comparisons(), ComparedReward(DECODER, RewardModelling(loss="score", centre=0.0))
+    batch, objective = comparisons(), RewardModellingLoss(DECODER, RewardModelling(loss="score", centre=0.0))
 
     @jax.jit
     def call(params):

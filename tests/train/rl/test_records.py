@@ -10,7 +10,7 @@ from data.errors import UserError
 from data.tokenizer import byte_tokenizer
 from train.rl.environments.files import PromptFile
 from train.rl.environments.text_tasks import Prompt
-from train.sources.examples import encode_prompt
+from train.sources.encoding import encode_prompt
 from train.sources.records import comparisons_of, messages_of, read_comparisons, read_records, turns_of, unused
 from train.verbs.label import record_of
 
@@ -153,7 +153,7 @@ def test_a_file_is_read_whatever_it_is_wrapped_in(tmp_path):
     for content in (
         lines,
         b"\xef\xbb\xbf" + lines,
-        gzip.compress(lines),
+        gzip.compress(lines, mtime=0),
         json.dumps(records, indent=1).encode(),
         b"\xef\xbb\xbf" + json.dumps(records).encode(),
     ):
@@ -167,9 +167,9 @@ def test_a_file_is_read_whatever_it_is_wrapped_in(tmp_path):
         (b"", "holds no records"),
         (b"\n \n", "holds no records"),
         (b"[]", "holds no records"),
-        (gzip.compress(b'{"a": 1}' * 99)[:-9], "damaged gzip"),
+        (gzip.compress(b'{"a": 1}' * 99, mtime=0)[:-9], "damaged gzip"),
         (b"\x1f\x8b" + b"x" * 30, "damaged gzip"),
-        (gzip.compress(b'{"a": "' + bytes(range(65, 91)) * 99)[:30] + b"\0" * 40, "damaged gzip"),
+        (gzip.compress(b'{"a": "' + bytes(range(65, 91)) * 99, mtime=0)[:30] + b"\0" * 40, "damaged gzip"),
         (b'{"a": 1}\n{"a": "\xff"}', "invalid UTF-8 at byte 16"),
         (b'{"a": 1}\n{"a": 1, "a": 2}', "line 2: 'a' stands twice"),
         (b'{"a": 1}\n[1]', "line 2: a list instead of an object"),

@@ -13,16 +13,16 @@ import pytest
 from model.critic import Critic
 from tests.train.rl.conftest import DECODER, MODEL
 from tests.train.rl.policy.test_learner import TINY
+from train.objectives.bind import bind
 from train.objectives.preference.reward_model import score_texts
 from train.rl.options import GRPO, PPO, RewardModelling
-from train.runs.parameters import parameters_of
 from train.runs.start import adopt
 
 KINDS = {
     "reward": RewardModelling(),
-    "none": GRPO(samples=2),
+    "none": GRPO(group_size=2),
     "imitation": TINY.objective,
-    **{layout: PPO(samples=2, critic=layout) for layout in ("shared", "branch", "separate")},
+    **{layout: PPO(group_size=2, critic=layout) for layout in ("shared", "branch", "separate")},
 }
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(4, 17, (3, 9)), jnp.int32)
 
@@ -33,7 +33,7 @@ def experiment(kind: str):
 
 def fresh(kind: str, seed: int):
     """Parameters in which nothing is zero, as after training."""
-    rng, shapes = np.random.default_rng(seed), nn.unbox(jax.eval_shape(parameters_of(experiment(kind)), jax.random.key(0)))
+    rng, shapes = np.random.default_rng(seed), nn.unbox(jax.eval_shape(bind(experiment(kind)).start, jax.random.key(0)))
     return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 

@@ -14,17 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from train.verbs.cli import load_config
-from train.experiment import SGD, AdamW, CausalLM, Data, Experiment, Objective, Optimizer, Schedule, TextData
+from train.experiment import SGD, AdamW, CausalLM, Exact, Experiment, Optimizer, Schedule, TextData
+from train.kinds import Data, Gradient, Objective
+from train.runs.classes import finder
 from train.runs.serialize import check_types, flatten, from_json, to_json
+from train.verbs.config_files import load_config
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.py"))
-KINDS = {Optimizer: [Optimizer, *Optimizer.__subclasses__()], Objective: [CausalLM], Data: [TextData]}
+KINDS = {Optimizer: [Optimizer, *Optimizer.__subclasses__()], Objective: [CausalLM], Data: [TextData], Gradient: [Exact]}
 
 
 def back(experiment: Experiment, said=pytest.fail) -> Experiment:
     """By way of text, as config.json does it; nothing may be said on the way."""
-    return from_json(Experiment, json.loads(json.dumps(to_json(experiment))), "experiment", said)
+    return from_json(Experiment, json.loads(json.dumps(to_json(experiment))), "experiment", finder("here", None, said), said)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -53,7 +55,8 @@ def values(hint):
 
 def trees(kind):
     """Any value of a dataclass that its own checks accept."""
-    fields = {name: values(hint) for name, hint in typing.get_type_hints(kind).items()}
+    hints = typing.get_type_hints(kind)
+    fields = {name: values(hint) for name, hint in hints.items() if name in {field.name for field in dataclasses.fields(kind)}}
 
     def build(chosen):
         value = kind()

@@ -13,13 +13,14 @@ from data.errors import UserError
 from data.text.prepare import PrepareText, prepare_text
 from tests.train.conftest import change
 from tests.train.loop.test_resume import start
-from train.evaluation.evaluate import source_names
+from train.checkpoints.journal import Journal
 from train.experiment import MeshShape, TextData
 from train.loop.loop import train
-from train.checkpoints.journal import Journal
-from train.loop.row_learner import check_samples, make_batches
-from train.runs.runs import create_run, open_corpora, resolve
 from train.loop.telemetry import read_metrics
+from train.runs.directory import create_run, open_corpora
+from train.runs.resolve import resolve
+from train.sources.dataset import dataset_of
+from train.sources.text import check_samples, source_names
 
 
 def test_names_are_as_long_as_needed_to_tell_sources_apart(tmp_path, monkeypatch):
@@ -50,7 +51,7 @@ def mixture(three):
 def test_a_small_weight_gets_its_share_of_rows(mixture, tiny):
     experiment = dataclasses.replace(tiny, data=mixture)
     corpora = open_corpora(experiment)
-    batch = make_batches(resolve(experiment, corpora), corpora).batch(0, 1000)
+    batch = dataset_of(resolve(experiment, corpora)).batches(corpora).batch(0, 1000)
     texts = [corpora[0].tokenizer().decode(row) for row in batch.targets]
     shares = [np.mean([name in text for text in texts]) for name in ("storie", "recipe", "letter")]
     np.testing.assert_allclose(shares, mixture.weights, atol=0.006)  # a short last row may lack the word
@@ -131,10 +132,10 @@ def test_a_corpus_without_a_token_to_predict_is_not_trained_on(text, learns, val
     assert bool(corpus.targets("validation")) == validates
     experiment = change(tiny, data={"shards": (corpus.path,), "weights": ()}, model={"vocab_size": 384})
     if learns:
-        make_batches(experiment, [corpus])
+        dataset_of(experiment).batches([corpus])
     else:
         with pytest.raises(UserError, match="holds no token to learn"):
-            make_batches(experiment, [corpus])
+            dataset_of(experiment).batches([corpus])
 
 
 def test_sample_prompts_are_encoded_before_the_first_step(tiny, tmp_path):

@@ -10,16 +10,16 @@ from data.errors import UserError
 from data.text.rows import TextBatch
 from model.config import ModelConfig
 from model.mixture_of_experts import Router
+from model.transformer import Decoder
 from train import experiment as options
 from train.devices.mesh import check_batch, inference_mesh, make_mesh, put_batch
 from train.experiment import MeshShape
-from train.objectives.make import make_objective
+from train.objectives.bind import bind, update_of
 from train.objectives.terms import Mean, Term
 from train.objectives.text.causal_lm import router_terms
 from train.optimizers.build import make_optimizer
-from train.runs.parameters import decoder_parameters
 from train.step.state import initial_state
-from train.step.update import jit_update, make_update
+from train.step.update import jit_update
 
 ROWS, LENGTH, VOCABULARY = 8, 16, 32
 MODEL = ModelConfig(
@@ -44,9 +44,9 @@ def one_step(mesh_shape: MeshShape, devices: int, micro_batches: int, experiment
     """The gradient of a step, read off plain gradient descent with a rate of one; and the step's metrics."""
     mesh = make_mesh(mesh_shape, jax.devices()[:devices])
     optimizer = make_optimizer(options.SGD(learning_rate=1.0, clip_norm=0.0), options.Schedule(0, "constant"), 10)
-    state = initial_state(decoder_parameters(experiment.model), optimizer, mesh, 0, ema=False)
+    state = initial_state(Decoder(experiment.model).start, optimizer, mesh, 0, ema=False)
     before = jax.tree.map(np.array, state.params)
-    update = jit_update(make_update(make_objective(experiment, mesh), optimizer, seed=0, micro_batches=micro_batches), mesh)
+    update = jit_update(update_of(dataclasses.replace(experiment, micro_batches=micro_batches), bind(experiment, mesh), optimizer), mesh)
     state, metrics = update(state, None, put_batch(mesh, make, ROWS))
     assert int(state.step) == 1 and int(state.cursor) == ROWS
     return jax.tree.map(lambda a, b: b - np.array(a), state.params, before), {k: float(m.total / m.weight) for k, m in metrics.items()}
@@ -148,7 +148,7 @@ def test_terms_keep_their_own_denominators_under_accumulation():
 
     batch, params = make(0, ROWS), np.float32(0.7)
     at_once, metrics, _ = plain(TwoTerms(), params, batch, None)
-    in_parts, more_metrics, _ = accumulated(TwoTerms(), params, batch, None, 4)
+    in_parts, more_metrics, _ = accumulated(TwoTerms(), params, batch, None, micro_batches=4)
     count = batch.weights.sum(-1)
     heavy = batch.rows % 3 == 0
     by_hand = (2 * params * count**2).sum() / count.sum() + 0.5 * (3 * params**2 * count**3 * heavy).sum() / heavy.sum()
@@ -171,7 +171,7 @@ def test_nothing_is_kept_whole_where_it_will_be_split():
     """The state is born sharded: with fsdp 8 every matrix, its average and its moments hold an eighth a device."""
     mesh = make_mesh(MeshShape(data=1, fsdp=8))
     optimizer = make_optimizer(options.AdamW(), options.Schedule(), 1000)
-    state = initial_state(decoder_parameters(MODEL), optimizer, mesh, 0, ema=True)
+    state = initial_state(Decoder(MODEL).start, optimizer, mesh, 0, ema=True)
     for tree in (state.params, state.ema, state.opt_state):
         split = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim >= 2 and leaf.shape[-1] * leaf.shape[-2] >= 32 * 32]
         assert split and all(leaf.addressable_shards[0].data.size * 8 == leaf.size for leaf in split)

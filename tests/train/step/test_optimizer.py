@@ -7,7 +7,7 @@ import pytest
 from data.errors import UserError
 from train.devices.mesh import make_mesh
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, MeshShape, Muon, Optimizer, Schedule, ScheduleFree
-from train.optimizers.build import decayed, make_optimizer, make_schedule, muon
+from train.optimizers.build import decayed, make_optimizer, make_schedule, orthogonal_momentum
 from train.optimizers.muon import orthogonalize
 from train.step.anomalies import no_history
 from train.step.state import State, schedule_free
@@ -216,7 +216,7 @@ def test_muon_orthogonalises_each_layer_by_itself():
         }
     }
     gradients = jax.tree.map(lambda g: g.astype(np.float32), gradients)
-    update = muon(Muon())
+    update = orthogonal_momentum(Muon())
     updates, _ = update.update(gradients, update.init(gradients), gradients)
     for found, gradient, inputs in (
         (updates["layers"]["up"]["kernel"], gradients["layers"]["up"]["kernel"], 8),

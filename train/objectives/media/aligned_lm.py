@@ -4,16 +4,18 @@ import dataclasses
 from typing import Any
 
 from train.experiment import Experiment
-from train.objectives.media.media_lm import MediaLanguageModel
-from train.objectives.media.towers import OnRows, encoder_objective
+from train.kinds import Bound, Path, realise
+from train.objectives.media.alignment import pairing_loss, space_parts, tower_parts
+from train.objectives.media.media_lm import MediaLMLoss
+from train.objectives.media.views import OnRows
 from train.objectives.terms import Term
-from train.runs.parts import get, parts_of, put, tower_parts, without
+from train.runs.parts import get, put, without
 from train.sources.media_options import AlignedLM
 
 
 @dataclasses.dataclass(frozen=True)
-class AlignedLanguageModel:
-    """A MediaLanguageModel whose encoders and decoder are the towers of a contrastive loss too (after CoCa, Yu et al. 2022).
+class AlignedLMLoss:
+    """A MediaLMLoss whose encoders and decoder are the towers of a contrastive loss too (after CoCa, Yu et al. 2022).
 
     The decoder reads the text of a pair once more, by itself and causally, where CoCa's lower half would; encoders with dropout run once
     more too, under other keys. batch: a MediaBatch.
@@ -22,39 +24,49 @@ class AlignedLanguageModel:
     temperature.
     """
 
-    prediction: MediaLanguageModel
+    prediction: MediaLMLoss
     alignment: OnRows
-    experiment: Experiment
+    options: AlignedLM
+    parts: dict[str, Path] = dataclasses.field(hash=False)
+    """Where those of the model stand."""
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
-        o = self.experiment.objective
-        assert isinstance(o, AlignedLM)
         terms, metrics, carry = self.prediction(params, batch, key, carry=carry)
-        aligned, told, _ = self.alignment(towers_of(params, self.experiment), batch, key)
-        loss = Term(o.alignment_weight, aligned["loss"].total, aligned["loss"].weight)
+        aligned, told, _ = self.alignment(towers_of(params, self.options, self.parts), batch, key)
+        loss = Term(self.options.alignment_weight, aligned["loss"].total, aligned["loss"].weight)
         return terms | {"alignment_loss": loss}, metrics | {"alignment_accuracy": told["accuracy"]}, carry
 
 
-def _shared(experiment: Experiment):
-    """Where each part stands that towers and model share: (among a Contrastive's parameters, among the model's)."""
-    o, own = experiment.objective, parts_of(experiment)
-    assert isinstance(o, AlignedLM)
-    return [(path, own[name]) for name, path in tower_parts(o).items()]
+def bind(options: AlignedLM, experiment: Experiment, shards: int) -> Bound:
+    model, alignment = realise(experiment.model), pairing_loss(options, experiment)
+    prediction = MediaLMLoss(model, options, shards)
+    parts = model.parts()
+
+    def start(key):
+        return model.start(key) | {"alignment": own_parameters(options, experiment, parts, key)}
+
+    shared = parts | {name: ("alignment", *path) for name, path in space_parts(options).items()}
+    return Bound(AlignedLMLoss(prediction, alignment, options, parts), start=start, parts=shared)
 
 
-def own_parameters(experiment: Experiment, key) -> dict[str, Any]:
+def _shared(options: AlignedLM, own: dict[str, Path]) -> list[tuple[Path, Path]]:
+    """Where each part stands that towers and model share: (among an AlignmentLoss' parameters, among the model's)."""
+    return [(path, own[name]) for name, path in tower_parts(options).items()]
+
+
+def own_parameters(options: AlignedLM, experiment: Experiment, own: dict[str, Path], key) -> dict[str, Any]:
     """Fresh parameters of the towers that the model does not have, boxed with logical axis names."""
-    found = encoder_objective(experiment).start(key)
-    for path, _ in _shared(experiment):
+    found = pairing_loss(options, experiment).start(key)
+    for path, _ in _shared(options, own):
         found = without(found, path)
     return found
 
 
-def towers_of(params, experiment: Experiment):
-    """The towers' parameters, of those of an AlignedLanguageModel."""
+def towers_of(params, options: AlignedLM, own: dict[str, Path]):
+    """The towers' parameters, of those of an AlignedLMLoss. own: where the parts of its model stand."""
     found = params["alignment"]
-    for path, own in _shared(experiment):
-        part = get(params, own)
+    for path, place in _shared(options, own):
+        part = get(params, place)
         if part is not None:
             found = put(found, path, part)
     return found

@@ -1,23 +1,19 @@
 """Classes of whole images, clips or recordings."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from model.media.encoder_config import EncoderConfig
 from model.media.towers import MediaTower
+from train.experiment import Experiment
+from train.kinds import Bound
 from train.objectives.media.mixing import compatible, cutmix, mixup
+from train.objectives.media.views import LabelledRows, OnRows, count_of, encoder_of, labelled
 from train.objectives.terms import Mean, Term
-
-
-class LabelledRows(NamedTuple):
-    """Rows of packed media and the class of each."""
-
-    media: Any  # patches [B, N, C], places [B, N, A], segments [B, N], as Packed (data/media/batches.py)
-    labels: jax.Array  # int32 [B, S]: of the segments 1 to S; -1 where there is none
-    rows: jax.Array  # int32 [B]
+from train.sources.media_options import MediaClassification
 
 
 def cross_entropy(logits, shares):
@@ -32,7 +28,7 @@ def smoothed(labels, classes: int, smoothing: float):
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class MediaClassificationLoss:
     """Softmax over classes, on a pooled encoder.
 
     batch: LabelledRows. Term `loss`: nats per labelled segment, with smoothed and mixed labels in training. Metrics: accuracy and nll,
@@ -90,3 +86,10 @@ class Classification:
         chosen = jax.random.bernoulli(which) if len(whole) == 2 else jnp.bool_(True)
         patches, shares_BSV = jax.lax.cond(chosen, whole[0], whole[-1])
         return media._replace(patches=patches), shares_BSV
+
+
+def bind(options: MediaClassification, experiment: Experiment, shards: int) -> Bound:
+    o, size = options, count_of(experiment, options.medium)
+    loss = MediaClassificationLoss(encoder_of(experiment, o.medium), o.classes, size, o.smoothing, o.mixup, o.cutmix)
+    on_rows = OnRows(loss, lambda batch: labelled(batch, o.medium, size))
+    return Bound(on_rows, start=loss.start, parts={f"{o.medium} encoder": ("tower", "encoder")})

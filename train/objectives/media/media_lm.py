@@ -10,12 +10,14 @@ from model.heads import Head, score_tokens, vocabulary_table
 from model.media.omni import Omni
 from model.media.omni_config import OmniConfig
 from model.transformer import Decoder, Media
+from train.experiment import Experiment
+from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
 from train.sources import media_options
 
 
 @dataclasses.dataclass(frozen=True)
-class MediaLanguageModel:
+class MediaLMLoss:
     """Next-token prediction given text and media. batch: a MediaBatch.
 
     Terms `text_loss`, `image_loss`, `video_loss`, `audio_loss`: nats per learned token about that modality. Metrics: `loss`, over all of
@@ -46,6 +48,11 @@ class MediaLanguageModel:
             "exact": Mean(right_B.sum(), answers_B.sum()),
         }
         return terms, metrics, carry
+
+
+def bind(options: media_options.MediaLM, experiment: Experiment, shards: int) -> Bound:
+    model = realise(experiment.model)
+    return Bound(MediaLMLoss(model, options, shards), start=model.start, parts=model.parts())
 
 
 def media_of(config, params, batch, keys_B=None) -> Media:

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from model.heads import Head, score_tokens, vocabulary_table
-from model.transformer import Decoder
+from model.transformer import DECODER
+from train.experiment import Experiment
+from train.kinds import Bound, Family, realise
 from train.objectives.preference.reward_model import flat
 from train.objectives.terms import Mean, Term
 from train.rl import options
-from train.sources.examples import Comparisons
+from train.sources.comparisons import Comparisons
 
 
 def preference_loss(kind: str, chosen_B, rejected_B, *, beta: float, smoothing: float = 0.0):
@@ -45,7 +47,7 @@ def odds_ratio_loss(chosen_B, rejected_B):
 
 
 @dataclasses.dataclass(frozen=True)
-class PreferencePolicy:
+class PreferenceLearningLoss:
     """The best response of each comparison is made likelier, and one of the others (the next in order) less likely.
 
     batch: Comparisons. Term `loss`: per comparison; with orpo also `likelihood`, nats per token of the best response.
@@ -54,7 +56,7 @@ class PreferencePolicy:
     of the whole batch and refuses micro-batches.
     """
 
-    model: Decoder
+    model: Family
     options: options.PreferenceLearning
     shards: int = 1
 
@@ -106,3 +108,9 @@ class PreferencePolicy:
         }
         tokens_seen = (where["segments_BT"] != 0).sum().astype(jnp.float32)
         return terms, metrics | {"tokens": Mean(tokens_seen, tokens_seen)}, carry
+
+
+def bind(options: options.PreferenceLearning, experiment: Experiment, shards: int) -> Bound:
+    model = realise(experiment.model)
+    loss = PreferenceLearningLoss(model, options, shards)
+    return Bound(loss, start=model.start, parts=model.parts(), reference=() if options.loss == "orpo" else DECODER)

@@ -6,14 +6,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from model.critic import ScalarHead
-from model.transformer import Decoder
+from model.critic import SCALAR_HEAD, ScalarHead, reward_head
+from train.experiment import Experiment
+from train.kinds import Bound, Family, realise
 from train.objectives.terms import Mean, Term
 from train.rl import options
-from train.sources.examples import Comparisons
+from train.sources.comparisons import Comparisons
 
 
-def score_texts(model: Decoder, params, tokens_BT, valid_BT):
+def score_texts(model: Family, params, tokens_BT, valid_BT):
     """float32 [B]: the scalar at the last token of each row. valid_BT int32: 1 on its tokens, 0 on padding, wherever that is.
 
     The row is a whole text, from the token that starts it to the one that ends it. Padding changes nothing.
@@ -52,7 +53,7 @@ def choice_loss(scores_BK, best_B, present_BK, *, margin: float = 0.0) -> Choice
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparedReward:
+class RewardModellingLoss:
     """Scores under which the best of a prompt's responses is the likeliest choice; or, with loss `score`, that come near those in the file.
 
     batch: Comparisons; the scalar is read at a response's last token, that of its end. Terms: `loss`, nats per comparison, or half the
@@ -60,7 +61,7 @@ class ComparedReward:
     also calibration, the squared error of the predicted probability (Brier).
     """
 
-    model: Decoder
+    model: Family
     options: options.RewardModelling
 
     def __call__(self, params, batch: Comparisons, key, *, frozen=None, carry=None):
@@ -87,3 +88,13 @@ class ComparedReward:
             terms["centre"] = Term(self.options.centre, (jnp.square(mean_B) * batch.counts).sum(), count)
         seen = (batch.segments != 0).sum().astype(jnp.float32)
         return terms, metrics | {"tokens": Mean(seen, seen)}, carry
+
+
+def bind(options: options.RewardModelling, experiment: Experiment, shards: int) -> Bound:
+    config, model = experiment.model, realise(experiment.model)
+
+    def start(key):
+        head = reward_head(config).init(key, jnp.zeros((1, config.embed_dim)))["params"]
+        return model.start(key) | {"value": head}
+
+    return Bound(RewardModellingLoss(model, options), start=start, parts=model.parts() | {SCALAR_HEAD: ("value",)})

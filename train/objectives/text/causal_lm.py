@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from model.config import ModelConfig
 from model.heads import Head, score_tokens, vocabulary_table
 from model.mixture_of_experts import Router
-from model.transformer import Decoder
 from train import experiment
+from train.kinds import Bound, Family, realise
 from train.objectives.terms import Mean, Term
 
 
 @dataclasses.dataclass(frozen=True)
-class CausalLM:
+class CausalLMLoss:
     """Autoregressive language modelling (Radford et al. 2018, eq. 1): predict each token from those before it in its document.
 
     batch: tokens, targets, segments, positions int32 [B, T], weights float32 [B, T] (0 on padding), rows int32 [B].
@@ -22,7 +22,7 @@ class CausalLM:
     what `router_terms` says.
     """
 
-    model: Decoder
+    model: Family
     options: experiment.CausalLM
     shards: int = 1
     """Devices that the rows of a batch are spread over: sets the size of the vocabulary chunks."""
@@ -42,6 +42,11 @@ class CausalLM:
             more_terms, more_metrics = router_terms(self.model.config, self.options, output.router, batch)
             terms, metrics = terms | more_terms, metrics | more_metrics
         return terms, metrics, carry
+
+
+def bind(options: experiment.CausalLM, whole: experiment.Experiment, shards: int) -> Bound:
+    model = realise(whole.model)
+    return Bound(CausalLMLoss(model, options, shards), start=model.start, parts=model.parts())
 
 
 def router_terms(config: ModelConfig, options: experiment.CausalLM, router: Router, batch):

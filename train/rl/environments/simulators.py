@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.experiment import check_range
+from train.kinds import check_range
 from train.rl.environments.text_tasks import Prompt, Reply, Simulator
 
 

@@ -14,7 +14,7 @@ import re
 import string
 import sysconfig
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +22,7 @@ import numpy as np
 import xxhash
 
 from data.errors import UserError
-from train.experiment import check_range
+from train.kinds import check_range
 
 EXAMINED = 256
 """Prompts of an environment that are looked at before a run, where it has no list of all."""
@@ -66,6 +66,18 @@ def blaming(who: str, where: str = "") -> Iterator[None]:
         line = _own_line(traceback.extract_tb(error.__traceback__))
         what = ": ".join(part for part in (who, where, type(error).__name__, said) if part)
         raise UserError(f"{what} ({line.filename}, line {line.lineno})", "Mend the class, or what it was given.") from error
+
+
+def map_paths(change: Callable[[str], str], part):
+    """The same with `change` of every path that it names, in all parts of it, in their place."""
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        fields = [field.name for field in dataclasses.fields(part) if field.init]
+        changed: dict[str, Any] = {name: map_paths(change, getattr(part, name)) for name in fields}
+        for name in getattr(part, "path_fields", ()):
+            if changed[name]:
+                changed[name] = change(changed[name])
+        return dataclasses.replace(part, **changed)
+    return tuple(map_paths(change, one) for one in part) if type(part) is tuple else part
 
 
 def lacking(part, method: str, what: str) -> UserError:

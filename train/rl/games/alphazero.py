@@ -11,9 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from model.layers import Dense
+from train.experiment import Experiment
+from train.kinds import Bound
 from train.objectives.terms import Mean, Term
 from train.rl.games import options
-from train.rl.games.games import Game
+from train.rl.games.games import Game, make_game
+from train.rl.games.options import BoardGame
 from train.rl.search.search import plan, random_action
 
 
@@ -92,7 +95,7 @@ class Positions(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class AlphaZero:
+class AlphaZeroLoss:
     """Move like the search, and foresee the outcome (Silver et al. 2017, eq. 1; the decay of weights is the optimizer's).
 
     batch: Positions. Terms: `loss`, nats of the cross-entropy to the search's policy; `value`, squared error of the outcome. Both per
@@ -180,3 +183,9 @@ def self_play(
     weights = rows(playing_TG & taught_TG).astype(jnp.float32)
     target_TG = (1.0 - bootstrap) * outcome_TG + bootstrap * jnp.where(playing_TG, value_TG, 0.0)
     return Positions(rows(planes), rows(policy), rows(target_TG), weights), metrics
+
+
+def bind(options: options.AlphaZero, experiment: Experiment, shards: int) -> Bound:
+    assert isinstance(experiment.data, BoardGame)
+    game = make_game(experiment.data)
+    return Bound(AlphaZeroLoss(network_of(game, options), options.value_coefficient), start=network_parameters(game, options))

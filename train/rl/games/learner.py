@@ -5,32 +5,36 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data.errors import UserError
 from train.experiment import Experiment
-from train.loop.learner import Sample
-from train.objectives.terms import Mean
+from train.kinds import Sample
+from train.objectives.bind import bind, state_of, update_of
 from train.optimizers.build import make_schedule, optimizer_of
 from train.rl.games import alphazero
 from train.rl.games.games import TIC_TAC_TOE, make_game
 from train.rl.games.options import AlphaZero, BoardGame
 from train.rl.games.players import perfect_player, plain_search_player, play_matches, random_player, search_player
-from train.runs.runs import Run
+from train.runs.directory import Run
+from train.step.epochs import learn_in_epochs
 from train.step.state import Purpose, State, random_key
-from train.step.update import compiler_options, make_update, on_mesh
+from train.step.update import compiler_options, on_mesh
 
 MATCH_GAMES = 100
 """Against each opponent and from each side in an evaluation, unless evaluation.rows says otherwise."""
 
 
-def check_game(experiment: Experiment) -> None:
+def options_of(experiment: Experiment) -> tuple[AlphaZero, BoardGame]:
+    """The objective and the data of an experiment that learns a game."""
+    o, data = experiment.objective, experiment.data
+    assert isinstance(o, AlphaZero) and isinstance(data, BoardGame)
+    return o, data
+
+
+def check_game(experiment: Experiment, sources: list, mesh) -> None:
     """UserError for what would stop a run of an AlphaZero objective."""
-    data, o = experiment.data, experiment.objective
-    assert isinstance(o, AlphaZero)
-    if not isinstance(data, BoardGame):
-        raise UserError(f"objective: AlphaZero learns games, but data is {type(data).__name__}", "Choose BoardGame in the config file.")
+    o, data = options_of(experiment)
     if experiment.start:
         raise UserError("start: a game is learned from nothing but its rules", "Leave --start out.")
     make_game(data)
@@ -39,6 +43,34 @@ def check_game(experiment: Experiment) -> None:
             f"batch_size {experiment.batch_size} is no multiple of {o.minibatches} minibatches x {experiment.micro_batches} micro-batches",
             "Change --batch-size, --objective.minibatches or --micro-batches.",
         )
+
+
+def step_of(experiment: Experiment, optimizer, mesh, *, lower: bool = False):
+    """step(state) -> state, metrics, compiled for a mesh: games, then every epoch and minibatch of the update; `lower` only lowers it."""
+    o, data = options_of(experiment)
+    game, games = make_game(data), experiment.batch_size
+    evaluate = alphazero.judge_with(game, alphazero.network_of(game, o))
+    update = update_of(experiment, bind(experiment), optimizer, spike=experiment.faults.spike)
+
+    def step(state: State):
+        key = random_key(experiment.seed, state.step, Purpose.ROLLOUT)
+        positions, found = alphazero.self_play(
+            game,
+            evaluate,
+            state.params,
+            key,
+            games=games,
+            simulations=o.simulations,
+            opening_plies=data.opening_plies,
+            exploring_plies=data.exploring_plies,
+            bootstrap=o.bootstrap,
+        )
+        shuffle = random_key(experiment.seed, state.step, Purpose.SHUFFLE)
+        after, metrics = learn_in_epochs(update, state, None, positions, shuffle, epochs=o.epochs, minibatches=o.minibatches)
+        return dataclasses.replace(after, cursor=state.cursor + games), metrics | found
+
+    jitted = jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh.devices.flat[0].platform))
+    return on_mesh(jitted.lower if lower else jitted, mesh)
 
 
 class AlphaZeroLearner:
@@ -53,29 +85,23 @@ class AlphaZeroLearner:
     flops_per_token = None
     waited_s = 0.0
 
-    def __init__(self, run: Run, mesh):
-        experiment, data, o = run.experiment, run.experiment.data, run.experiment.objective
-        assert isinstance(data, BoardGame) and isinstance(o, AlphaZero)
-        check_game(experiment)
+    check = staticmethod(check_game)
+
+    def __init__(self, run: Run, sources: list, mesh):
+        experiment = run.experiment
+        o, data = options_of(experiment)
+        check_game(experiment, sources, mesh)
         self._experiment = experiment
         self._game = make_game(data)
         network = alphazero.network_of(self._game, o)
         self._evaluate = alphazero.judge_with(self._game, network)
-        self.parameters = alphazero.network_parameters(self._game, o)
+        self.parameters = bind(experiment).start
         updates = o.epochs * o.minibatches
         self.optimizer = optimizer_of(experiment, updates)
         rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps * updates)
         self.rate = lambda step: rate(step * updates)
-        update = make_update(
-            alphazero.AlphaZero(network, o.value_coefficient),
-            self.optimizer,
-            seed=experiment.seed,
-            micro_batches=experiment.micro_batches,
-            ema_decay=experiment.ema_decay,
-            spike=experiment.faults.spike,
-        )
         compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
-        self._step = on_mesh(jax.jit(self._play_and_learn(update), donate_argnums=0, **compiled), mesh)
+        self._step = step_of(experiment, self.optimizer, mesh)
         self._matches = on_mesh(jax.jit(self._play_matches, **compiled), mesh)
 
     def remarks(self) -> list[str]:
@@ -97,44 +123,15 @@ class AlphaZeroLearner:
     def close(self) -> None:
         pass
 
-    def _play_and_learn(self, update):
-        """step(state) -> state, metrics: games, then every epoch and minibatch of `update`. state.step counts calls of this function."""
-        experiment, data, o = self._experiment, self._experiment.data, self._experiment.objective
-        assert isinstance(data, BoardGame) and isinstance(o, AlphaZero)
-        games, updates = experiment.batch_size, o.epochs * o.minibatches
-
-        def step(state: State):
-            key = random_key(experiment.seed, state.step, Purpose.ROLLOUT)
-            positions, found = alphazero.self_play(
-                self._game,
-                self._evaluate,
-                state.params,
-                key,
-                games=games,
-                simulations=o.simulations,
-                opening_plies=data.opening_plies,
-                exploring_plies=data.exploring_plies,
-                bootstrap=o.bootstrap,
-            )
-            count = len(positions.weights)
-            shuffle = random_key(experiment.seed, state.step, Purpose.SHUFFLE)
-
-            def one(state: State, number):
-                order_N = jax.random.permutation(jax.random.fold_in(shuffle, number // o.minibatches), count)
-                chosen = jax.lax.dynamic_slice_in_dim(order_N, number % o.minibatches * (count // o.minibatches), count // o.minibatches)
-                return update(state, None, jax.tree.map(lambda x: x[chosen], positions))
-
-            inner, metrics = jax.lax.scan(one, dataclasses.replace(state, step=state.step * updates), jnp.arange(updates))
-            skipped = metrics.pop("skipped")
-            metrics = jax.tree.map(lambda x: x.sum(0), metrics) | found
-            metrics["skipped"] = Mean(skipped.total[-1], jnp.float32(1))
-            return dataclasses.replace(inner, step=state.step + 1, cursor=state.cursor + games), metrics
-
-        return step
+    @staticmethod
+    def abstract_step(experiment: Experiment, mesh):
+        o, _ = options_of(experiment)
+        optimizer = optimizer_of(experiment, o.epochs * o.minibatches)
+        return step_of(experiment, optimizer, mesh, lower=True), state_of(experiment, mesh), ()
 
     # ----------------------------------------------------------------------------------------------------------------- looking
 
-    def evaluate(self, params, between: Callable[[], None]) -> dict:
+    def evaluate(self, params, between: Callable[[], None], split: str = "validation") -> dict:
         """Matches of evaluation.rows games from each side: against random moves, plain Monte Carlo tree search with as many simulations,
         and, in tic-tac-toe, perfect play.
 
@@ -154,15 +151,13 @@ class AlphaZeroLearner:
         return [Sample("", " ".join(str(move) for move in np.asarray(moves)[:, number, 0, 0] if move >= 0), float(scores[number, 0, 0]))]
 
     def _opponents(self) -> dict:
-        o = self._experiment.objective
-        assert isinstance(o, AlphaZero)
+        o, _ = options_of(self._experiment)
         players = {"random": random_player(self._game), "plain": plain_search_player(self._game, simulations=o.match_simulations)}
         return players | ({"perfect": perfect_player(self._game)} if self._game is TIC_TAC_TOE else {})
 
     def _play_matches(self, params, key):
         """What play_matches returns, of the network with a search."""
-        o = self._experiment.objective
-        assert isinstance(o, AlphaZero)
+        o, _ = options_of(self._experiment)
         player = search_player(self._game, self._evaluate, params, simulations=o.match_simulations)
         games = self._experiment.evaluation.rows or MATCH_GAMES
         return play_matches(self._game, player, list(self._opponents().values()), key, games)

@@ -1,22 +1,20 @@
 """What a run that learns a board game by playing against itself is made of. Nothing heavy is imported."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
-import xxhash
-
-from data.tokenizer import Tokenizer, character_tokenizer
-from train.experiment import Data, Objective, check_range
+from train.kinds import Data, Objective, check_range
 
 OWN = ("tic_tac_toe", "connect_four")
 """Games of train/rl/games/games.py by their names; all others are pgx's."""
-MOVES = "0123456789 "
-"""What a game is written with: the numbers of its moves."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BoardGame(Data):
     """A game of two players; a row of the run is one game, played by the network against itself."""
+
+    home: ClassVar[str] = "train.rl.games.dataset:GameDataset"
+    rows: ClassVar[str] = "games"
 
     game: str = "tic_tac_toe"
     """tic_tac_toe, connect_four, or one of pgx (extra: games), such as othello."""
@@ -39,6 +37,11 @@ class AlphaZero(Objective):
 
     The search is Gumbel's (Danihelka et al. 2022). `model` is not used: the network is described here.
     """
+
+    home: ClassVar[str] = "train.rl.games.alphazero:bind"
+    learner: ClassVar[str] = "train.rl.games.learner:AlphaZeroLearner"
+    reads: ClassVar[tuple[str, ...]] = ("games",)
+    uses_model: ClassVar[bool] = False
 
     network: Literal["dense", "conv"] = "dense"
     """Layers over the whole board, fast on a CPU, or convolutions of 3x3 cells."""
@@ -64,17 +67,3 @@ class AlphaZero(Objective):
         check_range("objective.", self, 0, "value_coefficient")
         if not 0 <= self.bootstrap <= 1:
             raise ValueError(f"objective.bootstrap is {self.bootstrap}; it must be from 0 to 1")
-
-
-class GameSource:
-    """A game as the data of a run: what a Corpus is to text. Its tokenizer is that of moves in print."""
-
-    def __init__(self, data: BoardGame):
-        self.path = data.game
-        self.digest = xxhash.xxh3_128_hexdigest(data.game.encode())
-        self._tokenizer = character_tokenizer(MOVES)
-        self.document_end = self._tokenizer.specials["document_end"]
-        self.ids = self._tokenizer.size
-
-    def tokenizer(self) -> Tokenizer:
-        return self._tokenizer

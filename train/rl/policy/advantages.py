@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from train.rl.options import KL_COEFFICIENTS
 
 
-def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, decay: float):
+def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, gae_lambda: float):
     """GAE (Schulman et al. 2016, eq. 16) that steps over masked tokens.
 
     rewards_BT: of each token. values_BT: of the state before it. Where the mask is 0, the accumulator passes through unchanged, so
@@ -23,7 +23,7 @@ def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, d
         next_value_B, next_advantage_B = after
         reward_B, value_B, mask_B = now
         delta_B = reward_B + discount * next_value_B - value_B
-        advantage_B = delta_B + discount * decay * next_advantage_B
+        advantage_B = delta_B + discount * gae_lambda * next_advantage_B
         kept = jnp.where(mask_B > 0, value_B, next_value_B), jnp.where(mask_B > 0, advantage_B, next_advantage_B)
         return kept, advantage_B
 
@@ -34,8 +34,8 @@ def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, d
 
 
 def discounted_returns(rewards_BT, mask_BT, *, discount: float):
-    """The discounted sum of a token's reward and those after it, 0 where masked: GAE with decay 1 and no values."""
-    return generalized_advantages(rewards_BT, jnp.zeros_like(rewards_BT), mask_BT, discount=discount, decay=1.0)[0]
+    """The discounted sum of a token's reward and those after it, 0 where masked: GAE with gae_lambda 1 and no values."""
+    return generalized_advantages(rewards_BT, jnp.zeros_like(rewards_BT), mask_BT, discount=discount, gae_lambda=1.0)[0]
 
 
 def group_advantages(scores_B, samples: int, *, divide_by_std: bool, epsilon: float = 1e-4):

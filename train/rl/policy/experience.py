@@ -100,18 +100,18 @@ def make_experience(rollout: Rollout, judgement: Judgement, scores, kept_B, o: P
     match o.advantage:
         case "gae":
             advantages_BR, returns_BR = estimators.generalized_advantages(
-                rewards_BR, values_BR, mask_BR, discount=o.discount, decay=o.decay
+                rewards_BR, values_BR, mask_BR, discount=o.discount, gae_lambda=o.gae_lambda
             )
         case "returns":
             advantages_BR = returns_BR = estimators.discounted_returns(rewards_BR, mask_BR, discount=o.discount)
         case "group":
-            each_B = estimators.group_advantages(totals_B, o.samples, divide_by_std=o.divide_by_std)
+            each_B = estimators.group_advantages(totals_B, o.group_size, divide_by_std=o.divide_by_std)
             advantages_BR, returns_BR = each_B[:, None] * mask_BR, totals_B[:, None] * mask_BR
         case "leave_one_out":
-            each_B = estimators.leave_one_out_advantages(totals_B, o.samples)
+            each_B = estimators.leave_one_out_advantages(totals_B, o.group_size)
             advantages_BR, returns_BR = each_B[:, None] * mask_BR, totals_B[:, None] * mask_BR
         case "best":
-            each_B = estimators.best_of_group(totals_B, o.samples)
+            each_B = estimators.best_of_group(totals_B, o.group_size)
             advantages_BR, returns_BR = each_B[:, None] * mask_BR, totals_B[:, None] * mask_BR
     if o.whiten:
         advantages_BR = estimators.whiten(advantages_BR, mask_BR)
@@ -149,7 +149,7 @@ def _metrics(
     if o.advantage == "gae":
         unexplained = estimators.masked_mean(jnp.square(e.returns - e.values), e.mask)
         found["ppo/val/var_explained"] = Mean(1.0 - unexplained / jnp.maximum(variance, 1e-8), jnp.float32(1))
-    if o.samples > 1:
-        equal = 1.0 - estimators.informative_groups(scores_B, o.samples)
-        found["response/equal_groups"] = Mean((equal * kept_B[:: o.samples]).sum(), kept_B[:: o.samples].sum())
+    if o.group_size > 1:
+        equal = 1.0 - estimators.informative_groups(scores_B, o.group_size)
+        found["response/equal_groups"] = Mean((equal * kept_B[:: o.group_size]).sum(), kept_B[:: o.group_size].sum())
     return found | {"tokens": Mean(tokens, tokens)}

@@ -15,25 +15,25 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from data.errors import UserError
 from data.loading.prefetch import Prefetch, prefetch
-from model.transformer import Decoder
 from train.devices.mesh import ROWS, check_batch, row_shards
 from train.experiment import Experiment
-from train.loop.learner import Sample
-from train.objectives.make import make_objective
+from train.kinds import Sample, realise
+from train.objectives.bind import bind, flops_of, state_of, update_of
 from train.objectives.terms import Mean
 from train.optimizers.build import make_schedule, optimizer_of
-from train.planning.flops import training_flops_per_token
 from train.rl.options import PolicyGradient, Prompts, reads_reference, response_room, turns_of
 from train.rl.policy.advantages import adapted_kl_coefficient, informative_groups, running_scale
-from train.rl.policy.experience import judge, make_experience, scores_by_token
+from train.rl.policy.experience import Judgement, judge, make_experience, scores_by_token
+from train.rl.policy.policy_gradient import critic_of
 from train.rl.policy.questions import Question, Questions
+from train.rl.policy.reference import Reference
 from train.rl.policy.rollout import Rollout
 from train.rl.policy.sampler import Drawer
-from train.runs.parameters import carry_of, critic_of, parameters_of
-from train.runs.runs import Run
-from train.runs.start import Reference, adopt, start_parameters
+from train.runs.directory import Run
+from train.runs.start import adopt, start_parameters
+from train.step.epochs import learn_in_epochs
 from train.step.state import Purpose, State, random_key
-from train.step.update import compiler_options, make_update, on_mesh
+from train.step.update import compiler_options, on_mesh
 
 CHECK_EVERY = 20
 """Steps between two comparisons of the sampler's log-probabilities with those of the training pass."""
@@ -47,12 +47,8 @@ SHOWN = 8
 
 def check_policy(experiment: Experiment, sources: list, mesh) -> None:
     """UserError for what would stop a run, or teach it nothing, before its first step."""
-    o, data = experiment.objective, experiment.data
-    assert isinstance(o, PolicyGradient)
-    if not isinstance(data, Prompts):
-        raise UserError(
-            f"objective {type(o).__name__} needs prompts; data is {type(data).__name__}", "Choose data Prompts in the config file."
-        )
+    o, data = options_of(experiment)
+    bind(experiment, mesh)
     room = response_room(data, o)
     if data.prompt_tokens + room > experiment.model.context_length:
         parts = f"objective.response_tokens {o.response_tokens}"
@@ -62,16 +58,16 @@ def check_policy(experiment: Experiment, sources: list, mesh) -> None:
             f"data.prompt_tokens {data.prompt_tokens} and {parts} do not fit the context of {experiment.model.context_length}",
             "Lower one of them.",
         )
-    if experiment.batch_size % o.samples or experiment.batch_size % (o.minibatches * experiment.micro_batches):
+    if experiment.batch_size % o.group_size or experiment.batch_size % (o.minibatches * experiment.micro_batches):
         raise UserError(
-            f"batch_size {experiment.batch_size} must be a multiple of objective.samples {o.samples}, and of objective.minibatches "
+            f"batch_size {experiment.batch_size} must be a multiple of objective.group_size {o.group_size}, and of objective.minibatches "
             f"{o.minibatches} times micro_batches {experiment.micro_batches}",
             "Change one of them.",
         )
     check_batch(mesh, experiment.batch_size // o.minibatches, experiment.micro_batches, 1)
-    check_batch(mesh, experiment.batch_size // o.samples, 1, 1)
+    check_batch(mesh, experiment.batch_size // o.group_size, 1, 1)
     if o.slots:
-        check_batch(mesh, o.slots // o.samples, 1, 1)
+        check_batch(mesh, o.slots // o.group_size, 1, 1)
         if turns_of(data.environments) > 1:
             raise UserError("objective.slots is for responses of one turn, and an environment answers", "Leave --objective.slots out.")
     if o.cut_at and turns_of(data.environments) > 1:
@@ -86,7 +82,6 @@ def make_learn(update, o: PolicyGradient, seed: int, episodes: int):
 
     One pure function to jit. The order of rows is new in each epoch of each step. state.step counts calls of this function.
     """
-    updates = o.epochs * o.minibatches
 
     def learn(state: State, frozen, rollout: Rollout, judgement, scores, kept_B):
         coefficient, scale, carry = state.carry["kl_coefficient"], 1.0, dict(state.carry)
@@ -94,64 +89,63 @@ def make_learn(update, o: PolicyGradient, seed: int, episodes: int):
             totals_B = scores_by_token(scores, rollout.stopped_B, rollout.mask_BR, o).sum(1)
             scale, carry["scores"] = running_scale(carry["scores"], totals_B, kept_B)
         experience, found = make_experience(rollout, judgement, scores, kept_B, o, coefficient, scale)
-        rows = kept_B.shape[0]
-        size = rows // o.minibatches
         key = random_key(seed, state.step, Purpose.SHUFFLE)
-
-        def one(state: State, number):
-            order_B = jax.random.permutation(jax.random.fold_in(key, number // o.minibatches), rows)
-            chosen = jax.lax.dynamic_slice_in_dim(order_B, number % o.minibatches * size, size)
-            return update(state, frozen, jax.tree.map(lambda x: x[chosen], experience))
-
-        inner, metrics = jax.lax.scan(one, dataclasses.replace(state, step=state.step * updates), jnp.arange(updates))
-        skipped = metrics.pop("skipped")
-        metrics = jax.tree.map(lambda x: x.sum(0), metrics)
-        metrics["skipped"] = Mean(skipped.total[-1], jnp.float32(1))
+        after, metrics = learn_in_epochs(update, state, frozen, experience, key, epochs=o.epochs, minibatches=o.minibatches)
         kl, weight = found["objective/kl"]
         if o.kl_target:
             changed = adapted_kl_coefficient(coefficient, kl / weight, target=o.kl_target, horizon=o.kl_horizon, episodes=episodes)
             coefficient = jnp.where(weight > 0, changed, coefficient)
         found["objective/kl_coef"] = Mean(state.carry["kl_coefficient"], jnp.float32(1))
         carry |= {"kl_coefficient": coefficient, "steps": state.carry["steps"] + 1}
-        return dataclasses.replace(inner, step=state.step + 1, carry=carry), metrics | found
+        return dataclasses.replace(after, carry=carry), metrics | found
 
     return learn
+
+
+def options_of(experiment: Experiment) -> tuple[PolicyGradient, Prompts]:
+    """The objective and the data of an experiment that learns from reward."""
+    o, data = experiment.objective, experiment.data
+    assert isinstance(o, PolicyGradient) and isinstance(data, Prompts)
+    return o, data
+
+
+def learn_of(experiment: Experiment, optimizer, mesh, *, lower: bool = False):
+    """make_learn's program for an experiment, compiled for a mesh; `lower` only lowers it."""
+    # The loss of a policy gradient has no trend that a spike could stand out from.
+    update = update_of(experiment, bind(experiment, mesh), optimizer)
+    o, _ = options_of(experiment)
+    learn = make_learn(update, o, experiment.seed, experiment.batch_size)
+    jitted = jax.jit(learn, donate_argnums=0, compiler_options=compiler_options(mesh.devices.flat[0].platform))
+    return on_mesh(jitted.lower if lower else jitted, mesh)
 
 
 class PolicyLearner:
     """PPO, GRPO and their kin: see `train.rl.options.PolicyGradient`."""
 
+    check = staticmethod(check_policy)
+
     def __init__(self, run: Run, sources: list, mesh):
-        experiment, o = run.experiment, run.experiment.objective
-        assert isinstance(o, PolicyGradient)
+        experiment = run.experiment
+        o, _ = options_of(experiment)
         self._run, self._mesh, self._options = run, mesh, o
         self._questions = Questions(experiment, sources)
-        self._model, self._critic = Decoder(experiment.model), critic_of(experiment)
-        self.parameters, self.carry = parameters_of(experiment), carry_of(experiment)
+        self._model, self._critic = realise(experiment.model), critic_of(o, experiment.model)
+        bound = bind(experiment)
+        self.parameters, self.carry = bound.start, bound.carry
         updates = o.epochs * o.minibatches
         self.optimizer = optimizer_of(experiment, updates)
         rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps * updates)
         self.rate = lambda step: rate(step * updates)
         self.padding_share, self.validates = 0.0, True
-        self.flops_per_token = (
-            None if o.critic == "separate" else training_flops_per_token(experiment.model, experiment.model.context_length)
-        )
+        self.flops_per_token = None if o.critic == "separate" else flops_of(experiment)
         self._reference = Reference(run, mesh)
         self._incoming: Prefetch | None = None
         self._baseline: dict[str, np.ndarray] | None = None
         self._remarks: list[str] = []
         self._remarked, self._unjudged, self._clip_doubted, self._begun = 0, 0, False, False
 
-        update = make_update(
-            make_objective(experiment, mesh),
-            self.optimizer,
-            seed=experiment.seed,
-            micro_batches=experiment.micro_batches,
-            ema_decay=experiment.ema_decay,
-            spike=0.0,  # the loss of a policy gradient has no trend that a spike could stand out from
-        )
         compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
-        self._learn = on_mesh(jax.jit(make_learn(update, o, experiment.seed, experiment.batch_size), donate_argnums=0, **compiled), mesh)
+        self._learn = learn_of(experiment, self.optimizer, mesh)
         self._draw = Drawer(experiment, self._questions, self._model, mesh)
         shards = row_shards(mesh)
 
@@ -159,6 +153,25 @@ class PolicyLearner:
             return judge(self._model, self._critic, o, params, reference, rollout, again=again, shards=shards)
 
         self._look = on_mesh(jax.jit(look, static_argnames="again", **compiled), mesh)
+
+    @staticmethod
+    def abstract_step(experiment: Experiment, mesh):
+        """Of learning from a batch of responses; drawing them needs less."""
+        o, data = options_of(experiment)
+        state, rows = state_of(experiment, mesh), experiment.batch_size
+        size = data.prompt_tokens + (room := response_room(data, o))
+        place = NamedSharding(mesh, PartitionSpec(ROWS))
+
+        def like(dtype, *shape):
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+        tokens, masks = like("int32", rows, size), like("float32", rows, room)
+        drawn = Rollout(tokens, tokens, masks, masks, like("bool", rows))
+        scores = masks if turns_of(data.environments) > 1 else like("float32", rows)
+        reference = {name: state.params[name] for name in bind(experiment).reference if name in state.params}
+        frozen = {"reference": reference} if reads_reference(o) else None
+        learn = learn_of(experiment, optimizer_of(experiment, o.epochs * o.minibatches), mesh, lower=True)
+        return learn, state, (frozen, drawn, Judgement(masks, masks, masks), scores, like("float32", rows))
 
     # ---------------------------------------------------------------------------------------------------------------- the loop's
 
@@ -190,7 +203,7 @@ class PolicyLearner:
     @property
     def _prompts(self) -> int:
         """Of one draw."""
-        return self._run.experiment.batch_size // self._options.samples
+        return self._run.experiment.batch_size // self._options.group_size
 
     def __next__(self) -> list[Question] | None:
         return None if self._incoming is None else next(self._incoming)
@@ -238,14 +251,14 @@ class PolicyLearner:
             questions = self._questions.take(cursor + consumed, wanted)
             found = self._draw(params, questions)
             consumed, drawing = consumed + wanted, drawing + found.seconds
-            good = np.asarray(informative_groups(jnp.asarray(found.totals), o.samples)) & (found.kept[:: o.samples] > 0)
-            rows = np.flatnonzero(np.repeat(good, o.samples))[: (wanted - count) * o.samples]
+            good = np.asarray(informative_groups(jnp.asarray(found.totals), o.group_size)) & (found.kept[:: o.group_size] > 0)
+            rows = np.flatnonzero(np.repeat(good, o.group_size))[: (wanted - count) * o.group_size]
             taken.append((jax.tree.map(lambda x, rows=rows: self._draw.host(x)[rows], found.rollout), found.scores[rows]))
-            count += len(rows) // o.samples
-        missing = (wanted - count) * o.samples
+            count += len(rows) // o.group_size
+        missing = (wanted - count) * o.group_size
         whole = jax.tree.map(lambda *parts: _padded(np.concatenate(parts), missing), *(part for part, _ in taken))
         scores = _padded(np.concatenate([part for _, part in taken]), missing)
-        kept = np.concatenate([np.ones(count * o.samples, np.float32), np.zeros(missing, np.float32)])
+        kept = np.concatenate([np.ones(count * o.group_size, np.float32), np.zeros(missing, np.float32)])
         return jax.tree.map(self._put, whole), scores, kept, consumed, drawing
 
     def _compare(self, step: int, drawn: Rollout, judgement, *, has_reference: bool) -> None:
@@ -284,7 +297,7 @@ class PolicyLearner:
 
     # ----------------------------------------------------------------------------------------------------------------- looking
 
-    def evaluate(self, params, between: Callable[[], None]) -> dict:
+    def evaluate(self, params, between: Callable[[], None], split: str = "validation") -> dict:
         """Scores on prompts that are kept from training, and against the responses of the policy that the run started from.
 
         {"loss": the negative score, "score", "gold" (where scores only stand for it), "kl" (nats a response, to that policy), "win_rate"
@@ -314,8 +327,7 @@ class PolicyLearner:
         """Of one response to each validation prompt, [prompts] each: score (NaN where there is none), gold, length, stopped, and, with a
         reference, the KL to it."""
         experiment, shards = self._run.experiment, row_shards(self._mesh)
-        assert isinstance(experiment.data, Prompts)
-        count = experiment.evaluation.rows or experiment.data.validation
+        count = experiment.evaluation.rows or options_of(experiment)[1].validation
         size = min(-(-experiment.batch_size // shards), -(-count // shards)) * shards
         found: dict[str, list] = {}
         for first in range(0, count, size):

@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from model.critic import Critic
+from model.config import ModelConfig
+from model.critic import SCALAR_HEAD, Critic
 from model.heads import Head, score_tokens, vocabulary_table
-from model.transformer import Decoder
+from model.transformer import DECODER, Decoder
+from train.experiment import Experiment
+from train.kinds import Bound, Path, realise
 from train.objectives.terms import Mean, Term
 from train.rl import options
 from train.rl.policy.advantages import kl_estimate
+from train.runs.parts import get
 
 
 class Experience(NamedTuple):
@@ -86,7 +90,7 @@ def mean_of_sequence(x_BR, batch: Experience):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClippedPolicyGradient:
+class PolicyGradientLoss:
     """Policy, value, entropy and KL terms over an `Experience`; see `train.rl.options.PolicyGradient` for the options.
 
     Terms: `loss` (policy), `value_loss`, `entropy`, `kl`, each with a denominator of its own over the global minibatch. Metrics have the
@@ -147,3 +151,28 @@ class ClippedPolicyGradient:
         means = {name: Mean((value * mask).sum(), count) for name, value in metrics.items()}
         unsound = ((log_ratio > math.log(o.ratio_limit)) * (batch.advantages < 0) * mask).sum()  # elsewhere the clip holds it
         return terms, means | {"unsound": Mean(unsound, count)}, carry
+
+
+def critic_of(options: options.PolicyGradient, config: ModelConfig) -> Critic:
+    return Critic(config, options.critic, options.critic_layers, options.critic_detached)
+
+
+def bind(options: options.PolicyGradient, experiment: Experiment, shards: int) -> Bound:
+    o, model, critic = options, realise(experiment.model), critic_of(options, experiment.model)
+    carry = {"kl_coefficient": jnp.float32(o.kl_coefficient), "steps": jnp.int32(0)}
+
+    def inherit(source, parts: dict[str, Path]) -> dict[Path, Any]:
+        """A critic that is not taken over begins as the trunk of the policy, with the scalar head of that trunk, if it has one."""
+        found = critic.like_policy(source)
+        if found and SCALAR_HEAD in parts:
+            found |= {"value": get(source, parts.pop(SCALAR_HEAD))}
+        return {(name,): part for name, part in found.items()}
+
+    return Bound(
+        PolicyGradientLoss(model, critic, o, shards),
+        start=lambda key: model.start(key) | critic.start(key),
+        parts=model.parts() | critic.parts(),
+        inherit=inherit,
+        carry=carry | ({"scores": jnp.zeros(3)} if o.scale_scores else {}),
+        reference=DECODER if o.kl_coefficient > 0 else (),
+    )

@@ -12,7 +12,8 @@ from train.experiment import Experiment
 from train.rl.environments.text_tasks import Environment, Prompt, blaming, check_scores
 from train.rl.options import PolicyGradient, Prompts
 from train.rl.rewards.scoring import load_reward_models
-from train.sources.examples import LARGE, check_texts, decode_responses, encode_prompt, evenly
+from train.sources.encoding import check_texts, decode_responses, encode_prompt
+from train.sources.examples import LARGE, evenly
 
 MOST_ENCODED = 4096
 """Prompts of a split whose tokens are counted before a run, of those that may be too long."""
@@ -48,7 +49,7 @@ class Questions:
         self._mixture = Mixture(counts_of_weights(self._data.weights or (1.0,) * len(self.environments)))
         self.unusable: set[int] = set()
         self.unjudged = 0
-        samples = experiment.objective.samples if isinstance(experiment.objective, PolicyGradient) else 1
+        samples = getattr(experiment.objective, "group_size", 1)
         rows = {"train": experiment.steps * experiment.batch_size // samples, "validation": self._data.validation}
         self._rows = {split: count * self._mixture.counts / len(self._mixture.table) for split, count in rows.items()}
 

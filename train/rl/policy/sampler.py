@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 from data.errors import UserError
 from model.decoding.generate import Sampling
-from model.transformer import Decoder
+from model.transformer import DECODER, Decoder
 from train.devices.mesh import gathered, put_batch
 from train.experiment import Experiment
 from train.generation.slots import go_on_in_slots, open_slots, rollout_in_slots
@@ -18,8 +18,7 @@ from train.rl.environments.text_tasks import Reply, Simulator, blaming
 from train.rl.options import PolicyGradient, Prompts, response_room, turns_of
 from train.rl.policy.questions import Question, Questions
 from train.rl.policy.rollout import Rollout, Talk, as_rollout, go_on, response_key, rollout, row_keys, start_talk
-from train.runs.start import DECODER
-from train.sources.examples import encode_reply, read_on
+from train.sources.encoding import encode_reply, read_on
 from train.step.state import Purpose, random_key
 from train.step.update import compiler_options, on_mesh
 
@@ -90,7 +89,7 @@ class Drawer:
         o, data = experiment.objective, experiment.data
         assert isinstance(o, PolicyGradient)
         assert isinstance(data, Prompts)
-        self._questions, self._mesh, self._samples, self._slots = questions, mesh, o.samples, o.slots
+        self._questions, self._mesh, self._samples, self._slots = questions, mesh, o.group_size, o.slots
         self._learn_behind_cut = o.learn_behind_cut
         self._turns, self._reply_tokens = turns_of(data.environments), data.reply_tokens
         self._room = response_room(data, o)
@@ -114,8 +113,8 @@ class Drawer:
             return as_rollout(talk.state, talk.drawn_BS, talk.stopped_B, self._room)
 
         def open_places(params, prompts_BP, lengths_B, rows_B):
-            keys_B = keys(rows_B, Purpose.ROLLOUT, o.samples)
-            return open_slots(model, params, prompts_BP, lengths_B, keys_B, sampling, room=self._room, samples=o.samples)
+            keys_B = keys(rows_B, Purpose.ROLLOUT, o.group_size)
+            return open_slots(model, params, prompts_BP, lengths_B, keys_B, sampling, room=self._room, samples=o.group_size)
 
         def go_on_in_places(params, state, over_B, places_K, prompts_KP, lengths_K, rows_K, samples_K):
             key = random_key(experiment.seed, 0, Purpose.ROLLOUT)

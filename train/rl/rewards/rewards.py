@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
-from train.experiment import check_range
+from train.kinds import check_range
 from train.rl.environments.text_tasks import Environment, Prompt, Simulator, check_scores, lacking, numbers_of
 from train.sources.records import is_number
 

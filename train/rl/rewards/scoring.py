@@ -11,14 +11,14 @@ import numpy as np
 from data.errors import UserError
 from data.files import json_files
 from data.tokenizer import Tokenizer
-from model.transformer import Decoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh, put_batch, row_shards
+from train.kinds import realise
 from train.objectives.preference.reward_model import score_texts
 from train.rl.options import RewardModelling
 from train.rl.rewards.rewards import SCORERS, RewardModel
-from train.runs.runs import Run, open_run
-from train.sources.examples import encode_demonstration
+from train.runs.directory import Run, open_run
+from train.sources.encoding import encode_demonstration
 from train.sources.records import read_bytes
 from train.step.update import compiler_options, on_mesh
 
@@ -78,7 +78,7 @@ def load_scorer(run_dir: str):
     run = open_reward_model(run_dir)
     mesh = inference_mesh(run.experiment.mesh)
     params, _ = load_parameters(run, mesh)
-    tokenizer, model = run.tokenizer(), Decoder(run.experiment.model)
+    tokenizer, model = run.tokenizer(), realise(run.experiment.model)
     length = run.experiment.model.context_length
     call = jax.jit(
         lambda params, tokens, valid: score_texts(model, params, tokens, valid),

@@ -13,18 +13,18 @@ import numpy as np
 from data.errors import UserError
 from model.decoding.beam import beam_search
 from model.decoding.generate import Sampling
-from model.transformer import Decoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
+from train.generation.text import decoder_of
 from train.rl.environments.text_tasks import Simulator
 from train.rl.options import PolicyGradient, Prompts
+from train.rl.policy.policy_gradient import critic_of
 from train.rl.policy.questions import Question, Questions
 from train.rl.policy.rollout import rollout
 from train.rl.rewards.scoring import reward_models
 from train.rl.search.token_readers import CachedReader
 from train.rl.search.token_search import Decoded, Goal, best_first_decode, tree_search_decode, value_guided_decode
-from train.runs.parameters import critic_of
-from train.runs.runs import Run
+from train.runs.directory import Run
 from train.step.state import Purpose, random_key
 from train.step.update import compiler_options, on_mesh
 
@@ -95,30 +95,66 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
     """decode(params, questions, key) -> tokens_BS, lengths of prompts [B], of both [B], passes [B], on the host."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
-    model, critic, room = Decoder(run.experiment.model), critic_of(run.experiment), o.response_tokens
-    stops = (questions.end,) if o.stop else ()
-    many, now, raised = 1 if kind == "sample" else passes, list[Question](), list[UserError]()
+    judge = _Judge(questions, (questions.end,) if o.stop else (), o.response_tokens)
+    if kind in WITH_CRITIC:
+        decode = _critic_decoder(run, kind, passes, considered, judge, mesh)
+    else:
+        decode = _candidate_decoder(run, kind, 1 if kind == "sample" else passes, judge, mesh)
 
-    def judge(tokens_BS, prompts_B, lengths_B) -> np.ndarray:
-        """float32 [B]: scores of the rows that are complete, 0 for others; of `now`, each of them several times in a row."""
+    def call(params, asked: list[Question], key):
+        judge.asked = asked
+        padded, lengths = questions.pad(asked)
+        tokens_BS, lengths_B, passes_B = decode(params, padded, lengths, key)
+        judge.raise_error()
+        return tokens_BS, lengths, lengths_B, passes_B
+
+    return call
+
+
+class _Judge:
+    """The environment's scores of complete responses to `asked`, each of these several times in a row.
+
+    stops: ids that end a response. room: its tokens at most.
+    """
+
+    def __init__(self, questions: Questions, stops: tuple[int, ...], room: int):
+        self._questions, self.stops, self.room = questions, stops, room
+        self.asked: list[Question] = []
+        self._errors: list[UserError] = []
+
+    def __call__(self, tokens_BS, prompts_B, lengths_B) -> np.ndarray:
+        """float32 [B]: scores of the rows that are complete, 0 for others."""
         tokens_BS, prompts_B, lengths_B = (np.asarray(x) for x in (tokens_BS, prompts_B, lengths_B))
         last_B = tokens_BS[np.arange(len(lengths_B)), np.maximum(lengths_B - 1, 0)]
         response_B = lengths_B - prompts_B  # a search also asks of what goes on behind an end, for nothing
-        whole = np.flatnonzero((response_B > 0) & (response_B <= room) & (np.isin(last_B, stops) | (response_B == room)))
+        complete_B = np.isin(last_B, self.stops) | (response_B == self.room)
+        whole = np.flatnonzero((response_B > 0) & (response_B <= self.room) & complete_B)
         scores = np.zeros(len(lengths_B), np.float32)
         if len(whole):
-            asked = [now[row // (len(lengths_B) // len(now))] for row in whole]
+            asked = [self.asked[row // (len(lengths_B) // len(self.asked))] for row in whole]
             try:
-                scores[whole] = _judged(questions, asked, tokens_BS[whole], prompts_B[whole], lengths_B[whole], room)["score"]
+                found = _judged(self._questions, asked, tokens_BS[whole], prompts_B[whole], lengths_B[whole], self.room)
+                scores[whole] = found["score"]
             except UserError as error:  # a compiled program that calls this would bury it
-                raised.append(error)
+                self._errors.append(error)
         return np.nan_to_num(scores)
 
-    def reward(tokens_BS, prompts_B, lengths_B):
+    def within_jit(self, tokens_BS, prompts_B, lengths_B):
+        """The same, called from within a compiled program."""
         shape = jax.ShapeDtypeStruct(lengths_B.shape, jnp.float32)
-        return jax.pure_callback(judge, shape, tokens_BS, prompts_B, lengths_B, vmap_method="sequential")
+        return jax.pure_callback(self, shape, tokens_BS, prompts_B, lengths_B, vmap_method="sequential")
 
-    goal = Goal(stops, reward)
+    def raise_error(self) -> None:
+        if self._errors:
+            raise self._errors[0]
+
+
+def _critic_decoder(run: Run, kind: Kind, passes: int, considered: int, judge: _Judge, mesh):
+    """decode(params, padded_BP, lengths of prompts [B], key) -> tokens_BS, lengths_B, passes_B, by the critic and the judge."""
+    o = run.experiment.objective
+    assert isinstance(o, PolicyGradient)
+    model, critic, room = decoder_of(run), critic_of(o, run.experiment.model), judge.room
+    goal = Goal(judge.stops, judge.within_jit)
 
     def decode(params, prompts_BP, lengths_B, key) -> Decoded:
         where = {"prompts_BP": prompts_BP, "lengths_B": lengths_B, "key": key, "room": room}
@@ -133,42 +169,48 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
                 return best_first_decode(reader, goal, **where, expansions=passes * room - 1, considered=considered)
         raise ValueError(f"no decoder {kind!r}")
 
+    jitted = _jitted(decode, mesh)
+
+    def call(params, padded, lengths, key):
+        left = np.stack([np.roll(row, length) for row, length in zip(padded, lengths, strict=True)])
+        found = jax.device_get(jitted(params, left, lengths, key))
+        return found.tokens_BS, found.lengths_B, found.passes_B
+
+    return call
+
+
+def _candidate_decoder(run: Run, kind: Kind, many: int, judge: _Judge, mesh):
+    """As `_critic_decoder`, by choosing the best of `many` responses that are drawn, or that a beam search finds."""
+    o = run.experiment.objective
+    assert isinstance(o, PolicyGradient)
+    model, room = decoder_of(run), judge.room
+
     def candidates(params, padded_BP, lengths_B, key):
         """Rows [B, N, S], prompts on the right of their room, and the lengths of their responses [B, N]."""
         if kind == "beam":
-            found = beam_search(model, params, padded_BP, lengths_B, beams=many, room=room, stop_ids=stops)
+            found = beam_search(model, params, padded_BP, lengths_B, beams=many, room=room, stop_ids=judge.stops)
             return found.tokens_BWS, found.lengths_BW
-        sampling, keys_N = Sampling(temperature=o.temperature, stop_ids=stops), jax.random.split(key, len(lengths_B) * many)
+        sampling, keys_N = Sampling(temperature=o.temperature, stop_ids=judge.stops), jax.random.split(key, len(lengths_B) * many)
         drawn = rollout(model, params, padded_BP, lengths_B, keys_N, sampling, room=room, samples=many)
         return drawn.tokens_BS.reshape(len(lengths_B), many, -1), drawn.mask_BR.sum(1).astype(jnp.int32).reshape(-1, many)
 
-    compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
-    jitted = on_mesh(jax.jit(decode if kind in WITH_CRITIC else candidates, **compiled), mesh)
+    jitted = _jitted(candidates, mesh)
 
-    def best_of_candidates(params, padded, lengths, key):
+    def call(params, padded, lengths, key):
         tokens_BNS, lengths_BN = jax.device_get(jitted(params, padded, lengths, key))
         prompts_N = lengths.repeat(many)
         rows = zip(tokens_BNS.reshape(len(prompts_N), -1), padded.shape[1] - prompts_N, strict=True)
         tokens_NS, lengths_N = np.stack([np.roll(row, -start) for row, start in rows]), prompts_N + lengths_BN.reshape(-1)
         best_B = np.arange(len(lengths)) * many + judge(tokens_NS, prompts_N, lengths_N).reshape(-1, many).argmax(1)
-        if raised:
-            raise raised[0]
         # All beams take a pass for each token of the longest; samples end by themselves.
         passes_B = lengths_BN.max(1) * many if kind == "beam" else lengths_BN.sum(1)
-        return tokens_NS[best_B], lengths, lengths_N[best_B], passes_B
-
-    def call(params, asked: list[Question], key):
-        now[:] = asked
-        padded, lengths = questions.pad(asked)
-        if kind not in WITH_CRITIC:
-            return best_of_candidates(params, padded, lengths, key)
-        left = np.stack([np.roll(row, length) for row, length in zip(padded, lengths, strict=True)])
-        found = jax.device_get(jitted(params, left, lengths, key))
-        if raised:
-            raise raised[0]
-        return found.tokens_BS, lengths, found.lengths_B, found.passes_B
+        return tokens_NS[best_B], lengths_N[best_B], passes_B
 
     return call
+
+
+def _jitted(function, mesh):
+    return on_mesh(jax.jit(function, compiler_options=compiler_options(mesh.devices.flat[0].platform)), mesh)
 
 
 WITH_CRITIC = ("guided", "search", "best_first")

@@ -6,7 +6,7 @@ B roots, N = simulations + 1 nodes of each tree, A actions. Node 0 is the root; 
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -64,15 +64,38 @@ def tree_search(
     `max`: the reward + discount * max_a' Q(s', a') as it stood then, the network's value where no a' had been taken yet. One good
     continuation is believed at once, instead of being averaged with those that were tried and found worse.
     """
+    depth_limit = min(max_depth or simulations, simulations)
+    rows = jnp.arange(len(root.value))
+
+    def simulate(number, carry):
+        tree, key = carry
+        key, now = jax.random.split(key)
+        path = jax.vmap(lambda tree: _descend(tree, depth_limit, exploration))(tree)
+        parent_B, action_B = path.nodes_BD[rows, path.depth_B - 1], path.actions_BD[rows, path.depth_B - 1]
+        step, embedding = recurrent_fn(params, now, action_B, jax.tree.map(lambda x: x[rows, parent_B], tree.embeddings))
+        tree = _grow(tree, rows, parent_B, action_B, number, step, embedding)
+        return _back_up(tree, rows, path, step.value, backup), key
+
+    return jax.lax.fori_loop(0, simulations, simulate, (_roots(root, legal_BA, simulations + 1), key))[0]
+
+
+class _Path(NamedTuple):
+    """What a simulation did in each tree: the nodes and actions on its way, of which the first `depth` count, D at most."""
+
+    nodes_BD: Any
+    actions_BD: Any
+    depth_B: Any
+
+
+def _roots(root, legal_BA, nodes: int) -> Tree:
+    """Trees of nothing but their roots, with room for `nodes`."""
     batch, actions = root.prior_logits.shape
-    nodes, depth_limit = simulations + 1, min(max_depth or simulations, simulations)
-    rows = jnp.arange(batch)
 
     def zeros(dtype, *shape):
         return jnp.zeros((batch, nodes, *shape), dtype)
 
     legal_BA = jnp.ones((batch, actions), bool) if legal_BA is None else legal_BA
-    tree = Tree(
+    return Tree(
         children_BNA=zeros(jnp.int32, actions),
         visits_BNA=zeros(jnp.int32, actions),
         q_BNA=zeros(jnp.float32, actions),
@@ -83,55 +106,54 @@ def tree_search(
         embeddings=jax.tree.map(lambda x: zeros(x.dtype, *x.shape[1:]).at[:, 0].set(x), root.embedding),
     )
 
-    def descend(tree: Tree):
-        """From one root to an action never taken, or as deep as is allowed: the nodes and actions on the way [depth], and their number."""
 
-        def step(at):
-            node, depth, path_D, taken_D, _ = at
-            action = jnp.argmax(upper_bound(tree, node, exploration))
-            child = tree.children_BNA[node, action]
-            path_D, taken_D = path_D.at[depth].set(node), taken_D.at[depth].set(action)
-            return child, depth + 1, path_D, taken_D, (child == 0) | (depth + 1 >= depth_limit)
+def _descend(tree: Tree, depth_limit: int, exploration: float) -> _Path:
+    """From the root of one tree to an action never taken, or as deep as is allowed."""
 
-        nothing_D = jnp.zeros(depth_limit, jnp.int32)
-        start = jnp.int32(0), jnp.int32(0), nothing_D, nothing_D, jnp.bool_(False)
-        _, depth, path_D, taken_D, _ = jax.lax.while_loop(lambda at: ~at[-1], step, start)
-        return path_D, taken_D, depth
+    def step(at):
+        node, depth, path_D, taken_D, _ = at
+        action = jnp.argmax(upper_bound(tree, node, exploration))
+        child = tree.children_BNA[node, action]
+        path_D, taken_D = path_D.at[depth].set(node), taken_D.at[depth].set(action)
+        return child, depth + 1, path_D, taken_D, (child == 0) | (depth + 1 >= depth_limit)
 
-    def simulate(number, carry):
-        tree, key = carry
-        key, now = jax.random.split(key)
-        path_BD, taken_BD, depth_B = jax.vmap(descend)(tree)
-        parent_B, action_B = path_BD[rows, depth_B - 1], taken_BD[rows, depth_B - 1]
-        step, embedding = recurrent_fn(params, now, action_B, jax.tree.map(lambda x: x[rows, parent_B], tree.embeddings))
-        known_B = tree.children_BNA[rows, parent_B, action_B]
-        leaf_B = jnp.where(known_B == 0, number + 1, known_B)  # at the depth limit a node is looked at again
-        tree = tree.replace(
-            children_BNA=tree.children_BNA.at[rows, parent_B, action_B].set(leaf_B),
-            rewards_BNA=tree.rewards_BNA.at[rows, parent_B, action_B].set(step.reward),
-            discounts_BNA=tree.discounts_BNA.at[rows, parent_B, action_B].set(step.discount),
-            priors_BNA=tree.priors_BNA.at[rows, leaf_B].set(probabilities(step.prior_logits)),
-            values_BN=tree.values_BN.at[rows, leaf_B].set(step.value),
-            embeddings=jax.tree.map(lambda x, new: x.at[rows, leaf_B].set(new), tree.embeddings, embedding),
-        )
+    nothing_D = jnp.zeros(depth_limit, jnp.int32)
+    start = jnp.int32(0), jnp.int32(0), nothing_D, nothing_D, jnp.bool_(False)
+    _, depth, path_D, taken_D, _ = jax.lax.while_loop(lambda at: ~at[-1], step, start)
+    return _Path(path_D, taken_D, depth)
 
-        def back(at):
-            """One step towards the root, in the rows whose path is as long: the action at `depth` learns of what came after it."""
-            tree, depth, found_B = at
-            node_B, action_B = path_BD[:, depth], taken_BD[:, depth]
-            edge = rows, node_B, action_B
-            if backup == "max":
-                found_B = tree.node_values(rows, tree.children_BNA[edge])
-            found_B = jnp.where(depth < depth_B, tree.rewards_BNA[edge] + tree.discounts_BNA[edge] * found_B, found_B)
-            visits_B = tree.visits_BNA[edge] + (depth < depth_B)
-            gain_B = jnp.where(depth < depth_B, (found_B - tree.q_BNA[edge]) / jnp.maximum(visits_B, 1), 0.0)
-            tree = tree.replace(visits_BNA=tree.visits_BNA.at[edge].set(visits_B), q_BNA=tree.q_BNA.at[edge].add(gain_B))
-            return tree, depth - 1, found_B
 
-        tree, _, _ = jax.lax.while_loop(lambda at: at[1] >= 0, back, (tree, depth_B.max() - 1, step.value))
-        return tree, key
+def _grow(tree: Tree, rows, parent_B, action_B, number, step, embedding) -> Tree:
+    """Write what the network said (`step`) of where an action led: a node that simulation `number` adds, or the one it led to before."""
+    known_B = tree.children_BNA[rows, parent_B, action_B]
+    leaf_B = jnp.where(known_B == 0, number + 1, known_B)  # at the depth limit a node is looked at again
+    return tree.replace(
+        children_BNA=tree.children_BNA.at[rows, parent_B, action_B].set(leaf_B),
+        rewards_BNA=tree.rewards_BNA.at[rows, parent_B, action_B].set(step.reward),
+        discounts_BNA=tree.discounts_BNA.at[rows, parent_B, action_B].set(step.discount),
+        priors_BNA=tree.priors_BNA.at[rows, leaf_B].set(probabilities(step.prior_logits)),
+        values_BN=tree.values_BN.at[rows, leaf_B].set(step.value),
+        embeddings=jax.tree.map(lambda x, new: x.at[rows, leaf_B].set(new), tree.embeddings, embedding),
+    )
 
-    return jax.lax.fori_loop(0, simulations, simulate, (tree, key))[0]
+
+def _back_up(tree: Tree, rows, path: _Path, value_B, backup: Backup) -> Tree:
+    """Count the actions of a path, and tell each what was found behind it: value_B at its end."""
+
+    def back(at):
+        """One step towards the root, in the rows whose path is as long: the action at `depth` learns of what came after it."""
+        tree, depth, found_B = at
+        node_B, action_B = path.nodes_BD[:, depth], path.actions_BD[:, depth]
+        edge = rows, node_B, action_B
+        if backup == "max":
+            found_B = tree.node_values(rows, tree.children_BNA[edge])
+        found_B = jnp.where(depth < path.depth_B, tree.rewards_BNA[edge] + tree.discounts_BNA[edge] * found_B, found_B)
+        visits_B = tree.visits_BNA[edge] + (depth < path.depth_B)
+        gain_B = jnp.where(depth < path.depth_B, (found_B - tree.q_BNA[edge]) / jnp.maximum(visits_B, 1), 0.0)
+        tree = tree.replace(visits_BNA=tree.visits_BNA.at[edge].set(visits_B), q_BNA=tree.q_BNA.at[edge].add(gain_B))
+        return tree, depth - 1, found_B
+
+    return jax.lax.while_loop(lambda at: at[1] >= 0, back, (tree, path.depth_B.max() - 1, value_B))[0]
 
 
 def probabilities(logits_BA):

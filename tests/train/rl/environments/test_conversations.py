@@ -15,13 +15,15 @@ from tests.train.loop.test_resume import start
 from tests.train.rl.conftest import DECODER, PROMPT, STOP, parameters
 from tests.train.rl.policy.test_learner import TINY, one_device  # noqa: F401
 from train.devices.mesh import MeshShape, make_mesh
-from train.loop.loop import check, make_learner, train
+from train.loop.checks import check
+from train.loop.learner import learner_of
+from train.loop.loop import train
 from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Letters, Prompt, Reply, Simulator
 from train.rl.options import PPO, Prompts
 from train.rl.policy.experience import inputs_of
 from train.rl.policy.rollout import as_rollout, go_on, start_talk
-from train.runs.runs import open_corpora
+from train.runs.directory import open_corpora
 
 TURN, REPLY = 4, 3
 ROOM = 2 * TURN + REPLY
@@ -95,7 +97,7 @@ TALK = dataclasses.replace(
     TINY,
     model=dataclasses.replace(TINY.model, context_length=20),
     data=Prompts(environments=(Echo(), Letters(length=3)), prompt_tokens=6, reply_tokens=6, validation=8),
-    objective=PPO(samples=2, response_tokens=4, critic="shared", epochs=1, kl_coefficient=0.0),
+    objective=PPO(group_size=2, response_tokens=4, critic="shared", epochs=1, kl_coefficient=0.0),
     steps=2,
 )
 
@@ -109,7 +111,7 @@ def test_turns_are_learned_from_and_replies_are_not(tmp_path, one_device):  # no
     assert all(np.isfinite(row["loss"]) for row in rows) and len(rows) == 2
 
     mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
-    learner = make_learner(run, run.corpora(), mesh)
+    learner = learner_of(run, run.corpora(), mesh)
     params = nn.unbox(learner.parameters(jax.random.key(0)))
     taken = learner._questions.take(0, 8)
     found, each = learner._draw(params, taken), [question for question in taken for _ in range(2)]

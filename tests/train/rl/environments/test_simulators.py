@@ -10,7 +10,8 @@ from data.tokenizer import character_tokenizer
 from train.rl.environments.simulators import CATEGORIES, ITEMS, Recommendations, SlotFilling, take
 from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
 from train.rl.environments.text_tasks import Prompt
-from train.sources.examples import ROLES, encode_demonstration
+from train.sources.encoding import encode_demonstration
+from train.sources.records import ROLES
 
 SIMULATORS = {
     "talk": SlotFilling(),

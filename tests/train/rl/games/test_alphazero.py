@@ -1,4 +1,4 @@
-"""AlphaZero's loop: games that are games, targets that follow from them, and an update that learns them."""
+"""AlphaZeroLoss's loop: games that are games, targets that follow from them, and an update that learns them."""
 
 import functools
 import itertools
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from train.rl.games.alphazero import AlphaZero, BoardNetwork, Positions, judge_with, neighbours, self_play
+from train.rl.games.alphazero import AlphaZeroLoss, BoardNetwork, Positions, judge_with, neighbours, self_play
 from train.rl.games.games import TIC_TAC_TOE
 from train.rl.games.players import perfect_player, plain_search_player, play_matches, random_player, search_player, solve
 from train.step.anomalies import no_history
@@ -19,7 +19,7 @@ from train.step.update import make_update
 
 GAMES = 32
 NETWORK = BoardNetwork(TIC_TAC_TOE.actions, width=16, blocks=1)
-OBJECTIVE = AlphaZero(NETWORK)
+OBJECTIVE = AlphaZeroLoss(NETWORK)
 
 
 @functools.cache
@@ -95,7 +95,7 @@ def test_micro_batches_give_the_same_gradient():
     @jax.jit
     def both(params):
         whole, _, _ = plain(OBJECTIVE, params, positions, None)
-        parts, _, _ = accumulated(OBJECTIVE, params, positions, None, 4)
+        parts, _, _ = accumulated(OBJECTIVE, params, positions, None, micro_batches=4)
         return whole, parts, jax.tree.map(jnp.subtract, whole, parts)
 
     whole, _, difference = both(parameters())

@@ -9,11 +9,14 @@ import pytest
 from data.errors import UserError
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import MeshShape, make_mesh
+from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, CausalLM, Checkpoints, Evaluation, Experiment, Logging, Schedule
-from train.loop.loop import check, measure, train
+from train.loop.checks import check
+from train.loop.loop import train
 from train.loop.telemetry import read_metrics
 from train.rl.games.options import AlphaZero, BoardGame
-from train.runs.runs import create_run, open_corpora, open_run, resolve
+from train.runs.directory import create_run, open_corpora, open_run
+from train.runs.resolve import resolve
 
 TINY = Experiment(
     name="tiny",
@@ -66,7 +69,7 @@ def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path):
     found = summary["validation"]
     assert found["loss"] == -found["score_plain"] and found["games"] == 8 and 0 <= found["lost_perfect"] <= 1
     assert (whole.path / "report.html").is_file()
-    again = measure(open_run(whole.path))
+    again = evaluate_run(open_run(whole.path))
     assert again["step"] == 4 and {name: again[name] for name in ("score_random", "score_perfect")} == {
         name: found[name] for name in ("score_random", "score_perfect")
     }

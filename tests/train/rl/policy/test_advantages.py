@@ -25,7 +25,7 @@ REWARDS, VALUES = RNG.normal(size=(2, 4, 7)).astype(np.float32)
 MASK = np.array([[1] * 7, [1, 1, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 0, 0], [1, 0, 1, 0, 1, 0, 1]], np.float32)
 
 
-def oracle(rewards, values, mask, discount, decay):
+def oracle(rewards, values, mask, discount, gae_lambda):
     """The sum over later deltas (Schulman et al. 2016, eq. 16), of the chosen tokens of each row alone."""
     advantages = np.zeros_like(rewards)
     for row in range(len(rewards)):
@@ -33,14 +33,14 @@ def oracle(rewards, values, mask, discount, decay):
         r, v = rewards[row, places], values[row, places]
         deltas = [r[t] + discount * (v[t + 1] if t + 1 < len(r) else 0.0) - v[t] for t in range(len(r))]
         for t, place in enumerate(places):
-            advantages[row, place] = sum((discount * decay) ** (k - t) * deltas[k] for k in range(t, len(r)))
+            advantages[row, place] = sum((discount * gae_lambda) ** (k - t) * deltas[k] for k in range(t, len(r)))
     return advantages
 
 
-@pytest.mark.parametrize("discount, decay", [(1.0, 0.95), (0.9, 0.5), (0.97, 0.0), (1.0, 1.0)])
-def test_gae_is_the_sum_over_later_deltas_and_steps_over_masked_tokens(discount, decay):
-    found, returns = generalized_advantages(REWARDS * MASK, VALUES * MASK, MASK, discount=discount, decay=decay)
-    expected = oracle(REWARDS, VALUES, MASK, discount, decay)
+@pytest.mark.parametrize("discount, gae_lambda", [(1.0, 0.95), (0.9, 0.5), (0.97, 0.0), (1.0, 1.0)])
+def test_gae_is_the_sum_over_later_deltas_and_steps_over_masked_tokens(discount, gae_lambda):
+    found, returns = generalized_advantages(REWARDS * MASK, VALUES * MASK, MASK, discount=discount, gae_lambda=gae_lambda)
+    expected = oracle(REWARDS, VALUES, MASK, discount, gae_lambda)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(returns, expected + VALUES * MASK, atol=1e-5)
 
@@ -49,10 +49,10 @@ def test_gae_in_closed_form():
     """Decay 1 without discount: what is still to come less the value. Decay 0: one delta."""
     ones = np.ones_like(REWARDS)
     to_come = np.cumsum(REWARDS[:, ::-1], 1)[:, ::-1]
-    np.testing.assert_allclose(generalized_advantages(REWARDS, VALUES, ones, discount=1.0, decay=1.0)[0], to_come - VALUES, atol=1e-5)
+    np.testing.assert_allclose(generalized_advantages(REWARDS, VALUES, ones, discount=1.0, gae_lambda=1.0)[0], to_come - VALUES, atol=1e-5)
     after = np.pad(VALUES[:, 1:], ((0, 0), (0, 1)))
     np.testing.assert_allclose(
-        generalized_advantages(REWARDS, VALUES, ones, discount=0.9, decay=0.0)[0], REWARDS + 0.9 * after - VALUES, atol=1e-5
+        generalized_advantages(REWARDS, VALUES, ones, discount=0.9, gae_lambda=0.0)[0], REWARDS + 0.9 * after - VALUES, atol=1e-5
     )
     np.testing.assert_allclose(discounted_returns(REWARDS, ones, discount=1.0), to_come, atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_padding_changes_no_advantage():
     def padded(x):
         return np.pad(x, ((0, 0), (0, 10)))
 
-    options = {"discount": 0.99, "decay": 0.9}
+    options = {"discount": 0.99, "gae_lambda": 0.9}
     found, _ = generalized_advantages(padded(REWARDS * MASK), padded(VALUES * MASK), padded(MASK), **options)
     expected, _ = generalized_advantages(REWARDS * MASK, VALUES * MASK, MASK, **options)
     np.testing.assert_array_equal(found[:, :7], expected)

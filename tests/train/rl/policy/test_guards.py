@@ -99,7 +99,7 @@ def test_rewards_that_are_no_numbers_are_remarked_on_when_they_double():
 
 def test_rows_stand_in_a_new_order_in_each_epoch_of_each_step():
     """The number of a row is written into its log-probabilities, and an update that learns nothing writes down what it is given."""
-    o = PPO(samples=SAMPLES, response_tokens=ROOM, critic="none", advantage="returns", epochs=3, minibatches=2, kl_coefficient=0.0)
+    o = PPO(group_size=SAMPLES, response_tokens=ROOM, critic="none", advantage="returns", epochs=3, minibatches=2, kl_coefficient=0.0)
     rows = drawn()
     rows = rows._replace(log_probs_BR=jnp.broadcast_to(jnp.arange(8.0)[:, None], rows.log_probs_BR.shape))
     nothing = jnp.zeros((8, ROOM))

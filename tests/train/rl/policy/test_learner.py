@@ -15,10 +15,12 @@ from model.transformer import Decoder
 from tests.train.loop.test_resume import start
 from train.checkpoints.checkpointer import Checkpointer, load_parameters
 from train.devices.mesh import make_mesh
+from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
-from train.loop.learner import state_to_restore
-from train.loop.loop import _Meter, check, make_learner, measure, train
-from train.loop.row_learner import make_batches
+from train.loop.checks import check
+from train.loop.learner import learner_of, state_to_restore
+from train.loop.loop import train
+from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, RandomWalks
 from train.rl.options import DAPO, PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
@@ -26,7 +28,9 @@ from train.rl.policy.questions import Questions, check_scores
 from train.rl.policy.sampler import Drawer
 from train.rl.rewards.rewards import Judged, Reward
 from train.rl.rewards.scoring import load_scorer
-from train.runs.runs import open_corpora, open_run, resolve
+from train.runs.directory import open_corpora, open_run
+from train.runs.resolve import resolve
+from train.sources.dataset import dataset_of
 
 TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms", "time/rollout", "time/reward", "time/update"}
 TASKS = (Letters(length=3), Addition(digits=1))
@@ -48,7 +52,7 @@ TINY = Experiment(
 )
 PROMPTS = Prompts(environments=TASKS, prompt_tokens=6, validation=8)
 POLICY = PPO(
-    samples=2,
+    group_size=2,
     response_tokens=4,
     critic="shared",
     epochs=2,
@@ -86,7 +90,7 @@ def policy(started, objective=POLICY, **fields) -> Experiment:
 def outcome(run):
     rows = [{name: value for name, value in row.items() if name not in TIMING} for row in read_metrics(run.path)]
     mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
-    learner = make_learner(run, run.corpora(), mesh)
+    learner = learner_of(run, run.corpora(), mesh)
     checkpointer = Checkpointer(run.path, run.experiment.checkpoints)
     state, progress = checkpointer.restore(state_to_restore(learner, mesh, ema=False))
     checkpointer.close()
@@ -95,7 +99,7 @@ def outcome(run):
 
 def test_demonstrations_weigh_responses_alone(started):
     """A digit of the sum is predicted, one of the question is not; a demonstration is the same whenever it is asked for."""
-    learner = make_learner(started, started.corpora(), make_mesh(MeshShape(data=1), jax.devices()[:1]))
+    learner = learner_of(started, started.corpora(), make_mesh(MeshShape(data=1), jax.devices()[:1]))
     batch, again = learner.batches.batch(0, 6), learner.batches.batch(2, 2)
     tokenizer = started.tokenizer()
     for row in range(6):
@@ -110,12 +114,12 @@ def test_demonstrations_weigh_responses_alone(started):
 @pytest.mark.parametrize("kind", ["ppo", "dapo"])
 def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp_path, one_device, monkeypatch, kind):
     """Rows of metrics, parameters, optimizer, KL coefficient and cursor; DAPO takes a number of prompts that depends on what was drawn."""
-    objectives = {"ppo": POLICY, "dapo": DAPO(samples=2, response_tokens=4, most_draws=2)}
+    objectives = {"ppo": POLICY, "dapo": DAPO(group_size=2, response_tokens=4, most_draws=2)}
     experiment = policy(started, objectives[kind], evaluation=Evaluation(every=2))
     whole = start(tmp_path / "whole", experiment)
     train(whole)
     parts = start(tmp_path / "parts", experiment)
-    record = _Meter.record
+    record = Meter.record
     for last in (3, 4):
 
         def record_and_kill(self, step, *rest, last=last, **options):
@@ -123,7 +127,7 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
             if step == last < 4:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(_Meter, "record", record_and_kill)
+        monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["step"] == last
     (expected_rows, expected), (found_rows, found) = outcome(whole), outcome(parts)
     assert found_rows == expected_rows
@@ -135,7 +139,7 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
     if kind == "ppo":
         assert expected[".carry['kl_coefficient']"] != np.float32(0.1) and expected[".cursor"] == 16
         assert abs(trained[0]["objective/kl"]) < 1e-4
-        found = measure(parts)
+        found = evaluate_run(parts)
         assert found["score"] == [row for row in expected_rows if row["kind"] == "evaluation"][-1]["score"] and 0 <= found["win_rate"] <= 1
     else:
         assert 16 <= expected[".cursor"] <= 32
@@ -241,7 +245,7 @@ def test_a_prompt_without_room_is_an_error_or_an_empty_place(started):
 @pytest.mark.parametrize(
     "fields, what",
     [
-        ({"batch_size": 6, "objective": dataclasses.replace(POLICY, samples=4)}, "multiple of objective.samples"),
+        ({"batch_size": 6, "objective": dataclasses.replace(POLICY, group_size=4)}, "multiple of objective.group_size"),
         ({"objective": dataclasses.replace(POLICY, response_tokens=40)}, "do not fit the context"),
         ({"data": TINY.data}, "needs prompts"),
     ],
@@ -358,4 +362,4 @@ def test_files_that_compare_nothing_are_refused(started, tmp_path, text, what):
     path.write_text(text)
     experiment = policy(started, RewardModelling(), data=Preferences(files=(str(path),)))
     with pytest.raises(UserError, match=what):
-        make_batches(experiment, open_corpora(experiment))
+        dataset_of(experiment).batches(open_corpora(experiment))

@@ -10,11 +10,11 @@ from train.rl.options import GRPO, GSPO, PPO, DrGRPO, ExpertIteration
 from train.rl.policy.policy_gradient import Experience, clipped_loss, token_weights, value_loss
 
 KINDS = {
-    "ppo": PPO(samples=SAMPLES, response_tokens=ROOM, critic="separate", kl_coefficient=0.1, entropy_coefficient=0.01),
-    "ppo_branch": PPO(samples=SAMPLES, response_tokens=ROOM, critic="branch", kl_coefficient=0.1),
-    "grpo": GRPO(samples=SAMPLES, response_tokens=ROOM),
-    "dr_grpo": DrGRPO(samples=SAMPLES, response_tokens=ROOM),
-    "gspo": GSPO(samples=SAMPLES, response_tokens=ROOM),
+    "ppo": PPO(group_size=SAMPLES, response_tokens=ROOM, critic="separate", kl_coefficient=0.1, entropy_coefficient=0.01),
+    "ppo_branch": PPO(group_size=SAMPLES, response_tokens=ROOM, critic="branch", kl_coefficient=0.1),
+    "grpo": GRPO(group_size=SAMPLES, response_tokens=ROOM),
+    "dr_grpo": DrGRPO(group_size=SAMPLES, response_tokens=ROOM),
+    "gspo": GSPO(group_size=SAMPLES, response_tokens=ROOM),
 }
 
 
@@ -46,7 +46,7 @@ def test_nothing_has_moved_on_the_first_minibatch(ppo):
 @pytest.mark.parametrize("temperature", [0.7, 1.3])
 def test_the_kl_of_a_policy_to_itself_is_zero_at_any_temperature(temperature):
     """Sampler, old, new and reference log-probabilities are all of that temperature."""
-    options = PPO(samples=SAMPLES, response_tokens=ROOM, critic="shared", temperature=temperature, kl_estimator="exact")
+    options = PPO(group_size=SAMPLES, response_tokens=ROOM, critic="shared", temperature=temperature, kl_estimator="exact")
     _, _, judgement = experience(options, reference=parameters())
     np.testing.assert_allclose(judgement.reference, judgement.policy, atol=1e-5)
     assert float(jnp.abs(judgement.kl).max()) < 1e-5
@@ -55,7 +55,7 @@ def test_the_kl_of_a_policy_to_itself_is_zero_at_any_temperature(temperature):
 
 def test_the_exact_kl_is_what_estimators_estimate():
     """Mean over responses of the sum of k1 over tokens, against the exact one: equal in expectation, so near over many rows."""
-    options = PPO(samples=SAMPLES, response_tokens=ROOM, critic="shared")
+    options = PPO(group_size=SAMPLES, response_tokens=ROOM, critic="shared")
     other = moved(parameters())
     exact = experience(change(options, kl_estimator="exact"), reference=other)[2].kl
     k3 = experience(change(options, kl_estimator="k3"), reference=other)[2].kl
@@ -124,7 +124,7 @@ def test_the_gradient_at_the_start_is_that_of_reinforce(ppo):
 
 
 def test_expert_iteration_has_the_gradient_of_imitating_the_best():
-    options = ExpertIteration(samples=SAMPLES, response_tokens=ROOM)
+    options = ExpertIteration(group_size=SAMPLES, response_tokens=ROOM)
     batch, _, _ = experience(options)
     params = parameters()
     best = batch.advantages.max(1) > 0
@@ -184,7 +184,14 @@ def test_one_ratio_for_a_response_is_the_geometric_mean_of_its_tokens():
 def test_scores_keep_their_fractions_and_rows_add_up():
     """The sum of a row's rewards is its score less the coefficient times its KL, in float32."""
     options = PPO(
-        samples=SAMPLES, response_tokens=ROOM, critic="shared", kl_coefficient=0.25, advantage="gae", discount=1.0, decay=1.0, whiten=False
+        group_size=SAMPLES,
+        response_tokens=ROOM,
+        critic="shared",
+        kl_coefficient=0.25,
+        advantage="gae",
+        discount=1.0,
+        gae_lambda=1.0,
+        whiten=False,
     )
     scores = jnp.asarray([0.37, 0.5, 1.7, -0.2, 0.0, 0.1, 0.01, 3.3], jnp.float32)
     batch, found, judgement = experience(options, scores=scores, reference=moved(parameters()))
@@ -199,7 +206,7 @@ def test_what_a_response_that_does_not_end_is_worth(ppo):
     assert 0 < stopped.sum() < 8
     scores = jnp.full(8, 0.37, jnp.float32)
     for kind, expected in (("keep", 0.37), ("replace", -1.5), ("subtract", 0.37 - 1.5)):
-        options = change(ppo, missing_stop=kind, missing_stop_score=1.5, kl_coefficient=0.0, whiten=False, decay=1.0)
+        options = change(ppo, missing_stop=kind, missing_stop_score=1.5, kl_coefficient=0.0, whiten=False, gae_lambda=1.0)
         batch, _, _ = experience(options, scores=scores)
         first = np.asarray(batch.returns)[:, 0]
         np.testing.assert_allclose(first[~stopped], expected, atol=1e-5)

@@ -12,17 +12,18 @@ from tests.train.loop.test_resume import start
 from tests.train.rl.environments.test_conversations import Echo
 from tests.train.rl.policy.test_learner import TINY, one_device  # noqa: F401
 from train.devices.mesh import MeshShape, make_mesh
-from train.loop.loop import check, make_learner
+from train.loop.checks import check
+from train.loop.learner import learner_of
 from train.rl.environments.text_tasks import Letters
 from train.rl.options import GRPO, Prompts
-from train.runs.runs import open_corpora
+from train.runs.directory import open_corpora
 
 TASK = dataclasses.replace(
     TINY,
     model=dataclasses.replace(TINY.model, context_length=40, num_kv_heads=1, init_std=1.0),
     batch_size=24,
     data=Prompts(environments=(Letters(length=3), Letters(length=5)), prompt_tokens=7, validation=8),
-    objective=GRPO(samples=2, response_tokens=33, kl_coefficient=0.0),
+    objective=GRPO(group_size=2, response_tokens=33, kl_coefficient=0.0),
 )
 
 
@@ -32,7 +33,7 @@ def test_a_response_does_not_depend_on_the_number_of_places(tmp_path, one_device
     for slots in (0, 4, 8):
         experiment = dataclasses.replace(TASK, objective=dataclasses.replace(TASK.objective, slots=slots))
         run = start(tmp_path / str(slots), experiment)
-        learner = make_learner(run, run.corpora(), mesh)
+        learner = learner_of(run, run.corpora(), mesh)
         params = nn.unbox(learner.parameters(jax.random.key(0)))
         table = 0.1 * params["embedding"]["table"]  # ends are likely at some places and not at others
         params["embedding"]["table"] = table.at[learner._questions.end].set(4.0 * jax.nn.one_hot(0, table.shape[1]))
@@ -46,7 +47,7 @@ def test_a_response_does_not_depend_on_the_number_of_places(tmp_path, one_device
 
 def test_places_are_checked(one_device):  # noqa: F811
     with pytest.raises(ValueError, match="multiple"):
-        GRPO(samples=8, slots=12)
+        GRPO(group_size=8, slots=12)
     talk, objective = dataclasses.replace(TASK.data, environments=(Echo(),), reply_tokens=6), GRPO(slots=8, response_tokens=4)
     experiment = dataclasses.replace(TASK, data=talk, objective=objective)
     with pytest.raises(UserError, match="one turn"):

@@ -33,7 +33,8 @@ from train.rl.rewards.rewards import (
     edit_distance,
     last_number,
 )
-from train.sources.examples import encode_demonstration, encode_prompt, read_comparisons
+from train.sources.encoding import encode_demonstration, encode_prompt
+from train.sources.records import read_comparisons
 from train.verbs.label import choose, label, whole_or_nothing
 
 ROOT = Path(__file__).parents[4]
@@ -257,22 +258,24 @@ def test_mistakes_in_labelling_are_said_before_anything_is_loaded(arguments, say
         label(["no-run", *output, *arguments])
 
 
-def test_a_run_knows_all_environments_and_rewards_without_its_config_file():
-    """`omnia evaluate` reads config.json and imports no config: what is named there has to be known to it all the same."""
-    listed = (
-        "from train.rl.environments.text_tasks import Environment\nfrom train.rl.rewards.rewards import Reward\n"
-        "def below(kind): return {x for sub in kind.__subclasses__() for x in (sub.__name__, *below(sub))}\n"
-        "print(sorted(below(Environment) | below(Reward)))"
-    )
-    everything = (
+def test_every_environment_and_reward_is_found_by_the_name_that_is_stored():
+    """`omnia evaluate` reads config.json and imports no config: a fresh process finds whatever that names."""
+    names = (
         "import importlib, pkgutil, train.rl\n"
-        "for found in pkgutil.iter_modules(train.rl.__path__): importlib.import_module('train.rl.' + found.name)\n"
+        "for one in pkgutil.walk_packages(train.rl.__path__, 'train.rl.'): importlib.import_module(one.name)\n"
+        "from train.rl.environments.text_tasks import Environment\nfrom train.rl.rewards.rewards import Reward\n"
+        "from train.runs.classes import name_of\n"
+        "def below(kind): return {x for sub in kind.__subclasses__() for x in (name_of(sub), *below(sub))}\n"
+        "print(*sorted(below(Environment) | below(Reward)))"
     )
-    known, existing = (
-        subprocess.run([sys.executable, "-c", f"{first}{listed}"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-        for first in ("import train.runs.runs\n", everything)
-    )
-    assert "SlotFilling" in existing and known == existing
+    found = "import sys; from train.runs.classes import finder, name_of; find = finder('run', None, print); "
+    found += "print(*(name_of(find(name)) for name in sys.argv[1:]))"
+
+    def said(*command):
+        return subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+
+    there = said(names)
+    assert len(there) > 20 and said(found, *there) == there
 
 
 def test_an_environment_that_answers_is_judged_by_itself():

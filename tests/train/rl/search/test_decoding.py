@@ -11,11 +11,11 @@ from tests.train.loop.test_resume import start
 from tests.train.rl.environments.test_conversations import Echo
 from tests.train.rl.policy.test_learner import TINY
 from train.devices.mesh import MeshShape, make_mesh
+from train.objectives.bind import bind
 from train.rl.environments.text_tasks import Letters
 from train.rl.options import GRPO, PPO, Prompts
 from train.rl.rewards.rewards import Judged, RewardModel
 from train.rl.search.decoding import measure_decoding
-from train.runs.parameters import parameters_of
 
 TASK = dataclasses.replace(
     TINY,
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def untrained(run, monkeypatch):
     """A policy that finds every token about as likely as every other."""
-    params = nn.unbox(parameters_of(run.experiment)(jax.random.key(0)))
+    params = nn.unbox(bind(run.experiment).start(jax.random.key(0)))
     monkeypatch.setattr("train.rl.search.decoding.load_parameters", lambda run, mesh, step: (params, 7))
     monkeypatch.setattr("train.rl.search.decoding.inference_mesh", lambda shape: make_mesh(MeshShape(data=1), jax.devices()[:1]))
 

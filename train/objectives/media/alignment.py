@@ -3,24 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from model.media.omni_config import OmniConfig
+from model.media.towers import MediaTower, TextTower
+from model.transformer import DECODER
+from train.experiment import Experiment
+from train.kinds import Bound, Path
+from train.objectives.media.views import OnRows, Pairs, count_of, decoder_config, encoder_of, pairs_of
 from train.objectives.terms import Mean, Term
+from train.sources.media_options import Pairing
 
 MASKED = -1e30
-
-
-class Pairs(NamedTuple):
-    """Pairs of which each tower sees one part. Those of a row are numbered as the segments of both parts are."""
-
-    left: Any  # what the left tower maps to [B, S, E], as Packed (data/media/batches.py) or texts
-    right: Any  # the same of the right tower
-    valid: jax.Array  # float32 [B, S]: 1 where both parts are there
-    rows: jax.Array  # int32 [B]
-    texts: jax.Array | None = None  # uint32 [B, S]: pairs with the same number have the same text, and are not to be told apart
 
 
 def unit(x_BE):
@@ -67,7 +64,7 @@ def recall(cosine_BC, valid_B, most: int = 1, alike_BC=False):
 
 
 @dataclasses.dataclass(frozen=True)
-class Contrastive:
+class AlignmentLoss:
     """Two towers under which the parts of a pair lie near each other, and those of different pairs apart.
 
     batch: Pairs. Term `loss`: nats per pair, over the pairs of the global batch, on however many devices: so it cannot be accumulated over
@@ -106,3 +103,35 @@ class Contrastive:
         count, one = valid.sum(), jnp.float32(1)
         hits = recall(cosine, valid, 1, same).sum() + recall(cosine.T, valid, 1, same).sum()
         return {"loss": Term(1.0, losses.sum(), count)}, {"accuracy": Mean(hits, 2 * count), "scale": Mean(scale, one)}, carry
+
+
+def pairing_loss(options: Pairing, experiment: Experiment) -> OnRows:
+    """The contrastive loss of an experiment's pairs."""
+    o, size = options, count_of(experiment, options.left)
+    left = MediaTower(encoder_of(experiment, o.left), o.width, size)
+    if o.right == "text":
+        assert isinstance(experiment.model, OmniConfig)
+        right: Any = TextTower(decoder_config(experiment.model), o.width, size)
+    else:
+        right = MediaTower(encoder_of(experiment, o.right), o.width, size)
+    return OnRows(AlignmentLoss(left, right, o.loss), lambda batch: pairs_of(batch, o.left, o.right, size))
+
+
+def bind(options: Pairing, experiment: Experiment, shards: int) -> Bound:
+    loss = pairing_loss(options, experiment)
+    return Bound(loss, start=loss.start, parts=tower_parts(options) | space_parts(options))
+
+
+def space_parts(pairing: Pairing) -> dict[str, Path]:
+    """Where the pools, projections and the temperature stand: of the same space only if it is the same pairing."""
+    names: list[Path] = [(side, part) for side in ("left", "right") for part in ("pool", "projection")] + [("log_scale",), ("bias",)]
+    space = f"{pairing.loss} space of {pairing.left} and {pairing.right}, {pairing.width} wide"
+    return {f"{space}: {' '.join(path)}": path for path in names}
+
+
+def tower_parts(pairing: Pairing) -> dict[str, Path]:
+    """Where the towers' encoders and decoder stand among the parameters of an AlignmentLoss."""
+    found: dict[str, Path] = {f"{pairing.left} encoder": ("left", "encoder")}
+    if pairing.right == "text":
+        return found | {name: ("right", "decoder", name) for name in DECODER}
+    return found | {f"{pairing.right} encoder": ("right", "encoder")}

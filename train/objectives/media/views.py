@@ -1,4 +1,4 @@
-"""The objectives that train encoders, on rows of media: what each of them reads of a row, and the objective itself."""
+"""What objectives on media read of a row: media with their classes, pairs, patches; and the encoders of an experiment's model."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,15 +13,40 @@ from data.media.kinds import Kind
 from data.media.rows import most_media
 from model.media.encoder_config import EncoderConfig
 from model.media.omni_config import OmniConfig
-from model.media.towers import MediaTower, TextTower
-from model.media.vq import VQConfig
 from train.experiment import Experiment
-from train.objectives.media.classification import Classification, LabelledRows
-from train.objectives.media.contrastive import Contrastive, Pairs
-from train.objectives.media.masked_patches import MaskedPatches, MediaRows
-from train.objectives.media.vector_quantisation import PatchRows, VectorQuantisation
-from train.sources import media_options as options
-from train.sources.media import rooms_of, shapes_of
+from train.sources.media_shapes import capacities_of, shapes_of
+
+
+class LabelledRows(NamedTuple):
+    """Rows of packed media and the class of each."""
+
+    media: Any  # patches [B, N, C], places [B, N, A], segments [B, N], as Packed (data/media/batches.py)
+    labels: jax.Array  # int32 [B, S]: of the segments 1 to S; -1 where there is none
+    rows: jax.Array  # int32 [B]
+
+
+class Pairs(NamedTuple):
+    """Pairs of which each tower sees one part. Those of a row are numbered as the segments of both parts are."""
+
+    left: Any  # what the left tower maps to [B, S, E], as Packed (data/media/batches.py) or texts
+    right: Any  # the same of the right tower
+    valid: jax.Array  # float32 [B, S]: 1 where both parts are there
+    rows: jax.Array  # int32 [B]
+    texts: jax.Array | None = None  # uint32 [B, S]: pairs with the same number have the same text, and are not to be told apart
+
+
+class MediaRows(NamedTuple):
+    """Rows of packed images or clips."""
+
+    media: Any  # patches [B, N, C], places [B, N, A], segments [B, N], as Packed (data/media/batches.py)
+    rows: jax.Array  # int32 [B]
+
+
+class PatchRows(NamedTuple):
+    """Rows of patches or frames."""
+
+    patches: jax.Array  # float32 [B, N, C], or uint8, which becomes [-1, 1]
+    weights: jax.Array  # float32 [B, N]: 0 on padding
 
 
 class Texts(NamedTuple):
@@ -48,52 +73,18 @@ class OnRows:
         return self.objective(params, self.view(batch), key, frozen=frozen, carry=carry)
 
 
-@dataclasses.dataclass(frozen=True)
-class Refreshed(OnRows):
-    """One that puts its parameters right now and then: codes that are dead are moved to where data is."""
-
-    def refresh(self, params, batch: MediaBatch, key, carry):
-        return self.objective.refresh(params, self.view(batch), key, carry)
-
-
-def codebook_config(experiment: Experiment) -> VQConfig:
-    o = experiment.objective
-    assert isinstance(o, options.Codebook)
-    return VQConfig(shapes_of(experiment)[o.medium].values, o.codes, o.code_dim, o.hidden_dim)
+def encoder_of(experiment: Experiment, kind: Kind) -> EncoderConfig:
+    """The model's encoder of a kind; UserError where it has none."""
+    found = experiment.model.encoder(kind) if isinstance(experiment.model, OmniConfig) else None
+    if found is None:
+        raise UserError(f"objective: the model has no encoder for {kind}", "Give it one among model.encoders in the config file.")
+    return found
 
 
-def encoder_objective(experiment: Experiment) -> OnRows:
-    """The objective of an experiment that trains encoders."""
-    shapes, rooms, o = shapes_of(experiment), rooms_of(experiment), experiment.objective
-    model = experiment.model
-    assert isinstance(model, OmniConfig)
-
-    def encoder(kind: Kind) -> EncoderConfig:
-        found = model.encoder(kind)
-        if found is None:
-            raise UserError(f"objective: the model has no encoder for {kind}", "Give it one among model.encoders in the config file.")
-        return found
-
-    def count(kind: Kind) -> int:
-        encoder(kind)
-        return most_media(shapes[kind], rooms[kind])
-
-    match o:
-        case options.Pairing():
-            size = count(o.left)
-            left = MediaTower(encoder(o.left), o.width, size)
-            text = o.right == "text"
-            right = TextTower(decoder_config(model), o.width, size) if text else MediaTower(encoder(o.right), o.width, size)
-            return OnRows(Contrastive(left, right, o.loss), lambda batch: pairs_of(batch, o.left, o.right, size))
-        case options.MediaClassification():
-            size = count(o.medium)
-            whole = Classification(encoder(o.medium), o.classes, size, o.smoothing, o.mixup, o.cutmix)
-            return OnRows(whole, lambda batch: labelled(batch, o.medium, size))
-        case options.HiddenPatches():
-            return OnRows(MaskedPatches(encoder(o.medium), o.rate), lambda batch: MediaRows(present(batch, o.medium), batch.rows))
-        case options.Codebook():
-            return Refreshed(VectorQuantisation(codebook_config(experiment), o.commitment), lambda batch: patches_of(batch, o.medium))
-    raise UserError(f"objective: {type(o).__name__} trains no encoder", "Choose one of train.sources.media_options in the config file.")
+def count_of(experiment: Experiment, kind: Kind) -> int:
+    """Media of a kind that a row may hold."""
+    encoder_of(experiment, kind)
+    return most_media(shapes_of(experiment)[kind], capacities_of(experiment)[kind])
 
 
 def decoder_config(model: OmniConfig):

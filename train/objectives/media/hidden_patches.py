@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,14 +11,11 @@ import jax.numpy as jnp
 from model.layers import Dense, compute_dtype
 from model.media.encoder_config import EncoderConfig, VideoEncoder
 from model.media.encoders import Encoder, block_config
+from train.experiment import Experiment
+from train.kinds import Bound
+from train.objectives.media.views import MediaRows, OnRows, encoder_of, present
 from train.objectives.terms import Mean, Term
-
-
-class MediaRows(NamedTuple):
-    """Rows of packed images or clips."""
-
-    media: Any  # patches [B, N, C], places [B, N, A], segments [B, N], as Packed (data/media/batches.py)
-    rows: jax.Array  # int32 [B]
+from train.sources.media_options import HiddenPatches
 
 
 def tubes(config: EncoderConfig, places_BNA):
@@ -68,7 +65,7 @@ def normalised(patches_BNC):
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedPatches:
+class HiddenPatchesLoss:
     """Hidden places say where they lie but not what they show; a linear layer after the encoder predicts it (SimMIM, Xie et al. 2022).
 
     batch: MediaRows of images or clips. Term `loss`: squared error of the normalised values of a hidden patch, averaged over them; saying
@@ -113,3 +110,9 @@ class MaskedPatches:
     def _head(self) -> Dense:
         c = self.config
         return Dense((c.patch_values,), ("embed", "mlp"), 1.0 / math.sqrt(c.embed_dim), compute_dtype(block_config(c)), bias=True)
+
+
+def bind(options: HiddenPatches, experiment: Experiment, shards: int) -> Bound:
+    loss = HiddenPatchesLoss(encoder_of(experiment, options.medium), options.rate)
+    on_rows = OnRows(loss, lambda batch: MediaRows(present(batch, options.medium), batch.rows))
+    return Bound(on_rows, start=loss.start, parts={f"{options.medium} encoder": ("encoder",)})

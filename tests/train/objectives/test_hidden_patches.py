@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from model.media.encoder_config import AudioEncoder, ImageEncoder, VideoEncoder
-from train.objectives.media.masked_patches import MaskedPatches, MediaRows, choose_hidden, tubes
+from train.objectives.media.hidden_patches import HiddenPatchesLoss, choose_hidden, tubes
+from train.objectives.media.views import MediaRows
 from train.step.gradients import accumulated, plain
 
 SHAPE = {"num_layers": 1, "embed_dim": 16, "num_heads": 2, "patch": 2, "rows": 4, "columns": 4}
@@ -72,7 +73,7 @@ def batch_of(seed=0, rows=4, config=IMAGE):
 @pytest.mark.parametrize("config", [IMAGE, dataclasses.replace(IMAGE, patch=4, stem="convolutions")], ids=["linear", "convolutions"])
 def test_hidden_values_reach_the_loss_as_targets_alone_and_shown_ones_as_inputs_alone(config):
     """Also where convolutions reach from patch to patch."""
-    objective = MaskedPatches(config, 0.5)
+    objective = HiddenPatchesLoss(config, 0.5)
     params, batch = nn.unbox(jax.jit(objective.start)(jax.random.key(0))), batch_of(config=config)
     params = jax.tree.map(lambda x: 8.0 * x, params)  # so that places listen to one another
     choose = jax.jit(functools.partial(choose_hidden, rate=0.5))
@@ -95,7 +96,7 @@ def test_hidden_values_reach_the_loss_as_targets_alone_and_shown_ones_as_inputs_
 
 
 def test_saying_nothing_costs_one_and_learning_costs_less():
-    objective = MaskedPatches(IMAGE, 0.5)
+    objective = HiddenPatchesLoss(IMAGE, 0.5)
     params, batch = nn.unbox(jax.jit(objective.start)(jax.random.key(0))), batch_of(rows=16)
     mute = params | {"predict": jax.tree.map(jnp.zeros_like, params["predict"])}
     loss = jax.jit(lambda params: objective(params, batch, None)[0]["loss"])
@@ -111,16 +112,16 @@ def test_saying_nothing_costs_one_and_learning_costs_less():
 
 
 def test_micro_batches_change_nothing():
-    objective = MaskedPatches(IMAGE, 0.5)
+    objective = HiddenPatchesLoss(IMAGE, 0.5)
     params, batch = nn.unbox(jax.jit(objective.start)(jax.random.key(0))), batch_of()
     key = jax.random.key(3)
     whole = jax.jit(lambda params: plain(objective, params, batch, key))(params)
-    parts = jax.jit(lambda params: accumulated(objective, params, batch, key, 2))(params)
+    parts = jax.jit(lambda params: accumulated(objective, params, batch, key, micro_batches=2))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole[:2], parts[:2])
 
 
 def test_sounds_and_rates_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="for audio"):
-        MaskedPatches(AudioEncoder())
+        HiddenPatchesLoss(AudioEncoder())
     with pytest.raises(ValueError, match="rate is 0"):
-        MaskedPatches(IMAGE, 0.0)
+        HiddenPatchesLoss(IMAGE, 0.0)

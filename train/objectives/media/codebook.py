@@ -1,24 +1,22 @@
 """Training a tokenizer of patches or frames."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from model.media.vq import VectorQuantiser, VQConfig, reseed
+from train.experiment import Experiment
+from train.kinds import Bound
+from train.objectives.media.views import OnRows, PatchRows, patches_of
 from train.objectives.terms import Mean, Term
-
-
-class PatchRows(NamedTuple):
-    """Rows of patches or frames."""
-
-    patches: jax.Array  # float32 [B, N, C], or uint8, which becomes [-1, 1]
-    weights: jax.Array  # float32 [B, N]: 0 on padding
+from train.sources.media_options import Codebook
+from train.sources.media_shapes import shapes_of
 
 
 @dataclasses.dataclass(frozen=True)
-class VectorQuantisation:
+class CodebookLoss:
     """Reconstruction through a codebook (van den Oord et al. 2017, eq. 3).
 
     batch: PatchRows. Terms: `loss`, squared error of a value; `codebook`, which draws codes to their latents, and `commitment`, which draws
@@ -74,3 +72,20 @@ class VectorQuantisation:
 
 def _floats(patches):
     return patches.astype(jnp.float32) / 127.5 - 1.0 if patches.dtype == jnp.uint8 else patches
+
+
+def codebook_config(options: Codebook, experiment: Experiment) -> VQConfig:
+    return VQConfig(shapes_of(experiment)[options.medium].values, options.codes, options.code_dim, options.hidden_dim)
+
+
+def bind(options: Codebook, experiment: Experiment, shards: int) -> Bound:
+    loss = CodebookLoss(codebook_config(options, experiment), options.commitment)
+
+    def view(batch):
+        return patches_of(batch, options.medium)
+
+    def refresh(params, batch, key, carry):
+        """Codes that are dead are moved to where data is."""
+        return loss.refresh(params, view(batch), key, carry)
+
+    return Bound(OnRows(loss, view), start=loss.start, carry=jnp.ones(options.codes), refresh=refresh)

@@ -14,7 +14,8 @@ from model.media.encoder_config import AudioEncoder, ImageEncoder
 from model.media.towers import MediaTower, TextTower
 from train.devices.mesh import batch_sharding, make_mesh
 from train.experiment import MeshShape
-from train.objectives.media.contrastive import Contrastive, Pairs, alike, info_nce, recall, sigmoid_loss, similarities
+from train.objectives.media.alignment import AlignmentLoss, alike, info_nce, recall, sigmoid_loss, similarities
+from train.objectives.media.views import Pairs
 from train.step.gradients import plain
 from train.step.update import on_mesh
 
@@ -73,7 +74,7 @@ def test_pairs_with_the_same_text_are_not_told_apart(embeddings):
     assert recall(nearer, valid)[0] == 0 and recall(nearer, valid, 1, same)[0] == 1
     linear = {"left": jnp.eye(E), "right": jnp.eye(E), "log_scale": jnp.float32(0), "bias": jnp.float32(0)}
     for numbers, expected in ((None, found > 9), (texts[:, None], same)):
-        terms, *_ = Contrastive(Linear(), Linear())(linear, Pairs(left, right, valid[:, None], np.arange(B), numbers), None)
+        terms, *_ = AlignmentLoss(Linear(), Linear())(linear, Pairs(left, right, valid[:, None], np.arange(B), numbers), None)
         np.testing.assert_allclose(terms["loss"].total, sigmoid_loss(found, valid, 1.0, 0.0, expected).sum(), rtol=1e-5)
 
 
@@ -102,7 +103,7 @@ def test_eight_devices_equal_one(embeddings, kind):
     params = {"left": rng.normal(size=(E, 5)), "right": rng.normal(size=(E, 5)), "log_scale": 1.5, "bias": -2.0}
     params = jax.tree.map(jnp.float32, params)
     batch = Pairs(left, right, valid[:, None], np.arange(B))
-    objective = Contrastive(Linear(), Linear(), kind)
+    objective = AlignmentLoss(Linear(), Linear(), kind)
 
     def step(devices):
         mesh = make_mesh(MeshShape(data=devices), jax.devices()[:devices])
@@ -133,7 +134,7 @@ def test_towers_of_packed_rows_learn_to_tell_pairs_apart():
     shape = {"num_layers": 1, "embed_dim": 16, "num_heads": 2}
     image = ImageEncoder(**shape, patch=2, rows=2, columns=1)
     text = ModelConfig(vocab_size=8, context_length=8, **shape)
-    objective = Contrastive(MediaTower(image, 8, 2), TextTower(text, 8, 2), "softmax")
+    objective = AlignmentLoss(MediaTower(image, 8, 2), TextTower(text, 8, 2), "softmax")
     params = nn.unbox(jax.jit(objective.start)(jax.random.key(0)))
     rng = np.random.default_rng(0)
     picture = rng.normal(size=(4, 12)).astype(np.float32)  # four different patches, a text each

@@ -1,0 +1,167 @@
+"""A kind of each sort, defined in one config file, serves every verb: nothing else in the code knows of it."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import omnia
+from train.checkpoints.checkpointer import load_parameters
+from train.devices.mesh import make_mesh
+from train.experiment import MeshShape
+from train.loop.telemetry import read_metrics
+from train.objectives.bind import bind
+from train.runs import classes
+from train.runs.directory import open_run
+from train.sources.dataset import dataset_of
+
+HERE = Path(__file__).parent
+ON_TEXT = ("corrupted_lm", "bag_of_words", "sign_gradient")
+KINDS = (*ON_TEXT, "labelled_texts")
+
+
+@pytest.fixture
+def stranger(monkeypatch):
+    """Nothing was loaded in this process, and nothing allowed."""
+
+    def forget():
+        monkeypatch.setattr(classes, "_loaded", {})
+        monkeypatch.setattr(classes, "_allowed", [])
+
+    forget()
+    return forget
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, corpora):
+    """A run of each kind that was stopped after half of its steps, and went on in another process."""
+    made = {}
+    for name in KINDS:
+        run_dir, config = str(tmp_path_factory.mktemp("kinds") / name), str(HERE / f"{name}.py")
+        data = ["--data.shards", corpora[0]] if name in ON_TEXT else []
+        assert omnia.main(["train", config, "--run-dir", run_dir, "--steps", "2", *data]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(classes, "_loaded", {})
+            patch.setattr(classes, "_allowed", [])
+            assert omnia.main(["train", run_dir, "--steps", "4"]) == 2
+            assert omnia.main(["train", run_dir, "--steps", "4", "--config", config]) == 0
+        made[name] = Path(run_dir)
+    return made
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_of_ones_own_trains_resumes_is_evaluated_and_reported(name, runs, stranger, capsys):
+    run_dir = str(runs[name])
+    rows = read_metrics(runs[name])
+    assert [row["step"] for row in rows if row["kind"] == "evaluation"] == [2, 4]
+    capsys.readouterr()
+    assert omnia.main(["evaluate", run_dir, "--json"]) == 2
+    assert "--config" in capsys.readouterr().err
+    # By the copy that the run keeps, or by the very file: the same.
+    found = []
+    for config in (f"{run_dir}/config.py", str(HERE / f"{name}.py")):
+        stranger()
+        assert omnia.main(["evaluate", run_dir, "--json", "--config", config, *(["--rows", "8"] if name in ON_TEXT else [])]) == 0
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert found[0] == found[1]
+    last = [row for row in rows if row["kind"] == "evaluation"][-1]
+    assert {key: last[key] for key in found[0] if key in last} == {key: found[0][key] for key in found[0] if key in last}
+    assert found[0]["loss"] == last["loss"]
+    stranger()
+    (runs[name] / "report.html").unlink()
+    assert omnia.main(["report", run_dir, "--config", str(HERE / f"{name}.py")]) == 0
+    assert (runs[name] / "report.html").is_file()
+    assert omnia.main(["doctor", run_dir, "--compile", "--config", str(HERE / f"{name}.py")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("corrupted_lm", "CorruptedLM trains no model that continues texts"),
+        ("labelled_texts", "Classification trains no model that continues texts"),
+        ("bag_of_words", "a BagConfig does not continue texts"),
+        ("sign_gradient", ""),
+    ],
+)
+def test_generation_is_refused_by_name_where_there_is_none(name, said, runs, capsys):
+    code = omnia.main(["generate", str(runs[name]), "--prompt", "the ", "--max-new-tokens", "4", "--config", str(HERE / f"{name}.py")])
+    assert (code, said in capsys.readouterr().err) == ((2, True) if said else (0, True))
+
+
+def test_a_run_keeps_the_file_of_its_classes(runs, stranger):
+    for name, run_dir in runs.items():
+        stored = json.loads((run_dir / "config.json").read_text())
+        assert (run_dir / "config.py").read_bytes() == (HERE / f"{name}.py").read_bytes()
+        assert stored["config"]["file"] == f"{name}.py" and len(stored["config"]["digest"]) == 32
+        kinds = [stored["experiment"][part]["kind"] for part in ("data", "objective", "model", "gradient")]
+        assert any(kind.startswith("config:") for kind in kinds) and all(":" in kind for kind in kinds)
+
+
+def test_f1_is_that_of_all_rows_together(runs):
+    """However they are cut into batches: 21 texts, 8 at a time and 5 at a time."""
+    classes.load_file(str(HERE / "labelled_texts.py"))
+    run = open_run(runs["labelled_texts"])
+    params, _ = load_parameters(run, make_mesh(MeshShape(data=1), jax.devices()[:1]))
+    batch = dataset_of(run.experiment).batches(run.corpora(), "validation").batch(0, 21)
+    outputs = bind(run.experiment).outputs(params, batch)
+    predicted, labels = np.asarray(outputs["predicted"]), batch.labels
+    both = int((predicted & labels).sum())
+    expected = 2 * both / max(int(predicted.sum() + labels.sum()), 1)
+    last = [row for row in read_metrics(run.path) if row["kind"] == "evaluation"][-1]
+    assert last["f1"] == pytest.approx(expected) and last["f1_texts"] == labels.sum() and last["texts"] == 21
+
+
+def test_the_gradient_is_the_one_that_was_chosen(runs):
+    """Every entry of a sign has the size of `scale`, but where the gradient is exactly 0, as for tokens that never occur."""
+    classes.load_file(str(HERE / "sign_gradient.py"))
+    run = open_run(runs["sign_gradient"])
+    shapes = jax.eval_shape(bind(run.experiment).start, jax.random.key(0))
+    entries = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    norms = [row["gradient_norm"] for row in read_metrics(run.path) if row["kind"] == "train"]
+    assert norms and all(0.5 * 0.5 * math.sqrt(entries) < norm <= 0.5 * math.sqrt(entries) * 1.001 for norm in norms)
+
+
+def test_a_file_that_was_changed_is_taken_and_said(runs, stranger, tmp_path, capsys):
+    changed = tmp_path / "corrupted_lm.py"
+    changed.write_text((HERE / "corrupted_lm.py").read_text() + "\n# another line\n")
+    assert omnia.main(["evaluate", str(runs["corrupted_lm"]), "--config", str(changed)]) == 0
+    assert "which is not as it was when the run was started" in capsys.readouterr().out
+    stranger()
+    assert omnia.main(["evaluate", str(runs["corrupted_lm"]), "--config", str(tmp_path / "nowhere.py")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_objectives_and_data_that_do_not_belong_together_are_refused_by_name(tmp_path, corpora, capsys):
+    config = tmp_path / "mixed.py"
+    config.write_text((HERE / "labelled_texts.py").read_text().replace("objective=Classification(),", ""))
+    assert omnia.main(["train", str(config), "--run-dir", str(tmp_path / "run")]) == 2
+    assert "CausalLM and data LabelledTexts do not belong together" in capsys.readouterr().err
+
+
+EVIL = "import pathlib\npathlib.Path({path!r}).write_text('run')\n"
+
+
+@pytest.mark.parametrize(
+    "kind", ["config:CorruptedLM", "os:system", "subprocess:Popen", "evil:Evil", "train.verbs.report:Report", "CorruptedLM"]
+)
+def test_nothing_of_a_strangers_run_is_executed(kind, runs, stranger, tmp_path, capsys, monkeypatch):
+    """Whatever config.json names: no file of the run, and no module that is not ours, is imported for it."""
+    run_dir, mark = tmp_path / "run", tmp_path / "executed"
+    run_dir.mkdir()
+    for source in runs["corrupted_lm"].iterdir():
+        if source.is_file():
+            (run_dir / source.name).write_bytes(source.read_bytes())
+    stored = json.loads((run_dir / "config.json").read_text())
+    stored["experiment"]["objective"]["kind"] = kind
+    (run_dir / "config.json").write_text(json.dumps(stored))
+    for name in ("config.py", "evil.py", "__init__.py", "sitecustomize.py"):
+        (run_dir / name).write_text(EVIL.format(path=str(mark)))
+    monkeypatch.chdir(run_dir)
+    for verb in ("evaluate", "generate", "report", "doctor", "train", "inspect"):
+        prompt = ["--prompt", "a"] if verb == "generate" else []
+        assert omnia.main([verb, str(run_dir), *prompt]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+    assert not mark.exists()

@@ -1,0 +1,49 @@
+"""What the loop would measure of a checkpoint: of any kind of run."""
+
+import contextlib
+import dataclasses
+
+from data.errors import UserError
+from train.checkpoints.checkpointer import in_eight_bits, load_parameters
+from train.devices.mesh import inference_mesh
+from train.loop.learner import learner_of
+from train.runs.directory import Run
+from train.sources.dataset import dataset_of, elsewhere
+
+
+def evaluate_run(
+    run: Run,
+    *,
+    split: str = "validation",
+    rows: int = 0,
+    batch_size: int = 0,
+    shards: tuple[str, ...] = (),
+    step: int | None = None,
+    raw: bool = False,
+    int8: bool = False,
+) -> dict:
+    """Measure a checkpoint of a run (default: the latest; the averaged parameters, where kept, unless `raw`).
+
+    rows: of each source, 0 for all. batch_size: rows at once, 0 for as many as in training. shards: other data of the
+    same kind, prepared with the same tokenizer. int8: with weights and activations rounded to eight bits. Returns {"step", "split",
+    "loss", ...}: what the run's kind of data measures.
+    """
+    dataset, experiment = dataset_of(run.experiment), run.experiment
+    asked = {"split": split != "validation", "batch_size": batch_size > 0, "int8": int8}
+    for name in (name for name, there in asked.items() if there and name not in dataset.takes):
+        raise UserError(f"--{name.replace('_', '-')} is not for runs on {type(experiment.data).__name__}", "Leave it out.")
+    corpora = run.other_corpora(shards) if shards else run.corpora()
+    if shards:
+        experiment = elsewhere(experiment, shards)
+    if batch_size:
+        experiment = dataclasses.replace(experiment, batch_size=batch_size, micro_batches=1)
+    experiment = dataclasses.replace(experiment, evaluation=dataclasses.replace(experiment.evaluation, rows=rows))
+    mesh = inference_mesh(experiment.mesh)
+    params, step = load_parameters(run, mesh, step=step, raw=raw)
+    params = in_eight_bits(params) if int8 else params
+    with contextlib.closing(learner_of(dataclasses.replace(run, experiment=experiment), corpora, mesh)) as learner:
+        found = learner.evaluate(params, lambda: None, split)
+    if not found:
+        paths = ", ".join(str(corpus.path) for corpus in corpora)
+        raise UserError(f"nothing to measure in a {split} split of {paths}", "Prepare with --validation 0.1, or give --shards.")
+    return {"step": step, "split": split} | found

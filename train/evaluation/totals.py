@@ -1,0 +1,81 @@
+"""Evaluation: an objective without randomness, totalled over rows."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from train.devices.mesh import put_batch, row_shards
+from train.experiment import Experiment
+from train.kinds import Bound, realise
+from train.objectives.terms import means
+from train.step.update import compiler_options, on_mesh
+
+
+class Evaluator:
+    """Totals of a bound objective over rows, and the metrics of an experiment that are no sums. Programs are compiled once."""
+
+    def __init__(self, bound: Bound, experiment: Experiment, mesh, frozen=None):
+        """frozen: what the objective reads and does not train."""
+        self.bound, self.experiment, self.mesh, self._frozen = bound, experiment, mesh, frozen
+        self._metrics = self._fresh_metrics()
+        size = experiment.batch_size // experiment.micro_batches
+        self.rows = -(-size // row_shards(mesh)) * row_shards(mesh)
+        """Rows at once: those of a micro-batch, or a few more, so that they divide over the devices."""
+
+    def _compiled(self, function):
+        options = compiler_options(self.mesh.devices.flat[0].platform)
+        return on_mesh(jax.jit(function, compiler_options=options), self.mesh)
+
+    @functools.cached_property
+    def _evaluate(self):
+        def evaluate(params, frozen, batch):
+            terms, metrics, _ = self.bound.loss(params, batch, None, frozen=frozen)
+            return {name: (term.total, term.weight) for name, term in terms.items()} | {name: tuple(mean) for name, mean in metrics.items()}
+
+        return self._compiled(evaluate)
+
+    @functools.cached_property
+    def _outputs(self):
+        return self._compiled(self.bound.outputs)
+
+    def __call__(self, params, batch) -> dict[str, tuple]:
+        """{name: (total, weight)} of one batch on the mesh."""
+        return self._evaluate(params, self._frozen, batch)
+
+    def totals(
+        self, params, batch: Callable[[int, int], Any], count: int, *, between: Callable[[], None] = lambda: None
+    ) -> dict[str, np.ndarray]:
+        """{name: (total, weight)} over rows 0 to count - 1. batch(first, rows): any of them, those past the end included."""
+        found: dict[str, np.ndarray] = {}
+        for first in range(0, count, self.rows):
+
+            def make(start, rows, first=first):
+                made = batch(first + start, rows)
+                inside = (first + start + np.arange(rows) < count).astype(np.float32)  # the last batch may reach past the rows asked for
+                name = "counts" if hasattr(made, "counts") else "weights"
+                weights = getattr(made, name)
+                return made._replace(**{name: weights * inside.reshape(-1, *(1,) * (weights.ndim - 1))})
+
+            placed = put_batch(self.mesh, make, self.rows)
+            for name, (total, weight) in jax.device_get(self(params, placed)).items():
+                found[name] = found.get(name, np.zeros(2)) + np.array([total, weight], np.float64)
+            if self._metrics:
+                outputs = multihost_utils.process_allgather(self._outputs(params, placed), tiled=True)
+                for metric in self._metrics:
+                    metric.add(outputs)
+            between()
+        return found
+
+    def result(self, totals: dict[str, np.ndarray]) -> dict[str, float]:
+        """Means, and what the metrics come to since the last call; {} where nothing was measured."""
+        metrics, self._metrics = self._metrics, self._fresh_metrics()
+        if not totals or not totals["loss"][1]:
+            return {}
+        return means(totals) | {name: value for metric in metrics for name, value in metric.result().items()}
+
+    def _fresh_metrics(self) -> list:
+        return [realise(metric) for metric in self.experiment.evaluation.metrics]

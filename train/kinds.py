@@ -1,0 +1,355 @@
+"""Kinds: what a sort of data, objective, model, optimizer, gradient, metric or learner offers, so that nothing else names one.
+
+A kind is an option dataclass, which a config file, the command line and config.json see. Its class attribute `home` names what realises it:
+"module:name", or ":name" in the module of the class itself. `realise` imports that when a run needs it, so options load nothing heavy. The
+loop, run directories, plans, the doctor and the verbs call what is declared here and know no kind by name. A class defined in a user's own
+config file is a kind like ours.
+"""
+
+import dataclasses
+import importlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from data.errors import UserError
+from data.tokenizer import Tokenizer
+
+Path = tuple[str, ...]
+"""Where something stands in a tree of parameters."""
+
+
+def realise(option, *arguments):
+    """What realises an option: its home, called with the option and the arguments."""
+    return home_of(option)(option, *arguments)
+
+
+def home_of(option) -> Callable:
+    """The class or function that `option.home` names, imported. UserError where nothing does."""
+    return at(type(option), "home")
+
+
+def at(kind: type, attribute: str) -> Callable:
+    """What a class attribute of a kind names: "module:name", or ":name" in the module of the class that has the attribute."""
+    owner = next((base for base in kind.__mro__ if vars(base).get(attribute)), None)
+    if owner is None:
+        known = ", ".join(one.__name__ for one in kind.__subclasses__())
+        others = f"Choose one of {known}" if known else "Choose another"
+        raise UserError(
+            f"{kind.__name__} realises nothing", f"{others} in the config file, or give the class a {attribute} (train/kinds.py)."
+        )
+    module, _, name = vars(owner)[attribute].partition(":")
+    return getattr(importlib.import_module(module or owner.__module__), name)
+
+
+def check_range(of: str, holder, low: float, *names: str, high: float = math.inf) -> None:
+    """ValueError unless the fields lie in [low, high); NaN never does."""
+    for name in names:
+        value = getattr(holder, name)
+        if not low <= value < high:
+            below = f" and below {high:g}" if high < math.inf else ""
+            raise ValueError(f"{of}{name} is {value}; it must be at least {low:g}{below}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------- data
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where rows come from. Home: a Dataset, made of the option and the experiment."""
+
+    home: ClassVar[str] = ""
+    rows: ClassVar[str] = ""
+    """What a row is, as objectives name what they read: tokens, comparisons, media, prompts, games, or a word of your own."""
+
+    def with_paths(self, change: Callable[[str], str]) -> "Data":
+        """The same data, `change` applied to each local path that it names."""
+        changed = {name: tuple(map(change, getattr(self, name))) for name in ("shards", "files") if hasattr(self, name)}
+        return dataclasses.replace(self, **changed)
+
+
+class Source(Protocol):
+    """One opened source of an experiment's data: a folder of shards, a file, an environment, a game."""
+
+    path: str
+    digest: str
+    """Of the content: a run only goes on with the same."""
+    document_end: int | None
+    ids: int
+    """Token ids lie below this."""
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of its rows."""
+
+
+class Batches(Protocol):
+    """Rows as a pure function of (seed, row): no other iterator state exists."""
+
+    padding_share: float
+    damaged: Sequence
+    """What was found damaged so far, and left an empty place."""
+    damage: str
+    """What those are called, in the plural."""
+    rows_per_epoch: int
+
+    def batch(self, first_row: int, count: int) -> Any:
+        """Rows [first_row, first_row + count): a named tuple of NumPy arrays, each with an axis of rows first. It has `weights` [B, ...]
+        or `counts` [B], in which 0 stands for padding."""
+
+
+class Sample(NamedTuple):
+    """A text that the model wrote, to be looked at; its score, where something scores it."""
+
+    prompt: str
+    text: str
+    score: float | None = None
+
+
+class Dataset:
+    """An experiment's data. Subclasses give at least `open`, `batches` and `empty`."""
+
+    takes: ClassVar[frozenset[str]] = frozenset()
+    """Options of `omnia evaluate` that it understands: split, batch_size, int8."""
+    counts_tokens: ClassVar[bool] = True
+    """Whether tokens alone tell what a step computes."""
+    shows_media: ClassVar[bool] = False
+    """Whether its batches are MediaBatch, which contact sheets are drawn of."""
+    counted: ClassVar[str] = ""
+    """What an evaluation calls the number of its rows; empty: it does not say."""
+    workers: int = 0
+    """Processes that make batches; 0: a thread."""
+
+    def __init__(self, options: Any, experiment: Any):
+        self.options, self.experiment = options, experiment
+
+    # What a run directory knows of it
+
+    def paths(self) -> tuple[str, ...]:
+        """What the experiment names as its data, one for each source."""
+        return tuple(getattr(self.options, "shards", ()) or getattr(self.options, "files", ()))
+
+    def elsewhere(self, paths: tuple[str, ...]) -> Data:
+        """The options with other sources of the same kind."""
+        for field in ("shards", "files"):
+            if hasattr(self.options, field):
+                unweighted = {"weights": ()} if hasattr(self.options, "weights") else {}
+                return dataclasses.replace(self.options, **{field: paths}, **unweighted)
+        raise UserError(f"data: {type(self.options).__name__} reads no files that others could replace", "Leave --shards out.")
+
+    def open(self, tokenizer: Tokenizer | None = None) -> list:
+        """Its sources, at least one. tokenizer: of the run, for data that is not tokenized yet."""
+        raise NotImplementedError
+
+    def describe(self, source: Any) -> str:
+        """What a source holds, in a few words, for the doctor."""
+        return "can be opened"
+
+    # Rows
+
+    def batches(self, sources: list, split: str = "train") -> Any:
+        """Rows of a split: of `train` an endless stream in the order of the seed, of others one pass, the same for any seed."""
+        raise NotImplementedError
+
+    def empty(self, count: int) -> Any:
+        """A batch of padding, of the shapes and types that batches have: enough to compile a step."""
+        raise NotImplementedError
+
+    def maker(self, batches: Any, first: int, size: int, rows: int) -> Any:
+        """Picklable, for `workers` processes: makes rows [first + i * size, first + i * size + rows) for each i."""
+        raise NotImplementedError
+
+    def check(self, sources: list) -> None:
+        """UserError for what would stop a run before its first step, or let it learn nothing."""
+
+    # Looking at a model
+
+    def can_validate(self, sources: list) -> bool:
+        """Whether anything is kept from training."""
+        return True
+
+    def evaluate(
+        self, evaluator: Any, params, sources: list, *, split: str = "validation", rows: int = 0, between: Callable[[], None] = lambda: None
+    ) -> dict:
+        """What the objective's totals come to over a split, and the experiment's metrics: {"loss", ...}; {} where there is nothing.
+
+        rows: of each source, 0 for all. between: called after every batch; it may raise.
+        """
+        batches = self.batches(sources, split)
+        count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
+        found = evaluator.result(evaluator.totals(params, batches.batch, count, between=between))
+        return found | {self.counted: count} if found and self.counted else found
+
+    def samples(self, run: Any, params, sources: list, said: Callable[[str], None]) -> Iterable[Sample]:
+        """What the averaged parameters write, to be looked at. said: takes what went wrong beside it."""
+        return []
+
+
+# ----------------------------------------------------------------------------------------------------------------- objective
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is minimised. Home: a function (options, experiment, shards) -> Bound; shards: devices that rows are spread over."""
+
+    home: ClassVar[str] = ""
+    learner: ClassVar[str] = "train.loop.row_learner:RowLearner"
+    """What takes its steps: a Learner."""
+    reads: ClassVar[tuple[str, ...]] = ("tokens",)
+    """The kinds of rows that it can read: see Data.rows."""
+    generates: ClassVar[bool] = False
+    """Whether it trains a model that continues texts."""
+    uses_model: ClassVar[bool] = True
+    """Whether it trains the experiment's `model`; False: the network is described by the objective."""
+
+    @property
+    def unit(self) -> Literal["token", "example", "batch"]:
+        """What its loss is a sum over. Of a whole batch, it cannot be taken in micro-batches."""
+        return "token"
+
+    def completed(self, sources: list) -> "Objective":
+        """The options with what a config may leave open filled in from the data."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """An objective, bound to its model.
+
+    `loss(params, batch, key, *, frozen=None, carry=None) -> terms, metrics, carry` is pure: see train/objectives/__init__.py.
+    """
+
+    loss: Callable
+    start: Callable[[Any], Any]
+    """Fresh parameters from a random key, boxed with logical axis names."""
+    parts: dict[str, Path] = dataclasses.field(default_factory=dict)
+    """Where the parts of the model stand, by names that other objectives share: so that a run can start from another of another kind."""
+    inherit: Callable[[Any, dict[str, Path]], dict[Path, Any]] | None = None
+    """(another run's parameters, its parts) -> parameters that take a place here beside those of equal names; may remove from the parts."""
+    carry: Any = None
+    """What one step hands the next, at the start: a tree of arrays."""
+    reference: tuple[str, ...] = ()
+    """Names of the parameters of the run it starts from that it reads as frozen["reference"]."""
+    refresh: Callable | None = None
+    """(params, batch, key, carry) -> params, carry: puts parameters right now and then, such as dead codes."""
+    outputs: Callable[[Any, Any], dict[str, Any]] | None = None
+    """(params, batch) -> arrays with an axis of rows first: what metrics that are no sums are made of. Weight 0 stands for padding."""
+
+
+# ---------------------------------------------------------------------------------------------------- optimizer, gradient, metric
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """How the gradient of a loss is taken. Home: a function (options, experiment, unit) -> gradient.
+
+    gradient(loss, params, batch, key, *, frozen=None, carry=None) -> gradients, metrics, carry; see train/step/gradients.py. It raises
+    UserError where the loss, a sum over `unit`, does not come apart as it needs.
+    """
+
+    home: ClassVar[str] = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A score that is no mean over rows. Home: a class, made of the option: add(outputs), then result() -> {name: number}.
+
+    outputs: what the objective's `Bound.outputs` gives, NumPy arrays of all rows of a batch, on every process alike.
+    """
+
+    home: ClassVar[str] = ""
+
+
+# ------------------------------------------------------------------------------------------------------------------- learner
+
+
+class Learner(Protocol):
+    """Where a step's rows come from, what the step does with them, and what is measured. Made as Learner(run, sources, mesh).
+
+    Everything that a step depends on is in the state, or a pure function of it and the experiment: a learner keeps nothing that a resumed
+    run would lack.
+    """
+
+    parameters: Callable[[Any], Any]
+    """Fresh parameters from a random key, boxed with logical axis names."""
+    carry: Any
+    """The state's carry at the start."""
+    optimizer: Any
+    """An optax.GradientTransformation."""
+    rate: Callable[[int], Any]
+    """The learning rate of a step, counted from 0."""
+    validates: bool
+    """Whether there is anything to validate with."""
+
+    @staticmethod
+    def check(experiment: Any, sources: list, mesh: Any) -> None:
+        """UserError for what would stop a run before its first step."""
+
+    @staticmethod
+    def abstract_step(experiment: Any, mesh: Any) -> tuple[Callable, Any, tuple]:
+        """(the jitted program of a step, the state, its further arguments): shapes, types and places, to compile without data."""
+
+    @property
+    def padding_share(self) -> float:
+        """Of the rows, as far as it is known before they are made."""
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds spent in waiting for rows so far."""
+
+    def remarks(self) -> list[str]:
+        """New warnings since the last call, such as records that had to be left out."""
+
+    @property
+    def flops_per_token(self) -> float | None:
+        """Of a training step; None where tokens do not tell."""
+
+    def adopt(self, params: Any) -> Any:
+        """Fresh parameters with those that the run starts from in their place; the same object where it starts from none."""
+
+    def begin(self, cursor: int) -> None:
+        """Rows from `cursor` on are asked for next."""
+
+    def __next__(self) -> Any:
+        """The rows of the next step."""
+
+    def step(self, state: Any, batch: Any) -> tuple[Any, dict, int]:
+        """The state after a step, its metrics as Means (train/objectives/terms.py), and how many rows it consumed.
+
+        Among the metrics: loss, whose weight counts tokens unless there is one called tokens; gradient_norm; skipped (see make_update).
+        """
+
+    def evaluate(self, params, between: Callable[[], None], split: str = "validation") -> dict:
+        """What is measured of the averaged parameters: `loss`, lower being better, and more. {} where there is nothing to measure on.
+
+        `between` is called now and then, and may raise.
+        """
+
+    def samples(self, params) -> Iterable[Sample]:
+        """Texts of the averaged parameters, the same at every step but for those."""
+
+    def close(self) -> None:
+        """Nothing more is asked for."""
+
+
+# --------------------------------------------------------------------------------------------------------------- model family
+
+
+class Family(Protocol):
+    """A family of models: the home of a ModelConfig, a linen module made of it."""
+
+    config: Any
+
+    def start(self, key) -> Any:
+        """Fresh parameters, boxed with logical axis names; those of the tables of tokens as `embedding` (and `head`)."""
+
+    def apply(self, variables, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None) -> Any:
+        """An output with `hidden_BTD`, and `router` or None. keys_B: of dropout; None for a pass without randomness."""
+
+    def parts(self) -> dict[str, Path]:
+        """Its parameters by names that models of the same kind share."""
+
+    def kernels(self, platform: str, *, split_positions: bool) -> list[str]:
+        """Attention kernels in use on a platform. ValueError where the one asked for cannot serve."""
+
+    def training_flops_per_token(self, length: int) -> float | None:
+        """Of a row of `length` tokens, forward and backward; None where nobody counts."""

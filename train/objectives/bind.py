@@ -1,0 +1,79 @@
+"""From an experiment to its objective, bound to its model; and to the state that trains it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from data.errors import UserError
+from train.devices.mesh import row_shards
+from train.experiment import Experiment
+from train.kinds import Bound, home_of, realise
+from train.optimizers.build import frozen_leaves, optimizer_of, without_gradient
+from train.step.state import State, abstract_state
+from train.step.update import make_update
+
+
+@dataclasses.dataclass(frozen=True)
+class PartlyFrozen:
+    """A loss some of whose parameters are constants."""
+
+    loss: Any
+    names: tuple[str, ...]
+
+    def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        return self.loss(without_gradient(params, self.names), batch, key, frozen=frozen, carry=carry)
+
+
+def bind(experiment: Experiment, mesh: Mesh | None = None) -> Bound:
+    """The objective that an experiment names, bound to its model. mesh: whose devices rows are spread over; UserError where the model
+    cannot run on it."""
+    if mesh is not None:
+        attention_kernels(experiment, mesh)
+    bound = realise(experiment.objective, experiment, 1 if mesh is None else row_shards(mesh))
+    return dataclasses.replace(bound, loss=PartlyFrozen(bound.loss, experiment.frozen)) if experiment.frozen else bound
+
+
+def update_of(experiment: Experiment, bound: Bound, optimizer, *, spike: float = 0.0):
+    """update(state, frozen, batch) -> state, metrics, with the experiment's gradient and average; see make_update."""
+    gradient = realise(experiment.gradient, experiment, experiment.objective.unit)
+    return make_update(bound.loss, optimizer, seed=experiment.seed, gradient=gradient, ema_decay=experiment.ema_decay, spike=spike)
+
+
+def attention_kernels(experiment: Experiment, mesh: Mesh) -> list[str]:
+    """The attention kernels that training uses on a mesh; UserError when the one asked for cannot."""
+    if not experiment.objective.uses_model:
+        return []
+    try:
+        return realise(experiment.model).kernels(mesh.devices.flat[0].platform, split_positions=mesh.shape["context"] > 1)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def flops_of(experiment: Experiment) -> float | None:
+    """FLOPs per token of a training step; None where tokens do not tell."""
+    if not experiment.objective.uses_model or not home_of(experiment.data).counts_tokens:  # type: ignore[attr-defined]
+        return None
+    return realise(experiment.model).training_flops_per_token(experiment.model.context_length)
+
+
+def check_frozen(experiment: Experiment) -> None:
+    """UserError where a name in `frozen` is that of no parameter, or nothing would be trained."""
+    if not experiment.frozen:
+        return
+    params = nn.unbox(jax.eval_shape(bind(experiment).start, jax.random.key(0)))
+    for name in experiment.frozen:
+        if not any(jax.tree.leaves(frozen_leaves(params, (name,)))):
+            raise UserError(f"frozen: no parameter's name begins with {name}", f"Parts of the model are {', '.join(sorted(params))}.")
+    if all(jax.tree.leaves(frozen_leaves(params, experiment.frozen))):
+        raise UserError("frozen: nothing would be trained", "Leave some of the names out.")
+
+
+def state_of(experiment: Experiment, mesh: Mesh, *, ema: bool | None = None, carry: bool = True) -> State:
+    """The state that trains an experiment, as shapes, types and places. ema: whether an average is kept, by default as the experiment
+    says. carry: False for parameters alone."""
+    bound = bind(experiment)
+    ema = experiment.ema_decay > 0 if ema is None else ema
+    return abstract_state(bound.start, optimizer_of(experiment), mesh, ema=ema, carry=bound.carry if carry else None)

@@ -1,0 +1,148 @@
+"""The classes of a stored experiment: ours by their module, a user's own by the config file that defines them.
+
+config.json names each class as "module:Class", or "config:Class" where the run's own config file defines it. Reading it imports our own
+modules and nothing else. A config file is run only when the user names it; classes that a notebook has defined already are found too.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import xxhash
+
+from data.errors import UserError
+
+ROOMS = ("data", "model", "train", "serve")
+KEPT = "config.py"
+"""The copy of a config file in a run whose experiment has classes of it."""
+_MODULE = "omnia_config_"
+
+_OLD = {
+    "data.media.signals.augment_config": "Augment",
+    "model.config": "ModelConfig",
+    "model.media.encoder_config": "AudioEncoder ImageEncoder Projection VideoEncoder",
+    "model.media.omni_config": "OmniConfig",
+    "train.experiment": (
+        "Adafactor AdamW CausalLM Checkpoints Evaluation Experiment Faults Lion Logging MeshShape Muon SGD Samples "
+        "Scaling Schedule ScheduleFree TextData"
+    ),
+    "train.rl.environments.code": "PassesTests Programs PythonFunctions PythonParses",
+    "train.rl.environments.files": "Listed PromptFile",
+    "train.rl.environments.simulators": "HiddenUser Recommendations SlotFilling",
+    "train.rl.environments.text_games": "Calculator SecretCode TreasureMap",
+    "train.rl.environments.text_tasks": "Addition Bandit Countdown KeyFacts Letters RandomWalks Reviews",
+    "train.rl.environments.word_problems": "WordProblems",
+    "train.rl.games.options": "AlphaZero BoardGame",
+    "train.rl.options": (
+        "DAPO Demonstrations DrGRPO ExpertIteration GRPO GSPO PPO PolicyGradient PreferenceLearning Preferences Prompts "
+        "RLOO ReinforcePlusPlus RewardModelling"
+    ),
+    "train.rl.rewards.rewards": "Answer Format Judged Length Lexicon Repetition RewardModel Similarity Sum",
+    "train.sources.media_options": "AlignedLM Alignment Codebook HiddenPatches MediaClassification MediaLM MediaShards WorldScenes",
+}
+OLD_NAMES = {name: f"{module}:{name}" for module, names in _OLD.items() for name in names.split()}
+"""Format 1 had the names of classes alone."""
+OLD_FIELDS = {
+    "train.sources.media_options:MediaShards": {"recordings": "audios", "dropped": "media_dropout"},
+    "train.sources.media_options:WorldScenes": {"recordings": "audios", "dropped": "media_dropout"},
+} | dict.fromkeys(
+    (f"train.rl.options:{name}" for name in "DAPO DrGRPO ExpertIteration GRPO GSPO PPO PolicyGradient RLOO ReinforcePlusPlus".split()),
+    {"decay": "gae_lambda", "samples": "group_size"},
+)
+"""Fields that have another name since."""
+
+_allowed: list[str] = []
+_loaded: dict[str, ModuleType] = {}
+
+
+def allow(path: str) -> None:
+    """Let runs that need it load this config file: the user has named it."""
+    if not Path(path).is_file():
+        raise UserError(f"--config {path}: no such file", "Give the config file that the run was started with, or the copy that it keeps.")
+    _allowed.append(path)
+
+
+def load_file(path: str) -> ModuleType:
+    """Run a config file, once for the same content. It raises whatever the file does."""
+    content = Path(path).read_bytes()
+    digest = xxhash.xxh3_128_hexdigest(content)
+    if digest in _loaded:
+        return _loaded[digest]
+    name = _MODULE + digest
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look the names of their annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    module.__dict__["__source__"] = content
+    _loaded[digest] = module
+    return module
+
+
+def name_of(kind: type) -> str:
+    """What config.json calls a class."""
+    module = "config" if kind.__module__.startswith(_MODULE) else kind.__module__
+    return f"{module}:{kind.__qualname__}"
+
+
+def source_of(kinds: list[type]) -> dict | None:
+    """{"file", "digest", "content"} of the config file that defines some of the classes; None where there is none."""
+    names = {kind.__module__ for kind in kinds if kind.__module__.startswith(_MODULE)}
+    if not names:
+        return None
+    if len(names) > 1:
+        raise UserError("the experiment has classes of two config files", "Define them in one file.")
+    module = sys.modules[names.pop()]
+    return {"file": Path(str(module.__file__)).name, "digest": module.__name__.removeprefix(_MODULE), "content": vars(module)["__source__"]}
+
+
+def finder(where: str, source: dict | None, said: Callable[[str], None]) -> Callable[[str], type | None]:
+    """find(name) -> the class that a stored experiment names, None for none. where: the run, for errors. source: its config file."""
+
+    def find(name: str) -> type | None:
+        module, _, qualname = OLD_NAMES.get(name, name).partition(":")
+        if module == "config" and source is not None:
+            return _inside(_config_module(where, source, qualname, said), qualname)
+        if module.split(".")[0] in ROOMS:
+            try:
+                return _inside(importlib.import_module(module), qualname)
+            except ImportError:
+                return None
+        return _inside(sys.modules.get(module), qualname)  # of a notebook, or another module that is loaded: nothing is imported for it
+
+    return find
+
+
+def _inside(module: ModuleType | None, qualname: str) -> type | None:
+    found = None if module is None else vars(module).get(qualname)
+    return found if isinstance(found, type) else None
+
+
+def _config_module(where: str, source: dict, qualname: str, said: Callable[[str], None]) -> ModuleType:
+    """The config file of a run: that very file, where the user has named it; or another that the user has named for it."""
+    for path in _allowed:
+        load_file(path)
+    if source["digest"] in _loaded:
+        return _loaded[source["digest"]]
+    for module in reversed(_loaded.values()):
+        if hasattr(module, qualname):
+            said(f"{where}: {qualname} is taken from {module.__file__}, which is not as it was when the run was started")
+            return module
+    raise UserError(
+        f"{where}: its experiment has classes of a config file ({source['file']}), and no such file is run unasked",
+        f"Give that file: --config {source['file']}. The run keeps a copy; read it before you trust it: --config {Path(where) / KEPT}.",
+    )
+
+
+def nearest(name: str, known) -> str:
+    """The known name that was probably meant, in parentheses."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

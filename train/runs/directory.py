@@ -1,0 +1,169 @@
+"""A run directory: what it holds, how it is made and opened. Alone it is enough to generate; training and evaluation read its shards too.
+
+config.json       the experiment, its defaults, the shards by path and digest
+config.py         the config file, where the experiment has classes of it
+tokenizer/        a copy of the corpus' tokenizer
+checkpoints/      train/checkpoints/checkpointer.py
+metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
+start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
+"""
+
+import dataclasses
+import secrets
+import shutil
+from pathlib import Path
+
+from data.errors import UserError
+from data.files import json_files
+from data.tokenizer import load_tokenizer
+from train.checkpoints.journal import Journal
+from train.experiment import Experiment
+from train.runs.classes import KEPT, finder, source_of
+from train.runs.serialize import FORMAT, from_json, parts_of, to_json
+from train.sources.dataset import dataset_of, elsewhere, open_sources, open_the_same
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An opened run directory."""
+
+    path: Path
+    experiment: Experiment
+    digests: tuple[str, ...]
+    document_end: int | None
+    identity: str = ""
+    """16 hexadecimal digits, drawn when the run is made: its checkpoints carry them. A copy of the run keeps them."""
+    config: dict | None = None
+    """{"file", "digest"} of the config file that defines classes of the experiment; None where it has only ours."""
+
+    def tokenizer(self):
+        return load_tokenizer(str(self.path / "tokenizer"))
+
+    def corpora(self) -> list:
+        """The run's data, which must be what it was started with."""
+        return open_corpora(self.experiment, self)
+
+    def other_corpora(self, paths: tuple[str, ...]) -> list:
+        """Other data of the same kind, folders of shards or files, to be measured on; the run's own need not be there any more."""
+        tokenizer = self.tokenizer()
+        corpora = open_sources(elsewhere(self.experiment, paths), tokenizer)
+        for corpus in corpora:
+            if corpus.tokenizer().digest != tokenizer.digest:
+                raise UserError(
+                    f"{corpus.path}: prepared with another tokenizer than the run's", f"Prepare with --tokenizer {self.path / 'tokenizer'}."
+                )
+        return corpora
+
+
+def open_corpora(experiment: Experiment, run: Run | None = None) -> list:
+    """The data that an experiment names; of a run, what it was started with, wherever that lies now, and with the run's tokenizer."""
+    return open_sources(experiment) if run is None else open_the_same(experiment, run.path, run.digests, run.tokenizer())
+
+
+def is_run(path: Path) -> bool:
+    return (Path(path) / "config.json").is_file()
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether anything was trained: some step has been saved."""
+    folder = Path(path) / "checkpoints"
+    return folder.is_dir() and any(step.name.isdigit() for step in folder.iterdir())
+
+
+def open_run(path: str | Path, said=print) -> Run:
+    """Read a run directory; UserError when it is none or was written by a newer version."""
+    path = Path(path)
+    if not is_run(path):
+        raise UserError(f"{path}: not a run (no config.json)", "Give a folder made by `omnia train ... --run-dir DIR`.")
+    stored = json_files.read(path / "config.json", "Restore the file, or start a new run.")
+    if stored.get("format") not in range(1, FORMAT + 1):
+        raise UserError(f"{path}/config.json: format {stored.get('format')}; this version reads up to {FORMAT}", "Update Omnia.")
+    try:
+        find = finder(str(path), stored.get("config"), said)
+        experiment = from_json(Experiment, stored["experiment"], "experiment", find, said)
+        digests = tuple(shard["digest"] for shard in stored["shards"])
+        return Run(path, experiment, digests, stored["document_end"], stored.get("identity", ""), stored.get("config"))
+    except (ValueError, TypeError, KeyError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path}/config.json: {what}", "Undo the change, or start a new run.") from None
+
+
+START = "start"
+"""The folder of what a run starts from: a run in small, with the parameters of one checkpoint alone."""
+
+
+def keep_start(folder: Path, source: Run) -> None:
+    """Copy what a run starts from into `folder`: the newest checkpoint of `source`, its averaged parameters where it keeps some."""
+    journal = Journal(source.path / "checkpoints")
+    steps = journal.steps()
+    if not steps:
+        raise UserError(f"{source.path}: has no checkpoint to start from", "Train it first.")
+    step, item = steps[-1], "ema" if source.experiment.keeps_average else "params"
+    if not journal.step_folder(step).is_dir():
+        raise UserError(f"{journal.step_folder(step)}: is gone", "Start from a run that is whole; `omnia checkpoint verify` says which is.")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source.path / "tokenizer", partial / "tokenizer")
+    shutil.copytree(journal.step_folder(step), partial / "checkpoints" / str(step), ignore=_all_but(journal.step_folder(step), item))
+    (partial / "checkpoints" / "journal").mkdir()
+    for part in (source.path / "checkpoints" / "journal").glob(f"{step}-*.json"):
+        shutil.copy(part, partial / "checkpoints" / "journal")
+    shutil.copy(source.path / "config.json", partial)
+    damage = Journal(partial / "checkpoints").damage(step, items={item}, identity=source.identity)
+    if damage:
+        raise UserError(
+            f"{source.path}/checkpoints/{damage[0]}", "Start from a run that is whole; `omnia checkpoint verify` says which is."
+        )
+    partial.rename(folder)
+
+
+def _all_but(root: Path, item: str):
+    return lambda folder, names: [name for name in names if Path(folder) == root and (root / name).is_dir() and name != item]
+
+
+def create_run(path: str | Path, experiment: Experiment, corpora: list) -> Run:
+    """Make the run directory and write what describes the run; the experiment must be resolved."""
+    path = Path(path)
+    if path.exists() and any(path.iterdir()) and (not is_run(path) or has_checkpoint(path)):
+        raise UserError(f"{path}: exists and is not a run", "Choose another --run-dir, or empty it.")
+    path.mkdir(parents=True, exist_ok=True)
+    corpora[0].tokenizer().save(str(path / "tokenizer"))
+    if experiment.start:
+        keep_start(path / START, open_run(experiment.start, said=lambda line: None))
+    digests = tuple(corpus.digest for corpus in corpora)
+    config = source_of(parts_of(experiment))
+    if config is not None:
+        (path / KEPT).write_bytes(config.pop("content"))
+    write_run(Run(path, experiment, digests, corpora[0].document_end, secrets.token_hex(8), config))
+    return open_run(path)
+
+
+def write_run(run: Run) -> None:
+    """Write config.json: last of all when a run is made, again when a resumed run changes what may be changed."""
+    stored = {
+        "format": FORMAT,
+        "identity": run.identity,
+        "experiment": to_json(run.experiment),
+        "defaults": to_json(defaults(run.experiment)),
+        "shards": [{"path": path, "digest": digest} for path, digest in zip(dataset_of(run.experiment).paths(), run.digests, strict=True)],
+        "document_end": run.document_end,
+    }
+    if run.config is not None:
+        stored["config"] = run.config
+    json_files.write(run.path / "config.json", stored)
+
+
+def defaults(experiment: Experiment) -> Experiment:
+    """The experiment with every field of its kinds at its default."""
+    parts = {
+        field.name: type(getattr(experiment, field.name))()
+        for field in dataclasses.fields(experiment)
+        if dataclasses.is_dataclass(getattr(experiment, field.name))
+    }
+    return Experiment(**parts)
+
+
+def reached(run: Run) -> int:
+    """The newest step that was saved; 0 for none."""
+    return max(Journal(run.path / "checkpoints").steps(), default=0)

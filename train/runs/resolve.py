@@ -1,0 +1,78 @@
+"""What a config leaves open, filled in before a run is made; and what may change when one goes on."""
+
+import dataclasses
+import os
+from typing import Any
+
+from data.errors import UserError
+from train.experiment import Experiment
+from train.runs.directory import START, Run, open_run
+from train.runs.serialize import flatten, to_json
+from train.sources.records import absolute
+
+MAY_CHANGE = (
+    "name",
+    "model.scan",
+    "model.remat",
+    "model.attention",
+    "steps",
+    "batch_size",
+    "micro_batches",
+    "data.shards",
+    "data.files",
+    "data.tokenizer",
+    "data.max_damaged",
+    "data.workers",
+    "mesh.",
+    "evaluation.",
+    "checkpoints.",
+    "faults.",
+    "samples.",
+    "logging.",
+)
+"""Fields that a resumed run may change: none of them alters what the saved state means."""
+
+
+def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Experiment:
+    """The experiment with what its config leaves open filled in: the model of the run it starts from, but for rows that may be shorter, or
+    the vocabulary from the tokenizer; local paths made absolute. run: that is gone on with; it keeps what it started from.
+
+    UserError when the data holds an id that the model has no row for, or was prepared with another tokenizer than the run to start from.
+    """
+    tokenizer, model = corpora[0].tokenizer(), experiment.model
+    if experiment.start:
+        source = open_run(experiment.start if run is None else run.path / START, said=lambda line: None)
+        if source.tokenizer().digest != tokenizer.digest:
+            raise UserError(
+                f"{experiment.start}: has another tokenizer than {corpora[0].path}",
+                f"Prepare with --tokenizer {source.path / 'tokenizer'}.",
+            )
+        switches: dict[str, Any] = {name: getattr(model, name) for name in ("scan", "remat", "attention", "dtype")}
+        if source.experiment.model.positions == "rotary":  # no parameters depend on it, and shorter rows cost less
+            switches["context_length"] = min(model.context_length, source.experiment.model.context_length)
+        from train.objectives.bind import bind  # with JAX
+
+        model = model.started_from(source.experiment.model, "layers" in bind(source.experiment).parts, **switches)
+        experiment = dataclasses.replace(experiment, start=os.path.abspath(experiment.start))
+    if model.vocab_size == 0:
+        model = dataclasses.replace(model, vocab_size=-(-tokenizer.size // 64) * 64)
+    for corpus in corpora:
+        if corpus.ids > model.vocab_size:
+            raise UserError(
+                f"{corpus.path}: holds token id {corpus.ids - 1}, but model.vocab_size is {model.vocab_size}",
+                f"Set --model.vocab-size {tokenizer.size} or more (0 takes the tokenizer's), or prepare with another tokenizer.",
+            )
+    objective = experiment.objective.completed(corpora)
+    data = experiment.data.with_paths(absolute)  # the run is gone on with from any folder
+    return dataclasses.replace(experiment, model=model, data=data, objective=objective)
+
+
+def check_resume(stored: Experiment, asked: Experiment) -> None:
+    """UserError naming the fields that may not change within a run."""
+    # Files may have moved: what they hold is known by its digest.
+    both = (dataclasses.replace(one, data=one.data.with_paths(lambda path: "moved")) for one in (stored, asked))
+    before, after = (flatten(to_json(one)) for one in both)
+    changed = [name for name in after if before.get(name) != after[name] and not name.startswith(MAY_CHANGE)]
+    if changed:
+        what = ", ".join(f"{name} is {before.get(name)}, asked {after[name]}" for name in changed)
+        raise UserError(f"the run cannot go on with another {what}", "Leave it as it was, or start a new run with another --run-dir.")

@@ -1,0 +1,170 @@
+"""Packed rows of prepared text."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from data.text.batches import Batches
+from data.text.rows import TextBatch, empty_batch
+from data.text.shards import Corpus
+from data.tokenizer import Tokenizer
+from train.experiment import Experiment, TextData
+from train.kinds import Dataset, Sample
+
+
+class TextDataset(Dataset):
+    """Folders that `omnia prepare text` made."""
+
+    options: TextData
+    experiment: Experiment
+    takes = frozenset({"split", "batch_size", "int8"})
+
+    def open(self, tokenizer: Tokenizer | None = None) -> list[Corpus]:
+        return [Corpus(path) for path in self.options.shards]
+
+    def describe(self, source: Corpus) -> str:
+        return ", ".join(f"{name} {split['tokens']:,} tokens" for name, split in source.manifest["splits"].items())
+
+    def batches(self, sources: list[Corpus], split: str = "train") -> Batches:
+        data = self.options
+        if split != "train":
+            return self.in_order(sources, split)
+        for corpus in sources:
+            if not corpus.targets("train"):
+                raise UserError(f"{corpus.path}: holds no token to learn in its training split", "Prepare more text, or leave it out.")
+        batches = Batches(
+            sources,
+            weights=data.weights,
+            split="train",
+            context_length=self.experiment.model.context_length,
+            seed=self.experiment.seed,
+            max_damaged=data.max_damaged,
+            fim_rate=data.fim_rate,
+        )
+        if batches.ids > self.experiment.model.vocab_size:
+            raise UserError(
+                f"data.fim_rate needs the token id {batches.ids - 1}, but model.vocab_size is {self.experiment.model.vocab_size}",
+                "Set --model.vocab-size 0, which takes the tokenizer's, or --data.fim-rate 0.",
+            )
+        return batches
+
+    def empty(self, count: int) -> TextBatch:
+        return empty_batch(np.arange(count), self.experiment.model.context_length)
+
+    def check(self, sources: list) -> None:
+        check_samples(self.experiment, sources)
+
+    def can_validate(self, sources: list[Corpus]) -> bool:
+        return any(corpus.targets("validation") for corpus in sources)
+
+    def evaluate(
+        self,
+        evaluator,
+        params,
+        sources: list[Corpus],
+        *,
+        split: str = "validation",
+        rows: int = 0,
+        between: Callable[[], None] = lambda: None,
+    ) -> dict:
+        """Means over the split, every token predicted once; empty when no corpus has a token to predict in it.
+
+        rows: of each corpus, from its start; 0 takes all. Returns {"loss": nats per token, "bits_per_byte", "perplexity", "tokens", ...};
+        bits per byte count the raw UTF-8 bytes of the split, in proportion when only some rows are used. With several corpora, also
+        "sources", the names of all, and "loss/<i>" of each that has the split, i being its place among them.
+        """
+        totals: dict[str, np.ndarray] = {}
+        expected_bytes, losses = 0.0, {}
+        for number, corpus in enumerate(sources):
+            if not corpus.targets(split):
+                continue
+            batches = self.in_order([corpus], split)
+            count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
+            own = evaluator.totals(params, batches.batch, count, between=between)
+            expected_bytes += batches.raw_bytes * own["loss"][1] / batches.targets
+            if own["loss"][1]:
+                losses[number] = own["loss"][0] / own["loss"][1]
+            totals = {name: totals.get(name, np.zeros(2)) + value for name, value in own.items()}
+        result: dict[str, Any] = evaluator.result(totals)
+        if not result:
+            return {}
+        nats, tokens = totals["loss"]
+        result |= {
+            "bits_per_byte": float(nats / math.log(2) / max(expected_bytes, 1e-8)),
+            "perplexity": math.exp(min(result["loss"], 700.0)),
+            "tokens": int(tokens),
+        }
+        if len(sources) > 1:
+            result |= {"sources": source_names([corpus.path for corpus in sources])}
+            result |= {f"loss/{number}": float(loss) for number, loss in losses.items()}
+        return result
+
+    def in_order(self, sources: list[Corpus], split: str, length: int = 0) -> Batches:
+        """One pass over a split, of the training split too, the same for any seed. length: of a row, 0 for the model's context."""
+        length = length or self.experiment.model.context_length
+        return Batches(sources, split=split, context_length=length, order="sequential", max_damaged=self.options.max_damaged)
+
+    def samples(self, run, params, sources: list, said: Callable[[str], None]):
+        return continuations(run, params)
+
+
+def text_data(experiment: Experiment) -> TextData:
+    """The experiment's data, which must be text."""
+    if not isinstance(experiment.data, TextData):
+        raise UserError(f"data: {type(experiment.data).__name__} is no text", "This needs a run whose data is TextData.")
+    return experiment.data
+
+
+def text_dataset(experiment: Experiment) -> TextDataset:
+    return TextDataset(text_data(experiment), experiment)
+
+
+def writes_text(experiment: Experiment) -> bool:
+    """Whether samples are continuations of samples.prompts."""
+    return experiment.objective.generates and experiment.model.generates and experiment.samples.tokens > 0
+
+
+def check_samples(experiment: Experiment, sources: list) -> None:
+    """UserError for a prompt of `samples` that the data's tokenizer, or the model, does not know: it would be found at the first sample."""
+    if not writes_text(experiment):
+        return
+    tokenizer = sources[0].tokenizer()
+    for prompt in experiment.samples.prompts:
+        try:
+            ids = tokenizer.encode(prompt)
+        except UserError as error:
+            raise UserError(
+                f"samples.prompts: {prompt!r}: {str(error).splitlines()[0]}", "Give others with --samples.prompts, or --samples.tokens 0."
+            ) from None
+        if ids.size and ids.max() >= experiment.model.vocab_size:
+            raise UserError(
+                f"samples.prompts: {prompt!r} holds id {ids.max()}; the model has {experiment.model.vocab_size}", "Give others."
+            )
+
+
+def continuations(run, params) -> list[Sample]:
+    """What the model writes after the run's sample prompts."""
+    from model.decoding.generate import Sampling
+    from train.generation.text import make_generator
+
+    wanted = run.experiment.samples
+    prompts = [prompt for prompt in wanted.prompts if prompt or run.document_end is not None]
+    if not prompts or not writes_text(run.experiment):
+        return []
+    sampling = Sampling(temperature=wanted.temperature)
+    found = make_generator(run, params).generate(prompts, tokens=wanted.tokens, sampling=sampling, seed=run.experiment.seed)
+    return [Sample(completion.prompt, completion.text) for completion in found]
+
+
+def source_names(paths: list[str]) -> list[str]:
+    """What a person calls each folder of shards: the last parts of its path, as many as tell all of them apart."""
+    parts = [(path if "://" in path else os.path.abspath(path)).rstrip("/").split("/") for path in paths]
+    for depth in range(1, 1 + max(map(len, parts))):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names)]  # one folder, named more than once

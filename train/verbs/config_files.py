@@ -1,0 +1,56 @@
+"""The experiment that a config file gives."""
+
+import dataclasses
+import difflib
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from data.errors import UserError
+from train.experiment import Experiment
+from train.runs.classes import load_file
+from train.runs.serialize import check_types
+
+
+def load_config(target: str) -> Experiment:
+    """The experiment of `FILE.py` or `FILE.py:arg`, by the file's `get_config(arg)`."""
+    path, _, arg = target.partition(":")
+    if not path.endswith(".py"):
+        raise UserError(
+            f"{path}: not a config file",
+            "Give a Python file with a function get_config, such as configs/shakespeare.py, or a run directory.",
+        )
+    if not Path(path).is_file():
+        near = sorted(str(file) for file in Path(path).parent.glob("*.py")) if Path(path).parent.is_dir() else []
+        raise UserError(f"{path}: no such file", f"There are: {', '.join(near)}." if near else "")
+    try:
+        module = load_file(path)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{path}: has no function get_config", "A config file defines get_config(arg: str = ...) -> Experiment.")
+        experiment = module.get_config(arg) if arg else module.get_config()
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{target}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a file of the user's can raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        raise UserError(f"{path}: line {lines[-1] if lines else '?'}: {type(error).__name__}: {error}{_nearest_field(error)}") from None
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{path}: gives no experiment", "A config file defines get_config(arg: str = ...) -> Experiment.")
+    try:
+        check_types(experiment)
+    except UserError as error:
+        raise UserError(f"{target}: {error}") from None
+    return experiment
+
+
+def _nearest_field(error: BaseException) -> str:
+    """For `Experiment(stepz=5)`: the field that was meant."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    modules = (sys.modules["train.experiment"], sys.modules["model.config"])
+    kinds = {name: kind for module in modules for name, kind in vars(module).items() if dataclasses.is_dataclass(kind)}
+    if not found or found[1] not in kinds:
+        return ""
+    close = difflib.get_close_matches(found[2], [field.name for field in dataclasses.fields(kinds[found[1]])], 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,166 @@
+"""`omnia evaluate`: what a run measures on a split of its shards."""
+
+import dataclasses
+from typing import Any, Literal
+
+import tyro
+
+from data.errors import UserError
+from data.files import json_files
+from train.verbs.arguments import check_batch_fits, check_belongs, check_seed, parse, start_jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measure a run on a split of its shards."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+    json: bool = False
+    """Print one line of JSON, last."""
+    step: int | None = None
+    """Checkpoint to measure. Default: the latest."""
+    raw: bool = False
+    """Measure the trained parameters even where an average of them is kept."""
+    int8: bool = False
+    """Measure with weights and activations rounded to eight bits."""
+    split: str = "validation"
+    """Split of the shards."""
+    rows: int = 0
+    """Rows of each folder of shards to use, from the start of the split. 0: all."""
+    batch_size: int = 0
+    """Rows at once. 0: as in training."""
+    shards: tuple[str, ...] = ()
+    """Other data to measure on than the run's own: folders of shards, prepared with the same tokenizer, or files of examples."""
+    decode: Literal["", "sample", "best_of", "beam", "guided", "search", "best_first"] = ""
+    """Of a policy: score what it answers with more than one forward pass a token: the best of several samples, or of several beams, tokens
+    drawn by the critic's value, each chosen by a tree search, or a best-first search. Environments judge complete responses in each."""
+    passes: int = 16
+    """With --decode: forward passes for each token of a response."""
+    considered: int = 16
+    """With --decode search or best_first: how many of the likeliest tokens are tried at each place."""
+    by_position: bool = False
+    """Measure the loss by the number of tokens that the model sees before each."""
+    needle: bool = False
+    """Hide a sentence with a random key in the text, at several lengths and depths, and ask for the key at the end."""
+    context_length: int = 0
+    """With --by-position or --needle: length of the rows, longer ones too where positions are rotary. 0: as in training."""
+    needle_text: str = "The secret word is {}."
+    """With --needle: the sentence, {} being the key."""
+    samples: int = 8
+    """With --needle: rows of each length and depth."""
+    seed: int = 0
+    """With --needle: decides keys and text."""
+
+
+def evaluate(arguments: list[str]) -> None:
+    options = parse(Evaluate, "evaluate", arguments)
+    _check(options)
+    if options.needle or options.by_position:
+        return _evaluate_long_context(options)
+    start_jax()
+    found = _measure(options)
+    print(json_files.dumps(found)) if options.json else _print_measures(found, options.split)
+
+
+def _check(options: Evaluate) -> None:
+    """UserError for options that are out of range, or that mean nothing together."""
+    if min(options.rows, options.batch_size) < 0:
+        raise UserError("omnia evaluate: --rows and --batch-size must be 0 or more")
+    check_seed("evaluate", options.seed)
+    decode, needle, long = bool(options.decode), options.needle, options.needle or options.by_position
+    check_belongs(
+        "evaluate",
+        options,
+        passes=(decode, "belongs to --decode"),
+        considered=(options.decode in ("search", "best_first"), "belongs to --decode search or best_first"),
+        needle_text=(needle, "belongs to --needle"),
+        samples=(needle, "belongs to --needle"),
+        seed=(needle, "belongs to --needle"),
+        context_length=(long, "belongs to --by-position or --needle"),
+        rows=(not needle, "is not for --needle, which has --samples"),
+        **dict.fromkeys(("raw", "shards", "int8", "split"), (not decode, "does not go with --decode")),
+    )
+    if long:
+        _check_long_context(options)
+
+
+def _check_long_context(options: Evaluate) -> None:
+    if options.decode:
+        raise UserError("omnia evaluate: --decode is a measurement of its own", "Leave --by-position and --needle out.")
+    if options.by_position and options.needle:
+        raise UserError("omnia evaluate: --by-position and --needle are two measurements", "Give one of them.")
+    if options.int8:
+        raise UserError("omnia evaluate: --by-position and --needle measure the weights as they are", "Leave --int8 out.")
+    if min(options.context_length, options.samples - 1) < 0:
+        raise UserError("omnia evaluate: --context-length and --samples must be positive")
+    check_batch_fits("evaluate", max(options.batch_size, 1), max(options.context_length, 1))
+
+
+def _measure(options: Evaluate) -> dict:
+    """The measures of a split, of a policy's decoding, or of what else the run validates with."""
+    from train.evaluation.checkpoint import evaluate_run
+    from train.runs.directory import open_run
+
+    run = open_run(options.run_dir)
+    which: dict[str, Any] = {"rows": options.rows, "step": options.step, "raw": options.raw}
+    if options.decode:
+        from train.rl.search.decoding import measure_decoding
+
+        how: dict[str, Any] = {"considered": options.considered, "count": options.rows, "batch_size": options.batch_size}
+        return measure_decoding(run, options.decode, options.passes, step=options.step, **how)
+    return evaluate_run(run, split=options.split, batch_size=options.batch_size, shards=options.shards, int8=options.int8, **which)
+
+
+def _print_measures(found: dict, split: str) -> None:
+    from train.loop.telemetry import name_sources
+
+    for name, value in name_sources(found).items():
+        print(f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}")
+    for number, name in enumerate(found.get("sources", ())):
+        if f"loss/{number}" not in found:
+            print(f"{f'loss/{name}':16} none: no {split} split")
+
+
+def _evaluate_long_context(options: Evaluate) -> None:
+    """`omnia evaluate --by-position` and `--needle`."""
+    from train.runs.directory import open_run
+    from train.sources.text import text_data
+
+    run = open_run(options.run_dir)
+    text_data(run.experiment)  # which it must have
+    start_jax()
+    from train.evaluation.long_context import evaluate_by_position, evaluate_needle
+
+    corpora: list = run.other_corpora(options.shards) if options.shards else run.corpora()
+    which: dict[str, Any] = {"batch_size": options.batch_size, "step": options.step, "raw": options.raw}
+    which |= {"split": options.split, "context_length": options.context_length}
+    if options.by_position:
+        found = evaluate_by_position(run, corpora, rows=options.rows, **which)
+        lines = _lines_by_position(found["by_position"])
+    else:
+        found = evaluate_needle(run, corpora[0], text=options.needle_text, samples=options.samples, seed=options.seed, **which)
+        lines = _lines_of_needle(found["needle"])
+    if options.json:
+        print(json_files.dumps(found))
+        return
+    for line in lines:
+        print("  ".join(f"{cell:>12}" for cell in line))
+    if options.needle:
+        print(run.path / "plots" / "needle.png")
+
+
+def _lines_by_position(buckets: list[dict]) -> list[tuple[str, ...]]:
+    lines: list[tuple[str, ...]] = [("position", "loss", "tokens")]
+    for bucket in buckets:
+        span = f"{bucket['first']}-{bucket['last']}" if bucket["first"] < bucket["last"] else str(bucket["first"])
+        lines.append((span, f"{bucket['loss']:.4f}", f"{bucket['tokens']:,}"))
+    return lines
+
+
+def _lines_of_needle(cells: list[dict]) -> list[tuple[str, ...]]:
+    lines: list[tuple[str, ...]] = [("length", "depth", "accuracy", "exact", "log_prob")]
+    for cell in cells:
+        shares = (f"{cell[name]:.2f}" for name in ("accuracy", "exact"))
+        lines.append((f"{cell['length']:,}", f"{cell['depth']:.0%}", *shares, f"{cell['log_prob']:.3f}"))
+    return lines

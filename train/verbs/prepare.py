@@ -1,0 +1,34 @@
+"""`omnia prepare`: text, media or codes."""
+
+from typing import Any
+
+import tyro
+
+from data.errors import UserError
+from train.verbs.arguments import parse, start_jax
+
+
+def prepare(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("omnia prepare text --input PATH [PATH ...] --output DIR --tokenizer byte|char|sentencepiece:SIZE|FILE")
+        print("omnia prepare images|video|audio|interleaved --input PATH [PATH ...] --output DIR")
+        print("omnia prepare codes --runs RUN [RUN ...] --output DIR\n")
+        print("omnia prepare text --help, omnia prepare images --help list the rest.")
+        return
+    kind: Any = arguments[0]
+    rest = arguments[1:]
+    if kind == "text":
+        from data.text.prepare import PrepareText, prepare_text
+
+        prepare_text(parse(PrepareText, "prepare text", rest))
+        return
+    if kind == "codes":
+        start_jax()
+        from train.verbs.codes import PrepareCodes, prepare_codes
+
+        return prepare_codes(parse(PrepareCodes, "prepare codes", rest))
+    from data.media.prepare import KINDS, PrepareMedia, prepare_media
+
+    if kind not in KINDS:
+        raise UserError(f"omnia prepare: cannot prepare {kind!r}", f"What can be prepared: text, {', '.join(KINDS)}, codes.")
+    prepare_media(parse(PrepareMedia, f"prepare {kind}", rest, PrepareMedia(tyro.MISSING, kind)))

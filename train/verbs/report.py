@@ -1,0 +1,23 @@
+"""`omnia report`: draws the report of a run again."""
+
+import dataclasses
+
+import tyro
+
+from train.verbs.arguments import parse
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Draw report.html and its pictures from what a run has logged so far."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+
+
+def report(arguments: list[str]) -> None:
+    options = parse(Report, "report", arguments)
+    from train.loop.report import write_report
+    from train.runs.directory import open_run
+
+    print(write_report(open_run(options.run_dir).path))
