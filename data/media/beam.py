@@ -29,7 +29,7 @@ def _do(folder, number, call, suffixes):
 
 
 def _unreported(count):
-    """Beam tells of its progress by itself."""
+    """Beam reports progress itself."""
 
 
 def _packages():

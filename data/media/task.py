@@ -25,7 +25,7 @@ from data.readers.documents import Extent, Skipped, Unreadable
 
 
 def scan_records(extents: list[Extent], reading: Reading, report: Callable[[int], None]) -> dict:
-    """What a task's records say: {"labels": the names of all classes, "names": those of fields that are used,
+    """Scans a task's records: {"labels": the names of all classes, "names": those of fields that are used,
     "unused": {file: the others}}."""
     labels: set[str] = set()
     names: set[str] = set()

@@ -419,7 +419,7 @@ def test_a_repair_takes_no_other_options_and_no_other_kind(tmp_path):
     (tmp_path / "prepare.json").write_text(json.dumps(plan))
     (tmp_path / "manifest.json").write_text(json.dumps(media_manifest({"train": [], "validation": []}, [])))
     for name, value in {"input": ("a",), "validation_input": ("a",), "validation": 0.5, "classes": "none", "overwrite": True}.items():
-        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} would do nothing"):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} would have no effect"):
             prepare_media(PrepareMedia(str(tmp_path), "images", repair=True, **{name: value}))
     with pytest.raises(UserError, match="holds images, not audio.*\nRepair it with `omnia prepare images"):
         prepare_media(PrepareMedia(str(tmp_path), "audio", repair=True))
