@@ -211,7 +211,7 @@ class MediaWriter:
 def write_media(
     folder: str, splits: dict[str, Iterable[tuple[Sample, Sequence[Facts]]]], classes: Sequence[str] = (), shard_samples: int = 4096
 ) -> MediaCorpus:
-    """A corpus of samples that a program has in hand, with their facts; files of `omnia prepare` come by data/media/prepare.py."""
+    """A corpus of samples that a program has in hand, with their facts; files come by way of `omnia prepare` (data/media/preparation/)."""
     os.makedirs(folder, exist_ok=True)
     records: dict[str, list[dict]] = {"train": [], "validation": []}
     for split, samples in splits.items():

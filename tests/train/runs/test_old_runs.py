@@ -31,7 +31,10 @@ def test_every_config_of_format_1_is_the_config_of_today(name):
     """Whatever kinds it names; only what is new takes its default, and is said."""
     said: list[str] = []
     found = from_json(Experiment, EXPERIMENTS[name], "experiment", classes.finder("here", None, said.append), said.append)
-    assert found == load_config(str(ROOT / name.rstrip(":")))
+    today = load_config(str(ROOT / name.rstrip(":")))
+    if hasattr(today.data, "workers"):  # whose default is another since
+        today = dataclasses.replace(today, data=dataclasses.replace(today.data, workers=0))
+    assert found == today
     assert {line.split(":")[0] for line in said} == {"experiment.gradient", "experiment.evaluation.metrics"}
     assert found.gradient == Exact() and found.evaluation.metrics == ()
 

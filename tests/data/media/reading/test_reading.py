@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from data.media.prepare import PrepareMedia, prepare_media
+from data.media.preparation.prepare import PrepareMedia, prepare_media
 from data.media.reading.fields import FIELDS, Reading, Record
 from data.media.reading.labels import class_names, label_of
 from data.media.reading.records import read_records

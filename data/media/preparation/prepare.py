@@ -18,13 +18,13 @@ from data.files.manifest import SPLITS
 from data.loading import journal, preparation
 from data.loading.pool import run_tasks
 from data.loading.preparation import NAMES_KEPT
-from data.media.duplicates import FINGERPRINT, find_duplicates
-from data.media.plan import KINDS, extents_of, make_plan, reading_of, task_bytes
+from data.media.preparation.duplicates import FINGERPRINT, find_duplicates
+from data.media.preparation.plan import KINDS, extents_of, make_plan, reading_of, task_bytes
+from data.media.preparation.summary import print_summary
+from data.media.preparation.task import scan_records, write_media_shards
 from data.media.reading.fields import FIELDS, folded
 from data.media.reading.labels import class_names
 from data.media.shards import MediaCorpus, MediaSplit, media_manifest, packages
-from data.media.summary import print_summary
-from data.media.task import scan_records, write_media_shards
 from data.readers.documents import printable
 
 SUFFIXES = (".array_record", ".index")
@@ -102,7 +102,7 @@ def _prepare(options):
         scanned = _scanned(folder, plan, options.workers)
         classes, numbers = scanned["classes"], range(len(plan["tasks"]))
         if options.beam:
-            from data.media import beam
+            from data.media.preparation import beam
 
             beam.run(folder, {number: _call(options, plan, classes, number) for number in numbers}, options.beam, SUFFIXES)
         results = _run(options, plan, classes, numbers)
