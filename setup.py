@@ -52,6 +52,7 @@ setup(
         "data.files",
         "data.loading",
         "data.media",
+        "data.media.preparation",
         "data.media.reading",
         "data.media.signals",
         "data.readers",

@@ -1,6 +1,6 @@
-"""The raw records of the races `images`, `video` and `records`: JPEGs of about 30 kB, short clips, texts of 1 to 2 kB; the same each time.
+"""The raw records of the races of streams: JPEGs of about 30 kB, short clips, recordings, texts of 1 to 2 kB; the same each time.
 
-Needs NumPy, Pillow and PyAV only.
+Needs NumPy, Pillow, PyAV and soundfile only.
 """
 
 import io
@@ -16,7 +16,7 @@ def make(kind: str, folder: Path, count: int) -> None:
     """Files 000000, 000001 ... in a folder."""
     folder.mkdir(parents=True)
     for number in range(count):
-        (folder / f"{number:06d}").write_bytes({"images": jpeg, "video": clip, "records": text}[kind](number))
+        (folder / f"{number:06d}").write_bytes({"images": jpeg, "video": clip, "audio": recording, "records": text}[kind](number))
 
 
 def jpeg(number: int) -> bytes:
@@ -50,6 +50,20 @@ def clip(number: int) -> bytes:
                 frame[y % 200 : y % 200 + 40, x % 280 : x % 280 + 40] = colours[k]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+    return file.getvalue()
+
+
+def recording(number: int) -> bytes:
+    """One to six seconds of one channel at 16 kHz in FLAC: gliding tones over noise."""
+    import soundfile
+
+    draw, rate = np.random.default_rng(number), 16_000
+    time = np.arange(round(draw.uniform(1, 6) * rate)) / rate
+    sound = draw.normal(0, 0.01, len(time))
+    for _ in range(4):
+        sound += 0.15 * np.sin(2 * np.pi * (draw.uniform(80, 4000) + draw.uniform(-100, 100) * time) * time)
+    file = io.BytesIO()
+    soundfile.write(file, sound.clip(-1, 1), rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()
 
 

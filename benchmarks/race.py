@@ -6,6 +6,7 @@ name, ours, peer (null when it is missing, with the reason), ratio (above 1 when
     NANOGPT   folder of a nanoGPT checkout      train_tiny, time_to_loss, gpt2_cpu
     PEER      a Python with torch (and, for generate, transformers; for grpo and ppo, trl); `make parity` builds .venv-peers/bin/python
     PEER_DATA a Python with webdataset, mosaicml-streaming and Pillow       images, records
+    PEER_AUDIO a Python with librosa            audio
 """
 
 import argparse
@@ -346,7 +347,7 @@ class Together:
             worker.close()
 
 
-def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1, peers: bool = True) -> dict:
+def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1) -> dict:
     """Records a second of our stream, of two bare decoders of the same files, and of other people's streams; CPU time of all processes
     beside, which tells of the work where the machine is not quiet.
     """
@@ -355,7 +356,10 @@ def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1, pe
 
     with tempfile.TemporaryDirectory() as temporary:
         raw, missing = Path(temporary) / "raw", {}
-        make(kind, raw, count)
+        if kind == "audio" and arguments.recordings:
+            raw = Path(arguments.recordings)
+        else:
+            make(kind, raw, count)
         options = {"kind": kind, "raw": str(raw), "batch": batch, "batches": count // batch, "warm": 8}
 
         def worker(script: str, name: str, **more):
@@ -363,30 +367,42 @@ def stream(kind: str, arguments, count: int, batch: int, per_record: int = 1, pe
             python = more.pop("python", sys.executable)
             return Worker(script, options | {"folder": str(Path(temporary) / name)} | more, python=python).ready()
 
+        def pair(script: str, name: str, **more) -> Together:
+            return Together(*(worker(script, f"{name}{part}", part=part, **more) for part in (0, 1)))
+
+        def python_of(variable: str, packages: str, *names: str) -> str:
+            """A Python for peers; "" where it is missing, which is noted for these names."""
+            python = os.environ.get(variable, "")
+            if Path(python).is_file():
+                return python
+            missing.update(dict.fromkeys(names, f"{variable}: set it to a Python with {packages}"))
+            print(f"the peer is missing: {missing[names[0]]}", file=sys.stderr)
+            return ""
+
         workers: dict = {"ours": worker("omnia_media.py", "ours")}
         if kind == "records":
             workers["ours_here"] = worker("omnia_media.py", "ours_here", processes=0)
         if kind == "video":
             workers["ours_8_frames"] = worker("omnia_media.py", "ours_8_frames", frames=8)
-        if kind != "records":
-            workers["bare"] = Together(*(worker("bare_decoder.py", f"bare{part}", part=part) for part in (0, 1)))
-        for name in ("webdataset", "mosaic") if peers else ():
-            python = os.environ.get("PEER_DATA", "")
-            if not Path(python).is_file():
-                missing[name] = "PEER_DATA: set it to a Python with webdataset and mosaicml-streaming"
-                print(f"the peer is missing: {missing[name]}", file=sys.stderr)
-            else:
-                workers[name] = worker(f"{name}_records.py", name, python=python)
+        if kind in ("images", "video"):
+            workers["bare"] = pair("bare_decoder.py", "bare")
+        streams = ("webdataset", "mosaic") if kind in ("images", "records") else ()
+        if streams and (python := python_of("PEER_DATA", "webdataset and mosaicml-streaming", *streams)):
+            workers |= {name: worker(f"{name}_records.py", name, python=python) for name in streams}
+        if kind == "audio" and (python := python_of("PEER_AUDIO", "librosa", "librosa")):
+            workers["librosa"] = pair("librosa_mel.py", "librosa", python=python)
         rows = interleave(workers, arguments.rounds or 5)
     rates = {name: [row["records"] * per_record / row["seconds"] for row in found] for name, found in rows.items()}
     middle = {name: statistics.median(values) for name, values in rates.items()}
     cost = {name: round(statistics.median(1e6 * row["cpu_s"] / row["made"] for row in found)) for name, found in rows.items()}
-    peer = "webdataset" if kind == "records" else "bare"
+    peer = {"records": "webdataset", "audio": "librosa"}.get(kind, "bare")
+    ratios = [ours / theirs for ours, theirs in zip(rates["ours"], rates.get(peer, ()), strict=False)]
     return {
         "name": kind,
         "ours": middle["ours"],
         "peer": middle.get(peer),
         "ratio": middle["ours"] / middle[peer] if peer in middle else None,
+        "median_of_ratios": statistics.median(ratios) if ratios else None,
         "peer_is": peer,
         "unit": "frames per second" if kind == "video" else "records per second",
         "medians": {name: round(value, 1) for name, value in middle.items()},
@@ -403,7 +419,14 @@ def images(arguments) -> dict:
 
 def video(arguments) -> dict:
     """Every frame of 64 clips, two processes, against two bare decoders (PyAV); `ours_8_frames` counts 96 of a clip of which it takes 8."""
-    return stream("video", arguments, 64, 4, per_record=96, peers=False)
+    return stream("video", arguments, 64, 4, per_record=96)
+
+
+def audio(arguments) -> dict:
+    """1,000 recordings of 1 to 6 s, 16 kHz, FLAC, or those of --recordings, shuffled, as log-mel patches, two processes, against two bare
+    processes of librosa with one thread each (as it comes, its threads cost four times the CPU time)."""
+    count = len(os.listdir(arguments.recordings)) if arguments.recordings else 1000
+    return stream("audio", arguments, count, 20)
 
 
 def records(arguments) -> dict:
@@ -422,6 +445,7 @@ RACES = {
     "ppo": ppo,
     "images": images,
     "video": video,
+    "audio": audio,
     "records": records,
 }
 
@@ -431,6 +455,7 @@ def main() -> None:
     parser.add_argument("name", choices=RACES)
     parser.add_argument("--json", action="store_true", help="print the result alone, as one line of JSON")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each side (0: the race's own number)")
+    parser.add_argument("--recordings", default="", help="folder of recordings for audio, instead of made ones")
     parser.add_argument("--text", default="", help="tiny Shakespeare's input.txt, for time_to_loss and restart")
     arguments = parser.parse_args()
     result = RACES[arguments.name](arguments)

@@ -1,8 +1,8 @@
-"""The one exception for what the user can mend."""
+"""The one exception for what the user can fix."""
 
 
 class UserError(Exception):
-    """A mistake of the user's: what and where on the first line, how to mend it on the second.
+    """A mistake that the user can fix: what and where on the first line, how to fix it on the second.
 
     The front door prints it after `omnia: ` and exits with `code`; no traceback is shown.
     """

@@ -155,7 +155,7 @@ class SentencePiece(Tokenizer):
     """A SentencePiece model. One trained here (`by_line`) keeps every text as it is.
 
     Such a model has no piece with anything but white space before a line feed, so that a text is cut at the line feeds that
-    follow something else, and each part is encoded by itself: ids do not depend on what stands lines before.
+    follow something else, and each line is encoded by itself: ids do not depend on what stands lines before.
     """
 
     kind = "sentencepiece"
@@ -196,7 +196,7 @@ class SentencePiece(Tokenizer):
         return content if self.by_line or not self._adds_space() else content.removeprefix(b" ")
 
     def _encode_escaped(self, line):
-        """The sign that the model writes for a space stands for itself only as three byte pieces."""
+        """Encodes text with the sign that the model uses for spaces: the sign itself becomes three byte pieces."""
         ids = []
         for i, between in enumerate(self._model.encode(line.split(_ESCAPED_SPACE))):
             ids += (self._escaped if i else []) + between
@@ -242,7 +242,7 @@ class HuggingFace(Tokenizer):
             counted = self._counter.encode_batch_fast(whole, add_special_tokens=False) if self._counter else []
         except Exception as error:  # of a foreign library, which has no class for them
             raise UserError(
-                f"the tokenizer cannot encode a text: {error}.", "Use one that has a token for what is unknown to it, or knows every byte."
+                f"the tokenizer cannot encode a text: {error}.", "Use one with an unknown token, or one that covers every byte."
             ) from None
         if counted:
             lost = self._counter.token_to_id(_LOST)
@@ -287,7 +287,7 @@ class HuggingFace(Tokenizer):
         return counter
 
     def _without_end(self, ids):
-        """Models make the end where it is a word of their vocabulary: it becomes what its characters are."""
+        """Replaces document ends that the model read in the text by the ids of their characters."""
         places = np.flatnonzero(ids == self._end)
         if not places.size:
             return ids

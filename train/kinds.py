@@ -198,6 +198,8 @@ class Objective:
     """The kinds of rows that it can read: see Data.rows."""
     generates: ClassVar[bool] = False
     """Whether it trains a model that continues texts."""
+    unsound: ClassVar[str] = "unsound values"
+    """What its metric `unsound` counts, if it has one: a step with any changes nothing."""
     uses_model: ClassVar[bool] = True
     """Whether it trains the experiment's `model`; False: the network is described by the objective."""
 

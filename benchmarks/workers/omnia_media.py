@@ -14,10 +14,13 @@ from data.media.kinds import Part, Sample
 from data.media.shards import MediaCorpus, write_media
 from data.media.signals.images import decode_image
 from data.media.signals.probing import probe
+from data.media.signals.shapes import AudioShape
 from data.media.signals.videos import decode_video
+from data.media.source import cut
 from data.rows.order import shuffled
 
-KINDS = {"images": "image", "video": "video", "records": "text"}
+KINDS = {"images": "image", "video": "video", "audio": "audio", "records": "text"}
+SHAPE = AudioShape(times=500)
 
 
 @dataclasses.dataclass
@@ -42,6 +45,14 @@ class Maker:
             for place, sample in enumerate(samples):
                 decode_image(sample.parts[0].content, out=pixels[place])
             return {"pixels": pixels}
+        if self.kind == "audio":
+            facts = [split.facts(int(split.first_part[index])) for index in indices]
+            grids = SHAPE.grids(np.array([known.samples / known.rate for known in facts]))
+            patches = shared_empty((self.size, int(grids.max()), SHAPE.values), np.float32)
+            for place, (sample, known) in enumerate(zip(samples, facts, strict=True)):
+                found = cut(sample.parts[0].content, SHAPE, known, None).patches
+                patches[place, : len(found)], patches[place, len(found) :] = found, 0
+            return {"patches": patches}
         count = self.frames or int(split.frames[indices[0]])
         pixels = shared_empty((self.size, count, 240, 320, 3), np.uint8)
         for place, (index, sample) in enumerate(zip(indices, samples, strict=True)):

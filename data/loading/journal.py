@@ -33,7 +33,8 @@ def locked(folder: str) -> Iterator[None]:
         raise UserError(f"{folder}: another preparation is writing there.", "Wait for it to end.") from None
     except OSError as error:  # no room, no permission, an input that vanished
         raise UserError(
-            f"{error.filename or folder}: {error.strerror or error}.", "Mend that; the same command again goes on where it stopped."
+            f"{error.filename or folder}: {error.strerror or error}.",
+            "Fix this and run the same command again: it continues.",
         ) from error
 
 
@@ -89,7 +90,7 @@ def keep(folder: str, number: int, result: dict, suffixes: tuple[str, ...]) -> N
 def read_json(folder: str, name: str):
     """The object in a file of the folder; None where there is none. UserError where it is damaged."""
     path = os.path.join(folder, name)
-    return json_files.read(path, "Prepare anew with --overwrite.") if os.path.exists(path) else None
+    return json_files.read(path, "Prepare it again with --overwrite.") if os.path.exists(path) else None
 
 
 def write_json(folder: str, name: str, content) -> None:

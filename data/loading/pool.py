@@ -69,6 +69,7 @@ def _run_in_processes(function, calls, workers, progress):
 def _start_worker(counter):
     global _counter
     _counter = counter
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # parallel are the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_follow_parent, daemon=True).start()
 

@@ -41,7 +41,7 @@ def read_plan(folder: str) -> dict:
     plan = journal.read_json(folder, "prepare.json")
     if plan is None:
         raise UserError(
-            f"{folder}/prepare.json: missing, and without it nothing can be repaired.",
+            f"{folder}/prepare.json: missing; a repair needs it.",
             "Prepare the corpus again with its inputs and --overwrite.",
         )
     return plan
@@ -58,7 +58,7 @@ def find_damage(folder: str, manifest: dict, plan: dict, content: str) -> tuple[
         print(f"{problem}; it is made again.")
     for path, _, _ in plan["files"]:
         if damage and not exists(path):
-            raise UserError(f"{path}: missing; {folder} was made from it.", "Bring the input back.")
+            raise UserError(f"{path}: missing; {folder} was made from it.", "Restore the input.")
     return shards, list(damage)
 
 
@@ -113,14 +113,14 @@ def check_damaged(damaged: list[Skipped], most: int | None) -> None:
         last = damaged[-1]
         raise UserError(
             f"{last.name}: {last.reason} ({len(damaged)} damaged, {most} tolerated).",
-            "Mend or remove it, or leave such documents out with --max-damaged N.",
+            "Fix or remove it, or skip damaged documents with --max-damaged N.",
         )
 
 
 def changed(folder: str, what: str) -> UserError:
     return UserError(
-        f"{folder}: {what} comes out otherwise than before: the inputs were changed.",
-        "Bring the old inputs back, or prepare them anew with --overwrite.",
+        f"{folder}: {what} comes out different: the inputs have changed.",
+        "Restore the old inputs, or prepare them again with --overwrite.",
     )
 
 
@@ -164,4 +164,4 @@ def _check_repair(options) -> None:
     ]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UserError(f"--repair makes what is there again as it was made, and {names} would do nothing.", f"Leave {names} out.")
+        raise UserError(f"--repair uses the options of the first preparation; {names} would have no effect.", f"Leave {names} out.")

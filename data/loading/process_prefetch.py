@@ -293,7 +293,7 @@ def _follow_parent():
 
 
 def _portable(error):
-    """The exception, or, where it cannot be sent, one that tells of it; either with the worker's traceback."""
+    """The exception, or a description of one that cannot be pickled; with the worker's traceback."""
     error.add_note("In the process that made the batch:\n" + "".join(traceback.format_exception(error)))
     try:
         reduction.ForkingPickler.loads(reduction.ForkingPickler.dumps(error))

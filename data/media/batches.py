@@ -21,7 +21,7 @@ from data.tokenizer import Tokenizer
 
 
 class Unusable(NamedTuple):
-    """What stands in the place of a sample that cannot be had."""
+    """Takes the place of a sample that cannot be used."""
 
     why: str
 

@@ -13,6 +13,7 @@ import numpy as np
 from data.errors import UserError
 from data.media.kinds import Kind
 from data.media.signals.patches import grid
+from data.media.signals.products import product
 from data.media.signals.shapes import AudioShape, Cut, ImageShape, Shape, VideoShape
 
 _SHAPES: dict[str, type[Shape]] = {"image": ImageShape, "video": VideoShape, "audio": AudioShape}
@@ -48,11 +49,11 @@ class MediaCodes:
         """int32 [N]: the ids of the patches."""
         values = cut.patches.astype(np.float32) / 127.5 - 1.0 if cut.patches.dtype == np.uint8 else cut.patches
         latents, codebook = self._perceptron("encoder", values), self.weights["codebook"]
-        codes = np.argmin(np.square(codebook).sum(-1) - 2.0 * latents @ codebook.T, axis=-1)
+        codes = np.argmin(np.square(codebook).sum(-1) - 2.0 * product(latents, codebook.T), axis=-1)
         return (self.first + codes).astype(np.int32)
 
     def decode(self, ids: np.ndarray) -> Cut:
-        """The medium that ids stand for. ValueError for another id than a code's, or a number of them that no medium has."""
+        """The medium that ids stand for. ValueError for ids that are no codes of the kind, or a count that no medium has."""
         codes = np.asarray(ids) - self.first
         if codes.size == 0 or codes.min() < 0 or codes.max() >= self.size:
             raise ValueError(f"ids that are no codes of {self.kind}")
@@ -64,7 +65,7 @@ class MediaCodes:
 
     @property
     def most(self) -> int:
-        """Ids of the largest medium: of pictures and clips, that of any."""
+        """Ids of the largest medium; all pictures have that many."""
         return self.shape.most
 
     def _places(self, count: int) -> np.ndarray:
@@ -83,7 +84,7 @@ class MediaCodes:
         from scipy.special import erf  # which takes a while to import, and text needs none of it
 
         for layer in ("first", "second", "out"):
-            x = x @ self.weights[f"{name}/{layer}/kernel"] + self.weights[f"{name}/{layer}/bias"]
+            x = product(x, self.weights[f"{name}/{layer}/kernel"]) + self.weights[f"{name}/{layer}/bias"]
             if layer != "out":
                 x = 0.5 * x * (1.0 + erf(x * np.float32(0.5**0.5)))
         return x
@@ -102,7 +103,7 @@ class MediaCodes:
 
 
 def read_codes(kind: str, header: dict[str, Any], content: bytes) -> MediaCodes:
-    """Those of a header and an archive. ValueError, KeyError or TypeError for what is none."""
+    """The codes that a header and an archive hold. Raises ValueError, KeyError or TypeError for others."""
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         weights = {name: archive[name].astype(np.float32) for name in archive.files}
     shape = _SHAPES[kind](**header["shape"])

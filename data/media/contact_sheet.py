@@ -92,13 +92,13 @@ def cells_of_batch(batches: MediaBatches, first_row: int, count: int) -> list[Ce
 
 
 def _text(batch: MediaBatch, row: int, chosen, tokenizer: Tokenizer) -> str:
-    """What the targets say, without what stands for media."""
+    """The text of the targets, without markers of media."""
     hidden = {tokenizer.specials[name] for name in (*MARKERS.values(), MISSING, "document_end")}
     return tokenizer.decode([token for token in batch.targets[row][chosen].tolist() if token not in hidden])
 
 
 def _written(codes: MediaCodes, targets: np.ndarray) -> list[np.ndarray]:
-    """What the codes among the targets of a sample stand for: one medium, which is what a source puts into a sample."""
+    """Pictures of the one medium that the codes among a sample's targets stand for."""
     ids = targets[(targets >= codes.ids[0]) & (targets < codes.ids[1])]
     return pictures_of(codes.shape, *codes.decode(ids)) if len(ids) else []
 

@@ -1,4 +1,4 @@
-"""What a sample of several media is: parts of text, image, video and audio in the order in which a reader meets them."""
+"""Samples of several media: parts of text, image, video and audio, in reading order."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of a part without decoding it; 0 where senseless. A picture's width and height are those it is shown with."""
+    """What is known of a part without decoding it; 0 where it does not apply. A picture's width and height are those it is shown with."""
 
     width: int = 0
     height: int = 0
@@ -61,7 +61,7 @@ class Undecodable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Damaged:
-    """What stands in the place of a sample that cannot be had."""
+    """Takes the place of a sample that cannot be read."""
 
     where: str
     why: str

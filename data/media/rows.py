@@ -45,7 +45,7 @@ class MediaBatch(NamedTuple):
     video: Packed
     audio: Packed
     labels: np.ndarray  # int32 [B, T]: class of the sample that a segment's first position belongs to; -1 elsewhere and for none
-    counts: np.ndarray  # float32 [B]: 0 for rows that are there for nothing, such as the last of an evaluation
+    counts: np.ndarray  # float32 [B]: 0 for padding rows, such as the last of an evaluation
     rows: np.ndarray  # int32 [B]
 
 

@@ -44,9 +44,7 @@ class MediaCorpus:
 
     def _check_kind(self, manifest):
         if manifest.get("kind") != "media":
-            raise UserError(
-                f"{self.path}: holds text alone, no media.", "Prepare media with `omnia prepare images|video|audio|interleaved`."
-            )
+            raise UserError(f"{self.path}: holds text, not media.", "Prepare media with `omnia prepare images|video|audio|interleaved`.")
 
     def parts(self, split: str) -> dict[str, int]:
         """Parts of each kind in a split."""
@@ -94,7 +92,7 @@ class MediaSplit:
         return MediaSplit, (self._folder, self._shards)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> list[Sample | Damaged]:
-        """The samples of these numbers, in their order; in the place of one that fails its digest stands what is wrong with it."""
+        """The samples of these numbers, in their order; Damaged, with the reason, for one that fails its digest."""
         return [
             record if isinstance(record, Damaged) else self._decoded(index, record)
             for index, record in zip(indices, self.records(indices), strict=True)
@@ -213,7 +211,7 @@ class MediaWriter:
 def write_media(
     folder: str, splits: dict[str, Iterable[tuple[Sample, Sequence[Facts]]]], classes: Sequence[str] = (), shard_samples: int = 4096
 ) -> MediaCorpus:
-    """A corpus of samples that a program has in hand, with their facts; files of `omnia prepare` come by data/media/prepare.py."""
+    """A corpus of samples that a program has in hand, with their facts; files come by way of `omnia prepare` (data/media/preparation/)."""
     os.makedirs(folder, exist_ok=True)
     records: dict[str, list[dict]] = {"train": [], "validation": []}
     for split, samples in splits.items():
@@ -234,7 +232,7 @@ def write_media(
 
 
 def media_manifest(records: dict[str, list[dict]], classes: list[str], **more) -> dict:
-    """The manifest of shards by split, with totals and digest; `more` is told as it is, and does not identify the content."""
+    """The manifest of shards by split, with totals and digest; `more` is added as it is and does not count for the digest."""
     splits = {}
     for split, shards in records.items():
         parts = {kind: sum(shard["parts"][kind] for shard in shards) for kind in KINDS}

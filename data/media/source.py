@@ -37,7 +37,7 @@ class ShardSource:
         return self._split(split).samples if self._has(split) else 0
 
     def learned(self, split: str) -> int:
-        """Samples of which something is learned: a text, the name of a class, what is written."""
+        """Number of samples with a target: a learned text, the name of a class, or a medium that is written."""
         if self.write or not self._has(split):
             return self.count(split)
         found = self._split(split)
@@ -125,7 +125,7 @@ class ShardSource:
         return Piece(part.kind, cut(part.content, shape, found.facts(number), rng, self.augment))
 
     def _text_tokens(self, split, tokenizer) -> np.ndarray:
-        """int64 [samples]: of texts and names of classes. Where tokens are bytes the index knows; else samples with texts are read once."""
+        """int64 [samples]: tokens of texts and names of classes, by the index where tokens are bytes; else texts are read once."""
         known = self._text_sizes.get((split, tokenizer.digest))
         if known is not None:
             return known

@@ -1,4 +1,4 @@
-"""What every reader of inputs gives: documents, and what is none; and which split a document goes to."""
+"""What readers give: documents and what they skip. And the rule that assigns documents to splits."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
@@ -27,7 +27,7 @@ class Document(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """What is no document: damaged, empty, or something else than text, of which an archive may hold much."""
+    """Input that is left out: damaged, empty, or no text (archives hold much of that)."""
 
     name: str
     reason: str
@@ -98,5 +98,5 @@ def between(chunks: Iterable[str], start: int, stop: int) -> Iterator[str]:
 
 
 def printable(name: str) -> str:
-    """A name out of an archive, without what a terminal would obey."""
+    """A name from an archive, with control characters replaced: a terminal would obey them."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)

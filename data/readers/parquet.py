@@ -44,7 +44,7 @@ def read_columns(extent: Extent, columns: list[str], report):
                 group = facts.row_group(number)
                 if extent.start <= begin < extent.stop:
                     first = row
-                    for batch in file.iter_batches(_ROWS, row_groups=[number], columns=columns):
+                    for batch in file.iter_batches(_ROWS, row_groups=[number], columns=columns, use_threads=False):
                         for values in zip(*(batch.column(column) for column in columns), strict=True):
                             first += 1
                             yield f"{extent.path}: row {first}", values

@@ -77,7 +77,7 @@ class Stream:
 
 
 def _named(path):
-    """What a name claims. Content that is not compressed is damage then: an error page that was saved, say."""
+    """The compression that a name claims. Content that is not compressed counts as damage, such as a saved error page."""
     return next((ending for ending in COMPRESSIONS if path.lower().endswith(ending)), "")
 
 

@@ -164,7 +164,7 @@ def _bytes(builder, examples):
 
 
 def _line(error):
-    """The first line of what can be a page: TFDS lists all names that it knows."""
+    """The first line of an error: TFDS lists all names that it knows behind it."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 

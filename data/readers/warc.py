@@ -138,7 +138,7 @@ def _ignored(kind, fields, begin) -> str | None:
 
 
 def _header(content: bytes) -> _Header | None:
-    """What stands before the first empty line, after a first line of its own; None if there is no empty line."""
+    """The fields between the first line and the first empty line; None without an empty line."""
     found = re.search(rb"\r?\n\r?\n", content)
     if not found:
         return None

@@ -59,7 +59,7 @@ class PrepareText:
 
     def __post_init__(self):
         if not 0 <= self.validation <= 1:
-            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to 1, such as 0.1.")
+            raise UserError(f"validation {self.validation} is not a fraction.", "Give a number from 0 to 1, such as 0.1.")
         if self.split not in ("auto", "hash", "tail"):
             raise UserError(f"split {self.split!r} is unknown.", "Choose auto, hash or tail.")
         if min(self.workers, self.max_damaged) < 0 or self.shard_bytes < 1:
@@ -91,7 +91,7 @@ def _repair(options):
     shards, damaged = preparation.find_damage(folder, manifest, plan, ".tokens")
     if damaged and check_inputs(plan["files"], options.text_field) != plan.get("packages", []):
         raise UserError(
-            f"{folder}: was made with {', '.join(plan.get('packages', []))}, another version than is installed.",
+            f"{folder}: was made with {', '.join(plan.get('packages', []))}; the installed version differs.",
             "Install that version, or prepare the corpus again with its inputs and --overwrite.",
         )
     tokenizer = _repaired_tokenizer(options, plan, manifest["tokenizer"]["digest"])
@@ -165,7 +165,7 @@ def _tokenizer(options, plan) -> Tokenizer:
             print(f"{options.tokenizer}: switched off, so that documents are encoded whole: {', '.join(tokenizer.switched_off)}")
     if saved and saved.digest != tokenizer.digest:
         raise UserError(
-            f"{options.output}: its preparation began with another tokenizer than {options.tokenizer} is now.",
+            f"{options.output}: was begun with another tokenizer; {options.tokenizer} has changed since.",
             "Use that one, another --output, or --overwrite.",
         )
     tokenizer.save(folder)

@@ -42,7 +42,7 @@ class Corpus:
     def _check_kind(self, manifest):
         if manifest.get("kind") == "media":
             raise UserError(
-                f"{self.path}: holds media, no text.",
+                f"{self.path}: holds media, not text.",
                 "Prepare text with `omnia prepare text` into another folder; `inspect --media` and runs on media read this one.",
             )
 

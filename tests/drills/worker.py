@@ -59,7 +59,8 @@ def phases(path: str) -> None:
         return call
 
     train.loop.row_learner.jit_update = counting
-    train.loop.row_learner.evaluate_corpora = within("evaluate", train.loop.row_learner.evaluate_corpora)
+    learner = train.loop.row_learner.RowLearner
+    learner.evaluate = within("evaluate", learner.evaluate)
     save, commit = Checkpointer.save, Checkpointer._commit
 
     def begin(self, *arguments, **options):

@@ -62,6 +62,18 @@ def join(said=print) -> None:
         said(f"{_count} of {_count} hosts joined")
 
 
+MOST_WORKERS = 32
+
+
+def spare_cores() -> int:
+    """Cores of this machine that its devices leave to processes that make rows: none where the CPU trains, else all but one, at most
+    MOST_WORKERS."""
+    if jax.default_backend() == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores - 1, 0), MOST_WORKERS)
+
+
 def start_devices() -> None:
     """Start JAX's devices; UserError when they cannot be started, as where JAX_PLATFORMS names some that are not here."""
     try:

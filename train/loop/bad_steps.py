@@ -12,7 +12,7 @@ from train.loop.telemetry import Silence, Telemetry
 from train.objectives.terms import means
 
 SOUNDNESS = ("skipped", "loss", "gradient_norm", "unsound")
-"""Metrics by which a step is told to be a bad one; the last is of policies alone."""
+"""Metrics by which a step is told to be a bad one; the last is of objectives that have more to say (Objective.unsound)."""
 
 
 class Diverged(UserError):
@@ -52,7 +52,7 @@ class BadSteps:
             limit = self._experiment.faults.skips
             which = f"rows {rows[0]} to {rows[1]}; {self.in_a_row} in a row of {limit}"
             unsound = float(metrics["unsound"].total) if "unsound" in metrics else 0
-            cause = f", {unsound:g} tokens beyond objective.ratio_limit" if unsound else ""
+            cause = f", {unsound:g} {self._experiment.objective.unsound}" if unsound else ""
             self._telemetry.message(f"step {step}: loss {loss:g}, gradient {norm:g}{cause}: nothing was updated ({which})")
             if self.in_a_row >= limit or step == self._experiment.steps:
                 self._unread.clear()

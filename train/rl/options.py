@@ -158,6 +158,7 @@ class PolicyGradient(Objective):
 
     home: ClassVar[str] = "train.rl.policy.policy_gradient:bind"
     learner: ClassVar[str] = "train.rl.policy.learner:PolicyLearner"
+    unsound: ClassVar[str] = "tokens beyond objective.ratio_limit"
     reads: ClassVar[tuple[str, ...]] = ("prompts",)
     generates: ClassVar[bool] = True
 

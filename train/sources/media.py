@@ -43,7 +43,7 @@ class MediaDataset(Dataset):
 
     @property
     def workers(self) -> int:  # type: ignore[override]
-        return self.options.workers
+        return hosts.spare_cores() if self.options.workers < 0 else self.options.workers
 
     def open(self, tokenizer: Tokenizer | None = None) -> list[MediaSource]:
         if tokenizer is None:

@@ -31,8 +31,9 @@ class MediaData(Data):
     """Share of training samples whose media are hidden from the model, 0 to 1, so that it also learns to answer without."""
     max_damaged: int = 0
     """Unreadable samples tolerated as empty places before training stops."""
-    workers: int = 0
-    """Processes that decode or render; they do not change the batches. 0: a thread of the training process."""
+    workers: int = -1
+    """Processes that decode or render; they do not change the rows. 0: a thread of the training process. -1: beside an accelerator as many
+    as there are spare cores; on a CPU, none."""
 
     def with_paths(self, change: Callable[[str], str]) -> "MediaData":
         tokenizer = change(self.tokenizer) if os.path.exists(self.tokenizer) else self.tokenizer
@@ -41,7 +42,8 @@ class MediaData(Data):
         return dataclasses.replace(moved, tokenizer=tokenizer)
 
     def __post_init__(self):
-        check_range("data.", self, 0, "images", "videos", "audios", "max_damaged", "workers")
+        check_range("data.", self, 0, "images", "videos", "audios", "max_damaged")
+        check_range("data.", self, -1, "workers")
         if not 0 <= self.media_dropout <= 1:
             raise ValueError(f"data.media_dropout is {self.media_dropout}; it must be from 0 to 1")
 

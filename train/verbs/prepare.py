@@ -27,7 +27,7 @@ def prepare(arguments: list[str]) -> None:
         from train.verbs.codes import PrepareCodes, prepare_codes
 
         return prepare_codes(parse(PrepareCodes, "prepare codes", rest))
-    from data.media.prepare import KINDS, PrepareMedia, prepare_media
+    from data.media.preparation.prepare import KINDS, PrepareMedia, prepare_media
 
     if kind not in KINDS:
         raise UserError(f"omnia prepare: cannot prepare {kind!r}", f"What can be prepared: text, {', '.join(KINDS)}, codes.")

@@ -1,1 +1,1 @@
-"""What a user gives as media: folders, tables, JSON lines, archives; each record becomes a sample."""
+"""Inputs of media: folders, tables, JSON lines, archives. Each record becomes a sample."""

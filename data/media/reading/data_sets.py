@@ -49,7 +49,7 @@ def read_examples(extent, reading, report):
 
 
 def _named(fields, classes):
-    """Numbers of classes by their names, where they are known; a negative one is none."""
+    """Replaces numbers of classes by names, where these are known; a negative number is no class."""
     for name, names in classes.items():
         number = fields.get(name)
         if isinstance(number, int) and number >= len(names):

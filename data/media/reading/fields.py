@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What decides how inputs are read: the medium that a command is for ("" for any), and names of theirs for ours."""
+    """How inputs are read: the medium that every sample must hold ("" for any), names of fields, classes and splits by folder."""
 
     kind: str
     fields: tuple[str, ...]  # OURS=THEIRS
@@ -55,7 +55,7 @@ class Reading(NamedTuple):
     splits: tuple[tuple[str, str], ...] = ()  # (folder or file, train or validation) of those that are named by a split
 
     def ours(self, names: Iterable[str]) -> dict[str, str]:
-        """{their name: ours} of the names that mean something. What --fields gives a name of ours to is that alone."""
+        """{their name: ours} of the names that mean something. A name of ours that --fields assigns means nothing else."""
         given = {folded(theirs): _one_name(ours) for ours, _, theirs in (field.partition("=") for field in self.fields)}
         found = {}
         for name in names:
@@ -67,7 +67,7 @@ class Reading(NamedTuple):
         return found
 
     def split_of(self, path: str) -> str | None:
-        """The split that a file is of by its name, or by its folder's."""
+        """The split that the name of a file or of its folder says."""
         return next((split for place, split in self.splits if path == place or path.startswith(place + os.sep)), None)
 
     def root_of(self, path: str) -> str | None:
@@ -75,7 +75,7 @@ class Reading(NamedTuple):
         return max((root for root in self.roots if path.startswith(root + os.sep)), key=len, default=None)
 
     def class_of(self, folder: str) -> str | None:
-        """The class of a folder's files by its name, or by the name of the one above where its own is of a split."""
+        """The class of the files in a folder: its name, or that of the folder above where its own names a split."""
         places = {place for place, _ in self.splits}
         while folder in places and self.root_of(folder):
             folder = os.path.dirname(folder)
@@ -83,7 +83,7 @@ class Reading(NamedTuple):
 
 
 def folded(name: str) -> str:
-    """A name of a field as names are compared."""
+    """The form in which names of fields are compared."""
     return name.strip("\ufeff").strip().casefold()
 
 
@@ -96,7 +96,7 @@ def kind_of(path: str) -> str | None:
 
 
 class Fields:
-    """What is said of a sample, by our names."""
+    """Collects the fields of one record from one or more files, by our names."""
 
     def __init__(self, reading):
         self.fields: dict[str, Any] = {}
@@ -105,7 +105,7 @@ class Fields:
         self.unused: list[str] = []
 
     def add(self, ours, value, theirs):
-        """ValueError for what was said otherwise before."""
+        """Sets a field. ValueError if it has another value already."""
         if ours in self.fields and str(self.fields[ours]) != str(value):  # a number of a .json is a text in a .cls
             raise ValueError(f"two that mean {ours}, and are not the same: {self._from.get(ours, ours)} and {theirs}")
         self.fields[ours], self._from[ours] = value, theirs
@@ -119,7 +119,7 @@ class Fields:
                 self.add(ours, values[theirs], theirs)
 
     def leave_out(self, *ours):
-        """Fields that another file has said."""
+        """Drops fields that another source gives; they count as unused."""
         for name in ours:
             if self.fields.pop(name, None) is not None:
                 self.unused.append(self._from[name])

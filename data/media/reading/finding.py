@@ -55,14 +55,14 @@ def _ending(path):
 
 
 def _check_named(path):
-    """UserError for a file that looks like a manifest, but is none that is read."""
+    """UserError for files of formats that are not read but look like manifests."""
     if path.lower().endswith(".json"):
         raise UserError(
-            f"{printable(path)}: one JSON value, where a line for each sample is wanted.",
+            f"{printable(path)}: holds one JSON value; one line for each sample is needed.",
             "Write it as .jsonl: jq -c '.[]' OLD > NEW.jsonl.",
         )
     if path.lower().endswith(COMPRESSIONS) and not plain_name(path).endswith(TAR):
-        raise UserError(f"{printable(path)}: of compressed files only .tar can be read.", "Decompress it.")
+        raise UserError(f"{printable(path)}: only .tar may be compressed.", "Decompress it.")
 
 
 def input_folders(inputs: Iterable[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ def read_lines(extent, reading):
 
 
 def lines_before(file, place):
-    """How many lines end before a place, where the file then stands."""
+    """Counts the lines that end before a place; the file is at that place afterwards."""
     file.seek(0)
     count = 0
     while left := place - file.tell():

@@ -18,7 +18,7 @@ _TAG = re.compile(r"<(image|video|audio)>")
 
 
 def sample_of(record: Record, reading: Reading, classes: dict[str, int]) -> Sample:
-    """The sample that a record is. Raises Unreadable for one that is none, such as a caption with no image."""
+    """The sample of a record. Raises Unreadable for an incomplete one, such as a caption without an image."""
     fields = record.fields
     whole = [name for name in SAMPLE_FIELDS if name in fields]
     beside = [*whole[1:], *(name for name in (*TEXT_FIELDS, *(MEDIA_FIELDS if "parts" in whole else ())) if name in fields)]

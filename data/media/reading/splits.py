@@ -15,7 +15,7 @@ _SPLIT_NAME = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])", re.IGNORECASE)
 
 
 def split_of(record: Record) -> str | None:
-    """The split that a record names, if it does. Raises Unreadable for one that is none."""
+    """The split that a record names, or None. Raises Unreadable for an unknown one."""
     value = record.fields.get("split")
     if value is None:
         return None
@@ -74,8 +74,8 @@ def _splits_below(root, paths, classes):
             for folder in folders:
                 if folder.startswith(place + os.sep) and _split_called(folder) not in (None, split):
                     raise UserError(
-                        f"{printable(folder)}: by its name of another split than {printable(os.path.basename(place))}, in which it lies.",
-                        "Rename one of them, or name what is for training after --input, what is for validation after --validation-input.",
+                        f"{printable(folder)}: its name says another split than its folder {printable(os.path.basename(place))}.",
+                        "Rename one of them, or name training data after --input and validation data after --validation-input.",
                     )
     return named
 
@@ -98,12 +98,12 @@ def _are_splits(named):
 
 
 def _check_all_named(parent, named, there, flat=False):
-    """UserError for folders beside those that are named by splits: they could be anything."""
+    """UserError for folders that lie beside splits and name none: they could be anything."""
     others = [os.path.relpath(folder, parent) for folder in there if folder not in named]
     if others:
         splits = ", ".join(sorted({os.path.basename(folder) for folder in named}))
         raise UserError(
-            f"{printable(parent)}: {printable(splits)} are named by splits, and {printable(', '.join(others[:4]))} are not.",
-            "Rename them, or name what is for training after --input, what is for validation after --validation-input"
+            f"{printable(parent)}: {printable(splits)} are named like splits, {printable(', '.join(others[:4]))} are not.",
+            "Rename them, or name training data after --input and validation data after --validation-input"
             + ("; --classes folder: all are classes." if flat else "."),
         )

@@ -10,7 +10,7 @@ from data.readers.documents import invalid_utf8, printable
 
 
 class Table:
-    """How a table is written, by its first line: its names, and what stands between values."""
+    """The format of a table, read from its first line: names of columns and the separator."""
 
     def __init__(self, path: str, reading: Reading):
         self.quoted = not path.lower().endswith(".tsv")
@@ -21,7 +21,7 @@ class Table:
         self.between = next(known, usual)
         names, self.begin, self.lines = read[self.between]
         if isinstance(names, str):
-            raise UserError(f"{printable(path)}:1: {names}.", "Mend its header: UTF-8, with commas (in a .tsv tabs) between names.")
+            raise UserError(f"{printable(path)}:1: {names}.", "Fix its header: UTF-8, with commas (in a .tsv tabs) between names.")
         self.names: list[str] = names or []
 
     def _header(self, path, between):
@@ -31,8 +31,8 @@ class Table:
             return row, file.tell(), lines
 
     def row(self, file) -> tuple[list[str] | str | None, int]:
-        """The values of the row at the place of the file, or what is wrong with it, in which case the row ends with its line; None at the
-        end. And its lines."""
+        """(values, lines) of the next row. Instead of values a text says what is wrong with the row, which then ends with its line; None at
+        the end of the file."""
         begin = file.tell()
         rows = csv.reader(_decoded(file, begin), delimiter=self.between, strict=True)
         wrong = "a quote that does not end"

@@ -22,7 +22,7 @@ def generator(seed: int, row: int, example: int, purpose: int = 0) -> np.random.
 
 
 def crop_box(config: Augment, draw: np.random.Generator) -> tuple[float, float, float, float] | None:
-    """The part of a picture to decode, as decode_image takes it; None for all."""
+    """The cutout of a picture to decode, as decode_image takes it; None for all."""
     return None if config.crop_area == (1.0, 1.0) else random_box(draw, config.crop_area, config.crop_aspect)
 
 

@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from data.media.signals.products import product
+
 RATE = 16_000
 """Samples a second."""
 WINDOW = 400
@@ -12,6 +14,7 @@ HOP = 160
 """Samples from one frame to the next (10 ms)."""
 BANDS = 80
 """Mel bands of a frame."""
+_BLOCK = 64  # windows
 
 
 def log_mel(samples: np.ndarray, bands: int = BANDS) -> np.ndarray:
@@ -23,8 +26,7 @@ def log_mel(samples: np.ndarray, bands: int = BANDS) -> np.ndarray:
     frames = len(samples) // HOP
     if frames == 0:
         return np.zeros((0, bands), np.float32)
-    transform = _transform(np.asarray(samples, np.float64))[:frames]
-    power_FS = np.ascontiguousarray((np.square(transform.real) + np.square(transform.imag)).T)
+    power_FS = _power(samples, frames)
     # Not a product of matrices: BLAS would take all cores for it, of which every process that decodes has but one; and a triangle is short.
     energy_MS = np.zeros((bands, frames))
     for band, (first, weights) in enumerate(_triangles(bands)):
@@ -44,10 +46,11 @@ def sound_of(values_SM: np.ndarray, iterations: int = 60) -> np.ndarray:
         return np.zeros(0, np.float32)
     power_SM = 10.0 ** (np.asarray(values_SM, np.float64) * 4.0 - 4.0)
     filters_MF = mel_filters(values_SM.shape[1])
-    power_SF = power_SM @ np.linalg.pinv(filters_MF).T
+    power_SF = product(power_SM, _inverse_filters(values_SM.shape[1]).T)
+    overlaps_FF, wanted_SF = product(filters_MF.T, filters_MF), product(power_SM, filters_MF)
     for _ in range(50):  # multiplicative updates (Lee and Seung 2000) keep it from being negative
         power_SF = np.maximum(power_SF, 1e-10)
-        power_SF *= (power_SM @ filters_MF) / np.maximum(power_SF @ (filters_MF.T @ filters_MF), 1e-10)
+        power_SF *= wanted_SF / np.maximum(product(power_SF, overlaps_FF), 1e-10)
     magnitude_SF = np.sqrt(power_SF)
     phases = np.exp(2j * np.pi * np.random.Generator(np.random.Philox(0)).random(magnitude_SF.shape))
     before = np.zeros_like(phases)
@@ -59,14 +62,34 @@ def sound_of(values_SM: np.ndarray, iterations: int = 60) -> np.ndarray:
     return (sound * (0.5 / max(np.abs(sound).max(), 0.5))).astype(np.float32)
 
 
+@functools.cache
 def _hann() -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(WINDOW) / WINDOW)
 
 
+def _windows(samples: np.ndarray) -> np.ndarray:
+    """Those around the multiples of the hop, [S + 1, 400] for S hops: a view."""
+    half = WINDOW // 2
+    if len(samples) > half:  # what np.pad does, without several copies
+        padded = np.concatenate([samples[half:0:-1], samples, samples[-2 : -2 - half : -1]], dtype=np.float64)
+    else:
+        padded = np.pad(np.asarray(samples, np.float64), half, mode="reflect")
+    return np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
+
+
 def _transform(samples: np.ndarray) -> np.ndarray:
-    """Of the windows around the multiples of the hop, complex [S + 1, 201] for S hops."""
-    padded = np.pad(samples, WINDOW // 2, mode="reflect")
-    return np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * _hann(), axis=-1)
+    """Of those windows, complex [S + 1, 201]."""
+    return np.fft.rfft(_windows(samples) * _hann(), axis=-1)
+
+
+def _power(samples: np.ndarray, frames: int) -> np.ndarray:
+    """Squares of the transform of the first windows, [201, frames]; by blocks, which stay in the cache."""
+    windows, hann, power_FS = _windows(samples), _hann(), np.empty((WINDOW // 2 + 1, frames))
+    for first in range(0, frames, _BLOCK):
+        inside = slice(first, min(first + _BLOCK, frames))
+        transform = np.fft.rfft(windows[inside] * hann, axis=-1)
+        power_FS[:, inside] = (np.square(transform.real) + np.square(transform.imag)).T
+    return power_FS
 
 
 def _overlapped(transform_SF: np.ndarray) -> np.ndarray:
@@ -92,6 +115,12 @@ def mel_filters(bands: int = BANDS) -> np.ndarray:
     frequencies = np.fft.rfftfreq(WINDOW, 1.0 / RATE)
     rising, falling = (frequencies - left) / (centre - left), (right - frequencies) / (right - centre)
     return np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (right - left)
+
+
+@functools.cache
+def _inverse_filters(bands: int) -> np.ndarray:
+    """Their pseudo-inverse, [201, bands]."""
+    return np.linalg.pinv(mel_filters(bands))
 
 
 @functools.cache

@@ -174,7 +174,8 @@ class AudioShape(Shape):
     def cut(self, sound_N, grid_1) -> Cut:
         """sound: float32 at RATE; what is too long is left out, what is missing is silence."""
         frames = int(grid_1[0])
-        sound = np.zeros(frames * FRAME, np.float32) + np.pad(sound_N, (0, max(0, frames * FRAME - len(sound_N))))[: frames * FRAME]
+        sound = np.zeros(frames * FRAME, np.float32)
+        sound[: len(sound_N)] = sound_N[: len(sound)]
         return Cut(log_mel(sound), np.arange(frames, dtype=np.int32)[:, None])
 
 

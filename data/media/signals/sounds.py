@@ -32,13 +32,13 @@ def decode_audio(content: bytes, rate: int, start_s: float = 0.0, seconds: float
         most = MAX_SAMPLES / max(rate / sound.rate, 1)
         if sound.samples is not None and min(sound.samples, sound.samples if last is None else last) - first > most:
             raise Undecodable(f"too long: {sound.samples / sound.rate:,.0f} seconds in one piece")
-        blocks, count = [np.zeros(0, np.float32)], 0
+        blocks, count = [], 0
         for block in sound.blocks(first, last):
             blocks.append(block)
             count += len(block)
             if count > most:
                 raise Undecodable(f"too long: more than {most / sound.rate:,.0f} seconds in one piece")
-        mono = np.concatenate(blocks)
+        mono = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
         if not np.isfinite(mono).all():
             raise Undecodable("holds values that are no numbers")
         if sound.rate != rate and len(mono):
@@ -88,8 +88,8 @@ def _sound(content: bytes) -> Iterator["_SoundFile | _SoundStream"]:
 
 
 def _sound_file(content):
-    """What libsndfile can be trusted with; None for what it does not know, and for what it takes at its word where only decoding tells how
-    long it is: MP3, an Ogg file of several recordings, a header that says nothing (a file that was written to a pipe)."""
+    """A recording opened by libsndfile. None for formats that it does not know, and for files of which only decoding tells the length: MP3,
+    an Ogg file of several recordings, a header without a length (a file that was written to a pipe)."""
     soundfile = load_soundfile()
     try:
         file = soundfile.SoundFile(io.BytesIO(content))
@@ -113,7 +113,7 @@ def _is_chained(content):
 
 
 class _SoundFile:
-    """By libsndfile, which finds any place at once and knows the length; raises where that much does not come."""
+    """Read by libsndfile, which seeks at once and knows the length; Undecodable for a file that is shorter."""
 
     def __init__(self, file, content):
         self._file, self._content = file, content
@@ -184,7 +184,7 @@ class _SoundStream:
             if number == _PREROLL and self._codec.name == "mp3float" and packet.duration:
                 # All of its packets hold as many samples. Those that end well before the first that is wanted need no decoding.
                 step = round(packet.duration * self._base * self._codec.sample_rate)
-                lead = step * number - count  # what a decoder gives at first and is no part of the recording
+                lead = step * number - count  # what a decoder gives at first and does not belong to the recording
             if step and packet.size:
                 count = step * number - lead
                 if step * (number + _PREROLL) - lead < self._wanted:

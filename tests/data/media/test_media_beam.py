@@ -4,7 +4,7 @@ import os
 import pytest
 
 from data.errors import UserError
-from data.media.prepare import PrepareMedia, prepare_media
+from data.media.preparation.prepare import PrepareMedia, prepare_media
 from tests.data.media.media_files import image_file, picture
 
 try:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from data.media.duplicates import FINGERPRINT, find_duplicates
 from data.media.kinds import Part, Sample
-from data.media.prepare import PrepareMedia, prepare_media
+from data.media.preparation.duplicates import FINGERPRINT, find_duplicates
+from data.media.preparation.prepare import PrepareMedia, prepare_media
 from data.media.shards import MediaCorpus
 from tests.data.media.media_files import animation_file, audio_file, image_file, picture, png_bomb, tone, video_file
 
@@ -114,7 +114,7 @@ def test_the_result_does_not_depend_on_the_workers_and_repair_brings_it_back(wor
 def test_a_killed_preparation_goes_on_where_it_stopped(photos, tmp_path):
     prepare_media(options(tmp_path, photos, output="unbroken", shard_bytes=4000, validation=0.3))
     script = (
-        "import sys, time\nfrom data.media import prepare as p, task\n"
+        "import sys, time\nfrom data.media.preparation import prepare as p, task\n"
         "real = task._Task.close\n"
         "def slow(self):\n    time.sleep(0.05)\n    return real(self)\n"
         "task._Task.close = slow\n"
@@ -419,7 +419,7 @@ def test_a_repair_takes_no_other_options_and_no_other_kind(tmp_path):
     (tmp_path / "prepare.json").write_text(json.dumps(plan))
     (tmp_path / "manifest.json").write_text(json.dumps(media_manifest({"train": [], "validation": []}, [])))
     for name, value in {"input": ("a",), "validation_input": ("a",), "validation": 0.5, "classes": "none", "overwrite": True}.items():
-        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} would do nothing"):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} would have no effect"):
             prepare_media(PrepareMedia(str(tmp_path), "images", repair=True, **{name: value}))
     with pytest.raises(UserError, match="holds images, not audio.*\nRepair it with `omnia prepare images"):
         prepare_media(PrepareMedia(str(tmp_path), "audio", repair=True))

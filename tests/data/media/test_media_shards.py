@@ -109,7 +109,7 @@ def test_errors_of_a_folder_say_how_to_mend(folder, tmp_path, flip, make_corpus)
     with pytest.raises(UserError, match="missing"):
         MediaCorpus(str(tmp_path))
     make_corpus(tmp_path / "text", [np.arange(5)])
-    with pytest.raises(UserError, match="text alone"):
+    with pytest.raises(UserError, match="holds text, not media"):
         MediaCorpus(str(tmp_path / "text"))
     with pytest.raises(UserError, match="no samples in the split 'test'"):
         MediaCorpus(folder).split("test")

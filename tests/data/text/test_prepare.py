@@ -292,7 +292,7 @@ def test_repair_says_when_the_inputs_are_gone_or_changed(lines, tmp_path, flip):
     repair = PrepareText(output=str(folder), repair=True)
     text = lines.read_text()
     lines.write_text(text.replace("fox", "cat"))
-    with pytest.raises(UserError, match="inputs were changed"):
+    with pytest.raises(UserError, match="inputs have changed"):
         prepare_text(repair)
     lines.unlink()
     with pytest.raises(UserError, match="lines.jsonl: missing"):
@@ -403,7 +403,7 @@ def test_a_damaged_journal_is_named(name, damage, lines, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="stopped"):
         prepare_text(options(tmp_path, lines))
     (tmp_path / "out" / name).write_bytes(damage)
-    with pytest.raises(UserError, match=rf"{name}: damaged \(.*\nPrepare anew with --overwrite"):
+    with pytest.raises(UserError, match=rf"{name}: damaged \(.*\nPrepare it again with --overwrite"):
         prepare_text(options(tmp_path, lines))
 
 
@@ -433,7 +433,7 @@ def test_a_repair_takes_no_other_options(tmp_path):
     prepare_text(done)
     changes = {"input": ("a.txt",), "validation": 0.5, "tokenizer": "char", "split": "tail", "text_field": "x", "shard_bytes": 5}
     for name, value in {**changes, "overwrite": True, "max_damaged": 1}.items():
-        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} would do nothing.*\nLeave"):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} would have no effect.*\nLeave"):
             prepare_text(PrepareText(output=done.output, repair=True, **{name: value}))
 
 
@@ -456,7 +456,7 @@ def test_what_is_wrong_with_a_corpus_names_its_remedy(tmp_path):
         with pytest.raises(UserError, match="\nBring the folder .*run/tokenizer back"):
             load_tokenizer(path)
     manifest = os.path.join(done.output, "manifest.json")
-    for content, said in (('{"kind": "media"}', "holds media, no text.*\nPrepare text with"), ("{}", "damaged .*\n.*--overwrite")):
+    for content, said in (('{"kind": "media"}', "holds media, not text.*\nPrepare text with"), ("{}", "damaged .*\n.*--overwrite")):
         with open(manifest, "w") as file:
             file.write(content)
         for opened in (lambda: Corpus(done.output), lambda: prepare_text(PrepareText(output=done.output, repair=True))):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
+from data.media import packing
 from data.media.kinds import Facts, Part, Sample, text_facts
 from data.media.shards import write_media
 from data.media.signals.encoding import encode_image
@@ -18,6 +19,7 @@ from train.experiment import Evaluation, Samples
 from train.loop.checks import check
 from train.loop.loop import train
 from train.loop.telemetry import read_metrics
+from train.runs.resolve import resolve
 from train.sources.dataset import dataset_of
 from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaLM, MediaShards
 
@@ -118,3 +120,18 @@ def test_without_samples_to_judge_by_a_run_trains_and_saves(tmp_path, capsys):
         evaluate_run(run)
     write_media(str(tmp_path / "other"), {"validation": samples_of("no pictures")})
     assert evaluate_run(run, shards=(str(tmp_path / "other"),))["samples"] == 4
+
+
+def test_each_plan_of_rows_is_made_once_in_a_start(tmp_path, monkeypatch):
+    """Checks before a run, the run and all of its evaluations ask for the same plans."""
+    made = experiment_on(tmp_path, {"train": "captions", "validation": "captions"})
+    model = dataclasses.replace(made.model, num_layers=1)
+    made = dataclasses.replace(made, model=model, steps=2, evaluation=Evaluation(every=1), samples=Samples(tokens=0))
+    planned: list[int] = []
+    monkeypatch.setattr(packing, "_plans", {})
+    monkeypatch.setattr(packing, "first_fit", lambda *costs, plan=packing.first_fit: planned.append(len(costs[0])) or plan(*costs))
+    corpora = dataset_of(made).open()
+    check(resolve(made, corpora), corpora)
+    train(start(tmp_path / "run", made), corpora=corpora)
+    assert len([row for row in read_metrics(tmp_path / "run") if row["kind"] == "evaluation"]) == 2
+    assert len(planned) == len(packing._plans) <= 2

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from data.media.prepare import PrepareMedia, prepare_media
+from data.media.preparation.prepare import PrepareMedia, prepare_media
 from data.media.reading.fields import FIELDS, Reading, Record
 from data.media.reading.labels import class_names, label_of
 from data.media.reading.records import read_records
@@ -513,7 +513,7 @@ def test_other_folders_beside_those_of_splits_are_refused(room, capsys):
     folder = place(room, "Train/a.png", "VAL/b.png", "Training/c.png", "holdout/d.png")
     every = [f"{folder}/{name}" for name in ("Train", "VAL", "Training", "holdout")]
     for inputs in ([folder], every):
-        with pytest.raises(UserError, match="Train, VAL are named by splits, and (Training, holdout|holdout, Training) are not"):
+        with pytest.raises(UserError, match="Train, VAL are named like splits, (Training, holdout|holdout, Training) are not"):
             prepared(room, *inputs)
     assert len(prepared(room, folder, classes="folder").classes) == 4
     corpus = prepared(room, every[0], every[2], validation_input=(str(room / every[1]),))
@@ -525,7 +525,7 @@ def test_other_folders_beside_those_of_splits_are_refused(room, capsys):
 
 def test_a_class_that_is_called_as_a_split_in_those_of_others_is_refused(room):
     folder = place(room, "bus/train/a.png", "bus/val/b.png", "train/train/c.png", "train/val/d.png")
-    with pytest.raises(UserError, match="train/val: by its name of another split than train"):
+    with pytest.raises(UserError, match="train/val: its name says another split than its folder train"):
         prepared(room, folder)
 
 

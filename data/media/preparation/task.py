@@ -11,8 +11,8 @@ import xxhash
 from data.files import storage
 from data.files.manifest import SPLITS
 from data.loading.preparation import NAMES_KEPT, check_damaged, close_shards, count_name, shard_paths
-from data.media.duplicates import FINGERPRINT
 from data.media.kinds import Undecodable
+from data.media.preparation.duplicates import FINGERPRINT
 from data.media.reading.fields import Reading
 from data.media.reading.finding import is_manifest, is_medium
 from data.media.reading.labels import NO_CLASS, label_of
@@ -25,7 +25,7 @@ from data.readers.documents import Extent, Skipped, Unreadable
 
 
 def scan_records(extents: list[Extent], reading: Reading, report: Callable[[int], None]) -> dict:
-    """What a task's records say: {"labels": the names of all classes, "names": those of fields that are used,
+    """Scans a task's records: {"labels": the names of all classes, "names": those of fields that are used,
     "unused": {file: the others}}."""
     labels: set[str] = set()
     names: set[str] = set()

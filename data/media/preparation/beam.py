@@ -1,13 +1,12 @@
 """The tasks of a preparation of media by Apache Beam, where the data outgrow one machine. Needs apache-beam (extra: beam).
 
-Each element is a task, and what a task writes is what data/media/prepare.py has it write on one machine, byte for byte. Workers bring
-finished tasks into the journal, in a folder that all machines share: a pipeline that was broken off goes on where it stopped, by Beam
-or without it.
+Each element is a task, and writes what prepare.py has it write on one machine, byte for byte. Workers bring finished tasks into the
+journal, in a folder that all machines share: a pipeline that was broken off goes on where it stopped, by Beam or without it.
 """
 
 from data.errors import UserError
 from data.loading import journal
-from data.media.task import write_media_shards
+from data.media.preparation.task import write_media_shards
 
 
 def run(folder: str, calls: dict[int, tuple], runner: str, suffixes: tuple[str, ...]) -> None:
@@ -29,7 +28,7 @@ def _do(folder, number, call, suffixes):
 
 
 def _unreported(count):
-    """Beam tells of its progress by itself."""
+    """Beam reports progress itself."""
 
 
 def _packages():

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import re
-from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -19,19 +18,15 @@ from data.files.manifest import SPLITS
 from data.loading import journal, preparation
 from data.loading.pool import run_tasks
 from data.loading.preparation import NAMES_KEPT
-from data.media.duplicates import FINGERPRINT, find_duplicates
-from data.media.reading.fields import FIELDS, Reading, folded
-from data.media.reading.finding import find_media, input_folders, is_medium
+from data.media.preparation.duplicates import FINGERPRINT, find_duplicates
+from data.media.preparation.plan import KINDS, extents_of, make_plan, reading_of, task_bytes
+from data.media.preparation.summary import print_summary
+from data.media.preparation.task import scan_records, write_media_shards
+from data.media.reading.fields import FIELDS, folded
 from data.media.reading.labels import class_names
-from data.media.reading.planning import plan_media
-from data.media.reading.records import check_media
-from data.media.reading.splits import SPLIT_NAMES, named_splits
-from data.media.shards import FORMAT, MediaCorpus, MediaSplit, media_manifest, packages
-from data.media.task import scan_records, write_media_shards
-from data.readers import tfds
-from data.readers.documents import Extent, printable
+from data.media.shards import MediaCorpus, MediaSplit, media_manifest, packages
+from data.readers.documents import printable
 
-KINDS = {"images": "image", "video": "video", "audio": "audio", "interleaved": ""}
 SUFFIXES = (".array_record", ".index")
 
 
@@ -79,9 +74,9 @@ class PrepareMedia:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise UserError(f"media of kind {self.kind!r} are unknown.", f"Choose {', '.join(KINDS)}.")
+            raise UserError(f"kind of media {self.kind!r} is unknown.", f"Choose {', '.join(KINDS)}.")
         if not 0 <= self.validation <= 1:
-            raise UserError(f"validation {self.validation} is no fraction.", "Give a number from 0 to 1, such as 0.1.")
+            raise UserError(f"validation {self.validation} is not a fraction.", "Give a number from 0 to 1, such as 0.1.")
         if self.workers < 0 or self.max_damaged < -1 or self.shard_bytes < 1:
             raise UserError("workers must be at least 0, max_damaged at least -1, shard_bytes at least 1.", "Correct the option.")
         for field in self.fields:
@@ -89,7 +84,7 @@ class PrepareMedia:
             if ours not in FIELDS or not theirs:
                 raise UserError(f"--fields {field}: not OURS=THEIRS.", f"Ours are {', '.join(FIELDS)}.")
         if len({folded(field.partition("=")[2]) for field in self.fields}) < len(self.fields):
-            raise UserError("--fields: one name of theirs for two of ours.", "Name each once.")
+            raise UserError("--fields: one of their names stands for two of ours.", "Name each once.")
 
 
 def prepare_media(options: PrepareMedia) -> MediaCorpus:
@@ -101,20 +96,20 @@ def prepare_media(options: PrepareMedia) -> MediaCorpus:
 
 def _prepare(options):
     folder = options.output
-    plan, passed = _plan(options)
+    plan, passed = make_plan(options)
 
     def make():
         scanned = _scanned(folder, plan, options.workers)
         classes, numbers = scanned["classes"], range(len(plan["tasks"]))
         if options.beam:
-            from data.media import beam
+            from data.media.preparation import beam
 
             beam.run(folder, {number: _call(options, plan, classes, number) for number in numbers}, options.beam, SUFFIXES)
         results = _run(options, plan, classes, numbers)
         return _manifest(folder, plan, classes, results, {"unused": scanned["unused"], "passed_over": passed})
 
     preparation.prepare(folder, plan, options.overwrite, make)
-    _say(folder)
+    print_summary(folder)
 
 
 def _repair(options):
@@ -131,64 +126,6 @@ def _repair(options):
     preparation.remake(folder, shards, damaged, lambda numbers: _run(options, plan, manifest["classes"], numbers, expected=shards))
 
 
-def _plan(options):
-    """All that the result depends on; and the files that were passed over, {ending: count}."""
-    kind = KINDS[options.kind]
-    inputs = {"train": options.input, "validation": options.validation_input}
-    if not any(inputs.values()):
-        raise UserError("no input given.", "Name files, folders or globs after --input.")
-    named = [path for paths in inputs.values() for path in paths]
-    tfds.check_options(named, options.tfds_dir, options.tfds_download)
-    if options.classes == "folder" and not any(map(os.path.isdir, named)):
-        raise UserError("--classes folder: no input is a folder, below which folders would be classes.", "Name a folder after --input.")
-    roots = input_folders(named)
-    searched = {split: find_media(paths, kind, options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
-    files = {split: found for split, (found, _) in searched.items()}
-    passed = dict(sum((Counter(others) for _, others in searched.values()), Counter()))
-    every = [file for found in files.values() for file in found]
-    folders = {os.path.dirname(path) for path, _, _ in every if is_medium(path)} - set(roots)
-    splits = [] if options.validation_input or options.validation == 1 else named_splits(every, roots, options.classes == "folder")
-    reading = Reading(kind, options.fields, roots, False, tuple(splits))
-    names = {reading.class_of(folder) for folder in folders} - {None}
-    by_folder = options.classes == "folder" or (options.classes == "auto" and len(names) > 1)
-    reading = reading._replace(by_folder=by_folder)
-    check_media(every, reading)
-    tasks, facts = [], []
-    for split, found in files.items():
-        planned, told = plan_media(found, reading, options.shard_bytes)
-        whole = "validation" if split == "validation" or options.validation == 1 else "train" if options.validation_input else ""
-        tasks += [{"split": whole, "parts": [[*extent, size] for extent, size in extents]} for extents in planned]
-        facts += told
-    plan = {
-        "format": FORMAT,
-        "options": {
-            "kind": options.kind,
-            "validation": options.validation,
-            "fields": list(options.fields),
-            "classes": options.classes,
-            "shard_bytes": options.shard_bytes,
-        },
-        "reading": [reading.kind, list(reading.fields), list(reading.roots), reading.by_folder, [list(one) for one in reading.splits]],
-        "files": [list(file) for file in every],
-        "named": facts,
-        "tasks": tasks,
-    }
-    return plan, passed
-
-
-def _reading(plan):
-    kind, fields, roots, by_folder, *splits = plan["reading"]  # of an earlier version without splits
-    return Reading(kind, tuple(fields), tuple(roots), by_folder, tuple((place, split) for one in splits for place, split in one))
-
-
-def _extents(task):
-    return [Extent(*extent[:3]) for extent in task["parts"]]
-
-
-def _sizes(plan):
-    return [sum(extent[3] for extent in task["parts"]) for task in plan["tasks"]]
-
-
 def _scanned(folder, plan, workers):
     """What a scan of the records found, from the journal if it has it."""
     wanted = xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
@@ -201,8 +138,8 @@ def _scanned(folder, plan, workers):
 
 def _scan(plan, workers):
     """{"classes": the names of all, in the order of their numbers, "unused": {file: the names in it that mean nothing}}."""
-    calls = [(_extents(task), _reading(plan)) for task in plan["tasks"]]
-    told = [found for _, found in sorted(run_tasks(scan_records, calls, workers, "classes", sum(_sizes(plan))), key=lambda one: one[0])]
+    calls = [(extents_of(task), reading_of(plan)) for task in plan["tasks"]]
+    told = [found for _, found in sorted(run_tasks(scan_records, calls, workers, "classes", sum(task_bytes(plan))), key=lambda one: one[0])]
     unused: dict[str, dict[str, None]] = {}
     for found in told:
         for file, names in found["unused"].items():
@@ -228,7 +165,7 @@ def _call(options, plan, classes, number):
     """The arguments of write_media_shards for a task."""
     task = plan["tasks"][number]
     return (
-        *(_extents(task), _reading(plan), classes, task["split"] or None, plan["options"]["validation"]),
+        *(extents_of(task), reading_of(plan), classes, task["split"] or None, plan["options"]["validation"]),
         *(options.output, number, len(plan["tasks"]), _most(options)),
     )
 
@@ -242,7 +179,7 @@ def _run(options, plan, classes, numbers, expected=None):
         workers=options.workers,
         max_damaged=_most(options),
         label="preparing",
-        sizes=_sizes(plan),
+        sizes=task_bytes(plan),
         suffixes=SUFFIXES,
         expected=expected,
     )
@@ -274,7 +211,7 @@ def _manifest(folder, plan, classes, results, more):
         remarked=remarked,
         ignored=ignored,
         duplicates=_duplicates(folder, records, results),
-        splits_by_name=[list(one) for one in _reading(plan).splits],
+        splits_by_name=[list(one) for one in reading_of(plan).splits],
         **more,
     )
 
@@ -305,43 +242,3 @@ def _duplicates(folder, records, results):
         name: {"count": len(pairs), "first": [[key(later), key(earlier)] for later, earlier in pairs[:NAMES_KEPT].tolist()]}
         for name, pairs in zip(("equal", "alike"), find_duplicates(every), strict=True)
     }
-
-
-def _say(folder):
-    corpus = MediaCorpus(folder)
-    manifest = corpus.manifest
-    print(f"{folder}: {manifest['options']['kind']}, {len(manifest['classes'])} classes")
-    for name, split in manifest["splits"].items():
-        parts = ", ".join(f"{count:,} {kind}" for kind, count in split["parts"].items() if count)
-        print(f"  {name}: {split['samples']:,} samples" + (f" ({parts}), {split['bytes']:,} bytes" if parts else ""))
-        if split["samples"]:
-            found = corpus.split(name)
-            learned, classed = np.count_nonzero(found.has_learned()), np.count_nonzero(found.labels >= 0)
-            print(f"    {learned:,} with a learned text, {classed:,} with a class")
-    for place, split in manifest.get("splits_by_name", ()):  # which manifests did not always have, as what is not used and passed over
-        print(f"  taken as {split} by its name: {printable(place)}")
-    if manifest["options"]["classes"] == "auto" and (called := [name for name in manifest["classes"] if name.lower() in SPLIT_NAMES]):
-        print(f"  taken as classes, not as splits: {printable(', '.join(called))} (--validation-input names what is for validation)")
-    files: dict[tuple[str, ...], list[str]] = {}
-    for file, names in manifest.get("unused", {}).items():
-        files.setdefault(tuple(names), []).append(file)
-    for names, (first, *others) in files.items():
-        where = printable(first) + (f" and {len(others):,} others" if others else "")
-        print(f"  {where}: not used: {printable(', '.join(names))} (--fields OURS=THEIRS gives a name a meaning)")
-    if passed := manifest.get("passed_over"):
-        kinds = ", ".join(f"{count:,} {ending}" for ending, count in passed.items())
-        print(f"  passed over: {sum(passed.values()):,} files that are no input: {printable(kinds)}")
-    for reason, found in manifest["skipped"].items():
-        left_out = [name if why == reason else f"{name} ({why})" for name, why in found["first"]]
-        print(f"  left out: {found['count']:,}, {reason}: {_shown(left_out)}")
-    for remark, found in manifest["remarked"].items():
-        print(f"  {remark}: {found['count']:,}: {_shown(found['first'])}")
-    for name, found in manifest["duplicates"].items():
-        if found["count"]:
-            print(f"  {name} to an earlier one: {found['count']:,}: {_shown([later for later, _ in found['first']])}")
-    if manifest["ignored"]["count"]:
-        print(f"  no media: {manifest['ignored']['count']:,} members of archives: {_shown(manifest['ignored']['first'])}")
-
-
-def _shown(names):
-    return printable(preparation.some(names))

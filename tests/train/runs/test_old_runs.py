@@ -1,0 +1,73 @@
+"""Runs of the first format still open: its config.json has the names of classes alone, and fields that have another name since."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import omnia
+from train.experiment import Exact, Experiment
+from train.loop.telemetry import read_metrics
+from train.runs import classes
+from train.runs.directory import open_run
+from train.runs.serialize import FORMAT, from_json
+from train.verbs.config_files import load_config
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "golden" / "format_1"
+EXPERIMENTS = json.loads((GOLDEN / "experiments.json").read_text())
+
+
+@pytest.fixture
+def old(tmp_path):
+    shutil.copytree(GOLDEN / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_config_of_format_1_is_the_config_of_today(name):
+    """Whatever kinds it names; only what is new takes its default, and is said."""
+    said: list[str] = []
+    found = from_json(Experiment, EXPERIMENTS[name], "experiment", classes.finder("here", None, said.append), said.append)
+    today = load_config(str(ROOT / name.rstrip(":")))
+    if hasattr(today.data, "workers"):  # whose default is another since
+        today = dataclasses.replace(today, data=dataclasses.replace(today.data, workers=0))
+    assert found == today
+    assert {line.split(":")[0] for line in said} == {"experiment.gradient", "experiment.evaluation.metrics"}
+    assert found.gradient == Exact() and found.evaluation.metrics == ()
+
+
+def test_an_old_run_is_evaluated_generates_and_goes_on(old, capsys):
+    shards = str(GOLDEN / "shards")
+    stored = json.loads((old / "config.json").read_text())
+    assert stored["format"] == 1 and stored["experiment"]["optimizer"]["kind"] == "Muon"
+    last = [row for row in read_metrics(old) if row["kind"] == "evaluation"][-1]
+    assert omnia.main(["evaluate", str(old), "--shards", shards, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["step"] == 2 and found["loss"] == pytest.approx(last["loss"], rel=1e-5)
+    assert omnia.main(["generate", str(old), "--prompt", "the", "--max-new-tokens", "8", "--temperature", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["text"] == "oooooooo"
+    options = ["--data.shards", shards, "--mesh.cpu-devices", "0", "--batch-size", "8"]
+    assert omnia.main(["train", str(old), "--steps", "3", *options]) == 0
+    stored = json.loads((old / "config.json").read_text())
+    assert stored["format"] == FORMAT and stored["experiment"]["optimizer"]["kind"] == "train.experiment:Muon"
+    assert open_run(old).experiment.steps == 3
+
+
+def test_old_names_lead_to_classes_that_are_there():
+    find = classes.finder("here", None, pytest.fail)
+    for name, home in classes.OLD_NAMES.items():
+        kind = find(name)
+        assert kind is not None and dataclasses.is_dataclass(kind) and find(home) is kind
+    for home, renamed in classes.OLD_FIELDS.items():
+        fields = {field.name for field in dataclasses.fields(find(home))}
+        assert set(renamed.values()) <= fields and not set(renamed) & fields
+
+
+def test_a_newer_format_is_refused(old, capsys):
+    stored = json.loads((old / "config.json").read_text())
+    (old / "config.json").write_text(json.dumps(stored | {"format": FORMAT + 1}))
+    assert omnia.main(["report", str(old)]) == 2
+    assert f"format {FORMAT + 1}; this version reads up to {FORMAT}" in capsys.readouterr().err
