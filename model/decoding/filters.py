@@ -1,4 +1,4 @@
-"""Which tokens may be drawn: filters of logits that cost passes over the vocabulary, and never a sort of it."""
+"""Which tokens may be sampled: filters of logits that cost passes over the vocabulary, and never a sort of it."""
 
 import jax
 import jax.numpy as jnp

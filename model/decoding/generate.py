@@ -24,7 +24,7 @@ LARGEST = 1e30
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. Filters apply in the order of the fields, `among` first; the defaults sample from the model itself."""
+    """How the next token is sampled. Filters apply in the order of the fields, `among` first; the defaults sample from the model itself."""
 
     repetition_penalty: float = 1.0
     """Divides positive logits of tokens already in the row, and multiplies negative ones (Keskar et al. 2019). 1: off."""
@@ -37,7 +37,7 @@ class Sampling:
     min_p: float = 0.0
     """Keep tokens at least min_p times as likely as the most likely one (Nguyen et al. 2024). 0: all."""
     stop_ids: tuple[int, ...] = ()
-    """A row ends with the first of these it draws; that token is kept."""
+    """A row ends with the first of these it samples; that token is kept."""
     among: tuple[int, int] | None = None
     """Draw only ids from the first to before the second, such as the codes of pictures, and stop_ids. None: any."""
 
@@ -59,7 +59,7 @@ class Generation(flax.struct.PyTreeNode):
 
     tokens_BS: ids, the prompt right-aligned before `prompt`; log_probs_BS: of each new token (see `decode`), 0 elsewhere;
     valid_BS: 1 from a row's first prompt token on, but for gaps (see `extend`); start_B: where that is; origin_B: where it would be, were
-    there no gaps: what an index is a position from; ends_B: index after a row's last token so far; done_B: rows that drew a stop id;
+    there no gaps: what an index is a position from; ends_B: index after a row's last token so far; done_B: rows that sampled a stop id;
     logits_BV: for the next token; index: where that goes; keys_B: one random key a row.
     """
 
@@ -79,7 +79,7 @@ class Generation(flax.struct.PyTreeNode):
 def prefill(
     model: Decoder, params, prompts_BT, lengths_B, keys_B, *, max_new_tokens: int, samples: int = 1, media: Media | None = None
 ) -> Generation:
-    """Read the prompts, each once, and stand ready to draw `samples` continuations of each.
+    """Read the prompts, each once, and stand ready to continue each `samples` times.
 
     prompts_BT: int32, right-aligned (padded on the left with any id); lengths_B: tokens of each prompt, at least 1.
     keys_B: one random key a row of the result, [B * samples]; the samples of a prompt are neighbours.
@@ -114,7 +114,7 @@ def prefill(
 
 
 def extend(model: Decoder, params, state: Generation, tokens_BT, lengths_B) -> Generation:
-    """Append to each row tokens that it did not draw, such as the next turn of a conversation, and stand ready to go on.
+    """Append to each row tokens that it did not sample, such as the next turn of a conversation, and stand ready to go on.
 
     tokens_BT: int32, right-aligned; lengths_B: how many are meant; a row with none is over from here on. Rows end at different places, and
     what lies between a row's end and its new tokens is a gap: it is not attended to, and takes up no positions.
@@ -204,7 +204,7 @@ def cache_rows(cache, batch: int, rows):
 
 
 def next_logits(state: Generation, sampling: Sampling):
-    """The filtered, tempered float32 logits [B, V] that the next token is drawn from; what is filtered out is at MASKED."""
+    """The filtered, tempered float32 logits [B, V] that the next token is sampled from; what is filtered out is at MASKED."""
     x_BV = state.logits_BV
     batch, vocabulary = x_BV.shape
     ids_V, allowed_V = jnp.arange(vocabulary), None
@@ -237,7 +237,7 @@ def sample_token(keys_B, logits_BV):
     """One token a row in proportion to exp(logits): int [B]. keys_B: a random key a row.
 
     The cumulative distribution is inverted, which takes one random number a row; Gumbel noise, the other way, takes one a token of the
-    vocabulary. What is at MASKED is never drawn, whatever is lost in the running sum.
+    vocabulary. What is at MASKED is never sampled, whatever is lost in the running sum.
     """
     p_BV = jnp.exp(logits_BV - logits_BV.max(-1, keepdims=True))
     sum_BV = jnp.cumsum(p_BV, axis=-1)
@@ -249,12 +249,12 @@ def sample_token(keys_B, logits_BV):
 def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps: int | jax.Array, media: Media | None = None) -> Generation:
     """Draw up to `steps` more tokens for each row; leaves early when all rows are done or the buffers are full.
 
-    log_probs_BS holds log softmax(logits / temperature) of each drawn token (temperature 1 when greedy), before any filter or
+    log_probs_BS holds log softmax(logits / temperature) of each sampled token (temperature 1 when greedy), before any filter or
     penalty: what `score_tokens` gives for the same text and temperature. media: those that are attended to, where they stand in no row.
     """
     if "layers" in params:
         params = unstack_layers(params)  # once, outside the loop
-    if media is not None:  # what is drawn comes after all of them
+    if media is not None:  # what is sampled comes after all of them
         media = dataclasses.replace(media, groups_BT=jnp.full((len(state.done_B), 1), jnp.iinfo(jnp.int32).max - 1))
     last = jnp.minimum(state.index + steps, state.tokens_BS.shape[1])
 

@@ -47,8 +47,8 @@ class MediaWriter:
         return [self._tokenizer.decode(ids[:-1] if ids and ids[-1] == end else ids) for ids in found]
 
     def media(self, prompts: list[list[Piece]], kind: Kind, *, sampling: Sampling, seed: int = 0, first_row: int = 0) -> list[Cut | None]:
-        """A medium after each prompt, as the tokenizer's codes give it: its marker is given, and codes alone are drawn; of recordings until
-        the model ends them, which may be at once: None.
+        """A medium after each prompt, as the tokenizer's codes give it: its marker is given, and codes alone are sampled; of recordings
+        until the model ends them, which may be at once: None.
 
         The tokenizer must have codes for the kind. UserError where a medium does not fit the context.
         """
@@ -60,7 +60,7 @@ class MediaWriter:
         made: list[Cut | None] = []
         for drawn in found:
             ids = [id for id in drawn if codes.ids[0] <= id < codes.ids[1]]
-            if len(ids) == len(drawn) < codes.most:  # and no end was drawn
+            if len(ids) == len(drawn) < codes.most:  # and no end was sampled
                 raise UserError(
                     f"{kind}: {codes.most} codes do not fit behind the prompt", "Give a shorter one, or train with a longer context."
                 )
@@ -70,7 +70,7 @@ class MediaWriter:
     def ids(
         self, prompts: list[list[Piece]], *, tokens: int, sampling: Sampling, seed: int = 0, first_row: int = 0, ends: bool = True
     ) -> list[list[int]]:
-        """The ids of those texts, the end included where it was drawn. ends: whether it can be.
+        """The ids of those texts, the end included where it was sampled. ends: whether it can be.
 
         UserError where one does not fit the model's context, or has more media than a row of the run.
         """
@@ -137,7 +137,7 @@ def first_samples(dataset: Any, source: Source, split: str, tokenizer: Tokenizer
 
 @functools.cache
 def _programs(config):
-    """(read prompts, go on drawing), compiled once for a model however many writers there are."""
+    """(read prompts, go on sampling), compiled once for a model however many writers there are."""
     model = MultimodalDecoder(config)
 
     def begin(params, batch: MediaBatch, lengths_B, keys_B, max_new_tokens):

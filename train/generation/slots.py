@@ -1,7 +1,7 @@
-"""Responses drawn in fewer places than there are responses: a place whose response has ended takes the next prompt (continuous batching).
+"""Responses sampled in fewer places than there are responses: a place whose response has ended takes the next prompt (continuous batching).
 
-Where lengths are skewed, all at once means that most rows wait for the longest. Here the work is that of the tokens drawn, and the cache is
-as large as the places. The loop is on the host, between calls that draw a few tokens for every place.
+Where lengths are skewed, all at once means that most rows wait for the longest. Here the work is that of the tokens sampled, and the cache
+is as large as the places. The loop is on the host, between calls that sample a few tokens for every place.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from model.transformer import Decoder
 from train.rl.policy.rollout import Rollout
 
 CHUNK = 16
-"""Tokens drawn for every place between two looks at which have ended."""
+"""Tokens sampled for every place between two checks of which have ended."""
 
 
 def open_slots(
@@ -53,7 +53,7 @@ def rollout_in_slots(
     slots: int,
     max_new_tokens: int,
 ) -> Rollout:
-    """N responses, on the host, the first `slots` of which `begin` draws; the others follow in order as places become free.
+    """N responses, on the host, the first `slots` of which `begin` samples; the others follow in order as places become free.
 
     prompts_NP, lengths_N: NumPy arrays, a row for each response. go_on(state, over_B, rows_K, numbers_K): numbers_K are the responses to
     begin in rows_K, both int32 of one size, rows_K == slots where there is none. host: brings an array to the host.

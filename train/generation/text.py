@@ -21,14 +21,14 @@ from train.runs.directory import Run
 from train.step.state import Purpose, random_key
 
 CHUNK = 32
-"""Tokens decoded between two looks at the text: for stop strings, and for what is shown while generating."""
+"""Tokens decoded between two checks of the text: for stop strings, and for what is shown while generating."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
     """One continuation. finish: "stop" or "length".
 
-    ids: all tokens that were drawn, the stop id included (the text may end before them, at a stop string); log_probs: of each.
+    ids: all tokens that were sampled, the stop id included (the text may end before them, at a stop string); log_probs: of each.
     """
 
     prompt: str
@@ -72,7 +72,7 @@ class TextGenerator:
         before the first of the `stop` strings, and at the document's end, which is left out of it.
 
         With a `suffix`, the text is what stands between each prompt and it (PSM of `data/text/infilling.py`); all must fit the model's
-        context, and fewer than `tokens` are drawn where it has no room for them beside the longest prompt.
+        context, and fewer than `tokens` are sampled where it has no room for them beside the longest prompt.
         """
         context = self._model.config.context_length
         if suffix is None:
@@ -87,7 +87,7 @@ class TextGenerator:
                 )
         if self._document_end is not None:
             sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, self._document_end))
-        if sampling.among is None:  # what no text holds, a model that knows little may draw, and it would be missing from the text
+        if sampling.among is None:  # what no text holds, a model that knows little may sample, and it would be missing from the text
             sampling = dataclasses.replace(sampling, among=(0, self._tokenizer.base_size))
         new: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]

@@ -22,7 +22,8 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
 
 
 def encode_reply(reply: Reply, ended: bool, tokenizer: Tokenizer) -> list[int]:
-    """The ids between two turns of the policy: the end of the first, if it did not draw that itself, what was said to it, and its role."""
+    """The ids between two turns of the policy: the end of the first, if it did not sample that itself, what was said to it, and its
+    role."""
     end = tokenizer.specials["document_end"]
     text = tokenizer.encode(reply.text).tolist()
     return [*([] if ended else [end]), tokenizer.specials[ROLES[reply.role]], *text, end, tokenizer.specials[ROLES["assistant"]]]
@@ -48,8 +49,8 @@ def encode_demonstration(prompt: Prompt, response: str, tokenizer: Tokenizer, le
 
 def decode_responses(tokenizer: Tokenizer, prompts: list[list[int]], responses, mask) -> list[str]:
     """The texts of responses int32 [B, R] up to their masks' ends, as `read_on` gives them."""
-    drawn = zip(prompts, np.asarray(responses), np.asarray(mask), strict=True)
-    return [read_on(tokenizer, prompt, ids[: int(kept.sum())].tolist()) for prompt, ids, kept in drawn]
+    sampled = zip(prompts, np.asarray(responses), np.asarray(mask), strict=True)
+    return [read_on(tokenizer, prompt, ids[: int(kept.sum())].tolist()) for prompt, ids, kept in sampled]
 
 
 def read_on(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:

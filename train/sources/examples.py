@@ -17,7 +17,7 @@ from train.runs.serialize import to_json
 from train.sources.records import Record, comparisons_of, read_bytes, read_records
 
 SAMPLE = 256
-"""Rows that padding is reckoned from, and examples of a source that are looked at before a run."""
+"""Rows that padding is reckoned from, and examples of a source that are examined before a run."""
 LARGE = 0.1
 """A share of left-out examples that a user is told of."""
 

@@ -31,7 +31,7 @@ def flat(x):
     return x.reshape(-1, *x.shape[2:])
 
 
-class ChoiceLoss(NamedTuple):
+class ChoiceTerms(NamedTuple):
     """float32 [B] each: the loss, whether the best response has the highest score, by how much it is ahead of the best of the others."""
 
     loss: jax.Array
@@ -39,7 +39,7 @@ class ChoiceLoss(NamedTuple):
     margin: jax.Array
 
 
-def choice_loss(scores_BK, best_B, present_BK, *, margin: float = 0.0) -> ChoiceLoss:
+def choice_loss(scores_BK, best_B, present_BK, *, margin: float = 0.0) -> ChoiceTerms:
     """-log of the probability that the best response is chosen: softmax over scores (Ziegler et al. 2019, eq. 1).
 
     For two responses that is Bradley and Terry's -log sigmoid(better - worse - margin). present_BK: 0 where there is no response.
@@ -49,7 +49,7 @@ def choice_loss(scores_BK, best_B, present_BK, *, margin: float = 0.0) -> Choice
     best_score_B = (scores_BK * is_best_BK).sum(1)
     others_B = jnp.where((present_BK > 0) & (is_best_BK == 0), scores_BK, -1e30).max(1)
     loss_B = jax.nn.logsumexp(shifted_BK, axis=1) - (shifted_BK * is_best_BK).sum(1)
-    return ChoiceLoss(loss_B, (best_score_B > others_B).astype(jnp.float32), best_score_B - others_B)
+    return ChoiceTerms(loss_B, (best_score_B > others_B).astype(jnp.float32), best_score_B - others_B)
 
 
 @dataclasses.dataclass(frozen=True)

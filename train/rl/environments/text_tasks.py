@@ -25,7 +25,7 @@ from data.errors import UserError
 from train.kinds import check_range
 
 EXAMINED = 256
-"""Prompts of an environment that are looked at before a run, where it has no list of all."""
+"""Prompts of an environment that are examined before a run, where it has no list of all."""
 DRAWS = 10_000
 """Prompts that are drawn in search of one for a split, before the search is given up."""
 
@@ -154,7 +154,7 @@ class Environment:
         )
 
     def examined(self, seed: int, split: str) -> Sequence[Prompt]:
-        """The prompts of a split that are looked at before a run: all that there are, or as many as tell."""
+        """The prompts of a split that are examined before a run: all that there are, or as many as tell."""
         return [self.prompt(seed, row, split) for row in range(EXAMINED)]
 
     def check(self, prompts: Sequence[Prompt]) -> None:

@@ -160,7 +160,7 @@ class PolicyLearner:
 
     @staticmethod
     def abstract_step(experiment: Experiment, mesh):
-        """Of learning from a batch of responses; drawing them needs less."""
+        """Of learning from a batch of responses; sampling them needs less."""
         o, data = options_of(experiment)
         state, rows = state_of(experiment, mesh), experiment.batch_size
         size = data.prompt_tokens + (length := response_length(data, o))
@@ -206,7 +206,7 @@ class PolicyLearner:
 
     @property
     def _prompts(self) -> int:
-        """Of one draw."""
+        """Prompts of one round of sampling."""
         return self._run.experiment.batch_size // self._options.group_size
 
     def __next__(self) -> list[Question] | None:
@@ -305,7 +305,7 @@ class PolicyLearner:
         """Scores on prompts that are kept from training, and against the responses of the policy that the run started from.
 
         {"loss": the negative score, "score", "gold" (where scores only stand for it), "kl" (nats a response, to that policy), "win_rate"
-        (share of prompts on which it is better, by gold where there is one, a draw counting half), "score_start", "gold_start", "length",
+        (share of prompts on which it is better, by gold where there is one, a tie counting half), "score_start", "gold_start", "length",
         "stopped", "prompts" (that fit data.prompt_tokens, and whose responses got rewards that are numbers)}. Nothing where there are none.
         """
         reference = start_parameters(self._run, self._mesh)

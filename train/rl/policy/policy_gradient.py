@@ -23,7 +23,7 @@ class Experience(NamedTuple):
     """Responses to learn from. Inputs have T positions, of which the last R are followed by a response token or by padding (R = T is fine).
 
     tokens, segments, positions: int32 [B, T], as in TextBatch; several responses may share a row as segments. Of the R tokens that follow:
-    targets int32; mask, 1 on what the policy chose; log_probs and values when that was drawn; advantages, returns; reference, its
+    targets int32; mask, 1 on what the policy chose; log_probs and values when that was sampled; advantages, returns; reference, its
     log-probability under the reference policy; sequences, 1 / length of the token's response: float32 [B, R].
     """
 

@@ -1,4 +1,4 @@
-"""Responses of a policy to prompts, with the log-probability of every token as it was drawn."""
+"""Responses of a policy to prompts, with the log-probability of every token as it was sampled."""
 
 from typing import Any, NamedTuple
 
@@ -12,8 +12,8 @@ from model.transformer import Decoder
 class Rollout(NamedTuple):
     """B rows of P prompt positions, right-aligned, and R response positions after them: S = P + R.
 
-    tokens_BS int32; valid_BS int32, 1 on the tokens of prompt and response; log_probs_BR float32, of what was drawn, at the sampling's
-    temperature, 0 elsewhere; mask_BR float32, 1 on tokens that the policy drew, its stop token included; stopped_B, whether it drew one.
+    tokens_BS int32; valid_BS int32, 1 on the tokens of prompt and response; log_probs_BR float32, of what was sampled, at the sampling's
+    temperature, 0 elsewhere; mask_BR float32, 1 on tokens that the policy sampled, its stop token included; stopped_B, whether there is one.
     """
 
     tokens_BS: Any

@@ -65,7 +65,7 @@ class Conversation:
         return Reply(reward=float(scores.sum()), ends=True)
 
     def say(self, reply: Reply, ended: bool, reply_tokens: int) -> list[int]:
-        """The ids of a reply; ended: whether the policy drew the end of its turn."""
+        """The ids of a reply; ended: whether the policy sampled the end of its turn."""
         ids = encode_reply(reply, ended, self._tokenizer)
         if len(ids) > reply_tokens:
             raise UserError(
@@ -82,7 +82,7 @@ class ResponseSampler:
     """Samples responses, and has them scored.
 
     With environments that answer, a response is a conversation: turns of the policy, each of at most `response_tokens`, with replies
-    between them, of at most `reply_tokens`. What was said is kept as the ids that were drawn, and never tokenized again.
+    between them, of at most `reply_tokens`. What was said is kept as the ids that were sampled, and never tokenized again.
     """
 
     def __init__(self, experiment: Experiment, questions: Questions, model: Decoder, mesh):
@@ -142,7 +142,7 @@ class ResponseSampler:
         rows = np.array([question.row for question in questions], np.int32)
         placed = self._place(padded, lengths, rows)
         each = [question for question in questions for _ in range(samples)]
-        params = gathered({name: params[name] for name in DECODER if name in params}, self._mesh)  # the critic draws nothing
+        params = gathered({name: params[name] for name in DECODER if name in params}, self._mesh)  # the critic samples nothing
         if self._turns > 1:
             sampled, texts, scores, seconds = self._converse(self._start(params, *placed, purpose=purpose, samples=samples), params, each)
         else:

@@ -184,7 +184,7 @@ def _critic_decoder(run: Run, kind: Kind, passes: int, considered: int, scorer: 
 
 
 def _candidate_decoder(run: Run, kind: Kind, many: int, scorer: _Scorer, mesh):
-    """As `_critic_decoder`, by choosing the best of `many` responses that are drawn, or that a beam search finds."""
+    """As `_critic_decoder`, by choosing the best of `many` responses that are sampled, or that a beam search finds."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
     model, max_new_tokens = decoder_of(run), scorer.max_new_tokens
@@ -195,8 +195,8 @@ def _candidate_decoder(run: Run, kind: Kind, many: int, scorer: _Scorer, mesh):
             found = beam_search(model, params, padded_BP, lengths_B, beams=many, max_new_tokens=max_new_tokens, stop_ids=scorer.stops)
             return found.tokens_BWS, found.lengths_BW
         sampling, keys_N = Sampling(temperature=o.temperature, stop_ids=scorer.stops), jax.random.split(key, len(lengths_B) * many)
-        drawn = rollout(model, params, padded_BP, lengths_B, keys_N, sampling, max_new_tokens=max_new_tokens, samples=many)
-        return drawn.tokens_BS.reshape(len(lengths_B), many, -1), drawn.mask_BR.sum(1).astype(jnp.int32).reshape(-1, many)
+        sampled = rollout(model, params, padded_BP, lengths_B, keys_N, sampling, max_new_tokens=max_new_tokens, samples=many)
+        return sampled.tokens_BS.reshape(len(lengths_B), many, -1), sampled.mask_BR.sum(1).astype(jnp.int32).reshape(-1, many)
 
     jitted = _jitted(candidates, mesh)
 

@@ -41,7 +41,7 @@ def search(
 ) -> Plan:
     """Search from mctx's RootFnOutput with an mctx recurrent_fn. legal_BA: bool, at the root; None: everything is.
 
-    options: of mctx.gumbel_muzero_policy, of mctx.muzero_policy, or of tree_search; for the last also `temperature`: actions are drawn in
+    options: of mctx.gumbel_muzero_policy, of mctx.muzero_policy, or of tree_search; for the last also `temperature`: actions are sampled in
     proportion to visits ** (1 / temperature); 0, the default, takes the one visited most.
     """
     if legal_BA is not None:

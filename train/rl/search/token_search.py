@@ -1,6 +1,6 @@
 """Decoding that looks ahead with a critic: tree search over tokens, and what it has to beat at equal forward passes.
 
-PPO trains a critic and then throws it away. Searching with it while decoding does better than drawing from the policy alone (Liu et al.
+PPO trains a critic and then throws it away. Searching with it while decoding does better than sampling from the policy alone (Liu et al.
 2023, "Don't throw away your value model"). A tree over a whole vocabulary, with a cache in every node, would fit no memory. So a node has K
 actions, the likeliest tokens after its text, and holds no more than the tokens by which it differs from the root.
 
