@@ -13,7 +13,7 @@ class Rollout(NamedTuple):
     """B rows of P prompt positions, right-aligned, and R response positions after them: S = P + R.
 
     tokens_BS int32; valid_BS int32, 1 on the tokens of prompt and response; log_probs_BR float32, of what was sampled, at the sampling's
-    temperature, 0 elsewhere; mask_BR float32, 1 on tokens that the policy sampled, its stop token included; stopped_B, whether there is one.
+    temperature, 0 elsewhere; mask_BR float32, 1 on tokens that the policy sampled, its stop token included; stopped_B, if there is one.
     """
 
     tokens_BS: Any
