@@ -332,7 +332,7 @@ def test_a_long_context_is_measured_on_text_alone(flag, refused, some_run):
 
     experiment = to_json(dataclasses.replace(Experiment(), data=MediaData()))
     json_files.write(some_run / "config.json", {"format": FORMAT, "experiment": experiment, "shards": [], "document_end": None})
-    assert "MediaData is no text" in refused("evaluate", some_run, flag)
+    assert "MediaData is not text" in refused("evaluate", some_run, flag)
 
 
 def test_what_is_asked_by_lines_is_text_alone(monkeypatch, capsys):

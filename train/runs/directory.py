@@ -100,7 +100,9 @@ def keep_start(folder: Path, source: Run) -> None:
         raise UserError(f"{source.path}: has no checkpoint to start from", "Train it first.")
     step, item = steps[-1], "ema" if source.experiment.keeps_average else "params"
     if not journal.step_folder(step).is_dir():
-        raise UserError(f"{journal.step_folder(step)}: is gone", "Start from a run that is whole; `omnia checkpoint verify` says which is.")
+        raise UserError(
+            f"{journal.step_folder(step)}: is missing", "Start from a run that is whole; `omnia checkpoint verify` says which is."
+        )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)

@@ -78,7 +78,7 @@ def frozen_of(run: Run, mesh):
     reference = start_parameters(run, mesh)
     if reference is None:
         raise UserError(
-            "objective: a policy is held near the one it starts from, but the run starts from none",
+            "objective: a policy needs the run that it starts from as its reference, but `start` is empty",
             "Give one: --start RUN_DIR, or set --objective.kl-coefficient 0 where there is such a field.",
         )
     return {"reference": {name: reference[name] for name in names if name in reference}}

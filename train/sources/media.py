@@ -88,7 +88,7 @@ class MediaDataset(Dataset):
         loss would be zero and look perfect. And for samples to validate with that no row has room for. Of shards it is asked what they
         have, not whether that is together in a sample."""
         if self.experiment.mesh.context > 1:
-            raise UserError("rows with media are not divided: mesh.context must be 1", "Leave --mesh.context out.")
+            raise UserError("rows with media cannot be split over positions: mesh.context must be 1", "Leave --mesh.context out.")
         for one in sources:
             if missing := self.missing(one.source, "train"):
                 count = one.source.count("train")

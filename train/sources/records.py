@@ -121,7 +121,7 @@ def _whole_object(text: str) -> dict | None:
 
 
 def lacks(record: Record, name: str, verdict: str = "") -> UserError:
-    """For a record without a field that is needed, or with null there. verdict: what it therefore is not, as in `is no comparison: `."""
+    """For a record without a field that is needed, or with null there. verdict: what it therefore is not, as in `is not a comparison: `."""
     near = difflib.get_close_matches(name, [*record], 1)
     listed = [field for field, value in record.items() if isinstance(value, list) and value and all(isinstance(x, dict) for x in value)]
     mend = f"It has: {', '.join(record) or 'nothing'}."
@@ -165,7 +165,7 @@ def turns_of(value: Any, what: str) -> Turns:
     """The turns of a conversation, a list of {"role", "content"}; UserError, with `what` it is, for anything else."""
 
     def wrong(why: str) -> UserError:
-        return UserError(f"{what} is no conversation: {why}", f'Give a list of {{"role", "content"}}, roles being {", ".join(ROLES)}.')
+        return UserError(f"{what} is not a conversation: {why}", f'Give a list of {{"role", "content"}}, roles being {", ".join(ROLES)}.')
 
     if not isinstance(value, list) or not value:
         raise wrong("an empty list" if value == [] else kind_of(value))
@@ -183,7 +183,7 @@ def answered_turns(value: Any, what: str) -> tuple[Turns, str]:
     """The turns of a conversation before the last one, and the text of that, which must be the assistant's."""
     *turns, (role, response) = turns_of(value, what)
     if role != "assistant":
-        raise UserError(f"{what} is no conversation with an answer: the last turn is the {role}'s", "End it with the assistant's turn.")
+        raise UserError(f"{what} is not a conversation with an answer: the last turn is the {role}'s", "End it with the assistant's turn.")
     return tuple(turns), response
 
 
@@ -191,7 +191,7 @@ def check_asks(turns: Turns, what: str) -> Turns:
     """The turns, which must be something to answer."""
     if not turns or turns[-1][0] == "assistant":
         why = "the assistant has the last word" if turns else "there is nothing before the answer"
-        raise UserError(f"{what} is no conversation to answer: {why}", "Put a turn of the user, system or tool before the answer.")
+        raise UserError(f"{what} is not a conversation to answer: {why}", "Put a turn of the user, system or tool before the answer.")
     return turns
 
 
@@ -248,7 +248,7 @@ def comparisons_of(path: str, records: Sequence[Record], *, by_score: bool = Fal
 
 
 def _no_comparison(record: Record, why: str) -> UserError:
-    return UserError(f"{record.where}: is no comparison: {why}", _COMPARISON)
+    return UserError(f"{record.where}: is not a comparison: {why}", _COMPARISON)
 
 
 def _check_names(record: Record) -> None:
@@ -257,7 +257,8 @@ def _check_names(record: Record) -> None:
     for field in record:
         if field not in COMPARED and (near := difflib.get_close_matches(field.strip().casefold(), missing, 1, cutoff=0.85)):
             raise UserError(
-                f"{record.where}: is no comparison: it has a field {field!r} (did you mean {near[0]!r}?)", "Rename the field, or drop it."
+                f"{record.where}: is not a comparison: it has a field {field!r} (did you mean {near[0]!r}?)",
+                "Rename the field, or drop it.",
             )
 
 
@@ -265,7 +266,7 @@ def _choice(record: Record, given: dict) -> tuple[str, Turns, list[str]]:
     """The prompt, as text and as turns, and the responses of a record that lists them."""
     for name in ("prompt", "responses"):
         if name not in given:
-            raise lacks(record, name, "is no comparison: ")
+            raise lacks(record, name, "is not a comparison: ")
     responses = given["responses"]
     if not isinstance(responses, list) or len(responses) < 2:
         raise _no_comparison(record, "responses is no list of two or more")
@@ -277,7 +278,7 @@ def _pair(record: Record, given: dict) -> tuple[str, Turns, list[str]]:
     """The same of a record of a chosen and a rejected response."""
     for name in ("chosen", "rejected"):
         if name not in given:
-            raise lacks(record, name, "is no comparison: ")
+            raise lacks(record, name, "is not a comparison: ")
     for name in ("best", "responses"):
         if name in given:
             raise _no_comparison(record, f"{name} stands beside chosen and rejected, which say the same or something else")
@@ -312,9 +313,9 @@ def _scores_and_best(record: Record, given: dict, count: int, by_score: bool) ->
     scores, noise = given.get("scores"), given.get("noise", 0)
     best = 0 if "chosen" in given else given.get("best")
     if not is_number(noise) or noise < 0:
-        raise _no_comparison(record, f"noise is {str(noise)[:40]}, and no number from 0 on")
+        raise _no_comparison(record, f"noise is {str(noise)[:40]}, not a number of 0 or more")
     if best is not None and (not isinstance(best, int) or isinstance(best, bool) or not 0 <= best < count):
-        raise _no_comparison(record, f"best is {repr(best)[:40]}, and no whole number from 0 to {count - 1}")
+        raise _no_comparison(record, f"best is {repr(best)[:40]}, not a whole number from 0 to {count - 1}")
     if scores is None:
         if best is None:
             raise _no_comparison(record, "neither best nor scores say which response is")

@@ -115,7 +115,7 @@ class TextDataset(Dataset):
 def text_data(experiment: Experiment) -> TextData:
     """The experiment's data, which must be text."""
     if not isinstance(experiment.data, TextData):
-        raise UserError(f"data: {type(experiment.data).__name__} is no text", "This needs a run whose data is TextData.")
+        raise UserError(f"data: {type(experiment.data).__name__} is not text", "This needs a run whose data is TextData.")
     return experiment.data
 
 

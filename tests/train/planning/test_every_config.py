@@ -91,7 +91,7 @@ def test_verbs_say_by_name_what_a_kind_cannot_do(tmp_path, capsys):
     assert omnia.main(["train", str(CONFIGS / "rl" / "tictactoe.py"), "--run-dir", run_dir, *few, *tiny, "--mesh.cpu-devices", "0"]) == 0
     asked = {
         "generate": (["--prompt", "a"], "AlphaZero trains no model that continues texts"),
-        "inspect": ([], "BoardGame is no text"),
+        "inspect": ([], "BoardGame is not text"),
         "label": (["--output", str(tmp_path / "a.jsonl")], "has no environments"),
     }
     for verb, (options, said) in asked.items():
@@ -100,7 +100,7 @@ def test_verbs_say_by_name_what_a_kind_cannot_do(tmp_path, capsys):
         assert said in capsys.readouterr().err
     for options, said in (
         (["--int8"], "--int8 is not for runs on BoardGame"),
-        (["--needle"], "is no text"),
+        (["--needle"], "is not text"),
         (["--decode", "beam"], "--decode"),
     ):
         assert omnia.main(["evaluate", run_dir, *options]) == 2

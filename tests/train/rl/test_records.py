@@ -88,7 +88,7 @@ def test_what_does_not_say_which_response_is_best_is_refused(tmp_path, fields, s
         ({"scores": [0, 1]}, "chosen has the score 0"),
         ({"chosen": None}, "chosen is null"),
         ({"rejected": 3}, "rejected is a number"),
-        ({"rejected": [OTHER]}, "chosen is no conversation: a string"),
+        ({"rejected": [OTHER]}, "chosen is not a conversation: a string"),
         ({"chosen": [USER, ANSWER], "rejected": [{**USER, "content": "ho"}, OTHER]}, "differ before their last turns"),
         ({"chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, "does not begin with prompt"),
         ({"chosen": [USER], "rejected": [OTHER]}, "the last turn is the user's"),
@@ -231,12 +231,12 @@ def test_prompts_and_responses_may_be_turns(tmp_path):
         ({"prompt": "p"}, "line 1: has no field 'response'"),
         *(({"prompt": "p", "response": value}, "line 1: response is ") for value in (None, True, {"text": "r"}, float("nan"), ["r"], [])),
         *(({"prompt": value, "response": "r"}, "line 1: prompt is ") for value in (None, False, {"text": "p"}, ["p"])),
-        ({"prompt": "p", "response": [USER, ANSWER]}, "no single turn of the assistant"),
+        ({"prompt": "p", "response": [USER, ANSWER]}, "not a single turn of the assistant"),
         ({"prompt": "\udc80", "response": "r"}, "surrogate"),
         ({"prompts": "p", "response": "r"}, "Did you mean 'prompts'"),
         ({"messages": [ANSWER]}, "nothing before the answer"),
         ({"messages": [USER, ANSWER, OTHER]}, "the assistant has the last word"),
-        ({"messages": "hi"}, "messages is no conversation"),
+        ({"messages": "hi"}, "messages is not a conversation"),
     ],
 )
 def test_what_is_no_text_never_becomes_one(tmp_path, record, says):

@@ -127,7 +127,7 @@ class PromptFile(Listed):
         if isinstance(record.get(name), list):
             turns = turns_of(record[name], f"{prompt.where}: {name}")
             if len(turns) != 1 or turns[0][0] != "assistant":
-                raise UserError(f"{prompt.where}: {name} is no single turn of the assistant", "Put all turns before it into the prompt.")
+                raise UserError(f"{prompt.where}: {name} is not a single turn of the assistant", "Put all turns before it into the prompt.")
             return turns[0][1]
         return _fill(self.response_template, record, prompt.where)
 

@@ -121,15 +121,17 @@ def _problem(record: Record) -> Prompt | None:
     """None where the equation does not come to the answer."""
     for name in ("original_text", "equation", "ans"):
         if name not in record:
-            raise lacks(record, name, "is no word problem: ")
-    texts = [check_text(record[name], f"{record.where}: is no word problem: {name}") for name in ("original_text", "equation")]
+            raise lacks(record, name, "is not a word problem: ")
+    texts = [check_text(record[name], f"{record.where}: is not a word problem: {name}") for name in ("original_text", "equation")]
     text, expression, numbers = named(*texts)
     try:
         answer = float(record["ans"])
     except (TypeError, ValueError, OverflowError):
         answer = math.nan
     if isinstance(record["ans"], bool) or not math.isfinite(answer):
-        raise UserError(f"{record.where}: is no word problem: ans {str(record['ans'])[:40]!r} is no number", "Give the answer as a number.")
+        raise UserError(
+            f"{record.where}: is not a word problem: ans {str(record['ans'])[:40]!r} is not a number", "Give the answer as a number."
+        )
     value = evaluate(expression, _names(numbers))
     if value is None or not math.isclose(value, answer, rel_tol=1e-4, abs_tol=1e-6):
         return None

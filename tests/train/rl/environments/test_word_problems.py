@@ -42,7 +42,7 @@ def test_problems_of_validation_are_not_trained_on_and_a_share_is_a_part(tmp_pat
 def test_files_of_something_else_are_refused(tmp_path):
     path = tmp_path / "other.jsonl"
     path.write_text('{"question": "?"}\n')
-    with pytest.raises(UserError, match="line 1: is no word problem"):
+    with pytest.raises(UserError, match="line 1: is not a word problem"):
         WordProblems(str(path)).prompt(0, 0)
     with pytest.raises(UserError, match="no path"):
         WordProblems().prompt(0, 0)

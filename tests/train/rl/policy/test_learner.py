@@ -285,7 +285,7 @@ def test_a_start_whose_checkpoint_is_gone_is_named(started, tmp_path):
     shutil.copytree(started.path, copy)
     newest = max((path for path in (copy / "checkpoints").iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     shutil.rmtree(newest)
-    with pytest.raises(UserError, match="is gone"):
+    with pytest.raises(UserError, match="is missing"):
         start(tmp_path / "run", dataclasses.replace(policy(started), start=str(copy)))
 
 
@@ -354,10 +354,10 @@ def test_comparisons_are_learned(started, tmp_path, one_device, comparisons, mon
     "text, what",
     [
         ("", "holds no records"),
-        ('{"prompt": "a"}\n', "is no comparison"),
+        ('{"prompt": "a"}\n', "is not a comparison"),
         ('{"prompt": "a", "chosen": "b", "rejected": "b"}\n', "equal responses"),
         ("{nonsense\n", "line 1"),
-        ('{"prompt": "a", "responses": ["b", "c"], "best": 2}\n', "is no comparison"),
+        ('{"prompt": "a", "responses": ["b", "c"], "best": 2}\n', "is not a comparison"),
     ],
 )
 def test_files_that_compare_nothing_are_refused(started, tmp_path, text, what):
