@@ -1,4 +1,4 @@
-"""Responses sampled in fewer places than there are responses: a place whose response has ended takes the next prompt (continuous batching).
+"""Continuous batching: responses are sampled in fewer places than there are responses; a place that is free takes the next prompt.
 
 Where lengths are skewed, all at once means that most rows wait for the longest. Here the work is that of the tokens sampled, and the cache
 is as large as the places. The loop is on the host, between calls that sample a few tokens for every place.
@@ -21,12 +21,8 @@ def open_slots(
     model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, max_new_tokens: int, samples: int
 ) -> Generation:
     """The first responses, begun: as `rollout`, in buffers that a row can be in anywhere."""
-    return _sample(
-        model,
-        params,
-        prefill(model, params, prompts_BP, lengths_B, keys_B, max_new_tokens=max_new_tokens + CHUNK, samples=samples),
-        sampling,
-    )
+    state = prefill(model, params, prompts_BP, lengths_B, keys_B, max_new_tokens=max_new_tokens + CHUNK, samples=samples)
+    return _sample(model, params, state, sampling)
 
 
 def go_on_in_slots(

@@ -165,7 +165,7 @@ class Environment:
         return ((prompt.name, text) for prompt in prompts for text in prompt.texts)
 
     def remarks(self) -> list[str]:
-        """What a user should hear of what was read: what is not used, or left out."""
+        """Warnings about what was read: what is not used, or left out."""
         return []
 
     def demonstration(self, prompt: Prompt, seed: int, row: int) -> str:

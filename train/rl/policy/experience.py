@@ -1,4 +1,4 @@
-"""From rollouts and their scores to what is learned from: reference, values, rewards of tokens, advantages."""
+"""From rollouts and scores to a batch to learn from: values, reference log-probabilities, token rewards, advantages."""
 
 from typing import Any, NamedTuple
 
@@ -36,9 +36,10 @@ def inputs_of(rollout: Rollout):
 def evaluate_rollout(
     model: Decoder, critic: Critic, o: PolicyGradient, params, reference, rollout: Rollout, *, again: bool, shards: int
 ) -> TokenEstimates:
-    """One pass of the policy's trunk where it has something to say (a critic, the exact KL, `again`), and one of the reference.
+    """A forward pass of the policy where one is needed (for a critic, the exact KL, or `again`), and one of the reference policy.
 
-    reference: parameters of the reference policy, or None. again: also compute what the sampler's log-probabilities should equal.
+    reference: parameters of the reference policy, or None. again: also compute the policy's log-probabilities, which the sampler's
+    should equal.
     """
     tokens_BT, segments_BT, positions_BT, targets_BR = inputs_of(rollout)
     where = {"segments_BT": segments_BT, "positions_BT": positions_BT}
@@ -71,7 +72,7 @@ def evaluate_rollout(
 
 
 def scores_by_token(scores, stopped_B, mask_BR, o: PolicyGradient):
-    """Scores [B], at the last token of each response, or [B, R], with what becomes of those of a response that did not end."""
+    """Token rewards [B, R] from scores [B], which go to the last token, or [B, R]; `missing_stop` changes those without a stop."""
     last_BR = estimators.last_tokens(mask_BR)
     scores_BR = scores[:, None] * last_BR if scores.ndim == 1 else scores * mask_BR
     unended_B1 = 1.0 - stopped_B.astype(jnp.float32)[:, None]

@@ -142,7 +142,7 @@ class Questions:
         return decode_responses(self.tokenizer, [question.ids for question in questions], responses, mask)
 
     def gold(self, questions: list[Question], texts: list[str], responses, mask) -> np.ndarray | None:
-        """float32 [B]: what responses are really worth, where every environment knows it apart from its scores; else None."""
+        """float32 [B]: the gold scores, where every environment has some apart from its scores; else None."""
         found = np.zeros(len(questions), np.float32)
         for number, rows in self._by_environment(questions):  # those that have none here too, so that every batch is told alike
             worth = self._ask(self.environments[number].gold, number, rows, questions, texts, responses, mask)
@@ -152,7 +152,7 @@ class Questions:
         return found
 
     def scores(self, questions: list[Question], texts: list[str], responses, mask) -> np.ndarray:
-        """float32 [B], or [B, R] where an environment gives a reward for each token. UserError for what is no reward."""
+        """float32 [B], or [B, R] where an environment gives a reward for each token. UserError for an invalid reward."""
         found = [
             (rows, self._ask(self.environments[number].scores, number, rows, questions, texts, responses, mask))
             for number, rows in self._by_environment(questions)
@@ -176,7 +176,7 @@ class Questions:
         ]
 
     def _ask(self, method, number: int, rows: list[int], questions: list[Question], texts: list[str], responses, mask):
-        """What an environment's `scores` or `gold` says of some rows, checked; None where it says nothing."""
+        """An environment's `scores` or `gold` of some rows, checked; None where it has none."""
 
         def ask(rows: list[int]):
             return method([questions[i].prompt for i in rows], [texts[i] for i in rows], responses[rows], mask[rows])

@@ -1,4 +1,4 @@
-"""The policy that a KL is to."""
+"""The reference policy of the KL penalty."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from train.runs.start import frozen_of
 
 
 class Reference:
-    """The policy that a PolicyGradient's KL is to: parameters of a frozen copy, kept as the objective says.
+    """The reference policy of a PolicyGradient's KL penalty: a frozen copy of its parameters, kept as `objective.reference` says.
 
     Calling it gives them on the mesh; None where there is no KL. A policy that has its reference in itself, such as one with adapters that
     can be switched off, gives those parameters in the same way.

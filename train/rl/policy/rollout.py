@@ -32,7 +32,7 @@ class Rollout(NamedTuple):
 
 
 def rollout(model: Decoder, params, prompts_BP, lengths_B, keys_B, sampling: Sampling, *, max_new_tokens: int, samples: int) -> Rollout:
-    """Draw `samples` responses to each prompt, which is read once; ends early when every row has.
+    """Sample `samples` responses to each prompt, which is read once; stops early when every row has ended.
 
     prompts_BP: int32, right-aligned; lengths_B: their tokens. keys_B: one random key for each of the B * samples rows, neighbours sharing a
     prompt. A row depends on its prompt and key alone, not on padding or on the other rows.

@@ -24,8 +24,8 @@ from train.step.update import compiler_options, on_mesh
 
 
 class Responses(NamedTuple):
-    """B responses. rollout: on the mesh. On the host: texts; scores float32 [B], or [B, R] by token; kept float32 [B], 0 for what is not to
-    be learned from: its prompt is too long, or a reward that is no number; seconds of sampling."""
+    """B responses. rollout: on the mesh. On the host: texts; scores float32 [B], or [B, R] by token; kept float32 [B], 0 for rows
+    that are not learned from, since the prompt is too long or the reward is not finite; seconds of sampling."""
 
     rollout: Rollout
     texts: list[str]

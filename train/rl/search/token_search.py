@@ -5,7 +5,7 @@ PPO trains a critic and then throws it away. Searching with it while decoding do
 actions, the likeliest tokens after its text, and holds no more than the tokens by which it differs from the root.
 
 B rows, P their prompts and S = P + R with their responses: from the left, padding behind. K tokens considered, V vocabulary, D the
-deepest that a search looks. A model says two things of a text: log-probabilities [B, V] of the next token, and the critic's value [B].
+greatest depth of a search. A model gives two things for a text: log-probabilities [B, V] of the next token, and the critic's value [B].
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class Goal:
 
 class Decoded(NamedTuple):
     """tokens_BS: prompt and response, 0 behind. lengths_B: of both together, a stop id included. scores_B: what the end is worth.
-    passes_B: texts that the model judged for the row, one for each token of plain sampling; those of a reference are not counted."""
+    passes_B: texts that the model evaluated for the row, one for each token of plain sampling; those of a reference are not counted."""
 
     tokens_BS: Any
     lengths_B: Any
