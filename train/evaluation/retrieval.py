@@ -22,7 +22,7 @@ def embed(objective: OnRows, params, batches: Iterable[MediaBatch]) -> tuple[np.
     def both(params, batch):
         pairs = objective.view(batch)
         towers = ((whole.left, params["left"], pairs.left), (whole.right, params["right"], pairs.right))
-        return *(unit(tower(own, part, None)) for tower, own, part in towers), pairs.valid
+        return *(unit(tower(own, side, None)) for tower, own, side in towers), pairs.valid
 
     found = []
     for batch in batches:
