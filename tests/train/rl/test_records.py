@@ -53,7 +53,7 @@ def test_a_tie_for_the_highest_score_leaves_its_order_out(tmp_path):
     "fields, says",
     [
         ({}, "neither best nor scores"),
-        *(({"best": best}, "no whole number from 0 to 1") for best in (-1, 2, True, "0", 0.0, [0])),
+        *(({"best": best}, "not a whole number from 0 to 1") for best in (-1, 2, True, "0", 0.0, [0])),
         ({"best": 0, "scores": [0.5, 1]}, "best 0 has the score 0.5, and another response 1"),
         *(
             ({"scores": scores}, "not one number for each")

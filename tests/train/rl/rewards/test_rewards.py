@@ -218,7 +218,7 @@ def test_a_conversation_learns_the_turns_of_the_assistant(tmp_path):
     assert ids[: len(encode_prompt(prompt, tokenizer))] == encode_prompt(prompt, tokenizer)
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"messages": [{"role": "user", "content": "x"}]}\n')
-    with pytest.raises(UserError, match="no conversation"):
+    with pytest.raises(UserError, match="not a conversation"):
         PromptFile(path=str(bad)).prompt(0, 0)
 
 
@@ -279,7 +279,7 @@ def test_every_environment_and_reward_is_found_by_the_name_that_is_stored():
 
 
 def test_an_environment_that_answers_is_judged_by_itself():
-    with pytest.raises(ValueError, match="answers"):
+    with pytest.raises(ValueError, match="replies"):
         Judged(SlotFilling(), Lexicon())
 
 

@@ -67,7 +67,7 @@ def test_passes_buy_what_they_can(run, untrained):
     [
         ({"objective": GRPO(response_tokens=2)}, "search", 8, "needs a critic"),
         ({"data": TINY.data, "objective": TINY.objective}, "best_of", 8, "trained on reward"),
-        ({"data": dataclasses.replace(TASK.data, environments=(Echo(),))}, "best_of", 8, "answers"),
+        ({"data": dataclasses.replace(TASK.data, environments=(Echo(),))}, "best_of", 8, "replies"),
         ({}, "search", 1, "too few"),
         (
             {"data": dataclasses.replace(TASK.data, environments=(Judged(Letters(), RewardModel("somewhere")),))},
