@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     from data.errors import UserError
     from data.files.streams import STDOUT, discard, dispensable, essential, open_streams
 
+    own_process = arguments is None
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; what a notebook around us has set need not be installed here
     if arguments is None:
         open_streams()
@@ -67,6 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
         if error.filename == STDOUT:
             discard(sys.stdout)
     except KeyboardInterrupt:
+        if own_process:  # threads of others that are still at work abort an interpreter that ends in the usual way
+            with dispensable():
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(128 + signal.SIGINT)
         return 128 + signal.SIGINT
     with dispensable():
         print("omnia: " + what.replace("\n", "\n       "), file=sys.stderr)

@@ -157,7 +157,9 @@ def main() -> int:
                 {"phases": phases, "record": record, "poison": poison}[name](value)
     import omnia
 
-    return omnia.main(arguments)
+    sys.argv = ["omnia", *arguments]
+    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"  # or it would start itself anew, without what was done to it
+    return omnia.main()
 
 
 if __name__ == "__main__":
