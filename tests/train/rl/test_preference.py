@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.train.rl.conftest import DECODER, parameters
-from tests.train.rl.policy.test_policy_gradient import moved
+from tests.train.rl.conftest import DECODER, moved, parameters
 from train.objectives.preference.preference import PreferenceLearningLoss
 from train.objectives.preference.reward_model import RewardModellingLoss, choice_loss, flat, score_texts
 from train.rl.options import PreferenceLearning, RewardModelling

@@ -12,10 +12,9 @@ import omnia
 from data.errors import UserError
 from data.text.prepare import PrepareText, prepare_text
 from tests.train.conftest import change
-from tests.train.loop.test_resume import start
+from tests.train.tiny_runs import start, train
 from train.checkpoints.journal import Journal
 from train.experiment import MeshShape, TextData
-from train.loop.loop import train
 from train.loop.telemetry import read_metrics
 from train.runs.directory import create_run, open_corpora
 from train.runs.resolve import resolve
