@@ -133,7 +133,7 @@ def test_a_disk_that_fills_up_under_the_report(disk, room, monkeypatch, capsys):
 
     monkeypatch.setattr("train.loop.loop.write_report", writing)
     run = start(disk / "run", experiment([room / "shards0"]))
-    assert train_run(run)["exit"] == Exit.DONE
+    assert train_run(run, report=True)["exit"] == Exit.DONE
     said = capsys.readouterr().out
     with capsys.disabled():
         print(f"\nthe disk full under the report: {STEPS - last_step(run.path)} of {STEPS} steps lost")

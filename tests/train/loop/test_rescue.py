@@ -81,7 +81,7 @@ def test_the_last_step_is_saved_and_the_run_goes_on(what, call, error, last, pla
 def test_a_report_that_cannot_be_drawn_ends_nothing(plain, tmp_path, monkeypatch, capsys):
     run = start(tmp_path / "run", change(plain, samples={"tokens": 0}, steps=2))
     failing(monkeypatch, "train.loop.loop:write_report", 1, OSError(28, "No space left on device"))
-    assert train(run)["exit"] == Exit.DONE
+    assert train(run, report=True)["exit"] == Exit.DONE
     assert steps_of(run) == [2]
     assert f"`omnia report {run.path}` draws it" in capsys.readouterr().out
 

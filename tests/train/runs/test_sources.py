@@ -60,7 +60,7 @@ def test_sources_are_named_in_metrics_console_report_and_evaluate(mixture, tiny,
     experiment = dataclasses.replace(tiny, data=mixture, steps=2, batch_size=8, micro_batches=1, mesh=MeshShape())
     corpora = open_corpora(experiment)
     run = create_run(tmp_path / "run", resolve(experiment, corpora), corpora)
-    summary = train(run)
+    summary = train(run, devices=8, report=True)
 
     (row,) = [row for row in read_metrics(run.path) if row["kind"] == "evaluation"]
     assert row["sources"] == ["stories", "recipes", "letters"] == summary["validation"]["sources"]

@@ -44,7 +44,7 @@ def rows_of(run):
 def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path):
     """Two steps, then two more from the run directory alone: games, updates and averages are those of four at once."""
     whole = start(tmp_path / "whole", TINY)
-    summary = train(whole)
+    summary = train(whole, report=True)
     parts = start(tmp_path / "parts", dataclasses.replace(TINY, steps=2))
     train(parts)
     parts = open_run(parts.path)
