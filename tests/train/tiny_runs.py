@@ -1,6 +1,5 @@
 """Runs of tests: started, trained on as many devices as asked for, and what they come to."""
 
-import os
 import signal
 
 import jax
@@ -62,7 +61,7 @@ def train_and_stop(path, step: int, monkeypatch) -> dict:
     def record_and_kill(self, done, *rest, **options):
         record(self, done, *rest, **options)
         if done == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(Meter, "record", record_and_kill)

@@ -1,7 +1,6 @@
 """Bad steps change nothing, the run goes back after too many, and where it goes does not depend on when it was stopped."""
 
 import dataclasses
-import os
 import signal
 
 import jax
@@ -142,7 +141,7 @@ def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path,
         def record_and_kill(self, step, *rest, last=last, **options):
             record(self, step, *rest, **options)
             if step == last < 8:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
         monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["exit"] == (Exit.DONE if last == 8 else Exit.SAVED)

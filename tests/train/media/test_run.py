@@ -8,7 +8,7 @@ import pytest
 
 from data.media.rows import Layout, Piece, RowFiller
 from model.decoding.generate import Sampling
-from tests.train.media.conftest import CROSS, EXPERIMENT, objective, parameters, rows
+from tests.train.media.conftest import CROSS, EXPERIMENT, RUN, objective, parameters, rows
 from tests.train.tiny_runs import TIMING, start, train, train_and_stop
 from train.devices.mesh import make_mesh
 from train.experiment import MeshShape
@@ -22,7 +22,7 @@ from train.sources.media_shapes import shapes_of
 
 
 def test_a_run_on_four_modalities_resumes_to_the_bit(tmp_path, monkeypatch):
-    whole, parts = (start(tmp_path / name, EXPERIMENT) for name in ("whole", "parts"))
+    whole, parts = (start(tmp_path / name, RUN) for name in ("whole", "parts"))
     train(whole)
     train_and_stop(parts.path, 2, monkeypatch)
     train(open_run(parts.path))

@@ -51,7 +51,7 @@ def runs(tmp_path_factory):
 
 
 def writer_experiment(tokenizer, tasks=("play", "audio")):
-    model = dataclasses.replace(MODEL, encoders=MODEL.encoders[2:])
+    model = dataclasses.replace(MODEL, num_layers=1, encoders=MODEL.encoders[2:])
     data = WorldScenes(tasks=tasks, scenes=60, validation=4, tokenizer=tokenizer)
     evaluation, samples = Evaluation(every=0, rows=2), Samples(tokens=2, temperature=1.0)
     return dataclasses.replace(EXPERIMENT, model=model, data=data, steps=2, evaluation=evaluation, samples=samples)

@@ -1,7 +1,6 @@
 """Whole runs of policies: killed and resumed, on several devices, with rewards and prompts that are no good."""
 
 import dataclasses
-import os
 import shutil
 import signal
 
@@ -59,7 +58,7 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
         def record_and_kill(self, step, *rest, last=last, **options):
             record(self, step, *rest, **options)
             if step == last < 4:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
         monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["step"] == last
