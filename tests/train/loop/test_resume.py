@@ -118,6 +118,28 @@ def test_what_may_not_change_is_named(tiny):
         check_resume(tiny, change(tiny, model={"embed_dim": 32}))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 1},
+        {"ema_decay": 0.5},
+        {"optimizer": {"learning_rate": 0.5}},
+        {"optimizer": {"clip_norm": 0.5}},
+        {"schedule": {"warmup_steps": 5}},
+        {"schedule": {"decay": "linear"}},
+        {"data": {"weights": (1.0, 1.0)}},
+        {"data": {"fim_rate": 0.5}},
+        {"model": {"dropout": 0.5}},
+        {"frozen": ("embedding",)},
+        {"start": "elsewhere"},
+    ],
+    ids=str,
+)
+def test_what_the_saved_state_depends_on_may_not_change(tiny, fields):
+    with pytest.raises(UserError, match=f"cannot go on with another {next(iter(fields))}"):
+        check_resume(tiny, change(tiny, **fields))
+
+
 def test_a_run_refuses_other_shards(tiny, tmp_path):
     run = start(tmp_path / "run", tiny)
     swapped = change(tiny, data={"shards": tiny.data.shards[::-1]})
