@@ -20,36 +20,18 @@ import tyro
 import omnia
 from data.errors import UserError
 from data.files import json_files
-from data.text.prepare import PrepareText
-from train.experiment import Experiment, Optimizer, Scaling
+from tests.options import DEFAULTS, keys_of
+from train.experiment import Experiment
 from train.loop.checks import check_options
 from train.runs.serialize import FORMAT, to_json
 from train.verbs import arguments
 from train.verbs.config_files import load_config
-from train.verbs.evaluate import Evaluate
-from train.verbs.generate import Generate, _asked, _without_escapes
-from train.verbs.inspect import Inspect
-from train.verbs.quickstart import Quickstart
+from train.verbs.generate import _asked, _without_escapes
 from train.verbs.train import Train
 
 ROOT = Path(__file__).parent.parent
 ALPHABET = string.ascii_lowercase + "_.-"
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
-
-
-def keys_of(value) -> set[str]:
-    """The option names that a tree of dataclasses stands for, written with hyphens, found without the parser under test."""
-    names = set()
-    for field in dataclasses.fields(value):
-        part, hint = getattr(value, field.name, None), str(field.type)
-        if dataclasses.is_dataclass(part):
-            prefix = "" if isinstance(part, Experiment) else field.name.replace("_", "-") + "."
-            names |= {prefix + name for name in keys_of(part)}
-        elif "Positional" not in hint and field.name != "metrics":  # parts, of which the parser knows those that a config gives
-            names.add(field.name.replace("_", "-"))
-            if field.type is bool or hint == "bool":
-                names.add("no-" + field.name.replace("_", "-"))
-    return names
 
 
 def one_edit_typos(key: str) -> set[str]:
@@ -64,17 +46,6 @@ def one_edit_typos(key: str) -> set[str]:
 
 def is_key(name: str, keys: set[str]) -> bool:
     return name.replace("_", "-") in {*keys, "help"}
-
-
-DEFAULTS = {
-    **{f"train with {kind.__name__}": Train("somewhere", Experiment(optimizer=kind())) for kind in Optimizer.__subclasses__()},
-    "train a scaling study": Train("somewhere", Scaling()),
-    "evaluate": Evaluate("somewhere"),
-    "generate": Generate("somewhere"),
-    "inspect": Inspect("somewhere"),
-    "quickstart": Quickstart(),
-    "prepare text": PrepareText("somewhere"),
-}
 
 
 @pytest.mark.parametrize("verb", DEFAULTS)

@@ -14,7 +14,7 @@ import pytest
 
 import omnia
 from tests.data.media.media_files import audio_file, image_file, picture
-from tests.test_command_line import DEFAULTS, keys_of
+from tests.options import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train.experiment import Experiment
 from train.loop.checks import check_options

@@ -89,6 +89,17 @@ def test_no_file_imports_itself_by_way_of_others():
     assert len(finished) >= 40
 
 
+def test_no_test_file_imports_another():
+    """What tests share lies in modules beside them, or in conftest.py: a file of tests can be moved, split or left out alone."""
+    shared = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files("tests")
+        for name in imports(parse(path))
+        if name.startswith("tests.") and name.split(".")[-1].startswith("test_")
+    }
+    assert not shared
+
+
 @pytest.mark.parametrize("name", ["data", "model", "train"])
 def test_every_name_of_a_face_is_there(name):
     room = importlib.import_module(name)

@@ -26,6 +26,7 @@ AWKWARD = [
     "\0",
     "a\0b",
     "\u2581",
+    "the <|endoftext|> of a <document_end>fox",
     " \u2581\u2581 x\u2581",
     "\u2585",
     "\ufeff",

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from data.errors import UserError
-from tests.train.checkpoints.test_checkpoint import ABSTRACT, IDENTITY, STRANGER, flip, same, small_state
+from tests.train.checkpoints.states import ABSTRACT, IDENTITY, STRANGER, flip, same, small_state
 from train.checkpoints.checkpointer import Checkpointer
 from train.checkpoints.journal import Journal
 from train.experiment import Checkpoints
@@ -221,7 +221,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import train.checkpoints.checkpointer
 from data.errors import UserError
-from tests.train.checkpoints.test_checkpoint import flip
+from tests.train.checkpoints.states import flip
 from train.experiment import Checkpoints
 from train.checkpoints.journal import Journal
 from train.step.state import State

@@ -14,7 +14,7 @@ from data.text.batches import Batches
 from data.text.blocks import BLOCK_BYTES
 from data.text.shards import Corpus
 from tests.data.conftest import flip_bit, write_corpus
-from tests.train.verbs.test_launch import one_device
+from tests.train.verbs.processes import one_device
 from train.loop.exits import Exit
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import time
 import jax
 import pytest
 
-from tests.train.checkpoints.test_checkpoint import IDENTITY, small_state
+from tests.train.checkpoints.states import IDENTITY, small_state
 from train.checkpoints.checkpointer import Checkpointer
 from train.checkpoints.journal import Journal
 from train.experiment import Checkpoints

@@ -4,31 +4,34 @@ import collections
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.train.loop.test_resume import outcome
-from tests.train.verbs.test_launch import children, one_device, reach, room, start, wait  # noqa: F401 (room is a fixture)
-from train.loop.exits import Exit
+from tests.drills.jobs import together
+from tests.train.tiny_runs import outcome
+from tests.train.verbs.processes import children, make_room, reach, start, wait
 from train.loop.telemetry import read_metrics
 from train.runs.directory import open_run
-from train.verbs.launch import _free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes to kill in /proc")]
 TRAIN = ("--", "train", "config.py", "--run-dir")
 
 
 @pytest.fixture(scope="module")
-def whole(room):  # noqa: F811
+def room(tmp_path_factory):
+    return make_room(tmp_path_factory.mktemp("room"))
+
+
+@pytest.fixture(scope="module")
+def whole(room):
     """What two processes leave that nobody disturbs."""
     wait(start(room, "launch", "--processes", "2", *TRAIN, "whole"), room)
     return outcome(open_run(room / "whole"))
 
 
-def same(room, name, expected):  # noqa: F811
+def same(room, name, expected):
     found = outcome(open_run(room / name))
     assert found[0] == expected[0]
     assert found[1] == expected[1]
@@ -44,7 +47,7 @@ def since_new_row(run: Path, rows: int, began: float, process: subprocess.Popen)
     return time.monotonic() - began
 
 
-def test_worker_coordinator_and_both_are_killed(room, whole):  # noqa: F811
+def test_worker_coordinator_and_both_are_killed(room, whole):
     process = start(room, "launch", "--processes", "2", "--max-restarts", "3", *TRAIN, "killed")
     seconds = []
     for step, victims in ((4, (1,)), (8, (0,)), (16, (0, 1))):
@@ -64,7 +67,7 @@ def test_worker_coordinator_and_both_are_killed(room, whole):  # noqa: F811
     assert max(seconds) <= 60
 
 
-def test_a_process_that_sleeps_is_noticed_by_the_other(room, whole):  # noqa: F811
+def test_a_process_that_sleeps_is_noticed_by_the_other(room, whole):
     stall = 20.0
     process = start(room, "launch", "--processes", "2", "--max-restarts", "1", *TRAIN, "asleep", "--faults.stall-seconds", str(stall))
     reach(room / "asleep", 8, process)
@@ -82,21 +85,7 @@ def test_a_process_that_sleeps_is_noticed_by_the_other(room, whole):  # noqa: F8
     assert seconds <= 1.1 * stall + 1
 
 
-def together(room, processes: int, what: str, *arguments: str) -> None:  # noqa: F811
-    """So many processes of tests/drills/worker.py; all must end well."""
-    job = {"OMNIA_PROCESSES": str(processes), "OMNIA_COORDINATOR": f"127.0.0.1:{_free_port()}"}
-    patient = ("--faults.stall-seconds", "300")  # so many that compile at once, on cores that are busy
-    command = [sys.executable, "-m", "tests.drills.worker", what, "--", *arguments, *patient]
-    running = []
-    for number in range(processes):
-        with (room / f"log{number}").open("wb") as log:
-            environment = one_device(room) | job | {"OMNIA_PROCESS": str(number)}
-            running.append(subprocess.Popen(command, cwd=room, env=environment, stdout=log, stderr=subprocess.STDOUT))
-    for number, process in enumerate(running):
-        assert process.wait(timeout=400) == Exit.DONE, (room / f"log{number}").read_text(errors="replace")
-
-
-def test_every_row_is_trained_on_once_by_four_then_two_then_one(room):  # noqa: F811
+def test_every_row_is_trained_on_once_by_four_then_two_then_one(room):
     for processes, steps in ((4, 8), (2, 16), (1, 24)):
         target = ("config.py", "--run-dir", "elastic") if processes == 4 else ("elastic",)
         together(room, processes, "record=rows", "train", *target, "--steps", str(steps))
@@ -112,7 +101,7 @@ def test_every_row_is_trained_on_once_by_four_then_two_then_one(room):  # noqa: 
     assert all(set(by_step[step]) == set(range(4 * step, 4 * step + 4)) for step in range(24))
 
 
-def test_all_decide_alike_about_poison_that_one_holds(room):  # noqa: F811
+def test_all_decide_alike_about_poison_that_one_holds(room):
     """Rows 16 to 27 are those of steps 5 to 7; process 1 holds the second half of each batch."""
     together(room, 2, "poison=16-27", "train", "config.py", "--run-dir", "poisoned", "--faults.skips", "3", "--checkpoints.every", "2")
     found = [(row["step"], row["action"]) for row in read_metrics(room / "poisoned") if row["kind"] == "anomaly"]

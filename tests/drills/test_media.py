@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from tests.drills.test_hosts import together
-from tests.drills.test_kill import Process, check_same
-from tests.train.loop.test_resume import outcome
+from tests.drills.jobs import together
+from tests.drills.killing import Process, check_same
+from tests.train.tiny_runs import outcome
 from train.runs.directory import open_run
 
 CONFIG = """

@@ -19,15 +19,15 @@ import pytest
 import train.loop.loop
 from data.errors import UserError
 from model.config import ModelConfig
-from tests.drills.test_kill import environment, room  # noqa: F401 (a fixture)
-from tests.train.loop.test_resume import one_device, outcome, start  # noqa: F401 (a fixture)
-from tests.train.rl.policy.test_learner import outcome as policy_outcome
-from tests.train.rl.policy.test_learner import policy, started  # noqa: F401 (a fixture)
+from tests.drills.killing import environment
+from tests.train.rl.policies import outcome as policy_outcome
+from tests.train.rl.policies import policy, train_start
+from tests.train.tiny_runs import outcome, start
+from tests.train.tiny_runs import train as train_run
 from train.checkpoints.checkpointer import Checkpointer
 from train.checkpoints.journal import Journal
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule, TextData
 from train.loop.exits import Exit
-from train.loop.loop import train as train_run
 from train.loop.row_learner import RowLearner
 from train.loop.telemetry import read_metrics
 from train.rl.environments.text_tasks import Environment
@@ -82,7 +82,7 @@ def free(disk: Path) -> None:
     (disk / "ballast").unlink(missing_ok=True)
 
 
-def test_a_disk_that_fills_up_under_the_metrics(disk, room, one_device, monkeypatch, capsys):  # noqa: F811
+def test_a_disk_that_fills_up_under_the_metrics(disk, room, monkeypatch, capsys):
     """Full from step 20 to step 40: all rows are there in the end, and one line says each that they are held and written again."""
     step = RowLearner.step
 
@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up_under_the_metrics(disk, room, one_device, monkeypa
     assert rows == list(range(1, STEPS + 1)) and last_step(run.path) == STEPS and (held, again) == (1, 1)
 
 
-def test_a_disk_that_fills_up_under_the_last_checkpoint(disk, room, one_device, monkeypatch, capsys):  # noqa: F811
+def test_a_disk_that_fills_up_under_the_last_checkpoint(disk, room, monkeypatch, capsys):
     """Something else is removed five seconds later: the run has waited for it."""
     save = Checkpointer.save
 
@@ -124,7 +124,7 @@ def test_a_disk_that_fills_up_under_the_last_checkpoint(disk, room, one_device, 
     assert said.out.count("could not be saved") == 1 and "Traceback" not in said.out + said.err
 
 
-def test_a_disk_that_fills_up_under_the_report(disk, room, one_device, monkeypatch, capsys):  # noqa: F811
+def test_a_disk_that_fills_up_under_the_report(disk, room, monkeypatch, capsys):
     write_report = train.loop.loop.write_report
 
     def writing(folder):
@@ -133,7 +133,7 @@ def test_a_disk_that_fills_up_under_the_report(disk, room, one_device, monkeypat
 
     monkeypatch.setattr("train.loop.loop.write_report", writing)
     run = start(disk / "run", experiment([room / "shards0"]))
-    assert train_run(run)["exit"] == Exit.DONE
+    assert train_run(run, report=True)["exit"] == Exit.DONE
     said = capsys.readouterr().out
     with capsys.disabled():
         print(f"\nthe disk full under the report: {STEPS - last_step(run.path)} of {STEPS} steps lost")
@@ -165,7 +165,7 @@ sys.exit(omnia.main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["asked to end", "under nohup"])
-def test_a_terminal_that_goes_away(ignored, room, one_device, capsys):  # noqa: F811
+def test_a_terminal_that_goes_away(ignored, room, capsys):
     """The kernel says so to the process, which saves its step and ends; below nohup, it goes on without a word."""
     name = "nohup" if ignored else "closed"
     config = (
@@ -204,7 +204,7 @@ def drain(master: int) -> None:
 # -------------------------------------------------------------------------------------------------------------- what raises
 
 
-def test_evaluations_and_samples_that_raise(room, one_device, monkeypatch, capsys, tmp_path):  # noqa: F811
+def test_evaluations_and_samples_that_raise(room, monkeypatch, capsys, tmp_path):
     """Each call of either raises with a chance of one third; the same command goes on until the run is done, to the same bytes."""
     whole = start(tmp_path / "whole", experiment([room / "shards0"]))
     train_run(whole)
@@ -233,9 +233,9 @@ def test_evaluations_and_samples_that_raise(room, one_device, monkeypatch, capsy
     assert outcome(run) == outcome(whole)
 
 
-def test_rewards_that_raise(started, one_device, monkeypatch, capsys, tmp_path):  # noqa: F811
+def test_rewards_that_raise(monkeypatch, capsys, tmp_path):
     """The same of a policy, whose rewards raise in the middle of a step, after its responses have been drawn."""
-    asked = dataclasses.replace(policy(started, steps=16), checkpoints=Checkpoints(every=0))
+    asked = dataclasses.replace(policy(train_start(tmp_path / "started"), steps=16), checkpoints=Checkpoints(every=0))
     whole = start(tmp_path / "whole", asked)
     train_run(whole)
     rng, lost, said = random.Random(4), 0, []

@@ -8,16 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.loop.test_resume import outcome
-from tests.train.verbs.test_launch import children, reach, room, start, wait  # noqa: F401 (room is a fixture)
+from tests.train.tiny_runs import outcome
+from tests.train.verbs.processes import children, make_room, reach, start, wait
 from train.loop.exits import Exit
 from train.runs.directory import open_run
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    return make_room(tmp_path_factory.mktemp("room"))
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes to kill in /proc")
-def test_processes_that_are_killed_are_started_again_and_end_with_the_same_bytes(room):  # noqa: F811
+def test_processes_that_are_killed_are_started_again_and_end_with_the_same_bytes(room):
     """Two processes; then the same with one of them killed, and stopped once by SIGTERM. Then one process goes on with what two saved."""
     said = wait(start(room, "launch", "--processes", "2", "--", "train", "config.py", "--run-dir", "whole"), room)
     assert "2 of 2 hosts joined" in said

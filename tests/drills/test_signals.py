@@ -10,19 +10,9 @@ import time
 
 import pytest
 
-from tests.drills.test_kill import (  # noqa: F401 (room and whole are fixtures)
-    SAVES,
-    STEPS,
-    Process,
-    check_same,
-    environment,
-    finish,
-    outcome,
-    resumed_at,
-    room,
-    whole,
-)
+from tests.drills.killing import SAVES, STEPS, Process, check_same, environment, finish, resumed_at
 from tests.drills.worker import PHASES
+from tests.train.tiny_runs import outcome
 from train.checkpoints.journal import Journal
 from train.loop.exits import Exit
 from train.runs.directory import open_run
@@ -36,7 +26,7 @@ def stopped_at(said: str) -> int:
     return int(said.rsplit("stopped at step ", 1)[1].split(";")[0])
 
 
-def test_asked_to_end_at_any_instant_it_saves_and_goes_on(room, whole):  # noqa: F811
+def test_asked_to_end_at_any_instant_it_saves_and_goes_on(room, whole):
     """SIGTERM while it compiles (nothing is lost: nothing was trained), evaluates, saves and in the middle of steps, five times each."""
     expected, _ = whole
     rng = random.Random(2)
@@ -77,7 +67,7 @@ def test_asked_to_end_at_any_instant_it_saves_and_goes_on(room, whole):  # noqa:
     assert min(hits[name] for name in ("step", *PHASES)) >= 3
 
 
-def test_ctrl_c_saves_and_twice_leaves(room, whole):  # noqa: F811
+def test_ctrl_c_saves_and_twice_leaves(room, whole):
     with Process(room, "interrupted") as process:
         process.reach(5)
         assert process.end(signal.SIGINT) == Exit.INTERRUPTED, process.said
@@ -94,7 +84,7 @@ def test_ctrl_c_saves_and_twice_leaves(room, whole):  # noqa: F811
     print("\nSIGINT once: saved, to the step; twice: left at once, going on from the last save; the same bytes at the end")
 
 
-def test_asked_to_save_it_goes_on(room, whole):  # noqa: F811
+def test_asked_to_save_it_goes_on(room, whole):
     times = 5
     with Process(room, "saving", "--checkpoints.keep", "99") as process:
         for number in range(times):
@@ -107,7 +97,7 @@ def test_asked_to_save_it_goes_on(room, whole):  # noqa: F811
     assert len(found) == times
 
 
-def test_a_clock_that_jumps_by_a_day_changes_nothing(room, whole):  # noqa: F811
+def test_a_clock_that_jumps_by_a_day_changes_nothing(room, whole):
     """At every look at it. Stopped once in the middle, so that the clock of the second start is not that of the first."""
     with Process(room, "jumping", also=",clock") as process:
         process.reach(STEPS // 2)
@@ -124,7 +114,7 @@ def test_a_clock_that_jumps_by_a_day_changes_nothing(room, whole):  # noqa: F811
     print(f"\nthe wall clock a day forth and back at every look, one run: the same bytes, {len(rows)} times in order, no odd ETA")
 
 
-def test_secrets_of_the_environment_are_written_nowhere(room):  # noqa: F811
+def test_secrets_of_the_environment_are_written_nowhere(room):
     names = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS", f"OWN_{random.randrange(10**6)}")
     canaries = {name: f"canary-{random.Random(name).getrandbits(64):016x}" for name in names}
     (room / "mistake.py").write_text("def get_config(arg=''):\n    raise RuntimeError('no')\n")

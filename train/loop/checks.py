@@ -9,12 +9,12 @@ from train.optimizers.build import optimizer_of
 from train.sources.dataset import check_reads
 
 
-def check(experiment: Experiment, corpora: list) -> None:
-    """UserError for what would stop the run before its first step."""
+def check(experiment: Experiment, corpora: list, devices: list | None = None) -> None:
+    """UserError for what would stop the run before its first step. devices: to train on; None: all."""
     check_options(experiment)
     check_reads(experiment)
     divide_cpu(experiment)
-    mesh = make_mesh(experiment.mesh)
+    mesh = make_mesh(experiment.mesh, devices)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     optimizer_of(experiment)
     check_frozen(experiment)

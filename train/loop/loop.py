@@ -39,11 +39,11 @@ SPACE_SECONDS = 30
 OnSamples = Callable[[int, Any], str]
 
 
-def train(run: Run, on_samples: OnSamples | None = None, corpora: list | None = None) -> dict:
+def train(run: Run, on_samples: OnSamples | None = None, corpora: list | None = None, devices: list | None = None) -> dict:
     """Train `run` from its last checkpoint, or from the start, to its last step. Returns (and writes) the run's summary.
 
     on_samples: called as on_samples(step, params) with the averaged parameters whenever samples are drawn; the line it returns is shown.
-    corpora: the run's data, where it is open already.
+    corpora: the run's data, where it is open already. devices: to train on; None: all.
 
     SIGINT and SIGTERM save a checkpoint after the step in hand and return, SIGUSR1 saves and goes on; the same command then goes on from
     there. summary["exit"] is what the process should end with (`train.loop.exits.Exit`).
@@ -55,13 +55,15 @@ def train(run: Run, on_samples: OnSamples | None = None, corpora: list | None = 
         stack.enter_context(hosts.only_writer(run.path))
         place = stack.enter_context(contextlib.closing(hosts.Place(run.path)))
         sentinel = stack.enter_context(Sentinel(run.experiment.faults.stall_seconds, stacks))
-        return _train(run, on_samples, corpora, sentinel, place)
+        return _train(run, on_samples, corpora, devices, sentinel, place)
 
 
-def _train(run: Run, on_samples: OnSamples | None, corpora: list | None, sentinel: Sentinel, place: hosts.Place) -> dict:
+def _train(
+    run: Run, on_samples: OnSamples | None, corpora: list | None, devices: list | None, sentinel: Sentinel, place: hosts.Place
+) -> dict:
     began = time.monotonic()
     experiment = run.experiment
-    mesh = make_mesh(experiment.mesh)
+    mesh = make_mesh(experiment.mesh, devices)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     learner = learner_of(run, run.corpora() if corpora is None else corpora, mesh)
     training = _Training(run, learner, mesh, sentinel, place, on_samples, began)
@@ -322,7 +324,7 @@ def _open_telemetry(run: Run, learner: Learner, mesh: Mesh, step: int, cursor: i
         config=run.experiment,
         device=device.device_kind,
         flops_per_token=learner.flops_per_token,
-        peak=peak * jax.device_count() if peak else None,
+        peak=peak * mesh.size if peak else None,
     )
     if changed:
         telemetry.message(f"not bit for bit as before, only up to rounding: {'; '.join(changed)}")

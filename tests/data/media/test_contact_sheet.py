@@ -9,7 +9,7 @@ from data.media.kinds import Part, Sample
 from data.media.shards import write_media
 from data.media.world import World
 from tests.data.media.media_files import audio_file, image_file, video_file
-from tests.data.media.test_media_batches import SHAPES, TOKENIZER, batches, with_facts
+from tests.data.media.media_rows import SHAPES, TOKENIZER, batches, with_facts
 
 
 def test_the_cells_of_a_batch_are_its_samples():

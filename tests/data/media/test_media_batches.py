@@ -9,31 +9,19 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.loading.process_prefetch import ProcessPrefetch
-from data.media.batches import MediaBatches, StepMaker, Unusable
-from data.media.kinds import Facts, Part, Sample, Undecodable, text_facts
+from data.media.batches import StepMaker, Unusable
+from data.media.kinds import Part, Sample
 from data.media.packing import pack
 from data.media.rows import MISSING, Layout, Piece, RowFiller, encoded_places
 from data.media.shards import write_media
 from data.media.signals.augment_config import Augment
 from data.media.signals.patches import unpatchify
-from data.media.signals.probing import probe
-from data.media.signals.shapes import AudioShape, ImageShape, VideoShape, frames_of
+from data.media.signals.shapes import ImageShape, frames_of
 from data.media.source import ShardSource
 from data.media.world import World
-from data.tokenizer import byte_tokenizer, character_tokenizer
+from data.tokenizer import character_tokenizer
 from tests.data.media.media_files import audio_file, image_file, video_file
-
-TOKENIZER = byte_tokenizer()
-SHAPES = {
-    "image": ImageShape(patch=4, rows=4, columns=4, block=2, square=True),
-    "video": VideoShape(frames=2, times=2, patch=4, rows=2, columns=2, fps=4.0),
-    "audio": AudioShape(times=8, bands=80, block=2),
-}
-LAYOUT = Layout(160, {"image": 32, "video": 8, "audio": 32})
-
-
-def batches(*sources, layout=LAYOUT, **options):
-    return MediaBatches(sources or (World(scenes=60, validation=25),), TOKENIZER, SHAPES, layout, **options)
+from tests.data.media.media_rows import LAYOUT, SHAPES, TOKENIZER, batches, with_facts
 
 
 @settings(max_examples=30, deadline=None)
@@ -176,17 +164,6 @@ def shards(tmp_path):
         Sample((Part("image", image_file()[:400]), Part("text", "broken", learned=True))),
     ]
     return write_media(str(tmp_path / "shards"), {"train": map(with_facts, samples)})
-
-
-def with_facts(sample):
-    """What is broken was whole when it was looked at."""
-    facts = []
-    for part in sample.parts:
-        try:
-            facts.append(text_facts(part.content) if part.kind == "text" else probe(part.kind, part.content))
-        except Undecodable:
-            facts.append(Facts(width=32, height=24, bytes=len(part.content)))
-    return sample, facts
 
 
 def test_shards_are_decoded_at_the_size_that_was_planned(shards):

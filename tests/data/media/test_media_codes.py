@@ -19,7 +19,7 @@ from data.media.source import ShardSource
 from data.tokenizer import byte_tokenizer, character_tokenizer, load_tokenizer, with_codes
 from model.media.vq import VectorQuantiser, VQConfig
 from tests.data.media.media_files import audio_file, image_file
-from tests.data.media.test_media_batches import with_facts
+from tests.data.media.media_rows import with_facts
 
 SHAPES: dict = {
     "image": ImageShape(patch=4, rows=2, columns=3, square=True),

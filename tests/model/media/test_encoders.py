@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from data.media.signals.patches import grid, patchify, unpatchify
 from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
 from model.media.encoders import ConvolutionStem, Encoder, PatchStem, Pool, encoded_places, encoded_segments, inflate
+from tests.model.media.arrays import draw, near
 
 SMALL = {"num_layers": 2, "embed_dim": 16, "num_heads": 2}
 IMAGE = ImageEncoder(**SMALL, patch=2, rows=3, columns=4)
@@ -20,13 +20,6 @@ VIDEO = VideoEncoder(**SMALL, frames=2, patch=2, times=3, rows=3, columns=4, poo
 FACTORISED = dataclasses.replace(VIDEO, attention="factorised", positions="learned")
 AUDIO = AudioEncoder(**SMALL, mel_bands=5, times=8)
 ALL = {"image": IMAGE, "token": TOKEN, "video": VIDEO, "factorised": FACTORISED, "audio": AUDIO}
-
-
-def draw(shapes):
-    """Random parameters, biases, positions and tokens included, so that none of them hides behind its zero."""
-    leaves, tree = jax.tree.flatten(nn.unbox(shapes))
-    rng = np.random.default_rng(0)
-    return tree.unflatten([jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32) for leaf in leaves])
 
 
 @functools.cache
@@ -76,10 +69,6 @@ def encode(config, params, row, count):
     hidden = encoder.apply({"params": params["encoder"]}, patches, places, segments)
     segments, places = encoded_segments(config, segments), encoded_places(config, places)
     return hidden[0], segments[0], pool.apply({"params": params["pool"]}, hidden, segments, count, places)[0]
-
-
-def near(tree, other, rtol=1e-4):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * (np.abs(b).max() + 1e-3)), tree, other)
 
 
 @pytest.mark.parametrize("config", ALL.values(), ids=ALL)

@@ -11,7 +11,7 @@ import pytest
 from data.media.signals.patches import grid
 from model.media.encoder_config import ImageEncoder, Projection
 from model.media.projector import Projector, projected_places
-from tests.model.media.test_encoders import draw, near
+from tests.model.media.arrays import draw, near
 
 WIDTH, E = 10, 8
 IMAGE = ImageEncoder(num_layers=1, embed_dim=E, num_heads=2, patch=2)

@@ -19,38 +19,15 @@ from hypothesis import strategies as st
 import omnia
 from data.errors import UserError
 from model.config import ModelConfig
+from tests.train.checkpoints.states import ABSTRACT, IDENTITY, STRANGER, flip, same, small_state
 from tests.train.conftest import change
-from tests.train.loop.test_resume import start
+from tests.train.tiny_runs import start, train
 from train.checkpoints import checkpointer as module
 from train.checkpoints.checkpointer import Checkpointer, load_parameters
 from train.checkpoints.journal import Journal, Part, decode, encode, kept, share
 from train.devices.mesh import make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule, TextData
-from train.loop.loop import train
 from train.runs.directory import open_run
-from train.step.state import State
-
-IDENTITY, STRANGER = "0123456789abcdef", "fedcba9876543210"
-
-
-def small_state(step: int, size: int = 64) -> State:
-    """A state of a few arrays that zstd cannot compress, different at every step."""
-    rng = np.random.default_rng(step)
-
-    def array(*shape):
-        return jnp.asarray(rng.standard_normal(shape, np.float32))
-
-    params = {"table": array(size, 16), "layers": {"up": array(2, 16, size)}}
-    moments = {"mu": array(size, 16), "count": jnp.int32(step)}
-    history = {"mean": array()}
-    return State(jnp.int32(step), jnp.int32(4 * step), params, moments, history, ema={"table": array(size, 16)})
-
-
-ABSTRACT = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), small_state(0))
-
-
-def same(a, b) -> bool:
-    return jax.tree.all(jax.tree.map(lambda x, y: np.asarray(x).tobytes() == np.asarray(y).tobytes(), a, b))
 
 
 @pytest.fixture
@@ -72,12 +49,6 @@ def save(checkpointer: Checkpointer, *steps: int, **options) -> None:
     for step in steps:
         checkpointer.save(small_state(step), {"seconds": step, "loss": 1 / step}, **options)
     checkpointer.wait()
-
-
-def flip(path: Path, bit: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(content)
 
 
 def copy_of(checkpoints: Path, tmp_path: Path) -> Path:
@@ -457,7 +428,7 @@ def run(corpora, tmp_path_factory):
         logging=Logging(every=1),
     )
     run = start(tmp_path_factory.mktemp("verbs") / "run", experiment)
-    train(run)
+    train(run, devices=8)
     return run
 
 

@@ -16,6 +16,7 @@ from data.text.shards import Corpus
 from model.config import ModelConfig
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters
+from tests.train.evaluation.documents import documents
 from train.devices.mesh import make_mesh
 from train.evaluation.totals import Evaluator
 from train.experiment import Experiment, TextData
@@ -52,11 +53,6 @@ def evaluated(params, paths, *, batch_size=8, **options):
 def predictions(model, params, row_T):
     hidden_BTD = model.apply({"params": params}, row_T[None]).hidden_BTD
     return jax.nn.log_softmax(logits(Head(hidden_BTD, vocabulary_table(params))))[0]
-
-
-def documents(path, split="validation"):
-    part = Corpus(path).split(split)
-    return [part.read(number).tolist() for number in range(part.documents)]
 
 
 def naive(params, path):

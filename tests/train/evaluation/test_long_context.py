@@ -11,8 +11,8 @@ from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from model.config import ModelConfig
 from model.transformer import Decoder
-from tests.train.evaluation.test_evaluate import documents
-from tests.train.loop.test_resume import start
+from tests.train.evaluation.documents import documents
+from tests.train.tiny_runs import start
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh
 from train.evaluation.checkpoint import evaluate_run

@@ -8,8 +8,8 @@ import pytest
 
 import omnia
 from data.errors import UserError
+from tests.train.tiny_runs import train
 from train.experiment import MeshShape, TextData
-from train.loop.loop import train
 from train.runs.directory import create_run, open_corpora
 from train.runs.resolve import resolve
 from train.sources.dataset import dataset_of

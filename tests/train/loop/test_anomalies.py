@@ -1,7 +1,6 @@
 """Bad steps change nothing, the run goes back after too many, and where it goes does not depend on when it was stopped."""
 
 import dataclasses
-import os
 import signal
 
 import jax
@@ -12,13 +11,12 @@ import pytest
 from data.text.batches import Batches
 from model.transformer import Decoder
 from tests.train.conftest import change
-from tests.train.loop.test_resume import one_device, outcome, start  # noqa: F401 (a fixture)
+from tests.train.tiny_runs import outcome, start, train
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh, put_batch
 from train.experiment import MeshShape
 from train.loop.bad_steps import Diverged, rewind_target
 from train.loop.exits import Exit
-from train.loop.loop import train
 from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind
@@ -104,7 +102,7 @@ def state_of(run, step):
     return found
 
 
-def test_a_bad_step_leaves_parameters_and_optimizer_alone(tiny, tmp_path, one_device, poison):  # noqa: F811
+def test_a_bad_step_leaves_parameters_and_optimizer_alone(tiny, tmp_path, poison):
     """With the last step bad and no going back, what is saved equals the state before it, to the bit; the counts of step and rows go on."""
     tiny = change(tiny, evaluation={"every": 0}, checkpoints={"every": 1}, steps=5)
     poison(12, 15)  # of step 4, four rows each
@@ -126,7 +124,7 @@ def test_a_bad_step_leaves_parameters_and_optimizer_alone(tiny, tmp_path, one_de
     assert (int(skipped.step), int(skipped.cursor), int(metrics["skipped"].total)) == (4, 16, 1)
 
 
-def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path, one_device, poison, monkeypatch):  # noqa: F811
+def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path, poison, monkeypatch):
     """Stopped by SIGTERM anywhere, also in the middle of the bad rows, it ends with the same bytes."""
     tiny = change(tiny, faults={"skips": 3}, evaluation={"every": 0}, checkpoints={"every": 2})
     poison(16, 27)  # steps 5 to 7; the checkpoint of step 4 is good
@@ -143,7 +141,7 @@ def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path,
         def record_and_kill(self, step, *rest, last=last, **options):
             record(self, step, *rest, **options)
             if step == last < 8:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
         monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["exit"] == (Exit.DONE if last == 8 else Exit.SAVED)
@@ -153,7 +151,7 @@ def test_after_too_many_the_run_goes_back_and_on_with_other_rows(tiny, tmp_path,
     assert found[2] == expected[2]
 
 
-def test_a_run_that_stays_bad_says_so_and_keeps_what_was_good(tiny, tmp_path, one_device, poison):  # noqa: F811
+def test_a_run_that_stays_bad_says_so_and_keeps_what_was_good(tiny, tmp_path, poison):
     tiny = change(tiny, faults={"skips": 2, "rewinds": 1}, evaluation={"every": 0}, checkpoints={"every": 2})
     poison(16, 10**6)
     run = start(tmp_path / "run", tiny)

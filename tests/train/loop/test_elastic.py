@@ -6,11 +6,10 @@ import pytest
 
 from model.transformer import Decoder
 from tests.train.conftest import change
-from tests.train.loop.test_resume import start
+from tests.train.tiny_runs import start, train
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh, put_batch
 from train.experiment import MeshShape
-from train.loop.loop import train
 from train.objectives.bind import bind
 from train.optimizers.build import optimizer_of
 from train.sources.dataset import dataset_of
@@ -28,7 +27,7 @@ def saved(tmp_path_factory, corpora):
     shape = MeshShape(data=4, tensor=2)
     experiment = change(tiny, steps=2, mesh=shape, batch_size=8, micro_batches=1, evaluation={"every": 0}, model={"dropout": 0.0})
     run = start(tmp_path_factory.mktemp("saved") / "run", experiment)
-    train(run)
+    train(run, devices=8)
     return run
 
 

@@ -10,11 +10,10 @@ import pytest
 from data.errors import UserError
 from data.text.prepare import PrepareText, prepare_text
 from tests.train.conftest import change
-from tests.train.loop.test_resume import one_device, outcome, start  # noqa: F401 (a fixture)
+from tests.train.tiny_runs import outcome, start, train
 from train.checkpoints.journal import Journal
 from train.devices.hosts import Moved, Place
 from train.loop.exits import Exit
-from train.loop.loop import train
 from train.loop.telemetry import _RowFile, read_metrics
 from train.runs.directory import open_run
 
@@ -64,7 +63,7 @@ def undisturbed():
         ("train.loop.row_learner:RowLearner.__next__", 5, MemoryError(), 4),
     ],
 )
-def test_the_last_step_is_saved_and_the_run_goes_on(what, call, error, last, plain, one_device, undisturbed, tmp_path, monkeypatch):  # noqa: F811
+def test_the_last_step_is_saved_and_the_run_goes_on(what, call, error, last, plain, undisturbed, tmp_path, monkeypatch):
     if not undisturbed:
         run = start(tmp_path / "whole", plain)
         train(run)
@@ -79,15 +78,15 @@ def test_the_last_step_is_saved_and_the_run_goes_on(what, call, error, last, pla
     assert outcome(run) == undisturbed["outcome"]
 
 
-def test_a_report_that_cannot_be_drawn_ends_nothing(plain, one_device, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_report_that_cannot_be_drawn_ends_nothing(plain, tmp_path, monkeypatch, capsys):
     run = start(tmp_path / "run", change(plain, samples={"tokens": 0}, steps=2))
     failing(monkeypatch, "train.loop.loop:write_report", 1, OSError(28, "No space left on device"))
-    assert train(run)["exit"] == Exit.DONE
+    assert train(run, report=True)["exit"] == Exit.DONE
     assert steps_of(run) == [2]
     assert f"`omnia report {run.path}` draws it" in capsys.readouterr().out
 
 
-def test_a_run_that_is_moved_is_saved_where_it_is_now(plain, one_device, tmp_path, monkeypatch):  # noqa: F811
+def test_a_run_that_is_moved_is_saved_where_it_is_now(plain, tmp_path, monkeypatch):
     run = start(tmp_path / "run", change(plain, samples={"tokens": 0}))
     moved, original, calls = tmp_path / "elsewhere" / "moved", Place.check, itertools.count(1)
     moved.parent.mkdir()
@@ -164,7 +163,7 @@ def test_rows_are_written_once_though_a_disk_takes_half_of_them(tmp_path, monkey
     assert (tmp_path / "rows").read_bytes() == b"".join(b"row %d\n" % number for number in range(20))
 
 
-def test_what_depends_on_validation_is_refused_without_any(plain, one_device, tmp_path, capsys):  # noqa: F811
+def test_what_depends_on_validation_is_refused_without_any(plain, tmp_path, capsys):
     texts, shards = tmp_path / "one.txt", str(tmp_path / "shards")
     texts.write_text("the cat sat on the mat. " * 40)
     prepare_text(PrepareText(output=shards, input=(str(texts),), validation=0, workers=1))

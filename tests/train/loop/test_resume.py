@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import signal
 
 import jax
 import numpy as np
@@ -11,49 +10,16 @@ import pytest
 
 from data.errors import UserError
 from tests.train.conftest import change
+from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.checkpoints.checkpointer import Checkpointer, load_parameters
 from train.devices.mesh import make_mesh
 from train.evaluation.totals import Evaluator
 from train.experiment import AdamW, MeshShape, Muon, ScheduleFree
-from train.loop.loop import train
-from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind
-from train.optimizers.build import make_optimizer
-from train.runs.directory import create_run, open_corpora, open_run
+from train.runs.directory import open_corpora, open_run
 from train.runs.resolve import check_resume, resolve
 from train.sources.dataset import dataset_of
-from train.step.state import abstract_state
-
-TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
-
-
-def start(path, experiment):
-    corpora = open_corpora(experiment)
-    return create_run(path, resolve(experiment, corpora), corpora)
-
-
-def outcome(run):
-    """All metrics but the clock's, and the last state, as bytes."""
-    rows = [{name: value for name, value in row.items() if name not in TIMING} for row in read_metrics(run.path)]
-    experiment = run.experiment
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    abstract = abstract_state(
-        bind(experiment).start, optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=experiment.ema_decay > 0
-    )
-    checkpointer = Checkpointer(run.path, experiment.checkpoints)
-    state, progress = checkpointer.restore(abstract)
-    checkpointer.close()
-    progress.pop("seconds")
-    return rows, [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], progress
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    """The loop uses all devices there are; here there is one."""
-    devices = jax.devices()[:1]
-    monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, devices))
-    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, devices))
 
 
 def train_and_watch_the_disk(run, monkeypatch):
@@ -75,24 +41,8 @@ def train_and_watch_the_disk(run, monkeypatch):
         train(run)
 
 
-def train_and_stop(path, step: int, monkeypatch) -> dict:
-    """Go on with a run; SIGTERM when it has done `step`."""
-    record = Meter.record
-
-    def record_and_kill(self, done, *rest, **options):
-        record(self, done, *rest, **options)
-        if done == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Meter, "record", record_and_kill)
-        summary = train(open_run(path))
-    assert summary["step"] == step and summary["stopped"]
-    return summary
-
-
 @pytest.mark.parametrize("kind", [AdamW, ScheduleFree, Muon])
-def test_resumed_equals_uninterrupted(tiny, tmp_path, one_device, monkeypatch, kind):
+def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, kind):
     """SIGTERM after 5 of 8 steps, and once after 3 too: in the middle of an epoch, of the mixture's period, between two evaluations."""
     if kind is ScheduleFree:
         tiny = change(tiny, optimizer=ScheduleFree(), schedule={"decay": "constant"}, ema_decay=0.0)
@@ -123,14 +73,14 @@ def test_state_saved_on_eight_devices_is_the_same_on_one(tiny, tmp_path):
     """Saved by a mesh of 2 x 2 x 2, read by one device and by 1 x 8: parameters equal to the bit."""
     experiment = change(tiny, steps=2, mesh=MeshShape(data=2, fsdp=2, tensor=2), batch_size=8, evaluation={"every": 0}, micro_batches=1)
     run = start(tmp_path / "run", experiment)
-    train(run)
+    train(run, devices=8)
     one, _ = load_parameters(run, make_mesh(MeshShape(data=1), jax.devices()[:1]))
     eight, step = load_parameters(run, make_mesh(MeshShape(data=1, fsdp=8)))
     assert step == 2
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one, eight)
 
 
-def test_early_stopping_keeps_its_count(tiny, tmp_path, one_device, monkeypatch):
+def test_early_stopping_keeps_its_count(tiny, tmp_path, monkeypatch):
     """A rate of zero never improves: the run ends at the evaluation that exhausts its patience, also when it was stopped before."""
     experiment = change(tiny, steps=40, optimizer={"learning_rate": 0.0}, evaluation={"every": 1, "patience": 3}, ema_decay=0.0)
     run = start(tmp_path / "run", experiment)
@@ -139,7 +89,7 @@ def test_early_stopping_keeps_its_count(tiny, tmp_path, one_device, monkeypatch)
     assert summary["step"] == 4 and summary["best_step"] == 1
 
 
-def test_a_run_that_diverged_stops_and_keeps_its_last_good_checkpoint(tiny, tmp_path, one_device):
+def test_a_run_that_diverged_stops_and_keeps_its_last_good_checkpoint(tiny, tmp_path):
     """One step of a huge rate makes every number infinite: the loop says so, and what it saved before stands."""
     sane = change(tiny, steps=2, schedule={"warmup_steps": 0, "decay": "constant"}, micro_batches=1, ema_decay=0.0, evaluation={"every": 0})
     run = start(tmp_path / "run", sane)
@@ -152,7 +102,7 @@ def test_a_run_that_diverged_stops_and_keeps_its_last_good_checkpoint(tiny, tmp_
     checkpointer.close()
 
 
-def test_a_complete_run_is_left_as_it_is(tiny, tmp_path, one_device):
+def test_a_complete_run_is_left_as_it_is(tiny, tmp_path):
     """Also where a kill came before its summary was written."""
     run = start(tmp_path / "run", change(tiny, steps=2, micro_batches=1))
     summary = train(run)
@@ -166,6 +116,28 @@ def test_what_may_not_change_is_named(tiny):
     check_resume(tiny, change(tiny, steps=99, evaluation={"every": 7}))
     with pytest.raises(UserError, match="model.embed_dim is 16, asked 32"):
         check_resume(tiny, change(tiny, model={"embed_dim": 32}))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 1},
+        {"ema_decay": 0.5},
+        {"optimizer": {"learning_rate": 0.5}},
+        {"optimizer": {"clip_norm": 0.5}},
+        {"schedule": {"warmup_steps": 5}},
+        {"schedule": {"decay": "linear"}},
+        {"data": {"weights": (1.0, 1.0)}},
+        {"data": {"fim_rate": 0.5}},
+        {"model": {"dropout": 0.5}},
+        {"frozen": ("embedding",)},
+        {"start": "elsewhere"},
+    ],
+    ids=str,
+)
+def test_what_the_saved_state_depends_on_may_not_change(tiny, fields):
+    with pytest.raises(UserError, match=f"cannot go on with another {next(iter(fields))}"):
+        check_resume(tiny, change(tiny, **fields))
 
 
 def test_a_run_refuses_other_shards(tiny, tmp_path):

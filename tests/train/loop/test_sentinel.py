@@ -23,14 +23,14 @@ def sentinel(tmp_path):
 
 def test_a_request_to_save_is_given_once(sentinel):
     assert sentinel.poll() == Request.NOTHING
-    os.kill(os.getpid(), signal.SIGUSR1)
+    signal.raise_signal(signal.SIGUSR1)
     assert [sentinel.poll(), sentinel.poll()] == [Request.SAVE, Request.NOTHING]
 
 
 @pytest.mark.parametrize("number, reason", [(signal.SIGTERM, Exit.SAVED), (signal.SIGINT, Exit.INTERRUPTED)])
 def test_a_request_to_stop_stays_and_outweighs_one_to_save(sentinel, number, reason):
-    os.kill(os.getpid(), number)
-    os.kill(os.getpid(), signal.SIGUSR1)
+    signal.raise_signal(number)
+    signal.raise_signal(signal.SIGUSR1)
     assert [sentinel.poll(), sentinel.poll()] == [Request.STOP, Request.STOP]
     assert sentinel.reason == reason
     with pytest.raises(Stopped):
@@ -38,9 +38,9 @@ def test_a_request_to_stop_stays_and_outweighs_one_to_save(sentinel, number, rea
 
 
 def test_a_second_interrupt_acts_as_if_nobody_listened(sentinel):
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_handlers_are_given_back(tmp_path):

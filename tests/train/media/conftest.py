@@ -46,7 +46,8 @@ EXPERIMENT = Experiment(
     logging=Logging(every=1),
 )
 
-
+RUN = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(MODEL, num_layers=1))
+"""For whole runs, which take most of their time to compile."""
 CROSS = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(MODEL, fusion="cross_attention"))
 
 

@@ -11,7 +11,7 @@ from data.media.kinds import Facts, Part, Sample
 from data.media.shards import write_media
 from data.media.signals.encoding import encode_image, encode_sound
 from model.transformer import Decoder
-from tests.train.media.conftest import EXPERIMENT, MODEL, parameters
+from tests.train.media.conftest import EXPERIMENT, MODEL, RUN, parameters
 from train.objectives.media.media_lm import MediaLMLoss
 from train.sources.dataset import dataset_of
 from train.sources.media_options import MediaShards
@@ -41,7 +41,7 @@ def test_a_scarce_modality_is_learned_beside_a_plentiful_one(tmp_path):
         splits = {"train": samples_of(kind, count, 0), "validation": samples_of(kind, 8, 1)}
         write_media(str(tmp_path / kind), splits, classes=list(names))
         folders.append(str(tmp_path / kind))
-    model = dataclasses.replace(MODEL, context_length=48, encoders=(MODEL.encoders[0], MODEL.encoders[2]))
+    model = dataclasses.replace(RUN.model, context_length=48, encoders=(MODEL.encoders[0], MODEL.encoders[2]))
     data = MediaShards(shards=tuple(folders), weights=(2.0, 1.0))
     experiment = dataclasses.replace(EXPERIMENT, model=model, data=data)
     sources = dataset_of(experiment).open()

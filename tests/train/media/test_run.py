@@ -8,12 +8,11 @@ import pytest
 
 from data.media.rows import Layout, Piece, RowFiller
 from model.decoding.generate import Sampling
-from tests.train.loop.test_resume import start, train_and_stop
-from tests.train.media.conftest import CROSS, EXPERIMENT, objective, parameters, rows
+from tests.train.media.conftest import CROSS, EXPERIMENT, RUN, objective, parameters, rows
+from tests.train.tiny_runs import TIMING, start, train, train_and_stop
 from train.devices.mesh import make_mesh
 from train.experiment import MeshShape
 from train.generation.about_media import MediaWriter
-from train.loop.loop import train
 from train.loop.row_learner import RowLearner
 from train.loop.telemetry import read_metrics
 from train.planning.doctor import examine
@@ -21,17 +20,9 @@ from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
 from train.sources.media_shapes import shapes_of
 
-TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
 
-
-@pytest.fixture
-def one_device(monkeypatch):
-    monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
-    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
-
-
-def test_a_run_on_four_modalities_resumes_to_the_bit(tmp_path, one_device, monkeypatch):
-    whole, parts = (start(tmp_path / name, EXPERIMENT) for name in ("whole", "parts"))
+def test_a_run_on_four_modalities_resumes_to_the_bit(tmp_path, monkeypatch):
+    whole, parts = (start(tmp_path / name, RUN) for name in ("whole", "parts"))
     train(whole)
     train_and_stop(parts.path, 2, monkeypatch)
     train(open_run(parts.path))

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,24 +10,14 @@ from data.media import packing
 from data.media.kinds import Facts, Part, Sample, text_facts
 from data.media.shards import write_media
 from data.media.signals.encoding import encode_image
-from tests.train.loop.test_resume import start
 from tests.train.media.conftest import EXPERIMENT, MODEL
-from train.devices.mesh import make_mesh
+from tests.train.tiny_runs import check, start, train
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Evaluation, Samples
-from train.loop.checks import check
-from train.loop.loop import train
 from train.loop.telemetry import read_metrics
 from train.runs.resolve import resolve
 from train.sources.dataset import dataset_of
 from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaLM, MediaShards
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
-    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
-
 
 PICTURE = encode_image(np.zeros((16, 16, 3), np.uint8))
 KINDS = {

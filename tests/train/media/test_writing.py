@@ -23,13 +23,11 @@ from model.decoding.generate import Sampling
 from model.heads import vocabulary_table
 from model.transformer import Decoder
 from tests.data.media.media_files import audio_file, image_file
-from tests.train.loop.test_resume import start
 from tests.train.media.conftest import EXPERIMENT, MODEL, parameters
-from train.devices.mesh import make_mesh
+from tests.train.tiny_runs import start, train
 from train.experiment import Evaluation, Samples
 from train.generation import media
 from train.generation.about_media import MediaWriter, sample_answers
-from train.loop.loop import train
 from train.objectives.media.media_lm import media_of
 from train.runs.directory import open_corpora, open_run
 from train.sources.dataset import dataset_of
@@ -46,25 +44,20 @@ CODEBOOK = dataclasses.replace(
 def runs(tmp_path_factory):
     """A run that trained a codebook, and the tokenizer made of it."""
     folder = tmp_path_factory.mktemp("codes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
-        patch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
-        made = start(folder / "codebook", CODEBOOK)
-        train(made)
+    made = start(folder / "codebook", CODEBOOK)
+    train(made)
     prepare_codes(PrepareCodes(str(folder / "tokenizer"), (str(made.path),)))
     return made, str(folder / "tokenizer")
 
 
 def writer_experiment(tokenizer, tasks=("play", "audio")):
-    model = dataclasses.replace(MODEL, encoders=MODEL.encoders[2:])
+    model = dataclasses.replace(MODEL, num_layers=1, encoders=MODEL.encoders[2:])
     data = WorldScenes(tasks=tasks, scenes=60, validation=4, tokenizer=tokenizer)
     evaluation, samples = Evaluation(every=0, rows=2), Samples(tokens=2, temperature=1.0)
     return dataclasses.replace(EXPERIMENT, model=model, data=data, steps=2, evaluation=evaluation, samples=samples)
 
 
-def test_a_model_reads_and_writes_recordings(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
-    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
+def test_a_model_reads_and_writes_recordings(runs, tmp_path, capsys):
     made = start(tmp_path / "run", writer_experiment(runs[1]))
     found = train(made)["validation"]
     assert {"play", "coded_play", "play/unseen", "audio", "blind_audio", "exact"} <= set(found) and "blind_play" not in found

@@ -17,7 +17,7 @@ from train.verbs.config_files import load_config
 from train.verbs.plan import make_plan
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-SMALL = {"num_layers": 2, "embed_dim": 32, "num_heads": 2, "num_kv_heads": 0, "head_dim": 0, "mlp_dim": 0, "scan": False, "remat": "none"}
+SMALL = {"num_layers": 1, "embed_dim": 32, "num_heads": 2, "num_kv_heads": 0, "head_dim": 0, "mlp_dim": 0, "scan": False, "remat": "none"}
 
 
 def variants() -> dict[str, Experiment]:
@@ -83,8 +83,9 @@ def test_the_doctor_compiles_and_a_plan_counts(name, tmp_path):
     assert found["fits"] and found["seconds"]["seconds"] > 0 and found["parameters"] > 0
 
 
-def test_verbs_say_by_name_what_a_kind_cannot_do(tmp_path, capsys):
+def test_verbs_say_by_name_what_a_kind_cannot_do(tmp_path, capsys, monkeypatch):
     """A game has no texts to continue, to show or to label, and its network no positions."""
+    monkeypatch.setattr("train.loop.loop.write_report", lambda path: None)
     run_dir = str(tmp_path / "run")
     tiny = ["--objective.width", "8", "--objective.blocks", "1", "--objective.simulations", "2", "--objective.match-simulations", "2"]
     few = ["--steps", "1", "--batch-size", "8", "--objective.minibatches", "1", "--evaluation.rows", "1"]

@@ -13,6 +13,7 @@ from model.config import ModelConfig
 from model.critic import Critic
 from model.decoding.generate import Sampling
 from model.transformer import Decoder
+from tests.train.rl.policies import train_start
 from train.rl.options import PPO
 from train.rl.policy.experience import evaluate_rollout, make_experience
 from train.rl.policy.policy_gradient import PolicyGradientLoss
@@ -107,6 +108,11 @@ def experience(options, scores=None, params=None, reference=None):
     return _experience(options)(params, reference, scores)
 
 
+@pytest.fixture(scope="session")
+def started(tmp_path_factory):
+    return train_start(tmp_path_factory.mktemp("started") / "run")
+
+
 @pytest.fixture
 def ppo():
     return PPO(group_size=SAMPLES, response_tokens=ROOM, critic="shared", kl_coefficient=0.1)
@@ -114,3 +120,9 @@ def ppo():
 
 def change(options, **fields):
     return dataclasses.replace(options, **fields)
+
+
+def moved(params):
+    """Parameters near these, so that ratios are not 1."""
+    keys = iter(jax.random.split(jax.random.key(9), 100))
+    return jax.tree.map(lambda leaf: leaf + 0.02 * jax.random.normal(next(keys), leaf.shape), params)

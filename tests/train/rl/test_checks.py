@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import UserError
 from data.tokenizer import byte_tokenizer, character_tokenizer
-from tests.train.rl.policy.test_learner import TINY
+from tests.train.rl.policies import TINY
 from train.experiment import Evaluation
 from train.rl.environments.code import PassesTests
 from train.rl.environments.files import PromptFile

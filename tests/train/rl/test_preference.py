@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.train.rl.conftest import DECODER, parameters
-from tests.train.rl.policy.test_policy_gradient import moved
-from train.objectives.preference.preference import PreferenceLearningLoss
+from tests.train.rl.conftest import DECODER, moved, parameters
+from train.objectives.preference.preference import PreferenceLearningLoss, preference_loss
 from train.objectives.preference.reward_model import RewardModellingLoss, choice_loss, flat, score_texts
 from train.rl.options import PreferenceLearning, RewardModelling
 from train.sources.comparisons import Comparisons
@@ -76,6 +75,12 @@ def test_losses_by_their_definitions(loss):
         np.testing.assert_allclose(terms["likelihood"].total, -chosen, rtol=1e-4)
     else:
         np.testing.assert_allclose(metrics["chosen"].total, c.sum(), rtol=1e-3, atol=1e-4)
+
+
+def test_smoothing_takes_a_share_of_the_pairs_the_other_way_round():
+    chosen, rejected = jnp.array([1.0, -2.0, 0.5]), jnp.array([0.2, 0.4, 0.5])
+    plain, turned = (preference_loss("dpo", *pair, beta=0.3) for pair in ((chosen, rejected), (rejected, chosen)))
+    np.testing.assert_allclose(preference_loss("dpo", chosen, rejected, beta=0.3, smoothing=0.2), 0.8 * plain + 0.2 * turned, rtol=1e-6)
 
 
 def test_scores_are_chosen_by_or_regressed_on():

@@ -12,7 +12,7 @@ import pytest
 
 from model.critic import Critic
 from tests.train.rl.conftest import DECODER, MODEL
-from tests.train.rl.policy.test_learner import TINY
+from tests.train.rl.policies import TINY
 from train.objectives.bind import bind
 from train.objectives.preference.reward_model import score_texts
 from train.rl.options import GRPO, PPO, RewardModelling

@@ -12,10 +12,9 @@ import omnia
 from data.errors import UserError
 from data.text.prepare import PrepareText, prepare_text
 from tests.train.conftest import change
-from tests.train.loop.test_resume import start
+from tests.train.tiny_runs import start, train
 from train.checkpoints.journal import Journal
 from train.experiment import MeshShape, TextData
-from train.loop.loop import train
 from train.loop.telemetry import read_metrics
 from train.runs.directory import create_run, open_corpora
 from train.runs.resolve import resolve
@@ -61,7 +60,7 @@ def test_sources_are_named_in_metrics_console_report_and_evaluate(mixture, tiny,
     experiment = dataclasses.replace(tiny, data=mixture, steps=2, batch_size=8, micro_batches=1, mesh=MeshShape())
     corpora = open_corpora(experiment)
     run = create_run(tmp_path / "run", resolve(experiment, corpora), corpora)
-    summary = train(run)
+    summary = train(run, devices=8, report=True)
 
     (row,) = [row for row in read_metrics(run.path) if row["kind"] == "evaluation"]
     assert row["sources"] == ["stories", "recipes", "letters"] == summary["validation"]["sources"]

@@ -227,7 +227,7 @@ def test_muon_orthogonalises_each_layer_by_itself():
             g, u = (np.asarray(x[layer], np.float64).reshape(inputs, -1) for x in (gradient, found))
             left, _, right = np.linalg.svd(g, full_matrices=False)
             lengths = np.diag(left.T @ u @ right.T) / max(1, u.shape[1] / u.shape[0]) ** 0.5
-            assert (lengths > 0.6).all() and (lengths < 1.3).all()  # the iteration reaches 1 only roughly
+            assert (lengths > 0.9).all() and (lengths < 1.2).all()  # the iteration reaches 1 only roughly
             rest = left.T @ u @ right.T
             assert np.abs(rest - np.diag(np.diag(rest))).max() < 1e-3
     # Each expert's matrix is one more such matrix: the same update as that of a layer that holds it alone.

@@ -11,15 +11,13 @@ import pytest
 from data.errors import UserError
 from model.decoding.generate import Sampling
 from model.heads import Head, score_tokens, vocabulary_table
-from tests.train.loop.test_resume import start
 from tests.train.rl.conftest import DECODER, PROMPT, STOP, parameters
-from tests.train.rl.policy.test_learner import TINY, one_device  # noqa: F401
+from tests.train.rl.policies import TINY, Echo
+from tests.train.tiny_runs import check, start, train
 from train.devices.mesh import MeshShape, make_mesh
-from train.loop.checks import check
 from train.loop.learner import learner_of
-from train.loop.loop import train
 from train.loop.telemetry import read_metrics
-from train.rl.environments.text_tasks import Letters, Prompt, Reply, Simulator
+from train.rl.environments.text_tasks import Letters
 from train.rl.options import PPO, Prompts
 from train.rl.policy.experience import inputs_of
 from train.rl.policy.rollout import as_rollout, go_on, start_talk
@@ -27,30 +25,6 @@ from train.runs.directory import open_corpora
 
 TURN, REPLY = 4, 3
 ROOM = 2 * TURN + REPLY
-
-
-@dataclasses.dataclass(frozen=True)
-class Echo(Simulator):
-    """Says what was said, once; every turn earns its length in tenths, and one that begins with 9 ends it all."""
-
-    turns: int = 2
-
-    @property
-    def alphabet(self):
-        return "0123456789"
-
-    @property
-    def held_out(self):
-        return False
-
-    def draw(self, rng):
-        return Prompt(rng.choice("12"))
-
-    def reply(self, prompt, said):
-        return Reply(said[-1][:2], len(said[-1]) / 10, said[-1].startswith("9"))
-
-    def act(self, prompt, said, rng):
-        return "".join(rng.choice("0123") for _ in range(rng.randint(1, 3)))
 
 
 def test_a_conversation_has_the_log_probabilities_of_its_tokens_in_a_row():
@@ -102,7 +76,7 @@ TALK = dataclasses.replace(
 )
 
 
-def test_turns_are_learned_from_and_replies_are_not(tmp_path, one_device):  # noqa: F811
+def test_turns_are_learned_from_and_replies_are_not(tmp_path):
     """Rewards stand at the ends of turns; log-probabilities are the sampler's; one environment answers and the other does not."""
     run = start(tmp_path / "policy", TALK)
     summary = train(run)
@@ -129,7 +103,7 @@ def test_turns_are_learned_from_and_replies_are_not(tmp_path, one_device):  # no
 
 
 @pytest.mark.parametrize("change, says", [({"reply_tokens": 12}, "in 2 turns"), ({"reply_tokens": 3}, "--data.reply-tokens")])
-def test_what_does_not_fit_is_said(tmp_path, one_device, change, says):  # noqa: F811
+def test_what_does_not_fit_is_said(tmp_path, change, says):
     experiment = dataclasses.replace(TALK, data=dataclasses.replace(TALK.data, **change))
     with pytest.raises(UserError, match=says):  # noqa: PT012
         corpora = open_corpora(experiment)

@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
+from tests.train.tiny_runs import TIMING, check, start, train
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import MeshShape, make_mesh
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, CausalLM, Checkpoints, Evaluation, Experiment, Logging, Schedule
-from train.loop.checks import check
-from train.loop.loop import train
 from train.loop.telemetry import read_metrics
 from train.rl.games.options import AlphaZero, BoardGame
-from train.runs.directory import create_run, open_corpora, open_run
-from train.runs.resolve import resolve
+from train.runs.directory import open_corpora, open_run
 
 TINY = Experiment(
     name="tiny",
@@ -33,33 +31,20 @@ TINY = Experiment(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    devices = jax.devices()[:1]
-    monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, devices))
-    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, devices))
-
-
-def start(path, experiment):
-    corpora = open_corpora(experiment)
-    return create_run(path, resolve(experiment, corpora), corpora)
-
-
 def final(run):
     return jax.device_get(load_parameters(run, make_mesh(MeshShape(data=1), jax.devices()[:1]), raw=True)[0])
 
 
 def rows_of(run):
     """What was measured, but for the clock."""
-    clock = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
-    return [{name: value for name, value in row.items() if name not in clock} for row in read_metrics(run.path) if row["kind"] == "train"]
+    return [{name: value for name, value in row.items() if name not in TIMING} for row in read_metrics(run.path) if row["kind"] == "train"]
 
 
 @pytest.mark.slow
 def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path):
     """Two steps, then two more from the run directory alone: games, updates and averages are those of four at once."""
     whole = start(tmp_path / "whole", TINY)
-    summary = train(whole)
+    summary = train(whole, report=True)
     parts = start(tmp_path / "parts", dataclasses.replace(TINY, steps=2))
     train(parts)
     parts = open_run(parts.path)

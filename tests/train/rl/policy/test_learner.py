@@ -1,7 +1,6 @@
 """Whole runs of policies: killed and resumed, on several devices, with rewards and prompts that are no good."""
 
 import dataclasses
-import os
 import shutil
 import signal
 
@@ -10,20 +9,18 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from model.config import ModelConfig
 from model.transformer import Decoder
-from tests.train.loop.test_resume import start
-from train.checkpoints.checkpointer import Checkpointer, load_parameters
+from tests.train.rl.policies import POLICY, PROMPTS, TINY, outcome, policy
+from tests.train.tiny_runs import check, start, train
+from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
 from train.evaluation.checkpoint import evaluate_run
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
-from train.loop.checks import check
-from train.loop.learner import learner_of, state_to_restore
-from train.loop.loop import train
+from train.experiment import Checkpoints, Evaluation, MeshShape
+from train.loop.learner import learner_of
 from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
-from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, RandomWalks
-from train.rl.options import DAPO, PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
+from train.rl.environments.text_tasks import Addition, Environment, Prompt, RandomWalks
+from train.rl.options import DAPO, PreferenceLearning, Preferences, Prompts, RewardModelling
 from train.rl.policy.questions import Questions, check_scores
 from train.rl.policy.sampler import ResponseSampler
 from train.rl.rewards.rewards import Judged, Reward
@@ -31,72 +28,6 @@ from train.rl.rewards.scoring import load_scorer
 from train.runs.directory import open_corpora, open_run
 from train.runs.resolve import resolve
 from train.sources.dataset import dataset_of
-
-TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms", "time/rollout", "time/reward", "time/update"}
-TASKS = (Letters(length=3), Addition(digits=1))
-TINY = Experiment(
-    name="tiny",
-    steps=4,
-    batch_size=8,
-    model=ModelConfig(
-        context_length=12, num_layers=1, embed_dim=16, num_heads=2, positions="rotary", norm="rmsnorm", bias=False, scan=True
-    ),
-    data=Demonstrations(environments=TASKS, validation=8),
-    optimizer=AdamW(learning_rate=1e-2),
-    schedule=Schedule(warmup_steps=0),
-    mesh=MeshShape(data=1),
-    evaluation=Evaluation(every=0),
-    checkpoints=Checkpoints(every=2, keep=9),
-    samples=Samples(tokens=0),
-    logging=Logging(every=1),
-)
-PROMPTS = Prompts(environments=TASKS, prompt_tokens=6, validation=8)
-POLICY = PPO(
-    group_size=2,
-    response_tokens=4,
-    critic="shared",
-    epochs=2,
-    minibatches=2,
-    scale_scores=True,
-    reference="host",
-    kl_coefficient=0.1,
-    kl_target=1.0,
-    kl_horizon=100.0,
-)
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    """The loop uses all devices there are; here there is one."""
-    devices = jax.devices()[:1]
-    monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, devices))
-    monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, devices))
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    """A run that learned from demonstrations, for policies to start from."""
-    devices, patch = jax.devices()[:1], pytest.MonkeyPatch()
-    patch.setattr("train.loop.loop.make_mesh", lambda shape: make_mesh(shape, devices))
-    patch.setattr("train.loop.checks.make_mesh", lambda shape: make_mesh(shape, devices))
-    run = start(tmp_path_factory.mktemp("started") / "run", TINY)
-    train(run)
-    patch.undo()
-    return run
-
-
-def policy(started, objective=POLICY, **fields) -> Experiment:
-    return dataclasses.replace(TINY, **{"data": PROMPTS, "objective": objective, "start": str(started.path)} | fields)
-
-
-def outcome(run):
-    rows = [{name: value for name, value in row.items() if name not in TIMING} for row in read_metrics(run.path)]
-    mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
-    learner = learner_of(run, run.corpora(), mesh)
-    checkpointer = Checkpointer(run.path, run.experiment.checkpoints)
-    state, progress = checkpointer.restore(state_to_restore(learner, mesh, ema=False))
-    checkpointer.close()
-    return rows, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def test_demonstrations_weigh_responses_alone(started):
@@ -114,7 +45,7 @@ def test_demonstrations_weigh_responses_alone(started):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ppo", "dapo"])
-def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp_path, one_device, monkeypatch, kind):
+def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp_path, monkeypatch, kind):
     """Rows of metrics, parameters, optimizer, KL coefficient and cursor; DAPO takes a number of prompts that depends on what was drawn."""
     objectives = {"ppo": POLICY, "dapo": DAPO(group_size=2, response_tokens=4, most_draws=2)}
     experiment = policy(started, objectives[kind], evaluation=Evaluation(every=2))
@@ -127,7 +58,7 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
         def record_and_kill(self, step, *rest, last=last, **options):
             record(self, step, *rest, **options)
             if step == last < 4:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
         monkeypatch.setattr(Meter, "record", record_and_kill)
         assert train(open_run(parts.path))["step"] == last
@@ -147,17 +78,14 @@ def test_a_policy_that_is_killed_goes_on_as_if_nothing_had_happened(started, tmp
         assert 16 <= expected[".cursor"] <= 32
 
 
-def test_eight_devices_do_what_one_does(started, tmp_path, monkeypatch):
+def test_eight_devices_do_what_one_does(started, tmp_path):
     """The responses are the same, so are the scores, and parameters after a step up to rounding."""
     found = {}
     for count, reference in ((1, "host"), (8, "copy")):  # where the reference is kept changes nothing either
         objective = dataclasses.replace(POLICY, minibatches=1, reference=reference)
         experiment = policy(started, objective, steps=1, batch_size=16, mesh=MeshShape(data=-1, fsdp=min(2, count)))
-        devices = jax.devices()[:count]
-        monkeypatch.setattr("train.loop.loop.make_mesh", lambda shape, devices=devices: make_mesh(shape, devices))
-        monkeypatch.setattr("train.loop.checks.make_mesh", lambda shape, devices=devices: make_mesh(shape, devices))
         run = start(tmp_path / str(count), experiment)
-        train(run)
+        train(run, devices=count)
         found[count] = outcome(run)
     one, eight = ([row for row in found[count][0] if row["kind"] == "train"][0] for count in (1, 8))
     assert one["objective/score"] == eight["objective/score"] and one["response/length"] == eight["response/length"]
@@ -180,7 +108,7 @@ class Broken(Reward):
         ]
 
 
-def test_a_score_that_is_no_number_leaves_out_its_group(started, tmp_path, one_device):
+def test_a_score_that_is_no_number_leaves_out_its_group(started, tmp_path):
     """Two responses to each of four prompts; one score is NaN: two responses less are learned from, and the parameters stay finite."""
     data = dataclasses.replace(PROMPTS, environments=(Judged(environment=Addition(digits=1), reward=Broken()),))
     plain = dataclasses.replace(POLICY, kl_target=0.0)
@@ -253,7 +181,7 @@ def test_a_prompt_without_room_is_an_error_or_an_empty_place(started):
         ({"data": TINY.data}, "it reads prompts, and the data gives"),
     ],
 )
-def test_mistakes_are_said_before_anything_runs(started, one_device, fields, what):
+def test_mistakes_are_said_before_anything_runs(started, fields, what):
     experiment = policy(started, **fields)
     corpora = open_corpora(experiment)
     with pytest.raises(UserError, match=what):
@@ -289,7 +217,7 @@ def test_a_start_whose_checkpoint_is_gone_is_named(started, tmp_path):
         start(tmp_path / "run", dataclasses.replace(policy(started), start=str(copy)))
 
 
-def test_a_policy_needs_something_to_stay_near(tmp_path, one_device):
+def test_a_policy_needs_something_to_stay_near(tmp_path):
     experiment = dataclasses.replace(TINY, data=PROMPTS, objective=POLICY)
     with pytest.raises(UserError, match="--start"):
         train(start(tmp_path / "run", experiment))
@@ -320,14 +248,14 @@ def comparisons(tmp_path_factory):
     return str(path)
 
 
-def test_a_loss_of_a_whole_batch_refuses_micro_batches(started, one_device, comparisons):
+def test_a_loss_of_a_whole_batch_refuses_micro_batches(started, comparisons):
     experiment = policy(started, PreferenceLearning(loss="kto"), data=Preferences(files=(comparisons,)), micro_batches=2)
     with pytest.raises(UserError, match="micro-batches"):
         check(experiment, open_corpora(experiment))
 
 
 @pytest.mark.parametrize("loss", ["dpo", "orpo", "reward", "score"])
-def test_comparisons_are_learned(started, tmp_path, one_device, comparisons, monkeypatch, loss):
+def test_comparisons_are_learned(started, tmp_path, comparisons, monkeypatch, loss):
     """At the start the policy is its reference: DPO's loss is ln 2 and its margin 0. Then it falls."""
     rewards = {"reward": RewardModelling(), "score": RewardModelling(loss="score", centre=0.0)}
     objective = rewards[loss] if loss in rewards else PreferenceLearning(loss=loss)

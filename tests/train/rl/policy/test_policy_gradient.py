@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.train.rl.conftest import CARRY, ROOM, SAMPLES, change, drawn, experience, gradient, log_probs, parameters
+from tests.train.rl.conftest import CARRY, ROOM, SAMPLES, change, drawn, experience, gradient, log_probs, moved, parameters
 from train.rl.options import GRPO, GSPO, PPO, DrGRPO, ExpertIteration
 from train.rl.policy.policy_gradient import Experience, clipped_loss, token_weights, value_loss
 
@@ -22,12 +22,6 @@ def distance(a, b) -> float:
     """Relative L2 distance of two trees."""
     a, b = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
-
-
-def moved(params):
-    """Parameters near these, so that ratios are not 1."""
-    keys = iter(jax.random.split(jax.random.key(9), 100))
-    return jax.tree.map(lambda leaf: leaf + 0.02 * jax.random.normal(next(keys), leaf.shape), params)
 
 
 def test_nothing_has_moved_on_the_first_minibatch(ppo):

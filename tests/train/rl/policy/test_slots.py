@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from tests.train.loop.test_resume import start
-from tests.train.rl.environments.test_conversations import Echo
-from tests.train.rl.policy.test_learner import TINY, one_device  # noqa: F401
+from tests.train.rl.policies import TINY, Echo
+from tests.train.tiny_runs import check, start
 from train.devices.mesh import MeshShape, make_mesh
-from train.loop.checks import check
 from train.loop.learner import learner_of
 from train.rl.environments.text_tasks import Letters
 from train.rl.options import GRPO, Prompts
@@ -27,7 +25,7 @@ TASK = dataclasses.replace(
 )
 
 
-def test_a_response_does_not_depend_on_the_number_of_places(tmp_path, one_device):  # noqa: F811
+def test_a_response_does_not_depend_on_the_number_of_places(tmp_path):
     mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
     found = []
     for slots in (0, 4, 8):
@@ -45,7 +43,7 @@ def test_a_response_does_not_depend_on_the_number_of_places(tmp_path, one_device
             np.testing.assert_allclose(seen, expected, atol=1e-5, err_msg=name)
 
 
-def test_places_are_checked(one_device):  # noqa: F811
+def test_places_are_checked():
     with pytest.raises(ValueError, match="multiple"):
         GRPO(group_size=8, slots=12)
     talk, objective = dataclasses.replace(TASK.data, environments=(Echo(),), reply_tokens=6), GRPO(slots=8, response_tokens=4)

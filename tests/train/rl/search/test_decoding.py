@@ -7,9 +7,8 @@ import jax
 import pytest
 
 from data.errors import UserError
-from tests.train.loop.test_resume import start
-from tests.train.rl.environments.test_conversations import Echo
-from tests.train.rl.policy.test_learner import TINY
+from tests.train.rl.policies import TINY, Echo
+from tests.train.tiny_runs import start
 from train.devices.mesh import MeshShape, make_mesh
 from train.objectives.bind import bind
 from train.rl.environments.text_tasks import Letters
