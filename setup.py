@@ -84,6 +84,7 @@ setup(
         "train.rl.search",
         "train.runs",
         "train.sources",
+        "train.sources.media",
         "train.step",
         "train.verbs",
     ],

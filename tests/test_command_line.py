@@ -299,7 +299,7 @@ def test_a_negative_count_of_steps_is_refused(refused, tmp_path):
 
 @pytest.mark.parametrize("flag", ["--by-position", "--needle"])
 def test_a_long_context_is_measured_on_text_alone(flag, refused, some_run):
-    from train.sources.media_options import MediaData
+    from train.sources.media.options import MediaData
 
     experiment = to_json(dataclasses.replace(Experiment(), data=MediaData()))
     json_files.write(some_run / "config.json", {"format": FORMAT, "experiment": experiment, "shards": [], "document_end": None})

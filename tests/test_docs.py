@@ -18,7 +18,7 @@ from tests.options import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train.experiment import Experiment
 from train.loop.checks import check_options
-from train.sources.media_options import MediaShards
+from train.sources.media.options import MediaShards
 from train.verbs.arguments import parse
 from train.verbs.config_files import load_config
 from train.verbs.train import Train

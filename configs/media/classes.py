@@ -14,9 +14,10 @@ import dataclasses
 
 from data.media.signals.augment_config import Augment
 from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
-from train.sources.media_options import MediaClassification, MediaLM, MediaShards
+from train.objectives.media.options import MediaClassification, MediaLM
+from train.sources.media.options import MediaShards
 
 IMAGE = ImageEncoder(patch=16, rows=6, columns=6, num_layers=3, embed_dim=96, num_heads=3, stem="convolutions", dropout=0.1)
 AUGMENT = Augment(
@@ -45,7 +46,7 @@ def get_config(arg: str = "both") -> Experiment:
         steps=600 if arg == "digits" else 2250,
         batch_size=24 if arg == "both" else 16,  # two thirds of them photographs: 16, as without the digits
         ema_decay=0.995,
-        model=OmniConfig(
+        model=MultimodalConfig(
             context_length=96,
             num_layers=2,
             embed_dim=128,
@@ -73,7 +74,7 @@ def vision_transformer() -> Experiment:
         steps=4200,
         batch_size=32,
         ema_decay=0.998,
-        model=OmniConfig(context_length=64, num_layers=1, embed_dim=32, num_heads=1, encoders=(IMAGE,)),
+        model=MultimodalConfig(context_length=64, num_layers=1, embed_dim=32, num_heads=1, encoders=(IMAGE,)),
         data=MediaShards(augment=dataclasses.replace(AUGMENT, crop_area=(0.4, 1.0))),
         objective=MediaClassification(smoothing=0.1),
         optimizer=Muon(learning_rate=0.02, adam_learning_rate=3e-3, weight_decay=0.1),

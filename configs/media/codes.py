@@ -9,9 +9,10 @@ recognised again, and 0.84 of the clips.
 """
 
 from model.media.encoder_config import AudioEncoder, ImageEncoder, VideoEncoder
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
-from train.sources.media_options import Codebook, WorldScenes
+from train.objectives.media.options import Codebook
+from train.sources.media.options import WorldScenes
 
 SIZES = {
     "image": ImageEncoder(patch=4, rows=8, columns=8),
@@ -28,7 +29,7 @@ def get_config(arg: str = "image") -> Experiment:
         name=f"codes of {arg}",
         steps=1500,
         batch_size=32,
-        model=OmniConfig(context_length=128, num_layers=1, embed_dim=32, num_heads=1, encoders=(SIZES[arg],)),
+        model=MultimodalConfig(context_length=128, num_layers=1, embed_dim=32, num_heads=1, encoders=(SIZES[arg],)),
         data=WorldScenes(tasks=(arg,)),
         objective=Codebook(medium=arg, codes=512),
         optimizer=AdamW(learning_rate=2e-3, weight_decay=0.0),

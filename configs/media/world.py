@@ -8,9 +8,10 @@ colour never seen in training: 0.544, 0.571, 0.744, 1.000, 0.404.
 """
 
 from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
-from train.sources.media_options import MediaLM, WorldScenes
+from train.objectives.media.options import MediaLM
+from train.sources.media.options import WorldScenes
 
 
 def get_config() -> Experiment:
@@ -19,7 +20,7 @@ def get_config() -> Experiment:
         name="world",
         steps=1500,
         batch_size=32,
-        model=OmniConfig(
+        model=MultimodalConfig(
             context_length=160,
             num_layers=3,
             embed_dim=128,

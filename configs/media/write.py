@@ -10,9 +10,10 @@ omnia generate runs/write --prompt "play circle, cross. " --write audio --output
 recordings (32 of each; true clips after encoding and decoding: 0.84).
 """
 
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from train.experiment import Checkpoints, Evaluation, Experiment, Logging, Muon, Samples, Schedule
-from train.sources.media_options import MediaLM, WorldScenes
+from train.objectives.media.options import MediaLM
+from train.sources.media.options import WorldScenes
 
 
 def get_config(arg: str = "all") -> Experiment:
@@ -23,7 +24,7 @@ def get_config(arg: str = "all") -> Experiment:
         name=f"write, {arg}",
         steps=1500,
         batch_size=24,
-        model=OmniConfig(
+        model=MultimodalConfig(
             context_length=192,
             num_layers=4,
             embed_dim=128,

@@ -12,7 +12,7 @@ from model.attention.pallas import splash, triton
 from model.attention.xla import products
 from model.config import ModelConfig
 from model.layers import compute_dtype
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from model.partition import mesh_axes, shards
 
 MASKED = -1e30  # finite, so that a row whose keys are all masked gives numbers (of weight zero) instead of NaN
@@ -224,7 +224,7 @@ def layer_kernels(config: ModelConfig, platform: str, *, split_positions: bool =
     for window in sorted({config.layer_window(layer) for layer in range(config.num_layers)}, key=bool):
         features = {"causal", "segments"} | ({"window"} if window else set()) | ({"softcap"} if config.attention_softcap else set())
         features |= {"split_positions"} if split_positions else set()
-        features |= {"groups"} if isinstance(config, OmniConfig) else set()
+        features |= {"groups"} if isinstance(config, MultimodalConfig) else set()
         problem = Problem(config.context_length, config.context_length, config.head_width, compute_dtype(config))
         name = choose_kernel(config.attention, features, problem, platform)
         if KERNELS[name].platform not in ("", platform):

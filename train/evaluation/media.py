@@ -21,7 +21,7 @@ def evaluate_media(dataset: Any, evaluator: Evaluator, params, sources: list, *,
     after their codes, which no model can beat by much; where pairs are aligned too, recalls. Of other objectives the means of what they
     measure and, where pairs are aligned, recalls. {} where there is nothing to measure on. rows: of each set, 0 for all.
 
-    dataset: a MediaDataset of train/sources/media.py.
+    dataset: a MediaDataset of train/sources/media/datasets.py.
     """
     sets = dataset.validation(sources)
     if not sets:

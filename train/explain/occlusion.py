@@ -22,12 +22,12 @@ from data.media.rows import MISSING, Layout, MediaBatch, Piece, RowFiller
 from data.media.signals.shapes import Cut, Shape
 from data.tokenizer import Tokenizer
 from model.heads import Head, score_tokens, vocabulary_table
-from model.media.omni import MultimodalDecoder
-from model.media.omni_config import OmniConfig
+from model.media.multimodal import MultimodalDecoder
+from model.media.multimodal_config import MultimodalConfig
 from train.experiment import Experiment
 from train.generation.about_media import first_samples
 from train.objectives.media.media_lm import media_of
-from train.sources.media_shapes import capacities_of, shapes_of
+from train.sources.media.shapes import capacities_of, shapes_of
 
 NAME = "occlusion.png"
 AT_ONCE = 16
@@ -48,7 +48,7 @@ class Occlusion(NamedTuple):
 def find_occlusions(dataset: Any, params, sources: list, tokenizer: Tokenizer) -> list[Occlusion]:
     """One of each set of the validation data, where a medium stands in the row."""
     experiment, found = dataset.experiment, list[Occlusion]()
-    if not isinstance(experiment.model, OmniConfig) or experiment.model.fusion != "tokens":
+    if not isinstance(experiment.model, MultimodalConfig) or experiment.model.fusion != "tokens":
         return found
     for name, (source, split) in dataset.validation(sources).items():
         if "/" in name:
@@ -82,7 +82,7 @@ def occlude(experiment: Experiment, params, pieces: list[Piece], tokenizer: Toke
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _row_nats(config: OmniConfig, params, batch: MediaBatch):
+def _row_nats(config: MultimodalConfig, params, batch: MediaBatch):
     where = {"segments_BT": batch.segments, "positions_BT": batch.positions}
     output = MultimodalDecoder(config).apply({"params": params}, batch.tokens, **where, media=media_of(config, params, batch))
     scores = score_tokens(Head(output.hidden_BTD, vocabulary_table(params)), batch.targets, softcap=config.logit_softcap)
@@ -91,7 +91,7 @@ def _row_nats(config: OmniConfig, params, batch: MediaBatch):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _attention(config: OmniConfig, params, batch: MediaBatch):
+def _attention(config: MultimodalConfig, params, batch: MediaBatch):
     """float32 [T]: what the learned positions of the one row of a batch give to each, the mean of them, of all layers and heads."""
     plain, weights = dataclasses.replace(config, scan=False, remat="none"), list[Any]()
     where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "media": media_of(plain, params, batch), "watch": weights}

@@ -17,14 +17,14 @@ from data.media.signals.shapes import Cut
 from data.media.source import cut
 from data.tokenizer import Tokenizer
 from model.decoding.generate import Sampling, decode, prefill
-from model.media.omni import MultimodalDecoder
+from model.media.multimodal import MultimodalDecoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.experiment import Experiment
 from train.kinds import Sample
 from train.objectives.media.media_lm import media_of
 from train.runs.directory import Run
-from train.sources.media_shapes import shapes_of
+from train.sources.media.shapes import shapes_of
 from train.step.state import Purpose, random_key
 
 WIDTHS = 32

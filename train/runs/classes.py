@@ -25,7 +25,6 @@ _OLD = {
     "data.media.signals.augment_config": "Augment",
     "model.config": "ModelConfig",
     "model.media.encoder_config": "AudioEncoder ImageEncoder Projection VideoEncoder",
-    "model.media.omni_config": "OmniConfig",
     "train.experiment": (
         "Adafactor AdamW CausalLM Checkpoints Evaluation Experiment Faults Lion Logging MeshShape Muon SGD Samples "
         "Scaling Schedule ScheduleFree TextData"
@@ -42,14 +41,17 @@ _OLD = {
         "RLOO ReinforcePlusPlus RewardModelling"
     ),
     "train.rl.rewards.rewards": "Answer Format Judged Length Lexicon Repetition RewardModel Similarity Sum",
-    "train.sources.media_options": "AlignedLM Alignment Codebook HiddenPatches MediaClassification MediaLM MediaShards WorldScenes",
+    "train.objectives.media.options": "AlignedLM Alignment Codebook HiddenPatches MediaClassification MediaLM",
+    "train.sources.media.options": "MediaShards WorldScenes",
 }
-OLD_NAMES = {name: f"{module}:{name}" for module, names in _OLD.items() for name in names.split()}
+OLD_NAMES = {name: f"{module}:{name}" for module, names in _OLD.items() for name in names.split()} | {
+    "OmniConfig": "model.media.multimodal_config:MultimodalConfig"
+}
 """Format 1 had the names of classes alone."""
 OLD_FIELDS = (
     {
-        "train.sources.media_options:MediaShards": {"recordings": "audios", "dropped": "media_dropout"},
-        "train.sources.media_options:WorldScenes": {"recordings": "audios", "dropped": "media_dropout"},
+        "train.sources.media.options:MediaShards": {"recordings": "audios", "dropped": "media_dropout"},
+        "train.sources.media.options:WorldScenes": {"recordings": "audios", "dropped": "media_dropout"},
     }
     | dict.fromkeys(
         (f"train.rl.options:{name}" for name in "DAPO DrGRPO ExpertIteration GRPO GSPO PPO PolicyGradient RLOO ReinforcePlusPlus".split()),

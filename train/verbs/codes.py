@@ -14,9 +14,9 @@ from data.media.signals.shapes import AudioShape
 from data.tokenizer import byte_tokenizer, load_tokenizer, with_codes
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
+from train.objectives.media.options import Codebook
 from train.runs.directory import Run, open_run
-from train.sources.media_options import Codebook
-from train.sources.media_shapes import shapes_of
+from train.sources.media.shapes import shapes_of
 
 
 @dataclasses.dataclass(frozen=True)

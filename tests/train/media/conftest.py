@@ -9,16 +9,17 @@ import pytest
 from flax import linen as nn
 
 from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from model.transformer import Decoder
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.objectives.bind import bind
 from train.objectives.media.media_lm import MediaLMLoss
+from train.objectives.media.options import MediaLM
 from train.sources.dataset import dataset_of
-from train.sources.media_options import MediaLM, WorldScenes
+from train.sources.media.options import WorldScenes
 
 TOWER = {"num_layers": 1, "embed_dim": 16, "num_heads": 2}
-MODEL = OmniConfig(
+MODEL = MultimodalConfig(
     vocab_size=384,
     context_length=112,
     num_layers=2,

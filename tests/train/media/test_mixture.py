@@ -14,7 +14,7 @@ from model.transformer import Decoder
 from tests.train.media.conftest import EXPERIMENT, MODEL, RUN, parameters
 from train.objectives.media.media_lm import MediaLMLoss
 from train.sources.dataset import dataset_of
-from train.sources.media_options import MediaShards
+from train.sources.media.options import MediaShards
 
 
 def samples_of(kind, count, seed):

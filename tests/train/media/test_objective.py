@@ -14,7 +14,7 @@ from tests.train.media.conftest import CROSS, EXPERIMENT, MODEL, objective, para
 from train.experiment import CausalLM
 from train.objectives.media.media_lm import exact_answers, media_of
 from train.sources.dataset import check_reads
-from train.sources.media_shapes import shapes_of
+from train.sources.media.shapes import shapes_of
 
 
 @jax.jit

@@ -10,7 +10,7 @@ from tests.train.media.conftest import EXPERIMENT, MODEL, objective, parameters
 from train.explain.occlusion import draw_occlusions, find_occlusions, occlude
 from train.objectives.media.media_lm import media_of
 from train.sources.dataset import dataset_of
-from train.sources.media_shapes import capacities_of, shapes_of
+from train.sources.media.shapes import capacities_of, shapes_of
 
 
 def test_a_place_is_worth_what_the_answer_loses_without_it(tmp_path):

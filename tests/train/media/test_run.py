@@ -18,7 +18,7 @@ from train.loop.telemetry import read_metrics
 from train.planning.doctor import examine
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
-from train.sources.media_shapes import shapes_of
+from train.sources.media.shapes import shapes_of
 
 
 def test_a_run_on_four_modalities_resumes_to_the_bit(tmp_path, monkeypatch):

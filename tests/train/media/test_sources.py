@@ -15,9 +15,10 @@ from tests.train.tiny_runs import check, start, train
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Evaluation, Samples
 from train.loop.telemetry import read_metrics
+from train.objectives.media.options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaLM
 from train.runs.resolve import resolve
 from train.sources.dataset import dataset_of
-from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaLM, MediaShards
+from train.sources.media.options import MediaShards
 
 PICTURE = encode_image(np.zeros((16, 16, 3), np.uint8))
 KINDS = {

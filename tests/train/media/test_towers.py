@@ -28,13 +28,14 @@ from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind, check_frozen
 from train.objectives.media.aligned_lm import towers_of
 from train.objectives.media.alignment import pairing_loss
+from train.objectives.media.options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification
 from train.objectives.media.views import fingerprints, from_zero, labelled, pairs_of
 from train.optimizers.build import frozen_leaves
 from train.runs.parts import get
 from train.runs.start import adopt
 from train.sources.dataset import dataset_of
-from train.sources.media_options import AlignedLM, Alignment, Codebook, HiddenPatches, MediaClassification, MediaShards, WorldScenes
-from train.sources.media_shapes import shapes_of
+from train.sources.media.options import MediaShards, WorldScenes
+from train.sources.media.shapes import shapes_of
 from train.step.state import Purpose, random_key
 
 TOKENIZER = byte_tokenizer()

@@ -29,10 +29,11 @@ from train.experiment import Evaluation, Samples
 from train.generation import media
 from train.generation.about_media import MediaWriter, sample_answers
 from train.objectives.media.media_lm import media_of
+from train.objectives.media.options import Codebook
 from train.runs.directory import open_corpora, open_run
 from train.sources.dataset import dataset_of
-from train.sources.media import folders_of
-from train.sources.media_options import Codebook, MediaShards, WorldScenes
+from train.sources.media.datasets import folders_of
+from train.sources.media.options import MediaShards, WorldScenes
 from train.verbs.codes import PrepareCodes, prepare_codes
 
 CODEBOOK = dataclasses.replace(

@@ -7,10 +7,10 @@ from train.experiment import Experiment
 from train.kinds import Bound, Path, realise
 from train.objectives.media.alignment import pairing_loss, space_parts, tower_parts
 from train.objectives.media.media_lm import MediaLMLoss
+from train.objectives.media.options import AlignedLM
 from train.objectives.media.views import OnRows
 from train.objectives.terms import Term
 from train.runs.parts import get, put, without
-from train.sources.media_options import AlignedLM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class AlignedLMLoss:
     The decoder reads the text of a pair once more, by itself and causally, where CoCa's lower half would; encoders with dropout run once
     more too, under other keys. batch: a MediaBatch.
     Terms: those of prediction, and `alignment_loss`, nats per pair of the global batch. Metrics: those of prediction, and
-    `alignment_accuracy`, how often the nearest is the right one. Parameters: an Omni model's, and `alignment`: pools, projections and
+    `alignment_accuracy`, how often the nearest is the right one. Parameters: a multimodal model's, and `alignment`: pools, projections and
     temperature.
     """
 

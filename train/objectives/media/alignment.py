@@ -8,14 +8,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from model.media.towers import MediaTower, TextTower
 from model.transformer import DECODER
 from train.experiment import Experiment
 from train.kinds import Bound, Path
+from train.objectives.media.options import Pairing
 from train.objectives.media.views import OnRows, Pairs, count_of, decoder_config, encoder_of, pairs_of
 from train.objectives.terms import Mean, Term
-from train.sources.media_options import Pairing
 
 MASKED = -1e30
 
@@ -110,7 +110,7 @@ def pairing_loss(options: Pairing, experiment: Experiment) -> OnRows:
     o, size = options, count_of(experiment, options.left)
     left = MediaTower(encoder_of(experiment, o.left), o.width, size)
     if o.right == "text":
-        assert isinstance(experiment.model, OmniConfig)
+        assert isinstance(experiment.model, MultimodalConfig)
         right: Any = TextTower(decoder_config(experiment.model), o.width, size)
     else:
         right = MediaTower(encoder_of(experiment, o.right), o.width, size)

@@ -11,9 +11,9 @@ from model.media.towers import MediaTower
 from train.experiment import Experiment
 from train.kinds import Bound
 from train.objectives.media.mixing import compatible, cutmix, mixup
+from train.objectives.media.options import MediaClassification
 from train.objectives.media.views import LabelledRows, OnRows, count_of, encoder_of, labelled
 from train.objectives.terms import Mean, Term
-from train.sources.media_options import MediaClassification
 
 
 def cross_entropy(logits, shares):

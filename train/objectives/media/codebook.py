@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from model.media.vq import VectorQuantiser, VQConfig, reseed
 from train.experiment import Experiment
 from train.kinds import Bound
+from train.objectives.media.options import Codebook
 from train.objectives.media.views import OnRows, PatchRows, patches_of
 from train.objectives.terms import Mean, Term
-from train.sources.media_options import Codebook
-from train.sources.media_shapes import shapes_of
+from train.sources.media.shapes import shapes_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ from model.media.encoder_config import EncoderConfig, VideoEncoder
 from model.media.encoders import Encoder, block_config
 from train.experiment import Experiment
 from train.kinds import Bound
+from train.objectives.media.options import HiddenPatches
 from train.objectives.media.views import MediaRows, OnRows, encoder_of, present
 from train.objectives.terms import Mean, Term
-from train.sources.media_options import HiddenPatches
 
 
 def tubes(config: EncoderConfig, places_BNA):

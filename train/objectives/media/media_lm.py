@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 from data.media.kinds import KINDS
 from model.heads import Head, score_tokens, vocabulary_table
-from model.media.omni import Omni
-from model.media.omni_config import OmniConfig
+from model.media.multimodal import MediaEncoders
+from model.media.multimodal_config import MultimodalConfig
 from model.transformer import Decoder, Media
 from train.experiment import Experiment
 from train.kinds import Bound, realise
+from train.objectives.media import options as media_options
 from train.objectives.terms import Mean, Term
-from train.sources import media_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,8 @@ def bind(options: media_options.MediaLM, experiment: Experiment, shards: int) ->
 
 def media_of(config, params, batch, keys_B=None) -> Media:
     """The media of a batch, encoded."""
-    assert isinstance(config, OmniConfig)
-    return Omni(config).media(params, {kind: getattr(batch, kind) for kind in KINDS[1:]}, batch.slots, batch.groups, keys_B)
+    assert isinstance(config, MultimodalConfig)
+    return MediaEncoders(config).media(params, {kind: getattr(batch, kind) for kind in KINDS[1:]}, batch.slots, batch.groups, keys_B)
 
 
 def exact_answers(hit_BT, weights_BT, segments_BT):

@@ -12,9 +12,9 @@ from data.media.batches import MediaBatch
 from data.media.kinds import Kind
 from data.media.rows import most_media
 from model.media.encoder_config import EncoderConfig
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from train.experiment import Experiment
-from train.sources.media_shapes import capacities_of, shapes_of
+from train.sources.media.shapes import capacities_of, shapes_of
 
 
 class LabelledRows(NamedTuple):
@@ -75,7 +75,7 @@ class OnRows:
 
 def encoder_of(experiment: Experiment, kind: Kind) -> EncoderConfig:
     """The model's encoder of a kind; UserError where it has none."""
-    found = experiment.model.encoder(kind) if isinstance(experiment.model, OmniConfig) else None
+    found = experiment.model.encoder(kind) if isinstance(experiment.model, MultimodalConfig) else None
     if found is None:
         raise UserError(f"objective: the model has no encoder for {kind}", "Give it one among model.encoders in the config file.")
     return found
@@ -87,7 +87,7 @@ def count_of(experiment: Experiment, kind: Kind) -> int:
     return most_media(shapes_of(experiment)[kind], capacities_of(experiment)[kind])
 
 
-def decoder_config(model: OmniConfig):
+def decoder_config(model: MultimodalConfig):
     """The model's decoder, as a reader of text alone."""
     return dataclasses.replace(model, encoders=())
 

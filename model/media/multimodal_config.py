@@ -8,10 +8,10 @@ from model.media.encoder_config import EncoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class OmniConfig(ModelConfig):
+class MultimodalConfig(ModelConfig):
     """A decoder with an encoder for each medium that it reads."""
 
-    home: ClassVar[str] = "model.media.omni:MultimodalDecoder"
+    home: ClassVar[str] = "model.media.multimodal:MultimodalDecoder"
 
     encoders: tuple[EncoderConfig, ...] = ()
     """At most one of each kind: ImageEncoder, VideoEncoder, AudioEncoder."""
@@ -38,7 +38,7 @@ class OmniConfig(ModelConfig):
         """The encoder of image, video or audio; None where the model has none."""
         return next((encoder for encoder in self.encoders if encoder.kind == kind), None)
 
-    def started_from(self, theirs: ModelConfig, has_decoder: bool, **switches) -> "OmniConfig":
+    def started_from(self, theirs: ModelConfig, has_decoder: bool, **switches) -> "MultimodalConfig":
         """Encoders that the other lacks are the new run's own, and so is the decoder where the other has trained none."""
         found = {encoder.kind: encoder for encoder in getattr(theirs, "encoders", ())}
         encoders = tuple(found.get(encoder.kind, encoder) for encoder in self.encoders)

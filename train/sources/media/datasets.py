@@ -17,8 +17,8 @@ from data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
 from train.devices import hosts
 from train.experiment import Experiment
 from train.kinds import Dataset, Sample
-from train.sources.media_options import MediaData, MediaShards, WorldScenes
-from train.sources.media_shapes import layout_of, shapes_of
+from train.sources.media.options import MediaData, MediaShards, WorldScenes
+from train.sources.media.shapes import layout_of, shapes_of
 
 
 class MediaSource:

@@ -16,16 +16,16 @@ from model.attention.dispatch import Mask
 from model.media.cross_attention import GatedCrossBlock
 from model.media.encoder_config import AudioEncoder, EncoderConfig
 from model.media.encoders import Encoder, encoded_segments
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from model.media.projector import Projector
 from model.transformer import Attended, Decoder, Media
 
 
 @dataclasses.dataclass(frozen=True)
-class Omni:
+class MediaEncoders:
     """The encoders of a model and their projectors."""
 
-    config: OmniConfig
+    config: MultimodalConfig
 
     def start(self, key) -> dict[str, Any]:
         """Fresh parameters, boxed with logical axis names."""
@@ -86,11 +86,11 @@ class Omni:
 class MultimodalDecoder(Decoder):
     """A decoder with encoders, whose parameters stand beside its own."""
 
-    config: OmniConfig
+    config: MultimodalConfig
 
     @nn.nowrap
     def start(self, key):
-        return super().start(key) | Omni(self.config).start(key)
+        return super().start(key) | MediaEncoders(self.config).start(key)
 
     @nn.nowrap
     def parts(self) -> dict[str, tuple[str, ...]]:

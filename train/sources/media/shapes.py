@@ -7,16 +7,16 @@ from data.media.kinds import Kind
 from data.media.rows import Layout
 from data.media.signals.shapes import AudioShape, ImageShape, Shape, VideoShape
 from model.media.encoder_config import AudioEncoder, EncoderConfig, ImageEncoder, VideoEncoder
-from model.media.omni_config import OmniConfig
+from model.media.multimodal_config import MultimodalConfig
 from train.experiment import Experiment
-from train.sources.media_options import MediaData
+from train.sources.media.options import MediaData
 
 
 def shapes_of(experiment: Experiment) -> dict[Kind, Shape]:
     """The sizes of media, by the encoders of the model."""
     data, model = experiment.data, experiment.model
-    if not isinstance(model, OmniConfig):
-        raise UserError(f"data: {type(data).__name__} needs a model with encoders", "Make the model an OmniConfig in the config file.")
+    if not isinstance(model, MultimodalConfig):
+        raise UserError(f"data: {type(data).__name__} needs a model with encoders", "Make the model a MultimodalConfig in the config file.")
     square, fps = getattr(data, "square", True), getattr(data, "fps", 4.0)
     found: dict[Kind, Shape] = {}
     for encoder in model.encoders:

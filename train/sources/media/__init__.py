@@ -1,0 +1,1 @@
+"""Images, video and audio as the data of a run."""
