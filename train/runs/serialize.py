@@ -13,12 +13,23 @@ FORMAT = 2
 """1 had the names of classes without their modules; it is still read."""
 
 
-def to_json(value, name: Callable[[type], str] = name_of):
-    """Nested dicts, lists and plain values; every dataclass says its kind, as `name` calls it."""
+def to_json(value):
+    """Nested dicts, lists and plain values; every dataclass says its kind."""
     if dataclasses.is_dataclass(value):
-        fields = {field.name: to_json(getattr(value, field.name), name) for field in dataclasses.fields(value)}
-        return {"kind": name(type(value))} | fields
-    return [to_json(item, name) for item in value] if isinstance(value, tuple) else value
+        return {"kind": name_of(typing.cast(type, type(value)))} | {
+            field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    return [to_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def to_digest(value):
+    """The same by names that never change, for digests: those of classes without their modules, and the first names of fields."""
+    if dataclasses.is_dataclass(value):
+        kind = typing.cast(type, type(value))
+        first = {new: old for old, new in OLD_FIELDS.get(name_of(kind), {}).items()}
+        fields = {first.get(field.name, field.name): to_digest(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"kind": kind.__name__} | fields
+    return [to_digest(item) for item in value] if isinstance(value, tuple) else value
 
 
 def parts_of(value) -> list[type]:

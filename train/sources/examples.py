@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.tokenizer import Tokenizer
 from train.experiment import Experiment
 from train.rl.environments.text_tasks import Environment
-from train.runs.serialize import to_json
+from train.runs.serialize import to_digest
 from train.sources.records import Record, comparisons_of, read_bytes, read_records
 
 SAMPLE = 256
@@ -34,7 +34,7 @@ class Examples:
         self.source, self._tokenizer, self.by_score = fresh(source), tokenizer, by_score
         files = (source,) if isinstance(source, str) else source.files
         self.path = ", ".join(files) or type(source).__name__
-        what = "" if isinstance(source, str) else json.dumps(to_json(dataclasses.replace(source), _short_name), sort_keys=True)
+        what = "" if isinstance(source, str) else json.dumps(to_digest(dataclasses.replace(source)), sort_keys=True)
         digest = xxhash.xxh3_128(what.encode() if not files else b"")
         for file in files:
             digest.update(read_bytes(file))
@@ -60,11 +60,6 @@ class Examples:
     def comparisons(self) -> list[dict[str, Any]]:
         """What the records compare."""
         return comparisons_of(self.path, self.records, by_score=self.by_score)
-
-
-def _short_name(kind: type) -> str:
-    """What digests call a class: its module may change, and the content stays the same."""
-    return kind.__name__
 
 
 def fresh(option):

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 import omnia
+from data.tokenizer import byte_tokenizer
 from train.experiment import Exact, Experiment
 from train.loop.telemetry import read_metrics
+from train.rl.environments.text_tasks import Addition, Reviews
 from train.runs import classes
 from train.runs.directory import open_run
 from train.runs.serialize import FORMAT, from_json
+from train.sources.examples import Examples
 from train.verbs.config_files import load_config
 
 ROOT = Path(__file__).parents[3]
@@ -64,6 +67,15 @@ def test_old_names_lead_to_classes_that_are_there():
     for home, renamed in classes.OLD_FIELDS.items():
         fields = {field.name for field in dataclasses.fields(find(home))}
         assert set(renamed.values()) <= fields and not set(renamed) & fields
+
+
+@pytest.mark.parametrize(
+    ("environment", "digest"),
+    [(Reviews("sentiment"), "7db8ed6584194826f95bf8b9bce990db"), (Addition(2), "2402768c9f98ff3b28baacbdb980506f")],
+)
+def test_data_has_the_digest_that_old_runs_know_it_by(environment, digest):
+    """Whatever its class and fields are called since: else no old run on it could go on."""
+    assert Examples(environment, byte_tokenizer()).digest == digest
 
 
 def test_a_newer_format_is_refused(old, capsys):
