@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom, what a face promises, and what must never be loaded for a line of help."""
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -55,6 +56,7 @@ def imports(tree: ast.AST) -> list[str]:
     return names
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
@@ -63,6 +65,39 @@ def parse(path: Path) -> ast.Module:
 def test_a_room_imports_only_the_rooms_it_may(path):
     foreign = {name for name in imports(parse(path)) if name.split(".")[0] in OURS - MAY_IMPORT[room_of(path)]}
     assert not foreign
+
+
+@functools.cache
+def names_of(path: Path) -> set[str]:
+    """What a file defines or imports at its top level, in branches of it too."""
+    found: set[str] = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+OURS_TO_READ = [
+    path for path in files("configs", "benchmarks", "tests") if not re.search("nanogpt|torch", path.name)
+]  # theirs has a room too
+
+
+@pytest.mark.parametrize("path", OURS_TO_READ, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_imported_of_our_rooms_is_there(path):
+    """Of files that mypy does not read, and of benchmarks, which no test runs."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ROOMS:
+            home = module_file(node.module)
+            assert home is not None, node.module
+            there = names_of(home)
+            if home.name == "__init__.py":
+                there = there | {constant.value for constant in ast.walk(parse(home)) if isinstance(constant, ast.Constant)}
+            for alias in node.names:
+                assert module_file(f"{node.module}.{alias.name}") or alias.name in there, f"{node.module}.{alias.name}"
 
 
 def test_the_front_door_imports_no_room_before_a_verb_is_called():

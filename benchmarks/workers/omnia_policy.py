@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from model.config import ModelConfig
 from model.decoding.generate import Sampling, generate
-from model.transformer import Decoder
+from model.transformer import DECODER, Decoder
 from train.devices.mesh import ROWS, divide_cpu, make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.loop.learner import fresh_state, learner_of
@@ -23,7 +23,6 @@ from train.rl.environments.text_tasks import Environment, Prompt
 from train.rl.options import GRPO, PPO, Demonstrations, Prompts
 from train.rl.policy.questions import Questions
 from train.runs.directory import create_run, open_corpora
-from train.runs.parts import DECODER
 from train.runs.resolve import resolve
 from train.step.update import compiler_options, on_mesh
 from train.verbs.arguments import start_jax
