@@ -168,7 +168,13 @@ def test_mistakes_are_said_in_a_line_or_two(refused, tmp_path):
     assert "no variant 'nanogpt_gpus'" in said and "nanogpt_gpu" in said
     assert "no variant" in refused("train", f"{QUICKSTART}:best", "--run-dir", run_dir)
     assert "no config" in refused("train", "--run-dir", run_dir)
-    assert "data.shards is empty" in refused("train", QUICKSTART, "--run-dir", run_dir)
+    for config, made_by in (
+        ("quickstart.py", "prepare text"),
+        ("media/classes.py", "prepare images|"),
+        ("rl/reviews.py:reward", "--data.files"),
+    ):
+        said = refused("train", ROOT / "configs" / config, "--run-dir", run_dir)
+        assert "is empty" in said and made_by in said
     assert "no prepared corpus" in refused("train", QUICKSTART, "--run-dir", run_dir, "--data.shards", tmp_path)
     assert "--run-dir" in refused("train", QUICKSTART)
     assert "learning-rate" in refused("train", QUICKSTART, "--run-dir", run_dir, "--optimizer.learning-rate", "fast")

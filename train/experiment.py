@@ -18,6 +18,7 @@ class TextData(Data):
 
     home: ClassVar[str] = "train.sources.text:TextDataset"
     rows: ClassVar[str] = "tokens"
+    how_to_get: ClassVar[str] = "Prepare some with `omnia prepare text`, then give the folder: --data.shards DIR."
 
     shards: tuple[str, ...] = ()
     """Folders made by `omnia prepare text` (paths, or URLs such as gs://...). Several are mixed."""

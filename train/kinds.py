@@ -61,6 +61,8 @@ class Data:
     home: ClassVar[str] = ""
     rows: ClassVar[str] = ""
     """What a row is, as objectives name what they read: tokens, comparisons, media, prompts, games, or a word of your own."""
+    how_to_get: ClassVar[str] = "Give some: --data.files FILE."
+    """What to do where it names no source."""
 
     def with_paths(self, change: Callable[[str], str]) -> "Data":
         """The same data, `change` applied to each local path that it names."""

@@ -23,8 +23,8 @@ def open_sources(experiment: Experiment, tokenizer: Tokenizer | None = None) -> 
     """The sources that an experiment names. tokenizer: of a run, for data that is not tokenized yet. UserError where it names none."""
     dataset = dataset_of(experiment)
     if not dataset.paths():
-        field = next((name for name in ("shards", "files") if hasattr(experiment.data, name)), "")
-        raise UserError(f"data.{field} is empty", getattr(experiment.data, "how_to_get", f"Give some: --data.{field} PATH."))
+        field = next((f"data.{name}" for name in ("shards", "files") if hasattr(experiment.data, name)), "data")
+        raise UserError(f"{field} is empty", experiment.data.how_to_get)
     return dataset.open(tokenizer)
 
 

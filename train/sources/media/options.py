@@ -69,6 +69,7 @@ class MediaShards(MediaData):
     """What `omnia prepare images|video|audio|interleaved` made."""
 
     home: ClassVar[str] = "train.sources.media.datasets:ShardDataset"
+    how_to_get: ClassVar[str] = "Prepare some with `omnia prepare images|video|audio|interleaved`, then give the folder: --data.shards DIR."
 
     shards: tuple[str, ...] = ()
     """Folders (paths, or URLs such as gs://...). Several are mixed."""
