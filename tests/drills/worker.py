@@ -23,6 +23,7 @@ PHASES = ("compile", "evaluate", "save")
 def phases(path: str) -> None:
     import train.loop.row_learner
     from train.checkpoints.checkpointer import Checkpointer
+    from train.loop.row_learner import RowLearner
 
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.pwrite(file, bytes(len(PHASES)) + b"0" * 10, 0)
@@ -59,7 +60,7 @@ def phases(path: str) -> None:
         return call
 
     train.loop.row_learner.jit_update = counting
-    train.loop.row_learner.evaluate_corpora = within("evaluate", train.loop.row_learner.evaluate_corpora)
+    RowLearner.evaluate = within("evaluate", RowLearner.evaluate)
     save, commit = Checkpointer.save, Checkpointer._commit
 
     def begin(self, *arguments, **options):
