@@ -26,7 +26,7 @@ AWKWARD = [
     "\0",
     "a\0b",
     "\u2581",
-    "the <|endoftext|> of a <document_end>fox",
+    "the <|endoftext|> of a <|system|><document_end>fox",
     " \u2581\u2581 x\u2581",
     "\u2585",
     "\ufeff",
@@ -54,7 +54,10 @@ def hugging_face(kind):
         model.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.decoder = hf.decoders.ByteLevel()
         trainer = hf.trainers.BpeTrainer(
-            vocab_size=400, initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>"], show_progress=False
+            vocab_size=400,
+            initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
+            special_tokens=["<|endoftext|>", "<|system|>"],
+            show_progress=False,
         )
     else:
         model = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]"))

@@ -23,6 +23,7 @@ PHASES = ("compile", "evaluate", "save")
 def phases(path: str) -> None:
     import train.loop.row_learner
     from train.checkpoints.checkpointer import Checkpointer
+    from train.loop.row_learner import RowLearner
 
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.pwrite(file, bytes(len(PHASES)) + b"0" * 10, 0)
@@ -59,8 +60,7 @@ def phases(path: str) -> None:
         return call
 
     train.loop.row_learner.jit_update = counting
-    learner = train.loop.row_learner.RowLearner
-    learner.evaluate = within("evaluate", learner.evaluate)
+    RowLearner.evaluate = within("evaluate", RowLearner.evaluate)
     save, commit = Checkpointer.save, Checkpointer._commit
 
     def begin(self, *arguments, **options):

@@ -98,12 +98,13 @@ def test_no_more_than_the_depth_is_made_ahead(tmp_path):
 
 
 SCRIPT = """
-import json, os, sys, time
+import json, os, signal, sys, time
 import numpy as np
 from data.loading.process_prefetch import ProcessPrefetch
 from tests.data.loading.batch_makers import Maker
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs lack
     batches = ProcessPrefetch(Maker(), 0, 2, 4)
     next(batches)
     print(json.dumps([worker.process.pid for worker in batches._workers]), flush=True)

@@ -12,6 +12,7 @@ import pytest
 import omnia
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
+from train.evaluation.totals import Evaluator
 from train.experiment import MeshShape
 from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind
@@ -122,6 +123,10 @@ def test_f1_is_that_of_all_rows_together(run_of):
     expected = 2 * both / max(int(predicted.sum() + labels.sum()), 1)
     last = [row for row in read_metrics(run.path) if row["kind"] == "evaluation"][-1]
     assert last["f1"] == pytest.approx(expected) and last["f1_texts"] == labels.sum() and last["texts"] == 21
+    mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])
+    evaluator = Evaluator(bind(run.experiment, mesh), run.experiment, mesh)
+    first, second = (dataset_of(run.experiment).evaluate(evaluator, params, run.corpora()) for _ in range(2))
+    assert first == second and first["f1"] == pytest.approx(expected)  # nothing is left of an evaluation before
 
 
 def test_the_gradient_is_the_one_that_was_chosen(run_of):
@@ -170,6 +175,7 @@ def test_nothing_of_a_strangers_run_is_executed(kind, run_of, stranger, tmp_path
     for name in ("config.py", "evil.py", "__init__.py", "sitecustomize.py"):
         (run_dir / name).write_text(EVIL.format(path=str(mark)))
     monkeypatch.chdir(run_dir)
+    monkeypatch.syspath_prepend(str(run_dir))  # as of `python -m omnia` there
     for verb in ("evaluate", "generate", "report", "doctor", "train", "inspect"):
         prompt = ["--prompt", "a"] if verb == "generate" else []
         assert omnia.main([verb, str(run_dir), *prompt]) == 2

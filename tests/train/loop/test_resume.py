@@ -16,7 +16,7 @@ from train.devices.mesh import make_mesh
 from train.evaluation.totals import Evaluator
 from train.experiment import AdamW, MeshShape, Muon, ScheduleFree
 from train.loop.telemetry import read_metrics
-from train.objectives.bind import bind
+from train.objectives.bind import bind, flops_of
 from train.runs.directory import open_corpora, open_run
 from train.runs.resolve import check_resume, resolve
 from train.sources.dataset import dataset_of
@@ -110,6 +110,14 @@ def test_a_complete_run_is_left_as_it_is(tiny, tmp_path):
     (run.path / "summary.json").unlink()
     again = train(run)
     assert again["validation"] == summary["validation"] and again["step"] == 2 and not again["stopped"]
+
+
+def test_utilisation_is_of_the_devices_that_are_used(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.loop.loop.peak_flops", lambda kind: 1e9)
+    run = start(tmp_path / "run", change(tiny, steps=2, micro_batches=1, evaluation={"every": 0}))
+    train(run)
+    row = [row for row in read_metrics(run.path) if row["kind"] == "train"][-1]
+    assert row["mfu"] == pytest.approx(flops_of(run.experiment) * row["tokens_per_second"] / 1e9)
 
 
 def test_what_may_not_change_is_named(tiny):

@@ -16,9 +16,11 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def sentinel(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs lack
     with Sentinel(0, tmp_path / "stacks.txt") as sentinel:
         sentinel.started()
         yield sentinel
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_request_to_save_is_given_once(sentinel):

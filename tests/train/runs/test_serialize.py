@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from data.errors import UserError
 from train.experiment import SGD, AdamW, CausalLM, Exact, Experiment, Optimizer, Schedule, TextData
 from train.kinds import Data, Gradient, Objective
-from train.runs.classes import finder
+from train.runs.classes import OLD_FIELDS, finder
 from train.runs.serialize import check_types, flatten, from_json, to_json
 from train.verbs.config_files import load_config
 
@@ -161,3 +161,13 @@ def test_values_of_all_configs_have_their_types(path):
 
 def test_whole_numbers_are_numbers():
     check_types(Experiment(optimizer=AdamW(learning_rate=1, weight_decay=0)))
+
+
+@pytest.mark.parametrize("name", OLD_FIELDS)
+def test_fields_are_read_by_the_names_that_they_once_had(name):
+    find = finder("run", None, print)
+    option = find(name)(**{"critic": "shared"} if name.endswith(":PolicyGradient") else {})
+    stored = to_json(option)
+    for old, new in OLD_FIELDS[name].items():
+        stored[old] = stored.pop(new)
+    assert from_json(type(option), stored, "run", find) == option

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import flax.struct
@@ -13,7 +14,7 @@ import pytest
 
 from train.rl.games.games import TIC_TAC_TOE
 from train.rl.search.search import plan, rollouts, simulator
-from train.rl.search.tree import ILLEGAL, tree_search
+from train.rl.search.tree import ILLEGAL, tree_search, upper_bound
 
 POLICIES = ["gumbel", "muzero", "mean", "max"]
 QUIET = {"gumbel": {"gumbel_scale": 0.0}, "muzero": {"dirichlet_fraction": 0.0, "temperature": 0.0}, "mean": {}, "max": {}}
@@ -189,3 +190,16 @@ def test_search_with_random_rollouts_wins_and_defends(policy):
     )(jax.random.key(0))
     assert (found.action_B == 2).all()
     assert (found.q_BA[:, 2] == 1.0).all()
+
+
+def test_the_upper_bound_is_that_of_its_definition():
+    """The value, scaled over the actions, and the prior's share of the visits; an action that was never taken is worth what the node is."""
+    visits, q, prior = np.array([3, 0, 1, 0]), np.array([0.2, 9.0, -0.6, 9.0]), np.array([0.5, 0.3, 0.2, 0.0])
+    tree = SimpleNamespace(
+        visits_BNA=jnp.asarray(visits)[None], q_BNA=jnp.asarray(q)[None], priors_BNA=jnp.asarray(prior)[None], values_BN=jnp.array([0.1])
+    )
+    known = np.array([0.2, 0.1, -0.6, 0.1])
+    expected = (known + 0.6) / 0.8 + 1.25 * prior * np.sqrt(4 + 1) / (1 + visits)
+    found = upper_bound(tree, 0, 1.25)
+    np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-6)
+    assert found[3] == -np.inf
