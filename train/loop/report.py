@@ -16,6 +16,10 @@ STEPS_WITH_SAMPLES, SAMPLES_A_STEP, SAMPLE_CHARACTERS, TABLE_ROWS = 12, 8, 4000,
 """What a page shows of a long run: it stays below a megabyte."""
 
 
+OLD_OCCLUSION = "looks.png"
+"""What runs of format 1 called that picture."""
+
+
 def write_report(run_dir: Path) -> Path:
     """Draw `run_dir` from what it holds (config.json, metrics.jsonl and, once they exist, environment.json, summary.json).
 
@@ -33,7 +37,7 @@ def write_report(run_dir: Path) -> Path:
         _section("Curves", curves),
         _section("Bad steps", _bad_steps(rows)),
         _section("Samples", _samples(rows)),
-        _section("What answers rest on", _picture(run_dir / "plots" / "looks.png")),
+        _section("What answers rest on", _picture(run_dir / "plots" / "occlusion.png") or _picture(run_dir / "plots" / OLD_OCCLUSION)),
         _section("What it writes, behind the true ones", _picture(run_dir / "plots" / "written.png")),
         _section("Configuration", _difference(experiment, config.get("defaults", {}), config.get("shards", []))),
         _section("Timing", _timing(rows, summary)),

@@ -1,5 +1,6 @@
 """The page holds what the run directory holds, needs nothing else, and cannot be broken by what a model writes."""
 
+import base64
 import html.parser
 import json
 import re
@@ -9,6 +10,8 @@ import pytest
 
 from data.errors import UserError
 from train.experiment import Experiment
+from train.explain import occlusion
+from train.generation import media
 from train.loop.report import write_report
 from train.loop.telemetry import Telemetry
 from train.runs.serialize import to_json
@@ -38,6 +41,18 @@ def run_dir(tmp_path):
         told.evaluation(40, {"loss": 2.5, "bits_per_byte": 1.875})
         told.sample(40, "", "<script>alert(1)</script></pre>&amp;\ud800\x00")
     return tmp_path
+
+
+def test_pictures_that_runs_draw_are_in_the_page(run_dir):
+    """Those of answers and of written media, by the names that their files have."""
+    (run_dir / "plots").mkdir(exist_ok=True)
+    for name in (occlusion.NAME, media.NAME):
+        (run_dir / "plots" / name).write_bytes(name.encode())
+    page = write_report(run_dir).read_text()
+    for name in (occlusion.NAME, media.NAME):
+        assert base64.b64encode(name.encode()).decode() in page
+    (run_dir / "plots" / occlusion.NAME).rename(run_dir / "plots" / "looks.png")  # as runs of format 1 have it
+    assert base64.b64encode(occlusion.NAME.encode()).decode() in write_report(run_dir).read_text()
 
 
 class Page(html.parser.HTMLParser):
