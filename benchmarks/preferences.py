@@ -9,7 +9,7 @@ import math
 import numpy as np
 import tyro
 
-from train.rl.environments.text_tasks import Prompt
+from train.rl.environments.environment import Prompt
 from train.rl.rewards.scoring import load_scorer
 from train.sources.records import read_comparisons
 from train.verbs.arguments import start_jax

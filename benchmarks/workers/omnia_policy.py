@@ -19,7 +19,7 @@ from train.devices.mesh import ROWS, divide_cpu, make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.loop.learner import fresh_state, learner_of
 from train.loop.loop import train as run_to_the_end
-from train.rl.environments.text_tasks import Environment, Prompt
+from train.rl.environments.environment import Environment, Prompt
 from train.rl.options import GRPO, PPO, Demonstrations, Prompts
 from train.rl.policy.questions import Questions
 from train.runs.directory import create_run, open_corpora

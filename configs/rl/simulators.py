@@ -13,9 +13,9 @@ import dataclasses
 from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
 from train.rl import options as rl
+from train.rl.environments.environment import Simulator
 from train.rl.environments.simulators import Recommendations, SlotFilling
 from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
-from train.rl.environments.text_tasks import Simulator
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,8 @@ from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
 from train.rl import options as rl
 from train.rl.environments.code import Programs
-from train.rl.environments.text_tasks import Addition, Bandit, Countdown, Environment, KeyFacts, Letters, RandomWalks, Reviews
+from train.rl.environments.environment import Environment
+from train.rl.environments.text_tasks import Addition, Bandit, Countdown, KeyFacts, Letters, RandomWalks, Reviews
 
 
 @dataclasses.dataclass(frozen=True)

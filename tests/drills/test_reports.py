@@ -30,7 +30,7 @@ from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging
 from train.loop.exits import Exit
 from train.loop.row_learner import RowLearner
 from train.loop.telemetry import read_metrics
-from train.rl.environments.text_tasks import Environment
+from train.rl.environments.environment import Environment
 from train.runs.directory import open_run
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from train.kinds import Data, Objective, check_range
-from train.rl.environments.text_tasks import Environment, RandomWalks, Simulator, map_paths
+from train.rl.environments.environment import Environment, Simulator, map_paths
+from train.rl.environments.text_tasks import RandomWalks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from data.rows.order import fold, permute, shuffled
 from data.tokenizer import Tokenizer, load_tokenizer
 from train.experiment import Experiment
 from train.kinds import Dataset
-from train.rl.environments.text_tasks import Prompt
+from train.rl.environments.environment import Prompt
 from train.rl.options import Preferences
 from train.sources.encoding import check_texts, encode_demonstration
 from train.sources.examples import SAMPLE, ExampleBatches, Examples, evenly, fill

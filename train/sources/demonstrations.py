@@ -11,7 +11,7 @@ from data.text.rows import TextBatch, empty_batch
 from data.tokenizer import Tokenizer
 from train.experiment import Experiment
 from train.kinds import Dataset
-from train.rl.environments.text_tasks import Environment, blaming
+from train.rl.environments.environment import Environment, blaming
 from train.rl.options import Demonstrations
 from train.sources.encoding import check_texts, encode_demonstration
 from train.sources.environments import elsewhere, open_environments, paths_of

@@ -6,7 +6,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.tokenizer import Tokenizer
-from train.rl.environments.text_tasks import Prompt, Reply
+from train.rl.environments.environment import Prompt, Reply
 from train.sources.records import ROLES
 
 

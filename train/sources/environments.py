@@ -6,7 +6,7 @@ from typing import Any
 from data.errors import UserError
 from data.tokenizer import Tokenizer, character_tokenizer, load_tokenizer
 from train.experiment import Experiment
-from train.rl.environments.text_tasks import Environment
+from train.rl.environments.environment import Environment
 from train.rl.options import Demonstrations, Prompts
 from train.sources.examples import Examples
 

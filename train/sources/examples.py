@@ -12,7 +12,7 @@ import xxhash
 from data.errors import UserError
 from data.tokenizer import Tokenizer
 from train.experiment import Experiment
-from train.rl.environments.text_tasks import Environment
+from train.rl.environments.environment import Environment
 from train.runs.serialize import to_digest
 from train.sources.records import Record, comparisons_of, read_bytes, read_records
 

@@ -13,7 +13,7 @@ import tyro
 from data.errors import UserError
 from data.files import json_files
 from train.experiment import Experiment
-from train.rl.environments.text_tasks import Prompt
+from train.rl.environments.environment import Prompt
 from train.sources.records import messages_of
 from train.verbs.arguments import check_seed, parse, start_jax
 

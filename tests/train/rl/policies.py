@@ -12,7 +12,8 @@ from train.devices.mesh import make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.loop.learner import learner_of, state_to_restore
 from train.loop.telemetry import read_metrics
-from train.rl.environments.text_tasks import Addition, Letters, Prompt, Reply, Simulator
+from train.rl.environments.environment import Prompt, Reply, Simulator
+from train.rl.environments.text_tasks import Addition, Letters
 from train.rl.options import PPO, Demonstrations, Prompts
 
 TASKS = (Letters(length=3), Addition(digits=1))

@@ -12,8 +12,9 @@ from data.tokenizer import byte_tokenizer, character_tokenizer
 from tests.train.rl.policies import TINY
 from train.experiment import Evaluation
 from train.rl.environments.code import PassesTests
+from train.rl.environments.environment import Environment, Prompt, Reply, Simulator, map_paths
 from train.rl.environments.files import PromptFile
-from train.rl.environments.text_tasks import Addition, Environment, Letters, Prompt, Reply, Simulator, map_paths
+from train.rl.environments.text_tasks import Addition, Letters
 from train.rl.environments.word_problems import WordProblems
 from train.rl.options import PPO, Demonstrations, PreferenceLearning, Preferences, Prompts, RewardModelling
 from train.rl.policy.questions import Questions

@@ -8,8 +8,8 @@ import pytest
 
 from data.errors import UserError
 from data.tokenizer import byte_tokenizer
+from train.rl.environments.environment import Prompt
 from train.rl.environments.files import PromptFile
-from train.rl.environments.text_tasks import Prompt
 from train.sources.encoding import encode_prompt
 from train.sources.records import comparisons_of, messages_of, read_comparisons, read_records, turns_of, unused
 from train.verbs.label import record_of

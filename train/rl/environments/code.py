@@ -10,8 +10,8 @@ import numpy as np
 
 from train.evaluation.snippets import parse_share
 from train.rl.environments.arithmetic import evaluate
+from train.rl.environments.environment import Environment, Prompt
 from train.rl.environments.sandbox import Limits, passed
-from train.rl.environments.text_tasks import Environment, Prompt
 from train.rl.rewards.rewards import Reward, check_fact
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from data.errors import UserError
 from data.files.json_files import kind_of
 from data.rows.order import shuffled
-from train.rl.environments.text_tasks import Environment, Prompt, is_held_out, lacking
+from train.rl.environments.environment import Environment, Prompt, is_held_out, lacking
 from train.rl.rewards.rewards import Answer, Reward
 from train.sources.records import (
     Record,

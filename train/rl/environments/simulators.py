@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.kinds import check_range
-from train.rl.environments.text_tasks import Prompt, Reply, Simulator
+from train.rl.environments.environment import Prompt, Reply, Simulator
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 
 from train.kinds import check_range
-from train.rl.environments.text_tasks import Prompt, Reply, Simulator
+from train.rl.environments.environment import Prompt, Reply, Simulator
 
 _WAYS = {"n": (-1, 0), "e": (0, 1), "s": (1, 0), "w": (0, -1)}
 

@@ -12,8 +12,8 @@ import xxhash
 
 from data.errors import UserError
 from train.rl.environments.arithmetic import evaluate
+from train.rl.environments.environment import Prompt, is_held_out
 from train.rl.environments.files import Listed
-from train.rl.environments.text_tasks import Prompt, is_held_out
 from train.sources.records import Record, check_text, lacks
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

@@ -9,7 +9,7 @@ import numpy as np
 from data.errors import UserError
 from data.rows.mixture import Mixture, counts_of_weights
 from train.experiment import Experiment
-from train.rl.environments.text_tasks import Environment, Prompt, blaming, check_scores
+from train.rl.environments.environment import Environment, Prompt, blaming, check_scores
 from train.rl.options import PolicyGradient, Prompts
 from train.rl.rewards.scoring import load_reward_models
 from train.sources.encoding import check_texts, decode_responses, encode_prompt

@@ -14,7 +14,7 @@ from model.transformer import DECODER, Decoder
 from train.devices.mesh import gathered, put_batch
 from train.experiment import Experiment
 from train.generation.slots import go_on_in_slots, open_slots, rollout_in_slots
-from train.rl.environments.text_tasks import Reply, Simulator, blaming
+from train.rl.environments.environment import Reply, Simulator, blaming
 from train.rl.options import PolicyGradient, Prompts, response_length, turns_of
 from train.rl.policy.questions import Question, Questions
 from train.rl.policy.rollout import Rollout, Talk, as_rollout, go_on, response_key, rollout, row_keys, start_talk

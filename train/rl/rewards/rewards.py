@@ -19,7 +19,7 @@ import numpy as np
 
 from data.errors import UserError
 from train.kinds import check_range
-from train.rl.environments.text_tasks import Environment, Prompt, Simulator, check_scores, lacking, numbers_of
+from train.rl.environments.environment import Environment, Prompt, Simulator, check_scores, lacking, numbers_of
 from train.sources.records import is_number
 
 

@@ -16,7 +16,7 @@ from model.decoding.generate import Sampling
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.generation.text import decoder_of
-from train.rl.environments.text_tasks import Simulator
+from train.rl.environments.environment import Simulator
 from train.rl.options import PolicyGradient, Prompts
 from train.rl.policy.policy_gradient import critic_of
 from train.rl.policy.questions import Question, Questions

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.rl.environments.environment import Prompt
 from train.rl.environments.simulators import HiddenUser, take
-from train.rl.environments.text_tasks import Prompt
 from train.rl.search.search import Policy, plan, rollouts
 
 Said = tuple[str, ...]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from data.tokenizer import character_tokenizer
+from train.rl.environments.environment import Prompt
 from train.rl.environments.simulators import CATEGORIES, ITEMS, Recommendations, SlotFilling, take
 from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
-from train.rl.environments.text_tasks import Prompt
 from train.sources.encoding import encode_demonstration
 from train.sources.records import ROLES
 

@@ -19,7 +19,8 @@ from train.experiment import Checkpoints, Evaluation, MeshShape
 from train.loop.learner import learner_of
 from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
-from train.rl.environments.text_tasks import Addition, Environment, Prompt, RandomWalks
+from train.rl.environments.environment import Environment, Prompt
+from train.rl.environments.text_tasks import Addition, RandomWalks
 from train.rl.options import DAPO, PreferenceLearning, Preferences, Prompts, RewardModelling
 from train.rl.policy.questions import Questions, check_scores
 from train.rl.policy.sampler import ResponseSampler

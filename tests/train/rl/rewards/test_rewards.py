@@ -14,11 +14,12 @@ import pytest
 from data.errors import UserError
 from data.tokenizer import character_tokenizer
 from train.rl.environments.code import PassesTests, Programs, PythonFunctions, PythonParses
+from train.rl.environments.environment import Environment, Prompt
 from train.rl.environments.files import PromptFile
 from train.rl.environments.sandbox import Limits, passed
 from train.rl.environments.simulators import Recommendations, SlotFilling
 from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
-from train.rl.environments.text_tasks import Addition, Bandit, Countdown, Environment, KeyFacts, Letters, Prompt, RandomWalks, Reviews
+from train.rl.environments.text_tasks import Addition, Bandit, Countdown, KeyFacts, Letters, RandomWalks, Reviews
 from train.rl.environments.word_problems import WordProblems
 from train.rl.rewards.rewards import (
     Answer,
@@ -263,7 +264,7 @@ def test_every_environment_and_reward_is_found_by_the_name_that_is_stored():
     names = (
         "import importlib, pkgutil, train.rl\n"
         "for one in pkgutil.walk_packages(train.rl.__path__, 'train.rl.'): importlib.import_module(one.name)\n"
-        "from train.rl.environments.text_tasks import Environment\nfrom train.rl.rewards.rewards import Reward\n"
+        "from train.rl.environments.environment import Environment\nfrom train.rl.rewards.rewards import Reward\n"
         "from train.runs.classes import name_of\n"
         "def below(kind): return {x for sub in kind.__subclasses__() for x in (name_of(sub), *below(sub))}\n"
         "print(*sorted(below(Environment) | below(Reward)))"

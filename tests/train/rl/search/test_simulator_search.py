@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from train.rl.environments.environment import Prompt
 from train.rl.environments.simulators import Recommendations, SlotFilling, take
-from train.rl.environments.text_tasks import Prompt
 from train.rl.search.simulator_search import (
     Determinised,
     HiddenUserTask,
