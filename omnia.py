@@ -7,6 +7,7 @@ import importlib.util
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 # The function of a verb has its name, and so has the file in train/verbs/ that it is in.
@@ -67,6 +68,14 @@ def main(arguments: list[str] | None = None) -> int:
         what, code = system_error(error), 1 if errno.errorcode.get(error.errno) in TRANSIENT else 2
         if error.filename == STDOUT:
             discard(sys.stdout)
+    except Exception as error:
+        from train.runs.classes import described, own_file
+
+        if not (path := own_file(error)):
+            raise
+        with dispensable():
+            traceback.print_exception(error)
+        what, code = f"{described(path, error)}\nThe code of that config file raised this.", 2
     except KeyboardInterrupt:
         if own_process:  # threads of others that are still at work abort an interpreter that ends in the usual way
             with dispensable():

@@ -55,7 +55,11 @@ class CausalLM(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """How gradients become updates. Home: a function (options, schedule, steps) -> optax transformations, rate and decay included."""
+    """How gradients become updates. Home: a function (options, schedule, steps) -> a list of optax transformations.
+
+    They are chained behind the clipping, and end with the scaling by the rate: see `make_schedule` and `scaled` in
+    train/optimizers/build.py.
+    """
 
     home: ClassVar[str] = ""
     averages: ClassVar[bool] = False

@@ -38,8 +38,17 @@ def at(kind: type, attribute: str) -> Callable:
         raise UserError(
             f"{kind.__name__} realises nothing", f"{others} in the config file, or give the class a {attribute} (train/kinds.py)."
         )
-    module, _, name = vars(owner)[attribute].partition(":")
-    return getattr(importlib.import_module(module or owner.__module__), name)
+    home = vars(owner)[attribute]
+    module, _, name = home.partition(":") if isinstance(home, str) else ("", "", "")
+    try:
+        return getattr(importlib.import_module(module or owner.__module__), name)
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and error.name and not (module or owner.__module__).startswith(error.name):
+            raise  # the module is there, and misses a package
+        raise UserError(
+            f"{owner.__name__}.{attribute} is {home!r}, and there is no such thing",
+            "Give 'module:name', or ':name' for something in the class's own file.",
+        ) from None
 
 
 def check_range(of: str, holder, low: float, *names: str, high: float = math.inf) -> None:
@@ -96,7 +105,8 @@ class Batches(Protocol):
 
     def batch(self, first_row: int, count: int) -> Any:
         """Rows [first_row, first_row + count): a named tuple of NumPy arrays, each with an axis of rows first. It has `weights` [B, ...]
-        or `counts` [B], in which 0 stands for padding."""
+        or `counts` [B], in which 0 stands for padding. Rows of tokens are TextBatch (data/text/rows.py): tokens, targets, segments and
+        positions int32 [B, T], weights float32 [B, T], rows int32 [B]."""
 
 
 class Sample(NamedTuple):
@@ -246,8 +256,9 @@ class Bound:
 class Gradient:
     """How the gradient of a loss is taken. Home: a function (options, experiment, unit) -> gradient.
 
-    gradient(loss, params, batch, key, *, frozen=None, carry=None) -> gradients, metrics, carry; see train/step/gradients.py. It raises
-    UserError where the loss, a sum over `unit`, does not come apart as it needs.
+    gradient(loss, params, batch, key, *, frozen=None, carry=None) -> gradients, metrics, carry; see train/step/gradients.py. The function
+    raises UserError where the loss, a sum over `unit`, does not come apart as it needs, and for experiment.micro_batches above 1 if it does
+    not take them.
     """
 
     home: ClassVar[str] = ""
@@ -255,7 +266,8 @@ class Gradient:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A score that is no mean over rows. Home: a class, made of the option: add(outputs), then result() -> {name: number}.
+    """A score that is no mean over rows. Home: a class, made of the option: add(outputs), then result() -> {name: number}, the names being
+    none that the evaluation has already.
 
     outputs: what the objective's `Bound.outputs` gives, NumPy arrays of all rows of a batch, on every process alike.
     """

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from data.errors import UserError
 from train.devices.mesh import put_batch, row_shards
 from train.experiment import Experiment
 from train.kinds import Bound, realise
@@ -75,7 +76,17 @@ class Evaluator:
         metrics, self._metrics = self._metrics, self._fresh_metrics()
         if not totals or not totals["loss"][1]:
             return {}
-        return means(totals) | {name: value for metric in metrics for name, value in metric.result().items()}
+        found = means(totals)
+        for options, metric in zip(self.experiment.evaluation.metrics, metrics, strict=True):
+            result = metric.result()
+            for name, value in result.items() if isinstance(result, dict) else [("", result)]:
+                if not name or name in found or not isinstance(value, int | float | np.number):
+                    what = f"{name!r}, which is there already" if name in found else f"{name or 'a result'} {value!r}, which is no number"
+                    raise UserError(
+                        f"evaluation.metrics: {type(options).__name__} gives {what}", "Give {name: number}, with names of its own."
+                    )
+                found[name] = float(value)
+        return found
 
     def _fresh_metrics(self) -> list:
         return [realise(metric) for metric in self.experiment.evaluation.metrics]

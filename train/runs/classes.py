@@ -7,7 +7,9 @@ modules and nothing else. A config file is run only when the user names it; clas
 import difflib
 import importlib
 import importlib.util
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +18,8 @@ import xxhash
 
 from data.errors import UserError
 
-ROOMS = ("data", "model", "train", "serve")
+ROOMS = ("data", "model", "train")
+"""Our packages, which omnia.py knows to be ours before anything is read."""
 KEPT = "config.py"
 """The copy of a config file in a run whose experiment has classes of it."""
 _MODULE = "omnia_config_"
@@ -65,15 +68,16 @@ _allowed: list[str] = []
 _loaded: dict[str, ModuleType] = {}
 
 
-def allow(path: str) -> None:
-    """Let runs that need it load this config file: the user has named it."""
+def allow(target: str) -> None:
+    """Let runs that need it load this config file, `FILE.py` or `FILE.py:arg`: the user has named it."""
+    path = target.partition(".py:")[0] + ".py" if ".py:" in target else target
     if not Path(path).is_file():
         raise UserError(f"--config {path}: no such file", "Give the config file that the run was started with, or the copy that it keeps.")
     _allowed.append(path)
 
 
 def load_file(path: str) -> ModuleType:
-    """Run a config file, once for the same content. It raises whatever the file does."""
+    """Run a config file, once for the same content. UserError, with the line, for whatever it raises."""
     content = Path(path).read_bytes()
     digest = xxhash.xxh3_128_hexdigest(content)
     if digest in _loaded:
@@ -85,18 +89,48 @@ def load_file(path: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look the names of their annotations up there
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, Exception | SystemExit) and not isinstance(error, UserError):
+            raise UserError(described(path, error)) from None
         raise
     module.__dict__["__source__"] = content
     _loaded[digest] = module
     return module
 
 
+def described(path: str, error: BaseException) -> str:
+    """What code of a config file raised, and in which of its lines."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if os.path.abspath(frame.filename) == os.path.abspath(path)
+    ]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
+    return f"{path}: line {line}: {type(error).__name__}: {error}"
+
+
+def own_file(error: BaseException) -> str:
+    """The config file whose code an error was raised in, last of all its frames in one; "" for none."""
+    own = {os.path.abspath(str(module.__file__)): str(module.__file__) for module in _loaded.values()}
+    frames = [os.path.abspath(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    return next((own[name] for name in reversed(frames) if name in own), "")
+
+
 def name_of(kind: type) -> str:
     """What config.json calls a class."""
     module = "config" if kind.__module__.startswith(_MODULE) else kind.__module__
     return f"{module}:{kind.__qualname__}"
+
+
+def check_found(kinds: list[type]) -> None:
+    """UserError for the first class that another process could not find by its name."""
+    for kind in kinds:
+        if kind.__module__.split(".")[0] not in ROOMS and not kind.__module__.startswith(_MODULE):
+            raise UserError(
+                f"class {kind.__qualname__} is of module {kind.__module__}", "Define it in the config file itself, which the run keeps."
+            )
+        if "." in kind.__qualname__:
+            raise UserError(f"class {kind.__qualname__} is defined inside something else", "Define it at the top of the config file.")
+    source_of(kinds)
 
 
 def source_of(kinds: list[type]) -> dict | None:
@@ -142,6 +176,11 @@ def _config_module(where: str, source: dict, qualname: str, said: Callable[[str]
         if hasattr(module, qualname):
             said(f"{where}: {qualname} is taken from {module.__file__}, which is not as it was when the run was started")
             return module
+    if _loaded:
+        files = ", ".join(sorted(str(module.__file__) for module in _loaded.values()))
+        raise UserError(
+            f"{where}: its experiment has a class {qualname} of {source['file']}, which {files} does not define", "Name that file."
+        )
     raise UserError(
         f"{where}: its experiment has classes of a config file ({source['file']}), and no such file is run unasked",
         f"Give that file: --config {source['file']}. The run keeps a copy; read it before you trust it: --config {Path(where) / KEPT}.",

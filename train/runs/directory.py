@@ -70,14 +70,20 @@ def has_checkpoint(path: Path) -> bool:
     return folder.is_dir() and any(step.name.isdigit() for step in folder.iterdir())
 
 
-def open_run(path: str | Path, said=print) -> Run:
-    """Read a run directory; UserError when it is none or was written by a newer version."""
-    path = Path(path)
+def read_stored(path: Path) -> dict:
+    """What config.json holds, whose classes are not looked for; UserError for no run, or one of a newer version."""
     if not is_run(path):
         raise UserError(f"{path}: not a run (no config.json)", "Give a folder made by `omnia train ... --run-dir DIR`.")
     stored = json_files.read(path / "config.json", "Restore the file, or start a new run.")
     if stored.get("format") not in range(1, FORMAT + 1):
         raise UserError(f"{path}/config.json: format {stored.get('format')}; this version reads up to {FORMAT}", "Update Omnia.")
+    return stored
+
+
+def open_run(path: str | Path, said=print) -> Run:
+    """Read a run directory; UserError when it is none or was written by a newer version."""
+    path = Path(path)
+    stored = read_stored(path)
     try:
         find = finder(str(path), stored.get("config"), said)
         experiment = from_json(Experiment, stored["experiment"], "experiment", find, said)
@@ -111,7 +117,9 @@ def keep_start(folder: Path, source: Run) -> None:
     (partial / "checkpoints" / "journal").mkdir()
     for entry in (source.path / "checkpoints" / "journal").glob(f"{step}-*.json"):
         shutil.copy(entry, partial / "checkpoints" / "journal")
-    shutil.copy(source.path / "config.json", partial)
+    for name in ("config.json", KEPT):
+        if (source.path / name).is_file():
+            shutil.copy(source.path / name, partial)
     damage = Journal(partial / "checkpoints").damage(step, items={item}, identity=source.identity)
     if damage:
         raise UserError(
@@ -139,6 +147,15 @@ def create_run(path: str | Path, experiment: Experiment, corpora: list) -> Run:
         (path / KEPT).write_bytes(config.pop("content"))
     write_run(Run(path, experiment, digests, corpora[0].document_end, secrets.token_hex(8), config))
     return open_run(path)
+
+
+def with_config(run: Run) -> Run:
+    """The run with the config file that its classes are of now: the copy that it keeps is that of the steps to come."""
+    config = source_of(parts_of(run.experiment))
+    if config is None or (run.config is not None and config["digest"] == run.config["digest"]):
+        return run
+    (run.path / KEPT).write_bytes(config.pop("content"))
+    return dataclasses.replace(run, config=config)
 
 
 def write_run(run: Run) -> None:

@@ -1,13 +1,14 @@
 """An experiment as JSON and back: plain values, with the class of each part as its `kind`."""
 
 import dataclasses
+import json
 import math
 import types
 import typing
 from collections.abc import Callable
 
 from data.errors import UserError
-from train.runs.classes import OLD_FIELDS, OLD_NAMES, name_of, nearest
+from train.runs.classes import OLD_FIELDS, OLD_NAMES, check_found, name_of, nearest
 
 FORMAT = 2
 """1 had the names of classes without their modules; it is still read."""
@@ -82,6 +83,35 @@ def from_json(base: type, stored: dict, where: str, find: Callable[[str], type |
         else:
             values[field] = value
     return kind(**values)
+
+
+def check_storable(experiment) -> None:
+    """UserError for an experiment that config.json cannot hold: of a class that no other process finds, or of a value that does not come
+    back as it was."""
+    kinds = parts_of(experiment)
+    check_found(kinds)
+    for kind in kinds:
+        if "home" in {field.name for field in dataclasses.fields(kind)}:
+            raise UserError(f"class {kind.__name__}: home is a field", 'Make it a class attribute: home: ClassVar[str] = ":name".')
+    named = {name_of(kind): kind for kind in kinds}
+    try:
+        stored = json.loads(json.dumps(to_json(experiment)))
+        back = from_json(type(experiment), stored, "experiment", named.get, lambda line: None)
+    except (TypeError, ValueError, UserError) as error:
+        raise UserError(f"config.json cannot hold it: {error}", STORABLE) from None
+    if changed := _changed(experiment, back):
+        raise UserError(f"config.json cannot hold {changed}", STORABLE)
+
+
+def _changed(value, back, where: str = "") -> str:
+    """The name of the first field that came back as something else, and as what; "" for none."""
+    if dataclasses.is_dataclass(value) and type(value) is type(back):
+        fields = ((f"{where}.{field.name}".lstrip("."), field.name) for field in dataclasses.fields(value))
+        return next((found for name, field in fields if (found := _changed(getattr(value, field), getattr(back, field), name))), "")
+    return "" if value == back and type(value) is type(back) else f"{where}: {value!r} comes back as {back!r}"
+
+
+STORABLE = "Fields may be numbers, texts, booleans, tuples of one of these, dataclasses and tuples of dataclasses."
 
 
 def flatten(stored: dict, prefix: str = "") -> dict:

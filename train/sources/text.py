@@ -93,11 +93,12 @@ class TextDataset(Dataset):
         if not result:
             return {}
         nats, tokens = totals["loss"]
-        result |= {
-            "bits_per_byte": float(nats / math.log(2) / max(expected_bytes, 1e-8)),
-            "perplexity": math.exp(min(result["loss"], 700.0)),
-            "tokens": int(tokens),
-        }
+        if self.experiment.objective.generates:  # and so predicts every token
+            result |= {
+                "bits_per_byte": float(nats / math.log(2) / max(expected_bytes, 1e-8)),
+                "perplexity": math.exp(min(result["loss"], 700.0)),
+            }
+        result |= {"tokens": int(tokens)}
         if len(sources) > 1:
             result |= {"sources": source_names([corpus.path for corpus in sources])}
             result |= {f"loss/{number}": float(loss) for number, loss in losses.items()}

@@ -14,7 +14,7 @@ from data.files import json_files
 from data.files.storage import sync_folder
 from data.loading.progress import Progress
 from train.checkpoints.journal import Damage, Journal
-from train.runs.directory import open_run
+from train.runs.directory import open_run, read_stored
 from train.verbs.arguments import parse, start_jax
 
 SAFETENSORS_FORMAT = "omnia/1"
@@ -37,11 +37,11 @@ def checkpoint(arguments: list[str]) -> int:
 
 def journal_of(run_dir: str) -> tuple[Journal, str]:
     """The journal of a run, which must hold a checkpoint, and the run's identity."""
-    run = open_run(run_dir)
-    journal = Journal(run.path / "checkpoints")
+    stored = read_stored(Path(run_dir))  # its classes are not needed, and nothing of a stranger's is run
+    journal = Journal(Path(run_dir) / "checkpoints")
     if not journal.steps() and not journal.unfinished():
         raise UserError(f"{journal.folder}: no checkpoint", "Train first: `omnia train CONFIG.py --run-dir DIR`.")
-    return journal, run.identity
+    return journal, stored.get("identity", "")
 
 
 def whole_step(journal: Journal, identity: str, step: int) -> None:

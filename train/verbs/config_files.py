@@ -4,13 +4,12 @@ import dataclasses
 import difflib
 import re
 import sys
-import traceback
 from pathlib import Path
 
 from data.errors import UserError
 from train.experiment import Experiment
-from train.runs.classes import load_file
-from train.runs.serialize import check_types
+from train.runs.classes import described, load_file
+from train.runs.serialize import check_storable, check_types
 
 
 def load_config(target: str) -> Experiment:
@@ -34,12 +33,12 @@ def load_config(target: str) -> Experiment:
     except ValueError as error:
         raise UserError(f"{target}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever a file of the user's can raise
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        raise UserError(f"{path}: line {lines[-1] if lines else '?'}: {type(error).__name__}: {error}{_nearest_field(error)}") from None
+        raise UserError(described(path, error) + _nearest_field(error)) from None
     if not isinstance(experiment, Experiment):
         raise UserError(f"{path}: gives no experiment", "A config file defines get_config(arg: str = ...) -> Experiment.")
     try:
         check_types(experiment)
+        check_storable(experiment)
     except UserError as error:
         raise UserError(f"{target}: {error}") from None
     return experiment

@@ -1,6 +1,7 @@
 """`omnia report`: draws the report of a run again."""
 
 import dataclasses
+from pathlib import Path
 
 import tyro
 
@@ -18,6 +19,7 @@ class Report:
 def report(arguments: list[str]) -> None:
     options = parse(Report, "report", arguments)
     from train.loop.report import write_report
-    from train.runs.directory import open_run
+    from train.runs.directory import read_stored
 
-    print(write_report(open_run(options.run_dir).path))
+    read_stored(Path(options.run_dir))
+    print(write_report(Path(options.run_dir)))

@@ -9,7 +9,7 @@ import tyro
 from data.errors import UserError
 from train.experiment import Experiment, Scaling
 from train.runs.classes import allow
-from train.runs.directory import Run, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, write_run
+from train.runs.directory import Run, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, with_config, write_run
 from train.runs.resolve import check_resume, resolve
 from train.verbs.arguments import parse, start_jax
 from train.verbs.config_files import load_config
@@ -66,7 +66,7 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
     if stored and not has_checkpoint(stored.path) and target:
         stored = None  # nothing was trained: the run is made again, and any mistake in it can be mended
     if run_dir and stored:  # the file is not run again: the run alone decides
-        if target:
+        if target and stored.config is None:
             print(f"{run_dir} is a run: going on with it as it is stored; {target} is not read")
         return parse(Train, "train", rest, Train(run_dir, stored.experiment)), stored
     experiment = load_config(target) if target else Experiment()
@@ -89,8 +89,8 @@ def _run_to_train(command: Train, stored: Run | None) -> tuple[Run, list] | None
                 "(--step N of evaluate and generate takes an earlier checkpoint)"
             )
             return None
-        run = dataclasses.replace(stored, experiment=experiment)
-        if experiment != stored.experiment and hosts.first():
+        run = with_config(dataclasses.replace(stored, experiment=experiment))
+        if run != stored and hosts.first():
             write_run(run)
     elif hosts.first():
         run = create_run(command.run_dir, experiment, corpora)

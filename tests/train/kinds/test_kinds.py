@@ -160,7 +160,7 @@ EVIL = "import pathlib\npathlib.Path({path!r}).write_text('run')\n"
 
 
 @pytest.mark.parametrize(
-    "kind", ["config:CorruptedLM", "os:system", "subprocess:Popen", "evil:Evil", "train.verbs.report:Report", "CorruptedLM"]
+    "kind", ["serve:Evil", "config:CorruptedLM", "os:system", "subprocess:Popen", "evil:Evil", "train.verbs.report:Report", "CorruptedLM"]
 )
 def test_nothing_of_a_strangers_run_is_executed(kind, run_of, stranger, tmp_path, capsys, monkeypatch):
     """Whatever config.json names: no file of the run, and no module that is not ours, is imported for it."""
@@ -172,12 +172,77 @@ def test_nothing_of_a_strangers_run_is_executed(kind, run_of, stranger, tmp_path
     stored = json.loads((run_dir / "config.json").read_text())
     stored["experiment"]["objective"]["kind"] = kind
     (run_dir / "config.json").write_text(json.dumps(stored))
-    for name in ("config.py", "evil.py", "__init__.py", "sitecustomize.py"):
+    for name in ("config.py", "evil.py", "serve.py", "__init__.py", "sitecustomize.py"):
         (run_dir / name).write_text(EVIL.format(path=str(mark)))
     monkeypatch.chdir(run_dir)
     monkeypatch.syspath_prepend(str(run_dir))  # as of `python -m omnia` there
-    for verb in ("evaluate", "generate", "report", "doctor", "train", "inspect"):
+    for verb in ("evaluate", "generate", "doctor", "train", "inspect"):
         prompt = ["--prompt", "a"] if verb == "generate" else []
         assert omnia.main([verb, str(run_dir), *prompt]) == 2
         assert "Traceback" not in capsys.readouterr().err
+    assert omnia.main(["report", str(run_dir)]) == 0 and omnia.main(["checkpoint", "verify", str(run_dir)]) in (0, 2)
     assert not mark.exists()
+
+
+PLAIN = (HERE / "sign_gradient.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("from train.kinds import Gradient", "from os import PathLike as Gradient"), "line"),
+        (('":sign_of"', '":sign_off"'), "SignGradient.home is ':sign_off', and there is no such thing"),
+        (('":sign_of"', '"nowhere.at_all:sign_of"'), "there is no such thing"),
+        (("home: ClassVar[str]", "home: str"), "home is a field"),
+        (("scale: float = 1.0", "scale: tuple[tuple[int, int], ...] = ((1, 2),)"), "config.json cannot hold gradient.scale"),
+        (("def get_config(", "def get_config_of("), "has no function get_config"),
+        (("import jax\n", "import jax\nraise SystemExit('bye')\n"), "line 7: SystemExit: bye"),
+        (("import jax\n", "import jax\n)\n"), "line 7: SyntaxError"),
+        (("jnp.sign(x)", "jnp.sing(x)"), "AttributeError"),
+    ],
+)
+def test_mistakes_in_ones_own_file_are_two_lines(change, said, tmp_path, corpora, capsys):
+    """What the file is, its line where there is one; code 2, and not that of a fault of ours that may not come again."""
+    assert change[0] in PLAIN
+    (tmp_path / "mine.py").write_text(PLAIN.replace(*change).replace("SignGradient(scale=0.5)", "SignGradient()"))
+    code = omnia.main(["train", str(tmp_path / "mine.py"), "--run-dir", str(tmp_path / "run"), "--data.shards", corpora[0]])
+    err = capsys.readouterr().err
+    assert code == 2 and said in err, err
+    assert "omnia: " in err and ("sing" in change[1] or "Traceback" not in err)
+
+
+def test_classes_that_no_other_process_finds_are_refused_before_training(tmp_path, corpora, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "beside.py").write_text(PLAIN)
+    (tmp_path / "mine.py").write_text("from beside import get_config\n")
+    inner = PLAIN.replace("def get_config", "def outer():\n    return 1\n\n\ndef get_config")
+    (tmp_path / "inner.py").write_text(
+        inner + "\n\nclass Holder:\n    SignGradient = SignGradient\n\n\nSignGradient.__qualname__ = 'Holder.SignGradient'\n"
+    )
+    for name, said in (("mine.py", "class SignGradient is of module beside"), ("inner.py", "is defined inside something else")):
+        assert omnia.main(["train", str(tmp_path / name), "--run-dir", str(tmp_path / "run"), "--data.shards", corpora[0]]) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_metrics_give_numbers_under_names_of_their_own(tmp_path, capsys):
+    source = (HERE / "labelled_texts.py").read_text()
+    for result, said in (
+        ('{"f1": "many"}', "f1 'many', which is no number"),
+        ('{"loss": -5.0}', "'loss', which is there already"),
+        ("3.0", "a result 3.0"),
+    ):
+        where = source.index('        return {"f1":')
+        (tmp_path / "mine.py").write_text(source[:where] + f"        return {result}\n" + source[source.index("\n\n\ndef get_config") :])
+        assert omnia.main(["train", str(tmp_path / "mine.py"), "--run-dir", str(tmp_path / result[:3].strip('{}"')), "--steps", "1"]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_file_that_does_not_define_the_class_is_said(run_of, stranger, tmp_path, capsys):
+    (tmp_path / "other.py").write_text("Echo = 5\n")
+    run_dir = str(run_of("corrupted_lm"))
+    assert omnia.main(["evaluate", run_dir, "--config", str(tmp_path / "other.py")]) == 2
+    assert "other.py does not define" in capsys.readouterr().err
+    stranger()
+    (tmp_path / "broken.py").write_text("x = 1\nimport nothing_of_the_kind\n")
+    assert omnia.main(["evaluate", run_dir, "--config", str(tmp_path / "broken.py")]) == 2
+    assert "line 2: ModuleNotFoundError" in capsys.readouterr().err
