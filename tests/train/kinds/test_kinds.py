@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import jax
@@ -246,3 +247,15 @@ def test_a_file_that_does_not_define_the_class_is_said(run_of, stranger, tmp_pat
     (tmp_path / "broken.py").write_text("x = 1\nimport nothing_of_the_kind\n")
     assert omnia.main(["evaluate", run_dir, "--config", str(tmp_path / "broken.py")]) == 2
     assert "line 2: ModuleNotFoundError" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_the_file_of_the_steps_to_come(run_of, stranger, tmp_path, capsys):
+    run_dir, changed = tmp_path / "run", tmp_path / "corrupted_lm.py"
+    shutil.copytree(run_of("corrupted_lm"), run_dir)
+    changed.write_text((HERE / "corrupted_lm.py").read_text() + "\n# another line\n")
+    assert omnia.main(["train", str(run_dir), "--steps", "5", "--config", str(changed)]) == 0
+    assert "which is not as it was" in capsys.readouterr().out
+    assert (run_dir / "config.py").read_bytes() == changed.read_bytes()
+    stranger()
+    assert omnia.main(["evaluate", str(run_dir), "--rows", "8", "--config", str(run_dir / "config.py")]) == 0
+    assert "which is not as it was" not in capsys.readouterr().out
