@@ -122,6 +122,8 @@ class Dataset:
 
     takes: ClassVar[frozenset[str]] = frozenset()
     """Options of `omnia evaluate` that it understands: split, batch_size, int8."""
+    evaluates_all: ClassVar[bool] = False
+    """Whether `omnia evaluate` takes all rows where it is given no number; else as many as the run's own evaluations."""
     counts_tokens: ClassVar[bool] = True
     """Whether tokens alone tell what a step computes."""
     shows_media: ClassVar[bool] = False

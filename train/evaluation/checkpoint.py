@@ -24,8 +24,8 @@ def evaluate_run(
 ) -> dict:
     """Measure a checkpoint of a run (default: the latest; the averaged parameters, where kept, unless `raw`).
 
-    rows: of each source, 0 for all. batch_size: rows at once, 0 for as many as in training. shards: other data of the
-    same kind, prepared with the same tokenizer. int8: with weights and activations rounded to eight bits. Returns {"step", "split",
+    rows: of each source, 0 for all of text, and of other data as many as in training. batch_size: rows at once, 0 for as many as in
+    training. shards: other data of the same kind, prepared with the same tokenizer. int8: with weights and activations rounded to eight bits. Returns {"step", "split",
     "loss", ...}: what the run's kind of data measures.
     """
     dataset, experiment = dataset_of(run.experiment), run.experiment
@@ -37,7 +37,8 @@ def evaluate_run(
         experiment = elsewhere(experiment, shards)
     if batch_size:
         experiment = dataclasses.replace(experiment, batch_size=batch_size, micro_batches=1)
-    experiment = dataclasses.replace(experiment, evaluation=dataclasses.replace(experiment.evaluation, rows=rows))
+    if rows or dataset.evaluates_all:
+        experiment = dataclasses.replace(experiment, evaluation=dataclasses.replace(experiment.evaluation, rows=rows))
     mesh = inference_mesh(experiment.mesh)
     params, step = load_parameters(run, mesh, step=step, raw=raw)
     params = in_eight_bits(params) if int8 else params

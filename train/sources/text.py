@@ -22,6 +22,7 @@ class TextDataset(Dataset):
     options: TextData
     experiment: Experiment
     takes = frozenset({"split", "batch_size", "int8"})
+    evaluates_all = True
 
     def open(self, tokenizer: Tokenizer | None = None) -> list[Corpus]:
         return [Corpus(path) for path in self.options.shards]

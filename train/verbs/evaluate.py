@@ -27,7 +27,7 @@ class Evaluate:
     split: str = "validation"
     """Split of the shards."""
     rows: int = 0
-    """Rows of each folder of shards to use, from the start of the split. 0: all."""
+    """Rows of each folder of shards to use, from the start of the split. 0: all of text; of other data as many as in training."""
     batch_size: int = 0
     """Rows at once. 0: as in training."""
     shards: tuple[str, ...] = ()
