@@ -25,8 +25,8 @@ def evaluate_run(
     """Measure a checkpoint of a run (default: the latest; the averaged parameters, where kept, unless `raw`).
 
     rows: of each source, 0 for all of text, and of other data as many as in training. batch_size: rows at once, 0 for as many as in
-    training. shards: other data of the same kind, prepared with the same tokenizer. int8: with weights and activations rounded to eight bits. Returns {"step", "split",
-    "loss", ...}: what the run's kind of data measures.
+    training. shards: other data of the same kind, prepared with the same tokenizer. int8: with weights and activations rounded to eight
+    bits. Returns {"step", "split", "loss", ...}: what the run's kind of data measures.
     """
     dataset, experiment = dataset_of(run.experiment), run.experiment
     asked = {"split": split != "validation", "batch_size": batch_size > 0, "int8": int8}
