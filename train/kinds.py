@@ -29,6 +29,11 @@ def home_of(option) -> Callable:
     return at(type(option), "home")
 
 
+def learner_class(objective) -> Any:
+    """The Learner that takes the steps of an objective."""
+    return at(type(objective), "learner")
+
+
 def at(kind: type, attribute: str) -> Callable:
     """What a class attribute of a kind names: "module:name", or ":name" in the module of the class that has the attribute."""
     owner = next((base for base in kind.__mro__ if vars(base).get(attribute)), None)

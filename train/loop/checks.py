@@ -3,7 +3,7 @@
 from data.errors import UserError
 from train.devices.mesh import check_batch, divide_cpu, make_mesh
 from train.experiment import Experiment, Scaling
-from train.kinds import at
+from train.kinds import learner_class
 from train.objectives.bind import check_frozen
 from train.optimizers.build import optimizer_of
 from train.sources.dataset import check_reads
@@ -18,7 +18,7 @@ def check(experiment: Experiment, corpora: list, devices: list | None = None) ->
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     optimizer_of(experiment)
     check_frozen(experiment)
-    at(type(experiment.objective), "learner").check(experiment, corpora, mesh)  # type: ignore[attr-defined]
+    learner_class(experiment.objective).check(experiment, corpora, mesh)
 
 
 def check_options(experiment: Experiment) -> None:

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from train.devices.mesh import Mesh
-from train.kinds import Learner, at
+from train.kinds import Learner, learner_class
 from train.runs.directory import Run
 from train.step.state import State, abstract_state, initial_state
 
 
 def learner_of(run: Run, sources: list, mesh: Mesh) -> Learner:
     """What takes the steps of a run."""
-    return at(type(run.experiment.objective), "learner")(run, sources, mesh)
+    return learner_class(run.experiment.objective)(run, sources, mesh)
 
 
 def fresh_state(learner: Learner, mesh: Mesh, seed: int, *, ema: bool) -> State:

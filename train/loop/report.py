@@ -59,7 +59,7 @@ def _picture(path: Path) -> str:
     return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
 
 
-def _judged(evaluation: dict) -> str:
+def _basis(evaluation: dict) -> str:
     """What a score is the mean of."""
     return (
         f"{evaluation['games']} games against each opponent"
@@ -76,7 +76,7 @@ def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
     if evaluations and "score" in evaluations[-1]:
         final = evaluations[-1]
         began = f"{final['score_start']:.4g} at the start; " if "score_start" in final else ""
-        cards.append(("score", f"{final['score']:.4g}", f"{began}{_judged(final)}"))
+        cards.append(("score", f"{final['score']:.4g}", f"{began}{_basis(final)}"))
         if "win_rate" in final:
             cards.append(("win rate", f"{final['win_rate']:.1%}", f"against the start, KL {final['kl']:.3g} nats a response"))
     elif evaluations:

@@ -12,7 +12,7 @@ import jax
 from data.errors import UserError
 from train.devices.mesh import check_batch, make_mesh
 from train.experiment import Experiment
-from train.kinds import at, realise
+from train.kinds import learner_class, realise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def lower_step(experiment: Experiment, mesh):
     """The real training step of an experiment, lowered for the devices of a mesh: `.compile()` it."""
     experiment = for_platform(experiment, mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    lower, state, arguments = at(type(experiment.objective), "learner").abstract_step(experiment, mesh)  # type: ignore[attr-defined]
+    lower, state, arguments = learner_class(experiment.objective).abstract_step(experiment, mesh)
     return lower(state, *arguments)
 
 
