@@ -78,7 +78,7 @@ class PairBatches:
         for place, row in enumerate(numbers.tolist()):
             found = self._pair(row)
             if found is not None:
-                _write(batch, place, *found, self.start, self.separator)
+                _write(batch, place, found, self.start, self.separator)
         return batch
 
     def _plan(self, corpus: Corpus, split) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +92,7 @@ class PairBatches:
         """Of documents, without their ends."""
         return self._splits[number].lengths[documents] - (self.corpora[number].document_end is not None)
 
-    def _pair(self, row: int):
+    def _pair(self, row: int) -> tuple[np.ndarray, np.ndarray, bool] | None:
         """(A, B, whether B follows) of a row; None where there is nothing."""
         placed = self._place(row)
         if placed is None:
@@ -174,9 +174,10 @@ class PairBatches:
             )
 
 
-def _write(batch: TextBatch, place: int, a: np.ndarray, b: np.ndarray, follows: bool, start: int, separator: int) -> None:
+def _write(batch: TextBatch, place: int, pair: tuple[np.ndarray, np.ndarray, bool], start: int, separator: int) -> None:
     """Writes a pair into a row of a batch of pairs, which is empty."""
     assert batch.types is not None and batch.follows is not None
+    a, b, follows = pair
     line = np.concatenate([[start], a, [separator], b, [separator]])
     length, second = len(line), len(a) + 2
     batch.tokens[place, :length] = line

@@ -24,7 +24,7 @@ def check_encoder(options, experiment: Experiment) -> None:
         raise UserError(f"objective {name} balances no experts; model.experts is {config.experts}", "Set --model.experts 0.")
     if not config.prediction_head and hasattr(options, "mask"):
         raise UserError(f"objective {name} predicts tokens; model.prediction_head is off", "Set --model.prediction-head.")
-    if not config.pooler and (not hasattr(options, "mask") or getattr(options, "sentence_pairs", 0)):
+    if not config.pooler and (not hasattr(options, "mask") or getattr(options, "sentence_pairs", False)):
         raise UserError(f"objective {name} judges pairs by the pooler; model.pooler is off", "Set --model.pooler.")
     check_ids(options, config, "mask")
 

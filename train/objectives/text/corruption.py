@@ -187,7 +187,7 @@ def denoised_lengths(length: int, rate: float, mean_span: float, segments: int) 
 
 def denoising(noise_T, tokens_T, segments_T, sentinel, end: int, lengths: tuple[int, int]) -> tuple[Line, Line]:
     """Source and target of a row (Raffel et al. 2020, fig. 2): in the source a sentinel stands for each noise span; the target has each
-    sentinel and what it stands for, then the end. Spans are cut, and sentinels counted, within each segment; without noise it has no target.
+    sentinel and what it stands for, then the end. Spans are cut, and sentinels counted, within each segment; without any, no target.
 
     sentinel(number) is the id of a sentinel. lengths: of source and target.
     """
@@ -221,7 +221,7 @@ def shuffle(key, tokens_T, segments_T, units_T):
     """The row with its units in a random order within each segment. units_T: int32 below T, ascending along the row."""
     draw_T = jax.random.uniform(key, tokens_T.shape)[units_T]
     place_T = jnp.where(segments_T != 0, segments_T, jnp.iinfo(jnp.int32).max)  # padding stays at the end
-    return tokens_T[jnp.lexsort((units_T, draw_T, place_T))]
+    return tokens_T[jnp.lexsort((units_T, jnp.where(segments_T != 0, draw_T, 0.0), place_T))]
 
 
 def sentences(tokens_T, segments_T, ends):
@@ -243,8 +243,9 @@ def infilled(key, tokens_T, segments_T, rate: float, mean_span: float, mask: int
     spans_T = random_spans(span_key, jnp.arange(len(tokens_T)), segments_T, poisson_lengths(mean_span))
     chosen_T = choose(choice_key, spans_T, candidates_T, rate)
     opens_T = chosen_T & (jnp.diff(spans_T, prepend=-1) != 0)
-    # Of all spans, rate / mean a token, a share exp(-mean) is empty.
-    inserts_T = candidates_T & (jax.random.uniform(insert_key, tokens_T.shape) < rate / mean_span * math.exp(-mean_span))
-    kept = interleave(inserts_T, ~chosen_T & candidates_T | opens_T)
+    left_T = ~chosen_T & candidates_T
+    # Of all spans, rate / mean for each token, a share exp(-mean) is empty: they go between tokens that are left.
+    empty = rate / mean_span * math.exp(-mean_span) / (1 - rate)
+    kept = interleave(left_T & (jax.random.uniform(insert_key, tokens_T.shape) < empty), left_T | opens_T)
     tokens = interleave(jnp.full_like(tokens_T, mask), jnp.where(chosen_T, mask, tokens_T))
     return kept, tokens, interleave(segments_T, segments_T)

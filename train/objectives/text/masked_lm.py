@@ -48,8 +48,9 @@ class MaskedLMLoss:
 
 def hide_rows(keys_B, batch, how: Hiding, whole_words: bool):
     """Tokens with some hidden, and bool [B, T]: which."""
-    hide = jax.vmap(lambda *row: hidden_tokens(*row, how), in_axes=(0, 0, 0, 0, 0 if whole_words else None))
-    return hide(keys_B, batch.tokens, batch.segments, present(batch), batch.words if whole_words else None)
+    words = batch.words if whole_words else None
+    rows = (keys_B, batch.tokens, batch.segments, present(batch), words)
+    return jax.vmap(lambda key, tokens, segments, there, words: hidden_tokens(key, tokens, segments, there, words, how))(*rows)
 
 
 def predicted(model, params, hidden_BTD, tokens_BT, chosen_BT, rate: float, shards: int):
