@@ -67,7 +67,8 @@ class PairBatches:
         self._last = np.cumsum(rows)
         self._mixture = Mixture(counts_of_sizes(rows))
         self.rows_per_epoch = int(rows.sum())
-        tokens = sum(self._lengths(number, documents).sum() for number, (documents, _) in enumerate(self._windows))
+        lengths = np.concatenate([self._lengths(number, documents) for number, (documents, _) in enumerate(self._windows)])
+        tokens = int((lengths - (lengths % self._room == 1)).sum())  # a last token alone is left out
         self.padding_share = 1 - (tokens / self.rows_per_epoch + _AROUND) / context_length
 
     def batch(self, first_row: int, count: int) -> TextBatch:

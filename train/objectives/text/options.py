@@ -97,8 +97,6 @@ class SpanDenoising(OnText):
     """From a sentinel's id to the next. 0: the tokenizer's, which is -1 for those of T5."""
     sentinels: int = 0
     """Sentinels there are. 0: the tokenizer's."""
-    start: int = -1
-    """Id that the decoder begins with (T5: its padding, 0). -1: the end of a document."""
     end: int = -1
     """Id that ends what the decoder writes. -1: the end of a document."""
 
@@ -115,7 +113,6 @@ class SpanDenoising(OnText):
             first_sentinel=self.first_sentinel if self.first_sentinel >= 0 else first,
             sentinel_step=self.sentinel_step or step,
             sentinels=self.sentinels or count,
-            start=self.start if self.start >= 0 else end,
             end=self.end if self.end >= 0 else end,
         )
 
@@ -142,13 +139,6 @@ class PrefixLM(OnText):
 
     home: ClassVar[str] = "train.objectives.text.prefix_lm:bind"
     generates: ClassVar[bool] = True
-
-    start: int = -1
-    """Id that the decoder of an encoder-decoder begins with. -1: the end of a document."""
-
-    def completed(self, sources: list) -> "PrefixLM":
-        start = self.start if self.start >= 0 else special_id(sources[0].tokenizer(), "document_end")
-        return dataclasses.replace(self, start=start)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from model.encoder_decoder import Source
+from model.encoder_decoder import SourceText
 from model.heads import score_tokens
 from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
-from train.objectives.text.checks import check_ids, check_next_tokens, is_encoder_decoder, tokens_of
+from train.objectives.text.checks import check_next_tokens, is_encoder_decoder, tokens_of
 from train.objectives.text.corruption import present, row_keys
 from train.objectives.text.options import PrefixLM
 
@@ -69,17 +69,16 @@ class PrefixLMLoss:
         source_segments_BT = jnp.where(batch.positions < prefix_BT, batch.segments, 0)
         return self.model.apply(
             {"params": params},
-            jnp.where(first_BT, self.options.start, batch.tokens),
+            jnp.where(first_BT, self.model.config.start_token, batch.tokens),
             segments_BT=jnp.where(rest_BT, batch.segments, 0),
             positions_BT=jnp.where(rest_BT, batch.positions - prefix_BT, 0),
             keys_B=keys_B,
-            source=Source(batch.targets, source_segments_BT, batch.positions),
+            source=SourceText(batch.targets, source_segments_BT, batch.positions),
         ).hidden_BTD
 
 
 def bind(options: PrefixLM, experiment: Experiment, shards: int) -> Bound:
     check_next_tokens(options, experiment)
-    check_ids(options, experiment.model, "start")
     model = realise(experiment.model)
     loss = PrefixLMLoss(model, options, is_encoder_decoder(experiment), shards)
     return Bound(loss, start=model.start, parts=model.parts())

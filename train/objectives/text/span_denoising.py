@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from data.errors import UserError
-from model.encoder_decoder import Source
+from model.encoder_decoder import SourceText
 from model.heads import score_tokens
 from train.experiment import Experiment
 from train.kinds import Bound, realise
@@ -32,14 +32,14 @@ class SpanDenoisingLoss:
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         corruption_keys_B, keys_B = row_keys(key, batch.rows)
         source, target = self.rows(corruption_keys_B, batch)
-        inputs_BL = jax.vmap(lambda line: shifted(line, self.options.start))(target)
+        inputs_BL = jax.vmap(lambda line: shifted(line, self.model.config.start_token))(target)
         output = self.model.apply(
             {"params": params},
             inputs_BL,
             segments_BT=target.segments,
             positions_BT=target.positions,
             keys_B=keys_B,
-            source=Source(source.tokens, source.segments, source.positions),
+            source=SourceText(source.tokens, source.segments, source.positions),
         )
         head = self.model.head(params, output.hidden_BTD)
         softcap = self.model.config.logit_softcap
@@ -64,7 +64,7 @@ class SpanDenoisingLoss:
 
 def bind(options: SpanDenoising, experiment: Experiment, shards: int) -> Bound:
     check_encoder_decoder(options, experiment)
-    check_ids(options, experiment.model, "first_sentinel", "start", "end")
+    check_ids(options, experiment.model, "first_sentinel", "end")
     _, spans = noise_counts(experiment.model.context_length, options.rate, options.mean_span)
     if 0 < options.sentinels < spans:
         raise UserError(
