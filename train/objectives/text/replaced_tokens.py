@@ -25,11 +25,17 @@ SHARED = ("embedding", "positions", "token_types")
 def generator_config(config: TextEncoderConfig, share: float) -> TextEncoderConfig:
     """The discriminator's encoder, of a smaller width; its tables keep theirs, and are projected."""
     heads = max(1, round(config.num_heads * share))
-    width = max(heads, round(config.embed_dim * share / heads) * heads)
-    changed = {"num_heads": heads, "num_kv_heads": 0, "head_dim": config.head_dim and width // heads, "mlp_dim": 0}
-    if config.mlp_dim:
-        changed["mlp_dim"] = max(1, round(config.mlp_dim * share))
-    return dataclasses.replace(config, embed_dim=width, embedding_dim=config.embedding_width, pooler=False, prediction_head=True, **changed)
+    width = max(2, round(config.embed_dim * share / heads)) * heads
+    return dataclasses.replace(
+        config,
+        embed_dim=width,
+        embedding_dim=config.embedding_width,
+        num_heads=heads,
+        num_kv_heads=0,
+        head_dim=0,
+        mlp_dim=max(1, round(config.mlp_width * share)),
+        pooler=False,
+    )
 
 
 def sample_tokens(keys_BK, head: Head, *, softcap: float = 0.0, shards: int = 1):
