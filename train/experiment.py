@@ -28,6 +28,10 @@ class TextData(Data):
     """Damaged documents tolerated as empty slots before training stops."""
     fim_rate: float = 0.0
     """Share of training segments rearranged for filling in the middle (Bavarian et al. 2022), 0 to 1. 0: none."""
+    words: bool = False
+    """Number the words of each row, for objectives that hide whole ones."""
+    lexicon: str = ""
+    """With words: file of words of a script without spaces, one a line, such as jieba's dict.txt. Empty: each character is one."""
 
     def __post_init__(self):
         check_range("data.", self, 0, "max_damaged")

@@ -1,6 +1,6 @@
 """The one function that the trainer calls: rows of tokens, as a pure function of (seed, first row)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Batches:
     same and spread over each, so that its first rows are a fair sample; rows past the end have weight 0.
 
     fim_rate: share of the segments of a shuffled stream that are rearranged for filling in the middle (`data/text/infilling.py`).
+    words: numbers the words of rows (`data/text/words.py`); None: they are not numbered.
 
     Attributes: ids (one more than the largest that a batch can hold); rows_per_epoch; padding_share; targets (tokens predicted in one
     pass); raw_bytes (their UTF-8 bytes, for bits per byte); damaged (set of (corpus, document) found so far: their slots are empty).
@@ -37,13 +38,14 @@ class Batches:
         weights: Sequence[float] = (),
         max_damaged: int = 0,
         fim_rate: float = 0.0,
+        words: Callable[[TextBatch], np.ndarray] | None = None,
     ):
         check_corpora(corpora, weights, order, context_length)
         if order == "sequential" and fim_rate:
             raise UserError("fim_rate has no meaning in sequential order, which is for evaluation.", "Leave it out.")
         self.fim_rate, self._markers = fim_rate, corpus_markers(corpora) if fim_rate else None
         self.corpora, self.context_length, self.seed, self.order = list(corpora), context_length, seed, order
-        self.max_damaged = max_damaged
+        self.max_damaged, self._words = max_damaged, words
         self.ids = max(*(corpus.ids for corpus in corpora), 1 + max(self._markers or [-1]))
         self.damaged: set[tuple[int, int]] = set()
         self.damage = "damaged documents (data.max_damaged)"
@@ -83,7 +85,7 @@ class Batches:
                     self._count_damaged(number, segments.document[damaged])
         if self._markers:
             rearrange(batch, self.fim_rate, self._markers, self.seed)
-        return batch
+        return batch._replace(words=self._words(batch)) if self._words else batch
 
     def _place(self, rows):
         """Of each row of the stream: its corpus (-1 past the end), its epoch there, its row in the plan."""

@@ -14,6 +14,9 @@ class TextBatch(NamedTuple):
     segments: np.ndarray  # int32 [B, T]: 1, 2, ... for the documents of a row; 0 on padding
     positions: np.ndarray  # int32 [B, T]: 0, 1, ... within each segment
     rows: np.ndarray  # int32 [B]: number of the row in the stream
+    words: np.ndarray | None = None  # int32 [B, T]: number of the word within the row that each token belongs to
+    types: np.ndarray | None = None  # int32 [B, T]: 0 for the first text of a pair, 1 for the second
+    follows: np.ndarray | None = None  # int32 [B]: of a pair, 1 where the second text follows the first, else 0
 
 
 class Segments(NamedTuple):

@@ -12,6 +12,7 @@ from data.text.batches import Batches
 from data.text.lanes import LaneBatches
 from data.text.rows import TextBatch, empty_batch
 from data.text.shards import Corpus
+from data.text.words import Words, read_lexicon
 from data.tokenizer import Tokenizer
 from train.experiment import Experiment, TextData
 from train.kinds import Dataset, Sample
@@ -46,6 +47,7 @@ class TextDataset(Dataset):
             seed=self.experiment.seed,
             max_damaged=data.max_damaged,
             fim_rate=data.fim_rate,
+            words=self._words(sources),
         )
         if batches.ids > self.experiment.model.vocab_size:
             raise UserError(
@@ -55,7 +57,8 @@ class TextDataset(Dataset):
         return batches
 
     def empty(self, count: int) -> TextBatch:
-        return empty_batch(np.arange(count), self.experiment.model.context_length)
+        batch = empty_batch(np.arange(count), self.experiment.model.context_length)
+        return batch._replace(words=np.zeros_like(batch.tokens)) if self.options.words else batch
 
     def check(self, sources: list) -> None:
         check_samples(self.experiment, sources)
@@ -109,7 +112,20 @@ class TextDataset(Dataset):
     def in_order(self, sources: list[Corpus], split: str, length: int = 0) -> Batches | LaneBatches:
         """One pass over a split, of the training split too, the same for any seed. length: of a row, 0 for the model's context."""
         length = length or self.experiment.model.context_length
-        return Batches(sources, split=split, context_length=length, order="sequential", max_damaged=self.options.max_damaged)
+        return Batches(
+            sources,
+            split=split,
+            context_length=length,
+            order="sequential",
+            max_damaged=self.options.max_damaged,
+            words=self._words(sources),
+        )
+
+    def _words(self, sources: list[Corpus]) -> Words | None:
+        """What numbers the words of rows, where the experiment wants them numbered."""
+        if not self.options.words:
+            return None
+        return Words(sources[0].tokenizer(), read_lexicon(self.options.lexicon) if self.options.lexicon else ())
 
     def samples(self, run, params, sources: list, said: Callable[[str], None]):
         return continuations(run, params)

@@ -1,0 +1,78 @@
+"""Masked language modelling, with or without BERT's judgement of pairs."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from data.errors import UserError
+from model.heads import score_tokens
+from train.experiment import Experiment
+from train.kinds import Bound, realise
+from train.objectives.terms import Mean, Term
+from train.objectives.text.checks import check_encoder, tokens_of
+from train.objectives.text.corruption import Hiding, budget, hidden_tokens, places, present, row_keys
+from train.objectives.text.options import MaskedLM
+from train.objectives.text.sentence_pairs import PAIR_HEAD, judged, start_pair_head
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLMLoss:
+    """Hidden tokens are predicted from both sides (Devlin et al. 2019, sec. 3.1).
+
+    batch: TextBatch; input and target are its tokens. Term `loss`: nats per hidden token; `next_sentence`, nats per pair, where asked for.
+    Metrics: accuracy, pair_accuracy, tokens. Only hidden places go through the prediction head.
+    """
+
+    model: Any
+    options: MaskedLM
+    shards: int = 1
+
+    def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        o = self.options
+        corruption_keys_B, keys_B = row_keys(key, batch.rows)
+        seen_BT, chosen_BT = hide_rows(corruption_keys_B, batch, Hiding(o.rate, o.mask, o.ordinary, o.spans), o.whole_words)
+        where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "types_BT": batch.types}
+        hidden_BTD = self.model.apply({"params": params}, seen_BT, keys_B=keys_B, **where).hidden_BTD
+        scores, _, weights_BK = predicted(self.model, params, hidden_BTD, batch.tokens, chosen_BT, o.rate, self.shards)
+        weight = weights_BK.sum()
+        terms = {"loss": Term(1.0, (scores.nll * weights_BK).sum(), weight)}
+        metrics = {"accuracy": Mean((scores.hit * weights_BK).sum(), weight), "tokens": tokens_of(batch)}
+        if o.sentence_pairs:
+            nll_B, hit_B, counts_B = judged(self.model, params, hidden_BTD, batch)
+            terms["next_sentence"] = Term(o.sentence_pairs, (nll_B * counts_B).sum(), counts_B.sum())
+            metrics["pair_accuracy"] = Mean((hit_B * counts_B).sum(), counts_B.sum())
+        return terms, metrics, carry
+
+
+def hide_rows(keys_B, batch, how: Hiding, whole_words: bool):
+    """Tokens with some hidden, and bool [B, T]: which."""
+    words = batch.words if whole_words else None
+    rows = (keys_B, batch.tokens, batch.segments, present(batch), words)
+    return jax.vmap(lambda key, tokens, segments, there, words: hidden_tokens(key, tokens, segments, there, words, how))(*rows)
+
+
+def predicted(model, params, hidden_BTD, tokens_BT, chosen_BT, rate: float, shards: int):
+    """Scores of the chosen places alone, [B, K]; where they are, int32 [B, K]; and float32 [B, K], 0 where there is none."""
+    most = budget(rate, tokens_BT.shape[1])
+    places_BK, there_BK = jax.vmap(lambda chosen_T: places(chosen_T, most))(chosen_BT)
+    hidden_BKD = jnp.take_along_axis(hidden_BTD, places_BK[..., None], axis=1)
+    targets_BK = jnp.take_along_axis(tokens_BT, places_BK, axis=1)
+    head = model.predictions(params, hidden_BKD)
+    scores = score_tokens(head, targets_BK, want=("nll", "hit"), softcap=model.config.logit_softcap, shards=shards)
+    return scores, places_BK, there_BK.astype(jnp.float32)
+
+
+def bind(options: MaskedLM, experiment: Experiment, shards: int) -> Bound:
+    check_encoder(options, experiment)
+    data = experiment.data
+    if options.whole_words and not getattr(data, "words", False):
+        raise UserError("objective.whole_words needs the words of rows numbered", "Set --data.words (data TextData).")
+    if options.sentence_pairs and data.rows != "pairs":
+        raise UserError(f"objective.sentence_pairs needs pairs; the data is {type(data).__name__}", "Use data SentencePairData.")
+    model = realise(experiment.model)
+    loss = MaskedLMLoss(model, options, shards)
+    if not options.sentence_pairs:
+        return Bound(loss, start=model.start, parts=model.parts())
+    return Bound(loss, start=lambda key: model.start(key) | start_pair_head(model.config, key), parts=model.parts() | PAIR_HEAD)
