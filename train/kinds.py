@@ -221,6 +221,8 @@ class Objective:
     """Whether it trains a model that continues texts."""
     unsound: ClassVar[str] = "unsound values"
     """What its metric `unsound` counts, if it has one: a step with any changes nothing."""
+    only_evaluated: ClassVar[tuple[str, ...]] = ()
+    """Fields, whole numbers, that evaluations alone read: `omnia evaluate --change` sets them."""
     uses_model: ClassVar[bool] = True
     """Whether it trains the experiment's `model`; False: the network is described by the objective."""
 

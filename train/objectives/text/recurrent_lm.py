@@ -19,6 +19,7 @@ class RecurrentLM(CausalLM):
 
     home: ClassVar[str] = ":bind"
     reads: ClassVar[tuple[str, ...]] = ("lanes",)
+    only_evaluated: ClassVar[tuple[str, ...]] = ("evaluation_memory",)
 
     memory: int = 128
     """Positions of each layer's input that a row leaves to the next."""
