@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from model.config import ModelConfig
-from model.convert import gpt2 as gpt2_weights
+from model.convert import gpt2 as gpt2_family
 from model.decoding.generate import Sampling, generate
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters, count_parameters
