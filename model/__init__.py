@@ -13,7 +13,7 @@ Array names end in their axes, one letter each:
 _FACE = {
     "ModelConfig": "config",
     "Decoder": "transformer",
-    "unstack_layers": "transformer",
+    "unstack_layers": "stack",
     "count_parameters": "transformer",
     "score_tokens": "heads",
     "vocabulary_table": "heads",

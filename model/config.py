@@ -31,11 +31,14 @@ class ModelConfig:
     mlp_dim: int = 0
     """Width of the feed-forward layer. 0: 4 * embed_dim."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019), before each sub-layer and at the end."""
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019)."""
+    norm_position: Literal["pre", "post", "both"] = "pre"
+    """pre: before each sub-layer, and at the end (Radford et al. 2019). post: after each sum of a sub-layer and the stream (Vaswani et al.
+    2017; BERT). both: pre, and on each sub-layer's output before it is added (Gemma 2, sec. 2)."""
     norm_epsilon: float = 1e-5
     """Added to the variance before its square root."""
-    activation: Literal["gelu", "gelu_tanh", "relu_squared", "silu"] = "gelu"
-    """gelu is the exact form (erf); gelu_tanh the approximation that the released GPT-2 weights were trained with."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu"] = "gelu"
+    """gelu is the exact form (erf); gelu_tanh the approximation that the released GPT-2 weights were trained with, quick_gelu CLIP's."""
     gated: bool = False
     """Multiply the activation by a second projection (Shazeer 2020): with silu this is SwiGLU."""
     experts: int = 0
@@ -44,10 +47,19 @@ class ModelConfig:
     """How many of the experts each token goes through."""
     expert_capacity: float = 0.0
     """Tokens an expert takes, in multiples of an even share of the batch; what is too many skips the layer. 0: no limit."""
-    positions: Literal["learned", "rotary"] = "learned"
-    """Learned absolute positions (GPT-2) or rotary ones (Su et al. 2021)."""
+    positions: Literal["learned", "rotary", "sinusoidal", "relative"] = "learned"
+    """Learned absolute positions (GPT-2), rotary ones (Su et al. 2021), fixed sinusoids (Vaswani et al. 2017), or a learned bias of
+    attention scores by distance, in buckets (T5, Raffel et al. 2020)."""
+    relative_buckets: int = 32
+    """With relative positions: buckets of distances."""
+    relative_distance: int = 128
+    """With relative positions: keys this far away, and further, share a bucket."""
     rotary_base: float = 10_000.0
     """Base of the rotary wavelengths."""
+    local_rotary_base: float = 0.0
+    """Base in layers with a window, which rotary_scaling leaves alone (Gemma 3). 0: the same as in the others."""
+    rotary_share: float = 1.0
+    """Share of each head that is rotated, its first part (GPT-NeoX)."""
     rotary_scaling: Literal["none", "linear", "ntk", "yarn", "llama3"] = "none"
     """How rotary positions reach past the length of pretraining: interpolated (Chen et al. 2023), by a larger base, by parts with a
     temperature (both Peng et al. 2023), or as Llama 3.1 does it (Grattafiori et al. 2024)."""
@@ -57,6 +69,8 @@ class ModelConfig:
     """Context length of the pretraining that yarn and llama3 stretch."""
     bias: bool = True
     """Biases in projections and in LayerNorm."""
+    qkv_bias: bool = False
+    """Without bias: biases of queries, keys and values all the same (Qwen 2)."""
     qk_norm: bool = False
     """RMSNorm over each head's queries and keys before their product (Dehghani et al. 2023)."""
     window: int = 0
@@ -68,9 +82,11 @@ class ModelConfig:
     logit_softcap: float = 0.0
     """The same for the logits of predictions. 0: no cap."""
     parallel: bool = False
-    """Attention and feed-forward read one norm of the same input, side by side (GPT-J; Chowdhery et al. 2022, sec. 2)."""
-    post_norm: bool = False
-    """A norm on the output of each sub-layer too, before it is added (Gemma 2, sec. 2)."""
+    """Attention and feed-forward read the same input, side by side (GPT-J; Chowdhery et al. 2022, sec. 2)."""
+    parallel_norms: int = 1
+    """With parallel: norms of that input, one for both sub-layers (GPT-J) or one for each (GPT-NeoX)."""
+    layer_groups: int = 0
+    """Groups of successive layers that share their parameters (ALBERT, Lan et al. 2020); divides num_layers. 0: no layers do."""
     embed_scale: bool = False
     """Multiply token embeddings by sqrt(embed_dim) (Vaswani et al. 2017, sec. 3.4)."""
     tied_embeddings: bool = True
@@ -102,8 +118,21 @@ class ModelConfig:
             )
         if self.num_heads % self.kv_heads:
             raise ValueError(f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads {self.num_kv_heads}")
-        if self.positions == "rotary" and self.head_width % 2:
-            raise ValueError(f"rotary positions need an even head width; model.head_dim is {self.head_width}")
+        if self.positions == "sinusoidal" and self.embed_dim % 2:
+            raise ValueError(f"model.embed_dim is {self.embed_dim}; sinusoidal positions need an even width")
+        if self.positions == "relative" and not 4 <= self.relative_buckets < 4 * self.relative_distance:
+            raise ValueError(
+                f"model.relative_buckets {self.relative_buckets} do not fit model.relative_distance {self.relative_distance}: "
+                "give at least 4 buckets, and distances beyond a quarter of their number"
+            )
+        if self.parallel_norms not in (1, 2):
+            raise ValueError(f"model.parallel_norms is {self.parallel_norms}; it must be 1 or 2")
+        if self.parallel_norms == 2 and not self.parallel:
+            raise ValueError("model.parallel_norms 2 belongs to model.parallel")
+        if self.parallel and self.norm_position == "post":
+            raise ValueError("model.parallel has no norm_position post: both sub-layers read one input")
+        if self.qkv_bias and self.bias:
+            raise ValueError("model.qkv_bias says nothing beside model.bias, which is for all projections: turn one of them off")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
         for name in (
@@ -114,6 +143,8 @@ class ModelConfig:
             "rotary_original_context",
             "experts",
             "expert_capacity",
+            "layer_groups",
+            "local_rotary_base",
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be positive, or 0 to do without")
@@ -121,6 +152,10 @@ class ModelConfig:
             raise ValueError(f"model.experts_per_token is {self.experts_per_token}; with model.experts {self.experts}, give 1 to that many")
         if self.expert_capacity and not self.experts:
             raise ValueError(f"model.expert_capacity is {self.expert_capacity}, but there are no model.experts")
+        if self.layer_groups and self.num_layers % self.layer_groups:
+            raise ValueError(f"model.layer_groups {self.layer_groups} does not divide model.num_layers {self.num_layers}")
+        if self.layer_groups and self.scan and self.global_every:
+            raise ValueError("model.layer_groups with model.scan needs equal layers: leave model.global_every out")
         self._check_window()
         self._check_rotary()
 
@@ -136,12 +171,20 @@ class ModelConfig:
             )
 
     def _check_rotary(self):
+        if not 0.0 < self.rotary_share <= 1.0:
+            raise ValueError(f"model.rotary_share is {self.rotary_share}; it must lie in (0, 1]")
+        if self.positions == "rotary" and (self.rotary_width % 2 or not self.rotary_width):
+            raise ValueError(
+                f"rotary positions turn pairs: model.rotary_share {self.rotary_share:g} of a head of width {self.head_width} must be even"
+            )
+        if self.local_rotary_base and not (self.window and self.positions == "rotary"):
+            raise ValueError("model.local_rotary_base belongs to rotary positions and a model.window")
         scaled = self.rotary_scaling != "none"
         if scaled and self.positions != "rotary":
             raise ValueError(f"model.rotary_scaling {self.rotary_scaling} needs model.positions rotary; they are {self.positions}")
         if not 1.0 <= self.rotary_factor < math.inf:
             raise ValueError(f"model.rotary_factor is {self.rotary_factor}; it must be at least 1")
-        if self.rotary_scaling == "ntk" and self.head_width == 2:
+        if self.rotary_scaling == "ntk" and self.rotary_width == 2:
             raise ValueError("model.rotary_scaling ntk spreads the factor over the pairs of a head, and a head of width 2 has but one")
         if self.rotary_factor != 1.0 and not scaled:
             raise ValueError(f"model.rotary_factor is {self.rotary_factor}, but model.rotary_scaling is none")
@@ -158,6 +201,20 @@ class ModelConfig:
     @property
     def head_width(self) -> int:
         return self.head_dim or self.embed_dim // self.num_heads
+
+    @property
+    def rotary_width(self) -> int:
+        """Values of a head that are rotated."""
+        return int(self.head_width * self.rotary_share)
+
+    @property
+    def own_layers(self) -> int:
+        """Layers with parameters of their own."""
+        return self.layer_groups or self.num_layers
+
+    def layer_group(self, layer: int) -> int:
+        """Which of those are the parameters of layer number `layer`, counted from 0."""
+        return layer * self.own_layers // self.num_layers
 
     def layer_window(self, layer: int) -> int | None:
         """Keys that layer number `layer`, counted from 0, sees; None for everything."""

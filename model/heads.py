@@ -13,10 +13,11 @@ CHUNK_ELEMENTS = 1 << 26
 
 
 class Head(NamedTuple):
-    """What turns one model's hidden states into logits: hidden_BTD and the output projection table_VD."""
+    """What turns one model's hidden states into logits: hidden_BTD, the output projection table_VD, and bias_V or None."""
 
     hidden_BTD: jax.Array
     table_VD: jax.Array
+    bias_V: jax.Array | None = None
 
 
 class Scores(NamedTuple):
@@ -48,11 +49,13 @@ def vocabulary_table(params) -> jax.Array:
 
 def logits(head: Head, *, softcap: float = 0.0, temperature: float = 1.0):
     """float32 logits [..., V], divided by the temperature after the soft cap `c * tanh(x / c)` (Gemma 2, sec. 2); 0 is no cap."""
-    hidden, table = head
+    hidden, table, bias_V = head
     if isinstance(table, Quantized):
         x = product(hidden.reshape(-1, hidden.shape[-1]), table).reshape(*hidden.shape[:-1], -1)
     else:
         x = jnp.einsum("...D,VD->...V", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    if bias_V is not None:
+        x += bias_V
     if softcap:
         x = softcap * jnp.tanh(x / softcap)
     return x if temperature == 1.0 else x / temperature
@@ -119,17 +122,16 @@ def score_tokens(
     def join(x):
         return jnp.moveaxis(x, 0, 1).reshape(batch, chunks * chunk)[:, :length]
 
-    hidden = {"own": split(head.hidden_BTD)}
-    tables = {"own": head.table_VD}
+    hidden, tables = {"own": split(head.hidden_BTD)}, {"own": head[1:]}
     if other is not None:
-        hidden["other"], tables["other"] = split(other.hidden_BTD), other.table_VD
+        hidden["other"], tables["other"] = split(other.hidden_BTD), other[1:]
     scores = _scan_chunks(tables, hidden, split(targets_BT), (tuple(want), softcap, temperature))
     return Scores(**{name: join(value) for name, value in scores._asdict().items() if value is not None})
 
 
 def _chunk_scores(tables, hidden, targets, options) -> Scores:
-    other = Head(hidden["other"], tables["other"]) if "other" in tables else None
-    return _score(Head(hidden["own"], tables["own"]), other, targets, *options)
+    other = Head(hidden["other"], *tables["other"]) if "other" in tables else None
+    return _score(Head(hidden["own"], *tables["own"]), other, targets, *options)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -1,7 +1,9 @@
-"""Where a token stands: rotary positions (learned ones are a table in the decoder)."""
+"""Where a token stands: rotary positions, sinusoids, and what scores owe to the distance of a key (learned positions are a table)."""
 
 import math
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -32,7 +34,7 @@ def rotary_frequencies(config: ModelConfig):
     ramp runs over the number of the pair, with whole ends, as in the authors' code and every released model). llama3 does so
     for 1 and 4 turns, and its ramp runs over the number of turns (Llama 3.1).
     """
-    width, base, factor, context = config.head_width, config.rotary_base, config.rotary_factor, config.rotary_original_context
+    width, base, factor, context = config.rotary_width, config.rotary_base, config.rotary_factor, config.rotary_original_context
     if config.rotary_scaling == "ntk":
         base *= factor ** (width / (width - 2))
     pair_K = jnp.arange(0, width, 2, dtype=jnp.float32)
@@ -62,5 +64,56 @@ def rotate(x_BTHK, angles):
     """
     sin_BT1K, cos_BT1K = (angle[:, :, None, :] for angle in angles)
     sin_BT1K, cos_BT1K = jnp.concatenate([-sin_BT1K, sin_BT1K], -1), jnp.concatenate([cos_BT1K, cos_BT1K], -1)
-    x_float = x_BTHK.astype(jnp.float32)
-    return (x_float * cos_BT1K + jnp.roll(x_float, x_BTHK.shape[-1] // 2, -1) * sin_BT1K).astype(x_BTHK.dtype)
+    width = sin_BT1K.shape[-1]
+    x_float, rest_BTHK = x_BTHK[..., :width].astype(jnp.float32), x_BTHK[..., width:]
+    turned_BTHK = (x_float * cos_BT1K + jnp.roll(x_float, width // 2, -1) * sin_BT1K).astype(x_BTHK.dtype)
+    return jnp.concatenate([turned_BTHK, rest_BTHK], -1) if rest_BTHK.shape[-1] else turned_BTHK
+
+
+def sinusoids(positions, width: int):
+    """float32 [..., width], an even number: sines, then cosines, of a position at width / 2 wavelengths from 2 pi to 10,000 times that
+    (Vaswani et al. 2017, sec. 3.5, where each sine stands beside its cosine)."""
+    angles = positions[..., None].astype(jnp.float32) / 10_000.0 ** (jnp.arange(0, width, 2) / width)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+
+
+def distance_buckets(distance, buckets: int, furthest: int, *, both_ways: bool):
+    """int32: the bucket of each distance, query minus key (Raffel et al. 2020, sec. 2.1; as in the authors' code).
+
+    Half of the buckets hold one distance each, the others ever more, up to `furthest`, beyond which all share the last. both_ways: keys
+    behind the query have half of the buckets, keys before it the others; else those share the first.
+    """
+    offset = 0
+    if both_ways:
+        buckets //= 2
+        offset = jnp.where(distance < 0, buckets, 0)
+        distance = jnp.abs(distance)
+    distance, exact = jnp.maximum(distance, 0), buckets // 2
+    steps = jnp.log(jnp.maximum(distance, 1) / exact) / math.log(furthest / exact) * (buckets - exact)
+    far = jnp.minimum(exact + steps.astype(jnp.int32), buckets - 1)
+    return offset + jnp.where(distance < exact, distance, far)
+
+
+@flax.struct.dataclass
+class Distances:
+    """Distances of keys behind queries: sinusoids_RD, those of R - 1 down to 0, R being the number of keys. offset: index among the keys of
+    the first query (decoding with a cache); None where keys and queries end with the same token."""
+
+    sinusoids_RD: Any
+    offset: Any = None
+
+
+def distance_scores(q_BTHK, r_RHK, distances: Distances):
+    """float32 [B, H, T, S]: what a query's distance to each key adds to its score: q r / sqrt(K) (Dai et al. 2019, appendix B).
+
+    r_RHK: projections of distances.sinusoids_RD. Each query is multiplied with all distances, and its row shifted to its own place. Keys
+    after a query get numbers that mean nothing, for the mask to hide.
+    """
+    by_distance = jnp.einsum("BTHK,RHK->BHTR", q_BTHK, r_RHK, preferred_element_type=jnp.float32) * q_BTHK.shape[-1] ** -0.5
+    *most, queries, keys = by_distance.shape
+    if distances.offset is None:
+        padded = jnp.pad(by_distance, ((0, 0), (0, 0), (0, 0), (1, 0)))
+        return padded.reshape(*most, keys + 1, queries)[:, :, 1:].reshape(*most, queries, keys)
+    behind_TS = distances.offset + jnp.arange(queries)[:, None] - jnp.arange(keys)
+    place_TS = jnp.clip(keys - 1 - behind_TS, 0, keys - 1)
+    return jnp.take_along_axis(by_distance, place_TS[None, None], axis=-1)

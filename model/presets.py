@@ -56,7 +56,7 @@ def _gemma2(layers: int, width: int, heads: int, kv_heads: int, mlp: int) -> Mod
         global_every=2,
         attention_softcap=50.0,
         logit_softcap=30.0,
-        post_norm=True,
+        norm_position="both",
         embed_scale=True,
     )
 

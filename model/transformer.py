@@ -1,4 +1,4 @@
-"""One block, and the decoder made of it. GPT-2 and Llama are two settings of the same code."""
+"""The decoder. GPT-2, Llama and what lies between are settings of the same code."""
 
 import dataclasses
 import math
@@ -8,27 +8,15 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
-from model.attention.dispatch import Mask, attend, attention_weights, layer_kernels
+from model.attention.dispatch import Mask, layer_kernels
 from model.config import ModelConfig
 from model.flops import training_flops_per_token
-from model.layers import Dense, FeedForward, Norm, Table, compute_dtype, constrain, dropout
+from model.layers import Table, compute_dtype, constrain, dropout
 from model.media.cross_attention import GatedCrossBlock
-from model.mixture_of_experts import MixtureOfExperts, Router
-from model.positions import rotary_angles, rotate
-
-
-@flax.struct.dataclass
-class Context:
-    """What every layer of one forward pass shares: the mask, and (or None) rotary angles, per-row dropout keys, what is no padding, and a
-    list to which each layer that is not scanned appends its attention weights [B, H, T, S]."""
-
-    mask: Mask
-    angles: Any = None
-    keys_B: Any = None
-    counted_BT: Any = None
-    watch: list | None = None
+from model.mixture_of_experts import Router
+from model.stack import Context, angles_of, create_layers, run_layers
+from model.text import empty_cache, final_norm, look_up, place, relative_bias
 
 
 class Output(NamedTuple):
@@ -91,111 +79,6 @@ def _cross_layers(config: ModelConfig, media: Media | None, segments_BT):
     return between
 
 
-def _rows_and_heads(x_BSGK):
-    """[B * G, S, K]: how a cache is kept. With rows and heads as one axis XLA updates it in place for a single row too."""
-    return jnp.swapaxes(x_BSGK, 1, 2).reshape(-1, x_BSGK.shape[1], x_BSGK.shape[3])
-
-
-class Attention(nn.Module):
-    """Multi-head attention with grouped keys (Ainslie et al. 2023). Maps x_BTD to y_BTD.
-
-    cache: None, or this layer's (keys, values, index), laid as by `_rows_and_heads`: the new keys are written from `index` on and all of it
-    is attended to.
-    Returns y_BTD and the layer's new keys and values, or None.
-    """
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, x_BTD, context: Context, cache=None):
-        c, dtype = self.config, compute_dtype(self.config)
-
-        def project(heads, name):
-            axes = ("embed", "heads" if name == "query" else "kv_heads", "head")
-            return Dense((heads, c.head_width), axes, c.init_std, dtype, bias=c.bias, name=name)(x_BTD)
-
-        q_BTHK, k_BSGK, v_BSGK = project(c.num_heads, "query"), project(c.kv_heads, "key"), project(c.kv_heads, "value")
-        if c.qk_norm:
-            q_BTHK = Norm("rmsnorm", c.norm_epsilon, axes=("head",), name="query_norm")(q_BTHK)
-            k_BSGK = Norm("rmsnorm", c.norm_epsilon, axes=("head",), name="key_norm")(k_BSGK)
-        if context.angles is not None:
-            q_BTHK, k_BSGK = rotate(q_BTHK, context.angles), rotate(k_BSGK, context.angles)
-        if cache is not None:
-            *cached, index = cache
-            cache = tuple(
-                jax.lax.dynamic_update_slice_in_dim(held, _rows_and_heads(new).astype(held.dtype), index, axis=1)
-                for held, new in zip(cached, (k_BSGK, v_BSGK), strict=True)
-            )
-            k_BSGK, v_BSGK = (jnp.swapaxes(held.reshape(-1, c.kv_heads, *held.shape[1:]), 1, 2) for held in cache)
-        q_BTHK = constrain(q_BTHK, "batch", "length", "heads", "head")
-        k_BSGK = constrain(k_BSGK, "batch", None, "kv_heads", "head")
-        v_BSGK = constrain(v_BSGK, "batch", None, "kv_heads", "head")
-        if context.watch is not None:
-            context.watch.append(attention_weights(q_BTHK, k_BSGK, context.mask, c.attention_softcap))
-        kernel = c.attention
-        if kernel != "reference" and (cache is not None or self.is_initializing()):
-            kernel = "xla"  # the others are made for whole rows
-        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, context.mask, kernel, c.attention_softcap)
-        std = c.init_std / math.sqrt(2 * c.num_layers)
-        y_BTD = Dense((c.embed_dim,), ("heads", "head", "embed"), std, dtype, inputs=2, bias=c.bias, name="out")(y_BTHK)
-        return y_BTD, cache
-
-
-class Block(nn.Module):
-    """Pre-norm Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). `layer` counts from 0.
-
-    Returns x_BTD, the layer's keys and values, and what its router did (None without experts).
-
-    When parallel, x + attention(norm(x)) + feed_forward(norm(x)) with one norm. With post_norm the sub-layers' outputs are normed too.
-    window: keys that a query sees, None for all.
-    """
-
-    config: ModelConfig
-    window: int | None = None
-
-    @nn.compact
-    def __call__(self, x_BTD, layer, context: Context, cache=None):
-        c = self.config
-        keys_B = None
-        if context.keys_B is not None and c.dropout:
-            keys_B = jax.vmap(lambda key: jax.random.fold_in(key, layer + 1))(context.keys_B)
-
-        def norm(name, x_BTD):
-            return Norm(c.norm, c.norm_epsilon, c.bias, name=name)(x_BTD)
-
-        def residual(name, y_BTD, site):
-            """What a sub-layer adds to the stream."""
-            y_BTD = checkpoint_name(y_BTD, "sublayer")
-            if c.post_norm:
-                y_BTD = norm(f"{name}_post_norm", y_BTD)
-            return dropout(y_BTD, c.dropout, keys_B, site)
-
-        if self.window is not None:
-            context = dataclasses.replace(context, mask=dataclasses.replace(context.mask, window=self.window))
-        decoding = cache is not None
-        h_BTD = norm("attention_norm", x_BTD)
-        y_BTD, cache = Attention(c, name="attention")(h_BTD, context, cache)
-        x_BTD += residual("attention", y_BTD, 0)
-        if not c.parallel:
-            h_BTD = norm("feed_forward_norm", x_BTD)
-        router = None
-        if c.experts:
-            # While decoding a batch is what happens to stand together: there, no token may push out another.
-            experts = MixtureOfExperts(c, name="feed_forward")
-            y_BTD, router = experts(h_BTD, context.counted_BT, dropless=decoding)
-        else:
-            y_BTD = FeedForward(c, name="feed_forward")(h_BTD)
-        x_BTD += residual("feed_forward", y_BTD, 1)
-        return constrain(x_BTD, "batch", "length", "residual"), cache, router
-
-
-REMAT_POLICIES = {
-    "full": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "sublayers": jax.checkpoint_policies.save_only_these_names("sublayer"),
-}
-
-
 DECODER = ("embedding", "positions", "layers", "final_norm", "head")
 """The names of a decoder's parameters; others may stand beside them."""
 
@@ -240,13 +123,15 @@ class Decoder(nn.Module):
         if x_BTD is None:
             x_BTD = self._embed(tokens_BT, positions_BT, keys_B, media)
 
-        angles = rotary_angles(positions_BT, c) if c.positions == "rotary" else None
         queries_BT = segments_BT
         if cache is not None:
             queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], tokens_BT.shape[1], axis=1)
         mask = _mask(queries_BT, cache, valid_BS, media)
         counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
-        context = Context(mask, angles, keys_B, counted_BT, watch)
+        keys = tokens_BT.shape[1] if cache is None else valid_BS.shape[1]
+        bias_1HTS = relative_bias(c, tokens_BT.shape[1], keys, None if cache is None else cache[1])
+        where = angles_of(c, positions_BT) | {"bias_1HTS": bias_1HTS}
+        context = Context(mask, keys_B=keys_B, counted_BT=counted_BT, watch=watch, **where)
         router, stream_BTD = None, None
         if self.is_initializing():
             x_BTD, cache = create_layers(c, x_BTD, context), None
@@ -257,7 +142,7 @@ class Decoder(nn.Module):
 
         if not c.tied_embeddings and self.is_initializing():
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
-        hidden_BTD = Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
+        hidden_BTD = final_norm(c, x_BTD)
         return Output(hidden_BTD, cache, router, stream_BTD)
 
     @nn.nowrap
@@ -281,19 +166,18 @@ class Decoder(nn.Module):
         return training_flops_per_token(self.config, length)
 
     @nn.nowrap
+    def empty_cache(self, rows: int, size: int):
+        """The caches of `rows` rows that hold nothing yet, for `size` tokens each: a pair of keys and values for each layer."""
+        return empty_cache(self.config, rows, size)
+
+    @nn.nowrap
     def _embed(self, tokens_BT, positions_BT, keys_B, media: Media | None):
-        """What the first layer reads: the tokens, or the media in their places, and learned positions."""
+        """What the first layer reads: the tokens, or the media in their places, and their positions."""
         c = self.config
-        # Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
-        table_VD = Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="embedding")()
-        x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
-        if c.embed_scale:
-            x_BTD *= math.sqrt(c.embed_dim)
+        x_BTD = look_up(c, tokens_BT)
         if media is not None and media.attended is None:
             x_BTD = media.instead_of(x_BTD)
-        if c.positions == "learned":
-            table_PD = Table(c.context_length, c.embed_dim, ("positions", "embed"), c.init_std, name="positions")()
-            x_BTD += constrain(table_PD, "positions", "residual")[positions_BT]
+        x_BTD = place(c, x_BTD, positions_BT)
         return constrain(dropout(x_BTD.astype(compute_dtype(c)), c.dropout, keys_B, 0), "batch", "length", "residual")
 
 
@@ -308,89 +192,6 @@ def _mask(queries_BT, cache, valid_BS, media: Media | None) -> Mask:
     behind = 0 if cache is None else valid_BS.shape[1] - queries_BT.shape[1]
     key_groups_BS = jnp.pad(media.groups_BT, ((0, 0), (0, behind)), constant_values=jnp.iinfo(jnp.int32).max)
     return dataclasses.replace(mask, query_groups_BT=media.groups_BT, key_groups_BS=key_groups_BS)
-
-
-def create_layers(config: ModelConfig, x_BTD, context: Context):
-    """Create the stacked parameters of all layers, as `layers` of the module whose compact method calls this; returns the last output."""
-
-    def body(module, x_BTD, layer):
-        return module(x_BTD, layer, context)[0], None
-
-    scan = nn.scan(
-        body,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        length=config.num_layers,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
-    return scan(Block(config, name="layers"), x_BTD, jnp.arange(config.num_layers))[0]
-
-
-def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...], *, cache=None, branch: int | None = None, between=None):
-    """Run a stack of blocks: scanned when asked, else unrolled, which a cache needs.
-
-    params: those with `layers` [L, ...], or already apart (`unstack_layers`). contexts: layer n takes number n % len(contexts) of them.
-    cache, branch: as of Decoder. between: called as between(layer, x_BTD) before each; the stack is then unrolled. Returns x_BTD, the new
-    cache, a Router of all layers and the stream before layer `branch`; each of the last three is None where there is none.
-    """
-    c = config
-    block = Block
-    if c.remat != "none" and cache is None:
-        block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=not c.scan)
-
-    def run(params, x_BTD, layer, place, cache=None):
-        """One layer; `place` is its number, or its place in a group when `layer` is traced, since a window must be static."""
-        context = contexts[place % len(contexts)]
-        return block(c, c.layer_window(place), parent=None).apply({"params": params}, x_BTD, layer, context, cache)
-
-    if c.scan and cache is None and between is None:
-        size = math.lcm(c.global_every or 1, len(contexts))
-
-        def group(x_BTD, step):
-            params, first = step
-            routers = []
-            for place in range(size):
-                x_BTD, _, router = run(jax.tree.map(lambda leaf, place=place: leaf[place], params), x_BTD, first + place, place)
-                routers.append(router)
-            return x_BTD, _stack(routers)
-
-        groups = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), params["layers"])
-        steps = (groups, jnp.arange(0, c.num_layers, size))
-        if branch is None:
-            x_BTD, router = jax.lax.scan(group, x_BTD, steps)
-            return x_BTD, None, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), router), None
-        if branch % size:
-            raise ValueError(f"a scan takes {size} layers at once, and layer {branch} is in their midst")
-        stream_BTD, _ = jax.lax.scan(group, x_BTD, jax.tree.map(lambda leaf: leaf[: branch // size], steps))
-        x_BTD, _ = jax.lax.scan(group, stream_BTD, jax.tree.map(lambda leaf: leaf[branch // size :], steps))
-        return x_BTD, None, None, stream_BTD
-
-    layers = unstack_layers(params) if "layers" in params else params
-    caches, routers, stream_BTD = [], [], None
-    for layer in range(c.num_layers):
-        stream_BTD = x_BTD if layer == branch else stream_BTD
-        x_BTD = x_BTD if between is None else between(layer, x_BTD)
-        layer_cache = None if cache is None else (*cache[0][layer], cache[1])
-        x_BTD, layer_cache, router = run(layers[f"layer_{layer}"], x_BTD, layer, layer, layer_cache)
-        caches.append(layer_cache)
-        routers.append(router)
-    return x_BTD, None if cache is None else tuple(caches), _stack(routers), stream_BTD
-
-
-def _stack(routers):
-    """One Router of all layers, or None where they have none."""
-    return None if routers[0] is None else jax.tree.map(lambda *leaves: jnp.stack(leaves), *routers)
-
-
-def unstack_layers(params):
-    """The same parameters with `layers` [L, ...] split into layer_0 ... layer_{L-1}, as a loop that runs unrolled wants them.
-
-    One split per leaf, whose gradient is one concatenation.
-    """
-    rest = {name: value for name, value in params.items() if name != "layers"}
-    leaves, treedef = jax.tree.flatten(params["layers"])
-    pieces = [[jnp.squeeze(piece, 0) for piece in jax.lax.split(leaf, (1,) * leaf.shape[0], axis=0)] for leaf in leaves]
-    return rest | {f"layer_{i}": treedef.unflatten(layer) for i, layer in enumerate(zip(*pieces, strict=True))}
 
 
 def abstract_parameters(config: ModelConfig):

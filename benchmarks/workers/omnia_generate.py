@@ -13,7 +13,8 @@ import numpy as np
 
 from model.decoding.generate import Sampling, generate
 from model.decoding.quantize import quantize
-from model.transformer import Decoder, unstack_layers
+from model.stack import unstack_layers
+from model.transformer import Decoder
 from train.bridge.importing import load_published
 from train.verbs.arguments import start_jax
 

@@ -78,17 +78,19 @@ class Mask:
         return allowed_B1TS
 
 
-def reference(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
+def reference(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0, bias_BHTS=None):
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1), written out, with grouped keys and a float32 softmax."""
     v_BSHK = jnp.repeat(v_BSGK, q_BTHK.shape[2] // v_BSGK.shape[2], axis=2)
-    weight_BHTS = attention_weights(q_BTHK, k_BSGK, mask, softcap).astype(v_BSHK.dtype)
+    weight_BHTS = attention_weights(q_BTHK, k_BSGK, mask, softcap, bias_BHTS).astype(v_BSHK.dtype)
     return jnp.einsum("BHTS,BSHK->BTHK", weight_BHTS, v_BSHK)
 
 
-def attention_weights(q_BTHK, k_BSGK, mask: Mask, softcap: float = 0.0):
+def attention_weights(q_BTHK, k_BSGK, mask: Mask, softcap: float = 0.0, bias_BHTS=None):
     """float32 [B, H, T, S]: what each query gives to each key; its row adds up to one."""
     k_BSHK = jnp.repeat(k_BSGK, q_BTHK.shape[2] // k_BSGK.shape[2], axis=2)
     score_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=jnp.float32) * q_BTHK.shape[-1] ** -0.5
+    if bias_BHTS is not None:
+        score_BHTS += bias_BHTS
     if softcap:
         score_BHTS = softcap * jnp.tanh(score_BHTS / softcap)
     allowed_B1TS = mask.allowed(q_BTHK.shape[1], k_BSGK.shape[1])
@@ -97,11 +99,11 @@ def attention_weights(q_BTHK, k_BSGK, mask: Mask, softcap: float = 0.0):
     return jax.nn.softmax(score_BHTS, axis=-1)
 
 
-def xla(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
+def xla(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0, bias_BHTS=None):
     """Attention by matrix products, anywhere. It knows no soft cap: the reference does that."""
     if softcap:
-        return reference(q_BTHK, k_BSGK, v_BSGK, mask, softcap)
-    return products(q_BTHK, k_BSGK, v_BSGK, mask, MASKED)
+        return reference(q_BTHK, k_BSGK, v_BSGK, mask, softcap, bias_BHTS)
+    return products(q_BTHK, k_BSGK, v_BSGK, mask, MASKED, bias_BHTS)
 
 
 def cudnn(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
@@ -162,7 +164,7 @@ class Kernel(NamedTuple):
     limits: Callable[[Problem, set[str]], str] = _no_limits
 
 
-_ALL = frozenset({"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups"})
+_ALL = frozenset({"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups", "bias"})
 
 # Tests compare each kernel with `reference`, values and gradients.
 KERNELS = {
@@ -174,17 +176,20 @@ KERNELS = {
 }
 
 
-def attend(q_BTHK, k_BSGK, v_BSGK, mask: Mask, kernel: str = "auto", softcap: float = 0.0):
+def attend(q_BTHK, k_BSGK, v_BSGK, mask: Mask, kernel: str = "auto", softcap: float = 0.0, bias_BHTS=None):
     """Attention of q_BTHK over k_BSGK, v_BSGK under `mask`; H is a multiple of G. Returns [B, T, H, K] in q's type.
 
-    softcap: scores x become softcap * tanh(x / softcap) before they are masked (Gemma 2, sec. 2); 0 for none.
+    softcap: scores x become softcap * tanh(x / softcap) before they are masked (Gemma 2, sec. 2); 0 for none. bias_BHTS: added to
+    the scaled scores, float32, of one row for all or of each; None for none.
     Raises ValueError when the kernel cannot honour the mask: a wrong mask must never train silently.
     """
     features = mask.features() | ({"softcap"} if softcap else set())
     features |= {"split_positions"} if shards(mesh_axes("length", 0)) > 1 else set()
+    features |= set() if bias_BHTS is None else {"bias"}
     problem = Problem(q_BTHK.shape[1], k_BSGK.shape[1], q_BTHK.shape[3], q_BTHK.dtype)
     name = choose_kernel(kernel, features, problem, jax.default_backend())
-    return KERNELS[name].function(q_BTHK, k_BSGK, v_BSGK, mask, softcap)
+    more = {} if bias_BHTS is None else {"bias_BHTS": bias_BHTS}
+    return KERNELS[name].function(q_BTHK, k_BSGK, v_BSGK, mask, softcap, **more)
 
 
 def choose_kernel(kernel: str, features: set[str], problem: Problem, platform: str) -> str:
@@ -218,11 +223,13 @@ def _refusal(kernel: str, features: set[str], problem: Problem) -> str:
     return ", ".join(sorted(missing)) or KERNELS[kernel].limits(problem, features)
 
 
-def layer_kernels(config: ModelConfig, platform: str, *, split_positions: bool = False) -> list[str]:
+def layer_kernels(config: ModelConfig, platform: str, *, split_positions: bool = False, causal: bool = True) -> list[str]:
     """The kernels that training on packed rows will use, one name for each kind of layer; ValueError as `choose_kernel`."""
     found = []
     for window in sorted({config.layer_window(layer) for layer in range(config.num_layers)}, key=bool):
-        features = {"causal", "segments"} | ({"window"} if window else set()) | ({"softcap"} if config.attention_softcap else set())
+        features = {"segments"} | ({"window"} if window else set()) | ({"softcap"} if config.attention_softcap else set())
+        features |= {"causal"} if causal else set()
+        features |= {"bias"} if config.positions == "relative" else set()
         features |= {"split_positions"} if split_positions else set()
         features |= {"groups"} if isinstance(config, MultimodalConfig) else set()
         problem = Problem(config.context_length, config.context_length, config.head_width, compute_dtype(config))

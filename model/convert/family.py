@@ -113,7 +113,7 @@ class Family:
             "f": config.mlp_width,
             "v": config.vocab_size,
             "p": config.context_length,
-            "l": config.num_layers,
+            "l": config.own_layers,
         }
 
     def each(self, config, layout: Layout) -> Iterator[tuple[str, Tensor, int | None]]:

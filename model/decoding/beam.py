@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from model.attention.dispatch import MASKED
 from model.decoding.generate import Generation, cache_rows, prefill
 from model.heads import Head, logits, vocabulary_table
-from model.transformer import Decoder, unstack_layers
+from model.stack import unstack_layers
+from model.transformer import Decoder
 
 
 class Beams(flax.struct.PyTreeNode):

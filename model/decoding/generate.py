@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from model.attention.dispatch import MASKED
 from model.decoding.filters import keep_min_p, keep_top_k, keep_top_p, temper
 from model.heads import Head, logits, vocabulary_table
-from model.layers import compute_dtype
-from model.transformer import Decoder, Media, unstack_layers
+from model.stack import unstack_layers
+from model.transformer import Decoder, Media
 
 LARGEST = 1e30
 """Of what divides or multiplies logits: more leaves the range of float32."""
@@ -92,8 +92,7 @@ def prefill(
     start_B = prompt - lengths_B
     index_S = jnp.arange(size)
     valid_BS = (index_S >= start_B[:, None]).astype(jnp.int32)
-    empty = jnp.zeros((batch * c.kv_heads, size, c.head_width), compute_dtype(c))
-    cache = ((((empty, empty),) * c.num_layers), 0)
+    cache = (model.empty_cache(batch, size), 0)
     positions_BT = jnp.maximum(index_S[:prompt] - start_B[:, None], 0)
     output = model.apply({"params": params}, prompts_BT, positions_BT=positions_BT, cache=cache, valid_BS=valid_BS, media=media)
     state = Generation(

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from model.attention.dispatch import Mask
 from model.config import ModelConfig
 from model.layers import ACTIVATIONS, Dense, FeedForward, Norm, compute_dtype
-from model.media.cross_attention import CrossAttention
 from model.media.encoder_config import EncoderConfig
 from model.media.encoders import block_config
+from model.stack import CrossAttention
 
 
 class Projected(NamedTuple):
@@ -109,5 +109,6 @@ class ResamplerBlock(nn.Module):
 
         h_BME = norm("attention_norm", x_BME)
         source_BXE = jnp.concatenate([norm("media_norm", hidden_BNE), h_BME], 1)
-        x_BME += CrossAttention(c, name="attention")(h_BME, source_BXE, mask)
+        found_BME, _ = CrossAttention(c, name="attention")(h_BME, source_BXE, mask)
+        x_BME += found_BME
         return x_BME + FeedForward(c, name="feed_forward")(norm("feed_forward_norm", x_BME))

@@ -33,7 +33,7 @@ GEMMA2 = dataclasses.replace(
     global_every=2,
     attention_softcap=2.0,
     logit_softcap=3.0,
-    post_norm=True,
+    norm_position="both",
     embed_scale=True,
 )
 EXPERTS = dataclasses.replace(LLAMA, experts=4, experts_per_token=2)

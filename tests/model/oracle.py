@@ -93,11 +93,11 @@ def hidden_states(params, config, tokens, segments=None):
                 weight = np.exp(np.array(scores) - max(scores))
                 y[t, head] = (weight / weight.sum()) @ v[seen, group]
         y = np.tensordot(y, p["attention"]["out"]["kernel"], 2) + p["attention"]["out"].get("bias", 0.0)
-        x = x + (_norm(y, p["attention_post_norm"], config) if config.post_norm else y)
+        x = x + (_norm(y, p["attention_post_norm"], config) if config.norm_position == "both" else y)
         h = h if config.parallel else _norm(x, p["feed_forward_norm"], config)
         up = project(h, p["feed_forward"]["up"])
         h = _activation(project(h, p["feed_forward"]["gate"]), config) * up if config.gated else _activation(up, config)
         y = project(h, p["feed_forward"]["down"])
-        x = x + (_norm(y, p["feed_forward_post_norm"], config) if config.post_norm else y)
+        x = x + (_norm(y, p["feed_forward_post_norm"], config) if config.norm_position == "both" else y)
     final = {name: np.asarray(value, np.float64) for name, value in params["final_norm"].items()}
     return _norm(x, final, config)

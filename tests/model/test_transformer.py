@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from model.presets import PRESETS, preset
-from model.transformer import Decoder, count_parameters, unstack_layers
+from model.stack import unstack_layers
+from model.transformer import Decoder, count_parameters
 from tests.model.conftest import GEMMA2, GPT2, LLAMA, MODERN, PARALLEL, forward, make
 from tests.model.oracle import hidden_states
 

@@ -42,7 +42,15 @@ LLAMA31 = ModelConfig(**vars(LLAMA) | {"rotary_scaling": "llama3", "rotary_facto
 LLAMA_YARN = ModelConfig(**vars(LLAMA) | {"rotary_scaling": "yarn", "rotary_factor": 4.0, "rotary_original_context": 10})
 GEMMA2 = ModelConfig(
     **vars(LLAMA_TIED)
-    | {"num_layers": 4, "head_dim": 16, "activation": "gelu_tanh", "window": 7, "global_every": 2, "post_norm": True, "embed_scale": True}
+    | {
+        "num_layers": 4,
+        "head_dim": 16,
+        "activation": "gelu_tanh",
+        "window": 7,
+        "global_every": 2,
+        "norm_position": "both",
+        "embed_scale": True,
+    }
     | {"attention_softcap": 5.0, "logit_softcap": 3.0}
 )
 MIXTRAL = ModelConfig(**vars(LLAMA) | {"experts": 4, "experts_per_token": 2})

@@ -13,7 +13,8 @@ from data.errors import UserError
 from data.text.infilling import markers_of
 from model.decoding.beam import beam_search
 from model.decoding.generate import Generation, Sampling, decode, prefill
-from model.transformer import Decoder, unstack_layers
+from model.stack import unstack_layers
+from model.transformer import Decoder
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
 from train.kinds import realise

@@ -61,8 +61,11 @@ OLD_FIELDS = (
         {"decay": "gae_lambda", "samples": "group_size"},
     )
     | {"train.rl.environments.text_tasks:Reviews": {"judged": "criterion"}}
+    | dict.fromkeys(("model.config:ModelConfig", "model.media.multimodal_config:MultimodalConfig"), {"post_norm": "norm_position"})
 )
 """Fields that have another name since."""
+OLD_VALUES: dict[str, dict] = {"norm_position": {False: "pre", True: "both"}}
+"""Values that such a field had under its first name."""
 
 _allowed: list[str] = []
 _loaded: dict[str, ModuleType] = {}

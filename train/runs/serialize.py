@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 
 from data.errors import UserError
-from train.runs.classes import OLD_FIELDS, OLD_NAMES, check_found, name_of, nearest
+from train.runs.classes import OLD_FIELDS, OLD_NAMES, OLD_VALUES, check_found, name_of, nearest
 
 FORMAT = 2
 """1 had the names of classes without their modules; it is still read."""
@@ -44,7 +44,7 @@ def parts_of(value) -> list[type]:
 def from_json(base: type, stored: dict, where: str, find: Callable[[str], type | None], said=print):
     """The dataclass that `to_json` wrote: of class `base` or a subclass of it, as `find` finds it by its name (`classes.finder`).
 
-    A field that the JSON lacks (a newer version added it) takes its default, and a line is said; one that no class knows is an error.
+    Fields that the JSON lacks (a newer version added them) take their defaults, and a line is said; one that no class knows is an error.
     """
     if not isinstance(stored, dict):
         raise UserError(f"{where}: {stored!r} is no {base.__name__}", "It was written by another version of Omnia; use that one.")
@@ -58,18 +58,18 @@ def from_json(base: type, stored: dict, where: str, find: Callable[[str], type |
     hints = typing.get_type_hints(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}
     renamed = OLD_FIELDS.get(name_of(kind), {})
-    stored = {renamed.get(field, field): value for field, value in stored.items()}
+    changed = {renamed[field]: OLD_VALUES.get(renamed[field], {}).get(value, value) for field, value in stored.items() if field in renamed}
+    stored = {field: value for field, value in stored.items() if field not in renamed} | changed
     for field in stored:
         if field != "kind" and field not in known:
             raise UserError(
                 f"{where}.{field}: no such field in {kind.__name__}{nearest(field, known)}",
                 "Remove it, or use the version of Omnia that wrote it.",
             )
+    if new := [field for field in known if field not in stored]:
+        said(f"{where}: {', '.join(new)} not stored by the version that wrote it: each takes its default")
     values = {}
-    for field in known:
-        if field not in stored:
-            said(f"{where}.{field}: not stored by the version that wrote it; it takes its default")
-            continue
+    for field in (field for field in known if field in stored):
         hint, value = hints[field], stored[field]
         if dataclasses.is_dataclass(hint):
             values[field] = from_json(typing.cast(type, hint), value, f"{where}.{field}", find, said)

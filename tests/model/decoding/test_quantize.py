@@ -11,7 +11,8 @@ import pytest
 from model.decoding.generate import Sampling, generate
 from model.decoding.quantize import LEAST_ROWS, Quantized, product, quantize
 from model.heads import Head, score_tokens, vocabulary_table
-from model.transformer import abstract_parameters, unstack_layers
+from model.stack import unstack_layers
+from model.transformer import abstract_parameters
 from tests.model.conftest import EXPERTS, GPT2, forward, make
 
 

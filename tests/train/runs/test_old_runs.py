@@ -38,7 +38,9 @@ def test_every_config_of_format_1_is_the_config_of_today(name):
     if hasattr(today.data, "workers"):  # whose default is another since
         today = dataclasses.replace(today, data=dataclasses.replace(today.data, workers=0))
     assert found == today
-    assert {line.split(":")[0] for line in said} == {"experiment.gradient", "experiment.evaluation.metrics"}
+    new = {line.split(": ")[0]: set(line.split(": ")[1].partition(" not stored")[0].split(", ")) for line in said}
+    assert new.pop("experiment") == {"gradient"} and new.pop("experiment.evaluation") == {"metrics"}
+    assert set(new) == {"experiment.model"} and not {"norm_position", "embed_dim"} & new["experiment.model"]
     assert found.gradient == Exact() and found.evaluation.metrics == ()
 
 

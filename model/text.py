@@ -1,0 +1,55 @@
+"""What every family of text models does around its stack; each is called in a compact method, whose module gets the parameters."""
+
+import math
+
+import jax.numpy as jnp
+
+from model.config import ModelConfig
+from model.layers import Norm, Table, compute_dtype, constrain
+from model.positions import distance_buckets, sinusoids
+
+
+def look_up(config: ModelConfig, tokens_BT, width: int = 0):
+    """The vectors of tokens, float32 [B, T, D]. Parameters: embedding/table [V, D]. width: of the table, 0 for that of the stream.
+
+    Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
+    """
+    c, width = config, width or config.embed_dim
+    table_VD = Table(c.vocab_size, width, ("vocab", "embed"), c.init_std, name="embedding")()
+    x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
+    return x_BTD * math.sqrt(width) if c.embed_scale else x_BTD
+
+
+def place(config: ModelConfig, x_BTD, positions_BT):
+    """x_BTD with what says where a token stands, if that is added to it. Parameters: positions/table [context, D] when learned."""
+    c, width = config, x_BTD.shape[-1]
+    if c.positions == "learned":
+        table_PD = Table(c.context_length, width, ("positions", "embed"), c.init_std, name="positions")()
+        return x_BTD + constrain(table_PD, "positions", "residual")[positions_BT]
+    return x_BTD + sinusoids(positions_BT, width) if c.positions == "sinusoidal" else x_BTD
+
+
+def relative_bias(config: ModelConfig, queries: int, keys: int, offset=None, *, both_ways: bool = False, name: str = "relative_bias"):
+    """float32 [1, H, T, S]: what the distance of a key adds to its score, the same in all layers; None for other positions.
+
+    offset: index among the keys of the first query, by default 0. Parameters: relative_bias/table [buckets, H].
+    """
+    c = config
+    if c.positions != "relative":
+        return None
+    table_RH = Table(c.relative_buckets, c.num_heads, ("positions", "heads"), c.init_std, name=name)()
+    distance_TS = (0 if offset is None else offset) + jnp.arange(queries)[:, None] - jnp.arange(keys)
+    bucket_TS = distance_buckets(distance_TS, c.relative_buckets, c.relative_distance, both_ways=both_ways)
+    return jnp.moveaxis(table_RH[bucket_TS], -1, 0)[None]
+
+
+def final_norm(config: ModelConfig, x_BTD, name: str = "final_norm"):
+    """The norm after the last layer, where layers have none at their end."""
+    c = config
+    return x_BTD if c.norm_position == "post" else Norm(c.norm, c.norm_epsilon, c.bias, name=name)(x_BTD)
+
+
+def empty_cache(config: ModelConfig, rows: int, size: int):
+    """Keys and values, for each layer, of `rows` rows that hold nothing yet: [B * G, S, K], `size` places each."""
+    empty = jnp.zeros((rows * config.kv_heads, size, config.head_width), compute_dtype(config))
+    return ((empty, empty),) * config.num_layers

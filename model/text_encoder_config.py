@@ -1,0 +1,37 @@
+"""The shape of an encoder of text, as plain values."""
+
+import dataclasses
+from typing import ClassVar
+
+from model.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoderConfig(ModelConfig):
+    """A Transformer that sees both ways. BERT, RoBERTa, DistilBERT and ALBERT differ in these fields alone."""
+
+    home: ClassVar[str] = "model.text_encoder:TextEncoder"
+    generates: ClassVar[bool] = False
+
+    token_types: int = 2
+    """Kinds of tokens told apart by an embedding, such as the two sides of a pair. 0: none."""
+    embedding_dim: int = 0
+    """Width of the embedding tables, projected to embed_dim (ALBERT, Lan et al. 2020, sec. 3.1). 0: embed_dim, and no projection."""
+    pooler: bool = True
+    """A dense layer and tanh over a text's first hidden state (Devlin et al. 2019): what judges whole texts."""
+    prediction_head: bool = True
+    """A dense layer and a norm before the output projection, which has a bias (the same): what predicts masked tokens."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("token_types", "embedding_dim"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be positive, or 0 to do without")
+        if self.window:
+            raise ValueError("model.window needs a causal model; an encoder sees both ways")
+        if not self.tied_embeddings:
+            raise ValueError("model.tied_embeddings: an encoder predicts by its embedding table; leave it on")
+
+    @property
+    def embedding_width(self) -> int:
+        return self.embedding_dim or self.embed_dim
