@@ -139,5 +139,6 @@ def _write_folder(folder: Path, leaving: Leaving, kind: str) -> None:
         index = {"metadata": {"total_size": total}, "weight_map": {name: names[home] for name, home in homes.items()}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
     for path in folder.iterdir():
+        path.chmod(0o644)  # their library makes weights that only their owner can read
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -31,7 +31,9 @@ def open_folder(folder: Path) -> Published:
     family, _ = config_of(f"{folder}/config.json", settings)
     shapes, read = _tensors(folder)
     tokenizer = _bytes(folder / "tokenizer.json")
-    return Published(str(folder), family, settings, "hf", shapes, read, tokenizer, chat_of(folder, settings, tokenizer) if tokenizer else Chat())
+    return Published(
+        str(folder), family, settings, "hf", shapes, read, tokenizer, chat_of(folder, settings, tokenizer) if tokenizer else Chat()
+    )
 
 
 def _bytes(path: Path) -> bytes:
