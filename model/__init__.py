@@ -13,6 +13,10 @@ Array names end in their axes, one letter each:
 _FACE = {
     "ModelConfig": "config",
     "Decoder": "transformer",
+    "TextEncoderConfig": "text_encoder_config",
+    "TextEncoder": "text_encoder",
+    "EncoderDecoderConfig": "encoder_decoder_config",
+    "EncoderDecoder": "encoder_decoder",
     "unstack_layers": "stack",
     "count_parameters": "transformer",
     "score_tokens": "heads",

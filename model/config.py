@@ -47,9 +47,11 @@ class ModelConfig:
     """How many of the experts each token goes through."""
     expert_capacity: float = 0.0
     """Tokens an expert takes, in multiples of an even share of the batch; what is too many skips the layer. 0: no limit."""
-    positions: Literal["learned", "rotary", "sinusoidal", "relative"] = "learned"
-    """Learned absolute positions (GPT-2), rotary ones (Su et al. 2021), fixed sinusoids (Vaswani et al. 2017), or a learned bias of
-    attention scores by distance, in buckets (T5, Raffel et al. 2020)."""
+    positions: Literal["learned", "rotary", "sinusoidal", "relative", "distance"] = "learned"
+    """Learned absolute positions (GPT-2), rotary ones (Su et al. 2021), fixed sinusoids (Vaswani et al. 2017), a learned bias of attention
+    scores by distance, in buckets (T5, Raffel et al. 2020), or scores from sinusoids of distances (Transformer-XL, Dai et al. 2019)."""
+    distance_limit: int = 0
+    """With distance: those beyond count as this many (clamp_len in the authors' code). 0: no limit."""
     relative_buckets: int = 32
     """With relative positions: buckets of distances."""
     relative_distance: int = 128
@@ -118,8 +120,10 @@ class ModelConfig:
             )
         if self.num_heads % self.kv_heads:
             raise ValueError(f"model.num_heads {self.num_heads} is not a multiple of model.num_kv_heads {self.num_kv_heads}")
-        if self.positions == "sinusoidal" and self.embed_dim % 2:
-            raise ValueError(f"model.embed_dim is {self.embed_dim}; sinusoidal positions need an even width")
+        if self.positions in ("sinusoidal", "distance") and self.embed_dim % 2:
+            raise ValueError(f"model.embed_dim is {self.embed_dim}; {self.positions} positions need an even width")
+        if self.distance_limit and self.positions != "distance":
+            raise ValueError(f"model.distance_limit belongs to model.positions distance; they are {self.positions}")
         if self.positions == "relative" and not 4 <= self.relative_buckets < 4 * self.relative_distance:
             raise ValueError(
                 f"model.relative_buckets {self.relative_buckets} do not fit model.relative_distance {self.relative_distance}: "
@@ -144,6 +148,7 @@ class ModelConfig:
             "experts",
             "expert_capacity",
             "layer_groups",
+            "distance_limit",
             "local_rotary_base",
         ):
             if not 0 <= getattr(self, name) < math.inf:

@@ -73,7 +73,7 @@ def _positions_first(held, groups: int):
 class Attention(nn.Module):
     """Multi-head attention with grouped keys (Ainslie et al. 2023). Maps x_BTD to y_BTD.
 
-    memory_BMD: what stands before x_BTD, to be attended to as well. cache: None, or this layer's (keys, values, index), laid as by
+    seen_BSD: what is attended to, if not x_BTD. cache: None, or this layer's (keys, values, index), laid as by
     `_rows_and_heads`: the new keys are written from `index` on and all of it is attended to.
     Returns y_BTD and the layer's new keys and values, or None.
     """
@@ -81,10 +81,9 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BTD, context: Context, cache=None, memory_BMD=None):
-        c = self.config
-        seen_BSD = x_BTD if memory_BMD is None else jnp.concatenate([memory_BMD, x_BTD], 1)
-        q_BTHK = _project(self.config, "query")(x_BTD)
+    def __call__(self, x_BTD, context: Context, cache=None, seen_BSD=None):
+        c, seen_BSD = self.config, x_BTD if seen_BSD is None else seen_BSD
+        q_BTHK = _project(c, "query")(x_BTD)
         k_BSGK, v_BSGK = _project(c, "key")(seen_BSD), _project(c, "value")(seen_BSD)
         if c.qk_norm:
             q_BTHK = Norm("rmsnorm", c.norm_epsilon, axes=("head",), name="query_norm")(q_BTHK)
@@ -145,10 +144,9 @@ def _out(config: ModelConfig) -> Dense:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention whose queries come from x_BTD and whose keys and values come from source_BSX, of any width. Returns y_BTD.
+    """Multi-head attention whose queries come from x_BTD and whose keys and values come from source_BSX, of any width. Maps to y_BTD.
 
-    mask: with key_segments_BS, those of the source. cache: None, or the source's keys and values laid as by `_rows_and_heads`, which are
-    used where no source is given, and made of it where one is. Returns y_BTD, and the keys and values, or None.
+    mask: with key_segments_BS, those of the source. cache: where there is no source_BSX, its keys and values (`source_cache`).
     Parameters: query, key, value and out, as of self-attention.
     """
 
@@ -162,11 +160,19 @@ class CrossAttention(nn.Module):
             k_BSGK, v_BSGK = (_positions_first(held, c.kv_heads) for held in cache)
         else:
             k_BSGK, v_BSGK = (constrain(_project(c, name)(source_BSX), "batch", None, "kv_heads", "head") for name in ("key", "value"))
-            if cache is not None:
-                cache = (_rows_and_heads(k_BSGK).astype(cache[0].dtype), _rows_and_heads(v_BSGK).astype(cache[1].dtype))
         # The kernels for accelerators want as many queries as keys; here their numbers differ.
-        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, mask, "xla", c.attention_softcap)
-        return _out(c)(y_BTHK), cache
+        return _out(c)(attend(q_BTHK, k_BSGK, v_BSGK, mask, "xla", c.attention_softcap))
+
+
+def source_cache(config: ModelConfig, params, source_BSD):
+    """The keys and values that each layer's CrossAttention makes of a source, laid as those of a cache. params: of the whole stack."""
+    layers = unstack_layers(params) if "layers" in params else params
+
+    def made(layer, name):
+        own = layers[f"layer_{config.layer_group(layer)}"]["cross_attention"][name]
+        return _rows_and_heads(_project(config, name).apply({"params": own}, source_BSD))
+
+    return tuple((made(layer, "key"), made(layer, "value")) for layer in range(config.num_layers))
 
 
 class Block(nn.Module):
@@ -212,14 +218,16 @@ class Block(nn.Module):
         decoding = cache is not None and memory is None
         own, of_source = (cache[:2] + cache[-1:], cache[2:-1] or None) if decoding else (None, None)
 
-        h_BTD, stream_BTD = before("attention", x_BTD), x_BTD
-        memory_BMD = None if memory is None else before("attention", memory.hidden_BMD.astype(x_BTD.dtype))
-        y_BTD, own = Attention(c, name="attention")(h_BTD, context, own, memory_BMD)
+        stream_BTD = x_BTD
+        whole_BSD = x_BTD if memory is None else jnp.concatenate([memory.hidden_BMD.astype(x_BTD.dtype), x_BTD], 1)
+        seen_BSD = before("attention", whole_BSD)
+        h_BTD = seen_BSD[:, -x_BTD.shape[1] :]
+        y_BTD, own = Attention(c, name="attention")(h_BTD, context, own, seen_BSD)
         x_BTD = add("attention", x_BTD, y_BTD, 0)
         if context.source is not None:
             source = context.source
             read_BTD = before("cross_attention", x_BTD)
-            y_BTD, of_source = CrossAttention(c, name="cross_attention")(read_BTD, source.hidden_BSD, source.mask, of_source)
+            y_BTD = CrossAttention(c, name="cross_attention")(read_BTD, source.hidden_BSD, source.mask, of_source)
             x_BTD = add("cross_attention", x_BTD, y_BTD, 2)
         if not c.parallel:
             h_BTD = before("feed_forward", x_BTD)
@@ -247,6 +255,31 @@ class Memory:
         """The memory once x_BTD was read too: the last places of both."""
         both_BSD = jnp.concatenate([self.hidden_BMD, x_BTD.astype(self.hidden_BMD.dtype)], 1)
         return Memory(jax.lax.stop_gradient(both_BSD[:, x_BTD.shape[1] :]))
+
+
+@flax.struct.dataclass
+class Remembered:
+    """What rows leave to those that go on where they end: a Memory for each layer, and open_BM, int32: 1 for places of a text that had not
+    ended, 0 for those of others, which nobody sees any more."""
+
+    layers: tuple[Memory, ...]
+    open_BM: Any
+
+    def segments(self, segments_BT, positions_BT):
+        """The segments of all keys, [B, M + T]: those remembered belong to the first text of a row where that begins above position 0."""
+        goes_on_BM = (self.open_BM > 0) & (positions_BT[:, :1] > 0)
+        return jnp.concatenate([jnp.where(goes_on_BM, segments_BT[:, :1], -1), segments_BT], 1)
+
+    def after(self, layers: tuple[Memory, ...], keys_BS) -> "Remembered":
+        """What is remembered once a row was read. keys_BS: `segments` of the row."""
+        open_BS = (keys_BS == keys_BS[:, -1:]) & (keys_BS > 0)
+        return Remembered(layers, open_BS[:, keys_BS.shape[1] - self.open_BM.shape[1] :].astype(jnp.int32))
+
+
+def no_memory(config: ModelConfig, rows: int, length: int) -> Remembered:
+    """The memory of `rows` rows that begin, `length` places in each layer."""
+    empty = Memory(jnp.zeros((rows, length, config.embed_dim), compute_dtype(config)))
+    return Remembered((empty,) * config.num_layers, jnp.zeros((rows, length), jnp.int32))
 
 
 REMAT_POLICIES = {

@@ -1,23 +1,29 @@
 """What every family of text models does around its stack; each is called in a compact method, whose module gets the parameters."""
 
+import functools
 import math
 
 import jax.numpy as jnp
 
 from model.config import ModelConfig
 from model.layers import Norm, Table, compute_dtype, constrain
-from model.positions import distance_buckets, sinusoids
+from model.positions import Distances, distance_buckets, sinusoids
 
 
-def look_up(config: ModelConfig, tokens_BT, width: int = 0):
-    """The vectors of tokens, float32 [B, T, D]. Parameters: embedding/table [V, D]. width: of the table, 0 for that of the stream.
+def token_vectors(config: ModelConfig, width: int = 0):
+    """look_up(tokens) -> float32 [..., D]. Parameters: embedding/table [V, D]. width: of the table, 0 for that of the stream.
 
     Gathered in float32 and rounded after: the gradient of a frequent token is a sum over thousands of rows.
     """
     c, width = config, width or config.embed_dim
-    table_VD = Table(c.vocab_size, width, ("vocab", "embed"), c.init_std, name="embedding")()
-    x_BTD = constrain(table_VD, "vocab", "residual")[tokens_BT]
-    return x_BTD * math.sqrt(width) if c.embed_scale else x_BTD
+    table_VD = constrain(Table(c.vocab_size, width, ("vocab", "embed"), c.init_std, name="embedding")(), "vocab", "residual")
+    return functools.partial(vectors_of, c, table_VD)
+
+
+def vectors_of(config: ModelConfig, table_VD, tokens):
+    """Rows of the table, float32 [..., D], scaled as the config says."""
+    x = table_VD[tokens]
+    return x * math.sqrt(x.shape[-1]) if config.embed_scale else x
 
 
 def place(config: ModelConfig, x_BTD, positions_BT):
@@ -29,7 +35,7 @@ def place(config: ModelConfig, x_BTD, positions_BT):
     return x_BTD + sinusoids(positions_BT, width) if c.positions == "sinusoidal" else x_BTD
 
 
-def relative_bias(config: ModelConfig, queries: int, keys: int, offset=None, *, both_ways: bool = False, name: str = "relative_bias"):
+def relative_bias(config: ModelConfig, queries: int, keys: int, offset=None, *, both_ways: bool = False):
     """float32 [1, H, T, S]: what the distance of a key adds to its score, the same in all layers; None for other positions.
 
     offset: index among the keys of the first query, by default 0. Parameters: relative_bias/table [buckets, H].
@@ -37,16 +43,25 @@ def relative_bias(config: ModelConfig, queries: int, keys: int, offset=None, *, 
     c = config
     if c.positions != "relative":
         return None
-    table_RH = Table(c.relative_buckets, c.num_heads, ("positions", "heads"), c.init_std, name=name)()
+    table_RH = Table(c.relative_buckets, c.num_heads, ("positions", "heads"), c.init_std, name="relative_bias")()
     distance_TS = (0 if offset is None else offset) + jnp.arange(queries)[:, None] - jnp.arange(keys)
     bucket_TS = distance_buckets(distance_TS, c.relative_buckets, c.relative_distance, both_ways=both_ways)
     return jnp.moveaxis(table_RH[bucket_TS], -1, 0)[None]
 
 
-def final_norm(config: ModelConfig, x_BTD, name: str = "final_norm"):
+def key_distances(config: ModelConfig, keys: int, offset=None) -> Distances | None:
+    """The distances of `keys` keys, for positions that are distances; offset: as of Distances."""
+    c = config
+    if c.positions != "distance":
+        return None
+    distance_R = jnp.arange(keys - 1, -1, -1)
+    return Distances(sinusoids(jnp.minimum(distance_R, c.distance_limit or keys), c.embed_dim), offset)
+
+
+def final_norm(config: ModelConfig, x_BTD):
     """The norm after the last layer, where layers have none at their end."""
     c = config
-    return x_BTD if c.norm_position == "post" else Norm(c.norm, c.norm_epsilon, c.bias, name=name)(x_BTD)
+    return x_BTD if c.norm_position == "post" else Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
 
 
 def empty_cache(config: ModelConfig, rows: int, size: int):

@@ -9,7 +9,7 @@ from model.flops import training_flops_per_token
 from model.heads import Head
 from model.layers import ACTIVATIONS, Dense, Norm, Table, compute_dtype, constrain, dropout
 from model.stack import Context, angles_of, create_layers, run_layers
-from model.text import final_norm, look_up, place, relative_bias
+from model.text import final_norm, place, relative_bias, token_vectors
 from model.text_encoder_config import TextEncoderConfig
 from model.transformer import Output
 
@@ -56,7 +56,7 @@ class TextEncoder(nn.Module):
         c, dtype = self.config, compute_dtype(self.config)
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        x_BTW = place(c, look_up(c, tokens_BT, c.embedding_width), positions_BT)
+        x_BTW = place(c, token_vectors(c, c.embedding_width)(tokens_BT), positions_BT)
         if c.token_types:
             table_PW = Table(c.token_types, c.embedding_width, ("positions", "embed"), c.init_std, name="token_types")()
             x_BTW += constrain(table_PW, "positions", "residual")[jnp.zeros_like(tokens_BT) if types_BT is None else types_BT]

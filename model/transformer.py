@@ -15,8 +15,8 @@ from model.flops import training_flops_per_token
 from model.layers import Table, compute_dtype, constrain, dropout
 from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import Router
-from model.stack import Context, angles_of, create_layers, run_layers
-from model.text import empty_cache, final_norm, look_up, place, relative_bias
+from model.stack import Context, Remembered, angles_of, create_layers, run_layers
+from model.text import empty_cache, final_norm, key_distances, place, relative_bias, token_vectors
 
 
 class Output(NamedTuple):
@@ -79,7 +79,7 @@ def _cross_layers(config: ModelConfig, media: Media | None, segments_BT):
     return between
 
 
-DECODER = ("embedding", "positions", "layers", "final_norm", "head")
+DECODER = ("embedding", "positions", "relative_bias", "layers", "final_norm", "head")
 """The names of a decoder's parameters; others may stand beside them."""
 
 
@@ -87,8 +87,8 @@ class Decoder(nn.Module):
     """Decoder-only Transformer: tokens to hidden states, which `heads.score_tokens` turns into predictions.
 
     Parameters: embedding/table [V, D], positions/table [context, D] when learned, layers/... each stacked over a leading axis
-    `layers`, final_norm, and head/table [V, D] unless the embedding is tied. How the stack runs (`scan`, unrolled, with a cache)
-    never changes them.
+    `layers`, relative_bias/table [buckets, H] where positions are relative, final_norm, and head/table [V, D] unless the embedding is
+    tied. How the stack runs (`scan`, unrolled, with a cache) never changes them.
     """
 
     config: ModelConfig
@@ -106,6 +106,8 @@ class Decoder(nn.Module):
         stream_BTD=None,
         branch: int | None = None,
         media: Media | None = None,
+        groups_BT=None,
+        memory: Remembered | None = None,
         watch: list | None = None,
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
@@ -113,7 +115,9 @@ class Decoder(nn.Module):
         of (keys, values), both [B * G, S, K], with the index of the first new token as (caches, index); valid_BS marks, with 1, the
         cached positions that hold or will hold a token of the row. branch: number of the layer whose input is returned too, as stream_BTD;
         given one, from another decoder, these layers go on from it, and the tokens are not looked up. media: what stands in the places of
-        some tokens; with a cache it belongs to its first tokens. watch: a list that takes the attention weights of every layer; the config
+        some tokens; with a cache it belongs to its first tokens. groups_BT: int32, ascending within a segment: tokens see all of their own
+        group, such as a prefix, and of those before it. memory: of the rows before, for positions that are distances or relative; what
+        these leave is returned as the cache. watch: a list that takes the attention weights of every layer; the config
         must neither scan nor rematerialise.
         """
         c = self.config
@@ -123,26 +127,35 @@ class Decoder(nn.Module):
         if x_BTD is None:
             x_BTD = self._embed(tokens_BT, positions_BT, keys_B, media)
 
-        queries_BT = segments_BT
+        queries_BT, valid = segments_BT, valid_BS
         if cache is not None:
             queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], tokens_BT.shape[1], axis=1)
-        mask = _mask(queries_BT, cache, valid_BS, media)
+        if memory is not None:
+            if c.positions not in ("distance", "relative"):
+                raise ValueError(
+                    f"model.positions {c.positions} say nothing of what is remembered: a memory needs distance or relative ones"
+                )
+            valid, cache = memory.segments(segments_BT, positions_BT), (memory.layers, memory.open_BM.shape[1])
+        groups_BT = groups_BT if media is None else media.groups_BT
+        mask = _mask(queries_BT, None if cache is None else cache[1], valid, groups_BT)
         counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
-        keys = tokens_BT.shape[1] if cache is None else valid_BS.shape[1]
-        bias_1HTS = relative_bias(c, tokens_BT.shape[1], keys, None if cache is None else cache[1])
-        where = angles_of(c, positions_BT) | {"bias_1HTS": bias_1HTS}
-        context = Context(mask, keys_B=keys_B, counted_BT=counted_BT, watch=watch, **where)
+        length = tokens_BT.shape[1]
+        keys, offset = (length, None) if cache is None else (valid.shape[1], cache[1])
+        scores = {"bias_1HTS": relative_bias(c, length, keys, offset), "distances": key_distances(c, keys, None if memory else offset)}
+        context = Context(mask, keys_B=keys_B, counted_BT=counted_BT, watch=watch, **angles_of(c, positions_BT), **scores)
         router, stream_BTD = None, None
         if self.is_initializing():
             x_BTD, cache = create_layers(c, x_BTD, context), None
         else:
             between = _cross_layers(c, media, queries_BT)
-            stack = {"cache": cache, "branch": branch, "between": between}
+            stack = {"cache": memory.layers if memory else cache, "branch": branch, "between": between}
             x_BTD, cache, router, stream_BTD = run_layers(c, self.variables["params"], x_BTD, (context,), **stack)
 
         if not c.tied_embeddings and self.is_initializing():
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
         hidden_BTD = final_norm(c, x_BTD)
+        if memory is not None and cache is not None:
+            cache = memory.after(cache, valid)
         return Output(hidden_BTD, cache, router, stream_BTD)
 
     @nn.nowrap
@@ -174,24 +187,29 @@ class Decoder(nn.Module):
     def _embed(self, tokens_BT, positions_BT, keys_B, media: Media | None):
         """What the first layer reads: the tokens, or the media in their places, and their positions."""
         c = self.config
-        x_BTD = look_up(c, tokens_BT)
+        x_BTD = token_vectors(c)(tokens_BT)
         if media is not None and media.attended is None:
             x_BTD = media.instead_of(x_BTD)
         x_BTD = place(c, x_BTD, positions_BT)
         return constrain(dropout(x_BTD.astype(compute_dtype(c)), c.dropout, keys_B, 0), "batch", "length", "residual")
 
 
-def _mask(queries_BT, cache, valid_BS, media: Media | None) -> Mask:
-    """Who sees whom. queries_BT: segments of the tokens at hand, or None; cache, valid_BS, media: as of Decoder."""
-    if cache is None:
+def _mask(queries_BT, offset, keys_BS, groups_BT) -> Mask:
+    """Who sees whom. queries_BT: segments of the tokens at hand, or None; keys_BS: those of all keys, where some stand before them or are
+    held free behind them; offset: index of the first token among these; groups_BT: as of Decoder."""
+    if offset is None:
         mask = Mask(causal=True, query_segments_BT=queries_BT)
     else:
-        mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=valid_BS, offset=cache[1])
-    if media is None or (cache is not None and queries_BT.shape[1] == 1):  # a token that is drawn sees all before it
+        mask = Mask(causal=True, query_segments_BT=queries_BT, key_segments_BS=keys_BS, offset=offset)
+    if groups_BT is None or (offset is not None and queries_BT.shape[1] == 1):  # a token that is drawn sees all before it
         return mask
-    behind = 0 if cache is None else valid_BS.shape[1] - queries_BT.shape[1]
-    key_groups_BS = jnp.pad(media.groups_BT, ((0, 0), (0, behind)), constant_values=jnp.iinfo(jnp.int32).max)
-    return dataclasses.replace(mask, query_groups_BT=media.groups_BT, key_groups_BS=key_groups_BS)
+    if offset is None:
+        return dataclasses.replace(mask, query_groups_BT=groups_BT)
+    before = offset if isinstance(offset, int) else 0
+    behind = keys_BS.shape[1] - before - groups_BT.shape[1]
+    key_groups_BS = jnp.pad(groups_BT, ((0, 0), (before, 0)), constant_values=-1)
+    key_groups_BS = jnp.pad(key_groups_BS, ((0, 0), (0, behind)), constant_values=jnp.iinfo(jnp.int32).max)
+    return dataclasses.replace(mask, query_groups_BT=groups_BT, key_groups_BS=key_groups_BS)
 
 
 def abstract_parameters(config: ModelConfig):

@@ -229,7 +229,7 @@ def layer_kernels(config: ModelConfig, platform: str, *, split_positions: bool =
     for window in sorted({config.layer_window(layer) for layer in range(config.num_layers)}, key=bool):
         features = {"segments"} | ({"window"} if window else set()) | ({"softcap"} if config.attention_softcap else set())
         features |= {"causal"} if causal else set()
-        features |= {"bias"} if config.positions == "relative" else set()
+        features |= {"bias"} if config.positions in ("relative", "distance") else set()
         features |= {"split_positions"} if split_positions else set()
         features |= {"groups"} if isinstance(config, MultimodalConfig) else set()
         problem = Problem(config.context_length, config.context_length, config.head_width, compute_dtype(config))

@@ -255,7 +255,7 @@ class Pool(nn.Module):
         shape = (*present_BS1.shape[:2], c.embed_dim)
         mask = Mask(causal=False, query_segments_BT=jnp.broadcast_to(numbers_S, shape[:2]), key_segments_BS=segments_BN)
         probe_BSE = jnp.broadcast_to(probe_E.astype(hidden_BNE.dtype), shape)
-        x_BSE, _ = CrossAttention(block, name="attention")(probe_BSE, hidden_BNE, mask)
+        x_BSE = CrossAttention(block, name="attention")(probe_BSE, hidden_BNE, mask)
         h_BSE = Norm(block.norm, block.norm_epsilon, block.bias, name="norm")(x_BSE)
         x_BSE += FeedForward(block, name="feed_forward")(h_BSE)
         return jnp.where(present_BS1, x_BSE, 0)

@@ -109,6 +109,5 @@ class ResamplerBlock(nn.Module):
 
         h_BME = norm("attention_norm", x_BME)
         source_BXE = jnp.concatenate([norm("media_norm", hidden_BNE), h_BME], 1)
-        found_BME, _ = CrossAttention(c, name="attention")(h_BME, source_BXE, mask)
-        x_BME += found_BME
+        x_BME += CrossAttention(c, name="attention")(h_BME, source_BXE, mask)
         return x_BME + FeedForward(c, name="feed_forward")(norm("feed_forward_norm", x_BME))
