@@ -92,14 +92,14 @@ class Family:
     model_types: their names in config.json. architecture: of the class in Hugging Face's library. gguf: llama.cpp's name, "" for none.
     config_of: config.json -> our config; ValueError for a setting that cannot be honoured, KeyError for one that is missing.
     theirs: our config -> config.json; it need not look at what it cannot say, `exported_settings` does.
-    tensors: our config, and a layout -> all tensors. prefix: that a file of the bare trunk leaves out of every name.
+    tensors: our config, a layout, config.json -> all tensors. prefix: that a file of the bare trunk leaves out of every name.
     """
 
     model_types: tuple[str, ...]
     architecture: str
     config_of: Callable[[Mapping[str, Any]], Any]
     theirs: Callable[[Any], dict[str, Any]]
-    tensors: Callable[[Any, Layout], Sequence[Tensor]]
+    tensors: Callable[[Any, Layout, Mapping[str, Any]], Sequence[Tensor]]
     prefix: str = ""
     gguf: str = ""
 
@@ -116,14 +116,33 @@ class Family:
             "l": config.own_layers,
         }
 
-    def each(self, config, layout: Layout) -> Iterator[tuple[str, Tensor, int | None]]:
+    def each(self, config, layout: Layout, settings: Mapping[str, Any]) -> Iterator[tuple[str, Tensor, int | None]]:
         """(their name, the tensor, the layer or None) of everything that a model has."""
-        for tensor in self.tensors(config, layout):
+        for tensor in self.tensors(config, layout, settings):
             if "{layer}" not in tensor.name:
                 yield tensor.name, tensor, None
                 continue
             for layer in range(self.sizes(config)["l"]):
                 yield tensor.name.format(layer=layer), tensor, layer
+
+    def fill(self, params: Mapping[str, np.ndarray], config, layout: Layout, settings: Mapping[str, Any], read) -> None:
+        """Fill our arrays, by their paths, from `read(their name)`, one tensor after the other. ValueError where the table does not fit."""
+        sizes, filled = self.sizes(config), set()
+        for name, tensor, layer in self.each(config, layout, settings):
+            for path, part in zip(tensor.paths, tensor.to_ours(read(name), sizes), strict=True):
+                target = params[path] if layer is None else params[path][layer]
+                if target.shape != part.shape:
+                    raise ValueError(f"{name} is {part.shape} here, but {path} {target.shape}")
+                target[...] = part
+                filled.add(path)
+        if filled != set(params):
+            raise ValueError(f"the table of {self.model_types[0]} gives no {', '.join(sorted(set(params) - filled))}")
+
+    def unfilled(self, params: Mapping[str, Any], config, layout: Layout, settings: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+        """(their name, the tensor) from our arrays, by their paths: the reverse of `fill`."""
+        for name, tensor, layer in self.each(config, layout, settings):
+            ours = [np.asarray(params[path]) for path in tensor.paths]
+            yield name, tensor.to_theirs(ours if layer is None else [leaf[layer] for leaf in ours], self.sizes(config))
 
 
 HARMLESS = re.compile(
@@ -142,7 +161,8 @@ def exported_settings(family: Family, config) -> dict[str, Any] | None:
         back = family.config_of(theirs)
     except (ValueError, KeyError, AttributeError):
         return None
-    return theirs if type(back) is type(config) and _explicit(back) == _explicit(config) else None
+    same = theirs["model_type"] in family.model_types and type(back) is type(config) and _explicit(back) == _explicit(config)
+    return theirs if same else None
 
 
 def _explicit(config) -> dict[str, Any]:
@@ -158,8 +178,15 @@ def _explicit(config) -> dict[str, Any]:
 def require(theirs: Mapping[str, Any], **usual: Any) -> None:
     """ValueError unless each setting is absent, or as it usually is: of what our model has no other way."""
     for name, value in usual.items():
-        if theirs.get(name, value) != value:
+        if theirs.get(name) not in (None, value):
             raise ValueError(f"{name} is {theirs[name]!r}, and only {value!r} can be read")
+
+
+def require_layers(theirs: Mapping[str, Any], kind_of: Callable[[int], str]) -> None:
+    """ValueError unless `layer_types`, which newer files have, is absent or says this of each layer."""
+    found = theirs.get("layer_types")
+    if found and list(found) != [kind_of(layer) for layer in range(theirs["num_hidden_layers"])]:
+        raise ValueError(f"layer_types has another order than these models have: {found}")
 
 
 def one_of(theirs: Mapping[str, Any], name: str, known: Mapping[str, Any], default: Any = None) -> Any:
@@ -191,10 +218,12 @@ def their_activation(ours: str, *, among: Sequence[str] = tuple(ACTIVATIONS)) ->
 def rotary_settings(theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of ModelConfig from `rope_theta` and `rope_scaling`, or from `rope_parameters`, which newer files have for both."""
     scaling = dict(theirs.get("rope_scaling") or theirs.get("rope_parameters") or {})
+    scaling = dict(scaling.get("full_attention", scaling))
     fields: dict[str, Any] = {"rotary_base": float(scaling.pop("rope_theta", theirs.get("rope_theta") or 10_000.0))}
     kind = scaling.pop("rope_type", scaling.pop("type", "default"))
     scaling.pop("type", None)
-    scaling.pop("partial_rotary_factor", None)
+    if scaling.pop("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError("heads of which a part is rotated cannot be read")
     if kind == "default":
         return fields
     own: dict[str, Any] = {

@@ -44,7 +44,7 @@ def theirs(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def tensors(config: ModelConfig, layout: Layout) -> list[Tensor]:
+def tensors(config: ModelConfig, layout: Layout, settings: Mapping[str, Any]) -> list[Tensor]:
     """Their kernels are [in, out], which llama.cpp turns; those of query, key and value stand side by side in one."""
     layer = "transformer.h.{layer}."
     joint = [f"layers/attention/{part}/" for part in ("query", "key", "value")]

@@ -76,7 +76,7 @@ def their_shared_settings(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def tensors(config: ModelConfig, layout: Layout, *, turned: bool = True) -> list[Tensor]:
+def tensors(config: ModelConfig, layout: Layout, settings: Mapping[str, Any], *, turned: bool = True) -> list[Tensor]:
     """turned: llama.cpp stores the pairs of a head that rotate together as neighbours."""
     layer = "model.layers.{layer}."
     pairs = "({0} j t) d -> d {0} (t j)" if layout == "gguf" and turned else "({0} k) d -> d {0} k"

@@ -82,12 +82,9 @@ def leaving_of(run: Run, *, step: int | None = None, raw: bool = False) -> Leavi
     mesh = make_mesh(MeshShape(data=1), jax.devices("cpu")[:1])
     params, _ = load_parameters(run, mesh, step=step, raw=raw)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    sizes = family.sizes(config)
 
     def tensors(layout: Layout) -> Iterator[tuple[str, np.ndarray]]:
-        for name, tensor, layer in family.each(config, layout):
-            ours = [np.asarray(leaves[path]) for path in tensor.paths]
-            yield name, tensor.to_theirs(ours if layer is None else [leaf[layer] for leaf in ours], sizes)
+        return family.unfilled(leaves, config, layout, settings)
 
     tokenizer = run.tokenizer()
     return Leaving(family, config, settings, chat_of(run, tokenizer), tokenizer.files.get("huggingface.json", b""), tensors)

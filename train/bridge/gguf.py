@@ -73,7 +73,7 @@ def open_gguf(path: Path) -> Published:
         raise UserError(f"{path}: tensors of a type that is not read: {', '.join(unread)}", f"Known: {', '.join(TYPES)}.")
     settings = settings_of(family, metadata, tensors, where)
     _, config = config_of(where, settings)
-    theirs = gguf_names(family, config)
+    theirs = gguf_names(family, config, settings)
     ours = {theirs_name: name for name, theirs_name in theirs.items()}
     ordinary = {ours.get(name, name): tensor for name, tensor in tensors.items() if name != "rope_freqs.weight"}
     shapes = {name: tuple(int(size) for size in reversed(tensor.shape)) for name, tensor in ordinary.items()}
@@ -99,14 +99,14 @@ def widened(tensor) -> np.ndarray:
     return found.reshape(shape)
 
 
-def gguf_names(family: Family, config) -> dict[str, str]:
+def gguf_names(family: Family, config, settings: Mapping[str, Any]) -> dict[str, str]:
     """llama.cpp's name of each tensor by Hugging Face's."""
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
     architecture = next(one for one in MODEL_ARCH if MODEL_ARCH_NAMES[one] == family.gguf)
     names = get_tensor_name_map(architecture, config.num_layers)
     found = {}
-    for name, _, _ in family.each(config, "gguf"):
+    for name, _, _ in family.each(config, "gguf", settings):
         theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if theirs is None:
             raise ValueError(f"llama.cpp has no name for {name}")
@@ -134,6 +134,13 @@ def settings_of(family: Family, metadata: Mapping[str, Any], tensors: Mapping[st
         settings["rope_scaling"] = scaling
     if "rope_freqs.weight" in tensors:
         settings["rope_scaling"] = _llama3(widened(tensors["rope_freqs.weight"]), settings, where)
+    if family.gguf.startswith("gemma"):  # which alone of all has another width by which scores are divided
+        largest = {"gemma2": 46, "gemma3": 62}[family.gguf] == settings["num_hidden_layers"]
+        of_heads = settings["hidden_size"] // settings["num_attention_heads"]
+        settings["query_pre_attn_scalar"] = of_heads if largest else settings["head_dim"]
+    if family.gguf == "gptneox":
+        width = settings["hidden_size"] // settings["num_attention_heads"]
+        settings |= {"rotary_pct": own["rope.dimension_count"] / width, "rotary_emb_base": settings.pop("rope_theta", 10_000.0)}
     if family.gguf == "gpt2":
         settings = {_GPT2.get(name, name): value for name, value in settings.items()}
         settings["activation_function"] = "gelu_new"
@@ -184,7 +191,7 @@ def write_gguf(path: Path, leaving: Leaving, kind: str) -> None:
     family = leaving.family
     if not family.gguf:
         raise UserError(f"llama.cpp has no {family.model_types[0]}, or not as it is here", "Export with --format hf.")
-    names, asked = gguf_names(family, leaving.config), GGMLQuantizationType[kind.upper()]
+    names, asked = gguf_names(family, leaving.config, leaving.settings), GGMLQuantizationType[kind.upper()]
     sizes = family.sizes(leaving.config)
     writer = GGUFWriter(path, family.gguf)
     for name, value in _metadata(leaving).items():
@@ -204,7 +211,7 @@ def write_gguf(path: Path, leaving: Leaving, kind: str) -> None:
             GGMLQuantizationType.F16: np.dtype(np.float16),
         }.get(of, np.dtype(np.float32))
 
-    for name, tensor, _ in family.each(leaving.config, "gguf"):
+    for name, tensor, _ in family.each(leaving.config, "gguf", leaving.settings):
         shape = tensor.shape(sizes)
         inside, dtype = stored(shape)
         writer.add_tensor_info(names[name], inside, dtype, math.prod(inside) * dtype.itemsize, raw_dtype=type_of(shape))

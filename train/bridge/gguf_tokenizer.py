@@ -71,7 +71,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str], types: Seque
         before = byte_level
     else:
         raise UserError(f"{where}: its tokenizer cuts words as {pre!r} does", f"Known: {', '.join(filter(None, (*SPLITS, *GPT2_SPLIT)))}.")
-    model = _bpe(tokens, [merge.split(" ") for merge in metadata["merges"]]) | {"ignore_merges": pre == "llama-bpe"}
+    model = _bpe(tokens, [merge.split(" ") for merge in metadata.get("merges", ())]) | {"ignore_merges": pre == "llama-bpe"}
     parts: dict[str, Any] = {"model": model, "pre_tokenizer": before, "decoder": byte_level}
     if SPLITS.get(pre) == SPLITS["qwen2"]:
         parts["normalizer"] = {"type": "NFC"}

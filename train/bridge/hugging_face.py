@@ -95,6 +95,10 @@ def chat_of(folder: Path, settings: dict[str, Any], tokenizer: bytes) -> Chat:
     tokens = {name: _content(own[name]) for name in ("bos_token", "eos_token", "unk_token", "pad_token") if own.get(name)}
     template = _bytes(folder / "chat_template.jinja").decode("utf-8", "replace") or _template(own.get("chat_template"))
     model, specials = _opened(folder, tokenizer)
+    texts = {i: text for text, i in specials.items()}
+    for role in ("bos_token", "eos_token"):  # where only the numbers are said
+        if (text := texts.get(next(iter(_ids(settings.get(f"{role}_id"))), -1))) is not None:
+            tokens.setdefault(role, text)
     stops = _ids(generation.get("eos_token_id")) or _ids(settings.get("eos_token_id"))
     if tokens.get("eos_token") in specials:
         stops = tuple(dict.fromkeys([*stops, specials[tokens["eos_token"]]]))

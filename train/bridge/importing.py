@@ -92,20 +92,9 @@ def _shapes(experiment: Experiment):
 
 def read_parameters(published: Published, config, names: dict[str, str], experiment: Experiment):
     """Our tree of parameters, float32."""
-    family = published.family
-    sizes = family.sizes(config)
     params = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), _shapes(experiment))
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    filled = set()
-    for name, tensor, layer in family.each(config, published.layout):
-        for path, part in zip(tensor.paths, tensor.to_ours(published.read(names[name]), sizes), strict=True):
-            leaf = leaves[path] if layer is None else leaves[path][layer]
-            if leaf.shape != part.shape:
-                raise ValueError(f"{name} is {part.shape} here, but {path} {leaf.shape}")
-            leaf[...] = part
-            filled.add(path)
-    if filled != set(leaves):
-        raise ValueError(f"the table of {family.model_types[0]} gives no {', '.join(sorted(set(leaves) - filled))}")
+    published.family.fill(leaves, config, published.layout, published.settings, lambda name: published.read(names[name]))
     return params
 
 

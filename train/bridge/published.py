@@ -61,7 +61,7 @@ def check_tensors(published: Published, config) -> dict[str, str]:
     prefix = family.prefix
     bare = bool(prefix) and not any(name.startswith(prefix) for name in there)
     names, missing, wrong = {}, [], []
-    for name, tensor, _ in family.each(config, published.layout):
+    for name, tensor, _ in family.each(config, published.layout, published.settings):
         inside = name.removeprefix(prefix) if bare else name
         found, wanted = there.pop(inside, None), tensor.shape(family.sizes(config))
         names[name] = inside
