@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from model.stack import unstack_layers
 from model.transformer import Decoder
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
+from train.generation.chat import Chat, load_chat
 from train.kinds import realise
 from train.runs.directory import Run
 from train.step.state import Purpose, random_key
@@ -45,20 +46,27 @@ _decode = jax.jit(decode, static_argnames=("model", "sampling"), donate_argnames
 
 
 class TextGenerator:
-    """A decoder with its tokenizer. Texts longer than the context go on from the last half of it."""
+    """A decoder with its tokenizer. Texts longer than the context go on from the last half of it. chat: of a published model, which says
+    what a text begins and ends with."""
 
-    def __init__(self, model: Decoder, params, tokenizer, document_end: int | None):
+    def __init__(self, model: Decoder, params, tokenizer, document_end: int | None, chat: Chat = Chat()):
         self._model, self._tokenizer = model, tokenizer
+        self._start, self._stops = chat.start_ids, chat.stop_ids
         self._params = unstack_layers(params) if "layers" in params else params  # once, not in each call
         self._document_end = document_end
 
-    def generate(self, prompts: list[str], **options) -> list[Completion]:
+    @property
+    def context(self) -> int:
+        """Tokens that the model sees at once."""
+        return self._model.config.context_length
+
+    def generate(self, prompts: Sequence[str | list[int]], **options) -> list[Completion]:
         """The completions of all prompts; see `stream` for the options."""
         return collections.deque(self.stream(prompts, **options), maxlen=1).pop()
 
     def stream(
         self,
-        prompts: list[str],
+        prompts: Sequence[str | list[int]],
         *,
         tokens: int,
         sampling: Sampling,
@@ -69,6 +77,7 @@ class TextGenerator:
     ) -> Iterator[list[Completion]]:
         """Yields the completions so far, about every CHUNK tokens, until each has stopped or has `tokens` new tokens.
 
+        prompts: texts, or whole rows of ids, such as Chat.encode gives.
         A row's randomness comes from (seed, first_row + its place in `prompts`), so it does not depend on the other prompts. A text ends
         before the first of the `stop` strings, and at the document's end, which is left out of it.
 
@@ -77,7 +86,7 @@ class TextGenerator:
         """
         context = self._model.config.context_length
         if suffix is None:
-            rows = [self._encode(prompt) for prompt in prompts]
+            rows = [self._encode(prompt) if isinstance(prompt, str) else self._known(prompt) for prompt in prompts]
         else:
             rows = [self._encode_around_gap(prompt, suffix) for prompt in prompts]
             tokens = min(tokens, context - max(map(len, rows)))
@@ -86,8 +95,7 @@ class TextGenerator:
                     f"prompt and suffix are {max(map(len, rows))} tokens, which leaves no room for a middle in the context of {context}",
                     "Give less text around the gap.",
                 )
-        if self._document_end is not None:
-            sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, self._document_end))
+        sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, *self._stop_ids()))
         if sampling.among is None:  # what no text holds, a model that knows little may sample, and it would be missing from the text
             sampling = dataclasses.replace(sampling, among=(0, self._tokenizer.base_size))
         new: list[list[int]] = [[] for _ in prompts]
@@ -127,7 +135,7 @@ class TextGenerator:
         width, context = max(map(len, rows)), self._model.config.context_length
         if width + tokens > context:
             raise UserError(f"{width} tokens of prompt and {tokens} more do not fit the context of {context}", "Ask for fewer.")
-        stop_ids = () if self._document_end is None else (self._document_end,)
+        stop_ids = self._stop_ids()
         padded = np.array([np.pad(row, (width - len(row), 0)) for row in rows], np.int32)
         lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
         options = {"beams": beams, "max_new_tokens": tokens, "stop_ids": stop_ids, "length_penalty": length_penalty}
@@ -140,14 +148,19 @@ class TextGenerator:
 
         return [[completion(row, beam) for beam in range(samples)] for row in range(len(prompts))]
 
+    def _stop_ids(self) -> tuple[int, ...]:
+        """Those of a published model, and the document's end."""
+        return tuple(dict.fromkeys((*self._stops, *([] if self._document_end is None else [self._document_end]))))
+
     def _encode(self, prompt: str) -> list[int]:
         ids = self._tokenizer.encode(prompt).tolist()
-        start = [] if self._document_end is None else [self._document_end]  # it doubles as the start of every document
+        # Of our own models the document's end doubles as the start of every document.
+        start = list(self._start) or ([] if self._document_end is None else [self._document_end])
         if not start + ids:
             raise UserError("an empty prompt, and a model that knows no start of a document", "Give at least one character.")
         return self._known(start + ids)
 
-    def _encode_around_gap(self, prompt: str, suffix: str) -> list[int]:
+    def _encode_around_gap(self, prompt, suffix: str) -> list[int]:
         """What comes before the middle when a text is written in the order prefix, suffix, middle."""
         try:
             markers = markers_of(self._tokenizer.specials)
@@ -192,6 +205,7 @@ class TextGenerator:
         text = self._tokenizer.decode(prompt_ids + (ids[:-1] if ended else ids))[len(begin) :]
         cuts = [text.index(string) for string in stop if string in text]
         finish = "stop" if ended or cuts else "length" if len(ids) >= tokens else ""
+        prompt = prompt if isinstance(prompt, str) else begin
         return Completion(prompt, text[: min(cuts)] if cuts else text, tuple(ids), tuple(log_probs), finish)
 
 
@@ -222,7 +236,7 @@ def decoder_of(run: Run) -> Any:
 
 def make_generator(run: Run, params) -> TextGenerator:
     """A generator over parameters in hand, with the run's model and tokenizer."""
-    return TextGenerator(decoder_of(run), params, run.tokenizer(), run.document_end)
+    return TextGenerator(decoder_of(run), params, run.tokenizer(), run.document_end, load_chat(run.path))
 
 
 def load_generator(run: Run, *, step: int | None = None, raw: bool = False, int8: bool = False) -> TextGenerator:
