@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.encoder_decoder import SourceText
-from model.heads import score_tokens
+from model.heads import Head, score_tokens, vocabulary_table
 from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
@@ -56,7 +56,7 @@ class PrefixLMLoss:
                 groups_BT=jnp.maximum(batch.positions, prefix_BT),
             ).hidden_BTD
         softcap = self.model.config.logit_softcap
-        head = self.model.head(params, hidden_BTD)
+        head = Head(hidden_BTD, vocabulary_table(params))
         scores = score_tokens(head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
         weights_BT = rest_BT * batch.weights
         weight = weights_BT.sum()
