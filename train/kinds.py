@@ -77,6 +77,8 @@ class Data:
     """What a row is, as objectives name what they read: tokens, comparisons, media, prompts, games, or a word of your own."""
     how_to_get: ClassVar[str] = "Give some: --data.files FILE."
     """What to do where it names no source."""
+    fixes: ClassVar[tuple[str, ...]] = ()
+    """Fields of the experiment, such as batch_size, that its rows depend on: a run that goes on may not change them."""
 
     def with_paths(self, change: Callable[[str], str]) -> "Data":
         """The same data, `change` applied to each local path that it names."""
@@ -219,6 +221,8 @@ class Objective:
     """Whether it trains a model that continues texts."""
     unsound: ClassVar[str] = "unsound values"
     """What its metric `unsound` counts, if it has one: a step with any changes nothing."""
+    only_evaluated: ClassVar[tuple[str, ...]] = ()
+    """Fields, whole numbers, that evaluations alone read: `omnia evaluate --change` sets them."""
     uses_model: ClassVar[bool] = True
     """Whether it trains the experiment's `model`; False: the network is described by the objective."""
 
@@ -247,7 +251,9 @@ class Bound:
     inherit: Callable[[Any, dict[str, Path]], dict[Path, Any]] | None = None
     """(another run's parameters, its parts) -> parameters that take a place here beside those of equal names; may remove from the parts."""
     carry: Any = None
-    """What one step hands the next, at the start: a tree of arrays."""
+    """What one step hands the next, at the start: a tree of arrays, which may be boxed with logical axis names."""
+    evaluation_carry: Callable[[int], Any] | None = None
+    """What a batch of so many rows hands the next in an evaluation, at the start; None where batches know nothing of one another."""
     reference: tuple[str, ...] = ()
     """Names of the parameters of the run it starts from that it reads as frozen["reference"]."""
     refresh: Callable | None = None

@@ -40,7 +40,7 @@ class Batches:
         fim_rate: float = 0.0,
         words: Callable[[TextBatch], np.ndarray] | None = None,
     ):
-        _check(corpora, weights, order, context_length)
+        check_corpora(corpora, weights, order, context_length)
         if order == "sequential" and fim_rate:
             raise UserError("fim_rate has no meaning in sequential order, which is for evaluation.", "Leave it out.")
         self.fim_rate, self._markers = fim_rate, corpus_markers(corpora) if fim_rate else None
@@ -65,15 +65,15 @@ class Batches:
 
     def batch(self, first_row: int, count: int) -> TextBatch:
         """Rows [first_row, first_row + count): each host asks for its own slice of a global batch."""
-        _check_number(first_row + count - 1)
+        check_number(first_row + count - 1)
         return self.rows(np.arange(first_row, first_row + count))
 
     def rows(self, rows) -> TextBatch:
         """Any rows of the stream, int64 [B]."""
         rows = np.asarray(rows, np.int64)
         if len(rows):
-            _check_number(int(rows.min()))
-            _check_number(int(rows.max()))
+            check_number(int(rows.min()))
+            check_number(int(rows.max()))
         batch = empty_batch(rows, self.context_length)
         source, epoch, index = self._place(rows)
         for number, (corpus, split) in enumerate(zip(self.corpora, self._splits, strict=True)):
@@ -121,19 +121,24 @@ class Batches:
     def _count_damaged(self, number, documents):
         self.damaged |= {(number, int(document)) for document in documents}
         if len(self.damaged) > self.max_damaged:
-            raise UserError(
-                f"{self._splits[number].where(int(documents[0]))} fails its digest (the file is damaged or was changed after preparation).",
-                f"Run `omnia prepare text --output {self.corpora[number].path} --repair`, or go on without such documents "
-                f"with --data.max-damaged N ({len(self.damaged)} so far).",
-            )
+            raise damage_error(self.corpora[number], self._splits[number], int(documents[0]), len(self.damaged))
 
 
-def _check_number(row: int) -> None:
+def damage_error(corpus: Corpus, split, document: int, found: int) -> UserError:
+    """Of a document that fails its digest, where no more may; found: how many did so far."""
+    return UserError(
+        f"{split.where(document)} fails its digest (the file is damaged or was changed after preparation).",
+        f"Run `omnia prepare text --output {corpus.path} --repair`, or go on without such documents "
+        f"with --data.max-damaged N ({found} so far).",
+    )
+
+
+def check_number(row: int) -> None:
     if not 0 <= row < 1 << 31:
         raise UserError(f"row {row} is not from 0 to 2^31 - 1, which is what a batch can number.", "Use longer rows.")
 
 
-def _check(corpora, weights, order, context_length):
+def check_corpora(corpora, weights, order, context_length):
     if not corpora:
         raise UserError("no corpus given.", "Name the directory of a prepared corpus.")
     if weights and len(weights) != len(corpora):

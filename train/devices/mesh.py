@@ -125,10 +125,11 @@ def parameter_shardings(mesh: Mesh, boxed):
         used: set = set()
         spec = []
         for name, size in zip(leaf.names, leaf.value.shape, strict=True):
-            axis = table[name]
-            fits = axis is not None and axis not in used and size % mesh.shape[axis] == 0
+            axis = table.get(name)
+            axes = axis if isinstance(axis, tuple) else (axis,)
+            fits = axis is not None and not used.intersection(axes) and size % math.prod(mesh.shape[one] for one in axes) == 0
             spec.append(axis if fits else None)
-            used.add(axis)
+            used.update(axes)
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(sharding, boxed, is_leaf=lambda leaf: hasattr(leaf, "names"))

@@ -6,6 +6,7 @@ import dataclasses
 from data.errors import UserError
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
+from train.kinds import Objective
 from train.loop.learner import learner_of
 from train.runs.directory import Run
 from train.sources.dataset import dataset_of, elsewhere
@@ -21,17 +22,21 @@ def evaluate_run(
     step: int | None = None,
     raw: bool = False,
     int8: bool = False,
+    change: tuple[str, ...] = (),
 ) -> dict:
     """Measure a checkpoint of a run (default: the latest; the averaged parameters, where kept, unless `raw`).
 
     rows: of each source, 0 for all of text, and of other data as many as in training. batch_size: rows at once, 0 for as many as in
     training. shards: other data of the same kind, prepared with the same tokenizer. int8: with weights and activations rounded to eight
-    bits. Returns {"step", "split", "loss", ...}: what the run's kind of data measures.
+    bits. change: "NAME=VALUE" of fields of the objective that evaluations alone read. Returns {"step", "split", "loss", ...}: what the
+    run's kind of data measures.
     """
     dataset, experiment = dataset_of(run.experiment), run.experiment
     asked = {"split": split != "validation", "batch_size": batch_size > 0, "int8": int8}
     for name in (name for name, there in asked.items() if there and name not in dataset.takes):
         raise UserError(f"--{name.replace('_', '-')} is not for runs on {type(experiment.data).__name__}", "Leave it out.")
+    if change:
+        experiment = dataclasses.replace(experiment, objective=_changed(experiment.objective, change))
     corpora = run.other_corpora(shards) if shards else run.corpora()
     if shards:
         experiment = elsewhere(experiment, shards)
@@ -48,3 +53,15 @@ def evaluate_run(
         paths = ", ".join(str(corpus.path) for corpus in corpora)
         raise UserError(f"nothing to measure in a {split} split of {paths}", "Prepare with --validation 0.1, or give --shards.")
     return {"step": step, "split": split} | found
+
+
+def _changed(objective: Objective, change: tuple[str, ...]) -> Objective:
+    """The objective with whole numbers as asked; UserError for a field that training depends on, or that it has not."""
+    free = type(objective).only_evaluated
+    for one in change:
+        name, _, value = one.partition("=")
+        if name not in free or not value.isdigit():
+            able = ", ".join(f"{field}=NUMBER" for field in free) or f"nothing of {type(objective).__name__}"
+            raise UserError(f"--change {one}: is no field that evaluations alone read, with a whole number", f"Can be changed: {able}.")
+        objective = dataclasses.replace(objective, **{name: int(value)})
+    return objective

@@ -33,9 +33,12 @@ class Evaluator:
 
     @functools.cached_property
     def _evaluate(self):
-        def evaluate(params, frozen, batch):
-            terms, metrics, _ = self.bound.loss(params, batch, None, frozen=frozen)
-            return {name: (term.total, term.weight) for name, term in terms.items()} | {name: tuple(mean) for name, mean in metrics.items()}
+        def evaluate(params, frozen, batch, carry):
+            terms, metrics, carry = self.bound.loss(params, batch, None, frozen=frozen, carry=carry)
+            found = {name: (term.total, term.weight) for name, term in terms.items()} | {
+                name: tuple(mean) for name, mean in metrics.items()
+            }
+            return found, carry
 
         return self._compiled(evaluate)
 
@@ -45,13 +48,14 @@ class Evaluator:
 
     def __call__(self, params, batch) -> dict[str, tuple]:
         """{name: (total, weight)} of one batch on the mesh."""
-        return self._evaluate(params, self._frozen, batch)
+        return self._evaluate(params, self._frozen, batch, None)[0]
 
     def totals(
         self, params, batch: Callable[[int, int], Any], count: int, *, between: Callable[[], None] = lambda: None
     ) -> dict[str, np.ndarray]:
         """{name: (total, weight)} over rows 0 to count - 1. batch(first, rows): any of them, those past the end included."""
         found: dict[str, np.ndarray] = {}
+        carry = self.bound.evaluation_carry(self.rows) if self.bound.evaluation_carry else None
         for first in range(0, count, self.rows):
 
             def make(start, rows, first=first):
@@ -62,7 +66,9 @@ class Evaluator:
                 return made._replace(**{name: weights * inside.reshape(-1, *(1,) * (weights.ndim - 1))})
 
             placed = put_batch(self.mesh, make, self.rows)
-            for name, (total, weight) in jax.device_get(self(params, placed)).items():
+            totals, after = self._evaluate(params, self._frozen, placed, carry)
+            carry = None if carry is None else after
+            for name, (total, weight) in jax.device_get(totals).items():
                 found[name] = found.get(name, np.zeros(2)) + np.array([total, weight], np.float64)
             if self._metrics:
                 outputs = multihost_utils.process_allgather(self._outputs(params, placed), tiled=True)

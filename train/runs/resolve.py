@@ -72,7 +72,8 @@ def check_resume(stored: Experiment, asked: Experiment) -> None:
     # Files may have moved: what they hold is known by its digest.
     both = (dataclasses.replace(one, data=one.data.with_paths(lambda path: "moved")) for one in (stored, asked))
     before, after = (flatten(to_json(one)) for one in both)
-    changed = [name for name in after if before.get(name) != after[name] and not name.startswith(MAY_CHANGE)]
+    fixed = stored.data.fixes
+    changed = [name for name in after if before.get(name) != after[name] and (name in fixed or not name.startswith(MAY_CHANGE))]
     if changed:
         what = ", ".join(f"{name} is {before.get(name)}, asked {after[name]}" for name in changed)
         raise UserError(f"the run cannot go on with another {what}", "Leave it as it was, or start a new run with another --run-dir.")

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.text.batches import Batches
+from data.text.lanes import LaneBatches
 from data.text.rows import TextBatch, empty_batch
 from data.text.shards import Corpus
 from data.text.words import Words, read_lexicon
@@ -31,7 +32,7 @@ class TextDataset(Dataset):
     def describe(self, source: Corpus) -> str:
         return ", ".join(f"{name} {split['tokens']:,} tokens" for name, split in source.manifest["splits"].items())
 
-    def batches(self, sources: list[Corpus], split: str = "train") -> Batches:
+    def batches(self, sources: list[Corpus], split: str = "train") -> Batches | LaneBatches:
         data = self.options
         if split != "train":
             return self.in_order(sources, split)
@@ -108,7 +109,7 @@ class TextDataset(Dataset):
             result |= {f"loss/{number}": float(loss) for number, loss in losses.items()}
         return result
 
-    def in_order(self, sources: list[Corpus], split: str, length: int = 0) -> Batches:
+    def in_order(self, sources: list[Corpus], split: str, length: int = 0) -> Batches | LaneBatches:
         """One pass over a split, of the training split too, the same for any seed. length: of a row, 0 for the model's context."""
         length = length or self.experiment.model.context_length
         return Batches(

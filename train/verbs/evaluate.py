@@ -32,6 +32,8 @@ class Evaluate:
     """Rows at once. 0: as in training."""
     shards: tuple[str, ...] = ()
     """Other data to measure on than the run's own: folders of shards, prepared with the same tokenizer, or files of examples."""
+    change: tuple[str, ...] = ()
+    """Fields of the objective that evaluations alone read, as NAME=VALUE: evaluation_memory=512 for one that remembers."""
     decode: Literal["", "sample", "best_of", "beam", "guided", "search", "best_first"] = ""
     """Of a policy: score what it answers with more than one forward pass a token: the best of several samples, or of several beams, tokens
     drawn by the critic's value, each chosen by a tree search, or a best-first search. Environments judge complete responses in each."""
@@ -80,6 +82,7 @@ def _check(options: Evaluate) -> None:
         context_length=(long, "belongs to --by-position or --needle"),
         rows=(not needle, "is not for --needle, which has --samples"),
         **dict.fromkeys(("raw", "shards", "int8", "split"), (not decode, "does not go with --decode")),
+        change=(not decode and not long, "is for plain measurements"),
     )
     if long:
         _check_long_context(options)
@@ -109,7 +112,8 @@ def _measure(options: Evaluate) -> dict:
 
         how: dict[str, Any] = {"considered": options.considered, "count": options.rows, "batch_size": options.batch_size}
         return measure_decoding(run, options.decode, options.passes, step=options.step, **how)
-    return evaluate_run(run, split=options.split, batch_size=options.batch_size, shards=options.shards, int8=options.int8, **which)
+    which |= {"split": options.split, "shards": options.shards, "int8": options.int8, "change": options.change}
+    return evaluate_run(run, batch_size=options.batch_size, **which)
 
 
 def _print_measures(found: dict, split: str) -> None:

@@ -28,8 +28,16 @@ class CausalLMLoss:
     """Devices that the rows of a batch are spread over: sets the size of the vocabulary chunks."""
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        return *self.score(params, batch, self.read(params, batch, key)), carry
+
+    def read(self, params, batch, key, **more):
+        """The model's output; more: further arguments of it."""
         keys_B = None if key is None else jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.rows)
-        output = self.model.apply({"params": params}, batch.tokens, segments_BT=batch.segments, positions_BT=batch.positions, keys_B=keys_B)
+        where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "keys_B": keys_B}
+        return self.model.apply({"params": params}, batch.tokens, **where, **more)
+
+    def score(self, params, batch, output):
+        """Terms and metrics of what the model gave."""
         want = ("nll", "hit", "log_z") if self.options.z_loss else ("nll", "hit")
         head, softcap = Head(output.hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
         scores = score_tokens(head, batch.targets, want=want, softcap=softcap, shards=self.shards)
@@ -41,7 +49,7 @@ class CausalLMLoss:
         if output.router is not None:
             more_terms, more_metrics = router_terms(self.model.config, self.options, output.router, batch)
             terms, metrics = terms | more_terms, metrics | more_metrics
-        return terms, metrics, carry
+        return terms, metrics
 
 
 def bind(options: experiment.CausalLM, whole: experiment.Experiment, shards: int) -> Bound:

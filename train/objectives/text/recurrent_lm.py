@@ -1,0 +1,62 @@
+"""Next-token prediction with a memory of the rows before."""
+
+import dataclasses
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+
+from data.errors import UserError
+from model.stack import no_memory
+from train.experiment import CausalLM, Experiment
+from train.kinds import Bound, check_range, realise
+from train.objectives.text.causal_lm import CausalLMLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentLM(CausalLM):
+    """Next-token prediction by what earlier rows of the same text left behind: segment-level recurrence (Dai et al. 2019, sec. 3.2)."""
+
+    home: ClassVar[str] = ":bind"
+    reads: ClassVar[tuple[str, ...]] = ("lanes",)
+    only_evaluated: ClassVar[tuple[str, ...]] = ("evaluation_memory",)
+
+    memory: int = 128
+    """Positions of each layer's input that a row leaves to the next."""
+    evaluation_memory: int = 0
+    """The same in evaluations; more than in training makes the loss lower. 0: as in training."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("objective.", self, 1, "memory")
+        check_range("objective.", self, 0, "evaluation_memory")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentLMLoss(CausalLMLoss):
+    """`CausalLMLoss` whose carry is what the rows before left (`stack.Remembered`): row i of a batch goes on from row i of the last."""
+
+    def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        output = self.read(params, batch, key, memory=carry)
+        return *self.score(params, batch, output), output.cache
+
+
+def bind(options: RecurrentLM, whole: Experiment, shards: int) -> Bound:
+    model = realise(whole.model)
+    if whole.micro_batches > 1:
+        raise UserError("objective: a memory is of all rows of a batch, which --micro-batches takes apart", "Set --micro-batches 1.")
+    if whole.model.positions not in ("distance", "relative"):
+        raise UserError(
+            f"objective: a memory needs positions that are distances; model.positions are {whole.model.positions}",
+            "Choose distance, or relative, in the config file.",
+        )
+    if whole.model.scan:
+        raise UserError("objective: with a memory, layers run one by one", "Leave model.scan out.")
+
+    def memory(rows: int):
+        return no_memory(whole.model, rows, options.evaluation_memory or options.memory)
+
+    axes = {3: ("batch", None, "residual"), 2: ("batch", None)}
+    carry = no_memory(whole.model, whole.batch_size, options.memory)
+    carry = jax.tree.map(lambda leaf: nn.LogicallyPartitioned(leaf, axes[leaf.ndim]), carry)
+    return Bound(RecurrentLMLoss(model, options, shards), start=model.start, parts=model.parts(), carry=carry, evaluation_carry=memory)
