@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data.errors import UserError
 from model.encoder_decoder import SourceText
 from model.heads import Head, score_tokens, vocabulary_table
 from train.experiment import Experiment
@@ -79,6 +80,10 @@ class PrefixLMLoss:
 
 def bind(options: PrefixLM, experiment: Experiment, shards: int) -> Bound:
     check_next_tokens(options, experiment)
+    if experiment.model.window:
+        raise UserError(
+            f"objective PrefixLM lets a prefix see both ways; model.window is {experiment.model.window}", "Set --model.window 0."
+        )
     model = realise(experiment.model)
     loss = PrefixLMLoss(model, options, is_encoder_decoder(experiment), shards)
     return Bound(loss, start=model.start, parts=model.parts())
