@@ -5,6 +5,7 @@ Their digest is its identity. Special ids lie above the base vocabulary and are 
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -69,6 +70,10 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         raise NotImplementedError
+
+    def encode_inside(self, text: str) -> np.ndarray:
+        """int32 ids of a text that stands behind others: some tokenizers put a space before the first alone."""
+        return self.encode(text)
 
     def encode_stream(self, chunks: Iterable[str]) -> Iterator[np.ndarray]:
         """Ids of one document that comes in chunks of text: the same as those of the whole."""
@@ -259,6 +264,17 @@ class HuggingFace(Tokenizer):
             lost = self._counter.token_to_id(_LOST)
             self.lost += sum(one.ids.count(lost) for one in counted)
         return [self._without_end(np.array(one.ids, np.int32)) for one in encoded]
+
+    def encode_inside(self, text):
+        return self._inside.encode(text)
+
+    @functools.cached_property
+    def _inside(self) -> "HuggingFace":
+        changed = json.loads(self.files["huggingface.json"])
+        first = [step for step in _steps(changed.get("pre_tokenizer"), "pretokenizers") if step.get("prepend_scheme") == "first"]
+        for step in first:
+            step["prepend_scheme"] = "never"
+        return HuggingFace(self.files | {"huggingface.json": json.dumps(changed).encode()}) if first else self
 
     def _free_added_tokens(self) -> list[str]:
         """Makes the end ordinary text in a text, and keeps the spaces around added tokens; returns what was switched off for that."""

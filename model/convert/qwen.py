@@ -26,9 +26,8 @@ def _shared(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def theirs_2(config: ModelConfig) -> dict[str, Any]:
-    shared = their_shared_settings(config)
-    del shared["head_dim"]
-    return {"architectures": [QWEN2.architecture], "model_type": "qwen2", "use_sliding_window": False, **shared}
+    own = {"use_sliding_window": False}
+    return {"architectures": [QWEN2.architecture], "model_type": "qwen2", **own, **their_shared_settings(config)}
 
 
 def theirs_3(config: ModelConfig) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from train.generation.chat import Chat
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
 """That are read."""
+DIVISORS = "rope_freqs.weight"
+LLAMA3_CONTEXT = 8192
+"""The original context of all of Llama 3.1 to 3.3, which a file does not hold."""
 AT_ONCE = 1 << 20
 """Weights that are widened at once."""
 NEEDS = "Install it: pip install 'omnia[hf]'."
@@ -75,7 +78,7 @@ def open_gguf(path: Path) -> Published:
     _, config = config_of(where, settings)
     theirs = gguf_names(family, config, settings)
     ours = {theirs_name: name for name, theirs_name in theirs.items()}
-    ordinary = {ours.get(name, name): tensor for name, tensor in tensors.items() if name != "rope_freqs.weight"}
+    ordinary = {ours.get(name, name): tensor for name, tensor in tensors.items() if name != DIVISORS}
     shapes = {name: tuple(int(size) for size in reversed(tensor.shape)) for name, tensor in ordinary.items()}
     own = {name.removeprefix("tokenizer.ggml."): value for name, value in metadata.items() if name.startswith("tokenizer.ggml.")}
     try:
@@ -132,8 +135,8 @@ def settings_of(family: Family, metadata: Mapping[str, Any], tensors: Mapping[st
         if "rope.scaling.original_context_length" in own:
             scaling["original_max_position_embeddings"] = own["rope.scaling.original_context_length"]
         settings["rope_scaling"] = scaling
-    if "rope_freqs.weight" in tensors:
-        settings["rope_scaling"] = _llama3(widened(tensors["rope_freqs.weight"]), settings, where)
+    if DIVISORS in tensors:
+        settings["rope_scaling"] = _llama3(widened(tensors[DIVISORS]), settings, where)
     if family.gguf.startswith("gemma"):  # which alone of all has another width by which scores are divided
         largest = {"gemma2": 46, "gemma3": 62}[family.gguf] == settings["num_hidden_layers"]
         of_heads = settings["hidden_size"] // settings["num_attention_heads"]
@@ -154,13 +157,27 @@ def _decimal(value: float) -> float:
 
 def _llama3(divisors: np.ndarray, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The scaling of Llama 3.1, of which a file holds only what it divides each frequency by."""
-    factor, context = float(divisors.max()), 8192
-    wavelengths = 2 * np.pi * settings["rope_theta"] ** (2 * np.arange(len(divisors)) / (2 * len(divisors)))
-    kept = np.clip((context / wavelengths - 1) / (4 - 1), 0, 1)
-    if not np.allclose(divisors, 1 / (kept + (1 - kept) / factor), rtol=1e-3):
+    factor, context = float(divisors.max()), LLAMA3_CONTEXT
+    if not np.allclose(divisors, _llama3_divisors(settings["rope_theta"], factor, context, len(divisors)), rtol=1e-3):
         raise UserError(f"{where}: rotary frequencies that are not Llama 3.1's", "This model cannot be run here as it is meant to.")
     own = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": context}
     return {"rope_type": "llama3", "factor": factor, **own}
+
+
+def _llama3_divisors(base: float, factor: float, context: int, count: int) -> np.ndarray:
+    """By how much each pair turns more slowly (Llama 3.1; llama.cpp's convert_hf_to_gguf.py)."""
+    wavelengths = 2 * np.pi * base ** (np.arange(count) / count)
+    kept = np.clip((context / wavelengths - 1) / (4 - 1), 0, 1)
+    return (1 / (kept + (1 - kept) / factor)).astype(np.float32)
+
+
+def _divisors(config) -> np.ndarray | None:
+    """What is written of Llama 3.1's scaling; None for a model that has none."""
+    if config.rotary_scaling != "llama3":
+        return None
+    if config.rotary_original_context != LLAMA3_CONTEXT:
+        raise UserError(f"llama.cpp has no word for an original context of {config.rotary_original_context}", "Export with --format hf.")
+    return _llama3_divisors(config.rotary_base, config.rotary_factor, LLAMA3_CONTEXT, config.head_width // 2)
 
 
 def _chat_of(tokenizer: Mapping[str, Any], template: str) -> Chat:
@@ -215,11 +232,16 @@ def write_gguf(path: Path, leaving: Leaving, kind: str) -> None:
         shape = tensor.shape(sizes)
         inside, dtype = stored(shape)
         writer.add_tensor_info(names[name], inside, dtype, math.prod(inside) * dtype.itemsize, raw_dtype=type_of(shape))
+    divisors = _divisors(leaving.config)
+    if divisors is not None:
+        writer.add_tensor_info(DIVISORS, divisors.shape, divisors.dtype, divisors.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for _, array in leaving.tensors("gguf"):
         writer.write_tensor_data(quantize(array, type_of(array.shape)))
+    if divisors is not None:
+        writer.write_tensor_data(divisors)
     writer.close()
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -246,9 +268,7 @@ def _metadata(leaving: Leaving) -> dict[str, Any]:
     if config.positions == "rotary":
         found["rope.dimension_count"] = int(config.head_width * getattr(config, "rotary_share", 1.0))
         found["attention.value_length"] = config.head_width
-    if config.rotary_scaling == "llama3":
-        raise UserError("llama.cpp keeps Llama 3.1's rotary scaling in a tensor that is not written yet", "Export with --format hf.")
-    if config.rotary_scaling not in ("none", "ntk"):
+    if config.rotary_scaling not in ("none", "llama3"):
         found |= {"rope.scaling.type": config.rotary_scaling, "rope.scaling.factor": config.rotary_factor}
         if config.rotary_original_context:
             found["rope.scaling.original_context_length"] = config.rotary_original_context

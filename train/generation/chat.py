@@ -75,7 +75,8 @@ class Chat:
         """Ids of the conversation; see `render`."""
         ids: list[int] = []
         for piece, special in self.render(messages, reply=reply):
-            ids += tokenizer.encode(piece).tolist() if special is None else [special]
+            encode = tokenizer.encode_inside if ids else tokenizer.encode
+            ids += encode(piece).tolist() if special is None else [special]
         return ids
 
 

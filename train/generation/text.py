@@ -174,8 +174,7 @@ class TextGenerator:
 
     def _encode(self, prompt: str) -> list[int]:
         ids = self._tokenizer.encode(prompt).tolist()
-        # Of our own models the document's end doubles as the start of every document.
-        start = list(self._start) or ([] if self._document_end is None else [self._document_end])
+        start = list(self._start) or ([] if self._document_end is None else [self._tokenizer.document_start])
         if not start + ids:
             raise UserError("an empty prompt, and a model that knows no start of a document", "Give at least one character.")
         return self._known(start + ids)
