@@ -42,8 +42,7 @@ class RecurrentLMLoss(CausalLMLoss):
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         limit = self.options.evaluation_limit if key is None else 0
-        config = self.model.config
-        model = type(self.model)(dataclasses.replace(config, distance_limit=limit)) if limit else self.model
+        model = realise(dataclasses.replace(self.model.config, distance_limit=limit)) if limit else self.model
         output = dataclasses.replace(self, model=model).read(params, batch, key, memory=carry)
         return *self.score(params, batch, output), output.cache
 
