@@ -4,17 +4,20 @@ import difflib
 import errno
 import importlib
 import importlib.util
+import keyword
 import os
 import signal
 import sys
 import traceback
 from pathlib import Path
 
-# The function of a verb has its name, and so has the file in train/verbs/ that it is in.
+# The function of a verb has its name, and so has the file in train/verbs/ that it is in: see file_of.
 VERBS = {
     "quickstart": "train a small model of Python code on this machine in minutes, and show what it learned",
     "prepare": "turn raw text into shards",
     "inspect": "show a folder of shards: counts, lengths, samples, the rows of any step",
+    "import": "make a run of a published model: a Hugging Face folder, a GGUF file",
+    "export": "write a run as others read it: a Hugging Face folder, a GGUF file",
     "train": "train from a config file, or go on with a run",
     "launch": "train on several processes of this machine, and start them again after a crash",
     "checkpoint": "list, verify, compare and export the checkpoints of a run",
@@ -22,14 +25,15 @@ VERBS = {
     "label": "draw responses of a policy and write down which is best, by its environment's reward",
     "evaluate": "measure a run on its validation split",
     "generate": "continue a prompt, a file of prompts, or what you type",
+    "embed": "write the vectors of the lines of a file",
     "report": "draw the report of a run again, also while it trains or after it was killed",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
 CONFIG_HELP = "--config FILE, with any verb: lets runs with classes of that config file use them."
 ROOMS = ("data", "model", "train")
-COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate")
+COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate", "embed")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
-WRITING = ("quickstart", "prepare", "train", "launch", "label", "report")
+WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "embed", "report")
 """Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""
 TRANSIENT = frozenset(
     "EIO EAGAIN EINTR ENOMEM ENOBUFS ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EHOSTUNREACH ENETDOWN ENETRESET ENETUNREACH ESTALE "
@@ -101,7 +105,13 @@ def run(arguments: list[str]) -> int:
         return 2
     if verb != "launch":  # which hands it to every process
         rest = allow_config(rest)
-    return getattr(importlib.import_module(f"train.verbs.{verb}"), verb)(rest) or 0
+    name = file_of(verb)
+    return getattr(importlib.import_module(f"train.verbs.{name}"), name)(rest) or 0
+
+
+def file_of(verb: str) -> str:
+    """The name of a verb's file in train/verbs/, and of the function in it: import_ of `import`, which Python keeps for itself."""
+    return f"{verb}_" if keyword.iskeyword(verb) else verb
 
 
 def allow_config(arguments: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from setuptools import setup
 
 EXTRAS = {
     "plots": ["matplotlib>=3.9"],
-    "hf": ["tokenizers>=0.20", "safetensors>=0.4.3"],
+    "hf": ["tokenizers>=0.20", "safetensors>=0.4.3", "gguf>=0.17", "jinja2>=3.1"],
     "parquet": ["pyarrow>=16"],
     "warc": ["resiliparse>=2.0"],  # brings FastWARC
     # ArrayRecord files are read without TensorFlow; importlib_resources is imported there, but not asked for.
@@ -64,6 +64,7 @@ setup(
         "model.decoding",
         "model.media",
         "train",
+        "train.bridge",
         "train.checkpoints",
         "train.devices",
         "train.evaluation",

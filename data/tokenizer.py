@@ -5,6 +5,7 @@ Their digest is its identity. Special ids lie above the base vocabulary and are 
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -22,6 +23,12 @@ from data.media.kinds import Kind
 FORMAT = 1
 SPECIALS = ("document_end", "padding", "mask", "fim_prefix", "fim_middle", "fim_suffix", *(f"spare_{i}" for i in range(64)))
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "[SEP]")
+_OWN_NAMES = {
+    "start": ("[CLS]", "<s>", "<bos>", "<|begin_of_text|>"),
+    "padding": ("[PAD]", "<pad>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""Special tokens of foreign vocabularies that have a part here; a start, where there is one, stands before a document instead of an end."""
 _ESCAPED_SPACE = "\u2581"  # what SentencePiece writes for a space
 _GIVE = "Give a tokenizer.json of Omnia or Hugging Face, or a SentencePiece .model file."
 _LOST = "\0lost"  # stands in a copy of a vocabulary, to count with
@@ -52,12 +59,21 @@ class Tokenizer:
         self._names = {i: name for name, i in self.specials.items()}
         self._pieces: list[bytes] = []
 
+    @property
+    def document_start(self) -> int:
+        """The id before a document's first token: its own, or the one that ends documents."""
+        return self.specials.get("start", self.specials["document_end"])
+
     def encode(self, text: str) -> np.ndarray:
         """int32 ids of a text."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         raise NotImplementedError
+
+    def encode_inside(self, text: str) -> np.ndarray:
+        """int32 ids of a text that stands behind others: some tokenizers put a space before the first alone."""
+        return self.encode(text)
 
     def encode_stream(self, chunks: Iterable[str]) -> Iterator[np.ndarray]:
         """Ids of one document that comes in chunks of text: the same as those of the whole."""
@@ -249,6 +265,17 @@ class HuggingFace(Tokenizer):
             self.lost += sum(one.ids.count(lost) for one in counted)
         return [self._without_end(np.array(one.ids, np.int32)) for one in encoded]
 
+    def encode_inside(self, text):
+        return self._inside.encode(text)
+
+    @functools.cached_property
+    def _inside(self) -> "HuggingFace":
+        changed = json.loads(self.files["huggingface.json"])
+        first = [step for step in _steps(changed.get("pre_tokenizer"), "pretokenizers") if step.get("prepend_scheme") == "first"]
+        for step in first:
+            step["prepend_scheme"] = "never"
+        return HuggingFace(self.files | {"huggingface.json": json.dumps(changed).encode()}) if first else self
+
     def _free_added_tokens(self) -> list[str]:
         """Makes the end ordinary text in a text, and keeps the spaces around added tokens; returns what was switched off for that."""
         end, found, changed = self._model.id_to_token(self._end), [], False
@@ -371,7 +398,7 @@ def sentencepiece_tokenizer(model: bytes, by_line: bool = False) -> Tokenizer:
 
     loaded = sentencepiece.SentencePieceProcessor(model_proto=model)
     return SentencePiece(
-        _files("sentencepiece", loaded.vocab_size(), end=loaded.eos_id(), by_line=by_line, **{"sentencepiece.model": model})
+        _files("sentencepiece", loaded.vocab_size(), {"document_end": loaded.eos_id()}, by_line=by_line, **{"sentencepiece.model": model})
     )
 
 
@@ -379,7 +406,12 @@ def hugging_face_tokenizer(content: bytes) -> Tokenizer:
     """A tokenizer from the bytes of a Hugging Face `tokenizer.json`."""
     vocabulary = _hugging_face(content).get_vocab()
     end = next((vocabulary[name] for name in _END_NAMES if name in vocabulary), -1)
-    return HuggingFace(_files("huggingface", 1 + max(vocabulary.values()), end=end, **{"huggingface.json": content}))
+    special = {token["content"] for token in json.loads(content).get("added_tokens") or () if token["special"]}
+    own = {"document_end": end}
+    for part, names in _OWN_NAMES.items():
+        number = next((vocabulary[name] for name in names if name in special & vocabulary.keys()), end)
+        own |= {part: number} if number != end else {}
+    return HuggingFace(_files("huggingface", 1 + max(vocabulary.values()), own, **{"huggingface.json": content}))
 
 
 def with_codes(tokenizer: Tokenizer, added: dict[Kind, MediaCodes]) -> Tokenizer:
@@ -461,11 +493,12 @@ def _whole(text):
     return text
 
 
-def _files(kind, base_size, end=-1, **rest) -> dict[str, bytes]:
-    """The files of a new tokenizer; bytes in `rest` are files beside tokenizer.json, the others entries in it."""
+def _files(kind, base_size, own: dict[str, int] | None = None, **rest) -> dict[str, bytes]:
+    """The files of a new tokenizer. own: special ids that its vocabulary has, -1 for none. Bytes in `rest` are files beside tokenizer.json,
+    the others entries in it."""
     beside = {name: value for name, value in rest.items() if isinstance(value, bytes)}
-    names = SPECIALS[1:] if end >= 0 else SPECIALS  # the model's own end token ends documents
-    specials = {"document_end": end} | {name: base_size + i for i, name in enumerate(names)}
+    own = {name: number for name, number in (own or {}).items() if number >= 0}
+    specials = own | {name: base_size + i for i, name in enumerate(name for name in SPECIALS if name not in own)}
     header = {
         "format": FORMAT,
         "kind": kind,

@@ -1,10 +1,11 @@
-"""Rounds of greedy generation by our own decoder with GPT-2's weights. Started by benchmarks/race.py."""
+"""Rounds of greedy generation by our own decoder with published weights. Started by benchmarks/race.py."""
 
 import functools
 import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,14 @@ from model.decoding.generate import Sampling, generate
 from model.decoding.quantize import quantize
 from model.stack import unstack_layers
 from model.transformer import Decoder
-from train.runs.huggingface import load_pretrained
+from train.bridge.importing import load_published
 from train.verbs.arguments import start_jax
 
 
 def main():
     shape = json.loads(sys.argv[1])
     start_jax()
-    config, params = load_pretrained(shape["folder"])
+    config, params = load_published(Path(shape["folder"]))
     if shape["int8"]:
         params = quantize(params)
     params = jax.tree.map(jnp.asarray, unstack_layers(params))

@@ -80,7 +80,7 @@ class Batches:
             chosen = np.flatnonzero(source == number)
             if chosen.size:
                 segments = self._segments(number, epoch[chosen], index[chosen])
-                damaged = fill(batch, chosen, segments, split, corpus.document_end)
+                damaged = fill(batch, chosen, segments, split, corpus.document_start)
                 if damaged.any():
                     self._count_damaged(number, segments.document[damaged])
         if self._markers:

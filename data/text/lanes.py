@@ -113,7 +113,7 @@ class LaneBatches:
 
     def _put(self, batch: TextBatch, rows, segments: Segments, since, corpus: int) -> None:
         segments = segments._replace(document=segments.document - self._firsts[corpus])
-        damaged = fill(batch, rows, segments, self._splits[corpus], self.corpora[corpus].document_end)
+        damaged = fill(batch, rows, segments, self._splits[corpus], self.corpora[corpus].document_start)
         opens = np.diff(segments.row, prepend=-1) > 0  # only the first segment of a row can begin inside its document
         offset = np.zeros(len(rows), np.int32)
         offset[segments.row[opens]] = since[opens]

@@ -38,10 +38,10 @@ def empty_batch(rows: np.ndarray, context_length: int) -> TextBatch:
     return TextBatch(ids[0], ids[1], np.zeros(shape, np.float32), ids[2], ids[3], rows.astype(np.int32))
 
 
-def fill(batch: TextBatch, rows: np.ndarray, segments: Segments, split, document_end: int | None) -> np.ndarray:
+def fill(batch: TextBatch, rows: np.ndarray, segments: Segments, split, document_start: int | None) -> np.ndarray:
     """Writes segments of one split into `rows` of a batch, which are empty; segments.row counts in `rows`.
 
-    The input before the first token of a document is `document_end`; a corpus without one cannot predict that token: its
+    The input before the first token of a document is `document_start`; a corpus without one cannot predict that token: its
     weight is 0, and its input is the token itself. Returns bool [segments]: the damaged, which stay padding.
     """
     row, document, start, length = segments
@@ -50,13 +50,13 @@ def fill(batch: TextBatch, rows: np.ndarray, segments: Segments, split, document
     damaged |= damaged_before
     targets, before = targets.astype(np.int32), before.astype(np.int32)
     first = np.cumsum(length) - length
-    if document_end is not None:
-        before[start == 0] = document_end
+    if document_start is not None:
+        before[start == 0] = document_start
     tokens = np.roll(targets, 1)
     tokens[first] = before
     numbers = np.arange(len(row)) - np.searchsorted(row, row) + 1
     weights = np.ones(len(targets), np.float32)
-    if document_end is None:
+    if document_start is None:
         weights[first[start == 0]] = 0
 
     filled = np.bincount(row, length, minlength=len(rows))

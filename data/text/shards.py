@@ -27,8 +27,9 @@ _BUFFERED = 1 << 20  # tokens written at once
 class Corpus:
     """A prepared directory, opened for reading; `path` is local or an fsspec address such as gs://bucket/folder.
 
-    Attributes: manifest (dict), digest (identifies tokenizer and content), document_end (id or None), ids (one more than the
-    largest id in use).
+    Attributes: manifest (dict), digest (identifies tokenizer and content), document_end (id or None), document_start
+    (what stands before a document's first token: the tokenizer's start, or the end; None without an end), ids (one more than the largest
+    id in use).
     """
 
     def __init__(self, path: str):
@@ -37,6 +38,8 @@ class Corpus:
         self._splits: dict[str, Split] = {}
         self.digest: str = self.manifest["digest"]
         self.document_end: int | None = self.manifest["document_end"]
+        start: int = self.manifest["tokenizer"]["specials"].get("start", self.document_end)
+        self.document_start = None if self.document_end is None else start
         self.ids: int = 1 + max(split["max_id"] for split in self.manifest["splits"].values())
 
     def _check_kind(self, manifest):

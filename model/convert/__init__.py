@@ -1,1 +1,1 @@
-"""Other people's weights as ours, one file a family. Files are read in train/; here are names and shapes alone."""
+"""Other people's weights as ours and back, one file a family: names, shapes and settings. Files are read and written in train/bridge/."""

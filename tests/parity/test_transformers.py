@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from model.config import ModelConfig
-from model.convert import gpt2 as gpt2_weights
+from model.convert import gpt2 as gpt2_family
 from model.decoding.generate import Sampling, generate
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters, count_parameters
@@ -68,6 +68,13 @@ def gpt2(c: ModelConfig):
         "n_head": c.num_heads,
     }
     return GPT2LMHeadModel(GPT2Config(**shape, activation_function="gelu_new", bos_token_id=None, eos_token_id=None))
+
+
+def gpt2_parameters(c: ModelConfig, weights: dict):
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), nn.unbox(abstract_parameters(c)))
+    leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    gpt2_family.FAMILY.fill(leaves, c, "hf", gpt2_family.theirs(c), weights.__getitem__)
+    return params
 
 
 def rotary_shape(c: ModelConfig) -> dict:
@@ -197,7 +204,7 @@ def cohere_parameters(c: ModelConfig, weights: dict):
 
 
 FAMILIES = {
-    "gpt2": (GPT2, gpt2, gpt2_weights.parameters),
+    "gpt2": (GPT2, gpt2, gpt2_parameters),
     "llama": (LLAMA, llama, llama_parameters),
     "llama_tied": (LLAMA_TIED, llama, llama_parameters),
     "llama31": (LLAMA31, llama, llama_parameters),

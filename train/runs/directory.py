@@ -3,6 +3,7 @@
 config.json       the experiment, its defaults, the shards by path and digest
 config.py         the config file, where the experiment has classes of it
 tokenizer/        a copy of the corpus' tokenizer
+chat.json         what belongs to a conversation, of an imported model and of what started from one (train/generation/chat.py)
 checkpoints/      train/checkpoints/checkpointer.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
 start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
@@ -18,6 +19,7 @@ from data.files import json_files
 from data.tokenizer import load_tokenizer
 from train.checkpoints.journal import Journal
 from train.experiment import Experiment
+from train.generation.chat import FILE as CHAT
 from train.runs.classes import KEPT, finder, source_of
 from train.runs.serialize import FORMAT, from_json, parts_of, to_json
 from train.sources.dataset import dataset_of, elsewhere, open_sources, open_the_same
@@ -117,7 +119,7 @@ def keep_start(folder: Path, source: Run) -> None:
     (partial / "checkpoints" / "journal").mkdir()
     for entry in (source.path / "checkpoints" / "journal").glob(f"{step}-*.json"):
         shutil.copy(entry, partial / "checkpoints" / "journal")
-    for name in ("config.json", KEPT):
+    for name in ("config.json", KEPT, CHAT):
         if (source.path / name).is_file():
             shutil.copy(source.path / name, partial)
     damage = Journal(partial / "checkpoints").damage(step, items={item}, identity=source.identity)
@@ -141,6 +143,8 @@ def create_run(path: str | Path, experiment: Experiment, corpora: list) -> Run:
     corpora[0].tokenizer().save(str(path / "tokenizer"))
     if experiment.start:
         keep_start(path / START, open_run(experiment.start, said=lambda line: None))
+        if (path / START / CHAT).is_file():
+            shutil.copy(path / START / CHAT, path)
     digests = tuple(corpus.digest for corpus in corpora)
     config = source_of(parts_of(experiment))
     if config is not None:

@@ -12,13 +12,13 @@ from train.sources.records import ROLES
 
 def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
     """The ids that a response to the prompt follows: those of a document's start, then the text, or the turns of a conversation."""
-    end = tokenizer.specials["document_end"]
+    start, end = tokenizer.document_start, tokenizer.specials["document_end"]
     if not prompt.messages:
-        return [end, *tokenizer.encode(prompt.text).tolist()]
+        return [start, *tokenizer.encode(prompt.text).tolist()]
     ids = []
     for role, text in prompt.messages:
         ids += [tokenizer.specials[ROLES[role]], *tokenizer.encode(text).tolist(), end]
-    return [end, *ids, tokenizer.specials[ROLES["assistant"]]]
+    return [start, *ids, tokenizer.specials[ROLES["assistant"]]]
 
 
 def encode_reply(reply: Reply, ended: bool, tokenizer: Tokenizer) -> list[int]:

@@ -229,7 +229,7 @@ def compare(a: np.ndarray, b: np.ndarray) -> dict:
 
 
 @dataclasses.dataclass(frozen=True)
-class Export:
+class ExportArrays:
     """Write the parameters of a run as one safetensors file: the averaged ones where the run keeps them."""
 
     run_dir: tyro.conf.Positional[str]
@@ -245,7 +245,7 @@ class Export:
 
 
 def export(arguments: list[str]) -> int:
-    options = parse(Export, "checkpoint export", arguments)
+    options = parse(ExportArrays, "checkpoint export", arguments)
     run = open_run(options.run_dir)
     if importlib.util.find_spec("safetensors") is None:
         raise UserError("omnia checkpoint export needs the package safetensors", "Install it: pip install 'omnia[hf]'.")

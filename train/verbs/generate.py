@@ -39,6 +39,10 @@ class Generate:
     """With --write: file for what is written: .png, .gif or .wav. With --samples each gets its number."""
     interactive: bool = False
     """Ask for prompts until the input ends."""
+    chat: bool = False
+    """Talk with an imported model, or one that started from it. /reset begins anew, /exit ends. Sampling is its authors', unless given."""
+    system: str = ""
+    """With --chat: what the model is told before the conversation."""
     max_new_tokens: int = 200
     """Length of each continuation, at most. What fills a gap must fit the model's context together with both its sides."""
     temperature: float = 0.8
@@ -84,12 +88,20 @@ def generate(arguments: list[str]) -> None:
 
     run = open_run(options.run_dir)
     of_media = _check_with_run(options, run)
+    filters = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+    if options.chat:
+        from train.generation.chat import load_chat
+
+        chat = load_chat(run.path)
+        if not chat.template:
+            raise UserError(f"{options.run_dir}: its model has no chat template", "Give --prompt, or a run that was imported with one.")
+        usual = {field.name: field.default for field in dataclasses.fields(Generate)}
+        filters |= {name: value for name, value in chat.defaults.items() if filters[name] == usual[name]}
     start_jax()
     from model.decoding.generate import Sampling
 
-    filters = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     try:
-        sampling = Sampling(**{name: getattr(options, name) for name in filters})
+        sampling = Sampling(**filters | {"top_k": int(filters["top_k"])})
     except ValueError as error:
         raise UserError(str(error)) from None
     if of_media:
@@ -97,14 +109,16 @@ def generate(arguments: list[str]) -> None:
     from train.generation.text import load_generator
 
     generator = load_generator(run, step=options.step, raw=options.raw, int8=options.int8)
+    if options.chat:
+        return _converse(generator, chat, run.tokenizer(), options, sampling)
     for prompts in _prompts(options):
         _continue(generator, prompts, options, sampling)
 
 
 def _check(options: Generate) -> None:
     """UserError for options that are out of range, or that mean nothing together."""
-    if sum((options.prompt is not None, options.prompts is not None, options.interactive)) != 1:
-        raise UserError("omnia generate: what should be continued?", "Give one of --prompt TEXT, --prompts FILE, --interactive.")
+    if sum((options.prompt is not None, options.prompts is not None, options.interactive, options.chat)) != 1:
+        raise UserError("omnia generate: what should be continued?", "Give one of --prompt TEXT, --prompts FILE, --interactive, --chat.")
     if options.max_new_tokens < 1 or options.samples < 1:
         raise UserError("omnia generate: --max-new-tokens and --samples must be positive")
     if options.suffix is not None and options.prompt is None:
@@ -117,6 +131,8 @@ def _check(options: Generate) -> None:
         "generate",
         options,
         length_penalty=(bool(options.beams), "belongs to --beams"),
+        system=(options.chat, "belongs to --chat"),
+        **dict.fromkeys(("json", "samples", "beams"), (not options.chat, "does not go with --chat")),
         **dict.fromkeys(drawing, (not options.beams, "does not go with --beams, which draws nothing")),
     )
     if "" in options.stop:
@@ -139,7 +155,8 @@ def _check_with_run(options: Generate, run) -> bool:
         check_output(options.write, Path(options.output))
     of_media = bool(_media_of(options) or options.output or hasattr(run.experiment.model, "encoders"))
     of_text = dict.fromkeys(
-        ("beams", "suffix", "stop", "int8", "interactive", "prompts"), (not of_media, "is not for media, nor for a model that reads them")
+        ("beams", "suffix", "stop", "int8", "interactive", "prompts", "chat"),
+        (not of_media, "is not for media, nor for a model that reads them"),
     )
     written = (not options.output, "is of texts: a medium has the length of its codes")
     check_belongs("generate", options, max_new_tokens=written, **of_text)
@@ -167,7 +184,7 @@ def _prompts(options: Generate) -> Iterator[list[str]]:
 
 def _continue(generator, prompts: list[str], options: Generate, sampling) -> None:
     """Print the continuations of the prompts; a single one grows as it is drawn."""
-    alone = options.suffix is not None
+    alone = options.suffix is not None or generator.answers
     if options.beams:
         completions = _found(generator, prompts, options)
     else:
@@ -175,7 +192,8 @@ def _continue(generator, prompts: list[str], options: Generate, sampling) -> Non
         request = {"tokens": options.max_new_tokens, "sampling": sampling, "seed": options.seed}
         request |= {"stop": options.stop, "suffix": options.suffix}
         if len(prompts) == 1 and not options.json:
-            return _stream(generator.stream(prompts, **request), options.stop, alone=alone)
+            _stream(generator.stream(prompts, **request), options.stop, alone=alone)
+            return
         completions = _drawn(generator, prompts, request)
     for completion in completions:
         text = f"{'' if alone else completion.prompt}{completion.text}\n{'-' * 8}"
@@ -264,8 +282,35 @@ def _asked() -> Iterator[str]:
         yield line
 
 
-def _stream(parts, stop: tuple[str, ...], alone: bool = False) -> None:
-    """Print a text while it grows, `alone` or after its prompt.
+def _converse(generator, chat, tokenizer, options: Generate, sampling) -> None:
+    """A conversation on the terminal, with all of its history, until /exit or the end of the input."""
+    beginning = [{"role": "system", "content": options.system}] if options.system else []
+    messages, turn = list(beginning), 0
+    for line in _asked():
+        if line.strip() == "/exit":
+            return
+        if line.strip() == "/reset":
+            messages = list(beginning)
+            continue
+        if not line.strip():
+            continue
+        ids = chat.encode([*messages, {"role": "user", "content": line}], tokenizer)
+        room = generator.context - len(ids)
+        if room < 1:
+            print(f"this would be {len(ids):,} tokens, and the model sees {generator.context:,}: /reset begins anew", file=sys.stderr)
+            continue
+        tokens = min(options.max_new_tokens, room)
+        parts = generator.stream([ids], tokens=tokens, sampling=sampling, seed=options.seed, first_row=turn, stop=options.stop)
+        reply = _stream(parts, options.stop, alone=True)
+        if reply.finish == "length":
+            full = f"the context of {generator.context:,} tokens is full: /reset begins anew"
+            print(full if tokens == room else f"(cut after --max-new-tokens {tokens})", file=sys.stderr)
+        messages += [{"role": "user", "content": line}, {"role": "assistant", "content": reply.text}]
+        turn += 1
+
+
+def _stream(parts, stop: tuple[str, ...], alone: bool = False):
+    """Print a text while it grows, `alone` or after its prompt; returns it.
 
     What may still change is held back: half a character, the beginning of a stop string.
     """
@@ -280,3 +325,4 @@ def _stream(parts, stop: tuple[str, ...], alone: bool = False) -> None:
         print(text[shown:], end="", flush=True)
         shown = max(shown, len(text))
     print()
+    return completion

@@ -15,7 +15,7 @@ VERBS = "train/verbs/"
 """Where option classes of verbs are; those elsewhere are parts of an experiment, or of `omnia prepare`."""
 SEVERAL = {
     "prepare": {"text": "PrepareText", "images|video|audio|interleaved": "PrepareMedia", "codes": "PrepareCodes"},
-    "checkpoint": {"ls": "List", "verify": "Verify", "diff": "Diff", "export": "Export"},
+    "checkpoint": {"ls": "List", "verify": "Verify", "diff": "Diff", "export": "ExportArrays"},
 }
 """Verbs with several option classes, by the word after the verb. Every other verb has one class of its own name."""
 INTRODUCTION = """\

@@ -1,0 +1,20 @@
+"""The families that are known, and which one a model is of."""
+
+from typing import Any
+
+from model.convert import gemma, gpt2, gpt_neox, llama, qwen
+from model.convert.family import Family, exported_settings
+
+FAMILIES: tuple[Family, ...] = (gpt2.FAMILY, llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gemma.GEMMA2, gemma.GEMMA3, gpt_neox.FAMILY)
+"""The first that can say a config of ours is the one that it is exported as."""
+
+MODEL_TYPES = {name: family for family in FAMILIES for name in family.model_types}
+
+
+def family_of(config) -> tuple[Family, dict[str, Any]]:
+    """The family that a config of ours is exported as, and its config.json; ValueError where none has all of its settings."""
+    for family in FAMILIES:
+        settings = exported_settings(family, config)
+        if settings is not None:
+            return family, settings
+    raise ValueError(f"no published family has all of this model's settings; known: {', '.join(MODEL_TYPES)}")

@@ -1,0 +1,194 @@
+"""Published models become runs like any other, and runs are written as others read them; what is wrong with a model is said."""
+
+import json
+import weakref
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import omnia
+from data.errors import UserError
+from tests.train.bridge.published_models import LLAMA, weights_of, write_folder
+from train.bridge import importing
+from train.bridge.exporting import export_model
+from train.bridge.importing import import_model
+from train.checkpoints.journal import Journal
+from train.generation.chat import load_chat
+from train.runs.directory import open_run
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """(folder, its tensors, the run made of it)."""
+    root = tmp_path_factory.mktemp("imported")
+    tensors = write_folder(root / "theirs", shards=3)
+    return root / "theirs", tensors, import_model(root / "theirs", root / "run")
+
+
+def test_a_run_is_written_as_it_came(imported, tmp_path, monkeypatch):
+    """Bit for bit, in as many files as it takes, with the tokenizer and all that belongs to a conversation."""
+    folder, tensors, run = imported
+    monkeypatch.setattr("train.bridge.exporting.SHARD_BYTES", 20_000)
+    export_model(run, "hf", tmp_path / "hf")
+    index = json.loads((tmp_path / "hf" / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(set(index.values())) > 1 and index.keys() == tensors.keys()
+    for name, file in index.items():
+        with safe_open(tmp_path / "hf" / file, framework="numpy") as found:
+            np.testing.assert_array_equal(found.get_tensor(name), tensors[name])
+    assert (tmp_path / "hf" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    settings = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert {name: settings[name] for name in LLAMA} == LLAMA
+    again = import_model(tmp_path / "hf", tmp_path / "again")
+    assert load_chat(again.path) == load_chat(run.path)
+    assert again.experiment.model == run.experiment.model
+
+
+def test_an_import_is_a_run_like_any_other(imported):
+    _, _, run = imported
+    opened = open_run(run.path)
+    assert opened.experiment == run.experiment and opened.identity == run.identity
+    journal = Journal(run.path / "checkpoints")
+    assert journal.steps() == [0] and not journal.damage(0, identity=run.identity)
+    assert load_chat(run.path).stop_ids == (2, 0)
+    assert not list(run.path.parent.glob("*.partial"))
+
+
+def test_the_verbs_work_on_an_import(imported, tmp_path, capsys, monkeypatch):
+    """Import, generate, talk and export from the command line; and a file that was exported is imported."""
+    folder, _, _ = imported
+    run = tmp_path / "run"
+    assert omnia.main(["import", str(folder), "--run-dir", str(run)]) == 0
+    assert omnia.main(["generate", str(run), "--prompt", "Hi", "--max-new-tokens", "4", "--temperature", "0"]) == 0
+    first = capsys.readouterr().out.splitlines()[-1]
+    assert first.startswith("Hi")
+    assert omnia.main(["export", str(run), "--format", "gguf", "--output", str(tmp_path / "m.gguf")]) == 0
+    assert omnia.main(["import", str(tmp_path / "m.gguf"), "--run-dir", str(tmp_path / "other")]) == 0
+    assert omnia.main(["generate", str(tmp_path / "other"), "--prompt", "Hi", "--max-new-tokens", "4", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == first
+    said = iter(["Hello", "x" * 100, "/reset", "Again", "/exit", "never"])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(said))
+    assert omnia.main(["generate", str(run), "--chat", "--max-new-tokens", "4"]) == 0
+    assert "the model sees 64: /reset" in capsys.readouterr().err
+    assert next(said) == "never"
+
+
+def test_memory_holds_one_tensor_of_theirs_at_a_time(imported, tmp_path, monkeypatch):
+    folder, _, _ = imported
+    alive, most = weakref.WeakValueDictionary(), 0
+    published = importing.open_published(folder)
+
+    class Watched(np.ndarray):
+        """NumPy's own arrays take no weak references."""
+
+    def read(name):
+        nonlocal most
+        found = published.read(name).view(Watched)
+        alive[name] = found
+        most = max(most, len(alive))
+        return found
+
+    changed = importing.dataclasses.replace(published, read=read)
+    monkeypatch.setattr(importing, "open_published", lambda path: changed)
+    import_model(folder, tmp_path / "run")
+    assert most <= 2  # the new one, while the last is let go
+
+
+def test_a_killed_import_is_no_run_and_starts_again(imported, tmp_path, monkeypatch):
+    folder, _, _ = imported
+    monkeypatch.setattr(importing, "save_parameters", lambda run, params: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        import_model(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    import_model(folder, tmp_path / "run")
+    with pytest.raises(UserError, match="exists"):
+        import_model(folder, tmp_path / "run")
+
+
+def test_other_types_are_widened(tmp_path):
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        tensors = write_folder(tmp_path / dtype.__name__, dtype=dtype)
+        _, params = importing.load_published(tmp_path / dtype.__name__)
+        np.testing.assert_array_equal(params["embedding"]["table"], tensors["model.embed_tokens.weight"])
+
+
+def refused(folder, tmp_path) -> str:
+    with pytest.raises(UserError) as error:
+        import_model(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    return str(error.value)
+
+
+def test_all_wrong_tensors_are_named_at_once(tmp_path):
+    weights = weights_of(LLAMA)
+    del weights["model.norm.weight"], weights["model.layers.1.mlp.up_proj.weight"]
+    weights |= {"model.layers.0.self_attn.q_proj.bias": np.ones(16, np.float32), "lm_head.weight": np.ones((3, 16), np.float32)}
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)  # of no meaning
+    write_folder(tmp_path / "theirs", weights=weights)
+    said = refused(tmp_path / "theirs", tmp_path)
+    for words in (
+        "missing: model.layers.1.mlp.up_proj.weight, model.norm.weight",
+        "unexpected: model.layers.0.self_attn.q_proj.bias",
+        "lm_head.weight is [3, 16], expected [264, 16]",
+    ):
+        assert words in said
+    assert "inv_freq" not in said
+
+
+def test_a_bare_trunk_and_a_repeated_head_are_read(tmp_path):
+    settings = LLAMA | {"tie_word_embeddings": True}
+    weights = {name.removeprefix("model."): weight for name, weight in weights_of(settings).items()}
+    write_folder(tmp_path / "theirs", settings, weights=weights | {"lm_head.weight": weights["embed_tokens.weight"]})
+    _, params = importing.load_published(tmp_path / "theirs")
+    assert "head" not in params
+
+
+def test_what_cannot_be_read_is_said(tmp_path):
+    folder = tmp_path / "theirs"
+    write_folder(folder)
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+
+    file.write_bytes(content[:-7])
+    assert "damaged or cut short" in refused(folder, tmp_path)
+    save_file({"a": np.ones(3, ml_dtypes.float8_e4m3fn)}, file)
+    assert "a is F8_E4M3" in refused(folder, tmp_path)
+    file.rename(folder / "pytorch_model.bin")
+    assert "pickles" in refused(folder, tmp_path) and "save_pretrained" in refused(folder, tmp_path)
+    (folder / "pytorch_model.bin").unlink()
+    assert "no model.safetensors" in refused(folder, tmp_path)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+    assert "no list of safetensors files" in refused(folder, tmp_path)
+    (folder / "model.safetensors.index.json").unlink()
+
+    write_folder(folder, LLAMA | {"vocab_size": 100})
+    assert "its tokenizer has 259 ids, its model 100" in refused(folder, tmp_path)
+    (folder / "config.json").write_text(json.dumps(LLAMA | {"model_type": "mamba"}))
+    assert "'mamba' is not known" in refused(folder, tmp_path) and "llama" in refused(folder, tmp_path)
+    (folder / "config.json").write_text(json.dumps(LLAMA | {"mlp_bias": True}))
+    assert "mlp_bias" in refused(folder, tmp_path)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert "lack 'num_attention_heads'" in refused(folder, tmp_path)
+    (folder / "config.json").unlink()
+    assert "no config.json" in refused(folder, tmp_path)
+    assert "not there" in refused(tmp_path / "nowhere", tmp_path)
+
+
+def test_what_cannot_be_written_is_said(imported, tmp_path):
+    _, _, run = imported
+    with pytest.raises(UserError, match="for --format gguf alone"):
+        export_model(run, "hf", tmp_path / "hf", "q8_0")
+    with pytest.raises(UserError, match="ends in .gguf"):
+        export_model(run, "gguf", tmp_path / "model")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="exists"):
+        export_model(run, "hf", tmp_path / "there")
+    other = importing.dataclasses.replace(
+        run.experiment, model=importing.dataclasses.replace(run.experiment.model, activation="relu_squared", logit_softcap=3.0)
+    )
+    with pytest.raises(UserError, match="no published family"):
+        export_model(importing.dataclasses.replace(run, experiment=other), "hf", tmp_path / "hf")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -1,0 +1,156 @@
+"""A model in a folder, as Hugging Face lays it out. Weights are read from safetensors alone: a pickle could run code."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from data.files import json_files
+from train.bridge.published import Published, config_of
+from train.generation.chat import Chat
+
+CONVERT = (
+    "Convert it where you trust it: python -c \"from transformers import AutoModel; AutoModel.from_pretrained('FOLDER')"
+    ".save_pretrained('NEW')\"."
+)
+FETCH = "Fetch the files again."
+TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL")
+"""That are read, of safetensors; whole numbers occur in buffers that no model needs."""
+DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""Of generation_config.json."""
+
+
+def open_folder(folder: Path) -> Published:
+    """UserError for what is missing, damaged, or cannot be honoured."""
+    settings = json_files.read(folder / "config.json", FETCH) if (folder / "config.json").is_file() else None
+    if settings is None:
+        raise UserError(f"{folder}: no config.json", "Give a folder with config.json, model.safetensors and tokenizer.json.")
+    family, _ = config_of(f"{folder}/config.json", settings)
+    shapes, read = _tensors(folder)
+    tokenizer = _bytes(folder / "tokenizer.json")
+    return Published(
+        str(folder), family, settings, "hf", shapes, read, tokenizer, chat_of(folder, settings, tokenizer) if tokenizer else Chat()
+    )
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _tensors(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]:
+    """The shapes of all tensors, and what reads one."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise UserError("reading published weights needs the package safetensors", "Install it: pip install 'omnia[hf]'.") from None
+    files: dict[str, Any] = {}
+    home: dict[str, str] = {}
+    for name in _weight_files(folder):
+        try:
+            files[name] = safe_open(folder / name, framework="numpy")
+        except FileNotFoundError:
+            raise UserError(f"{folder}: {name} is missing", FETCH) from None
+        except SafetensorError as error:
+            raise UserError(f"{folder / name}: damaged or cut short ({error})", FETCH) from None
+        for tensor in files[name].keys():  # noqa: SIM118 (it is no dictionary)
+            home[tensor] = name
+    shapes = {}
+    unread = []
+    for tensor, name in home.items():
+        found = files[name].get_slice(tensor)
+        shapes[tensor] = tuple(found.get_shape())
+        if found.get_dtype() not in TYPES:
+            unread.append(f"{tensor} is {found.get_dtype()}")
+    if unread:
+        raise UserError(f"{folder}: tensors of a type that is not read: {', '.join(unread)}", f"Known: {', '.join(TYPES)}.")
+    return shapes, lambda tensor: files[home[tensor]].get_tensor(tensor).astype(np.float32, copy=False)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        if not (folder / "model.safetensors").is_file():
+            if list(folder.glob("*.bin")) or list(folder.glob("*.pt*")):
+                raise UserError(f"{folder}: holds pickles alone (.bin), which can run code and are not read", CONVERT)
+            raise UserError(f"{folder}: no model.safetensors", FETCH)
+        return ["model.safetensors"]
+    weights = json_files.read(index, FETCH).get("weight_map")
+    names = sorted(set(weights.values())) if isinstance(weights, dict) else []
+    if not names or any(not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors") for name in names):
+        raise UserError(f"{index}: no list of safetensors files of this folder", FETCH)
+    return names
+
+
+def chat_of(folder: Path, settings: dict[str, Any], tokenizer: bytes) -> Chat:
+    """What the folder's files say of conversations."""
+    said = {
+        name: json_files.read(folder / name, FETCH)
+        for name in ("tokenizer_config.json", "generation_config.json")
+        if (folder / name).is_file()
+    }
+    own, generation = said.get("tokenizer_config.json", {}), said.get("generation_config.json", {})
+    tokens = {name: _content(own[name]) for name in ("bos_token", "eos_token", "unk_token", "pad_token") if own.get(name)}
+    template = _bytes(folder / "chat_template.jinja").decode("utf-8", "replace") or _template(own.get("chat_template"))
+    model, specials = _opened(folder, tokenizer)
+    texts = {i: text for text, i in specials.items()}
+    for role in ("bos_token", "eos_token"):  # where only the numbers are said
+        if (text := texts.get(next(iter(_ids(settings.get(f"{role}_id"))), -1))) is not None:
+            tokens.setdefault(role, text)
+    stops = _ids(generation.get("eos_token_id")) or _ids(settings.get("eos_token_id"))
+    if tokens.get("eos_token") in specials:
+        stops = tuple(dict.fromkeys([*stops, specials[tokens["eos_token"]]]))
+    start = tuple(model.encode("", add_special_tokens=True).ids)
+    if start and start[-1] in stops:  # both ends of a sentence, as encoders have them
+        start = ()
+    defaults = {name: float(generation[name]) for name in DEFAULTS if isinstance(generation.get(name), int | float)}
+    return Chat(template, tokens, specials, start, stops, defaults)
+
+
+def _opened(folder: Path, tokenizer: bytes):
+    """The tokenizer, and the ids of its special tokens."""
+    import tokenizers
+
+    try:
+        model = tokenizers.Tokenizer.from_buffer(tokenizer)
+    except Exception as error:  # of a foreign library, which has no class for them
+        raise UserError(f"{folder}/tokenizer.json: not a tokenizer ({error})", FETCH) from None
+    return model, {token.content: i for i, token in model.get_added_tokens_decoder().items() if token.special}
+
+
+def _content(token) -> str:
+    return token["content"] if isinstance(token, dict) else str(token)
+
+
+def _template(found) -> str:
+    """One template, or the one of several that is called default."""
+    if isinstance(found, list):
+        named = {one["name"]: one["template"] for one in found}
+        return named.get("default", next(iter(named.values()), ""))
+    return found or ""
+
+
+def _ids(found) -> tuple[int, ...]:
+    return () if found is None else (found,) if isinstance(found, int) else tuple(found)
+
+
+def beside_weights(config: dict[str, Any], chat: Chat, tokenizer: bytes) -> dict[str, bytes]:
+    """The small files of a folder, by name."""
+    ids = {role.removesuffix("_token") + "_token_id": chat.specials[text] for role, text in chat.tokens.items() if text in chat.specials}
+    stops: dict[str, Any] = {"eos_token_id": list(chat.stop_ids)} if len(chat.stop_ids) > 1 else {}
+    whole = {name: int(value) if name == "top_k" else value for name, value in chat.defaults.items()}
+    if whole.get("temperature") == 0.0:
+        del whole["temperature"]
+    own: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **chat.tokens}
+    if chat.template:
+        own["chat_template"] = chat.template
+    files: dict[str, Any] = {
+        "config.json": config | ids,
+        "generation_config.json": ids | stops | whole | ({"do_sample": True} if whole else {}),
+    }
+    if tokenizer:
+        files["tokenizer_config.json"] = own
+    written = {name: (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode() for name, value in files.items()}
+    return written | ({"tokenizer.json": tokenizer} if tokenizer else {})

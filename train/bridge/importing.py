@@ -1,0 +1,119 @@
+"""A published model becomes a run: its parameters at step 0, its tokenizer, and what belongs to a conversation with it."""
+
+import dataclasses
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data.errors import UserError
+from data.files.storage import sync_folder
+from data.tokenizer import hugging_face_tokenizer
+from train.bridge.gguf import open_gguf
+from train.bridge.hugging_face import open_folder
+from train.bridge.published import Published, check_tensors, config_of
+from train.checkpoints.checkpointer import Checkpointer
+from train.devices.mesh import make_mesh
+from train.experiment import SGD, CausalLM, Experiment, MeshShape, Samples, TextData
+from train.loop.progress import Progress
+from train.objectives.bind import state_of
+from train.optimizers.build import optimizer_of
+from train.runs.directory import Run, write_run
+from train.step.anomalies import no_history
+from train.step.state import State
+
+
+def open_published(path: Path) -> Published:
+    """A folder of Hugging Face's, or a GGUF file. UserError for anything else."""
+    if path.is_dir():
+        return open_folder(path)
+    if path.is_file() and path.suffix == ".gguf":
+        return open_gguf(path)
+    if not path.exists():
+        raise UserError(f"{path}: not there", "Give a folder with config.json and safetensors, a .gguf file, smollm2 or minilm.")
+    raise UserError(f"{path}: neither a folder nor a .gguf file", "Give a folder with config.json and safetensors, or a .gguf file.")
+
+
+def load_published(path: Path) -> tuple[Any, Any]:
+    """(config, parameters) of a published model: NumPy arrays, float32."""
+    published = open_published(path)
+    config = config_of(published.where, published.settings)[1]
+    return config, read_parameters(published, config, check_tensors(published, config), experiment_of(path.name, config))
+
+
+def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print) -> Run:
+    """Make the run in `run_dir`, which must not be there yet or be empty. Built beside it and renamed: whole, or not there at all.
+
+    Tensor by tensor: memory holds the model once in float32, and its largest tensor.
+    """
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise UserError(f"{run_dir}: exists", "Choose another --run-dir, or empty it.")
+    published = open_published(path)
+    config = config_of(published.where, published.settings)[1]
+    names = check_tensors(published, config)
+    if not published.tokenizer:
+        raise UserError(f"{path}: no tokenizer.json", "Save one: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER').")
+    tokenizer = hugging_face_tokenizer(published.tokenizer)
+    if tokenizer.base_size > config.vocab_size:
+        raise UserError(
+            f"{published.where}: its tokenizer has {tokenizer.base_size} ids, its model {config.vocab_size}",
+            "Fetch the files again: they are not of one model.",
+        )
+    experiment = experiment_of(path.stem if path.is_file() else path.resolve().name, config)
+    partial = run_dir.absolute().with_name(run_dir.absolute().name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tokenizer.save(str(partial / "tokenizer"))
+    published.chat.save(partial)
+    run = Run(partial, experiment, (), tokenizer.specials["document_end"], secrets.token_hex(8), None)
+    write_run(run)
+    save_parameters(run, read_parameters(published, config, names, experiment))
+    partial.rename(run_dir)
+    sync_folder(str(run_dir.absolute().parent))
+    said(f"{run_dir}: {published.family.model_types[0]}, {sum(x.size for x in jax.tree.leaves(_shapes(experiment))):,} parameters")
+    return dataclasses.replace(run, path=run_dir)
+
+
+def experiment_of(name: str, config) -> Experiment:
+    """What an imported model is as a run: nothing was trained, so its optimizer keeps no moments."""
+    return Experiment(
+        name=name, model=config, data=TextData(), objective=CausalLM(), optimizer=SGD(), mesh=MeshShape(data=1), samples=Samples(tokens=0)
+    )
+
+
+def _shapes(experiment: Experiment):
+    mesh = make_mesh(MeshShape(data=1), jax.devices("cpu")[:1])
+    return state_of(experiment, mesh, ema=False, carry=False).params
+
+
+def read_parameters(published: Published, config, names: dict[str, str], experiment: Experiment):
+    """Our tree of parameters, float32."""
+    params = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), _shapes(experiment))
+    leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    published.family.fill(leaves, config, published.layout, published.settings, lambda name: published.read(names[name]))
+    return params
+
+
+def save_parameters(run: Run, params) -> None:
+    """As the run's checkpoint of step 0."""
+    mesh = make_mesh(MeshShape(data=1), jax.devices("cpu")[:1])
+    abstract = state_of(run.experiment, mesh, ema=False)
+    placed = jax.tree.map(lambda leaf, at: jax.device_put(leaf, at.sharding), params, abstract.params)
+    state = State(
+        step=jax.numpy.int32(0),
+        cursor=jax.numpy.int32(0),
+        params=placed,
+        opt_state=optimizer_of(run.experiment).init(placed),
+        history=no_history(),
+        carry=None,
+    )
+    checkpointer = Checkpointer(run.path, run.experiment.checkpoints, identity=run.identity)
+    try:
+        checkpointer.save(state, Progress().to_json())
+        checkpointer.wait()
+    finally:
+        checkpointer.close()
