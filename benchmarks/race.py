@@ -161,17 +161,38 @@ def gpt2_cpu(arguments) -> dict:
 
 def generate(arguments) -> dict:
     """GPT-2 124M's shape, 64 + 128 tokens, greedy, on the same weights, at batch 1 and 8, against transformers; and ours in int8."""
-    result: dict = {"name": "generate", "unit": "tokens per second", "batches": {}}
+    return generation("generate", arguments, lambda folder, python: make_gpt2(folder, python), 50257)
+
+
+def chat(arguments) -> dict:
+    """The same of SmolLM2 135M, whose published weights are fetched."""
+    return generation("chat", arguments, lambda folder, python: exported("smollm2", folder), 49152)
+
+
+def make_gpt2(folder: str, python: str) -> None:
+    Worker("transformers_generate.py", {"folder": folder, "make": {}}, python=python).ready().close()
+
+
+def exported(name: str, folder: str) -> None:
+    """A published model, through a run of ours, as transformers reads it."""
+    omnia("import", name, "--run-dir", f"{folder}/run")
+    omnia("export", f"{folder}/run", "--format", "hf", "--output", f"{folder}/model")
+    for path in Path(folder, "model").iterdir():
+        shutil.move(path, folder)
+
+
+def generation(name: str, arguments, make, vocabulary: int) -> dict:
+    result: dict = {"name": name, "unit": "tokens per second", "batches": {}}
     with tempfile.TemporaryDirectory() as folder:
         try:
             python = peer_python()
         except Missing as error:
             print(f"the peer is missing: {error}", file=sys.stderr)
             return result | {"ours": None, "peer": None, "ratio": None, "missing": f"it makes the weights. {error}"}
-        Worker("transformers_generate.py", {"folder": folder, "make": {}}, python=python).ready().close()
+        make(folder, python)
         draw = random.Random(0)
         for batch in (1, 8):
-            options = {"folder": folder, "new": 128, "prompts": [[draw.randrange(50257) for _ in range(64)] for _ in range(batch)]}
+            options = {"folder": folder, "new": 128, "prompts": [[draw.randrange(vocabulary) for _ in range(64)] for _ in range(batch)]}
             workers = {
                 "peer": Worker("transformers_generate.py", options, python=python).ready(),
                 "ours": Worker("omnia_generate.py", options | {"int8": False}).ready(),
@@ -187,6 +208,25 @@ def generate(arguments) -> dict:
             }
     first = result["batches"][1]
     return result | {"ours": first["ours"], "peer": first["peer"], "ratio": first["ratio"]}
+
+
+def embed(arguments) -> dict:
+    """Sentence embeddings of MiniLM, whose published weights are fetched, against transformers, sorted by length in batches of 32."""
+    if not arguments.text:
+        raise SystemExit("give --text FILE: a sentence on each line")
+    result: dict = {"name": "embed", "unit": "sentences per second"}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            python = peer_python()
+        except Missing as error:
+            return result | {"ours": None, "peer": None, "ratio": None, "missing": str(error)}
+        exported("minilm", folder)
+        options = {"folder": folder, "texts": os.path.abspath(arguments.text), "most": 4096}
+        peer, ours = Worker("transformers_embed.py", options, python=python).ready(), Worker("omnia_embed.py", options).ready()
+        rows = interleave({"peer": peer, "ours": ours}, arguments.rounds or 5)
+        speed = {name: median(found, "sentences_per_second") for name, found in rows.items()}
+        apart = max(abs(a - b) for a, b in zip(rows["ours"][0]["first"], rows["peer"][0]["first"], strict=True))
+        return result | speed | {"ratio": speed["ours"] / speed["peer"], "largest_difference_of_the_first": apart}
 
 
 def omnia(*arguments: str) -> None:
@@ -439,6 +479,8 @@ RACES = {
     "time_to_loss": time_to_loss,
     "gpt2_cpu": gpt2_cpu,
     "generate": generate,
+    "chat": chat,
+    "embed": embed,
     "input": input_,
     "restart": restart,
     "grpo": grpo,
@@ -456,7 +498,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the result alone, as one line of JSON")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each side (0: the race's own number)")
     parser.add_argument("--recordings", default="", help="folder of recordings for audio, instead of made ones")
-    parser.add_argument("--text", default="", help="tiny Shakespeare's input.txt, for time_to_loss and restart")
+    parser.add_argument("--text", default="", help="tiny Shakespeare's input.txt, for time_to_loss and restart; lines for embed")
     arguments = parser.parse_args()
     result = RACES[arguments.name](arguments)
     if not arguments.json:

@@ -135,7 +135,11 @@ _ENCODER = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Conditioned:
-    """An encoder-decoder that has read its sources: a decoder, as the functions of model/decoding/ see it."""
+    """An encoder-decoder that has read its sources: a decoder, as the functions of model/decoding/ see it.
+
+    caches: keys and values of the sources, for each layer, which a prefill puts into its state: to go on from that they need not be here.
+    segments_BS: int32, 0 on a source's padding.
+    """
 
     model: EncoderDecoder
     caches: tuple

@@ -1,4 +1,4 @@
-"""Rounds of greedy generation by our own decoder with GPT-2's weights. Started by benchmarks/race.py."""
+"""Rounds of greedy generation by our own decoder with published weights. Started by benchmarks/race.py."""
 
 import functools
 import json

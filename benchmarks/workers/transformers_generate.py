@@ -1,4 +1,4 @@
-"""Rounds of greedy generation by transformers' GPT-2. Started by benchmarks/race.py, which shares the weights through a folder."""
+"""Rounds of greedy generation by transformers. Started by benchmarks/race.py, which shares the weights through a folder."""
 
 import json
 import resource
@@ -6,7 +6,7 @@ import sys
 import time
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 
 def main():
@@ -22,13 +22,14 @@ def main():
         model.save_pretrained(shape["folder"], safe_serialization=True)
         print("ready", flush=True)
         return
-    model = GPT2LMHeadModel.from_pretrained(shape["folder"]).eval()
+    model = AutoModelForCausalLM.from_pretrained(shape["folder"], dtype=torch.float32).eval()
     ids = torch.tensor(shape["prompts"])
     mask = torch.ones_like(ids)
 
     def generate():
         with torch.inference_mode():
-            return model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=shape["new"], use_cache=True, pad_token_id=0)
+            length = {"min_new_tokens": shape["new"], "max_new_tokens": shape["new"]}
+            return model.generate(ids, attention_mask=mask, do_sample=False, **length, use_cache=True, pad_token_id=0)
 
     generate()
     print("ready", flush=True)

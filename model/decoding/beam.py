@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from model.attention.dispatch import MASKED
-from model.decoding.generate import Generation, cache_rows, prefill
+from model.decoding.generate import Causal, Generation, cache_rows, prefill
 from model.heads import Head, logits, vocabulary_table
 from model.stack import unstack_layers
-from model.transformer import Decoder
 
 
 class Beams(flax.struct.PyTreeNode):
@@ -28,7 +27,7 @@ class Beams(flax.struct.PyTreeNode):
 
 
 def beam_search(
-    model: Decoder,
+    model: Causal,
     params,
     prompts_BT,
     lengths_B,
@@ -128,7 +127,7 @@ def _extend(state: Generation, log_prob_BW, width: int):
     return tokens_BNS, total_BN, parent_BN, token_BN
 
 
-def _advance(model: Decoder, params, state: Generation, tokens_R1, parent_R) -> Generation:
+def _advance(model: Causal, params, state: Generation, tokens_R1, parent_R) -> Generation:
     """The state after the model has read a token for each of R rows, each on the cache of the row that it goes on from, parent_R."""
     output = model.apply(
         {"params": params},

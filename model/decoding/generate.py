@@ -6,7 +6,7 @@ how much, and in which order the rows stand, changes no row's tokens: randomness
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import flax.struct
 import jax
@@ -16,10 +16,24 @@ from model.attention.dispatch import MASKED
 from model.decoding.filters import keep_min_p, keep_top_k, keep_top_p, temper
 from model.heads import Head, logits, vocabulary_table
 from model.stack import unstack_layers
-from model.transformer import Decoder, Media
+from model.transformer import Media, Output
 
 LARGEST = 1e30
 """Of what divides or multiplies logits: more leaves the range of float32."""
+
+
+class Causal(Protocol):
+    """What continues texts: a Decoder, or an encoder-decoder that has read its sources."""
+
+    @property
+    def config(self) -> Any:
+        """A ModelConfig."""
+
+    def empty_cache(self, rows: int, size: int) -> tuple:
+        """Of each layer, for `size` tokens of so many rows, that hold nothing yet."""
+
+    def apply(self, variables, tokens_BT, *, positions_BT, cache, valid_BS, media=None) -> Output:
+        """As of Decoder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +91,7 @@ class Generation(flax.struct.PyTreeNode):
 
 
 def prefill(
-    model: Decoder, params, prompts_BT, lengths_B, keys_B, *, max_new_tokens: int, samples: int = 1, media: Media | None = None
+    model: Causal, params, prompts_BT, lengths_B, keys_B, *, max_new_tokens: int, samples: int = 1, media: Media | None = None
 ) -> Generation:
     """Read the prompts, each once, and stand ready to continue each `samples` times.
 
@@ -112,7 +126,7 @@ def prefill(
     return jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), state.replace(index=None, cache=None)).replace(**kept)
 
 
-def extend(model: Decoder, params, state: Generation, tokens_BT, lengths_B) -> Generation:
+def extend(model: Causal, params, state: Generation, tokens_BT, lengths_B) -> Generation:
     """Append to each row tokens that it did not sample, such as the next turn of a conversation, and stand ready to go on.
 
     tokens_BT: int32, right-aligned; lengths_B: how many are meant; a row with none is over from here on. Rows end at different places, and
@@ -143,7 +157,7 @@ def extend(model: Decoder, params, state: Generation, tokens_BT, lengths_B) -> G
     )
 
 
-def refill(model: Decoder, params, state: Generation, rows_K, prompts_KT, lengths_K, keys_K) -> Generation:
+def refill(model: Causal, params, state: Generation, rows_K, prompts_KT, lengths_K, keys_K) -> Generation:
     """Give some rows, whose texts are finished, new prompts to go on from, while the others stay where they are.
 
     rows_K: int32, distinct; a number beyond the last row is nothing. prompts_KT: int32, right-aligned; T may not be more than state.index.
@@ -245,7 +259,7 @@ def sample_token(keys_B, logits_BV):
     return jnp.where(beyond_BV.any(-1), beyond_BV.argmax(-1), p_BV.argmax(-1))
 
 
-def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps: int | jax.Array, media: Media | None = None) -> Generation:
+def decode(model: Causal, params, state: Generation, sampling: Sampling, steps: int | jax.Array, media: Media | None = None) -> Generation:
     """Draw up to `steps` more tokens for each row; leaves early when all rows are done or the buffers are full.
 
     log_probs_BS holds log softmax(logits / temperature) of each sampled token (temperature 1 when greedy), before any filter or
@@ -295,7 +309,7 @@ def decode(model: Decoder, params, state: Generation, sampling: Sampling, steps:
 
 
 def generate(
-    model: Decoder, params, prompts_BT, lengths_B, keys_B, sampling: Sampling, *, max_new_tokens: int, samples: int = 1
+    model: Causal, params, prompts_BT, lengths_B, keys_B, sampling: Sampling, *, max_new_tokens: int, samples: int = 1
 ) -> Generation:
     """Prefill, then decode up to `max_new_tokens` tokens: one pure function to jit, all but the arrays static."""
     state = prefill(model, params, prompts_BT, lengths_B, keys_B, max_new_tokens=max_new_tokens, samples=samples)

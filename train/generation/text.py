@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ from data.errors import UserError
 from data.text.infilling import markers_of
 from model.decoding.beam import beam_search
 from model.decoding.generate import Generation, Sampling, decode, prefill
+from model.encoder_decoder import Conditioned, EncoderDecoder, SourceText
 from model.stack import unstack_layers
-from model.transformer import Decoder
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
 from train.generation.chat import Chat, load_chat
@@ -40,20 +41,36 @@ class Completion:
     finish: str
 
 
-_prefill = jax.jit(prefill, static_argnames=("model", "max_new_tokens", "samples"))
-_search = jax.jit(beam_search, static_argnames=("model", "beams", "max_new_tokens", "stop_ids", "length_penalty"))
-_decode = jax.jit(decode, static_argnames=("model", "sampling"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "samples"))
+def _prefill(model, params, source, *arguments, **options) -> Generation:
+    """`prefill`, of a model that has read the source first, if there is one."""
+    return prefill(model if source is None else model.conditioned(params, source), params, *arguments, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "beams", "max_new_tokens", "stop_ids", "length_penalty"))
+def _search(model, params, source, *arguments, **options):
+    return beam_search(model if source is None else model.conditioned(params, source), params, *arguments, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sampling"), donate_argnames="state")
+def _decode(model, params, source, state, sampling, steps) -> Generation:
+    return decode(model if source is None else Conditioned(model, (), source.segments_BS), params, state, sampling, steps)
 
 
 class TextGenerator:
     """A decoder with its tokenizer. Texts longer than the context go on from the last half of it. chat: of a published model, which says
-    what a text begins and ends with."""
+    what a text begins and ends with. An encoder-decoder reads a prompt and writes a text of its own."""
 
-    def __init__(self, model: Decoder, params, tokenizer, document_end: int | None, chat: Chat = Chat()):
+    def __init__(self, model: Any, params, tokenizer, document_end: int | None, chat: Chat = Chat()):
         self._model, self._tokenizer = model, tokenizer
         self._start, self._stops = chat.start_ids, chat.stop_ids
         self._params = unstack_layers(params) if "layers" in params else params  # once, not in each call
         self._document_end = document_end
+
+    @property
+    def answers(self) -> bool:
+        """Whether what is written is a text of its own, and does not continue its prompt."""
+        return isinstance(self._model, EncoderDecoder)
 
     @property
     def context(self) -> int:
@@ -87,6 +104,8 @@ class TextGenerator:
         context = self._model.config.context_length
         if suffix is None:
             rows = [self._encode(prompt) if isinstance(prompt, str) else self._known(prompt) for prompt in prompts]
+        elif self.answers:
+            raise UserError("a model that reads one text and writes another fills no gap", "Leave the suffix out.")
         else:
             rows = [self._encode_around_gap(prompt, suffix) for prompt in prompts]
             tokens = min(tokens, context - max(map(len, rows)))
@@ -98,6 +117,7 @@ class TextGenerator:
         sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, *self._stop_ids()))
         if sampling.among is None:  # what no text holds, a model that knows little may sample, and it would be missing from the text
             sampling = dataclasses.replace(sampling, among=(0, self._tokenizer.base_size))
+        rows, source = self._apart(rows)
         new: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
         live = [True] * len(prompts)
@@ -105,11 +125,11 @@ class TextGenerator:
         while any(live):
             held = [_recent(prompt + made, context) for prompt, made in zip(rows, new, strict=True)]
             dropped_B = jnp.asarray([len(prompt + made) - len(kept) for prompt, made, kept in zip(rows, new, held, strict=True)])
-            state, width, capacity = self._prefill(held, jax.vmap(jax.random.fold_in)(keys_B, dropped_B), tokens)
+            state, width, capacity = self._prefill(held, source, jax.vmap(jax.random.fold_in)(keys_B, dropped_B), tokens)
             state = state.replace(done_B=~jnp.asarray(live))
             while any(live) and width < capacity:
                 steps = min(CHUNK, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
-                state = _decode(self._model, self._params, state, sampling, jnp.int32(steps))
+                state = _decode(self._model, self._params, source, state, sampling, jnp.int32(steps))
                 ids, probabilities, ends = (np.asarray(x) for x in (state.tokens_BS, state.log_probs_BS, state.ends_B))
                 for row, on in enumerate(live):
                     if on:
@@ -131,7 +151,7 @@ class TextGenerator:
         """
         if not 1 <= samples <= beams:
             raise UserError(f"{samples} continuations of {beams} beams", "Ask for 1 to as many as there are beams.")
-        rows = [self._encode(prompt) for prompt in prompts]
+        rows, source = self._apart([self._encode(prompt) for prompt in prompts])
         width, context = max(map(len, rows)), self._model.config.context_length
         if width + tokens > context:
             raise UserError(f"{width} tokens of prompt and {tokens} more do not fit the context of {context}", "Ask for fewer.")
@@ -139,7 +159,7 @@ class TextGenerator:
         padded = np.array([np.pad(row, (width - len(row), 0)) for row in rows], np.int32)
         lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
         options = {"beams": beams, "max_new_tokens": tokens, "stop_ids": stop_ids, "length_penalty": length_penalty}
-        found = jax.device_get(_search(self._model, self._params, padded, lengths_B, **options))
+        found = jax.device_get(_search(self._model, self._params, source, padded, lengths_B, **options))
         sampling = Sampling(stop_ids=stop_ids)
 
         def completion(row: int, beam: int) -> Completion:
@@ -178,7 +198,21 @@ class TextGenerator:
             raise UserError(f"the prompt holds token id {max(ids)}; the model has {size}", "Leave special tokens out of the prompt.")
         return ids
 
-    def _prefill(self, rows: list[list[int]], keys_B, tokens: int) -> tuple[Generation, int, int]:
+    def _apart(self, rows: list[list[int]]) -> tuple[list[list[int]], SourceText | None]:
+        """The rows to continue, and what is read first: None for a decoder, which reads what it continues."""
+        if not self.answers:
+            return rows, None
+        end = [] if self._document_end is None else [self._document_end]
+        if end and not self._start:  # which stands before a text of our own models, and behind one that is read
+            rows = [row[1:] for row in rows]
+        sources = [row + end for row in rows]
+        width = -(-max(map(len, sources)) // CHUNK) * CHUNK
+        tokens = np.array([np.pad(row, (0, width - len(row))) for row in sources], np.int32)
+        segments = (np.arange(width) < np.array([[len(row)] for row in sources])).astype(np.int32)
+        positions = np.minimum(np.arange(width), self.context - 1) * segments
+        return [[self._model.config.start_token] for _ in rows], SourceText(tokens, segments, positions)
+
+    def _prefill(self, rows: list[list[int]], source, keys_B, tokens: int) -> tuple[Generation, int, int]:
         """Pad on the left, and give the buffers room, to a few sizes only, so that few programs are compiled.
 
         Returns the state, the width of the prompts, and where the longest row has filled its context.
@@ -191,7 +225,7 @@ class TextGenerator:
             padding[width - len(row) :] = row
         lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
         return (
-            _prefill(self._model, self._params, padded, lengths_B, keys_B, max_new_tokens=max_new_tokens),
+            _prefill(self._model, self._params, source, padded, lengths_B, keys_B, max_new_tokens=max_new_tokens),
             width,
             width + min(most, max_new_tokens),
         )

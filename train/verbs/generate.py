@@ -184,7 +184,7 @@ def _prompts(options: Generate) -> Iterator[list[str]]:
 
 def _continue(generator, prompts: list[str], options: Generate, sampling) -> None:
     """Print the continuations of the prompts; a single one grows as it is drawn."""
-    alone = options.suffix is not None
+    alone = options.suffix is not None or generator.answers
     if options.beams:
         completions = _found(generator, prompts, options)
     else:

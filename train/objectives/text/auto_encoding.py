@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from data.errors import UserError
 from model.encoder_decoder import SourceText
-from model.heads import score_tokens
+from model.heads import Head, score_tokens, vocabulary_table
 from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
@@ -88,7 +88,7 @@ class AutoEncodingLoss:
             lines, hidden_BTD = self._continued(params, halves, corruption_keys_B, keys_B)
             targets, weights = halves.targets, halves.weights
         softcap = self.model.config.logit_softcap
-        head = self.model.head(params, hidden_BTD)
+        head = Head(hidden_BTD, vocabulary_table(params))
         scores = score_tokens(head, targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
         weight = weights.sum()
         metrics = {

@@ -16,15 +16,15 @@ def tokens_of(batch) -> Mean:
     return Mean(seen, seen)
 
 
-def check_encoder(options, experiment: Experiment) -> None:
-    """UserError unless the model is an encoder of text that this objective can train."""
+def check_encoder(options, experiment: Experiment, *, predicts: bool = False, judges: bool = False) -> None:
+    """UserError unless the model is an encoder of text that this objective can train. predicts: tokens; judges: pairs."""
     name, config = type(options).__name__, experiment.model
     if not isinstance(config, TextEncoderConfig):
         raise UserError(f"objective {name} trains an encoder of text; the model is a {type(config).__name__}", "Use a TextEncoderConfig.")
     _check_no_experts(options, experiment)
-    if not config.prediction_head and hasattr(options, "mask"):
+    if predicts and not config.prediction_head:
         raise UserError(f"objective {name} predicts tokens; model.prediction_head is off", "Set --model.prediction-head.")
-    if not config.pooler and (not hasattr(options, "mask") or getattr(options, "sentence_pairs", False)):
+    if judges and not config.pooler:
         raise UserError(f"objective {name} judges pairs by the pooler; model.pooler is off", "Set --model.pooler.")
     check_ids(options, config, "mask")
 

@@ -65,7 +65,7 @@ def predicted(model, params, hidden_BTD, tokens_BT, chosen_BT, rate: float, shar
 
 
 def bind(options: MaskedLM, experiment: Experiment, shards: int) -> Bound:
-    check_encoder(options, experiment)
+    check_encoder(options, experiment, predicts=True, judges=options.sentence_pairs > 0)
     data = experiment.data
     if options.whole_words and not getattr(data, "words", False):
         raise UserError("objective.whole_words needs the words of rows numbered", "Set --data.words (data TextData).")

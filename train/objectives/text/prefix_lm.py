@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data.errors import UserError
 from model.encoder_decoder import SourceText
-from model.heads import score_tokens
+from model.heads import Head, score_tokens, vocabulary_table
 from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
@@ -56,7 +57,7 @@ class PrefixLMLoss:
                 groups_BT=jnp.maximum(batch.positions, prefix_BT),
             ).hidden_BTD
         softcap = self.model.config.logit_softcap
-        head = self.model.head(params, hidden_BTD)
+        head = Head(hidden_BTD, vocabulary_table(params))
         scores = score_tokens(head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
         weights_BT = rest_BT * batch.weights
         weight = weights_BT.sum()
@@ -79,6 +80,10 @@ class PrefixLMLoss:
 
 def bind(options: PrefixLM, experiment: Experiment, shards: int) -> Bound:
     check_next_tokens(options, experiment)
+    if experiment.model.window:
+        raise UserError(
+            f"objective PrefixLM lets a prefix see both ways; model.window is {experiment.model.window}", "Set --model.window 0."
+        )
     model = realise(experiment.model)
     loss = PrefixLMLoss(model, options, is_encoder_decoder(experiment), shards)
     return Bound(loss, start=model.start, parts=model.parts())

@@ -35,6 +35,7 @@ def generator_config(config: TextEncoderConfig, share: float) -> TextEncoderConf
         head_dim=0,
         mlp_dim=max(1, round(config.mlp_width * share)),
         pooler=False,
+        prediction_head=True,
     )
 
 

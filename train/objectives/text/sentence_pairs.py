@@ -58,7 +58,7 @@ class SentencePairsLoss:
 
 
 def bind(options: SentencePairs, experiment: Experiment, shards: int) -> Bound:
-    check_encoder(options, experiment)
+    check_encoder(options, experiment, judges=True)
     model = realise(experiment.model)
     loss = SentencePairsLoss(model, options)
     return Bound(loss, start=lambda key: model.start(key) | start_pair_head(model.config, key), parts=model.parts() | PAIR_HEAD)

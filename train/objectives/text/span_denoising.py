@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from data.errors import UserError
 from model.encoder_decoder import SourceText
-from model.heads import score_tokens
+from model.heads import Head, score_tokens, vocabulary_table
 from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
@@ -41,7 +41,7 @@ class SpanDenoisingLoss:
             keys_B=keys_B,
             source=SourceText(source.tokens, source.segments, source.positions),
         )
-        head = self.model.head(params, output.hidden_BTD)
+        head = Head(output.hidden_BTD, vocabulary_table(params))
         softcap = self.model.config.logit_softcap
         scores = score_tokens(head, target.tokens, want=("nll", "hit"), softcap=softcap, shards=self.shards)
         weights_BL = (target.segments != 0).astype(jnp.float32)
