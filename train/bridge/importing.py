@@ -93,6 +93,8 @@ def experiment_of(name: str, config, tokenizer: Tokenizer) -> Experiment:
     elif isinstance(config, TextEncoderConfig):
         masked = MaskedLM(mask=tokenizer.specials["mask"], ordinary=tokenizer.base_size)
         objective = masked if config.prediction_head else SimCSE()
+        if not config.prediction_head:
+            config = dataclasses.replace(config, dropout=0.1)  # which two views of a text differ by
     options: dict[str, Any] = {"optimizer": SGD(), "mesh": MeshShape(data=1), "samples": Samples(tokens=0)}
     return Experiment(name=name, model=config, data=TextData(), objective=objective, **options)
 
