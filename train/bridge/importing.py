@@ -1,6 +1,7 @@
 """A published model becomes a run: its parameters at step 0, its tokenizer, and what belongs to a conversation with it."""
 
 import dataclasses
+import math
 import secrets
 import shutil
 from collections.abc import Callable
@@ -30,6 +31,9 @@ from train.optimizers.build import optimizer_of
 from train.runs.directory import Run, write_run
 from train.step.anomalies import no_history
 from train.step.state import State
+
+ALIGNMENT = 64
+"""Bytes."""
 
 
 def open_published(path: Path) -> Published:
@@ -102,10 +106,18 @@ def experiment_of(name: str, config, tokenizer: Tokenizer) -> Experiment:
 def read_parameters(published: Published, config, names: dict[str, str]):
     """Our tree of parameters, float32. names: of the file's tensors, by those of the table."""
     shapes = nn.unbox(jax.eval_shape(realise(config).start, jax.random.key(0)))
-    params = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)
+    params = jax.tree.map(lambda leaf: _aligned(leaf.shape), shapes)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     published.family.fill(leaves, config, published.layout, published.settings, lambda name: published.read(names[name]))
     return params
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of float32 whose memory JAX takes over as it is: where it lies otherwise, on a CPU, it is copied."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    return memory[begin : begin + size].view(np.float32).reshape(shape)
 
 
 def save_parameters(run: Run, params) -> None:

@@ -74,6 +74,11 @@ def test_damage_is_said(run, tmp_path):
         path.write_bytes(content[:cut])
         with pytest.raises(UserError, match="damaged, cut short or no GGUF file"):
             open_gguf(path)
+    key = b"tokenizer.ggml.token_type"
+    length = content.index(key) + len(key) + 8  # behind the types of the value and of what the list holds
+    path.write_bytes(content[:length] + (2**60).to_bytes(8, "little") + content[length + 8 :])
+    with pytest.raises(UserError, match="ends before byte"):
+        open_gguf(path)
     path.write_bytes(
         content.replace(
             b"general.architecture\x08\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00llama",
