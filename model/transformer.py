@@ -1,6 +1,7 @@
 """The decoder. GPT-2, Llama and what lies between are settings of the same code."""
 
 import dataclasses
+import importlib
 import math
 from typing import Any, NamedTuple
 
@@ -214,8 +215,8 @@ def _mask(queries_BT, offset, keys_BS, groups_BT) -> Mask:
 
 def abstract_parameters(config: ModelConfig):
     """Shapes, types and logical axis names of all parameters, without allocating any (boxed as Flax's LogicallyPartitioned)."""
-    tokens_BT = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    return jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)["params"]
+    module, _, name = config.home.partition(":")
+    return jax.eval_shape(getattr(importlib.import_module(module), name)(config).start, jax.random.key(0))
 
 
 def count_parameters(config: ModelConfig) -> int:

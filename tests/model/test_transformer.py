@@ -174,6 +174,27 @@ def test_a_row_is_dropped_out_by_its_own_key():
         ("mixtral_8x7b", 46_702_792_704),
         ("gemma2_2b", 2_614_341_888),
         ("gemma2_9b", 9_241_705_984),
+        ("gemma3_270m", 268_098_176),
+        ("gemma3_1b", 999_885_952),
+        ("mistral_7b", 7_241_732_096),
+        ("smollm2_135m", 134_515_008),
+        ("smollm2_360m", 361_821_120),
+        ("qwen25_05b", 494_032_768),
+        ("qwen3_06b", 596_049_920),
+        ("pythia_160m", 162_322_944),
+        ("pythia_410m", 405_334_016),
+        ("minilm_l6", 22_713_216),
+        # The released trunks and, beside them, what predicts masked tokens: a dense layer, a norm and the bias of the vocabulary.
+        ("bert_base", 109_482_240 + 768 * 769 + 2 * 768 + 30_522),
+        ("bert_large", 335_141_888 + 1024 * 1025 + 2 * 1024 + 30_522),
+        ("roberta_base", 124_645_632 - 2 * 768 + 768 * 769 + 2 * 768 + 50_265),  # of its positions the first two are never used
+        ("distilbert", 66_362_880 + 768 * 769 + 2 * 768 + 30_522),
+        ("albert_base", 11_683_584 + 128 * 769 + 2 * 128 + 30_000),
+        ("albert_large", 17_683_968 + 128 * 1025 + 2 * 128 + 30_000),
+        ("t5_small", 60_506_624),
+        ("t5_base", 222_903_552),
+        ("t5_v1_1_small", 76_961_152),
+        ("flan_t5_base", 247_577_856),
     ],
 )
 def test_preset_has_the_published_number_of_parameters(name, count):

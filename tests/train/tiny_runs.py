@@ -44,9 +44,8 @@ def outcome(run):
     rows = [{name: value for name, value in row.items() if name not in TIMING} for row in read_metrics(run.path)]
     experiment = run.experiment
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    abstract = abstract_state(
-        bind(experiment).start, optimizer, make_mesh(MeshShape(data=1), jax.devices()[:1]), ema=experiment.ema_decay > 0
-    )
+    bound, mesh = bind(experiment), make_mesh(MeshShape(data=1), jax.devices()[:1])
+    abstract = abstract_state(bound.start, optimizer, mesh, ema=experiment.ema_decay > 0, carry=bound.carry)
     checkpointer = Checkpointer(run.path, experiment.checkpoints)
     state, progress = checkpointer.restore(abstract)
     checkpointer.close()

@@ -9,14 +9,17 @@ import pytest
 from data.errors import UserError
 from data.text.rows import TextBatch
 from model.config import ModelConfig
+from model.encoder_decoder_config import EncoderDecoderConfig
 from model.mixture_of_experts import Router
-from model.transformer import Decoder
+from model.text_encoder_config import TextEncoderConfig
 from train import experiment as options
 from train.devices.mesh import check_batch, inference_mesh, make_mesh, put_batch
 from train.experiment import MeshShape
 from train.objectives.bind import bind, update_of
 from train.objectives.terms import Mean, Term
 from train.objectives.text.causal_lm import router_terms
+from train.objectives.text.options import MaskedLM, SpanDenoising
+from train.objectives.text.recurrent_lm import RecurrentLM
 from train.optimizers.build import make_optimizer
 from train.step.state import initial_state
 from train.step.update import jit_update
@@ -44,9 +47,10 @@ def one_step(mesh_shape: MeshShape, devices: int, micro_batches: int, experiment
     """The gradient of a step, read off plain gradient descent with a rate of one; and the step's metrics."""
     mesh = make_mesh(mesh_shape, jax.devices()[:devices])
     optimizer = make_optimizer(options.SGD(learning_rate=1.0, clip_norm=0.0), options.Schedule(0, "constant"), 10)
-    state = initial_state(Decoder(experiment.model).start, optimizer, mesh, 0, ema=False)
+    bound = bind(experiment, mesh)
+    state = initial_state(bound.start, optimizer, mesh, 0, ema=False, carry=bound.carry)
     before = jax.tree.map(np.array, state.params)
-    update = jit_update(update_of(dataclasses.replace(experiment, micro_batches=micro_batches), bind(experiment, mesh), optimizer), mesh)
+    update = jit_update(update_of(dataclasses.replace(experiment, micro_batches=micro_batches), bound, optimizer), mesh)
     state, metrics = update(state, None, put_batch(mesh, make, ROWS))
     assert int(state.step) == 1 and int(state.cursor) == ROWS
     return jax.tree.map(lambda a, b: b - np.array(a), state.params, before), {k: float(m.total / m.weight) for k, m in metrics.items()}
@@ -106,6 +110,32 @@ def test_experts_are_the_same_on_every_mesh_and_in_any_micro_batches(experiment)
         assert relative_l2(found, gradient) < 1e-5
         for name, value in metrics.items():
             assert more_metrics[name] == pytest.approx(value, rel=1e-5), name
+
+
+SHAPE = {
+    field: getattr(MODEL, field)
+    for field in ("vocab_size", "context_length", "num_layers", "embed_dim", "num_heads", "dropout", "init_std")
+}
+FAMILIES = {
+    "encoder": (TextEncoderConfig(**SHAPE, norm_position="post", layer_groups=1), MaskedLM(mask=31, ordinary=30)),
+    "translator": (
+        EncoderDecoderConfig(**SHAPE, positions="relative"),
+        SpanDenoising(first_sentinel=24, sentinel_step=1, sentinels=6, end=31),
+    ),
+    "memory": (ModelConfig(**SHAPE, positions="distance"), RecurrentLM(memory=LENGTH)),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_the_same_on_a_mesh(family):
+    """Corruption, dropout and memory belong to rows, wherever these are."""
+    model, objective = FAMILIES[family]
+    experiment = options.Experiment(model=model, objective=objective, batch_size=ROWS)
+    gradient, metrics = one_step(MeshShape(data=1), 1, 1, experiment)
+    found, more_metrics = one_step(MeshShape(data=2, fsdp=2, tensor=2), 8, 1 if family == "memory" else 2, experiment)
+    assert relative_l2(found, gradient) < 1e-5
+    for name, value in metrics.items():
+        assert more_metrics[name] == pytest.approx(value, rel=1e-5, nan_ok=True), name
 
 
 def test_a_capacity_is_refused_in_micro_batches():
