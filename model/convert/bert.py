@@ -20,12 +20,12 @@ def _found(names: Collection[str]) -> dict[str, Any]:
     }
 
 
-def _heads(config: TextEncoderConfig, pooler: str, dense: str, norm: str, bias: str) -> list[Tensor]:
+def _heads(config: TextEncoderConfig, pooler: str, dense: str, head_norm: str, bias: str) -> list[Tensor]:
     """Pooler and prediction head, as far as the model has them."""
     found = projection(pooler, "pooler/dense", "d z -> z d", "d -> d") if config.pooler else []
     if config.prediction_head:
         found += projection(dense, "prediction/dense", "e d -> d e", "e -> e")
-        found += [*norm(norm, "prediction/norm", "e"), Tensor(bias, "prediction/bias", "v -> v")]
+        found += [*norm(head_norm, "prediction/norm", "e"), Tensor(bias, "prediction/bias", "v -> v")]
     return found
 
 
@@ -94,7 +94,7 @@ def _embeddings(prefix: str, skip: int = 0) -> list[Tensor]:
 
 def bert_tensors(config: TextEncoderConfig, layout: Layout, settings: Settings) -> list[Tensor]:
     head = "cls.predictions."
-    names = {"dense": head + "transform.dense", "norm": head + "transform.LayerNorm", "bias": head + "bias"}
+    names = {"dense": head + "transform.dense", "head_norm": head + "transform.LayerNorm", "bias": head + "bias"}
     return [*_bert_trunk("bert"), *_heads(config, "bert.pooler.dense", **names)]
 
 
@@ -116,7 +116,7 @@ def their_roberta(config: TextEncoderConfig) -> dict[str, Any]:
 
 
 def roberta_tensors(config: TextEncoderConfig, layout: Layout, settings: Settings) -> list[Tensor]:
-    names = {"dense": "lm_head.dense", "norm": "lm_head.layer_norm", "bias": "lm_head.bias"}
+    names = {"dense": "lm_head.dense", "head_norm": "lm_head.layer_norm", "bias": "lm_head.bias"}
     return [*_bert_trunk("roberta", RESERVED), *_heads(config, "roberta.pooler.dense", **names)]
 
 
@@ -185,8 +185,8 @@ def albert_tensors(config: TextEncoderConfig, layout: Layout, settings: Settings
     names |= {"out": layer + "attention.dense", "attention_norm": layer + "attention.LayerNorm"}
     names |= {"up": layer + "ffn", "down": layer + "ffn_output", "feed_forward_norm": layer + "full_layer_layer_norm"}
     heads = _heads(config, "albert.pooler", "predictions.dense", "predictions.LayerNorm", "predictions.bias")
-    projection = projection("albert.encoder.embedding_hidden_mapping_in", "embedding_projection", "d e -> e d", "d -> d")
-    return [*_embeddings("albert"), *projection, *block(names), *heads]
+    mapping = projection("albert.encoder.embedding_hidden_mapping_in", "embedding_projection", "d e -> e d", "d -> d")
+    return [*_embeddings("albert"), *mapping, *block(names), *heads]
 
 
 BERT = Family(

@@ -3,8 +3,8 @@
 Axes are named by a letter each: d width of the residual (z is d again), h query heads, g key and value heads, k width of a head, f width of
 the feed-forward layer, v vocabulary, e width of the embedding, p learned positions, y types of tokens, b buckets of distances. t is 2, the
 halves of a head that rotate together, and j their width; c is as many as a tensor has parts. l counts layers, m those of an encoder beside.
-Of encoders of media: q and w rows and columns of a patch, a values of a pixel or frame, n frames under a convolution, s classes, e width of the
-shared space; where there are two towers, those of the one that reads media are capital letters.
+Of encoders of media: q and w rows and columns of a patch, a values of a pixel or frame, n frames under a convolution, s classes, e width of
+the shared space; where there are two towers, those of the one that reads media are capital letters.
 """
 
 import dataclasses

@@ -119,7 +119,10 @@ def pairing_loss(options: Pairing, experiment: Experiment) -> OnRows:
 
 def bind(options: Pairing, experiment: Experiment, shards: int) -> Bound:
     loss = pairing_loss(options, experiment)
-    return Bound(loss, start=loss.start, parts=tower_parts(options) | space_parts(options))
+    parts = tower_parts(options)
+    if options.text_pool == "last":  # a decoder whose last state stands for a text is none that generates
+        parts = {f"text tower's {name}" if path[0] == "right" else name: path for name, path in parts.items()}
+    return Bound(loss, start=loss.start, parts=parts | space_parts(options))
 
 
 def space_parts(pairing: Pairing) -> dict[str, Path]:
