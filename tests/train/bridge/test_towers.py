@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from data.errors import UserError
 from model.convert.families import MODEL_TYPES
 from model.media.encoder_config import ImageEncoder
 from model.media.multimodal_config import MultimodalConfig
@@ -16,6 +17,7 @@ from train.bridge.importing import import_model, load_published
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.experiment import SGD, Evaluation, Experiment, MeshShape, Samples
+from train.generation.about_media import load_writer
 from train.objectives.media.options import Alignment, MediaClassification, MediaLM
 from train.runs.directory import open_run
 from train.sources.media.options import WorldScenes
@@ -47,6 +49,11 @@ def imported(request, tmp_path_factory):
     if request.param != "clip":
         (root / "theirs" / "tokenizer.json").unlink()
     return request.param, tensors, import_model(root / "theirs", root / "run")
+
+
+def test_a_tower_writes_nothing(imported):
+    with pytest.raises(UserError, match="continues texts"):
+        load_writer(imported[2])
 
 
 def test_what_is_imported_is_written_as_it_came(imported, tmp_path):
