@@ -120,7 +120,8 @@ def gguf_names(family: Family, config, settings: Mapping[str, Any]) -> dict[str,
     names = get_tensor_name_map(architecture, config.num_layers)
     found = {}
     for name, _, _ in family.each(config, "gguf", settings):
-        theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        suffixes = (".weight", ".bias")
+        theirs = names.get_name(name, suffixes) or names.get_name(name.removeprefix(family.prefix), suffixes)
         if theirs is None:
             raise ValueError(f"llama.cpp has no name for {name}")
         found[name] = theirs
@@ -147,12 +148,16 @@ def settings_of(family: Family, metadata: Mapping[str, Any], tensors: Mapping[st
         settings["rope_scaling"] = scaling
     if DIVISORS in tensors:
         settings["rope_scaling"] = _llama3(widened(tensors[DIVISORS]), settings, where)
+    if "token_types.weight" in tensors:
+        settings["type_vocab_size"] = int(tensors["token_types.weight"].shape[-1])
+    width = settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"]
+    if family.gguf != "gptneox" and own.get("rope.dimension_count", width) != width:
+        raise UserError(f"{where}: heads of which a part is rotated", "This model cannot be run here; choose another.")
     if family.gguf.startswith("gemma"):  # which alone of all has another width by which scores are divided
         largest = {"gemma2": 46, "gemma3": 62}[family.gguf] == settings["num_hidden_layers"]
         of_heads = settings["hidden_size"] // settings["num_attention_heads"]
         settings["query_pre_attn_scalar"] = of_heads if largest else settings["head_dim"]
     if family.gguf == "gptneox":
-        width = settings["hidden_size"] // settings["num_attention_heads"]
         settings |= {"rotary_pct": own["rope.dimension_count"] / width, "rotary_emb_base": settings.pop("rope_theta", 10_000.0)}
     if family.gguf == "gpt2":
         settings = {_GPT2.get(name, name): value for name, value in settings.items()}
@@ -275,6 +280,10 @@ def _metadata(leaving: Leaving) -> dict[str, Any]:
         theirs |= {_GPT2[common]: name for common, name in theirs.items() if common in _GPT2}
     found = {theirs[name]: value for name, value in leaving.settings.items() if name in theirs and value is not None}
     found["vocab_size"] = config.vocab_size
+    if not config.generates:
+        from gguf import PoolingType
+
+        found |= {"attention.causal": False, "pooling_type": int(PoolingType.MEAN)}
     if config.positions == "rotary":
         found["rope.dimension_count"] = int(config.head_width * getattr(config, "rotary_share", 1.0))
         found["attention.value_length"] = config.head_width
@@ -289,6 +298,9 @@ def _metadata(leaving: Leaving) -> dict[str, Any]:
     for role, name in _ROLES.items():
         if chat.tokens.get(role) in chat.specials:
             tokenizer[f"{name}_token_id"] = chat.specials[chat.tokens[role]]
-    tokenizer["add_bos_token"] = bool(chat.start_ids)
+    if config.generates:
+        tokenizer["add_bos_token"] = bool(chat.start_ids)
+    else:
+        tokenizer["token_type_count"] = config.token_types
     whole |= {f"tokenizer.ggml.{name}": value for name, value in tokenizer.items()}
     return whole | ({"tokenizer.chat_template": chat.template} if chat.template else {})
