@@ -6,6 +6,7 @@ fields. Nothing heavy is imported here: `--help` reads this file alone.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from model.config import ModelConfig
@@ -37,6 +38,13 @@ class TextData(Data):
         check_range("data.", self, 0, "max_damaged")
         if not 0 <= self.fim_rate <= 1:
             raise ValueError(f"data.fim_rate is {self.fim_rate}; it must be from 0 to 1")
+        if self.lexicon and not self.words:
+            raise ValueError("data.lexicon says what words are, but data.words is off: turn it on")
+
+    def with_paths(self, change: Callable[[str], str]) -> "TextData":
+        changed = super().with_paths(change)
+        assert isinstance(changed, TextData)
+        return dataclasses.replace(changed, lexicon=change(self.lexicon)) if self.lexicon else changed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,8 @@ class PairBatches:
         rows = np.array([int(ends[-1]) if len(ends) else 0 for _, ends in self._windows])
         if not rows.sum():
             raise UserError(f"{corpora[0].path}: no document of {split} holds two tokens to make a pair of.", "Prepare longer documents.")
-        if negatives == "random" and any(0 < len(documents) < 2 for documents, _ in self._windows):
+        self._documents = np.cumsum([len(documents) for documents, _ in self._windows])
+        if negatives == "random" and self._documents[-1] < 2:
             raise UserError("data.negatives random needs a second document to take texts from.", "Set --data.negatives swapped.")
         self._last = np.cumsum(rows)
         self._mixture = Mixture(counts_of_sizes(rows))
@@ -155,14 +156,14 @@ class PairBatches:
         return nearest if abs(nearest - drawn) <= max(_PLACES, len(tokens) // 4) else drawn
 
     def _other(self, number: int, document: int, key) -> np.ndarray:
-        """The second part of a window of another document of the corpus."""
-        documents, ends = self._windows[number]
-        place = int(np.searchsorted(documents, document))
-        other = int(orders.fold(key, 2) % np.uint64(len(documents) - 1))
-        other += other >= place
-        first = int(ends[other - 1]) if other else 0
-        windows = int(ends[other]) - first
-        _, tokens = self._window(number, first + int(orders.fold(key, 3) % np.uint64(windows)))
+        """The second part of a window of another document, of any corpus."""
+        own = int(np.searchsorted(self._windows[number][0], document)) + (int(self._documents[number - 1]) if number else 0)
+        other = int(orders.fold(key, 2) % np.uint64(self._documents[-1] - 1))
+        other += other >= own
+        number = int(np.searchsorted(self._documents, other, "right"))
+        place, ends = other - (int(self._documents[number - 1]) if number else 0), self._windows[number][1]
+        first = int(ends[place - 1]) if place else 0
+        _, tokens = self._window(number, first + int(orders.fold(key, 3) % np.uint64(int(ends[place]) - first)))
         return tokens[self._cut(tokens, orders.fold(key, 4)) :]
 
     def _count_damaged(self, number: int, document: int) -> None:

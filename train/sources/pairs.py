@@ -49,7 +49,7 @@ class PairDataset(Dataset):
 
     def batches(self, sources: list[Corpus], split: str = "train") -> PairBatches:
         return PairBatches(
-            [corpus for corpus in sources if split == "train" or _has(corpus, split)],
+            [corpus for corpus in sources if _documents(corpus, split)] or sources,
             context_length=self.experiment.model.context_length,
             negatives=self.options.negatives,
             ends=sentence_ends(sources[0].tokenizer()),
@@ -64,8 +64,10 @@ class PairDataset(Dataset):
         return batch._replace(types=np.zeros_like(batch.tokens), follows=np.zeros(count, np.int32))
 
     def can_validate(self, sources: list[Corpus]) -> bool:
-        return any(_has(corpus, "validation") for corpus in sources)
+        """Negatives of other documents need a second one."""
+        documents = sum(_documents(corpus, "validation") for corpus in sources)
+        return documents > (self.options.negatives == "random")
 
 
-def _has(corpus: Corpus, split: str) -> bool:
-    return bool(corpus.manifest["splits"].get(split, {}).get("documents"))
+def _documents(corpus: Corpus, split: str) -> int:
+    return corpus.manifest["splits"].get(split, {}).get("documents", 0)

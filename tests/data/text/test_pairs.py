@@ -94,3 +94,12 @@ def test_what_has_no_pairs_is_refused(tmp_path, make_corpus):
         pairs_of(make_corpus(tmp_path / "short", [np.array([1, END])], document_end=END))
     with pytest.raises(UserError, match="second document"):
         pairs_of(make_corpus(tmp_path / "single", [np.arange(30)]))
+
+
+def test_negatives_come_from_all_corpora(tmp_path, make_corpus):
+    """One document each: B of a pair that does not follow is of the other corpus."""
+    corpora = [make_corpus(tmp_path / str(first), [np.arange(first, first + 200)]) for first in (0, 1000)]
+    batch = PairBatches(corpora, context_length=LENGTH).batch(0, 40)
+    for row in range(40):
+        a, b = parts(batch, row)
+        assert (a[0] // 1000 == b[0] // 1000) == batch.follows[row]

@@ -1,7 +1,8 @@
 """What each objective on text promises beside learning: nothing leaks, texts of a row stay apart, sums are sums."""
 
 import dataclasses
-from typing import Any
+import json
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 from data.errors import UserError
 from data.text.rows import TextBatch
+from data.tokenizer import byte_tokenizer, hugging_face_tokenizer
 from model.config import ModelConfig
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
@@ -221,6 +223,36 @@ def test_a_sum_of_what_does_not_fit_one_model_is_refused():
 def test_a_sum_is_stored_with_its_parts():
     options = Sum(objectives=(CausalLM(z_loss=1e-4), AutoEncoding(sentence_ends=(3, 4))), coefficients=(1.0, 0.5))
     assert from_json(Objective, to_json(options), "objective", finder("run", None, print)) == options
+
+
+def t5_tokenizer():
+    """A vocabulary whose last ids, descending, stand for hidden spans."""
+    pieces = ["<pad>", "</s>", "<unk>", "a", "b.", "c", *(f"<extra_id_{n}>" for n in (3, 2, 1, 0))]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": n, "content": piece} | flags for n, piece in enumerate(pieces) if piece.startswith("<")]
+    model = {"type": "WordLevel", "unk_token": "<unk>", "vocab": {piece: n for n, piece in enumerate(pieces)}}
+    steps = {"normalizer": None, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None}
+    return hugging_face_tokenizer(
+        json.dumps({"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "model": model} | steps).encode()
+    )
+
+
+def test_what_a_config_leaves_open_comes_from_the_tokenizer():
+    class Source(NamedTuple):
+        made: Any
+
+        def tokenizer(self):
+            return self.made
+
+    t5, ours = Source(t5_tokenizer()), Source(byte_tokenizer())
+    found = SpanDenoising().completed([t5])
+    assert (found.first_sentinel, found.sentinel_step, found.sentinels, found.end) == (9, -1, 4, 1)
+    found, specials = SpanDenoising(end=3).completed([ours]), byte_tokenizer().specials
+    assert (found.first_sentinel, found.sentinel_step, found.sentinels, found.end) == (specials["spare_0"], 1, 64, 3)
+    masked = MaskedLM().completed([ours])
+    assert (masked.mask, masked.ordinary) == (specials["mask"], 256) and MaskedLM(mask=5).completed([ours]).mask == 5
+    auto = Sum(objectives=(CausalLM(), AutoEncoding(shuffling="sentences"))).completed([t5]).objectives[1]
+    assert auto.sentence_ends == (4,) and auto.mask >= 10 and auto.separator >= 10
 
 
 PAIRS = SentencePairData(shards=("x",))

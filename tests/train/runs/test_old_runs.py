@@ -40,6 +40,7 @@ def test_every_config_of_format_1_is_the_config_of_today(name):
     assert found == today
     new = {line.split(": ")[0]: set(line.split(": ")[1].partition(" not stored")[0].split(", ")) for line in said}
     assert new.pop("experiment") == {"gradient"} and new.pop("experiment.evaluation") == {"metrics"}
+    assert new.pop("experiment.data", set()) <= {"words", "lexicon"}
     assert set(new) == {"experiment.model"} and not {"norm_position", "embed_dim"} & new["experiment.model"]
     assert found.gradient == Exact() and found.evaluation.metrics == ()
 
