@@ -195,7 +195,7 @@ def test_conversations_and_texts_are_the_tokens_of_their_library(tmp_path):
 
 
 def test_smollm2_is_what_their_library_makes_of_it(tmp_path):
-    """The real model, where `omnia import smollm2` has fetched it. Their reading of the file does not take fractions apart, as it should."""
+    """The real model, where `omnia import smollm2` has fetched it. Their reading of the file takes no fractions apart, as it should."""
     pytest.importorskip("gguf", reason="their library reads GGUF files with it")
     pytest.importorskip("accelerate", reason="their library reads GGUF files with it")
     file = Path(storage.cache_folder() or "", "models", "smollm2", PACKAGES["smollm2"].inside)

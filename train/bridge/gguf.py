@@ -84,7 +84,10 @@ def open_gguf(path: Path) -> Published:
     unread = [f"{name} is {tensor.tensor_type.name}" for name, tensor in tensors.items() if tensor.tensor_type.name not in TYPES]
     if unread:
         raise UserError(f"{path}: tensors of a type that is not read: {', '.join(unread)}", f"Known: {', '.join(TYPES)}.")
-    settings = settings_of(family, metadata, tensors, where)
+    try:
+        settings = settings_of(family, metadata, tensors, where)
+    except KeyError as missing:
+        raise UserError(f"{path}: its settings lack {missing}", FETCH) from None
     _, config = config_of(where, settings)
     theirs = gguf_names(family, config, settings)
     ours = {theirs_name: name for name, theirs_name in theirs.items()}
@@ -173,7 +176,7 @@ def _decimal(value: float) -> float:
 def _llama3(divisors: np.ndarray, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The scaling of Llama 3.1, of which a file holds only what it divides each frequency by."""
     factor, context = float(divisors.max()), LLAMA3_CONTEXT
-    if not np.allclose(divisors, _llama3_divisors(settings["rope_theta"], factor, context, len(divisors)), rtol=1e-3):
+    if not np.allclose(divisors, _llama3_divisors(settings.get("rope_theta", 10_000.0), factor, context, len(divisors)), rtol=1e-3):
         raise UserError(f"{where}: rotary frequencies that are not Llama 3.1's", "This model cannot be run here as it is meant to.")
     own = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": context}
     return {"rope_type": "llama3", "factor": factor, **own}
