@@ -2,9 +2,10 @@
 
 omnia prepare text --input FILE --output runs/xl/shards --tokenizer char --validation 0.05
 omnia train configs/transformer_xl.py:small --run-dir runs/xl/small --data.shards runs/xl/shards
-omnia evaluate runs/xl/small --change evaluation_memory=512
-    small     characters, for a CPU, 0.8 M parameters
-    plain     the same without a memory, to compare with
+omnia evaluate runs/xl/small --change evaluation_memory=256 evaluation_limit=96
+2 CPU cores beside other work, 10 minutes; 2.8 MB of speeches, bits per byte of four that were held out:
+    small     characters, 0.8 M parameters: 1.652 with the 128 places before a row, 1.720 with one alone
+    plain     the same trained without a memory: 1.677
     enwik8    the published 12 layers for characters; for accelerators, not run
     wt103     the published 16 layers for WikiText-103; for accelerators, not run
 """
@@ -30,7 +31,7 @@ def small() -> Experiment:
         steps=1500,
         batch_size=24,
         data=TextLanes(),
-        objective=RecurrentLM(memory=64, evaluation_memory=256),
+        objective=RecurrentLM(memory=64, evaluation_memory=128),
         model=ModelConfig(context_length=64, num_layers=4, embed_dim=128, num_heads=4, positions="distance"),
         optimizer=Muon(),
         schedule=Schedule(warmup_steps=50, decay="linear", final_fraction=0.0),
@@ -51,7 +52,7 @@ def enwik8() -> Experiment:
         steps=400_000,
         batch_size=24,
         data=TextLanes(),
-        objective=RecurrentLM(memory=512, evaluation_memory=2100),
+        objective=RecurrentLM(memory=512, evaluation_memory=2100, evaluation_limit=820),
         model=ModelConfig(context_length=512, embed_dim=512, num_heads=8, mlp_dim=2048, positions="distance", dropout=0.1),
         optimizer=AdamW(learning_rate=2.5e-4),
         schedule=Schedule(decay="cosine"),
@@ -65,7 +66,7 @@ def wt103() -> Experiment:
         steps=200_000,
         batch_size=60,
         data=TextLanes(),
-        objective=RecurrentLM(memory=150, evaluation_memory=640),
+        objective=RecurrentLM(memory=150, evaluation_memory=640, evaluation_limit=400),
         model=ModelConfig(
             context_length=150,
             num_layers=16,

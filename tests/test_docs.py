@@ -206,6 +206,8 @@ def options() -> set[str]:
         ["plan"],
         ["launch"],
         ["label"],
+        ["import"],
+        ["export"],
         ["prepare", "codes"],
         ["prepare", "images"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),

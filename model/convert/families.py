@@ -2,10 +2,23 @@
 
 from typing import Any
 
-from model.convert import gemma, gpt2, gpt_neox, llama, qwen
+from model.convert import bert, gemma, gpt2, gpt_neox, llama, qwen, t5
 from model.convert.family import Family, exported_settings
 
-FAMILIES: tuple[Family, ...] = (gpt2.FAMILY, llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gemma.GEMMA2, gemma.GEMMA3, gpt_neox.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    gpt2.FAMILY,
+    llama.FAMILY,
+    qwen.QWEN2,
+    qwen.QWEN3,
+    gemma.GEMMA2,
+    gemma.GEMMA3,
+    gpt_neox.FAMILY,
+    bert.ROBERTA,
+    bert.BERT,
+    bert.DISTILBERT,
+    bert.ALBERT,
+    t5.FAMILY,
+)
 """The first that can say a config of ours is the one that it is exported as."""
 
 MODEL_TYPES = {name: family for family in FAMILIES for name in family.model_types}

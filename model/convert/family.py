@@ -1,14 +1,14 @@
 """What a family of published models is to us: a table of its tensors, read in both directions, and its settings.
 
-Axes are named by a letter each: d width of the residual, h query heads, g key and value heads, k width of a head, f width of the
-feed-forward layer, v vocabulary, p learned positions. t is 2, the halves of a head that rotate together, and j their width; c is as many as
-a tensor has parts.
+Axes are named by a letter each: d width of the residual (z is d again), h query heads, g key and value heads, k width of a head, f width of
+the feed-forward layer, v vocabulary, e width of the embedding, p learned positions, y types of tokens, b buckets of distances. t is 2, the
+halves of a head that rotate together, and j their width; c is as many as a tensor has parts. l counts layers, m those of an encoder beside.
 """
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +24,9 @@ class Tensor:
     """One tensor of theirs, and what it is here: ours = theirs * scale + offset, with its axes rearranged.
 
     name: theirs; `{layer}` stands for the number of each layer. ours: the path of our parameter, or of several that theirs holds side by
-    side. axes: theirs -> ours, such as "(h k) d -> d h k"; with several of ours the first axis on the right counts them. What begins with
-    `layers` is stacked over layers here.
+    side. axes: theirs -> ours, such as "(h k) d -> d h k"; with several of ours the first axis on the right counts them. skip: rows at the
+    beginning of theirs that have no place here, and come back as zeros. layers: the letter whose size is the number of layers. What has a
+    layer in its name is stacked over layers here.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Tensor:
     axes: str
     scale: float = 1.0
     offset: float = 0.0
+    skip: int = 0
+    layers: str = "l"
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -40,12 +43,13 @@ class Tensor:
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Of theirs."""
-        return _shape(_sides(self.axes)[0], self._with_parts(sizes))
+        first, *rest = _shape(_sides(self.axes)[0], self._with_parts(sizes))
+        return (first + self.skip, *rest)
 
     def to_ours(self, theirs: np.ndarray, sizes: Mapping[str, int]) -> list[np.ndarray]:
         """An array for each of `paths`, of one layer; views of theirs where nothing is computed. ValueError for another shape."""
         left, right = _sides(self.axes)
-        ours = _rearranged(theirs, left, right, self._with_parts(sizes))
+        ours = _rearranged(theirs[self.skip :], left, right, self._with_parts(sizes))
         if self.scale != 1.0 or self.offset:
             ours = ours * np.float32(self.scale) + np.float32(self.offset)
         return [ours] if isinstance(self.ours, str) else list(ours)
@@ -56,7 +60,8 @@ class Tensor:
         whole = ours[0] if isinstance(self.ours, str) else np.stack(ours)
         if self.scale != 1.0 or self.offset:
             whole = (whole - np.float32(self.offset)) / np.float32(self.scale)
-        return np.ascontiguousarray(_rearranged(whole, right, left, self._with_parts(sizes)))
+        theirs = np.ascontiguousarray(_rearranged(whole, right, left, self._with_parts(sizes)))
+        return np.concatenate([np.zeros((self.skip, *theirs.shape[1:]), theirs.dtype), theirs]) if self.skip else theirs
 
     def _with_parts(self, sizes: Mapping[str, int]) -> dict[str, int]:
         return {**sizes, "t": 2, "c": len(self.paths)}
@@ -76,7 +81,7 @@ def _shape(groups: Groups, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _size(axis: str, sizes: Mapping[str, int]) -> int:
-    return sizes["k"] // 2 if axis == "j" else sizes[axis]
+    return sizes["k"] // 2 if axis == "j" else sizes["d"] if axis == "z" else sizes[axis]
 
 
 def _rearranged(array: np.ndarray, source: Groups, target: Groups, sizes: Mapping[str, int]) -> np.ndarray:
@@ -93,6 +98,8 @@ class Family:
     config_of: config.json -> our config; ValueError for a setting that cannot be honoured, KeyError for one that is missing.
     theirs: our config -> config.json; it need not look at what it cannot say, `exported_settings` does.
     tensors: our config, a layout, config.json -> all tensors. prefix: that a file of the bare trunk leaves out of every name.
+    spare: a regular expression of names that a file may hold beside them, which are copies, or of no use here.
+    found: names of a file's tensors -> fields of our config that the file decides by what it holds, and no setting says.
     """
 
     model_types: tuple[str, ...]
@@ -102,6 +109,8 @@ class Family:
     tensors: Callable[[Any, Layout, Mapping[str, Any]], Sequence[Tensor]]
     prefix: str = ""
     gguf: str = ""
+    spare: str = ""
+    found: Callable[[Collection[str]], dict[str, Any]] = lambda names: {}
 
     def sizes(self, config: ModelConfig) -> dict[str, int]:
         """What the letters of `axes` stand for."""
@@ -114,6 +123,10 @@ class Family:
             "v": config.vocab_size,
             "p": config.context_length,
             "l": config.own_layers,
+            "m": config.encoder.own_layers if hasattr(config, "encoder") else 0,
+            "b": config.relative_buckets,
+            "e": getattr(config, "embedding_width", config.embed_dim),
+            "y": getattr(config, "token_types", 0),
         }
 
     def each(self, config, layout: Layout, settings: Mapping[str, Any]) -> Iterator[tuple[str, Tensor, int | None]]:
@@ -122,7 +135,7 @@ class Family:
             if "{layer}" not in tensor.name:
                 yield tensor.name, tensor, None
                 continue
-            for layer in range(self.sizes(config)["l"]):
+            for layer in range(self.sizes(config)[tensor.layers]):
                 yield tensor.name.format(layer=layer), tensor, layer
 
     def fill(self, params: Mapping[str, np.ndarray], config, layout: Layout, settings: Mapping[str, Any], read) -> None:
@@ -161,6 +174,8 @@ def exported_settings(family: Family, config) -> dict[str, Any] | None:
         back = family.config_of(theirs)
     except (ValueError, KeyError, AttributeError):
         return None
+    if type(back) is type(config):
+        back = dataclasses.replace(back, **{name: getattr(config, name) for name in family.found(())})
     same = theirs["model_type"] in family.model_types and type(back) is type(config) and _explicit(back) == _explicit(config)
     return theirs if same else None
 
@@ -197,7 +212,7 @@ def one_of(theirs: Mapping[str, Any], name: str, known: Mapping[str, Any], defau
     return known[found]
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Any] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",

@@ -13,6 +13,7 @@ import tokenizers
 
 from model.convert.families import family_of
 from model.decoding.generate import Sampling
+from model.encoder_decoder import SourceText
 from model.heads import Head, logits, vocabulary_table
 from train.bridge.exporting import export_model
 from train.bridge.importing import import_model
@@ -41,7 +42,22 @@ FAMILIES = {
     "pythia": ("GPTNeoX", SHAPE | {"rotary_pct": 0.5}),
     "neox, one after the other": ("GPTNeoX", SHAPE | {"use_parallel_residual": False}),
 }
-TOKENS_BT = np.random.default_rng(1).integers(0, VOCABULARY, (2, 40))
+ENCODER = SHAPE | {"pad_token_id": 1, "type_vocab_size": 2}
+OTHERS = {
+    "bert": ("Bert", ENCODER),
+    "roberta": ("Roberta", ENCODER | {"type_vocab_size": 1, "max_position_embeddings": 66}),
+    "distilbert": (
+        "DistilBert",
+        {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64},
+    ),
+    "albert": ("Albert", ENCODER | {"embedding_size": 16, "num_hidden_layers": 4, "num_hidden_groups": 2, "pad_token_id": 0}),
+    "t5": (
+        "T5",
+        {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 6, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4},
+    ),
+}
+OTHERS["t5 1.1"] = "T5", OTHERS["t5"][1] | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+TOKENS_BT = np.random.default_rng(1).integers(2, VOCABULARY, (2, 40))
 
 
 def their_config(kind: str, settings: dict):
@@ -79,20 +95,26 @@ def byte_level() -> tokenizers.Tokenizer:
 @pytest.fixture(scope="module", params=FAMILIES)
 def pair(request, tmp_path_factory):
     """Their model, and the run that it became. Biases and norms are random too, so that none of them hides behind its zero or one."""
-    import torch
     import transformers
 
     kind, settings = FAMILIES[request.param]
     theirs = transformers.AutoModelForCausalLM.from_config(their_config(kind, settings), attn_implementation="eager").eval()
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
-        for name, weight in theirs.named_parameters():
-            one = weight.ndim == 1 and name.endswith("weight") and not kind.startswith("Gemma")
-            weight.copy_(torch.from_numpy(rng.normal(float(one), 0.1 if weight.ndim == 1 else 0.3, tuple(weight.shape))))
+    make_random(theirs, one=not kind.startswith("Gemma"))
     folder = tmp_path_factory.mktemp("pair")
     theirs.save_pretrained(folder / "theirs")
     byte_level().save(str(folder / "theirs" / "tokenizer.json"))
     return theirs, import_model(folder / "theirs", folder / "run")
+
+
+def make_random(model, *, one: bool) -> None:
+    """one: norms multiply by their weight, and not by 1 more."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            mean = float(one and weight.ndim == 1 and name.endswith("weight"))
+            weight.copy_(torch.from_numpy(rng.normal(mean, 0.1 if weight.ndim == 1 else 0.3, tuple(weight.shape))))
 
 
 def test_logits_are_equal(pair):
@@ -133,3 +155,52 @@ def test_a_gguf_file_holds_the_same_model(pair, tmp_path):
     np.testing.assert_allclose(our_logits(again), our_logits(run), rtol=0, atol=2e-4)
     assert family_of(again.experiment.model) == family_of(run.experiment.model)
     assert json.loads((tmp_path / "run" / "chat.json").read_text())["stop_ids"] == [0]
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request, tmp_path_factory):
+    """Their encoder or encoder-decoder, and the run that it became."""
+    import transformers
+
+    kind, settings = OTHERS[request.param]
+    auto = transformers.AutoModelForSeq2SeqLM if kind == "T5" else transformers.AutoModelForMaskedLM
+    theirs = auto.from_config(their_config(kind, settings), attn_implementation="eager").eval()
+    make_random(theirs, one=True)
+    folder = tmp_path_factory.mktemp("other")
+    theirs.save_pretrained(folder / "theirs")
+    byte_level().save(str(folder / "theirs" / "tokenizer.json"))
+    return theirs, import_model(folder / "theirs", folder / "run")
+
+
+def predictions_of(theirs) -> np.ndarray:
+    import torch
+
+    more = {"decoder_input_ids": torch.from_numpy(TOKENS_BT[:, ::-1].copy())} if theirs.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        return theirs(input_ids=torch.from_numpy(TOKENS_BT), attention_mask=torch.ones(TOKENS_BT.shape), **more).logits.numpy()
+
+
+def our_predictions(run) -> np.ndarray:
+    model = realise(run.experiment.model)
+    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    tokens_BT = jnp.asarray(TOKENS_BT, jnp.int32)
+    if run.experiment.model.generates:
+        ones_BT = jnp.ones_like(tokens_BT)
+        source = SourceText(tokens_BT, ones_BT, jnp.cumsum(ones_BT, 1) - 1)
+        hidden_BTD = model.apply({"params": params}, tokens_BT[:, ::-1], segments_BT=ones_BT, source=source).hidden_BTD
+        return np.asarray(logits(Head(hidden_BTD, vocabulary_table(params))))
+    return np.asarray(logits(model.predictions(params, model.apply({"params": params}, tokens_BT).hidden_BTD)))
+
+
+def test_predictions_of_others_are_equal(other):
+    theirs, run = other
+    found, expected = our_predictions(run), predictions_of(theirs)
+    assert found.std() > 0.2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
+
+
+def test_an_export_of_others_is_the_same_model_there(other, tmp_path):
+    theirs, run = other
+    export_model(run, "hf", tmp_path / "hf")
+    again = type(theirs).from_pretrained(tmp_path / "hf", attn_implementation="eager").eval()
+    np.testing.assert_allclose(predictions_of(again), predictions_of(theirs), rtol=0, atol=2e-4)

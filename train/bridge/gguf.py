@@ -59,8 +59,18 @@ def open_gguf(path: Path) -> Published:
         from gguf import GGUFReader
     except ImportError:
         raise UserError("a .gguf file needs the package gguf", NEEDS) from None
+
+    class Reader(GGUFReader):
+        """Theirs takes what is left of a file for what it asked for, and reads a list of 2**60 numbers out of nothing."""
+
+        def _get(self, offset, dtype, count=1, override_order=None):
+            found = super()._get(offset, dtype, count, override_order)
+            if len(found) < count:
+                raise ValueError(f"it ends before byte {offset + int(count) * found.itemsize:,}")
+            return found
+
     try:
-        reader = GGUFReader(path)
+        reader = Reader(path)
         metadata = {name: field.contents() for name, field in reader.fields.items()}
     except Exception as error:  # of a foreign library: a file that is cut short fails it anywhere
         raise UserError(f"{path}: damaged, cut short or no GGUF file ({type(error).__name__}: {error})", FETCH) from None

@@ -1,6 +1,7 @@
 """A model in a folder, as Hugging Face lays it out. Weights are read from safetensors alone: a pickle could run code."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def _tensors(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], 
     except ImportError:
         raise UserError("reading published weights needs the package safetensors", "Install it: pip install 'omnia[hf]'.") from None
     files: dict[str, Any] = {}
-    home: dict[str, str] = {}
+    home: dict[str, tuple[str, str]] = {}
     for name in _weight_files(folder):
         try:
             files[name] = safe_open(folder / name, framework="numpy")
@@ -56,17 +57,27 @@ def _tensors(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], 
         except SafetensorError as error:
             raise UserError(f"{folder / name}: damaged or cut short ({error})", FETCH) from None
         for tensor in files[name].keys():  # noqa: SIM118 (it is no dictionary)
-            home[tensor] = name
+            home[_newer(tensor)] = name, tensor
     shapes = {}
     unread = []
-    for tensor, name in home.items():
-        found = files[name].get_slice(tensor)
-        shapes[tensor] = tuple(found.get_shape())
+    for name, (file, tensor) in home.items():
+        found = files[file].get_slice(tensor)
+        shapes[name] = tuple(found.get_shape())
         if found.get_dtype() not in TYPES:
-            unread.append(f"{tensor} is {found.get_dtype()}")
+            unread.append(f"{name} is {found.get_dtype()}")
     if unread:
         raise UserError(f"{folder}: tensors of a type that is not read: {', '.join(unread)}", f"Known: {', '.join(TYPES)}.")
-    return shapes, lambda tensor: files[home[tensor]].get_tensor(tensor).astype(np.float32, copy=False)
+
+    def read(name: str) -> np.ndarray:
+        file, tensor = home[name]
+        return files[file].get_tensor(tensor).astype(np.float32, copy=False)
+
+    return shapes, read
+
+
+def _newer(name: str) -> str:
+    """The name that a norm's parameters have in files of today; BERT's were converted from TensorFlow's."""
+    return re.sub("LayerNorm.gamma$", "LayerNorm.weight", re.sub("LayerNorm.beta$", "LayerNorm.bias", name))
 
 
 def _weight_files(folder: Path) -> list[str]:

@@ -1,30 +1,39 @@
 """A published model becomes a run: its parameters at step 0, its tokenizer, and what belongs to a conversation with it."""
 
 import dataclasses
+import math
 import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from data.errors import UserError
 from data.files.storage import sync_folder
-from data.tokenizer import hugging_face_tokenizer
+from data.tokenizer import Tokenizer, hugging_face_tokenizer
+from model.encoder_decoder_config import EncoderDecoderConfig
+from model.text_encoder_config import TextEncoderConfig
 from train.bridge.gguf import open_gguf
 from train.bridge.hugging_face import open_folder
 from train.bridge.published import Published, check_tensors, config_of
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh
 from train.experiment import SGD, CausalLM, Experiment, MeshShape, Samples, TextData
+from train.kinds import Objective, realise
 from train.loop.progress import Progress
 from train.objectives.bind import state_of
+from train.objectives.text.options import MaskedLM, SimCSE, SpanDenoising
 from train.optimizers.build import optimizer_of
 from train.runs.directory import Run, write_run
 from train.step.anomalies import no_history
 from train.step.state import State
+
+ALIGNMENT = 64
+"""Bytes."""
 
 
 def open_published(path: Path) -> Published:
@@ -41,8 +50,8 @@ def open_published(path: Path) -> Published:
 def load_published(path: Path) -> tuple[Any, Any]:
     """(config, parameters) of a published model: NumPy arrays, float32."""
     published = open_published(path)
-    config = config_of(published.where, published.settings)[1]
-    return config, read_parameters(published, config, check_tensors(published, config), experiment_of(path.name, config))
+    config = config_of(published.where, published.settings, published.shapes)[1]
+    return config, read_parameters(published, config, check_tensors(published, config))
 
 
 def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print) -> Run:
@@ -53,7 +62,7 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UserError(f"{run_dir}: exists", "Choose another --run-dir, or empty it.")
     published = open_published(path)
-    config = config_of(published.where, published.settings)[1]
+    config = config_of(published.where, published.settings, published.shapes)[1]
     names = check_tensors(published, config)
     if not published.tokenizer:
         raise UserError(f"{path}: no tokenizer.json", "Save one: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER').")
@@ -63,7 +72,7 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
             f"{published.where}: its tokenizer has {tokenizer.base_size} ids, its model {config.vocab_size}",
             "Fetch the files again: they are not of one model.",
         )
-    experiment = experiment_of(path.stem if path.is_file() else path.resolve().name, config)
+    experiment = experiment_of(path.stem if path.is_file() else path.resolve().name, config, tokenizer)
     partial = run_dir.absolute().with_name(run_dir.absolute().name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -71,31 +80,44 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
     published.chat.save(partial)
     run = Run(partial, experiment, (), tokenizer.specials["document_end"], secrets.token_hex(8), None)
     write_run(run)
-    save_parameters(run, read_parameters(published, config, names, experiment))
+    params = read_parameters(published, config, names)
+    save_parameters(run, params)
     partial.rename(run_dir)
     sync_folder(str(run_dir.absolute().parent))
-    said(f"{run_dir}: {published.family.model_types[0]}, {sum(x.size for x in jax.tree.leaves(_shapes(experiment))):,} parameters")
+    said(f"{run_dir}: {published.family.model_types[0]}, {sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters")
     return dataclasses.replace(run, path=run_dir)
 
 
-def experiment_of(name: str, config) -> Experiment:
-    """What an imported model is as a run: nothing was trained, so its optimizer keeps no moments."""
-    return Experiment(
-        name=name, model=config, data=TextData(), objective=CausalLM(), optimizer=SGD(), mesh=MeshShape(data=1), samples=Samples(tokens=0)
-    )
+def experiment_of(name: str, config, tokenizer: Tokenizer) -> Experiment:
+    """What an imported model is as a run: nothing was trained, so its optimizer keeps no moments. The objective is the one that it has
+    what it takes for."""
+    objective: Objective = CausalLM()
+    if isinstance(config, EncoderDecoderConfig):
+        objective = SpanDenoising()
+    elif isinstance(config, TextEncoderConfig):
+        masked = MaskedLM(mask=tokenizer.specials["mask"], ordinary=tokenizer.base_size)
+        objective = masked if config.prediction_head else SimCSE()
+        if not config.prediction_head:
+            config = dataclasses.replace(config, dropout=0.1)  # which two views of a text differ by
+    options: dict[str, Any] = {"optimizer": SGD(), "mesh": MeshShape(data=1), "samples": Samples(tokens=0)}
+    return Experiment(name=name, model=config, data=TextData(), objective=objective, **options)
 
 
-def _shapes(experiment: Experiment):
-    mesh = make_mesh(MeshShape(data=1), jax.devices("cpu")[:1])
-    return state_of(experiment, mesh, ema=False, carry=False).params
-
-
-def read_parameters(published: Published, config, names: dict[str, str], experiment: Experiment):
-    """Our tree of parameters, float32."""
-    params = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), _shapes(experiment))
+def read_parameters(published: Published, config, names: dict[str, str]):
+    """Our tree of parameters, float32. names: of the file's tensors, by those of the table."""
+    shapes = nn.unbox(jax.eval_shape(realise(config).start, jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: _aligned(leaf.shape), shapes)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     published.family.fill(leaves, config, published.layout, published.settings, lambda name: published.read(names[name]))
     return params
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of float32 whose memory JAX takes over as it is: where it lies otherwise, on a CPU, it is copied."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    return memory[begin : begin + size].view(np.float32).reshape(shape)
 
 
 def save_parameters(run: Run, params) -> None:

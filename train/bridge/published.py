@@ -1,7 +1,8 @@
 """A model as others have published it, opened but not read: what the formats have in common."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,15 @@ class Leaving:
     tensors: Callable[[Layout], Iterator[tuple[str, np.ndarray]]]
 
 
-def config_of(where: str, settings: dict[str, Any]) -> tuple[Family, Any]:
-    """The family of a config.json, and our config. UserError for an unknown family, or a setting that cannot be honoured."""
+def config_of(where: str, settings: dict[str, Any], names: Collection[str] = ()) -> tuple[Family, Any]:
+    """The family of a config.json, and our config; names: of the file's tensors, which decide some fields. UserError for an unknown family,
+    or a setting that cannot be honoured."""
     kind = settings.get("model_type")
     if kind not in MODEL_TYPES:
         raise UserError(f"{where}: the model type {kind!r} is not known", f"Known: {', '.join(MODEL_TYPES)}.")
     try:
-        return MODEL_TYPES[kind], MODEL_TYPES[kind].config_of(settings)
+        family = MODEL_TYPES[kind]
+        return family, dataclasses.replace(family.config_of(settings), **family.found(names))
     except KeyError as missing:
         raise UserError(f"{where}: the settings of a {kind} model lack {missing}", "Fetch the file again.") from None
     except (ValueError, TypeError) as error:
@@ -70,7 +73,8 @@ def check_tensors(published: Published, config) -> dict[str, str]:
         elif found != wanted:
             wrong.append(f"{inside} is {_said(found)}, expected {_said(wanted)}")
     tied = {"lm_head.weight"} if getattr(config, "tied_embeddings", False) else set()
-    extra = [name for name in there if name not in tied and not HARMLESS.search(name)]
+    spare = re.compile(family.spare) if family.spare else HARMLESS
+    extra = [name for name in there if name not in tied and not HARMLESS.search(name) and not spare.search(name)]
     found_wrong = {"missing": missing, "unexpected": extra, "of another shape": wrong}
     if any(found_wrong.values()):
         lines = [f"{what}: {', '.join(sorted(those))}" for what, those in found_wrong.items() if those]

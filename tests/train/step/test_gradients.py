@@ -12,6 +12,7 @@ from model.config import ModelConfig
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.mixture_of_experts import Router
 from model.text_encoder_config import TextEncoderConfig
+from model.transformer import Decoder
 from train import experiment as options
 from train.devices.mesh import check_batch, inference_mesh, make_mesh, put_batch
 from train.experiment import MeshShape
