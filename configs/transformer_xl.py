@@ -14,7 +14,7 @@ import dataclasses
 
 from model.config import ModelConfig
 from train.experiment import AdamW, Evaluation, Experiment, Muon, Samples, Schedule
-from train.objectives.text.recurrent_lm import RecurrentLM
+from train.objectives.text.options import RecurrentLM
 from train.sources.lanes import TextLanes
 
 

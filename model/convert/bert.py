@@ -93,6 +93,9 @@ def _embeddings(prefix: str, skip: int = 0) -> list[Tensor]:
 
 
 def bert_tensors(config: TextEncoderConfig, layout: Layout, settings: Settings) -> list[Tensor]:
+    """A GGUF file has neither pooler nor prediction head."""
+    if layout == "gguf":
+        return _bert_trunk("bert")
     head = "cls.predictions."
     names = {"dense": head + "transform.dense", "head_norm": head + "transform.LayerNorm", "bias": head + "bias"}
     return [*_bert_trunk("bert"), *_heads(config, "bert.pooler.dense", **names)]
@@ -196,6 +199,7 @@ BERT = Family(
     their_bert,
     bert_tensors,
     prefix="bert.",
+    gguf="bert",
     spare=r"^cls\.(predictions\.decoder|seq_relationship)\.",
     found=_found,
 )

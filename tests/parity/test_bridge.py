@@ -4,6 +4,7 @@
 """
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,17 @@ import numpy as np
 import pytest
 import tokenizers
 
+from data.files import storage
+from data.tokenizer import hugging_face_tokenizer
 from model.convert.families import family_of
 from model.decoding.generate import Sampling
 from model.encoder_decoder import SourceText
 from model.heads import Head, logits, vocabulary_table
+from tests.train.bridge.published_models import TEXTS
 from train.bridge.exporting import export_model
+from train.bridge.hugging_face import chat_of
 from train.bridge.importing import import_model
+from train.bridge.packages import PACKAGES
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.generation.text import make_generator
@@ -30,6 +36,13 @@ SHAPE |= {"max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0, "
 GROUPED = SHAPE | {"num_key_value_heads": 2, "rms_norm_eps": 1e-5}
 SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 GEMMA = GROUPED | {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 7}
+TEMPLATE = """{%- if messages[0]['role'] != 'system' %}
+    {{- '<|im_start|>system\\nBe brief.<|im_end|>\\n' }}
+{%- endif %}
+{% for message in messages %}
+{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>' }}
+{% endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 FAMILIES = {
     "gpt2": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "eos_token_id": 0}),
     "llama": ("Llama", GROUPED),
@@ -155,6 +168,48 @@ def test_a_gguf_file_holds_the_same_model(pair, tmp_path):
     np.testing.assert_allclose(our_logits(again), our_logits(run), rtol=0, atol=2e-4)
     assert family_of(again.experiment.model) == family_of(run.experiment.model)
     assert json.loads((tmp_path / "run" / "chat.json").read_text())["stop_ids"] == [0]
+
+
+def test_conversations_and_texts_are_the_tokens_of_their_library(tmp_path):
+    """A template with a system message of its own, and a folder as it is published."""
+    from transformers import PreTrainedTokenizerFast
+
+    config = their_config("Llama", GROUPED)
+    config.save_pretrained(tmp_path)
+    special = ["<|im_start|>", "<|im_end|>"]
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens(special)
+    theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template=TEMPLATE)
+    theirs.save_pretrained(tmp_path)
+    content = (tmp_path / "tokenizer.json").read_bytes()
+    chat, ours = chat_of(tmp_path, json.loads((tmp_path / "config.json").read_text()), content), hugging_face_tokenizer(content)
+    messages = [
+        {"role": "user", "content": "Hi, 日本 😀\n"},
+        {"role": "assistant", "content": " Hello"},
+        {"role": "user", "content": "And?"},
+    ]
+    for reply in (False, True):
+        expected = theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=reply, return_dict=False)
+        assert chat.encode(messages, ours, reply=reply) == expected
+    assert chat.stop_ids[-1] == theirs.eos_token_id
+
+
+def test_smollm2_is_what_their_library_makes_of_it(tmp_path):
+    """The real model, where `omnia import smollm2` has fetched it. Their reading of the file takes no fractions apart, as it should."""
+    pytest.importorskip("gguf", reason="their library reads GGUF files with it")
+    pytest.importorskip("accelerate", reason="their library reads GGUF files with it")
+    file = Path(storage.cache_folder() or "", "models", "smollm2", PACKAGES["smollm2"].inside)
+    if not file.is_file():
+        pytest.skip("the model is not fetched: `omnia import smollm2 --run-dir DIR`")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run = import_model(file, tmp_path / "run")
+    tokenizer, ours = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name), run.tokenizer()
+    for text in TEXTS:
+        assert ours.encode(text).tolist() == tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"], text
+    theirs = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    np.testing.assert_allclose(our_logits(run), their_logits(theirs), rtol=0, atol=2e-4)
 
 
 @pytest.fixture(scope="module", params=OTHERS)

@@ -53,6 +53,9 @@ def export_model(
     leaving = leaving_of(run, step=step, raw=raw)
     if not leaving.tokenizer and getattr(leaving.config, "text", True):
         said(f"the tokenizer of {run.path} is Omnia's own and has no tokenizer.json: the weights are written without it")
+    lost = [part for part in ("pooler", "prediction_head") if form == "gguf" and getattr(leaving.config, part, False)]
+    if lost:
+        said(f"a GGUF file has no place for {' and '.join(lost)} of {run.path}: the encoder is written without")
     partial = output.absolute().with_name(output.name + ".partial")
     _remove(partial)
     partial.parent.mkdir(parents=True, exist_ok=True)

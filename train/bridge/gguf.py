@@ -84,7 +84,10 @@ def open_gguf(path: Path) -> Published:
     unread = [f"{name} is {tensor.tensor_type.name}" for name, tensor in tensors.items() if tensor.tensor_type.name not in TYPES]
     if unread:
         raise UserError(f"{path}: tensors of a type that is not read: {', '.join(unread)}", f"Known: {', '.join(TYPES)}.")
-    settings = settings_of(family, metadata, tensors, where)
+    try:
+        settings = settings_of(family, metadata, tensors, where)
+    except KeyError as missing:
+        raise UserError(f"{path}: its settings lack {missing}", FETCH) from None
     _, config = config_of(where, settings)
     theirs = gguf_names(family, config, settings)
     ours = {theirs_name: name for name, theirs_name in theirs.items()}
@@ -120,7 +123,8 @@ def gguf_names(family: Family, config, settings: Mapping[str, Any]) -> dict[str,
     names = get_tensor_name_map(architecture, config.num_layers)
     found = {}
     for name, _, _ in family.each(config, "gguf", settings):
-        theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        suffixes = (".weight", ".bias")
+        theirs = names.get_name(name, suffixes) or names.get_name(name.removeprefix(family.prefix), suffixes)
         if theirs is None:
             raise ValueError(f"llama.cpp has no name for {name}")
         found[name] = theirs
@@ -147,12 +151,16 @@ def settings_of(family: Family, metadata: Mapping[str, Any], tensors: Mapping[st
         settings["rope_scaling"] = scaling
     if DIVISORS in tensors:
         settings["rope_scaling"] = _llama3(widened(tensors[DIVISORS]), settings, where)
+    if "token_types.weight" in tensors:
+        settings["type_vocab_size"] = int(tensors["token_types.weight"].shape[-1])
+    width = settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"]
+    if family.gguf != "gptneox" and own.get("rope.dimension_count", width) != width:
+        raise UserError(f"{where}: heads of which a part is rotated", "This model cannot be run here; choose another.")
     if family.gguf.startswith("gemma"):  # which alone of all has another width by which scores are divided
         largest = {"gemma2": 46, "gemma3": 62}[family.gguf] == settings["num_hidden_layers"]
         of_heads = settings["hidden_size"] // settings["num_attention_heads"]
         settings["query_pre_attn_scalar"] = of_heads if largest else settings["head_dim"]
     if family.gguf == "gptneox":
-        width = settings["hidden_size"] // settings["num_attention_heads"]
         settings |= {"rotary_pct": own["rope.dimension_count"] / width, "rotary_emb_base": settings.pop("rope_theta", 10_000.0)}
     if family.gguf == "gpt2":
         settings = {_GPT2.get(name, name): value for name, value in settings.items()}
@@ -168,7 +176,7 @@ def _decimal(value: float) -> float:
 def _llama3(divisors: np.ndarray, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The scaling of Llama 3.1, of which a file holds only what it divides each frequency by."""
     factor, context = float(divisors.max()), LLAMA3_CONTEXT
-    if not np.allclose(divisors, _llama3_divisors(settings["rope_theta"], factor, context, len(divisors)), rtol=1e-3):
+    if not np.allclose(divisors, _llama3_divisors(settings.get("rope_theta", 10_000.0), factor, context, len(divisors)), rtol=1e-3):
         raise UserError(f"{where}: rotary frequencies that are not Llama 3.1's", "This model cannot be run here as it is meant to.")
     own = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": context}
     return {"rope_type": "llama3", "factor": factor, **own}
@@ -275,6 +283,10 @@ def _metadata(leaving: Leaving) -> dict[str, Any]:
         theirs |= {_GPT2[common]: name for common, name in theirs.items() if common in _GPT2}
     found = {theirs[name]: value for name, value in leaving.settings.items() if name in theirs and value is not None}
     found["vocab_size"] = config.vocab_size
+    if not config.generates:
+        from gguf import PoolingType
+
+        found |= {"attention.causal": False, "pooling_type": int(PoolingType.MEAN)}
     if config.positions == "rotary":
         found["rope.dimension_count"] = int(config.head_width * getattr(config, "rotary_share", 1.0))
         found["attention.value_length"] = config.head_width
@@ -289,6 +301,9 @@ def _metadata(leaving: Leaving) -> dict[str, Any]:
     for role, name in _ROLES.items():
         if chat.tokens.get(role) in chat.specials:
             tokenizer[f"{name}_token_id"] = chat.specials[chat.tokens[role]]
-    tokenizer["add_bos_token"] = bool(chat.start_ids)
+    if config.generates:
+        tokenizer["add_bos_token"] = bool(chat.start_ids)
+    else:
+        tokenizer["token_type_count"] = config.token_types
     whole |= {f"tokenizer.ggml.{name}": value for name, value in tokenizer.items()}
     return whole | ({"tokenizer.chat_template": chat.template} if chat.template else {})

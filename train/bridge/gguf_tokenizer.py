@@ -191,6 +191,8 @@ def gguf_tokenizer(content: bytes, vocab_size: int) -> dict[str, Any]:
             token if kind != NORMAL or re.fullmatch(r"\[.*\]", token) else token[2:] if token.startswith("##") else SPACE + token
             for token, kind in zip(tokens, types, strict=True)
         ]
+        roles = {"[CLS]": "cls", "[SEP]": "seperator", "[MASK]": "mask", "[UNK]": "unknown", "[PAD]": "padding"}
+        found |= {f"{role}_token_id": vocabulary[token] for token, role in roles.items() if token in vocabulary}
     return found | {"tokens": tokens, "token_type": types}
 
 

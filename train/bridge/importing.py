@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -28,7 +29,7 @@ from train.experiment import SGD, CausalLM, Experiment, MeshShape, Samples, Text
 from train.kinds import Objective, realise
 from train.loop.progress import Progress
 from train.objectives.bind import bind, state_of
-from train.objectives.text.options import MaskedLM, SimCSE, SpanDenoising
+from train.objectives.text.options import MaskedLM, PrefixLM, SimCSE
 from train.optimizers.build import optimizer_of
 from train.runs.directory import Run, write_run
 from train.step.anomalies import no_history
@@ -103,12 +104,12 @@ def experiment_of(name: str, config, tokenizer: Tokenizer) -> Experiment:
     what it takes for."""
     objective: Objective = CausalLM()
     if isinstance(config, EncoderDecoderConfig):
-        objective = SpanDenoising()
+        objective = PrefixLM()
     elif isinstance(config, TextEncoderConfig):
-        masked = MaskedLM(mask=tokenizer.specials["mask"], ordinary=tokenizer.base_size)
-        objective = masked if config.prediction_head else SimCSE()
-        if not config.prediction_head:
-            config = dataclasses.replace(config, dropout=0.1)  # which two views of a text differ by
+        objective = MaskedLM() if config.prediction_head else SimCSE()
+    if isinstance(objective, SimCSE):
+        config = dataclasses.replace(config, dropout=0.1)  # which two views of a text differ by
+    objective = objective.completed([SimpleNamespace(tokenizer=lambda: tokenizer)])
     options: dict[str, Any] = {"optimizer": SGD(), "mesh": MeshShape(data=1), "samples": Samples(tokens=0)}
     return Experiment(name=name, model=config, data=TextData(), objective=objective, **options)
 

@@ -59,6 +59,9 @@ def ours(config) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("layout", ["hf", "gguf"])
 def test_every_parameter_is_filled_and_comes_back(model, layout):
     family, settings, config, tensors = model
+    if family.gguf == "bert" and layout == "gguf":  # which has no place for them
+        config = dataclasses.replace(config, pooler=False, prediction_head=False)
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("cls.", "bert.pooler"))}
     params, sizes = ours(config), family.sizes(config)
     shapes = {name: one.shape(sizes) for name, one, _ in family.each(config, layout, settings)}
     tensors = {name: tensor.reshape(shapes[name]) for name, tensor in tensors.items()}

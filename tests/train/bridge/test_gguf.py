@@ -9,14 +9,17 @@ import pytest
 import sentencepiece
 import tokenizers
 from gguf.quants import dequantize, quantize
+from safetensors.numpy import load_file
 
 from data.errors import UserError
+from data.tokenizer import hugging_face_tokenizer
 from model.convert.families import FAMILIES, family_of
-from tests.train.bridge.published_models import LLAMA, TEXTS, write_folder
+from tests.train.bridge.published_models import LLAMA, TEXTS, weights_of, write_folder
 from train.bridge.exporting import export_model
 from train.bridge.gguf import TYPES, open_gguf, widened
 from train.bridge.gguf_tokenizer import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, gguf_tokenizer, tokenizer_json
 from train.bridge.importing import import_model
+from train.generation.chat import Chat
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -57,8 +60,6 @@ def test_a_model_survives_the_file(run, tmp_path, kind, worst):
     assert family_of(config) == family_of(run.experiment.model)
     assert (published.chat.stop_ids, published.chat.template) == ((2,), json.loads((run.path / "chat.json").read_text())["template"])
     export_model(run, "hf", tmp_path / "hf")
-    from safetensors.numpy import load_file
-
     expected = load_file(tmp_path / "hf" / "model.safetensors")
     shuffled = "self_attn.q_proj", "self_attn.k_proj"
     for name, tensor in expected.items():
@@ -169,6 +170,47 @@ def test_a_sentencepiece_vocabulary_gives_its_own_tokens(sentencepiece_model):
     }
     again = tokenizers.Tokenizer.from_str(tokenizer_json(back | {"bos_token_id": 1, "unknown_token_id": 0}, "here").decode())
     assert all(again.encode(text).ids == tokenizers.Tokenizer.from_str(content.decode()).encode(text).ids for text in TEXTS)
+
+
+def test_a_conversation_has_the_tokens_of_the_library(sentencepiece_model):
+    """Which cuts a text at special tokens itself, and puts a space before the first piece alone."""
+    model, specials = sentencepiece_model, {"<s>": 1, "</s>": 2}
+    ids = range(model.vocab_size())
+    metadata = {"model": "llama", "tokens": [model.id_to_piece(i) for i in ids], "scores": [model.get_score(i) for i in ids]}
+    metadata |= {"token_type": [CONTROL if i in (1, 2) else NORMAL for i in ids], "unknown_token_id": 0}
+    content = tokenizer_json(metadata, "here")
+    chat = Chat("{% for m in messages %}[{{ m['content'] }}]{{ '</s>' if loop.index is even else '<s>' }}{% endfor %}", {}, specials)
+    messages = [{"role": "user", "content": text} for text in ("Hello", "world it", "two  spaces", "done")]
+    text = "".join(piece for piece, _ in chat.render(messages))
+    expected = tokenizers.Tokenizer.from_str(content.decode()).encode(text, add_special_tokens=False).ids
+    assert chat.encode(messages, hugging_face_tokenizer(content)) == expected
+
+
+def test_an_encoder_survives_the_file(tmp_path):
+    """But for its pooler, for which the file has no place, as is said."""
+    settings = {"model_type": "bert", "vocab_size": 264, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    settings |= {"intermediate_size": 24, "max_position_embeddings": 32}
+    run, said = import_bert(tmp_path, settings), []
+    export_model(run, "gguf", tmp_path / "m.gguf", said=said.append)
+    assert "no place for prediction_head" in said[0]
+    published = open_gguf(tmp_path / "m.gguf")
+    config = published.family.config_of(published.settings)
+    assert (config.num_layers, config.token_types, config.norm_position, config.norm_epsilon) == (2, 2, "post", 1e-12)
+    export_model(run, "hf", tmp_path / "hf", said=said.append)
+    expected = load_file(tmp_path / "hf" / "model.safetensors")
+    assert published.shapes.keys() == {name for name in expected if not name.startswith("cls.")}
+    for name in published.shapes:
+        np.testing.assert_array_equal(published.read(name), expected[name], err_msg=name)
+
+
+def import_bert(root, settings: dict):
+    """With a head and a WordPiece tokenizer."""
+    weights = {name: one for name, one in weights_of(settings).items() if "pooler" not in name}
+    write_folder(root / "theirs", settings, weights=weights)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "##s"]
+    tokenizer = tokenizers.implementations.BertWordPieceTokenizer({word: i for i, word in enumerate(words)})
+    tokenizer.save(str(root / "theirs" / "tokenizer.json"))
+    return import_model(root / "theirs", root / "run")
 
 
 def test_a_word_piece_vocabulary_gives_its_own_tokens():

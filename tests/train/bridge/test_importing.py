@@ -1,8 +1,11 @@
 """Published models become runs like any other, and runs are written as others read them; what is wrong with a model is said."""
 
 import json
+import types
 import weakref
 
+import flax.linen as nn
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,13 +14,17 @@ from safetensors.numpy import save_file
 
 import omnia
 from data.errors import UserError
+from data.tokenizer import byte_tokenizer
+from model.config import ModelConfig
+from model.transformer import Decoder
 from tests.train.bridge.published_models import LLAMA, weights_of, write_folder
 from train.bridge import importing
 from train.bridge.exporting import export_model
 from train.bridge.importing import import_model
 from train.checkpoints.journal import Journal
+from train.experiment import TextData
 from train.generation.chat import load_chat
-from train.runs.directory import open_run
+from train.runs.directory import Run, create_run, open_run, write_run
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +80,34 @@ def test_the_verbs_work_on_an_import(imported, tmp_path, capsys, monkeypatch):
     assert omnia.main(["generate", str(run), "--chat", "--max-new-tokens", "4"]) == 0
     assert "the model sees 64: /reset" in capsys.readouterr().err
     assert next(said) == "never"
+
+
+def test_a_run_that_starts_from_an_import_talks_too(imported, tmp_path):
+    _, _, run = imported
+    corpus = types.SimpleNamespace(tokenizer=run.tokenizer, digest="d", document_end=run.document_end)
+    started = importing.dataclasses.replace(run.experiment, start=str(run.path), data=TextData(shards=("x",)))
+    assert load_chat(create_run(tmp_path / "run", started, [corpus]).path) == load_chat(run.path)
+
+
+@pytest.mark.parametrize("form, output", [("hf", "theirs"), ("gguf", "theirs.gguf")])
+def test_a_model_of_our_own_leaves_without_a_tokenizer_that_others_do_not_know(tmp_path, form, output):
+    config = ModelConfig(vocab_size=320, context_length=8, num_layers=1, embed_dim=8, num_heads=2, activation="gelu_tanh")
+    tokenizer = byte_tokenizer()
+    run = Run(tmp_path / "run", importing.experiment_of("own", config, tokenizer), (), tokenizer.specials["document_end"])
+    run.path.mkdir()
+    tokenizer.save(str(run.path / "tokenizer"))
+    write_run(run)
+    params = nn.unbox(jax.jit(Decoder(config).start)(jax.random.key(0)))
+    importing.save_parameters(run, params)
+    said = []
+    export_model(run, form, tmp_path / output, said=said.append)
+    assert "written without it" in said[0]
+    if form == "hf":
+        found_config, found = importing.load_published(tmp_path / output)
+        assert found_config == importing.dataclasses.replace(config, mlp_dim=32)
+        jax.tree.map(np.testing.assert_array_equal, found, params)
+    with pytest.raises(UserError, match="tokenizer"):
+        import_model(tmp_path / output, tmp_path / "again")
 
 
 def test_memory_holds_one_tensor_of_theirs_at_a_time(imported, tmp_path, monkeypatch):

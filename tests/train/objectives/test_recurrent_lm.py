@@ -17,7 +17,7 @@ from train.devices.mesh import make_mesh
 from train.experiment import AdamW, Evaluation, Experiment, MeshShape, Samples, Schedule
 from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind
-from train.objectives.text.recurrent_lm import RecurrentLM
+from train.objectives.text.options import RecurrentLM
 from train.runs.directory import open_run
 from train.runs.resolve import check_resume
 from train.sources.lanes import TextLanes

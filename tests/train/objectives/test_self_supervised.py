@@ -26,8 +26,7 @@ SHAPE = {"context_length": 48, "num_layers": 1, "embed_dim": 16, "num_heads": 2,
 ENCODER, DECODER, BOTH = TextEncoderConfig(**SHAPE), ModelConfig(**SHAPE, positions="rotary"), EncoderDecoderConfig(**SHAPE)
 ROWS = 8
 CASES = {
-    "masked_lm": (MaskedLM(rate=0.3, spans=True), ENCODER, "tokens"),
-    "bert": (MaskedLM(sentence_pairs=1.0), ENCODER, "pairs"),
+    "bert": (MaskedLM(rate=0.3, spans=True, sentence_pairs=1.0), ENCODER, "pairs"),
     "sentence_order": (SentencePairs(), ENCODER, "pairs"),
     "electra": (ReplacedTokens(generator_size=0.5), dataclasses.replace(ENCODER, embedding_dim=8), "tokens"),
     "simcse": (SimCSE(texts=4), ENCODER, "tokens"),

@@ -19,8 +19,7 @@ from train.experiment import MeshShape
 from train.objectives.bind import bind, update_of
 from train.objectives.terms import Mean, Term
 from train.objectives.text.causal_lm import router_terms
-from train.objectives.text.options import MaskedLM, SpanDenoising
-from train.objectives.text.recurrent_lm import RecurrentLM
+from train.objectives.text.options import MaskedLM, RecurrentLM, SpanDenoising
 from train.optimizers.build import make_optimizer
 from train.step.state import initial_state
 from train.step.update import jit_update

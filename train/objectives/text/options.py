@@ -238,6 +238,27 @@ class ReplacedTokens(Masking):
 
 
 @dataclasses.dataclass(frozen=True)
+class RecurrentLM(CausalLM):
+    """Next-token prediction by what earlier rows of the same text left behind: segment-level recurrence (Dai et al. 2019, sec. 3.2)."""
+
+    home: ClassVar[str] = "train.objectives.text.recurrent_lm:bind"
+    reads: ClassVar[tuple[str, ...]] = ("lanes",)
+    only_evaluated: ClassVar[tuple[str, ...]] = ("evaluation_memory", "evaluation_limit")
+
+    memory: int = 128
+    """Positions of each layer's input that a row leaves to the next."""
+    evaluation_memory: int = 0
+    """The same in evaluations; up to about twice as many as in training make the loss lower. 0: as in training."""
+    evaluation_limit: int = 0
+    """In evaluations distances beyond count as this many: with it, still longer memories help. 0: the model's distance_limit."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("objective.", self, 1, "memory")
+        check_range("objective.", self, 0, "evaluation_memory", "evaluation_limit")
+
+
+@dataclasses.dataclass(frozen=True)
 class Sum(Objective):
     """Several objectives on one model, added up: L = sum of coefficient * loss.
 

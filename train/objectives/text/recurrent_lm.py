@@ -1,37 +1,16 @@
 """Next-token prediction with a memory of the rows before."""
 
 import dataclasses
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
 
 from data.errors import UserError
 from model.stack import no_memory
-from train.experiment import CausalLM, Experiment
-from train.kinds import Bound, check_range, realise
+from train.experiment import Experiment
+from train.kinds import Bound, realise
 from train.objectives.text.causal_lm import CausalLMLoss
-
-
-@dataclasses.dataclass(frozen=True)
-class RecurrentLM(CausalLM):
-    """Next-token prediction by what earlier rows of the same text left behind: segment-level recurrence (Dai et al. 2019, sec. 3.2)."""
-
-    home: ClassVar[str] = ":bind"
-    reads: ClassVar[tuple[str, ...]] = ("lanes",)
-    only_evaluated: ClassVar[tuple[str, ...]] = ("evaluation_memory", "evaluation_limit")
-
-    memory: int = 128
-    """Positions of each layer's input that a row leaves to the next."""
-    evaluation_memory: int = 0
-    """The same in evaluations; up to about twice as many as in training make the loss lower. 0: as in training."""
-    evaluation_limit: int = 0
-    """In evaluations distances beyond count as this many: with it, still longer memories help. 0: the model's distance_limit."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_range("objective.", self, 1, "memory")
-        check_range("objective.", self, 0, "evaluation_memory", "evaluation_limit")
+from train.objectives.text.options import RecurrentLM
 
 
 @dataclasses.dataclass(frozen=True)
