@@ -53,9 +53,14 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
         from train.objectives.bind import bind  # with JAX
 
         same = type(source.experiment.objective) is type(experiment.objective)
-        parts = bind(source.experiment).parts.items()  # a text tower's layers are a decoder for another text tower alone
-        has_decoder = any(name == "layers" or (same and path[-1] == "layers") for name, path in parts)
-        model = model.started_from(source.experiment.model, has_decoder, **switches)
+        parts = bind(source.experiment).parts
+        # A text tower's layers are a decoder for another text tower alone.
+        has_decoder = any(name == "layers" or (same and path[-1] == "layers") for name, path in parts.items())
+        projectors = [name.removesuffix(" projector") for name in parts if name.endswith(" projector")]
+        try:
+            model = model.started_from(source.experiment.model, has_decoder, projectors, **switches)
+        except ValueError as error:
+            raise UserError(f"{experiment.start}: its model does not go with the config: {error}", "Change the config file.") from None
         experiment = dataclasses.replace(experiment, start=os.path.abspath(experiment.start))
     if model.vocab_size == 0:
         model = dataclasses.replace(model, vocab_size=-(-tokenizer.size // 64) * 64)

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from data.errors import UserError
 from model.convert.families import MODEL_TYPES
-from model.media.encoder_config import ImageEncoder
+from model.media.encoder_config import ImageEncoder, Projection
 from model.media.multimodal_config import MultimodalConfig
 from tests.train.bridge.published_models import weights_of, write_folder
 from tests.train.tiny_runs import start, train
@@ -75,11 +75,12 @@ def test_a_joint_model_starts_from_the_encoder(imported, tmp_path):
     name, _, run = imported
     kind = "audio" if name == "whisper" else "image"
     (encoder,) = run.experiment.model.encoders
-    other = dataclasses.replace(encoder, num_layers=3)  # as of the run's own config, which the other run's takes the place of
+    own = {"projector": Projection("resampler", latents=2, layers=1), "remat": "full"}
+    other = dataclasses.replace(encoder, num_layers=3, **own)  # of the run's own config, of which these two stay
     model = MultimodalConfig(context_length=96, num_layers=1, embed_dim=32, num_heads=2, encoders=(other,))
     data = WorldScenes(tasks=(kind,), scenes=8, validation=4)
     made = start(tmp_path / "run", Experiment(model=model, data=data, objective=MediaLM(), start=str(run.path), **OPTIONS))
-    assert made.experiment.model.encoders == (encoder,) and made.experiment.model.embed_dim == 32
+    assert made.experiment.model.encoders == (dataclasses.replace(encoder, **own),) and made.experiment.model.embed_dim == 32
     assert made.experiment.model.vocab_size >= made.tokenizer().size
     if name != "vit":
         return
