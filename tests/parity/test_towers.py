@@ -39,6 +39,7 @@ def models() -> dict:
         "vit with classes": lambda: t.ViTForImageClassification(t.ViTConfig(**SHAPE, **PICTURE, num_labels=5)),
         "clip": lambda: t.CLIPModel(clip),
         "whisper": lambda: t.WhisperModel(t.WhisperConfig(**WHISPER)),
+        "whisper with its head": lambda: t.WhisperForConditionalGeneration(t.WhisperConfig(**WHISPER)),
     }
 
 
@@ -52,7 +53,7 @@ def byte_level() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=["vit", "vit with classes", "clip", "whisper"])
+@pytest.fixture(scope="module", params=["vit", "vit with classes", "clip", "whisper", "whisper with its head"])
 def pair(request, tmp_path_factory):
     """Their model, its folder, and the run that it became. Biases, norms and positions are random too."""
     import torch
@@ -77,7 +78,7 @@ def their_vectors(model) -> dict[str, np.ndarray]:
     kind = model.config.model_type
     with torch.no_grad():
         if kind == "whisper":
-            return {"hidden": model.encoder(torch.from_numpy(FRAMES).transpose(1, 2)).last_hidden_state.numpy()}
+            return {"hidden": model.get_encoder()(torch.from_numpy(FRAMES).transpose(1, 2)).last_hidden_state.numpy()}
         mean, std = (0.5, 0.5) if kind == "vit" else (np.array(values) for values in (CLIP_MEAN, CLIP_STD))
         pixels = torch.from_numpy(((PIXELS / 255.0 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
         if kind == "vit":
