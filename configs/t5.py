@@ -5,7 +5,7 @@ omnia train configs/t5.py:tiny --run-dir runs/t5 --data.shards DIR
     tiny      span corruption, for a CPU
     prefix    prefix language modelling, for a CPU
     bart      reconstruction of shuffled and infilled text (Lewis et al. 2020), for a CPU
-    base      220 million parameters, batches of 128 rows of 512 tokens, as in the paper; not run yet
+    base      T5 v1.1, 248 million parameters with a vocabulary of 32,128; batches of 128 rows of 512 tokens, as in the paper; not run yet
 """
 
 import dataclasses
@@ -14,7 +14,10 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from train.experiment import Adafactor, AdamW, Evaluation, Experiment, Samples, Schedule
 from train.objectives.text.options import AutoEncoding, PrefixLM, SpanDenoising
 
-T5 = {"norm": "rmsnorm", "norm_epsilon": 1e-6, "activation": "relu", "bias": False, "positions": "relative"}
+# The blocks of T5 v1.1, whose output projection is its own: tied to the embedding, T5 scales its logits and begins with embeddings of
+# variance 1.
+T5 = {"norm": "rmsnorm", "norm_epsilon": 1e-6, "activation": "gelu_tanh", "gated": True, "bias": False, "positions": "relative"}
+T5 |= {"tied_embeddings": False}
 
 
 def get_config(arg: str = "tiny") -> Experiment:
@@ -51,7 +54,7 @@ def base() -> Experiment:
         name="t5_base",
         steps=524_288,
         batch_size=128,
-        model=EncoderDecoderConfig(context_length=512, num_layers=12, embed_dim=768, num_heads=12, head_dim=64, mlp_dim=3072, **T5),
+        model=EncoderDecoderConfig(context_length=512, num_layers=12, embed_dim=768, num_heads=12, head_dim=64, mlp_dim=2048, **T5),
         objective=SpanDenoising(),
         optimizer=Adafactor(learning_rate=1e-2),
         schedule=Schedule(warmup_steps=10_000, decay="linear", final_fraction=0.0),

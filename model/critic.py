@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from model.config import ModelConfig
-from model.transformer import Decoder, Output
+from model.transformer import DECODER, Decoder, Output
 
 Layout = Literal["none", "shared", "branch", "separate"]
 
@@ -60,6 +60,9 @@ class Critic:
     def __post_init__(self):
         c = self.config
         if self.layout == "branch":
+            if c.positions == "relative" or c.layer_groups:
+                what = "relative positions, which all layers share" if c.positions == "relative" else "layers that share parameters"
+                raise ValueError(f"a critic that branches off has copies of single layers; the policy has {what}: take a separate critic")
             if not 1 <= self.layers < c.num_layers:
                 raise ValueError(
                     f"a critic that branches off before the last {self.layers} layers needs more of them: there are {c.num_layers}"
@@ -98,7 +101,7 @@ class Critic:
         """The critic's parameters begun as copies of what they stand for in a policy, or of a reward model, whose head becomes theirs."""
         if self.layout in ("none", "shared"):
             return {}
-        whole = {name: part for name, part in params.items() if name in ("embedding", "positions", "layers", "final_norm")}
+        whole = {name: part for name, part in params.items() if name in set(DECODER) - {"head"}}
         if self.layout == "branch":
             layers = jax.tree.map(lambda leaf: leaf[self.branch_at :], whole["layers"])
             whole = {"layers": layers, "final_norm": whole["final_norm"]}

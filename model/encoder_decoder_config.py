@@ -30,10 +30,14 @@ class EncoderDecoderConfig(ModelConfig):
             raise ValueError("model.parallel: a decoder that attends to an encoder runs its sub-layers one after the other")
         if self.positions == "distance":
             raise ValueError("model.positions distance needs a causal model; an encoder may have relative ones")
-        if self.layer_groups and (self.encoder_layers or self.num_layers) % self.layer_groups:
+        if self.layer_groups and self.encoder_blocks % self.layer_groups:
             raise ValueError(f"model.layer_groups {self.layer_groups} does not divide model.encoder_layers {self.encoder_layers}")
+
+    @property
+    def encoder_blocks(self) -> int:
+        return self.encoder_layers or self.num_layers
 
     @property
     def encoder(self) -> ModelConfig:
         """The encoder's stack."""
-        return dataclasses.replace(self, num_layers=self.encoder_layers or self.num_layers, encoder_layers=0)
+        return dataclasses.replace(self, num_layers=self.encoder_blocks, encoder_layers=0)

@@ -193,6 +193,7 @@ def _explicit(config) -> dict[str, Any]:
     """Every field that decides what a model computes, with the defaults that follow from others filled in."""
     fields = {name: value for name, value in vars(config).items() if name not in SWITCHES}
     derived = {"num_kv_heads": "kv_heads", "head_dim": "head_width", "mlp_dim": "mlp_width"}
+    derived |= {"encoder_layers": "encoder_blocks", "embedding_dim": "embedding_width"}
     return fields | {name: getattr(config, source) for name, source in derived.items() if hasattr(config, source)}
 
 

@@ -46,7 +46,7 @@ def product(x_RK, weights: Quantized):
 
 
 def quantize(params) -> dict:
-    """Parameters of a decoder with all its kernels and vocabulary tables in eight bits. Norms, biases and positions stay float32.
+    """Parameters of a text model with all its kernels and vocabulary tables in eight bits. Norms, biases and positions stay float32.
 
     ValueError for experts, whose products have no such form yet.
     """
@@ -55,11 +55,11 @@ def quantize(params) -> dict:
         names = [key.key for key in path]
         if "experts" in names:
             raise ValueError("experts cannot be quantized yet")
-        if names[-1] == "table" and names[0] != "positions":
+        if names[-2:] in (["embedding", "table"], ["head", "table"]):
             return Quantized.of(leaf)
         if names[-1] != "kernel":
             return leaf
-        stacked = names[0] == "layers"
+        stacked = "layers" in names
         inputs = (2 if names[-2] == "out" else 1) + stacked  # axes that a product sums over, behind that of the layers
         shape = leaf.shape[:stacked] + (math.prod(leaf.shape[stacked:inputs]), math.prod(leaf.shape[inputs:]))
         return Quantized.of(jnp.swapaxes(leaf.reshape(shape), -1, -2))

@@ -13,6 +13,7 @@ import pytest
 from model.config import ModelConfig
 from model.decoding.beam import beam_search
 from model.decoding.generate import Sampling, generate
+from model.decoding.quantize import quantize
 from model.encoder_decoder import EncoderDecoder, SourceText
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.heads import Head, logits, score_tokens, vocabulary_table
@@ -320,6 +321,22 @@ def test_the_pooler_reads_the_first_token_of_each_text():
     dense = params["pooler"]["dense"]
     np.testing.assert_allclose(found[:, 1], np.tanh(hidden[:, FIRST] @ dense["kernel"] + dense["bias"]), rtol=1e-4, atol=1e-5)
     assert (found[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["DECODERS-distance", "DECODERS-relative", "DECODERS-shared", "ENCODERS-albert", "TRANSLATORS-t5"])
+def test_eight_bits_are_near_and_leave_small_tables_alone(name):
+    """Kernels and vocabulary tables alone are rounded, those of an encoder beside the decoder too."""
+    config = ALL[name]
+    params, run = make(config)[1], forward(config)
+    rounded = quantize(params)
+    kinds: dict = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(rounded):
+        kinds.setdefault("/".join(key.key for key in path if hasattr(key, "key")), leaf.dtype)  # a rounded matrix has its values first
+    assert {path for path, kind in kinds.items() if kind == jnp.int8} == {
+        path for path in kinds if path.endswith("kernel") or path in ("embedding/table", "head/table")
+    }
+    exact, found = (run(tree, TOKENS, SEGMENTS, POSITIONS) for tree in (params, rounded))
+    assert jnp.linalg.norm(found - exact) < 0.1 * jnp.linalg.norm(exact)
 
 
 def test_prefixes_see_both_ways():

@@ -65,13 +65,17 @@ class PairDataset(Dataset):
 
     def evaluate(self, evaluator, params, sources: list, **options) -> dict:
         """As of any data, without the metric that counts tokens for the clock: its mean says nothing."""
+        if not self._enough(sources, options.get("split", "validation")):
+            return {}
         found = super().evaluate(evaluator, params, sources, **options)
         return {name: value for name, value in found.items() if name != "tokens"}
 
     def can_validate(self, sources: list[Corpus]) -> bool:
+        return self._enough(sources, "validation")
+
+    def _enough(self, sources: list[Corpus], split: str) -> bool:
         """Negatives of other documents need a second one."""
-        documents = sum(_documents(corpus, "validation") for corpus in sources)
-        return documents > (self.options.negatives == "random")
+        return sum(_documents(corpus, split) for corpus in sources) > (self.options.negatives == "random")
 
 
 def _documents(corpus: Corpus, split: str) -> int:
