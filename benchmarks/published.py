@@ -85,15 +85,19 @@ def imported(model: Path, folder: Path) -> Run:
     return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, model=in_float32))
 
 
-def theirs(job: str, model: Path, **request) -> dict:
-    """The answer of transformers, in a process of its own."""
+def peer_python() -> str:
     python = os.environ.get("PEER") or str(ROOT / ".venv-peers" / "bin" / "python")
     if not Path(python).exists():
         raise SystemExit(f"PEER: no Python at {python}; `make parity` builds one with torch and transformers")
+    return python
+
+
+def theirs(job: str, model: Path, **request) -> dict:
+    """The answer of transformers, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder, "question.json"), Path(folder, "answer.json")
         question.write_text(json.dumps(request | {"job": job, "model": str(model), "answer": str(answer)}))
-        subprocess.run([python, str(ROOT / "benchmarks" / "workers" / "transformers_published.py"), str(question)], check=True)
+        subprocess.run([peer_python(), str(ROOT / "benchmarks" / "workers" / "transformers_published.py"), str(question)], check=True)
         return json.loads(answer.read_text())
 
 
@@ -283,6 +287,8 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=512, help="of perplexity: the length of a window")
     parser.add_argument("--new", type=int, default=64, help="of greedy: tokens of a continuation")
     options = parser.parse_args()
+    if options.name != "openbookqa":
+        peer_python()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measured(options, Path(folder)), indent=1, ensure_ascii=False))
 
