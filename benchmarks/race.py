@@ -5,6 +5,7 @@ name, ours, peer (null when it is missing, with the reason), ratio (above 1 when
 
     NANOGPT   folder of a nanoGPT checkout      train_tiny, time_to_loss, gpt2_cpu
     PEER      a Python with torch (and, for generate, transformers; for grpo and ppo, trl); `make parity` builds .venv-peers/bin/python
+    LLAMA     a Python with llama-cpp-python    chat, at batch 1, from the same file
     PEER_DATA a Python with webdataset, mosaicml-streaming and Pillow       images, records
     PEER_AUDIO a Python with librosa            audio
 """
@@ -165,7 +166,7 @@ def generate(arguments) -> dict:
 
 
 def chat(arguments) -> dict:
-    """The same of SmolLM2 135M, whose published weights are fetched."""
+    """The same of SmolLM2 135M, whose published weights are fetched; at batch 1 also llama.cpp on the file itself, with 4-bit weights."""
     return generation("chat", arguments, lambda folder, python: exported("smollm2", folder), 49152)
 
 
@@ -198,11 +199,17 @@ def generation(name: str, arguments, make, vocabulary: int) -> dict:
                 "ours": Worker("omnia_generate.py", options | {"int8": False}).ready(),
                 "int8": Worker("omnia_generate.py", options | {"int8": True}).ready(),
             }
+            if name == "chat" and batch == 1 and os.environ.get("LLAMA"):
+                from train.bridge.packages import fetch
+
+                gguf = options | {"gguf": str(fetch("smollm2"))}
+                workers["llama"] = Worker("llama_generate.py", gguf, python=os.environ["LLAMA"]).ready()
             rows = interleave(workers, arguments.rounds or 3)
             speed = {name: median(found, "tokens_per_second") for name, found in rows.items()}
             result["batches"][batch] = speed | {
                 "ratio": speed["ours"] / speed["peer"],
                 "int8_ratio": speed["int8"] / speed["peer"],
+                **({"int8_to_llama": speed["int8"] / speed["llama"]} if "llama" in speed else {}),
                 "same_tokens": rows["ours"][0]["tokens"] == rows["peer"][0]["tokens"],
                 "peak_mib": {name: round(median(found, "peak_mib")) for name, found in rows.items()},
             }

@@ -1,7 +1,8 @@
 """Masked against next-token pretraining, and layers that share parameters: small models of one size, on the same text and compute.
 
 omnia prepare text --input FILES --output SHARDS --tokenizer sentencepiece:4096 --validation 0.03
-python benchmarks/pretraining.py --shards SHARDS --probe PROBE.jsonl   (trains all of them, three seeds each, and judges their vectors)
+omnia train configs/encoder_or_decoder.py:masked --run-dir runs/masked --data.shards SHARDS
+`python benchmarks/pretraining.py --shards SHARDS --probe PROBE.jsonl` trains all of them, three seeds each, and judges their vectors.
     next      a decoder that predicts the next token
     masked    an encoder that predicts masked tokens
     shared    that encoder, all of whose layers share their parameters, as ALBERT's do

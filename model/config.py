@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 
@@ -230,7 +231,7 @@ class ModelConfig:
     def mlp_width(self) -> int:
         return self.mlp_dim or 4 * self.embed_dim
 
-    def started_from(self, theirs: "ModelConfig", has_decoder: bool, **switches) -> "ModelConfig":
+    def started_from(self, theirs: "ModelConfig", has_decoder: bool, projectors: Collection[str] = (), **switches) -> "ModelConfig":
         """The model of a run that starts from another's: that one's, but for switches that no parameter depends on. has_decoder: whether
-        the other run trains one."""
+        the other run trains one. projectors: kinds of media for which it trains a projector."""
         return dataclasses.replace(theirs, **switches)

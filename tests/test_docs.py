@@ -208,6 +208,7 @@ def options() -> set[str]:
         ["label"],
         ["import"],
         ["export"],
+        ["embed"],
         ["prepare", "codes"],
         ["prepare", "images"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),

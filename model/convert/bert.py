@@ -6,6 +6,7 @@ Whether there is a pooler, and a head that predicts masked tokens, a file decide
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from model.convert.blocks import block, norm, projection
 from model.convert.family import ACTIVATIONS, Family, Layout, Tensor, one_of, require, their_activation
 from model.text_encoder_config import TextEncoderConfig
 
@@ -19,36 +20,12 @@ def _found(names: Collection[str]) -> dict[str, Any]:
     }
 
 
-def _both(name: str, ours: str, axes: str, bias: str = "", kernel: str = "kernel") -> list[Tensor]:
-    """A projection, or a norm."""
-    return [Tensor(f"{name}.weight", f"{ours}/{kernel}", axes), Tensor(f"{name}.bias", f"{ours}/bias", bias or axes)]
-
-
-def _norm(name: str, ours: str, axis: str = "d") -> list[Tensor]:
-    return _both(name, ours, f"{axis} -> {axis}", kernel="scale")
-
-
-def _layer(names: dict[str, str]) -> list[Tensor]:
-    """The tensors of a block, by what each part is called here."""
-    found = []
-    for part in ("query", "key", "value"):
-        found += _both(names[part], f"layers/attention/{part}", "(h k) d -> d h k", "(h k) -> h k")
-    return [
-        *found,
-        *_both(names["out"], "layers/attention/out", "d (h k) -> h k d", "d -> d"),
-        *_norm(names["attention_norm"], "layers/attention_norm"),
-        *_both(names["up"], "layers/feed_forward/up", "f d -> d f", "f -> f"),
-        *_both(names["down"], "layers/feed_forward/down", "d f -> f d", "d -> d"),
-        *_norm(names["feed_forward_norm"], "layers/feed_forward_norm"),
-    ]
-
-
-def _heads(config: TextEncoderConfig, pooler: str, dense: str, norm: str, bias: str) -> list[Tensor]:
+def _heads(config: TextEncoderConfig, pooler: str, dense: str, head_norm: str, bias: str) -> list[Tensor]:
     """Pooler and prediction head, as far as the model has them."""
-    found = _both(pooler, "pooler/dense", "d z -> z d", "d -> d") if config.pooler else []
+    found = projection(pooler, "pooler/dense", "d z -> z d", "d -> d") if config.pooler else []
     if config.prediction_head:
-        found += _both(dense, "prediction/dense", "e d -> d e", "e -> e")
-        found += [*_norm(norm, "prediction/norm", "e"), Tensor(bias, "prediction/bias", "v -> v")]
+        found += projection(dense, "prediction/dense", "e d -> d e", "e -> e")
+        found += [*norm(head_norm, "prediction/norm", "e"), Tensor(bias, "prediction/bias", "v -> v")]
     return found
 
 
@@ -103,7 +80,7 @@ def _bert_trunk(prefix: str, skip: int = 0) -> list[Tensor]:
     names = {part: f"{layer}attention.self.{part}" for part in ("query", "key", "value")}
     names |= {"out": layer + "attention.output.dense", "attention_norm": layer + "attention.output.LayerNorm"}
     names |= {"up": layer + "intermediate.dense", "down": layer + "output.dense", "feed_forward_norm": layer + "output.LayerNorm"}
-    return [*_embeddings(prefix, skip), *_layer(names)]
+    return [*_embeddings(prefix, skip), *block(names)]
 
 
 def _embeddings(prefix: str, skip: int = 0) -> list[Tensor]:
@@ -111,7 +88,7 @@ def _embeddings(prefix: str, skip: int = 0) -> list[Tensor]:
         Tensor(f"{prefix}.embeddings.word_embeddings.weight", "embedding/table", "v e -> v e"),
         Tensor(f"{prefix}.embeddings.position_embeddings.weight", "positions/table", "p e -> p e", skip=skip),
         Tensor(f"{prefix}.embeddings.token_type_embeddings.weight", "token_types/table", "y e -> y e"),
-        *_norm(f"{prefix}.embeddings.LayerNorm", "embedding_norm", "e"),
+        *norm(f"{prefix}.embeddings.LayerNorm", "embedding_norm", "e"),
     ]
 
 
@@ -120,7 +97,7 @@ def bert_tensors(config: TextEncoderConfig, layout: Layout, settings: Settings) 
     if layout == "gguf":
         return _bert_trunk("bert")
     head = "cls.predictions."
-    names = {"dense": head + "transform.dense", "norm": head + "transform.LayerNorm", "bias": head + "bias"}
+    names = {"dense": head + "transform.dense", "head_norm": head + "transform.LayerNorm", "bias": head + "bias"}
     return [*_bert_trunk("bert"), *_heads(config, "bert.pooler.dense", **names)]
 
 
@@ -142,7 +119,7 @@ def their_roberta(config: TextEncoderConfig) -> dict[str, Any]:
 
 
 def roberta_tensors(config: TextEncoderConfig, layout: Layout, settings: Settings) -> list[Tensor]:
-    names = {"dense": "lm_head.dense", "norm": "lm_head.layer_norm", "bias": "lm_head.bias"}
+    names = {"dense": "lm_head.dense", "head_norm": "lm_head.layer_norm", "bias": "lm_head.bias"}
     return [*_bert_trunk("roberta", RESERVED), *_heads(config, "roberta.pooler.dense", **names)]
 
 
@@ -185,7 +162,7 @@ def distilbert_tensors(config: TextEncoderConfig, layout: Layout, settings: Sett
     names |= {"up": layer + "ffn.lin1", "down": layer + "ffn.lin2", "feed_forward_norm": layer + "output_layer_norm"}
     heads = _heads(config, "", "vocab_transform", "vocab_layer_norm", "vocab_projector.bias")
     trunk = [tensor for tensor in _embeddings("distilbert") if not tensor.paths[0].startswith("token_types")]
-    return [*trunk, *_layer(names), *heads]
+    return [*trunk, *block(names), *heads]
 
 
 # ------------------------------------------------------------------------------------------------------------------- ALBERT
@@ -211,8 +188,8 @@ def albert_tensors(config: TextEncoderConfig, layout: Layout, settings: Settings
     names |= {"out": layer + "attention.dense", "attention_norm": layer + "attention.LayerNorm"}
     names |= {"up": layer + "ffn", "down": layer + "ffn_output", "feed_forward_norm": layer + "full_layer_layer_norm"}
     heads = _heads(config, "albert.pooler", "predictions.dense", "predictions.LayerNorm", "predictions.bias")
-    projection = _both("albert.encoder.embedding_hidden_mapping_in", "embedding_projection", "d e -> e d", "d -> d")
-    return [*_embeddings("albert"), *projection, *_layer(names), *heads]
+    mapping = projection("albert.encoder.embedding_hidden_mapping_in", "embedding_projection", "d e -> e d", "d -> d")
+    return [*_embeddings("albert"), *mapping, *block(names), *heads]
 
 
 BERT = Family(

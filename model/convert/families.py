@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from model.convert import bert, gemma, gpt2, gpt_neox, llama, qwen, t5
+from model.convert import bert, clip, gemma, gpt2, gpt_neox, llama, qwen, t5, vit, whisper
 from model.convert.family import Family, exported_settings
 
 FAMILIES: tuple[Family, ...] = (
@@ -18,6 +18,9 @@ FAMILIES: tuple[Family, ...] = (
     bert.DISTILBERT,
     bert.ALBERT,
     t5.FAMILY,
+    vit.FAMILY,
+    clip.FAMILY,
+    whisper.FAMILY,
 )
 """The first that can say a config of ours is the one that it is exported as."""
 

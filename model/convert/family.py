@@ -3,6 +3,8 @@
 Axes are named by a letter each: d width of the residual (z is d again), h query heads, g key and value heads, k width of a head, f width of
 the feed-forward layer, v vocabulary, e width of the embedding, p learned positions, y types of tokens, b buckets of distances. t is 2, the
 halves of a head that rotate together, and j their width; c is as many as a tensor has parts. l counts layers, m those of an encoder beside.
+Of encoders of media: q and w rows and columns of a patch, a values of a pixel or frame, n frames under a convolution, s classes, e width of
+the shared space; where there are two towers, those of the one that reads media are capital letters.
 """
 
 import dataclasses
@@ -43,13 +45,13 @@ class Tensor:
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Of theirs."""
-        first, *rest = _shape(_sides(self.axes)[0], self._with_parts(sizes))
-        return (first + self.skip, *rest)
+        shape = _shape(_sides(self.axes)[0], self._with_parts(sizes))
+        return (shape[0] + self.skip, *shape[1:]) if self.skip else shape
 
     def to_ours(self, theirs: np.ndarray, sizes: Mapping[str, int]) -> list[np.ndarray]:
         """An array for each of `paths`, of one layer; views of theirs where nothing is computed. ValueError for another shape."""
         left, right = _sides(self.axes)
-        ours = _rearranged(theirs[self.skip :], left, right, self._with_parts(sizes))
+        ours = _rearranged(theirs[self.skip :] if self.skip else theirs, left, right, self._with_parts(sizes))
         if self.scale != 1.0 or self.offset:
             ours = ours * np.float32(self.scale) + np.float32(self.offset)
         return [ours] if isinstance(self.ours, str) else list(ours)
@@ -60,7 +62,7 @@ class Tensor:
         whole = ours[0] if isinstance(self.ours, str) else np.stack(ours)
         if self.scale != 1.0 or self.offset:
             whole = (whole - np.float32(self.offset)) / np.float32(self.scale)
-        theirs = np.ascontiguousarray(_rearranged(whole, right, left, self._with_parts(sizes)))
+        theirs = np.asarray(_rearranged(whole, right, left, self._with_parts(sizes)), order="C")
         return np.concatenate([np.zeros((self.skip, *theirs.shape[1:]), theirs.dtype), theirs]) if self.skip else theirs
 
     def _with_parts(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -90,6 +92,24 @@ def _rearranged(array: np.ndarray, source: Groups, target: Groups, sizes: Mappin
     return apart.transpose([before.index(axis) for axis in after]).reshape(_shape(target, sizes))
 
 
+def text_sizes(config: ModelConfig) -> dict[str, int]:
+    """What the letters of `axes` stand for in a model of texts."""
+    return {
+        "d": config.embed_dim,
+        "h": config.num_heads,
+        "g": config.kv_heads,
+        "k": config.head_width,
+        "f": config.mlp_width,
+        "v": config.vocab_size,
+        "p": config.context_length,
+        "l": config.own_layers,
+        "m": config.encoder.own_layers if hasattr(config, "encoder") else 0,
+        "b": config.relative_buckets,
+        "e": getattr(config, "embedding_width", config.embed_dim),
+        "y": getattr(config, "token_types", 0),
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """Published models of one kind.
@@ -100,6 +120,8 @@ class Family:
     tensors: our config, a layout, config.json -> all tensors. prefix: that a file of the bare trunk leaves out of every name.
     spare: a regular expression of names that a file may hold beside them, which are copies, or of no use here.
     found: names of a file's tensors -> fields of our config that the file decides by what it holds, and no setting says.
+    sizes: our config -> what the letters of `axes` stand for.
+    zeros: our config -> paths of parameters that are zero, or change nothing, in all of these models, and that no file holds.
     """
 
     model_types: tuple[str, ...]
@@ -111,23 +133,8 @@ class Family:
     gguf: str = ""
     spare: str = ""
     found: Callable[[Collection[str]], dict[str, Any]] = lambda names: {}
-
-    def sizes(self, config: ModelConfig) -> dict[str, int]:
-        """What the letters of `axes` stand for."""
-        return {
-            "d": config.embed_dim,
-            "h": config.num_heads,
-            "g": config.kv_heads,
-            "k": config.head_width,
-            "f": config.mlp_width,
-            "v": config.vocab_size,
-            "p": config.context_length,
-            "l": config.own_layers,
-            "m": config.encoder.own_layers if hasattr(config, "encoder") else 0,
-            "b": config.relative_buckets,
-            "e": getattr(config, "embedding_width", config.embed_dim),
-            "y": getattr(config, "token_types", 0),
-        }
+    sizes: Callable[[Any], dict[str, int]] = text_sizes
+    zeros: Callable[[Any], Collection[str]] = lambda config: ()
 
     def each(self, config, layout: Layout, settings: Mapping[str, Any]) -> Iterator[tuple[str, Tensor, int | None]]:
         """(their name, the tensor, the layer or None) of everything that a model has."""
@@ -140,7 +147,9 @@ class Family:
 
     def fill(self, params: Mapping[str, np.ndarray], config, layout: Layout, settings: Mapping[str, Any], read) -> None:
         """Fill our arrays, by their paths, from `read(their name)`, one tensor after the other. ValueError where the table does not fit."""
-        sizes, filled = self.sizes(config), set()
+        sizes, filled = self.sizes(config), set(self.zeros(config))
+        for path in filled:
+            params[path][...] = 0
         for name, tensor, layer in self.each(config, layout, settings):
             for path, part in zip(tensor.paths, tensor.to_ours(read(name), sizes), strict=True):
                 target = params[path] if layer is None else params[path][layer]

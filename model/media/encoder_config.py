@@ -28,7 +28,7 @@ class Projection:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """What encoders of all kinds share: a Transformer of pre-norm blocks (LayerNorm, GELU, biases) that sees both ways."""
+    """What encoders of all kinds share: a Transformer of pre-norm blocks (LayerNorm, biases) that sees both ways."""
 
     num_layers: int = 6
     """Transformer blocks."""
@@ -38,6 +38,10 @@ class EncoderConfig:
     """Heads of each attention layer; divides embed_dim."""
     mlp_dim: int = 0
     """Width of the feed-forward layer. 0: 4 * embed_dim."""
+    norm_epsilon: float = 1e-6
+    """Added to the variance before its square root, in every LayerNorm."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    """Of the feed-forward layers: the exact GELU (erf), its approximation, or CLIP's."""
     positions: Literal["learned", "factorised"] = "factorised"
     """A learned vector for each place of the grid, or one for each number along each axis, added up (NaViT, Dehghani et al. 2023)."""
     pool: Literal["mean", "attention", "token"] = "mean"
@@ -67,6 +71,8 @@ class EncoderConfig:
         for name in ("num_layers", "embed_dim", "num_heads", *self._sizes()):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{self.kind}.{name} is {getattr(self, name)}; it must be positive")
+        if self.norm_epsilon <= 0:
+            raise ValueError(f"{self.kind}.norm_epsilon is {self.norm_epsilon}; it must be positive")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"{self.kind}.embed_dim {self.embed_dim} is not a multiple of {self.kind}.num_heads {self.num_heads}")
         if self.pool == "token" and self.projector.shuffle > 1:
@@ -80,6 +86,10 @@ class EncoderConfig:
     def patch_values(self) -> int:
         """Numbers that one place of the input holds."""
         raise NotImplementedError
+
+    @property
+    def mlp_width(self) -> int:
+        return self.mlp_dim or 4 * self.embed_dim
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -102,6 +112,16 @@ class ImageEncoder(EncoderConfig):
     (Xiao et al. 2021)."""
     stem_layers: int = 3
     """Residual convolutions behind those that shrink the picture; with few images they are worth more than blocks."""
+    patch_bias: bool = True
+    """With the linear stem: a bias (CLIP has none)."""
+    token_position: bool = False
+    """With learned positions and a class token: that has a position of its own, the first of the table (ViT and CLIP)."""
+    embedding_norm: bool = False
+    """A LayerNorm before the first block (CLIP)."""
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Of red, green and blue from 0 to 1; what the stem reads is (x - pixel_mean) / pixel_std. By default from -1 to 1."""
+    pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """See pixel_mean."""
 
     kind: ClassVar[str] = "image"
     axes: ClassVar[str] = "yx"
@@ -110,6 +130,12 @@ class ImageEncoder(EncoderConfig):
         super().__post_init__()
         if self.stem == "convolutions" and self.patch % 4:
             raise ValueError(f"image.stem convolutions begins with one of stride 4; image.patch {self.patch} is no multiple of 4")
+        if self.stem == "convolutions" and not self.patch_bias:
+            raise ValueError("image.patch_bias belongs to image.stem linear: convolutions have biases")
+        if self.token_position and (self.pool != "token" or self.positions != "learned"):
+            raise ValueError("image.token_position is that of a class token among learned ones: set image.pool token and positions learned")
+        if any(std <= 0 for std in self.pixel_std):
+            raise ValueError(f"image.pixel_std is {self.pixel_std}; each must be positive")
 
     def _sizes(self):
         return "patch", "rows", "columns", "stem_layers"

@@ -14,6 +14,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.attention.dispatch import Mask
 from model.config import ModelConfig
@@ -25,15 +26,39 @@ from model.stack import Context, CrossAttention, create_layers, run_layers
 @functools.cache
 def block_config(config: EncoderConfig) -> ModelConfig:
     """The config of an encoder's blocks, which are a decoder's."""
-    same = ("num_layers", "embed_dim", "num_heads", "mlp_dim", "dropout", "init_std", "scan", "remat", "dtype")
-    return ModelConfig(norm_epsilon=1e-6, attention=config.kernel, **{name: getattr(config, name) for name in same})
+    same = (
+        "num_layers",
+        "embed_dim",
+        "num_heads",
+        "mlp_dim",
+        "norm_epsilon",
+        "activation",
+        "dropout",
+        "init_std",
+        "scan",
+        "remat",
+        "dtype",
+    )
+    return ModelConfig(attention=config.kernel, **{name: getattr(config, name) for name in same})
+
+
+def _normalised(config: EncoderConfig, patches_BNC):
+    """Patches from -1 to 1 with the mean and standard deviation that the config asks for."""
+    if not isinstance(config, ImageEncoder):
+        return patches_BNC
+    mean_3, std_3 = np.array(config.pixel_mean), np.array(config.pixel_std)
+    scale_3, shift_3 = 0.5 / std_3, (0.5 - mean_3) / std_3
+    if (scale_3 == 1.0).all() and (shift_3 == 0.0).all():
+        return patches_BNC
+    scale_C, shift_C = (np.tile(each, config.patch**2).astype(np.float32) for each in (scale_3, shift_3))
+    return patches_BNC * scale_C + shift_C
 
 
 class Encoder(nn.Module):
     """Encodes the media of packed rows: (patches_BNC, places_BNA, segments_BN) to hidden_BNE, which for audio has N / 2 places.
 
     Parameters: patches (the projection [C, E] of a place's values) or, where that is not all, stem; the tables of positions; token [E],
-    the class token, if there is one; layers/..., each stacked over a leading axis `layers`; final_norm.
+    the class token, if there is one; embedding_norm, if asked for; layers/..., each stacked over a leading axis `layers`; final_norm.
     """
 
     config: EncoderConfig
@@ -49,6 +74,7 @@ class Encoder(nn.Module):
         dtype = compute_dtype(block)
         if patches_BNC.dtype == jnp.uint8:
             patches_BNC = patches_BNC.astype(jnp.float32) / 127.5 - 1.0
+        patches_BNC = _normalised(c, patches_BNC)
         if masked_BN is not None:  # nor may a convolution show them to their neighbours
             patches_BNC = jnp.where(masked_BN[..., None], 0, patches_BNC)
         if isinstance(c, AudioEncoder):
@@ -58,14 +84,19 @@ class Encoder(nn.Module):
             x_BNE = PatchStem(c, name="stem")(patches_BNC, places_BNA, segments_BN)
         else:
             # The values of a patch are an axis like the hidden units of a feed-forward layer: nothing else on a mesh would divide it.
-            std = 1.0 / math.sqrt(c.patch_values)
-            x_BNE = Dense((c.embed_dim,), ("mlp", "embed"), std, dtype, bias=True, name="patches")(patches_BNC)
+            std, bias = 1.0 / math.sqrt(c.patch_values), not isinstance(c, ImageEncoder) or c.patch_bias
+            x_BNE = Dense((c.embed_dim,), ("mlp", "embed"), std, dtype, bias=bias, name="patches")(patches_BNC)
         if masked_BN is not None:
             x_BNE = jnp.where(masked_BN[..., None], mask_E.astype(dtype), x_BNE)
-        x_BNE += self._positions(jnp.maximum(places_BNA, 0)).astype(dtype)
+        vectors_BNE = self._positions(places_BNA)
         if c.pool == "token":
+            token_BN1 = places_BNA[..., :1] < 0
             token_E = self.param("token", nn.with_logical_partitioning(nn.initializers.normal(c.init_std), ("embed",)), (c.embed_dim,))
-            x_BNE = jnp.where(places_BNA[..., :1] < 0, token_E.astype(dtype), x_BNE)
+            x_BNE = jnp.where(token_BN1, token_E.astype(dtype), x_BNE)
+            vectors_BNE = vectors_BNE if _has_token_position(c) else jnp.where(token_BN1, 0, vectors_BNE)
+        x_BNE += vectors_BNE.astype(dtype)
+        if isinstance(c, ImageEncoder) and c.embedding_norm:
+            x_BNE = Norm(block.norm, block.norm_epsilon, block.bias, name="embedding_norm")(x_BNE)
         x_BNE = constrain(dropout(x_BNE, c.dropout, keys_B, 0), "batch", "length", "residual")
         contexts = tuple(Context(Mask(causal=False, query_segments_BT=seen), keys_B=keys_B) for seen in _seen(c, places_BNA, segments_BN))
         if self.is_initializing():
@@ -75,16 +106,23 @@ class Encoder(nn.Module):
         return Norm(block.norm, block.norm_epsilon, block.bias, name="final_norm")(x_BNE)
 
     def _positions(self, places_BNA):
-        """The learned vectors of places, float32 [B, N, E]."""
+        """The learned vectors of places, float32 [B, N, E]; of a class token, which lies at -1, only where it has one of its own."""
         c, std = self.config, 1.0 / math.sqrt(self.config.embed_dim)
+        token_BN, places_BNA = places_BNA[..., 0] < 0, jnp.maximum(places_BNA, 0)
 
         def table(rows, name):
             return constrain(Table(rows, c.embed_dim, ("positions", "embed"), std, name=name)(), "positions", "residual")
 
         if c.positions == "learned":
-            return table(math.prod(c.extent), "positions")[_number(places_BNA, c.extent)]
+            number_BN, own = _number(places_BNA, c.extent), int(_has_token_position(c))
+            number_BN = jnp.where(token_BN, 0, number_BN + 1) if own else number_BN
+            return table(math.prod(c.extent) + own, "positions")[number_BN]
         tables = [table(rows, f"positions_{axis}") for axis, rows in zip(c.axes, c.extent, strict=True)]
         return sum(table_PE[places_BNA[..., axis]] for axis, table_PE in enumerate(tables))
+
+
+def _has_token_position(config: EncoderConfig) -> bool:
+    return isinstance(config, ImageEncoder) and config.token_position
 
 
 def _number(places_BNA, extent: tuple[int, ...]):
@@ -230,6 +268,14 @@ def segment_means(x_BNE, segments_BN, count: int):
     return (share_BSN @ x_BNE.astype(jnp.float32)).astype(x_BNE.dtype)
 
 
+def segment_lasts(x_BNE, segments_BN, count: int):
+    """What stands at the last place of each of the segments 1 to `count`: [B, S, E], zeros for those that a row does not have."""
+    belongs_BSN = segments_BN[:, None, :] == jnp.arange(1, count + 1)[:, None]
+    last_BS = jnp.where(belongs_BSN, jnp.arange(segments_BN.shape[1]), -1).max(-1)
+    found_BSE = jnp.take_along_axis(x_BNE, jnp.maximum(last_BS, 0)[..., None], axis=1)
+    return jnp.where(last_BS[..., None] >= 0, found_BSE, 0)
+
+
 class Pool(nn.Module):
     """One vector for each image, clip or recording: hidden_BNE to pooled_BSE, zeros for those that a row does not have.
 
@@ -261,6 +307,10 @@ class Pool(nn.Module):
         return jnp.where(present_BS1, x_BSE, 0)
 
 
+OF_IMAGES_ALONE = ("patch_bias", "token_position", "embedding_norm", "pixel_mean", "pixel_std")
+"""Options that a video encoder does not have."""
+
+
 def inflate(image_params, image: ImageEncoder, video: VideoEncoder, how: Literal["central", "filter"] = "central"):
     """Parameters of a video encoder that starts where an image encoder stands: of a still clip it says what that says of the picture.
 
@@ -273,7 +323,10 @@ def inflate(image_params, image: ImageEncoder, video: VideoEncoder, how: Literal
     layers = video.num_layers // 2 if along_time else video.num_layers
     if image.stem != "linear":
         raise ValueError(f"tubelets have a linear projection; the image encoder to start from has {image.stem}")
-    for name in ("embed_dim", "num_heads", "mlp_dim", "patch", "rows", "columns", "positions", "pool"):
+    usual = ImageEncoder()
+    if any(getattr(image, name) != getattr(usual, name) for name in OF_IMAGES_ALONE):
+        raise ValueError(f"clips have none of {', '.join(OF_IMAGES_ALONE)}, and the image encoder to start from has some")
+    for name in ("embed_dim", "num_heads", "mlp_dim", "norm_epsilon", "activation", "patch", "rows", "columns", "positions", "pool"):
         if getattr(image, name) != getattr(video, name):
             raise ValueError(f"video.{name} is {getattr(video, name)}; the image encoder to start from has {getattr(image, name)}")
     if layers != image.num_layers:

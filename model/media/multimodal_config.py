@@ -1,6 +1,7 @@
 """The shape of a decoder that reads images, video and audio beside text."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from model.config import ModelConfig
@@ -38,10 +39,16 @@ class MultimodalConfig(ModelConfig):
         """The encoder of image, video or audio; None where the model has none."""
         return next((encoder for encoder in self.encoders if encoder.kind == kind), None)
 
-    def started_from(self, theirs: ModelConfig, has_decoder: bool, **switches) -> "MultimodalConfig":
-        """Encoders that the other lacks are the new run's own, and so is the decoder where the other has trained none."""
+    def started_from(self, theirs: ModelConfig, has_decoder: bool, projectors: Collection[str] = (), **switches) -> "MultimodalConfig":
+        """Encoders that the other lacks are the new run's own, and so are decoder and projectors where the other has trained none."""
         found = {encoder.kind: encoder for encoder in getattr(theirs, "encoders", ())}
-        encoders = tuple(found.get(encoder.kind, encoder) for encoder in self.encoders)
+
+        def encoder_of(own: EncoderConfig) -> EncoderConfig:
+            kept = {name: getattr(own, name) for name in ("scan", "remat", "dtype", "kernel")}
+            kept |= {} if own.kind in projectors else {"projector": own.projector}
+            return dataclasses.replace(found[own.kind], **kept) if own.kind in found else own
+
+        encoders = tuple(encoder_of(encoder) for encoder in self.encoders)
         decoder = theirs if has_decoder else self
         plain = {field.name: getattr(decoder, field.name) for field in dataclasses.fields(ModelConfig)}
         return dataclasses.replace(self, **{**plain, **switches}, encoders=encoders)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from model.config import ModelConfig
 from model.layers import Dense, compute_dtype
 from model.media.encoder_config import EncoderConfig
-from model.media.encoders import Encoder, Pool, block_config, encoded_places, encoded_segments, segment_means
+from model.media.encoders import Encoder, Pool, block_config, encoded_places, encoded_segments, segment_lasts, segment_means
 from model.transformer import Decoder
 
 
@@ -48,14 +48,40 @@ class MediaTower:
         return projection.apply({"params": params["projection"]}, pooled_BSE).astype(jnp.float32)
 
 
+class Texts(NamedTuple):
+    """Packed texts; int32 [B, T]. Segments number them from 1, 0 is padding; positions count from 0 in each."""
+
+    tokens: Any
+    segments: Any
+    positions: Any
+
+
+def with_start(texts: Texts, start: int, count: int) -> Texts:
+    """The texts with the token `start` before each, in rows that are `count` places longer; a row holds at most so many."""
+
+    def row(tokens_T, segments_T, positions_T):
+        first_T = (segments_T > 0) & (positions_T == 0)
+        size, place_T = len(tokens_T) + count, jnp.arange(len(tokens_T)) + jnp.cumsum(first_T)
+        before_T = jnp.where(first_T, place_T - 1, size)  # those beyond the row are dropped
+        put = (jnp.zeros(size, jnp.int32).at[place_T].set(values_T) for values_T in (tokens_T, segments_T, positions_T + (segments_T > 0)))
+        tokens, segments, positions = put
+        return tokens.at[before_T].set(start, mode="drop"), segments.at[before_T].set(segments_T, mode="drop"), positions
+
+    return Texts(*jax.vmap(row)(texts.tokens, texts.segments, texts.positions))
+
+
 @dataclasses.dataclass(frozen=True)
 class TextTower:
-    """A decoder, the mean of its hidden states over each text, and a linear map to `width`. Parameters: decoder, projection."""
+    """A decoder, what stands for each text, and a linear map to `width`. Parameters: decoder, projection."""
 
     config: ModelConfig
     width: int
     count: int = 1
     """Texts that a row may hold."""
+    pool: Literal["mean", "last"] = "mean"
+    """The mean of a text's hidden states, or that of its last token."""
+    start_token: int = -1
+    """Id that each text begins with; -1: none."""
 
     def start(self, key) -> dict[str, Any]:
         """Fresh parameters, boxed with logical axis names."""
@@ -66,10 +92,13 @@ class TextTower:
             "projection": _projection(self.width, c.embed_dim, c).init(keys[1], hidden)["params"],
         }
 
-    def __call__(self, params, texts, keys_B=None):
-        """float32 [B, S, width]. texts: tokens, segments and positions [B, T], as of a Decoder."""
+    def __call__(self, params, texts: Texts, keys_B=None):
+        """float32 [B, S, width]."""
+        if self.start_token >= 0:
+            texts = with_start(texts, self.start_token, self.count)
         where = {"segments_BT": texts.segments, "positions_BT": texts.positions, "keys_B": keys_B}
         hidden_BTD = Decoder(self.config).apply({"params": params["decoder"]}, texts.tokens, **where).hidden_BTD
-        pooled_BSD = segment_means(hidden_BTD, texts.segments, self.count)
+        pool = segment_lasts if self.pool == "last" else segment_means
+        pooled_BSD = pool(hidden_BTD, texts.segments, self.count)
         projection = _projection(self.width, self.config.embed_dim, self.config)
         return projection.apply({"params": params["projection"]}, pooled_BSD).astype(jnp.float32)

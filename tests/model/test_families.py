@@ -20,7 +20,7 @@ from model.positions import Distances, distance_buckets, distance_scores
 from model.stack import no_memory
 from model.text_encoder import TextEncoder
 from model.text_encoder_config import TextEncoderConfig
-from model.transformer import Decoder
+from model.transformer import Decoder, Media
 
 PLAIN = {"vocab_size": 61, "context_length": 24, "num_layers": 2, "embed_dim": 24, "num_heads": 4}
 T5 = {"norm": "rmsnorm", "bias": False, "positions": "relative", "relative_buckets": 6, "relative_distance": 8}
@@ -222,6 +222,29 @@ def test_memory_over_segments_equals_one_long_pass(positions):
         np.testing.assert_allclose(hidden, whole[:, part], rtol=2e-4, atol=2e-5)
         forgetful, short = step(params, short, TOKENS[:, part], numbers, positions_BT[:, part])
     assert np.abs(forgetful[0] - whole[0, part]).max() > 1e-3
+
+
+def test_memory_reaches_over_rows_with_media_in_them():
+    """A picture whose places see one another, in a row that goes on from another: as in one row of both."""
+    config = DECODERS["distance"]
+    model, params = make(config)
+    hidden = jnp.asarray(RNG.normal(size=(2, 2, 24)), jnp.float32)
+    slots, groups = np.array([[0, 0, 0, 0, 0, 1, 2, 0]] * 2), np.array([[0, 1, 2, 3, 4, 5, 5, 6]] * 2)
+
+    @jax.jit
+    def read(params, part_slots, part_groups, memory, tokens, positions):
+        where = {"segments_BT": jnp.ones_like(tokens), "positions_BT": positions}
+        output = model.apply({"params": params}, tokens, **where, media=Media(hidden, part_slots, part_groups), memory=memory)
+        return output.hidden_BTD, output.cache
+
+    positions = np.arange(8) * np.ones((2, 1), int)
+    whole, _ = read(params, slots, groups, None, TOKENS[:, :8], positions)
+    memory = no_memory(config, 2, 4)
+    for part in (slice(4), slice(4, 8)):
+        found, memory = read(params, slots[:, part], groups[:, part], memory, TOKENS[:, :8][:, part], positions[:, part])
+        np.testing.assert_allclose(found, whole[:, part], rtol=2e-4, atol=2e-5)
+    alone, _ = read(params, slots, np.arange(8) * np.ones((2, 1), int), None, TOKENS[:, :8], positions)
+    assert np.abs(alone - whole).max() > 1e-3  # the picture's places did see one another
 
 
 def test_no_gradient_flows_into_memory():

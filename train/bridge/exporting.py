@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from data.errors import UserError
+from data.files import json_files
 from data.files.storage import sync_folder
 from data.tokenizer import Tokenizer
 from model.convert.families import family_of
@@ -20,6 +21,7 @@ from model.convert.family import Layout
 from train.bridge.gguf import write_gguf
 from train.bridge.hugging_face import beside_weights
 from train.bridge.published import Leaving
+from train.bridge.towers import cut_to, split_off_pixels, tower_of
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
 from train.experiment import MeshShape
@@ -49,7 +51,7 @@ def export_model(
     if form == "hf" and kind not in TYPES:
         raise UserError(f"--type {kind} is for --format gguf alone", f"Choose from {', '.join(TYPES)}.")
     leaving = leaving_of(run, step=step, raw=raw)
-    if not leaving.tokenizer:
+    if not leaving.tokenizer and getattr(leaving.config, "text", True):
         said(f"the tokenizer of {run.path} is Omnia's own and has no tokenizer.json: the weights are written without it")
     lost = [part for part in ("pooler", "prediction_head") if form == "gguf" and getattr(leaving.config, part, False)]
     if lost:
@@ -75,7 +77,9 @@ def _remove(path: Path) -> None:
 
 def leaving_of(run: Run, *, step: int | None = None, raw: bool = False) -> Leaving:
     """UserError where no published family is what the run trains."""
-    config = run.experiment.model
+    tokenizer = run.tokenizer()
+    tower = tower_of(run.experiment, tokenizer)
+    config = tower or run.experiment.model
     if not run.experiment.objective.uses_model:
         raise UserError(f"{run.path}: has no model of its own that others could read", "Give a run of a language model.")
     try:
@@ -85,11 +89,11 @@ def leaving_of(run: Run, *, step: int | None = None, raw: bool = False) -> Leavi
     mesh = make_mesh(MeshShape(data=1), jax.devices("cpu")[:1])
     params, _ = load_parameters(run, mesh, step=step, raw=raw)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    leaves = cut_to(leaves, tower) if tower else leaves
 
     def tensors(layout: Layout) -> Iterator[tuple[str, np.ndarray]]:
         return family.unfilled(leaves, config, layout, settings)
 
-    tokenizer = run.tokenizer()
     return Leaving(family, config, settings, chat_of(run, tokenizer), tokenizer.files.get("huggingface.json", b""), tensors)
 
 
@@ -112,6 +116,9 @@ def _write_folder(folder: Path, leaving: Leaving, kind: str) -> None:
 
     folder.mkdir()
     settings = leaving.settings | {"torch_dtype": TYPES[kind].__name__ if kind == "bf16" else np.dtype(TYPES[kind]).name}
+    settings, pixels = split_off_pixels(settings)
+    if pixels:
+        json_files.write(folder / "preprocessor_config.json", pixels)
     for name, content in beside_weights(settings, leaving.chat, leaving.tokenizer).items():
         (folder / name).write_bytes(content)
     homes: dict[str, int] = {}

@@ -29,6 +29,9 @@ def open_folder(folder: Path) -> Published:
     settings = json_files.read(folder / "config.json", FETCH) if (folder / "config.json").is_file() else None
     if settings is None:
         raise UserError(f"{folder}: no config.json", "Give a folder with config.json, model.safetensors and tokenizer.json.")
+    if (folder / "preprocessor_config.json").is_file():
+        pixels = json_files.read(folder / "preprocessor_config.json", FETCH)
+        settings = {name: pixels[name] for name in ("image_mean", "image_std") if name in pixels} | settings
     family, _ = config_of(f"{folder}/config.json", settings)
     shapes, read = _tensors(folder)
     tokenizer = _bytes(folder / "tokenizer.json")
@@ -157,8 +160,9 @@ def beside_weights(config: dict[str, Any], chat: Chat, tokenizer: bytes) -> dict
     own: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **chat.tokens}
     if chat.template:
         own["chat_template"] = chat.template
+    inside = {"text_config": config["text_config"] | ids} if "text_config" in config else {}  # of a tower, which finds a text's end by them
     files: dict[str, Any] = {
-        "config.json": config | ids,
+        "config.json": config | ids | inside,
         "generation_config.json": ids | stops | whole | ({"do_sample": True} if whole else {}),
     }
     if tokenizer:

@@ -15,18 +15,20 @@ import numpy as np
 
 from data.errors import UserError
 from data.files.storage import sync_folder
-from data.tokenizer import Tokenizer, hugging_face_tokenizer
+from data.tokenizer import Tokenizer, byte_tokenizer, hugging_face_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
+from model.media.tower_config import TowerConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.bridge.gguf import open_gguf
 from train.bridge.hugging_face import open_folder
 from train.bridge.published import Published, check_tensors, config_of
+from train.bridge.towers import experiment_of_tower, with_vocabulary
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh
 from train.experiment import SGD, CausalLM, Experiment, MeshShape, Samples, TextData
 from train.kinds import Objective, realise
 from train.loop.progress import Progress
-from train.objectives.bind import state_of
+from train.objectives.bind import bind, state_of
 from train.objectives.text.options import MaskedLM, PrefixLM, SimCSE
 from train.optimizers.build import optimizer_of
 from train.runs.directory import Run, write_run
@@ -49,7 +51,7 @@ def open_published(path: Path) -> Published:
 
 
 def load_published(path: Path) -> tuple[Any, Any]:
-    """(config, parameters) of a published model: NumPy arrays, float32."""
+    """(config, parameters) of a published model: NumPy arrays, float32. Of an encoder of media, see TowerConfig."""
     published = open_published(path)
     config = config_of(published.where, published.settings, published.shapes)[1]
     return config, read_parameters(published, config, check_tensors(published, config))
@@ -65,23 +67,31 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
     published = open_published(path)
     config = config_of(published.where, published.settings, published.shapes)[1]
     names = check_tensors(published, config)
-    if not published.tokenizer:
+    text = config.text if isinstance(config, TowerConfig) else config
+    if not published.tokenizer and text is not None:
         raise UserError(f"{path}: no tokenizer.json", "Save one: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER').")
-    tokenizer = hugging_face_tokenizer(published.tokenizer)
-    if tokenizer.base_size > config.vocab_size:
+    tokenizer = hugging_face_tokenizer(published.tokenizer) if published.tokenizer else byte_tokenizer()
+    if text is not None and tokenizer.base_size > text.vocab_size:
         raise UserError(
-            f"{published.where}: its tokenizer has {tokenizer.base_size} ids, its model {config.vocab_size}",
+            f"{published.where}: its tokenizer has {tokenizer.base_size} ids, its model {text.vocab_size}",
             "Fetch the files again: they are not of one model.",
         )
-    experiment = experiment_of(path.stem if path.is_file() else path.resolve().name, config, tokenizer)
+    name = path.stem if path.is_file() else path.resolve().name
+    if isinstance(config, TowerConfig):
+        experiment = experiment_of_tower(
+            name, config, tokenizer, published.chat.specials.get(published.chat.tokens.get("bos_token", ""), -1)
+        )
+    else:
+        experiment = experiment_of(name, config, tokenizer)
     partial = run_dir.absolute().with_name(run_dir.absolute().name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tokenizer.save(str(partial / "tokenizer"))
-    published.chat.save(partial)
+    if published.tokenizer:
+        published.chat.save(partial)
     run = Run(partial, experiment, (), tokenizer.specials["document_end"], secrets.token_hex(8), None)
     write_run(run)
-    params = read_parameters(published, config, names)
+    params = with_vocabulary(read_parameters(published, config, names), experiment, _aligned)
     save_parameters(run, params)
     partial.rename(run_dir)
     sync_folder(str(run_dir.absolute().parent))
@@ -106,7 +116,8 @@ def experiment_of(name: str, config, tokenizer: Tokenizer) -> Experiment:
 
 def read_parameters(published: Published, config, names: dict[str, str]):
     """Our tree of parameters, float32. names: of the file's tensors, by those of the table."""
-    shapes = nn.unbox(jax.eval_shape(realise(config).start, jax.random.key(0)))
+    start = bind(experiment_of_tower("", config)).start if isinstance(config, TowerConfig) else realise(config).start
+    shapes = nn.unbox(jax.eval_shape(start, jax.random.key(0)))
     params = jax.tree.map(lambda leaf: _aligned(leaf.shape), shapes)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     published.family.fill(leaves, config, published.layout, published.settings, lambda name: published.read(names[name]))

@@ -7,8 +7,9 @@ import numpy as np
 
 from data.media.batches import MediaBatch
 from data.tokenizer import Tokenizer
+from model.media.towers import Texts
 from train.objectives.media.alignment import AlignmentLoss, unit
-from train.objectives.media.views import OnRows, Texts
+from train.objectives.media.views import OnRows
 
 RECALLS = (1, 5, 10)
 

@@ -52,7 +52,15 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
             switches["context_length"] = min(model.context_length, source.experiment.model.context_length)
         from train.objectives.bind import bind  # with JAX
 
-        model = model.started_from(source.experiment.model, "layers" in bind(source.experiment).parts, **switches)
+        same = type(source.experiment.objective) is type(experiment.objective)
+        parts = bind(source.experiment).parts
+        # A text tower's layers are a decoder for another text tower alone.
+        has_decoder = any(name == "layers" or (same and path[-1] == "layers") for name, path in parts.items())
+        projectors = [name.removesuffix(" projector") for name in parts if name.endswith(" projector")]
+        try:
+            model = model.started_from(source.experiment.model, has_decoder, projectors, **switches)
+        except ValueError as error:
+            raise UserError(f"{experiment.start}: its model does not go with the config: {error}", "Change the config file.") from None
         experiment = dataclasses.replace(experiment, start=os.path.abspath(experiment.start))
     if model.vocab_size == 0:
         model = dataclasses.replace(model, vocab_size=-(-tokenizer.size // 64) * 64)

@@ -10,16 +10,19 @@ import pytest
 
 from data.media.signals.patches import grid, patchify, unpatchify
 from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
-from model.media.encoders import ConvolutionStem, Encoder, PatchStem, Pool, encoded_places, encoded_segments, inflate
+from model.media.encoders import ConvolutionStem, Encoder, PatchStem, Pool, encoded_places, encoded_segments, inflate, segment_lasts
+from model.media.towers import Texts, with_start
 from tests.model.media.arrays import draw, near
 
 SMALL = {"num_layers": 2, "embed_dim": 16, "num_heads": 2}
 IMAGE = ImageEncoder(**SMALL, patch=2, rows=3, columns=4)
 TOKEN = dataclasses.replace(IMAGE, pool="token", positions="learned")
+PUBLISHED = dataclasses.replace(TOKEN, token_position=True, embedding_norm=True, patch_bias=False, activation="quick_gelu")
+PUBLISHED = dataclasses.replace(PUBLISHED, norm_epsilon=1e-5, pixel_mean=(0.3, 0.5, 0.4), pixel_std=(0.2, 0.3, 0.5))
 VIDEO = VideoEncoder(**SMALL, frames=2, patch=2, times=3, rows=3, columns=4, pool="attention")
 FACTORISED = dataclasses.replace(VIDEO, attention="factorised", positions="learned")
 AUDIO = AudioEncoder(**SMALL, mel_bands=5, times=8)
-ALL = {"image": IMAGE, "token": TOKEN, "video": VIDEO, "factorised": FACTORISED, "audio": AUDIO}
+ALL = {"image": IMAGE, "token": TOKEN, "published": PUBLISHED, "video": VIDEO, "factorised": FACTORISED, "audio": AUDIO}
 
 
 @functools.cache
@@ -158,6 +161,43 @@ def test_ways_of_running_an_encoder_change_nothing():
     near(gradient(scanned, bytes_), gradient(config, bytes_.astype(np.float32) / 127.5 - 1.0), 1e-3)
 
 
+def test_options_of_published_encoders_are_what_they_say():
+    """Pixels of a mean and standard deviation; a class token's position, which others have none of; no bias of patches."""
+    params, plain = make(PUBLISHED)[2]["encoder"], dataclasses.replace(PUBLISHED, pixel_mean=(0.5,) * 3, pixel_std=(0.5,) * 3)
+    assert params["patches"].keys() == {"kernel"} and len(params["positions"]["table"]) == 13
+    _, places, segments = pack(PUBLISHED, two_media(PUBLISHED), 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (*segments.shape, 2, 2, 3), np.uint8)
+    run = jax.jit(lambda params, config, x: Encoder(config).apply({"params": params}, x, places, segments), static_argnums=1)
+    flat = (*segments.shape, 12)
+    normed = ((pixels / 255 - PUBLISHED.pixel_mean) / PUBLISHED.pixel_std).astype(np.float32)
+    found = run(params, PUBLISHED, pixels.reshape(flat))
+    near(found, run(params, plain, normed.reshape(flat)))
+    # What is added to the token may as well be the token's.
+    table = params["positions"]["table"]
+    moved = params | {"token": params["token"] + table[0], "positions": {"table": table.at[0].set(0)}}
+    near(run(moved, PUBLISHED, pixels.reshape(flat)), found)
+    unplaced = dataclasses.replace(PUBLISHED, token_position=False)
+    near(run(moved | {"positions": {"table": table[1:]}}, unplaced, pixels.reshape(flat)), found)
+
+
+def test_the_last_of_each_segment_and_a_token_before_each_text():
+    """Against loops over packed texts, of which one number is missing."""
+    rng = np.random.default_rng(0)
+    segments = np.array([[1, 1, 0, 3, 3, 3, 0], [0, 2, 0, 3, 0, 0, 0]])
+    positions = np.array([[0, 1, 0, 0, 1, 2, 1], [0, 0, 1, 0, 2, 3, 4]])
+    x, tokens = rng.normal(size=(2, 7, 4)).astype(np.float32), rng.integers(0, 50, (2, 7))
+    lasts = segment_lasts(x, segments, 3)
+    longer = with_start(Texts(tokens, segments, positions), 99, 3)
+    assert longer.tokens.shape == (2, 10)
+    for row in range(2):
+        for number in (1, 2, 3):
+            inside, there = segments[row] == number, np.asarray(longer.segments[row]) == number
+            np.testing.assert_array_equal(lasts[row, number - 1], x[row, inside][-1] if inside.any() else np.zeros(4))
+            expected = [99, *tokens[row, inside]] if inside.any() else []
+            assert longer.tokens[row, there].tolist() == expected
+            assert longer.positions[row, there].tolist() == list(range(len(expected)))
+
+
 def test_a_masked_place_shows_the_mask_and_not_its_values():
     patches, places, segments = pack(IMAGE, two_media(IMAGE), 1)
     masked = np.zeros(segments.shape, bool)
@@ -189,6 +229,8 @@ def test_an_inflated_encoder_says_of_a_still_clip_what_the_image_encoder_says(ho
     still = np.tile(patches, (1, 2, video.frames))  # every tubelet: the same patch at three moments
     run = jax.jit(lambda clip: make(video)[0].apply({"params": params}, clip, clip_places, np.ones((1, 12), np.int32))[0])
     near(run(still).reshape(2, 6, -1), jnp.broadcast_to(hidden, (2, 6, image.embed_dim)))
+    with pytest.raises(ValueError, match="clips have none"):
+        inflate(image_params, dataclasses.replace(image, embedding_norm=True), video, how)
     with pytest.raises(ValueError, match="does not fit the 2 layers"):
         inflate(image_params, image, dataclasses.replace(video, num_layers=6), how)
 
@@ -228,6 +270,9 @@ def test_configs_that_cannot_be_are_refused():
         (FACTORISED, {"pool": "token"}, "lies nowhere"),
         (AUDIO, {"pool": "token"}, "convolutions"),
         (TOKEN, {"projector": Projection(shuffle=2)}, "no block"),
+        (IMAGE, {"token_position": True}, "class token"),
+        (IMAGE, {"stem": "convolutions", "patch": 4, "patch_bias": False}, "have biases"),
+        (IMAGE, {"pixel_std": (0.5, 0.0, 0.5)}, "pixel_std"),
     ):
         with pytest.raises(ValueError, match=words):
             dataclasses.replace(config, **changes)

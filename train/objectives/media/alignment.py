@@ -111,7 +111,7 @@ def pairing_loss(options: Pairing, experiment: Experiment) -> OnRows:
     left = MediaTower(encoder_of(experiment, o.left), o.width, size)
     if o.right == "text":
         assert isinstance(experiment.model, MultimodalConfig)
-        right: Any = TextTower(decoder_config(experiment.model), o.width, size)
+        right: Any = TextTower(decoder_config(experiment.model), o.width, size, o.text_pool, o.text_start)
     else:
         right = MediaTower(encoder_of(experiment, o.right), o.width, size)
     return OnRows(AlignmentLoss(left, right, o.loss), lambda batch: pairs_of(batch, o.left, o.right, size))
@@ -119,13 +119,17 @@ def pairing_loss(options: Pairing, experiment: Experiment) -> OnRows:
 
 def bind(options: Pairing, experiment: Experiment, shards: int) -> Bound:
     loss = pairing_loss(options, experiment)
-    return Bound(loss, start=loss.start, parts=tower_parts(options) | space_parts(options))
+    parts = tower_parts(options)
+    if options.text_pool == "last":  # a decoder whose last state stands for a text is none that generates
+        parts = {f"text tower's {name}" if path[0] == "right" else name: path for name, path in parts.items()}
+    return Bound(loss, start=loss.start, parts=parts | space_parts(options))
 
 
 def space_parts(pairing: Pairing) -> dict[str, Path]:
     """Where the pools, projections and the temperature stand: of the same space only if it is the same pairing."""
     names: list[Path] = [(side, part) for side in ("left", "right") for part in ("pool", "projection")] + [("log_scale",), ("bias",)]
-    space = f"{pairing.loss} space of {pairing.left} and {pairing.right}, {pairing.width} wide"
+    right = "last tokens" if pairing.text_pool == "last" else pairing.right
+    space = f"{pairing.loss} space of {pairing.left} and {right}, {pairing.width} wide"
     return {f"{space}: {' '.join(path)}": path for path in names}
 
 

@@ -77,9 +77,16 @@ class Pairing(OnMedia):
     """Width of the shared space."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     """Contrastive loss: sigmoid as in SigLIP (Zhai et al. 2023), or softmax (InfoNCE) as in CLIP (Radford et al. 2021)."""
+    text_pool: Literal["mean", "last"] = "mean"
+    """What stands for a text: the mean of its tokens' hidden states, or that of its last one, its end (CLIP)."""
+    text_start: int = -1
+    """Id of a token that the text tower reads before each text (CLIP has one). -1: none."""
 
     def __post_init__(self):
         check_range("objective.", self, 1, "width")
+        check_range("objective.", self, -1, "text_start")
+        if self.right != "text" and (self.text_pool != "mean" or self.text_start >= 0):
+            raise ValueError(f"objective.text_pool and text_start are for texts, and objective.right is {self.right}: leave them out")
         if self.left == self.right:
             raise ValueError(f"objective.left and right are both {self.left}: there would be nothing to align")
 

@@ -13,6 +13,7 @@ from data.media.kinds import Kind
 from data.media.rows import most_media
 from model.media.encoder_config import EncoderConfig
 from model.media.multimodal_config import MultimodalConfig
+from model.media.towers import Texts
 from train.experiment import Experiment
 from train.sources.media.shapes import capacities_of, shapes_of
 
@@ -47,14 +48,6 @@ class PatchRows(NamedTuple):
 
     patches: jax.Array  # float32 [B, N, C], or uint8, which becomes [-1, 1]
     weights: jax.Array  # float32 [B, N]: 0 on padding
-
-
-class Texts(NamedTuple):
-    """What is learned of each sample, as a text of its own; int32 [B, T]."""
-
-    tokens: Any
-    segments: Any
-    positions: Any
 
 
 @dataclasses.dataclass(frozen=True)
