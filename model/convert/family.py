@@ -194,7 +194,7 @@ def attempted(family: Family, config) -> tuple[dict[str, Any], list[str]] | None
 
 
 def lost_settings(family: Family, config, back) -> list[str]:
-    """"name value" of each of our settings that is another one when it is read back; what a file's tensors say is not lost."""
+    """ "name value" of each of our settings that is another one when it is read back; what a file's tensors say is not lost."""
     back = dataclasses.replace(back, **{name: getattr(config, name) for name in family.found(())})
     ours, theirs = _explicit(config), _explicit(back)
     return [f"{name} {value!r}" for name, value in ours.items() if not _equal(value, theirs[name])]

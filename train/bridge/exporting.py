@@ -91,7 +91,7 @@ def leaving_of(run: Run, *, step: int | None = None, raw: bool = False) -> Leavi
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     leaves = cut_to(leaves, tower) if tower else leaves
 
-    def tensors(layout: Layout) -> Iterator[tuple[str, np.ndarray]]:
+    def tensors(layout: Layout, settings: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
         return family.unfilled(leaves, config, layout, settings)
 
     return Leaving(family, config, settings, chat_of(run, tokenizer), tokenizer.files.get("huggingface.json", b""), tensors)
@@ -132,7 +132,7 @@ def _write_folder(folder: Path, leaving: Leaving, kind: str) -> None:
         homes.update(dict.fromkeys(shard, count))
         shard.clear()
 
-    for name, tensor in leaving.tensors("hf"):
+    for name, tensor in leaving.tensors("hf", leaving.settings):
         array = tensor.astype(TYPES[kind], copy=False)
         if shard and sum(one.nbytes for one in shard.values()) + array.nbytes > SHARD_BYTES:
             save()

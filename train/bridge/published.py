@@ -30,14 +30,15 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Leaving:
-    """What is written of a run. tensors: (their name, the array) one after the other, float32. tokenizer: tokenizer.json, or empty."""
+    """What is written of a run. tensors: layout, the settings that readers will find -> (their name, the array) one after the other, float32.
+    tokenizer: tokenizer.json, or empty."""
 
     family: Family
     config: Any
     settings: dict[str, Any]
     chat: Chat
     tokenizer: bytes
-    tensors: Callable[[Layout], Iterator[tuple[str, np.ndarray]]]
+    tensors: Callable[[Layout, dict[str, Any]], Iterator[tuple[str, np.ndarray]]]
 
 
 def config_of(where: str, settings: dict[str, Any], names: Collection[str] = ()) -> tuple[Family, Any]:
@@ -51,7 +52,7 @@ def config_of(where: str, settings: dict[str, Any], names: Collection[str] = ())
         return family, dataclasses.replace(family.config_of(settings), **family.found(names))
     except KeyError as missing:
         raise UserError(f"{where}: the settings of a {kind} model lack {missing}", "Fetch the file again.") from None
-    except (ValueError, TypeError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{where}: {error}", "This model cannot be run here as it is meant to; choose another.") from None
 
 

@@ -89,16 +89,44 @@ def test_a_run_that_starts_from_an_import_talks_too(imported, tmp_path):
     assert load_chat(create_run(tmp_path / "run", started, [corpus]).path) == load_chat(run.path)
 
 
-@pytest.mark.parametrize("form, output", [("hf", "theirs"), ("gguf", "theirs.gguf")])
-def test_a_model_of_our_own_leaves_without_a_tokenizer_that_others_do_not_know(tmp_path, form, output):
-    config = ModelConfig(vocab_size=320, context_length=8, num_layers=1, embed_dim=8, num_heads=2, activation="gelu_tanh")
+OWN = ModelConfig(vocab_size=320, context_length=8, num_layers=1, embed_dim=8, num_heads=2, activation="gelu_tanh")
+
+
+def own_run(path, config):
+    """(a run of a model of our own, its parameters)."""
     tokenizer = byte_tokenizer()
-    run = Run(tmp_path / "run", importing.experiment_of("own", config, tokenizer), (), tokenizer.specials["document_end"])
+    run = Run(path, importing.experiment_of("own", config, tokenizer), (), tokenizer.specials["document_end"])
     run.path.mkdir()
     tokenizer.save(str(run.path / "tokenizer"))
     write_run(run)
     params = nn.unbox(jax.jit(Decoder(config).start)(jax.random.key(0)))
     importing.save_parameters(run, params)
+    return run, params
+
+
+LLAMA_LIKE = dict(norm="rmsnorm", gated=True, positions="rotary", bias=False)
+
+
+@pytest.mark.parametrize(
+    "change, lost",
+    [
+        ({"activation": "gelu"}, "gpt2 has no word for activation 'gelu'"),
+        (LLAMA_LIKE, "llama has no word for activation 'gelu_tanh'"),
+        (LLAMA_LIKE | {"activation": "silu", "window": 4}, "llama has no word for window 4"),
+        ({"positions": "rotary", "rotary_base": 5e3}, "gptneox has no word for activation 'gelu_tanh'"),
+    ],
+)
+def test_a_gguf_file_is_not_written_of_what_it_cannot_say(tmp_path, change, lost):
+    run, _ = own_run(tmp_path / "run", importing.dataclasses.replace(OWN, **change))
+    with pytest.raises(UserError, match=lost):
+        export_model(run, "gguf", tmp_path / "m.gguf")
+    assert not list(tmp_path.glob("m.gguf*"))
+
+
+@pytest.mark.parametrize("form, output", [("hf", "theirs"), ("gguf", "theirs.gguf")])
+def test_a_model_of_our_own_leaves_without_a_tokenizer_that_others_do_not_know(tmp_path, form, output):
+    config = OWN
+    run, params = own_run(tmp_path / "run", config)
     said = []
     export_model(run, form, tmp_path / output, said=said.append)
     assert "written without it" in said[0]
