@@ -226,7 +226,7 @@ def require(theirs: Mapping[str, Any], **usual: Any) -> None:
 def require_layers(theirs: Mapping[str, Any], kind_of: Callable[[int], str]) -> None:
     """ValueError unless `layer_types`, which newer files have, is absent or says this of each layer."""
     found = theirs.get("layer_types")
-    if found and list(found) != [kind_of(layer) for layer in range(theirs["num_hidden_layers"])]:
+    if found and (len(found) != theirs["num_hidden_layers"] or any(kind_of(layer) != kind for layer, kind in enumerate(found))):
         raise ValueError(f"layer_types has another order than these models have: {found}")
 
 

@@ -13,7 +13,7 @@ from data.errors import UserError
 from model.convert.families import FAMILIES
 from model.convert.family import Family, lost_settings
 from train.bridge.gguf_tokenizer import CONTROL, gguf_tokenizer, tokenizer_json
-from train.bridge.published import Leaving, Published, config_of
+from train.bridge.published import Leaving, Published, check_layers, config_of
 from train.generation.chat import Chat
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
@@ -108,6 +108,7 @@ def open_gguf(path: Path) -> Published:
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: its settings make no model ({error})", FETCH) from None
     _, config = config_of(where, settings)
+    check_layers(where, family, config, len(tensors))
     theirs = gguf_names(family, config, settings)
     ours = {theirs_name: name for name, theirs_name in theirs.items()}
     ordinary = {ours.get(name, name): tensor for name, tensor in tensors.items() if name != DIVISORS}

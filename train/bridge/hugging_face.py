@@ -35,9 +35,11 @@ def open_folder(folder: Path) -> Published:
     family, _ = config_of(f"{folder}/config.json", settings)
     shapes, read = _tensors(folder)
     tokenizer = _bytes(folder / "tokenizer.json")
-    return Published(
-        str(folder), family, settings, "hf", shapes, read, tokenizer, chat_of(folder, settings, tokenizer) if tokenizer else Chat()
-    )
+    try:
+        chat = chat_of(folder, settings, tokenizer) if tokenizer else Chat()
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}: what it says of its tokens or chat template is not whole ({error!r})", FETCH) from None
+    return Published(str(folder), family, settings, "hf", shapes, read, tokenizer, chat)
 
 
 def _bytes(path: Path) -> bytes:
@@ -153,6 +155,10 @@ def _ids(found) -> tuple[int, ...]:
 def beside_weights(config: dict[str, Any], chat: Chat, tokenizer: bytes) -> dict[str, bytes]:
     """The small files of a folder, by name."""
     ids = {role.removesuffix("_token") + "_token_id": chat.specials[text] for role, text in chat.tokens.items() if text in chat.specials}
+    wrong = [f"{name} {ids[name]}" for name in ids if config.get(name, ids[name]) != ids[name]]
+    if wrong:  # RoBERTa's positions are counted from the padding's id
+        kind = config["model_type"]
+        raise UserError(f"a {kind} has other ids than {', '.join(wrong)}", "`omnia checkpoint export` writes it under our names.")
     stops: dict[str, Any] = {"eos_token_id": list(chat.stop_ids)} if len(chat.stop_ids) > 1 else {}
     whole = {name: int(value) if name == "top_k" else value for name, value in chat.defaults.items()}
     if whole.get("temperature") == 0.0:

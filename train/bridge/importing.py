@@ -21,7 +21,7 @@ from model.media.tower_config import TowerConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.bridge.gguf import open_gguf
 from train.bridge.hugging_face import open_folder
-from train.bridge.published import Published, check_tensors, config_of
+from train.bridge.published import Published, check_tensors, config_of_file
 from train.bridge.towers import experiment_of_tower, with_vocabulary
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh
@@ -53,7 +53,7 @@ def open_published(path: Path) -> Published:
 def load_published(path: Path) -> tuple[Any, Any]:
     """(config, parameters) of a published model: NumPy arrays, float32. Of an encoder of media, see TowerConfig."""
     published = open_published(path)
-    config = config_of(published.where, published.settings, published.shapes)[1]
+    config = config_of_file(published)
     return config, read_parameters(published, config, check_tensors(published, config))
 
 
@@ -65,7 +65,7 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UserError(f"{run_dir}: exists", "Choose another --run-dir, or empty it.")
     published = open_published(path)
-    config = config_of(published.where, published.settings, published.shapes)[1]
+    config = config_of_file(published)
     names = check_tensors(published, config)
     text = config.text if isinstance(config, TowerConfig) else config
     if not published.tokenizer and text is not None:

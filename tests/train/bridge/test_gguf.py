@@ -284,6 +284,16 @@ def test_a_word_piece_vocabulary_gives_its_own_tokens():
     assert gguf_tokenizer(content, len(tokens))["tokens"] == tokens
 
 
+@pytest.mark.parametrize("wrong", [{"token_type": [1]}, {"tokens": [1, 2]}, {"scores": [1.0], "model": "llama"}])
+def test_a_tokenizer_that_is_not_whole_is_said(run, tmp_path, monkeypatch, wrong):
+    export_model(run, "gguf", tmp_path / "m.gguf")
+    real = gguf.ReaderField.contents
+    wrong = {f"tokenizer.ggml.{name}": value for name, value in wrong.items()}
+    monkeypatch.setattr(gguf.ReaderField, "contents", lambda self, *place: wrong.get(self.name) or real(self, *place))
+    with pytest.raises(UserError, match="tokenizer (lacks|is not whole)"):
+        open_gguf(tmp_path / "m.gguf")
+
+
 def test_a_tokenizer_that_is_not_known_is_refused():
     with pytest.raises(UserError, match="kind 'rwkv'"):
         tokenizer_json({"model": "rwkv"}, "here")

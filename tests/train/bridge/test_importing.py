@@ -104,7 +104,7 @@ def own_run(path, config):
     return run, params
 
 
-LLAMA_LIKE = dict(norm="rmsnorm", gated=True, positions="rotary", bias=False)
+LLAMA_LIKE = {"norm": "rmsnorm", "gated": True, "positions": "rotary", "bias": False}
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,56 @@ def test_a_bare_trunk_and_a_repeated_head_are_read(tmp_path):
     write_folder(tmp_path / "theirs", settings, weights=weights | {"lm_head.weight": weights["embed_tokens.weight"]})
     _, params = importing.load_published(tmp_path / "theirs")
     assert "head" not in params
+
+
+T5 = {"model_type": "t5", "vocab_size": 264, "d_model": 12, "d_kv": 5, "d_ff": 10, "num_layers": 1, "num_heads": 4}
+T5 |= {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+
+
+@pytest.mark.parametrize("settings, more", [(T5, {"scale_decoder_outputs": False}), (LLAMA, {})])
+def test_a_head_of_its_own_is_kept_whatever_the_settings_say(tmp_path, settings, more):
+    """T5 1.1 says "tied", and holds another head, where a newer version of Hugging Face's library has saved it."""
+    weights = write_folder(tmp_path / "theirs", settings | more | {"tie_word_embeddings": True}, weights=weights_of(settings))
+    config, params = importing.load_published(tmp_path / "theirs")
+    assert not config.tied_embeddings and not getattr(config, "scaled_logits", False)
+    np.testing.assert_array_equal(params["head"]["table"], weights["lm_head.weight"])
+
+
+def test_a_head_that_has_no_place_is_refused(tmp_path):
+    shape = {name: value for name, value in LLAMA.items() if name != "tie_word_embeddings"} | {"sliding_window": 4, "head_dim": 4}
+    for settings, name in (
+        (shape | {"model_type": "gemma2", "query_pre_attn_scalar": 4}, "lm_head.weight"),
+        (BERT, "cls.predictions.decoder.weight"),
+    ):
+        weights = weights_of(settings)
+        table = weights[next(one for one in weights if "embed" in one)]
+        write_folder(tmp_path / "theirs", settings, weights=weights | {name: table})
+        importing.load_published(tmp_path / "theirs")
+        write_folder(tmp_path / "theirs", settings, weights=weights | {name: table + 1})
+        assert f"{name} is another table" in refused(tmp_path / "theirs", tmp_path)
+
+
+BERT = {name: LLAMA[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")}
+BERT |= {"model_type": "bert", "max_position_embeddings": 16}
+
+
+def test_damaged_settings_are_said(tmp_path):
+    """What a stranger's file can make fail, in the words of this project."""
+    folder = tmp_path / "theirs"
+    write_folder(folder)
+    for change, words in (
+        ({"num_hidden_layers": 10**9}, "1,000,000,000 layers"),
+        ({"num_attention_heads": 0}, "config.json"),
+        ({"model_type": "gemma2", "rope_parameters": []}, "config.json"),
+        ({"model_type": "gemma2", "rope_parameters": [1]}, "config.json"),
+        ({"model_type": "vit", "patch_size": 0}, "config.json"),
+    ):
+        (folder / "config.json").write_text(json.dumps(LLAMA | change))
+        assert words in refused(folder, tmp_path)
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    for wrong in ({"bos_token": {"special": True}}, {"chat_template": [{"template": "a"}]}):
+        (folder / "tokenizer_config.json").write_text(json.dumps(wrong))
+        assert "not whole" in refused(folder, tmp_path)
 
 
 def test_what_cannot_be_read_is_said(tmp_path):
