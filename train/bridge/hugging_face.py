@@ -122,6 +122,8 @@ def chat_of(folder: Path, settings: dict[str, Any], tokenizer: bytes) -> Chat:
     if start and start[-1] in stops:  # both ends of a sentence, as encoders have them
         start = ()
     defaults = {name: float(generation[name]) for name in DEFAULTS if isinstance(generation.get(name), int | float)}
+    if generation.get("do_sample") is False:
+        defaults["temperature"] = 0.0
     return Chat(template, tokens, specials, start, stops, defaults)
 
 
@@ -161,7 +163,8 @@ def beside_weights(config: dict[str, Any], chat: Chat, tokenizer: bytes) -> dict
         raise UserError(f"a {kind} has other ids than {', '.join(wrong)}", "`omnia checkpoint export` writes it under our names.")
     stops: dict[str, Any] = {"eos_token_id": list(chat.stop_ids)} if len(chat.stop_ids) > 1 else {}
     whole = {name: int(value) if name == "top_k" else value for name, value in chat.defaults.items()}
-    if whole.get("temperature") == 0.0:
+    drawn = whole.get("temperature") != 0.0
+    if not drawn:
         del whole["temperature"]
     own: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **chat.tokens}
     if chat.template:
@@ -169,7 +172,7 @@ def beside_weights(config: dict[str, Any], chat: Chat, tokenizer: bytes) -> dict
     inside = {"text_config": config["text_config"] | ids} if "text_config" in config else {}  # of a tower, which finds a text's end by them
     files: dict[str, Any] = {
         "config.json": config | ids | inside,
-        "generation_config.json": ids | stops | whole | ({"do_sample": True} if whole else {}),
+        "generation_config.json": ids | stops | whole | ({"do_sample": drawn} if whole or not drawn else {}),
     }
     if tokenizer:
         files["tokenizer_config.json"] = own

@@ -1,6 +1,7 @@
 """Published models become runs like any other, and runs are written as others read them; what is wrong with a model is said."""
 
 import json
+import shutil
 import types
 import weakref
 
@@ -51,6 +52,16 @@ def test_a_run_is_written_as_it_came(imported, tmp_path, monkeypatch):
     again = import_model(tmp_path / "hf", tmp_path / "again")
     assert load_chat(again.path) == load_chat(run.path)
     assert again.experiment.model == run.experiment.model
+
+
+def test_greedy_authors_stay_greedy(imported, tmp_path):
+    folder, _, _ = imported
+    shutil.copytree(folder, tmp_path / "theirs")
+    (tmp_path / "theirs" / "generation_config.json").write_text(json.dumps({"do_sample": False, "temperature": 0.6}))
+    run = import_model(tmp_path / "theirs", tmp_path / "run")
+    export_model(run, "hf", tmp_path / "hf")
+    said = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
+    assert load_chat(run.path).defaults["temperature"] == 0 and said["do_sample"] is False and "temperature" not in said
 
 
 def test_an_import_is_a_run_like_any_other(imported):
