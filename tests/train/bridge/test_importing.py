@@ -10,16 +10,18 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+import tokenizers
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import omnia
 from data.errors import UserError
-from data.tokenizer import byte_tokenizer
+from data.tokenizer import byte_tokenizer, hugging_face_tokenizer
 from model.config import ModelConfig
 from model.transformer import Decoder
-from tests.train.bridge.published_models import LLAMA, weights_of, write_folder
+from tests.train.bridge.published_models import LLAMA, byte_level, weights_of, write_folder
 from train.bridge import importing
+from train.bridge.beside import MARK
 from train.bridge.exporting import export_model
 from train.bridge.importing import import_model
 from train.checkpoints.journal import Journal
@@ -103,9 +105,9 @@ def test_a_run_that_starts_from_an_import_talks_too(imported, tmp_path):
 OWN = ModelConfig(vocab_size=320, context_length=8, num_layers=1, embed_dim=8, num_heads=2, activation="gelu_tanh")
 
 
-def own_run(path, config):
+def own_run(path, config, tokenizer=None):
     """(a run of a model of our own, its parameters)."""
-    tokenizer = byte_tokenizer()
+    tokenizer = tokenizer or byte_tokenizer()
     run = Run(path, importing.experiment_of("own", config, tokenizer), (), tokenizer.specials["document_end"])
     run.path.mkdir()
     tokenizer.save(str(run.path / "tokenizer"))
@@ -149,6 +151,25 @@ def test_a_model_of_our_own_leaves_without_a_tokenizer_that_others_do_not_know(t
         import_model(tmp_path / output, tmp_path / "again")
 
 
+def test_others_begin_a_text_as_a_run_of_our_own_did(tmp_path):
+    """With the token that starts its documents, where that is not the one that ends them."""
+    theirs = byte_level()
+    theirs.add_special_tokens(["<|begin_of_text|>"])
+    tokenizer = hugging_face_tokenizer(theirs.to_str().encode())
+    start, end = tokenizer.document_start, tokenizer.specials["document_end"]
+    assert start == theirs.token_to_id("<|begin_of_text|>") != end
+    run, _ = own_run(tmp_path / "run", OWN, tokenizer)
+    for form, output in (("hf", "hf"), ("gguf", "m.gguf")):
+        export_model(run, form, tmp_path / output)
+        again = import_model(tmp_path / output, tmp_path / f"of {form}")
+        chat = load_chat(again.path)
+        assert (chat.start_ids, chat.stop_ids, chat.tokens["bos_token"]) == ((start,), (end,), "<|begin_of_text|>")
+    found = tokenizers.Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
+    assert found.encode("Hi").ids == [start, *theirs.encode("Hi").ids]
+    said = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert (said["bos_token_id"], said["eos_token_id"]) == (start, end)
+
+
 def test_memory_holds_one_tensor_of_theirs_at_a_time(imported, tmp_path, monkeypatch):
     folder, _, _ = imported
     alive, most = weakref.WeakValueDictionary(), 0
@@ -170,6 +191,20 @@ def test_memory_holds_one_tensor_of_theirs_at_a_time(imported, tmp_path, monkeyp
     assert most <= 2  # the new one, while the last is let go
 
 
+def test_what_others_left_beside_is_not_removed(imported, tmp_path):
+    """A folder or file of theirs that happens to have the name that ours has while it is made."""
+    folder, _, run = imported
+    for name in ("run", "hf", "m.gguf"):
+        (tmp_path / f"{name}.partial").mkdir()
+        (tmp_path / f"{name}.partial" / "thesis.txt").touch()
+    with pytest.raises(UserError, match="run.partial"):
+        import_model(folder, tmp_path / "run")
+    for form, name in (("hf", "hf"), ("gguf", "m.gguf")):
+        with pytest.raises(UserError, match=f"{name}.partial"):
+            export_model(run, form, tmp_path / name)
+    assert len(list(tmp_path.glob("*/thesis.txt"))) == 3
+
+
 def test_a_killed_import_is_no_run_and_starts_again(imported, tmp_path, monkeypatch):
     folder, _, _ = imported
     monkeypatch.setattr(importing, "save_parameters", lambda run, params: 1 / 0)
@@ -177,7 +212,11 @@ def test_a_killed_import_is_no_run_and_starts_again(imported, tmp_path, monkeypa
         import_model(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     monkeypatch.undo()
+    (tmp_path / "run.partial").mkdir()  # as a process leaves it that is ended from outside
+    for name in (MARK, "whole"):
+        (tmp_path / "run.partial" / name).touch()
     import_model(folder, tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     with pytest.raises(UserError, match="exists"):
         import_model(folder, tmp_path / "run")
 
