@@ -55,7 +55,7 @@ clean:  ## Remove what make made; runs/ stays
 
 .venv-peers/installed: .venv-peers/bin/installed
 	.venv-peers/bin/python $(PIP_INSTALL) torch==2.13.0
-	.venv-peers/bin/python $(PIP_INSTALL) transformers
+	.venv-peers/bin/python $(PIP_INSTALL) transformers accelerate
 	touch $@
 
 # Reached only by a Python without a lock.

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -117,7 +117,7 @@ def generate(arguments: list[str]) -> None:
         _continue(generator, prompts, options, sampling)
 
 
-def filters_of(options: Generate, authors: dict[str, float]) -> dict[str, float]:
+def filters_of(options: Generate, authors: dict[str, float]) -> dict[str, Any]:
     """How a text is drawn: as the user says, else as the model's authors do, else as usual."""
     return USUAL | authors | {name: value for name in USUAL if (value := getattr(options, name)) is not None}
 
