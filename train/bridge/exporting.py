@@ -121,6 +121,7 @@ def _write_folder(folder: Path, leaving: Leaving, kind: str) -> None:
     if pixels:
         json_files.write(folder / "preprocessor_config.json", pixels)
     for name, content in beside_weights(settings, leaving.chat, leaving.tokenizer).items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     homes: dict[str, int] = {}
     shard: dict[str, np.ndarray] = {}
@@ -146,7 +147,7 @@ def _write_folder(folder: Path, leaving: Leaving, kind: str) -> None:
     if count > 1:
         index = {"metadata": {"total_size": total}, "weight_map": {name: names[home] for name, home in homes.items()}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.rglob("*")):
         path.chmod(0o644)  # their library makes weights that only their owner can read
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """A model in a GGUF file, as llama.cpp reads it. Tensors go by Hugging Face's names here; quantized ones are widened as they are read."""
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -67,6 +68,8 @@ _ROTATION = {
     "rope.freq_base_swa": 10_000.0,
 }
 """What a file can say of rotation: None where any value is read, else the only one that we have."""
+POOLS = {1: "mean", 2: "first", 3: "last"}
+"""gguf.PoolingType in the words of `omnia embed --pool`."""
 _ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
@@ -116,7 +119,8 @@ def open_gguf(path: Path) -> Published:
     own = {name.removeprefix("tokenizer.ggml."): value for name, value in metadata.items() if name.startswith("tokenizer.ggml.")}
     try:
         tokenizer = tokenizer_json(own, where)
-        chat = _chat_of(own, metadata.get("tokenizer.chat_template", ""))
+        pool = POOLS.get(metadata.get(f"{architecture}.pooling_type", 0), "")
+        chat = dataclasses.replace(_chat_of(own, metadata.get("tokenizer.chat_template", "")), pool=pool)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: its tokenizer is not whole ({error})", "Choose a file with a whole tokenizer.") from None
     return Published(where, family, settings, "gguf", shapes, lambda name: widened(ordinary[name]), tokenizer, chat)
@@ -328,9 +332,8 @@ def _metadata(leaving: Leaving) -> dict[str, Any]:
     found = {theirs[name]: value for name, value in leaving.settings.items() if name in theirs and value is not None}
     found["vocab_size"] = config.vocab_size
     if not config.generates:
-        from gguf import PoolingType
-
-        found |= {"attention.causal": False, "pooling_type": int(PoolingType.MEAN)}
+        kinds = {pool: kind for kind, pool in POOLS.items()}
+        found |= {"attention.causal": False, "pooling_type": kinds[chat.pool or "mean"]}
     if config.positions == "rotary":
         found["rope.dimension_count"] = int(config.head_width * getattr(config, "rotary_share", 1.0))
         found["attention.value_length"] = config.head_width

@@ -20,6 +20,9 @@ CONVERT = (
 FETCH = "Fetch the files again."
 TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL")
 """That are read, of safetensors; whole numbers occur in buffers that no model needs."""
+POOLS = {"pooling_mode_cls_token": "first", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
+"""How Sentence Transformers calls what `omnia embed` does."""
+LENGTH = "sentence_bert_config.json"
 DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 """Of generation_config.json."""
 
@@ -124,7 +127,38 @@ def chat_of(folder: Path, settings: dict[str, Any], tokenizer: bytes) -> Chat:
     defaults = {name: float(generation[name]) for name in DEFAULTS if isinstance(generation.get(name), int | float)}
     if generation.get("do_sample") is False:
         defaults["temperature"] = 0.0
-    return Chat(template, tokens, specials, start, stops, defaults)
+    return Chat(template, tokens, specials, start, stops, defaults, *_vectors_of(folder))
+
+
+def _vectors_of(folder: Path) -> tuple[str, int]:
+    """(pool, tokens) as Sentence Transformers reads them. UserError for what is done to vectors that is not known."""
+    if not (folder / "modules.json").is_file():
+        return "", 0
+    modules = {one["type"].rpartition(".")[2]: one["path"] for one in json_files.read(folder / "modules.json", FETCH, list)}
+    unknown = sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"})
+    place = Path(modules.get("Pooling", "1_Pooling")).name
+    said = json_files.read(folder / place / "config.json", FETCH) if "Pooling" in modules else {}
+    unknown += [name for name, on in said.items() if name.startswith("pooling_mode_") and on is True and name not in POOLS]
+    pools = [pool for name, pool in POOLS.items() if said.get(name)]
+    if unknown or len(pools) > 1:
+        what = ", ".join(unknown) or " and ".join(pools)
+        raise UserError(f"{folder}: makes vectors of texts in a way that is not known: {what}", "Remove its modules.json to do without.")
+    length = json_files.read(folder / LENGTH, FETCH).get("max_seq_length") if (folder / LENGTH).is_file() else 0
+    return next(iter(pools), ""), int(length or 0)
+
+
+def _vector_files(chat: Chat, width: int) -> dict[str, Any]:
+    """The reverse of `_vectors_of`, with vectors of length one, as `omnia embed` writes them."""
+    if chat.pool not in POOLS.values():
+        return {}
+    folders = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(folders.items())
+    ]
+    modes = {name: pool == chat.pool for name, pool in POOLS.items()}
+    files = {"modules.json": modules, "1_Pooling/config.json": {"word_embedding_dimension": width, **modes}}
+    return files | ({LENGTH: {"max_seq_length": chat.max_tokens, "do_lower_case": False}} if chat.max_tokens else {})
 
 
 def _opened(folder: Path, tokenizer: bytes):
@@ -176,5 +210,6 @@ def beside_weights(config: dict[str, Any], chat: Chat, tokenizer: bytes) -> dict
     }
     if tokenizer:
         files["tokenizer_config.json"] = own
+    files |= _vector_files(chat, config.get("hidden_size", config.get("dim", 0)))
     written = {name: (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode() for name, value in files.items()}
     return written | ({"tokenizer.json": tokenizer} if tokenizer else {})

@@ -38,6 +38,10 @@ class Chat:
     """A reply, or a text, ends with any of these."""
     defaults: dict[str, float] = dataclasses.field(default_factory=dict)
     """How its authors sample from it: temperature, top_k, top_p, min_p, repetition_penalty."""
+    pool: str = ""
+    """How its authors make the vector of a text, in the words of `omnia embed --pool`; empty where they do not say."""
+    max_tokens: int = 0
+    """Tokens of a text that they read for it. 0: the model's context."""
 
     def save(self, run: Path) -> None:
         json_files.write(run / FILE, dataclasses.asdict(self))

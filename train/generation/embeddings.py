@@ -11,6 +11,7 @@ from data.errors import UserError
 from model.media.encoders import segment_means
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
+from train.generation.chat import Chat, load_chat
 from train.kinds import realise
 from train.runs.directory import Run
 
@@ -112,7 +113,10 @@ def _packed(rows: list[np.ndarray]) -> Iterator[Packed]:
         yield batch
 
 
-def load_embedder(run: Run, *, step: int | None = None, raw: bool = False, pool: Pool = "mean", most: int = 0) -> TextEmbedder:
-    """An embedder over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`)."""
+def load_embedder(run: Run, *, step: int | None = None, raw: bool = False, pool: Pool | None = None, most: int = 0) -> TextEmbedder:
+    """An embedder over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`). pool, most: by
+    default those of an imported model's authors, else the mean and the context."""
+    authors: Any = Chat() if run.experiment.start else load_chat(run.path)  # what started from it was trained in its own way
+    chosen: Any = pool or authors.pool or "mean"
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
-    return TextEmbedder(realise(run.experiment.model), params, run.tokenizer(), pool=pool, most=most)
+    return TextEmbedder(realise(run.experiment.model), params, run.tokenizer(), pool=chosen, most=most or authors.max_tokens)

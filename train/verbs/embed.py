@@ -23,10 +23,11 @@ class Embed:
     """File with a text on each line."""
     output: str
     """File to write, which ends in .npy."""
-    pool: Literal["mean", "first", "last", "pooler"] = "mean"
-    """What becomes the vector: the mean of a text's hidden states, the first or the last of them, or what a pooler makes of the first."""
+    pool: Literal["mean", "first", "last", "pooler"] | None = None
+    """What becomes the vector: the mean of a text's hidden states, the first or the last of them, or what a pooler makes of the first.
+    Default: as an imported model's authors do, else the mean."""
     max_tokens: int = 0
-    """Tokens of a text that are read. 0: the model's context."""
+    """Tokens of a text that are read. 0: as many as an imported model's authors read, else the model's context."""
     step: int | None = None
     """Checkpoint to use. Default: the latest."""
     raw: bool = False

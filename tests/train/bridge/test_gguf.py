@@ -20,7 +20,8 @@ from train.bridge.exporting import export_model
 from train.bridge.gguf import TYPES, open_gguf, settings_of, widened
 from train.bridge.gguf_tokenizer import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, gguf_tokenizer, tokenizer_json
 from train.bridge.importing import import_model, load_published
-from train.generation.chat import Chat
+from train.generation.chat import Chat, load_chat
+from train.generation.embeddings import load_embedder
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -245,6 +246,30 @@ def import_bert(root, settings: dict):
     tokenizer = tokenizers.implementations.BertWordPieceTokenizer({word: i for i, word in enumerate(words)})
     tokenizer.save(str(root / "theirs" / "tokenizer.json"))
     return import_model(root / "theirs", root / "run")
+
+
+def test_vectors_are_made_as_the_authors_do(tmp_path):
+    """By the first token, of so many tokens, as a folder of Sentence Transformers says; `omnia embed` does so unless told otherwise."""
+    bert = {name: LLAMA[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")}
+    bert |= {"model_type": "bert", "max_position_embeddings": 16}
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in (("Transformer", ""), ("Pooling", "1_P"))]
+    (tmp_path / "theirs" / "1_P").mkdir(parents=True)
+    (tmp_path / "theirs" / "modules.json").write_text(json.dumps(modules))
+    modes = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (tmp_path / "theirs" / "1_P" / "config.json").write_text(json.dumps(modes))
+    (tmp_path / "theirs" / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 4}))
+    run = import_bert(tmp_path, bert)
+    text = ["hello hello hello hello"]
+    np.testing.assert_array_equal(load_embedder(run)(text), load_embedder(run, pool="first", most=4)(text))
+    assert np.abs(load_embedder(run)(text) - load_embedder(run, pool="mean")(text)).max() > 1e-3
+    for form, output in (("hf", "hf"), ("gguf", "m.gguf")):
+        export_model(run, form, tmp_path / output)
+        again = load_chat(import_model(tmp_path / output, tmp_path / f"of {form}").path)
+        assert (again.pool, again.max_tokens) == ("first", 4 if form == "hf" else 0)
+    modules.append({"type": "sentence_transformers.models.Dense", "path": "2_Dense"})
+    (tmp_path / "theirs" / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UserError, match="not known: Dense"):
+        import_model(tmp_path / "theirs", tmp_path / "other")
 
 
 def test_a_word_piece_vocabulary_gives_its_own_tokens():
