@@ -21,10 +21,21 @@ from train.experiment import CausalLM, Experiment, MeshShape, TextData
 from train.kinds import Bound, Objective
 from train.objectives.bind import bind
 from train.objectives.terms import Mean, Term
-from train.objectives.text.options import AutoEncoding, MaskedLM, PrefixLM, ReplacedTokens, SentencePairs, SimCSE, SpanDenoising, Sum
+from train.objectives.text.options import (
+    AutoEncoding,
+    MaskedLM,
+    PrefixLM,
+    RecurrentLM,
+    ReplacedTokens,
+    SentencePairs,
+    SimCSE,
+    SpanDenoising,
+    Sum,
+)
 from train.objectives.text.prefix_lm import prefix_lengths
 from train.objectives.text.simcse import contrast
 from train.objectives.text.total import names_of
+from train.rl.options import PPO, PreferenceLearning, RewardModelling
 from train.runs.classes import finder
 from train.runs.serialize import from_json, to_json
 from train.sources.dataset import check_reads
@@ -256,6 +267,7 @@ def test_what_a_config_leaves_open_comes_from_the_tokenizer():
 
 
 PAIRS = SentencePairData(shards=("x",))
+CONTINUE = (CausalLM(), RecurrentLM(), Sum(), PPO(), RewardModelling(), PreferenceLearning())
 
 
 @pytest.mark.parametrize(
@@ -275,6 +287,7 @@ PAIRS = SentencePairData(shards=("x",))
         (SimCSE(), ENCODER, None, "model.dropout is 0"),
         (SimCSE(), dataclasses.replace(BOTH, dropout=0.1), None, "an encoder or a decoder"),
         (AutoEncoding(), dataclasses.replace(DECODER, experts=2), None, "no experts"),
+        *((one, model, None, "continues its own rows") for one in CONTINUE for model in (ENCODER, BOTH)),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(objective, model, data, said):
