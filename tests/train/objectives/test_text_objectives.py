@@ -262,6 +262,11 @@ def test_a_sum_of_what_does_not_fit_one_model_is_refused():
     with pytest.raises(ValueError, match="1 for 2 objectives"):
         Sum(coefficients=(1.0,))
     assert set(Sum(objectives=(MaskedLM(), SentencePairs())).reads) == {"pairs"}
+    with pytest.raises(ValueError, match="CausalLM reads tokens, RecurrentLM reads lanes"):
+        Sum(objectives=(CausalLM(), RecurrentLM()))
+    distances = dataclasses.replace(DECODER, positions="distance")
+    with pytest.raises(UserError, match="RecurrentLM carries something"):
+        bind(Experiment(model=distances, objective=Sum(objectives=(RecurrentLM(), RecurrentLM(memory=4)))))
     assert Sum().generates and not Sum(objectives=(AutoEncoding(), CausalLM())).generates
 
 
@@ -298,6 +303,23 @@ def test_what_a_config_leaves_open_comes_from_the_tokenizer():
     assert (masked.mask, masked.ordinary) == (specials["mask"], 256) and MaskedLM(mask=5).completed([ours]).mask == 5
     auto = Sum(objectives=(CausalLM(), AutoEncoding(shuffling="sentences"))).completed([t5]).objectives[1]
     assert auto.sentence_ends == (4,) and auto.mask >= 10 and auto.separator >= 10
+
+
+def test_what_is_written_begins_with_the_padding_of_the_tokenizer_or_a_document_start():
+    both, ours = EncoderDecoderConfig(**SHAPE | {"vocab_size": 0}), byte_tokenizer()
+    specials = ours.specials
+    for tokenizer, rows, given, expected in (
+        (t5_tokenizer(), 0, -1, 0),
+        (ours, 0, -1, specials["padding"]),
+        (ours, specials["padding"], -1, specials["document_end"]),
+        (ours, 0, 5, 5),
+    ):
+        found = dataclasses.replace(both, vocab_size=rows, start_token=given).completed(tokenizer.size, tokenizer.specials)
+        assert found.start_token == expected < found.vocab_size
+    with pytest.raises(ValueError, match="no special id"):
+        dataclasses.replace(both, vocab_size=64).completed(ours.size, specials)
+    with pytest.raises(ValueError, match=r"model\.start_token is 50"):
+        dataclasses.replace(BOTH, start_token=VOCABULARY)
 
 
 PAIRS = SentencePairData(shards=("x",))
