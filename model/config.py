@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Collection
-from typing import ClassVar, Literal
+from collections.abc import Collection, Mapping
+from typing import ClassVar, Literal, Self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +232,11 @@ class ModelConfig:
     @property
     def mlp_width(self) -> int:
         return self.mlp_dim or 4 * self.embed_dim
+
+    def completed(self, size: int, specials: Mapping[str, int]) -> Self:
+        """The config with what it leaves to the tokenizer: rows for `size` ids, a multiple of 64. ValueError where that has not what it
+        takes."""
+        return dataclasses.replace(self, vocab_size=self.vocab_size or -(-size // 64) * 64)
 
     def started_from(self, theirs: "ModelConfig", has_decoder: bool, projectors: Collection[str] = (), **switches) -> "ModelConfig":
         """The model of a run that starts from another's: that one's, but for switches that no parameter depends on. has_decoder: whether

@@ -1,7 +1,8 @@
 """The shape of an encoder with a decoder that attends to it, as plain values."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 from model.config import ModelConfig
 
@@ -15,16 +16,17 @@ class EncoderDecoderConfig(ModelConfig):
 
     encoder_layers: int = 0
     """Blocks of the encoder. 0: as many as the decoder's num_layers."""
-    start_token: int = 0
-    """Id that stands before the first token of what is written."""
+    start_token: int = -1
+    """Id that stands before the first token of what is written. -1: the tokenizer's padding, as in T5, or what starts its documents."""
     scaled_logits: bool = False
     """Multiply hidden states by 1 / sqrt(embed_dim) before the output projection, as T5 does where that is the embedding table."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("encoder_layers", "start_token"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.encoder_layers < 0:
+            raise ValueError(f"model.encoder_layers is {self.encoder_layers}; it must be 0 or more")
+        if self.start_token < -1 or self.start_token >= self.vocab_size > 0:
+            raise ValueError(f"model.start_token is {self.start_token}; it must be an id below model.vocab_size {self.vocab_size}, or -1")
         if self.window:
             raise ValueError("model.window needs a causal model; an encoder sees both ways")
         if self.parallel:
@@ -33,6 +35,17 @@ class EncoderDecoderConfig(ModelConfig):
             raise ValueError("model.positions distance needs a causal model; an encoder may have relative ones")
         if self.layer_groups and self.encoder_blocks % self.layer_groups:
             raise ValueError(f"model.layer_groups {self.layer_groups} does not divide model.encoder_layers {self.encoder_layers}")
+
+    def completed(self, size: int, specials: Mapping[str, int]) -> Self:
+        """With a start_token too."""
+        found = super().completed(size, specials)
+        if found.start_token >= 0:
+            return found
+        wanted = [specials[name] for name in ("padding", "start", "document_end") if name in specials]
+        known = [token for token in wanted if token < found.vocab_size]
+        if not known:
+            raise ValueError(f"model.start_token is open, and no special id of the tokenizer is below model.vocab_size {found.vocab_size}")
+        return dataclasses.replace(found, start_token=known[0])
 
     @property
     def encoder_blocks(self) -> int:

@@ -132,6 +132,7 @@ def _t5(layers: int, width: int, heads: int, mlp: int, *, newer: bool) -> Encode
         bias=False,
         tied_embeddings=not newer,
         scaled_logits=not newer,
+        start_token=0,
     )
 
 

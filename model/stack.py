@@ -146,7 +146,8 @@ def _out(config: ModelConfig) -> Dense:
 class CrossAttention(nn.Module):
     """Multi-head attention whose queries come from x_BTD and whose keys and values come from source_BSX, of any width. Maps to y_BTD.
 
-    mask: with key_segments_BS, those of the source. cache: where there is no source_BSX, its keys and values (`source_cache`).
+    mask: with key_segments_BS, those of the source; a query that sees none of it gets zeros. cache: where there is no source_BSX, its keys
+    and values (`source_cache`).
     Parameters: query, key, value and out, as of self-attention.
     """
 
@@ -161,7 +162,10 @@ class CrossAttention(nn.Module):
         else:
             k_BSGK, v_BSGK = (constrain(_project(c, name)(source_BSX), "batch", None, "kv_heads", "head") for name in ("key", "value"))
         # The kernels for accelerators want as many queries as keys; here their numbers differ.
-        return _out(c)(attend(q_BTHK, k_BSGK, v_BSGK, mask, "xla", c.attention_softcap))
+        y_BTD = _out(c)(attend(q_BTHK, k_BSGK, v_BSGK, mask, "xla", c.attention_softcap))
+        allowed_B1TS = mask.allowed(q_BTHK.shape[1], k_BSGK.shape[1])
+        # Scores that are all masked are equal: the softmax would take the mean of everything, other texts included.
+        return y_BTD if allowed_B1TS is None else jnp.where(allowed_B1TS.any(-1)[:, 0, :, None], y_BTD, 0)
 
 
 def source_cache(config: ModelConfig, params, source_BSD):

@@ -29,7 +29,5 @@ class GatedCrossBlock(nn.Module):
         def norm(name):
             return Norm(c.norm, c.norm_epsilon, c.bias, name=f"{name}_norm")(x_BTD)
 
-        seen_B1T1 = mask.allowed(x_BTD.shape[1], media_BMD.shape[1]).any(-1, keepdims=True)
-        found_BTD = CrossAttention(c, name="attention")(norm("attention"), media_BMD, mask)
-        x_BTD += gated("attention", jnp.where(seen_B1T1[:, 0], found_BTD, 0))  # a text without media is shown nothing
+        x_BTD += gated("attention", CrossAttention(c, name="attention")(norm("attention"), media_BMD, mask))
         return x_BTD + gated("feed_forward", FeedForward(c, name="feed_forward")(norm("feed_forward")))

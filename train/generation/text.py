@@ -15,6 +15,7 @@ from data.text.infilling import markers_of
 from model.decoding.beam import beam_search
 from model.decoding.generate import Generation, Sampling, decode, prefill
 from model.encoder_decoder import Conditioned, EncoderDecoder, SourceText
+from model.encoder_decoder_config import EncoderDecoderConfig
 from model.stack import unstack_layers
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
@@ -251,8 +252,9 @@ def _recent(ids: list[int], context: int) -> list[int]:
     return ids if len(ids) < context else ids[-(half + (len(ids) - context) % (context - half)) :]
 
 
-def decoder_of(run: Run) -> Any:
-    """The run's model, which must continue texts: UserError, by name, for what does not."""
+def decoder_of(run: Run, *, reads: bool = False) -> Any:
+    """The run's model, which must continue texts: UserError, by name, for what does not. reads: an encoder-decoder will do, for a caller
+    that gives it a text to read."""
     objective, model = run.experiment.objective, run.experiment.model
     if not objective.generates:
         raise UserError(
@@ -264,12 +266,17 @@ def decoder_of(run: Run) -> Any:
             f"{run.path}: a {type(model).__name__} does not continue texts: it reads both ways, or keeps no cache",
             "Give a run of a causal model.",
         )
+    if isinstance(model, EncoderDecoderConfig) and not reads:
+        raise UserError(
+            f"{run.path}: a {type(model).__name__} writes of a text that it reads first, and here it would get none",
+            "Give a run of a decoder.",
+        )
     return realise(model)
 
 
 def make_generator(run: Run, params) -> TextGenerator:
     """A generator over parameters in hand, with the run's model and tokenizer."""
-    return TextGenerator(decoder_of(run), params, run.tokenizer(), run.document_end, load_chat(run.path))
+    return TextGenerator(decoder_of(run, reads=True), params, run.tokenizer(), run.document_end, load_chat(run.path))
 
 
 def load_generator(run: Run, *, step: int | None = None, raw: bool = False, int8: bool = False) -> TextGenerator:

@@ -35,7 +35,7 @@ MAY_CHANGE = (
 
 def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Experiment:
     """The experiment with what its config leaves open filled in: the model of the run it starts from, but for rows that may be shorter, or
-    the vocabulary from the tokenizer; local paths made absolute. run: that is gone on with; it keeps what it started from.
+    what the model takes from the tokenizer; local paths made absolute. run: that is gone on with; it keeps what it started from.
 
     UserError when the data holds an id that the model has no row for, or was prepared with another tokenizer than the run to start from.
     """
@@ -64,8 +64,10 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
         except ValueError as error:
             raise UserError(f"{experiment.start}: its model does not go with the config: {error}", "Change the config file.") from None
         experiment = dataclasses.replace(experiment, start=os.path.abspath(experiment.start))
-    if model.vocab_size == 0:
-        model = dataclasses.replace(model, vocab_size=-(-tokenizer.size // 64) * 64)
+    try:
+        model = model.completed(tokenizer.size, tokenizer.specials)
+    except ValueError as error:
+        raise UserError(f"{corpora[0].path}: its tokenizer does not go with the model: {error}", "Set it in the config file.") from None
     for corpus in corpora:
         if corpus.ids > model.vocab_size:
             raise UserError(

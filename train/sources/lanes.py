@@ -21,6 +21,8 @@ class TextLanes(TextData):
         super().__post_init__()
         if self.weights or self.fim_rate:
             raise ValueError("data.weights and data.fim_rate take texts apart, which lanes read from end to end: leave them out")
+        if self.words or self.lexicon:
+            raise ValueError("data.words and data.lexicon number the words of rows, which no reader of lanes asks for: leave them out")
 
 
 class LaneDataset(TextDataset):

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -13,9 +14,12 @@ from data.errors import UserError
 from data.tokenizer import character_tokenizer
 from model.config import ModelConfig
 from model.decoding.generate import Sampling
+from model.encoder_decoder_config import EncoderDecoderConfig
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters
-from train.generation.text import CHUNK, Completion, TextGenerator
+from train.experiment import Experiment
+from train.generation.text import CHUNK, Completion, TextGenerator, decoder_of
+from train.objectives.text.options import PrefixLM
 from train.verbs.generate import _stream
 
 CONTEXT = 2 * CHUNK
@@ -281,3 +285,13 @@ def test_a_search_finds_texts_at_least_as_likely_as_greedy_ones(documents):
         assert log_probability(best) >= log_probability(greedy[row]) - 1e-4
     with pytest.raises(UserError, match="do not fit the context"):
         documents.search(prompts, tokens=CONTEXT, beams=2)
+
+
+BOTH = EncoderDecoderConfig(vocab_size=END + 2, context_length=CONTEXT, num_layers=1, embed_dim=16, num_heads=2, start_token=END + 1)
+
+
+def test_what_needs_a_text_to_read_is_refused_where_there_is_none():
+    run = SimpleNamespace(path="runs/t5", experiment=Experiment(model=BOTH, objective=PrefixLM()))
+    assert decoder_of(run, reads=True).config == BOTH
+    with pytest.raises(UserError, match="EncoderDecoderConfig writes of a text that it reads first"):
+        decoder_of(run)

@@ -21,6 +21,7 @@ from train.objectives.text.corruption import (
     positions_within,
     row_keys,
     sentences,
+    separators,
     shifted,
     shuffle,
     span_noise,
@@ -68,6 +69,20 @@ def test_of_the_chosen_80_become_the_mask_10_are_random_and_10_stay():
     deviation = 3 / np.sqrt(chosen.sum())
     assert abs(masked - 0.8) < deviation and abs(kept - (0.1 + 0.1 / 50)) < deviation
     assert set(np.unique(seen[chosen])) <= {MASK, *range(50)}
+
+
+def test_shares_of_the_mask_and_of_random_tokens_are_given():
+    how = Hiding(0.15, MASK, 50, masked=0.85, random=0.0)
+    hide = jax.jit(jax.vmap(lambda key, tokens: hidden_tokens(key, tokens, SEGMENTS, SEGMENTS != 0, None, how)))
+    seen, chosen = (np.asarray(x) for x in hide(KEYS, TOKENS))
+    assert abs((seen[chosen] == MASK).mean() - 0.85) < 3 * np.sqrt(0.85 * 0.15 / chosen.sum())
+    assert ((seen == MASK) | (seen == TOKENS)).all()
+
+
+def test_the_last_place_of_each_text_of_a_pair_holds_its_separator():
+    segments, types = np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]), np.array([[0, 0, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1]])
+    found = [np.flatnonzero(np.asarray(separators(*row))).tolist() for row in zip(segments, types, strict=True)]
+    assert found == [[1, 4], [0, 5]]
 
 
 def test_whole_words_are_chosen_or_none_of_it():

@@ -88,5 +88,7 @@ def test_what_a_memory_cannot_go_with_is_said(recurrent):
             bind(dataclasses.replace(recurrent, **changes))
     with pytest.raises(ValueError, match="from end to end"):
         TextLanes(fim_rate=0.5)
+    with pytest.raises(ValueError, match=r"data\.words and data\.lexicon"):
+        TextLanes(words=True)
     with pytest.raises(UserError, match="batch_size"):
         check_resume(recurrent, dataclasses.replace(recurrent, batch_size=8))

@@ -21,10 +21,23 @@ from train.experiment import CausalLM, Experiment, MeshShape, TextData
 from train.kinds import Bound, Objective
 from train.objectives.bind import bind
 from train.objectives.terms import Mean, Term
-from train.objectives.text.options import AutoEncoding, MaskedLM, PrefixLM, ReplacedTokens, SentencePairs, SimCSE, SpanDenoising, Sum
+from train.objectives.text.corruption import Hiding
+from train.objectives.text.masked_lm import hide_rows
+from train.objectives.text.options import (
+    AutoEncoding,
+    MaskedLM,
+    PrefixLM,
+    RecurrentLM,
+    ReplacedTokens,
+    SentencePairs,
+    SimCSE,
+    SpanDenoising,
+    Sum,
+)
 from train.objectives.text.prefix_lm import prefix_lengths
 from train.objectives.text.simcse import contrast
 from train.objectives.text.total import names_of
+from train.rl.options import PPO, PreferenceLearning, RewardModelling
 from train.runs.classes import finder
 from train.runs.serialize import from_json, to_json
 from train.sources.dataset import check_reads
@@ -48,7 +61,7 @@ def batch_of(rows: int) -> TextBatch:
     return TextBatch(tokens, texts, (segments != 0).astype(np.float32), segments, positions, np.arange(rows, dtype=np.int32))
 
 
-def with_text(batch: TextBatch, row: int, place: int, token: int) -> TextBatch:
+def with_text(batch: TextBatch, row: int | slice, place: int, token: int) -> TextBatch:
     """The batch with one token of a text changed, as target and as the input after it."""
     targets, tokens = batch.targets.copy(), batch.tokens.copy()
     targets[row, place] = token
@@ -74,20 +87,52 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_text_is_written_of_itself_alone_and_of_nothing_that_comes_after(name):
     bound, params = bound_of(*WRITERS[name])
-    # The loss as a function of the weights' place is not to be had of T5, whose target has other lengths: there texts alone are compared.
     loss = jax.jit(lambda batch: bound.loss(params, batch, None)[0]["loss"])
     batch = batch_of(4)
-    first_text = batch._replace(weights=batch.weights * (batch.segments == 1))
-    if name != "t5":
-        before = loss(first_text)
-        np.testing.assert_allclose(loss(with_text(first_text, 1, 15, 7)), before, rtol=1e-6)
-        early = first_text._replace(weights=first_text.weights * (np.arange(T) < 9))
-        np.testing.assert_allclose(loss(with_text(early, 1, 10, 7)).weight, loss(early).weight)
+    for array, value in ((batch.segments, 3), (batch.tokens, 48), (batch.targets, 5), (batch.weights, 1)):
+        array[:, 20] = value  # a text of one token, which leaves nothing to read
+    if name == "t5":  # its target has other lengths
+        check_spans(jax.jit(lambda batch: bound.loss.written(params, batch, None)), batch)
+    else:
+        for segment in (1, 3):
+            own_text = batch._replace(weights=batch.weights * (batch.segments == segment))
+            assert loss(own_text).weight > 0
+            np.testing.assert_allclose(loss(with_text(own_text, slice(None), 11, 7)).total, loss(own_text).total, rtol=1e-6)
+        early = batch._replace(weights=batch.weights * (batch.segments == 1) * (np.arange(T) < 9))
         if not isinstance(WRITERS[name][0], AutoEncoding):  # there the source may show it, which is no leak
             np.testing.assert_allclose(loss(with_text(early, 1, 10, 7)).total, loss(early).total, rtol=1e-6)
     changed = [float(loss(with_text(batch, 1, place, 7)).total) for place in (2, 14)]
     assert not np.allclose(changed, float(loss(batch).total), rtol=1e-6)
     assert float(loss(batch).weight) > 0
+
+
+def check_spans(written, batch) -> None:
+    """Of a target made of spans: another text changes no score of one; nor does a token of it that the source hides, of those before."""
+    everywhere = slice(None)
+    source, target, scores = written(batch)
+    for segment, other_place in ((1, 15), (2, 4)):
+        own = target.segments == segment
+        assert own.any(1).sum() > 1
+        _, _, other = written(with_text(batch, everywhere, other_place, 7))
+        np.testing.assert_allclose(other.nll[own], scores.nll[own], rtol=1e-6)
+        assert not np.allclose(other.nll, scores.nll, rtol=1e-6)
+    hidden = 0
+    for place in range(20):
+        seen, line, other = written(with_text(batch, everywhere, place, 7))
+        for row in np.flatnonzero((seen.tokens == source.tokens).all(1) & (line.tokens != target.tokens).any(1)):
+            [changed] = np.flatnonzero(line.tokens[row] != target.tokens[row])
+            np.testing.assert_allclose(other.nll[row, :changed], scores.nll[row, :changed], rtol=1e-6)
+            hidden += 1
+    assert hidden > 10  # 7 of 24 places in each of 4 rows
+
+
+def test_separators_of_pairs_are_never_hidden():
+    batch = batch_of(8)
+    pairs = batch._replace(segments=np.minimum(batch.segments, 1), types=(batch.segments == 2).astype(np.int32))
+    keys, how = jax.random.split(jax.random.key(0), 8), Hiding(0.9, 47, 40)
+    for rows, may in ((pairs, False), (batch, True)):
+        chosen = np.asarray(jax.jit(lambda rows: hide_rows(keys, rows, how, False)[1])(rows))
+        assert chosen[:, 1:10].any() and chosen[:, [10, 19]].any() == may
 
 
 def test_prefixes_leave_a_rest_and_see_both_ways():
@@ -217,6 +262,11 @@ def test_a_sum_of_what_does_not_fit_one_model_is_refused():
     with pytest.raises(ValueError, match="1 for 2 objectives"):
         Sum(coefficients=(1.0,))
     assert set(Sum(objectives=(MaskedLM(), SentencePairs())).reads) == {"pairs"}
+    with pytest.raises(ValueError, match="CausalLM reads tokens, RecurrentLM reads lanes"):
+        Sum(objectives=(CausalLM(), RecurrentLM()))
+    distances = dataclasses.replace(DECODER, positions="distance")
+    with pytest.raises(UserError, match="RecurrentLM carries something"):
+        bind(Experiment(model=distances, objective=Sum(objectives=(RecurrentLM(), RecurrentLM(memory=4)))))
     assert Sum().generates and not Sum(objectives=(AutoEncoding(), CausalLM())).generates
 
 
@@ -255,7 +305,25 @@ def test_what_a_config_leaves_open_comes_from_the_tokenizer():
     assert auto.sentence_ends == (4,) and auto.mask >= 10 and auto.separator >= 10
 
 
+def test_what_is_written_begins_with_the_padding_of_the_tokenizer_or_a_document_start():
+    both, ours = EncoderDecoderConfig(**SHAPE | {"vocab_size": 0}), byte_tokenizer()
+    specials = ours.specials
+    for tokenizer, rows, given, expected in (
+        (t5_tokenizer(), 0, -1, 0),
+        (ours, 0, -1, specials["padding"]),
+        (ours, specials["padding"], -1, specials["document_end"]),
+        (ours, 0, 5, 5),
+    ):
+        found = dataclasses.replace(both, vocab_size=rows, start_token=given).completed(tokenizer.size, tokenizer.specials)
+        assert found.start_token == expected < found.vocab_size
+    with pytest.raises(ValueError, match="no special id"):
+        dataclasses.replace(both, vocab_size=64).completed(ours.size, specials)
+    with pytest.raises(ValueError, match=r"model\.start_token is 50"):
+        dataclasses.replace(BOTH, start_token=VOCABULARY)
+
+
 PAIRS = SentencePairData(shards=("x",))
+CONTINUE = (CausalLM(), RecurrentLM(), Sum(), PPO(), RewardModelling(), PreferenceLearning())
 
 
 @pytest.mark.parametrize(
@@ -275,6 +343,7 @@ PAIRS = SentencePairData(shards=("x",))
         (SimCSE(), ENCODER, None, "model.dropout is 0"),
         (SimCSE(), dataclasses.replace(BOTH, dropout=0.1), None, "an encoder or a decoder"),
         (AutoEncoding(), dataclasses.replace(DECODER, experts=2), None, "no experts"),
+        *((one, model, None, "continues its own rows") for one in CONTINUE for model in (ENCODER, BOTH)),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(objective, model, data, said):

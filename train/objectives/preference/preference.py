@@ -11,6 +11,7 @@ from train.experiment import Experiment
 from train.kinds import Bound, Family, realise
 from train.objectives.preference.reward_model import flat
 from train.objectives.terms import Mean, Term
+from train.objectives.text.checks import check_continues
 from train.rl import options
 from train.sources.comparisons import Comparisons
 
@@ -111,6 +112,7 @@ class PreferenceLearningLoss:
 
 
 def bind(options: options.PreferenceLearning, experiment: Experiment, shards: int) -> Bound:
+    check_continues(options, experiment)
     model = realise(experiment.model)
     loss = PreferenceLearningLoss(model, options, shards)
     return Bound(loss, start=model.start, parts=model.parts(), reference=() if options.loss == "orpo" else DECODER)

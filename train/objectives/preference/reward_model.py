@@ -10,6 +10,7 @@ from model.critic import SCALAR_HEAD, ScalarHead, reward_head
 from train.experiment import Experiment
 from train.kinds import Bound, Family, realise
 from train.objectives.terms import Mean, Term
+from train.objectives.text.checks import check_continues
 from train.rl import options
 from train.sources.comparisons import Comparisons
 
@@ -91,6 +92,7 @@ class RewardModellingLoss:
 
 
 def bind(options: options.RewardModelling, experiment: Experiment, shards: int) -> Bound:
+    check_continues(options, experiment)
     config, model = experiment.model, realise(experiment.model)
 
     def start(key):

@@ -11,6 +11,7 @@ from model.mixture_of_experts import Router
 from train import experiment
 from train.kinds import Bound, Family, realise
 from train.objectives.terms import Mean, Term
+from train.objectives.text.checks import check_continues
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ class CausalLMLoss:
 
 
 def bind(options: experiment.CausalLM, whole: experiment.Experiment, shards: int) -> Bound:
+    check_continues(options, whole)
     model = realise(whole.model)
     return Bound(CausalLMLoss(model, options, shards), start=model.start, parts=model.parts())
 

@@ -55,6 +55,16 @@ def check_next_tokens(options, experiment: Experiment) -> None:
     _check_no_experts(options, experiment)
 
 
+def check_continues(options, experiment: Experiment) -> None:
+    """UserError unless the model continues its own rows: one that sees both ways reads what it predicts, and one with a source needs it."""
+    name, config = type(options).__name__, experiment.model
+    if isinstance(config, TextEncoderConfig | EncoderDecoderConfig):
+        raise UserError(
+            f"objective {name} trains a decoder, which continues its own rows; the model is a {type(config).__name__}",
+            "Use a ModelConfig, or start from a run of a decoder.",
+        )
+
+
 def check_encoder_decoder(options, experiment: Experiment) -> None:
     """UserError unless the model is an encoder-decoder."""
     if not is_encoder_decoder(experiment):

@@ -32,6 +32,12 @@ def begins(segments_T):
     return (segments_T != 0) & (segments_T != jnp.pad(segments_T, (1, 0))[:-1])
 
 
+def separators(segments_T, types_T):
+    """bool [T]: the last place of each text of a pair, where its separator stands."""
+    numbers_T = 2 * segments_T + types_T
+    return (segments_T != 0) & (numbers_T != jnp.pad(numbers_T[1:], (0, 1)))
+
+
 # ------------------------------------------------------------------------------------------------------------- which tokens
 
 
@@ -94,13 +100,14 @@ class Hiding(NamedTuple):
     mask: int
     ordinary: int
     spans: bool = False
-    only_masks: bool = False
+    masked: float = 0.8
+    random: float = 0.1
 
 
 def hidden_tokens(key, tokens_T, segments_T, candidates_T, words_T, how: Hiding):
     """The row with some tokens hidden, and bool [T]: which (Devlin et al. 2019, sec. 3.1).
 
-    Of the chosen 80 % become the mask, 10 % a random token, 10 % stay (with only_masks all become it). A span has one fate. words_T: int32
+    Of the chosen a share `masked` becomes the mask, a share `random` a random token; the others stay. A span has one fate. words_T: int32
     [T], the words that are chosen whole, or None. Never chosen: what is no candidate, and the first token of a segment.
     """
     chosen_key, span_key, fate_key, random_key = jax.random.split(key, 4)
@@ -112,7 +119,7 @@ def hidden_tokens(key, tokens_T, segments_T, candidates_T, words_T, how: Hiding)
     chosen_T = choose(chosen_key, units_T, candidates_T, how.rate)
     fate_T = jax.random.uniform(fate_key, tokens_T.shape)[units_T if how.spans else places_T]
     random_T = jax.random.randint(random_key, tokens_T.shape, 0, max(how.ordinary, 1))
-    instead_T = jnp.where((fate_T < 0.8) | how.only_masks, how.mask, jnp.where(fate_T < 0.9, random_T, tokens_T))
+    instead_T = jnp.where(fate_T < how.masked, how.mask, jnp.where(fate_T < how.masked + how.random, random_T, tokens_T))
     return jnp.where(chosen_T, instead_T, tokens_T), chosen_T
 
 

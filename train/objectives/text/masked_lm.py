@@ -12,7 +12,7 @@ from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
 from train.objectives.text.checks import check_encoder, tokens_of
-from train.objectives.text.corruption import Hiding, budget, hidden_tokens, places, present, row_keys
+from train.objectives.text.corruption import Hiding, budget, hidden_tokens, places, present, row_keys, separators
 from train.objectives.text.options import MaskedLM
 from train.objectives.text.sentence_pairs import PAIR_HEAD, judged, start_pair_head
 
@@ -47,9 +47,11 @@ class MaskedLMLoss:
 
 
 def hide_rows(keys_B, batch, how: Hiding, whole_words: bool):
-    """Tokens with some hidden, and bool [B, T]: which."""
-    words = batch.words if whole_words else None
-    rows = (keys_B, batch.tokens, batch.segments, present(batch), words)
+    """Tokens with some hidden, and bool [B, T]: which. Separators of pairs stay, as in BERT's code (create_masked_lm_predictions)."""
+    words, candidates_BT = batch.words if whole_words else None, present(batch)
+    if batch.types is not None:
+        candidates_BT &= ~jax.vmap(separators)(batch.segments, batch.types)
+    rows = (keys_B, batch.tokens, batch.segments, candidates_BT, words)
     return jax.vmap(lambda key, tokens, segments, there, words: hidden_tokens(key, tokens, segments, there, words, how))(*rows)
 
 

@@ -275,6 +275,9 @@ class Sum(Objective):
     def __post_init__(self):
         if len(self.objectives) < 2:
             raise ValueError(f"objective.objectives: a sum of {len(self.objectives)}; give at least two")
+        if not self.reads:
+            what = ", ".join(f"{type(one).__name__} reads {' or '.join(one.reads)}" for one in self.objectives)
+            raise ValueError(f"objective.objectives: no data serves all of them: {what}")
         if self.coefficients and len(self.coefficients) != len(self.objectives):
             raise ValueError(f"objective.coefficients: {len(self.coefficients)} for {len(self.objectives)} objectives")
         if any(not value >= 0 for value in self.coefficients):

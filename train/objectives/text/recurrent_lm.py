@@ -10,6 +10,7 @@ from model.stack import no_memory
 from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.text.causal_lm import CausalLMLoss
+from train.objectives.text.checks import check_continues
 from train.objectives.text.options import RecurrentLM
 
 
@@ -27,6 +28,7 @@ class RecurrentLMLoss(CausalLMLoss):
 
 
 def bind(options: RecurrentLM, whole: Experiment, shards: int) -> Bound:
+    check_continues(options, whole)
     model = realise(whole.model)
     if whole.micro_batches > 1:
         raise UserError("objective: a memory is of all rows of a batch, which --micro-batches takes apart", "Set --micro-batches 1.")

@@ -30,6 +30,15 @@ class SpanDenoisingLoss:
     shards: int = 1
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        source, target, scores = self.written(params, batch, key)
+        weights_BL = (target.segments != 0).astype(jnp.float32)
+        weight = weights_BL.sum()
+        lost, all_ = (source.lost + target.lost).sum().astype(jnp.float32), present(batch).sum().astype(jnp.float32)
+        metrics = {"accuracy": Mean((scores.hit * weights_BL).sum(), weight), "dropped": Mean(lost, all_), "tokens": tokens_of(batch)}
+        return {"loss": Term(1.0, (scores.nll * weights_BL).sum(), weight)}, metrics, carry
+
+    def written(self, params, batch, key):
+        """Source and target, Lines [B, ...], and the target's scores: nll and hit [B, L]."""
         corruption_keys_B, keys_B = row_keys(key, batch.rows)
         source, target = self.rows(corruption_keys_B, batch)
         inputs_BL = jax.vmap(lambda line: shifted(line, self.model.config.start_token))(target)
@@ -43,12 +52,7 @@ class SpanDenoisingLoss:
         )
         head = Head(output.hidden_BTD, vocabulary_table(params))
         softcap = self.model.config.logit_softcap
-        scores = score_tokens(head, target.tokens, want=("nll", "hit"), softcap=softcap, shards=self.shards)
-        weights_BL = (target.segments != 0).astype(jnp.float32)
-        weight = weights_BL.sum()
-        lost, all_ = (source.lost + target.lost).sum().astype(jnp.float32), present(batch).sum().astype(jnp.float32)
-        metrics = {"accuracy": Mean((scores.hit * weights_BL).sum(), weight), "dropped": Mean(lost, all_), "tokens": tokens_of(batch)}
-        return {"loss": Term(1.0, (scores.nll * weights_BL).sum(), weight)}, metrics, carry
+        return source, target, score_tokens(head, target.tokens, want=("nll", "hit"), softcap=softcap, shards=self.shards)
 
     def rows(self, keys_B, batch):
         """Source and target of every row, as Lines [B, ...]."""

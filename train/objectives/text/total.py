@@ -19,8 +19,7 @@ from train.objectives.text.options import Sum
 class SumLoss:
     """L = sum over objectives of coefficient * loss, each with weights of its own; all see the same batch, with keys of their own.
 
-    Terms and metrics: those of each, its name in front. `loss`, a metric: that of the first, and `tokens` its number of tokens. carry: a
-    tuple, one of each.
+    Terms and metrics: those of each, its name in front. `loss`, a metric: that of the first, and `tokens` its number of tokens.
     """
 
     losses: tuple[Any, ...]
@@ -28,10 +27,10 @@ class SumLoss:
     coefficients: tuple[float, ...]
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
-        terms, metrics, carries = {}, {}, []
+        terms, metrics = {}, {}
         for number, (loss, name, coefficient) in enumerate(zip(self.losses, self.names, self.coefficients, strict=True)):
             own = None if key is None else jax.random.fold_in(key, number)
-            more, measured, after = loss(params, batch, own, frozen=frozen, carry=None if carry is None else carry[number])
+            more, measured, _ = loss(params, batch, own, frozen=frozen)
             if not number:
                 first = more["loss"]
                 metrics = {"loss": Mean(first.total, first.weight), "tokens": measured.get("tokens", Mean(first.weight, first.weight))}
@@ -40,8 +39,7 @@ class SumLoss:
             if "unsound" in measured:
                 before = metrics.get("unsound", Mean(jnp.float32(0), jnp.float32(0)))
                 metrics["unsound"] = Mean(*(a + b for a, b in zip(before, measured["unsound"], strict=True)))
-            carries.append(after)
-        return terms, metrics, None if carry is None else tuple(carries)
+        return terms, metrics, carry
 
 
 def merged(trees: list[tuple[str, Any]], path: Path = ()) -> Any:
@@ -77,16 +75,17 @@ def bind(options: Sum, experiment: Experiment, shards: int) -> Bound:
     names = names_of(options)
     if any(bound.refresh or bound.inherit for bound in bounds):
         raise UserError("objective Sum: one of its objectives changes parameters by itself", "Leave it out.")
+    for one, bound in zip(options.objectives, bounds, strict=True):
+        if bound.carry is not None:
+            raise UserError(f"objective Sum: {type(one).__name__} carries something from batch to batch", "Train it by itself.")
 
     def start(key):
         return merged([(name, bound.start(key)) for name, bound in zip(names, bounds, strict=True)])
 
-    carries = tuple(bound.carry for bound in bounds)
     return Bound(
         SumLoss(tuple(bound.loss for bound in bounds), names, options.coefficients or (1.0,) * len(bounds)),
         start=start,
         parts={part: path for bound in bounds for part, path in bound.parts.items()},
-        carry=carries if any(carry is not None for carry in carries) else None,
         reference=tuple(dict.fromkeys(name for bound in bounds for name in bound.reference)),
         outputs=bounds[0].outputs,
     )

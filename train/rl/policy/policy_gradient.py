@@ -15,6 +15,7 @@ from model.transformer import DECODER, Decoder
 from train.experiment import Experiment
 from train.kinds import Bound, Path, realise
 from train.objectives.terms import Mean, Term
+from train.objectives.text.checks import check_continues
 from train.rl import options
 from train.rl.policy.advantages import kl_estimate
 from train.runs.parts import get
@@ -163,6 +164,7 @@ def critic_of(options: options.PolicyGradient, config: ModelConfig) -> Critic:
 
 
 def bind(options: options.PolicyGradient, experiment: Experiment, shards: int) -> Bound:
+    check_continues(options, experiment)
     o, model, critic = options, realise(experiment.model), critic_of(options, experiment.model)
     carry = {"kl_coefficient": jnp.float32(o.kl_coefficient), "steps": jnp.int32(0)}
 
