@@ -136,8 +136,10 @@ def _vectors_of(folder: Path) -> tuple[str, int]:
         return "", 0
     modules = {one["type"].rpartition(".")[2]: one["path"] for one in json_files.read(folder / "modules.json", FETCH, list)}
     unknown = sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"})
-    place = Path(modules.get("Pooling", "1_Pooling")).name
-    said = json_files.read(folder / place / "config.json", FETCH) if "Pooling" in modules else {}
+    pooling = folder / Path(modules.get("Pooling", "")).name / "config.json"
+    if "Pooling" in modules and not pooling.is_file():
+        raise UserError(f"{pooling}: is missing, and modules.json names it", FETCH)
+    said = json_files.read(pooling, FETCH) if "Pooling" in modules else {}
     unknown += [name for name, on in said.items() if name.startswith("pooling_mode_") and on is True and name not in POOLS]
     pools = [pool for name, pool in POOLS.items() if said.get(name)]
     if unknown or len(pools) > 1:
