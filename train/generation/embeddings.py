@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.errors import UserError
+from model.encoder_decoder_config import EncoderDecoderConfig
 from model.media.encoders import segment_means
+from model.media.multimodal_config import MultimodalConfig
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.kinds import realise
@@ -113,6 +115,14 @@ def _packed(rows: list[np.ndarray]) -> Iterator[Packed]:
 
 
 def load_embedder(run: Run, *, step: int | None = None, raw: bool = False, pool: Pool = "mean", most: int = 0) -> TextEmbedder:
-    """An embedder over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`)."""
+    """An embedder over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`).
+
+    UserError for a model that does not read rows of text by themselves: one with a source, or with encoders of media.
+    """
+    config = run.experiment.model
+    if isinstance(config, EncoderDecoderConfig | MultimodalConfig):
+        raise UserError(
+            f"{run.path}: a {type(config).__name__} has no vectors of texts alone", "Give a run of an encoder or of a decoder of text."
+        )
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
-    return TextEmbedder(realise(run.experiment.model), params, run.tokenizer(), pool=pool, most=most)
+    return TextEmbedder(realise(config), params, run.tokenizer(), pool=pool, most=most)
