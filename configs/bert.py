@@ -4,8 +4,6 @@ omnia prepare text --input FILES --output DIR --tokenizer TOKENIZER
 omnia train configs/bert.py:tiny --run-dir runs/bert --data.shards DIR
     tiny    for a CPU
     base    110 million parameters, batches of 256 rows of 512 tokens, as in the paper; not run yet
-
-The paper trains the first 90 % of its steps on rows of 128 tokens: `base --model.context-length 128`, then `--start` that run.
 """
 
 from model.text_encoder_config import TextEncoderConfig

@@ -12,6 +12,8 @@ class ModelConfig:
 
     home: ClassVar[str] = "model.transformer:Decoder"
     """The family's module, made of the config."""
+    kind: ClassVar[str] = "decoder"
+    """What a model must be for a run of this one to start from it."""
     generates: ClassVar[bool] = True
     """Whether the family continues texts: it predicts from what comes before alone, with a cache."""
 
@@ -238,5 +240,7 @@ class ModelConfig:
 
     def started_from(self, theirs: "ModelConfig", has_decoder: bool, projectors: Collection[str] = (), **switches) -> "ModelConfig":
         """The model of a run that starts from another's: that one's, but for switches that no parameter depends on. has_decoder: whether
-        the other run trains one. projectors: kinds of media for which it trains a projector."""
+        the other run trains one. projectors: kinds of media for which it trains a projector. ValueError for a model of another kind."""
+        if theirs.kind != self.kind:
+            raise ValueError(f"it is a {theirs.kind}, and the config's is a {self.kind}")
         return dataclasses.replace(theirs, **switches)

@@ -67,10 +67,15 @@ class Critic:
                 raise ValueError(
                     f"a critic that branches off before the last {self.layers} layers needs more of them: there are {c.num_layers}"
                 )
-            if c.window and c.global_every and self.layers % c.global_every:
-                raise ValueError(
-                    f"a critic's {self.layers} layers would not be of the same kinds as those of the policy: take {c.global_every}"
-                )
+            fitting = [layers for layers in range(1, c.num_layers) if self._same_windows(layers)]
+            if self.layers not in fitting:
+                able = f"take one of {', '.join(map(str, fitting))}" if fitting else "take a separate critic"
+                raise ValueError(f"a critic's {self.layers} layers would not be of the same kinds as those of the policy: {able}")
+
+    def _same_windows(self, layers: int) -> bool:
+        """Whether the last so many layers see as far as the first so many, which is what a stack of copies does."""
+        c = self.config
+        return all(c.layer_window(c.num_layers - layers + place) == c.layer_window(place) for place in range(layers))
 
     @property
     def branch_at(self) -> int | None:

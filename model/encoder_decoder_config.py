@@ -12,6 +12,7 @@ class EncoderDecoderConfig(ModelConfig):
     """A text is read both ways, another is written. T5 and the first Transformer (Vaswani et al. 2017) differ in these fields alone."""
 
     home: ClassVar[str] = "model.encoder_decoder:EncoderDecoder"
+    kind: ClassVar[str] = "encoder-decoder"
 
     encoder_layers: int = 0
     """Blocks of the encoder. 0: as many as the decoder's num_layers."""

@@ -1,6 +1,7 @@
 """The shape of an encoder of text, as plain values."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import ClassVar
 
 from model.config import ModelConfig
@@ -11,6 +12,7 @@ class TextEncoderConfig(ModelConfig):
     """A Transformer that sees both ways. BERT, RoBERTa, DistilBERT and ALBERT differ in these fields alone."""
 
     home: ClassVar[str] = "model.text_encoder:TextEncoder"
+    kind: ClassVar[str] = "encoder"
     generates: ClassVar[bool] = False
 
     token_types: int = 2
@@ -33,6 +35,11 @@ class TextEncoderConfig(ModelConfig):
             raise ValueError("model.positions distance needs a causal model; an encoder may have relative ones")
         if not self.tied_embeddings:
             raise ValueError("model.tied_embeddings: an encoder predicts by its embedding table; leave it on")
+
+    def started_from(self, theirs: ModelConfig, has_decoder: bool, projectors: Collection[str] = (), **switches) -> ModelConfig:
+        """What judges and predicts is the new run's own: where the other has none, it begins anew."""
+        heads = {"pooler": self.pooler, "prediction_head": self.prediction_head} if theirs.kind == self.kind else {}
+        return super().started_from(theirs, has_decoder, projectors, **switches, **heads)
 
     @property
     def embedding_width(self) -> int:

@@ -175,9 +175,9 @@ class Decoder(nn.Module):
         return layer_kernels(self.config, platform, split_positions=split_positions)
 
     @nn.nowrap
-    def training_flops_per_token(self, length: int) -> float:
-        """FLOPs per token of one training step on a row of `length` tokens."""
-        return training_flops_per_token(self.config, length)
+    def training_flops_per_token(self, length: int) -> float | None:
+        """FLOPs per token of one training step on a row of `length` tokens; None with positions that add products nobody has counted."""
+        return None if self.config.positions == "distance" else training_flops_per_token(self.config, length)
 
     @nn.nowrap
     def empty_cache(self, rows: int, size: int):

@@ -33,7 +33,7 @@ def _heads(config: TextEncoderConfig, pooler: str, dense: str, head_norm: str, b
 
 
 def _shared(theirs: Settings) -> dict[str, Any]:
-    require(theirs, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    require(theirs, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False, tie_word_embeddings=True)
     return {
         "vocab_size": theirs["vocab_size"],
         "context_length": theirs["max_position_embeddings"],
@@ -127,6 +127,7 @@ def roberta_tensors(config: TextEncoderConfig, layout: Layout, settings: Setting
 
 
 def distilbert_config(theirs: Settings) -> TextEncoderConfig:
+    require(theirs, tie_word_embeddings=True)
     return TextEncoderConfig(
         vocab_size=theirs["vocab_size"],
         context_length=theirs["max_position_embeddings"],
@@ -138,10 +139,13 @@ def distilbert_config(theirs: Settings) -> TextEncoderConfig:
         norm_epsilon=1e-12,
         activation=one_of(theirs, "activation", ACTIVATIONS, "gelu"),
         token_types=0,
+        pooler=False,
     )
 
 
 def their_distilbert(config: TextEncoderConfig) -> dict[str, Any]:
+    if config.pooler:
+        raise ValueError("a DistilBERT has no pooler")
     return {
         "architectures": ["DistilBertForMaskedLM" if config.prediction_head else "DistilBertModel"],
         "model_type": "distilbert",

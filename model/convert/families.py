@@ -3,7 +3,7 @@
 from typing import Any
 
 from model.convert import bert, clip, gemma, gpt2, gpt_neox, llama, qwen, t5, vit, whisper
-from model.convert.family import Family, exported_settings
+from model.convert.family import Family, attempted
 
 FAMILIES: tuple[Family, ...] = (
     gpt2.FAMILY,
@@ -29,8 +29,10 @@ MODEL_TYPES = {name: family for family in FAMILIES for name in family.model_type
 
 def family_of(config) -> tuple[Family, dict[str, Any]]:
     """The family that a config of ours is exported as, and its config.json; ValueError where none has all of its settings."""
-    for family in FAMILIES:
-        settings = exported_settings(family, config)
-        if settings is not None:
+    tried = [(family, *found) for family in FAMILIES if (found := attempted(family, config))]
+    for family, settings, lost in tried:
+        if not lost:
             return family, settings
-    raise ValueError(f"no published family has all of this model's settings; known: {', '.join(MODEL_TYPES)}")
+    nearest = min(tried, key=lambda one: len(one[2]), default=None)
+    why = f"; the nearest, {nearest[0].model_types[0]}, has no {', '.join(nearest[2])}" if nearest else ""
+    raise ValueError(f"no published family has all of this model's settings{why}; known: {', '.join(MODEL_TYPES)}")

@@ -178,15 +178,31 @@ SWITCHES = ("scan", "remat", "dtype", "attention", "dropout", "init_std")
 
 def exported_settings(family: Family, config) -> dict[str, Any] | None:
     """config.json for a config of ours; None where the family has no word for one of its settings."""
+    tried = attempted(family, config)
+    return tried[0] if tried and not tried[1] else None
+
+
+def attempted(family: Family, config) -> tuple[dict[str, Any], list[str]] | None:
+    """config.json for a config of ours, and the settings that the family has no word for; None where it is of another kind altogether."""
     try:
         theirs = family.theirs(config)
         back = family.config_of(theirs)
     except (ValueError, KeyError, AttributeError):
         return None
-    if type(back) is type(config):
-        back = dataclasses.replace(back, **{name: getattr(config, name) for name in family.found(())})
-    same = theirs["model_type"] in family.model_types and type(back) is type(config) and _explicit(back) == _explicit(config)
-    return theirs if same else None
+    same = theirs["model_type"] in family.model_types and type(back) is type(config)
+    return (theirs, lost_settings(family, config, back)) if same else None
+
+
+def lost_settings(family: Family, config, back) -> list[str]:
+    """ "name value" of each of our settings that is another one when it is read back; what a file's tensors say is not lost."""
+    back = dataclasses.replace(back, **{name: getattr(config, name) for name in family.found(())})
+    ours, theirs = _explicit(config), _explicit(back)
+    return [f"{name} {value!r}" for name, value in ours.items() if not _equal(value, theirs[name])]
+
+
+def _equal(one, other) -> bool:
+    """Of numbers as float32 holds them."""
+    return math.isclose(one, other, rel_tol=1e-6) if isinstance(one, float) and isinstance(other, float) else one == other
 
 
 def _explicit(config) -> dict[str, Any]:
@@ -210,7 +226,7 @@ def require(theirs: Mapping[str, Any], **usual: Any) -> None:
 def require_layers(theirs: Mapping[str, Any], kind_of: Callable[[int], str]) -> None:
     """ValueError unless `layer_types`, which newer files have, is absent or says this of each layer."""
     found = theirs.get("layer_types")
-    if found and list(found) != [kind_of(layer) for layer in range(theirs["num_hidden_layers"])]:
+    if found and (len(found) != theirs["num_hidden_layers"] or any(kind_of(layer) != kind for layer, kind in enumerate(found))):
         raise ValueError(f"layer_types has another order than these models have: {found}")
 
 

@@ -20,12 +20,13 @@ def config_of(theirs: Mapping[str, Any]) -> ModelConfig:
     every = GLOBAL_EVERY[kind]
     require(theirs, attention_bias=False, use_bidirectional_attention=False, sliding_window_pattern=every)
     require_layers(theirs, lambda layer: "sliding_attention" if (layer + 1) % every else "full_attention")
-    usual = {"hidden_act": theirs.get("hidden_activation", "gelu_pytorch_tanh"), "tie_word_embeddings": True}
+    usual = {"hidden_act": theirs.get("hidden_activation") or "gelu_pytorch_tanh", "tie_word_embeddings": True}
     if kind == "gemma3_text":
-        usual |= {"rope_theta": theirs.get("rope_theta", 1_000_000.0)}
+        usual |= {"rope_theta": theirs.get("rope_theta") or 1_000_000.0}
+    said = {name: value for name, value in theirs.items() if value is not None}
     own: dict[str, Any] = {"qk_norm": True, "local_rotary_base": _local_base(theirs)} if kind == "gemma3_text" else {}
     return ModelConfig(
-        **shared_settings({**usual, **theirs, "hidden_act": usual["hidden_act"]}),
+        **shared_settings({**usual, **said, "hidden_act": usual["hidden_act"]}),
         **own,
         norm_position="both",
         global_every=every,
@@ -36,8 +37,10 @@ def config_of(theirs: Mapping[str, Any]) -> ModelConfig:
 
 
 def _local_base(theirs: Mapping[str, Any]) -> float:
-    local = (theirs.get("rope_parameters") or {}).get("sliding_attention", {})
-    return float(local.get("rope_theta", theirs.get("rope_local_base_freq", 10_000.0)))
+    """Of layers with a window, which rotate unscaled."""
+    local = (theirs.get("rope_parameters") or {}).get("sliding_attention") or {}
+    require(local, rope_type="default", type="default", factor=1.0, partial_rotary_factor=1.0)
+    return float(local.get("rope_theta") or theirs.get("rope_local_base_freq") or 10_000.0)
 
 
 def theirs(config: ModelConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ def config_of(theirs: Mapping[str, Any]) -> ModelConfig:
     require(theirs, attention_bias=True)
     rope = dict(theirs.get("rope_parameters") or {})
     share = float(rope.pop("partial_rotary_factor", theirs.get("rotary_pct", 0.25)))
-    rope.setdefault("rope_theta", theirs.get("rotary_emb_base", 10_000.0))
+    base = rope.setdefault("rope_theta", theirs.get("rotary_emb_base", 10_000.0))
     parallel = theirs.get("use_parallel_residual", True)
     return ModelConfig(
         vocab_size=theirs["vocab_size"],
@@ -27,7 +27,7 @@ def config_of(theirs: Mapping[str, Any]) -> ModelConfig:
         parallel=parallel,
         parallel_norms=2 if parallel else 1,
         tied_embeddings=theirs.get("tie_word_embeddings", False),
-        **rotary_settings({**theirs, "rope_parameters": rope}),
+        **rotary_settings({**theirs, "rope_parameters": rope, "rope_theta": base}),
     )
 
 

@@ -76,7 +76,7 @@ def test_word_piece_ids_are_those_of_transformers(published, data, minilm):
 
 
 def test_every_token_of_a_text_is_as_likely_as_in_transformers(published, data, smollm2):
-    windows_NT = published.windows_of(smollm2[0], published.opened(data, "wikitext2/test.txt.gz"), 256, 1024)
+    windows_NT = published.windows_of(smollm2[0], published.opened(data, "wikitext2/test.txt.gz"), 128, 512)
     found = published.compare_perplexity(*smollm2, windows_NT)
     assert found["largest_difference_nats"] < 1e-3
     assert abs(found["ours"] - found["theirs"]) < 1e-3

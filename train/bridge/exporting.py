@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,14 @@ import numpy as np
 
 from data.errors import UserError
 from data.files import json_files
-from data.files.storage import sync_folder
 from data.tokenizer import Tokenizer
+from model.config import ModelConfig
 from model.convert.families import family_of
 from model.convert.family import Layout
+from model.text_encoder_config import TextEncoderConfig
+from train.bridge.beside import built_beside
 from train.bridge.gguf import write_gguf
+from train.bridge.gguf_tokenizer import template_processing
 from train.bridge.hugging_face import beside_weights
 from train.bridge.published import Leaving
 from train.bridge.towers import cut_to, split_off_pixels, tower_of
@@ -56,23 +58,12 @@ def export_model(
     lost = [part for part in ("pooler", "prediction_head") if form == "gguf" and getattr(leaving.config, part, False)]
     if lost:
         said(f"a GGUF file has no place for {' and '.join(lost)} of {run.path}: the encoder is written without")
-    partial = output.absolute().with_name(output.name + ".partial")
-    _remove(partial)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with built_beside(output) as path:
         if form == "hf":
-            _write_folder(partial, leaving, kind)
+            _write_folder(path, leaving, kind)
         else:
-            write_gguf(partial, leaving, kind)
-        partial.rename(output)
-    finally:
-        _remove(partial)
-    sync_folder(str(output.absolute().parent))
+            write_gguf(path, leaving, kind)
     said(f"{output}: {leaving.family.model_types[0]}, {kind}")
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def leaving_of(run: Run, *, step: int | None = None, raw: bool = False) -> Leaving:
@@ -91,23 +82,33 @@ def leaving_of(run: Run, *, step: int | None = None, raw: bool = False) -> Leavi
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     leaves = cut_to(leaves, tower) if tower else leaves
 
-    def tensors(layout: Layout) -> Iterator[tuple[str, np.ndarray]]:
+    def tensors(layout: Layout, settings: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
         return family.unfilled(leaves, config, layout, settings)
 
-    return Leaving(family, config, settings, chat_of(run, tokenizer), tokenizer.files.get("huggingface.json", b""), tensors)
+    return Leaving(family, config, settings, *_words_of(run, tokenizer), tensors)
 
 
-def chat_of(run: Run, tokenizer: Tokenizer) -> Chat:
-    """The run's, or of one that was trained here, what others must know: its documents begin and end with one token."""
-    chat = load_chat(run.path)
-    content = tokenizer.files.get("huggingface.json")
-    if chat.specials or content is None or run.document_end is None:
-        return chat
-    added = {token["content"]: token["id"] for token in json.loads(content).get("added_tokens") or ()}
-    end = next((text for text, i in added.items() if i == run.document_end), None)
-    if end is None:
-        return chat
-    return dataclasses.replace(chat, tokens={"bos_token": end, "eos_token": end}, specials=added, stop_ids=(run.document_end,))
+def _words_of(run: Run, tokenizer: Tokenizer) -> tuple[Chat, bytes]:
+    """What belongs to a conversation, and tokenizer.json. Of a run that was trained here, with what others must know: which tokens stand
+    around its documents, and that texts are read with them too."""
+    chat, content = load_chat(run.path), tokenizer.files.get("huggingface.json", b"")
+    whole = json.loads(content or b"{}")
+    added = {token["content"]: token["id"] for token in whole.get("added_tokens") or ()}
+    names = {i: text for text, i in added.items()}
+    start, end = tokenizer.document_start, run.document_end
+    if chat.specials or end is None or end not in names or start not in names:
+        return chat, content
+    chat = dataclasses.replace(chat, tokens={"bos_token": names[start], "eos_token": names[end]}, specials=added, stop_ids=(end,))
+    model = run.experiment.model
+    if isinstance(model, TextEncoderConfig):
+        around = {"before": names[start], "after": names[end]}
+    elif start != end and type(model) is ModelConfig:
+        chat, around = dataclasses.replace(chat, start_ids=(start,)), {"before": names[start]}
+    else:
+        return chat, content
+    if whole.get("post_processor") is None:
+        whole["post_processor"] = template_processing(added, **around)
+    return chat, json.dumps(whole, ensure_ascii=False).encode()
 
 
 def _write_folder(folder: Path, leaving: Leaving, kind: str) -> None:
@@ -132,7 +133,7 @@ def _write_folder(folder: Path, leaving: Leaving, kind: str) -> None:
         homes.update(dict.fromkeys(shard, count))
         shard.clear()
 
-    for name, tensor in leaving.tensors("hf"):
+    for name, tensor in leaving.tensors("hf", leaving.settings):
         array = tensor.astype(TYPES[kind], copy=False)
         if shard and sum(one.nbytes for one in shard.values()) + array.nbytes > SHARD_BYTES:
             save()

@@ -4,15 +4,16 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from data.errors import UserError
 from model.convert.families import FAMILIES
-from model.convert.family import Family
+from model.convert.family import Family, lost_settings
 from train.bridge.gguf_tokenizer import CONTROL, gguf_tokenizer, tokenizer_json
-from train.bridge.published import Leaving, Published, config_of
+from train.bridge.published import Leaving, Published, check_layers, config_of
 from train.generation.chat import Chat
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
@@ -50,6 +51,22 @@ _GPT2 = {
     "num_attention_heads": "n_head",
     "layer_norm_eps": "layer_norm_epsilon",
 }
+_ROTATION = {
+    "rope.dimension_count": None,
+    "rope.freq_base": None,
+    "rope.scaling.type": None,
+    "rope.scaling.factor": None,
+    "rope.scaling.original_context_length": None,
+    "rope.scaling.finetuned": None,
+    "rope.scale_linear": 1.0,
+    "rope.scaling.attn_factor": 1.0,
+    "rope.scaling.yarn_ext_factor": 1.0,
+    "rope.scaling.yarn_attn_factor": 1.0,
+    "rope.scaling.yarn_beta_fast": 32.0,
+    "rope.scaling.yarn_beta_slow": 1.0,
+    "rope.freq_base_swa": 10_000.0,
+}
+"""What a file can say of rotation: None where any value is read, else the only one that we have."""
 _ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
@@ -88,7 +105,10 @@ def open_gguf(path: Path) -> Published:
         settings = settings_of(family, metadata, tensors, where)
     except KeyError as missing:
         raise UserError(f"{path}: its settings lack {missing}", FETCH) from None
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: its settings make no model ({error})", FETCH) from None
     _, config = config_of(where, settings)
+    check_layers(where, family, config, len(tensors))
     theirs = gguf_names(family, config, settings)
     ours = {theirs_name: name for name, theirs_name in theirs.items()}
     ordinary = {ours.get(name, name): tensor for name, tensor in tensors.items() if name != DIVISORS}
@@ -96,9 +116,9 @@ def open_gguf(path: Path) -> Published:
     own = {name.removeprefix("tokenizer.ggml."): value for name, value in metadata.items() if name.startswith("tokenizer.ggml.")}
     try:
         tokenizer = tokenizer_json(own, where)
-    except (KeyError, IndexError) as error:
-        raise UserError(f"{path}: its tokenizer lacks {error}", "Choose a file with a whole tokenizer.") from None
-    chat = _chat_of(own, metadata.get("tokenizer.chat_template", ""))
+        chat = _chat_of(own, metadata.get("tokenizer.chat_template", ""))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: its tokenizer is not whole ({error})", "Choose a file with a whole tokenizer.") from None
     return Published(where, family, settings, "gguf", shapes, lambda name: widened(ordinary[name]), tokenizer, chat)
 
 
@@ -143,9 +163,13 @@ def settings_of(family: Family, metadata: Mapping[str, Any], tensors: Mapping[st
         settings["vocab_size"] = int(tensors["token_embd.weight"].shape[-1])
     if isinstance(settings.get("intermediate_size"), list) or isinstance(settings.get("num_attention_heads"), list):
         raise UserError(f"{where}: its layers differ in size", "This model cannot be run here; choose another.")
-    kind = own.get("rope.scaling.type", "none")
-    if kind != "none":
-        scaling: dict[str, Any] = {"rope_type": kind, "factor": own.get("rope.scaling.factor", 1.0)}
+    rotation = {name: value for name, value in own.items() if name.startswith("rope.")}
+    unread = [f"{name} {value}" for name, value in rotation.items() if _ROTATION.get(name, math.nan) not in (None, value)]
+    if unread:
+        raise UserError(f"{where}: a rotation that is not known here: {', '.join(unread)}", "Choose another model.")
+    kind, factor = own.get("rope.scaling.type", "linear"), own.get("rope.scaling.factor", 0.0) or 1.0  # as llama.cpp takes them
+    if kind not in ("none", "linear") or (kind == "linear" and factor != 1.0):
+        scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
         if "rope.scaling.original_context_length" in own:
             scaling["original_max_position_embeddings"] = own["rope.scaling.original_context_length"]
         settings["rope_scaling"] = scaling
@@ -227,9 +251,11 @@ def write_gguf(path: Path, leaving: Leaving, kind: str) -> None:
     if not family.gguf:
         raise UserError(f"llama.cpp has no {family.model_types[0]}, or not as it is here", "Export with --format hf.")
     names, asked = gguf_names(family, leaving.config, leaving.settings), GGMLQuantizationType[kind.upper()]
+    metadata, divisors = _metadata(leaving), _divisors(leaving.config)
+    settings = _read_back(leaving, metadata, names, divisors)
     sizes = family.sizes(leaving.config)
     writer = GGUFWriter(path, family.gguf)
-    for name, value in _metadata(leaving).items():
+    for name, value in metadata.items():
         _add(writer, name, value)
 
     def type_of(shape: tuple[int, ...]):
@@ -246,23 +272,41 @@ def write_gguf(path: Path, leaving: Leaving, kind: str) -> None:
             GGMLQuantizationType.F16: np.dtype(np.float16),
         }.get(of, np.dtype(np.float32))
 
-    for name, tensor, _ in family.each(leaving.config, "gguf", leaving.settings):
+    for name, tensor, _ in family.each(leaving.config, "gguf", settings):
         shape = tensor.shape(sizes)
         inside, dtype = stored(shape)
         writer.add_tensor_info(names[name], inside, dtype, math.prod(inside) * dtype.itemsize, raw_dtype=type_of(shape))
-    divisors = _divisors(leaving.config)
     if divisors is not None:
         writer.add_tensor_info(DIVISORS, divisors.shape, divisors.dtype, divisors.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for _, array in leaving.tensors("gguf"):
+    for _, array in leaving.tensors("gguf", settings):
         writer.write_tensor_data(quantize(array, type_of(array.shape)))
     if divisors is not None:
         writer.write_tensor_data(divisors)
     writer.close()
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _read_back(leaving: Leaving, metadata: Mapping[str, Any], names: Mapping[str, str], divisors: np.ndarray | None) -> dict[str, Any]:
+    """The settings that readers will find, in config.json's words. UserError that names all of ours that the file cannot say."""
+    from gguf import GGMLQuantizationType
+
+    family, config = leaving.family, leaving.config
+    sizes = family.sizes(config)
+    shapes = {names[name]: tensor.shape(sizes) for name, tensor, _ in family.each(config, "gguf", leaving.settings)}
+    tensors = {name: SimpleNamespace(shape=tuple(reversed(shape))) for name, shape in shapes.items()}
+    if divisors is not None:
+        tensors[DIVISORS] = SimpleNamespace(shape=divisors.shape, data=divisors, tensor_type=GGMLQuantizationType.F32)
+    settings = settings_of(family, metadata, tensors, "the file")
+    lost = lost_settings(family, config, family.config_of(settings))
+    if family.gguf == "llama" and config.window:  # whose key llama.cpp does not read for this architecture
+        lost.append(f"window {config.window}")
+    if lost:
+        raise UserError(f"llama.cpp's {family.gguf} has no word for {', '.join(lost)}", "Export with --format hf.")
+    return settings
 
 
 def _add(writer, name: str, value: Any) -> None:

@@ -52,10 +52,18 @@ def _starts_with(metadata: Mapping[str, Any], tokens: Sequence[str], default: bo
     first = metadata.get("bos_token_id")
     if first is None or not metadata.get("add_bos_token", default):
         return None
-    special = {"id": tokens[first], "ids": [first], "tokens": [tokens[first]]}
-    begin: dict[str, Any] = {"SpecialToken": {"id": tokens[first], "type_id": 0}}
-    one, other = ({"Sequence": {"id": side, "type_id": number}} for number, side in enumerate("AB"))
-    return {"type": "TemplateProcessing", "single": [begin, one], "pair": [begin, one, other], "special_tokens": {tokens[first]: special}}
+    return template_processing({tokens[first]: first}, before=tokens[first])
+
+
+def template_processing(ids: Mapping[str, int], before: str, after: str = "") -> dict[str, Any]:
+    """The post-processor that puts one token before a text, and another behind each of one or two. ids: of both."""
+    begin: dict[str, Any] = {"SpecialToken": {"id": before, "type_id": 0}}
+    one, other = (
+        [{"Sequence": {"id": side, "type_id": number}}, *([{"SpecialToken": {"id": after, "type_id": number}}] if after else [])]
+        for number, side in enumerate("AB")
+    )
+    special = {text: {"id": text, "ids": [ids[text]], "tokens": [text]} for text in (before, after) if text}
+    return {"type": "TemplateProcessing", "single": [begin, *one], "pair": [begin, *one, *other], "special_tokens": special}
 
 
 def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int], where: str) -> dict[str, Any]:
@@ -127,16 +135,12 @@ def _word_piece(metadata: Mapping[str, Any], tokens: Sequence[str], types: Seque
     ]
     bert = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
     ids = [metadata[f"{role}_token_id"] for role in ("cls" if "cls_token_id" in metadata else "bos", "seperator")]
-    first, last = ({"SpecialToken": {"id": spelled[i], "type_id": 0}} for i in ids)
-    one, other = ({"Sequence": {"id": side, "type_id": number}} for number, side in enumerate("AB"))
-    special = {spelled[i]: {"id": spelled[i], "ids": [i], "tokens": [spelled[i]]} for i in ids}
-    second = {"SpecialToken": {"id": spelled[ids[1]], "type_id": 1}}
-    template = {"single": [first, one, last], "pair": [first, one, last, other, second], "special_tokens": special}
+    first, last = (spelled[i] for i in ids)
     vocabulary = {token: i for i, token in enumerate(spelled)}
     return {
         "normalizer": bert | {"lowercase": not any(re.search("[A-Z]", token) for i, token in enumerate(spelled) if i not in named)},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {"type": "TemplateProcessing", **template},
+        "post_processor": template_processing({first: ids[0], last: ids[1]}, before=first, after=last),
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
             "type": "WordPiece",

@@ -35,9 +35,11 @@ def open_folder(folder: Path) -> Published:
     family, _ = config_of(f"{folder}/config.json", settings)
     shapes, read = _tensors(folder)
     tokenizer = _bytes(folder / "tokenizer.json")
-    return Published(
-        str(folder), family, settings, "hf", shapes, read, tokenizer, chat_of(folder, settings, tokenizer) if tokenizer else Chat()
-    )
+    try:
+        chat = chat_of(folder, settings, tokenizer) if tokenizer else Chat()
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}: what it says of its tokens or chat template is not whole ({error!r})", FETCH) from None
+    return Published(str(folder), family, settings, "hf", shapes, read, tokenizer, chat)
 
 
 def _bytes(path: Path) -> bytes:
@@ -120,6 +122,8 @@ def chat_of(folder: Path, settings: dict[str, Any], tokenizer: bytes) -> Chat:
     if start and start[-1] in stops:  # both ends of a sentence, as encoders have them
         start = ()
     defaults = {name: float(generation[name]) for name in DEFAULTS if isinstance(generation.get(name), int | float)}
+    if generation.get("do_sample") is False:
+        defaults["temperature"] = 0.0
     return Chat(template, tokens, specials, start, stops, defaults)
 
 
@@ -153,9 +157,14 @@ def _ids(found) -> tuple[int, ...]:
 def beside_weights(config: dict[str, Any], chat: Chat, tokenizer: bytes) -> dict[str, bytes]:
     """The small files of a folder, by name."""
     ids = {role.removesuffix("_token") + "_token_id": chat.specials[text] for role, text in chat.tokens.items() if text in chat.specials}
+    wrong = [f"{name} {ids[name]}" for name in ids if config.get(name, ids[name]) != ids[name]]
+    if wrong:  # RoBERTa's positions are counted from the padding's id
+        kind = config["model_type"]
+        raise UserError(f"a {kind} has other ids than {', '.join(wrong)}", "`omnia checkpoint export` writes it under our names.")
     stops: dict[str, Any] = {"eos_token_id": list(chat.stop_ids)} if len(chat.stop_ids) > 1 else {}
     whole = {name: int(value) if name == "top_k" else value for name, value in chat.defaults.items()}
-    if whole.get("temperature") == 0.0:
+    drawn = whole.get("temperature") != 0.0
+    if not drawn:
         del whole["temperature"]
     own: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **chat.tokens}
     if chat.template:
@@ -163,7 +172,7 @@ def beside_weights(config: dict[str, Any], chat: Chat, tokenizer: bytes) -> dict
     inside = {"text_config": config["text_config"] | ids} if "text_config" in config else {}  # of a tower, which finds a text's end by them
     files: dict[str, Any] = {
         "config.json": config | ids | inside,
-        "generation_config.json": ids | stops | whole | ({"do_sample": True} if whole else {}),
+        "generation_config.json": ids | stops | whole | ({"do_sample": drawn} if whole or not drawn else {}),
     }
     if tokenizer:
         files["tokenizer_config.json"] = own

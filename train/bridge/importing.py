@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,14 +13,14 @@ import jax
 import numpy as np
 
 from data.errors import UserError
-from data.files.storage import sync_folder
 from data.tokenizer import Tokenizer, byte_tokenizer, hugging_face_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.media.tower_config import TowerConfig
 from model.text_encoder_config import TextEncoderConfig
+from train.bridge.beside import built_beside
 from train.bridge.gguf import open_gguf
 from train.bridge.hugging_face import open_folder
-from train.bridge.published import Published, check_tensors, config_of
+from train.bridge.published import Published, check_tensors, config_of_file
 from train.bridge.towers import experiment_of_tower, with_vocabulary
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh
@@ -53,7 +52,7 @@ def open_published(path: Path) -> Published:
 def load_published(path: Path) -> tuple[Any, Any]:
     """(config, parameters) of a published model: NumPy arrays, float32. Of an encoder of media, see TowerConfig."""
     published = open_published(path)
-    config = config_of(published.where, published.settings, published.shapes)[1]
+    config = config_of_file(published)
     return config, read_parameters(published, config, check_tensors(published, config))
 
 
@@ -65,7 +64,7 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UserError(f"{run_dir}: exists", "Choose another --run-dir, or empty it.")
     published = open_published(path)
-    config = config_of(published.where, published.settings, published.shapes)[1]
+    config = config_of_file(published)
     names = check_tensors(published, config)
     text = config.text if isinstance(config, TowerConfig) else config
     if not published.tokenizer and text is not None:
@@ -83,18 +82,15 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
         )
     else:
         experiment = experiment_of(name, config, tokenizer)
-    partial = run_dir.absolute().with_name(run_dir.absolute().name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tokenizer.save(str(partial / "tokenizer"))
-    if published.tokenizer:
-        published.chat.save(partial)
-    run = Run(partial, experiment, (), tokenizer.specials["document_end"], secrets.token_hex(8), None)
-    write_run(run)
-    params = with_vocabulary(read_parameters(published, config, names), experiment, _aligned)
-    save_parameters(run, params)
-    partial.rename(run_dir)
-    sync_folder(str(run_dir.absolute().parent))
+    with built_beside(run_dir) as folder:
+        folder.mkdir()
+        tokenizer.save(str(folder / "tokenizer"))
+        if published.tokenizer:
+            published.chat.save(folder)
+        run = Run(folder, experiment, (), tokenizer.specials["document_end"], secrets.token_hex(8), None)
+        write_run(run)
+        params = with_vocabulary(read_parameters(published, config, names), experiment, _aligned)
+        save_parameters(run, params)
     said(f"{run_dir}: {published.family.model_types[0]}, {sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters")
     return dataclasses.replace(run, path=run_dir)
 

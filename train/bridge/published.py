@@ -30,14 +30,51 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Leaving:
-    """What is written of a run. tensors: (their name, the array) one after the other, float32. tokenizer: tokenizer.json, or empty."""
+    """What is written of a run. tensors: layout, the settings that readers will find -> (their name, the array) one after the other,
+    float32. tokenizer: tokenizer.json, or empty."""
 
     family: Family
     config: Any
     settings: dict[str, Any]
     chat: Chat
     tokenizer: bytes
-    tensors: Callable[[Layout], Iterator[tuple[str, np.ndarray]]]
+    tensors: Callable[[Layout, dict[str, Any]], Iterator[tuple[str, np.ndarray]]]
+
+
+COPIES = (
+    "lm_head.weight",
+    "cls.predictions.decoder.weight",
+    "lm_head.decoder.weight",
+    "predictions.decoder.weight",
+    "vocab_projector.weight",
+)
+"""Of the embedding, by name, in files of models whose head it is."""
+
+
+def config_of_file(published: Published) -> Any:
+    """Our config, by settings and tensors. A head that the settings call tied, and that is there and another than the embedding, is a head
+    of its own, as Hugging Face's library reads it; UserError in a family that has none."""
+    family, config = config_of(published.where, published.settings, published.shapes)
+    check_layers(published.where, family, config, len(published.shapes))
+    if not getattr(config, "tied_embeddings", False):
+        return config
+    untied = dataclasses.replace(config, tied_embeddings=False) if config.generates else config
+    names = {tensor.ours: name for name, tensor, _ in family.each(untied, published.layout, published.settings)}
+    head, table = names.get("head/table"), names["embedding/table"]
+    table = table if table in published.shapes else table.removeprefix(family.prefix)
+    copy = next((name for name in (head, *COPIES) if name in published.shapes), None)
+    if copy is None or table not in published.shapes or np.array_equal(published.read(copy), published.read(table)):
+        return config
+    if copy != head:
+        raise UserError(f"{published.where}: {copy} is another table than {table}", "This model cannot be run here as it is meant to.")
+    return untied
+
+
+def check_layers(where: str, family: Family, config, tensors: int) -> None:
+    """UserError before so many names are made of what a damaged file calls layers."""
+    most = max(family.sizes(config).get(letter, 0) for letter in ("l", "m", "L"))
+    if most > tensors:
+        raise UserError(f"{where}: it says {most:,} layers, and holds {tensors:,} tensors", "Fetch the files again.")
 
 
 def config_of(where: str, settings: dict[str, Any], names: Collection[str] = ()) -> tuple[Family, Any]:
@@ -51,7 +88,7 @@ def config_of(where: str, settings: dict[str, Any], names: Collection[str] = ())
         return family, dataclasses.replace(family.config_of(settings), **family.found(names))
     except KeyError as missing:
         raise UserError(f"{where}: the settings of a {kind} model lack {missing}", "Fetch the file again.") from None
-    except (ValueError, TypeError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{where}: {error}", "This model cannot be run here as it is meant to; choose another.") from None
 
 
@@ -72,7 +109,7 @@ def check_tensors(published: Published, config) -> dict[str, str]:
             missing.append(inside)
         elif found != wanted:
             wrong.append(f"{inside} is {_said(found)}, expected {_said(wanted)}")
-    tied = {"lm_head.weight"} if getattr(config, "tied_embeddings", False) else set()
+    tied = set(COPIES) | {"embed_out.weight"} if getattr(config, "tied_embeddings", False) else set()
     spare = re.compile(family.spare) if family.spare else HARMLESS
     extra = [name for name in there if name not in tied and not HARMLESS.search(name) and not spare.search(name)]
     found_wrong = {"missing": missing, "unexpected": extra, "of another shape": wrong}

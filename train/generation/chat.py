@@ -16,6 +16,8 @@ from data.files import json_files
 from data.tokenizer import Tokenizer
 
 FILE = "chat.json"
+GENERATION = (re.compile(r"({%[-+]?\s*)generation(\s*[-+]?%})"), r"\1if true\2"), (re.compile(r"({%[-+]?\s*)endgeneration\b"), r"\1endif")
+"""A tag of Hugging Face's library around what the assistant says, which marks it for training, and what renders alike."""
 PRIVATE = range(0xE000, 0xF900)
 """Unicode's private-use characters: one that no text holds stands around what only looks like a special token."""
 
@@ -107,15 +109,23 @@ def _rendered(template: str, messages: Sequence[dict[str, Any]], reply: bool, to
     except ImportError:
         raise UserError("a conversation needs the package jinja2", "Install it: pip install 'omnia[hf]'.") from None
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.filters["tojson"] = lambda value, indent=None, **_: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.filters["tojson"] = _json
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    given = {"messages": messages, "add_generation_prompt": reply, "tools": None, "documents": None}
+    for tag, alike in GENERATION:
+        template = tag.sub(alike, template)
     try:
-        return environment.from_string(template).render(messages=messages, add_generation_prompt=reply, **tokens)
+        return environment.from_string(template).render(**given, **tokens)
     except jinja2.TemplateError as error:
         raise UserError(f"the model's chat template refuses this conversation: {error}", "Change the messages.") from None
     except Exception as error:  # of a stranger's template: anything at all
         raise UserError(f"the model's chat template fails: {type(error).__name__}: {error}", "Change the messages.") from None
+
+
+def _json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
+    """Without the escapes of HTML that Jinja's own filter makes."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _refuse(message: str):

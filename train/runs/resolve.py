@@ -47,9 +47,11 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
                 f"{experiment.start}: has another tokenizer than {corpora[0].path}",
                 f"Prepare with --tokenizer {source.path / 'tokenizer'}.",
             )
-        switches: dict[str, Any] = {name: getattr(model, name) for name in ("scan", "remat", "attention", "dtype")}
+        switches: dict[str, Any] = {name: getattr(model, name) for name in ("scan", "remat", "attention", "dtype", "dropout")}
         if source.experiment.model.positions == "rotary":  # no parameters depend on it, and shorter rows cost less
             switches["context_length"] = min(model.context_length, source.experiment.model.context_length)
+        elif source.experiment.model.positions != "learned":
+            switches["context_length"] = model.context_length
         from train.objectives.bind import bind  # with JAX
 
         same = type(source.experiment.objective) is type(experiment.objective)
@@ -70,7 +72,9 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
         if corpus.ids > model.vocab_size:
             raise UserError(
                 f"{corpus.path}: holds token id {corpus.ids - 1}, but model.vocab_size is {model.vocab_size}",
-                f"Set --model.vocab-size {tokenizer.size} or more (0 takes the tokenizer's), or prepare with another tokenizer.",
+                "The model it starts from has no ids for that: those of roles, in conversations, or of fills. Use texts without."
+                if experiment.start
+                else f"Set --model.vocab-size {tokenizer.size} or more (0 takes the tokenizer's), or prepare with another tokenizer.",
             )
     objective = experiment.objective.completed(corpora)
     data = experiment.data.with_paths(absolute)  # the run is gone on with from any folder

@@ -1,5 +1,6 @@
 """Environments and files of comparisons as the data of a run, and what their rows have in common."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -14,12 +15,16 @@ from data.tokenizer import Tokenizer
 from train.experiment import Experiment
 from train.rl.environments.environment import Environment
 from train.runs.serialize import to_digest
-from train.sources.records import Record, comparisons_of, read_bytes, read_records
+from train.sources.records import ROLES, Record, comparisons_of, read_bytes, read_records
 
 SAMPLE = 256
 """Rows that padding is reckoned from, and examples of a source that are examined before a run."""
 LARGE = 0.1
 """A share of left-out examples that a user is told of."""
+
+
+LOOKED_AT = 16
+"""Prompts by which it is told whether an environment has conversations."""
 
 
 class Examples:
@@ -40,10 +45,28 @@ class Examples:
             digest.update(read_bytes(file))
         self.digest = digest.hexdigest()
         self.document_end = tokenizer.specials["document_end"]
-        self.ids = tokenizer.size
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
+
+    @functools.cached_property
+    def ids(self) -> int:
+        """The ids of ordinary text, of a document's start and end, and of roles where there are conversations."""
+        tokenizer = self._tokenizer
+        specials = [tokenizer.document_start, self.document_end]
+        if self._converses():
+            specials += [tokenizer.specials[name] for name in ROLES.values()]
+        return max(tokenizer.base_size, 1 + max(specials), *(codes.ids[1] for codes in tokenizer.codes.values()))
+
+    def _converses(self) -> bool:
+        """Whether some prompt has turns, as far as the first ones tell; or a file that cannot be read yet, which is said elsewhere."""
+        if isinstance(self.source, str):
+            return any(row["messages"] for row in self.comparisons)
+        if hasattr(self.source, "reply"):
+            return True
+        with contextlib.suppress(Exception):
+            return any(self.source.prompt(0, row).messages for row in range(LOOKED_AT))
+        return True
 
     @property
     def name(self) -> str:

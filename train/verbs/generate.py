@@ -45,16 +45,16 @@ class Generate:
     """With --chat: what the model is told before the conversation."""
     max_new_tokens: int = 200
     """Length of each continuation, at most. What fills a gap must fit the model's context together with both its sides."""
-    temperature: float = 0.8
-    """Divides the logits; 0 is greedy."""
-    top_k: int = 0
-    """Draw from the k most likely tokens. 0: all."""
-    top_p: float = 1.0
-    """Draw from the smallest set of tokens with this probability. 1: all."""
-    min_p: float = 0.0
-    """Draw from tokens at least this many times as likely as the most likely one."""
-    repetition_penalty: float = 1.0
-    """Above 1: tokens already in the text become less likely."""
+    temperature: float | None = None
+    """Divides the logits; 0 is greedy. Default: 0.8, with --chat the authors'; so are the next four."""
+    top_k: int | None = None
+    """Draw from the k most likely tokens. 0, the default: all."""
+    top_p: float | None = None
+    """Draw from the smallest set of tokens with this probability. 1, the default: all."""
+    min_p: float | None = None
+    """Draw from tokens at least this many times as likely as the most likely one. Default: 0."""
+    repetition_penalty: float | None = None
+    """Above 1: tokens already in the text become less likely. Default: 1."""
     stop: tuple[str, ...] = ()
     """End a text before any of these strings. In them, \\n is a line feed, \\t a tab, \\r a carriage return, and \\\\ a backslash."""
     seed: int = 0
@@ -75,6 +75,8 @@ class Generate:
     """Use the trained parameters even where an average of them is kept."""
 
 
+USUAL = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""How a text is drawn where neither the user nor, with --chat, the model's authors say."""
 ROWS_AT_ONCE = 64
 LARGEST_PENALTY = 5.0
 """A power of the length: beyond it, that of a long text is no number of float32 any more."""
@@ -88,15 +90,15 @@ def generate(arguments: list[str]) -> None:
 
     run = open_run(options.run_dir)
     of_media = _check_with_run(options, run)
-    filters = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+    said: dict[str, float] = {}
     if options.chat:
         from train.generation.chat import load_chat
 
         chat = load_chat(run.path)
         if not chat.template:
             raise UserError(f"{options.run_dir}: its model has no chat template", "Give --prompt, or a run that was imported with one.")
-        usual = {field.name: field.default for field in dataclasses.fields(Generate)}
-        filters |= {name: value for name, value in chat.defaults.items() if filters[name] == usual[name]}
+        said = chat.defaults
+    filters = filters_of(options, said)
     start_jax()
     from model.decoding.generate import Sampling
 
@@ -113,6 +115,11 @@ def generate(arguments: list[str]) -> None:
         return _converse(generator, chat, run.tokenizer(), options, sampling)
     for prompts in _prompts(options):
         _continue(generator, prompts, options, sampling)
+
+
+def filters_of(options: Generate, authors: dict[str, float]) -> dict[str, float]:
+    """How a text is drawn: as the user says, else as the model's authors do, else as usual."""
+    return USUAL | authors | {name: value for name in USUAL if (value := getattr(options, name)) is not None}
 
 
 def _check(options: Generate) -> None:

@@ -43,7 +43,6 @@ def model(request):
     settings = MODELS[request.param]
     family, rng = MODEL_TYPES[settings["model_type"]], np.random.default_rng(0)
     config = family.config_of(settings)
-    config = dataclasses.replace(config, pooler=False) if request.param == "distilbert" else config
     sizes = family.sizes(config)
     each = family.each(config, "hf", settings)
     return family, settings, config, {name: rng.normal(size=one.shape(sizes)).astype(np.float32) for name, one, _ in each}
@@ -132,6 +131,9 @@ def test_a_scale_of_scores_goes_into_the_queries():
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
         ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ("bert", {"tie_word_embeddings": False}, "tie_word_embeddings"),
+        ("distilbert", {"tie_word_embeddings": False}, "tie_word_embeddings"),
+        ("gemma3", {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 8.0}}}, "rope_type"),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(kind, change, words):
@@ -140,9 +142,23 @@ def test_settings_that_cannot_be_honoured_are_refused(kind, change, words):
         MODEL_TYPES[settings["model_type"]].config_of(settings)
 
 
+def test_bases_of_rotation_are_read_wherever_they_stand():
+    """Null is what is left out."""
+    scaled = {"rotary_emb_base": 500_000, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    assert MODEL_TYPES["gpt_neox"].config_of(MODELS["pythia"] | scaled).rotary_base == 500_000
+    gemma = MODEL_TYPES["gemma3_text"].config_of(MODELS["gemma3"] | {"rope_theta": None, "rope_local_base_freq": None})
+    assert (gemma.rotary_base, gemma.local_rotary_base) == (1e6, 1e4)
+
+
+def test_a_distilbert_has_no_pooler():
+    config = dataclasses.replace(MODEL_TYPES["distilbert"].config_of(MODELS["distilbert"]), pooler=True)
+    with pytest.raises(ValueError, match="no published family"):
+        family_of(config)
+
+
 def test_a_model_that_nobody_publishes_has_no_family(model):
     _, _, config, _ = model
     changed = dataclasses.replace(config, experts=2)
     assert all(exported_settings(family, changed) is None for family in set(MODEL_TYPES.values()))
-    with pytest.raises(ValueError, match="no published family"):
+    with pytest.raises(ValueError, match="no published family.* has no experts 2"):
         family_of(changed)

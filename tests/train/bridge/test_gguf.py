@@ -4,6 +4,7 @@ import io
 import json
 
 import gguf
+import jax
 import numpy as np
 import pytest
 import sentencepiece
@@ -16,9 +17,9 @@ from data.tokenizer import hugging_face_tokenizer
 from model.convert.families import FAMILIES, family_of
 from tests.train.bridge.published_models import LLAMA, TEXTS, weights_of, write_folder
 from train.bridge.exporting import export_model
-from train.bridge.gguf import TYPES, open_gguf, widened
+from train.bridge.gguf import TYPES, open_gguf, settings_of, widened
 from train.bridge.gguf_tokenizer import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, gguf_tokenizer, tokenizer_json
-from train.bridge.importing import import_model
+from train.bridge.importing import import_model, load_published
 from train.generation.chat import Chat
 
 
@@ -65,6 +66,39 @@ def test_a_model_survives_the_file(run, tmp_path, kind, worst):
     for name, tensor in expected.items():
         if not any(part in name for part in shuffled):
             np.testing.assert_allclose(published.read(name), tensor, rtol=0, atol=worst * np.abs(tensor).max(), err_msg=name)
+
+
+def test_the_largest_gemma_divides_scores_as_readers_take_it(tmp_path):
+    """They know by the number of its layers that it divides by the width over the heads: Gemma 2 27B has 46 layers."""
+    shape = {"vocab_size": 264, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6}
+    gemma = shape | {"model_type": "gemma2", "num_hidden_layers": 46, "max_position_embeddings": 16, "sliding_window": 4}
+    write_folder(tmp_path / "theirs", gemma | {"query_pre_attn_scalar": 4, "rms_norm_eps": 1e-6})
+    run = import_model(tmp_path / "theirs", tmp_path / "run")
+    export_model(run, "gguf", tmp_path / "m.gguf")
+    config, expected = load_published(tmp_path / "theirs")
+    again, found = load_published(tmp_path / "m.gguf")
+    assert again == config and open_gguf(tmp_path / "m.gguf").settings["query_pre_attn_scalar"] == 4
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    queries = open_gguf(tmp_path / "m.gguf").read("model.layers.0.self_attn.q_proj.weight")
+    np.testing.assert_allclose(
+        queries, weights_of(gemma | {"query_pre_attn_scalar": 4})["model.layers.0.self_attn.q_proj.weight"], rtol=1e-2
+    )
+
+
+METADATA = {f"llama.{name}": value for name, value in (
+    ("context_length", 64), ("block_count", 2), ("embedding_length", 16), ("feed_forward_length", 24), ("attention.head_count", 4),
+)}  # fmt: skip
+
+
+def test_scaling_without_a_type_is_linear_and_other_rotations_are_refused():
+    llama = next(family for family in FAMILIES if family.gguf == "llama")
+    settings = settings_of(llama, METADATA | {"llama.rope.scaling.factor": 4.0}, {}, "here")
+    assert settings["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+    neutral = {"llama.rope.scale_linear": 1.0, "llama.rope.scaling.factor": 1.0, "llama.rope.scaling.yarn_beta_fast": 32.0}
+    assert "rope_scaling" not in settings_of(llama, METADATA | neutral, {}, "here")
+    for name, value in (("scaling.attn_factor", 0.5), ("dimension_sections", [1, 2]), ("scale_linear", 2.0)):
+        with pytest.raises(UserError, match=name):
+            settings_of(llama, METADATA | {f"llama.rope.{name}": value}, {}, "here")
 
 
 def test_damage_is_said(run, tmp_path):
@@ -248,6 +282,16 @@ def test_a_word_piece_vocabulary_gives_its_own_tokens():
     for text in TEXTS:
         assert found.encode(text.lower()).ids == reference.encode(text).ids, text
     assert gguf_tokenizer(content, len(tokens))["tokens"] == tokens
+
+
+@pytest.mark.parametrize("wrong", [{"token_type": [1]}, {"tokens": [1, 2]}, {"scores": [1.0], "model": "llama"}])
+def test_a_tokenizer_that_is_not_whole_is_said(run, tmp_path, monkeypatch, wrong):
+    export_model(run, "gguf", tmp_path / "m.gguf")
+    real = gguf.ReaderField.contents
+    wrong = {f"tokenizer.ggml.{name}": value for name, value in wrong.items()}
+    monkeypatch.setattr(gguf.ReaderField, "contents", lambda self, *place: wrong.get(self.name) or real(self, *place))
+    with pytest.raises(UserError, match="tokenizer (lacks|is not whole)"):
+        open_gguf(tmp_path / "m.gguf")
 
 
 def test_a_tokenizer_that_is_not_known_is_refused():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from data.errors import UserError
 from model.config import ModelConfig
 from model.critic import SCALAR_HEAD, Critic
 from model.heads import Head, score_tokens, vocabulary_table
@@ -155,7 +156,11 @@ class PolicyGradientLoss:
 
 
 def critic_of(options: options.PolicyGradient, config: ModelConfig) -> Critic:
-    return Critic(config, options.critic, options.critic_layers, options.critic_detached)
+    """UserError where the model has no place for it."""
+    try:
+        return Critic(config, options.critic, options.critic_layers, options.critic_detached)
+    except ValueError as error:
+        raise UserError(f"objective.critic: {error}", "Set --objective.critic or --objective.critic-layers.") from None
 
 
 def bind(options: options.PolicyGradient, experiment: Experiment, shards: int) -> Bound:
