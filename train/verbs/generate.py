@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -103,7 +103,8 @@ def generate(arguments: list[str]) -> None:
     from model.decoding.generate import Sampling
 
     try:
-        sampling = Sampling(**filters | {"top_k": int(filters["top_k"])})
+        whole: dict[str, Any] = filters | {"top_k": int(filters["top_k"])}
+        sampling = Sampling(**whole)
     except ValueError as error:
         raise UserError(str(error)) from None
     if of_media:
