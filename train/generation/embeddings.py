@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.errors import UserError
+from model.encoder_decoder_config import EncoderDecoderConfig
 from model.media.encoders import segment_means
+from model.media.multimodal_config import MultimodalConfig
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.generation.chat import Chat, load_chat
@@ -115,8 +117,16 @@ def _packed(rows: list[np.ndarray]) -> Iterator[Packed]:
 
 def load_embedder(run: Run, *, step: int | None = None, raw: bool = False, pool: Pool | None = None, most: int = 0) -> TextEmbedder:
     """An embedder over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`). pool, most: by
-    default those of an imported model's authors, else the mean and the context."""
-    authors: Any = Chat() if run.experiment.start else load_chat(run.path)  # what started from it was trained in its own way
+    default those of an imported model's authors, else the mean and the context.
+
+    UserError for a model that does not read rows of text by themselves: one with a source, or with encoders of media.
+    """
+    config = run.experiment.model
+    if isinstance(config, EncoderDecoderConfig | MultimodalConfig):
+        raise UserError(
+            f"{run.path}: a {type(config).__name__} has no vectors of texts alone", "Give a run of an encoder or of a decoder of text."
+        )
+    authors = Chat() if run.experiment.start else load_chat(run.path)  # what started from it was trained in its own way
     chosen: Any = pool or authors.pool or "mean"
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
-    return TextEmbedder(realise(run.experiment.model), params, run.tokenizer(), pool=chosen, most=most or authors.max_tokens)
+    return TextEmbedder(realise(config), params, run.tokenizer(), pool=chosen, most=most or authors.max_tokens)

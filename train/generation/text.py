@@ -60,7 +60,7 @@ def _decode(model, params, source, state, sampling, steps) -> Generation:
 
 class TextGenerator:
     """A decoder with its tokenizer. Texts longer than the context go on from the last half of it. chat: of a published model, which says
-    what a text begins and ends with. An encoder-decoder reads a prompt and writes a text of its own."""
+    what a text begins and ends with. An encoder-decoder reads a prompt and writes a text of its own, no longer than the context."""
 
     def __init__(self, model: Any, params, tokenizer, document_end: int | None, chat: Chat = Chat()):
         self._model, self._tokenizer = model, tokenizer
@@ -119,6 +119,8 @@ class TextGenerator:
         if sampling.among is None:  # what no text holds, a model that knows little may sample, and it would be missing from the text
             sampling = dataclasses.replace(sampling, among=(0, self._tokenizer.base_size))
         rows, source = self._apart(rows)
+        if self.answers:  # without the token that it begins with, a text has no first half to leave out
+            tokens = min(tokens, context - 1)
         new: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
         live = [True] * len(prompts)
@@ -175,9 +177,9 @@ class TextGenerator:
 
     def _encode(self, prompt: str) -> list[int]:
         ids = self._tokenizer.encode(prompt).tolist()
-        start = list(self._start) or ([] if self._document_end is None else [self._tokenizer.document_start])
-        if not start + ids:
-            raise UserError("an empty prompt, and a model that knows no start of a document", "Give at least one character.")
+        start = list(self._start)
+        if not start and self._document_end is not None and not self.answers:  # a text that is read has an end alone
+            start = [self._tokenizer.document_start]
         return self._known(start + ids)
 
     def _encode_around_gap(self, prompt, suffix: str) -> list[int]:
@@ -195,7 +197,9 @@ class TextGenerator:
 
     def _known(self, ids: list[int]) -> list[int]:
         size = self._model.config.vocab_size
-        if max(ids) >= size:
+        if not ids and not (self.answers and self._document_end is not None):
+            raise UserError("an empty prompt, and a model that knows no start of a document", "Give at least one character.")
+        if max(ids, default=0) >= size:
             raise UserError(f"the prompt holds token id {max(ids)}; the model has {size}", "Leave special tokens out of the prompt.")
         return ids
 
@@ -204,13 +208,14 @@ class TextGenerator:
         if not self.answers:
             return rows, None
         end = [] if self._document_end is None else [self._document_end]
-        if end and not self._start:  # which stands before a text of our own models, and behind one that is read
-            rows = [row[1:] for row in rows]
         sources = [row + end for row in rows]
-        width = -(-max(map(len, sources)) // CHUNK) * CHUNK
+        longest = max(map(len, sources))
+        if longest > self.context and self._model.config.positions in ("learned", "sinusoidal"):
+            raise UserError(f"the text to read is {longest} tokens; the model's context is {self.context}", "Give a shorter one.")
+        width = -(-longest // CHUNK) * CHUNK
         tokens = np.array([np.pad(row, (0, width - len(row))) for row in sources], np.int32)
         segments = (np.arange(width) < np.array([[len(row)] for row in sources])).astype(np.int32)
-        positions = np.minimum(np.arange(width), self.context - 1) * segments
+        positions = np.arange(width, dtype=np.int32) * segments
         return [[self._model.config.start_token] for _ in rows], SourceText(tokens, segments, positions)
 
     def _prefill(self, rows: list[list[int]], source, keys_B, tokens: int) -> tuple[Generation, int, int]:

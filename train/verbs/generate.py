@@ -103,7 +103,8 @@ def generate(arguments: list[str]) -> None:
     from model.decoding.generate import Sampling
 
     try:
-        sampling = Sampling(**filters | {"top_k": int(filters["top_k"])})
+        whole: dict[str, Any] = filters | {"top_k": int(filters["top_k"])}
+        sampling = Sampling(**whole)
     except ValueError as error:
         raise UserError(str(error)) from None
     if of_media:

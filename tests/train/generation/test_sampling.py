@@ -14,10 +14,13 @@ from data.errors import UserError
 from data.tokenizer import character_tokenizer
 from model.config import ModelConfig
 from model.decoding.generate import Sampling
+from model.encoder_decoder import EncoderDecoder
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.heads import Head, logits, vocabulary_table
+from model.media.multimodal_config import MultimodalConfig
 from model.transformer import Decoder, abstract_parameters
 from train.experiment import Experiment
+from train.generation.embeddings import load_embedder
 from train.generation.text import CHUNK, Completion, TextGenerator, decoder_of
 from train.objectives.text.options import PrefixLM
 from train.verbs.generate import _stream
@@ -295,3 +298,27 @@ def test_what_needs_a_text_to_read_is_refused_where_there_is_none():
     assert decoder_of(run, reads=True).config == BOTH
     with pytest.raises(UserError, match="EncoderDecoderConfig writes of a text that it reads first"):
         decoder_of(run)
+
+
+@pytest.mark.parametrize("model", [BOTH, MultimodalConfig(vocab_size=END + 1)], ids=["source", "media"])
+def test_no_vectors_of_what_reads_more_than_a_text(model):
+    run = SimpleNamespace(path="runs/t5", experiment=Experiment(model=model, objective=PrefixLM()))
+    with pytest.raises(UserError, match=f"{type(model).__name__} has no vectors"):
+        load_embedder(run)
+
+
+def test_a_text_that_is_read_is_read_whole_and_the_answer_fits_the_context():
+    model, rng = EncoderDecoder(BOTH), np.random.default_rng(1)
+    shapes = nn.unbox(jax.eval_shape(model.start, jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), jnp.float32), shapes)
+    generator = TextGenerator(model, params, ALPHABET, END)
+    greedy = {"tokens": 3 * CONTEXT, "sampling": Sampling(temperature=0.0), "seed": 0}
+    prompt = "once upon"
+    text, ids, less = generator.generate([prompt, ALPHABET.encode(prompt).tolist(), ALPHABET.encode(prompt[1:]).tolist()], **greedy)
+    assert ids.ids == text.ids and ids.log_probs == pytest.approx(text.log_probs, abs=1e-4)
+    assert abs(less.log_probs[0] - text.log_probs[0]) > 1e-3
+    endless = TextGenerator(model, params, ALPHABET, None).generate([prompt], **greedy)[0]
+    assert endless.finish == "length" and len(endless.ids) == CONTEXT - 1
+    assert generator.generate([""], **greedy | {"tokens": 1})[0].ids
+    with pytest.raises(UserError, match=f"the text to read is {CONTEXT + 1} tokens"):
+        generator.generate(["x" * CONTEXT], **greedy)
