@@ -218,7 +218,7 @@ def generation(name: str, arguments, make, vocabulary: int) -> dict:
 
 
 def embed(arguments) -> dict:
-    """Sentence embeddings of MiniLM, whose published weights are fetched, against transformers, sorted by length in batches of 32."""
+    """Vectors of MiniLM, whose published weights are fetched, against transformers in batches of 32, in order and sorted by length."""
     if not arguments.text:
         raise SystemExit("give --text FILE: a sentence on each line")
     result: dict = {"name": "embed", "unit": "sentences per second"}
@@ -229,11 +229,16 @@ def embed(arguments) -> dict:
             return result | {"ours": None, "peer": None, "ratio": None, "missing": str(error)}
         exported("minilm", folder)
         options = {"folder": folder, "texts": os.path.abspath(arguments.text), "most": 4096}
-        peer, ours = Worker("transformers_embed.py", options, python=python).ready(), Worker("omnia_embed.py", options).ready()
-        rows = interleave({"peer": peer, "ours": ours}, arguments.rounds or 5)
+        workers = {
+            "peer": Worker("transformers_embed.py", options | {"sorted": False}, python=python).ready(),
+            "peer_sorted": Worker("transformers_embed.py", options | {"sorted": True}, python=python).ready(),
+            "ours": Worker("omnia_embed.py", options).ready(),
+        }
+        rows = interleave(workers, arguments.rounds or 5)
         speed = {name: median(found, "sentences_per_second") for name, found in rows.items()}
         apart = max(abs(a - b) for a, b in zip(rows["ours"][0]["first"], rows["peer"][0]["first"], strict=True))
-        return result | speed | {"ratio": speed["ours"] / speed["peer"], "largest_difference_of_the_first": apart}
+        ratios = {"ratio": speed["ours"] / speed["peer"], "ratio_to_sorted": speed["ours"] / speed["peer_sorted"]}
+        return result | speed | ratios | {"largest_difference_of_the_first": apart}
 
 
 def omnia(*arguments: str) -> None:

@@ -1,5 +1,5 @@
-"""Rounds of sentence embeddings by transformers, as sentence-transformers does it: sorted by length, in batches, mean of the hidden states.
-Started by benchmarks/race.py."""
+"""Rounds of sentence embeddings by transformers: the mean of the hidden states, in batches of 32, in the order given or, as
+sentence-transformers does it, sorted by length. Started by benchmarks/race.py."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ def main():
     model = AutoModel.from_pretrained(shape["folder"], dtype=torch.float32).eval()
 
     def embed():
-        order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
+        order = sorted(range(len(texts)), key=lambda number: -len(texts[number]) if shape["sorted"] else 0)
         found = torch.zeros(len(texts), model.config.hidden_size)
         with torch.inference_mode():
             for first in range(0, len(order), 32):

@@ -16,10 +16,11 @@ from train.devices.mesh import inference_mesh
 from train.generation.chat import Chat, load_chat
 from train.kinds import realise
 from train.runs.directory import Run
+from train.step.update import compiler_options
 
-ROW = 128
+ROW = 64
 """Places of a row, unless a text is longer: attention then costs little beside the rest, and rows are full."""
-TOKENS = 4096
+TOKENS = 1024
 """Places of a batch: enough for products at full speed, and few enough to stay in a CPU's caches."""
 TEXTS_A_ROW = 24
 Pool = Literal["mean", "first", "last", "pooler"]
@@ -46,7 +47,7 @@ class TextEmbedder:
             raise UserError("the model has no pooler", "Choose --pool mean, first or last.")
         self._model, self._params, self._tokenizer, self._pool, self._normalize = model, params, tokenizer, pool, normalize
         self._most = min(most or model.config.context_length, model.config.context_length)
-        self._embed = jax.jit(self._vectors)
+        self._embed = jax.jit(self._vectors, compiler_options=compiler_options(jax.default_backend()))
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The vectors of the texts, in their order."""
