@@ -293,8 +293,8 @@ REMAT_POLICIES = {
 }
 
 
-def create_layers(config: ModelConfig, x_BTD, context: Context, name: str = "layers"):
-    """Create the stacked parameters of all layers, as `name` of the module whose compact method calls this; returns the last output."""
+def create_layers(config: ModelConfig, x_BTD, context: Context):
+    """Create the stacked parameters of all layers, as `layers` of the module whose compact method calls this; returns the last output."""
 
     def body(module, x_BTD, layer):
         return module(x_BTD, layer, context)[0], None
@@ -306,7 +306,7 @@ def create_layers(config: ModelConfig, x_BTD, context: Context, name: str = "lay
         length=config.own_layers,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
-    return scan(Block(config, name=name), x_BTD, jnp.arange(config.own_layers))[0]
+    return scan(Block(config, name="layers"), x_BTD, jnp.arange(config.own_layers))[0]
 
 
 def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...], *, cache=None, branch: int | None = None, between=None):

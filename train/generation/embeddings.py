@@ -16,7 +16,6 @@ from train.devices.mesh import inference_mesh
 from train.generation.chat import Chat, load_chat
 from train.kinds import realise
 from train.runs.directory import Run
-from train.step.update import compiler_options
 
 ROW = 64
 """Places of a row, unless a text is longer: attention then costs little beside the rest, and rows are full."""
@@ -47,7 +46,7 @@ class TextEmbedder:
             raise UserError("the model has no pooler", "Choose --pool mean, first or last.")
         self._model, self._params, self._tokenizer, self._pool, self._normalize = model, params, tokenizer, pool, normalize
         self._most = min(most or model.config.context_length, model.config.context_length)
-        self._embed = jax.jit(self._vectors, compiler_options=compiler_options(jax.default_backend()))
+        self._embed = jax.jit(self._vectors)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The vectors of the texts, in their order."""
