@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from model.attention.dispatch import Mask, reference, xla
 from model.config import ModelConfig
 from model.decoding.beam import beam_search
 from model.decoding.generate import Sampling, generate
@@ -246,6 +247,41 @@ def test_memory_reaches_over_rows_with_media_in_them():
         np.testing.assert_allclose(found, whole[:, part], rtol=2e-4, atol=2e-5)
     alone, _ = read(params, slots, np.arange(8) * np.ones((2, 1), int), None, TOKENS[:, :8], positions)
     assert np.abs(alone - whole).max() > 1e-3  # the picture's places did see one another
+
+
+def test_a_row_that_begins_a_text_forgets_what_was_open():
+    """As where an epoch ends within a document: what is remembered had not ended, and still belongs to another text."""
+    config = DECODERS["distance"]
+    model, params = make(config)
+    ones, begins = np.ones((2, 4), int), np.arange(4) * np.ones((2, 1), int)
+
+    @jax.jit
+    def read(params, tokens, positions, memory):
+        output = model.apply({"params": params}, tokens, segments_BT=ones, positions_BT=positions, memory=memory)
+        return output.hidden_BTD, output.cache
+
+    fresh = no_memory(config, 2, 4)
+    memory = read(params, TOKENS[:, :4], begins, fresh)[1]
+    alone, _ = read(params, TOKENS[:, 4:8], begins, fresh)
+    np.testing.assert_allclose(read(params, TOKENS[:, 4:8], begins, memory)[0], alone, rtol=1e-5, atol=1e-6)
+    assert np.abs(read(params, TOKENS[:, 4:8], begins + 4, memory)[0] - alone).max() > 1e-3
+
+
+@pytest.mark.parametrize("rows, offset", [(1, None), (2, None), (1, 3), (2, 3)])
+def test_a_bias_of_scores_has_the_gradient_of_the_reference(rows, offset):
+    """Of one bias for all rows or of each, with grouped keys, and where keys stand before the first query."""
+    queries, keys = 5, 5 if offset is None else 8
+    shapes = ((queries, 4), (keys, 2), (keys, 2), (queries, 4))
+    q, k, v, probe = (jnp.asarray(RNG.normal(size=(2, length, heads, 4)), jnp.float32) for length, heads in shapes)
+    bias = jnp.asarray(RNG.normal(size=(rows, 4, queries, keys)), jnp.float32)
+    mask = Mask(causal=True, query_segments_BT=jnp.ones((2, queries), int), key_segments_BS=jnp.ones((2, keys), int), offset=offset)
+
+    def gradients(kernel):
+        return jax.jit(jax.grad(lambda *those: (kernel(*those[:3], mask, 0.0, those[3]) * probe).sum(), (0, 1, 2, 3)))(q, k, v, bias)
+
+    for found, expected in zip(gradients(xla), gradients(reference), strict=True):
+        assert np.abs(expected).max() > 1e-3
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_no_gradient_flows_into_memory():
