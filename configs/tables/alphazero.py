@@ -29,5 +29,5 @@ def get_table() -> Table:
         ),
         claims=tuple(Better(f"simulations_{count}", "simulations_1") for count in SIMULATIONS[1:]),
         x="simulations a move",
-        note="Tic-tac-toe, 20 steps of self-play, so that the network alone is far from perfect; 100 games from each side. Perfect play knows all outcomes.",
+        note="Tic-tac-toe, 20 steps of self-play, so that the network alone is far from perfect; 100 games from each side.",
     )

@@ -57,5 +57,5 @@ def get_table() -> Table:
             Better("sigmoid_128", "softmax_128"),
         ),
         x="pairs of a batch",
-        note=f"{SAMPLES} pictures of the embedded world in all; recall among 256 held-out pairs. Equal descriptions are not counted against each other.",
+        note=f"{SAMPLES} pictures of the embedded world in all; recall among 256 held-out pairs, equal descriptions being alike.",
     )

@@ -40,5 +40,5 @@ def get_table() -> Table:
             Better("price_0.05", "price_0", metric="KL"),
         ),
         across="KL",
-        note="20 steps of 128 responses of 80 characters; the score is the environment's own, so that nothing can be exploited but the price.",
+        note="20 steps of 128 responses of 80 characters; the score is the environment's own, no reward model's.",
     )

@@ -1,4 +1,4 @@
-"""Optimizers at equal steps on characters of Shakespeare, each at the best of three rates, which were chosen with a seed that is not in the table.
+"""Optimizers at equal steps on characters of Shakespeare, each at the best of several rates, chosen with a seed that is not in the table.
 
 omnia reproduce optimizers
 """

@@ -11,6 +11,7 @@ COUNTS = (1, 4, 16, 64)
 
 def get_table() -> Table:
     reward = "configs/rl/reviews.py:reward"
+    policy = "configs/rl/reviews.py:ppo"
     judged = "--start {start} --steps 1 --optimizer.learning-rate 1e-12 --evaluation.every 0 --samples.tokens 0"
     return Table(
         title="Over-optimisation of reward models",
@@ -36,7 +37,7 @@ def get_table() -> Table:
             *(
                 Shared(
                     f"judge_{size}",
-                    (training("configs/rl/reviews.py:ppo", f"{judged} --data.environments.0.reward.run {{reward_{size}}}"),),
+                    (training(policy, f"{judged} --data.environments.0.reward.run {{reward_{size}}}"),),
                 )
                 for size in SIZES
             ),
@@ -59,5 +60,5 @@ def get_table() -> Table:
             Better("small_64", "small_1"),
         ),
         x="n of best of n",
-        note="64 noisy comparisons of reviews by a small grammar; 64 held-out prompts. Gold counts the words that the comparisons were about.",
+        note="64 noisy comparisons of reviews by a small grammar; 64 held-out prompts. Gold is what the comparisons were about.",
     )

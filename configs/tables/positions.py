@@ -49,7 +49,7 @@ def get_table() -> Table:
             Better("distance", "rotary"),
             Better("rotary", "sinusoidal", metric=f"loss at {LENGTH}"),
         ),
-        note=f"3 layers of 64, 400 steps of 24 x {LENGTH} characters. The paper's own kind, ALiBi, is not built in: T5's bias stands for its sort.",
+        note=f"3 layers of 64, 400 steps of 24 x {LENGTH} characters. The paper's ALiBi is not built in; T5's bias stands for it.",
     )
 
 

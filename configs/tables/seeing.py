@@ -41,7 +41,7 @@ def get_table() -> Table:
     return Table(
         title="Seeing against blind, and new combinations",
         paper="Goyal et al. 2017 (VQA v2), table 1; Johnson et al. 2017 (CLEVR), section 5",
-        claim="A model that sees the picture answers far better than one that has the question alone, and worse on combinations that it has not seen.",
+        claim="A model answers better with the picture than from the question alone, and worse on combinations that it has never seen.",
         metrics=(Metric("image", "exact answers", "share", lower_is_better=False),),
         shared=(Shared("model", (training("{table}"),)),),
         rows=(

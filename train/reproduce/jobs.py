@@ -38,6 +38,24 @@ class Job:
         return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
 
 
+def chosen(jobs: list[Job], rows: tuple[str, ...]) -> list[Job]:
+    """The jobs of some rows, by their names, with all that they need; every job for none."""
+    if not rows:
+        return jobs
+    by_folder = {job.folder: job for job in jobs}
+    wanted: set[Path] = set()
+
+    def want(job: Job) -> None:
+        wanted.add(job.folder)
+        for need in job.needs:
+            want(by_folder[need])
+
+    for job in jobs:
+        if job.row is not None and job.name in rows:
+            want(job)
+    return [job for job in jobs if job.folder in wanted]
+
+
 def plan(table: Table, path: Path, folder: Path, rows: tuple[Row, ...], seeds: int, data: str | None) -> list[Job]:
     """The jobs of some rows, in an order in which each comes after what it needs.
 
@@ -57,7 +75,8 @@ def plan(table: Table, path: Path, folder: Path, rows: tuple[Row, ...], seeds: i
 
     for row in rows:
         want(row)
-    used = {name for job in (*rows, *(shared[name] for name in wanted)) for name in _names(job.commands)}
+    needed: tuple[Shared | Row, ...] = (*(shared[name] for name in wanted), *rows)
+    used = {name for job in needed for name in _names(job.commands)}
     files = {file.name: str(find(file, data)) for file in table.files if file.name in used}
 
     def make(job: Shared | Row, seed: int | None) -> Job:

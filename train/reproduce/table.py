@@ -161,7 +161,8 @@ def check(table: Table, path: Path) -> None:
         if not re.fullmatch(r"[\w.+-]+", name):
             raise UserError(f"{path}: {name!r} is no name for a folder", "Use letters, digits, '_', '-', '+' and '.'.")
     known: set[str] = {*OWN, *files}
-    for job in (*table.shared, *table.rows):
+    jobs: tuple[Shared | Row, ...] = (*table.shared, *table.rows)
+    for job in jobs:
         for command in job.commands:
             if unknown := set(PLACEHOLDER.findall(command)) - known - (set() if isinstance(job, Shared) else set(shared)):
                 raise UserError(f"{path}: {job.name}: {{{unknown.pop()}}} is neither a file nor a shared job above it")
@@ -174,9 +175,9 @@ def check(table: Table, path: Path) -> None:
         if row.tier != "cpu" and not row.needs:
             raise UserError(f"{path}: {row.name}: says not what machine it needs")
     for claim in table.claims:
-        for name in (claim.row, claim.than):
-            if isinstance(name, str) and name not in names:
-                raise UserError(f"{path}: a claim names a row {name!r} that is not there")
+        for side in (claim.row, claim.than):
+            if isinstance(side, str) and side not in names:
+                raise UserError(f"{path}: a claim names a row {side!r} that is not there")
         if claim.metric not in ("", *metrics):
             raise UserError(f"{path}: a claim names a metric {claim.metric!r} that is not there")
     if table.across not in ("", *metrics):

@@ -54,8 +54,10 @@ def of_row(row: Row, found: Measured | None, lower_is_better: bool) -> str:
 
 
 class Judged(NamedTuple):
-    """verdict: holds, fails, undecided (within the noise of seeds), one seed or not measured. gain, slack: the mean gain of the better row over the
-    other, and how far below it the true one may lie."""
+    """verdict: holds, fails, undecided (within the noise of seeds), one seed or not measured.
+
+    gain, slack: the mean gain of the better row over the other, and how far below it the true one may lie.
+    """
 
     verdict: str
     gain: float = math.nan
@@ -65,8 +67,8 @@ class Judged(NamedTuple):
 def of_claim(claim: Better, results: dict[str, dict[int, float]], lower_is_better: bool) -> Judged:
     """Judge a claim about rows.
 
-    results: of each row, the metric by seed. Rows that were trained with the same seed are compared with each other: the test is Student's t of
-    their differences, one-sided, at 95 %.
+    results: of each row, the metric by seed. Rows of the same seed are compared with each other: the test is Student's t of their
+    differences, one-sided, at 95 %.
     """
     first, second = results.get(claim.row, {}), results.get(claim.than, {}) if isinstance(claim.than, str) else None
     seeds = sorted(first if second is None else set(first) & set(second))

@@ -1,8 +1,9 @@
 """`omnia reproduce`: a paper's table, run and judged."""
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -10,6 +11,10 @@ from data.errors import UserError
 from data.files import json_files
 from train.loop.exits import Exit
 from train.verbs.arguments import check_belongs, parse
+
+if TYPE_CHECKING:
+    from train.reproduce.results import Results
+    from train.reproduce.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +48,8 @@ class Reproduce:
 def reproduce(arguments: list[str]) -> int:
     options = parse(Reproduce, "reproduce", arguments)
     if options.list:
-        check_belongs(
-            "reproduce", options, **{name: (False, "does not go with --list") for name in ("table", "rows", "minutes", "publish", "data")}
-        )
+        names = ("table", "rows", "minutes", "publish", "data")
+        check_belongs("reproduce", options, **dict.fromkeys(names, (False, "does not go with --list")))
         return _list(options)
     if not options.table:
         raise UserError("omnia reproduce: which table?", "Give one of `omnia reproduce --list`.")
@@ -59,7 +63,7 @@ def _list(options: Reproduce) -> int:
     from train.reproduce.results import last_measured
     from train.reproduce.table import TIERS, load_table, table_names, table_path
 
-    found = []
+    found: list[dict] = []
     for name in table_names():
         table, measured = load_table(table_path(name)), last_measured(name, Path(options.output))
         tiers = [tier for tier in TIERS if table.of_tier(tier)]
@@ -71,66 +75,57 @@ def _list(options: Reproduce) -> int:
         return Exit.DONE
     wide = max(len(entry["table"]) for entry in found)
     for entry in found:
-        print(
-            f"{entry['table']:{wide}}  {'; '.join(f'{tier}: {verdict}' for tier, verdict in entry['verdicts'].items()):44}  {entry['title']}"
-        )
+        said = "; ".join(f"{tier}: {entry['verdicts'][tier]}" for tier in entry["verdicts"])
+        print(f"{entry['table']:{wide}}  {said:44}  {entry['title']}")
     return Exit.DONE
 
 
 def _run(options: Reproduce) -> int:
-    import os
-
-    from train.reproduce import page, verdict
-    from train.reproduce.jobs import Runner, places, plan
-    from train.reproduce.picture import draw
-    from train.reproduce.results import PUBLISHED, RESULTS, collect, read, store
-    from train.reproduce.table import load_table, table_path
+    from train.reproduce.jobs import Runner, chosen, places, plan
+    from train.reproduce.results import collect
+    from train.reproduce.table import TABLES, load_table, table_path
 
     path = table_path(options.table)
     table, name = load_table(path), path.stem
     rows = table.of_tier(options.tier)
+    if not rows:
+        raise UserError(f"omnia reproduce: {name} has no rows of tier {options.tier}", "Choose another --tier.")
     if unknown := set(options.rows) - {row.name for row in rows}:
         raise UserError(
             f"omnia reproduce: {name} has no row {unknown.pop()!r} of tier {options.tier}", f"It has {', '.join(row.name for row in rows)}."
         )
-    if not rows:
-        raise UserError(
-            f"omnia reproduce: {name} has no rows of tier {options.tier}", f"Its tiers: {', '.join({row.tier for row in table.rows})}."
-        )
-    if options.publish and path.parent != page.TABLES:
-        raise UserError(f"omnia reproduce: {path} is not in configs/tables/", "Leave --publish out: its results are in its folder.")
-    folder, data = Path(options.output).absolute() / name, options.data or os.environ.get("OMNIA_DATA")
+    if options.publish and path.parent != TABLES:
+        raise UserError(f"omnia reproduce: {path} is not in configs/tables/", "Leave --publish out: its results are in its own folder.")
     everywhere = places(options.jobs, options.tier)
-    chosen = tuple(row for row in rows if row.name in options.rows) if options.rows else rows
+    folder = Path(options.output).absolute() / name
+    jobs = plan(table, path, folder / options.tier, rows, options.seeds, options.data or os.environ.get("OMNIA_DATA"))
     print(f"{table.title}: {table.claim}\n({table.paper})", flush=True)
-    runner = Runner(
-        plan(table, path, folder / options.tier, chosen, options.seeds, data),
-        everywhere,
-        minutes=options.minutes,
-        say=lambda line: print(line, flush=True),
-    )
+    runner = Runner(chosen(jobs, options.rows), everywhere, minutes=options.minutes, say=lambda line: print(line, flush=True))
     finished = runner.run()
-    everything = plan(table, path, folder / options.tier, rows, options.seeds, data)
-    found = collect(table, everything)
+    found = collect(table, jobs)
     if found.values:
-        store(folder / RESULTS, options.tier, found)
-        (folder / f"{name}.md").write_text(
-            page.section(name, table, read(folder / RESULTS), picture=f"{name}.png").replace("## ", "# ", 1) + "\n"
-        )
-        draw(folder / f"{name}.png", table, options.tier, found)
-        print((folder / f"{name}.md").read_text())
-        print(folder / f"{name}.md")
-    if options.publish and finished and found.values:
+        _write(folder, table, name, found, options)
+    if options.json:
+        from train.reproduce import verdict
+
+        errors = {str(place): error for place, error in runner.errors.items()}
+        result = {"table": name, "tier": options.tier, "verdict": verdict.of_table(table, options.tier, found.values)}
+        print(json_files.dumps(result | {"values": found.values, "minutes": found.minutes, "errors": errors}))
+    return Exit.SAVED if not finished else Exit.OURS if runner.errors else Exit.DONE
+
+
+def _write(folder: Path, table: "Table", name: str, found: "Results", options: Reproduce) -> None:
+    """Results, Markdown and picture, beside the runs and, if asked for, among the published ones."""
+    from train.reproduce import page
+    from train.reproduce.picture import draw
+    from train.reproduce.results import PUBLISHED, RESULTS, read, store
+
+    store(folder / RESULTS, options.tier, found)
+    draw(folder / f"{name}.png", table, options.tier, found)
+    section = page.section(name, table, read(folder / RESULTS), picture=f"{name}.png")
+    (folder / f"{name}.md").write_text(section.removeprefix("#") + "\n")
+    print(f"\n{section}\n\n{folder / name}.md")
+    if options.publish:
         store(PUBLISHED / f"{name}.json", options.tier, found)
         draw(PUBLISHED / f"{name}.png", table, options.tier, found)
         (PUBLISHED.parent / "tables.md").write_text(page.page())
-    if options.json:
-        result = {
-            "table": name,
-            "tier": options.tier,
-            "verdict": verdict.of_table(table, options.tier, found.values),
-            "values": found.values,
-        }
-        errors = {str(folder): error for folder, error in runner.errors.items()}
-        print(json_files.dumps(result | {"minutes": found.minutes, "errors": errors}))
-    return Exit.SAVED if not finished else Exit.OURS if runner.errors else Exit.DONE
