@@ -11,9 +11,9 @@ from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 
 OPTIMIZERS: dict[str, tuple[Optimizer, str]] = {
     "adamw": (AdamW(learning_rate=8e-3), "AdamW (Loshchilov and Hutter 2019)"),
-    "muon": (Muon(learning_rate=0.03, adam_learning_rate=6e-3), "Muon (Jordan et al. 2024)"),
-    "lion": (Lion(learning_rate=1e-3), "Lion (Chen et al. 2023)"),
-    "adafactor": (Adafactor(learning_rate=0.06), "Adafactor (Shazeer and Stern 2018)"),
+    "muon": (Muon(learning_rate=0.04, adam_learning_rate=8e-3), "Muon (Jordan et al. 2024)"),
+    "lion": (Lion(learning_rate=2e-3), "Lion (Chen et al. 2023)"),
+    "adafactor": (Adafactor(learning_rate=0.12), "Adafactor (Shazeer and Stern 2018)"),
     "schedule_free": (ScheduleFree(learning_rate=8e-3), "schedule-free AdamW, constant rate (Defazio et al. 2024)"),
 }
 

@@ -24,16 +24,7 @@ def get_table() -> Table:
         metrics=(Metric("validation/score", "score", "optimality of walks", lower_is_better=False), Metric("validation/kl", "KL", "nats")),
         shared=(Shared("start", (training("configs/rl/tiny.py:walks_start"),)),),
         rows=tuple(
-            Row(
-                name,
-                what,
-                (
-                    training(
-                        "configs/rl/tiny.py:walks_ppo", "--start {start} --steps 40 --evaluation.every 0 --objective.epochs 8", options
-                    ),
-                ),
-            )
-            for name, (what, changed) in VARIANTS.items()
+            Row(name, what, (training("configs/rl/tiny.py:walks_ppo", options, changed),)) for name, (what, changed) in VARIANTS.items()
         ),
         claims=(Better("clip_0.2", "no_clip"), Better("clip_0.2", "kl_penalty")),
         note="40 steps of 128 walks, 8 epochs each. The paper's tasks are MuJoCo's, and its penalty is to the policy before the update.",

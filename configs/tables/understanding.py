@@ -65,7 +65,7 @@ def get_table() -> Table:
     return Table(
         title="BERT's ablation, GPT and ELECTRA",
         paper="Devlin et al. 2019 (BERT), table 5; Clark et al. 2020 (ELECTRA), figure 2",
-        claim="Reading both ways makes better vectors than left to right, next sentences help, and ELECTRA learns faster than BERT; GPT reads long texts better.",
+        claim="Reading both ways makes better vectors than left to right; next sentences and ELECTRA help; GPT is best on long texts.",
         metrics=(
             Metric("accuracy", "accuracy", "share", lower_is_better=False),
             Metric("accuracy_short", "short texts", "share", lower_is_better=False),
@@ -86,7 +86,7 @@ def get_table() -> Table:
             Better("replaced", "masked"),
             Better("next", "masked", metric="long texts"),
         ),
-        note=f"2 layers of 96, 300 steps of 24 x 128 tokens. A linear probe tells which of {len(PACKAGES)} packages of the standard library "
+        note=f"2 layers of 96, 300 steps of 24 x 128 tokens. A probe tells which of {len(PACKAGES)} packages of the standard library "
         f"a text is from; short ones have {LINES['short']} lines, long ones {LINES['long']}. The last claim is that of overviews.",
     )
 
