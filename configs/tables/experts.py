@@ -9,7 +9,7 @@ from model.config import ModelConfig
 from model.presets import MODERN
 from train.experiment import Checkpoints, Evaluation, Experiment, Muon, Samples, Schedule
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import NEEDS_GPU, ON_GPU, Better, Metric, Row, Shared, Table, training
 
 DENSE = ModelConfig(context_length=64, num_layers=3, embed_dim=64, num_heads=4, **MODERN | {"gated": False, "mlp_dim": 128})
 MODELS = {
@@ -35,6 +35,9 @@ def get_config(arg: str = "dense") -> Experiment:
 
 
 def get_table() -> Table:
+    def train(name: str, *options: str) -> str:
+        return training(f"{{table}}:{name}", "--data.shards {shakespeare}", *options)
+
     return Table(
         title="Mixture of experts against dense",
         paper="Fedus et al. 2022 (Switch Transformer), figure 4",
@@ -42,7 +45,19 @@ def get_table() -> Table:
         metrics=(Metric("validation/loss", "validation loss", "nats per character"),),
         files=(SHAKESPEARE,),
         shared=(Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),),
-        rows=tuple(Row(name, what, (training(f"{{table}}:{name}", "--data.shards {shakespeare}"),)) for name, (_, what) in MODELS.items()),
-        claims=(Better("experts_1", "dense"), Better("experts_2", "dense")),
+        rows=(
+            *(Row(name, what, (train(name),)) for name, (_, what) in MODELS.items()),
+            *(
+                Row(
+                    f"{name}_gpu",
+                    f"{what}, times 6",
+                    (train(name, ON_GPU, f"--model.mlp-dim {6 * model.mlp_dim}"),),
+                    tier="gpu",
+                    needs=NEEDS_GPU,
+                )
+                for name, (model, what) in MODELS.items()
+            ),
+        ),
+        claims=tuple(Better(f"{name}{size}", f"dense{size}") for size in ("", "_gpu") for name in ("experts_1", "experts_2")),
         note="3 layers of 64, 400 steps of 24 x 64 characters.",
     )

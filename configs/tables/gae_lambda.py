@@ -5,7 +5,7 @@ omnia reproduce gae_lambda
 
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 
-LAMBDAS = (0.0, 0.5, 0.9, 0.95, 1.0)
+LAMBDAS = (0.0, 0.9, 0.95, 1.0)
 
 
 def get_table() -> Table:

@@ -7,7 +7,7 @@ from model.config import ModelConfig
 from model.presets import MODERN
 from train.experiment import Adafactor, AdamW, Checkpoints, Evaluation, Experiment, Lion, Muon, Optimizer, Samples, Schedule, ScheduleFree
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import NEEDS_GPU, ON_GPU, Better, Metric, Row, Shared, Table, training
 
 OPTIMIZERS: dict[str, tuple[Optimizer, str]] = {
     "adamw": (AdamW(learning_rate=8e-3), "AdamW (Loshchilov and Hutter 2019)"),
@@ -34,6 +34,9 @@ def get_config(arg: str = "adamw") -> Experiment:
 
 
 def get_table() -> Table:
+    def train(name: str, *options: str) -> str:
+        return training(f"{{table}}:{name}", "--data.shards {shakespeare}", *options)
+
     return Table(
         title="Optimizers against AdamW",
         paper="Jordan et al. 2024 (Muon), Chen et al. 2023 (Lion), Defazio et al. 2024 (schedule-free), Shazeer and Stern 2018 (Adafactor)",
@@ -41,14 +44,12 @@ def get_table() -> Table:
         metrics=(Metric("validation/loss", "validation loss", "nats per character"),),
         files=(SHAKESPEARE,),
         shared=(Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),),
-        rows=tuple(
-            Row(name, what, (training(f"{{table}}:{name}", "--data.shards {shakespeare}"),)) for name, (_, what) in OPTIMIZERS.items()
+        rows=(
+            *(Row(name, what, (train(name),)) for name, (_, what) in OPTIMIZERS.items()),
+            *(Row(f"{name}_gpu", what, (train(name, ON_GPU),), tier="gpu", needs=NEEDS_GPU) for name, (_, what) in OPTIMIZERS.items()),
         ),
-        claims=(
-            Better("muon", "adamw"),
-            Better("schedule_free", "adamw"),
-            Better("lion", "adamw"),
-            Better("adafactor", "adamw"),
+        claims=tuple(
+            Better(f"{name}{size}", f"adamw{size}") for size in ("", "_gpu") for name in ("muon", "schedule_free", "lion", "adafactor")
         ),
         note="3 layers of 64, 300 steps of 24 x 64 characters. Times of a step are in [log.md](log.md).",
     )

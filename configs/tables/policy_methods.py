@@ -10,7 +10,6 @@ METHODS = {
     "ppo": "PPO, with a critic",
     "grpo": "GRPO, groups of 8",
     "rloo": "RLOO, leave one out",
-    "reinforce": "REINFORCE++",
 }
 
 

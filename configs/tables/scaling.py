@@ -21,9 +21,9 @@ FORECASTS = {
 
 def get_config(arg: str = "") -> Scaling:
     return Scaling(
-        sizes=(32, 40, 48, 64),
+        sizes=(24, 32, 48, 64),
         predict=96,
-        head_width=16,
+        head_width=8,
         tokens_per_parameter=5.0,
         name="scaling, small",
         batch_size=24,
@@ -53,7 +53,7 @@ def get_table() -> Table:
         ),
         rows=tuple(Row(name, what, (f"python {{table}} {{study}} {name}",)) for name, what in FORECASTS.items()),
         claims=(Better("law", "power"), Better("law", "largest")),
-        note="Widths 32 to 64 foretell 96; 5 characters for each parameter, so steps grow with the size. For compute, Kaplan et al. find "
+        note="Widths 24 to 64 foretell 96; 5 characters for each parameter, so steps grow with the size. For compute, Kaplan et al. find "
         "an exponent of 0.050; the fit of Hoffmann et al. gives 0.34 x 0.28 / (0.34 + 0.28) = 0.154 above their constant.",
     )
 

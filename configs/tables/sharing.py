@@ -10,13 +10,13 @@ from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Checkpoints, Evaluation, Experiment, Muon, Samples, Schedule
 from train.objectives.text.options import MaskedLM
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import NEEDS_GPU, ON_GPU, Better, Metric, Row, Shared, Table, training
 
 OWN = TextEncoderConfig(context_length=64, num_layers=4, embed_dim=64, num_heads=4, token_types=0, pooler=False, **MODERN)
 MODELS = {
-    "own": (OWN, "4 layers, each with its own parameters"),
-    "shared": (dataclasses.replace(OWN, layer_groups=1), "4 layers that share all of them, a quarter of the parameters"),
-    "single": (dataclasses.replace(OWN, num_layers=1), "one layer, the parameters of `shared`"),
+    "own": (OWN, "layers with parameters of their own"),
+    "shared": (dataclasses.replace(OWN, layer_groups=1), "as many layers that share all of theirs"),
+    "single": (dataclasses.replace(OWN, num_layers=1), "one layer, as many parameters as `shared`"),
 }
 
 
@@ -36,6 +36,9 @@ def get_config(arg: str = "own") -> Experiment:
 
 
 def get_table() -> Table:
+    def train(name: str, *options: str) -> str:
+        return training(f"{{table}}:{name}", "--data.shards {shakespeare}", *options)
+
     return Table(
         title="Layers that share parameters",
         paper="Lan et al. 2020 (ALBERT), table 4",
@@ -43,7 +46,18 @@ def get_table() -> Table:
         metrics=(Metric("validation/loss", "masked loss", "nats per masked character"),),
         files=(SHAKESPEARE,),
         shared=(Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),),
-        rows=tuple(Row(name, what, (training(f"{{table}}:{name}", "--data.shards {shakespeare}"),)) for name, (_, what) in MODELS.items()),
-        claims=(Better("own", "shared"), Better("shared", "single")),
-        note="Width 64, 500 steps of 32 x 64 characters, 15 % of them masked.",
+        rows=(
+            *(Row(name, what, (train(name),)) for name, (_, what) in MODELS.items()),
+            *(
+                Row(f"{name}_gpu", what, (train(name, options),), tier="gpu", needs=NEEDS_GPU)
+                for name, (model, what) in MODELS.items()
+                for options in (ON_GPU if model.num_layers > 1 else ON_GPU.replace("num-layers 6", "num-layers 1"),)
+            ),
+        ),
+        claims=tuple(
+            Better(f"{better}{size}", f"{worse}{size}")
+            for size in ("", "_gpu")
+            for better, worse in (("own", "shared"), ("shared", "single"))
+        ),
+        note="4 layers of 64, 500 steps of 32 x 64 characters, 15 % of them masked.",
     )

@@ -139,7 +139,7 @@ class Running:
 
     def __init__(self, job: Job, place: "Place"):
         self.job, self.place, self.error = job, place, ""
-        self._stopping = False
+        self.stopped = self._stopping = False
         self._stored = _read(job)
         self._output = job.folder.with_name(f"{job.folder.name}.log")
         job.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -175,14 +175,14 @@ class Running:
         stored["cpu_seconds"] += usage.ru_utime + usage.ru_stime
         if code:
             _write(self.job, stored)
-            stopped = code in (Exit.SAVED, Exit.INTERRUPTED) or code < 0
-            self.error = "was stopped" if stopped else f"exit code {code}: {self._last_words()}"
+            self.stopped = self._stopping and (code in (Exit.SAVED, Exit.INTERRUPTED) or code < 0)
+            self.error = "was stopped" if self.stopped else f"exit code {code}: {self._last_words()}"
             return True
         stored["done"] += 1
         if stored["done"] < len(self.job.commands):
             _write(self.job, stored)
             if self._stopping:
-                self.error = "was stopped"
+                self.stopped, self.error = True, "was stopped"
                 return True
             self._start()
             return False
@@ -263,6 +263,14 @@ def accelerators() -> list[str]:
     return [path.name for path in (*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*"))]
 
 
+def last_metrics(run: Path) -> dict[str, Any]:
+    """The numbers of the last training step that a run logged; none where it is no run, or logged none."""
+    from train.loop.telemetry import read_metrics
+
+    rows = [row for row in read_metrics(run) if row["kind"] == "train"] if (run / "metrics.jsonl").is_file() else []
+    return {name: value for name, value in rows[-1].items() if name != "kind"} if rows else {}
+
+
 def hardware(run: Path) -> str:
     """The devices of a run by its environment.json, and otherwise the processor of this machine with the cores that are allowed."""
     path = run / "environment.json"
@@ -282,9 +290,14 @@ class Runner:
     """Runs jobs, as many at once as there are places; what fails stops nothing else but what needs it."""
 
     def __init__(self, jobs: list[Job], places: list[Place], *, minutes: float = 0.0, say=print):
-        """minutes: after which a job is stopped; 0 for never."""
+        """minutes: after which a job is stopped; 0 for never.
+
+        errors: what went wrong, by job. tried: of the jobs that were stopped in time, the last metrics of their runs.
+        """
         self._jobs, self._places, self._limit, self._say = jobs, places, 60 * minutes, say
-        self.errors: dict[Path, str] = {}
+        self.errors: dict[str, str] = {}
+        self.tried: dict[str, dict[str, Any]] = {}
+        self._unfinished: set[Path] = set()
         self._asked = False
 
     def run(self) -> bool:
@@ -300,9 +313,9 @@ class Runner:
             while waiting or running:
                 if self._asked:
                     return self._stop(list(running))
-                for job in [job for job in waiting if any(need in self.errors for need in job.needs)]:
+                for job in [job for job in waiting if self._unfinished.intersection(job.needs)]:
                     waiting.remove(job)
-                    self._failed(job, "what it needs failed")
+                    self._failed(job, "what it needs is not finished")
                 for job in list(waiting):
                     alone = job.row is not None and job.row.alone
                     busy = any(other.job.row is not None and other.job.row.alone for other in running)
@@ -342,11 +355,16 @@ class Runner:
         return False
 
     def _ended(self, one: Running, seconds: float, left: int) -> None:
-        if one.error:
+        if one.stopped and self._limit:
+            self._unfinished.add(one.job.folder)
+            self.tried[one.job.label] = last_metrics(one.job.folder)
+            self._say(f"  {one.job.label}: stopped after {seconds / 60:.1f} min")
+        elif one.error:
             self._failed(one.job, one.error)
         else:
             self._say(f"  {one.job.label}: {seconds / 60:.1f} min; {left} jobs left")
 
     def _failed(self, job: Job, error: str) -> None:
-        self.errors[job.folder] = error
+        self._unfinished.add(job.folder)
+        self.errors[job.label] = error
         self._say(f"  {job.label}: {error}")

@@ -112,6 +112,14 @@ class Table:
         return tuple(row for row in self.rows if row.tier == tier)
 
 
+ON_GPU = (
+    "--model.num-layers 6 --model.embed-dim 384 --model.num-heads 6 --model.context-length 256 --model.dropout 0.2"
+    " --batch-size 64 --steps 2000"
+)
+"""Options that make a tiny model of characters as large as nanoGPT's on a GPU: rows of tier gpu then test the same claim on it."""
+NEEDS_GPU = "1 GPU or TPU of 16 GB, a few minutes"
+
+
 def training(config: str, *options: str) -> str:
     """The command that trains a config file, or a variant of it, in the row's folder with its seed."""
     return " ".join(("omnia train", config, "--run-dir {run} --seed {seed}", *options))

@@ -34,7 +34,7 @@ class Reproduce:
     jobs: int = 0
     """Runs at once. 0: one for each core on a CPU, one for each GPU otherwise; rows that measure time run alone."""
     minutes: float = 0.0
-    """Stop each run after that many minutes, to try whether it works. The same command without it goes on. 0: never."""
+    """Stop each run after that many minutes, to see whether it works and how fast. The same command without it goes on. 0: never."""
     data: str | None = None
     """Folder of public data sets; what it lacks is downloaded once. Default: the environment variable OMNIA_DATA."""
     output: str = "runs/tables"
@@ -108,9 +108,8 @@ def _run(options: Reproduce) -> int:
     if options.json:
         from train.reproduce import verdict
 
-        errors = {str(place): error for place, error in runner.errors.items()}
         result = {"table": name, "tier": options.tier, "verdict": verdict.of_table(table, options.tier, found.values)}
-        print(json_files.dumps(result | {"values": found.values, "minutes": found.minutes, "errors": errors}))
+        print(json_files.dumps(result | {"values": found.values, "minutes": found.minutes, "errors": runner.errors, "tried": runner.tried}))
     return Exit.SAVED if not finished else Exit.OURS if runner.errors else Exit.DONE
 
 
