@@ -17,7 +17,7 @@ the order that the paper claims, on two CPU cores; its numbers are not the paper
 A claim *holds* if the difference between its rows, seed by seed, is beyond the noise (Student's t, one-sided, 95 %), *fails* if the
 opposite is, and is otherwise *undecided*. A row *equals* the paper's number if that lies where one more seed would, with 95 %; this is the
 tolerance. A table is *equal* if its rows of the paper's own setting are equal or better and all claims hold, of the *same order* if all
-claims hold, and else *not reproduced*.
+claims hold, *undecided* if some do not but none fails (more seeds may decide it), and *not reproduced* if one fails.
 
 Minutes are of one seed, with other rows running beside it unless the row measures time; the total is processor time. Written by `make docs`
 from what `omnia reproduce TABLE --publish` measured.

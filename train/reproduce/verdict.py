@@ -85,7 +85,7 @@ def of_claim(claim: Better, results: dict[str, dict[int, float]], lower_is_bette
 
 
 def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, float]]]) -> str:
-    """equal, same order, not reproduced, or not measured. results: of each metric's name, of each row, its value by seed."""
+    """equal, same order, undecided, not reproduced, or not measured. results: of each metric's name, of each row, its value by seed."""
     names = {row.name for row in table.of_tier(tier)}
     main = table.metrics[0]
     claims = [claim for claim in table.claims if claim.row in names]
@@ -96,8 +96,10 @@ def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, flo
     judged = [verdict for verdict in rows if verdict]
     if not results.get(main.name) or "not measured" in found or "one seed" in (*found, *judged):
         return "not measured"
-    if any(verdict != "holds" for verdict in found) or (not claims and any(verdict == "worse" for verdict in judged)):
+    if "fails" in found or (not claims and "worse" in judged):
         return "not reproduced"
+    if "undecided" in found:
+        return "undecided"
     if not claims and not judged:
         return "measured"
     return "equal" if judged and all(verdict in ("equal", "better") for verdict in judged) else "same order"
