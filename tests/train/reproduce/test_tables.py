@@ -1,16 +1,21 @@
 """The tables of configs/tables/: their commands are ones that omnia takes, and docs/tables.md says what was measured of them."""
 
+import itertools
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 import omnia
 from data.errors import UserError
+from data.files import json_files
 from train.loop.checks import check_options
 from train.reproduce import page, verdict
-from train.reproduce.results import PUBLISHED, read
-from train.reproduce.table import PLACEHOLDER, ROOT, TABLES, load_table, table_names, table_path
+from train.reproduce.picture import draw
+from train.reproduce.results import PUBLISHED, Results, read
+from train.reproduce.table import PLACEHOLDER, ROOT, TABLES, Metric, Row, Table, load_table, table_names, table_path
+from train.runs.classes import load_file
 from train.verbs.arguments import parse
 from train.verbs.config_files import load_config
 from train.verbs.train import Train
@@ -96,3 +101,33 @@ def test_file_of_ones_own_that_is_no_table(tmp_path):
     with pytest.raises(UserError, match=r"mine.py: line 2: ZeroDivisionError"):
         load_table(tmp_path / "mine.py")
     assert TABLES.is_dir()
+
+
+def test_best_of_n_is_the_mean_over_all_choices():
+    """Its closed form equals an enumeration of all choices of n responses."""
+    module = load_file(str(TABLES / "overoptimisation.py"))
+    proxy, gold = np.random.default_rng(0).normal(size=(2, 7))
+    for count in (1, 3, 7):
+        best = [max(choice, key=lambda place: proxy[place]) for choice in itertools.combinations(range(7), count)]
+        np.testing.assert_allclose(module.best_of(proxy, gold, count), (proxy[best].mean(), gold[best].mean()))
+
+
+def test_copied_letters_are_worth_what_the_table_says(tmp_path):
+    """The bound below which only a model that remembers gets: half of the letters are known."""
+    module = load_file(str(TABLES / "memory.py"))
+    module.write(tmp_path / "letters.jsonl")
+    texts = [json_files.parse(line)["text"] for line in (tmp_path / "letters.jsonl").read_text().splitlines()]
+    assert all(text[: module.LETTERS] == text[-module.LETTERS :] and len(text) + 1 == module.LENGTH for text in texts)
+    assert pytest.approx(np.log(26) * module.LETTERS / module.LENGTH) == module.LUCK
+
+
+@pytest.mark.parametrize("kind", ["dots", "series", "across"])
+def test_every_kind_of_picture_is_drawn(tmp_path, kind):
+    metrics = (Metric("a", "a"), Metric("b", "b"))
+    rows = tuple(
+        Row(f"r{n}", "", ("python x",), x=None if kind == "dots" else 2.0**n, series="s" if kind == "series" else "") for n in range(5)
+    )
+    table = Table("t", "p 2000", "c.", metrics, rows, (), across="b" if kind == "across" else "", x="x")
+    values = {name: {row.name: {0: 1.0, 1: 1.1} for row in rows[:4]} for name in ("a", "b")}
+    draw(tmp_path / "t.png", table, "cpu", Results(values, {}, 1.0, "", "", {}))
+    assert (tmp_path / "t.png").stat().st_size > 5000
