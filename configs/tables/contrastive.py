@@ -10,7 +10,7 @@ from train.objectives.media.options import Alignment
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.sources.media.options import WorldScenes
 
-BATCHES, SAMPLES = (8, 128), 6400
+BATCHES, SAMPLES = (8, 32), 2400
 LOSSES = {"softmax": "CLIP's softmax", "sigmoid": "SigLIP's sigmoid"}
 
 
@@ -53,7 +53,7 @@ def get_table() -> Table:
         ),
         claims=(
             Better("sigmoid_8", "softmax_8"),
-            Better("sigmoid_128", "softmax_128"),
+            Better("sigmoid_32", "softmax_32"),
         ),
         x="pairs of a batch",
         note=f"{SAMPLES} pictures of the embedded world in all; recall among 256 held-out pairs, equal descriptions being alike.",
