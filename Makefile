@@ -25,8 +25,9 @@ lint: $(BIN)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(BIN)/installed  ## Write docs/reference_options.md from the options in the code
+docs: $(BIN)/installed .venv-docs/installed  ## Write docs/reference_options.md from the options in the code, and build the pages in site/
 	$(BIN)/python -m train.verbs.reference > docs/reference_options.md
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
 drills: export HYPOTHESIS_PROFILE := default
 drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and other tests that take long
@@ -43,7 +44,7 @@ lock:  ## Lock the newest packages that PYTHON can have, with hashes; once with 
 		--extra test --build-deps-for editable --output-file $(LOCK) setup.py
 
 clean:  ## Remove what make made; runs/ stays
-	rm -rf .venv .venv-peers .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist omnia.egg-info
+	rm -rf .venv .venv-peers .venv-docs site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist omnia.egg-info
 
 # The stamp lies inside the environment, so that removing either makes both again.
 %/bin/installed: $(LOCK) setup.py
@@ -56,6 +57,11 @@ clean:  ## Remove what make made; runs/ stays
 .venv-peers/installed: .venv-peers/bin/installed
 	.venv-peers/bin/python $(PIP_INSTALL) torch==2.13.0
 	.venv-peers/bin/python $(PIP_INSTALL) transformers accelerate
+	touch $@
+
+.venv-docs/installed: setup.py
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python $(PIP_INSTALL) $$(sed -n '/^DOCS = /,/^]/s/^ *"\(.*\)",.*/\1/p' setup.py)
 	touch $@
 
 # Reached only by a Python without a lock.

@@ -29,7 +29,7 @@ class PrepareText:
     output: str
     """Directory to write. The same command again goes on where it stopped."""
     input: tuple[str, ...] = ()
-    """Files, folders (all files of known endings in them), globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. Several documents
+    """Files, folders (all files of known endings in them), globs, or `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`. Several documents
     are in .jsonl, .parquet, .tar (WebDataset), .warc and .wet; any other file is one. All but .parquet also as .gz or .zst."""
     tokenizer: str = "byte"
     """byte, char, sentencepiece:SIZE (trained on the training documents), or a file or directory: a SentencePiece .model, a

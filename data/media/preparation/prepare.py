@@ -39,7 +39,7 @@ class PrepareMedia:
     kind: Literal["images", "video", "audio", "interleaved"] = "interleaved"
     """What every sample must hold; interleaved: anything."""
     input: tuple[str, ...] = ()
-    """Files, folders, globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. A file of media is a sample: a .txt or .json of the same name
+    """Files, folders, globs, or `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`. A file of media is a sample: a .txt or .json of the same name
     says its caption, its folder its class; folders named train, val, test and the like, above or below, are splits. In .csv, .tsv,
     .jsonl, .parquet and .tar (WebDataset) are many, under the names image, video, audio, path, text, caption, question, answer, label,
     split, parts (a list of texts and paths) and conversations (LLaVA's)."""
