@@ -9,10 +9,10 @@ PYTEST := JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_P
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 $(BIN)/python -m pytest
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint docs drills parity lock clean
+.PHONY: help quickstart test lint docs drills parity gpu-report lock clean
 
 help:  ## This list
-	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 quickstart: $(BIN)/installed  ## Train a small code model on this machine, sample it and draw a report: 4 to 6 minutes on two cores
 	$(BIN)/omnia quickstart
@@ -35,6 +35,9 @@ drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and
 
 parity: .venv-peers/installed  ## Compare with the same models in PyTorch, in a venv of its own
 	$(subst $(BIN),.venv-peers/bin,$(PYTEST)) -m slow tests/parity
+
+gpu-report:  ## Measure a GPU or TPU in at most nine minutes, with a PYTHON that has JAX for it, and write runs/gpu-report/
+	$(PYTHON) benchmarks/gpu_report.py
 
 lock:  ## Lock the newest packages that PYTHON can have, with hashes; once with python3.11, once with python3.12
 	$(PYTHON) -m venv --clear .cache/lock

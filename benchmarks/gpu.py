@@ -39,6 +39,8 @@ device = jax.devices()[0]
 versions = {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "python": platform.python_version()}
 print(json.dumps({"platform": device.platform, "kind": device.device_kind, "count": jax.device_count(), "versions": versions}))
 """
+PATHS = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+"""Environment of a program of ours, wherever it is started from."""
 GRACE = 10  # seconds that a program has to end when it is asked to, before it is killed
 TARGET = 1.4697  # what nanoGPT's README states for this setting
 GOALS = {
@@ -109,7 +111,7 @@ def inside(options, label: dict, name: str, shape: dict) -> tuple[dict, list, di
     environment = {"JAX_PLATFORMS": "cpu"} if options.device == "cpu" else {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".92"}
     shape |= {"rounds": 3 if options.tiny else 5, "round_seconds": 2 if name == "train_steps" and not options.tiny else 0.1}
     command = [sys.executable, f"{ROOT}/benchmarks/workers/jax_gpu.py", name, json.dumps(shape)]
-    return label, command, environment | {"JAX_ENABLE_COMPILATION_CACHE": "false", "PYTHONPATH": str(ROOT)}
+    return label, command, environment | PATHS | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 def our_steps(options, config: str, rows: int, *, packed: bool, micro_batches: int = 1, **model):
