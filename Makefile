@@ -37,7 +37,7 @@ parity: .venv-peers/installed  ## Compare with the same models in PyTorch, in a 
 	$(subst $(BIN),.venv-peers/bin,$(PYTEST)) -m slow tests/parity
 
 gpu-report:  ## Measure a GPU or TPU in at most nine minutes, with a PYTHON that has JAX for it, and write runs/gpu-report/
-	$(PYTHON) benchmarks/gpu_report.py
+	$(PYTHON) benchmarks/gpu_report.py $(if $(SHARDS),--shards $(SHARDS))
 
 lock:  ## Lock the newest packages that PYTHON can have, with hashes; once with python3.11, once with python3.12
 	$(PYTHON) -m venv --clear .cache/lock

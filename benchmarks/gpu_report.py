@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import gpu
@@ -75,35 +76,27 @@ def tables(options, output: Path) -> list[dict]:
         error = next(iter((result.get("errors") or {}).values()), None) or (rows[-1]["error"] if code not in (0, SAVED) else None)
         status = "ok" if not error else "missing" if code == 2 else "failed"
         found.append(part(f"table {name}", status, seconds=time.monotonic() - began, **result, **({"error": error} if error else {})))
-        say(found[-1])
     return found
 
 
-def say(one: dict) -> None:
-    print(f"{one['name']}: {one['status']}. {gpu.figures(one)}", flush=True)
-
-
-def measure(options, found: dict) -> list[dict]:
-    """All parts, until the time is over. found: what the probe saw."""
-    names = [name for name in SHARES if not options.names or name in options.names]
-    if "kind" not in found or found["platform"] != options.device:
-        why = found.get("error") or f"JAX sees a {found['platform']}"
-        return [part(name, "no device", error=f"no {'GPU or TPU' if options.device == 'gpu' else options.device}: {why}") for name in names]
-    parts = []
-    for name in names:
-        left = options.ends - RESERVE - time.monotonic()
-        if left < LEAST:
-            parts.append(part(name, "no time"))
-            continue
-        options.seconds, began = min(left, SHARES[name]), time.monotonic()
-        try:
-            new = tables(options, options.output) if name == "tables" else [race(name, options, found["kind"])]
-        except Exception as error:  # a newer JAX may break our imports: one part, and not the report
-            new = [part(name, "failed", error=f"{type(error).__name__}: {error}"[:300])]
-        parts += [{"seconds": time.monotonic() - began} | one for one in new]
-        if name != "tables":
-            say(parts[-1])
-    return parts
+def measure(options, found: dict) -> Iterator[list[dict]]:
+    """The results of each part as it ends, until the time is over. found: what the probe saw."""
+    there = "kind" in found and found["platform"] == options.device
+    for name in (name for name in SHARES if not options.names or name in options.names):
+        began = time.monotonic()
+        left = options.ends - RESERVE - began
+        if not there:
+            why = found.get("error") or f"JAX sees a {found['platform']}"
+            yield [part(name, "no device", error=f"no {'GPU or TPU' if options.device == 'gpu' else options.device}: {why}")]
+        elif left < LEAST:
+            yield [part(name, "no time")]
+        else:
+            options.seconds = min(left, SHARES[name])
+            try:
+                new = tables(options, options.output) if name == "tables" else [race(name, options, found["kind"])]
+            except Exception as error:  # a newer JAX may break our imports: one part, and not the report
+                new = [part(name, "failed", error=f"{type(error).__name__}: {error}"[:300])]
+            yield [{"seconds": time.monotonic() - began} | one for one in new]
 
 
 def circumstances(found: dict) -> dict:
@@ -202,10 +195,15 @@ def main(arguments: list[str] | None = None) -> int:
     found = gpu.probe(options.device, min(PROBE, 60 * options.minutes))
     if options.device == "gpu" and found.get("platform") == "tpu":
         options.device = "tpu"
-    report = circumstances(found) | {"tiny": options.tiny, "budget_seconds": 60 * options.minutes, "parts": measure(options, found)}
-    report["seconds"] = time.monotonic() - began
-    (options.output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / "report.md").write_text(page(report))
+    report = circumstances(found) | {"tiny": options.tiny, "budget_seconds": 60 * options.minutes, "parts": []}
+    for new in measure(options, found):
+        report["parts"] += new
+        report["seconds"] = time.monotonic() - began
+        for one in new:
+            print(f"{one['name']}: {one['status']}. {gpu.figures(one)}", flush=True)
+        # After every part, so that whoever ends this program early has what was measured.
+        (options.output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        (options.output / "report.md").write_text(page(report))
     for name, why in failed(report["parts"]):
         print(f"{name}: {why}", file=sys.stderr)
     print(options.output / "report.md")
