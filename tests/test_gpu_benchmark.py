@@ -63,6 +63,12 @@ def test_a_program_that_is_late_is_killed_and_keeps_what_it_printed(gpu):
     assert rows[0] == {"a": 1} and "not done" in rows[1]["error"]
 
 
+def test_a_program_that_refuses_to_end_is_killed(gpu, monkeypatch):
+    monkeypatch.setattr(gpu, "GRACE", 0.5)
+    rows = gpu.process(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], {}, 0.5)
+    assert "not done" in rows[0]["error"] and rows[0]["code"] == -9
+
+
 def test_evaluations_are_left_out_of_the_time_to_a_loss(gpu):
     """Two evaluations of 3 and 5 seconds: the target is met by the second, which began at 20 s of which 3 were not training."""
     rows = [("train", 9.0, 4.0), ("train", 10.0, 4.0), ("evaluation", 13.0, 2.0), ("train", 20.0, 1.0), ("evaluation", 25.0, 1.5)]
