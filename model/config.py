@@ -234,13 +234,14 @@ class ModelConfig:
         return self.mlp_dim or 4 * self.embed_dim
 
     def completed(self, size: int, specials: Mapping[str, int]) -> Self:
-        """The config with what it leaves to the tokenizer: rows for `size` ids, a multiple of 64. ValueError where that has not what it
-        takes."""
+        """The config with the fields that depend on the tokenizer: vocab_size for `size` ids, rounded up to a multiple of 64. ValueError
+        if the tokenizer lacks a needed special id."""
         return dataclasses.replace(self, vocab_size=self.vocab_size or -(-size // 64) * 64)
 
     def started_from(self, theirs: "ModelConfig", has_decoder: bool, projectors: Collection[str] = (), **switches) -> "ModelConfig":
-        """The model of a run that starts from another's: that one's, but for switches that no parameter depends on. has_decoder: whether
-        the other run trains one. projectors: kinds of media for which it trains a projector. ValueError for a model of another kind."""
+        """The model of a run that starts from another run: `theirs`, with `switches` that no parameter depends on. has_decoder: whether
+        the other run trains a decoder. projectors: kinds of media for which it trains a projector. ValueError for a model of another
+        kind."""
         if theirs.kind != self.kind:
             raise ValueError(f"it is a {theirs.kind}, and the config's is a {self.kind}")
         return dataclasses.replace(theirs, **switches)

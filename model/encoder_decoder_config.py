@@ -37,7 +37,7 @@ class EncoderDecoderConfig(ModelConfig):
             raise ValueError(f"model.layer_groups {self.layer_groups} does not divide model.encoder_layers {self.encoder_layers}")
 
     def completed(self, size: int, specials: Mapping[str, int]) -> Self:
-        """With a start_token too."""
+        """As for a decoder, and with a start_token."""
         found = super().completed(size, specials)
         if found.start_token >= 0:
             return found

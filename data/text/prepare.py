@@ -67,7 +67,7 @@ class PrepareText:
 
 
 def prepare_text(options: PrepareText) -> Corpus:
-    """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
+    """Prepare a corpus, or resume or repair one, and return it opened. Raises UserError for what the user can fix."""
     preparation.carry_out(options, _prepare, _repair)
     return Corpus(options.output)
 
