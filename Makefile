@@ -27,7 +27,7 @@ lint: $(BIN)/installed
 
 docs: $(BIN)/installed .venv-docs/installed  ## Write docs/reference_options.md from the options in the code, and build the pages in site/
 	$(BIN)/python -m train.verbs.reference > docs/reference_options.md
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 drills: export HYPOTHESIS_PROFILE := default
 drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and other tests that take long

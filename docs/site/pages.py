@@ -5,6 +5,7 @@ mkdocs calls the functions named on_... (mkdocs.yml). Nothing of ours is importe
 
 import ast
 import base64
+import itertools
 import json
 import posixpath
 import re
@@ -87,25 +88,38 @@ def api_page(room: str) -> str:
 
 
 def notebook_files(path: Path) -> dict[str, str | bytes]:
-    """The page of an executed notebook, and its pictures."""
-    parts, pictures = [], {}
-    for cell in json.loads(path.read_text())["cells"]:
+    """The page of an executed notebook, and its pictures. Its first cell, which installs, is left out, as are badges from the network."""
+    parts, pictures, cells = [], {}, json.loads(path.read_text())["cells"]
+    cells.remove(next(cell for cell in cells if cell["cell_type"] == "code"))
+    for cell in cells:
         source = "".join(cell["source"]).strip()
         if cell["cell_type"] == "markdown":
-            parts.append(source)
+            parts.append(re.sub(r"\[!\[[^]]*\]\(http[^)]*\)\]\([^)]*\)", "", source))
         elif cell["cell_type"] == "code" and source:
             parts.append(fenced(source, "python"))
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            text = "".join(output.get("text", data.get("text/plain", "")))
-            if "image/png" in data:
-                name = f"{path.stem}_{len(pictures)}.png"
-                pictures[f"notebooks/{name}"] = base64.b64decode(data["image/png"])
-                parts.append(f"![Output of the cell above]({name})")
-            elif text.strip() and output.get("name") != "stderr":
-                lines = text.rstrip().splitlines()
-                parts.append(fenced("\n".join(lines[:LONGEST_OUTPUT] + ["..."] * (len(lines) > LONGEST_OUTPUT)), "text"))
+        # A stream comes in as many pieces as it was flushed in.
+        for name, outputs in itertools.groupby(cell.get("outputs", []), lambda output: output.get("name")):
+            if name is not None:
+                parts += printed("".join("".join(output["text"]) for output in outputs if name == "stdout"))
+                continue
+            for data in (output.get("data", {}) for output in outputs):
+                if "image/png" in data:
+                    picture = f"{path.stem}_{len(pictures)}.png"
+                    pictures[f"notebooks/{picture}"] = base64.b64decode("".join(data["image/png"]))
+                    parts.append(f"![Output of the cell above]({picture})")
+                elif "text/html" in data:
+                    parts.append(f"<div>{''.join(data['text/html'])}</div>")
+                else:
+                    parts += printed("".join(data.get("text/plain", "")))
     return {page_of(path): "\n\n".join(parts) + "\n", **pictures}
+
+
+def printed(text: str) -> list[str]:
+    """A block of output, cut where it is long; nothing for what is empty or says no more than where an object lies in memory."""
+    lines = text.strip("\n").splitlines()
+    if not text.strip() or re.fullmatch(r"<.* at 0x[0-9a-f]+>", text.strip()):
+        return []
+    return [fenced("\n".join(lines[:LONGEST_OUTPUT] + ["..."] * (len(lines) > LONGEST_OUTPUT)), "text")]
 
 
 def fenced(text: str, language: str) -> str:
