@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "measure a run on its validation split",
     "generate": "continue a prompt, a file of prompts, or what you type",
     "embed": "write the vectors of the lines of a file",
+    "reproduce": "run a paper's table and compare it with the paper",
     "report": "draw the report of a run again, also while it trains or after it was killed",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
@@ -33,7 +34,7 @@ CONFIG_HELP = "--config FILE, with any verb: lets runs with classes of that conf
 ROOMS = ("data", "model", "train")
 COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate", "embed")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
-WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "embed", "report")
+WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "embed", "reproduce", "report")
 """Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""
 TRANSIENT = frozenset(
     "EIO EAGAIN EINTR ENOMEM ENOBUFS ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EHOSTUNREACH ENETDOWN ENETRESET ENETUNREACH ESTALE "

@@ -85,6 +85,7 @@ setup(
         "train.objectives.text",
         "train.optimizers",
         "train.planning",
+        "train.reproduce",
         "train.rl",
         "train.rl.environments",
         "train.rl.games",

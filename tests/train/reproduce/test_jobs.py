@@ -1,0 +1,190 @@
+"""Jobs of a table: run once, after what they need, in places of their own; what fails or is stopped loses nothing else."""
+
+import itertools
+import os
+import signal
+import textwrap
+import threading
+
+import pytest
+
+from data.errors import UserError
+from data.files import json_files
+from train.reproduce.jobs import Place, Runner, chosen, places, plan
+from train.reproduce.results import collect, read, store
+from train.reproduce.table import Better, Metric, Row, Shared, Table, check
+
+SCRIPT = """
+    import json, os, sys, time
+    log, folder, name, *numbers = sys.argv[1:]
+    began = time.time()
+    time.sleep(0.2)
+    if name == "long":
+        time.sleep(60)
+    with open(log, "a") as file:
+        row = {"name": name, "began": began, "ended": time.time(), "cores": sorted(os.sched_getaffinity(0)), "there": os.path.isdir(folder)}
+        file.write(json.dumps(row) + "\\n")
+    if name == "fails" and not os.path.exists(log + ".mended"):
+        sys.exit("omnia: it fails")
+    os.makedirs(folder, exist_ok=True)
+    print("words before")
+    print(json.dumps({"found": {"loss": sum(map(float, numbers))}, "a/b": {"loss": 7}}))
+"""
+METRICS = (Metric("found/loss", "loss"), Metric("a/b/loss", "other"), Metric("missing", "never"))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """plan of a table of six rows, and what its commands wrote down."""
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    log = tmp_path / "log"
+
+    def run(folder: str, *words: str) -> str:
+        return " ".join(("python", str(tmp_path / "script.py"), str(log), folder, *words))
+
+    table = Table(
+        "title",
+        "paper",
+        "claim.",
+        METRICS,
+        rows=(
+            Row("one", "", (run("{run}", "one-first", "9"), run("{run}", "one", "{seed}", "1"))),
+            Row("two", "", (run("{start}", "two", "{seed}", "5"),)),
+            Row("fails", "", (run("{bad}", "after"),)),
+            Row("timed", "", (run("{run}", "timed", "6"),), alone=True),
+            Row("large", "", (run("{run}", "large"),), tier="gpu", needs="a GPU"),
+        ),
+        claims=(Better("one", "two"),),
+        shared=(
+            Shared("start", (run("{run}", "start", "{seed}"),)),
+            Shared("bad", (run("{run}", "fails"),)),
+            Shared("unused", (run("{run}", "unused"),)),
+        ),
+    )
+    check(table, tmp_path / "table.py")
+
+    def planned(changed: Table = table, seeds: int = 2):
+        return plan(changed, tmp_path / "table.py", tmp_path / "runs", changed.of_tier("cpu"), seeds, None)
+
+    return table, planned, log
+
+
+def lines(log) -> list[dict]:
+    return [json_files.parse(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def run(jobs, count=3, **options) -> Runner:
+    runner = Runner(jobs, [Place(tuple(os.sched_getaffinity(0)))] * count, say=lambda line: None, **options)
+    runner.finished = runner.run()
+    return runner
+
+
+def test_all_rows_run_once_with_what_they_need(made):
+    table, planned, log = made
+    runner = run(planned())
+    names = [line["name"] for line in lines(log)]
+    assert runner.finished and sorted(names) == sorted(["one-first", "one", "two", "start", "timed"] * 2 + ["fails"])
+    assert all(line["there"] for line in lines(log) if line["name"] in ("two", "one")), "after what it needs"
+    found = collect(table, planned())
+    assert found.values["loss"] == {"one": {0: 1, 1: 2}, "two": {0: 5, 1: 6}, "timed": {0: 6, 1: 6}}
+    assert found.values["other"]["two"] == {0: 7, 1: 7} and "never" not in found.values
+    errors = sorted(runner.errors.values())
+    assert "it fails" in errors[0] and errors[1:] == ["what it needs is not finished"] * 2
+
+
+def test_finished_jobs_are_not_run_again_and_failed_ones_are(made):
+    _, planned, log = made
+    run(planned())
+    before = len(lines(log))
+    log.with_name("log.mended").touch()
+    assert not run(planned()).errors
+    assert [line["name"] for line in lines(log)[before:]] == ["fails", "after", "after"]
+    run(planned(seeds=3))
+    assert sorted(line["name"] for line in lines(log)[before + 3 :]) == ["after", "one", "one-first", "start", "timed", "two"]
+
+
+def test_nothing_runs_beside_a_row_that_measures_time(made):
+    _, planned, log = made
+    run(planned())
+    spans = sorted((line["began"], line["ended"], line["name"]) for line in lines(log))
+    for (_, ended, first), (began, _, second) in itertools.pairwise(spans):
+        assert began >= ended or "timed" not in (first, second)
+    assert any(second[0] < first[1] for first, second in itertools.pairwise(spans)), "others run beside each other"
+
+
+def test_other_commands_in_the_same_folder_are_refused(made):
+    import dataclasses
+
+    table, planned, _ = made
+    run(planned())
+    other = dataclasses.replace(table, rows=(dataclasses.replace(table.rows[0], commands=table.rows[1].commands),))
+    with pytest.raises(UserError, match=r"other commands than the table has now(.|\n)*rm -r"):
+        run(planned(other))
+
+
+def test_a_signal_stops_the_jobs_and_they_go_on(made):
+    _, planned, log = made
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    stopped = run(planned(), count=1)
+    assert not stopped.finished and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    before = [line["name"] for line in lines(log)]
+    assert before
+    run(planned(), count=1)
+    names = [line["name"] for line in lines(log)]
+    assert names.count("one") == 2 and len(names) < 2 * 11, "commands that had ended are not repeated"
+
+
+def test_jobs_are_stopped_after_the_minutes_of_a_try(made, tmp_path):
+    table, planned, log = made
+    command = table.rows[0].commands[0].replace("one-first", "long")
+    jobs = planned(Table("", "", "", METRICS, (Row("long", "", (command,)),), ()), seeds=1)
+    runner = run(jobs, minutes=1 / 120)
+    assert runner.finished and runner.tried == {"long, seed 0": {}} and not runner.errors and not lines(log)
+
+
+def test_a_row_alone_runs_with_what_it_needs(made):
+    _, planned, _ = made
+    assert [job.label for job in chosen(planned(), ("two",))] == ["start, seed 0", "start, seed 1", "two, seed 0", "two, seed 1"]
+    assert len(chosen(planned(), ())) == len(planned())
+
+
+def test_jobs_at_once_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    found = places(2, "cpu")
+    assert [place.cores for place in found] == [(0, 2), (1, 3)] and found[0].environment == {"JAX_PLATFORMS": "cpu"}
+    assert len(places(0, "cpu")) == 4 and len(places(6, "cpu")) == 6
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert [place.environment for place in places(0, "gpu")] == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]
+    assert len(places(0, "pod")) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="no GPU or TPU"):
+        places(0, "gpu")
+
+
+def test_results_are_kept_by_tier(made, tmp_path):
+    table, planned, _ = made
+    run(planned())
+    found = collect(table, planned())
+    store(tmp_path / "results.json", "cpu", found)
+    store(tmp_path / "results.json", "gpu", found)
+    assert read(tmp_path / "results.json") == {"cpu": found, "gpu": found} and read(tmp_path / "none.json") == {}
+
+
+@pytest.mark.parametrize(
+    "change, what",
+    [
+        ({"rows": (Row("one", "", ("rm -r /",)),)}, "'rm' is no command"),
+        ({"rows": (Row("one", "", ("python {nowhere}",)),)}, "nowhere"),
+        ({"rows": (Row("../one", "", ("python x",)),)}, "no name for a folder"),
+        ({"rows": (Row("one", "", ("python x",)),) * 2}, "the same name"),
+        ({"rows": (Row("one", "", ("python x",), tier="gpu"),)}, "what machine it needs"),
+        ({"claims": (Better("one", "three"),)}, "'three' that is not there"),
+        ({"claims": (Better("one", 3.0, metric="speed"),)}, "'speed' that is not there"),
+        ({"shared": (Shared("one", ("python x",)),)}, "the same name"),
+        ({"across": "speed"}, "'speed' that is not there"),
+    ],
+)
+def test_mistakes_in_a_table_are_named(tmp_path, change, what):
+    fields = {"metrics": METRICS, "rows": (Row("one", "", ("python x",)),), "claims": ()} | change
+    with pytest.raises(UserError, match=what):
+        check(Table("title", "paper", "claim.", **fields), tmp_path / "table.py")
