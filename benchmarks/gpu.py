@@ -84,11 +84,11 @@ def end(child: subprocess.Popen) -> None:
 
 
 def reason(said: str) -> str:
-    """The line of a traceback that matters."""
+    """The line that matters of a traceback, or of an error of omnia's."""
     if "RESOURCE_EXHAUSTED" in said or "OutOfMemoryError" in said:
         return "out of memory"
     lines = said.strip().splitlines() or ["it said nothing"]
-    return next((line for line in reversed(lines) if "Error" in line), lines[-1])[:300]
+    return next((line for line in reversed(lines) if "Error" in line or line.startswith("omnia: ")), lines[-1])[:300]
 
 
 def attempts(options, groups: list[list[tuple[dict, list, dict]]]) -> list[dict]:
