@@ -229,6 +229,7 @@ def options() -> set[str]:
     out = io.StringIO()
     for verb in (
         ["doctor"],
+        ["reproduce"],
         ["plan"],
         ["launch"],
         ["label"],
