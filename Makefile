@@ -25,8 +25,9 @@ lint: $(BIN)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(BIN)/installed .venv-docs/installed  ## Write docs/reference_options.md from the options in the code, and build the pages in site/
+docs: $(BIN)/installed .venv-docs/installed  ## Write docs/reference_options.md and docs/tables.md, and build the pages in site/
 	$(BIN)/python -m train.verbs.reference > docs/reference_options.md
+	$(BIN)/python -m train.reproduce.page > docs/tables.md
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 drills: export HYPOTHESIS_PROFILE := default
