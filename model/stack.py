@@ -381,7 +381,7 @@ def _stack(routers):
 
 
 def unstack_layers(params):
-    """The same parameters with `layers` [L, ...] split into layer_0 ... layer_{L-1}, as a loop that runs unrolled wants them.
+    """The same parameters with `layers` [L, ...] split into layer_0 ... layer_{L-1}, for unrolled execution.
 
     One split per leaf, whose gradient is one concatenation. Layers that share parameters are one of these.
     """

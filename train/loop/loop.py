@@ -42,11 +42,11 @@ OnSamples = Callable[[int, Any], str]
 def train(run: Run, on_samples: OnSamples | None = None, corpora: list | None = None, devices: list | None = None) -> dict:
     """Train `run` from its last checkpoint, or from the start, to its last step. Returns (and writes) the run's summary.
 
-    on_samples: called as on_samples(step, params) with the averaged parameters whenever samples are drawn; the line it returns is shown.
-    corpora: the run's data, where it is open already. devices: to train on; None: all.
+    on_samples: called as on_samples(step, params) with the averaged parameters whenever samples are drawn; the line it returns is printed.
+    corpora: the run's data, if already open. devices: to train on; None: all.
 
-    SIGINT and SIGTERM save a checkpoint after the step in hand and return, SIGUSR1 saves and goes on; the same command then goes on from
-    there. summary["exit"] is what the process should end with (`train.loop.exits.Exit`).
+    SIGINT and SIGTERM save a checkpoint after the current step and return; the next call resumes from it. SIGUSR1 saves and continues.
+    summary["exit"] is the exit code for the process (`train.loop.exits.Exit`).
     """
     divide_cpu(run.experiment)
     stacks = run.path / f"stacks-{hosts.index()}.txt"

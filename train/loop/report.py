@@ -21,9 +21,9 @@ OLD_OCCLUSION = "looks.png"
 
 
 def write_report(run_dir: Path) -> Path:
-    """Draw `run_dir` from what it holds (config.json, metrics.jsonl and, once they exist, environment.json, summary.json).
+    """Write the report of `run_dir` from its files (config.json, metrics.jsonl and, once they exist, environment.json, summary.json).
 
-    Works while the run goes on, too. Without matplotlib (extra: plots) the page has tables alone. Returns the path of report.html.
+    Also works during training. Without matplotlib (extra: plots) the page has only tables. Returns the path of report.html.
     """
     run_dir = Path(run_dir)
     if not (run_dir / "config.json").is_file():
