@@ -62,8 +62,9 @@ class MixtureOfExperts(nn.Module):
     """In place of a feed-forward layer: y = sum over the chosen experts of gate * expert(x). Maps x_BTD to y_BTD and a `Router`.
 
     The router is linear, in float32. Its softmax over all experts is cut to the `experts_per_token` largest and divided by their
-    sum (Mixtral, Jiang et al. 2024, sec. 2.1: the same as a softmax over the chosen logits). A single one keeps its probability (Fedus et al.
-    2021, eq. 2): divided by itself it would be 1, and the router would learn nothing. Each expert is the feed-forward layer of the config. Parameters: router/kernel [D, E]; experts/up, experts/gate, experts/down: kernel [E, in, out].
+    sum (Mixtral, Jiang et al. 2024, sec. 2.1: the same as a softmax over the chosen logits). A single one keeps its probability (Fedus
+    et al. 2021, eq. 2): divided by itself it would be 1, and the router would learn nothing. Each expert is the feed-forward layer of
+    the config. Parameters: router/kernel [D, E]; experts/up, experts/gate, experts/down: kernel [E, in, out].
 
     Without a capacity every slot is served. With one, an expert takes at most capacity * slots / experts of the whole batch, earlier
     rows before later ones and in a row earlier tokens before later ones (so nothing depends on what comes later); a slot that is too
