@@ -108,7 +108,7 @@ def run(command: str) -> tuple[int, str]:
     if "--json" in words and not code:
         for line in out.getvalue().splitlines()[-1:]:
             verb = words[1:3] if words[1] == "checkpoint" else words[1:2]
-            call = " ".join([*verb, *(word for word in words if word in ("--by-position", "--needle"))])
+            call = " ".join([*verb, *(word for word in words if word in ("--by-position", "--needle", "--list"))])
             found = set(json.loads(line))
             if "exact" in found and call == "evaluate":  # and a key for each part of the data
                 assert found > documented_keys(call, " on media"), command

@@ -20,8 +20,8 @@ tolerance. A table is *equal* if its rows of the paper's own setting are equal o
 claims hold, *undecided* if some do not but none fails (more seeds may decide it), and *not reproduced* if one fails.
 
 Minutes are of one seed, with other rows running beside it unless the row measures time; the total is processor time. Public files come from
-the folder that `--data` (or `OMNIA_DATA`) names, and otherwise from the network. A table of your own is a file like those of `configs/tables/`:
-`omnia reproduce PATH.py`. This page is written by `make docs` from what `omnia reproduce TABLE --publish` measured.
+the folder that `--data` (or `OMNIA_DATA`) names, and otherwise from the network. A table of your own is a file like those of
+`configs/tables/`: `omnia reproduce PATH.py`. This page is written by `make docs` from what `omnia reproduce TABLE --publish` measured.
 """
 
 
