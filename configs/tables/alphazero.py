@@ -11,10 +11,10 @@ SIMULATIONS = (1, 4, 16, 64)
 def get_table() -> Table:
     return Table(
         title="AlphaZero: search against none",
-        paper="Silver et al. 2017 (AlphaGo Zero), figure 6b",
+        paper="Silver et al. 2017 (AlphaGo Zero), figure 6b; Silver et al. 2017 (AlphaZero), figure 2",
         claim="The same network plays better with search than without, and better the more simulations it has.",
         metrics=(
-            Metric("lost_perfect", "games lost to perfect play", "share"),
+            Metric("lost_perfect", "games lost to perfect play", "share", digits=4),
             Metric("score_random", "score against random moves", lower_is_better=False),
         ),
         shared=(Shared("network", (training("configs/rl/tictactoe.py", "--steps 20"),)),),
@@ -27,7 +27,10 @@ def get_table() -> Table:
             )
             for count in SIMULATIONS
         ),
-        claims=tuple(Better(f"simulations_{count}", "simulations_1") for count in SIMULATIONS[1:]),
+        claims=(
+            *(Better(f"simulations_{count}", "simulations_1") for count in SIMULATIONS[1:]),
+            Better("simulations_64", "simulations_16"),
+        ),
         x="simulations a move",
         note="Tic-tac-toe, 20 steps of self-play, so that the network alone is far from perfect; 100 games from each side.",
     )

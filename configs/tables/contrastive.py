@@ -44,7 +44,7 @@ def get_table() -> Table:
     return Table(
         title="CLIP and SigLIP: loss and batch size",
         paper="Zhai et al. 2023 (SigLIP), figure 2; Radford et al. 2021 (CLIP)",
-        claim="At small batches the sigmoid loss is better than the softmax; the gap closes as batches grow.",
+        claim="At small batches the sigmoid loss is better than the softmax.",
         metrics=(Metric("validation/right_recall@1", "recall@1, image to text", lower_is_better=False),),
         rows=tuple(
             Row(f"{loss}_{batch}", f"{what}, batches of {batch}", (training(f"{{table}}:{loss}_{batch}"),), x=batch, series=what)
@@ -56,5 +56,5 @@ def get_table() -> Table:
             Better("sigmoid_32", "softmax_32"),
         ),
         x="pairs of a batch",
-        note=f"{SAMPLES} pictures of the embedded world in all; recall among 256 held-out pairs, equal descriptions being alike.",
+        note=f"{SAMPLES} pictures of the embedded world in all; recall among 256 held-out pairs, where equal descriptions count as wrong.",
     )

@@ -40,7 +40,7 @@ def get_table() -> Table:
 
     return Table(
         title="Mixture of experts against dense",
-        paper="Fedus et al. 2022 (Switch Transformer), figure 4",
+        paper="Fedus et al. 2021 (Switch Transformer), figure 4",
         claim="At equal FLOPs for each token, a model with many experts reaches a lower loss than a dense one.",
         metrics=(Metric("validation/loss", "validation loss", "nats per character"),),
         files=(SHAKESPEARE,),
@@ -54,6 +54,7 @@ def get_table() -> Table:
                     (train(name, ON_GPU, f"--model.mlp-dim {6 * model.mlp_dim}"),),
                     tier="gpu",
                     needs=NEEDS_GPU,
+                    read="best_loss",
                 )
                 for name, (model, what) in MODELS.items()
             ),

@@ -11,7 +11,7 @@ PRICES = (0.0, 0.2, 1.0)
 def get_table() -> Table:
     return Table(
         title="Reward against KL",
-        paper="Ziegler et al. 2019, figure 3; Stiennon et al. 2020, figure 5",
+        paper="Ziegler et al. 2019, figure 3",
         claim="The lower the price of KL, the higher the score and the further from the start the policy ends.",
         metrics=(
             Metric("validation/score", "score", "good words less bad ones", lower_is_better=False),
@@ -21,7 +21,7 @@ def get_table() -> Table:
         rows=tuple(
             Row(
                 f"price_{price:g}",
-                f"{price:g} of reward for a nat",
+                f"a nat of KL costs {price:g} of reward",
                 (
                     training(
                         "configs/rl/tiny.py:sentiment_ppo",

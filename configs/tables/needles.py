@@ -41,7 +41,7 @@ def get_config(arg: str = "short") -> Experiment:
 
 def get_table() -> Table:
     def row(name: str, what: str, run: str, length: int) -> Row:
-        return Row(name, what, (f"python {{table}} find {run} {length}",))
+        return Row(name, what, (f"python {{table}} find {run} {{hay}} {length}",))
 
     return Table(
         title="Needles in a haystack, and YaRN",
@@ -60,6 +60,7 @@ def get_table() -> Table:
                     "omnia prepare text --input {run}.jsonl --output {run} --tokenizer byte --validation 0.05",
                 ),
             ),
+            Shared("hay", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer byte --validation 0.1",)),
             Shared("model", (training("{table}:short", "--data.shards {keys}"),)),
             Shared("stretched", (training("{table}:yarn", "--data.shards {keys} --start {model}"),)),
             Shared("longer", (training("{table}:plain", "--data.shards {keys} --start {model}"),)),
@@ -89,13 +90,14 @@ def write(text: str, path: Path) -> None:
     path.write_text("".join(documents))
 
 
-def find(run_dir: str, length: int) -> dict[str, float]:
-    """How much of the keys is found in texts of one length, over all depths."""
+def find(run_dir: str, hay: str, length: int) -> dict[str, float]:
+    """How much of the keys is found in texts of one length without any other key, over all depths."""
+    from data.text.shards import Corpus
     from train.evaluation.long_context import evaluate_needle
     from train.runs.directory import open_run
 
     run = open_run(run_dir)
-    found = evaluate_needle(run, run.corpora()[0], text="The secret word is {}.", samples=16, context_length=length)
+    found = evaluate_needle(run, Corpus(hay), text="The secret word is {}.", samples=16, context_length=length)
     cells = [cell for cell in found["needle"] if cell["length"] == length]
     return {name: sum(cell[name] for cell in cells) / len(cells) for name in ("accuracy", "log_prob")}
 
@@ -103,8 +105,8 @@ def find(run_dir: str, length: int) -> dict[str, float]:
 if __name__ == "__main__":
     from data.files import json_files
 
-    task, first, second = sys.argv[1:]
+    task, *rest = sys.argv[1:]
     if task == "write":
-        write(Path(first).read_text(), Path(second))
+        write(Path(rest[0]).read_text(), Path(rest[1]))
     else:
-        print(json_files.dumps(find(first, int(second))))
+        print(json_files.dumps(find(rest[0], rest[1], int(rest[2]))))

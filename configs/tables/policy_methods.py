@@ -5,7 +5,7 @@ omnia reproduce policy_methods
 
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 
-STEPS, RESPONSES = 40, 128
+STEPS, RESPONSES = 16, 128
 METHODS = {
     "ppo": "PPO, with a critic",
     "grpo": "GRPO, groups of 8",
@@ -17,9 +17,9 @@ def get_table() -> Table:
     samples = STEPS * RESPONSES
     unchanged = "--steps 1 --optimizer.learning-rate 1e-12 --evaluation.every 0"
     return Table(
-        title="GRPO, RLOO and DPO against PPO",
-        paper="Ahmadian et al. 2024 (RLOO), table 1; Shao et al. 2024 (GRPO); Rafailov et al. 2023 (DPO)",
-        claim="At equal samples, methods without a critic learn more than PPO, and GRPO more than DPO from samples of the start.",
+        title="RLOO and GRPO against PPO and DPO",
+        paper="Ahmadian et al. 2024 (RLOO), section 5",
+        claim="At equal samples, RLOO, which has no critic, reaches a higher reward than PPO and than DPO.",
         metrics=(Metric("validation/score", "score", "optimality of walks", lower_is_better=False),),
         shared=(
             Shared("start", (training("configs/rl/tiny.py:walks_start"),)),
@@ -45,6 +45,6 @@ def get_table() -> Table:
                 (training("configs/rl/tiny.py:walks_grpo", "--start {from_labels}", unchanged),),
             ),
         ),
-        claims=(Better("grpo", "ppo"), Better("rloo", "ppo"), Better("grpo", "dpo")),
-        note=f"{STEPS} steps of {RESPONSES} walks, or {samples} walks of the start.",
+        claims=(Better("rloo", "ppo"), Better("rloo", "dpo"), Better("grpo", "dpo")),
+        note=f"{STEPS} steps of {RESPONSES} walks, or {samples} walks of the start, in a graph of 21 places; GRPO for comparison.",
     )

@@ -11,7 +11,7 @@ VARIANTS = {
     "clip_0.2": ("clipped at 0.2", "--objective.clip-low 0.2 --objective.clip-high 0.2"),
     "clip_0.3": ("clipped at 0.3", "--objective.clip-low 0.3 --objective.clip-high 0.3"),
     "no_clip": ("neither clipped nor penalised", NO_CLIP),
-    "kl_penalty": ("not clipped, a fixed price of 0.1 a nat of KL to the start", f"{NO_CLIP} --objective.kl-coefficient 0.1"),
+    "kl_penalty": ("not clipped, a nat of KL to the start costs 0.1", f"{NO_CLIP} --objective.kl-coefficient 0.1"),
 }
 
 

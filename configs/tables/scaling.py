@@ -21,15 +21,15 @@ FORECASTS = {
 
 def get_config(arg: str = "") -> Scaling:
     return Scaling(
-        sizes=(24, 32, 48, 64),
+        sizes=(32, 40, 48, 64),
         predict=96,
         head_width=8,
-        tokens_per_parameter=5.0,
+        tokens_per_parameter=8.0,
         name="scaling, small",
         batch_size=24,
         model=ModelConfig(context_length=64, num_layers=2, embed_dim=64, num_heads=4, **MODERN),
         optimizer=Muon(),
-        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
+        schedule=Schedule(warmup_steps=10, decay="linear", final_fraction=0.0),
         evaluation=Evaluation(every=0),
         checkpoints=Checkpoints(every=0),
         samples=Samples(tokens=0),
@@ -40,7 +40,7 @@ def get_table() -> Table:
     return Table(
         title="Scaling laws: the loss of a larger model",
         paper="OpenAI 2023 (GPT-4), figure 1; Kaplan et al. 2020; Hoffmann et al. 2022",
-        claim="A power law with a constant, fitted to small runs, foretells the loss of a larger one better than simpler forecasts do.",
+        claim="A power law with a constant, fitted to small runs, forecasts the loss of a larger one better than simpler rules do.",
         metrics=(
             Metric("error", "error of the forecast", "share of the loss measured afterwards", digits=4),
             Metric("exponent", "exponent of compute"),
@@ -53,7 +53,7 @@ def get_table() -> Table:
         ),
         rows=tuple(Row(name, what, (f"python {{table}} {{study}} {name}",)) for name, what in FORECASTS.items()),
         claims=(Better("law", "power"), Better("law", "largest")),
-        note="Widths 24 to 64 foretell 96; 5 characters for each parameter, so steps grow with the size. For compute, Kaplan et al. find "
+        note="Widths 32 to 64 forecast 96; 8 characters for each parameter, so steps grow with the size. For compute, Kaplan et al. find "
         "an exponent of 0.050; the fit of Hoffmann et al. gives 0.34 x 0.28 / (0.34 + 0.28) = 0.154 above their constant.",
     )
 

@@ -40,7 +40,10 @@ def probe(run_dir: str, path: str) -> dict[str, float]:
 
 
 def _row(line: str, where: str) -> dict:
-    row = json_files.parse(line)
+    try:
+        row = json_files.parse(line)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
     if not isinstance(row.get("text"), str) or not isinstance(row.get("label"), str) or not isinstance(row.get("held_out"), bool):
         raise UserError(f"{where}: is no object with a text, a label and held_out, which is true or false")
     return row
@@ -67,5 +70,17 @@ def fit(x_ND: np.ndarray, labels_N: np.ndarray, classes: int) -> dict[str, np.nd
     return jax.device_get(weights)
 
 
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        print(json_files.dumps(probe(*arguments)))
+    except (UserError, OSError) as error:
+        print(f"omnia: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    print(json_files.dumps(probe(*sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))

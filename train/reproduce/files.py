@@ -3,8 +3,10 @@
 import dataclasses
 import gzip
 import hashlib
+import io
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
 from data.errors import UserError
@@ -26,7 +28,6 @@ class PublicFile:
     """Of the content, unpacked."""
     url: str = ""
     """Where it can be had; packed if it ends in .gz."""
-    licence: str = ""
 
 
 def find(file: PublicFile, folder: str | None) -> Path:
@@ -39,6 +40,8 @@ def find(file: PublicFile, folder: str | None) -> Path:
         return cached
     mend = f"Give the folder that holds {file.path} (or {file.path}.gz) by --data DIR" + (f", or download {file.url}." if file.url else ".")
     if folder is not None:
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder", mend)
         for path in (Path(folder) / file.path, Path(folder) / f"{file.path}.gz"):
             if path.is_file():
                 content = _unpacked(path.read_bytes(), str(path))
@@ -70,9 +73,13 @@ def _unpacked(content: bytes, where: str) -> bytes:
     if content[:2] != b"\x1f\x8b":
         return content
     try:
-        return gzip.decompress(content)
-    except (OSError, EOFError) as error:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{where}: {error}", "The file is damaged: get it again.") from None
+    if len(unpacked) > LARGEST:
+        raise UserError(f"{where}: unpacks to more than {LARGEST >> 30} GiB", "It is not the file that the table means.")
+    return unpacked
 
 
 def _download(url: str, mend: str) -> bytes:
@@ -99,18 +106,4 @@ SHAKESPEARE = PublicFile(
     "tinyshakespeare/input.txt",
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a/data/tinyshakespeare/input.txt",
-    "public domain",
-)
-WIKITEXT_VALID, WIKITEXT_TEST = (
-    PublicFile(
-        f"wikitext_{split}",
-        f"wikitext2/{split}.txt",
-        digest,
-        f"https://raw.githubusercontent.com/pytorch/examples/77f55b9/word_language_model/data/wikitext-2/{split}.txt",
-        "CC BY-SA 3.0",
-    )
-    for split, digest in (
-        ("valid", "a5a969a1ece15a4d721d6e44602966722d9ea5c3b215a8e71070a8f19d56226a"),
-        ("test", "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
-    )
 )

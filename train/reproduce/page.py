@@ -19,9 +19,10 @@ opposite is, and is otherwise *undecided*. A row *equals* the paper's number if 
 tolerance. A table is *equal* if its rows of the paper's own setting are equal or better and all claims hold, of the *same order* if all
 claims hold, *undecided* if some do not but none fails (more seeds may decide it), and *not reproduced* if one fails.
 
-Minutes are of one seed, with other rows running beside it unless the row measures time; the total is processor time. Public files come from
-the folder that `--data` (or `OMNIA_DATA`) names, and otherwise from the network. A table of your own is a file like those of
-`configs/tables/`: `omnia reproduce PATH.py`. This page is written by `make docs` from what `omnia reproduce TABLE --publish` measured.
+Each claim is tested by itself. The column of minutes is the time that one seed of a row took, with other rows running beside it unless the
+row measures time; the total of a table is processor time. Public files come from the folder that `--data` (or `OMNIA_DATA`) names, and
+otherwise from the network. A table of your own is a file like those of `configs/tables/`: `omnia reproduce PATH.py`. This page is written
+by `make docs` from what `omnia reproduce TABLE --publish` measured.
 """
 
 
@@ -38,7 +39,7 @@ def page() -> str:
         lines.append(
             f"| [{table.title}](#{anchor(table.title)}) | {table.paper} | {_verdict(table, 'cpu', found[name])} | {minutes} | {larger} |"
         )
-    sections = [section(name, table, found[name], picture=f"tables/{name}.png") for name, table in tables]
+    sections = [section(name, table, found[name], pictures="tables/") for name, table in tables]
     return "\n".join(lines) + "\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -53,15 +54,15 @@ def _verdict(table: Table, tier: str, found: dict[str, Results]) -> str:
     return verdict.of_table(table, tier, found[tier].values) if tier in found else "not measured"
 
 
-def section(name: str, table: Table, found: dict[str, Results], *, picture: str = "") -> str:
-    """One table with all its rows, measured or not."""
+def section(name: str, table: Table, found: dict[str, Results], *, pictures: str = "") -> str:
+    """One table with all its rows, measured or not. pictures: the address of their folder, from the page."""
     lines = [f"## {table.title}", "", f"{table.claim} ({table.paper})", ""]
     for tier in dict.fromkeys(row.tier for row in table.rows):
         lines += _of_tier(name, table, tier, found.get(tier))
-    if table.note:
-        lines += [table.note, ""]
-    if picture and found:
-        lines += [f"![{table.title}]({picture})", ""]
+        if tier == "cpu" and table.note:
+            lines += [table.note, ""]
+        if tier in found:
+            lines += [f"![{table.title}]({pictures}{name}.{tier}.png)", ""]
     return "\n".join(lines).rstrip()
 
 

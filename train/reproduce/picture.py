@@ -14,12 +14,13 @@ WIDE = 8
 
 
 def draw(path: Path, table: Table, tier: str, found: Results) -> None:
-    """Write a PNG. UserError without matplotlib."""
-    figure_class = _figure()
+    """Write a PNG. ModuleNotFoundError without matplotlib."""
+    from matplotlib.figure import Figure
+
     rows = [row for row in table.of_tier(tier) if row.name in found.values.get(table.metrics[0].name, {})]
     curves = bool(table.across) or (bool(rows) and all(row.x is not None for row in rows))
     height = 3.2 if curves else 1.1 + 0.3 * len(rows)
-    figure = figure_class(figsize=(6.4, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(6.4, height), dpi=120, layout="constrained")
     axes = figure.subplots()
     _curves(axes, table, rows, found) if curves else _dots(axes, table, rows, found)
     axes.set_title(table.title, fontsize=10, loc="left")
@@ -27,16 +28,6 @@ def draw(path: Path, table: Table, tier: str, found: Results) -> None:
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Software": None})
-
-
-def _figure():
-    from data.errors import UserError
-
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise UserError("The picture of a table needs matplotlib; its Markdown is written", "pip install 'omnia[plots]'") from None
-    return Figure
 
 
 def _label(metric: Metric) -> str:

@@ -1,13 +1,14 @@
 """What was measured of a table: kept beside its runs, and, once published, in docs/tables/, from which docs/tables.md is made."""
 
 import dataclasses
-import datetime
+import math
+import shlex
 from pathlib import Path
-from typing import Any
 
 from data.files import json_files
-from train.reproduce.jobs import Job, result_of
+from train.reproduce.jobs import Job, result_of, value_at
 from train.reproduce.table import ROOT, Table
+from train.reproduce.verdict import SEEDS_AT_LEAST
 
 PUBLISHED = ROOT / "docs" / "tables"
 RESULTS = "results.json"
@@ -20,7 +21,7 @@ class Results:
 
     values: dict[str, dict[str, dict[int, float]]]
     minutes: dict[str, float]
-    """Of each row, the mean over seeds of the minutes that it took."""
+    """Of each row, the minutes that one seed took, on average."""
     total_minutes: float
     """Of processor time, all rows and what they share."""
     hardware: str
@@ -35,7 +36,7 @@ def collect(table: Table, jobs: list[Job]) -> Results:
     values: dict[str, dict[str, dict[int, float]]] = {}
     minutes: dict[str, list[float]] = {}
     commands: dict[str, list[str]] = {}
-    machines, total = set(), 0.0
+    machines, days, total = set(), set(), 0.0
     for job in jobs:
         found = result_of(job)
         if found is None:
@@ -44,25 +45,15 @@ def collect(table: Table, jobs: list[Job]) -> Results:
         if job.row is None or job.seed is None:
             continue
         machines.add(found["hardware"])
+        days.add(found["ended"])
         minutes.setdefault(job.name, []).append(found["seconds"] / 60)
-        commands.setdefault(job.name, [" ".join(command) for command in job.commands])
+        commands.setdefault(job.name, [shlex.join(command) for command in job.commands])
         for metric in table.metrics:
-            first = metric == table.metrics[0]
-            value = _at(found["measures"], job.row.read if first and job.row.read else metric.path)
-            if isinstance(value, int | float):
+            value = value_at(found["measures"], job.metric if metric == table.metrics[0] else metric.path)
+            if isinstance(value, int | float) and math.isfinite(value):
                 values.setdefault(metric.name, {}).setdefault(job.name, {})[job.seed] = float(value)
     average = {name: sum(spent) / len(spent) for name, spent in minutes.items()}
-    return Results(values, average, total, ", ".join(sorted(machines)), datetime.date.today().isoformat(), commands)
-
-
-def _at(measures: Any, path: str) -> Any:
-    """What lies at keys with slashes between them, which keys may have too: image/unseen."""
-    if not isinstance(measures, dict):
-        return None
-    if path in measures:
-        return measures[path]
-    cuts = [place for place, letter in enumerate(path) if letter == "/" and path[:place] in measures]
-    return next((found for cut in cuts if (found := _at(measures[path[:cut]], path[cut + 1 :])) is not None), None)
+    return Results(values, average, total, ", ".join(sorted(machines)), max(days, default=""), commands)
 
 
 def store(path: Path, tier: str, results: Results) -> None:
@@ -91,3 +82,12 @@ def last_measured(name: str, folder: Path) -> dict[str, Results]:
     """Of each tier, what was measured last: in `folder`, where tables are run, or what is published."""
     published, here = read(PUBLISHED / f"{name}.json"), read(folder / name / RESULTS)
     return published | {tier: found for tier, found in here.items() if tier not in published or found.measured >= published[tier].measured}
+
+
+def missing(table: Table, tier: str, found: Results, seeds: int) -> str:
+    """What stands against publishing: "" for nothing."""
+    if seeds < SEEDS_AT_LEAST:
+        return f"{seeds} seeds, and a verdict needs {SEEDS_AT_LEAST}"
+    by_row = found.values.get(table.metrics[0].name, {})
+    lacking = [row.name for row in table.of_tier(tier) if len(by_row.get(row.name, {})) < seeds]
+    return f"{', '.join(lacking)} not measured with all {seeds} seeds" if lacking else ""

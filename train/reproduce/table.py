@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from pathlib import Path
 
 from data.errors import UserError
@@ -64,8 +65,6 @@ class Row:
     """With x: the line that it belongs to."""
     read: str = ""
     """Keys of the first metric's number in what the last command says, where they are not the metric's own."""
-    file: str = "summary.json"
-    """File in {run} that holds the numbers where the last command prints no line of JSON."""
     alone: bool = False
     """Whether it measures time, so that nothing else may run."""
 
@@ -114,7 +113,7 @@ class Table:
 
 ON_GPU = (
     "--model.num-layers 6 --model.embed-dim 384 --model.num-heads 6 --model.context-length 256 --model.dropout 0.2"
-    " --batch-size 64 --steps 2000"
+    " --batch-size 64 --steps 2000 --evaluation.every 200"
 )
 """Options that make a tiny model of characters as large as nanoGPT's on a GPU: rows of tier gpu then test the same claim on it."""
 NEEDS_GPU = "1 GPU or TPU of 16 GB, a few minutes"
@@ -166,22 +165,28 @@ def check(table: Table, path: Path) -> None:
     if not table.rows or not table.metrics:
         raise UserError(f"{path}: a table has rows and metrics")
     for name in folders:
-        if not re.fullmatch(r"[\w.+-]+", name):
+        if not re.fullmatch(r"\w[\w.+-]*", name):
             raise UserError(f"{path}: {name!r} is no name for a folder", "Use letters, digits, '_', '-', '+' and '.'.")
     known: set[str] = {*OWN, *files}
     jobs: tuple[Shared | Row, ...] = (*table.shared, *table.rows)
     for job in jobs:
+        if not job.commands:
+            raise UserError(f"{path}: {job.name}: has no commands")
         for command in job.commands:
+            try:
+                words = shlex.split(command)
+            except ValueError as error:
+                raise UserError(f"{path}: {job.name}: {command!r}: {error}") from None
             if unknown := set(PLACEHOLDER.findall(command)) - known - (set() if isinstance(job, Shared) else set(shared)):
                 raise UserError(f"{path}: {job.name}: {{{unknown.pop()}}} is neither a file nor a shared job above it")
-            if command.split()[0] not in ("omnia", "python"):
-                raise UserError(f"{path}: {job.name}: {command.split()[0]!r} is no command", "Commands begin with omnia or python.")
+            if words[:1] not in (["omnia"], ["python"]) or len(words) < 2:
+                raise UserError(f"{path}: {job.name}: {command!r} is no command", "Commands are omnia VERB ... or python FILE ...")
         known.add(job.name)
     for row in table.rows:
         if row.tier not in TIERS:
             raise UserError(f"{path}: {row.name}: tier {row.tier!r}", f"Choose from {', '.join(TIERS)}.")
         if row.tier != "cpu" and not row.needs:
-            raise UserError(f"{path}: {row.name}: says not what machine it needs")
+            raise UserError(f"{path}: {row.name}: does not say what machine it needs")
     for claim in table.claims:
         for side in (claim.row, claim.than):
             if isinstance(side, str) and side not in names:

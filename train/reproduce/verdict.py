@@ -8,7 +8,8 @@ from typing import NamedTuple
 from train.reproduce.table import Better, Row, Table
 
 CONFIDENCE = 0.95
-SEEDS_AT_LEAST = 2
+SEEDS_AT_LEAST = 3
+"""For a verdict: with two, a t test allows anything."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Measured:
     @property
     def deviation(self) -> float:
         """Over seeds, with n - 1 below; NaN for one seed."""
-        return statistics.stdev(self.values) if len(self.values) >= SEEDS_AT_LEAST else math.nan
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
     @property
     def tolerance(self) -> float:
@@ -47,14 +48,14 @@ def of_row(row: Row, found: Measured | None, lower_is_better: bool) -> str:
     if found is None or row.paper is None or not row.same_setting:
         return ""
     if math.isnan(found.tolerance):
-        return "one seed"
+        return "too few seeds"
     if abs(found.mean - row.paper) <= found.tolerance:
         return "equal"
     return "better" if (found.mean < row.paper) == lower_is_better else "worse"
 
 
 class Judged(NamedTuple):
-    """verdict: holds, fails, undecided (within the noise of seeds), one seed or not measured.
+    """verdict: holds, fails, undecided (within the noise of seeds), too few seeds or not measured.
 
     gain, slack: the mean gain of the better row over the other, and how far below it the true one may lie.
     """
@@ -78,14 +79,17 @@ def of_claim(claim: Better, results: dict[str, dict[int, float]], lower_is_bette
     gains = [sign * (first[seed] - (second[seed] if second is not None else float(claim.than))) for seed in seeds]
     gained = Measured(tuple(gains))
     if len(seeds) < SEEDS_AT_LEAST:
-        return Judged("one seed", gained.mean)
+        return Judged("too few seeds", gained.mean)
     slack = _quantile(len(seeds) - 1, CONFIDENCE) * gained.deviation / math.sqrt(len(seeds))
     verdict = "holds" if gained.mean - slack > claim.by else "fails" if gained.mean + slack < claim.by else "undecided"
     return Judged(verdict, gained.mean, slack)
 
 
 def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, float]]]) -> str:
-    """equal, same order, undecided, not reproduced, or not measured. results: of each metric's name, of each row, its value by seed."""
+    """equal, same order, undecided, not reproduced, too few seeds, or not measured.
+
+    results: of each metric's name, of each row, its value by seed.
+    """
     names = {row.name for row in table.of_tier(tier)}
     main = table.metrics[0]
     claims = [claim for claim in table.claims if claim.row in names]
@@ -94,9 +98,11 @@ def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, flo
     ]
     rows = [of_row(row, measured(results, main.name, row.name), main.lower_is_better) for row in table.of_tier(tier)]
     judged = [verdict for verdict in rows if verdict]
-    if not results.get(main.name) or "not measured" in found or "one seed" in (*found, *judged):
+    if not results.get(main.name) or "not measured" in found:
         return "not measured"
-    if "fails" in found or (not claims and "worse" in judged):
+    if "too few seeds" in (*found, *judged):
+        return "too few seeds"
+    if "fails" in found or "worse" in judged:
         return "not reproduced"
     if "undecided" in found:
         return "undecided"

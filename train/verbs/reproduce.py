@@ -30,7 +30,7 @@ class Reproduce:
     tier: Literal["cpu", "gpu", "pod"] = "cpu"
     """The machine: cpu runs the small version on any machine, gpu one GPU or TPU, pod many."""
     seeds: int = 3
-    """Runs of each row, with seeds from 0. A verdict needs at least 2."""
+    """Runs of each row, with seeds from 0. A verdict needs at least 3."""
     jobs: int = 0
     """Runs at once. 0: one for each core on a CPU, one for each GPU otherwise; rows that measure time run alone."""
     minutes: float = 0.0
@@ -48,7 +48,7 @@ class Reproduce:
 def reproduce(arguments: list[str]) -> int:
     options = parse(Reproduce, "reproduce", arguments)
     if options.list:
-        names = ("table", "rows", "minutes", "publish", "data")
+        names = ("table", "rows", "tier", "seeds", "jobs", "minutes", "publish", "data")
         check_belongs("reproduce", options, **dict.fromkeys(names, (False, "does not go with --list")))
         return _list(options)
     if not options.table:
@@ -69,7 +69,8 @@ def _list(options: Reproduce) -> int:
         tiers = [tier for tier in TIERS if table.of_tier(tier)]
         verdicts = {tier: verdict.of_table(table, tier, measured[tier].values) if tier in measured else "not measured" for tier in tiers}
         minutes = {tier: measured[tier].total_minutes for tier in tiers if tier in measured}
-        found.append({"table": name, "title": table.title, "paper": table.paper, "verdicts": verdicts, "minutes": minutes})
+        rows = {tier: [row.name for row in table.of_tier(tier)] for tier in tiers}
+        found.append({"table": name, "title": table.title, "paper": table.paper, "rows": rows, "verdicts": verdicts, "minutes": minutes})
     if options.json:
         print(json_files.dumps({"tables": found}))
         return Exit.DONE
@@ -81,8 +82,10 @@ def _list(options: Reproduce) -> int:
 
 
 def _run(options: Reproduce) -> int:
-    from train.reproduce.jobs import Runner, chosen, places, plan
+    from train.reproduce import verdict
+    from train.reproduce.jobs import chosen, plan
     from train.reproduce.results import collect
+    from train.reproduce.running import Runner, places
     from train.reproduce.table import TABLES, load_table, table_path
 
     path = table_path(options.table)
@@ -99,6 +102,7 @@ def _run(options: Reproduce) -> int:
     everywhere = places(options.jobs, options.tier)
     folder = Path(options.output).absolute() / name
     jobs = plan(table, path, folder / options.tier, rows, options.seeds, options.data or os.environ.get("OMNIA_DATA"))
+    collect(table, jobs)  # what stands against reading them is said before hours are spent
     print(f"{table.title}: {table.claim}\n({table.paper})", flush=True)
     runner = Runner(chosen(jobs, options.rows), everywhere, minutes=options.minutes, say=lambda line: print(line, flush=True))
     finished = runner.run()
@@ -106,8 +110,6 @@ def _run(options: Reproduce) -> int:
     if found.values:
         _write(folder, table, name, found, options)
     if options.json:
-        from train.reproduce import verdict
-
         result = {"table": name, "tier": options.tier, "verdict": verdict.of_table(table, options.tier, found.values)}
         print(json_files.dumps(result | {"values": found.values, "minutes": found.minutes, "errors": runner.errors, "tried": runner.tried}))
     return Exit.SAVED if not finished else Exit.OURS if runner.errors else Exit.DONE
@@ -116,15 +118,29 @@ def _run(options: Reproduce) -> int:
 def _write(folder: Path, table: "Table", name: str, found: "Results", options: Reproduce) -> None:
     """Results, Markdown and picture, beside the runs and, if asked for, among the published ones."""
     from train.reproduce import page
-    from train.reproduce.picture import draw
-    from train.reproduce.results import PUBLISHED, RESULTS, read, store
+    from train.reproduce.results import PUBLISHED, RESULTS, missing, read, store
 
     store(folder / RESULTS, options.tier, found)
-    draw(folder / f"{name}.png", table, options.tier, found)
-    section = page.section(name, table, read(folder / RESULTS), picture=f"{name}.png")
+    section = page.section(name, table, read(folder / RESULTS))
+    _draw(folder / f"{name}.{options.tier}.png", table, options.tier, found)
     (folder / f"{name}.md").write_text(section.removeprefix("#") + "\n")
     print(f"\n{section}\n\n{folder / name}.md")
-    if options.publish:
-        store(PUBLISHED / f"{name}.json", options.tier, found)
-        draw(PUBLISHED / f"{name}.png", table, options.tier, found)
-        (PUBLISHED.parent / "tables.md").write_text(page.page())
+    if not options.publish:
+        return
+    if lacking := missing(table, options.tier, found, options.seeds):
+        raise UserError(
+            f"omnia reproduce: not published: {lacking}", "Publish what is complete: the same command goes on with what is missing."
+        )
+    store(PUBLISHED / f"{name}.json", options.tier, found)
+    _draw(PUBLISHED / f"{name}.{options.tier}.png", table, options.tier, found)
+    (PUBLISHED.parent / "tables.md").write_text(page.page())
+
+
+def _draw(path: Path, table: "Table", tier: str, found: "Results") -> None:
+    """The picture, where there is matplotlib; it is worth no hour of the runs."""
+    from train.reproduce.picture import draw
+
+    try:
+        draw(path, table, tier, found)
+    except ModuleNotFoundError:
+        print(f"{path}: not drawn, since matplotlib is missing: pip install 'omnia[plots]', then the same again")

@@ -39,9 +39,10 @@ def test_probe_tells_texts_that_differ_and_no_others(tiny, tmp_path):
     path.write_text("\n".join(map(json_files.dumps, rows)))
     found = probe(str(run.path), str(path))
     assert found == {"accuracy": 1.0, "texts": 40, "accuracy_long": 1.0, "accuracy_short": 1.0}
-    tossed = [row | {"text": "a" * 5, "label": str(rng.integers(2))} for row in rows]
+    letters = list("abcdefgh ")
+    tossed = [row | {"text": "".join(rng.choice(letters, 20)), "label": str(rng.integers(2))} for row in rows]
     path.write_text("\n".join(map(json_files.dumps, tossed)))
-    assert probe(str(run.path), str(path))["accuracy"] < 0.8
+    assert 0.25 < probe(str(run.path), str(path))["accuracy"] < 0.75, "near chance, five deviations of it"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Jobs of a table: run once, after what they need, in places of their own; what fails or is stopped loses nothing else."""
 
+import dataclasses
 import itertools
 import os
 import signal
+import subprocess
 import textwrap
 import threading
 
@@ -10,16 +12,22 @@ import pytest
 
 from data.errors import UserError
 from data.files import json_files
-from train.reproduce.jobs import Place, Runner, chosen, places, plan
-from train.reproduce.results import collect, read, store
+from train.reproduce import running
+from train.reproduce.jobs import chosen, plan, state_of, write_state
+from train.reproduce.results import collect, missing, read, store
+from train.reproduce.running import Place, Runner, places
 from train.reproduce.table import Better, Metric, Row, Shared, Table, check
 
 SCRIPT = """
-    import json, os, sys, time
+    import json, os, signal, subprocess, sys, time
     log, folder, name, *numbers = sys.argv[1:]
     began = time.time()
     time.sleep(0.2)
-    if name == "long":
+    if name == "parent":
+        subprocess.Popen([sys.executable, "-c", "import time, sys; time.sleep(30); open(sys.argv[1], 'w')", log + ".child"])
+    if name == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if name in ("long", "deaf"):
         time.sleep(60)
     with open(log, "a") as file:
         row = {"name": name, "began": began, "ended": time.time(), "cores": sorted(os.sched_getaffinity(0)), "there": os.path.isdir(folder)}
@@ -28,7 +36,7 @@ SCRIPT = """
         sys.exit("omnia: it fails")
     os.makedirs(folder, exist_ok=True)
     print("words before")
-    print(json.dumps({"found": {"loss": sum(map(float, numbers))}, "a/b": {"loss": 7}}))
+    print(json.dumps({"found": {"loss": float("nan") if name == "nothing" else sum(map(float, numbers))}, "a/b": {"loss": 7}}))
 """
 METRICS = (Metric("found/loss", "loss"), Metric("a/b/loss", "other"), Metric("missing", "never"))
 
@@ -113,25 +121,25 @@ def test_nothing_runs_beside_a_row_that_measures_time(made):
 
 
 def test_other_commands_in_the_same_folder_are_refused(made):
-    import dataclasses
-
     table, planned, _ = made
     run(planned())
     other = dataclasses.replace(table, rows=(dataclasses.replace(table.rows[0], commands=table.rows[1].commands),))
-    with pytest.raises(UserError, match=r"other commands than the table has now(.|\n)*rm -r"):
+    with pytest.raises(UserError, match=r"other commands(.|\n)*rm -r"):
         run(planned(other))
 
 
 def test_a_signal_stops_the_jobs_and_they_go_on(made):
     _, planned, log = made
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     stopped = run(planned(), count=1)
-    assert not stopped.finished and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    before = [line["name"] for line in lines(log)]
-    assert before
+    assert not stopped.finished and signal.getsignal(signal.SIGTERM) == before
+    there = [line["name"] for line in lines(log)]
+    assert 2 <= len(there) < 11
+    log.with_name("log.mended").touch()
     run(planned(), count=1)
     names = [line["name"] for line in lines(log)]
-    assert names.count("one") == 2 and len(names) < 2 * 11, "commands that had ended are not repeated"
+    assert all(names.count(name) == 2 for name in ("one", "two", "start", "timed", "after")), "what had ended is not repeated"
 
 
 def test_jobs_are_stopped_after_the_minutes_of_a_try(made, tmp_path):
@@ -140,6 +148,49 @@ def test_jobs_are_stopped_after_the_minutes_of_a_try(made, tmp_path):
     jobs = planned(Table("", "", "", METRICS, (Row("long", "", (command,)),), ()), seeds=1)
     runner = run(jobs, minutes=1 / 120)
     assert runner.finished and runner.tried == {"long, seed 0": {}} and not runner.errors and not lines(log)
+
+
+def of_one_row(made, name: str):
+    """The jobs of a table with one row, whose command is of that name."""
+    table, planned, _ = made
+    return planned(Table("", "", "", METRICS, (Row(name, "", (table.rows[0].commands[0].replace("one-first", name),)),), ()), seeds=1)
+
+
+def test_a_job_that_does_not_stop_is_killed(made, monkeypatch):
+    monkeypatch.setattr(running, "GRACE_SECONDS", 0.3)
+    assert run(of_one_row(made, "deaf"), minutes=1 / 60).tried == {"deaf, seed 0": {}}
+
+
+def test_nothing_that_a_job_started_outlives_it(made):
+    run(of_one_row(made, "parent"))
+    assert not subprocess.run(["pgrep", "-f", f"{made[2]}.child"], capture_output=True).stdout
+
+
+def test_a_row_without_its_number_is_not_finished(made):
+    runner = run(of_one_row(made, "nothing"))
+    assert "gives NaN for found/loss" in runner.errors["nothing, seed 0"] or "nan" in runner.errors["nothing, seed 0"]
+    assert run(of_one_row(made, "nothing")).errors, "it is tried again"
+
+
+def test_two_processes_do_not_run_the_same_table(made):
+    _, planned, _ = made
+    with running.alone_in(planned()[0].folder.parent), pytest.raises(UserError, match="another process"):
+        run(planned())
+
+
+def test_a_changed_config_is_not_taken_for_the_one_that_was_run(made, tmp_path):
+    """The commands are the same, and what they train is not."""
+    config = tmp_path / "config.py"
+    command = f"omnia train {config} --run-dir {{run}} --help"
+    table = Table("", "", "", METRICS, (Row("one", "", (command,)),), ())
+    for steps, fine in ((3, True), (3, True), (4, False)):
+        config.write_text(f"from train.experiment import Experiment\ndef get_config():\n    return Experiment(steps={steps})\n")
+        (job,) = plan(table, tmp_path / "table.py", tmp_path / "runs", table.rows, 1, None)
+        if fine:
+            write_state(job, state_of(job) | {"finished": True})
+        else:
+            with pytest.raises(UserError, match="another config"):
+                state_of(job)
 
 
 def test_a_row_alone_runs_with_what_it_needs(made):
@@ -154,9 +205,16 @@ def test_jobs_at_once_share_the_cores(monkeypatch):
     assert [place.cores for place in found] == [(0, 2), (1, 3)] and found[0].environment == {"JAX_PLATFORMS": "cpu"}
     assert len(places(0, "cpu")) == 4 and len(places(6, "cpu")) == 6
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert [place.environment for place in places(0, "gpu")] == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]
+    assert [place.environment for place in places(0, "gpu")] == [
+        {"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": device} for device in "25"
+    ]
     assert len(places(0, "pod")) == 1
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="room for 2"):
+        places(3, "gpu")
+    monkeypatch.setattr(running, "accelerators", lambda: ("tpu", ["all"]))
+    assert [place.environment for place in places(0, "gpu")] == [{"JAX_PLATFORMS": "tpu"}], "chips of a TPU are one run's"
+    monkeypatch.undo()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(UserError, match="no GPU or TPU"):
         places(0, "gpu")
 
@@ -168,13 +226,18 @@ def test_results_are_kept_by_tier(made, tmp_path):
     store(tmp_path / "results.json", "cpu", found)
     store(tmp_path / "results.json", "gpu", found)
     assert read(tmp_path / "results.json") == {"cpu": found, "gpu": found} and read(tmp_path / "none.json") == {}
+    assert "2 seeds" in missing(table, "cpu", found, 2) and "one, two, fails, timed not measured" in missing(table, "cpu", found, 3)
 
 
 @pytest.mark.parametrize(
     "change, what",
     [
-        ({"rows": (Row("one", "", ("rm -r /",)),)}, "'rm' is no command"),
+        ({"rows": (Row("one", "", ("rm -r /",)),)}, "'rm -r /' is no command"),
         ({"rows": (Row("one", "", ("python {nowhere}",)),)}, "nowhere"),
+        ({"rows": (Row("one", "", ()),)}, "no commands"),
+        ({"rows": (Row("one", "", ("python 'x",)),)}, "No closing quotation"),
+        ({"rows": (Row("one", "", ("python",)),)}, "'python' is no command"),
+        ({"rows": (Row("..", "", ("python x",)),)}, "no name for a folder"),
         ({"rows": (Row("../one", "", ("python x",)),)}, "no name for a folder"),
         ({"rows": (Row("one", "", ("python x",)),) * 2}, "the same name"),
         ({"rows": (Row("one", "", ("python x",), tier="gpu"),)}, "what machine it needs"),

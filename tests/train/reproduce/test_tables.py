@@ -62,7 +62,7 @@ def test_published_results_are_those_of_their_tables(name):
         assert set(found.values) <= metrics and all(set(by_row) <= rows for by_row in found.values.values())
         assert rows == set(found.values[table.metrics[0].name]), "all rows, or it is not published"
         assert found.total_minutes < LONGEST_MINUTES and found.hardware and verdict.of_table(table, tier, found.values)
-    assert (PUBLISHED / f"{name}.png").is_file()
+    assert all((PUBLISHED / f"{name}.{tier}.png").is_file() for tier in read(PUBLISHED / f"{name}.json"))
 
 
 def test_page_is_made_of_the_stored_results():
@@ -70,7 +70,7 @@ def test_page_is_made_of_the_stored_results():
 
 
 def test_every_picture_belongs_to_a_table():
-    assert {path.stem for path in PUBLISHED.iterdir()} <= set(NAMES)
+    assert {path.name.partition(".")[0] for path in PUBLISHED.iterdir()} <= set(NAMES)
 
 
 def test_list_says_what_was_measured(capsys, monkeypatch, tmp_path):
