@@ -81,8 +81,9 @@ def test_what_fails_is_named_and_the_rest_goes_on(report, device, monkeypatch, t
 
 
 def test_each_table_with_rows_for_a_gpu_is_run_and_judged_by_its_exit_code(report, monkeypatch, tmp_path):
-    listed = {"tables": [{"table": name, "verdicts": {"cpu": "", "gpu": ""}} for name in ("good", "saved", "broken", "hungry", "silent")]}
-    listed["tables"].append({"table": "small", "verdicts": {"cpu": ""}})
+    names = ("good", "saved", "broken", "hungry", "silent")
+    listed = {"tables": [{"table": name, "rows": {"cpu": ["a"], "gpu": ["b", "c"]}} for name in names]}
+    listed["tables"].append({"table": "small", "rows": {"cpu": ["a"]}})
     said = {
         "--list": [listed],
         "good": [{"table": "good", "values": {"row": [1.0]}, "errors": {}}],
@@ -91,7 +92,12 @@ def test_each_table_with_rows_for_a_gpu_is_run_and_judged_by_its_exit_code(repor
         "hungry": [{"error": "no such data", "code": 2}],
         "silent": [{"error": "Error: not done after 75 s", "code": -9}],
     }
-    monkeypatch.setattr(report.gpu, "process", lambda command, *_: said[command[3]])
+
+    def process(command, *_):
+        assert command[3] == "--list" or command[command.index("--rows") + 1] == "b"
+        return said[command[3]]
+
+    monkeypatch.setattr(report.gpu, "process", process)
     options = SimpleNamespace(seconds=120, device="gpu")
     found = {one["name"]: (one["status"], one.get("error")) for one in report.tables(options, tmp_path)}
     assert found == {

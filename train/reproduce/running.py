@@ -1,6 +1,7 @@
 """Jobs as processes: several at once, each in cores or on a GPU of its own, stopped without losing what they have done."""
 
 import contextlib
+import ctypes
 import dataclasses
 import fcntl
 import os
@@ -20,6 +21,8 @@ from train.reproduce.table import ROOT
 
 GRACE_SECONDS = 60.0
 """For jobs to save when they are asked to stop; then they are killed."""
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -92,6 +95,7 @@ class Running:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
 
     def poll(self) -> bool:
@@ -150,6 +154,12 @@ class Running:
                     return json_files.parse(line)
         path = self.job.folder / "summary.json"
         return json_files.read(path, "Remove the folder and run it again.") if path.is_file() else {}
+
+
+def die_with_parent() -> None:
+    """In a new process: be killed when the one that started it dies, however that happens, and leave no device in use. Linux only."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,10 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
@@ -16,7 +18,7 @@ from train.reproduce import running
 from train.reproduce.jobs import chosen, plan, state_of, write_state
 from train.reproduce.results import collect, missing, read, store
 from train.reproduce.running import Place, Runner, places
-from train.reproduce.table import Better, Metric, Row, Shared, Table, check
+from train.reproduce.table import ROOT, Better, Metric, Row, Shared, Table, check
 
 SCRIPT = """
     import json, os, signal, subprocess, sys, time
@@ -164,6 +166,31 @@ def test_a_job_that_does_not_stop_is_killed(made, monkeypatch):
 def test_nothing_that_a_job_started_outlives_it(made):
     run(of_one_row(made, "parent"))
     assert not subprocess.run(["pgrep", "-f", f"{made[2]}.child"], capture_output=True).stdout
+
+
+def test_a_job_does_not_outlive_who_runs_it(made, tmp_path):
+    """A runner that is killed leaves nothing behind, so that no device stays in use."""
+    command = made[0].rows[0].commands[0].replace("one-first", "long").replace("{run}", str(tmp_path))
+    (tmp_path / "mine.py").write_text(
+        "from train.reproduce.table import Metric, Row, Table\n"
+        f"def get_table():\n    return Table('t', 'p', 'c.', (Metric('x', 'x'),), (Row('long', '', ({command!r},)),), ())\n"
+    )
+    arguments = ["reproduce", str(tmp_path / "mine.py"), "--output", str(tmp_path / "out"), "--seeds", "1"]
+    runner = subprocess.Popen([sys.executable, "-m", "omnia", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    pattern = f"script.py {made[2]} "
+
+    def there() -> bool:
+        return bool(subprocess.run(["pgrep", "-f", pattern], capture_output=True).stdout)
+
+    for _ in range(600):
+        if there():
+            break
+        time.sleep(0.1)
+    assert there()
+    runner.kill()
+    runner.wait()
+    time.sleep(0.5)
+    assert not there()
 
 
 def test_a_row_without_its_number_is_not_finished(made):
