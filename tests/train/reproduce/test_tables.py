@@ -10,6 +10,7 @@ import pytest
 import omnia
 from data.errors import UserError
 from data.files import json_files
+from data.text.prepare import PrepareText
 from train.loop.checks import check_options
 from train.reproduce import page, verdict
 from train.reproduce.picture import draw
@@ -17,10 +18,14 @@ from train.reproduce.results import PUBLISHED, Results, read
 from train.reproduce.table import PLACEHOLDER, ROOT, TABLES, Metric, Row, Table, load_table, table_names, table_path
 from train.runs.classes import load_file
 from train.verbs.arguments import parse
+from train.verbs.evaluate import Evaluate
+from train.verbs.label import Label
 from train.verbs.config_files import load_config
 from train.verbs.train import Train
 
 NAMES = table_names()
+OTHERS = {"evaluate": ("evaluate", Evaluate), "label": ("label", Label), "prepare": ("prepare text", PrepareText)}
+"""Verbs that commands of tables have beside `train`, with their options."""
 LONGEST_MINUTES = 40
 
 
@@ -42,7 +47,8 @@ def test_commands_are_understood(name):
             assert found.experiment.seed == 3, job.name
             check_options(found.experiment)
         elif words[0] == "omnia":
-            assert words[1] in omnia.VERBS
+            verb, options = OTHERS[words[1]]
+            parse(options, verb, words[3 if words[1] == "prepare" else 2 :])
         elif words[1] != "-m":
             assert words[1].endswith(".py") and (ROOT / words[1]).is_file()
 
