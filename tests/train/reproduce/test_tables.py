@@ -18,9 +18,9 @@ from train.reproduce.results import PUBLISHED, Results, read
 from train.reproduce.table import PLACEHOLDER, ROOT, TABLES, Metric, Row, Table, load_table, table_names, table_path
 from train.runs.classes import load_file
 from train.verbs.arguments import parse
+from train.verbs.config_files import load_config
 from train.verbs.evaluate import Evaluate
 from train.verbs.label import Label
-from train.verbs.config_files import load_config
 from train.verbs.train import Train
 
 NAMES = table_names()
