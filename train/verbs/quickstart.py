@@ -122,14 +122,13 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     print(f"   {baseline['name']}: {_say_loss(baseline)}; {_say(baseline)}", flush=True)
 
     print(f"3. Training for {run.experiment.steps} steps", flush=True)
-    snippets = _Snippets(run)
-    summary = train(run, on_samples=snippets)
+    summary = train(run)
     if summary["stopped"]:
         return summary
-    validation, share = summary["validation"], snippets.share or summary["snippets"]  # a run that was complete has drawn none
-    print(f"4. Transformer: {_say_loss(validation)}, {validation['bits_per_byte']:.3f} bits per byte; {_say(share)}")
+    summary |= {"snippets": parse_share(_functions(run, [SNIPPET_PROMPT] * SNIPPETS, SNIPPET_TOKENS)), "baseline": baseline}
+    print("4. On the same held-out tokens")
+    print(f"   Transformer, {run.experiment.steps} steps: {_say_loss(summary['validation'])}; {_say(summary['snippets'])}")
     print(f"   {baseline['name']}: {_say_loss(baseline)}; {baseline['share']:.0%} of its functions", flush=True)
-    summary |= {"snippets": share, "baseline": baseline}
     json_files.write(run.path / "summary.json", summary)
     write_report(run.path)
 
@@ -141,12 +140,11 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     if learned["stopped"]:
         return learned
     found = learned["validation"]
-    for prompt, before, after in zip(POLICY_PROMPTS, _written(run), _written(answers), strict=True):
-        print(f"   {prompt} before:\n{textwrap.indent(before, ' ' * 8)}\n   {prompt} after:\n{textwrap.indent(after, ' ' * 8)}")
-    print(
-        f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after, on {found['prompts']} prompts that were not trained on;"
-    )
-    print(f"   {found['kl']:.1f} nats a response from the model before (KL)")
+    for when, writer in (("before", run), ("after", answers)):
+        for text in _functions(writer, list(POLICY_PROMPTS), SNIPPET_TOKENS):
+            print(f"   {when}:\n{textwrap.indent(text.rstrip(), ' ' * 6)}")
+    print(f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after, on {found['prompts']} prompts kept from training;")
+    print(f"   KL to the model before: {found['kl']:.1f} nats a response")
     summary |= {"policy": found, "quickstart_seconds": time.monotonic() - began}
     json_files.write(run.path / "summary.json", summary)
     print(f"\nDone in {summary['quickstart_seconds'] / 60:.1f} minutes. Next:")
@@ -156,33 +154,14 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     return summary
 
 
-class _Snippets:
-    """The share of generated functions that parse, of the model that the loop draws samples from last."""
-
-    def __init__(self, run: Run):
-        self._run = run
-        self.share: dict = {}
-
-    def __call__(self, step: int, params) -> str:
-        from model.decoding.generate import Sampling
-        from train.generation.text import make_generator
-
-        generator = make_generator(self._run, params)
-        sampling = Sampling(temperature=SNIPPET_TEMPERATURE)
-        prompts = [SNIPPET_PROMPT] * SNIPPETS
-        completions = generator.generate(prompts, tokens=SNIPPET_TOKENS, sampling=sampling, seed=self._run.experiment.seed)
-        self.share = parse_share([completion.prompt + completion.text for completion in completions])
-        return _say(self.share)
-
-
-def _written(run: Run) -> list[str]:
-    """What a run's last checkpoint writes after POLICY_PROMPTS, prompts included."""
+def _functions(run: Run, prompts: list[str], tokens: int) -> list[str]:
+    """What the run's last checkpoint writes after the prompts, which it begins with."""
     from model.decoding.generate import Sampling
     from train.generation.text import load_generator
 
     sampling = Sampling(temperature=SNIPPET_TEMPERATURE)
-    completions = load_generator(run).generate(POLICY_PROMPTS, tokens=SNIPPET_TOKENS, sampling=sampling, seed=run.experiment.seed)
-    return [completion.prompt + completion.text.rstrip() for completion in completions]
+    completions = load_generator(run).generate(prompts, tokens=tokens, sampling=sampling, seed=run.experiment.seed)
+    return [completion.prompt + completion.text for completion in completions]
 
 
 def _open(run_dir: Path, corpus_dir: str, experiment: Experiment) -> Run:
