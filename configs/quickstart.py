@@ -17,15 +17,15 @@ def get_config(arg: str = "ngrams") -> Experiment:
         raise ValueError(f"no variant {arg!r}; there are ngrams and plain")
     experiment = Experiment(
         name="quickstart",
-        steps=1000,
+        steps=1200,
         batch_size=16,
-        model=ModelConfig(context_length=128, num_layers=4, embed_dim=128, num_heads=4, ngrams=3, **MODERN),
+        model=ModelConfig(context_length=128, num_layers=2, embed_dim=128, num_heads=4, ngrams=3, **MODERN),
         optimizer=Muon(adam_learning_rate=8e-3),
         schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=200),
+        evaluation=Evaluation(every=600),
+        checkpoints=Checkpoints(every=600),
         samples=Samples(every=0, prompts=("def ", "class "), tokens=96, temperature=0.7),
-        logging=Logging(every=10),
+        logging=Logging(every=20),
     )
     if arg == "plain":
         return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, ngrams=0))

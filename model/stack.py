@@ -18,6 +18,7 @@ from model.attention.dispatch import Mask, attend, attention_weights
 from model.config import ModelConfig
 from model.layers import Dense, FeedForward, Norm, compute_dtype, constrain, dropout
 from model.mixture_of_experts import MixtureOfExperts
+from model.ngrams import NOTHING
 from model.positions import Distances, distance_scores, rotary_angles, rotate
 
 
@@ -287,7 +288,7 @@ class Remembered:
 def no_memory(config: ModelConfig, rows: int, length: int) -> Remembered:
     """The memory of `rows` rows that begin, `length` places in each layer."""
     empty = Memory(jnp.zeros((rows, length, config.embed_dim), compute_dtype(config)))
-    before_BN = jnp.full((rows, config.ngrams - 1), -1, jnp.int32) if config.ngrams else None
+    before_BN = jnp.full((rows, config.ngrams - 1), NOTHING, jnp.int32) if config.ngrams else None
     return Remembered((empty,) * config.num_layers, jnp.zeros((rows, length), jnp.int32), before_BN)
 
 

@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> Experiment:
         raise ValueError(f"no variant {arg!r}; there is only the plain one")
     return Experiment(
         name="code, ppo",
-        steps=16,
+        steps=40,
         batch_size=64,
         data=Prompts(environments=(PythonFunctions(),), prompt_tokens=12, validation=128),
         objective=PPO(
@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> Experiment:
             critic="shared",
             epochs=1,
             gae_lambda=1.0,
-            kl_coefficient=0.002,
+            kl_coefficient=0.01,
             value_coefficient=0.5,
             value_clip=0.0,
         ),
