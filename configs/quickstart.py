@@ -24,8 +24,8 @@ def get_config(arg: str = "ngrams") -> Experiment:
         schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
         evaluation=Evaluation(every=600),
         checkpoints=Checkpoints(every=600),
-        samples=Samples(every=0, prompts=("def ", "class "), tokens=96, temperature=0.7),
-        logging=Logging(every=20),
+        samples=Samples(every=0, prompts=("def read_line(", "class Reader("), tokens=96, temperature=0.7),
+        logging=Logging(every=10),
     )
     if arg == "plain":
         return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, ngrams=0))

@@ -18,7 +18,6 @@ from data.files import json_files
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from train.evaluation.ngram import NGram
-from train.evaluation.snippets import parse_share
 from train.experiment import Experiment, TextData
 from train.runs.directory import Run, create_run, is_run, open_corpora, open_run, write_run
 from train.runs.resolve import resolve
@@ -26,12 +25,10 @@ from train.verbs.arguments import parse, start_jax
 from train.verbs.config_files import load_config
 
 VOCABULARY = 2048
-SNIPPETS = 64
-SNIPPET_TOKENS = 128
-SNIPPET_PROMPT = "def "
-SNIPPET_TEMPERATURE = 0.7
+PROMPTS = ("def read_line(", "def get_name(")
+TOKENS = 112
+TEMPERATURE = 0.7
 NGRAM = "5-gram, Kneser-Ney"
-POLICY_PROMPTS = ("def read_line(", "def get_name(")
 CHAT_MODEL = "smollm2"
 CHAT_PACKAGES = ("gguf", "tokenizers", "jinja2")
 
@@ -118,31 +115,30 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     run = _open(run_dir, corpus_dir, experiment)
 
     print("2. The baseline to beat: an n-gram model of the same tokens", flush=True)
-    baseline = _baseline(Corpus(corpus_dir))
-    print(f"   {baseline['name']}: {_say_loss(baseline)}; {_say(baseline)}", flush=True)
+    baseline, written = _baseline(Corpus(corpus_dir))
+    print(f"   {baseline['name']}: {_say(baseline)}. It writes\n{_indented(written)}", flush=True)
 
     print(f"3. Training for {run.experiment.steps} steps", flush=True)
     summary = train(run)
     if summary["stopped"]:
         return summary
-    summary |= {"snippets": parse_share(_functions(run, [SNIPPET_PROMPT] * SNIPPETS, SNIPPET_TOKENS)), "baseline": baseline}
-    print("4. On the same held-out tokens")
-    print(f"   Transformer, {run.experiment.steps} steps: {_say_loss(summary['validation'])}; {_say(summary['snippets'])}")
-    print(f"   {baseline['name']}: {_say_loss(baseline)}; {baseline['share']:.0%} of its functions", flush=True)
+    summary |= {"baseline": baseline}
     json_files.write(run.path / "summary.json", summary)
     write_report(run.path)
+    print("4. Side by side")
+    print(f"   Transformer, {run.experiment.steps} steps: {_say(summary['validation'])}")
+    print(f"   {baseline['name']}: {_say(baseline)}", flush=True)
 
-    print(
-        f"5. Learning from reward: {policy.steps} steps of PPO, 1 for a function that parses, is not trivial and is no repeat", flush=True
-    )
+    reward = "1 for a function that parses, is not trivial and is no repeat"
+    print(f"5. Learning from reward: {policy.steps} steps of PPO, {reward}", flush=True)
     answers = _open_policy(Path(str(run_dir) + "-ppo"), run, policy)
     learned = train(answers)
     if learned["stopped"]:
         return learned
     found = learned["validation"]
     for when, writer in (("before", run), ("after", answers)):
-        for text in _functions(writer, list(POLICY_PROMPTS), SNIPPET_TOKENS):
-            print(f"   {when}:\n{textwrap.indent(text.rstrip(), ' ' * 6)}")
+        for text in _functions(writer):
+            print(f"   {when}:\n{_indented(text)}")
     print(f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after, on {found['prompts']} prompts kept from training;")
     print(f"   KL to the model before: {found['kl']:.1f} nats a response")
     summary |= {"policy": found, "quickstart_seconds": time.monotonic() - began}
@@ -154,13 +150,13 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     return summary
 
 
-def _functions(run: Run, prompts: list[str], tokens: int) -> list[str]:
-    """What the run's last checkpoint writes after the prompts, which it begins with."""
+def _functions(run: Run) -> list[str]:
+    """What the run's last checkpoint writes after PROMPTS."""
     from model.decoding.generate import Sampling
     from train.generation.text import load_generator
 
-    sampling = Sampling(temperature=SNIPPET_TEMPERATURE)
-    completions = load_generator(run).generate(prompts, tokens=tokens, sampling=sampling, seed=run.experiment.seed)
+    sampling = Sampling(temperature=TEMPERATURE)
+    completions = load_generator(run).generate(list(PROMPTS), tokens=TOKENS, sampling=sampling, seed=run.experiment.seed)
     return [completion.prompt + completion.text for completion in completions]
 
 
@@ -186,25 +182,20 @@ def _open_policy(run_dir: Path, start: Run, experiment: Experiment) -> Run:
     return create_run(run_dir, resolve(experiment, sources), sources)
 
 
-def _baseline(corpus: Corpus) -> dict:
-    """An n-gram model trained on all of the corpus: its loss on all of the validation split, and its snippets that parse.
-
-    Snippets are drawn as the Transformer's are: the same prompt, length and temperature.
-    """
+def _baseline(corpus: Corpus) -> tuple[dict, str]:
+    """An n-gram model trained on all of the corpus: its name, its loss on all of the validation split and the number of tokens there; and
+    what it writes."""
     train, validation, tokenizer = corpus.split("train"), corpus.split("validation"), corpus.tokenizer()
     ngram = NGram.fit((train.read(document) for document in range(train.documents)), tokenizer.size)
     loss = ngram.nats_per_token(validation.read(document) for document in range(validation.documents))
-    start = [corpus.document_end, *tokenizer.encode(SNIPPET_PROMPT).tolist()]
-    rng = np.random.default_rng(0)
-    new = [ngram.sample(rng, start, SNIPPET_TOKENS, corpus.document_end, temperature=SNIPPET_TEMPERATURE) for _ in range(SNIPPETS)]
-    return {"name": NGRAM, "loss": loss, "tokens": validation.tokens} | parse_share([SNIPPET_PROMPT + tokenizer.decode(ids) for ids in new])
+    start = [corpus.document_end, *tokenizer.encode(PROMPTS[0]).tolist()]
+    new = ngram.sample(np.random.default_rng(0), start, TOKENS, corpus.document_end, temperature=TEMPERATURE)
+    return {"name": NGRAM, "loss": loss, "tokens": validation.tokens}, PROMPTS[0] + tokenizer.decode(new)
 
 
-def _say_loss(found: dict) -> str:
+def _say(found: dict) -> str:
     return f"{found['loss']:.3f} nats per token over {found['tokens']:,} held-out tokens"
 
 
-def _say(share: dict) -> str:
-    return (
-        f"{share['share']:.0%} of {share['total']} generated functions are Python that parses ({share['trivial']} trivial ones not counted)"
-    )
+def _indented(text: str) -> str:
+    return textwrap.indent(text.rstrip(), " " * 6)

@@ -39,9 +39,9 @@ def test_both_models_are_judged_on_the_same_tokens(corpus):
 
 
 def test_the_baseline_is_better_than_chance_and_says_of_how_many_tokens(corpus):
-    found = quickstart._baseline(corpus)
+    found, written = quickstart._baseline(corpus)
     assert 0 < found["loss"] < np.log(256) and found["tokens"] == corpus.split("validation").tokens
-    assert json.loads(json.dumps(found)) == found
+    assert json.loads(json.dumps(found)) == found and written.startswith(quickstart.PROMPTS[0])
 
 
 def test_the_config_and_the_one_without_ngrams_differ_in_them_alone():
