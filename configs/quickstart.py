@@ -1,7 +1,9 @@
 """A small model of Python code, trained on the standard library of this machine: what `make quickstart` runs.
 
 omnia quickstart
-2 CPU cores, FIGURES
+One core of two, with other work on both, 13 min with preparation, baseline, evaluation and PPO, of 6.0 minutes of CPU time: 2.447 nats per
+token, 1.266 bits per byte, over all 290,725 held-out tokens, where a 5-gram model (Kneser-Ney) of the whole corpus has 2.549.
+With `:plain`, without vectors of n-grams, not measured at this length; they were worth 0.17 nats after 400 steps of four layers.
 """
 
 import dataclasses

@@ -23,7 +23,7 @@ def corpus(tmp_path_factory):
     for number in range(40):
         (folder / f"{number}.py").write_text("def f(x):\n    return x\n" * int(rng.integers(1, 30)) + f"# {number}\n")
     texts = tuple(map(str, sorted(folder.glob("*.py"))))
-    prepare_text(PrepareText(output=str(folder / "corpus"), input=texts, tokenizer="bytes", validation=0.3))
+    prepare_text(PrepareText(output=str(folder / "corpus"), input=texts, tokenizer="byte", validation=0.3))
     return Corpus(str(folder / "corpus"))
 
 
