@@ -3,7 +3,7 @@
 omnia quickstart
 One core of two, with other work on both, 13 min with preparation, baseline, evaluation and PPO, of 6.0 minutes of CPU time: 2.447 nats per
 token, 1.266 bits per byte, over all 290,725 held-out tokens, where a 5-gram model (Kneser-Ney) of the whole corpus has 2.549.
-With `:plain`, without vectors of n-grams, not measured at this length; they were worth 0.17 nats after 400 steps of four layers.
+After 400 steps 2.821; with `:plain`, without vectors of n-grams, 3.011 in as much CPU time.
 """
 
 import dataclasses
