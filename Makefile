@@ -14,7 +14,7 @@ PYTEST := JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_P
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
-quickstart: $(BIN)/installed  ## Train a small code model on this machine, sample it and draw a report: 4 to 6 minutes on two cores
+quickstart: $(BIN)/installed  ## Train a small code model on this machine, sample it and draw a report: about 5 minutes on two cores
 	$(BIN)/omnia quickstart
 
 test: lint  ## Style, types and all tests but the drills

@@ -92,6 +92,11 @@ class ModelConfig:
     """With parallel: one norm for both sub-layers (GPT-J), or one each, 2 (GPT-NeoX)."""
     layer_groups: int = 0
     """Groups of successive layers with shared parameters (ALBERT, Lan et al. 2020); divides num_layers. 0: no sharing."""
+    ngrams: int = 0
+    """Longest n-gram that adds a vector to the embedding of its last token, 2 or more, so that a small model spends no layers on which words
+    follow which (after Roy et al. 2022). 0: tokens alone."""
+    ngram_rows: int = 32_768
+    """With ngrams: rows of the hash table. The optimizer updates all of it in every step."""
     embed_scale: bool = False
     """Multiply token embeddings by sqrt(embed_dim) (Vaswani et al. 2017, sec. 3.4)."""
     tied_embeddings: bool = True
@@ -127,6 +132,10 @@ class ModelConfig:
             raise ValueError(f"model.embed_dim is {self.embed_dim}; {self.positions} positions need an even width")
         if self.distance_limit and self.positions != "distance":
             raise ValueError(f"model.distance_limit belongs to model.positions distance; they are {self.positions}")
+        if self.ngrams < 0 or self.ngrams == 1:
+            raise ValueError(f"model.ngrams is {self.ngrams}; it must be 2 or more, or 0 to do without")
+        if self.ngrams and self.ngram_rows < 1:
+            raise ValueError(f"model.ngram_rows is {self.ngram_rows}; it must be positive")
         if self.positions == "relative" and not 4 <= self.relative_buckets < 4 * self.relative_distance:
             raise ValueError(
                 f"model.relative_buckets {self.relative_buckets} do not fit model.relative_distance {self.relative_distance}: "

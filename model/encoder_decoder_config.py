@@ -31,6 +31,8 @@ class EncoderDecoderConfig(ModelConfig):
             raise ValueError("model.window needs a causal model; an encoder sees both ways")
         if self.parallel:
             raise ValueError("model.parallel: a decoder that attends to an encoder runs its sub-layers one after the other")
+        if self.ngrams:
+            raise ValueError("model.ngrams are of a decoder by itself")
         if self.positions == "distance":
             raise ValueError("model.positions distance needs a causal model; an encoder may have relative ones")
         if self.layer_groups and self.encoder_blocks % self.layer_groups:

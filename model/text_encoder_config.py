@@ -31,6 +31,8 @@ class TextEncoderConfig(ModelConfig):
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be positive, or 0 to do without")
         if self.window:
             raise ValueError("model.window needs a causal model; an encoder sees both ways")
+        if self.ngrams:
+            raise ValueError("model.ngrams are of a decoder; an encoder sees both ways")
         if self.positions == "distance":
             raise ValueError("model.positions distance needs a causal model; an encoder may have relative ones")
         if not self.tied_embeddings:
