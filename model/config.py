@@ -93,8 +93,8 @@ class ModelConfig:
     layer_groups: int = 0
     """Groups of successive layers with shared parameters (ALBERT, Lan et al. 2020); divides num_layers. 0: no sharing."""
     ngrams: int = 0
-    """Longest n-gram that adds a vector to the embedding of its last token, 2 or more, so that a small model spends no layers on which words
-    follow which (after Roy et al. 2022). 0: tokens alone."""
+    """Longest n-gram that adds a vector to the embedding of its last token, 2 or more, so that a small model spends no layers on which
+    words follow which (after Roy et al. 2022). 0: tokens alone."""
     ngram_rows: int = 32_768
     """With ngrams: rows of the hash table. The optimizer updates all of it in every step."""
     embed_scale: bool = False

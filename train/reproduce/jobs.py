@@ -171,8 +171,10 @@ def value_at(measures: Any, path: str) -> Any:
 
 
 def _made_of(job: Job) -> str:
-    """A digest of the experiments that its commands train, so that a changed config is not taken for the one that was run."""
-    from train.runs.serialize import to_json
+    """A digest of the experiments that its commands train, so that a changed config is not taken for the one that was run.
+
+    Of what is not as by default: a field that a newer version adds changes nothing.
+    """
     from train.verbs.config_files import load_config
 
     targets = [words[2] for words in job.commands if words[:2] == ("omnia", "train") and len(words) > 2]
@@ -182,5 +184,15 @@ def _made_of(job: Job) -> str:
     for target in targets:
         path, _, variant = target.partition(":")
         place = path if Path(path).is_absolute() else str(ROOT / path)
-        stored.append(json_files.dumps(to_json(load_config(f"{place}:{variant}" if variant else place))))
+        stored.append(json_files.dumps(_chosen(load_config(f"{place}:{variant}" if variant else place))))
     return hashlib.sha256("\n".join(stored).encode()).hexdigest()[:16]
+
+
+def _chosen(value: Any) -> Any:
+    """Options without the fields that have their defaults."""
+    if isinstance(value, tuple):
+        return [_chosen(one) for one in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if getattr(value, field.name) != field.default}
+    return {"kind": type(value).__qualname__} | {name: _chosen(one) for name, one in fields.items()}
