@@ -8,8 +8,11 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
 PYTEST := JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 $(BIN)/python -m pytest
 
+# Where the notebooks are opened from in Colab, and Omnia is installed from there: OWNER/NAME on GitHub.
+REPOSITORY ?= OWNER/NAME
+
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint docs drills parity lock clean
+.PHONY: help quickstart test lint docs notebooks drills parity lock clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +30,9 @@ lint: $(BIN)/installed
 
 docs: $(BIN)/installed  ## Write docs/reference_options.md from the options in the code
 	$(BIN)/python -m train.verbs.reference > docs/reference_options.md
+
+notebooks: $(BIN)/installed  ## Write notebooks/*.ipynb, run them all into notebooks/executed/, and say how long each took
+	$(BIN)/python notebooks/build.py $(REPOSITORY) --execute
 
 drills: export HYPOTHESIS_PROFILE := default
 drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and other tests that take long
