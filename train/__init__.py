@@ -28,6 +28,7 @@ _FACE = {
     # what it is worth, and why
     "evaluate_run": "evaluation.checkpoint",
     "evaluate_by_position": "evaluation.long_context",
+    "look_inside": "explain.inside",
     # its parts
     "make_mesh": "devices.mesh",
     "realise": "kinds",
