@@ -25,12 +25,27 @@ _FACE = {
     "write_report": "loop.report",
     "load_parameters": "checkpoints.checkpointer",
     "load_generator": "generation.text",
+    # published models
+    "fetch": "bridge.packages",
+    "import_model": "bridge.importing",
+    "load_chat": "generation.chat",
+    "load_embedder": "generation.embeddings",
     # what it is worth, and why
     "evaluate_run": "evaluation.checkpoint",
     "evaluate_by_position": "evaluation.long_context",
     "look_inside": "explain.inside",
-    # its parts
+    # pictures, clips and sounds
+    "WorldScenes": "sources.media.options",
+    "MediaShards": "sources.media.options",
+    "MediaLM": "objectives.media.options",
+    "MediaClassification": "objectives.media.options",
+    "load_writer": "generation.about_media",
+    # devices, there or not
     "make_mesh": "devices.mesh",
+    "state_of": "objectives.bind",
+    "make_plan": "verbs.plan",
+    "print_plan": "verbs.plan",
+    # its parts
     "realise": "kinds",
     "bind": "objectives.bind",
     "update_of": "objectives.bind",
@@ -54,6 +69,11 @@ _FACE = {
     "whiten": "rl.policy.advantages",
     "clipped_loss": "rl.policy.policy_gradient",
     "make_learn": "rl.policy.learner",
+    # looking ahead
+    "CONNECT_FOUR": "rl.games.games",
+    "rollouts": "rl.search.search",
+    "grow_tree": "rl.search.search",
+    "measure_decoding": "rl.search.decoding",
 }
 __all__ = list(_FACE)
 
