@@ -50,14 +50,15 @@ for message in messages:
 params, _ = load_parameters(run, make_mesh(run.experiment.mesh))
 text = "Paris is the capital of France, and Rome is the capital of Italy. Two, four, six,"
 tokens = [tokenizer.document_start, *tokenizer.encode(text).tolist()]
-depths = tuple(range(5, config.num_layers, 5))
+depths = tuple(config.num_layers - left_out for left_out in (20, 10, 5, 3, 2, 1))
 inside = look_inside(config, params, tokens, depths)
 names = [tokenizer.decode([token]) for token in tokens]
 plt.figure(figsize=(13, 3), layout="constrained")
 plt.imshow(inside.confidence_NT[:, 1:], cmap="Greens", vmin=0, vmax=1, aspect="auto", origin="lower")
 for (row, column), token in np.ndenumerate(inside.likeliest_NT[:, 1:]):
+    word = repr(tokenizer.decode([int(token)]).strip(" ") or "-")[1:-1]
     colour = "white" if inside.confidence_NT[row, column + 1] > 0.6 else "black"
-    plt.text(column, row, repr(tokenizer.decode([int(token)]))[1:-1][:9], ha="center", va="center", fontsize=7, color=colour)
+    plt.text(column, row, word[:9], ha="center", va="center", fontsize=7, color=colour)
 plt.yticks(range(len(inside.depths)), [f"after layer {depth}" for depth in inside.depths])
 plt.xticks(range(len(names) - 1), names[1:], fontsize=8)
 plt.xlabel("what is read; above it, what is thought to come next")
@@ -113,9 +114,9 @@ summary = train(taught)
 
 # %%
 question = [tokenizer.document_start, *tokenizer.encode(f"The capital of {place} is {capital}.").tolist()]
-before = look_inside(config, params, question, depths).nats_T
+before = look_inside(config, params, question, (config.num_layers,)).nats_T
 params, _ = load_parameters(taught, make_mesh(taught.experiment.mesh))
-after = look_inside(config, params, question, depths).nats_T
+after = look_inside(config, params, question, (config.num_layers,)).nats_T
 plt.figure(figsize=(7, 2.6), layout="constrained")
 for offset, nats, label in ((-0.2, before, "as published"), (0.2, after, "taught")):
     plt.bar(np.arange(len(question) - 1) + offset, nats[1:], width=0.4, label=label)

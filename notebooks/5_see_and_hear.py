@@ -30,7 +30,7 @@ work = Path(tempfile.mkdtemp(prefix="omnia-"))
 # after the other.
 
 # %%
-scenes = [make_scene(random.Random(seed)) for seed in range(4)]
+scenes = sorted((make_scene(random.Random(seed)) for seed in range(12)), key=lambda scene: -len(scene.things))[:4]
 sounds = [render_audio(scene, np.random.default_rng(0)) for scene in scenes]
 figure, axes = plt.subplots(2, 4, figsize=(10, 4.2), layout="constrained", height_ratios=(2, 1))
 for scene, sound, (above, below) in zip(scenes, sounds, axes.T, strict=True):
@@ -55,7 +55,7 @@ image = ImageEncoder(patch=8, rows=4, columns=4, **tower)
 audio = AudioEncoder(times=48, projector=Projection(shuffle=2), **tower)
 decoder = {"num_layers": 2, "embed_dim": 96, "num_heads": 4, "norm": "rmsnorm", "bias": False, "positions": "rotary"}
 world = Experiment(
-    steps=360,
+    steps=320,
     batch_size=24,
     model=MultimodalConfig(context_length=96, encoders=(image, audio), **decoder),
     data=WorldScenes(tasks=("image", "audio"), media_dropout=0.1, images=2, audios=2, validation=128),
@@ -63,7 +63,7 @@ world = Experiment(
     optimizer=Muon(learning_rate=0.03, adam_learning_rate=3e-3),
     schedule=Schedule(warmup_steps=30, decay="linear", final_fraction=0.0),
     evaluation=Evaluation(every=0),
-    samples=Samples(tokens=0),
+    samples=Samples(tokens=16, temperature=0.0),
     logging=Logging(every=60),
 )
 run = new_run(work / "world", world)
@@ -83,11 +83,12 @@ Image(work / "sheet.png")
 
 # %%
 found = evaluate_run(run)
-for number, name in enumerate(("image", "audio")):
-    plt.bar([number - 0.2, number + 0.2], [found[name], found[f"blind_{name}"]], width=0.35, color=["tab:blue", "lightgrey"])
-plt.gca().set(xticks=(0, 1), xticklabels=("image", "audio"), ylabel="right answers", ylim=(0, 1))
-plt.gcf().set_size_inches(4, 2.6)
-plt.legend(["", "shown", "hidden"][1:])
+kinds = ("image", "audio")
+plt.figure(figsize=(4, 2.6), layout="constrained")
+plt.bar(np.arange(2) - 0.2, [found[kind] for kind in kinds], width=0.35, label="shown")
+plt.bar(np.arange(2) + 0.2, [found[f"blind_{kind}"] for kind in kinds], width=0.35, label="hidden", color="lightgrey")
+plt.gca().set(xticks=(0, 1), xticklabels=kinds, ylabel="right answers", ylim=(0, 1.3))
+plt.legend(ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -98,15 +99,16 @@ writer, scene = load_writer(run), make_scene(random.Random(40))
 drawn = io.BytesIO()
 plt.imsave(drawn, render_image(scene, 64))
 thing = scene.things[0]
-questions = ["how many? ", f"colour of the {thing.shape}? ", f"shape of the {thing.colour} one? "]
+questions = {"how many? ": ("no", "one", "two", "three")[len(scene.things)]}
+questions |= {f"colour of the {thing.shape}? ": thing.colour, f"shape of the {thing.colour} one? ": thing.shape}
 asked = [writer.read([("image", drawn.getvalue()), ("text", question)]) for question in questions]
 answers = writer.write(asked, tokens=16, sampling=Sampling(temperature=0.0))
 plt.figure(figsize=(2, 2))
 plt.imshow(render_image(scene, 64))
 plt.axis("off")
 plt.show()
-for question, answer in zip(questions, answers, strict=True):
-    print(question, answer)
+for (question, right), answer in zip(questions.items(), answers, strict=True):
+    print(f"{question}{answer} ({'right' if answer == right else f'no, {right}'})")
 
 # %% [markdown]
 # ## What an answer rests on
