@@ -125,16 +125,17 @@ Image(run.path / "plots" / "occlusion.png")
 # Put the path of a folder of pictures into `photos`; a subfolder's name is the class of what it holds. Here: drawn ones.
 
 # %%
-photos = work / "photos"
+photos = work / "photos"  # or Path("the folder of yours")
 rows, columns = np.indices((64, 64)) / 64
 chance = np.random.default_rng(0)
-for number in range(240):
-    kind = ("stripes", "rings", "checks")[number % 3]
-    (x, y), angle, fine = chance.uniform(0.2, 0.8, 2), chance.uniform(0, np.pi), chance.uniform(15, 35)
-    along, across = np.cos(angle) * columns + np.sin(angle) * rows, np.sin(angle) * columns - np.cos(angle) * rows
-    waves = {"stripes": np.sin(fine * along), "rings": np.sin(fine * np.hypot(columns - x, rows - y))}
-    waves["checks"] = np.sign(np.sin(fine * along) * np.sin(fine * across))
-    picture = 0.5 + 0.3 * waves[kind][..., None] * chance.uniform(-1, 1, 3) + chance.normal(0, 0.08, (64, 64, 3))
+for number in range(0 if photos.exists() else 180):
+    kind, horizon, fine = ("beach", "forest", "night")[number % 3], chance.uniform(0.3, 0.6), chance.uniform(15, 40)
+    inside, colours = {
+        "beach": ([rows < horizon, rows < horizon + 0.2], [(0.5, 0.75, 0.95), (0.1, 0.4, 0.6), (0.9, 0.8, 0.5)]),
+        "forest": ([np.sin(fine * columns) > 0.7, rows < horizon], [(0.35, 0.2, 0.1), (0.2, 0.5, 0.2), (0.1, 0.3, 0.1)]),
+        "night": ([chance.random((64, 64)) > 0.98, rows < horizon], [(1.0, 1.0, 0.9), (0.05, 0.05, 0.2), (0.02, 0.02, 0.05)]),
+    }[kind]
+    picture = np.array(colours)[np.select(inside, (0, 1), 2)] * chance.uniform(0.5, 1.1) + chance.normal(0, 0.05, (64, 64, 3))
     (photos / kind).mkdir(parents=True, exist_ok=True)
     matplotlib.image.imsave(photos / kind / f"{number}.png", picture.clip(0, 1))
 prepare_media(PrepareMedia(output=str(work / "shards"), kind="images", input=(str(photos),), validation=0.2))
@@ -143,7 +144,7 @@ Image(work / "photos.png")
 
 # %%
 classifier = Experiment(
-    steps=120,
+    steps=40,
     batch_size=24,
     model=MultimodalConfig(
         context_length=64,
@@ -154,11 +155,11 @@ classifier = Experiment(
     ),
     data=MediaShards(shards=(str(work / "shards"),)),
     objective=MediaClassification(),
-    optimizer=Muon(learning_rate=0.02, adam_learning_rate=3e-3),
+    optimizer=Muon(learning_rate=0.01, adam_learning_rate=1e-3),
     schedule=Schedule(warmup_steps=10),
     evaluation=Evaluation(every=0),
     samples=Samples(tokens=0),
-    logging=Logging(every=30),
+    logging=Logging(every=10),
 )
 photographs = new_run(work / "classifier", classifier)
 train(photographs)

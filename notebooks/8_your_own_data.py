@@ -5,7 +5,8 @@
 # path of your own texts into `folder`, and everything below works on them.
 
 # %%
-import pydoc
+import importlib
+import inspect
 import shlex
 import tempfile
 from pathlib import Path
@@ -16,29 +17,35 @@ import matplotlib.pyplot as plt
 import omnia
 
 work = Path(tempfile.mkdtemp(prefix="omnia-"))
-folder = work / "texts"
+folder = work / "texts"  # or Path("the folder of yours")
 corpus, config, run = work / "corpus", work / "config.py", work / "run"
 
 
 def shell(line: str) -> None:
     """Run `omnia ...` in this process."""
     if omnia.main(shlex.split(line)[1:]):
-        raise SystemExit(f"failed: {line}")
+        raise RuntimeError(line)
 
 
 # %% [markdown]
 # ## Files
 #
-# Text, code, JSON lines, Parquet, archives and more are read. Standing in for yours: what Python's own help says of some of its
+# Text, code, JSON lines, Parquet, archives and more are read. Standing in for yours: the documentation of some of Python's own
 # modules, a file each.
 
 # %%
-folder.mkdir()
-modules = "argparse ast asyncio collections configparser csv dataclasses datetime decimal difflib email enum fractions functools"
-modules += " heapq html http inspect itertools json logging math os pathlib random re shutil socket sqlite3 statistics string"
-modules += " subprocess tarfile tempfile textwrap threading time traceback turtle types typing unittest urllib uuid zipfile"
-for name in modules.split():
-    (folder / f"{name}.txt").write_text(pydoc.render_doc(name, renderer=pydoc.plaintext))
+modules = "argparse ast asyncio collections configparser csv dataclasses datetime decimal difflib email.message enum fractions functools"
+modules += " heapq html http.client inspect itertools json logging math os pathlib pickle random re shutil socket sqlite3 statistics string"
+modules += " subprocess tarfile tempfile textwrap threading time traceback turtle types typing unittest.mock urllib.request uuid zipfile"
+for name in [] if folder.exists() else modules.split():
+    module = importlib.import_module(name)
+    texts = [inspect.getdoc(module) or ""]
+    for member, value in inspect.getmembers(module, callable):
+        texts.append(f"{name}.{member}: {inspect.getdoc(value)}")
+        methods = vars(value).items() if inspect.isclass(value) else ()
+        texts += [f"{member}.{method}: {doc}" for method, one in methods if method[0] != "_" and (doc := inspect.getdoc(one))]
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.txt").write_text("\n\n".join(texts))
 print(f"{sum(path.stat().st_size for path in folder.iterdir()):,} bytes in {len(list(folder.iterdir()))} files")
 
 # %% [markdown]
@@ -123,7 +130,7 @@ shell(f"omnia evaluate {run} --by-position")
 # ## Generate
 
 # %%
-shell(f"omnia generate {run} --prompt 'class ' --max-new-tokens 120 --temperature 0.7")
+shell(f"omnia generate {run} --prompt 'Return ' --max-new-tokens 120 --temperature 0.7")
 
 # %% [markdown]
 # ## Export
