@@ -84,8 +84,8 @@ def grow_tree(
     """The trees of such a search, to be looked at; what it would play is the action with the most visits in node 0. See `tree_search`."""
     root_key, search_key = jax.random.split(key)
     root, legal_BA = _root(evaluate, params, root_key, states), jax.vmap(task.legal)(states)
-    how = {"simulations": simulations, "backup": backup, "exploration": exploration}
-    return tree_search(params, search_key, root, simulator(task, evaluate, discount), legal_BA=legal_BA, **how)
+    simulate, how = simulator(task, evaluate, discount), {"legal_BA": legal_BA, "exploration": exploration}
+    return tree_search(params, search_key, root, simulate, simulations=simulations, backup=backup, **how)
 
 
 def _root(evaluate: Callable, params, key, states) -> mctx.RootFnOutput:
