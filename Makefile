@@ -12,12 +12,12 @@ PYTEST := JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_P
 REPOSITORY ?= OWNER/NAME
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint docs notebooks drills parity lock clean
+.PHONY: help quickstart test lint docs notebooks drills parity gpu-report lock clean
 
 help:  ## This list
-	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
-quickstart: $(BIN)/installed  ## Train a small code model on this machine, sample it and draw a report: 4 to 6 minutes on two cores
+quickstart: $(BIN)/installed  ## Train a small code model on this machine, sample it and draw a report: about 5 minutes on two cores
 	$(BIN)/omnia quickstart
 
 test: lint  ## Style, types and all tests but the drills
@@ -28,8 +28,10 @@ lint: $(BIN)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(BIN)/installed  ## Write docs/reference_options.md from the options in the code
+docs: $(BIN)/installed .venv-docs/installed  ## Write docs/reference_options.md and docs/tables.md, and build the pages in site/
 	$(BIN)/python -m train.verbs.reference > docs/reference_options.md
+	$(BIN)/python -m train.reproduce.page > docs/tables.md
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 notebooks: $(BIN)/installed  ## Write notebooks/*.ipynb, run them all into notebooks/executed/, and say how long each took
 	$(BIN)/python notebooks/build.py $(REPOSITORY) --execute
@@ -41,6 +43,9 @@ drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and
 parity: .venv-peers/installed  ## Compare with the same models in PyTorch, in a venv of its own
 	$(subst $(BIN),.venv-peers/bin,$(PYTEST)) -m slow tests/parity
 
+gpu-report:  ## Measure a GPU or TPU in at most nine minutes, with a PYTHON that has JAX for it, and write runs/gpu-report/
+	$(PYTHON) benchmarks/gpu_report.py $(if $(SHARDS),--shards $(SHARDS))
+
 lock:  ## Lock the newest packages that PYTHON can have, with hashes; once with python3.11, once with python3.12
 	$(PYTHON) -m venv --clear .cache/lock
 	.cache/lock/bin/python $(PIP_INSTALL) pip-tools
@@ -49,7 +54,7 @@ lock:  ## Lock the newest packages that PYTHON can have, with hashes; once with 
 		--extra test --build-deps-for editable --output-file $(LOCK) setup.py
 
 clean:  ## Remove what make made; runs/ stays
-	rm -rf .venv .venv-peers .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist omnia.egg-info
+	rm -rf .venv .venv-peers .venv-docs site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist omnia.egg-info
 
 # The stamp lies inside the environment, so that removing either makes both again.
 %/bin/installed: $(LOCK) setup.py
@@ -62,6 +67,11 @@ clean:  ## Remove what make made; runs/ stays
 .venv-peers/installed: .venv-peers/bin/installed
 	.venv-peers/bin/python $(PIP_INSTALL) torch==2.13.0
 	.venv-peers/bin/python $(PIP_INSTALL) transformers accelerate
+	touch $@
+
+.venv-docs/installed: setup.py
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python $(PIP_INSTALL) $$(sed -n '/^DOCS = /,/^]/s/^ *"\(.*\)",.*/\1/p' setup.py)
 	touch $@
 
 # Reached only by a Python without a lock.

@@ -16,24 +16,25 @@ VERBS = {
     "quickstart": "train a small model of Python code on this machine in minutes, and show what it learned",
     "prepare": "turn raw text into shards",
     "inspect": "show a folder of shards: counts, lengths, samples, the rows of any step",
-    "import": "make a run of a published model: a Hugging Face folder, a GGUF file",
-    "export": "write a run as others read it: a Hugging Face folder, a GGUF file",
-    "train": "train from a config file, or go on with a run",
-    "launch": "train on several processes of this machine, and start them again after a crash",
+    "import": "make a run from a published model: a Hugging Face folder, a GGUF file",
+    "export": "write a run for other libraries: a Hugging Face folder, a GGUF file",
+    "train": "train from a config file, or resume a run",
+    "launch": "train with several processes on this machine, restarted after a crash",
     "checkpoint": "list, verify, compare and export the checkpoints of a run",
-    "plan": "compile a training step for a pod that is not there: memory, collectives, the time of a step",
-    "label": "draw responses of a policy and write down which is best, by its environment's reward",
+    "plan": "predict memory, collectives and step time on a pod that you do not have yet",
+    "label": "sample responses of a policy and record which is best, by its environment's reward",
     "evaluate": "measure a run on its validation split",
     "generate": "continue a prompt, a file of prompts, or what you type",
-    "embed": "write the vectors of the lines of a file",
-    "report": "draw the report of a run again, also while it trains or after it was killed",
+    "embed": "write a vector for each line of a file",
+    "reproduce": "run a paper's table and compare the results with the paper",
+    "report": "draw the report of a run again, also while it trains",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
 CONFIG_HELP = "--config FILE, with any verb: lets runs with classes of that config file use them."
 ROOMS = ("data", "model", "train")
 COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate", "embed")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
-WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "embed", "report")
+WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "embed", "reproduce", "report")
 """Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""
 TRANSIENT = frozenset(
     "EIO EAGAIN EINTR ENOMEM ENOBUFS ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EHOSTUNREACH ENETDOWN ENETRESET ENETUNREACH ESTALE "

@@ -42,6 +42,14 @@ TEST = [
     *EXTRAS["notebooks"],
 ]
 
+# What `make docs` builds the site with, in an environment of its own: it reads the sources and imports none of the packages above.
+DOCS = [
+    "mkdocs>=1.6,<2",  # material needs the first
+    "mkdocs-material>=9.7,<10",
+    "mkdocstrings[python]>=1.0",
+    "ruff>=0.9",  # lays out long signatures
+]
+
 setup(
     name="omnia",
     version="0.1.0",
@@ -79,6 +87,7 @@ setup(
         "train.objectives.text",
         "train.optimizers",
         "train.planning",
+        "train.reproduce",
         "train.rl",
         "train.rl.environments",
         "train.rl.games",
@@ -107,5 +116,8 @@ setup(
         "zstandard>=0.22",
         "scipy>=1.13",
     ],
-    extras_require=EXTRAS | BEAM | ACCELERATORS | {"test": TEST, "all": [package for extra in EXTRAS.values() for package in extra]},
+    extras_require=EXTRAS
+    | BEAM
+    | ACCELERATORS
+    | {"test": TEST, "docs": DOCS, "all": [package for extra in EXTRAS.values() for package in extra]},
 )

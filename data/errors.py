@@ -2,9 +2,9 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can fix: what and where on the first line, how to fix it on the second.
+    """An error that the user can fix: what is wrong and where on the first line, how to fix it on the second.
 
-    The front door prints it after `omnia: ` and exits with `code`; no traceback is shown.
+    The command line prints it after `omnia: ` and exits with `code`, without a traceback.
     """
 
     code = 2

@@ -433,7 +433,7 @@ def _codes_file(kind: str) -> str:
 
 
 def load_tokenizer(path: str) -> Tokenizer:
-    """Opens a saved tokenizer, the tokenizer of a shard or run directory, a `.model` file or a `tokenizer.json`."""
+    """Open a saved tokenizer, the tokenizer of a corpus or run, a SentencePiece `.model` or a Hugging Face `tokenizer.json`."""
     path = str(path)
     for header_path in (storage.join(path, "tokenizer/tokenizer.json"), storage.join(path, "tokenizer.json"), path):
         content = None if os.path.isdir(header_path) else storage.read_bytes(header_path)

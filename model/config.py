@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """One decoder-only Transformer. GPT-2, Llama and what lies between differ in these fields alone."""
+    """A decoder-only Transformer. GPT-2, Llama and their relatives differ only in these fields."""
 
     home: ClassVar[str] = "model.transformer:Decoder"
     """The family's module, made of the config."""
@@ -20,7 +20,7 @@ class ModelConfig:
     vocab_size: int = 0
     """Rows of the embedding table. 0: all ids of the tokenizer, special ones included, rounded up to a multiple of 64."""
     context_length: int = 1024
-    """Tokens the model is trained to see at once; the number of learned positions where those are used."""
+    """Tokens in a training row; also the number of learned positions."""
     num_layers: int = 12
     """Transformer blocks."""
     embed_dim: int = 768
@@ -36,8 +36,8 @@ class ModelConfig:
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019)."""
     norm_position: Literal["pre", "post", "both"] = "pre"
-    """pre: before each sub-layer, and at the end (Radford et al. 2019). post: after each sum of a sub-layer and the stream (Vaswani et al.
-    2017; BERT). both: pre, and on each sub-layer's output before it is added (Gemma 2, sec. 2)."""
+    """pre: before each sub-layer, and at the end (Radford et al. 2019). post: after each residual sum (Vaswani et al. 2017; BERT). both:
+    pre, and on each sub-layer's output before it is added (Gemma 2, sec. 2)."""
     norm_epsilon: float = 1e-5
     """Added to the variance before its square root."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu_squared", "silu"] = "gelu"
@@ -45,59 +45,64 @@ class ModelConfig:
     gated: bool = False
     """Multiply the activation by a second projection (Shazeer 2020): with silu this is SwiGLU."""
     experts: int = 0
-    """Feed-forward layers that a router chooses from, in every block (Shazeer et al. 2017). 0: one layer and no router."""
+    """Experts (feed-forward layers) per block, chosen by a router (Shazeer et al. 2017). 0: one layer and no router."""
     experts_per_token: int = 2
-    """How many of the experts each token goes through."""
+    """Experts that each token goes through."""
     expert_capacity: float = 0.0
-    """Tokens an expert takes, in multiples of an even share of the batch; what is too many skips the layer. 0: no limit."""
+    """Capacity of an expert, in multiples of an even share of the batch; further tokens skip the layer. 0: no limit."""
     positions: Literal["learned", "rotary", "sinusoidal", "relative", "distance"] = "learned"
     """Learned absolute positions (GPT-2), rotary ones (Su et al. 2021), fixed sinusoids (Vaswani et al. 2017), a learned bias of attention
     scores by distance, in buckets (T5, Raffel et al. 2020), or scores from sinusoids of distances (Transformer-XL, Dai et al. 2019)."""
     distance_limit: int = 0
-    """With distance: those beyond count as this many (clamp_len in the authors' code). 0: no limit."""
+    """With distance: larger distances count as this one (clamp_len in the authors' code). 0: no limit."""
     relative_buckets: int = 32
     """With relative positions: buckets of distances."""
     relative_distance: int = 128
-    """With relative positions: keys this far away, and further, share a bucket."""
+    """With relative positions: keys at this distance or further share a bucket."""
     rotary_base: float = 10_000.0
     """Base of the rotary wavelengths."""
     local_rotary_base: float = 0.0
-    """Base in layers with a window, which rotary_scaling leaves alone (Gemma 3). 0: the same as in the others."""
+    """Base in layers with a window, where rotary_scaling does not apply (Gemma 3). 0: rotary_base, scaled."""
     rotary_share: float = 1.0
-    """Share of each head that is rotated, its first part (GPT-NeoX)."""
+    """Fraction of each head that is rotated, from its start (GPT-NeoX)."""
     rotary_scaling: Literal["none", "linear", "ntk", "yarn", "llama3"] = "none"
-    """How rotary positions reach past the length of pretraining: interpolated (Chen et al. 2023), by a larger base, by parts with a
-    temperature (both Peng et al. 2023), or as Llama 3.1 does it (Grattafiori et al. 2024)."""
+    """How rotary positions extend beyond the pretraining length: linear interpolation (Chen et al. 2023), a larger base (ntk) or YaRN (both
+    Peng et al. 2023), or Llama 3.1's rule (Grattafiori et al. 2024)."""
     rotary_factor: float = 1.0
-    """How many times longer rotary_scaling makes the context; at least 1."""
+    """How many times longer rotary_scaling makes the context, at least 1."""
     rotary_original_context: int = 0
-    """Context length of the pretraining that yarn and llama3 stretch."""
+    """With yarn and llama3: context length of the pretraining."""
     bias: bool = True
     """Biases in projections and in LayerNorm."""
     qkv_bias: bool = False
-    """Without bias: biases of queries, keys and values all the same (Qwen 2)."""
+    """Biases of queries, keys and values even if bias is off (Qwen 2)."""
     qk_norm: bool = False
     """RMSNorm over each head's queries and keys before their product (Dehghani et al. 2023)."""
     window: int = 0
-    """Keys that a query of a local layer sees, its own included (sliding window, Beltagy et al. 2020). 0: everything."""
+    """Sliding window: keys that a query sees in a local layer, including its own (Beltagy et al. 2020). 0: no window."""
     global_every: int = 0
-    """With window: the last of every so many layers sees everything; 2 is Gemma 2's alternation, 6 Gemma 3's. 0: all layers are local."""
+    """With window: every n-th layer has global attention; 2 is Gemma 2's pattern, 6 Gemma 3's. 0: all layers are local."""
     attention_softcap: float = 0.0
     """Attention scores x become cap * tanh(x / cap) (Gemma 2, sec. 2). 0: no cap."""
     logit_softcap: float = 0.0
-    """The same for the logits of predictions. 0: no cap."""
+    """The same for the output logits. 0: no cap."""
     parallel: bool = False
-    """Attention and feed-forward read the same input, side by side (GPT-J; Chowdhery et al. 2022, sec. 2)."""
+    """Attention and feed-forward run in parallel on the same input (GPT-J; Chowdhery et al. 2022, sec. 2)."""
     parallel_norms: int = 1
-    """With parallel: norms of that input, one for both sub-layers (GPT-J) or one for each (GPT-NeoX)."""
+    """With parallel: one norm for both sub-layers (GPT-J), or one each, 2 (GPT-NeoX)."""
     layer_groups: int = 0
-    """Groups of successive layers that share their parameters (ALBERT, Lan et al. 2020); divides num_layers. 0: no layers do."""
+    """Groups of successive layers with shared parameters (ALBERT, Lan et al. 2020); divides num_layers. 0: no sharing."""
+    ngrams: int = 0
+    """Longest n-gram that adds a vector to the embedding of its last token, 2 or more, so that a small model spends no layers on which
+    words follow which (after Roy et al. 2022). 0: tokens alone."""
+    ngram_rows: int = 32_768
+    """With ngrams: rows of the hash table. The optimizer updates all of it in every step."""
     embed_scale: bool = False
     """Multiply token embeddings by sqrt(embed_dim) (Vaswani et al. 2017, sec. 3.4)."""
     tied_embeddings: bool = True
-    """Use the embedding table as the output projection too (Press & Wolf 2017)."""
+    """Use the embedding table also as the output projection (Press & Wolf 2017)."""
     dropout: float = 0.0
-    """Share of elements dropped after the embedding and after each sub-layer while training."""
+    """Fraction of elements dropped in training, after the embedding and after each sub-layer."""
     init_std: float = 0.02
     """Standard deviation of initial weights; output projections of sub-layers use init_std / sqrt(2 * num_layers)."""
     scan: bool = False
@@ -107,7 +112,7 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the matrix products; parameters, norms, softmax and loss stay float32. auto: bfloat16 on accelerators, float32 on CPU."""
     attention: Literal["auto", "reference", "xla", "splash", "triton", "cudnn"] = "auto"
-    """Attention kernel. One that cannot honour the mask it is given raises. auto: the fastest for the device and the mask."""
+    """Attention kernel. auto: the fastest for the device and the mask. A kernel that does not support the mask raises an error."""
 
     def __post_init__(self):
         positive = ("context_length", "num_layers", "embed_dim", "num_heads")
@@ -127,6 +132,10 @@ class ModelConfig:
             raise ValueError(f"model.embed_dim is {self.embed_dim}; {self.positions} positions need an even width")
         if self.distance_limit and self.positions != "distance":
             raise ValueError(f"model.distance_limit belongs to model.positions distance; they are {self.positions}")
+        if self.ngrams < 0 or self.ngrams == 1:
+            raise ValueError(f"model.ngrams is {self.ngrams}; it must be 2 or more, or 0 to do without")
+        if self.ngrams and self.ngram_rows < 1:
+            raise ValueError(f"model.ngram_rows is {self.ngram_rows}; it must be positive")
         if self.positions == "relative" and not 4 <= self.relative_buckets < 4 * self.relative_distance:
             raise ValueError(
                 f"model.relative_buckets {self.relative_buckets} do not fit model.relative_distance {self.relative_distance}: "
@@ -234,13 +243,14 @@ class ModelConfig:
         return self.mlp_dim or 4 * self.embed_dim
 
     def completed(self, size: int, specials: Mapping[str, int]) -> Self:
-        """The config with what it leaves to the tokenizer: rows for `size` ids, a multiple of 64. ValueError where that has not what it
-        takes."""
+        """The config with the fields that depend on the tokenizer: vocab_size for `size` ids, rounded up to a multiple of 64. ValueError
+        if the tokenizer lacks a needed special id."""
         return dataclasses.replace(self, vocab_size=self.vocab_size or -(-size // 64) * 64)
 
     def started_from(self, theirs: "ModelConfig", has_decoder: bool, projectors: Collection[str] = (), **switches) -> "ModelConfig":
-        """The model of a run that starts from another's: that one's, but for switches that no parameter depends on. has_decoder: whether
-        the other run trains one. projectors: kinds of media for which it trains a projector. ValueError for a model of another kind."""
+        """The model of a run that starts from another run: `theirs`, with `switches` that no parameter depends on. has_decoder: whether
+        the other run trains a decoder. projectors: kinds of media for which it trains a projector. ValueError for a model of another
+        kind."""
         if theirs.kind != self.kind:
             raise ValueError(f"it is a {theirs.kind}, and the config's is a {self.kind}")
         return dataclasses.replace(theirs, **switches)

@@ -129,6 +129,10 @@ class Critic:
             hidden_BTD, cache = own.hidden_BTD, own.cache
         return ScalarHead().apply({"params": params["value"]}, hidden_BTD), cache
 
+    def empty_cache(self, rows: int, size: int) -> tuple:
+        """As of Decoder; () for a layout without layers of its own."""
+        return Decoder(self._own_config).empty_cache(rows, size) if self.layers_of_its_own else ()
+
     @property
     def layers_of_its_own(self) -> int:
         """How many layers a cache of the critic has."""
@@ -136,4 +140,6 @@ class Critic:
 
     @property
     def _own_config(self) -> ModelConfig:
-        return dataclasses.replace(self.config, num_layers=self.layers_of_its_own, dropout=0.0)
+        """A branch goes on from a stream, and looks nothing up."""
+        ngrams = 0 if self.layout == "branch" else self.config.ngrams
+        return dataclasses.replace(self.config, num_layers=self.layers_of_its_own, dropout=0.0, ngrams=ngrams)

@@ -107,7 +107,8 @@ class EncoderDecoder(nn.Module):
 
     @nn.nowrap
     def conditioned(self, params, source: SourceText) -> "Conditioned":
-        """What continues targets of a source, for the functions of model/decoding/. source: one text a row."""
+        """Read the sources once, and return what continues their targets with the functions of model/decoding/. source: one text per
+        row."""
         x_BSD = vectors_of(self.config, params["embedding"]["table"], source.tokens_BS)
         hidden_BSD = Encoder(self.config).apply({"params": params["encoder"]}, x_BSD, source)
         return Conditioned(self, source_cache(self.config, params, hidden_BSD), (source.segments_BS > 0).astype(jnp.int32))
@@ -125,7 +126,7 @@ class EncoderDecoder(nn.Module):
 
     @nn.nowrap
     def training_flops_per_token(self, length: int) -> float | None:
-        """None: how long targets are beside sources is the objective's business."""
+        """None, because the objective decides the lengths of sources and targets."""
         return None
 
 

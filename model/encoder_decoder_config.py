@@ -9,7 +9,7 @@ from model.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoderConfig(ModelConfig):
-    """A text is read both ways, another is written. T5 and the first Transformer (Vaswani et al. 2017) differ in these fields alone."""
+    """An encoder-decoder. T5 and the original Transformer (Vaswani et al. 2017) differ only in these fields."""
 
     home: ClassVar[str] = "model.encoder_decoder:EncoderDecoder"
     kind: ClassVar[str] = "encoder-decoder"
@@ -17,9 +17,9 @@ class EncoderDecoderConfig(ModelConfig):
     encoder_layers: int = 0
     """Blocks of the encoder. 0: as many as the decoder's num_layers."""
     start_token: int = -1
-    """Id that stands before the first token of what is written. -1: the tokenizer's padding, as in T5, or what starts its documents."""
+    """Id that starts the target. -1: the tokenizer's padding, as in T5, or its document start."""
     scaled_logits: bool = False
-    """Multiply hidden states by 1 / sqrt(embed_dim) before the output projection, as T5 does where that is the embedding table."""
+    """Multiply hidden states by 1 / sqrt(embed_dim) before the output projection, as T5 does with tied embeddings."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -31,13 +31,15 @@ class EncoderDecoderConfig(ModelConfig):
             raise ValueError("model.window needs a causal model; an encoder sees both ways")
         if self.parallel:
             raise ValueError("model.parallel: a decoder that attends to an encoder runs its sub-layers one after the other")
+        if self.ngrams:
+            raise ValueError("model.ngrams are of a decoder by itself")
         if self.positions == "distance":
             raise ValueError("model.positions distance needs a causal model; an encoder may have relative ones")
         if self.layer_groups and self.encoder_blocks % self.layer_groups:
             raise ValueError(f"model.layer_groups {self.layer_groups} does not divide model.encoder_layers {self.encoder_layers}")
 
     def completed(self, size: int, specials: Mapping[str, int]) -> Self:
-        """With a start_token too."""
+        """As for a decoder, and with a start_token."""
         found = super().completed(size, specials)
         if found.start_token >= 0:
             return found

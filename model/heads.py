@@ -98,8 +98,7 @@ def score_tokens(
 
     The forward pass keeps nothing of a chunk's logits; the backward pass computes them again and adds up the gradient of the tables
     in float32. targets_BT: int32. want: names of `Scores`; kl and cross_entropy need `other`, a second head over the same
-    vocabulary. shards: devices that the rows are spread over. chunk: positions of each row a chunk takes; 0 fits CHUNK_ELEMENTS
-    a device.
+    vocabulary. shards: devices that the rows are split over. chunk: positions per row in a chunk; 0 fits CHUNK_ELEMENTS logits per device.
     """
     unknown = set(want) - set(Scores._fields)
     if unknown:

@@ -62,7 +62,8 @@ class MixtureOfExperts(nn.Module):
     """In place of a feed-forward layer: y = sum over the chosen experts of gate * expert(x). Maps x_BTD to y_BTD and a `Router`.
 
     The router is linear, in float32. Its softmax over all experts is cut to the `experts_per_token` largest and divided by their
-    sum (Mixtral, Jiang et al. 2024, sec. 2.1: the same as a softmax over the chosen logits). Each expert is the feed-forward layer of
+    sum (Mixtral, Jiang et al. 2024, sec. 2.1: the same as a softmax over the chosen logits). A single one keeps its probability (Fedus
+    et al. 2021, eq. 2): divided by itself it would be 1, and the router would learn nothing. Each expert is the feed-forward layer of
     the config. Parameters: router/kernel [D, E]; experts/up, experts/gate, experts/down: kernel [E, in, out].
 
     Without a capacity every slot is served. With one, an expert takes at most capacity * slots / experts of the whole batch, earlier
@@ -80,7 +81,8 @@ class MixtureOfExperts(nn.Module):
             logit_BTE = Dense((c.experts,), ("embed", "experts"), c.init_std, jnp.float32, name="router")(x_BTD)
         probability_BTE = jax.nn.softmax(logit_BTE, axis=-1)
         gate_BTC, chosen_BTC = jax.lax.top_k(probability_BTE, c.experts_per_token)
-        gate_BTC /= gate_BTC.sum(-1, keepdims=True)
+        if c.experts_per_token > 1:
+            gate_BTC /= gate_BTC.sum(-1, keepdims=True)
 
         weights = jax.tree.map(lambda leaf: leaf.astype(dtype), Experts(c, name="experts")())
         counted_BT = jnp.ones(x_BTD.shape[:2], bool) if counted_BT is None else counted_BT

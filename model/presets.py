@@ -218,7 +218,7 @@ PRESETS = {
 
 
 def preset(name: str) -> ModelConfig:
-    """The ModelConfig of a published size; ValueError names the known ones."""
+    """The config of a published model size. ValueError names the known sizes."""
     if name not in PRESETS:
         raise ValueError(f"no model size {name!r}; known: {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -18,6 +18,7 @@ from model.attention.dispatch import Mask, attend, attention_weights
 from model.config import ModelConfig
 from model.layers import Dense, FeedForward, Norm, compute_dtype, constrain, dropout
 from model.mixture_of_experts import MixtureOfExperts
+from model.ngrams import NOTHING
 from model.positions import Distances, distance_scores, rotary_angles, rotate
 
 
@@ -264,26 +265,31 @@ class Memory:
 @flax.struct.dataclass
 class Remembered:
     """What rows leave to those that go on where they end: a Memory for each layer, and open_BM, int32: 1 for places of a text that had not
-    ended, 0 for those of others, which nobody sees any more."""
+    ended, 0 for those of others, which nobody sees any more. before_BN: with ngrams, the last tokens of each row."""
 
     layers: tuple[Memory, ...]
     open_BM: Any
+    before_BN: Any = None
 
     def segments(self, segments_BT, positions_BT):
         """The segments of all keys, [B, M + T]: those remembered belong to the first text of a row where that begins above position 0."""
         goes_on_BM = (self.open_BM > 0) & (positions_BT[:, :1] > 0)
         return jnp.concatenate([jnp.where(goes_on_BM, segments_BT[:, :1], -1), segments_BT], 1)
 
-    def after(self, layers: tuple[Memory, ...], keys_BS) -> "Remembered":
+    def after(self, layers: tuple[Memory, ...], keys_BS, tokens_BT) -> "Remembered":
         """What is remembered once a row was read. keys_BS: `segments` of the row."""
         open_BS = (keys_BS == keys_BS[:, -1:]) & (keys_BS > 0)
-        return Remembered(layers, open_BS[:, keys_BS.shape[1] - self.open_BM.shape[1] :].astype(jnp.int32))
+        before_BN = self.before_BN
+        if before_BN is not None:
+            before_BN = jnp.concatenate([before_BN, tokens_BT], 1)[:, tokens_BT.shape[1] :]
+        return Remembered(layers, open_BS[:, keys_BS.shape[1] - self.open_BM.shape[1] :].astype(jnp.int32), before_BN)
 
 
 def no_memory(config: ModelConfig, rows: int, length: int) -> Remembered:
     """The memory of `rows` rows that begin, `length` places in each layer."""
     empty = Memory(jnp.zeros((rows, length, config.embed_dim), compute_dtype(config)))
-    return Remembered((empty,) * config.num_layers, jnp.zeros((rows, length), jnp.int32))
+    before_BN = jnp.full((rows, config.ngrams - 1), NOTHING, jnp.int32) if config.ngrams else None
+    return Remembered((empty,) * config.num_layers, jnp.zeros((rows, length), jnp.int32), before_BN)
 
 
 REMAT_POLICIES = {
@@ -381,7 +387,7 @@ def _stack(routers):
 
 
 def unstack_layers(params):
-    """The same parameters with `layers` [L, ...] split into layer_0 ... layer_{L-1}, as a loop that runs unrolled wants them.
+    """The same parameters with `layers` [L, ...] split into layer_0 ... layer_{L-1}, for unrolled execution.
 
     One split per leaf, whose gradient is one concatenation. Layers that share parameters are one of these.
     """

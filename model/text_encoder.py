@@ -38,7 +38,7 @@ class Pooler(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Tokens to hidden states, each made of all tokens of its own segment.
+    """Bidirectional encoder: tokens to hidden states, each attending to all tokens of its segment.
 
     Parameters: embedding/table [V, W], positions/table [context, W] and token_types/table [types, W] where there are any, embedding_norm,
     embedding_projection where W is not D, layers/... each stacked over a leading axis `layers`, final_norm unless norm_position is post;
@@ -91,7 +91,7 @@ class TextEncoder(nn.Module):
 
     @nn.nowrap
     def predictions(self, params, hidden_BTD) -> Head:
-        """What predicts the tokens that stand in the places of hidden_BTD. ValueError for an encoder that has none."""
+        """The head that predicts the tokens at the positions of hidden_BTD. ValueError for an encoder without one."""
         if not self.config.prediction_head:
             raise ValueError("this encoder predicts no tokens: model.prediction_head is off")
         x_BTW, bias_V = PredictionHead(self.config).apply({"params": params["prediction"]}, hidden_BTD)
@@ -99,7 +99,7 @@ class TextEncoder(nn.Module):
 
     @nn.nowrap
     def pooled(self, params, hidden_BTD, segments_BT, positions_BT, count: int):
-        """One vector for each of the segments 1 to `count`, [B, S, D], of its first token; zeros for those that a row does not have."""
+        """The pooled first token of each of the segments 1 to `count`, [B, S, D]; zeros for segments that a row lacks."""
         if not self.config.pooler:
             raise ValueError("this encoder has no pooler: model.pooler is off")
         first_BST = (segments_BT[:, None] == jnp.arange(1, count + 1)[:, None]) & (positions_BT == 0)[:, None]
@@ -119,5 +119,5 @@ class TextEncoder(nn.Module):
 
     @nn.nowrap
     def training_flops_per_token(self, length: int) -> float | None:
-        """None: how many places are predicted, and how often a text is read, is the objective's business."""
+        """None, because the objective decides how many positions are predicted and how often a text is read."""
         return None

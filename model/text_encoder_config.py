@@ -9,7 +9,7 @@ from model.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoderConfig(ModelConfig):
-    """A Transformer that sees both ways. BERT, RoBERTa, DistilBERT and ALBERT differ in these fields alone."""
+    """A bidirectional Transformer encoder. BERT, RoBERTa, DistilBERT and ALBERT differ only in these fields."""
 
     home: ClassVar[str] = "model.text_encoder:TextEncoder"
     kind: ClassVar[str] = "encoder"
@@ -31,13 +31,15 @@ class TextEncoderConfig(ModelConfig):
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be positive, or 0 to do without")
         if self.window:
             raise ValueError("model.window needs a causal model; an encoder sees both ways")
+        if self.ngrams:
+            raise ValueError("model.ngrams are of a decoder; an encoder sees both ways")
         if self.positions == "distance":
             raise ValueError("model.positions distance needs a causal model; an encoder may have relative ones")
         if not self.tied_embeddings:
             raise ValueError("model.tied_embeddings: an encoder predicts by its embedding table; leave it on")
 
     def started_from(self, theirs: ModelConfig, has_decoder: bool, projectors: Collection[str] = (), **switches) -> ModelConfig:
-        """What judges and predicts is the new run's own: where the other has none, it begins anew."""
+        """The pooler and the prediction head are the new run's own; if the other run lacks one, it is initialised."""
         heads = {"pooler": self.pooler, "prediction_head": self.prediction_head} if theirs.kind == self.kind else {}
         return super().started_from(theirs, has_decoder, projectors, **switches, **heads)
 

@@ -16,6 +16,7 @@ from model.flops import training_flops_per_token
 from model.layers import Table, compute_dtype, constrain, dropout
 from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import Router
+from model.ngrams import ngram_vectors, tokens_before, tokens_before_in_cache
 from model.stack import Context, Remembered, angles_of, create_layers, run_layers
 from model.text import empty_cache, final_norm, key_distances, place, relative_bias, token_vectors
 
@@ -80,16 +81,16 @@ def _cross_layers(config: ModelConfig, media: Media | None, segments_BT):
     return between
 
 
-DECODER = ("embedding", "positions", "relative_bias", "layers", "final_norm", "head")
+DECODER = ("embedding", "ngrams", "positions", "relative_bias", "layers", "final_norm", "head")
 """The names of a decoder's parameters; others may stand beside them."""
 
 
 class Decoder(nn.Module):
     """Decoder-only Transformer: tokens to hidden states, which `heads.score_tokens` turns into predictions.
 
-    Parameters: embedding/table [V, D], positions/table [context, D] when learned, layers/... each stacked over a leading axis
-    `layers`, relative_bias/table [buckets, H] where positions are relative, final_norm, and head/table [V, D] unless the embedding is
-    tied. How the stack runs (`scan`, unrolled, with a cache) never changes them.
+    Parameters: embedding/table [V, D], ngrams/table [rows, D] where the config has n-grams, positions/table [context, D] when learned,
+    layers/... each stacked over a leading axis `layers`, relative_bias/table [buckets, H] where positions are relative, final_norm, and
+    head/table [V, D] unless the embedding is tied. How the stack runs (`scan`, unrolled, with a cache) never changes them.
     """
 
     config: ModelConfig
@@ -113,20 +114,25 @@ class Decoder(nn.Module):
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
-        of (keys, values), both [B * G, S, K], with the index of the first new token as (caches, index); valid_BS marks, with 1, the
-        cached positions that hold or will hold a token of the row. branch: number of the layer whose input is returned too, as stream_BTD;
-        given one, from another decoder, these layers go on from it, and the tokens are not looked up. media: what stands in the places of
-        some tokens; with a cache it belongs to its first tokens. groups_BT: int32, ascending within a segment: tokens see all of their own
-        group, such as a prefix, and of those before it. memory: of the rows before, for positions that are distances or relative; what
-        these leave is returned as the cache. watch: a list that takes the attention weights of every layer; the config
-        must neither scan nor rematerialise.
+        of (keys, values), both [B * G, S, K], with n-grams also (tokens,) behind them, int32 [B, S, 1], and the index of the first new
+        token, as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row. branch: number of
+        the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the tokens
+        are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens. groups_BT: int32,
+        ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. memory: of the rows
+        before, for positions that are distances or relative; what these leave is returned as the cache. watch: a list that takes the
+        attention weights of every layer; the config must neither scan nor rematerialise.
         """
         c = self.config
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        held = cache
+        if c.ngrams and cache is not None:
+            held = _with_tokens(cache, tokens_BT)
+            cache = (held[0][:-1], held[1])
         x_BTD = stream_BTD
         if x_BTD is None:
-            x_BTD = self._embed(tokens_BT, positions_BT, keys_B, media)
+            before_BTN = self._before(tokens_BT, positions_BT, held, valid_BS, memory) if c.ngrams else None
+            x_BTD = self._embed(tokens_BT, before_BTN, positions_BT, keys_B, media)
 
         queries_BT, valid = segments_BT, valid_BS
         if cache is not None:
@@ -156,7 +162,9 @@ class Decoder(nn.Module):
             Table(c.vocab_size, c.embed_dim, ("vocab", "embed"), c.init_std, name="head")()
         hidden_BTD = final_norm(c, x_BTD)
         if memory is not None and cache is not None:
-            cache = memory.after(cache, valid)
+            cache = memory.after(cache, valid, tokens_BT)
+        elif held is not None and c.ngrams:
+            cache = (*cache, held[0][-1])
         return Output(hidden_BTD, cache, router, stream_BTD)
 
     @nn.nowrap
@@ -181,18 +189,39 @@ class Decoder(nn.Module):
 
     @nn.nowrap
     def empty_cache(self, rows: int, size: int):
-        """The caches of `rows` rows that hold nothing yet, for `size` tokens each: a pair of keys and values for each layer."""
-        return empty_cache(self.config, rows, size)
+        """The caches of `rows` rows that hold nothing yet, for `size` tokens each: a pair of keys and values for each layer, and with
+        n-grams the tokens."""
+        tokens = ((jnp.zeros((rows, size, 1), jnp.int32),),) if self.config.ngrams else ()
+        return empty_cache(self.config, rows, size) + tokens
 
     @nn.nowrap
-    def _embed(self, tokens_BT, positions_BT, keys_B, media: Media | None):
+    def _before(self, tokens_BT, positions_BT, cache, valid_BS, memory: Remembered | None):
+        """The tokens that n-grams reach back to. cache: with these tokens in it."""
+        count = self.config.ngrams - 1
+        if cache is not None:
+            (ids_BS1,), index = cache[0][-1], cache[1]
+            return tokens_before_in_cache(ids_BS1[..., 0], valid_BS, index, positions_BT, count)
+        tokens_BS = tokens_BT if memory is None else jnp.concatenate([memory.before_BN, tokens_BT], 1)
+        return tokens_before(tokens_BS, positions_BT, count)
+
+    @nn.nowrap
+    def _embed(self, tokens_BT, before_BTN, positions_BT, keys_B, media: Media | None):
         """What the first layer reads: the tokens, or the media in their places, and their positions."""
         c = self.config
         x_BTD = token_vectors(c)(tokens_BT)
+        if before_BTN is not None:
+            x_BTD += ngram_vectors(c, tokens_BT, before_BTN)
         if media is not None and media.attended is None:
             x_BTD = media.instead_of(x_BTD)
         x_BTD = place(c, x_BTD, positions_BT)
         return constrain(dropout(x_BTD.astype(compute_dtype(c)), c.dropout, keys_B, 0), "batch", "length", "residual")
+
+
+def _with_tokens(cache, tokens_BT):
+    """A cache that also holds tokens, with these in their places."""
+    (*layers, (ids_BS1,)), index = cache
+    ids_BS1 = jax.lax.dynamic_update_slice_in_dim(ids_BS1, tokens_BT[..., None].astype(ids_BS1.dtype), index, axis=1)
+    return (*layers, (ids_BS1,)), index
 
 
 def _mask(queries_BT, offset, keys_BS, groups_BT) -> Mask:

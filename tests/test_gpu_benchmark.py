@@ -2,21 +2,26 @@
 
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+def load(path: str):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, FOLDER / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def gpu():
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("gpu.py")
 
 
 def test_without_a_gpu_it_says_so_in_one_line(gpu, capsys, monkeypatch):
@@ -58,6 +63,12 @@ def test_a_program_that_is_late_is_killed_and_keeps_what_it_printed(gpu):
     assert rows[0] == {"a": 1} and "not done" in rows[1]["error"]
 
 
+def test_a_program_that_refuses_to_end_is_killed(gpu, monkeypatch):
+    monkeypatch.setattr(gpu, "GRACE", 0.5)
+    rows = gpu.process(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], {}, 0.5)
+    assert "not done" in rows[0]["error"] and rows[0]["code"] == -9
+
+
 def test_evaluations_are_left_out_of_the_time_to_a_loss(gpu):
     """Two evaluations of 3 and 5 seconds: the target is met by the second, which began at 20 s of which 3 were not training."""
     rows = [("train", 9.0, 4.0), ("train", 10.0, 4.0), ("evaluation", 13.0, 2.0), ("train", 20.0, 1.0), ("evaluation", 25.0, 1.5)]
@@ -67,7 +78,18 @@ def test_evaluations_are_left_out_of_the_time_to_a_loss(gpu):
     assert gpu.training_seconds(rows, 1.4) is None
 
 
-def test_positions_of_the_packed_batch_begin_anew_with_each_document(gpu):
+def test_a_kernel_is_wrong_where_rounding_does_not_explain_its_differences(gpu):
+    def row(kernel, output, gradient, packed=False):
+        return {"kernel": kernel, "shape": [1], "packed": packed, "output_difference": output, "gradient_difference": gradient}
+
+    rows = [row("reference", 0.01, 0.1), row("near", 0.03, 0.3), row("far", 0.01, 0.5), row("broken", math.nan, 0.1)]
+    rows += [row("unknown", 9.0, 9.0, packed=True), {"kernel": "refused", "shape": [1], "packed": False, "error": "no"}]
+    assert gpu.wrong_kernels(rows) == ["broken", "far"]
+    assert [one.get("wrong") for one in rows] == [False, False, True, True, None, None]
+
+
+def test_positions_of_the_packed_batch_begin_anew_with_each_document():
+    gpu = load("workers/jax_gpu.py")
     batch = gpu.random_batch(4, 64, 256, packed=True)
     assert (batch.segments[:, 0] == 1).all() and (batch.positions[:, 0] == 0).all() and batch.segments.max() > 1
     same = batch.segments[:, 1:] == batch.segments[:, :-1]

@@ -24,15 +24,15 @@ class TextData(Data):
     shards: tuple[str, ...] = ()
     """Folders made by `omnia prepare text` (paths, or URLs such as gs://...). Several are mixed."""
     weights: tuple[float, ...] = ()
-    """Share of rows from each of `shards`, in any unit. Empty: by their counts of rows."""
+    """Proportions of rows from each of `shards`. Empty: by their numbers of rows."""
     max_damaged: int = 0
-    """Damaged documents tolerated as empty slots before training stops."""
+    """Damaged documents to tolerate, as empty slots, before training stops."""
     fim_rate: float = 0.0
-    """Share of training segments rearranged for filling in the middle (Bavarian et al. 2022), 0 to 1. 0: none."""
+    """Fraction of training segments rearranged for fill-in-the-middle (Bavarian et al. 2022), 0 to 1."""
     words: bool = False
-    """Number the words of each row, for objectives that hide whole ones."""
+    """Number the words of each row, for objectives that mask whole words."""
     lexicon: str = ""
-    """With words: file of words of a script without spaces, one a line, such as jieba's dict.txt. Empty: each character is one."""
+    """With words, for scripts without spaces: file with a word on each line, such as jieba's dict.txt. Empty: each character is a word."""
 
     def __post_init__(self):
         check_range("data.", self, 0, "max_damaged")
@@ -80,9 +80,9 @@ class Optimizer:
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     weight_decay: float = 0.0
-    """Decoupled decay of matrices and tables, times the schedule of learning_rate; biases and norms are left alone."""
+    """Decoupled weight decay of matrices and tables, times the learning rate; biases and norms are not decayed."""
     clip_norm: float = 1.0
-    """Clip gradients to this global norm. 0: never."""
+    """Clip gradients to this global norm. 0: off."""
 
     def __post_init__(self):
         # Any rate, momentum and decay that an optimizer of ours has, by the names they share.
@@ -99,20 +99,20 @@ class AdamW(Optimizer):
     home: ClassVar[str] = "train.optimizers.build:adamw"
 
     weight_decay: float = 0.1
-    """Decoupled decay of matrices and tables, times the learning rate; biases and norms are left alone."""
+    """Decoupled weight decay of matrices and tables, times the learning rate; biases and norms are not decayed."""
     beta1: float = 0.9
-    """Decay of the mean of gradients."""
+    """Decay of the mean of gradients (first moment)."""
     beta2: float = 0.95
-    """Decay of the mean of squared gradients."""
+    """Decay of the mean of squared gradients (second moment)."""
     epsilon: float = 1e-8
-    """Added to the root of the mean of squares."""
+    """Added to the root of the second moment."""
     epsilon_hat: bool = False
-    """Epsilon is added before that mean is corrected for its start at 0 (Kingma & Ba 2015, end of sec. 2), as TensorFlow's Adam does."""
+    """Add epsilon before bias correction (epsilon hat of Kingma & Ba 2015, end of sec. 2), like TensorFlow's Adam."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Muon(Optimizer):
-    """Momentum whose matrices are orthogonalised (Jordan et al. 2024); Adam for tables, norms and biases."""
+    """Muon: momentum with orthogonalised matrices (Jordan et al. 2024); Adam for tables, norms and biases."""
 
     home: ClassVar[str] = "train.optimizers.build:muon"
 
@@ -140,28 +140,29 @@ class SGD(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Lion(Optimizer):
-    """The sign of a momentum (Chen et al. 2023): one moment instead of AdamW's two, and every step has the size of the rate."""
+    """Lion: the sign of a momentum (Chen et al. 2023). One moment instead of AdamW's two; every update has the size of the learning
+    rate."""
 
     home: ClassVar[str] = "train.optimizers.build:lion"
 
     learning_rate: float = 3e-4
-    """Peak of the schedule; about a third to a tenth of AdamW's."""
+    """Peak of the schedule; a third to a tenth of AdamW's."""
     weight_decay: float = 0.3
-    """Decoupled decay of matrices and tables, times the learning rate, so three to ten times AdamW's."""
+    """Decoupled weight decay of matrices and tables, times the learning rate; three to ten times AdamW's."""
     beta1: float = 0.9
-    """Weight of the momentum against the gradient in the sign that is taken."""
+    """Weight of the momentum, against the gradient, inside the sign."""
     beta2: float = 0.99
-    """Decay of the mean of gradients."""
+    """Decay of the mean of gradients (first moment)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Adafactor(Optimizer):
-    """Second moments kept as sums of rows and columns (Shazeer & Stern 2018), no first moment: next to no state."""
+    """Adafactor (Shazeer & Stern 2018): second moments as sums of rows and columns, no first moment, almost no state."""
 
     home: ClassVar[str] = "train.optimizers.build:adafactor"
 
     learning_rate: float = 3e-2
-    """Peak of the schedule, as a share of the root mean square of each layer's matrix (of 1e-3 where that is less)."""
+    """Peak of the schedule, relative to the root mean square of each layer's matrix (at least 1e-3)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,15 +176,15 @@ class ScheduleFree(Optimizer):
     averages: ClassVar[bool] = True
 
     learning_rate: float = 3e-3
-    """Reached by the warm-up and kept; one to ten times the peak that AdamW takes."""
+    """Constant rate after the warm-up; one to ten times AdamW's peak."""
     weight_decay: float = 0.1
-    """Decoupled decay of matrices and tables, times the learning rate; biases and norms are left alone."""
+    """Decoupled weight decay of matrices and tables, times the learning rate; biases and norms are not decayed."""
     beta1: float = 0.9
-    """Gradients are taken between the average (1) and the point that moves (0); above 0."""
+    """Where gradients are taken, between the average (1) and the moving point (0); above 0."""
     beta2: float = 0.95
-    """Decay of the mean of squared gradients."""
+    """Decay of the mean of squared gradients (second moment)."""
     epsilon: float = 1e-8
-    """Added to the root of the mean of squares."""
+    """Added to the root of the second moment."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -205,11 +206,11 @@ class Schedule:
     warmup_steps: int = 100
     """Steps from 0 to the peak."""
     decay: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    """Shape from the end of the warm-up to the last step; wsd stays at the peak and decays at the end alone (Hägele et al. 2024)."""
+    """Shape from the end of the warm-up to the last step. wsd stays at the peak and decays only at the end (Hägele et al. 2024)."""
     final_fraction: float = 0.1
-    """Learning rate of the last step, as a share of the peak (not used by constant)."""
+    """Final learning rate, as a fraction of the peak (not used by constant)."""
     decay_fraction: float = 0.2
-    """With wsd: share of all steps that the decay at the end takes, above 0, at most 1."""
+    """With wsd: fraction of all steps used for the final decay, above 0, at most 1."""
 
     def __post_init__(self):
         check_range("schedule.", self, 0, "warmup_steps", "final_fraction")
@@ -222,7 +223,7 @@ class MeshShape:
     """Devices along each axis of the mesh; their product is the number of devices."""
 
     data: int = -1
-    """Copies of the model, each with its own rows. -1: all devices that the other axes leave."""
+    """Copies of the model, each with its own rows (data parallelism). -1: all devices that the other axes leave."""
     fsdp: int = 1
     """Ways to split rows and parameters (fully sharded data parallelism)."""
     tensor: int = 1
@@ -230,9 +231,9 @@ class MeshShape:
     context: int = 1
     """Ways to split positions; keys and values are gathered (context parallelism)."""
     expert: int = 1
-    """Ways to split experts (expert parallelism); outside of them this axis splits rows."""
+    """Ways to split experts (expert parallelism); elsewhere this axis splits rows."""
     cpu_devices: int = 0
-    """Devices that a CPU is divided into, where training runs on one. 0: for a small model as many cores as divide the rows, else 1."""
+    """Devices that a CPU is divided into. 0: for a small model as many cores as divide the rows, otherwise 1."""
 
     def __post_init__(self):
         check_range("mesh.", self, 0, "cpu_devices")
@@ -243,7 +244,7 @@ class MeshShape:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Validation while training."""
+    """Validation during training."""
 
     every: int = 250
     """Steps between evaluations; the last step always evaluates. 0: only the last."""
@@ -252,7 +253,7 @@ class Evaluation:
     patience: int = 0
     """Stop after this many evaluations in a row without a better loss. 0: never."""
     metrics: tuple[Metric, ...] = ()
-    """Scores of the model's predictions that are no means over rows, such as F1."""
+    """Metrics of the predictions that are not means over rows, such as F1."""
 
     def __post_init__(self):
         check_range("evaluation.", self, 0, "every", "rows", "patience")
@@ -265,11 +266,11 @@ class Checkpoints:
     every: int = 250
     """Steps between saves; the last step always saves. 0: only the last."""
     keep: int = 2
-    """Newest saves kept; the newest one with a sound state is always kept."""
+    """Newest checkpoints to keep; the newest good one is always kept."""
     keep_every: int = 0
-    """Also keep saves at multiples of this step. 0: none."""
+    """Also keep checkpoints at multiples of this step. 0: none."""
     keep_best: int = 0
-    """Also keep this many saves with the lowest validation loss, of those at a step with an evaluation. 0: none."""
+    """Also keep this many checkpoints with the lowest validation loss, among those of evaluated steps. 0: none."""
 
     def __post_init__(self):
         check_range("checkpoints.", self, 0, "every", "keep_every", "keep_best")
@@ -284,13 +285,13 @@ class Faults:
     """
 
     spike: float = 0.0
-    """Standard deviations above the moving average at which a loss is a spike; 6 is cautious. 0: spikes are trained on."""
+    """Skip steps whose loss is this many standard deviations above its moving average; 6 is cautious. 0: off."""
     skips: int = 5
-    """Bad steps in a row after which the run goes back to its last good checkpoint and continues with the rows that follow."""
+    """Consecutive bad steps before the run returns to its last good checkpoint and continues with the following rows."""
     rewinds: int = 2
-    """Times that the run goes back without getting further before it stops with exit code 77."""
+    """Returns without progress before the run stops with exit code 77."""
     stall_seconds: float = 1800.0
-    """Seconds without progress (compiling counts as none) after which the process writes its stacks and exits with code 76. 0: never."""
+    """Seconds without progress (compiling is no progress) before the process writes its stacks and exits with code 76. 0: never."""
 
     def __post_init__(self):
         check_range("faults.", self, 0, "spike", "rewinds", "stall_seconds")
@@ -299,12 +300,12 @@ class Faults:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Texts generated while training, to be looked at."""
+    """Texts generated during training, for inspection."""
 
     every: int = 0
     """Steps between samples. 0: only at the end."""
     prompts: tuple[str, ...] = ("",)
-    """Texts to continue; an empty one starts a new document."""
+    """Texts to continue; an empty text starts a new document."""
     tokens: int = 64
     """Tokens of each sample. 0: no samples."""
     temperature: float = 0.8
@@ -316,7 +317,7 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True)
 class Logging:
-    """What is written where. metrics.jsonl, metrics.csv and report.html always are."""
+    """Logging. metrics.jsonl, metrics.csv and report.html are always written."""
 
     every: int = 10
     """Steps between rows of metrics."""
@@ -331,24 +332,24 @@ class Logging:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run. The same experiment gives the same run."""
+    """Everything that determines a run. The same experiment gives the same run."""
 
     name: str = "experiment"
     """Name for reports and loggers."""
     steps: int = 1000
-    """Steps of training."""
+    """Training steps."""
     batch_size: int = 32
-    """Rows of each step, over all devices and micro-batches."""
+    """Rows per step, over all devices and micro-batches."""
     micro_batches: int = 1
-    """Micro-batches that a step's rows are split into, one after the other, to save memory; the gradient stays the same."""
+    """Split each step's rows into this many micro-batches, one after the other, to save memory. The gradient stays the same."""
     seed: int = 0
-    """Seed of initial weights, the order of rows, dropout and samples."""
+    """Seed of initial weights, data order, dropout and samples."""
     start: str = ""
-    """Run directory to start from: its newest parameters, model (rows may be shorter) and tokenizer. Empty: start fresh."""
+    """Run directory to start from: its newest parameters, model and tokenizer. The context may be shorter. Empty: start fresh."""
     frozen: tuple[str, ...] = ()
-    """Prefixes of the names of parameters that are not trained, such as layers or image/encoder."""
+    """Freeze parameters whose names begin with these prefixes, such as layers or image/encoder."""
     ema_decay: float = 0.0
-    """Keep a moving average of the parameters with this decay, and evaluate and generate with it. 0: none."""
+    """Keep an exponential moving average of the parameters with this decay, for evaluation and generation. 0: off."""
     model: ModelConfig = ModelConfig()
     data: Data = TextData()
     objective: Objective = CausalLM()
@@ -393,13 +394,13 @@ class Scaling(Experiment):
     """
 
     sizes: tuple[int, ...] = (32, 48, 64, 96)
-    """Widths that the law is fitted to, at least four; multiples of head_width."""
+    """Widths to fit the law to, at least four, each a multiple of head_width."""
     predict: int = 128
-    """Larger width, predicted, then trained."""
+    """Larger width whose loss is predicted, then measured."""
     head_width: int = 16
     """Width of a head at every size."""
     tokens_per_parameter: float = 20.0
-    """Tokens that a size is trained on, times its parameters outside of the embedding tables (20: Hoffmann et al. 2022)."""
+    """Training tokens per parameter outside the embedding tables (20: Hoffmann et al. 2022)."""
 
     def __post_init__(self):
         super().__post_init__()

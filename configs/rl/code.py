@@ -1,9 +1,9 @@
 """Functions that parse: PPO on the model of the quickstart, and the quickstart's last part.
 
 omnia train configs/rl/code.py --run-dir runs/code --start runs/quickstart
-2 CPU cores, a minute and a half: from 8 % of functions that parse to 59 % on 128 held-out prompts. On a model trained for 480 steps instead
-of 400: from 4 % to 85 %, and with 40 steps of PPO to 98 %. The functions are much alike, short methods that do next to nothing: that is
-what the reward asks for.
+One CPU core of two, with other work on both, 3 min: from 0.8 % of functions that parse to 77 % on 128 held-out prompts, 24 nats of KL a
+response. They become methods with a line of docstring and plain assignments and calls, legible and without much sense: that is what the
+reward asks for. With kl_coefficient 0.01 95 % parse, and nearly every line is the same.
 """
 
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> Experiment:
         raise ValueError(f"no variant {arg!r}; there is only the plain one")
     return Experiment(
         name="code, ppo",
-        steps=16,
+        steps=40,
         batch_size=64,
         data=Prompts(environments=(PythonFunctions(),), prompt_tokens=12, validation=128),
         objective=PPO(
@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> Experiment:
             critic="shared",
             epochs=1,
             gae_lambda=1.0,
-            kl_coefficient=0.002,
+            kl_coefficient=0.03,
             value_coefficient=0.5,
             value_clip=0.0,
         ),

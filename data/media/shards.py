@@ -33,7 +33,7 @@ _READ = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class MediaCorpus:
-    """A prepared directory, opened for reading. Attributes: path, manifest (dict), digest (identifies the content), classes (names)."""
+    """A prepared media corpus, opened for reading. Attributes: path, manifest (dict), digest (identifies the content), classes (names)."""
 
     def __init__(self, path: str):
         self.path = str(path)

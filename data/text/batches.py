@@ -16,15 +16,15 @@ from data.text.shards import Corpus
 class Batches:
     """Packed rows of one split of one or several corpora.
 
-    order: `shuffled` is an endless stream: every corpus in a new order each epoch, cut elsewhere, mixed by `weights` (in
-    proportion to their rows if none are given). `sequential` is one pass over all corpora in turn, in an order that is always the
-    same and spread over each, so that its first rows are a fair sample; rows past the end have weight 0.
+    order: `shuffled` is an endless stream. Each epoch reads every corpus in a new order with new cuts in long documents, mixed by `weights`
+    (default: by numbers of rows). `sequential` is one pass over all corpora, in a fixed order spread over each corpus, so that the first
+    rows are a fair sample; rows past the end have weight 0.
 
-    fim_rate: share of the segments of a shuffled stream that are rearranged for filling in the middle (`data/text/infilling.py`).
-    words: numbers the words of rows (`data/text/words.py`); None: they are not numbered.
+    fim_rate: fraction of the segments of a shuffled stream rearranged for fill-in-the-middle (`data/text/infilling.py`). words: function
+    that numbers the words of rows (`data/text/words.py`), or None.
 
-    Attributes: ids (one more than the largest that a batch can hold); rows_per_epoch; padding_share; targets (tokens predicted in one
-    pass); raw_bytes (their UTF-8 bytes, for bits per byte); damaged (set of (corpus, document) found so far: their slots are empty).
+    Attributes: ids (largest id in a batch plus one); rows_per_epoch; padding_share; targets (tokens predicted in one pass); raw_bytes
+    (their UTF-8 bytes, for bits per byte); damaged (set of (corpus, document) found so far, whose slots are empty).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Batches:
         self.padding_share = 1 - self.tokens / (self.rows_per_epoch * context_length)
 
     def batch(self, first_row: int, count: int) -> TextBatch:
-        """Rows [first_row, first_row + count): each host asks for its own slice of a global batch."""
+        """Rows [first_row, first_row + count). Each host asks for its own slice of a global batch."""
         check_number(first_row + count - 1)
         return self.rows(np.arange(first_row, first_row + count))
 

@@ -20,10 +20,9 @@ def inspect_corpus(
     seed: int = 0,
     fim_rate: float = 0.0,
 ) -> dict:
-    """The facts of a corpus as one dict of plain types, fit for JSON; `print_inspection` shows it to people.
+    """Statistics and samples of a corpus, as a dict of plain types for JSON. `print_inspection` prints it.
 
-    samples: documents shown, in even distances. first_row: of the order of training; `batch_size` rows from it on are decoded, for
-    `seed` and `fim_rate`.
+    samples: number of documents, evenly spaced. first_row: decode `batch_size` training rows from this one on, for `seed` and `fim_rate`.
     """
     corpus = Corpus(path)
     stored, tokenizer = corpus.split(split), corpus.tokenizer()

@@ -24,38 +24,38 @@ from data.tokenizer_training import SAMPLE_TASKS, scan_alphabet, scan_sample, sm
 
 @dataclasses.dataclass(frozen=True)
 class PrepareText:
-    """Text files into a directory of token shards."""
+    """Convert text files to a directory of token shards."""
 
     output: str
-    """Directory to write. The same command again goes on where it stopped."""
+    """Directory to write. The same command resumes where it stopped."""
     input: tuple[str, ...] = ()
-    """Files, folders (all files of known endings in them), globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. Several documents
-    are in .jsonl, .parquet, .tar (WebDataset), .warc and .wet; any other file is one. All but .parquet also as .gz or .zst."""
+    """Files, folders (all files with known endings), globs, or `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`. .jsonl, .parquet, .tar (WebDataset),
+    .warc and .wet hold several documents; any other file is one. All but .parquet may be .gz or .zst."""
     tokenizer: str = "byte"
     """byte, char, sentencepiece:SIZE (trained on the training documents), or a file or directory: a SentencePiece .model, a
     Hugging Face tokenizer.json, another prepared corpus."""
     validation: float = 0.1
-    """Fraction held out for validation, 0 to 1; 1 makes a corpus to evaluate on alone."""
+    """Fraction held out for validation, 0 to 1. 1 makes a corpus for evaluation only."""
     split: Literal["auto", "hash", "tail"] = "auto"
     """hash: whole documents, by a hash of their content. tail: the last characters of every document. auto: tail for one
     document, hash for several."""
     text_field: str = TEXT_FIELD
     """What holds the text: the field of a .jsonl record or of a .json in a .tar, the column of a .parquet, the feature of TFDS."""
     workers: int = 0
-    """Processes; 0 for one on every core. They do not change the result."""
+    """Number of processes. 0: one per core. The result does not depend on it."""
     shard_bytes: int = 1 << 26
-    """Input bytes that make one shard. A file is never divided, unless it is a plain .jsonl, a .parquet or of TFDS."""
+    """Input bytes per shard. Only plain .jsonl, .parquet and TFDS files are divided."""
     max_damaged: int = 0
-    """Damaged documents and files (invalid UTF-8 or JSON, no text field) to leave out before giving up. Empty ones, and what in
-    an archive is no text, are always left out; all are named in the manifest."""
+    """Damaged documents and files (invalid UTF-8 or JSON, no text field) to leave out before stopping. Empty documents, and archive members
+    that are not text, are always left out. The manifest names all of them."""
     tfds_dir: str = ""
     """Folder where TFDS keeps its data sets. Empty: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     tfds_download: bool = False
     """Let TFDS download and prepare a data set that is not there yet."""
     overwrite: bool = False
-    """Throw away what another preparation left in the output directory."""
+    """Delete what another preparation left in the output directory."""
     repair: bool = False
-    """Verify every shard of a prepared directory, and make the damaged ones again from the inputs."""
+    """Verify every shard of a prepared directory, and rebuild damaged ones from the inputs."""
 
     def __post_init__(self):
         if not 0 <= self.validation <= 1:
@@ -67,7 +67,7 @@ class PrepareText:
 
 
 def prepare_text(options: PrepareText) -> Corpus:
-    """Prepares a corpus, or finishes or repairs one; returns it opened. Raises UserError for what the user can mend."""
+    """Prepare a corpus, or resume or repair one, and return it opened. Raises UserError for what the user can fix."""
     preparation.carry_out(options, _prepare, _repair)
     return Corpus(options.output)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class TextBatch(NamedTuple):
-    """B rows of T positions. What is padding is known by weight and segment, never by id: both ids are 0 there."""
+    """B rows of T positions. Padding has weight 0 and segment 0. Its token and target are 0, but so may be those of text."""
 
     tokens: np.ndarray  # int32 [B, T]: inputs
     targets: np.ndarray  # int32 [B, T]: the token that follows each input

@@ -25,11 +25,10 @@ _BUFFERED = 1 << 20  # tokens written at once
 
 
 class Corpus:
-    """A prepared directory, opened for reading; `path` is local or an fsspec address such as gs://bucket/folder.
+    """A prepared text corpus, opened for reading. `path` is a local folder or an fsspec address such as gs://bucket/folder.
 
-    Attributes: manifest (dict), digest (identifies tokenizer and content), document_end (id or None), document_start
-    (what stands before a document's first token: the tokenizer's start, or the end; None without an end), ids (one more than the largest
-    id in use).
+    Attributes: manifest (dict), digest (identifies tokenizer and content), document_end (id or None), document_start (input before a
+    document's first token: the tokenizer's start id, or the end id; None without an end), ids (largest id in use plus one).
     """
 
     def __init__(self, path: str):
@@ -50,6 +49,7 @@ class Corpus:
             )
 
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the corpus was prepared with."""
         tokenizer = load_tokenizer(self.path)
         if tokenizer.digest != self.manifest["tokenizer"]["digest"]:
             raise UserError(
@@ -59,7 +59,7 @@ class Corpus:
         return tokenizer
 
     def targets(self, split: str) -> int:
-        """Tokens that are predicted in a pass over a split; 0 where there is none."""
+        """Tokens predicted in one pass over a split; 0 if the corpus lacks the split."""
         record = self.manifest["splits"].get(split, {"tokens": 0, "documents": 0})
         return record["tokens"] - (record["documents"] if self.document_end is None else 0)  # nothing stands before the first
 

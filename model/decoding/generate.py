@@ -93,12 +93,12 @@ class Generation(flax.struct.PyTreeNode):
 def prefill(
     model: Causal, params, prompts_BT, lengths_B, keys_B, *, max_new_tokens: int, samples: int = 1, media: Media | None = None
 ) -> Generation:
-    """Read the prompts, each once, and stand ready to continue each `samples` times.
+    """Read each prompt once, and return the state that continues each `samples` times.
 
     prompts_BT: int32, right-aligned (padded on the left with any id); lengths_B: tokens of each prompt, at least 1.
     keys_B: one random key a row of the result, [B * samples]; the samples of a prompt are neighbours.
-    max_new_tokens: capacity of the buffers behind the prompt. media: what stands in the places of some of the prompts' tokens,
-    right-aligned as they are.
+    max_new_tokens: capacity of the buffers behind the prompt. media: hidden states that replace some of the prompts' tokens, right-aligned
+    like them.
     """
     c = model.config
     batch, prompt = prompts_BT.shape
@@ -260,10 +260,10 @@ def sample_token(keys_B, logits_BV):
 
 
 def decode(model: Causal, params, state: Generation, sampling: Sampling, steps: int | jax.Array, media: Media | None = None) -> Generation:
-    """Draw up to `steps` more tokens for each row; leaves early when all rows are done or the buffers are full.
+    """Sample up to `steps` more tokens for each row; stops early when all rows are done or the buffers are full.
 
     log_probs_BS holds log softmax(logits / temperature) of each sampled token (temperature 1 when greedy), before any filter or
-    penalty: what `score_tokens` gives for the same text and temperature. media: those that are attended to, where they stand in no row.
+    penalty: what `score_tokens` gives for the same text and temperature. media: for cross-attention, where media are not in the row.
     """
     if "layers" in params:
         params = unstack_layers(params)  # once, outside the loop

@@ -50,7 +50,7 @@ class EncoderConfig:
     projector: Projection = Projection()
     """The way into a decoder."""
     dropout: float = 0.0
-    """Share of elements dropped after the embedding and after each sub-layer while training."""
+    """Fraction of elements dropped in training, after the embedding and after each sub-layer."""
     init_std: float = 0.02
     """Standard deviation of initial weights of the blocks, as in a decoder."""
     scan: bool = False

@@ -17,10 +17,10 @@ class MultimodalConfig(ModelConfig):
     encoders: tuple[EncoderConfig, ...] = ()
     """At most one of each kind: ImageEncoder, VideoEncoder, AudioEncoder."""
     fusion: Literal["tokens", "cross_attention"] = "tokens"
-    """Media stand in the row as tokens; or text attends to them in layers of their own, whose gates are closed at first (Alayrac et al.
+    """tokens: media are tokens in the row. cross_attention: text attends to media in extra layers, whose gates start closed (Alayrac et al.
     2022, sec. 2.2)."""
     cross_every: int = 2
-    """With cross_attention: such a layer comes before the first of every so many blocks."""
+    """With cross_attention: one such layer before every n blocks."""
 
     def __post_init__(self):
         super().__post_init__()

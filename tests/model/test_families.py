@@ -50,6 +50,8 @@ DECODERS = {
     "relative": ModelConfig(**PLAIN, **T5, num_kv_heads=2),
     "distance": ModelConfig(**PLAIN, positions="distance"),
     "sinusoidal": ModelConfig(**PLAIN, positions="sinusoidal", embed_scale=True, activation="quick_gelu"),
+    "ngrams": ModelConfig(**PLAIN, **LLAMA, ngrams=4, ngram_rows=97),
+    "ngrams_remembered": ModelConfig(**PLAIN, positions="distance", ngrams=3, ngram_rows=97),
 }
 ENCODERS = {
     "bert": TextEncoderConfig(**PLAIN, norm_position="post"),
@@ -200,11 +202,11 @@ def test_a_cached_translator_equals_the_full_pass_and_beams_find_the_best(name):
     np.testing.assert_allclose(found.log_probs_BW.reshape(-1), full(params, best).sum(-1), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("positions", ["distance", "relative"])
-def test_memory_over_segments_equals_one_long_pass(positions):
+@pytest.mark.parametrize("name", ["distance", "relative", "ngrams_remembered"])
+def test_memory_over_segments_equals_one_long_pass(name):
     """With room for all that went before, rows that follow one another give what one row of all of them gives; a text that ends is
     forgotten, and so is what lies behind the memory's end."""
-    config = dataclasses.replace(DECODERS[positions], context_length=8)
+    config = dataclasses.replace(DECODERS[name], context_length=8)
     model, params = make(config)
     length, rows = 4, 3
     segments = np.array([[1] * 12, [1] * 6 + [2] * 6])
@@ -402,6 +404,9 @@ def test_prefixes_see_both_ways():
         (TextEncoderConfig, {"window": 4}, "sees both ways"),
         (EncoderDecoderConfig, {"parallel": True}, "one after the other"),
         (TextEncoderConfig, {"positions": "distance"}, "causal"),
+        (ModelConfig, {"ngrams": 1}, "must be 2 or more"),
+        (TextEncoderConfig, {"ngrams": 2}, "of a decoder"),
+        (EncoderDecoderConfig, {"ngrams": 2}, "of a decoder"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(config, changes, message):

@@ -13,6 +13,7 @@ from tests.model.conftest import EXPERTS, GPT2
 
 PLAIN = dataclasses.replace(GPT2, experts=5, experts_per_token=2, mlp_dim=12, init_std=0.5, activation="relu_squared")
 GATED = dataclasses.replace(EXPERTS, experts_per_token=3, mlp_dim=12, init_std=0.5)
+SINGLE = dataclasses.replace(PLAIN, experts_per_token=1)
 TIGHT = dataclasses.replace(GATED, expert_capacity=0.6)
 COUNTED = np.arange(7) < np.array([[7], [4], [6]])
 
@@ -51,7 +52,7 @@ def oracle(config, params, x):
             h = project(token, "up")
             gate = project(token, "gate") if config.gated else None
             h = gate / (1 + np.exp(-gate)) * h if config.gated else np.maximum(h, 0) ** 2
-            y[row, t] += p[expert] / p[chosen].sum() * project(h, "down")
+            y[row, t] += p[expert] / (p[chosen].sum() if len(chosen) > 1 else 1) * project(h, "down")
     return y, served
 
 
@@ -59,7 +60,7 @@ def run(layer, params, x, counted=COUNTED):
     return jax.jit(lambda params, x: layer.apply({"params": params}, x, counted))(params, x)
 
 
-@pytest.mark.parametrize("config", [PLAIN, GATED, TIGHT], ids=["plain", "gated", "capacity"])
+@pytest.mark.parametrize("config", [PLAIN, GATED, SINGLE, TIGHT], ids=["plain", "gated", "single", "capacity"])
 def test_mixture_equals_a_loop_over_tokens_and_experts(config):
     layer, params, x = make(config)
     y, router = run(layer, params, x)

@@ -24,12 +24,11 @@ def evaluate_run(
     int8: bool = False,
     change: tuple[str, ...] = (),
 ) -> dict:
-    """Measure a checkpoint of a run (default: the latest; the averaged parameters, where kept, unless `raw`).
+    """Evaluate a checkpoint of a run (default: the latest), with the averaged parameters if the run keeps them, unless `raw`.
 
-    rows: of each source, 0 for all of text, and of other data as many as in training. batch_size: rows at once, 0 for as many as in
-    training. shards: other data of the same kind, prepared with the same tokenizer. int8: with weights and activations rounded to eight
-    bits. change: "NAME=VALUE" of fields of the objective that evaluations alone read. Returns {"step", "split", "loss", ...}: what the
-    run's kind of data measures.
+    rows: rows of each source; 0: all for text, as many as in training for other data. batch_size: rows at once; 0: as in training. shards:
+    other data of the same kind, prepared with the same tokenizer. int8: round weights and activations to eight bits. change: "NAME=VALUE"
+    for evaluation-only fields of the objective. Returns {"step", "split", "loss", ...} with the measures of the run's kind of data.
     """
     dataset, experiment = dataset_of(run.experiment), run.experiment
     asked = {"split": split != "validation", "batch_size": batch_size > 0, "int8": int8}

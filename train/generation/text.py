@@ -285,9 +285,10 @@ def make_generator(run: Run, params) -> TextGenerator:
 
 
 def load_generator(run: Run, *, step: int | None = None, raw: bool = False, int8: bool = False) -> TextGenerator:
-    """A generator over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`).
+    """A text generator from a checkpoint of the run (default: the latest), with the averaged parameters if the run keeps them, unless
+    `raw`.
 
-    int8: with weights and activations rounded to eight bits, which is faster and a little less exact.
+    int8: round weights and activations to eight bits, which is faster and slightly less exact.
     """
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
     return make_generator(run, in_eight_bits(params) if int8 else params)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +35,15 @@ from train.step.update import compiler_options
 
 SPACE_SECONDS = 30
 """How long a run that ends on a full disk tries again to save."""
-OnSamples = Callable[[int, Any], str]
 
 
-def train(run: Run, on_samples: OnSamples | None = None, corpora: list | None = None, devices: list | None = None) -> dict:
+def train(run: Run, corpora: list | None = None, devices: list | None = None) -> dict:
     """Train `run` from its last checkpoint, or from the start, to its last step. Returns (and writes) the run's summary.
 
-    on_samples: called as on_samples(step, params) with the averaged parameters whenever samples are drawn; the line it returns is shown.
-    corpora: the run's data, where it is open already. devices: to train on; None: all.
+    corpora: the run's data, if already open. devices: to train on; None: all.
 
-    SIGINT and SIGTERM save a checkpoint after the step in hand and return, SIGUSR1 saves and goes on; the same command then goes on from
-    there. summary["exit"] is what the process should end with (`train.loop.exits.Exit`).
+    SIGINT and SIGTERM save a checkpoint after the current step and return; the next call resumes from it. SIGUSR1 saves and continues.
+    summary["exit"] is the exit code for the process (`train.loop.exits.Exit`).
     """
     divide_cpu(run.experiment)
     stacks = run.path / f"stacks-{hosts.index()}.txt"
@@ -55,18 +52,16 @@ def train(run: Run, on_samples: OnSamples | None = None, corpora: list | None = 
         stack.enter_context(hosts.only_writer(run.path))
         place = stack.enter_context(contextlib.closing(hosts.Place(run.path)))
         sentinel = stack.enter_context(Sentinel(run.experiment.faults.stall_seconds, stacks))
-        return _train(run, on_samples, corpora, devices, sentinel, place)
+        return _train(run, corpora, devices, sentinel, place)
 
 
-def _train(
-    run: Run, on_samples: OnSamples | None, corpora: list | None, devices: list | None, sentinel: Sentinel, place: hosts.Place
-) -> dict:
+def _train(run: Run, corpora: list | None, devices: list | None, sentinel: Sentinel, place: hosts.Place) -> dict:
     began = time.monotonic()
     experiment = run.experiment
     mesh = make_mesh(experiment.mesh, devices)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     learner = learner_of(run, run.corpora() if corpora is None else corpora, mesh)
-    training = _Training(run, learner, mesh, sentinel, place, on_samples, began)
+    training = _Training(run, learner, mesh, sentinel, place, began)
     telemetry = training.telemetry
     with telemetry, contextlib.ExitStack() as stack, contextlib.closing(training.checkpointer):
         resumed = " (resumed)" if training.step else ""
@@ -100,11 +95,9 @@ class _Training:
     step, cursor: those of the state, known without waiting for the device. progress: tokens and seconds are those of earlier processes.
     """
 
-    def __init__(
-        self, run: Run, learner: Learner, mesh: Mesh, sentinel: Sentinel, place: hosts.Place, on_samples: OnSamples | None, began: float
-    ):
+    def __init__(self, run: Run, learner: Learner, mesh: Mesh, sentinel: Sentinel, place: hosts.Place, began: float):
         self._run, self._experiment, self._learner, self._mesh = run, run.experiment, learner, mesh
-        self._sentinel, self._place, self._on_samples, self._began = sentinel, place, on_samples, began
+        self._sentinel, self._place, self._began = sentinel, place, began
         self.checkpointer = self._open_checkpoints(run.path)
         self._state, self.progress = self._fresh() if self.checkpointer.latest_step() is None else self._restored()
         self.step, self.cursor = int(self._state.step), int(self._state.cursor)
@@ -203,8 +196,6 @@ class _Training:
             for sample in self._learner.samples(self._state.averaged):
                 self.telemetry.sample(self.step, *sample)
             self._tell_remarks()
-            if self._on_samples is not None:
-                self.telemetry.message(f"step {self.step}: {self._on_samples(self.step, self._state.averaged)}")
 
     def _tell_remarks(self) -> None:
         for remark in self._learner.remarks():

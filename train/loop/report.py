@@ -21,16 +21,16 @@ OLD_OCCLUSION = "looks.png"
 
 
 def write_report(run_dir: Path) -> Path:
-    """Draw `run_dir` from what it holds (config.json, metrics.jsonl and, once they exist, environment.json, summary.json).
+    """Write the report of `run_dir` from its files (config.json, metrics.jsonl and, once they exist, environment.json, summary.json).
 
-    Works while the run goes on, too. Without matplotlib (extra: plots) the page has tables alone. Returns the path of report.html.
+    Also works during training. Without matplotlib (extra: plots) the page has only tables. Returns the path of report.html.
     """
     run_dir = Path(run_dir)
     if not (run_dir / "config.json").is_file():
         raise UserError(f"{run_dir}: not a run (no config.json)", "Give a folder made by `omnia train ... --run-dir DIR`.")
     config, environment, summary = (_read(run_dir / name) for name in ("config.json", "environment.json", "summary.json"))
     rows = read_metrics(run_dir)
-    curves = _draw(rows, run_dir / "plots")
+    curves = _draw(rows, run_dir / "plots", summary.get("baseline"))
     experiment = config.get("experiment", {})
     sections = [
         _headline(rows, summary, environment),
@@ -85,6 +85,8 @@ def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
         cards.append(("validation loss", f"{final['loss']:.4f}", f"nats per token; best {best['loss']:.4f} at step {best['step']:,}"))
         if "bits_per_byte" in final:
             cards.append(("bits per byte", f"{final['bits_per_byte']:.4f}", f"best {best['bits_per_byte']:.4f}"))
+        if baseline := summary.get("baseline"):
+            cards.append((baseline["name"], f"{baseline['loss']:.4f}", f"nats per token, over the same {baseline['tokens']:,}"))
     elif last:
         cards.append(("training loss", f"{last['loss']:.4f}" if "loss" in last else "unknown", "no validation yet"))
     padding = f"and {summary['padding']:.2%} padding" if "padding" in summary else "without padding"
@@ -109,8 +111,8 @@ SOURCES = (BLUE, ORANGE, "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 """Told apart with any colour vision, and legible on white and on black."""
 
 
-def _draw(rows: list[dict], folder: Path) -> str:
-    """Write the PNGs and return them as HTML."""
+def _draw(rows: list[dict], folder: Path, baseline: dict | None) -> str:
+    """Write the PNGs and return them as HTML. baseline: another model of the same tokens, its name and loss."""
     training, evaluations = _of(rows, "train"), _of(rows, "evaluation")
     if not rows:
         return "<p>No metrics yet.</p>"
@@ -125,9 +127,11 @@ def _draw(rows: list[dict], folder: Path) -> str:
         if not panels:
             continue
         path = folder / f"{name}.png"
-        _fill(Figure(figsize=(6.4, 3.4), dpi=150, layout="constrained"), title, panels).savefig(
-            path, transparent=True, metadata={"Software": None}
-        )
+        figure = _fill(Figure(figsize=(6.4, 3.4), dpi=150, layout="constrained"), title, panels)
+        if name == "loss" and baseline:
+            figure.axes[0].axhline(baseline["loss"], color=SOURCES[2], linewidth=1.2, linestyle="--", label=baseline["name"])
+            figure.axes[0].legend(frameon=False, labelcolor=GREY)
+        figure.savefig(path, transparent=True, metadata={"Software": None})
         encoded = base64.b64encode(path.read_bytes()).decode()
         images.append(f'<img alt="{html.escape(title)} over steps" src="data:image/png;base64,{encoded}">')
     return f'<div class="curves">{"".join(images)}</div>'

@@ -34,7 +34,7 @@ ROWS_WAITING = 1000
 """For TensorBoard, at most."""
 CLOSE_SECONDS = 5
 """That a run waits at its end for TensorBoard's rows to be written."""
-PLAIN_SECONDS = 5
+PLAIN_SECONDS = 10
 LIVE_SECONDS = 0.1
 
 

@@ -58,7 +58,7 @@ class Run:
 
 
 def open_corpora(experiment: Experiment, run: Run | None = None) -> list:
-    """The data that an experiment names; of a run, what it was started with, wherever that lies now, and with the run's tokenizer."""
+    """Open the data of an experiment. With `run`: the data it was started with, at its current place, with the run's tokenizer."""
     return open_sources(experiment) if run is None else open_the_same(experiment, run.path, run.digests, run.tokenizer())
 
 
@@ -83,7 +83,7 @@ def read_stored(path: Path) -> dict:
 
 
 def open_run(path: str | Path, said=print) -> Run:
-    """Read a run directory; UserError when it is none or was written by a newer version."""
+    """Open a run directory. UserError if it is not one, or if a newer version wrote it."""
     path = Path(path)
     stored = read_stored(path)
     try:
@@ -135,7 +135,7 @@ def _all_but(root: Path, item: str):
 
 
 def create_run(path: str | Path, experiment: Experiment, corpora: list) -> Run:
-    """Make the run directory and write what describes the run; the experiment must be resolved."""
+    """Make a run directory for a resolved experiment, with config.json and the tokenizer."""
     path = Path(path)
     if path.exists() and any(path.iterdir()) and (not is_run(path) or has_checkpoint(path)):
         raise UserError(f"{path}: exists and is not a run", "Choose another --run-dir, or empty it.")

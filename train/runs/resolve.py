@@ -35,10 +35,10 @@ MAY_CHANGE = (
 
 
 def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Experiment:
-    """The experiment with what its config leaves open filled in: the model of the run it starts from, but for rows that may be shorter, or
-    what the model takes from the tokenizer; local paths made absolute. run: that is gone on with; it keeps what it started from.
+    """Fill in what the config leaves open: the model of the run that it starts from (the context may be shorter), or the fields that depend
+    on the tokenizer. Local paths become absolute. run: the run being resumed, which keeps what it started from.
 
-    UserError when the data holds an id that the model has no row for, or was prepared with another tokenizer than the run to start from.
+    UserError if the data has ids beyond the model's vocabulary, or a tokenizer other than that of the run to start from.
     """
     tokenizer, model = corpora[0].tokenizer(), experiment.model
     if experiment.start:

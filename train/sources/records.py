@@ -49,7 +49,7 @@ def absolute(path: str) -> str:
 
 
 def read_bytes(path: str) -> bytes:
-    """Of a file; of tfds:NAME[/CONFIG][:VERSION][@SPLIT], a prepared data set of TFDS, its examples as JSONL."""
+    """Of a file; of `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`, a prepared data set of TFDS, its examples as JSONL."""
     if path.startswith(tfds.PREFIX):
         return b"\n".join(json.dumps(record, ensure_ascii=False).encode() for record in tfds.read_records(path))  # for a digest alone
     try:

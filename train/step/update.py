@@ -32,7 +32,7 @@ def compiler_options(platform: str) -> dict | None:
 def make_update(
     objective, optimizer: optax.GradientTransformation, *, seed: int, gradient=plain, ema_decay: float = 0.0, spike: float = 0.0
 ):
-    """update(state, frozen, batch) -> state, metrics: gradient, optimizer, average; metrics are Means over the global batch.
+    """Make update(state, frozen, batch) -> state, metrics: gradient, optimizer, average. Metrics are Means over the global batch.
 
     gradient: how it is taken (train/step/gradients.py).
 

@@ -58,7 +58,7 @@ def whole_step(journal: Journal, identity: str, step: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """List the steps of a run that can be restored. What lies there is read by `verify`, not here."""
+    """List the steps of a run that can be restored. Does not read the arrays; `verify` does."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
@@ -102,7 +102,7 @@ def ls(arguments: list[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Verify:
-    """Read every byte of a run's checkpoints. Exit code 1 when anything is not as it was saved."""
+    """Read every byte of a run's checkpoints. Exit code 1 if anything differs from what was saved."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
@@ -148,16 +148,16 @@ def verify(arguments: list[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Diff:
-    """Compare two checkpoints array by array. Exit code 0, whether they are equal or not."""
+    """Compare two checkpoints array by array. Exit code 0 whether or not they are equal."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
     step_a: tyro.conf.Positional[int | None] = None
-    """A step of it. Default: the newest but one, and with --run the newest."""
+    """First step. Default: the second newest, or with --run the newest."""
     step_b: tyro.conf.Positional[int | None] = None
-    """Another step of it, or one of the run that --run names. Default: the newest."""
+    """Second step, of this run or of --run. Default: the newest."""
     run: str | None = None
-    """Folder of the run that the second step is of. Default: the same."""
+    """Run folder of the second step. Default: the same run."""
     json: bool = False
     """Print one line of JSON."""
 
@@ -230,16 +230,16 @@ def compare(a: np.ndarray, b: np.ndarray) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class ExportArrays:
-    """Write the parameters of a run as one safetensors file: the averaged ones where the run keeps them."""
+    """Write the parameters of a run as one safetensors file. Uses the averaged parameters if the run keeps them."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
     output: str = ""
-    """The file to write, whole or not at all. Default: <run>/step-<step>.safetensors."""
+    """File to write, atomically. Default: <run>/step-<step>.safetensors."""
     step: int | None = None
-    """Checkpoint to export. Default: the newest that is whole."""
+    """Checkpoint to export. Default: the newest intact one."""
     raw: bool = False
-    """The trained parameters even where an average of them is kept."""
+    """Use the trained parameters even if an average is kept."""
     json: bool = False
     """Print one line of JSON."""
 

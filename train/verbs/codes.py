@@ -21,14 +21,14 @@ from train.sources.media.shapes import shapes_of
 
 @dataclasses.dataclass(frozen=True)
 class PrepareCodes:
-    """A tokenizer that also holds the codes of pictures, clips or recordings, so that a decoder can write them."""
+    """Make a tokenizer that also holds the codes of images, clips or recordings, so that a decoder can generate them."""
 
     output: str
-    """Folder to write: what --data.tokenizer of a run takes."""
+    """Folder to write, for --data.tokenizer."""
     runs: tuple[str, ...] = ()
-    """Runs whose objective is Codebook, one of each kind of media."""
+    """Runs with the objective Codebook, one for each kind of media."""
     tokenizer: str = "byte"
-    """Of text: byte, or a file or directory as for `omnia prepare text`."""
+    """Text tokenizer: byte, or a file or directory as for `omnia prepare text`."""
 
 
 def prepare_codes(options: PrepareCodes) -> None:

@@ -15,12 +15,12 @@ from train.verbs.config_files import load_config
 
 @dataclasses.dataclass(frozen=True)
 class Doctor:
-    """Check devices and versions; with a config or a run, also its mesh, memory, data and disk, before anything is paid for."""
+    """Check devices and versions, and for a config or a run also its mesh, memory, data and disk, before you train."""
 
     json: bool = False
     """Print one line of JSON."""
     run_dir: str = "."
-    """Where checkpoints would go: its disk must hold them."""
+    """Folder for checkpoints; its disk must have room for them."""
     compile: bool = False
     """Compile the training step and report the memory the compiler plans for it."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = Experiment()

@@ -15,23 +15,23 @@ from train.verbs.arguments import parse, start_jax
 
 @dataclasses.dataclass(frozen=True)
 class Embed:
-    """Write the vectors of the lines of a file, as NumPy's .npy, float32 [lines, width], each of length one."""
+    """Write an embedding of each line of a file, as a NumPy .npy file, float32 [lines, width], each of unit length."""
 
     run_dir: tyro.conf.Positional[str]
-    """Folder of the run: of an encoder, or of a decoder, whose hidden states are taken."""
+    """Folder of the run, an encoder or a decoder."""
     texts: str
     """File with a text on each line."""
     output: str
     """File to write, which ends in .npy."""
     pool: Literal["mean", "first", "last", "pooler"] | None = None
-    """What becomes the vector: the mean of a text's hidden states, the first or the last of them, or what a pooler makes of the first.
-    Default: as an imported model's authors do, else the mean."""
+    """How hidden states become a vector: their mean, the first or last one, or the pooler's output for the first. Default: as an imported
+    model's authors do, else the mean."""
     max_tokens: int = 0
-    """Tokens of a text that are read. 0: as many as an imported model's authors read, else the model's context."""
+    """Tokens read of each text. 0: as many as an imported model's authors read, else the model's context."""
     step: int | None = None
     """Checkpoint to use. Default: the latest."""
     raw: bool = False
-    """Use the trained parameters even where an average of them is kept."""
+    """Use the trained parameters even if an average is kept."""
 
 
 def embed(arguments: list[str]) -> None:

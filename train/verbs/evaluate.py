@@ -12,47 +12,47 @@ from train.verbs.arguments import check_batch_fits, check_belongs, check_seed, p
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Measure a run on a split of its shards."""
+    """Evaluate a run on a split of its shards."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
     json: bool = False
     """Print one line of JSON, last."""
     step: int | None = None
-    """Checkpoint to measure. Default: the latest."""
+    """Checkpoint to evaluate. Default: the latest."""
     raw: bool = False
-    """Measure the trained parameters even where an average of them is kept."""
+    """Evaluate the trained parameters even if an average is kept."""
     int8: bool = False
-    """Measure with weights and activations rounded to eight bits."""
+    """Round weights and activations to eight bits."""
     split: str = "validation"
     """Split of the shards."""
     rows: int = 0
-    """Rows of each folder of shards to use, from the start of the split. 0: all of text; of other data as many as in training."""
+    """Rows to use of each folder of shards, from the start of the split. 0: all for text, as many as in training for other data."""
     batch_size: int = 0
     """Rows at once. 0: as in training."""
     shards: tuple[str, ...] = ()
-    """Other data to measure on than the run's own: folders of shards, prepared with the same tokenizer, or files of examples."""
+    """Evaluate on other data: folders of shards prepared with the same tokenizer, or files of examples."""
     change: tuple[str, ...] = ()
-    """Fields of the objective that evaluations alone read, as NAME=VALUE: evaluation_memory=512 for one that remembers."""
+    """Change evaluation-only fields of the objective, as NAME=VALUE: evaluation_memory=512 for an objective with a memory."""
     decode: Literal["", "sample", "best_of", "beam", "guided", "search", "best_first"] = ""
-    """Of a policy: score what it answers with more than one forward pass a token: the best of several samples, or of several beams, tokens
-    drawn by the critic's value, each chosen by a tree search, or a best-first search. Environments judge complete responses in each."""
+    """Score a policy's answers with more than one forward pass per token: the best of several samples or beams, tokens sampled by the
+    critic's value (guided), tree search for each token, or best-first search. The environment judges complete responses."""
     passes: int = 16
-    """With --decode: forward passes for each token of a response."""
+    """With --decode: forward passes per token of a response."""
     considered: int = 16
-    """With --decode search or best_first: how many of the likeliest tokens are tried at each place."""
+    """With --decode search or best_first: number of most likely tokens to try at each position."""
     by_position: bool = False
-    """Measure the loss by the number of tokens that the model sees before each."""
+    """Report the loss by the number of preceding tokens in the context."""
     needle: bool = False
     """Hide a sentence with a random key in the text, at several lengths and depths, and ask for the key at the end."""
     context_length: int = 0
-    """With --by-position or --needle: length of the rows, longer ones too where positions are rotary. 0: as in training."""
+    """With --by-position or --needle: length of the rows; may exceed that of training if positions are rotary. 0: as in training."""
     needle_text: str = "The secret word is {}."
     """With --needle: the sentence, {} being the key."""
     samples: int = 8
     """With --needle: rows of each length and depth."""
     seed: int = 0
-    """With --needle: decides keys and text."""
+    """With --needle: seed of keys and text."""
 
 
 def evaluate(arguments: list[str]) -> None:

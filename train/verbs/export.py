@@ -11,20 +11,20 @@ from train.verbs.arguments import parse, start_jax
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a run as a Hugging Face folder or a GGUF file: the averaged parameters where the run keeps them."""
+    """Write a run as a Hugging Face folder or a GGUF file. Uses the averaged parameters if the run keeps them."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
     format: Literal["hf", "gguf"]
-    """hf: a folder for Hugging Face's library. gguf: a file for llama.cpp."""
+    """hf: a folder for Hugging Face transformers. gguf: a file for llama.cpp."""
     output: str
     """The folder to write (hf), or the file (gguf, ending in .gguf). It must not exist."""
     type: Literal["f32", "f16", "bf16", "q8_0"] = "f32"
-    """Of the matrices; norms and biases stay f32 in a GGUF file. q8_0, eight bits in blocks of 32, is for gguf alone."""
+    """Type of the matrices; norms and biases stay f32 in a GGUF file. q8_0 (eight bits in blocks of 32) is for gguf only."""
     step: int | None = None
     """Checkpoint to export. Default: the latest."""
     raw: bool = False
-    """The trained parameters even where an average of them is kept."""
+    """Use the trained parameters even if an average is kept."""
 
 
 def export(arguments: list[str]) -> None:

@@ -24,55 +24,56 @@ class Generate:
     prompt: str | None = None
     """Text to continue; "" starts a new document."""
     suffix: str | None = None
-    """With --prompt: the text after the gap. Only what belongs between the two is written (a run trained with data.fim_rate)."""
+    """With --prompt: the text after the gap. Generates only the text between the two (for runs trained with data.fim_rate)."""
     prompts: str | None = None
     """File with a prompt on each line."""
     image: tuple[str, ...] = ()
-    """With --prompt: pictures that stand before it (a model with an encoder for them)."""
+    """With --prompt: images to put before it (for models with an image encoder)."""
     video: tuple[str, ...] = ()
-    """The same of clips, after the pictures."""
+    """The same for video clips, after the images."""
     audio: tuple[str, ...] = ()
-    """The same of recordings, after the clips."""
+    """The same for audio recordings, after the clips."""
     write: Literal["text", "image", "video", "audio"] = "text"
-    """With --prompt and --output: the medium to write (a model whose tokenizer has codes for it)."""
+    """With --prompt and --output: the medium to generate (for models whose tokenizer has codes for it)."""
     output: str = ""
-    """With --write: file for what is written: .png, .gif or .wav. With --samples each gets its number."""
+    """With --write: output file, .png, .gif or .wav. With --samples each file name gets a number."""
     interactive: bool = False
-    """Ask for prompts until the input ends."""
+    """Read prompts from the terminal until the input ends."""
     chat: bool = False
-    """Talk with an imported model, or one that started from it. /reset begins anew, /exit ends. Sampling is its authors', unless given."""
+    """Chat with an imported model, or one that started from it. /reset starts over, /exit quits. Sampling defaults to its authors'
+    settings."""
     system: str = ""
-    """With --chat: what the model is told before the conversation."""
+    """With --chat: the system prompt."""
     max_new_tokens: int = 200
-    """Length of each continuation, at most. What fills a gap must fit the model's context together with both its sides."""
+    """Maximum length of each continuation. With --suffix, the context must hold it and both sides of the gap."""
     temperature: float | None = None
-    """Divides the logits; 0 is greedy. Default: 0.8, with --chat the authors'; so are the next four."""
+    """Divides the logits; 0 is greedy. Default: 0.8. With --chat, this and the next four options default to the authors' settings."""
     top_k: int | None = None
-    """Draw from the k most likely tokens. 0, the default: all."""
+    """Sample from the k most likely tokens. 0, the default: all."""
     top_p: float | None = None
-    """Draw from the smallest set of tokens with this probability. 1, the default: all."""
+    """Sample from the smallest set of tokens with this total probability. 1, the default: all."""
     min_p: float | None = None
-    """Draw from tokens at least this many times as likely as the most likely one. Default: 0."""
+    """Sample from tokens with at least this fraction of the highest probability. Default: 0."""
     repetition_penalty: float | None = None
     """Above 1: tokens already in the text become less likely. Default: 1."""
     stop: tuple[str, ...] = ()
     """End a text before any of these strings. In them, \\n is a line feed, \\t a tab, \\r a carriage return, and \\\\ a backslash."""
     seed: int = 0
-    """Decides what is drawn."""
+    """Seed of sampling."""
     samples: int = 1
-    """Continuations of each prompt."""
+    """Continuations per prompt."""
     beams: int = 0
-    """Search for the most likely continuations with so many beams, instead of drawing; --samples of them are shown. 0: draw."""
+    """Search for the most likely continuations with this many beams, and show --samples of them. 0: sample."""
     length_penalty: float = 0.0
     """With --beams: above 0, longer texts are ranked higher (Wu et al. 2016, eq. 14)."""
     int8: bool = False
-    """Round weights and activations to eight bits: faster, a little less exact."""
+    """Round weights and activations to eight bits: faster, slightly less exact."""
     json: bool = False
     """Print each continuation as a line of JSON: prompt, text, ids, log_probs, finish."""
     step: int | None = None
     """Checkpoint to use. Default: the latest."""
     raw: bool = False
-    """Use the trained parameters even where an average of them is kept."""
+    """Use the trained parameters even if an average is kept."""
 
 
 USUAL = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}

@@ -10,12 +10,12 @@ from train.verbs.arguments import parse, start_jax
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """Make a run of a published model, to generate, chat, evaluate, fine-tune and export."""
+    """Import a published model as a run, to generate, chat, evaluate, fine-tune and export."""
 
     source: tyro.conf.Positional[str]
     """A Hugging Face folder (config.json, safetensors, tokenizer.json), a .gguf file, or smollm2 or minilm, which are downloaded."""
     run_dir: str
-    """Folder of the run, which must not exist or be empty."""
+    """Folder of the new run. It must be empty or not exist."""
 
 
 def import_(arguments: list[str]) -> None:

@@ -13,7 +13,7 @@ from train.verbs.arguments import check_batch_fits, check_belongs, parse
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
-    """Show a folder of shards, or the shards of a run as that run sees them."""
+    """Show a folder of shards, or the data of a run as the run sees it."""
 
     path: tyro.conf.Positional[str]
     """Folder made by `omnia prepare`, or a run directory."""
@@ -24,9 +24,9 @@ class Inspect:
     samples: int = 3
     """Documents to show, decoded."""
     step: int | None = None
-    """Also show the rows of this training step (counted from 0), as the model will see them; of a run that went back, see --row."""
+    """Also show the rows of this training step (from 0), as the model sees them. For a run that has rewound, use --row."""
     row: int | None = None
-    """Also show the rows from this one on, as many as a step has: what a bad step names."""
+    """Also show one step's rows from this row on. Reports of bad steps give such row numbers."""
     batch_size: int = 8
     """Rows of a step (a run's own when given a run)."""
     context_length: int = 512
@@ -34,7 +34,7 @@ class Inspect:
     seed: int = 0
     """Seed of the order of rows (a run's own when given a run)."""
     media: str | None = None
-    """Draw a contact sheet to this file (.png): of a run on media what it is fed at --step or --row, of a folder of media its samples."""
+    """Draw a contact sheet to this file (.png): the samples of a media folder, or the inputs of a media run at --step or --row."""
 
 
 def inspect(arguments: list[str]) -> None:

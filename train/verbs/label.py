@@ -20,31 +20,33 @@ from train.verbs.arguments import check_seed, parse, start_jax
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """Draw responses of a run's policy to prompts of its environments, and write down which is best: for a reward model, or DPO.
+    """Sample responses of a run's policy to prompts of its environments, and label the best: data for a reward model or DPO.
 
-    Without noise, responses as good as the best one are left out, since their order says nothing, and so are prompts without worse ones.
+    Without noise, responses that tie with the best one are left out, because their order means nothing, and so are prompts without a
+    worse response.
     """
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run; its data names the environments."""
     output: str
-    """JSONL file to write: prompt (a text, or the turns of a conversation), responses, scores, best, and noise where there is some."""
+    """JSONL file to write: prompt (a text, or the turns of a conversation), responses, scores, best, and noise if above 0."""
     prompts: int = 1024
-    """Prompts to draw responses to."""
+    """Number of prompts."""
     samples: int = 4
-    """Responses to each, at least 2."""
+    """Responses per prompt, at least 2."""
     prompt_tokens: int = 64
-    """Room for a prompt."""
+    """Maximum length of a prompt, in tokens."""
     response_tokens: int = 64
-    """Room for a response."""
+    """Maximum length of a response, in tokens."""
     temperature: float = 1.0
     """Divides the logits; above 0."""
     noise: float = 0.0
-    """Labels are drawn with probabilities proportional to exp(score / noise), as people's are. 0: the highest score."""
+    """Temperature of the labels: the best response is sampled in proportion to exp(score / noise), like human labels. 0: the highest
+    score."""
     batch_size: int = 256
-    """Responses drawn at once."""
+    """Responses sampled at once."""
     seed: int = 0
-    """Decides prompts, responses and labels."""
+    """Seed of prompts, responses and labels."""
 
 
 def label(arguments: list[str]) -> None:

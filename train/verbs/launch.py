@@ -21,14 +21,14 @@ POINTLESS = (Exit.MISTAKE, Exit.DIVERGED)
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """Train on several processes of this machine, and start all of them again after a crash. What they run follows after `--`."""
+    """Train with several processes on this machine, and restart all of them after a crash. The command to run follows `--`."""
 
     processes: int = 1
-    """Processes, each with its share of the cores."""
+    """Number of processes. Each gets its share of the cores."""
     max_restarts: int = 0
-    """Times that the job is started again after a crash, a kill or a stall. What was saved is gone on with."""
+    """How often to restart the job after a crash, a kill or a stall. It resumes from the last checkpoint."""
     join_seconds: int = 120
-    """Time that the processes have to find each other."""
+    """Seconds that the processes wait for each other at the start."""
 
 
 def launch(arguments: list[str]) -> int:

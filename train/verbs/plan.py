@@ -19,14 +19,14 @@ from train.verbs.config_files import load_config
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Compile the training step of a config for a topology: memory, collectives and the time of a step, before it is paid for."""
+    """Compile the training step of a config for a topology you do not have, and report memory, collectives and step time."""
 
     topology: str
-    """Where it would run: v5e:4x4, v5p:8x8x8 and the like, which need the compiler for TPUs (extra: tpu); cpu:8 is eight pretended CPUs."""
+    """Target devices: TPU slices such as v5e:4x4 or v5p:8x8x8 (extra: tpu), or cpu:8, eight simulated CPUs."""
     search: bool = False
     """Try meshes, remat policies and micro-batches, and plan the fastest that fits."""
     candidates: int = 6
-    """With --search: how many to compile, the most promising by arithmetic first."""
+    """With --search: number of candidates to compile, the most promising by arithmetic first."""
     json: bool = False
     """Print one line of JSON, last."""
     output: str = "."

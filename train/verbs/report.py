@@ -10,7 +10,7 @@ from train.verbs.arguments import parse
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Draw report.html and its pictures from what a run has logged so far."""
+    """Write report.html and its plots from what a run has logged so far."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""

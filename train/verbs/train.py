@@ -17,7 +17,7 @@ from train.verbs.config_files import load_config
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train an experiment, or go on with a run: the same command again resumes it from its last checkpoint."""
+    """Train an experiment, or resume a run: the same command continues from its last checkpoint."""
 
     run_dir: str
     """Folder of the run."""

@@ -32,45 +32,45 @@ SUFFIXES = (".array_record", ".index")
 
 @dataclasses.dataclass(frozen=True)
 class PrepareMedia:
-    """Images, videos, recordings, and what is said of them, into a directory of shards."""
+    """Convert images, videos and recordings, with their texts, to a directory of shards."""
 
     output: str
-    """Directory to write. The same command again goes on where it stopped."""
+    """Directory to write. The same command resumes where it stopped."""
     kind: Literal["images", "video", "audio", "interleaved"] = "interleaved"
-    """What every sample must hold; interleaved: anything."""
+    """The medium that every sample must contain. interleaved: any."""
     input: tuple[str, ...] = ()
-    """Files, folders, globs, or tfds:NAME[/CONFIG][:VERSION][@SPLIT]. A file of media is a sample: a .txt or .json of the same name
+    """Files, folders, globs, or `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`. A file of media is a sample: a .txt or .json of the same name
     says its caption, its folder its class; folders named train, val, test and the like, above or below, are splits. In .csv, .tsv,
     .jsonl, .parquet and .tar (WebDataset) are many, under the names image, video, audio, path, text, caption, question, answer, label,
     split, parts (a list of texts and paths) and conversations (LLaVA's)."""
     validation_input: tuple[str, ...] = ()
-    """Inputs of which all is for validation, and nothing else is."""
+    """Inputs that are the whole validation split."""
     validation: float = 0.1
-    """Fraction held out for validation, by a hash of the media, of samples of which neither a field nor a folder says the split; 0 to 1.
-    With 1 all samples are, whatever else says: a corpus to evaluate on."""
+    """Fraction held out for validation, 0 to 1, by a hash of the media, of the samples whose split is not given by a field or folder. 1
+    holds out all samples, whatever their fields and folders say: shards for evaluation only."""
     fields: tuple[str, ...] = ()
-    """Names of the inputs' fields, columns or features for ours, such as image=photo caption=title."""
+    """Maps our field names to the inputs' fields, columns or features, such as image=photo caption=title."""
     classes: Literal["auto", "folder", "none"] = "auto"
-    """folder: the name of the folder that a file lies in, below a folder of --input, is its class. auto: where there are several.
-    none: only a field says it."""
+    """folder: a file's class is the name of its folder below the --input folder. auto: the same, if there are several folders. none: only a
+    field gives the class."""
     workers: int = 0
-    """Processes; 0 for one on every core. They do not change the result."""
+    """Number of processes. 0: one per core. The result does not depend on it."""
     shard_bytes: int = 1 << 27
-    """Bytes of media that make one shard. A .tar is never divided."""
+    """Bytes of media per shard. A .tar is never divided."""
     max_damaged: int = -1
-    """Files and records (undecodable, missing, a caption without its image) to leave out before giving up; -1 for any number. All are
-    named in the manifest, by reason."""
+    """Files and records (undecodable, missing, a caption without its image) to leave out before stopping. -1: any number. The manifest
+    names all of them, with the reason."""
     tfds_dir: str = ""
     """Folder where TFDS keeps its data sets. Empty: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     tfds_download: bool = False
     """Let TFDS download and prepare a data set that is not there yet."""
     beam: str = ""
-    """Runner of Apache Beam that does the tasks, and its options: such as "DirectRunner --direct_num_workers 4". Every machine that it
-    runs on must see the inputs and the output under the same paths. Empty: processes of this machine."""
+    """Apache Beam runner and its options, such as "DirectRunner --direct_num_workers 4". Every machine must see the inputs and the output
+    under the same paths. Empty: processes on this machine."""
     overwrite: bool = False
-    """Throw away what another preparation left in the output directory."""
+    """Delete what another preparation left in the output directory."""
     repair: bool = False
-    """Verify every shard of a prepared directory, and make the damaged ones again from the inputs."""
+    """Verify every shard of a prepared directory, and rebuild damaged ones from the inputs."""
 
     def __post_init__(self):
         if self.kind not in KINDS:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from model.config import ModelConfig
 from model.convert.families import MODEL_TYPES, family_of
 from model.convert.family import exported_settings
 
@@ -162,3 +163,6 @@ def test_a_model_that_nobody_publishes_has_no_family(model):
     assert all(exported_settings(family, changed) is None for family in set(MODEL_TYPES.values()))
     with pytest.raises(ValueError, match="no published family.* has no experts 2"):
         family_of(changed)
+    if type(config) is ModelConfig:
+        with pytest.raises(ValueError, match="no published family.* has no ngrams 3"):
+            family_of(dataclasses.replace(config, ngrams=3))

@@ -131,6 +131,16 @@ def test_without_matplotlib_the_numbers_stand(run_dir, monkeypatch):
     assert {"2.25", "2.5"} <= set(page.texts)
 
 
+def test_a_baseline_stands_beside_the_model(run_dir):
+    """Its loss among the first numbers, over as many tokens, and as a line in the picture, which so differs from the one without it."""
+    without = (write_report(run_dir), (run_dir / "plots" / "loss.png").read_bytes())[1]
+    summary = json.loads((run_dir / "summary.json").read_text())
+    summary["baseline"] = {"name": "7-gram", "loss": 2.375, "tokens": 4321}
+    (run_dir / "summary.json").write_text(json.dumps(summary))
+    assert {"7-gram", "2.3750", "nats per token, over the same 4,321"} <= set(Page(write_report(run_dir).read_text()).texts)
+    assert (run_dir / "plots" / "loss.png").read_bytes() != without
+
+
 def test_a_run_that_has_only_begun_has_a_page(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"format": 1, "experiment": to_json(Experiment()), "defaults": to_json(Experiment())}))
     assert "No metrics yet." in Page(write_report(tmp_path).read_text()).texts

@@ -26,7 +26,16 @@ from train.step.update import jit_update
 
 ROWS, LENGTH, VOCABULARY = 8, 16, 32
 MODEL = ModelConfig(
-    vocab_size=VOCABULARY, context_length=LENGTH, num_layers=2, embed_dim=32, num_heads=4, dropout=0.1, tied_embeddings=False, init_std=0.1
+    vocab_size=VOCABULARY,
+    context_length=LENGTH,
+    num_layers=2,
+    embed_dim=32,
+    num_heads=4,
+    dropout=0.1,
+    tied_embeddings=False,
+    init_std=0.1,
+    ngrams=3,
+    ngram_rows=40,
 )
 EXPERIMENT = options.Experiment(model=MODEL, objective=options.CausalLM(z_loss=1e-2))
 
@@ -122,7 +131,7 @@ FAMILIES = {
         EncoderDecoderConfig(**SHAPE, positions="relative"),
         SpanDenoising(first_sentinel=24, sentinel_step=1, sentinels=6, end=31),
     ),
-    "memory": (ModelConfig(**SHAPE, positions="distance"), RecurrentLM(memory=LENGTH)),
+    "memory": (ModelConfig(**SHAPE, positions="distance", ngrams=3, ngram_rows=40), RecurrentLM(memory=LENGTH)),
 }
 
 

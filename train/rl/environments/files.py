@@ -64,8 +64,8 @@ class Listed(Environment):
 
 @dataclasses.dataclass(frozen=True)
 class PromptFile(Listed):
-    """Records of a JSONL file, of a JSON list, gzipped or not, or of a prepared data set of TFDS, tfds:NAME[/CONFIG][:VERSION][@SPLIT], as
-    prompts; all fields of a record are its prompt's facts.
+    """Records of a JSONL file, of a JSON list, gzipped or not, or of a prepared data set of TFDS, `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`,
+    as prompts; all fields of a record are its prompt's facts.
 
     A field that is a list of {"role", "content"} is a conversation. A prompt may be one, where its template is the field alone. A record
     that has `messages` is one as a whole, unless a template is given: the turns before the last are the prompt, and the last one, the

@@ -42,6 +42,7 @@ class AlphaZero(Objective):
     learner: ClassVar[str] = "train.rl.games.learner:AlphaZeroLearner"
     reads: ClassVar[tuple[str, ...]] = ("games",)
     uses_model: ClassVar[bool] = False
+    only_evaluated: ClassVar[tuple[str, ...]] = ("match_simulations",)
 
     network: Literal["dense", "conv"] = "dense"
     """dense: layers over the whole board, fast on a CPU. conv: 3x3 convolutions."""

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from model.critic import Critic
 from model.heads import Head, logits, vocabulary_table
-from model.layers import compute_dtype
 from model.transformer import Decoder
 
 
@@ -77,15 +76,14 @@ class CachedReader:
     params: Any
 
     def start(self, prompts_BP, lengths_B, max_new_tokens: int):
-        c = self.model.config
         batch, prompt = prompts_BP.shape
-        index_S = jnp.arange(prompt + max_new_tokens)
-        empty = jnp.zeros((batch * c.kv_heads, prompt + max_new_tokens, c.head_width), compute_dtype(c))
+        size = prompt + max_new_tokens
+        index_S = jnp.arange(size)
         # Rows end at different places, and go on together behind the longest: what lies between is masked.
         valid_BS = ((index_S < lengths_B[:, None]) | (index_S >= prompt)).astype(jnp.int32)
         context = Cached(
-            cache=((empty, empty),) * c.num_layers,
-            critic_cache=((empty, empty),) * self.critic.layers_of_its_own,
+            cache=self.model.empty_cache(batch, size),
+            critic_cache=self.critic.empty_cache(batch, size),
             valid_BS=valid_BS,
             lengths_B=jnp.zeros_like(lengths_B),
             index=jnp.int32(0),

@@ -74,7 +74,7 @@ class MediaShards(MediaData):
     shards: tuple[str, ...] = ()
     """Folders (paths, or URLs such as gs://...). Several are mixed."""
     weights: tuple[float, ...] = ()
-    """Share of rows from each of `shards`, in any unit. Empty: by their counts of rows."""
+    """Proportions of rows from each of `shards`. Empty: by their numbers of rows."""
     square: bool = True
     """Scale pictures and clips to the encoder's whole grid. False: keep their aspect, and small ones their size."""
     fps: float = 4.0

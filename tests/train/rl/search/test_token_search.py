@@ -199,7 +199,9 @@ def test_kl_to_the_reference_is_paid_for(language):
 @pytest.mark.parametrize("layout", ["shared", "branch", "separate"])
 def test_a_shared_cache_changes_nothing(layout):
     """Policy and critic from a cache, and anew: log-probabilities and values after suffixes agree, before and after rows have grown."""
-    config = ModelConfig(vocab_size=11, context_length=24, num_layers=2, embed_dim=16, num_heads=2, dtype="float32")
+    config = ModelConfig(
+        vocab_size=11, context_length=24, num_layers=2, embed_dim=16, num_heads=2, dtype="float32", ngrams=3, ngram_rows=29
+    )
     model, critic = Decoder(config), Critic(config, layout)
 
     @jax.jit
@@ -209,6 +211,7 @@ def test_a_shared_cache_changes_nothing(layout):
 
     params = jax.tree.map(lambda x: getattr(x, "value", x), fresh(jax.random.key(0)), is_leaf=lambda x: hasattr(x, "value"))
     params["value"]["weights"] = jnp.linspace(-1.0, 2.0, config.embed_dim)
+    params["ngrams"]["table"] = jnp.sin(jnp.arange(29.0 * 16)).reshape(29, 16)
 
     def policy_and_value(tokens_BS, lengths_B):
         output, at = model.apply({"params": params}, tokens_BS, branch=critic.branch_at), (jnp.arange(len(lengths_B)), lengths_B - 1)

@@ -1,0 +1,109 @@
+"""Public files that tables read: looked for in a folder of the user's, else downloaded, and used only where they are the ones meant."""
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+from data.errors import UserError
+from data.files import storage
+
+LARGEST = 1 << 30
+"""Bytes that a download, or what it unpacks to, may have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PublicFile:
+    """A file that anybody can have."""
+
+    name: str
+    """As commands call it: {name}."""
+    path: str
+    """Where it lies in a folder of data sets, packed as `path`.gz or not."""
+    sha256: str
+    """Of the content, unpacked."""
+    url: str = ""
+    """Where it can be had; packed if it ends in .gz."""
+
+
+def find(file: PublicFile, folder: str | None) -> Path:
+    """The unpacked file: in `folder`, or in the cache, where it is unpacked or downloaded once.
+
+    UserError where it is not to be had, or is another file than the table means.
+    """
+    cached = _cache() / file.sha256[:16] / Path(file.path).name
+    if cached.is_file() and _digest(cached.read_bytes()) == file.sha256:
+        return cached
+    mend = f"Give the folder that holds {file.path} (or {file.path}.gz) by --data DIR" + (f", or download {file.url}." if file.url else ".")
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder", mend)
+        for path in (Path(folder) / file.path, Path(folder) / f"{file.path}.gz"):
+            if path.is_file():
+                content = _unpacked(path.read_bytes(), str(path))
+                _check(file, content, str(path), mend)
+                return path.absolute() if path.suffix != ".gz" else _keep(cached, content)
+    if not file.url:
+        raise UserError(f"{file.path}: not found" + (f" in {folder}" if folder else ""), mend)
+    print(f"downloading {file.url}", flush=True)
+    content = _unpacked(_download(file.url, mend), file.url)
+    _check(file, content, file.url, mend)
+    return _keep(cached, content)
+
+
+def _cache() -> Path:
+    folder = storage.cache_folder()
+    return Path(folder if folder and storage.can_write(folder) else tempfile.gettempdir()) / "tables"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _check(file: PublicFile, content: bytes, where: str, mend: str) -> None:
+    if (found := _digest(content)) != file.sha256:
+        raise UserError(f"{where}: is not the file that the table means (SHA-256 {found[:12]}..., expected {file.sha256[:12]}...)", mend)
+
+
+def _unpacked(content: bytes, where: str) -> bytes:
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{where}: {error}", "The file is damaged: get it again.") from None
+    if len(unpacked) > LARGEST:
+        raise UserError(f"{where}: unpacks to more than {LARGEST >> 30} GiB", "It is not the file that the table means.")
+    return unpacked
+
+
+def _download(url: str, mend: str) -> bytes:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            content = answer.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{url}: {error}", mend) from None
+    if len(content) > LARGEST:
+        raise UserError(f"{url}: has more than {LARGEST >> 30} GiB", mend)
+    return content
+
+
+def _keep(path: Path, content: bytes) -> Path:
+    os.makedirs(path.parent, exist_ok=True)
+    storage.write_atomically(str(path), content)
+    return path
+
+
+SHAKESPEARE = PublicFile(
+    "shakespeare_txt",
+    "tinyshakespeare/input.txt",
+    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a/data/tinyshakespeare/input.txt",
+)
