@@ -8,8 +8,11 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
 PYTEST := JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 $(BIN)/python -m pytest
 
+# Where the notebooks are opened from in Colab, and Omnia is installed from there: OWNER/NAME on GitHub.
+REPOSITORY ?= OWNER/NAME
+
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint docs drills parity gpu-report lock clean
+.PHONY: help quickstart test lint docs notebooks drills parity gpu-report lock clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -29,6 +32,9 @@ docs: $(BIN)/installed .venv-docs/installed  ## Write docs/reference_options.md 
 	$(BIN)/python -m train.verbs.reference > docs/reference_options.md
 	$(BIN)/python -m train.reproduce.page > docs/tables.md
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+notebooks: $(BIN)/installed  ## Write notebooks/*.ipynb, run them all into notebooks/executed/, and say how long each took
+	$(BIN)/python notebooks/build.py $(REPOSITORY) --execute
 
 drills: export HYPOTHESIS_PROFILE := default
 drills: $(BIN)/installed  ## Fault drills: kills, full disks, damaged files; and other tests that take long

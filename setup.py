@@ -13,6 +13,7 @@ EXTRAS = {
     "media": ["pillow>=10.4", "simplejpeg>=1.8", "av>=14.0", "soundfile>=0.12", "soxr>=0.5", "array_record>=0.6"],
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
     "wandb": ["wandb>=0.19"],
+    "notebooks": ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"],
     "games": ["pgx>=2.6"],  # two-player games beside our own
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
@@ -38,6 +39,7 @@ TEST = [
     *EXTRAS["warc"],
     *EXTRAS["tfds"],
     *EXTRAS["media"],
+    *EXTRAS["notebooks"],
 ]
 
 # What `make docs` builds the site with, in an environment of its own: it reads the sources and imports none of the packages above.

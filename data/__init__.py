@@ -12,6 +12,12 @@ _FACE = {
     "prepare_text": "text.prepare",
     "MediaCorpus": "media.shards",
     "inspect_corpus": "text.inspect",
+    "PrepareMedia": "media.preparation.prepare",
+    "prepare_media": "media.preparation.prepare",
+    "make_scene": "media.world",
+    "render_image": "media.world",
+    "render_audio": "media.world",
+    "log_mel": "media.signals.mel",
 }
 __all__ = list(_FACE)
 

@@ -1,16 +1,79 @@
 """Training: objectives, the step, the loop, checkpoints, evaluation. Brings `data` and `model` together."""
 
 _FACE = {
+    # an experiment
     "Experiment": "experiment",
+    "TextData": "experiment",
+    "CausalLM": "experiment",
+    "AdamW": "experiment",
+    "Muon": "experiment",
+    "Schedule": "experiment",
+    "MeshShape": "experiment",
+    "Evaluation": "experiment",
+    "Checkpoints": "experiment",
+    "Samples": "experiment",
+    "Logging": "experiment",
+    "load_config": "verbs.config_files",
+    # a run
+    "new_run": "runs.resolve",
     "create_run": "runs.directory",
     "open_run": "runs.directory",
     "open_corpora": "runs.directory",
     "resolve": "runs.resolve",
     "train": "loop.loop",
-    "evaluate_run": "evaluation.checkpoint",
-    "load_generator": "generation.text",
-    "make_update": "step.update",
+    "read_metrics": "loop.telemetry",
     "write_report": "loop.report",
+    "load_parameters": "checkpoints.checkpointer",
+    "load_generator": "generation.text",
+    # published models
+    "fetch": "bridge.packages",
+    "import_model": "bridge.importing",
+    "load_chat": "generation.chat",
+    "load_embedder": "generation.embeddings",
+    # what it is worth, and why
+    "evaluate_run": "evaluation.checkpoint",
+    "evaluate_by_position": "evaluation.long_context",
+    "look_inside": "explain.inside",
+    # pictures, clips and sounds
+    "WorldScenes": "sources.media.options",
+    "MediaShards": "sources.media.options",
+    "MediaLM": "objectives.media.options",
+    "MediaClassification": "objectives.media.options",
+    "load_writer": "generation.about_media",
+    # devices, there or not
+    "make_mesh": "devices.mesh",
+    "state_of": "objectives.bind",
+    "make_plan": "verbs.plan",
+    "print_plan": "verbs.plan",
+    # its parts
+    "realise": "kinds",
+    "bind": "objectives.bind",
+    "update_of": "objectives.bind",
+    "make_update": "step.update",
+    "learner_of": "loop.learner",
+    "fresh_state": "loop.learner",
+    "means": "objectives.terms",
+    # learning from reward
+    "Letters": "rl.environments.text_tasks",
+    "Demonstrations": "rl.options",
+    "Prompts": "rl.options",
+    "PPO": "rl.options",
+    "Questions": "rl.policy.questions",
+    "critic_of": "rl.policy.policy_gradient",
+    "start_parameters": "runs.start",
+    "row_keys": "rl.policy.rollout",
+    "rollout": "rl.policy.rollout",
+    "evaluate_rollout": "rl.policy.experience",
+    "scores_by_token": "rl.policy.experience",
+    "generalized_advantages": "rl.policy.advantages",
+    "whiten": "rl.policy.advantages",
+    "clipped_loss": "rl.policy.policy_gradient",
+    "make_learn": "rl.policy.learner",
+    # looking ahead
+    "CONNECT_FOUR": "rl.games.games",
+    "rollouts": "rl.search.search",
+    "grow_tree": "rl.search.search",
+    "measure_decoding": "rl.search.decoding",
 }
 __all__ = list(_FACE)
 

@@ -14,16 +14,15 @@ from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind
 from train.optimizers.build import make_optimizer
-from train.runs.directory import create_run, open_corpora, open_run
-from train.runs.resolve import resolve
+from train.runs.directory import open_run
+from train.runs.resolve import new_run
 from train.step.state import abstract_state
 
 TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
 
 
 def start(path, experiment):
-    corpora = open_corpora(experiment)
-    return create_run(path, resolve(experiment, corpora), corpora)
+    return new_run(path, experiment)
 
 
 def train(run, devices: int = 1, report: bool = False, **options) -> dict:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
 from train.experiment import Experiment
-from train.runs.directory import START, Run, open_run
+from train.runs.directory import START, Run, create_run, open_corpora, open_run
 from train.runs.serialize import flatten, to_json
 from train.sources.records import absolute
 
@@ -79,6 +80,12 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
     objective = experiment.objective.completed(corpora)
     data = experiment.data.with_paths(absolute)  # the run is gone on with from any folder
     return dataclasses.replace(experiment, model=model, data=data, objective=objective)
+
+
+def new_run(path: str | Path, experiment: Experiment) -> Run:
+    """Make the run directory of an experiment: open its data, fill in what its config leaves open. UserError where that cannot be."""
+    corpora = open_corpora(experiment)
+    return create_run(path, resolve(experiment, corpora), corpora)
 
 
 def check_resume(stored: Experiment, asked: Experiment) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
-from train.rl.search.tree import ILLEGAL, tree_search
+from train.rl.search.tree import ILLEGAL, Backup, Tree, tree_search
 
 Policy = Literal["gumbel", "muzero", "mean", "max"]
 """gumbel: sequential halving at the root, better than its prior at any number of simulations (Danihelka et al. 2022). muzero: upper
@@ -74,9 +74,23 @@ def plan(task, evaluate: Callable, params, key, states, *, discount: float, **op
     discount: -1 for two players who take turns, else of the rewards to come, 0 to 1. States that are terminal get a plan of no meaning.
     """
     root_key, search_key = jax.random.split(key)
-    logits_BA, values_B = evaluate(params, root_key, states)
-    root = mctx.RootFnOutput(prior_logits=logits_BA, value=values_B, embedding=states)
+    root = _root(evaluate, params, root_key, states)
     return search(root, simulator(task, evaluate, discount), params, search_key, legal_BA=jax.vmap(task.legal)(states), **options)
+
+
+def grow_tree(
+    task, evaluate: Callable, params, key, states, *, discount: float, simulations: int, backup: Backup = "mean", exploration: float = 1.25
+) -> Tree:
+    """The trees of such a search, to be looked at; what it would play is the action with the most visits in node 0. See `tree_search`."""
+    root_key, search_key = jax.random.split(key)
+    root, legal_BA = _root(evaluate, params, root_key, states), jax.vmap(task.legal)(states)
+    simulate, how = simulator(task, evaluate, discount), {"legal_BA": legal_BA, "exploration": exploration}
+    return tree_search(params, search_key, root, simulate, simulations=simulations, backup=backup, **how)
+
+
+def _root(evaluate: Callable, params, key, states) -> mctx.RootFnOutput:
+    logits_BA, values_B = evaluate(params, key, states)
+    return mctx.RootFnOutput(prior_logits=logits_BA, value=values_B, embedding=states)
 
 
 def simulator(task, evaluate: Callable, discount: float):

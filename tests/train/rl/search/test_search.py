@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from train.rl.games.games import TIC_TAC_TOE
-from train.rl.search.search import plan, rollouts, simulator
+from train.rl.search.search import grow_tree, plan, rollouts, simulator
 from train.rl.search.tree import ILLEGAL, tree_search, upper_bound
 
 POLICIES = ["gumbel", "muzero", "mean", "max"]
@@ -190,6 +190,17 @@ def test_search_with_random_rollouts_wins_and_defends(policy):
     )(jax.random.key(0))
     assert (found.action_B == 2).all()
     assert (found.q_BA[:, 2] == 1.0).all()
+
+
+def test_a_tree_that_is_looked_at():
+    """Crosses may complete the top row: the tree finds it. Each simulation counts once, and each node is where one action led."""
+    state = TIC_TAC_TOE.initial().replace(cells_RC=jnp.asarray([[1, 1, 0], [-1, -1, 0], [0, 0, 0]], jnp.int8))
+    states = jax.tree.map(lambda leaf: leaf[None], state)
+    evaluate = rollouts(TIC_TAC_TOE, -1.0, longest=9)
+    tree = jax.jit(lambda key: grow_tree(TIC_TAC_TOE, evaluate, None, key, states, discount=-1.0, simulations=40))(jax.random.key(0))
+    assert tree.visits_BNA[0, 0].sum() == 40 and tree.visits_BNA[0, 0].argmax() == 2 and tree.q_BNA[0, 0, 2] == 1.0
+    children = np.asarray(tree.children_BNA[0])
+    assert sorted(children[children > 0]) == list(range(1, (children > 0).sum() + 1))
 
 
 def test_the_upper_bound_is_that_of_its_definition():

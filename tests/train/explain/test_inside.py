@@ -1,0 +1,55 @@
+"""What a model does with a text, against its own forward pass."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.heads import Head, logits, vocabulary_table
+from tests.model.conftest import GEMMA2, LLAMA, make
+from train.explain.inside import look_inside
+
+TOKENS = [5, 9, 2, 9, 40, 7, 5, 9]
+
+
+def log_probs(model, params):
+    output = model.apply({"params": params}, jnp.array([TOKENS]))
+    return np.asarray(jax.nn.log_softmax(logits(Head(output.hidden_BTD, vocabulary_table(params)), softcap=model.config.logit_softcap)))[0]
+
+
+def without_layers(params, first: int):
+    """The model whose layers from `first` on add nothing to the stream."""
+
+    def silent(path, leaf):
+        names = [key.key for key in path]
+        return leaf.at[first:].set(0) if names[-2] in ("out", "down") or names[-2].endswith("post_norm") else leaf
+
+    return params | {"layers": jax.tree_util.tree_map_with_path(silent, params["layers"])}
+
+
+@pytest.mark.parametrize("config", [LLAMA, GEMMA2], ids=["llama", "gemma2"])
+def test_it_tells_what_the_model_does(config):
+    model, params = make(config)
+    inside = look_inside(config, params, TOKENS)
+    assert inside.depths == tuple(range(1, config.num_layers + 1))
+    assert inside.attention_LHTT.shape == (config.num_layers, config.num_heads, len(TOKENS), len(TOKENS))
+    np.testing.assert_allclose(inside.attention_LHTT.sum(-1), 1, rtol=1e-5)
+    assert not np.triu(inside.attention_LHTT, 1).any()
+    for place, depth in enumerate(inside.depths):
+        expected_TV = log_probs(model, without_layers(params, depth))
+        np.testing.assert_array_equal(inside.likeliest_NT[place], expected_TV.argmax(-1))
+        np.testing.assert_allclose(inside.confidence_NT[place], np.exp(expected_TV.max(-1)), rtol=1e-4)
+    expected_T = -expected_TV[np.arange(len(TOKENS) - 1), TOKENS[1:]]
+    np.testing.assert_allclose(inside.nats_T, [0, *expected_T], rtol=1e-4)
+
+
+def test_it_asks_where_it_is_told_to():
+    model, params = make(LLAMA)
+    assert look_inside(LLAMA, params, TOKENS, depths=(1,)).depths == (1, LLAMA.num_layers)
+
+
+def test_shared_layers_have_no_first_ones():
+    with pytest.raises(ValueError, match="share"):
+        look_inside(dataclasses.replace(LLAMA, layer_groups=1), {}, TOKENS)
