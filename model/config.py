@@ -242,6 +242,11 @@ class ModelConfig:
     def mlp_width(self) -> int:
         return self.mlp_dim or 4 * self.embed_dim
 
+    @property
+    def hashed_rows(self) -> int:
+        """Rows of the table of n-grams, 0 without one."""
+        return self.ngram_rows if self.ngrams else 0
+
     def completed(self, size: int, specials: Mapping[str, int]) -> Self:
         """The config with the fields that depend on the tokenizer: vocab_size for `size` ids, rounded up to a multiple of 64. ValueError
         if the tokenizer lacks a needed special id."""

@@ -1,6 +1,6 @@
 """Hashed n-grams: a vector for the last few tokens together, beside that of the token itself.
 
-What a small model would spend its first layers and its first million tokens on, which words follow which, is so looked up.
+A small model spends its first layers on learning which words follow which; here that is a lookup in a table.
 """
 
 import jax
@@ -18,10 +18,10 @@ def ngram_vectors(config: ModelConfig, tokens_BT, before_BTN):
 
     before_BTN: int32, the tokens before each, the nearest first, as of `tokens_before`. Parameters: ngrams/table [rows, D], from zeros, so
     that an n-gram which was never seen adds nothing. An n-gram's row is its hash: a sum of products with an odd number, mixed as at the
-    end of MurmurHash3 (32 bits), modulo the rows. Some share one.
+    end of MurmurHash3 (32 bits), modulo the rows. Several may share a row.
     """
     c = config
-    table_RD = constrain(Table(c.ngram_rows, c.embed_dim, ("vocab", "embed"), 0.0, name="ngrams")(), "vocab", "residual")
+    table_RD = constrain(Table(c.hashed_rows, c.embed_dim, ("vocab", "embed"), 0.0, name="ngrams")(), "vocab", "residual")
     hash_BT = tokens_BT.astype(jnp.uint32) + 1
     rows = []
     for n in range(before_BTN.shape[-1]):
@@ -36,16 +36,23 @@ def _mix(hash_BT):
     return hash_BT ^ (hash_BT >> 16)
 
 
-def tokens_before(tokens_BS, positions_BT, count: int):
+def tokens_before(tokens_BS, positions_BT, count: int, segments_BS=None):
     """int32 [B, T, N]: the `count` tokens before each of the last T of tokens_BS; NOTHING where its document begins sooner.
 
-    positions_BT: int32, of these T within their documents.
+    positions_BT: int32, of these T within their documents. segments_BS: int32; a token of another segment is never reached, wherever
+    positions count from.
     """
     length = positions_BT.shape[1]
+
+    def shifted(x_BS, back: int):
+        return jnp.pad(x_BS, ((0, 0), (back, 0)), constant_values=NOTHING)[:, : x_BS.shape[1]][:, -length:]
+
     found = []
     for back in range(1, count + 1):
-        shifted_BS = jnp.pad(tokens_BS, ((0, 0), (back, 0)), constant_values=NOTHING)[:, : tokens_BS.shape[1]]
-        found.append(jnp.where(positions_BT >= back, shifted_BS[:, -length:], NOTHING))
+        reached_BT = positions_BT >= back
+        if segments_BS is not None:
+            reached_BT &= shifted(segments_BS, back) == segments_BS[:, -length:]
+        found.append(jnp.where(reached_BT, shifted(tokens_BS, back), NOTHING))
     return jnp.stack(found, -1)
 
 

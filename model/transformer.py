@@ -131,7 +131,7 @@ class Decoder(nn.Module):
             cache = (held[0][:-1], held[1])
         x_BTD = stream_BTD
         if x_BTD is None:
-            before_BTN = self._before(tokens_BT, positions_BT, held, valid_BS, memory) if c.ngrams else None
+            before_BTN = self._before(tokens_BT, segments_BT, positions_BT, held, valid_BS, memory) if c.ngrams else None
             x_BTD = self._embed(tokens_BT, before_BTN, positions_BT, keys_B, media)
 
         queries_BT, valid = segments_BT, valid_BS
@@ -195,14 +195,18 @@ class Decoder(nn.Module):
         return empty_cache(self.config, rows, size) + tokens
 
     @nn.nowrap
-    def _before(self, tokens_BT, positions_BT, cache, valid_BS, memory: Remembered | None):
+    def _before(self, tokens_BT, segments_BT, positions_BT, cache, valid_BS, memory: Remembered | None):
         """The tokens that n-grams reach back to. cache: with these tokens in it."""
         count = self.config.ngrams - 1
         if cache is not None:
             (ids_BS1,), index = cache[0][-1], cache[1]
             return tokens_before_in_cache(ids_BS1[..., 0], valid_BS, index, positions_BT, count)
-        tokens_BS = tokens_BT if memory is None else jnp.concatenate([memory.before_BN, tokens_BT], 1)
-        return tokens_before(tokens_BS, positions_BT, count)
+        tokens_BS, segments_BS = tokens_BT, segments_BT
+        if memory is not None:  # what was read before belongs to the first text, if that goes on
+            tokens_BS = jnp.concatenate([memory.before_BN, tokens_BT], 1)
+            if segments_BT is not None:
+                segments_BS = jnp.concatenate([jnp.repeat(segments_BT[:, :1], count, 1), segments_BT], 1)
+        return tokens_before(tokens_BS, positions_BT, count, segments_BS)
 
     @nn.nowrap
     def _embed(self, tokens_BT, before_BTN, positions_BT, keys_B, media: Media | None):

@@ -107,6 +107,19 @@ def test_no_ngram_reaches_forward_or_into_another_document():
     np.testing.assert_array_equal(np.flatnonzero(np.abs(gradient(params["ngrams"]["table"], changed, place)).sum(-1)), reached)
 
 
+@pytest.mark.parametrize("positions", [None, [0, 1, 2, 0, 1, 2, 3, 4, 3, 4, 5, 6]], ids=["of the row", "that go on"])
+def test_no_ngram_reaches_another_segment_wherever_positions_count_from(positions):
+    """Segments that alternate, as where a corruption and its original are one text: n-grams stay in the pieces of their own."""
+    segments = np.array([[1, 1, 1, 2, 2, 2, 1, 1, 2, 2, 3, 3]])
+    tokens = TOKENS[:1, :12]
+    places = jnp.broadcast_to(jnp.arange(12), (1, 12)) if positions is None else jnp.array([positions])
+    found = np.asarray(tokens_before(jnp.asarray(tokens), places, 3, jnp.asarray(segments)))[0]
+    for place, row in enumerate(found):
+        for back, token in enumerate(row, 1):
+            same = place >= back and segments[0, place - back] == segments[0, place] and places[0, place] >= back
+            assert token == (tokens[0, place - back] if same else NOTHING)
+
+
 @pytest.mark.parametrize("changes", [{"ngram_rows": 0}, {"ngrams": -1}])
 def test_senseless_tables_are_refused(changes):
     with pytest.raises(ValueError, match="model.ngram"):

@@ -70,7 +70,7 @@ def cpu_devices(experiment: Experiment, cores: int, processes: int = 1) -> int:
     if shape.cpu_devices:
         return shape.cpu_devices
     layer = model.embed_dim * (4 * model.num_heads * model.head_width + 3 * model.mlp_width * max(1, model.experts))
-    parameters = model.num_layers * layer + 2 * model.vocab_size * model.embed_dim
+    parameters = model.num_layers * layer + model.embed_dim * (2 * model.vocab_size + model.hashed_rows)
     plain = shape.data == -1 and shape.fsdp * shape.tensor * shape.context * shape.expert == 1
     rows = experiment.batch_size // experiment.micro_batches
     most = min(cores, MOST_CPU_DEVICES) if plain and parameters < SMALL else 1

@@ -74,7 +74,7 @@ def sized(scaling: Scaling, width: int) -> Experiment:
 
 def _tables(config) -> int:
     """Parameters of the embedding tables, which the count leaves out (Kaplan et al. 2020, sec. 2.1): in a small model they are most."""
-    tables = config.vocab_size * (1 if config.tied_embeddings else 2)
+    tables = config.vocab_size * (1 if config.tied_embeddings else 2) + config.hashed_rows
     return config.embed_dim * (tables + (config.context_length if config.positions == "learned" else 0))
 
 

@@ -74,7 +74,7 @@ def variants(experiment: Experiment, devices: int, chip) -> Iterator[tuple[float
     c, shape = experiment.model, experiment.mesh
     per_layer = c.embed_dim * c.head_width * (2 * c.num_heads + 2 * c.kv_heads)
     per_layer += c.embed_dim * c.mlp_width * (3 if c.gated else 2) * max(1, c.experts)
-    parameters = c.num_layers * per_layer + c.vocab_size * c.embed_dim * (1 if c.tied_embeddings else 2)
+    parameters = c.num_layers * per_layer + c.embed_dim * (c.vocab_size * (1 if c.tied_embeddings else 2) + c.hashed_rows)
     width = c.head_width * (2 * c.num_heads + 2 * c.kv_heads) + c.mlp_width * (2 if c.gated else 1)
     kept = {"full": c.embed_dim, "sublayers": 3 * c.embed_dim, "dots": width + 2 * c.embed_dim, "none": 2 * width + 6 * c.embed_dim}
     tokens = experiment.batch_size * c.context_length

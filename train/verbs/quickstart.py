@@ -19,8 +19,8 @@ from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from train.evaluation.ngram import NGram
 from train.experiment import Experiment, TextData
-from train.runs.directory import Run, create_run, is_run, open_corpora, open_run, write_run
-from train.runs.resolve import resolve
+from train.runs.directory import Run, is_run, open_run, reached, write_run
+from train.runs.resolve import new_run
 from train.verbs.arguments import parse, start_jax
 from train.verbs.config_files import load_config
 
@@ -40,7 +40,7 @@ class Quickstart:
     run_dir: str = "runs/quickstart"
     """Folder of the run; the corpus goes beside it, in the same name with -corpus. The same command again goes on where it stopped."""
     steps: int = 0
-    """Updates. 0: as the config says, about three minutes on two cores."""
+    """Updates. 0: as the config says, about three and a half minutes on two cores."""
     chat: bool = False
     """At the end, talk with SmolLM2 135M, a published model, which comes from the package index (93 MB; extra: hf)."""
 
@@ -62,7 +62,7 @@ def quickstart(arguments: list[str]) -> int:
     run_dir = Path(options.run_dir)
     code = run_stages(run_dir, experiment, policy)["exit"]
     if options.chat and not code:
-        converse(Path(f"{run_dir}-{CHAT_MODEL}"))
+        code = converse(Path(f"{run_dir}-{CHAT_MODEL}"))
     return code
 
 
@@ -76,8 +76,8 @@ def check_chat() -> None:
     fetch(CHAT_MODEL)
 
 
-def converse(run_dir: Path) -> None:
-    """A conversation with the published model, imported as a run beside the others."""
+def converse(run_dir: Path) -> int:
+    """A conversation with the published model, imported as a run beside the others. Returns its exit code."""
     from train.bridge.importing import import_model
     from train.bridge.packages import PACKAGES, fetch
     from train.verbs.generate import generate
@@ -85,7 +85,7 @@ def converse(run_dir: Path) -> None:
     print(f"\n6. Talk with {PACKAGES[CHAT_MODEL].what}: {run_dir}. /exit ends", flush=True)
     if not is_run(run_dir):
         import_model(fetch(CHAT_MODEL), run_dir)
-    generate([str(run_dir), "--chat"])
+    return generate([str(run_dir), "--chat"]) or 0
 
 
 def standard_library() -> tuple[str, ...]:
@@ -112,7 +112,9 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     prepare_text(
         PrepareText(output=corpus_dir, input=standard_library(), tokenizer=f"sentencepiece:{VOCABULARY}", validation=0.05, max_damaged=50)
     )
-    run = _open(run_dir, corpus_dir, experiment)
+    run, policy_dir = _open(run_dir, corpus_dir, experiment), Path(f"{run_dir}-ppo")
+    if reached(run) < run.experiment.steps and is_run(policy_dir):
+        raise UserError(f"{policy_dir}: started from the model before these steps", "Remove it, or choose another --run-dir.")
 
     print("2. The baseline to beat: an n-gram model of the same tokens", flush=True)
     baseline, written = _baseline(Corpus(corpus_dir))
@@ -130,8 +132,8 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
     print(f"   {baseline['name']}: {_say(baseline)}", flush=True)
 
     reward = "1 for a function that parses, is not trivial and is no repeat"
-    print(f"5. Learning from reward: {policy.steps} steps of PPO, {reward}", flush=True)
-    answers = _open_policy(Path(str(run_dir) + "-ppo"), run, policy)
+    answers = _open_policy(policy_dir, run, policy)
+    print(f"5. Learning from reward: {answers.experiment.steps} steps of PPO, {reward}", flush=True)
     learned = train(answers)
     if learned["stopped"]:
         return learned
@@ -164,22 +166,20 @@ def _open(run_dir: Path, corpus_dir: str, experiment: Experiment) -> Run:
     """The run to go on with, or a new one."""
     if is_run(run_dir):
         run = open_run(run_dir)
+        if (done := reached(run)) > experiment.steps:
+            raise UserError(
+                f"{run_dir}: has taken {done} steps, asked {experiment.steps}", "Choose another --run-dir, or ask for as many or more."
+            )
         if run.experiment.steps != experiment.steps:
             run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, steps=experiment.steps))
             write_run(run)
         return run
-    experiment = dataclasses.replace(experiment, data=TextData(shards=(corpus_dir,)))
-    corpora = open_corpora(experiment)
-    return create_run(run_dir, resolve(experiment, corpora), corpora)
+    return new_run(run_dir, dataclasses.replace(experiment, data=TextData(shards=(corpus_dir,))))
 
 
 def _open_policy(run_dir: Path, start: Run, experiment: Experiment) -> Run:
     """The run that goes on from `start`, or a new one."""
-    if is_run(run_dir):
-        return open_run(run_dir)
-    experiment = dataclasses.replace(experiment, start=str(start.path))
-    sources = open_corpora(experiment)
-    return create_run(run_dir, resolve(experiment, sources), sources)
+    return open_run(run_dir) if is_run(run_dir) else new_run(run_dir, dataclasses.replace(experiment, start=str(start.path)))
 
 
 def _baseline(corpus: Corpus) -> tuple[dict, str]:
@@ -188,8 +188,9 @@ def _baseline(corpus: Corpus) -> tuple[dict, str]:
     train, validation, tokenizer = corpus.split("train"), corpus.split("validation"), corpus.tokenizer()
     ngram = NGram.fit((train.read(document) for document in range(train.documents)), tokenizer.size)
     loss = ngram.nats_per_token(validation.read(document) for document in range(validation.documents))
-    start = [corpus.document_end, *tokenizer.encode(PROMPTS[0]).tolist()]
-    new = ngram.sample(np.random.default_rng(0), start, TOKENS, corpus.document_end, temperature=TEMPERATURE)
+    new = ngram.sample(
+        np.random.default_rng(0), tokenizer.encode(PROMPTS[0]).tolist(), TOKENS, corpus.document_end, temperature=TEMPERATURE
+    )
     return {"name": NGRAM, "loss": loss, "tokens": validation.tokens}, PROMPTS[0] + tokenizer.decode(new)
 
 

@@ -1,7 +1,9 @@
 """The quickstart: what it compares, and what it needs."""
 
+import dataclasses
 import importlib.util
 import json
+import types
 
 import numpy as np
 import pytest
@@ -73,3 +75,17 @@ def test_a_conversation_imports_the_model_once_and_talks_with_it(monkeypatch, tm
     monkeypatch.setattr(quickstart, "is_run", lambda path: True)
     quickstart.converse(tmp_path / "run-smollm2")
     assert len(said) == 3 and said[2] == said[1]
+
+
+def test_what_another_number_of_steps_would_spoil_is_refused(monkeypatch, tmp_path):
+    """Fewer steps than were taken; and a policy that started from the model before."""
+    experiment = load_config("configs/quickstart.py")
+    taken = types.SimpleNamespace(experiment=experiment, path=tmp_path)
+    monkeypatch.setattr(quickstart, "is_run", lambda path: True)
+    monkeypatch.setattr(quickstart, "open_run", lambda path: taken)
+    monkeypatch.setattr(quickstart, "reached", lambda run: 900)
+    with pytest.raises(UserError, match="has taken 900 steps, asked 20"):
+        quickstart._open(tmp_path, "corpus", dataclasses.replace(experiment, steps=20))
+    monkeypatch.setattr(quickstart, "prepare_text", lambda options: None)
+    with pytest.raises(UserError, match="-ppo: started from the model before"):
+        quickstart.run_stages(tmp_path / "run", experiment, experiment)
