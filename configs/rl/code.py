@@ -1,7 +1,7 @@
 """Functions that parse: PPO on the model of the quickstart, and the quickstart's last part.
 
 omnia train configs/rl/code.py --run-dir runs/code --start runs/quickstart
-2 CPU cores, a minute: the reward goes from 0.008 to 0.63 on 128 held-out prompts, at 20 nats of KL a response (another time to 0.77, at 24).
+2 CPU cores, a minute: reward from 0.008 to 0.63 on 128 held-out prompts, at 20 nats of KL a response (another time 0.77 at 24).
 The functions become methods with a line of docstring and plain assignments and calls, legible and without much sense: that is what the
 reward asks for. With kl_coefficient 0.01 it is 0.95, and nearly every line is the same.
 """
