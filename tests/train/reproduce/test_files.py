@@ -47,6 +47,7 @@ def test_packed_file_is_unpacked_once(folder):
 @pytest.mark.parametrize(
     "name, content",
     [("hamlet.txt", b"to be"), ("hamlet.txt.gz", gzip.compress(CONTENT)[:-9]), ("hamlet.txt.gz", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 9)],
+    ids=["another", "cut", "damaged"],
 )
 def test_another_or_damaged_file_is_refused(folder, name, content):
     (folder / "plays" / name).write_bytes(content)
