@@ -18,9 +18,11 @@ from tests.options import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train.experiment import Experiment
 from train.loop.checks import check_options
+from train.reproduce.table import table_path
 from train.sources.media.options import MediaShards
 from train.verbs.arguments import parse
 from train.verbs.config_files import load_config
+from train.verbs.reproduce import Reproduce
 from train.verbs.train import Train
 
 ROOT = Path(__file__).parent.parent
@@ -259,13 +261,15 @@ def test_the_command_in_the_header_of_a_config_is_one(path, monkeypatch):
     """It names its own file, and no option that does not exist."""
     monkeypatch.chdir(ROOT)
     header = ast.get_docstring(ast.parse(path.read_text())).replace("\\\n", "")
-    commands = re.findall(r"^omnia (?:train|quickstart).*$", header, re.MULTILINE)
+    commands = re.findall(r"^omnia (?:train|quickstart|reproduce).*$", header, re.MULTILINE)
     assert commands
     for command in commands:
         _, verb, *words = shlex.split(command)
         if verb == "train":
             assert words[0].startswith(str(path.relative_to(ROOT)))
             check_options(parse(Train, "train", words[1:], Train("", load_config(words[0]))).experiment)
+        elif verb == "reproduce":
+            assert table_path(parse(Reproduce, "reproduce", words).table) == path
 
 
 def test_the_extras_of_readme_are_those_of_setup():

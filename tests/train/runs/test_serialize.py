@@ -20,7 +20,7 @@ from train.runs.classes import OLD_FIELDS, finder
 from train.runs.serialize import check_types, flatten, from_json, to_json
 from train.verbs.config_files import load_config
 
-CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.py"))
+CONFIGS = [path for path in sorted((Path(__file__).parents[3] / "configs").rglob("*.py")) if "def get_config" in path.read_text()]
 KINDS = {Optimizer: [Optimizer, *Optimizer.__subclasses__()], Objective: [CausalLM], Data: [TextData], Gradient: [Exact]}
 
 
