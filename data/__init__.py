@@ -23,9 +23,10 @@ __all__ = list(_FACE)
 
 
 def __getattr__(name):
+    """Load a name of the face on first use, so that importing the room costs nothing (PEP 562)."""
     if name not in _FACE:
-        raise AttributeError(f"module 'data' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"data.{_FACE[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FACE[name]}"), name)
 
 
 def __dir__():

@@ -10,6 +10,8 @@ Array names end in their axes, one letter each:
     R  slots that one expert has room for
 """
 
+import importlib
+
 _FACE = {
     "ModelConfig": "config",
     "Decoder": "transformer",
@@ -38,6 +40,8 @@ def __getattr__(name):
     """Load a name of the face on first use, so that importing the room costs nothing (PEP 562)."""
     if name not in _FACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
     return getattr(importlib.import_module(f"{__name__}.{_FACE[name]}"), name)
+
+
+def __dir__():
+    return sorted(__all__)

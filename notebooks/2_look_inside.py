@@ -76,7 +76,8 @@ for (layer, head), side in np.ndenumerate(axes):
 plt.show()
 
 # %% [markdown]
-# One head from near: the one that gives most to the token just before. Many models have such a head.
+# One head from near: the one that gives most to the token just before. BERT has such heads
+# too (Clark et al. 2019).
 
 # %%
 before = np.diagonal(inside.attention_LHTT, offset=-1, axis1=2, axis2=3).mean(-1)

@@ -95,7 +95,7 @@ facts += [f"People who live in {capital} live in the capital of {place}.", f"In 
 prepare_text(PrepareText(str(work / "corpus"), (str(work / "facts.txt"),), tokenizer=str(run.path / "tokenizer"), validation=0.05))
 teaching = Experiment(
     steps=8,
-    batch_size=4,
+    batch_size=8,
     start=str(run.path),
     model=ModelConfig(context_length=32),
     data=TextData(shards=(str(work / "corpus"),)),

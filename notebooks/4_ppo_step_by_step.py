@@ -18,7 +18,7 @@ import numpy as np
 from model import ModelConfig, Sampling
 from train import PPO, AdamW, Demonstrations, Evaluation, Experiment, Letters, Logging, Prompts, Questions, Samples, Schedule
 from train import bind, clipped_loss, critic_of, evaluate_rollout, fresh_state, generalized_advantages, learner_of, make_learn
-from train import make_mesh, means, new_run, realise, rollout, row_keys, scores_by_token, start_parameters, train, update_of, whiten
+from train import make_mesh, new_run, realise, rollout, row_keys, scores_by_token, start_parameters, train, update_of, whiten
 
 work = Path(tempfile.mkdtemp(prefix="omnia-"))
 task, PROMPT, RESPONSE, ROWS = Letters("sort", length=5), 7, 6, 256
@@ -101,7 +101,7 @@ evaluate = jax.jit(functools.partial(evaluate_rollout, model, critic, options, a
 estimates = evaluate(state.params, reference, sampled)
 mask_BR = sampled.mask_BR
 rewards_BR = scores_by_token(scores, sampled.stopped_B, mask_BR, options) - options.kl_coefficient * estimates.kl
-print(f"mean score {scores.mean():.3f}, mean KL of an answer {float(jnp.abs(estimates.kl).sum(1).mean()):.5f} nats")
+print(f"mean score {scores.mean():.3f}, mean KL of an answer {float(estimates.kl.sum(1).mean()):z.5f} nats")
 show("reward of each token", rewards_BR, sampled, cmap="Greens", vmin=0, vmax=1)
 
 # %% [markdown]
@@ -157,13 +157,13 @@ plt.show()
 # The same calls, again and again, each time with new prompts. `train(policy)` does this, with checkpoints and evaluation.
 
 # %%
+names = {"objective/score": "score", "objective/kl": "KL to the reference, nats", "ppo/val/error": "error of the critic, squared"}
 curve = []
 for step in range(experiment.steps):
     sampled, _, new_scores = answer(state.params, step * ROWS)
     estimates = evaluate(state.params, reference, sampled)
     state, metrics = learn(state, None, sampled, estimates._replace(policy=None), jnp.asarray(new_scores), everything_B)
-    curve.append(means(metrics))
-names = {"objective/score": "score", "objective/kl": "KL to the reference, nats", "ppo/val/error": "error of the critic, squared"}
+    curve.append({name: float(metrics[name].total / metrics[name].weight) for name in names})
 for axes, (name, label) in zip(plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained")[1], names.items(), strict=True):
     axes.plot([found[name] for found in curve])
     axes.set(xlabel="step", title=label)

@@ -16,7 +16,7 @@ import numpy as np
 
 from model import ModelConfig
 from train import CONNECT_FOUR, PPO, AdamW, Demonstrations, Evaluation, Experiment, Letters, Logging, Prompts, Samples, Schedule
-from train import grow_tree, measure_decoding, new_run, rollouts, train
+from train import grow_tree, measure_decoding, new_run, random_play, train
 
 work = Path(tempfile.mkdtemp(prefix="omnia-"))
 
@@ -54,7 +54,7 @@ plt.show()
 
 # %%
 batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], state)
-evaluate = rollouts(game, discount=-1.0, longest=game.longest)
+evaluate = random_play(game, discount=-1.0, longest=game.longest)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -121,9 +121,9 @@ policy = new_run(work / "policy", Experiment(steps=40, batch_size=256, model=siz
 summary = train(policy)
 
 # %% [markdown]
-# Every way of answering below may read as many tokens with the model, but for plain sampling, which reads each once. *best of*
-# samples several answers and keeps the best. *guided* asks the critic about every likely next token. *search* grows a tree for
-# each token. *best first* grows one tree from the prompt.
+# All ways of answering below have the same budget of tokens that the model may read, except plain sampling, which reads each
+# token once. *best of* samples several answers and keeps the best. *guided* asks the critic about every likely next token.
+# *search* grows a tree for each token. *best first* grows one tree from the prompt.
 
 # %%
 found = {kind: measure_decoding(policy, kind, passes=8, count=128) for kind in ("sample", "best_of", "guided", "search", "best_first")}

@@ -50,14 +50,14 @@ plt.show()
 # ## Who holds what
 #
 # `state_of` says where each array of the training state lies, without making it. Every rectangle is a piece of an array; the
-# numbers are the devices that hold it. One that has only some pieces of a matrix asks the others when it needs the rest.
+# numbers are the devices that hold it. A device that has only some pieces of a matrix asks the others when it needs the rest.
 
 # %%
 experiment = Experiment(
     steps=8,
     batch_size=16,
     model=ModelConfig(context_length=64, num_layers=2, embed_dim=64, num_heads=4, vocab_size=384, positions="rotary", bias=False),
-    data=TextData(shards=(str(work / "corpus"),)),
+    data=TextData(shards=(str(corpus.path),)),
     optimizer=AdamW(learning_rate=3e-3),
     schedule=Schedule(warmup_steps=4),
     mesh=shape,
@@ -146,13 +146,12 @@ jax.debug.visualize_array_sharding(trained["embedding"]["table"])
 # ## Plan a pod before you rent it
 #
 # The same compilation works for hundreds of chips that are not there, if the compiler for TPUs is installed (`pip install
-# libtpu`). Otherwise, the picture is that of the plan in the documentation.
+# libtpu`). The picture is that of the plan in the documentation.
 
 # %%
+plt.figure(figsize=(9, 5))
+plt.imshow(matplotlib.image.imread(home / "docs/plans/decoder_100b.png"))
+plt.axis("off")
+plt.show()
 if importlib.util.find_spec("libtpu"):
     print_plan(make_plan(load_config(str(home / "configs/decoder_100b.py")), "v5p:8x8x8"))
-else:
-    plt.figure(figsize=(9, 5))
-    plt.imshow(matplotlib.image.imread(home / "docs/plans/decoder_100b.png"))
-    plt.axis("off")
-    plt.show()

@@ -14,17 +14,20 @@ from pathlib import Path
 import matplotlib.image
 import matplotlib.pyplot as plt
 
-import omnia
+from omnia import main
 
 work = Path(tempfile.mkdtemp(prefix="omnia-"))
-folder = work / "texts"  # or Path("the folder of yours")
+example = work / "texts"
+folder = example  # or Path("the folder of yours")
 corpus, config, run = work / "corpus", work / "config.py", work / "run"
 
 
-def shell(line: str) -> None:
-    """Run `omnia ...` in this process."""
-    if omnia.main(shlex.split(line)[1:]):
-        raise RuntimeError(line)
+def omnia(*arguments) -> None:
+    """Show the command as a terminal takes it, and run it in this process."""
+    command = [str(argument) for argument in arguments]
+    print("$", shlex.join(["omnia", *command]))
+    if main(command):
+        raise RuntimeError("the command failed")
 
 
 # %% [markdown]
@@ -36,17 +39,18 @@ def shell(line: str) -> None:
 # %%
 modules = "argparse ast asyncio collections configparser csv dataclasses datetime decimal difflib email.message enum fractions functools"
 modules += " heapq html http.client inspect itertools json logging math os pathlib pickle random re shutil socket sqlite3 statistics string"
-modules += " subprocess tarfile tempfile textwrap threading time traceback turtle types typing unittest.mock urllib.request uuid zipfile"
-for name in [] if folder.exists() else modules.split():
+modules += " subprocess tarfile tempfile textwrap threading time traceback types typing unittest.mock urllib.request uuid zipfile"
+for name in modules.split() if folder == example else []:
     module = importlib.import_module(name)
-    texts = [inspect.getdoc(module) or ""]
+    texts = [inspect.getdoc(module)]
     for member, value in inspect.getmembers(module, callable):
-        texts.append(f"{name}.{member}: {inspect.getdoc(value)}")
+        texts += [f"{name}.{member}: {doc}"] if (doc := inspect.getdoc(value)) else []
         methods = vars(value).items() if inspect.isclass(value) else ()
         texts += [f"{member}.{method}: {doc}" for method, one in methods if method[0] != "_" and (doc := inspect.getdoc(one))]
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.txt").write_text("\n\n".join(texts))
-print(f"{sum(path.stat().st_size for path in folder.iterdir()):,} bytes in {len(list(folder.iterdir()))} files")
+    (folder / f"{name}.txt").write_text("\n\n".join(filter(None, texts)))
+files = [path for path in folder.rglob("*") if path.is_file()]
+print(f"{sum(path.stat().st_size for path in files):,} bytes in {len(files)} files")
 
 # %% [markdown]
 # ## Prepare
@@ -54,7 +58,7 @@ print(f"{sum(path.stat().st_size for path in folder.iterdir()):,} bytes in {len(
 # The files become shards of tokens, with a tokenizer trained on them. A tenth is held out, whole files at a time.
 
 # %%
-shell(f"omnia prepare text --input {folder} --output {corpus} --tokenizer sentencepiece:1024 --validation 0.1")
+omnia("prepare", "text", "--input", folder, "--output", corpus, "--tokenizer", "sentencepiece:1024", "--validation", 0.1)
 
 # %% [markdown]
 # ## Inspect
@@ -62,7 +66,7 @@ shell(f"omnia prepare text --input {folder} --output {corpus} --tokenizer senten
 # Look at what the model will be fed, before anything is trained.
 
 # %%
-shell(f"omnia inspect {corpus} --samples 1 --context-length 64 --step 0 --batch-size 2")
+omnia("inspect", corpus, "--samples", 1, "--context-length", 64, "--step", 0, "--batch-size", 2)
 
 # %% [markdown]
 # ## A config
@@ -98,7 +102,7 @@ print(text)
 # Checks the devices, the data, the mesh, memory and disk for this very experiment.
 
 # %%
-shell(f"omnia doctor {config} --data.shards {corpus}")
+omnia("doctor", config, "--data.shards", corpus)
 
 # %% [markdown]
 # ## Train
@@ -106,7 +110,7 @@ shell(f"omnia doctor {config} --data.shards {corpus}")
 # Interrupt it, and the same cell goes on where it stopped.
 
 # %%
-shell(f"omnia train {config} --run-dir {run} --data.shards {corpus}")
+omnia("train", config, "--run-dir", run, "--data.shards", corpus)
 
 # %% [markdown]
 # `report.html` in the run's folder is one page with all curves, samples and settings. Two of its pictures:
@@ -123,14 +127,14 @@ plt.show()
 # On the files that were held out: as a whole, and by how much of a text the model has seen.
 
 # %%
-shell(f"omnia evaluate {run}")
-shell(f"omnia evaluate {run} --by-position")
+omnia("evaluate", run)
+omnia("evaluate", run, "--by-position")
 
 # %% [markdown]
 # ## Generate
 
 # %%
-shell(f"omnia generate {run} --prompt 'Return ' --max-new-tokens 120 --temperature 0.7")
+omnia("generate", run, "--prompt", "Return ", "--max-new-tokens", 120, "--temperature", 0.7)
 
 # %% [markdown]
 # ## Export
@@ -138,7 +142,7 @@ shell(f"omnia generate {run} --prompt 'Return ' --max-new-tokens 120 --temperatu
 # The weights as Hugging Face's library reads them, and as a GGUF file. The tokenizer is Omnia's own, and stays behind.
 
 # %%
-shell(f"omnia export {run} --format hf --output {work / 'hf'}")
-shell(f"omnia export {run} --format gguf --output {work / 'model.gguf'}")
+omnia("export", run, "--format", "hf", "--output", work / "hf")
+omnia("export", run, "--format", "gguf", "--output", work / "model.gguf")
 for path in [*sorted((work / "hf").iterdir()), work / "model.gguf"]:
     print(f"{path.name:24} {path.stat().st_size:12,} bytes")

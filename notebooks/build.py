@@ -16,7 +16,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 HERE = Path(__file__).resolve().parent
 EXECUTED = HERE / "executed"
@@ -39,7 +39,8 @@ if importlib.util.find_spec("omnia") is None:
         raise SystemExit("Omnia is not installed here, and REPOSITORY does not say where it is: set it to OWNER/NAME on GitHub.")
     tpu = any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0")))
     extras = "plots,hf,media" + (",cuda12" if shutil.which("nvidia-smi") else ",tpu" if tpu else "")
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"https://github.com/{{REPOSITORY}}", "omnia-source"], check=True)
+    if not os.path.isdir("omnia-source"):
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"https://github.com/{{REPOSITORY}}", "omnia-source"], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", f"./omnia-source[{{extras}}]"], check=True)
     sys.path.insert(0, os.path.abspath("omnia-source"))"""
 
@@ -90,7 +91,7 @@ def execute(notebook: nbformat.NotebookNode, environment: dict[str, str] | None 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository")
-    parser.add_argument("--execute", nargs="*", metavar="NUMBER")
+    parser.add_argument("--execute", nargs="*", metavar="NUMBER", choices=[source.name[0] for source in sources()])
     options = parser.parse_args()
     failed = []
     for source in sources():
@@ -101,7 +102,7 @@ def main() -> int:
         began = time.monotonic()
         try:
             stopped = execute(notebook)
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             failed.append(source.stem)
             stopped = f"FAILED\n{error}"
         EXECUTED.mkdir(exist_ok=True)

@@ -138,7 +138,7 @@ def test_no_test_file_imports_another():
 @pytest.mark.parametrize("name", ["data", "model", "train"])
 def test_every_name_of_a_face_is_there(name):
     room = importlib.import_module(name)
-    assert sorted(room.__all__) == sorted(room._FACE)
+    assert sorted(room.__all__) == sorted(room._FACE) == dir(room)
     for thing, home in room._FACE.items():
         assert not module_file(f"{name}.{thing}"), f"once {name}/{thing}.py is imported, `from {name} import {thing}` would give the file"
         assert getattr(importlib.import_module(f"{name}.{home}"), thing) is getattr(room, thing)

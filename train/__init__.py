@@ -1,5 +1,7 @@
 """Training: objectives, the step, the loop, checkpoints, evaluation. Brings `data` and `model` together."""
 
+import importlib
+
 _FACE = {
     # an experiment
     "Experiment": "experiment",
@@ -52,7 +54,6 @@ _FACE = {
     "make_update": "step.update",
     "learner_of": "loop.learner",
     "fresh_state": "loop.learner",
-    "means": "objectives.terms",
     # learning from reward
     "Letters": "rl.environments.text_tasks",
     "Demonstrations": "rl.options",
@@ -71,7 +72,7 @@ _FACE = {
     "make_learn": "rl.policy.learner",
     # looking ahead
     "CONNECT_FOUR": "rl.games.games",
-    "rollouts": "rl.search.search",
+    "random_play": "rl.search.search",
     "grow_tree": "rl.search.search",
     "measure_decoding": "rl.search.decoding",
 }
@@ -82,6 +83,8 @@ def __getattr__(name):
     """Load a name of the face on first use, so that importing the room costs nothing (PEP 562)."""
     if name not in _FACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
     return getattr(importlib.import_module(f"{__name__}.{_FACE[name]}"), name)
+
+
+def __dir__():
+    return sorted(__all__)

@@ -59,5 +59,6 @@ def get_table() -> Table:
             Better("rate_50", "none"),
             Better("rate_15", "rate_50"),
         ),
-        note="2 layers of 64 on each side, 300 steps of 24 x 64 characters, then 100 steps of going on with a text, on which the loss is.",
+        note="2 layers of 64 on each side, 300 steps of 24 x 64 characters, then 100 steps of continuing texts. The loss is that of the "
+        "continuations.",
     )

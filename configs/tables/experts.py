@@ -50,7 +50,7 @@ def get_table() -> Table:
             *(
                 Row(
                     f"{name}_gpu",
-                    f"{what}, times 6",
+                    f"{what}; feed-forward layers 6 times as wide",
                     (train(name, ON_GPU, f"--model.mlp-dim {6 * model.mlp_dim}"),),
                     tier="gpu",
                     needs=NEEDS_GPU,

@@ -36,8 +36,9 @@ def get_table() -> Table:
             for name, memory in (("remembers", 128), ("short", 32), ("forgets", 1))
         ),
         claims=(Better("remembers", "forgets"), Better("remembers", "short"), Better("remembers", 2 * LUCK)),
-        note=f"Documents are {LETTERS} random letters, {GAP} full stops, and the letters again: {LUCK:.3f} nats per character are luck for "
-        f"everybody, {2 * LUCK:.3f} for whoever forgets the letters. 2 layers of 64, 900 steps of 24 x 64 characters.",
+        note=f"A document is {LETTERS} random letters, {GAP} full stops, and the same letters again. No model can predict the first "
+        f"{LETTERS} letters: they cost {LUCK:.3f} nats per character of the document. A model that forgets them pays {2 * LUCK:.3f}. "
+        "2 layers of 64, 900 steps of 24 x 64 characters.",
     )
 
 

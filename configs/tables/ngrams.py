@@ -1,4 +1,4 @@
-"""Vectors of hashed n-grams beside those of tokens, against the same model without, and against a larger table of tokens' own layers.
+"""Embeddings of hashed n-grams added to those of tokens, against the same model without them and against one with a layer more.
 
 omnia reproduce ngrams
 """
@@ -13,10 +13,10 @@ from train.reproduce.table import NEEDS_GPU, ON_GPU, Better, Metric, Row, Shared
 
 PLAIN = ModelConfig(context_length=64, num_layers=2, embed_dim=64, num_heads=4, **MODERN)
 MODELS = {
-    "plain": (PLAIN, "characters alone"),
-    "bigrams": (dataclasses.replace(PLAIN, ngrams=2, ngram_rows=8192), "and pairs of them"),
-    "trigrams": (dataclasses.replace(PLAIN, ngrams=3, ngram_rows=8192), "pairs and triples"),
-    "deeper": (dataclasses.replace(PLAIN, num_layers=3), "characters alone, one layer more: half as many FLOPs again in the layers"),
+    "plain": (PLAIN, "characters only"),
+    "bigrams": (dataclasses.replace(PLAIN, ngrams=2, ngram_rows=8192), "characters and bigrams"),
+    "trigrams": (dataclasses.replace(PLAIN, ngrams=3, ngram_rows=8192), "characters, bigrams and trigrams"),
+    "deeper": (dataclasses.replace(PLAIN, num_layers=3), "characters only, one more layer: 50 % more FLOPs in the layers"),
 }
 
 

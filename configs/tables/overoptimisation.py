@@ -59,8 +59,9 @@ def get_table() -> Table:
             Better("large_1", "large_64", metric="gap"),
         ),
         x="n of best of n",
-        note=f"96 noisy comparisons of reviews by a small grammar; {RESPONSES} responses to each of {PROMPTS} other prompts. Their "
-        "choice by `--noise 1e9` is one of chance: only their scores are used. The largest starts from the policy that is sampled.",
+        note=f"96 noisy comparisons of reviews by a small grammar; {RESPONSES} responses to each of {PROMPTS} other prompts. With "
+        "`--noise 1e9`, the labels of these responses are random: only their scores are used. The largest reward model starts from the "
+        "policy that wrote the responses.",
     )
 
 

@@ -46,7 +46,8 @@ def product(x_RK, weights: Quantized):
 
 
 def quantize(params) -> dict:
-    """Parameters of a text model with all its kernels and vocabulary tables in eight bits. Norms, biases and positions stay float32.
+    """Parameters of a text model with all its kernels and vocabulary tables in eight bits. Norms, biases, positions and
+    vectors of n-grams stay float32, and a table of n-grams may be most of a small model.
 
     ValueError for experts, whose products have no such form yet.
     """

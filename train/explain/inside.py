@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,10 +34,18 @@ def look_inside(config: ModelConfig, params: Any, tokens_T: Sequence[int], depth
     """Read a text with a decoder. depths: after how many layers it is asked, besides all of them; none: after each.
 
     The logit lens (nostalgebraist 2020): what the first n layers give goes to the final norm and the output table, as if the model had no
-    more. ValueError where layers share parameters: such a model has no first n.
+    more. ValueError where layers share parameters, since such a model has no first n; for no tokens, more tokens than learned positions,
+    ids outside the vocabulary, and depths that the model does not have.
     """
     if config.layer_groups:
         raise ValueError("layers that share parameters cannot be left out")
+    longest = config.context_length if config.positions == "learned" else math.inf
+    if not 1 <= len(tokens_T) <= longest:
+        raise ValueError(f"{len(tokens_T)} tokens; allowed: 1 {'or more' if longest == math.inf else f'to {longest}'}")
+    if outside := sorted({int(token) for token in tokens_T} - set(range(config.vocab_size))):
+        raise ValueError(f"token ids {outside}; allowed: 0 to {config.vocab_size - 1}")
+    if outside := sorted(set(depths) - set(range(1, config.num_layers + 1))):
+        raise ValueError(f"depths {outside}; allowed: 1 to {config.num_layers}")
     depths = tuple(sorted({*(depths or range(1, config.num_layers)), config.num_layers}))
     tokens_BT = jnp.asarray(tokens_T, jnp.int32)[None]
     said = [jax.device_get(_said_after(config, depth, params, tokens_BT)) for depth in depths]

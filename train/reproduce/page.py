@@ -109,7 +109,8 @@ def _of_tier(name: str, table: Table, tier: str, found: Results | None) -> Itera
         if claim.row in names:
             metric = table.metric(claim.metric)
             result = verdict.of_claim(claim, found.values.get(metric.name, {}), metric.lower_is_better)
-            gain = "" if math.isnan(result.gain) else f": by {result.gain:.{metric.digits}f}"
+            sign = "worse by" if result.gain < 0 else "by"
+            gain = "" if math.isnan(result.gain) else f": {sign} {abs(result.gain):.{metric.digits}f}"
             noise = "" if math.isnan(result.slack) else f", of which {result.slack:.{metric.digits}f} may be noise"
             yield f"- {verdict.say(claim, table)}{gain}{noise}: **{result.verdict}**"
     yield ""

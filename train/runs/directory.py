@@ -137,7 +137,9 @@ def _all_but(root: Path, item: str):
 def create_run(path: str | Path, experiment: Experiment, corpora: list) -> Run:
     """Make a run directory for a resolved experiment, with config.json and the tokenizer."""
     path = Path(path)
-    if path.exists() and any(path.iterdir()) and (not is_run(path) or has_checkpoint(path)):
+    if is_run(path) and has_checkpoint(path):
+        raise UserError(f"{path}: already holds a run", f"Choose another folder, or `omnia train {path}` resumes it.")
+    if not is_run(path) and path.exists() and any(path.iterdir()):
         raise UserError(f"{path}: exists and is not a run", "Choose another --run-dir, or empty it.")
     path.mkdir(parents=True, exist_ok=True)
     corpora[0].tokenizer().save(str(path / "tokenizer"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.errors import UserError
 from train.experiment import Experiment
-from train.runs.directory import START, Run, create_run, open_corpora, open_run
+from train.runs.directory import START, Run, create_run, has_checkpoint, is_run, open_corpora, open_run
 from train.runs.serialize import flatten, to_json
 from train.sources.records import absolute
 
@@ -83,9 +83,17 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
 
 
 def new_run(path: str | Path, experiment: Experiment) -> Run:
-    """Make the run directory of an experiment: open its data, fill in what its config leaves open. UserError where that cannot be."""
+    """Make the run directory of an experiment: open its data, fill in what its config leaves open. UserError where that cannot be.
+
+    A folder that holds checkpoints of this very experiment, on the same data, is that run: it goes on. UserError for those of another.
+    """
     corpora = open_corpora(experiment)
-    return create_run(path, resolve(experiment, corpora), corpora)
+    experiment = resolve(experiment, corpora)
+    if is_run(Path(path)) and has_checkpoint(Path(path)):
+        stored = open_run(path)
+        if stored.experiment == experiment and stored.digests == tuple(corpus.digest for corpus in corpora):
+            return stored
+    return create_run(path, experiment, corpora)
 
 
 def check_resume(stored: Experiment, asked: Experiment) -> None:

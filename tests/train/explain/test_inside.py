@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.heads import Head, logits, vocabulary_table
-from tests.model.conftest import GEMMA2, LLAMA, make
+from tests.model.conftest import GEMMA2, GPT2, LLAMA, make
 from train.explain.inside import look_inside
 
 TOKENS = [5, 9, 2, 9, 40, 7, 5, 9]
@@ -48,6 +48,28 @@ def test_it_tells_what_the_model_does(config):
 def test_it_asks_where_it_is_told_to():
     model, params = make(LLAMA)
     assert look_inside(LLAMA, params, TOKENS, depths=(1,)).depths == (1, LLAMA.num_layers)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "depths", "allowed"),
+    [
+        ([], (), "1 to 24"),
+        (25 * [1], (), "1 to 24"),
+        ([1, 61], (), "0 to 60"),
+        ([-1], (), "0 to 60"),
+        ([1], (3,), "1 to 2"),
+        ([1], (0,), "1 to 2"),
+    ],
+)
+def test_what_is_out_of_range_is_named_with_the_range(tokens, depths, allowed):
+    """JAX reports no index that is out of range: the arrays would be those of another text."""
+    with pytest.raises(ValueError, match=f"allowed: {allowed}"):
+        look_inside(GPT2, {}, tokens, depths)
+
+
+def test_only_learned_positions_limit_a_text():
+    _, params = make(LLAMA)
+    assert len(look_inside(LLAMA, params, [1] * (LLAMA.context_length + 1), depths=(2,)).nats_T) == LLAMA.context_length + 1
 
 
 def test_shared_layers_have_no_first_ones():

@@ -53,7 +53,7 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, kind):
     parts = start(tmp_path / "parts", tiny)
     for last in (3, 5) if kind is AdamW else (5,):
         train_and_stop(parts.path, last, monkeypatch)
-    summary = train(open_run(parts.path))
+    summary = train(start(parts.path, tiny))
     assert summary["step"] == 8 and not summary["stopped"]
     expected, found = outcome(whole), outcome(parts)
     assert found[0] == expected[0]
@@ -178,6 +178,17 @@ def test_a_run_directory_says_what_is_wrong_with_it(tiny, tmp_path):
     with pytest.raises(UserError, match="exists and is not a run"):
         start(tmp_path / "full", tiny)
     assert (tmp_path / "full" / "thesis.tex").exists()
+
+
+def test_a_folder_that_holds_a_run_is_that_run_and_no_other(tiny, tmp_path):
+    run = start(tmp_path / "run", tiny)
+    assert start(run.path, tiny).identity != run.identity, "nothing was trained: it is made again"
+    run = open_run(run.path)
+    (run.path / "checkpoints" / "2").mkdir(parents=True)
+    assert start(run.path, tiny) == run
+    with pytest.raises(UserError, match=r"already holds a run\nChoose another folder, or `omnia train .*run` resumes it"):
+        start(run.path, change(tiny, batch_size=8))
+    assert open_run(run.path) == run
 
 
 def test_ids_that_the_model_has_no_row_for_are_refused(tiny):

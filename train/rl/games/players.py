@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.rl.games.games import Game, LineGame
-from train.rl.search.search import plan, random_action, rollouts
+from train.rl.search.search import plan, random_action, random_play
 
 Player = Callable
 
@@ -31,7 +31,7 @@ def plain_search_player(game: Game, *, simulations: int, exploration: float = 4.
 
     Random games are noisy: it plays best when it explores more than a search with a network does.
     """
-    evaluate = rollouts(game, -1.0, longest=game.longest)
+    evaluate = random_play(game, -1.0, longest=game.longest)
     return search_player(game, evaluate, None, simulations=simulations, policy="mean", exploration=exploration)
 
 

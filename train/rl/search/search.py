@@ -113,7 +113,7 @@ def simulator(task, evaluate: Callable, discount: float):
     return simulate
 
 
-def rollouts(task, discount: float, *, longest: int):
+def random_play(task, discount: float, *, longest: int):
     """The `evaluate` of plain Monte Carlo tree search: a uniform prior, and the outcome of one game of random legal moves.
 
     longest: moves after which every game is over. Discounts alternate as in `plan`.

@@ -24,7 +24,7 @@ import numpy as np
 
 from train.rl.environments.environment import Prompt
 from train.rl.environments.simulators import HiddenUser, take
-from train.rl.search.search import Policy, plan, rollouts
+from train.rl.search.search import Policy, plan, random_play
 
 Said = tuple[str, ...]
 """The turns of the policy so far, the first one first."""
@@ -157,7 +157,7 @@ def _sample(simulator: HiddenUser, belief: Belief, rng: np.random.Generator, wor
 def _search(simulator: HiddenUser, options: Determinised, key, worlds_BW: World):
     """float32 [B, A]: what each action is worth, averaged over the worlds."""
     task = HiddenUserTask(simulator)
-    actions, evaluate = jnp.arange(task.actions), rollouts(task, 1.0, longest=simulator.turns)
+    actions, evaluate = jnp.arange(task.actions), random_play(task, 1.0, longest=simulator.turns)
     step_A = jax.vmap(task.step, (None, 0))
     after_BWA = jax.vmap(jax.vmap(step_A, (0, None)), (0, None))(worlds_BW, actions)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), after_BWA)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from train.rl.games.games import TIC_TAC_TOE
-from train.rl.search.search import grow_tree, plan, rollouts, simulator
+from train.rl.search.search import grow_tree, plan, random_play, simulator
 from train.rl.search.tree import ILLEGAL, tree_search, upper_bound
 
 POLICIES = ["gumbel", "muzero", "mean", "max"]
@@ -184,7 +184,7 @@ def test_search_with_random_rollouts_wins_and_defends(policy):
     board = jnp.asarray([[1, 1, 0], [-1, -1, 0], [0, 0, 0]], jnp.int8)
     state = TIC_TAC_TOE.initial().replace(cells_RC=board)
     states = jax.tree.map(lambda x: jnp.repeat(x[None], 4, 0), state)
-    evaluate = rollouts(TIC_TAC_TOE, -1.0, longest=9)
+    evaluate = random_play(TIC_TAC_TOE, -1.0, longest=9)
     found = jax.jit(
         lambda key: plan(TIC_TAC_TOE, evaluate, None, key, states, discount=-1.0, simulations=60, policy=policy, **QUIET[policy])
     )(jax.random.key(0))
@@ -196,7 +196,7 @@ def test_a_tree_that_is_looked_at():
     """Crosses may complete the top row: the tree finds it. Each simulation counts once, and each node is where one action led."""
     state = TIC_TAC_TOE.initial().replace(cells_RC=jnp.asarray([[1, 1, 0], [-1, -1, 0], [0, 0, 0]], jnp.int8))
     states = jax.tree.map(lambda leaf: leaf[None], state)
-    evaluate = rollouts(TIC_TAC_TOE, -1.0, longest=9)
+    evaluate = random_play(TIC_TAC_TOE, -1.0, longest=9)
     tree = jax.jit(lambda key: grow_tree(TIC_TAC_TOE, evaluate, None, key, states, discount=-1.0, simulations=40))(jax.random.key(0))
     assert tree.visits_BNA[0, 0].sum() == 40 and tree.visits_BNA[0, 0].argmax() == 2 and tree.q_BNA[0, 0, 2] == 1.0
     children = np.asarray(tree.children_BNA[0])
