@@ -73,6 +73,7 @@ def execute(notebook: nbformat.NotebookNode, environment: dict[str, str] | None 
     """Run a notebook, whose cells get their outputs, in a temporary folder. Returns why it stopped before its end, or nothing."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, **(environment or {}), "TMPDIR": folder}
+        environment.pop("MPLBACKEND", None)  # pictures belong into the notebook, whatever the process around it has set
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), environment.get("PYTHONPATH"))))
         client = NotebookClient(notebook, timeout=LONGEST_CELL, resources={"metadata": {"path": folder}})
         client.create_kernel_manager()
