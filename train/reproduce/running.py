@@ -52,9 +52,7 @@ def places(count: int, tier: str) -> list[Place]:
         environments = [{"JAX_PLATFORMS": kind}] if single else [{"JAX_PLATFORMS": kind, "CUDA_VISIBLE_DEVICES": one} for one in devices]
         count = count or len(environments)
         if count > len(environments):
-            raise UserError(
-                f"--jobs {count}: there {'is' if single else 'are'} room for {len(environments)}", "A run takes a device for itself."
-            )
+            raise UserError(f"--jobs {count}: there is room for {len(environments)}", "A run takes a device for itself.")
     shares = [tuple(cores[index::count]) or tuple(cores[index % len(cores) :][:1] if cores else ()) for index in range(count)]
     return [Place(share, environments[index % len(environments)]) for index, share in enumerate(shares)]
 
