@@ -9,7 +9,7 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from train.experiment import Checkpoints, Evaluation, Experiment, Muon, Samples, Schedule
 from train.objectives.text.options import AutoEncoding, PrefixLM, SpanDenoising
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import CHARACTERS, Better, Metric, Row, Shared, Table, training
 
 PRETRAINING = {
     "rate_15": (SpanDenoising(rate=0.15), "15 % of the characters are noise"),
@@ -46,7 +46,7 @@ def get_table() -> Table:
         metrics=(Metric("validation/loss", "loss after tuning", "nats per character"),),
         files=(SHAKESPEARE,),
         shared=(
-            Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),
+            CHARACTERS,
             *(Shared(f"pretrained_{name}", (training(f"{{table}}:{name}", "--data.shards {shakespeare}"),)) for name in PRETRAINING),
         ),
         rows=(

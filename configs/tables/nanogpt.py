@@ -5,7 +5,7 @@ omnia reproduce nanogpt
 """
 
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import CHARACTERS, Better, Metric, Row, Table, training
 
 
 def get_table() -> Table:
@@ -18,7 +18,7 @@ def get_table() -> Table:
         claim="A GPT of 0.8 M parameters reaches 1.88 nats per character in minutes on a laptop, one of 10.6 M reaches 1.47 on a GPU.",
         metrics=(Metric("validation/loss", "validation loss", "nats per character"),),
         files=(SHAKESPEARE,),
-        shared=(Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),),
+        shared=(CHARACTERS,),
         rows=(
             row("nanogpt_cpu", "its CPU setting: 4 layers of 128, 2,000 steps of 12 x 64", paper=1.88, same_setting=True),
             row("best", "our block and Muon, the same size, 1,200 steps of 24 x 64"),

@@ -9,7 +9,7 @@ from model.config import ModelConfig
 from model.presets import MODERN
 from train.experiment import Checkpoints, Evaluation, Experiment, Muon, Samples, Schedule
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import NEEDS_GPU, ON_GPU, Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import CHARACTERS, NEEDS_GPU, ON_GPU, Better, Metric, Row, Table, training
 
 PLAIN = ModelConfig(context_length=64, num_layers=2, embed_dim=64, num_heads=4, **MODERN)
 MODELS = {
@@ -44,7 +44,7 @@ def get_table() -> Table:
         claim="Vectors of hashed n-grams beside those of tokens lower the loss for hardly more FLOPs.",
         metrics=(Metric("validation/loss", "validation loss", "nats per character"),),
         files=(SHAKESPEARE,),
-        shared=(Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),),
+        shared=(CHARACTERS,),
         rows=(
             *(Row(name, what, (train(name),)) for name, (_, what) in MODELS.items()),
             *(

@@ -7,7 +7,7 @@ from model.config import ModelConfig
 from model.presets import MODERN
 from train.experiment import Adafactor, AdamW, Checkpoints, Evaluation, Experiment, Lion, Muon, Optimizer, Samples, Schedule, ScheduleFree
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import NEEDS_GPU, ON_GPU, Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import CHARACTERS, NEEDS_GPU, ON_GPU, Better, Metric, Row, Table, training
 
 OPTIMIZERS: dict[str, tuple[Optimizer, str]] = {
     "adamw": (AdamW(learning_rate=8e-3), "AdamW (Loshchilov and Hutter 2019)"),
@@ -43,7 +43,7 @@ def get_table() -> Table:
         claim="At equal steps Muon reaches a lower loss than AdamW, and so does AdamW without a schedule.",
         metrics=(Metric("validation/loss", "validation loss", "nats per character"),),
         files=(SHAKESPEARE,),
-        shared=(Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),),
+        shared=(CHARACTERS,),
         rows=(
             *(Row(name, what, (train(name),)) for name, (_, what) in OPTIMIZERS.items()),
             *(

@@ -6,7 +6,7 @@ omnia reproduce positions
 from model.config import ModelConfig
 from train.experiment import Checkpoints, Evaluation, Experiment, Muon, Samples, Schedule
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import CHARACTERS, Better, Metric, Row, Table, training
 
 KINDS = {
     "sinusoidal": "sinusoids added to the embedding (Vaswani et al. 2017)",
@@ -38,7 +38,7 @@ def get_table() -> Table:
         claim="Positions that act by the distance of a key read longer texts than in training better than sinusoidal and rotary ones.",
         metrics=(Metric("long", f"loss at {LONGER}", "nats per character"), Metric("trained", f"loss at {LENGTH}", "nats per character")),
         files=(SHAKESPEARE,),
-        shared=(Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),),
+        shared=(CHARACTERS,),
         rows=tuple(
             Row(kind, what, (training(f"{{table}}:{kind}", "--data.shards {shakespeare}"), "python {table} {run}"))
             for kind, what in KINDS.items()

@@ -10,7 +10,7 @@ from model.config import ModelConfig
 from model.presets import MODERN
 from train.experiment import Checkpoints, Evaluation, Muon, Samples, Scaling, Schedule
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import CHARACTERS, Better, Metric, Row, Shared, Table, training
 
 FORECASTS = {
     "law": "L(C) = a C^-b + c, fitted to the losses of four sizes",
@@ -48,7 +48,7 @@ def get_table() -> Table:
         ),
         files=(SHAKESPEARE,),
         shared=(
-            Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),
+            CHARACTERS,
             Shared("study", (training("{table}", "--data.shards {shakespeare}"),)),
         ),
         rows=tuple(Row(name, what, (f"python {{table}} {{study}} {name}",)) for name, what in FORECASTS.items()),

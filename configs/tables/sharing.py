@@ -10,7 +10,7 @@ from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Checkpoints, Evaluation, Experiment, Muon, Samples, Schedule
 from train.objectives.text.options import MaskedLM
 from train.reproduce.files import SHAKESPEARE
-from train.reproduce.table import NEEDS_GPU, ON_GPU, Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import CHARACTERS, NEEDS_GPU, ON_GPU, Better, Metric, Row, Table, training
 
 OWN = TextEncoderConfig(context_length=64, num_layers=4, embed_dim=64, num_heads=4, token_types=0, pooler=False, **MODERN)
 MODELS = {
@@ -45,7 +45,7 @@ def get_table() -> Table:
         claim="Sharing all layers' parameters costs some quality; less, we add, than leaving the layers out would.",
         metrics=(Metric("validation/loss", "masked loss", "nats per masked character"),),
         files=(SHAKESPEARE,),
-        shared=(Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",)),),
+        shared=(CHARACTERS,),
         rows=(
             *(Row(name, what, (train(name),)) for name, (_, what) in MODELS.items()),
             *(

@@ -111,6 +111,8 @@ class Table:
         return tuple(row for row in self.rows if row.tier == tier)
 
 
+CHARACTERS = Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",))
+"""Shakespeare by characters, the last tenth held out, of the file `SHAKESPEARE`: what several tables train on."""
 ON_GPU = (
     "--model.num-layers 6 --model.embed-dim 384 --model.num-heads 6 --model.context-length 256 --model.dropout 0.2"
     " --batch-size 64 --steps 2000 --evaluation.every 200"
