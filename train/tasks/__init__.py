@@ -1,0 +1,1 @@
+"""Tasks that models are fine-tuned for: their metrics and pictures."""
