@@ -11,6 +11,8 @@ EXTRAS = {
     "tfds": ["tensorflow-datasets>=4.9.7", "array_record>=0.6", "importlib_resources"],
     # Images, video and sound: what decodes them, and the files that their shards are.
     "media": ["pillow>=10.4", "simplejpeg>=1.8", "av>=14.0", "soundfile>=0.12", "soxr>=0.5", "array_record>=0.6"],
+    # What texts, tags and classes are scored with.
+    "metrics": ["scikit-learn>=1.5", "seqeval>=1.2.2", "sacrebleu>=2.4", "rouge-score>=0.1.2", "jiwer>=3.1"],
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
     "wandb": ["wandb>=0.19"],
     "notebooks": ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"],
@@ -40,6 +42,7 @@ TEST = [
     *EXTRAS["tfds"],
     *EXTRAS["media"],
     *EXTRAS["notebooks"],
+    *EXTRAS["metrics"],
 ]
 
 # What `make docs` builds the site with, in an environment of its own: it reads the sources and imports none of the packages above.
@@ -66,6 +69,7 @@ setup(
         "data.media.reading",
         "data.media.signals",
         "data.readers",
+        "data.records",
         "data.rows",
         "data.text",
         "model",
@@ -98,6 +102,8 @@ setup(
         "train.sources",
         "train.sources.media",
         "train.step",
+        "train.tasks",
+        "train.tasks.metrics",
         "train.verbs",
     ],
     entry_points={"console_scripts": ["omnia = omnia:main"]},

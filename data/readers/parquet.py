@@ -1,7 +1,9 @@
 """Parquet: each row of one column is a document. Needs the package pyarrow (extra: parquet)."""
 
+import io
 import json
 import os
+from typing import Any
 
 from data.errors import UserError
 from data.readers.documents import Extent, Skipped, document_of
@@ -58,6 +60,20 @@ def read_columns(extent: Extent, columns: list[str], report):
             raise
         yield Skipped(extent.path, f"cannot be read ({' '.join(str(error).split())})", "damaged")
     report(extent.stop - extent.start - told)
+
+
+def read_objects(path: str, content: bytes) -> list[dict[str, Any]]:
+    """All rows of the content of a file. path: its name, for errors."""
+    arrow, parquet = _packages()
+    try:
+        with parquet.ParquetFile(io.BytesIO(content)) as file:
+            names = file.schema_arrow.names
+            twice = [name for name in names if names.count(name) > 1]
+            if not twice:
+                return file.read(use_threads=False).to_pylist()
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a Parquet file, or damaged ({' '.join(str(error).split())[:200]}).", "Write it again.") from None
+    raise UserError(f"{path}: two columns are called {twice[0]!r}.", "Give each column a name of its own.")
 
 
 def columns(path: str) -> tuple[list[str], dict[str, list[str]]]:

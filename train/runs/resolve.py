@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from data.records.record import absolute
 from train.experiment import Experiment
 from train.runs.directory import START, Run, create_run, has_checkpoint, is_run, open_corpora, open_run
 from train.runs.serialize import flatten, to_json
-from train.sources.records import absolute
 
 MAY_CHANGE = (
     "name",

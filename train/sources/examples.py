@@ -11,11 +11,13 @@ import numpy as np
 import xxhash
 
 from data.errors import UserError
+from data.records.record import Record
+from data.records.rows import read_bytes, read_records
 from data.tokenizer import Tokenizer
 from train.experiment import Experiment
 from train.rl.environments.environment import Environment
 from train.runs.serialize import to_digest
-from train.sources.records import ROLES, Record, comparisons_of, read_bytes, read_records
+from train.sources.records import ROLES, comparisons_of
 
 SAMPLE = 256
 """Rows that padding is reckoned from, and examples of a source that are examined before a run."""

@@ -1,152 +1,28 @@
-"""Records that people give to learn from: files of JSON objects, the conversations in them, and comparisons of responses.
+"""Records that people give to learn from: the conversations in them, and comparisons of responses.
 
 Every value is what it is said to be, or refused with its file and line: nothing becomes text that was none.
 """
 
 import difflib
-import gzip
-import json
 import math
-import os
-import zlib
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
-from data.errors import MissingData, UserError
-from data.files import json_files
+from data.errors import UserError
 from data.files.json_files import kind_of
-from data.files.text_files import decode_text, split_lines
-from data.readers import tfds
+from data.records.record import Record, check_text, is_number, lacks
+from data.records.rows import read_records
 
 ROLES = {"user": "spare_0", "assistant": "spare_1", "system": "spare_2", "tool": "spare_3"}
 """The special ids that begin a turn of a conversation; it ends with that of a document's end."""
 COMPARED = ("prompt", "responses", "best", "scores", "noise", "chosen", "rejected")
 """The fields of a comparison."""
-_JSON = "Give one JSON object a line, or a list of them."
 _COMPARISON = 'Give {"prompt", "chosen", "rejected"}, or {"prompt", "responses"} with "best", which counts from 0, or "scores".'
 _LARGEST = 1e18
 """A score, at most: its square has to be a float32 too."""
 
 Turns = tuple[tuple[str, str], ...]
 """(role, text) of each turn of a conversation."""
-
-
-class Record(dict):
-    """An object of a file. where: the file and the line, as an error names it."""
-
-    def __init__(self, fields: dict, where: str):
-        super().__init__(fields)
-        self.where = where
-
-
-# -------------------------------------------------------------------------------------------------------------------- files
-
-
-def absolute(path: str) -> str:
-    """The path, as it is from any folder. A data set of TFDS is known by its name, and a URL by itself."""
-    return path if "://" in path or path.startswith(tfds.PREFIX) else os.path.abspath(path)
-
-
-def read_bytes(path: str) -> bytes:
-    """Of a file; of `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`, a prepared data set of TFDS, its examples as JSONL."""
-    if path.startswith(tfds.PREFIX):
-        return b"\n".join(json.dumps(record, ensure_ascii=False).encode() for record in tfds.read_records(path))  # for a digest alone
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise MissingData(f"{path}: No such file or directory", "Give a file that can be read.", path) from None
-    except (OSError, ValueError) as error:  # ValueError: no name of a file
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}", "Give a file that can be read.") from None
-
-
-def read_records(path: str) -> list[Record]:
-    """The objects of a JSONL file, of a JSON file that is a list of them, gzipped or not, or of a data set of TFDS."""
-    if path.startswith(tfds.PREFIX):
-        records = [Record(example, f"{path}: example {number}") for number, example in enumerate(tfds.read_records(path), 1)]
-    else:
-        records = _objects(path, _text_of_file(path))
-    if not records:
-        raise UserError(f"{path}: holds no records", "Give one JSON object a line.")
-    return records
-
-
-def _text_of_file(path: str) -> str:
-    content = read_bytes(path)
-    try:
-        return decode_text(gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: invalid UTF-8 at byte {error.start}", "Give UTF-8 text, gzipped or not.") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: damaged gzip: {error}", "Bring the whole file here again.") from None
-
-
-def _objects(path: str, text: str) -> list[Record]:
-    if text.lstrip().startswith("["):
-        try:
-            values = json_files.parse(text, list)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}", _JSON) from None
-        return [_record(value, f"{path}: record {number}") for number, value in enumerate(values, 1)]
-    records: list[Record] = []
-    for number, line in enumerate(split_lines(text), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json_files.parse(line, object)
-        except ValueError as error:
-            whole = None if records else _whole_object(text)
-            if whole is not None:
-                return [Record(whole, f"{path}: record 1")]
-            raise UserError(f"{path}: line {number}: {str(error).removeprefix('line 1: ')}", _JSON) from None
-        records.append(_record(value, f"{path}: line {number}"))
-    return records
-
-
-def _record(value: Any, where: str) -> Record:
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: {kind_of(value)} instead of an object", _JSON)
-    return Record(value, where)
-
-
-def _whole_object(text: str) -> dict | None:
-    """The one object that a text is, over several lines; None where it is something else."""
-    try:
-        return json_files.parse(text)
-    except ValueError:
-        return None
-
-
-# ------------------------------------------------------------------------------------------------------------------- fields
-
-
-def lacks(record: Record, name: str, verdict: str = "") -> UserError:
-    """For a record without a field that is needed, or with null there. verdict: what it therefore is not, as in `is not a comparison: `."""
-    near = difflib.get_close_matches(name, [*record], 1)
-    listed = [field for field, value in record.items() if isinstance(value, list) and value and all(isinstance(x, dict) for x in value)]
-    mend = f"It has: {', '.join(record) or 'nothing'}."
-    if near:
-        mend = f"Did you mean {near[0]!r}? {mend}"
-    elif listed:
-        mend += f" If {listed[0]!r} holds the records, give that list alone."
-    return UserError(f"{record.where}: {verdict}" + (f"{name} is null" if name in record else f"has no field {name!r}"), mend)
-
-
-def check_text(value: Any, what: str) -> str:
-    """The value, which must be text that can be written as UTF-8; UserError, with `what` it is, for anything else."""
-    if not isinstance(value, str):
-        raise UserError(f"{what} is {kind_of(value)}", "Give text.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{what} holds half of a surrogate pair, which is no character", "Leave it out.") from None
-    return value
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number. Truth values are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def unused(records: Sequence[dict], known: Collection[str]) -> list[str]:

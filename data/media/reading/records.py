@@ -11,11 +11,12 @@ from data.media.reading.data_sets import read_examples, read_rows
 from data.media.reading.fields import BESIDE, MEDIA, MEDIA_FIELDS, MOST_BYTES, SAMPLE_FIELDS, Fields, Reading, Record, record_of
 from data.media.reading.finding import TABLES, files_beside, is_manifest
 from data.media.reading.json_lines import names_of_lines, parse_object, read_lines
-from data.media.reading.tables import Table, read_table
+from data.media.reading.tables import read_table
 from data.readers import parquet, tfds
 from data.readers.documents import Extent, Skipped, invalid_utf8, printable
 from data.readers.inputs import LINES, PARQUET, TAR
 from data.readers.stream import plain_name
+from data.readers.tables import Table
 
 
 def read_records(extents: Iterable[Extent], reading: Reading, report: Callable[[int], None]) -> Iterator[Record | Skipped]:
@@ -89,7 +90,8 @@ def check_media(files: Iterable[tuple[str, int, int]], reading: Reading) -> None
         elif path.lower().endswith(PARQUET):
             there = parquet.columns(path)[0]
         elif path.lower().endswith(TABLES):
-            there = Table(path, reading).names
+            with open(path, "rb") as file:
+                there = Table(file, path, reading.ours).names
         elif path.lower().endswith(LINES):
             there = names_of_lines(path)
         else:

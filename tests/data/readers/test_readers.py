@@ -19,11 +19,11 @@ from data.errors import UserError
 from data.readers import tfds
 from data.readers.documents import Document
 from data.readers.inputs import find_inputs, plan_tasks, read_documents
+from data.records.rows import read_records
 from data.text.inspect import inspect_corpus
 from data.text.prepare import PrepareText, prepare_text
 from data.text.shards import Corpus
 from train.rl.environments.files import PromptFile
-from train.sources.records import read_records
 
 TEXTS = [
     "One.\n",

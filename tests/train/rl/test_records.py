@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
+from data.records.rows import read_records
 from data.tokenizer import byte_tokenizer
 from train.rl.environments.environment import Prompt
 from train.rl.environments.files import PromptFile
 from train.sources.encoding import encode_prompt
-from train.sources.records import comparisons_of, messages_of, read_comparisons, read_records, turns_of, unused
+from train.sources.records import comparisons_of, messages_of, read_comparisons, turns_of, unused
 from train.verbs.label import record_of
 
 USER, ANSWER, OTHER = ({"role": role, "content": text} for role, text in (("user", "hi"), ("assistant", "yes"), ("assistant", "no")))
@@ -253,7 +254,7 @@ def test_templates_take_texts_and_numbers_and_leave_other_braces_alone(tmp_path)
 
 def test_records_of_comparisons_of_a_data_set_pass_the_same_checks():
     """Records come from TFDS as from files."""
-    from train.sources.records import Record
+    from data.records.record import Record
 
     with pytest.raises(UserError, match="example 2: response 0 is a number"):
         comparisons_of(

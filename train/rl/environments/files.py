@@ -7,22 +7,12 @@ from collections.abc import Sequence
 
 from data.errors import UserError
 from data.files.json_files import kind_of
+from data.records.record import Record, check_text, is_number, lacks
+from data.records.rows import read_records
 from data.rows.order import shuffled
 from train.rl.environments.environment import Environment, Prompt, is_held_out, lacking
 from train.rl.rewards.rewards import Answer, Reward
-from train.sources.records import (
-    Record,
-    answered_turns,
-    check_asks,
-    check_text,
-    is_number,
-    lacks,
-    prompt_of,
-    read_records,
-    shown,
-    turns_of,
-    unused,
-)
+from train.sources.records import answered_turns, check_asks, prompt_of, shown, turns_of, unused
 
 
 @dataclasses.dataclass(frozen=True)

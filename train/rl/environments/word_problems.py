@@ -11,10 +11,10 @@ import re
 import xxhash
 
 from data.errors import UserError
+from data.records.record import Record, check_text, lacks
 from train.rl.environments.arithmetic import evaluate
 from train.rl.environments.environment import Prompt, is_held_out
 from train.rl.environments.files import Listed
-from train.sources.records import Record, check_text, lacks
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 

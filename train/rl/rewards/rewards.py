@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
+from data.records.record import is_number
 from train.kinds import check_range
 from train.rl.environments.environment import Environment, Prompt, Simulator, check_scores, lacking, numbers_of
-from train.sources.records import is_number
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.files import json_files
+from data.records.rows import read_bytes
 from data.tokenizer import Tokenizer
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh, put_batch, row_shards
@@ -19,7 +20,6 @@ from train.rl.options import RewardModelling
 from train.rl.rewards.rewards import SCORERS, RewardModel
 from train.runs.directory import Run, open_run
 from train.sources.encoding import encode_demonstration
-from train.sources.records import read_bytes
 from train.step.update import compiler_options, on_mesh
 
 
