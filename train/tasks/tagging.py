@@ -32,7 +32,7 @@ class TaggingDataset(TaskDataset):
 
     def read(self, source: TaskFile) -> list[Example]:
         sentences = read_sentences(source.path, left_out=source.left_out if self.options.leave_out else None)
-        return [Example({"text": " ".join(one.words)}, tuple(one.tags), one.where, tuple(one.words)) for one in sentences]
+        return [Example({"text": " ".join(one.tokens)}, tuple(one.tags), one.where[0], tuple(one.tokens)) for one in sentences]
 
     def names_of(self, example: Example) -> tuple[str, ...]:
         return example.label or ()

@@ -1,0 +1,5 @@
+from typing import NamedTuple, Any
+class Scores(NamedTuple):
+    values: dict
+    tables: dict = {}
+    def intervals(self): return {}
