@@ -23,8 +23,8 @@ class SequenceToSequence(Task):
     target: str = "target"
     """Column of the text to write; or of a list of texts that are all right, of which the first is learned."""
     measures: tuple[Measure, ...] = ("bleu", "rouge", "exact")
-    """What answers are scored by: BLEU and chrF (bleu), ROUGE-1/2/L, error rates of words and characters (errors), whether the answer is one
-    of the targets (exact)."""
+    """What answers are scored by: BLEU and chrF (bleu), ROUGE-1/2/L, error rates of words and characters (errors), whether it is one of the
+    targets (exact)."""
     language: str = "en"
     """Language of the targets, which decides what the measures count: zh counts characters."""
 

@@ -69,7 +69,8 @@ class Task(Data):
 
     def with_paths(self, change: Callable[[str], str]) -> "Task":
         changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in ("files", "validation_files")}
-        return dataclasses.replace(self, **changed, **({"tokenizer": change(self.tokenizer)} if self.tokenizer else {}))
+        changed["tokenizer"] = self.tokenizer and change(self.tokenizer)
+        return dataclasses.replace(self, **changed)
 
 
 class Example(NamedTuple):
@@ -314,7 +315,7 @@ class TaskDataset(Dataset):
                     second[:longest],
                 )
             )
-        parts = [[start], first, [end]] + ([] if second is None else [second, [end]])
+        parts: list[Any] = [[start], first, [end]] + ([] if second is None else [second, [end]])
         types = np.zeros(sum(map(len, parts)), np.int32)
         if second is not None:
             types[len(first) + 2 :] = 1
