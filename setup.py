@@ -88,6 +88,7 @@ setup(
         "train.objectives",
         "train.objectives.media",
         "train.objectives.preference",
+        "train.objectives.tasks",
         "train.objectives.text",
         "train.optimizers",
         "train.planning",

@@ -14,6 +14,7 @@ import importlib
 
 _FACE = {
     "ModelConfig": "config",
+    "OfStart": "config",
     "Decoder": "transformer",
     "TextEncoderConfig": "text_encoder_config",
     "TextEncoder": "text_encoder",

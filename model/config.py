@@ -259,3 +259,21 @@ class ModelConfig:
         if theirs.kind != self.kind:
             raise ValueError(f"it is a {theirs.kind}, and the config's is a {self.kind}")
         return dataclasses.replace(theirs, **switches)
+
+
+@dataclasses.dataclass(frozen=True)
+class OfStart(ModelConfig):
+    """The model of the run that a run starts from, of whatever family; only its switches, such as dropout, are the config's."""
+
+    home: ClassVar[str] = ""
+    kind: ClassVar[str] = "any"
+
+    context_length: int = 1 << 20
+    """Tokens in a training row, at most; without learned positions, fewer than in the other run may be."""
+
+    def started_from(self, theirs: ModelConfig, has_decoder: bool, projectors: Collection[str] = (), **switches) -> ModelConfig:
+        shorter = min(switches.pop("context_length", self.context_length), theirs.context_length)
+        return dataclasses.replace(theirs, context_length=theirs.context_length if theirs.positions == "learned" else shorter, **switches)
+
+    def completed(self, vocab_size: int, specials: Mapping[str, int]) -> ModelConfig:
+        raise ValueError("the config names no model of its own, and the run starts from none: give one with --start RUN_DIR")

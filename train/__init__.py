@@ -54,6 +54,17 @@ _FACE = {
     "make_update": "step.update",
     "learner_of": "loop.learner",
     "fresh_state": "loop.learner",
+    # tasks
+    "Supervised": "objectives.tasks.options",
+    "Classification": "tasks.classification",
+    "Tagging": "tasks.tagging",
+    "Spans": "tasks.spans",
+    "MultipleChoice": "tasks.choice",
+    "Similarity": "tasks.similarity",
+    "SequenceToSequence": "tasks.sequence",
+    "Conversations": "tasks.sequence",
+    "Retrieval": "objectives.tasks.retrieval",
+    "TextPairs": "tasks.retrieval",
     # learning from reward
     "Letters": "rl.environments.text_tasks",
     "Demonstrations": "rl.options",

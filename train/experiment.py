@@ -251,7 +251,10 @@ class Evaluation:
     rows: int = 0
     """Rows of the validation split to use, from its start. 0: all of it."""
     patience: int = 0
-    """Stop after this many evaluations in a row without a better loss. 0: never."""
+    """Stop after this many evaluations in a row without a better `best`. 0: never."""
+    best: str = "loss"
+    """The measure by which evaluations are compared, for `patience` and checkpoints.keep_best: any that they give, such as f1. More is
+    better, but for losses and errors."""
     metrics: tuple[Metric, ...] = ()
     """Metrics of the predictions that are not means over rows, such as F1."""
 
@@ -270,11 +273,15 @@ class Checkpoints:
     keep_every: int = 0
     """Also keep checkpoints at multiples of this step. 0: none."""
     keep_best: int = 0
-    """Also keep this many checkpoints with the lowest validation loss, among those of evaluated steps. 0: none."""
+    """Also keep this many checkpoints of the best evaluations, by evaluation.best, among those of evaluated steps. 0: none."""
+    use_best: bool = False
+    """Once a run has ended, evaluate, generate and export its best checkpoint instead of the newest. Needs keep_best."""
 
     def __post_init__(self):
         check_range("checkpoints.", self, 0, "every", "keep_every", "keep_best")
         check_range("checkpoints.", self, 1, "keep")
+        if self.use_best and not self.keep_best:
+            raise ValueError("checkpoints.use_best needs the best checkpoint to be kept: set checkpoints.keep_best to 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)

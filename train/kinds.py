@@ -113,7 +113,11 @@ class Batches(Protocol):
     def batch(self, first_row: int, count: int) -> Any:
         """Rows [first_row, first_row + count): a named tuple of NumPy arrays, each with an axis of rows first. It has `weights` [B, ...]
         or `counts` [B], in which 0 stands for padding. Rows of tokens are TextBatch (data/text/rows.py): tokens, targets, segments and
-        positions int32 [B, T], weights float32 [B, T], rows int32 [B]."""
+        positions int32 [B, T], weights float32 [B, T], rows int32 [B].
+
+        Where several rows of the stream share one of the arrays, it also has `laid(first_row, count, multiple) -> rows, make`: the rows of
+        the arrays, a multiple of `multiple`, and make(first, rows) for any range of them.
+        """
 
 
 class Sample(NamedTuple):
@@ -199,6 +203,11 @@ class Dataset:
         count = min(rows or batches.rows_per_epoch, batches.rows_per_epoch)
         found = evaluator.result(evaluator.totals(params, batches.batch, count, between=between))
         return found | {self.counted: count} if found and self.counted else found
+
+    def details(self) -> Any:
+        """Of the last evaluation, what is too much for a row of metrics: an object with `lines()`, one for each example as JSON, and
+        `intervals()`, measures by name; None where no single examples are answered."""
+        return None
 
     def samples(self, run: Any, params, sources: list, said: Callable[[str], None]) -> Iterable[Sample]:
         """What the averaged parameters write, to be looked at. said: takes what went wrong beside it."""

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+from pathlib import Path
 
 from data.errors import UserError
+from data.files import json_files
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
 from train.kinds import Objective
@@ -23,12 +25,14 @@ def evaluate_run(
     raw: bool = False,
     int8: bool = False,
     change: tuple[str, ...] = (),
+    predictions: str | Path = "",
 ) -> dict:
     """Evaluate a checkpoint of a run (default: the latest), with the averaged parameters if the run keeps them, unless `raw`.
 
     rows: rows of each source; 0: all for text, as many as in training for other data. batch_size: rows at once; 0: as in training. shards:
     other data of the same kind, prepared with the same tokenizer. int8: round weights and activations to eight bits. change: "NAME=VALUE"
-    for evaluation-only fields of the objective. Returns {"step", "split", "loss", ...} with the measures of the run's kind of data.
+    for evaluation-only fields of the objective. predictions: file to write with what each example was answered, a JSON object a line. Returns
+    {"step", "split", "loss", ...} with the measures of the run's kind of data, and of a task's examples their 95 % intervals.
     """
     dataset, experiment = dataset_of(run.experiment), run.experiment
     asked = {"split": split != "validation", "batch_size": batch_size > 0, "int8": int8}
@@ -48,10 +52,15 @@ def evaluate_run(
     params = in_eight_bits(params) if int8 else params
     with contextlib.closing(learner_of(dataclasses.replace(run, experiment=experiment), corpora, mesh)) as learner:
         found = learner.evaluate(params, lambda: None, split)
+        judged = learner.details() if hasattr(learner, "details") else None
+    if predictions and judged is None:
+        raise UserError(f"--predictions: runs on {type(experiment.data).__name__} answer no single examples", "Leave it out.")
+    if predictions:
+        json_files.write_lines(Path(predictions), judged.lines())
     if not found:
         paths = ", ".join(str(corpus.path) for corpus in corpora)
         raise UserError(f"nothing to measure in a {split} split of {paths}", "Prepare with --validation 0.1, or give --shards.")
-    return {"step": step, "split": split} | found
+    return {"step": step, "split": split} | found | ({} if judged is None else judged.intervals())
 
 
 def _changed(objective: Objective, change: tuple[str, ...]) -> Objective:

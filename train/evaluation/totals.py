@@ -51,9 +51,16 @@ class Evaluator:
         return self._evaluate(params, self._frozen, batch, None)[0]
 
     def totals(
-        self, params, batch: Callable[[int, int], Any], count: int, *, between: Callable[[], None] = lambda: None
+        self,
+        params,
+        batch: Callable[[int, int], Any],
+        count: int,
+        *,
+        between: Callable[[], None] = lambda: None,
+        collect: Callable[[dict], None] | None = None,
     ) -> dict[str, np.ndarray]:
-        """{name: (total, weight)} over rows 0 to count - 1. batch(first, rows): any of them, those past the end included."""
+        """{name: (total, weight)} over rows 0 to count - 1. batch(first, rows): any of them, those past the end included. collect: gets
+        the outputs of each batch, as metrics do."""
         found: dict[str, np.ndarray] = {}
         carry = self.bound.evaluation_carry(self.rows) if self.bound.evaluation_carry else None
         for first in range(0, count, self.rows):
@@ -70,10 +77,12 @@ class Evaluator:
             carry = None if carry is None else after
             for name, (total, weight) in jax.device_get(totals).items():
                 found[name] = found.get(name, np.zeros(2)) + np.array([total, weight], np.float64)
-            if self._metrics:
+            if self._metrics or collect:
                 outputs = multihost_utils.process_allgather(self._outputs(params, placed), tiled=True)
                 for metric in self._metrics:
                     metric.add(outputs)
+                if collect:
+                    collect(outputs)
             between()
         return found
 

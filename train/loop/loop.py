@@ -22,7 +22,7 @@ from train.loop.checks import check_unvalidated
 from train.loop.exits import Exit
 from train.loop.learner import fresh_state, learner_of, state_to_restore
 from train.loop.meter import Meter
-from train.loop.progress import Progress
+from train.loop.progress import Progress, cost
 from train.loop.report import write_report
 from train.loop.sentinel import Request, Sentinel, Stopped
 from train.loop.telemetry import Silence, Telemetry, read_metrics
@@ -176,8 +176,8 @@ class _Training:
         if last or _due(experiment.evaluation.every, self.step):
             self._evaluate()
         if not last and _out_of_patience(experiment, self.progress):
-            best = f"{self.progress.best_loss:.4f} of step {self.progress.best_step}"
-            self.telemetry.message(f"stopped early: no better validation than {best}")
+            name, best = experiment.evaluation.best, self.progress.best_loss or 0.0
+            self.telemetry.message(f"stopped early: no better {name} than {cost(name, best):.4f} of step {self.progress.best_step}")
             last = True
         if experiment.samples.tokens and (last or _due(experiment.samples.every, self.step)):
             self._draw_samples()
@@ -189,7 +189,15 @@ class _Training:
             validation = self._learner.evaluate(self._state.averaged, self._sentinel.stop_early)
         if validation:
             self.telemetry.evaluation(self.step, validation | {"seconds": round(time.monotonic() - paused, 3)})
-            self.progress = self.progress.evaluated(self.step, validation["loss"])
+            self.progress = self.progress.evaluated(self.step, self._cost(validation))
+
+    def _cost(self, validation: dict) -> float:
+        """What evaluations are compared by; UserError where they do not measure it."""
+        name = self._experiment.evaluation.best
+        if not isinstance(validation.get(name), float | int):
+            known = ", ".join(one for one, value in validation.items() if isinstance(value, float))
+            raise UserError(f"evaluation.best is {name!r}, which no evaluation of this run measures", f"They give {known}.")
+        return cost(name, validation[name])
 
     def _draw_samples(self) -> None:
         with self.meter.pause("samples"):
@@ -334,7 +342,9 @@ def _summary_of_complete(run: Run, step: int, progress: Progress, padding: float
 def finish(run: Run, step: int, progress: Progress, padding: float, timing: dict, code: Exit) -> dict:
     """Write summary.json and the report, from what the run has logged. What cannot be written is said, and stops nothing."""
     summary: dict[str, Any] = {"step": step, "stopped": code != Exit.DONE, "exit": int(code)}
-    summary |= {name: getattr(progress, name) for name in ("tokens", "seconds", "best_loss", "best_step")}
+    best, measure = progress.best_loss, run.experiment.evaluation.best
+    summary |= {name: getattr(progress, name) for name in ("tokens", "seconds", "best_step")}
+    summary |= {f"best_{measure}": None if best is None else cost(measure, best)}
     summary |= {"validation": {}, "padding": padding, "timing": timing}
     try:
         evaluations = [row for row in read_metrics(run.path) if row["kind"] == "evaluation" and row["step"] == step]

@@ -7,6 +7,15 @@ STORED_NAMES = {"finished_step": "looked"}
 """Names in checkpoints that differ from those of the fields."""
 
 
+LOWER_IS_BETTER = ("loss", "nll", "perplexity", "bits_per_byte", "ece", "brier", "rmse", "mae", "wer", "cer", "kl")
+"""Measures of which less is better, also with a source behind a slash; of all others more is."""
+
+
+def cost(name: str, value: float) -> float:
+    """A measure as a number of which less is better: itself, or its negative."""
+    return value if name.partition("/")[0] in LOWER_IS_BETTER else -value
+
+
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """How far a run is, beside its state."""
@@ -16,11 +25,12 @@ class Progress:
     seconds: float = 0.0
     """Seconds trained up to this save, those of earlier processes included."""
     best_loss: float | None = None
+    """The best evaluation's loss, or `cost` of what evaluation.best names."""
     best_step: int = 0
     worse_evaluations: int = 0
     """Evaluations since the best one."""
     loss: float | None = None
-    """Of the validation at this very step."""
+    """The same of the evaluation at this very step."""
     finished_step: int = 0
     """The last step whose evaluation and samples are complete."""
     rewinds: int = 0
@@ -40,7 +50,7 @@ class Progress:
         return {STORED_NAMES.get(name, name): value for name, value in dataclasses.asdict(self).items()}
 
     def evaluated(self, step: int, loss: float) -> "Progress":
-        """After a validation at `step`."""
+        """After an evaluation at `step`. loss: what is compared, less being better."""
         if self.best_loss is None or loss < self.best_loss:
             return dataclasses.replace(self, loss=loss, best_loss=loss, best_step=step, worse_evaluations=0)
         return dataclasses.replace(self, loss=loss, worse_evaluations=self.worse_evaluations + 1)

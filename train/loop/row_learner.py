@@ -9,7 +9,7 @@ import jax
 from data.errors import UserError
 from data.loading.prefetch import Prefetch, prefetch
 from data.loading.process_prefetch import ProcessPrefetch
-from train.devices.mesh import batch_sharding, local_rows, put_batch
+from train.devices.mesh import batch_sharding, local_rows, put_batch, row_shards
 from train.evaluation.totals import Evaluator
 from train.experiment import Experiment
 from train.kinds import Batches, Bound, Sample, realise
@@ -106,10 +106,13 @@ class RowLearner:
 
     def begin(self, cursor: int) -> None:
         self.close()
-        size = self._run.experiment.batch_size
+        size, multiple = self._run.experiment.batch_size, row_shards(self._mesh) * self._run.experiment.micro_batches
 
         def make(number: int):
             start = cursor + number * size
+            if hasattr(self.batches, "laid"):
+                rows, batch = self.batches.laid(start, size, multiple)
+                return put_batch(self._mesh, batch, rows)
             return put_batch(self._mesh, lambda first, rows: self.batches.batch(start + first, rows), size)
 
         workers = self._dataset.workers
@@ -137,6 +140,10 @@ class RowLearner:
     def evaluate(self, params, between: Callable[[], None], split: str = "validation") -> dict:
         rows = self._run.experiment.evaluation.rows
         return self._dataset.evaluate(self._evaluator, params, self._sources, split=split, rows=rows, between=between)
+
+    def details(self):
+        """Of the last evaluation, what it found of each example, where the data keeps that; else None."""
+        return self._dataset.details()
 
     def samples(self, params) -> Iterable[Sample]:
         return self._dataset.samples(self._run, params, self._sources, self._remarks.append)

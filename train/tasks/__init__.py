@@ -1,1 +1,1 @@
-"""Tasks that models are fine-tuned for: their metrics and pictures."""
+"""Tasks: what people fine-tune for. Each file reads examples, puts them before a model of any family, and scores its answers."""

@@ -31,7 +31,11 @@ class Evaluate:
     batch_size: int = 0
     """Rows at once. 0: as in training."""
     shards: tuple[str, ...] = ()
-    """Evaluate on other data: folders of shards prepared with the same tokenizer, or files of examples."""
+    """Evaluate on other data: folders of shards prepared with the same tokenizer."""
+    files: tuple[str, ...] = ()
+    """Evaluate on other files of examples: of a task, or of comparisons."""
+    predictions: str = ""
+    """File to write with the answer to each example of a task, a JSON object a line."""
     change: tuple[str, ...] = ()
     """Change evaluation-only fields of the objective, as NAME=VALUE: evaluation_memory=512 for an objective with a memory."""
     decode: Literal["", "sample", "best_of", "beam", "guided", "search", "best_first"] = ""
@@ -82,6 +86,8 @@ def _check(options: Evaluate) -> None:
         context_length=(long, "belongs to --by-position or --needle"),
         rows=(not needle, "is not for --needle, which has --samples"),
         **dict.fromkeys(("raw", "shards", "int8", "split"), (not decode, "does not go with --decode")),
+        files=(not options.shards and not decode, "goes neither with --shards nor with --decode"),
+        predictions=(not decode and not long, "is for plain measurements"),
         change=(not decode and not long, "is for plain measurements"),
     )
     if long:
@@ -112,8 +118,8 @@ def _measure(options: Evaluate) -> dict:
 
         how: dict[str, Any] = {"considered": options.considered, "count": options.rows, "batch_size": options.batch_size}
         return measure_decoding(run, options.decode, options.passes, step=options.step, **how)
-    which |= {"split": options.split, "shards": options.shards, "int8": options.int8, "change": options.change}
-    return evaluate_run(run, batch_size=options.batch_size, **which)
+    which |= {"split": options.split, "shards": options.shards or options.files, "int8": options.int8, "change": options.change}
+    return evaluate_run(run, batch_size=options.batch_size, predictions=options.predictions, **which)
 
 
 def _print_measures(found: dict, split: str) -> None:

@@ -1,0 +1,46 @@
+"""The options of learning from labelled examples. Nothing heavy is imported here."""
+
+import dataclasses
+from collections import Counter
+from typing import ClassVar, Literal
+
+from train.kinds import Objective, check_range
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(Objective):
+    """Labelled examples of a task. An encoder answers by a head of its own, other models by writing the answer."""
+
+    home: ClassVar[str] = "train.objectives.tasks.supervised:bind"
+    reads: ClassVar[tuple[str, ...]] = ("task",)
+    generates: ClassVar[bool] = True
+
+    labels: tuple[str, ...] = ()
+    """Names of the labels. Empty: those that the files have, in alphabetical order."""
+    counts: tuple[int, ...] = ()
+    """How many examples to learn from have each label. Empty: counted."""
+    pool: Literal["auto", "pooler", "first", "mean"] = "auto"
+    """What an encoder's head reads of a text: its pooler's output, its first hidden state, or the mean of all. auto: the pooler, where the
+    model has one, else the mean."""
+    head_dropout: float = 0.1
+    """Dropout before an encoder's head, 0 to below 1."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all labels in training, 0 to below 1 (Szegedy et al. 2016, sec. 7)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: an example counts in inverse proportion to how frequent its label is."""
+
+    def __post_init__(self):
+        check_range("objective.", self, 0, "head_dropout", "label_smoothing", high=1)
+
+    @property
+    def unit(self) -> Literal["token", "example", "batch"]:
+        return "example"
+
+    def completed(self, sources: list) -> "Supervised":
+        dataset = sources[0].dataset
+        learned = dataset.examples(sources, "train") or dataset.examples(sources, "validation")
+        labels = self.labels or dataset.labels(learned)
+        if not labels or self.counts:
+            return dataclasses.replace(self, labels=labels)
+        seen = Counter(name for example in learned for name in dataset.names_of(example))
+        return dataclasses.replace(self, labels=labels, counts=tuple(seen[name] for name in labels))

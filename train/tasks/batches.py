@@ -1,0 +1,95 @@
+"""Batches of a task's examples: any step's from its number alone, as many examples in each, in as few rows as they need."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from data.rows.order import shuffled
+from data.tokenizer import Tokenizer
+from train.tasks.packing import Item, enough_rows, lay, lay_in_order, size, usual_rows
+
+
+class TaskBatches:
+    """Rows of examples: row r is example number r of an endless stream in the order of the seed, shuffled anew each epoch.
+
+    The arrays of a batch have fewer rows than it has examples, since several share one: see `laid`.
+    """
+
+    damaged: Sequence = ()
+    damage = "examples"
+
+    def __init__(self, dataset: Any, examples: list, tokenizer: Tokenizer, seed: int):
+        self._dataset, self._examples, self._tokenizer, self._seed = dataset, examples, tokenizer, seed
+        self.rows_per_epoch = len(examples)
+        self._items: dict[int, Item] = {}
+
+    def item(self, number: int) -> Item:
+        """An example, encoded once."""
+        if number not in self._items:
+            self._items[number] = self._dataset.item(self._examples[number], self._tokenizer)
+        return self._items[number]
+
+    def items(self, first_row: int, count: int) -> list[Item]:
+        numbers = shuffled(np.arange(first_row, first_row + count), self.rows_per_epoch, self._seed)[1]
+        return [self.item(number) for number in numbers.tolist()]
+
+    def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
+        """(rows of the arrays, make): make(first, rows) gives any of the rows that hold the examples [first_row, first_row + count).
+
+        Their number, a multiple of `multiple`, is nearly always the same: for each, the step is compiled.
+        """
+        items = self.items(first_row, count)
+        rows = lay(np.stack([size(item) for item in items]), self._dataset.room)
+        number = enough_rows(len(rows), self._usual(count, multiple), count, multiple)
+        rows += [[] for _ in range(number - len(rows))]
+
+        def make(first: int, taken: int):
+            return self._dataset.make(items, rows[first : first + taken], first_row + np.arange(first, first + taken))
+
+        return number, make
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - as long-lived as what it is of
+    def _usual(self, count: int, multiple: int) -> int:
+        def sizes(number: int) -> np.ndarray:
+            return np.stack([size(item) for item in self.items(number * count, count)])
+
+        return usual_rows(sizes, self._dataset.room, multiple)
+
+    def batch(self, first_row: int, count: int) -> Any:
+        rows, make = self.laid(first_row, count, 1)
+        return make(0, rows)
+
+    @functools.cached_property
+    def padding_share(self) -> float:
+        return 1.0 - float(np.mean(self.batch(0, self._dataset.experiment.batch_size).segments != 0))
+
+
+class EvaluationRows:
+    """Every example once, those of equal lengths beside one another."""
+
+    def __init__(self, dataset: Any, items: list[Item]):
+        self._dataset, self._items = dataset, items
+        self._rows = lay_in_order(np.stack([size(item) for item in items]), dataset.room)
+        self.rows_per_epoch = len(self._rows)
+
+    def batch(self, first_row: int, count: int) -> Any:
+        rows = self._rows[first_row : first_row + count]
+        rows += [[] for _ in range(count - len(rows))]
+        return self._dataset.make(self._items, rows, np.arange(first_row, first_row + count))
+
+    def collector(self, found: list) -> Callable[[dict], None] | None:
+        """collect(outputs): puts what a head gives into `found`, a list for each example with an array for each of its texts; None for
+        models without a head. outputs: as of `HeadLoss.outputs`."""
+        if self._dataset.way != "head":
+            return None
+
+        def collect(outputs: dict) -> None:
+            for row, numbers in enumerate(outputs["items"]):
+                for text, number in enumerate(numbers.tolist()):
+                    if number >= 0:
+                        there = outputs["segments"][row] == text + 1
+                        found[number].append(outputs["values"][row, there] if self._dataset.by_token else outputs["values"][row, text])
+
+        return collect

@@ -1,0 +1,60 @@
+"""Questions and the texts that answer them: vectors that find one by the other."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from data.records.record import Record
+from train.tasks.packing import Item, Piece
+from train.tasks.task import Example, Task, TaskDataset, column
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPairs(Task):
+    """Pairs of a question and a text that answers it, or of any two texts that belong together."""
+
+    home: ClassVar[str] = ":PairsDataset"
+
+    text: str = "question"
+    """Column of the question."""
+    pair: str = "answer"
+    """Column of the text to find."""
+
+
+class PairsDataset(TaskDataset):
+    """Answers are the places of all texts of the split, the nearest first, int [texts]; equal texts are one."""
+
+    options: TextPairs
+    def example(self, record: Record) -> Example:
+        o = self.options
+        return Example({"text": column(record, o.text), "pair": column(record, o.pair)}, True, record.where)
+
+    def pieces(self, example: Example, labelled: bool) -> Item:
+        both = (self.tokens.encode(example.fields[name]) for name in ("text", "pair"))
+        found = []
+        for side, ids in enumerate(both):
+            wrapped, types = self.wrapped(ids, room=self.options.length // 2)
+            found.append(Piece(wrapped, types, np.int32(side)))
+        return tuple(found)
+
+    def found(self, example: Example, outputs: list[np.ndarray]) -> np.ndarray:
+        return np.stack(outputs)
+
+    def joined(self, examples: list[Example], answers: list[Any]) -> tuple[list[Example], list[Any]]:
+        vectors = np.stack(answers)
+        names: dict[str, int] = {}
+        own = [names.setdefault(example.fields["pair"], len(names)) for example in examples]
+        texts = np.zeros((len(names), vectors.shape[-1]), np.float32)
+        texts[own] = vectors[:, 1]
+        ranked = [np.argsort(-scores, kind="stable") for scores in vectors[:, 0] @ texts.T]
+        return [example._replace(label=place) for example, place in zip(examples, own, strict=True)], ranked
+
+    def score(self, examples: Sequence[Example], answers: Sequence[np.ndarray]):
+        from train.tasks.metrics.ranking import ranking_scores
+
+        return ranking_scores([{example.label} for example in examples], [answer.tolist() for answer in answers])
+
+    def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
+        return {"rank": 1 + int(np.flatnonzero(answer == example.label)[0])}

@@ -1,0 +1,138 @@
+"""Texts from texts: translation, summaries, corrections, questions with free answers."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from data.errors import UserError
+from data.records.record import Record
+from train.tasks.task import Example, Task, TaskDataset, column
+
+Measure = Literal["bleu", "chrf", "rouge", "wer", "cer", "exact", "contains"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceToSequence(Task):
+    """Texts with the texts to write from them."""
+
+    home: ClassVar[str] = ":SequenceDataset"
+
+    source: str = "source"
+    """Column of the text to read."""
+    target: str = "target"
+    """Column of the text to write; or of a list of texts that are all right, of which the first is learned."""
+    measures: tuple[Measure, ...] = ("bleu", "chrf", "rouge", "exact")
+    """What answers are scored by: BLEU and chrF (sacrebleu), ROUGE-1/2/L, error rates of words and of characters, whether the answer is one of
+    the targets, or holds one."""
+    language: str = "en"
+    """Language of the targets, which decides what the measures count: zh counts characters."""
+
+
+class SequenceDataset(TaskDataset):
+    """Answers are texts."""
+
+    options: SequenceToSequence
+    own_prompt = "{source}\n"
+
+    def example(self, record: Record) -> Example:
+        o = self.options
+        fields = {name: value for name, value in record.items() if isinstance(value, str)}
+        fields["source"] = column(record, o.source)
+        if o.target not in record:
+            return Example(fields, None, record.where)
+        given = record[o.target]
+        targets = tuple(given) if isinstance(given, list) else (column(record, o.target),)
+        if not targets or not all(isinstance(one, str) and one.strip() for one in targets):
+            raise UserError(f"{record.where}: {o.target} holds no text", "Give a text, or a list of texts.")
+        return Example(fields, targets, record.where)
+
+    def answer(self, example: Example) -> str:
+        return example.label[0]
+
+    def score(self, examples: Sequence[Example], answers: Sequence[str]):
+        from train.tasks.metrics.texts import text_scores
+
+        return text_scores([list(example.label) for example in examples], answers, self.options.measures, self.options.language)
+
+    def shown(self, example: Example, answer: str) -> dict[str, Any]:
+        return {"targets": None if example.label is None else list(example.label), "answer": answer}
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversations(SequenceToSequence):
+    """Instructions and conversations with the replies to learn, in the words of the model's chat template."""
+
+    home: ClassVar[str] = ":ConversationDataset"
+
+    source: str = "prompt"
+    """Column of the instruction; or, with `messages`, not read."""
+    target: str = "response"
+    """Column of the reply; or, with `messages`, not read."""
+    messages: str = "messages"
+    """Column of a conversation, a list of {"role", "content"}: the last one, of the assistant, is learned. A record without it is an instruction
+    with a reply."""
+    system: str = ""
+    """What the system says before each conversation that does not begin with it."""
+    measures: tuple[Measure, ...] = ("rouge", "exact")
+    """What replies are scored by: see SequenceToSequence."""
+
+
+class ConversationDataset(SequenceDataset):
+    """The prompt is the conversation up to the reply, by the template of the run's model where it has one, else by roles in plain words."""
+
+    options: Conversations
+
+    def example(self, record: Record) -> Example:
+        o = self.options
+        if o.messages not in record:
+            found = super().example(record)
+            return found._replace(parts=self._with_system([{"role": "user", "content": found.fields["source"]}]))
+        turns = record[o.messages]
+        good = isinstance(turns, list) and all(
+            isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str) for turn in turns
+        )
+        if not good or len(turns) < 2 or turns[-1]["role"] != "assistant":
+            raise UserError(
+                f"{record.where}: {o.messages} is no conversation that ends with the assistant",
+                'Give a list of {"role", "content"}, the last of them the reply to learn.',
+            )
+        before = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]
+        fields = {"source": before[-1]["content"]}
+        return Example(fields, (turns[-1]["content"],), record.where, self._with_system(before))
+
+    def _with_system(self, turns: list[dict[str, str]]) -> tuple[dict[str, str], ...]:
+        if self.options.system and turns[0]["role"] != "system":
+            turns = [{"role": "system", "content": self.options.system}, *turns]
+        return tuple(turns)
+
+    @property
+    def chat(self):
+        """What belongs to a conversation with the model that the run starts from."""
+        from pathlib import Path
+
+        from train.generation.chat import Chat, load_chat
+
+        if getattr(self, "_chat", None) is None:
+            place = self.experiment.start
+            self._chat = load_chat(Path(place)) if place else Chat()
+        return self._chat
+
+    def prompt_ids(self, example: Example, room: int):
+        import numpy as np
+
+        if self.chat.template and self.way == "text":
+            return np.array(self.chat.encode(list(example.parts), self.tokens)[-room:], np.int32)
+        return super().prompt_ids(example, room)
+
+    def prompt_text(self, example: Example) -> str:
+        if self.options.prompt:
+            return super().prompt_text(example)
+        return "\n".join([*(f"{turn['role']}: {turn['content']}" for turn in example.parts), "assistant: "])
+
+    def answer_ids(self, answer: str):
+        import numpy as np
+
+        if not self.chat.stop_ids or not self.chat.template:
+            return super().answer_ids(answer)
+        ids = self.tokens.encode_inside(answer)[: self.options.written - 1]
+        return np.append(ids, self.chat.stop_ids[0]).astype(np.int32)

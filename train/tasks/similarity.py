@@ -1,0 +1,88 @@
+"""A number for a text or a pair: similarity, a grade, a rating."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from data.errors import UserError
+from data.records.record import Record
+from train.tasks.packing import Item, Piece
+from train.tasks.task import Example, Task, TaskDataset, column
+
+
+@dataclasses.dataclass(frozen=True)
+class Similarity(Task):
+    """Texts, or pairs of them, with numbers."""
+
+    home: ClassVar[str] = ":SimilarityDataset"
+
+    text: str = "text"
+    """Column of the text."""
+    pair: str = ""
+    """Column of a second text. Empty: there is none."""
+    label: str = "score"
+    """Column of the number."""
+    scale: float = 1.0
+    """Numbers are divided by this before a head learns them: about the largest there is."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"data.scale is {self.scale}; it must be above 0")
+
+
+class SimilarityDataset(TaskDataset):
+    """Answers are numbers."""
+
+    options: Similarity
+    empty_label = np.zeros((), np.float32)
+
+    def example(self, record: Record) -> Example:
+        o = self.options
+        fields = {"text": column(record, o.text)} | ({"pair": column(record, o.pair)} if o.pair else {})
+        if o.label not in record:
+            return Example(fields, None, record.where)
+        text = column(record, o.label)
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{record.where}: {o.label} is {text!r}, which is no number", "Give numbers, or another column: --data.label.")
+        return Example(fields, number, record.where)
+
+    def head(self):
+        from train.objectives.tasks.heads import Number
+
+        return Number()
+
+    def pieces(self, example: Example, labelled: bool) -> Item:
+        encode = self.tokens.encode
+        ids, types = self.wrapped(encode(example.fields["text"]), encode(example.fields["pair"]) if self.options.pair else None)
+        return (Piece(ids, types, np.float32(example.label / self.options.scale if labelled else 0.0)),)
+
+    @property
+    def own_prompt(self) -> str:  # type: ignore[override]
+        return ("{text}\n{pair}\n" if self.options.pair else "{text}\n") + f"{self.options.label}:"
+
+    def answer(self, example: Example) -> str:
+        return f" {example.label:g}"
+
+    def found(self, example: Example, outputs: Any) -> float:
+        if not isinstance(outputs, str):
+            return float(outputs[0]) * self.options.scale
+        try:
+            return float(outputs)
+        except ValueError:
+            return math.nan
+
+    def score(self, examples: Sequence[Example], answers: Sequence[float]):
+        from train.tasks.metrics.regression import regression_scores
+
+        return regression_scores([example.label for example in examples], answers)
+
+    def shown(self, example: Example, answer: float) -> dict[str, Any]:
+        return {"label": example.label, "answer": answer}

@@ -1,0 +1,115 @@
+"""A label for each word: named entities and other spans, as IOB2 tags."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from data.errors import UserError
+from data.records.sentences import read_sentences
+from train.tasks.packing import Item, Piece
+from train.tasks.task import Example, Task, TaskDataset, TaskFile
+from train.tasks.words import WordEncoder, spaces
+
+OUTSIDE = "O"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagging(Task):
+    """Sentences whose words have IOB2 tags, in CoNLL files or JSON lines."""
+
+    home: ClassVar[str] = ":TaggingDataset"
+
+    how_to_get: ClassVar[str] = "Give sentences with tags: --data.files train.conll."
+
+
+class TaggingDataset(TaskDataset):
+    """Answers are tags, one a word, that are valid IOB2."""
+
+    options: Tagging
+    by_token = True
+
+    def read(self, source: TaskFile) -> list[Example]:
+        sentences = read_sentences(source.path, left_out=source.left_out if self.options.leave_out else None)
+        return [Example({"text": " ".join(one.tokens)}, tuple(one.tags), one.where[0], tuple(one.tokens)) for one in sentences]
+
+    def names_of(self, example: Example) -> tuple[str, ...]:
+        return example.label or ()
+
+    def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        found = {tag for example in examples for tag in example.label}
+        entities = sorted({tag.partition("-")[2] for tag in found} - {""})
+        if not entities:
+            raise UserError(f"{examples[0].where}: no word of the file has a tag but {OUTSIDE}", "Give sentences with entities.")
+        return (OUTSIDE, *(f"{mark}-{entity}" for entity in entities for mark in "BI"))
+
+    def head(self):
+        from train.objectives.tasks.heads import Classes
+
+        return Classes(len(self.label_names), by_token=True)
+
+    def _encoded(self, example: Example) -> list[np.ndarray]:
+        if getattr(self, "_encoder", None) is None:
+            self._encoder = WordEncoder(self.tokens)
+        return self._encoder(list(example.parts), spaces(list(example.parts)))
+
+    def _firsts(self, encoded: list[np.ndarray]) -> np.ndarray:
+        """Where the first piece of each word stands in the row; 0 for a word that has none there."""
+        ends = np.cumsum([len(ids) for ids in encoded])
+        begins = 1 + ends - [len(ids) for ids in encoded]
+        return np.where((ends + 1 < self.options.length) & (begins < ends + 1), begins, 0)
+
+    def pieces(self, example: Example, labelled: bool) -> Item:
+        encoded = self._encoded(example)
+        ids, types = self.wrapped(np.concatenate(encoded))
+        label, learned = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32)
+        firsts = self._firsts(encoded)
+        if labelled:
+            places = [self._place(tag, example) for tag in example.label]
+            label[firsts[firsts > 0]] = np.array(places)[firsts > 0]
+        learned[firsts[firsts > 0]] = 1.0
+        return (Piece(ids, types, label, learned=learned),)
+
+    def _place(self, tag: str, example: Example) -> int:
+        if tag not in self.label_names:
+            raise UserError(f"{example.where}: tag {tag!r} is none of the run's", f"They are {', '.join(self.label_names)}.")
+        return self.label_names.index(tag)
+
+    def found(self, example: Example, outputs: list[np.ndarray]) -> list[str]:
+        firsts = self._firsts(self._encoded(example))
+        scores = np.log(np.maximum(outputs[0][firsts[firsts > 0]], 1e-30))
+        tags = [OUTSIDE] * len(firsts)
+        for word, tag in zip(np.flatnonzero(firsts), best_tags(scores, self.label_names), strict=True):
+            tags[word] = tag
+        return tags
+
+    def score(self, examples: Sequence[Example], answers: Sequence[list[str]]):
+        from train.tasks.metrics.entities import entity_scores
+
+        return entity_scores([list(example.label) for example in examples], answers)
+
+    def shown(self, example: Example, answer: list[str]) -> dict[str, Any]:
+        return {"words": list(example.parts), "tags": None if example.label is None else list(example.label), "answer": answer}
+
+
+def best_tags(scores: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The likeliest sequence of tags that is valid IOB2, by dynamic programming (Viterbi 1967): I-X follows B-X or I-X alone.
+
+    scores: log-probabilities [words, tags].
+    """
+    if not len(scores):
+        return []
+    inside = [name.partition("-")[2] if name.startswith("I-") else "" for name in names]
+    entity = [name.partition("-")[2] for name in names]
+    allowed = np.array([[not after or after == before for after in inside] for before in entity])
+    total = np.where([not one for one in inside], scores[0], -np.inf)
+    came = np.zeros(scores.shape, np.int64)
+    for word in range(1, len(scores)):
+        steps = np.where(allowed, total[:, None], -np.inf)
+        came[word] = steps.argmax(0)
+        total = steps.max(0) + scores[word]
+    path = [int(total.argmax())]
+    for word in range(len(scores) - 1, 0, -1):
+        path.append(int(came[word, path[-1]]))
+    return [names[tag] for tag in reversed(path)]

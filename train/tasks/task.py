@@ -1,0 +1,399 @@
+"""What all tasks share: examples from files, their rows for any family of models, and an evaluation that keeps each answer.
+
+A task is one file with an option, a kind of Data, and a TaskDataset. It says how a record becomes an example, which texts an encoder's head
+reads, which prompt and answer a model that writes learns, and how answers are scored.
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import xxhash
+
+from data.errors import UserError
+from data.records.rows import read_bytes, read_records
+from data.records.record import LeftOut, Record, lacks
+from data.rows.order import fold
+from data.tokenizer import Tokenizer, load_tokenizer
+from model.encoder_decoder_config import EncoderDecoderConfig
+from model.text_encoder_config import TextEncoderConfig
+from train.experiment import Experiment
+from train.kinds import Data, Dataset, check_range
+from train.tasks.batches import EvaluationRows, TaskBatches
+from train.tasks.metrics.scores import Scores
+from train.tasks.packing import Item, Piece
+from train.tasks.rows import head_batch, source_batch, text_batch
+
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(Data):
+    """Labelled examples from files."""
+
+    rows: ClassVar[str] = "task"
+    how_to_get: ClassVar[str] = "Give labelled examples: --data.files train.csv."
+
+    files: tuple[str, ...] = ()
+    """Files to learn from: CSV, TSV, JSONL, JSON or Parquet, gzipped or not, or tfds:NAME."""
+    validation_files: tuple[str, ...] = ()
+    """Files to evaluate on. Empty: `validation` is kept from `files`."""
+    validation: float = 0.1
+    """Share of the examples in `files` that is kept for evaluation, by a hash of their content, 0 to below 1."""
+    length: int = 128
+    """Tokens of a row. Several short texts share one; longer texts are cut."""
+    written: int = 64
+    """Tokens of an answer, at most, for models that write answers."""
+    prompt: str = ""
+    """What a model that writes answers reads, with {column} for the text of a column. Empty: the task's own."""
+    leave_out: bool = False
+    """Leave out rows that cannot be used, and count them, instead of stopping."""
+    examples: int = 0
+    """Learn from so many examples only, drawn by the seed. 0: all."""
+    tokenizer: str = ""
+    """Tokenizer, for a run that starts fresh: a folder that has one, such as a run. Empty: that of `start`."""
+
+    def __post_init__(self):
+        check_range("data.", self, 0, "validation", high=1)
+        check_range("data.", self, 0, "examples")
+        check_range("data.", self, 8, "length")
+        check_range("data.", self, 1, "written")
+
+    def with_paths(self, change: Callable[[str], str]) -> "Task":
+        changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in ("files", "validation_files")}
+        return dataclasses.replace(self, **changed, **({"tokenizer": change(self.tokenizer)} if self.tokenizer else {}))
+
+
+class Example(NamedTuple):
+    """One example of a task."""
+
+    fields: dict[str, str]
+    """The texts that it is made of, by the names that prompts use."""
+    label: Any
+    """What is to be found; None where a file does not say."""
+    where: str
+    """File and line, as an error names it."""
+    parts: Any = ()
+    """What else it is made of: the words of a sentence, the choices of a question."""
+
+
+class TaskFile:
+    """One file of examples, as a run sees it: what a Corpus is to text."""
+
+    def __init__(self, path: str, dataset: "TaskDataset", tokenizer: Tokenizer):
+        self.path, self.dataset, self._tokenizer = path, dataset, tokenizer
+        self.digest = xxhash.xxh3_128(read_bytes(path)).hexdigest()
+        self.document_end = tokenizer.specials["document_end"]
+        self.left_out: LeftOut = Counter()
+        """How often each reason was why a row is left out."""
+
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def ids(self) -> int:
+        """The ids of ordinary text, and of a document's start and end."""
+        return max(self._tokenizer.base_size, 1 + max(self._tokenizer.document_start, self.document_end))
+
+    @functools.cached_property
+    def examples(self) -> list[Example]:
+        return self.dataset.read(self)
+
+
+class TaskDataset(Dataset):
+    """Files of examples. A task's own says at least `example`, and either `pieces`, `head` and `found`, or `answer`; and `score`."""
+
+    options: Any
+    experiment: Experiment
+    takes = frozenset({"split", "batch_size", "int8"})
+    evaluates_all = True
+    counts_tokens = False
+    counted = "examples"
+
+    # ------------------------------------------------------------------------------------------------ what a task says
+
+    by_token: ClassVar[bool] = False
+    """Whether an encoder's head labels tokens, and not texts."""
+    empty_label: ClassVar[np.ndarray] = np.zeros((), np.int32)
+    """Shape and type of a label, for the head of an encoder."""
+    own_prompt: ClassVar[str] = "{text}\n"
+    """The prompt where the options give none."""
+
+    def example(self, record: Record) -> Example:
+        """UserError, with the record's place, for one that is no example of the task."""
+        raise NotImplementedError
+
+    def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """Names of the labels that examples have, in a fixed order; () where labels have no names."""
+        return ()
+
+    def pieces(self, example: Example, labelled: bool) -> Item:
+        """What the head of an encoder reads. labelled: whether the label is known."""
+        raise UserError(f"{type(self.options).__name__} has no head for an encoder", "Start from a decoder or an encoder-decoder.")
+
+    def head(self) -> Any:
+        """What an encoder answers with: see train/objectives/tasks/heads.py."""
+        raise NotImplementedError
+
+    def answer(self, example: Example) -> str:
+        """What a model that writes is to write."""
+        raise UserError(
+            f"{type(self.options).__name__} asks for labels of tokens or places, which no text can hold", "Start from an encoder."
+        )
+
+    def choices(self, example: Example) -> tuple[str, ...]:
+        """The answers that there are; () where any text may be one."""
+        return ()
+
+    def found(self, example: Example, outputs: Any) -> Any:
+        """The answer, from what the head gives for the example's texts: a list with one array for each; or, from a model that writes, from
+        the probabilities of `choices`, or a text."""
+        return outputs
+
+    def joined(self, examples: list[Example], answers: list[Any]) -> tuple[list[Example], list[Any]]:
+        """Examples and answers as they are scored, where a model reads one in several parts."""
+        return examples, answers
+
+    def score(self, examples: Sequence[Example], answers: Sequence[Any]) -> Scores:
+        """How good answers are, by the field's metrics."""
+        raise NotImplementedError
+
+    def shown(self, example: Example, answer: Any) -> dict[str, Any]:
+        """An answer as a line of a file of predictions."""
+        return {"answer": answer}
+
+    # ---------------------------------------------------------------------------------------------------------- files
+
+    def paths(self) -> tuple[str, ...]:
+        return (*self.options.files, *self.options.validation_files)
+
+    def elsewhere(self, paths: tuple[str, ...]) -> Data:
+        return dataclasses.replace(self.options, files=(), validation_files=paths)
+
+    def open(self, tokenizer: Tokenizer | None = None) -> list[TaskFile]:
+        place = self.options.tokenizer or self.experiment.start
+        if tokenizer is None and not place:
+            raise UserError(
+                "a task needs a run whose tokenizer and parameters it starts from",
+                "Give one: --start RUN_DIR; or a tokenizer to start fresh: --data.tokenizer DIR.",
+            )
+        if len(set(self.paths())) < len(self.paths()):
+            twice = next(path for path in self.paths() if self.paths().count(path) > 1)
+            raise UserError(f"data: {twice} is named twice", "Name it once.")
+        found = tokenizer or load_tokenizer(place)
+        return [TaskFile(path, self, found) for path in self.paths()]
+
+    def describe(self, source: TaskFile) -> str:
+        return f"{len(source.examples):,} examples"
+
+    def read(self, source: TaskFile) -> list[Example]:
+        """The examples of a file; with leave_out the reasons for which rows are left out are put into `source.left_out`."""
+        records = read_records(source.path, left_out=source.left_out if self.options.leave_out else None)
+        found = []
+        for record in records:
+            try:
+                found.append(self.example(record))
+            except UserError as error:
+                if not self.options.leave_out:
+                    raise
+                source.left_out[str(error).partition("\n")[0].removeprefix(f"{record.where}: ")] += 1
+        if not found:
+            raise UserError(f"{source.path}: holds no example that can be used", "Give one with some.")
+        return found
+
+    def examples(self, sources: Sequence[TaskFile], split: str) -> list[Example]:
+        """Those of a split: of `train` what is learned from, of any other what is kept from it."""
+        o, files = self.options, len(self.options.files)
+        held = [example for source in sources[files:] for example in source.examples]
+        if split != "train" and held:
+            return held
+        given = [example for source in sources[:files] for example in source.examples]
+        keys = np.array([content_hash(example) for example in given], np.uint64)
+        if not held:
+            order = np.argsort(keys, kind="stable")
+            kept = order[: round(o.validation * len(given))] if len(given) > 1 else order[:0]
+            chosen = np.sort(kept) if split != "train" else np.setdiff1d(np.arange(len(given)), kept)
+            given, keys = [given[place] for place in chosen], keys[chosen]
+        if split != "train" or not o.examples:
+            return given
+        order = np.argsort(fold(self.experiment.seed, keys), kind="stable")[: o.examples]
+        return [given[place] for place in np.sort(order)]
+
+    # ----------------------------------------------------------------------------------------------------------- rows
+
+    @property
+    def way(self) -> Literal["head", "source", "text"]:
+        """How the experiment's model answers: by a head, by a text of its own, or by going on with the prompt."""
+        if isinstance(self.experiment.model, TextEncoderConfig):
+            return "head"
+        return "source" if isinstance(self.experiment.model, EncoderDecoderConfig) else "text"
+
+    @functools.cached_property
+    def label_names(self) -> tuple[str, ...]:
+        return getattr(self.experiment.objective, "labels", ())
+
+    @property
+    def texts(self) -> int:
+        """Texts that a row may hold."""
+        return max(4, self.options.length // 8)
+
+    @property
+    def room(self) -> tuple[int, int, int]:
+        """Of a row: see `size` in train/tasks/packing.py."""
+        return self.options.length, self.options.written if self.way == "source" else 0, self.texts
+
+    def item(self, example: Example, tokenizer: Tokenizer, labelled: bool = True) -> Item:
+        """An example as the model reads it."""
+        self.tokens = tokenizer
+        if self.way == "head":
+            return self.pieces(example, labelled)
+        answer = self.answer_ids(self.answer(example) if labelled else "")
+        if self.way == "source":
+            return (Piece(self.prompt_ids(example, self.options.length), target=answer),)
+        prompt = self.prompt_ids(example, self.options.length - len(answer))
+        learned = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(answer), np.float32)])
+        return (Piece(np.concatenate([prompt, answer]), learned=learned),)
+
+    def prompt_text(self, example: Example) -> str:
+        """What a model that writes reads, as text."""
+        prompt = self.options.prompt or self.own_prompt
+
+        def value(found: re.Match) -> str:
+            if found[1] not in example.fields:
+                raise UserError(
+                    f"{example.where}: data.prompt asks for {found[1]!r}, and there is no such column",
+                    f"There are: {', '.join(example.fields)}.",
+                )
+            return example.fields[found[1]]
+
+        return PLACEHOLDER.sub(value, prompt)
+
+    def prompt_ids(self, example: Example, room: int) -> np.ndarray:
+        """The prompt between what begins a text (and, for an encoder-decoder, ends it), cut at its front so that its end is read."""
+        start, ids = self.tokens.document_start, self.tokens.encode(self.prompt_text(example))
+        if self.way == "source":
+            return np.append(ids[-(room - 1) :], self.tokens.specials["document_end"]).astype(np.int32)
+        return np.concatenate([[start], ids[-(room - 1) :]]).astype(np.int32)
+
+    def answer_ids(self, answer: str) -> np.ndarray:
+        """The answer and its end, cut."""
+        ids = self.tokens.encode_inside(answer)[: self.options.written - 1]
+        return np.append(ids, self.tokens.specials["document_end"]).astype(np.int32)
+
+    def wrapped(self, first: np.ndarray, second: np.ndarray | None = None, room: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """[start] first [end] second [end], and the types 0 and 1 of the two (Devlin et al. 2019, sec. 3.2); cut to the row, or to `room`,
+        the longer one first."""
+        start, end = self.tokens.document_start, self.tokens.specials["document_end"]
+        room = (room or self.options.length) - (2 if second is None else 3)
+        if second is None:
+            first = first[:room]
+        else:
+            longest = max(room - min(len(first), len(second)), -(-room // 2))
+            first, second = (first[:longest], second[: room - min(len(first), longest)]) if len(first) >= len(second) else (
+                first[: room - min(len(second), longest)],
+                second[:longest],
+            )
+        parts = [[start], first, [end]] + ([] if second is None else [second, [end]])
+        types = np.zeros(sum(map(len, parts)), np.int32)
+        if second is not None:
+            types[len(first) + 2 :] = 1
+        return np.concatenate(parts).astype(np.int32), types
+
+    def make(self, items: list[Item], laid: list[list[int]], rows: np.ndarray) -> Any:
+        """The arrays of rows."""
+        o = self.options
+        if self.way == "head":
+            return head_batch(items, laid, rows, o.length, self.texts, self.empty_label, self.by_token)
+        if self.way == "source":
+            return source_batch(items, laid, rows, o.length, o.written, self.experiment.model.start_token)  # type: ignore[attr-defined]
+        return text_batch(items, laid, rows, o.length)
+
+    def batches(self, sources: list, split: str = "train") -> TaskBatches:
+        return TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), self.experiment.seed)
+
+    def empty(self, count: int) -> Any:
+        return self.make([], [[] for _ in range(count)], np.arange(count))
+
+    def check(self, sources: list) -> None:
+        o, model = self.options, self.experiment.model
+        if o.length > model.context_length:
+            raise UserError(
+                f"data.length is {o.length}, and the model reads {model.context_length} tokens", "Set --data.length to that, or less."
+            )
+        if o.files and not self.examples(sources, "train"):
+            raise UserError(f"{o.files[0]}: every example is kept for evaluation", "Give more, or a smaller --data.validation.")
+
+    def can_validate(self, sources: list) -> bool:
+        return bool(self.examples(sources, "validation"))
+
+    # ------------------------------------------------------------------------------------------------------ evaluation
+
+    def evaluate(
+        self, evaluator, params, sources: list, *, split: str = "validation", rows: int = 0, between: Callable[[], None] = lambda: None
+    ) -> dict:
+        """{"loss", "examples", ...} with the task's own metrics. What each example was answered is kept: see `details`."""
+        examples = self.examples(sources, split)[: rows or None]
+        if not examples:
+            return {}
+        known = all(example.label is not None for example in examples)
+        tokenizer = sources[0].tokenizer()
+        laid = EvaluationRows(self, [self.item(example, tokenizer, known) for example in examples])
+        outputs: list = [[] for _ in examples]
+        totals = evaluator.totals(params, laid.batch, laid.rows_per_epoch, between=between, collect=laid.collector(outputs))
+        if self.way != "head":
+            from train.tasks.writing import answers_of
+
+            outputs = answers_of(self, evaluator, params, examples, tokenizer)
+        answers = [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
+        examples, answers = self.joined(examples, answers)
+        self.judged = Judged(self, examples, answers, self.score(examples, answers) if known else None)
+        found = evaluator.result(totals) if known else {"loss": float("nan")}
+        return found | (self.judged.scores.values if self.judged.scores else {}) | {self.counted: len(examples)}
+
+    def details(self) -> "Judged | None":
+        """Of the last evaluation."""
+        return getattr(self, "judged", None)
+
+
+class Judged(NamedTuple):
+    """What an evaluation found, example by example."""
+
+    dataset: TaskDataset
+    examples: list[Example]
+    answers: list[Any]
+    scores: Scores | None
+
+    def intervals(self) -> dict[str, dict[str, list[float]]]:
+        """{"intervals": {measure: [low, high]}}: where it lies with other examples of the same kind, 95 % of the time (bootstrap)."""
+        return {} if self.scores is None else {"intervals": self.scores.intervals()}
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What a file of predictions holds."""
+        return [
+            {"where": example.where, **example.fields, **self.dataset.shown(example, answer)}
+            for example, answer in zip(self.examples, self.answers, strict=True)
+        ]
+
+
+def column(record: Record, name: str, *, empty: bool = False) -> str:
+    """The text of a column; UserError where there is none, or an empty one unless it may be. Numbers are written out."""
+    if name not in record or record[name] is None:
+        raise lacks(record, name)
+    value = record[name]
+    if isinstance(value, bool | int | float):
+        value = json.dumps(value)
+    if not isinstance(value, str):
+        raise UserError(f"{record.where}: {name} is a {type(value).__name__}", "Give text.")
+    if not value.strip() and not empty:
+        raise UserError(f"{record.where}: {name} is empty", "Give text, or leave such rows out: --data.leave-out.")
+    return value
+
+
+def content_hash(example: Example) -> int:
+    content = json.dumps([example.fields, example.label], ensure_ascii=False, sort_keys=True, default=str)
+    return xxhash.xxh3_64(content.encode("utf-8", "surrogatepass")).intdigest()

@@ -1,0 +1,55 @@
+"""What models without a head answer: the likelihood of each choice, or a text that they write."""
+
+from typing import Any
+
+import numpy as np
+
+from data.tokenizer import Tokenizer
+from model.decoding.generate import Sampling
+from train.evaluation.likelihood import Likelihoods
+from train.generation.chat import Chat
+from train.generation.text import TextGenerator
+from train.kinds import realise
+
+AT_ONCE = 32
+"""Texts that are written together."""
+
+
+def answers_of(dataset: Any, evaluator: Any, params, examples: list, tokenizer: Tokenizer) -> list[Any]:
+    """For each example the probabilities of its choices, float32 [choices], or where any text may be right the text that the model writes."""
+    dataset.tokens = tokenizer
+    model = realise(evaluator.experiment.model)
+    choices = [dataset.choices(example) for example in examples]
+    if choices and choices[0]:
+        return _probabilities(dataset, Likelihoods(model, params, evaluator.mesh), examples, choices)
+    chat: Chat = getattr(dataset, "chat", Chat())
+    generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
+    room = dataset.options.length if dataset.way == "source" else model.config.context_length - dataset.options.written
+    prompts = [dataset.prompt_ids(example, room).tolist() for example in examples]
+    found = [""] * len(examples)
+    order = sorted(range(len(examples)), key=lambda number: -len(prompts[number]))
+    for first in range(0, len(order), AT_ONCE):
+        chosen = order[first : first + AT_ONCE]
+        written = generator.generate(
+            [prompts[number] for number in chosen], tokens=dataset.options.written, sampling=Sampling(temperature=0.0), seed=0
+        )
+        for number, completion in zip(chosen, written, strict=True):
+            found[number] = completion.text.strip()
+    return found
+
+
+def _probabilities(dataset, likelihoods: Likelihoods, examples: list, choices: list[tuple[str, ...]]) -> list[np.ndarray]:
+    """By Bayes with equal priors: each choice in proportion to the likelihood of writing it, and ending there, after the prompt."""
+    requests = []
+    for example, texts in zip(examples, choices, strict=True):
+        answers = [dataset.answer_ids(text) for text in texts]
+        prompt = dataset.prompt_ids(example, dataset.options.length - max(map(len, answers)))
+        requests += [(prompt.tolist(), answer.tolist()) for answer in answers]
+    scores = np.array([score for score, _ in likelihoods(requests)], np.float64)
+    found, begin = [], 0
+    for texts in choices:
+        own = scores[begin : begin + len(texts)]
+        begin += len(texts)
+        likely = np.exp(own - own.max())
+        found.append((likely / likely.sum()).astype(np.float32))
+    return found
