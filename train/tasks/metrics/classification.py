@@ -10,7 +10,7 @@ from train.tasks.metrics.scores import Additive, Scores, check_pairs, load, mean
 BINS = (10, 15)
 
 
-def classification_scores(truth_N: Sequence[int], probabilities_NC: np.ndarray, names: Sequence[str]) -> Scores:
+def classification_scores(truth_N: Sequence[int] | np.ndarray, probabilities_NC: np.ndarray, names: Sequence[str]) -> Scores:
     """Accuracy, F1 (macro, micro, weighted; 0 to 1), Matthews' correlation (mcc, -1 to 1), and calibration: see `choice_scores`.
 
     truth_N: classes, indices of `names`. As in scikit-learn, macro F1 is the mean over classes that occur in either truth or answers, and
