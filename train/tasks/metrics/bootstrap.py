@@ -45,14 +45,6 @@ def bootstrap_sums(
     return _interval(scores, level)
 
 
-def bootstrap_mean(
-    values_N: Sequence[float] | np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95, groups: Sequence | None = None
-) -> tuple[float, float]:
-    """The same for the mean of a value of each example."""
-    parts_NP = np.stack([np.asarray(values_N, np.float64), np.ones(len(values_N))], -1)
-    return bootstrap_sums(parts_NP, lambda sums: sums[:, 0] / sums[:, 1], resamples=resamples, seed=seed, level=level, groups=groups)
-
-
 def _draws(count: int, resamples: int, seed: int, groups: Sequence | None) -> Iterator[np.ndarray]:
     """The indices of each resample, the same ones for the same arguments."""
     if count < 1 or (groups is not None and len(groups) != count):
@@ -69,5 +61,7 @@ def _draws(count: int, resamples: int, seed: int, groups: Sequence | None) -> It
 
 
 def _interval(scores: Sequence[float], level: float) -> tuple[float, float]:
-    low, high = np.nanquantile(np.asarray(scores, np.float64), [(1 - level) / 2, (1 + level) / 2])
+    found = np.asarray(scores, np.float64)
+    found = found[~np.isnan(found)]
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2]) if len(found) else (np.nan, np.nan)
     return float(low), float(high)

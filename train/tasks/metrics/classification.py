@@ -1,55 +1,102 @@
-"""One class of several: right and wrong ones, and whether probabilities are what they say (calibration)."""
+"""Classes: right and wrong ones, and whether probabilities are what they say (calibration)."""
 
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from train.tasks.metrics.scores import Scores, check_pairs, load
+from train.tasks.metrics.scores import Additive, Scores, check_pairs, load, mean_of, ratio_of
+
+BINS = (10, 15)
 
 
-def classification(truth: Sequence[int], predicted: Sequence[int], names: Sequence[str]) -> Scores:
-    """Accuracy, F1 (macro, micro, weighted) and Matthews' correlation coefficient, from 0 to 1 (mcc: -1 to 1).
+def classification_scores(truth_N: Sequence[int] | np.ndarray, probabilities_NC: np.ndarray, names: Sequence[str]) -> Scores:
+    """Accuracy, F1 (macro, micro, weighted; 0 to 1), Matthews' correlation (mcc, -1 to 1), and calibration: see `choice_scores`.
 
-    truth, predicted: classes, indices of `names`. As in scikit-learn, macro F1 is the mean over classes that occur in either; precision
-    of a class that is never predicted is 0. Tables: `per_class` and `confusion` (a row for each true class).
+    truth_N: classes, indices of `names`. As in scikit-learn, macro F1 is the mean over classes that occur in either truth or answers, and
+    the precision of a class that is never answered is 0. Tables: `per_class`, `confusion` (a row for each true class) and `calibration`.
     """
-    check_pairs(truth, predicted)
+    check_pairs(truth_N, probabilities_NC)
+    truth, answers = np.asarray(truth_N), np.asarray(probabilities_NC).argmax(-1)
     metrics = load("sklearn.metrics", "scikit-learn")
-    values = {"accuracy": float(metrics.accuracy_score(truth, predicted))}
-    for average in ("macro", "micro", "weighted"):
-        values[f"{average}_f1"] = float(metrics.f1_score(truth, predicted, average=average, zero_division=0))
+    values = {
+        f"{kind}_f1": float(metrics.f1_score(truth, answers, average=kind, zero_division=0)) for kind in ("macro", "micro", "weighted")
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a single class, for which it is 0
-        values["mcc"] = float(metrics.matthews_corrcoef(truth, predicted))
-    matrix = confusion_matrix(truth, predicted, len(names))
+        values["mcc"] = float(metrics.matthews_corrcoef(truth, answers))
+    scores = choice_scores(truth, probabilities_NC)
+    counts = class_counts(truth, answers, len(names))
+    of = {"macro_f1": _macro_f1, "weighted_f1": _weighted_f1, "mcc": _mcc}
+    matrix = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(matrix, (truth, answers), 1)
     rows = [{"true": name, **dict(zip(names, map(int, row), strict=True))} for name, row in zip(names, matrix, strict=True)]
-    return Scores(values, {"per_class": per_class(matrix.diagonal(), matrix.sum(0), matrix.sum(1), names), "confusion": rows})
+    each = per_class(matrix.diagonal(), matrix.sum(0), matrix.sum(1), names)
+    return Scores(
+        {"accuracy": scores.values["accuracy"]} | values | scores.values,
+        {"per_class": each, "confusion": rows} | scores.tables,
+        {**scores.measures, **{name: Additive(counts, one) for name, one in of.items()}, "micro_f1": scores.measures["accuracy"]},
+    )
 
 
-def confusion_matrix(truth: Sequence[int], predicted: Sequence[int], classes: int) -> np.ndarray:
-    """Counts [true class, predicted class]."""
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (np.asarray(truth), np.asarray(predicted)), 1)
-    return matrix
+def choice_scores(truth_N: Sequence[int] | np.ndarray, probabilities: Sequence[np.ndarray] | np.ndarray) -> Scores:
+    """Accuracy, expected calibration error in 10 and 15 bins (Guo et al. 2017, eq. 3), and Brier's score (Brier 1950, eq. 2: 0 to 2).
+
+    probabilities: of each example those of its own choices, of which truth_N counts the right one. The confidence of an answer is its
+    probability. Table: `calibration`, of 15 bins those that are not empty.
+    """
+    check_pairs(truth_N, probabilities)
+    right = np.array([float(np.argmax(each) == true) for each, true in zip(probabilities, truth_N, strict=True)])
+    confidence = np.array([np.max(each) for each in probabilities], np.float64)
+    brier = [float(((np.asarray(p, np.float64) - np.eye(len(p))[true]) ** 2).sum()) for p, true in zip(probabilities, truth_N, strict=True)]
+    curves = {bins: calibration_curve(confidence, right, bins) for bins in BINS}
+    errors = {
+        f"ece_{bins}": sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / len(right)
+        for bins, rows in curves.items()
+    }
+    values = {"accuracy": float(right.mean()), **errors, "brier": float(np.mean(brier))}
+    return Scores(values, {"calibration": curves[BINS[-1]]}, {"accuracy": mean_of(right), "brier": mean_of(brier)})
 
 
-def class_counts(truth: Sequence[int], predicted: Sequence[int], classes: int) -> np.ndarray:
-    """What each example adds to the counts of F1, [N, 3 C]: is each class found, predicted, true. `bootstrap_sums` takes it."""
-    one_hot = np.eye(classes)
-    true, claimed = one_hot[np.asarray(truth)], one_hot[np.asarray(predicted)]
-    return np.concatenate([true * claimed, claimed, true], -1)
+def calibration_curve(confidence_N: np.ndarray, right_N: np.ndarray, bins: int) -> list[dict]:
+    """Of the bins (low, high] of confidence that hold examples: their number, mean confidence and accuracy."""
+    place = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
+    return [
+        {
+            "low": number / bins,
+            "high": (number + 1) / bins,
+            "confidence": float(confidence_N[place == number].mean()),
+            "accuracy": float(right_N[place == number].mean()),
+            "count": int((place == number).sum()),
+        }
+        for number in np.unique(place)
+    ]
 
 
-def macro_f1_of(sums: np.ndarray) -> np.ndarray:
-    """Macro F1 from sums of `class_counts`, [..., 3 C]. Classes that do not occur are left out."""
-    found, claimed, true = np.split(sums, 3, -1)
-    there = claimed + true > 0
-    return (2 * found / np.where(there, claimed + true, 1)).sum(-1) / there.sum(-1)
+def several_labels_scores(truth_NC: np.ndarray, probabilities_NC: np.ndarray, names: Sequence[str], threshold: float = 0.5) -> Scores:
+    """F1 over all decisions (micro_f1), the mean F1 of the labels that occur (macro_f1), and the share of examples with exactly the true
+    labels (subset_accuracy). truth_NC: 1 for the labels of an example. Answered are those of at least `threshold`. Table: `per_class`.
+    """
+    check_pairs(truth_NC, probabilities_NC)
+    metrics = load("sklearn.metrics", "scikit-learn")
+    true, claimed = np.asarray(truth_NC) > 0.5, np.asarray(probabilities_NC) >= threshold
+    there = (true | claimed).any(0)
+    same = (true == claimed).all(-1)
+    values = {"subset_accuracy": float(same.mean())}
+    for kind in ("micro", "macro"):
+        shown = (true[:, there], claimed[:, there])
+        values[f"{kind}_f1"] = float(metrics.f1_score(*shown, average=kind, zero_division=0)) if there.any() else 0.0
+    hits, both = (true & claimed).sum(-1), true.sum(-1) + claimed.sum(-1)
+    measures = {
+        "subset_accuracy": mean_of(same),
+        "micro_f1": ratio_of(2 * hits, both),
+        "macro_f1": Additive(np.concatenate([true & claimed, claimed, true], -1).astype(np.float64), _macro_f1),
+    }
+    return Scores(values, {"per_class": per_class((true & claimed).sum(0), claimed.sum(0), true.sum(0), names)}, measures)
 
 
 def per_class(found: np.ndarray, claimed: np.ndarray, true: np.ndarray, names: Sequence[str]) -> list[dict]:
-    """A row for each class, of how many are found, predicted and true."""
+    """A row for each class, of how many are found, answered and true."""
     return [
         {
             "class": name,
@@ -62,58 +109,33 @@ def per_class(found: np.ndarray, claimed: np.ndarray, true: np.ndarray, names: S
     ]
 
 
-def calibration(truth: Sequence[int], probabilities: np.ndarray) -> Scores:
-    """Expected calibration error in 10 and 15 bins (Guo et al. 2017, eq. 3), and Brier's score (Brier 1950, eq. 2: 0 to 2).
-
-    probabilities: [N, C]. The confidence of an example is its highest one. Table: `calibration`, the 15 bins that are not empty.
-    """
-    check_pairs(truth, probabilities)
-    probabilities = np.asarray(probabilities, np.float64)
-    errors = probabilities.copy()
-    errors[np.arange(len(truth)), np.asarray(truth)] -= 1
-    curves = {bins: calibration_curve(truth, probabilities, bins) for bins in (10, 15)}
-    values = {
-        f"ece_{bins}": sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / len(truth)
-        for bins, rows in curves.items()
-    }
-    return Scores(values | {"brier": float((errors**2).sum(-1).mean())}, {"calibration": curves[15]})
+def class_counts(truth: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """What each example adds to the counts of classes, [N, 3 C]: is each one found, answered, true."""
+    true, claimed = np.eye(classes)[truth], np.eye(classes)[answers]
+    return np.concatenate([true * claimed, claimed, true], -1)
 
 
-def calibration_curve(truth: Sequence[int], probabilities: np.ndarray, bins: int) -> list[dict]:
-    """Of the bins (low, high] of confidence that hold examples: their number, mean confidence and accuracy."""
-    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == np.asarray(truth)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return [
-        {
-            "low": number / bins,
-            "high": (number + 1) / bins,
-            "confidence": float(confidence[place == number].mean()),
-            "accuracy": float(right[place == number].mean()),
-            "count": int((place == number).sum()),
-        }
-        for number in np.unique(place)
-    ]
+def _class_f1(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F1 of each class, whether it occurs, and how often."""
+    found, claimed, true = np.split(sums, 3, -1)
+    there = claimed + true > 0
+    return 2 * found / np.where(there, claimed + true, 1), there, true
 
 
-def several_labels(truth: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]], names: Sequence[str]) -> Scores:
-    """F1 over all decisions (micro) and the mean of those of the classes that occur (macro), and how many examples have exactly the true
-    labels (subset_accuracy). truth, predicted: the labels of each example, indices of `names`; none is possible. Table: `per_class`.
-    """
-    check_pairs(truth, predicted)
-    metrics = load("sklearn.metrics", "scikit-learn")
-    true, claimed = (_marks(labels, len(names)) for labels in (truth, predicted))
-    there = (true | claimed).any(0)
-    values = {"subset_accuracy": float(metrics.accuracy_score(true, claimed))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes without any example, whose F1 is said to be 0 below
-        for average in ("micro", "macro"):
-            score = metrics.f1_score(true[:, there], claimed[:, there], average=average, zero_division=0) if there.any() else 0.0
-            values[f"{average}_f1"] = float(score)
-    return Scores(values, {"per_class": per_class((true & claimed).sum(0), claimed.sum(0), true.sum(0), names)})
+def _macro_f1(sums: np.ndarray) -> np.ndarray:
+    f1, there, _ = _class_f1(sums)
+    return f1.sum(-1) / np.maximum(there.sum(-1), 1)
 
 
-def _marks(labels: Sequence[Sequence[int]], classes: int) -> np.ndarray:
-    marks = np.zeros((len(labels), classes), bool)
-    for row, chosen in zip(marks, labels, strict=True):
-        row[list(chosen)] = True
-    return marks
+def _weighted_f1(sums: np.ndarray) -> np.ndarray:
+    f1, _, true = _class_f1(sums)
+    return (f1 * true).sum(-1) / true.sum(-1)
+
+
+def _mcc(sums: np.ndarray) -> np.ndarray:
+    """Of several classes (Gorodkin 2004)."""
+    found, claimed, true = np.split(sums, 3, -1)
+    count = true.sum(-1)
+    shared = found.sum(-1) * count - (claimed * true).sum(-1)
+    square = (count**2 - (claimed**2).sum(-1)) * (count**2 - (true**2).sum(-1))
+    return np.where(square > 0, shared / np.sqrt(np.maximum(square, 1e-300)), 0.0)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from train.tasks.metrics.scores import Scores
+from train.tasks.metrics.scores import Scores, mean_of
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -14,7 +14,8 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return float(1 - np.prod(1 - k / np.arange(samples - correct + 1, samples + 1)))  # a factor is 0 where k take in a right one surely
 
 
-def programs(outcomes: Sequence[tuple[int, int]], ks: Sequence[int] = (1, 10)) -> Scores:
+def program_scores(outcomes: Sequence[tuple[int, int]], ks: Sequence[int] = (1, 10)) -> Scores:
     """pass@k, the mean over tasks of (samples, right ones), for each k of which all tasks have samples enough."""
     fewest = min(samples for samples, _ in outcomes)
-    return Scores({f"pass@{k}": float(np.mean([pass_at_k(*outcome, k) for outcome in outcomes])) for k in ks if k <= fewest})
+    each = {f"pass@{k}": [pass_at_k(*outcome, k) for outcome in outcomes] for k in ks if k <= fewest}
+    return Scores({name: float(np.mean(one)) for name, one in each.items()}, {}, {name: mean_of(one) for name, one in each.items()})

@@ -4,42 +4,40 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from train.tasks.metrics.scores import Scores, check_pairs
+from train.tasks.metrics.scores import Scores, check_pairs, mean_of
 
 
-def ranking(
-    ranked: Sequence[Sequence[int]],
+def ranking_scores(
     relevant: Sequence[Collection[int]],
+    ranked: Sequence[Sequence[int]],
     *,
-    items: int,
-    ks: Sequence[int] = (1, 5, 10, 20),
+    ks: Sequence[int] = (1, 5, 10),
+    items: int = 0,
     vectors: np.ndarray | None = None,
 ) -> Scores:
     """recall@k, ndcg@k and mrr@k, means over lists; coverage@k and, with vectors, diversity@k. All from 0 to 1 (diversity: to 2).
 
-    ranked: items of each list, best first, none twice. relevant: the true ones, at least one each. items: how many there are in all.
-    vectors: [items, D] of what each item is. recall: found ones over true ones. ndcg (Järvelin and Kekäläinen 2002), true ones counting 1,
-    over the best possible list. mrr: 1 / the place of the first true one. coverage: the share of all items that are in some list.
+    relevant: the true items of each list, at least one. ranked: items, best first, none twice. items: how many there are in all; 0: no
+    coverage. vectors: [items, D] of what each item is. recall: found ones over true ones. ndcg (Järvelin and Kekäläinen 2002): true ones
+    count 1, over the best possible list. mrr: 1 / the place of the first true one. coverage: the share of all items that are in some list.
     diversity: the mean of 1 - cosine over the pairs of a list (Ziegler et al. 2005).
     """
     check_pairs(relevant, ranked)
     if any(len(set(order)) != len(order) for order in ranked) or not all(map(len, relevant)):
         raise ValueError("an item stands twice in a list, or nothing is relevant to one")
-    values: dict[str, list[float]] = {}
-    for order, true in zip(ranked, relevant, strict=True):
-        for name, value in list_scores(order, true, ks).items():
-            values.setdefault(name, []).append(value)
-    found = {name: float(np.mean(each)) for name, each in values.items()}
-    for k in ks:
+    each = [list_scores(order, true, ks) for order, true in zip(ranked, relevant, strict=True)]
+    measures = {name: mean_of([one[name] for one in each]) for name in each[0]}
+    found = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+    for k in ks if items else ():
         found[f"coverage@{k}"] = len({item for order in ranked for item in order[:k]}) / items
     if vectors is not None:
         units = np.asarray(vectors, np.float64)
         units = units / np.maximum(np.linalg.norm(units, axis=-1, keepdims=True), 1e-12)
         for k in ks:
-            each = [_diversity(units[list(order[:k])]) for order in ranked if len(order[:k]) > 1]
-            if each:
-                found[f"diversity@{k}"] = float(np.mean(each))
-    return Scores(found)
+            lists = [_diversity(units[list(order[:k])]) for order in ranked if len(order[:k]) > 1]
+            if lists:
+                found[f"diversity@{k}"] = float(np.mean(lists))
+    return Scores(found, {}, measures)
 
 
 def list_scores(order: Sequence[int], true: Collection[int], ks: Sequence[int]) -> dict[str, float]:

@@ -7,27 +7,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from train.tasks.metrics.scores import Scores, check_pairs
+from train.tasks.metrics.scores import Scores, check_pairs, mean_of
 from train.tasks.metrics.words import WITHOUT_SPACES, units
 
 
-def spans(predicted: Sequence[str], answers: Sequence[Sequence[str]], language: str = "en") -> Scores:
+def span_scores(answers: Sequence[Sequence[str]], predicted: Sequence[str], language: str = "en") -> Scores:
     """Exact match and F1 of SQuAD (Rajpurkar et al. 2016, sec. 6.1), as shares from 0 to 1, of the best of the true answers.
 
     predicted: one text each; "" says that there is no answer. answers: the true ones; none where there is none (SQuAD 2.0), and then the
     parts `has_answer_exact`, `has_answer_f1` and `no_answer_accuracy` are given too. language: see `normal_words`.
     """
-    exact, f1 = span_scores(predicted, answers, language)
-    values = {"exact": float(exact.mean()), "f1": float(f1.mean())}
+    exact, f1 = score_each(answers, predicted, language)
+    parts = {"exact": exact, "f1": f1}
     has = np.array([bool(true) for true in answers])
+    values = {name: float(one.mean()) for name, one in parts.items()}
     if not has.all():
         values["no_answer_accuracy"] = float(exact[~has].mean())
         if has.any():
-            values |= {"has_answer_exact": float(exact[has].mean()), "has_answer_f1": float(f1[has].mean())}
-    return Scores(values)
+            values |= {f"has_answer_{name}": float(one[has].mean()) for name, one in parts.items()}
+    return Scores(values, {}, {name: mean_of(one) for name, one in parts.items()})
 
 
-def span_scores(predicted: Sequence[str], answers: Sequence[Sequence[str]], language: str = "en") -> tuple[np.ndarray, np.ndarray]:
+def score_each(answers: Sequence[Sequence[str]], predicted: Sequence[str], language: str = "en") -> tuple[np.ndarray, np.ndarray]:
     """Exact match and F1 of each question, [N] both."""
     check_pairs(answers, predicted)
     exact, f1 = np.zeros(len(answers)), np.zeros(len(answers))

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from train.tasks.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_sums
-from train.tasks.metrics.classification import class_counts, macro_f1_of
+from train.tasks.metrics.bootstrap import bootstrap, bootstrap_sums
+from train.tasks.metrics.classification import classification_scores
+from train.tasks.metrics.regression import regression_scores
+from train.tasks.metrics.scores import mean_of
+
+
+def bootstrap_mean(values, **options):
+    return bootstrap_sums(*mean_of(values), **options)
 
 
 def test_fast_intervals_are_the_slow_ones():
@@ -16,7 +22,8 @@ def test_fast_intervals_are_the_slow_ones():
         slow = bootstrap(lambda drawn: values[drawn].mean(), 40, resamples=150, groups=of)
         assert bootstrap_mean(values, resamples=150, groups=of) == pytest.approx(slow)
         slow = bootstrap(lambda drawn: f1_score(truth[drawn], predicted[drawn], average="macro"), 40, resamples=150, groups=of)
-        assert bootstrap_sums(class_counts(truth, predicted, 3), macro_f1_of, resamples=150, groups=of) == pytest.approx(slow)
+        measure = classification_scores(truth, np.eye(3)[predicted], "abc").measures["macro_f1"]
+        assert bootstrap_sums(*measure, resamples=150, groups=of) == pytest.approx(slow)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -46,3 +53,15 @@ def test_what_cannot_vary_has_an_interval_of_no_width():
         bootstrap_mean([])
     with pytest.raises(ValueError, match="2 groups"):
         bootstrap_mean([1.0], groups=[0, 1])
+
+
+def test_intervals_of_scores_are_those_of_their_measures():
+    """Of values that add up and of others, around the value; wider for a higher level."""
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=60)
+    scores = regression_scores(true, true + rng.normal(size=60))
+    found, wide = scores.intervals(), scores.intervals(level=0.99)
+    assert found.keys() == scores.values.keys() == {"pearson", "spearman", "rmse", "mae"}
+    for name, (low, high) in found.items():
+        assert wide[name][0] < low < scores.values[name] < high < wide[name][1]
+    assert np.isnan(regression_scores([1.5, 1.5], [1, 2]).intervals()["pearson"]).all()

@@ -9,13 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.tasks.metrics.entities import entities
-from train.tasks.metrics.programs import pass_at_k, programs
-from train.tasks.metrics.ranking import ranking
-from train.tasks.metrics.regression import regression
-from train.tasks.metrics.scores import LOWER_IS_BETTER
-from train.tasks.metrics.spans import span_scores, spans
-from train.tasks.metrics.texts import exact_match, summaries, transcripts, translations
+from data.errors import UserError
+from train.tasks.metrics.entities import entity_scores
+from train.tasks.metrics.programs import pass_at_k, program_scores
+from train.tasks.metrics.ranking import ranking_scores
+from train.tasks.metrics.regression import regression_scores
+from train.tasks.metrics.scores import LOWER_IS_BETTER, Additive
+from train.tasks.metrics.spans import span_scores
+from train.tasks.metrics.texts import text_scores
+
+
+def check_measures(scores):
+    """The values that intervals vary are those that are given, of all examples once."""
+    for name, one in scores.measures.items():
+        value = one.of(one.parts_NP.sum(0)[None])[0] if isinstance(one, Additive) else one.of(np.arange(one.examples))
+        assert value == pytest.approx(scores.values[name], nan_ok=True), name
+
 
 # ------------------------------------------------------------------------------------------------------------------ entities
 
@@ -45,7 +54,8 @@ def test_entities_are_right_with_both_ends_and_the_type(rows):
     expected = {"precision": hits / max(given_, 1), "recall": hits / max(true, 1), "f1": 2 * hits / max(given_ + true, 1)}
     pairs = list(itertools.chain(*rows))
     expected["token_accuracy"] = sum(a == b for a, b in pairs) / len(pairs)
-    scores = entities(truth, predicted)
+    scores = entity_scores(truth, predicted)
+    check_measures(scores)
     assert scores.values == pytest.approx(expected)
     assert {row["type"]: row["count"] for row in scores.tables["per_type"]} == {
         kind: sum(one[-1] == kind for one in sides[0]) for kind in {one[-1] for one in sides[0] | sides[1]}
@@ -72,36 +82,31 @@ def test_entities_are_right_with_both_ends_and_the_type(rows):
     ],
 )
 def test_answers_share_words_or_characters(given_, true, language, exact, f1):
-    assert [x[0] for x in span_scores([given_], [true], language)] == pytest.approx([exact, f1])
+    values = span_scores([true], [given_], language).values
+    assert [values["exact"], values["f1"]] == pytest.approx([exact, f1])
 
 
 def test_questions_without_an_answer_are_a_part_of_their_own():
-    scores = spans(["cat", "", "dog"], [["cat"], ["cat"], []])
+    scores = span_scores([["cat"], ["cat"], []], ["cat", "", "dog"])
     expected = {"exact": 1 / 3, "f1": 1 / 3, "no_answer_accuracy": 0, "has_answer_exact": 0.5, "has_answer_f1": 0.5}
-    assert scores.values == pytest.approx(expected) and set(spans(["a"], [["a"]]).values) == {"exact", "f1"}
+    check_measures(scores)
+    assert scores.values == pytest.approx(expected) and set(span_scores([["a"]], ["a"]).values) == {"exact", "f1"}
 
 
 # --------------------------------------------------------------------------------------------------------------------- texts
 
 SENTENCES = {"en": "the cat sat on the mat today", "de": "über große Bäume läuft früh der Fuchs", "zh": "小猫今天坐在垫子上面睡觉"}
+MEASURES = ("bleu", "chrf", "rouge", "wer", "cer", "exact", "contains")
 
 
 @pytest.mark.parametrize("language", SENTENCES)
 def test_the_true_text_is_perfect_and_another_is_not(language, monkeypatch):
-    """Without a network, and in any alphabet."""
+    """Without a network, in any alphabet, and also where there is another reference."""
     monkeypatch.setattr(socket, "socket", None)
     text = SENTENCES[language]
-    worse = text[: len(text) // 2]
-    for metric, references in (
-        (translations, [[text]]),
-        (summaries, [[text]]),
-        (transcripts, [text]),
-        (exact_match, [[text]]),
-        (translations, [[text[::-1], text]]),
-        (summaries, [[text[::-1], text]]),
-    ):
-        options = {} if metric is exact_match else {"language": language}
-        best, other = metric([text], references, **options).values, metric([worse], references, **options).values
+    names = [name for name in MEASURES if (language, name) != ("zh", "wer")]
+    for references in ([text], [text[::-1], text]):
+        best, other = (text_scores([references], [given_], names, language).values for given_ in (text, text[: len(text) // 2]))
         for name, value in best.items():
             assert value == pytest.approx(0 if name in LOWER_IS_BETTER else 100 if name in ("bleu", "chrf") else 1)
             assert (other[name] > value) == (name in LOWER_IS_BETTER) and other[name] != value
@@ -110,23 +115,36 @@ def test_the_true_text_is_perfect_and_another_is_not(language, monkeypatch):
 def test_summaries_share_words_pairs_and_an_order():
     """Units a b c d against a c b: 3 of 4 and 3; no pair; the longest common order is 2."""
     for language, text, true in (("en", "ax bx cx dx", "ax cx bx"), ("de", "ä b ç d", "ä ç b"), ("zh", "天地人和", "天人地")):
-        values = summaries([text], [[true]], language).values
+        values = text_scores([[true]], [text], ["rouge"], language).values
         assert values == pytest.approx({"rouge1": 6 / 7, "rouge2": 0, "rougeL": 4 / 7})
 
 
 def test_bleu_says_how_it_was_computed():
-    table = {row["metric"]: row["signature"] for row in translations(["小猫"], [["小猫"]], "zh").tables["signatures"]}
+    table = {row["metric"]: row["signature"] for row in text_scores([["小猫"]], ["小猫"], ["bleu", "chrf"], "zh").tables["signatures"]}
     assert "tok:zh" in table["bleu"] and "version:" in table["bleu"] and "nc:6" in table["chrf"]
-    assert "tok:13a" in translations(["a"], [["a"]], "en").tables["signatures"][0]["signature"]
-    several = translations(["a b c d", "x y z u"], [["a b c d"], ["q", "x y z u"]])  # not as many references of each
-    assert several.values["bleu"] == pytest.approx(100)
+    assert "tok:13a" in text_scores([["a"]], ["a"], ["bleu"]).tables["signatures"][0]["signature"]
+
+
+def test_what_adds_up_is_what_is_given():
+    """Of texts of any length, of several references, and not as many of each."""
+    rng = np.random.default_rng(0)
+    make = lambda: " ".join(rng.choice(list("abc"), rng.integers(1, 9)))  # noqa: E731
+    references = [[make() for _ in range(rng.integers(1, 4))] for _ in range(12)]
+    scores = text_scores(references, [make() for _ in references], MEASURES)
+    check_measures(scores)
+    assert set(scores.measures) == set(scores.values) - {"chrf"} and 0 < scores.values["bleu"] < 100
 
 
 def test_error_rates_are_edits_over_what_was_said():
-    assert transcripts(["a x c", "y"], ["a b c d", ""]).values["wer"] == pytest.approx(3 / 4)
-    assert transcripts(["小 狗"], ["小猫咪"], "zh").values == pytest.approx({"cer": 2 / 3})
-    assert math.isnan(transcripts([""], [""]).values["wer"])
-    assert exact_match([" a  b", "a"], [["c", "a b"], ["A"]]).values == {"exact_match": 0.5}
+    rates = lambda true, given_, name, language="en": text_scores(true, given_, [name], language).values[name]  # noqa: E731
+    assert rates([["a b c d"], [""]], ["a x c", "y"], "wer") == pytest.approx(3 / 4)
+    assert rates([["x y", "a b c d"]], ["a b c"], "wer") == pytest.approx(1 / 4)  # of the nearest reference
+    assert rates([["小猫咪"]], ["小 狗"], "cer", "zh") == pytest.approx(2 / 3)
+    assert math.isnan(rates([[""]], [""], "wer"))
+    assert rates([["c", "a b"], ["A"]], [" a  b", "a"], "exact") == 0.5
+    assert rates([["c", "b d"], ["A"]], ["a b  d.", "a"], "contains") == 0.5
+    with pytest.raises(UserError, match="Take cer"):
+        rates([["小"]], ["小"], "wer", "zh")
 
 
 # ------------------------------------------------------------------------------------------------------------------- numbers
@@ -135,7 +153,9 @@ def test_error_rates_are_edits_over_what_was_said():
 def test_numbers_follow_their_definitions():
     rng = np.random.default_rng(0)
     true, given_ = rng.integers(0, 5, 40), rng.normal(2, 2, 40)
-    values = regression(true, given_).values
+    scores = regression_scores(true, given_)
+    values = scores.values
+    check_measures(scores)
     rank = lambda x: np.array([(x < one).sum() + ((x == one).sum() - 1) / 2 for one in x])  # noqa: E731
     assert values["pearson"] == pytest.approx(np.corrcoef(true, given_)[0, 1])
     assert values["spearman"] == pytest.approx(np.corrcoef(rank(true), rank(given_))[0, 1])
@@ -144,13 +164,13 @@ def test_numbers_follow_their_definitions():
     grades = np.clip(np.rint(given_), 0, 4)
     by_chance = ((true[:, None] - grades[None]) ** 2).mean()
     assert values["quadratic_kappa"] == pytest.approx(1 - ((true - grades) ** 2).mean() / by_chance)  # Cohen 1968
-    assert "quadratic_kappa" not in regression([0.5, 1], [1, 2]).values
+    assert "quadratic_kappa" not in regression_scores([0.5, 1], [1, 2]).values
 
 
 def test_constant_numbers_have_no_correlation():
-    values = regression([3, 3], [1.0, 2.0]).values
-    assert math.isnan(values["pearson"]) and math.isnan(values["spearman"]) and math.isnan(values["quadratic_kappa"])
-    assert regression([3], [1]).values["mae"] == 2
+    values = regression_scores([3, 3], [1.0, 2.0]).values
+    assert math.isnan(values["pearson"]) and math.isnan(values["spearman"]) and "quadratic_kappa" not in values
+    assert regression_scores([3], [1]).values["mae"] == 2
 
 
 # ------------------------------------------------------------------------------------------------------------------- ranking
@@ -160,7 +180,9 @@ def test_rankings_follow_their_definitions():
     ranked, relevant = [[5, 1, 2], [3, 0, 4]], [{1, 2, 7}, {3}]
     vectors = np.zeros((8, 3))
     vectors[[5, 3], 0] = vectors[[1, 0], 1] = vectors[[2, 4], 2] = 2.0  # each list: three that have nothing in common
-    values = ranking(ranked, relevant, items=8, ks=(1, 3), vectors=vectors).values
+    scores = ranking_scores(relevant, ranked, items=8, ks=(1, 3), vectors=vectors)
+    values = scores.values
+    check_measures(scores)
     gain = [1 / math.log2(place + 1) for place in (1, 2, 3)]
     assert values == pytest.approx(
         {
@@ -175,10 +197,10 @@ def test_rankings_follow_their_definitions():
             "diversity@3": 1,
         }
     )
-    assert ranking(ranked, relevant, items=8, ks=(3,), vectors=np.ones((8, 2))).values["diversity@3"] == pytest.approx(0)
-    for bad in (([[1, 1]], [{1}]), ([[1]], [set()])):
+    assert ranking_scores(relevant, ranked, ks=(3,), vectors=np.ones((8, 2))).values["diversity@3"] == pytest.approx(0)
+    for bad in (([{1}], [[1, 1]]), ([set()], [[1]])):
         with pytest.raises(ValueError, match="twice"):
-            ranking(*bad, items=2)
+            ranking_scores(*bad)
 
 
 # ------------------------------------------------------------------------------------------------------------------ programs
@@ -193,6 +215,6 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_program(samples, data):
 
 
 def test_pass_at_k_is_given_where_all_tasks_have_samples_enough():
-    assert programs([(10, 10), (5, 0)], ks=(1, 5, 10)).values == {"pass@1": 0.5, "pass@5": 0.5}
+    assert program_scores([(10, 10), (5, 0)], ks=(1, 5, 10)).values == {"pass@1": 0.5, "pass@5": 0.5}
     with pytest.raises(ValueError, match="pass@3"):
         pass_at_k(2, 1, 3)
