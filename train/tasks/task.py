@@ -7,7 +7,6 @@ reads, which prompt and answer a model that writes learns, and how answers are s
 import dataclasses
 import functools
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,8 +29,6 @@ from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
 from train.tasks.rows import head_batch, source_batch, text_batch
 
-SLOW_RESAMPLES = 200
-"""Draws of a bootstrap that scores all examples anew each time."""
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -166,15 +163,6 @@ class TaskDataset(Dataset):
     def score(self, examples: Sequence[Example], answers: Sequence[Any]) -> Scores:
         """How good answers are, by the field's metrics."""
         raise NotImplementedError
-
-    def intervals(self, examples: Sequence[Example], answers: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        """Where measures lie with other examples of the same kind, 95 % of the time: by bootstrap. A task has a faster way for its own."""
-        from train.tasks.metrics.bootstrap import bootstrap
-
-        def value(name: str):
-            return lambda drawn: self.score([examples[i] for i in drawn], [answers[i] for i in drawn]).values.get(name, math.nan)
-
-        return {name: bootstrap(value(name), len(examples), resamples=SLOW_RESAMPLES) for name in self.score(examples, answers).values}
 
     def shown(self, example: Example, answer: Any) -> dict[str, Any]:
         """An answer as a line of a file of predictions."""
@@ -386,9 +374,9 @@ class Judged(NamedTuple):
     answers: list[Any]
     scores: Scores | None
 
-    def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """{"intervals": {measure: (low, high)}}, of 95 %; {} where nothing was scored."""
-        return {} if self.scores is None else {"intervals": self.dataset.intervals(self.examples, self.answers)}
+    def intervals(self) -> dict[str, dict[str, list[float]]]:
+        """{"intervals": {measure: [low, high]}}, of 95 %; {} where nothing was scored."""
+        return {} if self.scores is None else {"intervals": self.scores.intervals()}
 
     def lines(self) -> list[dict[str, Any]]:
         """What a file of predictions holds."""
