@@ -205,10 +205,10 @@ class Likelihoods:
 
     def _scored(self, params, rows: Rows):
         """-log p of the targets, nats, and whether each is the most likely token: float32 [B, P]."""
-        more = {} if rows.source is None else {"source": rows.source}
-        more |= {} if rows.branches is None else {"branches_BT": rows.branches}
-        where = {"segments_BT": rows.segments, "positions_BT": rows.positions}
-        hidden_BTD = self._model.apply({"params": params}, rows.tokens, **where, **more).hidden_BTD
+        where: dict[str, Any] = {"segments_BT": rows.segments, "positions_BT": rows.positions}
+        where |= {} if rows.source is None else {"source": rows.source}
+        where |= {} if rows.branches is None else {"branches_BT": rows.branches}
+        hidden_BTD = self._model.apply({"params": params}, rows.tokens, **where).hidden_BTD
         hidden_BPD = jnp.take_along_axis(hidden_BTD, rows.places[..., None], axis=1)
         head, softcap = Head(hidden_BPD, vocabulary_table(params)), self._model.config.logit_softcap
         scores = score_tokens(head, rows.targets, want=("nll", "hit"), softcap=softcap, shards=row_shards(self._mesh))
@@ -228,6 +228,7 @@ def likelihood(model: Any, params, request: Request) -> Likelihood:
     hidden_BPD = model.apply({"params": params}, tokens_BT, **more).hidden_BTD[:, len(trunk) - 1 :]
     head, targets_BP = Head(hidden_BPD, vocabulary_table(params)), jnp.asarray([continuation], jnp.int32)
     scores = score_tokens(head, targets_BP, want=("nll", "hit"), softcap=model.config.logit_softcap)
+    assert scores.hit is not None
     return Likelihood(float(scores.log_probs.sum()), bool(scores.hit.all()))
 
 
