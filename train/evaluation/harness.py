@@ -44,7 +44,7 @@ NEW_TOKENS = 256
 
 @register_model("omnia")
 class HarnessModel(TemplateLM):
-    """A checkpoint of a run, as lm-eval sees a model; once this is imported, `lm_eval.simple_evaluate(model="omnia", model_args={"run": DIR})`.
+    """A checkpoint of a run as lm-eval sees a model, under the name "omnia" with `run=DIR`.
 
     A text begins as the run's tokenizer says: with the start token of an imported model, if it has one, else with a document's start where
     the corpus had those; once, also where the text brings it. An encoder-decoder reads a document's end behind the context.
