@@ -1,5 +1,6 @@
 """One attention, one dispatch to kernels. Every kernel equals `reference`, values and gradients, or it raises."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ class Mask:
     offset: index among the keys of the first query (decoding with a cache); 0 when queries and keys are the same tokens.
     query_groups_BT, key_groups_BS: int32; with them a causal query sees the keys of its own group and of those before it, wherever they
     stand, so that the places of a picture see one another (the cumulative mask_ar of big_vision). Groups know no window.
+    prefix: so many keys stand before those that all else is said of, and every query sees them.
     """
 
     causal: bool = flax.struct.field(pytree_node=False)
@@ -37,6 +39,7 @@ class Mask:
     offset: Any = None
     query_groups_BT: Any = None
     key_groups_BS: Any = None
+    prefix: int = flax.struct.field(pytree_node=False, default=0)
 
     def __post_init__(self):
         if self.query_groups_BT is not None and (not self.causal or self.window is not None):
@@ -57,10 +60,15 @@ class Mask:
             found.add("offset")
         if self.query_groups_BT is not None:
             found.add("groups")
+        if self.prefix:
+            found.add("prefix")
         return found
 
     def allowed(self, queries: int, keys: int):
         """Boolean [B or 1, 1, T, S]: True where the query may see the key; None when it may see everything."""
+        if self.prefix:
+            behind = dataclasses.replace(self, prefix=0).allowed(queries, keys - self.prefix)
+            return None if behind is None else jnp.pad(behind, ((0, 0),) * 3 + ((self.prefix, 0),), constant_values=True)
         allowed_B1TS = None
         if self.query_groups_BT is not None:
             key_groups_BS = self.query_groups_BT if self.key_groups_BS is None else self.key_groups_BS
@@ -164,7 +172,7 @@ class Kernel(NamedTuple):
     limits: Callable[[Problem, set[str]], str] = _no_limits
 
 
-_ALL = frozenset({"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups", "bias"})
+_ALL = frozenset({"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups", "bias", "prefix"})
 
 # Tests compare each kernel with `reference`, values and gradients.
 KERNELS = {
