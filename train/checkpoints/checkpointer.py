@@ -374,20 +374,25 @@ def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = Fals
 
     Of a run with adapters, those of the whole model: what it started from, with the adapters merged where that can be.
     """
+    params, step = load_trained(run, mesh, step=step, raw=raw)
+    method = method_of(run.experiment)
+    if method is not None:
+        begun = open_run(run.path / START, said=lambda line: None)
+        base, *_ = base_of(run.experiment, begun.experiment, load_parameters(begun, mesh)[0], mesh)
+        params = method.merged(as_rounded(base) if method.options.int8 else base, params)
+    return params, step
+
+
+def load_trained(run: Run, mesh, *, step: int | None = None, raw: bool = False):
+    """The same, of what the run trains alone: with adapters, their leaves."""
     experiment = run.experiment
     averaged = experiment.keeps_average and not raw
     abstract = state_of(experiment, mesh, ema=averaged, carry=False)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
     try:
-        params, step = checkpointer.restore_parameters(abstract.params, averaged=averaged, step=step)
+        return checkpointer.restore_parameters(abstract.params, averaged=averaged, step=step)
     finally:
         checkpointer.close()
-    method = method_of(experiment)
-    if method is not None:
-        begun = open_run(run.path / START, said=lambda line: None)
-        base, *_ = base_of(experiment, begun.experiment, load_parameters(begun, mesh)[0], mesh)
-        params = method.merged(as_rounded(base) if method.options.int8 else base, params)
-    return params, step
 
 
 def in_eight_bits(params):
