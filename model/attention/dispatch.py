@@ -1,5 +1,6 @@
 """One attention, one dispatch to kernels. Every kernel equals `reference`, values and gradients, or it raises."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ class Mask:
     branches_BT: int32; of its segment's keys a query sees those of branch 0, a trunk, and of its own branch, so that several continuations
     stand behind one text and none sees another. Queries and keys are then the same tokens, and there is no window: a branch's tokens
     stand further behind the trunk in the row than in the text.
+    prefix: so many keys stand before those that all else is said of, and every query sees them.
     """
 
     causal: bool = flax.struct.field(pytree_node=False)
@@ -41,6 +43,7 @@ class Mask:
     query_groups_BT: Any = None
     key_groups_BS: Any = None
     branches_BT: Any = None
+    prefix: int = flax.struct.field(pytree_node=False, default=0)
 
     def __post_init__(self):
         cached = self.key_segments_BS is not None or self.offset is not None
@@ -66,10 +69,15 @@ class Mask:
             found.add("groups")
         if self.branches_BT is not None:
             found.add("branches")
+        if self.prefix:
+            found.add("prefix")
         return found
 
     def allowed(self, queries: int, keys: int):
         """Boolean [B or 1, 1, T, S]: True where the query may see the key; None when it may see everything."""
+        if self.prefix:
+            behind = dataclasses.replace(self, prefix=0).allowed(queries, keys - self.prefix)
+            return None if behind is None else jnp.pad(behind, ((0, 0),) * 3 + ((self.prefix, 0),), constant_values=True)
         allowed_B1TS = None
         if self.query_groups_BT is not None:
             key_groups_BS = self.query_groups_BT if self.key_groups_BS is None else self.key_groups_BS
@@ -176,7 +184,10 @@ class Kernel(NamedTuple):
     limits: Callable[[Problem, set[str]], str] = _no_limits
 
 
-_ALL = frozenset({"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups", "bias", "branches"})
+_ALL = frozenset(
+    {"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups", "bias", "branches", "prefix"}
+)
+
 
 # Tests compare each kernel with `reference`, values and gradients.
 KERNELS = {
