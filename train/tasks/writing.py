@@ -4,24 +4,20 @@ from typing import Any
 
 import numpy as np
 
-from data.tokenizer import Tokenizer
 from model.decoding.generate import Sampling
 from train.evaluation.likelihood import Likelihoods, Request
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
-from train.kinds import realise
 
 AT_ONCE = 32
 """Texts that are written together."""
 
 
-def answers_of(dataset: Any, evaluator: Any, params, examples: list, tokenizer: Tokenizer) -> list[Any]:
+def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[Any]:
     """For each example the probabilities of its choices, float32 [choices]; where any text may be right, the text that the model writes."""
-    dataset.tokens = tokenizer
-    model = realise(evaluator.experiment.model)
-    choices = [dataset.choices(example) for example in examples]
+    tokenizer, choices = dataset.tokens, [dataset.choices(example) for example in examples]
     if choices and choices[0]:
-        return _probabilities(dataset, Likelihoods(model, params, evaluator.mesh), examples, choices)
+        return _probabilities(dataset, Likelihoods(model, params, mesh), examples, choices)
     chat: Chat = getattr(dataset, "chat", Chat())
     generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
     room = dataset.options.length if dataset.way == "source" else model.config.context_length - dataset.options.written

@@ -7,7 +7,8 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files
-from train.verbs.arguments import check_batch_fits, check_belongs, check_seed, parse, start_jax
+from train.kinds import Data
+from train.verbs.arguments import check_batch_fits, check_belongs, check_seed, parse, start_jax, value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,13 @@ class Evaluate:
     """Evaluate on other files of examples: of a task, or of comparisons."""
     predictions: str = ""
     """File to write with the answer to each example of a task, a JSON object a line."""
+    task: str = ""
+    """Put a task before a model that writes, without training: a config file such as configs/tasks/classification.py. --files are its
+    examples."""
+    shots: int = 0
+    """With --task: examples that are shown before each one. 0: none."""
+    examples: tuple[str, ...] = ()
+    """With --shots: files of the examples that are shown."""
     change: tuple[str, ...] = ()
     """Change evaluation-only fields of the objective, as NAME=VALUE: evaluation_memory=512 for an objective with a memory."""
     decode: Literal["", "sample", "best_of", "beam", "guided", "search", "best_first"] = ""
@@ -56,16 +64,36 @@ class Evaluate:
     samples: int = 8
     """With --needle: rows of each length and depth."""
     seed: int = 0
-    """With --needle: seed of keys and text."""
+    """With --needle: seed of keys and text. With --shots: of the examples that are shown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateTask(Evaluate):
+    """Evaluate a run on a task that it was not trained for."""
+
+    data: Data = Data()
+    """Of the task's config."""
 
 
 def evaluate(arguments: list[str]) -> None:
+    task = value_of("--task", arguments)
+    if task and not {"-h", "--help"} & set(arguments):
+        from train.verbs.config_files import load_config
+
+        experiment = load_config(task)
+        options: Evaluate = parse(EvaluateTask, "evaluate", arguments, EvaluateTask(tyro.MISSING, data=experiment.data))
+        _check(options)
+        start_jax()
+        return _print(_ask(options, experiment), options)
     options = parse(Evaluate, "evaluate", arguments)
     _check(options)
     if options.needle or options.by_position:
         return _evaluate_long_context(options)
     start_jax()
-    found = _measure(options)
+    _print(_measure(options), options)
+
+
+def _print(found: dict, options: Evaluate) -> None:
     print(json_files.dumps(found)) if options.json else _print_measures(found, options.split)
 
 
@@ -74,7 +102,7 @@ def _check(options: Evaluate) -> None:
     if min(options.rows, options.batch_size) < 0:
         raise UserError("omnia evaluate: --rows and --batch-size must be 0 or more")
     check_seed("evaluate", options.seed)
-    decode, needle, long = bool(options.decode), options.needle, options.needle or options.by_position
+    task, decode, needle, long = bool(options.task), bool(options.decode), options.needle, options.needle or options.by_position
     check_belongs(
         "evaluate",
         options,
@@ -82,13 +110,15 @@ def _check(options: Evaluate) -> None:
         considered=(options.decode in ("search", "best_first"), "belongs to --decode search or best_first"),
         needle_text=(needle, "belongs to --needle"),
         samples=(needle, "belongs to --needle"),
-        seed=(needle, "belongs to --needle"),
+        seed=(needle or options.shots > 0, "belongs to --needle or --shots"),
         context_length=(long, "belongs to --by-position or --needle"),
         rows=(not needle, "is not for --needle, which has --samples"),
         **dict.fromkeys(("raw", "shards", "int8", "split"), (not decode, "does not go with --decode")),
         files=(not options.shards and not decode, "goes neither with --shards nor with --decode"),
         predictions=(not decode and not long, "is for plain measurements"),
-        change=(not decode and not long, "is for plain measurements"),
+        change=(not decode and not long and not task, "is for plain measurements"),
+        shots=(task, "belongs to --task"),
+        examples=(options.shots > 0, "belongs to --shots"),
     )
     if long:
         _check_long_context(options)
@@ -120,6 +150,15 @@ def _measure(options: Evaluate) -> dict:
         return measure_decoding(run, options.decode, options.passes, step=options.step, **how)
     which |= {"split": options.split, "shards": options.shards or options.files, "int8": options.int8, "change": options.change}
     return evaluate_run(run, batch_size=options.batch_size, predictions=options.predictions, **which)
+
+
+def _ask(options: Any, experiment) -> dict:
+    """The measures of a task."""
+    from train.runs.directory import open_run
+    from train.tasks.asking import ask
+
+    how = {name: getattr(options, name) for name in ("rows", "step", "raw", "int8", "shots", "seed", "predictions")}
+    return ask(open_run(options.run_dir), options.data, experiment.objective, options.files, shown=options.examples, **how)
 
 
 def _print_measures(found: dict, split: str) -> None:
