@@ -12,7 +12,7 @@ from data.loading.process_prefetch import ProcessPrefetch
 from train.devices.mesh import batch_sharding, local_rows, put_batch, row_shards
 from train.evaluation.totals import Evaluator
 from train.experiment import Experiment
-from train.kinds import Batches, Bound, Sample, realise
+from train.kinds import Batches, Bound, Sample, Section, realise
 from train.objectives.bind import bind, flops_of, state_of, update_of
 from train.optimizers.build import make_schedule, optimizer_of
 from train.runs.directory import Run
@@ -147,6 +147,9 @@ class RowLearner:
 
     def samples(self, params) -> Iterable[Sample]:
         return self._dataset.samples(self._run, params, self._sources, self._remarks.append)
+
+    def shows(self) -> list[Section]:
+        return self._dataset.shows()
 
     def close(self) -> None:
         if self._incoming is not None:

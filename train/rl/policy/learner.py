@@ -17,7 +17,7 @@ from data.errors import UserError
 from data.loading.prefetch import Prefetch, prefetch
 from train.devices.mesh import ROWS, check_batch, row_shards
 from train.experiment import Experiment
-from train.kinds import Sample, realise
+from train.kinds import Sample, Section, realise
 from train.objectives.bind import bind, flops_of, state_of, update_of
 from train.objectives.terms import Mean
 from train.optimizers.build import make_schedule, optimizer_of
@@ -211,6 +211,9 @@ class PolicyLearner:
 
     def __next__(self) -> list[Question] | None:
         return None if self._incoming is None else next(self._incoming)
+
+    def shows(self) -> list[Section]:
+        return []
 
     def close(self) -> None:
         if self._incoming is not None:
