@@ -2,8 +2,8 @@
 
     python benchmarks/workers/transformers_finetune.py '{"model": FOLDER, "kind": "classification", "train": FILE, "test": FILE, ...}'
 
-kind: classification (CSV with text and label, perhaps pair) or tagging (CoNLL, two columns). Prints one JSON object: score (accuracy, or F1 of
-entities), seconds of the training loop, examples a second.
+kind: classification (CSV with text and label, perhaps pair) or tagging (CoNLL, two columns). Prints one JSON object: score (accuracy, or F1
+of entities), seconds of the training loop, examples a second.
 """
 
 import csv

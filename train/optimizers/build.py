@@ -9,6 +9,7 @@ from flax import linen as nn
 from optax import contrib
 
 from data.errors import UserError
+from train.adapters.training import method_of
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree
 from train.kinds import realise
 from train.optimizers.muon import orthogonalize
@@ -224,5 +225,5 @@ def schedule_free(options: ScheduleFree, schedule: Schedule, steps: int):
 
 def optimizer_of(experiment: Experiment, updates: int = 1) -> optax.GradientTransformation:
     """The optimizer of an experiment each of whose steps is so many updates."""
-    whole = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps * updates)
-    return freeze(whole, experiment.frozen)
+    whole, method = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps * updates), method_of(experiment)
+    return freeze(whole, experiment.frozen) if method is None else method.optimizer(whole, experiment.steps * updates)

@@ -74,7 +74,7 @@ class ChoiceDataset(TaskDataset):
 
     def found(self, example: Example, outputs: Any) -> np.ndarray:
         scores = np.asarray(outputs, np.float32)
-        if self.way != "head":
+        if self.way != "head":  # they are probabilities
             return scores
         likely = np.exp(scores - scores.max())
         return likely / likely.sum()
@@ -86,7 +86,12 @@ class ChoiceDataset(TaskDataset):
 
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         given = int(answer.argmax())
-        return {"choices": list(example.parts), "label": example.label, "answer": given, "probabilities": [round(float(p), 6) for p in answer]}
+        return {
+            "choices": list(example.parts),
+            "label": example.label,
+            "answer": given,
+            "probabilities": [round(float(p), 6) for p in answer],
+        }
 
 
 def _place(value: str, choices: Sequence[str], where: str) -> int:
@@ -94,5 +99,7 @@ def _place(value: str, choices: Sequence[str], where: str) -> int:
         return list(choices).index(value)
     place = int(value) if value.isdigit() else LETTERS.find(value.upper()) if len(value) == 1 else -1
     if not 0 <= place < len(choices):
-        raise UserError(f"{where}: the label {value!r} is none of {len(choices)} choices", "Give its number from 0, its letter from A, or its text.")
+        raise UserError(
+            f"{where}: the label {value!r} is none of {len(choices)} choices", "Give its number from 0, its letter from A, or its text."
+        )
     return place

@@ -70,7 +70,9 @@ class ClassificationDataset(TaskDataset):
         found = sorted({name for example in examples for name in self.names_of(example)})
         if len(found) < 2 and examples:
             what = f"only the label {found[0]!r}" if found else f"no column {self.options.label!r}"
-            raise UserError(f"{examples[0].where.partition(':')[0]}: has {what}", "Give examples of two labels at least: --data.label NAME.")
+            raise UserError(
+                f"{examples[0].where.partition(':')[0]}: has {what}", "Give examples of two labels at least: --data.label NAME."
+            )
         return tuple(found)
 
     def examples(self, sources, split: str) -> list[Example]:
@@ -159,8 +161,7 @@ class ClassificationDataset(TaskDataset):
         if self.options.several:
             truth = np.stack([self._label(example) for example in examples])
             return several_labels_scores(truth, np.stack(answers), self.label_names, self.options.threshold)
-        truth = np.array([self.place_of(example.label, example) for example in examples])
-        return classification_scores(truth, np.stack(answers), self.label_names)
+        return classification_scores([self._label(example) for example in examples], np.stack(answers), self.label_names)
 
     def loss_of(self, example: Example, answer: np.ndarray) -> float:
         """In nats."""

@@ -27,6 +27,7 @@ class PairsDataset(TaskDataset):
     """Answers are the places of all texts of the split, the nearest first, int [texts]; equal texts are one."""
 
     options: TextPairs
+
     def example(self, record: Record) -> Example:
         o = self.options
         return Example({"text": column(record, o.text), "pair": column(record, o.pair)}, True, record.where)
@@ -54,7 +55,8 @@ class PairsDataset(TaskDataset):
     def score(self, examples: Sequence[Example], answers: Sequence[np.ndarray]):
         from train.tasks.metrics.ranking import ranking_scores
 
-        return ranking_scores([{example.label} for example in examples], [answer.tolist() for answer in answers])
+        truth, ranked = [{example.label} for example in examples], [answer.tolist() for answer in answers]
+        return ranking_scores(truth, ranked, items=len(answers[0]))
 
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         return {"rank": 1 + int(np.flatnonzero(answer == example.label)[0])}

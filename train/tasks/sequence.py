@@ -22,8 +22,8 @@ class SequenceToSequence(Task):
     target: str = "target"
     """Column of the text to write; or of a list of texts that are all right, of which the first is learned."""
     measures: tuple[Measure, ...] = ("bleu", "chrf", "rouge", "exact")
-    """What answers are scored by: BLEU and chrF (sacrebleu), ROUGE-1/2/L, error rates of words and of characters, whether the answer is one of
-    the targets, or holds one."""
+    """What answers are scored by: BLEU and chrF (sacrebleu), ROUGE-1/2/L, error rates of words and of characters, whether the answer is
+    one of the targets, or holds one."""
     language: str = "en"
     """Language of the targets, which decides what the measures count: zh counts characters."""
 
@@ -52,7 +52,7 @@ class SequenceDataset(TaskDataset):
     def score(self, examples: Sequence[Example], answers: Sequence[str]):
         from train.tasks.metrics.texts import text_scores
 
-        return text_scores([list(example.label) for example in examples], answers, self.options.measures, self.options.language)
+        return text_scores([example.label for example in examples], answers, self.options.measures, self.options.language)
 
     def shown(self, example: Example, answer: str) -> dict[str, Any]:
         return {"targets": None if example.label is None else list(example.label), "answer": answer}
@@ -69,8 +69,8 @@ class Conversations(SequenceToSequence):
     target: str = "response"
     """Column of the reply; or, with `messages`, not read."""
     messages: str = "messages"
-    """Column of a conversation, a list of {"role", "content"}: the last one, of the assistant, is learned. A record without it is an instruction
-    with a reply."""
+    """Column of a conversation, a list of {"role", "content"}: the last one, of the assistant, is learned. A record without it is an
+    instruction with a reply."""
     system: str = ""
     """What the system says before each conversation that does not begin with it."""
     measures: tuple[Measure, ...] = ("rouge", "exact")

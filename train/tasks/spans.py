@@ -31,6 +31,8 @@ class Spans(Task):
     """Tokens between the beginnings of two windows of a long text."""
     longest: int = 30
     """Words of an answer, at most."""
+    language: str = "en"
+    """Language of the answers, which decides how they are compared: of zh and ja by characters."""
     no_answer: float = 0.0
     """With questions that have none: log-odds of an empty answer from which on it is given; larger values answer more."""
 
@@ -140,7 +142,7 @@ class SpansDataset(TaskDataset):
     def score(self, examples: Sequence[Example], answers: Sequence[str]):
         from train.tasks.metrics.spans import span_scores
 
-        return span_scores([[text for text, _ in example.parts.answers] for example in examples], answers)
+        return span_scores([[text for text, _ in example.parts.answers] for example in examples], answers, self.options.language)
 
     def shown(self, example: Example, answer: str) -> dict[str, Any]:
         return {"answers": [text for text, _ in example.parts.answers], "answer": answer}

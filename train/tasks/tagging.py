@@ -87,7 +87,7 @@ class TaggingDataset(TaskDataset):
     def score(self, examples: Sequence[Example], answers: Sequence[list[str]]):
         from train.tasks.metrics.entities import entity_scores
 
-        return entity_scores([list(example.label) for example in examples], answers)
+        return entity_scores([example.label for example in examples], answers)
 
     def shown(self, example: Example, answer: list[str]) -> dict[str, Any]:
         return {"words": list(example.parts), "tags": None if example.label is None else list(example.label), "answer": answer}

@@ -66,7 +66,8 @@ class Task(Data):
 
     def with_paths(self, change: Callable[[str], str]) -> "Task":
         changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in ("files", "validation_files")}
-        return dataclasses.replace(self, **changed, **({"tokenizer": change(self.tokenizer)} if self.tokenizer else {}))
+        changed["tokenizer"] = self.tokenizer and change(self.tokenizer)
+        return dataclasses.replace(self, **changed)
 
 
 class Example(NamedTuple):
@@ -298,11 +299,15 @@ class TaskDataset(Dataset):
             first = first[:room]
         else:
             longest = max(room - min(len(first), len(second)), -(-room // 2))
-            first, second = (first[:longest], second[: room - min(len(first), longest)]) if len(first) >= len(second) else (
-                first[: room - min(len(second), longest)],
-                second[:longest],
+            first, second = (
+                (first[:longest], second[: room - min(len(first), longest)])
+                if len(first) >= len(second)
+                else (
+                    first[: room - min(len(second), longest)],
+                    second[:longest],
+                )
             )
-        parts = [[start], first, [end]] + ([] if second is None else [second, [end]])
+        parts: list[Any] = [[start], first, [end]] + ([] if second is None else [second, [end]])
         types = np.zeros(sum(map(len, parts)), np.int32)
         if second is not None:
             types[len(first) + 2 :] = 1
@@ -356,7 +361,8 @@ class TaskDataset(Dataset):
         answers = [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
         examples, answers = self.joined(examples, answers)
         self.judged = Judged(self, examples, answers, self.score(examples, answers) if known else None)
-        found = evaluator.result(totals) if known else {"loss": float("nan")}
+        found = evaluator.result(totals) if known else {}
+        found = {name: value for name, value in found.items() if name not in ("tokens", "accuracy")}  # which the task counts itself
         return found | (self.judged.scores.values if self.judged.scores else {}) | {self.counted: len(examples)}
 
     def shows(self) -> list[Section]:
@@ -382,7 +388,7 @@ class Judged(NamedTuple):
     scores: Scores | None
 
     def intervals(self) -> dict[str, dict[str, list[float]]]:
-        """{"intervals": {measure: [low, high]}}: where it lies with other examples of the same kind, 95 % of the time (bootstrap)."""
+        """{"intervals": {measure: [low, high]}}, of 95 %; {} where nothing was scored."""
         return {} if self.scores is None else {"intervals": self.scores.intervals()}
 
     def lines(self) -> list[dict[str, Any]]:

@@ -6,9 +6,11 @@ import re
 import sys
 from pathlib import Path
 
+import train.adapters.options  # noqa: F401, whose kinds `--adapters` finds
 from data.errors import UserError
 from train.experiment import Experiment
-from train.runs.classes import described, load_file
+from train.kinds import Adapters
+from train.runs.classes import described, load_file, nearest
 from train.runs.serialize import check_storable, check_types
 
 
@@ -42,6 +44,32 @@ def load_config(target: str) -> Experiment:
     except UserError as error:
         raise UserError(f"{target}: {error}") from None
     return experiment
+
+
+def with_adapters(experiment: Experiment, arguments: list[str]) -> tuple[Experiment, list[str]]:
+    """The experiment with the kind of adapters that `--adapters NAME` names, and the arguments without it. UserError for another name."""
+    kinds = {name.lower(): kind for name, kind in _with_home(Adapters).items()}
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name != "--adapters":
+            continue
+        given = value if equals else "".join(arguments[place + 1 : place + 2])
+        kind = kinds.get(given.lower())
+        if kind is None:
+            raise UserError(f"--adapters {given}: no such kind{nearest(given.lower(), kinds)}", f"Choose from {', '.join(sorted(kinds))}.")
+        rest = arguments[:place] + arguments[place + (1 if equals else 2) :]
+        if any(one.partition("=")[0] == "--adapters" for one in rest):
+            raise UserError("--adapters given twice", "Give one of them.")
+        return experiment if type(experiment.adapters) is kind else dataclasses.replace(experiment, adapters=kind()), rest
+    return experiment, arguments
+
+
+def _with_home(kind: type) -> dict[str, type]:
+    """A kind's subclasses that realise something, by name; those of a config file that was loaded too."""
+    found = {kind.__name__: kind} if kind.home else {}  # type: ignore[attr-defined]
+    for below in kind.__subclasses__():
+        found |= _with_home(below)
+    return found
 
 
 def _nearest_field(error: BaseException) -> str:
