@@ -78,6 +78,7 @@ setup(
         "model.decoding",
         "model.media",
         "train",
+        "train.adapters",
         "train.bridge",
         "train.checkpoints",
         "train.devices",

@@ -6,6 +6,7 @@ tokenizer/        a copy of the corpus' tokenizer
 chat.json         what belongs to a conversation, of an imported model and of what started from one (train/generation/chat.py)
 checkpoints/      train/checkpoints/checkpointer.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
+sections.json     what the data adds to the report (train/loop/sections.py)
 start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
 """
 

@@ -23,7 +23,7 @@ from data.tokenizer import Tokenizer, load_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
-from train.kinds import Data, Dataset, check_range, realise
+from train.kinds import Data, Dataset, Section, check_range, realise
 from train.tasks.batches import EvaluationRows, TaskBatches
 from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
@@ -167,6 +167,10 @@ class TaskDataset(Dataset):
     def score(self, examples: Sequence[Example], answers: Sequence[Any]) -> Scores:
         """How good answers are, by the field's metrics."""
         raise NotImplementedError
+
+    def loss_of(self, example: Example, answer: Any) -> float | None:
+        """How bad an answer is, by which the report finds the worst ones; None: the task does not say."""
+        return None
 
     def shown(self, example: Example, answer: Any) -> dict[str, Any]:
         """An answer as a line of a file of predictions."""
@@ -398,6 +402,15 @@ class TaskDataset(Dataset):
         examples, answers = self.joined(examples, answers)
         self.judged = Judged(self, examples, answers, self.score(examples, answers) if known else None)
         return (self.judged.scores.values if self.judged.scores else {}) | {self.counted: len(examples)}
+
+    def shows(self) -> list[Section]:
+        from train.tasks.pictures import task_sections
+
+        judged = self.details()
+        if judged is None or judged.scores is None:
+            return []
+        losses = [self.loss_of(example, answer) for example, answer in zip(judged.examples, judged.answers, strict=True)]
+        return task_sections(judged.scores, judged.lines(), [loss for loss in losses if loss is not None])
 
     def details(self) -> "Judged | None":
         """Of the last evaluation."""
