@@ -1,9 +1,9 @@
 """A small published encoder, fine-tuned here and with transformers, side by side: `python benchmarks/finetuning.py DATA OUT [NAME ...]`.
 
-DATA holds the public sets as folders (trec_qc, mr_polarity, subjectivity, rte, ner_wnut17); OUT takes files, runs and results.jsonl, a line for
-each finished pair, which is not done again. PEER is a Python with torch, transformers and seqeval (`make parity` builds
-.venv-peers/bin/python). Both have the same examples, batch, rate, schedule, steps and length of texts; examples a second are those of training
-steps, compilation and evaluation aside.
+DATA holds the public sets as folders (trec_qc, mr_polarity, subjectivity, rte, ner_wnut17); OUT takes files, runs and results.jsonl, a
+line for each finished pair, which is not done again. PEER is a Python with torch, transformers and seqeval (`make parity` builds
+.venv-peers/bin/python). Both have the same examples, batch, rate, schedule, steps and length of texts; examples a second are those of
+training steps, compilation and evaluation aside.
 """
 
 import argparse

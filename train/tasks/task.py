@@ -155,6 +155,14 @@ class TaskDataset(Dataset):
         """The answers that there are; () where any text may be one."""
         return ()
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What a written answer ends before, beside the end of the text: with no end taught, the end of its line."""
+        return () if self.options.ended else ("\n",)
+
+    samples = 1
+    """Answers written for each example."""
+
     def found(self, example: Example, outputs: Any) -> Any:
         """The answer, from what the head gives for the example's texts: a list with one array for each; or, from a model that writes, from
         the probabilities of `choices`, or a text."""

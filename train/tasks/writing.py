@@ -22,16 +22,18 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
     generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
     room = dataset.options.length if dataset.way == "source" else model.config.context_length - dataset.options.written
     prompts = [dataset.prompt_ids(example, room).tolist() for example in examples]
-    found = [""] * len(examples)
+    samples = dataset.samples
+    sampling = Sampling(temperature=dataset.options.temperature if samples > 1 else 0.0)
+    found: list[list[str]] = [[] for _ in examples]
     order = sorted(range(len(examples)), key=lambda number: -len(prompts[number]))
+    order = [number for number in order for _ in range(samples)]
+    how = {"tokens": dataset.options.written, "sampling": sampling, "seed": dataset.experiment.seed, "stop": dataset.stops}
     for first in range(0, len(order), AT_ONCE):
         chosen = order[first : first + AT_ONCE]
-        written = generator.generate(
-            [prompts[number] for number in chosen], tokens=dataset.options.written, sampling=Sampling(temperature=0.0), seed=0
-        )
+        written = generator.generate([prompts[number] for number in chosen], first_row=first, **how)
         for number, completion in zip(chosen, written, strict=True):
-            found[number] = completion.text.strip()
-    return found
+            found[number].append(completion.text)
+    return [texts[0].strip() if samples == 1 else texts for texts in found]
 
 
 def _probabilities(dataset, likelihoods: Likelihoods, examples: list, choices: list[tuple[str, ...]]) -> list[np.ndarray]:
