@@ -65,7 +65,7 @@ class ProgramsDataset(SequenceDataset):
             raise UserError(
                 f"{record.where}: {o.tests} holds no tests", "Give Python, a text or a list of them, or name the column: --data.tests."
             )
-        fields = found.fields | {"test": tests[0] if o.shows_test and isinstance(given, list) else ""}
+        fields = found.fields | {"test": str(tests[0]) if o.shows_test and isinstance(given, list) else ""}
         before = record.get(o.setup) or "" if o.setup else ""
         return found._replace(fields=fields, parts=(str(before), tuple(tests)))
 
@@ -76,7 +76,7 @@ class ProgramsDataset(SequenceDataset):
         return '"""{source}\n{test}"""\n' if self.options.shows_test else '"""{source}"""\n'
 
     @property
-    def samples(self) -> int:  # type: ignore[override]
+    def drawn(self) -> int:  # type: ignore[override]
         return self.options.samples
 
     @property

@@ -160,7 +160,7 @@ class TaskDataset(Dataset):
         """What a written answer ends before, beside the end of the text: with no end taught, the end of its line."""
         return () if self.options.ended else ("\n",)
 
-    samples = 1
+    drawn = 1
     """Answers written for each example."""
 
     def found(self, example: Example, outputs: Any) -> Any:

@@ -22,7 +22,7 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
     generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
     room = dataset.options.length if dataset.way == "source" else model.config.context_length - dataset.options.written
     prompts = [dataset.prompt_ids(example, room).tolist() for example in examples]
-    samples = dataset.samples
+    samples = dataset.drawn
     sampling = Sampling(temperature=dataset.options.temperature if samples > 1 else 0.0)
     found: list[list[str]] = [[] for _ in examples]
     order = sorted(range(len(examples)), key=lambda number: -len(prompts[number]))
