@@ -16,7 +16,7 @@ from model.decoding.generate import Sampling, generate
 from model.heads import Head, score_tokens, vocabulary_table
 from tests.model.test_families import ALL, DECODERS, POSITIONS, RNG, SEGMENTS, TOKENS, forward, make
 from train.adapters.low_rank import NAME, merged
-from train.adapters.method import found_at, matches, overlaid, projections
+from train.adapters.method import begins, found_at, overlaid, projections
 from train.adapters.options import AdaLoRA, BitFit, Houlsby, LoRA, Prefix, Prompt
 from train.adapters.together import for_rows, side_by_side
 from train.kinds import realise
@@ -178,8 +178,15 @@ def test_rows_of_a_batch_use_adapters_of_their_own():
 def test_biases_are_all_that_bitfit_trains():
     config = DECODERS["qwen2"]
     method = method_of(BitFit(), config)
-    own = {"/".join(path) for path in boxed(config) if matches(path, method.others())}
+    own = {"/".join(path) for path in boxed(config) if method.trains(path)}
     assert own == {f"layers/attention/{name}/bias" for name in ("query", "key", "value")}
+
+
+def test_what_is_trained_beside_begins_as_a_pattern_says():
+    """The head called value, and not the projection of that name in every layer."""
+    assert begins(("value", "weights"), ("value",)) and not begins(("layers", "attention", "value", "kernel"), ("value",))
+    assert begins(("layers", "attention_norm", "scale"), ("final_norm", "layers/*_norm"))
+    assert not begins(("layers",), ("layers/*_norm",)) and not begins(("layers",), ())
 
 
 def test_dropout_leaves_inputs_out_in_training_alone():
