@@ -98,8 +98,10 @@ def joined(method: Method, base, trained):
     return overlaid(base, method.compiled_read(base, trained))
 
 
-def begun_on(method: Method, base, fresh):
-    """Fresh trained leaves as they begin on a base: those that the base has are taken from it, as copies."""
+def begun_on(method: Method, base, fresh, said: Callable[[str], None]):
+    """Fresh trained leaves as they begin on a base: those that the base has are taken from it, as copies. said: is told how many."""
     own, there = flatten_dict(fresh), flatten_dict(base)
     taken = {path: jax.device_put(jnp.copy(there[path]), leaf.sharding) if path in there else leaf for path, leaf in own.items()}
+    trained, frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (fresh, base))
+    said(f"{type(method.options).__name__} trains {trained:,} parameters beside {frozen:,} ({trained / frozen:.2%})")
     return method.begun(base, unflatten_dict(taken))

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import omnia
 from data.errors import UserError
@@ -19,11 +20,13 @@ from train.checkpoints.checkpointer import load_parameters, load_trained
 from train.devices.mesh import make_mesh
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Experiment, MeshShape
+from train.loop.learner import fresh_state, learner_of
 from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind, state_of
 from train.rl.options import GRPO, PPO, RewardModelling
 from train.runs.directory import open_run
 from train.runs.resolve import check_adapters, with_new_parts
+from train.runs.start import frozen_of
 from train.verbs.train import _command
 
 ONE = MeshShape(data=1)
@@ -73,8 +76,6 @@ def test_only_leaves_of_adapters_are_trained_kept_and_saved(adapted, base):
     """Gradients, moments and average are of the trained tree by their types; their sizes are those of the adapters."""
     run = adapted(LORA)
     boxed = jax.eval_shape(bind(run.experiment).start, jax.random.key(0))
-    from flax.traverse_util import flatten_dict
-
     count = sum(2 * one.stack[0] * (one.inputs + one.outputs) for one in projections(flatten_dict(boxed), LORA.targets))
     state = state_of(run.experiment, one_device())
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, state.ema)]
@@ -102,6 +103,18 @@ def test_what_a_run_measures_is_what_its_parameters_give_later(adapted, options,
     last = [row for row in read_metrics(run.path) if row["kind"] == "evaluation"][-1]
     assert evaluate_run(run, rows=8)["loss"] == pytest.approx(last["loss"], rel=2e-3 if options.int8 else 1e-5)
     assert last["loss"] != pytest.approx(evaluate_run(run, rows=8, step=2)["loss"], rel=1e-5)
+
+
+def test_eight_devices_do_what_one_does(adapted, small, base, tmp_path):
+    """Base and leaves split over devices; the mask of dropout is that of the step, wherever rows are."""
+    fields = {"start": str(base.path), "adapters": LORA, "batch_size": 8, "micro_batches": 1, "steps": 2}
+    found = []
+    for count, mesh in ((1, ONE), (8, MeshShape(data=2, fsdp=2, tensor=2))):
+        run = start(tmp_path / str(count), dataclasses.replace(small, **fields, mesh=mesh))
+        train(run, devices=count)
+        found.append([row for row in read_metrics(run.path) if row["kind"] in ("train", "evaluation")])
+    for one, eight in zip(*found, strict=True):
+        assert eight["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
 def test_ranks_are_reported(adapted):
@@ -136,9 +149,15 @@ def test_adapters_of_another_base_are_refused(adapted, small, base, tmp_path):
         export_adapters(base, tmp_path / "none")
 
 
-def test_a_run_starts_from_merged_adapters_alone(adapted, small):
-    """As from any other run; bottlenecks have no place in a plain model."""
-    begun = adapted(LORA).experiment
+def test_a_run_starts_from_merged_adapters_alone(adapted, small, tmp_path):
+    """As from any other run, which keeps what these adapted too; bottlenecks have no place in a plain model."""
+    source, options = adapted(LORA), LoRA(rank=1)
+    begun = source.experiment
+    run = start(tmp_path / "run", dataclasses.replace(small, steps=1, start=str(source.path), adapters=options))
+    learner = learner_of(run, run.corpora(), one_device())
+    state = fresh_state(learner, one_device(), 0, ema=False)
+    jax.tree.map(np.testing.assert_array_equal, learner._frozen["base"], load_parameters(source, one_device())[0])
+    assert any("LoRA trains" in said for said in learner.remarks()) and set(state.params) == {"layers"}
     assert with_new_parts(dataclasses.replace(small, start="runs/lora"), begun).adapters == small.adapters
     with pytest.raises(UserError, match="Houlsby adapters cannot be merged"):
         with_new_parts(dataclasses.replace(small, start="runs/h"), dataclasses.replace(begun, adapters=Houlsby()))
@@ -178,8 +197,6 @@ def test_a_model_without_biases_has_nothing_for_bitfit(small, base):
 
 
 def test_a_frozen_base_is_held_in_eight_bits(adapted):
-    from train.runs.start import frozen_of
-
     held = frozen_of(adapted(EIGHT_BITS, **NO_AVERAGE), one_device())["base"]
     assert isinstance(held["layers"]["attention"]["query"]["kernel"], Quantized)
     assert isinstance(held["layers"]["feed_forward"]["down"]["kernel"], Quantized) and not isinstance(held["embedding"]["table"], Quantized)
