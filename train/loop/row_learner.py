@@ -111,7 +111,7 @@ class RowLearner:
 
     def adopt(self, params):
         if self._method is not None:
-            return begun_on(self._method, self._frozen["base"], params)
+            return begun_on(self._method, self._frozen["base"], params, self._remarks.append)
         return adopt(self._run, self._mesh, params, self._remarks.append)
 
     def whole(self, params):

@@ -18,6 +18,7 @@ from pathlib import Path
 from data.errors import UserError
 from data.files import json_files
 from data.tokenizer import load_tokenizer
+from train.adapters.options import Tuning
 from train.checkpoints.journal import Journal
 from train.experiment import Experiment
 from train.generation.chat import FILE as CHAT
@@ -123,6 +124,8 @@ def keep_start(folder: Path, source: Run) -> None:
     for name in ("config.json", KEPT, CHAT):
         if (source.path / name).is_file():
             shutil.copy(source.path / name, partial)
+    if isinstance(source.experiment.adapters, Tuning):  # whose checkpoints hold a part of the model
+        shutil.copytree(source.path / START, partial / START)
     damage = Journal(partial / "checkpoints").damage(step, items={item}, identity=source.identity)
     if damage:
         raise UserError(

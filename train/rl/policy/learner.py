@@ -200,7 +200,7 @@ class PolicyLearner:
 
     def adopt(self, params):
         if self._method is not None:
-            return begun_on(self._method, self._reference.base, params)
+            return begun_on(self._method, self._reference.base, params, self._remarks.append)
         return adopt(self._run, self._mesh, params, self._remarks.append)
 
     def whole(self, params):
