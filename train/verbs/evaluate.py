@@ -1,4 +1,4 @@
-"""`omnia evaluate`: what a run measures on a split of its shards."""
+"""`omnia evaluate`: what a run measures on a split of its shards, or on lm-eval's tasks."""
 
 import dataclasses
 from typing import Any, Literal
@@ -46,18 +46,37 @@ class Evaluate:
     needle: bool = False
     """Hide a sentence with a random key in the text, at several lengths and depths, and ask for the key at the end."""
     context_length: int = 0
-    """With --by-position or --needle: length of the rows; may exceed that of training if positions are rotary. 0: as in training."""
+    """With --by-position or --needle: length of the rows; may exceed that of training if positions are rotary. With --tasks: tokens that
+    the model is given at most. 0: as in training."""
     needle_text: str = "The secret word is {}."
     """With --needle: the sentence, {} being the key."""
     samples: int = 8
     """With --needle: rows of each length and depth."""
     seed: int = 0
     """With --needle: seed of keys and text."""
+    tasks: str = ""
+    """Measure tasks of EleutherAI's lm-eval, by their names with commas between: its own, or those of configs/harness."""
+    shots: int = -1
+    """With --tasks: solved examples in each prompt. -1: as each task says."""
+    limit: int = 0
+    """With --tasks: examples of each task, from the first. 0: all."""
+    task_files: str = ""
+    """With --tasks: folder with more task files (YAML)."""
+    data: str = ""
+    """With --tasks: folder of the public data sets that configs/harness reads. Default: the environment variable OMNIA_DATA."""
+    chat_template: bool = False
+    """With --tasks: write prompts as conversations, in the template of a chat model's run."""
+    download: bool = False
+    """With --tasks: let lm-eval fetch data sets. Without it nothing leaves this machine."""
 
 
 def evaluate(arguments: list[str]) -> None:
     options = parse(Evaluate, "evaluate", arguments)
     _check(options)
+    if options.tasks:
+        from train.verbs.tasks import evaluate_tasks_of
+
+        return evaluate_tasks_of(options)
     if options.needle or options.by_position:
         return _evaluate_long_context(options)
     start_jax()
@@ -71,6 +90,7 @@ def _check(options: Evaluate) -> None:
         raise UserError("omnia evaluate: --rows and --batch-size must be 0 or more")
     check_seed("evaluate", options.seed)
     decode, needle, long = bool(options.decode), options.needle, options.needle or options.by_position
+    tasks = bool(options.tasks)
     check_belongs(
         "evaluate",
         options,
@@ -79,10 +99,14 @@ def _check(options: Evaluate) -> None:
         needle_text=(needle, "belongs to --needle"),
         samples=(needle, "belongs to --needle"),
         seed=(needle, "belongs to --needle"),
-        context_length=(long, "belongs to --by-position or --needle"),
-        rows=(not needle, "is not for --needle, which has --samples"),
-        **dict.fromkeys(("raw", "shards", "int8", "split"), (not decode, "does not go with --decode")),
-        change=(not decode and not long, "is for plain measurements"),
+        context_length=(long or tasks, "belongs to --by-position, --needle or --tasks"),
+        **dict.fromkeys(("shots", "limit", "task_files", "data", "chat_template", "download"), (tasks, "belongs to --tasks")),
+        **dict.fromkeys(("decode", "needle", "by_position", "batch_size"), (not tasks, "does not go with --tasks")),
+        shards=(not decode and not tasks, "does not go with --decode or --tasks"),
+        rows=(not needle and not tasks, "is not for --needle and --tasks, which have --samples and --limit"),
+        **dict.fromkeys(("raw", "int8"), (not decode, "does not go with --decode")),
+        split=(not decode and not tasks, "does not go with --decode or --tasks"),
+        change=(not decode and not long and not tasks, "is for plain measurements"),
     )
     if long:
         _check_long_context(options)
