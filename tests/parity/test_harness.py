@@ -1,7 +1,7 @@
 """lm-eval's requests on SmolLM2, by our model and by lm-eval's own for transformers with the exported files.
 
-Skipped without the packages, where the model has not been fetched (`omnia import smollm2 --run-dir DIR`), and where OMNIA_DATA names no folder
-with the data sets of configs/harness.
+Skipped without the packages, where the model has not been fetched (`omnia import smollm2 --run-dir DIR`), and where OMNIA_DATA names no
+folder with the data sets of configs/harness.
 """
 
 import os

@@ -30,6 +30,11 @@ doc_to_text: "{{question}}"
 doc_to_choice: "{{choices}}"
 doc_to_target: "{{label}}"
 """
+GROUP = """
+group: painting
+task: [colours]
+aggregate_metric_list: [{metric: acc}]
+"""
 
 
 def random_parameters(run):
@@ -115,11 +120,13 @@ def test_tasks_from_files_and_by_the_nearest_name(make_model, tmp_path):
     files = tmp_path / "tasks"
     files.mkdir()
     (files / "colours.yaml").write_text(TASK.replace("DATA", str(tmp_path / "rows.jsonl")))
-    found = harness.evaluate_tasks(run, ["colours"], task_files=str(files))
+    (files / "painting.yaml").write_text(GROUP)
+    found = harness.evaluate_tasks(run, ["painting"], task_files=str(files))
     model = harness.HarnessModel(run)
     best = [np.argmax([model.loglikelihood(asked((row["question"], " " + one)))[0][0] for one in row["choices"]]) for row in rows]
     right = np.mean([place == row["label"] for place, row in zip(best, rows, strict=True)])
-    assert found["tasks"]["colours"]["samples"] == 2 and found["tasks"]["colours"]["acc"] == right
+    assert found["tasks"]["colours"]["samples"] == 2
+    assert found["tasks"]["colours"]["acc"] == found["tasks"]["painting"]["acc"] == right
     with pytest.raises(UserError, match="no task 'colour': did you mean 'colours'"):
         harness.evaluate_tasks(run, ["colour"], task_files=str(files))
     with pytest.raises(UserError, match="no such folder"):
@@ -131,12 +138,12 @@ def test_tasks_from_files_and_by_the_nearest_name(make_model, tmp_path):
 def test_our_own_tasks_read_public_data_sets_and_say_what_is_missing(make_model, tmp_path, monkeypatch):
     monkeypatch.setenv("OMNIA_DATA", str(tmp_path))
     with pytest.raises(UserError, match="no rte/rte1_dev.jsonl, packed or not"):
-        harness._loaded(["local_rte"], "")
+        harness.load_tasks(["local_rte"])
     row = json.dumps({"premise": "It rains.", "hypothesis": "It is wet.", "label": 1})
     (tmp_path / "rte").mkdir()
     for name in ("rte1_dev", "rte2_dev", "rte1_test", "rte2_test"):
         (tmp_path / "rte" / f"{name}.jsonl").write_text(row + "\n")
-    (task,) = harness._loaded(["local_rte"], "")
+    _, (task,) = harness.load_tasks(["local_rte"])
     document = next(iter(task.test_docs()))
     assert task.doc_to_text(document) == "It rains.\nQuestion: does it follow that It is wet.\nAnswer (yes or no):"
     assert task.doc_to_choice(document)[task.doc_to_target(document)] == "yes"
