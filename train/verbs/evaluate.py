@@ -1,4 +1,4 @@
-"""`omnia evaluate`: what a run measures on a split of its shards."""
+"""`omnia evaluate`: what a run measures on a split of its shards, or on lm-eval's tasks."""
 
 import dataclasses
 from typing import Any, Literal
@@ -40,8 +40,8 @@ class Evaluate:
     task: str = ""
     """Put a task before a model that writes, without training: a config file such as configs/tasks/classification.py. --files are its
     examples."""
-    shots: int = 0
-    """With --task: examples that are shown before each one. 0: none."""
+    shots: int = -1
+    """With --task or --tasks: solved examples in each prompt. -1: as each task of lm-eval says; none with --task."""
     examples: tuple[str, ...] = ()
     """With --shots: files of the examples that are shown."""
     change: tuple[str, ...] = ()
@@ -58,13 +58,26 @@ class Evaluate:
     needle: bool = False
     """Hide a sentence with a random key in the text, at several lengths and depths, and ask for the key at the end."""
     context_length: int = 0
-    """With --by-position or --needle: length of the rows; may exceed that of training if positions are rotary. 0: as in training."""
+    """With --by-position or --needle: length of the rows; may exceed that of training if positions are rotary. With --tasks: tokens that
+    the model is given at most. 0: as in training."""
     needle_text: str = "The secret word is {}."
     """With --needle: the sentence, {} being the key."""
     samples: int = 8
     """With --needle: rows of each length and depth."""
     seed: int = 0
-    """With --needle: seed of keys and text. With --shots: of the examples that are shown."""
+    """With --needle: seed of keys and text. With --task and --shots: of the examples that are shown."""
+    tasks: str = ""
+    """Measure tasks of EleutherAI's lm-eval, by their names with commas between: its own, or those of configs/harness."""
+    limit: int = 0
+    """With --tasks: examples of each task, from the first. 0: all."""
+    task_files: str = ""
+    """With --tasks: folder with more task files (YAML)."""
+    public_data: str = ""
+    """With --tasks: folder of the public data sets that configs/harness reads. Default: the environment variable OMNIA_DATA."""
+    chat_template: bool = False
+    """With --tasks: write prompts as conversations, in the template of a chat model's run."""
+    download: bool = False
+    """With --tasks: let lm-eval fetch data sets. Without it nothing leaves this machine."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +100,10 @@ def evaluate(arguments: list[str]) -> None:
         return _print(_ask(options, experiment), options)
     options = parse(Evaluate, "evaluate", arguments)
     _check(options)
+    if options.tasks:
+        from train.verbs.tasks import evaluate_tasks_of
+
+        return evaluate_tasks_of(options)
     if options.needle or options.by_position:
         return _evaluate_long_context(options)
     start_jax()
@@ -102,7 +119,9 @@ def _check(options: Evaluate) -> None:
     if min(options.rows, options.batch_size) < 0:
         raise UserError("omnia evaluate: --rows and --batch-size must be 0 or more")
     check_seed("evaluate", options.seed)
-    task, decode, needle, long = bool(options.task), bool(options.decode), options.needle, options.needle or options.by_position
+    task, tasks, decode = bool(options.task), bool(options.tasks), bool(options.decode)
+    needle, long = options.needle, options.needle or options.by_position
+    plain = not (task or tasks or decode or long)
     check_belongs(
         "evaluate",
         options,
@@ -111,14 +130,20 @@ def _check(options: Evaluate) -> None:
         needle_text=(needle, "belongs to --needle"),
         samples=(needle, "belongs to --needle"),
         seed=(needle or options.shots > 0, "belongs to --needle or --shots"),
-        context_length=(long, "belongs to --by-position or --needle"),
-        rows=(not needle, "is not for --needle, which has --samples"),
-        **dict.fromkeys(("raw", "shards", "int8", "split"), (not decode, "does not go with --decode")),
-        files=(not options.shards and not decode, "goes neither with --shards nor with --decode"),
-        predictions=(not decode and not long, "is for plain measurements"),
-        change=(not decode and not long and not task, "is for plain measurements"),
-        shots=(task, "belongs to --task"),
-        examples=(options.shots > 0, "belongs to --shots"),
+        context_length=(long or tasks, "belongs to --by-position, --needle or --tasks"),
+        shots=(task or tasks, "belongs to --task or --tasks"),
+        examples=(task and options.shots > 0, "belongs to --task and --shots"),
+        **dict.fromkeys(("limit", "task_files", "public_data", "chat_template", "download"), (tasks, "belongs to --tasks")),
+        **dict.fromkeys(("decode", "needle", "by_position"), (not tasks and not task, "is a measurement of its own")),
+        batch_size=(not tasks and not task, "is for measurements of the run's own data"),
+        task=(not tasks, "does not go with --tasks"),
+        rows=(not needle and not tasks, "is not for --needle and --tasks, which have --samples and --limit"),
+        files=(plain or task, "is for plain measurements and --task"),
+        shards=(not decode and not tasks and not task and not options.files, "goes with none of --decode, --tasks, --task and --files"),
+        predictions=(plain or task, "is for plain measurements and --task"),
+        **dict.fromkeys(("raw", "int8"), (not decode, "does not go with --decode")),
+        split=(not decode and not tasks and not task, "goes with none of --decode, --tasks and --task"),
+        change=(plain, "is for plain measurements"),
     )
     if long:
         _check_long_context(options)
@@ -157,8 +182,16 @@ def _ask(options: Any, experiment) -> dict:
     from train.runs.directory import open_run
     from train.tasks.asking import ask
 
-    how = {name: getattr(options, name) for name in ("rows", "step", "raw", "int8", "shots", "seed", "predictions")}
-    return ask(open_run(options.run_dir), options.data, experiment.objective, options.files, shown=options.examples, **how)
+    how = {name: getattr(options, name) for name in ("rows", "step", "raw", "int8", "seed", "predictions")}
+    return ask(
+        open_run(options.run_dir),
+        options.data,
+        experiment.objective,
+        options.files,
+        shots=max(options.shots, 0),
+        shown=options.examples,
+        **how,
+    )
 
 
 def _print_measures(found: dict, split: str) -> None:
