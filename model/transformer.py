@@ -18,7 +18,7 @@ from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import Router
 from model.ngrams import ngram_vectors, tokens_before, tokens_before_in_cache
 from model.stack import Context, Remembered, angles_of, create_layers, run_layers
-from model.text import empty_cache, final_norm, key_distances, place, relative_bias, token_vectors
+from model.text import empty_cache, final_norm, key_distances, place, relative_bias, shifted, token_vectors
 
 
 class Output(NamedTuple):
@@ -110,6 +110,7 @@ class Decoder(nn.Module):
         media: Media | None = None,
         groups_BT=None,
         memory: Remembered | None = None,
+        shift_BTD=None,
         watch: list | None = None,
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
@@ -119,8 +120,8 @@ class Decoder(nn.Module):
         the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the tokens
         are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens. groups_BT: int32,
         ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. memory: of the rows
-        before, for positions that are distances or relative; what these leave is returned as the cache. watch: a list that takes the
-        attention weights of every layer; the config must neither scan nor rematerialise.
+        before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the vectors of tokens.
+        watch: a list that takes the attention weights of every layer; the config must neither scan nor rematerialise.
         """
         c = self.config
         if positions_BT is None:
@@ -132,7 +133,7 @@ class Decoder(nn.Module):
         x_BTD = stream_BTD
         if x_BTD is None:
             before_BTN = self._before(tokens_BT, segments_BT, positions_BT, held, valid_BS, memory) if c.ngrams else None
-            x_BTD = self._embed(tokens_BT, before_BTN, positions_BT, keys_B, media)
+            x_BTD = self._embed(tokens_BT, before_BTN, positions_BT, keys_B, media, shift_BTD)
 
         queries_BT, valid = segments_BT, valid_BS
         if cache is not None:
@@ -209,10 +210,10 @@ class Decoder(nn.Module):
         return tokens_before(tokens_BS, positions_BT, count, segments_BS)
 
     @nn.nowrap
-    def _embed(self, tokens_BT, before_BTN, positions_BT, keys_B, media: Media | None):
+    def _embed(self, tokens_BT, before_BTN, positions_BT, keys_B, media: Media | None, shift_BTD):
         """What the first layer reads: the tokens, or the media in their places, and their positions."""
         c = self.config
-        x_BTD = token_vectors(c)(tokens_BT)
+        x_BTD = shifted(token_vectors(c)(tokens_BT), shift_BTD)
         if before_BTN is not None:
             x_BTD += ngram_vectors(c, tokens_BT, before_BTN)
         if media is not None and media.attended is None:

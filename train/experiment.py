@@ -53,6 +53,7 @@ class CausalLM(Objective):
 
     home: ClassVar[str] = "train.objectives.text.causal_lm:bind"
     generates: ClassVar[bool] = True
+    shifted: ClassVar[bool] = True
 
     z_loss: float = 0.0
     """Weight of the z-loss, the squared log partition function (Chowdhery et al. 2022, sec. 5); 1e-4 keeps large models stable. 0: off."""
