@@ -275,5 +275,5 @@ class OfStart(ModelConfig):
         shorter = min(switches.pop("context_length", self.context_length), theirs.context_length)
         return dataclasses.replace(theirs, context_length=theirs.context_length if theirs.positions == "learned" else shorter, **switches)
 
-    def completed(self, vocab_size: int, specials: Mapping[str, int]) -> ModelConfig:
+    def completed(self, size: int, specials: Mapping[str, int]) -> Self:
         raise ValueError("the config names no model of its own, and the run starts from none: give one with --start RUN_DIR")

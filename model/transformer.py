@@ -120,8 +120,8 @@ class Decoder(nn.Module):
         the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the tokens
         are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens. groups_BT: int32,
         ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. memory: of the rows
-        before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the vectors of tokens.
-        watch: a list that takes the attention weights of every layer; the config must neither scan nor rematerialise.
+        before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the vectors of
+        tokens. watch: a list that takes the attention weights of every layer; the config must neither scan nor rematerialise.
         """
         c = self.config
         if positions_BT is None:

@@ -2,7 +2,7 @@
 
 omnia train configs/tasks/classification.py --run-dir RUN --start MODEL --data.files train.csv
 MODEL is a run: `omnia import minilm --run-dir MODEL` makes one of a published model. The columns are `text` and `label`; others:
---data.text review --data.pair reply --data.label class. 
+--data.text review --data.pair reply --data.label class.
 """
 
 from model import OfStart

@@ -31,7 +31,7 @@ def evaluate_run(
 
     rows: rows of each source; 0: all for text, as many as in training for other data. batch_size: rows at once; 0: as in training. shards:
     other data of the same kind, prepared with the same tokenizer. int8: round weights and activations to eight bits. change: "NAME=VALUE"
-    for evaluation-only fields of the objective. predictions: file to write with what each example was answered, a JSON object a line. Returns
+    for evaluation-only fields of the objective. predictions: file to write with the answer to each example, a JSON object a line. Returns
     {"step", "split", "loss", ...} with the measures of the run's kind of data, and of a task's examples their 95 % intervals.
     """
     dataset, experiment = dataset_of(run.experiment), run.experiment
@@ -55,7 +55,7 @@ def evaluate_run(
         judged = learner.details() if hasattr(learner, "details") else None
     if predictions and judged is None:
         raise UserError(f"--predictions: runs on {type(experiment.data).__name__} answer no single examples", "Leave it out.")
-    if predictions:
+    if predictions and judged is not None:
         json_files.write_lines(Path(predictions), judged.lines())
     if not found:
         paths = ", ".join(str(corpus.path) for corpus in corpora)

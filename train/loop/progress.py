@@ -3,17 +3,19 @@
 import dataclasses
 from typing import Any
 
+from train.tasks.metrics.scores import LOWER_IS_BETTER
+
 STORED_NAMES = {"finished_step": "looked"}
 """Names in checkpoints that differ from those of the fields."""
 
 
-LOWER_IS_BETTER = ("loss", "nll", "perplexity", "bits_per_byte", "ece", "brier", "rmse", "mae", "wer", "cer", "kl")
-"""Measures of which less is better, also with a source behind a slash; of all others more is."""
+LOSSES = frozenset({"loss", "nll", "perplexity", "bits_per_byte", "kl"})
+"""Measures of which less is better, beside the metrics of tasks that are errors; of all others more is."""
 
 
 def cost(name: str, value: float) -> float:
-    """A measure as a number of which less is better: itself, or its negative."""
-    return value if name.partition("/")[0] in LOWER_IS_BETTER else -value
+    """A measure as a number of which less is better: itself, or its negative. name: also with a source behind a slash."""
+    return value if name.partition("/")[0] in LOSSES | LOWER_IS_BETTER else -value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record, lacks
+from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Example, Task, TaskDataset, column
 
@@ -80,13 +81,24 @@ class ChoiceDataset(TaskDataset):
         return likely / likely.sum()
 
     def score(self, examples: Sequence[Example], answers: Sequence[np.ndarray]):
-        from train.tasks.metrics.classification import choice_scores
+        return Scores({"accuracy": float(np.mean(self._hits(examples, answers)))})
 
-        return choice_scores([example.label for example in examples], answers)
+    def _hits(self, examples: Sequence[Example], answers: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([float(answer.argmax() == example.label) for example, answer in zip(examples, answers, strict=True)])
+
+    def intervals(self, examples: Sequence[Example], answers: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
+        from train.tasks.metrics.bootstrap import bootstrap_mean
+
+        return {"accuracy": bootstrap_mean(self._hits(examples, answers))}
 
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         given = int(answer.argmax())
-        return {"choices": list(example.parts), "label": example.label, "answer": given, "probabilities": [round(float(p), 6) for p in answer]}
+        return {
+            "choices": list(example.parts),
+            "label": example.label,
+            "answer": given,
+            "probabilities": [round(float(p), 6) for p in answer],
+        }
 
 
 def _place(value: str, choices: Sequence[str], where: str) -> int:
@@ -94,5 +106,7 @@ def _place(value: str, choices: Sequence[str], where: str) -> int:
         return list(choices).index(value)
     place = int(value) if value.isdigit() else LETTERS.find(value.upper()) if len(value) == 1 else -1
     if not 0 <= place < len(choices):
-        raise UserError(f"{where}: the label {value!r} is none of {len(choices)} choices", "Give its number from 0, its letter from A, or its text.")
+        raise UserError(
+            f"{where}: the label {value!r} is none of {len(choices)} choices", "Give its number from 0, its letter from A, or its text."
+        )
     return place

@@ -25,7 +25,7 @@ class Piece(NamedTuple):
     types: np.ndarray | None = None
     label: Any = None
     target: np.ndarray | None = None
-    learned: np.ndarray | None = None
+    learned: Any = None
 
 
 Item = tuple[Piece, ...]

@@ -27,6 +27,7 @@ class PairsDataset(TaskDataset):
     """Answers are the places of all texts of the split, the nearest first, int [texts]; equal texts are one."""
 
     options: TextPairs
+
     def example(self, record: Record) -> Example:
         o = self.options
         return Example({"text": column(record, o.text), "pair": column(record, o.pair)}, True, record.where)
@@ -52,9 +53,9 @@ class PairsDataset(TaskDataset):
         return [example._replace(label=place) for example, place in zip(examples, own, strict=True)], ranked
 
     def score(self, examples: Sequence[Example], answers: Sequence[np.ndarray]):
-        from train.tasks.metrics.ranking import ranking_scores
+        from train.tasks.metrics.ranking import ranking
 
-        return ranking_scores([{example.label} for example in examples], [answer.tolist() for answer in answers])
+        return ranking([answer.tolist() for answer in answers], [{example.label} for example in examples], items=len(answers[0]))
 
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         return {"rank": 1 + int(np.flatnonzero(answer == example.label)[0])}

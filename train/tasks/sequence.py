@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal
 
 from data.errors import UserError
 from data.records.record import Record
+from train.tasks.metrics.scores import Scores
 from train.tasks.task import Example, Task, TaskDataset, column
 
-Measure = Literal["bleu", "chrf", "rouge", "wer", "cer", "exact", "contains"]
+Measure = Literal["bleu", "rouge", "errors", "exact"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +22,9 @@ class SequenceToSequence(Task):
     """Column of the text to read."""
     target: str = "target"
     """Column of the text to write; or of a list of texts that are all right, of which the first is learned."""
-    measures: tuple[Measure, ...] = ("bleu", "chrf", "rouge", "exact")
-    """What answers are scored by: BLEU and chrF (sacrebleu), ROUGE-1/2/L, error rates of words and of characters, whether the answer is one of
-    the targets, or holds one."""
+    measures: tuple[Measure, ...] = ("bleu", "rouge", "exact")
+    """What answers are scored by: BLEU and chrF (bleu), ROUGE-1/2/L, error rates of words and characters (errors), whether it is one of the
+    targets (exact)."""
     language: str = "en"
     """Language of the targets, which decides what the measures count: zh counts characters."""
 
@@ -50,9 +51,17 @@ class SequenceDataset(TaskDataset):
         return example.label[0]
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]):
-        from train.tasks.metrics.texts import text_scores
+        from train.tasks.metrics import texts
 
-        return text_scores([list(example.label) for example in examples], answers, self.options.measures, self.options.language)
+        references, language = [example.label for example in examples], self.options.language
+        ways = {
+            "bleu": lambda: texts.translations(answers, references, language),
+            "rouge": lambda: texts.summaries(answers, references, language),
+            "errors": lambda: texts.transcripts(answers, [one[0] for one in references], language),
+            "exact": lambda: texts.exact_match(answers, references),
+        }
+        found = [ways[name]() for name in self.options.measures]
+        return Scores({k: v for one in found for k, v in one.values.items()}, {k: v for one in found for k, v in one.tables.items()})
 
     def shown(self, example: Example, answer: str) -> dict[str, Any]:
         return {"targets": None if example.label is None else list(example.label), "answer": answer}
@@ -69,8 +78,8 @@ class Conversations(SequenceToSequence):
     target: str = "response"
     """Column of the reply; or, with `messages`, not read."""
     messages: str = "messages"
-    """Column of a conversation, a list of {"role", "content"}: the last one, of the assistant, is learned. A record without it is an instruction
-    with a reply."""
+    """Column of a conversation, a list of {"role", "content"}: the last one, of the assistant, is learned. A record without it is an
+    instruction with a reply."""
     system: str = ""
     """What the system says before each conversation that does not begin with it."""
     measures: tuple[Measure, ...] = ("rouge", "exact")

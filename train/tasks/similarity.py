@@ -80,9 +80,9 @@ class SimilarityDataset(TaskDataset):
             return math.nan
 
     def score(self, examples: Sequence[Example], answers: Sequence[float]):
-        from train.tasks.metrics.regression import regression_scores
+        from train.tasks.metrics.regression import regression
 
-        return regression_scores([example.label for example in examples], answers)
+        return regression([example.label for example in examples], answers)
 
     def shown(self, example: Example, answer: float) -> dict[str, Any]:
         return {"label": example.label, "answer": answer}

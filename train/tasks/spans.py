@@ -31,6 +31,8 @@ class Spans(Task):
     """Tokens between the beginnings of two windows of a long text."""
     longest: int = 30
     """Words of an answer, at most."""
+    language: str = "en"
+    """Language of the answers, which decides how they are compared: of zh and ja by characters."""
     no_answer: float = 0.0
     """With questions that have none: log-odds of an empty answer from which on it is given; larger values answer more."""
 
@@ -138,9 +140,16 @@ class SpansDataset(TaskDataset):
         return [example for example, _ in held.values()], texts
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]):
+        from train.tasks.metrics.spans import spans
+
+        return spans(answers, [[text for text, _ in example.parts.answers] for example in examples], self.options.language)
+
+    def intervals(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, tuple[float, float]]:
+        from train.tasks.metrics.bootstrap import bootstrap_mean
         from train.tasks.metrics.spans import span_scores
 
-        return span_scores([[text for text, _ in example.parts.answers] for example in examples], answers)
+        exact, f1 = span_scores(answers, [[text for text, _ in example.parts.answers] for example in examples], self.options.language)
+        return {"exact": bootstrap_mean(exact), "f1": bootstrap_mean(f1)}
 
     def shown(self, example: Example, answer: str) -> dict[str, Any]:
         return {"answers": [text for text, _ in example.parts.answers], "answer": answer}

@@ -24,7 +24,10 @@ class WordEncoder:
 
     def __call__(self, words: list[str], spaced: list[bool]) -> list[np.ndarray]:
         """The ids of each word, perhaps none. spaced: whether a space stands before each; the first is never asked."""
-        return [self._ids(f" {word}" if number and space else word, bool(number)) for number, (word, space) in enumerate(zip(words, spaced, strict=True))]
+        return [
+            self._ids(f" {word}" if number and space else word, bool(number))
+            for number, (word, space) in enumerate(zip(words, spaced, strict=True))
+        ]
 
     def _ids(self, word: str, inside: bool) -> np.ndarray:
         key = f"{int(inside)}{word}"

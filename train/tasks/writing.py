@@ -16,7 +16,7 @@ AT_ONCE = 32
 
 
 def answers_of(dataset: Any, evaluator: Any, params, examples: list, tokenizer: Tokenizer) -> list[Any]:
-    """For each example the probabilities of its choices, float32 [choices], or where any text may be right the text that the model writes."""
+    """For each example the probabilities of its choices, float32 [choices]; where any text may be right, the text that the model writes."""
     dataset.tokens = tokenizer
     model = realise(evaluator.experiment.model)
     choices = [dataset.choices(example) for example in examples]

@@ -24,7 +24,7 @@ def projection(width: int, std: float) -> nn.Module:
 
 
 def smoothed_nll(log_p, labels, smoothing: float):
-    """-sum_v q_v log p_v over the last axis, q being 1 - smoothing for the label and `smoothing` for all alike (Szegedy et al. 2016, sec. 7)."""
+    """-sum_v q_v log p_v over the last axis; q is 1 - smoothing for the label, and `smoothing` is shared by all (Szegedy et al. 2016)."""
     own = -jnp.take_along_axis(log_p, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
     return (1.0 - smoothing) * own - smoothing * log_p.mean(-1) if smoothing else own
 

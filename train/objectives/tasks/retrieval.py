@@ -39,8 +39,8 @@ class Retrieval(Supervised):
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalLoss(HeadLoss):
-    """batch: HeadBatch, whose labels are 0 for questions and 1 for texts; a pair shares its item. Term `loss`: nats per question and per text.
-    Metrics: accuracy, whether the own one is the nearest of the batch; tokens."""
+    """batch: HeadBatch, whose labels are 0 for questions and 1 for texts; a pair shares its item. Term `loss`: nats per question and per
+    text. Metrics: accuracy, whether the own one is the nearest of the batch; tokens."""
 
     def start(self, key):
         return self.model.start(key)
