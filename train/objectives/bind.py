@@ -64,7 +64,7 @@ def check_frozen(experiment: Experiment) -> None:
     """UserError where a name in `frozen` is that of no parameter, or nothing would be trained."""
     if not experiment.frozen:
         return
-    params = nn.unbox(jax.eval_shape(realise(experiment.objective, experiment, 1).start, jax.random.key(0)))
+    params = nn.unbox(jax.eval_shape(bind(experiment).start, jax.random.key(0)))
     for name in experiment.frozen:
         stack, colon, count = name.partition(":")
         if colon and (not count.isdigit() or stack.split("/")[-1] != "layers"):
