@@ -4,7 +4,9 @@ Both sides run in subprocesses of their own, in turn, for several rounds; figure
 name, ours, peer (null when it is missing, with the reason), ratio (above 1 when ours is better), unit, and what else was seen.
 
     NANOGPT   folder of a nanoGPT checkout      train_tiny, time_to_loss, gpt2_cpu
-    PEER      a Python with torch (and, for generate, transformers; for grpo and ppo, trl); `make parity` builds .venv-peers/bin/python
+    PEER      a Python with torch (and, for generate, transformers; for harness, lm-eval too; for grpo and ppo, trl); `make parity` builds
+              .venv-peers/bin/python
+    OMNIA_DATA folder of the public data sets of configs/harness      harness
     LLAMA     a Python with llama-cpp-python    chat, at batch 1, from the same file
     PEER_DATA a Python with webdataset, mosaicml-streaming and Pillow       images, records
     PEER_AUDIO a Python with librosa            audio
@@ -37,7 +39,7 @@ class Worker:
 
     def __init__(self, script: str, options: dict, *, python: str = sys.executable):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "false"}
-        if script.startswith("omnia_"):
+        if script.startswith(("omnia_", "harness_")):
             environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # as the omnia command does for itself
         options = options | {"threads": os.cpu_count()}
         self._process = subprocess.Popen(
@@ -239,6 +241,61 @@ def embed(arguments) -> dict:
         apart = max(abs(a - b) for a, b in zip(rows["ours"][0]["first"], rows["peer"][0]["first"], strict=True))
         ratios = {"ratio": speed["ours"] / speed["peer"], "ratio_to_sorted": speed["ours"] / speed["peer_sorted"]}
         return result | speed | ratios | {"largest_difference_of_the_first": apart}
+
+
+HARNESS = {  # tasks of configs/harness: examples, solved examples in a prompt, and the model's context
+    "local_openbookqa": (50, 0, 1024),
+    "local_openbookqa, 5 shots": (50, 5, 1024),
+    "local_trec": (100, 0, 1024),
+    "local_dialogsum": (25, 0, 1024),
+    "local_wikitext2": (1, 0, 512),
+    "local_xquad_en": (16, 0, 1024),
+}
+
+
+def harness(arguments) -> dict:
+    """lm-eval's requests on SmolLM2 135M, whose published weights are fetched: answers and speed, against its own `hf` model at its own
+    batch size of 1 and at 16; the ratio of a task is to the faster one, that of the race is the smallest."""
+    if not os.environ.get("OMNIA_DATA"):
+        raise SystemExit("OMNIA_DATA: set it to the folder with the public data sets of configs/harness")
+    result: dict = {"name": "harness", "unit": "requests per second", "tasks": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            python = peer_python()
+        except Missing as error:
+            return result | {"ours": None, "peer": None, "ratio": None, "missing": str(error)}
+        exported("smollm2", folder)
+        for task, (limit, shots, context) in HARNESS.items():
+            options = {"folder": folder, "data": os.path.abspath(os.environ["OMNIA_DATA"]), "tasks": str(ROOT / "configs" / "harness")}
+            options |= {"task": task.partition(",")[0], "limit": limit, "shots": shots, "context": context}
+            workers = {
+                "ours": Worker("harness_requests.py", options | {"model": "omnia"}, python=python).ready(),
+                "peer": Worker("harness_requests.py", options | {"model": "hf", "batch": 1}, python=python).ready(),
+                "peer_16": Worker("harness_requests.py", options | {"model": "hf", "batch": 16}, python=python).ready(),
+            }
+            rows = interleave(workers, arguments.rounds or 3)
+            speed = {name: median(found, "requests_per_second") for name, found in rows.items()}
+            same = agreement(rows["ours"][0]["answers"], rows["peer"][0]["answers"])
+            ratios = {"ratio": speed["ours"] / max(speed["peer"], speed["peer_16"]), "requests": rows["ours"][0]["count"]}
+            result["tasks"][task] = speed | ratios | same
+    least = min(result["tasks"].values(), key=lambda found: found["ratio"])
+    return result | {"ours": least["ours"], "peer": max(least["peer"], least["peer_16"]), "ratio": least["ratio"]}
+
+
+def agreement(ours: dict, theirs: dict) -> dict:
+    """How far two models' answers to the same requests are apart."""
+    found: dict = {}
+    for kind, answers in ours.items():
+        pairs = list(zip(answers, theirs[kind], strict=True))
+        if kind == "generate_until":
+            found["other_texts"] = [pair for pair in pairs if pair[0] != pair[1]]
+        else:
+            numbers = [(a[0], b[0]) if isinstance(a, list) else (a, b) for a, b in pairs]
+            found["largest_difference_nats"] = max(abs(a - b) for a, b in numbers)
+            found["largest_relative_difference"] = max(abs(a - b) / abs(b) for a, b in numbers)
+            if isinstance(answers[0], list):
+                found["greedy_differs"] = sum(a[1] != b[1] for a, b in pairs)
+    return found
 
 
 def omnia(*arguments: str) -> None:
@@ -493,6 +550,7 @@ RACES = {
     "generate": generate,
     "chat": chat,
     "embed": embed,
+    "harness": harness,
     "input": input_,
     "restart": restart,
     "grpo": grpo,

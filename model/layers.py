@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from model.adapters import with_low_rank
 from model.config import ModelConfig
 from model.decoding.quantize import Quantized, product
 
@@ -26,6 +27,7 @@ class Dense(nn.Module):
     """The one linear projection: contracts the trailing `inputs` axes of x with the leading ones of its kernel.
 
     Parameters, float32: kernel [*x.shape[-inputs:], *features] with the logical `axes`, bias [*features]. A quantized kernel works too.
+    A term of low rank is added where `low_rank` stands beside the kernel (model/adapters.py).
     """
 
     features: tuple[int, ...]
@@ -39,7 +41,11 @@ class Dense(nn.Module):
     def __call__(self, x):
         contracted = x.shape[x.ndim - self.inputs :]
         rows, width = math.prod(x.shape[: x.ndim - self.inputs]), math.prod(contracted)
-        y = self._product(x.reshape(rows, width), contracted)
+        x_RK = x.reshape(rows, width)
+        y = self._product(x_RK, contracted)
+        if self.has_variable("params", "low_rank"):
+            kernel, factors = (self.get_variable("params", name) for name in ("kernel", "low_rank"))
+            y = with_low_rank(x_RK.astype(self.dtype), y, kernel, factors)
         y = y.reshape(*x.shape[: x.ndim - self.inputs], *self.features)
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.inputs :])

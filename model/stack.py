@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from model.adapters import bottleneck
 from model.attention.dispatch import Mask, attend, attention_weights
 from model.config import ModelConfig
-from model.layers import Dense, FeedForward, Norm, compute_dtype, constrain, dropout
+from model.layers import ACTIVATIONS, Dense, FeedForward, Norm, compute_dtype, constrain, dropout
 from model.mixture_of_experts import MixtureOfExperts
 from model.ngrams import NOTHING
 from model.positions import Distances, distance_scores, rotary_angles, rotate
@@ -71,12 +72,27 @@ def _positions_first(held, groups: int):
     return jnp.swapaxes(held.reshape(-1, groups, *held.shape[1:]), 1, 2)
 
 
+def _after_prefix(prefix: dict, k_BSGK, v_BSGK, mask: Mask, bias_BHTS):
+    """Keys, values, mask and bias behind a prefix that every query sees (Li & Liang 2021, arXiv:2101.00190, sec. 4).
+
+    prefix: key and value [P, G, K], which have no position: keys stand as they are, behind any rotation. Their scores get no bias.
+    """
+
+    def behind(name, x_BSGK):
+        first_PGK = prefix[name].astype(x_BSGK.dtype)
+        return jnp.concatenate([jnp.broadcast_to(first_PGK, (x_BSGK.shape[0], *first_PGK.shape)), x_BSGK], 1)
+
+    count = prefix["key"].shape[0]
+    bias_BHTS = None if bias_BHTS is None else jnp.pad(bias_BHTS, ((0, 0),) * 3 + ((count, 0),))
+    return behind("key", k_BSGK), behind("value", v_BSGK), dataclasses.replace(mask, prefix=count), bias_BHTS
+
+
 class Attention(nn.Module):
     """Multi-head attention with grouped keys (Ainslie et al. 2023). Maps x_BTD to y_BTD.
 
     seen_BSD: what is attended to, if not x_BTD. cache: None, or this layer's (keys, values, index), laid as by
     `_rows_and_heads`: the new keys are written from `index` on and all of it is attended to.
-    Returns y_BTD and the layer's new keys and values, or None.
+    Returns y_BTD and the layer's new keys and values, or None. Where `prefix` stands among the parameters, it is seen too.
     """
 
     config: ModelConfig
@@ -101,15 +117,18 @@ class Attention(nn.Module):
         bias_BHTS = context.bias_1HTS
         if context.distances is not None:
             q_BTHK, bias_BHTS = self._by_distance(q_BTHK, context.distances)
+        mask = context.mask
+        if self.has_variable("params", "prefix"):
+            k_BSGK, v_BSGK, mask, bias_BHTS = _after_prefix(self.get_variable("params", "prefix"), k_BSGK, v_BSGK, mask, bias_BHTS)
         q_BTHK = constrain(q_BTHK, "batch", "length", "heads", "head")
         k_BSGK = constrain(k_BSGK, "batch", None, "kv_heads", "head")
         v_BSGK = constrain(v_BSGK, "batch", None, "kv_heads", "head")
         if context.watch is not None:
-            context.watch.append(attention_weights(q_BTHK, k_BSGK, context.mask, c.attention_softcap, bias_BHTS))
+            context.watch.append(attention_weights(q_BTHK, k_BSGK, mask, c.attention_softcap, bias_BHTS))
         kernel = c.attention
         if kernel != "reference" and (cache is not None or self.is_initializing()):
             kernel = "xla"  # the others are made for whole rows
-        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, context.mask, kernel, c.attention_softcap, bias_BHTS)
+        y_BTHK = attend(q_BTHK, k_BSGK, v_BSGK, mask, kernel, c.attention_softcap, bias_BHTS)
         return _out(c)(y_BTHK), cache
 
     def _by_distance(self, q_BTHK, distances: Distances):
@@ -188,7 +207,8 @@ class Block(nn.Module):
     Returns x_BTD, what the layer keeps for later, and what its router did (None without experts).
 
     window: keys that a query sees, None for all. cache: the layer's keys and values with the index of the first new token, those of the
-    source behind them where there is one; or a Memory.
+    source behind them where there is one; or a Memory. Where `attention_bottleneck` and the like stand among the parameters, what a
+    sub-layer gives goes through a bottleneck adapter.
     """
 
     config: ModelConfig
@@ -211,6 +231,8 @@ class Block(nn.Module):
         def add(name, x_BTD, y_BTD, site):
             """The stream with what a sub-layer adds to it."""
             y_BTD = checkpoint_name(y_BTD, "sublayer")
+            if self.has_variable("params", f"{name}_bottleneck"):
+                y_BTD = bottleneck(y_BTD, self.get_variable("params", f"{name}_bottleneck"), ACTIVATIONS[c.activation])
             if c.norm_position == "both":
                 y_BTD = norm(f"{name}_post_norm", y_BTD)
             x_BTD = x_BTD + dropout(y_BTD, c.dropout, keys_B, site)

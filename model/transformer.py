@@ -109,6 +109,7 @@ class Decoder(nn.Module):
         branch: int | None = None,
         media: Media | None = None,
         groups_BT=None,
+        branches_BT=None,
         memory: Remembered | None = None,
         shift_BTD=None,
         watch: list | None = None,
@@ -119,9 +120,16 @@ class Decoder(nn.Module):
         token, as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row. branch: number of
         the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the tokens
         are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens. groups_BT: int32,
+<<<<<<< HEAD
         ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. memory: of the rows
         before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the vectors of
         tokens. watch: a list that takes the attention weights of every layer; the config must neither scan nor rematerialise.
+=======
+        ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. branches_BT: int32, as of
+        Mask, for a model that `knows_branches`; positions_BT restart behind the trunk in each. memory: of the rows
+        before, for positions that are distances or relative; what these leave is returned as the cache. watch: a list that takes the
+        attention weights of every layer; the config must neither scan nor rematerialise.
+>>>>>>> main
         """
         c = self.config
         if positions_BT is None:
@@ -146,6 +154,10 @@ class Decoder(nn.Module):
             valid, cache = memory.segments(segments_BT, positions_BT), (memory.layers, memory.open_BM.shape[1])
         groups_BT = groups_BT if media is None else media.groups_BT
         mask = _mask(queries_BT, None if cache is None else cache[1], valid, groups_BT)
+        if branches_BT is not None:
+            if not knows_branches(c):
+                raise ValueError("branches need positions that are looked up or turned, and a model without a window and n-grams")
+            mask = dataclasses.replace(mask, branches_BT=branches_BT)
         counted_BT = segments_BT != 0 if c.experts and segments_BT is not None else None
         length = tokens_BT.shape[1]
         keys, offset = (length, None) if cache is None else (valid.shape[1], cache[1])
@@ -220,6 +232,12 @@ class Decoder(nn.Module):
             x_BTD = media.instead_of(x_BTD)
         x_BTD = place(c, x_BTD, positions_BT)
         return constrain(dropout(x_BTD.astype(compute_dtype(c)), c.dropout, keys_B, 0), "batch", "length", "residual")
+
+
+def knows_branches(config: ModelConfig) -> bool:
+    """Whether a decoder of this config can read several continuations behind one text: what it knows of places must come from positions_BT
+    alone. Windows, n-grams and what depends on distances count places in the row."""
+    return config.positions in ("learned", "rotary", "sinusoidal") and not config.window and not config.ngrams
 
 
 def _with_tokens(cache, tokens_BT):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from model.config import ModelConfig
-from train.kinds import Data, Gradient, Metric, Objective, check_range
+from train.kinds import Adapters, Data, Gradient, Metric, Objective, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,6 +368,7 @@ class Experiment:
     model: ModelConfig = ModelConfig()
     data: Data = TextData()
     objective: Objective = CausalLM()
+    adapters: Adapters = Adapters()
     gradient: Gradient = Exact()
     optimizer: Optimizer = AdamW()
     schedule: Schedule = Schedule()

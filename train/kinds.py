@@ -1,4 +1,4 @@
-"""Kinds: what a sort of data, objective, model, optimizer, gradient, metric or learner offers, so that nothing else names one.
+"""Kinds: what a sort of data, objective, model, optimizer, gradient, adapters, metric or learner offers, so that nothing else names one.
 
 A kind is an option dataclass, which a config file, the command line and config.json see. Its class attribute `home` names what realises it:
 "module:name", or ":name" in the module of the class itself. `realise` imports that when a run needs it, so options load nothing heavy. The
@@ -273,7 +273,7 @@ class Bound:
     """(params, batch) -> arrays with an axis of rows first: what metrics that are no sums are made of. Weight 0 stands for padding."""
 
 
-# ---------------------------------------------------------------------------------------------------- optimizer, gradient, metric
+# ---------------------------------------------------------------------------------------------------- optimizer, gradient, adapters, metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,6 +286,18 @@ class Gradient:
     """
 
     home: ClassVar[str] = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapters:
+    """Which parameters are trained beside a frozen model. Home: a Method (train/adapters/method.py), made of the option and the experiment.
+
+    This class itself, without a home, stands for none: all parameters are trained.
+    """
+
+    home: ClassVar[str] = ""
+    fixed: ClassVar[bool] = False
+    """Whether no average of its parameters may be kept, since some are set to zero."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,6 +358,9 @@ class Learner(Protocol):
     def adopt(self, params: Any) -> Any:
         """Fresh parameters with those that the run starts from in their place; the same object where it starts from none."""
 
+    def whole(self, params: Any) -> Any:
+        """All parameters of the model, given those that the state trains; the same object where it trains all."""
+
     def begin(self, cursor: int) -> None:
         """Rows from `cursor` on are asked for next."""
 
@@ -359,7 +374,7 @@ class Learner(Protocol):
         """
 
     def evaluate(self, params, between: Callable[[], None], split: str = "validation") -> dict:
-        """What is measured of the averaged parameters: `loss`, lower being better, and more. {} where there is nothing to measure on.
+        """What is measured of the averaged parameters, all of them: `loss`, lower being better, and more. {} for nothing to measure on.
 
         `between` is called now and then, and may raise.
         """

@@ -1,5 +1,6 @@
 """One attention, one dispatch to kernels. Every kernel equals `reference`, values and gradients, or it raises."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +29,10 @@ class Mask:
     offset: index among the keys of the first query (decoding with a cache); 0 when queries and keys are the same tokens.
     query_groups_BT, key_groups_BS: int32; with them a causal query sees the keys of its own group and of those before it, wherever they
     stand, so that the places of a picture see one another (the cumulative mask_ar of big_vision). Groups know no window.
+    branches_BT: int32; of its segment's keys a query sees those of branch 0, a trunk, and of its own branch, so that several continuations
+    stand behind one text and none sees another. Queries and keys are then the same tokens, and there is no window: a branch's tokens
+    stand further behind the trunk in the row than in the text.
+    prefix: so many keys stand before those that all else is said of, and every query sees them.
     """
 
     causal: bool = flax.struct.field(pytree_node=False)
@@ -37,8 +42,13 @@ class Mask:
     offset: Any = None
     query_groups_BT: Any = None
     key_groups_BS: Any = None
+    branches_BT: Any = None
+    prefix: int = flax.struct.field(pytree_node=False, default=0)
 
     def __post_init__(self):
+        cached = self.key_segments_BS is not None or self.offset is not None
+        if self.branches_BT is not None and (not self.causal or self.window is not None or self.query_groups_BT is not None or cached):
+            raise ValueError("branches need a causal mask without a window, groups of positions or a cache")
         if self.query_groups_BT is not None and (not self.causal or self.window is not None):
             raise ValueError("groups of positions need a causal mask without a window")
         if self.window is not None and (not self.causal or self.window < 1):
@@ -57,10 +67,17 @@ class Mask:
             found.add("offset")
         if self.query_groups_BT is not None:
             found.add("groups")
+        if self.branches_BT is not None:
+            found.add("branches")
+        if self.prefix:
+            found.add("prefix")
         return found
 
     def allowed(self, queries: int, keys: int):
         """Boolean [B or 1, 1, T, S]: True where the query may see the key; None when it may see everything."""
+        if self.prefix:
+            behind = dataclasses.replace(self, prefix=0).allowed(queries, keys - self.prefix)
+            return None if behind is None else jnp.pad(behind, ((0, 0),) * 3 + ((self.prefix, 0),), constant_values=True)
         allowed_B1TS = None
         if self.query_groups_BT is not None:
             key_groups_BS = self.query_groups_BT if self.key_groups_BS is None else self.key_groups_BS
@@ -75,6 +92,9 @@ class Mask:
             key_segments_BS = self.query_segments_BT if self.key_segments_BS is None else self.key_segments_BS
             same_B1TS = (self.query_segments_BT[:, :, None] == key_segments_BS[:, None, :])[:, None]
             allowed_B1TS = same_B1TS if allowed_B1TS is None else allowed_B1TS & same_B1TS
+        if self.branches_BT is not None:
+            branches_B1S = self.branches_BT[:, None, :]
+            allowed_B1TS &= ((branches_B1S == 0) | (self.branches_BT[:, :, None] == branches_B1S))[:, None]
         return allowed_B1TS
 
 
@@ -109,10 +129,10 @@ def xla(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0, bias_BHTS=None
 def cudnn(q_BTHK, k_BSGK, v_BSGK, mask: Mask, softcap: float = 0.0):
     """cuDNN's fused attention on NVIDIA GPUs, for 16-bit types.
 
-    Segments go in as a bias, which is read from memory ([B, 1, T, S] of it, and its gradient is written): packed rows are better
-    served by `triton`. The window is then in the bias too.
+    Segments and branches go in as a bias, which is read from memory ([B, 1, T, S] of it, and its gradient is written): packed rows are
+    better served by `triton`. The window is then in the bias too.
     """
-    if mask.query_segments_BT is not None or mask.query_groups_BT is not None:
+    if {"segments", "groups", "branches"} & mask.features():
         allowed_B1TS, in_order = mask.allowed(q_BTHK.shape[1], k_BSGK.shape[1]), mask.causal and mask.query_groups_BT is None
         return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=allowed_B1TS, is_causal=in_order, implementation="cudnn")
     window = None if mask.window is None else (mask.window - 1, 0)
@@ -150,7 +170,7 @@ def _cudnn_limits(problem: Problem, features: set[str]) -> str:
     if problem.width > 128 or problem.width % 8:
         return f"heads {problem.width} wide; it takes multiples of 8 up to 128"
     # With a bias and half a block over, its gradients were NaN on Hopper (pytorch/pytorch issue 196678).
-    if {"segments", "groups"} & features and (problem.queries % 128 or problem.keys % 128):
+    if {"segments", "groups", "branches"} & features and (problem.queries % 128 or problem.keys % 128):
         return f"packed rows of {problem.queries}; they must be multiples of 128"
     return ""
 
@@ -164,7 +184,10 @@ class Kernel(NamedTuple):
     limits: Callable[[Problem, set[str]], str] = _no_limits
 
 
-_ALL = frozenset({"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups", "bias"})
+_ALL = frozenset(
+    {"causal", "segments", "key_segments", "offset", "window", "softcap", "split_positions", "groups", "bias", "branches", "prefix"}
+)
+
 
 # Tests compare each kernel with `reference`, values and gradients.
 KERNELS = {
@@ -172,7 +195,7 @@ KERNELS = {
     "xla": Kernel(xla, _ALL, ""),
     "splash": Kernel(splash, frozenset({"causal", "segments", "window", "softcap", "split_positions"}), "tpu", _splash_limits),
     "triton": Kernel(triton, frozenset({"causal", "segments"}), "gpu", _triton_limits),
-    "cudnn": Kernel(cudnn, frozenset({"causal", "segments", "window", "groups"}), "gpu", _cudnn_limits),
+    "cudnn": Kernel(cudnn, frozenset({"causal", "segments", "window", "groups", "branches"}), "gpu", _cudnn_limits),
 }
 
 
@@ -204,7 +227,7 @@ def choose_kernel(kernel: str, features: set[str], problem: Problem, platform: s
             able = [name for name in KERNELS if not _refusal(name, features, problem)]
             raise ValueError(f"attention kernel {kernel!r} cannot honour {refusal}; use one of {', '.join(able)} (model.attention)")
         return kernel
-    packed = "segments" in features and "groups" not in features  # which Triton does not know
+    packed = "segments" in features and not {"groups", "branches"} & features  # which Triton does not know
     fast = {"tpu": ["splash"], "gpu": ["triton", "cudnn"] if packed else ["cudnn", "triton"]}.get(platform, [])
     if "offset" in features:
         return "xla"

@@ -45,12 +45,12 @@ class Tensor:
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Of theirs."""
-        shape = _shape(_sides(self.axes)[0], self._with_parts(sizes))
+        shape = _shape(sides(self.axes)[0], self._with_parts(sizes))
         return (shape[0] + self.skip, *shape[1:]) if self.skip else shape
 
     def to_ours(self, theirs: np.ndarray, sizes: Mapping[str, int]) -> list[np.ndarray]:
         """An array for each of `paths`, of one layer; views of theirs where nothing is computed. ValueError for another shape."""
-        left, right = _sides(self.axes)
+        left, right = sides(self.axes)
         ours = _rearranged(theirs[self.skip :] if self.skip else theirs, left, right, self._with_parts(sizes))
         if self.scale != 1.0 or self.offset:
             ours = ours * np.float32(self.scale) + np.float32(self.offset)
@@ -58,7 +58,7 @@ class Tensor:
 
     def to_theirs(self, ours: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
         """The reverse of `to_ours`."""
-        left, right = _sides(self.axes)
+        left, right = sides(self.axes)
         whole = ours[0] if isinstance(self.ours, str) else np.stack(ours)
         if self.scale != 1.0 or self.offset:
             whole = (whole - np.float32(self.offset)) / np.float32(self.scale)
@@ -72,7 +72,7 @@ class Tensor:
 Groups = list[list[str]]
 
 
-def _sides(axes: str) -> tuple[Groups, Groups]:
+def sides(axes: str) -> tuple[Groups, Groups]:
     """The axes on both sides of the arrow, each a group of one or more letters."""
     left, right = ([part.strip("()").split() for part in re.findall(r"\([^)]*\)|\w+", side)] for side in axes.split("->"))
     return left, right

@@ -25,10 +25,12 @@ from orbax.checkpoint import args as ocp_args
 
 from data.errors import UserError
 from model.decoding.quantize import quantize
+from train.adapters.training import as_rounded, method_of
 from train.checkpoints.journal import Damage, Journal, kept
 from train.experiment import Checkpoints
 from train.objectives.bind import state_of
-from train.runs.directory import Run
+from train.runs.directory import START, Run, open_run
+from train.runs.inherit import base_of
 from train.step.state import State, schedule_free
 
 PARTS_TIMEOUT_SECONDS = 600
@@ -368,7 +370,21 @@ def state_bytes(abstract: State) -> int:
 
 
 def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = False):
-    """Parameters of a run's checkpoint on `mesh`: the averaged ones where the run keeps them, unless `raw`. Returns (params, step)."""
+    """Parameters of a run's checkpoint on `mesh`: the averaged ones where the run keeps them, unless `raw`. Returns (params, step).
+
+    Of a run with adapters, those of the whole model: what it started from, with the adapters merged where that can be.
+    """
+    params, step = load_trained(run, mesh, step=step, raw=raw)
+    method = method_of(run.experiment)
+    if method is not None:
+        begun = open_run(run.path / START, said=lambda line: None)
+        base, *_ = base_of(run.experiment, begun.experiment, load_parameters(begun, mesh)[0], mesh)
+        params = method.merged(as_rounded(base) if method.options.int8 else base, params)
+    return params, step
+
+
+def load_trained(run: Run, mesh, *, step: int | None = None, raw: bool = False):
+    """The same, of what the run trains alone: with adapters, their leaves."""
     experiment = run.experiment
     averaged = experiment.keeps_average and not raw
     abstract = state_of(experiment, mesh, ema=averaged, carry=False)

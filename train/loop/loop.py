@@ -186,7 +186,7 @@ class _Training:
     def _evaluate(self) -> None:
         with self.meter.pause("evaluation"):
             paused = time.monotonic()
-            validation = self._learner.evaluate(self._state.averaged, self._sentinel.stop_early)
+            validation = self._learner.evaluate(self._learner.whole(self._state.averaged), self._sentinel.stop_early)
         if validation:
             self.telemetry.evaluation(self.step, validation | {"seconds": round(time.monotonic() - paused, 3)})
             self.progress = self.progress.evaluated(self.step, self._cost(validation))
@@ -201,7 +201,7 @@ class _Training:
 
     def _draw_samples(self) -> None:
         with self.meter.pause("samples"):
-            for sample in self._learner.samples(self._state.averaged):
+            for sample in self._learner.samples(self._learner.whole(self._state.averaged)):
                 self.telemetry.sample(self.step, *sample)
             self._tell_remarks()
 

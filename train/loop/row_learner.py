@@ -9,11 +9,12 @@ import jax
 from data.errors import UserError
 from data.loading.prefetch import Prefetch, prefetch
 from data.loading.process_prefetch import ProcessPrefetch
+from train.adapters.training import begun_on, joined, method_of, reference_in
 from train.devices.mesh import batch_sharding, local_rows, put_batch, row_shards
 from train.evaluation.totals import Evaluator
 from train.experiment import Experiment
 from train.kinds import Batches, Bound, Sample, realise
-from train.objectives.bind import bind, flops_of, state_of, update_of
+from train.objectives.bind import bind, bind_trained, flops_of, frozen_shapes, state_of, update_of
 from train.optimizers.build import make_schedule, optimizer_of
 from train.runs.directory import Run
 from train.runs.start import adopt, frozen_of
@@ -42,21 +43,23 @@ class RowLearner:
     def __init__(self, run: Run, sources: list, mesh):
         experiment = run.experiment
         self._run, self._mesh, self._sources = run, mesh, sources
+        self._remarked = 0
+        self._remarks: list[str] = []
         self._dataset = dataset_of(experiment)
-        bound = bind(experiment, mesh)
+        whole, bound = bind(experiment, mesh), bind_trained(experiment, mesh)
+        self._method = method_of(experiment)
         self.parameters, self.carry = bound.start, bound.carry
         self.optimizer = optimizer_of(experiment)
         self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
         self.validates = self._dataset.can_validate(sources)
         self.flops_per_token = flops_of(experiment)
-        self._frozen = frozen_of(run, mesh)
         self._update = jit_update(update_of(experiment, bound, self.optimizer, spike=experiment.faults.spike), mesh)
         self._refresh = make_refresh(bound, experiment.seed, mesh) if bound.refresh else None
-        self._evaluator = Evaluator(bound, experiment, mesh, self._frozen)
+        frozen = self._frozen if self._method is None or whole.reference else None
+        frozen = reference_in(frozen["base"], whole.reference) if self._method and frozen else frozen
+        self._evaluator = Evaluator(whole, experiment, mesh, frozen)
         self._incoming: Prefetch | None = None
         self._processes: ProcessPrefetch | None = None
-        self._remarked = 0
-        self._remarks: list[str] = []
 
     @staticmethod
     def check(experiment: Experiment, sources: list, mesh) -> None:
@@ -72,10 +75,10 @@ class RowLearner:
 
     @staticmethod
     def abstract_step(experiment: Experiment, mesh):
-        bound, state = bind(experiment, mesh), state_of(experiment, mesh)
+        bound, state = bind_trained(experiment, mesh), state_of(experiment, mesh)
         rows = dataset_of(experiment).empty(experiment.batch_size)
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh, x.ndim)), rows)
-        frozen = {"reference": {name: state.params[name] for name in bound.reference if name in state.params}} if bound.reference else None
+        frozen = frozen_shapes(experiment, mesh, reads_reference=bool(bound.reference))
         update = update_of(experiment, bound, optimizer_of(experiment))
         return jit_update(update, mesh, lower=True), state, (frozen, batch)
 
@@ -101,8 +104,18 @@ class RowLearner:
     def waited_s(self) -> float:
         return self._incoming.waited_s if self._incoming else 0.0
 
+    @functools.cached_property
+    def _frozen(self):
+        """What a step reads and does not train; read from the disk where something asks for it."""
+        return frozen_of(self._run, self._mesh, self._remarks.append)
+
     def adopt(self, params):
+        if self._method is not None:
+            return begun_on(self._method, self._frozen["base"], params)
         return adopt(self._run, self._mesh, params, self._remarks.append)
+
+    def whole(self, params):
+        return params if self._method is None else joined(self._method, self._frozen["base"], params)
 
     def begin(self, cursor: int) -> None:
         self.close()

@@ -9,7 +9,9 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from data.errors import UserError
-from train.devices.mesh import row_shards
+from train.adapters.options import Tuning
+from train.adapters.training import base_in_eight_bits, method_of, reference_in, reporting, trained_bound
+from train.devices.mesh import parameter_shardings, row_shards
 from train.experiment import Experiment
 from train.kinds import Bound, home_of, realise
 from train.optimizers.build import frozen_leaves, optimizer_of, without_gradient
@@ -29,18 +31,26 @@ class PartlyFrozen:
 
 
 def bind(experiment: Experiment, mesh: Mesh | None = None) -> Bound:
-    """The objective that an experiment names, bound to its model. mesh: whose devices rows are spread over; UserError where the model
-    cannot run on it."""
+    """The objective that an experiment names, on all parameters of its model. mesh: whose devices rows are spread over; UserError where
+    the model cannot run on it."""
     if mesh is not None:
         attention_kernels(experiment, mesh)
     bound = realise(experiment.objective, experiment, 1 if mesh is None else row_shards(mesh))
     return dataclasses.replace(bound, loss=PartlyFrozen(bound.loss, experiment.frozen)) if experiment.frozen else bound
 
 
+def bind_trained(experiment: Experiment, mesh: Mesh | None = None) -> Bound:
+    """The objective as it is trained: with adapters, on their leaves alone, frozen["base"] being the other parameters."""
+    bound, method = bind(experiment, mesh), method_of(experiment)
+    return bound if method is None else trained_bound(bound, method)
+
+
 def update_of(experiment: Experiment, bound: Bound, optimizer, *, spike: float = 0.0):
-    """update(state, frozen, batch) -> state, metrics, with the experiment's gradient and average; see make_update."""
-    gradient = realise(experiment.gradient, experiment, experiment.objective.unit)
-    return make_update(bound.loss, optimizer, seed=experiment.seed, gradient=gradient, ema_decay=experiment.ema_decay, spike=spike)
+    """update(state, frozen, batch) -> state, metrics, with the experiment's gradient and average; see make_update. bound: as it is
+    trained."""
+    gradient, method = realise(experiment.gradient, experiment, experiment.objective.unit), method_of(experiment)
+    update = make_update(bound.loss, optimizer, seed=experiment.seed, gradient=gradient, ema_decay=experiment.ema_decay, spike=spike)
+    return update if method is None else reporting(update, method)
 
 
 def attention_kernels(experiment: Experiment, mesh: Mesh) -> list[str]:
@@ -78,9 +88,24 @@ def check_frozen(experiment: Experiment) -> None:
         raise UserError("frozen: nothing would be trained", "Leave some of the names out.")
 
 
+def whole_shapes(experiment: Experiment, mesh: Mesh):
+    """All parameters of an experiment's objective, as shapes, types and places."""
+    boxed = jax.eval_shape(bind(experiment).start, jax.random.key(0))
+    places = parameter_shardings(mesh, boxed)
+    return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), nn.unbox(boxed), places)
+
+
+def frozen_shapes(experiment: Experiment, mesh: Mesh, *, reads_reference: bool):
+    """What a step reads and does not train, as shapes, types and places, in eight bits without places; None for nothing."""
+    whole = whole_shapes(experiment, mesh)
+    if isinstance(experiment.adapters, Tuning):
+        return {"base": jax.eval_shape(base_in_eight_bits, whole) if experiment.adapters.int8 else whole}
+    return reference_in(whole, bind(experiment).reference) if reads_reference else None
+
+
 def state_of(experiment: Experiment, mesh: Mesh, *, ema: bool | None = None, carry: bool = True) -> State:
     """The state that trains an experiment, as shapes, types and places. ema: whether an average is kept, by default as the experiment
     says. carry: False for parameters alone."""
-    bound = bind(experiment)
+    bound = bind_trained(experiment)
     ema = experiment.ema_decay > 0 if ema is None else ema
     return abstract_state(bound.start, optimizer_of(experiment), mesh, ema=ema, carry=bound.carry if carry else None)

@@ -9,6 +9,7 @@ from flax import linen as nn
 from optax import contrib
 
 from data.errors import UserError
+from train.adapters.training import method_of
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree
 from train.kinds import realise
 from train.optimizers.muon import orthogonalize
@@ -274,6 +275,7 @@ def schedule_free(options: ScheduleFree, schedule: Schedule, steps: int):
 
 def optimizer_of(experiment: Experiment, updates: int = 1) -> optax.GradientTransformation:
     """The optimizer of an experiment each of whose steps is so many updates."""
-    whole = freeze(make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps * updates), experiment.frozen)
-    decay = experiment.optimizer.layer_decay
-    return optax.chain(whole, by_layer_depth(decay)) if decay < 1 else whole
+    steps, decay, method = experiment.steps * updates, experiment.optimizer.layer_decay, method_of(experiment)
+    whole = freeze(make_optimizer(experiment.optimizer, experiment.schedule, steps), experiment.frozen)
+    whole = optax.chain(whole, by_layer_depth(decay)) if decay < 1 else whole
+    return whole if method is None else method.optimizer(whole, steps)

@@ -7,6 +7,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.records.record import absolute
+from train.adapters.options import Tuning
 from train.experiment import Experiment
 from train.runs.directory import START, Run, create_run, has_checkpoint, is_run, open_corpora, open_run
 from train.runs.serialize import flatten, to_json
@@ -41,6 +42,8 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
     UserError if the data has ids beyond the model's vocabulary, or a tokenizer other than that of the run to start from.
     """
     tokenizer, model = corpora[0].tokenizer(), experiment.model
+    check_adapters(experiment)
+    source = None
     if experiment.start:
         source = open_run(experiment.start if run is None else run.path / START, said=lambda line: None)
         if source.tokenizer().digest != tokenizer.digest:
@@ -79,7 +82,51 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
             )
     objective = experiment.objective.completed(corpora)
     data = experiment.data.with_paths(absolute)  # the run is gone on with from any folder
-    return dataclasses.replace(experiment, model=model, data=data, objective=objective)
+    experiment = dataclasses.replace(experiment, model=model, data=data, objective=objective)
+    return experiment if source is None else with_new_parts(experiment, source.experiment)
+
+
+def check_adapters(experiment: Experiment) -> None:
+    """UserError where adapters do not go with the rest."""
+    adapters, optimizer = experiment.adapters, experiment.optimizer
+    if not isinstance(adapters, Tuning):
+        return
+    name, leave = type(adapters).__name__, "Leave --adapters out."
+    if not experiment.start:
+        raise UserError(f"adapters: {name} needs a model to adapt, but `start` is empty", "Give the run of one: --start RUN_DIR.")
+    if experiment.frozen:
+        raise UserError(f"adapters: {name} freezes all parameters of the model, and `frozen` names some", "Leave --frozen out.")
+    if not experiment.objective.uses_model:
+        raise UserError(f"adapters: {type(experiment.objective).__name__} trains no model of a run", leave)
+    if adapters.fixed and experiment.keeps_average:
+        what = "ema_decay" if experiment.ema_decay else type(optimizer).__name__
+        raise UserError(
+            f"adapters: {name} sets values to zero, and the average that {what} keeps would not follow",
+            "Leave ema_decay at 0, or choose another optimizer in the config file.",
+        )
+
+
+def with_new_parts(experiment: Experiment, begun: Experiment) -> Experiment:
+    """The experiment whose adapters train the parts, such as heads, that the run it starts from lacks. UserError where those are no heads,
+    or that run's own adapters are no part of the plain model."""
+    adapters = experiment.adapters
+    before = type(begun.adapters).__name__
+    if isinstance(begun.adapters, Tuning):
+        from train.adapters.training import method_of
+
+        if not (method := method_of(begun)) or not method.mergeable:
+            raise UserError(
+                f"{experiment.start}: its {before} adapters cannot be merged into the model", "Start from the run it began with."
+            )
+    if not isinstance(adapters, Tuning):
+        return experiment
+    from train.runs.inherit import new_parts
+
+    found = new_parts(experiment, begun)
+    if layers := [name for name in found if name.split("/")[-1] in ("layers", "embedding")]:
+        raise UserError(f"adapters: {experiment.start} has no {' and no '.join(layers)} to adapt", "Start from a run of the same model.")
+    trained = (*adapters.trained, *(name for name in found if name not in adapters.trained))
+    return dataclasses.replace(experiment, adapters=dataclasses.replace(adapters, trained=trained))
 
 
 def new_run(path: str | Path, experiment: Experiment) -> Run:

@@ -4,17 +4,14 @@
 """
 
 from collections.abc import Callable
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 
 from data.errors import UserError
+from train.adapters.options import Tuning
+from train.adapters.training import base_in_eight_bits, reference_in
 from train.checkpoints.checkpointer import load_parameters
-from train.kinds import Path
 from train.objectives.bind import bind
 from train.runs.directory import START, Run, open_run
-from train.runs.parts import get, put
+from train.runs.inherit import base_of, inherited
 
 
 def started_from(run: Run) -> Run | None:
@@ -31,47 +28,31 @@ def start_parameters(run: Run, mesh):
 def adopt(run: Run, mesh, params, said: Callable[[str], None] = print):
     """Fresh parameters, with those that the run starts from in their place as far as both have them, in the same shapes.
 
-    A critic that is not taken over begins as the trunk of the policy, with the scalar head of that trunk, if it has one: that of a reward
-    model, or of a critic on the policy's own hidden states. A line is said where parts begin anew, or are left behind. Returns `params`
-    itself where the run starts from nothing.
+    A line is said where parts begin anew, or are left behind. Returns `params` itself where the run starts from nothing.
     """
     begun = started_from(run)
     if begun is None:
         return params
-    source, own = load_parameters(begun, mesh)[0], bind(run.experiment)
-    there, here = dict(bind(begun.experiment).parts), own.parts
-    offered: dict[Path, Any] = {here[name]: get(source, there[name]) for name in here.keys() & there.keys()}
-    if own.inherit is not None:
-        offered |= {path: part for path, part in own.inherit(source, there).items() if offered.get(path) is None}
-    found, anew = params, []
-    for name, path in here.items():
-        part, old = offered.get(path), get(params, path)
-        if old is None:
-            continue
-        if part is not None and _agree(part, old):
-            found = put(found, path, _placed(part, old))
-        else:
-            anew.append(name)
-    left = [name for name, path in there.items() if name not in here and get(source, path) is not None]
-    parts = [f"{what} {', '.join(names)}" for what, names in (("begins anew:", anew), ("is left behind:", left)) if names]
-    if parts:
-        said(f"started from {run.experiment.start}; what {' and what '.join(parts)}")
+    found, anew, left = inherited(run.experiment, begun.experiment, load_parameters(begun, mesh)[0], params)
+    _say(run, anew, left, said)
     return found
 
 
-def _agree(part, old) -> bool:
-    """Whether both trees have the same leaves, in the same shapes."""
-    shapes = [[(path, leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)] for tree in (part, old)]
-    return shapes[0] == shapes[1]
+def _say(run: Run, anew: list[str], left: list[str], said: Callable[[str], None]) -> None:
+    parts = [f"{what} {', '.join(names)}" for what, names in (("begins anew:", anew), ("is left behind:", left)) if names]
+    if parts:
+        said(f"started from {run.experiment.start}; what {' and what '.join(parts)}")
 
 
-def _placed(part, old):
-    """A copy of it, where the old one lies."""
-    return jax.device_put(jax.tree.map(jnp.copy, part), jax.tree.map(lambda leaf: leaf.sharding, old))
-
-
-def frozen_of(run: Run, mesh):
-    """What the run's objective reads and does not train: {"reference": parameters}, or None."""
+def frozen_of(run: Run, mesh, said: Callable[[str], None] = print):
+    """What the run's step reads and does not train: {"base": parameters} with adapters, {"reference": parameters}, or None."""
+    adapters = run.experiment.adapters
+    if isinstance(adapters, Tuning):
+        begun = started_from(run)
+        assert begun is not None  # `resolve` refuses adapters without
+        base, anew, left = base_of(run.experiment, begun.experiment, load_parameters(begun, mesh)[0], mesh)
+        _say(run, anew, left, said)
+        return {"base": base_in_eight_bits(base) if adapters.int8 else base}
     names = bind(run.experiment).reference
     if not names:
         return None
@@ -81,4 +62,4 @@ def frozen_of(run: Run, mesh):
             "objective: a policy needs the run that it starts from as its reference, but `start` is empty",
             "Give one: --start RUN_DIR, or set --objective.kl-coefficient 0 where there is such a field.",
         )
-    return {"reference": {name: reference[name] for name in names if name in reference}}
+    return reference_in(reference, names)

@@ -23,8 +23,8 @@ class Augment:
     rate: float = 0.0
     """Share of the texts that are changed, each time anew, 0 to 1. 0: none. The paper's 9 changed copies beside a text are 0.9."""
     operations: tuple[Operation, ...] = ()
-    """What may be done, one for each text: replace words by synonyms, insert synonyms of words, swap words, delete words, or put typing errors
-    into words. Empty: the first four; without a table of synonyms swap and delete."""
+    """What may be done, one for each text: replace words by synonyms, insert synonyms of words, swap words, delete words, or put typing
+    errors into words. Empty: the first four; without a table of synonyms swap and delete."""
     strength: float = 0.1
     """Share of a text's words that are changed, at least one, above 0, at most 1."""
     synonyms: str = ""
@@ -75,11 +75,17 @@ def augmented(text: str, options: Augment, synonyms: Synonyms, draw: np.random.G
 
 
 def _without_some(words: Words, share: float, draw: np.random.Generator) -> Words:
-    """Each word is left out with this probability, but never the last one that is left."""
-    kept = draw.random(len(words) - 1) >= share
-    if not kept.any() and len(kept):
-        kept[draw.integers(len(kept))] = True
-    return [word for word, stays in zip(words[:-1], kept, strict=True) if stays] + words[-1:]
+    """Each word is left out with this probability, but never the last one that is left. Punctuation stays."""
+    places = _places(words)
+    gone = {place for place, chance in zip(places, draw.random(len(places)), strict=True) if chance < share}
+    if len(gone) == len(places) and places:
+        gone.remove(places[draw.integers(len(places))])
+    return [word for place, word in enumerate(words) if place not in gone]
+
+
+def _places(words: Words) -> list[int]:
+    """Where words stand that are no punctuation."""
+    return [place for place, (_, word) in enumerate(words) if word[:1].isalnum()]
 
 
 def _place_with(words: Words, choices: Callable[[str], list[str]], draw: np.random.Generator) -> tuple[int, str] | None:
@@ -113,17 +119,19 @@ def _inserted(words: Words, synonyms: Synonyms, draw: np.random.Generator) -> Wo
     found = _place_with(words, lambda word: in_place_of(word, synonyms), draw)
     if found is None:
         return words
-    place, space = draw.integers(len(words)), "" if found[1][:1] > "\u2e7f" else " "
+    places, space = [*_places(words), len(words) - 1], "" if found[1][:1] > "\u2e7f" else " "
+    place = places[draw.integers(len(places))]
     before, word = words[place]
-    new = [("", found[1]), (before or space, word)] if place == 0 else [(space, found[1]), (before or (space if word else ""), word)]
+    new = [(before, found[1]), (space, word)] if word else [(space, found[1]), (before, "")]
     return [*words[:place], *new, *words[place + 1 :]]
 
 
 def _swapped(words: Words, synonyms: Synonyms, draw: np.random.Generator) -> Words:
     """Two words change places, and what stands between words stays."""
-    if len(words) < 3:
+    places = _places(words)
+    if len(places) < 2:
         return words
-    one, other = sorted(draw.choice(len(words) - 1, 2, replace=False))
+    one, other = draw.choice(places, 2, replace=False).tolist()
     changed = list(words)
     changed[one], changed[other] = (words[one][0], words[other][1]), (words[other][0], words[one][1])
     return changed

@@ -8,7 +8,6 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record, lacks
-from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Example, Task, TaskDataset, column
 
@@ -75,21 +74,15 @@ class ChoiceDataset(TaskDataset):
 
     def found(self, example: Example, outputs: Any) -> np.ndarray:
         scores = np.asarray(outputs, np.float32)
-        if self.way != "head":
+        if self.way != "head":  # they are probabilities
             return scores
         likely = np.exp(scores - scores.max())
         return likely / likely.sum()
 
     def score(self, examples: Sequence[Example], answers: Sequence[np.ndarray]):
-        return Scores({"accuracy": float(np.mean(self._hits(examples, answers)))})
+        from train.tasks.metrics.classification import choice_scores
 
-    def _hits(self, examples: Sequence[Example], answers: Sequence[np.ndarray]) -> np.ndarray:
-        return np.array([float(answer.argmax() == example.label) for example, answer in zip(examples, answers, strict=True)])
-
-    def intervals(self, examples: Sequence[Example], answers: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
-        from train.tasks.metrics.bootstrap import bootstrap_mean
-
-        return {"accuracy": bootstrap_mean(self._hits(examples, answers))}
+        return choice_scores([example.label for example in examples], answers)
 
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         given = int(answer.argmax())

@@ -9,7 +9,6 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from data.rows.order import fold
-from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Example, Task, TaskDataset, column, content_hash
 
@@ -50,6 +49,7 @@ class ClassificationDataset(TaskDataset):
     """Answers are probabilities, float32 [V]."""
 
     options: Classification
+    changeable = ("text", "pair")
 
     def example(self, record: Record) -> Example:
         o = self.options
@@ -157,29 +157,12 @@ class ClassificationDataset(TaskDataset):
         return (self.label_names[int(answer.argmax())],)
 
     def score(self, examples: Sequence[Example], answers: Sequence[np.ndarray]):
-        from train.tasks.metrics.classification import calibration, classification, several_labels
+        from train.tasks.metrics.classification import classification_scores, several_labels_scores
 
-        truth, given = self._places(examples, answers)
         if self.options.several:
-            return several_labels(truth, given, self.label_names)
-        true, said = ([one[0] for one in both] for both in (truth, given))
-        found, sure = classification(true, said, self.label_names), calibration(true, np.stack(answers))
-        return Scores(found.values | sure.values, found.tables | sure.tables)
-
-    def _places(self, examples: Sequence[Example], answers: Sequence[np.ndarray]) -> tuple[list[list[int]], list[list[int]]]:
-        """The numbers of the true labels and of those that are given."""
-        truth = [[self.place_of(name, example) for name in self.names_of(example)] for example in examples]
-        return truth, [[self.label_names.index(name) for name in self._given(answer)] for answer in answers]
-
-    def intervals(self, examples: Sequence[Example], answers: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
-        if self.options.several:
-            return super().intervals(examples, answers)
-        from train.tasks.metrics.bootstrap import bootstrap_mean, bootstrap_sums
-        from train.tasks.metrics.classification import class_counts, macro_f1_of
-
-        true, said = ([one[0] for one in both] for both in self._places(examples, answers))
-        counts = class_counts(true, said, len(self.label_names))
-        return {"accuracy": bootstrap_mean(np.equal(true, said).astype(float)), "macro_f1": bootstrap_sums(counts, macro_f1_of)}
+            truth = np.stack([self._label(example) for example in examples])
+            return several_labels_scores(truth, np.stack(answers), self.label_names, self.options.threshold)
+        return classification_scores([self._label(example) for example in examples], np.stack(answers), self.label_names)
 
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         names = self._given(answer)

@@ -31,8 +31,8 @@ def join_words(words: Words) -> str:
 
 
 def typing_errors(word: str) -> list[str]:
-    """What a word becomes by one slip: two letters swapped, one dropped, one hit beside its key. The first letter stays; without repetition,
-    none for words of fewer than three letters."""
+    """What a word becomes by one slip: two letters swapped, one dropped, one hit beside its key. The first letter stays; none for words of
+    fewer than three letters."""
     if len(word) < 3:
         return []
     found = [word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(1, len(word) - 1)]
@@ -45,7 +45,7 @@ def typing_errors(word: str) -> list[str]:
 
 
 def lookalikes(word: str) -> list[str]:
-    """What a word becomes if one of its letters is replaced by one that looks the same, all of them are, or nothing is put in, of no width."""
+    """What a word becomes if one of its letters, or all, are replaced by others that look the same, or a space of no width is put in."""
     found = [word[:i] + LOOKALIKES[letter] + word[i + 1 :] for i, letter in enumerate(word) if letter in LOOKALIKES]
     found.append("".join(LOOKALIKES.get(letter, letter) for letter in word))
     found.append(word[: (len(word) + 1) // 2] + ZERO_WIDTH + word[(len(word) + 1) // 2 :])

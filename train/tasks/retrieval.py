@@ -53,9 +53,10 @@ class PairsDataset(TaskDataset):
         return [example._replace(label=place) for example, place in zip(examples, own, strict=True)], ranked
 
     def score(self, examples: Sequence[Example], answers: Sequence[np.ndarray]):
-        from train.tasks.metrics.ranking import ranking
+        from train.tasks.metrics.ranking import ranking_scores
 
-        return ranking([answer.tolist() for answer in answers], [{example.label} for example in examples], items=len(answers[0]))
+        truth, ranked = [{example.label} for example in examples], [answer.tolist() for answer in answers]
+        return ranking_scores(truth, ranked, items=len(answers[0]))
 
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         return {"rank": 1 + int(np.flatnonzero(answer == example.label)[0])}

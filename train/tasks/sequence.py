@@ -6,10 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from data.errors import UserError
 from data.records.record import Record
-from train.tasks.metrics.scores import Scores
 from train.tasks.task import Example, Task, TaskDataset, column
 
-Measure = Literal["bleu", "rouge", "errors", "exact"]
+Measure = Literal["bleu", "chrf", "rouge", "wer", "cer", "exact", "contains"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +21,9 @@ class SequenceToSequence(Task):
     """Column of the text to read."""
     target: str = "target"
     """Column of the text to write; or of a list of texts that are all right, of which the first is learned."""
-    measures: tuple[Measure, ...] = ("bleu", "rouge", "exact")
-    """What answers are scored by: BLEU and chrF (bleu), ROUGE-1/2/L, error rates of words and characters (errors), whether it is one of the
-    targets (exact)."""
+    measures: tuple[Measure, ...] = ("bleu", "chrf", "rouge", "exact")
+    """What answers are scored by: BLEU and chrF (sacrebleu), ROUGE-1/2/L, error rates of words and of characters, whether the answer is
+    one of the targets, or holds one."""
     language: str = "en"
     """Language of the targets, which decides what the measures count: zh counts characters."""
 
@@ -34,6 +33,7 @@ class SequenceDataset(TaskDataset):
 
     options: SequenceToSequence
     own_prompt = "{source}\n"
+    changeable: ClassVar[tuple[str, ...]] = ("source",)
 
     def example(self, record: Record) -> Example:
         o = self.options
@@ -51,17 +51,9 @@ class SequenceDataset(TaskDataset):
         return example.label[0]
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]):
-        from train.tasks.metrics import texts
+        from train.tasks.metrics.texts import text_scores
 
-        references, language = [example.label for example in examples], self.options.language
-        ways = {
-            "bleu": lambda: texts.translations(answers, references, language),
-            "rouge": lambda: texts.summaries(answers, references, language),
-            "errors": lambda: texts.transcripts(answers, [one[0] for one in references], language),
-            "exact": lambda: texts.exact_match(answers, references),
-        }
-        found = [ways[name]() for name in self.options.measures]
-        return Scores({k: v for one in found for k, v in one.values.items()}, {k: v for one in found for k, v in one.tables.items()})
+        return text_scores([example.label for example in examples], answers, self.options.measures, self.options.language)
 
     def shown(self, example: Example, answer: str) -> dict[str, Any]:
         return {"targets": None if example.label is None else list(example.label), "answer": answer}
@@ -90,6 +82,7 @@ class ConversationDataset(SequenceDataset):
     """The prompt is the conversation up to the reply, by the template of the run's model where it has one, else by roles in plain words."""
 
     options: Conversations
+    changeable = ()
 
     def example(self, record: Record) -> Example:
         o = self.options

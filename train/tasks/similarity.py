@@ -39,6 +39,7 @@ class SimilarityDataset(TaskDataset):
 
     options: Similarity
     empty_label = np.zeros((), np.float32)
+    changeable = ("text", "pair")
 
     def example(self, record: Record) -> Example:
         o = self.options
@@ -80,9 +81,9 @@ class SimilarityDataset(TaskDataset):
             return math.nan
 
     def score(self, examples: Sequence[Example], answers: Sequence[float]):
-        from train.tasks.metrics.regression import regression
+        from train.tasks.metrics.regression import regression_scores
 
-        return regression([example.label for example in examples], answers)
+        return regression_scores([example.label for example in examples], answers)
 
     def shown(self, example: Example, answer: float) -> dict[str, Any]:
         return {"label": example.label, "answer": answer}

@@ -140,16 +140,9 @@ class SpansDataset(TaskDataset):
         return [example for example, _ in held.values()], texts
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]):
-        from train.tasks.metrics.spans import spans
-
-        return spans(answers, [[text for text, _ in example.parts.answers] for example in examples], self.options.language)
-
-    def intervals(self, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, tuple[float, float]]:
-        from train.tasks.metrics.bootstrap import bootstrap_mean
         from train.tasks.metrics.spans import span_scores
 
-        exact, f1 = span_scores(answers, [[text for text, _ in example.parts.answers] for example in examples], self.options.language)
-        return {"exact": bootstrap_mean(exact), "f1": bootstrap_mean(f1)}
+        return span_scores([[text for text, _ in example.parts.answers] for example in examples], answers, self.options.language)
 
     def shown(self, example: Example, answer: str) -> dict[str, Any]:
         return {"answers": [text for text, _ in example.parts.answers], "answer": answer}

@@ -4,10 +4,10 @@ python -m train.tasks.synonyms RUN texts.csv synonyms.tsv [COLUMN] writes such a
 Neighbours in an embedding table are used alike, which is not to mean the same: good is near bad. Look at the table before you use it.
 """
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -28,10 +28,11 @@ NEAR = 0.5
 WORDS = 20_000
 """The most frequent ones, of which neighbours are looked for."""
 FUNCTION_WORDS = frozenset(
-    "a about above after again against all am an and any are as at be because been before being below between both but by can could did do "
-    "does doing down during each few for from further had has have having he her here hers him his how i if in into is it its just me more "
-    "most my no nor not of off on once only or other our out over own same she should so some such than that the their them then there these "
-    "they this those through to too under until up very was we were what when where which while who whom why will with would you your".split()
+    "a about above after again against all am an and any are as at be because been before being below between both but by can could did "
+    "do does doing down during each few for from further had has have having he her here hers him his how i if in into is it its just "
+    "me more most my no nor not of off on once only or other our out over own same she should so some such than that the their them "
+    "then there these they this those through to too under until up very was we were what when where which while who whom why will with "
+    "would you your".split()
 )
 """Words that carry grammar, and the negations, which nothing replaces."""
 
@@ -64,7 +65,8 @@ def in_place_of(word: str, synonyms: Synonyms) -> list[str]:
 def frequent_words(texts: Iterable[str]) -> list[str]:
     """The most frequent words of texts, in lower case, without function words, figures and single letters."""
     seen = Counter(word.lower() for text in texts for _, word in split_words(text))
-    return [word for word, _ in seen.most_common() if word.isalpha() and word not in FUNCTION_WORDS and (len(word) > 1 or word > "z")][:WORDS]
+    fine = (word for word, _ in seen.most_common() if word.isalpha() and word not in FUNCTION_WORDS and (len(word) > 1 or word > "z"))
+    return list(itertools.islice(fine, WORDS))
 
 
 def neighbours(table_VW: np.ndarray, tokenizer: Tokenizer, words: list[str]) -> Synonyms:
@@ -91,24 +93,32 @@ def embedding_table(run, params) -> np.ndarray:
     return np.asarray(params["embedding"]["table"], np.float32)
 
 
-def main(arguments: list[str]) -> None:
-    if len(arguments) not in (3, 4):
-        raise UserError("python -m train.tasks.synonyms: needs RUN FILE OUTPUT [COLUMN]", "See the head of train/tasks/synonyms.py.")
+def write_neighbours(run_dir: str, file: str, output: str, name: str = "text") -> str:
+    """Writes a table for the words of a column of a file; returns a line that says so."""
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh
     from train.runs.directory import open_run
     from train.tasks.task import column
 
-    run_dir, file, output, name = [*arguments, "text"][:4]
     run = open_run(run_dir)
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
     words = frequent_words(column(record, name) for record in read_records(file))
     found = neighbours(embedding_table(run, params), run.tokenizer(), words)
     storage.write_atomically(output, "".join("\t".join((word, *others)) + "\n" for word, others in found.items()).encode())
-    print(f"{Path(output)}: neighbours of {len(found)} of {len(words)} words")
+    return f"{output}: neighbours of {len(found)} of {len(words)} words"
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) not in (3, 4):
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        print(write_neighbours(*arguments))
+    except (UserError, OSError) as error:
+        print(f"omnia: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    from train.verbs.module import run_module
-
-    sys.exit(run_module(main))
+    sys.exit(main(sys.argv[1:]))

@@ -85,32 +85,12 @@ class TaggingDataset(TaskDataset):
         return tags
 
     def score(self, examples: Sequence[Example], answers: Sequence[list[str]]):
-        from train.tasks.metrics.entities import entities
+        from train.tasks.metrics.entities import entity_scores
 
-        return entities([example.label for example in examples], answers)
-
-    def intervals(self, examples: Sequence[Example], answers: Sequence[list[str]]) -> dict[str, tuple[float, float]]:
-        from train.tasks.metrics.bootstrap import bootstrap_sums
-
-        both = [(entities_of(example.label), entities_of(answer)) for example, answer in zip(examples, answers, strict=True)]
-        counts = np.array([[len(true & given), len(true) + len(given)] for true, given in both], float)
-        return {"f1": bootstrap_sums(counts, lambda sums: 2 * sums[:, 0] / np.maximum(sums[:, 1], 1))}
+        return entity_scores([example.label for example in examples], answers)
 
     def shown(self, example: Example, answer: list[str]) -> dict[str, Any]:
         return {"words": list(example.parts), "tags": None if example.label is None else list(example.label), "answer": answer}
-
-
-def entities_of(tags: Sequence[str]) -> set[tuple[int, int, str]]:
-    """(first word, end, type) of each entity of IOB2 tags; what does not begin with B- is none."""
-    found, begin = set(), None
-    for place, tag in enumerate([*tags, OUTSIDE]):
-        mark, _, entity = tag.partition("-")
-        if begin is not None and (mark != "I" or entity != begin[1]):
-            found.add((begin[0], place, begin[1]))
-            begin = None
-        if mark == "B":
-            begin = (place, entity)
-    return found
 
 
 def best_tags(scores: np.ndarray, names: Sequence[str]) -> list[str]:

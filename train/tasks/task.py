@@ -7,7 +7,6 @@ reads, which prompt and answer a model that writes learns, and how answers are s
 import dataclasses
 import functools
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,13 +24,12 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
 from train.kinds import Data, Dataset, check_range
+from train.tasks.augmentation import Augment, augmenter
 from train.tasks.batches import EvaluationRows, TaskBatches
 from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
 from train.tasks.rows import head_batch, source_batch, text_batch
 
-SLOW_RESAMPLES = 200
-"""Draws of a bootstrap that scores all examples anew each time."""
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -60,6 +58,8 @@ class Task(Data):
     """Learn from so many examples only, drawn by the seed. 0: all."""
     tokenizer: str = ""
     """Tokenizer, for a run that starts fresh: a folder that has one, such as a run. Empty: that of `start`."""
+    augment: Augment = Augment()
+    """Changed copies of texts to learn from."""
 
     def __post_init__(self):
         check_range("data.", self, 0, "validation", high=1)
@@ -70,6 +70,8 @@ class Task(Data):
     def with_paths(self, change: Callable[[str], str]) -> "Task":
         changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in ("files", "validation_files")}
         changed["tokenizer"] = self.tokenizer and change(self.tokenizer)
+        if self.augment.synonyms:
+            changed["augment"] = dataclasses.replace(self.augment, synonyms=change(self.augment.synonyms))
         return dataclasses.replace(self, **changed)
 
 
@@ -127,6 +129,8 @@ class TaskDataset(Dataset):
     """Shape and type of a label, for the head of an encoder."""
     own_prompt: ClassVar[str] = "{text}\n"
     """The prompt where the options give none."""
+    changeable: ClassVar[tuple[str, ...]] = ()
+    """Fields of an example whose words may change without changing its label; (): labels tell of single words, or of places."""
 
     def example(self, record: Record) -> Example:
         """UserError, with the record's place, for one that is no example of the task."""
@@ -166,15 +170,6 @@ class TaskDataset(Dataset):
     def score(self, examples: Sequence[Example], answers: Sequence[Any]) -> Scores:
         """How good answers are, by the field's metrics."""
         raise NotImplementedError
-
-    def intervals(self, examples: Sequence[Example], answers: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        """Where measures lie with other examples of the same kind, 95 % of the time: by bootstrap. A task has a faster way for its own."""
-        from train.tasks.metrics.bootstrap import bootstrap
-
-        def value(name: str):
-            return lambda drawn: self.score([examples[i] for i in drawn], [answers[i] for i in drawn]).values.get(name, math.nan)
-
-        return {name: bootstrap(value(name), len(examples), resamples=SLOW_RESAMPLES) for name in self.score(examples, answers).values}
 
     def shown(self, example: Example, answer: Any) -> dict[str, Any]:
         """An answer as a line of a file of predictions."""
@@ -331,7 +326,9 @@ class TaskDataset(Dataset):
         return text_batch(items, laid, rows, o.length)
 
     def batches(self, sources: list, split: str = "train") -> TaskBatches:
-        return TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), self.experiment.seed)
+        seed = self.experiment.seed
+        change = augmenter(self.options.augment, self.changeable, seed) if split == "train" else None
+        return TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
 
     def empty(self, count: int) -> Any:
         return self.make([], [[] for _ in range(count)], np.arange(count))
@@ -344,6 +341,8 @@ class TaskDataset(Dataset):
             )
         if o.files and not self.examples(sources, "train"):
             raise UserError(f"{o.files[0]}: every example is kept for evaluation", "Give more, or a smaller --data.validation.")
+        if o.augment.rate and not self.changeable:
+            raise UserError(f"data.augment: labels of {type(o).__name__} belong to words or places, which would move", "Leave it out.")
 
     def can_validate(self, sources: list) -> bool:
         return bool(self.examples(sources, "validation"))
@@ -386,9 +385,9 @@ class Judged(NamedTuple):
     answers: list[Any]
     scores: Scores | None
 
-    def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """{"intervals": {measure: (low, high)}}, of 95 %; {} where nothing was scored."""
-        return {} if self.scores is None else {"intervals": self.dataset.intervals(self.examples, self.answers)}
+    def intervals(self) -> dict[str, dict[str, list[float]]]:
+        """{"intervals": {measure: [low, high]}}, of 95 %; {} where nothing was scored."""
+        return {} if self.scores is None else {"intervals": self.scores.intervals()}
 
     def lines(self) -> list[dict[str, Any]]:
         """What a file of predictions holds."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from data.tokenizer import Tokenizer
 from model.decoding.generate import Sampling
-from train.evaluation.likelihood import Likelihoods
+from train.evaluation.likelihood import Likelihoods, Request
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
 from train.kinds import realise
@@ -44,7 +44,7 @@ def _probabilities(dataset, likelihoods: Likelihoods, examples: list, choices: l
     for example, texts in zip(examples, choices, strict=True):
         answers = [dataset.answer_ids(text) for text in texts]
         prompt = dataset.prompt_ids(example, dataset.options.length - max(map(len, answers)))
-        requests += [(prompt.tolist(), answer.tolist()) for answer in answers]
+        requests += [Request(prompt.tolist(), answer.tolist()) for answer in answers]
     scores = np.array([score for score, _ in likelihoods(requests)], np.float64)
     found, begin = [], 0
     for texts in choices:

@@ -29,6 +29,7 @@ MASKS = {
         query_groups_BT=GROUPS[:, :2],
         key_groups_BS=GROUPS,
     ),
+    "branches": Mask(causal=True, query_segments_BT=SEGMENTS, branches_BT=GROUPS + jnp.arange(7) // 6),
     "cached": Mask(causal=True, query_segments_BT=SEGMENTS[:, 4:6], key_segments_BS=SEGMENTS, offset=jnp.int32(4)),
 }
 
@@ -65,6 +66,17 @@ def test_masks_and_caps_are_what_they_are_called():
         Mask(causal=False, window=3)
     with pytest.raises(ValueError, match="groups of positions need a causal mask"):
         Mask(causal=True, window=3, query_groups_BT=GROUPS)
+    with pytest.raises(ValueError, match="branches need a causal mask without a window"):
+        Mask(causal=True, window=3, branches_BT=GROUPS)
+
+
+def test_branches_see_the_trunk_of_their_segment_and_themselves():
+    """Every pair of places, against what the words say."""
+    mask = MASKS["branches"]
+    allowed = np.asarray(mask.allowed(7, 7))[:, 0]
+    for row, t, s in np.ndindex(2, 7, 7):
+        same = SEGMENTS[row, t] == SEGMENTS[row, s] and mask.branches_BT[row, s] in (0, mask.branches_BT[row, t])
+        assert allowed[row, t, s] == (s <= t and same)
 
 
 def test_groups_say_what_is_seen_in_one_rule_for_causal_prefix_and_both_ways():
@@ -86,6 +98,7 @@ def test_groups_say_what_is_seen_in_one_rule_for_causal_prefix_and_both_ways():
         ("cudnn", "causal", 1.0, "'cudnn' cannot honour softcap; use one of reference, xla, splash"),
         ("cudnn", "packed", 0.0, "'cudnn' cannot honour float32; it takes bfloat16.*reference, xla, splash, triton"),
         ("triton", "window", 0.0, "'triton' cannot honour window"),
+        ("triton", "branches", 0.0, "'triton' cannot honour branches; use one of reference, xla "),
         ("triton", "both sides", 0.0, "'triton' cannot honour key_segments; use one of reference, xla "),
         ("splash", "cached", 0.0, "'splash' cannot honour key_segments, offset"),
     ],

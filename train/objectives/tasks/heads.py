@@ -69,8 +69,8 @@ class SeveralLabels:
         return jax.nn.sigmoid(logits)
 
     def divergence(self, logits, others, batch, symmetric: bool):
-        yes, no = (divergence_terms(*(jax.nn.log_sigmoid(sign * x) for x in (logits, others)), symmetric) for sign in (1, -1))
-        return (yes + no).sum(-1)
+        yes = divergence_terms(jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(others), symmetric)
+        return (yes + divergence_terms(jax.nn.log_sigmoid(-logits), jax.nn.log_sigmoid(-others), symmetric)).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)

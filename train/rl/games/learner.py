@@ -110,6 +110,9 @@ class AlphaZeroLearner:
     def adopt(self, params):
         return params
 
+    def whole(self, params):
+        return params
+
     def begin(self, cursor: int) -> None:
         pass
 

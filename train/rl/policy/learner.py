@@ -15,10 +15,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from data.errors import UserError
 from data.loading.prefetch import Prefetch, prefetch
+from train.adapters.options import Tuning
+from train.adapters.training import begun_on, joined, method_of
 from train.devices.mesh import ROWS, check_batch, row_shards
 from train.experiment import Experiment
 from train.kinds import Sample, realise
-from train.objectives.bind import bind, flops_of, state_of, update_of
+from train.objectives.bind import bind, bind_trained, flops_of, frozen_shapes, state_of, update_of
 from train.objectives.terms import Mean
 from train.optimizers.build import make_schedule, optimizer_of
 from train.rl.options import PolicyGradient, Prompts, reads_reference, response_length, turns_of
@@ -78,6 +80,10 @@ def check_policy(experiment: Experiment, sources: list, mesh) -> None:
         )
     if mesh.shape["context"] > 1:
         raise UserError("a policy is trained on whole responses: mesh.context must be 1", "Leave --mesh.context out.")
+    if isinstance(experiment.adapters, Tuning) and o.reference != "copy":
+        raise UserError(
+            f"objective.reference is {o.reference}, but with adapters the reference is the frozen model itself", "Leave it out."
+        )
     Questions(experiment, sources).check()
 
 
@@ -116,7 +122,7 @@ def options_of(experiment: Experiment) -> tuple[PolicyGradient, Prompts]:
 def learn_of(experiment: Experiment, optimizer, mesh, *, lower: bool = False):
     """make_learn's program for an experiment, compiled for a mesh; `lower` only lowers it."""
     # The loss of a policy gradient has no trend that a spike could stand out from.
-    update = update_of(experiment, bind(experiment, mesh), optimizer)
+    update = update_of(experiment, bind_trained(experiment, mesh), optimizer)
     o, _ = options_of(experiment)
     learn = make_learn(update, o, experiment.seed, experiment.batch_size)
     jitted = jax.jit(learn, donate_argnums=0, compiler_options=compiler_options(mesh.devices.flat[0].platform))
@@ -134,7 +140,7 @@ class PolicyLearner:
         self._run, self._mesh, self._options = run, mesh, o
         self._questions = Questions(experiment, sources)
         self._model, self._critic = realise(experiment.model), critic_of(o, experiment.model)
-        bound = bind(experiment)
+        bound, self._method = bind_trained(experiment), method_of(experiment)
         self.parameters, self.carry = bound.start, bound.carry
         updates = o.epochs * o.minibatches
         self.optimizer = optimizer_of(experiment, updates)
@@ -142,10 +148,10 @@ class PolicyLearner:
         self.rate = lambda step: rate(step * updates)
         self.padding_share, self.validates = 0.0, True
         self.flops_per_token = None if o.critic == "separate" else flops_of(experiment)
-        self._reference = Reference(run, mesh)
+        self._remarks: list[str] = []
+        self._reference = Reference(run, mesh, self._remarks.append)
         self._incoming: Prefetch | None = None
         self._baseline: dict[str, np.ndarray] | None = None
-        self._remarks: list[str] = []
         self._remarked, self._unscored, self._clip_doubted, self._begun = 0, 0, False, False
 
         compiled = {"compiler_options": compiler_options(mesh.devices.flat[0].platform)}
@@ -172,8 +178,7 @@ class PolicyLearner:
         tokens, masks = like("int32", rows, size), like("float32", rows, length)
         rollout = Rollout(tokens, tokens, masks, masks, like("bool", rows))
         scores = masks if turns_of(data.environments) > 1 else like("float32", rows)
-        reference = {name: state.params[name] for name in bind(experiment).reference if name in state.params}
-        frozen = {"reference": reference} if reads_reference(o) else None
+        frozen = frozen_shapes(experiment, mesh, reads_reference=reads_reference(o))
         learn = learn_of(experiment, optimizer_of(experiment, o.epochs * o.minibatches), mesh, lower=True)
         return learn, state, (frozen, rollout, TokenEstimates(masks, masks, masks), scores, like("float32", rows))
 
@@ -194,7 +199,12 @@ class PolicyLearner:
         return self._incoming.waited_s if self._incoming else 0.0
 
     def adopt(self, params):
+        if self._method is not None:
+            return begun_on(self._method, self._reference.base, params)
         return adopt(self._run, self._mesh, params, self._remarks.append)
+
+    def whole(self, params):
+        return params if self._method is None else joined(self._method, self._reference.base, params)
 
     def begin(self, cursor: int) -> None:
         self.close()
@@ -218,20 +228,20 @@ class PolicyLearner:
             self._incoming = None
 
     def step(self, state: State, batch: list[Question] | None) -> tuple[State, dict, int]:
-        began, step, cursor = time.monotonic(), int(state.step), int(state.cursor)
+        began, step, cursor, params = time.monotonic(), int(state.step), int(state.cursor), self.whole(state.params)
         if batch is None:
-            rollout, scores, kept, consumed, sampling_s = self._sample_groups(state.params, cursor)
+            rollout, scores, kept, consumed, sampling_s = self._sample_groups(params, cursor)
         else:
-            found = self._sample(state.params, batch)
+            found = self._sample(params, batch)
             rollout, scores, kept, sampling_s, consumed = found.rollout, found.scores, found.kept, found.seconds, len(batch)
         scored_at = time.monotonic()
         again = step % CHECK_EVERY == 0
         reference = self._reference()
-        estimates = self._evaluate_rollout(state.params, reference, rollout, again=again)
+        estimates = self._evaluate_rollout(params, reference, rollout, again=again)
         if again:
             self._compare(step, rollout, estimates, has_reference=reference is not None)
-        frozen = {"reference": reference} if reads_reference(self._options) else None
-        del reference  # one that is kept on the host leaves the device before the update
+        frozen = self._reference.frozen(reference, reads=reads_reference(self._options))
+        del params, reference  # one that is kept on the host leaves the device before the update
         state, metrics = self._learn(state, frozen, rollout, estimates._replace(policy=None), self._put(scores), self._put(kept))
         cursor_now = jax.device_put(np.int32(cursor + consumed), state.cursor.sharding)
         state = dataclasses.replace(state, cursor=cursor_now)
@@ -308,7 +318,7 @@ class PolicyLearner:
         (share of prompts on which it is better, by gold where there is one, a tie counting half), "score_start", "gold_start", "length",
         "stopped", "prompts" (that fit data.prompt_tokens, and whose responses got rewards that are numbers)}. Nothing where there are none.
         """
-        reference = start_parameters(self._run, self._mesh)
+        reference = start_parameters(self._run, self._mesh) if self._method is None else self._reference.base
         own = self._measure(params, reference, between)
         if reference is not None and self._baseline is None:
             self._baseline = self._measure(reference, None, between)

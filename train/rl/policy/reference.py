@@ -1,8 +1,13 @@
 """The reference policy of the KL penalty."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from train.adapters.options import Tuning
+from train.adapters.training import reference_in
+from train.objectives.bind import bind
 from train.rl.options import PolicyGradient
 from train.runs.directory import Run
 from train.runs.start import frozen_of
@@ -11,14 +16,18 @@ from train.runs.start import frozen_of
 class Reference:
     """The reference policy of a PolicyGradient's KL penalty: a frozen copy of its parameters, kept as `objective.reference` says.
 
-    Calling it gives them on the mesh; None where there is no KL. A policy that has its reference in itself, such as one with adapters that
-    can be switched off, gives those parameters in the same way.
+    Calling it gives them on the mesh; None where there is no KL. A policy with adapters has its reference in itself: `base`, the model
+    without them, of which no copy is made.
     """
 
-    def __init__(self, run: Run, mesh):
+    def __init__(self, run: Run, mesh, said: Callable[[str], None] = print):
         objective = run.experiment.objective
         assert isinstance(objective, PolicyGradient)
-        self._frozen, self._places = frozen_of(run, mesh), None
+        self._frozen, self._places = frozen_of(run, mesh, said), None
+        self.base = None
+        if isinstance(run.experiment.adapters, Tuning):
+            self.base = self._frozen["base"]
+            self._frozen = reference_in(self.base, bind(run.experiment).reference)
         if self._frozen is not None and objective.reference == "bfloat16":
             self._frozen = jax.tree.map(lambda x: x.astype(jnp.bfloat16), self._frozen)
         if self._frozen is not None and objective.reference == "host":
@@ -29,3 +38,9 @@ class Reference:
         if self._frozen is None:
             return None
         return (self._frozen if self._places is None else jax.device_put(self._frozen, self._places))["reference"]
+
+    def frozen(self, reference, *, reads: bool):
+        """What the update reads and does not train, given what calling this gave. reads: whether the objective runs the reference."""
+        if self.base is not None:
+            return {"base": self.base}
+        return {"reference": reference} if reads else None

@@ -1,0 +1,1 @@
+"""Fine-tuning few parameters beside a frozen model."""
