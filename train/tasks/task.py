@@ -372,6 +372,18 @@ class TaskDataset(Dataset):
         found = {name: value for name, value in found.items() if name not in ("tokens", "accuracy")}  # which the task counts itself
         return found | (self.judged.scores.values if self.judged.scores else {}) | {self.counted: len(examples)}
 
+    def answers(self, evaluator, params, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Any]:
+        """What each example is answered, whether or not its label is known."""
+        laid = EvaluationRows(self, [self.item(example, tokenizer, False) for example in examples])
+        outputs: list = [[] for _ in examples]
+        if self.way == "head":
+            evaluator.outputs(params, laid.batch, laid.rows_per_epoch, laid.collector(outputs))
+        else:
+            from train.tasks.writing import answers_of
+
+            outputs = answers_of(self, evaluator, params, list(examples), tokenizer)
+        return [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
+
     def details(self) -> "Judged | None":
         """Of the last evaluation."""
         return getattr(self, "judged", None)

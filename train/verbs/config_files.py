@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-import train.adapters.options  # noqa: F401, whose kinds `--adapters` finds
+import train.adapters.options
 import train.step.adversarial.options  # noqa: F401, and `--gradient`
 from data.errors import UserError
 from train.experiment import Experiment
