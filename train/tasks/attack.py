@@ -170,7 +170,7 @@ def attack_run(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(records of the attacked examples, with the columns that the run reads; the summary with "step" and "queries").
 
-    synonyms: a table; "": with words among the kinds, neighbours in the run's own embedding table of the words of its files and these.
+    synonyms: a table; "": with words among the kinds, neighbours in the run's own embedding table.
     count: examples to attack, from the first on; 0: all.
     """
     from train.checkpoints.checkpointer import load_parameters

@@ -69,20 +69,31 @@ def frequent_words(texts: Iterable[str]) -> list[str]:
     return list(itertools.islice(fine, WORDS))
 
 
+def whole_words(tokenizer: Tokenizer) -> list[str]:
+    """The words that have an id of their own, in lower case, without function words."""
+    texts = (tokenizer.decode([id_]).strip() for id_ in range(tokenizer.base_size))
+    able = dict.fromkeys(text for text in texts if len(text) > 2 and text.isalpha() and text.islower() and text not in FUNCTION_WORDS)
+    return [word for word, ids in zip(able, tokenizer.encode_batch([*able]), strict=True) if len(ids) == 1]
+
+
 def neighbours(table_VW: np.ndarray, tokenizer: Tokenizer, words: list[str]) -> Synonyms:
-    """Of each word the others that are nearest by the cosine of their vectors, a word's being the mean of its pieces'."""
+    """Of each word the others, and whole words of the vocabulary, that are nearest by the cosine of their vectors; a word's is the mean of
+    its pieces'. Vectors are centred: what all words share tells none apart."""
+    among = [*dict.fromkeys([*words, *whole_words(tokenizer)])]
     if not words:
         return {}
-    vectors_NW = np.stack([table_VW[tokenizer.encode(word)].mean(0) for word in words]).astype(np.float32)
+    vectors_NW = np.stack([table_VW[ids].mean(0) for ids in tokenizer.encode_batch(among)]).astype(np.float32)
     vectors_NW -= vectors_NW.mean(0)
     vectors_NW /= np.maximum(np.linalg.norm(vectors_NW, axis=1, keepdims=True), 1e-9)
     found: Synonyms = {}
     for first in range(0, len(words), 1024):
-        cosine_MN = vectors_NW[first : first + 1024] @ vectors_NW.T
-        for word, row_N in zip(words[first : first + 1024], cosine_MN, strict=True):
-            near = [place for place in np.argsort(-row_N)[: NEIGHBOURS + 1] if row_N[place] >= NEAR and words[place] != word]
+        chunk = words[first : first + 1024]
+        cosine_MN = vectors_NW[first : first + len(chunk)] @ vectors_NW.T
+        nearest_MK = np.argsort(-cosine_MN)[:, : NEIGHBOURS + 1]
+        for row, word in enumerate(chunk):
+            near = [among[place] for place in nearest_MK[row] if cosine_MN[row, place] >= NEAR and among[place] != word]
             if near:
-                found[word] = tuple(words[place] for place in near[:NEIGHBOURS])
+                found[word] = tuple(near[:NEIGHBOURS])
     return found
 
 
