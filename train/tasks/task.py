@@ -374,9 +374,9 @@ class TaskDataset(Dataset):
 
     def answers(self, evaluator, params, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Any]:
         """What each example is answered, whether or not its label is known."""
-        laid = EvaluationRows(self, [self.item(example, tokenizer, False) for example in examples])
         outputs: list = [[] for _ in examples]
         if self.way == "head":
+            laid = EvaluationRows(self, [self.item(example, tokenizer, False) for example in examples])
             evaluator.outputs(params, laid.batch, laid.rows_per_epoch, laid.collector(outputs))
         else:
             from train.tasks.writing import answers_of

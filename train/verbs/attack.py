@@ -1,15 +1,13 @@
 """`omnia attack`: examples that a classifier no longer gets right."""
 
-import csv
 import dataclasses
-import io
-from pathlib import Path
 from typing import Any
 
 import tyro
 
 from data.errors import UserError
-from data.files import json_files, storage
+from data.files import json_files
+from data.records.writing import check_name, write_records
 from train.tasks.attack import Budget, Kind
 from train.verbs.arguments import parse, start_jax
 
@@ -47,8 +45,7 @@ class Attack:
 
 def attack(arguments: list[str]) -> None:
     options = parse(Attack, "attack", arguments)
-    if Path(options.output).suffix not in (".csv", ".jsonl"):
-        raise UserError(f"{options.output}: examples are written as .csv or .jsonl", "Give a name that ends so.")
+    check_name(options.output)
     if options.rows < 0:
         raise UserError("omnia attack: --rows must be 0 or more")
     if options.synonyms and "words" not in options.kinds:
@@ -65,20 +62,9 @@ def attack(arguments: list[str]) -> None:
 
     how: dict[str, Any] = {"synonyms": options.synonyms, "count": options.rows, "step": options.step, "raw": options.raw}
     records, found = attack_run(run, options.files, budget, **how)
-    if options.output.endswith(".csv"):
-        storage.write_atomically(options.output, _csv(records))
-    else:
-        json_files.write_lines(Path(options.output), records)
+    write_records(options.output, records)
     if options.json:
         print(json_files.dumps(found))
         return
     for name, value in found.items():
         print(f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}")
-
-
-def _csv(records: list[dict[str, Any]]) -> bytes:
-    content = io.StringIO()
-    writer = csv.DictWriter(content, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return content.getvalue().encode()
