@@ -17,12 +17,13 @@ def check_name(path: str) -> None:
 
 
 def write_records(path: str, records: Sequence[dict[str, Any]]) -> None:
-    """A file with the records, which all have the names of the first."""
+    """A file with the records; in a table what one of them lacks is empty."""
     check_name(path)
     if path.endswith(".jsonl"):
         return json_files.write_lines(path, records)
     content = io.StringIO()
-    writer = csv.DictWriter(content, list(records[0]), lineterminator="\n")
+    names = dict.fromkeys(name for record in records for name in record)
+    writer = csv.DictWriter(content, list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     storage.write_atomically(path, content.getvalue().encode())

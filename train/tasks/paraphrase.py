@@ -1,7 +1,7 @@
 """Texts in other words, by runs of one's own: through another language and back (Sennrich et al. 2016), or by a run that paraphrases.
 
-python -m train.tasks.paraphrase train.csv more.csv COLUMN RUN [RUN ...] writes the records whose text in a column came out changed, with the
-text that the last run writes of what the one before wrote. RUN: of SequenceToSequence, such as en-de and de-en. Give both files to train on.
+python -m train.tasks.paraphrase train.csv more.csv COLUMN RUN [RUN ...] writes the records whose text in a column came out changed, with
+the text that the last run writes of what the one before wrote. RUN: of SequenceToSequence, such as en-de and de-en. Train on both files.
 """
 
 import sys
@@ -13,7 +13,7 @@ from train.tasks.task import Example, column
 
 
 def rewritten(run_dir: str, texts: list[str]) -> list[str]:
-    """What a run writes of each text, the likeliest token at each place. UserError for a run that was not trained to write texts of texts."""
+    """What a run writes of each text, the likeliest token at each place. UserError for a run that was not trained to do so."""
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh
     from train.evaluation.totals import Evaluator
@@ -41,7 +41,8 @@ def paraphrase(path: str, output: str, name: str, runs: list[str]) -> str:
     texts = before
     for run in runs:
         texts = rewritten(run, texts)
-    changed = [record | {name: text} for record, old, text in zip(records, before, texts, strict=True) if text and text != old.strip()]
+    both = zip(records, before, texts, strict=True)
+    changed = [{**record, name: text} for record, old, text in both if text and text != old.strip()]
     if not changed:
         raise UserError(f"{path}: no text came out changed", "Train the runs for longer, or on texts like these.")
     write_records(output, changed)
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        print(paraphrase(*arguments[:3], arguments[3:]))
+        file, output, name, *runs = arguments
+        print(paraphrase(file, output, name, runs))
     except (UserError, OSError) as error:
         print(f"omnia: {error}", file=sys.stderr)
         return 2
