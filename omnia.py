@@ -24,6 +24,7 @@ VERBS = {
     "plan": "predict memory, collectives and step time on a pod that you do not have yet",
     "label": "sample responses of a policy and record which is best, by its environment's reward",
     "evaluate": "measure a run on its validation split",
+    "attack": "change labelled texts a little until a classifier is wrong, and write them",
     "generate": "continue a prompt, a file of prompts, or what you type",
     "embed": "write a vector for each line of a file",
     "reproduce": "run a paper's table and compare the results with the paper",
@@ -32,9 +33,9 @@ VERBS = {
 }
 CONFIG_HELP = "--config FILE, with any verb: lets runs with classes of that config file use them."
 ROOMS = ("data", "model", "train")
-COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "generate", "embed")
+COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "attack", "generate", "embed")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
-WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "embed", "reproduce", "report")
+WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "attack", "embed", "reproduce", "report")
 """Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""
 TRANSIENT = frozenset(
     "EIO EAGAIN EINTR ENOMEM ENOBUFS ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EHOSTUNREACH ENETDOWN ENETRESET ENETUNREACH ESTALE "

@@ -12,17 +12,19 @@ from model.attention.dispatch import Mask, layer_kernels
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.layers import Table, compute_dtype, constrain, dropout
 from model.stack import Context, Source, angles_of, create_layers, run_layers, source_cache
-from model.text import empty_cache, final_norm, place, relative_bias, token_vectors, vectors_of
+from model.text import empty_cache, final_norm, place, relative_bias, shifted, token_vectors, vectors_of
 from model.transformer import DECODER, Output
 
 
 @flax.struct.dataclass
 class SourceText:
-    """What is read: tokens_BS, segments_BS and positions_BS, int32, as of an encoder. A target sees the source of its own segment."""
+    """What is read: tokens_BS, segments_BS and positions_BS, int32, as of an encoder. A target sees the source of its own segment.
+    shift_BSD: added to the vectors of its tokens."""
 
     tokens_BS: Any
     segments_BS: Any
     positions_BS: Any
+    shift_BSD: Any = None
 
 
 class Encoder(nn.Module):
@@ -75,7 +77,7 @@ class EncoderDecoder(nn.Module):
         encoder_keys_B = None if keys_B is None else jax.vmap(lambda key: jax.random.fold_in(key, _ENCODER))(keys_B)
         hidden_BSD = None
         if source is not None:
-            hidden_BSD = Encoder(c, name="encoder")(look_up(source.tokens_BS), source, encoder_keys_B)
+            hidden_BSD = Encoder(c, name="encoder")(shifted(look_up(source.tokens_BS), source.shift_BSD), source, encoder_keys_B)
             source_segments_BS = source.segments_BS
         x_BTD = place(c, look_up(tokens_BT), positions_BT).astype(compute_dtype(c))
         x_BTD = constrain(dropout(x_BTD, c.dropout, keys_B, 0), "batch", "length", "residual")

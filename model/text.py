@@ -26,6 +26,11 @@ def vectors_of(config: ModelConfig, table_VD, tokens):
     return x * math.sqrt(x.shape[-1]) if config.embed_scale else x
 
 
+def shifted(x_BTD, shift_BTD):
+    """Vectors of tokens, moved by a perturbation if there is one."""
+    return x_BTD if shift_BTD is None else x_BTD + shift_BTD
+
+
 def place(config: ModelConfig, x_BTD, positions_BT):
     """x_BTD with what says where a token stands, if that is added to it. Parameters: positions/table [context, D] when learned."""
     c, width = config, x_BTD.shape[-1]

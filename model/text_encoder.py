@@ -8,7 +8,7 @@ from model.attention.dispatch import Mask, layer_kernels
 from model.heads import Head
 from model.layers import ACTIVATIONS, Dense, Norm, Table, compute_dtype, constrain, dropout
 from model.stack import Context, angles_of, create_layers, run_layers
-from model.text import final_norm, place, relative_bias, token_vectors
+from model.text import final_norm, place, relative_bias, shifted, token_vectors
 from model.text_encoder_config import TextEncoderConfig
 from model.transformer import Output
 
@@ -48,14 +48,17 @@ class TextEncoder(nn.Module):
     config: TextEncoderConfig
 
     @nn.compact
-    def __call__(self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, types_BT=None, watch: list | None = None) -> Output:
+    def __call__(
+        self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, types_BT=None, shift_BTW=None, watch: list | None = None
+    ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding. positions_BT: int32 within the text,
-        default 0..T-1. keys_B: random keys, one a row, for dropout. types_BT: int32, by default all of type 0. watch: as of Decoder.
+        default 0..T-1. keys_B: random keys, one a row, for dropout. types_BT: int32, by default all of type 0. shift_BTW: added to
+        the vectors of tokens, of the width of their table. watch: as of Decoder.
         """
         c, dtype = self.config, compute_dtype(self.config)
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        x_BTW = place(c, token_vectors(c, c.embedding_width)(tokens_BT), positions_BT)
+        x_BTW = place(c, shifted(token_vectors(c, c.embedding_width)(tokens_BT), shift_BTW), positions_BT)
         if c.token_types:
             table_PW = Table(c.token_types, c.embedding_width, ("positions", "embed"), c.init_std, name="token_types")()
             x_BTW += constrain(table_PW, "positions", "residual")[jnp.zeros_like(tokens_BT) if types_BT is None else types_BT]

@@ -18,7 +18,7 @@ from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import Router
 from model.ngrams import ngram_vectors, tokens_before, tokens_before_in_cache
 from model.stack import Context, Remembered, angles_of, create_layers, run_layers
-from model.text import empty_cache, final_norm, key_distances, place, relative_bias, token_vectors
+from model.text import empty_cache, final_norm, key_distances, place, relative_bias, shifted, token_vectors
 
 
 class Output(NamedTuple):
@@ -111,18 +111,20 @@ class Decoder(nn.Module):
         groups_BT=None,
         branches_BT=None,
         memory: Remembered | None = None,
+        shift_BTD=None,
         watch: list | None = None,
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
         of (keys, values), both [B * G, S, K], with n-grams also (tokens,) behind them, int32 [B, S, 1], and the index of the first new
-        token, as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row. branch: number of
-        the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the tokens
-        are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens. groups_BT: int32,
-        ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. branches_BT: int32, as of
-        Mask, for a model that `knows_branches`; positions_BT restart behind the trunk in each. memory: of the rows
-        before, for positions that are distances or relative; what these leave is returned as the cache. watch: a list that takes the
-        attention weights of every layer; the config must neither scan nor rematerialise.
+        token, as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row. branch: number
+        of the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the
+        tokens are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens.
+        groups_BT: int32, ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it.
+        branches_BT: int32, as of Mask, for a model that `knows_branches`; positions_BT restart behind the trunk in each. memory: of the
+        rows before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the
+        vectors of tokens. watch: a list that takes the attention weights of every layer; the config must neither scan nor
+        rematerialise.
         """
         c = self.config
         if positions_BT is None:
@@ -134,7 +136,7 @@ class Decoder(nn.Module):
         x_BTD = stream_BTD
         if x_BTD is None:
             before_BTN = self._before(tokens_BT, segments_BT, positions_BT, held, valid_BS, memory) if c.ngrams else None
-            x_BTD = self._embed(tokens_BT, before_BTN, positions_BT, keys_B, media)
+            x_BTD = self._embed(tokens_BT, before_BTN, positions_BT, keys_B, media, shift_BTD)
 
         queries_BT, valid = segments_BT, valid_BS
         if cache is not None:
@@ -215,10 +217,10 @@ class Decoder(nn.Module):
         return tokens_before(tokens_BS, positions_BT, count, segments_BS)
 
     @nn.nowrap
-    def _embed(self, tokens_BT, before_BTN, positions_BT, keys_B, media: Media | None):
+    def _embed(self, tokens_BT, before_BTN, positions_BT, keys_B, media: Media | None, shift_BTD):
         """What the first layer reads: the tokens, or the media in their places, and their positions."""
         c = self.config
-        x_BTD = token_vectors(c)(tokens_BT)
+        x_BTD = shifted(token_vectors(c)(tokens_BT), shift_BTD)
         if before_BTN is not None:
             x_BTD += ngram_vectors(c, tokens_BT, before_BTN)
         if media is not None and media.attended is None:

@@ -53,6 +53,7 @@ class CausalLM(Objective):
 
     home: ClassVar[str] = "train.objectives.text.causal_lm:bind"
     generates: ClassVar[bool] = True
+    shifted: ClassVar[bool] = True
 
     z_loss: float = 0.0
     """Weight of the z-loss, the squared log partition function (Chowdhery et al. 2022, sec. 5); 1e-4 keeps large models stable. 0: off."""
@@ -83,6 +84,9 @@ class Optimizer:
     """Decoupled weight decay of matrices and tables, times the learning rate; biases and norms are not decayed."""
     clip_norm: float = 1.0
     """Clip gradients to this global norm. 0: off."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer to the one below it, above 0, at most 1: a pretrained model's lower layers then change
+    less (Howard & Ruder 2018, sec. 3.2). What stands above the layers has the full rate, embeddings are below the lowest. 1: off."""
 
     def __post_init__(self):
         # Any rate, momentum and decay that an optimizer of ours has, by the names they share.
@@ -90,6 +94,10 @@ class Optimizer:
         check_range("optimizer.", self, 0, "learning_rate", "weight_decay", "clip_norm")
         check_range("optimizer.", self, 0, *sorted(names & {"adam_learning_rate", "epsilon"}))
         check_range("optimizer.", self, 0, *sorted(names & {"beta1", "beta2", "momentum"}), high=1)
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optimizer.layer_decay is {self.layer_decay}; it must be above 0 and at most 1")
+        if self.layer_decay < 1 and self.averages:
+            raise ValueError(f"optimizer.layer_decay would not reach the average that {type(self).__name__} keeps: leave it at 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,7 +362,7 @@ class Experiment:
     start: str = ""
     """Run directory to start from: its newest parameters, model and tokenizer. The context may be shorter. Empty: start fresh."""
     frozen: tuple[str, ...] = ()
-    """Freeze parameters whose names begin with these prefixes, such as layers or image/encoder."""
+    """Freeze parameters whose names begin with these prefixes, such as embedding or image/encoder; layers:4 freezes the first 4 layers."""
     ema_decay: float = 0.0
     """Keep an exponential moving average of the parameters with this decay, for evaluation and generation. 0: off."""
     model: ModelConfig = ModelConfig()

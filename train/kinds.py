@@ -245,6 +245,8 @@ class Objective:
     """What its metric `unsound` counts, if it has one: a step with any changes nothing."""
     only_evaluated: ClassVar[tuple[str, ...]] = ()
     """Fields, whole numbers, that evaluations alone read: `omnia evaluate --change` sets them."""
+    shifted: ClassVar[bool] = False
+    """Whether its loss reads `shift` of a batch, which is added to the vectors of tokens: what adversarial gradients need."""
     uses_model: ClassVar[bool] = True
     """Whether it trains the experiment's `model`; False: the network is described by the objective."""
 

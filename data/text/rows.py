@@ -1,6 +1,6 @@
 """Rows of text as the model sees them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ class TextBatch(NamedTuple):
     words: np.ndarray | None = None  # int32 [B, T]: number of the word within the row that each token belongs to
     types: np.ndarray | None = None  # int32 [B, T]: 0 for the first text of a pair, 1 for the second
     follows: np.ndarray | None = None  # int32 [B]: of a pair, 1 where the second text follows the first, else 0
+    shift: Any = None  # float32 [B, T, W]: added to the vectors of tokens; None: nothing is
 
 
 class Segments(NamedTuple):

@@ -86,6 +86,12 @@ class Evaluator:
             between()
         return found
 
+    def outputs(self, params, batch: Callable[[int, int], Any], count: int, collect: Callable[[dict], None]) -> None:
+        """The outputs alone, of rows 0 to count - 1; batch and collect as of `totals`."""
+        for first in range(0, count, self.rows):
+            placed = put_batch(self.mesh, lambda start, rows, first=first: batch(first + start, rows), self.rows)
+            collect(multihost_utils.process_allgather(self._outputs(params, placed), tiled=True))
+
     def result(self, totals: dict[str, np.ndarray]) -> dict[str, float]:
         """Means, and what the metrics come to since the last call; {} where nothing was measured."""
         metrics, self._metrics = self._metrics, self._fresh_metrics()

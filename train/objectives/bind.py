@@ -1,6 +1,7 @@
 """From an experiment to its objective, bound to its model; and to the state that trains it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -75,9 +76,15 @@ def check_frozen(experiment: Experiment) -> None:
         return
     params = nn.unbox(jax.eval_shape(bind(experiment).start, jax.random.key(0)))
     for name in experiment.frozen:
+        stack, colon, count = name.partition(":")
+        if colon and (not count.isdigit() or stack.split("/")[-1] != "layers"):
+            raise UserError(f"frozen: {name} says no number of layers", "Give the number of the lowest ones, as in layers:4.")
         if not any(jax.tree.leaves(frozen_leaves(params, (name,)))):
             raise UserError(f"frozen: no parameter's name begins with {name}", f"Parts of the model are {', '.join(sorted(params))}.")
-    if all(jax.tree.leaves(frozen_leaves(params, experiment.frozen))):
+        layers = [leaf.shape[0] for leaf, of in zip(*map(jax.tree.leaves, (params, frozen_leaves(params, (name,)))), strict=True) if of]
+        if colon and int(count) >= min(layers):
+            raise UserError(f"frozen: {name} is not below the {min(layers)} layers that there are", f"To freeze all, give {stack}.")
+    if all(count == math.inf for count in jax.tree.leaves(frozen_leaves(params, experiment.frozen))):
         raise UserError("frozen: nothing would be trained", "Leave some of the names out.")
 
 

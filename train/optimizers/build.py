@@ -159,25 +159,75 @@ def as_matrices(path, leaf):
     return leaf.reshape(leaf.shape[0] if "layers" in names else 1, -1)
 
 
+def by_layer_depth(decay: float) -> optax.GradientTransformation:
+    """Scales the updates of the layer d layers below the top of its stack by decay ** d, and those of embeddings as one more layer below
+    (Howard & Ruder 2018, sec. 3.2). Layers that share parameters count as one."""
+
+    def scale(updates, _):
+        depth = max([leaf.shape[0] for path, leaf in jax.tree_util.tree_leaves_with_path(updates) if "layers" in _names(path)], default=0)
+
+        def scaled(path, leaf):
+            if "layers" in _names(path):
+                powers = decay ** jnp.arange(leaf.shape[0] - 1, -1, -1, dtype=jnp.float32)
+                return leaf * powers.reshape(-1, *(1,) * (leaf.ndim - 1))
+            return leaf * decay**depth if _names(path)[0] in BELOW_THE_LAYERS else leaf
+
+        return jax.tree_util.tree_map_with_path(scaled, updates)
+
+    return optax.stateless(scale)
+
+
+BELOW_THE_LAYERS = frozenset("embedding ngrams positions token_types embedding_norm embedding_projection relative_bias".split())
+"""Parameters of text models that layers stand on."""
+
+
 def freeze(optimizer: optax.GradientTransformation, names: tuple[str, ...]) -> optax.GradientTransformation:
-    """The optimizer of all parameters but those whose names begin with one of `names` ("image/encoder"); of these nothing is kept."""
+    """The optimizer of all parameters but those that `names` freeze (see `frozen_leaves`); of these nothing is kept."""
+    if not names:
+        return optimizer
 
     def parts(params):
-        return jax.tree.map(lambda frozen: "frozen" if frozen else "trained", frozen_leaves(params, names))
+        return jax.tree.map(lambda count: "frozen" if count == math.inf else "trained", frozen_leaves(params, names))
 
-    return optax.partition({"frozen": optax.set_to_zero(), "trained": optimizer}, parts) if names else optimizer
+    def above(tree):
+        """Without the frozen layers of stacks that are partly frozen."""
+        return jax.tree.map(lambda leaf, count: leaf[count:] if 0 < count < math.inf else leaf, tree, frozen_leaves(tree, names))
+
+    def padded(new, old):
+        below = old.shape[0] - new.shape[0] if old.ndim else 0
+        return jnp.pad(new, [(below, 0)] + [(0, 0)] * (new.ndim - 1)) if below else new
+
+    def update(updates, state, params=None):
+        found, state = inner.update(above(updates), state, None if params is None else above(params))
+        return jax.tree.map(padded, found, updates), state
+
+    inner = optax.partition({"frozen": optax.set_to_zero(), "trained": optimizer}, parts)
+    return optax.GradientTransformation(lambda params: inner.init(above(params)), update)
 
 
 def frozen_leaves(params, names: tuple[str, ...]):
-    """True for the leaves whose names begin with one of `names`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: f"{'/'.join(_names(path))}/".startswith(tuple(f"{n}/" for n in names)), params)
+    """For each leaf how many of its layers `names` freeze, the lowest ones; infinity: all of it.
+
+    A name is the beginning of parameters' names ("image/encoder"), or says how many layers of a stack are meant ("layers:4").
+    """
+
+    def frozen(path, _):
+        own = f"{'/'.join(_names(path))}/"
+        found = [count for name, _, count in (one.partition(":") for one in names) if own.startswith(f"{name}/")]
+        return math.inf if "" in found else max(map(int, found), default=0)
+
+    return jax.tree_util.tree_map_with_path(frozen, params)
 
 
 def without_gradient(params, names: tuple[str, ...]):
-    """The parameters, those of `names` as constants: nothing is computed for a gradient that nobody uses."""
-    if not names:
-        return params
-    return jax.tree.map(lambda leaf, frozen: jax.lax.stop_gradient(leaf) if frozen else leaf, params, frozen_leaves(params, names))
+    """The parameters, those that `names` freeze as constants: nothing is computed for a gradient that nobody uses."""
+
+    def held(leaf, count):
+        if count == math.inf:
+            return jax.lax.stop_gradient(leaf)
+        return jnp.concatenate([jax.lax.stop_gradient(leaf[:count]), leaf[count:]]) if count else leaf
+
+    return jax.tree.map(held, params, frozen_leaves(params, names)) if names else params
 
 
 def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:
@@ -225,5 +275,7 @@ def schedule_free(options: ScheduleFree, schedule: Schedule, steps: int):
 
 def optimizer_of(experiment: Experiment, updates: int = 1) -> optax.GradientTransformation:
     """The optimizer of an experiment each of whose steps is so many updates."""
-    whole, method = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps * updates), method_of(experiment)
-    return freeze(whole, experiment.frozen) if method is None else method.optimizer(whole, experiment.steps * updates)
+    steps, decay, method = experiment.steps * updates, experiment.optimizer.layer_decay, method_of(experiment)
+    whole = freeze(make_optimizer(experiment.optimizer, experiment.schedule, steps), experiment.frozen)
+    whole = optax.chain(whole, by_layer_depth(decay)) if decay < 1 else whole
+    return whole if method is None else method.optimizer(whole, steps)

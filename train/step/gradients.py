@@ -13,11 +13,16 @@ from train.objectives.terms import Mean
 
 def exact(options: Exact, experiment: Experiment, unit: str) -> Callable:
     """The gradient of the whole batch, in as many parts as the experiment says."""
+    return in_parts(plain, experiment, unit)
+
+
+def in_parts(whole: Callable, experiment: Experiment, unit: str) -> Callable:
+    """A gradient of a batch, such as `plain`, taken in as many parts of it as the experiment says."""
     if experiment.micro_batches == 1:
-        return plain
+        return whole
     if unit == "batch":
         raise UserError("objective: its loss is of a whole batch, and cannot be taken in micro-batches", "Set --micro-batches 1.")
-    return functools.partial(accumulated, micro_batches=experiment.micro_batches)
+    return functools.partial(accumulated, micro_batches=experiment.micro_batches, whole=whole)
 
 
 def loss_of(terms, weights):
@@ -26,26 +31,27 @@ def loss_of(terms, weights):
     return sum(parts, jnp.float32(0))
 
 
-def plain(objective, params, batch, key, *, frozen=None, carry=None):
-    """Gradient over the whole batch at once. Returns (gradients, metrics, carry); metrics hold the terms too, as Means."""
+def plain(objective, params, batch, key, *, weights=None, frozen=None, carry=None):
+    """Gradient over all rows of `batch` at once. weights: of the terms, over what the batch is a part of; None: it is the whole.
+
+    Returns (gradients, metrics, carry); metrics hold the terms too, as Means.
+    """
 
     def loss(params):
         terms, metrics, new_carry = objective(params, batch, key, frozen=frozen, carry=carry)
-        weights = {name: jax.lax.stop_gradient(term.weight) for name, term in terms.items()}
-        return loss_of(terms, weights), (_with_terms(metrics, terms), new_carry)
+        return loss_of(terms, weights or weights_of(terms)), (with_terms(metrics, terms), new_carry)
 
     gradients, (metrics, carry) = jax.grad(loss, has_aux=True)(params)
     return gradients, metrics, carry
 
 
-def accumulated(objective, params, batch, key, *, micro_batches: int, frozen=None, carry=None):
+def accumulated(objective, params, batch, key, *, micro_batches: int, whole=plain, frozen=None, carry=None):
     """The same gradient, taken over `micro_batches` parts of the rows one after the other: activations of one part at a time.
 
     The weights of the terms are totalled over the whole batch first, so that unequal parts (padding, packing, several terms with
     denominators of their own) weigh what they should. Only the weights of that pass are used: the compiler drops the rest of it.
     """
-    terms, _, _ = objective(params, batch, key, frozen=frozen, carry=carry)
-    weights = {name: jax.lax.stop_gradient(term.weight) for name, term in terms.items()}
+    weights = weights_of(objective(params, batch, key, frozen=frozen, carry=carry)[0])
 
     def part(x):
         """[B, ...] to [parts, B / parts, ...], each part with rows of every device."""
@@ -53,12 +59,7 @@ def accumulated(objective, params, batch, key, *, micro_batches: int, frozen=Non
 
     def step(totals, batch):
         gradients, carry = totals
-
-        def loss(params):
-            terms, metrics, new_carry = objective(params, batch, key, frozen=frozen, carry=carry)
-            return loss_of(terms, weights), (_with_terms(metrics, terms), new_carry)
-
-        more, (metrics, carry) = jax.grad(loss, has_aux=True)(params)
+        more, metrics, carry = whole(objective, params, batch, key, weights=weights, frozen=frozen, carry=carry)
         return (jax.tree.map(jnp.add, gradients, more), carry), metrics
 
     zero = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
@@ -66,5 +67,11 @@ def accumulated(objective, params, batch, key, *, micro_batches: int, frozen=Non
     return gradients, jax.tree.map(lambda x: x.sum(0), metrics), carry
 
 
-def _with_terms(metrics, terms):
+def weights_of(terms):
+    """The weights of terms, by name."""
+    return {name: jax.lax.stop_gradient(term.weight) for name, term in terms.items()}
+
+
+def with_terms(metrics, terms):
+    """The metrics and, as Means, the terms."""
     return {name: Mean(term.total, term.weight) for name, term in terms.items()} | metrics

@@ -20,8 +20,9 @@ class TaskBatches:
     damaged: Sequence = ()
     damage = "examples"
 
-    def __init__(self, dataset: Any, examples: list, tokenizer: Tokenizer, seed: int):
-        self._dataset, self._examples, self._tokenizer, self._seed = dataset, examples, tokenizer, seed
+    def __init__(self, dataset: Any, examples: list, tokenizer: Tokenizer, seed: int, change: Callable[[Any, int], Any] | None = None):
+        """change: (example, row) -> the example as that row has it, itself where it stays."""
+        self._dataset, self._examples, self._tokenizer, self._seed, self._change = dataset, examples, tokenizer, seed, change
         self.rows_per_epoch = len(examples)
         self._items: dict[int, Item] = {}
 
@@ -33,7 +34,13 @@ class TaskBatches:
 
     def items(self, first_row: int, count: int) -> list[Item]:
         numbers = shuffled(np.arange(first_row, first_row + count), self.rows_per_epoch, self._seed)[1]
-        return [self.item(number) for number in numbers.tolist()]
+        return [self._changed(number, first_row + place) for place, number in enumerate(numbers.tolist())]
+
+    def _changed(self, number: int, row: int) -> Item:
+        """An example as a row has it."""
+        example = self._examples[number]
+        changed = example if self._change is None else self._change(example, row)
+        return self.item(number) if changed is example else self._dataset.item(changed, self._tokenizer)
 
     def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
         """(rows of the arrays, make): make(first, rows) gives any of the rows that hold the examples [first_row, first_row + count).

@@ -49,6 +49,7 @@ class ClassificationDataset(TaskDataset):
     """Answers are probabilities, float32 [V]."""
 
     options: Classification
+    changeable = ("text", "pair")
 
     def example(self, record: Record) -> Example:
         o = self.options

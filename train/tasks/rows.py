@@ -1,6 +1,6 @@
 """Rows of examples as the three kinds of models read them: an encoder with a head, a decoder, an encoder-decoder."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class HeadBatch(NamedTuple):
     weights: np.ndarray  # float32 [B, S] or [B, T]: how much each counts
     items: np.ndarray  # int32 [B, S]: number of the example in its batch or its split
     rows: np.ndarray  # int32 [B]: number of the row, by which its randomness is drawn
+    shift: Any = None  # float32 [B, T, W]: added to the vectors of tokens; None: nothing is
 
 
 class SourceBatch(NamedTuple):
@@ -33,6 +34,7 @@ class SourceBatch(NamedTuple):
     sources: np.ndarray  # int32 [B, S]: what is read
     source_segments: np.ndarray  # int32 [B, S]
     source_positions: np.ndarray  # int32 [B, S]
+    shift: Any = None  # float32 [B, S, W]: added to the vectors of the source's tokens; None: nothing is
 
 
 def head_batch(items: list[Item], laid: list[list[int]], rows: np.ndarray, length: int, texts: int, label: np.ndarray, by_token: bool):

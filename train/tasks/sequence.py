@@ -33,6 +33,7 @@ class SequenceDataset(TaskDataset):
 
     options: SequenceToSequence
     own_prompt = "{source}\n"
+    changeable: ClassVar[tuple[str, ...]] = ("source",)
 
     def example(self, record: Record) -> Example:
         o = self.options
@@ -81,6 +82,7 @@ class ConversationDataset(SequenceDataset):
     """The prompt is the conversation up to the reply, by the template of the run's model where it has one, else by roles in plain words."""
 
     options: Conversations
+    changeable = ()
 
     def example(self, record: Record) -> Example:
         o = self.options

@@ -39,6 +39,7 @@ class SimilarityDataset(TaskDataset):
 
     options: Similarity
     empty_label = np.zeros((), np.float32)
+    changeable = ("text", "pair")
 
     def example(self, record: Record) -> Example:
         o = self.options

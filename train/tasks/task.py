@@ -24,6 +24,7 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
 from train.kinds import Data, Dataset, Section, check_range, realise
+from train.tasks.augmentation import Augment, augmenter
 from train.tasks.batches import EvaluationRows, TaskBatches
 from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
@@ -61,6 +62,8 @@ class Task(Data):
     """Learn from so many examples only, drawn by the seed. 0: all."""
     tokenizer: str = ""
     """Tokenizer, for a run that starts fresh: a folder that has one, such as a run. Empty: that of `start`."""
+    augment: Augment = Augment()
+    """Changed copies of texts to learn from."""
 
     def __post_init__(self):
         check_range("data.", self, 0, "validation", high=1)
@@ -71,6 +74,8 @@ class Task(Data):
     def with_paths(self, change: Callable[[str], str]) -> "Task":
         changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in ("files", "validation_files")}
         changed["tokenizer"] = self.tokenizer and change(self.tokenizer)
+        if self.augment.synonyms:
+            changed["augment"] = dataclasses.replace(self.augment, synonyms=change(self.augment.synonyms))
         return dataclasses.replace(self, **changed)
 
 
@@ -128,6 +133,8 @@ class TaskDataset(Dataset):
     """Shape and type of a label, for the head of an encoder."""
     own_prompt: ClassVar[str] = "{text}\n"
     """The prompt where the options give none."""
+    changeable: ClassVar[tuple[str, ...]] = ()
+    """Fields of an example whose words may change without changing its label; (): labels tell of single words, or of places."""
 
     def example(self, record: Record) -> Example:
         """UserError, with the record's place, for one that is no example of the task."""
@@ -348,7 +355,9 @@ class TaskDataset(Dataset):
 
     def batches(self, sources: list, split: str = "train") -> TaskBatches:
         self.show(sources)
-        return TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), self.experiment.seed)
+        seed = self.experiment.seed
+        change = augmenter(self.options.augment, self.changeable, seed) if split == "train" else None
+        return TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
 
     def show(self, sources: Sequence[TaskFile]) -> None:
         """Draw the examples that are shown before others."""
@@ -375,6 +384,8 @@ class TaskDataset(Dataset):
             )
         if o.files and not self.examples(sources, "train"):
             raise UserError(f"{o.files[0]}: every example is kept for evaluation", "Give more, or a smaller --data.validation.")
+        if o.augment.rate and not self.changeable:
+            raise UserError(f"data.augment: labels of {type(o).__name__} belong to words or places, which would move", "Leave it out.")
 
     def can_validate(self, sources: list) -> bool:
         return bool(self.examples(sources, "validation"))
@@ -419,6 +430,19 @@ class TaskDataset(Dataset):
             return []
         losses = [self.loss_of(example, answer) for example, answer in zip(judged.examples, judged.answers, strict=True)]
         return task_sections(judged.scores, judged.lines(), [loss for loss in losses if loss is not None])
+
+    def answers(self, evaluator, params, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Any]:
+        """What each example is answered, whether or not its label is known."""
+        outputs: list = [[] for _ in examples]
+        if self.way == "head":
+            laid = EvaluationRows(self, [self.item(example, tokenizer, False) for example in examples])
+            evaluator.outputs(params, laid.batch, laid.rows_per_epoch, laid.collector(outputs))
+        else:
+            from train.tasks.writing import answers_of
+
+            self.tokens = tokenizer
+            outputs = answers_of(self, realise(self.experiment.model), params, evaluator.mesh, list(examples))
+        return [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
 
     def details(self) -> "Judged | None":
         """Of the last evaluation."""

@@ -6,10 +6,11 @@ import re
 import sys
 from pathlib import Path
 
-import train.adapters.options  # noqa: F401, whose kinds `--adapters` finds
+import train.adapters.options
+import train.step.adversarial.options  # noqa: F401, and `--gradient`
 from data.errors import UserError
 from train.experiment import Experiment
-from train.kinds import Adapters
+from train.kinds import Adapters, Gradient
 from train.runs.classes import described, load_file, nearest
 from train.runs.serialize import check_storable, check_types
 
@@ -46,21 +47,32 @@ def load_config(target: str) -> Experiment:
     return experiment
 
 
-def with_adapters(experiment: Experiment, arguments: list[str]) -> tuple[Experiment, list[str]]:
-    """The experiment with the kind of adapters that `--adapters NAME` names, and the arguments without it. UserError for another name."""
-    kinds = {name.lower(): kind for name, kind in _with_home(Adapters).items()}
+BY_NAME = {"adapters": Adapters, "gradient": Gradient}
+"""Kinds that the command line may choose."""
+
+
+def with_kinds(experiment: Experiment, arguments: list[str]) -> tuple[Experiment, list[str]]:
+    """The experiment with the kinds that `--adapters NAME` and `--gradient NAME` name, and the arguments without them. UserError for other
+    names."""
+    for field in BY_NAME:
+        experiment, arguments = _with_kind(experiment, field, arguments)
+    return experiment, arguments
+
+
+def _with_kind(experiment: Experiment, field: str, arguments: list[str]) -> tuple[Experiment, list[str]]:
+    kinds = {name.lower(): kind for name, kind in _with_home(BY_NAME[field]).items()}
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name != "--adapters":
+        if name != f"--{field}":
             continue
         given = value if equals else "".join(arguments[place + 1 : place + 2])
         kind = kinds.get(given.lower())
         if kind is None:
-            raise UserError(f"--adapters {given}: no such kind{nearest(given.lower(), kinds)}", f"Choose from {', '.join(sorted(kinds))}.")
+            raise UserError(f"--{field} {given}: no such kind{nearest(given.lower(), kinds)}", f"Choose from {', '.join(sorted(kinds))}.")
         rest = arguments[:place] + arguments[place + (1 if equals else 2) :]
-        if any(one.partition("=")[0] == "--adapters" for one in rest):
-            raise UserError("--adapters given twice", "Give one of them.")
-        return experiment if type(experiment.adapters) is kind else dataclasses.replace(experiment, adapters=kind()), rest
+        if any(one.partition("=")[0] == name for one in rest):
+            raise UserError(f"{name} given twice", "Give one of them.")
+        return experiment if type(getattr(experiment, field)) is kind else dataclasses.replace(experiment, **{field: kind()}), rest
     return experiment, arguments
 
 

@@ -12,7 +12,7 @@ from train.runs.classes import allow
 from train.runs.directory import Run, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, with_config, write_run
 from train.runs.resolve import check_resume, resolve
 from train.verbs.arguments import parse, start_jax, value_of
-from train.verbs.config_files import load_config, with_adapters
+from train.verbs.config_files import load_config, with_kinds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +68,9 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
     if run_dir and stored:  # the file is not run again: the run alone decides
         if target and stored.config is None:
             print(f"{run_dir} is a run: going on with it as it is stored; {target} is not read")
-        experiment, rest = with_adapters(stored.experiment, rest)
+        experiment, rest = with_kinds(stored.experiment, rest)
         return parse(Train, "train", rest, Train(run_dir, experiment)), stored
-    experiment, rest = with_adapters(load_config(target) if target else Experiment(), rest)
+    experiment, rest = with_kinds(load_config(target) if target else Experiment(), rest)
     return parse(Train, f"train {target or 'CONFIG.py'}", rest, Train(tyro.MISSING, experiment)), None
 
 

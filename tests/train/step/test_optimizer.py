@@ -1,13 +1,17 @@
 """Schedules in closed form; AdamW against its definition; decay where it belongs."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from data.errors import UserError
+from model.config import ModelConfig
 from train.devices.mesh import make_mesh
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, MeshShape, Muon, Optimizer, Schedule, ScheduleFree
-from train.optimizers.build import decayed, make_optimizer, make_schedule, orthogonal_momentum
+from train.objectives.bind import check_frozen
+from train.optimizers.build import decayed, make_optimizer, make_schedule, optimizer_of, orthogonal_momentum, without_gradient
 from train.optimizers.muon import orthogonalize
 from train.step.anomalies import no_history
 from train.step.state import State, schedule_free
@@ -262,3 +266,58 @@ def test_muon_gives_tables_and_norms_to_adam_at_its_own_rate():
     gradients = jax.tree.map(lambda p: p * 7.0, params)
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     np.testing.assert_allclose(updates["embedding"]["table"], -0.125, rtol=1e-4)
+
+
+STACK = {
+    "embedding": {"table": np.ones((5, 2))},
+    "layers": {"up": {"kernel": np.ones((3, 2, 2))}},
+    "task_head": {"kernel": np.ones((2, 2))},
+}
+
+
+def updates_of(experiment: Experiment):
+    """One update of STACK for a gradient of ones, and the optimizer's state before it."""
+    params = jax.tree.map(lambda x: x.astype(np.float32), STACK)
+    optimizer = optimizer_of(experiment)
+    state = optimizer.init(params)
+    return optimizer.update(params, state, params)[0], state
+
+
+@pytest.mark.parametrize("optimizer", [SGD(learning_rate=1.0, clip_norm=0.0), Lion(learning_rate=1.0, clip_norm=0.0, weight_decay=0.0)])
+def test_layer_decay_lowers_the_rate_layer_by_layer(optimizer):
+    """Three layers: the head moves by 1, the layers from the top by 1, 1/2, 1/4, the embedding by 1/8."""
+    decayed = dataclasses.replace(optimizer, layer_decay=0.5)
+    found, _ = updates_of(Experiment(optimizer=decayed, schedule=Schedule(0, "constant")))
+    np.testing.assert_allclose(found["layers"]["up"]["kernel"][:, 0, 0], [-0.25, -0.5, -1.0])
+    assert (found["task_head"]["kernel"][0, 0], found["embedding"]["table"][0, 0]) == (-1.0, -0.125)
+
+
+def test_frozen_layers_do_not_move_and_have_no_state():
+    """Two of three layers and the embedding: the moments of AdamW, and the norm that clips, are those of what is trained."""
+    whole, _ = updates_of(Experiment(schedule=Schedule(0, "constant")))
+    found, state = updates_of(Experiment(frozen=("embedding", "layers:2"), schedule=Schedule(0, "constant")))
+    kernel = found["layers"]["up"]["kernel"]
+    assert not np.any(found["embedding"]["table"]) and not np.any(kernel[:2]) and kernel.shape == (3, 2, 2)
+    np.testing.assert_allclose(kernel[2], whole["layers"]["up"]["kernel"][2], rtol=1e-5)
+    kept = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert sorted(kept) == [(1, 2, 2), (1, 2, 2), (2, 2), (2, 2)]
+
+
+def test_frozen_layers_are_constants():
+    def loss(params):
+        return sum(leaf.sum() for leaf in jax.tree.leaves(without_gradient(params, ("layers:2",))))
+
+    gradients = jax.grad(loss)(jax.tree.map(lambda x: x.astype(np.float32), STACK))
+    np.testing.assert_array_equal(gradients["layers"]["up"]["kernel"][:, 0, 0], [0, 0, 1])
+    assert np.all(gradients["embedding"]["table"] == 1)
+
+
+@pytest.mark.parametrize("name, what", [("layers:2", "below the 2 layers"), ("layers:x", "number"), ("embedding:1", "number")])
+def test_a_number_of_layers_that_is_none_is_refused(name, what):
+    with pytest.raises(UserError, match=what):
+        check_frozen(Experiment(model=ModelConfig(vocab_size=8, context_length=4, num_layers=2, embed_dim=4, num_heads=1), frozen=(name,)))
+
+
+def test_layer_decay_is_refused_where_an_average_would_miss_it():
+    with pytest.raises(ValueError, match="layer_decay"):
+        ScheduleFree(layer_decay=0.9)

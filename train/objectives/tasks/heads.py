@@ -1,7 +1,9 @@
 """What encoders answer with: small heads over hidden states. Each gives a loss for every text or token, and what answers are made of.
 
 A head's `logits` are float32. `losses(logits, batch, smoothing)` gives nats (or squared errors) [B, S] or [B, T], and hits of the same
-shape or None; the objective weighs them. `answers(logits, batch)` is what an evaluation keeps.
+shape or None; the objective weighs them. `answers(logits, batch)` is what an evaluation keeps. `divergence(logits, others, batch,
+symmetric)`, of the same shape as losses, is how far two answers to the same texts are apart: nats, the Kullback-Leibler divergence of the
+first from the second, symmetric plus that of the second from the first; for numbers the squared difference.
 """
 
 import dataclasses
@@ -27,6 +29,12 @@ def smoothed_nll(log_p, labels, smoothing: float):
     return (1.0 - smoothing) * own - smoothing * log_p.mean(-1) if smoothing else own
 
 
+def divergence_terms(log_p, log_q, symmetric: bool):
+    """p (log p - log q), symmetric plus q (log q - log p), of each event; summed over all of them a divergence."""
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    return (p - q if symmetric else p) * (log_p - log_q)
+
+
 @dataclasses.dataclass(frozen=True)
 class Classes:
     """One of several labels, for each text or each token. Answers: probabilities [..., V]."""
@@ -40,6 +48,9 @@ class Classes:
 
     def answers(self, logits, batch):
         return jax.nn.softmax(logits)
+
+    def divergence(self, logits, others, batch, symmetric: bool):
+        return divergence_terms(jax.nn.log_softmax(logits), jax.nn.log_softmax(others), symmetric).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +68,10 @@ class SeveralLabels:
     def answers(self, logits, batch):
         return jax.nn.sigmoid(logits)
 
+    def divergence(self, logits, others, batch, symmetric: bool):
+        yes = divergence_terms(jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(others), symmetric)
+        return (yes + divergence_terms(jax.nn.log_sigmoid(-logits), jax.nn.log_sigmoid(-others), symmetric)).sum(-1)
+
 
 @dataclasses.dataclass(frozen=True)
 class Number:
@@ -71,6 +86,9 @@ class Number:
     def answers(self, logits, batch):
         return logits[..., 0]
 
+    def divergence(self, logits, others, batch, symmetric: bool):
+        return jnp.square(logits - others)[..., 0]
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -80,17 +98,25 @@ class Choice:
     width = 1
     by_token = False
 
-    def losses(self, logits, batch, smoothing: float = 0.0):
+    def _log_p(self, logits, batch):
+        """(log-probability of each text among those of its example, which texts are of one example)."""
         score_BS = logits[..., 0]
         same_BSS = (batch.items[:, :, None] == batch.items[:, None, :]) & (batch.items >= 0)[:, None, :]
-        others_BSS = jnp.where(same_BSS, score_BS[:, None, :], NEVER)
-        log_p_BS = score_BS - jax.nn.logsumexp(others_BSS, axis=-1)
+        return score_BS - jax.nn.logsumexp(jnp.where(same_BSS, score_BS[:, None, :], NEVER), axis=-1), same_BSS
+
+    def losses(self, logits, batch, smoothing: float = 0.0):
+        log_p_BS, same_BSS = self._log_p(logits, batch)
+        best_BS = jnp.where(same_BSS, logits[:, None, :, 0], NEVER).max(-1)
         count_BS = same_BSS.sum(-1)
         mean_BS = jnp.where(same_BSS, log_p_BS[:, None, :], 0).sum(-1) / jnp.maximum(count_BS, 1)
-        return -(1.0 - smoothing) * log_p_BS - smoothing * mean_BS, score_BS >= others_BSS.max(-1)
+        return -(1.0 - smoothing) * log_p_BS - smoothing * mean_BS, logits[..., 0] >= best_BS
 
     def answers(self, logits, batch):
         return logits[..., 0]
+
+    def divergence(self, logits, others, batch, symmetric: bool):
+        (log_p_BS, same_BSS), (log_q_BS, _) = (self._log_p(x, batch) for x in (logits, others))
+        return jnp.where(same_BSS, divergence_terms(log_p_BS, log_q_BS, symmetric)[:, None, :], 0).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +144,13 @@ class Span:
 
     def answers(self, logits, batch):
         return self._log_p(logits, batch)
+
+    def divergence(self, logits, others, batch, symmetric: bool):
+        log_p_BT2, log_q_BT2 = (self._log_p(x, batch) for x in (logits, others))
+        allowed_BT = (batch.labels & 1) > 0
+        terms_BT = jnp.where(allowed_BT, divergence_terms(log_p_BT2, log_q_BT2, symmetric).mean(-1), 0)
+        same_BTT = batch.segments[:, :, None] == batch.segments[:, None, :]
+        return (same_BTT * terms_BT[:, None, :]).sum(-1)
 
 
 Head = Classes | SeveralLabels | Number | Choice | Span | Any

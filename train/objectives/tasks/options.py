@@ -14,6 +14,7 @@ class Supervised(Objective):
     home: ClassVar[str] = "train.objectives.tasks.supervised:bind"
     reads: ClassVar[tuple[str, ...]] = ("task",)
     generates: ClassVar[bool] = True
+    shifted: ClassVar[bool] = True
 
     labels: tuple[str, ...] = ()
     """Names of the labels. Empty: those that the files have, in alphabetical order."""
@@ -28,13 +29,22 @@ class Supervised(Objective):
     """Share of each label that is spread over all labels in training, 0 to below 1 (Szegedy et al. 2016, sec. 7)."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: an example counts in inverse proportion to how frequent its label is."""
+    r_drop: float = 0.0
+    """Weight of how far the answers of two passes with different dropout diverge (R-Drop: Liang et al. 2021, eq. 4), 1 to 5. 0: off. For
+    encoders."""
+    mixup: float = 0.0
+    """Mix the vector and the label of each text with those of another one of the batch, by a share drawn from Beta(mixup, mixup) (Guo et
+    al. 2019, sec. 3.2), 0.1 to 1. 0: off. For encoders that label whole texts."""
 
     def __post_init__(self):
         check_range("objective.", self, 0, "head_dropout", "label_smoothing", high=1)
+        check_range("objective.", self, 0, "r_drop", "mixup")
+        if self.r_drop and self.mixup:
+            raise ValueError("objective.r_drop compares answers to single texts, and objective.mixup mixes texts: leave one at 0")
 
     @property
     def unit(self) -> Literal["token", "example", "batch"]:
-        return "example"
+        return "batch" if self.mixup else "example"
 
     def completed(self, sources: list) -> "Supervised":
         dataset = sources[0].dataset

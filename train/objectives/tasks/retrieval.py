@@ -31,6 +31,8 @@ class Retrieval(Supervised):
     def __post_init__(self):
         super().__post_init__()
         check_range("objective.", self, 1e-4, "temperature")
+        if self.r_drop or self.mixup:
+            raise ValueError("objective.r_drop and objective.mixup are for labels, which Retrieval has none of: leave them at 0")
 
     @property
     def unit(self) -> Literal["token", "example", "batch"]:
@@ -50,7 +52,7 @@ class RetrievalLoss(HeadLoss):
         x_BSD = pooled(self.model, params, hidden_BTD, batch, self.pool).astype(jnp.float32)
         return x_BSD * jax.lax.rsqrt(jnp.maximum(jnp.square(x_BSD).sum(-1, keepdims=True), 1e-24))
 
-    def judge(self, logits, batch, smoothing: float):
+    def judge(self, logits, batch, smoothing: float, share=1.0):
         assert isinstance(self.options, Retrieval)
         x_ND, items_N, side_N = logits.reshape(-1, logits.shape[-1]), batch.items.reshape(-1), batch.labels.reshape(-1)
         there_N = (batch.weights.reshape(-1) > 0) & (items_N >= 0)

@@ -6,17 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data.errors import UserError
 from model.encoder_decoder import SourceText
 from model.heads import Head, score_tokens, vocabulary_table
 from model.media.encoders import segment_means
 from train.experiment import CausalLM, Experiment
 from train.kinds import Bound, Path, home_of, realise
-from train.objectives.tasks.heads import projection
+from train.objectives.tasks.heads import Choice, projection
 from train.objectives.tasks.options import Supervised
 from train.objectives.terms import Mean, Term
 from train.objectives.text.causal_lm import CausalLMLoss
 from train.objectives.text.checks import tokens_of
 from train.objectives.text.corruption import row_keys
+from train.step.adversarial.perturbation import Contrast
 
 TASK_HEAD: dict[str, Path] = {"head of the task": ("task_head",)}
 
@@ -34,8 +36,9 @@ def pooled(model, params, hidden_BTD, batch, how: str):
 class HeadLoss:
     """What an encoder's head answers, against labels.
 
-    batch: HeadBatch. Term `loss`: nats per text (or token), for numbers the squared error. Metrics: accuracy where answers can be right;
-    tokens. Parameters: the encoder's, and beside them task_head.
+    batch: HeadBatch. Term `loss`: nats per text (or token), for numbers the squared error. `divergence`: where the batch's shift is a
+    Contrast; `dropout_divergence`: with r_drop. Metrics: accuracy where answers can be right; tokens. Parameters: the encoder's, and beside
+    them task_head.
     """
 
     model: Any
@@ -53,6 +56,8 @@ class HeadLoss:
     def read(self, params, batch, keys_B, **more):
         """Hidden states [B, T, D]; more: further arguments of the model."""
         where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "keys_B": keys_B}
+        if batch.shift is not None:
+            where["shift_BTW"] = batch.shift
         if getattr(self.model.config, "token_types", 0):
             where["types_BT"] = batch.types
         return self.model.apply({"params": params}, batch.tokens, **where, **more).hidden_BTD
@@ -60,6 +65,10 @@ class HeadLoss:
     def logits(self, params, hidden_BTD, batch, keys_B=None):
         """float32 [B, S, width], or [B, T, width] of a head for tokens."""
         x = hidden_BTD if self.head.by_token else pooled(self.model, params, hidden_BTD, batch, self.pool)
+        return self.project(params, x, keys_B)
+
+    def project(self, params, x, keys_B=None):
+        """What the head makes of the vectors it reads; keys_B: of dropout."""
         if keys_B is not None and self.options.head_dropout:
             keep = 1.0 - self.options.head_dropout
             kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, _HEAD), keep, x.shape[1:]))(keys_B)
@@ -72,19 +81,62 @@ class HeadLoss:
             return batch.weights
         return batch.weights * jnp.asarray(self.class_weights, jnp.float32)[jnp.maximum(batch.labels, 0)]
 
-    def judge(self, logits, batch, smoothing: float):
-        """(terms, metrics) of logits."""
+    def judge(self, logits, batch, smoothing: float, share=1.0):
+        """(terms, metrics) of logits. share: of each loss that counts."""
         losses, hits = self.head.losses(logits, batch, smoothing)
         weights = self.weights(batch)
         metrics = {"tokens": tokens_of(batch)}
         if hits is not None:
             metrics["accuracy"] = Mean((hits * batch.weights).sum(), batch.weights.sum())
-        return {"loss": Term(1.0, (losses * weights).sum(), weights.sum())}, metrics
+        return {"loss": Term(1.0, (losses * share * weights).sum(), weights.sum())}, metrics
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        if isinstance(batch.shift, Contrast):
+            return *self._contrasted(params, batch, key), carry
+        if key is None:
+            return *self.judge(self._answered(params, batch, None), batch, 0.0), carry
+        if self.options.mixup:
+            return *self._mixed(params, batch, key), carry
+        logits = self._answered(params, batch, key)
+        terms, metrics = self.judge(logits, batch, self.options.label_smoothing)
+        if self.options.r_drop:
+            others = self._answered(params, batch, jax.random.fold_in(key, _AGAIN))
+            again, _ = self.judge(others, batch, self.options.label_smoothing)
+            terms = jax.tree.map(lambda one, other: (one + other) / 2, terms, again)
+            terms["dropout_divergence"] = self._divergence(logits, others, batch, self.options.r_drop / 2, True)
+        return terms, metrics, carry
+
+    def _answered(self, params, batch, key):
+        """The logits of a pass; without a key, without dropout."""
         keys_B = None if key is None else row_keys(key, batch.rows)[1]
-        logits = self.logits(params, self.read(params, batch, keys_B), batch, keys_B)
-        return *self.judge(logits, batch, self.options.label_smoothing if key is not None else 0.0), carry
+        return self.logits(params, self.read(params, batch, keys_B), batch, keys_B)
+
+    def _divergence(self, logits, others, batch, coefficient: float, symmetric: bool) -> Term:
+        weights = self.weights(batch)
+        return Term(coefficient, (self.head.divergence(logits, others, batch, symmetric) * weights).sum(), weights.sum())
+
+    def _contrasted(self, params, batch, key):
+        """The loss without the shift, and the divergence of the answers with it."""
+        contrast, clean = batch.shift, batch._replace(shift=None)
+        logits = self._answered(params, clean, key)
+        others = self._answered(params, batch._replace(shift=contrast.shift_BTW), key)
+        terms, metrics = self.judge(logits, clean, self.options.label_smoothing if key is not None else 0.0)
+        from_ = logits if contrast.symmetric else jax.lax.stop_gradient(logits)
+        return terms | {"divergence": self._divergence(from_, others, clean, contrast.coefficient, contrast.symmetric)}, metrics
+
+    def _mixed(self, params, batch, key):
+        """The loss of vectors that are mixed of two texts, each label counting as its text does. Metrics are of the first text."""
+        keys_B = row_keys(key, batch.rows)[1]
+        hidden_BTD = self.read(params, batch, keys_B)
+        x_BSD = pooled(self.model, params, hidden_BTD, batch, self.pool)
+        own, other = mixing(jax.random.fold_in(key, _MIXING), batch.weights, self.options.mixup)
+        x_BSD = own[..., None] * x_BSD + (1 - own[..., None]) * by_number(x_BSD, other)
+        logits = self.project(params, x_BSD, keys_B)
+        smoothing = self.options.label_smoothing
+        terms, metrics = self.judge(logits, batch, smoothing, own)
+        partner = batch._replace(labels=by_number(batch.labels, other), weights=by_number(batch.weights, other))
+        more, _ = self.judge(logits, partner, smoothing, 1 - own)
+        return {"loss": terms["loss"]._replace(total=terms["loss"].total + more["loss"].total)}, metrics
 
     def outputs(self, params, batch):
         """{"values": what the head answers, [B, S, ...] or [B, T, ...]; "items", "segments"}."""
@@ -94,6 +146,29 @@ class HeadLoss:
 
 _HEAD = 1 << 21
 """Folded into the keys of dropout, apart from those of the layers."""
+_AGAIN, _MIXING = 0x72647270, 0x6D697875
+"""Folded into the key of a step: for the second pass of R-Drop, and for what is mixed."""
+
+
+def mixing(key, weights_BS, alpha: float):
+    """(share of each text in its mixture, float32 [B, S], from Beta(alpha, alpha); number of the text that it is mixed with, int32 [B, S]).
+
+    Numbers are below B * S. Every text with a weight is mixed with another one, each with a different one; those without stay as they are.
+    """
+    draws, share = jax.random.split(key)
+    there_N = weights_BS.reshape(-1) > 0
+    count = there_N.sum()
+    order_N = jnp.argsort(jnp.where(there_N, jax.random.uniform(draws, there_N.shape), 2.0))
+    place_N = jnp.arange(len(there_N))
+    next_N = order_N[jnp.where(place_N + 1 < count, place_N + 1, 0)]
+    other_N = place_N.at[order_N].set(jnp.where(place_N < count, next_N, order_N))
+    own_BS = jax.random.beta(share, alpha, alpha, weights_BS.shape)
+    return jnp.where(weights_BS > 0, own_BS, 1.0), other_N.reshape(weights_BS.shape)
+
+
+def by_number(x, number_BS):
+    """Of x [B, S, ...], the texts of these numbers."""
+    return x.reshape(-1, *x.shape[2:])[number_BS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +190,7 @@ class WrittenLoss:
             segments_BT=batch.segments,
             positions_BT=batch.positions,
             keys_B=keys_B,
-            source=SourceText(batch.sources, batch.source_segments, batch.source_positions),
+            source=SourceText(batch.sources, batch.source_segments, batch.source_positions, batch.shift),
         ).hidden_BTD
         head, softcap = Head(hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
         scores = score_tokens(head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
@@ -127,6 +202,9 @@ class WrittenLoss:
 def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
     dataset: Any = home_of(experiment.data)(experiment.data, experiment)
     model = realise(experiment.model)
+    if dataset.way != "head" and (options.r_drop or options.mixup):
+        name = "r_drop" if options.r_drop else "mixup"
+        raise UserError(f"objective.{name} is for an encoder's head, and the model writes its answers", f"Leave --objective.{name} at 0.")
     if dataset.way == "source":
         return Bound(WrittenLoss(model, options, shards), start=model.start, parts=model.parts())
     if dataset.way == "text":
@@ -138,5 +216,8 @@ def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
     if options.class_weights == "balanced" and options.counts:
         total, present = sum(options.counts), sum(count > 0 for count in options.counts)
         weights = tuple(total / (present * count) if count else 0.0 for count in options.counts)
-    loss = HeadLoss(model, dataset.head(), options, pool, weights)
+    head = dataset.head()
+    if options.mixup and (head.by_token or isinstance(head, Choice)):
+        raise UserError("objective.mixup mixes texts that have labels of their own; those of this task have none", "Leave it at 0.")
+    loss = HeadLoss(model, head, options, pool, weights)
     return Bound(loss, start=loss.start, parts=model.parts() | TASK_HEAD, outputs=loss.outputs)

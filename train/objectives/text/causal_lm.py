@@ -35,6 +35,8 @@ class CausalLMLoss:
         """The model's output; more: further arguments of it."""
         keys_B = None if key is None else jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.rows)
         where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "keys_B": keys_B}
+        if batch.shift is not None:
+            where["shift_BTD"] = batch.shift
         return self.model.apply({"params": params}, batch.tokens, **where, **more)
 
     def score(self, params, batch, output):

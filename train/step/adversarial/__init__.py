@@ -1,0 +1,1 @@
+"""Gradients of a loss at embeddings that are moved against it."""
