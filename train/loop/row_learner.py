@@ -53,7 +53,9 @@ class RowLearner:
         self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
         self.validates = self._dataset.can_validate(sources)
         self.flops_per_token = flops_of(experiment)
-        self._update = jit_update(update_of(experiment, bound, self.optimizer, spike=experiment.faults.spike), mesh)
+        self._update = jit_update(
+            update_of(experiment, bound, self.optimizer, spike=experiment.faults.spike, rows=experiment.batch_size), mesh
+        )
         self._refresh = make_refresh(bound, experiment.seed, mesh) if bound.refresh else None
         frozen = self._frozen if self._method is None or whole.reference else None
         frozen = reference_in(frozen["base"], whole.reference) if self._method and frozen else frozen
@@ -79,7 +81,7 @@ class RowLearner:
         rows = dataset_of(experiment).empty(experiment.batch_size)
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh, x.ndim)), rows)
         frozen = frozen_shapes(experiment, mesh, reads_reference=bool(bound.reference))
-        update = update_of(experiment, bound, optimizer_of(experiment))
+        update = update_of(experiment, bound, optimizer_of(experiment), rows=experiment.batch_size)
         return jit_update(update, mesh, lower=True), state, (frozen, batch)
 
     @functools.cached_property

@@ -1,0 +1,260 @@
+"""Every task from files to scores: it learns what can be learned, is judged on other files, and names what is wrong in them."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from data.errors import UserError
+from data.tokenizer import byte_tokenizer
+from model.config import ModelConfig
+from model.encoder_decoder_config import EncoderDecoderConfig
+from model.text_encoder_config import TextEncoderConfig
+from tests.train.tiny_runs import outcome, start, train, train_and_stop
+from train.evaluation.checkpoint import evaluate_run
+from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
+from train.objectives.tasks.options import Supervised
+from train.objectives.tasks.retrieval import Retrieval
+from train.runs.directory import open_run
+from train.sources.dataset import dataset_of
+from train.tasks.asking import ask
+from train.tasks.choice import MultipleChoice
+from train.tasks.classification import Classification
+from train.tasks.code import Programs
+from train.tasks.retrieval import TextPairs
+from train.tasks.sequence import Conversations, SequenceToSequence
+from train.tasks.similarity import Similarity
+from train.tasks.spans import Spans, windows
+from train.tasks.tagging import Tagging, best_tags
+
+SHAPE = {"context_length": 64, "num_layers": 1, "embed_dim": 32, "num_heads": 2, "init_std": 0.2}
+ENCODER = TextEncoderConfig(**SHAPE, prediction_head=False, dropout=0.1)
+DECODER = ModelConfig(**SHAPE)
+TRANSLATOR = EncoderDecoderConfig(**SHAPE)
+COMMON = {"length": 64, "written": 16}
+
+
+def experiment(tmp_path, model, data, objective=None, **parts) -> Experiment:
+    tokenizer = tmp_path / "bytes"
+    if not tokenizer.is_dir():
+        byte_tokenizer().save(str(tokenizer))
+    parts = {"steps": 12, "batch_size": 8} | parts
+    return Experiment(
+        name="task",
+        model=model,
+        data=dataclasses.replace(data, tokenizer=str(tokenizer)),
+        objective=objective or Supervised(head_dropout=0.0),
+        optimizer=AdamW(learning_rate=5e-3, weight_decay=0.0),
+        schedule=Schedule(warmup_steps=2, decay="constant"),
+        mesh=MeshShape(data=1),
+        evaluation=parts.pop("evaluation", Evaluation(every=0)),
+        checkpoints=parts.pop("checkpoints", Checkpoints(every=6)),
+        samples=Samples(tokens=0),
+        logging=Logging(every=4),
+        **parts,
+    )
+
+
+def lines(path, rows):
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return str(path)
+
+
+def words(seed: int, count: int = 40):
+    """Texts of a's and b's; the class is the first letter, the number how many a's there are."""
+    rng = np.random.default_rng(seed)
+    texts = ["".join(rng.choice(list("ab"), rng.integers(3, 9))) for _ in range(count)]
+    return [{"text": text, "label": "yes" if text[0] == "a" else "no", "score": text.count("a")} for text in texts]
+
+
+def test_a_classifier_learns_and_other_files_are_judged(tmp_path):
+    data = Classification(files=(lines(tmp_path / "train.jsonl", words(0, 80)),), length=64, validation=0.2)
+    run = start(tmp_path / "run", experiment(tmp_path, ENCODER, data, steps=60))
+    assert run.experiment.objective.labels == ("no", "yes")
+    summary = train(run, report=True)
+    assert summary["validation"]["accuracy"] == 1.0 and summary["validation"]["examples"] == 16
+    test = lines(tmp_path / "test.jsonl", words(1))
+    found = evaluate_run(run, shards=(test,), predictions=tmp_path / "answers.jsonl")
+    assert found["accuracy"] == found["macro_f1"] == 1.0 and found["examples"] == 40
+    low, high = found["intervals"]["accuracy"]
+    assert low <= found["accuracy"] <= high
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 40 and answers[0]["answer"] == answers[0]["label"] and "test.jsonl" in answers[0]["where"]
+    assert "onfusion" in (run.path / "report.html").read_text()
+    strange = lines(tmp_path / "strange.jsonl", [{"text": "a", "label": "perhaps"}])
+    with pytest.raises(UserError, match=r"strange.jsonl: line 1: label 'perhaps' is none of the run's"):
+        evaluate_run(run, shards=(strange,))
+
+
+def test_a_stopped_run_goes_on_as_if_it_was_not(tmp_path, monkeypatch):
+    """Packed batches, dropout and the early end by a metric are functions of the seed and the step."""
+    data = Classification(files=(lines(tmp_path / "train.jsonl", words(0)),), length=64, validation=0.2)
+    options = {"evaluation": Evaluation(every=4, best="macro_f1"), "checkpoints": Checkpoints(every=4, keep_best=1, use_best=True)}
+    whole = start(tmp_path / "whole", experiment(tmp_path, ENCODER, data, **options))
+    train(whole)
+    stopped = start(tmp_path / "stopped", experiment(tmp_path, ENCODER, data, **options))
+    train_and_stop(stopped.path, 5, monkeypatch)
+    train(open_run(stopped.path))
+    assert outcome(whole) == outcome(stopped)
+
+
+def test_several_devices_and_micro_batches_take_the_same_examples(tmp_path):
+    """The loss of a step does not depend on how its examples are laid out."""
+    data = Classification(files=(lines(tmp_path / "train.jsonl", words(0)),), length=64, validation=0.2)
+    plain = dataclasses.replace(ENCODER, dropout=0.0)
+    losses = []
+    for devices, parts in ((1, 1), (2, 2)):
+        made = experiment(tmp_path, plain, data, steps=3, micro_batches=parts)
+        made = dataclasses.replace(made, logging=Logging(every=1), mesh=MeshShape(data=devices))
+        run = start(tmp_path / f"run{devices}", made)
+        train(run, devices)
+        rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in rows if row["kind"] == "train"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def conll(path, seed, count=40):
+    """Words of capitals are people; the second of two in a row goes on with the first."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        before = False
+        for word in rng.choice(["XX", "YY", "ab", "ba", "aa"], rng.integers(2, 6)):
+            name = word.isupper()
+            found.append(f"{word}\t{'O' if not name else 'I-PER' if before else 'B-PER'}")
+            before = name
+        found.append("")
+    path.write_text("\n".join(found) + "\n")
+    return str(path)
+
+
+SENTENCES = [
+    {"id": str(n), "question": f"which {c}?", "answers": [{"text": c + d, "answer_start": p}]}
+    for n, (c, d, p) in enumerate([("a", "x", 0), ("b", "y", 3), ("c", "z", 6)] * 4)
+]
+SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "ax by cz", "qas": SENTENCES}]}]}
+
+
+def made_tasks(folder):
+    """(name, model, data, objective, what it must come to) of every other kind of task."""
+    rows = words(0)
+    squad = folder / "squad.json"
+    squad.write_text(json.dumps(SQUAD))
+    choice = [{"question": row["text"], "choices": ["bb", "aa"][:: -1 if n % 2 else 1], "label": "aa"} for n, row in enumerate(rows)]
+    pairs = [{"question": f"{a}{b}?", "answer": f"{a}{b}{b}"} for a in "abcdefgh" for b in "uvwxy"]
+    copies = [{"source": row["text"][:3], "target": row["text"][:3]} for row in rows]
+    talks = [{"messages": [{"role": "user", "content": "a or b"}, {"role": "assistant", "content": "a"}]}] * 20
+    code = [{"text": "one", "code": "x = 1", "test_list": ["assert x == 1"]}] * 20
+    several = [{"text": row["text"], "label": sorted(set(row["text"]))} for row in rows]
+    same = {"length": 64, "validation": 0.2}
+    text = {"length": 64, "written": 12, "validation": 0.2}
+    yield "several", ENCODER, Classification(files=(lines(folder / "s.jsonl", several),), several=True, **same), None, "micro_f1"
+    yield "number", ENCODER, Similarity(files=(lines(folder / "n.jsonl", rows),), scale=4.0, **same), None, "pearson"
+    yield "tags", ENCODER, Tagging(files=(conll(folder / "t.conll", 0),), **same), None, "f1"
+    yield "choice", ENCODER, MultipleChoice(files=(lines(folder / "c.jsonl", choice),), **same), None, "accuracy"
+    yield "spans", ENCODER, Spans(files=(str(squad),), validation_files=(str(squad),)[:0], length=64, validation=0.3), None, "f1"
+    yield "pairs", ENCODER, TextPairs(files=(lines(folder / "p.jsonl", pairs),), **same), Retrieval(temperature=0.2), "recall@5"
+    yield "labels", DECODER, Classification(files=(lines(folder / "d.jsonl", rows),), words=(" n", " y"), **text), None, "accuracy"
+    yield "talk", DECODER, Conversations(files=(lines(folder / "m.jsonl", talks),), **text), None, "exact"
+    yield "code", DECODER, Programs(files=(lines(folder / "k.jsonl", code),), **text), None, "pass@1"
+    yield "copy", TRANSLATOR, SequenceToSequence(files=(lines(folder / "q.jsonl", copies),), measures=("exact", "cer"), **text), None, "cer"
+
+
+TASKS = ("several", "number", "tags", "choice", "spans", "pairs", "labels", "talk", "code", "copy")
+FLOOR = {"several": 0.6, "number": 0.3, "tags": 0.5, "choice": 0.9, "labels": 0.6, "talk": 1.0, "code": 1.0, "pairs": 0.5}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_learns_and_is_scored(tmp_path, name):
+    """From a file to the metrics of its kind, above what answering at random would come to."""
+    _, model, data, objective, measure = next(one for one in made_tasks(tmp_path) if one[0] == name)
+    run = start(tmp_path / "run", experiment(tmp_path, model, data, objective, steps=60, evaluation=Evaluation(every=60)))
+    found = train(run)["validation"]
+    assert np.isfinite(found["loss"]) and found["examples"] > 0
+    assert found[measure] >= FLOOR.get(name, 0.0)
+
+
+def test_a_model_is_asked_without_training(tmp_path):
+    """Labels and choices by their likelihood; with examples to read the prompts differ, and an encoder is refused by name."""
+    data = Classification(files=(lines(tmp_path / "train.jsonl", words(0)),), length=64, written=8, validation=0.2)
+    run = start(tmp_path / "run", experiment(tmp_path, DECODER, data, steps=2))
+    train(run)
+    test = (lines(tmp_path / "test.jsonl", words(1, 6)),)
+    plain = ask(run, data, Supervised(), test)
+    shown = ask(run, data, Supervised(), test, shots=2, shown=data.files)
+    assert plain["examples"] == shown["examples"] == 6 and plain["brier"] != shown["brier"]
+    assert ask(run, data, Supervised(), test, shots=2, shown=data.files) == shown
+    encoder = start(tmp_path / "encoder", experiment(tmp_path, ENCODER, data, steps=1))
+    train(encoder)
+    with pytest.raises(UserError, match="TextEncoderConfig does not continue texts"):
+        ask(encoder, data, Supervised(), test)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"text": "a"}], "no column 'label'"),
+        ([{"text": "a", "label": "x"}], "only the label 'x'"),
+        ([{"text": " ", "label": "x"}, {"text": "b", "label": "y"}], "line 1: text is empty"),
+        ([{"text": "a", "lable": "x"}, {"text": "b", "lable": "y"}], "no column 'label'"),
+        ([{"txt": "a", "label": "x"}], "line 1: has no field 'text'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path, rows, said):
+    data = Classification(files=(lines(tmp_path / "train.jsonl", rows),), length=64)
+    with pytest.raises(UserError, match=said):
+        start(tmp_path / "run", experiment(tmp_path, ENCODER, data))
+
+
+def test_bad_rows_are_left_out_where_asked(tmp_path):
+    rows = [{"text": "", "label": "yes"}, *words(0)]
+    data = Classification(files=(lines(tmp_path / "train.jsonl", rows),), length=64, leave_out=True)
+    run = start(tmp_path / "run", experiment(tmp_path, ENCODER, data))
+    [source] = run.corpora()
+    assert len(source.examples) == 40 and sum(source.left_out.values()) == 1
+
+
+def test_fewer_labels_and_noisy_labels(tmp_path):
+    """As many examples as asked for, the same for the same seed; and about the asked share of labels is another one."""
+    data = Classification(files=(lines(tmp_path / "train.jsonl", words(0, 400)),), length=64, validation=0.0)
+    made = experiment(tmp_path, ENCODER, data)
+    few = dataclasses.replace(made, data=dataclasses.replace(made.data, examples=30))
+    noisy = dataclasses.replace(made, data=dataclasses.replace(made.data, label_noise=0.3))
+    sources = dataset_of(made).open()
+    chosen = [dataset_of(few).examples(sources, "train") for _ in range(2)]
+    assert len(chosen[0]) == 30 and chosen[0] == chosen[1]
+    other = dataset_of(dataclasses.replace(few, seed=1)).examples(sources, "train")
+    assert other != chosen[0]
+    plain, changed = dataset_of(made).examples(sources, "train"), dataset_of(noisy).examples(sources, "train")
+    share = np.mean([a.label != b.label for a, b in zip(plain, changed, strict=True)])
+    assert 0.2 < share < 0.4
+    assert [a.fields for a in plain] == [b.fields for b in changed]
+
+
+def test_tags_are_the_likeliest_that_are_valid():
+    """I-X never follows anything but B-X or I-X, and no valid sequence is likelier."""
+    names, rng = ["O", "B-P", "I-P", "B-L", "I-L"], np.random.default_rng(0)
+    for _ in range(20):
+        scores = rng.normal(size=(4, 5))
+
+        def valid(path):
+            before = "O"
+            for tag in path:
+                if tag.startswith("I-") and before[2:] != tag[2:]:
+                    return False
+                before = tag
+            return True
+
+        worth = {path: sum(scores[i, names.index(tag)] for i, tag in enumerate(path)) for path in itertools.product(names, repeat=4)}
+        best = max(filter(valid, worth), key=worth.__getitem__)
+        assert best_tags(scores, names) == list(best)
+
+
+def test_windows_cover_a_long_text():
+    sizes = np.random.default_rng(0).integers(1, 5, 300)
+    found = windows(sizes, 60, 30)
+    assert found[0][0] == 0 and found[-1][1] == 300
+    assert all(sizes[first:last].sum() <= 60 for first, last in found)
+    assert all(later[0] <= before[1] and later[0] > before[0] for before, later in zip(found, found[1:], strict=False))
