@@ -16,7 +16,7 @@ EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
     "wandb": ["wandb>=0.19"],
     "notebooks": ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"],
-    "eval": ["lm-eval>=0.4.9"],  # its core needs no torch
+    "eval": ["lm-eval>=0.4.13"],  # its core needs no torch; older ones load tasks in another way
     "games": ["pgx>=2.6"],  # two-player games beside our own
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],

@@ -51,7 +51,7 @@ def requests_of(name: str) -> dict[str, list]:
     from train.evaluation.harness import TASKS as FOLDER
 
     manager, found = TaskManager(include_path=str(FOLDER), include_defaults=False), {}
-    limit, shots = TASKS.get(name, (4, 0))
+    limit, shots = TASKS.get(name, (2, 0))
     for task in manager.load([name])["tasks"].values():
         task.set_config(key="num_fewshot", value=shots)
         task.set_fewshot_seed(seed=1234)

@@ -24,6 +24,8 @@ TOKENS = {"cpu": 1024}
 """Places of a batch, by platform: on a CPU few enough to stay in its caches."""
 MANY_TOKENS = 16_384
 """Places of a batch elsewhere: enough to keep an accelerator busy."""
+FEW = 8
+"""Rows of a batch up to which any number of rows is worth a program of its own; above, powers of two are."""
 WAITING = 2
 """Batches that the device has before it, while the next is packed."""
 
@@ -184,8 +186,8 @@ class Likelihoods:
             size = -(-max(1, self._tokens // width) // shards) * shards
             for first in range(0, len(rows), size):
                 chosen = rows[first : first + size]
-                # The last few rows are not computed as if they were many.
-                count = size if len(chosen) == size else min(size, -(-_power(len(chosen)) // shards) * shards)
+                few = len(chosen) if size <= FEW else min(size, _power(len(chosen)))  # the last rows are not computed as if they were many
+                count = -(-few // shards) * shards
                 yield self._filled(chosen, count, width)
 
     def _filled(self, rows: list[list[_Text]], count: int, width: int) -> Rows:
