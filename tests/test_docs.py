@@ -55,6 +55,7 @@ NEW_RUN = {
 }
 OF_MEDIA = {"--model.context-length": "160", "--data.scenes": "60", "--data.validation": "2"}
 OF_WORLD = OF_MEDIA | {"--data.tasks": "image"}
+OF_TASK = {name: value for name, value in NEW_RUN.items() if not name.startswith("--model.")} | {"--data.length": "32"}
 OLD_RUN = {"--steps": "6"}
 
 
@@ -75,7 +76,11 @@ def smaller(words: list[str]) -> list[str]:
     changed = dict(VALUES)
     if words[1] == "train":
         new = words[2].partition(":")[0].endswith(".py")
-        sizes = NEW_RUN | (OF_WORLD if "media/world" in words[2] else OF_MEDIA if "configs/media/" in words[2] else {})
+        sizes = (
+            OF_TASK
+            if "configs/tasks/" in words[2]
+            else NEW_RUN | (OF_WORLD if "media/world" in words[2] else OF_MEDIA if "configs/media/" in words[2] else {})
+        )
         changed |= sizes if new else OLD_RUN
         words += [word for flag, value in sizes.items() if new and flag not in words for word in (flag, value)]
     elif words[1] == "plan":
@@ -135,6 +140,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "recordings.csv").write_text("audio,label\nscene.wav,tone\n")
     document = {"parts": [{"text": "Look: "}, {"image": "scene.png"}, {"text": " waves."}]}
     (tmp_path / "documents.jsonl").write_text(json.dumps(document) + "\n")
+    rows = "".join(f"the {kind} film number {number},{label}\n" for number in range(20) for kind, label in (("good", "yes"), ("bad", "no")))
+    for name in ("reviews.csv", "new_reviews.csv"):
+        (tmp_path / name).write_text("text,label\n" + rows)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

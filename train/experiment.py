@@ -283,7 +283,7 @@ class Checkpoints:
     keep_best: int = 0
     """Also keep this many checkpoints of the best evaluations, by evaluation.best, among those of evaluated steps. 0: none."""
     use_best: bool = False
-    """Once a run has ended, evaluate, generate and export its best checkpoint instead of the newest. Needs keep_best."""
+    """Evaluate, generate, export and start from the best checkpoint instead of the newest. Needs keep_best."""
 
     def __post_init__(self):
         check_range("checkpoints.", self, 0, "every", "keep_every", "keep_best")

@@ -224,6 +224,10 @@ class Checkpointer:
         state = State(rest["step"], rest["cursor"], found["params"], rest["opt_state"], rest["history"], found.get("ema"), rest["carry"])
         return state, found["progress"] if part is None or part.progress is None else part.progress
 
+    def best_step(self) -> int | None:
+        """That of the best evaluation; None where none was evaluated."""
+        return self._journal.best()
+
     def restore_parameters(self, abstract_params, *, averaged: bool, step: int | None = None):
         """The parameters alone: the averaged ones, or those that are trained. Returns (params, step). Errors as in `restore`."""
         name = "ema" if averaged else "params"
@@ -372,6 +376,8 @@ def state_bytes(abstract: State) -> int:
 def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = False):
     """Parameters of a run's checkpoint on `mesh`: the averaged ones where the run keeps them, unless `raw`. Returns (params, step).
 
+    step: by default the newest one, or with checkpoints.use_best the best.
+
     Of a run with adapters, those of the whole model: what it started from, with the adapters merged where that can be.
     """
     params, step = load_trained(run, mesh, step=step, raw=raw)
@@ -389,6 +395,8 @@ def load_trained(run: Run, mesh, *, step: int | None = None, raw: bool = False):
     averaged = experiment.keeps_average and not raw
     abstract = state_of(experiment, mesh, ema=averaged, carry=False)
     checkpointer = Checkpointer(run.path, experiment.checkpoints, identity=run.identity)
+    if step is None and experiment.checkpoints.use_best:
+        step = checkpointer.best_step()
     try:
         return checkpointer.restore_parameters(abstract.params, averaged=averaged, step=step)
     finally:

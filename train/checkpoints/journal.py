@@ -156,6 +156,12 @@ class Journal:
         """The steps that exist, ascending."""
         return sorted(self._complete())
 
+    def best(self) -> int | None:
+        """The step of the best evaluation, the earliest of equals; None where none was evaluated."""
+        parts = {step: self.first_part(step) for step in self.steps()}
+        losses = [(part.loss, step) for step, part in parts.items() if part is not None and part.loss is not None]
+        return min(losses)[1] if losses else None
+
     def unfinished(self) -> list[int]:
         """Steps that have a folder but not all parts of a manifest: saves that died. Ascending."""
         folders = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []

@@ -103,12 +103,14 @@ START = "start"
 
 
 def keep_start(folder: Path, source: Run) -> None:
-    """Copy what a run starts from into `folder`: the newest checkpoint of `source`, its averaged parameters where it keeps some."""
+    """Copy what a run starts from into `folder`: the newest checkpoint of `source`, or with checkpoints.use_best the best; its averaged
+    parameters where it keeps some."""
     journal = Journal(source.path / "checkpoints")
     steps = journal.steps()
     if not steps:
         raise UserError(f"{source.path}: has no checkpoint to start from", "Train it first.")
-    step, item = steps[-1], "ema" if source.experiment.keeps_average else "params"
+    best = journal.best() if source.experiment.checkpoints.use_best else None
+    step, item = steps[-1] if best is None else best, "ema" if source.experiment.keeps_average else "params"
     if not journal.step_folder(step).is_dir():
         raise UserError(
             f"{journal.step_folder(step)}: is missing", "Start from a run that is whole; `omnia checkpoint verify` says which is."

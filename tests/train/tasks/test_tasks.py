@@ -98,6 +98,10 @@ def test_a_stopped_run_goes_on_as_if_it_was_not(tmp_path, monkeypatch):
     train_and_stop(stopped.path, 5, monkeypatch)
     train(open_run(stopped.path))
     assert outcome(whole) == outcome(stopped)
+    rows = [json.loads(line) for line in (whole.path / "metrics.jsonl").read_text().splitlines()]
+    scores = {row["step"]: row["macro_f1"] for row in rows if row["kind"] == "evaluation"}
+    found = evaluate_run(whole)
+    assert found["step"] == max(scores, key=lambda step: (scores[step], -step)) and found["macro_f1"] == scores[found["step"]]
 
 
 def test_several_devices_and_micro_batches_take_the_same_examples(tmp_path):
