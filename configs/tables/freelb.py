@@ -53,22 +53,19 @@ def get_table() -> Table:
         """The plain run, and the set that attacking it makes."""
         files = f"--files {{texts}}/{task}_test.csv --synonyms {{synonyms}}/{task}.tsv --output {{run}}/attacked.csv"
         return Shared(
-            f"plain_{task}", (train("plain", task), f"omnia attack {{run}} --kinds {' '.join(KINDS)} --rows {ATTACKED} --tries 4 {files}")
+            f"set_{task}", (train("plain", task), f"omnia attack {{run}} --kinds {' '.join(KINDS)} --rows {ATTACKED} --tries 4 {files}")
         )
 
     def measured(run: str, task: str) -> str:
-        return f"python {{table}} {run} {{texts}}/{task}_test.csv {{plain_{task}}}/attacked.csv {{synonyms}}/{task}.tsv"
+        return f"python {{table}} {run} {{texts}}/{task}_test.csv {{set_{task}}}/attacked.csv {{synonyms}}/{task}.tsv"
 
     tables = tuple(f"python -m train.tasks.synonyms {{encoder}}/two {{texts}}/{task}_train.csv {{run}}/{task}.tsv" for task in TASKS)
-    rows = [
-        Row(
-            f"{method}_{task}",
-            f"{what}: {kind}",
-            ((measured(f"{{plain_{task}}}", task),) if method == "plain" else (train(method, task), measured("{run}", task))),
-        )
-        for task, kind in TASKS.items()
-        for method, (_, what) in METHODS.items()
-    ]
+
+    def commands(method: str, task: str) -> tuple[str, ...]:
+        if method == "plain":
+            return (measured(f"{{set_{task}}}", task),)
+        return train(method, task), measured("{run}", task)
+
     return Table(
         title="Adversarial training against attacks on texts",
         paper="Zhu et al. 2020 (FreeLB), tables 1 and 3; Jin et al. 2020 (TextFooler), table 6",
@@ -80,7 +77,11 @@ def get_table() -> Table:
         ),
         files=FILES,
         shared=(TEXTS, ENCODER, Shared("synonyms", tables), *map(against, TASKS)),
-        rows=tuple(rows),
+        rows=tuple(
+            Row(f"{method}_{task}", f"{what}: {kind}", commands(method, task))
+            for task, kind in TASKS.items()
+            for method, (_, what) in METHODS.items()
+        ),
         claims=tuple(Better(f"{method}_{task}", f"plain_{task}") for task in TASKS for method in METHODS if method != "plain"),
         note=f"Two layers of MiniLM, 300 steps of 32. The first {ATTACKED} test examples are attacked; up to three words in ten may become "
         "neighbours in MiniLM's embedding table or get a typing error. Such a set misses what only the model at hand falls for: the second "

@@ -51,6 +51,6 @@ def get_table() -> Table:
         shared=(TEXTS, ENCODER),
         rows=tuple(Row(name, what, (training(f"{{table}}:{name}", files),)) for name, (_, what) in OBJECTIVES.items()),
         claims=(Better("r_drop", "plain"), Better("r_drop_4", "plain")),
-        note=f"Two layers of MiniLM, {EXAMPLES} sentences of film reviews, 200 steps of 32. R-Drop takes two forward passes a step, so at equal "
-        "steps it costs about twice as much.",
+        note=f"Two layers of MiniLM, {EXAMPLES} sentences of film reviews, 200 steps of 32. R-Drop takes two forward passes a step, so at "
+        "equal steps it costs about twice as much.",
     )

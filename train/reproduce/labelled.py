@@ -5,11 +5,9 @@ python -m train.reproduce.labelled layers RUN COUNT OUTPUT writes a run of the l
 """
 
 import dataclasses
+import secrets
 import sys
 from pathlib import Path
-
-import jax
-import numpy as np
 
 from data.errors import UserError
 from data.records.writing import write_records
@@ -58,6 +56,9 @@ def _lines(path: str) -> list[str]:
 
 def write_lowest_layers(run_dir: str, count: int, output: str) -> None:
     """A run whose model is the lowest layers of another's, with all that is not in the layers."""
+    import jax
+    import numpy as np
+
     from train.bridge.importing import save_parameters
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh
@@ -71,7 +72,8 @@ def write_lowest_layers(run_dir: str, count: int, output: str) -> None:
     model = dataclasses.replace(whole.experiment.model, num_layers=count)
     Path(output).mkdir(parents=True)
     whole.tokenizer().save(f"{output}/tokenizer")
-    run = dataclasses.replace(whole, path=Path(output), experiment=dataclasses.replace(whole.experiment, model=model))
+    experiment = dataclasses.replace(whole.experiment, model=model)
+    run = dataclasses.replace(whole, path=Path(output), experiment=experiment, identity=secrets.token_hex(8))
     write_run(run)
     save_parameters(run, params)
 

@@ -8,6 +8,7 @@ import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -115,6 +116,7 @@ def write_neighbours(run_dir: str, file: str, output: str, name: str = "text") -
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
     words = frequent_words(column(record, name) for record in read_records(file))
     found = neighbours(embedding_table(run, params), run.tokenizer(), words)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     storage.write_atomically(output, "".join("\t".join((word, *others)) + "\n" for word, others in found.items()).encode())
     return f"{output}: neighbours of {len(found)} of {len(words)} words"
 
