@@ -55,6 +55,6 @@ def get_table() -> Table:
         ),
         claims=(Better("eda_100", "plain_100"), Better("eda_500", "plain_500")),
         x="labelled texts",
-        note="Two layers of MiniLM, sentences of film reviews, 200 steps of 32 at every size. Synonyms are neighbours in MiniLM's embedding "
-        "table, not WordNet's as in the paper, which trained from scratch.",
+        note="Two layers of MiniLM, sentences of film reviews, 200 steps of 32 at every size. Synonyms are neighbours in MiniLM's "
+        "embedding table, not WordNet's as in the paper, which trained from scratch.",
     )
