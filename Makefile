@@ -66,7 +66,7 @@ clean:  ## Remove what make made; runs/ stays
 
 .venv-peers/installed: .venv-peers/bin/installed
 	.venv-peers/bin/python $(PIP_INSTALL) torch==2.13.0
-	.venv-peers/bin/python $(PIP_INSTALL) transformers accelerate
+	.venv-peers/bin/python $(PIP_INSTALL) transformers accelerate lm-eval
 	touch $@
 
 .venv-docs/installed: setup.py

@@ -16,6 +16,7 @@ EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
     "wandb": ["wandb>=0.19"],
     "notebooks": ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"],
+    "eval": ["lm-eval>=0.4.9"],  # its core needs no torch
     "games": ["pgx>=2.6"],  # two-player games beside our own
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
@@ -43,6 +44,7 @@ TEST = [
     *EXTRAS["media"],
     *EXTRAS["notebooks"],
     *EXTRAS["metrics"],
+    *EXTRAS["eval"],
 ]
 
 # What `make docs` builds the site with, in an environment of its own: it reads the sources and imports none of the packages above.
@@ -78,6 +80,7 @@ setup(
         "model.decoding",
         "model.media",
         "train",
+        "train.adapters",
         "train.bridge",
         "train.checkpoints",
         "train.devices",

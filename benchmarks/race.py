@@ -275,7 +275,8 @@ def harness(arguments) -> dict:
             }
             rows = interleave(workers, arguments.rounds or 3)
             speed = {name: median(found, "requests_per_second") for name, found in rows.items()}
-            same = agreement(rows["ours"][0]["answers"], rows["peer"][0]["answers"])
+            answers = {name: found[0]["answers"] for name, found in rows.items()}
+            same = agreement(answers["ours"], answers["peer"]) | {"peer_to_peer_16": agreement(answers["peer_16"], answers["peer"])}
             ratios = {"ratio": speed["ours"] / max(speed["peer"], speed["peer_16"]), "requests": rows["ours"][0]["count"]}
             result["tasks"][task] = speed | ratios | same
     least = min(result["tasks"].values(), key=lambda found: found["ratio"])

@@ -387,11 +387,13 @@ def _scan_layers(c: ModelConfig, layers, x_BTD, run, size: int, branch: int | No
         params, first = step
         routers = []
         for place in range(size):
-            x_BTD, _, router = run(jax.tree.map(lambda leaf, place=place: leaf[place], params), x_BTD, first + place, place)
+            own = params if size == 1 else jax.tree.map(lambda leaf, place=place: leaf[place], params)
+            x_BTD, _, router = run(own, x_BTD, first + place, place)
             routers.append(router)
         return x_BTD, _stack(routers)
 
-    groups = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), layers)
+    # What a step of a scan reads as it is, is not copied for the backward pass: a single layer is not made a group of one.
+    groups = layers if size == 1 else jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), layers)
     steps = (groups, jnp.arange(0, c.num_layers, size))
     if branch is None:
         x_BTD, router = jax.lax.scan(group, x_BTD, steps)

@@ -117,19 +117,14 @@ class Decoder(nn.Module):
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
         of (keys, values), both [B * G, S, K], with n-grams also (tokens,) behind them, int32 [B, S, 1], and the index of the first new
-        token, as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row. branch: number of
-        the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the tokens
-        are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens. groups_BT: int32,
-<<<<<<< HEAD
-        ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. memory: of the rows
-        before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the vectors of
-        tokens. watch: a list that takes the attention weights of every layer; the config must neither scan nor rematerialise.
-=======
-        ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. branches_BT: int32, as of
-        Mask, for a model that `knows_branches`; positions_BT restart behind the trunk in each. memory: of the rows
-        before, for positions that are distances or relative; what these leave is returned as the cache. watch: a list that takes the
-        attention weights of every layer; the config must neither scan nor rematerialise.
->>>>>>> main
+        token, as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row. branch: number
+        of the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the
+        tokens are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens.
+        groups_BT: int32, ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it.
+        branches_BT: int32, as of Mask, for a model that `knows_branches`; positions_BT restart behind the trunk in each. memory: of the
+        rows before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the
+        vectors of tokens. watch: a list that takes the attention weights of every layer; the config must neither scan nor
+        rematerialise.
         """
         c = self.config
         if positions_BT is None:

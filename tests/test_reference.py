@@ -14,7 +14,7 @@ import pytest
 import omnia
 import train
 from train.experiment import Experiment, Optimizer
-from train.kinds import Data, Gradient, Metric, Objective
+from train.kinds import Adapters, Data, Gradient, Metric, Objective
 from train.verbs.reference import reference_text
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,9 @@ def test_every_verb_has_a_section():
     assert set(re.findall(r"^### omnia (\w+)", TEXT, re.MULTILINE)) == set(omnia.VERBS)
 
 
-@pytest.mark.parametrize("kind", [Experiment, *(kind for base in (Data, Gradient, Metric, Objective, Optimizer) for kind in kinds(base))])
+@pytest.mark.parametrize(
+    "kind", [Experiment, *(kind for base in (Adapters, Data, Gradient, Metric, Objective, Optimizer) for kind in kinds(base))]
+)
 def test_every_kind_is_listed_with_its_own_fields(kind):
     """By the classes as Python knows them: the page is made from the source, without importing it."""
     inherited = {

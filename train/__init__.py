@@ -63,6 +63,7 @@ _FACE = {
     "Similarity": "tasks.similarity",
     "SequenceToSequence": "tasks.sequence",
     "Conversations": "tasks.sequence",
+    "Programs": "tasks.code",
     "Retrieval": "objectives.tasks.retrieval",
     "TextPairs": "tasks.retrieval",
     # learning from reward

@@ -128,6 +128,15 @@ class Sample(NamedTuple):
     score: float | None = None
 
 
+class Section(NamedTuple):
+    """A section of report.html. pictures: PNGs, by the names that their files in plots/ get. columns, rows: of a table."""
+
+    title: str
+    pictures: dict[str, bytes] = {}
+    columns: tuple[str, ...] = ()
+    rows: list[list[str]] = []
+
+
 class Dataset:
     """An experiment's data. Subclasses give at least `open`, `batches` and `empty`."""
 
@@ -211,6 +220,10 @@ class Dataset:
 
     def samples(self, run: Any, params, sources: list, said: Callable[[str], None]) -> Iterable[Sample]:
         """What the averaged parameters write, to be looked at. said: takes what went wrong beside it."""
+        return []
+
+    def shows(self) -> list[Section]:
+        """Sections of the report about the last evaluation; asked for when a run ends."""
         return []
 
 
@@ -381,6 +394,9 @@ class Learner(Protocol):
 
     def samples(self, params) -> Iterable[Sample]:
         """Texts of the averaged parameters, the same at every step but for those."""
+
+    def shows(self) -> list[Section]:
+        """Sections of the report about the last evaluation."""
 
     def close(self) -> None:
         """Nothing more is asked for."""

@@ -44,7 +44,10 @@ def to_theirs(tensor: Tensor, a: Sequence[np.ndarray], b: Sequence[np.ndarray], 
 
 
 def to_ours(tensor: Tensor, a: np.ndarray, b: np.ndarray, sizes: Mapping[str, int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The reverse: (a [inputs, rank], b [rank, outputs]) of each projection, all of the whole rank. ValueError for other shapes."""
+    """The reverse: (a [inputs, rank], b [rank, outputs]) of each projection. ValueError for other shapes.
+
+    Terms that stand side by side, as `to_theirs` puts them, come apart again; others have the whole rank in each projection.
+    """
     first, second, _ = factors_of(tensor)
     rank = a.shape[0]
     shapes = tensor.shape(sizes)
@@ -52,7 +55,11 @@ def to_ours(tensor: Tensor, a: np.ndarray, b: np.ndarray, sizes: Mapping[str, in
         raise ValueError(f"is {tuple(b.shape)} times {tuple(a.shape)}, and the model's tensor {shapes}")
     sizes = {**sizes, RANK: rank}
     (into,) = first.to_ours(a, sizes)
-    return [(into.reshape(-1, rank), part.reshape(rank, -1)) for part in second.to_ours(b, sizes)]
+    found = [(into.reshape(-1, rank), part.reshape(rank, -1)) for part in second.to_ours(b, sizes)]
+    own = rank // len(found)
+    inside = [np.abs(part[i * own : (i + 1) * own]).sum() for i, (_, part) in enumerate(found)]
+    apart = rank == own * len(found) and sum(inside) > 0 and np.allclose(inside, [np.abs(part).sum() for _, part in found])
+    return [(a[:, i * own : (i + 1) * own], b[i * own : (i + 1) * own]) for i, (a, b) in enumerate(found)] if apart else found
 
 
 def _said(groups: Sequence[Sequence[str]]) -> str:

@@ -12,11 +12,9 @@ from train.experiment import MeshShape
 from train.loop import checks, loop
 from train.loop.meter import Meter
 from train.loop.telemetry import read_metrics
-from train.objectives.bind import bind
-from train.optimizers.build import make_optimizer
+from train.objectives.bind import state_of
 from train.runs.directory import open_run
 from train.runs.resolve import new_run
-from train.step.state import abstract_state
 
 TIMING = {"time", "seconds", "tokens_per_second", "data_wait", "step_ms"}
 
@@ -42,9 +40,7 @@ def outcome(run):
     """All metrics but the clock's, and the last state, as bytes."""
     rows = [{name: value for name, value in row.items() if name not in TIMING} for row in read_metrics(run.path)]
     experiment = run.experiment
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    bound, mesh = bind(experiment), make_mesh(MeshShape(data=1), jax.devices()[:1])
-    abstract = abstract_state(bound.start, optimizer, mesh, ema=experiment.ema_decay > 0, carry=bound.carry)
+    abstract = state_of(experiment, make_mesh(MeshShape(data=1), jax.devices()[:1]))
     checkpointer = Checkpointer(run.path, experiment.checkpoints)
     state, progress = checkpointer.restore(abstract)
     checkpointer.close()

@@ -34,9 +34,9 @@ class Method:
 
     # What is trained
 
-    def others(self) -> tuple[str, ...]:
-        """Patterns of the model's own parameters that are trained."""
-        return self.options.trained
+    def trains(self, path: Path) -> bool:
+        """Whether a parameter of the model itself is trained."""
+        return begins(path, self.options.trained)
 
     def fresh(self, key, boxed) -> dict[Path, Any]:
         """New leaves of adapters by their paths, boxed with logical axis names. boxed: all parameters of the plain model, flat."""
@@ -85,8 +85,8 @@ class Biases(Method):
 
     options: BitFit
 
-    def others(self) -> tuple[str, ...]:
-        return ("bias", "*_bias", *self.options.trained)
+    def trains(self, path: Path) -> bool:
+        return path[-1] == "bias" or path[-1].endswith("_bias") or super().trains(path)
 
 
 def overlaid(base, over):
@@ -97,14 +97,10 @@ def overlaid(base, over):
     return found | {name: overlaid(found.get(name), value) for name, value in over.items()}
 
 
-def matches(path: Path, patterns: tuple[str, ...]) -> bool:
-    """Whether some names in a row of a path are as one of the patterns says, each name for itself: attention/query, layers/*/bias."""
-    for pattern in patterns:
-        parts = pattern.split("/")
-        for first in range(len(path) - len(parts) + 1):
-            if all(fnmatchcase(name, part) for name, part in zip(path[first:], parts, strict=False)):
-                return True
-    return False
+def begins(path: Path, patterns: tuple[str, ...]) -> bool:
+    """Whether the first names of a path are as one of the patterns says, each name for itself: final_norm, layers/*_norm."""
+    parts = [pattern.split("/") for pattern in patterns]
+    return any(len(path) >= len(part) and all(map(fnmatchcase, path, part)) for part in parts)
 
 
 def key_of(key, path: Path):

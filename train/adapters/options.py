@@ -14,7 +14,7 @@ class Tuning(Adapters):
     """What all kinds share."""
 
     trained: tuple[str, ...] = ()
-    """Other parameters to train: patterns of names, such as final_norm or layers/*/bias. Heads that `start` lacks are added."""
+    """Other parameters to train: those whose names begin as these patterns say, such as final_norm. Heads that `start` lacks are added."""
     int8: bool = False
     """Hold the frozen kernels in eight bits: a quarter of their memory."""
 

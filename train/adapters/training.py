@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from data.errors import UserError
 from model.decoding.quantize import Quantized, quantize
 from train.adapters.low_rank import stacked_matrix
-from train.adapters.method import Method, matches, overlaid
+from train.adapters.method import Method, overlaid
 from train.kinds import Adapters, Bound, realise
 
 
@@ -69,7 +69,7 @@ def trained_bound(bound: Bound, method: Method) -> Bound:
 def fresh_leaves(bound: Bound, method: Method, key):
     """The trained leaves, boxed with logical axis names: those of adapters, and the others among all fresh parameters."""
     whole = flatten_dict(bound.start(key))
-    own = {path: box for path, box in whole.items() if matches(path, method.others())}
+    own = {path: box for path, box in whole.items() if method.trains(path)}
     found = own | method.fresh(key, whole)
     if not found:
         raise UserError(f"adapters: the model has nothing for {type(method.options).__name__} to train", "Choose another kind.")
@@ -98,8 +98,10 @@ def joined(method: Method, base, trained):
     return overlaid(base, method.compiled_read(base, trained))
 
 
-def begun_on(method: Method, base, fresh):
-    """Fresh trained leaves as they begin on a base: those that the base has are taken from it, as copies."""
+def begun_on(method: Method, base, fresh, said: Callable[[str], None]):
+    """Fresh trained leaves as they begin on a base: those that the base has are taken from it, as copies. said: is told how many."""
     own, there = flatten_dict(fresh), flatten_dict(base)
     taken = {path: jax.device_put(jnp.copy(there[path]), leaf.sharding) if path in there else leaf for path, leaf in own.items()}
+    trained, frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (fresh, base))
+    said(f"{type(method.options).__name__} trains {trained:,} parameters beside {frozen:,} ({trained / frozen:.2%})")
     return method.begun(base, unflatten_dict(taken))

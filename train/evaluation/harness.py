@@ -199,13 +199,12 @@ def evaluate_tasks(
     os.environ["DISABLE_MULTIPROC"] = "1"  # of its bootstrap, which forks: with JAX's threads that may hang
     if data:
         os.environ[FOLDER] = data
-    loaded = _loaded(tasks, task_files)
+    manager, loaded = load_tasks(tasks, task_files)
     if chat and not load_chat(run.path).template:
         raise UserError(f"{run.path}: has no chat template", "Leave --chat-template out, or give a run of a chat model.")
     model = HarnessModel(run, step=step, raw=raw, int8=int8, context_length=context_length)
-    found = lm_eval.simple_evaluate(
-        model=model, tasks=loaded, num_fewshot=shots, limit=limit or None, apply_chat_template=chat, log_samples=False, bootstrap_iters=1000
-    )
+    options: dict[str, Any] = {"num_fewshot": shots, "limit": limit or None, "apply_chat_template": chat}
+    found = lm_eval.simple_evaluate(model=model, tasks=loaded, task_manager=manager, log_samples=False, bootstrap_iters=1000, **options)
     assert found is not None
     results = {}
     for name, result in found["results"].items():
@@ -216,8 +215,8 @@ def evaluate_tasks(
     return {"step": model.step, "tasks": results}
 
 
-def _loaded(tasks: Sequence[str], task_files: str) -> list:
-    """lm-eval's tasks of these names."""
+def load_tasks(tasks: Sequence[str], task_files: str = "") -> tuple[TaskManager, list]:
+    """lm-eval's tasks and groups of tasks of these names, and what knows them; see `evaluate_tasks`."""
     if task_files and not Path(task_files).is_dir():
         raise UserError(f"{task_files}: no such folder", "Give a folder of lm-eval's YAML files.")
     paths = [str(TASKS), *([task_files] if task_files else [])]
@@ -232,7 +231,8 @@ def _loaded(tasks: Sequence[str], task_files: str) -> list:
     found = []
     for task in tasks:
         try:
-            found += manager.load([task])["tasks"].values()
+            loaded = manager.load([task])
+            found += [loaded["groups"][task]] if task in loaded["groups"] else loaded["tasks"].values()
         except UserError:
             raise
         except Exception as error:  # of foreign packages: of many classes, none of them theirs to promise
@@ -242,4 +242,4 @@ def _loaded(tasks: Sequence[str], task_files: str) -> list:
                 "Give --download to fetch its data, or task files whose data is here." if offline else "Mend that, or leave the task out."
             )
             raise UserError(f"task {task!r} cannot be loaded: {first}", mend) from None
-    return found
+    return manager, found

@@ -129,11 +129,11 @@ def _found(path: str, read: Callable[[Path], list]) -> list:
     """What `read` makes of a file of the folder, packed as `path`.gz or not."""
     folder = os.environ.get(FOLDER)
     if not folder:
-        raise UserError("the task reads a public data set from a folder, and none is named", f"Give it: --data DIR, or {FOLDER}.")
+        raise UserError("the task reads a public data set from a folder, and none is named", f"Give it: --public-data DIR, or {FOLDER}.")
     for file in (Path(folder, path), Path(folder, f"{path}.gz")):
         if file.is_file():
             return read(file)
-    raise UserError(f"{folder}: no {path}, packed or not", "Give the folder that holds it: --data DIR.")
+    raise UserError(f"{folder}: no {path}, packed or not", "Give the folder that holds it: --public-data DIR.")
 
 
 def _datasets(splits: dict[str, list[dict[str, Any]]]):

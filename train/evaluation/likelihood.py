@@ -95,8 +95,13 @@ class Likelihoods:
         config = model.config
         if getattr(config, "expert_capacity", 0):  # what stands together by chance may not push out one another's tokens
             config = dataclasses.replace(config, expert_capacity=0.0)
-        if "layers" in params and isinstance(model, Decoder):  # stacked: one layer is compiled for all
+        alike = not config.global_every or (config.num_layers % config.global_every == 0 and not config.layer_groups)
+        if "layers" in params and alike:  # one layer, or group of them, is compiled for all
             config = dataclasses.replace(config, scan=True, remat="none")
+        if config.positions == "learned" and context_length > config.context_length:
+            raise UserError(
+                f"a context of {context_length} tokens; the model has learned {config.context_length} positions", "Ask for fewer tokens."
+            )
         self._model, self._params, self._mesh = model.clone(config=config), params, mesh
         self.context_length = context_length or config.context_length
         self._reads = isinstance(model, EncoderDecoder)
@@ -119,9 +124,11 @@ class Likelihoods:
             np.logical_and.at(greedy, owners[there], hit_BP[there] > 0)
 
         for rows in self._batches(self._texts(requests)):
-            placed = put_batch(
-                self._mesh, lambda first, count, rows=rows: jax.tree.map(lambda x: x[first : first + count], rows), len(rows.tokens)
-            )
+
+            def some(first: int, count: int, rows=rows) -> Rows:
+                return jax.tree.map(lambda x: x[first : first + count], rows)
+
+            placed = put_batch(self._mesh, some, len(rows.tokens))
             waiting.append((rows.owners, self._score(self._params, placed)))
             if len(waiting) > WAITING:
                 collect()
@@ -177,9 +184,8 @@ class Likelihoods:
             size = -(-max(1, self._tokens // width) // shards) * shards
             for first in range(0, len(rows), size):
                 chosen = rows[first : first + size]
-                count = (
-                    size if len(chosen) == size else -(-_power(len(chosen)) // shards) * shards
-                )  # a few rows are not computed as if many
+                # The last few rows are not computed as if they were many.
+                count = size if len(chosen) == size else min(size, -(-_power(len(chosen)) // shards) * shards)
                 yield self._filled(chosen, count, width)
 
     def _filled(self, rows: list[list[_Text]], count: int, width: int) -> Rows:
@@ -237,13 +243,9 @@ def cut(request: Request, length: int, *, apart: bool) -> tuple[Sequence[int], S
     a text of its own, and has the length for itself."""
     context, continuation = request
     if not context or not continuation:
-        raise UserError(
-            "a request without a context or without a continuation", "Begin with the document's start; predict a token at least."
-        )
+        raise UserError("a request without a context or without a continuation", "Give at least one token of each.")
     if len(continuation) > length:
-        raise UserError(
-            f"a continuation of {len(continuation)} tokens; the model reads {length}", "Give a shorter one, or a longer context."
-        )
+        raise UserError(f"a continuation of {len(continuation)} tokens; the model reads {length}", "Give a shorter one.")
     return context[-(length if apart else length + 1 - len(continuation)) :], continuation
 
 

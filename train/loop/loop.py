@@ -24,6 +24,7 @@ from train.loop.learner import fresh_state, learner_of, state_to_restore
 from train.loop.meter import Meter
 from train.loop.progress import Progress, cost
 from train.loop.report import write_report
+from train.loop.sections import write_sections
 from train.loop.sentinel import Request, Sentinel, Stopped
 from train.loop.telemetry import Silence, Telemetry, read_metrics
 from train.objectives.bind import attention_kernels
@@ -181,6 +182,8 @@ class _Training:
             last = True
         if experiment.samples.tokens and (last or _due(experiment.samples.every, self.step)):
             self._draw_samples()
+        if last and hosts.first():
+            write_sections(self._run.path, self._learner.shows())
         self.progress = dataclasses.replace(self.progress, finished_step=self.step)
 
     def _evaluate(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.files import json_files
+from train.loop.sections import read_sections
 from train.loop.telemetry import name_sources, read_metrics
 from train.runs.serialize import flatten
 
@@ -39,6 +40,7 @@ def write_report(run_dir: Path) -> Path:
         _section("Samples", _samples(rows)),
         _section("What answers rest on", _picture(run_dir / "plots" / "occlusion.png") or _picture(run_dir / "plots" / OLD_OCCLUSION)),
         _section("What it writes, behind the true ones", _picture(run_dir / "plots" / "written.png")),
+        *(_section(html.escape(one["title"]), _shown(one, run_dir)) for one in read_sections(run_dir)),
         _section("Configuration", _difference(experiment, config.get("defaults", {}), config.get("shards", []))),
         _section("Timing", _timing(rows, summary)),
         _section("Metrics", _metrics(rows)),
@@ -57,6 +59,12 @@ def _picture(path: Path) -> str:
     if not path.is_file():
         return ""
     return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
+
+
+def _shown(section: dict, run_dir: Path) -> str:
+    """What the data of a run shows."""
+    pictures = "".join(_picture(run_dir / "plots" / f"{name}.png") for name in section["pictures"])
+    return (f'<div class="curves">{pictures}</div>' if pictures else "") + _table(section["columns"], section["rows"])
 
 
 def _basis(evaluation: dict) -> str:

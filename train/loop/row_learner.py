@@ -13,7 +13,7 @@ from train.adapters.training import begun_on, joined, method_of, reference_in
 from train.devices.mesh import batch_sharding, local_rows, put_batch, row_shards
 from train.evaluation.totals import Evaluator
 from train.experiment import Experiment
-from train.kinds import Batches, Bound, Sample, realise
+from train.kinds import Batches, Bound, Sample, Section, realise
 from train.objectives.bind import bind, bind_trained, flops_of, frozen_shapes, state_of, update_of
 from train.optimizers.build import make_schedule, optimizer_of
 from train.runs.directory import Run
@@ -111,7 +111,7 @@ class RowLearner:
 
     def adopt(self, params):
         if self._method is not None:
-            return begun_on(self._method, self._frozen["base"], params)
+            return begun_on(self._method, self._frozen["base"], params, self._remarks.append)
         return adopt(self._run, self._mesh, params, self._remarks.append)
 
     def whole(self, params):
@@ -160,6 +160,9 @@ class RowLearner:
 
     def samples(self, params) -> Iterable[Sample]:
         return self._dataset.samples(self._run, params, self._sources, self._remarks.append)
+
+    def shows(self) -> list[Section]:
+        return self._dataset.shows()
 
     def close(self) -> None:
         if self._incoming is not None:

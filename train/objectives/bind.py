@@ -64,8 +64,8 @@ def attention_kernels(experiment: Experiment, mesh: Mesh) -> list[str]:
 
 
 def flops_of(experiment: Experiment) -> float | None:
-    """FLOPs per token of a training step; None where tokens do not tell."""
-    if not experiment.objective.uses_model or not home_of(experiment.data).counts_tokens:  # type: ignore[attr-defined]
+    """FLOPs per token of a training step; None where tokens do not tell, or some kernels have no gradient."""
+    if isinstance(experiment.adapters, Tuning) or not experiment.objective.uses_model or not home_of(experiment.data).counts_tokens:  # type: ignore[attr-defined]
         return None
     return realise(experiment.model).training_flops_per_token(experiment.model.context_length)
 

@@ -12,7 +12,7 @@ from train.devices import hosts
 from train.devices.mesh import check_batch, divide_cpu, make_mesh, parameter_shardings
 from train.experiment import Experiment
 from train.loop.checks import check as check_experiment
-from train.objectives.bind import attention_kernels, bind, state_of
+from train.objectives.bind import attention_kernels, bind, frozen_shapes, state_of
 from train.planning.ahead_of_time import lower_step, memory_of
 from train.planning.flops import peak_flops
 from train.runs.directory import open_corpora
@@ -113,9 +113,12 @@ def _memory(experiment: Experiment, compile_step: bool) -> str:
     state = state_of(experiment, mesh)
 
     def share(tree):
-        return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        """Bytes of a device; what has no place yet is whole on each."""
+        shapes = [(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes)
 
-    held, gradients = share(state), share(state.params)
+    frozen = frozen_shapes(experiment, mesh, reads_reference=bool(bind(experiment).reference))
+    held, gradients = share(state) + share(frozen), share(state.params)
     detail = f"{_gib(held)} of state and {_gib(gradients)} of gradients a device, activations not counted"
     needed = held + gradients
     if compile_step:

@@ -6,6 +6,7 @@ tokenizer/        a copy of the corpus' tokenizer
 chat.json         what belongs to a conversation, of an imported model and of what started from one (train/generation/chat.py)
 checkpoints/      train/checkpoints/checkpointer.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
+sections.json     what the data adds to the report (train/loop/sections.py)
 start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from data.errors import UserError
 from data.files import json_files
 from data.tokenizer import load_tokenizer
+from train.adapters.options import Tuning
 from train.checkpoints.journal import Journal
 from train.experiment import Experiment
 from train.generation.chat import FILE as CHAT
@@ -122,6 +124,8 @@ def keep_start(folder: Path, source: Run) -> None:
     for name in ("config.json", KEPT, CHAT):
         if (source.path / name).is_file():
             shutil.copy(source.path / name, partial)
+    if isinstance(source.experiment.adapters, Tuning):  # whose checkpoints hold a part of the model
+        shutil.copytree(source.path / START, partial / START)
     damage = Journal(partial / "checkpoints").damage(step, items={item}, identity=source.identity)
     if damage:
         raise UserError(

@@ -164,6 +164,12 @@ class ClassificationDataset(TaskDataset):
             return several_labels_scores(truth, np.stack(answers), self.label_names, self.options.threshold)
         return classification_scores([self._label(example) for example in examples], np.stack(answers), self.label_names)
 
+    def loss_of(self, example: Example, answer: np.ndarray) -> float:
+        """In nats."""
+        label = self._label(example)
+        right = np.where(label > 0.5, answer, 1 - answer) if self.options.several else answer[label]
+        return float(-np.log(np.maximum(right, 1e-12)).sum())
+
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         names = self._given(answer)
         given: Any = list(names) if self.options.several else names[0]

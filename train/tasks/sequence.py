@@ -50,12 +50,12 @@ class SequenceDataset(TaskDataset):
     def answer(self, example: Example) -> str:
         return example.label[0]
 
-    def score(self, examples: Sequence[Example], answers: Sequence[str]):
+    def score(self, examples: Sequence[Example], answers: Sequence[Any]):
         from train.tasks.metrics.texts import text_scores
 
         return text_scores([example.label for example in examples], answers, self.options.measures, self.options.language)
 
-    def shown(self, example: Example, answer: str) -> dict[str, Any]:
+    def shown(self, example: Example, answer: Any) -> dict[str, Any]:
         return {"targets": None if example.label is None else list(example.label), "answer": answer}
 
 

@@ -23,7 +23,7 @@ from data.tokenizer import Tokenizer, load_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
-from train.kinds import Data, Dataset, check_range
+from train.kinds import Data, Dataset, Section, check_range, realise
 from train.tasks.augmentation import Augment, augmenter
 from train.tasks.batches import EvaluationRows, TaskBatches
 from train.tasks.metrics.scores import Scores
@@ -54,6 +54,10 @@ class Task(Data):
     """What a model that writes answers reads, with {column} for the text of a column. Empty: the task's own."""
     leave_out: bool = False
     """Leave out rows that cannot be used, and count them, instead of stopping."""
+    shots: int = 0
+    """Examples to learn from that a model that writes answers is shown before each one."""
+    ended: bool = True
+    """An answer ends with the end of a text. Off for models that were never taught to end there."""
     examples: int = 0
     """Learn from so many examples only, drawn by the seed. 0: all."""
     tokenizer: str = ""
@@ -63,7 +67,7 @@ class Task(Data):
 
     def __post_init__(self):
         check_range("data.", self, 0, "validation", high=1)
-        check_range("data.", self, 0, "examples")
+        check_range("data.", self, 0, "examples", "shots")
         check_range("data.", self, 8, "length")
         check_range("data.", self, 1, "written")
 
@@ -158,6 +162,14 @@ class TaskDataset(Dataset):
         """The answers that there are; () where any text may be one."""
         return ()
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What a written answer ends before, beside the end of the text: with no end taught, the end of its line."""
+        return () if self.options.ended else ("\n",)
+
+    drawn = 1
+    """Answers written for each example."""
+
     def found(self, example: Example, outputs: Any) -> Any:
         """The answer, from what the head gives for the example's texts: a list with one array for each; or, from a model that writes, from
         the probabilities of `choices`, or a text."""
@@ -170,6 +182,10 @@ class TaskDataset(Dataset):
     def score(self, examples: Sequence[Example], answers: Sequence[Any]) -> Scores:
         """How good answers are, by the field's metrics."""
         raise NotImplementedError
+
+    def loss_of(self, example: Example, answer: Any) -> float | None:
+        """How bad an answer is, by which the report finds the worst ones; None: the task does not say."""
+        return None
 
     def shown(self, example: Example, answer: Any) -> dict[str, Any]:
         """An answer as a line of a file of predictions."""
@@ -269,6 +285,16 @@ class TaskDataset(Dataset):
 
     def prompt_text(self, example: Example) -> str:
         """What a model that writes reads, as text."""
+        shown = "".join(f"{self._filled(shot)}{self.answer(shot)}\n\n" for shot in self.shots_for(example))
+        return shown + self._filled(example)
+
+    def shots_for(self, example: Example) -> list[Example]:
+        """What is shown before an example: others, drawn by the seed."""
+        shown = [shot for shot in self.shown_before if content_hash(shot) != content_hash(example)]
+        return shown[: self.options.shots]
+
+    def _filled(self, example: Example) -> str:
+        """The prompt of one example."""
         prompt = self.options.prompt or self.own_prompt
 
         def value(found: re.Match) -> str:
@@ -291,6 +317,8 @@ class TaskDataset(Dataset):
     def answer_ids(self, answer: str) -> np.ndarray:
         """The answer and its end, cut."""
         ids = self.tokens.encode_inside(answer)[: self.options.written - 1]
+        if not self.options.ended and len(ids):
+            return ids.astype(np.int32)
         return np.append(ids, self.tokens.specials["document_end"]).astype(np.int32)
 
     def wrapped(self, first: np.ndarray, second: np.ndarray | None = None, room: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -326,9 +354,24 @@ class TaskDataset(Dataset):
         return text_batch(items, laid, rows, o.length)
 
     def batches(self, sources: list, split: str = "train") -> TaskBatches:
+        self.show(sources)
         seed = self.experiment.seed
         change = augmenter(self.options.augment, self.changeable, seed) if split == "train" else None
         return TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
+
+    def show(self, sources: Sequence[TaskFile]) -> None:
+        """Draw the examples that are shown before others."""
+        self.shown_before: list[Example] = []
+        if not self.options.shots:
+            return
+        given = self.examples(sources, "train") if self.options.files else []
+        if len(given) <= self.options.shots:
+            raise UserError(
+                f"{self.options.shots} examples are to be shown before each one, of {len(given)}", "Give more examples, or show fewer."
+            )
+        keys = np.array([content_hash(example) for example in given], np.uint64)
+        order = np.argsort(fold(self.experiment.seed, keys), kind="stable")[: self.options.shots + 1]
+        self.shown_before = [given[place] for place in order]
 
     def empty(self, count: int) -> Any:
         return self.make([], [[] for _ in range(count)], np.arange(count))
@@ -357,20 +400,36 @@ class TaskDataset(Dataset):
         if not examples:
             return {}
         known = all(example.label is not None for example in examples)
-        tokenizer = sources[0].tokenizer()
-        laid = EvaluationRows(self, [self.item(example, tokenizer, known) for example in examples])
+        self.show(sources)
+        self.tokens = sources[0].tokenizer()
+        found: dict[str, Any] = {}
         outputs: list = [[] for _ in examples]
-        totals = evaluator.totals(params, laid.batch, laid.rows_per_epoch, between=between, collect=laid.collector(outputs))
+        if self.way == "head" or known:
+            laid = EvaluationRows(self, [self.item(example, self.tokens, known) for example in examples])
+            totals = evaluator.totals(params, laid.batch, laid.rows_per_epoch, between=between, collect=laid.collector(outputs))
+            found = evaluator.result(totals) if known else {}
         if self.way != "head":
             from train.tasks.writing import answers_of
 
-            outputs = answers_of(self, evaluator, params, examples, tokenizer)
+            outputs = answers_of(self, realise(self.experiment.model), params, evaluator.mesh, examples)
+        found = {name: value for name, value in found.items() if name not in ("tokens", "accuracy")}  # which the task counts itself
+        return found | self.judge(examples, outputs, known)
+
+    def judge(self, examples: list[Example], outputs: list[Any], known: bool) -> dict[str, Any]:
+        """The measures of what a model gives for examples; they, and each answer, are kept for `details`."""
         answers = [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
         examples, answers = self.joined(examples, answers)
         self.judged = Judged(self, examples, answers, self.score(examples, answers) if known else None)
-        found = evaluator.result(totals) if known else {}
-        found = {name: value for name, value in found.items() if name not in ("tokens", "accuracy")}  # which the task counts itself
-        return found | (self.judged.scores.values if self.judged.scores else {}) | {self.counted: len(examples)}
+        return (self.judged.scores.values if self.judged.scores else {}) | {self.counted: len(examples)}
+
+    def shows(self) -> list[Section]:
+        from train.tasks.pictures import task_sections
+
+        judged = self.details()
+        if judged is None or judged.scores is None:
+            return []
+        losses = [self.loss_of(example, answer) for example, answer in zip(judged.examples, judged.answers, strict=True)]
+        return task_sections(judged.scores, judged.lines(), [loss for loss in losses if loss is not None])
 
     def answers(self, evaluator, params, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Any]:
         """What each example is answered, whether or not its label is known."""
@@ -381,7 +440,8 @@ class TaskDataset(Dataset):
         else:
             from train.tasks.writing import answers_of
 
-            outputs = answers_of(self, evaluator, params, list(examples), tokenizer)
+            self.tokens = tokenizer
+            outputs = answers_of(self, realise(self.experiment.model), params, evaluator.mesh, list(examples))
         return [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
 
     def details(self) -> "Judged | None":

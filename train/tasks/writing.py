@@ -4,38 +4,36 @@ from typing import Any
 
 import numpy as np
 
-from data.tokenizer import Tokenizer
 from model.decoding.generate import Sampling
 from train.evaluation.likelihood import Likelihoods, Request
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
-from train.kinds import realise
 
 AT_ONCE = 32
 """Texts that are written together."""
 
 
-def answers_of(dataset: Any, evaluator: Any, params, examples: list, tokenizer: Tokenizer) -> list[Any]:
+def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[Any]:
     """For each example the probabilities of its choices, float32 [choices]; where any text may be right, the text that the model writes."""
-    dataset.tokens = tokenizer
-    model = realise(evaluator.experiment.model)
-    choices = [dataset.choices(example) for example in examples]
+    tokenizer, choices = dataset.tokens, [dataset.choices(example) for example in examples]
     if choices and choices[0]:
-        return _probabilities(dataset, Likelihoods(model, params, evaluator.mesh), examples, choices)
+        return _probabilities(dataset, Likelihoods(model, params, mesh), examples, choices)
     chat: Chat = getattr(dataset, "chat", Chat())
     generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
     room = dataset.options.length if dataset.way == "source" else model.config.context_length - dataset.options.written
     prompts = [dataset.prompt_ids(example, room).tolist() for example in examples]
-    found = [""] * len(examples)
+    samples = dataset.drawn
+    sampling = Sampling(temperature=dataset.options.temperature if samples > 1 else 0.0)
+    found: list[list[str]] = [[] for _ in examples]
     order = sorted(range(len(examples)), key=lambda number: -len(prompts[number]))
+    order = [number for number in order for _ in range(samples)]
+    how = {"tokens": dataset.options.written, "sampling": sampling, "seed": dataset.experiment.seed, "stop": dataset.stops}
     for first in range(0, len(order), AT_ONCE):
         chosen = order[first : first + AT_ONCE]
-        written = generator.generate(
-            [prompts[number] for number in chosen], tokens=dataset.options.written, sampling=Sampling(temperature=0.0), seed=0
-        )
+        written = generator.generate([prompts[number] for number in chosen], first_row=first, **how)
         for number, completion in zip(chosen, written, strict=True):
-            found[number] = completion.text.strip()
-    return found
+            found[number].append(completion.text)
+    return [texts[0].strip() if samples == 1 else texts for texts in found]
 
 
 def _probabilities(dataset, likelihoods: Likelihoods, examples: list, choices: list[tuple[str, ...]]) -> list[np.ndarray]:

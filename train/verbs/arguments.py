@@ -36,6 +36,15 @@ def parse(kind: type, verb: str, arguments: list[str], default=None):
     return found
 
 
+def value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value that `arguments` give to a flag, before they are parsed for good."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") == flag:
+            return value if equals else arguments[place + 1] if place + 1 < len(arguments) else None
+    return None
+
+
 def _check_given_once(verb: str, arguments: list[str]) -> None:
     """UserError for an option that is given twice, or once with and once without `no-`: the parser would take the last in silence."""
     seen: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""`omnia evaluate`: what a run measures on a split of its shards."""
+"""`omnia evaluate`: what a run measures on a split of its shards, or on lm-eval's tasks."""
 
 import dataclasses
 from typing import Any, Literal
@@ -7,7 +7,8 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files
-from train.verbs.arguments import check_batch_fits, check_belongs, check_seed, parse, start_jax
+from train.kinds import Data
+from train.verbs.arguments import check_batch_fits, check_belongs, check_seed, parse, start_jax, value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,13 @@ class Evaluate:
     """Evaluate on other files of examples: of a task, or of comparisons."""
     predictions: str = ""
     """File to write with the answer to each example of a task, a JSON object a line."""
+    task: str = ""
+    """Put a task before a model that writes, without training: a config file such as configs/tasks/classification.py. --files are its
+    examples."""
+    shots: int = -1
+    """With --task or --tasks: solved examples in each prompt. -1: as each task of lm-eval says; none with --task."""
+    examples: tuple[str, ...] = ()
+    """With --shots: files of the examples that are shown."""
     change: tuple[str, ...] = ()
     """Change evaluation-only fields of the objective, as NAME=VALUE: evaluation_memory=512 for an objective with a memory."""
     decode: Literal["", "sample", "best_of", "beam", "guided", "search", "best_first"] = ""
@@ -50,22 +58,59 @@ class Evaluate:
     needle: bool = False
     """Hide a sentence with a random key in the text, at several lengths and depths, and ask for the key at the end."""
     context_length: int = 0
-    """With --by-position or --needle: length of the rows; may exceed that of training if positions are rotary. 0: as in training."""
+    """With --by-position or --needle: length of the rows; may exceed that of training if positions are rotary. With --tasks: tokens that
+    the model is given at most. 0: as in training."""
     needle_text: str = "The secret word is {}."
     """With --needle: the sentence, {} being the key."""
     samples: int = 8
     """With --needle: rows of each length and depth."""
     seed: int = 0
-    """With --needle: seed of keys and text."""
+    """With --needle: seed of keys and text. With --task and --shots: of the examples that are shown."""
+    tasks: str = ""
+    """Measure tasks of EleutherAI's lm-eval, by their names with commas between: its own, or those of configs/harness."""
+    limit: int = 0
+    """With --tasks: examples of each task, from the first. 0: all."""
+    task_files: str = ""
+    """With --tasks: folder with more task files (YAML)."""
+    public_data: str = ""
+    """With --tasks: folder of the public data sets that configs/harness reads. Default: the environment variable OMNIA_DATA."""
+    chat_template: bool = False
+    """With --tasks: write prompts as conversations, in the template of a chat model's run."""
+    download: bool = False
+    """With --tasks: let lm-eval fetch data sets. Without it nothing leaves this machine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateTask(Evaluate):
+    """Evaluate a run on a task that it was not trained for."""
+
+    data: Data = Data()
+    """Of the task's config."""
 
 
 def evaluate(arguments: list[str]) -> None:
+    task = value_of("--task", arguments)
+    if task and not {"-h", "--help"} & set(arguments):
+        from train.verbs.config_files import load_config
+
+        experiment = load_config(task)
+        options: Evaluate = parse(EvaluateTask, "evaluate", arguments, EvaluateTask(tyro.MISSING, data=experiment.data))
+        _check(options)
+        start_jax()
+        return _print(_ask(options, experiment), options)
     options = parse(Evaluate, "evaluate", arguments)
     _check(options)
+    if options.tasks:
+        from train.verbs.tasks import evaluate_tasks_of
+
+        return evaluate_tasks_of(options)
     if options.needle or options.by_position:
         return _evaluate_long_context(options)
     start_jax()
-    found = _measure(options)
+    _print(_measure(options), options)
+
+
+def _print(found: dict, options: Evaluate) -> None:
     print(json_files.dumps(found)) if options.json else _print_measures(found, options.split)
 
 
@@ -74,7 +119,9 @@ def _check(options: Evaluate) -> None:
     if min(options.rows, options.batch_size) < 0:
         raise UserError("omnia evaluate: --rows and --batch-size must be 0 or more")
     check_seed("evaluate", options.seed)
-    decode, needle, long = bool(options.decode), options.needle, options.needle or options.by_position
+    task, tasks, decode = bool(options.task), bool(options.tasks), bool(options.decode)
+    needle, long = options.needle, options.needle or options.by_position
+    plain = not (task or tasks or decode or long)
     check_belongs(
         "evaluate",
         options,
@@ -82,13 +129,21 @@ def _check(options: Evaluate) -> None:
         considered=(options.decode in ("search", "best_first"), "belongs to --decode search or best_first"),
         needle_text=(needle, "belongs to --needle"),
         samples=(needle, "belongs to --needle"),
-        seed=(needle, "belongs to --needle"),
-        context_length=(long, "belongs to --by-position or --needle"),
-        rows=(not needle, "is not for --needle, which has --samples"),
-        **dict.fromkeys(("raw", "shards", "int8", "split"), (not decode, "does not go with --decode")),
-        files=(not options.shards and not decode, "goes neither with --shards nor with --decode"),
-        predictions=(not decode and not long, "is for plain measurements"),
-        change=(not decode and not long, "is for plain measurements"),
+        seed=(needle or options.shots > 0, "belongs to --needle or --shots"),
+        context_length=(long or tasks, "belongs to --by-position, --needle or --tasks"),
+        shots=(task or tasks, "belongs to --task or --tasks"),
+        examples=(task and options.shots > 0, "belongs to --task and --shots"),
+        **dict.fromkeys(("limit", "task_files", "public_data", "chat_template", "download"), (tasks, "belongs to --tasks")),
+        **dict.fromkeys(("decode", "needle", "by_position"), (not tasks and not task, "is a measurement of its own")),
+        batch_size=(not tasks and not task, "is for measurements of the run's own data"),
+        task=(not tasks, "does not go with --tasks"),
+        rows=(not needle and not tasks, "is not for --needle and --tasks, which have --samples and --limit"),
+        files=(plain or task, "is for plain measurements and --task"),
+        shards=(not decode and not tasks and not task and not options.files, "goes with none of --decode, --tasks, --task and --files"),
+        predictions=(plain or task, "is for plain measurements and --task"),
+        **dict.fromkeys(("raw", "int8"), (not decode, "does not go with --decode")),
+        split=(not decode and not tasks and not task, "goes with none of --decode, --tasks and --task"),
+        change=(plain, "is for plain measurements"),
     )
     if long:
         _check_long_context(options)
@@ -120,6 +175,23 @@ def _measure(options: Evaluate) -> dict:
         return measure_decoding(run, options.decode, options.passes, step=options.step, **how)
     which |= {"split": options.split, "shards": options.shards or options.files, "int8": options.int8, "change": options.change}
     return evaluate_run(run, batch_size=options.batch_size, predictions=options.predictions, **which)
+
+
+def _ask(options: Any, experiment) -> dict:
+    """The measures of a task."""
+    from train.runs.directory import open_run
+    from train.tasks.asking import ask
+
+    how = {name: getattr(options, name) for name in ("rows", "step", "raw", "int8", "seed", "predictions")}
+    return ask(
+        open_run(options.run_dir),
+        options.data,
+        experiment.objective,
+        options.files,
+        shots=max(options.shots, 0),
+        shown=options.examples,
+        **how,
+    )
 
 
 def _print_measures(found: dict, split: str) -> None:

@@ -11,7 +11,7 @@ from train.experiment import Experiment, Scaling
 from train.runs.classes import allow
 from train.runs.directory import Run, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, with_config, write_run
 from train.runs.resolve import check_resume, resolve
-from train.verbs.arguments import parse, start_jax
+from train.verbs.arguments import parse, start_jax, value_of
 from train.verbs.config_files import load_config, with_kinds
 
 
@@ -51,7 +51,7 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
         raise UserError(
             "omnia train: no config", "Give one: omnia train configs/shakespeare.py --run-dir DIR ..., or a run directory to go on with."
         )
-    run_dir = _value_of("--run-dir", rest)
+    run_dir = value_of("--run-dir", rest)
     if target and is_run(Path(target)):
         if run_dir is not None and Path(run_dir).absolute() != Path(target).absolute():
             raise UserError(
@@ -59,7 +59,7 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
                 f"Leave --run-dir out to go on with {target}; to begin a new run with its parameters: CONFIG.py --start {target}.",
             )
         rest, target = rest if run_dir is not None else ["--run-dir", target, *rest], None
-        run_dir = _value_of("--run-dir", rest)
+        run_dir = value_of("--run-dir", rest)
     if target and run_dir and is_run(Path(run_dir)):
         allow(target.partition(":")[0])  # it is read only if the run has classes of it
     stored = open_run(run_dir) if run_dir and is_run(Path(run_dir)) else None
@@ -123,12 +123,3 @@ def _train_scaling(folder: Path, scaling: Scaling) -> int:
     print(f"predicted {predicted:.4f}, measured {measured:.4f} nats per token: {found['error']:+.2%}")
     print(folder / "scaling.png")
     return 0
-
-
-def _value_of(flag: str, arguments: list[str]) -> str | None:
-    """The value that `arguments` give to a flag, before they are parsed for good."""
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") == flag:
-            return value if equals else arguments[place + 1] if place + 1 < len(arguments) else None
-    return None

@@ -138,3 +138,5 @@ def test_what_cannot_be_read_is_refused():
     for request in (Request([], [1]), Request([1], [])):
         with pytest.raises(UserError, match="without a context or without a continuation"):
             engine(GPT2)([request])
+    with pytest.raises(UserError, match="a context of 25 tokens; the model has learned 24 positions"):
+        engine(GPT2, context_length=25)

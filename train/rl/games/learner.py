@@ -9,7 +9,7 @@ import numpy as np
 
 from data.errors import UserError
 from train.experiment import Experiment
-from train.kinds import Sample
+from train.kinds import Sample, Section
 from train.objectives.bind import bind, state_of, update_of
 from train.optimizers.build import make_schedule, optimizer_of
 from train.rl.games import alphazero
@@ -122,6 +122,9 @@ class AlphaZeroLearner:
     def step(self, state: State, batch: None) -> tuple[State, dict, int]:
         state, metrics = self._step(state)
         return state, metrics, self._experiment.batch_size
+
+    def shows(self) -> list[Section]:
+        return []
 
     def close(self) -> None:
         pass

@@ -19,7 +19,7 @@ from train.adapters.options import Tuning
 from train.adapters.training import begun_on, joined, method_of
 from train.devices.mesh import ROWS, check_batch, row_shards
 from train.experiment import Experiment
-from train.kinds import Sample, realise
+from train.kinds import Sample, Section, realise
 from train.objectives.bind import bind, bind_trained, flops_of, frozen_shapes, state_of, update_of
 from train.objectives.terms import Mean
 from train.optimizers.build import make_schedule, optimizer_of
@@ -200,7 +200,7 @@ class PolicyLearner:
 
     def adopt(self, params):
         if self._method is not None:
-            return begun_on(self._method, self._reference.base, params)
+            return begun_on(self._method, self._reference.base, params, self._remarks.append)
         return adopt(self._run, self._mesh, params, self._remarks.append)
 
     def whole(self, params):
@@ -221,6 +221,9 @@ class PolicyLearner:
 
     def __next__(self) -> list[Question] | None:
         return None if self._incoming is None else next(self._incoming)
+
+    def shows(self) -> list[Section]:
+        return []
 
     def close(self) -> None:
         if self._incoming is not None:
