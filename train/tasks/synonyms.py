@@ -90,9 +90,10 @@ def neighbours(table_VW: np.ndarray, tokenizer: Tokenizer, words: list[str]) -> 
     for first in range(0, len(words), 1024):
         chunk = words[first : first + 1024]
         cosine_MN = vectors_NW[first : first + len(chunk)] @ vectors_NW.T
-        nearest_MK = np.argsort(-cosine_MN)[:, : NEIGHBOURS + 1]
+        nearest_MK = np.argpartition(-cosine_MN, min(NEIGHBOURS, len(among) - 1))[:, : NEIGHBOURS + 1]
         for row, word in enumerate(chunk):
-            near = [among[place] for place in nearest_MK[row] if cosine_MN[row, place] >= NEAR and among[place] != word]
+            places = nearest_MK[row][np.argsort(-cosine_MN[row, nearest_MK[row]], kind="stable")]
+            near = [among[place] for place in places if cosine_MN[row, place] >= NEAR and among[place] != word]
             if near:
                 found[word] = tuple(near[:NEIGHBOURS])
     return found
