@@ -30,14 +30,14 @@ def get_config(arg: str = "freelb") -> Experiment:
     gradient, what = METHODS[arg]
     return Experiment(
         name=what,
-        steps=300,
+        steps=200,
         batch_size=32,
         model=OfStart(dropout=0.1),
         data=Classification(length=64),
         objective=Supervised(),
         gradient=gradient,
         optimizer=AdamW(learning_rate=3e-4, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=30, decay="linear", final_fraction=0.0),
+        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
         evaluation=Evaluation(every=0),
         checkpoints=Checkpoints(every=0),
         samples=Samples(tokens=0),
@@ -83,7 +83,7 @@ def get_table() -> Table:
             for method, (_, what) in METHODS.items()
         ),
         claims=tuple(Better(f"{method}_{task}", f"plain_{task}") for task in TASKS for method in METHODS if method != "plain"),
-        note=f"Two layers of MiniLM, 300 steps of 32. The first {ATTACKED} test examples are attacked; up to three words in ten may become "
+        note=f"Two layers of MiniLM, 200 steps of 32. The first {ATTACKED} test examples are attacked; up to three words in ten may become "
         "neighbours in MiniLM's embedding table or get a typing error. Such a set misses what only the model at hand falls for: the second "
         "column attacks each model anew.",
     )
