@@ -210,6 +210,8 @@ def test_what_reads_no_perturbation_is_refused_by_name():
         realise(FGM(), experiment(FGM(), objective=MaskedLM()), "token")
     with pytest.raises(UserError, match="encoder's head"):
         realise(SMART(), experiment(SMART(), model=ModelConfig(**SHAPE)), "example")
+    with pytest.raises(UserError, match="r_drop"):
+        realise(SMART(), experiment(SMART(), objective=Supervised(labels=("a", "b"), r_drop=1.0)), "example")
     with pytest.raises(UserError, match="micro"):
         realise(FGM(), experiment(FGM(), micro_batches=2), "batch")
 
