@@ -16,9 +16,9 @@ from train.tasks.classification import Classification
 
 METHODS: dict[str, tuple[Gradient, str]] = {
     "plain": (Exact(), "plain fine-tuning"),
-    "fgm": (FGM(epsilon=1.0), "FGM (Miyato et al. 2017)"),
-    "freelb": (FreeLB(steps=3, step_size=0.5, magnitude=0.5, epsilon=1.0), "FreeLB, 3 steps (Zhu et al. 2020)"),
-    "smart": (SMART(epsilon=1.0, weight=1.0), "SMART's regulariser (Jiang et al. 2020)"),
+    "fgm": (FGM(epsilon=0.2), "FGM (Miyato et al. 2017)"),
+    "freelb": (FreeLB(steps=3, step_size=0.1, magnitude=0.1, epsilon=0.2), "FreeLB, 3 steps (Zhu et al. 2020)"),
+    "smart": (SMART(epsilon=0.2), "SMART's regulariser (Jiang et al. 2020)"),
 }
 TASKS = {"trec": "questions", "polarity": "reviews"}
 KINDS = ("words", "characters")
