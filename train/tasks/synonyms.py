@@ -15,6 +15,7 @@ import numpy as np
 from data.errors import UserError
 from data.files import storage
 from data.files.text_files import read_text, split_lines
+from data.records.record import Record, check_text, lacks
 from data.records.rows import read_records
 from data.tokenizer import Tokenizer
 from train.tasks.noise import split_words
@@ -111,15 +112,20 @@ def write_neighbours(run_dir: str, file: str, output: str, name: str = "text") -
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh
     from train.runs.directory import open_run
-    from train.tasks.task import column
 
     run = open_run(run_dir)
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
-    words = frequent_words(column(record, name) for record in read_records(file))
+    words = frequent_words(_text(record, name) for record in read_records(file))
     found = neighbours(embedding_table(run, params), run.tokenizer(), words)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     storage.write_atomically(output, "".join("\t".join((word, *others)) + "\n" for word, others in found.items()).encode())
     return f"{output}: neighbours of {len(found)} of {len(words)} words"
+
+
+def _text(record: Record, name: str) -> str:
+    if name not in record:
+        raise lacks(record, name)
+    return check_text(record[name], f"{record.where}: {name}")
 
 
 def main(arguments: list[str]) -> int:
