@@ -106,6 +106,7 @@ setup(
         "train.sources",
         "train.sources.media",
         "train.step",
+        "train.step.adversarial",
         "train.tasks",
         "train.tasks.metrics",
         "train.verbs",

@@ -8,12 +8,14 @@ import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from data.errors import UserError
 from data.files import storage
 from data.files.text_files import read_text, split_lines
+from data.records.record import Record, check_text, lacks
 from data.records.rows import read_records
 from data.tokenizer import Tokenizer
 from train.tasks.noise import split_words
@@ -89,9 +91,10 @@ def neighbours(table_VW: np.ndarray, tokenizer: Tokenizer, words: list[str]) -> 
     for first in range(0, len(words), 1024):
         chunk = words[first : first + 1024]
         cosine_MN = vectors_NW[first : first + len(chunk)] @ vectors_NW.T
-        nearest_MK = np.argsort(-cosine_MN)[:, : NEIGHBOURS + 1]
+        nearest_MK = np.argpartition(-cosine_MN, min(NEIGHBOURS, len(among) - 1))[:, : NEIGHBOURS + 1]
         for row, word in enumerate(chunk):
-            near = [among[place] for place in nearest_MK[row] if cosine_MN[row, place] >= NEAR and among[place] != word]
+            places = nearest_MK[row][np.argsort(-cosine_MN[row, nearest_MK[row]], kind="stable")]
+            near = [among[place] for place in places if cosine_MN[row, place] >= NEAR and among[place] != word]
             if near:
                 found[word] = tuple(near[:NEIGHBOURS])
     return found
@@ -109,14 +112,20 @@ def write_neighbours(run_dir: str, file: str, output: str, name: str = "text") -
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh
     from train.runs.directory import open_run
-    from train.tasks.task import column
 
     run = open_run(run_dir)
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
-    words = frequent_words(column(record, name) for record in read_records(file))
+    words = frequent_words(_text(record, name) for record in read_records(file))
     found = neighbours(embedding_table(run, params), run.tokenizer(), words)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     storage.write_atomically(output, "".join("\t".join((word, *others)) + "\n" for word, others in found.items()).encode())
     return f"{output}: neighbours of {len(found)} of {len(words)} words"
+
+
+def _text(record: Record, name: str) -> str:
+    if name not in record:
+        raise lacks(record, name)
+    return check_text(record[name], f"{record.where}: {name}")
 
 
 def main(arguments: list[str]) -> int:

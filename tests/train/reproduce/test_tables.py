@@ -18,13 +18,21 @@ from train.reproduce.results import PUBLISHED, Results, read
 from train.reproduce.table import PLACEHOLDER, ROOT, TABLES, Metric, Row, Table, load_table, table_names, table_path
 from train.runs.classes import load_file
 from train.verbs.arguments import parse
+from train.verbs.attack import Attack
 from train.verbs.config_files import load_config
 from train.verbs.evaluate import Evaluate
+from train.verbs.import_ import Import
 from train.verbs.label import Label
 from train.verbs.train import Train
 
 NAMES = table_names()
-OTHERS = {"evaluate": ("evaluate", Evaluate), "label": ("label", Label), "prepare": ("prepare text", PrepareText)}
+OTHERS = {
+    "attack": ("attack", Attack),
+    "evaluate": ("evaluate", Evaluate),
+    "import": ("import", Import),
+    "label": ("label", Label),
+    "prepare": ("prepare text", PrepareText),
+}
 """Verbs that commands of tables have beside `train`, with their options."""
 LONGEST_MINUTES = 40
 

@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data.errors import UserError
 from data.text.rows import TextBatch
 from model.config import ModelConfig
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
+from train.adapters.options import LoRA
+from train.adapters.training import AdaptedLoss, method_of
 from train.experiment import Exact, Experiment
 from train.kinds import realise
 from train.objectives.bind import PartlyFrozen, bind
@@ -23,6 +26,7 @@ from train.objectives.text.options import MaskedLM
 from train.step.adversarial.options import FGM, SMART, FreeLB
 from train.step.adversarial.perturbation import direction, lengths, noise, within
 from train.tasks.rows import HeadBatch, SourceBatch
+from train.verbs.config_files import with_kinds
 
 ROWS, LENGTH, WIDTH, TEXTS = 4, 8, 16, 2
 SHAPE = {"vocab_size": 24, "context_length": LENGTH, "num_layers": 1, "embed_dim": WIDTH, "num_heads": 2, "init_std": 0.3}
@@ -206,5 +210,29 @@ def test_what_reads_no_perturbation_is_refused_by_name():
         realise(FGM(), experiment(FGM(), objective=MaskedLM()), "token")
     with pytest.raises(UserError, match="encoder's head"):
         realise(SMART(), experiment(SMART(), model=ModelConfig(**SHAPE)), "example")
+    with pytest.raises(UserError, match="r_drop"):
+        realise(SMART(), experiment(SMART(), objective=Supervised(labels=("a", "b"), r_drop=1.0)), "example")
     with pytest.raises(UserError, match="micro"):
         realise(FGM(), experiment(FGM(), micro_batches=2), "batch")
+
+
+def test_the_command_line_chooses_a_method_by_name():
+    found, rest = with_kinds(Experiment(), ["--gradient", "freelb", "--gradient.steps", "2"])
+    assert found.gradient == FreeLB() and rest == ["--gradient.steps", "2"]
+    kept, _ = with_kinds(Experiment(gradient=FreeLB(steps=5)), ["--gradient=freelb"])
+    assert kept.gradient.steps == 5  # what a config says of the same method stays
+    with pytest.raises(UserError, match="freelp"):
+        with_kinds(Experiment(), ["--gradient", "freelp"])
+
+
+def test_adapters_are_trained_at_embeddings_of_the_frozen_model():
+    """The perturbed pass goes through the frozen base, and the gradient is of the adapters alone."""
+    tuned = dataclasses.replace(experiment(FGM()), start="a run", adapters=LoRA(rank=2))
+    method, whole = method_of(tuned), fresh(head_loss())
+    loss = AdaptedLoss(head_loss(), method, ())
+    leaves = method.fresh(KEY, flatten_dict(head_loss().start(jax.random.key(0))))
+    leaves = jax.tree.map(lambda box: box.unbox(), unflatten_dict(leaves), is_leaf=lambda x: hasattr(x, "unbox"))
+    adversarial = realise(FGM(), tuned, "example")
+    found, metrics, _ = jax.jit(lambda leaves, base: adversarial(loss, leaves, head_batch(), KEY, frozen={"base": base}))(leaves, whole)
+    assert jax.tree.structure(found) == jax.tree.structure(leaves)
+    assert float(metrics["adversarial"].total) > float(metrics["loss"].total)

@@ -15,8 +15,8 @@ class FGM(Gradient):
 
     home: ClassVar[str] = "train.step.adversarial.fgm:fgm"
 
-    epsilon: float = 1.0
-    """Length of the perturbation of a text, in the units of token vectors, whose own length it should be well below."""
+    epsilon: float = 0.2
+    """Length of the perturbation of a text, in the units of token vectors. If it is too long, all texts get one answer."""
     weight: float = 1.0
     """Of the perturbed loss, beside the loss itself."""
 
@@ -51,7 +51,7 @@ class SMART(Gradient):
 
     home: ClassVar[str] = "train.step.adversarial.smart:smart"
 
-    epsilon: float = 0.5
+    epsilon: float = 0.2
     """Length of the perturbation of a text, in the units of token vectors."""
     steps: int = 1
     """Power iterations towards the worst direction, each of which costs a forward and a backward pass."""

@@ -19,6 +19,9 @@ def smart(options: SMART, experiment: Experiment, unit: str):
             "Use FGM or FreeLB, or an encoder without mixup.",
         )
 
+    if getattr(experiment.objective, "r_drop", 0):
+        raise UserError("gradient SMART and objective.r_drop both compare answers of two passes", "Leave --objective.r-drop at 0.")
+
     def whole(objective, params, batch, key, *, weights=None, frozen=None, carry=None):
         segments_BT = segments_of(batch)
 
