@@ -47,7 +47,7 @@ def get_table() -> Table:
     return Table(
         title="Few parameters against all",
         paper="Hu et al. 2021 (LoRA), table 2; Zhang et al. 2023 (AdaLoRA), table 1; Houlsby et al. 2019, table 1",
-        claim="Below one per cent of the parameters, trained beside a frozen model, come near to training all of them, and far above its head.",
+        claim="Below one per cent of the parameters, trained beside a frozen model, come near to training all, and far above its head.",
         metrics=(Metric("validation/accuracy", "accuracy", "share", lower_is_better=False),),
         files=FILES,
         shared=(TEXTS, ENCODER),

@@ -1,7 +1,8 @@
 """Named entities in social media, by a pretrained encoder and without.
 
 omnia reproduce entities --data DIR
-CoNLL-2003 may not be passed on; with files of your own: omnia train configs/tasks/tagging.py --run-dir RUN --start MODEL --data.files eng.train
+CoNLL-2003 may not be passed on. With files of your own:
+omnia train configs/tasks/tagging.py --run-dir RUN --start MODEL --data.files eng.train --data.validation-files eng.testb
 """
 
 from model import OfStart
@@ -43,7 +44,9 @@ def get_config(arg: str = "whole") -> Experiment:
 def get_table() -> Table:
     def command(way: str) -> str:
         options = "--adapters lora --adapters.rank 8" if way == "lora" else ""
-        return training(f"{{table}}:{way}", "--start {minilm} --data.files {wnut_train} --data.validation-files {wnut_test}", options)
+        return training(
+            f"{{table}}:{way}", "--start {minilm}", f"--data.files {{wnut_train}} --data.validation-files {{wnut_test}} {options}"
+        )
 
     return Table(
         title="Named entities",
