@@ -46,22 +46,25 @@ def load_config(target: str) -> Experiment:
     return experiment
 
 
-def with_adapters(experiment: Experiment, arguments: list[str]) -> tuple[Experiment, list[str]]:
-    """The experiment with the kind of adapters that `--adapters NAME` names, and the arguments without it. UserError for another name."""
+def with_adapters(experiment: Experiment, arguments: list[str]) -> Experiment:
+    """The experiment with the kind of adapters that `--adapters NAME` names, before its fields are parsed. UserError for another name."""
     kinds = {name.lower(): kind for name, kind in _with_home(Adapters).items()}
+    given = value_of("--adapters", arguments)
+    if given is None:
+        return experiment
+    kind = kinds.get(given.lower())
+    if kind is None:
+        raise UserError(f"--adapters {given}: no such kind{nearest(given.lower(), kinds)}", f"Choose from {', '.join(sorted(kinds))}.")
+    return experiment if type(experiment.adapters) is kind else dataclasses.replace(experiment, adapters=kind())
+
+
+def value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value that `arguments` give to a flag, before they are parsed for good."""
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name != "--adapters":
-            continue
-        given = value if equals else "".join(arguments[place + 1 : place + 2])
-        kind = kinds.get(given.lower())
-        if kind is None:
-            raise UserError(f"--adapters {given}: no such kind{nearest(given.lower(), kinds)}", f"Choose from {', '.join(sorted(kinds))}.")
-        rest = arguments[:place] + arguments[place + (1 if equals else 2) :]
-        if any(one.partition("=")[0] == "--adapters" for one in rest):
-            raise UserError("--adapters given twice", "Give one of them.")
-        return experiment if type(experiment.adapters) is kind else dataclasses.replace(experiment, adapters=kind()), rest
-    return experiment, arguments
+        if name.replace("_", "-") == flag:
+            return value if equals else arguments[place + 1] if place + 1 < len(arguments) else None
+    return None
 
 
 def _with_home(kind: type) -> dict[str, type]:

@@ -24,6 +24,8 @@ class Doctor:
     compile: bool = False
     """Compile the training step and report the memory the compiler plans for it."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = Experiment()
+    adapters: str = ""
+    """Train few parameters beside the model of `start`: adalora, bitfit, houlsby, lora, prefix or prompt."""
 
 
 def doctor(arguments: list[str]) -> int:
@@ -32,7 +34,7 @@ def doctor(arguments: list[str]) -> int:
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     experiment = None
     if target is not None:
-        experiment, rest = with_adapters(open_run(target).experiment if is_run(Path(target)) else load_config(target), rest)
+        experiment = with_adapters(open_run(target).experiment if is_run(Path(target)) else load_config(target), rest)
     run_dir = target if target and is_run(Path(target)) else "."
     options = parse(Doctor, "doctor", rest, Doctor(run_dir=run_dir, experiment=experiment or Experiment()))
     given = [word.partition("=")[0] for word in rest if word.startswith("--")]

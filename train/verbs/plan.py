@@ -32,6 +32,8 @@ class Plan:
     output: str = "."
     """Folder for plan.png."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = Experiment()
+    adapters: str = ""
+    """Train few parameters beside the model of `start`: adalora, bitfit, houlsby, lora, prefix or prompt."""
 
 
 def plan(arguments: list[str]) -> int:
@@ -44,7 +46,7 @@ def plan(arguments: list[str]) -> int:
 
     default = Experiment()
     if target:
-        default, rest = with_adapters(open_run(target).experiment if is_run(Path(target)) else load_config(target), rest)
+        default = with_adapters(open_run(target).experiment if is_run(Path(target)) else load_config(target), rest)
     options = parse(Plan, "plan", rest, Plan(topology="", experiment=default))
     check_belongs("plan", options, candidates=(options.search, "belongs to --search"))
     _check_unread(options.experiment, default)

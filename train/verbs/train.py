@@ -12,7 +12,7 @@ from train.runs.classes import allow
 from train.runs.directory import Run, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, with_config, write_run
 from train.runs.resolve import check_resume, resolve
 from train.verbs.arguments import parse, start_jax
-from train.verbs.config_files import load_config, with_adapters
+from train.verbs.config_files import load_config, value_of, with_adapters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Train:
     run_dir: str
     """Folder of the run."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = Experiment()
+    adapters: str = ""
+    """Train few parameters beside the model of `start`: adalora, bitfit, houlsby, lora, prefix or prompt."""
 
 
 def train(arguments: list[str]) -> int:
@@ -51,7 +53,7 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
         raise UserError(
             "omnia train: no config", "Give one: omnia train configs/shakespeare.py --run-dir DIR ..., or a run directory to go on with."
         )
-    run_dir = _value_of("--run-dir", rest)
+    run_dir = value_of("--run-dir", rest)
     if target and is_run(Path(target)):
         if run_dir is not None and Path(run_dir).absolute() != Path(target).absolute():
             raise UserError(
@@ -59,7 +61,7 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
                 f"Leave --run-dir out to go on with {target}; to begin a new run with its parameters: CONFIG.py --start {target}.",
             )
         rest, target = rest if run_dir is not None else ["--run-dir", target, *rest], None
-        run_dir = _value_of("--run-dir", rest)
+        run_dir = value_of("--run-dir", rest)
     if target and run_dir and is_run(Path(run_dir)):
         allow(target.partition(":")[0])  # it is read only if the run has classes of it
     stored = open_run(run_dir) if run_dir and is_run(Path(run_dir)) else None
@@ -68,9 +70,9 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
     if run_dir and stored:  # the file is not run again: the run alone decides
         if target and stored.config is None:
             print(f"{run_dir} is a run: going on with it as it is stored; {target} is not read")
-        experiment, rest = with_adapters(stored.experiment, rest)
+        experiment = with_adapters(stored.experiment, rest)
         return parse(Train, "train", rest, Train(run_dir, experiment)), stored
-    experiment, rest = with_adapters(load_config(target) if target else Experiment(), rest)
+    experiment = with_adapters(load_config(target) if target else Experiment(), rest)
     return parse(Train, f"train {target or 'CONFIG.py'}", rest, Train(tyro.MISSING, experiment)), None
 
 
@@ -123,12 +125,3 @@ def _train_scaling(folder: Path, scaling: Scaling) -> int:
     print(f"predicted {predicted:.4f}, measured {measured:.4f} nats per token: {found['error']:+.2%}")
     print(folder / "scaling.png")
     return 0
-
-
-def _value_of(flag: str, arguments: list[str]) -> str | None:
-    """The value that `arguments` give to a flag, before they are parsed for good."""
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") == flag:
-            return value if equals else arguments[place + 1] if place + 1 < len(arguments) else None
-    return None
