@@ -74,6 +74,7 @@ setup(
         "model.decoding",
         "model.media",
         "train",
+        "train.adapters",
         "train.bridge",
         "train.checkpoints",
         "train.devices",

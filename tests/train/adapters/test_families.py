@@ -15,7 +15,7 @@ from data.errors import UserError
 from model.decoding.generate import Sampling, generate
 from model.decoding.quantize import Quantized, product
 from model.heads import Head, score_tokens, vocabulary_table
-from tests.model.test_families import ALL, DECODERS, POSITIONS, RNG, SEGMENTS, TOKENS, forward, make
+from tests.model.families import ALL, DECODERS, POSITIONS, RNG, SEGMENTS, TOKENS, forward, make
 from train.adapters.low_rank import NAME, merged
 from train.adapters.method import begins, found_at, overlaid, projections
 from train.adapters.options import AdaLoRA, BitFit, Houlsby, LoRA, Prefix, Prompt
