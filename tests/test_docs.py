@@ -245,6 +245,7 @@ def options() -> set[str]:
         ["label"],
         ["import"],
         ["export"],
+        ["attack"],
         ["embed"],
         ["prepare", "codes"],
         ["prepare", "images"],

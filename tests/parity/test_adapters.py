@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tests.parity.test_bridge import FAMILIES, byte_level, make_random, our_logits, their_config, their_logits
+from tests.parity.hugging_face import FAMILIES, byte_level, make_random, our_logits, their_config, their_logits
 from train.adapters.low_rank import NAME
 from train.adapters.method import found_at
 from train.adapters.options import AdaLoRA, LoRA

@@ -6,11 +6,9 @@
 import json
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tokenizers
 
 from data.errors import UserError
 from data.files import storage
@@ -19,6 +17,20 @@ from model.convert.families import family_of
 from model.decoding.generate import Sampling
 from model.encoder_decoder import SourceText
 from model.heads import Head, logits, vocabulary_table
+from tests.parity.hugging_face import (
+    FAMILIES,
+    GROUPED,
+    OTHERS,
+    READ_BY_THEIRS,
+    TEMPLATE,
+    TOKENS_BT,
+    VOCABULARY,
+    byte_level,
+    make_random,
+    our_logits,
+    their_config,
+    their_logits,
+)
 from tests.train.bridge.published_models import TEXTS
 from train.bridge.exporting import export_model
 from train.bridge.hugging_face import chat_of
@@ -30,82 +42,6 @@ from train.generation.text import make_generator
 from train.kinds import realise
 
 pytestmark = pytest.mark.slow
-
-VOCABULARY = 300
-SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-SHAPE |= {"max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-GROUPED = SHAPE | {"num_key_value_heads": 2, "rms_norm_eps": 1e-5}
-SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
-GEMMA = GROUPED | {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 7}
-TEMPLATE = """{%- if messages[0]['role'] != 'system' %}
-    {{- '<|im_start|>system\\nBe brief.<|im_end|>\\n' }}
-{%- endif %}
-{% for message in messages %}
-{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>' }}
-{% endfor %}
-{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-FAMILIES = {
-    "gpt2": ("GPT2", {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "eos_token_id": 0}),
-    "llama": ("Llama", GROUPED),
-    "llama 3": ("Llama", GROUPED | {"tie_word_embeddings": True, "rope_scaling": SCALED, "rope_theta": 5000.0}),
-    "mistral": ("Mistral", GROUPED | {"sliding_window": 9, "head_dim": 16}),
-    "qwen 2": ("Qwen2", GROUPED),
-    "qwen 3": ("Qwen3", GROUPED | {"head_dim": 16, "tie_word_embeddings": True}),
-    "gemma 2": ("Gemma2", GEMMA | {"num_hidden_layers": 4}),
-    "gemma 3": ("Gemma3", GEMMA | {"num_hidden_layers": 7}),
-    "pythia": ("GPTNeoX", SHAPE | {"rotary_pct": 0.5}),
-    "neox, one after the other": ("GPTNeoX", SHAPE | {"use_parallel_residual": False}),
-}
-ENCODER = SHAPE | {"pad_token_id": 1, "type_vocab_size": 2}
-OTHERS = {
-    "bert": ("Bert", ENCODER),
-    "roberta": ("Roberta", ENCODER | {"type_vocab_size": 1, "max_position_embeddings": 66}),
-    "distilbert": (
-        "DistilBert",
-        {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64},
-    ),
-    "albert": ("Albert", ENCODER | {"embedding_size": 16, "num_hidden_layers": 4, "num_hidden_groups": 2, "pad_token_id": 0}),
-    "t5": (
-        "T5",
-        {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 6, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4},
-    ),
-}
-OTHERS["t5 1.1"] = "T5", OTHERS["t5"][1] | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-READ_BY_THEIRS = ("LlamaForCausalLM", "Qwen2ForCausalLM")
-"""From GGUF files. Of others it takes the usual width of heads, scale of scores or context, whatever the file says."""
-TOKENS_BT = np.random.default_rng(1).integers(2, VOCABULARY, (2, 40))
-
-
-def their_config(kind: str, settings: dict):
-    import transformers
-
-    name = "Gemma3TextConfig" if kind == "Gemma3" else f"{kind}Config"
-    return getattr(transformers, name)(**settings)
-
-
-def their_logits(model) -> np.ndarray:
-    import torch
-
-    with torch.no_grad():
-        return model(torch.from_numpy(TOKENS_BT)).logits.numpy()
-
-
-def our_logits(run) -> np.ndarray:
-    model = realise(run.experiment.model)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
-    hidden_BTD = jax.jit(model.apply)({"params": params}, jnp.asarray(TOKENS_BT, jnp.int32)).hidden_BTD
-    return np.asarray(logits(Head(hidden_BTD, vocabulary_table(params)), softcap=run.experiment.model.logit_softcap))
-
-
-def byte_level() -> tokenizers.Tokenizer:
-    """Of bytes, with as many ids as the models."""
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i + 1 for i, token in enumerate(alphabet)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary | {"<|endoftext|>": 0}, []))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>"])
-    return tokenizer
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -120,17 +56,6 @@ def pair(request, tmp_path_factory):
     theirs.save_pretrained(folder / "theirs")
     byte_level().save(str(folder / "theirs" / "tokenizer.json"))
     return theirs, import_model(folder / "theirs", folder / "run")
-
-
-def make_random(model, *, one: bool) -> None:
-    """one: norms multiply by their weight, and not by 1 more."""
-    import torch
-
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            mean = float(one and weight.ndim == 1 and name.endswith("weight"))
-            weight.copy_(torch.from_numpy(rng.normal(mean, 0.1 if weight.ndim == 1 else 0.3, tuple(weight.shape))))
 
 
 def test_logits_are_equal(pair):

@@ -12,6 +12,8 @@ from train.adapters.options import Prefix, Prompt
 from train.kinds import realise
 from train.runs.parts import put, without
 
+ABLE = ("auto", "xla", "reference")
+"""Attention kernels that know a prefix; auto is then xla."""
 STD = 0.02
 """Of keys and values at the start."""
 
@@ -25,6 +27,10 @@ class Prefixes(Method):
     options: Prefix
     mergeable = False
 
+    def __init__(self, options, experiment):
+        super().__init__(options, experiment)
+        _check_kernel(experiment.model)
+
     def fresh(self, key, boxed):
         found = {}
         for path, box in sorted(boxed.items()):
@@ -35,6 +41,12 @@ class Prefixes(Method):
             value = STD * jax.random.normal(key_of(key, path), size, FLOAT)
             found[*path[:-2], "prefix", path[-2]] = nn.LogicallyPartitioned(value, (*box.names[:stack], None, *box.names[-2:]))
         return found
+
+
+def _check_kernel(config) -> None:
+    """UserError for an attention kernel that knows no keys that every token sees."""
+    if config.attention not in ABLE:
+        raise UserError(f"model.attention {config.attention} knows no prefix", f"Choose --model.attention {' or '.join(ABLE)}.")
 
 
 class Prompts(Method):
@@ -49,8 +61,8 @@ class Prompts(Method):
 
     def __init__(self, options, experiment):
         super().__init__(options, experiment)
-        self._model = realise(experiment.model)
-        config = experiment.model
+        self._model, config = realise(experiment.model), experiment.model
+        _check_kernel(config)
         if not isinstance(self._model, Decoder) or config.layer_groups:
             what = "layers that share parameters" if isinstance(self._model, Decoder) else type(config).__name__
             raise UserError(f"adapters: a prompt is for decoders, not for {what}", "Choose --adapters prefix.")

@@ -100,8 +100,15 @@ def joined(method: Method, base, trained):
 
 def begun_on(method: Method, base, fresh, said: Callable[[str], None]):
     """Fresh trained leaves as they begin on a base: those that the base has are taken from it, as copies. said: is told how many."""
-    own, there = flatten_dict(fresh), flatten_dict(base)
-    taken = {path: jax.device_put(jnp.copy(there[path]), leaf.sharding) if path in there else leaf for path, leaf in own.items()}
+    there = flatten_dict(base)
+
+    def taken(path, leaf):
+        value = there.get(path, leaf)
+        if isinstance(value, Quantized):  # what is trained is trained in float32
+            value = stacked_matrix(value, value.shape[-1], stacked=value.values.ndim == 3).reshape(leaf.shape)
+        return jax.device_put(jnp.copy(value), leaf.sharding)
+
+    begun = unflatten_dict({path: taken(path, leaf) for path, leaf in flatten_dict(fresh).items()})
     trained, frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (fresh, base))
     said(f"{type(method.options).__name__} trains {trained:,} parameters beside {frozen:,} ({trained / frozen:.2%})")
-    return method.begun(base, unflatten_dict(taken))
+    return method.begun(base, begun)

@@ -78,6 +78,7 @@ def export_adapters(run: Run, output: Path, *, step: int | None = None, raw: boo
         json_files.write(folder / CONFIG, config)
         tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         save_file(tensors, folder / WEIGHTS, {"format": "pt", DIGEST: digest})
+        (folder / WEIGHTS).chmod(0o644)  # their library makes weights that only their owner can read
     said(f"{output}: {type(options).__name__}, {sum(tensor.size for tensor in tensors.values()):,} parameters, base {digest}")
 
 

@@ -72,7 +72,9 @@ def flops_of(experiment: Experiment) -> float | None:
 
 
 def check_frozen(experiment: Experiment) -> None:
-    """UserError where a name in `frozen` is that of no parameter, or nothing would be trained."""
+    """UserError where a name in `frozen` is that of no parameter, adapters find nothing to adapt, or nothing would be trained."""
+    if isinstance(experiment.adapters, Tuning):
+        jax.eval_shape(bind_trained(experiment).start, jax.random.key(0))
     if not experiment.frozen:
         return
     params = nn.unbox(jax.eval_shape(bind(experiment).start, jax.random.key(0)))

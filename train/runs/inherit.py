@@ -60,8 +60,12 @@ def _agree(part, old) -> bool:
 
 def _placed(part, old):
     """A copy of it, where the old one lies; itself, if need be moved, where the old one is a shape alone. Shapes as they are."""
-    if isinstance(jax.tree.leaves(part)[0], jax.ShapeDtypeStruct):
+    if _is_abstract(part):
         return part
-    if isinstance(jax.tree.leaves(old)[0], jax.ShapeDtypeStruct):
+    if _is_abstract(old):
         return jax.device_put(part, jax.tree.map(lambda leaf: leaf.sharding, old))
     return jax.device_put(jax.tree.map(jnp.copy, part), jax.tree.map(lambda leaf: leaf.sharding, old))
+
+
+def _is_abstract(tree) -> bool:
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))

@@ -19,7 +19,7 @@ from train.tasks.noise import Words, join_words, lookalikes, some, split_words, 
 from train.tasks.synonyms import FUNCTION_WORDS, Synonyms, in_place_of
 from train.tasks.task import Example
 
-Kind = Literal["words", "characters", "lookalikes"]
+Substitution = Literal["words", "characters", "lookalikes"]
 Probabilities = Callable[[list[Example]], np.ndarray]
 """float32 [examples, labels]."""
 
@@ -28,7 +28,7 @@ Probabilities = Callable[[list[Example]], np.ndarray]
 class Budget:
     """What an attack may do."""
 
-    kinds: tuple[Kind, ...] = ("words",)
+    kinds: tuple[Substitution, ...] = ("words",)
     """Substitutes of a word: other words from a table of synonyms, typing errors in it, or look-alike and invisible characters."""
     changes: float = 0.3
     """Largest share of a text's words that may be changed, at least one, above 0, at most 1."""

@@ -8,7 +8,7 @@ import tyro
 from data.errors import UserError
 from data.files import json_files
 from data.records.writing import check_name, write_records
-from train.tasks.attack import Budget, Kind
+from train.tasks.attack import Budget, Substitution
 from train.verbs.arguments import parse, start_jax
 
 
@@ -23,7 +23,7 @@ class Attack:
     """Files of labelled examples to change."""
     output: str
     """File to write, .csv or .jsonl: the changed texts, their labels, the texts as they were, words changed, and whether it succeeded."""
-    kinds: tuple[Kind, ...] = ("words",)
+    kinds: tuple[Substitution, ...] = ("words",)
     """Changes of a word that are tried: words (others in its place), characters (typing errors), lookalikes (letters of other scripts, and
     characters of no width)."""
     synonyms: str = ""

@@ -13,6 +13,7 @@ from train.experiment import Experiment
 from train.kinds import Adapters, Gradient
 from train.runs.classes import described, load_file, nearest
 from train.runs.serialize import check_storable, check_types
+from train.verbs.arguments import value_of
 
 
 def load_config(target: str) -> Experiment:
@@ -51,29 +52,28 @@ BY_NAME = {"adapters": Adapters, "gradient": Gradient}
 """Kinds that the command line may choose."""
 
 
-def with_kinds(experiment: Experiment, arguments: list[str]) -> tuple[Experiment, list[str]]:
-    """The experiment with the kinds that `--adapters NAME` and `--gradient NAME` name, and the arguments without them. UserError for other
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KindsByName:
+    """Kinds that the command line may choose by their names, beside the fields of those that the config has."""
+
+    adapters: str = ""
+    """Train few parameters beside the model of `start`: adalora, bitfit, houlsby, lora, prefix or prompt."""
+    gradient: str = ""
+    """Take the gradient in another way: exact, or adversarially at perturbed embeddings: fgm, freelb or smart."""
+
+
+def with_kinds(experiment: Experiment, arguments: list[str]) -> Experiment:
+    """The experiment with the kinds that `--adapters NAME` and `--gradient NAME` name, before their fields are parsed. UserError for other
     names."""
-    for field in BY_NAME:
-        experiment, arguments = _with_kind(experiment, field, arguments)
-    return experiment, arguments
-
-
-def _with_kind(experiment: Experiment, field: str, arguments: list[str]) -> tuple[Experiment, list[str]]:
-    kinds = {name.lower(): kind for name, kind in _with_home(BY_NAME[field]).items()}
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name != f"--{field}":
-            continue
-        given = value if equals else "".join(arguments[place + 1 : place + 2])
-        kind = kinds.get(given.lower())
-        if kind is None:
+    for field, base in BY_NAME.items():
+        given = value_of(f"--{field}", arguments)
+        kinds = {name.lower(): kind for name, kind in _with_home(base).items()}
+        kind = kinds.get((given or "").lower())
+        if given is not None and kind is None:
             raise UserError(f"--{field} {given}: no such kind{nearest(given.lower(), kinds)}", f"Choose from {', '.join(sorted(kinds))}.")
-        rest = arguments[:place] + arguments[place + (1 if equals else 2) :]
-        if any(one.partition("=")[0] == name for one in rest):
-            raise UserError(f"{name} given twice", "Give one of them.")
-        return experiment if type(getattr(experiment, field)) is kind else dataclasses.replace(experiment, **{field: kind()}), rest
-    return experiment, arguments
+        if kind is not None and type(getattr(experiment, field)) is not kind:
+            experiment = dataclasses.replace(experiment, **{field: kind()})
+    return experiment
 
 
 def _with_home(kind: type) -> dict[str, type]:

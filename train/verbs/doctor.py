@@ -10,11 +10,11 @@ from data.errors import UserError
 from data.files import json_files
 from train.experiment import Experiment
 from train.verbs.arguments import parse, start_jax
-from train.verbs.config_files import load_config, with_kinds
+from train.verbs.config_files import KindsByName, load_config, with_kinds
 
 
 @dataclasses.dataclass(frozen=True)
-class Doctor:
+class Doctor(KindsByName):
     """Check devices and versions, and for a config or a run also its mesh, memory, data and disk, before you train."""
 
     json: bool = False
@@ -32,7 +32,7 @@ def doctor(arguments: list[str]) -> int:
     target, rest = (None, arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
     experiment = None
     if target is not None:
-        experiment, rest = with_kinds(open_run(target).experiment if is_run(Path(target)) else load_config(target), rest)
+        experiment = with_kinds(open_run(target).experiment if is_run(Path(target)) else load_config(target), rest)
     run_dir = target if target and is_run(Path(target)) else "."
     options = parse(Doctor, "doctor", rest, Doctor(run_dir=run_dir, experiment=experiment or Experiment()))
     given = [word.partition("=")[0] for word in rest if word.startswith("--")]

@@ -14,11 +14,11 @@ from data.errors import UserError
 from data.files import json_files
 from train.experiment import Experiment
 from train.verbs.arguments import check_belongs, parse
-from train.verbs.config_files import load_config, with_kinds
+from train.verbs.config_files import KindsByName, load_config, with_kinds
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(KindsByName):
     """Compile the training step of a config for a topology you do not have, and report memory, collectives and step time."""
 
     topology: str
@@ -44,7 +44,7 @@ def plan(arguments: list[str]) -> int:
 
     default = Experiment()
     if target:
-        default, rest = with_kinds(open_run(target).experiment if is_run(Path(target)) else load_config(target), rest)
+        default = with_kinds(open_run(target).experiment if is_run(Path(target)) else load_config(target), rest)
     options = parse(Plan, "plan", rest, Plan(topology="", experiment=default))
     check_belongs("plan", options, candidates=(options.search, "belongs to --search"))
     _check_unread(options.experiment, default)

@@ -12,11 +12,11 @@ from train.runs.classes import allow
 from train.runs.directory import Run, create_run, has_checkpoint, is_run, open_corpora, open_run, reached, with_config, write_run
 from train.runs.resolve import check_resume, resolve
 from train.verbs.arguments import parse, start_jax, value_of
-from train.verbs.config_files import load_config, with_kinds
+from train.verbs.config_files import KindsByName, load_config, with_kinds
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(KindsByName):
     """Train an experiment, or resume a run: the same command continues from its last checkpoint."""
 
     run_dir: str
@@ -68,9 +68,8 @@ def _command(arguments: list[str]) -> tuple[Train, Run | None]:
     if run_dir and stored:  # the file is not run again: the run alone decides
         if target and stored.config is None:
             print(f"{run_dir} is a run: going on with it as it is stored; {target} is not read")
-        experiment, rest = with_kinds(stored.experiment, rest)
-        return parse(Train, "train", rest, Train(run_dir, experiment)), stored
-    experiment, rest = with_kinds(load_config(target) if target else Experiment(), rest)
+        return parse(Train, "train", rest, Train(run_dir, with_kinds(stored.experiment, rest))), stored
+    experiment = with_kinds(load_config(target) if target else Experiment(), rest)
     return parse(Train, f"train {target or 'CONFIG.py'}", rest, Train(tyro.MISSING, experiment)), None
 
 

@@ -13,8 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data.errors import UserError
 from model.decoding.generate import Sampling, generate
+from model.decoding.quantize import Quantized, product
 from model.heads import Head, score_tokens, vocabulary_table
-from tests.model.test_families import ALL, DECODERS, POSITIONS, RNG, SEGMENTS, TOKENS, forward, make
+from tests.model.families import ALL, DECODERS, POSITIONS, RNG, SEGMENTS, TOKENS, forward, make
 from train.adapters.low_rank import NAME, merged
 from train.adapters.method import begins, found_at, overlaid, projections
 from train.adapters.options import AdaLoRA, BitFit, Houlsby, LoRA, Prefix, Prompt
@@ -180,6 +181,21 @@ def test_biases_are_all_that_bitfit_trains():
     method = method_of(BitFit(), config)
     own = {"/".join(path) for path in boxed(config) if method.trains(path)}
     assert own == {f"layers/attention/{name}/bias" for name in ("query", "key", "value")}
+
+
+def test_a_rounded_kernel_passes_gradients_as_it_is_rounded():
+    """To what it reads, and to adapters beside it; not to itself."""
+    weights = Quantized.of(jnp.asarray(RNG.normal(size=(5, 7)), jnp.float32))
+    x, dy = (jnp.asarray(RNG.normal(size=size), jnp.float32) for size in ((3, 7), (3, 5)))
+    value, pull = jax.vjp(lambda x: product(x, weights), x)
+    np.testing.assert_allclose(pull(dy)[0], dy @ weights[np.arange(5)], rtol=1e-5, atol=1e-6)
+    assert np.abs(value - x @ weights[np.arange(5)].T).max() < 0.1
+
+
+@pytest.mark.parametrize("options", [Prefix(), Prompt()])
+def test_kernels_without_prefixes_are_refused(options):
+    with pytest.raises(UserError, match="knows no prefix"):
+        method_of(options, dataclasses.replace(DECODERS["qwen2"], attention="triton"))
 
 
 def test_what_is_trained_beside_begins_as_a_pattern_says():

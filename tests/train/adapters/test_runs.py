@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 import omnia
@@ -15,6 +16,7 @@ from tests.train.conftest import change
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.adapters.method import projections
 from train.adapters.options import AdaLoRA, BitFit, Houlsby, LoRA, Prompt
+from train.adapters.training import base_in_eight_bits, begun_on, method_of
 from train.bridge.adapters import CONFIG, digest_of, export_adapters, import_adapters
 from train.checkpoints.checkpointer import load_parameters, load_trained
 from train.devices.mesh import make_mesh
@@ -22,7 +24,7 @@ from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Experiment, MeshShape
 from train.loop.learner import fresh_state, learner_of
 from train.loop.telemetry import read_metrics
-from train.objectives.bind import bind, state_of
+from train.objectives.bind import bind, bind_trained, check_frozen, state_of
 from train.rl.options import GRPO, PPO, RewardModelling
 from train.runs.directory import open_run
 from train.runs.resolve import check_adapters, with_new_parts
@@ -194,6 +196,21 @@ def test_a_model_without_biases_has_nothing_for_bitfit(small, base):
         for path, _ in jax.tree_util.tree_leaves_with_path(state_of(dataclasses.replace(biased, adapters=BitFit()), one_device()).params)
     }
     assert names == {"bias"}
+
+
+def test_a_mistake_is_found_before_a_run_is_made(small, base):
+    with pytest.raises(UserError, match="no projection is named quary"):
+        check_frozen(change(dataclasses.replace(small, adapters=LoRA(targets=("quary",))), model={"vocab_size": 261}))
+
+
+def test_what_is_trained_beside_rounded_kernels_is_not_rounded(small, base):
+    options = LoRA(rank=1, int8=True, trained=("layers/attention/query",))
+    experiment = dataclasses.replace(base.experiment, adapters=options, start=str(base.path))
+    params = load_parameters(base, one_device())[0]
+    held, fresh = base_in_eight_bits(params), nn.unbox(bind_trained(experiment).start(jax.random.key(0)))
+    begun = begun_on(method_of(experiment), held, fresh, lambda line: None)["layers"]["attention"]["query"]["kernel"]
+    own = params["layers"]["attention"]["query"]["kernel"]
+    assert begun.shape == own.shape and np.abs(begun - own).max() < 0.01 * np.abs(own).max()
 
 
 def test_a_frozen_base_is_held_in_eight_bits(adapted):

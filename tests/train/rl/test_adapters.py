@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from tests.train.rl.comparisons import comparisons
 from tests.train.rl.conftest import DECODER, MODEL, parameters
 from tests.train.rl.policies import POLICY, policy
-from tests.train.rl.test_preference import comparisons
 from tests.train.tiny_runs import start, train
 from train.adapters.options import LoRA
 from train.adapters.training import fresh_leaves, method_of, trained_bound

@@ -217,9 +217,9 @@ def test_what_reads_no_perturbation_is_refused_by_name():
 
 
 def test_the_command_line_chooses_a_method_by_name():
-    found, rest = with_kinds(Experiment(), ["--gradient", "freelb", "--gradient.steps", "2"])
+    found = with_kinds(Experiment(), ["--gradient", "freelb", "--gradient.steps", "2"])
     assert found.gradient == FreeLB() and rest == ["--gradient.steps", "2"]
-    kept, _ = with_kinds(Experiment(gradient=FreeLB(steps=5)), ["--gradient=freelb"])
+    kept = with_kinds(Experiment(gradient=FreeLB(steps=5)), ["--gradient=freelb"])
     assert kept.gradient.steps == 5  # what a config says of the same method stays
     with pytest.raises(UserError, match="freelp"):
         with_kinds(Experiment(), ["--gradient", "freelp"])

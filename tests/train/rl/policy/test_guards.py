@@ -76,7 +76,7 @@ def test_responses_without_a_reward_are_left_out_of_what_is_measured(monkeypatch
     own = {"score": np.array([1.0, np.nan, 3.0, 0.0]), "gold": np.array([1.0, 2.0, 3.0, 4.0]), "length": np.array([1.0, 2.0, 3.0, 9.0])}
     begun = {"score": np.array([1.0, 1.0, 2.0, np.nan]), "gold": np.array([2.0, 2.0, 2.0, 2.0])}
     monkeypatch.setattr("train.rl.policy.learner.start_parameters", lambda run, mesh: {} if started else None)
-    learner = SimpleNamespace(_run=None, _mesh=None, _remarks=[], _baseline=begun, _measure=lambda *of: own)
+    learner = SimpleNamespace(_run=None, _mesh=None, _method=None, _remarks=[], _baseline=begun, _measure=lambda *of: own)
     found = PolicyLearner.evaluate(learner, None, None)
     rows = [0, 2] if started else [0, 2, 3]
     assert found["prompts"] == len(rows) and found["loss"] == -found["score"]
