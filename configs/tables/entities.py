@@ -60,6 +60,6 @@ def get_table() -> Table:
         shared=(MINILM,),
         rows=tuple(Row(way, what, (command(way),), paper=0.4186 if way == "whole" else None) for way, what in WAYS.items()),
         claims=(Better("whole", "frozen"), Better("lora", "frozen")),
-        note="Three passes over the training part, strict F1 on the test part; the development part is not used. Accuracy of tokens is high "
-        "for every method, since nearly all tokens are in no entity.",
+        note="Three passes over the training part, strict F1 on the test part; the development part is not used. Accuracy of tokens is "
+        "high for every method, since nearly all tokens are in no entity.",
     )

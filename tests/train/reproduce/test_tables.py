@@ -19,7 +19,7 @@ from train.reproduce.table import PLACEHOLDER, ROOT, TABLES, Metric, Row, Table,
 from train.runs.classes import load_file
 from train.verbs.arguments import parse
 from train.verbs.attack import Attack
-from train.verbs.config_files import load_config
+from train.verbs.config_files import load_config, with_kinds
 from train.verbs.evaluate import Evaluate
 from train.verbs.import_ import Import
 from train.verbs.label import Label
@@ -50,7 +50,7 @@ def test_commands_are_understood(name):
     """Every config is there, every option is one, and what they make together is an experiment."""
     for job, words in commands(name):
         if words[:2] == ["omnia", "train"]:
-            default = Train("x", load_config(words[2]))
+            default = Train("x", with_kinds(load_config(words[2]), words[3:]))
             found = parse(Train, "train", words[3:], default)
             assert found.experiment.seed == 3, job.name
             check_options(found.experiment)

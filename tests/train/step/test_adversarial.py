@@ -218,7 +218,7 @@ def test_what_reads_no_perturbation_is_refused_by_name():
 
 def test_the_command_line_chooses_a_method_by_name():
     found = with_kinds(Experiment(), ["--gradient", "freelb", "--gradient.steps", "2"])
-    assert found.gradient == FreeLB() and rest == ["--gradient.steps", "2"]
+    assert found.gradient == FreeLB()
     kept = with_kinds(Experiment(gradient=FreeLB(steps=5)), ["--gradient=freelb"])
     assert kept.gradient.steps == 5  # what a config says of the same method stays
     with pytest.raises(UserError, match="freelp"):
