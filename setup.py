@@ -44,7 +44,6 @@ TEST = [
     *EXTRAS["media"],
     *EXTRAS["notebooks"],
     *EXTRAS["metrics"],
-    *EXTRAS["eval"],
 ]
 
 # What `make docs` builds the site with, in an environment of its own: it reads the sources and imports none of the packages above.

@@ -56,6 +56,8 @@ _FACE = {
     "fresh_state": "loop.learner",
     # tasks
     "Supervised": "objectives.tasks.options",
+    "LoRA": "adapters.options",
+    "AdaLoRA": "adapters.options",
     "Classification": "tasks.classification",
     "Tagging": "tasks.tagging",
     "Spans": "tasks.spans",
