@@ -153,6 +153,9 @@ class Dataset:
     workers: int = 0
     """Processes that make batches; 0: a thread."""
 
+    place: Any = None
+    """Folder of the run that it is the data of (pathlib.Path), once there is one."""
+
     def __init__(self, options: Any, experiment: Any):
         self.options, self.experiment = options, experiment
 

@@ -1,6 +1,7 @@
 """The loop's own bookkeeping, saved with every checkpoint."""
 
 import dataclasses
+import math
 from typing import Any
 
 from train.tasks.metrics.scores import LOWER_IS_BETTER
@@ -15,6 +16,8 @@ LOSSES = frozenset({"loss", "nll", "perplexity", "bits_per_byte", "kl"})
 
 def cost(name: str, value: float) -> float:
     """A measure as a number of which less is better: itself, or its negative. name: also with a source behind a slash."""
+    if math.isnan(value):  # no evaluation is worse
+        return math.inf
     return value if name.partition("/")[0] in LOSSES | LOWER_IS_BETTER else -value
 
 

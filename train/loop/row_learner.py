@@ -46,6 +46,7 @@ class RowLearner:
         self._remarked = 0
         self._remarks: list[str] = []
         self._dataset = dataset_of(experiment)
+        self._dataset.place = run.path
         whole, bound = bind(experiment, mesh), bind_trained(experiment, mesh)
         self._method = method_of(experiment)
         self.parameters, self.carry = bound.start, bound.carry

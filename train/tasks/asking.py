@@ -48,13 +48,15 @@ def ask(
         raise UserError("--task needs examples", "Give files: --files test.csv.")
     length = min(model.config.context_length, LONGEST)
     data = dataclasses.replace(task, files=shown, validation_files=files, validation=0.0, shots=shots, ended=False, length=length)
+    data = dataclasses.replace(data, written=min(data.written, length // 2))
     experiment = dataclasses.replace(run.experiment, data=data, objective=objective, seed=seed)
     sources = dataset_of(experiment).open(run.tokenizer())
     experiment = dataclasses.replace(experiment, objective=objective.completed(sources))
     dataset: Any = dataset_of(experiment)
     assert isinstance(dataset, TaskDataset)
     sources = dataset.open(run.tokenizer())
-    examples = dataset.examples(sources, "validation")[: rows or None]
+    dataset.place = run.path
+    examples = dataset.first(dataset.examples(sources, "validation"), rows)
     dataset.show(sources)
     dataset.tokens = sources[0].tokenizer()
     mesh = inference_mesh(run.experiment.mesh)
@@ -64,7 +66,7 @@ def ask(
     from train.tasks.writing import answers_of
 
     outputs = answers_of(dataset, model, params, mesh, examples)
-    found = dataset.judge(examples, outputs, all(example.label is not None for example in examples))
+    found = dataset.judge(examples, outputs, all(map(dataset.labelled, examples)))
     judged = dataset.details()
     assert judged is not None
     if predictions:

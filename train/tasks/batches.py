@@ -17,6 +17,7 @@ class TaskBatches:
     The arrays of a batch have fewer rows than it has examples, since several share one: see `laid`.
     """
 
+    remarks: Sequence[str] = ()
     damaged: Sequence = ()
     damage = "examples"
 

@@ -43,6 +43,10 @@ class ChoiceDataset(TaskDataset):
         given = record[o.choices[0]] if len(o.choices) == 1 else [column(record, name) for name in o.choices]
         if not isinstance(given, list) or len(given) < 2 or not all(isinstance(one, str) and one.strip() for one in given):
             raise UserError(f"{record.where}: {o.choices[0]} holds no choices", "Give a list of two texts at least, or a column for each.")
+        if len(given) > self.texts or self.options.length // len(given) < 8:
+            raise UserError(
+                f"{record.where}: {len(given)} choices have no room in a row of {o.length} tokens", "Give a larger --data.length."
+            )
         if o.label not in record:
             return Example(fields, None, record.where, tuple(given))
         return Example(fields, _place(column(record, o.label).strip(), given, record.where), record.where, tuple(given))

@@ -10,7 +10,7 @@ from data.errors import UserError
 from data.records.record import Record
 from data.rows.order import fold
 from train.tasks.packing import Item, Piece
-from train.tasks.task import Example, Task, TaskDataset, column, content_hash
+from train.tasks.task import Example, Task, TaskDataset, column
 
 SEPARATOR = "|"
 """Between the labels of a text, in files that cannot hold lists."""
@@ -54,7 +54,9 @@ class ClassificationDataset(TaskDataset):
     def example(self, record: Record) -> Example:
         o = self.options
         fields = {"text": column(record, o.text)} | ({"pair": column(record, o.pair)} if o.pair else {})
-        fields |= {name: value for name, value in record.items() if isinstance(value, str) and name not in (*fields, o.label)}
+        fields |= {
+            name: value for name, value in record.items() if isinstance(value, str) and name not in (*fields, o.text, o.pair, o.label)
+        }
         if o.label not in record:
             return Example(fields, None, record.where)
         if not o.several:
@@ -84,7 +86,7 @@ class ClassificationDataset(TaskDataset):
         return [self._noisy(example, names) for example in found]
 
     def _noisy(self, example: Example, names: list[str]) -> Example:
-        drawn = int(fold(self.experiment.seed, content_hash(example) & 0xFFFFFFFF, 0))
+        drawn = int(fold(self.experiment.seed, self.key(example) & 0xFFFFFFFF, 0))
         if drawn % 10**6 >= self.options.label_noise * 10**6:
             return example
         others = [name for name in names if name != example.label]

@@ -50,7 +50,7 @@ def _cut(value: Any) -> str:
 def confusion_picture(rows: Sequence[dict[str, Any]]) -> bytes:
     """Shares of the answers to each true class. Of many classes those with the most errors, in both directions."""
     names = [str(row["true"]) for row in rows]
-    counts = np.array([[row[name] for name in names] for row in rows], float)
+    counts = np.array([[row["answers"][name] for name in names] for row in rows], float)
     wrong = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
     kept = np.sort(np.argsort(-wrong, kind="stable")[:MOST_CLASSES])
     shares = counts[np.ix_(kept, kept)] / np.maximum(counts[kept].sum(1, keepdims=True), 1)

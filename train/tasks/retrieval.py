@@ -10,6 +10,8 @@ from data.records.record import Record
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Example, Task, TaskDataset, column
 
+NEAREST = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class TextPairs(Task):
@@ -24,7 +26,7 @@ class TextPairs(Task):
 
 
 class PairsDataset(TaskDataset):
-    """Answers are the places of all texts of the split, the nearest first, int [texts]; equal texts are one."""
+    """Answers are the NEAREST texts of the split, by their places, and the rank of the right one, from 1; equal texts are one."""
 
     options: TextPairs
 
@@ -49,14 +51,18 @@ class PairsDataset(TaskDataset):
         own = [names.setdefault(example.fields["pair"], len(names)) for example in examples]
         texts = np.zeros((len(names), vectors.shape[-1]), np.float32)
         texts[own] = vectors[:, 1]
-        ranked = [np.argsort(-scores, kind="stable") for scores in vectors[:, 0] @ texts.T]
-        return [example._replace(label=place) for example, place in zip(examples, own, strict=True)], ranked
+        found = []
+        for place, scores in zip(own, vectors[:, 0] @ texts.T, strict=True):
+            nearest = np.argsort(-scores, kind="stable")[:NEAREST]
+            found.append((nearest.tolist(), 1 + int((scores > scores[place]).sum())))
+        self._texts = len(texts)
+        return [example._replace(label=place) for example, place in zip(examples, own, strict=True)], found
 
-    def score(self, examples: Sequence[Example], answers: Sequence[np.ndarray]):
+    def score(self, examples: Sequence[Example], answers: Sequence[tuple[list[int], int]]):
         from train.tasks.metrics.ranking import ranking_scores
 
-        truth, ranked = [{example.label} for example in examples], [answer.tolist() for answer in answers]
-        return ranking_scores(truth, ranked, items=len(answers[0]))
+        truth, ranked = [{example.label} for example in examples], [nearest for nearest, _ in answers]
+        return ranking_scores(truth, ranked, items=self._texts)
 
-    def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
-        return {"rank": 1 + int(np.flatnonzero(answer == example.label)[0])}
+    def shown(self, example: Example, answer: tuple[list[int], int]) -> dict[str, Any]:
+        return {"rank": answer[1]}

@@ -39,7 +39,7 @@ class SourceBatch(NamedTuple):
 
 def head_batch(items: list[Item], laid: list[list[int]], rows: np.ndarray, length: int, texts: int, label: np.ndarray, by_token: bool):
     """HeadBatch. laid: of each row, the numbers of its items. label: an empty one, which says shape and type. by_token: whether tokens have
-    labels, and not texts; those below 0 then have no weight."""
+    labels, and not texts."""
     count = len(rows)
     tokens, segments, positions, types = (np.zeros((count, length), np.int32) for _ in range(4))
     places = length if by_token else texts

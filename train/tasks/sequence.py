@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from data.errors import UserError
@@ -50,6 +51,9 @@ class SequenceDataset(TaskDataset):
     def answer(self, example: Example) -> str:
         return example.label[0]
 
+    def found(self, example: Example, outputs: Any) -> Any:
+        return outputs.strip()
+
     def score(self, examples: Sequence[Example], answers: Sequence[Any]):
         from train.tasks.metrics.texts import text_scores
 
@@ -82,6 +86,7 @@ class ConversationDataset(SequenceDataset):
     """The prompt is the conversation up to the reply, by the template of the run's model where it has one, else by roles in plain words."""
 
     options: Conversations
+    _chat: Any = None
     changeable = ()
 
     def example(self, record: Record) -> Example:
@@ -107,16 +112,19 @@ class ConversationDataset(SequenceDataset):
             turns = [{"role": "system", "content": self.options.system}, *turns]
         return tuple(turns)
 
+    def check(self, sources: list) -> None:
+        super().check(sources)
+        if self.chat.template and (self.options.prompt or self.options.shots):
+            raise UserError("data.prompt and data.shots have no place in the model's chat template", "Leave them out.")
+
     @property
     def chat(self):
         """What belongs to a conversation with the model that the run starts from."""
-        from pathlib import Path
-
         from train.generation.chat import Chat, load_chat
 
-        if getattr(self, "_chat", None) is None:
-            place = self.experiment.start
-            self._chat = load_chat(Path(place)) if place else Chat()
+        if self._chat is None:
+            place = self.place or self.experiment.start
+            self._chat = load_chat(Path(place)) if place and self.way == "text" else Chat()
         return self._chat
 
     def prompt_ids(self, example: Example, room: int):

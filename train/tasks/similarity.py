@@ -9,6 +9,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record
+from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Example, Task, TaskDataset, column
 
@@ -83,7 +84,12 @@ class SimilarityDataset(TaskDataset):
     def score(self, examples: Sequence[Example], answers: Sequence[float]):
         from train.tasks.metrics.regression import regression_scores
 
-        return regression_scores([example.label for example in examples], answers)
+        readable = [not math.isnan(answer) for answer in answers]
+        both = [(example.label, answer) for example, answer in zip(examples, answers, strict=True) if not math.isnan(answer)]
+        if not both:
+            return Scores({"pearson": math.nan, "readable": 0.0})
+        found = regression_scores([true for true, _ in both], [answer for _, answer in both])
+        return found if all(readable) else found._replace(values=found.values | {"readable": sum(readable) / len(readable)})
 
     def shown(self, example: Example, answer: float) -> dict[str, Any]:
         return {"label": example.label, "answer": answer}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from data.errors import UserError
 from data.records.questions import read_questions
 from train.kinds import check_range
 from train.tasks.packing import Item, Piece
@@ -33,8 +34,10 @@ class Spans(Task):
     """Words of an answer, at most."""
     language: str = "en"
     """Language of the answers, which decides how they are compared: of zh and ja by characters."""
+    answerable: bool = True
+    """Every question has an answer, as in SQuAD 1.1. Off: some have none (SQuAD 2.0)."""
     no_answer: float = 0.0
-    """With questions that have none: log-odds of an empty answer from which on it is given; larger values answer more."""
+    """Without answerable: log-odds of an empty answer from which on it is given; larger values answer more."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,8 +72,11 @@ class SpansDataset(TaskDataset):
             spans = word_spans(one.context)
             close = [place > 0 and spans[place - 1][1] < begin for place, (begin, _) in enumerate(spans)]
             ids = encoder([one.context[begin:end] for begin, end in spans], close)
+            if o.answerable and not one.answers:
+                raise UserError(f"{one.where}: has no answer", "Set --data.no-answerable where questions may have none.")
             question = self.tokens.encode(one.question)[: o.length // 3]
             room = o.length - len(question) - 3
+            ids = [piece[:room] for piece in ids]
             sizes = np.array([len(piece) for piece in ids], np.int64)
             if self.way != "head":
                 answer = one.answers[0][0] if one.answers else ""
@@ -80,6 +86,13 @@ class SpansDataset(TaskDataset):
                 label = _places(one.answers[:1], spans, first, last)
                 found.append(Example(fields, label, one.where, Window(number, question, spans, ids, first, last, tuple(one.answers))))
         return found
+
+    def labelled(self, example: Example) -> bool:
+        return True
+
+    def identity(self, example: Example) -> Any:
+        """The question, in however many windows."""
+        return [example.fields["id"], example.fields["question"], example.fields["context"]]
 
     def head(self):
         from train.objectives.tasks.heads import Span
@@ -135,8 +148,7 @@ class SpansDataset(TaskDataset):
         for example, answer in zip(examples, answers, strict=True):
             held.setdefault(f"{example.where}\n{example.fields['id']}", (example, []))[1].append(answer)
         best = [(max(given, key=lambda one: one[2])[0], min(one[1] for one in given)) for _, given in held.values()]
-        impossible = any(not example.parts.answers for example, _ in held.values())
-        texts = ["" if impossible and odds > self.options.no_answer else text for text, odds in best]
+        texts = ["" if not self.options.answerable and odds > self.options.no_answer else text for text, odds in best]
         return [example for example, _ in held.values()], texts
 
     def score(self, examples: Sequence[Example], answers: Sequence[str]):

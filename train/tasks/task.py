@@ -125,6 +125,10 @@ class TaskDataset(Dataset):
     counts_tokens = False
     counted = "examples"
 
+    def __init__(self, options: Any, experiment: Any):
+        super().__init__(options, experiment)
+        self.shown_before: list[Example] = []
+
     # ------------------------------------------------------------------------------------------------ what a task says
 
     by_token: ClassVar[bool] = False
@@ -143,6 +147,14 @@ class TaskDataset(Dataset):
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """Names of the labels that examples have, in a fixed order; () where labels have no names."""
         return ()
+
+    def labelled(self, example: Example) -> bool:
+        """Whether it is known what is to be found."""
+        return example.label is not None
+
+    def identity(self, example: Example) -> Any:
+        """What makes it another example than others: those of one identity are never apart."""
+        return [example.fields, example.label]
 
     def pieces(self, example: Example, labelled: bool) -> Item:
         """What the head of an encoder reads. labelled: whether the label is known."""
@@ -197,7 +209,7 @@ class TaskDataset(Dataset):
         return (*self.options.files, *self.options.validation_files)
 
     def elsewhere(self, paths: tuple[str, ...]) -> Data:
-        return dataclasses.replace(self.options, files=(), validation_files=paths)
+        return dataclasses.replace(self.options, files=self.options.files if self.options.shots else (), validation_files=paths)
 
     def open(self, tokenizer: Tokenizer | None = None) -> list[TaskFile]:
         place = self.options.tokenizer or self.experiment.start
@@ -237,16 +249,35 @@ class TaskDataset(Dataset):
         if split != "train" and held:
             return held
         given = [example for source in sources[:files] for example in source.examples]
-        keys = np.array([content_hash(example) for example in given], np.uint64)
+        keys = np.array([self.key(example) for example in given], np.uint64)
         if not held:
-            order = np.argsort(keys, kind="stable")
-            kept = order[: round(o.validation * len(given))] if len(given) > 1 else order[:0]
-            chosen = np.sort(kept) if split != "train" else np.setdiff1d(np.arange(len(given)), kept)
+            distinct = np.unique(keys)
+            kept = np.isin(keys, distinct[: round(o.validation * len(distinct))]) & (len(distinct) > 1)
+            chosen = np.flatnonzero(kept if split != "train" else ~kept)
             given, keys = [given[place] for place in chosen], keys[chosen]
-        if split != "train" or not o.examples:
+        if split != "train":
             return given
-        order = np.argsort(fold(self.experiment.seed, keys), kind="stable")[: o.examples]
-        return [given[place] for place in np.sort(order)]
+        for example in given:
+            if not self.labelled(example):
+                raise UserError(
+                    f"{example.where}: has no label to learn", "Give labels, or name their column: --data.label, --data.target."
+                )
+        if not o.examples:
+            return given
+        distinct = np.unique(keys)
+        drawn = distinct[np.argsort(fold(self.experiment.seed, distinct), kind="stable")[: o.examples]]
+        return [example for example, key in zip(given, keys, strict=True) if key in set(drawn.tolist())]
+
+    def key(self, example: Example) -> int:
+        """A hash of the identity."""
+        return content_hash(self.identity(example))
+
+    def first(self, examples: list[Example], rows: int) -> list[Example]:
+        """The first `rows` of them, 0 for all, and what belongs to the last."""
+        count = rows or len(examples)
+        while 0 < count < len(examples) and self.key(examples[count]) == self.key(examples[count - 1]):
+            count += 1
+        return examples[:count]
 
     # ----------------------------------------------------------------------------------------------------------- rows
 
@@ -290,7 +321,7 @@ class TaskDataset(Dataset):
 
     def shots_for(self, example: Example) -> list[Example]:
         """What is shown before an example: others, drawn by the seed."""
-        shown = [shot for shot in self.shown_before if content_hash(shot) != content_hash(example)]
+        shown = [shot for shot in self.shown_before if self.key(shot) != self.key(example)]
         return shown[: self.options.shots]
 
     def _filled(self, example: Example) -> str:
@@ -309,16 +340,27 @@ class TaskDataset(Dataset):
 
     def prompt_ids(self, example: Example, room: int) -> np.ndarray:
         """The prompt between what begins a text (and, for an encoder-decoder, ends it), cut at its front so that its end is read."""
-        start, ids = self.tokens.document_start, self.tokens.encode(self.prompt_text(example))
+        start, ids = self.tokens.document_start, self._fitting(example, max(room - 1, 1))
         if self.way == "source":
-            return np.append(ids[-(room - 1) :], self.tokens.specials["document_end"]).astype(np.int32)
-        return np.concatenate([[start], ids[-(room - 1) :]]).astype(np.int32)
+            return np.append(ids, self.tokens.specials["document_end"]).astype(np.int32)
+        return np.concatenate([[start], ids]).astype(np.int32)
+
+    def _fitting(self, example: Example, room: int) -> np.ndarray:
+        """The ids of a prompt. One that is too long is cut where its longest text ends; if that is not enough, at its front."""
+        ids = self.tokens.encode(self.prompt_text(example))
+        names = [name for name in PLACEHOLDER.findall(self.options.prompt or self.own_prompt) if name in example.fields]
+        if len(ids) > room and names:
+            name = max(names, key=lambda one: len(example.fields[one]))
+            own = self.tokens.encode(example.fields[name])
+            kept = self.tokens.decode(own[: max(len(own) - (len(ids) - room) - 1, 0)])
+            ids = self.tokens.encode(self.prompt_text(example._replace(fields=example.fields | {name: kept})))
+        return ids[-room:]
 
     def answer_ids(self, answer: str) -> np.ndarray:
-        """The answer and its end, cut."""
-        ids = self.tokens.encode_inside(answer)[: self.options.written - 1]
-        if not self.options.ended and len(ids):
-            return ids.astype(np.int32)
+        """The answer and its end; of one that is too long, its beginning."""
+        ids, most = self.tokens.encode_inside(answer), self.options.written
+        if len(ids) >= most or (not self.options.ended and len(ids)):
+            return ids[:most].astype(np.int32)
         return np.append(ids, self.tokens.specials["document_end"]).astype(np.int32)
 
     def wrapped(self, first: np.ndarray, second: np.ndarray | None = None, room: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -357,11 +399,13 @@ class TaskDataset(Dataset):
         self.show(sources)
         seed = self.experiment.seed
         change = augmenter(self.options.augment, self.changeable, seed) if split == "train" else None
-        return TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
+        made = TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
+        made.remarks = [f"{source.path}: {said}" for source in sources if (said := _left_out(source.left_out))]
+        return made
 
     def show(self, sources: Sequence[TaskFile]) -> None:
         """Draw the examples that are shown before others."""
-        self.shown_before: list[Example] = []
+        self.shown_before = []
         if not self.options.shots:
             return
         given = self.examples(sources, "train") if self.options.files else []
@@ -369,7 +413,7 @@ class TaskDataset(Dataset):
             raise UserError(
                 f"{self.options.shots} examples are to be shown before each one, of {len(given)}", "Give more examples, or show fewer."
             )
-        keys = np.array([content_hash(example) for example in given], np.uint64)
+        keys = np.array([self.key(example) for example in given], np.uint64)
         order = np.argsort(fold(self.experiment.seed, keys), kind="stable")[: self.options.shots + 1]
         self.shown_before = [given[place] for place in order]
 
@@ -382,7 +426,13 @@ class TaskDataset(Dataset):
             raise UserError(
                 f"data.length is {o.length}, and the model reads {model.context_length} tokens", "Set --data.length to that, or less."
             )
-        if o.files and not self.examples(sources, "train"):
+        if self.way == "text" and o.written > o.length // 2:
+            raise UserError(
+                f"data.written is {o.written}, which leaves too little of data.length {o.length} for prompts", "Give at most half of it."
+            )
+        if not o.files:
+            raise UserError("data.files is empty: there is nothing to learn from", self.options.how_to_get)
+        if not self.examples(sources, "train"):
             raise UserError(f"{o.files[0]}: every example is kept for evaluation", "Give more, or a smaller --data.validation.")
         if o.augment.rate and not self.changeable:
             raise UserError(f"data.augment: labels of {type(o).__name__} belong to words or places, which would move", "Leave it out.")
@@ -396,10 +446,10 @@ class TaskDataset(Dataset):
         self, evaluator, params, sources: list, *, split: str = "validation", rows: int = 0, between: Callable[[], None] = lambda: None
     ) -> dict:
         """{"loss", "examples", ...} with the task's own metrics. What each example was answered is kept: see `details`."""
-        examples = self.examples(sources, split)[: rows or None]
+        examples = self.first(self.examples(sources, split), rows)
         if not examples:
             return {}
-        known = all(example.label is not None for example in examples)
+        known = all(map(self.labelled, examples))
         self.show(sources)
         self.tokens = sources[0].tokenizer()
         found: dict[str, Any] = {}
@@ -483,6 +533,15 @@ def column(record: Record, name: str, *, empty: bool = False) -> str:
     return value
 
 
-def content_hash(example: Example) -> int:
-    content = json.dumps([example.fields, example.label], ensure_ascii=False, sort_keys=True, default=str)
+def _left_out(reasons: LeftOut) -> str:
+    """How many rows are left out, and the commonest reasons."""
+    if not reasons:
+        return ""
+    told = "; ".join(f"{why} ({count:,})" for why, count in reasons.most_common(3))
+    return f"{reasons.total():,} rows are left out: {told}"
+
+
+def content_hash(value: Any) -> int:
+    """64 bits of anything that JSON can say."""
+    content = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     return xxhash.xxh3_64(content.encode("utf-8", "surrogatepass")).intdigest()

@@ -20,8 +20,10 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
         return _probabilities(dataset, Likelihoods(model, params, mesh), examples, choices)
     chat: Chat = getattr(dataset, "chat", Chat())
     generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
-    room = dataset.options.length if dataset.way == "source" else model.config.context_length - dataset.options.written
+    room = dataset.options.length - (0 if dataset.way == "source" else dataset.options.written)
     prompts = [dataset.prompt_ids(example, room).tolist() for example in examples]
+    if dataset.way == "source":  # the generator ends what is read by itself
+        prompts = [prompt[:-1] for prompt in prompts]
     samples = dataset.drawn
     sampling = Sampling(temperature=dataset.options.temperature if samples > 1 else 0.0)
     found: list[list[str]] = [[] for _ in examples]
@@ -33,7 +35,7 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
         written = generator.generate([prompts[number] for number in chosen], first_row=first, **how)
         for number, completion in zip(chosen, written, strict=True):
             found[number].append(completion.text)
-    return [texts[0].strip() if samples == 1 else texts for texts in found]
+    return [texts[0] if samples == 1 else texts for texts in found]
 
 
 def _probabilities(dataset, likelihoods: Likelihoods, examples: list, choices: list[tuple[str, ...]]) -> list[np.ndarray]:

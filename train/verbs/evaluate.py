@@ -197,8 +197,10 @@ def _ask(options: Any, experiment) -> dict:
 def _print_measures(found: dict, split: str) -> None:
     from train.loop.telemetry import name_sources
 
+    intervals = found.pop("intervals", {})
     for name, value in name_sources(found).items():
-        print(f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}")
+        between = f"   {intervals[name][0]:.4f} to {intervals[name][1]:.4f}" if name in intervals else ""
+        print((f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}") + between)
     for number, name in enumerate(found.get("sources", ())):
         if f"loss/{number}" not in found:
             print(f"{f'loss/{name}':16} none: no {split} split")

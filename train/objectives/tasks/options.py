@@ -48,8 +48,9 @@ class Supervised(Objective):
 
     def completed(self, sources: list) -> "Supervised":
         dataset = sources[0].dataset
-        learned = dataset.examples(sources, "train") or dataset.examples(sources, "validation")
-        labels = self.labels or dataset.labels(learned)
+        held = dataset.examples(sources, "validation")
+        learned = dataset.examples(sources, "train") if dataset.options.files else held
+        labels = self.labels or dataset.labels([*learned, *(example for example in held if dataset.labelled(example))])
         if not labels or self.counts:
             return dataclasses.replace(self, labels=labels)
         seen = Counter(name for example in learned for name in dataset.names_of(example))

@@ -12,7 +12,7 @@ from model.heads import Head, score_tokens, vocabulary_table
 from model.media.encoders import segment_means
 from train.experiment import CausalLM, Experiment
 from train.kinds import Bound, Path, home_of, realise
-from train.objectives.tasks.heads import Choice, projection
+from train.objectives.tasks.heads import Choice, Classes, SeveralLabels, projection
 from train.objectives.tasks.options import Supervised
 from train.objectives.terms import Mean, Term
 from train.objectives.text.causal_lm import CausalLMLoss
@@ -199,12 +199,25 @@ class WrittenLoss:
         return {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}, metrics, carry
 
 
-def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
-    dataset: Any = home_of(experiment.data)(experiment.data, experiment)
-    model = realise(experiment.model)
-    if dataset.way != "head" and (options.r_drop or options.mixup):
+def check_labels(options: Supervised, head: Any) -> None:
+    """UserError for what is done with labels and the head, None for a model that writes, has no labels for."""
+    classes = isinstance(head, Classes)
+    if options.class_weights != "none" and not classes:
+        raise UserError("objective.class_weights needs an encoder that gives one of several labels", "Leave it at none.")
+    if options.label_smoothing and not isinstance(head, Classes | SeveralLabels | Choice):
+        raise UserError("objective.label_smoothing needs an encoder that gives labels", "Leave it at 0.")
+    if head is None and (options.r_drop or options.mixup):
         name = "r_drop" if options.r_drop else "mixup"
         raise UserError(f"objective.{name} is for an encoder's head, and the model writes its answers", f"Leave --objective.{name} at 0.")
+    if options.mixup and (head.by_token or isinstance(head, Choice)):
+        raise UserError("objective.mixup mixes texts that have labels of their own; those of this task have none", "Leave it at 0.")
+
+
+def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
+    dataset: Any = home_of(experiment.data)(experiment.data, experiment)
+    head = dataset.head() if dataset.way == "head" else None
+    check_labels(options, head)
+    model = realise(experiment.model)
     if dataset.way == "source":
         return Bound(WrittenLoss(model, options, shards), start=model.start, parts=model.parts())
     if dataset.way == "text":
@@ -216,8 +229,5 @@ def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
     if options.class_weights == "balanced" and options.counts:
         total, present = sum(options.counts), sum(count > 0 for count in options.counts)
         weights = tuple(total / (present * count) if count else 0.0 for count in options.counts)
-    head = dataset.head()
-    if options.mixup and (head.by_token or isinstance(head, Choice)):
-        raise UserError("objective.mixup mixes texts that have labels of their own; those of this task have none", "Leave it at 0.")
     loss = HeadLoss(model, head, options, pool, weights)
     return Bound(loss, start=loss.start, parts=model.parts() | TASK_HEAD, outputs=loss.outputs)

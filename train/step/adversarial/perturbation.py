@@ -64,6 +64,7 @@ def tokens_in(segments_BT):
 
 def direction(gradient_BTW, segments_BT):
     """The gradient at length one for each segment; 0 on padding, and where a segment has none."""
+    gradient_BTW /= jnp.maximum(jnp.abs(gradient_BTW).max(), TINY)  # the squares of tiny ones would be 0
     found = gradient_BTW / jnp.maximum(lengths(gradient_BTW, segments_BT), TINY)
     return jnp.where((segments_BT != 0)[..., None], found, 0)
 

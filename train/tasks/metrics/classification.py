@@ -30,7 +30,7 @@ def classification_scores(truth_N: Sequence[int] | np.ndarray, probabilities_NC:
     of = {"macro_f1": _macro_f1, "weighted_f1": _weighted_f1, "mcc": _mcc}
     matrix = np.zeros((len(names), len(names)), np.int64)
     np.add.at(matrix, (truth, answers), 1)
-    rows = [{"true": name, **dict(zip(names, map(int, row), strict=True))} for name, row in zip(names, matrix, strict=True)]
+    rows = [{"true": name, "answers": dict(zip(names, map(int, row), strict=True))} for name, row in zip(names, matrix, strict=True)]
     each = per_class(matrix.diagonal(), matrix.sum(0), matrix.sum(1), names)
     return Scores(
         {"accuracy": scores.values["accuracy"]} | values | scores.values,
