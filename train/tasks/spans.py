@@ -60,7 +60,7 @@ class SpansDataset(TaskDataset):
     """Answers are (text, log-odds of having no answer, log-probability). An example is one window of a question's text."""
 
     options: Spans
-    by_token = True
+    by_token, in_parts = True, True
 
     def read(self, source: TaskFile) -> list[Example]:
         o, found = self.options, []

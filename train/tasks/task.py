@@ -133,6 +133,8 @@ class TaskDataset(Dataset):
 
     by_token: ClassVar[bool] = False
     """Whether an encoder's head labels tokens, and not texts."""
+    in_parts: ClassVar[bool] = False
+    """Whether several examples may be parts of one, neighbours in their file."""
     empty_label: ClassVar[np.ndarray] = np.zeros((), np.int32)
     """Shape and type of a label, for the head of an encoder."""
     own_prompt: ClassVar[str] = "{text}\n"
@@ -264,18 +266,17 @@ class TaskDataset(Dataset):
                 )
         if not o.examples:
             return given
-        distinct = np.unique(keys)
-        drawn = distinct[np.argsort(fold(self.experiment.seed, distinct), kind="stable")[: o.examples]]
-        return [example for example, key in zip(given, keys, strict=True) if key in set(drawn.tolist())]
+        order = np.argsort(fold(self.experiment.seed, keys), kind="stable")
+        return self.first([given[place] for place in order], o.examples)
 
     def key(self, example: Example) -> int:
         """A hash of the identity."""
         return content_hash(self.identity(example))
 
     def first(self, examples: list[Example], rows: int) -> list[Example]:
-        """The first `rows` of them, 0 for all, and what belongs to the last."""
+        """The first `rows` of them, 0 for all, and the other parts of the last."""
         count = rows or len(examples)
-        while 0 < count < len(examples) and self.key(examples[count]) == self.key(examples[count - 1]):
+        while self.in_parts and 0 < count < len(examples) and self.key(examples[count]) == self.key(examples[count - 1]):
             count += 1
         return examples[:count]
 
