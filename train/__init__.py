@@ -56,6 +56,10 @@ _FACE = {
     "fresh_state": "loop.learner",
     # tasks
     "Supervised": "objectives.tasks.options",
+    "Distillation": "objectives.distillation",
+    "MaskedLM": "objectives.text.options",
+    "SupervisedTogether": "objectives.tasks.options",
+    "Together": "tasks.together",
     "Classification": "tasks.classification",
     "Tagging": "tasks.tagging",
     "Spans": "tasks.spans",

@@ -55,7 +55,7 @@ class RowLearner:
         self.flops_per_token = flops_of(experiment)
         self._update = jit_update(update_of(experiment, bound, self.optimizer, spike=experiment.faults.spike), mesh)
         self._refresh = make_refresh(bound, experiment.seed, mesh) if bound.refresh else None
-        frozen = self._frozen if self._method is None or whole.reference else None
+        frozen = self._frozen if whole.reference else None  # a teacher is not asked in evaluations
         frozen = reference_in(frozen["base"], whole.reference) if self._method and frozen else frozen
         self._evaluator = Evaluator(whole, experiment, mesh, frozen)
         self._incoming: Prefetch | None = None

@@ -65,7 +65,12 @@ def attention_kernels(experiment: Experiment, mesh: Mesh) -> list[str]:
 
 def flops_of(experiment: Experiment) -> float | None:
     """FLOPs per token of a training step; None where tokens do not tell, or some kernels have no gradient."""
-    if isinstance(experiment.adapters, Tuning) or not experiment.objective.uses_model or not home_of(experiment.data).counts_tokens:  # type: ignore[attr-defined]
+    if (
+        isinstance(experiment.adapters, Tuning)
+        or experiment.objective.teacher
+        or not experiment.objective.uses_model
+        or not home_of(experiment.data).counts_tokens
+    ):  # type: ignore[attr-defined]
         return None
     return realise(experiment.model).training_flops_per_token(experiment.model.context_length)
 
@@ -97,10 +102,11 @@ def whole_shapes(experiment: Experiment, mesh: Mesh):
 
 def frozen_shapes(experiment: Experiment, mesh: Mesh, *, reads_reference: bool):
     """What a step reads and does not train, as shapes, types and places, in eight bits without places; None for nothing."""
-    whole = whole_shapes(experiment, mesh)
+    whole, bound = whole_shapes(experiment, mesh), bind(experiment)
+    taught = {} if bound.teacher is None else {"teacher": whole_shapes(bound.teacher, mesh)}
     if isinstance(experiment.adapters, Tuning):
-        return {"base": jax.eval_shape(base_in_eight_bits, whole) if experiment.adapters.int8 else whole}
-    return reference_in(whole, bind(experiment).reference) if reads_reference else None
+        return {"base": jax.eval_shape(base_in_eight_bits, whole) if experiment.adapters.int8 else whole} | taught
+    return ((reference_in(whole, bound.reference) or {} if reads_reference else {}) | taught) or None
 
 
 def state_of(experiment: Experiment, mesh: Mesh, *, ema: bool | None = None, carry: bool = True) -> State:
