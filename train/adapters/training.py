@@ -21,8 +21,8 @@ def method_of(experiment) -> Method | None:
 
 @dataclasses.dataclass(frozen=True)
 class AdaptedLoss:
-    """A loss of the trained leaves. frozen: {"base": the other parameters}, and a teacher's; where the loss reads a reference, it is that model without
-    adapters."""
+    """A loss of the trained leaves. frozen: {"base": the other parameters}, and a teacher's; where the loss reads a reference, it is that
+    model without adapters."""
 
     loss: Callable
     method: Method

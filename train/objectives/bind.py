@@ -65,12 +65,8 @@ def attention_kernels(experiment: Experiment, mesh: Mesh) -> list[str]:
 
 def flops_of(experiment: Experiment) -> float | None:
     """FLOPs per token of a training step; None where tokens do not tell, or some kernels have no gradient."""
-    if (
-        isinstance(experiment.adapters, Tuning)
-        or experiment.objective.teacher
-        or not experiment.objective.uses_model
-        or not home_of(experiment.data).counts_tokens
-    ):  # type: ignore[attr-defined]
+    objective, counted = experiment.objective, home_of(experiment.data).counts_tokens  # type: ignore[attr-defined]
+    if isinstance(experiment.adapters, Tuning) or objective.teacher or not objective.uses_model or not counted:
         return None
     return realise(experiment.model).training_flops_per_token(experiment.model.context_length)
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from data.errors import UserError
 from model.config import ModelConfig
-from train.experiment import CausalLM
+from train.experiment import CausalLM, Experiment
 from train.kinds import Objective, check_range
 
 
@@ -33,8 +33,8 @@ class Distillation(Objective):
     hidden_coefficient: float = 1.0
     """With hidden: weight of that distance."""
     layers: tuple[int, ...] = ()
-    """With hidden: the teacher's layer, counted from 0, that each layer of the student is compared with; -1: none. Empty: spread evenly, the
-    last with the last."""
+    """With hidden: the teacher's layer, counted from 0, that each layer of the student is compared with; -1: none. Empty: spread evenly,
+    the last with the last."""
     teacher_model: tuple[ModelConfig, ...] = ()
     """The teacher's model. Filled in when the run is made."""
 
@@ -71,14 +71,35 @@ class Distillation(Objective):
             raise UserError("objective Distillation: there is no teacher", "Give its run: --objective.teacher RUN.")
         if self.teacher_model:  # the run goes on, and keeps its teacher
             return own
-        from train.runs.directory import open_run
+        taught_by = open_teacher(self.teacher, sources)
+        if own.labels or getattr(taught_by.objective, "labels", ()):
+            _check_same_task(own, taught_by.objective, self.teacher)
+        return dataclasses.replace(own, teacher=os.path.abspath(self.teacher), teacher_model=(taught_by.model,))
 
-        run = open_run(self.teacher, said=lambda line: None)
-        if run.tokenizer().digest != sources[0].tokenizer().digest:
-            raise UserError(f"objective.teacher: {self.teacher} has another tokenizer than {sources[0].path}", "Choose another teacher.")
-        if own.labels or getattr(run.experiment.objective, "labels", ()):
-            _check_same_task(own, run.experiment.objective, self.teacher)
-        return dataclasses.replace(own, teacher=os.path.abspath(self.teacher), teacher_model=(run.experiment.model,))
+
+def open_teacher(teacher: str, sources: list) -> Experiment:
+    """What a teacher's run is of. UserError for one with another tokenizer."""
+    from train.runs.directory import open_run
+
+    run = open_run(teacher, said=lambda line: None)
+    if run.tokenizer().digest != sources[0].tokenizer().digest:
+        raise UserError(f"objective.teacher: {teacher} has another tokenizer than {sources[0].path}", "Choose another teacher.")
+    return run.experiment
+
+
+def check_same_words(teacher: str, theirs: ModelConfig, own: ModelConfig) -> None:
+    """UserError for a teacher of another kind, or whose predictions are of another vocabulary."""
+    for name in ("kind", "vocab_size", "logit_softcap"):
+        if getattr(theirs, name) != getattr(own, name):
+            raise UserError(
+                f"objective.teacher: {teacher or 'the teacher'} has {name} {getattr(theirs, name)}, and the student {getattr(own, name)}",
+                "Choose another teacher.",
+            )
+    if theirs.positions == "learned" and theirs.context_length < own.context_length:
+        raise UserError(
+            f"objective.teacher: {teacher or 'the teacher'} reads {theirs.context_length} tokens, and the student {own.context_length}",
+            f"Set --model.context-length {theirs.context_length}.",
+        )
 
 
 def _check_same_task(own: Distillation, theirs: Objective, teacher: str) -> None:

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from data.errors import UserError
+from model.config import ModelConfig
 from model.layers import Dense
 from train.experiment import Experiment
 from train.kinds import Adapters, Bound, realise
-from train.objectives.distillation import Distillation
+from train.objectives.distillation import Distillation, check_same_words
 from train.objectives.terms import Mean, Term
 
 PROJECTION = "teacher_projection"
@@ -90,7 +91,8 @@ def _projection(width: int) -> Dense:
 
 
 def pairs_of(layers: tuple[int, ...], own: int, theirs: int) -> tuple[tuple[int, int], ...]:
-    """(layer of a student with `own` layers, layer of a teacher with `theirs`) of each comparison. UserError for layers that are not there."""
+    """(layer of a student with `own` layers, layer of a teacher with `theirs`) of each comparison. UserError for layers that are not
+    there."""
     if not layers:
         return tuple((layer, (layer + 1) * theirs // own - 1) for layer in range(own) if (layer + 1) * theirs >= own)
     if len(layers) != own:
@@ -104,15 +106,11 @@ def bind(options: Distillation, experiment: Experiment, shards: int) -> Bound:
     student = dataclasses.replace(experiment, objective=options.of)
     # Without a teacher yet, for a plan, it is taken to be as large as the student.
     taught_by = options.teacher_model[0] if options.teacher_model else experiment.model
-    if taught_by.kind != experiment.model.kind:
-        raise UserError(
-            f"objective.teacher: {options.teacher} is of the kind {taught_by.kind}, and the student of the kind {experiment.model.kind}",
-            "Choose another teacher.",
-        )
+    check_same_words(options.teacher, taught_by, experiment.model)
     alone: dict[str, Any] = {"start": "", "start_layers": (), "frozen": (), "adapters": Adapters()}
     teacher = dataclasses.replace(student, model=taught_by, **alone)
     own, theirs = (realise(options.of, one, shards) for one in (student, teacher))
-    _check(options, own, theirs, experiment)
+    _check(options, own, experiment.model)
     pairs = pairs_of(options.layers, experiment.model.num_layers, taught_by.num_layers) if options.hidden != "none" else ()
     loss = DistilledLoss(own.loss, theirs.loss, options, pairs)
     found = dataclasses.replace(own, loss=loss, teacher=teacher)
@@ -127,7 +125,7 @@ def bind(options: Distillation, experiment: Experiment, shards: int) -> Bound:
     return dataclasses.replace(found, start=start, parts=own.parts | {"projection to the teacher": (PROJECTION,)})
 
 
-def _check(options: Distillation, own: Bound, theirs: Bound, experiment: Experiment) -> None:
+def _check(options: Distillation, own: Bound, model: ModelConfig) -> None:
     """UserError where the two losses cannot be compared."""
     name, of = type(options.of).__name__, options.of
     if not hasattr(own.loss, "divergence") or own.carry is not None or own.evaluation_carry or not getattr(own.loss, "head", own):
@@ -137,18 +135,6 @@ def _check(options: Distillation, own: Bound, theirs: Bound, experiment: Experim
     if getattr(of, "r_drop", 0) or getattr(of, "mixup", 0):
         raise UserError(
             "objective Distillation: r_drop and mixup change what the student is asked, but not its teacher", "Leave them at 0."
-        )
-    model, taught_by = experiment.model, theirs.loss.model.config
-    if taught_by.vocab_size != model.vocab_size or taught_by.logit_softcap != model.logit_softcap:
-        what = "vocab_size" if taught_by.vocab_size != model.vocab_size else "logit_softcap"
-        raise UserError(
-            f"objective.teacher: {options.teacher} has {what} {getattr(taught_by, what)}, and the student {getattr(model, what)}",
-            "Choose another teacher.",
-        )
-    if taught_by.positions == "learned" and taught_by.context_length < model.context_length:
-        raise UserError(
-            f"objective.teacher: {options.teacher} reads {taught_by.context_length} tokens, and the student {model.context_length}",
-            f"Set --model.context-length {taught_by.context_length}.",
         )
     if options.hidden != "none" and model.kind not in ("encoder", "decoder"):
         raise UserError(f"objective.hidden compares layers of an encoder or a decoder; the model is a {model.kind}", "Leave it out.")

@@ -105,7 +105,8 @@ run so needs nothing but itself, whatever becomes of those."""
 
 
 def keep_start(folder: Path, source: Run) -> None:
-    """Copy what a run starts or learns from into `folder`: the newest checkpoint of `source`, its averaged parameters where it keeps some."""
+    """Copy what a run starts or learns from into `folder`: the newest checkpoint of `source`, its averaged parameters where it keeps
+    some."""
     journal = Journal(source.path / "checkpoints")
     steps = journal.steps()
     if not steps:

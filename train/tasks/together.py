@@ -20,6 +20,7 @@ from train.objectives.tasks.together import with_head
 from train.tasks.batches import TaskBatches
 from train.tasks.classification import Classification
 from train.tasks.packing import Item, enough_rows, usual_rows
+from train.tasks.retrieval import TextPairs
 from train.tasks.rows import in_one
 from train.tasks.tagging import Tagging
 from train.tasks.task import Task, TaskDataset, TaskFile
@@ -43,6 +44,8 @@ class Together(Data):
     def __post_init__(self):
         if len(self.tasks) < 2:
             raise ValueError(f"data.tasks: {len(self.tasks)} are no several; give at least two")
+        if any(isinstance(task, TextPairs) for task in self.tasks):
+            raise ValueError("data.tasks: TextPairs learn by contrast within a batch, and go with no other task")
         for name, given in (("names", self.names), ("weights", self.weights)):
             if given and len(given) != len(self.tasks):
                 raise ValueError(f"data.{name}: {len(given)} for {len(self.tasks)} tasks")
@@ -91,7 +94,7 @@ class TogetherDataset(Dataset):
     def way(self) -> str:
         return self.each[0].way
 
-    def _divided(self, sources: Sequence[TaskFile]) -> list[Sequence[TaskFile]]:
+    def _divided(self, sources: list[TaskFile]) -> list[list[TaskFile]]:
         """The files of each task."""
         ends = np.cumsum([len(dataset.paths()) for dataset in self.each]).tolist()
         return [sources[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
@@ -103,9 +106,13 @@ class TogetherDataset(Dataset):
 
     def elsewhere(self, paths: tuple[str, ...]) -> Data:
         if len(paths) != len(self.each):
-            raise UserError(f"{len(paths)} files for the {len(self.each)} tasks {', '.join(self.names)}", "Give one for each, in this order.")
+            raise UserError(
+                f"{len(paths)} files for the {len(self.each)} tasks {', '.join(self.names)}", "Give one for each, in this order."
+            )
         each = zip(self.options.tasks, paths, strict=True)
-        return dataclasses.replace(self.options, tasks=tuple(dataclasses.replace(t, files=(), validation_files=(path,)) for t, path in each))
+        return dataclasses.replace(
+            self.options, tasks=tuple(dataclasses.replace(t, files=(), validation_files=(path,)) for t, path in each)
+        )
 
     def open(self, tokenizer: Tokenizer | None = None) -> list[TaskFile]:
         found: list[TaskFile] = []
@@ -135,10 +142,10 @@ class TogetherDataset(Dataset):
 
     def check(self, sources: list) -> None:
         for dataset, own in zip(self.each, self._divided(sources), strict=True):
-            dataset.check(list(own))
+            dataset.check(own)
 
     def can_validate(self, sources: list) -> bool:
-        return all(dataset.can_validate(list(own)) for dataset, own in zip(self.each, self._divided(sources), strict=True))
+        return all(dataset.can_validate(own) for dataset, own in zip(self.each, self._divided(sources), strict=True))
 
     # Evaluation
 
@@ -151,12 +158,12 @@ class TogetherDataset(Dataset):
             if number not in self._evaluators:
                 self._evaluators[number] = Evaluator(bind(dataset.experiment, evaluator.mesh), dataset.experiment, evaluator.mesh)
             its = with_head(params, name) if self.way == "head" else params
-            measured = dataset.evaluate(self._evaluators[number], its, list(own), split=split, rows=rows, between=between)
+            measured = dataset.evaluate(self._evaluators[number], its, own, split=split, rows=rows, between=between)
             found |= {f"{name}/{measure}": value for measure, value in measured.items()}
         losses = [found.get(f"{name}/loss") for name in self.names]
-        if any(loss is None for loss in losses):
+        if None in losses:
             return found
-        return {"loss": sum(share * loss for share, loss in zip(self.shares, losses, strict=True))} | found
+        return {"loss": float(np.dot(self.shares, np.array(losses)))} | found
 
     def details(self) -> "JudgedTogether | None":
         judged = {name: own for name, dataset in zip(self.names, self.each, strict=True) if (own := dataset.details()) is not None}
@@ -182,7 +189,11 @@ class JudgedTogether(NamedTuple):
         return [{"task": name} | line for name, own in self.judged.items() for line in own.lines()]
 
     def intervals(self) -> dict[str, dict[str, list[float]]]:
-        each = {f"{name}/{measure}": bounds for name, own in self.judged.items() for measure, bounds in own.intervals().get("intervals", {}).items()}
+        each = {
+            f"{name}/{measure}": bounds
+            for name, own in self.judged.items()
+            for measure, bounds in own.intervals().get("intervals", {}).items()
+        }
         return {"intervals": each} if each else {}
 
 

@@ -1,4 +1,4 @@
-"""Distillation: nothing to learn from oneself, closed forms at both ends of the temperature, no gradient to the teacher, padding ignored."""
+"""Distillation: nothing to learn from oneself, closed forms of the divergences, and a teacher that is no part of the student's state."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from model.heads import Head, score_tokens
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train
 from train.evaluation.checkpoint import evaluate_run
-from train.experiment import AdamW, CausalLM, Checkpoints, Evaluation, Experiment, Samples, Schedule
+from train.experiment import AdamW, CausalLM, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
 from train.objectives.bind import bind
 from train.objectives.distillation import Distillation
 from train.objectives.distilled_loss import hidden_cosine, hidden_mse, pairs_of
@@ -188,7 +188,7 @@ def test_a_narrower_student_gets_a_projection_that_is_trained():
     "change, words",
     [
         ({"teacher_model": (dataclasses.replace(DECODER, vocab_size=32),)}, "vocab_size 32"),
-        ({"teacher_model": (ENCODER,)}, "kind encoder, and the student of the kind decoder"),
+        ({"teacher_model": (ENCODER,)}, "kind encoder, and the student decoder"),
         ({"teacher_model": (dataclasses.replace(DECODER, context_length=4),)}, "reads 4 tokens"),
         ({"hidden": "mse", "layers": (5,)}, "no layer 5"),
     ],
@@ -225,6 +225,7 @@ def experiment(folder, **changed) -> Experiment:
         evaluation=Evaluation(every=0),
         checkpoints=Checkpoints(every=1),
         samples=Samples(tokens=0),
+        logging=Logging(every=1),
     )
     return dataclasses.replace(base, **changed)
 
