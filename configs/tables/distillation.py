@@ -100,8 +100,8 @@ def get_table() -> Table:
             )
         ),
         note="MiniLM's 6 layers of 384, fine-tuned for 400 steps of 32 examples. DistilBERT has 40 % fewer parameters than BERT, is 60 % "
-        "faster and keeps 97 % of its GLUE score; MiniLM's table of words, which both have, is half of its parameters. TREC has a test set; "
-        "of MR every tenth sentence is kept. A row has 64 tokens.",
+        "faster and keeps 97 % of its GLUE score; MiniLM's table of words, which both have, is half of its parameters. TREC has a test "
+        "set; of MR every tenth sentence is kept. A row has 64 tokens.",
     )
 
 
