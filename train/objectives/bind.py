@@ -45,11 +45,12 @@ def bind_trained(experiment: Experiment, mesh: Mesh | None = None) -> Bound:
     return bound if method is None else trained_bound(bound, method)
 
 
-def update_of(experiment: Experiment, bound: Bound, optimizer, *, spike: float = 0.0):
-    """update(state, frozen, batch) -> state, metrics, with the experiment's gradient and average; see make_update. bound: as it is
-    trained."""
+def update_of(experiment: Experiment, bound: Bound, optimizer, *, spike: float = 0.0, rows: int = 0):
+    """update(state, frozen, batch) -> state, metrics, with the experiment's gradient and average; spike, rows: see make_update. bound: as
+    it is trained."""
     gradient, method = realise(experiment.gradient, experiment, experiment.objective.unit), method_of(experiment)
-    update = make_update(bound.loss, optimizer, seed=experiment.seed, gradient=gradient, ema_decay=experiment.ema_decay, spike=spike)
+    how: dict[str, Any] = {"gradient": gradient, "ema_decay": experiment.ema_decay, "spike": spike, "rows": rows}
+    update = make_update(bound.loss, optimizer, seed=experiment.seed, **how)
     return update if method is None else reporting(update, method)
 
 

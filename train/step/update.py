@@ -30,11 +30,19 @@ def compiler_options(platform: str) -> dict | None:
 
 
 def make_update(
-    objective, optimizer: optax.GradientTransformation, *, seed: int, gradient=plain, ema_decay: float = 0.0, spike: float = 0.0
+    objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    gradient=plain,
+    ema_decay: float = 0.0,
+    spike: float = 0.0,
+    rows: int = 0,
 ):
     """Make update(state, frozen, batch) -> state, metrics: gradient, optimizer, average. Metrics are Means over the global batch.
 
-    gradient: how it is taken (train/step/gradients.py).
+    gradient: how it is taken (train/step/gradients.py). rows: that a step consumes, where several share a row of the batch's arrays; 0:
+    those of the arrays.
 
     A bad step (`anomalies.detect`, with its `spike`, or one whose objective has a metric `unsound` above 0) leaves parameters, optimizer,
     average and carry as they were, to the bit; step and cursor move on. metrics["skipped"].total is the number of bad steps in a row, up to
@@ -57,8 +65,8 @@ def make_update(
         metrics |= {"gradient_norm": Mean(norm, jnp.float32(1)), "skipped": Mean(history.skipped, jnp.float32(1))}
         before = (state.params, state.opt_state, state.ema, state.carry)
         params, opt_state, ema, carry = choose(bad, before, (params, opt_state, ema, carry))
-        rows = jax.tree.leaves(batch)[0].shape[0]
-        return State(state.step + 1, state.cursor + rows, params, opt_state, history, ema, carry), metrics
+        consumed = rows or jax.tree.leaves(batch)[0].shape[0]
+        return State(state.step + 1, state.cursor + consumed, params, opt_state, history, ema, carry), metrics
 
     return update
 
