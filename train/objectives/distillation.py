@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from data.errors import UserError
 from model.config import ModelConfig
 from train.experiment import CausalLM, Experiment
-from train.kinds import Objective, check_range
+from train.kinds import Adapters, Objective, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +85,12 @@ def open_teacher(teacher: str, sources: list) -> Experiment:
     if run.tokenizer().digest != sources[0].tokenizer().digest:
         raise UserError(f"objective.teacher: {teacher} has another tokenizer than {sources[0].path}", "Choose another teacher.")
     return run.experiment
+
+
+def of_teacher(experiment: Experiment, model: ModelConfig, objective: Objective) -> Experiment:
+    """A student's experiment with the teacher in its place: one that starts from nothing, and trains nothing."""
+    alone: dict[str, Any] = {"start": "", "start_layers": (), "frozen": (), "adapters": Adapters()}
+    return dataclasses.replace(experiment, model=model, objective=objective, **alone)
 
 
 def check_same_words(teacher: str, theirs: ModelConfig, own: ModelConfig) -> None:

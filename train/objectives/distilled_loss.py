@@ -10,8 +10,8 @@ from data.errors import UserError
 from model.config import ModelConfig
 from model.layers import Dense
 from train.experiment import Experiment
-from train.kinds import Adapters, Bound, realise
-from train.objectives.distillation import Distillation, check_same_words
+from train.kinds import Bound, realise
+from train.objectives.distillation import Distillation, check_same_words, of_teacher
 from train.objectives.terms import Mean, Term
 
 PROJECTION = "teacher_projection"
@@ -107,8 +107,7 @@ def bind(options: Distillation, experiment: Experiment, shards: int) -> Bound:
     # Without a teacher yet, for a plan, it is taken to be as large as the student.
     taught_by = options.teacher_model[0] if options.teacher_model else experiment.model
     check_same_words(options.teacher, taught_by, experiment.model)
-    alone: dict[str, Any] = {"start": "", "start_layers": (), "frozen": (), "adapters": Adapters()}
-    teacher = dataclasses.replace(student, model=taught_by, **alone)
+    teacher = of_teacher(experiment, taught_by, options.of)
     own, theirs = (realise(options.of, one, shards) for one in (student, teacher))
     _check(options, own, experiment.model)
     pairs = pairs_of(options.layers, experiment.model.num_layers, taught_by.num_layers) if options.hidden != "none" else ()
@@ -128,7 +127,7 @@ def bind(options: Distillation, experiment: Experiment, shards: int) -> Bound:
 def _check(options: Distillation, own: Bound, model: ModelConfig) -> None:
     """UserError where the two losses cannot be compared."""
     name, of = type(options.of).__name__, options.of
-    if not hasattr(own.loss, "divergence") or own.carry is not None or own.evaluation_carry or not getattr(own.loss, "head", own):
+    if not getattr(own.loss, "divergence", None) or own.carry is not None or own.evaluation_carry:
         raise UserError(
             f"objective Distillation: {name} has no predictions for a teacher to give", "Choose CausalLM, MaskedLM or Supervised."
         )

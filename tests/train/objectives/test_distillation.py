@@ -12,21 +12,27 @@ from data.errors import UserError
 from data.text.rows import TextBatch
 from data.tokenizer import character_tokenizer
 from model.config import ModelConfig
+from model.encoder_decoder_config import EncoderDecoderConfig
 from model.heads import Head, score_tokens
 from model.text_encoder_config import TextEncoderConfig
-from tests.train.tiny_runs import outcome, start, train
+from tests.train.tiny_runs import outcome, start, train, train_and_stop
+from train.adapters.options import LoRA
+from train.devices.mesh import make_mesh
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, CausalLM, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
-from train.objectives.bind import bind
+from train.objectives.bind import bind, bind_trained, frozen_shapes
 from train.objectives.distillation import Distillation
 from train.objectives.distilled_loss import hidden_cosine, hidden_mse, pairs_of
 from train.objectives.tasks.heads import Choice, Classes, Number, SeveralLabels, Span
 from train.objectives.tasks.options import Supervised
+from train.objectives.tasks.retrieval import Retrieval
 from train.objectives.tasks.supervised import HeadLoss
 from train.objectives.text.options import MaskedLM
 from train.runs.directory import open_run
+from train.runs.inherit import with_layers
 from train.step.gradients import loss_of
 from train.tasks.classification import Classification
+from train.tasks.retrieval import TextPairs
 from train.tasks.rows import HeadBatch
 
 SHAPE = {"vocab_size": 16, "context_length": 8, "embed_dim": 8, "num_heads": 2, "init_std": 0.5}
@@ -198,6 +204,42 @@ def test_a_teacher_that_does_not_fit_is_refused(change, words):
         bind(Experiment(model=DECODER, objective=Distillation(**({"teacher_model": (DECODER,)} | change))))
 
 
+def test_what_has_no_predictions_is_refused():
+    for objective, data, words in (
+        (Retrieval(), TextPairs(), "no predictions"),
+        (Supervised(labels=("a", "b"), r_drop=1.0), Classification(), "r_drop"),
+    ):
+        with pytest.raises(UserError, match=words):
+            bind(Experiment(model=ENCODER, data=data, objective=Distillation(of=objective, teacher_model=(ENCODER,))))
+
+
+def test_adapters_learn_from_a_teacher_that_stays_whole():
+    """The trained leaves alone get a gradient; base and teacher are two further arguments."""
+    whole = Experiment(model=DECODER, objective=Distillation(teacher_model=(DECODER,)), adapters=LoRA(rank=2), start="run")
+    bound, frozen = bind_trained(whole), frozen_shapes(whole, make_mesh(whole.mesh, jax.devices()[:1]), reads_reference=False)
+    assert set(frozen) == {"base", "teacher"}
+    params = nn.unbox(jax.eval_shape(bound.start, jax.random.key(0)))
+    terms = jax.eval_shape(lambda params, frozen: bound.loss(params, text_batch(), jax.random.key(1), frozen=frozen)[0], params, frozen)
+    assert set(terms) == {"loss", "distillation"}
+
+
+def test_some_layers_are_taken_of_every_stack_of_a_model():
+    layers = {"query": np.arange(12).reshape(4, 3)}
+    found = with_layers({"layers": layers, "norm": np.ones(4)}, (1, 3))
+    np.testing.assert_array_equal(found["layers"]["query"], layers["query"][[1, 3]])
+    np.testing.assert_array_equal(found["norm"], np.ones(4))
+    assert EncoderDecoderConfig(num_layers=4).with_layers((0, 2)).encoder_blocks == 2
+    local = ModelConfig(num_layers=4, window=2, global_every=2)
+    assert local.with_layers((0, 3)).num_layers == 2
+    for config, chosen in (
+        (local, (0, 2)),
+        (ModelConfig(num_layers=4, layer_groups=2), (0, 2)),
+        (EncoderDecoderConfig(num_layers=4, encoder_layers=2), (0, 1)),
+    ):
+        with pytest.raises(ValueError, match="start_layers"):
+            config.with_layers(chosen)
+
+
 # ------------------------------------------------------------------------------------------------------------------- runs
 
 
@@ -237,8 +279,6 @@ def student(folder, **options) -> Experiment:
 
 def test_a_student_trains_resumes_and_is_evaluated_without_its_teacher_in_checkpoints(folder, monkeypatch):
     """It begins as every second layer of what it starts from, stores only its own parameters, and goes on when the teacher is gone."""
-    from tests.train.tiny_runs import train_and_stop
-
     one, two = (start(folder / name, student(folder)) for name in ("one", "two"))
     assert one.experiment.model.num_layers == 2 and one.experiment.objective.labels == ("no", "yes")
     train(one)
@@ -265,11 +305,9 @@ def test_a_start_by_some_layers_takes_those(folder):
     np.testing.assert_array_equal(state.params["embedding"]["table"], whole["embedding"]["table"])
 
 
-def test_layers_that_are_not_there_and_other_labels_are_refused(folder, capsys):
-    for layers, words in (((1, 4), "no layer 4"), ((0, 1), None)):
-        if words:
-            with pytest.raises(UserError, match=words):
-                start(folder / "bad", dataclasses.replace(student(folder), start_layers=layers))
+def test_layers_that_are_not_there_and_other_labels_are_refused(folder):
+    with pytest.raises(UserError, match="no layer 4"):
+        start(folder / "bad", dataclasses.replace(student(folder), start_layers=(1, 4)))
     with pytest.raises(ValueError, match="ascending"):
         experiment(folder, start_layers=(3, 1))
     with pytest.raises(UserError, match="`start` is empty"):

@@ -13,8 +13,8 @@ from model.critic import SCALAR_HEAD, Critic
 from model.heads import Head, score_tokens, vocabulary_table
 from model.transformer import DECODER, Decoder
 from train.experiment import CausalLM, Experiment
-from train.kinds import Adapters, Bound, Path, realise
-from train.objectives.distillation import check_same_words
+from train.kinds import Bound, Path, realise
+from train.objectives.distillation import check_same_words, of_teacher
 from train.objectives.terms import Mean, Term
 from train.objectives.text.checks import check_continues
 from train.rl import options
@@ -143,7 +143,6 @@ class PolicyGradientLoss:
             terms["kl"] = Term(o.kl_coefficient, learning * (kl * weights).sum(), denominator)
 
             if o.advantage == "none":
-                terms = {name: term for name, term in terms.items() if name != "loss"}
                 terms["loss"] = terms.pop("kl")
         ratio, clipped = jnp.exp(compared), (compared > math.log1p(o.clip_high)) & (batch.advantages > 0)
         if o.clip_low < 1:
@@ -188,9 +187,8 @@ def bind(options: options.PolicyGradient, experiment: Experiment, shards: int) -
 
     teacher = None
     if o.teacher_model:
-        alone: dict[str, Any] = {"start": "", "start_layers": (), "frozen": (), "adapters": Adapters()}
         check_same_words(o.teacher, o.teacher_model[0], experiment.model)
-        teacher = dataclasses.replace(experiment, model=o.teacher_model[0], objective=CausalLM(), **alone)
+        teacher = of_teacher(experiment, o.teacher_model[0], CausalLM())
     return Bound(
         PolicyGradientLoss(model, critic, o, shards, realise(o.teacher_model[0]) if o.teacher_model else None),
         start=lambda key: model.start(key) | critic.start(key),
