@@ -30,6 +30,7 @@ from train.objectives.tasks.supervised import HeadLoss
 from train.objectives.text.options import MaskedLM
 from train.runs.directory import open_run
 from train.runs.inherit import with_layers
+from train.sources.dataset import dataset_of
 from train.step.gradients import loss_of
 from train.tasks.classification import Classification
 from train.tasks.retrieval import TextPairs
@@ -211,6 +212,18 @@ def test_what_has_no_predictions_is_refused():
     ):
         with pytest.raises(UserError, match=words):
             bind(Experiment(model=ENCODER, data=data, objective=Distillation(of=objective, teacher_model=(ENCODER,))))
+
+
+@pytest.mark.parametrize("model", [EncoderDecoderConfig(num_layers=1, start_token=0, **SHAPE), DECODER, ENCODER])
+def test_a_task_is_taught_whichever_way_it_is_answered(model):
+    """By a text of one's own, by going on with the prompt, and by a head; a teacher may be deeper."""
+    deeper = dataclasses.replace(model, num_layers=3)
+    data = Classification(length=8, written=4)
+    whole = Experiment(model=model, data=data, objective=Distillation(of=Supervised(labels=("a", "b")), teacher_model=(deeper,)))
+    bound, batch = bind(whole), dataset_of(whole).empty(2)
+    params, teacher = (nn.unbox(jax.eval_shape(one.start, jax.random.key(0))) for one in (bound, bind(bound.teacher)))
+    terms = jax.eval_shape(lambda p, t: bound.loss(p, batch, jax.random.key(1), frozen={"teacher": t})[0], params, teacher)
+    assert set(terms) == {"loss", "distillation"}
 
 
 def test_adapters_learn_from_a_teacher_that_stays_whole():

@@ -109,7 +109,8 @@ def test_the_loss_is_the_sum_of_what_each_task_has_alone(folder):
 def test_a_run_resumes_and_reports_every_task_by_its_name(folder, monkeypatch, tmp_path, capsys):
     whole = experiment(folder)
     one, two = (start(tmp_path / name, whole) for name in ("one", "two"))
-    train(one)
+    train(one, report=True)
+    assert "mood: " in (one.path / "sections.json").read_text() and "places: " in (one.path / "sections.json").read_text()
     train_and_stop(two.path, 2, monkeypatch)
     train(open_run(two.path))
     assert outcome(one) == outcome(two)
