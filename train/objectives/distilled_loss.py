@@ -135,5 +135,5 @@ def _check(options: Distillation, own: Bound, model: ModelConfig) -> None:
         raise UserError(
             "objective Distillation: r_drop and mixup change what the student is asked, but not its teacher", "Leave them at 0."
         )
-    if options.hidden != "none" and model.kind not in ("encoder", "decoder"):
+    if options.hidden != "none" and model.kind not in ("encoder", "decoder", "any"):  # any: a plan knows no more
         raise UserError(f"objective.hidden compares layers of an encoder or a decoder; the model is a {model.kind}", "Leave it out.")
