@@ -260,6 +260,18 @@ class ModelConfig:
             raise ValueError(f"it is a {theirs.kind}, and the config's is a {self.kind}")
         return dataclasses.replace(theirs, **switches)
 
+    def with_layers(self, layers: tuple[int, ...]) -> Self:
+        """The model with these of its layers alone, counted from 0. ValueError where it lacks one, shares them, or one would see less or
+        more in its new place."""
+        if layers[-1] >= self.num_layers:
+            raise ValueError(f"start_layers: it has no layer {layers[-1]}, but layers 0 to {self.num_layers - 1}")
+        if self.layer_groups:
+            raise ValueError("start_layers: its layers share parameters, and none can be left out")
+        shallower = dataclasses.replace(self, num_layers=len(layers))
+        if any(self.layer_window(layer) != shallower.layer_window(place) for place, layer in enumerate(layers)):
+            raise ValueError(f"start_layers: every {self.global_every}th of its layers sees everything, and has to do so in its new place")
+        return shallower
+
 
 @dataclasses.dataclass(frozen=True)
 class OfStart(ModelConfig):

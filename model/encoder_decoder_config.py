@@ -49,6 +49,12 @@ class EncoderDecoderConfig(ModelConfig):
             raise ValueError(f"model.start_token is open, and no special id of the tokenizer is below model.vocab_size {found.vocab_size}")
         return dataclasses.replace(found, start_token=known[0])
 
+    def with_layers(self, layers: tuple[int, ...]) -> Self:
+        """The same layers of both stacks."""
+        if self.encoder_blocks != self.num_layers:
+            raise ValueError("start_layers: its encoder and its decoder differ in their number of layers")
+        return dataclasses.replace(super().with_layers(layers), encoder_layers=0)
+
     @property
     def encoder_blocks(self) -> int:
         return self.encoder_layers or self.num_layers

@@ -1,6 +1,7 @@
 """From hidden states to predictions: the one chunked vocabulary pass that pretraining, PPO, DPO and distillation share."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -25,7 +26,8 @@ class Scores(NamedTuple):
 
     nll: -log p(target), nats. log_z: log of the partition function (its square is the z-loss of PaLM, Chowdhery et al. 2022,
     sec. 5). entropy: of the prediction, nats. hit: 1 where the target is the most likely token. kl: KL(p || q) to the second
-    head's q, nats. cross_entropy: -sum q log p, what distillation minimises (its gradient is that of KL(q || p)).
+    head's q, nats. cross_entropy: -sum q log p. reverse_kl: KL(q || p), nats. jensen_shannon: (KL(p || m) + KL(q || m)) / 2 with m = (p +
+    q) / 2, nats, at most log 2.
     """
 
     nll: jax.Array | None = None
@@ -34,12 +36,18 @@ class Scores(NamedTuple):
     hit: jax.Array | None = None
     kl: jax.Array | None = None
     cross_entropy: jax.Array | None = None
+    reverse_kl: jax.Array | None = None
+    jensen_shannon: jax.Array | None = None
 
     @property
     def log_probs(self) -> jax.Array:
         """log p(target); needs nll."""
         assert self.nll is not None
         return -self.nll
+
+
+COMPARING = {"kl", "cross_entropy", "reverse_kl", "jensen_shannon"}
+"""Scores that compare with a second head."""
 
 
 def vocabulary_table(params) -> jax.Array:
@@ -70,7 +78,7 @@ def _score(head, other, targets_BT, want, softcap, temperature) -> Scores:
         found["nll"] = log_z_BT - jnp.take_along_axis(x_BTV, targets_BT[..., None], axis=-1)[..., 0]
     if "hit" in want:
         found["hit"] = (jnp.argmax(x_BTV, axis=-1) == targets_BT).astype(jnp.float32)
-    if {"entropy", "kl", "cross_entropy"} & set(want):
+    if ({"entropy"} | COMPARING) & set(want):
         log_p_BTV = x_BTV - log_z_BT[..., None]
         if "entropy" in want:
             found["entropy"] = -(jnp.exp(log_p_BTV) * log_p_BTV).sum(-1)
@@ -80,6 +88,12 @@ def _score(head, other, targets_BT, want, softcap, temperature) -> Scores:
                 found["kl"] = (jnp.exp(log_p_BTV) * (log_p_BTV - log_q_BTV)).sum(-1)
             if "cross_entropy" in want:
                 found["cross_entropy"] = -(jnp.exp(log_q_BTV) * log_p_BTV).sum(-1)
+            if "reverse_kl" in want:
+                found["reverse_kl"] = (jnp.exp(log_q_BTV) * (log_q_BTV - log_p_BTV)).sum(-1)
+            if "jensen_shannon" in want:
+                log_m_BTV = jnp.logaddexp(log_p_BTV, log_q_BTV) - math.log(2)
+                both = (jnp.exp(log) * (log - log_m_BTV) for log in (log_p_BTV, log_q_BTV))
+                found["jensen_shannon"] = 0.5 * sum(both).sum(-1)
     return Scores(**{name: found[name] for name in want})
 
 
@@ -97,14 +111,14 @@ def score_tokens(
     """Score the target of every position, holding the logits of a few positions at a time: [B, T, V] never exists.
 
     The forward pass keeps nothing of a chunk's logits; the backward pass computes them again and adds up the gradient of the tables
-    in float32. targets_BT: int32. want: names of `Scores`; kl and cross_entropy need `other`, a second head over the same
+    in float32. targets_BT: int32. want: names of `Scores`; those of COMPARING need `other`, a second head over the same
     vocabulary. shards: devices that the rows are split over. chunk: positions per row in a chunk; 0 fits CHUNK_ELEMENTS logits per device.
     """
     unknown = set(want) - set(Scores._fields)
     if unknown:
         raise ValueError(f"score_tokens: unknown {sorted(unknown)}; choose from {Scores._fields}")
-    if {"kl", "cross_entropy"} & set(want) and other is None:
-        raise ValueError("score_tokens: kl and cross_entropy compare with a second head; give `other`")
+    if COMPARING & set(want) and other is None:
+        raise ValueError(f"score_tokens: {' and '.join(sorted(COMPARING & set(want)))} compare with a second head; give `other`")
     batch, length = targets_BT.shape
     rows, vocabulary = max(1, batch // shards), head.table_VD.shape[0]
     chunk = min(length, chunk or max(1, CHUNK_ELEMENTS // (rows * vocabulary)))

@@ -337,13 +337,23 @@ def create_layers(config: ModelConfig, x_BTD, context: Context):
     return scan(Block(config, name="layers"), x_BTD, jnp.arange(config.own_layers))[0]
 
 
-def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...], *, cache=None, branch: int | None = None, between=None):
+def run_layers(
+    config: ModelConfig,
+    params,
+    x_BTD,
+    contexts: tuple[Context, ...],
+    *,
+    cache=None,
+    branch: int | None = None,
+    between=None,
+    streams: list | None = None,
+):
     """Run a stack of blocks: scanned when asked, else unrolled, which a cache needs.
 
     params: those with `layers` [L, ...], or already apart (`unstack_layers`). contexts: layer n takes number n % len(contexts) of them.
-    cache: as of Decoder, or a Memory for each layer. branch: as of Decoder. between: called as between(layer, x_BTD) before each; the stack
-    is then unrolled. Returns x_BTD, the new cache, a Router of all layers and the stream before layer `branch`; each of the last three is
-    None where there is none.
+    cache: as of Decoder, or a Memory for each layer. branch: as of Decoder. between: called as between(layer, x_BTD) before each. streams:
+    takes the stream behind each layer. With either, the stack is unrolled. Returns x_BTD, the new cache, a Router of all layers and the
+    stream before layer `branch`; each of the last three is None where there is none.
     """
     c = config
     block = Block
@@ -355,7 +365,7 @@ def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...]
         context = contexts[place % len(contexts)]
         return block(c, c.layer_window(place), parent=None).apply({"params": params}, x_BTD, layer, context, cache)
 
-    if c.scan and cache is None and between is None:
+    if c.scan and cache is None and between is None and streams is None:
         return _scan_layers(c, params["layers"], x_BTD, run, math.lcm(c.global_every or 1, len(contexts)), branch)
 
     layers = unstack_layers(params) if "layers" in params else params
@@ -366,6 +376,8 @@ def run_layers(config: ModelConfig, params, x_BTD, contexts: tuple[Context, ...]
         kept = None if cache is None else cache[layer] if isinstance(cache[0], Memory) else (*cache[0][layer], cache[1])
         x_BTD, kept, router = run(layers[f"layer_{c.layer_group(layer)}"], x_BTD, layer, layer, kept)
         caches.append(kept)
+        if streams is not None:
+            streams.append(x_BTD)
         routers.append(router)
     return x_BTD, None if cache is None else tuple(caches), _stack(routers), stream_BTD
 

@@ -49,11 +49,20 @@ class TextEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens_BT, *, segments_BT=None, positions_BT=None, keys_B=None, types_BT=None, shift_BTW=None, watch: list | None = None
+        self,
+        tokens_BT,
+        *,
+        segments_BT=None,
+        positions_BT=None,
+        keys_B=None,
+        types_BT=None,
+        shift_BTW=None,
+        watch: list | None = None,
+        streams: list | None = None,
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding. positions_BT: int32 within the text,
         default 0..T-1. keys_B: random keys, one a row, for dropout. types_BT: int32, by default all of type 0. shift_BTW: added to
-        the vectors of tokens, of the width of their table. watch: as of Decoder.
+        the vectors of tokens, of the width of their table. watch, streams: as of Decoder.
         """
         c, dtype = self.config, compute_dtype(self.config)
         if positions_BT is None:
@@ -77,7 +86,7 @@ class TextEncoder(nn.Module):
         if self.is_initializing():
             x_BTD = create_layers(c, x_BTD, context)
         else:
-            x_BTD, _, router, _ = run_layers(c, self.variables["params"], x_BTD, (context,))
+            x_BTD, _, router, _ = run_layers(c, self.variables["params"], x_BTD, (context,), streams=streams)
         return Output(final_norm(c, x_BTD), router=router)
 
     @nn.nowrap

@@ -113,6 +113,7 @@ class Decoder(nn.Module):
         memory: Remembered | None = None,
         shift_BTD=None,
         watch: list | None = None,
+        streams: list | None = None,
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
         positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
@@ -124,7 +125,7 @@ class Decoder(nn.Module):
         branches_BT: int32, as of Mask, for a model that `knows_branches`; positions_BT restart behind the trunk in each. memory: of the
         rows before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the
         vectors of tokens. watch: a list that takes the attention weights of every layer; the config must neither scan nor
-        rematerialise.
+        rematerialise. streams: a list that takes the residual stream behind every layer.
         """
         c = self.config
         if positions_BT is None:
@@ -163,7 +164,7 @@ class Decoder(nn.Module):
             x_BTD, cache = create_layers(c, x_BTD, context), None
         else:
             between = _cross_layers(c, media, queries_BT)
-            stack = {"cache": memory.layers if memory else cache, "branch": branch, "between": between}
+            stack = {"cache": memory.layers if memory else cache, "branch": branch, "between": between, "streams": streams}
             x_BTD, cache, router, stream_BTD = run_layers(c, self.variables["params"], x_BTD, (context,), **stack)
 
         if not c.tied_embeddings and self.is_initializing():

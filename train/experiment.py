@@ -361,6 +361,8 @@ class Experiment:
     """Seed of initial weights, data order, dropout and samples."""
     start: str = ""
     """Run directory to start from: its newest parameters, model and tokenizer. The context may be shorter. Empty: start fresh."""
+    start_layers: tuple[int, ...] = ()
+    """Layers of that run's model to take, counted from 0, in ascending order: a shallower model, such as a student. Empty: all."""
     frozen: tuple[str, ...] = ()
     """Freeze parameters whose names begin with these prefixes, such as embedding or image/encoder; layers:4 freezes the first 4 layers."""
     ema_decay: float = 0.0
@@ -385,6 +387,8 @@ class Experiment:
         check_range("", self, 0.0, "ema_decay", high=1.0)
         if self.batch_size % self.micro_batches:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}")
+        if self.start_layers and (self.start_layers[0] < 0 or list(self.start_layers) != sorted({*self.start_layers})):
+            raise ValueError(f"start_layers {self.start_layers}: give numbers from 0 on, in ascending order")
         optimizer = type(self.optimizer).__name__
         if self.frozen and self.optimizer.averages:
             raise ValueError(f"frozen parameters have no average, which {optimizer} keeps of all: choose another optimizer")

@@ -250,6 +250,8 @@ class Objective:
     """Fields, whole numbers, that evaluations alone read: `omnia evaluate --change` sets them."""
     shifted: ClassVar[bool] = False
     """Whether its loss reads `shift` of a batch, which is added to the vectors of tokens: what adversarial gradients need."""
+    teacher: ClassVar[str] = ""
+    """Run directory of a model that it learns from, kept in <run>/teacher; a field of kinds that have one."""
     uses_model: ClassVar[bool] = True
     """Whether it trains the experiment's `model`; False: the network is described by the objective."""
 
@@ -283,6 +285,8 @@ class Bound:
     """What a batch of so many rows hands the next in an evaluation, at the start; None where batches know nothing of one another."""
     reference: tuple[str, ...] = ()
     """Names of the parameters of the run it starts from that it reads as frozen["reference"]."""
+    teacher: Any = None
+    """The experiment of the model whose parameters, of the run in <run>/teacher, it reads as frozen["teacher"]; None for none."""
     refresh: Callable | None = None
     """(params, batch, key, carry) -> params, carry: puts parameters right now and then, such as dead codes."""
     outputs: Callable[[Any, Any], dict[str, Any]] | None = None

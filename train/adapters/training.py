@@ -21,8 +21,8 @@ def method_of(experiment) -> Method | None:
 
 @dataclasses.dataclass(frozen=True)
 class AdaptedLoss:
-    """A loss of the trained leaves. frozen: {"base": the other parameters}; where the loss reads a reference, it is that model without
-    adapters."""
+    """A loss of the trained leaves. frozen: {"base": the other parameters}, and a teacher's; where the loss reads a reference, it is that
+    model without adapters."""
 
     loss: Callable
     method: Method
@@ -31,7 +31,8 @@ class AdaptedLoss:
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         base = frozen["base"]
         whole = self.method.joined(base, params, None if key is None else jax.random.fold_in(key, ADAPTERS))
-        terms, metrics, carry = self.loss(whole, batch, key, frozen=reference_in(base, self.reference), carry=carry)
+        more = {name: params for name, params in frozen.items() if name != "base"} | (reference_in(base, self.reference) or {})
+        terms, metrics, carry = self.loss(whole, batch, key, frozen=more or None, carry=carry)
         return terms | self.method.terms(params), metrics, carry
 
 

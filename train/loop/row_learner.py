@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 
@@ -54,11 +55,10 @@ class RowLearner:
         self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
         self.validates = self._dataset.can_validate(sources)
         self.flops_per_token = flops_of(experiment)
-        self._update = jit_update(
-            update_of(experiment, bound, self.optimizer, spike=experiment.faults.spike, rows=experiment.batch_size), mesh
-        )
+        how: Any = {"spike": experiment.faults.spike, "rows": experiment.batch_size}
+        self._update = jit_update(update_of(experiment, bound, self.optimizer, **how), mesh)
         self._refresh = make_refresh(bound, experiment.seed, mesh) if bound.refresh else None
-        frozen = self._frozen if self._method is None or whole.reference else None
+        frozen = self._frozen if whole.reference else None  # a teacher is not asked in evaluations
         frozen = reference_in(frozen["base"], whole.reference) if self._method and frozen else frozen
         self._evaluator = Evaluator(whole, experiment, mesh, frozen)
         self._incoming: Prefetch | None = None

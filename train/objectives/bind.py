@@ -46,10 +46,10 @@ def bind_trained(experiment: Experiment, mesh: Mesh | None = None) -> Bound:
 
 
 def update_of(experiment: Experiment, bound: Bound, optimizer, *, spike: float = 0.0, rows: int = 0):
-    """update(state, frozen, batch) -> state, metrics, with the experiment's gradient and average; see make_update, also of rows. bound: as
+    """update(state, frozen, batch) -> state, metrics, with the experiment's gradient and average; spike, rows: see make_update. bound: as
     it is trained."""
     gradient, method = realise(experiment.gradient, experiment, experiment.objective.unit), method_of(experiment)
-    how = {"gradient": gradient, "ema_decay": experiment.ema_decay, "spike": spike, "rows": rows}
+    how: dict[str, Any] = {"gradient": gradient, "ema_decay": experiment.ema_decay, "spike": spike, "rows": rows}
     update = make_update(bound.loss, optimizer, seed=experiment.seed, **how)
     return update if method is None else reporting(update, method)
 
@@ -66,7 +66,8 @@ def attention_kernels(experiment: Experiment, mesh: Mesh) -> list[str]:
 
 def flops_of(experiment: Experiment) -> float | None:
     """FLOPs per token of a training step; None where tokens do not tell, or some kernels have no gradient."""
-    if isinstance(experiment.adapters, Tuning) or not experiment.objective.uses_model or not home_of(experiment.data).counts_tokens:  # type: ignore[attr-defined]
+    objective, counted = experiment.objective, home_of(experiment.data).counts_tokens  # type: ignore[attr-defined]
+    if isinstance(experiment.adapters, Tuning) or objective.teacher or not objective.uses_model or not counted:
         return None
     return realise(experiment.model).training_flops_per_token(experiment.model.context_length)
 
@@ -100,10 +101,11 @@ def whole_shapes(experiment: Experiment, mesh: Mesh):
 
 def frozen_shapes(experiment: Experiment, mesh: Mesh, *, reads_reference: bool):
     """What a step reads and does not train, as shapes, types and places, in eight bits without places; None for nothing."""
-    whole = whole_shapes(experiment, mesh)
+    whole, bound = whole_shapes(experiment, mesh), bind(experiment)
+    taught = {} if bound.teacher is None else {"teacher": whole_shapes(bound.teacher, mesh)}
     if isinstance(experiment.adapters, Tuning):
-        return {"base": jax.eval_shape(base_in_eight_bits, whole) if experiment.adapters.int8 else whole}
-    return reference_in(whole, bind(experiment).reference) if reads_reference else None
+        return {"base": jax.eval_shape(base_in_eight_bits, whole) if experiment.adapters.int8 else whole} | taught
+    return ((reference_in(whole, bound.reference) or {} if reads_reference else {}) | taught) or None
 
 
 def state_of(experiment: Experiment, mesh: Mesh, *, ema: bool | None = None, carry: bool = True) -> State:

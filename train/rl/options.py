@@ -2,10 +2,14 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
+from data.errors import UserError
+from model.config import ModelConfig
 from train.kinds import Data, Objective, check_range
+from train.objectives.distillation import open_teacher
 from train.rl.environments.environment import Environment, Simulator, map_paths
 from train.rl.environments.text_tasks import RandomWalks
 
@@ -150,7 +154,7 @@ class PreferenceLearning(Objective):
 
 KL_COEFFICIENTS = (1e-6, 1e6)
 """Where an adaptive coefficient stays: one that reached 0 would stay there."""
-Advantage = Literal["gae", "group", "leave_one_out", "returns", "best"]
+Advantage = Literal["gae", "group", "leave_one_out", "returns", "best", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +185,8 @@ class PolicyGradient(Objective):
     """With cut_at: learn from the tokens behind the cut too (Ziegler et al. 2019). False: mask them (Huang et al. 2024)."""
     advantage: Advantage = "gae"
     """gae: from a critic (Schulman et al. 2016). group: score minus the group's mean. leave_one_out: score minus the mean of the group's
-    other responses. returns: discounted sum of later rewards. best: 1 for the best response of a group, 0 for the others."""
+    other responses. returns: discounted sum of later rewards. best: 1 for the best response of a group, 0 for the others. none: rewards are
+    not learned from, only the KL to the reference."""
     divide_by_std: bool = False
     """With advantage group: divide advantages by the group's standard deviation."""
     whiten: bool = True
@@ -215,6 +220,13 @@ class PolicyGradient(Objective):
     """Where the KL penalty goes: subtracted from the token rewards, or added to the loss."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k1"
     """KL from sampled tokens by estimator k1, k2 or k3 (Schulman 2020), or exact, over the whole vocabulary."""
+    kl_divergence: Literal["reverse", "forward", "jensen_shannon"] = "reverse"
+    """With kl_estimator exact in the loss: KL(policy || reference), KL(reference || policy), or the mean of both to their mean."""
+    teacher: str = ""  # type: ignore[misc]
+    """With kl_estimator exact in the loss: run directory of another model that is the reference, instead of the run that this one starts
+    from."""
+    teacher_model: tuple[ModelConfig, ...] = ()
+    """The teacher's model. Filled in when the run is made."""
     reference: Literal["copy", "bfloat16", "host"] = "copy"
     """How the reference policy is kept: an unchanged copy, a bfloat16 copy, or a copy in host memory between its uses."""
     kl_target: float = 0.0
@@ -278,6 +290,11 @@ class PolicyGradient(Objective):
         if self.kl_target and not KL_COEFFICIENTS[0] <= self.kl_coefficient <= KL_COEFFICIENTS[1]:
             low, high = KL_COEFFICIENTS
             raise ValueError(f"objective.kl_coefficient is {self.kl_coefficient}; with a kl_target it stays within {low:g} and {high:g}")
+        if (self.teacher or self.kl_divergence != "reverse" or self.advantage == "none") and not reads_reference(self):
+            name = "teacher" if self.teacher else "advantage none" if self.advantage == "none" else f"kl_divergence {self.kl_divergence}"
+            raise ValueError(
+                f"objective.{name} needs the whole predictions of a reference: set kl_in loss, kl_estimator exact, kl_coefficient"
+            )
         if self.stop and self.cut_at:
             raise ValueError("objective.cut_at needs responses without a stop token: set objective.stop False, or leave cut_at out")
         if not self.cut_at and (self.cut_after or not self.learn_behind_cut):
@@ -288,6 +305,12 @@ class PolicyGradient(Objective):
             )
         if self.missing_stop != "keep" and not (self.stop or self.cut_at):
             raise ValueError("objective.missing_stop needs responses that can end: set objective.stop, or give objective.cut_at")
+
+    def completed(self, sources: list) -> "PolicyGradient":
+        if not self.teacher or self.teacher_model:
+            return self
+        model = open_teacher(self.teacher, sources).model
+        return dataclasses.replace(self, teacher=os.path.abspath(self.teacher), teacher_model=(model,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -371,6 +394,23 @@ class ExpertIteration(PolicyGradient):
     advantage: Advantage = "best"
     whiten: bool = False
     kl_coefficient: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class OnPolicyDistillation(PolicyGradient):
+    """The student writes, and learns how its teacher would have gone on at each of its tokens (GKD, Agarwal et al. 2024). Rewards are
+    measured, and not learned from."""
+
+    advantage: Advantage = "none"
+    whiten: bool = False
+    kl_coefficient: float = 1.0
+    kl_in: Literal["reward", "loss"] = "loss"
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "exact"
+
+    def completed(self, sources: list) -> "PolicyGradient":
+        if not self.teacher:
+            raise UserError("objective OnPolicyDistillation: there is no teacher", "Give its run: --objective.teacher RUN.")
+        return super().completed(sources)
 
 
 def reads_reference(o: PolicyGradient) -> bool:

@@ -8,6 +8,7 @@ checkpoints/      train/checkpoints/checkpointer.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
 sections.json     what the data adds to the report (train/loop/sections.py)
 start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
+teacher/          what a student learns from, if anything, likewise
 """
 
 import dataclasses
@@ -98,13 +99,14 @@ def open_run(path: str | Path, said=print) -> Run:
         raise UserError(f"{path}/config.json: {what}", "Undo the change, or start a new run.") from None
 
 
-START = "start"
-"""The folder of what a run starts from: a run in small, with the parameters of one checkpoint alone."""
+START, TEACHER = "start", "teacher"
+"""The folders of what a run starts from, and of what a student learns from: runs in small, with the parameters of one checkpoint alone. A
+run so needs nothing but itself, whatever becomes of those."""
 
 
 def keep_start(folder: Path, source: Run) -> None:
-    """Copy what a run starts from into `folder`: the newest checkpoint of `source`, or with checkpoints.use_best the best; its averaged
-    parameters where it keeps some."""
+    """Copy what a run starts or learns from into `folder`: the newest checkpoint of `source`, or with checkpoints.use_best the best; its
+    averaged parameters where it keeps some."""
     journal = Journal(source.path / "checkpoints")
     steps = journal.steps()
     if not steps:
@@ -153,6 +155,8 @@ def create_run(path: str | Path, experiment: Experiment, corpora: list) -> Run:
         keep_start(path / START, open_run(experiment.start, said=lambda line: None))
         if (path / START / CHAT).is_file():
             shutil.copy(path / START / CHAT, path)
+    if experiment.objective.teacher:
+        keep_start(path / TEACHER, open_run(experiment.objective.teacher, said=lambda line: None))
     digests = tuple(corpus.digest for corpus in corpora)
     config = source_of(parts_of(experiment))
     if config is not None:

@@ -25,6 +25,8 @@ def inherited(experiment: Experiment, begun: Experiment, source, params):
     offered: dict[Path, Any] = {here[name]: get(source, there[name]) for name in here.keys() & there.keys()}
     if own.inherit is not None:
         offered |= {path: part for path, part in own.inherit(source, there).items() if offered.get(path) is None}
+    for name in {"layers", "encoder"} & here.keys() if experiment.start_layers else ():
+        offered[here[name]] = with_layers(offered.get(here[name]), experiment.start_layers, within=name == "layers")
     found, anew = params, []
     for name, path in here.items():
         part, old = offered.get(path), get(params, path)
@@ -50,6 +52,17 @@ def new_parts(experiment: Experiment, begun: Experiment) -> list[str]:
     source, params = (jax.eval_shape(lambda one=one: nn.unbox(bind(one).start(jax.random.key(0)))) for one in (begun, experiment))
     _, anew, _ = inherited(experiment, begun, source, params)
     return ["/".join(bind(experiment).parts[name]) for name in anew]
+
+
+def with_layers(part, layers: tuple[int, ...], within: bool = False):
+    """A part of a tree of parameters with these of its layers alone. within: whether it is itself a stack of layers."""
+    if isinstance(part, dict):
+        return {name: with_layers(one, layers, within or name == "layers") for name, one in part.items()}
+    if part is None or not within:
+        return part
+    if isinstance(part, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((len(layers), *part.shape[1:]), part.dtype)
+    return part[jnp.array(layers)]
 
 
 def _agree(part, old) -> bool:

@@ -65,9 +65,12 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
         projectors = [name.removesuffix(" projector") for name in parts if name.endswith(" projector")]
         try:
             model = model.started_from(source.experiment.model, has_decoder, projectors, **switches)
+            model = model.with_layers(experiment.start_layers) if experiment.start_layers else model
         except ValueError as error:
             raise UserError(f"{experiment.start}: its model does not go with the config: {error}", "Change the config file.") from None
         experiment = dataclasses.replace(experiment, start=os.path.abspath(experiment.start))
+    elif experiment.start_layers:
+        raise UserError("start_layers names layers of a run, but `start` is empty", "Give the run: --start RUN_DIR.")
     try:
         model = model.completed(tokenizer.size, tokenizer.specials)
     except ValueError as error:

@@ -41,7 +41,8 @@ def make_update(
 ):
     """Make update(state, frozen, batch) -> state, metrics: gradient, optimizer, average. Metrics are Means over the global batch.
 
-    gradient: how it is taken (train/step/gradients.py). rows: by which a step moves the cursor on; 0: by those of the batch's arrays.
+    gradient: how it is taken (train/step/gradients.py). rows: that a step consumes, where several share a row of the batch's arrays; 0:
+    those of the arrays.
 
     A bad step (`anomalies.detect`, with its `spike`, or one whose objective has a metric `unsound` above 0) leaves parameters, optimizer,
     average and carry as they were, to the bit; step and cursor move on. metrics["skipped"].total is the number of bad steps in a row, up to
@@ -64,8 +65,8 @@ def make_update(
         metrics |= {"gradient_norm": Mean(norm, jnp.float32(1)), "skipped": Mean(history.skipped, jnp.float32(1))}
         before = (state.params, state.opt_state, state.ema, state.carry)
         params, opt_state, ema, carry = choose(bad, before, (params, opt_state, ema, carry))
-        taken = rows or jax.tree.leaves(batch)[0].shape[0]
-        return State(state.step + 1, state.cursor + taken, params, opt_state, history, ema, carry), metrics
+        consumed = rows or jax.tree.leaves(batch)[0].shape[0]
+        return State(state.step + 1, state.cursor + consumed, params, opt_state, history, ema, carry), metrics
 
     return update
 

@@ -43,13 +43,17 @@ class TaskBatches:
         changed = example if self._change is None else self._change(example, row)
         return self.item(number) if changed is example else self._dataset.item(changed, self._tokenizer)
 
+    def rows_of(self, first_row: int, count: int) -> tuple[list[Item], list[list[int]]]:
+        """The examples [first_row, first_row + count), and the rows that hold them, by their numbers among these."""
+        items = self.items(first_row, count) if count else []
+        return items, lay(np.stack([size(item) for item in items]), self._dataset.room) if items else []
+
     def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
         """(rows of the arrays, make): make(first, rows) gives any of the rows that hold the examples [first_row, first_row + count).
 
         Their number, a multiple of `multiple`, is nearly always the same: for each, the step is compiled.
         """
-        items = self.items(first_row, count)
-        rows = lay(np.stack([size(item) for item in items]), self._dataset.room)
+        items, rows = self.rows_of(first_row, count)
         number = enough_rows(len(rows), self._usual(count, multiple), count, multiple)
         rows += [[] for _ in range(number - len(rows))]
 
@@ -60,10 +64,7 @@ class TaskBatches:
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - as long-lived as what it is of
     def _usual(self, count: int, multiple: int) -> int:
-        def sizes(number: int) -> np.ndarray:
-            return np.stack([size(item) for item in self.items(number * count, count)])
-
-        return usual_rows(sizes, self._dataset.room, multiple)
+        return usual_rows(lambda number: len(self.rows_of(number * count, count)[1]), multiple)
 
     def batch(self, first_row: int, count: int) -> Any:
         rows, make = self.laid(first_row, count, 1)

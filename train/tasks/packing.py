@@ -66,10 +66,9 @@ def lay_in_order(sizes: np.ndarray, room: Sequence[int]) -> list[list[int]]:
     return rows
 
 
-def usual_rows(sizes: Callable[[int], np.ndarray], room: Sequence[int], multiple: int) -> int:
-    """How many rows nearly all batches fit into, a multiple of `multiple`. sizes: those of a batch by its number."""
-    needed = sorted(len(lay(sizes(number), room)) for number in range(SAMPLES))
-    return _multiple(needed[int(0.95 * (SAMPLES - 1))], multiple)
+def usual_rows(needed: Callable[[int], int], multiple: int) -> int:
+    """How many rows nearly all batches fit into, a multiple of `multiple`. needed: how many a batch needs, by its number."""
+    return _multiple(sorted(map(needed, range(SAMPLES)))[int(0.95 * (SAMPLES - 1))], multiple)
 
 
 def enough_rows(needed: int, usual: int, most: int, multiple: int) -> int:

@@ -1,5 +1,6 @@
 """Rows of examples as the three kinds of models read them: an encoder with a head, a decoder, an encoder-decoder."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,24 @@ class HeadBatch(NamedTuple):
     items: np.ndarray  # int32 [B, S]: number of the example in its batch or its split
     rows: np.ndarray  # int32 [B]: number of the row, by which its randomness is drawn
     shift: Any = None  # float32 [B, T, W]: added to the vectors of tokens; None: nothing is
+
+
+class TogetherBatch(NamedTuple):
+    """B rows for the heads of several tasks, each row with texts of one of them. Padding as of HeadBatch."""
+
+    tokens: np.ndarray  # int32 [B, T]
+    segments: np.ndarray  # int32 [B, T]
+    positions: np.ndarray  # int32 [B, T]
+    types: np.ndarray  # int32 [B, T]
+    labels: tuple  # of each task, as of HeadBatch; zeros in rows of others
+    weights: tuple  # the same
+    items: np.ndarray  # int32 [B, S]
+    rows: np.ndarray  # int32 [B]
+    shift: Any = None
+
+    def of(self, task: int) -> HeadBatch:
+        """The batch as a task sees it: rows of others have no weight."""
+        return HeadBatch(*self[:4], self.labels[task], self.weights[task], *self[6:])
 
 
 class SourceBatch(NamedTuple):
@@ -61,6 +80,22 @@ def head_batch(items: list[Item], laid: list[list[int]], rows: np.ndarray, lengt
                 numbers[row, text] = number
                 begin, text = span.stop, text + 1
     return HeadBatch(tokens, segments, positions, types, labels, weights, numbers, rows.astype(np.int32))
+
+
+def in_one(batches: list) -> Any:
+    """One batch of several that hold different rows: rows that one of them lacks are empty in it. Those of heads become a TogetherBatch."""
+    first = batches[0]
+    apart = {"labels", "weights"} if isinstance(first, HeadBatch) else set()
+    fields: dict[str, Any] = {}
+    for name, value in first._asdict().items():
+        arrays = [getattr(batch, name) for batch in batches]
+        if value is None or name == "rows":
+            fields[name] = value
+        elif name in apart:
+            fields[name] = tuple(arrays)
+        else:
+            fields[name] = functools.reduce(np.maximum if name == "items" else np.add, arrays)
+    return TogetherBatch(**fields) if apart else first._replace(**fields)
 
 
 def text_batch(items: list[Item], laid: list[list[int]], rows: np.ndarray, length: int) -> TextBatch:

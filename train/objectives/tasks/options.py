@@ -55,3 +55,34 @@ class Supervised(Objective):
             return dataclasses.replace(self, labels=labels)
         seen = Counter(name for example in learned for name in dataset.names_of(example))
         return dataclasses.replace(self, labels=labels, counts=tuple(seen[name] for name in labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedTogether(Objective):
+    """Labelled examples of several tasks: L = sum over tasks of share * loss (Caruana 1997). An encoder has a head for each, other models
+    write the answers to all, and their loss is a mean over the tokens of answers."""
+
+    home: ClassVar[str] = "train.objectives.tasks.together:bind"
+    reads: ClassVar[tuple[str, ...]] = ("tasks",)
+    generates: ClassVar[bool] = True
+
+    of: Supervised = Supervised()
+    """What the tasks have in common."""
+    tasks: tuple[Supervised, ...] = ()
+    """The same for each task, with its labels. Filled in when the run is made."""
+
+    def __post_init__(self):
+        if self.of.r_drop or self.of.mixup:
+            raise ValueError("objective.of.r_drop and objective.of.mixup are for a single task: leave them at 0")
+
+    @property
+    def unit(self) -> Literal["token", "example", "batch"]:
+        return "example"
+
+    def of_task(self, number: int) -> Supervised:
+        return self.tasks[number] if self.tasks else self.of
+
+    def completed(self, sources: list) -> "SupervisedTogether":
+        datasets = list(dict.fromkeys(source.dataset for source in sources))
+        own = [[source for source in sources if source.dataset is dataset] for dataset in datasets]
+        return dataclasses.replace(self, tasks=tuple(self.of_task(number).completed(one) for number, one in enumerate(own)))

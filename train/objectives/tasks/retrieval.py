@@ -44,6 +44,9 @@ class RetrievalLoss(HeadLoss):
     """batch: HeadBatch, whose labels are 0 for questions and 1 for texts; a pair shares its item. Term `loss`: nats per question and per
     text. Metrics: accuracy, whether the own one is the nearest of the batch; tokens."""
 
+    divergence = None  # type: ignore[assignment]
+    """Vectors are no predictions that a teacher could give."""
+
     def start(self, key):
         return self.model.start(key)
 

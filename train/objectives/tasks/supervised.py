@@ -18,6 +18,7 @@ from train.objectives.terms import Mean, Term
 from train.objectives.text.causal_lm import CausalLMLoss
 from train.objectives.text.checks import tokens_of
 from train.objectives.text.corruption import row_keys
+from train.objectives.text.predictions import Predicted, vocabulary_divergence
 from train.step.adversarial.perturbation import Contrast
 
 TASK_HEAD: dict[str, Path] = {"head of the task": ("task_head",)}
@@ -94,22 +95,32 @@ class HeadLoss:
         if isinstance(batch.shift, Contrast):
             return *self._contrasted(params, batch, key), carry
         if key is None:
-            return *self.judge(self._answered(params, batch, None), batch, 0.0), carry
+            return *self.judge(self.forward(params, batch, None), batch, 0.0), carry
         if self.options.mixup:
             return *self._mixed(params, batch, key), carry
-        logits = self._answered(params, batch, key)
-        terms, metrics = self.judge(logits, batch, self.options.label_smoothing)
+        logits = self.forward(params, batch, key)
+        terms, metrics = self.judged(params, batch, logits)
         if self.options.r_drop:
-            others = self._answered(params, batch, jax.random.fold_in(key, _AGAIN))
+            others = self.forward(params, batch, jax.random.fold_in(key, _AGAIN))
             again, _ = self.judge(others, batch, self.options.label_smoothing)
             terms = jax.tree.map(lambda one, other: (one + other) / 2, terms, again)
             terms["dropout_divergence"] = self._divergence(logits, others, batch, self.options.r_drop / 2, True)
         return terms, metrics, carry
 
-    def _answered(self, params, batch, key):
-        """The logits of a pass; without a key, without dropout."""
-        keys_B = None if key is None else row_keys(key, batch.rows)[1]
-        return self.logits(params, self.read(params, batch, keys_B), batch, keys_B)
+    def forward(self, params, batch, key, *, dropout: bool = True, streams: list | None = None):
+        """The logits of a pass; without a key, without dropout. streams: as of the model."""
+        keys_B = None if key is None or not dropout else row_keys(key, batch.rows)[1]
+        return self.logits(params, self.read(params, batch, keys_B, streams=streams), batch, keys_B)
+
+    def judged(self, params, batch, logits):
+        """Terms and metrics of a pass in training."""
+        return self.judge(logits, batch, self.options.label_smoothing)
+
+    def divergence(self, own, theirs, batch, temperature: float):
+        """(total, weight), of another model's logits from one's own: nats per text or token, of numbers the squared error."""
+        weights = self.weights(batch)
+        # Of numbers, the temperature cancels out against its square.
+        return (self.head.divergence(theirs / temperature, own / temperature, batch, False) * weights).sum(), weights.sum()
 
     def _divergence(self, logits, others, batch, coefficient: float, symmetric: bool) -> Term:
         weights = self.weights(batch)
@@ -118,8 +129,8 @@ class HeadLoss:
     def _contrasted(self, params, batch, key):
         """The loss without the shift, and the divergence of the answers with it."""
         contrast, clean = batch.shift, batch._replace(shift=None)
-        logits = self._answered(params, clean, key)
-        others = self._answered(params, batch._replace(shift=contrast.shift_BTW), key)
+        logits = self.forward(params, clean, key)
+        others = self.forward(params, batch._replace(shift=contrast.shift_BTW), key)
         terms, metrics = self.judge(logits, clean, self.options.label_smoothing if key is not None else 0.0)
         from_ = logits if contrast.symmetric else jax.lax.stop_gradient(logits)
         return terms | {"divergence": self._divergence(from_, others, clean, contrast.coefficient, contrast.symmetric)}, metrics
@@ -183,7 +194,11 @@ class WrittenLoss:
     shards: int = 1
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
-        keys_B = None if key is None else row_keys(key, batch.rows)[1]
+        return *self.judged(params, batch, self.forward(params, batch, key)), carry
+
+    def forward(self, params, batch, key, *, dropout: bool = True, streams: None = None) -> Predicted:
+        """A pass; of its streams nothing is known."""
+        keys_B = None if key is None or not dropout else row_keys(key, batch.rows)[1]
         hidden_BTD = self.model.apply(
             {"params": params},
             batch.tokens,
@@ -192,11 +207,18 @@ class WrittenLoss:
             keys_B=keys_B,
             source=SourceText(batch.sources, batch.source_segments, batch.source_positions, batch.shift),
         ).hidden_BTD
-        head, softcap = Head(hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
-        scores = score_tokens(head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
-        weight = batch.weights.sum()
+        return Predicted(Head(hidden_BTD, vocabulary_table(params)), batch.targets, batch.weights)
+
+    def judged(self, params, batch, predicted: Predicted):
+        """Terms and metrics of a pass."""
+        softcap, weight = self.model.config.logit_softcap, batch.weights.sum()
+        scores = score_tokens(predicted.head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
         metrics = {"accuracy": Mean((scores.hit * batch.weights).sum(), weight), "tokens": tokens_of(batch)}
-        return {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}, metrics, carry
+        return {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}, metrics
+
+    def divergence(self, own: Predicted, theirs: Predicted, batch, temperature: float):
+        """(total, weight), of another model's predictions from one's own: nats per token."""
+        return vocabulary_divergence(own, theirs, temperature, self.model.config.logit_softcap, self.shards)
 
 
 def check_labels(options: Supervised, head: Any) -> None:

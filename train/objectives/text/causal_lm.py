@@ -12,6 +12,7 @@ from train import experiment
 from train.kinds import Bound, Family, realise
 from train.objectives.terms import Mean, Term
 from train.objectives.text.checks import check_continues
+from train.objectives.text.predictions import Predicted, vocabulary_divergence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,19 @@ class CausalLMLoss:
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         return *self.score(params, batch, self.read(params, batch, key)), carry
+
+    def forward(self, params, batch, key, *, dropout: bool = True, streams: list | None = None) -> Predicted:
+        """A pass; streams: as of the model."""
+        output = self.read(params, batch, key if dropout else None, **({} if streams is None else {"streams": streams}))
+        return Predicted(Head(output.hidden_BTD, vocabulary_table(params)), batch.targets, batch.weights, output)
+
+    def judged(self, params, batch, predicted: Predicted):
+        """Terms and metrics of a pass."""
+        return self.score(params, batch, predicted.output)
+
+    def divergence(self, own: Predicted, theirs: Predicted, batch, temperature: float):
+        """(total, weight), of another model's predictions from one's own: nats per token."""
+        return vocabulary_divergence(own, theirs, temperature, self.model.config.logit_softcap, self.shards)
 
     def read(self, params, batch, key, **more):
         """The model's output; more: further arguments of it."""

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from data.errors import UserError
-from model.heads import score_tokens
+from model.heads import Head, score_tokens
 from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
 from train.objectives.text.checks import check_encoder, tokens_of
 from train.objectives.text.corruption import Hiding, budget, hidden_tokens, places, present, row_keys, separators
 from train.objectives.text.options import MaskedLM
+from train.objectives.text.predictions import Predicted, vocabulary_divergence
 from train.objectives.text.sentence_pairs import PAIR_HEAD, judged, start_pair_head
 
 
@@ -30,20 +31,34 @@ class MaskedLMLoss:
     shards: int = 1
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
+        return *self.judged(params, batch, self.forward(params, batch, key)), carry
+
+    def forward(self, params, batch, key, *, dropout: bool = True, streams: list | None = None) -> Predicted:
+        """A pass over the rows with tokens hidden, the same ones for any model; streams: as of the model."""
         o = self.options
         corruption_keys_B, keys_B = row_keys(key, batch.rows)
         seen_BT, chosen_BT = hide_rows(corruption_keys_B, batch, Hiding(o.rate, o.mask, o.ordinary, o.spans), o.whole_words)
         where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "types_BT": batch.types}
-        hidden_BTD = self.model.apply({"params": params}, seen_BT, keys_B=keys_B, **where).hidden_BTD
-        scores, _, weights_BK = predicted(self.model, params, hidden_BTD, batch.tokens, chosen_BT, o.rate, self.shards)
+        keys_B = keys_B if dropout else None
+        hidden_BTD = self.model.apply({"params": params}, seen_BT, keys_B=keys_B, streams=streams, **where).hidden_BTD
+        return at_places(self.model, params, hidden_BTD, batch.tokens, chosen_BT, o.rate)[0]._replace(output=hidden_BTD)
+
+    def judged(self, params, batch, predicted: Predicted):
+        """Terms and metrics of a pass."""
+        o, softcap, weights_BK = self.options, self.model.config.logit_softcap, predicted.weights_BK
+        scores = score_tokens(predicted.head, predicted.targets_BK, want=("nll", "hit"), softcap=softcap, shards=self.shards)
         weight = weights_BK.sum()
         terms = {"loss": Term(1.0, (scores.nll * weights_BK).sum(), weight)}
         metrics = {"accuracy": Mean((scores.hit * weights_BK).sum(), weight), "tokens": tokens_of(batch)}
         if o.sentence_pairs:
-            nll_B, hit_B, counts_B = judged(self.model, params, hidden_BTD, batch)
+            nll_B, hit_B, counts_B = judged(self.model, params, predicted.output, batch)
             terms["next_sentence"] = Term(o.sentence_pairs, (nll_B * counts_B).sum(), counts_B.sum())
             metrics["pair_accuracy"] = Mean((hit_B * counts_B).sum(), counts_B.sum())
-        return terms, metrics, carry
+        return terms, metrics
+
+    def divergence(self, own: Predicted, theirs: Predicted, batch, temperature: float):
+        """(total, weight), of another model's predictions from one's own: nats per hidden token."""
+        return vocabulary_divergence(own, theirs, temperature, self.model.config.logit_softcap, self.shards)
 
 
 def hide_rows(keys_B, batch, how: Hiding, whole_words: bool):
@@ -55,15 +70,14 @@ def hide_rows(keys_B, batch, how: Hiding, whole_words: bool):
     return jax.vmap(lambda key, tokens, segments, there, words: hidden_tokens(key, tokens, segments, there, words, how))(*rows)
 
 
-def predicted(model, params, hidden_BTD, tokens_BT, chosen_BT, rate: float, shards: int):
-    """Scores of the chosen places alone, [B, K]; where they are, int32 [B, K]; and float32 [B, K], 0 where there is none."""
+def at_places(model, params, hidden_BTD, tokens_BT, chosen_BT, rate: float) -> tuple[Predicted, Any]:
+    """What is predicted at the chosen places alone, and where they are, int32 [B, K]."""
     most = budget(rate, tokens_BT.shape[1])
     places_BK, there_BK = jax.vmap(lambda chosen_T: places(chosen_T, most))(chosen_BT)
     hidden_BKD = jnp.take_along_axis(hidden_BTD, places_BK[..., None], axis=1)
     targets_BK = jnp.take_along_axis(tokens_BT, places_BK, axis=1)
-    head = model.predictions(params, hidden_BKD)
-    scores = score_tokens(head, targets_BK, want=("nll", "hit"), softcap=model.config.logit_softcap, shards=shards)
-    return scores, places_BK, there_BK.astype(jnp.float32)
+    head: Head = model.predictions(params, hidden_BKD)
+    return Predicted(head, targets_BK, there_BK.astype(jnp.float32)), places_BK
 
 
 def bind(options: MaskedLM, experiment: Experiment, shards: int) -> Bound:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from data.errors import UserError
-from model.heads import CHUNK_ELEMENTS, Head, logits
+from model.heads import CHUNK_ELEMENTS, Head, logits, score_tokens
 from model.layers import ACTIVATIONS, Dense, compute_dtype
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
@@ -15,7 +15,7 @@ from train.kinds import Bound, realise
 from train.objectives.terms import Mean, Term
 from train.objectives.text.checks import check_encoder, tokens_of
 from train.objectives.text.corruption import Hiding, present, row_keys
-from train.objectives.text.masked_lm import hide_rows, predicted
+from train.objectives.text.masked_lm import at_places, hide_rows
 from train.objectives.text.options import ReplacedTokens
 
 SHARED = ("embedding", "positions", "token_types")
@@ -77,7 +77,9 @@ class ReplacedTokensLoss:
         masked_BT, chosen_BT = hide_rows(hide_keys_B, batch, how, False)
         own = params["generator"] | {name: params[name] for name in SHARED if name in params}
         hidden_BTD = self.generator.apply({"params": own}, masked_BT, keys_B=generator_keys_B, **where).hidden_BTD
-        scores, places_BK, weights_BK = predicted(self.generator, own, hidden_BTD, batch.tokens, chosen_BT, o.rate, self.shards)
+        predicted, places_BK = at_places(self.generator, own, hidden_BTD, batch.tokens, chosen_BT, o.rate)
+        weights_BK, softcap = predicted.weights_BK, self.generator.config.logit_softcap
+        scores = score_tokens(predicted.head, predicted.targets_BK, want=("nll", "hit"), softcap=softcap, shards=self.shards)
 
         seen_BT = jax.lax.stop_gradient(self._replaced(own, hidden_BTD, batch.tokens, places_BK, weights_BK, draw_keys_B))
         replaced_BT = (seen_BT != batch.tokens).astype(jnp.float32)

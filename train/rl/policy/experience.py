@@ -113,6 +113,8 @@ def make_experience(rollout: Rollout, estimates: TokenEstimates, scores, kept_B,
         case "leave_one_out":
             each_B = estimators.leave_one_out_advantages(totals_B, o.group_size)
             advantages_BR, returns_BR = each_B[:, None] * mask_BR, totals_B[:, None] * mask_BR
+        case "none":
+            advantages_BR = returns_BR = jnp.zeros_like(mask_BR)
         case "best":
             each_B = estimators.best_of_group(totals_B, o.group_size)
             advantages_BR, returns_BR = each_B[:, None] * mask_BR, totals_B[:, None] * mask_BR

@@ -240,11 +240,12 @@ class PolicyLearner:
         scored_at = time.monotonic()
         again = step % CHECK_EVERY == 0
         reference = self._reference()
-        estimates = self._evaluate_rollout(params, reference, rollout, again=again)
+        compared = None if self._options.teacher else reference  # a teacher is asked by the loss alone
+        estimates = self._evaluate_rollout(params, compared, rollout, again=again)
         if again:
-            self._compare(step, rollout, estimates, has_reference=reference is not None)
+            self._compare(step, rollout, estimates, has_reference=compared is not None)
         frozen = self._reference.frozen(reference, reads=reads_reference(self._options))
-        del params, reference  # one that is kept on the host leaves the device before the update
+        del params, reference, compared  # one that is kept on the host leaves the device before the update
         state, metrics = self._learn(state, frozen, rollout, estimates._replace(policy=None), self._put(scores), self._put(kept))
         cursor_now = jax.device_put(np.int32(cursor + consumed), state.cursor.sharding)
         state = dataclasses.replace(state, cursor=cursor_now)

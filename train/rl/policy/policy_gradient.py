@@ -12,8 +12,9 @@ from model.config import ModelConfig
 from model.critic import SCALAR_HEAD, Critic
 from model.heads import Head, score_tokens, vocabulary_table
 from model.transformer import DECODER, Decoder
-from train.experiment import Experiment
+from train.experiment import CausalLM, Experiment
 from train.kinds import Bound, Path, realise
+from train.objectives.distillation import check_same_words, of_teacher
 from train.objectives.terms import Mean, Term
 from train.objectives.text.checks import check_continues
 from train.rl import options
@@ -98,14 +99,15 @@ class PolicyGradientLoss:
     Terms: `loss` (policy), `value_loss`, `entropy`, `kl`, each with a denominator of its own over the global minibatch. Metrics have the
     names of OpenAI's lm-human-preferences where it has one. `unsound` counts bad tokens whose ratio left its limit, which nothing else
     bounds: the step is then a bad one.
-    frozen["reference"]: parameters of the reference policy, which only the exact KL in the loss reads. carry["steps"]: steps of the loop so
-    far, which the critic's warm-up goes by.
+    With advantage none, `loss` is the KL. frozen["reference"]: parameters of the reference policy, which only the exact KL in the loss
+    reads; those of a teacher are frozen["teacher"]. carry["steps"]: steps of the loop so far, which the critic's warm-up goes by.
     """
 
     model: Decoder
     critic: Critic
     options: options.PolicyGradient
     shards: int = 1
+    teacher: Decoder | None = None
 
     def __call__(self, params, batch: Experience, key, *, frozen=None, carry=None):
         o, c = self.options, self.model.config
@@ -115,9 +117,11 @@ class PolicyGradientLoss:
         output = self.model.apply({"params": params}, batch.tokens, **where, branch=self.critic.branch_at)
         head, other = Head(output.hidden_BTD[:, -length:], vocabulary_table(params)), None
         if exact:
-            hidden_BTD = self.model.apply({"params": frozen["reference"]}, batch.tokens, **where).hidden_BTD
-            other = Head(hidden_BTD[:, -length:], vocabulary_table(frozen["reference"]))
-        want = ("nll", "entropy", "kl") if exact else ("nll", "entropy")
+            reference = frozen["teacher" if self.teacher else "reference"]
+            hidden_BTD = (self.teacher or self.model).apply({"params": reference}, batch.tokens, **where).hidden_BTD
+            other = Head(hidden_BTD[:, -length:], vocabulary_table(reference))
+        divergence = {"reverse": "kl", "forward": "reverse_kl", "jensen_shannon": "jensen_shannon"}[o.kl_divergence]
+        want = ("nll", "entropy", divergence) if exact else ("nll", "entropy")
         how: dict[str, Any] = {"softcap": c.logit_softcap, "temperature": o.temperature, "shards": self.shards}
         scores = score_tokens(head, batch.targets, want=want, other=other, **how)
 
@@ -131,9 +135,15 @@ class PolicyGradientLoss:
         if o.entropy_coefficient:
             terms["entropy"] = Term(-o.entropy_coefficient, learning * (scores.entropy * mask).sum(), count)
         if o.kl_coefficient and o.kl_in == "loss":
-            kl = scores.kl if exact else kl_estimate(jnp.where(mask > 0, scores.log_probs - batch.reference, 0.0), o.kl_estimator)
+            kl = (
+                getattr(scores, divergence)
+                if exact
+                else kl_estimate(jnp.where(mask > 0, scores.log_probs - batch.reference, 0.0), o.kl_estimator)
+            )
             terms["kl"] = Term(o.kl_coefficient, learning * (kl * weights).sum(), denominator)
 
+            if o.advantage == "none":
+                terms["loss"] = terms.pop("kl")
         ratio, clipped = jnp.exp(compared), (compared > math.log1p(o.clip_high)) & (batch.advantages > 0)
         if o.clip_low < 1:
             clipped |= (compared < math.log1p(-o.clip_low)) & (batch.advantages < 0)
@@ -175,11 +185,16 @@ def bind(options: options.PolicyGradient, experiment: Experiment, shards: int) -
             found |= {"value": get(source, parts.pop(SCALAR_HEAD))}
         return {(name,): part for name, part in found.items()}
 
+    teacher = None
+    if o.teacher_model:
+        check_same_words(o.teacher, o.teacher_model[0], experiment.model)
+        teacher = of_teacher(experiment, o.teacher_model[0], CausalLM())
     return Bound(
-        PolicyGradientLoss(model, critic, o, shards),
+        PolicyGradientLoss(model, critic, o, shards, realise(o.teacher_model[0]) if o.teacher_model else None),
         start=lambda key: model.start(key) | critic.start(key),
         parts=model.parts() | critic.parts(),
         inherit=inherit,
         carry=carry | ({"scores": jnp.zeros(3)} if o.scale_scores else {}),
-        reference=DECODER if o.kl_coefficient > 0 else (),
+        reference=DECODER if o.kl_coefficient > 0 and teacher is None else (),
+        teacher=teacher,
     )
