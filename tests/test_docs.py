@@ -16,10 +16,21 @@ import omnia
 from tests.data.media.media_files import audio_file, image_file, picture
 from tests.options import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
+from train.adapters.options import LoRA
 from train.experiment import Experiment
 from train.loop.checks import check_options
+from train.objectives.distillation import Distillation
+from train.objectives.tasks.options import Supervised
+from train.objectives.tasks.recommendation import NextItem
+from train.objectives.tasks.retrieval import Retrieval
 from train.reproduce.table import table_path
 from train.sources.media.options import MediaShards
+from train.step.adversarial.options import FGM, SMART, FreeLB
+from train.tasks.classification import Classification
+from train.tasks.code import Programs
+from train.tasks.interactions import Recommendation
+from train.tasks.spans import Spans
+from train.tasks.together import Together
 from train.verbs.arguments import parse
 from train.verbs.config_files import load_config
 from train.verbs.reproduce import Reproduce
@@ -56,6 +67,18 @@ NEW_RUN = {
 OF_MEDIA = {"--model.context-length": "160", "--data.scenes": "60", "--data.validation": "2"}
 OF_WORLD = OF_MEDIA | {"--data.tasks": "image"}
 OF_TASK = {name: value for name, value in NEW_RUN.items() if not name.startswith("--model.")} | {"--data.length": "32"}
+WITH_KINDS = [
+    Train("somewhere", Experiment(**kinds))
+    for kinds in (
+        {"data": MediaShards()},
+        {"data": Classification(), "objective": Supervised(), "gradient": FreeLB(), "adapters": LoRA()},
+        {"data": Spans(), "objective": Retrieval(), "gradient": FGM()},
+        {"data": Programs(), "objective": Distillation(), "gradient": SMART()},
+        {"data": Recommendation(), "objective": NextItem()},
+        {"data": Together()},
+    )
+]
+"""Commands whose experiments have kinds that pages speak of."""
 OLD_RUN = {"--steps": "6"}
 
 
@@ -228,8 +251,7 @@ def test_all_verbs_and_options_that_are_named_exist():
     for verb in omnia.VERBS:
         assert re.search(rf"\bomnia {verb}\b|make {verb}|\*\*{verb}\*\*", README), verb
     for flag in set(re.findall(r"`(--[a-z][a-z0-9.-]*)", "".join(page.read_text() for page in PAGES))):
-        media = Train("somewhere", Experiment(data=MediaShards()))
-        known = {*options(), *(name for default in (*DEFAULTS.values(), media) for name in keys_of(default))}
+        known = {*options(), *(name for default in (*DEFAULTS.values(), *WITH_KINDS) for name in keys_of(default))}
         assert flag.removeprefix("--") in known or flag in omnia.CONFIG_HELP, flag
 
 

@@ -1,8 +1,7 @@
 """Named entities in social media, by a pretrained encoder and without.
 
 omnia reproduce entities --data DIR
-CoNLL-2003 may not be passed on. With files of your own:
-omnia train configs/tasks/tagging.py --run-dir RUN --start MODEL --data.files eng.train --data.validation-files eng.testb
+CoNLL-2003 may not be passed on: configs/tasks/tagging.py takes files of your own.
 """
 
 from model import OfStart

@@ -30,7 +30,7 @@ class Programs(SequenceToSequence):
     """Run the source before the answer, which completes it."""
     shows_test: bool = True
     """Show the first test, which says what the function is called, where the tests are a list."""
-    stops: tuple[str, ...] = ("\n\n\n", "\nif __name__", "\nprint(", "\nassert", "\n```", "\n# Test")
+    stops: tuple[str, ...] = ("\n\n\n", "\nif __name__", "\nprint(", "\nassert", "\n# Test")
     """An answer ends before any of these."""
     samples: int = 1
     """Programs written for each description; 1 is written greedily, more are drawn at `temperature`."""

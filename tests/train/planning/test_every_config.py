@@ -9,8 +9,11 @@ import pytest
 
 import omnia
 from data.errors import UserError
+from model.config import ModelConfig, OfStart
+from model.text_encoder_config import TextEncoderConfig
 from train.devices.mesh import make_mesh
 from train.experiment import Experiment, MeshShape
+from train.objectives.tasks.retrieval import Retrieval
 from train.planning.ahead_of_time import lower_step
 from train.planning.doctor import examine
 from train.verbs.config_files import load_config
@@ -45,7 +48,10 @@ def small(experiment: Experiment) -> Experiment:
         changed |= {"slots": 0}
     objective = dataclasses.replace(o, **changed)
     context = min(experiment.model.context_length, 128) if not hasattr(o, "response_tokens") else experiment.model.context_length
-    model = dataclasses.replace(experiment.model, vocab_size=512, context_length=context, **SMALL)
+    model = experiment.model
+    if isinstance(model, OfStart):  # any will do that the task is for
+        model = TextEncoderConfig() if isinstance(o, Retrieval) else ModelConfig()
+    model = dataclasses.replace(model, vocab_size=512, context_length=context, **SMALL)
     if hasattr(model, "encoders"):
         shrunk = {"num_layers": 1, "embed_dim": 32, "num_heads": 2}
         model = dataclasses.replace(model, encoders=tuple(dataclasses.replace(one, **shrunk) for one in model.encoders))

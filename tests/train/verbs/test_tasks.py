@@ -11,9 +11,9 @@ from train.verbs.tasks import _lines
     "options, words",
     [
         (["--limit", "3"], "--limit belongs to --tasks"),
-        (["--tasks", "a", "--needle"], "--needle does not go with --tasks"),
+        (["--tasks", "a", "--needle"], "--needle is a measurement of its own"),
         (["--tasks", "a", "--rows", "3"], "--rows is not for --needle and --tasks"),
-        (["--tasks", "a", "--split", "test"], "--split does not go with --decode or --tasks"),
+        (["--tasks", "a", "--split", "test"], "--split goes with none of --decode, --tasks and --task"),
         (["--tasks", "a", "--shots", "-2"], "--shots -1 or more"),
     ],
 )
