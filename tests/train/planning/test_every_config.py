@@ -55,6 +55,8 @@ def small(experiment: Experiment) -> Experiment:
     if hasattr(model, "encoders"):
         shrunk = {"num_layers": 1, "embed_dim": 32, "num_heads": 2}
         model = dataclasses.replace(model, encoders=tuple(dataclasses.replace(one, **shrunk) for one in model.encoders))
+    if getattr(objective, "items", 1) == 0:
+        objective = dataclasses.replace(objective, items=8)
     if getattr(objective, "classes", 1) == 0:
         objective = dataclasses.replace(objective, classes=4)
     return dataclasses.replace(experiment, model=model, objective=objective, batch_size=rows, micro_batches=1, mesh=MeshShape(data=1))

@@ -41,8 +41,8 @@ def test_every_table_becomes_a_picture(names):
 
 def test_a_picture_shows_what_the_table_says():
     """Another confusion is another picture, and classes that are never true have no bar."""
-    rows = [{"true": "a", "a": 8, "b": 2}, {"true": "b", "a": 0, "b": 5}]
-    assert confusion_picture(rows) != confusion_picture([rows[0], rows[1] | {"a": 5, "b": 0}])
+    rows = [{"true": "a", "answers": {"a": 8, "b": 2}}, {"true": "b", "answers": {"a": 0, "b": 5}}]
+    assert confusion_picture(rows) != confusion_picture([rows[0], rows[1] | {"answers": {"a": 5, "b": 0}}])
     one = {"class": "a", "f1": 0.5, "count": 3}
     assert classes_picture([one, {"class": "b", "f1": 0.0, "count": 0}]) == classes_picture([one])
 

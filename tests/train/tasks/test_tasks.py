@@ -149,8 +149,8 @@ def made_tasks(folder):
     choice = [{"question": row["text"], "choices": ["bb", "aa"][:: -1 if n % 2 else 1], "label": "aa"} for n, row in enumerate(rows)]
     pairs = [{"question": f"{a}{b}?", "answer": f"{a}{b}{b}"} for a in "abcdefgh" for b in "uvwxy"]
     copies = [{"source": row["text"][:3], "target": row["text"][:3]} for row in rows]
-    talks = [{"messages": [{"role": "user", "content": "a or b"}, {"role": "assistant", "content": "a"}]}] * 20
-    code = [{"text": "one", "code": "x = 1", "test_list": ["assert x == 1"]}] * 20
+    talks = [{"messages": [{"role": "user", "content": f"a or b{n}"}, {"role": "assistant", "content": "a"}]} for n in range(20)]
+    code = [{"text": f"one {n}", "code": "x = 1", "test_list": ["assert x == 1"]} for n in range(20)]
     several = [{"text": row["text"], "label": sorted(set(row["text"]))} for row in rows]
     same = {"length": 64, "validation": 0.2}
     text = {"length": 64, "written": 12, "validation": 0.2}

@@ -40,7 +40,7 @@ def test_classes_follow_their_definitions(pairs):
     assert scores.values == pytest.approx(expected, abs=1e-9)
     assert [row["f1"] for row in scores.tables["per_class"]] == pytest.approx([each.get(one, 0.0) for one in range(4)])
     counts = [[sum(pair == (t, p) for pair in pairs) for p in range(4)] for t in range(4)]
-    assert [[row[name] for name in NAMES] for row in scores.tables["confusion"]] == counts
+    assert [[row["answers"][name] for name in NAMES] for row in scores.tables["confusion"]] == counts
     assert values_by_sums(scores) == pytest.approx({name: scores.values[name] for name in scores.measures}, abs=1e-9)
 
 
