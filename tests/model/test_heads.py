@@ -36,6 +36,8 @@ def oracle(own, other, targets, softcap, temperature):
         hit=(x.argmax(-1) == targets).astype(float),
         kl=(p * (log_p - log_q)).sum(-1),
         cross_entropy=-(q * log_p).sum(-1),
+        reverse_kl=(q * (log_q - log_p)).sum(-1),
+        jensen_shannon=((p * (log_p - np.log((p + q) / 2))).sum(-1) + (q * (log_q - np.log((p + q) / 2))).sum(-1)) / 2,
     )
 
 
