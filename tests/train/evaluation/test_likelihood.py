@@ -44,7 +44,7 @@ def engine(config, devices: int = 1, **options) -> Likelihoods:
     return Likelihoods(*model_of(config), make_mesh(MeshShape(data=devices), jax.devices()[:devices]), **options)
 
 
-def requests(seed: int = 0, lengths=(1, 4, 4, 9, 30)) -> list[Request]:
+def requests(seed: int = 0, lengths=(1, 4, 4, 30)) -> list[Request]:
     """Contexts with one to three continuations each, shuffled; the last context is longer than the model's."""
     rng = np.random.default_rng(seed)
     found = []
