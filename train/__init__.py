@@ -56,6 +56,7 @@ _FACE = {
     "fresh_state": "loop.learner",
     # tasks
     "Supervised": "objectives.tasks.options",
+    "fine_tuning": "tasks.recipe",
     "LoRA": "adapters.options",
     "AdaLoRA": "adapters.options",
     "Distillation": "objectives.distillation",

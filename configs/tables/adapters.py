@@ -3,12 +3,11 @@
 omnia reproduce adapters --data DIR
 """
 
-from model import OfStart
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.objectives.tasks.options import Supervised
+from train.experiment import Experiment
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.tasks.classification import Classification
+from train.tasks.recipe import fine_tuning
 
 METHODS = {
     "full": ("all parameters", "", 3e-4),
@@ -24,19 +23,7 @@ TASKS = {"trec": "questions", "polarity": "reviews"}
 
 def get_config(arg: str = "lora") -> Experiment:
     what, _, rate = METHODS[arg]
-    return Experiment(
-        name=what,
-        steps=200,
-        batch_size=32,
-        model=OfStart(dropout=0.1),
-        data=Classification(length=64),
-        objective=Supervised(),
-        optimizer=AdamW(learning_rate=rate, weight_decay=0.0, beta2=0.999),
-        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
-    )
+    return fine_tuning(what, Classification(length=64), steps=200, rate=rate, weight_decay=0.0)
 
 
 def get_table() -> Table:

@@ -3,31 +3,23 @@
 omnia reproduce eda --data DIR
 """
 
-from model import OfStart
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.objectives.tasks.options import Supervised
+from train.experiment import Experiment
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.tasks.augmentation import Augment
 from train.tasks.classification import Classification
+from train.tasks.recipe import fine_tuning
 
 SIZES = (100, 500, 2000)
 WAYS = {"plain": "as they are", "eda": "with EDA (Wei and Zou 2019)"}
 
 
 def get_config(arg: str = "eda") -> Experiment:
-    return Experiment(
-        name=f"augmentation, {arg}",
+    return fine_tuning(
+        f"augmentation, {arg}",
+        Classification(length=64, augment=Augment(rate=0.9 if arg == "eda" else 0.0, strength=0.1)),
         steps=200,
-        batch_size=32,
-        model=OfStart(dropout=0.1),
-        data=Classification(length=64, augment=Augment(rate=0.9 if arg == "eda" else 0.0, strength=0.1)),
-        objective=Supervised(),
-        optimizer=AdamW(learning_rate=3e-4, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
+        rate=3e-4,
     )
 
 

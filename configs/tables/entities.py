@@ -4,11 +4,10 @@ omnia reproduce entities --data DIR
 CoNLL-2003 may not be passed on: configs/tasks/tagging.py takes files of your own.
 """
 
-from model import OfStart
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.objectives.tasks.options import Supervised
+from train.experiment import Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.tasks.recipe import fine_tuning
 from train.tasks.tagging import Tagging
 
 WNUT = tuple(
@@ -24,19 +23,12 @@ WAYS = {"whole": "six layers of MiniLM", "lora": "the same by LoRA, rank 8", "fr
 
 
 def get_config(arg: str = "whole") -> Experiment:
-    return Experiment(
-        name=WAYS[arg],
+    return fine_tuning(
+        WAYS[arg],
+        Tagging(length=96),
         steps=320,
-        batch_size=32,
+        rate=2e-4 if arg == "whole" else 2e-3,
         frozen=("embedding", "positions", "token_types", "embedding_norm", "layers") if arg == "frozen" else (),
-        model=OfStart(dropout=0.1),
-        data=Tagging(length=96),
-        objective=Supervised(),
-        optimizer=AdamW(learning_rate=2e-4 if arg == "whole" else 2e-3, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=32, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
     )
 
 

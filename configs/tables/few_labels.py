@@ -3,12 +3,12 @@
 omnia reproduce few_labels --data DIR
 """
 
-from model import OfStart
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
+from train.experiment import Experiment
 from train.objectives.tasks.options import Supervised
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.tasks.classification import Classification
+from train.tasks.recipe import fine_tuning
 
 SIZES = (50, 200, 1000, 4000)
 NOISE = (0.0, 0.2, 0.4)
@@ -16,18 +16,12 @@ SERIES = {0.0: "true labels", 0.2: "20 % of the labels wrong", 0.4: "40 % of the
 
 
 def get_config(arg: str = "plain") -> Experiment:
-    return Experiment(
-        name=f"labels, {arg}",
-        steps=200,
-        batch_size=32,
-        model=OfStart(dropout=0.1),
-        data=Classification(length=64),
+    return fine_tuning(
+        f"labels, {arg}",
+        Classification(length=64),
         objective=Supervised(label_smoothing=0.2 if arg == "smoothed" else 0.0),
-        optimizer=AdamW(learning_rate=3e-4, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
+        steps=200,
+        rate=3e-4,
     )
 
 

@@ -5,14 +5,13 @@ omnia reproduce freelb --data DIR
 
 import sys
 
-from model import OfStart
-from train.experiment import AdamW, Checkpoints, Evaluation, Exact, Experiment, Samples, Schedule
+from train.experiment import Exact, Experiment
 from train.kinds import Gradient
-from train.objectives.tasks.options import Supervised
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.step.adversarial.options import FGM, SMART, FreeLB
 from train.tasks.classification import Classification
+from train.tasks.recipe import fine_tuning
 
 METHODS: dict[str, tuple[Gradient, str]] = {
     "plain": (Exact(), "plain fine-tuning"),
@@ -28,20 +27,7 @@ ATTACKED = 200
 
 def get_config(arg: str = "freelb") -> Experiment:
     gradient, what = METHODS[arg]
-    return Experiment(
-        name=what,
-        steps=200,
-        batch_size=32,
-        model=OfStart(dropout=0.1),
-        data=Classification(length=64),
-        objective=Supervised(),
-        gradient=gradient,
-        optimizer=AdamW(learning_rate=3e-4, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
-    )
+    return fine_tuning(what, Classification(length=64), gradient=gradient, steps=200, rate=3e-4)
 
 
 def get_table() -> Table:

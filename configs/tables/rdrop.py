@@ -3,12 +3,12 @@
 omnia reproduce rdrop --data DIR
 """
 
-from model import OfStart
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
+from train.experiment import Experiment
 from train.objectives.tasks.options import Supervised
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.tasks.classification import Classification
+from train.tasks.recipe import fine_tuning
 
 OBJECTIVES = {
     "plain": (Supervised(), "dropout alone"),
@@ -22,19 +22,7 @@ EXAMPLES = 1000
 
 def get_config(arg: str = "r_drop") -> Experiment:
     objective, what = OBJECTIVES[arg]
-    return Experiment(
-        name=what,
-        steps=200,
-        batch_size=32,
-        model=OfStart(dropout=0.1),
-        data=Classification(length=64, examples=EXAMPLES),
-        objective=objective,
-        optimizer=AdamW(learning_rate=3e-4, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
-    )
+    return fine_tuning(what, Classification(length=64, examples=EXAMPLES), objective=objective, steps=200, rate=3e-4)
 
 
 def get_table() -> Table:

@@ -5,22 +5,8 @@ Columns: question, choices (a list, or --data.choices A B C D for a column each)
 encoder scores each choice; other models are asked how likely it is.
 """
 
-from model import OfStart
-from train import AdamW, Checkpoints, Evaluation, Experiment, Logging, MultipleChoice, Samples, Schedule, Supervised
+from train import Experiment, MultipleChoice, fine_tuning
 
 
 def get_config(arg: str = "") -> Experiment:
-    return Experiment(
-        name="choice",
-        steps=500,
-        batch_size=16,
-        model=OfStart(dropout=0.1),
-        data=MultipleChoice(length=256),
-        objective=Supervised(),
-        optimizer=AdamW(learning_rate=5e-5, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=50, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=100, best="accuracy"),
-        checkpoints=Checkpoints(every=100, keep_best=1, use_best=True),
-        samples=Samples(tokens=0),
-        logging=Logging(every=10),
-    )
+    return fine_tuning("choice", MultipleChoice(length=256), batch_size=16, every=100, best="accuracy")

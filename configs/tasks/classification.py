@@ -5,22 +5,8 @@ MODEL is a run: `omnia import minilm --run-dir MODEL` makes one of a published m
 --data.text review --data.pair reply --data.label class.
 """
 
-from model import OfStart
-from train import AdamW, Checkpoints, Classification, Evaluation, Experiment, Logging, Samples, Schedule, Supervised
+from train import Classification, Experiment, fine_tuning
 
 
 def get_config(arg: str = "") -> Experiment:
-    return Experiment(
-        name="classification",
-        steps=500,
-        batch_size=32,
-        model=OfStart(dropout=0.1),
-        data=Classification(),
-        objective=Supervised(),
-        optimizer=AdamW(learning_rate=5e-5, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=50, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=100),
-        checkpoints=Checkpoints(every=250),
-        samples=Samples(tokens=0),
-        logging=Logging(every=10),
-    )
+    return fine_tuning("classification", Classification(), every=100)

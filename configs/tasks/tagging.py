@@ -4,22 +4,8 @@ omnia train configs/tasks/tagging.py --run-dir RUN --start MODEL --data.files tr
 MODEL is a run of an encoder. Files are CoNLL's: a word and its IOB2 tag on each line, an empty line after each sentence.
 """
 
-from model import OfStart
-from train import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule, Supervised, Tagging
+from train import Experiment, Tagging, fine_tuning
 
 
 def get_config(arg: str = "") -> Experiment:
-    return Experiment(
-        name="tagging",
-        steps=500,
-        batch_size=32,
-        model=OfStart(dropout=0.1),
-        data=Tagging(),
-        objective=Supervised(),
-        optimizer=AdamW(learning_rate=1e-4, weight_decay=0.01, beta2=0.999),
-        schedule=Schedule(warmup_steps=50, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=100, best="f1"),
-        checkpoints=Checkpoints(every=100, keep_best=1, use_best=True),
-        samples=Samples(tokens=0),
-        logging=Logging(every=10),
-    )
+    return fine_tuning("tagging", Tagging(), rate=1e-4, every=100, best="f1")

@@ -5,20 +5,7 @@ The argument says what is written: `configs/tasks/writing.py:summary`, translati
 source and target; of instructions prompt and response, or messages; of code text, code and test_list, as MBPP has them.
 """
 
-from model import OfStart
-from train import (
-    AdamW,
-    Checkpoints,
-    Conversations,
-    Evaluation,
-    Experiment,
-    Logging,
-    Programs,
-    Samples,
-    Schedule,
-    SequenceToSequence,
-    Supervised,
-)
+from train import Conversations, Experiment, Programs, SequenceToSequence, fine_tuning
 
 KINDS = {
     "": SequenceToSequence(length=256),
@@ -33,17 +20,4 @@ KINDS = {
 def get_config(arg: str = "") -> Experiment:
     if arg not in KINDS:
         raise ValueError(f"there is no {arg!r}; choose one of {', '.join(filter(None, KINDS))}")
-    return Experiment(
-        name=arg or "writing",
-        steps=300,
-        batch_size=16,
-        model=OfStart(),
-        data=KINDS[arg],
-        objective=Supervised(),
-        optimizer=AdamW(learning_rate=2e-4, weight_decay=0.0, beta2=0.999),
-        schedule=Schedule(warmup_steps=20, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=100, rows=64),
-        checkpoints=Checkpoints(every=100),
-        samples=Samples(tokens=0),
-        logging=Logging(every=10),
-    )
+    return fine_tuning(arg or "writing", KINDS[arg], steps=300, batch_size=16, rate=2e-4, weight_decay=0.0, dropout=0.0, every=100, rows=64)
