@@ -61,14 +61,14 @@ for path, ends in ((table, pieces), (test, unseen)):
 config = load_config("configs/tasks/classification.py")
 experiment = replace(
     config,
-    steps=60,
+    steps=40,
     batch_size=16,
     start=str(base.path),
     adapters=LoRA(rank=4),
     data=replace(config.data, files=(str(table),), validation_files=(str(test),), length=48),
-    optimizer=replace(config.optimizer, learning_rate=3e-3),
-    schedule=Schedule(warmup_steps=6, decay="linear", final_fraction=0.0),
-    evaluation=Evaluation(every=15),
+    optimizer=replace(config.optimizer, learning_rate=1e-3),
+    schedule=Schedule(warmup_steps=4, decay="linear", final_fraction=0.0),
+    evaluation=Evaluation(every=10),
 )
 run = new_run(work / "messages", experiment)
 summary = train(run)
