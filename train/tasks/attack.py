@@ -15,9 +15,9 @@ import xxhash
 
 from data.errors import UserError
 from train.kinds import check_range
+from train.tasks.examples import Example
 from train.tasks.noise import Words, join_words, lookalikes, some, split_words, typing_errors
 from train.tasks.synonyms import FUNCTION_WORDS, Synonyms, in_place_of
-from train.tasks.task import Example
 
 Substitution = Literal["words", "characters", "lookalikes"]
 Probabilities = Callable[[list[Example]], np.ndarray]

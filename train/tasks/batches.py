@@ -11,15 +11,53 @@ from data.tokenizer import Tokenizer
 from train.tasks.packing import Item, enough_rows, lay, lay_in_order, size, usual_rows
 
 
-class TaskBatches:
-    """Rows of examples: row r is example number r of an endless stream in the order of the seed, shuffled anew each epoch.
-
-    The arrays of a batch have fewer rows than it has examples, since several share one: see `laid`.
-    """
+class PackedBatches:
+    """Rows of which several share one of the arrays. A subclass gives `_dataset`, `rows_per_epoch` and `rows_of`."""
 
     remarks: Sequence[str] = ()
     damaged: Sequence = ()
     damage = "examples"
+    rows_per_epoch: int
+    nothing: Any = []
+    """A row that holds no example."""
+    _dataset: Any
+
+    def rows_of(self, first_row: int, count: int) -> tuple[Any, list]:
+        """The examples [first_row, first_row + count), and the rows of the arrays that hold them, as `_dataset.make` takes both."""
+        raise NotImplementedError
+
+    def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
+        """(rows of the arrays, make): make(first, rows) gives any of the rows that hold the examples [first_row, first_row + count).
+
+        Their number, a multiple of `multiple`, is nearly always the same: for each, the step is compiled.
+        """
+        items, rows = self.rows_of(first_row, count)
+        number = enough_rows(len(rows), self._usual(count, multiple), count, multiple)
+        rows += [self.nothing] * (number - len(rows))
+
+        def make(first: int, taken: int):
+            return self._dataset.make(items, rows[first : first + taken], first_row + np.arange(first, first + taken))
+
+        return number, make
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - as long-lived as what it is of
+    def _usual(self, count: int, multiple: int) -> int:
+        return usual_rows(lambda number: len(self.rows_of(number * count, count)[1]), multiple)
+
+    def batch(self, first_row: int, count: int) -> Any:
+        rows, make = self.laid(first_row, count, 1)
+        return make(0, rows)
+
+    @functools.cached_property
+    def padding_share(self) -> float:
+        return 1.0 - float(np.mean(self.batch(0, self._dataset.experiment.batch_size).segments != 0))
+
+
+class TaskBatches(PackedBatches):
+    """Rows of examples: row r is example number r of an endless stream in the order of the seed, shuffled anew each epoch.
+
+    The arrays of a batch have fewer rows than it has examples, since several share one: see `laid`.
+    """
 
     def __init__(self, dataset: Any, examples: list, tokenizer: Tokenizer, seed: int, change: Callable[[Any, int], Any] | None = None):
         """change: (example, row) -> the example as that row has it, itself where it stays."""
@@ -47,32 +85,6 @@ class TaskBatches:
         """The examples [first_row, first_row + count), and the rows that hold them, by their numbers among these."""
         items = self.items(first_row, count) if count else []
         return items, lay(np.stack([size(item) for item in items]), self._dataset.room) if items else []
-
-    def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
-        """(rows of the arrays, make): make(first, rows) gives any of the rows that hold the examples [first_row, first_row + count).
-
-        Their number, a multiple of `multiple`, is nearly always the same: for each, the step is compiled.
-        """
-        items, rows = self.rows_of(first_row, count)
-        number = enough_rows(len(rows), self._usual(count, multiple), count, multiple)
-        rows += [[] for _ in range(number - len(rows))]
-
-        def make(first: int, taken: int):
-            return self._dataset.make(items, rows[first : first + taken], first_row + np.arange(first, first + taken))
-
-        return number, make
-
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - as long-lived as what it is of
-    def _usual(self, count: int, multiple: int) -> int:
-        return usual_rows(lambda number: len(self.rows_of(number * count, count)[1]), multiple)
-
-    def batch(self, first_row: int, count: int) -> Any:
-        rows, make = self.laid(first_row, count, 1)
-        return make(0, rows)
-
-    @functools.cached_property
-    def padding_share(self) -> float:
-        return 1.0 - float(np.mean(self.batch(0, self._dataset.experiment.batch_size).segments != 0))
 
 
 class EvaluationRows:

@@ -8,8 +8,9 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record, lacks
+from train.tasks.examples import Example, column
 from train.tasks.packing import Item, Piece
-from train.tasks.task import Example, Task, TaskDataset, column
+from train.tasks.task import Task, TaskDataset
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

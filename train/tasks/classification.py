@@ -9,8 +9,9 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from data.rows.order import fold
+from train.tasks.examples import Example, column
 from train.tasks.packing import Item, Piece
-from train.tasks.task import Example, Task, TaskDataset, column
+from train.tasks.task import Task, TaskDataset
 
 SEPARATOR = "|"
 """Between the labels of a text, in files that cannot hold lists."""

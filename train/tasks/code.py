@@ -8,8 +8,8 @@ from data.errors import UserError
 from data.records.record import Record
 from train.kinds import check_range
 from train.rl.environments.sandbox import Limits, passed
+from train.tasks.examples import Example
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
-from train.tasks.task import Example
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import sys
 from data.errors import UserError
 from data.records.rows import read_records
 from data.records.writing import check_name, write_records
-from train.tasks.task import Example, column
+from train.tasks.examples import Example, column
 
 
 def rewritten(run_dir: str, texts: list[str]) -> list[str]:

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data.records.record import Record
+from train.tasks.examples import Example, column
 from train.tasks.packing import Item, Piece
-from train.tasks.task import Example, Task, TaskDataset, column
+from train.tasks.task import Task, TaskDataset
 
 NEAREST = 10
 

@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from data.errors import UserError
 from data.records.record import Record
-from train.tasks.task import Example, Task, TaskDataset, column
+from train.generation.chat import Chat, load_chat
+from train.tasks.examples import Example, column
+from train.tasks.task import Task, TaskDataset
 
 Measure = Literal["bleu", "chrf", "rouge", "wer", "cer", "exact", "contains"]
 
@@ -120,16 +124,12 @@ class ConversationDataset(SequenceDataset):
     @property
     def chat(self):
         """What belongs to a conversation with the model that the run starts from."""
-        from train.generation.chat import Chat, load_chat
-
         if self._chat is None:
             place = self.place or self.experiment.start
             self._chat = load_chat(Path(place)) if place and self.way == "text" else Chat()
         return self._chat
 
     def prompt_ids(self, example: Example, room: int):
-        import numpy as np
-
         if self.chat.template and self.way == "text":
             return np.array(self.chat.encode(list(example.parts), self.tokens)[-room:], np.int32)
         return super().prompt_ids(example, room)
@@ -140,8 +140,6 @@ class ConversationDataset(SequenceDataset):
         return "\n".join([*(f"{turn['role']}: {turn['content']}" for turn in example.parts), "assistant: "])
 
     def answer_ids(self, answer: str):
-        import numpy as np
-
         if not self.chat.stop_ids or not self.chat.template:
             return super().answer_ids(answer)
         ids = self.tokens.encode_inside(answer)[: self.options.written - 1]

@@ -9,9 +9,10 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record
+from train.tasks.examples import Example, column
 from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
-from train.tasks.task import Example, Task, TaskDataset, column
+from train.tasks.task import Task, TaskDataset
 
 
 @dataclasses.dataclass(frozen=True)

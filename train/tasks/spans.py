@@ -9,8 +9,9 @@ import numpy as np
 from data.errors import UserError
 from data.records.questions import read_questions
 from train.kinds import check_range
+from train.tasks.examples import Example, TaskFile
 from train.tasks.packing import Item, Piece
-from train.tasks.task import Example, Task, TaskDataset, TaskFile
+from train.tasks.task import Task, TaskDataset
 from train.tasks.words import WordEncoder, word_spans
 
 MAY, BEGINS, ENDS = 1, 2, 4

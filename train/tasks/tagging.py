@@ -8,8 +8,9 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.sentences import read_sentences
+from train.tasks.examples import Example, TaskFile
 from train.tasks.packing import Item, Piece
-from train.tasks.task import Example, Task, TaskDataset, TaskFile
+from train.tasks.task import Task, TaskDataset
 from train.tasks.words import WordEncoder, spaces
 
 OUTSIDE = "O"

@@ -6,18 +6,15 @@ reads, which prompt and answer a model that writes learns, and how answers are s
 
 import dataclasses
 import functools
-import json
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import xxhash
 
 from data.errors import UserError
-from data.records.record import LeftOut, Record, lacks
-from data.records.rows import read_bytes, read_records
+from data.records.record import Record
+from data.records.rows import read_records
 from data.rows.order import fold
 from data.tokenizer import Tokenizer, load_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
@@ -26,6 +23,7 @@ from train.experiment import Experiment
 from train.kinds import Data, Dataset, Section, check_range, realise
 from train.tasks.augmentation import Augment, augmenter
 from train.tasks.batches import EvaluationRows, TaskBatches
+from train.tasks.examples import Example, TaskFile, content_hash, told
 from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
 from train.tasks.rows import head_batch, source_batch, text_batch
@@ -77,42 +75,6 @@ class Task(Data):
         if self.augment.synonyms:
             changed["augment"] = dataclasses.replace(self.augment, synonyms=change(self.augment.synonyms))
         return dataclasses.replace(self, **changed)
-
-
-class Example(NamedTuple):
-    """One example of a task."""
-
-    fields: dict[str, str]
-    """The texts that it is made of, by the names that prompts use."""
-    label: Any
-    """What is to be found; None where a file does not say."""
-    where: str
-    """File and line, as an error names it."""
-    parts: Any = ()
-    """What else it is made of: the words of a sentence, the choices of a question."""
-
-
-class TaskFile:
-    """One file of examples, as a run sees it: what a Corpus is to text."""
-
-    def __init__(self, path: str, dataset: "TaskDataset", tokenizer: Tokenizer):
-        self.path, self.dataset, self._tokenizer = path, dataset, tokenizer
-        self.digest = xxhash.xxh3_128(read_bytes(path)).hexdigest()
-        self.document_end = tokenizer.specials["document_end"]
-        self.left_out: LeftOut = Counter()
-        """How often each reason was why a row is left out."""
-
-    def tokenizer(self) -> Tokenizer:
-        return self._tokenizer
-
-    @property
-    def ids(self) -> int:
-        """The ids of ordinary text, and of a document's start and end."""
-        return max(self._tokenizer.base_size, 1 + max(self._tokenizer.document_start, self.document_end))
-
-    @functools.cached_property
-    def examples(self) -> list[Example]:
-        return self.dataset.read(self)
 
 
 class TaskDataset(Dataset):
@@ -369,18 +331,10 @@ class TaskDataset(Dataset):
         the longer one first."""
         start, end = self.tokens.document_start, self.tokens.specials["document_end"]
         room = (room or self.options.length) - (2 if second is None else 3)
-        if second is None:
-            first = first[:room]
-        else:
-            longest = max(room - min(len(first), len(second)), -(-room // 2))
-            first, second = (
-                (first[:longest], second[: room - min(len(first), longest)])
-                if len(first) >= len(second)
-                else (
-                    first[: room - min(len(second), longest)],
-                    second[:longest],
-                )
-            )
+        beside = 0 if second is None else min(len(second), room // 2)
+        first = first[: room - beside]
+        if second is not None:
+            second = second[: room - len(first)]
         parts: list[Any] = [[start], first, [end]] + ([] if second is None else [second, [end]])
         types = np.zeros(sum(map(len, parts)), np.int32)
         if second is not None:
@@ -401,7 +355,7 @@ class TaskDataset(Dataset):
         seed = self.experiment.seed
         change = augmenter(self.options.augment, self.changeable, seed) if split == "train" else None
         made = TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
-        made.remarks = [f"{source.path}: {said}" for source in sources if (said := _left_out(source.left_out))]
+        made.remarks = [f"{source.path}: {said}" for source in sources if (said := told(source.left_out))]
         return made
 
     def show(self, sources: Sequence[TaskFile]) -> None:
@@ -518,31 +472,3 @@ class Judged(NamedTuple):
             {"where": example.where, **example.fields, **self.dataset.shown(example, answer)}
             for example, answer in zip(self.examples, self.answers, strict=True)
         ]
-
-
-def column(record: Record, name: str, *, empty: bool = False) -> str:
-    """The text of a column; UserError where there is none, or an empty one unless it may be. Numbers are written out."""
-    if name not in record or record[name] is None:
-        raise lacks(record, name)
-    value = record[name]
-    if isinstance(value, bool | int | float):
-        value = json.dumps(value)
-    if not isinstance(value, str):
-        raise UserError(f"{record.where}: {name} is a {type(value).__name__}", "Give text.")
-    if not value.strip() and not empty:
-        raise UserError(f"{record.where}: {name} is empty", "Give text, or leave such rows out: --data.leave-out.")
-    return value
-
-
-def _left_out(reasons: LeftOut) -> str:
-    """How many rows are left out, and the commonest reasons."""
-    if not reasons:
-        return ""
-    told = "; ".join(f"{why} ({count:,})" for why, count in reasons.most_common(3))
-    return f"{reasons.total():,} rows are left out: {told}"
-
-
-def content_hash(value: Any) -> int:
-    """64 bits of anything that JSON can say."""
-    content = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-    return xxhash.xxh3_64(content.encode("utf-8", "surrogatepass")).intdigest()

@@ -1,9 +1,8 @@
 """Several tasks in one run: each step has examples of all of them, and each is evaluated by its own measures."""
 
 import dataclasses
-import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,13 +16,14 @@ from train.kinds import Data, Dataset, Section, realise
 from train.objectives.bind import bind
 from train.objectives.tasks.options import Supervised, SupervisedTogether
 from train.objectives.tasks.together import with_head
-from train.tasks.batches import TaskBatches
+from train.tasks.batches import PackedBatches, TaskBatches
 from train.tasks.classification import Classification
-from train.tasks.packing import Item, enough_rows, usual_rows
+from train.tasks.examples import TaskFile
+from train.tasks.packing import Item
 from train.tasks.retrieval import TextPairs
 from train.tasks.rows import in_one
 from train.tasks.tagging import Tagging
-from train.tasks.task import Task, TaskDataset, TaskFile
+from train.tasks.task import Task, TaskDataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,22 +197,22 @@ class JudgedTogether(NamedTuple):
         return {"intervals": each} if each else {}
 
 
-class TogetherBatches:
+class TogetherBatches(PackedBatches):
     """Rows of examples of all tasks: row r is the next example of the task that the mixture names (data/rows/mixture.py).
 
     So each batch has about as many of a task as its share says, however many examples the task has. A row of the arrays holds texts of one
     task.
     """
 
-    damaged: Sequence = ()
-    damage = "examples"
+    nothing = (0, [])
 
     def __init__(self, dataset: TogetherDataset, each: list[TaskBatches]):
         self._dataset, self._each = dataset, each
         self._mixture = Mixture(counts_of_weights(dataset.shares))
         self.rows_per_epoch = sum(own.rows_per_epoch for own in each)
+        self.remarks = [said for own in each for said in own.remarks]
 
-    def _rows_of(self, first_row: int, count: int) -> tuple[list[list[Item]], list[tuple[int, list[int]]]]:
+    def rows_of(self, first_row: int, count: int) -> tuple[list[list[Item]], list[tuple[int, list[int]]]]:
         """The items of each task, and rows of the arrays: the task, and the numbers of its items."""
         sources, numbers = self._mixture(np.arange(first_row, first_row + count))
         items, laid = [], []
@@ -222,26 +222,3 @@ class TogetherBatches:
             items.append(held)
             laid += [(task, row) for row in rows]
         return items, laid
-
-    def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
-        """As of TaskBatches."""
-        items, rows = self._rows_of(first_row, count)
-        number = enough_rows(len(rows), self._usual(count, multiple), count, multiple)
-        rows += [(0, [])] * (number - len(rows))
-
-        def make(first: int, taken: int):
-            return self._dataset.make(items, rows[first : first + taken], first_row + np.arange(first, first + taken))
-
-        return number, make
-
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - as long-lived as what it is of
-    def _usual(self, count: int, multiple: int) -> int:
-        return usual_rows(lambda number: len(self._rows_of(number * count, count)[1]), multiple)
-
-    def batch(self, first_row: int, count: int) -> Any:
-        rows, make = self.laid(first_row, count, 1)
-        return make(0, rows)
-
-    @functools.cached_property
-    def padding_share(self) -> float:
-        return 1.0 - float(np.mean(self.batch(0, self._dataset.experiment.batch_size).segments != 0))

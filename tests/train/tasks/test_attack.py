@@ -18,8 +18,8 @@ from train.objectives.tasks.options import Supervised
 from train.runs.directory import open_run
 from train.tasks.attack import Attacked, Budget, attack, substitutes, summary
 from train.tasks.classification import Classification
+from train.tasks.examples import Example
 from train.tasks.noise import split_words
-from train.tasks.task import Example
 
 TABLE = {"good": ("fine", "nice"), "great": ("nice", "fine"), "film": ("movie",)}
 WEIGHTS = {"good": 1.0, "great": 2.0, "fine": 0.5, "nice": -3.0}
