@@ -11,6 +11,8 @@ from model.decoding.quantize import Quantized, product
 
 CHUNK_ELEMENTS = 1 << 26
 """Logits held at once, as a count of float32 elements (256 MiB): large enough for full-speed products, small beside the model."""
+SKIPPABLE, FULL_SPEED = 8, 256
+"""Where positions may be passed over: chunks at most so many, of at least so many positions, or the products are slow."""
 
 
 class Head(NamedTuple):
@@ -107,12 +109,15 @@ def score_tokens(
     temperature: float = 1.0,
     shards: int = 1,
     chunk: int = 0,
+    counted_BT=None,
 ) -> Scores:
     """Score the target of every position, holding the logits of a few positions at a time: [B, T, V] never exists.
 
     The forward pass keeps nothing of a chunk's logits; the backward pass computes them again and adds up the gradient of the tables
     in float32. targets_BT: int32. want: names of `Scores`; those of COMPARING need `other`, a second head over the same
     vocabulary. shards: devices that the rows are split over. chunk: positions per row in a chunk; 0 fits CHUNK_ELEMENTS logits per device.
+    counted_BT: bool, the positions that are asked for; the others score 0. They go last in their rows, and a chunk of none but them costs
+    nothing: so a prompt costs no vocabulary pass.
     """
     unknown = set(want) - set(Scores._fields)
     if unknown:
@@ -121,9 +126,18 @@ def score_tokens(
         raise ValueError(f"score_tokens: {' and '.join(sorted(COMPARING & set(want)))} compare with a second head; give `other`")
     batch, length = targets_BT.shape
     rows, vocabulary = max(1, batch // shards), head.table_VD.shape[0]
-    chunk = min(length, chunk or max(1, CHUNK_ELEMENTS // (rows * vocabulary)))
+    fits = chunk or max(1, CHUNK_ELEMENTS // (rows * vocabulary))
+    if counted_BT is not None and not chunk:
+        fits = min(fits, max(-(-length // SKIPPABLE), -(-FULL_SPEED // rows)))
+    chunk = min(length, fits)
     if chunk == length:
-        return _score(head, other, targets_BT, want, softcap, temperature)
+        scores = _score(head, other, targets_BT, want, softcap, temperature)
+        return scores if counted_BT is None else jax.tree.map(lambda x: jnp.where(counted_BT, x, 0.0), scores)
+    if counted_BT is not None:
+        order_BT = jnp.argsort(~counted_BT, axis=1, stable=True)
+        head = head._replace(hidden_BTD=_in_order(head.hidden_BTD, order_BT))
+        other = None if other is None else other._replace(hidden_BTD=_in_order(other.hidden_BTD, order_BT))
+        targets_BT, back_BT = _in_order(targets_BT, order_BT), jnp.argsort(order_BT, axis=1)
     chunks = -(-length // chunk)
     chunk = -(-length // chunks)  # as even as can be: little is padded
 
@@ -138,8 +152,16 @@ def score_tokens(
     hidden, tables = {"own": split(head.hidden_BTD)}, {"own": head[1:]}
     if other is not None:
         hidden["other"], tables["other"] = split(other.hidden_BTD), other[1:]
-    scores = _scan_chunks(tables, hidden, split(targets_BT), (tuple(want), softcap, temperature))
-    return Scores(**{name: join(value) for name, value in scores._asdict().items() if value is not None})
+    used = None if counted_BT is None else split(_in_order(counted_BT, order_BT)).any((1, 2))
+    scores = jax.tree.map(join, _scan_chunks(tables, hidden, split(targets_BT), used, (tuple(want), softcap, temperature)))
+    if counted_BT is None:
+        return scores
+    return jax.tree.map(lambda x_BT: jnp.where(counted_BT, _in_order(x_BT, back_BT), 0.0), scores)
+
+
+def _in_order(x, order_BT):
+    """Of x [B, T, ...], the positions of each row in this order."""
+    return jnp.take_along_axis(x, order_BT.reshape(*order_BT.shape, *(1,) * (x.ndim - 2)), axis=1)
 
 
 def _chunk_scores(tables, hidden, targets, options) -> Scores:
@@ -147,33 +169,48 @@ def _chunk_scores(tables, hidden, targets, options) -> Scores:
     return _score(Head(hidden["own"], *tables["own"]), other, targets, *options)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _scan_chunks(tables, hidden, targets, options) -> Scores:
-    """The scores of all chunks, one after the other; arrays lead with the chunk, `tables` are shared."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _scan_chunks(tables, hidden, targets, used, options) -> Scores:
+    """The scores of all chunks, one after the other; arrays lead with the chunk, `tables` are shared. used: bool, of each chunk, or None
+    for all: the others score 0."""
 
     def body(_, chunk):
-        hidden, targets = chunk
-        return None, _chunk_scores(tables, hidden, targets, options)
+        hidden, targets, used = chunk
 
-    return jax.lax.scan(body, None, (hidden, targets))[1]
+        def score():
+            return _chunk_scores(tables, hidden, targets, options)
+
+        def nothing():
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(score))
+
+        return None, score() if used is None else jax.lax.cond(used, score, nothing)
+
+    return jax.lax.scan(body, None, (hidden, targets, used))[1]
 
 
-def _scan_forward(tables, hidden, targets, options):
-    return _scan_chunks(tables, hidden, targets, options), (tables, hidden, targets)
+def _scan_forward(tables, hidden, targets, used, options):
+    return _scan_chunks(tables, hidden, targets, used, options), (tables, hidden, targets, used)
 
 
 def _scan_backward(options, saved, gradients):
-    tables, hidden, targets = saved
+    tables, hidden, targets, used = saved
 
     def body(total, chunk):
-        hidden, targets, gradient = chunk
-        _, pull_back = jax.vjp(lambda tables, hidden: _chunk_scores(tables, hidden, targets, options), tables, hidden)
-        d_tables, d_hidden = pull_back(gradient)
-        return jax.tree.map(lambda sum_, part: sum_ + part.astype(jnp.float32), total, d_tables), d_hidden
+        hidden, targets, used, gradient = chunk
+
+        def add(total):
+            _, pull_back = jax.vjp(lambda tables, hidden: _chunk_scores(tables, hidden, targets, options), tables, hidden)
+            d_tables, d_hidden = pull_back(gradient)
+            return jax.tree.map(lambda sum_, part: sum_ + part.astype(jnp.float32), total, d_tables), d_hidden
+
+        def nothing(total):
+            return total, jax.tree.map(jnp.zeros_like, hidden)
+
+        return add(total) if used is None else jax.lax.cond(used, add, nothing, total)
 
     zero = jax.tree.map(lambda table: jnp.zeros(table.shape, jnp.float32), tables)
-    d_tables, d_hidden = jax.lax.scan(body, zero, (hidden, targets, gradients))
-    return jax.tree.map(lambda d, table: d.astype(table.dtype), d_tables, tables), d_hidden, None
+    d_tables, d_hidden = jax.lax.scan(body, zero, (hidden, targets, used, gradients))
+    return jax.tree.map(lambda d, table: d.astype(table.dtype), d_tables, tables), d_hidden, None, None
 
 
 _scan_chunks.defvjp(_scan_forward, _scan_backward)

@@ -82,6 +82,39 @@ def test_logits_of_the_whole_batch_never_exist():
     assert work_space(length) >= whole  # the test would notice
 
 
+@pytest.mark.parametrize("chunk", [0, 3, T])
+def test_positions_that_do_not_count_change_nothing(heads, chunk):
+    own, other, targets = heads
+    rng = np.random.default_rng(1)
+    counted = rng.random((B, T)) < 0.4
+    probe = rng.normal(size=(B, T)) * counted
+
+    def total(own, other, **how):
+        scores = score_tokens(own, targets, want=("nll", "kl"), other=other, **how)
+        return ((scores.nll + scores.kl) * probe).sum(), scores
+
+    both = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True), static_argnames="chunk")
+    (_, scores), gradient = both(own, other, chunk=chunk, counted_BT=counted)
+    (_, plain), expected = both(own, other)
+    for name in ("nll", "kl"):
+        np.testing.assert_allclose(getattr(scores, name), np.where(counted, getattr(plain, name), 0), rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient, expected)
+
+
+def test_a_chunk_of_none_that_count_is_not_computed(heads):
+    """Hidden states that are no numbers would spoil the gradient of the table, if anything were made of them."""
+    own, _, targets = heads
+    counted = np.broadcast_to(np.arange(T) >= T - 4, (B, T))  # at the end, as answers are
+    spoilt = own._replace(hidden_BTD=np.where(counted[..., None], own.hidden_BTD, np.nan).astype(np.float32))
+
+    def total(own, chunk):
+        return score_tokens(own, targets[:1], chunk=chunk, counted_BT=counted[:1]).nll.sum()
+
+    row = jax.tree.map(lambda x: x[:1] if x.ndim == 3 else x, spoilt)
+    assert np.isfinite(jax.jit(jax.grad(total), static_argnums=1)(row, 4).table_VD).all()
+    assert np.isnan(jax.jit(jax.grad(total), static_argnums=1)(row, 5).table_VD).any()  # the test would notice
+
+
 def test_wrong_requests_are_refused(heads):
     own, _, targets = heads
     with pytest.raises(ValueError, match="unknown"):

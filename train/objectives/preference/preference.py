@@ -78,7 +78,8 @@ class PreferenceLearningLoss:
         def log_probs(params):
             hidden_BTD = self.model.apply({"params": params}, tokens, **where).hidden_BTD
             head = Head(hidden_BTD, vocabulary_table(params))
-            return (score_tokens(head, targets, softcap=c.logit_softcap, shards=self.shards).log_probs * weights).sum(1).reshape(-1, 2)
+            scores = score_tokens(head, targets, softcap=c.logit_softcap, shards=self.shards, counted_BT=weights > 0)
+            return (scores.log_probs * weights).sum(1).reshape(-1, 2)
 
         policy_B2 = log_probs(params)
         lengths_B2 = jnp.maximum(weights.sum(1).reshape(-1, 2), 1.0)

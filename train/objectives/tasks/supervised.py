@@ -212,7 +212,8 @@ class WrittenLoss:
     def judged(self, params, batch, predicted: Predicted):
         """Terms and metrics of a pass."""
         softcap, weight = self.model.config.logit_softcap, batch.weights.sum()
-        scores = score_tokens(predicted.head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards)
+        counted_BT = batch.weights > 0
+        scores = score_tokens(predicted.head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards, counted_BT=counted_BT)
         metrics = {"accuracy": Mean((scores.hit * batch.weights).sum(), weight), "tokens": tokens_of(batch)}
         return {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}, metrics
 
@@ -243,7 +244,7 @@ def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
     if dataset.way == "source":
         return Bound(WrittenLoss(model, options, shards), start=model.start, parts=model.parts())
     if dataset.way == "text":
-        return Bound(CausalLMLoss(model, CausalLM(), shards), start=model.start, parts=model.parts())
+        return Bound(CausalLMLoss(model, CausalLM(), shards, answers=True), start=model.start, parts=model.parts())
     pool = options.pool
     if pool == "auto":
         pool = "pooler" if experiment.model.pooler else "mean"  # type: ignore[attr-defined]

@@ -28,6 +28,8 @@ class CausalLMLoss:
     options: experiment.CausalLM
     shards: int = 1
     """Devices that the rows of a batch are spread over: sets the size of the vocabulary chunks."""
+    answers: bool = False
+    """Most tokens are read and few are learned: prompts go through no vocabulary pass."""
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         return *self.score(params, batch, self.read(params, batch, key)), carry
@@ -57,7 +59,8 @@ class CausalLMLoss:
         """Terms and metrics of what the model gave."""
         want = ("nll", "hit", "log_z") if self.options.z_loss else ("nll", "hit")
         head, softcap = Head(output.hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
-        scores = score_tokens(head, batch.targets, want=want, softcap=softcap, shards=self.shards)
+        counted_BT = batch.weights > 0 if self.answers else None
+        scores = score_tokens(head, batch.targets, want=want, softcap=softcap, shards=self.shards, counted_BT=counted_BT)
         weight = batch.weights.sum()
         terms = {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}
         if self.options.z_loss:

@@ -17,6 +17,6 @@ class Predicted(NamedTuple):
 
 def vocabulary_divergence(own: Predicted, theirs: Predicted, temperature: float, softcap: float, shards: int):
     """(sum over places of KL(theirs || own) at a temperature, in nats; the number of places): Hinton et al. 2015, sec. 2."""
-    how: dict[str, Any] = {"softcap": softcap, "temperature": temperature, "shards": shards}
+    how: dict[str, Any] = {"softcap": softcap, "temperature": temperature, "shards": shards, "counted_BT": own.weights_BK > 0}
     scores = score_tokens(own.head, own.targets_BK, want=("reverse_kl",), other=theirs.head, **how)
     return (scores.reverse_kl * own.weights_BK).sum(), own.weights_BK.sum()
