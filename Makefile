@@ -66,7 +66,7 @@ clean:  ## Remove what make made; runs/ stays
 
 .venv-peers/installed: .venv-peers/bin/installed
 	.venv-peers/bin/python $(PIP_INSTALL) torch==2.13.0
-	.venv-peers/bin/python $(PIP_INSTALL) transformers accelerate "lm-eval>=0.4.13"
+	.venv-peers/bin/python $(PIP_INSTALL) transformers accelerate peft "lm-eval>=0.4.13"
 	touch $@
 
 .venv-docs/installed: setup.py

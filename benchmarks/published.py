@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import spearmanr
 
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.heads import Head, score_tokens, vocabulary_table
 from train.bridge.importing import import_model
 from train.bridge.packages import fetch

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.config import ModelConfig
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.transformer import Decoder
 from train.generation.slots import go_on_in_slots, open_slots, rollout_in_slots
 from train.rl.policy.rollout import response_key, rollout, row_keys

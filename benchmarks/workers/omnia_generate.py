@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.decoding.generate import Sampling, generate
+from model.decoding.generate import generate
 from model.decoding.quantize import quantize
+from model.decoding.sampling import Sampling
 from model.stack import unstack_layers
 from model.transformer import Decoder
 from train.bridge.importing import load_published

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from model.config import ModelConfig
-from model.decoding.generate import Sampling, generate
+from model.decoding.generate import generate
+from model.decoding.sampling import Sampling
 from model.transformer import DECODER, Decoder
 from train.devices.mesh import ROWS, divide_cpu, make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule

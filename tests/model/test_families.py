@@ -12,8 +12,9 @@ import pytest
 from model.attention.dispatch import Mask, reference, xla
 from model.config import ModelConfig
 from model.decoding.beam import beam_search
-from model.decoding.generate import Sampling, generate
+from model.decoding.generate import generate
 from model.decoding.quantize import quantize
+from model.decoding.sampling import Sampling
 from model.encoder_decoder import EncoderDecoder, SourceText
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.heads import Head, logits, score_tokens, vocabulary_table

@@ -1,7 +1,4 @@
-"""Adapters saved alone give in PEFT what they give here, and adapters that PEFT saved give the same here.
-
-Needs peft beside what `make parity` installs.
-"""
+"""Adapters saved alone give in PEFT what they give here, and adapters that PEFT saved give the same here."""
 
 import dataclasses
 import json

@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.files import storage
 from data.tokenizer import hugging_face_tokenizer
 from model.convert.families import family_of
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.encoder_decoder import SourceText
 from model.heads import Head, logits, vocabulary_table
 from tests.parity.hugging_face import (

@@ -13,7 +13,8 @@ import pytest
 
 from model.config import ModelConfig
 from model.convert import gpt2 as gpt2_family
-from model.decoding.generate import Sampling, generate
+from model.decoding.generate import generate
+from model.decoding.sampling import Sampling
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder, abstract_parameters, count_parameters
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.encoder_decoder import EncoderDecoder
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh

@@ -16,7 +16,8 @@ from data.media.signals.probing import probe
 from data.media.signals.shapes import Cut
 from data.media.source import cut
 from data.tokenizer import Tokenizer
-from model.decoding.generate import Sampling, decode, prefill
+from model.decoding.generate import decode, prefill
+from model.decoding.sampling import Sampling, by_row
 from model.media.multimodal import MultimodalDecoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
@@ -81,7 +82,8 @@ class MediaWriter:
         max_new_tokens = min(-(-tokens // WIDTHS) * WIDTHS, self._experiment.model.context_length - int(lengths_B.max()))
         state, attended = self._begin(self._params, batch, lengths_B, keys_B, max_new_tokens=max_new_tokens)
         ended = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, end)) if ends else sampling
-        state = self._decode(self._params, state, attended, sampling=ended, steps=jnp.int32(min(tokens, max_new_tokens)))
+        by = by_row([ended] * len(prompts), self._experiment.model.vocab_size)
+        state = self._decode(self._params, state, attended, sampling=by, steps=jnp.int32(min(tokens, max_new_tokens)))
         width, ids_BS, ends_B = batch.tokens.shape[1], np.asarray(state.tokens_BS), np.asarray(state.ends_B)
         return [ids[width:last].tolist() for ids, last in zip(ids_BS, ends_B, strict=True)]
 
@@ -149,7 +151,7 @@ def _programs(config):
     def go_on(params, state, media, sampling, steps):
         return decode(model, params, state, sampling, steps, media)
 
-    return jax.jit(begin, static_argnames="max_new_tokens"), jax.jit(go_on, static_argnames="sampling")
+    return jax.jit(begin, static_argnames="max_new_tokens"), jax.jit(go_on)
 
 
 def sample_answers(dataset: Any, run: Run, params, sources: list, each: int = 2) -> list[Sample]:

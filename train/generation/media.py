@@ -14,7 +14,7 @@ from data.media.rows import Piece
 from data.media.signals.shapes import Cut
 from data.media.world import World, recognise
 from data.tokenizer import Tokenizer
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from train.experiment import Experiment
 from train.generation.about_media import MediaWriter, first_samples
 

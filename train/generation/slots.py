@@ -9,7 +9,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from model.decoding.generate import Generation, Sampling, decode, forget, prefill, refill
+from model.decoding.generate import Generation, decode, forget, prefill, refill
+from model.decoding.sampling import Sampling
 from model.transformer import Decoder
 from train.rl.policy.rollout import Rollout
 

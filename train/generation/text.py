@@ -13,7 +13,8 @@ import numpy as np
 from data.errors import UserError
 from data.text.infilling import markers_of
 from model.decoding.beam import beam_search
-from model.decoding.generate import Generation, Sampling, decode, prefill
+from model.decoding.generate import Generation, decode, prefill
+from model.decoding.sampling import Sampling, by_row
 from model.encoder_decoder import Conditioned, EncoderDecoder, SourceText
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.stack import unstack_layers
@@ -53,7 +54,7 @@ def _search(model, params, source, *arguments, **options):
     return beam_search(model if source is None else model.conditioned(params, source), params, *arguments, **options)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sampling"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
 def _decode(model, params, source, state, sampling, steps) -> Generation:
     return decode(model if source is None else Conditioned(model, (), source.segments_BS), params, state, sampling, steps)
 
@@ -125,6 +126,7 @@ class TextGenerator:
         log_probs: list[list[float]] = [[] for _ in prompts]
         live = [True] * len(prompts)
         keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
+        by = by_row([sampling] * len(prompts), self._model.config.vocab_size)
         while any(live):
             held = [_recent(prompt + made, context) for prompt, made in zip(rows, new, strict=True)]
             dropped_B = jnp.asarray([len(prompt + made) - len(kept) for prompt, made, kept in zip(rows, new, held, strict=True)])
@@ -132,7 +134,7 @@ class TextGenerator:
             state = state.replace(done_B=~jnp.asarray(live))
             while any(live) and width < capacity:
                 steps = min(CHUNK, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
-                state = _decode(self._model, self._params, source, state, sampling, jnp.int32(steps))
+                state = _decode(self._model, self._params, source, state, by, jnp.int32(steps))
                 ids, probabilities, ends = (np.asarray(x) for x in (state.tokens_BS, state.log_probs_BS, state.ends_B))
                 for row, on in enumerate(live):
                     if on:

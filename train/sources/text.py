@@ -167,7 +167,7 @@ def check_samples(experiment: Experiment, sources: list) -> None:
 
 def continuations(run, params) -> list[Sample]:
     """What the model writes after the run's sample prompts."""
-    from model.decoding.generate import Sampling
+    from model.decoding.sampling import Sampling
     from train.generation.text import make_generator
 
     wanted = run.experiment.samples

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from train.evaluation.likelihood import Likelihoods, Request
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator

@@ -47,15 +47,21 @@ class Generate:
     max_new_tokens: int = 200
     """Maximum length of each continuation. With --suffix, the context must hold it and both sides of the gap."""
     temperature: float | None = None
-    """Divides the logits; 0 is greedy. Default: 0.8. With --chat, this and the next four options default to the authors' settings."""
+    """Divides the logits; 0 is greedy. Default: 0.8. With --chat, this and the next seven options default to the authors' settings."""
     top_k: int | None = None
     """Sample from the k most likely tokens. 0, the default: all."""
     top_p: float | None = None
     """Sample from the smallest set of tokens with this total probability. 1, the default: all."""
     min_p: float | None = None
     """Sample from tokens with at least this fraction of the highest probability. Default: 0."""
+    typical_p: float | None = None
+    """Sample from the tokens about as surprising as expected, with this total probability. 1, the default: all."""
     repetition_penalty: float | None = None
     """Above 1: tokens already in the text become less likely. Default: 1."""
+    frequency_penalty: float | None = None
+    """Subtracted from a token's logit for each time that it follows the prompt. Default: 0."""
+    presence_penalty: float | None = None
+    """Subtracted from the logit of every token that follows the prompt. Default: 0."""
     stop: tuple[str, ...] = ()
     """End a text before any of these strings. In them, \\n is a line feed, \\t a tab, \\r a carriage return, and \\\\ a backslash."""
     seed: int = 0
@@ -76,7 +82,16 @@ class Generate:
     """Use the trained parameters even if an average is kept."""
 
 
-USUAL = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+USUAL = {
+    "temperature": 0.8,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+}
 """How a text is drawn where neither the user nor, with --chat, the model's authors say."""
 ROWS_AT_ONCE = 64
 LARGEST_PENALTY = 5.0
@@ -101,7 +116,7 @@ def generate(arguments: list[str]) -> None:
         said = chat.defaults
     filters = filters_of(options, said)
     start_jax()
-    from model.decoding.generate import Sampling
+    from model.decoding.sampling import Sampling
 
     try:
         whole: dict[str, Any] = filters | {"top_k": int(filters["top_k"])}

@@ -154,7 +154,7 @@ def run_stages(run_dir: Path, experiment: Experiment, policy: Experiment) -> dic
 
 def _functions(run: Run) -> list[str]:
     """What the run's last checkpoint writes after PROMPTS."""
-    from model.decoding.generate import Sampling
+    from model.decoding.sampling import Sampling
     from train.generation.text import load_generator
 
     sampling = Sampling(temperature=TEMPERATURE)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from model.decoding.beam import beam_search
-from model.decoding.generate import Sampling, generate
+from model.decoding.generate import generate
+from model.decoding.sampling import Sampling
 from model.heads import Head, score_tokens, vocabulary_table
 from tests.model.conftest import LLAMA, forward, make
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from model.attention.dispatch import MASKED
-from model.decoding.generate import Sampling, decode, generate, next_logits, prefill, sample_token
+from model.decoding.generate import decode, generate, prefill
+from model.decoding.sampling import Sampling, by_row, next_logits, sample_token
 from model.heads import Head, logits, score_tokens, vocabulary_table
 from tests.model.conftest import EXPERTS, GEMMA2, LLAMA, forward, make
 
@@ -49,6 +50,20 @@ def run(llama, sampling=Sampling(), width=6, order=(0, 1, 2), samples=1, seed=3)
     order = np.array(order)
     keys = jax.random.split(jax.random.key(seed), 3 * samples).reshape(3, samples)[order].reshape(-1)
     return jitted()(model, params, prompts(width)[order], LENGTHS[order], keys, sampling, max_new_tokens=ROOM, samples=samples)
+
+
+def filtered(state, sampling):
+    """What the next token of each row is drawn from. state: also logits alone, of rows without any token."""
+    if not hasattr(state, "logits_BV"):
+        empty_BS = np.zeros((len(state), 1), bool)
+        state = SimpleNamespace(logits_BV=state, tokens_BS=empty_BS.astype(int), held_BS=empty_BS, made_BS=empty_BS)
+    else:
+        index_S = np.arange(state.tokens_BS.shape[1])
+        held_BS = (np.asarray(state.valid_BS) == 1) & (index_S < int(state.index))
+        made_BS = held_BS & (index_S >= np.asarray(state.begin_B)[:, None])
+        state = SimpleNamespace(logits_BV=state.logits_BV, tokens_BS=state.tokens_BS, held_BS=held_BS, made_BS=made_BS)
+    by = by_row([sampling] * len(state.logits_BV), state.logits_BV.shape[-1])
+    return np.asarray(jax.jit(next_logits)(state.logits_BV, by, state.tokens_BS, state.held_BS, state.made_BS))
 
 
 def new_tokens(state, width=6):
@@ -143,7 +158,7 @@ def test_decoding_in_pieces_equals_decoding_at_once(llama):
 )
 def test_filters_keep_what_their_definitions_keep(sampling):
     state = ready()
-    found = np.asarray(jax.jit(next_logits, static_argnums=1)(state, sampling))
+    found = filtered(state, sampling)
     for row, x in enumerate(np.asarray(state.logits_BV, np.float64) / sampling.temperature):
         order = np.argsort(-x)
         kept = order[: sampling.top_k or len(x)]
@@ -156,12 +171,56 @@ def test_filters_keep_what_their_definitions_keep(sampling):
 
 def test_repetition_penalty_looks_at_the_row_and_not_at_its_padding():
     state = ready()
-    found = np.asarray(jax.jit(next_logits, static_argnums=1)(state, Sampling(repetition_penalty=1.5)))
+    found = filtered(state, Sampling(repetition_penalty=1.5))
     for row, length in enumerate(LENGTHS):
         x = np.asarray(state.logits_BV)[row]
         seen = np.isin(np.arange(61), prompts()[row, 6 - length :])
         expected = np.where(seen, np.where(x > 0, x / 1.5, x * 1.5), x)
-        np.testing.assert_allclose(found[row], expected, rtol=1e-6)
+        np.testing.assert_allclose(found[row], expected - expected.max(), rtol=1e-5, atol=1e-6)
+
+
+def test_frequency_and_presence_count_what_follows_the_prompt():
+    state = jax.jit(decode, static_argnames=("model", "sampling"))(*make(LLAMA), ready(), Sampling(temperature=0.7), 6)
+    found = filtered(state, Sampling(frequency_penalty=0.5, presence_penalty=-0.25))
+    for row in range(3):
+        made = np.bincount(np.asarray(state.tokens_BS)[row, 6:12], minlength=61)
+        expected = np.asarray(state.logits_BV)[row] - 0.5 * made + 0.25 * (made > 0)
+        np.testing.assert_allclose(found[row], expected - expected.max(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_bias_is_added_and_takes_ids_that_are_not_drawn_nowhere():
+    found = filtered(ready(), Sampling(bias=((3, 2.5), (4, -100.0), (60, 50.0)), among=(0, 60)))
+    for row, x in enumerate(np.array(ready().logits_BV)):
+        x[3], x[4] = x[3] + 2.5, x[4] - 100
+        np.testing.assert_allclose(found[row, :60], x[:60] - x[:60].max(), rtol=1e-5, atol=1e-5)
+    assert (found[:, 60] == MASKED).all()
+    with pytest.raises(ValueError, match="bias is of id 61"):
+        by_row([Sampling(bias=((61, 1.0),))], 61)
+
+
+MIXED = (
+    Sampling(temperature=0.0),
+    Sampling(temperature=1.3, top_p=0.7, repetition_penalty=1.2),
+    Sampling(top_k=4, min_p=0.05, frequency_penalty=0.5, stop_ids=(5,), bias=((7, 3.0),)),
+)
+
+
+def test_rows_with_settings_of_their_own_draw_as_if_alone_and_by_one_program(llama):
+    """Each row of a batch, to the bit what it is where all rows have its settings."""
+    model, params = llama
+    go_on = jax.jit(lambda params, state, by: decode(model, params, state, by, ROOM))
+
+    def drawn(samplings):
+        by = by_row(samplings, 61)
+        by = by.replace(bias_BV=np.broadcast_to(by.bias_BV, (3, 61)))  # or it has one row where all have the same
+        state = go_on(params, ready(), by)
+        return np.asarray(state.tokens_BS), np.asarray(state.log_probs_BS), np.asarray(state.ends_B)
+
+    together = drawn(MIXED)
+    for row, sampling in enumerate(MIXED):
+        for one, other in zip(drawn([sampling] * 3), together, strict=True):
+            np.testing.assert_array_equal(one[row], other[row])
+    assert go_on._cache_size() == 1
 
 
 def test_samples_follow_the_distribution(llama):
@@ -190,7 +249,7 @@ def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch)
     assert (found == expected).mean() > 0.998  # elsewhere a number lies within float32's rounding of a border
     # Where a running sum grows by rounding alone, nothing is drawn: here it is made to, at a token that is filtered out.
     grown = jnp.full((1, 4), 0.25).cumsum(-1)
-    monkeypatch.setattr("model.decoding.generate.jnp.cumsum", lambda p_BV, axis: grown)
+    monkeypatch.setattr("model.decoding.sampling.jnp.cumsum", lambda p_BV, axis: grown)
     filtered = np.array([[MASKED, MASKED, 0.0, MASKED]], np.float32)
     assert {int(sample_token(keys[row : row + 1], filtered)[0]) for row in range(40)} == {2}
     monkeypatch.undo()
@@ -209,8 +268,7 @@ def test_a_temperature_near_zero_is_greedy(llama, temperature):
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e30])
 def test_no_temperature_lets_a_forbidden_token_in(temperature):
-    state = SimpleNamespace(logits_BV=jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]]))
-    found = next_logits(state, Sampling(among=(2, 5), stop_ids=(7,), temperature=temperature))
+    found = filtered(jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]]), Sampling(among=(2, 5), stop_ids=(7,), temperature=temperature))
     draws = {int(sample_token(jax.random.split(jax.random.key(seed), 1), found)[0]) for seed in range(40)}
     assert draws == ({4} if temperature < 1 else {2, 3, 4, 7})
 
@@ -226,6 +284,10 @@ def test_no_temperature_lets_a_forbidden_token_in(temperature):
         {"min_p": 2.0},
         {"repetition_penalty": 0.0},
         {"top_k": -1},
+        {"typical_p": 0.0},
+        {"frequency_penalty": np.nan},
+        {"presence_penalty": np.inf},
+        {"bias": ((3, np.nan),)},
     ],
 )
 def test_senseless_sampling_is_refused(bad):
@@ -237,7 +299,6 @@ def test_only_what_is_asked_for_is_drawn():
     """Among some ids and the stop ids, in proportion to what they had; the filters see nothing else."""
     sampling = Sampling(among=(2, 5), stop_ids=(7,), top_k=3)
     x_BV = jnp.array([[9.0, 0, 1, 2, 3, 9, 9, 2.5]])
-    state = SimpleNamespace(logits_BV=x_BV)
-    found = next_logits(state, sampling)[0]
+    found = filtered(x_BV, sampling)[0]
     assert (np.flatnonzero(found > MASKED) == [3, 4, 7]).all()
-    np.testing.assert_array_equal(found[jnp.array([3, 4, 7])], x_BV[0, jnp.array([3, 4, 7])])
+    np.testing.assert_array_equal(found[[3, 4, 7]], x_BV[0, jnp.array([3, 4, 7])] - 3)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.decoding.generate import Sampling, generate
+from model.decoding.generate import generate
 from model.decoding.quantize import LEAST_ROWS, Quantized, product, quantize
+from model.decoding.sampling import Sampling
 from model.heads import Head, score_tokens, vocabulary_table
 from model.stack import unstack_layers
 from model.transformer import abstract_parameters

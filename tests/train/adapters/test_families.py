@@ -12,8 +12,9 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data.errors import UserError
-from model.decoding.generate import Sampling, generate
+from model.decoding.generate import generate
 from model.decoding.quantize import Quantized, product
+from model.decoding.sampling import Sampling
 from model.heads import Head, score_tokens, vocabulary_table
 from tests.model.families import ALL, DECODERS, POSITIONS, RNG, SEGMENTS, TOKENS, forward, make
 from train.adapters.low_rank import NAME, merged

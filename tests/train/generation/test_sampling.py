@@ -13,7 +13,7 @@ import pytest
 from data.errors import UserError
 from data.tokenizer import character_tokenizer
 from model.config import ModelConfig
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.encoder_decoder import EncoderDecoder
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.heads import Head, logits, vocabulary_table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.media.rows import Layout, Piece, RowFiller
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from tests.train.media.conftest import CROSS, EXPERIMENT, RUN, objective, parameters, rows
 from tests.train.tiny_runs import TIMING, start, train, train_and_stop
 from train.devices.mesh import make_mesh

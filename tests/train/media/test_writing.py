@@ -19,7 +19,7 @@ from data.media.signals.probing import probe
 from data.media.signals.shapes import VideoShape
 from data.media.world import World
 from data.tokenizer import byte_tokenizer, load_tokenizer, with_codes
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.heads import vocabulary_table
 from model.transformer import Decoder
 from tests.data.media.media_files import audio_file, image_file

@@ -11,7 +11,7 @@ import pytest
 
 from model.config import ModelConfig
 from model.critic import Critic
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.transformer import Decoder
 from tests.train.rl.policies import train_start
 from train.rl.options import PPO

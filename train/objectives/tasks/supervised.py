@@ -213,7 +213,9 @@ class WrittenLoss:
         """Terms and metrics of a pass."""
         softcap, weight = self.model.config.logit_softcap, batch.weights.sum()
         counted_BT = batch.weights > 0
-        scores = score_tokens(predicted.head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards, counted_BT=counted_BT)
+        scores = score_tokens(
+            predicted.head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards, counted_BT=counted_BT
+        )
         metrics = {"accuracy": Mean((scores.hit * batch.weights).sum(), weight), "tokens": tokens_of(batch)}
         return {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}, metrics
 

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from model.decoding.generate import Generation, Sampling, decode, extend, prefill
+from model.decoding.generate import Generation, decode, extend, prefill
+from model.decoding.sampling import Sampling
 from model.transformer import Decoder
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data.errors import UserError
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.transformer import DECODER, Decoder
 from train.devices.mesh import gathered, put_batch
 from train.experiment import Experiment

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.errors import UserError
 from model.decoding.beam import beam_search
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.generation.text import decoder_of

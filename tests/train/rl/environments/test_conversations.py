@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from model.decoding.generate import Sampling
+from model.decoding.sampling import Sampling
 from model.heads import Head, score_tokens, vocabulary_table
 from tests.train.rl.conftest import DECODER, PROMPT, STOP, parameters
 from tests.train.rl.policies import TINY, Echo
