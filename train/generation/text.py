@@ -91,6 +91,7 @@ class TextGenerator:
         sampling: Sampling,
         seed: int,
         stop: tuple[str, ...] = (),
+        stop_in_space: bool = True,
         first_row: int = 0,
         suffix: str | None = None,
     ) -> Iterator[list[Completion]]:
@@ -98,7 +99,8 @@ class TextGenerator:
 
         prompts: texts, or whole rows of ids, such as Chat.encode gives.
         A row's randomness comes from (seed, first_row + its place in `prompts`), so it does not depend on the other prompts. A text ends
-        before the first of the `stop` strings, and at the document's end, which is left out of it.
+        before the first of the `stop` strings, and at the document's end, which is left out of it; without stop_in_space those do not count
+        that stand in the white space before anything else.
 
         With a `suffix`, the text is what stands between each prompt and it (PSM of `data/text/infilling.py`); all must fit the model's
         context, and fewer than `tokens` are sampled where it has no room for them beside the longest prompt.
@@ -142,7 +144,9 @@ class TextGenerator:
                         new[row] += ids[row, fresh].tolist()
                         log_probs[row] += probabilities[row, fresh].tolist()
                 width = int(state.index)
-                completions = [self._complete(*item, sampling, stop, tokens) for item in zip(prompts, rows, new, log_probs, strict=True)]
+                completions = [
+                    self._complete(*item, sampling, stop, stop_in_space, tokens) for item in zip(prompts, rows, new, log_probs, strict=True)
+                ]
                 live = [not completion.finish for completion in completions]
                 state = state.replace(done_B=~jnp.asarray(live))
                 yield completions
@@ -169,7 +173,7 @@ class TextGenerator:
 
         def completion(row: int, beam: int) -> Completion:
             ids = found.tokens_BWS[row, beam, width : width + found.lengths_BW[row, beam]].tolist()
-            return self._complete(prompts[row], rows[row], ids, [], sampling, (), len(ids))
+            return self._complete(prompts[row], rows[row], ids, [], sampling, (), True, len(ids))
 
         return [[completion(row, beam) for beam in range(samples)] for row in range(len(prompts))]
 
@@ -238,13 +242,14 @@ class TextGenerator:
             width + min(most, max_new_tokens),
         )
 
-    def _complete(self, prompt, prompt_ids, ids, log_probs, sampling, stop, tokens) -> Completion:
+    def _complete(self, prompt, prompt_ids, ids, log_probs, sampling, stop, stop_in_space, tokens) -> Completion:
         ids, log_probs = ids[:tokens], log_probs[:tokens]
         ended = bool(ids) and ids[-1] in sampling.stop_ids
         # Decoded with its prompt: some tokenizers write the space of a first word differently.
         begin = self._tokenizer.decode(prompt_ids)
         text = self._tokenizer.decode(prompt_ids + (ids[:-1] if ended else ids))[len(begin) :]
-        cuts = [text.index(string) for string in stop if string in text]
+        first = 0 if stop_in_space else len(text) - len(text.lstrip())
+        cuts = [place for string in stop if (place := text.find(string, first)) >= 0]
         finish = "stop" if ended or cuts else "length" if len(ids) >= tokens else ""
         prompt = prompt if isinstance(prompt, str) else begin
         return Completion(prompt, text[: min(cuts)] if cuts else text, tuple(ids), tuple(log_probs), finish)

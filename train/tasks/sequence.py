@@ -129,6 +129,11 @@ class ConversationDataset(SequenceDataset):
             self._chat = load_chat(Path(place)) if place and self.way == "text" else Chat()
         return self._chat
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """A chat model ends its replies itself."""
+        return () if self.chat.template and self.way == "text" else super().stops
+
     def prompt_ids(self, example: Example, room: int):
         if self.chat.template and self.way == "text":
             return np.array(self.chat.encode(list(example.parts), self.tokens)[-room:], np.int32)

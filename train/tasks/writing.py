@@ -29,7 +29,8 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
     found: list[list[str]] = [[] for _ in examples]
     order = sorted(range(len(examples)), key=lambda number: -len(prompts[number]))
     order = [number for number in order for _ in range(samples)]
-    how = {"tokens": dataset.options.written, "sampling": sampling, "seed": dataset.experiment.seed, "stop": dataset.stops}
+    how = {"tokens": dataset.options.written, "sampling": sampling, "seed": dataset.experiment.seed}
+    how |= {"stop": dataset.stops, "stop_in_space": False}
     for first in range(0, len(order), AT_ONCE):
         chosen = order[first : first + AT_ONCE]
         written = generator.generate([prompts[number] for number in chosen], first_row=first, **how)

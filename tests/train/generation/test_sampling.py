@@ -93,6 +93,15 @@ def test_a_stop_string_ends_a_text_before_it(letters, text, start, length):
     assert found.finish == "stop"
 
 
+def test_a_stop_string_in_leading_space_can_be_passed_over(letters, text):
+    """What a chat model begins its answer with is no end of it."""
+    spaces = letters.generate(PROMPTS, stop=(" ",), stop_in_space=False, **PLAIN)
+    whole = letters.generate(PROMPTS, **PLAIN)
+    for found, free in zip(spaces, whole, strict=True):
+        first = len(free.text) - len(free.text.lstrip())
+        assert found.text == free.text[:first] + free.text[first:].split(" ")[0]
+
+
 def test_the_first_of_several_stop_strings_counts(letters, text):
     found = until(letters, text[20:24], text[9:12], text[15:30], "no such thing")
     assert found.text == text[: text.index(text[9:12])]
