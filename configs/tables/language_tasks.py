@@ -57,8 +57,8 @@ def get_table() -> Table:
         rows=(*rows("summary", "summaries of dialogues", "rouge1"), *rows("code", "programs", "pass@1")),
         claims=(Better("summary_after", "summary_before"), Better("code_after", "code_before")),
         note="SmolLM2-135M-Instruct, float32, batches of 8. Summaries: asked for in the chat template; 384 dialogues learned, 48 tested, "
-        "each against three. Programs: the description as a docstring; 374 tasks of MBPP learned nearly twice, 64 tested, written greedily, run "
-        "in the sandbox. Before, the model is asked in the same words, without examples.",
+        "each against three. Programs: the description as a docstring; 374 tasks of MBPP learned nearly twice, 64 tested, written "
+        "greedily, run in the sandbox. Before, the model is asked in the same words, without examples.",
     )
 
 
