@@ -19,7 +19,7 @@ from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 
 PLANTED = ("layers", "feed_forward", "down")
 LAYER, RANK = 2, 8
-SIZE = 0.5
+SIZE = 2.0
 """Norm of the planted change, in that of the kernel."""
 ROWS = {
     "lora": ("LoRA, rank 1 (Hu et al. 2021)", "--adapters lora --adapters.rank 1 --adapters.alpha 2"),
@@ -70,7 +70,7 @@ def get_table() -> Table:
         ),
         claims=(Better("adalora", "lora"), Better("adalora", RANK / 2, metric="rank of the planted projection")),
         note=f"4 layers of 96 on the source of Python's standard library; the teacher is the same model with a change of rank {RANK} and "
-        f"half the kernel's norm in `down` of layer {LAYER}, which the student learns from the teacher's probabilities in 300 steps. "
+        f"twice the kernel's norm in `down` of layer {LAYER}, which the student learns from the teacher's probabilities in 300 steps. "
         "Divergence is KL(teacher || student) a token on held-out text. Ranks count the values that are not zero.",
     )
 

@@ -16,8 +16,8 @@ from train.kinds import Path
 from train.objectives.terms import Mean, Term
 from train.runs.parts import get, put
 
-STD = 0.02
-"""Of the singular vectors at the start."""
+ORTHONORMAL = jax.nn.initializers.orthogonal()
+"""Singular vectors at the start: drawn as in the paper's code they are so short that a value of theirs hardly changes the kernel."""
 
 
 class SingularTerms(Factored):
@@ -33,9 +33,9 @@ class SingularTerms(Factored):
         for one in projections(boxed, self.options.targets):
             place, (into, out) = (*one.path[:-1], NAME), one.names[-2:]
             first, second = jax.random.split(key_of(key, one.path))
-            found[*place, "left"] = one.box(one.normal(first, one.inputs, rank, std=STD), into, None)
+            found[*place, "left"] = one.box(ORTHONORMAL(first, (*one.stack, one.inputs, rank), FLOAT), into, None)
             found[*place, "values"] = one.box(jnp.zeros((*one.stack, rank), FLOAT), None)
-            found[*place, "right"] = one.box(one.normal(second, rank, one.outputs, std=STD), None, out)
+            found[*place, "right"] = one.box(ORTHONORMAL(second, (*one.stack, rank, one.outputs), FLOAT), None, out)
         return found
 
     def read(self, base, trained, key=None):
@@ -47,13 +47,10 @@ class SingularTerms(Factored):
         return at(trained, NAME, factors)
 
     def terms(self, trained):
-        """How far the factors are from orthogonal (eq. 4): the mean over projections of both Frobenius norms."""
+        """How far the factors are from orthogonal: `deviation`."""
         if not self.options.orthogonality:
             return {}
-        leaves = found_at(trained, NAME).values()
-        norms = [_from_orthogonal(leaf["left"], leaf["right"]) for leaf in leaves]
-        count = sum(norm.size for norm in norms)
-        return {"orthogonality": Term(self.options.orthogonality, sum(norm.sum() for norm in norms) / count, jnp.float32(1))}
+        return {"orthogonality": Term(self.options.orthogonality, deviation(trained), jnp.float32(1))}
 
     def metrics(self, opt_state):
         """rank/PROJECTION: how many of its values stayed at the last choice, as a mean over layers; rank: of all projections."""
@@ -69,11 +66,17 @@ class SingularTerms(Factored):
         return budgeted(inner, self.options, steps)
 
 
-def _from_orthogonal(left, right):
-    rank = left.shape[-1]
-    products = jnp.swapaxes(left, -1, -2) @ left, right @ jnp.swapaxes(right, -1, -2)
-    # The root has no derivative at zero, where factors are orthogonal.
-    return sum(jnp.sqrt(jnp.square(product - jnp.eye(rank)).sum((-2, -1)) + 1e-12) for product in products)
+def deviation(trained):
+    """How far the factors are from orthogonal (eq. 4): the mean over projections of both squared Frobenius norms.
+
+    The paper's code takes the norms themselves, whose gradient is as large near the optimum as far from it, and drowns that of the loss.
+    """
+    found = []
+    for leaf in found_at(trained, NAME).values():
+        left, right, unit = leaf["left"], leaf["right"], jnp.eye(leaf["values"].shape[-1])
+        products = jnp.swapaxes(left, -1, -2) @ left, right @ jnp.swapaxes(right, -1, -2)
+        found.append(sum(jnp.square(product - unit).sum((-2, -1)) for product in products))
+    return sum(one.sum() for one in found) / sum(one.size for one in found)
 
 
 def budget_at(step, options: AdaLoRA, projections: int, steps: int):
@@ -99,9 +102,9 @@ class Allocation(NamedTuple):
 def budgeted(inner: optax.GradientTransformation, options: AdaLoRA, steps: int) -> optax.GradientTransformation:
     """The optimizer `inner`, after which the values of all but the most important triplets are zero (algorithm 1).
 
-    It sees gradients before they are clipped. Exactly as many triplets stay as the budget says: of equal ones the first. Every `every`
-    updates they are chosen anew, and one that was set to zero may come back; from the beginning of the last phase on the choice stands,
-    and what is zero stays zero.
+    It sees gradients before they are clipped. What matters is what the loss says: the regulariser's part of a gradient, often the larger
+    one, is left out. Exactly as many triplets stay as the budget says: of equal ones the first. Every `every` updates they are chosen anew,
+    and one that was set to zero may come back; from the beginning of the last phase on the choice stands, and what is zero stays zero.
     """
     end = math.floor((1.0 - options.final) * steps)
 
@@ -115,7 +118,11 @@ def budgeted(inner: optax.GradientTransformation, options: AdaLoRA, steps: int) 
         return Allocation(inner.init(params), jnp.int32(0), zeros, again, unflatten_dict(mask))
 
     def update(gradients, state, params):
-        now = jax.tree.map(lambda weight, gradient: jnp.abs(weight * gradient), terms(params), terms(gradients))
+        own = terms(params)
+        regular = jax.grad(deviation)(own)
+        now = jax.tree.map(
+            lambda weight, gradient, other: jnp.abs(weight * (gradient - options.orthogonality * other)), own, terms(gradients), regular
+        )
         sensitivity = jax.tree.map(lambda mean, new: options.beta1 * mean + (1 - options.beta1) * new, state.sensitivity, now)
         uncertainty = jax.tree.map(
             lambda mean, new, old: options.beta2 * mean + (1 - options.beta2) * jnp.abs(new - old), state.uncertainty, now, sensitivity

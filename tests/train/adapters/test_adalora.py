@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from train.adapters.adalora import SingularTerms, budget_at, budgeted, most_important
+from train.adapters.adalora import SingularTerms, budget_at, budgeted, deviation, most_important
 from train.adapters.low_rank import NAME, merged
 from train.adapters.method import overlaid
 from train.adapters.options import AdaLoRA
@@ -112,6 +112,16 @@ def test_the_regulariser_falls():
     *_, (before, after) = planted_run(strong)
     *_, (_, without) = planted_run(dataclasses.replace(OPTIONS, orthogonality=0.0))
     assert after < 0.2 * before and after < 0.2 * without
+
+
+def test_the_regulariser_makes_no_triplet_important():
+    """Gradients that are its own alone leave every sensitivity at zero."""
+    trained = leaves_of(0, OPTIONS, values=0.5)
+    optimizer = budgeted(optax.sgd(0.0), OPTIONS, STEPS)
+    regular = jax.tree.map(lambda x: OPTIONS.orthogonality * x, jax.grad(deviation)(trained))
+    _, state = optimizer.update(regular, optimizer.init(trained), trained)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(regular)) > 0.1
+    assert all(float(jnp.abs(leaf).max()) < 1e-6 for leaf in jax.tree.leaves(state.sensitivity))
 
 
 def test_merging_and_leaving_out_zero_triplets_change_nothing():
