@@ -11,7 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
-# The function of a verb has its name, and so has the file in train/verbs/ that it is in: see file_of.
+# The function of a verb has its name, and so has the file in train/verbs/ that it is in, but for those of HOMES: see file_of.
 VERBS = {
     "quickstart": "train a small model of Python code on this machine in minutes, and show what it learned",
     "prepare": "turn raw text into shards",
@@ -26,14 +26,18 @@ VERBS = {
     "evaluate": "measure a run on its validation split",
     "attack": "change labelled texts a little until a classifier is wrong, and write them",
     "generate": "continue a prompt, a file of prompts, or what you type",
+    "chat": "talk with a model in the terminal",
+    "serve": "answer requests in OpenAI's form, with a chat page",
     "embed": "write a vector for each line of a file",
     "reproduce": "run a paper's table and compare the results with the paper",
     "report": "draw the report of a run again, also while it trains",
     "doctor": "check devices, versions, memory and disk, for an experiment or in general",
 }
 CONFIG_HELP = "--config FILE, with any verb: lets runs with classes of that config file use them."
-ROOMS = ("data", "model", "train")
-COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "attack", "generate", "embed")
+ROOMS = ("data", "model", "train", "serve")
+HOMES = {"chat": "serve.cli", "serve": "serve.cli"}
+"""Files of the verbs that are not in train/verbs/."""
+COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "attack", "generate", "chat", "serve", "embed")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
 WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "attack", "embed", "reproduce", "report")
 """Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""
@@ -108,7 +112,7 @@ def run(arguments: list[str]) -> int:
     if verb != "launch":  # which hands it to every process
         rest = allow_config(rest)
     name = file_of(verb)
-    return getattr(importlib.import_module(f"train.verbs.{name}"), name)(rest) or 0
+    return getattr(importlib.import_module(HOMES.get(verb, f"train.verbs.{name}")), name)(rest) or 0
 
 
 def file_of(verb: str) -> str:

@@ -17,6 +17,8 @@ EXTRAS = {
     "wandb": ["wandb>=0.19"],
     "notebooks": ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"],
     "eval": ["lm-eval>=0.4.13"],  # its core needs no torch; older ones load tasks in another way
+    # Answers over HTTP; llguidance: answers in JSON, by a schema or an expression.
+    "serve": ["uvicorn>=0.30", "prometheus_client>=0.20", "llguidance>=1.0", "jinja2>=3.1"],
     "games": ["pgx>=2.6"],  # two-player games beside our own
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
@@ -44,6 +46,8 @@ TEST = [
     *EXTRAS["media"],
     *EXTRAS["notebooks"],
     *EXTRAS["metrics"],
+    *EXTRAS["serve"],
+    "openai>=2",  # the client that the server must please
 ]
 
 # What `make docs` builds the site with, in an environment of its own: it reads the sources and imports none of the packages above.
@@ -109,6 +113,7 @@ setup(
         "train.tasks",
         "train.tasks.metrics",
         "train.verbs",
+        "serve",
     ],
     entry_points={"console_scripts": ["omnia = omnia:main"]},
     install_requires=[

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "train": {"data", "model", "train"},
     "serve": {"data", "model", "train", "serve"},
     "configs": {"data", "model", "train"},
-    "omnia": {"data", "train"},
+    "omnia": {"data", "train", "serve"},
 }
 OURS = {*MAY_IMPORT, "tests"}
 HEAVY = "{'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'matplotlib', 'sentencepiece', 'tokenizers', 'pandas', 'fsspec'}"

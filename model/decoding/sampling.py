@@ -79,14 +79,15 @@ class RowSampling(flax.struct.PyTreeNode):
     bias_BV: Any
 
 
-def by_row(samplings: Sequence[Sampling], vocabulary: int) -> RowSampling:
-    """The settings of each row, NumPy arrays. ValueError for a bias of an id that the vocabulary has not."""
+def by_row(samplings: Sequence[Sampling], vocabulary: int, *, stops: int = 0) -> RowSampling:
+    """The settings of each row, NumPy arrays. stops: places for stop ids; 0: as many as are needed, in few sizes. ValueError for a bias of
+    an id that the vocabulary has not."""
 
     def column(name: str, dtype: Any = np.float32):
         return np.array([getattr(one, name) for one in samplings], dtype)
 
     most = max((len(one.stop_ids) for one in samplings), default=0)
-    places = FEWEST_STOPS
+    places = stops or FEWEST_STOPS
     while places < most:
         places *= 2
     top_k_B = np.minimum(column("top_k", np.int64), vocabulary)

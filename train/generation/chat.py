@@ -46,17 +46,20 @@ class Chat:
     def save(self, run: Path) -> None:
         json_files.write(run / FILE, dataclasses.asdict(self))
 
-    def render(self, messages: Sequence[dict[str, Any]], *, reply: bool = True) -> list[tuple[str, int | None]]:
+    def render(
+        self, messages: Sequence[dict[str, Any]], *, reply: bool = True, tools: list[dict[str, Any]] | None = None, most: int = 0
+    ) -> list[tuple[str, int | None]]:
         """The conversation in pieces of text, special tokens with their ids, and ordinary text with None.
 
         messages: {"role", "content"} and whatever else the template knows. reply: end with the beginning of the model's next message.
-        UserError for what the template refuses.
+        tools: functions that the model may call, for a template that says so. most: characters that the template may make of it; 0: any
+        number. UserError for what the template refuses.
         """
         if not self.specials:
-            return [(_rendered(self.template, messages, reply, self.tokens), None)]
+            return [(_rendered(self.template, messages, reply, self.tokens, tools, most), None)]
         names = sorted(self.specials, key=len, reverse=True)
         special = re.compile("(" + "|".join(map(re.escape, names)) + ")")
-        taken = set(self.template).union(*_texts(list(messages)), *names)
+        taken = set(self.template).union(*_texts(list(messages)), *_texts(tools), *names)
         mark = next(chr(code) for code in PRIVATE if chr(code) not in taken)
 
         def guarded(value):
@@ -70,17 +73,17 @@ class Chat:
         def spelled(text: str) -> str:
             return re.sub(f"{mark}(\\d+){mark}", lambda found: names[int(found[1])], text)
 
-        pieces = special.split(_rendered(self.template, guarded(list(messages)), reply, self.tokens))
+        pieces = special.split(_rendered(self.template, guarded(list(messages)), reply, self.tokens, guarded(tools), most))
         return [
             (piece, self.specials[piece]) if place % 2 else (spelled(piece), None)  # every second one is what it was split at
             for place, piece in enumerate(pieces)
             if piece
         ]
 
-    def encode(self, messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, *, reply: bool = True) -> list[int]:
-        """Ids of the conversation; see `render`."""
+    def encode(self, messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, *, reply: bool = True, **options) -> list[int]:
+        """Ids of the conversation; options: see `render`."""
         ids: list[int] = []
-        for piece, special in self.render(messages, reply=reply):
+        for piece, special in self.render(messages, reply=reply, **options):
             encode = tokenizer.encode_inside if ids else tokenizer.encode
             ids += encode(piece).tolist() if special is None else [special]
         return ids
@@ -105,7 +108,7 @@ def _texts(value) -> list[str]:
     return [text for one in inner for text in _texts(one)]
 
 
-def _rendered(template: str, messages: Sequence[dict[str, Any]], reply: bool, tokens: dict[str, str]) -> str:
+def _rendered(template: str, messages: Sequence[dict[str, Any]], reply: bool, tokens: dict[str, str], tools: Any, most: int) -> str:
     """As Hugging Face's library does it."""
     try:
         import jinja2
@@ -116,11 +119,17 @@ def _rendered(template: str, messages: Sequence[dict[str, Any]], reply: bool, to
     environment.filters["tojson"] = _json
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    given = {"messages": messages, "add_generation_prompt": reply, "tools": None, "documents": None}
+    given = {"messages": messages, "add_generation_prompt": reply, "tools": tools, "documents": None}
     for tag, alike in GENERATION:
         template = tag.sub(alike, template)
     try:
-        return environment.from_string(template).render(**given, **tokens)
+        pieces, size = [], 0
+        for piece in environment.from_string(template).generate(**given, **tokens):
+            pieces.append(piece)
+            size += len(piece)
+            if most and size > most:
+                raise jinja2.TemplateError(f"it would have more than {most} characters")
+        return "".join(pieces)
     except jinja2.TemplateError as error:
         raise UserError(f"the model's chat template refuses this conversation: {error}", "Change the messages.") from None
     except Exception as error:  # of a stranger's template: anything at all

@@ -48,6 +48,10 @@ class TextEmbedder:
         self._most = min(most or model.config.context_length, model.config.context_length)
         self._embed = jax.jit(self._vectors)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens that are read of each text, with what stands around it."""
+        return [len(self._wrapped(ids)) for ids in self._tokenizer.encode_batch(texts)]
+
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The vectors of the texts, in their order."""
         rows = [self._wrapped(ids) for ids in self._tokenizer.encode_batch(texts)]

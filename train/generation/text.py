@@ -75,6 +75,16 @@ class TextGenerator:
         return isinstance(self._model, EncoderDecoder)
 
     @property
+    def params(self) -> Any:
+        """The model's, their layers apart."""
+        return self._params
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids that the model knows."""
+        return self._model.config.vocab_size
+
+    @property
     def context(self) -> int:
         """Tokens that the model sees at once."""
         return self._model.config.context_length
@@ -107,7 +117,7 @@ class TextGenerator:
         """
         context = self._model.config.context_length
         if suffix is None:
-            rows = [self._encode(prompt) if isinstance(prompt, str) else self._known(prompt) for prompt in prompts]
+            rows = [self.encode(prompt) if isinstance(prompt, str) else self._known(prompt) for prompt in prompts]
         elif self.answers:
             raise UserError("a model that reads one text and writes another fills no gap", "Leave the suffix out.")
         else:
@@ -118,7 +128,7 @@ class TextGenerator:
                     f"prompt and suffix are {max(map(len, rows))} tokens, which leaves no room for a middle in the context of {context}",
                     "Give less text around the gap.",
                 )
-        sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, *self._stop_ids()))
+        sampling = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, *self.stop_ids))
         if sampling.among is None:  # what no text holds, a model that knows little may sample, and it would be missing from the text
             sampling = dataclasses.replace(sampling, among=(0, self._tokenizer.base_size))
         rows, source = self._apart(rows)
@@ -160,11 +170,11 @@ class TextGenerator:
         """
         if not 1 <= samples <= beams:
             raise UserError(f"{samples} continuations of {beams} beams", "Ask for 1 to as many as there are beams.")
-        rows, source = self._apart([self._encode(prompt) for prompt in prompts])
+        rows, source = self._apart([self.encode(prompt) for prompt in prompts])
         width, context = max(map(len, rows)), self._model.config.context_length
         if width + tokens > context:
             raise UserError(f"{width} tokens of prompt and {tokens} more do not fit the context of {context}", "Ask for fewer.")
-        stop_ids = self._stop_ids()
+        stop_ids = self.stop_ids
         padded = np.array([np.pad(row, (width - len(row), 0)) for row in rows], np.int32)
         lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
         options = {"beams": beams, "max_new_tokens": tokens, "stop_ids": stop_ids, "length_penalty": length_penalty}
@@ -177,11 +187,13 @@ class TextGenerator:
 
         return [[completion(row, beam) for beam in range(samples)] for row in range(len(prompts))]
 
-    def _stop_ids(self) -> tuple[int, ...]:
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
         """Those of a published model, and the document's end."""
         return tuple(dict.fromkeys((*self._stops, *([] if self._document_end is None else [self._document_end]))))
 
-    def _encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str) -> list[int]:
+        """Ids of a text to continue, with what it begins with. UserError for an empty one where there is no such thing."""
         ids = self._tokenizer.encode(prompt).tolist()
         start = list(self._start)
         if not start and self._document_end is not None and not self.answers:  # a text that is read has an end alone

@@ -1,0 +1,181 @@
+"""Texts that begin and end at different times, side by side: each has a slot with a cache and an index of its own.
+
+A text lies in its slot from place 0 on, so what it becomes depends on no other slot: not on who sits beside it, nor on when it came.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from model.decoding.filters import temper
+from model.decoding.generate import Causal
+from model.decoding.sampling import RowSampling, Sampling, by_row, draw, next_logits
+from model.heads import Head, logits, vocabulary_table
+
+LIKELIEST = 20
+"""Tokens whose log-probabilities are given beside the one that was drawn."""
+
+
+class Slots(flax.struct.PyTreeNode):
+    """B slots of S places.
+
+    cache: keys and values, each leaf [B, ...]; tokens_BS: ids of each text; index_B: how many tokens it has, all of them read; begin_B:
+    how many of those are its prompt; limit_B: how many it may have; done_B: nothing more is drawn; logits_BV: for the next token; keys_B:
+    random keys, folded with the place that a token is drawn for; sampling: RowSampling with a bias for each slot; asks_B: whether the
+    likeliest tokens are wanted too.
+    """
+
+    cache: Any
+    tokens_BS: Any
+    index_B: Any
+    begin_B: Any
+    limit_B: Any
+    done_B: Any
+    logits_BV: Any
+    keys_B: Any
+    sampling: RowSampling
+    asks_B: Any
+
+
+class Drawn(flax.struct.PyTreeNode):
+    """What a call drew, up to N tokens a slot. tokens_BN; log_probs_BN: of each, before filters, at the slot's temperature, 1 if greedy;
+    count_B: how many; done_B: whether the slot is at its end; likeliest_BNL, their_log_probs_BNL: the most likely tokens, where a slot asks
+    for them, else zeros."""
+
+    tokens_BN: Any
+    log_probs_BN: Any
+    count_B: Any
+    done_B: Any
+    likeliest_BNL: Any
+    their_log_probs_BNL: Any
+
+
+def empty_slots(model: Causal, slots: int, size: int, stops: int = 0) -> Slots:
+    """Slots without texts, all done. stops: places for stop ids."""
+    vocabulary = model.config.vocab_size
+    sampling = jax.tree.map(jnp.asarray, by_row([Sampling()] * slots, vocabulary, stops=stops))
+    cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (slots, *x.shape)), model.empty_cache(1, size))
+    zeros_B = jnp.zeros(slots, jnp.int32)
+    return Slots(
+        cache=cache,
+        tokens_BS=jnp.zeros((slots, size), jnp.int32),
+        index_B=zeros_B,
+        begin_B=zeros_B,
+        limit_B=zeros_B,
+        done_B=jnp.ones(slots, bool),
+        logits_BV=jnp.zeros((slots, vocabulary), jnp.float32),
+        keys_B=jax.random.split(jax.random.key(0), slots),
+        sampling=sampling.replace(bias_BV=jnp.broadcast_to(sampling.bias_BV, (slots, vocabulary))),
+        asks_B=jnp.zeros(slots, bool),
+    )
+
+
+def read_chunk(model: Causal, params, cache, tokens_C, index, count):
+    """Read a part of one text into its cache: (cache, float32 [V], the logits behind the last of its tokens).
+
+    cache: of one row, as `model.empty_cache(1, S)`; tokens_C: ids, the first `count` of which are meant; index: place of the first. The
+    places behind them are overwritten by what comes next, and no token sees them before. S must have room for all C.
+    """
+    size = jax.tree.leaves(cache)[0].shape[1]
+    output = model.apply(
+        {"params": params},
+        tokens_C[None],
+        positions_BT=(index + jnp.arange(len(tokens_C)))[None],
+        cache=(cache, index),
+        valid_BS=jnp.ones((1, size), jnp.int32),
+    )
+    last_D = jax.lax.dynamic_index_in_dim(output.hidden_BTD[0], count - 1, keepdims=False)
+    return output.cache, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
+
+
+def insert(slots: Slots, place, cache, tokens_S, count, limit, logits_V, key, sampling: RowSampling, asks) -> Slots:
+    """A text that was read takes a slot: its first `count` tokens are the prompt, and it may have `limit` in all. sampling: of one row."""
+    return Slots(
+        cache=jax.tree.map(lambda held, new: held.at[place].set(new.astype(held.dtype)), slots.cache, cache),
+        tokens_BS=slots.tokens_BS.at[place].set(tokens_S),
+        index_B=slots.index_B.at[place].set(count),
+        begin_B=slots.begin_B.at[place].set(count),
+        limit_B=slots.limit_B.at[place].set(limit),
+        done_B=slots.done_B.at[place].set(False),
+        logits_BV=slots.logits_BV.at[place].set(logits_V),
+        keys_B=slots.keys_B.at[place].set(key),
+        sampling=jax.tree.map(lambda held, new: held.at[place].set(new[0]), slots.sampling, sampling),
+        asks_B=slots.asks_B.at[place].set(asks),
+    )
+
+
+def move(slots: Slots, place, others: Slots, to) -> Slots:
+    """`others`, with a slot of `slots` in the place `to`: between banks of different width."""
+    return jax.tree.map(lambda held, new: held.at[to].set(new[place]), others, slots)
+
+
+def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int) -> tuple[Slots, Drawn]:
+    """Draw up to `steps` tokens in each slot that is neither done nor given up; stops early where none is left.
+
+    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`. A slot ends with a stop id, which is drawn and
+    counted, and at its limit.
+    """
+    sampling, (batch, size) = slots.sampling, slots.tokens_BS.shape
+    index_S, rows_B = jnp.arange(size), jnp.arange(batch)
+    drawn = Drawn(
+        tokens_BN=jnp.zeros((batch, most), jnp.int32),
+        log_probs_BN=jnp.zeros((batch, most), jnp.float32),
+        count_B=jnp.zeros(batch, jnp.int32),
+        done_B=slots.done_B,
+        likeliest_BNL=jnp.zeros((batch, most, LIKELIEST), jnp.int32),
+        their_log_probs_BNL=jnp.zeros((batch, most, LIKELIEST), jnp.float32),
+    )
+    temperature_B1 = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)[:, None]
+    slots = slots.replace(done_B=slots.done_B | ~alive_B)
+
+    def read(cache, token, index):
+        output = model.apply(
+            {"params": params},
+            token[None, None],
+            positions_BT=index[None, None],
+            cache=(cache, index),
+            valid_BS=jnp.ones((1, size), jnp.int32),
+        )
+        return output.hidden_BTD[0, 0], output.cache
+
+    def step(carry):
+        number, slots, drawn = carry
+        held_BS = index_S < slots.index_B[:, None]
+        x_BV = next_logits(slots.logits_BV, sampling, slots.tokens_BS, held_BS, held_BS & (index_S >= slots.begin_B[:, None]))
+        token_B = draw(lambda: jax.vmap(jax.random.fold_in)(slots.keys_B, slots.index_B), x_BV, sampling.temperature_B)
+        log_p_BV = jax.nn.log_softmax(temper(slots.logits_BV, temperature_B1), axis=-1)
+        log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
+        goes_B = ~slots.done_B
+        token_B = jnp.where(goes_B, token_B, 0).astype(jnp.int32)
+        place_B = jnp.where(goes_B, slots.index_B, size - 1)  # what a slot that is done writes, nobody reads
+        nobody = jnp.zeros((batch, LIKELIEST), jnp.float32), jnp.zeros((batch, LIKELIEST), jnp.int32)
+        their_log_probs_BL, likeliest_BL = jax.lax.cond(
+            (slots.asks_B & goes_B).any(), lambda: tuple(jax.lax.top_k(log_p_BV, LIKELIEST)), lambda: nobody
+        )
+        drawn = drawn.replace(
+            tokens_BN=drawn.tokens_BN.at[:, number].set(token_B),
+            log_probs_BN=drawn.log_probs_BN.at[:, number].set(jnp.where(goes_B, log_prob_B, 0.0)),
+            count_B=drawn.count_B + goes_B,
+            likeliest_BNL=drawn.likeliest_BNL.at[:, number].set(likeliest_BL),
+            their_log_probs_BNL=drawn.their_log_probs_BNL.at[:, number].set(their_log_probs_BL),
+        )
+        hidden_BD, cache = jax.vmap(read)(slots.cache, token_B, place_B)
+        index_B = slots.index_B + goes_B
+        stopped_B = (token_B[:, None] == sampling.stops_BE).any(-1) | (index_B >= slots.limit_B)
+        slots = slots.replace(
+            cache=cache,
+            tokens_BS=slots.tokens_BS.at[rows_B, place_B].set(token_B),
+            index_B=index_B,
+            done_B=slots.done_B | stopped_B,
+            logits_BV=logits(Head(hidden_BD, vocabulary_table(params)), softcap=model.config.logit_softcap),
+        )
+        return number + 1, slots, drawn
+
+    def more(carry):
+        number, slots, _ = carry
+        return (number < jnp.minimum(steps, most)) & ~slots.done_B.all()
+
+    _, slots, drawn = jax.lax.while_loop(more, step, (jnp.int32(0), slots, drawn))
+    return slots, drawn.replace(done_B=slots.done_B)

@@ -1,0 +1,1 @@
+"""A run that answers: an OpenAI-compatible server, and a chat in the terminal."""

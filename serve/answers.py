@@ -1,0 +1,304 @@
+"""From requests to answers in OpenAI's form, whole or piece by piece. No HTTP, no JAX."""
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from serve.engine import Engine
+from serve.jobs import Job
+from serve.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, Refused
+from serve.served import CALL, CALLED, Served
+from serve.text import Shown, TokenShown
+
+COMPLETION_TOKENS = 16
+"""Drawn where a plain completion does not say how many, as OpenAI has it."""
+
+
+class Failed(Exception):
+    """The engine ended a job before its end."""
+
+
+class Answer:
+    """One request under way: a job for each choice, and what of their texts is certain so far."""
+
+    def __init__(self, served: Served, engine: Engine, jobs: Sequence[Job], stops: Sequence[str]):
+        self._engine, self.jobs = engine, list(jobs)
+        self.writers = [served.writer(stops) for _ in jobs]
+        self._signal = asyncio.Event()
+        for job in jobs:
+            job.signal = self._signal
+
+    def start(self) -> None:
+        """Full where the queue has no room."""
+        self._engine.submit(*self.jobs)
+
+    def cancel(self) -> None:
+        for job in self.jobs:
+            self._engine.cancel(job)
+
+    async def follow(self) -> AsyncIterator[tuple[int, Shown, str]]:
+        """(choice, what is new of it, "" or why it ended), whenever something is. Failed where the engine gives up."""
+        going = set(range(len(self.jobs)))
+        while going:
+            await self._signal.wait()
+            self._signal.clear()
+            for number in sorted(going):
+                shown, finish = self._news(number)
+                if finish:
+                    going.discard(number)
+                if finish or shown.text or shown.tokens:
+                    yield number, shown, finish
+
+    def _news(self, number: int) -> tuple[Shown, str]:
+        """Everything of one choice that has come since it was last looked at."""
+        job, writer = self.jobs[number], self.writers[number]
+        text, tokens, finish = "", tuple[TokenShown, ...](), ""
+        while job.pieces and not finish:
+            piece = job.pieces.popleft()
+            if piece.finish in ("error", "cancelled"):
+                raise Failed(piece.finish)
+            shown = writer.feed(piece.ids, piece.log_probs, piece.likeliest, piece.their_log_probs)
+            text, tokens = text + shown.text, tokens + shown.tokens
+            if shown.ended:
+                self._engine.cancel(job)
+                finish = "stop"
+            elif piece.finish:
+                rest = writer.finish()
+                text, tokens, finish = text + rest.text, tokens + rest.tokens, "stop" if rest.ended else piece.finish
+        return Shown(text, tokens), finish
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens of prompts, each counted once however many answers it has, and of answers."""
+        prompts = {id(job.ids): job for job in self.jobs}.values()
+        read, drawn = sum(len(job.ids) for job in prompts), sum(writer.count for writer in self.writers)
+        cached = sum(job.cached for job in prompts)
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": drawn,
+            "total_tokens": read + drawn,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+
+
+def _seed(seed: int | None) -> int:
+    return secrets.randbits(32) if seed is None else seed
+
+
+# ------------------------------------------------------------------------------------------------ chat
+
+
+class ChatAnswer:
+    """A reply in a conversation."""
+
+    def __init__(self, served: Served, engine: Engine, request: ChatRequest, owner: str):
+        self.request, self.served = request, served
+        ids = served.conversation(request)
+        most = served.room(ids, request.most, None, "messages")
+        sampling, seed = served.sampling(request), _seed(request.seed)
+        jobs = [served.job(ids, request, sampling, most, seed, choice, owner) for choice in range(request.n)]
+        self.answer = Answer(served, engine, jobs, request.stop)
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": request.model or served.name,
+            "system_fingerprint": served.fingerprint,
+        }
+
+    @property
+    def _may_call(self) -> bool:
+        return bool(self.request.tools) and self.request.tool_choice != "none"
+
+    async def whole(self) -> dict[str, Any]:
+        texts, finishes = [""] * self.request.n, [""] * self.request.n
+        shown: list[list[TokenShown]] = [[] for _ in texts]
+        async for number, news, finish in self.answer.follow():
+            texts[number] += news.text
+            shown[number] += news.tokens
+            finishes[number] = finish or finishes[number]
+        choices = []
+        for number, (text, finish) in enumerate(zip(texts, finishes, strict=True)):
+            content, calls = self._calls(text)
+            message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+            if calls:
+                message["tool_calls"] = calls
+                finish = "tool_calls" if finish == "stop" else finish
+            logprobs = self._logprobs(shown[number]) if self.request.logprobs else None
+            choices.append({"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish})
+        return self._head | {"object": "chat.completion", "choices": choices, "usage": self.answer.usage()}
+
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        for number in range(self.request.n):
+            yield self._chunk(number, {"role": "assistant", "content": ""})
+        held = [""] * self.request.n
+        async for number, news, finish in self.answer.follow():
+            logprobs = self._logprobs(news.tokens) if self.request.logprobs else None
+            if self._may_call:  # a call is told from a text by its end alone
+                held[number] += news.text
+                if finish:
+                    content, calls = self._calls(held[number])
+                    if content:
+                        yield self._chunk(number, {"content": content}, logprobs)
+                    for place, call in enumerate(calls):
+                        head = {"index": place, "id": call["id"], "type": "function"}
+                        yield self._chunk(number, {"tool_calls": [head | {"function": call["function"] | {"arguments": ""}}]})
+                        arguments = {"index": place, "function": {"arguments": call["function"]["arguments"]}}
+                        yield self._chunk(number, {"tool_calls": [arguments]})
+                    finish = "tool_calls" if calls and finish == "stop" else finish
+            elif news.text or news.tokens:
+                yield self._chunk(number, {"content": news.text}, logprobs)
+            if finish:
+                yield self._chunk(number, {}, None, finish)
+        if self.request.include_usage:
+            yield self._head | {"object": "chat.completion.chunk", "choices": [], "usage": self.answer.usage()}
+
+    def _chunk(self, number: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None) -> dict[str, Any]:
+        choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        more = {"usage": None} if self.request.include_usage else {}
+        return self._head | {"object": "chat.completion.chunk", "choices": [choice]} | more
+
+    def _calls(self, text: str) -> tuple[str | None, list[dict[str, Any]]]:
+        """What is said, and the tools that are called; a call that is no whole JSON object stays text."""
+        if not self._may_call:
+            return text, []
+        before, calls, rest = "", [], text
+        while (begin := rest.find(CALL.strip())) >= 0 and (end := rest.find(CALLED.strip(), begin)) >= 0:
+            try:
+                call = json.loads(rest[begin + len(CALL.strip()) : end])
+                name, arguments = call["name"], json.dumps(call["arguments"], ensure_ascii=False)
+            except (ValueError, KeyError, TypeError):
+                break
+            calls.append({"id": f"call_{secrets.token_hex(8)}", "type": "function", "function": {"name": name, "arguments": arguments}})
+            before, rest = before + rest[:begin], rest[end + len(CALLED.strip()) :]
+        said = (before + rest).strip() if calls else text
+        return said or (None if calls else ""), calls
+
+    def _logprobs(self, tokens: Sequence[TokenShown]) -> dict[str, Any]:
+        pieces = self.answer.writers[0]
+
+        def shown(id_: int, log_prob: float) -> dict[str, Any]:
+            raw = pieces.bytes_of(id_)
+            return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": log_prob}
+
+        most = self.request.top_logprobs
+        content = [
+            shown(token.id, token.log_prob) | {"top_logprobs": [shown(*other) for other in token.likeliest[:most]]} for token in tokens
+        ]
+        return {"content": content, "refusal": None}
+
+
+# ------------------------------------------------------------------------------------------------ completions
+
+
+class CompletionAnswer:
+    """Continuations of texts."""
+
+    def __init__(self, served: Served, engine: Engine, request: CompletionRequest, owner: str):
+        self.request, self.served = request, served
+        if request.echo and request.logprobs:
+            raise Refused("logprobs of an echoed prompt are not available here", "logprobs", "unsupported_parameter")
+        rows = [served.prompt(prompt) for prompt in request.prompts]
+        sampling, seed, jobs = served.sampling(request), _seed(request.seed), []
+        self._echoes: list[str] = []
+        for prompt, ids in zip(request.prompts, rows, strict=True):
+            most = served.room(ids, request.most, COMPLETION_TOKENS, "prompt")
+            for _ in range(request.n):
+                jobs.append(served.job(ids, request, sampling, most, seed, len(jobs), owner))
+                self._echoes.append((prompt if isinstance(prompt, str) else served.decode(prompt)) if request.echo else "")
+        self._echo_only = request.most == 0
+        self.answer = Answer(served, engine, jobs, request.stop)
+        self._head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": request.model or served.name,
+            "system_fingerprint": served.fingerprint,
+        }
+
+    async def whole(self) -> dict[str, Any]:
+        texts, finishes = list(self._echoes), ["length"] * len(self._echoes)
+        tokens: list[list[TokenShown]] = [[] for _ in texts]
+        if not self._echo_only:
+            async for number, news, finish in self.answer.follow():
+                texts[number] += news.text
+                tokens[number] += news.tokens
+                finishes[number] = finish or finishes[number]
+        choices = [
+            {
+                "index": number,
+                "text": text,
+                "logprobs": self._logprobs(tokens[number], 0) if self.request.logprobs else None,
+                "finish_reason": finishes[number],
+            }
+            for number, text in enumerate(texts)
+        ]
+        return self._head | {"choices": choices, "usage": self.answer.usage()}
+
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        more = {"usage": None} if self.request.include_usage else {}
+        offsets = [0] * len(self._echoes)
+
+        def chunk(number: int, text: str, tokens: Sequence[TokenShown], finish: str | None) -> dict[str, Any]:
+            logprobs = self._logprobs(tokens, offsets[number]) if self.request.logprobs else None
+            offsets[number] += len(text)
+            return self._head | {"choices": [{"index": number, "text": text, "logprobs": logprobs, "finish_reason": finish}]} | more
+
+        for number, echo in enumerate(self._echoes):
+            if echo or self._echo_only:
+                yield chunk(number, echo, (), "length" if self._echo_only else None)
+        if not self._echo_only:
+            async for number, news, finish in self.answer.follow():
+                yield chunk(number, news.text, news.tokens, finish or None)
+        if self.request.include_usage:
+            yield self._head | {"choices": [], "usage": self.answer.usage()}
+
+    @property
+    def draws(self) -> bool:
+        return not self._echo_only
+
+    def _logprobs(self, tokens: Sequence[TokenShown], offset: int) -> dict[str, Any]:
+        pieces, most = self.answer.writers[0], self.request.top_logprobs
+
+        def text(id_: int) -> str:
+            return pieces.bytes_of(id_).decode("utf-8", "replace")
+
+        offsets = []
+        for token in tokens:
+            offsets.append(offset)
+            offset += len(text(token.id))
+        return {
+            "tokens": [text(token.id) for token in tokens],
+            "token_logprobs": [token.log_prob for token in tokens],
+            "top_logprobs": [{text(id_): log_prob for id_, log_prob in token.likeliest[:most]} for token in tokens] if most else None,
+            "text_offset": offsets,
+        }
+
+
+# ------------------------------------------------------------------------------------------------ embeddings
+
+
+def embeddings(embedder: Any, request: EmbeddingRequest, name: str) -> dict[str, Any]:
+    """Vectors of texts, computed at once: call it on a thread of its own."""
+    if not all(isinstance(text, str) for text in request.inputs):
+        raise Refused("input of token ids is not available here: give texts", "input", "unsupported_parameter")
+    vectors, counts = embedder(list(request.inputs)), embedder.lengths(list(request.inputs))
+    if request.dimensions is not None:
+        if request.dimensions > vectors.shape[1]:
+            raise Refused(f"dimensions is {request.dimensions}; the model has {vectors.shape[1]}", "dimensions")
+        vectors = vectors[:, : request.dimensions]
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    data = [
+        {
+            "object": "embedding",
+            "index": place,
+            "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode() if request.base64 else vector.tolist(),
+        }
+        for place, vector in enumerate(vectors)
+    ]
+    total = int(sum(counts))
+    return {"object": "list", "data": data, "model": request.model or name, "usage": {"prompt_tokens": total, "total_tokens": total}}

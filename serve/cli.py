@@ -1,0 +1,306 @@
+"""`omnia serve RUN`: load, compile, listen, and end in order."""
+
+import dataclasses
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from data.errors import UserError
+from train.verbs.arguments import parse, start_jax
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+STUCK_EXIT = 70
+"""Exit code of a process whose engine is stuck, for whoever starts it again."""
+STUCK_SECONDS = 120.0
+LOOK_SECONDS = 2.0
+"""Between two looks at the engine, and for newer checkpoints."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """Answer requests in OpenAI's form: chat and completions from a model that writes, embeddings from an encoder; and a chat page at /."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than this machine's own needs --keys."""
+    port: int = 8000
+    """Port to listen on. 0: any that is free."""
+    slots: int = 16
+    """Texts that are continued at once."""
+    context: int = 0
+    """Tokens of a text with its prompt, at most. 0: the model's context."""
+    keys: str = ""
+    """File of the keys that may ask. Without it anybody on this machine may."""
+    new_key: str = ""
+    """With --keys: add a key of this name to the file, print it, and exit."""
+    hosts: tuple[str, ...] = ()
+    """Names by which requests may call this server. Default: those of this machine itself; with --keys any."""
+    name: str = ""
+    """Name of the model for clients. Default: that of the run's folder."""
+    queue: int = 1024
+    """Requests that may wait."""
+    queue_tokens: int = 4_000_000
+    """Tokens of prompts and answers that may wait."""
+    chunk: int = 0
+    """Tokens of a prompt that are read at once, while all texts wait. 0: 64 on a CPU, 256 otherwise."""
+    prefix_bytes: int = 1 << 30
+    """Memory for what was read before: prompts that begin alike are read once. 0: none."""
+    exact: bool = False
+    """On a CPU: the same bits whatever else runs, at the cost of speed for single requests. Accelerators always do so."""
+    embeddings: bool = False
+    """Make embeddings with a decoder too."""
+    int8: bool = False
+    """Round weights and activations to eight bits: faster, slightly less exact."""
+    watch: bool = False
+    """Change to newer checkpoints of the run as they appear."""
+    audit: str = ""
+    """File for a line about each request: who, when, how many tokens; never what."""
+    tls_cert: str = ""
+    """With --tls-key: certificate file, for HTTPS."""
+    tls_key: str = ""
+    """Key file of the certificate."""
+    drain: float = 30.0
+    """Seconds that running texts have to end after SIGTERM."""
+    step: int | None = None
+    """Checkpoint to serve. Default: the latest."""
+    raw: bool = False
+    """Use the trained parameters even if an average is kept."""
+
+
+def serve(arguments: list[str]) -> int:
+    options = parse(Serve, "serve", arguments)
+    _check(options)
+    if options.new_key:
+        from serve.keys import new_key
+
+        print(f"{options.new_key}: {new_key(options.keys, options.new_key)}\nThis is shown once; the file holds a digest of it.")
+        return 0
+    try:
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"omnia serve needs the package {error.name}", "Install it: pip install 'omnia[serve]'.") from None
+    from serve.keys import read_keys
+    from train.runs.directory import open_run
+
+    keys = read_keys(options.keys) if options.keys else None
+    run = open_run(options.run_dir)
+    start_jax()
+    return _listen(options, run, keys)
+
+
+def chat(arguments: list[str]) -> None:
+    """A conversation in the terminal."""
+    from train.verbs.generate import generate
+
+    generate([*arguments, "--chat"])
+
+
+def _check(options: Serve) -> None:
+    if options.new_key and not options.keys:
+        raise UserError("--new-key adds to a file of keys", "Give it: --keys FILE.")
+    if options.host not in LOCAL and not options.keys:
+        raise UserError(f"--host {options.host} lets other machines ask, and there are no keys", "Give --keys FILE, or leave --host out.")
+    if bool(options.tls_cert) != bool(options.tls_key):
+        raise UserError("--tls-cert and --tls-key belong together", "Give both, or neither.")
+    for name, low in (("slots", 1), ("queue", 1), ("queue_tokens", 1), ("chunk", 0), ("context", 0), ("prefix_bytes", 0), ("drain", 0)):
+        if getattr(options, name) < low:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least {low}")
+    if not 0 <= options.port < 65536:
+        raise UserError(f"--port is {options.port}; it must be from 0 to 65535")
+
+
+# ------------------------------------------------------------------------------------------------ loading
+
+
+@dataclasses.dataclass
+class Loaded:
+    """What answers: one for texts, one for vectors, or both."""
+
+    served: Any = None
+    engine: Any = None
+    embedder: Any = None
+    programs: Any = None
+
+
+def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None) -> Loaded:
+    """The model of a run, with every program that it will run compiled. UserError for a run that answers nothing."""
+    import jax
+
+    from serve.engine import Engine
+    from serve.prefix import PrefixStore
+    from serve.programs import Programs
+    from serve.scheduler import Scheduler
+    from serve.served import Served
+    from train.checkpoints.checkpointer import in_eight_bits, load_parameters
+    from train.devices.mesh import inference_mesh
+    from train.generation.chat import load_chat
+    from train.generation.embeddings import load_embedder
+    from train.generation.text import TextGenerator, decoder_of
+
+    found = Loaded()
+    writes = run.experiment.objective.generates and run.experiment.model.generates
+    if options.embeddings or not writes:
+        found.embedder = load_embedder(run, step=options.step, raw=options.raw)
+    if not writes:
+        return found
+    model = decoder_of(run)
+    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
+    generator = TextGenerator(
+        model, in_eight_bits(params) if options.int8 else params, run.tokenizer(), run.document_end, load_chat(run.path)
+    )
+    on_cpu = jax.default_backend() == "cpu"
+    chunk = options.chunk or (64 if on_cpu else 256)
+    context = min(options.context or generator.context, generator.context)
+    size = -(-context // chunk) * chunk
+    widths = (
+        tuple(sorted({min(width, options.slots) for width in (1, 4, options.slots)})) if on_cpu and not options.exact else (options.slots,)
+    )
+    found.programs = Programs(model, generator.params, widths=widths, size=size, chunk=chunk)
+    found.programs.compile()
+    scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
+    prefixes = PrefixStore(chunk=chunk, most_bytes=options.prefix_bytes)
+    found.engine = Engine(found.programs, scheduler, prefixes, observed, wake)
+    name = options.name or run.path.resolve().name
+    found.served = Served(name, generator, run.tokenizer(), load_chat(run.path), size=context)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ listening
+
+
+def _listen(options: Serve, run: Any, keys: Any) -> int:
+    import jax
+    import uvicorn
+
+    from serve.http import LOCAL_NAMES, Application
+    from serve.observe import AuditLog, Observed
+
+    observed, audit = Observed(), AuditLog(Path(options.audit) if options.audit else None)
+    hosts = options.hosts or (() if options.keys else LOCAL_NAMES)
+    application = Application(observed, name=options.name or run.path.resolve().name, keys=keys, audit=audit, hosts=hosts)
+    failure: list[str] = []
+
+    def count(event: str, seconds: float, **_: Any) -> None:
+        if application.ready and event.endswith("backend_compile_duration"):
+            observed.compiled()
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            """Refuse what is new, let run what runs, and end what then still does with an error that its client sees."""
+            if not application.draining:
+                application.draining = True
+                print(f"omnia serve: ending; texts have {options.drain:g} s", flush=True)
+                threading.Thread(target=_drain, args=(application, options.drain), daemon=True).start()
+            super().handle_exit(sig, frame)
+
+    server = Server(
+        uvicorn.Config(
+            application,
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(options.drain) + 5,
+            timeout_keep_alive=75,
+            h11_max_incomplete_event_size=64 << 10,
+            ssl_certfile=options.tls_cert or None,
+            ssl_keyfile=options.tls_key or None,
+        )
+    )
+
+    def prepare() -> None:
+        try:
+            began = time.monotonic()
+            loaded = load(options, run, observed, application.woken)
+            if loaded.engine is not None:
+                loaded.engine.start()
+            application.serve(loaded.served, loaded.engine, loaded.embedder)
+            while not server.started and not server.should_exit:
+                time.sleep(0.01)
+            if server.started:
+                print(
+                    f"omnia serve: {application.name} at {_address(options, server)}, ready after {time.monotonic() - began:.1f} s",
+                    flush=True,
+                )
+            _look_after(options, run, application, loaded, server)
+        except UserError as error:
+            failure.append(str(error))
+            server.should_exit = True
+        except BaseException:
+            traceback.print_exc()
+            failure.append("the model could not be loaded")
+            server.should_exit = True
+
+    threading.Thread(target=prepare, name="loading", daemon=True).start()
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's way to say that it cannot listen
+        raise UserError(f"cannot listen on {options.host}:{options.port}", "Choose another --port, or end what uses it.") from None
+    finally:
+        application.stop(1.0)
+        audit.close()
+    if failure:
+        raise UserError(failure[0])
+    sys.stdout.flush()
+    return 0
+
+
+def _address(options: Serve, server: Any) -> str:
+    port = next((socket.getsockname()[1] for one in server.servers for socket in one.sockets), options.port)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"{'https' if options.tls_cert else 'http'}://{host}:{port}"
+
+
+def _drain(application: Any, seconds: float) -> None:
+    application.stop(seconds)
+
+
+def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, server: Any) -> None:
+    """Take newer checkpoints, and end the process if its engine is stuck."""
+    from train.checkpoints.checkpointer import Checkpointer
+
+    engine, seen = loaded.engine, None
+    while not server.should_exit:
+        time.sleep(LOOK_SECONDS)
+        stuck = engine is not None and (not engine.alive or time.monotonic() - engine.advanced > STUCK_SECONDS)
+        if stuck and not application.draining:
+            why = engine.failed or "no sign of life"
+            print(f"omnia serve: the engine is stuck or has failed ({why}); ending", file=sys.stderr, flush=True)
+            time.sleep(1)  # what was told to clients reaches them
+            os._exit(STUCK_EXIT)
+        if options.watch and engine is not None:
+            checkpointer = Checkpointer(run.path, run.experiment.checkpoints, identity=run.identity)
+            try:
+                newest = checkpointer.latest_step(good=True)
+            finally:
+                checkpointer.close()
+            if seen is None:
+                seen = newest
+            elif newest is not None and newest != seen:
+                seen = newest
+                _swap(options, run, loaded, newest)
+
+
+def _swap(options: Serve, run: Any, loaded: Loaded, step: int) -> None:
+    from model.stack import unstack_layers
+    from train.checkpoints.checkpointer import in_eight_bits, load_parameters
+    from train.devices.mesh import inference_mesh
+
+    try:
+        params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=options.raw)
+        params = in_eight_bits(params) if options.int8 else params
+        loaded.engine.swap(unstack_layers(params) if "layers" in params else params)
+        print(f"omnia serve: now step {step}", flush=True)
+    except UserError as error:  # a checkpoint that cannot be read: the one in hand goes on
+        print(f"omnia serve: step {step} is left out: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,330 @@
+"""One thread, one loop: let jobs in, read a chunk of a prompt, draw some tokens for all, hand out what the call before drew."""
+
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from serve.jobs import Job, Piece
+from serve.observe import Observed
+from serve.prefix import PrefixStore
+from serve.programs import MOST_STEPS, Programs
+from serve.scheduler import Scheduler
+
+STEPS = 8
+"""Tokens that a call draws for each slot while nobody waits to begin."""
+CALM = 16
+"""Calls that a smaller bank must have been enough for before the texts move to it."""
+IDLE_SECONDS = 0.5
+"""Between two signs of life while there is nothing to do."""
+
+
+class Engine:
+    """Continues texts in slots. `submit`, `cancel`, `swap` and `stop` may be called from any thread; all else happens on its own.
+
+    wake: called on the engine's thread, once for each call, with the jobs that have new pieces; it must return at once.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        scheduler: Scheduler,
+        prefixes: PrefixStore,
+        observed: Observed,
+        wake: Callable[[list[Job]], Any] = lambda jobs: None,
+    ):
+        self._programs, self._scheduler, self._prefixes, self._observed, self._wake = programs, scheduler, prefixes, observed, wake
+        self._inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # of the scheduler
+        self._bank: Any = None
+        self._jobs: list[Job | None] = []
+        self._reading: _Reading | None = None
+        self._drawn: tuple[Any, list[Job | None], float] | None = None
+        self._calm, self._woken = 0, list[Job]()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.failed = ""
+        """What ended the loop, if something did."""
+        self.advanced = time.monotonic()
+        """When the loop last went round."""
+
+    # ------------------------------------------------------------------------------------------------ from any thread
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, *jobs: Job) -> None:
+        """All of them or none: Full where the queue has no room; RuntimeError once the engine has ended."""
+        now = time.monotonic()
+        with self._lock:
+            if self._stopping or self.failed:
+                raise RuntimeError(self.failed or "the engine is stopping")
+            added: list[Job] = []
+            try:
+                for job in jobs:
+                    job.times["queued"] = now
+                    self._scheduler.add(job)
+                    added.append(job)
+            except Exception:
+                for job in added:
+                    job.cancelled = True
+                self._scheduler.drop_cancelled()
+                raise
+        self._inbox.put(_nothing)
+
+    def cancel(self, job: Job) -> None:
+        """Its slot is free within a call. A job that has ended stays as it is."""
+        job.cancelled = True
+        self._inbox.put(_nothing)
+
+    def swap(self, params: Any) -> None:
+        """Other parameters of the same shapes, from the next call on."""
+
+        def change():
+            self._programs.params = params
+            self._prefixes.clear()
+
+        self._inbox.put(change)
+
+    def stop(self, seconds: float) -> None:
+        """End within so many seconds: what goes on by then is ended with an error, and what waits at once."""
+        with self._lock:
+            self._stopping = True
+        self._inbox.put(_nothing)
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            for job in [*self._jobs, *([self._reading.job] if self._reading else [])]:
+                if job is not None:
+                    job.cancelled = True
+            self._inbox.put(_nothing)
+            self._thread.join(5)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def running(self) -> int:
+        return sum(job is not None for job in self._jobs) + (self._reading is not None)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._scheduler)
+
+    # ------------------------------------------------------------------------------------------------ the loop
+
+    def _run(self) -> None:
+        try:
+            self._bank = self._programs.bank(self._programs.widths[0])
+            self._jobs = [None] * self._programs.widths[0]
+            while self._go_round():
+                pass
+        except BaseException as error:  # whatever it was: those who wait must learn of it
+            traceback.print_exc()
+            with self._lock:
+                self.failed = f"{type(error).__name__}"
+        finally:
+            with self._lock:
+                waiting = self._scheduler.clear()
+            for job in [*self._jobs, *([self._reading.job] if self._reading else []), *waiting]:
+                if job is not None:
+                    job.pieces.append(Piece([], [], finish="error"))
+                    self._woken.append(job)
+            self._jobs, self._reading = [], None
+            self._wake_all()
+
+    def _go_round(self) -> bool:
+        self.advanced = time.monotonic()
+        idle = not (self.running or self._drawn or self.waiting)
+        self._take_messages(wait=idle and not self._stopping)
+        self._drop_cancelled()
+        if self._stopping and not (self.running or self._drawn):
+            return False
+        self._read_chunk()
+        before, self._drawn = self._drawn, self._draw()
+        if before is not None:
+            self._hand_out(*before)
+        if self._drawn is not None and any(job is not None and job.grammar for job in self._jobs):
+            self._hand_out(*self._drawn)  # what may come next depends on what came
+            self._drawn = None
+        self._wake_all()
+        self._observed.gauge(running=self.running, waiting=self.waiting)
+        return True
+
+    def _take_messages(self, wait: bool) -> None:
+        try:
+            self._inbox.get(timeout=IDLE_SECONDS if wait else 0)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            pass
+
+    def _drop_cancelled(self) -> None:
+        with self._lock:
+            dropped = self._scheduler.drop_cancelled() + (self._scheduler.clear() if self._stopping else [])
+        for job in dropped:
+            self._end(job, Piece([], [], finish="cancelled" if job.cancelled else "error"))
+        if self._reading is not None and self._reading.job.cancelled:
+            self._end(self._reading.job, Piece([], [], finish="cancelled"))
+            self._reading = None
+        for place, job in enumerate(self._jobs):
+            if job is not None and job.cancelled:
+                self._jobs[place] = None
+                self._end(job, Piece([], [], finish="cancelled"))
+
+    def _read_chunk(self) -> None:
+        """Begin the next job if a slot will be free for it, read at most one chunk, and give a job that is read its slot."""
+        programs = self._programs
+        if self._reading is None:
+            if sum(job is not None for job in self._jobs) >= programs.widths[-1] or self._stopping:
+                return
+            with self._lock:
+                following = self._scheduler.next()
+            if following is None:
+                return
+            following.times["begun"] = time.monotonic()
+            self._reading = _Reading(following, programs.row(), self._prefixes.digests(following.owner, following.ids))
+            self._from_store(self._reading)
+        reading, chunk = self._reading, programs.chunk
+        ids = reading.job.ids[reading.place : reading.place + chunk]
+        reading.row, logits_V = programs.read(reading.row, ids, reading.place)
+        number = reading.place // chunk
+        if number < len(reading.digests):
+            self._prefixes.put(reading.digests[number], programs.cut(reading.row, reading.place))
+        reading.place += len(ids)
+        if reading.place < len(reading.job.ids):
+            return
+        self._reading = None
+        job, place = reading.job, self._free_place()
+        arguments = (reading.row, job.ids, job.most, logits_V, job.seed, job.choice, job.sampling, job.likeliest)
+        self._bank = programs.insert(self._bank, place, *arguments)
+        self._jobs[place] = job
+        if job.grammar is not None:
+            self._mask(place, job)
+        self._observed.read(len(job.ids), job.cached)
+
+    def _from_store(self, reading: "_Reading") -> None:
+        for digest in reading.digests:
+            part = self._prefixes.get(digest)
+            if part is None:
+                break
+            reading.row = self._programs.paste(reading.row, part, reading.place)
+            reading.place += self._programs.chunk
+        reading.job.cached = reading.place
+
+    def _free_place(self) -> int:
+        """A slot, in a wider bank if this one is full."""
+        if None not in self._jobs:
+            self._move_to(next(width for width in self._programs.widths if width > len(self._jobs)))
+        return self._jobs.index(None)
+
+    def _move_to(self, width: int) -> None:
+        bank, jobs = self._programs.bank(width), [job for job in self._jobs if job is not None]
+        for to, job in enumerate(jobs):
+            bank = self._programs.move(self._bank, self._jobs.index(job), bank, to)
+        self._bank, self._jobs, self._calm = bank, jobs + [None] * (width - len(jobs)), 0
+
+    def _shrink(self) -> None:
+        """Move to a smaller bank once it would have done for some while."""
+        active = sum(job is not None for job in self._jobs) + (self._reading is not None) + self.waiting
+        smaller = next(width for width in self._programs.widths if width >= active or width == self._programs.widths[-1])
+        self._calm = self._calm + 1 if smaller < len(self._jobs) else 0
+        if self._calm > CALM:
+            self._move_to(smaller)
+
+    def _draw(self):
+        """A call for all slots, not waited for: (what it draws, whose slots they were, when it began); None with nothing to draw."""
+        self._shrink()
+        if not any(job is not None for job in self._jobs):
+            return None
+        guided = any(job is not None and job.grammar for job in self._jobs)
+        steps = 1 if guided or self._reading is not None or self.waiting else STEPS
+        alive_B = np.array([job is not None for job in self._jobs])
+        self._bank, drawn = self._programs.go_on(self._bank, alive_B, min(steps, MOST_STEPS))
+        return drawn, list(self._jobs), time.monotonic()
+
+    def _hand_out(self, drawn: Any, jobs: list[Job | None], began: float) -> None:
+        """Bring what a call drew to the host, and give each job what is its own."""
+        tokens_BN, log_probs_BN, count_B, done_B = (
+            np.asarray(x) for x in (drawn.tokens_BN, drawn.log_probs_BN, drawn.count_B, drawn.done_B)
+        )
+        asked = any(job is not None and job.likeliest for job in jobs)
+        likeliest = (np.asarray(drawn.likeliest_BNL), np.asarray(drawn.their_log_probs_BNL)) if asked else None
+        total = 0
+        for place, job in enumerate(jobs):
+            if job is None or job.cancelled or "ended" in job.times:
+                continue
+            count = int(count_B[place])
+            total += count
+            job.drawn += count
+            ids = tokens_BN[place, :count].tolist()
+            more = (likeliest[0][place, :count], likeliest[1][place, :count]) if likeliest is not None and job.likeliest else (None, None)
+            finish = ""
+            if done_B[place]:
+                finish = "stop" if ids and ids[-1] in job.sampling.stop_ids else "length"
+            if job.grammar is not None and ids and job.grammar.take(ids[-1]):
+                finish = finish or "stop"
+            piece = Piece(ids, log_probs_BN[place, :count].tolist(), more[0], more[1], finish)
+            if finish:
+                if place < len(self._jobs) and self._jobs[place] is job:
+                    self._jobs[place] = None
+                elif job in self._jobs:
+                    self._jobs[self._jobs.index(job)] = None
+                self._end(job, piece)
+            else:
+                job.times.setdefault("first", time.monotonic())
+                self._give(job, piece)
+                if job.grammar is not None:
+                    self._mask(self._jobs.index(job), job)
+        seconds = time.monotonic() - began
+        if total:
+            self._scheduler.rate += 0.05 * (total / max(seconds, 1e-4) - self._scheduler.rate)
+        self._observed.call(total, seconds)
+
+    def _mask(self, place: int, job: Job) -> None:
+        """Only what the grammar allows is drawn next."""
+        bias_V = _bias_of(job, self._programs.vocabulary)
+        self._bank = self._programs.set_bias(self._bank, place, bias_V)
+
+    def _end(self, job: Job, piece: Piece) -> None:
+        job.times["ended"] = time.monotonic()
+        job.times.setdefault("first", job.times["ended"])
+        self._give(job, piece)
+        self._observed.ended(job, piece.finish)
+
+    def _give(self, job: Job, piece: Piece) -> None:
+        job.pieces.append(piece)
+        self._woken.append(job)
+
+    def _wake_all(self) -> None:
+        if self._woken:
+            self._wake(self._woken)
+            self._woken = []
+
+
+class _Reading:
+    """A prompt that is being read: its row, the place of the next chunk, and the digests of its whole chunks."""
+
+    def __init__(self, job: Job, row: Any, digests: list[bytes]):
+        self.job, self.row, self.digests, self.place = job, row, digests, 0
+
+
+def _bias_of(job: Job, vocabulary: int) -> np.ndarray:
+    """The job's own bias, and MASKED for what its grammar does not allow."""
+    from model.attention.dispatch import MASKED
+    from model.decoding.sampling import by_row
+
+    assert job.grammar is not None
+    bias_V = by_row([job.sampling], vocabulary).bias_BV[0]
+    allowed = job.grammar.allowed()
+    whole = np.zeros(vocabulary, bool)
+    whole[: len(allowed)] = allowed[:vocabulary]
+    return np.where(whole, bias_V, np.float32(MASKED))
+
+
+def _nothing() -> None:
+    """A message that only wakes the loop."""

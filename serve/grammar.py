@@ -1,0 +1,129 @@
+"""What a text may be: JSON, a schema, a regular expression or a tool's call, as a set of tokens that may come next (llguidance)."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from serve.jobs import Grammar
+from serve.protocol import Refused
+
+LARGEST = 64 << 10
+"""Bytes of a schema or an expression."""
+DEEPEST = 64
+"""Levels of a schema."""
+
+
+class Grammars:
+    """Grammars over one vocabulary. pieces: bytes of each id that a text is made of; end: an id that ends one."""
+
+    def __init__(self, pieces: Sequence[bytes], vocabulary: int, end: int, encode: Any):
+        self._pieces, self._vocabulary, self._end, self._encode = pieces, vocabulary, end, encode
+        self._tokenizer: Any = None
+
+    def _loaded(self) -> Any:
+        if self._tokenizer is None:
+            import llguidance
+
+            tokens = [self._pieces[id_] if id_ < len(self._pieces) else b"" for id_ in range(self._vocabulary)]
+            # What has no bytes of its own is told apart by a mark that no text has.
+            tokens = [piece or b"\xff<%d>" % id_ for id_, piece in enumerate(tokens)]
+            self._tokenizer = llguidance.LLTokenizer(
+                llguidance.TokenizerWrapper(_Tokens(tokens, self._end, self._encode)), eos_token=self._end
+            )
+        return self._tokenizer
+
+    def of_format(self, form: dict[str, Any], param: str = "response_format") -> Grammar | None:
+        """None for plain text; Refused for a schema or an expression that cannot be obeyed."""
+        from llguidance import LLMatcher
+
+        if form["type"] == "text":
+            return None
+        if form["type"] == "regex":
+            return self._made(LLMatcher.grammar_from_regex(_checked(form["regex"], param)), param)
+        schema = form.get("schema", {"type": "object"})
+        text = json.dumps(schema)
+        _checked(text, param)
+        if _depth(schema) > DEEPEST:
+            raise Refused(f"{param} is more than {DEEPEST} levels deep", param)
+        return self._made(LLMatcher.grammar_from_json_schema(text), param)
+
+    def of_tools(self, tools: Sequence[dict[str, Any]], before: str, behind: str) -> Grammar:
+        """A call of one of the tools, {"name", "arguments"}, between two marks."""
+        from llguidance import LLMatcher
+
+        calls = [
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": tool["function"]["name"]},
+                    "arguments": tool["function"].get("parameters", {"type": "object"}),
+                },
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+            for tool in tools
+        ]
+        schema = json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
+        _checked(schema, "tools")
+        lark = f"start: {json.dumps(before)} call {json.dumps(behind)}\ncall: %json {schema}\n"
+        return self._made(LLMatcher.grammar_from_lark(lark), "tools")
+
+    def _made(self, grammar: str, param: str) -> Grammar:
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._loaded(), grammar, log_level=0)
+        if matcher.is_error():
+            raise Refused(f"{param}: {_line(matcher.get_error())}", param)
+        return _Matched(matcher, self._vocabulary, self._end)
+
+
+class _Matched(Grammar):
+    def __init__(self, matcher: Any, vocabulary: int, end: int):
+        self._matcher, self._vocabulary, self._end = matcher, vocabulary, end
+
+    def allowed(self) -> np.ndarray:
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
+        if not allowed.any():  # an expression that has run into its limits: better an end than nothing
+            allowed[self._end] = True
+        return allowed
+
+    def take(self, token: int) -> bool:
+        if token == self._end:
+            return True
+        return not self._matcher.consume_token(token) or self._matcher.is_stopped()
+
+
+class _Tokens:
+    """What llguidance asks of a tokenizer."""
+
+    def __init__(self, tokens: list[bytes], end: int, encode: Any):
+        self.eos_token_id, self.bos_token_id, self.tokens, self.special_token_ids, self._encode = end, None, tokens, [end], encode
+
+    def __call__(self, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise TypeError("a text, not bytes")
+        return list(self._encode(text))
+
+
+def _checked(text: str, param: str) -> str:
+    if len(text.encode()) > LARGEST:
+        raise Refused(f"{param} is {len(text.encode())} bytes, and may have {LARGEST}", param)
+    return text
+
+
+def _depth(value: Any) -> int:
+    level, deepest = [value], 0
+    while level:
+        deepest += 1
+        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+        if deepest > DEEPEST:
+            break
+    return deepest
+
+
+def _line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)[:200]

@@ -1,0 +1,438 @@
+"""The server's face: routes, keys, limits and streams, as a plain ASGI application. It knows requests and answers, and no JAX."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import dataclasses
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from serve.answers import ChatAnswer, CompletionAnswer, Failed, embeddings
+from serve.engine import Engine
+from serve.jobs import Full, Job
+from serve.keys import Key, Keys
+from serve.observe import AuditLog, Observed
+from serve.protocol import Refused, chat_request, completion_request, embedding_request, prompts, string
+from serve.served import Served
+
+MOST_BYTES = 32 << 20
+"""Of a body."""
+MOST_CHOICES = 64
+"""Texts that one request may ask for."""
+STUCK_SECONDS = 30.0
+"""Without a round of the engine's loop, /ready is red."""
+RETRY_SECONDS = 2.0
+PAGE = Path(__file__).parent / "page.html"
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Disconnected(Exception):
+    """The client has gone."""
+
+
+@dataclasses.dataclass
+class Asked:
+    """One request."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    id: str
+    key: Key | None = None
+    status: int = 0
+    tokens: tuple[int, int] = (0, 0)
+    """Of prompts and of answers, for the audit log."""
+
+    @property
+    def owner(self) -> str:
+        return self.key.name if self.key else ""
+
+    def header(self, name: str) -> str:
+        wanted = name.lower().encode()
+        return next((value.decode("latin-1") for key, value in self.scope["headers"] if key.lower() == wanted), "")
+
+
+class Application:
+    """Answers requests for one model. Call `woken` with the jobs that the engine wakes, on any thread."""
+
+    def __init__(
+        self,
+        observed: Observed,
+        *,
+        name: str,
+        keys: Keys | None = None,
+        audit: AuditLog | None = None,
+        hosts: tuple[str, ...] = LOCAL_NAMES,
+    ):
+        self._observed, self.name, self._keys, self._audit, self._hosts = observed, name, keys, audit or AuditLog(None), hosts
+        self._served: Served | None = None
+        self._engine: Engine | None = None
+        self._embedder: Any = None
+        self._created = int(time.time())
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._embedding = asyncio.Lock()
+        self.ready = False
+        self.draining = False
+        self._routes: dict[str, tuple[str, str, Callable[[Asked], Awaitable[None]]]] = {
+            "/": ("GET", "ask", self._page),
+            "/ready": ("GET", "observe", self._ready),
+            "/metrics": ("GET", "observe", self._metrics),
+            "/v1/models": ("GET", "ask", self._models),
+            "/v1/chat/completions": ("POST", "ask", self._chat),
+            "/v1/completions": ("POST", "ask", self._complete),
+            "/v1/embeddings": ("POST", "ask", self._embed),
+            "/tokenize": ("POST", "ask", self._tokenize),
+            "/detokenize": ("POST", "ask", self._detokenize),
+        }
+        page = PAGE.read_text(encoding="utf-8")
+        self._page_bytes = page.replace("{{model}}", json.dumps(name)[1:-1]).encode()
+
+    def serve(self, served: Served | None, engine: Engine | None, embedder: Any = None) -> None:
+        """Ready: what answers is loaded."""
+        self._served, self._engine, self._embedder = served, engine, embedder
+        self.ready = True
+
+    def stop(self, seconds: float) -> None:
+        """Take nothing new, and end what runs within so many seconds."""
+        self.draining = True
+        if self._engine is not None:
+            self._engine.stop(seconds)
+
+    def woken(self, jobs: list[Job]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop is ending
+                self._loop.call_soon_threadsafe(_set, jobs)
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        return tuple(self._routes)
+
+    # ------------------------------------------------------------------------------------------------ ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await _lifespan(receive, send)
+        if scope["type"] != "http":
+            return
+        self._loop = asyncio.get_running_loop()
+        given, began = next((v.decode("latin-1") for k, v in scope["headers"] if k.lower() == b"x-request-id"), ""), time.monotonic()
+        asked = Asked(scope, receive, send, given if re.fullmatch(r"[\x21-\x7e]{1,128}", given) else f"req_{secrets.token_hex(12)}")
+        try:
+            await self._answer(asked)
+        except Refused as refused:
+            await self._say(asked, refused.status, refused.body(), refused.headers)
+        except Disconnected:
+            asked.status = asked.status or 499
+        except Failed:
+            await self._say(asked, 503, Refused("the engine stopped before the answer's end", kind="server_error").body())
+        except Exception as error:  # ours: said without what it was about
+            self._report(error)
+            await self._say(asked, 500, Refused("an error of the server; it was reported", kind="server_error").body())
+        finally:
+            if scope["path"] != "/health":
+                read, drawn = asked.tokens
+                self._audit.write(
+                    request=asked.id,
+                    key=asked.owner,
+                    route=scope["path"] if scope["path"] in self._routes else "other",
+                    status=asked.status,
+                    prompt_tokens=read,
+                    completion_tokens=drawn,
+                    seconds=round(time.monotonic() - began, 3),
+                )
+
+    async def _answer(self, asked: Asked) -> None:
+        path, method = asked.scope["path"].rstrip("/") or "/", asked.scope["method"]
+        if path == "/health":
+            return await self._say(asked, 200, {"status": "alive"})
+        self._check_host(asked)
+        named = path.removeprefix("/v1/models/") if path.startswith("/v1/models/") else None
+        expected, what, handler = self._routes.get("/v1/models" if named is not None else path, ("", "ask", self._page))
+        asked.key = self._authorised(asked)
+        if not expected:
+            raise Refused(f"there is no {path[:80]}", status=404, code="not_found")
+        if asked.key is not None and not asked.key.may(what):
+            raise Refused("this key may not do that", status=403, code="permission_denied", kind="permission_error")
+        if method != expected and not (method == "HEAD" and expected == "GET"):
+            refused = Refused(f"{path} takes {expected}", status=405, code="method_not_allowed")
+            refused.headers["allow"] = expected
+            raise refused
+        if named is not None and named != self.name:
+            raise Refused(f"there is no model {named[:80]!r}; this server has {self.name!r}", "model", "model_not_found", 404)
+        if named is not None:
+            return await self._say(asked, 200, self._model())
+        await handler(asked)
+
+    def _check_host(self, asked: Asked) -> None:
+        """A web page elsewhere may have its name resolved to this machine; its requests then name another host."""
+        host = asked.header("host").lower()
+        name = re.sub(r":\d+$", "", host)
+        if self._hosts and name not in self._hosts:
+            raise Refused("this host name is not served here", status=421, code="wrong_host")
+
+    def _authorised(self, asked: Asked) -> Key | None:
+        if self._keys is None:
+            return None
+        kind, _, value = asked.header("authorization").partition(" ")
+        secret = value.strip() if kind.lower() == "bearer" else ""
+        if kind.lower() == "basic":  # a browser that opens the page asks for it: the key is the password
+            with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+                secret = base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+        key = self._keys.find(secret) if secret else None
+        if key is None:
+            refused = Refused(
+                "a valid key is needed: Authorization: Bearer KEY", status=401, code="invalid_api_key", kind="authentication_error"
+            )
+            refused.headers["www-authenticate"] = 'Basic realm="omnia", charset="UTF-8"' if asked.scope["path"] == "/" else "Bearer"
+            raise refused
+        return key
+
+    def _report(self, error: Exception) -> None:
+        """Where it was raised, without its message, which may quote what somebody wrote."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
+        print(f"omnia serve: {type(error).__name__} at {where}", flush=True)
+
+    # ------------------------------------------------------------------------------------------------ in and out
+
+    async def _body(self, asked: Asked) -> Any:
+        """The request's JSON; Refused for what is none, or too large."""
+        kind = asked.header("content-type").partition(";")[0].strip().lower()
+        if kind not in ("application/json", ""):
+            raise Refused(f"content-type is {kind[:60]!r}; it must be application/json", status=415, code="unsupported_media_type")
+        if asked.header("content-encoding") not in ("", "identity"):
+            raise Refused("bodies are taken as they are, without a content-encoding", status=415, code="unsupported_media_type")
+        length = asked.header("content-length")
+        if length.isdigit() and int(length) > MOST_BYTES:
+            raise Refused(f"the body may have {MOST_BYTES} bytes", status=413, code="body_too_large")
+        pieces, size, more = [], 0, True
+        while more:
+            message = await asked.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > MOST_BYTES:
+                raise Refused(f"the body may have {MOST_BYTES} bytes", status=413, code="body_too_large")
+            more = message.get("more_body", False)
+        try:
+            return json.loads(b"".join(pieces), parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise Refused("the body is no JSON", code="invalid_json") from None
+
+    async def _say(self, asked: Asked, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        raw = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        if asked.status:  # begun already: a stream tells by an event
+            with contextlib.suppress(Disconnected):
+                await self._write(asked, b"data: " + raw + b"\n\ndata: [DONE]\n\n", last=True)
+            return
+        await self._begin(asked, status, {"content-type": "application/json", "content-length": str(len(raw))} | (headers or {}))
+        await self._write(asked, b"" if asked.scope["method"] == "HEAD" else raw, last=True)
+
+    async def _begin(self, asked: Asked, status: int, headers: dict[str, str]) -> None:
+        asked.status = status
+        whole = {"x-request-id": asked.id, "cache-control": "no-store", "x-content-type-options": "nosniff"} | headers
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in whole.items()]
+        await asked.send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def _write(self, asked: Asked, raw: bytes, *, last: bool = False) -> None:
+        try:
+            await asked.send({"type": "http.response.body", "body": raw, "more_body": not last})
+        except OSError:
+            raise Disconnected from None
+
+    # ------------------------------------------------------------------------------------------------ routes
+
+    async def _page(self, asked: Asked) -> None:
+        policy = (
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data: blob:; "
+            "media-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": policy, "referrer-policy": "no-referrer"}
+        await self._say(asked, 200, self._page_bytes, headers)
+
+    async def _ready(self, asked: Asked) -> None:
+        engine = self._engine
+        stuck = engine is not None and (not engine.alive or time.monotonic() - engine.advanced > STUCK_SECONDS)
+        state = "draining" if self.draining else "loading" if not self.ready else "stuck" if stuck else "ready"
+        await self._say(asked, 200 if state == "ready" else 503, {"status": state})
+
+    async def _metrics(self, asked: Asked) -> None:
+        await self._say(asked, 200, self._observed.text(), {"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    def _model(self) -> dict[str, Any]:
+        more = {"max_model_len": self._served.size} if self._served else {}
+        return {"id": self.name, "object": "model", "created": self._created, "owned_by": "omnia"} | more
+
+    async def _models(self, asked: Asked) -> None:
+        await self._say(asked, 200, {"object": "list", "data": [self._model()]})
+
+    async def _tokenize(self, asked: Asked) -> None:
+        body = await self._body(asked)
+        if not isinstance(body, dict) or not {"prompt", "messages"} & {*body}:
+            raise Refused("give a prompt, or messages", "prompt")
+        served = self._writer()
+        if "messages" in body:
+            ids = await asyncio.to_thread(served.conversation, chat_request({"messages": body["messages"]}))
+        else:
+            ids = await asyncio.to_thread(served.prompt, string(body["prompt"], "prompt"))
+        await self._say(asked, 200, {"tokens": ids, "count": len(ids), "max_model_len": served.size})
+
+    async def _detokenize(self, asked: Asked) -> None:
+        body = await self._body(asked)
+        (ids,) = prompts(body.get("tokens") if isinstance(body, dict) else None, "tokens")[:1]
+        if isinstance(ids, str):
+            raise Refused("tokens must be a list of token ids", "tokens")
+        await self._say(asked, 200, {"prompt": self._writer().decode(ids)})
+
+    async def _chat(self, asked: Asked) -> None:
+        request = chat_request(await self._body(asked))
+        self._check_model(request.model)
+        self._check_choices(request.n)
+        served, engine = self._writer(), self._running()
+        answer = await asyncio.to_thread(ChatAnswer, served, engine, request, asked.owner)
+        await self._run(asked, answer, request.stream)
+
+    async def _complete(self, asked: Asked) -> None:
+        request = completion_request(await self._body(asked))
+        self._check_model(request.model)
+        self._check_choices(request.n * len(request.prompts))
+        served, engine = self._writer(), self._running()
+        answer = await asyncio.to_thread(CompletionAnswer, served, engine, request, asked.owner)
+        await self._run(asked, answer, request.stream)
+
+    async def _embed(self, asked: Asked) -> None:
+        request = embedding_request(await self._body(asked))
+        self._check_model(request.model)
+        if self._embedder is None:
+            raise Refused("this server makes no embeddings: serve it an encoder, or with --embeddings", "model", "unsupported_model")
+        async with self._embedding:
+            found = await asyncio.to_thread(embeddings, self._embedder, request, self.name)
+        asked.tokens = (found["usage"]["prompt_tokens"], 0)
+        await self._say(asked, 200, found)
+
+    # ------------------------------------------------------------------------------------------------ answering
+
+    def _writer(self) -> Served:
+        if self._served is None:
+            raise Refused("this model writes no text: use /v1/embeddings", "model", "unsupported_model")
+        return self._served
+
+    def _running(self) -> Engine:
+        """UNAVAILABLE, said with 503, while the server loads or ends."""
+        engine = self._engine
+        if engine is None or not self.ready or self.draining or not engine.alive:
+            refused = Refused("the server is not ready", status=503, code="unavailable", kind="server_error")
+            refused.headers["retry-after"] = str(int(RETRY_SECONDS))
+            raise refused
+        return engine
+
+    def _check_model(self, name: str) -> None:
+        if name and name != self.name:
+            raise Refused(f"there is no model {name[:80]!r}; this server has {self.name!r}", "model", "model_not_found", 404)
+
+    def _check_choices(self, count: int) -> None:
+        if count > MOST_CHOICES:
+            raise Refused(f"a request may ask for {MOST_CHOICES} texts, and this one asks for {count}", "n")
+
+    async def _run(self, asked: Asked, answer: ChatAnswer | CompletionAnswer, stream: bool) -> None:
+        """Hand the jobs in, and the answer out; whoever leaves takes his jobs along."""
+        jobs, key = answer.answer.jobs, asked.key
+        wanted = sum(job.cost for job in jobs)
+        if key is not None and key.context and max(job.cost for job in jobs) > key.context:
+            raise Refused(f"this key may use {key.context} tokens of context", "max_tokens", "context_length_exceeded")
+        self._charge(key, wanted)
+        if key is not None and self._keys is not None:
+            self._keys.running[key.name] += 1
+        leaving = None
+        try:
+            if not isinstance(answer, CompletionAnswer) or answer.draws:
+                self._submit(answer)
+            leaving = asyncio.ensure_future(_left(asked.receive))
+            work = asyncio.ensure_future(self._stream(asked, answer) if stream else self._whole(asked, answer))
+            await asyncio.wait({leaving, work}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await work
+                raise Disconnected
+            await work
+        finally:
+            answer.answer.cancel()  # those that have ended stay as they are
+            if leaving is not None:
+                leaving.cancel()
+            used = answer.answer.usage()
+            asked.tokens = (used["prompt_tokens"], used["completion_tokens"])
+            if key is not None and self._keys is not None:
+                self._keys.running[key.name] -= 1
+                self._keys.give_back(key, max(0, wanted - used["total_tokens"]))
+
+    def _charge(self, key: Key | None, tokens: int) -> None:
+        if key is not None and self._keys is not None and (seconds := self._keys.take(key, tokens)):
+            raise _later("this key's limit is reached", seconds)
+
+    def _submit(self, answer: ChatAnswer | CompletionAnswer) -> None:
+        try:
+            answer.answer.start()
+        except Full as full:
+            self._observed.rejected()
+            raise _later("too many requests wait", full.seconds) from None
+        except RuntimeError:
+            raise Failed("the engine has ended") from None
+
+    async def _whole(self, asked: Asked, answer: ChatAnswer | CompletionAnswer) -> None:
+        await self._say(asked, 200, await answer.whole())
+
+    async def _stream(self, asked: Asked, answer: ChatAnswer | CompletionAnswer) -> None:
+        await self._begin(asked, 200, {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"})
+        async for chunk in _closing(answer.chunks()):
+            await self._write(asked, b"data: " + json.dumps(chunk, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n")
+        await self._write(asked, b"data: [DONE]\n\n", last=True)
+
+
+async def _closing(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    async with contextlib.aclosing(chunks) as open_chunks:  # type: ignore[type-var]
+        async for chunk in open_chunks:
+            yield chunk
+
+
+async def _left(receive: Receive) -> None:
+    """Returns once the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _set(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.signal is not None:
+            job.signal.set()
+
+
+def _later(why: str, seconds: float) -> Refused:
+    refused = Refused(f"{why}; try again in {seconds:.0f} s", status=429, code="rate_limit_exceeded", kind="rate_limit_error")
+    refused.headers["retry-after"] = str(max(1, round(seconds)))
+    return refused
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,78 @@
+"""What the engine is asked and what it answers: one text to continue, and its tokens as they are drawn."""
+
+import collections
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from model.decoding.sampling import Sampling
+
+
+class Full(Exception):
+    """The queue has no room. seconds: after which it may have."""
+
+    def __init__(self, seconds: float):
+        super().__init__(f"the queue is full; try again in {seconds:.0f} s")
+        self.seconds = seconds
+
+
+class Piece(NamedTuple):
+    """What one call of the engine drew for a job. likeliest and their_log_probs: [n, L] where the job asks for them. finish: "" while the
+    job goes on, "stop" or "length", "cancelled", or "error"."""
+
+    ids: list[int]
+    log_probs: list[float]
+    likeliest: np.ndarray | None = None
+    their_log_probs: np.ndarray | None = None
+    finish: str = ""
+
+
+class Grammar:
+    """What a text may be, token by token. Not thread-safe: the engine's thread alone uses it."""
+
+    def allowed(self) -> np.ndarray:
+        """bool [V]: ids that may come next."""
+        raise NotImplementedError
+
+    def take(self, token: int) -> bool:
+        """Go on behind a token; whether the text is complete."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """One text to continue.
+
+    ids: the prompt. owner: whose queue it waits in, and whose prefixes it shares. seed: the same request with the same seed draws the same
+    tokens, which are those of `omnia generate`. The engine's thread puts pieces at the end of `pieces`, and then calls `wake` once for all
+    jobs of a call.
+    """
+
+    ids: list[int]
+    sampling: Sampling
+    seed: int
+    most: int
+    """Tokens to draw at most."""
+    choice: int = 0
+    """Which of several answers to one request it is: each draws by itself."""
+    owner: str = ""
+    likeliest: bool = False
+    """Whether the likeliest tokens are wanted beside those drawn."""
+    grammar: Grammar | None = None
+    cancelled: bool = False
+    """Set by any thread, once."""
+    drawn: int = 0
+    """Tokens drawn so far."""
+    cached: int = 0
+    """Tokens of the prompt that were in the prefix store, once it is read."""
+    pieces: collections.deque[Piece] = dataclasses.field(default_factory=collections.deque)
+    signal: Any = None
+    """Whoever waits for pieces: what `wake` is to set."""
+    times: dict[str, float] = dataclasses.field(default_factory=dict)
+    """When it was queued, begun, first and last answered: seconds of a monotonic clock."""
+
+    @property
+    def cost(self) -> int:
+        """Tokens that it may hold."""
+        return len(self.ids) + self.most

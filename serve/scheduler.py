@@ -1,0 +1,79 @@
+"""Who is next: a queue for each owner, served by turns in proportion to nothing but what each was given so far. No JAX, no threads."""
+
+import collections
+
+from serve.jobs import Full, Job
+
+TOKENS_PER_SECOND = 200.0
+"""Before anything was measured, for the first guess of how long a full queue takes."""
+
+
+class Scheduler:
+    """The jobs that wait, and the slots that are free.
+
+    most_jobs, most_tokens: what may wait. Within an owner's queue the first is next; of the owners the one that was given the fewest
+    tokens, so that one who floods the queue delays only itself.
+    """
+
+    def __init__(self, *, most_jobs: int, most_tokens: int):
+        self._most_jobs, self._most_tokens = most_jobs, most_tokens
+        self._queues: dict[str, collections.deque[Job]] = {}
+        self._given: dict[str, float] = {}
+        self._waiting, self._tokens = 0, 0
+        self.rate = TOKENS_PER_SECOND
+        """Tokens a second, as the engine measures it."""
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def add(self, job: Job) -> None:
+        """Full where there is no room. A job that alone exceeds the tokens may wait where nothing else does."""
+        if self._waiting >= self._most_jobs or (self._waiting and self._tokens + job.cost > self._most_tokens):
+            raise Full(max(1.0, self._tokens / self.rate))
+        if job.owner not in self._queues:
+            # Who comes new, or again, starts level with those that wait, not with a credit for the time that it did not ask.
+            level = min((self._given[owner] for owner in self._queues), default=0.0)
+            self._given[job.owner] = max(self._given.get(job.owner, 0.0), level)
+            self._queues[job.owner] = collections.deque()
+        self._queues[job.owner].append(job)
+        self._waiting += 1
+        self._tokens += job.cost
+
+    def next(self) -> Job | None:
+        """The job that is to begin now, taken from its queue; those that were given up are dropped on the way."""
+        while self._queues:
+            owner = min(self._queues, key=lambda name: self._given[name])
+            job = self._take(owner)
+            if not job.cancelled:
+                self._given[owner] += job.cost
+                return job
+        if not self._queues:
+            self._given = {owner: given for owner, given in self._given.items() if owner in self._queues}
+        return None
+
+    def drop_cancelled(self) -> list[Job]:
+        """Jobs that were given up while they waited."""
+        dropped = [job for queue in self._queues.values() for job in queue if job.cancelled]
+        for job in dropped:
+            self._queues[job.owner].remove(job)
+            self._forget(job)
+        return dropped
+
+    def clear(self) -> list[Job]:
+        """All that waits, which nobody will begin."""
+        jobs = [job for queue in self._queues.values() for job in queue]
+        for job in jobs:
+            self._queues[job.owner].remove(job)
+            self._forget(job)
+        return jobs
+
+    def _take(self, owner: str) -> Job:
+        job = self._queues[owner].popleft()
+        self._forget(job)
+        return job
+
+    def _forget(self, job: Job) -> None:
+        self._waiting -= 1
+        self._tokens -= job.cost
+        if not self._queues[job.owner]:
+            del self._queues[job.owner]

@@ -1,0 +1,140 @@
+"""A run as a server knows it: its tokenizer, its chat template, how its authors sample from it, and how long its texts may be."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from data.errors import UserError
+from model.decoding.sampling import Sampling
+from serve.grammar import Grammars
+from serve.jobs import Grammar, Job
+from serve.programs import STOPS
+from serve.protocol import ChatRequest, CompletionRequest, Drawing, Refused
+from serve.text import TextWriter
+from train.generation.chat import Chat
+from train.generation.text import TextGenerator
+
+LARGEST_RENDERED = 4 << 20
+"""Characters that a chat template may make of a conversation."""
+CALL, CALLED = "<tool_call>\n", "\n</tool_call>"
+"""What stands around a tool's call, as Hermes' and Qwen's models write it."""
+
+
+class Served:
+    """What turns requests into jobs, and their tokens into text."""
+
+    def __init__(self, name: str, generator: TextGenerator, tokenizer: Any, chat: Chat, *, size: int):
+        self.name, self.chat, self.size = name, chat, size
+        self._generator, self._tokenizer = generator, tokenizer
+        self.stop_ids = generator.stop_ids
+        if len(self.stop_ids) > STOPS:
+            raise UserError(f"the model has {len(self.stop_ids)} stop ids; at most {STOPS} are served", "Use another model.")
+        self.vocabulary = generator.vocabulary
+        self.pieces = [tokenizer.decode_bytes([id_]) for id_ in range(tokenizer.base_size)]
+        self._hidden = frozenset(self.stop_ids) | frozenset(range(tokenizer.base_size, self.vocabulary))
+        self._grammars = Grammars(self.pieces, self.vocabulary, self.stop_ids[0], self._encoded) if self.stop_ids else None
+
+    def _encoded(self, text: str) -> list[int]:
+        return self._tokenizer.encode_inside(text).tolist()
+
+    @property
+    def fingerprint(self) -> str:
+        return f"omnia-{hashlib.sha256(self.name.encode()).hexdigest()[:10]}"
+
+    # ------------------------------------------------------------------------------------------------ prompts
+
+    def prompt(self, prompt: str | Sequence[int], param: str = "prompt") -> list[int]:
+        """Ids of a text, or those given."""
+        try:
+            if isinstance(prompt, str):
+                return self._generator.encode(prompt)
+            if max(prompt) >= self.vocabulary:
+                raise Refused(f"{param} holds token id {max(prompt)}; there are {self.vocabulary}", param)
+            return list(prompt)
+        except UserError as error:
+            raise Refused(str(error).replace("\n", " "), param) from None
+
+    def conversation(self, request: ChatRequest) -> list[int]:
+        """Ids of a conversation up to the reply, by the model's template; Refused for a model without one."""
+        if not self.chat.template:
+            raise Refused("this model has no chat template: use /v1/completions", "messages")
+        if any(not isinstance(turn["content"], str) for turn in request.messages):
+            raise Refused("this model reads text alone, and a message holds other media", "messages", "unsupported_content")
+        tools = list(request.tools) if request.tools and request.tool_choice != "none" else None
+        try:
+            return self.chat.encode(request.messages, self._tokenizer, tools=tools, most=LARGEST_RENDERED)
+        except UserError as error:
+            raise Refused(str(error).splitlines()[0], "messages") from None
+
+    def room(self, ids: Sequence[int], most: int | None, default: int | None, param: str) -> int:
+        """Tokens to draw at most behind a prompt; Refused where they do not fit the context."""
+        room = self.size - len(ids)
+        if room < 1:
+            raise Refused(
+                f"the prompt is {len(ids)} tokens, and the context has {self.size}, one of them for an answer",
+                param,
+                "context_length_exceeded",
+            )
+        if most is None:
+            return room if default is None else min(default, room)
+        if most > room:
+            raise Refused(
+                f"{most} tokens behind a prompt of {len(ids)} do not fit the context of {self.size}", param, "context_length_exceeded"
+            )
+        return most
+
+    # ------------------------------------------------------------------------------------------------ jobs
+
+    def sampling(self, request: Drawing) -> Sampling:
+        """As the request says, else as the model's authors do, else as OpenAI does."""
+        names = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
+        said = {name: value for name in names if (value := getattr(request, name)) is not None}
+        defaults = self.chat.defaults if isinstance(request, ChatRequest) else {}
+        chosen: dict[str, Any] = {name: value for name, value in defaults.items() if name in names} | said
+        if outside := [id_ for id_, _ in request.logit_bias if id_ >= self.vocabulary]:
+            raise Refused(f"logit_bias names token id {outside[0]}; there are {self.vocabulary}", "logit_bias")
+        try:
+            return Sampling(
+                **chosen | {"top_k": int(chosen.get("top_k", 0))},
+                frequency_penalty=request.frequency_penalty,
+                presence_penalty=request.presence_penalty,
+                bias=request.logit_bias,
+                stop_ids=self.stop_ids,
+                among=(0, self._tokenizer.base_size),
+            )
+        except ValueError as error:
+            raise Refused(str(error)) from None
+
+    def grammar(self, request: ChatRequest | CompletionRequest) -> Grammar | None:
+        """Of the wanted format, or of the tool that must be called. A new one each time: it remembers its place."""
+        forced = isinstance(request, ChatRequest) and request.tools and request.tool_choice not in ("none", "auto")
+        if not forced and request.format["type"] == "text":
+            return None
+        if self._grammars is None:
+            raise Refused("this model has no end of a text, which a format needs", "response_format")
+        if forced:
+            assert isinstance(request, ChatRequest)
+            named = request.tool_choice["function"]["name"] if isinstance(request.tool_choice, dict) else None
+            chosen = [tool for tool in request.tools if named in (None, tool["function"]["name"])]
+            return self._grammars.of_tools(chosen, CALL, CALLED)
+        return self._grammars.of_format(request.format)
+
+    def job(
+        self, ids: list[int], request: ChatRequest | CompletionRequest, sampling: Sampling, most: int, seed: int, choice: int, owner: str
+    ) -> Job:
+        return Job(
+            ids=ids,
+            sampling=sampling,
+            seed=seed,
+            choice=choice,
+            most=most,
+            owner=owner,
+            likeliest=request.top_logprobs > 0,
+            grammar=self.grammar(request),
+        )
+
+    def writer(self, stops: Sequence[str]) -> TextWriter:
+        return TextWriter(self.pieces, stops, self._hidden)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join(self.pieces[id_] for id_ in ids if id_ < len(self.pieces)).decode("utf-8", "replace")

@@ -1,0 +1,143 @@
+"""A small model with a chat template, served: by an engine alone, and by a server on a port of this machine."""
+
+import contextlib
+import dataclasses
+import threading
+import time
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.tokenizer import byte_tokenizer
+from model.config import ModelConfig
+from model.stack import unstack_layers
+from model.transformer import Decoder, abstract_parameters
+from serve.engine import Engine
+from serve.jobs import Job
+from serve.observe import Observed
+from serve.prefix import PrefixStore
+from serve.programs import Programs
+from serve.scheduler import Scheduler
+from serve.served import Served
+from train.generation.chat import Chat
+from train.generation.text import TextGenerator
+
+CHUNK, CONTEXT = 16, 128
+TOKENIZER = byte_tokenizer()
+END = TOKENIZER.specials["document_end"]
+TURNS = "{% for turn in messages %}<|{{ turn['role'] }}|>{{ turn['content'] }}\n{% endfor %}"
+TEMPLATE = TURNS + "{% for tool in tools or [] %}{{ tool.function.name }},{% endfor %}<|assistant|>"
+CHAT = Chat(TEMPLATE, defaults={"temperature": 0.7})
+
+
+@pytest.fixture(scope="session")
+def model():
+    """(model, parameters) with weights large enough that what is drawn differs from place to place."""
+    config = ModelConfig(vocab_size=-(-TOKENIZER.size // 64) * 64, context_length=CONTEXT, num_layers=2, embed_dim=32, num_heads=2)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32), nn.unbox(abstract_parameters(config)))
+    return Decoder(config), unstack_layers(params)
+
+
+@pytest.fixture(scope="session")
+def generator(model):
+    return TextGenerator(*model, TOKENIZER, END, CHAT)
+
+
+@dataclasses.dataclass
+class Parts:
+    programs: Programs
+    scheduler: Scheduler
+    prefixes: PrefixStore
+    observed: Observed
+    engine: Engine
+
+
+@pytest.fixture(scope="session")
+def make_engine(model):
+    """make(widths=..., ...) -> Parts with a running engine; programs of the same widths are compiled once."""
+    compiled: dict[tuple[int, ...], Programs] = {}
+
+    @contextlib.contextmanager
+    def make(widths=(4,), most_jobs=64, most_tokens=100_000, prefix_bytes=1 << 24, wake=None, observed=None):
+        if widths not in compiled:
+            compiled[widths] = Programs(*model, widths=widths, size=CONTEXT, chunk=CHUNK)
+            compiled[widths].compile()
+        programs, observed = compiled[widths], observed or Observed()
+        programs.params = model[1]
+        scheduler, prefixes = Scheduler(most_jobs=most_jobs, most_tokens=most_tokens), PrefixStore(chunk=CHUNK, most_bytes=prefix_bytes)
+        engine = Engine(programs, scheduler, prefixes, observed, wake or set_signals)
+        engine.start()
+        try:
+            yield Parts(programs, scheduler, prefixes, observed, engine)
+        finally:
+            engine.stop(0.5)
+            assert not engine.alive
+
+    return make
+
+
+def set_signals(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.signal is not None:
+            job.signal.set()
+
+
+def result(job: Job, seconds: float = 60.0):
+    """(ids, log_probs, why it ended) of a job, waited for; its signal must be a threading.Event."""
+    ids, log_probs, until = [], [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        job.signal.wait(0.5)
+        job.signal.clear()
+        while job.pieces:
+            piece = job.pieces.popleft()
+            ids += piece.ids
+            log_probs += piece.log_probs
+            if piece.finish:
+                return ids, log_probs, piece.finish
+    raise AssertionError("the job did not end")
+
+
+@pytest.fixture(scope="session")
+def served(generator):
+    return Served("tiny", generator, TOKENIZER, CHAT, size=CONTEXT)
+
+
+@pytest.fixture(scope="session")
+def listen(make_engine, served):
+    """listen(**options of Application) -> (address, application, parts), on a port of its own until the block's end."""
+    import uvicorn
+
+    from serve.http import Application
+
+    @contextlib.contextmanager
+    def start(engine_options=None, embedder=None, **options):
+        observed = Observed()
+        application = Application(observed, name="tiny", **options)
+        with make_engine(wake=application.woken, observed=observed, **(engine_options or {})) as parts:
+            application.serve(served, parts.engine, embedder)
+            server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning", access_log=False))
+            thread = threading.Thread(target=server.run, daemon=True)
+            thread.start()
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            try:
+                yield f"http://127.0.0.1:{port}", application, parts
+            finally:
+                server.should_exit = True
+                thread.join(10)
+                assert not thread.is_alive()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def address(listen):
+    """A server that anybody on this machine may ask."""
+    with listen() as (found, _, _):
+        yield found

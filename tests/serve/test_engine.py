@@ -1,0 +1,295 @@
+"""A text is the same alone and in a crowd, whatever came before it; and whoever leaves takes nothing along."""
+
+import dataclasses
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from model.decoding.sampling import Sampling
+from serve.jobs import Full, Grammar, Job
+from tests.serve.conftest import CHUNK, CONTEXT, END, result
+
+SAMPLINGS = (
+    Sampling(temperature=0.0, stop_ids=(END,)),
+    Sampling(temperature=0.8, stop_ids=(END,)),
+    Sampling(temperature=1.2, top_p=0.9, top_k=40, stop_ids=(END,)),
+    Sampling(repetition_penalty=1.3, frequency_penalty=0.4, min_p=0.02, stop_ids=(END,)),
+    Sampling(temperature=0.7, typical_p=0.8, bias=((65, 2.0),), stop_ids=(END,)),
+)
+
+
+def jobs(count: int = 12, most: int = 30) -> list[Job]:
+    """Different prompts, of one token to several chunks, with settings and seeds of their own."""
+    draw = random.Random(0)
+    return [
+        Job(
+            [draw.randrange(256) for _ in range(draw.choice((1, 5, CHUNK, CHUNK + 1, 3 * CHUNK, 50)))],
+            SAMPLINGS[i % len(SAMPLINGS)],
+            i,
+            most,
+        )
+        for i in range(count)
+    ]
+
+
+def run(engine, some: list[Job], pause: float = 0.0):
+    for job in some:
+        job.signal = threading.Event()
+        engine.submit(job)
+        time.sleep(pause)
+    return [result(job) for job in some]
+
+
+def one_by_one(engine, some: list[Job]):
+    return [run(engine, [job])[0] for job in some]
+
+
+@pytest.fixture(scope="module")
+def alone(make_engine):
+    """What each of `jobs` becomes with nobody beside it, and nothing read before."""
+    with make_engine(prefix_bytes=0) as parts:
+        return one_by_one(parts.engine, jobs())
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_a_text_has_the_same_bits_in_a_crowd(make_engine, alone, pause):
+    """In whichever slot, beside whomever, staggered or at once, with a prefix store or without."""
+    order = list(range(12))
+    random.Random(int(1 / (pause + 0.1))).shuffle(order)
+    everyone = jobs()
+    with make_engine() as parts:
+        found = run(parts.engine, [everyone[i] for i in order], pause)
+        again = run(parts.engine, [jobs()[i] for i in order], pause)  # now with prefixes that were read before
+        assert len(parts.prefixes)
+    for i, one, other in zip(order, found, again, strict=True):
+        assert one == alone[i] and other == alone[i]
+
+
+def test_tokens_are_those_of_the_generator(alone, generator):
+    for job, (ids, log_probs, finish) in zip(jobs(), alone, strict=True):
+        (expected,) = generator.generate([job.ids], tokens=30, sampling=_open(job.sampling), seed=job.seed)
+        assert list(expected.ids) == ids and expected.finish == finish
+        np.testing.assert_allclose(log_probs, expected.log_probs, atol=1e-4)
+
+
+def _open(sampling: Sampling) -> Sampling:
+    """The generator bounds ids by itself, unless it is told others: here none are left out."""
+    return dataclasses.replace(sampling, among=(0, 1 << 20))
+
+
+def test_wider_and_narrower_banks_draw_the_same_tokens(make_engine, alone, monkeypatch):
+    """Texts move between them as others come and go."""
+    with make_engine(widths=(1, 2, 4)) as parts:
+        moved, move_to = [], parts.engine._move_to
+        monkeypatch.setattr(parts.engine, "_move_to", lambda width: (moved.append(width), move_to(width)))
+        found = run(parts.engine, jobs())
+        late = one_by_one(parts.engine, jobs()[:6])
+        assert {2, 4} <= {*moved} and len(parts.engine._jobs) == 1
+    for (ids, log_probs, finish), (expected, their, why) in zip([*found, *late], [*alone, *alone[:6]], strict=True):
+        assert ids == expected and finish == why
+        np.testing.assert_allclose(log_probs, their, atol=1e-4)
+
+
+def test_nothing_is_compiled_once_the_programs_are(make_engine):
+    import jax
+
+    compiled = []
+    with make_engine(widths=(1, 2, 4)) as parts:
+        jax.monitoring.register_event_duration_secs_listener(
+            lambda event, seconds, **_: compiled.append(event) if event.endswith("backend_compile_duration") else None
+        )
+        run(parts.engine, jobs(24), 0.01)
+    assert not compiled
+
+
+def test_a_prefix_that_was_read_is_not_read_again(make_engine, monkeypatch):
+    with make_engine() as parts:
+        read, whole = [], parts.programs.read
+        monkeypatch.setattr(parts.programs, "read", lambda row, ids, start: (read.append(start), whole(row, ids, start))[1])
+        prompt = list(range(4 * CHUNK + 3))
+        first, second, other = (Job(prompt, SAMPLINGS[0], 0, 4, owner=owner) for owner in ("a", "a", "b"))
+        answers = one_by_one(parts.engine, [first, second, other])
+        assert answers[0] == answers[1] == answers[2]
+        assert (first.cached, second.cached, other.cached) == (0, 4 * CHUNK, 0)  # another owner's prefixes are not seen
+        assert read == [0, 16, 32, 48, 64, 64, 0, 16, 32, 48, 64]
+
+
+def test_the_store_drops_what_was_not_used_for_longest(make_engine):
+    with make_engine(prefix_bytes=0) as parts:
+        run(parts.engine, [Job(list(range(60)), SAMPLINGS[0], 0, 2)])
+        assert len(parts.prefixes) == parts.prefixes.bytes == 0
+    with make_engine() as parts:
+        run(parts.engine, [Job(list(range(60)), SAMPLINGS[0], 0, 2)])
+        assert len(parts.prefixes) == 3
+        size = parts.prefixes.bytes // 3
+    with make_engine(prefix_bytes=4 * size) as parts:
+        one_by_one(parts.engine, [Job([i, *range(60)], SAMPLINGS[0], 0, 2) for i in range(9)])
+        assert len(parts.prefixes) == 4 and parts.prefixes.bytes == 4 * size
+
+
+def idle(parts) -> None:
+    """Everything given back."""
+    until = time.monotonic() + 10
+    while parts.engine.running or parts.engine.waiting:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert all(job is None for job in parts.engine._jobs) and parts.engine._reading is None
+
+
+def test_who_is_cancelled_at_any_moment_changes_nobody_else(make_engine, alone):
+    draw = random.Random(3)
+    with make_engine() as parts:
+        some = jobs(36)
+        for job in some:
+            job.signal = threading.Event()
+        gone = [job for i, job in enumerate(some) if i >= 12]
+        order = list(some)
+        draw.shuffle(order)
+        for job in order:
+            parts.engine.submit(job)
+            if draw.random() < 0.5 and gone:
+                time.sleep(0.02 * draw.random())
+                parts.engine.cancel(gone.pop())
+        for job in gone:
+            parts.engine.cancel(job)
+        assert [result(job) for job in some[:12]] == alone
+        ends = [result(job)[2] for job in some[12:]]
+        assert "cancelled" in ends
+        idle(parts)
+
+
+def test_a_cancelled_text_leaves_its_slot_within_a_call(make_engine):
+    with make_engine(widths=(1,)) as parts:
+        long, short = Job([1, 2, 3], Sampling(temperature=0.0), 0, CONTEXT - 3), Job([4], SAMPLINGS[0], 0, 2)
+        for job in (long, short):
+            job.signal = threading.Event()
+        parts.engine.submit(long)
+        long.signal.wait(10)
+        parts.engine.submit(short)
+        parts.engine.cancel(long)
+        assert result(short)[2] in ("stop", "length") and result(long)[2] == "cancelled"
+        assert long.drawn < CONTEXT - 3
+
+
+def test_a_full_queue_takes_all_of_a_request_or_nothing(make_engine):
+    with make_engine(widths=(1,), most_jobs=3) as parts:
+        busy = Job([1], Sampling(temperature=0.0), 0, 100)
+        busy.signal = threading.Event()
+        parts.engine.submit(busy)
+        busy.signal.wait(10)
+        parts.engine.submit(*(Job([2], SAMPLINGS[0], 0, 1) for _ in range(2)))
+        with pytest.raises(Full) as full:
+            parts.engine.submit(*(Job([2], SAMPLINGS[0], 0, 1) for _ in range(2)))
+        assert full.value.seconds >= 1 and parts.engine.waiting == 2
+        parts.engine.cancel(busy)
+        idle(parts)
+
+
+def test_one_who_floods_the_queue_delays_itself(make_engine):
+    with make_engine(widths=(1,)) as parts:
+        flood = [Job([7, i], SAMPLINGS[0], 0, 20, owner="flood") for i in range(12)]
+        parts.engine.submit(*flood)
+        one = Job([9], SAMPLINGS[0], 0, 20, owner="other")
+        one.signal = threading.Event()
+        parts.engine.submit(one)
+        result(one)
+        idle(parts)
+        between = [job for job in flood if one.times["queued"] < job.times["begun"] < one.times["begun"]]
+        assert len(between) <= 1 and sum(job.times["begun"] > one.times["begun"] for job in flood) >= 8
+
+
+def test_a_text_ends_at_its_limit_and_at_the_contexts_end(make_engine):
+    with make_engine() as parts:
+        free = Sampling(temperature=0.0)
+        (ids, _, finish), (others, _, why) = run(parts.engine, [Job([1] * 20, free, 0, 7), Job([1] * 20, free, 0, CONTEXT - 20)])
+        assert len(ids) == 7 and finish == why == "length" and len(others) == CONTEXT - 20 and others[:7] == ids
+
+
+def test_the_likeliest_tokens_are_given_where_they_are_asked_for(make_engine):
+    with make_engine() as parts:
+        asks, asks_not = Job([3, 4], Sampling(temperature=0.0), 0, 5, likeliest=True), Job([3, 4], Sampling(temperature=0.0), 0, 5)
+        pieces = []
+        for job in (asks, asks_not):
+            job.signal = threading.Event()
+            parts.engine.submit(job)
+        while not any(piece.finish for piece in pieces):
+            asks.signal.wait(10)
+            while asks.pieces:
+                pieces.append(asks.pieces.popleft())
+        ids, likeliest = sum((piece.ids for piece in pieces), []), np.concatenate([piece.likeliest for piece in pieces])
+        log_probs, theirs = np.concatenate([p.log_probs for p in pieces]), np.concatenate([p.their_log_probs for p in pieces])
+        assert (likeliest[:, 0] == ids).all() and (np.diff(theirs) <= 0).all()  # greedy draws the first
+        np.testing.assert_allclose(theirs[:, 0], log_probs, atol=1e-6)
+        assert result(asks_not)[0] == ids
+
+
+class Letters(Grammar):
+    """Lower-case letters, then the end after five."""
+
+    def __init__(self, vocabulary: int):
+        self.taken, self._vocabulary = 0, vocabulary
+
+    def allowed(self):
+        found = np.zeros(self._vocabulary, bool)
+        found[list(range(97, 123)) if self.taken < 5 else [END]] = True
+        return found
+
+    def take(self, token: int) -> bool:
+        self.taken += 1
+        return token == END
+
+
+def test_a_grammar_is_obeyed_and_others_are_not_disturbed(make_engine, alone):
+    with make_engine() as parts:
+        guided = [Job([i], Sampling(stop_ids=(END,)), i, 30, grammar=Letters(parts.programs.vocabulary)) for i in range(3)]
+        found = run(parts.engine, [*guided, *jobs()])
+        for ids, _, finish in found[:3]:
+            assert len(ids) == 6 and ids[-1] == END and finish == "stop" and all(97 <= id_ < 123 for id_ in ids[:5])
+        assert found[3:] == alone
+
+
+def test_parameters_are_swapped_between_calls(make_engine, model, alone):
+    import jax
+
+    with make_engine() as parts:
+        before = run(parts.engine, [jobs()[0]])
+        parts.engine.swap(jax.tree.map(lambda x: x * 1.5, model[1]))
+        assert run(parts.engine, [jobs()[0]]) != before and before == [alone[0]]
+        parts.engine.swap(model[1])
+        assert run(parts.engine, [jobs()[0]]) == before
+
+
+def test_an_engine_that_fails_tells_everyone(make_engine, monkeypatch):
+    with make_engine(widths=(1,)) as parts:
+
+        def broken(*_):
+            raise RuntimeError("no")
+
+        monkeypatch.setattr(parts.programs, "go_on", broken)
+        some = jobs(3)
+        for job in some:
+            job.signal = threading.Event()
+        parts.engine.submit(*some)
+        assert [result(job)[2] for job in some] == ["error"] * 3
+        parts.engine._thread.join(5)
+        with pytest.raises(RuntimeError, match="RuntimeError"):
+            parts.engine.submit(jobs(1)[0])
+
+
+def test_a_stop_lets_running_texts_end_and_refuses_new_ones(make_engine, alone):
+    with make_engine() as parts:
+        some = jobs()[:2]
+        for job in some:
+            job.signal = threading.Event()
+        parts.engine.submit(*some)
+        while parts.engine.waiting:
+            time.sleep(0.001)
+        ending = threading.Thread(target=parts.engine.stop, args=(30,))
+        ending.start()
+        assert [result(job) for job in some] == alone[:2]
+        ending.join(10)
+        with pytest.raises(RuntimeError, match="stopping"):
+            parts.engine.submit(jobs(1)[0])

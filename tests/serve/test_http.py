@@ -1,0 +1,495 @@
+"""The server as OpenAI's own client and a raw one see it."""
+
+import base64
+import json
+import re
+import socket
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import openai
+import pytest
+
+from serve.keys import new_key, read_keys
+from tests.serve.conftest import CHUNK, CONTEXT, TOKENIZER
+
+HI = [{"role": "user", "content": "hi"}]
+GREEDY = {"model": "tiny", "temperature": 0, "max_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+def joined(stream):
+    """(text by choice, why each ended, usage, chunks) of a stream of chat or completions."""
+    texts, finishes, usage, chunks = {}, {}, None, []
+    for chunk in stream:
+        chunks.append(chunk)
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            piece = choice.delta.content if hasattr(choice, "delta") else choice.text
+            assert choice.index not in finishes
+            texts[choice.index] = texts.get(choice.index, "") + (piece or "")
+            if choice.finish_reason:
+                finishes[choice.index] = choice.finish_reason
+    return texts, finishes, usage, chunks
+
+
+# ------------------------------------------------------------------------------------------------ chat
+
+
+def test_a_reply(client):
+    reply = client.chat.completions.create(messages=HI, **GREEDY)
+    (choice,) = reply.choices
+    assert reply.object == "chat.completion" and reply.model == "tiny" and reply.id.startswith("chatcmpl-") and reply.system_fingerprint
+    assert choice.message.role == "assistant" and choice.message.content and choice.finish_reason in ("stop", "length")
+    prompt = len(TOKENIZER.encode("<|user|>hi\n<|assistant|>"))
+    assert reply.usage.prompt_tokens == prompt and reply.usage.total_tokens == prompt + reply.usage.completion_tokens
+    assert reply.usage.completion_tokens <= 12
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"stop": ["e"]}, {"temperature": 1.0}, {"logprobs": True, "top_logprobs": 2}], ids=str)
+def test_a_stream_is_the_whole_answer_in_pieces(client, n, options):
+    how = GREEDY | {"n": n, "seed": 5, "max_tokens": 20} | options
+    whole = client.chat.completions.create(messages=HI, **how)
+    texts, finishes, usage, chunks = joined(
+        client.chat.completions.create(messages=HI, stream=True, stream_options={"include_usage": True}, **how)
+    )
+    assert [texts[i] for i in range(n)] == [choice.message.content for choice in whole.choices]
+    assert [finishes[i] for i in range(n)] == [choice.finish_reason for choice in whole.choices]
+    assert usage.model_dump(exclude={"prompt_tokens_details"}) == whole.usage.model_dump(exclude={"prompt_tokens_details"})
+    assert len({chunk.id for chunk in chunks}) == 1 and chunks[0].choices[0].delta.role == "assistant" and not chunks[-1].choices
+    if options.get("logprobs"):
+        for i, choice in enumerate(whole.choices):
+            found = [t for chunk in chunks for c in chunk.choices if c.index == i and c.logprobs for t in c.logprobs.content]
+            assert [t.token for t in found] == [t.token for t in choice.logprobs.content]
+
+
+def test_choices_differ_and_seeds_repeat(client):
+    how = {"model": "tiny", "max_tokens": 16, "temperature": 1.0, "n": 4}
+    one, again, other, unseeded = (
+        client.chat.completions.create(messages=HI, **how, **seed) for seed in ({"seed": 1}, {"seed": 1}, {"seed": 2}, {})
+    )
+    texts = [[choice.message.content for choice in reply.choices] for reply in (one, again, other, unseeded)]
+    assert texts[0] == texts[1] != texts[2] and texts[3] not in texts[:3] and len({*texts[0]}) == 4
+
+
+def test_logprobs_join_to_the_text(client):
+    reply = client.chat.completions.create(messages=HI, logprobs=True, top_logprobs=3, **GREEDY | {"max_tokens": 30})
+    content = reply.choices[0].logprobs.content
+    raw = bytes(byte for token in content for byte in token.bytes)
+    assert raw.decode("utf-8", "replace") == reply.choices[0].message.content
+    for token in content:
+        others = [other.logprob for other in token.top_logprobs]  # also of ids that are no text, which this model likes
+        assert len(others) == 3 and others == sorted(others, reverse=True) and others[0] >= token.logprob - 1e-5
+        assert any(other == pytest.approx(token.logprob, abs=1e-5) for other in others)
+
+
+def test_a_stop_string_ends_the_text_before_it_and_is_not_in_it(client):
+    free = (
+        client.chat.completions.create(messages=HI, **GREEDY | {"temperature": 1, "seed": 3, "max_tokens": 40}).choices[0].message.content
+    )
+    for start, length in ((3, 1), (5, 2), (9, 4)):
+        stop = free[start : start + length]
+        reply = client.chat.completions.create(messages=HI, stop=stop, **GREEDY | {"temperature": 1, "seed": 3, "max_tokens": 40})
+        assert reply.choices[0].message.content == free[: free.index(stop)] and reply.choices[0].finish_reason == "stop"
+
+
+def test_a_bias_of_a_hundred_decides(client):
+    for id_ in (65, 66):
+        reply = client.chat.completions.create(messages=HI, logit_bias={str(id_): 100}, **GREEDY)
+        assert reply.choices[0].message.content == chr(id_) * 12
+
+
+def test_penalties_change_the_text(client):
+    plain, penalised = (
+        client.chat.completions.create(messages=HI, presence_penalty=p, frequency_penalty=p, **GREEDY | {"max_tokens": 40}) for p in (0, 2)
+    )
+    letters = [set(reply.choices[0].message.content) for reply in (plain, penalised)]
+    assert len(letters[1]) > len(letters[0])
+
+
+def test_the_rest_of_the_context_is_the_default_limit(client):
+    reply = client.chat.completions.create(model="tiny", messages=HI, logit_bias={"65": 100})
+    assert reply.usage.total_tokens == CONTEXT and reply.choices[0].finish_reason == "length"
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_schema_is_obeyed(client, seed, stream):
+    form = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}
+    how = {"model": "tiny", "seed": seed, "temperature": 1, "max_tokens": 100, "response_format": form, "stream": stream}
+    answer = client.chat.completions.create(messages=HI, logit_bias={"32": -100, "10": -100}, **how)
+    if stream:
+        texts, finishes, *_ = joined(answer)
+        text, finish = texts[0], finishes[0]
+    else:
+        text, finish = answer.choices[0].message.content, answer.choices[0].finish_reason
+    if finish == "stop":
+        found = json.loads(text)
+        assert isinstance(found["a"], int) and found["b"] in ("x", "y")
+    else:  # a model that knows nothing may write digits for ever
+        assert re.match(r'\{\s*"a"\s*:', text)
+
+
+def test_an_expression_is_obeyed(client):
+    for seed in range(4):
+        how = {"model": "tiny", "seed": seed, "extra_body": {"response_format": {"type": "regex", "regex": "[a-f]{3}-[0-9]{2}"}}}
+        reply = client.chat.completions.create(messages=HI, max_tokens=20, temperature=1, **how)
+        assert re.fullmatch("[a-f]{3}-[0-9]{2}", reply.choices[0].message.content) and reply.choices[0].finish_reason == "stop"
+
+
+def test_json_is_obeyed(client):
+    reply = client.chat.completions.create(
+        messages=HI,
+        model="tiny",
+        response_format={"type": "json_object"},
+        logit_bias={"125": 20, "32": -100, "10": -100, "13": -100, "9": -100},
+    )
+    assert json.loads(reply.choices[0].message.content) == {}
+
+
+ON = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": False}
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": ON}} for name in ("light", "door")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "door"}}], ids=str)
+def test_a_tool_is_called_with_arguments_of_its_schema(client, choice, stream):
+    how = {"model": "tiny", "max_tokens": 90, "seed": 1, "tools": TOOLS, "tool_choice": choice, "stream": stream}
+    answer = client.chat.completions.create(messages=HI, logit_bias={"32": -100, "10": -20, "13": -100, "9": -100}, **how)
+    if stream:
+        chunks = [choice for chunk in answer for choice in chunk.choices]
+        calls = [call for choice in chunks for call in choice.delta.tool_calls or ()]
+        name, arguments = calls[0].function.name, "".join(call.function.arguments or "" for call in calls)
+        finish = chunks[-1].finish_reason
+        assert calls[0].id and calls[0].type == "function" and not any(choice.delta.content for choice in chunks)
+    else:
+        (call,) = answer.choices[0].message.tool_calls
+        name, arguments, finish = call.function.name, call.function.arguments, answer.choices[0].finish_reason
+        assert answer.choices[0].message.content is None
+    assert finish == "tool_calls" and isinstance(json.loads(arguments)["on"], bool)
+    assert name in ("light", "door") if choice == "required" else name == "door"
+
+
+def test_a_call_that_is_cut_short_is_no_call(client):
+    how = {"model": "tiny", "max_tokens": 20, "tools": TOOLS, "tool_choice": "required"}
+    (choice,) = client.chat.completions.create(messages=HI, **how).choices
+    assert choice.finish_reason == "length" and not choice.message.tool_calls and choice.message.content.startswith("<tool_call>")
+
+
+# ------------------------------------------------------------------------------------------------ completions
+
+
+def test_completions_of_several_prompts(client, generator):
+    from model.decoding.sampling import Sampling
+
+    prompts = ["one", "two three"]
+    reply = client.completions.create(model="tiny", prompt=prompts, max_tokens=9, temperature=0, n=2, echo=True)
+    expected = generator.generate(prompts, tokens=9, sampling=Sampling(temperature=0.0), seed=0)
+    assert reply.object == "text_completion" and [choice.index for choice in reply.choices] == [0, 1, 2, 3]
+    for number, choice in enumerate(reply.choices):
+        assert choice.text == prompts[number // 2] + expected[number // 2].text
+    assert client.completions.create(model="tiny", prompt="a").usage.completion_tokens <= 16
+
+
+def test_a_prompt_of_ids_is_that_of_its_text(client):
+    ids = client.post("/../tokenize", body={"prompt": "hello"}, cast_to=object)["tokens"]
+    one, other = (client.completions.create(model="tiny", prompt=prompt, max_tokens=8, temperature=0) for prompt in ("hello", ids))
+    assert one.choices[0].text == other.choices[0].text and one.usage.prompt_tokens == other.usage.prompt_tokens == len(ids)
+    assert client.post("/../detokenize", body={"tokens": ids[1:]}, cast_to=object)["prompt"] == "hello"
+
+
+@pytest.mark.parametrize("logprobs", [0, 3])
+def test_completions_have_logprobs(client, logprobs):
+    how = {"model": "tiny", "prompt": "x", "max_tokens": 10, "temperature": 0, "logprobs": logprobs}
+    whole = client.completions.create(**how).choices[0]
+    assert len(whole.logprobs.tokens) == len(whole.logprobs.token_logprobs) == len(whole.logprobs.text_offset) == 10
+    assert "".join(whole.logprobs.tokens) == whole.text or "\ufffd" in whole.text
+    assert (whole.logprobs.top_logprobs is None) == (logprobs == 0)
+    pieces = [choice for chunk in client.completions.create(stream=True, **how) for choice in chunk.choices]
+    assert [t for piece in pieces for t in piece.logprobs.tokens] == whole.logprobs.tokens
+    assert [o for piece in pieces for o in piece.logprobs.text_offset] == whole.logprobs.text_offset
+
+
+def test_an_echo_alone_draws_nothing(client):
+    reply = client.completions.create(model="tiny", prompt="abc", max_tokens=0, echo=True)
+    assert reply.choices[0].text == "abc" and reply.usage.completion_tokens == 0 and reply.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("options", [{}, {"n": 2}, {"echo": True}, {"stop": "a"}, {"temperature": 1.0, "seed": 4}], ids=str)
+def test_streamed_completions_are_the_whole(client, options):
+    how = {"model": "tiny", "prompt": ["p", "q"], "max_tokens": 14, "temperature": 0} | options
+    whole = client.completions.create(**how)
+    texts, finishes, *_ = joined(client.completions.create(stream=True, **how))
+    assert [texts[c.index] for c in whole.choices] == [c.text for c in whole.choices]
+    assert [finishes[c.index] for c in whole.choices] == [c.finish_reason for c in whole.choices]
+
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+NONSENSE = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "nonsense"}}}
+IMAGE = {"type": "image_url", "image_url": {"url": "http://a/b.png"}}
+
+
+@pytest.mark.parametrize(
+    "options, param, code",
+    [
+        ({"temperature": 9}, "temperature", None),
+        ({"max_tokens": 10_000}, "messages", "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": "x" * 500}]}, "messages", "context_length_exceeded"),
+        ({"logit_bias": {"99999": 1}}, "logit_bias", None),
+        ({"n": 100}, "n", None),
+        ({"model": "gpt-4"}, "model", "model_not_found"),
+        ({"response_format": NONSENSE}, "response_format", None),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages", "unsupported_content"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named_and_the_server_works_after(client, options, param, code):
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as error:
+        client.chat.completions.create(**{"messages": HI} | GREEDY | options)
+    assert error.value.param == param and error.value.code == code and error.value.type == "invalid_request_error"
+    assert client.chat.completions.create(messages=HI, **GREEDY).choices
+
+
+def ask(address, path, data=None, method=None, **headers):
+    """(status, body, headers) of a raw request."""
+    raw = data if isinstance(data, bytes) or data is None else json.dumps(data).encode()
+    request = urllib.request.Request(address + path, raw, {"content-type": "application/json"} | headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read(), dict(response.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), dict(error.headers)
+
+
+@pytest.mark.parametrize(
+    "path, data, options, status",
+    [
+        ("/v1/nothing", None, {}, 404),
+        ("/v1/chat/completions", None, {}, 405),
+        ("/v1/models", b"{}", {}, 405),
+        ("/v1/models/other", None, {}, 404),
+        ("/v1/chat/completions", b"{", {}, 400),
+        ("/v1/chat/completions", b"\xff\xfe", {}, 400),
+        ("/v1/chat/completions", b'{"messages": NaN}', {}, 400),
+        ("/v1/chat/completions", b"[" * 100_000, {}, 400),
+        ("/v1/chat/completions", b"{}", {"content-type": "text/plain"}, 415),
+        ("/v1/chat/completions", b"{}", {"content-encoding": "gzip"}, 415),
+        ("/v1/chat/completions", b"{}", {"host": "evil.example"}, 421),
+        ("/v1/embeddings", b'{"input": "a"}', {}, 400),
+        ("/tokenize", b"{}", {}, 400),
+        ("/detokenize", b'{"tokens": "a"}', {}, 400),
+    ],
+)
+def test_errors_have_openais_form(address, path, data, options, status):
+    found, body, headers = ask(address, path, data, **options)
+    assert found == status
+    assert {*json.loads(body)["error"]} == {"message", "type", "param", "code"} and "evil" not in body.decode()
+    assert headers["x-request-id"].startswith("req_")
+
+
+def test_a_body_that_is_too_large_is_refused(address, monkeypatch):
+    monkeypatch.setattr("serve.http.MOST_BYTES", 1000)
+    assert ask(address, "/v1/completions", {"prompt": "x" * 2000})[0] == 413
+    assert ask(address, "/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 200
+
+
+def test_a_request_keeps_its_id(address):
+    assert ask(address, "/v1/models", **{"x-request-id": "mine-1"})[2]["x-request-id"] == "mine-1"
+    assert ask(address, "/v1/models", **{"x-request-id": "a b"})[2]["x-request-id"].startswith("req_")
+
+
+def test_a_fault_of_ours_says_nothing_of_what_was_asked(address, monkeypatch, capfd):
+    def broken(*_):
+        raise KeyError("the secret prompt")
+
+    monkeypatch.setattr("serve.http.chat_request", broken)
+    status, body, _ = ask(address, "/v1/chat/completions", {"messages": HI})
+    assert status == 500 and b"secret" not in body and "secret" not in "".join(capfd.readouterr())
+
+
+# ------------------------------------------------------------------------------------------------ the rest
+
+
+def test_models_and_health_and_metrics(client, address):
+    assert [model.id for model in client.models.list()] == ["tiny"] and client.models.retrieve("tiny").owned_by == "omnia"
+    assert ask(address, "/health")[0] == ask(address, "/ready")[0] == 200
+    client.completions.create(model="tiny", prompt="a", max_tokens=3)
+    text = ask(address, "/metrics")[1].decode()
+    values = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if not line.startswith("#")}
+    assert values["omnia_generation_tokens_total"] >= 3 and values["omnia_num_requests_running"] == 0
+    assert values["omnia_compilations_total"] == 0
+
+
+def test_the_page_is_one_file_that_loads_nothing(address):
+    status, body, headers = ask(address, "/")
+    page = body.decode()
+    assert status == 200 and headers["content-type"].startswith("text/html") and len(body) < 30_000
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy
+    assert not re.search(r"""(src|href)\s*=\s*["'](https?:)?//""", page) and "@import" not in page
+
+
+@pytest.fixture(scope="module")
+def guarded(listen, tmp_path_factory):
+    """(address, {name: key}, audit file) of a server with keys."""
+    from serve.observe import AuditLog
+
+    folder = tmp_path_factory.mktemp("keys")
+    path = str(folder / "keys.json")
+    secrets = {name: new_key(path, name) for name in ("ann", "eve", "root", "slow")}
+    stored = json.loads((folder / "keys.json").read_text())
+    for row, more in zip(
+        stored["keys"], ({"context": 60}, {"role": "observer"}, {"role": "admin"}, {"requests_per_minute": 1}), strict=True
+    ):
+        row.update(more)
+    (folder / "keys.json").write_text(json.dumps(stored))
+    with listen(keys=read_keys(path), hosts=(), audit=AuditLog(folder / "audit.jsonl")) as (found, application, _):
+        yield found, secrets, folder / "audit.jsonl", application
+
+
+def test_every_route_but_health_needs_a_key(guarded):
+    address, secrets, _, application = guarded
+    for path in (*application.routes, "/v1/nothing", "/docs"):
+        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": secrets["ann"]}, {"authorization": "Basic !!"}):
+            for method in ("GET", "POST", "OPTIONS", "PUT"):
+                status, body, more = ask(address, path, b"{}" if method == "POST" else None, method, **headers)
+                assert status == 401 and "www-authenticate" in {name.lower() for name in more}, (path, method, headers)
+    assert ask(address, "/health")[0] == 200
+    assert ask(address, "/v1/models/", authorization=f"Bearer {secrets['ann']}")[0] == 200
+
+
+def test_roles_and_limits_of_keys(guarded):
+    address, secrets, _, _ = guarded
+
+    def status(name, path, data=None):
+        return ask(address, path, data, authorization=f"Bearer {secrets[name]}")[0]
+
+    assert [status(name, "/metrics") for name in ("ann", "eve", "root")] == [403, 200, 200]
+    assert [status(name, "/v1/models") for name in ("ann", "eve", "root")] == [200, 403, 200]
+    body = {"prompt": "a", "max_tokens": 2}
+    assert status("ann", "/v1/completions", body) == 200
+    assert status("ann", "/v1/completions", {"prompt": "a", "max_tokens": 90}) == 400
+    assert [status("slow", "/v1/completions", body) for _ in range(2)] == [200, 429]
+    basic = base64.b64encode(f"me:{secrets['ann']}".encode()).decode()
+    assert ask(address, "/", authorization=f"Basic {basic}")[0] == 200
+    client = openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        client.models.list()
+
+
+def test_the_audit_log_knows_who_and_how_much_and_never_what(guarded):
+    address, secrets, path, _ = guarded
+    ask(
+        address,
+        "/v1/completions",
+        {"prompt": "my diary", "max_tokens": 3},
+        authorization=f"Bearer {secrets['root']}",
+        **{"x-request-id": "r1"},
+    )
+    ask(address, "/v1/secret-path", authorization="Bearer stolen")
+    time.sleep(0.1)
+    content = path.read_text()
+    (line,) = [row for row in map(json.loads, content.splitlines()) if row["request"] == "r1"]
+    assert line["key"] == "root" and line["status"] == 200 and line["completion_tokens"] <= 3 and line["prompt_tokens"] == 9
+    assert not any(word in content for word in ("diary", "stolen", "secret-path", *secrets.values()))
+
+
+def test_a_client_that_leaves_frees_its_slots(listen):
+    """Whether it was reading a stream or waiting for a whole answer."""
+    with listen(engine_options={"widths": (2,)}) as (address, _, parts):
+        host, port = address.removeprefix("http://").split(":")
+        for stream in (True, False):
+            body = json.dumps({"prompt": "a", "max_tokens": CONTEXT - 2, "logit_bias": {"65": 100}, "n": 2, "stream": stream}).encode()
+            connection = socket.create_connection((host, int(port)))
+            connection.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+                % len(body)
+                + body
+            )
+            until = time.monotonic() + 10
+            while not parts.engine.running and time.monotonic() < until:
+                time.sleep(0.002)
+            connection.close()
+            while parts.engine.running:
+                assert time.monotonic() < until
+                time.sleep(0.002)
+
+
+def test_a_full_queue_says_when_to_come_again(listen):
+    with listen(engine_options={"widths": (1,), "most_jobs": 1}) as (address, _, _):
+        body = {"prompt": "a", "max_tokens": CONTEXT - 2, "logit_bias": {"65": 100}}
+        found = []
+        threads = [threading.Thread(target=lambda: found.append(ask(address, "/v1/completions", body))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        statuses = sorted(status for status, _, _ in found)
+        assert 200 in statuses and 429 in statuses and {*statuses} == {200, 429}
+        assert all(int(headers["retry-after"]) >= 1 for status, _, headers in found if status == 429)
+
+
+def test_embeddings(listen):
+    class Embedder:
+        """The length of a text, and two numbers."""
+
+        def __call__(self, texts):
+            found = np.array([[len(text), 3.0, 4.0] for text in texts], np.float32)
+            return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+        def lengths(self, texts):
+            return [len(text) for text in texts]
+
+    with listen(embedder=Embedder()) as (address, _, _):
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        reply = client.embeddings.create(model="tiny", input=["", "abcd"])  # in base64, as the client asks by itself
+        vectors = np.array([row.embedding for row in reply.data])
+        np.testing.assert_allclose(vectors, Embedder()(["", "abcd"]), atol=1e-6)
+        assert reply.usage.prompt_tokens == 4
+        short = client.embeddings.create(model="tiny", input="abcd", dimensions=2, encoding_format="float").data[0].embedding
+        np.testing.assert_allclose(np.linalg.norm(short), 1.0, atol=1e-6)
+        with pytest.raises(openai.BadRequestError) as error:
+            client.embeddings.create(model="tiny", input="a", dimensions=9)
+        assert error.value.param == "dimensions"
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="tiny", input=[1, 2])
+
+
+def test_many_at_once_get_their_own(listen):
+    """Each prompt makes the model repeat a letter of its own."""
+    with listen(engine_options={"most_jobs": 500}) as (address, _, parts):
+        client, wrong = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=120), []
+
+        def one(number):
+            letter = 65 + number % 26
+            how = {"model": "tiny", "max_tokens": 3 + number % 9, "logit_bias": {str(letter): 100}, "temperature": 1}
+            if number % 2:
+                text = joined(client.completions.create(prompt="a" * (1 + number % 40), stream=True, **how))[0][0]
+            else:
+                text = client.completions.create(prompt="a" * (1 + number % 40), **how).choices[0].text
+            if text != chr(letter) * (3 + number % 9):
+                wrong.append((number, text))
+
+        threads = [threading.Thread(target=lambda first=first: [one(first + 10 * i) for i in range(6)]) for first in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong and CHUNK
+        assert parts.engine.running == parts.engine.waiting == 0
