@@ -171,10 +171,10 @@ class Engine:
         if self._reading is not None and self._reading.job.cancelled:
             self._end(self._reading.job, Piece([], [], finish="cancelled"))
             self._reading = None
-        for place, job in enumerate(self._jobs):
-            if job is not None and job.cancelled:
+        for place, held in enumerate(self._jobs):
+            if held is not None and held.cancelled:
                 self._jobs[place] = None
-                self._end(job, Piece([], [], finish="cancelled"))
+                self._end(held, Piece([], [], finish="cancelled"))
 
     def _read_chunk(self) -> None:
         """Begin the next job if a slot will be free for it, read at most one chunk, and give a job that is read its slot."""

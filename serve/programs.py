@@ -92,21 +92,25 @@ class Programs:
         return self._go_on(self.params, bank, alive_B, np.int32(steps))
 
     def compile(self) -> None:
-        """Run each once, on arrays as those of real calls."""
-        banks = {width: self.bank(width) for width in self.widths}
-        row = self.row()
-        row, logits_V = self.read(row, [0], 0)
-        row = self.paste(row, self.cut(row, 0), 0)
+        """Run each on fresh arrays and on those that others gave: with a mesh of devices they may lie in another way."""
         bias_V = np.zeros(self.vocabulary, np.float32)
-        for width in self.widths:
-            bank = self.insert(banks[width], 0, row, [0], 1, logits_V, 0, 0, Sampling(), True)
-            bank = self.set_bias(bank, 0, bias_V)
-            bank, drawn = self.go_on(bank, np.ones(width, bool), 1)
-            banks[width] = bank
-        for width in self.widths:
-            for other in self.widths:
-                if other != width:
-                    banks[other] = self.move(banks[width], 0, banks[other], 0)
+        banks, row = {width: self.bank(width) for width in self.widths}, self.row()
+        for _ in range(2):
+            fresh, logits_V = self.read(self.row(), [0], 0)
+            row = self.paste(self.paste(self.row(), self.cut(row, 0), 0), self.cut(fresh, 0), 0)
+            row, logits_V = self.read(row, [0], 0)
+            for width in self.widths:
+                for state in (self.bank(width), banks[width]):
+                    for read in (fresh, row):
+                        state = self.insert(state, 0, read, [0], 1, logits_V, 0, 0, Sampling(), True)
+                        state = self.set_bias(state, 0, bias_V)
+                        state, _ = self.go_on(state, np.ones(width, bool), 1)
+                    banks[width] = state
+            for width in self.widths:
+                for other in self.widths:
+                    if other != width:
+                        self.move(banks[width], 0, self.bank(other), 0)
+                        banks[other] = self.move(banks[width], 0, banks[other], 0)
         jax.block_until_ready(banks)
 
 

@@ -225,7 +225,7 @@ def test_help_of_the_command_lists_the_verbs(capsys):
     shown = capsys.readouterr().out
     assert all(verb in shown for verb in omnia.VERBS)
     names = map(omnia.file_of, omnia.VERBS)
-    assert all(callable(getattr(importlib.import_module(f"train.verbs.{name}"), name)) for name in names)
+    assert all(callable(getattr(importlib.import_module(omnia.HOMES.get(name, f"train.verbs.{name}")), name)) for name in names)
 
 
 @pytest.mark.parametrize("kernel, asks", [("always [madvise] never", True), ("[always] madvise never", False)])

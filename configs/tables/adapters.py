@@ -11,8 +11,8 @@ from train.tasks.recipe import fine_tuning
 
 METHODS = {
     "full": ("all parameters", "", 3e-4),
-    "lora": ("LoRA, rank 4 (Hu et al. 2021)", "--adapters lora --adapters.rank 4", 2e-3),
-    "adalora": ("AdaLoRA, mean rank 4 at the end (Zhang et al. 2023)", "--adapters adalora --adapters.rank 4", 2e-3),
+    "lora": ("LoRA, rank 4 (Hu et al. 2021)", "--adapters lora --adapters.rank 4", 5e-3),
+    "adalora": ("AdaLoRA, mean rank 4 at the end (Zhang et al. 2023)", "--adapters adalora --adapters.rank 4", 1e-2),
     "houlsby": ("bottlenecks of 16 (Houlsby et al. 2019)", "--adapters houlsby --adapters.width 16", 2e-3),
     "prefix": ("16 keys and values in each layer (Li and Liang 2021)", "--adapters prefix --adapters.length 16", 5e-3),
     "bitfit": ("biases alone (Ben Zaken et al. 2022)", "--adapters bitfit", 2e-3),

@@ -6,6 +6,7 @@ omnia reproduce chinese --data DIR
 import csv
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 from model.text_encoder_config import TextEncoderConfig
@@ -49,7 +50,7 @@ def get_config(arg: str = "hotel") -> Experiment:
         steps=steps,
         batch_size=32,
         model=SHAPE,
-        data={"encoder": TextData(), "news": Tagging(length=128)}.get(arg, Classification(length=128)),
+        data={"encoder": TextData(), "news": Tagging(length=128, leave_out=True)}.get(arg, Classification(length=128)),
         objective=MaskedLM() if arg == "encoder" else Supervised(),
         optimizer=AdamW(learning_rate=1e-3 if arg == "encoder" else 5e-4, weight_decay=0.01),
         schedule=Schedule(warmup_steps=steps // 10, decay="linear", final_fraction=0.0),
@@ -119,7 +120,7 @@ def write_texts(folder: Path, hotel: str, shopping: str, news: str) -> None:
         train = [row for number, row in enumerate(rows) if number % FOLDS < FOLDS - 2 and row["text"] not in tested]
         write_records(f"{folder}/{name}_train.csv", train)
         corpus += [row["text"] for row in train]
-    corpus += ["".join(sentence.tokens) for sentence in read_sentences(news)]
+    corpus += ["".join(sentence.tokens) for sentence in read_sentences(news, left_out=Counter())]
     with open(folder / "corpus" / "texts.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in corpus)
 
@@ -147,7 +148,7 @@ def entities(train: str, test: str) -> float:
 
     from data.records.sentences import read_sentences
 
-    learned, tested = read_sentences(train), read_sentences(test)
+    learned, tested = (read_sentences(path, left_out=Counter()) for path in (train, test))
     hashed = FeatureHasher(2**20, input_type="string", alternate_sign=False)
 
     def features(sentences):
@@ -177,5 +178,4 @@ if __name__ == "__main__":
     if what == "texts":
         write_texts(Path(rest[0]), *rest[1:])
     else:
-        name, train, test = rest
-        print(json.dumps({"score": entities(train, test) if name == "news" else opinions(train, test)}))
+        print(json.dumps({"score": entities(*rest) if what == "news" else opinions(*rest)}))

@@ -10,14 +10,16 @@ from train.kinds import Gradient
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.step.adversarial.options import FGM, SMART, FreeLB
+from train.tasks.augmentation import Augment
 from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
 METHODS: dict[str, tuple[Gradient, str]] = {
     "plain": (Exact(), "plain fine-tuning"),
-    "fgm": (FGM(epsilon=0.2), "FGM (Miyato et al. 2017)"),
-    "freelb": (FreeLB(steps=3, step_size=0.1, magnitude=0.1, epsilon=0.2), "FreeLB, 3 steps (Zhu et al. 2020)"),
-    "smart": (SMART(epsilon=0.2), "SMART's regulariser (Jiang et al. 2020)"),
+    "fgm": (FGM(epsilon=0.05), "FGM (Miyato et al. 2017)"),
+    "freelb": (FreeLB(steps=3, step_size=0.03, magnitude=0.03, epsilon=0.05), "FreeLB, 3 steps (Zhu et al. 2020)"),
+    "smart": (SMART(epsilon=0.1), "SMART's regulariser (Jiang et al. 2020)"),
+    "smart_typos": (SMART(epsilon=0.05), "half of it, and typing errors in a fifth of the texts"),
 }
 TASKS = {"trec": "questions", "polarity": "reviews"}
 KINDS = ("words", "characters")
@@ -27,7 +29,8 @@ ATTACKED = 200
 
 def get_config(arg: str = "freelb") -> Experiment:
     gradient, what = METHODS[arg]
-    return fine_tuning(what, Classification(length=64), gradient=gradient, steps=200, rate=3e-4)
+    augment = Augment(rate=0.2, operations=("characters",)) if arg.endswith("typos") else Augment()
+    return fine_tuning(what, Classification(length=64, augment=augment), gradient=gradient, steps=200, rate=3e-4)
 
 
 def get_table() -> Table:

@@ -62,6 +62,7 @@ def write_lowest_layers(run_dir: str, count: int, output: str) -> None:
     from train.bridge.importing import save_parameters
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh
+    from train.generation.chat import load_chat
     from train.runs.directory import open_run, write_run
 
     whole = open_run(run_dir)
@@ -76,6 +77,7 @@ def write_lowest_layers(run_dir: str, count: int, output: str) -> None:
     run = dataclasses.replace(whole, path=Path(output), experiment=experiment, identity=secrets.token_hex(8))
     write_run(run)
     save_parameters(run, params)
+    load_chat(whole.path).save(run.path)  # which says how its authors make vectors of texts
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from data.tokenizer import Tokenizer, load_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
+from train.generation.chat import load_chat
 from train.kinds import Data, Dataset, Section, check_range, realise
 from train.tasks.augmentation import Augment, augmenter
 from train.tasks.batches import EvaluationRows, TaskBatches
@@ -187,6 +189,12 @@ class TaskDataset(Dataset):
             raise UserError(f"data: {twice} is named twice", "Name it once.")
         found = tokenizer or load_tokenizer(place)
         return [TaskFile(path, self, found) for path in self.paths()]
+
+    def authors_pool(self) -> str:
+        """How the authors of the imported model that a run starts from make the vector of a text; empty where they do not say."""
+        start = self.experiment.start
+        said = load_chat(Path(start)).pool if start else ""
+        return said if said in ("pooler", "first", "mean") else ""
 
     def describe(self, source: TaskFile) -> str:
         return f"{len(source.examples):,} examples"

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("data", "model", "train")
-VERBS = "train/verbs/"
+ROOMS = ("data", "model", "train", "serve")
+VERBS = ("train/verbs/", "serve/")
 """Where option classes of verbs are; those elsewhere are parts of an experiment, or of `omnia prepare`."""
 SEVERAL = {
     "prepare": {"text": "PrepareText", "images|video|audio|interleaved": "PrepareMedia", "codes": "PrepareCodes"},
+    "chat": {},  # is `generate --chat`
     "checkpoint": {"ls": "List", "verify": "Verify", "diff": "Diff", "export": "ExportArrays"},
 }
 """Verbs with several option classes, by the word after the verb. Every other verb has one class of its own name."""
@@ -71,7 +72,7 @@ class Source:
         """The option class of a verb. KeyError where there is none."""
         found = sorted((one for one in self.options if one.name == name), key=lambda one: not one.path.startswith(VERBS))
         if not found:
-            raise KeyError(f"no option class {name}: name it in SEVERAL of {VERBS}reference.py")
+            raise KeyError(f"no option class {name}: name it in SEVERAL of train/verbs/reference.py")
         return found[0]
 
     def of_experiment(self, name: str) -> Options | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from train.kinds import Objective, check_range
 
@@ -21,8 +21,8 @@ class Supervised(Objective):
     counts: tuple[int, ...] = ()
     """How many examples to learn from have each label. Empty: counted."""
     pool: Literal["auto", "pooler", "first", "mean"] = "auto"
-    """What an encoder's head reads of a text: its pooler's output, its first hidden state, or the mean of all. auto: the pooler, where the
-    model has one, else the mean."""
+    """What an encoder's head reads of a text: its pooler's output, its first hidden state, or the mean of all. auto: as the authors of
+    an imported model do; else the pooler, where the model has one, else the mean."""
     head_dropout: float = 0.1
     """Dropout before an encoder's head, 0 to below 1."""
     label_smoothing: float = 0.0
@@ -47,6 +47,10 @@ class Supervised(Objective):
         return "batch" if self.mixup else "example"
 
     def completed(self, sources: list) -> "Supervised":
+        pool: Any = sources[0].dataset.authors_pool() if self.pool == "auto" else ""
+        return (dataclasses.replace(self, pool=pool) if pool else self)._with_labels(sources)
+
+    def _with_labels(self, sources: list) -> "Supervised":
         dataset = sources[0].dataset
         held = dataset.examples(sources, "validation")
         learned = dataset.examples(sources, "train") if dataset.options.files else held
