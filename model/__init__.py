@@ -29,7 +29,7 @@ _FACE = {
     "count_parameters": "transformer",
     "score_tokens": "heads",
     "vocabulary_table": "heads",
-    "Sampling": "decoding.generate",
+    "Sampling": "decoding.sampling",
     "prefill": "decoding.generate",
     "decode": "decoding.generate",
     "preset": "presets",

@@ -1,0 +1,148 @@
+"""The server against `omnia generate`: tokens a second, first tokens, prefix hits, the cost of filters, the host's and HTTP's own work.
+
+python benchmarks/serving.py [--size tiny|gpt2] [--requests 16] [--tokens 48]
+
+A model of random weights, byte tokens; requests over HTTP on this machine, in one process with the server. Ratios are of one interleaved
+run.
+"""
+
+import argparse
+import json
+import socket
+import statistics
+import threading
+import time
+
+import jax
+import numpy as np
+import uvicorn
+from flax import linen as nn
+
+from data.tokenizer import byte_tokenizer
+from model.config import ModelConfig
+from model.decoding.sampling import Sampling
+from model.stack import unstack_layers
+from model.transformer import Decoder
+from serve.engine import Engine
+from serve.http import Application
+from serve.observe import Observed
+from serve.prefix import PrefixStore
+from serve.programs import Programs
+from serve.scheduler import Scheduler
+from serve.served import Served
+from train.generation.chat import Chat
+from train.generation.text import TextGenerator
+
+SIZES = {
+    "tiny": {"vocab_size": 4096, "num_layers": 4, "embed_dim": 128, "num_heads": 4},
+    "gpt2": {"vocab_size": 50304, "num_layers": 12, "embed_dim": 768, "num_heads": 12},
+}
+CONTEXT, PROMPT, CHUNK, ROUNDS = 512, 128, 64, 3
+
+
+def post(port: int, body: dict) -> tuple[list[float], int]:
+    """(seconds from the request to each event of a stream, tokens drawn)."""
+    raw, began = json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}}).encode(), time.perf_counter()
+    lines = (b"POST /v1/completions HTTP/1.1", b"host: localhost", b"content-type: application/json", b"connection: close")
+    head = b"\r\n".join((*lines, b"content-length: %d\r\n\r\n"))
+    times, tokens, rest = [], 0, b""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(head % len(raw) + raw)
+        while piece := connection.recv(65536):
+            now, rest = time.perf_counter() - began, rest + piece
+            while b"\n\n" in rest:
+                event, rest = rest.split(b"\n\n", 1)
+                if b"data: {" in event:
+                    times.append(now)
+                    found = json.loads(event[event.index(b"data: ") + 6 :])
+                    tokens = (found.get("usage") or {}).get("completion_tokens", tokens)
+    return times, tokens
+
+
+def at_once(port: int, bodies: list[dict]) -> tuple[float, list[tuple[list[float], int]]]:
+    found: list = [None] * len(bodies)
+    threads = [threading.Thread(target=lambda i=i: found.__setitem__(i, post(port, bodies[i]))) for i in range(len(bodies))]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=[*SIZES], default="tiny")
+    parser.add_argument("--requests", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=48)
+    o = parser.parse_args()
+    model, tokenizer = Decoder(ModelConfig(context_length=CONTEXT, **SIZES[o.size])), byte_tokenizer()
+    params = nn.unbox(model.start(jax.random.key(0)))
+    generator = TextGenerator(
+        model, unstack_layers(params) if "layers" in params else params, tokenizer, tokenizer.specials["document_end"]
+    )
+    observed = Observed()
+    programs = Programs(model, generator.params, widths=tuple(sorted({1, 4, o.requests})), size=CONTEXT, chunk=CHUNK)
+    programs.compile()
+    application = Application(observed, name="bench")
+    store = PrefixStore(chunk=CHUNK, most_bytes=1 << 30)
+    engine = Engine(programs, Scheduler(most_jobs=1000, most_tokens=10**7), store, observed, application.woken)
+    engine.start()
+    application.serve(Served("bench", generator, tokenizer, Chat(), size=CONTEXT), engine)
+    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning", access_log=False))
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    draw = np.random.default_rng(0)
+
+    def prompts(count: int) -> list[list[int]]:
+        return [draw.integers(1, 256, PROMPT).tolist() for _ in range(count)]
+
+    def bodies(count: int, **more) -> list[dict]:
+        # The end is never drawn, so that all texts are equally long.
+        return [{"prompt": prompt, "max_tokens": o.tokens, "logit_bias": {"256": -100}} | more for prompt in prompts(count)]
+
+    def offline() -> float:
+        some, began = prompts(o.requests), time.perf_counter()
+        found = generator.generate(some, tokens=o.tokens, sampling=Sampling(bias=((256, -100.0),)), seed=0)
+        seconds = time.perf_counter() - began
+        assert all(len(one.ids) == o.tokens for one in found)
+        return o.requests * o.tokens / seconds
+
+    def online(**more) -> float:
+        seconds, found = at_once(port, bodies(o.requests, **more))
+        assert all(tokens == o.tokens for _, tokens in found)
+        return o.requests * o.tokens / seconds
+
+    offline(), online(), online(top_p=0.9)  # warm
+    rates: dict[str, list[float]] = {"generate": [], "served": [], "served, top_p 0.9": []}
+    for _ in range(ROUNDS):
+        rates["generate"].append(offline())
+        rates["served"].append(online())
+        rates["served, top_p 0.9"].append(online(top_p=0.9))
+    for name, found in rates.items():
+        print(f"{name}: {statistics.median(found):,.0f} tokens/s, {o.requests} at once, {PROMPT} + {o.tokens} tokens")
+    print(f"served / generate {statistics.median(np.divide(rates['served'], rates['generate'])):.2f}")
+    print(f"with top_p / without {statistics.median(np.divide(rates['served, top_p 0.9'], rates['served'])):.2f}")
+
+    alone, first, hits, gaps = [], [], [], []
+    for _ in range(5):
+        (body,) = bodies(1)
+        times, _ = post(port, body)
+        first.append(times[0])
+        alone.append((o.tokens - 8) / (times[-2] - times[0]))
+        hits.append(post(port, body)[0][0])
+        seconds, found = at_once(port, [*bodies(2), {"prompt": draw.integers(1, 256, CONTEXT - 8).tolist(), "max_tokens": 4}])
+        gaps.append(max(np.diff(times).max() for times, _ in found[:2]))
+    first_ms, hit_ms, gap_ms = (1000 * statistics.median(found) for found in (first, hits, gaps))
+    rate = statistics.median(alone)
+    print(f"one request: {rate:,.0f} tokens/s; first tokens after {first_ms:.0f} ms, {hit_ms:.0f} where the prompt is known")
+    print(f"longest gap of a stream while a prompt of {CONTEXT - 8} arrives: {gap_ms:.0f} ms")
+    print(f"compiled since it was ready: {observed.compilations}")
+    server.should_exit = True
+    engine.stop(1.0)
+
+
+if __name__ == "__main__":
+    main()
