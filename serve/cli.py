@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import sys
 import threading
 import time
@@ -134,6 +135,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     """The model of a run, with every program that it will run compiled. UserError for a run that answers nothing."""
     import jax
 
+    from model.media.multimodal_config import MultimodalConfig
     from serve.engine import Engine
     from serve.prefix import PrefixStore
     from serve.programs import Programs
@@ -151,6 +153,8 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         found.embedder = load_embedder(run, step=options.step, raw=options.raw)
     if not writes:
         return found
+    if isinstance(run.experiment.model, MultimodalConfig):
+        raise UserError(f"{run.path}: models that read media are not served", "Serve a decoder of text.")
     model = decoder_of(run)
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
     generator = TextGenerator(
@@ -201,7 +205,8 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
                 application.draining = True
                 print(f"omnia serve: ending; texts have {options.drain:g} s", flush=True)
                 threading.Thread(target=_drain, args=(application, options.drain), daemon=True).start()
-            super().handle_exit(sig, frame)
+            self.force_exit = self.should_exit and sig == signal.SIGINT  # asked twice
+            self.should_exit = True
 
     server = Server(
         uvicorn.Config(
