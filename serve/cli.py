@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -224,6 +225,12 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
         )
     )
 
+    try:
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        listener = socket.create_server((options.host, options.port), family=family, backlog=2048)
+    except OSError as error:
+        raise UserError(f"cannot listen on {options.host}:{options.port}: {error.strerror}", "Choose another --host or --port.") from None
+
     def prepare() -> None:
         try:
             began = time.monotonic()
@@ -235,7 +242,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
                 time.sleep(0.01)
             if server.started:
                 print(
-                    f"omnia serve: {application.name} at {_address(options, server)}, ready after {time.monotonic() - began:.1f} s",
+                    f"omnia serve: {application.name} at {_address(options, listener)}, ready after {time.monotonic() - began:.1f} s",
                     flush=True,
                 )
             _look_after(options, run, application, loaded, server)
@@ -247,24 +254,26 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
             failure.append("the model could not be loaded")
             server.should_exit = True
 
-    threading.Thread(target=prepare, name="loading", daemon=True).start()
+    loading = threading.Thread(target=prepare, name="loading", daemon=True)
+    loading.start()
     try:
-        server.run()
-    except SystemExit:  # uvicorn's way to say that it cannot listen
-        raise UserError(f"cannot listen on {options.host}:{options.port}", "Choose another --port, or end what uses it.") from None
+        server.run(sockets=[listener])
     finally:
         application.stop(1.0)
         audit.close()
     if failure:
         raise UserError(failure[0])
     sys.stdout.flush()
+    if (
+        loading.is_alive() and not application.ready
+    ):  # it compiles, and cannot be interrupted: an interpreter that ends in the usual way aborts
+        os._exit(0)
     return 0
 
 
-def _address(options: Serve, server: Any) -> str:
-    port = next((socket.getsockname()[1] for one in server.servers for socket in one.sockets), options.port)
+def _address(options: Serve, listener: socket.socket) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
-    return f"{'https' if options.tls_cert else 'http'}://{host}:{port}"
+    return f"{'https' if options.tls_cert else 'http'}://{host}:{listener.getsockname()[1]}"
 
 
 def _drain(application: Any, seconds: float) -> None:

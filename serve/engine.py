@@ -45,7 +45,7 @@ class Engine:
         self._reading: _Reading | None = None
         self._drawn: tuple[Any, list[Job | None], float] | None = None
         self._calm, self._woken = 0, list[Job]()
-        self._stopping = False
+        self._stopping = self._aborting = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.failed = ""
         """What ended the loop, if something did."""
@@ -91,15 +91,13 @@ class Engine:
         self._inbox.put(change)
 
     def stop(self, seconds: float) -> None:
-        """End within so many seconds: what goes on by then is ended with an error, and what waits at once."""
+        """Take nothing new, and end once what was taken has ended; what has not within so many seconds is told so."""
         with self._lock:
             self._stopping = True
         self._inbox.put(_nothing)
         self._thread.join(seconds)
         if self._thread.is_alive():
-            for job in [*self._jobs, *([self._reading.job] if self._reading else [])]:
-                if job is not None:
-                    job.cancelled = True
+            self._aborting = True
             self._inbox.put(_nothing)
             self._thread.join(5)
 
@@ -114,6 +112,10 @@ class Engine:
     @property
     def waiting(self) -> int:
         return len(self._scheduler)
+
+    @property
+    def _idle(self) -> bool:
+        return not (self.running or self._drawn or self.waiting)
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -139,10 +141,9 @@ class Engine:
 
     def _go_round(self) -> bool:
         self.advanced = time.monotonic()
-        idle = not (self.running or self._drawn or self.waiting)
-        self._take_messages(wait=idle and not self._stopping)
+        self._take_messages(wait=self._idle and not self._stopping)
         self._drop_cancelled()
-        if self._stopping and not (self.running or self._drawn):
+        if self._aborting or (self._stopping and self._idle):
             return False
         self._read_chunk()
         before, self._drawn = self._drawn, self._draw()
@@ -165,9 +166,9 @@ class Engine:
 
     def _drop_cancelled(self) -> None:
         with self._lock:
-            dropped = self._scheduler.drop_cancelled() + (self._scheduler.clear() if self._stopping else [])
+            dropped = self._scheduler.drop_cancelled()
         for job in dropped:
-            self._end(job, Piece([], [], finish="cancelled" if job.cancelled else "error"))
+            self._end(job, Piece([], [], finish="cancelled"))
         if self._reading is not None and self._reading.job.cancelled:
             self._end(self._reading.job, Piece([], [], finish="cancelled"))
             self._reading = None
@@ -180,7 +181,7 @@ class Engine:
         """Begin the next job if a slot will be free for it, read at most one chunk, and give a job that is read its slot."""
         programs = self._programs
         if self._reading is None:
-            if sum(job is not None for job in self._jobs) >= programs.widths[-1] or self._stopping:
+            if sum(job is not None for job in self._jobs) >= programs.widths[-1]:
                 return
             with self._lock:
                 following = self._scheduler.next()
