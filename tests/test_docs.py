@@ -269,6 +269,7 @@ def options() -> set[str]:
         ["export"],
         ["attack"],
         ["embed"],
+        ["serve"],
         ["prepare", "codes"],
         ["prepare", "images"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),

@@ -13,6 +13,7 @@ from model.config import ModelConfig, OfStart
 from model.text_encoder_config import TextEncoderConfig
 from train.devices.mesh import make_mesh
 from train.experiment import Experiment, MeshShape
+from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.retrieval import Retrieval
 from train.planning.ahead_of_time import lower_step
 from train.planning.doctor import examine
@@ -59,6 +60,8 @@ def small(experiment: Experiment) -> Experiment:
         objective = dataclasses.replace(objective, items=8)
     if getattr(objective, "classes", 1) == 0:
         objective = dataclasses.replace(objective, classes=4)
+    if isinstance(objective, Supervised) and isinstance(model, TextEncoderConfig):
+        objective = dataclasses.replace(objective, labels=("B-A", "I-A", "O"))
     return dataclasses.replace(experiment, model=model, objective=objective, batch_size=rows, micro_batches=1, mesh=MeshShape(data=1))
 
 
