@@ -115,6 +115,7 @@ setup(
         "train.verbs",
         "serve",
     ],
+    package_data={"serve": ["page.html"]},
     entry_points={"console_scripts": ["omnia = omnia:main"]},
     install_requires=[
         "jax>=0.10",

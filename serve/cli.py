@@ -129,7 +129,8 @@ class Loaded:
     served: Any = None
     engine: Any = None
     embedder: Any = None
-    programs: Any = None
+    step: int | None = None
+    """Checkpoint of what continues texts."""
 
 
 def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None) -> Loaded:
@@ -157,10 +158,9 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     if isinstance(run.experiment.model, MultimodalConfig):
         raise UserError(f"{run.path}: models that read media are not served", "Serve a decoder of text.")
     model = decoder_of(run)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
-    generator = TextGenerator(
-        model, in_eight_bits(params) if options.int8 else params, run.tokenizer(), run.document_end, load_chat(run.path)
-    )
+    params, found.step = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
+    params, tokenizer, template = in_eight_bits(params) if options.int8 else params, run.tokenizer(), load_chat(run.path)
+    generator = TextGenerator(model, params, tokenizer, run.document_end, template)
     on_cpu = jax.default_backend() == "cpu"
     chunk = options.chunk or (64 if on_cpu else 256)
     context = min(options.context or generator.context, generator.context)
@@ -168,13 +168,12 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     widths = (
         tuple(sorted({min(width, options.slots) for width in (1, 4, options.slots)})) if on_cpu and not options.exact else (options.slots,)
     )
-    found.programs = Programs(model, generator.params, widths=widths, size=size, chunk=chunk)
-    found.programs.compile()
+    programs = Programs(model, generator.params, widths=widths, size=size, chunk=chunk)
+    programs.compile()
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
     prefixes = PrefixStore(chunk=chunk, most_bytes=options.prefix_bytes)
-    found.engine = Engine(found.programs, scheduler, prefixes, observed, wake)
-    name = options.name or run.path.resolve().name
-    found.served = Served(name, generator, run.tokenizer(), load_chat(run.path), size=context)
+    found.engine = Engine(programs, scheduler, prefixes, observed, wake)
+    found.served = Served(_name(options, run), generator, tokenizer, template, size=context)
     return found
 
 
@@ -190,7 +189,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
 
     observed, audit = Observed(), AuditLog(Path(options.audit) if options.audit else None)
     hosts = options.hosts or (() if options.keys else LOCAL_NAMES)
-    application = Application(observed, name=options.name or run.path.resolve().name, keys=keys, audit=audit, hosts=hosts)
+    application = Application(observed, name=_name(options, run), keys=keys, audit=audit, hosts=hosts)
     failure: list[str] = []
 
     def count(event: str, seconds: float, **_: Any) -> None:
@@ -205,7 +204,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
             if not application.draining:
                 application.draining = True
                 print(f"omnia serve: ending; texts have {options.drain:g} s", flush=True)
-                threading.Thread(target=_drain, args=(application, options.drain), daemon=True).start()
+                threading.Thread(target=application.stop, args=(options.drain,), daemon=True).start()
             self.force_exit = self.should_exit and sig == signal.SIGINT  # asked twice
             self.should_exit = True
 
@@ -264,11 +263,14 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
     if failure:
         raise UserError(failure[0])
     sys.stdout.flush()
-    if (
-        loading.is_alive() and not application.ready
-    ):  # it compiles, and cannot be interrupted: an interpreter that ends in the usual way aborts
+    if loading.is_alive() and not application.ready:
+        # It compiles and cannot be interrupted: an interpreter that ends in the usual way aborts.
         os._exit(0)
     return 0
+
+
+def _name(options: Serve, run: Any) -> str:
+    return options.name or run.path.resolve().name
 
 
 def _address(options: Serve, listener: socket.socket) -> str:
@@ -276,15 +278,11 @@ def _address(options: Serve, listener: socket.socket) -> str:
     return f"{'https' if options.tls_cert else 'http'}://{host}:{listener.getsockname()[1]}"
 
 
-def _drain(application: Any, seconds: float) -> None:
-    application.stop(seconds)
-
-
 def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, server: Any) -> None:
     """Take newer checkpoints, and end the process if its engine is stuck."""
     from train.checkpoints.checkpointer import Checkpointer
 
-    engine, seen = loaded.engine, None
+    engine, seen = loaded.engine, loaded.step
     while not server.should_exit:
         time.sleep(LOOK_SECONDS)
         stuck = engine is not None and (not engine.alive or time.monotonic() - engine.advanced > STUCK_SECONDS)
@@ -299,9 +297,7 @@ def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, serv
                 newest = checkpointer.latest_step(good=True)
             finally:
                 checkpointer.close()
-            if seen is None:
-                seen = newest
-            elif newest is not None and newest != seen:
+            if newest is not None and newest != seen:
                 seen = newest
                 _swap(options, run, loaded, newest)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from model.attention.dispatch import MASKED
+from model.decoding.sampling import by_row
 from serve.jobs import Job, Piece
 from serve.observe import Observed
 from serve.prefix import PrefixStore
@@ -63,17 +65,9 @@ class Engine:
         with self._lock:
             if self._stopping or self.failed:
                 raise RuntimeError(self.failed or "the engine is stopping")
-            added: list[Job] = []
-            try:
-                for job in jobs:
-                    job.times["queued"] = now
-                    self._scheduler.add(job)
-                    added.append(job)
-            except Exception:
-                for job in added:
-                    job.cancelled = True
-                self._scheduler.drop_cancelled()
-                raise
+            for job in jobs:
+                job.times["queued"] = now
+            self._scheduler.add(*jobs)
         self._inbox.put(_nothing)
 
     def cancel(self, job: Job) -> None:
@@ -316,9 +310,6 @@ class _Reading:
 
 def _bias_of(job: Job, vocabulary: int) -> np.ndarray:
     """The job's own bias, and MASKED for what its grammar does not allow."""
-    from model.attention.dispatch import MASKED
-    from model.decoding.sampling import by_row
-
     assert job.grammar is not None
     bias_V = by_row([job.sampling], vocabulary).bias_BV[0]
     allowed = job.grammar.allowed()

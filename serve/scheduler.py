@@ -1,4 +1,4 @@
-"""Who is next: a queue for each owner, served by turns in proportion to nothing but what each was given so far. No JAX, no threads."""
+"""Who is next: a queue for each owner, and the owner that was given the least goes first. No JAX, no threads."""
 
 import collections
 
@@ -9,7 +9,7 @@ TOKENS_PER_SECOND = 200.0
 
 
 class Scheduler:
-    """The jobs that wait, and the slots that are free.
+    """The jobs that wait.
 
     most_jobs, most_tokens: what may wait. Within an owner's queue the first is next; of the owners the one that was given the fewest
     tokens, so that one who floods the queue delays only itself.
@@ -26,10 +26,15 @@ class Scheduler:
     def __len__(self) -> int:
         return self._waiting
 
-    def add(self, job: Job) -> None:
-        """Full where there is no room. A job that alone exceeds the tokens may wait where nothing else does."""
-        if self._waiting >= self._most_jobs or (self._waiting and self._tokens + job.cost > self._most_tokens):
+    def add(self, *jobs: Job) -> None:
+        """All of them, or Full where there is no room. What alone exceeds the tokens may wait where nothing else does."""
+        cost = sum(job.cost for job in jobs)
+        if self._waiting + len(jobs) > self._most_jobs or (self._waiting and self._tokens + cost > self._most_tokens):
             raise Full(max(1.0, self._tokens / self.rate))
+        for job in jobs:
+            self._put(job)
+
+    def _put(self, job: Job) -> None:
         if job.owner not in self._queues:
             # Who comes new, or again, starts level with those that wait, not with a credit for the time that it did not ask.
             level = min((self._given[owner] for owner in self._queues), default=0.0)
@@ -47,21 +52,18 @@ class Scheduler:
             if not job.cancelled:
                 self._given[owner] += job.cost
                 return job
-        if not self._queues:
-            self._given = {owner: given for owner, given in self._given.items() if owner in self._queues}
+        self._given.clear()  # nobody waits, so nobody is owed anything
         return None
 
     def drop_cancelled(self) -> list[Job]:
         """Jobs that were given up while they waited."""
-        dropped = [job for queue in self._queues.values() for job in queue if job.cancelled]
-        for job in dropped:
-            self._queues[job.owner].remove(job)
-            self._forget(job)
-        return dropped
+        return self._remove([job for queue in self._queues.values() for job in queue if job.cancelled])
 
     def clear(self) -> list[Job]:
         """All that waits, which nobody will begin."""
-        jobs = [job for queue in self._queues.values() for job in queue]
+        return self._remove([job for queue in self._queues.values() for job in queue])
+
+    def _remove(self, jobs: list[Job]) -> list[Job]:
         for job in jobs:
             self._queues[job.owner].remove(job)
             self._forget(job)
