@@ -15,6 +15,7 @@ from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
+from train.generation.chat import Chat
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.retrieval import Retrieval
 from train.runs.directory import open_run
@@ -262,3 +263,15 @@ def test_windows_cover_a_long_text():
     assert found[0][0] == 0 and found[-1][1] == 300
     assert all(sizes[first:last].sum() <= 60 for first, last in found)
     assert all(later[0] <= before[1] and later[0] > before[0] for before, later in zip(found, found[1:], strict=False))
+
+
+@pytest.mark.parametrize("said, pool", [("mean", "mean"), ("first", "first"), ("last", "auto"), ("", "auto")])
+def test_a_head_reads_texts_as_the_authors_of_the_encoder_do(tmp_path, said, pool):
+    """Of a model that was imported, where the options do not say otherwise."""
+    Chat(pool=said).save(tmp_path)
+    (tmp_path / "texts.csv").write_text("text,label\none,a\ntwo,b\nthree,a\n")
+    data = Classification(files=(str(tmp_path / "texts.csv"),), validation=0.0)
+    experiment = Experiment(name="x", start=str(tmp_path), data=data, objective=Supervised())
+    sources = dataset_of(experiment).open(byte_tokenizer())
+    assert Supervised().completed(sources).pool == pool
+    assert Supervised(pool="pooler").completed(sources).pool == "pooler"
