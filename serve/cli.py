@@ -20,6 +20,8 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 STUCK_EXIT = 70
 """Exit code of a process whose engine is stuck, for whoever starts it again."""
 STUCK_SECONDS = 120.0
+READ_AT_ONCE = 4
+"""Prompts of which a chunk is read together."""
 LOOK_SECONDS = 2.0
 """Between two looks at the engine, and for newer checkpoints."""
 
@@ -168,7 +170,8 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     widths = (
         tuple(sorted({min(width, options.slots) for width in (1, 4, options.slots)})) if on_cpu and not options.exact else (options.slots,)
     )
-    programs = Programs(model, generator.params, widths=widths, size=size, chunk=chunk)
+    rows = min(READ_AT_ONCE, options.slots)
+    programs = Programs(model, generator.params, widths=widths, size=size, chunk=chunk, rows=rows, exact=options.exact or not on_cpu)
     programs.compile()
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
     prefixes = PrefixStore(chunk=chunk, most_bytes=options.prefix_bytes)

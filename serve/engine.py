@@ -1,4 +1,4 @@
-"""One thread, one loop: let jobs in, read a chunk of a prompt, draw some tokens for all, hand out what the call before drew."""
+"""One thread, one loop: let jobs in, read a chunk of their prompts, draw some tokens for all, hand out what the call before drew."""
 
 import queue
 import threading
@@ -17,8 +17,8 @@ from serve.prefix import PrefixStore
 from serve.programs import MOST_STEPS, Programs
 from serve.scheduler import Scheduler
 
-STEPS = 8
-"""Tokens that a call draws for each slot while nobody waits to begin."""
+CALL_SECONDS = 0.04
+"""What a call takes while no prompt is read, as nearly as whole tokens allow: who comes meanwhile waits for its end."""
 CALM = 16
 """Calls that a smaller bank must have been enough for before the texts move to it."""
 IDLE_SECONDS = 0.5
@@ -44,8 +44,10 @@ class Engine:
         self._lock = threading.Lock()  # of the scheduler
         self._bank: Any = None
         self._jobs: list[Job | None] = []
-        self._reading: _Reading | None = None
-        self._drawn: tuple[Any, list[Job | None], float] | None = None
+        self._rows: Any = None
+        self._readings: list[_Reading | None] = []
+        self._drawn: tuple[Any, list[Job | None], int, float] | None = None
+        self._step_seconds, self._handed = CALL_SECONDS, 0.0
         self._calm, self._woken = 0, list[Job]()
         self._stopping = self._aborting = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -101,11 +103,15 @@ class Engine:
 
     @property
     def running(self) -> int:
-        return sum(job is not None for job in self._jobs) + (self._reading is not None)
+        return sum(job is not None for job in self._jobs) + len(self._being_read)
 
     @property
     def waiting(self) -> int:
         return len(self._scheduler)
+
+    @property
+    def _being_read(self) -> "list[_Reading]":
+        return [reading for reading in self._readings if reading is not None]
 
     @property
     def _idle(self) -> bool:
@@ -117,6 +123,7 @@ class Engine:
         try:
             self._bank = self._programs.bank(self._programs.widths[0])
             self._jobs = [None] * self._programs.widths[0]
+            self._rows, self._readings = self._programs.empty_rows(), [None] * self._programs.rows
             while self._go_round():
                 pass
         except BaseException as error:  # whatever it was: those who wait must learn of it
@@ -126,11 +133,11 @@ class Engine:
         finally:
             with self._lock:
                 waiting = self._scheduler.clear()
-            for job in [*self._jobs, *([self._reading.job] if self._reading else []), *waiting]:
+            for job in [*self._jobs, *(reading.job for reading in self._being_read), *waiting]:
                 if job is not None:
                     job.pieces.append(Piece([], [], finish="error"))
                     self._woken.append(job)
-            self._jobs, self._reading = [], None
+            self._jobs, self._readings = [], []
             self._wake_all()
 
     def _go_round(self) -> bool:
@@ -139,7 +146,8 @@ class Engine:
         self._drop_cancelled()
         if self._aborting or (self._stopping and self._idle):
             return False
-        self._read_chunk()
+        self._begin()
+        self._read_chunks()
         before, self._drawn = self._drawn, self._draw()
         if before is not None:
             self._hand_out(*before)
@@ -163,53 +171,71 @@ class Engine:
             dropped = self._scheduler.drop_cancelled()
         for job in dropped:
             self._end(job, Piece([], [], finish="cancelled"))
-        if self._reading is not None and self._reading.job.cancelled:
-            self._end(self._reading.job, Piece([], [], finish="cancelled"))
-            self._reading = None
+        for row, reading in enumerate(self._readings):
+            if reading is not None and reading.job.cancelled:
+                self._readings[row] = None
+                self._end(reading.job, Piece([], [], finish="cancelled"))
         for place, held in enumerate(self._jobs):
             if held is not None and held.cancelled:
                 self._jobs[place] = None
                 self._end(held, Piece([], [], finish="cancelled"))
 
-    def _read_chunk(self) -> None:
-        """Begin the next job if a slot will be free for it, read at most one chunk, and give a job that is read its slot."""
-        programs = self._programs
-        if self._reading is None:
-            if sum(job is not None for job in self._jobs) >= programs.widths[-1]:
-                return
+    @property
+    def _may_begin(self) -> bool:
+        """Whether a row is free to read a prompt in, and a slot will be for its text."""
+        return None in self._readings and self.running < self._programs.widths[-1]
+
+    def _begin(self) -> None:
+        """Begin the next jobs, as many as there is room for, with what is known of their prompts."""
+        while self._may_begin:
             with self._lock:
                 following = self._scheduler.next()
             if following is None:
                 return
             following.times["begun"] = time.monotonic()
-            self._reading = _Reading(following, programs.row(), self._prefixes.digests(following.owner, following.ids))
-            self._from_store(self._reading)
-        reading, chunk = self._reading, programs.chunk
-        ids = reading.job.ids[reading.place : reading.place + chunk]
-        reading.row, logits_V = programs.read(reading.row, ids, reading.place)
-        number = reading.place // chunk
-        if number < len(reading.digests):
-            self._prefixes.put(reading.digests[number], programs.cut(reading.row, reading.place))
-        reading.place += len(ids)
-        if reading.place < len(reading.job.ids):
-            return
-        self._reading = None
-        job, place = reading.job, self._free_place()
-        arguments = (reading.row, job.ids, job.most, logits_V, job.seed, job.choice, job.sampling, job.likeliest)
-        self._bank = programs.insert(self._bank, place, *arguments)
-        self._jobs[place] = job
-        if job.grammar is not None:
-            self._mask(place, job)
-        self._observed.read(len(job.ids), job.cached)
+            row = self._readings.index(None)
+            reading = self._readings[row] = _Reading(following, self._prefixes.digests(following.owner, following.ids))
+            self._from_store(row, reading)
 
-    def _from_store(self, reading: "_Reading") -> None:
+    def _from_store(self, row: int, reading: "_Reading") -> None:
         for digest in reading.digests:
             part = self._prefixes.get(digest)
             if part is None:
                 break
-            reading.row = self._programs.paste(reading.row, part, reading.place)
+            self._rows = self._programs.paste(self._rows, row, part, reading.place)
             reading.place += self._programs.chunk
         reading.job.cached = reading.place
+
+    def _read_chunks(self) -> None:
+        """Read a chunk of each prompt that is being read, and give those that are read their slots."""
+        if not self._being_read:
+            return
+        programs, chunk = self._programs, self._programs.chunk
+        parts = {
+            row: (reading.job.ids[reading.place : reading.place + chunk], reading.place)
+            for row, reading in enumerate(self._readings)
+            if reading is not None
+        }
+        self._rows, logits = programs.read(self._rows, parts)
+        for row, (ids, place) in parts.items():
+            reading = self._readings[row]
+            assert reading is not None
+            number = place // chunk
+            if number < len(reading.digests):
+                self._prefixes.put(reading.digests[number], programs.cut(self._rows, row, place))
+            reading.place += len(ids)
+            if reading.place == len(reading.job.ids):
+                self._readings[row] = None
+                self._insert(reading.job, row, logits)
+
+    def _insert(self, job: Job, row: int, logits: Any) -> None:
+        place = self._free_place()
+        arguments = (self._rows, row, job.ids, job.most, logits, job.seed, job.choice, job.sampling, job.likeliest)
+        self._bank = self._programs.insert(self._bank, place, *arguments)
+        self._jobs[place], job.longest = job, len(job.ids)
+        if job.grammar is not None:
+            self._mask(place, job)
+        self._observed.read(len(job.ids), job.cached)
 
     def _free_place(self) -> int:
         """A slot, in a wider bank if this one is full."""
@@ -225,24 +251,29 @@ class Engine:
 
     def _shrink(self) -> None:
         """Move to a smaller bank once it would have done for some while."""
-        active = sum(job is not None for job in self._jobs) + (self._reading is not None) + self.waiting
+        active = self.running + self.waiting
         smaller = next(width for width in self._programs.widths if width >= active or width == self._programs.widths[-1])
         self._calm = self._calm + 1 if smaller < len(self._jobs) else 0
         if self._calm > CALM:
             self._move_to(smaller)
 
     def _draw(self):
-        """A call for all slots, not waited for: (what it draws, whose slots they were, when it began); None with nothing to draw."""
+        """A call for all slots, not waited for: (what it draws, whose slots they were, tokens of each at most, when it began); None with nothing to draw."""
         self._shrink()
         if not any(job is not None for job in self._jobs):
             return None
         guided = any(job is not None and job.grammar for job in self._jobs)
-        steps = 1 if guided or self._reading is not None or self.waiting else STEPS
+        wanted = self._being_read or (self.waiting and self._may_begin)
+        steps = 1 if guided or wanted else max(1, min(MOST_STEPS, int(CALL_SECONDS / self._step_seconds)))
         alive_B = np.array([job is not None for job in self._jobs])
-        self._bank, drawn = self._programs.go_on(self._bank, alive_B, min(steps, MOST_STEPS))
-        return drawn, list(self._jobs), time.monotonic()
+        for job in self._jobs:
+            if job is not None:
+                job.longest = min(job.longest + steps, job.cost)
+        longest = max(job.longest for job in self._jobs if job is not None)
+        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, longest)
+        return drawn, list(self._jobs), steps, time.monotonic()
 
-    def _hand_out(self, drawn: Any, jobs: list[Job | None], began: float) -> None:
+    def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, began: float) -> None:
         """Bring what a call drew to the host, and give each job what is its own."""
         tokens_BN, log_probs_BN, count_B, done_B = (
             np.asarray(x) for x in (drawn.tokens_BN, drawn.log_probs_BN, drawn.count_B, drawn.done_B)
@@ -275,7 +306,9 @@ class Engine:
                 self._give(job, piece)
                 if job.grammar is not None:
                     self._mask(self._jobs.index(job), job)
-        seconds = time.monotonic() - began
+        now = time.monotonic()
+        seconds, self._handed = now - max(began, self._handed), now  # a call begins when the one before has ended
+        self._step_seconds += 0.2 * (seconds / steps - self._step_seconds)
         if total:
             self._scheduler.rate += 0.05 * (total / max(seconds, 1e-4) - self._scheduler.rate)
         self._observed.call(total, seconds)
@@ -302,10 +335,10 @@ class Engine:
 
 
 class _Reading:
-    """A prompt that is being read: its row, the place of the next chunk, and the digests of its whole chunks."""
+    """A prompt that is being read: the place of its next chunk, and the digests of its whole chunks."""
 
-    def __init__(self, job: Job, row: Any, digests: list[bytes]):
-        self.job, self.row, self.digests, self.place = job, row, digests, 0
+    def __init__(self, job: Job, digests: list[bytes]):
+        self.job, self.digests, self.place = job, digests, 0
 
 
 def _bias_of(job: Job, vocabulary: int) -> np.ndarray:

@@ -64,6 +64,8 @@ class Job:
     """Set by any thread, once."""
     drawn: int = 0
     """Tokens drawn so far."""
+    longest: int = 0
+    """Tokens that its text may have by now: the engine knows only later where it has ended."""
     cached: int = 0
     """Tokens of the prompt that were in the prefix store, once it is read."""
     pieces: collections.deque[Piece] = dataclasses.field(default_factory=collections.deque)

@@ -7,35 +7,53 @@ import jax
 import numpy as np
 
 from model.decoding.sampling import Sampling, by_row
-from model.decoding.slots import Slots, empty_slots, go_on, insert, move, read_chunk
+from model.decoding.slots import (
+    Slots,
+    cut_chunk,
+    empty_rows,
+    empty_slots,
+    go_on,
+    insert,
+    move,
+    paste_chunk,
+    read_chunk,
+    read_chunks,
+)
 from train.step.state import Purpose, random_key
 
 MOST_STEPS = 16
 """Tokens that one call draws for a slot at most."""
+LEAST_PLACES = 256
+"""With fewer, a program would not be faster."""
 STOPS = 16
 """Stop ids that a job may have."""
 
 
 class Programs:
-    """Programs of one model for slots of `size` places, read in chunks of `chunk` tokens, in banks of some widths.
+    """Programs of one model, for slots of `size` places, in banks of some widths. Prompts are read in chunks of `chunk` tokens, `rows` at
+    once.
 
-    A row is the cache of one text that is being read. Everything that changes is donated.
+    exact: one program for each thing, so that a text is the same bits whoever is beside it. Else there are programs for fewer places too,
+    and one for a prompt by itself: they are faster, and differ in the last digits. Everything that changes is donated.
     """
 
-    def __init__(self, model: Any, params: Any, *, widths: tuple[int, ...], size: int, chunk: int):
-        self.model, self.widths, self.size, self.chunk = model, widths, size, chunk
-        self._read = jax.jit(functools.partial(read_chunk, model), donate_argnums=1)
+    def __init__(self, model: Any, params: Any, *, widths: tuple[int, ...], size: int, chunk: int, rows: int = 1, exact: bool = False):
+        self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
+        least = max(MOST_STEPS, chunk, LEAST_PLACES)
+        self.places = (
+            (size,) if exact else tuple(sorted({size, *(min(-(-max(size // part, least) // chunk) * chunk, size) for part in (4, 16))}))
+        )
+        self._read_chunks = jax.jit(functools.partial(read_chunks, model), donate_argnums=1, static_argnames="places")
+        self._read_chunk = jax.jit(functools.partial(read_chunk, model), donate_argnums=1, static_argnames="places")
         self._insert = jax.jit(insert, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=2)
-        self._go_on = jax.jit(functools.partial(go_on, model, most=MOST_STEPS), donate_argnums=1)
-        self._empty_row = jax.jit(lambda: model.empty_cache(1, size))
+        self._go_on = jax.jit(functools.partial(go_on, model, most=MOST_STEPS), donate_argnums=1, static_argnames="places")
+        self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size))
         self._empty_bank = jax.jit(lambda width: empty_slots(model, width, size, STOPS), static_argnums=0)
         self._bias = jax.jit(_with_bias, donate_argnums=0)
-        self._cut = jax.jit(lambda row, start: jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, chunk, 1), row))
-        self._paste = jax.jit(
-            lambda row, part, start: jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, 1), row, part),
-            donate_argnums=0,
-        )
+        self._cut = jax.jit(functools.partial(cut_chunk, count=chunk))
+        self._paste = jax.jit(paste_chunk, donate_argnums=0)
+        self._take = jax.jit(lambda logits_RV, row: jax.lax.dynamic_index_in_dim(logits_RV, row, keepdims=False))
         # As the generator of texts makes them: the row's key, folded with the tokens of the text that the model does not see.
         self._key = jax.jit(lambda seed, choice: jax.random.fold_in(random_key(seed, choice, Purpose.SAMPLES), 0))
         self.params = params
@@ -47,24 +65,55 @@ class Programs:
     def bank(self, width: int) -> Slots:
         return self._empty_bank(width)
 
-    def row(self):
-        return self._empty_row()
+    def empty_rows(self):
+        return self._empty_rows()
 
-    def read(self, row, ids: list[int], start: int):
-        """A chunk of a prompt, or its rest, from place `start` on: (row, logits behind it)."""
-        tokens = np.zeros(self.chunk, np.int32)
-        tokens[: len(ids)] = ids
-        return self._read(self.params, row, tokens, np.int32(start), np.int32(len(ids)))
+    def read(self, rows, parts: dict[int, tuple[list[int], int]]):
+        """A chunk of some prompts, or their rest: (rows, the logits behind them, as `insert` takes them).
 
-    def cut(self, row, start: int):
-        return self._cut(row, np.int32(start))
+        parts: of each row its ids, and the place where they begin.
+        """
+        places = self._enough(max(start for _, start in parts.values()) + self.chunk)
+        if len(parts) == 1 and not self.exact:
+            ((row, (ids, start)),) = parts.items()
+            tokens_C = np.zeros(self.chunk, np.int32)
+            tokens_C[: len(ids)] = ids
+            where = np.int32(row), tokens_C, np.int32(start), np.int32(len(ids))
+            return self._read_chunk(self.params, rows, *where, places=places)
+        tokens_RC, index_R, count_R = (
+            np.zeros((self.rows, self.chunk), np.int32),
+            np.zeros(self.rows, np.int32),
+            np.ones(self.rows, np.int32),
+        )
+        for row, (ids, start) in parts.items():
+            tokens_RC[row, : len(ids)], index_R[row], count_R[row] = ids, start, len(ids)
+        return self._read_chunks(self.params, rows, tokens_RC, index_R, count_R, places=places)
 
-    def paste(self, row, part, start: int):
-        return self._paste(row, part, np.int32(start))
+    def _enough(self, count: int) -> int:
+        """The fewest places that a program looks at and that are so many."""
+        return next(places for places in self.places if places >= min(count, self.size))
+
+    def cut(self, rows, row: int, start: int):
+        return self._cut(rows, np.int32(row), np.int32(start))
+
+    def paste(self, rows, row: int, part, start: int):
+        return self._paste(rows, np.int32(row), part, np.int32(start))
 
     def insert(
-        self, bank: Slots, place: int, row, ids: list[int], most: int, logits_V, seed: int, choice: int, sampling: Sampling, asks: bool
+        self,
+        bank: Slots,
+        place: int,
+        rows,
+        row: int,
+        ids: list[int],
+        most: int,
+        logits,
+        seed: int,
+        choice: int,
+        sampling: Sampling,
+        asks: bool,
     ) -> Slots:
+        """A text that was read into a row takes a slot. logits: as `read` gave them for its last chunk."""
         tokens = np.zeros(self.size, np.int32)
         tokens[: len(ids)] = ids
         by = by_row([sampling], self.vocabulary, stops=STOPS)
@@ -72,11 +121,12 @@ class Programs:
         return self._insert(
             bank,
             np.int32(place),
-            row,
+            rows,
+            np.int32(row),
             tokens,
             np.int32(len(ids)),
             np.int32(limit),
-            logits_V,
+            logits if logits.ndim == 1 else self._take(logits, np.int32(row)),
             self._key(np.uint32(seed % 2**32), np.int32(choice)),
             by,
             np.bool_(asks),
@@ -88,23 +138,25 @@ class Programs:
     def set_bias(self, bank: Slots, place: int, bias_V: np.ndarray) -> Slots:
         return self._bias(bank, np.int32(place), bias_V)
 
-    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int):
-        return self._go_on(self.params, bank, alive_B, np.int32(steps))
+    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, longest: int):
+        """longest: tokens that the longest text has when the call ends, at most."""
+        return self._go_on(self.params, bank, alive_B, np.int32(steps), places=self._enough(longest))
 
     def compile(self) -> None:
         """Run each on fresh arrays and on those that others gave: with a mesh of devices they may lie in another way."""
         bias_V = np.zeros(self.vocabulary, np.float32)
-        banks, row = {width: self.bank(width) for width in self.widths}, self.row()
+        banks, rows = {width: self.bank(width) for width in self.widths}, self.empty_rows()
         for _ in range(2):
-            fresh, logits_V = self.read(self.row(), [0], 0)
-            row = self.paste(self.paste(self.row(), self.cut(row, 0), 0), self.cut(fresh, 0), 0)
-            row, logits_V = self.read(row, [0], 0)
+            for parts in (
+                {row: ([0], places - self.chunk) for row in which} for places in self.places for which in (range(self.rows), [0])
+            ):
+                rows, logits = self.read(self.paste(rows, 0, self.cut(rows, 0, 0), 0), parts)
             for width in self.widths:
                 for state in (self.bank(width), banks[width]):
-                    for read in (fresh, row):
-                        state = self.insert(state, 0, read, [0], 1, logits_V, 0, 0, Sampling(), True)
-                        state = self.set_bias(state, 0, bias_V)
-                        state, _ = self.go_on(state, np.ones(width, bool), 1)
+                    state = self.insert(state, 0, rows, 0, [0], 1, logits, 0, 0, Sampling(), True)
+                    state = self.set_bias(state, 0, bias_V)
+                    for places in self.places:
+                        state, _ = self.go_on(state, np.ones(width, bool), 1, places)
                     banks[width] = state
             for width in self.widths:
                 for other in self.widths:

@@ -3,6 +3,7 @@
 A text lies in its slot from place 0 on, so what it becomes depends on no other slot: not on who sits beside it, nor on when it came.
 """
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -72,28 +73,77 @@ def empty_slots(model: Causal, slots: int, size: int, stops: int = 0) -> Slots:
     )
 
 
-def read_chunk(model: Causal, params, cache, tokens_C, index, count):
-    """Read a part of one text into its cache: (cache, float32 [V], the logits behind the last of its tokens).
+def empty_rows(model: Causal, rows: int, size: int):
+    """Caches for texts that are being read, each leaf [R, ...]. What a text before has left in a row, no later one sees."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), model.empty_cache(1, size))
 
-    cache: of one row, as `model.empty_cache(1, S)`; tokens_C: ids, the first `count` of which are meant; index: place of the first. The
-    places behind them are overwritten by what comes next, and no token sees them before. S must have room for all C.
+
+def read_chunks(model: Causal, params, rows, tokens_RC, index_R, count_R, *, places: int):
+    """Read a part of each of R texts into its row: (rows, float32 [R, V], the logits behind the last token of each part).
+
+    tokens_RC: ids, of which the first count_R of each are meant, at least one; index_R: place of the first. The places behind them are
+    overwritten by what comes next, and no token sees them before. places: so many of a row are looked at; there must be room for all C.
     """
-    size = jax.tree.leaves(cache)[0].shape[1]
+    first = jax.tree.map(lambda x: x[:, :, :places], rows)
+    last_RD, first = jax.vmap(functools.partial(_read, model, params))(first, tokens_RC, index_R, count_R)
+    rows = first if places == size_of(rows) else _put_back(rows, first, index_R, tokens_RC.shape[1])
+    return rows, logits(Head(last_RD, vocabulary_table(params)), softcap=model.config.logit_softcap)
+
+
+def read_chunk(model: Causal, params, rows, row, tokens_C, index, count, *, places: int):
+    """`read_chunks` for one of the rows: (rows, float32 [V])."""
+    cache = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x[:, :, :places], row, keepdims=False), rows)
+    last_D, cache = _read(model, params, cache, tokens_C, index, count)
+    rows = paste_chunk(rows, row, jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, index, len(tokens_C), 1), cache), index)
+    return rows, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
+
+
+def size_of(rows) -> int:
+    """Places of each row or slot of a cache."""
+    return jax.tree.leaves(rows)[0].shape[2]
+
+
+def _put_back(rows, first, index_B, count: int):
+    """The rows, with `count` places of each from index_B on as they are in `first`, which holds their first places."""
+
+    def put(held, new, index):
+        return jax.lax.dynamic_update_slice_in_dim(held, jax.lax.dynamic_slice_in_dim(new, index, count, 1), index, 1)
+
+    start_B = jnp.minimum(index_B, size_of(first) - count)
+    return jax.tree.map(lambda x, new: jax.vmap(put)(x, new, start_B), rows, first)
+
+
+def _read(model: Causal, params, cache, tokens_C, index, count):
+    """(the last token's hidden state [D], cache)"""
     output = model.apply(
         {"params": params},
         tokens_C[None],
         positions_BT=(index + jnp.arange(len(tokens_C)))[None],
         cache=(cache, index),
-        valid_BS=jnp.ones((1, size), jnp.int32),
+        valid_BS=jnp.ones((1, jax.tree.leaves(cache)[0].shape[1]), jnp.int32),
     )
-    last_D = jax.lax.dynamic_index_in_dim(output.hidden_BTD[0], count - 1, keepdims=False)
-    return output.cache, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
+    return jax.lax.dynamic_index_in_dim(output.hidden_BTD[0], count - 1, keepdims=False), output.cache
 
 
-def insert(slots: Slots, place, cache, tokens_S, count, limit, logits_V, key, sampling: RowSampling, asks) -> Slots:
-    """A text that was read takes a slot: its first `count` tokens are the prompt, and it may have `limit` in all. sampling: of one row."""
+def cut_chunk(rows, row, index, count: int):
+    """What `count` tokens from `index` on have left in a row's cache."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice(x, (row, 0, index, 0), (1, x.shape[1], count, x.shape[3]))[0], rows)
+
+
+def paste_chunk(rows, row, chunk, index):
+    """The rows, with such a part in its places: as if its tokens had been read."""
+    return jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice(x, new[None].astype(x.dtype), (row, 0, index, 0)), rows, chunk)
+
+
+def insert(slots: Slots, place, rows, row, tokens_S, count, limit, logits_V, key, sampling: RowSampling, asks) -> Slots:
+    """A text that was read into a row takes a slot: its first `count` tokens are the prompt, and it may have `limit` in all. sampling: of
+    one row."""
+
+    def put(held, read):
+        return held.at[place].set(jax.lax.dynamic_index_in_dim(read, row, keepdims=False).astype(held.dtype))
+
     return Slots(
-        cache=jax.tree.map(lambda held, new: held.at[place].set(new.astype(held.dtype)), slots.cache, cache),
+        cache=jax.tree.map(put, slots.cache, rows),
         tokens_BS=slots.tokens_BS.at[place].set(tokens_S),
         index_B=slots.index_B.at[place].set(count),
         begin_B=slots.begin_B.at[place].set(count),
@@ -111,13 +161,15 @@ def move(slots: Slots, place, others: Slots, to) -> Slots:
     return jax.tree.map(lambda held, new: held.at[to].set(new[place]), others, slots)
 
 
-def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int) -> tuple[Slots, Drawn]:
+def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, places: int) -> tuple[Slots, Drawn]:
     """Draw up to `steps` tokens in each slot that is neither done nor given up; stops early where none is left.
 
-    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`. A slot ends with a stop id, which is drawn and
-    counted, and at its limit.
+    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`. places: so many of each slot are looked at, of which
+    its text may then fill all. A slot ends with a stop id, which is drawn and counted, and at its limit.
     """
-    sampling, (batch, size) = slots.sampling, slots.tokens_BS.shape
+    sampling, (batch, size), whole, index_B = slots.sampling, slots.tokens_BS.shape, slots.cache, slots.index_B
+    if places < size:  # a copy, once for all steps, is cheaper than to look at all of it in each
+        slots = slots.replace(cache=jax.tree.map(lambda x: x[:, :, :places], whole))
     index_S, rows_B = jnp.arange(size), jnp.arange(batch)
     drawn = Drawn(
         tokens_BN=jnp.zeros((batch, most), jnp.int32),
@@ -136,7 +188,7 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int) -> 
             token[None, None],
             positions_BT=index[None, None],
             cache=(cache, index),
-            valid_BS=jnp.ones((1, size), jnp.int32),
+            valid_BS=jnp.ones((1, places), jnp.int32),
         )
         return output.hidden_BTD[0, 0], output.cache
 
@@ -149,7 +201,7 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int) -> 
         log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
         goes_B = ~slots.done_B
         token_B = jnp.where(goes_B, token_B, 0).astype(jnp.int32)
-        place_B = jnp.where(goes_B, slots.index_B, size - 1)  # what a slot that is done writes, nobody reads
+        place_B = jnp.where(goes_B, slots.index_B, places - 1)  # what a slot that is done writes, nobody reads
         nobody = jnp.zeros((batch, LIKELIEST), jnp.float32), jnp.zeros((batch, LIKELIEST), jnp.int32)
         their_log_probs_BL, likeliest_BL = jax.lax.cond(
             (slots.asks_B & goes_B).any(), lambda: tuple(jax.lax.top_k(log_p_BV, LIKELIEST)), lambda: nobody
@@ -178,4 +230,6 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int) -> 
         return (number < jnp.minimum(steps, most)) & ~slots.done_B.all()
 
     _, slots, drawn = jax.lax.while_loop(more, step, (jnp.int32(0), slots, drawn))
+    if places < size:
+        slots = slots.replace(cache=_put_back(whole, slots.cache, index_B, most))
     return slots, drawn.replace(done_B=slots.done_B)

@@ -58,13 +58,15 @@ class Parts:
 
 @pytest.fixture(scope="session")
 def make_engine(model):
-    """make(widths=..., ...) -> Parts with a running engine; programs of the same widths are compiled once."""
+    """make(widths=..., ...) -> Parts with a running engine; programs of the same widths are compiled once, exact ones for a single width."""
     compiled: dict[tuple[int, ...], Programs] = {}
 
     @contextlib.contextmanager
     def make(widths=(4,), most_jobs=64, most_tokens=100_000, prefix_bytes=1 << 24, wake=None, observed=None):
         if widths not in compiled:
-            compiled[widths] = Programs(*model, widths=widths, size=CONTEXT, chunk=CHUNK)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("serve.programs.LEAST_PLACES", 32)
+                compiled[widths] = Programs(*model, widths=widths, size=CONTEXT, chunk=CHUNK, rows=2, exact=len(widths) == 1)
             compiled[widths].compile()
         programs, observed = compiled[widths], observed or Observed()
         programs.params = model[1]

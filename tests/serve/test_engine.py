@@ -81,8 +81,9 @@ def _open(sampling: Sampling) -> Sampling:
 
 
 def test_wider_and_narrower_banks_draw_the_same_tokens(make_engine, alone, monkeypatch):
-    """Texts move between them as others come and go."""
+    """Texts move between them as others come and go, and programs that look at fewer places do for short ones."""
     with make_engine(widths=(1, 2, 4)) as parts:
+        assert parts.programs.places == (32, CONTEXT)
         moved, move_to = [], parts.engine._move_to
         monkeypatch.setattr(parts.engine, "_move_to", lambda width: (moved.append(width), move_to(width)))
         found = run(parts.engine, jobs())
@@ -108,7 +109,7 @@ def test_nothing_is_compiled_once_the_programs_are(make_engine):
 def test_a_prefix_that_was_read_is_not_read_again(make_engine, monkeypatch):
     with make_engine() as parts:
         read, whole = [], parts.programs.read
-        monkeypatch.setattr(parts.programs, "read", lambda row, ids, start: (read.append(start), whole(row, ids, start))[1])
+        monkeypatch.setattr(parts.programs, "read", lambda rows, of: (read.extend(start for _, start in of.values()), whole(rows, of))[1])
         prompt = list(range(4 * CHUNK + 3))
         first, second, other = (Job(prompt, SAMPLINGS[0], 0, 4, owner=owner) for owner in ("a", "a", "b"))
         answers = one_by_one(parts.engine, [first, second, other])
@@ -136,7 +137,7 @@ def idle(parts) -> None:
     while parts.engine.running or parts.engine.waiting:
         assert time.monotonic() < until
         time.sleep(0.01)
-    assert all(job is None for job in parts.engine._jobs) and parts.engine._reading is None
+    assert all(job is None for job in parts.engine._jobs) and not any(parts.engine._readings)
 
 
 def test_who_is_cancelled_at_any_moment_changes_nobody_else(make_engine, alone):

@@ -10,7 +10,7 @@ import pytest
 
 from model.attention.dispatch import MASKED
 from model.decoding.generate import decode, generate, prefill
-from model.decoding.sampling import Sampling, by_row, next_logits, sample_token
+from model.decoding.sampling import Sampling, by_row, likeliest_token, next_logits, sample_token
 from model.heads import Head, logits, score_tokens, vocabulary_table
 from tests.model.conftest import EXPERTS, GEMMA2, LLAMA, forward, make
 
@@ -236,7 +236,7 @@ def test_samples_follow_the_distribution(llama):
     assert chi_squared < likely.sum() + 5 * np.sqrt(2 * likely.sum())
 
 
-def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch):
+def test_what_is_filtered_out_is_never_drawn_and_one_number_decides():
     """Beside the inverse of the cumulative distribution in float64, for the same random numbers."""
     rng = np.random.default_rng(0)
     x_BV = np.where(rng.random((3000, 1999)) < 0.9, MASKED, rng.normal(0, 3, (3000, 1999))).astype(np.float32)
@@ -247,15 +247,21 @@ def test_what_is_filtered_out_is_never_drawn_and_one_number_decides(monkeypatch)
     place = np.asarray(jax.vmap(jax.random.uniform)(keys), np.float64) * p_BV.sum(1)
     expected = (p_BV.cumsum(1) > place[:, None]).argmax(1)
     assert (found == expected).mean() > 0.998  # elsewhere a number lies within float32's rounding of a border
-    # Where a running sum grows by rounding alone, nothing is drawn: here it is made to, at a token that is filtered out.
-    grown = jnp.full((1, 4), 0.25).cumsum(-1)
-    monkeypatch.setattr("model.decoding.sampling.jnp.cumsum", lambda p_BV, axis: grown)
-    filtered = np.array([[MASKED, MASKED, 0.0, MASKED]], np.float32)
-    assert {int(sample_token(keys[row : row + 1], filtered)[0]) for row in range(40)} == {2}
-    monkeypatch.undo()
-    alone = np.full((1, 7), MASKED, np.float32)
-    alone[0, 4] = 1.0
-    assert sample_token(keys[:1], alone).tolist() == [4]
+
+
+@pytest.mark.parametrize("number", [0.0, 0.5, 1 - 2**-24])
+@pytest.mark.parametrize("vocabulary", [1, 127, 128, 129, 1000])
+def test_a_token_that_can_be_drawn_is_whatever_the_random_number(vocabulary, number, monkeypatch):
+    """At the ends of the range too, where sums are rounded, and wherever the only tokens are that are not filtered out."""
+    monkeypatch.setattr("model.decoding.sampling.jax.random.uniform", lambda key: jnp.float32(number))
+    places = np.unique(np.clip([0, 1, 126, 127, 128, 129, vocabulary - 2, vocabulary - 1], 0, vocabulary - 1))
+    x_BV = np.full((2 * len(places), vocabulary), MASKED, np.float32)
+    x_BV[np.arange(2 * len(places)), np.repeat(places, 2)] = 1.0
+    x_BV[1::2, places[-1]] = -16.0  # a second one, that rounding takes out of the sum of the first
+    found = np.asarray(sample_token(jax.random.split(jax.random.key(0), len(x_BV)), x_BV))
+    assert (x_BV[np.arange(len(x_BV)), found] > MASKED).all()
+    assert (found[::2] == places).all()
+    np.testing.assert_array_equal(likeliest_token(x_BV), x_BV.argmax(-1))
 
 
 @pytest.mark.parametrize("temperature", [1e-10, 1e-200])
