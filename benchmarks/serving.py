@@ -2,42 +2,32 @@
 
 python benchmarks/serving.py [--size tiny|gpt2] [--requests 16] [--tokens 48]
 
-A model of random weights, byte tokens; requests over HTTP on this machine, in one process with the server. Ratios are of one interleaved
-run.
+A model of random weights, byte tokens; requests over HTTP on this machine, from another process. Ratios are of one interleaved run.
 """
 
 import argparse
+import functools
 import json
 import socket
 import statistics
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import numpy as np
-import uvicorn
-from flax import linen as nn
-
-from data.tokenizer import byte_tokenizer
-from model.config import ModelConfig
-from model.decoding.sampling import Sampling
-from model.stack import unstack_layers
-from model.transformer import Decoder
-from serve.engine import Engine
-from serve.http import Application
-from serve.observe import Observed
-from serve.prefix import PrefixStore
-from serve.programs import Programs
-from serve.scheduler import Scheduler
-from serve.served import Served
-from train.generation.chat import Chat
-from train.generation.text import TextGenerator
 
 SIZES = {
     "tiny": {"vocab_size": 4096, "num_layers": 4, "embed_dim": 128, "num_heads": 4},
     "gpt2": {"vocab_size": 50304, "num_layers": 12, "embed_dim": 768, "num_heads": 12},
 }
 CONTEXT, PROMPT, CHUNK, ROUNDS = 512, 128, 64, 3
+LONG = CONTEXT - 16
+"""Of a prompt of which nine tenths are known, and of one that arrives while others are answered."""
+
+
+# ------------------------------------------------------------------------------------------------ the client's process
 
 
 def post(port: int, body: dict) -> tuple[list[float], int]:
@@ -59,15 +49,17 @@ def post(port: int, body: dict) -> tuple[list[float], int]:
     return times, tokens
 
 
-def at_once(port: int, bodies: list[dict]) -> tuple[float, list[tuple[list[float], int]]]:
-    found: list = [None] * len(bodies)
-    threads = [threading.Thread(target=lambda i=i: found.__setitem__(i, post(port, bodies[i]))) for i in range(len(bodies))]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return time.perf_counter() - began, found
+def client(port: int) -> None:
+    """Sends the bodies of each line at once, and writes a line with (seconds of all, [(times, tokens) of each])."""
+    for line in sys.stdin:
+        bodies = json.loads(line)
+        began = time.perf_counter()
+        with ThreadPoolExecutor(len(bodies)) as pool:
+            found = list(pool.map(functools.partial(post, port), bodies))
+        print(json.dumps((time.perf_counter() - began, found)), flush=True)
+
+
+# ------------------------------------------------------------------------------------------------ the server's
 
 
 def main() -> None:
@@ -75,18 +67,46 @@ def main() -> None:
     parser.add_argument("--size", choices=[*SIZES], default="tiny")
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--client", type=int, default=0, help="the process that asks: the server's port")
     o = parser.parse_args()
+    if o.client:
+        return client(o.client)
+
+    import jax
+    import uvicorn
+    from flax import linen as nn
+
+    from data.tokenizer import byte_tokenizer
+    from model.config import ModelConfig
+    from model.decoding.sampling import Sampling
+    from model.stack import unstack_layers
+    from model.transformer import Decoder
+    from serve.engine import Engine
+    from serve.http import Application
+    from serve.observe import Observed
+    from serve.prefix import PrefixStore
+    from serve.programs import Programs
+    from serve.scheduler import Scheduler
+    from serve.served import Served
+    from train.generation.chat import Chat
+    from train.generation.text import TextGenerator
+
     model, tokenizer = Decoder(ModelConfig(context_length=CONTEXT, **SIZES[o.size])), byte_tokenizer()
     params = nn.unbox(model.start(jax.random.key(0)))
     generator = TextGenerator(
         model, unstack_layers(params) if "layers" in params else params, tokenizer, tokenizer.specials["document_end"]
     )
     observed = Observed()
-    programs = Programs(model, generator.params, widths=tuple(sorted({1, 4, o.requests})), size=CONTEXT, chunk=CHUNK)
+    widths, began = tuple(sorted({1, 4, o.requests})), time.perf_counter()
+    programs = Programs(model, generator.params, widths=widths, size=CONTEXT, chunk=CHUNK, rows=4)
     programs.compile()
+    print(f"compiled in {time.perf_counter() - began:.0f} s")
     application = Application(observed, name="bench")
     store = PrefixStore(chunk=CHUNK, most_bytes=1 << 30)
     engine = Engine(programs, Scheduler(most_jobs=1000, most_tokens=10**7), store, observed, application.woken)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: observed.compiled() if event.endswith("backend_compile_duration") else None
+    )
     engine.start()
     application.serve(Served("bench", generator, tokenizer, Chat(), size=CONTEXT), engine)
     server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning", access_log=False))
@@ -94,14 +114,22 @@ def main() -> None:
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
+    asking = subprocess.Popen(
+        [sys.executable, __file__, "--client", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert asking.stdin is not None and asking.stdout is not None
     draw = np.random.default_rng(0)
 
-    def prompts(count: int) -> list[list[int]]:
-        return [draw.integers(1, 256, PROMPT).tolist() for _ in range(count)]
+    def at_once(bodies: list[dict]) -> tuple[float, list[tuple[list[float], int]]]:
+        asking.stdin.write(json.dumps(bodies) + "\n")
+        return json.loads(asking.stdout.readline())
 
-    def bodies(count: int, **more) -> list[dict]:
+    def prompts(count: int, length: int = PROMPT) -> list[list[int]]:
+        return [draw.integers(1, 256, length).tolist() for _ in range(count)]
+
+    def bodies(count: int, length: int = PROMPT, **more) -> list[dict]:
         # The end is never drawn, so that all texts are equally long.
-        return [{"prompt": prompt, "max_tokens": o.tokens, "logit_bias": {"256": -100}} | more for prompt in prompts(count)]
+        return [{"prompt": prompt, "max_tokens": o.tokens, "logit_bias": {"256": -100}} | more for prompt in prompts(count, length)]
 
     def offline() -> float:
         some, began = prompts(o.requests), time.perf_counter()
@@ -111,35 +139,41 @@ def main() -> None:
         return o.requests * o.tokens / seconds
 
     def online(**more) -> float:
-        seconds, found = at_once(port, bodies(o.requests, **more))
+        seconds, found = at_once(bodies(o.requests, **more))
         assert all(tokens == o.tokens for _, tokens in found)
         return o.requests * o.tokens / seconds
 
     offline(), online(), online(top_p=0.9)  # warm
+    ready = observed.compilations
     rates: dict[str, list[float]] = {"generate": [], "served": [], "served, top_p 0.9": []}
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if o.size == "gpt2" else 3 * ROUNDS):
         rates["generate"].append(offline())
         rates["served"].append(online())
         rates["served, top_p 0.9"].append(online(top_p=0.9))
     for name, found in rates.items():
         print(f"{name}: {statistics.median(found):,.0f} tokens/s, {o.requests} at once, {PROMPT} + {o.tokens} tokens")
     print(f"served / generate {statistics.median(np.divide(rates['served'], rates['generate'])):.2f}")
-    print(f"with top_p / without {statistics.median(np.divide(rates['served, top_p 0.9'], rates['served'])):.2f}")
+    print(f"with top_p / without {statistics.median(np.divide(rates['served, top_p 0.9'], rates['served'])):.2f}", flush=True)
 
-    alone, first, hits, gaps = [], [], [], []
+    alone, first, misses, hits, gaps = [], [], [], [], []
     for _ in range(5):
-        (body,) = bodies(1)
-        times, _ = post(port, body)
+        times = at_once(bodies(1))[1][0][0]
         first.append(times[0])
         alone.append((o.tokens - 8) / (times[-2] - times[0]))
-        hits.append(post(port, body)[0][0])
-        seconds, found = at_once(port, [*bodies(2), {"prompt": draw.integers(1, 256, CONTEXT - 8).tolist(), "max_tokens": 4}])
+        (long,) = bodies(1, LONG - LONG // 10, max_tokens=8)
+        misses.append(at_once([long])[1][0][0][0])
+        hits.append(at_once([long | {"prompt": long["prompt"] + prompts(1, LONG // 10)[0]}])[1][0][0][0])
+        (other,) = bodies(1, CONTEXT - 8, max_tokens=4)
+        found = at_once([*bodies(2), other])[1]
         gaps.append(max(np.diff(times).max() for times, _ in found[:2]))
-    first_ms, hit_ms, gap_ms = (1000 * statistics.median(found) for found in (first, hits, gaps))
-    rate = statistics.median(alone)
-    print(f"one request: {rate:,.0f} tokens/s; first tokens after {first_ms:.0f} ms, {hit_ms:.0f} where the prompt is known")
+    first_ms, miss_ms, hit_ms, gap_ms = (1000 * statistics.median(found) for found in (first, misses, hits, gaps))
+    print(f"one request: {statistics.median(alone):,.0f} tokens/s; first tokens after {first_ms:.0f} ms")
+    print(
+        f"a prompt of about {LONG}: first tokens after {miss_ms:.0f} ms; {hit_ms:.0f} where nine tenths are known ({hit_ms / miss_ms:.2f})"
+    )
     print(f"longest gap of a stream while a prompt of {CONTEXT - 8} arrives: {gap_ms:.0f} ms")
-    print(f"compiled since it was ready: {observed.compilations}")
+    print(f"compiled since it was ready: {observed.compilations - ready}")
+    asking.stdin.close()
     server.should_exit = True
     engine.stop(1.0)
 

@@ -12,7 +12,7 @@ from model.attention.dispatch import Mask, layer_kernels
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.layers import Table, compute_dtype, constrain, dropout
 from model.stack import Context, Source, angles_of, create_layers, run_layers, source_cache
-from model.text import empty_cache, final_norm, place, relative_bias, shifted, token_vectors, vectors_of
+from model.text import at_index, empty_cache, final_norm, place, relative_bias, shifted, token_vectors, vectors_of
 from model.transformer import DECODER, Output
 
 
@@ -84,7 +84,7 @@ class EncoderDecoder(nn.Module):
 
         keys, offset = (length, None) if cache is None else (valid_BS.shape[1], cache[1])
         if cache is not None:
-            segments_BT = jax.lax.dynamic_slice_in_dim(valid_BS, offset, length, axis=1)
+            segments_BT = at_index(valid_BS, offset, length)
         mask = Mask(causal=True, query_segments_BT=segments_BT, key_segments_BS=valid_BS, offset=offset)
         queries_BT = jnp.ones_like(tokens_BT) if segments_BT is None else segments_BT
         reads = Source(hidden_BSD, Mask(causal=False, query_segments_BT=queries_BT, key_segments_BS=source_segments_BS))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from model.config import ModelConfig
 from model.layers import Table, constrain
+from model.positions import indices
 
 NOTHING = -1
 """In the place of tokens before a document's first."""
@@ -57,11 +58,13 @@ def tokens_before(tokens_BS, positions_BT, count: int, segments_BS=None):
 
 
 def tokens_before_in_cache(tokens_BS, valid_BS, index, positions_BT, count: int):
-    """`tokens_before` of T tokens that stand in tokens_BS from `index` on. valid_BS: 0 for places that hold none of the row's text: these
-    are passed over, as between the turns of a conversation."""
+    """`tokens_before` of T tokens that stand in tokens_BS from `index` on, one for all rows or [B].
+
+    valid_BS: 0 for places that hold none of the row's text: these are passed over, as between the turns of a conversation.
+    """
     places_S = jnp.arange(tokens_BS.shape[1])
     held_BS = jax.lax.cummax(jnp.where(valid_BS > 0, places_S, 0), axis=1)  # the last place with a token, up to each
-    place_BT = jnp.broadcast_to(index + jnp.arange(positions_BT.shape[1]), positions_BT.shape)
+    place_BT = jnp.broadcast_to(indices(index, positions_BT.shape[1]), positions_BT.shape)
     found = []
     for back in range(1, count + 1):
         place_BT = jnp.take_along_axis(held_BS, jnp.maximum(place_BT - 1, 0), axis=1)

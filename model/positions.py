@@ -77,6 +77,16 @@ def sinusoids(positions, width: int):
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
+def indices(offset, count: int):
+    """int32 [1, T], or [B, T] of an offset [B]: where `count` tokens stand, the first of them at the offset; None for 0."""
+    return jnp.reshape(0 if offset is None else offset, (-1, 1)) + jnp.arange(count)
+
+
+def behind(offset, queries: int, keys: int):
+    """int32 [1 or B, T, S]: how far each key stands before each query. offset: index among the keys of the first query, as of `indices`."""
+    return indices(offset, queries)[..., None] - jnp.arange(keys)
+
+
 def distance_buckets(distance, buckets: int, furthest: int, *, both_ways: bool):
     """int32: the bucket of each distance, query minus key (Raffel et al. 2020, sec. 2.1; as in the authors' code).
 
@@ -114,6 +124,5 @@ def distance_scores(q_BTHK, r_RHK, distances: Distances):
     if distances.offset is None:
         padded = jnp.pad(by_distance, ((0, 0), (0, 0), (0, 0), (1, 0)))
         return padded.reshape(*most, keys + 1, queries)[:, :, 1:].reshape(*most, queries, keys)
-    behind_TS = distances.offset + jnp.arange(queries)[:, None] - jnp.arange(keys)
-    place_TS = jnp.clip(keys - 1 - behind_TS, 0, keys - 1)
-    return jnp.take_along_axis(by_distance, place_TS[None, None], axis=-1)
+    place_BTS = jnp.clip(keys - 1 - behind(distances.offset, queries, keys), 0, keys - 1)
+    return jnp.take_along_axis(by_distance, place_BTS[:, None], axis=-1)

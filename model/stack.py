@@ -5,6 +5,7 @@ scores, another text to attend to, a memory). So an encoder, the two sides of a 
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -67,6 +68,14 @@ def _rows_and_heads(x_BSGK):
     return jnp.swapaxes(x_BSGK, 1, 2).reshape(-1, x_BSGK.shape[1], x_BSGK.shape[3])
 
 
+def written(held, new, index):
+    """A cache with new places from `index` on. held: [B * G, S, ...]; new: [B * G, T, ...]; index: one for all rows, or [B]."""
+    if jnp.ndim(index) == 0:
+        return jax.lax.dynamic_update_slice_in_dim(held, new.astype(held.dtype), index, axis=1)
+    rows, parts = (x.reshape(len(index), -1, *x.shape[1:]) for x in (held, new.astype(held.dtype)))
+    return jax.vmap(functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1))(rows, parts, index).reshape(held.shape)
+
+
 def _positions_first(held, groups: int):
     """The inverse: [B, S, G, K]."""
     return jnp.swapaxes(held.reshape(-1, groups, *held.shape[1:]), 1, 2)
@@ -91,7 +100,7 @@ class Attention(nn.Module):
     """Multi-head attention with grouped keys (Ainslie et al. 2023). Maps x_BTD to y_BTD.
 
     seen_BSD: what is attended to, if not x_BTD. cache: None, or this layer's (keys, values, index), laid as by
-    `_rows_and_heads`: the new keys are written from `index` on and all of it is attended to.
+    `_rows_and_heads`: the new keys are written from `index` on, as by `written`, and all of it is attended to.
     Returns y_BTD and the layer's new keys and values, or None. Where `prefix` stands among the parameters, it is seen too.
     """
 
@@ -109,10 +118,7 @@ class Attention(nn.Module):
             q_BTHK, k_BSGK = rotate(q_BTHK, context.angles), rotate(k_BSGK, context.angles)
         if cache is not None:
             *cached, index = cache
-            cache = tuple(
-                jax.lax.dynamic_update_slice_in_dim(held, _rows_and_heads(new).astype(held.dtype), index, axis=1)
-                for held, new in zip(cached, (k_BSGK, v_BSGK), strict=True)
-            )
+            cache = tuple(written(held, _rows_and_heads(new), index) for held, new in zip(cached, (k_BSGK, v_BSGK), strict=True))
             k_BSGK, v_BSGK = (_positions_first(held, c.kv_heads) for held in cache)
         bias_BHTS = context.bias_1HTS
         if context.distances is not None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from model.config import ModelConfig
 from model.layers import Norm, Table, compute_dtype, constrain
-from model.positions import Distances, distance_buckets, sinusoids
+from model.positions import Distances, behind, distance_buckets, indices, sinusoids
 
 
 def token_vectors(config: ModelConfig, width: int = 0):
@@ -41,17 +41,16 @@ def place(config: ModelConfig, x_BTD, positions_BT):
 
 
 def relative_bias(config: ModelConfig, queries: int, keys: int, offset=None, *, both_ways: bool = False):
-    """float32 [1, H, T, S]: what the distance of a key adds to its score, the same in all layers; None for other positions.
+    """float32 [1 or B, H, T, S]: what the distance of a key adds to its score, the same in all layers; None for other positions.
 
-    offset: index among the keys of the first query, by default 0. Parameters: relative_bias/table [buckets, H].
+    offset: index among the keys of the first query, as of `behind`. Parameters: relative_bias/table [buckets, H].
     """
     c = config
     if c.positions != "relative":
         return None
     table_RH = Table(c.relative_buckets, c.num_heads, ("positions", "heads"), c.init_std, name="relative_bias")()
-    distance_TS = (0 if offset is None else offset) + jnp.arange(queries)[:, None] - jnp.arange(keys)
-    bucket_TS = distance_buckets(distance_TS, c.relative_buckets, c.relative_distance, both_ways=both_ways)
-    return jnp.moveaxis(table_RH[bucket_TS], -1, 0)[None]
+    bucket_BTS = distance_buckets(behind(offset, queries, keys), c.relative_buckets, c.relative_distance, both_ways=both_ways)
+    return jnp.moveaxis(table_RH[bucket_BTS], -1, 1)
 
 
 def key_distances(config: ModelConfig, keys: int, offset=None) -> Distances | None:
@@ -67,6 +66,11 @@ def final_norm(config: ModelConfig, x_BTD):
     """The norm after the last layer, where layers have none at their end."""
     c = config
     return x_BTD if c.norm_position == "post" else Norm(c.norm, c.norm_epsilon, c.bias, name="final_norm")(x_BTD)
+
+
+def at_index(x_BS, index, count: int):
+    """[B, T]: `count` places of each row from `index` on, one for all rows or [B]."""
+    return jnp.take_along_axis(x_BS, jnp.broadcast_to(indices(index, count), (len(x_BS), count)), axis=1)
 
 
 def empty_cache(config: ModelConfig, rows: int, size: int):

@@ -17,8 +17,8 @@ from model.layers import Table, compute_dtype, constrain, dropout
 from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import Router
 from model.ngrams import ngram_vectors, tokens_before, tokens_before_in_cache
-from model.stack import Context, Remembered, angles_of, create_layers, run_layers
-from model.text import empty_cache, final_norm, key_distances, place, relative_bias, shifted, token_vectors
+from model.stack import Context, Remembered, angles_of, create_layers, run_layers, written
+from model.text import at_index, empty_cache, final_norm, key_distances, place, relative_bias, shifted, token_vectors
 
 
 class Output(NamedTuple):
@@ -115,17 +115,17 @@ class Decoder(nn.Module):
         watch: list | None = None,
         streams: list | None = None,
     ) -> Output:
-        """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts.
-        positions_BT: int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers
-        of (keys, values), both [B * G, S, K], with n-grams also (tokens,) behind them, int32 [B, S, 1], and the index of the first new
-        token, as (caches, index); valid_BS marks, with 1, the cached positions that hold or will hold a token of the row. branch: number
-        of the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the
-        tokens are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens.
-        groups_BT: int32, ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it.
-        branches_BT: int32, as of Mask, for a model that `knows_branches`; positions_BT restart behind the trunk in each. memory: of the
-        rows before, for positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the
-        vectors of tokens. watch: a list that takes the attention weights of every layer; the config must neither scan nor
-        rematerialise. streams: a list that takes the residual stream behind every layer.
+        """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding, which no router counts. positions_BT:
+        int32 within the document, default 0..T-1. keys_B: random keys, one a row, for dropout. cache: tuple over layers of (keys, values),
+        both [B * G, S, K], with n-grams also (tokens,) behind them, int32 [B, S, 1], and the index of the first new token, as (caches,
+        index), one for all rows or [B]; valid_BS marks, with 1, the cached positions that hold or will hold a token of the row. branch:
+        number of the layer whose input is returned too, as stream_BTD; given one, from another decoder, these layers go on from it, and the
+        tokens are not looked up. media: what stands in the places of some tokens; with a cache it belongs to its first tokens. groups_BT:
+        int32, ascending within a segment: tokens see all of their own group, such as a prefix, and of those before it. branches_BT: int32,
+        as of Mask, for a model that `knows_branches`; positions_BT restart behind the trunk in each. memory: of the rows before, for
+        positions that are distances or relative; what these leave is returned as the cache. shift_BTD: added to the vectors of tokens.
+        watch: a list that takes the attention weights of every layer; the config must neither scan nor rematerialise. streams: a list that
+        takes the residual stream behind every layer.
         """
         c = self.config
         if positions_BT is None:
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
 
         queries_BT, valid = segments_BT, valid_BS
         if cache is not None:
-            queries_BT = jax.lax.dynamic_slice_in_dim(valid_BS, cache[1], tokens_BT.shape[1], axis=1)
+            queries_BT = at_index(valid_BS, cache[1], tokens_BT.shape[1])
         if memory is not None:
             if c.positions not in ("distance", "relative"):
                 raise ValueError(
@@ -239,8 +239,7 @@ def knows_branches(config: ModelConfig) -> bool:
 def _with_tokens(cache, tokens_BT):
     """A cache that also holds tokens, with these in their places."""
     (*layers, (ids_BS1,)), index = cache
-    ids_BS1 = jax.lax.dynamic_update_slice_in_dim(ids_BS1, tokens_BT[..., None].astype(ids_BS1.dtype), index, axis=1)
-    return (*layers, (ids_BS1,)), index
+    return (*layers, (written(ids_BS1, tokens_BT[..., None], index),)), index
 
 
 def _mask(queries_BT, offset, keys_BS, groups_BT) -> Mask:

@@ -121,7 +121,8 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._bank = self._programs.bank(self._programs.widths[0])
+            self._places = self._programs.places[0]
+            self._bank = self._programs.bank(self._programs.widths[0], self._places)
             self._jobs = [None] * self._programs.widths[0]
             self._rows, self._readings = self._programs.empty_rows(), [None] * self._programs.rows
             while self._go_round():
@@ -229,7 +230,8 @@ class Engine:
                 self._insert(reading.job, row, logits)
 
     def _insert(self, job: Job, row: int, logits: Any) -> None:
-        place = self._free_place()
+        self._make_room(len(job.ids))
+        place = self._jobs.index(None)
         arguments = (self._rows, row, job.ids, job.most, logits, job.seed, job.choice, job.sampling, job.likeliest)
         self._bank = self._programs.insert(self._bank, place, *arguments)
         self._jobs[place], job.longest = job, len(job.ids)
@@ -237,41 +239,47 @@ class Engine:
             self._mask(place, job)
         self._observed.read(len(job.ids), job.cached)
 
-    def _free_place(self) -> int:
-        """A slot, in a wider bank if this one is full."""
+    def _make_room(self, longest: int) -> None:
+        """A free slot, and places for a text of so many tokens, in a larger bank if this one has them not."""
         if None not in self._jobs:
-            self._move_to(next(width for width in self._programs.widths if width > len(self._jobs)))
-        return self._jobs.index(None)
+            self._move_to(next(width for width in self._programs.widths if width > len(self._jobs)), self._places)
+        if longest > self._places:
+            self._move_to(len(self._jobs), self._programs.enough(longest))
 
-    def _move_to(self, width: int) -> None:
-        bank, jobs = self._programs.bank(width), [job for job in self._jobs if job is not None]
+    def _move_to(self, width: int, places: int) -> None:
+        """To a bank with as many slots, or with as many places."""
+        bank, jobs = self._programs.bank(width, places), [job for job in self._jobs if job is not None]
         for to, job in enumerate(jobs):
             bank = self._programs.move(self._bank, self._jobs.index(job), bank, to)
-        self._bank, self._jobs, self._calm = bank, jobs + [None] * (width - len(jobs)), 0
+        self._bank, self._jobs, self._places, self._calm = bank, jobs + [None] * (width - len(jobs)), places, 0
 
-    def _shrink(self) -> None:
-        """Move to a smaller bank once it would have done for some while."""
+    def _fit(self, longest: int) -> None:
+        """Places enough for a text of so many tokens; and a smaller bank, once it would have done for some while."""
         active = self.running + self.waiting
-        smaller = next(width for width in self._programs.widths if width >= active or width == self._programs.widths[-1])
-        self._calm = self._calm + 1 if smaller < len(self._jobs) else 0
-        if self._calm > CALM:
-            self._move_to(smaller)
+        width = next(width for width in self._programs.widths if width >= active or width == self._programs.widths[-1])
+        places = self._programs.enough(max([longest, *(len(reading.job.ids) for reading in self._being_read)]))
+        self._calm = self._calm + 1 if width < len(self._jobs) or places < self._places else 0
+        calm = self._calm > CALM
+        if calm and width < len(self._jobs):
+            self._move_to(width, self._places)
+        if places > self._places or (calm and places < self._places):
+            self._move_to(len(self._jobs), places)
 
     def _draw(self):
-        """A call for all slots, not waited for: (what it draws, whose slots they were, tokens of each at most, when it began); None with nothing to draw."""
-        self._shrink()
+        """A call for all slots, not waited for: (what it draws, whose slots they were, the tokens of each at most or 0 beside a chunk,
+        when it began); None with nothing to draw."""
         if not any(job is not None for job in self._jobs):
             return None
         guided = any(job is not None and job.grammar for job in self._jobs)
         wanted = self._being_read or (self.waiting and self._may_begin)
         steps = 1 if guided or wanted else max(1, min(MOST_STEPS, int(CALL_SECONDS / self._step_seconds)))
-        alive_B = np.array([job is not None for job in self._jobs])
         for job in self._jobs:
             if job is not None:
                 job.longest = min(job.longest + steps, job.cost)
-        longest = max(job.longest for job in self._jobs if job is not None)
-        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, longest)
-        return drawn, list(self._jobs), steps, time.monotonic()
+        self._fit(max(job.longest for job in self._jobs if job is not None))
+        alive_B = np.array([job is not None for job in self._jobs])
+        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps)
+        return drawn, list(self._jobs), 0 if wanted else steps, time.monotonic()
 
     def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, began: float) -> None:
         """Bring what a call drew to the host, and give each job what is its own."""
@@ -308,7 +316,8 @@ class Engine:
                     self._mask(self._jobs.index(job), job)
         now = time.monotonic()
         seconds, self._handed = now - max(began, self._handed), now  # a call begins when the one before has ended
-        self._step_seconds += 0.2 * (seconds / steps - self._step_seconds)
+        if steps:
+            self._step_seconds += 0.5 * (seconds / steps - self._step_seconds)
         if total:
             self._scheduler.rate += 0.05 * (total / max(seconds, 1e-4) - self._scheduler.rate)
         self._observed.call(total, seconds)

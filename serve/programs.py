@@ -47,9 +47,9 @@ class Programs:
         self._read_chunk = jax.jit(functools.partial(read_chunk, model), donate_argnums=1, static_argnames="places")
         self._insert = jax.jit(insert, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=2)
-        self._go_on = jax.jit(functools.partial(go_on, model, most=MOST_STEPS), donate_argnums=1, static_argnames="places")
+        self._go_on = jax.jit(functools.partial(go_on, model, most=MOST_STEPS), donate_argnums=1)
         self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size))
-        self._empty_bank = jax.jit(lambda width: empty_slots(model, width, size, STOPS), static_argnums=0)
+        self._empty_bank = jax.jit(lambda width, places: empty_slots(model, width, places, STOPS), static_argnums=(0, 1))
         self._bias = jax.jit(_with_bias, donate_argnums=0)
         self._cut = jax.jit(functools.partial(cut_chunk, count=chunk))
         self._paste = jax.jit(paste_chunk, donate_argnums=0)
@@ -62,8 +62,12 @@ class Programs:
     def vocabulary(self) -> int:
         return self.model.config.vocab_size
 
-    def bank(self, width: int) -> Slots:
-        return self._empty_bank(width)
+    def bank(self, width: int, places: int) -> Slots:
+        return self._empty_bank(width, places)
+
+    def enough(self, count: int) -> int:
+        """The fewest places that there are programs for, and that are so many."""
+        return next(places for places in self.places if places >= min(count, self.size))
 
     def empty_rows(self):
         return self._empty_rows()
@@ -73,7 +77,7 @@ class Programs:
 
         parts: of each row its ids, and the place where they begin.
         """
-        places = self._enough(max(start for _, start in parts.values()) + self.chunk)
+        places = self.enough(max(start for _, start in parts.values()) + self.chunk)
         if len(parts) == 1 and not self.exact:
             ((row, (ids, start)),) = parts.items()
             tokens_C = np.zeros(self.chunk, np.int32)
@@ -88,10 +92,6 @@ class Programs:
         for row, (ids, start) in parts.items():
             tokens_RC[row, : len(ids)], index_R[row], count_R[row] = ids, start, len(ids)
         return self._read_chunks(self.params, rows, tokens_RC, index_R, count_R, places=places)
-
-    def _enough(self, count: int) -> int:
-        """The fewest places that a program looks at and that are so many."""
-        return next(places for places in self.places if places >= min(count, self.size))
 
     def cut(self, rows, row: int, start: int):
         return self._cut(rows, np.int32(row), np.int32(start))
@@ -138,32 +138,30 @@ class Programs:
     def set_bias(self, bank: Slots, place: int, bias_V: np.ndarray) -> Slots:
         return self._bias(bank, np.int32(place), bias_V)
 
-    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, longest: int):
-        """longest: tokens that the longest text has when the call ends, at most."""
-        return self._go_on(self.params, bank, alive_B, np.int32(steps), places=self._enough(longest))
+    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int):
+        return self._go_on(self.params, bank, alive_B, np.int32(steps))
 
     def compile(self) -> None:
         """Run each on fresh arrays and on those that others gave: with a mesh of devices they may lie in another way."""
-        bias_V = np.zeros(self.vocabulary, np.float32)
-        banks, rows = {width: self.bank(width) for width in self.widths}, self.empty_rows()
+        shapes, rows = [(width, places) for width in self.widths for places in self.places], self.empty_rows()
         for _ in range(2):
-            for parts in (
-                {row: ([0], places - self.chunk) for row in which} for places in self.places for which in (range(self.rows), [0])
-            ):
-                rows, logits = self.read(self.paste(rows, 0, self.cut(rows, 0, 0), 0), parts)
-            for width in self.widths:
-                for state in (self.bank(width), banks[width]):
-                    state = self.insert(state, 0, rows, 0, [0], 1, logits, 0, 0, Sampling(), True)
-                    state = self.set_bias(state, 0, bias_V)
-                    for places in self.places:
-                        state, _ = self.go_on(state, np.ones(width, bool), 1, places)
-                    banks[width] = state
-            for width in self.widths:
-                for other in self.widths:
-                    if other != width:
-                        self.move(banks[width], 0, self.bank(other), 0)
-                        banks[other] = self.move(banks[width], 0, banks[other], 0)
-        jax.block_until_ready(banks)
+            for which in (range(self.rows), [0]):
+                for places in self.places:
+                    rows = self.paste(rows, 0, self.cut(rows, 0, 0), 0)
+                    rows, logits = self.read(rows, {row: ([0], places - self.chunk) for row in which})
+                for shape in shapes:
+                    self._use(self._use(self.bank(*shape), rows, logits), rows, logits)
+        for shape in shapes:
+            for other in shapes:
+                if (shape[0] == other[0]) != (shape[1] == other[1]):
+                    moved = self.move(self._use(self.bank(*shape), rows, logits), 0, self.bank(*other), 0)
+                    jax.block_until_ready(self._use(self.move(self.bank(*shape), 0, moved, 0), rows, logits))
+
+    def _use(self, bank: Slots, rows, logits) -> Slots:
+        """The bank after one of everything that happens to it."""
+        bank = self.insert(bank, 0, rows, 0, [0], 1, logits, 0, 0, Sampling(), True)
+        bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
+        return self.go_on(bank, np.ones(len(bank.index_B), bool), 1)[0]
 
 
 def _with_bias(slots: Slots, place, bias_V) -> Slots:

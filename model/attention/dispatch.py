@@ -15,6 +15,7 @@ from model.config import ModelConfig
 from model.layers import compute_dtype
 from model.media.multimodal_config import MultimodalConfig
 from model.partition import mesh_axes, shards
+from model.positions import behind
 
 MASKED = -1e30  # finite, so that a row whose keys are all masked gives numbers (of weight zero) instead of NaN
 
@@ -26,7 +27,8 @@ class Mask:
     window: keys that a query sees, its own included; None for all. Only causal masks have one.
     query_segments_BT: int32, or None for 'one segment everywhere'; padding has a segment of its own. key_segments_BS: those of the
     keys, None where queries and keys are the same tokens.
-    offset: index among the keys of the first query (decoding with a cache); 0 when queries and keys are the same tokens.
+    offset: index among the keys of the first query (decoding with a cache), one for all rows or [B]; 0 when queries and keys are the same
+    tokens.
     query_groups_BT, key_groups_BS: int32; with them a causal query sees the keys of its own group and of those before it, wherever they
     stand, so that the places of a picture see one another (the cumulative mask_ar of big_vision). Groups know no window.
     branches_BT: int32; of its segment's keys a query sees those of branch 0, a trunk, and of its own branch, so that several continuations
@@ -76,18 +78,17 @@ class Mask:
     def allowed(self, queries: int, keys: int):
         """Boolean [B or 1, 1, T, S]: True where the query may see the key; None when it may see everything."""
         if self.prefix:
-            behind = dataclasses.replace(self, prefix=0).allowed(queries, keys - self.prefix)
-            return None if behind is None else jnp.pad(behind, ((0, 0),) * 3 + ((self.prefix, 0),), constant_values=True)
+            allowed = dataclasses.replace(self, prefix=0).allowed(queries, keys - self.prefix)
+            return None if allowed is None else jnp.pad(allowed, ((0, 0),) * 3 + ((self.prefix, 0),), constant_values=True)
         allowed_B1TS = None
         if self.query_groups_BT is not None:
             key_groups_BS = self.query_groups_BT if self.key_groups_BS is None else self.key_groups_BS
             allowed_B1TS = (self.query_groups_BT[:, :, None] >= key_groups_BS[:, None, :])[:, None]
         elif self.causal:
-            first = 0 if self.offset is None else self.offset
-            query_T1, key_1S = first + jnp.arange(queries)[:, None], jnp.arange(keys)[None, :]
-            allowed_B1TS = (query_T1 >= key_1S)[None, None]
+            behind_BTS = behind(self.offset, queries, keys)
+            allowed_B1TS = (behind_BTS >= 0)[:, None]
             if self.window is not None:
-                allowed_B1TS &= (query_T1 - key_1S < self.window)[None, None]
+                allowed_B1TS &= (behind_BTS < self.window)[:, None]
         if self.query_segments_BT is not None:
             key_segments_BS = self.query_segments_BT if self.key_segments_BS is None else self.key_segments_BS
             same_B1TS = (self.query_segments_BT[:, :, None] == key_segments_BS[:, None, :])[:, None]

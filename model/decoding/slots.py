@@ -3,7 +3,6 @@
 A text lies in its slot from place 0 on, so what it becomes depends on no other slot: not on who sits beside it, nor on when it came.
 """
 
-import functools
 from typing import Any
 
 import flax.struct
@@ -14,6 +13,7 @@ from model.decoding.filters import temper
 from model.decoding.generate import Causal
 from model.decoding.sampling import RowSampling, Sampling, by_row, draw, next_logits
 from model.heads import Head, logits, vocabulary_table
+from model.positions import indices
 
 LIKELIEST = 20
 """Tokens whose log-probabilities are given beside the one that was drawn."""
@@ -22,10 +22,10 @@ LIKELIEST = 20
 class Slots(flax.struct.PyTreeNode):
     """B slots of S places.
 
-    cache: keys and values, each leaf [B, ...]; tokens_BS: ids of each text; index_B: how many tokens it has, all of them read; begin_B:
-    how many of those are its prompt; limit_B: how many it may have; done_B: nothing more is drawn; logits_BV: for the next token; keys_B:
-    random keys, folded with the place that a token is drawn for; sampling: RowSampling with a bias for each slot; asks_B: whether the
-    likeliest tokens are wanted too.
+    cache: keys and values, each leaf [B, G, S, ...]; tokens_BS: ids of each text; index_B: how many tokens it has, all of them read;
+    begin_B: how many of those are its prompt; limit_B: how many it may have; done_B: nothing more is drawn; logits_BV: for the next token;
+    keys_B: random keys, folded with the place that a token is drawn for; sampling: RowSampling with a bias for each slot; asks_B: whether
+    the likeliest tokens are wanted too.
     """
 
     cache: Any
@@ -57,7 +57,7 @@ def empty_slots(model: Causal, slots: int, size: int, stops: int = 0) -> Slots:
     """Slots without texts, all done. stops: places for stop ids."""
     vocabulary = model.config.vocab_size
     sampling = jax.tree.map(jnp.asarray, by_row([Sampling()] * slots, vocabulary, stops=stops))
-    cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (slots, *x.shape)), model.empty_cache(1, size))
+    cache = empty_rows(model, slots, size)
     zeros_B = jnp.zeros(slots, jnp.int32)
     return Slots(
         cache=cache,
@@ -74,8 +74,8 @@ def empty_slots(model: Causal, slots: int, size: int, stops: int = 0) -> Slots:
 
 
 def empty_rows(model: Causal, rows: int, size: int):
-    """Caches for texts that are being read, each leaf [R, ...]. What a text before has left in a row, no later one sees."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), model.empty_cache(1, size))
+    """Caches for texts that are being read, each leaf [R, G, S, ...]. What a text before has left in a row, no later one sees."""
+    return _by_row(model.empty_cache(rows, size), rows)
 
 
 def read_chunks(model: Causal, params, rows, tokens_RC, index_R, count_R, *, places: int):
@@ -85,16 +85,18 @@ def read_chunks(model: Causal, params, rows, tokens_RC, index_R, count_R, *, pla
     overwritten by what comes next, and no token sees them before. places: so many of a row are looked at; there must be room for all C.
     """
     first = jax.tree.map(lambda x: x[:, :, :places], rows)
-    last_RD, first = jax.vmap(functools.partial(_read, model, params))(first, tokens_RC, index_R, count_R)
+    hidden_RCD, first = _apply(model, params, first, tokens_RC, index_R)
+    last_RD = jnp.take_along_axis(hidden_RCD, (count_R - 1)[:, None, None], axis=1)[:, 0]
     rows = first if places == size_of(rows) else _put_back(rows, first, index_R, tokens_RC.shape[1])
     return rows, logits(Head(last_RD, vocabulary_table(params)), softcap=model.config.logit_softcap)
 
 
 def read_chunk(model: Causal, params, rows, row, tokens_C, index, count, *, places: int):
     """`read_chunks` for one of the rows: (rows, float32 [V])."""
-    cache = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x[:, :, :places], row, keepdims=False), rows)
-    last_D, cache = _read(model, params, cache, tokens_C, index, count)
-    rows = paste_chunk(rows, row, jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, index, len(tokens_C), 1), cache), index)
+    only = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x[:, :, :places], row, 1), rows)
+    hidden_1CD, only = _apply(model, params, only, tokens_C[None], index)
+    last_D = jax.lax.dynamic_index_in_dim(hidden_1CD[0], count - 1, keepdims=False)
+    rows = paste_chunk(rows, row, cut_chunk(only, 0, index, len(tokens_C)), index)
     return rows, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
 
 
@@ -113,16 +115,22 @@ def _put_back(rows, first, index_B, count: int):
     return jax.tree.map(lambda x, new: jax.vmap(put)(x, new, start_B), rows, first)
 
 
-def _read(model: Causal, params, cache, tokens_C, index, count):
-    """(the last token's hidden state [D], cache)"""
+def _by_row(cache, rows: int):
+    """A model's cache, whose leaves have rows and heads as one axis, with an axis for each."""
+    return jax.tree.map(lambda x: x.reshape(rows, -1, *x.shape[1:]), cache)
+
+
+def _apply(model: Causal, params, cache, tokens_BT, index):
+    """(hidden states [B, T, D], cache) of tokens that stand from `index` on, one for all rows or [B]. cache: as of `empty_rows`."""
+    batch, size = len(tokens_BT), size_of(cache)
     output = model.apply(
         {"params": params},
-        tokens_C[None],
-        positions_BT=(index + jnp.arange(len(tokens_C)))[None],
-        cache=(cache, index),
-        valid_BS=jnp.ones((1, jax.tree.leaves(cache)[0].shape[1]), jnp.int32),
+        tokens_BT,
+        positions_BT=jnp.broadcast_to(indices(index, tokens_BT.shape[1]), tokens_BT.shape),
+        cache=(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cache), index),
+        valid_BS=jnp.ones((batch, size), jnp.int32),
     )
-    return jax.lax.dynamic_index_in_dim(output.hidden_BTD[0], count - 1, keepdims=False), output.cache
+    return output.hidden_BTD, _by_row(output.cache, batch)
 
 
 def cut_chunk(rows, row, index, count: int):
@@ -137,14 +145,15 @@ def paste_chunk(rows, row, chunk, index):
 
 def insert(slots: Slots, place, rows, row, tokens_S, count, limit, logits_V, key, sampling: RowSampling, asks) -> Slots:
     """A text that was read into a row takes a slot: its first `count` tokens are the prompt, and it may have `limit` in all. sampling: of
-    one row."""
+    one row. The row may have more places than the slot, if the text has not."""
+    size = slots.tokens_BS.shape[1]
 
     def put(held, read):
-        return held.at[place].set(jax.lax.dynamic_index_in_dim(read, row, keepdims=False).astype(held.dtype))
+        return held.at[place].set(jax.lax.dynamic_index_in_dim(read[:, :, :size], row, keepdims=False).astype(held.dtype))
 
     return Slots(
         cache=jax.tree.map(put, slots.cache, rows),
-        tokens_BS=slots.tokens_BS.at[place].set(tokens_S),
+        tokens_BS=slots.tokens_BS.at[place].set(tokens_S[:size]),
         index_B=slots.index_B.at[place].set(count),
         begin_B=slots.begin_B.at[place].set(count),
         limit_B=slots.limit_B.at[place].set(limit),
@@ -157,19 +166,22 @@ def insert(slots: Slots, place, rows, row, tokens_S, count, limit, logits_V, key
 
 
 def move(slots: Slots, place, others: Slots, to) -> Slots:
-    """`others`, with a slot of `slots` in the place `to`: between banks of different width."""
-    return jax.tree.map(lambda held, new: held.at[to].set(new[place]), others, slots)
+    """`others`, with a slot of `slots` in the place `to`: between banks of more or fewer slots, or of more or fewer places."""
+
+    def put(held, slot):
+        both = tuple(slice(min(ours, theirs)) for ours, theirs in zip(held.shape[1:], slot.shape, strict=True))
+        return held.at[(to, *both)].set(slot[both])
+
+    return jax.tree.map(lambda held, new: put(held, new[place]), others, slots)
 
 
-def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, places: int) -> tuple[Slots, Drawn]:
+def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int) -> tuple[Slots, Drawn]:
     """Draw up to `steps` tokens in each slot that is neither done nor given up; stops early where none is left.
 
-    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`. places: so many of each slot are looked at, of which
-    its text may then fill all. A slot ends with a stop id, which is drawn and counted, and at its limit.
+    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`; a text must have places for so many more, or for those
+    up to its limit. A slot ends with a stop id, which is drawn and counted, and at its limit.
     """
-    sampling, (batch, size), whole, index_B = slots.sampling, slots.tokens_BS.shape, slots.cache, slots.index_B
-    if places < size:  # a copy, once for all steps, is cheaper than to look at all of it in each
-        slots = slots.replace(cache=jax.tree.map(lambda x: x[:, :, :places], whole))
+    sampling, (batch, size) = slots.sampling, slots.tokens_BS.shape
     index_S, rows_B = jnp.arange(size), jnp.arange(batch)
     drawn = Drawn(
         tokens_BN=jnp.zeros((batch, most), jnp.int32),
@@ -182,16 +194,6 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, pla
     temperature_B1 = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)[:, None]
     slots = slots.replace(done_B=slots.done_B | ~alive_B)
 
-    def read(cache, token, index):
-        output = model.apply(
-            {"params": params},
-            token[None, None],
-            positions_BT=index[None, None],
-            cache=(cache, index),
-            valid_BS=jnp.ones((1, places), jnp.int32),
-        )
-        return output.hidden_BTD[0, 0], output.cache
-
     def step(carry):
         number, slots, drawn = carry
         held_BS = index_S < slots.index_B[:, None]
@@ -201,7 +203,7 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, pla
         log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
         goes_B = ~slots.done_B
         token_B = jnp.where(goes_B, token_B, 0).astype(jnp.int32)
-        place_B = jnp.where(goes_B, slots.index_B, places - 1)  # what a slot that is done writes, nobody reads
+        place_B = jnp.where(goes_B, slots.index_B, size - 1)  # what a slot that is done writes, nobody reads
         nobody = jnp.zeros((batch, LIKELIEST), jnp.float32), jnp.zeros((batch, LIKELIEST), jnp.int32)
         their_log_probs_BL, likeliest_BL = jax.lax.cond(
             (slots.asks_B & goes_B).any(), lambda: tuple(jax.lax.top_k(log_p_BV, LIKELIEST)), lambda: nobody
@@ -213,7 +215,7 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, pla
             likeliest_BNL=drawn.likeliest_BNL.at[:, number].set(likeliest_BL),
             their_log_probs_BNL=drawn.their_log_probs_BNL.at[:, number].set(their_log_probs_BL),
         )
-        hidden_BD, cache = jax.vmap(read)(slots.cache, token_B, place_B)
+        hidden_B1D, cache = _apply(model, params, slots.cache, token_B[:, None], place_B)
         index_B = slots.index_B + goes_B
         stopped_B = (token_B[:, None] == sampling.stops_BE).any(-1) | (index_B >= slots.limit_B)
         slots = slots.replace(
@@ -221,7 +223,7 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, pla
             tokens_BS=slots.tokens_BS.at[rows_B, place_B].set(token_B),
             index_B=index_B,
             done_B=slots.done_B | stopped_B,
-            logits_BV=logits(Head(hidden_BD, vocabulary_table(params)), softcap=model.config.logit_softcap),
+            logits_BV=logits(Head(hidden_B1D[:, 0], vocabulary_table(params)), softcap=model.config.logit_softcap),
         )
         return number + 1, slots, drawn
 
@@ -230,6 +232,4 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, pla
         return (number < jnp.minimum(steps, most)) & ~slots.done_B.all()
 
     _, slots, drawn = jax.lax.while_loop(more, step, (jnp.int32(0), slots, drawn))
-    if places < size:
-        slots = slots.replace(cache=_put_back(whole, slots.cache, index_B, most))
     return slots, drawn.replace(done_B=slots.done_B)

@@ -58,7 +58,7 @@ class Parts:
 
 @pytest.fixture(scope="session")
 def make_engine(model):
-    """make(widths=..., ...) -> Parts with a running engine; programs of the same widths are compiled once, exact ones for a single width."""
+    """make(widths=..., ...) -> Parts with a running engine; programs of the same widths are compiled once, exact ones for one width."""
     compiled: dict[tuple[int, ...], Programs] = {}
 
     @contextlib.contextmanager

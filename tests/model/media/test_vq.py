@@ -66,7 +66,8 @@ def test_gradients_go_straight_through_and_each_term_moves_its_own_side():
 def test_padding_counts_for_nothing():
     batch = patches_of(2)
     other = batch._replace(patches=np.where(batch.weights[..., None] == 0, -50.0, batch.patches).astype(np.float32))
-    run = jax.jit(lambda batch: OBJECTIVE(parameters(), batch, None, carry=jnp.zeros(CONFIG.codes)))
+    params = parameters()
+    run = jax.jit(lambda batch: OBJECTIVE(params, batch, None, carry=jnp.zeros(CONFIG.codes)))
     (terms, metrics, carry), (same, _, other_carry) = run(batch), run(other)
     jax.tree.map(np.testing.assert_array_equal, (terms, carry), (same, other_carry))
     assert float(carry.sum()) == pytest.approx(0.01 * batch.weights.sum(), rel=1e-5)
