@@ -58,6 +58,8 @@ class Serve:
     """Memory for what was read before: prompts that begin alike are read once. 0: none."""
     exact: bool = False
     """On a CPU: the same bits whatever else runs, at the cost of speed for single requests. Accelerators always do so."""
+    adapters: tuple[str, ...] = ()
+    """Runs with LoRA that started from this one, as NAME=RUN: a request chooses one by its name as the model's."""
     embeddings: bool = False
     """Make embeddings with a decoder too."""
     int8: bool = False
@@ -114,6 +116,8 @@ def _check(options: Serve) -> None:
         raise UserError(f"--host {options.host} lets other machines ask, and there are no keys", "Give --keys FILE, or leave --host out.")
     if bool(options.tls_cert) != bool(options.tls_key):
         raise UserError("--tls-cert and --tls-key belong together", "Give both, or neither.")
+    if options.watch and options.adapters:
+        raise UserError("--watch changes the parameters that --adapters were trained beside", "Leave one of them out.")
     for name, low in (("slots", 1), ("queue", 1), ("queue_tokens", 1), ("chunk", 0), ("context", 0), ("prefix_bytes", 0), ("drain", 0)):
         if getattr(options, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least {low}")
@@ -140,6 +144,8 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     import jax
 
     from model.media.multimodal_config import MultimodalConfig
+    from model.stack import unstack_layers
+    from serve.adapters import load_adapters, parse_names
     from serve.engine import Engine
     from serve.prefix import PrefixStore
     from serve.programs import Programs
@@ -159,8 +165,9 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         return found
     if isinstance(run.experiment.model, MultimodalConfig):
         raise UserError(f"{run.path}: models that read media are not served", "Serve a decoder of text.")
-    model = decoder_of(run)
+    model, folders = decoder_of(run), parse_names(options.adapters, _name(options, run))
     params, found.step = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
+    adapters = load_adapters(folders, params) if folders else {}
     params, tokenizer, template = in_eight_bits(params) if options.int8 else params, run.tokenizer(), load_chat(run.path)
     generator = TextGenerator(model, params, tokenizer, run.document_end, template)
     on_cpu = jax.default_backend() == "cpu"
@@ -171,12 +178,21 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         tuple(sorted({min(width, options.slots) for width in (1, 4, options.slots)})) if on_cpu and not options.exact else (options.slots,)
     )
     rows = min(READ_AT_ONCE, options.slots)
-    programs = Programs(model, generator.params, widths=widths, size=size, chunk=chunk, rows=rows, exact=options.exact or not on_cpu)
+    programs = Programs(
+        model,
+        generator.params,
+        widths=widths,
+        size=size,
+        chunk=chunk,
+        rows=rows,
+        exact=options.exact or not on_cpu,
+        adapters=unstack_layers(adapters) if "layers" in adapters else adapters,
+    )
     programs.compile()
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
     prefixes = PrefixStore(chunk=chunk, most_bytes=options.prefix_bytes)
     found.engine = Engine(programs, scheduler, prefixes, observed, wake)
-    found.served = Served(_name(options, run), generator, tokenizer, template, size=context)
+    found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders])
     return found
 
 

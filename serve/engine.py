@@ -14,7 +14,7 @@ from model.decoding.sampling import by_row
 from serve.jobs import Job, Piece
 from serve.observe import Observed
 from serve.prefix import PrefixStore
-from serve.programs import MOST_STEPS, Programs
+from serve.programs import MOST_STEPS, NO_ADAPTER, Part, Programs
 from serve.scheduler import Scheduler
 
 CALL_SECONDS = 0.04
@@ -195,7 +195,9 @@ class Engine:
                 return
             following.times["begun"] = time.monotonic()
             row = self._readings.index(None)
-            reading = self._readings[row] = _Reading(following, self._prefixes.digests(following.owner, following.ids))
+            reading = self._readings[row] = _Reading(
+                following, self._prefixes.digests(f"{following.adapter} {following.owner}", following.ids)
+            )
             self._from_store(row, reading)
 
     def _from_store(self, row: int, reading: "_Reading") -> None:
@@ -213,12 +215,12 @@ class Engine:
             return
         programs, chunk = self._programs, self._programs.chunk
         parts = {
-            row: (reading.job.ids[reading.place : reading.place + chunk], reading.place)
+            row: Part(reading.job.ids[reading.place : reading.place + chunk], reading.place, reading.job.adapter)
             for row, reading in enumerate(self._readings)
             if reading is not None
         }
         self._rows, logits = programs.read(self._rows, parts)
-        for row, (ids, place) in parts.items():
+        for row, (ids, place, _) in parts.items():
             reading = self._readings[row]
             assert reading is not None
             number = place // chunk
@@ -278,7 +280,8 @@ class Engine:
                 job.longest = min(job.longest + steps, job.cost)
         self._fit(max(job.longest for job in self._jobs if job is not None))
         alive_B = np.array([job is not None for job in self._jobs])
-        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps)
+        adapter_B = np.array([NO_ADAPTER if job is None else job.adapter for job in self._jobs], np.int32)
+        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, adapter_B)
         return drawn, list(self._jobs), 0 if wanted else steps, time.monotonic()
 
     def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, began: float) -> None:

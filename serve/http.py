@@ -167,10 +167,9 @@ class Application:
             refused = Refused(f"{path} takes {expected}", status=405, code="method_not_allowed")
             refused.headers["allow"] = expected
             raise refused
-        if named is not None and named != self.name:
-            raise Refused(f"there is no model {named[:80]!r}; this server has {self.name!r}", "model", "model_not_found", 404)
         if named is not None:
-            return await self._say(asked, 200, self._model())
+            self._check_model(named)
+            return await self._say(asked, 200, self._model(named))
         await handler(asked)
 
     def _check_host(self, asked: Asked) -> None:
@@ -272,12 +271,18 @@ class Application:
     async def _metrics(self, asked: Asked) -> None:
         await self._say(asked, 200, self._observed.text(), {"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    def _model(self) -> dict[str, Any]:
-        more = {"max_model_len": self._served.size} if self._served else {}
-        return {"id": self.name, "object": "model", "created": self._created, "owned_by": "omnia"} | more
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """The model's, and those of its adapters."""
+        return self.name, *(self._served.adapters if self._served else ())
+
+    def _model(self, name: str) -> dict[str, Any]:
+        more: dict[str, Any] = {"max_model_len": self._served.size} if self._served else {}
+        more |= {"parent": self.name} if name != self.name else {}
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "omnia"} | more
 
     async def _models(self, asked: Asked) -> None:
-        await self._say(asked, 200, {"object": "list", "data": [self._model()]})
+        await self._say(asked, 200, {"object": "list", "data": [self._model(name) for name in self._names]})
 
     async def _tokenize(self, asked: Asked) -> None:
         body = await self._body(asked)
@@ -340,8 +345,9 @@ class Application:
         return engine
 
     def _check_model(self, name: str) -> None:
-        if name and name != self.name:
-            raise Refused(f"there is no model {name[:80]!r}; this server has {self.name!r}", "model", "model_not_found", 404)
+        if name and name not in self._names:
+            known = ", ".join(map(repr, self._names))
+            raise Refused(f"there is no model {name[:80]!r}; this server has {known}", "model", "model_not_found", 404)
 
     def _check_choices(self, count: int) -> None:
         if count > MOST_CHOICES:

@@ -57,6 +57,8 @@ class Job:
     choice: int = 0
     """Which of several answers to one request it is: each draws by itself."""
     owner: str = ""
+    adapter: int = -1
+    """Number of the adapter that the model reads and draws with; -1 for none."""
     likeliest: bool = False
     """Whether the likeliest tokens are wanted beside those drawn."""
     grammar: Grammar | None = None

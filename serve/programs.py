@@ -1,7 +1,7 @@
 """The few programs that the engine runs, all of them compiled before the first request, and none after."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,14 +19,25 @@ from model.decoding.slots import (
     read_chunk,
     read_chunks,
 )
+from train.adapters.method import overlaid
+from train.adapters.together import for_rows
 from train.step.state import Purpose, random_key
 
 MOST_STEPS = 16
 """Tokens that one call draws for a slot at most."""
+NO_ADAPTER = -1
 LEAST_PLACES = 256
 """With fewer, a program would not be faster."""
 STOPS = 16
 """Stop ids that a job may have."""
+
+
+class Part(NamedTuple):
+    """Some tokens of a prompt, the place where they begin, and the number of the adapter that reads them."""
+
+    ids: list[int]
+    start: int
+    adapter: int = NO_ADAPTER
 
 
 class Programs:
@@ -34,20 +45,32 @@ class Programs:
     once.
 
     exact: one program for each thing, so that a text is the same bits whoever is beside it. Else there are programs for fewer places too,
-    and one for a prompt by itself: they are faster, and differ in the last digits. Everything that changes is donated.
+    and one for a prompt by itself: they are faster, and differ in the last digits. adapters: a tree of `side_by_side`, laid as `params`.
+    Everything that changes is donated.
     """
 
-    def __init__(self, model: Any, params: Any, *, widths: tuple[int, ...], size: int, chunk: int, rows: int = 1, exact: bool = False):
+    def __init__(
+        self,
+        model: Any,
+        params: Any,
+        *,
+        widths: tuple[int, ...],
+        size: int,
+        chunk: int,
+        rows: int = 1,
+        exact: bool = False,
+        adapters: Any = None,
+    ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
         least = max(MOST_STEPS, chunk, LEAST_PLACES)
         self.places = (
             (size,) if exact else tuple(sorted({size, *(min(-(-max(size // part, least) // chunk) * chunk, size) for part in (4, 16))}))
         )
-        self._read_chunks = jax.jit(functools.partial(read_chunks, model), donate_argnums=1, static_argnames="places")
-        self._read_chunk = jax.jit(functools.partial(read_chunk, model), donate_argnums=1, static_argnames="places")
+        self._read_chunks = _adapted(read_chunks, model, static_argnames="places")
+        self._read_chunk = _adapted(read_chunk, model, static_argnames="places")
         self._insert = jax.jit(insert, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=2)
-        self._go_on = jax.jit(functools.partial(go_on, model, most=MOST_STEPS), donate_argnums=1)
+        self._go_on = _adapted(functools.partial(go_on, most=MOST_STEPS), model)
         self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size))
         self._empty_bank = jax.jit(lambda width, places: empty_slots(model, width, places, STOPS), static_argnums=(0, 1))
         self._bias = jax.jit(_with_bias, donate_argnums=0)
@@ -56,7 +79,11 @@ class Programs:
         self._take = jax.jit(lambda logits_RV, row: jax.lax.dynamic_index_in_dim(logits_RV, row, keepdims=False))
         # As the generator of texts makes them: the row's key, folded with the tokens of the text that the model does not see.
         self._key = jax.jit(lambda seed, choice: jax.random.fold_in(random_key(seed, choice, Purpose.SAMPLES), 0))
-        self.params = params
+        self.params, self._adapters = params, {} if adapters is None else adapters
+
+    @property
+    def _weights(self) -> tuple[Any, Any]:
+        return self.params, self._adapters
 
     @property
     def vocabulary(self) -> int:
@@ -72,26 +99,24 @@ class Programs:
     def empty_rows(self):
         return self._empty_rows()
 
-    def read(self, rows, parts: dict[int, tuple[list[int], int]]):
-        """A chunk of some prompts, or their rest: (rows, the logits behind them, as `insert` takes them).
-
-        parts: of each row its ids, and the place where they begin.
-        """
-        places = self.enough(max(start for _, start in parts.values()) + self.chunk)
+    def read(self, rows, parts: dict[int, Part]):
+        """A chunk of some prompts, or their rest: (rows, the logits behind them, as `insert` takes them). parts: of each row."""
+        places = self.enough(max(part.start for part in parts.values()) + self.chunk)
         if len(parts) == 1 and not self.exact:
-            ((row, (ids, start)),) = parts.items()
+            ((row, (ids, start, adapter)),) = parts.items()
             tokens_C = np.zeros(self.chunk, np.int32)
             tokens_C[: len(ids)] = ids
             where = np.int32(row), tokens_C, np.int32(start), np.int32(len(ids))
-            return self._read_chunk(self.params, rows, *where, places=places)
+            return self._read_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=places)
         tokens_RC, index_R, count_R = (
             np.zeros((self.rows, self.chunk), np.int32),
             np.zeros(self.rows, np.int32),
             np.ones(self.rows, np.int32),
         )
-        for row, (ids, start) in parts.items():
-            tokens_RC[row, : len(ids)], index_R[row], count_R[row] = ids, start, len(ids)
-        return self._read_chunks(self.params, rows, tokens_RC, index_R, count_R, places=places)
+        adapter_R = np.full(self.rows, NO_ADAPTER, np.int32)
+        for row, (ids, start, adapter) in parts.items():
+            tokens_RC[row, : len(ids)], index_R[row], count_R[row], adapter_R[row] = ids, start, len(ids), adapter
+        return self._read_chunks(self._weights, rows, adapter_R, tokens_RC, index_R, count_R, places=places)
 
     def cut(self, rows, row: int, start: int):
         return self._cut(rows, np.int32(row), np.int32(start))
@@ -138,8 +163,8 @@ class Programs:
     def set_bias(self, bank: Slots, place: int, bias_V: np.ndarray) -> Slots:
         return self._bias(bank, np.int32(place), bias_V)
 
-    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int):
-        return self._go_on(self.params, bank, alive_B, np.int32(steps))
+    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, adapter_B: np.ndarray):
+        return self._go_on(self._weights, bank, adapter_B, alive_B, np.int32(steps))
 
     def compile(self) -> None:
         """Run each on fresh arrays and on those that others gave: with a mesh of devices they may lie in another way."""
@@ -148,7 +173,7 @@ class Programs:
             for which in (range(self.rows), [0]):
                 for places in self.places:
                     rows = self.paste(rows, 0, self.cut(rows, 0, 0), 0)
-                    rows, logits = self.read(rows, {row: ([0], places - self.chunk) for row in which})
+                    rows, logits = self.read(rows, {row: Part([0], places - self.chunk) for row in which})
                 for shape in shapes:
                     self._use(self._use(self.bank(*shape), rows, logits), rows, logits)
         for shape in shapes:
@@ -161,7 +186,19 @@ class Programs:
         """The bank after one of everything that happens to it."""
         bank = self.insert(bank, 0, rows, 0, [0], 1, logits, 0, 0, Sampling(), True)
         bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
-        return self.go_on(bank, np.ones(len(bank.index_B), bool), 1)[0]
+        width = len(bank.index_B)
+        return self.go_on(bank, np.ones(width, bool), 1, np.full(width, NO_ADAPTER, np.int32))[0]
+
+
+def _adapted(function, model: Any, **options):
+    """A program of the parameters, what it changes, the adapter of each row of the batch, and what else `function` takes."""
+
+    def call(weights, changed, adapter_B, *more, **others):
+        params, adapters = weights
+        chosen = overlaid(params, for_rows(adapters, adapter_B)) if adapters else params
+        return function(model, chosen, changed, *more, **others)
+
+    return jax.jit(call, donate_argnums=1, **options)
 
 
 def _with_bias(slots: Slots, place, bias_V) -> Slots:

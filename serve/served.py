@@ -23,8 +23,8 @@ CALL, CALLED = "<tool_call>\n", "\n</tool_call>"
 class Served:
     """What turns requests into jobs, and their tokens into text."""
 
-    def __init__(self, name: str, generator: TextGenerator, tokenizer: Any, chat: Chat, *, size: int):
-        self.name, self.chat, self.size = name, chat, size
+    def __init__(self, name: str, generator: TextGenerator, tokenizer: Any, chat: Chat, *, size: int, adapters: Sequence[str] = ()):
+        self.name, self.chat, self.size, self.adapters = name, chat, size, tuple(adapters)
         self._generator, self._tokenizer = generator, tokenizer
         self.stop_ids = generator.stop_ids
         if len(self.stop_ids) > STOPS:
@@ -129,6 +129,7 @@ class Served:
             choice=choice,
             most=most,
             owner=owner,
+            adapter=self.adapters.index(request.model) if request.model in self.adapters else -1,
             likeliest=request.top_logprobs > 0,
             grammar=self.grammar(request),
         )

@@ -62,13 +62,13 @@ def make_engine(model):
     compiled: dict[tuple[int, ...], Programs] = {}
 
     @contextlib.contextmanager
-    def make(widths=(4,), most_jobs=64, most_tokens=100_000, prefix_bytes=1 << 24, wake=None, observed=None):
-        if widths not in compiled:
+    def make(widths=(4,), most_jobs=64, most_tokens=100_000, prefix_bytes=1 << 24, wake=None, observed=None, programs=None):
+        if programs is None and widths not in compiled:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("serve.programs.LEAST_PLACES", 32)
                 compiled[widths] = Programs(*model, widths=widths, size=CONTEXT, chunk=CHUNK, rows=2, exact=len(widths) == 1)
             compiled[widths].compile()
-        programs, observed = compiled[widths], observed or Observed()
+        programs, observed = programs or compiled[widths], observed or Observed()
         programs.params = model[1]
         scheduler, prefixes = Scheduler(most_jobs=most_jobs, most_tokens=most_tokens), PrefixStore(chunk=CHUNK, most_bytes=prefix_bytes)
         engine = Engine(programs, scheduler, prefixes, observed, wake or set_signals)
@@ -116,10 +116,11 @@ def listen(make_engine, served):
     from serve.http import Application
 
     @contextlib.contextmanager
-    def start(engine_options=None, embedder=None, **options):
+    def start(engine_options=None, embedder=None, adapters=(), **options):
         observed = Observed()
         application = Application(observed, name="tiny", **options)
         with make_engine(wake=application.woken, observed=observed, **(engine_options or {})) as parts:
+            served.adapters = adapters
             application.serve(served, parts.engine, embedder)
             server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning", access_log=False))
             thread = threading.Thread(target=server.run, daemon=True)
