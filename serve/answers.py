@@ -181,7 +181,7 @@ class ChatAnswer:
     def _logprobs(self, tokens: Sequence[TokenShown]) -> dict[str, Any]:
         pieces = self.answer.writers[0]
 
-        def shown(id_: int, log_prob: float) -> dict[str, Any]:
+        def shown(id_: int, log_prob: float | None) -> dict[str, Any]:
             raw = pieces.bytes_of(id_)
             return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": log_prob}
 
@@ -200,8 +200,6 @@ class CompletionAnswer:
 
     def __init__(self, served: Served, engine: Engine, request: CompletionRequest, owner: str):
         self.request, self.served = request, served
-        if request.echo and request.logprobs:
-            raise Refused("logprobs of an echoed prompt are not available here", "logprobs", "unsupported_parameter")
         rows = [served.prompt(prompt) for prompt in request.prompts]
         sampling, seed, jobs = served.sampling(request), _seed(request.seed), []
         self._echoes: list[str] = []
@@ -210,7 +208,8 @@ class CompletionAnswer:
             for _ in range(request.n):
                 jobs.append(served.job(ids, request, sampling, most, seed, len(jobs), owner))
                 self._echoes.append((prompt if isinstance(prompt, str) else served.decode(prompt)) if request.echo else "")
-        self._echo_only = request.most == 0
+        self._silent = request.most == 0 and not request.logprobs
+        """Nothing is asked of the model."""
         self.answer = Answer(served, engine, jobs, request.stop)
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
@@ -223,7 +222,7 @@ class CompletionAnswer:
     async def whole(self) -> dict[str, Any]:
         texts, finishes = list(self._echoes), ["length"] * len(self._echoes)
         tokens: list[list[TokenShown]] = [[] for _ in texts]
-        if not self._echo_only:
+        if not self._silent:
             async for number, news, finish in self.answer.follow():
                 texts[number] += news.text
                 tokens[number] += news.tokens
@@ -232,7 +231,7 @@ class CompletionAnswer:
             {
                 "index": number,
                 "text": text,
-                "logprobs": self._logprobs(tokens[number], 0) if self.request.logprobs else None,
+                "logprobs": self._logprobs([*self._prompt(number), *tokens[number]], 0) if self.request.logprobs else None,
                 "finish_reason": finishes[number],
             }
             for number, text in enumerate(texts)
@@ -248,18 +247,34 @@ class CompletionAnswer:
             offsets[number] += len(text)
             return self._head | {"choices": [{"index": number, "text": text, "logprobs": logprobs, "finish_reason": finish}]} | more
 
+        echoed = set()
         for number, echo in enumerate(self._echoes):
-            if echo or self._echo_only:
-                yield chunk(number, echo, (), "length" if self._echo_only else None)
-        if not self._echo_only:
+            if not self.answer.jobs[number].scored and (echo or self._silent):
+                yield chunk(number, echo, (), "length" if self._silent else None)
+        if not self._silent:
             async for number, news, finish in self.answer.follow():
+                if self.answer.jobs[number].scored and number not in echoed:
+                    echoed.add(number)
+                    yield chunk(number, self._echoes[number], self._prompt(number), None)
                 yield chunk(number, news.text, news.tokens, finish or None)
         if self.request.include_usage:
             yield self._head | {"choices": [], "usage": self.answer.usage()}
 
     @property
-    def draws(self) -> bool:
-        return not self._echo_only
+    def asks(self) -> bool:
+        """Whether the model has anything to do."""
+        return not self._silent
+
+    def _prompt(self, number: int) -> list[TokenShown]:
+        """A prompt's own tokens, where it is wanted what the model thinks of them."""
+        job = self.answer.jobs[number]
+        if not job.scored:
+            return []
+        found = [TokenShown(job.ids[0], None)]
+        for scores in job.scores:
+            for log_prob, likeliest, theirs in zip(*(part.tolist() for part in scores), strict=True):
+                found.append(TokenShown(job.ids[len(found)], log_prob, tuple(zip(likeliest, theirs, strict=True))))
+        return found
 
     def _logprobs(self, tokens: Sequence[TokenShown], offset: int) -> dict[str, Any]:
         pieces, most = self.answer.writers[0], self.request.top_logprobs
@@ -274,7 +289,11 @@ class CompletionAnswer:
         return {
             "tokens": [text(token.id) for token in tokens],
             "token_logprobs": [token.log_prob for token in tokens],
-            "top_logprobs": [{text(id_): log_prob for id_, log_prob in token.likeliest[:most]} for token in tokens] if most else None,
+            "top_logprobs": [
+                None if token.log_prob is None else {text(id_): log_prob for id_, log_prob in token.likeliest[:most]} for token in tokens
+            ]
+            if most
+            else None,
             "text_offset": offsets,
         }
 

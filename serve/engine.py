@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from model.attention.dispatch import MASKED
@@ -198,7 +199,8 @@ class Engine:
             reading = self._readings[row] = _Reading(
                 following, self._prefixes.digests(f"{following.adapter} {following.owner}", following.ids)
             )
-            self._from_store(row, reading)
+            if not following.scored:
+                self._from_store(row, reading)
 
     def _from_store(self, row: int, reading: "_Reading") -> None:
         for digest in reading.digests:
@@ -211,25 +213,38 @@ class Engine:
 
     def _read_chunks(self) -> None:
         """Read a chunk of each prompt that is being read, and give those that are read their slots."""
-        if not self._being_read:
+        readings = {row: reading for row, reading in enumerate(self._readings) if reading is not None}
+        together = {row: self._part(reading) for row, reading in readings.items() if not reading.job.scored}
+        if together:
+            self._rows, logits = self._programs.read(self._rows, together)
+            for row, part in together.items():
+                self._has_read(row, readings[row], part, logits)
+        for row, reading in readings.items():
+            if reading.job.scored:
+                part = self._part(reading)
+                following = reading.job.ids[part.start + 1 : part.start + 1 + len(part.ids)]
+                self._rows, logits, scores = self._programs.score(self._rows, row, part, following)
+                reading.job.scores.append(jax.tree.map(lambda x, count=len(following): np.asarray(x)[:count], scores))
+                self._has_read(row, reading, part, logits)
+
+    def _part(self, reading: "_Reading") -> Part:
+        place = reading.place
+        return Part(reading.job.ids[place : place + self._programs.chunk], place, reading.job.adapter)
+
+    def _has_read(self, row: int, reading: "_Reading", part: Part, logits: Any) -> None:
+        """Keep a chunk that was read, and give the text its slot if that was the last."""
+        number = part.start // self._programs.chunk
+        if number < len(reading.digests):
+            self._prefixes.put(reading.digests[number], self._programs.cut(self._rows, row, part.start))
+        reading.place += len(part.ids)
+        if reading.place < len(reading.job.ids):
             return
-        programs, chunk = self._programs, self._programs.chunk
-        parts = {
-            row: Part(reading.job.ids[reading.place : reading.place + chunk], reading.place, reading.job.adapter)
-            for row, reading in enumerate(self._readings)
-            if reading is not None
-        }
-        self._rows, logits = programs.read(self._rows, parts)
-        for row, (ids, place, _) in parts.items():
-            reading = self._readings[row]
-            assert reading is not None
-            number = place // chunk
-            if number < len(reading.digests):
-                self._prefixes.put(reading.digests[number], programs.cut(self._rows, row, place))
-            reading.place += len(ids)
-            if reading.place == len(reading.job.ids):
-                self._readings[row] = None
-                self._insert(reading.job, row, logits)
+        self._readings[row] = None
+        self._observed.read(len(reading.job.ids), reading.job.cached)
+        if reading.job.most:
+            self._insert(reading.job, row, logits)
+        else:
+            self._end(reading.job, Piece([], [], finish="length"))
 
     def _insert(self, job: Job, row: int, logits: Any) -> None:
         self._make_room(len(job.ids))
@@ -239,7 +254,6 @@ class Engine:
         self._jobs[place], job.longest = job, len(job.ids)
         if job.grammar is not None:
             self._mask(place, job)
-        self._observed.read(len(job.ids), job.cached)
 
     def _make_room(self, longest: int) -> None:
         """A free slot, and places for a text of so many tokens, in a larger bank if this one has them not."""

@@ -364,7 +364,7 @@ class Application:
             self._keys.running[key.name] += 1
         leaving = None
         try:
-            if not isinstance(answer, CompletionAnswer) or answer.draws:
+            if not isinstance(answer, CompletionAnswer) or answer.asks:
                 self._submit(answer)
             leaving = asyncio.ensure_future(_left(asked.receive))
             work = asyncio.ensure_future(self._stream(asked, answer) if stream else self._whole(asked, answer))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model.decoding.sampling import Sampling
+from model.decoding.slots import Scores
 
 
 class Full(Exception):
@@ -53,7 +54,7 @@ class Job:
     sampling: Sampling
     seed: int
     most: int
-    """Tokens to draw at most."""
+    """Tokens to draw at most; 0: the prompt is only read."""
     choice: int = 0
     """Which of several answers to one request it is: each draws by itself."""
     owner: str = ""
@@ -61,6 +62,10 @@ class Job:
     """Number of the adapter that the model reads and draws with; -1 for none."""
     likeliest: bool = False
     """Whether the likeliest tokens are wanted beside those drawn."""
+    scored: bool = False
+    """Whether it is wanted what the model thinks of the prompt's own tokens."""
+    scores: list[Scores] = dataclasses.field(default_factory=list)
+    """That, chunk by chunk, from the second token on; there before the first piece is."""
     grammar: Grammar | None = None
     cancelled: bool = False
     """Set by any thread, once."""

@@ -18,6 +18,7 @@ from model.decoding.slots import (
     paste_chunk,
     read_chunk,
     read_chunks,
+    score_chunk,
 )
 from train.adapters.method import overlaid
 from train.adapters.together import for_rows
@@ -70,6 +71,7 @@ class Programs:
         self._read_chunk = _adapted(read_chunk, model, static_argnames="places")
         self._insert = jax.jit(insert, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=2)
+        self._score_chunk = _adapted(score_chunk, model, static_argnames="places")
         self._go_on = _adapted(functools.partial(go_on, most=MOST_STEPS), model)
         self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size))
         self._empty_bank = jax.jit(lambda width, places: empty_slots(model, width, places, STOPS), static_argnums=(0, 1))
@@ -104,9 +106,7 @@ class Programs:
         places = self.enough(max(part.start for part in parts.values()) + self.chunk)
         if len(parts) == 1 and not self.exact:
             ((row, (ids, start, adapter)),) = parts.items()
-            tokens_C = np.zeros(self.chunk, np.int32)
-            tokens_C[: len(ids)] = ids
-            where = np.int32(row), tokens_C, np.int32(start), np.int32(len(ids))
+            where = np.int32(row), self._padded(ids), np.int32(start), np.int32(len(ids))
             return self._read_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=places)
         tokens_RC, index_R, count_R = (
             np.zeros((self.rows, self.chunk), np.int32),
@@ -117,6 +117,18 @@ class Programs:
         for row, (ids, start, adapter) in parts.items():
             tokens_RC[row, : len(ids)], index_R[row], count_R[row], adapter_R[row] = ids, start, len(ids), adapter
         return self._read_chunks(self._weights, rows, adapter_R, tokens_RC, index_R, count_R, places=places)
+
+    def score(self, rows, row: int, part: Part, following: list[int]):
+        """A chunk of one prompt, and what the model thinks of the token behind each of its tokens: (rows, logits, Scores)."""
+        ids, start, adapter = part
+        where = np.int32(row), self._padded(ids), self._padded(following), np.int32(start), np.int32(len(ids))
+        places = self.enough(start + self.chunk)
+        return self._score_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=places)
+
+    def _padded(self, ids: list[int]) -> np.ndarray:
+        tokens_C = np.zeros(self.chunk, np.int32)
+        tokens_C[: len(ids)] = ids
+        return tokens_C
 
     def cut(self, rows, row: int, start: int):
         return self._cut(rows, np.int32(row), np.int32(start))
@@ -173,6 +185,7 @@ class Programs:
             for which in (range(self.rows), [0]):
                 for places in self.places:
                     rows = self.paste(rows, 0, self.cut(rows, 0, 0), 0)
+                    rows, logits, _ = self.score(rows, 0, Part([0], places - self.chunk), [0])
                     rows, logits = self.read(rows, {row: Part([0], places - self.chunk) for row in which})
                 for shape in shapes:
                     self._use(self._use(self.bank(*shape), rows, logits), rows, logits)

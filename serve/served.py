@@ -69,7 +69,7 @@ class Served:
     def room(self, ids: Sequence[int], most: int | None, default: int | None, param: str) -> int:
         """Tokens to draw at most behind a prompt; Refused where they do not fit the context."""
         room = self.size - len(ids)
-        if room < 1:
+        if room < (most != 0):
             raise Refused(
                 f"the prompt is {len(ids)} tokens, and the context has {self.size}, one of them for an answer",
                 param,
@@ -131,6 +131,7 @@ class Served:
             owner=owner,
             adapter=self.adapters.index(request.model) if request.model in self.adapters else -1,
             likeliest=request.top_logprobs > 0,
+            scored=isinstance(request, CompletionRequest) and request.echo and request.logprobs,
             grammar=self.grammar(request),
         )
 

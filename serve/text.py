@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class TokenShown:
-    """A token with its log-probability, and the likeliest ones in its place: ((id, log_prob), ...)."""
+    """A token with its log-probability, None for the first of a prompt, and the likeliest ones in its place: ((id, log_prob), ...)."""
 
     id: int
-    log_prob: float
+    log_prob: float | None
     likeliest: tuple[tuple[int, float], ...] = ()
 
 

@@ -3,7 +3,7 @@
 A text lies in its slot from place 0 on, so what it becomes depends on no other slot: not on who sits beside it, nor on when it came.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -53,6 +53,14 @@ class Drawn(flax.struct.PyTreeNode):
     their_log_probs_BNL: Any
 
 
+class Scores(NamedTuple):
+    """What a model thinks of C tokens, each given those before it: log_probs_C; likeliest_CL, their_log_probs_CL: the most likely ones."""
+
+    log_probs_C: Any
+    likeliest_CL: Any
+    their_log_probs_CL: Any
+
+
 def empty_slots(model: Causal, slots: int, size: int, stops: int = 0) -> Slots:
     """Slots without texts, all done. stops: places for stop ids."""
     vocabulary = model.config.vocab_size
@@ -98,6 +106,19 @@ def read_chunk(model: Causal, params, rows, row, tokens_C, index, count, *, plac
     last_D = jax.lax.dynamic_index_in_dim(hidden_1CD[0], count - 1, keepdims=False)
     rows = paste_chunk(rows, row, cut_chunk(only, 0, index, len(tokens_C)), index)
     return rows, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
+
+
+def score_chunk(model: Causal, params, rows, row, tokens_C, next_C, index, count, *, places: int):
+    """`read_chunk`, and what the model thinks of the token behind each: (rows, float32 [V], Scores). next_C: those tokens."""
+    only = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x[:, :, :places], row, 1), rows)
+    hidden_1CD, only = _apply(model, params, only, tokens_C[None], index)
+    rows = paste_chunk(rows, row, cut_chunk(only, 0, index, len(tokens_C)), index)
+    logits_CV = logits(Head(hidden_1CD[0], vocabulary_table(params)), softcap=model.config.logit_softcap)
+    log_p_CV = jax.nn.log_softmax(logits_CV)
+    their_log_probs_CL, likeliest_CL = jax.lax.top_k(log_p_CV, LIKELIEST)
+    log_probs_C = jnp.take_along_axis(log_p_CV, next_C[:, None], axis=-1)[:, 0]
+    last_V = jax.lax.dynamic_index_in_dim(logits_CV, count - 1, keepdims=False)
+    return rows, last_V, Scores(log_probs_C, likeliest_CL, their_log_probs_CL)
 
 
 def size_of(rows) -> int:

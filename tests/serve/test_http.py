@@ -8,10 +8,12 @@ import threading
 import time
 import urllib.request
 
+import jax
 import numpy as np
 import openai
 import pytest
 
+from model.heads import Head, logits, vocabulary_table
 from serve.keys import new_key, read_keys
 from tests.serve.conftest import CHUNK, CONTEXT, TOKENIZER
 
@@ -228,6 +230,27 @@ def test_completions_have_logprobs(client, logprobs):
 def test_an_echo_alone_draws_nothing(client):
     reply = client.completions.create(model="tiny", prompt="abc", max_tokens=0, echo=True)
     assert reply.choices[0].text == "abc" and reply.usage.completion_tokens == 0 and reply.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("drawn", [0, 5])
+def test_an_echo_has_the_logprobs_of_the_prompt(client, model, drawn):
+    """Beside a pass of the model over the whole prompt, which is longer than a chunk; whole, streamed, and with nothing read before."""
+    decoder, params = model
+    ids = np.random.default_rng(2).integers(32, 127, 2 * CHUNK + 5)
+    hidden_TD = decoder.apply({"params": params}, ids[None]).hidden_BTD[0]
+    log_p_TV = np.asarray(jax.nn.log_softmax(logits(Head(hidden_TD, vocabulary_table(params)))))
+    how = {"model": "tiny", "prompt": ids.tolist(), "max_tokens": drawn, "echo": True, "logprobs": 3, "temperature": 0}
+    client.completions.create(**how | {"echo": False, "max_tokens": 1})
+    choice = client.completions.create(**how).choices[0]
+    found = choice.logprobs
+    assert len(found.tokens) == len(ids) + drawn and found.token_logprobs[0] is None and found.top_logprobs[0] is None
+    np.testing.assert_allclose(found.token_logprobs[1 : len(ids)], log_p_TV[np.arange(len(ids) - 1), ids[1:]], atol=1e-4)
+    for place, likeliest in enumerate(found.top_logprobs[1 : len(ids)]):
+        np.testing.assert_allclose(sorted(likeliest.values())[-1], log_p_TV[place].max(), atol=1e-4)
+    pieces = [piece for chunk in client.completions.create(stream=True, **how) for piece in chunk.choices]
+    assert "".join(piece.text for piece in pieces) == choice.text
+    assert [x for piece in pieces for x in piece.logprobs.token_logprobs] == found.token_logprobs
+    assert [x for piece in pieces for x in piece.logprobs.text_offset] == found.text_offset
 
 
 @pytest.mark.parametrize("options", [{}, {"n": 2}, {"echo": True}, {"stop": "a"}, {"temperature": 1.0, "seed": 4}], ids=str)
