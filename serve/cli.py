@@ -20,6 +20,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 STUCK_EXIT = 70
 """Exit code of a process whose engine is stuck, for whoever starts it again."""
 STUCK_SECONDS = 120.0
+MOST_GUESSES = 16
 READ_AT_ONCE = 4
 """Prompts of which a chunk is read together."""
 LOOK_SECONDS = 2.0
@@ -54,6 +55,8 @@ class Serve:
     """Tokens of prompts and answers that may wait."""
     chunk: int = 0
     """Tokens of a prompt that are read at once, while all texts wait. 0: 64 on a CPU, 256 otherwise."""
+    guesses: int = 0
+    """Tokens that each pass tries beside the next, where a text repeats itself: the same texts, sooner if they do, later if not."""
     prefix_bytes: int = 1 << 30
     """Memory for what was read before: prompts that begin alike are read once. 0: none."""
     exact: bool = False
@@ -118,9 +121,12 @@ def _check(options: Serve) -> None:
         raise UserError("--tls-cert and --tls-key belong together", "Give both, or neither.")
     if options.watch and options.adapters:
         raise UserError("--watch changes the parameters that --adapters were trained beside", "Leave one of them out.")
-    for name, low in (("slots", 1), ("queue", 1), ("queue_tokens", 1), ("chunk", 0), ("context", 0), ("prefix_bytes", 0), ("drain", 0)):
-        if getattr(options, name) < low:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least {low}")
+    for name in ("slots", "queue", "queue_tokens", "chunk", "guesses", "context", "prefix_bytes", "drain"):
+        least = int(name in ("slots", "queue", "queue_tokens"))
+        if getattr(options, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least {least}")
+    if options.guesses > MOST_GUESSES:
+        raise UserError(f"--guesses is {options.guesses}; it may be {MOST_GUESSES}", "A few are enough.")
     if not 0 <= options.port < 65536:
         raise UserError(f"--port is {options.port}; it must be from 0 to 65535")
 
@@ -173,7 +179,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     on_cpu = jax.default_backend() == "cpu"
     chunk = options.chunk or (64 if on_cpu else 256)
     context = min(options.context or generator.context, generator.context)
-    size = -(-context // chunk) * chunk
+    size = -(-(context + options.guesses) // chunk) * chunk
     widths = (
         tuple(sorted({min(width, options.slots) for width in (1, 4, options.slots)})) if on_cpu and not options.exact else (options.slots,)
     )
@@ -187,6 +193,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         rows=rows,
         exact=options.exact or not on_cpu,
         adapters=unstack_layers(adapters) if "layers" in adapters else adapters,
+        guesses=options.guesses,
     )
     programs.compile()
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)

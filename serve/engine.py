@@ -259,8 +259,8 @@ class Engine:
         """A free slot, and places for a text of so many tokens, in a larger bank if this one has them not."""
         if None not in self._jobs:
             self._move_to(next(width for width in self._programs.widths if width > len(self._jobs)), self._places)
-        if longest > self._places:
-            self._move_to(len(self._jobs), self._programs.enough(longest))
+        if longest + self._programs.guesses > self._places:
+            self._move_to(len(self._jobs), self._programs.enough(longest + self._programs.guesses))
 
     def _move_to(self, width: int, places: int) -> None:
         """To a bank with as many slots, or with as many places."""
@@ -273,7 +273,7 @@ class Engine:
         """Places enough for a text of so many tokens; and a smaller bank, once it would have done for some while."""
         active = self.running + self.waiting
         width = next(width for width in self._programs.widths if width >= active or width == self._programs.widths[-1])
-        places = self._programs.enough(max([longest, *(len(reading.job.ids) for reading in self._being_read)]))
+        places = self._programs.enough(self._programs.guesses + max([longest, *(len(reading.job.ids) for reading in self._being_read)]))
         self._calm = self._calm + 1 if width < len(self._jobs) or places < self._places else 0
         calm = self._calm > CALM
         if calm and width < len(self._jobs):

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from model.decoding.continuing import go_on
 from model.decoding.sampling import Sampling, by_row
 from model.decoding.slots import (
     Slots,
     cut_chunk,
     empty_rows,
     empty_slots,
-    go_on,
     insert,
     move,
     paste_chunk,
@@ -47,7 +47,7 @@ class Programs:
 
     exact: one program for each thing, so that a text is the same bits whoever is beside it. Else there are programs for fewer places too,
     and one for a prompt by itself: they are faster, and differ in the last digits. adapters: a tree of `side_by_side`, laid as `params`.
-    Everything that changes is donated.
+    guesses: as of `go_on`; so many places must be free behind every text. Everything that changes is donated.
     """
 
     def __init__(
@@ -61,8 +61,10 @@ class Programs:
         rows: int = 1,
         exact: bool = False,
         adapters: Any = None,
+        guesses: int = 0,
     ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
+        self.guesses = guesses
         least = max(MOST_STEPS, chunk, LEAST_PLACES)
         self.places = (
             (size,) if exact else tuple(sorted({size, *(min(-(-max(size // part, least) // chunk) * chunk, size) for part in (4, 16))}))
@@ -72,7 +74,7 @@ class Programs:
         self._insert = jax.jit(insert, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=2)
         self._score_chunk = _adapted(score_chunk, model, static_argnames="places")
-        self._go_on = _adapted(functools.partial(go_on, most=MOST_STEPS), model)
+        self._go_on = _adapted(functools.partial(go_on, most=MOST_STEPS, guesses=guesses), model)
         self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size))
         self._empty_bank = jax.jit(lambda width, places: empty_slots(model, width, places, STOPS), static_argnums=(0, 1))
         self._bias = jax.jit(_with_bias, donate_argnums=0)
@@ -154,7 +156,7 @@ class Programs:
         tokens = np.zeros(self.size, np.int32)
         tokens[: len(ids)] = ids
         by = by_row([sampling], self.vocabulary, stops=STOPS)
-        limit = min(len(ids) + most, self.size)
+        limit = min(len(ids) + most, self.size - self.guesses)
         return self._insert(
             bank,
             np.int32(place),

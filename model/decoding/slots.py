@@ -9,9 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from model.decoding.filters import temper
 from model.decoding.generate import Causal
-from model.decoding.sampling import RowSampling, Sampling, by_row, draw, next_logits
+from model.decoding.sampling import RowSampling, Sampling, by_row
 from model.heads import Head, logits, vocabulary_table
 from model.positions import indices
 
@@ -38,19 +37,6 @@ class Slots(flax.struct.PyTreeNode):
     keys_B: Any
     sampling: RowSampling
     asks_B: Any
-
-
-class Drawn(flax.struct.PyTreeNode):
-    """What a call drew, up to N tokens a slot. tokens_BN; log_probs_BN: of each, before filters, at the slot's temperature, 1 if greedy;
-    count_B: how many; done_B: whether the slot is at its end; likeliest_BNL, their_log_probs_BNL: the most likely tokens, where a slot asks
-    for them, else zeros."""
-
-    tokens_BN: Any
-    log_probs_BN: Any
-    count_B: Any
-    done_B: Any
-    likeliest_BNL: Any
-    their_log_probs_BNL: Any
 
 
 class Scores(NamedTuple):
@@ -93,7 +79,7 @@ def read_chunks(model: Causal, params, rows, tokens_RC, index_R, count_R, *, pla
     overwritten by what comes next, and no token sees them before. places: so many of a row are looked at; there must be room for all C.
     """
     first = jax.tree.map(lambda x: x[:, :, :places], rows)
-    hidden_RCD, first = _apply(model, params, first, tokens_RC, index_R)
+    hidden_RCD, first = apply_to_rows(model, params, first, tokens_RC, index_R)
     last_RD = jnp.take_along_axis(hidden_RCD, (count_R - 1)[:, None, None], axis=1)[:, 0]
     rows = first if places == size_of(rows) else _put_back(rows, first, index_R, tokens_RC.shape[1])
     return rows, logits(Head(last_RD, vocabulary_table(params)), softcap=model.config.logit_softcap)
@@ -102,7 +88,7 @@ def read_chunks(model: Causal, params, rows, tokens_RC, index_R, count_R, *, pla
 def read_chunk(model: Causal, params, rows, row, tokens_C, index, count, *, places: int):
     """`read_chunks` for one of the rows: (rows, float32 [V])."""
     only = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x[:, :, :places], row, 1), rows)
-    hidden_1CD, only = _apply(model, params, only, tokens_C[None], index)
+    hidden_1CD, only = apply_to_rows(model, params, only, tokens_C[None], index)
     last_D = jax.lax.dynamic_index_in_dim(hidden_1CD[0], count - 1, keepdims=False)
     rows = paste_chunk(rows, row, cut_chunk(only, 0, index, len(tokens_C)), index)
     return rows, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
@@ -111,7 +97,7 @@ def read_chunk(model: Causal, params, rows, row, tokens_C, index, count, *, plac
 def score_chunk(model: Causal, params, rows, row, tokens_C, next_C, index, count, *, places: int):
     """`read_chunk`, and what the model thinks of the token behind each: (rows, float32 [V], Scores). next_C: those tokens."""
     only = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x[:, :, :places], row, 1), rows)
-    hidden_1CD, only = _apply(model, params, only, tokens_C[None], index)
+    hidden_1CD, only = apply_to_rows(model, params, only, tokens_C[None], index)
     rows = paste_chunk(rows, row, cut_chunk(only, 0, index, len(tokens_C)), index)
     logits_CV = logits(Head(hidden_1CD[0], vocabulary_table(params)), softcap=model.config.logit_softcap)
     log_p_CV = jax.nn.log_softmax(logits_CV)
@@ -141,7 +127,7 @@ def _by_row(cache, rows: int):
     return jax.tree.map(lambda x: x.reshape(rows, -1, *x.shape[1:]), cache)
 
 
-def _apply(model: Causal, params, cache, tokens_BT, index):
+def apply_to_rows(model: Causal, params, cache, tokens_BT, index):
     """(hidden states [B, T, D], cache) of tokens that stand from `index` on, one for all rows or [B]. cache: as of `empty_rows`."""
     batch, size = len(tokens_BT), size_of(cache)
     output = model.apply(
@@ -194,63 +180,3 @@ def move(slots: Slots, place, others: Slots, to) -> Slots:
         return held.at[(to, *both)].set(slot[both])
 
     return jax.tree.map(lambda held, new: put(held, new[place]), others, slots)
-
-
-def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int) -> tuple[Slots, Drawn]:
-    """Draw up to `steps` tokens in each slot that is neither done nor given up; stops early where none is left.
-
-    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`; a text must have places for so many more, or for those
-    up to its limit. A slot ends with a stop id, which is drawn and counted, and at its limit.
-    """
-    sampling, (batch, size) = slots.sampling, slots.tokens_BS.shape
-    index_S, rows_B = jnp.arange(size), jnp.arange(batch)
-    drawn = Drawn(
-        tokens_BN=jnp.zeros((batch, most), jnp.int32),
-        log_probs_BN=jnp.zeros((batch, most), jnp.float32),
-        count_B=jnp.zeros(batch, jnp.int32),
-        done_B=slots.done_B,
-        likeliest_BNL=jnp.zeros((batch, most, LIKELIEST), jnp.int32),
-        their_log_probs_BNL=jnp.zeros((batch, most, LIKELIEST), jnp.float32),
-    )
-    temperature_B1 = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)[:, None]
-    slots = slots.replace(done_B=slots.done_B | ~alive_B)
-
-    def step(carry):
-        number, slots, drawn = carry
-        held_BS = index_S < slots.index_B[:, None]
-        x_BV = next_logits(slots.logits_BV, sampling, slots.tokens_BS, held_BS, held_BS & (index_S >= slots.begin_B[:, None]))
-        token_B = draw(lambda: jax.vmap(jax.random.fold_in)(slots.keys_B, slots.index_B), x_BV, sampling.temperature_B)
-        log_p_BV = jax.nn.log_softmax(temper(slots.logits_BV, temperature_B1), axis=-1)
-        log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
-        goes_B = ~slots.done_B
-        token_B = jnp.where(goes_B, token_B, 0).astype(jnp.int32)
-        place_B = jnp.where(goes_B, slots.index_B, size - 1)  # what a slot that is done writes, nobody reads
-        nobody = jnp.zeros((batch, LIKELIEST), jnp.float32), jnp.zeros((batch, LIKELIEST), jnp.int32)
-        their_log_probs_BL, likeliest_BL = jax.lax.cond(
-            (slots.asks_B & goes_B).any(), lambda: tuple(jax.lax.top_k(log_p_BV, LIKELIEST)), lambda: nobody
-        )
-        drawn = drawn.replace(
-            tokens_BN=drawn.tokens_BN.at[:, number].set(token_B),
-            log_probs_BN=drawn.log_probs_BN.at[:, number].set(jnp.where(goes_B, log_prob_B, 0.0)),
-            count_B=drawn.count_B + goes_B,
-            likeliest_BNL=drawn.likeliest_BNL.at[:, number].set(likeliest_BL),
-            their_log_probs_BNL=drawn.their_log_probs_BNL.at[:, number].set(their_log_probs_BL),
-        )
-        hidden_B1D, cache = _apply(model, params, slots.cache, token_B[:, None], place_B)
-        index_B = slots.index_B + goes_B
-        stopped_B = (token_B[:, None] == sampling.stops_BE).any(-1) | (index_B >= slots.limit_B)
-        slots = slots.replace(
-            cache=cache,
-            tokens_BS=slots.tokens_BS.at[rows_B, place_B].set(token_B),
-            index_B=index_B,
-            done_B=slots.done_B | stopped_B,
-            logits_BV=logits(Head(hidden_B1D[:, 0], vocabulary_table(params)), softcap=model.config.logit_softcap),
-        )
-        return number + 1, slots, drawn
-
-    def more(carry):
-        number, slots, _ = carry
-        return (number < jnp.minimum(steps, most)) & ~slots.done_B.all()
-
-    _, slots, drawn = jax.lax.while_loop(more, step, (jnp.int32(0), slots, drawn))
-    return slots, drawn.replace(done_B=slots.done_B)

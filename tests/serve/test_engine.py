@@ -1,15 +1,19 @@
 """A text is the same alone and in a crowd, whatever came before it; and whoever leaves takes nothing along."""
 
+import collections
 import dataclasses
 import random
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
+from model.decoding.continuing import guess
 from model.decoding.sampling import Sampling
 from serve.jobs import Full, Grammar, Job
+from serve.programs import Part, Programs
 from tests.serve.conftest import CHUNK, CONTEXT, END, result
 
 SAMPLINGS = (
@@ -92,6 +96,61 @@ def test_wider_and_narrower_banks_draw_the_same_tokens(make_engine, alone, monke
     for (ids, log_probs, finish), (expected, their, why) in zip([*found, *late], [*alone, *alone[:6]], strict=True):
         assert ids == expected and finish == why
         np.testing.assert_allclose(log_probs, their, atol=1e-4)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_guesses_change_no_text(make_engine, alone, model, exact):
+    """Texts that repeat themselves, so that some are right, and others; up to the context's end; with penalties and a grammar."""
+    programs = Programs(*model, widths=(4,), size=CONTEXT + CHUNK, chunk=CHUNK, rows=2, exact=exact, guesses=3)
+    programs.compile()
+    repeats = [Job([5, 6, 7, 8] * 9, Sampling(temperature=0.0, bias=((5 + i % 4, 8.0), (6, 8.0))), i, CONTEXT - 36) for i in range(4)]
+    guided = Job([1, 2] * 4, Sampling(stop_ids=(END,)), 0, 30, grammar=Letters(programs.vocabulary))
+    with make_engine() as parts:
+        expected = run(parts.engine, [dataclasses.replace(job, pieces=collections.deque(), times={}) for job in repeats])
+    with make_engine(programs=programs) as parts:
+        found = run(parts.engine, [*jobs(), *repeats, guided])
+    for (ids, log_probs, finish), (their, theirs, why) in zip(found, [*alone, *expected], strict=False):
+        assert ids == their and finish == why
+        np.testing.assert_allclose(log_probs, theirs, atol=1e-4)
+    assert len(found[-1][0]) == 6 and found[-1][0][-1] == END
+
+
+def test_a_guess_is_what_followed_before():
+    def found(*ids: int, guesses: int = 2):
+        row = np.zeros((1, 12), np.int32)
+        row[0, : len(ids)] = ids
+        return np.asarray(guess(row, np.array([len(ids)]), guesses))[0].tolist()
+
+    assert found(1, 2, 3, 4, 1, 2) == [3, 4]
+    assert found(1, 2, 3, 1, 2, 4, 1, 2) == [4, 1]  # the last time
+    assert found(9, 1, 2, 3, 1, 2, 4, 9, 1, 2) == [3, 1]  # three tokens tell more than two
+    assert len(found(1)) == len(found(1, 2, 3)) == 2  # nothing was there before: whatever they are
+
+
+def test_a_right_guess_spares_a_pass(model):
+    """A text that a bias makes repeat two tokens: of four tokens a pass reads three for nothing."""
+    from model.decoding.continuing import go_on as program
+
+    passes = []
+    programs = Programs(*model, widths=(1,), size=CONTEXT, chunk=CHUNK, exact=True, guesses=3)
+    rows, logits = programs.read(programs.empty_rows(), {0: Part([7] * 8, 0)})
+    bank = programs.insert(
+        programs.bank(1, CONTEXT), 0, rows, 0, [7] * 8, 16, logits, 0, 0, Sampling(temperature=0.0, bias=((7, 100.0),)), False
+    )
+
+    class Counted:
+        """The model, counting its passes as they are run."""
+
+        config = model[0].config
+
+        def apply(self, *given, **more):
+            jax.debug.callback(lambda: passes.append(1))
+            return model[0].apply(*given, **more)
+
+    bank, drawn = jax.jit(lambda bank: program(Counted(), model[1], bank, np.ones(1, bool), 16, most=16, guesses=3))(bank)
+    assert drawn.tokens_BN.tolist() == [[7] * 16] and int(drawn.count_B[0]) == 16
+    jax.effects_barrier()
+    assert len(passes) == 4
 
 
 def test_nothing_is_compiled_once_the_programs_are(make_engine):

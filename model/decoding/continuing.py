@@ -1,0 +1,125 @@
+"""Texts in slots go on: each draws its next tokens, one at a time or, where they were guessed, several.
+
+A guess is what followed the text's last tokens when they stood in it before (prompt lookup, Saxena 2023; verified as by Leviathan et al.
+2023, arXiv:2211.17192, sec. 2). A token is drawn from the model's own logits with the random number of its place, and a guess is kept only
+where it is the token that was drawn: what is guessed changes no text, only how many passes of the model it takes.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from model.decoding.filters import temper
+from model.decoding.generate import Causal
+from model.decoding.sampling import draw, next_logits
+from model.decoding.slots import LIKELIEST, Slots, apply_to_rows
+from model.heads import Head, logits, vocabulary_table
+
+
+class Drawn(flax.struct.PyTreeNode):
+    """What a call drew, up to N tokens a slot. tokens_BN; log_probs_BN: of each, before filters, at the slot's temperature, 1 if greedy;
+    count_B: how many; done_B: whether the slot is at its end; likeliest_BNL, their_log_probs_BNL: the most likely tokens, where a slot asks
+    for them, else zeros."""
+
+    tokens_BN: Any
+    log_probs_BN: Any
+    count_B: Any
+    done_B: Any
+    likeliest_BNL: Any
+    their_log_probs_BNL: Any
+
+
+def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, guesses: int = 0) -> tuple[Slots, Drawn]:
+    """Draw up to `steps` tokens in each slot that is neither done nor given up; stops early where none is left.
+
+    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`; a text must have places for so many more, or for those
+    up to its limit, and behind them for the guesses. guesses: tokens of each text that a pass reads beside the one that is certain. A slot
+    ends with a stop id, which is drawn and counted, and at its limit.
+    """
+    batch, size = slots.tokens_BS.shape
+    rows_B = jnp.arange(batch)
+    drawn = Drawn(
+        tokens_BN=jnp.zeros((batch, most), jnp.int32),
+        log_probs_BN=jnp.zeros((batch, most), jnp.float32),
+        count_B=jnp.zeros(batch, jnp.int32),
+        done_B=slots.done_B,
+        likeliest_BNL=jnp.zeros((batch, most, LIKELIEST), jnp.int32),
+        their_log_probs_BNL=jnp.zeros((batch, most, LIKELIEST), jnp.float32),
+    )
+    slots = slots.replace(done_B=slots.done_B | ~alive_B)
+    steps = jnp.minimum(steps, most)
+
+    def step(carry):
+        slots, drawn = carry
+        goes_B, start_B = ~slots.done_B & (drawn.count_B < steps), slots.index_B
+        token_B, log_p_BV = _next(slots)
+        slots, drawn = _take(slots, drawn, goes_B, token_B, log_p_BV)
+        tokens_BT = jnp.where(goes_B, token_B, 0)[:, None]
+        if guesses:
+            tokens_BT = jnp.concatenate([tokens_BT, guess(slots.tokens_BS, slots.index_B, guesses)], axis=1)
+        place_B = jnp.where(goes_B, start_B, size - 1 - guesses)  # what a slot writes that goes not on, nobody reads
+        hidden_BTD, cache = apply_to_rows(model, params, slots.cache, tokens_BT, place_B)
+        logits_BTV = logits(Head(hidden_BTD, vocabulary_table(params)), softcap=model.config.logit_softcap)
+        slots = slots.replace(cache=cache, logits_BV=jnp.where(goes_B[:, None], logits_BTV[:, 0], slots.logits_BV))
+        for number in range(1, guesses + 1):
+            token_B, log_p_BV = _next(slots)
+            goes_B = goes_B & ~slots.done_B & (drawn.count_B < steps) & (token_B == tokens_BT[:, number])
+            slots, drawn = _take(slots, drawn, goes_B, token_B, log_p_BV)
+            slots = slots.replace(logits_BV=jnp.where(goes_B[:, None], logits_BTV[:, number], slots.logits_BV))
+        return slots, drawn
+
+    def _next(slots: Slots):
+        """(the token that comes next in each slot, the log-probabilities of all before filters)"""
+        sampling, index_S = slots.sampling, jnp.arange(size)
+        held_BS = index_S < slots.index_B[:, None]
+        x_BV = next_logits(slots.logits_BV, sampling, slots.tokens_BS, held_BS, held_BS & (index_S >= slots.begin_B[:, None]))
+        token_B = draw(lambda: jax.vmap(jax.random.fold_in)(slots.keys_B, slots.index_B), x_BV, sampling.temperature_B)
+        temperature_B1 = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)[:, None]
+        return token_B.astype(jnp.int32), jax.nn.log_softmax(temper(slots.logits_BV, temperature_B1), axis=-1)
+
+    def _take(slots: Slots, drawn: Drawn, goes_B, token_B, log_p_BV):
+        """Both with this token behind the texts that go on."""
+        nobody = jnp.zeros((batch, LIKELIEST), jnp.float32), jnp.zeros((batch, LIKELIEST), jnp.int32)
+        their_log_probs_BL, likeliest_BL = jax.lax.cond(
+            (slots.asks_B & goes_B).any(), lambda: tuple(jax.lax.top_k(log_p_BV, LIKELIEST)), lambda: nobody
+        )
+        place_B = jnp.where(goes_B, drawn.count_B, most)  # beyond the last, which writes nothing
+
+        def put(held, new):
+            return held.at[rows_B, place_B].set(new, mode="drop")
+
+        drawn = drawn.replace(
+            tokens_BN=put(drawn.tokens_BN, token_B),
+            log_probs_BN=put(drawn.log_probs_BN, jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]),
+            count_B=drawn.count_B + goes_B,
+            likeliest_BNL=put(drawn.likeliest_BNL, likeliest_BL),
+            their_log_probs_BNL=put(drawn.their_log_probs_BNL, their_log_probs_BL),
+        )
+        index_B = slots.index_B + goes_B
+        ended_B = (token_B[:, None] == slots.sampling.stops_BE).any(-1) | (index_B >= slots.limit_B)
+        tokens_BS = slots.tokens_BS.at[rows_B, jnp.where(goes_B, slots.index_B, size)].set(token_B, mode="drop")
+        return slots.replace(tokens_BS=tokens_BS, index_B=index_B, done_B=slots.done_B | (goes_B & ended_B)), drawn
+
+    def more(carry):
+        slots, drawn = carry
+        return (~slots.done_B & (drawn.count_B < steps)).any()
+
+    slots, drawn = jax.lax.while_loop(more, step, (slots, drawn))
+    return slots, drawn.replace(done_B=slots.done_B)
+
+
+def guess(tokens_BS, count_B, guesses: int):
+    """int32 [B, guesses]: what followed the last place where a text's last two tokens stood before; where its last three did, if they did;
+    anything where neither. All that followed must be known. count_B: tokens of each text."""
+    before_BS, index_S = tokens_BS[:, :-1], jnp.arange(1, tokens_BS.shape[1])
+
+    def last(back: int):
+        return jnp.take_along_axis(tokens_BS, jnp.maximum(count_B - 1 - back, 0)[:, None], axis=1)
+
+    two_BS = (before_BS == last(1)) & (tokens_BS[:, 1:] == last(0)) & (index_S + guesses < count_B[:, None])
+    three_BS = two_BS & (jnp.pad(before_BS[:, :-1], ((0, 0), (1, 0)), constant_values=-1) == last(2))
+    score_BS = jnp.where(two_BS, index_S, 0) + jnp.where(three_BS, tokens_BS.shape[1], 0)
+    found_B = jnp.argmax(score_BS, axis=1) + 1
+    return jnp.take_along_axis(tokens_BS, jnp.minimum(found_B[:, None] + 1 + jnp.arange(guesses), tokens_BS.shape[1] - 1), axis=1)
