@@ -70,6 +70,11 @@ need_name() {
     [[ ${name:?} =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] || mistake "--name $name" "Take at most 40 lower-case letters, digits and dashes, a letter first."
 }
 
+# The command after -- must be `serve RUN ...`, as for omnia.
+need_serve() {
+    [[ ${command[0]-} == serve && -n ${command[1]-} ]] || mistake "which run?" "Give it after --, as in: ${0##*/} ... -- serve runs/first"
+}
+
 # The command after -- must be `train ... --run-dir DIR`, as for omnia; sets run_dir.
 need_train() {
     local index

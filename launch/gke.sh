@@ -18,6 +18,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/command_line.sh
+source launch/manifest.sh
 
 name="" image="" accelerator="" topology="" chips_per_host=4 storage="" service_account=default namespace=default max_restarts=100 spot=false command=()
 read_options "name image accelerator topology chips-per-host storage service-account namespace max-restarts" "spot" "$@"
@@ -31,46 +32,23 @@ need_train
 chips=$((${topology//x/*}))
 ((chips % chips_per_host == 0)) || mistake "--topology $topology has $chips chips" "--chips-per-host must divide them."
 
-text() { # a JSON string
-    local word=${1//\\/\\\\}
-    word=${word//\"/\\\"}
-    word=${word//$'\n'/\\n}
-    printf '"%s"' "${word//$'\t'/\\t}"
-}
-
-arguments=$(text omnia)
-for word in "${command[@]}"; do arguments+=", $(text "$word")"; done
-if [[ $storage == gs://* ]]; then
-    # As in on_host.sh: hosts see each other's writes at once, and folders can be renamed.
-    options=implicit-dirs,metadata-cache:ttl-secs:0,metadata-cache:negative-ttl-secs:0,file-system:rename-dir-limit:200000
-    volume="\"csi\": {\"driver\": \"gcsfuse.csi.storage.gke.io\", \"volumeAttributes\": {\"bucketName\": $(text "${storage#gs://}"), \"mountOptions\": \"$options\"}}"
-    annotations='{"gke-gcsfuse/volumes": "true"}'
-else
-    annotations='{}'
-    volume="\"persistentVolumeClaim\": {\"claimName\": $(text "$storage")}"
-fi
 selector="\"cloud.google.com/gke-tpu-accelerator\": $(text "$accelerator"), \"cloud.google.com/gke-tpu-topology\": $(text "$topology")"
 [[ $spot == false ]] || selector+=', "cloud.google.com/gke-spot": "true"'
 
-manifest=$(<launch/gke_jobset.yaml)
-fill() { manifest=${manifest//"\${$1}"/"$2"}; }
+read_manifest launch/gke_jobset.yaml
 fill NAME "$(text "$name")"
 fill NAMESPACE "$(text "$namespace")"
 fill MAX_RESTARTS "$max_restarts"
 fill HOSTS "$((chips / chips_per_host))"
 fill SERVICE_ACCOUNT "$(text "$service_account")"
-fill ANNOTATIONS "$annotations"
+fill_storage "$storage"
 fill NODE_SELECTOR "{$selector}"
 fill IMAGE "$(text "$image")"
 fill CHIPS_PER_HOST "$chips_per_host"
-fill VOLUMES "[{\"name\": \"storage\", $volume}]"
-fill COMMAND "[$arguments]"
+fill COMMAND "[$(texts omnia "${command[@]}")]"
 
-if [[ $dry_run == true ]]; then
-    echo "# kubectl apply --filename=-"
-    printf '%s\n' "$manifest"
-else
-    kubectl apply --filename=- <<<"$manifest"
+apply_manifest
+if [[ $dry_run == false ]]; then
     echo "# watch: $(quoted kubectl logs --follow --namespace="$namespace" --selector="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0")"
     echo "# stop and delete: $(quoted kubectl delete jobset "$name" --namespace="$namespace")"
 fi

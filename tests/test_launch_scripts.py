@@ -25,6 +25,10 @@ SLICE = ["--name", "first", "--accelerator", "v5litepod-16", "--runtime", "v2-al
 VM = ["--name", "first", "--accelerator", "v5litepod-8", "--runtime", "v2-alpha-tpuv5-lite"]
 ELSEWHERE = ["--zone", "us-west4-a", "--project", "mine"]
 GKE = "--name first --image pictures/omnia --accelerator tpu-v5-lite-podslice --topology 4x4 --storage gs://texts".split()
+SERVED = ["serve", "/runs/first", "--slots", "32"]
+SERVE_SYSTEMD = ["--name", "first", "--keys", "keys.json"]
+SERVE_DOCKER = "--name first --image pictures/omnia --runs runs --keys keys.json".split()
+SERVE_GKE = "--name first --image pictures/omnia --accelerator tpu-v5-lite-podslice --topology 2x2 --chips 4 --storage gs://texts --keys who".split()
 XPK = "--name first --cluster pod --image pictures/omnia --accelerator v5litepod-16 --storage texts".split()
 
 DRY_RUNS = {
@@ -42,6 +46,11 @@ DRY_RUNS = {
     "gke_claim": ["gke.sh", *GKE[:-1], "filestore", "--namespace", "research", "--max-restarts", "3", "--dry-run", "--", *TRAIN],
     "xpk": ["xpk.sh", *XPK, "--zone", "us-west4-a", "--dry-run", "--", *TRAIN, *HARD_WORDS],
     "slurm": ["slurm.sbatch", "--dry-run", *TRAIN],
+    "serve_systemd": ["serve_systemd.sh", *SERVE_SYSTEMD, "--memory", "48G", "--dry-run", "--", "serve", "runs/first", "--name", "50% $5"],
+    "serve_systemd_remove": ["serve_systemd.sh", "--name", "first", "--remove", "--dry-run"],
+    "serve_docker": ["serve_docker.sh", *SERVE_DOCKER, "--gpus", "--address", "0.0.0.0", "--dry-run", "--", *SERVED],
+    "serve_gke": ["serve_gke.sh", *SERVE_GKE, "--replicas", "3", "--dry-run", "--", *SERVED, "--name", *HARD_WORDS[:1]],
+    "serve_gke_claim": ["serve_gke.sh", *SERVE_GKE, "--storage", "filestore", "--seconds", "60", "--dry-run", "--", *SERVED],
 }  # fmt: skip
 
 RECORD = 'printf "%s" "${0##*/}" >>"$RECORD"; printf "\\t%s" "$@" >>"$RECORD"; printf "\\n" >>"$RECORD"\n'
@@ -136,7 +145,7 @@ class Desk:
         }
         for name in ("RECORD", "SCENARIO", "OUTAGE", "BUSY", "STATUS", "NOTICE", "MAINTENANCE", "SAID"):
             self.environment[name] = str(folder / name.lower())
-        for tool in ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "xpk", "sky"):
+        for tool in ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "xpk", "sky", "docker"):
             self.fake(tool, "")
         for tool, does in HOST.items():
             self.fake(tool, does)
@@ -182,7 +191,7 @@ def test_a_dry_run_prints_what_it_always_did_and_runs_nothing(name, desk):
 
 
 def test_every_script_has_a_dry_run_that_is_kept():
-    sourced = {"command_line.sh", "tpu_hosts.sh"}
+    sourced = {"command_line.sh", "tpu_hosts.sh", "manifest.sh"}
     assert {words[0] for words in DRY_RUNS.values()} == {path.name for path in SCRIPTS} - sourced
     assert {path.stem for path in GOLDEN.iterdir()} == set(DRY_RUNS)
 
@@ -195,7 +204,11 @@ def test_shellcheck_finds_nothing(script):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("script", ["tpu_vm.sh", "tpu_slice.sh", "gke.sh", "xpk.sh", "install_on_host.sh", "on_host.sh"])
+WITH_OPTIONS = ["tpu_vm.sh", "tpu_slice.sh", "gke.sh", "xpk.sh", "install_on_host.sh", "on_host.sh"]
+SERVING = ["serve_systemd.sh", "serve_docker.sh", "serve_gke.sh"]
+
+
+@pytest.mark.parametrize("script", [*WITH_OPTIONS, *SERVING])
 def test_help_names_every_option(script, desk):
     done = desk.run(script, "--help")
     taken = re.search(r'^read_options "([^"]*)" "([^"]*)"', (ROOT / "launch" / script).read_text(), re.MULTILINE)
@@ -227,6 +240,34 @@ def test_what_is_missing_or_wrong_is_named_in_two_lines(script, words, train, de
         assert named in done.stderr
         assert len(done.stderr.splitlines()) == 2
     assert not desk.asked("gcloud|kubectl|xpk")
+
+
+@pytest.mark.parametrize("script, words", [*zip(SERVING, (SERVE_SYSTEMD, SERVE_DOCKER, SERVE_GKE), strict=True)], ids=SERVING)
+def test_what_is_missing_to_serve_is_named_in_two_lines(script, words, desk):
+    calls = [([*words[:place], *words[place + 2 :]], SERVED, flag) for place, flag in enumerate(words) if flag.startswith("--")]
+    calls += [
+        (words, ["train", "runs/first"], "which run?"),
+        (words, ["serve"], "which run?"),
+        ([*words, "--seconds", "x"], SERVED, "--seconds"),
+    ]
+    for options, command, named in calls:
+        done = desk.run(script, *options, "--", *command)
+        assert done.returncode == 2 and named in done.stderr, (options, done.stdout)
+        assert len(done.stderr.splitlines()) == 2
+    assert not desk.asked("sudo|docker|kubectl")
+
+
+def test_a_server_in_a_cluster_has_its_words_keys_and_probes(desk):
+    deployment, service = yaml.safe_load_all(desk.dry_run("serve_gke").removeprefix("# kubectl apply --filename=-\n"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:4] == ["omnia", "serve", "/runs/first", "--slots"] and "it's" in container["command"]
+    assert container["command"][container["command"].index("--keys") + 1] == "/etc/omnia/keys.json"
+    volumes = {volume["name"] for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+    assert (
+        service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
+    )
+    compile(container["readinessProbe"]["exec"]["command"][2], "probe", "exec")
 
 
 # ---------------------------------------------------------------------------------------------------------------------- a slice

@@ -1,0 +1,124 @@
+"""`omnia serve` beside llama.cpp's own server, the same weights, both over HTTP from another process.
+
+python benchmarks/race_serving.py RUN GGUF [--int8] [--threads 2]
+
+RUN is the run that `omnia import GGUF` made. LLAMA names a Python with xllamacpp. Rounds alternate, and the server that is not asked is
+stopped meanwhile; figures are medians. Prompts differ, and nothing of one is known from another.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+WORDS = "time year people way day man thing woman life child world school state family student group country problem hand part".split()
+
+
+class Side:
+    """A server's process, and one that asks it."""
+
+    def __init__(self, name: str, command: list[str], ready: str, extra: dict):
+        self.name, self.extra = name, extra
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        for line in self.process.stdout:
+            if ready in line:
+                break
+        else:
+            raise SystemExit(f"{name} ended before it was ready")
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+        port = re.search(r":(\d+)", line)[1]
+        client = [sys.executable, str(ROOT / "benchmarks/serving.py"), "--client", port]
+        self.asking = subprocess.Popen(client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.pause()
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def ask(self, prompts: list[str], tokens: int) -> tuple[float, list]:
+        """(seconds of all, (times of events, tokens) of each)"""
+        self.process.send_signal(signal.SIGCONT)
+        bodies = [{"prompt": prompt, "max_tokens": tokens, "temperature": 0.8, "seed": 1} | self.extra for prompt in prompts]
+        self.asking.stdin.write(json.dumps(bodies) + "\n")
+        found = json.loads(self.asking.stdout.readline())
+        self.pause()
+        return found
+
+    def end(self) -> None:
+        self.asking.stdin.close()
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("gguf")
+    parser.add_argument("--end", type=int, required=True, help="id of the token that ends a text, which is never drawn")
+    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of llama.cpp")
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--words", type=int, default=100, help="in a prompt")
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=5)
+    o = parser.parse_args()
+    python = os.environ.get("LLAMA", sys.executable)
+    slots = max(COUNTS)
+    serve = [sys.executable, "-m", "omnia", "serve", o.run, "--port", "0", "--slots", str(slots), "--context", str(o.context)]
+    worker = [
+        python,
+        str(ROOT / "benchmarks/workers/llama_server.py"),
+        o.gguf,
+        str(free_port()),
+        str(slots),
+        str(o.context),
+        str(o.threads),
+    ]
+    sides = [
+        Side("omnia", [*serve, *(["--int8"] if o.int8 else [])], "ready after", {"logit_bias": {str(o.end): -100}}),
+        Side("llama.cpp", worker, "ready", {"ignore_eos": True, "cache_prompt": False}),
+    ]
+    draw = np.random.default_rng(0)
+    try:
+        for count in COUNTS:
+            found: dict[str, list] = {side.name: [] for side in sides}
+            for number in range(o.rounds + 1):
+                prompts = [" ".join(draw.choice(WORDS, o.words)) for _ in range(count)]
+                for side in sides:
+                    seconds, each = side.ask(prompts, o.tokens)
+                    assert all(tokens == o.tokens for _, tokens in each), [tokens for _, tokens in each]
+                    if number:  # the first is to warm up
+                        found[side.name].append((count * o.tokens / seconds, statistics.median(times[0] for times, _ in each)))
+            rates = {name: statistics.median(rate for rate, _ in rows) for name, rows in found.items()}
+            firsts = {name: 1000 * statistics.median(first for _, first in rows) for name, rows in found.items()}
+            ratio = statistics.median(a / b for (a, _), (b, _) in zip(*found.values(), strict=True))
+            print(
+                f"{count} at once: "
+                + "; ".join(f"{name} {rates[name]:,.0f} tokens/s, first token {firsts[name]:.0f} ms" for name in rates)
+                + f"; ratio of tokens/s {ratio:.2f}",
+                flush=True,
+            )
+    finally:
+        for side in sides:
+            side.end()
+
+
+COUNTS = (1, 16)
+
+if __name__ == "__main__":
+    main()
