@@ -28,7 +28,8 @@ GKE = "--name first --image pictures/omnia --accelerator tpu-v5-lite-podslice --
 SERVED = ["serve", "/runs/first", "--slots", "32"]
 SERVE_SYSTEMD = ["--name", "first", "--keys", "keys.json"]
 SERVE_DOCKER = "--name first --image pictures/omnia --runs runs --keys keys.json".split()
-SERVE_GKE = "--name first --image pictures/omnia --accelerator tpu-v5-lite-podslice --topology 2x2 --chips 4 --storage gs://texts --keys who".split()
+ON_GKE = "--accelerator tpu-v5-lite-podslice --topology 2x2 --chips 4 --storage gs://texts --keys who".split()
+SERVE_GKE = [*"--name first --image pictures/omnia".split(), *ON_GKE]
 XPK = "--name first --cluster pod --image pictures/omnia --accelerator v5litepod-16 --storage texts".split()
 
 DRY_RUNS = {
