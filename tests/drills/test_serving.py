@@ -1,0 +1,242 @@
+"""A server under clients that leave, read slowly, flood it and send rubbish, and one that is killed or given other parameters meanwhile."""
+
+import asyncio
+import collections
+import dataclasses
+import json
+import os
+import random
+import resource
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.serve.conftest import *  # noqa: F403  the fixtures of a small model that is served
+from tests.serve.test_cli import Server
+from tests.train.conftest import corpora, tiny  # noqa: F401
+from tests.train.tiny_runs import start, train
+
+pytestmark = pytest.mark.slow
+TEXTS = 24
+"""Different requests, which come again and again."""
+
+
+def body(number: int, stream: bool = True) -> dict:
+    draw = random.Random(number)
+    prompt = "".join(draw.choice("abcdefgh ") for _ in range(draw.choice((1, 7, 20, 45))))
+    return {"prompt": prompt, "max_tokens": draw.choice((1, 8, 30)), "seed": number, "temperature": 0.9, "stream": stream}
+
+
+async def ask(port: int, what: dict, leave_after: int = -1, pause: float = 0.0) -> tuple[int, str | None, list[str]]:
+    """(status, text or None where it is not whole, ids of the answer). leave_after: events after which the connection is dropped."""
+    raw = json.dumps(what).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        writer.write(head + b"content-length: %d\r\n\r\n" % len(raw) + raw)
+        status, text, ids, events = int((await reader.readline()).split()[1]), "", set(), 0
+        while line := await reader.readline():
+            if line.startswith(b"data: {"):
+                found = json.loads(line[6:])
+                ids.add(found["id"])
+                text += found["choices"][0]["text"]
+                events += 1
+                if events == leave_after:
+                    return status, None, [*ids]
+                await asyncio.sleep(pause)
+            elif line.startswith(b"data: [DONE]"):
+                return status, text, [*ids]
+        return status, None, [*ids]
+    finally:
+        writer.close()
+
+
+async def all_of(port: int, plans: list[tuple[dict, int, float]], at_once: int):
+    """What becomes of each plan (request, events after which it leaves, pause between reads), so many of them at a time."""
+    room = asyncio.Semaphore(at_once)
+
+    async def one(what, leave_after, pause):
+        async with room:
+            return await ask(port, what, leave_after, pause)
+
+    return await asyncio.gather(*(one(*plan) for plan in plans))
+
+
+def post(address: str, route: str, raw: bytes) -> tuple[int, dict]:
+    """(status, answer)"""
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(address + route, raw, {"content-type": "application/json"}), timeout=60
+        ) as found:
+            return found.status, json.load(found)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def memory() -> float:
+    """Resident MiB of this process."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def settle(parts) -> None:
+    until = time.monotonic() + 20
+    while parts.engine.running or parts.engine.waiting:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_thousand_requests_of_which_many_are_given_up(listen):
+    """Nothing is lost, nothing comes twice, nobody gets another's text, and memory is what it was."""
+    draw = random.Random(0)
+    with listen(engine_options={"most_jobs": 2000, "most_tokens": 10**6, "prefix_bytes": 1 << 20}) as (address, _, parts):
+        port = int(address.rsplit(":", 1)[1])
+        expected = [asyncio.run(ask(port, body(number)))[1] for number in range(TEXTS)]
+        assert None not in expected
+        plans = []
+        for _ in range(1000):
+            leaves = draw.choice((-1, -1, 1, 2, 3))
+            plans.append((body(draw.randrange(TEXTS)), leaves, draw.choice((0.0, 0.0, 0.0, 0.05))))
+        asyncio.run(all_of(port, plans[:200], 50))
+        settle(parts)
+        before = memory()
+        found = asyncio.run(all_of(port, plans, 50))
+        settle(parts)
+        after = memory()
+    whole = [(plan, answer) for plan, answer in zip(plans, found, strict=True) if plan[1] < 0]
+    for (what, _, _), (status, text, ids) in whole:
+        assert status == 200 and text == expected[what["seed"]] and len(ids) == 1
+    every = collections.Counter(id_ for _, _, ids in found for id_ in ids)
+    assert max(every.values()) == 1 and len(whole) > 300
+    assert after < 1.05 * before, (before, after)
+
+
+def test_two_hundred_streams_and_eight_hundred_who_wait(listen):
+    with listen(engine_options={"most_jobs": 1000, "most_tokens": 10**6}) as (address, _, parts):
+        port = int(address.rsplit(":", 1)[1])
+        expected = [asyncio.run(ask(port, body(number)))[1] for number in range(TEXTS)]
+        found = asyncio.run(all_of(port, [(body(number % TEXTS), -1, 0.0) for number in range(1000)], 1000))
+        settle(parts)
+    assert [status for status, _, _ in found] == [200] * 1000
+    assert [text for _, text, _ in found] == [expected[number % TEXTS] for number in range(1000)]
+
+
+SHORT = {"prompt": "abc", "max_tokens": 20}
+"""What fits the context of a tiny run."""
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = (
+    "messages model max_tokens max_completion_tokens temperature top_p top_k min_p n stop seed logit_bias logprobs top_logprobs stream "
+    "prompt stream_options response_format tools tool_choice echo best_of frequency_penalty presence_penalty input dimensions user"
+).split()
+ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize")
+
+
+def test_five_thousand_bodies_of_rubbish_are_the_clients_fault(listen):
+    """Never a status of 500 or more, and the server answers after."""
+    statuses = collections.Counter()
+    with listen() as (address, _, _parts):
+        likely = st.fixed_dictionaries(
+            {"messages": st.just([{"role": "user", "content": "a"}]) | JSON, "prompt": st.just("a") | JSON, "max_tokens": st.just(1) | JSON}
+        )
+        bodies = st.one_of(JSON, st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5), likely)
+
+        @settings(max_examples=5000, deadline=None, database=None, suppress_health_check=[*HealthCheck])
+        @given(st.sampled_from(ROUTES), bodies.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
+        def rubbish(route, raw):
+            status, answer = post(address, route, raw)
+            statuses[status] += 1
+            assert status < 500 and (status == 200 or answer["error"]["message"]), raw
+
+        rubbish()
+        assert post(address, "/v1/completions", json.dumps(body(0, stream=False)).encode())[0] == 200
+    assert sum(statuses.values()) >= 5000 and statuses[400] > 1000
+
+
+def test_huge_prompts_bombs_and_many_stop_strings_are_answered_quickly(listen):
+    with listen() as (address, _, _parts):
+        for least, raw in (
+            (400, json.dumps({"prompt": "x" * 10_000_000, "max_tokens": 1}).encode()),
+            (400, json.dumps({"prompt": "x", "stop": ["y"] * 100_000}).encode()),
+            (400, json.dumps({"prompt": [1] * 1_000_000, "max_tokens": 1}).encode()),
+            (200, json.dumps({"prompt": "x", "response_format": {"type": "regex", "regex": "(a{1000}){1000}"}}).encode()),
+            (400, b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        ):
+            began = time.monotonic()
+            status, _ = post(address, "/v1/completions", raw)
+            assert least <= status < 500 and time.monotonic() - began < 10
+        assert post(address, "/v1/completions", json.dumps(body(1, stream=False)).encode())[0] == 200
+
+
+def test_parameters_are_swapped_twenty_times_under_load(listen, model):
+    """No request is dropped, and once the swaps are over texts are as before."""
+    import jax
+
+    other = jax.tree.map(lambda x: x * 1.25, model[1])
+    with listen(engine_options={"most_jobs": 2000, "most_tokens": 10**6}) as (address, _, parts):
+        port = int(address.rsplit(":", 1)[1])
+        expected = [asyncio.run(ask(port, body(number)))[1] for number in range(TEXTS)]
+        found: list = []
+        load = threading.Thread(
+            target=lambda: found.extend(asyncio.run(all_of(port, [(body(n % TEXTS), -1, 0.0) for n in range(400)], 32)))
+        )
+        load.start()
+        for number in range(20):
+            parts.engine.swap(model[1] if number % 2 else other)
+            time.sleep(0.1)
+        load.join(120)
+        assert [status for status, text, _ in found if text is not None] == [200] * 400
+        assert [asyncio.run(ask(port, body(number)))[1] for number in range(TEXTS)] == expected
+
+
+@pytest.fixture(scope="module")
+def trained(corpora, tmp_path_factory):  # noqa: F811
+    whole = start(tmp_path_factory.mktemp("served") / "run", dataclasses.replace(tiny.__wrapped__(corpora), steps=2))
+    train(whole)
+    return str(whole.path)
+
+
+def test_a_server_that_is_killed_comes_back_and_says_the_same(trained):
+    """SIGKILL amid streams, five times: clients see the end of their connection, ask again, and get the same texts."""
+    draw, texts = random.Random(1), {}
+    for _ in range(5):
+        server = Server(trained)
+        port = int(server.address.rsplit(":", 1)[1])
+        try:
+            before = time.monotonic()
+            found = [asyncio.run(ask(port, body(number) | SHORT))[1] for number in range(4)]
+            assert time.monotonic() - before < 30 and None not in found
+            assert texts.setdefault("all", found) == found
+            killer = threading.Timer(0.2 + 0.3 * draw.random(), os.kill, (server.process.pid, signal.SIGKILL))
+            killer.start()
+            ends = asyncio.run(until_killed(port))
+            assert ends["cut"] and not ends["wrong"]
+        finally:
+            server.process.kill()
+            server.process.wait()
+
+
+async def until_killed(port: int) -> collections.Counter:
+    """How streams ended that were asked for until nobody listens: whole, cut off, or with a status that is wrong."""
+    ends: collections.Counter = collections.Counter()
+
+    async def one(number: int):
+        while True:
+            try:
+                status, text, _ = await ask(port, body(number % TEXTS) | SHORT, pause=0.01)
+            except (ConnectionError, IndexError):
+                ends["cut"] += 1
+                return
+            ends["wrong" if status != 200 else "whole" if text is not None else "cut"] += 1
+
+    await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(8))), 60)
+    return ends
