@@ -22,7 +22,7 @@ SIZES = {
     "tiny": {"vocab_size": 4096, "num_layers": 4, "embed_dim": 128, "num_heads": 4},
     "gpt2": {"vocab_size": 50304, "num_layers": 12, "embed_dim": 768, "num_heads": 12},
 }
-CONTEXT, PROMPT, CHUNK, ROUNDS = 512, 128, 64, 3
+CONTEXT, PROMPT, ROUNDS = 512, 128, 3
 LONG = CONTEXT - 16
 """Of a prompt of which nine tenths are known, and of one that arrives while others are answered."""
 
@@ -85,7 +85,7 @@ def main() -> None:
     from serve.http import Application
     from serve.observe import Observed
     from serve.prefix import PrefixStore
-    from serve.programs import Programs
+    from serve.programs import programs_for
     from serve.scheduler import Scheduler
     from serve.served import Served
     from train.generation.chat import Chat
@@ -97,12 +97,12 @@ def main() -> None:
         model, unstack_layers(params) if "layers" in params else params, tokenizer, tokenizer.specials["document_end"]
     )
     observed = Observed()
-    widths, began = tuple(sorted({1, 4, o.requests})), time.perf_counter()
-    programs = Programs(model, generator.params, widths=widths, size=CONTEXT, chunk=CHUNK, rows=4)
+    began = time.perf_counter()
+    programs = programs_for(model, generator.params, slots=o.requests, context=CONTEXT)
     programs.compile()
     print(f"compiled in {time.perf_counter() - began:.0f} s")
     application = Application(observed, name="bench")
-    store = PrefixStore(chunk=CHUNK, most_bytes=1 << 30)
+    store = PrefixStore(chunk=programs.chunk, most_bytes=1 << 30)
     engine = Engine(programs, Scheduler(most_jobs=1000, most_tokens=10**7), store, observed, application.woken)
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: observed.compiled() if event.endswith("backend_compile_duration") else None

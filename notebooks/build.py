@@ -38,7 +38,7 @@ if importlib.util.find_spec("omnia") is None:
     if REPOSITORY == "{unknown}":
         raise SystemExit("Omnia is not installed here, and REPOSITORY does not say where it is: set it to OWNER/NAME on GitHub.")
     tpu = any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0")))
-    extras = "plots,hf,media" + (",cuda12" if shutil.which("nvidia-smi") else ",tpu" if tpu else "")
+    extras = "plots,hf,media,serve" + (",cuda12" if shutil.which("nvidia-smi") else ",tpu" if tpu else "")
     if not os.path.isdir("omnia-source"):
         subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"https://github.com/{{REPOSITORY}}", "omnia-source"], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", f"./omnia-source[{{extras}}]"], check=True)
@@ -47,7 +47,11 @@ if importlib.util.find_spec("omnia") is None:
 
 def sources() -> list[Path]:
     """The notebooks in the order of their numbers."""
-    return sorted(HERE.glob("[0-9]_*.py"))
+    return sorted(HERE.glob("[0-9]*_*.py"), key=lambda path: int(number_of(path)))
+
+
+def number_of(source: Path) -> str:
+    return source.stem.partition("_")[0]
 
 
 def notebook_of(source: Path, repository: str) -> nbformat.NotebookNode:
@@ -92,13 +96,13 @@ def execute(notebook: nbformat.NotebookNode, environment: dict[str, str] | None 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository")
-    parser.add_argument("--execute", nargs="*", metavar="NUMBER", choices=[source.name[0] for source in sources()])
+    parser.add_argument("--execute", nargs="*", metavar="NUMBER", choices=[number_of(source) for source in sources()])
     options = parser.parse_args()
     failed = []
     for source in sources():
         notebook = notebook_of(source, options.repository)
         source.with_suffix(".ipynb").write_text(text_of(notebook))
-        if options.execute is None or (options.execute and source.name[0] not in options.execute):
+        if options.execute is None or (options.execute and number_of(source) not in options.execute):
             continue
         began = time.monotonic()
         try:

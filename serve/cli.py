@@ -21,8 +21,6 @@ STUCK_EXIT = 70
 """Exit code of a process whose engine is stuck, for whoever starts it again."""
 STUCK_SECONDS = 120.0
 MOST_GUESSES = 16
-READ_AT_ONCE = 4
-"""Prompts of which a chunk is read together."""
 LOOK_SECONDS = 2.0
 """Between two looks at the engine, and for newer checkpoints."""
 
@@ -60,7 +58,7 @@ class Serve:
     prefix_bytes: int = 1 << 30
     """Memory for what was read before: prompts that begin alike are read once. 0: none."""
     exact: bool = False
-    """On a CPU: the same bits whatever else runs, at the cost of speed for single requests. Accelerators always do so."""
+    """The same bits whatever else runs, at the cost of speed for few and short texts."""
     adapters: tuple[str, ...] = ()
     """Runs with LoRA that started from this one, as NAME=RUN: a request chooses one by its name as the model's."""
     embeddings: bool = False
@@ -147,14 +145,13 @@ class Loaded:
 
 def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None) -> Loaded:
     """The model of a run, with every program that it will run compiled. UserError for a run that answers nothing."""
-    import jax
 
     from model.media.multimodal_config import MultimodalConfig
     from model.stack import unstack_layers
     from serve.adapters import load_adapters, parse_names
     from serve.engine import Engine
     from serve.prefix import PrefixStore
-    from serve.programs import Programs
+    from serve.programs import programs_for
     from serve.scheduler import Scheduler
     from serve.served import Served
     from train.checkpoints.checkpointer import in_eight_bits, load_parameters
@@ -176,28 +173,20 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     adapters = load_adapters(folders, params) if folders else {}
     params, tokenizer, template = in_eight_bits(params) if options.int8 else params, run.tokenizer(), load_chat(run.path)
     generator = TextGenerator(model, params, tokenizer, run.document_end, template)
-    on_cpu = jax.default_backend() == "cpu"
-    chunk = options.chunk or (64 if on_cpu else 256)
     context = min(options.context or generator.context, generator.context)
-    size = -(-(context + options.guesses) // chunk) * chunk
-    widths = (
-        tuple(sorted({min(width, options.slots) for width in (1, 4, options.slots)})) if on_cpu and not options.exact else (options.slots,)
-    )
-    rows = min(READ_AT_ONCE, options.slots)
-    programs = Programs(
+    programs = programs_for(
         model,
         generator.params,
-        widths=widths,
-        size=size,
-        chunk=chunk,
-        rows=rows,
-        exact=options.exact or not on_cpu,
+        slots=options.slots,
+        context=context,
+        chunk=options.chunk,
+        exact=options.exact,
         adapters=unstack_layers(adapters) if "layers" in adapters else adapters,
         guesses=options.guesses,
     )
     programs.compile()
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
-    prefixes = PrefixStore(chunk=chunk, most_bytes=options.prefix_bytes)
+    prefixes = PrefixStore(chunk=programs.chunk, most_bytes=options.prefix_bytes)
     found.engine = Engine(programs, scheduler, prefixes, observed, wake)
     found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders])
     return found

@@ -12,6 +12,8 @@ from serve.protocol import Refused
 
 LARGEST = 64 << 10
 """Bytes of a schema or an expression."""
+SPACES: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""Between the parts of JSON: one space, or none. A small model that may put as many as it likes puts nothing else."""
 DEEPEST = 64
 """Levels of a schema."""
 
@@ -48,7 +50,7 @@ class Grammars:
         _checked(text, param)
         if _depth(schema) > DEEPEST:
             raise Refused(f"{param} is more than {DEEPEST} levels deep", param)
-        return self._made(LLMatcher.grammar_from_json_schema(text), param)
+        return self._made(LLMatcher.grammar_from_json_schema(text, overrides=SPACES), param)
 
     def of_tools(self, tools: Sequence[dict[str, Any]], before: str, behind: str) -> Grammar:
         """A call of one of the tools, {"name", "arguments"}, between two marks."""
@@ -68,6 +70,7 @@ class Grammars:
         ]
         schema = json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
         _checked(schema, "tools")
+        schema = json.dumps(json.loads(schema) | {"x-guidance": SPACES})
         lark = f"start: {json.dumps(before)} call {json.dumps(behind)}\ncall: %json {schema}\n"
         return self._made(LLMatcher.grammar_from_lark(lark), "tools")
 

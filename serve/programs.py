@@ -27,6 +27,8 @@ from train.step.state import Purpose, random_key
 MOST_STEPS = 16
 """Tokens that one call draws for a slot at most."""
 NO_ADAPTER = -1
+READ_AT_ONCE = 4
+"""Prompts of which a chunk is read together."""
 LEAST_PLACES = 256
 """With fewer, a program would not be faster."""
 STOPS = 16
@@ -101,7 +103,8 @@ class Programs:
         return next(places for places in self.places if places >= min(count, self.size))
 
     def empty_rows(self):
-        return self._empty_rows()
+        """For prompts. They have been read into, so that they lie as rows do that are in use."""
+        return self.read(self._empty_rows(), {0: Part([0], 0)})[0]
 
     def read(self, rows, parts: dict[int, Part]):
         """A chunk of some prompts, or their rest: (rows, the logits behind them, as `insert` takes them). parts: of each row."""
@@ -194,8 +197,10 @@ class Programs:
         for shape in shapes:
             for other in shapes:
                 if (shape[0] == other[0]) != (shape[1] == other[1]):
-                    moved = self.move(self._use(self.bank(*shape), rows, logits), 0, self.bank(*other), 0)
-                    jax.block_until_ready(self._use(self.move(self.bank(*shape), 0, moved, 0), rows, logits))
+                    used, moved = self._use(self.bank(*shape), rows, logits), self.bank(*other)
+                    for _ in range(2):
+                        moved = self.move(used, 0, moved, 0)
+                    jax.block_until_ready(self._use(moved, rows, logits))
 
     def _use(self, bank: Slots, rows, logits) -> Slots:
         """The bank after one of everything that happens to it."""
@@ -203,6 +208,19 @@ class Programs:
         bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
         width = len(bank.index_B)
         return self.go_on(bank, np.ones(width, bool), 1, np.full(width, NO_ADAPTER, np.int32))[0]
+
+
+def programs_for(
+    model: Any, params: Any, *, slots: int, context: int, chunk: int = 0, exact: bool = False, adapters: Any = None, guesses: int = 0
+) -> Programs:
+    """The programs that suit the devices at hand, for texts of up to `context` tokens. chunk: 0 for what suits them."""
+    on_cpu = jax.default_backend() == "cpu"
+    chunk = chunk or (64 if on_cpu else 256)
+    widths = {min(width, slots) for width in (1, 4, slots)} if on_cpu and not exact else {slots}
+    size = -(-(context + guesses) // chunk) * chunk
+    rows = min(READ_AT_ONCE, slots)
+    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses}
+    return Programs(model, params, widths=tuple(sorted(widths)), size=size, chunk=chunk, rows=rows, **more)
 
 
 def _adapted(function, model: Any, **options):

@@ -39,7 +39,9 @@ def model():
     config = ModelConfig(vocab_size=-(-TOKENIZER.size // 64) * 64, context_length=CONTEXT, num_layers=2, embed_dim=32, num_heads=2)
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32), nn.unbox(abstract_parameters(config)))
-    return Decoder(config), unstack_layers(params)
+    # On a mesh, as those of a run are: what is made of them lies in another way than fresh arrays do.
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    return Decoder(config), jax.device_put(unstack_layers(params), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 @pytest.fixture(scope="session")
