@@ -98,10 +98,10 @@ class ChatAnswer:
 
     def __init__(self, served: Served, engine: Engine, request: ChatRequest, owner: str):
         self.request, self.served = request, served
-        ids = served.conversation(request)
-        most = served.room(ids, request.most, None, "messages")
+        prompt = served.conversation(request)
+        most = served.room(prompt.ids, request.most, None, "messages")
         sampling, seed = served.sampling(request), _seed(request.seed)
-        jobs = [served.job(ids, request, sampling, most, seed, choice, owner) for choice in range(request.n)]
+        jobs = [served.job(prompt, request, sampling, most, seed, choice, owner) for choice in range(request.n)]
         self.answer = Answer(served, engine, jobs, request.stop)
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -203,10 +203,10 @@ class CompletionAnswer:
         rows = [served.prompt(prompt) for prompt in request.prompts]
         sampling, seed, jobs = served.sampling(request), _seed(request.seed), []
         self._echoes: list[str] = []
-        for prompt, ids in zip(request.prompts, rows, strict=True):
-            most = served.room(ids, request.most, COMPLETION_TOKENS, "prompt")
+        for prompt, row in zip(request.prompts, rows, strict=True):
+            most = served.room(row.ids, request.most, COMPLETION_TOKENS, "prompt")
             for _ in range(request.n):
-                jobs.append(served.job(ids, request, sampling, most, seed, len(jobs), owner))
+                jobs.append(served.job(row, request, sampling, most, seed, len(jobs), owner))
                 self._echoes.append((prompt if isinstance(prompt, str) else served.decode(prompt)) if request.echo else "")
         self._silent = request.most == 0 and not request.logprobs
         """Nothing is asked of the model."""

@@ -150,6 +150,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     from model.stack import unstack_layers
     from serve.adapters import load_adapters, parse_names
     from serve.engine import Engine
+    from serve.media import MediaPrompts
     from serve.prefix import PrefixStore
     from serve.programs import programs_for
     from serve.scheduler import Scheduler
@@ -166,14 +167,18 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         found.embedder = load_embedder(run, step=options.step, raw=options.raw)
     if not writes:
         return found
-    if isinstance(run.experiment.model, MultimodalConfig):
-        raise UserError(f"{run.path}: models that read media are not served", "Serve a decoder of text.")
+    reads = isinstance(run.experiment.model, MultimodalConfig)
+    if reads and run.experiment.model.fusion != "tokens":
+        raise UserError(f"{run.path}: models that attend to media across are not served", "Serve one whose media stand among the tokens.")
     model, folders = decoder_of(run), parse_names(options.adapters, _name(options, run))
     params, found.step = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
     adapters = load_adapters(folders, params) if folders else {}
     params, tokenizer, template = in_eight_bits(params) if options.int8 else params, run.tokenizer(), load_chat(run.path)
     generator = TextGenerator(model, params, tokenizer, run.document_end, template)
     context = min(options.context or generator.context, generator.context)
+    if reads and context < generator.context:
+        raise UserError(f"--context {context}: a model that reads media reads rows of {generator.context}", "Leave --context out.")
+    media = MediaPrompts(run.experiment, tokenizer) if reads else None
     programs = programs_for(
         model,
         generator.params,
@@ -183,12 +188,13 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         exact=options.exact,
         adapters=unstack_layers(adapters) if "layers" in adapters else adapters,
         guesses=options.guesses,
+        media=media.empty if media is not None else None,
     )
     programs.compile()
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
     prefixes = PrefixStore(chunk=programs.chunk, most_bytes=options.prefix_bytes)
     found.engine = Engine(programs, scheduler, prefixes, observed, wake)
-    found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders])
+    found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders], media=media)
     return found
 
 

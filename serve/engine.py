@@ -196,9 +196,8 @@ class Engine:
                 return
             following.times["begun"] = time.monotonic()
             row = self._readings.index(None)
-            reading = self._readings[row] = _Reading(
-                following, self._prefixes.digests(f"{following.adapter} {following.owner}", following.ids)
-            )
+            digests = self._prefixes.digests(f"{following.adapter} {following.owner}", following.ids)
+            reading = self._readings[row] = _Reading(following, digests if following.media is None else [])
             if not following.scored:
                 self._from_store(row, reading)
 
@@ -214,13 +213,18 @@ class Engine:
     def _read_chunks(self) -> None:
         """Read a chunk of each prompt that is being read, and give those that are read their slots."""
         readings = {row: reading for row, reading in enumerate(self._readings) if reading is not None}
-        together = {row: self._part(reading) for row, reading in readings.items() if not reading.job.scored}
+        by_itself = {row for row, reading in readings.items() if reading.job.scored or reading.job.media is not None}
+        together = {row: self._part(reading) for row, reading in readings.items() if row not in by_itself}
         if together:
             self._rows, logits = self._programs.read(self._rows, together)
             for row, part in together.items():
                 self._has_read(row, readings[row], part, logits)
         for row, reading in readings.items():
-            if reading.job.scored:
+            if reading.job.media is not None:
+                whole = Part(reading.job.ids, 0, reading.job.adapter)
+                self._rows, logits = self._programs.read_whole(self._rows, row, whole, reading.job.media)
+                self._has_read(row, reading, whole, logits)
+            elif reading.job.scored:
                 part = self._part(reading)
                 following = reading.job.ids[part.start + 1 : part.start + 1 + len(part.ids)]
                 self._rows, logits, scores = self._programs.score(self._rows, row, part, following)

@@ -12,7 +12,7 @@ from serve.protocol import Refused
 
 LARGEST = 64 << 10
 """Bytes of a schema or an expression."""
-SPACES: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+SPACES: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """Between the parts of JSON: one space, or none. A small model that may put as many as it likes puts nothing else."""
 DEEPEST = 64
 """Levels of a schema."""

@@ -290,9 +290,9 @@ class Application:
             raise Refused("give a prompt, or messages", "prompt")
         served = self._writer()
         if "messages" in body:
-            ids = await asyncio.to_thread(served.conversation, chat_request({"messages": body["messages"]}))
+            ids = (await asyncio.to_thread(served.conversation, chat_request({"messages": body["messages"]}))).ids
         else:
-            ids = await asyncio.to_thread(served.prompt, string(body["prompt"], "prompt"))
+            ids = (await asyncio.to_thread(served.prompt, string(body["prompt"], "prompt"))).ids
         await self._say(asked, 200, {"tokens": ids, "count": len(ids), "max_model_len": served.size})
 
     async def _detokenize(self, asked: Asked) -> None:

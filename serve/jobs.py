@@ -29,6 +29,13 @@ class Piece(NamedTuple):
     finish: str = ""
 
 
+class Prompt(NamedTuple):
+    """Ids of a prompt, and its media where it has any: a data.media.rows.MediaBatch of one row, whose tokens these are."""
+
+    ids: list[int]
+    media: Any = None
+
+
 class Grammar:
     """What a text may be, token by token. Not thread-safe: the engine's thread alone uses it."""
 
@@ -58,6 +65,8 @@ class Job:
     choice: int = 0
     """Which of several answers to one request it is: each draws by itself."""
     owner: str = ""
+    media: Any = None
+    """As of Prompt: such a prompt is read whole."""
     adapter: int = -1
     """Number of the adapter that the model reads and draws with; -1 for none."""
     likeliest: bool = False

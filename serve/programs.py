@@ -20,6 +20,7 @@ from model.decoding.slots import (
     read_chunks,
     score_chunk,
 )
+from serve.media import read_whole
 from train.adapters.method import overlaid
 from train.adapters.together import for_rows
 from train.step.state import Purpose, random_key
@@ -49,7 +50,8 @@ class Programs:
 
     exact: one program for each thing, so that a text is the same bits whoever is beside it. Else there are programs for fewer places too,
     and one for a prompt by itself: they are faster, and differ in the last digits. adapters: a tree of `side_by_side`, laid as `params`.
-    guesses: as of `go_on`; so many places must be free behind every text. Everything that changes is donated.
+    guesses: as of `go_on`; so many places must be free behind every text. media: an empty MediaBatch of one row, for a model that reads
+    media. Everything that changes is donated.
     """
 
     def __init__(
@@ -64,15 +66,15 @@ class Programs:
         exact: bool = False,
         adapters: Any = None,
         guesses: int = 0,
+        media: Any = None,
     ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
-        self.guesses = guesses
-        least = max(MOST_STEPS, chunk, LEAST_PLACES)
-        self.places = (
-            (size,) if exact else tuple(sorted({size, *(min(-(-max(size // part, least) // chunk) * chunk, size) for part in (4, 16))}))
-        )
+        self.guesses, self._media = guesses, media
+        fewer = {-(-max(size // part, LEAST_PLACES, MOST_STEPS) // chunk) * chunk for part in (4, 16)}
+        self.places = (size,) if exact else tuple(sorted({size, *(count for count in fewer if count < size)}))
         self._read_chunks = _adapted(read_chunks, model, static_argnames="places")
         self._read_chunk = _adapted(read_chunk, model, static_argnames="places")
+        self._read_whole = _adapted(read_whole, model)
         self._insert = jax.jit(insert, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=2)
         self._score_chunk = _adapted(score_chunk, model, static_argnames="places")
@@ -113,12 +115,8 @@ class Programs:
             ((row, (ids, start, adapter)),) = parts.items()
             where = np.int32(row), self._padded(ids), np.int32(start), np.int32(len(ids))
             return self._read_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=places)
-        tokens_RC, index_R, count_R = (
-            np.zeros((self.rows, self.chunk), np.int32),
-            np.zeros(self.rows, np.int32),
-            np.ones(self.rows, np.int32),
-        )
-        adapter_R = np.full(self.rows, NO_ADAPTER, np.int32)
+        tokens_RC, adapter_R = np.zeros((self.rows, self.chunk), np.int32), np.full(self.rows, NO_ADAPTER, np.int32)
+        index_R, count_R = np.zeros(self.rows, np.int32), np.ones(self.rows, np.int32)
         for row, (ids, start, adapter) in parts.items():
             tokens_RC[row, : len(ids)], index_R[row], count_R[row], adapter_R[row] = ids, start, len(ids), adapter
         return self._read_chunks(self._weights, rows, adapter_R, tokens_RC, index_R, count_R, places=places)
@@ -129,6 +127,11 @@ class Programs:
         where = np.int32(row), self._padded(ids), self._padded(following), np.int32(start), np.int32(len(ids))
         places = self.enough(start + self.chunk)
         return self._score_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=places)
+
+    def read_whole(self, rows, row: int, part: Part, media: Any):
+        """A prompt with its media: (rows, logits)."""
+        adapter_B = np.full(1, part.adapter, np.int32)
+        return self._read_whole(self._weights, rows, adapter_B, np.int32(row), media, np.int32(len(part.ids)))
 
     def _padded(self, ids: list[int]) -> np.ndarray:
         tokens_C = np.zeros(self.chunk, np.int32)
@@ -190,6 +193,8 @@ class Programs:
             for which in (range(self.rows), [0]):
                 for places in self.places:
                     rows = self.paste(rows, 0, self.cut(rows, 0, 0), 0)
+                    if self._media is not None:
+                        rows, _ = self.read_whole(rows, 0, Part([0], 0), self._media)
                     rows, logits, _ = self.score(rows, 0, Part([0], places - self.chunk), [0])
                     rows, logits = self.read(rows, {row: Part([0], places - self.chunk) for row in which})
                 for shape in shapes:
@@ -211,7 +216,16 @@ class Programs:
 
 
 def programs_for(
-    model: Any, params: Any, *, slots: int, context: int, chunk: int = 0, exact: bool = False, adapters: Any = None, guesses: int = 0
+    model: Any,
+    params: Any,
+    *,
+    slots: int,
+    context: int,
+    chunk: int = 0,
+    exact: bool = False,
+    adapters: Any = None,
+    guesses: int = 0,
+    media: Any = None,
 ) -> Programs:
     """The programs that suit the devices at hand, for texts of up to `context` tokens. chunk: 0 for what suits them."""
     on_cpu = jax.default_backend() == "cpu"
@@ -219,7 +233,7 @@ def programs_for(
     widths = {min(width, slots) for width in (1, 4, slots)} if on_cpu and not exact else {slots}
     size = -(-(context + guesses) // chunk) * chunk
     rows = min(READ_AT_ONCE, slots)
-    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses}
+    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses, "media": media}
     return Programs(model, params, widths=tuple(sorted(widths)), size=size, chunk=chunk, rows=rows, **more)
 
 

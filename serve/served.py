@@ -4,10 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from data.errors import UserError
+from data.media.rows import Piece
 from model.decoding.sampling import Sampling
 from serve.grammar import Grammars
-from serve.jobs import Grammar, Job
+from serve.jobs import Grammar, Job, Prompt
+from serve.media import MediaPrompts
 from serve.programs import STOPS
 from serve.protocol import ChatRequest, CompletionRequest, Drawing, Refused
 from serve.text import TextWriter
@@ -23,7 +27,19 @@ CALL, CALLED = "<tool_call>\n", "\n</tool_call>"
 class Served:
     """What turns requests into jobs, and their tokens into text."""
 
-    def __init__(self, name: str, generator: TextGenerator, tokenizer: Any, chat: Chat, *, size: int, adapters: Sequence[str] = ()):
+    def __init__(
+        self,
+        name: str,
+        generator: TextGenerator,
+        tokenizer: Any,
+        chat: Chat,
+        *,
+        size: int,
+        adapters: Sequence[str] = (),
+        media: MediaPrompts | None = None,
+    ):
+        """media: of a model that reads them, which then reads every prompt as that says."""
+        self._media = media
         self.name, self.chat, self.size, self.adapters = name, chat, size, tuple(adapters)
         self._generator, self._tokenizer = generator, tokenizer
         self.stop_ids = generator.stop_ids
@@ -43,26 +59,34 @@ class Served:
 
     # ------------------------------------------------------------------------------------------------ prompts
 
-    def prompt(self, prompt: str | Sequence[int], param: str = "prompt") -> list[int]:
-        """Ids of a text, or those given."""
+    def prompt(self, prompt: str | Sequence[int], param: str = "prompt") -> Prompt:
+        """Of a text, or of ids."""
         try:
             if isinstance(prompt, str):
-                return self._generator.encode(prompt)
+                text = {"type": "text", "text": prompt}
+                return Prompt(self._generator.encode(prompt)) if self._media is None else self._media.prompt([text], param)
             if max(prompt) >= self.vocabulary:
                 raise Refused(f"{param} holds token id {max(prompt)}; there are {self.vocabulary}", param)
-            return list(prompt)
+            if self._media is not None:
+                return self._media.of_pieces([Piece("text", np.array(prompt, np.int32))], param)
+            return Prompt(list(prompt))
         except UserError as error:
             raise Refused(str(error).replace("\n", " "), param) from None
 
-    def conversation(self, request: ChatRequest) -> list[int]:
-        """Ids of a conversation up to the reply, by the model's template; Refused for a model without one."""
+    def conversation(self, request: ChatRequest) -> Prompt:
+        """A conversation up to the reply, by the model's template; of a model that reads media, what its messages hold, one after another.
+
+        Refused for a model of text without a template.
+        """
+        if self._media is not None:
+            return self._media.prompt(_parts(request.messages), "messages")
         if not self.chat.template:
             raise Refused("this model has no chat template: use /v1/completions", "messages")
         if any(not isinstance(turn["content"], str) for turn in request.messages):
             raise Refused("this model reads text alone, and a message holds other media", "messages", "unsupported_content")
         tools = list(request.tools) if request.tools and request.tool_choice != "none" else None
         try:
-            return self.chat.encode(request.messages, self._tokenizer, tools=tools, most=LARGEST_RENDERED)
+            return Prompt(self.chat.encode(request.messages, self._tokenizer, tools=tools, most=LARGEST_RENDERED))
         except UserError as error:
             raise Refused(str(error).splitlines()[0], "messages") from None
 
@@ -120,10 +144,14 @@ class Served:
         return self._grammars.of_format(request.format)
 
     def job(
-        self, ids: list[int], request: ChatRequest | CompletionRequest, sampling: Sampling, most: int, seed: int, choice: int, owner: str
+        self, prompt: Prompt, request: ChatRequest | CompletionRequest, sampling: Sampling, most: int, seed: int, choice: int, owner: str
     ) -> Job:
+        scored = isinstance(request, CompletionRequest) and request.echo and request.logprobs
+        if scored and prompt.media is not None:
+            raise Refused("log-probabilities of a prompt are not there for a model that reads media", "logprobs", "unsupported_parameter")
         return Job(
-            ids=ids,
+            ids=prompt.ids,
+            media=prompt.media,
             sampling=sampling,
             seed=seed,
             choice=choice,
@@ -131,7 +159,7 @@ class Served:
             owner=owner,
             adapter=self.adapters.index(request.model) if request.model in self.adapters else -1,
             likeliest=request.top_logprobs > 0,
-            scored=isinstance(request, CompletionRequest) and request.echo and request.logprobs,
+            scored=scored,
             grammar=self.grammar(request),
         )
 
@@ -140,3 +168,13 @@ class Served:
 
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(self.pieces[id_] for id_ in ids if id_ < len(self.pieces)).decode("utf-8", "replace")
+
+
+def _parts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What messages hold, with a line break between one and the next."""
+    found: list[dict[str, Any]] = []
+    for turn in messages:
+        found += [{"type": "text", "text": "\n"}] if found else []
+        content = turn["content"]
+        found += [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return found

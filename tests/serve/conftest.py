@@ -70,8 +70,10 @@ def make_engine(model):
                 patch.setattr("serve.programs.LEAST_PLACES", 32)
                 compiled[widths] = Programs(*model, widths=widths, size=CONTEXT, chunk=CHUNK, rows=2, exact=len(widths) == 1)
             compiled[widths].compile()
-        programs, observed = programs or compiled[widths], observed or Observed()
-        programs.params = model[1]
+        if programs is None:
+            programs = compiled[widths]
+            programs.params = model[1]
+        observed = observed or Observed()
         scheduler, prefixes = Scheduler(most_jobs=most_jobs, most_tokens=most_tokens), PrefixStore(chunk=CHUNK, most_bytes=prefix_bytes)
         engine = Engine(programs, scheduler, prefixes, observed, wake or set_signals)
         engine.start()

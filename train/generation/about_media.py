@@ -78,7 +78,8 @@ class MediaWriter:
         """
         end = self._tokenizer.specials["document_end"]
         batch, lengths_B = self._rows(prompts, tokens)
-        keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
+        # As the generator of texts makes them, where the model sees all of a text.
+        keys_B = jax.vmap(lambda row: jax.random.fold_in(random_key(seed, row, Purpose.SAMPLES), 0))(first_row + jnp.arange(len(prompts)))
         max_new_tokens = min(-(-tokens // WIDTHS) * WIDTHS, self._experiment.model.context_length - int(lengths_B.max()))
         state, attended = self._begin(self._params, batch, lengths_B, keys_B, max_new_tokens=max_new_tokens)
         ended = dataclasses.replace(sampling, stop_ids=(*sampling.stop_ids, end)) if ends else sampling

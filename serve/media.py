@@ -1,0 +1,119 @@
+"""Prompts of texts, pictures and recordings, for a model that reads them: one row, which is read whole."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.errors import UserError
+from data.media.kinds import Kind, Undecodable
+from data.media.rows import MEDIA, Layout, MediaBatch, Piece, RowFiller
+from data.media.signals.probing import probe
+from data.media.signals.shapes import Cut
+from data.media.source import cut
+from model.decoding.slots import cut_chunk, empty_rows, paste_chunk
+from model.heads import Head, logits, vocabulary_table
+from serve.jobs import Prompt
+from serve.protocol import Refused
+from train.objectives.media.media_lm import media_of
+from train.sources.media.shapes import capacities_of, shapes_of
+
+MOST_PIXELS = 16 << 20
+"""Of a picture, as its header says."""
+MOST_SECONDS = 3600
+"""Of a recording, as its header says."""
+
+
+class MediaPrompts:
+    """What makes prompts for a run of a model that reads media."""
+
+    def __init__(self, experiment: Any, tokenizer: Any):
+        self._shapes, self._tokenizer = shapes_of(experiment), tokenizer
+        self._layout = Layout(experiment.model.context_length, capacities_of(experiment), getattr(experiment.data, "prefix", True))
+
+    @property
+    def empty(self) -> MediaBatch:
+        """The row of a prompt without anything in it."""
+        return self._filler().batch
+
+    def _filler(self) -> RowFiller:
+        return RowFiller(self._layout, self._shapes, self._tokenizer, np.arange(1))
+
+    def prompt(self, parts: Sequence[dict[str, Any]], param: str) -> Prompt:
+        """Of the parts of messages, in their order, as OpenAI has them: text, image_url, input_audio. Refused for what cannot be read."""
+        return self.of_pieces([self._piece(part, param) for part in parts], param)
+
+    def of_pieces(self, pieces: list[Piece], param: str) -> Prompt:
+        length = 1 + sum(self._tokens(piece) for piece in pieces)  # the end of another sample comes first
+        if length >= self._layout.length:
+            raise Refused(f"the prompt takes {length} tokens, and the context has {self._layout.length}", param, "context_length_exceeded")
+        for kind in MEDIA:
+            patches = sum(len(piece.content.patches) for piece in pieces if isinstance(piece.content, Cut) and piece.kind == kind)
+            if patches > self._layout.capacity.get(kind, 0):
+                raise Refused(f"the model reads fewer or smaller media of the kind {kind} in a prompt", param, "too_many_media")
+        filler = self._filler()
+        filler.add(0, [*pieces, Piece("text", np.zeros(0, np.int32), learned=True)])
+        return Prompt(filler.batch.tokens[0, :length].tolist(), filler.batch)
+
+    def _tokens(self, piece: Piece) -> int:
+        if isinstance(piece.content, Cut):
+            return 1 + int(self._shapes[piece.kind].tokens(len(piece.content.patches)))  # and its marker
+        return len(piece.content)
+
+    def _piece(self, part: dict[str, Any], param: str) -> Piece:
+        if part["type"] == "text":
+            try:
+                return Piece("text", self._tokenizer.encode(part["text"]))
+            except UserError as error:
+                raise Refused(str(error).replace("\n", " "), param) from None
+        kind: Kind = "image" if part["type"] == "image_url" else "audio"
+        if kind not in self._shapes:
+            raise Refused(f"this model has no encoder for {kind}; it reads {', '.join(self._shapes)}", param, "unsupported_content")
+        inner = part[part["type"]]
+        content = _data_url(inner.get("url"), param) if kind == "image" else _decoded(inner.get("data"), param)
+        try:
+            facts = probe(kind, content)
+            if facts.width * facts.height > MOST_PIXELS or facts.samples > MOST_SECONDS * max(facts.rate, 1):
+                raise Refused(f"the {kind} is larger than is read: {MOST_PIXELS:,} pixels, {MOST_SECONDS:,} seconds", param, "too_large")
+            return Piece(kind, cut(content, self._shapes[kind], facts, None))
+        except Undecodable as error:
+            raise Refused(f"the {kind} cannot be decoded: {str(error)[:200]}", param, "invalid_media") from None
+
+
+def _data_url(url: Any, param: str) -> bytes:
+    head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+        raise Refused(f"{param}: a picture must be a data URL, data:image/png;base64,...; no address is fetched", param, "invalid_media")
+    return _decoded(data, param)
+
+
+def _decoded(data: Any, param: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise Refused(f"{param}: the data of a medium must be base64", param, "invalid_media") from None
+
+
+def read_whole(model: Any, params: Any, rows: Any, row, batch: MediaBatch, count):
+    """Read a prompt with its media into a row, as `read_chunk` does a part of a text: (rows, float32 [V]).
+
+    batch: of one row, as long as the model's context; its first `count` tokens are meant.
+    """
+    length = batch.tokens.shape[1]
+    only = empty_rows(model, 1, length)
+    output = model.apply(
+        {"params": params},
+        batch.tokens,
+        positions_BT=jnp.arange(length)[None],
+        cache=(jax.tree.map(lambda x: x[0], only), 0),
+        valid_BS=(jnp.arange(length) < count).astype(jnp.int32)[None],
+        media=media_of(model.config, params, batch),
+    )
+    read = jax.tree.map(lambda x: x[None], output.cache)
+    rows = paste_chunk(rows, row, cut_chunk(read, 0, 0, length), 0)
+    last_D = jax.lax.dynamic_index_in_dim(output.hidden_BTD[0], count - 1, keepdims=False)
+    return rows, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
