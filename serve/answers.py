@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from serve.engine import Engine
+from serve.gate import Passage, through
 from serve.jobs import Job
 from serve.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, Refused
 from serve.served import CALL, CALLED, Served
@@ -27,8 +28,9 @@ class Failed(Exception):
 class Answer:
     """One request under way: a job for each choice, and what of their texts is certain so far."""
 
-    def __init__(self, served: Served, engine: Engine, jobs: Sequence[Job], stops: Sequence[str]):
+    def __init__(self, served: Served, engine: Engine, jobs: Sequence[Job], stops: Sequence[str], passage: Passage):
         self._engine, self.jobs = engine, list(jobs)
+        self._outgoing = [passage.outgoing() for _ in jobs]
         self.writers = [served.writer(stops) for _ in jobs]
         self._signal = asyncio.Event()
         for job in jobs:
@@ -71,6 +73,11 @@ class Answer:
             elif piece.finish:
                 rest = writer.finish()
                 text, tokens, finish = text + rest.text, tokens + rest.tokens, "stop" if rest.ended else piece.finish
+        outgoing = self._outgoing[number]
+        text = outgoing.feed(text) + (outgoing.finish() if finish else "")
+        if outgoing.stopped:
+            self._engine.cancel(job)
+            finish = "content_filter"
         return Shown(text, tokens), finish
 
     def usage(self) -> dict[str, Any]:
@@ -86,6 +93,10 @@ class Answer:
         }
 
 
+def _let_through(served: Served, request: Any, owner: str) -> tuple[Any, Passage]:
+    return (request, Passage([])) if served.gate is None else through(served.gate, request, owner)
+
+
 def _seed(seed: int | None) -> int:
     return secrets.randbits(32) if seed is None else seed
 
@@ -97,12 +108,13 @@ class ChatAnswer:
     """A reply in a conversation."""
 
     def __init__(self, served: Served, engine: Engine, request: ChatRequest, owner: str):
+        request, passage = _let_through(served, request, owner)
         self.request, self.served = request, served
         prompt = served.conversation(request)
         most = served.room(prompt.ids, request.most, None, "messages")
         sampling, seed = served.sampling(request), _seed(request.seed)
         jobs = [served.job(prompt, request, sampling, most, seed, choice, owner) for choice in range(request.n)]
-        self.answer = Answer(served, engine, jobs, request.stop)
+        self.answer = Answer(served, engine, jobs, request.stop, passage)
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -199,6 +211,7 @@ class CompletionAnswer:
     """Continuations of texts."""
 
     def __init__(self, served: Served, engine: Engine, request: CompletionRequest, owner: str):
+        request, passage = _let_through(served, request, owner)
         self.request, self.served = request, served
         rows = [served.prompt(prompt) for prompt in request.prompts]
         sampling, seed, jobs = served.sampling(request), _seed(request.seed), []
@@ -210,7 +223,7 @@ class CompletionAnswer:
                 self._echoes.append((prompt if isinstance(prompt, str) else served.decode(prompt)) if request.echo else "")
         self._silent = request.most == 0 and not request.logprobs
         """Nothing is asked of the model."""
-        self.answer = Answer(served, engine, jobs, request.stop)
+        self.answer = Answer(served, engine, jobs, request.stop, passage)
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",

@@ -9,6 +9,7 @@ import numpy as np
 from data.errors import UserError
 from data.media.rows import Piece
 from model.decoding.sampling import Sampling
+from serve.gate import Gate
 from serve.grammar import Grammars
 from serve.jobs import Grammar, Job, Prompt
 from serve.media import MediaPrompts
@@ -37,9 +38,10 @@ class Served:
         size: int,
         adapters: Sequence[str] = (),
         media: MediaPrompts | None = None,
+        gate: Gate | None = None,
     ):
-        """media: of a model that reads them, which then reads every prompt as that says."""
-        self._media = media
+        """media: of a model that reads them, which then reads every prompt as that says. gate: what requests and answers pass."""
+        self._media, self.gate = media, gate
         self.name, self.chat, self.size, self.adapters = name, chat, size, tuple(adapters)
         self._generator, self._tokenizer = generator, tokenizer
         self.stop_ids = generator.stop_ids
