@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "model": {"model"},
     "train": {"data", "model", "train"},
     "serve": {"data", "model", "train", "serve"},
-    "configs": {"data", "model", "train"},
+    "configs": {"data", "model", "train", "serve"},
     "omnia": {"data", "train", "serve"},
 }
 OURS = {*MAY_IMPORT, "tests"}

@@ -2,8 +2,15 @@
 
 import contextlib
 import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -25,6 +32,7 @@ from serve.served import Served
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
 
+ROOT = Path(__file__).parents[2]
 CHUNK, CONTEXT = 16, 128
 TOKENIZER = byte_tokenizer()
 END = TOKENIZER.specials["document_end"]
@@ -107,6 +115,18 @@ def result(job: Job, seconds: float = 60.0):
     raise AssertionError("the job did not end")
 
 
+def run(engine, some: list[Job], pause: float = 0.0):
+    for job in some:
+        job.signal = threading.Event()
+        engine.submit(job)
+        time.sleep(pause)
+    return [result(job) for job in some]
+
+
+def one_by_one(engine, some: list[Job]):
+    return [run(engine, [job])[0] for job in some]
+
+
 @pytest.fixture(scope="session")
 def served(generator):
     return Served("tiny", generator, TOKENIZER, CHAT, size=CONTEXT)
@@ -148,3 +168,34 @@ def address(listen):
     """A server that anybody on this machine may ask."""
     with listen() as (found, _, _):
         yield found
+
+
+class Server:
+    """`omnia serve` as a process of its own."""
+
+    def __init__(self, run: str, *options: str):
+        command = [sys.executable, str(ROOT / "omnia.py"), "serve", run, "--port", "0", "--slots", "2", "--chunk", "8", *options]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        self.lines: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+        self.address = re.search(r"http://\S+(?=,)", self.until("ready after"))[0]
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    def until(self, words: str, seconds: float = 120) -> str:
+        """The line that has these words."""
+        end = time.monotonic() + seconds
+        while not (found := [line for line in self.lines if words in line]):
+            assert time.monotonic() < end and self.process.poll() is None, "".join(self.lines)
+            time.sleep(0.05)
+        return found[-1]
+
+    def ask(self, path: str, body: dict | None = None):
+        raw = None if body is None else json.dumps(body).encode()
+        return urllib.request.urlopen(urllib.request.Request(self.address + path, raw, {"content-type": "application/json"}), timeout=60)
+
+    def complete(self, **options) -> str:
+        return json.load(self.ask("/v1/completions", {"prompt": "ab", "max_tokens": 12, "temperature": 0} | options))["choices"][0]["text"]

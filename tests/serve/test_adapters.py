@@ -12,8 +12,7 @@ from model.decoding.sampling import Sampling
 from serve.adapters import load_adapters, parse_names
 from serve.jobs import Job
 from serve.programs import Programs
-from tests.serve.conftest import CHUNK, CONTEXT, END, TOKENIZER
-from tests.serve.test_engine import one_by_one, run
+from tests.serve.conftest import CHUNK, CONTEXT, END, TOKENIZER, one_by_one, run
 from tests.train.conftest import corpora, tiny  # noqa: F401
 from tests.train.tiny_runs import start, train
 from train.adapters.low_rank import NAME, merged

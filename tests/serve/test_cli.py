@@ -3,23 +3,17 @@
 import dataclasses
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 import omnia
+from tests.serve.conftest import ROOT, Server
 from tests.train.conftest import corpora, tiny  # noqa: F401
 from tests.train.tiny_runs import start, train
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -28,37 +22,6 @@ def run(corpora, tmp_path_factory):  # noqa: F811
     whole = start(tmp_path_factory.mktemp("served") / "run", experiment)
     train(whole)
     return str(whole.path)
-
-
-class Server:
-    """`omnia serve` as a process of its own."""
-
-    def __init__(self, run: str, *options: str):
-        command = [sys.executable, str(ROOT / "omnia.py"), "serve", run, "--port", "0", "--slots", "2", "--chunk", "8", *options]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-        self.lines: list[str] = []
-        threading.Thread(target=self._read, daemon=True).start()
-        self.address = re.search(r"http://\S+(?=,)", self.until("ready after"))[0]
-
-    def _read(self) -> None:
-        for line in self.process.stdout:
-            self.lines.append(line)
-
-    def until(self, words: str, seconds: float = 120) -> str:
-        """The line that has these words."""
-        end = time.monotonic() + seconds
-        while not (found := [line for line in self.lines if words in line]):
-            assert time.monotonic() < end and self.process.poll() is None, "".join(self.lines)
-            time.sleep(0.05)
-        return found[-1]
-
-    def ask(self, path: str, body: dict | None = None):
-        raw = None if body is None else json.dumps(body).encode()
-        return urllib.request.urlopen(urllib.request.Request(self.address + path, raw, {"content-type": "application/json"}), timeout=60)
-
-    def complete(self, **options) -> str:
-        return json.load(self.ask("/v1/completions", {"prompt": "ab", "max_tokens": 12, "temperature": 0} | options))["choices"][0]["text"]
 
 
 @pytest.fixture(scope="module")

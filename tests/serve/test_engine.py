@@ -14,7 +14,7 @@ from model.decoding.continuing import guess
 from model.decoding.sampling import Sampling
 from serve.jobs import Full, Grammar, Job
 from serve.programs import Part, Programs
-from tests.serve.conftest import CHUNK, CONTEXT, END, result
+from tests.serve.conftest import CHUNK, CONTEXT, END, one_by_one, result, run
 
 SAMPLINGS = (
     Sampling(temperature=0.0, stop_ids=(END,)),
@@ -37,18 +37,6 @@ def jobs(count: int = 12, most: int = 30) -> list[Job]:
         )
         for i in range(count)
     ]
-
-
-def run(engine, some: list[Job], pause: float = 0.0):
-    for job in some:
-        job.signal = threading.Event()
-        engine.submit(job)
-        time.sleep(pause)
-    return [result(job) for job in some]
-
-
-def one_by_one(engine, some: list[Job]):
-    return [run(engine, [job])[0] for job in some]
 
 
 @pytest.fixture(scope="module")

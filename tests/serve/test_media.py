@@ -15,7 +15,7 @@ from serve.media import MediaPrompts
 from serve.programs import Programs
 from serve.protocol import Refused
 from serve.served import Served
-from tests.serve.test_engine import run
+from tests.serve.conftest import run
 from tests.train.media.conftest import EXPERIMENT, parameters
 from train.generation.about_media import MediaWriter
 from train.generation.chat import Chat

@@ -17,8 +17,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.serve.conftest import *  # noqa: F403  the fixtures of a small model that is served
-from tests.serve.test_cli import Server
+from tests.serve.conftest import Server
 from tests.train.conftest import corpora, tiny  # noqa: F401
 from tests.train.tiny_runs import start, train
 
