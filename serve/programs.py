@@ -30,8 +30,8 @@ MOST_STEPS = 16
 NO_ADAPTER = -1
 READ_AT_ONCE = 4
 """Prompts of which a chunk is read together."""
-LEAST_PLACES = 256
-"""With fewer, a program would not be faster."""
+FEW, LEAST_PLACES = 8, 256
+"""Short texts have a bank of their own, with an eighth of the places; with fewer than so many, it would not be faster."""
 STOPS = 16
 """Stop ids that a job may have."""
 
@@ -70,8 +70,8 @@ class Programs:
     ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
         self.guesses, self._media = guesses, media
-        fewer = {-(-max(size // part, LEAST_PLACES, MOST_STEPS) // chunk) * chunk for part in (4, 16)}
-        self.places = (size,) if exact else tuple(sorted({size, *(count for count in fewer if count < size)}))
+        few = -(-max(size // FEW, LEAST_PLACES, MOST_STEPS) // chunk) * chunk
+        self.places = (size,) if exact or few >= size else (few, size)
         self._read_chunks = _adapted(read_chunks, model, static_argnames="places")
         self._read_chunk = _adapted(read_chunk, model, static_argnames="places")
         self._read_whole = _adapted(read_whole, model)
@@ -125,8 +125,7 @@ class Programs:
         """A chunk of one prompt, and what the model thinks of the token behind each of its tokens: (rows, logits, Scores)."""
         ids, start, adapter = part
         where = np.int32(row), self._padded(ids), self._padded(following), np.int32(start), np.int32(len(ids))
-        places = self.enough(start + self.chunk)
-        return self._score_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=places)
+        return self._score_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=self.size)
 
     def read_whole(self, rows, row: int, part: Part, media: Any):
         """A prompt with its media: (rows, logits)."""
