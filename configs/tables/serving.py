@@ -34,7 +34,6 @@ def get_table() -> Table:
         rows=tuple(Row(way, what, (f"python {{table}} {way} {{seed}}",), alone=True) for way, what in WAYS.items()),
         claims=(
             Better("slots", "batches"),
-            Better("batches", "one"),
             Better("slots", "batches", metric="half of the answers are whole after"),
         ),
         note=f"{REQUESTS} requests at once, prompts of {PROMPT} tokens, answers of {LENGTHS[0]} to {LENGTHS[-1]}; 4 layers of 128, random "
