@@ -117,7 +117,7 @@ schema = {
 }
 shape = {"type": "json_schema", "json_schema": {"name": "entry", "schema": schema}}
 for seed in range(3):
-    answer = json.load(post("/v1/completions", prompt="", max_tokens=80, seed=seed, response_format=shape))["choices"][0]
+    answer = json.load(post("/v1/completions", prompt="entry = ", max_tokens=80, seed=seed, response_format=shape))["choices"][0]
     print(answer["finish_reason"], answer["text"])
 
 # %% [markdown]

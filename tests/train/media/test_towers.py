@@ -175,7 +175,7 @@ def test_prediction_and_alignment_are_one_loss():
     for name, path in parts.items():
         own = (name, "encoder") if name == "image" else (name,)
         expected = jax.tree.map(lambda a, b: a + 2 * b, get(predicted, own), get(aligned, path))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), get(found, own), expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), get(found, own), expected)
         assert optax.tree.norm(get(aligned, path)) > 1e-3
     np.testing.assert_allclose(found["alignment"]["bias"], 2 * aligned["bias"], rtol=1e-5)
     several = dataclasses.replace(experiment, mesh=MeshShape(data=-1), batch_size=16)

@@ -35,6 +35,7 @@ OTHERS = {
 }
 """Verbs that commands of tables have beside `train`, with their options."""
 LONGEST_MINUTES = 40
+"""Of processor time, for three seeds."""
 
 
 def commands(name: str):
@@ -75,7 +76,8 @@ def test_published_results_are_those_of_their_tables(name):
         rows, metrics = {row.name for row in table.of_tier(tier)}, {metric.name for metric in table.metrics}
         assert set(found.values) <= metrics and all(set(by_row) <= rows for by_row in found.values.values())
         assert rows == set(found.values[table.metrics[0].name]), "all rows, or it is not published"
-        assert found.total_minutes < LONGEST_MINUTES and found.hardware and verdict.of_table(table, tier, found.values)
+        seeds = max(len(numbers) for by_row in found.values.values() for numbers in by_row.values())
+        assert found.total_minutes * 3 / seeds < LONGEST_MINUTES and found.hardware and verdict.of_table(table, tier, found.values)
     assert all((PUBLISHED / f"{name}.{tier}.png").is_file() for tier in read(PUBLISHED / f"{name}.json"))
 
 
