@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
+COUNTS = (1, 16)
+"""Requests at once."""
 WORDS = "time year people way day man thing woman life child world school state family student group country problem hand part".split()
 
 
@@ -117,8 +119,6 @@ def main() -> None:
         for side in sides:
             side.end()
 
-
-COUNTS = (1, 16)
 
 if __name__ == "__main__":
     main()

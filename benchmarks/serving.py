@@ -79,10 +79,10 @@ def main() -> None:
     from data.tokenizer import byte_tokenizer
     from model.config import ModelConfig
     from model.decoding.sampling import Sampling
-    from model.stack import unstack_layers
     from model.transformer import Decoder
     from serve.engine import Engine
     from serve.http import Application
+    from serve.jobs import Job
     from serve.observe import Observed
     from serve.prefix import PrefixStore
     from serve.programs import programs_for
@@ -93,9 +93,7 @@ def main() -> None:
 
     model, tokenizer = Decoder(ModelConfig(context_length=CONTEXT, **SIZES[o.size])), byte_tokenizer()
     params = nn.unbox(model.start(jax.random.key(0)))
-    generator = TextGenerator(
-        model, unstack_layers(params) if "layers" in params else params, tokenizer, tokenizer.specials["document_end"]
-    )
+    generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"])
     observed = Observed()
     began = time.perf_counter()
     programs = programs_for(model, generator.params, slots=o.requests, context=CONTEXT)
@@ -138,21 +136,33 @@ def main() -> None:
         assert all(len(one.ids) == o.tokens for one in found)
         return o.requests * o.tokens / seconds
 
+    def without_http() -> float:
+        bare = Engine(programs, Scheduler(most_jobs=1000, most_tokens=10**7), PrefixStore(chunk=programs.chunk, most_bytes=0), Observed())
+        jobs = [Job(prompt, Sampling(bias=((256, -100.0),)), 0, o.tokens, choice=i) for i, prompt in enumerate(prompts(o.requests))]
+        bare.submit(*jobs)
+        began = time.monotonic()
+        bare.start()
+        bare.stop(600)  # once all have ended
+        assert all(job.drawn == o.tokens for job in jobs)
+        return o.requests * o.tokens / (max(job.times["ended"] for job in jobs) - began)
+
     def online(**more) -> float:
         seconds, found = at_once(bodies(o.requests, **more))
         assert all(tokens == o.tokens for _, tokens in found)
         return o.requests * o.tokens / seconds
 
-    offline(), online(), online(top_p=0.9)  # warm
+    offline(), without_http(), online(), online(top_p=0.9)  # warm
     ready = observed.compilations
-    rates: dict[str, list[float]] = {"generate": [], "served": [], "served, top_p 0.9": []}
+    rates: dict[str, list[float]] = {"generate": [], "without HTTP": [], "served": [], "served, top_p 0.9": []}
     for _ in range(ROUNDS if o.size == "gpt2" else 3 * ROUNDS):
         rates["generate"].append(offline())
+        rates["without HTTP"].append(without_http())
         rates["served"].append(online())
         rates["served, top_p 0.9"].append(online(top_p=0.9))
     for name, found in rates.items():
         print(f"{name}: {statistics.median(found):,.0f} tokens/s, {o.requests} at once, {PROMPT} + {o.tokens} tokens")
-    print(f"served / generate {statistics.median(np.divide(rates['served'], rates['generate'])):.2f}")
+    for name in ("without HTTP", "served"):
+        print(f"{name} / generate {statistics.median(np.divide(rates[name], rates['generate'])):.2f}")
     print(f"with top_p / without {statistics.median(np.divide(rates['served, top_p 0.9'], rates['served'])):.2f}", flush=True)
 
     alone, first, misses, hits, gaps = [], [], [], [], []

@@ -40,9 +40,7 @@ word() {
 }
 
 words=""
-for one in "${command[@]}" --keys '%d/keys' --drain "$seconds"; do
-    if [[ $one == '%d/keys' ]]; then words+=" %d/keys"; else words+=$(word "$one"); fi
-done
+for one in "${command[@]}"; do words+=$(word "$one"); done
 text="[Unit]
 Description=omnia serve, $name
 After=network-online.target
@@ -50,7 +48,7 @@ Wants=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-ExecStart=$omnia$words
+ExecStart=$omnia$words --keys %d/keys --drain $seconds
 WorkingDirectory=$PWD
 LoadCredential=keys:$(realpath --canonicalize-missing "$keys")
 Restart=on-failure

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from model.stack import unstack_layers
 from train.adapters.low_rank import LowRankTerms
 from train.adapters.together import side_by_side
 from train.adapters.training import method_of
@@ -27,7 +28,7 @@ def parse_names(given: tuple[str, ...], model: str) -> dict[str, Path]:
 
 
 def load_adapters(folders: dict[str, Path], params: Any) -> Any:
-    """The adapters of some runs as one tree, in their order. params: of the model that is served.
+    """The adapters of some runs as one tree, in their order, with its layers apart. params: of the model that is served.
 
     UserError for a run without terms of low rank, with more than those, or that was trained beside another model.
     """
@@ -43,6 +44,7 @@ def load_adapters(folders: dict[str, Path], params: Any) -> Any:
             raise UserError(f"{folder}: was trained beside another model", "Serve the run that it started from.")
         trees.append(method.read(base, load_trained(run, mesh)[0]))
     try:
-        return side_by_side(trees)
+        together = side_by_side(trees)
     except ValueError as error:
         raise UserError(f"--adapters: {error}", "Serve such a run by itself: its adapters are merged.") from None
+    return unstack_layers(together) if "layers" in together else together

@@ -221,8 +221,8 @@ class CompletionAnswer:
             for _ in range(request.n):
                 jobs.append(served.job(row, request, sampling, most, seed, len(jobs), owner))
                 self._echoes.append((prompt if isinstance(prompt, str) else served.decode(prompt)) if request.echo else "")
-        self._silent = request.most == 0 and not request.logprobs
-        """Nothing is asked of the model."""
+        self.asks = request.most != 0 or request.logprobs
+        """Whether the model has anything to do."""
         self.answer = Answer(served, engine, jobs, request.stop, passage)
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
@@ -235,7 +235,7 @@ class CompletionAnswer:
     async def whole(self) -> dict[str, Any]:
         texts, finishes = list(self._echoes), ["length"] * len(self._echoes)
         tokens: list[list[TokenShown]] = [[] for _ in texts]
-        if not self._silent:
+        if self.asks:
             async for number, news, finish in self.answer.follow():
                 texts[number] += news.text
                 tokens[number] += news.tokens
@@ -262,9 +262,9 @@ class CompletionAnswer:
 
         echoed = set()
         for number, echo in enumerate(self._echoes):
-            if not self.answer.jobs[number].scored and (echo or self._silent):
-                yield chunk(number, echo, (), "length" if self._silent else None)
-        if not self._silent:
+            if not self.answer.jobs[number].scored and (echo or not self.asks):
+                yield chunk(number, echo, (), None if self.asks else "length")
+        if self.asks:
             async for number, news, finish in self.answer.follow():
                 if self.answer.jobs[number].scored and number not in echoed:
                     echoed.add(number)
@@ -272,11 +272,6 @@ class CompletionAnswer:
                 yield chunk(number, news.text, news.tokens, finish or None)
         if self.request.include_usage:
             yield self._head | {"choices": [], "usage": self.answer.usage()}
-
-    @property
-    def asks(self) -> bool:
-        """Whether the model has anything to do."""
-        return not self._silent
 
     def _prompt(self, number: int) -> list[TokenShown]:
         """A prompt's own tokens, where it is wanted what the model thinks of them."""

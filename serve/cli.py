@@ -145,9 +145,7 @@ class Loaded:
 
 def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None) -> Loaded:
     """The model of a run, with every program that it will run compiled. UserError for a run that answers nothing."""
-
     from model.media.multimodal_config import MultimodalConfig
-    from model.stack import unstack_layers
     from serve.adapters import load_adapters, parse_names
     from serve.engine import Engine
     from serve.media import MediaPrompts
@@ -165,6 +163,8 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     writes = run.experiment.objective.generates and run.experiment.model.generates
     if options.embeddings or not writes:
         found.embedder = load_embedder(run, step=options.step, raw=options.raw)
+    if not writes and options.adapters:
+        raise UserError(f"{run.path}: --adapters are for a model that writes, and this one makes embeddings", "Leave them out.")
     if not writes:
         return found
     reads = isinstance(run.experiment.model, MultimodalConfig)
@@ -172,9 +172,8 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         raise UserError(f"{run.path}: models that attend to media across are not served", "Serve one whose media stand among the tokens.")
     model, folders = decoder_of(run), parse_names(options.adapters, _name(options, run))
     params, found.step = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
-    adapters = load_adapters(folders, params) if folders else {}
-    params, tokenizer, template = in_eight_bits(params) if options.int8 else params, run.tokenizer(), load_chat(run.path)
-    generator = TextGenerator(model, params, tokenizer, run.document_end, template)
+    tokenizer, template = run.tokenizer(), load_chat(run.path)
+    generator = TextGenerator(model, in_eight_bits(params) if options.int8 else params, tokenizer, run.document_end, template)
     context = min(options.context or generator.context, generator.context)
     if reads and context < generator.context:
         raise UserError(f"--context {context}: a model that reads media reads rows of {generator.context}", "Leave --context out.")
@@ -186,7 +185,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         context=context,
         chunk=options.chunk,
         exact=options.exact,
-        adapters=unstack_layers(adapters) if "layers" in adapters else adapters,
+        adapters=load_adapters(folders, params) if folders else None,
         guesses=options.guesses,
         media=media.empty if media is not None else None,
     )

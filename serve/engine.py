@@ -7,11 +7,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from model.attention.dispatch import MASKED
 from model.decoding.sampling import by_row
+from model.decoding.slots import Scores
 from serve.jobs import Job, Piece
 from serve.observe import Observed
 from serve.prefix import PrefixStore
@@ -43,7 +43,7 @@ class Engine:
         self._programs, self._scheduler, self._prefixes, self._observed, self._wake = programs, scheduler, prefixes, observed, wake
         self._inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()  # of the scheduler
-        self._bank: Any = None
+        self._bank: Any = None  # made on the thread, as rows are
         self._jobs: list[Job | None] = []
         self._rows: Any = None
         self._readings: list[_Reading | None] = []
@@ -115,6 +115,11 @@ class Engine:
         return [reading for reading in self._readings if reading is not None]
 
     @property
+    def _places(self) -> int:
+        """Of each slot of the bank."""
+        return self._bank.tokens_BS.shape[1]
+
+    @property
     def _idle(self) -> bool:
         return not (self.running or self._drawn or self.waiting)
 
@@ -122,8 +127,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._places = self._programs.places[0]
-            self._bank = self._programs.bank(self._programs.widths[0], self._places)
+            self._bank = self._programs.bank(self._programs.widths[0], self._programs.places[0])
             self._jobs = [None] * self._programs.widths[0]
             self._rows, self._readings = self._programs.empty_rows(), [None] * self._programs.rows
             while self._go_round():
@@ -196,8 +200,9 @@ class Engine:
                 return
             following.times["begun"] = time.monotonic()
             row = self._readings.index(None)
-            digests = self._prefixes.digests(f"{following.adapter} {following.owner}", following.ids)
-            reading = self._readings[row] = _Reading(following, digests if following.media is None else [])
+            reading = self._readings[row] = _Reading(following)
+            if following.media is None:
+                reading.digests = self._prefixes.digests(f"{following.adapter} {following.owner}", following.ids)
             if not following.scored:
                 self._from_store(row, reading)
 
@@ -213,32 +218,34 @@ class Engine:
     def _read_chunks(self) -> None:
         """Read a chunk of each prompt that is being read, and give those that are read their slots."""
         readings = {row: reading for row, reading in enumerate(self._readings) if reading is not None}
+        parts = {row: self._part(reading) for row, reading in readings.items()}
         by_itself = {row for row, reading in readings.items() if reading.job.scored or reading.job.media is not None}
-        together = {row: self._part(reading) for row, reading in readings.items() if row not in by_itself}
-        if together:
-            self._rows, logits = self._programs.read(self._rows, together)
-            for row, part in together.items():
-                self._has_read(row, readings[row], part, logits)
-        for row, reading in readings.items():
+        if together := parts.keys() - by_itself:
+            self._rows, logits = self._programs.read(
+                self._rows, {row: part._replace(ids=part.ids if row in together else []) for row, part in parts.items()}
+            )
+            for row in sorted(together):
+                self._has_read(row, readings[row], parts[row], logits)
+        for row in sorted(by_itself):
+            reading, part = readings[row], parts[row]
             if reading.job.media is not None:
-                whole = Part(reading.job.ids, 0, reading.job.adapter)
-                self._rows, logits = self._programs.read_whole(self._rows, row, whole, reading.job.media)
-                self._has_read(row, reading, whole, logits)
-            elif reading.job.scored:
-                part = self._part(reading)
+                self._rows, logits = self._programs.read_whole(self._rows, row, part, reading.job.media)
+            else:
                 following = reading.job.ids[part.start + 1 : part.start + 1 + len(part.ids)]
                 self._rows, logits, scores = self._programs.score(self._rows, row, part, following)
-                reading.job.scores.append(jax.tree.map(lambda x, count=len(following): np.asarray(x)[:count], scores))
-                self._has_read(row, reading, part, logits)
+                reading.job.scores.append(Scores(*(np.asarray(x)[: len(following)] for x in scores)))
+            self._has_read(row, reading, part, logits)
 
     def _part(self, reading: "_Reading") -> Part:
-        place = reading.place
-        return Part(reading.job.ids[place : place + self._programs.chunk], place, reading.job.adapter)
+        """What is read next: a chunk, or all of a prompt with media."""
+        job, place = reading.job, reading.place
+        count = self._programs.chunk if job.media is None else len(job.ids)
+        return Part(job.ids[place : place + count], place, job.adapter)
 
     def _has_read(self, row: int, reading: "_Reading", part: Part, logits: Any) -> None:
         """Keep a chunk that was read, and give the text its slot if that was the last."""
         number = part.start // self._programs.chunk
-        if number < len(reading.digests):
+        if number < len(reading.digests) and self._prefixes.wants(reading.digests[number]):
             self._prefixes.put(reading.digests[number], self._programs.cut(self._rows, row, part.start))
         reading.place += len(part.ids)
         if reading.place < len(reading.job.ids):
@@ -253,8 +260,7 @@ class Engine:
     def _insert(self, job: Job, row: int, logits: Any) -> None:
         self._make_room(len(job.ids))
         place = self._jobs.index(None)
-        arguments = (self._rows, row, job.ids, job.most, logits, job.seed, job.choice, job.sampling, job.likeliest)
-        self._bank = self._programs.insert(self._bank, place, *arguments)
+        self._bank = self._programs.insert(self._bank, place, self._rows, row, job, logits)
         self._jobs[place], job.longest = job, len(job.ids)
         if job.grammar is not None:
             self._mask(place, job)
@@ -271,7 +277,7 @@ class Engine:
         bank, jobs = self._programs.bank(width, places), [job for job in self._jobs if job is not None]
         for to, job in enumerate(jobs):
             bank = self._programs.move(self._bank, self._jobs.index(job), bank, to)
-        self._bank, self._jobs, self._places, self._calm = bank, jobs + [None] * (width - len(jobs)), places, 0
+        self._bank, self._jobs, self._calm = bank, jobs + [None] * (width - len(jobs)), 0
 
     def _fit(self, longest: int) -> None:
         """Places enough for a text of so many tokens; and a smaller bank, once it would have done for some while."""
@@ -367,8 +373,8 @@ class Engine:
 class _Reading:
     """A prompt that is being read: the place of its next chunk, and the digests of its whole chunks."""
 
-    def __init__(self, job: Job, digests: list[bytes]):
-        self.job, self.digests, self.place = job, digests, 0
+    def __init__(self, job: Job):
+        self.job, self.digests, self.place = job, list[bytes](), 0
 
 
 def _bias_of(job: Job, vocabulary: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What may stand between clients and the model: it sees what is asked before the model does, and answers before clients do."""
+"""What may stand between clients and the model: it sees the texts that are asked before the model does, and answers before clients do."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -68,9 +68,8 @@ class Grammars:
             }
             for tool in tools
         ]
-        schema = json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
+        schema = json.dumps((calls[0] if len(calls) == 1 else {"anyOf": calls}) | {"x-guidance": SPACES})
         _checked(schema, "tools")
-        schema = json.dumps(json.loads(schema) | {"x-guidance": SPACES})
         lark = f"start: {json.dumps(before)} call {json.dumps(behind)}\ncall: %json {schema}\n"
         return self._made(LLMatcher.grammar_from_lark(lark), "tools")
 

@@ -13,12 +13,12 @@ from data.errors import UserError
 from data.media.kinds import Kind, Undecodable
 from data.media.rows import MEDIA, Layout, MediaBatch, Piece, RowFiller
 from data.media.signals.probing import probe
-from data.media.signals.shapes import Cut
 from data.media.source import cut
-from model.decoding.slots import cut_chunk, empty_rows, paste_chunk
+from model.decoding.slots import paste_chunk
 from model.heads import Head, logits, vocabulary_table
 from serve.jobs import Prompt
 from serve.protocol import Refused
+from train.generation.about_media import patches_of, tokens_of
 from train.objectives.media.media_lm import media_of
 from train.sources.media.shapes import capacities_of, shapes_of
 
@@ -48,21 +48,15 @@ class MediaPrompts:
         return self.of_pieces([self._piece(part, param) for part in parts], param)
 
     def of_pieces(self, pieces: list[Piece], param: str) -> Prompt:
-        length = 1 + sum(self._tokens(piece) for piece in pieces)  # the end of another sample comes first
+        length = 1 + sum(tokens_of(piece, self._shapes) for piece in pieces)  # the end of another sample comes first
         if length >= self._layout.length:
             raise Refused(f"the prompt takes {length} tokens, and the context has {self._layout.length}", param, "context_length_exceeded")
         for kind in MEDIA:
-            patches = sum(len(piece.content.patches) for piece in pieces if isinstance(piece.content, Cut) and piece.kind == kind)
-            if patches > self._layout.capacity.get(kind, 0):
+            if patches_of(pieces, kind) > self._layout.capacity.get(kind, 0):
                 raise Refused(f"the model reads fewer or smaller media of the kind {kind} in a prompt", param, "too_many_media")
         filler = self._filler()
         filler.add(0, [*pieces, Piece("text", np.zeros(0, np.int32), learned=True)])
         return Prompt(filler.batch.tokens[0, :length].tolist(), filler.batch)
-
-    def _tokens(self, piece: Piece) -> int:
-        if isinstance(piece.content, Cut):
-            return 1 + int(self._shapes[piece.kind].tokens(len(piece.content.patches)))  # and its marker
-        return len(piece.content)
 
     def _piece(self, part: dict[str, Any], param: str) -> Piece:
         if part["type"] == "text":
@@ -104,16 +98,13 @@ def read_whole(model: Any, params: Any, rows: Any, row, batch: MediaBatch, count
     batch: of one row, as long as the model's context; its first `count` tokens are meant.
     """
     length = batch.tokens.shape[1]
-    only = empty_rows(model, 1, length)
     output = model.apply(
         {"params": params},
         batch.tokens,
         positions_BT=jnp.arange(length)[None],
-        cache=(jax.tree.map(lambda x: x[0], only), 0),
+        cache=(model.empty_cache(1, length), 0),
         valid_BS=(jnp.arange(length) < count).astype(jnp.int32)[None],
         media=media_of(model.config, params, batch),
     )
-    read = jax.tree.map(lambda x: x[None], output.cache)
-    rows = paste_chunk(rows, row, cut_chunk(read, 0, 0, length), 0)
     last_D = jax.lax.dynamic_index_in_dim(output.hidden_BTD[0], count - 1, keepdims=False)
-    return rows, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
+    return paste_chunk(rows, row, output.cache, 0), logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)

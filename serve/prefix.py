@@ -34,6 +34,10 @@ class PrefixStore:
         self._held.move_to_end(digest)
         return self._held[digest][0]
 
+    def wants(self, digest: bytes) -> bool:
+        """Whether there is room for chunks, and this one is not held: else it need not be cut out."""
+        return self._most > 0 and digest not in self._held
+
     def put(self, digest: bytes, chunk: Any) -> None:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(chunk))
         if digest in self._held or size > self._most:

@@ -20,6 +20,7 @@ from model.decoding.slots import (
     read_chunks,
     score_chunk,
 )
+from serve.jobs import Job
 from serve.media import read_whole
 from train.adapters.method import overlaid
 from train.adapters.together import for_rows
@@ -37,7 +38,8 @@ STOPS = 16
 
 
 class Part(NamedTuple):
-    """Some tokens of a prompt, the place where they begin, and the number of the adapter that reads them."""
+    """Some tokens of a prompt, the place where they begin, and the number of the adapter that reads them. Without tokens: nothing is read,
+    and what stands before the place stays as it is."""
 
     ids: list[int]
     start: int
@@ -77,7 +79,7 @@ class Programs:
         self._read_whole = _adapted(read_whole, model)
         self._insert = jax.jit(insert, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=2)
-        self._score_chunk = _adapted(score_chunk, model, static_argnames="places")
+        self._score_chunk = _adapted(score_chunk, model)
         self._go_on = _adapted(functools.partial(go_on, most=MOST_STEPS, guesses=guesses), model)
         self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size))
         self._empty_bank = jax.jit(lambda width, places: empty_slots(model, width, places, STOPS), static_argnums=(0, 1))
@@ -110,22 +112,23 @@ class Programs:
 
     def read(self, rows, parts: dict[int, Part]):
         """A chunk of some prompts, or their rest: (rows, the logits behind them, as `insert` takes them). parts: of each row."""
-        places = self.enough(max(part.start for part in parts.values()) + self.chunk)
-        if len(parts) == 1 and not self.exact:
-            ((row, (ids, start, adapter)),) = parts.items()
+        places, read = self.enough(max(part.start for part in parts.values()) + self.chunk), [row for row in parts if parts[row].ids]
+        if len(read) == 1 and not self.exact:
+            (row,) = read
+            ids, start, adapter = parts[row]
             where = np.int32(row), self._padded(ids), np.int32(start), np.int32(len(ids))
             return self._read_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=places)
         tokens_RC, adapter_R = np.zeros((self.rows, self.chunk), np.int32), np.full(self.rows, NO_ADAPTER, np.int32)
         index_R, count_R = np.zeros(self.rows, np.int32), np.ones(self.rows, np.int32)
         for row, (ids, start, adapter) in parts.items():
-            tokens_RC[row, : len(ids)], index_R[row], count_R[row], adapter_R[row] = ids, start, len(ids), adapter
+            tokens_RC[row, : len(ids)], index_R[row], count_R[row], adapter_R[row] = ids, start, max(len(ids), 1), adapter
         return self._read_chunks(self._weights, rows, adapter_R, tokens_RC, index_R, count_R, places=places)
 
     def score(self, rows, row: int, part: Part, following: list[int]):
         """A chunk of one prompt, and what the model thinks of the token behind each of its tokens: (rows, logits, Scores)."""
         ids, start, adapter = part
         where = np.int32(row), self._padded(ids), self._padded(following), np.int32(start), np.int32(len(ids))
-        return self._score_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where, places=self.size)
+        return self._score_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where)
 
     def read_whole(self, rows, row: int, part: Part, media: Any):
         """A prompt with its media: (rows, logits)."""
@@ -143,37 +146,23 @@ class Programs:
     def paste(self, rows, row: int, part, start: int):
         return self._paste(rows, np.int32(row), part, np.int32(start))
 
-    def insert(
-        self,
-        bank: Slots,
-        place: int,
-        rows,
-        row: int,
-        ids: list[int],
-        most: int,
-        logits,
-        seed: int,
-        choice: int,
-        sampling: Sampling,
-        asks: bool,
-    ) -> Slots:
-        """A text that was read into a row takes a slot. logits: as `read` gave them for its last chunk."""
+    def insert(self, bank: Slots, place: int, rows, row: int, job: Job, logits) -> Slots:
+        """A job whose prompt was read into a row takes a slot. logits: as `read` gave them for its last chunk."""
         tokens = np.zeros(self.size, np.int32)
-        tokens[: len(ids)] = ids
-        by = by_row([sampling], self.vocabulary, stops=STOPS)
-        limit = min(len(ids) + most, self.size - self.guesses)
+        tokens[: len(job.ids)] = job.ids
+        limit = min(job.cost, self.size - self.guesses)
         return self._insert(
             bank,
             np.int32(place),
             rows,
             np.int32(row),
             tokens,
-            np.int32(len(ids)),
+            np.int32(len(job.ids)),
             np.int32(limit),
             logits if logits.ndim == 1 else self._take(logits, np.int32(row)),
-            self._key(np.uint32(seed % 2**32), np.int32(choice)),
-            by,
-            np.bool_(asks),
+            self._key(np.uint32(job.seed % 2**32), np.int32(job.choice)),
+            by_row([job.sampling], self.vocabulary, stops=STOPS),
+            np.bool_(job.likeliest),
         )
 
     def move(self, bank: Slots, place: int, other: Slots, to: int) -> Slots:
@@ -208,7 +197,7 @@ class Programs:
 
     def _use(self, bank: Slots, rows, logits) -> Slots:
         """The bank after one of everything that happens to it."""
-        bank = self.insert(bank, 0, rows, 0, [0], 1, logits, 0, 0, Sampling(), True)
+        bank = self.insert(bank, 0, rows, 0, Job([0], Sampling(), 0, 1, likeliest=True), logits)
         bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
         width = len(bank.index_B)
         return self.go_on(bank, np.ones(width, bool), 1, np.full(width, NO_ADAPTER, np.int32))[0]

@@ -50,7 +50,8 @@ class Served:
         self.vocabulary = generator.vocabulary
         self.pieces = [tokenizer.decode_bytes([id_]) for id_ in range(tokenizer.base_size)]
         self._hidden = frozenset(self.stop_ids) | frozenset(range(tokenizer.base_size, self.vocabulary))
-        self._grammars = Grammars(self.pieces, self.vocabulary, self.stop_ids[0], self._encoded) if self.stop_ids else None
+        self._end = self.stop_ids[0] if self.stop_ids else tokenizer.specials["document_end"]
+        self._grammars = Grammars(self.pieces, self.vocabulary, self._end, self._encoded)
 
     def _encoded(self, text: str) -> list[int]:
         return self._tokenizer.encode_inside(text).tolist()
@@ -125,7 +126,7 @@ class Served:
                 frequency_penalty=request.frequency_penalty,
                 presence_penalty=request.presence_penalty,
                 bias=request.logit_bias,
-                stop_ids=self.stop_ids,
+                stop_ids=self.stop_ids or ((self._end,) if _guided(request) else ()),  # a format ends, even where texts do not
                 among=(0, self._tokenizer.base_size),
             )
         except ValueError as error:
@@ -133,12 +134,9 @@ class Served:
 
     def grammar(self, request: ChatRequest | CompletionRequest) -> Grammar | None:
         """Of the wanted format, or of the tool that must be called. A new one each time: it remembers its place."""
-        forced = isinstance(request, ChatRequest) and request.tools and request.tool_choice not in ("none", "auto")
-        if not forced and request.format["type"] == "text":
+        if not _guided(request):
             return None
-        if self._grammars is None:
-            raise Refused("this model has no end of a text, which a format needs", "response_format")
-        if forced:
+        if _calls(request):
             assert isinstance(request, ChatRequest)
             named = request.tool_choice["function"]["name"] if isinstance(request.tool_choice, dict) else None
             chosen = [tool for tool in request.tools if named in (None, tool["function"]["name"])]
@@ -170,6 +168,16 @@ class Served:
 
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(self.pieces[id_] for id_ in ids if id_ < len(self.pieces)).decode("utf-8", "replace")
+
+
+def _calls(request: Any) -> bool:
+    """Whether the answer must be a call of a tool."""
+    return isinstance(request, ChatRequest) and bool(request.tools) and request.tool_choice not in ("none", "auto")
+
+
+def _guided(request: Any) -> bool:
+    """Whether the answer must have a form."""
+    return _calls(request) or request.format["type"] != "text"
 
 
 def _parts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -139,7 +139,7 @@ def assert_it_shows_its_pictures(notebook) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", [source for source in build.sources() if build.number_of(source) in ("1", "4")], ids=lambda source: source.stem
+    "source", [source for source in build.sources() if build.number_of(source) in ("1", "4", "10")], ids=lambda source: source.stem
 )
 def test_a_cheap_notebook_runs_in_small(source):
     assert_it_shows_its_pictures(run(source, SMALLER))

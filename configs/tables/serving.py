@@ -50,7 +50,6 @@ def measure(way: str, seed: int) -> dict[str, float]:
     from data.tokenizer import byte_tokenizer
     from model.config import ModelConfig
     from model.decoding.sampling import Sampling
-    from model.stack import unstack_layers
     from model.transformer import Decoder
     from serve.engine import Engine
     from serve.jobs import Job
@@ -60,12 +59,10 @@ def measure(way: str, seed: int) -> dict[str, float]:
     from serve.scheduler import Scheduler
     from train.generation.text import TextGenerator
 
-    model, tokenizer = (
-        Decoder(ModelConfig(context_length=CONTEXT, vocab_size=4096, num_layers=4, embed_dim=128, num_heads=4)),
-        byte_tokenizer(),
-    )
+    tokenizer = byte_tokenizer()
+    model = Decoder(ModelConfig(context_length=CONTEXT, vocab_size=4096, num_layers=4, embed_dim=128, num_heads=4))
     params, end = nn.unbox(model.start(jax.random.key(seed))), tokenizer.specials["document_end"]
-    generator = TextGenerator(model, unstack_layers(params) if "layers" in params else params, tokenizer, end)
+    generator = TextGenerator(model, params, tokenizer, end)
     draw = np.random.default_rng(seed)
     prompts = [draw.integers(1, 256, PROMPT).tolist() for _ in range(REQUESTS)]
     lengths = draw.permutation(np.repeat(LENGTHS, REQUESTS // len(LENGTHS))).tolist()

@@ -51,10 +51,9 @@ def empty_slots(model: Causal, slots: int, size: int, stops: int = 0) -> Slots:
     """Slots without texts, all done. stops: places for stop ids."""
     vocabulary = model.config.vocab_size
     sampling = jax.tree.map(jnp.asarray, by_row([Sampling()] * slots, vocabulary, stops=stops))
-    cache = empty_rows(model, slots, size)
     zeros_B = jnp.zeros(slots, jnp.int32)
     return Slots(
-        cache=cache,
+        cache=empty_rows(model, slots, size),
         tokens_BS=jnp.zeros((slots, size), jnp.int32),
         index_B=zeros_B,
         begin_B=zeros_B,
@@ -87,24 +86,27 @@ def read_chunks(model: Causal, params, rows, tokens_RC, index_R, count_R, *, pla
 
 def read_chunk(model: Causal, params, rows, row, tokens_C, index, count, *, places: int):
     """`read_chunks` for one of the rows: (rows, float32 [V])."""
-    only = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x[:, :, :places], row, 1), rows)
-    hidden_1CD, only = apply_to_rows(model, params, only, tokens_C[None], index)
-    last_D = jax.lax.dynamic_index_in_dim(hidden_1CD[0], count - 1, keepdims=False)
-    rows = paste_chunk(rows, row, cut_chunk(only, 0, index, len(tokens_C)), index)
+    rows, hidden_CD = _read_row(model, params, rows, row, tokens_C, index, places)
+    last_D = jax.lax.dynamic_index_in_dim(hidden_CD, count - 1, keepdims=False)
     return rows, logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
 
 
-def score_chunk(model: Causal, params, rows, row, tokens_C, next_C, index, count, *, places: int):
+def score_chunk(model: Causal, params, rows, row, tokens_C, next_C, index, count):
     """`read_chunk`, and what the model thinks of the token behind each: (rows, float32 [V], Scores). next_C: those tokens."""
-    only = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x[:, :, :places], row, 1), rows)
-    hidden_1CD, only = apply_to_rows(model, params, only, tokens_C[None], index)
-    rows = paste_chunk(rows, row, cut_chunk(only, 0, index, len(tokens_C)), index)
-    logits_CV = logits(Head(hidden_1CD[0], vocabulary_table(params)), softcap=model.config.logit_softcap)
+    rows, hidden_CD = _read_row(model, params, rows, row, tokens_C, index, size_of(rows))
+    logits_CV = logits(Head(hidden_CD, vocabulary_table(params)), softcap=model.config.logit_softcap)
     log_p_CV = jax.nn.log_softmax(logits_CV)
     their_log_probs_CL, likeliest_CL = jax.lax.top_k(log_p_CV, LIKELIEST)
     log_probs_C = jnp.take_along_axis(log_p_CV, next_C[:, None], axis=-1)[:, 0]
     last_V = jax.lax.dynamic_index_in_dim(logits_CV, count - 1, keepdims=False)
     return rows, last_V, Scores(log_probs_C, likeliest_CL, their_log_probs_CL)
+
+
+def _read_row(model: Causal, params, rows, row, tokens_C, index, places: int):
+    """(rows, hidden states [C, D]) of some tokens in one of the rows."""
+    only = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x[:, :, :places], row, 1), rows)
+    hidden_1CD, only = apply_to_rows(model, params, only, tokens_C[None], index)
+    return paste_chunk(rows, row, cut_chunk(only, 0, index, len(tokens_C)), index), hidden_1CD[0]
 
 
 def size_of(rows) -> int:
@@ -129,13 +131,13 @@ def _by_row(cache, rows: int):
 
 def apply_to_rows(model: Causal, params, cache, tokens_BT, index):
     """(hidden states [B, T, D], cache) of tokens that stand from `index` on, one for all rows or [B]. cache: as of `empty_rows`."""
-    batch, size = len(tokens_BT), size_of(cache)
+    batch = len(tokens_BT)
     output = model.apply(
         {"params": params},
         tokens_BT,
         positions_BT=jnp.broadcast_to(indices(index, tokens_BT.shape[1]), tokens_BT.shape),
         cache=(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cache), index),
-        valid_BS=jnp.ones((batch, size), jnp.int32),
+        valid_BS=jnp.ones((batch, size_of(cache)), jnp.int32),
     )
     return output.hidden_BTD, _by_row(output.cache, batch)
 

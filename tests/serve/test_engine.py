@@ -116,15 +116,14 @@ def test_a_guess_is_what_followed_before():
 
 
 def test_a_right_guess_spares_a_pass(model):
-    """A text that a bias makes repeat two tokens: of four tokens a pass reads three for nothing."""
+    """A text that a bias makes repeat a token: each pass keeps its three guesses."""
     from model.decoding.continuing import go_on as program
 
     passes = []
     programs = Programs(*model, widths=(1,), size=CONTEXT, chunk=CHUNK, exact=True, guesses=3)
     rows, logits = programs.read(programs.empty_rows(), {0: Part([7] * 8, 0)})
-    bank = programs.insert(
-        programs.bank(1, CONTEXT), 0, rows, 0, [7] * 8, 16, logits, 0, 0, Sampling(temperature=0.0, bias=((7, 100.0),)), False
-    )
+    job = Job([7] * 8, Sampling(temperature=0.0, bias=((7, 100.0),)), 0, 16)
+    bank = programs.insert(programs.bank(1, CONTEXT), 0, rows, 0, job, logits)
 
     class Counted:
         """The model, counting its passes as they are run."""
@@ -276,6 +275,31 @@ def test_the_likeliest_tokens_are_given_where_they_are_asked_for(make_engine):
         assert (likeliest[:, 0] == ids).all() and (np.diff(theirs) <= 0).all()  # greedy draws the first
         np.testing.assert_allclose(theirs[:, 0], log_probs, atol=1e-6)
         assert result(asks_not)[0] == ids
+
+
+@pytest.mark.parametrize("widths", [(4,), (1, 2, 4)], ids=["exact", "not exact"])
+def test_scores_of_a_prompt_are_the_same_beside_others(make_engine, widths):
+    """Its chunks are read by themselves, in turns with those that others have read together."""
+    draw = random.Random(6)
+    prompt = [draw.randrange(256) for _ in range(6 * CHUNK + 5)]
+
+    def scored() -> Job:
+        return Job(prompt, SAMPLINGS[0], 0, 5, scored=True)
+
+    def scores(job: Job) -> np.ndarray:
+        return np.concatenate([part.log_probs_C for part in job.scores])
+
+    with make_engine(widths=widths, prefix_bytes=0) as parts:
+        lonely = scored()
+        (expected,) = run(parts.engine, [lonely])
+        assert len(scores(lonely)) == len(prompt) - 1
+        for _ in range(3):
+            beside = [scored(), *jobs(6)]
+            beside[1:] = [dataclasses.replace(job, ids=prompt[: 3 * CHUNK + i]) for i, job in enumerate(beside[1:])]
+            (ids, log_probs, finish), *_ = run(parts.engine, beside)
+            np.testing.assert_allclose(scores(beside[0]), scores(lonely), atol=1e-4)
+            assert (ids, finish) == (expected[0], expected[2])
+            np.testing.assert_allclose(log_probs, expected[1], atol=1e-4)
 
 
 class Letters(Grammar):

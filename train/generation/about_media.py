@@ -91,13 +91,13 @@ class MediaWriter:
     def _rows(self, prompts, tokens: int):
         """One prompt a row, right-aligned, and the length of each."""
         experiment, shapes = self._experiment, shapes_of(self._experiment)
-        capacities = {kind: max(_rounded(_patches(pieces, kind), shape) for pieces in prompts) for kind, shape in shapes.items()}
+        capacities = {kind: max(_rounded(patches_of(pieces, kind), shape) for pieces in prompts) for kind, shape in shapes.items()}
         context = experiment.model.context_length
         layout = Layout(context, capacities, getattr(experiment.data, "prefix", True))
         filler = RowFiller(layout, shapes, self._tokenizer, np.arange(len(prompts)))
         lengths = []
         for row, pieces in enumerate(prompts):
-            length = 1 + sum(_tokens(piece, shapes) for piece in pieces)  # the end of another sample comes first
+            length = 1 + sum(tokens_of(piece, shapes) for piece in pieces)  # the end of another sample comes first
             if length >= context:
                 raise UserError(
                     f"the prompt takes {length} tokens of the context of {context}", "Give fewer or smaller media, or less text."
@@ -175,13 +175,15 @@ def sample_answers(dataset: Any, run: Run, params, sources: list, each: int = 2)
     return [Sample(prompt, text) for prompt, text in zip(shown, written, strict=True)]
 
 
-def _tokens(piece: Piece, shapes) -> int:
+def tokens_of(piece: Piece, shapes) -> int:
+    """Tokens of the row that a piece takes."""
     if isinstance(piece.content, Cut):
         return 1 + int(shapes[piece.kind].tokens(len(piece.content.patches)))  # and its marker
     return len(piece.content)
 
 
-def _patches(pieces: list[Piece], kind: Kind) -> int:
+def patches_of(pieces: list[Piece], kind: Kind) -> int:
+    """Patches that the pieces of a kind have together."""
     return sum(len(piece.content.patches) for piece in pieces if isinstance(piece.content, Cut) and piece.kind == kind)
 
 
