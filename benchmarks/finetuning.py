@@ -113,7 +113,7 @@ def peers(name: str, seed: int, model: Path, out: Path) -> dict:
         "seed": seed,
         "batch": BATCH,
         "length": LENGTH,
-        "threads": os.cpu_count(),
+        "threads": len(os.sched_getaffinity(0)),
     }
     python = os.environ.get("PEER", str(ROOT / ".venv-peers/bin/python"))
     script = [python, str(ROOT / "benchmarks/workers/transformers_finetune.py"), json.dumps(options)]

@@ -28,10 +28,10 @@ class Failed(Exception):
 class Answer:
     """One request under way: a job for each choice, and what of their texts is certain so far."""
 
-    def __init__(self, served: Served, engine: Engine, jobs: Sequence[Job], stops: Sequence[str], passage: Passage):
+    def __init__(self, served: Served, engine: Engine, jobs: Sequence[Job], request: ChatRequest | CompletionRequest, passage: Passage):
         self._engine, self.jobs = engine, list(jobs)
         self._outgoing = [passage.outgoing() for _ in jobs]
-        self.writers = [served.writer(stops) for _ in jobs]
+        self.writers = [served.writer(request.stop, bool(request.logprobs)) for _ in jobs]
         self._signal = asyncio.Event()
         for job in jobs:
             job.signal = self._signal
@@ -114,7 +114,7 @@ class ChatAnswer:
         most = served.room(prompt.ids, request.most, None, "messages")
         sampling, seed = served.sampling(request), _seed(request.seed)
         jobs = [served.job(prompt, request, sampling, most, seed, choice, owner) for choice in range(request.n)]
-        self.answer = Answer(served, engine, jobs, request.stop, passage)
+        self.answer = Answer(served, engine, jobs, request, passage)
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -223,7 +223,7 @@ class CompletionAnswer:
                 self._echoes.append((prompt if isinstance(prompt, str) else served.decode(prompt)) if request.echo else "")
         self.asks = request.most != 0 or request.logprobs
         """Whether the model has anything to do."""
-        self.answer = Answer(served, engine, jobs, request.stop, passage)
+        self.answer = Answer(served, engine, jobs, request, passage)
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",

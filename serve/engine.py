@@ -49,7 +49,7 @@ class Engine:
         self._readings: list[_Reading | None] = []
         self._drawn: tuple[Any, list[Job | None], int, float] | None = None
         self._step_seconds, self._handed = CALL_SECONDS, 0.0
-        self._calm, self._woken = 0, list[Job]()
+        self._calm, self._few, self._woken = 0, 1, list[Job]()
         self._stopping = self._aborting = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.failed = ""
@@ -259,14 +259,19 @@ class Engine:
 
     def _insert(self, job: Job, row: int, logits: Any) -> None:
         self._make_room(len(job.ids))
-        place = self._jobs.index(None)
+        place, self._few = self._jobs.index(None), 1
         self._bank = self._programs.insert(self._bank, place, self._rows, row, job, logits)
         self._jobs[place], job.longest = job, len(job.ids)
         if job.grammar is not None:
             self._mask(place, job)
 
     def _make_room(self, longest: int) -> None:
-        """A free slot, and places for a text of so many tokens, in a larger bank if this one has them not."""
+        """A free slot, and places for a text of so many tokens, in a larger bank if this one has them not, and in the smallest that will do
+        if nobody is in it."""
+        if not any(job is not None for job in self._jobs):
+            shape = self._width_of(1 + self.running + self.waiting), self._programs.enough(longest + self._programs.guesses)
+            if shape != (len(self._jobs), self._places):
+                self._move_to(*shape)
         if None not in self._jobs:
             self._move_to(next(width for width in self._programs.widths if width > len(self._jobs)), self._places)
         if longest + self._programs.guesses > self._places:
@@ -281,8 +286,7 @@ class Engine:
 
     def _fit(self, longest: int) -> None:
         """Places enough for a text of so many tokens; and a smaller bank, once it would have done for some while."""
-        active = self.running + self.waiting
-        width = next(width for width in self._programs.widths if width >= active or width == self._programs.widths[-1])
+        width = self._width_of(self.running + self.waiting)
         places = self._programs.enough(self._programs.guesses + max([longest, *(len(reading.job.ids) for reading in self._being_read)]))
         self._calm = self._calm + 1 if width < len(self._jobs) or places < self._places else 0
         calm = self._calm > CALM
@@ -291,6 +295,10 @@ class Engine:
         if places > self._places or (calm and places < self._places):
             self._move_to(len(self._jobs), places)
 
+    def _width_of(self, count: int) -> int:
+        """Of the smallest bank for so many texts, or the largest."""
+        return next((width for width in self._programs.widths if width >= count), self._programs.widths[-1])
+
     def _draw(self):
         """A call for all slots, not waited for: (what it draws, whose slots they were, the tokens of each at most or 0 beside a chunk,
         when it began); None with nothing to draw."""
@@ -298,7 +306,9 @@ class Engine:
             return None
         guided = any(job is not None and job.grammar for job in self._jobs)
         wanted = self._being_read or (self.waiting and self._may_begin)
-        steps = 1 if guided or wanted else max(1, min(MOST_STEPS, int(CALL_SECONDS / self._step_seconds)))
+        # Where one text has come, others may be on their way: calls are short at first, so that those need not wait for long.
+        steps = 1 if guided or wanted else max(1, min(MOST_STEPS, self._few, int(CALL_SECONDS / self._step_seconds)))
+        self._few = min(2 * self._few, MOST_STEPS)
         for job in self._jobs:
             if job is not None:
                 job.longest = min(job.longest + steps, job.cost)

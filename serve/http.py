@@ -5,6 +5,7 @@ import base64
 import binascii
 import contextlib
 import dataclasses
+import html
 import json
 import re
 import secrets
@@ -94,8 +95,7 @@ class Application:
             "/tokenize": ("POST", "ask", self._tokenize),
             "/detokenize": ("POST", "ask", self._detokenize),
         }
-        page = PAGE.read_text(encoding="utf-8")
-        self._page_bytes = page.replace("{{model}}", json.dumps(name)[1:-1]).encode()
+        self._page_text = PAGE.read_text(encoding="utf-8").replace("{{model}}", html.escape(name))
 
     def serve(self, served: Served | None, engine: Engine | None, embedder: Any = None) -> None:
         """Ready: what answers is loaded."""
@@ -260,7 +260,8 @@ class Application:
             "media-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": policy, "referrer-policy": "no-referrer"}
-        await self._say(asked, 200, self._page_bytes, headers)
+        reads = self._served.reads if self._served is not None else ()
+        await self._say(asked, 200, self._page_text.replace("{{media}}", " ".join(reads)).encode(), headers)
 
     async def _ready(self, asked: Asked) -> None:
         engine = self._engine

@@ -22,6 +22,8 @@ from train.generation.about_media import patches_of, tokens_of
 from train.objectives.media.media_lm import media_of
 from train.sources.media.shapes import capacities_of, shapes_of
 
+PARTS: dict[str, Kind] = {"image_url": "image", "input_audio": "audio"}
+"""Types of OpenAI's parts of a message, and what they hold."""
 MOST_PIXELS = 16 << 20
 """Of a picture, as its header says."""
 MOST_SECONDS = 3600
@@ -34,6 +36,11 @@ class MediaPrompts:
     def __init__(self, experiment: Any, tokenizer: Any):
         self._shapes, self._tokenizer = shapes_of(experiment), tokenizer
         self._layout = Layout(experiment.model.context_length, capacities_of(experiment), getattr(experiment.data, "prefix", True))
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Of what parts of messages may be."""
+        return tuple(kind for kind in PARTS.values() if kind in self._shapes)
 
     @property
     def empty(self) -> MediaBatch:
@@ -64,7 +71,7 @@ class MediaPrompts:
                 return Piece("text", self._tokenizer.encode(part["text"]))
             except UserError as error:
                 raise Refused(str(error).replace("\n", " "), param) from None
-        kind: Kind = "image" if part["type"] == "image_url" else "audio"
+        kind = PARTS[part["type"]]
         if kind not in self._shapes:
             raise Refused(f"this model has no encoder for {kind}; it reads {', '.join(self._shapes)}", param, "unsupported_content")
         inner = part[part["type"]]

@@ -57,6 +57,11 @@ class Served:
         return self._tokenizer.encode_inside(text).tolist()
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The kinds of media that messages may hold."""
+        return () if self._media is None else self._media.kinds
+
+    @property
     def fingerprint(self) -> str:
         return f"omnia-{hashlib.sha256(self.name.encode()).hexdigest()[:10]}"
 
@@ -163,8 +168,8 @@ class Served:
             grammar=self.grammar(request),
         )
 
-    def writer(self, stops: Sequence[str]) -> TextWriter:
-        return TextWriter(self.pieces, stops, self._hidden)
+    def writer(self, stops: Sequence[str], tokens: bool) -> TextWriter:
+        return TextWriter(self.pieces, stops, self._hidden, tokens)
 
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(self.pieces[id_] for id_ in ids if id_ < len(self.pieces)).decode("utf-8", "replace")

@@ -29,11 +29,13 @@ class Shown:
 class TextWriter:
     """The text of one answer, token by token.
 
-    pieces: bytes of each id. hidden: ids that are no text, such as that of an end. A text ends before the first stop string in it,
+    pieces: bytes of each id. hidden: ids that are no text, such as that of an end. tokens: whether they are shown too, and not the text
+    alone, which is made faster where no stop string can end it. A text ends before the first stop string in it,
     whichever tokens that is made of; what could be the beginning of one is held back until it is not.
     """
 
-    def __init__(self, pieces: Sequence[bytes], stops: Sequence[str] = (), hidden: frozenset[int] = frozenset()):
+    def __init__(self, pieces: Sequence[bytes], stops: Sequence[str] = (), hidden: frozenset[int] = frozenset(), tokens: bool = True):
+        self._plain = not tokens and not any(stops)
         self._pieces, self._stops, self._hidden = pieces, [stop for stop in stops if stop], hidden
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""  # decoded and not shown yet
@@ -48,6 +50,9 @@ class TextWriter:
 
     def feed(self, ids: Sequence[int], log_probs: Sequence[float], likeliest: Any = None, their_log_probs: Any = None) -> Shown:
         """Tokens that were drawn; those behind a stop string are left out, and not counted."""
+        if self._plain:
+            self.count += len(ids)
+            return Shown(self._decoder.decode(b"".join(map(self.bytes_of, ids))))
         found = Shown("", ended=self._ended)
         for number, (token, log_prob) in enumerate(zip(ids, log_probs, strict=True)):
             if self._ended:

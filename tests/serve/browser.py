@@ -20,6 +20,7 @@ class Browser:
     def __init__(self, width: int = 900, height: int = 700, dark: bool = False):
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--remote-debugging-port=0"]
+        flags += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
         where = [f"--user-data-dir={self._folder.name}", f"--window-size={width},{height}", "about:blank"]
         assert CHROMIUM is not None
         self._process = subprocess.Popen([CHROMIUM, *flags, *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -29,6 +29,7 @@ from serve.prefix import PrefixStore
 from serve.programs import Programs
 from serve.scheduler import Scheduler
 from serve.served import Served
+from train.devices.mesh import MeshShape, make_mesh, parameter_shardings
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
 
@@ -42,14 +43,19 @@ CHAT = Chat(TEMPLATE, defaults={"temperature": 0.7})
 
 
 @pytest.fixture(scope="session")
-def model():
-    """(model, parameters) with weights large enough that what is drawn differs from place to place."""
+def spread():
+    """spread(mesh) -> (model, parameters on it), with weights large enough that what is drawn differs from place to place."""
     config = ModelConfig(vocab_size=-(-TOKENIZER.size // 64) * 64, context_length=CONTEXT, num_layers=2, embed_dim=32, num_heads=2)
     rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32), nn.unbox(abstract_parameters(config)))
-    # On a mesh, as those of a run are: what is made of them lies in another way than fresh arrays do.
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
-    return Decoder(config), jax.device_put(unstack_layers(params), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    boxed = abstract_parameters(config)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32), nn.unbox(boxed))
+    return lambda mesh: (Decoder(config), unstack_layers(jax.device_put(params, parameter_shardings(mesh, boxed))))
+
+
+@pytest.fixture(scope="session")
+def model(spread):
+    """On a mesh, as those of a run are: what is made of them lies in another way than fresh arrays do."""
+    return spread(make_mesh(MeshShape(), jax.devices()[:1]))
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +146,7 @@ def listen(make_engine, served):
     from serve.http import Application
 
     @contextlib.contextmanager
-    def start(engine_options=None, embedder=None, adapters=(), **options):
+    def start(engine_options=None, embedder=None, adapters=(), served=served, **options):
         observed = Observed()
         application = Application(observed, name="tiny", **options)
         with make_engine(wake=application.woken, observed=observed, **(engine_options or {})) as parts:

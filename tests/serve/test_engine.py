@@ -15,6 +15,7 @@ from model.decoding.sampling import Sampling
 from serve.jobs import Full, Grammar, Job
 from serve.programs import Part, Programs
 from tests.serve.conftest import CHUNK, CONTEXT, END, one_by_one, result, run
+from train.devices.mesh import MeshShape, make_mesh
 
 SAMPLINGS = (
     Sampling(temperature=0.0, stop_ids=(END,)),
@@ -76,14 +77,31 @@ def test_wider_and_narrower_banks_draw_the_same_tokens(make_engine, alone, monke
     """Texts move between them as others come and go, and programs that look at fewer places do for short ones."""
     with make_engine(widths=(1, 2, 4)) as parts:
         assert parts.programs.places == (32, CONTEXT)
-        moved, move_to = [], parts.engine._move_to
-        monkeypatch.setattr(parts.engine, "_move_to", lambda *to: (moved.append(to), move_to(*to)))
+        moved, move_to = set(), parts.engine._move_to
+
+        def note(width, places):
+            busy = any(job is not None for job in parts.engine._jobs)
+            moved.add((busy, np.sign(width - len(parts.engine._jobs)), np.sign(places - parts.engine._places)))
+            move_to(width, places)
+
+        monkeypatch.setattr(parts.engine, "_move_to", note)
+        monkeypatch.setattr("serve.engine.CALM", 1)
+        monkeypatch.setattr("serve.engine.MOST_STEPS", 1)  # many calls, between which they may move
         found = run(parts.engine, jobs())
         late = one_by_one(parts.engine, jobs()[:6])
-        assert {width for width, _ in moved} == {1, 2, 4} and {places for _, places in moved} == {32, CONTEXT}
-    for (ids, log_probs, finish), (expected, their, why) in zip([*found, *late], [*alone, *alone[:6]], strict=True):
-        assert ids == expected and finish == why
-        np.testing.assert_allclose(log_probs, their, atol=1e-4)
+        (long,) = jobs(most=80)[4:5]
+        long.signal = threading.Event()
+        parts.engine.submit(long)
+        long.signal.wait(10)
+        few = [*run(parts.engine, jobs(most=2)[:4]), result(long)]
+        short, large = (Job([7] * count, Sampling(temperature=0.0), 0, most) for count, most in ((1, 24), (40, 2)))
+        beside, _ = run(parts.engine, [short, large])
+        assert beside[0] == run(parts.engine, [Job([7], Sampling(temperature=0.0), 0, 24)])[0][0]
+        assert {(True, 1, 0), (True, -1, 0), (True, 0, 1), (True, 0, -1)} <= moved and any(not busy for busy, *_ in moved)
+    for (ids, log_probs, finish), (expected, their, why) in zip([*found, *late, few[-1]], [*alone, *alone[:6], alone[4]], strict=True):
+        assert ids[: len(expected)] == expected and (finish == why or len(ids) > len(expected))
+        np.testing.assert_allclose(log_probs[: len(their)], their, atol=1e-4)
+    assert [ids for ids, *_ in few[:4]] == [ids[:2] for ids, *_ in alone[:4]]
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -150,6 +168,23 @@ def test_nothing_is_compiled_once_the_programs_are(make_engine):
         )
         run(parts.engine, jobs(24), 0.01)
     assert not compiled
+
+
+@pytest.mark.parametrize("axis", ["tensor", "fsdp"])
+def test_parameters_may_lie_on_several_devices(make_engine, spread, alone, axis):
+    """Split as in training, by heads and widths or by rows of each table: the same texts, and nothing is compiled later."""
+    model, params = spread(make_mesh(MeshShape(data=1, **{axis: 2}), jax.devices()[:2]))
+    assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
+    programs = Programs(model, params, widths=(4,), size=CONTEXT, chunk=CHUNK, rows=2, exact=True)
+    programs.compile()
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+    with make_engine(programs=programs) as parts:
+        found = run(parts.engine, jobs())
+    assert not [event for event in compiled if event.endswith("backend_compile_duration")]
+    for (ids, log_probs, finish), (expected, their, why) in zip(found, alone, strict=True):
+        assert ids == expected and finish == why
+        np.testing.assert_allclose(log_probs, their, atol=1e-4)
 
 
 def test_a_prefix_that_was_read_is_not_read_again(make_engine, monkeypatch):

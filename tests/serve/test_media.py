@@ -2,6 +2,7 @@
 
 import base64
 import io
+import urllib.request
 import wave
 
 import numpy as np
@@ -15,6 +16,7 @@ from serve.media import MediaPrompts
 from serve.programs import Programs
 from serve.protocol import Refused
 from serve.served import Served
+from tests.serve.browser import CHROMIUM, Browser
 from tests.serve.conftest import run
 from tests.train.media.conftest import EXPERIMENT, parameters
 from train.generation.about_media import MediaWriter
@@ -86,6 +88,12 @@ def programs(params, prompts):
     return made
 
 
+@pytest.fixture(scope="module")
+def reader(params, prompts, tokenizer):
+    generator = TextGenerator(realise(EXPERIMENT.model), params, tokenizer, tokenizer.specials["document_end"])
+    return Served("reader", generator, tokenizer, Chat(), size=SIZE, media=prompts)
+
+
 def asked() -> list[list[dict]]:
     return [
         [text_part("ab"), image_part(picture(1)), text_part("c?")],
@@ -149,15 +157,68 @@ def test_a_bomb_is_refused_by_its_header(prompts):
         prompts.prompt([image_part(bomb)], "messages")
 
 
-def test_messages_become_parts_in_their_order(prompts, tokenizer, params):
+def test_messages_become_parts_in_their_order(reader, prompts, tokenizer):
     from serve.protocol import chat_request
 
-    generator = TextGenerator(realise(EXPERIMENT.model), params, tokenizer, tokenizer.specials["document_end"])
-    served = Served("reader", generator, tokenizer, Chat(), size=SIZE, media=prompts)
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": [image_part(picture(1)), text_part("c?")]}]
-    found = served.conversation(chat_request({"messages": messages}))
+    found = reader.conversation(chat_request({"messages": messages}))
     expected = prompts.prompt([text_part("s"), text_part("\n"), image_part(picture(1)), text_part("c?")], "messages")
     assert found.ids == expected.ids
     for one, other in zip(found.media.image, expected.media.image, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert served.prompt("hi").ids == served.prompt(tokenizer.encode("hi").tolist()).ids
+    assert reader.prompt("hi").ids == reader.prompt(tokenizer.encode("hi").tolist()).ids
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_page_takes_pictures_and_recordings(listen, programs, reader):
+    """By drop, by file and by microphone; a photograph larger than is useful is made smaller."""
+    drop = """{const bytes = Uint8Array.from(atob('%s'), letter => letter.charCodeAt(0)), data = new DataTransfer()
+        data.items.add(new File([bytes], 'a', {type: '%s'}))
+        document.dispatchEvent(new DragEvent('drop', {dataTransfer: data}))}"""
+    browser = Browser()
+    try:
+        with listen({"programs": programs}, served=reader) as (address, _, _):
+            browser.open(f"{address}/")
+            assert browser.run("['attach', 'record'].every(name => !document.getElementById(name).hidden)")
+            browser.run(drop % (base64.b64encode(picture(1)).decode(), "image/png"))
+            browser.until("held.length === 1")
+            assert browser.run("held[0].image_url.url") == image_part(picture(1))["image_url"]["url"]
+            browser.run("document.querySelector('#held button').click()")
+            assert browser.run("held.length") == 0
+            browser.run(drop % (base64.b64encode(picture(1, 2000)).decode(), "image/png"))
+            browser.until("held.length === 1")
+            content = base64.b64decode(browser.run("held[0].image_url.url").split(",")[1])
+            assert Image.open(io.BytesIO(content)).size == (1536, 1536)
+            browser.run("document.querySelector('#held button').click()")
+            browser.run(drop % (base64.b64encode(recording(2)).decode(), "audio/wav"))
+            browser.until("held.length === 1")
+            with wave.open(io.BytesIO(base64.b64decode(browser.run("held[0].input_audio.data")))) as file:
+                sent = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+                assert (file.getframerate(), file.getnchannels()) == (16000, 1)
+            with wave.open(io.BytesIO(recording(2))) as file:
+                given = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+            assert len(sent) == len(given) and np.abs(sent.astype(int) - given).max() <= 1
+            browser.run("document.getElementById('max_tokens').value = 4")
+            browser.run("document.getElementById('input').focus()")
+            browser.type("what?")
+            browser.press("Enter")
+            browser.until("!running && turns.length === 2")
+            assert browser.run("turns[1].error") is None and browser.run("document.querySelectorAll('article.user audio').length") == 1
+            browser.run("document.getElementById('record').click()")
+            browser.until("recorder !== null")
+            browser.run("new Promise(done => setTimeout(done, 400))")
+            browser.run("document.getElementById('record').click()")
+            browser.until("held.length === 1 && recorder === null")
+            with wave.open(io.BytesIO(base64.b64decode(browser.run("held[0].input_audio.data")))) as file:
+                assert 0.2 < file.getnframes() / file.getframerate() < 3
+            browser.run(drop % ("AAAA", "image/png"))
+            browser.until("!!document.querySelector('[role=alert]')")
+            assert "cannot be attached" in browser.run("document.querySelector('[role=alert]').textContent")
+            assert not browser.log
+    finally:
+        browser.close()
+
+
+def test_the_page_of_a_model_of_text_offers_no_media(address):
+    with urllib.request.urlopen(address) as page:
+        assert 'data-media=""' in page.read().decode()

@@ -9,28 +9,32 @@ PIECES = [bytes([byte]) for byte in range(256)] + [b"the ", b"stop", b" st", b"o
 END = len(PIECES)
 
 
-def written(ids, stops=(), size=1, pieces=PIECES):
+def written(ids, stops=(), size=1, tokens=True):
     """(text, pieces of it, whether a stop string came, tokens shown, tokens counted), in calls of some tokens."""
-    writer, calls = TextWriter(pieces, stops, frozenset({END})), [ids[begin : begin + size] for begin in range(0, len(ids), size)]
+    writer, calls = TextWriter(PIECES, stops, frozenset({END}), tokens), [ids[begin : begin + size] for begin in range(0, len(ids), size)]
     shown = [*(writer.feed(call, [0.0] * len(call)) for call in calls), writer.finish()]
     tokens = [token.id for one in shown for token in one.tokens]
     return "".join(one.text for one in shown), [one.text for one in shown], any(one.ended for one in shown), tokens, writer.count
 
 
-ids = st.lists(st.integers(0, len(PIECES) - 1), max_size=30)
+def decoded(some):
+    return b"".join(PIECES[i] for i in some if i != END).decode("utf-8", "replace")
+
+
+ids = st.lists(st.integers(0, END), max_size=30)
 
 
 @given(ids, st.integers(1, 9))
 def test_the_joined_pieces_are_the_whole_text(some, size):
     text, _, ended, tokens, count = written(some, size=size)
-    assert text == b"".join(PIECES[i] for i in some).decode("utf-8", "replace") and not ended
+    assert text == decoded(some) and not ended
     assert count == len(some)
-    assert b"".join(PIECES[i] for i in tokens).decode("utf-8", "replace") == text
+    assert decoded(tokens) == text
 
 
 @given(ids, st.lists(st.text("stop hé\n", min_size=1, max_size=5), min_size=1, max_size=3), st.integers(1, 9))
 def test_a_text_ends_before_its_first_stop_string_wherever_tokens_cut_it(some, stops, size):
-    whole = b"".join(PIECES[i] for i in some).decode("utf-8", "replace")
+    whole = decoded(some)
     text, _, ended, _, count = written(some, stops, size)
     places = [whole.find(stop) for stop in stops if stop in whole]
     assert ended == bool(places)
@@ -48,8 +52,10 @@ def test_a_text_ends_before_its_first_stop_string_wherever_tokens_cut_it(some, s
 def test_how_many_tokens_come_at_once_changes_nothing(some, stops):
     one = written(some, stops, 1)
     for size in (2, 7, 30):
-        text, _, ended, tokens, count = written(some, stops, size)
+        text, pieces, ended, tokens, count = written(some, stops, size)
         assert (text, ended, tokens, count) == (one[0], one[2], one[3], one[4])
+        text, alone, ended, _, count = written(some, stops, size, tokens=False)
+        assert (text, alone, ended, count) == (one[0], pieces, one[2], one[4])
 
 
 def test_only_what_may_begin_a_stop_string_is_held_back():
