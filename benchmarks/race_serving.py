@@ -1,6 +1,6 @@
 """`omnia serve` beside llama.cpp's own server, the same weights, both over HTTP from another process.
 
-python benchmarks/race_serving.py RUN GGUF [--int8] [--threads 2]
+python benchmarks/race_serving.py RUN GGUF --end ID [--words 25] [--int8] [--threads 2]
 
 RUN is the run that `omnia import GGUF` made. LLAMA names a Python with xllamacpp. Rounds alternate, and the server that is not asked is
 stopped meanwhile; figures are medians. Prompts differ, and nothing of one is known from another.

@@ -95,11 +95,15 @@ def serve(arguments: list[str]) -> int:
     except ImportError as error:
         raise UserError(f"omnia serve needs the package {error.name}", "Install it: pip install 'omnia[serve]'.") from None
     from serve.keys import read_keys
+    from train.devices import hosts
     from train.runs.directory import open_run
 
-    keys = read_keys(options.keys) if options.keys else None
+    hosts.join()
+    keys = read_keys(options.keys) if options.keys and hosts.index() == 0 else None
     run = open_run(options.run_dir)
     start_jax()
+    if hosts.index():
+        return _follow(options, run)
     return _listen(options, run, keys)
 
 
@@ -139,15 +143,19 @@ class Loaded:
     served: Any = None
     engine: Any = None
     embedder: Any = None
+    programs: Any = None
     step: int | None = None
     """Checkpoint of what continues texts."""
 
 
 def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None) -> Loaded:
     """The model of a run, with every program that it will run compiled. UserError for a run that answers nothing."""
+    import jax
+
     from model.media.multimodal_config import MultimodalConfig
     from serve.adapters import load_adapters, parse_names
     from serve.engine import Engine
+    from serve.hosts import Leader, Store
     from serve.media import MediaPrompts
     from serve.prefix import PrefixStore
     from serve.programs import programs_for
@@ -159,10 +167,15 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     from train.generation.embeddings import load_embedder
     from train.generation.text import TextGenerator, decoder_of
 
-    found = Loaded()
+    found, several = Loaded(), jax.process_count() > 1
     writes = run.experiment.objective.generates and run.experiment.model.generates
     if options.embeddings or not writes:
         found.embedder = load_embedder(run, step=options.step, raw=options.raw)
+    if several and (found.embedder is not None or options.adapters or options.watch):
+        raise UserError(
+            "several hosts together continue texts of one model",
+            "Leave out --embeddings, --adapters and --watch, or serve on one host.",
+        )
     if not writes and options.adapters:
         raise UserError(f"{run.path}: --adapters are for a model that writes, and this one makes embeddings", "Leave them out.")
     if not writes:
@@ -190,14 +203,26 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         media=media.empty if media is not None else None,
     )
     programs.compile()
+    found.programs = Leader(programs, Store()) if several and jax.process_index() == 0 else programs
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
     prefixes = PrefixStore(chunk=programs.chunk, most_bytes=options.prefix_bytes)
-    found.engine = Engine(programs, scheduler, prefixes, observed, wake)
+    found.engine = Engine(found.programs, scheduler, prefixes, observed, wake)
     found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders], media=media)
     return found
 
 
 # ------------------------------------------------------------------------------------------------ listening
+
+
+def _follow(options: Serve, run: Any) -> int:
+    """On the other hosts: no port, and the work of process 0, which ends it."""
+    from serve.hosts import Store, follow
+    from serve.observe import Observed
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    follow(load(options, run, Observed()).programs, Store())
+    return 0
 
 
 def _listen(options: Serve, run: Any, keys: Any) -> int:
@@ -211,6 +236,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
     hosts = options.hosts or (() if options.keys else LOCAL_NAMES)
     application = Application(observed, name=_name(options, run), keys=keys, audit=audit, hosts=hosts)
     failure: list[str] = []
+    leaders: list[Any] = []
 
     def count(event: str, seconds: float, **_: Any) -> None:
         if application.ready and event.endswith("backend_compile_duration"):
@@ -254,6 +280,8 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
         try:
             began = time.monotonic()
             loaded = load(options, run, observed, application.woken)
+            if jax.process_count() > 1:
+                leaders.append(loaded.programs)
             if loaded.engine is not None:
                 loaded.engine.start()
             application.serve(loaded.served, loaded.engine, loaded.embedder)
@@ -280,6 +308,8 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
     finally:
         application.stop(1.0)
         audit.close()
+        for leader in leaders:
+            leader.end()
     if failure:
         raise UserError(failure[0])
     sys.stdout.flush()

@@ -44,6 +44,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()  # of the scheduler
         self._bank: Any = None  # made on the thread, as rows are
+        self._places = 0  # of each slot of the bank
         self._jobs: list[Job | None] = []
         self._rows: Any = None
         self._readings: list[_Reading | None] = []
@@ -115,11 +116,6 @@ class Engine:
         return [reading for reading in self._readings if reading is not None]
 
     @property
-    def _places(self) -> int:
-        """Of each slot of the bank."""
-        return self._bank.tokens_BS.shape[1]
-
-    @property
     def _idle(self) -> bool:
         return not (self.running or self._drawn or self.waiting)
 
@@ -127,8 +123,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._bank = self._programs.bank(self._programs.widths[0], self._programs.places[0])
-            self._jobs = [None] * self._programs.widths[0]
+            self._move_to(self._programs.widths[0], self._programs.places[0])
             self._rows, self._readings = self._programs.empty_rows(), [None] * self._programs.rows
             while self._go_round():
                 pass
@@ -246,7 +241,7 @@ class Engine:
         """Keep a chunk that was read, and give the text its slot if that was the last."""
         number = part.start // self._programs.chunk
         if number < len(reading.digests) and self._prefixes.wants(reading.digests[number]):
-            self._prefixes.put(reading.digests[number], self._programs.cut(self._rows, row, part.start))
+            self._prefixes.put(reading.digests[number], self._programs.cut(self._rows, row, part.start), self._programs.chunk_bytes)
         reading.place += len(part.ids)
         if reading.place < len(reading.job.ids):
             return
@@ -282,7 +277,7 @@ class Engine:
         bank, jobs = self._programs.bank(width, places), [job for job in self._jobs if job is not None]
         for to, job in enumerate(jobs):
             bank = self._programs.move(self._bank, self._jobs.index(job), bank, to)
-        self._bank, self._jobs, self._calm = bank, jobs + [None] * (width - len(jobs)), 0
+        self._bank, self._jobs, self._places, self._calm = bank, jobs + [None] * (width - len(jobs)), places, 0
 
     def _fit(self, longest: int) -> None:
         """Places enough for a text of so many tokens; and a smaller bank, once it would have done for some while."""

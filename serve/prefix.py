@@ -4,7 +4,6 @@ import collections
 import hashlib
 from typing import Any
 
-import jax
 import numpy as np
 
 
@@ -38,8 +37,8 @@ class PrefixStore:
         """Whether there is room for chunks, and this one is not held: else it need not be cut out."""
         return self._most > 0 and digest not in self._held
 
-    def put(self, digest: bytes, chunk: Any) -> None:
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(chunk))
+    def put(self, digest: bytes, chunk: Any, size: int) -> None:
+        """size: bytes of the chunk."""
         if digest in self._held or size > self._most:
             return
         self._held[digest] = chunk, size

@@ -1,10 +1,12 @@
 """The few programs that the engine runs, all of them compiled before the first request, and none after."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.decoding.continuing import go_on
 from model.decoding.sampling import Sampling, by_row
@@ -71,24 +73,30 @@ class Programs:
         media: Any = None,
     ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
-        self.guesses, self._media = guesses, media
+        self.guesses, self.media = guesses, media
         few = -(-max(size // FEW, LEAST_PLACES, MOST_STEPS) // chunk) * chunk
         self.places = (size,) if exact or few >= size else (few, size)
-        self._read_chunks = _adapted(read_chunks, model, static_argnames="places")
-        self._read_chunk = _adapted(read_chunk, model, static_argnames="places")
-        self._read_whole = _adapted(read_whole, model)
-        self._insert = jax.jit(insert, donate_argnums=0)
-        self._move = jax.jit(move, donate_argnums=2)
-        self._score_chunk = _adapted(score_chunk, model)
-        self._go_on = _adapted(functools.partial(go_on, most=MOST_STEPS, guesses=guesses), model)
-        self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size))
-        self._empty_bank = jax.jit(lambda width, places: empty_slots(model, width, places, STOPS), static_argnums=(0, 1))
-        self._bias = jax.jit(_with_bias, donate_argnums=0)
-        self._cut = jax.jit(functools.partial(cut_chunk, count=chunk))
-        self._paste = jax.jit(paste_chunk, donate_argnums=0)
-        self._take = jax.jit(lambda logits_RV, row: jax.lax.dynamic_index_in_dim(logits_RV, row, keepdims=False))
+        everywhere, laid_rows, laid_chunk = _layouts(model, params)
+        laid_slots = Slots(laid_rows, *[everywhere] * (len(dataclasses.fields(Slots)) - 1))
+        read = {"static_argnames": "places", "out_shardings": (laid_rows, everywhere)}
+        self._read_chunks = _adapted(read_chunks, model, **read)
+        self._read_chunk = _adapted(read_chunk, model, **read)
+        self._read_whole = _adapted(read_whole, model, out_shardings=(laid_rows, everywhere))
+        self._insert = jax.jit(insert, donate_argnums=0, out_shardings=laid_slots)
+        self._move = jax.jit(move, donate_argnums=2, out_shardings=laid_slots)
+        self._score_chunk = _adapted(score_chunk, model, out_shardings=(laid_rows, everywhere, everywhere))
+        draw = functools.partial(go_on, most=MOST_STEPS, guesses=guesses)
+        self._go_on = _adapted(draw, model, out_shardings=(laid_slots, everywhere))
+        self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size), out_shardings=laid_rows)
+        empty = functools.partial(empty_slots, model, stops=STOPS)
+        self._empty_bank = jax.jit(empty, static_argnums=(0, 1), out_shardings=laid_slots)
+        self._bias = jax.jit(_with_bias, donate_argnums=0, out_shardings=laid_slots)
+        self._cut = jax.jit(functools.partial(cut_chunk, count=chunk), out_shardings=laid_chunk)
+        self._paste = jax.jit(paste_chunk, donate_argnums=0, out_shardings=laid_rows)
+        take = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+        self._take = jax.jit(take, out_shardings=everywhere)
         # As the generator of texts makes them: the row's key, folded with the tokens of the text that the model does not see.
-        self._key = jax.jit(lambda seed, choice: jax.random.fold_in(random_key(seed, choice, Purpose.SAMPLES), 0))
+        self._key = jax.jit(lambda seed, choice: jax.random.fold_in(random_key(seed, choice, Purpose.SAMPLES), 0), out_shardings=everywhere)
         self.params, self._adapters = params, {} if adapters is None else adapters
 
     @property
@@ -99,6 +107,12 @@ class Programs:
     def vocabulary(self) -> int:
         return self.model.config.vocab_size
 
+    @functools.cached_property
+    def chunk_bytes(self) -> int:
+        """Of a chunk that is cut out of a row."""
+        chunk = jax.eval_shape(lambda: empty_rows(self.model, 1, self.chunk))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(chunk))
+
     def bank(self, width: int, places: int) -> Slots:
         return self._empty_bank(width, places)
 
@@ -107,8 +121,8 @@ class Programs:
         return next(places for places in self.places if places >= min(count, self.size))
 
     def empty_rows(self):
-        """For prompts. They have been read into, so that they lie as rows do that are in use."""
-        return self.read(self._empty_rows(), {0: Part([0], 0)})[0]
+        """For prompts."""
+        return self._empty_rows()
 
     def read(self, rows, parts: dict[int, Part]):
         """A chunk of some prompts, or their rest: (rows, the logits behind them, as `insert` takes them). parts: of each row."""
@@ -175,32 +189,39 @@ class Programs:
         return self._go_on(self._weights, bank, adapter_B, alive_B, np.int32(steps))
 
     def compile(self) -> None:
-        """Run each on fresh arrays and on those that others gave: with a mesh of devices they may lie in another way."""
+        """Run each once. What they give lies in one way, whatever it was made of, so once is enough."""
         shapes, rows = [(width, places) for width in self.widths for places in self.places], self.empty_rows()
-        for _ in range(2):
-            for which in (range(self.rows), [0]):
-                for places in self.places:
-                    rows = self.paste(rows, 0, self.cut(rows, 0, 0), 0)
-                    if self._media is not None:
-                        rows, _ = self.read_whole(rows, 0, Part([0], 0), self._media)
-                    rows, logits, _ = self.score(rows, 0, Part([0], places - self.chunk), [0])
-                    rows, logits = self.read(rows, {row: Part([0], places - self.chunk) for row in which})
-                for shape in shapes:
-                    self._use(self._use(self.bank(*shape), rows, logits), rows, logits)
+        rows = self.paste(rows, 0, self.cut(rows, 0, 0), 0)
+        rows, _, _ = self.score(rows, 0, Part([0], 0), [0])
+        if self.media is not None:
+            rows, _ = self.read_whole(rows, 0, Part([0], 0), self.media)
+        for which in (range(self.rows), [0]):
+            for places in self.places:
+                rows, logits = self.read(rows, {row: Part([0], places - self.chunk) for row in which})
         for shape in shapes:
+            bank = self.insert(self.bank(*shape), 0, rows, 0, Job([0], Sampling(), 0, 1, likeliest=True), logits)
+            bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
+            bank, _ = self.go_on(bank, np.ones(shape[0], bool), 1, np.full(shape[0], NO_ADAPTER, np.int32))
             for other in shapes:
                 if (shape[0] == other[0]) != (shape[1] == other[1]):
-                    used, moved = self._use(self.bank(*shape), rows, logits), self.bank(*other)
-                    for _ in range(2):
-                        moved = self.move(used, 0, moved, 0)
-                    jax.block_until_ready(self._use(moved, rows, logits))
+                    self.move(bank, 0, self.bank(*other), 0)
+            jax.block_until_ready(bank)
 
-    def _use(self, bank: Slots, rows, logits) -> Slots:
-        """The bank after one of everything that happens to it."""
-        bank = self.insert(bank, 0, rows, 0, Job([0], Sampling(), 0, 1, likeliest=True), logits)
-        bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
-        width = len(bank.index_B)
-        return self.go_on(bank, np.ones(width, bool), 1, np.full(width, NO_ADAPTER, np.int32))[0]
+
+def _layouts(model: Any, params: Any) -> tuple[Any, Any, Any]:
+    """How arrays lie on the devices that the parameters lie on: what each of them has, rows of caches, which are split by heads where the
+    parameters are, and a chunk of one row."""
+    shardings = [leaf.sharding for leaf in jax.tree.leaves(params)]
+    one = Mesh(np.array(jax.devices()[:1]), ("data",))
+    mesh = next((sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)), one)
+
+    def of_heads(leaf: Any, axis: int) -> NamedSharding:
+        split = "tensor" in mesh.shape and leaf.shape[1] % mesh.shape["tensor"] == 0
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "tensor") if split else PartitionSpec())
+
+    rows = jax.eval_shape(lambda: empty_rows(model, 1, 1))
+    by_axis = (jax.tree.map(functools.partial(of_heads, axis=axis), rows) for axis in (1, 0))
+    return NamedSharding(mesh, PartitionSpec()), *by_axis
 
 
 def programs_for(

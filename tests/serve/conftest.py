@@ -179,10 +179,10 @@ def address(listen):
 class Server:
     """`omnia serve` as a process of its own."""
 
-    def __init__(self, run: str, *options: str):
+    def __init__(self, run: str, *options: str, environment: dict[str, str] | None = None):
         command = [sys.executable, str(ROOT / "omnia.py"), "serve", run, "--port", "0", "--slots", "2", "--chunk", "8", *options]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        own = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""} | (environment or {})
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=own)
         self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
         self.address = re.search(r"http://\S+(?=,)", self.until("ready after"))[0]

@@ -8,6 +8,9 @@ import os
 import random
 import resource
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -17,7 +20,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.serve.conftest import Server
+from tests.serve.conftest import ROOT, Server
 from tests.train.conftest import corpora, tiny  # noqa: F401
 from tests.train.tiny_runs import start, train
 
@@ -239,3 +242,32 @@ async def until_killed(port: int) -> collections.Counter:
 
     await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(8))), 60)
     return ends
+
+
+def test_two_hosts_answer_as_one(trained):
+    """Each with a device of its own, which the parameters are split over; SIGTERM to both ends both."""
+    alone = Server(trained)
+    try:
+        texts = [alone.complete(), alone.complete(temperature=1, seed=3, prompt="hello"), alone.complete(logprobs=2)]
+    finally:
+        alone.process.kill()
+        alone.process.wait()
+    hosts = {"OMNIA_PROCESSES": "2", "OMNIA_COORDINATOR": f"127.0.0.1:{_free_port()}"}
+    command = [sys.executable, str(ROOT / "omnia.py"), "serve", trained, "--slots", "2", "--chunk", "8"]
+    environment = os.environ | hosts | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "OMNIA_PROCESS": "1"}
+    other = subprocess.Popen(command, env=environment)
+    try:
+        first = Server(trained, environment=hosts | {"OMNIA_PROCESS": "0"})
+        for _ in range(2):  # with prefixes that were read before, too
+            assert [first.complete(), first.complete(temperature=1, seed=3, prompt="hello"), first.complete(logprobs=2)] == texts
+        for process in (other, first.process):
+            process.send_signal(signal.SIGTERM)
+        assert first.process.wait(60) == 0 and other.wait(60) == 0
+    finally:
+        for process in (other, first.process):
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]

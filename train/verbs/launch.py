@@ -21,12 +21,12 @@ POINTLESS = (Exit.MISTAKE, Exit.DIVERGED)
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """Train with several processes on this machine, and restart all of them after a crash. The command to run follows `--`."""
+    """Train or serve with several processes on this machine, and restart all of them after a crash. The command to run follows `--`."""
 
     processes: int = 1
     """Number of processes. Each gets its share of the cores."""
     max_restarts: int = 0
-    """How often to restart the job after a crash, a kill or a stall. It resumes from the last checkpoint."""
+    """How often to restart the job after a crash, a kill or a stall. Training resumes from the last checkpoint."""
     join_seconds: int = 120
     """Seconds that the processes wait for each other at the start."""
 
@@ -38,7 +38,7 @@ def launch(arguments: list[str]) -> int:
         place = arguments.index("--")
         own, verb = arguments[:place], arguments[place + 1 :]
     options = parse(Launch, "launch", own)
-    if verb[:1] != ["train"]:
+    if verb[:1] not in (["train"], ["serve"]):
         raise UserError(
             "omnia launch: what should be launched?", "Give it after --, as in: omnia launch --processes 2 -- train CONFIG.py --run-dir DIR"
         )
