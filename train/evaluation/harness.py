@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from train.devices.mesh import inference_mesh
 from train.evaluation.harness_sets import FOLDER
 from train.evaluation.likelihood import Likelihoods, Request
 from train.generation.chat import load_chat
-from train.generation.text import decoder_of, make_generator
+from train.generation.text import beginning, decoder_of, make_generator
 from train.runs.directory import Run, open_run
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -139,15 +139,15 @@ class HarnessModel(TemplateLM):
         return self._likelihoods.rolling(texts, self.prefix_token_id)
 
     def generate_until(self, requests, disable_tqdm: bool = True) -> list[str]:
-        """Greedy, unless the task samples: then a request's randomness comes from its number."""
+        """Greedy, unless the task samples: then a request's randomness comes from its number. Those that begin alike are written together,
+        because the generator reads what they share once; the others with those that are as long."""
         found = [""] * len(requests)
         asked = [(number, request.args[0], normalize_gen_kwargs(request.args[1], NEW_TOKENS)) for number, request in enumerate(requests)]
         asked = [(number, self._ids_to_continue(context, how), how) for number, context, how in asked]
-        asked.sort(key=lambda one: (str(one[2]), -len(one[1])))
+        asked.sort(key=lambda one: (str(one[2]), one[1]))
         for _, group in itertools.groupby(asked, key=lambda one: str(one[2])):
-            alike = list(group)
-            for first in range(0, len(alike), GENERATED):
-                numbers, prompts, hows = zip(*alike[first : first + GENERATED], strict=True)
+            for together in _together(list(group)):
+                numbers, prompts, hows = zip(*together, strict=True)
                 for number, text in zip(numbers, self._written(prompts, hows[0], numbers[0]), strict=True):
                     found[number] = text
         return found
@@ -172,6 +172,24 @@ class HarnessModel(TemplateLM):
         stop, tokens = tuple(text for text in how["until"] if text), how["max_gen_toks"]
         made = self._generator.generate(list(prompts), tokens=tokens, sampling=sampling, seed=0, stop=stop, first_row=first_row)
         return [completion.text for completion in made]
+
+
+def _together(asked: list[tuple[int, list[int], Any]]) -> Iterator[list[tuple[int, list[int], Any]]]:
+    """Requests, in the order of their prompts' ids, in groups of at most GENERATED: neighbours that share most of their prompts, and of
+    those that share it with no neighbour, such as are about as long."""
+    alone, begun = [], 0
+    for place in range(1, len(asked) + 1):
+        shares = place < len(asked) and 2 * beginning([asked[begun][1], asked[place][1]]) > len(asked[begun][1])
+        if shares and place - begun < GENERATED:
+            continue
+        if place - begun > 1:
+            yield asked[begun:place]
+        else:
+            alone.append(asked[begun])
+        begun = place
+    alone.sort(key=lambda one: -len(one[1]))
+    for first in range(0, len(alone), GENERATED):
+        yield alone[first : first + GENERATED]
 
 
 def evaluate_tasks(

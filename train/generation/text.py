@@ -13,11 +13,12 @@ import numpy as np
 from data.errors import UserError
 from data.text.infilling import markers_of
 from model.decoding.beam import beam_search
-from model.decoding.generate import Generation, decode, prefill
+from model.decoding.generate import Generation, decode, extend, prefill
 from model.decoding.sampling import Sampling, by_row
 from model.encoder_decoder import Conditioned, EncoderDecoder, SourceText
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.stack import unstack_layers
+from model.transformer import Decoder
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
 from train.generation.chat import Chat, load_chat
@@ -26,7 +27,11 @@ from train.runs.directory import Run
 from train.step.state import Purpose, random_key
 
 CHUNK = 32
-"""Tokens decoded between two checks of the text: for stop strings, and for what is shown while generating."""
+"""Tokens decoded between two checks of the text at most: for stop strings, and for what is shown while generating."""
+FIRST = 4
+"""With stop strings, tokens before the first check, which then double: answers of a word or two are common where a line's end stops."""
+SHARED = 64
+"""Tokens that all prompts begin with, from which on those are read once for all. Fewer are not worth a program of their own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,12 @@ def _prefill(model, params, source, *arguments, **options) -> Generation:
 @functools.partial(jax.jit, static_argnames=("model", "beams", "max_new_tokens", "stop_ids", "length_penalty"))
 def _search(model, params, source, *arguments, **options):
     return beam_search(model if source is None else model.conditioned(params, source), params, *arguments, **options)
+
+
+@functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
+def _extend(model, params, state, tokens_BT, lengths_B) -> Generation:
+    """`extend` with the rest of the prompts, whose beginning the state has read."""
+    return extend(model, params, state, tokens_BT, lengths_B)
 
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
@@ -105,7 +116,7 @@ class TextGenerator:
         first_row: int = 0,
         suffix: str | None = None,
     ) -> Iterator[list[Completion]]:
-        """Yields the completions so far, about every CHUNK tokens, until each has stopped or has `tokens` new tokens.
+        """Yields the completions so far, every CHUNK tokens at most, until each has stopped or has `tokens` new tokens.
 
         prompts: texts, or whole rows of ids, such as Chat.encode gives.
         A row's randomness comes from (seed, first_row + its place in `prompts`), so it does not depend on the other prompts. A text ends
@@ -139,13 +150,16 @@ class TextGenerator:
         live = [True] * len(prompts)
         keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
         by = by_row([sampling] * len(prompts), self._model.config.vocab_size)
+        few = FIRST if stop else CHUNK
         while any(live):
             held = [_recent(prompt + made, context) for prompt, made in zip(rows, new, strict=True)]
             dropped_B = jnp.asarray([len(prompt + made) - len(kept) for prompt, made, kept in zip(rows, new, held, strict=True)])
-            state, width, capacity = self._prefill(held, source, jax.vmap(jax.random.fold_in)(keys_B, dropped_B), tokens)
+            keys = jax.vmap(jax.random.fold_in)(keys_B, dropped_B)
+            state, width, capacity = self._prefill(held, source, keys, tokens, [len(made) for made in new])
             state = state.replace(done_B=~jnp.asarray(live))
             while any(live) and width < capacity:
-                steps = min(CHUNK, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
+                steps = min(few, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
+                few = min(2 * few, CHUNK)
                 state = _decode(self._model, self._params, source, state, by, jnp.int32(steps))
                 ids, probabilities, ends = (np.asarray(x) for x in (state.tokens_BS, state.log_probs_BS, state.ends_B))
                 for row, on in enumerate(live):
@@ -236,23 +250,28 @@ class TextGenerator:
         positions = np.arange(width, dtype=np.int32) * segments
         return [[self._model.config.start_token] for _ in rows], SourceText(tokens, segments, positions)
 
-    def _prefill(self, rows: list[list[int]], source, keys_B, tokens: int) -> tuple[Generation, int, int]:
+    def _prefill(self, rows: list[list[int]], source, keys_B, tokens: int, made: list[int]) -> tuple[Generation, int, int]:
         """Pad on the left, and give the buffers room, to a few sizes only, so that few programs are compiled.
 
+        made: tokens of each text that are no prompt, all of which its row may not hold any more: penalties count them.
         Returns the state, the width of the prompts, and where the longest row has filled its context.
         """
-        longest = max(map(len, rows))
-        most = self._model.config.context_length - longest
-        width, max_new_tokens = (-(-size // CHUNK) * CHUNK for size in (longest, min(most, tokens)))
-        padded = np.zeros((len(rows), width), np.int32)
-        for padding, row in zip(padded, rows, strict=True):
-            padding[width - len(row) :] = row
-        lengths_B = jnp.asarray([len(row) for row in rows], jnp.int32)
-        return (
-            _prefill(self._model, self._params, source, padded, lengths_B, keys_B, max_new_tokens=max_new_tokens),
-            width,
-            width + min(most, max_new_tokens),
-        )
+        most = self._model.config.context_length - max(map(len, rows))
+        room = _rounded(min(most, tokens))
+        shared = beginning(rows) if isinstance(self._model, Decoder) and len(rows) > 1 else 0
+        if shared < SHARED:
+            padded, lengths_B = _right_aligned(rows)
+            width = padded.shape[1]
+            state, before = _prefill(self._model, self._params, source, padded, lengths_B, keys_B, max_new_tokens=room), 0
+        else:
+            (padded, lengths_1), (rest, lengths_B) = _right_aligned([rows[0][:shared]]), _right_aligned([row[shared:] for row in rows])
+            before = padded.shape[1]
+            width, more = before + rest.shape[1], {"max_new_tokens": rest.shape[1] + room, "samples": len(rows)}
+            state = _prefill(self._model, self._params, source, padded, lengths_1, keys_B, **more)
+            state = _extend(self._model, self._params, state, rest, lengths_B)
+        # Those in the rest end with it, and the others, if any, where the beginning does.
+        begin_B = [width - count if count <= length else before - (count - length) for count, length in zip(made, lengths_B, strict=True)]
+        return state.replace(begin_B=jnp.asarray(np.maximum(begin_B, 0), jnp.int32)), width, width + min(most, room)
 
     def _complete(self, prompt, prompt_ids, ids, log_probs, sampling, stop, stop_in_space, tokens) -> Completion:
         ids, log_probs = ids[:tokens], log_probs[:tokens]
@@ -265,6 +284,26 @@ class TextGenerator:
         finish = "stop" if ended or cuts else "length" if len(ids) >= tokens else ""
         prompt = prompt if isinstance(prompt, str) else begin
         return Completion(prompt, text[: min(cuts)] if cuts else text, tuple(ids), tuple(log_probs), finish)
+
+
+def _rounded(size: int) -> int:
+    return -(-size // CHUNK) * CHUNK
+
+
+def _right_aligned(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """(ids [B, T], how many of each row are meant)"""
+    lengths_B = np.array([len(row) for row in rows], np.int32)
+    padded = np.zeros((len(rows), _rounded(int(lengths_B.max()))), np.int32)
+    for padding, row in zip(padded, rows, strict=True):
+        padding[len(padding) - len(row) :] = row
+    return padded, lengths_B
+
+
+def beginning(rows: Sequence[list[int]]) -> int:
+    """Tokens that all rows begin with, the last of each aside."""
+    first, last = min(rows), max(rows)  # in the order of words: what these share, all do
+    same = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), min(len(first), len(last)))
+    return min(same, min(map(len, rows)) - 1)
 
 
 def _recent(ids: list[int], context: int) -> list[int]:

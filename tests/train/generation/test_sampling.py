@@ -21,7 +21,7 @@ from model.media.multimodal_config import MultimodalConfig
 from model.transformer import Decoder, abstract_parameters
 from train.experiment import Experiment
 from train.generation.embeddings import load_embedder
-from train.generation.text import CHUNK, Completion, TextGenerator, decoder_of
+from train.generation.text import CHUNK, SHARED, Completion, TextGenerator, _extend, decoder_of
 from train.objectives.text.options import PrefixLM
 from train.verbs.generate import _stream
 
@@ -30,9 +30,9 @@ ALPHABET = character_tokenizer("abcdefghijklmnopqrstuvwxyz ")
 END = ALPHABET.specials["document_end"]
 
 
-def make(vocabulary: int):
+def make(vocabulary: int, context: int = CONTEXT):
     """A model whose weights are large enough that its predictions differ from place to place."""
-    config = ModelConfig(vocab_size=vocabulary, context_length=CONTEXT, num_layers=1, embed_dim=16, num_heads=2)
+    config = ModelConfig(vocab_size=vocabulary, context_length=context, num_layers=1, embed_dim=16, num_heads=2)
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), jnp.float32), nn.unbox(abstract_parameters(config)))
     return Decoder(config), params
@@ -169,6 +169,22 @@ def test_a_text_does_not_depend_on_the_other_prompts(letters, others):
     found = letters.generate(["once ", *others], **options)[0]
     assert found.ids == expected.ids
     np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-4)
+
+
+def test_what_prompts_share_is_read_once_and_changes_nothing(monkeypatch):
+    """Rests of several lengths, settings that look at the prompt, and texts that outgrow the context."""
+    generator = TextGenerator(*make(END + 1, 4 * CHUNK), ALPHABET, None)
+    shared = np.random.default_rng(0).integers(0, 26, SHARED + 9).tolist()
+    prompts = [[*shared, 1], [*shared, 2, 3, 4], [*shared, *range(20)], [*shared, 1, 2]]
+    options = {"tokens": 70, "sampling": Sampling(temperature=0.8, repetition_penalty=1.2, frequency_penalty=0.3), "seed": 5}
+    read = []
+    monkeypatch.setattr("train.generation.text._extend", lambda *arguments: (read.append(arguments[3].shape), _extend(*arguments))[1])
+    together = generator.generate(prompts, **options)
+    assert read[0] == (4, CHUNK)
+    for row, (prompt, one) in enumerate(zip(prompts, together, strict=True)):
+        (alone,) = generator.generate([prompt], first_row=row, **options)
+        assert one.ids == alone.ids and len(one.ids) == 70
+        np.testing.assert_allclose(one.log_probs, alone.log_probs, atol=1e-4)
 
 
 def test_no_draw_is_made_twice(letters):
