@@ -1,7 +1,9 @@
 """Every test sees eight pretended CPU devices, so that each mesh of the code runs in it."""
 
+import gc
 import os
 from importlib.metadata import version
+from pathlib import Path
 
 # Before anything imports JAX, which reads them once.
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS") or "cpu"
@@ -17,7 +19,22 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 
+import jax
+import pytest
 from hypothesis import settings
 
 settings.register_profile("same", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))  # HYPOTHESIS_PROFILE=default draws new examples
+
+MOST_MAPPINGS = 40_000
+"""Of memory, by a process. Linux allows 65,530; each compiled program has several, and LLVM crashes where it gets none."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_mappings():
+    """Forget compiled programs between files before there are too many."""
+    yield
+    held = Path("/proc/self/maps")
+    if held.exists() and held.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()

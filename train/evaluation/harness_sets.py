@@ -42,11 +42,12 @@ def rte(**_: Any):
 
 
 def mr_polarity(**_: Any):
-    """Sentences of film reviews (Pang and Lee 2005). Fields: text, label (1: praise)."""
+    """Sentences of film reviews (Pang and Lee 2005), blame and praise in turn. Fields: text, label (1: praise)."""
+    both = zip(*(_lines(f"mr_polarity/rt-polarity.{name}") for name in ("neg", "pos")), strict=True)
     every = [
         (number % FOLDS == FOLDS - 1, {"text": line.strip(), "label": label})
-        for label, name in enumerate(("neg", "pos"))
-        for number, line in enumerate(_lines(f"mr_polarity/rt-polarity.{name}"))
+        for number, lines in enumerate(both)
+        for label, line in enumerate(lines)
     ]
     return _datasets({split: [one for held_out, one in every if held_out == (split == "test")] for split in ("train", "test")})
 

@@ -59,6 +59,14 @@ class Rows(NamedTuple):
     owners: np.ndarray
 
 
+class _Branch(NamedTuple):
+    """Tokens that are read behind a trunk, and what is predicted: (number of the request, continuation). All of them end one behind the
+    tokens: either there is one, or each has one token."""
+
+    tokens: list[int]
+    continuations: list[tuple[int, Sequence[int]]]
+
+
 @dataclasses.dataclass
 class _Text:
     """One segment of a row: a trunk, and the branches behind it. Predictions are (place in the segment, target, number of the request)."""
@@ -70,15 +78,17 @@ class _Text:
     source: list[int]
     last_branch: int = 0
 
-    def add(self, trunk: int, continuation: Sequence[int], number: int) -> None:
-        """Put a continuation behind the first `trunk` tokens, whose last predicts its first; its own last token is predicted only."""
-        first, behind = len(self.tokens), len(continuation) - 1
+    def add(self, trunk: int, branch: "_Branch") -> None:
+        """Put a branch behind the first `trunk` tokens, whose last predicts its first; what it ends with is predicted only."""
+        first = len(self.tokens)
         self.last_branch += 1
-        self.tokens += continuation[:-1]
-        self.positions += range(trunk, trunk + behind)
-        self.branches += [self.last_branch] * behind
-        places = [trunk - 1, *range(first, first + behind)]
-        self.predictions += zip(places, continuation, [number] * len(places), strict=True)
+        self.tokens += branch.tokens
+        self.positions += range(trunk, trunk + len(branch.tokens))
+        self.branches += [self.last_branch] * len(branch.tokens)
+        for number, continuation in branch.continuations:
+            begin = len(branch.tokens) - len(continuation) + 1  # of those of its tokens that are read
+            places = [first + begin - 1 if begin else trunk - 1, *range(first + begin, first + len(branch.tokens))]
+            self.predictions += zip(places, continuation, [number] * len(places), strict=True)
 
     @property
     def length(self) -> int:
@@ -88,8 +98,9 @@ class _Text:
 class Likelihoods:
     """The likelihoods of continuations, of a decoder or an encoder-decoder.
 
-    Requests with the same context are read as branches behind it (`Mask.branches_BT`) where the model knows branches, else each for itself.
-    They come to the same within 1e-5 of `likelihood`, which takes one at a time.
+    What contexts share, such as solved examples before a question, is read once with all that follows as branches behind it
+    (`Mask.branches_BT`), where the model knows branches and it saves tokens; else each context is read for itself. They come to the same
+    within 1e-5 of `likelihood`, which takes one at a time.
     """
 
     def __init__(self, model: Any, params, mesh, *, context_length: int = 0, tokens: int = 0):
@@ -161,19 +172,28 @@ class Likelihoods:
         for number, request in enumerate(requests):
             context, continuation = cut(request, self.context_length, apart=self._reads)
             groups.setdefault(tuple(context), []).append((number, continuation))
-        widest = max(ROW, _width(self.context_length))
-        for context, members in groups.items():
-            trunk = [self._model.config.start_token] if self._reads else list(context)
-            text = None
-            for number, continuation in members:
-                if text is None or not self._shares or len(text.tokens) + len(continuation) - 1 > widest:
-                    if text is not None:
-                        yield text
-                    source = list(context) if self._reads else []
-                    text = _Text(list(trunk), list(range(len(trunk))), [0] * len(trunk), [], source)
-                text.add(len(trunk), continuation, number)
-            if text is not None:
-                yield text
+        if not self._shares:
+            for context, members in groups.items():
+                trunk, source = ([self._model.config.start_token], context) if self._reads else (list(context), ())
+                for member in members:
+                    yield from self._behind(trunk, [_Branch(list(member[1][:-1]), [member])], source)
+            return
+        for shared, contexts in _together(groups):
+            yield from self._behind(
+                list(contexts[0][:shared]), [branch for context in contexts for branch in _branches(context[shared:], groups[context])]
+            )
+
+    def _behind(self, trunk: list[int], branches: list[_Branch], source: Sequence[int] = ()) -> Iterator[_Text]:
+        """Texts with this trunk, as many as are needed for all branches."""
+        widest, text = max(ROW, _width(self.context_length)), None
+        for branch in branches:
+            if text is None or len(text.tokens) + len(branch.tokens) > widest:
+                if text is not None:
+                    yield text
+                text = _Text(list(trunk), list(range(len(trunk))), [0] * len(trunk), [], list(source))
+            text.add(len(trunk), branch)
+        if text is not None:
+            yield text
 
     def _batches(self, texts: Iterator[_Text]) -> Iterator[Rows]:
         """Rows of few shapes: those as wide as another, with about as many predictions, are neighbours."""
@@ -249,6 +269,36 @@ def cut(request: Request, length: int, *, apart: bool) -> tuple[Sequence[int], S
     if len(continuation) > length:
         raise UserError(f"a continuation of {len(continuation)} tokens; the model reads {length}", "Give a shorter one.")
     return context[-(length if apart else length + 1 - len(continuation)) :], continuation
+
+
+def _branches(rest: Sequence[int], members: list[tuple[int, Sequence[int]]]) -> list[_Branch]:
+    """Of a context's continuations: one for all of a single token, else one for each."""
+    if all(len(continuation) == 1 for _, continuation in members):
+        return [_Branch(list(rest), members)]
+    return [_Branch([*rest, *member[1][:-1]], [member]) for member in members]
+
+
+def _together(groups: dict[tuple[int, ...], list[tuple[int, Sequence[int]]]]) -> Iterator[tuple[int, list[tuple[int, ...]]]]:
+    """(tokens that some contexts share, those contexts): neighbours in the order of their ids, as long as another one costs fewer tokens
+    beside the others than by itself.
+
+    M branches behind p shared tokens cost A - (M - 1) p, where A is what they cost with all their tokens.
+    """
+    held, shared, whole, branches = list[tuple[int, ...]](), 0, 0, 0
+    for context in sorted(groups):
+        found = _branches(context, groups[context])
+        own, count = sum(len(branch.tokens) for branch in found), len(found)
+        alone = own - (count - 1) * len(context)
+        same = next((i for i, (one, other) in enumerate(zip(held[-1], context, strict=False)) if one != other), None) if held else 0
+        same = min(shared, len(context) if same is None else same)
+        if held and same and whole + own - (branches + count - 1) * same < whole - (branches - 1) * shared + alone:
+            held, shared, whole, branches = [*held, context], same, whole + own, branches + count
+            continue
+        if held:
+            yield shared, held
+        held, shared, whole, branches = [context], len(context), own, count
+    if held:
+        yield shared, held
 
 
 def _packed(texts: list[_Text], width: int) -> list[list[_Text]]:

@@ -89,6 +89,31 @@ def test_a_shared_context_is_read_once():
     assert (rows.owners >= 0).sum() == 1 + 3 + 5
 
 
+def test_what_contexts_share_is_read_once(monkeypatch):
+    """As solved examples before questions: with labels of one token a question costs its own tokens alone."""
+    shared = [7] * 12
+    asked = [Request([*shared, 1 + number, 2, 3], [label]) for number in range(3) for label in (4, 5)]
+    rows = next(engine(LLAMA)._batches(engine(LLAMA)._texts(asked)))
+    assert (rows.segments > 0).sum() == 12 + 3 * 3 and (rows.owners >= 0).sum() == 6
+    apart = [Request([number, *shared], [label] * size) for number in range(3) for label, size in ((4, 2), (5, 1))]
+    rows = next(engine(LLAMA)._batches(engine(LLAMA)._texts(apart)))
+    assert (rows.segments > 0).sum() == 3 * (13 + 1), "nothing is shared where they begin in other ways"
+    rng = np.random.default_rng(0)
+
+    def some(count: int) -> list[int]:
+        return rng.integers(1, 61, count).tolist()
+
+    contexts = [*([*shared, *some(size)] for size in (0, 1, 1, 2, 3, 6)), some(9), some(5), shared[:7]]
+    several = [Request(context, some(size)) for context in contexts for size in (1, 3, 1)]
+    alike = [Request(context, some(1)) for context in contexts for _ in range(2)]
+    several = [(several + alike)[i] for i in rng.permutation(len(several + alike))]
+    monkeypatch.setattr(likelihood, "ROW", 32)
+    for config in (GPT2, LLAMA):
+        assert_equal(engine(config, tokens=64)(several), alone(config, several))
+    count = sum((rows.segments > 0).sum() for rows in engine(LLAMA)._batches(engine(LLAMA)._texts(several)))
+    assert count < sum(len(context) for context in contexts) + 3 * 2 * len(contexts)
+
+
 def test_no_continuation_sees_another():
     """By gradients: what a branch predicts does not move with another branch's inputs, nor the trunk with any."""
     model, params = make(LLAMA)
