@@ -29,14 +29,14 @@ class Shown:
 class TextWriter:
     """The text of one answer, token by token.
 
-    pieces: bytes of each id. hidden: ids that are no text, such as that of an end. tokens: whether they are shown too, and not the text
-    alone, which is made faster where no stop string can end it. A text ends before the first stop string in it,
-    whichever tokens that is made of; what could be the beginning of one is held back until it is not.
+    pieces: bytes of each id. hidden: ids that are no text, such as that of an end. A text ends before the first stop string in it,
+    whichever tokens that is made of; what could be the beginning of one is held back until it is not. tokens: whether they are shown
+    too; a text alone, without stop strings, is made faster.
     """
 
     def __init__(self, pieces: Sequence[bytes], stops: Sequence[str] = (), hidden: frozenset[int] = frozenset(), tokens: bool = True):
-        self._plain = not tokens and not any(stops)
         self._pieces, self._stops, self._hidden = pieces, [stop for stop in stops if stop], hidden
+        self._plain = not tokens and not self._stops
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""  # decoded and not shown yet
         self._shown = 0  # characters shown

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import os.path
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ class _Text:
     source: list[int]
     last_branch: int = 0
 
-    def add(self, trunk: int, branch: "_Branch") -> None:
+    def add(self, trunk: int, branch: _Branch) -> None:
         """Put a branch behind the first `trunk` tokens, whose last predicts its first; what it ends with is predicted only."""
         first = len(self.tokens)
         self.last_branch += 1
@@ -289,8 +290,7 @@ def _together(groups: dict[tuple[int, ...], list[tuple[int, Sequence[int]]]]) ->
         found = _branches(context, groups[context])
         own, count = sum(len(branch.tokens) for branch in found), len(found)
         alone = own - (count - 1) * len(context)
-        same = next((i for i, (one, other) in enumerate(zip(held[-1], context, strict=False)) if one != other), None) if held else 0
-        same = min(shared, len(context) if same is None else same)
+        same = min(shared, len(os.path.commonprefix([held[-1], context]))) if held else 0
         if held and same and whole + own - (branches + count - 1) * same < whole - (branches - 1) * shared + alone:
             held, shared, whole, branches = [*held, context], same, whole + own, branches + count
             continue

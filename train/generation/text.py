@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import os.path
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -244,7 +245,7 @@ class TextGenerator:
         longest = max(map(len, sources))
         if longest > self.context and self._model.config.positions in ("learned", "sinusoidal"):
             raise UserError(f"the text to read is {longest} tokens; the model's context is {self.context}", "Give a shorter one.")
-        width = -(-longest // CHUNK) * CHUNK
+        width = _rounded(longest)
         tokens = np.array([np.pad(row, (0, width - len(row))) for row in sources], np.int32)
         segments = (np.arange(width) < np.array([[len(row)] for row in sources])).astype(np.int32)
         positions = np.arange(width, dtype=np.int32) * segments
@@ -301,9 +302,7 @@ def _right_aligned(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarra
 
 def beginning(rows: Sequence[list[int]]) -> int:
     """Tokens that all rows begin with, the last of each aside."""
-    first, last = min(rows), max(rows)  # in the order of words: what these share, all do
-    same = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), min(len(first), len(last)))
-    return min(same, min(map(len, rows)) - 1)
+    return min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1)
 
 
 def _recent(ids: list[int], context: int) -> list[int]:
