@@ -62,6 +62,57 @@ def client(port: int) -> None:
 # ------------------------------------------------------------------------------------------------ the server's
 
 
+class Feeder:
+    """An engine that draws nothing: its jobs are given pieces of three tokens, so that what is left is the cost of HTTP."""
+
+    alive, advanced, failed = True, float("inf"), ""
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, *jobs) -> None:
+        self.jobs += jobs
+
+    def cancel(self, job) -> None: ...
+
+    def stop(self, seconds: float) -> None: ...
+
+
+def microseconds_of_a_chunk(application, at_once, bodies: list[dict], chunks: int = 60) -> float:
+    """Processor time that the event loop's thread takes for a chunk of a stream."""
+    from serve.jobs import Piece
+
+    feeder, seconds = Feeder(), []
+    engine, application._engine = application._engine, feeder
+
+    def on_loop(what):
+        found, done = [], threading.Event()
+        application._loop.call_soon_threadsafe(lambda: (found.append(what()), done.set()))
+        done.wait()
+        return found[0]
+
+    def feed(last: bool) -> None:
+        for job in feeder.jobs:
+            job.pieces.append(Piece([97] * 3, [-1.0] * 3, finish="length" if last else ""))
+        application.woken(feeder.jobs)
+        while any(job.pieces for job in feeder.jobs):
+            time.sleep(0.0005)
+
+    asking = threading.Thread(target=at_once, args=(bodies,))
+    asking.start()
+    while len(feeder.jobs) < len(bodies):
+        time.sleep(0.01)
+    feed(False)
+    for _ in range(chunks):
+        before = on_loop(time.thread_time)
+        feed(False)
+        seconds.append((on_loop(time.thread_time) - before) / len(bodies))
+    feed(True)
+    asking.join()
+    application._engine = engine
+    return 1e6 * statistics.median(seconds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=[*SIZES], default="tiny")
@@ -182,6 +233,9 @@ def main() -> None:
         f"a prompt of about {LONG}: first tokens after {miss_ms:.0f} ms; {hit_ms:.0f} where nine tenths are known ({hit_ms / miss_ms:.2f})"
     )
     print(f"longest gap of a stream while a prompt of {CONTEXT - 8} arrives: {gap_ms:.0f} ms")
+    print(
+        f"processor time of a chunk: {microseconds_of_a_chunk(application, at_once, bodies(o.requests, max_tokens=300)):.0f} microseconds"
+    )
     print(f"compiled since it was ready: {observed.compilations - ready}")
     asking.stdin.close()
     server.should_exit = True
