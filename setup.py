@@ -19,6 +19,7 @@ EXTRAS = {
     "eval": ["lm-eval>=0.4.13"],  # its core needs no torch; older ones load tasks in another way
     # Answers over HTTP; llguidance: answers in JSON, by a schema or an expression.
     "serve": ["uvicorn>=0.30", "prometheus_client>=0.20", "llguidance>=1.0", "jinja2>=3.1"],
+    "privacy": ["dp-accounting>=0.6"],  # what private training costs
     "games": ["pgx>=2.6"],  # two-player games beside our own
     "gcs": ["gcsfs>=2024.6"],
     "s3": ["s3fs>=2024.6"],
@@ -47,6 +48,7 @@ TEST = [
     *EXTRAS["notebooks"],
     *EXTRAS["metrics"],
     *EXTRAS["serve"],
+    *EXTRAS["privacy"],
     "openai>=2",  # the client that the server must please
 ]
 
@@ -98,6 +100,7 @@ setup(
         "train.objectives.text",
         "train.optimizers",
         "train.planning",
+        "train.privacy",
         "train.reproduce",
         "train.rl",
         "train.rl.environments",
@@ -110,6 +113,7 @@ setup(
         "train.sources.media",
         "train.step",
         "train.step.adversarial",
+        "train.step.private",
         "train.tasks",
         "train.tasks.metrics",
         "train.verbs",

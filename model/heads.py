@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from model.decoding.quantize import Quantized, product
+from model.watched import Watched
 
 CHUNK_ELEMENTS = 1 << 26
 """Logits held at once, as a count of float32 elements (256 MiB): large enough for full-speed products, small beside the model."""
@@ -62,6 +63,8 @@ def logits(head: Head, *, softcap: float = 0.0, temperature: float = 1.0):
     hidden, table, bias_V = head
     if isinstance(table, Quantized):
         x = product(hidden.reshape(-1, hidden.shape[-1]), table).reshape(*hidden.shape[:-1], -1)
+    elif isinstance(table, Watched):
+        x = table.logits(hidden)
     else:
         x = jnp.einsum("...D,VD->...V", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
     if bias_V is not None:
@@ -130,7 +133,7 @@ def score_tokens(
     if counted_BT is not None and not chunk:
         fits = min(fits, max(-(-length // SKIPPABLE), -(-FULL_SPEED // rows)))
     chunk = min(length, fits)
-    if chunk == length:
+    if chunk == length or isinstance(head.table_VD, Watched):  # whose uses are counted where they are traced
         scores = _score(head, other, targets_BT, want, softcap, temperature)
         return scores if counted_BT is None else jax.tree.map(lambda x: jnp.where(counted_BT, x, 0.0), scores)
     if counted_BT is not None:

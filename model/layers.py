@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from model.adapters import with_low_rank
 from model.config import ModelConfig
 from model.decoding.quantize import Quantized, product
+from model.watched import Watched
 
 
 def compute_dtype(config: ModelConfig):
@@ -20,7 +21,7 @@ def compute_dtype(config: ModelConfig):
 
 def constrain(x, *axes):
     """Say where an activation lives by logical axis names; does nothing outside a mesh."""
-    return x if isinstance(x, Quantized) else nn.with_logical_constraint(x, axes)
+    return x if isinstance(x, Quantized | Watched) else nn.with_logical_constraint(x, axes)
 
 
 class Dense(nn.Module):
@@ -53,8 +54,11 @@ class Dense(nn.Module):
         return y
 
     def _product(self, x_RK, contracted):
-        if isinstance(self.get_variable("params", "kernel"), Quantized):
-            return product(x_RK, self.get_variable("params", "kernel")).astype(self.dtype)
+        given = self.get_variable("params", "kernel")
+        if isinstance(given, Quantized):
+            return product(x_RK, given).astype(self.dtype)
+        if isinstance(given, Watched):
+            return given.product(x_RK, self.dtype)
         init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
         kernel = self.param("kernel", init, (*contracted, *self.features), jnp.float32).astype(self.dtype)
         # Two flat matrices: the only shape for which every backend picks its fastest product, forward and backward.
@@ -94,7 +98,7 @@ class Table(nn.Module):
 
     @nn.compact
     def __call__(self):
-        if isinstance(self.get_variable("params", "table"), Quantized):
+        if isinstance(self.get_variable("params", "table"), Quantized | Watched):
             return self.get_variable("params", "table")
         init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
         return self.param("table", init, (self.rows, self.width), jnp.float32)

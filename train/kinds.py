@@ -120,6 +120,18 @@ class Batches(Protocol):
         """
 
 
+class Units(NamedTuple):
+    """What a dataset consists of, to be drawn one by one. what: one of them is called. size: how many there are.
+
+    make(numbers, first) -> arrays with the rows of the units of these numbers, one behind the other, -1 standing for padding. first: how
+    many units came before in the stream, by which the randomness of each is drawn.
+    """
+
+    what: str
+    size: int
+    make: Callable[[Any, int], Any]
+
+
 class Sample(NamedTuple):
     """A text that the model wrote, to be looked at; its score, where something scores it."""
 
@@ -186,6 +198,12 @@ class Dataset:
     def batches(self, sources: list, split: str = "train") -> Any:
         """Rows of a split: of `train` an endless stream in the order of the seed, of others one pass, the same for any seed."""
         raise NotImplementedError
+
+    def units(self, sources: list, user: str = "", rows: int = 1) -> "Units":
+        """What can be drawn one by one for training. user: a column of the files that says whose a row is, so that each user is a unit of
+        `rows` rows. UserError where the data has no such units, or no such column."""
+        what = f"whose rows belong to users ({user})" if user else "that can be drawn by itself"
+        raise UserError(f"data: {type(self.options).__name__} has nothing {what}", "Use data that has, such as text or a task's files.")
 
     def empty(self, count: int) -> Any:
         """A batch of padding, of the shapes and types that batches have: enough to compile a step."""
@@ -306,6 +324,34 @@ class Gradient:
     """
 
     home: ClassVar[str] = ""
+    drawing: ClassVar[str] = ""
+    """What draws the rows of its steps, where that is part of the method: a Drawing. Empty: rows come in the order of the data."""
+    fixes: ClassVar[tuple[str, ...]] = ()
+    """Fields of the experiment that what it promises depends on: a run that goes on may not change them."""
+
+    @property
+    def unit_rows(self) -> int:
+        """Rows of the arrays for each of the experiment's batch_size."""
+        return 1
+
+
+class Drawing(Protocol):
+    """Draws the rows of steps for a gradient method. Made as Drawing(options, experiment)."""
+
+    def completed(self, dataset: "Dataset", sources: list) -> Gradient:
+        """The options with what a config may leave open filled in; UserError for data that it cannot draw from."""
+
+    def begin(self, place: Any) -> None:
+        """Before the first step of a process; place: the run directory."""
+
+    def batches(self, dataset: "Dataset", sources: list) -> Any:
+        """Batches of which each row consumed takes `unit_rows` of the arrays."""
+
+    def frozen(self) -> dict[str, Any]:
+        """What the gradient reads as frozen[name], NumPy arrays that are the run's own; before `begin` of their shapes alone."""
+
+    def shows(self, cursor: int) -> list["Section"]:
+        """Sections of the report; cursor: rows consumed so far."""
 
 
 @dataclasses.dataclass(frozen=True)

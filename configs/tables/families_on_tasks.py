@@ -31,13 +31,13 @@ SHAPE: dict[str, Any] = {
 }
 FAMILIES = {"bert": "BERT: masked tokens, a head", "gpt": "GPT: the next token, labels as text"}
 TASKS = {"trec": "questions", "polarity": "film reviews"}
-PRETRAINING, FINE_TUNING = 1500, 300
+PRETRAINING, FINE_TUNING = 600, 200
 
 
 def get_config(arg: str = "bert") -> Experiment:
     family, _, task = arg.partition("_")
     if task:
-        return fine_tuning(arg, Classification(length=96, written=8), steps=FINE_TUNING, rate=5e-4)
+        return fine_tuning(arg, Classification(length=64, written=8), steps=FINE_TUNING, rate=5e-4)
     return Experiment(
         name=family,
         steps=PRETRAINING,
@@ -77,6 +77,6 @@ def get_table() -> Table:
             for family, what in FAMILIES.items()
         ),
         claims=tuple(Better(f"bert_{task}", f"gpt_{task}") for task in TASKS),
-        note=f"4 layers of 192, 5 MB of text read in {PRETRAINING:,} steps of 32 rows of 128 tokens (Muon, once), then "
+        note=f"4 layers of 192, {PRETRAINING:,} steps of 32 rows of 128 tokens of English (Muon, once), then "
         f"{FINE_TUNING} steps of 32 examples for each seed. In the paper GPT also has a head; here it writes the label after the text.",
     )

@@ -11,8 +11,8 @@ from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
 SIZES = (50, 200, 1000, 4000)
-NOISE = (0.0, 0.2, 0.4)
-SERIES = {0.0: "true labels", 0.2: "20 % of the labels wrong", 0.4: "40 % of the labels wrong"}
+NOISE = (0.0, 0.4)
+SERIES = {0.0: "true labels", 0.4: "40 % of the labels wrong"}
 
 
 def get_config(arg: str = "plain") -> Experiment:
@@ -52,7 +52,7 @@ def get_table() -> Table:
             Better("n1000_0", "n200_0"),
             Better("n200_0", "n50_0"),
             Better("n1000_0", "n1000_0.4"),
-            Better("n4000_0.2", "n200_0"),
+            Better("n4000_0.4", "n200_0"),
             Better("n4000_smoothed", "n4000_0.4"),
         ),
         x="labelled examples",

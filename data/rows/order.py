@@ -51,6 +51,18 @@ def shuffled(row, size: int, seed: int):
     return epoch, permute(index, size, fold(seed, epoch))
 
 
+def by_owner(owners) -> list[np.ndarray]:
+    """For each owner, in the order of their first rows, the numbers of its rows. owners: of each row, anything that NumPy can sort."""
+    _, first, owner = np.unique(owners, return_index=True, return_inverse=True)
+    rows = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+    return [rows[number] for number in np.argsort(first)]
+
+
+def few_of(numbers: np.ndarray, most: int, key) -> np.ndarray:
+    """At most so many of the numbers, a fair choice by a key where there are more."""
+    return numbers if len(numbers) <= most else numbers[np.sort(np.argsort(fold(key, numbers), kind="stable")[:most])]
+
+
 def _feistel(value, bits, round_keys):
     """A bijection of [0, 2^bits): halves of the bits in turn are xored with a keyed hash of the other half."""
     low_bits = bits // 2

@@ -20,6 +20,7 @@ from train.optimizers.build import make_schedule, optimizer_of
 from train.runs.directory import Run
 from train.runs.start import adopt, frozen_of
 from train.sources.dataset import dataset_of
+from train.sources.drawing import drawing_of
 from train.step.state import Purpose, State, random_key
 from train.step.update import compiler_options, jit_update, on_mesh
 
@@ -49,7 +50,9 @@ class RowLearner:
         self._dataset = dataset_of(experiment)
         self._dataset.place = run.path
         whole, bound = bind(experiment, mesh), bind_trained(experiment, mesh)
-        self._method = method_of(experiment)
+        self._method, self._drawing = method_of(experiment), drawing_of(experiment)
+        self._cursor = 0
+        self._read_only: Any = None
         self.parameters, self.carry = bound.start, bound.carry
         self.optimizer = optimizer_of(experiment)
         self.rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps)
@@ -68,6 +71,8 @@ class RowLearner:
     def check(experiment: Experiment, sources: list, mesh) -> None:
         bound = bind(experiment, mesh)
         realise(experiment.gradient, experiment, experiment.objective.unit)
+        if (drawing := drawing_of(experiment)) is not None:
+            drawing.completed(dataset_of(experiment), sources)
         if experiment.evaluation.metrics and bound.outputs is None:
             raise UserError(
                 f"evaluation.metrics: {type(experiment.objective).__name__} gives no outputs that metrics could score", "Leave them out."
@@ -79,7 +84,7 @@ class RowLearner:
     @staticmethod
     def abstract_step(experiment: Experiment, mesh):
         bound, state = bind_trained(experiment, mesh), state_of(experiment, mesh)
-        rows = dataset_of(experiment).empty(experiment.batch_size)
+        rows = dataset_of(experiment).empty(experiment.batch_size * experiment.gradient.unit_rows)
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh, x.ndim)), rows)
         frozen = frozen_shapes(experiment, mesh, reads_reference=bool(bound.reference))
         update = update_of(experiment, bound, optimizer_of(experiment), rows=experiment.batch_size)
@@ -88,7 +93,8 @@ class RowLearner:
     @functools.cached_property
     def batches(self) -> Batches:
         """Made when they are asked for: data to measure on may have nothing to train on."""
-        made = self._dataset.batches(self._sources)
+        drawing = self._drawing
+        made = self._dataset.batches(self._sources) if drawing is None else drawing.batches(self._dataset, self._sources)
         self._remarks += getattr(made, "remarks", ())
         if left_out := getattr(made, "left_out", 0):
             self._remarks.append(f"{left_out} samples are left out: no row has room for them")
@@ -122,6 +128,10 @@ class RowLearner:
 
     def begin(self, cursor: int) -> None:
         self.close()
+        self._cursor, self._read_only = cursor, self._frozen
+        if self._drawing is not None:
+            self._drawing.begin(self._run.path)
+            self._read_only = (self._frozen or {}) | self._drawing.frozen()
         size, multiple = self._run.experiment.batch_size, row_shards(self._mesh) * self._run.experiment.micro_batches
 
         def make(number: int):
@@ -148,7 +158,8 @@ class RowLearner:
 
     def step(self, state: State, batch) -> tuple[State, dict, int]:
         step = int(state.step) if self._refresh else 0
-        state, metrics = self._update(state, self._frozen, batch)
+        state, metrics = self._update(state, self._read_only, batch)
+        self._cursor += self._run.experiment.batch_size
         if self._refresh and step % REFRESH_EVERY == REFRESH_EVERY - 1:
             state = self._refresh(state, batch)
         return state, metrics, self._run.experiment.batch_size
@@ -165,7 +176,7 @@ class RowLearner:
         return self._dataset.samples(self._run, params, self._sources, self._remarks.append)
 
     def shows(self) -> list[Section]:
-        return self._dataset.shows()
+        return self._dataset.shows() + ([] if self._drawing is None else self._drawing.shows(self._cursor))
 
     def close(self) -> None:
         if self._incoming is not None:

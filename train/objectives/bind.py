@@ -15,6 +15,7 @@ from train.devices.mesh import parameter_shardings, row_shards
 from train.experiment import Experiment
 from train.kinds import Bound, home_of, realise
 from train.optimizers.build import frozen_leaves, optimizer_of, without_gradient
+from train.sources.drawing import drawing_of
 from train.step.state import State, abstract_state
 from train.step.update import make_update
 
@@ -104,8 +105,14 @@ def frozen_shapes(experiment: Experiment, mesh: Mesh, *, reads_reference: bool):
     whole, bound = whole_shapes(experiment, mesh), bind(experiment)
     taught = {} if bound.teacher is None else {"teacher": whole_shapes(bound.teacher, mesh)}
     if isinstance(experiment.adapters, Tuning):
-        return {"base": jax.eval_shape(base_in_eight_bits, whole) if experiment.adapters.int8 else whole} | taught
-    return ((reference_in(whole, bound.reference) or {} if reads_reference else {}) | taught) or None
+        return {"base": jax.eval_shape(base_in_eight_bits, whole) if experiment.adapters.int8 else whole} | taught | _drawn_by(experiment)
+    return ((reference_in(whole, bound.reference) or {} if reads_reference else {}) | taught | _drawn_by(experiment)) or None
+
+
+def _drawn_by(experiment: Experiment) -> dict:
+    """What a gradient that draws its rows reads beside them, as shapes and types."""
+    drawing = drawing_of(experiment)
+    return {} if drawing is None else jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), drawing.frozen())
 
 
 def state_of(experiment: Experiment, mesh: Mesh, *, ema: bool | None = None, carry: bool = True) -> State:

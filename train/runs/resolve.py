@@ -11,6 +11,8 @@ from train.adapters.options import Tuning
 from train.experiment import Experiment
 from train.runs.directory import START, Run, create_run, has_checkpoint, is_run, open_corpora, open_run
 from train.runs.serialize import flatten, to_json
+from train.sources.dataset import dataset_of
+from train.sources.drawing import drawing_of
 
 MAY_CHANGE = (
     "name",
@@ -86,6 +88,8 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
     objective = experiment.objective.completed(corpora)
     data = experiment.data.with_paths(absolute)  # the run is gone on with from any folder
     experiment = dataclasses.replace(experiment, model=model, data=data, objective=objective)
+    if (drawing := drawing_of(experiment)) is not None:
+        experiment = dataclasses.replace(experiment, gradient=drawing.completed(dataset_of(experiment), corpora))
     return experiment if source is None else with_new_parts(experiment, source.experiment)
 
 
@@ -151,7 +155,7 @@ def check_resume(stored: Experiment, asked: Experiment) -> None:
     # Files may have moved: what they hold is known by its digest.
     both = (dataclasses.replace(one, data=one.data.with_paths(lambda path: "moved")) for one in (stored, asked))
     before, after = (flatten(to_json(one)) for one in both)
-    fixed = stored.data.fixes
+    fixed = (*stored.data.fixes, *stored.gradient.fixes)
     changed = [name for name in after if before.get(name) != after[name] and (name in fixed or not name.startswith(MAY_CHANGE))]
     if changed:
         what = ", ".join(f"{name} is {before.get(name)}, asked {after[name]}" for name in changed)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
+from data.rows.order import fold
 from data.text.batches import Batches
 from data.text.lanes import LaneBatches
-from data.text.rows import TextBatch, empty_batch
+from data.text.rows import Segments, TextBatch, empty_batch, fill
 from data.text.shards import Corpus
 from data.text.words import Words, read_lexicon
 from data.tokenizer import Tokenizer
 from train.experiment import Experiment, TextData
-from train.kinds import Dataset, Sample
+from train.kinds import Dataset, Sample, Units
 
 
 class TextDataset(Dataset):
@@ -55,6 +56,33 @@ class TextDataset(Dataset):
                 "Set --model.vocab-size 0, which takes the tokenizer's, or --data.fim-rate 0.",
             )
         return batches
+
+    def units(self, sources: list[Corpus], user: str = "", rows: int = 1) -> Units:
+        """Documents, of each of which a row has one piece, as long as the context, that begins anywhere."""
+        if user or self.options.fim_rate or self.options.weights or type(self) is not TextDataset:
+            name = next((f"data.{name}" for name in ("fim_rate", "weights") if getattr(self.options, name)), "")
+            what = f"gradient.user {user!r}: prepared text does not say whose it is" if user else f"{name or 'data'}: mixes documents"
+            raise UserError(f"{what}, and private steps draw documents", "Leave it out, or use data with one row for each unit.")
+        length, splits = self.experiment.model.context_length, [corpus.split("train") for corpus in sources]
+        ends = np.cumsum([len(split.lengths) for split in splits])
+        words = self._words(sources)
+
+        def make(numbers: np.ndarray, first: int) -> TextBatch:
+            stream = first + np.arange(len(numbers))
+            batch = empty_batch(stream, length)
+            for number, (corpus, split) in enumerate(zip(sources, splits, strict=True)):
+                chosen = np.flatnonzero((numbers >= 0) & (np.searchsorted(ends, numbers, "right") == number))
+                document = numbers[chosen] - (ends[number] - len(split.lengths))
+                whole = split.lengths[document]
+                starts = (fold(self.experiment.seed, stream[chosen]) % (np.maximum(whole - length, 0) + 1).astype(np.uint64)).astype(
+                    np.int64
+                )
+                segments = Segments(np.arange(len(chosen)), document, starts, np.minimum(whole, length))
+                if chosen.size:
+                    fill(batch, chosen, segments, split, corpus.document_start)
+            return batch._replace(words=words(batch)) if words else batch
+
+        return Units("document", int(ends[-1]), make)
 
     def empty(self, count: int) -> TextBatch:
         batch = empty_batch(np.arange(count), self.experiment.model.context_length)

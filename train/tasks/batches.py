@@ -73,9 +73,9 @@ class TaskBatches(PackedBatches):
 
     def items(self, first_row: int, count: int) -> list[Item]:
         numbers = shuffled(np.arange(first_row, first_row + count), self.rows_per_epoch, self._seed)[1]
-        return [self._changed(number, first_row + place) for place, number in enumerate(numbers.tolist())]
+        return [self.changed(number, first_row + place) for place, number in enumerate(numbers.tolist())]
 
-    def _changed(self, number: int, row: int) -> Item:
+    def changed(self, number: int, row: int) -> Item:
         """An example as a row has it."""
         example = self._examples[number]
         changed = example if self._change is None else self._change(example, row)

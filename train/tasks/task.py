@@ -16,13 +16,13 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from data.records.rows import read_records
-from data.rows.order import fold
+from data.rows.order import by_owner, few_of, fold
 from data.tokenizer import Tokenizer, load_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
 from train.generation.chat import load_chat
-from train.kinds import Data, Dataset, Section, check_range, realise
+from train.kinds import Data, Dataset, Section, Units, check_range, realise
 from train.tasks.augmentation import Augment, augmenter
 from train.tasks.batches import EvaluationRows, TaskBatches
 from train.tasks.examples import Example, TaskFile, content_hash, told
@@ -365,6 +365,32 @@ class TaskDataset(Dataset):
         made = TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
         made.remarks = [f"{source.path}: {said}" for source in sources if (said := told(source.left_out))]
         return made
+
+    def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
+        batches, examples = self.batches(sources), self.examples(sources, "train")
+        if not user and self.in_parts:
+            raise UserError(
+                f"data: {type(self.options).__name__} makes several rows of one example", "Name whose they are: --gradient.user."
+            )
+        owners = [self._owner(example, user) for example in examples] if user else np.arange(len(examples))
+        held = by_owner(owners)
+
+        def make(numbers: np.ndarray, first: int) -> Any:
+            laid: list[list[int]] = []
+            items: list[Item] = []
+            for unit, place in zip(numbers.tolist(), range(first, first + len(numbers)), strict=True):
+                own = few_of(held[unit], rows, fold(self.experiment.seed, place)) if unit >= 0 else []
+                own_items = [batches.changed(int(number), place * rows + row) for row, number in enumerate(own)]
+                laid += [[len(items) + row] if row < len(own) else [] for row in range(rows)]
+                items += own_items
+            return self.make(items, laid, first * rows + np.arange(len(laid)))
+
+        return Units("user" if user else "example", len(held), make)
+
+    def _owner(self, example: Example, user: str) -> str:
+        if user not in example.fields:
+            raise UserError(f"{example.where}: gradient.user asks for the column {user!r}", f"There are: {', '.join(example.fields)}.")
+        return example.fields[user]
 
     def show(self, sources: Sequence[TaskFile]) -> None:
         """Draw the examples that are shown before others."""

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import train.adapters.options
-import train.step.adversarial.options  # noqa: F401, and `--gradient`
+import train.step.adversarial.options
+import train.step.private.options  # noqa: F401, and `--gradient`
 from data.errors import UserError
 from train.experiment import Experiment
 from train.kinds import Adapters, Gradient
@@ -59,7 +60,7 @@ class KindsByName:
     adapters: str = ""
     """Train few parameters beside the model of `start`: adalora, bitfit, houlsby, lora, prefix or prompt."""
     gradient: str = ""
-    """Take the gradient in another way: exact, or adversarially at perturbed embeddings: fgm, freelb or smart."""
+    """Take the gradient in another way: exact; adversarially at perturbed embeddings: fgm, freelb or smart; or private."""
 
 
 def with_kinds(experiment: Experiment, arguments: list[str]) -> Experiment:

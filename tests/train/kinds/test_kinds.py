@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import omnia
+import serve  # noqa: F401, so that none in a stranger's folder takes its place
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
 from train.evaluation.totals import Evaluator

@@ -1,0 +1,180 @@
+"""Private runs: they resume to the bit, keep their secret, say what they cost, and draw what they promise to draw."""
+
+import dataclasses
+import json
+import shutil
+import stat
+from typing import Any
+
+import numpy as np
+import pytest
+
+import omnia
+from data.errors import UserError
+from data.tokenizer import byte_tokenizer
+from model.text_encoder_config import TextEncoderConfig
+from tests.train.conftest import change
+from tests.train.tiny_runs import outcome, start, train, train_and_stop
+from train.evaluation.checkpoint import evaluate_run
+from train.experiment import Experiment, MeshShape
+from train.objectives.tasks.options import Supervised
+from train.privacy.drawing import FACTS, KEY
+from train.runs.directory import open_run
+from train.sources.dataset import dataset_of, open_sources
+from train.sources.drawing import drawing_of
+from train.step.private.options import Private
+from train.tasks.classification import Classification
+
+SECRET = bytes(range(16))
+
+
+@pytest.fixture
+def private(tiny):
+    """Documents as units: 33 of two corpora."""
+    return change(
+        tiny, data={"weights": ()}, micro_batches=1, batch_size=16, gradient=Private(epsilon=4.0, delta=1e-3, micro_batch=4, way="two_pass")
+    )
+
+
+def with_secret(run):
+    """The run, its secret known to the test."""
+    (run.path / KEY).write_bytes(SECRET)
+    return run
+
+
+def test_a_stopped_run_goes_on_to_the_bit_and_says_what_it_cost(private, tmp_path, monkeypatch, capsys):
+    whole = with_secret(start(tmp_path / "whole", private))
+    train(whole, report=True)
+    stopped = with_secret(start(tmp_path / "stopped", private))
+    train_and_stop(stopped.path, 5, monkeypatch)
+    train(open_run(stopped.path))
+    assert outcome(whole) == outcome(stopped)
+    facts = json.loads((whole.path / FACTS).read_text())
+    assert facts == json.loads((stopped.path / FACTS).read_text())
+    assert facts["steps"] == 8 and facts["unit"] == "document" and 3.0 < facts["epsilon_pld"] <= 4.0 < facts["epsilon_rdp"]
+    assert whole.experiment.gradient.noise_multiplier == facts["noise_multiplier"] > 0
+    assert "Differential privacy" in (whole.path / "report.html").read_text()
+    other = start(tmp_path / "other", private)
+    train(other)
+    assert outcome(other) != outcome(whole), "another secret draws other documents and other noise"
+
+    assert omnia.main(["privacy", "audit", str(whole.path), "--canaries", "200", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["passed"] and set(found["checks"]) == {"clipping", "padding", "noise", "independence"}
+    assert found["epsilon"] == facts["epsilon_pld"] and found["epsilon_audited"] <= found["epsilon_claimed_step"]
+
+
+def test_the_secret_stays_in_the_run_and_is_needed_to_go_on_alone(private, tmp_path):
+    run = start(tmp_path / "run", dataclasses.replace(private, steps=2))
+    train(run)
+    assert len((run.path / KEY).read_bytes()) == 16 and stat.S_IMODE((run.path / KEY).stat().st_mode) == 0o600
+    published = shutil.copytree(run.path, tmp_path / "published", ignore=shutil.ignore_patterns(KEY))
+    assert evaluate_run(open_run(published))["loss"] == evaluate_run(run)["loss"]
+    longer = open_run(published)
+    with pytest.raises(UserError, match=f"{KEY} is missing"):
+        train(dataclasses.replace(longer, experiment=dataclasses.replace(longer.experiment, steps=4)))
+    for name in ("config.json", "metrics.jsonl"):
+        assert (run.path / KEY).read_bytes().hex() not in (run.path / name).read_text()
+
+
+def people(tmp_path, rows: int = 60):
+    """An experiment on rows of ten people, who have from one to eleven each."""
+    rng = np.random.default_rng(0)
+    owner = np.sort(np.concatenate([np.arange(10), rng.integers(0, 10, rows - 10)]))
+    texts = [{"text": f"{'ab'[number % 2] * 3} {number}", "label": "xy"[number % 2], "who": f"p{who}"} for number, who in enumerate(owner)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, texts)) + "\n")
+    byte_tokenizer().save(str(tmp_path / "bytes"))
+    shape: dict[str, Any] = {"context_length": 32, "num_layers": 1, "embed_dim": 16, "num_heads": 2, "prediction_head": False}
+    data = Classification(files=(str(tmp_path / "train.jsonl"),), tokenizer=str(tmp_path / "bytes"), length=32, validation=0.0)
+    gradient = Private(noise_multiplier=1.0, delta=1e-2, user="who", user_rows=3, expected_batch=4)
+    experiment = Experiment(
+        steps=2,
+        batch_size=16,
+        model=TextEncoderConfig(**shape),
+        data=data,
+        objective=Supervised(),
+        gradient=gradient,
+        mesh=MeshShape(data=1),
+    )
+    return experiment, owner
+
+
+def drawn_batches(experiment, tmp_path):
+    sources = open_sources(experiment)
+    drawing, dataset = drawing_of(experiment), dataset_of(experiment)
+    assert drawing is not None
+    experiment = dataclasses.replace(experiment, objective=experiment.objective.completed(sources))
+    dataset = dataset_of(experiment)
+    (tmp_path / KEY).write_bytes(SECRET)
+    drawing.begin(tmp_path)
+    return drawing.batches(dataset, sources)
+
+
+def test_a_unit_is_a_user_with_few_of_its_rows(tmp_path):
+    experiment, owner = people(tmp_path)
+    batches = drawn_batches(experiment, tmp_path)
+    assert batches.rows_per_epoch == 10
+    seen = set()
+    for step in range(12):
+        batch = batches.batch(step * 16, 16)
+        assert len(batch.tokens) == 16 * 3
+        for place in range(16):
+            numbers = []
+            for row in range(3):
+                ids = batch.tokens[3 * place + row][batch.segments[3 * place + row] > 0][1:-1]
+                if ids.size:
+                    numbers.append(int(bytes(ids.tolist()).decode().split()[1]))
+            users = {int(owner[number]) for number in numbers}
+            assert len(users) <= 1 and len(numbers) == len(set(numbers))
+            if users:
+                assert len(numbers) == min(3, int((owner == min(users)).sum()))
+                seen |= set(numbers)
+    assert len(seen) > 45, "other rows of a user each time"
+    rows, make = batches.laid(0, 16, 1)
+    whole = make(0, rows)
+    for first, count in ((0, 5), (5, 13), (47, 1)):
+        part = make(first, count)
+        for name in ("tokens", "segments", "labels", "weights", "rows"):
+            np.testing.assert_array_equal(getattr(whole, name)[first : first + count], getattr(part, name))
+
+
+@pytest.mark.parametrize(
+    "gradient, said",
+    [
+        (Private(user="person"), "gradient.user asks for the column 'person'"),
+        (Private(user="who", delta=0.5), "has 10 users"),
+        (Private(user="who", delta=1e-3, expected_batch=9), "too little room"),
+    ],
+)
+def test_what_promises_nothing_is_refused(tmp_path, gradient, said):
+    experiment, _ = people(tmp_path)
+    with pytest.raises(UserError, match=said):
+        start(tmp_path / "run", dataclasses.replace(experiment, gradient=gradient))
+
+
+def test_text_has_no_users(private, tmp_path):
+    with pytest.raises(UserError, match="does not say whose it is"):
+        start(tmp_path / "run", dataclasses.replace(private, gradient=Private(user="who")))
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--examples", "100", "--batch-size", "10", "--epochs", "1"], "--epsilon or --noise-multiplier is needed"),
+        (["--examples", "100", "--batch-size", "10", "--epsilon", "1"], "--epochs or --steps is needed"),
+        (["--examples", "100", "--batch-size", "200", "--epsilon", "1", "--steps", "3"], "batch-size is 200"),
+        (["--examples", "100", "--batch-size", "10", "--epsilon", "1", "--steps", "3", "--delta", "0.01"], "delta is 0.01"),
+    ],
+)
+def test_a_plan_refuses_what_makes_no_sense(options, said, capsys):
+    assert omnia.main(["privacy", "plan", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_plan_gives_noise_and_costs(capsys):
+    known = ["--delta", "1e-5", "--examples", "60000", "--batch-size", "256", "--epochs", "15", "--json"]
+    assert omnia.main(["privacy", "plan", "--epsilon", "3", *known]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"] == 3516 and 2.9 < found["epsilon_pld"] <= 3.0 < found["epsilon_rdp"]
+    assert omnia.main(["privacy", "plan", "--noise-multiplier", "1.3", *known]) == 0
+    assert json.loads(capsys.readouterr().out)["epsilon_pld"] == pytest.approx(0.864, abs=1e-3)

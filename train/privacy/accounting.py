@@ -1,0 +1,100 @@
+"""What private steps cost: by Google's dp-accounting, never by arithmetic of our own.
+
+Two data sets are neighbours where one has a unit more. Steps draw units by Poisson sampling and add Gaussian noise (Abadi et al. 2016).
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+
+from data.errors import UserError
+
+PLD, RDP = "privacy loss distribution", "Rényi, converted as by Canonne et al. 2020"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spending:
+    """Steps of DP-SGD. rate: probability with which a step draws a unit. noise_multiplier: standard deviation over clipping norm."""
+
+    noise_multiplier: float
+    rate: float
+    steps: int
+    risk: float = 0.0
+    """Of each step, that it draws more than it has room for: this is added to delta."""
+
+    def epsilon(self, delta: float, how: str = PLD) -> float:
+        """The epsilon of (epsilon, delta)-differential privacy, infinity without noise."""
+        return _epsilon(self, delta, how)
+
+
+@functools.lru_cache(maxsize=256)
+def _epsilon(spent: Spending, delta: float, how: str) -> float:
+    if not spent.steps:
+        return 0.0
+    # Drawing too many and leaving some out is at most `risk` away from what is accounted for, on either side.
+    left = delta - 2 * spent.steps * spent.risk
+    if spent.noise_multiplier <= 0 or left <= 0:
+        return math.inf
+    accountant = _accountant(how)
+    accountant.compose(_event(spent.noise_multiplier, spent.rate, spent.steps))
+    return float(accountant.get_epsilon(left))
+
+
+def noise_for(epsilon: float, delta: float, rate: float, steps: int, risk: float = 0.0) -> float:
+    """The least noise multiplier, to a thousandth, by which the steps cost at most `epsilon`, by PLD. UserError where none will do."""
+
+    left = delta - 2 * steps * risk
+    noise = 2.0**-6
+    while left <= 0 or _rough(noise, rate, steps, left) > epsilon:
+        noise *= 2
+        if left <= 0 or noise > MOST_NOISE:
+            what = f"no noise makes {steps:,} steps cost epsilon {epsilon:g} at delta {delta:g}"
+            raise UserError(what, "Allow more, or take fewer steps.")
+
+    def above(noise: float) -> float:
+        accountant = _accountant(PLD, value_discretization_interval=COARSE)
+        accountant.compose(_event(noise, rate, steps))
+        return math.log(accountant.get_epsilon(left) / epsilon)
+
+    from scipy.optimize import brentq
+
+    low = noise / 2
+    while above(low) <= 0:
+        noise, low = low, low / 2
+    found = math.ceil(1000 * brentq(above, low, noise, xtol=2e-4, rtol=1e-4))
+    while above(found / 1000) > 0:
+        found += 1
+    return found / 1000
+
+
+MOST_NOISE = 1e4
+COARSE = 1e-3
+"""Grid of the privacy losses in the search: ten times coarser than the library's, and never below the truth."""
+
+
+def _rough(noise: float, rate: float, steps: int, delta: float) -> float:
+    """An upper bound of epsilon that costs little to find, also where there is so little noise that the exact one takes minutes."""
+    accountant = _library().rdp.RdpAccountant(range(2, 65))
+    accountant.compose(_event(noise, rate, steps))
+    return float(accountant.get_epsilon(delta))
+
+
+def _accountant(how: str, **more):
+    library = _library()
+    accountant = library.rdp.RdpAccountant if how == RDP else library.pld.PLDAccountant
+    return accountant(neighboring_relation=library.NeighboringRelation.ADD_OR_REMOVE_ONE, **more)
+
+
+def _event(noise_multiplier: float, rate: float, steps: int):
+    library = _library()
+    return library.SelfComposedDpEvent(library.PoissonSampledDpEvent(rate, library.GaussianDpEvent(noise_multiplier)), steps)
+
+
+def _library():
+    try:
+        import dp_accounting
+    except ImportError:
+        raise UserError("accounting of privacy needs the package dp-accounting", "Install it: pip install 'omnia[privacy]'.") from None
+    logging.getLogger("absl").setLevel(logging.ERROR)  # which warns of every order of Rényi's divergence that it leaves out
+    return dp_accounting

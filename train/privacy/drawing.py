@@ -1,0 +1,167 @@
+"""Poisson sampling of units for private steps, the secret that it and the noise come from, and what the steps cost."""
+
+import dataclasses
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from data.files import json_files
+from data.rows.poisson import drawn, expected_in, overflow
+from train.devices import hosts
+from train.kinds import Section, Units
+from train.privacy.accounting import PLD, RDP, Spending, noise_for
+from train.step.private.gradient import SECRET
+from train.step.private.options import Private
+
+KEY, FACTS = "privacy.key", "privacy.json"
+"""Files of a run: the secret, which never leaves it, and what its privacy is."""
+ASSUMED = "one unit more or less; units drawn by Poisson sampling, whose choice and noise nobody else knows"
+
+
+class DrawnBatches:
+    """Row r of the stream has a place in step r // room, whose units lie at its beginning; the other places are padding."""
+
+    remarks: Sequence[str] = ()
+    damaged: Sequence = ()
+    damage = "examples"
+
+    def __init__(self, units: Units, room: int, unit_rows: int, rate: float, secret: Callable[[], int]):
+        self._units, self._room, self._unit_rows, self._rate, self._secret = units, room, unit_rows, rate, secret
+        self.rows_per_epoch = units.size
+        self.padding_share = 1 - rate * units.size / room
+
+    def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
+        """As of PackedBatches; the rows are those of one step."""
+        found = np.full(count, -1, np.int64)
+        step = drawn(self._secret(), first_row // self._room, self._units.size, self._rate, count)
+        found[: len(step)] = step
+
+        def make(first: int, rows: int):
+            inside = slice(first // self._unit_rows, -(-(first + rows) // self._unit_rows))
+            made, skipped = self._units.make(found[inside], first_row + inside.start), first - inside.start * self._unit_rows
+            return type(made)(*(field if field is None else _part(field, skipped, rows) for field in made))
+
+        return count * self._unit_rows, make
+
+    def batch(self, first_row: int, count: int) -> Any:
+        """The arrays of a step."""
+        rows, make = self.laid(first_row, count, 1)
+        return make(0, rows)
+
+
+def _part(field, first: int, count: int):
+    """Rows of an array, or of each of several."""
+    return tuple(_part(one, first, count) for one in field) if isinstance(field, tuple) else field[first : first + count]
+
+
+class PoissonDrawing:
+    """Draws the units of each step, each by itself with the same probability."""
+
+    def __init__(self, options: Private, experiment: Any):
+        self._options, self._experiment = options, experiment
+        self._secret: np.ndarray | None = None
+        self._units: Units | None = None
+        self._place: Path | None = None
+
+    def _of(self, dataset, sources: list) -> Units:
+        if self._units is None:
+            self._units = dataset.units(sources, self._options.user, self._options.unit_rows)
+        return self._units
+
+    @property
+    def expected(self) -> int:
+        """Units that a step draws on average."""
+        return self._options.expected_batch or expected_in(self._experiment.batch_size)
+
+    def completed(self, dataset, sources: list) -> Private:
+        o, count, size = self._options, self._of(dataset, sources).size, self._experiment.batch_size
+        what = f"{self._of(dataset, sources).what}s"
+        expected = min(self.expected, count)
+        if overflow(expected, size + 1) > 1e-9 and expected < count:
+            raise UserError(
+                f"gradient.expected_batch is {expected}, and batch_size {size} has too little room: steps may draw more",
+                f"Leave it at 0, which draws {expected_in(size)} on average, or give a larger batch_size.",
+            )
+        if o.delta >= 1 / count:
+            raise UserError(
+                f"gradient.delta is {o.delta:g}, and the data has {count:,} {what}: at one over that, a promise is worth nothing",
+                f"Set --gradient.delta {0.1 / count:.1g} or less.",
+            )
+        noise = o.noise_multiplier
+        if not noise and o.epsilon:
+            noise = noise_for(o.epsilon, o.delta, expected / count, self._experiment.steps, self._risk(expected, count))
+        return dataclasses.replace(o, expected_batch=expected, noise_multiplier=noise)
+
+    def _risk(self, expected: int, count: int) -> float:
+        return overflow(expected, self._experiment.batch_size + 1) if expected < count else 0.0
+
+    def begin(self, place: Path) -> None:
+        """Read the run's secret; make it, where it is not there, if the run has not begun."""
+        self._place = place
+        path = place / KEY
+        if hosts.first() and not path.exists():
+            if (place / "checkpoints").is_dir() and any((place / "checkpoints").iterdir()):
+                raise UserError(f"{path} is missing, from which the run draws its rows and noise", "Restore it, or start a new run.")
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(secrets.token_bytes(16))
+        hosts.barrier(KEY)
+        content = path.read_bytes()
+        if len(content) != 16:
+            raise UserError(f"{path} is damaged: it has {len(content)} bytes and not 16", "Restore it, or start a new run.")
+        self._secret = np.frombuffer(content, "<u4").astype(np.uint32)
+
+    def batches(self, dataset, sources: list) -> DrawnBatches:
+        units, size = self._of(dataset, sources), self._experiment.batch_size
+        return DrawnBatches(units, size, self._options.unit_rows, min(1.0, self.expected / units.size), self._seed)
+
+    def _seed(self) -> int:
+        """Of the choice of units; the other half of the secret is the key of the noise."""
+        assert self._secret is not None, "rows are drawn after `begin`"
+        return int(self._secret[2]) << 32 | int(self._secret[3])
+
+    def frozen(self) -> dict[str, Any]:
+        return {SECRET: np.zeros(2, np.uint32) if self._secret is None else self._secret[:2]}
+
+    def facts(self, cursor: int) -> dict[str, Any]:
+        """What the steps up to here cost; with the noise of none, infinity as None."""
+        assert self._units is not None
+        o, count, steps = self._options, self._units.size, cursor // self._experiment.batch_size
+        spent = Spending(o.noise_multiplier, min(1.0, self.expected / count), steps, self._risk(self.expected, count))
+        epsilons = {name: spent.epsilon(o.delta, how) for name, how in (("epsilon_pld", PLD), ("epsilon_rdp", RDP))}
+        return {name: value if np.isfinite(value) else None for name, value in epsilons.items()} | {
+            "delta": o.delta,
+            "noise_multiplier": o.noise_multiplier,
+            "clip": o.clip,
+            "unit": self._units.what,
+            "units": count,
+            "expected_batch": self.expected,
+            "rate": spent.rate,
+            "steps": steps,
+            "assumes": ASSUMED,
+        }
+
+    def shows(self, cursor: int) -> list[Section]:
+        found = self.facts(cursor)
+        if self._place is not None and hosts.first():
+            json_files.write(self._place / FACTS, found)
+        said = [
+            ("epsilon", _shown(found["epsilon_pld"]), f"by {PLD}"),
+            ("epsilon", _shown(found["epsilon_rdp"]), f"by {RDP}"),
+            ("delta", f"{found['delta']:g}", "probability with which that may fail"),
+            ("one unit", found["unit"], f"of {found['units']:,}"),
+            ("drawn in a step", f"{found['expected_batch']:,}", f"on average; each with probability {found['rate']:.3g}, by itself"),
+            ("noise multiplier", f"{found['noise_multiplier']:g}", f"times the clipping norm {found['clip']:g}"),
+            ("steps", f"{found['steps']:,}", "with those that were taken again"),
+            ("assumed", ASSUMED, "losses and other measures of training steps are not private"),
+        ]
+        return [Section("Differential privacy", columns=("", "", ""), rows=[list(row) for row in said])]
+
+
+def _shown(epsilon: float | None) -> str:
+    return "infinite: there is no noise" if epsilon is None else f"{epsilon:.3f}"
