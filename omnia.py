@@ -15,6 +15,7 @@ from pathlib import Path
 VERBS = {
     "quickstart": "train a small model of Python code on this machine in minutes, and show what it learned",
     "prepare": "turn raw text into shards",
+    "anonymize": "write texts, tables and pictures without what tells who somebody is",
     "inspect": "show a folder of shards: counts, lengths, samples, the rows of any step",
     "import": "make a run from a published model: a Hugging Face folder, a GGUF file",
     "export": "write a run for other libraries: a Hugging Face folder, a GGUF file",
@@ -40,7 +41,7 @@ HOMES = {"chat": "serve.cli", "serve": "serve.cli"}
 """Files of the verbs that are not in train/verbs/."""
 COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "attack", "privacy", "generate", "chat", "serve", "embed")
 """Verbs that start JAX for long enough to be worth a second start of Python."""
-WRITING = ("quickstart", "prepare", "import", "export", "train", "launch", "label", "attack", "embed", "reproduce", "report")
+WRITING = ("quickstart", "prepare", "anonymize", "import", "export", "train", "launch", "label", "attack", "embed", "reproduce", "report")
 """Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""
 TRANSIENT = frozenset(
     "EIO EAGAIN EINTR ENOMEM ENOBUFS ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EHOSTUNREACH ENETDOWN ENETRESET ENETUNREACH ESTALE "

@@ -1,0 +1,1 @@
+"""Texts, tables and pictures without what tells who somebody is."""

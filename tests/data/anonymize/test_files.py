@@ -1,0 +1,141 @@
+"""Files keep their form, get a manifest and a review that say nothing of what was there, and bad ones are named."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import omnia
+from data.anonymize import pictures
+from data.anonymize.files import MANIFEST, REVIEW
+from data.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    (source / "a.txt").write_bytes("电话13800138000\r\n好\n".encode())
+    (source / "sub" / "b.jsonl").write_text('{"t": "mail a@b.co", "n": 13800138000, "k": [1, {"x": "ok"}]}\n', encoding="utf-8")
+    (source / "c.csv").write_text('name,phone\n"x, ""y""",010-62781234\n', encoding="utf-8")
+    (source / "d.json").write_text('{"e": "zhang@example.cn"}', encoding="utf-8")
+    (source / "e.pdf").write_bytes(b"%PDF")
+    return source
+
+
+def run(*arguments) -> int:
+    return omnia.main(["anonymize", *map(str, arguments)])
+
+
+def test_a_folder_keeps_its_forms_and_says_what_was_done(folder, tmp_path, capsys):
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    out = tmp_path / "out"
+    assert run(folder, "--output", out, "--key-file", tmp_path / "key", "--json") == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["counts"] == {"PHONE": 3, "EMAIL": 2} and found["files"] == 4 and found["left_out"] == ["e.pdf"]
+    assert (out / "a.txt").read_bytes().endswith("\r\n好\n".encode()) and not (out / "e.pdf").exists()
+    record = json.loads((out / "sub" / "b.jsonl").read_text())
+    assert record["k"] == [1, {"x": "ok"}] and record["n"].startswith("[PHONE:") and record["n"] in (out / "a.txt").read_text()
+    rows = list(csv.reader(io.StringIO((out / "c.csv").read_text())))
+    assert rows[1][0] == 'x, "y"' and rows[1][1].startswith("[PHONE:")
+    everything = "".join(path.read_text() for path in out.rglob("*") if path.is_file())
+    assert not any(secret in everything for secret in ("13800138000", "a@b.co", "zhang", "62781234"))
+    review = [json.loads(line) for line in (out / REVIEW).read_text().splitlines()]
+    assert len(review) == 5 and {"file": "a.txt", "line": 1, "column": 3}.items() <= review[0].items()
+    manifest = json.loads((out / MANIFEST).read_text())
+    assert manifest["files"]["c.csv"] == {"PHONE": 1} and len(manifest["key"]) == 16
+
+    again = tmp_path / "again"
+    assert run(out, "--output", again, "--key-file", tmp_path / "key") == 0
+    for name in ("a.txt", "sub/b.jsonl", "c.csv", "d.json"):
+        assert (again / name).read_bytes() == (out / name).read_bytes()
+    other = tmp_path / "other"
+    assert run(folder, "--output", other) == 0
+    assert (other / "a.txt").read_bytes() != (out / "a.txt").read_bytes(), "another key, other surrogates"
+
+
+def test_one_file(folder, tmp_path):
+    assert run(folder / "a.txt", "--output", tmp_path / "new" / "x.txt") == 0
+    assert "[PHONE:" in (tmp_path / "new" / "x.txt").read_text()
+    assert (tmp_path / "new" / f"x.txt.{MANIFEST}").is_file() and (tmp_path / "new" / f"x.txt.{REVIEW}").is_file()
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("x.jsonl", b'{"a": 1}\n{"a": \n', "x.jsonl: line 2:"),
+        ("x.json", b"", "x.json: empty"),
+        ("x.csv", b'a,"b\n', "x.csv: line 1:"),
+        ("x.txt", b"\xff\xfe\x00", "x.txt"),
+        ("x.png", b"no picture", "is no PNG picture"),
+        ("x.exe", b"", "is of no kind"),
+    ],
+)
+def test_bad_files_are_named_and_nothing_is_written(tmp_path, name, content, said, capsys):
+    (tmp_path / name).write_bytes(content)
+    assert run(tmp_path / name, "--output", tmp_path / f"out{name}") == 2
+    assert said in capsys.readouterr().err and not (tmp_path / f"out{name}").exists()
+
+
+def test_places_and_keys_that_will_not_do(folder, tmp_path, capsys):
+    (tmp_path / "short").write_bytes(b"1234")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("x")
+    for arguments, said in (
+        ((folder, "--output", folder / "out"), "lies in"),
+        ((folder, "--output", tmp_path / "full"), "holds other things"),
+        ((folder / "a.txt", "--output", folder / "a.txt"), "is the file itself"),
+        ((folder, "--output", tmp_path / "o", "--key-file", tmp_path / "short"), "can be guessed"),
+        ((folder, "--output", tmp_path / "o", "--key-file", tmp_path / "none"), "no such file"),
+        ((tmp_path / "nothing", "--output", tmp_path / "o"), "no such file or folder"),
+    ):
+        assert run(*arguments) == 2
+        assert said in capsys.readouterr().err
+    assert (folder / "a.txt").read_bytes().startswith("电话1".encode())
+
+
+def picture(suffix: str, **options) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 120, 3), np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, pictures.FORMATS[suffix], **options)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_metadata_goes_and_the_way_up_stays(suffix):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera of Zhang San"  # turned by 90 degrees; who made it
+    exif.get_ifd(0x8825)[2] = (39.0, 54.0, 27.0)
+    before = picture(suffix, exif=exif)
+    assert b"Zhang San" in before
+    after, found = pictures.cover(before, suffix)
+    assert b"Zhang San" not in after and not found
+    image = Image.open(io.BytesIO(after))
+    assert not image.getexif() and image.size == (80, 120)
+
+
+def test_what_is_found_is_covered_beyond_recognition(monkeypatch):
+    """Of the covered box only a few means are left; the rest of the picture stays as it was."""
+    monkeypatch.setattr(pictures, "detect", lambda grey, kind: [(40, 20, 30, 30)] if kind == "FACE" else [])
+    before = np.array(Image.open(io.BytesIO(picture(".png"))))
+    content, found = pictures.cover(picture(".png"), ".png")
+    after = np.array(Image.open(io.BytesIO(content)))
+    assert found == {"FACE": 1}
+    inside = after[20:50, 40:70]
+    assert len(np.unique(inside.reshape(-1, 3), axis=0)) <= (pictures.BLOCKS + 2) ** 2
+    np.testing.assert_array_equal(after[:, :30], before[:, :30])
+    np.testing.assert_array_equal(after[:10], before[:10])
+
+
+def test_several_frames_and_bombs_are_refused(monkeypatch):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    written = io.BytesIO()
+    frames[0].save(written, "TIFF", save_all=True, append_images=frames[1:])
+    with pytest.raises(UserError, match="2 frames"):
+        pictures.cover(written.getvalue(), ".tif")
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+    with pytest.raises(UserError, match="at most 100"):
+        pictures.cover(picture(".png"), ".png")
