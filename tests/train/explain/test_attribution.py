@@ -1,0 +1,185 @@
+"""Attributions have the properties that their papers promise: closed forms of linear models, the axioms of Shapley, planted keywords."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import omnia
+from data.errors import UserError
+from data.tokenizer import character_tokenizer
+from model.text_encoder_config import TextEncoderConfig
+from tests.train.conftest import change
+from tests.train.tiny_runs import start, train
+from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, MeshShape, Samples, Schedule
+from train.explain.attribution import METHODS, completeness, faithfulness
+from train.explain.explaining import explained
+from train.explain.page import page_of
+from train.explain.subject import Subject, subject_of
+from train.objectives.tasks.options import Supervised
+from train.runs.directory import open_run
+from train.tasks.classification import Classification
+
+IDS = np.array([9, 1, 2, 3, 4, 5, 9], np.int32)
+FREE = np.array([False, True, True, True, True, True, False])
+
+
+def subject(of_vectors) -> Subject:
+    """Token t has the one-hot vector e_t, the baseline (0) the vector 0; of_vectors(x_BTW) -> [B] is the model."""
+    table = np.eye(10, dtype=np.float32)
+    table[0] = 0
+
+    def score(params, ids_BT, shift_BTW):
+        x_BTW = params[ids_BT]
+        return of_vectors(x_BTW if shift_BTW is None else x_BTW + shift_BTW)
+
+    def attention(ids_T):
+        return np.zeros((1, 1, 7, 7))
+
+    return Subject(IDS, list("[abcde]"), FREE, 0, "yes", "", table, score, lambda ids: jnp.asarray(table)[ids], attention, 6)
+
+
+WEIGHTS = np.linspace(-2, 3, 10).astype(np.float32)
+LINEAR = subject(lambda x_BTW: (x_BTW @ WEIGHTS).sum(-1))
+LINEAR_SHARES = np.where(FREE, WEIGHTS[IDS], 0)
+
+
+def _game(x_BTW):
+    """Tokens 1 and 2 count together alone, 3 and 4 the same by themselves, 5 nothing."""
+    there = x_BTW.sum(1)
+    return 4 * there[:, 1] * there[:, 2] + jnp.tanh(there[:, 3] + there[:, 4])
+
+
+GAME = subject(_game)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "rollout"])
+def test_of_a_linear_model_every_method_gives_the_weights(method):
+    np.testing.assert_allclose(METHODS[method](LINEAR), LINEAR_SHARES, atol=2e-2 if method == "lime" else 1e-5)
+    assert completeness(LINEAR, LINEAR_SHARES) < 1e-6
+
+
+@pytest.mark.parametrize("method", ["shap", "permutations", "partition", "integrated_gradients"])
+def test_shares_add_up_and_what_does_nothing_gets_nothing(method, monkeypatch):
+    """Efficiency and dummy for all; symmetry for those that have it in any order of the text."""
+    if method == "permutations":
+        monkeypatch.setattr("train.explain.attribution.EXACT", 0)
+    found = METHODS["shap" if method == "permutations" else method](GAME, samples=512)
+    assert completeness(GAME, found) < 1e-3 and abs(found[5]) < 1e-6
+    np.testing.assert_allclose(found[1], found[2], atol=0.2 if method == "permutations" else 1e-3)
+    np.testing.assert_allclose(found[3], found[4], atol=0.1 if method == "permutations" else 1e-3)
+    assert found[[0, 6]].tolist() == [0, 0]
+
+
+def test_the_error_of_permutations_falls_with_their_number(monkeypatch):
+    exact = METHODS["shap"](GAME)
+    monkeypatch.setattr("train.explain.attribution.EXACT", 0)
+    errors = [np.mean([np.square(METHODS["shap"](GAME, samples=n, seed=seed) - exact).sum() for seed in range(20)]) for n in (20, 320)]
+    assert errors[1] < errors[0] / 4
+
+
+def test_a_faithful_order_beats_random_ones():
+    found = faithfulness(LINEAR, LINEAR_SHARES)
+    assert found["deletion"] < found["deletion_random"] and found["insertion"] > found["insertion_random"]
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """An encoder of characters that tells texts by one letter among others: x or y."""
+    folder = tmp_path_factory.mktemp("planted")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(300):
+        letters = list(rng.choice(list("abcdefgh"), 8))
+        letters[rng.integers(8)] = "xy"[number % 2]
+        rows.append({"text": "".join(letters), "label": "xy"[number % 2]})
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    character_tokenizer("abcdefghxy").save(str(folder / "tokenizer"))
+    shape = {"context_length": 16, "num_layers": 1, "embed_dim": 32, "num_heads": 2, "init_std": 0.2, "prediction_head": False}
+    experiment = Experiment(
+        steps=80,
+        batch_size=32,
+        model=TextEncoderConfig(**shape),
+        data=Classification(files=(str(folder / "train.jsonl"),), tokenizer=str(folder / "tokenizer"), length=16, validation=0.2),
+        objective=Supervised(head_dropout=0.0),
+        optimizer=AdamW(learning_rate=1e-2, weight_decay=0.0),
+        schedule=Schedule(5, "constant"),
+        mesh=MeshShape(data=1),
+        evaluation=Evaluation(every=0),
+        checkpoints=Checkpoints(every=0),
+        samples=Samples(tokens=0),
+    )
+    run = start(folder / "run", experiment)
+    assert train(run)["validation"]["accuracy"] > 0.98
+    return run
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "occlusion", "shap", "partition", "lime"])
+def test_planted_letters_come_first(classifier, method):
+    rng, right = np.random.default_rng(1), 0
+    subjects = {letter: subject_of(classifier, f"abcdefg{letter}", answer=letter) for letter in "xy"}
+    for number in range(40):
+        letters = list(rng.choice(list("abcdefgh"), 8))
+        place = int(rng.integers(8))
+        letters[place] = "xy"[number % 2]
+        made = subjects["xy"[number % 2]]
+        made = dataclasses.replace(made, ids_T=made.ids_T.copy())
+        made.ids_T[1:9] = classifier.tokenizer().encode("".join(letters))
+        found = explained(made, method, samples=128)
+        right += int(np.argmax(found["attributions"])) == place + 1
+        assert found.get("completeness_error", 0) < 1e-2
+    assert right >= 38, right
+
+
+def test_other_weights_give_another_explanation(classifier):
+    """The sanity check of Adebayo et al. (2018): what random weights would explain as well explains nothing."""
+    made = subject_of(classifier, "abcxabcd", answer="x")
+    found = METHODS["integrated_gradients"](made)
+    fresh = start(classifier.path.parent / "fresh", classifier.experiment)
+    train(type(fresh)(**{**fresh.__dict__, "experiment": change(fresh.experiment, steps=1)}))
+    random = METHODS["integrated_gradients"](subject_of(open_run(fresh.path), "abcxabcd", answer="x"))
+    assert abs(np.corrcoef(found, random)[0, 1]) < 0.9
+
+
+def test_a_decoder_by_the_command_line(tiny, tmp_path, capsys):
+    run = start(tmp_path / "run", change(tiny, steps=4))
+    train(run)
+    asked = ["explain", str(run.path), "--prompt", "the cat sat", "--answer", "o", "--against", "e"]
+    page = tmp_path / "why.html"
+    assert omnia.main([*asked, "--output", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(found["tokens"]) == len(found["attributions"]) == 12 and "".join(found["tokens"]) == "the cat sat"
+    assert found["completeness_error"] < 1e-3 and found["answer"] == "o" and found["against"] == "e"
+    assert found["value"] - found["baseline_value"] == pytest.approx(sum(found["attributions"]), abs=1e-3)
+    text = page.read_text()
+    assert "://" not in text and "<script" not in text and "default-src 'none'" in text
+    assert omnia.main([*asked, "--method", "rollout"]) == 0
+    made = subject_of(run, "the cat sat")
+    weights = made.attention(made.ids_T)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    assert not np.triu(weights[0, 0], 1).any()
+    assert METHODS["rollout"](made).sum() <= 1 + 1e-6
+    for options, said in (
+        (["--prompt", ""], "--prompt is empty"),
+        (["--prompt", "a", "--method", "shaq"], "did you mean 'shap'"),
+        (["--prompt", "a", "--pair", "b"], "runs that classify pairs"),
+        (["--prompt", "a" * 400], "the model reads 32"),
+        (["--prompt", "a", "--output", "x.txt"], "is no page"),
+    ):
+        assert omnia.main(["explain", str(run.path), *options]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_what_is_no_label_is_refused(classifier):
+    with pytest.raises(UserError, match="'z' is none of the run's labels"):
+        subject_of(classifier, "abc", answer="z")
+    with pytest.raises(UserError, match="classifies single texts"):
+        subject_of(classifier, "abc", pair="d")
+
+
+def test_a_page_escapes_what_it_shows():
+    found = {"method": "m", "answer": "<b>", "against": "", "tokens": ["<script>"], "attributions": [1.0]}
+    page = page_of(found | {"value": 0.0, "baseline_value": 0.0, "faithfulness": {"deletion": 0.1}})
+    assert "<script>" not in page and "&lt;script&gt;" in page and "<b><b>" not in page

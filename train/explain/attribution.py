@@ -1,0 +1,212 @@
+"""How much each token of a text has to do with an answer, in several ways, and how far each of them can be believed.
+
+All take a Subject and give float64 [T], 0 for tokens that are not explained.
+"""
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from train.explain.subject import AT_ONCE, Subject
+
+EXACT = 10
+"""Tokens of a text up to which Shapley values are summed over all sets of them."""
+
+
+def gradient_x_input(subject: Subject, **_: Any) -> np.ndarray:
+    """The derivative by each token's vector times the vector (Shrikumar et al. 2016)."""
+    x_TW = subject.vectors(subject.ids_T)
+    _, derivative_BTW = subject.gradient(jnp.zeros((1, *x_TW.shape)))
+    return _free(subject, (derivative_BTW[0] * x_TW).sum(-1))
+
+
+def integrated_gradients(subject: Subject, *, steps: int = 64, **_: Any) -> np.ndarray:
+    """Derivatives along the straight line from vectors of the baseline to those of the text, times what lies between them (Sundararajan et
+    al. 2017, eq. 1), by the points of Gauss and Legendre. They add up to the number less that of the baseline: see `completeness`."""
+    x_TW = subject.vectors(subject.ids_T)
+    between_TW = _between(subject)
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    points, weights = (points + 1) / 2, weights / 2
+    total_TW = np.zeros(x_TW.shape)
+    for first in range(0, steps, AT_ONCE):
+        alpha, share = points[first : first + AT_ONCE], weights[first : first + AT_ONCE]
+        missing = AT_ONCE - len(alpha)
+        alpha, share = np.pad(alpha, (0, missing)), np.pad(share, (0, missing))
+        _, derivative_BTW = subject.gradient(jnp.asarray((alpha - 1)[:, None, None] * between_TW, jnp.float32))
+        total_TW += np.einsum("B,BTW->TW", share, np.asarray(derivative_BTW, np.float64))
+    return _free(subject, (total_TW * between_TW).sum(-1))
+
+
+def _between(subject: Subject) -> np.ndarray:
+    """From the baseline's vectors to the text's, 0 where nothing is explained."""
+    there = np.asarray(subject.vectors(subject.ids_T), np.float64)
+    baseline = np.asarray(subject.vectors(np.full_like(subject.ids_T, subject.baseline)), np.float64)
+    return (there - baseline) * subject.free_T[:, None]
+
+
+def completeness(subject: Subject, attributions: np.ndarray) -> float:
+    """How far attributions are from adding up to the number less that of the baseline, as a share of that; 0 is perfect."""
+    whole, none = subject.values([subject.free_T, np.zeros_like(subject.free_T)])
+    return float(abs(attributions.sum() - (whole - none)) / max(abs(whole - none), 1e-9))
+
+
+def occlusion(subject: Subject, **_: Any) -> np.ndarray:
+    """What the number loses when one token is taken away (Zeiler & Fergus 2014, sec. 4.2)."""
+    places = np.flatnonzero(subject.free_T)
+    kept = np.ones((len(places) + 1, len(subject.ids_T)), bool)
+    kept[1 + np.arange(len(places)), places] = False
+    values = subject.values(kept)
+    return _at(subject, values[0] - values[1:])
+
+
+def rollout(subject: Subject, **_: Any) -> np.ndarray:
+    """Attention multiplied through the layers, half of each being what is passed by (Abnar & Zuidema 2020, eq. 1), from the place that
+    answers. Not signed, and the same for every answer."""
+    mean_LTT = subject.attention(subject.ids_T).mean(1).astype(np.float64)
+    found = np.eye(len(subject.ids_T))
+    for layer_TT in mean_LTT:
+        half = 0.5 * layer_TT + 0.5 * np.eye(len(found))
+        found = half / half.sum(-1, keepdims=True) @ found
+    return _free(subject, found[subject.reader])
+
+
+def shap(subject: Subject, *, samples: int = 512, seed: int = 0, **_: Any) -> np.ndarray:
+    """Shapley values (Lundberg & Lee 2017, eq. 8): exact for at most EXACT tokens, else by permutations and their reverses."""
+    count = int(subject.free_T.sum())
+    return _exact_shap(subject) if count <= EXACT else _permutation_shap(subject, samples, seed)
+
+
+def _exact_shap(subject: Subject) -> np.ndarray:
+    places = np.flatnonzero(subject.free_T)
+    count = len(places)
+    sets = np.array(list(itertools.product([False, True], repeat=count)))
+    kept = np.zeros((len(sets), len(subject.ids_T)), bool)
+    kept[:, places] = sets
+    values, sizes = subject.values(kept), sets.sum(1)
+    share = np.array([math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count) for size in range(count)])
+    found = np.zeros(count)
+    for player in range(count):
+        without = np.flatnonzero(~sets[:, player])
+        with_it = without + (1 << (count - 1 - player))
+        found[player] = (share[sizes[without]] * (values[with_it] - values[without])).sum()
+    return _at(subject, found)
+
+
+def _permutation_shap(subject: Subject, samples: int, seed: int) -> np.ndarray:
+    """What each token adds to those before it in an order, the mean over orders; each with its reverse, whose errors are against its own.
+    samples: texts that are read, about."""
+    places = np.flatnonzero(subject.free_T)
+    count, rng = len(places), np.random.default_rng(seed)
+    found, orders = np.zeros(count), []
+    for _ in range(max(1, samples // (2 * count))):
+        order = rng.permutation(count)
+        orders += [order, order[::-1]]
+    kept = np.zeros((len(orders), count + 1, len(subject.ids_T)), bool)
+    for number, order in enumerate(orders):
+        for place, player in enumerate(order):
+            kept[number, place + 1 :, places[player]] = True
+    values = subject.values(kept.reshape(-1, kept.shape[-1])).reshape(len(orders), count + 1)
+    for order, added in zip(orders, np.diff(values, axis=1), strict=True):
+        found[order] += added / len(orders)
+    return _at(subject, found)
+
+
+def partition(subject: Subject, *, samples: int = 512, **_: Any) -> np.ndarray:
+    """Owen values over halves of the text, halves of those and so on, as SHAP's partition explainer has them: the part whose worth is the
+    largest is taken apart next, in both contexts, its other half there and not. samples: texts that are read, about; what is not taken
+    apart by then is shared evenly, so that the sum is exact in any case."""
+    places = np.flatnonzero(subject.free_T)
+    found = np.zeros(len(places))
+    nothing = np.zeros(len(subject.ids_T), bool)
+    none, whole = subject.values([nothing, subject.free_T])
+    # (minus its worth, a number that breaks ties, first, last, context, value without, value with, weight)
+    parts: list[tuple] = [(0.0, 0, 0, len(places), nothing, none, whole, 1.0)]
+    numbers, asked = itertools.count(1), 2
+    while parts and asked < samples:
+        taken = []
+        while parts and len(taken) < AT_ONCE // 2:
+            _, _, first, last, kept, low, high, weight = heapq.heappop(parts)
+            if last - first == 1:
+                found[first] += weight * (high - low)
+            else:
+                taken.append((first, (first + last) // 2, last, kept, low, high, weight))
+        texts = []
+        for first, middle, last, kept, *_rest in taken:
+            texts += [_with(kept, places[first:middle]), _with(kept, places[middle:last])]
+        answers = subject.values(texts).reshape(-1, 2) if texts else np.zeros((0, 2))
+        asked += len(texts)
+        for (first, middle, last, kept, low, high, weight), (left, right) in zip(taken, answers, strict=True):
+            for begin, end, other, without, with_it in (
+                (first, middle, kept, low, left),
+                (first, middle, _with(kept, places[middle:last]), right, high),
+                (middle, last, kept, low, right),
+                (middle, last, _with(kept, places[first:middle]), left, high),
+            ):
+                entry = (-weight / 2 * abs(with_it - without), next(numbers), begin, end, other, without, with_it, weight / 2)
+                heapq.heappush(parts, entry)
+    for _, _, first, last, _, low, high, weight in parts:
+        found[first:last] += weight * (high - low) / (last - first)
+    return _at(subject, found)
+
+
+def _with(kept: np.ndarray, places: np.ndarray) -> np.ndarray:
+    more = kept.copy()
+    more[places] = True
+    return more
+
+
+def lime(subject: Subject, *, samples: int = 512, seed: int = 0, **_: Any) -> np.ndarray:
+    """Coefficients of a linear model of which tokens are there, fitted near the whole text (Ribeiro et al. 2016, eq. 2): ridge regression,
+    weighted by an exponential kernel on the cosine distance."""
+    places, rng = np.flatnonzero(subject.free_T), np.random.default_rng(seed)
+    count = len(places)
+    there = rng.random((samples, count)) < rng.uniform(0.1, 0.95, (samples, 1))
+    there[0] = True
+    kept = np.zeros((samples, len(subject.ids_T)), bool)
+    kept[:, places] = there
+    values = subject.values(kept)
+    distance = 1 - np.sqrt(there.mean(1))
+    weights = np.sqrt(np.exp(-(distance**2) / KERNEL**2))
+    features = np.concatenate([there, np.ones((samples, 1))], 1) * weights[:, None]
+    penalty = 1e-3 * np.eye(count + 1)
+    penalty[-1, -1] = 0.0
+    return _at(subject, np.linalg.solve(features.T @ features + penalty, features.T @ (weights * values))[:count])
+
+
+KERNEL = 0.5
+"""Width of the kernel of `lime` in units of the cosine distance."""
+METHODS: dict[str, Callable[..., np.ndarray]] = {
+    one.__name__: one for one in (integrated_gradients, gradient_x_input, occlusion, rollout, shap, partition, lime)
+}
+
+
+def faithfulness(subject: Subject, attributions: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Mean of the number while tokens are taken away, the largest attribution first (`deletion`: lower is better), and while they are put
+    back in that order (`insertion`: higher is better); and the same for random orders (Petsiuk et al. 2018, sec. 4.1)."""
+    places = np.flatnonzero(subject.free_T)
+    rng = np.random.default_rng(seed)
+    orders = [places[np.argsort(-attributions[places], kind="stable")], *(rng.permutation(places) for _ in range(4))]
+    kept = []
+    for order in orders:
+        deleted = np.ones((len(places) + 1, len(subject.ids_T)), bool)
+        for number, place in enumerate(order):
+            deleted[number + 1 :, place] = False
+        kept += [deleted, ~deleted]
+    values = subject.values(np.concatenate(kept)).reshape(len(orders), 2, -1).mean(-1)
+    (deletion, insertion), random = values[0], values[1:].mean(0)
+    return {"deletion": deletion, "deletion_random": random[0], "insertion": insertion, "insertion_random": random[1]}
+
+
+def _free(subject: Subject, attributions) -> np.ndarray:
+    return np.where(subject.free_T, np.asarray(attributions, np.float64), 0.0)
+
+
+def _at(subject: Subject, attributions: np.ndarray) -> np.ndarray:
+    found = np.zeros(len(subject.ids_T))
+    found[subject.free_T] = attributions
+    return found

@@ -1,0 +1,55 @@
+"""An explanation as a page that needs nothing else: the text, each token in the colour of what it has to do with the answer."""
+
+import html
+from typing import Any
+
+STYLE = """
+:root { --ink: #1c1f24; --soft: #646a73; --paper: #fff; --line: #dfe2e6 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #9aa0a8; --paper: #15171b; --line: #33373d } }
+body { font: 16px/1.6 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 52rem; margin: 2rem auto;
+padding: 0 1rem }
+.text { font-size: 1.15rem; line-height: 2.1; white-space: pre-wrap } .text span { padding: 0.2em 0; border-radius: 0.2em }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+td, th { text-align: left; padding: 0.2rem 0.6rem 0.2rem 0; border-bottom: 1px solid var(--line) }
+.bar { display: inline-block; height: 0.7em; border-radius: 0.2em } .soft { color: var(--soft) }
+"""
+FOR, AGAINST = "38, 132, 198", "214, 92, 60"
+
+
+def page_of(found: dict[str, Any]) -> str:
+    """HTML of what `explain` found: see train/explain/explaining.py."""
+    pairs = list(zip(found["tokens"], found["attributions"], strict=True))
+    most = max((abs(value) for _, value in pairs), default=0.0) or 1.0
+    text = "".join(
+        f'<span style="background: {_colour(value / most)}" title="{value:+.4f}">{html.escape(token)}</span>' for token, value in pairs
+    )
+    rows = "".join(
+        f"<tr><td>{html.escape(token) or '&nbsp;'}</td><td>{value:+.4f}</td><td>{_bar(value / most)}</td></tr>"
+        for token, value in sorted(pairs, key=lambda pair: -abs(pair[1]))[:40]
+    )
+    about = f"<b>{html.escape(found['answer'])}</b>"
+    if found["against"]:
+        about += f" and not <b>{html.escape(found['against'])}</b>"
+    measures = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td>{value:.4f}</td></tr>" for name, value in found["faithfulness"].items())
+    title = html.escape(found["answer"])
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Why {title}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"><style>{STYLE}</style></head><body>
+<h1>Why {about}?</h1>
+<p class="soft">{html.escape(found["method"].replace("_", " "))}. Blue speaks for the answer, orange against it. Its log-odds
+are {found["value"]:.4f} nats with the text and {found["baseline_value"]:.4f} without its tokens.</p>
+<p class="text">{text}</p>
+<h2>The strongest tokens</h2><table><tr><th>token</th><th>nats</th><th></th></tr>{rows}</table>
+<h2>How far to believe it</h2>
+<p class="soft">The mean of the number while the strongest tokens are taken away (lower is better) and put back (higher is better), beside
+random orders. An explanation that is no better than random says nothing.</p>
+<table>{measures}</table></body></html>
+"""
+
+
+def _colour(share: float) -> str:
+    return f"rgba({FOR if share >= 0 else AGAINST}, {min(abs(share), 1.0) * 0.75:.3f})"
+
+
+def _bar(share: float) -> str:
+    return f'<span class="bar" style="width: {12 * abs(share):.2f}rem; background: rgb({FOR if share >= 0 else AGAINST})"></span>'

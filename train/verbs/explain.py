@@ -1,0 +1,68 @@
+"""`omnia explain`: what of a text an answer rests on."""
+
+import dataclasses
+
+import tyro
+
+from data.errors import UserError
+from data.files import json_files, storage
+from train.verbs.arguments import parse, start_jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Explain:
+    """Say how much each token of a text has to do with what a model says: the next token of a decoder, the label of a classifier."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+    prompt: str
+    """The text."""
+    method: str = "integrated_gradients"
+    """integrated_gradients, gradient_x_input, occlusion, rollout (attention), shap, partition (Owen values) or lime."""
+    pair: str = ""
+    """Second text, for a run that classifies pairs."""
+    answer: str = ""
+    """Label, or text whose first token is asked for. Empty: what the model finds most likely."""
+    against: str = ""
+    """Another label or text: why that answer and not this."""
+    samples: int = 512
+    """Texts that shap, partition and lime read, about."""
+    seed: int = 0
+    """Seed of what is drawn."""
+    step: int | None = None
+    """Checkpoint. Default: the latest."""
+    output: str = ""
+    """Page to write, an HTML file that needs nothing else."""
+    json: bool = False
+    """Print one line of JSON, last."""
+
+
+def explain(arguments: list[str]) -> None:
+    o = parse(Explain, "explain", arguments)
+    if o.samples < 16:
+        raise UserError(f"omnia explain: --samples is {o.samples}", "Give 16 or more.")
+    if o.output and not o.output.endswith((".html", ".htm")):
+        raise UserError(f"omnia explain: --output {o.output}: is no page", "Name a file that ends with .html.")
+    from train.runs.directory import open_run
+
+    run = open_run(o.run_dir)
+    start_jax()
+    from train.explain.explaining import explain as explain_run
+    from train.explain.page import page_of
+
+    asked = {"pair": o.pair, "answer": o.answer, "against": o.against, "step": o.step}
+    found = explain_run(run, o.prompt, o.method, samples=o.samples, seed=o.seed, **asked)
+    if o.output:
+        storage.write_atomically(o.output, page_of(found).encode())
+    if o.json:
+        print(json_files.dumps(found))
+        return
+    against = f" and not {found['against']!r}" if found["against"] else ""
+    print(f"Why {found['answer']!r}{against}: log-odds {found['value']:.4f} nats, {found['baseline_value']:.4f} without tokens")
+    most = max(map(abs, found["attributions"])) or 1.0
+    for token, value in zip(found["tokens"], found["attributions"], strict=True):
+        print(f"{value:+10.4f}  {'█' * round(20 * abs(value) / most):20}  {token!r}")
+    for name, measure in found["faithfulness"].items():
+        print(f"{name.replace('_', ' '):20} {measure:.4f}")
+    if "completeness_error" in found:
+        print(f"{'completeness error':20} {found['completeness_error']:.2g}")
