@@ -31,6 +31,7 @@ VERBS = {
     "generate": "continue a prompt, a file of prompts, or what you type",
     "chat": "talk with a model in the terminal",
     "serve": "answer requests in OpenAI's form, with a chat page",
+    "audit": "check that a log of requests is what was written",
     "embed": "write a vector for each line of a file",
     "reproduce": "run a paper's table and compare the results with the paper",
     "report": "draw the report of a run again, also while it trains",

@@ -1,13 +1,12 @@
 """What is measured of the server, in Prometheus' format and under vLLM's names, and the log of who asked how much: never what."""
 
-import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from data.files.chain import ChainLog
 from serve.jobs import Job
 
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -87,20 +86,15 @@ class Observed:
 
 class AuditLog:
     """A line of JSON for each request, in a file that is only added to: time, request, key's name, route, status, tokens, seconds. It
-    never holds a text, a key or an address."""
+    never holds a text, a key or an address. Lines are chained: `omnia audit verify` finds any change."""
 
     def __init__(self, path: Path | None):
-        self._file = None if path is None else path.open("a", encoding="utf-8")
-        self._lock = threading.Lock()
+        self._log = None if path is None else ChainLog(str(path))
 
     def write(self, **fields: Any) -> None:
-        if self._file is None:
-            return
-        line = json.dumps({"time": round(time.time(), 3)} | fields, ensure_ascii=False)
-        with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
+        if self._log is not None:
+            self._log.add({"time": round(time.time(), 3)} | fields)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._log is not None:
+            self._log.close()

@@ -17,6 +17,7 @@ SEVERAL = {
     "prepare": {"text": "PrepareText", "images|video|audio|interleaved": "PrepareMedia", "codes": "PrepareCodes"},
     "chat": {},  # is `generate --chat`
     "checkpoint": {"ls": "List", "verify": "Verify", "diff": "Diff", "export": "ExportArrays"},
+    "audit": {"verify": "VerifyLog"},
     "privacy": {"plan": "Plan", "audit": "Audit"},
 }
 """Verbs with several option classes, by the word after the verb. Every other verb has one class of its own name."""

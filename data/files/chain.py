@@ -1,0 +1,126 @@
+"""A log that is only added to: each line holds a digest of itself and of the line before, so that no change of what was written passes.
+
+The last field of a line, `chain`, is the SHA-256 of the chain before (64 zeros at the start), a line feed, and the line without that field.
+FILE.head has the number of lines and the last digest, so that the end cannot be cut off unseen. Whoever may write both files can write
+another history: copy the head to where they cannot, and give it to `verify`.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from data.errors import UserError
+
+START = "0" * 64
+_FIELD = ', "chain": "'
+
+
+class Broken(NamedTuple):
+    """line: from 1 on; 0: of the whole. why: what is wrong there."""
+
+    line: int
+    why: str
+
+
+class Head(NamedTuple):
+    """How far a log went: lines, and the digest of the last."""
+
+    lines: int
+    digest: str
+
+
+def _digest(before: str, content: bytes) -> str:
+    return hashlib.sha256(before.encode() + b"\n" + content).hexdigest()
+
+
+class ChainLog:
+    """The one writer of a log; another one is refused. What a crash left of a line is taken out when it is opened again, and said in it."""
+
+    def __init__(self, path: str):
+        self._path, self._lock = path, threading.Lock()
+        self._file = open(path, "a+b")  # noqa: SIM115 - open as long as this is
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(f"{path}: another process writes this log", "Give each server one of its own.") from None
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        found, self._head = check(content[:whole], None), Head(0, START)
+        if isinstance(found, Broken):
+            self._file.close()
+            raise UserError(f"{path}: line {found.line}: {found.why}", "Keep it as evidence, and write to another file.")
+        kept = read_head(path)
+        if kept is not None and (isinstance(again := check(content[:whole], kept), Broken)):
+            self._file.close()
+            raise UserError(f"{path}: {again.why}", "Keep it as evidence, and write to another file.")
+        self._head = found
+        self._head_file = os.open(f"{path}.head", os.O_WRONLY | os.O_CREAT, 0o644)
+        self._file.truncate(whole)
+        if whole < len(content):
+            self.add({"event": "a line that was not finished is taken out", "bytes": len(content) - whole})
+        else:
+            self._write_head()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write a record; it is on the disk's way when this returns."""
+        line = json.dumps(record, ensure_ascii=False)
+        if not record or "chain" in record:
+            raise ValueError("a record has fields, and none of them is `chain`")
+        with self._lock:
+            digest = _digest(self._head.digest, line.encode())
+            self._file.write(f'{line[:-1]}{_FIELD}{digest}"}}\n'.encode())
+            self._file.flush()
+            self._head = Head(self._head.lines + 1, digest)
+            self._write_head()
+
+    def _write_head(self) -> None:
+        # Of one length, so that one small write in its place changes it as a whole; a request does not wait for the disk.
+        os.pwrite(self._head_file, f"{self._head.lines:020} {self._head.digest}\n".encode(), 0)
+
+    def close(self) -> None:
+        self._file.close()
+        os.close(self._head_file)
+
+
+def read_head(path: str) -> Head | None:
+    """What FILE.head says; None where there is none. UserError for a damaged one."""
+    if not os.path.isfile(f"{path}.head"):
+        return None
+    with open(f"{path}.head", encoding="utf-8", errors="replace") as file:
+        words = file.read().split()
+    if len(words) != 2 or not words[0].isdigit() or len(words[1]) != 64:
+        raise UserError(f"{path}.head: is damaged", "Compare the log with a copy of its head.")
+    return Head(int(words[0]), words[1])
+
+
+def check(content: bytes, head: Head | None) -> Head | Broken:
+    """How far a log goes, or where it is broken. head: how far it was known to go, None where that is not known; a longer one is fine."""
+    before, number = START, 0
+    if head is not None and head.lines == 0 and head.digest != START:
+        return Broken(0, "its head is of another log")
+    for number, line in enumerate(_lines(content), 1):
+        payload, separator, digest = line.rpartition(_FIELD.encode())
+        if not separator or len(digest) != 67 or not digest.endswith(b'"}\n'):
+            return Broken(number, "has no digest at its end")
+        if _digest(before, payload + b"}") != digest[:-3].decode("ascii", "replace"):
+            return Broken(number, "is not what was written, or not where it was")
+        before = digest[:-3].decode()
+        if head is not None and number == head.lines and before != head.digest:
+            return Broken(number, "is another line than the head knows")
+    if head is not None and number < head.lines:
+        return Broken(number + 1, f"is missing: the log had {head.lines:,} lines, and has {number:,}")
+    return Head(number, before)
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(content):
+        end = content.find(b"\n", start) + 1 or len(content)
+        yield content[start:end]
+        start = end
