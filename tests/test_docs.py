@@ -26,6 +26,7 @@ from train.objectives.tasks.retrieval import Retrieval
 from train.reproduce.table import table_path
 from train.sources.media.options import MediaShards
 from train.step.adversarial.options import FGM, SMART, FreeLB
+from train.step.private.options import Private
 from train.tasks.classification import Classification
 from train.tasks.code import Programs
 from train.tasks.interactions import Recommendation
@@ -76,6 +77,7 @@ WITH_KINDS = [
         {"data": Programs(), "objective": Distillation(), "gradient": SMART()},
         {"data": Recommendation(), "objective": NextItem()},
         {"data": Together()},
+        {"gradient": Private()},
     )
 ]
 """Commands whose experiments have kinds that pages speak of."""
@@ -104,6 +106,8 @@ def smaller(words: list[str]) -> list[str]:
             if "configs/tasks/" in words[2]
             else NEW_RUN | (OF_WORLD if "media/world" in words[2] else OF_MEDIA if "configs/media/" in words[2] else {})
         )
+        if "private" in words:  # whose steps need room for more than they draw on average
+            sizes = sizes | {"--batch-size": "16"}
         changed |= sizes if new else OLD_RUN
         words += [word for flag, value in sizes.items() if new and flag not in words for word in (flag, value)]
     elif words[1] == "plan":
@@ -137,7 +141,7 @@ def run(command: str) -> tuple[int, str]:
             code = end.code
     if "--json" in words and not code:
         for line in out.getvalue().splitlines()[-1:]:
-            verb = words[1:3] if words[1] == "checkpoint" else words[1:2]
+            verb = words[1:3] if words[1] in ("checkpoint", "privacy", "audit") else words[1:2]
             call = " ".join([*verb, *(word for word in words if word in ("--by-position", "--needle", "--list"))])
             found = set(json.loads(line))
             if "exact" in found and call == "evaluate":  # and a key for each part of the data
@@ -268,11 +272,15 @@ def options() -> set[str]:
         ["import"],
         ["export"],
         ["attack"],
+        ["anonymize"],
         ["embed"],
+        ["explain"],
         ["serve"],
         ["prepare", "codes"],
         ["prepare", "images"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),
+        *(["privacy", name] for name in ("plan", "audit")),
+        ["audit", "verify"],
     ):
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             omnia.main([*verb, "--help"])

@@ -11,13 +11,15 @@ import numpy as np
 
 from data.errors import UserError
 from data.files import json_files
-from data.rows.poisson import drawn, expected_in, overflow
+from data.rows.poisson import drawn, expected_in, overflow, room_for
 from train.devices import hosts
 from train.kinds import Section, Units
 from train.privacy.accounting import PLD, RDP, Spending, noise_for
 from train.step.private.gradient import SECRET
 from train.step.private.options import Private
 
+MOST_RISK = 1e-9
+"""Probability with which a step may draw more than it has room for."""
 KEY, FACTS = "privacy.key", "privacy.json"
 """Files of a run: the secret, which never leaves it, and what its privacy is."""
 ASSUMED = "one unit more or less; units drawn by Poisson sampling, whose choice and noise nobody else knows"
@@ -82,11 +84,9 @@ class PoissonDrawing:
         o, count, size = self._options, self._of(dataset, sources).size, self._experiment.batch_size
         what = f"{self._of(dataset, sources).what}s"
         expected = min(self.expected, count)
-        if overflow(expected, size + 1) > 1e-9 and expected < count:
-            raise UserError(
-                f"gradient.expected_batch is {expected}, and batch_size {size} has too little room: steps may draw more",
-                f"Leave it at 0, which draws {expected_in(size)} on average, or give a larger batch_size.",
-            )
+        if overflow(expected, size + 1) > MOST_RISK and expected < count:
+            what = f"batch_size {size} has too little room for steps that draw {expected} on average: they may draw more"
+            raise UserError(what, f"Give --batch-size {room_for(expected)} or more, or a smaller --gradient.expected-batch.")
         if o.delta >= 1 / count:
             raise UserError(
                 f"gradient.delta is {o.delta:g}, and the data has {count:,} {what}: at one over that, a promise is worth nothing",
