@@ -136,7 +136,7 @@ def test_all_ways_equal_clipping_each_unit_by_itself(family):
     norms = np.array([norm(g) for g in own])
     clip = float(np.median(norms))
     expected = jax.tree.map(lambda *leaves: sum(min(1.0, clip / n) * leaf for n, leaf in zip(norms, leaves, strict=True)), *own)
-    ways = [Private(clip=clip, way="vmap"), Private(clip=clip, way="vmap", micro_batch=2), Private(clip=clip, way="two_pass")]
+    ways = [Private(clip=clip, way=way, micro_batch=size) for way, size in (("vmap", ROWS), ("vmap", 2), ("two_pass", ROWS))]
 
     @jax.jit
     def all_ways(params):

@@ -91,7 +91,7 @@ def clipped_sum(loss, params, units, options: Private):
     """
     drawn_B = there(units)
     count = len(drawn_B)
-    size = options.micro_batch or count
+    size = options.micro_batch or near(count, UNITS_AT_ONCE * jax.device_count())
     part: Callable = two_pass if options.way == "two_pass" else by_vmap
     if size == count:
         return part(loss, params, units, drawn_B, options.clip)
@@ -105,6 +105,15 @@ def clipped_sum(loss, params, units, options: Private):
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: part(loss, params, *at(0), options.clip)))
     last = jnp.max(jnp.where(drawn_B, jnp.arange(1, count + 1), 0))
     return jax.lax.fori_loop(0, -(-last // size), step, zero)
+
+
+UNITS_AT_ONCE = 4
+"""On each device, unless options say otherwise: measured, more take more memory and no less time (docs/log.md)."""
+
+
+def near(count: int, wanted: int) -> int:
+    """The largest divisor of `count` that is at most `wanted`."""
+    return next(size for size in range(min(count, wanted), 0, -1) if count % size == 0)
 
 
 def by_vmap(loss, params, units, drawn_B, clip: float):

@@ -36,7 +36,7 @@ class Private(Gradient):
     """How gradients of units are clipped: vmap keeps those of a micro-batch at once; two_pass finds their norms without making them
     (Goodfellow 2015; Li et al. 2022, sec. 4), then takes one weighted gradient."""
     micro_batch: int = 0
-    """Units at once. 0: all of batch_size. Micro-batches without units are passed over."""
+    """Units at once, over all devices. 0: about four on each. Micro-batches without units are passed over."""
 
     def __post_init__(self):
         check_range("gradient.", self, 0, "epsilon", "noise_multiplier", "expected_batch", "micro_batch")
