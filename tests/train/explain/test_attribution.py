@@ -116,7 +116,7 @@ def classifier(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "occlusion", "shap", "partition", "lime"])
+@pytest.mark.parametrize("method", ["integrated_gradients", "shap", "lime"])
 def test_planted_letters_come_first(classifier, method):
     rng, right = np.random.default_rng(1), 0
     subjects = {letter: subject_of(classifier, f"abcdefg{letter}", answer=letter) for letter in "xy"}
