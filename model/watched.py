@@ -21,7 +21,9 @@ class Uses:
 
 
 class Watched(flax.struct.PyTreeNode):
-    """A kernel [..., inputs, outputs] or table [V, D], as `matrix`, and `square`, float32 zeros [...] of which the derivative is asked."""
+    """A kernel [..., inputs, outputs] or table [V, D], as `matrix`, and `square`, float32 zeros [..., 2] whose derivative is asked: the sum
+    of the squared norms of its uses, and their number. A table's has the products of its uses in it and is exact; a kernel used more than
+    once, such as of a shared layer, is not, but see `squared_norm`."""
 
     matrix: Any
     square: Any
@@ -56,9 +58,10 @@ class Watched(flax.struct.PyTreeNode):
         return x_TV.reshape(*hidden.shape[:-1], -1)
 
 
-def watched(matrix, *, stacked: bool) -> Watched:
-    """stacked: whether the leading axis is that of layers."""
-    return Watched(jax.lax.stop_gradient(matrix), jnp.zeros(matrix.shape[:1] if stacked else ()), Uses())
+def squared_norm(derivative, *, table: bool):
+    """Of the derivative by `square`: the squared norm of the gradient; of a kernel that was used n times, n times the sum of the squares,
+    which is never below the truth (Cauchy and Schwarz)."""
+    return (derivative[..., 0] if table else derivative[..., 0] * derivative[..., 1]).sum()
 
 
 def _square(x_RK, dy_RO):
@@ -67,6 +70,11 @@ def _square(x_RK, dy_RO):
     if rows * (inputs + outputs) < inputs * outputs:
         return ((x_RK @ x_RK.T) * (dy_RO @ dy_RO.T)).sum()
     return jnp.square(x_RK.T @ dy_RO).sum()
+
+
+def _used(square):
+    """The derivative by `square` that one use gives."""
+    return jnp.stack([square, jnp.float32(1)])
 
 
 @jax.custom_vjp
@@ -81,7 +89,7 @@ def _product_forward(x_RK, kernel_KO, square):
 def _product_backward(saved, dy_RO):
     x_RK, kernel_KO = saved
     dx_RK = (dy_RO @ kernel_KO.T).astype(x_RK.dtype)
-    return dx_RK, jnp.zeros_like(kernel_KO), _square(x_RK.astype(jnp.float32), dy_RO.astype(jnp.float32))
+    return dx_RK, jnp.zeros_like(kernel_KO), _used(_square(x_RK.astype(jnp.float32), dy_RO.astype(jnp.float32)))
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -106,7 +114,7 @@ def _looked_up_backward(saved, derivatives):
     rows_SD, ids_S, before = saved
     d_SD, later_SD = (x.astype(jnp.float32) for x in derivatives)
     square = (_same(ids_S, ids_S) * (d_SD @ d_SD.T)).sum() + 2 * (d_SD * later_SD).sum()
-    return jnp.zeros_like(rows_SD), None, square, tuple((None, _same(ids_R, ids_S) @ d_SD) for ids_R, _ in before)
+    return jnp.zeros_like(rows_SD), None, _used(square), tuple((None, _same(ids_R, ids_S) @ d_SD) for ids_R, _ in before)
 
 
 _looked_up.defvjp(_looked_up_forward, _looked_up_backward)
@@ -125,7 +133,7 @@ def _given_backward(saved, dx_TV):
     h_TD, before = saved
     h_TD, d_TV = h_TD.astype(jnp.float32), dx_TV.astype(jnp.float32)
     square = _square(h_TD, d_TV)
-    return dx_TV, jnp.zeros_like(saved[0]), square, tuple((None, d_TV[:, ids_S].T @ h_TD) for ids_S, _ in before)
+    return dx_TV, jnp.zeros_like(saved[0]), _used(square), tuple((None, d_TV[:, ids_S].T @ h_TD) for ids_S, _ in before)
 
 
 _given.defvjp(_given_forward, _given_backward)

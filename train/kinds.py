@@ -199,7 +199,7 @@ class Dataset:
         """Rows of a split: of `train` an endless stream in the order of the seed, of others one pass, the same for any seed."""
         raise NotImplementedError
 
-    def units(self, sources: list, user: str = "", rows: int = 1) -> "Units":
+    def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
         """What can be drawn one by one for training. user: a column of the files that says whose a row is, so that each user is a unit of
         `rows` rows. UserError where the data has no such units, or no such column."""
         what = f"whose rows belong to users ({user})" if user else "that can be drawn by itself"

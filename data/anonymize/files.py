@@ -6,20 +6,19 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.anonymize.surrogates import Key
+from data.anonymize.pictures import FORMATS, cover
 from data.anonymize.text import Anonymizer, Change
 from data.errors import UserError
 from data.files import folders, json_files, storage
-from data.files.text_files import decode_text
+from data.files.text_files import decode_text, split_lines
 
 VERSION = 1
 """Of the rules: another may find more."""
 TEXTS = (".txt", ".md", ".log", ".srt", ".vtt")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MANIFEST, REVIEW = "anonymization.json", "review.jsonl"
 
 
@@ -37,13 +36,7 @@ class Report:
         return sum((Counter(counts) for counts in self.files.values()), Counter())
 
 
-Pictures = Callable[[bytes, str], tuple[bytes, dict[str, int]]]
-"""(content, suffix) -> the picture without faces and plates, and what was covered."""
-
-
-def anonymize(
-    source: str, output: str, key: Key, anonymizer: Anonymizer, pictures: Pictures, said: Callable[[str], None] = print
-) -> Report:
+def anonymize(source: str, output: str, anonymizer: Anonymizer, said: Callable[[str], None] = print) -> Report:
     """Write a file, or all files of a folder, without what tells who somebody is; and the manifest and a review beside it.
 
     Of a file `output` is the file; manifest and review have its name and more behind it. Of a folder it is a new or empty folder, or one
@@ -60,7 +53,7 @@ def anonymize(
             if suffix_of(path) is None:
                 report.left_out.append(name)
                 continue
-            _one(path, os.path.join(output, name), name, anonymizer, pictures, report)
+            _one(path, os.path.join(output, name), name, anonymizer, report)
         report.left_out += [os.path.relpath(path, source) for path in others]
         if not report.files:
             raise UserError(f"{source}: holds no file that can be anonymised", f"They end with {', '.join(_kinds())}.")
@@ -72,7 +65,7 @@ def anonymize(
             raise UserError(f"--output {output}: is a folder, and {source} is a file", "Name the file to write.")
         if os.path.exists(output) and os.path.samefile(source, output):
             raise UserError(f"--output {output}: is the file itself, of which nothing would be left", "Name another.")
-        _one(source, output, os.path.basename(source), anonymizer, pictures, report)
+        _one(source, output, os.path.basename(source), anonymizer, report)
         manifest, review = f"{output}.{MANIFEST}", f"{output}.{REVIEW}"
     else:
         raise UserError(f"{source}: no such file or folder")
@@ -81,7 +74,7 @@ def anonymize(
         manifest,
         {
             "version": VERSION,
-            "key": key.fingerprint,
+            "key": anonymizer.key.fingerprint,
             "counts": dict(sorted(report.counts.items())),
             "files": report.files,
             "left_out": report.left_out,
@@ -93,7 +86,7 @@ def anonymize(
 
 
 def _kinds() -> tuple[str, ...]:
-    return (*TEXTS, *TABLES, *PICTURES)
+    return (*TEXTS, *TABLES, *FORMATS)
 
 
 def suffix_of(path: str) -> str | None:
@@ -112,13 +105,13 @@ def _check_folder(source: str, output: str) -> None:
         raise UserError(f"--output {output}: holds other things", "Name an empty folder, or one that was made so before.")
 
 
-def _one(path: str, output: str, name: str, anonymizer: Anonymizer, pictures: Pictures, report: Report) -> None:
+def _one(path: str, output: str, name: str, anonymizer: Anonymizer, report: Report) -> None:
     suffix, before = os.path.splitext(path)[1].lower(), Counter(anonymizer.counts)
     content = Path(path).read_bytes()
     covered: dict[str, int] = {}
     try:
-        if suffix in PICTURES:
-            made, covered = pictures(content, suffix)
+        if suffix in FORMATS:
+            made, covered = cover(content, suffix)
         else:
             changes: list[Change] = []
             text = decode_text(content)
@@ -137,7 +130,7 @@ def _one(path: str, output: str, name: str, anonymizer: Anonymizer, pictures: Pi
 
 def _json_lines(text: str, anonymizer: Anonymizer, changes: list[Change]) -> str:
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_lines(text), 1):
         found.append(_object(line, number, anonymizer, changes) if line.strip() else line)
     return "".join(f"{line}\n" for line in found)
 
@@ -200,9 +193,3 @@ TABLES: dict[str, Callable[[str, Anonymizer, list[Change]], str]] = {
     ".csv": _separated(","),
     ".tsv": _separated("\t"),
 }
-
-
-def files_of(report: Report) -> Iterator[str]:
-    """Lines that say what was done."""
-    for kind, count in sorted(report.counts.items(), key=lambda one: (-one[1], one[0])):
-        yield f"{count:9,} {kind}"

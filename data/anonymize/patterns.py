@@ -144,7 +144,7 @@ def find(text: str) -> Iterator[Span]:
                     yield Span(*found.span(pattern.group), pattern.kind)
 
 
-def merged(spans: Iterator[Span] | list[Span]) -> list[Span]:
+def merged(spans: list[Span]) -> list[Span]:
     """Spans without overlaps, in order: those that overlap become one, of the kind of the longest, the first of equal ones."""
     found: list[Span] = []
     longest = 0

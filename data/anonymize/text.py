@@ -3,15 +3,11 @@
 import bisect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from data.anonymize.folding import fold
 from data.anonymize.patterns import Span, find, merged
 from data.anonymize.surrogates import SURROGATE, Key
-
-Finder = Callable[[str], Iterable[Span]]
-"""What finds more than patterns do: spans of a text, as it is."""
 
 
 class Change(NamedTuple):
@@ -27,25 +23,20 @@ class Change(NamedTuple):
 
 
 class Anonymizer:
-    """Replaces what patterns and finders find. A line is read as a whole, and nothing goes over the end of one."""
+    """Replaces what patterns find. A line is read as a whole, and nothing goes over the end of one, which is a line feed."""
 
-    def __init__(self, key: Key, finders: Iterable[Finder] = ()):
-        self.key, self._finders = key, tuple(finders)
+    def __init__(self, key: Key):
+        self.key = key
         self.counts: Counter[str] = Counter()
 
     def __call__(self, text: str, changes: list[Change] | None = None) -> str:
         """The text without; changes: gets what was done."""
-        parts = []
-        for number, line in enumerate(text.splitlines(keepends=True), 1):
-            parts.append(self._line(line, number, changes))
-        return "".join(parts)
+        return "\n".join(self._line(line, number, changes) for number, line in enumerate(text.split("\n"), 1))
 
     def spans(self, line: str) -> list[Span]:
         """What of a line is replaced, in order, without overlaps."""
         folded = fold(line)
         found = [Span(*folded.span(span.start, span.end), span.kind) for span in find(folded.text)]
-        for finder in self._finders:
-            found += finder(line)
         if not found:
             return []
         # What was replaced before stays: an anonymised text does not change again.
@@ -98,10 +89,8 @@ class Stream:
 
     def feed(self, piece: str) -> str:
         """What can be said now."""
-        self._held += piece
-        end = max(self._held.rfind("\n"), self._held.rfind("\r", 0, -1)) + 1  # \r\n is one end, and may be cut in its middle
-        ready, self._held = self._held[:end], self._held[end:]
-        return self._anonymizer(ready)
+        ready, feed, self._held = (self._held + piece).rpartition("\n")
+        return self._anonymizer(ready) + feed if feed else ""
 
     def finish(self) -> str:
         """The rest."""

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from data.errors import UserError
@@ -41,7 +40,7 @@ class ChainLog:
     """The one writer of a log; another one is refused. What a crash left of a line is taken out when it is opened again, and said in it."""
 
     def __init__(self, path: str):
-        self._path, self._lock = path, threading.Lock()
+        kept, self._lock = read_head(path), threading.Lock()
         self._file = open(path, "a+b")  # noqa: SIM115 - open as long as this is
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,14 +50,10 @@ class ChainLog:
         self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
-        found, self._head = check(content[:whole], None), Head(0, START)
+        found = check(content[:whole], kept)
         if isinstance(found, Broken):
             self._file.close()
             raise UserError(f"{path}: line {found.line}: {found.why}", "Keep it as evidence, and write to another file.")
-        kept = read_head(path)
-        if kept is not None and (isinstance(again := check(content[:whole], kept), Broken)):
-            self._file.close()
-            raise UserError(f"{path}: {again.why}", "Keep it as evidence, and write to another file.")
         self._head = found
         self._head_file = os.open(f"{path}.head", os.O_WRONLY | os.O_CREAT, 0o644)
         self._file.truncate(whole)
@@ -104,7 +99,7 @@ def check(content: bytes, head: Head | None) -> Head | Broken:
     before, number = START, 0
     if head is not None and head.lines == 0 and head.digest != START:
         return Broken(0, "its head is of another log")
-    for number, line in enumerate(_lines(content), 1):
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
         payload, separator, digest = line.rpartition(_FIELD.encode())
         if not separator or len(digest) != 67 or not digest.endswith(b'"}\n'):
             return Broken(number, "has no digest at its end")
@@ -116,11 +111,3 @@ def check(content: bytes, head: Head | None) -> Head | Broken:
     if head is not None and number < head.lines:
         return Broken(number + 1, f"is missing: the log had {head.lines:,} lines, and has {number:,}")
     return Head(number, before)
-
-
-def _lines(content: bytes) -> Iterator[bytes]:
-    start = 0
-    while start < len(content):
-        end = content.find(b"\n", start) + 1 or len(content)
-        yield content[start:end]
-        start = end

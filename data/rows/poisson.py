@@ -10,7 +10,8 @@ from data.rows.order import fold
 def drawn(secret: int, step: int, count: int, rate: float, most: int) -> np.ndarray:
     """The units of [0, count) that a step takes, int64, each with probability `rate` and independently of all others.
 
-    Of more than `most`, a fair choice of `most` are taken; `room` keeps that from happening. secret: who knows it knows who was drawn.
+    Of more than `most`, a fair choice of `most` are taken; `room_for` says how many keep that from happening. secret: who knows it knows
+    who was drawn.
     """
     hashes = fold(secret, step, np.arange(count))
     chosen = np.flatnonzero(hashes < np.uint64(min(int(rate * 2**64), 2**64 - 1))) if rate < 1 else np.arange(count)
@@ -24,7 +25,8 @@ def overflow(expected: float, room: int) -> float:
 
     Of all ways to draw that many on average, the Poisson distribution has the heaviest tail (Hoeffding 1956); of it, Chernoff's bound.
     """
-    return math.exp(room - expected - room * math.log(room / expected)) if room > expected else 1.0
+    many = room + 1
+    return math.exp(many - expected - many * math.log(many / expected)) if many > expected else 1.0
 
 
 def expected_in(room: int, risk: float = 1e-12) -> int:
@@ -32,13 +34,13 @@ def expected_in(room: int, risk: float = 1e-12) -> int:
     low, high = 1, room
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if overflow(middle, room + 1) <= risk else (low, middle - 1)
+        low, high = (middle, high) if overflow(middle, room) <= risk else (low, middle - 1)
     return low
 
 
 def room_for(expected: int, risk: float = 1e-12) -> int:
     """The fewest rows into which `expected` units on average fit, but for a probability of at most `risk`; at least `expected`."""
     room = expected
-    while overflow(expected, room + 1) > risk:
+    while overflow(expected, room) > risk:
         room += 1
     return room

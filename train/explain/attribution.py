@@ -21,8 +21,7 @@ EXACT = 10
 def gradient_x_input(subject: Subject, **_: Any) -> np.ndarray:
     """The derivative by each token's vector times the vector (Shrikumar et al. 2016)."""
     x_TW = subject.vectors(subject.ids_T)
-    _, derivative_BTW = subject.gradient(jnp.zeros((1, *x_TW.shape)))
-    return _free(subject, (derivative_BTW[0] * x_TW).sum(-1))
+    return _free(subject, (subject.gradient(jnp.zeros((1, *x_TW.shape)))[0] * x_TW).sum(-1))
 
 
 def integrated_gradients(subject: Subject, *, steps: int = 64, **_: Any) -> np.ndarray:
@@ -37,7 +36,7 @@ def integrated_gradients(subject: Subject, *, steps: int = 64, **_: Any) -> np.n
         alpha, share = points[first : first + AT_ONCE], weights[first : first + AT_ONCE]
         missing = AT_ONCE - len(alpha)
         alpha, share = np.pad(alpha, (0, missing)), np.pad(share, (0, missing))
-        _, derivative_BTW = subject.gradient(jnp.asarray((alpha - 1)[:, None, None] * between_TW, jnp.float32))
+        derivative_BTW = subject.gradient(jnp.asarray((alpha - 1)[:, None, None] * between_TW, jnp.float32))
         total_TW += np.einsum("B,BTW->TW", share, np.asarray(derivative_BTW, np.float64))
     return _free(subject, (total_TW * between_TW).sum(-1))
 

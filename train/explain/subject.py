@@ -51,8 +51,8 @@ class Subject:
     attention: Callable[[Any], np.ndarray]
     reader: int
 
-    def gradient(self, shift_BTW) -> tuple[Any, Any]:
-        """(the number, float32 [B]; its derivative by the vectors, float32 [B, T, W]) at vectors moved by shift_BTW."""
+    def gradient(self, shift_BTW):
+        """The derivative by the vectors, float32 [B, T, W], where they are moved by shift_BTW."""
         ids_BT = jnp.broadcast_to(jnp.asarray(self.ids_T), shift_BTW.shape[:2])
         return _programs(self.score)[1](self.params, ids_BT, shift_BTW)
 
@@ -70,17 +70,8 @@ class Subject:
 
 @functools.lru_cache(maxsize=8)
 def _programs(score) -> tuple[Any, Any]:
-    """(score, and with its derivative by the shift), compiled once for all texts of a length."""
-
-    def total(shift_BTW, params, ids_BT):
-        found_B = score(params, ids_BT, shift_BTW)
-        return found_B.sum(), found_B
-
-    def with_gradient(params, ids_BT, shift_BTW):
-        derivative, found_B = jax.grad(total, has_aux=True)(shift_BTW, params, ids_BT)
-        return found_B, derivative
-
-    return jax.jit(score), jax.jit(with_gradient)
+    """(score, its derivative by the shift), compiled once for all texts of a length."""
+    return jax.jit(score), jax.jit(jax.grad(lambda *inputs: score(*inputs).sum(), argnums=2))
 
 
 def subject_of(run: Run, prompt: str, *, pair: str = "", answer: str = "", against: str = "", step: int | None = None) -> Subject:
@@ -113,7 +104,7 @@ def _check_length(ids) -> None:
 
 
 def _of_writer(run: Run, params, prompt: str, answer: str, against: str) -> Subject:
-    model, tokenizer = decoder_of(run, reads=True), run.tokenizer()
+    model, tokenizer = decoder_of(run), run.tokenizer()
     if not isinstance(model, Decoder):
         what = f"{run.path}: a {type(model).__name__} is not explained yet"
         raise UserError(what, "Give a decoder, or an encoder with a head for classes.")

@@ -131,7 +131,7 @@ class RowLearner:
         self._cursor, self._read_only = cursor, self._frozen
         if self._drawing is not None:
             self._drawing.begin(self._run.path)
-            self._read_only = (self._frozen or {}) | self._drawing.frozen()
+            self._read_only = (self._read_only or {}) | self._drawing.frozen()
         size, multiple = self._run.experiment.batch_size, row_shards(self._mesh) * self._run.experiment.micro_batches
 
         def make(number: int):

@@ -8,6 +8,8 @@ import functools
 import logging
 import math
 
+from scipy.optimize import brentq
+
 from data.errors import UserError
 
 PLD, RDP = "privacy loss distribution", "Rényi, converted as by Canonne et al. 2020"
@@ -30,35 +32,47 @@ class Spending:
 
 @functools.lru_cache(maxsize=256)
 def _epsilon(spent: Spending, delta: float, how: str) -> float:
+    left = _left(delta, spent.steps, spent.risk)
     if not spent.steps:
         return 0.0
-    # Drawing too many and leaving some out is at most `risk` away from what is accounted for, on either side.
-    left = delta - 2 * spent.steps * spent.risk
     if spent.noise_multiplier <= 0 or left <= 0:
         return math.inf
-    accountant = _accountant(how)
-    accountant.compose(_event(spent.noise_multiplier, spent.rate, spent.steps))
-    return float(accountant.get_epsilon(left))
+    library = _library()
+    accountant = (library.rdp.RdpAccountant if how == RDP else library.pld.PLDAccountant)()
+    return _spent(accountant, spent.noise_multiplier, spent.rate, spent.steps, left)
+
+
+def _left(delta: float, steps: int, risk: float) -> float:
+    """Of delta: drawing too many and leaving some out is at most `risk` away from what is accounted for, on either side."""
+    return delta - 2 * steps * risk
+
+
+def _spent(accountant, noise: float, rate: float, steps: int, delta: float) -> float:
+    """What steps cost by an accountant that has seen nothing; all of them count one unit more or less as neighbours."""
+    library = _library()
+    accountant.compose(library.SelfComposedDpEvent(library.PoissonSampledDpEvent(rate, library.GaussianDpEvent(noise)), steps))
+    return float(accountant.get_epsilon(delta))
 
 
 def noise_for(epsilon: float, delta: float, rate: float, steps: int, risk: float = 0.0) -> float:
-    """The least noise multiplier, to a thousandth, by which the steps cost at most `epsilon`, by PLD. UserError where none will do."""
+    """The least noise multiplier, to a thousandth, by which the steps cost at most `epsilon`, by PLD. UserError where none will do.
 
-    left = delta - 2 * steps * risk
-    noise = 2.0**-6
-    while left <= 0 or _rough(noise, rate, steps, left) > epsilon:
-        noise *= 2
-        if left <= 0 or noise > MOST_NOISE:
-            what = f"no noise makes {steps:,} steps cost epsilon {epsilon:g} at delta {delta:g}"
-            raise UserError(what, "Allow more, or take fewer steps.")
+    Rényi's bound costs little to find, also where there is so little noise that the exact epsilon takes minutes: it says where to begin.
+    """
+    library, left, noise = _library(), _left(delta, steps, risk), LEAST_NOISE
+
+    def roughly(noise: float) -> float:
+        return _spent(library.rdp.RdpAccountant(range(2, 65)), noise, rate, steps, left)
 
     def above(noise: float) -> float:
-        accountant = _accountant(PLD, value_discretization_interval=COARSE)
-        accountant.compose(_event(noise, rate, steps))
-        return math.log(accountant.get_epsilon(left) / epsilon)
+        accountant = library.pld.PLDAccountant(value_discretization_interval=COARSE)
+        return math.log(_spent(accountant, noise, rate, steps, left) / epsilon)
 
-    from scipy.optimize import brentq
-
+    while left > 0 and noise <= MOST_NOISE and roughly(noise) > epsilon:
+        noise *= 2
+    if left <= 0 or noise > MOST_NOISE:
+        what = f"no noise makes {steps:,} steps cost epsilon {epsilon:g} at delta {delta:g}"
+        raise UserError(what, "Allow more, or take fewer steps.")
     low = noise / 2
     while above(low) <= 0:
         noise, low = low, low / 2
@@ -68,27 +82,9 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, risk: float
     return found / 1000
 
 
-MOST_NOISE = 1e4
+LEAST_NOISE, MOST_NOISE = 2.0**-6, 1e4
 COARSE = 1e-3
 """Grid of the privacy losses in the search: ten times coarser than the library's, and never below the truth."""
-
-
-def _rough(noise: float, rate: float, steps: int, delta: float) -> float:
-    """An upper bound of epsilon that costs little to find, also where there is so little noise that the exact one takes minutes."""
-    accountant = _library().rdp.RdpAccountant(range(2, 65))
-    accountant.compose(_event(noise, rate, steps))
-    return float(accountant.get_epsilon(delta))
-
-
-def _accountant(how: str, **more):
-    library = _library()
-    accountant = library.rdp.RdpAccountant if how == RDP else library.pld.PLDAccountant
-    return accountant(neighboring_relation=library.NeighboringRelation.ADD_OR_REMOVE_ONE, **more)
-
-
-def _event(noise_multiplier: float, rate: float, steps: int):
-    library = _library()
-    return library.SelfComposedDpEvent(library.PoissonSampledDpEvent(rate, library.GaussianDpEvent(noise_multiplier)), steps)
 
 
 def _library():

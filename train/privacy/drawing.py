@@ -84,9 +84,9 @@ class PoissonDrawing:
         o, count, size = self._options, self._of(dataset, sources).size, self._experiment.batch_size
         what = f"{self._of(dataset, sources).what}s"
         expected = min(self.expected, count)
-        if overflow(expected, size + 1) > MOST_RISK and expected < count:
-            what = f"batch_size {size} has too little room for steps that draw {expected} on average: they may draw more"
-            raise UserError(what, f"Give --batch-size {room_for(expected)} or more, or a smaller --gradient.expected-batch.")
+        if self._risk(expected, count) > MOST_RISK:
+            room = f"batch_size {size} has too little room for steps that draw {expected} on average: they may draw more"
+            raise UserError(room, f"Give --batch-size {room_for(expected)} or more, or a smaller --gradient.expected-batch.")
         if o.delta >= 1 / count:
             raise UserError(
                 f"gradient.delta is {o.delta:g}, and the data has {count:,} {what}: at one over that, a promise is worth nothing",
@@ -98,7 +98,7 @@ class PoissonDrawing:
         return dataclasses.replace(o, expected_batch=expected, noise_multiplier=noise)
 
     def _risk(self, expected: int, count: int) -> float:
-        return overflow(expected, self._experiment.batch_size + 1) if expected < count else 0.0
+        return overflow(expected, self._experiment.batch_size) if expected < count else 0.0
 
     def begin(self, place: Path) -> None:
         """Read the run's secret; make it, where it is not there, if the run has not begun."""

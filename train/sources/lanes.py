@@ -6,6 +6,7 @@ from typing import ClassVar
 from data.errors import UserError
 from data.text.lanes import LaneBatches
 from train.experiment import TextData
+from train.kinds import Dataset
 from train.sources.text import TextDataset
 
 
@@ -29,6 +30,7 @@ class LaneDataset(TextDataset):
     """Lanes of prepared text."""
 
     options: TextLanes
+    units = Dataset.units  # none: a lane goes on where the row before ended
     lanes = 0  # rows of a batch of the evaluation at hand
 
     def batches(self, sources, split: str = "train"):

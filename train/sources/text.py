@@ -9,7 +9,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.rows.order import fold
-from data.text.batches import Batches
+from data.text.batches import Batches, damage_error
 from data.text.lanes import LaneBatches
 from data.text.rows import Segments, TextBatch, empty_batch, fill
 from data.text.shards import Corpus
@@ -59,13 +59,14 @@ class TextDataset(Dataset):
 
     def units(self, sources: list[Corpus], user: str = "", rows: int = 1) -> Units:
         """Documents, of each of which a row has one piece, as long as the context, that begins anywhere."""
-        if user or self.options.fim_rate or self.options.weights or type(self) is not TextDataset:
-            name = next((f"data.{name}" for name in ("fim_rate", "weights") if getattr(self.options, name)), "")
-            what = f"gradient.user {user!r}: prepared text does not say whose it is" if user else f"{name or 'data'}: mixes documents"
-            raise UserError(f"{what}, and private steps draw documents", "Leave it out, or use data with one row for each unit.")
+        if user:
+            raise UserError(f"gradient.user {user!r}: prepared text does not say whose it is", "Leave it out: a unit is then a document.")
+        for name in ("fim_rate", "weights"):
+            if getattr(self.options, name):
+                raise UserError(f"data.{name} mixes documents, and here each is drawn by itself", f"Leave --data.{name} out.")
         length, splits = self.experiment.model.context_length, [corpus.split("train") for corpus in sources]
         ends = np.cumsum([len(split.lengths) for split in splits])
-        words = self._words(sources)
+        words, damaged = self._words(sources), set[tuple[int, int]]()
 
         def make(numbers: np.ndarray, first: int) -> TextBatch:
             stream = first + np.arange(len(numbers))
@@ -74,12 +75,13 @@ class TextDataset(Dataset):
                 chosen = np.flatnonzero((numbers >= 0) & (np.searchsorted(ends, numbers, "right") == number))
                 document = numbers[chosen] - (ends[number] - len(split.lengths))
                 whole = split.lengths[document]
-                starts = (fold(self.experiment.seed, stream[chosen]) % (np.maximum(whole - length, 0) + 1).astype(np.uint64)).astype(
-                    np.int64
-                )
+                places = np.maximum(whole - length, 0) + 1
+                starts = (fold(self.experiment.seed, stream[chosen]) % places.astype(np.uint64)).astype(np.int64)
                 segments = Segments(np.arange(len(chosen)), document, starts, np.minimum(whole, length))
-                if chosen.size:
-                    fill(batch, chosen, segments, split, corpus.document_start)
+                bad = fill(batch, chosen, segments, split, corpus.document_start) if chosen.size else np.zeros(0, bool)
+                damaged.update((number, int(one)) for one in document[bad])
+                if len(damaged) > self.options.max_damaged:
+                    raise damage_error(corpus, split, int(document[bad][0]), len(damaged))
             return batch._replace(words=words(batch)) if words else batch
 
         return Units("document", int(ends[-1]), make)

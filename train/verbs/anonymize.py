@@ -5,8 +5,6 @@ import dataclasses
 import tyro
 
 from data.anonymize.files import anonymize as anonymize_files
-from data.anonymize.files import files_of
-from data.anonymize.pictures import cover
 from data.anonymize.surrogates import Key
 from data.anonymize.text import Anonymizer
 from data.files import json_files
@@ -33,10 +31,10 @@ class Anonymize:
 def anonymize(arguments: list[str]) -> None:
     o = parse(Anonymize, "anonymize", arguments)
     key = Key.read(o.key_file) if o.key_file else Key.drawn()
-    report = anonymize_files(o.source, o.output, key, Anonymizer(key), cover)
+    report = anonymize_files(o.source, o.output, Anonymizer(key))
     if o.json:
         print(json_files.dumps({"files": len(report.files), "counts": report.counts, "left_out": report.left_out, "key": key.fingerprint}))
         return
-    for line in files_of(report):
-        print(line)
+    for kind, count in report.counts.most_common():
+        print(f"{count:9,} {kind}")
     print(f"{len(report.files):,} files written to {o.output}; patterns miss what they do not know: read review.jsonl and a sample")

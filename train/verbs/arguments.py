@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import shutil
+from collections.abc import Callable, Mapping
 
 import tyro
 
@@ -34,6 +35,20 @@ def parse(kind: type, verb: str, arguments: list[str], default=None):
         except UserError as error:
             raise UserError(f"omnia {verb}: {error}") from None
     return found
+
+
+def below(verb: str, arguments: list[str], verbs: Mapping[str, tuple[Callable[[list[str]], int], str, str]]) -> int:
+    """Call a verb of a verb: {name: (function, what it takes, what it does)}. Lists them where none is given; UserError for another."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        calls = [(f"omnia {verb} {name} {takes}", does) for name, (_, takes, does) in verbs.items()]
+        width = max(len(call) for call, _ in calls) + 5
+        for call, does in calls:
+            print(f"{call:{width}} {does}")
+        print(f"\nomnia {verb} {next(iter(verbs))} --help lists what it takes{'; so do the others' if len(verbs) > 1 else ''}.")
+        return 0
+    if arguments[0] not in verbs:
+        raise UserError(f"omnia {verb}: no verb {arguments[0]!r}", f"Choose from {', '.join(verbs)}.")
+    return verbs[arguments[0]][0](arguments[1:])
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:

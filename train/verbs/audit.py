@@ -9,16 +9,12 @@ import tyro
 from data.errors import UserError
 from data.files import json_files
 from data.files.chain import Broken, Head, check, read_head
-from train.verbs.arguments import parse
+from train.verbs.arguments import below, parse
 
 
 def audit(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("omnia audit verify FILE  check the chain of a log that `omnia serve --audit FILE` wrote: exit code 1 where it is broken")
-        return 0
-    if arguments[0] != "verify":
-        raise UserError(f"omnia audit: no verb {arguments[0]!r}", "Choose verify.")
-    return verify(arguments[1:])
+    does = "check the chain of a log that `omnia serve --audit FILE` wrote: exit code 1 where it is broken"
+    return below("audit", arguments, {"verify": (verify, "FILE", does)})
 
 
 @dataclasses.dataclass(frozen=True)

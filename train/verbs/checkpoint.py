@@ -15,24 +15,20 @@ from data.files.storage import sync_folder
 from data.loading.progress import Progress
 from train.checkpoints.journal import Damage, Journal
 from train.runs.directory import open_run, read_stored
-from train.verbs.arguments import parse, start_jax
+from train.verbs.arguments import below, parse, start_jax
 
 SAFETENSORS_FORMAT = "omnia/1"
 """In an exported file: how its names and shapes are to be read."""
 
 
 def checkpoint(arguments: list[str]) -> int:
-    verbs = {"ls": ls, "verify": verify, "diff": diff, "export": export}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("omnia checkpoint ls RUN_DIR          the steps that can be restored")
-        print("omnia checkpoint verify RUN_DIR      read every byte of them: exit code 1 when any has changed")
-        print("omnia checkpoint diff RUN_DIR        compare the arrays of its two newest steps, or of steps A and B")
-        print("omnia checkpoint export RUN_DIR      write its parameters as one safetensors file")
-        print("\nomnia checkpoint ls --help lists what it takes; so do the others.")
-        return 0
-    if arguments[0] not in verbs:
-        raise UserError(f"omnia checkpoint: no verb {arguments[0]!r}", f"Choose from {', '.join(verbs)}.")
-    return verbs[arguments[0]](arguments[1:])
+    verbs = {
+        "ls": (ls, "RUN_DIR", "the steps that can be restored"),
+        "verify": (verify, "RUN_DIR", "read every byte of them: exit code 1 when any has changed"),
+        "diff": (diff, "RUN_DIR", "compare the arrays of its two newest steps, or of steps A and B"),
+        "export": (export, "RUN_DIR", "write its parameters as one safetensors file"),
+    }
+    return below("checkpoint", arguments, verbs)
 
 
 def journal_of(run_dir: str) -> tuple[Journal, str]:

@@ -7,19 +7,15 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files
-from train.verbs.arguments import parse, start_jax
+from train.verbs.arguments import below, parse, start_jax
 
 
 def privacy(arguments: list[str]) -> int:
-    verbs = {"plan": plan, "audit": audit}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("omnia privacy plan       the noise that a promise needs, and what a change would cost")
-        print("omnia privacy audit RUN  test the private gradient of a run with canaries: exit code 1 where it breaks its promise")
-        print("\nomnia privacy plan --help lists what it takes; so does the other.")
-        return 0
-    if arguments[0] not in verbs:
-        raise UserError(f"omnia privacy: no verb {arguments[0]!r}", f"Choose from {', '.join(verbs)}.")
-    return verbs[arguments[0]](arguments[1:])
+    verbs = {
+        "plan": (plan, "", "the noise that a promise needs, and what a change would cost"),
+        "audit": (audit, "RUN", "test the private gradient of a run with canaries: exit code 1 where it breaks its promise"),
+    }
+    return below("privacy", arguments, verbs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- plan
@@ -84,9 +80,6 @@ def plan(arguments: list[str]) -> int:
 
     def steps_of(batch: float, epochs: float) -> int:
         return max(1, math.ceil(epochs * o.examples / batch - 1e-9))
-
-    def spent(noise: float, batch: int, epochs: float) -> Spending:
-        return Spending(noise, batch / o.examples, steps_of(batch, epochs))
 
     steps = o.steps or steps_of(o.batch_size, epochs)
     noise = o.noise_multiplier or noise_for(o.epsilon, o.delta, o.batch_size / o.examples, steps)

@@ -68,6 +68,7 @@ def test_one_file(folder, tmp_path):
     [
         ("x.jsonl", b'{"a": 1}\n{"a": \n', "x.jsonl: line 2:"),
         ("x.json", b"", "x.json: empty"),
+        ("x.jsonl", '{"a": "\u2028"}\nno\n'.encode(), "x.jsonl: line 2:"),
         ("x.csv", b'a,"b\n', "x.csv: line 1:"),
         ("x.txt", b"\xff\xfe\x00", "x.txt"),
         ("x.png", b"no picture", "is no PNG picture"),

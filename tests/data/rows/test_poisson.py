@@ -35,13 +35,13 @@ def test_a_step_is_a_pure_function_and_another_secret_draws_others():
 
 def test_the_bound_of_an_overflow_is_above_the_truth():
     for count, expected, room in ((1000, 50, 80), (200, 20, 40), (60000, 256, 370)):
-        truth = stats.binom.sf(room - 1, count, expected / count)
+        truth = stats.binom.sf(room, count, expected / count)
         assert truth <= overflow(expected, room) <= 1e4 * truth + 1e-300
-    assert overflow(10, 10) == 1.0
+    assert overflow(10, 9) == 1.0
     for room in (1, 8, 64, 500):
         expected = expected_in(room)
-        assert expected == 1 or overflow(expected, room + 1) <= 1e-12 < overflow(expected + 1, room + 1)
-    assert overflow(256, room_for(256) + 1) <= 1e-12 < overflow(256, room_for(256))
+        assert expected == 1 or overflow(expected, room) <= 1e-12 < overflow(expected + 1, room)
+    assert overflow(256, room_for(256)) <= 1e-12 < overflow(256, room_for(256) - 1)
 
 
 def test_rows_by_owner_and_a_fair_few_of_them():

@@ -148,6 +148,17 @@ def test_what_promises_nothing_is_refused(tmp_path, gradient, said):
         start(tmp_path / "run", dataclasses.replace(experiment, gradient=gradient))
 
 
+def test_damaged_documents_are_counted_and_refused(private, monkeypatch):
+    monkeypatch.setattr("train.sources.text.fill", lambda batch, rows, *more: np.ones(len(rows), bool))
+    for allowed in (1, 0):
+        experiment = change(private, data={"max_damaged": allowed})
+        units = dataset_of(experiment).units(open_sources(experiment))
+        if allowed:
+            units.make(np.array([0, -1]), 0)
+        with pytest.raises(UserError, match=r"fails its digest"):
+            units.make(np.array([0, 1]), 0)
+
+
 def test_text_has_no_users(private, tmp_path):
     with pytest.raises(UserError, match="does not say whose it is"):
         start(tmp_path / "run", dataclasses.replace(private, gradient=Private(user="who")))

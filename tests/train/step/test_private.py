@@ -28,6 +28,7 @@ from train.objectives.terms import Mean, Term
 from train.objectives.text.options import MaskedLM, PrefixLM, SimCSE
 from train.step.gradients import loss_of, plain, weights_of, with_terms
 from train.step.private.gradient import SECRET, clipped_sum, normal_like
+from train.step.private.norms import norms_of
 from train.step.private.options import Private
 from train.step.update import on_mesh
 from train.tasks.rows import HeadBatch
@@ -85,9 +86,9 @@ def adapted():
     return call, trained
 
 
-def head_loss():
+def head_loss(**options):
     loss = HeadLoss(
-        realise(TextEncoderConfig(**SHAPE, dropout=0.1, pooler=True, prediction_head=False)), Classes(3), Supervised(), "pooler"
+        realise(TextEncoderConfig(**SHAPE, dropout=0.1, pooler=True, prediction_head=False)), Classes(3), Supervised(**options), "pooler"
     )
     return loss, nn.unbox(loss.start(jax.random.key(0)))
 
@@ -141,6 +142,20 @@ def test_all_ways_equal_clipping_each_unit_by_itself(family):
     for options, (found, metrics) in zip(ways, sums, strict=True):
         assert norm(minus(found, expected)) < 1e-5 * norm(expected), options
         assert float(metrics["clipped"].total) == (norms > clip).sum() and float(metrics["clipped"].weight) == ROWS
+
+
+@pytest.mark.parametrize("family", ["shared layers", "two passes of dropout"])
+def test_a_kernel_used_several_times_is_never_taken_for_shorter(family):
+    """The products of its uses are not known: norms may come out too long, which costs signal, and never too short, which costs privacy."""
+    if family == "shared layers":
+        objective, params = bound_of(TextEncoderConfig(**SHAPE | {"num_layers": 3}, layer_groups=1), MaskedLM())
+        loss, units = unit_loss(objective)
+    else:
+        objective, params = head_loss(r_drop=1.0)
+        loss, units = unit_loss(objective, head_batch())
+    norms = np.array([norm(g) for g in per_unit(loss, params, units)])
+    found = np.asarray(jax.jit(lambda params: norms_of(loss, params, units))(params)[0])
+    assert (found >= norms * (1 - 1e-5)).all() and (found <= 3 * norms).all()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _in_units(batch, rows: int):
 
 def there(batch):
     """bool [B]: the units that were drawn. A place without one has no weight anywhere."""
-    weights = jax.tree.leaves(getattr(batch, "counts", None) if hasattr(batch, "counts") else batch.weights)
+    weights = jax.tree.leaves(batch.counts if hasattr(batch, "counts") else batch.weights)
     return jnp.stack([(weight != 0).reshape(weight.shape[0], -1).any(1) for weight in weights]).any(0)
 
 
@@ -161,9 +161,7 @@ def totalled(metrics, drawn_B, weights_B, clipped_B) -> dict[str, Any]:
         return jnp.where((weights_B > 0) & jnp.isfinite(x), x, 0).sum()
 
     drawn = drawn_B.astype(jnp.float32).sum()
-    # The loss of an empty step is 0 and weighs something: it is a step like others.
-    found = jax.tree.map(total, metrics) | {"clipped": Mean(clipped_B.sum(), drawn), "drawn": Mean(drawn, jnp.float32(1))}
-    return found
+    return jax.tree.map(total, metrics) | {"clipped": Mean(clipped_B.sum(), drawn), "drawn": Mean(drawn, jnp.float32(1))}
 
 
 def normal_like(tree, key, deviation: float):
