@@ -28,6 +28,7 @@ VERBS = {
     "attack": "change labelled texts a little until a classifier is wrong, and write them",
     "explain": "say what of a text an answer rests on",
     "privacy": "plan differentially private training, and audit a run that was trained so",
+    "federate": "learn where the data is: split files among clients, run a server or a client",
     "generate": "continue a prompt, a file of prompts, or what you type",
     "chat": "talk with a model in the terminal",
     "serve": "answer requests in OpenAI's form, with a chat page",
@@ -41,7 +42,21 @@ CONFIG_HELP = "--config FILE, with any verb: lets runs with classes of that conf
 ROOMS = ("data", "model", "train", "serve")
 HOMES = {"chat": "serve.cli", "serve": "serve.cli"}
 """Files of the verbs that are not in train/verbs/."""
-COMPUTING = ("quickstart", "train", "launch", "label", "evaluate", "attack", "explain", "privacy", "generate", "chat", "serve", "embed")
+COMPUTING = (
+    "quickstart",
+    "train",
+    "launch",
+    "label",
+    "evaluate",
+    "attack",
+    "explain",
+    "privacy",
+    "federate",
+    "generate",
+    "chat",
+    "serve",
+    "embed",
+)
 """Verbs that start JAX for long enough to be worth a second start of Python."""
 WRITING = ("quickstart", "prepare", "anonymize", "import", "export", "train", "launch", "label", "attack", "embed", "reproduce", "report")
 """Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""

@@ -26,6 +26,17 @@ from hypothesis import settings
 settings.register_profile("same", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))  # HYPOTHESIS_PROFILE=default draws new examples
 
+SLOW = frozenset(line for line in Path(__file__).with_name("slow.txt").read_text().splitlines() if not line.startswith("#"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what slow.txt lists, before tests are chosen by their marks."""
+    for item in items:
+        if item.nodeid in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 MOST_MAPPINGS = 40_000
 """Of memory, by a process. Linux allows 65,530; each compiled program has several, and LLVM crashes where it gets none."""
 

@@ -147,6 +147,34 @@ class SGD(Optimizer):
 
 
 @dataclasses.dataclass(frozen=True)
+class Yogi(Optimizer):
+    """Adam whose second moment grows at most by a square at a time (Zaheer et al. 2018): FedYogi, behind federated rounds."""
+
+    home: ClassVar[str] = "train.optimizers.build:yogi"
+
+    learning_rate: float = 1e-2
+    """Peak of the schedule."""
+    beta1: float = 0.9
+    """Decay of the mean of gradients (first moment)."""
+    beta2: float = 0.99
+    """Decay of the second moment."""
+    epsilon: float = 1e-3
+    """Added to the root of the second moment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """Rates that fall with the sum of squared gradients (Duchi et al. 2011): FedAdagrad, behind federated rounds."""
+
+    home: ClassVar[str] = "train.optimizers.build:adagrad"
+
+    learning_rate: float = 1e-2
+    """Peak of the schedule."""
+    epsilon: float = 1e-3
+    """Added to the root of the sum."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Lion(Optimizer):
     """Lion: the sign of a momentum (Chen et al. 2023). One moment instead of AdamW's two; every update has the size of the learning
     rate."""

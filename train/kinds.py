@@ -29,9 +29,10 @@ def home_of(option) -> Callable:
     return at(type(option), "home")
 
 
-def learner_class(objective) -> Any:
-    """The Learner that takes the steps of an objective."""
-    return at(type(objective), "learner")
+def learner_class(experiment) -> Any:
+    """The Learner that takes the steps of an experiment."""
+    gradient = type(experiment.gradient)
+    return at(gradient if gradient.learner else type(experiment.objective), "learner")
 
 
 def at(kind: type, attribute: str) -> Callable:
@@ -298,7 +299,8 @@ class Bound:
     inherit: Callable[[Any, dict[str, Path]], dict[Path, Any]] | None = None
     """(another run's parameters, its parts) -> parameters that take a place here beside those of equal names; may remove from the parts."""
     carry: Any = None
-    """What one step hands the next, at the start: a tree of arrays, which may be boxed with logical axis names."""
+    """What one step hands the next, at the start: a tree of arrays, or a function that makes it of fresh parameters; both may be boxed with
+    logical axis names."""
     evaluation_carry: Callable[[int], Any] | None = None
     """What a batch of so many rows hands the next in an evaluation, at the start; None where batches know nothing of one another."""
     reference: tuple[str, ...] = ()
@@ -318,14 +320,16 @@ class Bound:
 class Gradient:
     """How the gradient of a loss is taken. Home: a function (options, experiment, unit) -> gradient.
 
-    gradient(loss, params, batch, key, *, frozen=None, carry=None) -> gradients, metrics, carry; see train/step/gradients.py. The function
-    raises UserError where the loss, a sum over `unit`, does not come apart as it needs, and for experiment.micro_batches above 1 if it does
-    not take them.
+    gradient(loss, params, batch, key, *, frozen=None, carry=None) -> gradients, metrics, carry; see train/step/gradients.py. It may have
+    carry(params), what the first step is handed, for objectives that hand nothing on themselves. The function raises UserError where the
+    loss, a sum over `unit`, does not come apart as it needs, and for experiment.micro_batches above 1 if it does not take them.
     """
 
     home: ClassVar[str] = ""
     drawing: ClassVar[str] = ""
     """What draws the rows of its steps, where that is part of the method: a Drawing. Empty: rows come in the order of the data."""
+    learner: ClassVar[str] = ""
+    """What takes the steps in place of the objective's learner, where gradients come from elsewhere."""
     fixes: ClassVar[tuple[str, ...]] = ()
     """Fields of the experiment that what it promises depends on: a run that goes on may not change them."""
 
@@ -346,6 +350,9 @@ class Drawing(Protocol):
 
     def batches(self, dataset: "Dataset", sources: list) -> Any:
         """Batches of which each row consumed takes `unit_rows` of the arrays."""
+
+    def empty(self, dataset: "Dataset") -> Any:
+        """A batch of padding, of the shapes and types that its batches have."""
 
     def frozen(self) -> dict[str, Any]:
         """What the gradient reads as frozen[name], NumPy arrays that are the run's own; before `begin` of their shapes alone."""
@@ -427,8 +434,9 @@ class Learner(Protocol):
     def whole(self, params: Any) -> Any:
         """All parameters of the model, given those that the state trains; the same object where it trains all."""
 
-    def begin(self, cursor: int) -> None:
-        """Rows from `cursor` on are asked for next."""
+    def begin(self, cursor: int, between: Callable[[], None]) -> None:
+        """Rows from `cursor` on are asked for next. between: to be called now and then by steps that wait for others; it may raise, and the
+        step is then not taken."""
 
     def __next__(self) -> Any:
         """The rows of the next step."""

@@ -18,7 +18,7 @@ def check(experiment: Experiment, corpora: list, devices: list | None = None) ->
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
     optimizer_of(experiment)
     check_frozen(experiment)
-    learner_class(experiment.objective).check(experiment, corpora, mesh)
+    learner_class(experiment).check(experiment, corpora, mesh)
 
 
 def check_options(experiment: Experiment) -> None:

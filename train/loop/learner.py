@@ -13,7 +13,7 @@ from train.step.state import State, abstract_state, initial_state
 
 def learner_of(run: Run, sources: list, mesh: Mesh) -> Learner:
     """What takes the steps of a run."""
-    return learner_class(run.experiment.objective)(run, sources, mesh)
+    return learner_class(run.experiment)(run, sources, mesh)
 
 
 def fresh_state(learner: Learner, mesh: Mesh, seed: int, *, ema: bool) -> State:

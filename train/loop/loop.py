@@ -77,7 +77,7 @@ def _train(run: Run, corpora: list | None, devices: list | None, sentinel: Senti
         if not learner.validates:
             check_unvalidated(experiment)
             telemetry.message("no validation: the data has nothing for it")
-        learner.begin(training.cursor)
+        learner.begin(training.cursor, sentinel.stop_early)
         try:
             training.take_steps()
             training.save_at_end()
@@ -218,7 +218,10 @@ class _Training:
         batch = self.meter.next_batch(self._learner)
         self._tell_remarks()
         before = self.cursor
-        self._state, metrics, rows = self._learner.step(self._state, batch)
+        try:
+            self._state, metrics, rows = self._learner.step(self._state, batch)
+        except Stopped:
+            return Request.STOP
         self.step, self.cursor, self.progress = self.step + 1, self.cursor + rows, dataclasses.replace(self.progress, loss=None)
         if "first_step" not in self.meter.seconds:
             jax.block_until_ready(metrics)
@@ -253,7 +256,7 @@ class _Training:
         self._state = dataclasses.replace(self._state, cursor=jax.device_put(np.int32(cursor), self._state.cursor.sharding))
         self.telemetry.rewind(self.step)
         self._bad_steps.rewound(bad_step, self.step, cursor)
-        self._learner.begin(cursor)
+        self._learner.begin(cursor, self._sentinel.stop_early)
         self._saved = self._reached
 
     def _open_checkpoints(self, folder: Path) -> Checkpointer:

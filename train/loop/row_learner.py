@@ -84,7 +84,8 @@ class RowLearner:
     @staticmethod
     def abstract_step(experiment: Experiment, mesh):
         bound, state = bind_trained(experiment, mesh), state_of(experiment, mesh)
-        rows = dataset_of(experiment).empty(experiment.batch_size * experiment.gradient.unit_rows)
+        dataset, drawing = dataset_of(experiment), drawing_of(experiment)
+        rows = dataset.empty(experiment.batch_size) if drawing is None else drawing.empty(dataset)
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh, x.ndim)), rows)
         frozen = frozen_shapes(experiment, mesh, reads_reference=bool(bound.reference))
         update = update_of(experiment, bound, optimizer_of(experiment), rows=experiment.batch_size)
@@ -126,7 +127,7 @@ class RowLearner:
     def whole(self, params):
         return params if self._method is None else joined(self._method, self._frozen["base"], params)
 
-    def begin(self, cursor: int) -> None:
+    def begin(self, cursor: int, between: Callable[[], None]) -> None:
         self.close()
         self._cursor, self._read_only = cursor, self._frozen
         if self._drawing is not None:

@@ -43,7 +43,14 @@ def bind(experiment: Experiment, mesh: Mesh | None = None) -> Bound:
 def bind_trained(experiment: Experiment, mesh: Mesh | None = None) -> Bound:
     """The objective as it is trained: with adapters, on their leaves alone, frozen["base"] being the other parameters."""
     bound, method = bind(experiment, mesh), method_of(experiment)
-    return bound if method is None else trained_bound(bound, method)
+    trained = bound if method is None else trained_bound(bound, method)
+    begun = getattr(realise(experiment.gradient, experiment, experiment.objective.unit), "carry", None)
+    if begun is None:
+        return trained
+    if trained.carry is not None:
+        what = f"gradient {type(experiment.gradient).__name__}: {type(experiment.objective).__name__} hands something from step to step"
+        raise UserError(what, "Train with the gradient Exact, or choose another objective.")
+    return dataclasses.replace(trained, carry=begun)
 
 
 def update_of(experiment: Experiment, bound: Bound, optimizer, *, spike: float = 0.0, rows: int = 0):

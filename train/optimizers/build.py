@@ -10,7 +10,7 @@ from optax import contrib
 
 from data.errors import UserError
 from train.adapters.training import method_of
-from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree
+from train.experiment import SGD, Adafactor, Adagrad, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree, Yogi
 from train.kinds import realise
 from train.optimizers.muon import orthogonalize
 
@@ -254,6 +254,14 @@ def muon(options: Muon, schedule: Schedule, steps: int):
 
 def sgd(options: SGD, schedule: Schedule, steps: int):
     return scaled(options, schedule, steps, optax.trace(options.momentum) if options.momentum else optax.identity())
+
+
+def yogi(options: Yogi, schedule: Schedule, steps: int):
+    return scaled(options, schedule, steps, optax.scale_by_yogi(options.beta1, options.beta2, options.epsilon))
+
+
+def adagrad(options: Adagrad, schedule: Schedule, steps: int):
+    return scaled(options, schedule, steps, optax.scale_by_rss(initial_accumulator_value=0.0, eps=options.epsilon))
 
 
 def lion(options: Lion, schedule: Schedule, steps: int):

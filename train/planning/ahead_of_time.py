@@ -95,7 +95,7 @@ def lower_step(experiment: Experiment, mesh):
     """The real training step of an experiment, lowered for the devices of a mesh: `.compile()` it."""
     experiment = for_platform(experiment, mesh)
     check_batch(mesh, experiment.batch_size, experiment.micro_batches, experiment.model.context_length)
-    lower, state, arguments = learner_class(experiment.objective).abstract_step(experiment, mesh)
+    lower, state, arguments = learner_class(experiment).abstract_step(experiment, mesh)
     return lower(state, *arguments)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from data.errors import UserError
@@ -16,7 +17,6 @@ from train.devices import hosts
 from train.kinds import Section, Units
 from train.privacy.accounting import PLD, RDP, Spending, noise_for
 from train.step.private.gradient import SECRET
-from train.step.private.options import Private
 
 MOST_RISK = 1e-9
 """Probability with which a step may draw more than it has room for."""
@@ -32,23 +32,28 @@ class DrawnBatches:
     damaged: Sequence = ()
     damage = "examples"
 
-    def __init__(self, units: Units, room: int, unit_rows: int, rate: float, secret: Callable[[], int]):
-        self._units, self._room, self._unit_rows, self._rate, self._secret = units, room, unit_rows, rate, secret
+    def __init__(self, units: Units, room: int, unit_rows: int, expected: float, draw: Callable[[int], np.ndarray]):
+        """draw: the numbers of the units of a step, at most `room`; expected: how many on average."""
+        self._units, self._room, self._unit_rows, self._draw = units, room, unit_rows, draw
         self.rows_per_epoch = units.size
-        self.padding_share = 1 - rate * units.size / room
+        self.padding_share = 1 - expected / room
 
     def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
         """As of PackedBatches; the rows are those of one step."""
         found = np.full(count, -1, np.int64)
-        step = drawn(self._secret(), first_row // self._room, self._units.size, self._rate, count)
+        step = self._draw(first_row // self._room)
         found[: len(step)] = step
 
         def make(first: int, rows: int):
             inside = slice(first // self._unit_rows, -(-(first + rows) // self._unit_rows))
-            made, skipped = self._units.make(found[inside], first_row + inside.start), first - inside.start * self._unit_rows
-            return type(made)(*(field if field is None else _part(field, skipped, rows) for field in made))
+            made, skipped = self.made(found[inside], first_row + inside.start), first - inside.start * self._unit_rows
+            return jax.tree.map(lambda array: array[skipped : skipped + rows], made)
 
         return count * self._unit_rows, make
+
+    def made(self, numbers: np.ndarray, first: int) -> Any:
+        """The arrays of units."""
+        return self._units.make(numbers, first)
 
     def batch(self, first_row: int, count: int) -> Any:
         """The arrays of a step."""
@@ -56,15 +61,11 @@ class DrawnBatches:
         return make(0, rows)
 
 
-def _part(field, first: int, count: int):
-    """Rows of an array, or of each of several."""
-    return tuple(_part(one, first, count) for one in field) if isinstance(field, tuple) else field[first : first + count]
-
-
 class PoissonDrawing:
     """Draws the units of each step, each by itself with the same probability."""
 
-    def __init__(self, options: Private, experiment: Any):
+    def __init__(self, options: Any, experiment: Any):
+        """options: a gradient's, with the fields by which Private says what is drawn and promised."""
         self._options, self._experiment = options, experiment
         self._secret: np.ndarray | None = None
         self._units: Units | None = None
@@ -80,7 +81,7 @@ class PoissonDrawing:
         """Units that a step draws on average."""
         return self._options.expected_batch or expected_in(self._experiment.batch_size)
 
-    def completed(self, dataset, sources: list) -> Private:
+    def completed(self, dataset, sources: list) -> Any:
         o, count, size = self._options, self._of(dataset, sources).size, self._experiment.batch_size
         what = f"{self._of(dataset, sources).what}s"
         expected = min(self.expected, count)
@@ -117,8 +118,20 @@ class PoissonDrawing:
         self._secret = np.frombuffer(content, "<u4").astype(np.uint32)
 
     def batches(self, dataset, sources: list) -> DrawnBatches:
+        return DrawnBatches(*self._drawn_from(dataset, sources))
+
+    def _drawn_from(self, dataset, sources: list) -> tuple:
+        """The arguments of DrawnBatches."""
         units, size = self._of(dataset, sources), self._experiment.batch_size
-        return DrawnBatches(units, size, self._options.unit_rows, min(1.0, self.expected / units.size), self._seed)
+        expected = min(self.expected, units.size)
+
+        def draw(step: int) -> np.ndarray:
+            return drawn(self._seed(), step, units.size, expected / units.size, size)
+
+        return units, size, self._options.unit_rows, expected, draw
+
+    def empty(self, dataset) -> Any:
+        return dataset.empty(self._experiment.batch_size * self._options.unit_rows)
 
     def _seed(self) -> int:
         """Of the choice of units; the other half of the secret is the key of the noise."""

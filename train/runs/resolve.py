@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "data.max_damaged",
     "data.workers",
     "mesh.",
+    "gradient.network.",
     "evaluation.",
     "checkpoints.",
     "faults.",

@@ -75,7 +75,8 @@ def _maker(parameters: Parameters, optimizer: optax.GradientTransformation, *, e
     def make(seed) -> State:
         params = parameters(random_key(seed, 0, Purpose.PARAMETERS))
         average = jax.tree.map(jnp.copy, params) if ema else None
-        return State(jnp.int32(0), jnp.int32(0), params, optimizer.init(params), no_history(), average, carry)
+        handed = carry(params) if callable(carry) else carry
+        return State(jnp.int32(0), jnp.int32(0), params, optimizer.init(params), no_history(), average, handed)
 
     return jax.jit(make)
 

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import train.adapters.options
+import train.federated.options
 import train.step.adversarial.options
+import train.step.federated.options
 import train.step.private.options  # noqa: F401, and `--gradient`
 from data.errors import UserError
-from train.experiment import Experiment
+from train.experiment import Experiment, Optimizer
 from train.kinds import Adapters, Gradient
 from train.runs.classes import described, load_file, nearest
 from train.runs.serialize import check_storable, check_types
@@ -49,7 +51,7 @@ def load_config(target: str) -> Experiment:
     return experiment
 
 
-BY_NAME = {"adapters": Adapters, "gradient": Gradient}
+BY_NAME = {"adapters": Adapters, "gradient": Gradient, "optimizer": Optimizer}
 """Kinds that the command line may choose."""
 
 
@@ -60,12 +62,15 @@ class KindsByName:
     adapters: str = ""
     """Train few parameters beside the model of `start`: adalora, bitfit, houlsby, lora, prefix or prompt."""
     gradient: str = ""
-    """Take the gradient in another way: exact; adversarially at perturbed embeddings: fgm, freelb or smart; or private."""
+    """Take the gradient in another way: exact; adversarially at perturbed embeddings: fgm, freelb or smart; private; or in
+    federated rounds: federated."""
+    optimizer: str = ""
+    """Take updates in another way: adafactor, adagrad, adamw, lion, muon, schedulefree, sgd or yogi."""
 
 
 def with_kinds(experiment: Experiment, arguments: list[str]) -> Experiment:
-    """The experiment with the kinds that `--adapters NAME` and `--gradient NAME` name, before their fields are parsed. UserError for other
-    names."""
+    """The experiment with the kinds that `--adapters NAME`, `--gradient NAME` and `--optimizer NAME` name, before their fields are parsed.
+    UserError for other names."""
     for field, base in BY_NAME.items():
         given = value_of(f"--{field}", arguments)
         kinds = {name.lower(): kind for name, kind in _with_home(base).items()}

@@ -19,6 +19,7 @@ SEVERAL = {
     "checkpoint": {"ls": "List", "verify": "Verify", "diff": "Diff", "export": "ExportArrays"},
     "audit": {"verify": "VerifyLog"},
     "privacy": {"plan": "Plan", "audit": "Audit"},
+    "federate": {"client": "Client", "keys": "Keys", "split": "Split"},
 }
 """Verbs with several option classes, by the word after the verb. Every other verb has one class of its own name."""
 INTRODUCTION = """\

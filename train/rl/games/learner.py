@@ -113,7 +113,7 @@ class AlphaZeroLearner:
     def whole(self, params):
         return params
 
-    def begin(self, cursor: int) -> None:
+    def begin(self, cursor: int, between: Callable[[], None]) -> None:
         pass
 
     def __next__(self) -> None:

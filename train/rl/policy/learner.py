@@ -206,7 +206,7 @@ class PolicyLearner:
     def whole(self, params):
         return params if self._method is None else joined(self._method, self._reference.base, params)
 
-    def begin(self, cursor: int) -> None:
+    def begin(self, cursor: int, between: Callable[[], None]) -> None:
         self.close()
         if not self._begun:
             self._remarks, self._begun = self._remarks + self._questions.check(), True

@@ -44,7 +44,7 @@ def private(options: Private, experiment: Experiment, unit: str):
         # Constraints of activations name the rows of a batch, of which a unit is one.
         with nn.logical_axis_rules(()):
             total, metrics = clipped_sum(loss, params, _in_units(batch, rows), options)
-        noise = normal_like(total, _noise_key(secret, key), deviation)
+        noise = normal_like(total, noise_key(secret, key), deviation)
         expected = options.expected_batch or experiment.batch_size
         return jax.tree.map(lambda leaf, drawn: (leaf + drawn) / expected, total, noise), metrics, None
 
@@ -164,17 +164,17 @@ def totalled(metrics, drawn_B, weights_B, clipped_B) -> dict[str, Any]:
     return jax.tree.map(total, metrics) | {"clipped": Mean(clipped_B.sum(), drawn), "drawn": Mean(drawn, jnp.float32(1))}
 
 
-def normal_like(tree, key, deviation: float):
-    """Independent noise of this standard deviation for each number of a tree of float32 arrays.
+def normal_like(tree, key, deviation, skipped: int = 0):
+    """Independent noise of this standard deviation for each number of a tree of float32 arrays, without their first `skipped` axes.
 
     Every leaf has a key of its own. How a leaf is split over devices changes nothing, since JAX's random bits are those of the whole array.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    drawn = [deviation * jax.random.normal(jax.random.fold_in(key, number), leaf.shape) for number, leaf in enumerate(leaves)]
+    drawn = [deviation * jax.random.normal(jax.random.fold_in(key, number), leaf.shape[skipped:]) for number, leaf in enumerate(leaves)]
     return treedef.unflatten(drawn)
 
 
-def _noise_key(secret, key):
+def noise_key(secret, key):
     """The key of a step's noise: of the run's secret, and of the step by the key of its other randomness."""
     found = jax.random.wrap_key_data(secret, impl="threefry2x32")
     for word in jax.random.key_data(key):

@@ -1,0 +1,1 @@
+"""Rounds of federated learning: clients train by themselves, and what they learned is brought together."""

@@ -1,0 +1,103 @@
+"""Bringing updates of clients together, some of which may be anything.
+
+Rules read a tree whose leaves lead with an axis of clients, and weights [B], 0 for a client that sent nothing; they return a tree without
+that axis. Only `mean` weighs clients: where a client says its own weight, a rule that believes it could be bought.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def mean(updates, weights_B):
+    """sum(weight * update) / sum(weight); zero where there is none."""
+    total = jnp.maximum(weights_B.sum(), 1e-8)
+    return jax.tree.map(lambda x: jnp.tensordot(weights_B, x, 1) / total, updates)
+
+
+def _ranked(x, here_B):
+    """Numbers in ascending order along the clients, those of absent ones last; how many are there."""
+    return jnp.sort(jnp.where(here_B.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.inf), axis=0), here_B.sum()
+
+
+def median(updates, weights_B):
+    """The median of each number (Yin et al. 2018, definition 1): bears all shares below a half."""
+    here_B = weights_B > 0
+
+    def of(x):
+        ranked, count = _ranked(x, here_B)
+        low, high = jnp.maximum(count - 1, 0) // 2, count // 2
+        return jnp.where(count > 0, (ranked[low] + ranked[high]) / 2, 0)
+
+    return jax.tree.map(of, updates)
+
+
+def trimmed_mean(updates, weights_B, share: float):
+    """The mean of each number without the largest and the smallest `share` of it (Yin et al. 2018, definition 2)."""
+    here_B = weights_B > 0
+
+    def of(x):
+        ranked, count = _ranked(x, here_B)
+        cut = jnp.ceil(share * count - 1e-6).astype(jnp.int32)
+        cut = jnp.minimum(cut, jnp.maximum(count - 1, 0) // 2)
+        places = jnp.arange(len(x)).reshape(-1, *(1,) * (x.ndim - 1))
+        kept = (places >= cut) & (places < count - cut)
+        return jnp.where(kept, ranked, 0).sum(0) / jnp.maximum(count - 2 * cut, 1)
+
+    return jax.tree.map(of, updates)
+
+
+def distances(updates):
+    """Squared distances between clients, [B, B]."""
+    flat_BP = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(updates)]
+    products = sum(jnp.matmul(x, x.T, precision="highest") for x in flat_BP)
+    squares = jnp.diagonal(products)
+    return jnp.maximum(squares[:, None] + squares[None] - 2 * products, 0)
+
+
+def krum(updates, weights_B, share: float):
+    """Multi-Krum (Blanchard et al. 2017, sec. 4): the mean of the n - f updates with the least sum of squared distances to their n - f - 2
+    nearest, f being `share` of the n that are there, rounded up."""
+    here_B = weights_B > 0
+    count = here_B.sum()
+    borne = jnp.ceil(share * count - 1e-6).astype(jnp.int32)
+    both = here_B[:, None] & here_B[None] & ~jnp.eye(len(weights_B), dtype=bool)
+    nearest = jnp.sort(jnp.where(both, distances(updates), jnp.inf), axis=1)
+    counted = jnp.arange(len(weights_B))[None] < jnp.maximum(count - borne - 2, 1)
+    scores = jnp.where(here_B, jnp.where(counted & jnp.isfinite(nearest), nearest, 0).sum(1), jnp.inf)
+    rank = jnp.argsort(jnp.argsort(scores))
+    return mean(updates, ((rank < count - borne) & here_B).astype(jnp.float32))
+
+
+def geometric_median(updates, weights_B, steps: int = 16):
+    """The point whose distances to all updates have the least sum, by the smoothed Weiszfeld algorithm (Pillutla et al. 2022,
+    algorithm 2)."""
+    here_B = (weights_B > 0).astype(jnp.float32)
+    squares_BB = distances(updates)  # distances to a weighted mean follow from those between clients
+
+    def step(_, share_B):
+        to_mean_B = squares_BB @ share_B - share_B @ squares_BB @ share_B / 2
+        near_B = here_B / jnp.maximum(jnp.sqrt(jnp.maximum(to_mean_B, 0)), SMOOTH * scale)
+        return near_B / jnp.maximum(near_B.sum(), 1e-30)
+
+    start = here_B / jnp.maximum(here_B.sum(), 1)
+    scale = jnp.sqrt(jnp.maximum(start @ squares_BB @ start / 2, 1e-30))
+    return mean(updates, jax.lax.fori_loop(0, steps, step, start))
+
+
+SMOOTH = 1e-4
+"""Least distance in the Weiszfeld steps, in units of the updates' deviation."""
+
+
+def rule(name: str, share: float) -> Callable[[Any, Any], Any]:
+    """The rule that an option names, which bears `share` of the clients."""
+    rules: dict[str, Callable[[Any, Any], Any]] = {
+        "mean": mean,
+        "median": median,
+        "trimmed_mean": lambda updates, weights_B: trimmed_mean(updates, weights_B, share),
+        "krum": lambda updates, weights_B: krum(updates, weights_B, share),
+        "geometric_median": geometric_median,
+    }
+    return rules[name]
