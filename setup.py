@@ -20,6 +20,7 @@ EXTRAS = {
     # Answers over HTTP; llguidance: answers in JSON, by a schema or an expression.
     "serve": ["uvicorn>=0.30", "prometheus_client>=0.20", "llguidance>=1.0", "jinja2>=3.1"],
     "privacy": ["dp-accounting>=0.6"],  # what private training costs
+    "federated": ["grpcio>=1.60", "cryptography>=42", "msgpack>=1.0"],  # clients on machines of their own
     "anonymize": ["opencv-python-headless>=4.8,<5", "pillow>=10.4"],  # newer ones come without a detector of faces
     "games": ["pgx>=2.6"],  # two-player games beside our own
     "gcs": ["gcsfs>=2024.6"],
@@ -50,6 +51,7 @@ TEST = [
     *EXTRAS["metrics"],
     *EXTRAS["serve"],
     *EXTRAS["privacy"],
+    *EXTRAS["federated"],
     *EXTRAS["anonymize"],
     "openai>=2",  # the client that the server must please
 ]

@@ -18,6 +18,7 @@ from tests.options import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train.adapters.options import LoRA
 from train.experiment import Experiment
+from train.federated.options import Gathered
 from train.loop.checks import check_options
 from train.objectives.distillation import Distillation
 from train.objectives.tasks.options import Supervised
@@ -26,6 +27,7 @@ from train.objectives.tasks.retrieval import Retrieval
 from train.reproduce.table import table_path
 from train.sources.media.options import MediaShards
 from train.step.adversarial.options import FGM, SMART, FreeLB
+from train.step.federated.options import Federated
 from train.step.private.options import Private
 from train.tasks.classification import Classification
 from train.tasks.code import Programs
@@ -78,6 +80,8 @@ WITH_KINDS = [
         {"data": Recommendation(), "objective": NextItem()},
         {"data": Together()},
         {"gradient": Private()},
+        {"gradient": Federated()},
+        {"gradient": Gathered()},
     )
 ]
 """Commands whose experiments have kinds that pages speak of."""
@@ -141,7 +145,7 @@ def run(command: str) -> tuple[int, str]:
             code = end.code
     if "--json" in words and not code:
         for line in out.getvalue().splitlines()[-1:]:
-            verb = words[1:3] if words[1] in ("checkpoint", "privacy", "audit") else words[1:2]
+            verb = words[1:3] if words[1] in ("checkpoint", "privacy", "audit", "federate") else words[1:2]
             call = " ".join([*verb, *(word for word in words if word in ("--by-position", "--needle", "--list"))])
             found = set(json.loads(line))
             if "exact" in found and call == "evaluate":  # and a key for each part of the data
@@ -280,6 +284,7 @@ def options() -> set[str]:
         ["prepare", "images"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),
         *(["privacy", name] for name in ("plan", "audit")),
+        *(["federate", name] for name in ("client", "keys", "split")),
         ["audit", "verify"],
     ):
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):

@@ -13,4 +13,4 @@ def test_a_listed_test_exists(name):
     """By its file and function: a renamed one would be run again by `make test`, and nobody would know why it is slow."""
     file, _, test = name.partition("::")
     assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text()
-    assert LISTED == sorted({*LISTED})
+    assert sorted({*LISTED}) == LISTED

@@ -72,6 +72,7 @@ class Client:
     run_dir: str
     """Folder for this client's part: its settings, and no parameters that others trained."""
     data: Data
+    """This client's files: the kind of data that the server trains on, such as --data.files FILE."""
     server: str = "localhost:8470"
     """HOST:PORT."""
     token: str = ""

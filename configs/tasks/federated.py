@@ -1,7 +1,7 @@
 """Federated learning, simulated: classes of texts whose rows belong to clients.
 
-omnia train configs/federated.py:NAME --run-dir RUN --start MODEL --data.files train.csv --gradient.user COLUMN
-NAME is fedavg, fedprox, fedadam, fedyogi, fedadagrad, fedbuff, scaffold or robust. A step is a round, --batch-size the clients in it.
+omnia train configs/tasks/federated.py:fedavg --run-dir RUN --start MODEL --data.files train.csv --gradient.user COLUMN
+Others are fedprox, fedadam, fedyogi, fedadagrad, fedbuff, scaffold and robust. A step is a round, --batch-size the clients in it.
 `omnia federate split` gives rows clients where files have none.
 """
 
@@ -26,6 +26,8 @@ NAMES = {
 
 
 def get_config(arg: str = "fedavg") -> Experiment:
+    if arg not in NAMES:
+        raise ValueError(f"no variant {arg!r}; there are {', '.join(NAMES)}")
     optimizer, gradient = NAMES[arg]
     experiment = fine_tuning("federated", Classification(), every=20)
     return dataclasses.replace(
