@@ -1,0 +1,101 @@
+"""A gate that lets nothing through that it was told to stop: phrases, and what a classifier takes for harmful. It fails closed."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from serve.forbidden import Phrases, Search
+from serve.gate import Gate, Outgoing, Passage
+from serve.protocol import Refused
+
+Judge = Callable[[Sequence[str]], Sequence[bool]]
+"""Which of some texts are harmful."""
+Note = Callable[[str, str, str, str], None]
+"""(whose, asked or answered, why, the text): takes down what was stopped."""
+LONGEST_PART = 240
+"""Characters after which a classifier judges what it has of a sentence."""
+_SENTENCE = re.compile(r"(?<=[.!?。！？\n])")
+
+
+class Guard(Gate):
+    """Refuses requests and ends answers. An error in here stops a text too: nobody has looked at it."""
+
+    def __init__(self, phrases: Phrases | None = None, judge: Judge | None = None, note: Note = lambda owner, where, why, text: None):
+        self.phrases, self.judge, self.note = phrases, judge, note
+
+    def open(self, texts: Sequence[str], owner: str) -> Passage:
+        try:
+            why = next((why for text in texts if (why := self.why(text))), "")
+        except Exception as error:
+            why = f"error: {type(error).__name__}"
+        if why:
+            self.note(owner, "asked", why, "\n".join(texts))
+            raise Refused("this is not answered here", None, "content_filter")
+        return _Watched(texts, self, owner)
+
+    def why(self, text: str) -> str:
+        """Why a whole text is stopped; empty where it is not."""
+        if self.phrases is not None and (found := self.phrases.find(text)):
+            return f"phrase: {found[0].phrase}"
+        if self.judge is not None and self.judge([text])[0]:
+            return "classifier"
+        return ""
+
+
+class _Watched(Passage):
+    def __init__(self, texts: Sequence[str], guard: Guard, owner: str):
+        super().__init__(texts)
+        self._guard, self._owner = guard, owner
+
+    def outgoing(self) -> Outgoing:
+        asked = "\n".join(self.texts)
+        return Watch(self._guard, lambda why, text: self._guard.note(self._owner, "answered", why, f"{asked}\n\n{text}"))
+
+
+class Watch(Outgoing):
+    """An answer, shown as far as it was looked at."""
+
+    def __init__(self, guard: Guard, note: Callable[[str, str], None]):
+        self._guard, self._note = guard, note
+        self._text, self._shown, self._judged = "", 0, 0
+        self._search = None if guard.phrases is None else Search(guard.phrases)
+
+    def feed(self, text: str) -> str:
+        return self._look(text, last=False)
+
+    def finish(self) -> str:
+        return self._look("", last=True)
+
+    def _look(self, text: str, last: bool) -> str:
+        if self.stopped:
+            return ""
+        self._text += text
+        try:
+            safe, why = self._safe(text, last)
+        except Exception as error:
+            safe, why = self._shown, f"error: {type(error).__name__}"
+        found, self._shown = self._text[self._shown : safe], max(self._shown, safe)
+        if why:
+            self.stopped = True
+            self._note(why, self._text)
+        return found
+
+    def _safe(self, text: str, last: bool) -> tuple[int, str]:
+        """(how many characters may be shown, why the text ends there)."""
+        safe = len(self._text)
+        if self._search is not None:
+            found = self._search.feed(text) + (self._search.finish() if last else [])
+            safe = self._search.safe
+            if found:
+                return max(self._shown, min(one.start for one in found)), f"phrase: {found[0].phrase}"
+        if self._guard.judge is not None:
+            if self._sentence_ends(last) and self._guard.judge([self._text])[0]:
+                return self._shown, "classifier"
+            safe = min(safe, self._judged)
+        return safe, ""
+
+    def _sentence_ends(self, last: bool) -> bool:
+        """Whether there is more to judge than before: whole sentences, or much of one."""
+        ends = [match.start() for match in _SENTENCE.finditer(self._text, self._judged + 1)]
+        end = len(self._text) if last or len(self._text) - self._judged > LONGEST_PART else ends[-1] if ends else self._judged
+        found, self._judged = end > self._judged, end
+        return found
