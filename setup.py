@@ -74,6 +74,7 @@ setup(
     packages=[
         "data",
         "data.anonymize",
+        "data.clean",
         "data.files",
         "data.loading",
         "data.media",

@@ -1,7 +1,7 @@
 """The journal of a preparation: one at a time in a folder, begun by a plan, its finished tasks kept over any kill.
 
-In the output folder `prepare.json` is the plan, `.prepare/` the journal of finished tasks while the work goes on, `manifest.json` the
-end of it.
+In the output folder `prepare.json` is the plan, `.prepare/` the journal of finished tasks while the work goes on, the manifest the end
+of it: `manifest.json` of a corpus, `clean.json` of cleaned documents.
 """
 
 import contextlib
@@ -15,7 +15,11 @@ from data.errors import UserError
 from data.files import json_files, storage
 from data.files.manifest import SPLITS
 
-_OURS = re.compile(r"(train|validation)-\d{5,}-of-\d{5,}\.(tokens|array_record|index)|manifest\.json|prepare\.json")
+MANIFESTS = ("manifest.json", "clean.json")
+_OURS = re.compile(
+    r"(train|validation)-\d{5,}-of-\d{5,}\.(tokens|array_record|index)|documents-\d{5,}-of-\d{5,}\.jsonl\.zst|removed\.jsonl"
+    r"|(manifest|clean|prepare)\.json"
+)
 _OUR_FOLDERS = (".prepare", ".plans", "tokenizer")
 
 
@@ -58,33 +62,37 @@ def begin(folder: str, plan: dict, overwrite: bool) -> None:
             f"{folder}: holds a preparation with {_difference(earlier, plan)}.",
             "Use the same inputs and options, another --output, or --overwrite.",
         )
-    if read_json(folder, "manifest.json") is None:
+    if not _has_ended(folder):
         os.makedirs(os.path.join(folder, ".prepare"), exist_ok=True)
 
 
 def _has_begun(folder: str) -> bool:
     """Whether any task of the folder's plan is finished, or all are. A tokenizer alone is made again if it must be."""
     journal = os.path.join(folder, ".prepare")
-    finished = os.path.isdir(journal) and any(re.fullmatch(r"\d+\.json", name) for name in os.listdir(journal))
-    return finished or os.path.exists(os.path.join(folder, "manifest.json"))
+    finished = os.path.isdir(journal) and any(re.fullmatch(r"([a-z]+-)?\d+\.json", name) for name in os.listdir(journal))
+    return finished or _has_ended(folder)
+
+
+def _has_ended(folder: str) -> bool:
+    return any(os.path.exists(os.path.join(folder, manifest)) for manifest in MANIFESTS)
 
 
 def end(folder: str) -> None:
     shutil.rmtree(os.path.join(folder, ".prepare"), ignore_errors=True)
 
 
-def finished(folder: str, number: int) -> dict | None:
-    """The result of a task, if the journal has it."""
-    return read_json(folder, f".prepare/{number:05d}.json")
+def finished(folder: str, number: int, stage: str = "") -> dict | None:
+    """The result of a task, if the journal has it. stage: of a preparation in several, such as "scan-"."""
+    return read_json(folder, f".prepare/{stage}{number:05d}.json")
 
 
-def keep(folder: str, number: int, result: dict, suffixes: tuple[str, ...]) -> None:
-    """Brings the whole shards of a task to their place, and its result into the journal."""
-    for record in filter(None, (result[split] for split in SPLITS)):
+def keep(folder: str, number: int, result: dict, suffixes: tuple[str, ...], stage: str = "", shards: tuple[str, ...] = SPLITS) -> None:
+    """Brings the whole shards of a task, whose records are in its result under `shards`, to their place, and the result into the journal."""
+    for record in filter(None, (result[shard] for shard in shards)):
         for suffix in suffixes:
             os.replace(os.path.join(folder, ".prepare", record["file"] + suffix), os.path.join(folder, record["file"] + suffix))
     storage.sync_folder(folder)
-    write_json(folder, f".prepare/{number:05d}.json", result)
+    write_json(folder, f".prepare/{stage}{number:05d}.json", result)
 
 
 def read_json(folder: str, name: str):

@@ -28,11 +28,11 @@ def carry_out(options, prepare: Callable[[Any], None], repair: Callable[[Any], N
         (repair if options.repair else prepare)(options)
 
 
-def prepare(folder: str, plan: dict, overwrite: bool, make: Callable[[], dict]) -> None:
+def prepare(folder: str, plan: dict, overwrite: bool, make: Callable[[], dict], manifest: str = "manifest.json") -> None:
     """Begins or finishes the preparation of a plan. make: does the tasks and returns the manifest; not called where there is one."""
     journal.begin(folder, plan, overwrite)
-    if journal.read_json(folder, "manifest.json") is None:
-        journal.write_json(folder, "manifest.json", make())
+    if journal.read_json(folder, manifest) is None:
+        journal.write_json(folder, manifest, make())
     journal.end(folder)
 
 
@@ -81,16 +81,19 @@ def run(
     max_damaged: int | None,
     label: str,
     sizes: Sequence[int],
-    suffixes: tuple[str, ...],
+    suffixes: tuple[str, ...] = (),
     expected: dict[str, dict] | None = None,
+    stage: str = "",
+    shards: tuple[str, ...] = SPLITS,
 ) -> list[dict]:
     """The results of tasks, by their numbers: from the journal those that it has, the others by function(*call(number), report) now.
 
-    A result holds the record of a shard under each split, or None, and a list of what is damaged. The files of a shard, with these
+    A result holds the record of a shard under each name of `shards`, or None, and a list of what is damaged. The files of a shard, with these
     suffixes, come to their place when they are whole; one whose record is `expected` otherwise never does. sizes: bytes of every task.
+    stage: of a preparation in several, by which the journal knows its tasks.
     """
     numbers = list(numbers)
-    results = {number: result for number in numbers if (result := journal.finished(folder, number))}
+    results = {number: result for number in numbers if (result := journal.finished(folder, number, stage))}
     missing = [number for number in numbers if number not in results]
     damaged = [Skipped(*one) for result in results.values() for one in result["damaged"]]
     calls, total = [call(number) for number in missing], sum(sizes[number] for number in missing)
@@ -99,10 +102,10 @@ def run(
             damaged.append(Skipped(*one))
             check_damaged(damaged, max_damaged)
         number = missing[position]
-        for record in filter(None, (result[split] for split in SPLITS)):
+        for record in filter(None, (result[shard] for shard in shards)):
             if expected is not None and expected.get(record["file"]) != record:
                 raise changed(folder, record["file"])
-        journal.keep(folder, number, result, suffixes)
+        journal.keep(folder, number, result, suffixes, stage, shards)
         results[number] = result
     return [results[number] for number in numbers]
 

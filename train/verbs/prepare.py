@@ -1,4 +1,4 @@
-"""`omnia prepare`: text, media or codes."""
+"""`omnia prepare`: text, media or codes; and clean text before that."""
 
 from typing import Any
 
@@ -11,6 +11,8 @@ from train.verbs.arguments import parse, start_jax
 def prepare(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("omnia prepare text --input PATH [PATH ...] --output DIR --tokenizer byte|char|sentencepiece:SIZE|FILE")
+        print("omnia prepare clean --input PATH [PATH ...] --output DIR")
+        print("omnia prepare classifier --input LABELLED [LABELLED ...] --output FILE")
         print("omnia prepare images|video|audio|interleaved --input PATH [PATH ...] --output DIR")
         print("omnia prepare codes --runs RUN [RUN ...] --output DIR\n")
         print("omnia prepare text --help, omnia prepare images --help list the rest.")
@@ -22,6 +24,16 @@ def prepare(arguments: list[str]) -> None:
 
         prepare_text(parse(PrepareText, "prepare text", rest))
         return
+    if kind == "clean":
+        from data.clean.prepare import PrepareClean, prepare_clean
+
+        prepare_clean(parse(PrepareClean, "prepare clean", rest))
+        return
+    if kind == "classifier":
+        from data.clean.classifier import PrepareClassifier, prepare_classifier
+
+        prepare_classifier(parse(PrepareClassifier, "prepare classifier", rest))
+        return
     if kind == "codes":
         start_jax()
         from train.verbs.codes import PrepareCodes, prepare_codes
@@ -30,5 +42,7 @@ def prepare(arguments: list[str]) -> None:
     from data.media.preparation.prepare import KINDS, PrepareMedia, prepare_media
 
     if kind not in KINDS:
-        raise UserError(f"omnia prepare: cannot prepare {kind!r}", f"What can be prepared: text, {', '.join(KINDS)}, codes.")
+        raise UserError(
+            f"omnia prepare: cannot prepare {kind!r}", f"What can be prepared: text, clean, classifier, {', '.join(KINDS)}, codes."
+        )
     prepare_media(parse(PrepareMedia, f"prepare {kind}", rest, PrepareMedia(tyro.MISSING, kind)))

@@ -14,7 +14,13 @@ ROOMS = ("data", "model", "train", "serve")
 VERBS = ("train/verbs/", "serve/")
 """Where option classes of verbs are; those elsewhere are parts of an experiment, or of `omnia prepare`."""
 SEVERAL = {
-    "prepare": {"text": "PrepareText", "images|video|audio|interleaved": "PrepareMedia", "codes": "PrepareCodes"},
+    "prepare": {
+        "text": "PrepareText",
+        "clean": "PrepareClean",
+        "classifier": "PrepareClassifier",
+        "images|video|audio|interleaved": "PrepareMedia",
+        "codes": "PrepareCodes",
+    },
     "chat": {},  # is `generate --chat`
     "checkpoint": {"ls": "List", "verify": "Verify", "diff": "Diff", "export": "ExportArrays"},
     "audit": {"verify": "VerifyLog"},
