@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import xxhash
-from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
 from data.clean.units import codes_of, folded, hash_windows, mix, units_of, windows
@@ -72,8 +71,13 @@ class Classifier:
         header = {"format": FORMAT, "bias": self.bias, "threshold": self.threshold, **self.about}
         used = np.flatnonzero(self.weights)
         written = io.BytesIO()
-        arrays = {"places": used.astype(np.uint32), "weights": self.weights[used], "frequency": self.frequency[used]}
-        np.savez_compressed(written, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+        np.savez_compressed(
+            written,
+            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+            places=used.astype(np.uint32),
+            weights=self.weights[used],
+            frequency=self.frequency[used],
+        )
         storage.write_atomically(path, written.getvalue())
 
 
@@ -126,6 +130,8 @@ def _weighted(counts: csr_array, frequency: np.ndarray) -> csr_array:
 
 def train_classifier(texts: Sequence[str], positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """weights, frequency float32 [2^BITS] and the bias. positive: bool [texts]."""
+    from scipy.optimize import minimize  # half a second, which who only reads classifiers need not wait
+
     counts = features(texts)
     documents = np.bincount(counts.indices, minlength=1 << BITS)
     frequency = np.where(documents > 0, np.log((1 + len(texts)) / (1 + documents)) + 1, 0).astype(np.float32)

@@ -28,38 +28,39 @@ COMMONEST = {"latin": "", "cyrillic": "ru", "arabic": "ar"}
 """What a text of a script is taken for that has none of the words below; its share is 0."""
 
 WORDS = {
-    "en": "the of a and to in is that it was for on are as with his they at be this have from or had by not but what all were we when your "
-    "can there an which their if will each about how up out them then she many some so these would into has her him you he my me its "
-    "who than been do did only could also after our two one man woman people wearing while why where must may",
+    "en": "the of a and to in is that it was for on are as with his they at be this have from or had by not but what all were we when "
+    "your can there an which their if will each about how up out them then she many some so these would into has her him you he my "
+    "me its who than been do did only could also after our two one man woman people wearing while why where must may",
     "de": "der die und den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er hat dass sie nach wird "
     "bei einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur bis mehr durch wurde sein ich du wir ihr "
     "mann frau ihre seine kann einige zwei während was wer welche welcher welches welchen wo wann warum wozu wieviele wofür",
-    "fr": "de la le et les des en un du une que est pour qui dans par plus pas au sur ne se ce il sont avec son ou sa mais comme nous vous "
-    "aux cette ces été fait être leur ont elle deux ses était je tu homme femme très où si lui dont à sans quel quelle quels quelles "
-    "pourquoi quand combien",
+    "fr": "de la le et les des en un du une que est pour qui dans par plus pas au sur ne se ce il sont avec son ou sa mais comme nous "
+    "vous aux cette ces été fait être leur ont elle deux ses était je tu homme femme très où si lui dont à sans quel quelle quels "
+    "quelles pourquoi quand combien",
     "es": "de la que el en y los se del las un por con no una su para es al lo como más o pero sus le ha me si sin sobre este ya entre "
     "cuando todo esta ser son dos también fue había era muy años hasta desde está mi porque qué sólo han yo hay vez puede todos así "
     "nos ni parte cuál cuáles quién quiénes cuánto cuántos cuántas cómo dónde cuándo",
     "it": "di che è la il un a per in una non sono mi ho con ma lo ha le si ti i da cosa come io al del della dei nel alla anche più gli "
-    "questo delle se ci quando nella essere era loro suo sua dal due perché degli stato molto tra quale quali chi quanto quanti dove "
-    "perché",
+    "questo delle se ci quando nella essere era loro suo sua dal due perché degli stato molto tra quale quali chi quanto quanti "
+    "dove",
     "pt": "de a que o e do da em um para é com não uma os no se na por mais as dos como mas foi ao ele das tem à seu sua ou ser quando "
-    "muito há nos já está eu também só pelo pela até isso ela entre era depois sem mesmo aos ter seus quem nas me esse eles são você",
+    "muito há nos já está eu também só pelo pela até isso ela entre era depois sem mesmo aos ter seus quem nas me esse eles são "
+    "você",
     "nl": "de het een van en in is dat op te zijn met voor niet aan er om ook als dan maar bij uit nog naar door over hij ze wordt deze "
     "werd tot hebben heeft kan geen wel die ik je wij was of had worden meer dit onder zoals",
-    "pl": "w i na z do się nie jest to że o jak po za od przez przy dla są co tym lub oraz był była było tego jego jej ale tak który która "
-    "które ich tylko może jako już czy też pod",
-    "sv": "och att det i en som på är av för med den till inte har de ett om han var jag men vi kan så från man när hade eller ut sig över "
-    "vid hon nu mycket efter upp sin där under också",
+    "pl": "w i na z do się nie jest to że o jak po za od przez przy dla są co tym lub oraz był była było tego jego jej ale tak który "
+    "która które ich tylko może jako już czy też pod",
+    "sv": "och att det i en som på är av för med den till inte har de ett om han var jag men vi kan så från man när hade eller ut sig "
+    "över vid hon nu mycket efter upp sin där under också",
     "tr": "bir ve bu da de için ile çok ne olarak daha olan gibi en ama kadar sonra var olduğu ki değil mi o her ben ya hem ise şey diye "
     "tarafından ancak kendi",
-    "vi": "và của là có được trong cho không một các với người đã này những để khi từ đến như về tại cũng ra nhiều sẽ đó vào năm theo trên "
-    "hay",
+    "vi": "và của là có được trong cho không một các với người đã này những để khi từ đến như về tại cũng ra nhiều sẽ đó vào năm theo "
+    "trên hay",
     "id": "yang dan di untuk dengan dari ini pada itu dalam tidak adalah akan ke oleh juga saya ada bisa atau karena lebih telah kami "
     "sebagai mereka tersebut dapat",
-    "ru": "и в не на что с по как это он она они но к из у за от так же для о вы мы бы то был была было были его её их при или если только "
-    "когда уже до также чтобы который которые может является году всё я ты какой какая какие каким какую кто где сколько почему был "
-    "чем кого",
+    "ru": "и в не на что с по как это он она они но к из у за от так же для о вы мы бы то был была было были его её их при или если "
+    "только когда уже до также чтобы который которые может является году всё я ты какой какая какие каким какую кто где сколько "
+    "почему чем кого",
     "uk": "і в не на що з як це він вона вони але до у за від так для та й є був була було були його її їх при або якщо тільки коли вже "
     "також щоб який які може року",
     "bg": "и в не на че с по как това той тя те но към от за са до се да е ще бе бил при или ако само когато вече също който които може",

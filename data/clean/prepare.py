@@ -38,8 +38,8 @@ class PrepareClean:
     """Keep the documents that are worth training on: without copies, rubbish, harmful content and evaluation sets."""
 
     output: str
-    """Directory to write: documents-*.jsonl.zst, which `omnia prepare text` reads, removed.jsonl and clean.json. The same command resumes where
-    it stopped."""
+    """Directory to write: documents-*.jsonl.zst, which `omnia prepare text` reads, removed.jsonl and clean.json. The same command resumes
+    where it stopped."""
     input: tuple[str, ...] = ()
     """Files, folders, globs, or TFDS data sets, as of `omnia prepare text`."""
     exact_duplicates: bool = True
@@ -62,7 +62,8 @@ class PrepareClean:
     classifier_threshold: float = 0.0
     """Probability from which a document is removed, 0 to 1. 0: the threshold in the file."""
     evaluation: tuple[str, ...] = ()
-    """Evaluation sets: documents that share 13 words in a row, or 50 characters of scripts without spaces, with a text in them are removed."""
+    """Evaluation sets: documents that share 13 words in a row with a text in them, or 50 characters of scripts without spaces, are
+    removed."""
     contaminated: Literal["remove", "report"] = "remove"
     """What is done about such documents. clean.json names the evaluation examples either way."""
     text_field: str = TEXT_FIELD
@@ -161,8 +162,8 @@ def _clean(options, plan, examples: Examples | None) -> dict:
     if examples:
         save(os.path.join(folder, ".prepare", "grams"), examples.grams)
     chosen = plan["options"]
-    of_file = [tuple(chosen[name]) if chosen[name] else None for name in ("forbidden_words", "classifier")]
-    rules = Rules(options.gopher, options.c4, options.language, *of_file, options.classifier_threshold)
+    forbidden, classifier = (tuple(chosen[name]) if chosen[name] else None for name in ("forbidden_words", "classifier"))
+    rules = Rules(options.gopher, options.c4, options.language, forbidden, classifier, options.classifier_threshold)
     tasks = [[Extent(*extent) for extent in extents] for extents in plan["tasks"]]
     call = (options.text_field, rules, signing, folder)
     scanned = stage("scan-", scan, lambda number: (tasks[number], *call, number, options.max_damaged), "reading")
@@ -248,6 +249,11 @@ def _manifest(plan, scanned, made, examples, found):
     if not shards:
         raise UserError(f"no document is left: {_counts(manifest['removed']) or 'there was none'}.", "Give more input, or fewer rules.")
     return {**manifest, "digest": xxhash.xxh3_128_hexdigest(json_files.dumps([shards, manifest["removed"]]).encode())}
+
+
+def _left_out(kind, scanned):
+    count, names = preparation.add_up(result[kind] for result in scanned)
+    return {"count": count, "names": names}
 
 
 def _counts(removed):

@@ -1,4 +1,4 @@
-"""Rules of quality: those of Gopher for documents and repetition (Rae et al. 2021, table A1), and of C4 for pages (Raffel et al. 2020, 2.2).
+"""Rules of quality: Gopher's for documents and repetition (Rae et al. 2021, table A1), and C4's for pages (Raffel et al. 2020, 2.2).
 
 Where scripts write no spaces, a unit is a character (data/clean/units.py). A word is about 1.6 of those: there the rules count 1.6 times
 as many, and those on the length of words do not apply. The rule on stop words applies to the languages whose words we know.
@@ -38,6 +38,7 @@ MOST_OF_REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}
 
 _BULLETS = ("•", "‣", "◦", "▪", "●", "*", "-", "·", "・")
 _ELLIPSES = ("...", "…")
+_ALPHABETIC = re.compile(r"[^\W\d_]")
 
 
 def gopher(text: str, units: Units, guess: Guess) -> Reason | None:
@@ -48,7 +49,7 @@ def gopher(text: str, units: Units, guess: Guess) -> Reason | None:
 
 def is_spaceless(units: Units) -> bool:
     """Whether most of a text is in scripts that write no spaces."""
-    return bool(2 * np.isin(units.scripts, SPACELESS).sum() > len(units.scripts))
+    return bool(2 * SPACELESS[units.scripts].sum() > len(units.scripts))
 
 
 def _words(text, units, spaceless):
@@ -58,7 +59,7 @@ def _words(text, units, spaceless):
         return Reason("words", round(words))
     if not spaceless and not WORD_LENGTH[0] <= (length := float(units.lengths.mean())) <= WORD_LENGTH[1]:
         return Reason("word_length", round(length, 3))
-    symbols = max(text.count("#"), len(re.findall(r"\.\.\.|…+", text))) / words
+    symbols = max(text.count("#"), text.count("...") + text.count("…")) / words
     if symbols > MOST_SYMBOLS:
         return Reason("symbols", round(symbols, 3))
     alphabetic = float((units.scripts > 0).mean()) if spaceless else _alphabetic(text)
@@ -67,7 +68,7 @@ def _words(text, units, spaceless):
 
 def _alphabetic(text):
     words = text.split()
-    return sum(any(map(str.isalpha, word)) for word in words) / max(len(words), 1)
+    return sum(1 for _ in filter(_ALPHABETIC.search, words)) / max(len(words), 1)
 
 
 def _lines(text):
@@ -106,6 +107,8 @@ def _repetition(text, units, spaceless):
     for size, most in MOST_OF_TOP.items():
         if (share := top_share(units, round(size * scale))) > most:
             return Reason(f"top_{size}_gram", round(share, 3))
+        if not share:
+            return None  # what does not come twice is in nothing longer that does
     share = 1.0
     for size, most in MOST_OF_REPEATED.items():
         if share <= min(MOST_OF_REPEATED.values()):
@@ -118,7 +121,7 @@ def _repetition(text, units, spaceless):
 def top_share(units: Units, size: int) -> float:
     """Part of the characters of units that the commonest n-gram has; 0 where none comes twice."""
     grams = _grams(units, size)
-    if not len(grams):
+    if _differ(grams):
         return 0.0
     values, first, counts = np.unique(grams, return_index=True, return_counts=True)
     ends = np.concatenate([[0], np.cumsum(units.lengths)])
@@ -129,7 +132,7 @@ def top_share(units: Units, size: int) -> float:
 def repeated_share(units: Units, size: int) -> float:
     """Part of the characters of units that lie in n-grams which the text has had before; each counts once."""
     grams = _grams(units, size)
-    if not len(grams):
+    if _differ(grams):
         return 0.0
     _, first = np.unique(grams, return_index=True)
     later = np.ones(len(grams), np.int64)
@@ -138,6 +141,11 @@ def repeated_share(units: Units, size: int) -> float:
     depth[: len(grams)] += later
     depth[size : size + len(grams)] -= later
     return float(units.lengths[np.cumsum(depth)[:-1] > 0].sum() / units.lengths.sum())
+
+
+def _differ(grams):
+    ordered = np.sort(grams)
+    return not (ordered[1:] == ordered[:-1]).any()
 
 
 def _grams(units, size):

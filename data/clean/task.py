@@ -48,12 +48,12 @@ def write_documents(folder: str, counts: list[int], number: int, parts: int, rep
     spans = _spans(folder, first, counts[number], parts)
     name = f"documents-{number:05d}-of-{len(counts):05d}"
     removed: dict[int, dict] = {}
-    with open(path_of(folder, number) + ".removed", encoding="utf-8") as file:
-        for line in file:
+    with open(path_of(folder, number) + ".removed", encoding="utf-8") as before:
+        for line in before:
             order, *rest = json.loads(line)
             removed[order] = dict(zip(("name", "reason", "value"), rest, strict=True))
     order = texts.column("order", number).tolist()
-    record = {"file": name, "documents": 0, "bytes": 0}
+    documents, size = 0, 0
     cuts = {"documents": 0, "characters": 0}
     path = os.path.join(folder, ".prepare", name + SUFFIX)
     with open(path, "wb") as file, zstandard.ZstdCompressor().stream_writer(file) as packed:
@@ -73,19 +73,18 @@ def write_documents(folder: str, counts: list[int], number: int, parts: int, rep
                     removed[order[row]]["copy_of"] = texts.name(kept)
                 continue
             packed.write(json.dumps({"text": text, "name": texts.name(first + row)}, ensure_ascii=False).encode() + b"\n")
-            record["documents"] += 1
-            record["bytes"] += len(text.encode())
+            documents, size = documents + 1, size + len(text.encode())
         packed.flush(zstandard.FLUSH_FRAME)
         file.flush()
         os.fsync(file.fileno())
-    with open(path, "rb") as file:
-        record["digest"] = xxhash.xxh3_128_hexdigest(file.read())
+    with open(path, "rb") as written:
+        digest = xxhash.xxh3_128_hexdigest(written.read())
     lines = "".join(json.dumps(removed[order], ensure_ascii=False) + "\n" for order in sorted(removed))
     storage.write_atomically(path_of(folder, number) + ".gone", lines.encode("utf-8", "backslashreplace"))
     report(os.path.getsize(path_of(folder, number) + ".texts"))
     reasons = [one["reason"] for one in removed.values()]
     return {
-        "shard": record if record["documents"] else None,
+        "shard": {"file": name, "documents": documents, "bytes": size, "digest": digest} if documents else None,
         "removed": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
         "cut": cuts,
         "damaged": [],

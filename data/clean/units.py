@@ -29,7 +29,8 @@ SCRIPTS = {
     "han": ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
 }
 NAMES = ("other", *SCRIPTS)
-SPACELESS = tuple(NAMES.index(name) for name in ("thai", "burmese", "khmer", "kana", "han"))
+SPACELESS = np.isin(NAMES, ("thai", "burmese", "khmer", "kana", "han"))
+"""Of each script, whether it writes no spaces between words."""
 _LETTER, _ALONE = 1, 2  # kinds of a character: of a word, a unit by itself; 0 stands between units
 
 BASE = 0x9E3779B97F4A7C15
@@ -111,9 +112,10 @@ def windows(units: Units, length: int, *, shorter: bool = False) -> tuple[np.nda
 
 
 def hash_windows(values: np.ndarray, first: np.ndarray, length) -> np.ndarray:
-    """uint64: hashes of uint64 values[first : first + length], for every first, which ascend. Equal values give the same anywhere.
+    """uint64: hashes of values[first : first + length] (uint64), for every first, which ascend. length: a number, or one for each.
 
-    length: a number, or one for each. Polynomials modulo 2^64 from one cumulative sum, so that time does not depend on the length (Karp and Rabin 1987).
+    Equal values give the same anywhere. Polynomials modulo 2^64 from a cumulative sum, so that time does not depend on the length (Karp
+    and Rabin 1987).
     """
     found = np.empty(len(first), np.uint64)
     lengths = np.broadcast_to(np.asarray(length, np.int64), first.shape)
@@ -163,5 +165,5 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
             scripts[first : last + 1] = number
     letter = np.array([unicodedata.category(chr(code))[0] in "LMN" for code in range(0x32000)])
     letter = np.concatenate([letter, np.zeros(len(scripts) - len(letter), bool)])
-    kinds = np.where(letter, np.where(np.isin(scripts, SPACELESS), _ALONE, _LETTER), 0).astype(np.uint8)
+    kinds = np.where(letter, np.where(SPACELESS[scripts], _ALONE, _LETTER), 0).astype(np.uint8)
     return kinds, np.where(letter, scripts, 0).astype(np.uint8)

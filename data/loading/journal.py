@@ -87,7 +87,7 @@ def finished(folder: str, number: int, stage: str = "") -> dict | None:
 
 
 def keep(folder: str, number: int, result: dict, suffixes: tuple[str, ...], stage: str = "", shards: tuple[str, ...] = SPLITS) -> None:
-    """Brings the whole shards of a task, whose records are in its result under `shards`, to their place, and the result into the journal."""
+    """Brings the whole shards of a task, whose records are under `shards` in its result, to their place, and that into the journal."""
     for record in filter(None, (result[shard] for shard in shards)):
         for suffix in suffixes:
             os.replace(os.path.join(folder, ".prepare", record["file"] + suffix), os.path.join(folder, record["file"] + suffix))

@@ -88,8 +88,8 @@ def run(
 ) -> list[dict]:
     """The results of tasks, by their numbers: from the journal those that it has, the others by function(*call(number), report) now.
 
-    A result holds the record of a shard under each name of `shards`, or None, and a list of what is damaged. The files of a shard, with these
-    suffixes, come to their place when they are whole; one whose record is `expected` otherwise never does. sizes: bytes of every task.
+    A result holds the record of a shard under each name of `shards`, or None, and a list of what is damaged. The files of a shard, with
+    these suffixes, come to their place when they are whole; one whose record is `expected` otherwise never does. sizes: bytes of tasks.
     stage: of a preparation in several, by which the journal knows its tasks.
     """
     numbers = list(numbers)
