@@ -282,6 +282,8 @@ def options() -> set[str]:
         ["serve"],
         ["prepare", "codes"],
         ["prepare", "images"],
+        ["prepare", "clean"],
+        ["prepare", "classifier"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),
         *(["privacy", name] for name in ("plan", "audit")),
         *(["federate", name] for name in ("client", "keys", "split")),

@@ -23,7 +23,7 @@ from data.clean.scan import Signing, scan
 from data.clean.store import Texts, path_of, save
 from data.errors import UserError
 from data.files import json_files
-from data.loading import journal, preparation
+from data.loading import beam, journal, preparation
 from data.readers.documents import Extent
 from data.readers.inputs import TEXT_FIELD, check_inputs, find_inputs, plan_tasks
 from data.records.record import absolute, read_content
@@ -78,6 +78,9 @@ class PrepareClean:
     """Folder where TFDS keeps its data sets. Empty: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     tfds_download: bool = False
     """Let TFDS download and prepare a data set that is not there yet."""
+    beam: str = ""
+    """Apache Beam runner and its options, such as "DirectRunner --direct_num_workers 4", which reads and writes documents; signatures are
+    compared on this machine. Every machine must see all files under the same paths. Empty: processes on this machine."""
     overwrite: bool = False
     """Delete what another preparation left in the output directory."""
 
@@ -120,7 +123,7 @@ def _plan(options) -> dict:
         ForbiddenWords(options.forbidden_words)
     if options.classifier:
         load_classifier(options.classifier)
-    free = ("output", "input", "workers", "max_damaged", "tfds_dir", "tfds_download", "overwrite")
+    free = ("output", "input", "workers", "max_damaged", "tfds_dir", "tfds_download", "beam", "overwrite")
     chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name not in free}
     chosen["language"] = list(options.language)
     for name in ("forbidden_words", "classifier"):
@@ -144,18 +147,21 @@ def _clean(options, plan, examples: Examples | None) -> dict:
     folder, numbers = options.output, range(len(plan["tasks"]))
     sizes = [sum(stop - start for _, start, stop in extents) for extents in plan["tasks"]]
 
-    def stage(name, function, calls, label, numbers=numbers, sizes=sizes, **more):
+    def stage(name, function, call, label, numbers=numbers, sizes=sizes, suffixes=(), shards=()):
+        if options.beam:
+            beam.run(folder, {number: call(number) for number in numbers}, function, options.beam, suffixes, name, shards)
         return preparation.run(
             folder,
             numbers,
-            calls,
+            call,
             function,
             workers=options.workers,
             max_damaged=options.max_damaged,
             label=label,
             sizes=sizes,
+            suffixes=suffixes,
             stage=name,
-            **{"shards": (), **more},
+            shards=shards,
         )
 
     signing = Signing(options.exact_duplicates, _banding(options), examples is not None)

@@ -15,7 +15,7 @@ import xxhash
 
 from data.errors import UserError
 from data.files.manifest import SPLITS
-from data.loading import journal, preparation
+from data.loading import beam, journal, preparation
 from data.loading.pool import run_tasks
 from data.loading.preparation import NAMES_KEPT
 from data.media.preparation.duplicates import FINGERPRINT, find_duplicates
@@ -102,9 +102,8 @@ def _prepare(options):
         scanned = _scanned(folder, plan, options.workers)
         classes, numbers = scanned["classes"], range(len(plan["tasks"]))
         if options.beam:
-            from data.media.preparation import beam
-
-            beam.run(folder, {number: _call(options, plan, classes, number) for number in numbers}, options.beam, SUFFIXES)
+            calls = {number: _call(options, plan, classes, number) for number in numbers}
+            beam.run(folder, calls, write_media_shards, options.beam, SUFFIXES)
         results = _run(options, plan, classes, numbers)
         return _manifest(folder, plan, classes, results, {"unused": scanned["unused"], "passed_over": passed})
 
