@@ -71,6 +71,25 @@ def test_the_order_changes_only_which_text_of_a_group_stays(monkeypatch):
     assert groups[0] == groups[1]
 
 
+def test_all_of_a_bucket_are_compared_not_only_with_its_first():
+    alike = {(1, 3), (2, 3)}
+    compare = lambda pairs: np.array([float(tuple(pair) in alike) for pair in pairs.tolist()])  # noqa: E731
+    copies = near_copies([np.ones(4, np.uint64)], 4, np.arange(4), compare, 0.8)
+    assert copies.texts.tolist() == [2, 3] and copies.kept.tolist() == [1, 1]
+
+
+def test_leaders_are_chosen_by_rank_not_by_place(monkeypatch):
+    monkeypatch.setattr(duplicates, "LEADERS", 1)
+    asked = []
+
+    def compare(pairs):
+        asked.extend(pairs.tolist())
+        return np.zeros(len(pairs))
+
+    near_copies([np.ones(4, np.uint64)], 4, np.array([2, 3, 0, 1]), compare, 0.8)
+    assert asked == [[0, 2], [1, 2], [2, 3]]
+
+
 def test_buckets_cost_a_bounded_number_of_comparisons():
     size, asked = 3000, []
 

@@ -36,6 +36,7 @@ def test_a_sentence_tells_its_language():
     guesses = languages_of(units_of(list(SENTENCES.values())))
     assert [guess.language for guess in guesses] == list(SENTENCES)
     assert all(0.3 < guess.share <= 1 for guess in guesses)
+    assert guesses[list(SENTENCES).index("ja")].share == 1  # ideographs and all
 
 
 def test_a_text_of_two_languages_is_that_of_its_larger_part():
