@@ -1,5 +1,6 @@
 """Texts and what is known of them, on disk while the work goes on: memory holds a batch, or pages that the system may drop."""
 
+import bisect
 import functools
 import io
 import mmap
@@ -48,6 +49,7 @@ class Texts:
     def __init__(self, folder: str, counts: Sequence[int]):
         self.folder, self.counts = folder, list(counts)
         self.first = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+        self._begins = self.first.tolist()
         self._opened = functools.lru_cache(maxsize=256)(functools.partial(_open, folder))
 
     def __len__(self) -> int:
@@ -68,9 +70,9 @@ class Texts:
         return self._slice(number, 1).decode()
 
     def _slice(self, number: int, kind: int) -> bytes:
-        task = int(np.searchsorted(self.first, number, "right")) - 1
+        task = bisect.bisect_right(self._begins, number) - 1
         ends, contents = self._opened(task)
-        row = number - int(self.first[task])
+        row = number - self._begins[task]
         return contents[kind][int(ends[row - 1, kind]) if row else 0 : int(ends[row, kind])]
 
 
@@ -88,7 +90,7 @@ def save(path: str, values: np.ndarray) -> None:
 
 def _open(folder, number):
     path = path_of(folder, number)
-    return np.load(path + ".ends.npy", mmap_mode="r"), tuple(_mapped(f"{path}.{kind}") for kind in ("texts", "names"))
+    return np.asarray(np.load(path + ".ends.npy", mmap_mode="r")), tuple(_mapped(f"{path}.{kind}") for kind in ("texts", "names"))
 
 
 def _mapped(path):

@@ -21,7 +21,7 @@ def write_prints(folder: str, counts: list[int], number: int, length: int, repor
     texts, first = Texts(folder, counts), int(np.sum(counts[:number]))
     stays = np.load(path_of(folder, number) + ".decisions.npy")["rule"] == 0
     parts = [fingerprints(texts.text(first + row), first + row, length) for row in np.flatnonzero(stays).tolist()]
-    found = np.concatenate([np.zeros(0, PRINT), *parts])
+    found = np.concatenate([np.zeros(0, PRINT), *filter(len, parts)])
     save(path_of(folder, number) + ".prints", found)
     report(os.path.getsize(path_of(folder, number) + ".texts"))
     return {"prints": len(found), "damaged": []}

@@ -4,7 +4,6 @@ All functions take many texts at once, since a call of NumPy costs more than a s
 """
 
 import functools
-import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -65,7 +64,7 @@ def folded(text: str) -> str:
 def plain(text: str) -> str:
     """A text as its exact copies are known by: folded characters of its own case, one space where there is white space."""
     text = text if text.isascii() else unicodedata.normalize("NFC", fold(text).text)
-    return re.sub(r"\s+", " ", text).strip()
+    return " ".join(text.split())
 
 
 def units_of(texts: Sequence[str]) -> Units:
