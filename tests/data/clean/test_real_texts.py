@@ -1,4 +1,4 @@
-"""Near copies of real Chinese texts against all pairs. OMNIA_DATA names the folder with the public data."""
+"""Near copies and languages of real texts, against all pairs and what they are. OMNIA_DATA names the folder with the public data."""
 
 import csv
 import gzip
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from data.clean.language import languages_of
 from data.clean.minhash import SHINGLE
 from data.clean.prepare import PrepareClean, prepare_clean
-from data.clean.units import folded
+from data.clean.units import folded, units_of
 
 SHOPPING, HOTEL = "zh_online_shopping/online_shopping_10_cats.csv.gz", "zh_chnsenticorp_hotel/ChnSentiCorp_htl_all.csv.gz"
 
@@ -72,3 +73,18 @@ def test_equal_reviews_are_counted_as_by_hand(tmp_path):
     assert all(
         folded(texts[place]).split() == folded(texts[int(one["copy_of"].rpartition(":")[2]) - 1]).split() for place, one in removed.items()
     )
+
+
+@pytest.mark.parametrize("code", ["ar", "de", "en", "es", "ru", "zh"])
+def test_real_paragraphs_and_questions_are_in_their_language(code):
+    path = Path(os.environ.get("OMNIA_DATA", "nowhere")) / f"xquad/xquad.{code}.articles_00-37.json.gz"
+    if not path.exists():
+        pytest.skip("OMNIA_DATA names no folder with XQuAD")
+    articles = json.loads(gzip.decompress(path.read_bytes()))["data"]
+    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+    for texts, least in (
+        ([paragraph["context"] for paragraph in paragraphs], 0.99),
+        ([question["question"] for paragraph in paragraphs for question in paragraph["qas"]], 0.975),
+    ):
+        guesses = languages_of(units_of(texts))
+        assert sum(guess.language == code for guess in guesses) >= least * len(texts)
