@@ -115,7 +115,11 @@ def _one(path: str, output: str, name: str, anonymizer: Anonymizer, report: Repo
         else:
             changes: list[Change] = []
             text = decode_text(content)
-            made = (TABLES[suffix](text, anonymizer, changes) if suffix in TABLES else anonymizer(text, changes)).encode()
+            if suffix in TABLES:
+                anonymizer.look_ahead(texts_of(text, suffix))
+                made = TABLES[suffix](text, anonymizer, changes).encode()
+            else:
+                made = anonymizer(text, changes).encode()
             report.changes += [(name, change) for change in changes]
     except (UserError, ValueError) as error:
         why = f"no UTF-8 at byte {error.start}" if isinstance(error, UnicodeDecodeError) else error
@@ -127,36 +131,51 @@ def _one(path: str, output: str, name: str, anonymizer: Anonymizer, report: Repo
 
 # -------------------------------------------------------------------------------------------------------------------- tables
 
+Replace = Callable[[str, list[Change]], str]
+"""A text, to which changes are added."""
 
-def _json_lines(text: str, anonymizer: Anonymizer, changes: list[Change]) -> str:
+
+def texts_of(content: str, suffix: str) -> list[str]:
+    """All texts of a table, in order."""
+    found: list[str] = []
+
+    def keep(text: str, changes: list[Change]) -> str:
+        found.append(text)
+        return text
+
+    TABLES[suffix](content, keep, [])
+    return found
+
+
+def _json_lines(text: str, replace: Replace, changes: list[Change]) -> str:
     found = []
     for number, line in enumerate(split_lines(text), 1):
-        found.append(_object(line, number, anonymizer, changes) if line.strip() else line)
+        found.append(_object(line, number, replace, changes) if line.strip() else line)
     return "".join(f"{line}\n" for line in found)
 
 
-def _json(text: str, anonymizer: Anonymizer, changes: list[Change]) -> str:
-    return json.dumps(_value(json_files.parse(text, (dict, list)), 1, anonymizer, changes), ensure_ascii=False, indent=1) + "\n"
+def _json(text: str, replace: Replace, changes: list[Change]) -> str:
+    return json.dumps(_value(json_files.parse(text, (dict, list)), 1, replace, changes), ensure_ascii=False, indent=1) + "\n"
 
 
-def _object(line: str, number: int, anonymizer: Anonymizer, changes: list[Change]) -> str:
+def _object(line: str, number: int, replace: Replace, changes: list[Change]) -> str:
     try:
         value = json_files.parse(line, (dict, list, str))
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from None
-    return json.dumps(_value(value, number, anonymizer, changes), ensure_ascii=False)
+    return json.dumps(_value(value, number, replace, changes), ensure_ascii=False)
 
 
-def _value(value: Any, line: int, anonymizer: Anonymizer, changes: list[Change]) -> Any:
+def _value(value: Any, line: int, replace: Replace, changes: list[Change]) -> Any:
     """Texts at any depth, and whole numbers that are something as a whole; keys stay."""
     if isinstance(value, str):
-        return _text(value, line, anonymizer, changes)
+        return _text(value, line, replace, changes)
     if isinstance(value, dict):
-        return {key: _value(below, line, anonymizer, changes) for key, below in value.items()}
+        return {key: _value(below, line, replace, changes) for key, below in value.items()}
     if isinstance(value, list):
-        return [_value(below, line, anonymizer, changes) for below in value]
+        return [_value(below, line, replace, changes) for below in value]
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= LARGE:
-        found = _text(str(value), line, anonymizer, changes)
+        found = _text(str(value), line, replace, changes)
         return value if found == str(value) else found
     return value
 
@@ -165,21 +184,21 @@ LARGE = 10**9
 """Smaller numbers are amounts and counts."""
 
 
-def _text(text: str, line: int, anonymizer: Anonymizer, changes: list[Change]) -> str:
+def _text(text: str, line: int, replace: Replace, changes: list[Change]) -> str:
     own: list[Change] = []
-    found = anonymizer(text, own)
+    found = replace(text, own)
     changes += [change._replace(line=line) for change in own]
     return found
 
 
-def _separated(delimiter: str) -> Callable[[str, Anonymizer, list[Change]], str]:
-    def table(text: str, anonymizer: Anonymizer, changes: list[Change]) -> str:
+def _separated(delimiter: str) -> Callable[[str, Replace, list[Change]], str]:
+    def table(text: str, replace: Replace, changes: list[Change]) -> str:
         written = io.StringIO()
         writer = csv.writer(written, delimiter=delimiter, lineterminator="\n")
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             for row in reader:
-                writer.writerow([_text(cell, reader.line_num, anonymizer, changes) for cell in row])
+                writer.writerow([_text(cell, reader.line_num, replace, changes) for cell in row])
         except csv.Error as error:
             raise ValueError(f"line {reader.line_num}: {error}") from None
         return written.getvalue()
@@ -187,7 +206,7 @@ def _separated(delimiter: str) -> Callable[[str, Anonymizer, list[Change]], str]
     return table
 
 
-TABLES: dict[str, Callable[[str, Anonymizer, list[Change]], str]] = {
+TABLES: dict[str, Callable[[str, Replace, list[Change]], str]] = {
     ".jsonl": _json_lines,
     ".json": _json,
     ".csv": _separated(","),

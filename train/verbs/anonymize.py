@@ -1,14 +1,16 @@
 """`omnia anonymize`: texts, tables and pictures without what tells who somebody is."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Literal
 
 import tyro
 
 from data.anonymize.files import anonymize as anonymize_files
 from data.anonymize.surrogates import Key
-from data.anonymize.text import Anonymizer
+from data.anonymize.text import Anonymizer, Finder
 from data.files import json_files
-from train.verbs.arguments import parse
+from train.verbs.arguments import parse, start_jax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +26,30 @@ class Anonymize:
     key_file: str = ""
     """File with a secret of at least 16 bytes: with the same one, the same person gets the same surrogate, in another corpus too. Empty: a
     key that is forgotten."""
+    names: tuple[str, ...] = ()
+    """Folders of runs that tag words, such as those of configs/tasks/tagging.py: what they find is replaced too."""
+    names_kinds: tuple[Literal["person", "place", "organisation"], ...] = ("person", "place")
+    """What the runs are to find. Tags mean a person: PER, PERSON; a place: LOC, LOCATION, GPE; an organisation: ORG, ORGANISATION,
+    CORPORATION, COMPANY."""
     json: bool = False
     """Print one line of JSON, last."""
+
+
+def finder_of(run_dirs: Sequence[str], kinds: Sequence[str]) -> Finder | None:
+    """What finds all that any of the runs does; None for no run."""
+    if not run_dirs:
+        return None
+    start_jax()
+    from train.tasks.names import NameFinder
+
+    finders = [NameFinder(run_dir, kinds) for run_dir in run_dirs]
+    return lambda lines: [[span for spans in found for span in spans] for found in zip(*(one(lines) for one in finders), strict=True)]
 
 
 def anonymize(arguments: list[str]) -> None:
     o = parse(Anonymize, "anonymize", arguments)
     key = Key.read(o.key_file) if o.key_file else Key.drawn()
-    report = anonymize_files(o.source, o.output, Anonymizer(key))
+    report = anonymize_files(o.source, o.output, Anonymizer(key, finder_of(o.names, o.names_kinds)))
     if o.json:
         print(json_files.dumps({"files": len(report.files), "counts": report.counts, "left_out": report.left_out, "key": key.fingerprint}))
         return

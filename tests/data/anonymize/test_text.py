@@ -225,3 +225,53 @@ def test_time_is_linear_in_what_cannot_match(piece):
         return best
 
     assert seconds(80_000) < 4 * 8 * seconds(10_000) + 0.05, "quadratic would be 64 times"
+
+
+def fickle(lines):
+    """Words of capitals are names where no name stands before them: of three in a row, one is found at first, then the others."""
+    found = []
+    for line in lines:
+        words = list(re.finditer(r"\S+", line))
+        named = [bool(re.fullmatch("[A-Z]{2}", word[0])) for word in words]
+        found.append(
+            [Span(*word.span(), "NAME") for place, word in enumerate(words) if named[place] and not any(named[max(place - 1, 0) : place])]
+        )
+    return found
+
+
+def test_a_finder_is_asked_until_it_finds_no_more():
+    """An anonymised text stays as it is, and places are those of the original, though names are found one after the other."""
+    text = "aa AA BB CC mail bb@cc.de DD\nno\nＸＸ 13800138000 YY"
+    changes = []
+    found = Anonymizer(KEY, fickle)(text, changes)
+    assert SURROGATE.sub("|", found) == "aa | | | mail | |\nno\n| | |"
+    assert Anonymizer(KEY, fickle)(found) == found and found.startswith("aa [NAME:")
+    lines = text.split("\n")
+    assert {lines[one.line - 1][one.column - 1 :].split(" ")[0] for one in changes} == set(text.split()) - {"aa", "mail", "no"}
+    stream = Anonymizer(KEY, fickle).stream()
+    assert "".join(stream.feed(piece) for piece in text) + stream.finish() == found
+
+
+def test_what_a_finder_takes_beside_surrogates_is_replaced_and_they_stay():
+    one, other = KEY.surrogate("PHONE", "1"), KEY.surrogate("EMAIL", "2")
+    line = f"x Ann {one} Lee, {other} y"
+
+    def whole(lines):
+        return [[Span(2, line.index(" y"), "NAME")] if "Ann" in line else [] for line in lines]
+
+    found = Anonymizer(KEY, whole)(line)
+    assert found.count("[NAME:") == 2 and one in found and other in found and found.startswith("x [NAME:") and found.endswith(" y")
+
+
+def test_many_short_texts_are_read_in_few_calls():
+    texts = [f"n{number} AA x\nBB" for number in range(50)]
+    calls = []
+
+    def counted(lines):
+        calls.append(len(lines))
+        return fickle(lines)
+
+    ahead = Anonymizer(KEY, counted)
+    ahead.look_ahead(texts)
+    assert len(calls) == 2 and [ahead(text) for text in texts] == [Anonymizer(KEY, fickle)(text) for text in texts]
+    assert len(calls) == 2 and ahead.counts == {"NAME": 100}

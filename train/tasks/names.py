@@ -1,0 +1,181 @@
+"""Names in running text, as a run finds them that tags words: what no pattern knows (data/anonymize/)."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data.anonymize.patterns import Span
+from data.errors import UserError
+from train.tasks.batches import EvaluationRows
+from train.tasks.examples import Example
+from train.tasks.words import WordEncoder, spaces, word_spans
+
+KINDS = {
+    "person": ("NAME", ("PER", "PERSON")),
+    "place": ("PLACE", ("LOC", "LOCATION", "GPE")),
+    "organisation": ("ORGANISATION", ("ORG", "ORGANISATION", "ORGANIZATION", "CORPORATION", "COMPANY")),
+}
+"""Of what can be asked for, the kind of its surrogates, and the types of tags that mean it, in any case of letters."""
+SHORTEST = 16
+"""Tokens of the shortest rows; each longer size is twice as long."""
+ENDS = frozenset("。！？!?；;")
+"""Characters behind which a sentence may end. A full stop also ends abbreviations, such as those before names."""
+
+
+class NameFinder:
+    """lines -> the spans of names in each: see Finder in data/anonymize/text.py.
+
+    A line has rows of its own, whose size depends on its own length alone, so that others beside it change nothing.
+    """
+
+    def __init__(self, run_dir: str, wanted: Sequence[str]):
+        """wanted: of KINDS. UserError for a run that does not tag words with such types."""
+        from train.checkpoints.checkpointer import load_parameters
+        from train.devices.mesh import inference_mesh
+        from train.evaluation.totals import Evaluator
+        from train.objectives.bind import bind
+        from train.runs.directory import open_run
+        from train.sources.dataset import dataset_of
+        from train.tasks.tagging import TaggingDataset
+
+        run = open_run(run_dir)
+        dataset = dataset_of(run.experiment)
+        if not isinstance(dataset, TaggingDataset):
+            raise UserError(f"{run_dir}: was not trained to tag words", "Give a run of Tagging, such as one of configs/tasks/tagging.py.")
+        types = sorted({label.partition("-")[2] for label in dataset.label_names} - {""})
+        meant = {name: kind for kind, names in map(KINDS.__getitem__, wanted) for name in names}
+        self._kinds = {name: meant[name.upper()] for name in types if name.upper() in meant}
+        if not self._kinds:
+            names = ", ".join(name for kind in wanted for name in KINDS[kind][1])
+            raise UserError(f"{run_dir}: tags {', '.join(types)}, of which none is asked for", f"Asked for are {names}.")
+        mesh = inference_mesh(run.experiment.mesh)
+        self._params, _ = load_parameters(run, mesh)
+        self._evaluator = Evaluator(bind(run.experiment, mesh), run.experiment, mesh)
+        self._experiment, self._tokenizer = run.experiment, run.tokenizer()
+        self._encoder = WordEncoder(self._tokenizer)
+        self._room = dataset.options.length
+
+    def __call__(self, lines: Sequence[str]) -> list[list[Span]]:
+        found: list[list[Span]] = [[] for _ in lines]
+        waiting: dict[int, list[tuple[int, _Window]]] = {}
+        for number, line in enumerate(lines):
+            for window in self._windows(line):
+                waiting.setdefault(self._size(window), []).append((number, window))
+        for length, windows in waiting.items():
+            for (number, window), tags in zip(windows, self._tags(length, [window for _, window in windows]), strict=True):
+                found[number] += self._spans(window, tags)
+        return [sorted(spans) for spans in found]
+
+    def _windows(self, line: str) -> list["_Window"]:
+        """The words of a line, in parts that fit a row: cut behind sentences where that does, else anywhere, and then overlapping."""
+        places = [(start, end) for start, end in word_spans(line) if self._can_read(line[start:end])]
+        words = [line[start:end] for start, end in places]
+        sizes = [len(ids) for ids in self._encoder(words, spaces(words))]
+        return [
+            _Window(words[first:end], places[first:end], sum(sizes[first:end]), (kept[0] - first, kept[1] - first))
+            for first, end, kept in windows(words, sizes, self._room - 2)
+        ]
+
+    @functools.lru_cache(maxsize=1 << 16)  # noqa: B019 - one finder lives as long as its command
+    def _can_read(self, word: str) -> bool:
+        """Whether the run's tokenizer has ids for a word."""
+        try:
+            return bool(len(self._tokenizer.encode_inside(f" {word}")))
+        except UserError:
+            return False
+
+    def _size(self, window: "_Window") -> int:
+        length = SHORTEST
+        while length < window.size + 2:
+            length *= 2
+        return min(length, self._room)
+
+    @functools.cache  # noqa: B019
+    def _dataset(self, length: int) -> Any:
+        from train.sources.dataset import dataset_of
+
+        data: Any = self._experiment.data
+        return dataset_of(dataclasses.replace(self._experiment, data=dataclasses.replace(data, length=length)))
+
+    def _tags(self, length: int, windows: list["_Window"]) -> list[list[str]]:
+        dataset = self._dataset(length)
+        examples = [Example({}, None, "", tuple(window.words)) for window in windows]
+        rows = _RowsOfOne(dataset, [dataset.item(example, self._tokenizer, False) for example in examples])
+        outputs: list[list[np.ndarray]] = [[] for _ in examples]
+        self._evaluator.outputs(self._params, rows.batch, len(examples), rows.collector(outputs))
+        return [dataset.found(example, output) for example, output in zip(examples, outputs, strict=True)]
+
+    def _spans(self, window: "_Window", tags: list[str]) -> list[Span]:
+        """Of the words that are the window's own."""
+        found: list[Span] = []
+        before = "O"
+        first, end = window.own
+        for place, tag in enumerate(tags[:end]):
+            mark, _, name = tag.partition("-")
+            kind = self._kinds.get(name) if place >= first else None
+            start, stop = window.places[place]
+            if kind and mark == "I" and found and before == name:
+                found[-1] = found[-1]._replace(end=stop)
+            elif kind:
+                found.append(Span(start, stop, kind))
+            before = name if kind else "O"
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+    """Words that are read together; places: where each stands in its line; size: ids of them all; own: [first, end) of those whose tags
+    count, the others being there to be seen."""
+
+    words: list[str]
+    places: list[tuple[int, int]]
+    size: int
+    own: tuple[int, int]
+
+
+class _RowsOfOne(EvaluationRows):
+    """A row for each."""
+
+    def __init__(self, dataset: Any, items: list):
+        self._dataset, self._items = dataset, items
+        self._rows = [[number] for number in range(len(items))]
+        self.rows_per_epoch = len(items)
+
+
+def windows(words: Sequence[str], sizes: Sequence[int], room: int) -> list[tuple[int, int, tuple[int, int]]]:
+    """[(first word, end, (first, end) of those that are its own)] of windows of at most `room` ids, which own each word once.
+
+    sizes: ids of each word. A word that is too long for a window is alone in one.
+    """
+    found: list[tuple[int, int, tuple[int, int]]] = []
+    first = 0
+    while first < len(words):
+        end, total = first, 0
+        while end < len(words) and (end == first or total + sizes[end] <= room):
+            total, end = total + sizes[end], end + 1
+        if end == len(words):
+            found.append((first, end, (first, end)))
+            break
+        cut = next((place for place in range(end, first, -1) if words[place - 1] in ENDS), 0)
+        if cut:
+            found.append((first, cut, (first, cut)))
+            first = cut
+            continue
+        # In the middle of a sentence: the last quarter is read again, and its halves belong to either side.
+        back = max((end - first) // 4, 1) if end - first > 1 else 0
+        middle = end - back // 2
+        found.append((first, end, (first, middle)))
+        first = end - back
+    return _owned(found)
+
+
+def _owned(found: list[tuple[int, int, tuple[int, int]]]) -> list[tuple[int, int, tuple[int, int]]]:
+    """A window owns nothing that one before it does."""
+    taken, kept = 0, []
+    for first, end, (_, last) in found:
+        kept.append((first, end, (max(taken, first), last)))
+        taken = last
+    return kept
