@@ -6,6 +6,8 @@ import re
 
 import xxhash
 
+from data.anonymize.documents import anonymized
+from data.anonymize.surrogates import Key
 from data.errors import UserError
 from data.readers.documents import Document, Extent, Skipped, SplitRule, between
 from data.readers.inputs import read_documents
@@ -17,11 +19,11 @@ _BLOCK = 1 << 14  # characters of one document that are taken or left together
 _INDENTS = ["\n" * lines for lines in (1, 2)] + ["\n" + " " * spaces for spaces in range(2, 33, 2)] + ["\t", "\n\t", "\n\t\t"]
 
 
-def scan_alphabet(extents: list[Extent], text_field: str, report) -> tuple[str, list[Skipped]]:
+def scan_alphabet(extents: list[Extent], text_field: str, key: Key | None, report) -> tuple[str, list[Skipped]]:
     """All characters of a task's documents, and what is damaged."""
     characters: set[str] = set()
     damaged = []
-    for document in read_documents(extents, text_field, report):
+    for document in anonymized(read_documents(extents, text_field, report), key):
         if isinstance(document, Skipped):
             if document.kind == "damaged":
                 damaged.append(document)
@@ -31,10 +33,12 @@ def scan_alphabet(extents: list[Extent], text_field: str, report) -> tuple[str, 
     return "".join(sorted(characters)), damaged
 
 
-def scan_sample(extents: list[Extent], text_field: str, rule: SplitRule, report) -> tuple[list[tuple[int, str]], list[Skipped]]:
+def scan_sample(
+    extents: list[Extent], text_field: str, key: Key | None, rule: SplitRule, report
+) -> tuple[list[tuple[int, str]], list[Skipped]]:
     """[(hash, text)]: of the training text in blocks, those with the smallest hashes, up to SAMPLE_BYTES; and what is damaged."""
     sample, damaged, added = [], [], 0
-    for document in read_documents(extents, text_field, report):
+    for document in anonymized(read_documents(extents, text_field, report), key):
         if isinstance(document, Skipped):
             if document.kind == "damaged":
                 damaged.append(document)

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data.anonymize.patterns import VERSION
 from data.anonymize.pictures import FORMATS, cover
 from data.anonymize.text import Anonymizer, Change
 from data.errors import UserError
 from data.files import folders, json_files, storage
 from data.files.text_files import decode_text, split_lines
 
-VERSION = 1
-"""Of the rules: another may find more."""
 TEXTS = (".txt", ".md", ".log", ".srt", ".vtt")
 MANIFEST, REVIEW = "anonymization.json", "review.jsonl"
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from data.anonymize.checks import chinese_id, credit_code, digits_of, iban, ip_address, luhn, social_security
 
+VERSION = 1
+"""Of the rules: another may find more."""
 DIGITS = tuple("0123456789")
 
 

@@ -25,20 +25,23 @@ class Key:
         self._secret = secret
         self.surrogate = functools.lru_cache(maxsize=1 << 16)(self._surrogate)
 
+    def __reduce__(self):
+        return Key, (self._secret,)  # to the processes of a preparation; it is never written
+
     @classmethod
     def drawn(cls) -> "Key":
         """A key that nobody keeps: surrogates of another corpus will be others."""
         return cls(secrets.token_bytes(32))
 
     @classmethod
-    def read(cls, path: str) -> "Key":
+    def read(cls, path: str, option: str = "--key-file") -> "Key":
         """The key in a file of at least 16 bytes; UserError for another."""
         if not Path(path).is_file():
             how = f"Make one: head -c 32 /dev/urandom > {path}; chmod 600 {path}"
-            raise UserError(f"--key-file {path}: no such file", how)
+            raise UserError(f"{option} {path}: no such file", how)
         content = Path(path).read_bytes()
         if len(content) < 16:
-            raise UserError(f"--key-file {path}: has {len(content)} bytes, which can be guessed", "Give one of 32 random bytes.")
+            raise UserError(f"{option} {path}: has {len(content)} bytes, which can be guessed", "Give one of 32 random bytes.")
         return cls(content)
 
     @property

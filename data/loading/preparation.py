@@ -161,7 +161,7 @@ def some(names: Sequence[str]) -> str:
 
 def _check_repair(options) -> None:
     """UserError for options that are given beside `repair`: what was prepared says them."""
-    free = ("output", "kind", "workers", "repair")
+    free = ("output", "kind", "workers", "repair", "anonymize")
     given = [
         field.name for field in dataclasses.fields(options) if field.name not in free and getattr(options, field.name) != field.default
     ]

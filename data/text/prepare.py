@@ -8,8 +8,11 @@ the end of it.
 import dataclasses
 import os
 import shutil
+from collections import Counter
 from typing import Literal
 
+from data.anonymize.patterns import VERSION
+from data.anonymize.surrogates import Key
 from data.errors import UserError
 from data.files.manifest import SPLITS, totals
 from data.loading import preparation
@@ -41,6 +44,9 @@ class PrepareText:
     document, hash for several."""
     text_field: str = TEXT_FIELD
     """What holds the text: the field of a .jsonl record or of a .json in a .tar, the column of a .parquet, the feature of TFDS."""
+    anonymize: str = ""
+    """File with a secret, as of `omnia anonymize --key-file`: what patterns find of persons is replaced before documents are split and
+    tokenized. A repair needs it again. Empty: documents stay as they are."""
     workers: int = 0
     """Number of processes. 0: one per core. The result does not depend on it."""
     shard_bytes: int = 1 << 26
@@ -73,11 +79,12 @@ def prepare_text(options: PrepareText) -> Corpus:
 
 
 def _prepare(options):
-    plan = _plan(options)
+    key = Key.read(options.anonymize, "--anonymize") if options.anonymize else None
+    plan = _plan(options, key)
 
     def make():
-        tokenizer = _tokenizer(options, plan)
-        return _manifest(plan, tokenizer, _run(options, plan, tokenizer, range(len(plan["tasks"]))))
+        tokenizer = _tokenizer(options, plan, key)
+        return _manifest(plan, tokenizer, _run(options, plan, tokenizer, key, range(len(plan["tasks"]))))
 
     preparation.prepare(options.output, plan, options.overwrite, make)
     _say(options.output)
@@ -94,25 +101,49 @@ def _repair(options):
             f"{folder}: was made with {', '.join(plan.get('packages', []))}; the installed version differs.",
             "Install that version, or prepare the corpus again with its inputs and --overwrite.",
         )
-    tokenizer = _repaired_tokenizer(options, plan, manifest["tokenizer"]["digest"])
-    preparation.remake(folder, shards, damaged, lambda numbers: _run(options, plan, tokenizer, numbers, expected=shards))
+    key = _repairing_key(options, plan) if damaged or options.anonymize else None
+    tokenizer = _repaired_tokenizer(options, plan, key, manifest["tokenizer"]["digest"])
+    preparation.remake(folder, shards, damaged, lambda numbers: _run(options, plan, tokenizer, key, numbers, expected=shards))
 
 
-def _repaired_tokenizer(options, plan, digest):
+def _repairing_key(options, plan) -> Key | None:
+    """The key that the corpus was anonymised with; None for one that was not. UserError for another."""
+    folder, was = options.output, plan.get("anonymized")
+    if not was:
+        if options.anonymize:
+            raise UserError(f"{folder}: was not anonymised; --anonymize would have no effect.", "Leave it out.")
+        return None
+    if not options.anonymize:
+        raise UserError(f"{folder}: was anonymised, and is made again with the same key alone.", "Give its file: --anonymize FILE.")
+    key = Key.read(options.anonymize, "--anonymize")
+    if key.fingerprint != was["key"]:
+        raise UserError(
+            f"--anonymize {options.anonymize}: is not the key of {folder} ({key.fingerprint}, not {was['key']}).",
+            "Give the file of that one.",
+        )
+    if was["rules"] != VERSION:
+        raise UserError(
+            f"{folder}: was anonymised by rules of version {was['rules']}; here they are of version {VERSION}.",
+            "Prepare the corpus again with its inputs and --overwrite.",
+        )
+    return key
+
+
+def _repaired_tokenizer(options, plan, key, digest):
     try:
         if (tokenizer := load_tokenizer(os.path.join(options.output, "tokenizer"))).digest == digest:
             return tokenizer
     except UserError:
         pass  # it is made again, and must come out the same
     shutil.rmtree(os.path.join(options.output, "tokenizer"), ignore_errors=True)
-    tokenizer = _tokenizer(options, plan)
+    tokenizer = _tokenizer(options, plan, key or _repairing_key(options, plan))
     if tokenizer.digest != digest:
         raise preparation.changed(options.output, "the tokenizer")
     print(f"{options.output}: the tokenizer was damaged; it is whole now.")
     return tokenizer
 
 
-def _plan(options):
+def _plan(options, key):
     """All that the result depends on."""
     files = find_inputs(options.input, options.tfds_dir, options.tfds_download)
     packages = check_inputs(files, options.text_field)
@@ -130,6 +161,7 @@ def _plan(options):
             "shard_bytes": options.shard_bytes,
         },
         **({"packages": packages} if packages else {}),
+        **({"anonymized": {"key": key.fingerprint, "rules": VERSION}} if key else {}),
         "files": [list(file) for file in files],
         "tasks": [[list(extent) for extent in extents] for extents in tasks],
     }
@@ -144,7 +176,7 @@ def _rule(plan) -> SplitRule:
     return SplitRule(plan["options"]["split"], plan["options"]["validation"])
 
 
-def _tokenizer(options, plan) -> Tokenizer:
+def _tokenizer(options, plan, key) -> Tokenizer:
     """The tokenizer of the plan: the saved one, or one made now and saved."""
     folder = os.path.join(options.output, "tokenizer")
     saved = load_tokenizer(folder) if os.path.exists(os.path.join(folder, "tokenizer.json")) else None
@@ -154,10 +186,10 @@ def _tokenizer(options, plan) -> Tokenizer:
     if options.tokenizer == "byte":
         tokenizer = byte_tokenizer()
     elif options.tokenizer == "char":
-        tokenizer = character_tokenizer("".join(_scan(options, plan["tasks"], scan_alphabet)))
+        tokenizer = character_tokenizer("".join(_scan(options, plan["tasks"], scan_alphabet, key)))
     elif kind == "sentencepiece" and size.isdigit():
         tasks = plan["tasks"][:: -(-len(plan["tasks"]) // SAMPLE_TASKS)]
-        samples = _scan(options, tasks, scan_sample, _rule(plan))
+        samples = _scan(options, tasks, scan_sample, key, _rule(plan))
         tokenizer = train_sentencepiece(smallest([block for sample in samples for block in sample]), int(size))
     else:
         tokenizer = load_tokenizer(options.tokenizer)
@@ -185,10 +217,10 @@ def _scan(options, tasks, function, *arguments):
     return results
 
 
-def _run(options, plan, tokenizer, numbers, expected=None):
+def _run(options, plan, tokenizer, key, numbers, expected=None):
     """The results of tasks, by their numbers."""
     folder, tasks = options.output, [[Extent(*extent) for extent in extents] for extents in plan["tasks"]]
-    settings = plan["options"]["text_field"], _rule(plan), folder, _dtype(tokenizer)
+    settings = plan["options"]["text_field"], key, _rule(plan), folder, _dtype(tokenizer)
     return preparation.run(
         folder,
         numbers,
@@ -225,6 +257,9 @@ def _manifest(plan, tokenizer, results):
         "unknown": sum(result.get("unknown", 0) for result in results),
         "damaged": [one[:2] for result in results for one in result["damaged"]],
     }
+    if "anonymized" in plan:
+        replaced = sum((Counter(result["replaced"]) for result in results), Counter())
+        manifest["anonymized"] = {**plan["anonymized"], "replaced": dict(sorted(replaced.items()))}
     return {**manifest, "digest": corpus_digest(manifest)}
 
 
@@ -259,6 +294,9 @@ def _say(folder):
     if manifest["empty"]["count"] or manifest["damaged"]:
         names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
         print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {preparation.some(names)}")
+    if "anonymized" in manifest:
+        replaced = ", ".join(f"{count:,} {kind}" for kind, count in manifest["anonymized"]["replaced"].items())
+        print(f"  anonymised: {replaced or 'nothing was found'}")
     ignored = manifest.get("ignored")  # which manifests did not always have
     if ignored and ignored["count"]:
         print(f"  no text: {ignored['count']:,} members or records of archives: {preparation.some(ignored['names'])}")

@@ -1,10 +1,13 @@
 """One task of a preparation: a list of input extents becomes one shard of each split."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from data.anonymize.documents import anonymized
+from data.anonymize.surrogates import Key
 from data.loading.preparation import check_damaged, close_shards, count_name, shard_paths
 from data.readers.documents import Document, Extent, SplitRule, between
 from data.readers.inputs import read_documents
@@ -17,6 +20,7 @@ _BATCH_CHARACTERS = 1 << 21  # tokenized in one call
 def write_shards(
     extents: list[Extent],
     text_field: str,
+    key: Key | None,
     rule: SplitRule,
     folder: str,
     dtype: str,
@@ -27,12 +31,14 @@ def write_shards(
 ) -> dict:
     """Tokenizes a task's documents into shards in `folder`/.prepare.
 
-    Returns {split: record or None, "empty": [count, names], "ignored": [count, names], "unknown": tokens, "damaged": [...]}.
+    key: anonymises the documents. Returns {split: record or None, "empty": [count, names], "ignored": [count, names], "unknown": tokens,
+    "damaged": [...]}, with a key also "replaced": {kind: count}.
     """
     writer = _Writer(folder, dtype, shard_paths(folder, number, count), ends=rule.kind == "hash")
     left_out: dict[str, list] = {"empty": [0, []], "ignored": [0, []]}
     damaged = []
-    for document in read_documents(extents, text_field, report):
+    replaced: Counter[str] = Counter()
+    for document in anonymized(read_documents(extents, text_field, report), key, replaced):
         if isinstance(document, Document):
             for split, start, stop in rule.portions(document):
                 writer.add(document, split, start, stop)
@@ -46,6 +52,7 @@ def write_shards(
         "unknown": writer.unknown,
         **left_out,
         "damaged": [list(one) for one in damaged],
+        **({"replaced": dict(replaced)} if key else {}),
     }
 
 
