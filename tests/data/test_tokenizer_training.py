@@ -20,7 +20,7 @@ def tasks(tmp_path):
 
 
 def sample_of(tasks):
-    return [block for parts in tasks for block in scan_sample(parts, "text", RULE, lambda read: None)[0]]
+    return [block for parts in tasks for block in scan_sample(parts, "text", None, RULE, lambda read: None)[0]]
 
 
 def test_a_sample_is_the_smallest_hashes_however_it_is_gathered(tasks, monkeypatch):
@@ -46,7 +46,7 @@ def test_only_training_documents_are_sampled(tasks):
 
 
 def test_the_alphabet_is_that_of_all_documents(tasks):
-    alphabets = [scan_alphabet(parts, "text", lambda read: None)[0] for parts in tasks]
+    alphabets = [scan_alphabet(parts, "text", None, lambda read: None)[0] for parts in tasks]
     found = set("".join(alphabets))
     assert found == set("document 0123456789 a long text. ") | {chr(0x400 + i) for i in range(300) if i % 50}
 

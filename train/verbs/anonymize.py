@@ -7,6 +7,7 @@ from typing import Literal
 import tyro
 
 from data.anonymize.files import anonymize as anonymize_files
+from data.anonymize.grouping import Grouping, told
 from data.anonymize.surrogates import Key
 from data.anonymize.text import Anonymizer, Finder
 from data.files import json_files
@@ -31,6 +32,12 @@ class Anonymize:
     names_kinds: tuple[Literal["person", "place", "organisation"], ...] = ("person", "place")
     """What the runs are to find. Tags mean a person: PER, PERSON; a place: LOC, LOCATION, GPE; an organisation: ORG, ORGANISATION,
     CORPORATION, COMPANY."""
+    quasi_identifiers: tuple[str, ...] = ()
+    """Columns of a table that others may know of a person, such as age and zip code: who can be told apart by them is reported."""
+    sensitive: tuple[str, ...] = ()
+    """Columns of the table that others must not learn."""
+    k: int = 0
+    """Make the quasi-identifiers coarser until so many rows are the same in them, at least 2. 0: a report alone."""
     json: bool = False
     """Print one line of JSON, last."""
 
@@ -49,10 +56,14 @@ def finder_of(run_dirs: Sequence[str], kinds: Sequence[str]) -> Finder | None:
 def anonymize(arguments: list[str]) -> None:
     o = parse(Anonymize, "anonymize", arguments)
     key = Key.read(o.key_file) if o.key_file else Key.drawn()
-    report = anonymize_files(o.source, o.output, Anonymizer(key, finder_of(o.names, o.names_kinds)))
+    grouping = Grouping(o.quasi_identifiers, o.sensitive, o.k) if o.quasi_identifiers or o.sensitive or o.k else None
+    report = anonymize_files(o.source, o.output, Anonymizer(key, finder_of(o.names, o.names_kinds)), grouping=grouping)
     if o.json:
-        print(json_files.dumps({"files": len(report.files), "counts": report.counts, "left_out": report.left_out, "key": key.fingerprint}))
+        found = {"files": len(report.files), "counts": report.counts, "left_out": report.left_out, "key": key.fingerprint}
+        print(json_files.dumps(found | ({"groups": report.groups} if report.groups else {})))
         return
     for kind, count in report.counts.most_common():
         print(f"{count:9,} {kind}")
+    for line in told(report.groups) if report.groups else ():
+        print(line)
     print(f"{len(report.files):,} files written to {o.output}; patterns miss what they do not know: read review.jsonl and a sample")

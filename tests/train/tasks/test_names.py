@@ -118,7 +118,9 @@ def test_windows_own_each_word_once(seed):
 
 def test_files_by_the_command_line(tagger, tmp_path, capsys):
     (tmp_path / "t.csv").write_text("text,n\nab XX ba,1\nba ab,2\n")
-    assert omnia.main(["anonymize", str(tmp_path / "t.csv"), "--output", str(tmp_path / "o.csv"), "--names", str(tagger.path), "--json"]) == 0
+    assert (
+        omnia.main(["anonymize", str(tmp_path / "t.csv"), "--output", str(tmp_path / "o.csv"), "--names", str(tagger.path), "--json"]) == 0
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"] == {"NAME": 1}
     assert "ab [NAME:" in (tmp_path / "o.csv").read_text() and "XX" not in (tmp_path / "o.csv").read_text()
 
