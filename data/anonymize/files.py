@@ -12,6 +12,8 @@ from data.anonymize.patterns import VERSION
 from data.anonymize.pictures import FORMATS, cover
 from data.anonymize.tables import RECORDS, TABLES, texts_of
 from data.anonymize.text import Anonymizer, Change
+from data.anonymize.videos import VIDEOS, cover_video
+from data.anonymize.voices import SOUNDS, disguise
 from data.errors import UserError
 from data.files import folders, json_files, storage
 from data.files.text_files import decode_text
@@ -91,7 +93,7 @@ def anonymize(
 
 
 def _kinds() -> tuple[str, ...]:
-    return (*TEXTS, *TABLES, *FORMATS)
+    return (*TEXTS, *TABLES, *FORMATS, *SOUNDS, *VIDEOS)
 
 
 def suffix_of(path: str) -> str | None:
@@ -112,14 +114,19 @@ def _check_folder(source: str, output: str) -> None:
 
 def _one(path: str, output: str, name: str, anonymizer: Anonymizer, report: Report, grouping: Grouping | None = None) -> None:
     suffix, before = os.path.splitext(path)[1].lower(), Counter(anonymizer.counts)
-    content = Path(path).read_bytes()
+    os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
     covered: dict[str, int] = {}
+    made: bytes | None = None
     try:
-        if suffix in FORMATS:
-            made, covered = cover(content, suffix)
+        if suffix in VIDEOS:
+            covered = cover_video(path, output, suffix, anonymizer.key, name)
+        elif suffix in SOUNDS:
+            made, covered = disguise(Path(path).read_bytes(), suffix, anonymizer.key, name), {"VOICE": 1}
+        elif suffix in FORMATS:
+            made, covered = cover(Path(path).read_bytes(), suffix)
         else:
             changes: list[Change] = []
-            text = decode_text(content)
+            text = decode_text(Path(path).read_bytes())
             if suffix in TABLES:
                 anonymizer.look_ahead(texts_of(text, suffix))
                 table = TABLES[suffix](text, anonymizer, changes)
@@ -132,6 +139,6 @@ def _one(path: str, output: str, name: str, anonymizer: Anonymizer, report: Repo
     except (UserError, ValueError) as error:
         why = f"no UTF-8 at byte {error.start}" if isinstance(error, UnicodeDecodeError) else error
         raise UserError(f"{path}: {why}", "Mend it, or take it out: nothing of it is written.") from None
-    os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-    storage.write_atomically(output, made)
+    if made is not None:
+        storage.write_atomically(output, made)
     report.files[name] = dict(anonymizer.counts - before) | covered

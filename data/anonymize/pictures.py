@@ -47,7 +47,7 @@ def cover(content: bytes, suffix: str) -> tuple[bytes, dict[str, int]]:
     grey = np.array(image.convert("L"))
     boxes = [(kind, box) for kind in DETECTORS for box in detect(grey, kind)]
     for kind, box in boxes:
-        _cover(pixels, box)
+        cover_box(pixels, box)
         found[kind] = found.get(kind, 0) + 1
     made: Any = Image.fromarray(pixels)
     if alpha is not None:
@@ -96,8 +96,8 @@ def _joined(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int,
     return found
 
 
-def _cover(pixels: np.ndarray, box: tuple[int, int, int, int]) -> None:
-    """Replace a box, and a margin, by the means of a few squares."""
+def cover_box(pixels: np.ndarray, box: tuple[int, int, int, int]) -> None:
+    """Replace a box of uint8 [H, W, 3], and a margin, by the means of a few squares."""
     x, y, width, height = box
     more = round(MARGIN * max(width, height))
     left, top = max(0, x - more), max(0, y - more)

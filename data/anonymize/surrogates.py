@@ -49,6 +49,10 @@ class Key:
         """Tells two keys apart, and says nothing of either."""
         return hmac.new(self._secret, b"fingerprint", hashlib.sha256).hexdigest()[:16]
 
+    def share(self, value: str) -> float:
+        """A number in [0, 1), the same for the same value."""
+        return int.from_bytes(hmac.new(self._secret, f"share\0{value}".encode(), hashlib.sha256).digest()[:6]) / 2**48
+
     def _surrogate(self, kind: str, value: str) -> str:
         """`[KIND:LETTERS]`; for values that differ in their writing alone the same."""
         plain = "".join(one for one in unicodedata.normalize("NFKC", value).casefold() if one.isalnum() or one in "@.")

@@ -52,6 +52,10 @@ class Anonymizer:
             lines = list(dict.fromkeys(line for text in texts for line in text.split("\n")))
             self._ahead = dict(zip(lines, self._searched(lines), strict=True))
 
+    def found(self, line: str) -> list[Span]:
+        """What of a line is replaced, in order, without overlaps."""
+        return next(iter(self._spans_of([line])))
+
     def spans(self, line: str) -> list[Span]:
         """What of a line patterns find, in order, without overlaps."""
         folded = fold(line)

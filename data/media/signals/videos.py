@@ -255,11 +255,11 @@ class _Video:
             return size
         width = max(round(frame.width * self._stretch), 1)
         check_pixels(width, frame.height, self._max_pixels)
-        return (width, frame.height) if _placing(frame)[0] else (frame.height, width)
+        return (width, frame.height) if placing(frame)[0] else (frame.height, width)
 
     def write(self, frame, out):
         """Puts a frame into uint8 [H, W, 3], scaled to that."""
-        transposed, mirrored, inverted = _placing(frame)
+        transposed, mirrored, inverted = placing(frame)
         height, width = out.shape[1::-1] if transposed else out.shape[:2]
         (plane,) = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").planes
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]  # which are padded
@@ -271,7 +271,7 @@ class _Video:
             out.reshape(height, width * 3)[...] = rows
 
 
-def _placing(frame):
+def placing(frame):
     """(transposed, mirrored, inverted): what a player does to a picture, in this order; a turn is two of them."""
     side = frame.side_data.get("DISPLAYMATRIX")
     if side is None:

@@ -1,0 +1,186 @@
+"""Videos without faces, number plates, voices, and what else the file says: frame by frame, so that any length fits in memory."""
+
+import collections
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from data.anonymize.pictures import DETECTORS, MOST_PIXELS, cover_box, detect
+from data.anonymize.surrogates import Key
+from data.anonymize.voices import Voice, drawn
+from data.errors import UserError
+from data.files import storage
+from data.media.signals.packages import CONTAINERS, describe, load_av
+from data.media.signals.videos import placing
+
+VIDEOS = {
+    ".mp4": ("mp4", "libx264", "aac"),
+    ".mov": ("mov", "libx264", "aac"),
+    ".mkv": ("matroska", "libx264", "aac"),
+    ".webm": ("webm", "libvpx-vp9", "libopus"),
+}
+"""Of each ending, the container and the codecs that are written."""
+MEMORY = 3
+"""Frames before and after one where something is found that are covered in the same place: detectors lose a face now and then."""
+RATE = 48_000
+"""Of the sound that is written."""
+
+Box = tuple[int, int, int, int]
+
+
+def cover_video(path: str, output: str, suffix: str, key: Key, name: str) -> dict[str, int]:
+    """Write a video with its first picture and its first sound, in another voice; subtitles and all else are left out. The file appears
+    when it is whole. Returns how many boxes were found of each kind, in all frames. UserError for a video that cannot be read."""
+    av, found = load_av(), collections.Counter[str]()
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(output) or ".", prefix=os.path.basename(output) + ".")
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            os.fchmod(handle, 0o644)
+            how = VIDEOS[suffix][0]
+            with open(path, "rb") as source, av.open(source, container_options=CONTAINERS) as given, av.open(file, "w", format=how) as made:
+                _convert(given, made, suffix, drawn(key, name), found)
+            file.flush()
+            os.fsync(handle)
+        os.replace(temporary, output)
+    except av.error.FFmpegError as error:
+        raise UserError(f"is no video, or a damaged one ({error.strerror or describe(error)})") from None
+    except (ValueError, IndexError, OverflowError, MemoryError) as error:
+        raise UserError(f"is no video, or a damaged one ({describe(error)})") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    storage.sync_folder(os.path.dirname(output) or ".")
+    return dict(found)
+
+
+def _convert(given: Any, made: Any, suffix: str, voice: tuple[float, float], found: collections.Counter[str]) -> None:
+    av = load_av()
+    if not given.streams.video:
+        raise UserError("has no picture")
+    pictures = given.streams.video[0]
+    if pictures.codec_context is None or pictures.codec_context.width * pictures.codec_context.height > MOST_PIXELS:
+        raise UserError(f"has pictures of an unknown kind, or of more than {MOST_PIXELS:,} pixels")
+    sounds = next((one for one in given.streams.audio if one.codec_context is not None), None)
+    _, video_codec, audio_codec = VIDEOS[suffix]
+    frames = _Frames(made.add_stream(video_codec, rate=pictures.average_rate or 25, options={"crf": "20"}), pictures)
+    sound = _Sound(made.add_stream(audio_codec, rate=RATE, layout="mono"), av, voice) if sounds is not None else None
+    covered, last = _Covered(found), 0.0
+    for packet in given.demux(*([pictures] if sounds is None else [pictures, sounds])):
+        for frame in packet.decode():
+            if isinstance(frame, av.AudioFrame):
+                assert sound is not None
+                made.mux(sound.feed(frame))
+                continue
+            if frame.is_corrupt or frame.pts is None:
+                raise UserError("holds a damaged frame")
+            last = max(last, float(frame.time))
+            for pixels, pts in covered.feed(upright(frame), frame.pts):
+                made.mux(frames.encoded(pixels, pts))
+    for pixels, pts in covered.finish():
+        made.mux(frames.encoded(pixels, pts))
+    if not frames.count:
+        raise UserError("has no frame")
+    told = float(given.duration or 0) / 1e6 - float(given.start_time or 0) / 1e6
+    if last + 2.0 < told * 0.98:
+        raise UserError(f"breaks off after {last:.1f} of {told:.1f} seconds")
+    made.mux(frames.encoded(None, 0))
+    if sound is not None:
+        made.mux(sound.finish())
+
+
+def upright(frame: Any) -> np.ndarray:
+    """uint8 [H, W, 3]: as a player shows it, which what is written says no more."""
+    pixels = frame.to_ndarray(format="rgb24")
+    transposed, mirrored, inverted = placing(frame)
+    pixels = pixels.swapaxes(0, 1) if transposed else pixels
+    return np.ascontiguousarray(pixels[:: -1 if inverted else 1, :: -1 if mirrored else 1])
+
+
+class _Covered:
+    """Frames with what is found in them and in their neighbours covered, a few frames late."""
+
+    def __init__(self, found: collections.Counter[str]):
+        self._found = found
+        self._waiting: collections.deque[tuple[np.ndarray, int]] = collections.deque()
+        self._boxes: collections.deque[list[Box]] = collections.deque(maxlen=2 * MEMORY + 1)
+
+    def feed(self, pixels: np.ndarray, pts: int) -> Iterator[tuple[np.ndarray, int]]:
+        boxes: list[Box] = []
+        grey = (pixels @ np.array([0.299, 0.587, 0.114], np.float32)).round().astype(np.uint8)
+        for kind in DETECTORS:
+            own = detect(grey, kind)
+            boxes += own
+            self._found.update([kind] * len(own))
+        if self._waiting and self._waiting[0][0].shape != pixels.shape:
+            raise UserError("has frames of several sizes")
+        self._waiting.append((pixels, pts))
+        self._boxes.append(boxes)
+        if len(self._waiting) > MEMORY:
+            yield self._first()
+
+    def finish(self) -> Iterator[tuple[np.ndarray, int]]:
+        while self._waiting:
+            if len(self._boxes) > len(self._waiting) + MEMORY:
+                self._boxes.popleft()
+            yield self._first()
+
+    def _first(self) -> tuple[np.ndarray, int]:
+        pixels, pts = self._waiting.popleft()
+        for box in dict.fromkeys(box for boxes in self._boxes for box in boxes):
+            cover_box(pixels, box)
+        return pixels, pts
+
+
+class _Frames:
+    """The picture that is written, at the times of the one that was read."""
+
+    def __init__(self, stream: Any, given: Any):
+        self._stream, self._given, self.count = stream, given, 0
+
+    def encoded(self, pixels: np.ndarray | None, pts: int) -> Iterable[Any]:
+        """Packets of the next frame; of None, the last ones."""
+        if pixels is None:
+            return self._stream.encode(None)
+        even = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
+        if not self.count:
+            self._stream.height, self._stream.width = even.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = self._given.time_base
+        self.count += 1
+        frame = load_av().VideoFrame.from_ndarray(even, format="rgb24")
+        frame.pts, frame.time_base = pts, self._given.time_base
+        return self._stream.encode(frame)
+
+
+class _Sound:
+    """The sound that is written: one channel, in another voice."""
+
+    def __init__(self, stream: Any, av: Any, voice: tuple[float, float]):
+        self._stream, self._av = stream, av
+        self._resampler = av.AudioResampler("flt", "mono", RATE)
+        self._voice, self._place = Voice(RATE, *voice), None
+
+    def feed(self, frame: Any) -> list[Any]:
+        if self._place is None:
+            self._place = max(round(float(frame.time or 0.0) * RATE), 0)
+        frame.pts = None
+        pieces = [one.to_ndarray().ravel() for one in self._resampler.resample(frame)]
+        return self._encoded(self._voice.feed(np.concatenate([np.zeros(0, np.float32), *pieces])))
+
+    def finish(self) -> list[Any]:
+        pieces = [one.to_ndarray().ravel() for one in self._resampler.resample(None)]
+        rest = [self._voice.feed(np.concatenate([np.zeros(0, np.float32), *pieces])), self._voice.finish()]
+        return self._encoded(np.concatenate(rest)) + list(self._stream.encode(None))
+
+    def _encoded(self, samples: np.ndarray) -> list[Any]:
+        packets: list[Any] = []
+        if len(samples):
+            frame = self._av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+            frame.sample_rate, frame.pts = RATE, self._place
+            self._place += len(samples)
+            packets += self._stream.encode(frame)
+        return packets
