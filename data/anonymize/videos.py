@@ -162,10 +162,11 @@ class _Sound:
     def __init__(self, stream: Any, av: Any, voice: tuple[float, float]):
         self._stream, self._av = stream, av
         self._resampler = av.AudioResampler("flt", "mono", RATE)
-        self._voice, self._place = Voice(RATE, *voice), None
+        self._voice = Voice(RATE, *voice)
+        self._place = -1  # of the next sample; not known before the first frame
 
     def feed(self, frame: Any) -> list[Any]:
-        if self._place is None:
+        if self._place < 0:
             self._place = max(round(float(frame.time or 0.0) * RATE), 0)
         frame.pts = None
         pieces = [one.to_ndarray().ravel() for one in self._resampler.resample(frame)]

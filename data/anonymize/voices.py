@@ -18,10 +18,10 @@ from data.media.signals.sounds import decode_audio, probe_audio
 SOUNDS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 MCADAMS = (0.75, 0.9)
 """Range of the coefficient: angles of poles become their powers, so that at 1 nothing changes."""
-CENTRE = 16_000 / (2 * np.pi)
-"""Hertz of the angle that stays, which is 1 at 16 kHz: formants below it rise."""
-SEMITONES = (-4.0, -2.0)
-"""Range of the shift of pitch, and of all frequencies with it. Down, since formants of low frequency rise: both up would cost words."""
+CENTRE = 1900.0
+"""Hertz of the angle that stays: formants below it rise, those above it fall."""
+SEMITONES = (-2.0, -1.0)
+"""Range of the shift of pitch, and of all frequencies with it. Down, since low formants rise: both up would cost words."""
 _BLOCK_S = 20.0
 _FADE_S = 0.05
 _SHIFT_S = 0.01  # from one frame to the next, half of its length

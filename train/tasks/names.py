@@ -105,7 +105,9 @@ class NameFinder:
         examples = [Example({}, None, "", tuple(window.words)) for window in windows]
         rows = _RowsOfOne(dataset, [dataset.item(example, self._tokenizer, False) for example in examples])
         outputs: list[list[np.ndarray]] = [[] for _ in examples]
-        self._evaluator.outputs(self._params, rows.batch, len(examples), rows.collector(outputs))
+        collect = rows.collector(outputs)
+        assert collect is not None, "taggers have heads"
+        self._evaluator.outputs(self._params, rows.batch, len(examples), collect)
         return [dataset.found(example, output) for example, output in zip(examples, outputs, strict=True)]
 
     def _spans(self, window: "_Window", tags: list[str]) -> list[Span]:

@@ -1,4 +1,4 @@
-"""`omnia anonymize`: texts, tables and pictures without what tells who somebody is."""
+"""`omnia anonymize`: texts, tables, pictures, recordings and videos without what tells who somebody is."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from train.verbs.arguments import parse, start_jax
 
 @dataclasses.dataclass(frozen=True)
 class Anonymize:
-    """Write files in which names, numbers, addresses and faces are replaced or covered. Texts (.txt, .md, .log), tables (.csv, .tsv,
-    .jsonl, .json) and pictures, by patterns in Chinese and English. No network is used."""
+    """Write files in which names, numbers and addresses are replaced, faces covered and voices changed. Texts (.txt, .md, .log), tables
+    (.csv, .tsv, .jsonl, .json), pictures, recordings and videos, by patterns in Chinese and English. No network is used."""
 
     source: tyro.conf.Positional[str]
     """File or folder."""
