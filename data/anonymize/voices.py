@@ -113,7 +113,7 @@ def _pitched(samples: np.ndarray, rate: int, factor: float) -> np.ndarray:
     """As long as before, with all frequencies times a factor: stretched, then read so much faster."""
     stretched = stretch(samples, rate, factor)
     made = load_soxr().resample(stretched, factor * rate, rate)[: len(samples)]
-    return np.pad(made, (0, len(samples) - len(made)))
+    return np.pad(made, (0, len(samples) - len(made)), mode="edge" if len(made) else "constant")
 
 
 def stretch(samples: np.ndarray, rate: int, factor: float) -> np.ndarray:
