@@ -8,6 +8,7 @@ import tyro
 
 from data.anonymize.files import anonymize as anonymize_files
 from data.anonymize.grouping import Grouping, told
+from data.anonymize.presidio import PresidioFinder
 from data.anonymize.surrogates import Key
 from data.anonymize.text import Anonymizer, Finder
 from data.files import json_files
@@ -32,6 +33,8 @@ class Anonymize:
     names_kinds: tuple[Literal["person", "place", "organisation"], ...] = ("person", "place")
     """What the runs are to find. Tags mean a person: PER, PERSON; a place: LOC, LOCATION, GPE; an organisation: ORG, ORGANISATION,
     CORPORATION, COMPANY."""
+    engine: Literal["omnia", "presidio"] = "omnia"
+    """presidio: what that package's patterns find in English is replaced beside ours, such as licences, UUIDs and wallets."""
     quasi_identifiers: tuple[str, ...] = ()
     """Columns of a table that others may know of a person, such as age and zip code: who can be told apart by them is reported."""
     sensitive: tuple[str, ...] = ()
@@ -42,14 +45,16 @@ class Anonymize:
     """Print one line of JSON, last."""
 
 
-def finder_of(run_dirs: Sequence[str], kinds: Sequence[str]) -> Finder | None:
-    """What finds all that any of the runs does; None for no run."""
-    if not run_dirs:
-        return None
-    start_jax()
-    from train.tasks.names import NameFinder
+def finder_of(run_dirs: Sequence[str], kinds: Sequence[str], engine: str) -> Finder | None:
+    """What finds all that the engine and any of the runs do; None where patterns alone are asked for."""
+    finders: list[Finder] = [PresidioFinder()] if engine == "presidio" else []
+    if run_dirs:
+        start_jax()
+        from train.tasks.names import NameFinder
 
-    finders = [NameFinder(run_dir, kinds) for run_dir in run_dirs]
+        finders += [NameFinder(run_dir, kinds) for run_dir in run_dirs]
+    if not finders:
+        return None
     return lambda lines: [[span for spans in found for span in spans] for found in zip(*(one(lines) for one in finders), strict=True)]
 
 
@@ -57,7 +62,7 @@ def anonymize(arguments: list[str]) -> None:
     o = parse(Anonymize, "anonymize", arguments)
     key = Key.read(o.key_file) if o.key_file else Key.drawn()
     grouping = Grouping(o.quasi_identifiers, o.sensitive, o.k) if o.quasi_identifiers or o.sensitive or o.k else None
-    report = anonymize_files(o.source, o.output, Anonymizer(key, finder_of(o.names, o.names_kinds)), grouping=grouping)
+    report = anonymize_files(o.source, o.output, Anonymizer(key, finder_of(o.names, o.names_kinds, o.engine)), grouping=grouping)
     if o.json:
         found = {"files": len(report.files), "counts": report.counts, "left_out": report.left_out, "key": key.fingerprint}
         print(json_files.dumps(found | ({"groups": report.groups} if report.groups else {})))
