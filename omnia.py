@@ -32,6 +32,7 @@ VERBS = {
     "generate": "continue a prompt, a file of prompts, or what you type",
     "chat": "talk with a model in the terminal",
     "serve": "answer requests in OpenAI's form, with a chat page",
+    "review": "decide on what a server's gate stopped, and make pairs of it to learn from",
     "audit": "check that a log of requests is what was written",
     "embed": "write a vector for each line of a file",
     "reproduce": "run a paper's table and compare the results with the paper",
@@ -130,8 +131,11 @@ def run(arguments: list[str]) -> int:
         return 2
     if verb != "launch":  # which hands it to every process
         rest = allow_config(rest)
+    from train.runs import roles
+
     name = file_of(verb)
-    return getattr(importlib.import_module(HOMES.get(verb, f"train.verbs.{name}")), name)(rest) or 0
+    with roles.acting(verb):
+        return getattr(importlib.import_module(HOMES.get(verb, f"train.verbs.{name}")), name)(rest) or 0
 
 
 def file_of(verb: str) -> str:

@@ -69,6 +69,12 @@ class Serve:
     """Change to newer checkpoints of the run as they appear."""
     audit: str = ""
     """File for a line about each request: who, when, how many tokens; never what."""
+    forbidden: str = ""
+    """File with a phrase on each line: requests that have one are refused, and answers end before one, however it is written."""
+    classifier: str = ""
+    """File of `omnia prepare classifier`: what it takes for harmful is refused, and each sentence is judged before it is shown."""
+    review: str = ""
+    """With --forbidden or --classifier: file that keeps what was stopped, texts included, for `omnia review`."""
     tls_cert: str = ""
     """With --tls-key: certificate file, for HTTPS."""
     tls_key: str = ""
@@ -117,6 +123,8 @@ def chat(arguments: list[str]) -> None:
 def _check(options: Serve) -> None:
     if options.new_key and not options.keys:
         raise UserError("--new-key adds to a file of keys", "Give it: --keys FILE.")
+    if options.review and not options.forbidden and not options.classifier:
+        raise UserError("--review keeps what is stopped, and nothing stops anything", "Give --forbidden FILE or --classifier FILE.")
     if options.host not in LOCAL and not options.keys:
         raise UserError(f"--host {options.host} lets other machines ask, and there are no keys", "Give --keys FILE, or leave --host out.")
     if bool(options.tls_cert) != bool(options.tls_key):
@@ -235,6 +243,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
     observed, audit = Observed(), AuditLog(Path(options.audit) if options.audit else None)
     hosts = options.hosts or (() if options.keys else LOCAL_NAMES)
     application = Application(observed, name=_name(options, run), keys=keys, audit=audit, hosts=hosts)
+    gate, stopped = _gate(options)
     failure: list[str] = []
     leaders: list[Any] = []
 
@@ -284,6 +293,8 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
                 leaders.append(loaded.programs)
             if loaded.engine is not None:
                 loaded.engine.start()
+            if loaded.served is not None:
+                loaded.served.gate = gate
             application.serve(loaded.served, loaded.engine, loaded.embedder)
             while not server.started and not server.should_exit:
                 time.sleep(0.01)
@@ -308,6 +319,8 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
     finally:
         application.stop(1.0)
         audit.close()
+        if stopped is not None:
+            stopped.close()
         for leader in leaders:
             leader.end()
     if failure:
@@ -317,6 +330,26 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
         # It compiles and cannot be interrupted: an interpreter that ends in the usual way aborts.
         os._exit(0)
     return 0
+
+
+def _gate(options: Serve) -> tuple[Any, Any]:
+    """What requests and answers pass, and the log of what it stops; None for none."""
+    if not options.forbidden and not options.classifier:
+        return None, None
+    from data.clean.classifier import load_classifier
+    from data.files.chain import ChainLog
+    from data.records.review import stopped_of
+    from serve.forbidden import Phrases
+    from serve.guard import Guard
+
+    phrases = Phrases.read(options.forbidden) if options.forbidden else None
+    classifier = load_classifier(options.classifier) if options.classifier else None
+    judge = None if classifier is None else lambda texts: [bool(one >= classifier.threshold) for one in classifier(texts)]
+    log = ChainLog(options.review) if options.review else None
+    if log is None:
+        return Guard(phrases, judge), None
+    os.chmod(options.review, 0o600)
+    return Guard(phrases, judge, lambda *what: log.add(stopped_of(*what))), log
 
 
 def _name(options: Serve, run: Any) -> str:

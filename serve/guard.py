@@ -9,8 +9,8 @@ from serve.protocol import Refused
 
 Judge = Callable[[Sequence[str]], Sequence[bool]]
 """Which of some texts are harmful."""
-Note = Callable[[str, str, str, str], None]
-"""(whose, asked or answered, why, the text): takes down what was stopped."""
+Note = Callable[[str, str, Sequence[str], str | None], None]
+"""(whose request, why, what was asked, what was being answered; None where nothing was): takes down what was stopped."""
 LONGEST_PART = 240
 """Characters after which a classifier judges what it has of a sentence."""
 _SENTENCE = re.compile(r"(?<=[.!?。！？\n])")
@@ -19,7 +19,7 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？\n])")
 class Guard(Gate):
     """Refuses requests and ends answers. An error in here stops a text too: nobody has looked at it."""
 
-    def __init__(self, phrases: Phrases | None = None, judge: Judge | None = None, note: Note = lambda owner, where, why, text: None):
+    def __init__(self, phrases: Phrases | None = None, judge: Judge | None = None, note: Note = lambda owner, why, asked, answer: None):
         self.phrases, self.judge, self.note = phrases, judge, note
 
     def open(self, texts: Sequence[str], owner: str) -> Passage:
@@ -28,7 +28,7 @@ class Guard(Gate):
         except Exception as error:
             why = f"error: {type(error).__name__}"
         if why:
-            self.note(owner, "asked", why, "\n".join(texts))
+            self.note(owner, why, texts, None)
             raise Refused("this is not answered here", None, "content_filter")
         return _Watched(texts, self, owner)
 
@@ -47,8 +47,7 @@ class _Watched(Passage):
         self._guard, self._owner = guard, owner
 
     def outgoing(self) -> Outgoing:
-        asked = "\n".join(self.texts)
-        return Watch(self._guard, lambda why, text: self._guard.note(self._owner, "answered", why, f"{asked}\n\n{text}"))
+        return Watch(self._guard, lambda why, answer: self._guard.note(self._owner, why, self.texts, answer))
 
 
 class Watch(Outgoing):

@@ -288,6 +288,8 @@ def options() -> set[str]:
         *(["privacy", name] for name in ("plan", "audit")),
         *(["federate", name] for name in ("client", "keys", "split")),
         ["audit", "verify"],
+        ["review"],
+        ["prepare", "classifier"],
     ):
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             omnia.main([*verb, "--help"])

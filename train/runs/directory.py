@@ -7,6 +7,7 @@ chat.json         what belongs to a conversation, of an imported model and of wh
 checkpoints/      train/checkpoints/checkpointer.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
 sections.json     what the data adds to the report (train/loop/sections.py)
+access.json       who may do what with it, where somebody wrote that (train/runs/roles.py)
 start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
 teacher/          what a student learns from, if anything, likewise
 """
@@ -23,6 +24,7 @@ from train.adapters.options import Tuning
 from train.checkpoints.journal import Journal
 from train.experiment import Experiment
 from train.generation.chat import FILE as CHAT
+from train.runs import roles
 from train.runs.classes import KEPT, finder, source_of
 from train.runs.serialize import FORMAT, from_json, parts_of, to_json
 from train.sources.dataset import dataset_of, elsewhere, open_sources, open_the_same
@@ -86,9 +88,10 @@ def read_stored(path: Path) -> dict:
 
 
 def open_run(path: str | Path, said=print) -> Run:
-    """Open a run directory. UserError if it is not one, or if a newer version wrote it."""
+    """Open a run directory. UserError if it is not one, if a newer version wrote it, or if its access.json keeps it from the user."""
     path = Path(path)
     stored = read_stored(path)
+    roles.check(path)
     try:
         find = finder(str(path), stored.get("config"), said)
         experiment = from_json(Experiment, stored["experiment"], "experiment", find, said)

@@ -1,0 +1,93 @@
+"""What a gate stopped, and what people decided about it: two logs that are only added to, and pairs to learn from."""
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from data.errors import UserError
+from data.files import json_files
+from data.files.chain import Broken, check, read_head
+from data.records.record import read_content
+
+Decision = Literal["refuse", "allow"]
+REFUSAL = "I can't help with that."
+"""What should have been said, where a person who decides gives nothing else."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopped:
+    """One request that a gate refused, or whose answer it ended. answer: what there was of it; None for a request that was refused."""
+
+    id: str
+    time: float
+    owner: str
+    why: str
+    asked: tuple[str, ...]
+    answer: str | None
+
+
+def stopped_of(owner: str, why: str, asked: Sequence[str], answer: str | None) -> dict[str, Any]:
+    """A line of the log."""
+    found = {"id": secrets.token_hex(6), "time": round(time.time(), 3), "owner": owner, "why": why, "asked": list(asked)}
+    return found if answer is None else found | {"answer": answer}
+
+
+def decision_of(item: Stopped, decision: Decision, by: str, answer: str) -> dict[str, Any]:
+    """A line of the log of decisions. refuse: it was right to stop it; allow: it was not. answer: what should have been said."""
+    return {"id": item.id, "time": round(time.time(), 3), "by": by, "decision": decision, "answer": answer}
+
+
+def decisions_path(path: str) -> str:
+    """Of a log of what was stopped, the log of decisions: the server keeps the first open."""
+    return f"{path}.decisions"
+
+
+def read_stopped(path: str) -> list[Stopped]:
+    """UserError for a log that is not what was written."""
+    return [
+        Stopped(line["id"], line["time"], line["owner"], line["why"], tuple(line["asked"]), line.get("answer"))
+        for line in _lines(path)
+        if "asked" in line
+    ]
+
+
+def read_decisions(path: str) -> dict[str, dict[str, Any]]:
+    """The last decision on each item, by its id."""
+    return {line["id"]: line for line in _lines(decisions_path(path), missing_is_fine=True) if "decision" in line}
+
+
+def _lines(path: str, missing_is_fine: bool = False) -> Iterator[dict[str, Any]]:
+    try:
+        content = read_content(path)
+    except UserError:
+        if missing_is_fine:
+            return
+        raise
+    whole = content[: content.rfind(b"\n") + 1]
+    found = check(whole, read_head(path))
+    if isinstance(found, Broken):
+        raise UserError(f"{path}: line {found.line}: {found.why}", "Keep it as evidence.")
+    for line in whole.splitlines():
+        yield json_files.parse(line)
+
+
+def pairs(items: Sequence[Stopped], decisions: dict[str, dict[str, Any]]) -> tuple[list[dict[str, str]], int]:
+    """(comparisons to learn from, {"prompt", "chosen", "rejected"}; how many decisions give none).
+
+    Where it was right to stop an answer, a refusal is better than that answer; where it was wrong, an answer is better than a refusal. A
+    request that was rightly refused has no answer that could be worse.
+    """
+    found, without = [], 0
+    for item in items:
+        if (decided := decisions.get(item.id)) is None:
+            continue
+        refuse = decided["decision"] == "refuse"
+        chosen = decided["answer"] or (REFUSAL if refuse else item.answer or "")
+        rejected = (item.answer or "") if refuse else REFUSAL
+        if not chosen or not rejected or chosen == rejected:
+            without += 1
+        else:
+            found.append({"prompt": "\n".join(item.asked), "chosen": chosen, "rejected": rejected})
+    return found, without

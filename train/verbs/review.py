@@ -1,0 +1,79 @@
+"""`omnia review`: what a server's gate stopped, looked at by people."""
+
+import dataclasses
+import getpass
+import os
+from typing import Literal
+
+import tyro
+
+from data.errors import UserError
+from data.files import json_files
+from data.files.chain import ChainLog
+from data.records.review import Stopped, decision_of, decisions_path, pairs, read_decisions, read_stopped
+from data.records.writing import check_name, write_records
+from train.verbs.arguments import parse
+
+
+@dataclasses.dataclass(frozen=True)
+class Review:
+    """List what `omnia serve --review FILE` stopped and nobody has decided on, decide, and write what was decided as pairs for a reward
+    model or DPO."""
+
+    file: tyro.conf.Positional[str]
+    """The log of the server."""
+    id: str = ""
+    """Item to decide on, with --decide."""
+    decide: Literal["", "refuse", "allow"] = ""
+    """refuse: it was right to stop it; allow: it was not."""
+    answer: str = ""
+    """With --decide: what should have been said. Empty: a refusal, or the answer that was stopped."""
+    pairs: str = ""
+    """Write {"prompt", "chosen", "rejected"} of all decisions to this .jsonl file."""
+    all: bool = False
+    """List what was decided on too."""
+    json: bool = False
+    """Print JSON: a line for each item."""
+
+
+def review(arguments: list[str]) -> int:
+    o = parse(Review, "review", arguments)
+    if bool(o.id) != bool(o.decide) or (o.answer and not o.decide):
+        raise UserError("omnia review: --id and --decide belong together, and --answer to them", "Give --id ID --decide refuse, or allow.")
+    items, decisions = read_stopped(o.file), read_decisions(o.file)
+    if o.decide:
+        item = next((one for one in items if one.id == o.id), None)
+        if item is None:
+            raise UserError(f"{o.file}: has no item {o.id!r}", f"`omnia review {o.file}` lists them.")
+        log = ChainLog(decisions_path(o.file))
+        try:
+            log.add(decision_of(item, o.decide, getpass.getuser(), o.answer))
+        finally:
+            log.close()
+        os.chmod(decisions_path(o.file), 0o600)
+        return 0
+    if o.pairs:
+        check_name(o.pairs)
+        found, without = pairs(items, decisions)
+        if not found:
+            raise UserError(f"{o.file}: no decision gives a pair", "Decide on answers that were stopped, or give --answer TEXT.")
+        write_records(o.pairs, found)
+        print(f"{o.pairs}: {len(found):,} pairs; {without:,} decisions give none")
+        return 0
+    for item in items:
+        if o.all or item.id not in decisions:
+            _show(item, decisions.get(item.id), o.json)
+    if not o.json:
+        print(f"{len(items) - len({*decisions}):,} of {len(items):,} wait for a decision")
+    return 0
+
+
+def _show(item: Stopped, decided: dict | None, as_json: bool) -> None:
+    decision = "" if decided is None else decided["decision"]
+    if as_json:
+        print(json_files.dumps(dataclasses.asdict(item) | {"decision": decision}))
+        return
+    print(f"{item.id}  {item.owner}  {item.why}{f'  {decision}' if decision else ''}")
+    print("  asked: " + "\n         ".join("\n".join(item.asked).splitlines()))
+    if item.answer is not None:
+        print("  answer: " + "\n          ".join(item.answer.splitlines()))
