@@ -129,7 +129,28 @@ class MediaBatches:
 
     def make(self, first_row: int, count: int) -> tuple[MediaBatch, list[Lost]]:
         """Those rows, and what could not be put into them: a pure function."""
-        rows, sources, numbers = self.samples(first_row, count)
+        return self._filled(first_row, count, *self.samples(first_row, count))
+
+    @property
+    def planned(self) -> int:
+        """Samples that have room in a row, over all sources."""
+        return sum(len(samples) for _, samples in self._plans)
+
+    def alone(self, units: np.ndarray, first_row: int) -> MediaBatch:
+        """A row for each of some samples, numbered from 0 to `planned`; -1 is padding. first_row: the rows' numbers, by which chance is
+        drawn. UserError as of `batch`."""
+        ends = np.cumsum([len(samples) for _, samples in self._plans])
+        rows = np.flatnonzero(units >= 0)
+        sources = np.searchsorted(ends, units[rows], side="right")
+        local = units[rows] - (ends - [len(samples) for _, samples in self._plans])[sources]
+        numbers = [self._plans[source][1][place] for source, place in zip(sources, local, strict=True)]
+        made, lost = self._filled(first_row, len(units), rows, sources, np.array(numbers, np.int64))
+        self.note(lost)
+        made.counts[units < 0] = 0
+        return made
+
+    def _filled(self, first_row: int, count: int, rows, sources, numbers) -> tuple[MediaBatch, list[Lost]]:
+        """Rows from first_row on with samples: (row, counted from 0, source, number in its split) of each."""
         chances = fold(self.seed, first_row + rows, sources, numbers)
         dropped = fold(chances, 1).astype(np.float64) / 2.0**64 < self.layout.dropped
         pieces: list = [None] * len(rows)

@@ -125,3 +125,22 @@ def test_each_plan_of_rows_is_made_once_in_a_start(tmp_path, monkeypatch):
     train(start(tmp_path / "run", made), corpora=corpora)
     assert len([row for row in read_metrics(tmp_path / "run") if row["kind"] == "evaluation"]) == 2
     assert len(planned) == len(packing._plans) <= 2
+
+
+def test_samples_are_drawn_one_by_one_each_in_a_row_of_its_own():
+    """For private gradients: a row holds one sample and nothing of others; padding has no weight."""
+    dataset = dataset_of(EXPERIMENT)
+    sources = dataset.open()
+    units = dataset.units(sources)
+    assert units.what == "sample" and units.size > 100
+    batch = units.make(np.array([5, -1, 77, 5]), 40)
+    assert batch.rows.tolist() == [40, 41, 42, 43] and batch.counts.tolist() == [1, 0, 1, 1]
+    assert batch.segments.max(1).tolist() == [1, 0, 1, 1]
+    np.testing.assert_array_equal(batch.targets[0], batch.targets[3])
+    alone = units.make(np.array([77]), 42)
+    for name in ("tokens", "targets", "weights", "labels"):
+        np.testing.assert_array_equal(getattr(alone, name)[0], getattr(batch, name)[2])
+    seen = {units.make(np.array([number]), 0).targets.tobytes() for number in range(20)}
+    assert len(seen) > 10
+    with pytest.raises(UserError, match="do not say whose they are"):
+        dataset.units(sources, user="who")

@@ -16,7 +16,7 @@ from data.media.world import WRITING, World
 from data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
 from train.devices import hosts
 from train.experiment import Experiment
-from train.kinds import Dataset, Sample
+from train.kinds import Dataset, Sample, Units
 from train.sources.media.options import MediaData, MediaShards, WorldScenes
 from train.sources.media.shapes import layout_of, shapes_of
 
@@ -76,6 +76,15 @@ class MediaDataset(Dataset):
             weights=getattr(self.options, "weights", ()) if training else (),
             max_damaged=self.options.max_damaged,
         )
+
+    def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
+        """Samples, each in a row of its own."""
+        if user:
+            raise UserError(f"gradient.user {user!r}: samples of media do not say whose they are", "Leave it out: a unit is then a sample.")
+        if getattr(self.options, "weights", ()):
+            raise UserError("data.weights mixes samples, and here each is drawn by itself", "Leave --data.weights out.")
+        batches = self.batches(sources)
+        return Units("sample", batches.planned, batches.alone)
 
     def empty(self, count: int) -> MediaBatch:
         return empty_media_batch(layout_of(self.experiment), shapes_of(self.experiment), np.arange(count))

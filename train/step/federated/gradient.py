@@ -16,7 +16,7 @@ from train.objectives.terms import Mean
 from train.step.federated.local import Update, clipped, local_update, norm_of, with_loss
 from train.step.federated.options import Federated
 from train.step.federated.robust import rule
-from train.step.private.gradient import SECRET, UNITS_AT_ONCE, near, noise_key, normal_like
+from train.step.private.gradient import SECRET, UNITS_AT_ONCE, in_units, near, noise_key, normal_like
 
 ATTACK = 10.0
 """Times the length of an honest update."""
@@ -72,8 +72,8 @@ class Round:
     def __call__(self, objective: Callable, params, batch: FromClients, key, *, frozen=None, carry=None):
         o, carry, frozen = self.options, dict(carry or {}), dict(frozen or {})
         noise = noise_key(frozen.pop(SECRET), key) if o.private else None
-        clients_B = batch.clients.reshape(-1, o.unit_rows)[:, 0]
-        rows = jax.tree.map(lambda x: x.reshape(-1, o.unit_rows, *x.shape[1:]), batch.rows)
+        rows, clients_BR = in_units(tuple(batch), o.unit_rows)
+        clients_B = clients_BR[:, 0]
         if o.staleness:
             place = carry["round"] % (o.staleness + 1)
             carry["versions"] = jax.tree.map(lambda old, new: old.at[place].set(new), carry["versions"], params)
@@ -128,7 +128,7 @@ class Round:
             nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             return jax.lax.cond(drawn.any(), lambda: jax.vmap(client)(*inputs), lambda: nothing)
 
-        parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (inputs, drawn_B))
+        parts = in_units((inputs, drawn_B), size)
         return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), jax.lax.map(part, parts))
 
     def _ages(self, carry, key, count: int):

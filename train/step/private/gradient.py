@@ -43,7 +43,7 @@ def private(options: Private, experiment: Experiment, unit: str):
 
         # Constraints of activations name the rows of a batch, of which a unit is one.
         with nn.logical_axis_rules(()):
-            total, metrics = clipped_sum(loss, params, _in_units(batch, rows), options)
+            total, metrics = clipped_sum(loss, params, in_units(batch, rows), options)
         noise = normal_like(total, noise_key(secret, key), deviation)
         expected = options.expected_batch or experiment.batch_size
         return jax.tree.map(lambda leaf, drawn: (leaf + drawn) / expected, total, noise), metrics, None
@@ -73,15 +73,15 @@ def _check(options: Private, experiment: Experiment, unit: str) -> None:
         raise UserError(f"gradient.expected_batch {options.expected_batch} is above batch_size {size}, the room", "Change one of them.")
 
 
-def _in_units(batch, rows: int):
-    """[B * rows, ...] to [B, rows, ...]."""
-    return jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), batch)
+def in_units(batch, rows: int):
+    """[B * rows, ...] to [B, rows, ...]; arrays of media that there are none of hold nothing."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] // rows, rows, *x.shape[1:]), batch)
 
 
 def there(batch):
     """bool [B]: the units that were drawn. A place without one has no weight anywhere."""
     weights = jax.tree.leaves(batch.counts if hasattr(batch, "counts") else batch.weights)
-    return jnp.stack([(weight != 0).reshape(weight.shape[0], -1).any(1) for weight in weights]).any(0)
+    return jnp.stack([(weight != 0).any(tuple(range(1, weight.ndim))) for weight in weights]).any(0)
 
 
 def clipped_sum(loss, params, units, options: Private):
