@@ -1,0 +1,76 @@
+"""Federated learning: what it costs beside one place, and which rules bear clients that lie.
+
+omnia reproduce federated --data DIR
+"""
+
+import dataclasses
+
+from train.experiment import SGD, Experiment, MeshShape, Schedule
+from train.reproduce.labelled import ENCODER, FILES, TEXTS
+from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.step.federated.options import Federated
+from train.tasks.classification import Classification
+from train.tasks.recipe import fine_tuning
+
+CLIENTS, ROUNDS = 20, 40
+RULES = ("mean", "median", "trimmed_mean", "krum", "geometric_median")
+
+
+def get_config(arg: str = "clients") -> Experiment:
+    central = dataclasses.replace(fine_tuning("federated", Classification(length=32), steps=400, rate=3e-4), mesh=MeshShape(cpu_devices=1))
+    if arg == "central":
+        return central
+    return dataclasses.replace(
+        central,
+        steps=ROUNDS,
+        batch_size=10,
+        gradient=Federated(user="client", local_learning_rate=0.2),
+        optimizer=SGD(learning_rate=1.0, clip_norm=0.0),
+        schedule=Schedule(warmup_steps=0, decay="constant"),
+    )
+
+
+def get_table() -> Table:
+    def row(name: str, what: str, variant: str, files: str, *options: str) -> Row:
+        start = f"--start {{encoder}}/two --data.files {files} --data.validation-files {{texts}}/trec_test.csv"
+        return Row(name, what, (training(f"{{table}}:{variant}", start, *options),))
+
+    poisoned = [
+        row(
+            f"poisoned_{rule}",
+            f"a fifth lies, {rule.replace('_', ' ')}",
+            "clients",
+            "{uneven}.csv",
+            "--gradient.poisoned 0.2",
+            f"--gradient.aggregate {rule}",
+        )
+        for rule in RULES
+    ]
+    return Table(
+        title="Federated learning",
+        paper="McMahan et al. 2017, table 1; Yin et al. 2018, table 2; Blanchard et al. 2017, fig. 4",
+        claim="Clients that keep their rows learn nearly what one place would, and rules other than the mean bear a fifth that lies.",
+        metrics=(Metric("validation/accuracy", "accuracy", "share", lower_is_better=False),),
+        files=FILES,
+        shared=(
+            TEXTS,
+            ENCODER,
+            Shared("alike", (f"omnia federate split {{texts}}/trec_train.csv --output {{run}}.csv --clients {CLIENTS} --alpha 100",)),
+            Shared("uneven", (f"omnia federate split {{texts}}/trec_train.csv --output {{run}}.csv --clients {CLIENTS} --alpha 0.5",)),
+        ),
+        rows=(
+            row("central", "all rows in one place, AdamW", "central", "{texts}/trec_train.csv"),
+            row("alike", f"{CLIENTS} clients that are alike, FedAvg", "clients", "{alike}.csv"),
+            row("uneven", f"{CLIENTS} clients that know different things, FedAvg", "clients", "{uneven}.csv"),
+            row("scaffold", "the same, SCAFFOLD", "clients", "{uneven}.csv", "--gradient.scaffold"),
+            *poisoned,
+        ),
+        claims=(
+            Better("alike", "central", by=-0.02),
+            Better("uneven", "central", by=-0.02),
+            Better("uneven", "poisoned_mean", by=0.03),
+            *(Better(f"poisoned_{rule}", "uneven", by=-0.03) for rule in RULES[1:]),
+        ),
+        note=f"Questions and what they ask for, two layers of MiniLM, {ROUNDS} rounds of 10 clients with 32 rows each (as many examples as 400 "
+        "steps of 32). Those that lie send ten times the contrary of their update. Claims allow 2 points below one place, and 3 below nobody lying.",
+    )
