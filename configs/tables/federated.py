@@ -71,6 +71,6 @@ def get_table() -> Table:
             Better("uneven", "poisoned_mean", by=0.03),
             *(Better(f"poisoned_{rule}", "uneven", by=-0.03) for rule in RULES[1:]),
         ),
-        note=f"Questions and what they ask for, two layers of MiniLM, {ROUNDS} rounds of 10 clients with 32 rows each (as many examples as 400 "
-        "steps of 32). Those that lie send ten times the contrary of their update. Claims allow 2 points below one place, and 3 below nobody lying.",
+        note=f"Questions and what they ask for, two layers of MiniLM, {ROUNDS} rounds of 10 clients with 32 rows each: as many examples as 400 "
+        "steps of 32. Liars send ten times the contrary of their update. Claims allow 2 points below one place, and 3 below nobody lying.",
     )

@@ -257,7 +257,8 @@ def sgd(options: SGD, schedule: Schedule, steps: int):
 
 
 def yogi(options: Yogi, schedule: Schedule, steps: int):
-    return scaled(options, schedule, steps, optax.scale_by_yogi(options.beta1, options.beta2, options.epsilon, initial_accumulator_value=0.0))
+    yogi = optax.scale_by_yogi(options.beta1, options.beta2, options.epsilon, initial_accumulator_value=0.0)
+    return scaled(options, schedule, steps, yogi)
 
 
 def adagrad(options: Adagrad, schedule: Schedule, steps: int):
