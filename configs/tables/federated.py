@@ -40,7 +40,7 @@ def get_table() -> Table:
             f"poisoned_{rule}",
             f"a fifth lies, {rule.replace('_', ' ')}",
             "clients",
-            "{uneven}.csv",
+            "{uneven_rows}.csv",
             "--gradient.poisoned 0.2",
             f"--gradient.aggregate {rule}",
         )
@@ -55,14 +55,14 @@ def get_table() -> Table:
         shared=(
             TEXTS,
             ENCODER,
-            Shared("alike", (f"omnia federate split {{texts}}/trec_train.csv --output {{run}}.csv --clients {CLIENTS} --alpha 100",)),
-            Shared("uneven", (f"omnia federate split {{texts}}/trec_train.csv --output {{run}}.csv --clients {CLIENTS} --alpha 0.5",)),
+            Shared("alike_rows", (f"omnia federate split {{texts}}/trec_train.csv --output {{run}}.csv --clients {CLIENTS} --alpha 100",)),
+            Shared("uneven_rows", (f"omnia federate split {{texts}}/trec_train.csv --output {{run}}.csv --clients {CLIENTS} --alpha 0.5",)),
         ),
         rows=(
             row("central", "all rows in one place, AdamW", "central", "{texts}/trec_train.csv"),
-            row("alike", f"{CLIENTS} clients that are alike, FedAvg", "clients", "{alike}.csv"),
-            row("uneven", f"{CLIENTS} clients that know different things, FedAvg", "clients", "{uneven}.csv"),
-            row("scaffold", "the same, SCAFFOLD", "clients", "{uneven}.csv", "--gradient.scaffold"),
+            row("alike", f"{CLIENTS} clients that are alike, FedAvg", "clients", "{alike_rows}.csv"),
+            row("uneven", f"{CLIENTS} clients that know different things, FedAvg", "clients", "{uneven_rows}.csv"),
+            row("scaffold", "the same, SCAFFOLD", "clients", "{uneven_rows}.csv", "--gradient.scaffold"),
             *poisoned,
         ),
         claims=(
@@ -71,6 +71,7 @@ def get_table() -> Table:
             Better("uneven", "poisoned_mean", by=0.03),
             *(Better(f"poisoned_{rule}", "uneven", by=-0.03) for rule in RULES[1:]),
         ),
-        note=f"Questions and what they ask for, two layers of MiniLM, {ROUNDS} rounds of 10 clients with 32 rows each: as many examples as 400 "
-        "steps of 32. Liars send ten times the contrary of their update. Claims allow 2 points below one place, and 3 below nobody lying.",
+        note=f"Questions and what they ask for, two layers of MiniLM, {ROUNDS} rounds of 10 clients with 32 rows each: as many examples as "
+        "400 steps of 32. Liars send ten times the contrary of their update. Claims allow 2 points below one place, and 3 below nobody "
+        "lying.",
     )
