@@ -6,10 +6,12 @@ import shlex
 
 import numpy as np
 import pytest
+import tyro
 
 import omnia
 from data.errors import UserError
 from data.files import json_files
+from data.media.preparation.prepare import PrepareMedia
 from data.text.prepare import PrepareText
 from train.loop.checks import check_options
 from train.reproduce import page, verdict
@@ -21,6 +23,7 @@ from train.verbs.arguments import parse
 from train.verbs.attack import Attack
 from train.verbs.config_files import load_config, with_kinds
 from train.verbs.evaluate import Evaluate
+from train.verbs.federate import Split
 from train.verbs.import_ import Import
 from train.verbs.label import Label
 from train.verbs.train import Train
@@ -31,7 +34,9 @@ OTHERS = {
     "evaluate": ("evaluate", Evaluate),
     "import": ("import", Import),
     "label": ("label", Label),
-    "prepare": ("prepare text", PrepareText),
+    "prepare text": ("prepare text", PrepareText),
+    "prepare images": ("prepare images", PrepareMedia),
+    "federate split": ("federate split", Split),
 }
 """Verbs that commands of tables have beside `train`, with their options."""
 LONGEST_MINUTES = 80
@@ -56,8 +61,9 @@ def test_commands_are_understood(name):
             assert found.experiment.seed == 3 or isinstance(job, Shared), job.name
             check_options(found.experiment)
         elif words[0] == "omnia":
-            verb, options = OTHERS[words[1]]
-            parse(options, verb, words[3 if words[1] == "prepare" else 2 :])
+            two = words[1] in ("prepare", "federate")
+            verb, options = OTHERS[" ".join(words[1 : 3 if two else 2])]
+            parse(options, verb, words[3 if two else 2 :], PrepareMedia(tyro.MISSING, "image") if options is PrepareMedia else None)
         elif words[1] != "-m":
             assert words[1].endswith(".py") and (ROOT / words[1]).is_file()
 
