@@ -63,7 +63,7 @@ def test_commands_are_understood(name):
         elif words[0] == "omnia":
             two = words[1] in ("prepare", "federate")
             verb, options = OTHERS[" ".join(words[1 : 3 if two else 2])]
-            parse(options, verb, words[3 if two else 2 :], PrepareMedia(tyro.MISSING, "image") if options is PrepareMedia else None)
+            parse(options, verb, words[3 if two else 2 :], PrepareMedia(tyro.MISSING, "images") if options is PrepareMedia else None)
         elif words[1] != "-m":
             assert words[1].endswith(".py") and (ROOT / words[1]).is_file()
 
