@@ -10,8 +10,10 @@ from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
 from train.kinds import Objective
 from train.loop.learner import learner_of
+from train.loop.sections import add_sections
 from train.runs.directory import Run
 from train.sources.dataset import dataset_of, elsewhere
+from train.tasks.fairness import TITLES, Fairness, fairness_of, keep
 
 
 def evaluate_run(
@@ -26,13 +28,15 @@ def evaluate_run(
     int8: bool = False,
     change: tuple[str, ...] = (),
     predictions: str | Path = "",
+    fairness: Fairness | None = None,
 ) -> dict:
     """Evaluate a checkpoint of a run (default: the latest), with the averaged parameters if the run keeps them, unless `raw`.
 
     rows: rows of each source; 0: all for text, as many as in training for other data. batch_size: rows at once; 0: as in training. shards:
     other data of the same kind, prepared with the same tokenizer. int8: round weights and activations to eight bits. change: "NAME=VALUE"
-    for evaluation-only fields of the objective. predictions: file to write with the answer to each example, a JSON object a line. Returns
-    {"step", "split", "loss", ...} with the measures of the run's kind of data, and of a task's examples their 95 % intervals.
+    for evaluation-only fields of the objective. predictions: file to write with the answer to each example, a JSON object a line. fairness:
+    also measure that of a classifier, and keep it in the run. Returns {"step", "split", "loss", ...} with the measures of the run's kind of
+    data, of a task's examples their 95 % intervals, and "fairness".
     """
     dataset, experiment = dataset_of(run.experiment), run.experiment
     asked = {"split": split != "validation", "batch_size": batch_size > 0, "int8": int8}
@@ -53,6 +57,7 @@ def evaluate_run(
     with contextlib.closing(learner_of(dataclasses.replace(run, experiment=experiment), corpora, mesh)) as learner:
         found = learner.evaluate(params, lambda: None, split)
         judged = learner.details() if hasattr(learner, "details") else None
+        fair = {} if fairness is None else {"fairness": fairness_of(fairness, judged, lambda examples: learner.answers(params, examples))}
     if predictions and judged is None:
         raise UserError(f"--predictions: runs on {type(experiment.data).__name__} answer no single examples", "Leave it out.")
     if predictions and judged is not None:
@@ -60,7 +65,10 @@ def evaluate_run(
     if not found:
         paths = ", ".join(str(corpus.path) for corpus in corpora)
         raise UserError(f"nothing to measure in a {split} split of {paths}", "Prepare with --validation 0.1, or give --shards.")
-    return {"step": step, "split": split} | found | ({} if judged is None else judged.intervals())
+    measured = {"step": step, "split": split} | found | ({} if judged is None else judged.intervals())
+    if fair:
+        add_sections(run.path, keep(run.path, fair["fairness"], measured | {"files": list(shards)}), TITLES)
+    return measured | fair
 
 
 def _changed(objective: Objective, change: tuple[str, ...]) -> Objective:

@@ -173,6 +173,11 @@ class RowLearner:
         """Of the last evaluation, what it found of each example, where the data keeps that; else None."""
         return self._dataset.details()
 
+    def answers(self, params, examples: list) -> list:
+        """What other examples of a task are answered."""
+        dataset: Any = self._dataset
+        return dataset.answers(self._evaluator, params, examples, self._run.tokenizer())
+
     def samples(self, params) -> Iterable[Sample]:
         return self._dataset.samples(self._run, params, self._sources, self._remarks.append)
 

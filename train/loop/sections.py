@@ -12,6 +12,19 @@ NAME = "sections.json"
 
 def write_sections(run_dir: Path, sections: Sequence[Section]) -> None:
     """Replace the sections of a run, if it has or had any. Pictures go to plots/."""
+    stored = _stored(run_dir, sections)
+    if stored or (run_dir / NAME).is_file():
+        json_files.write(run_dir / NAME, stored)
+
+
+def add_sections(run_dir: Path, sections: Sequence[Section], prefixes: tuple[str, ...]) -> None:
+    """Add sections of something that was measured after training, in place of earlier ones whose titles begin with any of `prefixes`."""
+    kept = [section for section in read_sections(run_dir) if not section["title"].startswith(prefixes)]
+    json_files.write(run_dir / NAME, kept + _stored(run_dir, sections))
+
+
+def _stored(run_dir: Path, sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Sections as they are kept; their pictures are written."""
     stored = []
     for section in sections:
         pictures = {name: content for name, content in section.pictures.items() if content}
@@ -21,8 +34,7 @@ def write_sections(run_dir: Path, sections: Sequence[Section]) -> None:
         if pictures or section.rows:
             shown = {"title": section.title, "pictures": list(pictures), "columns": list(section.columns), "rows": section.rows}
             stored.append(shown)
-    if stored or (run_dir / NAME).is_file():
-        json_files.write(run_dir / NAME, stored)
+    return stored
 
 
 def read_sections(run_dir: Path) -> list[dict[str, Any]]:

@@ -37,6 +37,14 @@ class Evaluate:
     """Evaluate on other files of examples: of a task, or of comparisons."""
     predictions: str = ""
     """File to write with the answer to each example of a task, a JSON object a line."""
+    groups: str = ""
+    """Compare how a classifier treats groups of examples: the column of their groups, with texts. Also kept in the run's fairness.json."""
+    smallest_group: int = 30
+    """With --groups: examples that a group needs, and for a rate those that count for it."""
+    swap: str = ""
+    """Answer texts of a classifier again with words swapped: file with a pair of words a line, such as he,she."""
+    positive: str = ""
+    """With --groups or --swap: the label whose rates and probability are compared. Default: each one against the rest."""
     task: str = ""
     """Put a task before a model that writes, without training: a config file such as configs/tasks/classification.py. --files are its
     examples."""
@@ -118,6 +126,8 @@ def _check(options: Evaluate) -> None:
     """UserError for options that are out of range, or that mean nothing together."""
     if min(options.rows, options.batch_size) < 0:
         raise UserError("omnia evaluate: --rows and --batch-size must be 0 or more")
+    if options.smallest_group < 1:
+        raise UserError("omnia evaluate: --smallest-group must be positive")
     check_seed("evaluate", options.seed)
     task, tasks, decode = bool(options.task), bool(options.tasks), bool(options.decode)
     needle, long = options.needle, options.needle or options.by_position
@@ -131,6 +141,9 @@ def _check(options: Evaluate) -> None:
         samples=(needle, "belongs to --needle"),
         seed=(needle or options.shots > 0, "belongs to --needle or --shots"),
         context_length=(long or tasks, "belongs to --by-position, --needle or --tasks"),
+        smallest_group=(options.groups, "belongs to --groups"),
+        positive=(options.groups or options.swap, "belongs to --groups or --swap"),
+        **dict.fromkeys(("groups", "swap"), (plain, "is for plain measurements")),
         shots=(task or tasks, "belongs to --task or --tasks"),
         examples=(task and options.shots > 0, "belongs to --task and --shots"),
         **dict.fromkeys(("limit", "task_files", "public_data", "chat_template", "download"), (tasks, "belongs to --tasks")),
@@ -174,6 +187,10 @@ def _measure(options: Evaluate) -> dict:
         how: dict[str, Any] = {"considered": options.considered, "count": options.rows, "batch_size": options.batch_size}
         return measure_decoding(run, options.decode, options.passes, step=options.step, **how)
     which |= {"split": options.split, "shards": options.shards or options.files, "int8": options.int8, "change": options.change}
+    if options.groups or options.swap:
+        from train.tasks.fairness import Fairness
+
+        which["fairness"] = Fairness(options.groups, options.positive, options.smallest_group, options.swap)
     return evaluate_run(run, batch_size=options.batch_size, predictions=options.predictions, **which)
 
 
@@ -197,13 +214,17 @@ def _ask(options: Any, experiment) -> dict:
 def _print_measures(found: dict, split: str) -> None:
     from train.loop.telemetry import name_sources
 
-    intervals = found.pop("intervals", {})
+    intervals, fair = found.pop("intervals", {}), found.pop("fairness", None)
     for name, value in name_sources(found).items():
         between = f"   {intervals[name][0]:.4f} to {intervals[name][1]:.4f}" if name in intervals else ""
         print((f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}") + between)
     for number, name in enumerate(found.get("sources", ())):
         if f"loss/{number}" not in found:
             print(f"{f'loss/{name}':16} none: no {split} split")
+    if fair is not None:
+        from train.tasks.fairness import lines_of
+
+        print("\n".join(lines_of(fair)))
 
 
 def _evaluate_long_context(options: Evaluate) -> None:
