@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from data.errors import UserError
 from data.files import json_files
@@ -57,7 +58,7 @@ def evaluate_run(
     with contextlib.closing(learner_of(dataclasses.replace(run, experiment=experiment), corpora, mesh)) as learner:
         found = learner.evaluate(params, lambda: None, split)
         judged = learner.details() if hasattr(learner, "details") else None
-        fair = {} if fairness is None else {"fairness": fairness_of(fairness, judged, lambda examples: learner.answers(params, examples))}
+        fair = {} if fairness is None else {"fairness": _fairness(fairness, learner, params)}
     if predictions and judged is None:
         raise UserError(f"--predictions: runs on {type(experiment.data).__name__} answer no single examples", "Leave it out.")
     if predictions and judged is not None:
@@ -69,6 +70,12 @@ def evaluate_run(
     if fair:
         add_sections(run.path, keep(run.path, fair["fairness"], measured | {"files": list(shards)}), TITLES)
     return measured | fair
+
+
+def _fairness(asked: Fairness, learner: Any, params) -> dict[str, Any]:
+    """Of the evaluation that a learner made last."""
+    judged = learner.details() if hasattr(learner, "details") else None
+    return fairness_of(asked, judged, lambda examples: learner.answers(params, examples))
 
 
 def _changed(objective: Objective, change: tuple[str, ...]) -> Objective:

@@ -139,13 +139,8 @@ def _group_tables(found: dict[str, Any]) -> list[Table]:
     for name, gap in found["gaps"].items():
         numbers = [f"{gap['gap']:.4f}", f"{gap['low']:.4f} to {gap['high']:.4f}", f"{gap['p']:.4f}", f"{gap['p_holm']:.4f}"]
         gaps.append([name, *numbers, gap["lowest"], gap["highest"], ", ".join(gap["left_out"]) or "none"])
-    made.append(
-        (
-            f"Gaps between groups of {column}",
-            ("measure", "gap", "95 % interval", "p", "p of all (Holm)", "lowest", "highest", "left out"),
-            gaps,
-        )
-    )
+    columns = ("measure", "gap", "95 % interval", "p", "p (Holm)", "lowest", "highest", "left out")
+    made.append((f"Gaps between groups of {column}", columns, gaps))
     said = [[group, f"left out: {count:,} examples"] for group, count in found["left_out"].items()]
     said += [[name, f"no gap: {why}"] for name, why in found["unmeasured"].items()]
     return made + ([(f"Too few examples for groups of {column}", ("", ""), said)] if said else [])
