@@ -269,6 +269,7 @@ def options() -> set[str]:
     out = io.StringIO()
     for verb in (
         ["doctor"],
+        ["report"],
         ["reproduce"],
         ["plan"],
         ["launch"],
