@@ -15,6 +15,8 @@ _FACE = {
     "PrepareClassifier": "clean.classifier",
     "prepare_classifier": "clean.classifier",
     "load_classifier": "clean.classifier",
+    "Anonymizer": "anonymize.text",
+    "Key": "anonymize.surrogates",
     "MediaCorpus": "media.shards",
     "inspect_corpus": "text.inspect",
     "PrepareMedia": "media.preparation.prepare",

@@ -7,6 +7,7 @@ chat.json         what belongs to a conversation, of an imported model and of wh
 checkpoints/      train/checkpoints/checkpointer.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
 sections.json     what the data adds to the report (train/loop/sections.py)
+fairness.json     the last comparison of groups of a classifier (train/tasks/fairness.py)
 access.json       who may do what with it, where somebody wrote that (train/runs/roles.py)
 start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
 teacher/          what a student learns from, if anything, likewise
