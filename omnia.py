@@ -14,7 +14,7 @@ from pathlib import Path
 # The function of a verb has its name, and so has the file in train/verbs/ that it is in, but for those of HOMES: see file_of.
 VERBS = {
     "quickstart": "train a small model of Python code on this machine in minutes, and show what it learned",
-    "prepare": "turn raw text into shards",
+    "prepare": "clean raw text, and turn text and media into shards",
     "anonymize": "write texts, tables and pictures without what tells who somebody is",
     "inspect": "show a folder of shards: counts, lengths, samples, the rows of any step",
     "import": "make a run from a published model: a Hugging Face folder, a GGUF file",

@@ -298,3 +298,34 @@ def test_what_cannot_be_private_is_refused_by_name(change, said):
     experiment = dataclasses.replace(Experiment(batch_size=8, gradient=Private()), **change)
     with pytest.raises(UserError, match=said):
         realise(experiment.gradient, experiment, experiment.objective.unit)
+
+
+def test_what_is_frozen_has_neither_a_gradient_for_each_unit_nor_noise():
+    """Frozen parameters may be many: no array of the program has them for every unit. What is trained is clipped by itself."""
+    objective, params = head_loss()
+    options = Private(noise_multiplier=1.0, clip=0.1, expected_batch=ROWS)
+    batch = head_batch()
+
+    def gradient(*frozen):
+        method = realise(options, Experiment(gradient=options, batch_size=ROWS, frozen=frozen), "example")
+        return lambda params: method(objective, params, batch, KEY, frozen={SECRET: NOISE_KEY})[0]
+
+    frozen = ("embedding", "layers")
+    found = jax.jit(gradient(*frozen))(params)
+    assert all((leaf == 0).all() for name in frozen for leaf in jax.tree.leaves(found[name]))
+    head = {name: leaf for name, leaf in params.items() if name not in frozen}
+    assert head and all((leaf != 0).any() for leaf in jax.tree.leaves({name: found[name] for name in head}))
+    table = params["embedding"]["table"].shape
+    for_each = f"f32[{ROWS},{table[0]},{table[1]}]"
+    assert for_each in str(jax.make_jaxpr(gradient())(params)) and for_each not in str(jax.make_jaxpr(gradient(*frozen))(params))
+    alone = Private(noise_multiplier=0.0, epsilon=0.0, clip=0.1, expected_batch=ROWS)
+
+    def of_head(head, batch, key, **given):
+        return objective(params | head, batch, key, **given)
+
+    quiet = {}
+    for name, loss, where, frozen_names in (("whole", objective, params, frozen), ("head", of_head, head, ())):
+        method = realise(alone, Experiment(gradient=alone, batch_size=ROWS, frozen=frozen_names), "example")
+        quiet[name] = jax.jit(lambda p, m=method, loss=loss: m(loss, p, batch, KEY, frozen={SECRET: NOISE_KEY})[0])(where)
+    for name in head:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), quiet["whole"][name], quiet["head"][name])

@@ -4,17 +4,20 @@ A unit's loss is taken of its own rows alone, so it is private whatever the obje
 rows are refused because they would compare a unit with itself.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data.errors import UserError
 from train.experiment import Experiment
 from train.kinds import Objective
 from train.objectives.terms import Mean
+from train.optimizers.build import frozen_leaves
 from train.step.gradients import loss_of, weights_of, with_terms
 from train.step.private.norms import norms_of
 from train.step.private.options import Private
@@ -41,12 +44,21 @@ def private(options: Private, experiment: Experiment, unit: str):
             terms, metrics, _ = objective(params, unit, key, frozen=frozen or None, carry=None)
             return loss_of(terms, weights_of(terms)), with_terms(metrics, terms)
 
+        flat = flatten_dict(params)
+        counts = flatten_dict(frozen_leaves(params, experiment.frozen))
+        held = {path: leaf for path, leaf in flat.items() if counts[path] == math.inf}
+        trained = unflatten_dict({path: leaf for path, leaf in flat.items() if path not in held})
+
+        def of_trained(trained, unit):
+            return loss(unflatten_dict(flatten_dict(trained) | held), unit)
+
         # Constraints of activations name the rows of a batch, of which a unit is one.
         with nn.logical_axis_rules(()):
-            total, metrics = clipped_sum(loss, params, in_units(batch, rows), options)
+            total, metrics = clipped_sum(of_trained, trained, in_units(batch, rows), options)
         noise = normal_like(total, noise_key(secret, key), deviation)
         expected = options.expected_batch or experiment.batch_size
-        return jax.tree.map(lambda leaf, drawn: (leaf + drawn) / expected, total, noise), metrics, None
+        mean = jax.tree.map(lambda leaf, drawn: (leaf + drawn) / expected, total, noise)
+        return unflatten_dict(flatten_dict(mean) | jax.tree.map(jnp.zeros_like, held)), metrics, None
 
     return gradient
 
