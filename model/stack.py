@@ -358,7 +358,7 @@ def run_layers(
 
     params: those with `layers` [L, ...], or already apart (`unstack_layers`). contexts: layer n takes number n % len(contexts) of them.
     cache: as of Decoder, or a Memory for each layer. branch: as of Decoder. between: called as between(layer, x_BTD) before each. streams:
-    takes the stream behind each layer. With either, the stack is unrolled. Returns x_BTD, the new cache, a Router of all layers and the
+    takes the stream behind each layer. With a cache or `between`, the stack is unrolled. Returns x_BTD, the new cache, a Router of all layers and the
     stream before layer `branch`; each of the last three is None where there is none.
     """
     c = config
@@ -371,8 +371,8 @@ def run_layers(
         context = contexts[place % len(contexts)]
         return block(c, c.layer_window(place), parent=None).apply({"params": params}, x_BTD, layer, context, cache)
 
-    if c.scan and cache is None and between is None and streams is None:
-        return _scan_layers(c, params["layers"], x_BTD, run, math.lcm(c.global_every or 1, len(contexts)), branch)
+    if c.scan and cache is None and between is None and (streams is None or not c.layer_groups and branch is None):
+        return _scan_layers(c, params["layers"], x_BTD, run, math.lcm(c.global_every or 1, len(contexts)), branch, streams)
 
     layers = unstack_layers(params) if "layers" in params else params
     caches, routers, stream_BTD = [], [], None
@@ -388,7 +388,7 @@ def run_layers(
     return x_BTD, None if cache is None else tuple(caches), _stack(routers), stream_BTD
 
 
-def _scan_layers(c: ModelConfig, layers, x_BTD, run, size: int, branch: int | None):
+def _scan_layers(c: ModelConfig, layers, x_BTD, run, size: int, branch: int | None, streams: list | None):
     """`run_layers`, compiled once for each group of `size` layers, which may differ in what they see."""
     if c.layer_groups:
         shared = c.num_layers // c.layer_groups
@@ -403,18 +403,21 @@ def _scan_layers(c: ModelConfig, layers, x_BTD, run, size: int, branch: int | No
 
     def group(x_BTD, step):
         params, first = step
-        routers = []
+        routers, behind = [], []
         for place in range(size):
             own = params if size == 1 else jax.tree.map(lambda leaf, place=place: leaf[place], params)
             x_BTD, _, router = run(own, x_BTD, first + place, place)
             routers.append(router)
-        return x_BTD, _stack(routers)
+            behind.append(x_BTD)
+        return x_BTD, (_stack(routers), None if streams is None else jnp.stack(behind))
 
     # What a step of a scan reads as it is, is not copied for the backward pass: a single layer is not made a group of one.
     groups = layers if size == 1 else jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), layers)
     steps = (groups, jnp.arange(0, c.num_layers, size))
     if branch is None:
-        x_BTD, router = jax.lax.scan(group, x_BTD, steps)
+        x_BTD, (router, behind) = jax.lax.scan(group, x_BTD, steps)
+        if streams is not None:
+            streams.extend(behind.reshape(-1, *x_BTD.shape))
         return x_BTD, None, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), router), None
     if branch % size:
         raise ValueError(f"a scan takes {size} layers at once, and layer {branch} is in their midst")

@@ -14,12 +14,18 @@ ADDING_UP = ("integrated_gradients", "shap", "partition")
 """Methods whose attributions add up to the number less that of the baseline."""
 
 
-def explain(run: Run, prompt: str, method: str, *, samples: int = 512, seed: int = 0, **asked: Any) -> dict[str, Any]:
+def explain(run: Run, prompt: str, method: str, *, samples: int = 512, seed: int = 0, lens: bool = False, **asked: Any) -> dict[str, Any]:
     """{"method", "answer", "against", "tokens", "attributions", "value", "baseline_value", "faithfulness", ...}: an attribution in nats for
-    each token, 0 for those that mark beginnings and ends. asked: as of `subject_of`. Of methods that add up also "completeness_error"."""
+    each token, 0 for those that mark beginnings and ends. asked: as of `subject_of`. Of methods that add up also "completeness_error". lens:
+    also "lens", for each layer of a decoder {"layer", "answer", "likeliest"}: the probability of the answer if it were the last one, and the
+    likeliest tokens with theirs."""
     if method not in METHODS:
         raise UserError(f"--method {method}: no such method{nearest(method, METHODS)}", f"Choose from {', '.join(METHODS)}.")
-    return explained(subject_of(run, prompt, **asked), method, samples, seed)
+    subject = subject_of(run, prompt, **asked)
+    if lens and subject.lens is None:
+        raise UserError("--lens is for runs that continue texts: layers of a classifier have no answers of their own", "Leave it out.")
+    found = explained(subject, method, samples, seed)
+    return found | ({"lens": subject.lens()} if lens and subject.lens else {})
 
 
 def explained(subject: Subject, method: str, samples: int = 512, seed: int = 0) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from model.config import ModelConfig
 from model.heads import Head, logits, vocabulary_table
+from model.layers import Norm
 from model.transformer import Decoder
 
 
@@ -47,27 +48,56 @@ def look_inside(config: ModelConfig, params: Any, tokens_T: Sequence[int], depth
     if outside := sorted(set(depths) - set(range(1, config.num_layers + 1))):
         raise ValueError(f"depths {outside}; allowed: 1 to {config.num_layers}")
     depths = tuple(sorted({*(depths or range(1, config.num_layers)), config.num_layers}))
-    tokens_BT = jnp.asarray(tokens_T, jnp.int32)[None]
-    said = [jax.device_get(_said_after(config, depth, params, tokens_BT)) for depth in depths]
+    tokens_T = np.asarray(tokens_T, np.int32)
+    streams_LTD, attention_LHTT = _streams(config, params, tokens_T, watched=True)
+    said = [jax.device_get(_said(config, params, streams_LTD[depth - 1], tokens_T)) for depth in depths]
     likeliest, confidence = (np.stack(each) for each in zip(*(one[:2] for one in said), strict=True))
     nats_T = np.concatenate([np.zeros(1, np.float32), said[-1][2]])
-    return Inside(np.asarray(_attention(config, params, tokens_BT)), depths, likeliest, confidence, nats_T)
+    return Inside(np.asarray(attention_LHTT), depths, likeliest, confidence, nats_T)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _said_after(config: ModelConfig, depth: int, params, tokens_BT):
-    """Of the model's first `depth` layers: the likeliest tokens [T], their probabilities [T], the nats of the tokens that came [T - 1]."""
-    first = params | {"layers": jax.tree.map(lambda leaf: leaf[:depth], params["layers"])}
-    scan = not config.global_every  # which compiles in no time, but takes layers by groups
-    model = Decoder(dataclasses.replace(config, num_layers=depth, scan=scan, remat="none"))
-    hidden_BTD = model.apply({"params": first}, tokens_BT).hidden_BTD
-    log_probs_TV = jax.nn.log_softmax(logits(Head(hidden_BTD, vocabulary_table(params)), softcap=config.logit_softcap))[0]
-    came = jnp.take_along_axis(log_probs_TV[:-1], tokens_BT[0, 1:, None], axis=1)[:, 0]
-    return log_probs_TV.argmax(-1), jnp.exp(log_probs_TV.max(-1)), -came
+class Lens(NamedTuple):
+    """What a decoder would answer behind a text after each of its L layers, the last of which is the model's answer.
+
+    likeliest_LK: int32, the K likeliest tokens, the likeliest first; probability_LK: float32, theirs; answer_L: float32, the answer's.
+    """
+
+    likeliest_LK: np.ndarray
+    probability_LK: np.ndarray
+    answer_L: np.ndarray
+
+
+def logit_lens(config: ModelConfig, params: Any, tokens_T: Any, answer: int, top: int = 5) -> Lens:
+    """The logit lens (nostalgebraist 2020) at the last place of a text. It is not trained, and early layers may have a basis of their own
+    (Belrose et al. 2023, sec. 2): that an answer does not show there does not say that it is not there."""
+    streams_LTD, _ = _streams(config, params, np.asarray(tokens_T, np.int32), watched=False)
+    log_probs_LV = np.asarray(_log_probs(config, params, streams_LTD[:, -1]))
+    likeliest_LK = np.argsort(-log_probs_LV, -1, kind="stable")[:, :top].astype(np.int32)
+    return Lens(likeliest_LK, np.exp(np.take_along_axis(log_probs_LV, likeliest_LK, 1)), np.exp(log_probs_LV[:, answer]))
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="watched")
+def _streams(config: ModelConfig, params, tokens_T, *, watched: bool):
+    """The residual stream behind every layer, [L, T, D], and if watched the attention of each, [L, H, T, T]."""
+    streams, watch = list[Any](), list[Any]()
+    scan = not watched and not config.global_every  # which compiles in no time, but takes layers by groups
+    model = Decoder(dataclasses.replace(config, scan=scan, remat="none"))
+    model.apply({"params": params}, jnp.asarray(tokens_T)[None], streams=streams, watch=watch if watched else None)
+    return jnp.stack(streams)[:, 0], jnp.stack(watch)[:, 0] if watched else None
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _attention(config: ModelConfig, params, tokens_BT):
-    weights = list[Any]()
-    Decoder(dataclasses.replace(config, scan=False, remat="none")).apply({"params": params}, tokens_BT, watch=weights)
-    return jnp.stack(weights)[:, 0]
+def _log_probs(config: ModelConfig, params, stream_XD):
+    """What the model says, [X, V], where this comes out of its last layer."""
+    normed = config.norm_position != "post"
+    norm = Norm(config.norm, config.norm_epsilon, config.bias)
+    hidden_XD = norm.apply({"params": params["final_norm"]}, stream_XD) if normed else stream_XD
+    return jax.nn.log_softmax(logits(Head(hidden_XD, vocabulary_table(params)), softcap=config.logit_softcap))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _said(config: ModelConfig, params, stream_TD, tokens_T):
+    """The likeliest tokens [T], their probabilities [T], the nats of the tokens that came [T - 1]."""
+    log_probs_TV = _log_probs(config, params, stream_TD)
+    came = jnp.take_along_axis(log_probs_TV[:-1], tokens_T[1:, None], axis=1)[:, 0]
+    return log_probs_TV.argmax(-1), jnp.exp(log_probs_TV.max(-1)), -came

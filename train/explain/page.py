@@ -31,6 +31,7 @@ def page_of(found: dict[str, Any]) -> str:
     if found["against"]:
         about += f" and not <b>{html.escape(found['against'])}</b>"
     measures = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td>{value:.4f}</td></tr>" for name, value in found["faithfulness"].items())
+    lens = _lens(found["lens"]) if "lens" in found else ""
     title = html.escape(found["answer"])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Why {title}</title>
@@ -43,8 +44,20 @@ are {found["value"]:.4f} nats with the text and {found["baseline_value"]:.4f} wi
 <h2>How far to believe it</h2>
 <p class="soft">The mean of the number while the strongest tokens are taken away (lower is better) and put back (higher is better), beside
 random orders. An explanation that is no better than random says nothing.</p>
-<table>{measures}</table></body></html>
+<table>{measures}</table>{lens}</body></html>
 """
+
+
+def _lens(layers: list[dict[str, Any]]) -> str:
+    rows = ""
+    for one in layers:
+        likeliest = ", ".join(f"<b>{html.escape(repr(token))}</b> {share:.3f}" for token, share in one["likeliest"])
+        rows += f"<tr><td>{one['layer']}</td><td>{one['answer']:.4f}</td><td>{_bar(one['answer'])}</td><td>{likeliest}</td></tr>"
+    return f"""
+<h2>Layer by layer</h2>
+<p class="soft">What each layer would answer if it were the last (logit lens): the probability of the answer, and the likeliest tokens. Early
+layers may hold more than this shows.</p>
+<table><tr><th>layer</th><th>answer</th><th></th><th>likeliest</th></tr>{rows}</table>"""
 
 
 def _colour(share: float) -> str:

@@ -15,6 +15,7 @@ from model.text import vectors_of
 from model.transformer import Decoder
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
+from train.explain.inside import logit_lens
 from train.generation.text import decoder_of
 from train.objectives.bind import bind
 from train.runs.directory import Run
@@ -36,7 +37,8 @@ class Subject:
     the log-odds of the answer, log p - log(1 - p), in nats, which do not level off where p is near 1; else log p less that of the other.
 
     score(params, ids_BT, shift_BTW) -> float32 [B] is traced; shift_BTW, or None, is added to the vectors of tokens, vectors(ids_T) float32
-    [T, W]. attention(ids_T) -> float32 [L, H, T, T], a row adds up to one; reader: the place whose attention counts in the end.
+    [T, W]. attention(ids_T) -> float32 [L, H, T, T], a row adds up to one; reader: the place whose attention counts in the end. lens():
+    what each layer of a decoder would answer, as `explain` gives it; None for other models.
     """
 
     ids_T: np.ndarray
@@ -50,6 +52,7 @@ class Subject:
     vectors: Callable[[Any], Any]
     attention: Callable[[Any], np.ndarray]
     reader: int
+    lens: Callable[[], list[dict[str, Any]]] | None = None
 
     def gradient(self, shift_BTW):
         """The derivative by the vectors, float32 [B, T, W], where they are moved by shift_BTW."""
@@ -115,9 +118,11 @@ def _of_writer(run: Run, params, prompt: str, answer: str, against: str) -> Subj
     if len(ids_T) > model.config.context_length:
         raise UserError(f"--prompt has {len(own)} tokens; the model reads {model.config.context_length}", "Give a shorter text.")
     config, plain = model.config, Decoder(dataclasses.replace(model.config, scan=False, remat="none"))
+    # A scan compiles in no time, but takes layers by groups, and shows no attention.
+    quick = Decoder(dataclasses.replace(model.config, scan=not config.global_every, remat="none"))
 
     def scores(params, ids_BT, shift_BTW):
-        hidden_BTD = plain.apply({"params": params}, ids_BT, shift_BTD=shift_BTW).hidden_BTD
+        hidden_BTD = quick.apply({"params": params}, ids_BT, shift_BTD=shift_BTW).hidden_BTD
         return logits(Head(hidden_BTD[:, -1], vocabulary_table(params)), softcap=config.logit_softcap)
 
     def token(text: str, option: str) -> int:
@@ -135,6 +140,17 @@ def _of_writer(run: Run, params, prompt: str, answer: str, against: str) -> Subj
         plain.apply({"params": params}, jnp.asarray(ids_T)[None], watch=watched)
         return np.asarray(jnp.stack(watched)[:, 0])
 
+    def lens():
+        found = logit_lens(config, params, ids_T, chosen)
+        return [
+            {
+                "layer": layer,
+                "answer": float(answer),
+                "likeliest": [[tokenizer.decode([int(one)]), float(share)] for one, share in zip(ids, shares, strict=True)],
+            }
+            for layer, (ids, shares, answer) in enumerate(zip(*found, strict=True), 1)
+        ]
+
     pieces = [tokenizer.decode([int(one)]) for one in ids_T]
     free_T = np.arange(len(ids_T)) >= len(start)
     return Subject(
@@ -149,6 +165,7 @@ def _of_writer(run: Run, params, prompt: str, answer: str, against: str) -> Subj
         vectors=lambda ids: vectors_of(config, params["embedding"]["table"], jnp.asarray(ids)),
         attention=attention,
         reader=len(ids_T) - 1,
+        lens=lens,
     )
 
 

@@ -25,6 +25,8 @@ class Explain:
     """Label, or text whose first token is asked for. Empty: what the model finds most likely."""
     against: str = ""
     """Another label or text: why that answer and not this."""
+    lens: bool = False
+    """Also what each layer of a decoder would answer (logit lens)."""
     samples: int = 512
     """Texts that shap, partition and lime read, about."""
     seed: int = 0
@@ -51,7 +53,7 @@ def explain(arguments: list[str]) -> None:
     from train.explain.page import page_of
 
     asked = {"pair": o.pair, "answer": o.answer, "against": o.against, "step": o.step}
-    found = explain_run(run, o.prompt, o.method, samples=o.samples, seed=o.seed, **asked)
+    found = explain_run(run, o.prompt, o.method, samples=o.samples, seed=o.seed, lens=o.lens, **asked)
     if o.output:
         storage.write_atomically(o.output, page_of(found).encode())
     if o.json:
@@ -66,3 +68,5 @@ def explain(arguments: list[str]) -> None:
         print(f"{name.replace('_', ' '):20} {measure:.4f}")
     if "completeness_error" in found:
         print(f"{'completeness error':20} {found['completeness_error']:.2g}")
+    for one in found.get("lens", []):
+        print(f"layer {one['layer']:3} {one['answer']:.4f}  {', '.join(f'{token!r} {share:.3f}' for token, share in one['likeliest'])}")

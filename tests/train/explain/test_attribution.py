@@ -148,12 +148,17 @@ def test_a_decoder_by_the_command_line(tiny, tmp_path, capsys):
     train(run)
     asked = ["explain", str(run.path), "--prompt", "the cat sat", "--answer", "o", "--against", "e"]
     page = tmp_path / "why.html"
-    assert omnia.main([*asked, "--output", str(page), "--json"]) == 0
+    assert omnia.main([*asked, "--output", str(page), "--lens", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["tokens"]) == len(found["attributions"]) == 12 and "".join(found["tokens"]) == "the cat sat"
     assert found["completeness_error"] < 1e-3 and found["answer"] == "o" and found["against"] == "e"
     assert found["value"] - found["baseline_value"] == pytest.approx(sum(found["attributions"]), abs=1e-3)
+    alone = subject_of(run, "the cat sat", answer="o")  # whose number is the log-odds of the model's probability
+    last, odds = found["lens"][-1], np.exp(alone.values([alone.free_T])[0])
+    assert [one["layer"] for one in found["lens"]] == [1, 2] and last["answer"] == pytest.approx(odds / (1 + odds), rel=1e-4)
+    assert all(len(one["likeliest"]) == 5 and one["likeliest"][0][1] >= one["likeliest"][1][1] for one in found["lens"])
     text = page.read_text()
+    assert "Layer by layer" in text
     assert "://" not in text and "<script" not in text and "default-src 'none'" in text
     assert omnia.main([*asked, "--method", "rollout"]) == 0
     made = subject_of(run, "the cat sat")

@@ -9,7 +9,7 @@ import pytest
 
 from model.heads import Head, logits, vocabulary_table
 from tests.model.conftest import GEMMA2, GPT2, LLAMA, make
-from train.explain.inside import look_inside
+from train.explain.inside import logit_lens, look_inside
 
 TOKENS = [5, 9, 2, 9, 40, 7, 5, 9]
 
@@ -43,6 +43,30 @@ def test_it_tells_what_the_model_does(config):
         np.testing.assert_allclose(inside.confidence_NT[place], np.exp(expected_TV.max(-1)), rtol=1e-4)
     expected_T = -expected_TV[np.arange(len(TOKENS) - 1), TOKENS[1:]]
     np.testing.assert_allclose(inside.nats_T, [0, *expected_T], rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [LLAMA, GEMMA2, GPT2], ids=["llama", "gemma2", "gpt2"])
+def test_the_last_layer_of_the_lens_is_the_model_and_others_that_of_fewer_layers(config):
+    model, params = make(config)
+    lens = logit_lens(config, params, TOKENS, answer=3, top=4)
+    for layer in range(1, config.num_layers + 1):
+        expected_V = np.exp(log_probs(model, without_layers(params, layer))[-1])
+        np.testing.assert_allclose(lens.answer_L[layer - 1], expected_V[3], rtol=1e-4)
+        np.testing.assert_allclose(lens.probability_LK[layer - 1], np.sort(expected_V)[::-1][:4], rtol=1e-4)
+        np.testing.assert_array_equal(lens.likeliest_LK[layer - 1], np.argsort(-expected_V)[:4])
+    whole_V = np.exp(log_probs(model, params)[-1])
+    np.testing.assert_allclose(lens.answer_L[-1], whole_V[3], rtol=1e-4)
+
+
+def test_a_scan_hands_out_the_streams_of_an_unrolled_stack():
+    for config in (LLAMA, GEMMA2):
+        model, params = make(config)
+        streams: list[list] = [[], []]
+        for found, scan in zip(streams, (False, True), strict=True):
+            type(model)(dataclasses.replace(config, scan=scan)).apply({"params": params}, jnp.array([TOKENS]), streams=found)
+        assert len(streams[0]) == len(streams[1]) == config.num_layers
+        for unrolled, scanned in zip(*streams, strict=True):
+            np.testing.assert_allclose(scanned, unrolled, rtol=1e-4, atol=1e-5)
 
 
 def test_it_asks_where_it_is_told_to():
