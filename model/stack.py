@@ -358,8 +358,8 @@ def run_layers(
 
     params: those with `layers` [L, ...], or already apart (`unstack_layers`). contexts: layer n takes number n % len(contexts) of them.
     cache: as of Decoder, or a Memory for each layer. branch: as of Decoder. between: called as between(layer, x_BTD) before each. streams:
-    takes the stream behind each layer. With a cache or `between`, the stack is unrolled. Returns x_BTD, the new cache, a Router of all layers and the
-    stream before layer `branch`; each of the last three is None where there is none.
+    takes the stream behind each layer. With a cache or `between`, the stack is unrolled. Returns x_BTD, the new
+    cache, a Router of all layers and the stream before layer `branch`; each of the last three is None where there is none.
     """
     c = config
     block = Block

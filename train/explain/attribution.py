@@ -184,17 +184,23 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
+STEPS = 16
+"""Steps in which `faithfulness` takes all tokens away."""
+
+
 def faithfulness(subject: Subject, attributions: np.ndarray, seed: int = 0) -> dict[str, float]:
     """Mean of the number while tokens are taken away, the largest attribution first (`deletion`: lower is better), and while they are put
-    back in that order (`insertion`: higher is better); and the same for random orders (Petsiuk et al. 2018, sec. 4.1)."""
+    back in that order (`insertion`: higher is better); and the same for random orders (Petsiuk et al. 2018, sec. 4.1). Of more than STEPS
+    tokens several go at once."""
     places = np.flatnonzero(subject.free_T)
     rng = np.random.default_rng(seed)
     orders = [places[np.argsort(-attributions[places], kind="stable")], *(rng.permutation(places) for _ in range(4))]
     kept = []
     for order in orders:
-        deleted = np.ones((len(places) + 1, len(subject.ids_T)), bool)
-        for number, place in enumerate(order):
-            deleted[number + 1 :, place] = False
+        gone = np.linspace(0, len(places), min(STEPS, len(places)) + 1).round().astype(int)
+        deleted = np.ones((len(gone), len(subject.ids_T)), bool)
+        for row, count in enumerate(gone):
+            deleted[row, order[:count]] = False
         kept += [deleted, ~deleted]
     values = subject.values(np.concatenate(kept)).reshape(len(orders), 2, -1).mean(-1)
     (deletion, insertion), random = values[0], values[1:].mean(0)

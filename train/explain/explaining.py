@@ -16,9 +16,10 @@ ADDING_UP = ("integrated_gradients", "shap", "partition")
 
 def explain(run: Run, prompt: str, method: str, *, samples: int = 512, seed: int = 0, lens: bool = False, **asked: Any) -> dict[str, Any]:
     """{"method", "answer", "against", "tokens", "attributions", "value", "baseline_value", "faithfulness", ...}: an attribution in nats for
-    each token, 0 for those that mark beginnings and ends. asked: as of `subject_of`. Of methods that add up also "completeness_error". lens:
-    also "lens", for each layer of a decoder {"layer", "answer", "likeliest"}: the probability of the answer if it were the last one, and the
-    likeliest tokens with theirs."""
+    each token, 0 for those that mark beginnings and ends. asked: as of `subject_of`. Of methods that add up also "completeness_error".
+
+    lens: also "lens", for each layer of a decoder {"layer", "answer", "likeliest"}: the probability of the answer if it were the last one,
+    and the likeliest tokens with theirs."""
     if method not in METHODS:
         raise UserError(f"--method {method}: no such method{nearest(method, METHODS)}", f"Choose from {', '.join(METHODS)}.")
     subject = subject_of(run, prompt, **asked)

@@ -48,9 +48,9 @@ def look_inside(config: ModelConfig, params: Any, tokens_T: Sequence[int], depth
     if outside := sorted(set(depths) - set(range(1, config.num_layers + 1))):
         raise ValueError(f"depths {outside}; allowed: 1 to {config.num_layers}")
     depths = tuple(sorted({*(depths or range(1, config.num_layers)), config.num_layers}))
-    tokens_T = np.asarray(tokens_T, np.int32)
-    streams_LTD, attention_LHTT = _streams(config, params, tokens_T, watched=True)
-    said = [jax.device_get(_said(config, params, streams_LTD[depth - 1], tokens_T)) for depth in depths]
+    ids_T = np.asarray(tokens_T, np.int32)
+    streams_LTD, attention_LHTT = _streams(config, params, ids_T, watched=True)
+    said = [jax.device_get(_said(config, params, streams_LTD[depth - 1], ids_T)) for depth in depths]
     likeliest, confidence = (np.stack(each) for each in zip(*(one[:2] for one in said), strict=True))
     nats_T = np.concatenate([np.zeros(1, np.float32), said[-1][2]])
     return Inside(np.asarray(attention_LHTT), depths, likeliest, confidence, nats_T)

@@ -13,6 +13,8 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 td, th { text-align: left; padding: 0.2rem 0.6rem 0.2rem 0; border-bottom: 1px solid var(--line) }
 .bar { display: inline-block; height: 0.7em; border-radius: 0.2em } .soft { color: var(--soft) }
 """
+TAUGHT = {"helped": "Helped the most", "hurt": "Hurt the most", "self": "Taught themselves the most: rare, or mislabelled"}
+"""Headings of the lists of `trained_by`."""
 FOR, AGAINST = "38, 132, 198", "214, 92, 60"
 
 
@@ -32,6 +34,7 @@ def page_of(found: dict[str, Any]) -> str:
         about += f" and not <b>{html.escape(found['against'])}</b>"
     measures = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td>{value:.4f}</td></tr>" for name, value in found["faithfulness"].items())
     lens = _lens(found["lens"]) if "lens" in found else ""
+    training = _training(found["training"]) if "training" in found else ""
     title = html.escape(found["answer"])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Why {title}</title>
@@ -44,7 +47,7 @@ are {found["value"]:.4f} nats with the text and {found["baseline_value"]:.4f} wi
 <h2>How far to believe it</h2>
 <p class="soft">The mean of the number while the strongest tokens are taken away (lower is better) and put back (higher is better), beside
 random orders. An explanation that is no better than random says nothing.</p>
-<table>{measures}</table>{lens}</body></html>
+<table>{measures}</table>{lens}{training}</body></html>
 """
 
 
@@ -55,9 +58,24 @@ def _lens(layers: list[dict[str, Any]]) -> str:
         rows += f"<tr><td>{one['layer']}</td><td>{one['answer']:.4f}</td><td>{_bar(one['answer'])}</td><td>{likeliest}</td></tr>"
     return f"""
 <h2>Layer by layer</h2>
-<p class="soft">What each layer would answer if it were the last (logit lens): the probability of the answer, and the likeliest tokens. Early
-layers may hold more than this shows.</p>
+<p class="soft">What each layer would answer if it were the last (logit lens): the probability of the answer, and the likeliest tokens.
+Early layers may hold more than this shows.</p>
 <table><tr><th>layer</th><th>answer</th><th></th><th>likeliest</th></tr>{rows}</table>"""
+
+
+def _training(found: dict[str, Any]) -> str:
+    rows = ""
+    for name, what in TAUGHT.items():
+        rows += f"<tr><th colspan=3>{what}</th></tr>"
+        for one in found[name]:
+            value = one["self_influence" if name == "self" else "influence"]
+            label = html.escape(str(one.get("label", "")))
+            rows += f"<tr><td>{value:+.4g}</td><td>{label}</td><td>{html.escape(one['text'][:300])}</td></tr>"
+    return f"""
+<h2>What taught it</h2>
+<p class="soft">How much steps on single {found["unit"]}s of the training data lowered the loss of this (TracIn), over
+{len(found["checkpoints"])} checkpoints; {found["read"]:,} of {found["of"]:,} were read.</p>
+<table>{rows}</table>"""
 
 
 def _colour(share: float) -> str:

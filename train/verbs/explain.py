@@ -6,6 +6,7 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files, storage
+from train.explain.page import TAUGHT, page_of
 from train.verbs.arguments import parse, start_jax
 
 
@@ -27,6 +28,8 @@ class Explain:
     """Another label or text: why that answer and not this."""
     lens: bool = False
     """Also what each layer of a decoder would answer (logit lens)."""
+    training: int = 0
+    """So many examples of the training data that helped the most, hurt the most, and taught themselves the most (TracIn). 0: none."""
     samples: int = 512
     """Texts that shap, partition and lime read, about."""
     seed: int = 0
@@ -43,6 +46,8 @@ def explain(arguments: list[str]) -> None:
     o = parse(Explain, "explain", arguments)
     if o.samples < 16:
         raise UserError(f"omnia explain: --samples is {o.samples}", "Give 16 or more.")
+    if o.training < 0:
+        raise UserError(f"omnia explain: --training is {o.training}", "Give 0 or more.")
     if o.output and not o.output.endswith((".html", ".htm")):
         raise UserError(f"omnia explain: --output {o.output}: is no page", "Name a file that ends with .html.")
     from train.runs.directory import open_run
@@ -50,10 +55,13 @@ def explain(arguments: list[str]) -> None:
     run = open_run(o.run_dir)
     start_jax()
     from train.explain.explaining import explain as explain_run
-    from train.explain.page import page_of
 
     asked = {"pair": o.pair, "answer": o.answer, "against": o.against, "step": o.step}
     found = explain_run(run, o.prompt, o.method, samples=o.samples, seed=o.seed, lens=o.lens, **asked)
+    if o.training:
+        from train.explain.influence import trained_by
+
+        found["training"] = trained_by(run, o.prompt, o.training, pair=o.pair, answer=o.answer, seed=o.seed)
     if o.output:
         storage.write_atomically(o.output, page_of(found).encode())
     if o.json:
@@ -70,3 +78,9 @@ def explain(arguments: list[str]) -> None:
         print(f"{'completeness error':20} {found['completeness_error']:.2g}")
     for one in found.get("lens", []):
         print(f"layer {one['layer']:3} {one['answer']:.4f}  {', '.join(f'{token!r} {share:.3f}' for token, share in one['likeliest'])}")
+    if "training" in found:
+        for name, what in TAUGHT.items():
+            print(f"{what} ({found['training']['unit']}s of {found['training']['of']:,})")
+            for one in found["training"][name]:
+                label = f"  {one['label']}" if "label" in one else ""
+                print(f"{one['self_influence' if name == 'self' else 'influence']:+10.4g}{label}  {one['text'][:100]!r}")

@@ -9,18 +9,14 @@ import pytest
 
 import omnia
 from data.errors import UserError
-from data.tokenizer import character_tokenizer
-from model.text_encoder_config import TextEncoderConfig
 from tests.train.conftest import change
+from tests.train.explain.conftest import letters_experiment
 from tests.train.tiny_runs import start, train
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, MeshShape, Samples, Schedule
 from train.explain.attribution import METHODS, completeness, faithfulness
 from train.explain.explaining import explained
 from train.explain.page import page_of
 from train.explain.subject import Subject, subject_of
-from train.objectives.tasks.options import Supervised
 from train.runs.directory import open_run
-from train.tasks.classification import Classification
 
 IDS = np.array([9, 1, 2, 3, 4, 5, 9], np.int32)
 FREE = np.array([False, True, True, True, True, True, False])
@@ -87,31 +83,8 @@ def test_a_faithful_order_beats_random_ones():
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """An encoder of characters that tells texts by one letter among others: x or y."""
     folder = tmp_path_factory.mktemp("planted")
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(300):
-        letters = list(rng.choice(list("abcdefgh"), 8))
-        letters[rng.integers(8)] = "xy"[number % 2]
-        rows.append({"text": "".join(letters), "label": "xy"[number % 2]})
-    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    character_tokenizer("abcdefghxy").save(str(folder / "tokenizer"))
-    shape = {"context_length": 16, "num_layers": 1, "embed_dim": 32, "num_heads": 2, "init_std": 0.2, "prediction_head": False}
-    experiment = Experiment(
-        steps=80,
-        batch_size=32,
-        model=TextEncoderConfig(**shape),
-        data=Classification(files=(str(folder / "train.jsonl"),), tokenizer=str(folder / "tokenizer"), length=16, validation=0.2),
-        objective=Supervised(head_dropout=0.0),
-        optimizer=AdamW(learning_rate=1e-2, weight_decay=0.0),
-        schedule=Schedule(5, "constant"),
-        mesh=MeshShape(data=1),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
-    )
-    run = start(folder / "run", experiment)
+    run = start(folder / "run", letters_experiment(folder))
     assert train(run)["validation"]["accuracy"] > 0.98
     return run
 
