@@ -1,6 +1,7 @@
 """Influence of training examples, against gradients written out, and on examples that were planted."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def mislabelled(tmp_path_factory):
 
 def test_wrong_labels_teach_themselves_and_a_planted_text_comes_first(mislabelled, capsys, tmp_path):
     run, wrong = mislabelled
-    rows = [json.loads(line) for line in open(run.experiment.data.files[0])]
+    rows = [json.loads(line) for line in Path(run.experiment.data.files[0]).read_text().splitlines()]
     page = tmp_path / "why.html"
     asked = ["--prompt", "abcdefgx", "--training", "100", "--method", "gradient_x_input", "--output", str(page)]
     assert omnia.main(["explain", str(run.path), *asked, "--json"]) == 0
