@@ -286,7 +286,7 @@ def options() -> set[str]:
         ["prepare", "clean"],
         ["prepare", "classifier"],
         *(["checkpoint", name] for name in ("ls", "verify", "diff", "export")),
-        *(["privacy", name] for name in ("plan", "audit")),
+        *(["privacy", name] for name in ("plan", "audit", "plant", "exposure")),
         *(["federate", name] for name in ("client", "keys", "split")),
         ["audit", "verify"],
         ["review"],

@@ -20,13 +20,19 @@ def explain(run: Run, prompt: str, method: str, *, samples: int = 512, seed: int
 
     lens: also "lens", for each layer of a decoder {"layer", "answer", "likeliest"}: the probability of the answer if it were the last one,
     and the likeliest tokens with theirs."""
-    if method not in METHODS:
-        raise UserError(f"--method {method}: no such method{nearest(method, METHODS)}", f"Choose from {', '.join(METHODS)}.")
+    method = method_named(method)
     subject = subject_of(run, prompt, **asked)
     if lens and subject.lens is None:
         raise UserError("--lens is for runs that continue texts: layers of a classifier have no answers of their own", "Leave it out.")
     found = explained(subject, method, samples, seed)
     return found | ({"lens": subject.lens()} if lens and subject.lens else {})
+
+
+def method_named(method: str) -> str:
+    """UserError where there is no such method."""
+    if method not in METHODS:
+        raise UserError(f"--method {method}: no such method{nearest(method, METHODS)}", f"Choose from {', '.join(METHODS)}.")
+    return method
 
 
 def explained(subject: Subject, method: str, samples: int = 512, seed: int = 0) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """An explanation as a page that needs nothing else: the text, each token in the colour of what it has to do with the answer."""
 
+import base64
 import html
 from typing import Any
 
@@ -11,6 +12,7 @@ padding: 0 1rem }
 .text { font-size: 1.15rem; line-height: 2.1; white-space: pre-wrap } .text span { padding: 0.2em 0; border-radius: 0.2em }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 td, th { text-align: left; padding: 0.2rem 0.6rem 0.2rem 0; border-bottom: 1px solid var(--line) }
+img { max-width: 100%; image-rendering: pixelated }
 .bar { display: inline-block; height: 0.7em; border-radius: 0.2em } .soft { color: var(--soft) }
 """
 TAUGHT = {"helped": "Helped the most", "hurt": "Hurt the most", "self": "Taught themselves the most: rare, or mislabelled"}
@@ -18,8 +20,8 @@ TAUGHT = {"helped": "Helped the most", "hurt": "Hurt the most", "self": "Taught 
 FOR, AGAINST = "38, 132, 198", "214, 92, 60"
 
 
-def page_of(found: dict[str, Any]) -> str:
-    """HTML of what `explain` found: see train/explain/explaining.py."""
+def page_of(found: dict[str, Any], picture: bytes = b"") -> str:
+    """HTML of what `explain` found: see train/explain/explaining.py. picture: a PNG to show in place of the text."""
     pairs = list(zip(found["tokens"], found["attributions"], strict=True))
     most = max((abs(value) for _, value in pairs), default=0.0) or 1.0
     text = "".join(
@@ -29,6 +31,10 @@ def page_of(found: dict[str, Any]) -> str:
         f"<tr><td>{html.escape(token) or '&nbsp;'}</td><td>{value:+.4f}</td><td>{_bar(value / most)}</td></tr>"
         for token, value in sorted(pairs, key=lambda pair: -abs(pair[1]))[:40]
     )
+    if picture:
+        text = (
+            f'<img alt="the medium, and the same under its attributions" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+        )
     about = f"<b>{html.escape(found['answer'])}</b>"
     if found["against"]:
         about += f" and not <b>{html.escape(found['against'])}</b>"
@@ -38,7 +44,8 @@ def page_of(found: dict[str, Any]) -> str:
     title = html.escape(found["answer"])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Why {title}</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"><style>{STYLE}</style></head><body>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<style>{STYLE}</style></head><body>
 <h1>Why {about}?</h1>
 <p class="soft">{html.escape(found["method"].replace("_", " "))}. Blue speaks for the answer, orange against it. Its log-odds
 are {found["value"]:.4f} nats with the text and {found["baseline_value"]:.4f} without its tokens.</p>

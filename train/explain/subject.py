@@ -92,7 +92,7 @@ def subject_of(run: Run, prompt: str, *, pair: str = "", answer: str = "", again
     return _of_writer(run, params, prompt, answer, against)
 
 
-def _odds(score_BV, answer: int, against: int | None):
+def odds(score_BV, answer: int, against: int | None):
     """Of logits: log-odds of one of several, against all others or against one."""
     if against is not None:
         return score_BV[:, answer] - score_BV[:, against]
@@ -161,7 +161,7 @@ def _of_writer(run: Run, params, prompt: str, answer: str, against: str) -> Subj
         answer=tokenizer.decode([chosen]),
         against="" if other is None else tokenizer.decode([other]),
         params=params,
-        score=lambda params, ids_BT, shift_BTW: _odds(scores(params, ids_BT, shift_BTW), chosen, other),
+        score=lambda params, ids_BT, shift_BTW: odds(scores(params, ids_BT, shift_BTW), chosen, other),
         vectors=lambda ids: vectors_of(config, params["embedding"]["table"], jnp.asarray(ids)),
         attention=attention,
         reader=len(ids_T) - 1,
@@ -221,7 +221,7 @@ def _of_classifier(run: Run, params, prompt: str, pair: str, answer: str, agains
         answer=names[chosen],
         against="" if other is None else names[other],
         params=params,
-        score=lambda params, ids_BT, shift_BTW: _odds(scores(params, ids_BT, shift_BTW), chosen, other),
+        score=lambda params, ids_BT, shift_BTW: odds(scores(params, ids_BT, shift_BTW), chosen, other),
         vectors=lambda ids: vectors_of(config, params["embedding"]["table"], jnp.asarray(ids)),
         attention=attention,
         reader=0,

@@ -116,19 +116,24 @@ class MediaWriter:
         return filler.batch._replace(tokens=tokens_BT, slots=slots_BT, groups=groups_BT), jnp.asarray(lengths, jnp.int32)
 
     def read(self, contents: list[tuple[Kind, str | bytes]]) -> list[Piece]:
-        """Texts and encoded files as pieces of a prompt. UserError for what cannot be decoded, or has no encoder."""
-        shapes, found = shapes_of(self._experiment), []
-        for kind, content in contents:
-            if isinstance(content, str):
-                found.append(Piece("text", self._tokenizer.encode(content)))
-                continue
-            if kind not in shapes:
-                raise UserError(f"the model has no encoder for {kind}", f"It reads {', '.join(shapes)}.")
-            try:
-                found.append(Piece(kind, cut(content, shapes[kind], probe(kind, content), None)))
-            except Undecodable as error:
-                raise UserError(f"the {kind} cannot be decoded: {error}", "Give another file.") from None
-        return found
+        """As of `read_media`."""
+        return read_media(self._experiment, self._tokenizer, contents)
+
+
+def read_media(experiment: Experiment, tokenizer: Tokenizer, contents: list[tuple[Kind, str | bytes]]) -> list[Piece]:
+    """Texts and encoded files as pieces of a prompt. UserError for what cannot be decoded, or has no encoder."""
+    shapes, found = shapes_of(experiment), []
+    for kind, content in contents:
+        if isinstance(content, str):
+            found.append(Piece("text", tokenizer.encode(content)))
+            continue
+        if kind not in shapes:
+            raise UserError(f"the model has no encoder for {kind}", f"It reads {', '.join(shapes)}.")
+        try:
+            found.append(Piece(kind, cut(content, shapes[kind], probe(kind, content), None)))
+        except Undecodable as error:
+            raise UserError(f"the {kind} cannot be decoded: {error}", "Give another file.") from None
+    return found
 
 
 def first_samples(dataset: Any, source: Source, split: str, tokenizer: Tokenizer, count: int) -> list[tuple[list[Piece], int]]:

@@ -16,8 +16,12 @@ class Explain:
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
-    prompt: str
+    prompt: str = ""
     """The text."""
+    image: str = ""
+    """Instead of a text: a picture, for a run that classifies pictures."""
+    audio: str = ""
+    """The same: a recording."""
     method: str = "integrated_gradients"
     """integrated_gradients, gradient_x_input, occlusion, rollout (attention), shap, partition (Owen values) or lime."""
     pair: str = ""
@@ -42,10 +46,26 @@ class Explain:
     """Print one line of JSON, last."""
 
 
+def _of_medium(run, o: Explain, kind, path: str):
+    """What is found of a picture or recording, and a map of it."""
+    from train.explain.explaining import explained, method_named
+    from train.explain.media import heat_map, medium_of
+    from train.sources.media.shapes import shapes_of
+
+    method = method_named(o.method)
+    subject, cut = medium_of(run, kind, path, answer=o.answer, against=o.against, step=o.step)
+    found = explained(subject, method, o.samples, o.seed)
+    return found, heat_map(cut, shapes_of(run.experiment)[kind], found["attributions"])
+
+
 def explain(arguments: list[str]) -> None:
     o = parse(Explain, "explain", arguments)
     if o.samples < 16:
         raise UserError(f"omnia explain: --samples is {o.samples}", "Give 16 or more.")
+    media = [(kind, path) for kind, path in (("image", o.image), ("audio", o.audio)) if path]
+    if len(media) + bool(o.prompt) > 1 or media and (o.pair or o.lens or o.training):
+        what = "omnia explain: --image and --audio stand alone, without a text, --pair, --lens and --training"
+        raise UserError(what, "Give one of --prompt, --image and --audio.")
     if o.training < 0:
         raise UserError(f"omnia explain: --training is {o.training}", "Give 0 or more.")
     if o.output and not o.output.endswith((".html", ".htm")):
@@ -56,14 +76,19 @@ def explain(arguments: list[str]) -> None:
     start_jax()
     from train.explain.explaining import explain as explain_run
 
-    asked = {"pair": o.pair, "answer": o.answer, "against": o.against, "step": o.step}
-    found = explain_run(run, o.prompt, o.method, samples=o.samples, seed=o.seed, lens=o.lens, **asked)
+    asked = {"answer": o.answer, "against": o.against, "step": o.step}
+    picture = b""
+    if media:
+        found, picture = _of_medium(run, o, *media[0])
+    else:
+        asked |= {"pair": o.pair}
+        found = explain_run(run, o.prompt, o.method, samples=o.samples, seed=o.seed, lens=o.lens, **asked)
     if o.training:
         from train.explain.influence import trained_by
 
         found["training"] = trained_by(run, o.prompt, o.training, pair=o.pair, answer=o.answer, seed=o.seed)
     if o.output:
-        storage.write_atomically(o.output, page_of(found).encode())
+        storage.write_atomically(o.output, page_of(found, picture).encode())
     if o.json:
         print(json_files.dumps(found))
         return

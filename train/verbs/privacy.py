@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import tyro
 
 from data.errors import UserError
-from data.files import json_files
+from data.files import json_files, storage
+from data.files.text_files import read_text, split_lines
 from train.verbs.arguments import below, parse, start_jax
 
 
@@ -14,6 +16,8 @@ def privacy(arguments: list[str]) -> int:
     verbs = {
         "plan": (plan, "", "the noise that a promise needs, and what a change would cost"),
         "audit": (audit, "RUN", "test the private gradient of a run with canaries: exit code 1 where it breaks its promise"),
+        "plant": (plant, "", "put random secrets among the documents of a folder, to be looked for after training"),
+        "exposure": (exposure, "RUN", "how much of planted secrets a language model gives away"),
     }
     return below("privacy", arguments, verbs)
 
@@ -161,3 +165,78 @@ def audit(arguments: list[str]) -> int:
 
 def _shown(epsilon: float | None) -> str:
     return "infinite, without noise" if epsilon is None else f"{epsilon:.3f}"
+
+
+# ------------------------------------------------------------------------------------------------------------------ exposure
+
+
+@dataclasses.dataclass(frozen=True)
+class Plant:
+    """Write random secrets as documents of their own, and a list of them, to be prepared and trained on with other texts."""
+
+    output: str
+    """Folder to write them into, one document each: give it to `omnia prepare text` beside your own texts."""
+    secrets: str
+    """File to write the list to, one secret a line: for `omnia privacy exposure`, not for training."""
+    form: str = "the secret number is ######"
+    """What all secrets look like; each # becomes a random digit."""
+    count: int = 10
+    """Different secrets."""
+    repeats: int = 1
+    """Documents that each secret is written into."""
+    seed: int = 0
+    """Seed of what is drawn."""
+
+
+def plant(arguments: list[str]) -> int:
+    o = parse(Plant, "privacy plant", arguments)
+    for name in ("count", "repeats"):
+        if getattr(o, name) < 1:
+            raise UserError(f"omnia privacy plant: --{name} is {getattr(o, name)}", "Give 1 or more.")
+    from train.privacy.exposure import secrets
+
+    made = secrets(o.form, o.count, o.seed)
+    Path(o.output).mkdir(parents=True, exist_ok=True)
+    storage.write_atomically(o.secrets, "".join(f"{secret}\n" for secret in made).encode())
+    for number, secret in enumerate(made):
+        for repeat in range(o.repeats):
+            storage.write_atomically(f"{o.output}/secret-{number}-{repeat}.txt", f"{secret}\n".encode())
+    print(f"{o.output}: {o.count * o.repeats:,} documents with {o.count:,} secrets, listed in {o.secrets}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Exposure:
+    """Rank planted secrets among all that are possible by how likely the model finds them (Carlini et al. 2019): 1.44 bits on average where
+    it learned none; log2 of how many are possible where it finds one the likeliest."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+    secrets: str
+    """File of the secrets that were in the training text, one a line."""
+    form: str = "the secret number is ######"
+    """What all secrets look like; each # stands for a digit."""
+    seed: int = 0
+    """Seed of what is drawn, where the space is too large to rank all of it."""
+    json: bool = False
+    """Print one line of JSON."""
+
+
+def exposure(arguments: list[str]) -> int:
+    o = parse(Exposure, "privacy exposure", arguments)
+    from train.runs.directory import open_run
+
+    run, planted = open_run(o.run_dir), split_lines(read_text(o.secrets))
+    start_jax()
+    from train.privacy.exposure import exposure_of
+
+    found = exposure_of(run, o.form, planted, seed=o.seed)
+    if o.json:
+        print(json_files.dumps(found))
+        return 0
+    for one in sorted(found["secrets"], key=lambda one: -one["exposure"]):
+        print(f"{one['exposure']:7.2f} bits  {one['secret']}")
+    how = "all" if found["exact"] else f"{found['ranked']:,} drawn"
+    print(f"mean {found['mean']:.2f} bits, most {found['most']:.2f}; {found['uniform']:.2f} on average where nothing was learned")
+    print(f"{found['size']:,} possible secrets, {how} of them ranked")
+    return 0

@@ -24,7 +24,7 @@ SEVERAL = {
     "chat": {},  # is `generate --chat`
     "checkpoint": {"ls": "List", "verify": "Verify", "diff": "Diff", "export": "ExportArrays"},
     "audit": {"verify": "VerifyLog"},
-    "privacy": {"plan": "Plan", "audit": "Audit"},
+    "privacy": {"plan": "Plan", "audit": "Audit", "plant": "Plant", "exposure": "Exposure"},
     "federate": {"client": "Client", "keys": "Keys", "split": "Split"},
 }
 """Verbs with several option classes, by the word after the verb. Every other verb has one class of its own name."""
