@@ -48,8 +48,7 @@ def medium_of(run: Run, kind: Kind, path: str, *, answer: str = "", against: str
 def subject_of_patches(loss: MediaClassificationLoss, params, cut: Cut, kind: Kind, names: list[str], answer: str, against: str) -> Subject:
     """Patches (of a recording: frames of its spectrogram) are the tokens; where one is taken away, there is black, or silence.
 
-    Black, as Sundararajan et al. (2017, sec. 3) have it: grey is 0, where the first norm of an encoder jumps, so that no sum of gradients
-    from there would add up.
+    Black, as Sundararajan et al. (2017, sec. 3) have it: from grey, sums of gradients came less close to completeness.
     """
     patches_NC = np.asarray(cut.patches, np.float32) / 127.5 - 1.0 if cut.patches.dtype == np.uint8 else np.asarray(cut.patches)
     nothing_C = np.full_like(patches_NC[:1], patches_NC.min() if kind == "audio" else -1.0)

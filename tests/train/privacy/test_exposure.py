@@ -1,6 +1,5 @@
 """Exposure of planted secrets: its definition by enumeration, its mean for secrets nobody saw, and a model that learned one."""
 
-import dataclasses
 import json
 import math
 
@@ -15,7 +14,6 @@ from tests.train.conftest import write_texts
 from tests.train.tiny_runs import start, train
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, MeshShape, Samples, Schedule, TextData
 from train.privacy.exposure import UNIFORM, exposures, filled, secrets
-from train.step.private.options import Private
 
 FORM = "pin ###"
 
@@ -50,7 +48,7 @@ def test_secrets_are_different_and_of_their_form():
         assert said in str(error.value)
 
 
-def test_a_model_gives_away_what_it_learned_by_heart_and_not_what_it_never_saw_or_learned_in_private(tmp_path, capsys):
+def test_a_model_gives_away_what_it_learned_by_heart_and_not_what_it_never_saw(tmp_path, capsys):
     write_texts(tmp_path / "texts", 0, 12)
     listed, folder = tmp_path / "secrets.txt", tmp_path / "planted"
     assert omnia.main(["privacy", "plant", f"--output={folder}", f"--secrets={listed}", f"--form={FORM}", "--count=2", "--repeats=9"]) == 0
@@ -76,17 +74,13 @@ def test_a_model_gives_away_what_it_learned_by_heart_and_not_what_it_never_saw_o
         assert omnia.main(["privacy", "exposure", str(run.path), "--secrets", str(file), "--form", FORM, "--json"]) == 0
         return json.loads(capsys.readouterr().out.splitlines()[-1])
 
-    private = dataclasses.replace(plain, steps=30, gradient=Private(epsilon=2.0, delta=1e-3, micro_batch=4))
-    runs = {name: start(tmp_path / name, made) for name, made in (("plain", plain), ("private", private))}
-    for run in runs.values():
-        train(run)
-    found = measured(runs["plain"], listed)
+    run = start(tmp_path / "run", plain)
+    train(run)
+    found = measured(run, listed)
     assert found["exact"] and found["size"] == 1000 and found["most"] == pytest.approx(math.log2(1000))
     assert min(one["exposure"] for one in found["secrets"]) > 7
-    assert measured(runs["plain"], unseen)["mean"] == pytest.approx(UNIFORM, abs=0.6)
-    hidden = measured(runs["private"], listed)
-    assert hidden["mean"] < found["mean"] - 3
+    assert measured(run, unseen)["mean"] == pytest.approx(UNIFORM, abs=0.6)
     for lines, said in (("pin 12a\n", "is not of the form"), ("", "no secrets to rank")):
         (tmp_path / "bad.txt").write_text(lines)
-        assert omnia.main(["privacy", "exposure", str(runs["plain"].path), "--secrets", str(tmp_path / "bad.txt"), "--form", FORM]) == 2
+        assert omnia.main(["privacy", "exposure", str(run.path), "--secrets", str(tmp_path / "bad.txt"), "--form", FORM]) == 2
         assert said in capsys.readouterr().err
