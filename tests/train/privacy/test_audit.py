@@ -64,7 +64,7 @@ def noise_divided_by_the_batch(monkeypatch):
 
 
 def key_reused(monkeypatch):
-    monkeypatch.setattr(gradient, "_noise_key", lambda secret, key: jax.random.key(0))
+    monkeypatch.setattr(gradient, "noise_key", lambda secret, key: jax.random.key(0))
 
 
 def mask_missing(monkeypatch):
