@@ -80,17 +80,17 @@ class Watch(Outgoing):
 
     def _safe(self, text: str, last: bool) -> tuple[int, str]:
         """(how many characters may be shown, why the text ends there)."""
-        safe = len(self._text)
+        safe, why = len(self._text), ""
         if self._search is not None:
             found = self._search.feed(text) + (self._search.finish() if last else [])
             safe = self._search.safe
             if found:
-                return max(self._shown, min(one.start for one in found)), f"phrase: {found[0].phrase}"
+                safe, why = min(one.start for one in found), f"phrase: {found[0].phrase}"
         if self._guard.judge is not None:
-            if self._sentence_ends(last) and self._guard.judge([self._text])[0]:
+            if not why and self._sentence_ends(last) and self._guard.judge([self._text])[0]:
                 return self._shown, "classifier"
-            safe = min(safe, self._judged)
-        return safe, ""
+            safe = min(safe, self._judged)  # what nobody has judged is not shown, before a phrase neither
+        return max(safe, self._shown), why
 
     def _sentence_ends(self, last: bool) -> bool:
         """Whether there is more to judge than before: whole sentences, or much of one."""

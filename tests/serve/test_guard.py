@@ -164,6 +164,15 @@ def test_a_classifier_judges_sentences_before_they_are_shown():
         Guard(judge=judge).open(["how to steal"], "ann")
 
 
+def test_before_a_phrase_only_what_was_judged_is_shown():
+    """With both, a phrase that ends a text does not let out the sentence before it."""
+    guard = Guard(SEEN, judge=lambda texts: ["steal" in text for text in texts])
+    watch = Watch(guard, lambda why, text: None)
+    assert watch.feed("It is fine. You can steal it with a bomb. ") == "" and watch.stopped
+    calm = Watch(guard, lambda why, text: None)
+    assert calm.feed("It is fine. ") == "It is fine." and calm.feed("But a bomb. ") == "" and calm.stopped
+
+
 def test_what_cannot_be_looked_at_is_stopped():
     """An error of the classifier, or of the search, shows nothing more."""
 

@@ -97,8 +97,10 @@ def trained_by(run: Run, prompt: str, count: int, *, pair: str = "", answer: str
         drawn = np.sort(rng.choice(units.size, MOST, replace=False))
     found = influence(loss, checkpoints, _test(dataset, subject, run, prompt, pair, answer), units, drawn)
 
+    examples = dataset.examples(sources, "train") if isinstance(experiment.data, Classification) else None  # type: ignore[attr-defined]
+
     def listed(order) -> list[dict[str, Any]]:
-        return [_told(run, dataset, sources, units, found, int(place)) for place in order[:count]]
+        return [_told(run, examples, units, found, int(place)) for place in order[:count]]
 
     by_test = np.argsort(-found.on_test, kind="stable")
     return {
@@ -127,11 +129,11 @@ def _test(dataset: Dataset, subject, run: Run, prompt: str, pair: str, answer: s
     return TextBatch(whole[:, :-1], whole[:, 1:], weights, ones, np.arange(ones.shape[1], dtype=np.int32)[None], rows)
 
 
-def _told(run: Run, dataset: Dataset, sources, units: Units, found: Influence, place: int) -> dict[str, Any]:
+def _told(run: Run, examples: list[Example] | None, units: Units, found: Influence, place: int) -> dict[str, Any]:
     number = int(found.numbers_N[place])
     told: dict[str, Any] = {"number": number, "influence": float(found.on_test[place]), "self_influence": float(found.on_self[place])}
-    if isinstance(run.experiment.data, Classification):
-        example = dataset.examples(sources, "train")[number]  # type: ignore[attr-defined]
+    if examples is not None:
+        example = examples[number]
         return told | {"text": example.fields["text"], "label": example.label, "where": example.where}
     batch = units.make(np.array([number]), place)
     return told | {"text": run.tokenizer().decode(batch.tokens[0][batch.segments[0] > 0].tolist())}

@@ -21,7 +21,7 @@ from train.bridge.adapters import digest_of
 from train.devices.mesh import make_mesh
 from train.experiment import Experiment, MeshShape
 from train.federated.exchange import vector_of
-from train.federated.messages import Arrays, Malformed, checked, flat, tree_of
+from train.federated.messages import Arrays, Malformed, checked, flat, shapes_of, tree_of
 from train.federated.network import Server
 from train.federated.options import Gathered
 from train.federated.secure import SecureClient
@@ -51,8 +51,18 @@ def joined(server: Server) -> tuple[Experiment, dict[str, Any]]:
     assert isinstance(experiment, Experiment)
     if not isinstance(experiment.gradient, Gathered):
         raise Malformed("the server's experiment is none of a federation")
+    if experiment.objective.teacher:
+        raise Malformed("the server's experiment names a folder of a teacher, and clients have none")
     check_options(experiment)
-    return experiment, said
+    # A client alone says which of its files are read: a server that named some would have them.
+    return dataclasses.replace(experiment, data=without_files(experiment.data), start=""), said
+
+
+def without_files(data: Data) -> Data:
+    """The options of data, which name no file any more. Nothing is kept from training: a client has nothing to measure with."""
+    empty: dict[str, Any] = {name: () for name in ("files", "validation_files", "shards") if hasattr(data, name)}
+    empty |= {"validation": 0.0} if hasattr(data, "validation") else {}
+    return dataclasses.replace(data, **empty).with_paths(lambda path: "")
 
 
 def made_run(folder: str, experiment: Experiment, said: dict[str, Any], data: Data, start: str) -> tuple[Run, list]:
@@ -98,7 +108,7 @@ class Trainer:
         self._rows = -(-self._most // size) * size
         self._own = xxhash.xxh3_64_intdigest(name.encode()) & 0x7FFFFFFF
         like = state_of(experiment, mesh, carry=False).params
-        self.shapes = {name: value.shape for name, value in flat(jax.tree.map(lambda x: np.zeros(x.shape, np.float32), like)).items()}
+        self.shapes = shapes_of(like)
         loss = bound.loss
 
         def train(params, rows, key, frozen):

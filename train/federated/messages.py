@@ -58,6 +58,11 @@ def _array(code: int, content: bytes) -> np.ndarray:
     return numbers.reshape(shape)
 
 
+def shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of a tree of parameters, or of what stands for them, by name."""
+    return {"/".join(path): tuple(leaf.shape) for path, leaf in flatten_dict(tree).items()}
+
+
 def flat(tree: Any) -> Arrays:
     """A tree of parameters as float32 arrays by name."""
     return {"/".join(path): np.asarray(leaf, np.float32) for path, leaf in flatten_dict(tree).items()}

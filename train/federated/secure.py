@@ -214,7 +214,8 @@ class SecureServer:
         return {name: {other: self.keys[other] for other in others} for name, others in self.graph.items()}
 
     def after_shares(self, sent: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, bytes]]:
-        """For each client that sent shares, those that its neighbours sent it."""
+        """For each client that sent shares to all its neighbours, those that they sent it."""
+        sent = {name: shares for name, shares in sent.items() if {*shares} == {*self.graph[name]}}
         self.senders = sorted(sent)
         return {name: {other: sent[other][name] for other in self.graph[name] if other in sent} for name in self.senders}
 
@@ -233,9 +234,8 @@ class SecureServer:
         total = self._total.copy()
         for name in self.senders:
             holders = self.graph[name]
-            shares = {place: told[holder][name] for place, holder in enumerate(holders) if name in told.get(holder, ())}
-            if any(not isinstance(share, bytes) or len(share) != SHARE_BYTES for share in shares.values()):
-                raise Malformed(f"shares of {name} are none")
+            said = {place: told[holder].get(name, b"") for place, holder in enumerate(holders) if holder in told}
+            shares = {place: share for place, share in said.items() if len(share) == SHARE_BYTES}
             if name not in self.survivors and not any(other in self.survivors for other in holders):
                 continue  # nobody masked with it
             secret = joined(shares, threshold_of(len(holders)))

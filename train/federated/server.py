@@ -14,8 +14,9 @@ from train.adapters.options import Tuning
 from train.bridge.adapters import digest_of
 from train.devices import hosts
 from train.experiment import Experiment, MeshShape
+from train.federated.client import without_files
 from train.federated.exchange import Again, Exchange, Gain
-from train.federated.messages import Malformed, flat, tree_of
+from train.federated.messages import Malformed, flat, shapes_of, tree_of
 from train.federated.network import POLL, check_encrypted, listening
 from train.federated.options import Gathered, Network
 from train.kinds import Objective, realise
@@ -106,8 +107,7 @@ class ServerLearner(RowLearner):
         self._between = between
         if self._exchange is None:
             experiment, network = self._run.experiment, self._options.network
-            shapes = {name: value.shape for name, value in flat(_zeros(state_of(experiment, self._mesh).params)).items()}
-            exchange = Exchange(self._options, shapes, self._hello())
+            exchange = Exchange(self._options, shapes_of(state_of(experiment, self._mesh).params), self._hello())
             handlers = {
                 "join": lambda name, message: _joined(exchange, message),
                 "next": lambda name, message: exchange.next(name, POLL),
@@ -163,22 +163,14 @@ class ServerLearner(RowLearner):
 
 def for_clients(experiment: Experiment) -> Experiment:
     """The experiment without the server's paths."""
-    empty: dict[str, Any] = {name: () for name in ("files", "validation_files", "shards") if hasattr(experiment.data, name)}
-    empty |= {"tokenizer": ""} if hasattr(experiment.data, "tokenizer") else {}
-    empty |= {"validation": 0.0} if hasattr(experiment.data, "validation") else {}  # a client has nothing to measure with
     gradient = dataclasses.replace(experiment.gradient, network=Network(least=experiment.gradient.network.least))  # type: ignore[attr-defined, call-arg]
-    data = dataclasses.replace(experiment.data, **empty)
-    return dataclasses.replace(experiment, start="", data=data, gradient=gradient, mesh=MeshShape())
+    return dataclasses.replace(experiment, start="", data=without_files(experiment.data), gradient=gradient, mesh=MeshShape())
 
 
 def _joined(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
     if message.get("format") != FORMAT:
         raise Malformed(f"the server has format {FORMAT}: use the same version of Omnia")
     return exchange.hello
-
-
-def _zeros(shapes):
-    return jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
 
 
 def _together(gain: Gain, options: Gathered):

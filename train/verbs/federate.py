@@ -104,7 +104,11 @@ def client(arguments: list[str]) -> int:
         if not path.is_file():
             raise UserError(f"{path}: is no file", "Give the server's server.pem: --certificate FILE.")
         certificate = path.read_bytes()
-    stub = Server(address, identity, certificate, float(value_of("--patience", arguments) or Client.patience))
+    try:
+        patience = float(value_of("--patience", arguments) or Client.patience)
+    except ValueError as error:
+        raise UserError(f"omnia federate client: --patience: {error}", "Give a number of seconds.") from None
+    stub = Server(address, identity, certificate, patience)
     try:
         experiment, said = federated_client.joined(stub)
         o = parse(Client, "federate client", arguments, Client(tyro.MISSING, experiment.data))

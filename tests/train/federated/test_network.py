@@ -23,7 +23,10 @@ from train.federated import exchange, network
 from train.federated.messages import Malformed, packed, unpacked
 from train.federated.network import Server, listening, make_keys, read_token
 from train.federated.options import Gathered, Network
+from train.objectives.distillation import Distillation
 from train.objectives.tasks.options import Supervised
+from train.runs.serialize import to_json
+from train.tasks.augmentation import Augment
 from train.tasks.classification import Classification
 
 WORDS = ("Ankara", "Bogota", "Cairo", "Dublin", "Essen", "Fresno", "Ghent", "Hanoi")
@@ -224,6 +227,19 @@ def test_an_update_that_is_not_one_is_left_out_and_said(wrong, why):
     thread.join()
     assert gain.clients == 1 and why in gain.rejected["eve"] and why in refused[0]
     np.testing.assert_array_equal(gain.changes["w"], np.ones((1, 2)))
+
+
+def test_a_client_reads_no_file_that_the_server_names(place):
+    """A server that names files of the client's machine is not obeyed; one that names a teacher is refused."""
+    named = dataclasses.replace(experiment(place).data, files=("/etc/passwd",), augment=Augment(synonyms="/etc/hosts"))  # type: ignore[call-arg, type-var]
+    one = experiment(place, data=named, start="/somewhere")
+    said = {"experiment": to_json(one), "tokenizer": {"a": b""}}
+    theirs, _ = clients.joined(lambda name, message: said)  # type: ignore[arg-type]
+    assert theirs.data.files == theirs.data.validation_files == () and theirs.start == ""  # type: ignore[attr-defined]
+    assert not theirs.data.tokenizer and not theirs.data.augment.synonyms and not theirs.data.validation  # type: ignore[attr-defined]
+    taught = dataclasses.replace(one, objective=Distillation(of=Supervised(), teacher="/somewhere"))
+    with pytest.raises(Malformed, match="names a folder of a teacher"):
+        clients.joined(lambda name, message: said | {"experiment": to_json(taught)})  # type: ignore[arg-type]
 
 
 def test_only_clients_with_a_token_come_in_and_only_over_tls(tmp_path):

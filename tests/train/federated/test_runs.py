@@ -138,6 +138,7 @@ def test_keys_are_made_once(tmp_path, capsys):
         (["--run-dir", "x"], "--token FILE or --name NAME"),
         (["--run-dir", "x", "--token", str(tmp_path / "none")], "cannot be read"),
         (["--run-dir", "x", "--name", "ann", "--server", "nowhere"], "no HOST:PORT"),
+        (["--run-dir", "x", "--name", "ann", "--patience", "long"], "--patience"),
         (["--run-dir", "x", "--name", "ann", "--server", "example.org:1"], "readable on the way"),
     ):
         assert omnia.main(["federate", "client", *arguments]) == 2

@@ -89,6 +89,22 @@ def test_a_client_does_not_tell_both_secrets_of_another():
         fresh[NAMES[0]].unmask([*everybody, "stranger"], [])
 
 
+def test_a_client_that_leaves_neighbours_out_or_tells_rubbish_holds_nobody_up():
+    """It is left out, or its shares are: the others' sum is there."""
+    vectors = drawn()
+    clients = {name: SecureClient(name, 7) for name in NAMES}
+    server = SecureServer(7, 100, SIZE)
+    keys = server.after_keys({name: client.keys() for name, client in clients.items()})
+    sent = {name: client.shares(keys[name]) for name, client in clients.items()}
+    sent[NAMES[0]].pop(NAMES[1])
+    shares = server.after_shares(sent)
+    assert NAMES[0] not in shares and all(NAMES[0] not in one for one in shares.values())
+    asked = server.after_vectors({name: clients[name].masked(vectors[name], of) for name, of in shares.items()})
+    told = {name: clients[name].unmask(*of) for name, of in asked.items()}
+    told[NAMES[2]] = dict.fromkeys(told[NAMES[2]], b"rubbish")
+    np.testing.assert_array_equal(server.sum(told), sum((vectors[name] for name in NAMES[1:]), np.zeros(SIZE, np.uint32)))
+
+
 def test_shares_that_were_changed_on_their_way_are_found():
     clients = {name: SecureClient(name, 7) for name in NAMES[:4]}
     server = SecureServer(7, 100, SIZE)

@@ -13,7 +13,7 @@ import pytest
 from data.errors import UserError
 from train.objectives.terms import Mean, Term
 from train.step.federated import robust
-from train.step.federated.gradient import FromClients, Round, deviation_of, federated
+from train.step.federated.gradient import CLIP_RATE, FromClients, Round, deviation_of, federated
 from train.step.federated.options import Federated
 from train.step.private.gradient import SECRET
 
@@ -214,6 +214,26 @@ def test_the_clipping_norm_finds_its_quantile():
     assert lengths[6] <= float(carry["clip"]) <= lengths[10]
     noisy = option(clip=1.0, quantile=0.5, noise_multiplier=1.0, expected_batch=100)
     assert deviation_of(noisy, experiment(1)) == pytest.approx((1.0 - 1 / 10**2) ** -0.5)  # type: ignore[arg-type]
+
+
+def test_one_user_moves_the_count_of_short_updates_by_a_half():
+    """What Andrew et al. take the noise of the count for: a client more or less, whether its update is short or long."""
+    frozen, whole = {SECRET: np.array([1, 2], np.uint32)}, clients_of([4] * 6)[0]
+    without = whole._replace(rows=whole.rows._replace(weights=whole.rows.weights.at[:4].set(0)))
+    moved = []
+    for clip in (1e-3, 1e3):
+        options = option(clip=clip, quantile=0.5, noise_multiplier=0.1, expected_batch=2)
+        after = [float(a_round(options, batch, frozen=frozen)[2]["clip"]) for batch in (whole, without)]
+        moved.append(np.log(after[0] / after[1]) / CLIP_RATE * 2)
+    np.testing.assert_allclose(moved, [0.5, -0.5], atol=1e-3)
+
+
+def test_a_round_is_planned_before_it_is_known_how_many_clients_there_are():
+    """`omnia plan` and the doctor compile a step without data."""
+    gradient = Round(option(scaffold=True, poisoned=0.2), experiment(2))  # type: ignore[arg-type]
+    batch, _ = clients_of([4, 4])
+    found = jax.eval_shape(lambda p: gradient(regression, p, batch, jax.random.key(0), carry=gradient.carry(p)), PARAMS)
+    assert found[0]["w"].shape == (WIDTH,)
 
 
 def test_what_clients_could_not_do_is_refused(tiny):

@@ -66,7 +66,7 @@ class Round:
         if o.staleness:
             found |= {"round": jnp.int32(0), "versions": _stacked(o.staleness + 1, params)}
         if o.scaffold:
-            found |= {"controls": _stacked(o.clients, params), "control": jax.tree.map(jnp.zeros_like, params)}
+            found |= {"controls": _stacked(max(o.clients, 1), params), "control": jax.tree.map(jnp.zeros_like, params)}
         return found | ({"clip": jnp.float32(o.clip)} if o.quantile else {}) or None
 
     def __call__(self, objective: Callable, params, batch: FromClients, key, *, frozen=None, carry=None):
@@ -109,7 +109,7 @@ class Round:
             "update_norm": Mean(jnp.where(here_B > 0, norms_B, 0).sum(), here_B.sum()),
         }
         if o.quantile:
-            carry["clip"] = self._next_clip(clip, (norms_B <= clip) * here_B, here_B, noise)
+            carry["clip"] = self._next_clip(clip, norms_B <= clip, here_B, noise)
             metrics["clip"] = Mean(clip, jnp.float32(1))
         if o.scaffold:
             carry |= self._next_controls(carry, updates, clients_B, here_B)
@@ -147,12 +147,14 @@ class Round:
 
     def _next_clip(self, clip, short_B, here_B, noise):
         """The clipping norm of the next round, by the noised share of updates that were no longer than it (Andrew et al. 2021,
-        algorithm 1)."""
-        o, short, clients = self.options, short_B.sum(), jnp.maximum(here_B.sum(), 1)
+        algorithm 1). A client counts as a half for or against, so that one more or less moves the sum by a half: what theorem 1 takes
+        the noise for."""
+        o, clients = self.options, jnp.maximum(here_B.sum(), 1)
+        balance = ((short_B - 0.5) * here_B).sum()
         if o.private:
-            short += _counting_noise(o, self.experiment) * jax.random.normal(jax.random.fold_in(noise, 1))
+            balance += _counting_noise(o, self.experiment) * jax.random.normal(jax.random.fold_in(noise, 1))
             clients = _expected(o, self.experiment)
-        return clip * jnp.exp(-CLIP_RATE * (short / clients - o.quantile))
+        return clip * jnp.exp(-CLIP_RATE * (balance / clients + 0.5 - o.quantile))
 
     def _next_controls(self, carry, updates: Update, clients_B, here_B) -> dict[str, Any]:
         """SCAFFOLD's (Karimireddy et al. 2020, eq. 4, option II): a client's control is its mean gradient of this round."""
