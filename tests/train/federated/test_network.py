@@ -304,6 +304,7 @@ def test_clients_take_turns_and_are_given_up_when_they_fall_silent(monkeypatch):
         while (asked := rounds.next("a", 0.1))["do"] != "train":
             pass
         answers.append(asked["params"])
+        answers.append(rounds.take("a", UPDATE | {"round": 2}))  # of another round
         rounds.take("a", {"did": "train", "round": 3, "change": {"w": np.ones(2, np.float32)}, "weight": 2, "loss": 0.5})
 
     rounds.alive("b")
@@ -311,7 +312,7 @@ def test_clients_take_turns_and_are_given_up_when_they_fall_silent(monkeypatch):
     thread.start()
     gain = rounds.round(3, {"w": np.zeros(2, np.float32)}, 5, lambda: None)
     thread.join()
-    assert gain.clients == 1 and gain.loss == 1.0 and gain.weight == 2.0 and len(answers) == 1
+    assert gain.clients == 1 and gain.loss == 1.0 and gain.weight == 2.0 and answers[1:] == [False]
     assert not rounds.take("a", {"did": "train", "round": 3}), "the round is over"
 
 
