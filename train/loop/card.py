@@ -14,10 +14,9 @@ from data.files import json_files, storage
 from train.checkpoints.journal import Journal
 from train.loop.telemetry import name_sources, read_metrics
 from train.runs.classes import OLD_NAMES
-from train.runs.directory import START, read_stored
+from train.runs.directory import FAIRNESS, PRIVACY, START, read_stored
 
 NOT_RECORDED = "not recorded"
-FAIRNESS, PRIVACY = "fairness.json", "privacy.json"
 PLAIN = ("train.kinds:Adapters", "train.experiment:Exact")
 """Kinds that stand for no adapters, and for a plain gradient."""
 BY_PREFERENCE = "train.rl."

@@ -9,8 +9,7 @@ from train.checkpoints.checkpointer import load_trained
 from train.devices.mesh import inference_mesh
 from train.objectives.bind import bind_trained
 from train.privacy.audit import Mechanism, audit
-from train.privacy.drawing import FACTS
-from train.runs.directory import Run
+from train.runs.directory import PRIVACY, Run
 from train.runs.start import frozen_of
 from train.sources.dataset import dataset_of
 
@@ -18,9 +17,9 @@ from train.sources.dataset import dataset_of
 def audit_run(run: Run, canaries: int) -> dict[str, Any]:
     """{"passed", "epsilon_audited", "epsilon_claimed_step", "canaries", "checks": {name: {"found", "allowed", "what", "passed"}}} and what
     the run says it cost: "epsilon", None where that is infinite, "delta" and "steps"."""
-    place = run.path / FACTS
+    place = run.path / PRIVACY
     if not place.is_file():
-        raise UserError(f"{run.path}: has not trained to its end, where {FACTS} is written", "Resume it.")
+        raise UserError(f"{run.path}: has not trained to its end, where {PRIVACY} is written", "Resume it.")
     facts = json_files.read(place, "The run is damaged: train it again.", dict)
     mesh = inference_mesh(run.experiment.mesh)
     params = load_trained(run, mesh, raw=True)[0]

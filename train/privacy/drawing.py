@@ -16,12 +16,13 @@ from data.rows.poisson import drawn, expected_in, overflow, room_for
 from train.devices import hosts
 from train.kinds import Section, Units
 from train.privacy.accounting import PLD, RDP, Spending, noise_for
+from train.runs.directory import PRIVACY
 from train.step.private.gradient import SECRET
 
 MOST_RISK = 1e-9
 """Probability with which a step may draw more than it has room for."""
-KEY, FACTS = "privacy.key", "privacy.json"
-"""Files of a run: the secret, which never leaves it, and what its privacy is."""
+KEY = "privacy.key"
+"""File of a run: the secret, which never leaves it."""
 ASSUMED = "one unit more or less; units drawn by Poisson sampling, whose choice and noise nobody else knows"
 
 
@@ -162,7 +163,7 @@ class PoissonDrawing:
     def shows(self, cursor: int) -> list[Section]:
         found = self.facts(cursor)
         if self._place is not None and hosts.first():
-            json_files.write(self._place / FACTS, found)
+            json_files.write(self._place / PRIVACY, found)
         said = [
             ("epsilon", _shown(found["epsilon_pld"]), f"by {PLD}"),
             ("epsilon", _shown(found["epsilon_rdp"]), f"by {RDP}"),

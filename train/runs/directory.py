@@ -7,6 +7,7 @@ chat.json         what belongs to a conversation, of an imported model and of wh
 checkpoints/      train/checkpoints/checkpointer.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
 sections.json     what the data adds to the report (train/loop/sections.py)
+privacy.json      what private training cost, and privacy.key, its secret (train/privacy/drawing.py)
 fairness.json     the last comparison of groups of a classifier (train/tasks/fairness.py)
 access.json       who may do what with it, where somebody wrote that (train/runs/roles.py)
 start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone
@@ -103,6 +104,8 @@ def open_run(path: str | Path, said=print) -> Run:
         raise UserError(f"{path}/config.json: {what}", "Undo the change, or start a new run.") from None
 
 
+FAIRNESS, PRIVACY = "fairness.json", "privacy.json"
+"""Files of what was measured of a classifier's groups, and of what privacy cost."""
 START, TEACHER = "start", "teacher"
 """The folders of what a run starts from, and of what a student learns from: runs in small, with the parameters of one checkpoint alone. A
 run so needs nothing but itself, whatever becomes of those."""

@@ -13,13 +13,13 @@ import numpy as np
 from data.errors import UserError
 from data.files import json_files
 from train.kinds import Section
+from train.runs.directory import FAIRNESS
 from train.tasks.classification import ClassificationDataset
 from train.tasks.examples import Example
 from train.tasks.metrics.fairness import fairness
 from train.tasks.swaps import Swapped, read_swaps, swap_scores
 from train.tasks.task import Judged
 
-FILE = "fairness.json"
 TITLES = ("Groups of ", "Gaps between groups of ", "Too few examples for groups of ", "Swapped words")
 """How titles of its sections begin."""
 MOST_GROUPS = 200
@@ -99,7 +99,7 @@ def keep(run_dir: Path, found: dict[str, Any], measured: dict[str, Any]) -> list
     kept = {"measured": measured, **found}
     if "swap" in kept:
         kept["swap"] = {name: value for name, value in kept["swap"].items() if name != "most"}
-    json_files.write(run_dir / FILE, kept)
+    json_files.write(run_dir / FAIRNESS, kept)
     return [Section(title, columns=columns, rows=rows) for title, columns, rows in tables(kept)]
 
 

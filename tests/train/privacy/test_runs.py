@@ -18,8 +18,8 @@ from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Experiment, MeshShape
 from train.objectives.tasks.options import Supervised
-from train.privacy.drawing import FACTS, KEY
-from train.runs.directory import open_run
+from train.privacy.drawing import KEY
+from train.runs.directory import PRIVACY, open_run
 from train.sources.dataset import dataset_of, open_sources
 from train.sources.drawing import drawing_of
 from train.step.private.options import Private
@@ -49,8 +49,8 @@ def test_a_stopped_run_goes_on_to_the_bit_and_says_what_it_cost(private, tmp_pat
     train_and_stop(stopped.path, 5, monkeypatch)
     train(open_run(stopped.path))
     assert outcome(whole) == outcome(stopped)
-    facts = json.loads((whole.path / FACTS).read_text())
-    assert facts == json.loads((stopped.path / FACTS).read_text())
+    facts = json.loads((whole.path / PRIVACY).read_text())
+    assert facts == json.loads((stopped.path / PRIVACY).read_text())
     assert facts["steps"] == 8 and facts["unit"] == "document" and 3.0 < facts["epsilon_pld"] <= 4.0 < facts["epsilon_rdp"]
     assert whole.experiment.gradient.noise_multiplier == facts["noise_multiplier"] > 0
     assert "Differential privacy" in (whole.path / "report.html").read_text()

@@ -17,9 +17,9 @@ from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.loop.report import write_report
 from train.objectives.tasks.options import Supervised
-from train.runs.directory import open_run
+from train.runs.directory import FAIRNESS, open_run
 from train.tasks.classification import Classification
-from train.tasks.fairness import FILE, Fairness, fairness_of
+from train.tasks.fairness import Fairness, fairness_of
 from train.tasks.swaps import Swapped, Swaps, read_swaps, swap_scores
 
 PAIRS = Swaps([("he", "she"), ("Mary", "John"), ("他", "她"), ("男人", "女人")])
@@ -127,9 +127,9 @@ def test_what_is_planted_in_a_run_is_found_kept_and_shown(run, capsys):
     assert gaps["fpr/yes"]["gap"] == 1 and gaps["fpr/yes"]["p"] < 0.01 and gaps["fpr/yes"]["highest"] == "north"
     assert gaps["given/yes"]["gap"] == 0.5 and gaps["accuracy"]["lowest"] == "north"
     assert fair["swap"]["examples"] == 160 and fair["swap"]["changed"] == 1.0 and fair["swap"]["shift"]["yes"]["mean"] < -0.5
-    kept = json.loads((run / FILE).read_text())
+    kept = json.loads((run / FAIRNESS).read_text())
     assert kept["groups"] == fair["groups"] and kept["measured"]["accuracy"] == found["accuracy"] == 0.75
-    assert "most" not in kept["swap"] and "aa q bb" not in (run / FILE).read_text()  # texts stay out of what is published
+    assert "most" not in kept["swap"] and "aa q bb" not in (run / FAIRNESS).read_text()  # texts stay out of what is published
     assert found == {name: kept["measured"][name] for name in found} and kept["measured"]["files"] == [files]
     assert omnia.main(call) == 0
     said = capsys.readouterr().out
