@@ -129,7 +129,8 @@ class Running:
         if not self._asked_at:
             self._asked_at = time.monotonic()
             if self._process.returncode is None:
-                self._process.send_signal(signal.SIGTERM)
+                # Not by Popen.send_signal, which would reap a process that has just ended, and its exit code with it.
+                os.kill(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

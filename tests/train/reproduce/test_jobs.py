@@ -162,6 +162,14 @@ def test_a_job_that_does_not_stop_is_killed(made, monkeypatch):
     assert run(of_one_row(made, "deaf"), minutes=1 / 60).tried == {"deaf, seed 0": {}}
 
 
+def test_a_job_that_ends_while_it_is_asked_to_stop_keeps_its_exit_code(made):
+    (job,) = of_one_row(made, "one")
+    one = running.Running(job, Place(tuple(os.sched_getaffinity(0))))
+    os.waitid(os.P_PID, one._process.pid, os.WEXITED | os.WNOWAIT)
+    one.stop()
+    assert one.poll() and not one.error and state_of(job)["finished"]
+
+
 def test_nothing_that_a_job_started_outlives_it(made):
     run(of_one_row(made, "parent"))
     assert not subprocess.run(["pgrep", "-f", f"{made[2]}.child"], capture_output=True).stdout
