@@ -91,20 +91,22 @@ class Tokenizer:
         """The last place where a text that goes on can be cut without changing any id; 0 if none is known."""
         return 0
 
+    @property
+    def pieces(self) -> list[bytes]:
+        """The bytes of each id, as it stands behind others: at the beginning of a text some tokenizers leave a space out."""
+        if not self._pieces:
+            self._pieces = self._list_pieces()
+        return self._pieces
+
     def decode(self, ids, specials: bool = False) -> str:
         """The text of ids. Special ids are left out, or shown as `<document_end>` and the like."""
         return self.decode_bytes(ids, specials).decode("utf-8", "replace")
 
     def decode_bytes(self, ids, specials: bool = False) -> bytes:
         """The bytes of ids. A stream of ids can end inside a character: the caller holds its bytes back."""
-        if not self._pieces:
-            self._pieces = self._list_pieces()
+        pieces = self.pieces
         return b"".join(
-            self._pieces[i]
-            if 0 <= i < self.base_size and i not in self._names
-            else f"<{self._names.get(i, i)}>".encode()
-            if specials
-            else b""
+            pieces[i] if 0 <= i < self.base_size and i not in self._names else f"<{self._names.get(i, i)}>".encode() if specials else b""
             for i in np.asarray(ids).reshape(-1).tolist()
         )
 

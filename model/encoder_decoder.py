@@ -140,24 +140,28 @@ _ENCODER = 1 << 20
 class Conditioned:
     """An encoder-decoder that has read its sources: a decoder, as the functions of model/decoding/ see it.
 
-    caches: keys and values of the sources, for each layer, which a prefill puts into its state: to go on from that they need not be here.
-    segments_BS: int32, 0 on a source's padding.
+    caches: keys and values of the sources, for each layer, and segments_BS, int32, 0 on a source's padding. Both go into the cache that a
+    prefill begins with: to go on from that they need not be here. Without them a cache has room for sources as long as targets.
     """
 
     model: EncoderDecoder
-    caches: tuple
-    segments_BS: Any
+    caches: tuple = ()
+    segments_BS: Any = None
 
     @property
     def config(self) -> EncoderDecoderConfig:
         return self.model.config
 
     def empty_cache(self, rows: int, size: int):
-        """Keys and values of the target, empty, and those of the source, for each layer."""
-        return tuple(own + source for own, source in zip(empty_cache(self.config, rows, size), self.caches, strict=True))
+        """For each layer keys and values of the target, empty, and those of the source; behind the layers the source's segments."""
+        own = empty_cache(self.config, rows, size)
+        caches = self.caches or own
+        segments_BS = jnp.zeros((rows, size), jnp.int32) if self.segments_BS is None else self.segments_BS
+        return *(mine + source for mine, source in zip(own, caches, strict=True)), (segments_BS[..., None],)
 
     def apply(self, variables, tokens_BT, *, positions_BT, cache, valid_BS, media=None) -> Output:
-        """As of a Decoder. Rows may be several samples of each source, which are neighbours."""
-        segments_BS = jnp.repeat(self.segments_BS, len(tokens_BT) // len(self.segments_BS), axis=0)
-        where = {"positions_BT": positions_BT, "cache": cache, "valid_BS": valid_BS, "source_segments_BS": segments_BS}
-        return self.model.apply(variables, tokens_BT, **where)
+        """As of a Decoder."""
+        (*layers, (segments_BS1,)), index = cache
+        where = {"positions_BT": positions_BT, "cache": (tuple(layers), index), "valid_BS": valid_BS}
+        output = self.model.apply(variables, tokens_BT, source_segments_BS=segments_BS1[..., 0], **where)
+        return output._replace(cache=(*output.cache, (segments_BS1,)))

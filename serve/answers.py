@@ -83,7 +83,7 @@ class Answer:
     def usage(self) -> dict[str, Any]:
         """Tokens of prompts, each counted once however many answers it has, and of answers."""
         prompts = {id(job.ids): job for job in self.jobs}.values()
-        read, drawn = sum(len(job.ids) for job in prompts), sum(writer.count for writer in self.writers)
+        read, drawn = sum(job.prompt_tokens for job in prompts), sum(writer.count for writer in self.writers)
         cached = sum(job.cached for job in prompts)
         return {
             "prompt_tokens": read,

@@ -160,6 +160,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     """The model of a run, with every program that it will run compiled. UserError for a run that answers nothing."""
     import jax
 
+    from model.encoder_decoder import Conditioned
     from model.media.multimodal_config import MultimodalConfig
     from serve.adapters import load_adapters, parse_names
     from serve.engine import Engine
@@ -169,6 +170,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     from serve.programs import programs_for
     from serve.scheduler import Scheduler
     from serve.served import Served
+    from serve.sources import SourcePrompts
     from train.checkpoints.checkpointer import in_eight_bits, load_parameters
     from train.devices.mesh import inference_mesh
     from train.generation.chat import load_chat
@@ -191,16 +193,16 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     reads = isinstance(run.experiment.model, MultimodalConfig)
     if reads and run.experiment.model.fusion != "tokens":
         raise UserError(f"{run.path}: models that attend to media across are not served", "Serve one whose media stand among the tokens.")
-    model, folders = decoder_of(run), parse_names(options.adapters, _name(options, run))
+    model, folders = decoder_of(run, reads=True), parse_names(options.adapters, _name(options, run))
     params, found.step = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
     tokenizer, template = run.tokenizer(), load_chat(run.path)
     generator = TextGenerator(model, in_eight_bits(params) if options.int8 else params, tokenizer, run.document_end, template)
     context = min(options.context or generator.context, generator.context)
     if reads and context < generator.context:
         raise UserError(f"--context {context}: a model that reads media reads rows of {generator.context}", "Leave --context out.")
-    media = MediaPrompts(run.experiment, tokenizer) if reads else None
+    whole: Any = MediaPrompts(run.experiment, tokenizer) if reads else SourcePrompts(generator, context) if generator.answers else None
     programs = programs_for(
-        model,
+        Conditioned(model) if generator.answers else model,
         generator.params,
         slots=options.slots,
         context=context,
@@ -208,14 +210,14 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         exact=options.exact,
         adapters=load_adapters(folders, params) if folders else None,
         guesses=options.guesses,
-        media=media.empty if media is not None else None,
+        whole=whole,
     )
     programs.compile()
     found.programs = Leader(programs, Store()) if several and jax.process_index() == 0 else programs
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
     prefixes = PrefixStore(chunk=programs.chunk, most_bytes=options.prefix_bytes)
     found.engine = Engine(found.programs, scheduler, prefixes, observed, wake)
-    found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders], media=media)
+    found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders], whole=whole)
     return found
 
 

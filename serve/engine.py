@@ -196,7 +196,7 @@ class Engine:
             following.times["begun"] = time.monotonic()
             row = self._readings.index(None)
             reading = self._readings[row] = _Reading(following)
-            if following.media is None:
+            if following.whole is None:
                 reading.digests = self._prefixes.digests(f"{following.adapter} {following.owner}", following.ids)
             if not following.scored:
                 self._from_store(row, reading)
@@ -214,7 +214,7 @@ class Engine:
         """Read a chunk of each prompt that is being read, and give those that are read their slots."""
         readings = {row: reading for row, reading in enumerate(self._readings) if reading is not None}
         parts = {row: self._part(reading) for row, reading in readings.items()}
-        by_itself = {row for row, reading in readings.items() if reading.job.scored or reading.job.media is not None}
+        by_itself = {row for row, reading in readings.items() if reading.job.scored or reading.job.whole is not None}
         if together := parts.keys() - by_itself:
             self._rows, logits = self._programs.read(
                 self._rows, {row: part._replace(ids=part.ids if row in together else []) for row, part in parts.items()}
@@ -223,8 +223,8 @@ class Engine:
                 self._has_read(row, readings[row], parts[row], logits)
         for row in sorted(by_itself):
             reading, part = readings[row], parts[row]
-            if reading.job.media is not None:
-                self._rows, logits = self._programs.read_whole(self._rows, row, part, reading.job.media)
+            if reading.job.whole is not None:
+                self._rows, logits = self._programs.read_whole(self._rows, row, part, reading.job.whole)
             else:
                 following = reading.job.ids[part.start + 1 : part.start + 1 + len(part.ids)]
                 self._rows, logits, scores = self._programs.score(self._rows, row, part, following)
@@ -232,9 +232,9 @@ class Engine:
             self._has_read(row, reading, part, logits)
 
     def _part(self, reading: "_Reading") -> Part:
-        """What is read next: a chunk, or all of a prompt with media."""
+        """What is read next: a chunk, or all of a prompt that is read whole."""
         job, place = reading.job, reading.place
-        count = self._programs.chunk if job.media is None else len(job.ids)
+        count = self._programs.chunk if job.whole is None else len(job.ids)
         return Part(job.ids[place : place + count], place, job.adapter)
 
     def _has_read(self, row: int, reading: "_Reading", part: Part, logits: Any) -> None:
@@ -246,7 +246,7 @@ class Engine:
         if reading.place < len(reading.job.ids):
             return
         self._readings[row] = None
-        self._observed.read(len(reading.job.ids), reading.job.cached)
+        self._observed.read(reading.job.prompt_tokens, reading.job.cached)
         if reading.job.most:
             self._insert(reading.job, row, logits)
         else:
@@ -306,7 +306,7 @@ class Engine:
         self._few = min(2 * self._few, MOST_STEPS)
         for job in self._jobs:
             if job is not None:
-                job.longest = min(job.longest + steps, job.cost)
+                job.longest = min(job.longest + steps, job.places)
         self._fit(max(job.longest for job in self._jobs if job is not None))
         alive_B = np.array([job is not None for job in self._jobs])
         adapter_B = np.array([NO_ADAPTER if job is None else job.adapter for job in self._jobs], np.int32)

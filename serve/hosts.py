@@ -138,7 +138,7 @@ def _told(one: Any) -> Any:
         return {"parts": [[row, *part] for row, part in one.items()]}
     if one is None or isinstance(one, int | np.ndarray | list):
         return one
-    return {"media": [np.asarray(leaf) for leaf in jax.tree.leaves(one)]}
+    return {"whole": [np.asarray(leaf) for leaf in jax.tree.leaves(one)]}
 
 
 def _heard(one: Any, held: dict[int, Any], programs: Programs) -> Any:
@@ -155,7 +155,8 @@ def _heard(one: Any, held: dict[int, Any], programs: Programs) -> Any:
         return Job(sampling=sampling, **told)
     if kind == "parts":
         return {row: Part(*part) for row, *part in told}
-    return jax.tree.unflatten(jax.tree.structure(programs.media), told)
+    assert programs.whole is not None
+    return jax.tree.unflatten(jax.tree.structure(programs.whole.examples[0]), told)
 
 
 def _lists(one: Any) -> Any:

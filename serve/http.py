@@ -291,9 +291,9 @@ class Application:
             raise Refused("give a prompt, or messages", "prompt")
         served = self._writer()
         if "messages" in body:
-            ids = (await asyncio.to_thread(served.conversation, chat_request({"messages": body["messages"]}))).ids
+            ids = (await asyncio.to_thread(served.conversation, chat_request({"messages": body["messages"]}))).tokens
         else:
-            ids = (await asyncio.to_thread(served.prompt, string(body["prompt"], "prompt"))).ids
+            ids = (await asyncio.to_thread(served.prompt, string(body["prompt"], "prompt"))).tokens
         await self._say(asked, 200, {"tokens": ids, "count": len(ids), "max_model_len": served.size})
 
     async def _detokenize(self, asked: Asked) -> None:

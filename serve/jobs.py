@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,10 +31,38 @@ class Piece(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """Ids of a prompt, and its media where it has any: a data.media.rows.MediaBatch of one row, whose tokens these are."""
+    """Ids of a prompt, as a slot holds them, and what is read whole with them, as of `Whole`. source: ids of a text that is read first and
+    lies in no slot."""
 
     ids: list[int]
-    media: Any = None
+    whole: Any = None
+    source: Sequence[int] = ()
+
+    @property
+    def tokens(self) -> list[int]:
+        """That the prompt's text is."""
+        return list(self.source or self.ids)
+
+
+class Whole(Protocol):
+    """What makes the prompts of a model that reads each in one piece."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of media that parts of messages may hold."""
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """What is read, once of each shape that it may have."""
+
+    def prompt(self, parts: Sequence[dict[str, Any]], param: str) -> Prompt:
+        """Of the parts of messages, in their order, as OpenAI has them. Refused for what cannot be read."""
+
+    def of_ids(self, ids: Sequence[int], param: str) -> Prompt:
+        """Of a text's ids."""
+
+    def read(self, model: Any, params: Any, rows: Any, row: Any, whole: Any, count: Any) -> Any:
+        """Read a prompt of `count` ids into a row, as `read_chunk` does a part of a text: (rows, float32 [V])."""
 
 
 class Grammar:
@@ -65,8 +94,9 @@ class Job:
     choice: int = 0
     """Which of several answers to one request it is: each draws by itself."""
     owner: str = ""
-    media: Any = None
-    """As of Prompt: such a prompt is read whole."""
+    whole: Any = None
+    """As of Prompt."""
+    source: Sequence[int] = ()
     adapter: int = -1
     """Number of the adapter that the model reads and draws with; -1 for none."""
     likeliest: bool = False
@@ -91,6 +121,15 @@ class Job:
     """When it was queued, begun, first and last answered: seconds of a monotonic clock."""
 
     @property
-    def cost(self) -> int:
-        """Tokens that it may hold."""
+    def places(self) -> int:
+        """Of a slot that it may take."""
         return len(self.ids) + self.most
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.source or self.ids)
+
+    @property
+    def cost(self) -> int:
+        """Tokens that it may make the model read and draw."""
+        return self.prompt_tokens + self.most

@@ -43,18 +43,21 @@ class MediaPrompts:
         return tuple(kind for kind in PARTS.values() if kind in self._shapes)
 
     @property
-    def empty(self) -> MediaBatch:
+    def examples(self) -> tuple[MediaBatch]:
         """The row of a prompt without anything in it."""
-        return self._filler().batch
+        return (self._filler().batch,)
 
     def _filler(self) -> RowFiller:
         return RowFiller(self._layout, self._shapes, self._tokenizer, np.arange(1))
 
     def prompt(self, parts: Sequence[dict[str, Any]], param: str) -> Prompt:
         """Of the parts of messages, in their order, as OpenAI has them: text, image_url, input_audio. Refused for what cannot be read."""
-        return self.of_pieces([self._piece(part, param) for part in parts], param)
+        return self._of_pieces([self._piece(part, param) for part in parts], param)
 
-    def of_pieces(self, pieces: list[Piece], param: str) -> Prompt:
+    def of_ids(self, ids: Sequence[int], param: str) -> Prompt:
+        return self._of_pieces([Piece("text", np.array(ids, np.int32))], param)
+
+    def _of_pieces(self, pieces: list[Piece], param: str) -> Prompt:
         length = 1 + sum(tokens_of(piece, self._shapes) for piece in pieces)  # the end of another sample comes first
         if length >= self._layout.length:
             raise Refused(f"the prompt takes {length} tokens, and the context has {self._layout.length}", param, "context_length_exceeded")
@@ -64,6 +67,21 @@ class MediaPrompts:
         filler = self._filler()
         filler.add(0, [*pieces, Piece("text", np.zeros(0, np.int32), learned=True)])
         return Prompt(filler.batch.tokens[0, :length].tolist(), filler.batch)
+
+    @staticmethod
+    def read(model: Any, params: Any, rows: Any, row, whole: MediaBatch, count):
+        """whole: of one row, as long as the model's context; its first `count` tokens are meant."""
+        length = whole.tokens.shape[1]
+        output = model.apply(
+            {"params": params},
+            whole.tokens,
+            positions_BT=jnp.arange(length)[None],
+            cache=(model.empty_cache(1, length), 0),
+            valid_BS=(jnp.arange(length) < count).astype(jnp.int32)[None],
+            media=media_of(model.config, params, whole),
+        )
+        last_D = jax.lax.dynamic_index_in_dim(output.hidden_BTD[0], count - 1, keepdims=False)
+        return paste_chunk(rows, row, output.cache, 0), logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)
 
     def _piece(self, part: dict[str, Any], param: str) -> Piece:
         if part["type"] == "text":
@@ -97,21 +115,3 @@ def _decoded(data: Any, param: str) -> bytes:
         return base64.b64decode(data, validate=True)
     except (TypeError, ValueError, binascii.Error):
         raise Refused(f"{param}: the data of a medium must be base64", param, "invalid_media") from None
-
-
-def read_whole(model: Any, params: Any, rows: Any, row, batch: MediaBatch, count):
-    """Read a prompt with its media into a row, as `read_chunk` does a part of a text: (rows, float32 [V]).
-
-    batch: of one row, as long as the model's context; its first `count` tokens are meant.
-    """
-    length = batch.tokens.shape[1]
-    output = model.apply(
-        {"params": params},
-        batch.tokens,
-        positions_BT=jnp.arange(length)[None],
-        cache=(model.empty_cache(1, length), 0),
-        valid_BS=(jnp.arange(length) < count).astype(jnp.int32)[None],
-        media=media_of(model.config, params, batch),
-    )
-    last_D = jax.lax.dynamic_index_in_dim(output.hidden_BTD[0], count - 1, keepdims=False)
-    return paste_chunk(rows, row, output.cache, 0), logits(Head(last_D, vocabulary_table(params)), softcap=model.config.logit_softcap)

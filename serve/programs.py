@@ -22,8 +22,8 @@ from model.decoding.slots import (
     read_chunks,
     score_chunk,
 )
-from serve.jobs import Job
-from serve.media import read_whole
+from model.encoder_decoder import Conditioned
+from serve.jobs import Job, Whole
 from train.adapters.method import overlaid
 from train.adapters.together import for_rows
 from train.step.state import Purpose, random_key
@@ -54,8 +54,8 @@ class Programs:
 
     exact: one program for each thing, so that a text is the same bits whoever is beside it. Else there are programs for fewer places too,
     and one for a prompt by itself: they are faster, and differ in the last digits. adapters: a tree of `side_by_side`, laid as `params`.
-    guesses: as of `go_on`; so many places must be free behind every text. media: an empty MediaBatch of one row, for a model that reads
-    media. Everything that changes is donated.
+    guesses: as of `go_on`; so many places must be free behind every text. whole: of a model that reads each prompt in one piece. Everything
+    that changes is donated.
     """
 
     def __init__(
@@ -70,18 +70,20 @@ class Programs:
         exact: bool = False,
         adapters: Any = None,
         guesses: int = 0,
-        media: Any = None,
+        whole: Whole | None = None,
     ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
-        self.guesses, self.media = guesses, media
+        self.guesses, self.whole = guesses, whole
         few = -(-max(size // FEW, LEAST_PLACES, MOST_STEPS) // chunk) * chunk
-        self.places = (size,) if exact or few >= size else (few, size)
+        # A source takes all the places of a row, however short its target is.
+        self.places = (size,) if exact or few >= size or isinstance(model, Conditioned) else (few, size)
         everywhere, laid_rows, laid_chunk = _layouts(model, params)
         laid_slots = Slots(laid_rows, *[everywhere] * (len(dataclasses.fields(Slots)) - 1))
         read = {"static_argnames": "places", "out_shardings": (laid_rows, everywhere)}
         self._read_chunks = _adapted(read_chunks, model, **read)
         self._read_chunk = _adapted(read_chunk, model, **read)
-        self._read_whole = _adapted(read_whole, model, out_shardings=(laid_rows, everywhere))
+        if whole is not None:
+            self._read_whole = _adapted(whole.read, model, out_shardings=(laid_rows, everywhere))
         self._insert = jax.jit(insert, donate_argnums=0, out_shardings=laid_slots)
         self._move = jax.jit(move, donate_argnums=2, out_shardings=laid_slots)
         self._score_chunk = _adapted(score_chunk, model, out_shardings=(laid_rows, everywhere, everywhere))
@@ -144,10 +146,10 @@ class Programs:
         where = np.int32(row), self._padded(ids), self._padded(following), np.int32(start), np.int32(len(ids))
         return self._score_chunk(self._weights, rows, np.full(1, adapter, np.int32), *where)
 
-    def read_whole(self, rows, row: int, part: Part, media: Any):
-        """A prompt with its media: (rows, logits)."""
+    def read_whole(self, rows, row: int, part: Part, whole: Any):
+        """A prompt in one piece: (rows, logits)."""
         adapter_B = np.full(1, part.adapter, np.int32)
-        return self._read_whole(self._weights, rows, adapter_B, np.int32(row), media, np.int32(len(part.ids)))
+        return self._read_whole(self._weights, rows, adapter_B, np.int32(row), whole, np.int32(len(part.ids)))
 
     def _padded(self, ids: list[int]) -> np.ndarray:
         tokens_C = np.zeros(self.chunk, np.int32)
@@ -164,7 +166,7 @@ class Programs:
         """A job whose prompt was read into a row takes a slot. logits: as `read` gave them for its last chunk."""
         tokens = np.zeros(self.size, np.int32)
         tokens[: len(job.ids)] = job.ids
-        limit = min(job.cost, self.size - self.guesses)
+        limit = min(job.places, self.size - self.guesses)
         return self._insert(
             bank,
             np.int32(place),
@@ -193,8 +195,8 @@ class Programs:
         shapes, rows = [(width, places) for width in self.widths for places in self.places], self.empty_rows()
         rows = self.paste(rows, 0, self.cut(rows, 0, 0), 0)
         rows, _, _ = self.score(rows, 0, Part([0], 0), [0])
-        if self.media is not None:
-            rows, _ = self.read_whole(rows, 0, Part([0], 0), self.media)
+        for example in self.whole.examples if self.whole is not None else ():
+            rows, _ = self.read_whole(rows, 0, Part([0], 0), example)
         for which in (range(self.rows), [0]):
             for places in self.places:
                 rows, logits = self.read(rows, {row: Part([0], places - self.chunk) for row in which})
@@ -234,7 +236,7 @@ def programs_for(
     exact: bool = False,
     adapters: Any = None,
     guesses: int = 0,
-    media: Any = None,
+    whole: Whole | None = None,
 ) -> Programs:
     """The programs that suit the devices at hand, for texts of up to `context` tokens. chunk: 0 for what suits them."""
     on_cpu = jax.default_backend() == "cpu"
@@ -242,7 +244,7 @@ def programs_for(
     widths = {min(width, slots) for width in (1, 4, slots)} if on_cpu and not exact else {slots}
     size = -(-(context + guesses) // chunk) * chunk
     rows = min(READ_AT_ONCE, slots)
-    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses, "media": media}
+    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses, "whole": whole}
     return Programs(model, params, widths=tuple(sorted(widths)), size=size, chunk=chunk, rows=rows, **more)
 
 

@@ -4,15 +4,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from data.errors import UserError
-from data.media.rows import Piece
 from model.decoding.sampling import Sampling
 from serve.gate import Gate
 from serve.grammar import Grammars
-from serve.jobs import Grammar, Job, Prompt
-from serve.media import MediaPrompts
+from serve.jobs import Grammar, Job, Prompt, Whole
 from serve.programs import STOPS
 from serve.protocol import ChatRequest, CompletionRequest, Drawing, Refused
 from serve.text import TextWriter
@@ -37,18 +33,21 @@ class Served:
         *,
         size: int,
         adapters: Sequence[str] = (),
-        media: MediaPrompts | None = None,
+        whole: Whole | None = None,
         gate: Gate | None = None,
     ):
-        """media: of a model that reads them, which then reads every prompt as that says. gate: what requests and answers pass."""
-        self._media, self.gate = media, gate
+        """whole: of a model that reads each prompt in one piece. gate: what requests and answers pass."""
+        self._whole, self.gate = whole, gate
         self.name, self.chat, self.size, self.adapters = name, chat, size, tuple(adapters)
         self._generator, self._tokenizer = generator, tokenizer
         self.stop_ids = generator.stop_ids
         if len(self.stop_ids) > STOPS:
             raise UserError(f"the model has {len(self.stop_ids)} stop ids; at most {STOPS} are served", "Use another model.")
         self.vocabulary = generator.vocabulary
-        self.pieces = [tokenizer.decode_bytes([id_]) for id_ in range(tokenizer.base_size)]
+        self.pieces = tokenizer.pieces
+        spaced = next((id_ for id_, piece in enumerate(self.pieces) if piece.startswith(b" ") and piece[1:].isalpha()), None)
+        # An answer stands behind nothing, and some tokenizers give each first word a space.
+        self._without_space = generator.answers and spaced is not None and not tokenizer.decode([spaced]).startswith(" ")
         self._hidden = frozenset(self.stop_ids) | frozenset(range(tokenizer.base_size, self.vocabulary))
         self._end = self.stop_ids[0] if self.stop_ids else tokenizer.specials["document_end"]
         self._grammars = Grammars(self.pieces, self.vocabulary, self._end, self._encoded)
@@ -59,7 +58,7 @@ class Served:
     @property
     def reads(self) -> tuple[str, ...]:
         """The kinds of media that messages may hold."""
-        return () if self._media is None else self._media.kinds
+        return () if self._whole is None else self._whole.kinds
 
     @property
     def fingerprint(self) -> str:
@@ -72,12 +71,10 @@ class Served:
         try:
             if isinstance(prompt, str):
                 text = {"type": "text", "text": prompt}
-                return Prompt(self._generator.encode(prompt)) if self._media is None else self._media.prompt([text], param)
+                return Prompt(self._generator.encode(prompt)) if self._whole is None else self._whole.prompt([text], param)
             if max(prompt) >= self.vocabulary:
                 raise Refused(f"{param} holds token id {max(prompt)}; there are {self.vocabulary}", param)
-            if self._media is not None:
-                return self._media.of_pieces([Piece("text", np.array(prompt, np.int32))], param)
-            return Prompt(list(prompt))
+            return self._of_ids(list(prompt), param)
         except UserError as error:
             raise Refused(str(error).replace("\n", " "), param) from None
 
@@ -86,17 +83,21 @@ class Served:
 
         Refused for a model of text without a template.
         """
-        if self._media is not None:
-            return self._media.prompt(_parts(request.messages), "messages")
+        if self._whole is not None and self.reads:
+            return self._whole.prompt(_parts(request.messages), "messages")
         if not self.chat.template:
             raise Refused("this model has no chat template: use /v1/completions", "messages")
         if any(not isinstance(turn["content"], str) for turn in request.messages):
             raise Refused("this model reads text alone, and a message holds other media", "messages", "unsupported_content")
         tools = list(request.tools) if request.tools and request.tool_choice != "none" else None
         try:
-            return Prompt(self.chat.encode(request.messages, self._tokenizer, tools=tools, most=LARGEST_RENDERED))
+            ids = self.chat.encode(request.messages, self._tokenizer, tools=tools, most=LARGEST_RENDERED)
         except UserError as error:
             raise Refused(str(error).splitlines()[0], "messages") from None
+        return self._of_ids(ids, "messages")
+
+    def _of_ids(self, ids: list[int], param: str) -> Prompt:
+        return Prompt(ids) if self._whole is None else self._whole.of_ids(ids, param)
 
     def room(self, ids: Sequence[int], most: int | None, default: int | None, param: str) -> int:
         """Tokens to draw at most behind a prompt; Refused where they do not fit the context."""
@@ -152,11 +153,14 @@ class Served:
         self, prompt: Prompt, request: ChatRequest | CompletionRequest, sampling: Sampling, most: int, seed: int, choice: int, owner: str
     ) -> Job:
         scored = isinstance(request, CompletionRequest) and request.echo and request.logprobs
-        if scored and prompt.media is not None:
-            raise Refused("log-probabilities of a prompt are not there for a model that reads media", "logprobs", "unsupported_parameter")
+        if scored and prompt.whole is not None:
+            raise Refused(
+                "log-probabilities of a prompt are not there for a model that reads it in one piece", "logprobs", "unsupported_parameter"
+            )
         return Job(
             ids=prompt.ids,
-            media=prompt.media,
+            whole=prompt.whole,
+            source=prompt.source,
             sampling=sampling,
             seed=seed,
             choice=choice,
@@ -169,7 +173,7 @@ class Served:
         )
 
     def writer(self, stops: Sequence[str], tokens: bool) -> TextWriter:
-        return TextWriter(self.pieces, stops, self._hidden, tokens)
+        return TextWriter(self.pieces, stops, self._hidden, tokens, without_space=self._without_space)
 
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(self.pieces[id_] for id_ in ids if id_ < len(self.pieces)).decode("utf-8", "replace")

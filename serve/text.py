@@ -31,10 +31,19 @@ class TextWriter:
 
     pieces: bytes of each id. hidden: ids that are no text, such as that of an end. A text ends before the first stop string in it,
     whichever tokens that is made of; what could be the beginning of one is held back until it is not. tokens: whether they are shown
-    too; a text alone, without stop strings, is made faster.
+    too; a text alone, without stop strings, is made faster. without_space: one that the text begins with is left out.
     """
 
-    def __init__(self, pieces: Sequence[bytes], stops: Sequence[str] = (), hidden: frozenset[int] = frozenset(), tokens: bool = True):
+    def __init__(
+        self,
+        pieces: Sequence[bytes],
+        stops: Sequence[str] = (),
+        hidden: frozenset[int] = frozenset(),
+        tokens: bool = True,
+        *,
+        without_space: bool = False,
+    ):
+        self._without_space = without_space
         self._pieces, self._stops, self._hidden = pieces, [stop for stop in stops if stop], hidden
         self._plain = not tokens and not self._stops
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -52,7 +61,7 @@ class TextWriter:
         """Tokens that were drawn; those behind a stop string are left out, and not counted."""
         if self._plain:
             self.count += len(ids)
-            return Shown(self._decoder.decode(b"".join(map(self.bytes_of, ids))))
+            return Shown(self._decoded(b"".join(map(self.bytes_of, ids))))
         found = Shown("", ended=self._ended)
         for number, (token, log_prob) in enumerate(zip(ids, log_probs, strict=True)):
             if self._ended:
@@ -63,10 +72,15 @@ class TextWriter:
                 others = tuple(zip(np.asarray(likeliest[number]).tolist(), np.asarray(their_log_probs[number]).tolist(), strict=True))
             if token not in self._hidden:
                 self._tokens.append((self._shown + len(self._text), TokenShown(token, log_prob, others)))
-            self._text += self._decoder.decode(self.bytes_of(token))
+            self._text += self._decoded(self.bytes_of(token))
             if self._stops:
                 found = _joined(found, self._certain())
         return found if self._stops else _joined(found, self._certain())
+
+    def _decoded(self, raw: bytes) -> str:
+        if raw and self._without_space:
+            raw, self._without_space = raw.removeprefix(b" "), False
+        return self._decoder.decode(raw)
 
     def finish(self) -> Shown:
         """Nothing more comes: all that was held back."""

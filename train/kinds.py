@@ -9,6 +9,7 @@ config file is a kind like ours.
 import dataclasses
 import importlib
 import math
+import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -171,6 +172,14 @@ class Dataset:
 
     def __init__(self, options: Any, experiment: Any):
         self.options, self.experiment = options, experiment
+
+    @property
+    def chat(self) -> Any:
+        """What belongs to a conversation with the model: the run's, or that of the run it starts from."""
+        from train.generation.chat import Chat, load_chat
+
+        place = self.place or self.experiment.start
+        return load_chat(pathlib.Path(place)) if place else Chat()
 
     # What a run directory knows of it
 

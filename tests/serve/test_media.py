@@ -82,7 +82,7 @@ def programs(params, prompts):
         chunk=chunk,
         rows=2,
         exact=True,
-        media=prompts.empty,
+        whole=prompts,
     )
     made.compile()
     return made
@@ -91,7 +91,7 @@ def programs(params, prompts):
 @pytest.fixture(scope="module")
 def reader(params, prompts, tokenizer):
     generator = TextGenerator(realise(EXPERIMENT.model), params, tokenizer, tokenizer.specials["document_end"])
-    return Served("reader", generator, tokenizer, Chat(), size=SIZE, media=prompts)
+    return Served("reader", generator, tokenizer, Chat(), size=SIZE, whole=prompts)
 
 
 def asked() -> list[list[dict]]:
@@ -116,8 +116,8 @@ def test_answers_are_those_of_the_run(programs, prompts, params, tokenizer, make
         made = [prompts.prompt(parts, "messages") for parts in asked()]
         stopping = Sampling(temperature=sampling.temperature, stop_ids=(end,))
         with make_engine(programs=programs) as parts:
-            found = run(parts.engine, [Job(one.ids, stopping, 5, 8, media=one.media) for one in made])
-            (again, *_) = run(parts.engine, [Job(made[0].ids, stopping, 5, 8, media=made[0].media)])
+            found = run(parts.engine, [Job(one.ids, stopping, 5, 8, whole=one.whole) for one in made])
+            (again, *_) = run(parts.engine, [Job(made[0].ids, stopping, 5, 8, whole=made[0].whole)])
         assert [ids for ids, *_ in found] == expected
         assert again == found[0]
     assert len({tuple(ids) for ids in expected}) > 2
@@ -164,7 +164,7 @@ def test_messages_become_parts_in_their_order(reader, prompts, tokenizer):
     found = reader.conversation(chat_request({"messages": messages}))
     expected = prompts.prompt([text_part("s"), text_part("\n"), image_part(picture(1)), text_part("c?")], "messages")
     assert found.ids == expected.ids
-    for one, other in zip(found.media.image, expected.media.image, strict=True):
+    for one, other in zip(found.whole.image, expected.whole.image, strict=True):
         np.testing.assert_array_equal(one, other)
     assert reader.prompt("hi").ids == reader.prompt(tokenizer.encode("hi").tolist()).ids
 

@@ -67,8 +67,8 @@ def _extend(model, params, state, tokens_BT, lengths_B) -> Generation:
 
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
-def _decode(model, params, source, state, sampling, steps) -> Generation:
-    return decode(model if source is None else Conditioned(model, (), source.segments_BS), params, state, sampling, steps)
+def _decode(model, params, state, sampling, steps) -> Generation:
+    return decode(Conditioned(model) if isinstance(model, EncoderDecoder) else model, params, state, sampling, steps)
 
 
 class TextGenerator:
@@ -161,7 +161,7 @@ class TextGenerator:
             while any(live) and width < capacity:
                 steps = min(few, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
                 few = min(2 * few, CHUNK)
-                state = _decode(self._model, self._params, source, state, by, jnp.int32(steps))
+                state = _decode(self._model, self._params, state, by, jnp.int32(steps))
                 ids, probabilities, ends = (np.asarray(x) for x in (state.tokens_BS, state.log_probs_BS, state.ends_B))
                 for row, on in enumerate(live):
                     if on:
@@ -240,16 +240,26 @@ class TextGenerator:
         """The rows to continue, and what is read first: None for a decoder, which reads what it continues."""
         if not self.answers:
             return rows, None
-        end = [] if self._document_end is None else [self._document_end]
-        sources = [row + end for row in rows]
+        sources = [self.ended(row) for row in rows]
         longest = max(map(len, sources))
         if longest > self.context and self._model.config.positions in ("learned", "sinusoidal"):
             raise UserError(f"the text to read is {longest} tokens; the model's context is {self.context}", "Give a shorter one.")
-        width = _rounded(longest)
-        tokens = np.array([np.pad(row, (0, width - len(row))) for row in sources], np.int32)
-        segments = (np.arange(width) < np.array([[len(row)] for row in sources])).astype(np.int32)
-        positions = np.arange(width, dtype=np.int32) * segments
-        return [[self._model.config.start_token] for _ in rows], SourceText(tokens, segments, positions)
+        return [[self.start_token] for _ in rows], self.source(sources, _rounded(longest))
+
+    def ended(self, ids: Sequence[int]) -> list[int]:
+        """Ids of a text to read, with those that end it."""
+        return [*ids, *([] if self._document_end is None else [self._document_end])]
+
+    @property
+    def start_token(self) -> int:
+        """What the text begins with that an encoder-decoder writes."""
+        return self._model.config.start_token
+
+    def source(self, rows: Sequence[Sequence[int]], width: int) -> SourceText:
+        """Texts to read, padded to a width."""
+        tokens = np.array([np.pad(row, (0, width - len(row))) for row in rows], np.int32)
+        segments = (np.arange(width) < np.array([[len(row)] for row in rows])).astype(np.int32)
+        return SourceText(tokens, segments, np.arange(width, dtype=np.int32) * segments)
 
     def _prefill(self, rows: list[list[int]], source, keys_B, tokens: int, made: list[int]) -> tuple[Generation, int, int]:
         """Pad on the left, and give the buffers room, to a few sizes only, so that few programs are compiled.

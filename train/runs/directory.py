@@ -55,7 +55,7 @@ class Run:
     def other_corpora(self, paths: tuple[str, ...]) -> list:
         """Other data of the same kind, folders of shards or files, to be measured on; the run's own need not be there any more."""
         tokenizer = self.tokenizer()
-        corpora = open_sources(elsewhere(self.experiment, paths), tokenizer)
+        corpora = open_sources(elsewhere(self.experiment, paths), tokenizer, self.path)
         for corpus in corpora:
             if corpus.tokenizer().digest != tokenizer.digest:
                 raise UserError(

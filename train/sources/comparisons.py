@@ -14,7 +14,7 @@ from train.experiment import Experiment
 from train.kinds import Dataset
 from train.rl.environments.environment import Prompt
 from train.rl.options import Preferences
-from train.sources.encoding import check_texts, encode_demonstration
+from train.sources.encoding import check_texts
 from train.sources.examples import SAMPLE, ExampleBatches, Examples, evenly, fill
 from train.sources.records import COMPARED, unused
 from train.sources.text import check_samples, continuations
@@ -71,7 +71,7 @@ class ComparisonBatches(ExampleBatches):
             row = self._tables[number][_spread(int(index) + first, len(self._tables[number]), number)]
             prompt, fits = _prompt_of(row), True
             for k, response in enumerate(row["responses"]):
-                encoded, learned = encode_demonstration(prompt, response, self._tokenizer, False)
+                encoded, learned = self._transcriber.demonstration(prompt, response)
                 fits &= fill(batch, (place, k), encoded, learned)
                 batch.present[place, k], batch.scores[place, k] = 1, row["scores"][k]
             batch.best[place], batch.counts[place] = row["best"], float(fits)
@@ -109,7 +109,7 @@ class ComparisonBatches(ExampleBatches):
     def _encoded(self, row: dict[str, Any]) -> list[list[int]]:
         """The ids of a comparison's prompt with each response."""
         prompt = _prompt_of(row)
-        return [encode_demonstration(prompt, response, self._tokenizer, False)[0] for response in row["responses"]]
+        return [self._transcriber.demonstration(prompt, response)[0] for response in row["responses"]]
 
 
 def _prompt_of(row: dict[str, Any]) -> Prompt:
@@ -152,7 +152,7 @@ class ComparisonDataset(Dataset):
             twice = next(path for path in files if files.count(path) > 1)
             raise UserError(f"data.files names {twice} twice", "Name it once, and weigh it: --data.weights.")
         by_score = getattr(self.experiment.objective, "by_score", False)
-        return [Examples(file, tokenizer, by_score=by_score) for file in files]
+        return [Examples(file, tokenizer, by_score=by_score, chat=self.chat) for file in files]
 
     def batches(self, sources: list, split: str = "train") -> ComparisonBatches:
         return ComparisonBatches(self.experiment, sources, split)

@@ -19,9 +19,11 @@ def elsewhere(experiment: Experiment, paths: tuple[str, ...]) -> Experiment:
     return dataclasses.replace(experiment, data=dataset_of(experiment).elsewhere(paths))
 
 
-def open_sources(experiment: Experiment, tokenizer: Tokenizer | None = None) -> list:
-    """The sources that an experiment names. tokenizer: of a run, for data that is not tokenized yet. UserError where it names none."""
+def open_sources(experiment: Experiment, tokenizer: Tokenizer | None = None, place: Path | None = None) -> list:
+    """The sources that an experiment names. tokenizer, place: of a run, for data that is not tokenized yet. UserError where it names
+    none."""
     dataset = dataset_of(experiment)
+    dataset.place = place
     if not dataset.paths():
         field = next((f"data.{name}" for name in ("shards", "files") if hasattr(experiment.data, name)), "data")
         raise UserError(f"{field} is empty", experiment.data.how_to_get)
@@ -31,7 +33,7 @@ def open_sources(experiment: Experiment, tokenizer: Tokenizer | None = None) -> 
 def open_the_same(experiment: Experiment, run_path: Path, digests: tuple[str, ...], tokenizer: Tokenizer) -> list:
     """The sources that a run was started with, wherever they lie now; UserError for others."""
     try:
-        sources = open_sources(experiment, tokenizer)
+        sources = open_sources(experiment, tokenizer, run_path)
     except MissingData as error:
         named = [name for name in ("shards", "files") if hasattr(experiment.data, name)] or ["environments.0.path"]
         raise MissingData(

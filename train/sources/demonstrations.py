@@ -13,7 +13,7 @@ from train.experiment import Experiment
 from train.kinds import Dataset
 from train.rl.environments.environment import Environment, blaming
 from train.rl.options import Demonstrations
-from train.sources.encoding import check_texts, encode_demonstration
+from train.sources.encoding import check_texts
 from train.sources.environments import elsewhere, open_environments, paths_of
 from train.sources.examples import SAMPLE, ExampleBatches, Examples, evenly, fill
 from train.sources.text import check_samples, continuations
@@ -40,7 +40,7 @@ class DemonstrationBatches(ExampleBatches):
             seed = self.seed if self.split == "train" else 0
             with blaming(self.sources[number].name, f"row {numbers[place]}"):
                 prompt, response = environment.transcript(environment.prompt(seed, index, self.split), seed, index)
-            ids, learned = encode_demonstration(prompt, response, self._tokenizer, self.data.learn_prompts)
+            ids, learned = self._transcriber.demonstration(prompt, response, self.data.learn_prompts)
             if not fill(batch, place, ids, learned):
                 self.damaged.add(int(numbers[place]))
         return batch
@@ -59,9 +59,7 @@ class DemonstrationBatches(ExampleBatches):
             check_texts(self._tokenizer, ((prompt.name, text) for prompt, response in shown for text in (*prompt.texts, response)))
             if not self.data.learn_prompts and not any(response for _, response in shown):
                 raise UserError(f"{source.name}: every response for {split} is empty: there is nothing to learn", "Give responses.")
-            lengths = [
-                len(encode_demonstration(prompt, response, self._tokenizer, False)[0]) - 1 for prompt, response in evenly(shown, SAMPLE)
-            ]
+            lengths = [len(self._transcriber.demonstration(prompt, response)[0]) - 1 for prompt, response in evenly(shown, SAMPLE)]
             said += self._check_lengths(f"{source.name}: examples for {split}", lengths)
         return said + environment.remarks()
 
@@ -80,7 +78,7 @@ class DemonstrationDataset(Dataset):
         return dataclasses.replace(self.options, environments=elsewhere(self.options, paths))
 
     def open(self, tokenizer: Tokenizer | None = None) -> list[Examples]:
-        return open_environments(self.experiment, self.options.environments, tokenizer)
+        return open_environments(self.experiment, self.options.environments, tokenizer, self.chat)
 
     def batches(self, sources: list, split: str = "train") -> DemonstrationBatches:
         return DemonstrationBatches(self.experiment, sources, split)

@@ -6,57 +6,105 @@ import numpy as np
 
 from data.errors import UserError
 from data.tokenizer import Tokenizer
+from train.generation.chat import Chat
 from train.rl.environments.environment import Prompt, Reply
 from train.sources.records import ROLES
 
-
-def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
-    """The ids that a response to the prompt follows: those of a document's start, then the text, or the turns of a conversation."""
-    start, end = tokenizer.document_start, tokenizer.specials["document_end"]
-    if not prompt.messages:
-        return [start, *tokenizer.encode(prompt.text).tolist()]
-    ids = []
-    for role, text in prompt.messages:
-        ids += [tokenizer.specials[ROLES[role]], *tokenizer.encode(text).tolist(), end]
-    return [start, *ids, tokenizer.specials[ROLES["assistant"]]]
+SAID = "\uf8ff"
+"""What the model says where only what a template writes behind it is wanted: a private-use character, which no template looks for."""
 
 
-def encode_reply(reply: Reply, ended: bool, tokenizer: Tokenizer) -> list[int]:
-    """The ids between two turns of the policy: the end of the first, if it did not sample that itself, what was said to it, and its
-    role."""
-    end = tokenizer.specials["document_end"]
-    text = tokenizer.encode(reply.text).tolist()
-    return [*([] if ended else [end]), tokenizer.specials[ROLES[reply.role]], *text, end, tokenizer.specials[ROLES["assistant"]]]
+class Transcriber:
+    """Writes conversations as a model knows them: by its authors' chat template, where it has one, and otherwise each turn between the id
+    of its role and the end of the document. A prompt of plain text stands behind the document's start."""
 
+    def __init__(self, tokenizer: Tokenizer, chat: Chat = Chat()):
+        self.tokenizer, self._chat = tokenizer, chat if chat.template else Chat()
+        self._end: int = tokenizer.specials["document_end"]
 
-def encode_demonstration(prompt: Prompt, response: str, tokenizer: Tokenizer, learn_prompt: bool) -> tuple[list[int], list[int]]:
-    """Ids of prompt and response with the end of the document, and 1 for those that are learned: responses with their ends, all turns of
-    the assistant; with learn_prompt everything but the first id, which nothing precedes."""
-    end = tokenizer.specials["document_end"]
-    ids = encode_prompt(prompt, tokenizer)
-    learned = [0] * len(ids)
-    place = 1
-    for role, text in prompt.messages:
-        length = len(tokenizer.encode(text)) + 2  # with its role and its end
-        if role == "assistant":
-            learned[place + 1 : place + length] = [1] * (length - 1)
-        place += length
-    if learn_prompt:
-        learned = [0] + [1] * (len(ids) - 1)
-    answer = [*tokenizer.encode(response).tolist(), end]
-    return ids + answer, learned + [1] * len(answer)
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """A response ends with any of these."""
+        return tuple(dict.fromkeys((self._end, *self._chat.stop_ids)))
 
+    @property
+    def role_ids(self) -> tuple[int, ...]:
+        """Special ids that stand in conversations without a template."""
+        return () if self._chat.template else tuple(self.tokenizer.specials[name] for name in ROLES.values())
 
-def decode_responses(tokenizer: Tokenizer, prompts: list[list[int]], responses, mask) -> list[str]:
-    """The texts of responses int32 [B, R] up to their masks' ends, as `read_on` gives them."""
-    sampled = zip(prompts, np.asarray(responses), np.asarray(mask), strict=True)
-    return [read_on(tokenizer, prompt, ids[: int(kept.sum())].tolist()) for prompt, ids, kept in sampled]
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """The ids that a response follows."""
+        start = self.tokenizer.document_start
+        if not prompt.messages:
+            return [start, *self.tokenizer.encode(prompt.text).tolist()]
+        if self._chat.template:
+            return self._chat.encode([{"role": role, "content": text} for role, text in prompt.messages], self.tokenizer)
+        ids = []
+        for role, text in prompt.messages:
+            ids += [self.tokenizer.specials[ROLES[role]], *self.tokenizer.encode(text).tolist(), self._end]
+        return [start, *ids, self.tokenizer.specials[ROLES["assistant"]]]
 
+    def reply(self, reply: Reply, ended: bool) -> list[int]:
+        """The ids between two turns of the policy: the end of the first, if it did not sample that itself, what was said to it, and its
+        role."""
+        if self._chat.template:
+            return self._behind(reply)[ended:]
+        text = self.tokenizer.encode(reply.text).tolist()
+        roles = self.tokenizer.specials
+        return [*([] if ended else [self._end]), roles[ROLES[reply.role]], *text, self._end, roles[ROLES["assistant"]]]
 
-def read_on(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
-    """The text of ids, as it reads after others, without a stop token at the end."""
-    ids = ids[:-1] if ids and ids[-1] == tokenizer.specials["document_end"] else ids
-    return tokenizer.decode(before + ids)[len(tokenizer.decode(before)) :]
+    def demonstration(self, prompt: Prompt, response: str, learn_prompt: bool = False) -> tuple[list[int], list[int]]:
+        """Ids of prompt and response with its end, and 1 for those that are learned: responses with their ends, all turns of the assistant;
+        with learn_prompt everything but the first id, which nothing precedes."""
+        ids = self.prompt(prompt)
+        learned = [0] * len(ids)
+        for begin, count in self._earlier_turns(prompt, ids):
+            learned[begin : begin + count] = [1] * count
+        if learn_prompt:
+            learned = [0] + [1] * (len(ids) - 1)
+        answer = [*self._inside(response), self._end_of(prompt)]
+        return ids + answer, learned + [1] * len(answer)
+
+    def responses(self, prompts: list[list[int]], responses, mask) -> list[str]:
+        """The texts of responses int32 [B, R] up to their masks' ends, as `read_on` gives them."""
+        sampled = zip(prompts, np.asarray(responses), np.asarray(mask), strict=True)
+        return [self.read_on(prompt, ids[: int(kept.sum())].tolist()) for prompt, ids, kept in sampled]
+
+    def read_on(self, before: list[int], ids: list[int]) -> str:
+        """The text of ids, as it reads after others, without a stop token at the end."""
+        ids = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return self.tokenizer.decode(before + ids)[len(self.tokenizer.decode(before)) :]
+
+    def _inside(self, text: str) -> list[int]:
+        """Ids of what the assistant says."""
+        encode = self.tokenizer.encode_inside if self._chat.template else self.tokenizer.encode
+        return encode(text).tolist()
+
+    def _end_of(self, prompt: Prompt) -> int:
+        """What ends a response to it."""
+        return self._chat.stop_ids[0] if prompt.messages and self._chat.stop_ids else self._end
+
+    def _earlier_turns(self, prompt: Prompt, ids: list[int]) -> Iterable[tuple[int, int]]:
+        """Where earlier turns of the assistant stand, each with its end: (place, ids). Not those that a template leaves out or
+        shortens."""
+        for number, (role, text) in enumerate(prompt.messages):
+            if role == "assistant":
+                before = len(self.prompt(Prompt("", messages=prompt.messages[:number])))  # of none, the start without a role
+                begin, said = before + (not number), self._inside(text)
+                if ids[begin : begin + len(said)] == said:
+                    yield begin, len(said) + 1
+
+    def _behind(self, reply: Reply) -> list[int]:
+        """What a template writes behind a turn of the assistant: its end first."""
+        turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": SAID}, {"role": reply.role, "content": reply.text}]
+        ids: list[int] = []
+        behind = False
+        for piece, special in self._chat.render(turns):
+            if not behind and special is None and SAID in piece:
+                piece, behind = piece.rpartition(SAID)[2], True
+            if behind:
+                ids += [special] if special is not None else self.tokenizer.encode_inside(piece).tolist()
+        return ids
 
 
 def check_texts(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> None:

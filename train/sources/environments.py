@@ -6,6 +6,7 @@ from typing import Any
 from data.errors import UserError
 from data.tokenizer import Tokenizer, character_tokenizer, load_tokenizer
 from train.experiment import Experiment
+from train.generation.chat import Chat
 from train.rl.environments.environment import Environment
 from train.rl.options import Demonstrations, Prompts
 from train.sources.examples import Examples
@@ -29,10 +30,12 @@ def elsewhere(data: Prompts | Demonstrations, paths: tuple[str, ...]) -> tuple[E
     return tuple(environments)
 
 
-def open_environments(experiment: Experiment, environments: tuple[Environment, ...], tokenizer: Tokenizer | None) -> list[Examples]:
-    """With the tokenizer given, that of the run it starts from, or one of their own characters."""
+def open_environments(
+    experiment: Experiment, environments: tuple[Environment, ...], tokenizer: Tokenizer | None, chat: Chat
+) -> list[Examples]:
+    """With the tokenizer given, that of the run it starts from, or one of their own characters. chat: of the run."""
     if tokenizer is None and experiment.start:
         tokenizer = load_tokenizer(experiment.start)
     if tokenizer is None:
         tokenizer = character_tokenizer("".join(environment.alphabet for environment in environments))
-    return [Examples(environment, tokenizer) for environment in environments]
+    return [Examples(environment, tokenizer, chat=chat) for environment in environments]

@@ -15,9 +15,11 @@ from data.records.record import Record
 from data.records.rows import read_bytes, read_records
 from data.tokenizer import Tokenizer
 from train.experiment import Experiment
+from train.generation.chat import Chat
 from train.rl.environments.environment import Environment
 from train.runs.serialize import to_digest
-from train.sources.records import ROLES, comparisons_of
+from train.sources.encoding import Transcriber
+from train.sources.records import comparisons_of
 
 SAMPLE = 256
 """Rows that padding is reckoned from, and examples of a source that are examined before a run."""
@@ -34,11 +36,13 @@ class Examples:
 
     Its files are read once, when they are first needed: another run, in the same process too, reads them anew.
     by_score: whether every score is learned from, or only which response is best.
+    chat: how the model that is trained knows conversations.
     Attributes: path, its files or its name; digest, of what it is made of; document_end; ids, one more than the largest it can hold.
     """
 
-    def __init__(self, source: Environment | str, tokenizer: Tokenizer, by_score: bool = False):
+    def __init__(self, source: Environment | str, tokenizer: Tokenizer, by_score: bool = False, chat: Chat = Chat()):
         self.source, self._tokenizer, self.by_score = fresh(source), tokenizer, by_score
+        self.transcriber = Transcriber(tokenizer, chat)
         files = (source,) if isinstance(source, str) else source.files
         self.path = ", ".join(files) or type(source).__name__
         what = "" if isinstance(source, str) else json.dumps(to_digest(dataclasses.replace(source)), sort_keys=True)
@@ -57,7 +61,7 @@ class Examples:
         tokenizer = self._tokenizer
         specials = [tokenizer.document_start, self.document_end]
         if self._converses():
-            specials += [tokenizer.specials[name] for name in ROLES.values()]
+            specials += self.transcriber.role_ids
         return max(tokenizer.base_size, 1 + max(specials), *(codes.ids[1] for codes in tokenizer.codes.values()))
 
     def _converses(self) -> bool:
@@ -114,7 +118,7 @@ class ExampleBatches:
         self.length, self.seed, self.split, self.sources = experiment.model.context_length, experiment.seed, split, sources
         self.damaged: set[int] = set()
         self.damage = f"examples of more than {self.length} tokens"
-        self._tokenizer, self._end = sources[0].tokenizer(), sources[0].document_end
+        self._tokenizer, self._transcriber = sources[0].tokenizer(), sources[0].transcriber
         self.remarks: list[str] = []
 
     def batch(self, first_row: int, count: int) -> Any:

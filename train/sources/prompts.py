@@ -23,4 +23,4 @@ class PromptDataset(Dataset):
         return dataclasses.replace(self.options, environments=elsewhere(self.options, paths))
 
     def open(self, tokenizer: Tokenizer | None = None) -> list[Examples]:
-        return open_environments(self.experiment, self.options.environments, tokenizer)
+        return open_environments(self.experiment, self.options.environments, tokenizer, self.chat)

@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record
-from train.generation.chat import Chat, load_chat
+from train.generation.chat import Chat
 from train.tasks.examples import Example, column
 from train.tasks.task import Task, TaskDataset
 
@@ -125,8 +124,7 @@ class ConversationDataset(SequenceDataset):
     def chat(self):
         """What belongs to a conversation with the model that the run starts from."""
         if self._chat is None:
-            place = self.place or self.experiment.start
-            self._chat = load_chat(Path(place)) if place and self.way == "text" else Chat()
+            self._chat = super().chat if self.way == "text" else Chat()
         return self._chat
 
     @property

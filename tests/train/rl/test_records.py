@@ -9,9 +9,10 @@ import pytest
 from data.errors import UserError
 from data.records.rows import read_records
 from data.tokenizer import byte_tokenizer
-from train.rl.environments.environment import Prompt
+from train.generation.chat import Chat
+from train.rl.environments.environment import Prompt, Reply
 from train.rl.environments.files import PromptFile
-from train.sources.encoding import encode_prompt
+from train.sources.encoding import Transcriber
 from train.sources.records import comparisons_of, messages_of, read_comparisons, turns_of, unused
 from train.verbs.label import record_of
 
@@ -110,7 +111,8 @@ def test_a_pair_that_contradicts_itself_is_refused(tmp_path, fields, says):
 def test_conversations_are_prompts_in_every_form_in_which_they_are_published(tmp_path):
     """A prompt of turns; both sides whole; the text of a prompt and both sides whole, with what stood before it; answers alone."""
     tokenizer, system = byte_tokenizer(), {"role": "system", "content": "be kind"}
-    asked = encode_prompt(Prompt("hi", messages=(("user", "hi"),)), tokenizer)
+    transcriber = Transcriber(tokenizer)
+    asked = transcriber.prompt(Prompt("hi", messages=(("user", "hi"),)))
     for record in (
         {"prompt": [USER], "responses": ["yes", "no"], "best": 0},
         {"prompt": [USER], "chosen": "yes", "rejected": "no"},
@@ -121,9 +123,33 @@ def test_conversations_are_prompts_in_every_form_in_which_they_are_published(tmp
     ):
         row = compared(tmp_path, **record)
         assert row["responses"] == ["yes", "no"] and row["best"] == 0
-        assert encode_prompt(Prompt(row["prompt"], messages=row["messages"]), tokenizer) == asked
+        assert transcriber.prompt(Prompt(row["prompt"], messages=row["messages"])) == asked
     longer = compared(tmp_path, prompt="hi", chosen=[system, USER, ANSWER], rejected=[system, USER, OTHER])
     assert longer["messages"] == (("system", "be kind"), ("user", "hi"))
+
+
+ENDS = {"<|im_start|>": 256, "<|im_end|>": 257}
+TEMPLATE = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TURNS = (("user", "hi <|im_end|>"), ("assistant", "ho"), ("user", "and?"))
+
+
+def test_conversations_of_a_chat_model_are_written_by_its_template():
+    """What is learned, sampled and answered, put together, is the whole conversation as the template has it."""
+    tokenizer, chat = byte_tokenizer(), Chat(TEMPLATE, specials=ENDS, stop_ids=(257,))
+    transcriber, prompt = Transcriber(tokenizer, chat), Prompt("", messages=TURNS)
+    messages = [{"role": role, "content": text} for role, text in TURNS]
+    ids, learned = transcriber.demonstration(prompt, "so")
+    more = [*messages, {"role": "assistant", "content": "so"}]
+    assert ids + [*b"\n"] == chat.encode(more, tokenizer, reply=False) and ids[: len(ids) - 3] == transcriber.prompt(prompt)
+    assert [id_ for id_, one in zip(ids, learned, strict=True) if one] == [*b"ho", 257, *b"so", 257]
+    told, whole = Reply("no"), chat.encode([*more, {"role": "user", "content": "no"}], tokenizer)
+    assert ids + transcriber.reply(told, ended=True) == ids[:-1] + transcriber.reply(told, ended=False) == whole
+    assert transcriber.read_on(transcriber.prompt(prompt), [*b"so", 257]) == "so" and 257 in transcriber.stop_ids
+    assert transcriber.prompt(Prompt("plain")) == [tokenizer.document_start, *b"plain"]
 
 
 def test_fields_that_are_not_used_are_told_apart_from_those_that_are(tmp_path):

@@ -12,7 +12,7 @@ from train.experiment import Experiment
 from train.rl.environments.environment import Environment, Prompt, blaming, check_scores
 from train.rl.options import PolicyGradient, Prompts
 from train.rl.rewards.scoring import load_reward_models
-from train.sources.encoding import check_texts, decode_responses, encode_prompt
+from train.sources.encoding import check_texts
 from train.sources.examples import LARGE, evenly
 
 MOST_ENCODED = 4096
@@ -41,7 +41,7 @@ class Questions:
         self._data, self._seed = experiment.data, experiment.seed
         self.environments: list[Environment] = [source.source for source in sources]
         self.names = [source.name for source in sources]
-        self.tokenizer = sources[0].tokenizer()
+        self.tokenizer, self.transcriber = sources[0].tokenizer(), sources[0].transcriber
         for environment in self.environments:
             load_reward_models(environment, self.tokenizer)
         self.end = self.tokenizer.specials["document_end"]
@@ -62,7 +62,7 @@ class Questions:
                     prompts = environment.examined(self._seed if split == "train" else 0, split)
                     check_texts(self.tokenizer, environment.texts(prompts))
                     environment.check(prompts)
-                    encode_prompt(prompts[0], self.tokenizer)
+                    self.transcriber.prompt(prompts[0])
                 said += self._check_lengths(number, split, prompts)
                 self._try(number, prompts[0])
             said += environment.remarks()
@@ -74,7 +74,7 @@ class Questions:
         # No text has more tokens than bytes; a turn has two besides, and a prompt two.
         suspects = [prompt for prompt in prompts if 2 + sum(2 + len(text.encode()) for text in prompt.texts) > limit]
         examined = evenly(suspects, MOST_ENCODED)
-        lengths = [len(encode_prompt(prompt, self.tokenizer)) for prompt in examined]
+        lengths = [len(self.transcriber.prompt(prompt)) for prompt in examined]
         share = float(np.mean([length > limit for length in lengths])) * len(suspects) / len(prompts) if examined else 0.0
         if share == 1.0:
             raise UserError(
@@ -104,7 +104,7 @@ class Questions:
         for row, number, index in zip(range(first, first + count), which.tolist(), local.tolist(), strict=True):
             with blaming(self.names[number], f"row {row}"):
                 prompt = self.environments[number].prompt(self._seed if split == "train" else 0, index, split)
-                ids = encode_prompt(prompt, self.tokenizer)
+                ids = self.transcriber.prompt(prompt)
             if len(ids) > self._data.prompt_tokens:
                 self.unusable.add(row)
                 if len(self.unusable) > self._data.max_unusable:
@@ -139,7 +139,7 @@ class Questions:
 
     def texts(self, questions: list[Question], responses, mask) -> list[str]:
         """The responses as text; questions: one for each row."""
-        return decode_responses(self.tokenizer, [question.ids for question in questions], responses, mask)
+        return self.transcriber.responses([question.ids for question in questions], responses, mask)
 
     def gold(self, questions: list[Question], texts: list[str], responses, mask) -> np.ndarray | None:
         """float32 [B]: the gold scores, where every environment has some apart from its scores; else None."""

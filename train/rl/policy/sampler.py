@@ -18,7 +18,6 @@ from train.rl.environments.environment import Reply, Simulator, blaming
 from train.rl.options import PolicyGradient, Prompts, response_length, turns_of
 from train.rl.policy.questions import Question, Questions
 from train.rl.policy.rollout import Rollout, Talk, as_rollout, go_on, response_key, rollout, row_keys, start_talk
-from train.sources.encoding import encode_reply, read_on
 from train.step.state import Purpose, random_key
 from train.step.update import compiler_options, on_mesh
 
@@ -43,7 +42,7 @@ class Conversation:
     """A prompt, what the policy has said to it, and what it was answered."""
 
     def __init__(self, question: Question, questions: Questions):
-        self._question, self._questions, self._tokenizer = question, questions, questions.tokenizer
+        self._question, self._questions, self._transcriber = question, questions, questions.transcriber
         self._environment = questions.environments[question.environment]
         self._ids = list(question.ids)
         self._said: tuple[str, ...] = ()
@@ -52,7 +51,7 @@ class Conversation:
 
     def hear(self, ids: list[int]) -> Reply:
         """A turn of the policy, and the reply to it: an environment that does not reply scores the first turn, which is the last."""
-        text = read_on(self._tokenizer, self._ids, ids)
+        text = self._transcriber.read_on(self._ids, ids)
         self._ids += ids
         self._said = (*self._said, text)
         self.transcript += text
@@ -66,7 +65,7 @@ class Conversation:
 
     def say(self, reply: Reply, ended: bool, reply_tokens: int) -> list[int]:
         """The ids of a reply; ended: whether the policy sampled the end of its turn."""
-        ids = encode_reply(reply, ended, self._tokenizer)
+        ids = self._transcriber.reply(reply, ended)
         if len(ids) > reply_tokens:
             raise UserError(
                 f"{type(self._environment).__name__}: a reply has {len(ids)} tokens with its role and end tokens; data.reply_tokens is "
@@ -93,7 +92,7 @@ class ResponseSampler:
         self._learn_behind_cut = o.learn_behind_cut
         self._turns, self._reply_tokens = turns_of(data.environments), data.reply_tokens
         self._response_length = response_length(data, o)
-        sampling = Sampling(temperature=o.temperature, stop_ids=(questions.end,) if o.stop else ())
+        sampling = Sampling(temperature=o.temperature, stop_ids=questions.transcriber.stop_ids if o.stop else ())
 
         def keys(rows_B, purpose, samples):
             return row_keys(random_key(experiment.seed, 0, purpose), rows_B, samples)

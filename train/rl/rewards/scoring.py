@@ -14,12 +14,13 @@ from data.records.rows import read_bytes
 from data.tokenizer import Tokenizer
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh, put_batch, row_shards
+from train.generation.chat import load_chat
 from train.kinds import realise
 from train.objectives.preference.reward_model import score_texts
 from train.rl.options import RewardModelling
 from train.rl.rewards.rewards import SCORERS, RewardModel
 from train.runs.directory import Run, open_run
-from train.sources.encoding import encode_demonstration
+from train.sources.encoding import Transcriber
 from train.step.update import compiler_options, on_mesh
 
 
@@ -78,7 +79,7 @@ def load_scorer(run_dir: str):
     run = open_reward_model(run_dir)
     mesh = inference_mesh(run.experiment.mesh)
     params, _ = load_parameters(run, mesh)
-    tokenizer, model = run.tokenizer(), realise(run.experiment.model)
+    transcriber, model = Transcriber(run.tokenizer(), load_chat(run.path)), realise(run.experiment.model)
     length = run.experiment.model.context_length
     call = jax.jit(
         lambda params, tokens, valid: score_texts(model, params, tokens, valid),
@@ -91,10 +92,7 @@ def load_scorer(run_dir: str):
         """A text that does not fit the model's context loses its beginning."""
         if not prompts:
             return np.zeros(0, np.float32)
-        rows = [
-            encode_demonstration(prompt, response, tokenizer, False)[0][-length:]
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
+        rows = [transcriber.demonstration(prompt, response)[0][-length:] for prompt, response in zip(prompts, responses, strict=True)]
         count = -(-len(rows) // row_shards(mesh)) * row_shards(mesh)
         width = min(length, -(-max(map(len, rows)) // 32) * 32)  # few widths, so few programs
         tokens, valid = np.zeros((count, width), np.int32), np.zeros((count, width), np.int32)

@@ -10,7 +10,7 @@ from data.tokenizer import character_tokenizer
 from train.rl.environments.environment import Prompt
 from train.rl.environments.simulators import CATEGORIES, ITEMS, Recommendations, SlotFilling, take
 from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
-from train.sources.encoding import encode_demonstration
+from train.sources.encoding import Transcriber
 from train.sources.records import ROLES
 
 SIMULATORS = {
@@ -86,7 +86,7 @@ def test_only_the_turns_of_the_assistant_are_learned_with_their_ends(simulator):
     end, begin = tokenizer.specials["document_end"], tokenizer.specials[ROLES["assistant"]]
     for row in range(20):
         prompt, response = simulator.transcript(simulator.prompt(0, row), 0, row)
-        ids, learned = encode_demonstration(prompt, response, tokenizer, learn_prompt=False)
+        ids, learned = Transcriber(tokenizer).demonstration(prompt, response)
         said = [text for role, text in prompt.messages if role == "assistant"] + [response]
         assert len(said) <= simulator.turns
         assert [ids[at - 1] for at in range(len(ids)) if learned[at] and not learned[at - 1]] == [begin] * len(said)

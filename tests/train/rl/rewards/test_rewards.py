@@ -34,7 +34,7 @@ from train.rl.rewards.rewards import (
     edit_distance,
     last_number,
 )
-from train.sources.encoding import encode_demonstration, encode_prompt
+from train.sources.encoding import Transcriber
 from train.sources.records import read_comparisons
 from train.verbs.label import choose, label, whole_or_nothing
 
@@ -211,12 +211,13 @@ def test_a_conversation_learns_the_turns_of_the_assistant(tmp_path):
     path.write_text("\n".join(json.dumps({"messages": [{"role": r, "content": f"{t}{i}"} for r, t in turns]}) for i in range(9)))
     file, tokenizer = PromptFile(path=str(path)), character_tokenizer("abcdef0123456789")
     prompt = file.prompt(0, 0)
-    ids, learned = encode_demonstration(prompt, file.demonstration(prompt, 0, 0), tokenizer, False)
+    ids, learned = Transcriber(tokenizer).demonstration(prompt, file.demonstration(prompt, 0, 0))
     end = tokenizer.specials["document_end"]
     number = prompt.messages[0][1][-1]
     expected = [*tokenizer.encode(f"c{number}").tolist(), end, *tokenizer.encode(f"ef{number}").tolist(), end]
     assert [token for token, weight in zip(ids, learned, strict=True) if weight] == expected
-    assert ids[: len(encode_prompt(prompt, tokenizer))] == encode_prompt(prompt, tokenizer)
+    asked = Transcriber(tokenizer).prompt(prompt)
+    assert ids[: len(asked)] == asked
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"messages": [{"role": "user", "content": "x"}]}\n')
     with pytest.raises(UserError, match="not a conversation"):
