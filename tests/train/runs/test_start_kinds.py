@@ -9,6 +9,7 @@ from model.config import ModelConfig
 from model.critic import Critic
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
+from train.generation.chat import Chat
 from train.rl.environments.simulators import SlotFilling
 from train.rl.environments.text_tasks import Addition
 from train.sources.examples import Examples
@@ -37,6 +38,7 @@ def test_texts_need_no_ids_of_roles_and_conversations_do():
     tokenizer = byte_tokenizer()
     assert Examples(Addition(), tokenizer).ids == 1 + tokenizer.specials["document_end"]
     assert Examples(SlotFilling(), tokenizer).ids > tokenizer.specials["spare_1"]
+    assert Examples(SlotFilling(), tokenizer, chat=Chat("{{ messages }}")).ids == 1 + tokenizer.specials["document_end"]
 
 
 def test_a_branch_has_the_windows_of_the_layers_that_it_copies():
