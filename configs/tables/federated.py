@@ -5,27 +5,29 @@ omnia reproduce federated --data DIR
 
 import dataclasses
 
-from train.experiment import SGD, Experiment, MeshShape, Schedule
+from train.experiment import AdamW, Experiment, MeshShape, Schedule
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.step.federated.options import Federated
 from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
-CLIENTS, ROUNDS = 20, 40
+CLIENTS, ROUNDS, ROWS = 20, 30, 64
 RULES = ("mean", "median", "trimmed_mean", "krum", "geometric_median")
 
 
 def get_config(arg: str = "clients") -> Experiment:
-    central = dataclasses.replace(fine_tuning("federated", Classification(length=32), steps=400, rate=3e-4), mesh=MeshShape(cpu_devices=1))
+    central = dataclasses.replace(
+        fine_tuning("federated", Classification(length=32), steps=ROUNDS * 10 * ROWS // 32, rate=3e-4), mesh=MeshShape(cpu_devices=1)
+    )
     if arg == "central":
         return central
     return dataclasses.replace(
         central,
         steps=ROUNDS,
         batch_size=10,
-        gradient=Federated(user="client", local_learning_rate=0.2),
-        optimizer=SGD(learning_rate=1.0, clip_norm=0.0),
+        gradient=Federated(user="client", user_rows=ROWS, local_learning_rate=0.1),
+        optimizer=AdamW(learning_rate=1e-3, weight_decay=0.0, clip_norm=0.0),
         schedule=Schedule(warmup_steps=0, decay="constant"),
     )
 
@@ -60,9 +62,8 @@ def get_table() -> Table:
         ),
         rows=(
             row("central", "all rows in one place, AdamW", "central", "{texts}/trec_train.csv"),
-            row("alike", f"{CLIENTS} clients that are alike, FedAvg", "clients", "{alike_rows}.csv"),
-            row("uneven", f"{CLIENTS} clients that know different things, FedAvg", "clients", "{uneven_rows}.csv"),
-            row("scaffold", "the same, SCAFFOLD", "clients", "{uneven_rows}.csv", "--gradient.scaffold"),
+            row("alike", f"{CLIENTS} clients that are alike", "clients", "{alike_rows}.csv"),
+            row("uneven", f"{CLIENTS} clients that know different things", "clients", "{uneven_rows}.csv"),
             *poisoned,
         ),
         claims=(
@@ -71,7 +72,7 @@ def get_table() -> Table:
             Better("uneven", "poisoned_mean", by=0.03),
             *(Better(f"poisoned_{rule}", "uneven", by=-0.03) for rule in RULES[1:]),
         ),
-        note=f"Questions and what they ask for, two layers of MiniLM, {ROUNDS} rounds of 10 clients with 32 rows each: as many examples as "
-        "400 steps of 32. Liars send ten times the contrary of their update. Claims allow 2 points below one place, and 3 below nobody "
-        "lying.",
+        note=f"Questions and what they ask for, two layers of MiniLM, {ROUNDS} rounds of 10 clients with {ROWS} rows each, eight local "
+        "steps, Adam at the server (FedAdam, Reddi et al. 2021): as many examples as in one place. Liars send ten times the contrary of "
+        "their update. Claims allow 2 points below one place, and 3 below nobody lying.",
     )

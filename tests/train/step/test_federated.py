@@ -186,6 +186,19 @@ def test_rules_are_what_their_papers_say():
         assert all(np.all(np.asarray(leaf) == 0) for leaf in none.values()), name
 
 
+def test_exchanges_put_any_numbers_in_order():
+    """All rows of zeros and ones, which decide it for any numbers (Knuth, vol. 3, theorem 5.3.4Z); and many clients, which are sorted."""
+    for count in range(1, 11):
+        x_BN = (np.arange(2**count)[None] >> np.arange(count)[:, None] & 1).astype(np.float32)
+        ranked, _ = robust._ranked(jnp.asarray(x_BN), jnp.ones(count, bool))
+        np.testing.assert_array_equal(ranked, np.sort(x_BN, 0))
+    x_BN, here_B = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), np.arange(40) % 3 > 0
+    x_BN[1, 0] = np.nan
+    ranked, count = robust._ranked(jnp.asarray(x_BN), jnp.asarray(here_B))
+    np.testing.assert_array_equal(ranked[: count - 1], np.sort(x_BN[here_B], 0)[: count - 1])
+    assert count == here_B.sum() and np.isinf(ranked[count - 1, 0])
+
+
 def test_an_update_that_is_not_finite_is_left_out_and_counted():
     batch, _ = clients_of([4, 4, 4])
     broken = batch._replace(rows=batch.rows._replace(targets=batch.rows.targets.at[5].set(jnp.inf)))

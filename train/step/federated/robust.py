@@ -17,9 +17,40 @@ def mean(updates, weights_B):
     return jax.tree.map(lambda x: jnp.tensordot(weights_B, x, 1) / total, updates)
 
 
+MOST_EXCHANGED = 32
+"""Clients up to which numbers are sorted by exchanges."""
+
+
 def _ranked(x, here_B):
-    """Numbers in ascending order along the clients, those of absent ones last; how many are there."""
-    return jnp.sort(jnp.where(here_B.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.inf), axis=0), here_B.sum()
+    """Numbers in ascending order along the clients, those of absent ones and what is no number last; how many are there.
+
+    For few clients by a network of exchanges, each of which is a minimum and a maximum of whole updates: on a CPU XLA's sort, which looks
+    at one number of each client at a time, takes eleven times as long for ten of them.
+    """
+    x = jnp.where(here_B.reshape(-1, *(1,) * (x.ndim - 1)) & ~jnp.isnan(x), x, jnp.inf)
+    if len(x) > MOST_EXCHANGED:
+        return jnp.sort(x, axis=0), here_B.sum()
+    clients = list(x)
+    for low, high in exchanges(len(clients)):
+        clients[low], clients[high] = jnp.minimum(clients[low], clients[high]), jnp.maximum(clients[low], clients[high])
+    return jnp.stack(clients), here_B.sum()
+
+
+def exchanges(count: int) -> list[tuple[int, int]]:
+    """Pairs of places that put any `count` numbers in order, if each pair is put in order, one after another (Batcher 1968, merge exchange;
+    Knuth, vol. 3, algorithm 5.2.2M)."""
+    found: list[tuple[int, int]] = []
+    top = 1 << max(count - 1, 0).bit_length() >> 1
+    half = top
+    while half:
+        step, part, distance = top, 0, half
+        while True:
+            found += [(place, place + distance) for place in range(count - distance) if place & half == part]
+            if step == half:
+                break
+            distance, step, part = step - half, step >> 1, half
+        half >>= 1
+    return found
 
 
 def median(updates, weights_B):
