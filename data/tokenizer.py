@@ -354,9 +354,18 @@ class HuggingFace(Tokenizer):
 
     def decode_bytes(self, ids, specials=False):
         """As for the other kinds; but a WordPiece model does not keep the bytes: then those of the decoded text."""
-        if self._styles() & {"ByteLevel", "ByteFallback", "Metaspace"}:
+        if self._keeps_bytes():
             return super().decode_bytes(ids, specials)
         return self.decode(ids, specials).encode()
+
+    @property
+    def pieces(self):
+        if not self._pieces and not self._keeps_bytes():
+            self._pieces = [self.decode([i]).encode() for i in range(self.base_size)]
+        return super().pieces
+
+    def _keeps_bytes(self) -> bool:
+        return bool(self._styles() & {"ByteLevel", "ByteFallback", "Metaspace"})
 
     def _styles(self) -> set[str]:
         return _types(self._json.get("decoder"), "decoders")

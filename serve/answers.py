@@ -293,9 +293,9 @@ class CompletionAnswer:
         offsets = []
         for token in tokens:
             offsets.append(offset)
-            offset += len(text(token.id))
+            offset += len(text(token.id)) - token.begins
         return {
-            "tokens": [text(token.id) for token in tokens],
+            "tokens": [text(token.id)[token.begins :] for token in tokens],
             "token_logprobs": [token.log_prob for token in tokens],
             "top_logprobs": [
                 None if token.log_prob is None else {text(id_): log_prob for id_, log_prob in token.likeliest[:most]} for token in tokens

@@ -200,7 +200,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     context = min(options.context or generator.context, generator.context)
     if reads and context < generator.context:
         raise UserError(f"--context {context}: a model that reads media reads rows of {generator.context}", "Leave --context out.")
-    whole: Any = MediaPrompts(run.experiment, tokenizer) if reads else SourcePrompts(generator, context) if generator.answers else None
+    reader: Any = MediaPrompts(run.experiment, tokenizer) if reads else SourcePrompts(generator, context) if generator.answers else None
     programs = programs_for(
         Conditioned(model) if generator.answers else model,
         generator.params,
@@ -210,14 +210,14 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         exact=options.exact,
         adapters=load_adapters(folders, params) if folders else None,
         guesses=options.guesses,
-        whole=whole,
+        reader=reader,
     )
     programs.compile()
     found.programs = Leader(programs, Store()) if several and jax.process_index() == 0 else programs
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
     prefixes = PrefixStore(chunk=programs.chunk, most_bytes=options.prefix_bytes)
     found.engine = Engine(found.programs, scheduler, prefixes, observed, wake)
-    found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders], whole=whole)
+    found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders], reader=reader)
     return found
 
 

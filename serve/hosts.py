@@ -155,8 +155,8 @@ def _heard(one: Any, held: dict[int, Any], programs: Programs) -> Any:
         return Job(sampling=sampling, **told)
     if kind == "parts":
         return {row: Part(*part) for row, *part in told}
-    assert programs.whole is not None
-    return jax.tree.unflatten(jax.tree.structure(programs.whole.examples[0]), told)
+    assert programs.reader is not None
+    return jax.tree.unflatten(jax.tree.structure(programs.reader.examples[0]), told)
 
 
 def _lists(one: Any) -> Any:

@@ -31,8 +31,8 @@ class Piece(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """Ids of a prompt, as a slot holds them, and what is read whole with them, as of `Whole`. source: ids of a text that is read first and
-    lies in no slot."""
+    """Ids of a prompt, as a slot holds them. whole: what is read in one piece with them, by a `PromptReader`. source: ids of a text that is
+    read first and lies in no slot."""
 
     ids: list[int]
     whole: Any = None
@@ -40,11 +40,11 @@ class Prompt(NamedTuple):
 
     @property
     def tokens(self) -> list[int]:
-        """That the prompt's text is."""
+        """Ids that count as the prompt: the source's, where there is one."""
         return list(self.source or self.ids)
 
 
-class Whole(Protocol):
+class PromptReader(Protocol):
     """What makes the prompts of a model that reads each in one piece."""
 
     @property
@@ -53,7 +53,7 @@ class Whole(Protocol):
 
     @property
     def examples(self) -> tuple[Any, ...]:
-        """What is read, once of each shape that it may have."""
+        """Something to read in each of the shapes that there are programs for."""
 
     def prompt(self, parts: Sequence[dict[str, Any]], param: str) -> Prompt:
         """Of the parts of messages, in their order, as OpenAI has them. Refused for what cannot be read."""

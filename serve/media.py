@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ class MediaPrompts:
         """Of what parts of messages may be."""
         return tuple(kind for kind in PARTS.values() if kind in self._shapes)
 
-    @property
+    @functools.cached_property
     def examples(self) -> tuple[MediaBatch]:
         """The row of a prompt without anything in it."""
         return (self._filler().batch,)

@@ -23,7 +23,7 @@ from model.decoding.slots import (
     score_chunk,
 )
 from model.encoder_decoder import Conditioned
-from serve.jobs import Job, Whole
+from serve.jobs import Job, PromptReader
 from train.adapters.method import overlaid
 from train.adapters.together import for_rows
 from train.step.state import Purpose, random_key
@@ -54,8 +54,8 @@ class Programs:
 
     exact: one program for each thing, so that a text is the same bits whoever is beside it. Else there are programs for fewer places too,
     and one for a prompt by itself: they are faster, and differ in the last digits. adapters: a tree of `side_by_side`, laid as `params`.
-    guesses: as of `go_on`; so many places must be free behind every text. whole: of a model that reads each prompt in one piece. Everything
-    that changes is donated.
+    guesses: as of `go_on`; so many places must be free behind every text. reader: of a model that reads each prompt in one
+    piece. Everything that changes is donated.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Programs:
         exact: bool = False,
         adapters: Any = None,
         guesses: int = 0,
-        whole: Whole | None = None,
+        reader: PromptReader | None = None,
     ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
-        self.guesses, self.whole = guesses, whole
+        self.guesses, self.reader = guesses, reader
         few = -(-max(size // FEW, LEAST_PLACES, MOST_STEPS) // chunk) * chunk
         # A source takes all the places of a row, however short its target is.
         self.places = (size,) if exact or few >= size or isinstance(model, Conditioned) else (few, size)
@@ -82,8 +82,8 @@ class Programs:
         read = {"static_argnames": "places", "out_shardings": (laid_rows, everywhere)}
         self._read_chunks = _adapted(read_chunks, model, **read)
         self._read_chunk = _adapted(read_chunk, model, **read)
-        if whole is not None:
-            self._read_whole = _adapted(whole.read, model, out_shardings=(laid_rows, everywhere))
+        if reader is not None:
+            self._read_whole = _adapted(reader.read, model, out_shardings=(laid_rows, everywhere))
         self._insert = jax.jit(insert, donate_argnums=0, out_shardings=laid_slots)
         self._move = jax.jit(move, donate_argnums=2, out_shardings=laid_slots)
         self._score_chunk = _adapted(score_chunk, model, out_shardings=(laid_rows, everywhere, everywhere))
@@ -195,7 +195,7 @@ class Programs:
         shapes, rows = [(width, places) for width in self.widths for places in self.places], self.empty_rows()
         rows = self.paste(rows, 0, self.cut(rows, 0, 0), 0)
         rows, _, _ = self.score(rows, 0, Part([0], 0), [0])
-        for example in self.whole.examples if self.whole is not None else ():
+        for example in self.reader.examples if self.reader is not None else ():
             rows, _ = self.read_whole(rows, 0, Part([0], 0), example)
         for which in (range(self.rows), [0]):
             for places in self.places:
@@ -236,7 +236,7 @@ def programs_for(
     exact: bool = False,
     adapters: Any = None,
     guesses: int = 0,
-    whole: Whole | None = None,
+    reader: PromptReader | None = None,
 ) -> Programs:
     """The programs that suit the devices at hand, for texts of up to `context` tokens. chunk: 0 for what suits them."""
     on_cpu = jax.default_backend() == "cpu"
@@ -244,7 +244,7 @@ def programs_for(
     widths = {min(width, slots) for width in (1, 4, slots)} if on_cpu and not exact else {slots}
     size = -(-(context + guesses) // chunk) * chunk
     rows = min(READ_AT_ONCE, slots)
-    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses, "whole": whole}
+    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses, "reader": reader}
     return Programs(model, params, widths=tuple(sorted(widths)), size=size, chunk=chunk, rows=rows, **more)
 
 

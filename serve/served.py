@@ -8,7 +8,7 @@ from data.errors import UserError
 from model.decoding.sampling import Sampling
 from serve.gate import Gate
 from serve.grammar import Grammars
-from serve.jobs import Grammar, Job, Prompt, Whole
+from serve.jobs import Grammar, Job, Prompt, PromptReader
 from serve.programs import STOPS
 from serve.protocol import ChatRequest, CompletionRequest, Drawing, Refused
 from serve.text import TextWriter
@@ -33,11 +33,11 @@ class Served:
         *,
         size: int,
         adapters: Sequence[str] = (),
-        whole: Whole | None = None,
+        reader: PromptReader | None = None,
         gate: Gate | None = None,
     ):
-        """whole: of a model that reads each prompt in one piece. gate: what requests and answers pass."""
-        self._whole, self.gate = whole, gate
+        """reader: of a model that reads each prompt in one piece. gate: what requests and answers pass."""
+        self._reader, self.gate = reader, gate
         self.name, self.chat, self.size, self.adapters = name, chat, size, tuple(adapters)
         self._generator, self._tokenizer = generator, tokenizer
         self.stop_ids = generator.stop_ids
@@ -58,7 +58,7 @@ class Served:
     @property
     def reads(self) -> tuple[str, ...]:
         """The kinds of media that messages may hold."""
-        return () if self._whole is None else self._whole.kinds
+        return () if self._reader is None else self._reader.kinds
 
     @property
     def fingerprint(self) -> str:
@@ -71,7 +71,7 @@ class Served:
         try:
             if isinstance(prompt, str):
                 text = {"type": "text", "text": prompt}
-                return Prompt(self._generator.encode(prompt)) if self._whole is None else self._whole.prompt([text], param)
+                return Prompt(self._generator.encode(prompt)) if self._reader is None else self._reader.prompt([text], param)
             if max(prompt) >= self.vocabulary:
                 raise Refused(f"{param} holds token id {max(prompt)}; there are {self.vocabulary}", param)
             return self._of_ids(list(prompt), param)
@@ -83,8 +83,8 @@ class Served:
 
         Refused for a model of text without a template.
         """
-        if self._whole is not None and self.reads:
-            return self._whole.prompt(_parts(request.messages), "messages")
+        if self._reader is not None and not self._generator.answers:
+            return self._reader.prompt(_parts(request.messages), "messages")
         if not self.chat.template:
             raise Refused("this model has no chat template: use /v1/completions", "messages")
         if any(not isinstance(turn["content"], str) for turn in request.messages):
@@ -97,7 +97,7 @@ class Served:
         return self._of_ids(ids, "messages")
 
     def _of_ids(self, ids: list[int], param: str) -> Prompt:
-        return Prompt(ids) if self._whole is None else self._whole.of_ids(ids, param)
+        return Prompt(ids) if self._reader is None else self._reader.of_ids(ids, param)
 
     def room(self, ids: Sequence[int], most: int | None, default: int | None, param: str) -> int:
         """Tokens to draw at most behind a prompt; Refused where they do not fit the context."""
@@ -112,7 +112,9 @@ class Served:
             return room if default is None else min(default, room)
         if most > room:
             raise Refused(
-                f"{most} tokens behind a prompt of {len(ids)} do not fit the context of {self.size}", param, "context_length_exceeded"
+                f"{most} tokens do not fit behind {len(ids)} in the context of {self.size}",
+                param,
+                "context_length_exceeded",
             )
         return most
 

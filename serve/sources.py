@@ -1,6 +1,7 @@
 """Prompts of an encoder-decoder: a text that is read whole, before one of its own is written."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class SourcePrompts:
         self._generator = generator
         self._widths = tuple(sorted({max(size // shorter, 1) for shorter in SHORTER}))
 
-    @property
+    @functools.cached_property
     def examples(self) -> tuple[SourceText, ...]:
         return tuple(self._source([0], width) for width in self._widths)
 

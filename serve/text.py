@@ -15,6 +15,8 @@ class TokenShown:
     id: int
     log_prob: float | None
     likeliest: tuple[tuple[int, float], ...] = ()
+    begins: bool = False
+    """Whether it begins a text that leaves out its first space."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,8 @@ class TextWriter:
             if likeliest is not None:
                 others = tuple(zip(np.asarray(likeliest[number]).tolist(), np.asarray(their_log_probs[number]).tolist(), strict=True))
             if token not in self._hidden:
-                self._tokens.append((self._shown + len(self._text), TokenShown(token, log_prob, others)))
+                begins = self._without_space and self.bytes_of(token).startswith(b" ")
+                self._tokens.append((self._shown + len(self._text), TokenShown(token, log_prob, others, begins)))
             self._text += self._decoded(self.bytes_of(token))
             if self._stops:
                 found = _joined(found, self._certain())

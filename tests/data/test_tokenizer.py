@@ -197,6 +197,7 @@ def test_a_model_that_puts_a_space_first_gives_the_text_back():
     tokenizer = tokenizers_of.sentencepiece_tokenizer(model.getvalue())
     ids = tokenizer.encode("the quick fox")
     assert tokenizer.decode(ids) == tokenizer.decode_bytes(ids).decode() == "the quick fox"
+    assert b"".join(tokenizer.pieces[id_] for id_ in ids) == b" the quick fox"
     assert tokenizer.specials["document_end"] == tokenizer._model.eos_id()
 
 

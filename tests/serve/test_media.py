@@ -82,7 +82,7 @@ def programs(params, prompts):
         chunk=chunk,
         rows=2,
         exact=True,
-        whole=prompts,
+        reader=prompts,
     )
     made.compile()
     return made
@@ -91,7 +91,7 @@ def programs(params, prompts):
 @pytest.fixture(scope="module")
 def reader(params, prompts, tokenizer):
     generator = TextGenerator(realise(EXPERIMENT.model), params, tokenizer, tokenizer.specials["document_end"])
-    return Served("reader", generator, tokenizer, Chat(), size=SIZE, whole=prompts)
+    return Served("reader", generator, tokenizer, Chat(), size=SIZE, reader=prompts)
 
 
 def asked() -> list[list[dict]]:

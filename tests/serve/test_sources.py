@@ -48,7 +48,7 @@ def prompts(generator):
 
 @pytest.fixture(scope="module")
 def served(generator, prompts):
-    return Served("translator", generator, TOKENIZER, Chat(), size=CONTEXT, whole=prompts)
+    return Served("translator", generator, TOKENIZER, Chat(), size=CONTEXT, reader=prompts)
 
 
 def programs_of(config: ModelConfig, generator: TextGenerator, **options) -> Programs:
@@ -64,7 +64,7 @@ def test_what_is_written_of_a_text_is_what_the_generator_writes(generator, promp
     """Sources of all lengths, beside one another and again, where other sources have lain before; greedy, drawn, penalised, guessed."""
     widths = (3,) if exact else (1, 3)
     programs = programs_of(
-        TRANSLATOR, generator, widths=widths, exact=exact, whole=prompts, guesses=0 if exact else 2, size=CONTEXT + CHUNK
+        TRANSLATOR, generator, widths=widths, exact=exact, reader=prompts, guesses=0 if exact else 2, size=CONTEXT + CHUNK
     )
     samplings = Sampling(temperature=0.0), Sampling(temperature=0.9), Sampling(repetition_penalty=1.3, frequency_penalty=0.4)
     wanted = [(source, samplings[place % 3], place) for place, source in enumerate(SOURCES)]
@@ -125,4 +125,6 @@ def test_an_answer_begins_without_the_space_of_a_first_word(prompts):
     writer = TextWriter(pieces, tokens=False, without_space=True)
     assert writer.feed([2], [0.0]).text + writer.feed([0, 1], [0.0, 0.0]).text + writer.finish().text == "Hello there"
     writer = TextWriter(pieces, ("there",), without_space=True)
-    assert writer.feed([0, 0], [0.0, 0.0]).text + writer.finish().text == "Hello Hello"
+    shown, rest = writer.feed([0, 0], [0.0, 0.0]), writer.finish()
+    assert shown.text + rest.text == "Hello Hello"
+    assert [token.begins for token in (*shown.tokens, *rest.tokens)] == [True, False]

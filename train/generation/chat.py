@@ -5,6 +5,7 @@ Templates are Jinja of strangers and run in a sandbox. What people write never b
 
 import dataclasses
 import datetime
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -47,16 +48,22 @@ class Chat:
         json_files.write(run / FILE, dataclasses.asdict(self))
 
     def render(
-        self, messages: Sequence[dict[str, Any]], *, reply: bool = True, tools: list[dict[str, Any]] | None = None, most: int = 0
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        reply: bool = True,
+        tools: list[dict[str, Any]] | None = None,
+        most: int = 0,
+        today: datetime.datetime | None = None,
     ) -> list[tuple[str, int | None]]:
         """The conversation in pieces of text, special tokens with their ids, and ordinary text with None.
 
         messages: {"role", "content"} and whatever else the template knows. reply: end with the beginning of the model's next message.
         tools: functions that the model may call, for a template that says so. most: characters that the template may make of it; 0: any
-        number. UserError for what the template refuses.
+        number. today: for templates that write it. UserError for what the template refuses.
         """
         if not self.specials:
-            return [(_rendered(self.template, messages, reply, self.tokens, tools, most), None)]
+            return [(_rendered(self.template, messages, reply, self.tokens, tools, most, today), None)]
         names = sorted(self.specials, key=len, reverse=True)
         special = re.compile("(" + "|".join(map(re.escape, names)) + ")")
         taken = set(self.template).union(*_texts(list(messages)), *_texts(tools), *names)
@@ -73,7 +80,7 @@ class Chat:
         def spelled(text: str) -> str:
             return re.sub(f"{mark}(\\d+){mark}", lambda found: names[int(found[1])], text)
 
-        pieces = special.split(_rendered(self.template, guarded(list(messages)), reply, self.tokens, guarded(tools), most))
+        pieces = special.split(_rendered(self.template, guarded(list(messages)), reply, self.tokens, guarded(tools), most, today))
         return [
             (piece, self.specials[piece]) if place % 2 else (spelled(piece), None)  # every second one is what it was split at
             for place, piece in enumerate(pieces)
@@ -108,23 +115,19 @@ def _texts(value) -> list[str]:
     return [text for one in inner for text in _texts(one)]
 
 
-def _rendered(template: str, messages: Sequence[dict[str, Any]], reply: bool, tokens: dict[str, str], tools: Any, most: int) -> str:
+def _rendered(
+    template: str, messages: Sequence[dict[str, Any]], reply: bool, tokens: dict[str, str], tools: Any, most: int, today: Any
+) -> str:
     """As Hugging Face's library does it."""
     try:
         import jinja2
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise UserError("a conversation needs the package jinja2", "Install it: pip install 'omnia[hf]'.") from None
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.filters["tojson"] = _json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     given = {"messages": messages, "add_generation_prompt": reply, "tools": tools, "documents": None}
-    for tag, alike in GENERATION:
-        template = tag.sub(alike, template)
+    given["strftime_now"] = (today or datetime.datetime.now()).strftime
     try:
         pieces, size = [], 0
-        for piece in environment.from_string(template).generate(**given, **tokens):
+        for piece in _compiled(template).generate(**given, **tokens):
             pieces.append(piece)
             size += len(piece)
             if most and size > most:
@@ -134,6 +137,18 @@ def _rendered(template: str, messages: Sequence[dict[str, Any]], reply: bool, to
         raise UserError(f"the model's chat template refuses this conversation: {error}", "Change the messages.") from None
     except Exception as error:  # of a stranger's template: anything at all
         raise UserError(f"the model's chat template fails: {type(error).__name__}: {error}", "Change the messages.") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(template: str) -> Any:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.filters["tojson"] = _json
+    environment.globals["raise_exception"] = _refuse
+    for tag, alike in GENERATION:
+        template = tag.sub(alike, template)
+    return environment.from_string(template)
 
 
 def _json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:

@@ -1,5 +1,7 @@
 """Prompts, conversations and responses as token ids."""
 
+import datetime
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,6 +15,9 @@ from train.sources.records import ROLES
 SAID = "\uf8ff"
 """What the model says where only what a template writes behind it is wanted: a private-use character, which no template looks for."""
 
+TODAY = datetime.datetime(2025, 1, 1)
+"""For templates that write the date: what is learned must not depend on the day."""
+
 
 class Transcriber:
     """Writes conversations as a model knows them: by its authors' chat template, where it has one, and otherwise each turn between the id
@@ -21,6 +26,11 @@ class Transcriber:
     def __init__(self, tokenizer: Tokenizer, chat: Chat = Chat()):
         self.tokenizer, self._chat = tokenizer, chat if chat.template else Chat()
         self._end: int = tokenizer.specials["document_end"]
+
+    @property
+    def templated(self) -> bool:
+        """Whether conversations are written by a template."""
+        return bool(self._chat.template)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -38,7 +48,8 @@ class Transcriber:
         if not prompt.messages:
             return [start, *self.tokenizer.encode(prompt.text).tolist()]
         if self._chat.template:
-            return self._chat.encode([{"role": role, "content": text} for role, text in prompt.messages], self.tokenizer)
+            turns = [{"role": role, "content": text} for role, text in prompt.messages]
+            return self._chat.encode(turns, self.tokenizer, today=TODAY)
         ids = []
         for role, text in prompt.messages:
             ids += [self.tokenizer.specials[ROLES[role]], *self.tokenizer.encode(text).tolist(), self._end]
@@ -48,7 +59,8 @@ class Transcriber:
         """The ids between two turns of the policy: the end of the first, if it did not sample that itself, what was said to it, and its
         role."""
         if self._chat.template:
-            return self._behind(reply)[ended:]
+            ids, end = self._behind(reply)
+            return ids[end:] if ended else ids
         text = self.tokenizer.encode(reply.text).tolist()
         roles = self.tokenizer.specials
         return [*([] if ended else [self._end]), roles[ROLES[reply.role]], *text, self._end, roles[ROLES["assistant"]]]
@@ -82,29 +94,39 @@ class Transcriber:
 
     def _end_of(self, prompt: Prompt) -> int:
         """What ends a response to it."""
-        return self._chat.stop_ids[0] if prompt.messages and self._chat.stop_ids else self._end
+        return self._end_of_turns if prompt.messages else self._end
+
+    @functools.cached_property
+    def _end_of_turns(self) -> int:
+        """What the template writes behind a turn of the assistant, of the ids that end one; the first of those where it writes none."""
+        if not self._chat.stop_ids:
+            return self._end
+        ids, end = self._behind(Reply("-"))
+        return ids[end - 1] if end else self._chat.stop_ids[0]
 
     def _earlier_turns(self, prompt: Prompt, ids: list[int]) -> Iterable[tuple[int, int]]:
-        """Where earlier turns of the assistant stand, each with its end: (place, ids). Not those that a template leaves out or
-        shortens."""
+        """Where earlier turns of the assistant stand, each with its end: (place, ids). Of a template's not one before all others, nor
+        those that it leaves out or changes."""
         for number, (role, text) in enumerate(prompt.messages):
             if role == "assistant":
+                if self.templated and not (number and text):
+                    continue
                 before = len(self.prompt(Prompt("", messages=prompt.messages[:number])))  # of none, the start without a role
                 begin, said = before + (not number), self._inside(text)
                 if ids[begin : begin + len(said)] == said:
                     yield begin, len(said) + 1
 
-    def _behind(self, reply: Reply) -> list[int]:
-        """What a template writes behind a turn of the assistant: its end first."""
+    def _behind(self, reply: Reply) -> tuple[list[int], int]:
+        """What a template writes between a turn of the assistant and the next, and how many of those ids end the turn; 0 for none."""
         turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": SAID}, {"role": reply.role, "content": reply.text}]
         ids: list[int] = []
         behind = False
-        for piece, special in self._chat.render(turns):
+        for piece, special in self._chat.render(turns, today=TODAY):
             if not behind and special is None and SAID in piece:
                 piece, behind = piece.rpartition(SAID)[2], True
             if behind:
                 ids += [special] if special is not None else self.tokenizer.encode_inside(piece).tolist()
-        return ids
+        return ids, next((place for place, id_ in enumerate(ids, 1) if id_ in self._chat.stop_ids), 0)
 
 
 def check_texts(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> None:

@@ -49,6 +49,8 @@ class Examples:
         digest = xxhash.xxh3_128(what.encode() if not files else b"")
         for file in files:
             digest.update(read_bytes(file))
+        if chat.template:  # other ids are learned from it
+            digest.update(json.dumps([chat.template, chat.stop_ids]).encode())
         self.digest = digest.hexdigest()
         self.document_end = tokenizer.specials["document_end"]
 

@@ -68,6 +68,7 @@ class TogetherDataset(Dataset):
 
     def __init__(self, options: Together, experiment: Experiment):
         super().__init__(options, experiment)
+        self._place: Any = None
         self.each: list[TaskDataset] = []
         for number, task in enumerate(options.tasks):
             o = experiment.objective
@@ -76,6 +77,16 @@ class TogetherDataset(Dataset):
             own = dataclasses.replace(task, **longest)
             self.each.append(realise(own, dataclasses.replace(experiment, data=own, objective=objective)))
         self._evaluators: dict[int, Evaluator] = {}
+
+    @property
+    def place(self) -> Any:
+        return self._place
+
+    @place.setter
+    def place(self, place: Any) -> None:
+        self._place = place
+        for dataset in self.each:
+            dataset.place = place
 
     @property
     def names(self) -> tuple[str, ...]:

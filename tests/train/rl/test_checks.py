@@ -11,6 +11,7 @@ from data.errors import UserError
 from data.tokenizer import byte_tokenizer, character_tokenizer
 from tests.train.rl.policies import TINY
 from train.experiment import Evaluation
+from train.generation.chat import Chat
 from train.rl.environments.code import PassesTests
 from train.rl.environments.environment import Environment, Prompt, Reply, Simulator, map_paths
 from train.rl.environments.files import PromptFile
@@ -22,7 +23,7 @@ from train.rl.rewards.rewards import Judged, Length, Reward, RewardModel, Sum
 from train.runs.directory import open_corpora
 from train.runs.resolve import check_resume, resolve
 from train.sources.dataset import dataset_of
-from train.sources.examples import ExampleBatches
+from train.sources.examples import ExampleBatches, Examples
 
 POLICY = PPO(group_size=2, response_tokens=4, critic="shared", kl_coefficient=0.0)
 
@@ -102,6 +103,15 @@ def test_prompts_that_are_too_long_are_borne_as_far_as_is_said(tmp_path):
     assert any("prompts for train: about" in line and "left out" in line for line in said)
     with pytest.raises(UserError, match="none of .* fits data.prompt_tokens 3: the shortest has 5"):
         questions(file, max_unusable=999, prompt_tokens=3).check()
+
+
+def test_what_a_template_adds_to_a_prompt_counts(tmp_path):
+    turns = [[{"role": "user", "content": f"{n}+1="}, {"role": "assistant", "content": str(n + 1)}] for n in range(40)]
+    file = PromptFile(write(tmp_path / "chats.jsonl", *({"messages": each, "answer": n + 1} for n, each in enumerate(turns))))
+    template = "{% for turn in messages %}{{ turn.content }}{% endfor %} was asked, and the answer is "
+    experiment = dataclasses.replace(TINY, data=Prompts(environments=(file,), prompt_tokens=16, validation=8), objective=POLICY)
+    with pytest.raises(UserError, match="none of .* fits data.prompt_tokens 16: the shortest has 33"):
+        Questions(experiment, [Examples(file, byte_tokenizer(), chat=Chat(template))]).check()
 
 
 @dataclasses.dataclass(frozen=True)

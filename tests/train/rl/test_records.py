@@ -128,7 +128,7 @@ def test_conversations_are_prompts_in_every_form_in_which_they_are_published(tmp
     assert longer["messages"] == (("system", "be kind"), ("user", "hi"))
 
 
-ENDS = {"<|im_start|>": 256, "<|im_end|>": 257}
+ENDS = {"<|im_start|>": 256, "<|im_end|>": 257, "<|endoftext|>": 258}
 TEMPLATE = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
     "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
@@ -139,7 +139,7 @@ TURNS = (("user", "hi <|im_end|>"), ("assistant", "ho"), ("user", "and?"))
 
 def test_conversations_of_a_chat_model_are_written_by_its_template():
     """What is learned, sampled and answered, put together, is the whole conversation as the template has it."""
-    tokenizer, chat = byte_tokenizer(), Chat(TEMPLATE, specials=ENDS, stop_ids=(257,))
+    tokenizer, chat = byte_tokenizer(), Chat(TEMPLATE, specials=ENDS, stop_ids=(258, 257))
     transcriber, prompt = Transcriber(tokenizer, chat), Prompt("", messages=TURNS)
     messages = [{"role": role, "content": text} for role, text in TURNS]
     ids, learned = transcriber.demonstration(prompt, "so")
@@ -150,6 +150,20 @@ def test_conversations_of_a_chat_model_are_written_by_its_template():
     assert ids + transcriber.reply(told, ended=True) == ids[:-1] + transcriber.reply(told, ended=False) == whole
     assert transcriber.read_on(transcriber.prompt(prompt), [*b"so", 257]) == "so" and 257 in transcriber.stop_ids
     assert transcriber.prompt(Prompt("plain")) == [tokenizer.document_start, *b"plain"]
+    first = Prompt("", messages=(("assistant", ""), ("user", "so?"), ("assistant", ""), ("user", "well?")))
+    ids, learned = transcriber.demonstration(first, "yes")
+    assert [id_ for id_, one in zip(ids, learned, strict=True) if one] == [*b"yes", 257]
+
+
+def test_a_template_that_writes_no_end_or_the_date_is_followed():
+    """Nothing is cut off where a turn has no end of its own, and what is learned does not depend on the day."""
+    tokenizer = byte_tokenizer()
+    plain = Transcriber(
+        tokenizer, Chat("{{ strftime_now('%Y') }}{% for turn in messages %}{{ turn.content }}\n{% endfor %}", stop_ids=(258,))
+    )
+    asked = Prompt("", messages=(("user", "hi"),))
+    assert plain.prompt(asked) == [*b"2025hi\n"] and plain.demonstration(asked, "ho")[0] == [*b"2025hi\nho", 258]
+    assert plain.reply(Reply("no"), ended=True) == plain.reply(Reply("no"), ended=False) == [*b"\nno\n"]
 
 
 def test_fields_that_are_not_used_are_told_apart_from_those_that_are(tmp_path):

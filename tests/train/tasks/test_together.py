@@ -143,6 +143,12 @@ def test_a_model_that_writes_reads_the_rows_of_all_tasks_as_text(folder):
     assert set(bind(whole).parts) and bind(whole).outputs is None
 
 
+def test_every_task_knows_whose_data_it_is(folder, tmp_path):
+    dataset = dataset_of(experiment(folder))
+    dataset.place = tmp_path
+    assert [each.place for each in dataset.each] == [tmp_path] * len(dataset.each)
+
+
 def test_mistakes_are_said(folder):
     task = Classification()
     for options, words in (

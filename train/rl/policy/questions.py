@@ -71,8 +71,10 @@ class Questions:
     def _check_lengths(self, number: int, split: str, prompts: Sequence[Prompt]) -> list[str]:
         """Whether the prompts fit data.prompt_tokens, as far as data.max_unusable asks for it."""
         limit, name = self._data.prompt_tokens, f"{self.names[number]}: prompts for {split}"
-        # No text has more tokens than bytes; a turn has two besides, and a prompt two.
-        suspects = [prompt for prompt in prompts if 2 + sum(2 + len(text.encode()) for text in prompt.texts) > limit]
+        # No text has more tokens than bytes; a turn has two besides, and a prompt two. A template may add any number.
+        suspects = [
+            prompt for prompt in prompts if self.transcriber.templated or 2 + sum(2 + len(text.encode()) for text in prompt.texts) > limit
+        ]
         examined = evenly(suspects, MOST_ENCODED)
         lengths = [len(self.transcriber.prompt(prompt)) for prompt in examined]
         share = float(np.mean([length > limit for length in lengths])) * len(suspects) / len(prompts) if examined else 0.0

@@ -99,7 +99,7 @@ def _decoder(run: Run, questions: Questions, kind: Kind, passes: int, considered
     """decode(params, questions, key) -> tokens_BS, lengths of prompts [B], of both [B], passes [B], on the host."""
     o = run.experiment.objective
     assert isinstance(o, PolicyGradient)
-    scorer = _Scorer(questions, (questions.end,) if o.stop else (), o.response_tokens)
+    scorer = _Scorer(questions, questions.transcriber.stop_ids if o.stop else (), o.response_tokens)
     if kind in WITH_CRITIC:
         decode = _critic_decoder(run, kind, passes, considered, scorer, mesh)
     else:
