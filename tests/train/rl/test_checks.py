@@ -110,7 +110,7 @@ def test_what_a_template_adds_to_a_prompt_counts(tmp_path):
     file = PromptFile(write(tmp_path / "chats.jsonl", *({"messages": each, "answer": n + 1} for n, each in enumerate(turns))))
     template = "{% for turn in messages %}{{ turn.content }}{% endfor %} was asked, and the answer is "
     experiment = dataclasses.replace(TINY, data=Prompts(environments=(file,), prompt_tokens=16, validation=8), objective=POLICY)
-    with pytest.raises(UserError, match="none of .* fits data.prompt_tokens 16: the shortest has 33"):
+    with pytest.raises(UserError, match="none of .* fits data.prompt_tokens 16: the shortest has 34"):
         Questions(experiment, [Examples(file, byte_tokenizer(), chat=Chat(template))]).check()
 
 
@@ -272,7 +272,7 @@ def pairs(path, *others, length=1, count=12) -> str:
 
 def test_comparisons_that_teach_nothing_are_refused_and_what_is_left_out_is_said(tmp_path):
     good, long = pairs(tmp_path / "good.jsonl"), pairs(tmp_path / "long.jsonl", length=30)
-    with pytest.raises(UserError, match="long.jsonl: comparisons for training: none of 9 fits 11 tokens: the shortest has 33"):
+    with pytest.raises(UserError, match="long.jsonl: comparisons for training: none of 9 fits 11 tokens: the shortest has 34"):
         batches(Preferences(files=(good, long)), tmp_path, PreferenceLearning())
     with pytest.raises(UserError, match="twice"):
         batches(Preferences(files=(good, good)), tmp_path, PreferenceLearning())
