@@ -25,6 +25,7 @@ from train.federated.messages import Arrays, Malformed, checked, flat, shapes_of
 from train.federated.network import Server
 from train.federated.options import Gathered
 from train.federated.secure import SecureClient
+from train.generation.chat import FILE as CHAT
 from train.kinds import Data, Dataset, Units
 from train.loop.checks import check_options
 from train.objectives.bind import bind_trained, state_of
@@ -47,6 +48,8 @@ def joined(server: Server) -> tuple[Experiment, dict[str, Any]]:
     files = said.get("tokenizer")
     if not isinstance(files, dict) or not all(isinstance(content, bytes) and Path(name).name == name for name, content in files.items()):
         raise Malformed("the server sends no tokenizer")
+    if not isinstance(said.get("chat"), bytes):
+        raise Malformed("the server does not say how conversations are written")
     experiment = from_json(Experiment, said.get("experiment"), "the server's experiment", finder("the server", None, print))  # type: ignore[arg-type]
     assert isinstance(experiment, Experiment)
     if not isinstance(experiment.gradient, Gathered):
@@ -74,17 +77,24 @@ def made_run(folder: str, experiment: Experiment, said: dict[str, Any], data: Da
     experiment = dataclasses.replace(experiment, data=data, start=start)
     check_reads(experiment)
     with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "tokenizer").mkdir()
         for name, content in said["tokenizer"].items():
-            (Path(place) / name).write_bytes(content)
-        tokenizer = load_tokenizer(place)
+            (Path(place) / "tokenizer" / name).write_bytes(content)
+        if said["chat"]:
+            (Path(place) / CHAT).write_bytes(said["chat"])
+        tokenizer = load_tokenizer(f"{place}/tokenizer")
         dataset = dataset_of(experiment)
+        dataset.place = Path(place)
         sources = dataset.open(tokenizer)
         for source in sources:
             if source.tokenizer().digest != tokenizer.digest:
                 raise UserError(
                     f"{source.path}: was prepared with another tokenizer than the server's", f"Prepare with that in {folder}/tokenizer."
                 )
-        return create_run(folder, experiment, sources), sources
+        run = create_run(folder, experiment, sources)
+        if said["chat"]:
+            (run.path / CHAT).write_bytes(said["chat"])
+        return run, sources
 
 
 class Trainer:

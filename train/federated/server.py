@@ -19,6 +19,7 @@ from train.federated.exchange import Again, Exchange, Gain
 from train.federated.messages import Malformed, flat, shapes_of, tree_of
 from train.federated.network import POLL, check_encrypted, listening
 from train.federated.options import Gathered, Network
+from train.generation.chat import FILE as CHAT
 from train.kinds import Objective, realise
 from train.loop.row_learner import RowLearner
 from train.objectives.bind import bind, bind_trained, state_of, update_of
@@ -124,10 +125,12 @@ class ServerLearner(RowLearner):
         experiment = self._run.experiment
         started = start_parameters(self._run, self._mesh) if isinstance(experiment.adapters, Tuning) else None
         tokenizer = {file.name: file.read_bytes() for file in sorted((self._run.path / "tokenizer").iterdir()) if file.is_file()}
+        chat = self._run.path / CHAT
         return {
             "format": FORMAT,
             "experiment": to_json(for_clients(experiment)),
             "tokenizer": tokenizer,
+            "chat": chat.read_bytes() if chat.is_file() else b"",
             "base": "" if started is None else digest_of(started),
         }
 

@@ -23,6 +23,7 @@ from train.federated import exchange, network
 from train.federated.messages import Malformed, packed, unpacked
 from train.federated.network import Server, listening, make_keys, read_token
 from train.federated.options import Gathered, Network
+from train.generation.chat import Chat, load_chat
 from train.objectives.distillation import Distillation
 from train.objectives.tasks.options import Supervised
 from train.runs.serialize import to_json
@@ -145,9 +146,12 @@ def test_clients_learn_together_what_all_rows_in_one_place_teach_and_keep_their_
     loss: no text, no tokens, no label."""
     one = experiment(place)
     run = start(tmp_path / "run", one)
+    chat = Chat("{{ messages }}", stop_ids=(3,))
+    chat.save(run.path)
     with Clients(place, tmp_path, one) as parts:
         assert train(run)["exit"] == 0
     equal(parameters(run), central, 2e-6)
+    assert all(load_chat(tmp_path / f"part-{name}") == chat for name in SIZES), "conversations are written alike by all"
     fields: set[str] = set()
     for name, messages in parts.sent.items():
         for content in messages:
@@ -233,7 +237,7 @@ def test_a_client_reads_no_file_that_the_server_names(place):
     """A server that names files of the client's machine is not obeyed; one that names a teacher is refused."""
     named = dataclasses.replace(experiment(place).data, files=("/etc/passwd",), augment=Augment(synonyms="/etc/hosts"))  # type: ignore[call-arg, type-var]
     one = experiment(place, data=named, start="/somewhere")
-    said = {"experiment": to_json(one), "tokenizer": {"a": b""}}
+    said = {"experiment": to_json(one), "tokenizer": {"a": b""}, "chat": b""}
     theirs, _ = clients.joined(lambda name, message: said)  # type: ignore[arg-type]
     assert theirs.data.files == theirs.data.validation_files == () and theirs.start == ""  # type: ignore[attr-defined]
     assert not theirs.data.tokenizer and not theirs.data.augment.synonyms and not theirs.data.validation  # type: ignore[attr-defined]
