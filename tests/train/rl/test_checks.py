@@ -272,7 +272,7 @@ def pairs(path, *others, length=1, count=12) -> str:
 
 def test_comparisons_that_teach_nothing_are_refused_and_what_is_left_out_is_said(tmp_path):
     good, long = pairs(tmp_path / "good.jsonl"), pairs(tmp_path / "long.jsonl", length=30)
-    with pytest.raises(UserError, match="long.jsonl: comparisons for training: none of 9 fits 11 tokens: the shortest has 34"):
+    with pytest.raises(UserError, match="long.jsonl: comparisons for training: none of 9 fits 11 tokens: the shortest has 33"):
         batches(Preferences(files=(good, long)), tmp_path, PreferenceLearning())
     with pytest.raises(UserError, match="twice"):
         batches(Preferences(files=(good, good)), tmp_path, PreferenceLearning())
