@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,10 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
     ]
 ).strip()
+
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:  # a checkpoint is many small files, each of which a disk confirms
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 import jax
 import pytest

@@ -49,7 +49,7 @@ def tiny(corpora):
         schedule=Schedule(warmup_steps=2),
         mesh=MeshShape(data=1),
         evaluation=Evaluation(every=4),
-        checkpoints=Checkpoints(every=2, keep=9),
+        checkpoints=Checkpoints(every=4, keep=9),
         samples=Samples(tokens=0),
         logging=Logging(every=1),
     )

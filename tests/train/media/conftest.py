@@ -42,7 +42,7 @@ EXPERIMENT = Experiment(
     schedule=Schedule(warmup_steps=2),
     mesh=MeshShape(data=1),
     evaluation=Evaluation(every=0, rows=2),
-    checkpoints=Checkpoints(every=2, keep=9),
+    checkpoints=Checkpoints(every=4, keep=9),
     samples=Samples(tokens=0),
     logging=Logging(every=1),
 )

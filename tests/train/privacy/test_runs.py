@@ -31,9 +31,7 @@ SECRET = bytes(range(16))
 @pytest.fixture
 def private(tiny):
     """Documents as units: 33 of two corpora."""
-    return change(
-        tiny, data={"weights": ()}, micro_batches=1, batch_size=16, gradient=Private(epsilon=4.0, delta=1e-3, micro_batch=4, way="two_pass")
-    )
+    return change(tiny, data={"weights": ()}, micro_batches=1, batch_size=16, gradient=Private(epsilon=4.0, delta=1e-3, micro_batch=4))
 
 
 def with_secret(run):

@@ -29,7 +29,7 @@ TINY = Experiment(
     schedule=Schedule(warmup_steps=0),
     mesh=MeshShape(data=1),
     evaluation=Evaluation(every=0),
-    checkpoints=Checkpoints(every=2, keep=9),
+    checkpoints=Checkpoints(every=4, keep=9),
     samples=Samples(tokens=0),
     logging=Logging(every=1),
 )

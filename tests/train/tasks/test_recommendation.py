@@ -50,7 +50,7 @@ def experiment_of(events, objective=NextItem(item_dropout=0.2), **options) -> Ex
         schedule=Schedule(warmup_steps=1),
         mesh=MeshShape(data=1),
         evaluation=Evaluation(every=2, best="ndcg@10"),
-        checkpoints=Checkpoints(every=2),
+        checkpoints=Checkpoints(every=4),
         samples=Samples(tokens=0),
         logging=Logging(every=1),
     )

@@ -51,7 +51,7 @@ def experiment(tmp_path, model, data, objective=None, **parts) -> Experiment:
         schedule=Schedule(warmup_steps=2, decay="constant"),
         mesh=MeshShape(data=1),
         evaluation=parts.pop("evaluation", Evaluation(every=0)),
-        checkpoints=parts.pop("checkpoints", Checkpoints(every=6)),
+        checkpoints=parts.pop("checkpoints", Checkpoints(every=30)),
         samples=Samples(tokens=0),
         logging=Logging(every=4),
         **parts,

@@ -55,7 +55,7 @@ def experiment(folder, **changed) -> Experiment:
         optimizer=AdamW(learning_rate=1e-2),
         schedule=Schedule(0, "constant"),
         evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=2),
+        checkpoints=Checkpoints(every=4),
         samples=Samples(tokens=0),
         logging=Logging(every=1),
     )

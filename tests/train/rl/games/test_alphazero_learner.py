@@ -26,7 +26,7 @@ TINY = Experiment(
     optimizer=AdamW(learning_rate=1e-2),
     schedule=Schedule(warmup_steps=0, decay="constant"),
     evaluation=Evaluation(every=0, rows=4),
-    checkpoints=Checkpoints(every=2, keep=9),
+    checkpoints=Checkpoints(every=4, keep=9),
     logging=Logging(every=1),
 )
 
