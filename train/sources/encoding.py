@@ -74,8 +74,12 @@ class Transcriber:
             learned[begin : begin + count] = [1] * count
         if learn_prompt:
             learned = [0] + [1] * (len(ids) - 1)
-        answer = [*self._inside(response), self._end_of(prompt)]
+        answer = self.turn(response) if prompt.messages else [*self._inside(response), self._end]
         return ids + answer, learned + [1] * len(answer)
+
+    def turn(self, text: str) -> list[int]:
+        """What the assistant says in a conversation, and what ends its turn."""
+        return [*self._inside(text), self._end_of_turns]
 
     def responses(self, prompts: list[list[int]], responses, mask) -> list[str]:
         """The texts of responses int32 [B, R] up to their masks' ends, as `read_on` gives them."""
@@ -91,10 +95,6 @@ class Transcriber:
         """Ids of what the assistant says."""
         encode = self.tokenizer.encode_inside if self._chat.template else self.tokenizer.encode
         return encode(text).tolist()
-
-    def _end_of(self, prompt: Prompt) -> int:
-        """What ends a response to it."""
-        return self._end_of_turns if prompt.messages else self._end
 
     @functools.cached_property
     def _end_of_turns(self) -> int:

@@ -1,6 +1,7 @@
 """Texts from texts: translation, summaries, corrections, questions with free answers."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -9,6 +10,8 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from train.generation.chat import Chat
+from train.rl.environments.environment import Prompt
+from train.sources.encoding import Transcriber
 from train.tasks.examples import Example, column
 from train.tasks.task import Task, TaskDataset
 
@@ -130,11 +133,16 @@ class ConversationDataset(SequenceDataset):
     @property
     def stops(self) -> tuple[str, ...]:
         """A chat model ends its replies itself."""
-        return () if self.chat.template and self.way == "text" else super().stops
+        return () if self.chat.template else super().stops
+
+    @functools.cached_property
+    def _transcriber(self) -> Transcriber:
+        return Transcriber(self.tokens, self.chat)
 
     def prompt_ids(self, example: Example, room: int):
-        if self.chat.template and self.way == "text":
-            return np.array(self.chat.encode(list(example.parts), self.tokens)[-room:], np.int32)
+        if self.chat.template:
+            turns = tuple((turn["role"], turn["content"]) for turn in example.parts)
+            return np.array(self._transcriber.prompt(Prompt("", messages=turns))[-room:], np.int32)
         return super().prompt_ids(example, room)
 
     def prompt_text(self, example: Example) -> str:
@@ -143,7 +151,6 @@ class ConversationDataset(SequenceDataset):
         return "\n".join([*(f"{turn['role']}: {turn['content']}" for turn in example.parts), "assistant: "])
 
     def answer_ids(self, answer: str):
-        if not self.chat.stop_ids or not self.chat.template:
+        if not self.chat.template:
             return super().answer_ids(answer)
-        ids = self.tokens.encode_inside(answer)[: self.options.written - 1]
-        return np.append(ids, self.chat.stop_ids[0]).astype(np.int32)
+        return np.array(self._transcriber.turn(answer)[: self.options.written], np.int32)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
+from data.records.record import Record
 from data.tokenizer import byte_tokenizer
 from model.config import ModelConfig
 from model.encoder_decoder_config import EncoderDecoderConfig
@@ -275,3 +276,14 @@ def test_a_head_reads_texts_as_the_authors_of_the_encoder_do(tmp_path, said, poo
     sources = dataset_of(experiment).open(byte_tokenizer())
     assert Supervised().completed(sources).pool == pool
     assert Supervised(pool="pooler").completed(sources).pool == "pooler"
+
+
+def test_a_reply_ends_as_the_template_ends_turns(tmp_path):
+    """Not with the first stop token that the authors list: of several published models that one ends texts."""
+    template = "{% for turn in messages %}<s>{{ turn.content }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
+    made = experiment(tmp_path, DECODER, Conversations(files=("m.jsonl",), **COMMON))
+    dataset = dataset_of(made)
+    dataset._chat = Chat(template, specials={"<s>": 256, "</s>": 257, "<end>": 258}, stop_ids=(258, 257))
+    (piece,) = dataset.item(dataset.example(Record({"prompt": "hi", "response": "ho"}, "m.jsonl, line 1")), byte_tokenizer())
+    assert piece.ids.tolist() == [256, *b"hi", 257, 256, *b"ho", 257]
+    assert piece.learned.tolist() == [0] * 5 + [1] * 3
