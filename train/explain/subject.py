@@ -55,7 +55,7 @@ class Subject:
     lens: Callable[[], list[dict[str, Any]]] | None = None
 
     def gradient(self, shift_BTW):
-        """The derivative by the vectors, float32 [B, T, W], where they are moved by shift_BTW."""
+        """The number float32 [B], and its derivative by the vectors, [B, T, W], where they are moved by shift_BTW."""
         ids_BT = jnp.broadcast_to(jnp.asarray(self.ids_T), shift_BTW.shape[:2])
         return _programs(self.score)[1](self.params, ids_BT, shift_BTW)
 
@@ -73,8 +73,17 @@ class Subject:
 
 @functools.lru_cache(maxsize=8)
 def _programs(score) -> tuple[Any, Any]:
-    """(score, its derivative by the shift), compiled once for all texts of a length."""
-    return jax.jit(score), jax.jit(jax.grad(lambda *inputs: score(*inputs).sum(), argnums=2))
+    """(score, it and its derivative by the shift), compiled once for all texts of a length."""
+
+    def summed(params, ids_BT, shift_BTW):
+        score_B = score(params, ids_BT, shift_BTW)
+        return score_B.sum(), score_B
+
+    def slope(params, ids_BT, shift_BTW):
+        (_, score_B), derivative_BTW = jax.value_and_grad(summed, argnums=2, has_aux=True)(params, ids_BT, shift_BTW)
+        return score_B, derivative_BTW
+
+    return jax.jit(score), jax.jit(slope)
 
 
 def subject_of(run: Run, prompt: str, *, pair: str = "", answer: str = "", against: str = "", step: int | None = None) -> Subject:

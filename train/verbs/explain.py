@@ -35,7 +35,7 @@ class Explain:
     training: int = 0
     """So many examples of the training data that helped the most, hurt the most, and taught themselves the most (TracIn). 0: none."""
     samples: int = 512
-    """Texts that shap, partition and lime read, about."""
+    """Texts that shap, partition and lime read, about; for integrated_gradients, points at most."""
     seed: int = 0
     """Seed of what is drawn."""
     step: int | None = None

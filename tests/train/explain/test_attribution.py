@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -67,6 +68,28 @@ def test_shares_add_up_and_what_does_nothing_gets_nothing(method, monkeypatch):
     np.testing.assert_allclose(found[1], found[2], atol=0.2 if method == "permutations" else 1e-3)
     np.testing.assert_allclose(found[3], found[4], atol=0.1 if method == "permutations" else 1e-3)
     assert found[[0, 6]].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("step", [1, 100, 10_000])
+def test_gradients_are_taken_where_the_number_changes(step):
+    """Of a number that jumps within a ten-thousandth of the way, points at equal distances would see nothing."""
+    asked = []
+
+    def jumps(x_BTW):
+        there_B = (x_BTW[:, 1:6] @ np.arange(10, dtype=np.float32)).sum(-1) / 15
+        return jax.nn.sigmoid(step * (there_B - 0.7))
+
+    made = subject(jumps)
+    gradient = made.gradient
+    made.gradient = lambda shift_BTW: asked.append(len(shift_BTW)) or gradient(shift_BTW)
+    found = METHODS["integrated_gradients"](made)
+    assert completeness(made, found) < 1e-3 and sum(asked) < 200
+    np.testing.assert_allclose(found[1:6] / found.sum(), np.arange(1, 6) / 15, atol=1e-3)
+
+
+def test_a_polynomial_is_integrated_by_the_first_points():
+    made = subject(lambda x_BTW: x_BTW[:, 1:6].sum((1, 2)) ** 7)
+    np.testing.assert_allclose(METHODS["integrated_gradients"](made, samples=1), 5**6 * FREE, rtol=1e-5)
 
 
 def test_the_error_of_permutations_falls_with_their_number(monkeypatch):
