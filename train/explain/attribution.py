@@ -35,8 +35,8 @@ def integrated_gradients(subject: Subject, *, samples: int = 512, **_: Any) -> n
     al. 2017, eq. 1). They add up to the number less that of the baseline: see `completeness`.
 
     Where to look is chosen by that law, which holds for each part of the line too: what Lobatto's rule gives for a part is compared with
-    what the number gains on it, and the worst parts are halved until the errors together are below TOLERANCE of the whole. samples: points at
-    most, about.
+    what the number gains on it, and the worst parts are halved until the errors together are below TOLERANCE of the whole. samples: points
+    at most, about.
     """
     between_TW = _between(subject)
     line = _Line(lambda alpha_B: _along(subject, between_TW, alpha_B))
