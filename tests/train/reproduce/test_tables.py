@@ -26,6 +26,7 @@ from train.verbs.evaluate import Evaluate
 from train.verbs.federate import Split
 from train.verbs.import_ import Import
 from train.verbs.label import Label
+from train.verbs.privacy import Plant
 from train.verbs.train import Train
 
 NAMES = table_names()
@@ -37,6 +38,7 @@ OTHERS = {
     "prepare text": ("prepare text", PrepareText),
     "prepare images": ("prepare images", PrepareMedia),
     "federate split": ("federate split", Split),
+    "privacy plant": ("privacy plant", Plant),
 }
 """Verbs that commands of tables have beside `train`, with their options."""
 LONGEST_MINUTES = 80
@@ -61,7 +63,7 @@ def test_commands_are_understood(name):
             assert found.experiment.seed == 3 or isinstance(job, Shared), job.name
             check_options(found.experiment)
         elif words[0] == "omnia":
-            two = words[1] in ("prepare", "federate")
+            two = words[1] in ("prepare", "federate", "privacy")
             verb, options = OTHERS[" ".join(words[1 : 3 if two else 2])]
             parse(options, verb, words[3 if two else 2 :], PrepareMedia(tyro.MISSING, "images") if options is PrepareMedia else None)
         elif words[1] != "-m":
