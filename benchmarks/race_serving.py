@@ -132,7 +132,7 @@ def main() -> None:
                 prompts = [" ".join(draw.choice(WORDS, o.words)) for _ in range(count)]
                 for side in sides:
                     seconds, each = side.ask(prompts, o.tokens)
-                    assert all(tokens == o.tokens for _, tokens in each), [tokens for _, tokens in each]
+                    assert all(tokens == o.tokens for _, tokens in each), (side.name, [tokens for _, tokens in each])
                     if number:  # the first is to warm up
                         found[side.name].append((count * o.tokens / seconds, statistics.median(times[0] for times, _ in each)))
             rates = {name: statistics.median(rate for rate, _ in rows) for name, rows in found.items()}

@@ -43,7 +43,7 @@ def tiny(corpora):
         batch_size=4,
         micro_batches=2,
         ema_decay=0.9,
-        model=ModelConfig(context_length=32, num_layers=2, embed_dim=16, num_heads=2, dropout=0.1),
+        model=ModelConfig(context_length=32, num_layers=1, embed_dim=16, num_heads=2, dropout=0.1),
         data=TextData(shards=corpora, weights=(2.0, 1.0)),
         optimizer=AdamW(learning_rate=1e-2),
         schedule=Schedule(warmup_steps=2),

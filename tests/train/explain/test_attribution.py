@@ -140,7 +140,7 @@ def test_other_weights_give_another_explanation(classifier):
 
 
 def test_a_decoder_by_the_command_line(tiny, tmp_path, capsys):
-    run = start(tmp_path / "run", change(tiny, steps=4))
+    run = start(tmp_path / "run", change(tiny, steps=4, model={"num_layers": 2}))
     train(run)
     asked = ["explain", str(run.path), "--prompt", "the cat sat", "--answer", "o", "--against", "e"]
     page = tmp_path / "why.html"

@@ -88,7 +88,7 @@ def test_a_run_on_text(text, tiny):
     run, count = text
     logged(run)
     facts = checked(card_of(run.path, intended=" to count\n sheep ", licence="Apache-2.0"))
-    assert facts["parameters"] == f"{count:,}" and facts["num layers"] == "2" and facts["checkpoint"] == "step 0"
+    assert facts["parameters"] == f"{count:,}" and facts["num layers"] == "1" and facts["checkpoint"] == "step 0"
     assert (facts["intended use"], facts["licence"]) == ("to count sheep", "Apache-2.0")
     manifest = json.loads((Path(tiny.data.shards[0]) / "manifest.json").read_text())
     split = manifest["splits"]["train"]
