@@ -202,13 +202,23 @@ class Engine:
                 self._from_store(row, reading)
 
     def _from_store(self, row: int, reading: "_Reading") -> None:
-        for digest in reading.digests:
+        """Take what was read before: whole chunks and, where that saves reading one, the beginning of another."""
+        job, chunk = reading.job, self._programs.chunk
+        known = 0
+        for digest in reading.digests[1:]:
             part = self._prefixes.get(digest)
             if part is None:
                 break
             self._rows = self._programs.paste(self._rows, row, part, reading.place)
-            reading.place += self._programs.chunk
-        reading.job.cached = reading.place
+            reading.place += chunk
+            known += 1
+        if reading.digests and not self._programs.exact:  # tokens in another place of a chunk differ in the last digits
+            rest = job.ids[reading.place :]
+            part, same = self._prefixes.begins_like(reading.digests[known], rest[:-1])
+            if -(-(len(rest) - same) // chunk) < -(-len(rest) // chunk):  # a chunk less to read, so the row has room for another start
+                self._rows = self._programs.paste(self._rows, row, part, reading.place)
+                reading.place += same
+        job.cached = reading.place
 
     def _read_chunks(self) -> None:
         """Read a chunk of each prompt that is being read, and give those that are read their slots."""
@@ -238,19 +248,23 @@ class Engine:
         return Part(job.ids[place : place + count], place, job.adapter)
 
     def _has_read(self, row: int, reading: "_Reading", part: Part, logits: Any) -> None:
-        """Keep a chunk that was read, and give the text its slot if that was the last."""
-        number = part.start // self._programs.chunk
-        if number < len(reading.digests) and self._prefixes.wants(reading.digests[number]):
-            self._prefixes.put(reading.digests[number], self._programs.cut(self._rows, row, part.start), self._programs.chunk_bytes)
+        """Keep chunks of which the end was read, and give the text its slot if that was the last."""
+        chunk, job = self._programs.chunk, reading.job
         reading.place += len(part.ids)
-        if reading.place < len(reading.job.ids):
+        for number in range(part.start // chunk, min(reading.place // chunk, len(reading.digests) - 1)):
+            before, digest = reading.digests[number : number + 2]
+            if self._prefixes.wants(digest):
+                begin = number * chunk
+                kept = self._programs.cut(self._rows, row, begin)
+                self._prefixes.put(digest, kept, self._programs.chunk_bytes, before, job.ids[begin : begin + chunk])
+        if reading.place < len(job.ids):
             return
         self._readings[row] = None
-        self._observed.read(reading.job.prompt_tokens, reading.job.cached)
-        if reading.job.most:
-            self._insert(reading.job, row, logits)
+        self._observed.read(job.prompt_tokens, job.cached)
+        if job.most:
+            self._insert(job, row, logits)
         else:
-            self._end(reading.job, Piece([], [], finish="length"))
+            self._end(job, Piece([], [], finish="length"))
 
     def _insert(self, job: Job, row: int, logits: Any) -> None:
         self._make_room(len(job.ids))

@@ -2,9 +2,20 @@
 
 import collections
 import hashlib
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 import numpy as np
+
+MOST_COMPARED = 32
+"""Chunks behind one beginning that are looked through for the one whose own beginning is shared."""
+
+
+class _Held(NamedTuple):
+    chunk: Any
+    size: int
+    before: bytes
+    ids: np.ndarray
 
 
 class PrefixStore:
@@ -15,15 +26,15 @@ class PrefixStore:
 
     def __init__(self, *, chunk: int, most_bytes: int):
         self._chunk, self._most = chunk, most_bytes
-        self._held: collections.OrderedDict[bytes, tuple[Any, int]] = collections.OrderedDict()
+        self._held: collections.OrderedDict[bytes, _Held] = collections.OrderedDict()
+        self._behind: dict[bytes, dict[bytes, None]] = {}
         self.bytes = 0
 
     def digests(self, owner: str, ids: list[int]) -> list[bytes]:
-        """One for each whole chunk of a prompt but the last chunk, which is always read: its last logits are needed."""
-        found, before = [], hashlib.sha256(owner.encode()).digest()
+        """The owner's, then one for each whole chunk of a prompt but the last chunk, which is always read: its last logits are needed."""
+        found = [hashlib.sha256(owner.encode()).digest()]
         for begin in range(0, len(ids) - self._chunk, self._chunk):
-            before = hashlib.sha256(before + np.asarray(ids[begin : begin + self._chunk], np.int32).tobytes()).digest()
-            found.append(before)
+            found.append(hashlib.sha256(found[-1] + np.asarray(ids[begin : begin + self._chunk], np.int32).tobytes()).digest())
         return found
 
     def get(self, digest: bytes) -> Any:
@@ -31,24 +42,40 @@ class PrefixStore:
         if digest not in self._held:
             return None
         self._held.move_to_end(digest)
-        return self._held[digest][0]
+        return self._held[digest].chunk
+
+    def begins_like(self, before: bytes, ids: list[int]) -> tuple[Any, int]:
+        """Of the newest chunks that stand behind a digest, the one that begins with the most of these tokens, and with how many; (None, 0)
+        without any."""
+        wanted, found, most = np.asarray(ids[: self._chunk], np.int32), None, 0
+        for digest in itertools.islice(reversed(self._behind.get(before, {})), MOST_COMPARED):
+            held = self._held[digest].ids[: len(wanted)]
+            same = len(wanted) if (held == wanted).all() else int((held != wanted).argmax())
+            if same > most:
+                found, most = digest, same
+        return (self.get(found), most) if found is not None else (None, 0)
 
     def wants(self, digest: bytes) -> bool:
         """Whether there is room for chunks, and this one is not held: else it need not be cut out."""
         return self._most > 0 and digest not in self._held
 
-    def put(self, digest: bytes, chunk: Any, size: int) -> None:
-        """size: bytes of the chunk."""
+    def put(self, digest: bytes, chunk: Any, size: int, before: bytes, ids: list[int]) -> None:
+        """size: bytes of the chunk. before: digest of what stands before it. ids: its tokens."""
         if digest in self._held or size > self._most:
             return
-        self._held[digest] = chunk, size
+        self._held[digest] = _Held(chunk, size, before, np.asarray(ids, np.int32))
+        self._behind.setdefault(before, {})[digest] = None
         self.bytes += size
         while self.bytes > self._most:
-            _, (_, freed) = self._held.popitem(last=False)
-            self.bytes -= freed
+            dropped, held = self._held.popitem(last=False)
+            self.bytes -= held.size
+            del self._behind[held.before][dropped]
+            if not self._behind[held.before]:
+                del self._behind[held.before]
 
     def clear(self) -> None:
         self._held.clear()
+        self._behind.clear()
         self.bytes = 0
 
     def __len__(self) -> int:

@@ -197,7 +197,7 @@ class Programs:
         rows, _, _ = self.score(rows, 0, Part([0], 0), [0])
         for example in self.reader.examples if self.reader is not None else ():
             rows, _ = self.read_whole(rows, 0, Part([0], 0), example)
-        for which in (range(self.rows), [0]):
+        for which in ([0], range(self.rows)):  # of several the logits have to be taken apart
             for places in self.places:
                 rows, logits = self.read(rows, {row: Part([0], places - self.chunk) for row in which})
         for shape in shapes:

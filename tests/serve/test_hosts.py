@@ -51,7 +51,7 @@ def test_a_follower_holds_what_the_leader_holds(make_engine, model, monkeypatch)
     assert not follower.is_alive()
     assert [ids for ids, *_ in found] == [ids for ids, *_ in again] == [ids for ids, *_ in expected]
     engine = parts.engine
-    ours = [engine._bank, engine._rows, *(chunk for chunk, _ in parts.prefixes._held.values())]
+    ours = [engine._bank, engine._rows, *(held.chunk for held in parts.prefixes._held.values())]
     for one in ours:
         for leaf, theirs in zip(jax.tree.leaves(one.value), jax.tree.leaves(held[one.number]), strict=True):
             if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
