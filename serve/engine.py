@@ -251,20 +251,27 @@ class Engine:
         """Keep chunks of which the end was read, and give the text its slot if that was the last."""
         chunk, job = self._programs.chunk, reading.job
         reading.place += len(part.ids)
-        for number in range(part.start // chunk, min(reading.place // chunk, len(reading.digests) - 1)):
-            before, digest = reading.digests[number : number + 2]
-            if self._prefixes.wants(digest):
-                begin = number * chunk
-                kept = self._programs.cut(self._rows, row, begin)
-                self._prefixes.put(digest, kept, self._programs.chunk_bytes, before, job.ids[begin : begin + chunk])
+        read_whole = min(reading.place // chunk, len(reading.digests) - 1)
+        for number in range(part.start // chunk, read_whole):
+            self._keep(row, number, reading.digests[number : number + 2], job.ids)
         if reading.place < len(job.ids):
             return
+        if reading.digests and not self._programs.exact:  # a longer prompt may begin with all of this one
+            before, number = reading.digests[-1], len(reading.digests) - 1
+            self._keep(row, number, [before, self._prefixes.digest(before, job.ids[number * chunk :])], job.ids)
         self._readings[row] = None
         self._observed.read(job.prompt_tokens, job.cached)
         if job.most:
             self._insert(job, row, logits)
         else:
             self._end(job, Piece([], [], finish="length"))
+
+    def _keep(self, row: int, number: int, digests: list[bytes], ids: list[int]) -> None:
+        """Put a chunk of a row into the store, unless it is there. digests: of what stands before it, and its own."""
+        chunk = self._programs.chunk
+        if self._prefixes.wants(digests[1]):
+            kept = self._programs.cut(self._rows, row, number * chunk)
+            self._prefixes.put(digests[1], kept, self._programs.chunk_bytes, digests[0], ids[number * chunk : (number + 1) * chunk])
 
     def _insert(self, job: Job, row: int, logits: Any) -> None:
         self._make_room(len(job.ids))

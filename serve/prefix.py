@@ -1,4 +1,4 @@
-"""What was read before need not be read again: keys and values of whole chunks of prompts, kept apart from the slots."""
+"""What was read before need not be read again: keys and values of chunks of prompts, kept apart from the slots."""
 
 import collections
 import hashlib
@@ -34,8 +34,13 @@ class PrefixStore:
         """The owner's, then one for each whole chunk of a prompt but the last chunk, which is always read: its last logits are needed."""
         found = [hashlib.sha256(owner.encode()).digest()]
         for begin in range(0, len(ids) - self._chunk, self._chunk):
-            found.append(hashlib.sha256(found[-1] + np.asarray(ids[begin : begin + self._chunk], np.int32).tobytes()).digest())
+            found.append(self.digest(found[-1], ids[begin : begin + self._chunk]))
         return found
+
+    @staticmethod
+    def digest(before: bytes, ids: list[int]) -> bytes:
+        """Of tokens and, by its digest, of all that stands before them."""
+        return hashlib.sha256(before + np.asarray(ids, np.int32).tobytes()).digest()
 
     def get(self, digest: bytes) -> Any:
         """The chunk, or None."""
@@ -49,8 +54,10 @@ class PrefixStore:
         without any."""
         wanted, found, most = np.asarray(ids[: self._chunk], np.int32), None, 0
         for digest in itertools.islice(reversed(self._behind.get(before, {})), MOST_COMPARED):
-            held = self._held[digest].ids[: len(wanted)]
-            same = len(wanted) if (held == wanted).all() else int((held != wanted).argmax())
+            held = self._held[digest].ids
+            both = min(len(held), len(wanted))
+            differ = held[:both] != wanted[:both]
+            same = int(differ.argmax()) if differ.any() else both
             if same > most:
                 found, most = digest, same
         return (self.get(found), most) if found is not None else (None, 0)
@@ -60,7 +67,8 @@ class PrefixStore:
         return self._most > 0 and digest not in self._held
 
     def put(self, digest: bytes, chunk: Any, size: int, before: bytes, ids: list[int]) -> None:
-        """size: bytes of the chunk. before: digest of what stands before it. ids: its tokens."""
+        """size: bytes of the chunk. before: digest of what stands before it. ids: its tokens; at the end of a prompt there may be fewer than
+        a chunk has places."""
         if digest in self._held or size > self._most:
             return
         self._held[digest] = _Held(chunk, size, before, np.asarray(ids, np.int32))

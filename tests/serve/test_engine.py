@@ -208,13 +208,15 @@ def test_the_beginning_of_a_chunk_that_was_read_is_not_read_again(make_engine):
     draw = random.Random(5)
     shared, ends = ([draw.randrange(low, low + 128) for _ in range(count)] for low, count in ((0, 3 * CHUNK + 10), (128, 60)))
     prompts = [[*shared, *ends[:20]], [*shared, *ends[30:44]], [*shared, *ends[30:50]], [*shared[:-3], *ends[:CHUNK]], shared[: CHUNK + 5]]
+    prompts.append([*prompts[0], *ends[20:30]])
     with make_engine(widths=(1, 4), prefix_bytes=0) as parts:
         alone = one_by_one(parts.engine, [Job(prompt, SAMPLINGS[0], 0, 8) for prompt in prompts])
     with make_engine(widths=(1, 4)) as parts:
         made = [Job(prompt, SAMPLINGS[0], 0, 8) for prompt in prompts]
         found = one_by_one(parts.engine, made)
-        # The second reads 14 tokens in one chunk instead of 24 in two; its own fourth chunk then serves the third whole.
-        assert [job.cached for job in made] == [0, len(shared), 4 * CHUNK, len(shared) - 3, CHUNK]
+        # The second reads 14 tokens in one chunk instead of 24 in two; its own fourth chunk then serves the third whole. The last goes on
+        # where the first ended.
+        assert [job.cached for job in made] == [0, len(shared), 4 * CHUNK, len(shared) - 3, CHUNK, len(prompts[0])]
         other = Job(prompts[1], SAMPLINGS[0], 0, 8, owner="b")
         one_by_one(parts.engine, [other])
         assert other.cached == 0
