@@ -67,8 +67,8 @@ class PrefixStore:
         return self._most > 0 and digest not in self._held
 
     def put(self, digest: bytes, chunk: Any, size: int, before: bytes, ids: list[int]) -> None:
-        """size: bytes of the chunk. before: digest of what stands before it. ids: its tokens; at the end of a prompt there may be fewer than
-        a chunk has places."""
+        """size: bytes of the chunk. before: digest of what stands before it. ids: its tokens; at the end of a prompt there may be fewer
+        than a chunk has places."""
         if digest in self._held or size > self._most:
             return
         self._held[digest] = _Held(chunk, size, before, np.asarray(ids, np.int32))
