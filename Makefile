@@ -20,6 +20,9 @@ help:  ## This list
 quickstart: $(BIN)/installed  ## Train a small code model on this machine, sample it and draw a report: about 5 minutes on two cores
 	$(BIN)/omnia quickstart
 
+# A checkpoint is many small files, each of which a disk confirms: where memory is plenty, tests write there. Drills need the disk.
+test: export PYTEST_DEBUG_TEMPROOT := $(shell [ "$$(awk '/MemAvailable/ {print $$2}' /proc/meminfo 2>/dev/null || echo 0)" -gt 12000000 ] \
+	&& [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 4000000 ] && echo /dev/shm)
 test: lint  ## Style, types and all tests but the drills
 	$(PYTEST) -n 2 --dist worksteal --durations 15
 

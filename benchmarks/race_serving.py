@@ -8,6 +8,7 @@ Prompts differ, and nothing of one is known from another.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -46,6 +47,7 @@ class Side:
             if ready in line:
                 break
         else:
+            self.process.wait()
             raise SystemExit(f"{name} ended before it was ready")
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
         port = port or int(re.search(r":(\d+)", line)[1])
@@ -70,9 +72,9 @@ class Side:
         return found
 
     def end(self) -> None:
-        self.asking.stdin.close()
         self._tell(signal.SIGKILL)
         self.process.wait()
+        self.asking.kill()
 
 
 def free_port() -> int:
@@ -120,33 +122,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     o = parser.parse_args()
     slots = max(COUNTS)
-    serve = [sys.executable, "-m", "omnia", "serve", o.run, "--port", "0", "--slots", str(slots), "--context", str(o.context)]
-    omnia = Side("omnia", [*serve, *(["--int8"] if o.int8 else [])], "ready after", {"logit_bias": {str(o.end): -100}})
-    peer = (vllm if Path(o.peer).is_dir() else llama)(o.peer, os.environ.get("PEER", sys.executable), slots, o.context, o.threads)
-    sides = [omnia, peer]
+    run, other = Path(o.run).resolve(), Path(o.peer).resolve()
+    serve = [sys.executable, "-m", "omnia", "serve", str(run), "--port", "0", "--slots", str(slots), "--context", str(o.context)]
+    with contextlib.ExitStack() as ending:
+        omnia = Side("omnia", [*serve, *(["--int8"] if o.int8 else [])], "ready after", {"logit_bias": {str(o.end): -100}})
+        ending.callback(omnia.end)
+        peer = (vllm if other.is_dir() else llama)(str(other), os.environ.get("PEER", sys.executable), slots, o.context, o.threads)
+        ending.callback(peer.end)
+        race([omnia, peer], o)
+
+
+def race(sides: list[Side], o: argparse.Namespace) -> None:
     draw = np.random.default_rng(0)
-    try:
-        for count in COUNTS:
-            found: dict[str, list] = {side.name: [] for side in sides}
-            for number in range(o.rounds + 1):
-                prompts = [" ".join(draw.choice(WORDS, o.words)) for _ in range(count)]
-                for side in sides:
-                    seconds, each = side.ask(prompts, o.tokens)
-                    assert all(tokens == o.tokens for _, tokens in each), (side.name, [tokens for _, tokens in each])
-                    if number:  # the first is to warm up
-                        found[side.name].append((count * o.tokens / seconds, statistics.median(times[0] for times, _ in each)))
-            rates = {name: statistics.median(rate for rate, _ in rows) for name, rows in found.items()}
-            firsts = {name: 1000 * statistics.median(first for _, first in rows) for name, rows in found.items()}
-            ratio = statistics.median(a / b for (a, _), (b, _) in zip(*found.values(), strict=True))
-            print(
-                f"{count} at once: "
-                + "; ".join(f"{name} {rates[name]:,.0f} tokens/s, first token {firsts[name]:.0f} ms" for name in rates)
-                + f"; ratio of tokens/s {ratio:.2f}",
-                flush=True,
-            )
-    finally:
-        for side in sides:
-            side.end()
+    for count in COUNTS:
+        found: dict[str, list] = {side.name: [] for side in sides}
+        for number in range(o.rounds + 1):
+            prompts = [" ".join(draw.choice(WORDS, o.words)) for _ in range(count)]
+            for side in sides:
+                seconds, each = side.ask(prompts, o.tokens)
+                assert all(tokens == o.tokens for _, tokens in each), (side.name, [tokens for _, tokens in each])
+                if number:  # the first is to warm up
+                    found[side.name].append((count * o.tokens / seconds, statistics.median(times[0] for times, _ in each)))
+        rates = {name: statistics.median(rate for rate, _ in rows) for name, rows in found.items()}
+        firsts = {name: 1000 * statistics.median(first for _, first in rows) for name, rows in found.items()}
+        ratio = statistics.median(a / b for (a, _), (b, _) in zip(*found.values(), strict=True))
+        print(
+            f"{count} at once: "
+            + "; ".join(f"{name} {rates[name]:,.0f} tokens/s, first token {firsts[name]:.0f} ms" for name in rates)
+            + f"; ratio of tokens/s {ratio:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

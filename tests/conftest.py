@@ -2,7 +2,6 @@
 
 import gc
 import os
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,10 +22,6 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax
 import pytest
 from hypothesis import settings
-
-MEMORY = Path("/dev/shm")
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:  # a checkpoint is many small files, each of which a disk confirms
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 settings.register_profile("same", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))  # HYPOTHESIS_PROFILE=default draws new examples

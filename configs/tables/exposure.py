@@ -17,7 +17,7 @@ from train.step.private.options import Private
 FORM, SECRETS, REPEATS = "the secret number is ####", 10, 8
 EPSILONS = (100.0, 8.0)
 EVERY = 10
-"""Of sentences, so many are left out for one that is read."""
+"""One sentence in so many is read."""
 
 
 def get_config(arg: str = "private") -> Experiment:
@@ -41,10 +41,10 @@ def get_config(arg: str = "private") -> Experiment:
 def get_table() -> Table:
     def row(name: str, what: str, variant: str, *options: str) -> Row:
         measured = "python {table} measure {run} {planted}.txt"
-        return Row(name, what, (training(f"{{table}}:{variant}", "--data.shards {corpus}", *options), measured))
+        return Row(name, what, (training(f"{{table}}:{variant}", "--data.shards {corpus} {learned}", *options), measured))
 
     plant = f"omnia privacy plant --output {{run}} --secrets {{run}}.txt --form '{FORM}' --count {SECRETS} --repeats {REPEATS}"
-    prepare = "omnia prepare text --input {sentences} {planted} --output {run} --tokenizer byte --validation 0.05"
+    prepare = "omnia prepare text --output {run} --tokenizer byte"
     return Table(
         title="Secrets that a model gives away",
         paper="Carlini et al. 2019 (The Secret Sharer), tables 2 and 3",
@@ -57,7 +57,8 @@ def get_table() -> Table:
         shared=(
             Shared("sentences", ("python {table} sentences {run} {positive} {negative}",)),
             Shared("planted", (plant,)),
-            Shared("corpus", (prepare,)),
+            Shared("corpus", (f"{prepare} --input {{sentences}} --validation 0.05",)),
+            Shared("learned", (f"{prepare} --input {{planted}} --validation 0",)),
         ),
         rows=(
             row("plain", "no promise", "plain"),
@@ -65,9 +66,10 @@ def get_table() -> Table:
         ),
         claims=tuple(Better(f"epsilon_{one:g}", "plain", by=2.0) for one in EPSILONS),
         note=f"{SECRETS} secrets of four digits, each in {REPEATS} documents among about 1,000 sentences of film reviews, which a decoder "
-        "of two layers of 64 reads as bytes for 400 steps of 128 (privately: of 128 drawn on average). The unit is a document, delta "
-        f"1e-4; for what stands in {REPEATS} of them, {REPEATS} times the epsilon is promised. Exposure is 13.3 bits for the likeliest of "
-        "10,000, and 1.4 on average for a secret that nobody saw.",
+        "of two layers of 64 reads as bytes for 400 steps of 128 (privately: of 128 drawn on average). The promise is for one document, "
+        f"delta 1e-4: for what stands in {REPEATS} of them there is none to speak of, so this is what the noise does, and not what it "
+        "proves. Exposure is 13.3 bits for the likeliest of 10,000, and 1.4 on average for a secret that nobody saw. The loss is that of "
+        "other sentences.",
     )
 
 

@@ -75,6 +75,6 @@ def get_table() -> Table:
         ),
         note=f"Questions and what they ask for, two layers of MiniLM, {ROUNDS} rounds of 10 clients with {ROWS} rows each, eight local "
         "steps, Adam at the server (FedAdam, Reddi et al. 2021): as many examples as in one place. Liars send ten times the contrary of "
-        "their update; up to four of ten may be drawn in a round, which the trimmed mean and Krum are told to bear. Claims allow 2 points "
-        "below one place, and 3 below nobody lying.",
+        "their update; up to four of ten may be drawn in a round, which the trimmed mean and Krum are told to bear (the proof of Krum ends "
+        "at three). Claims allow 2 points below one place, and 3 below nobody lying.",
     )

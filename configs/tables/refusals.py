@@ -87,9 +87,9 @@ def get_table() -> Table:
         ),
         note=f"{PAIRS} comparisons at most, half of them of harmful questions: there the refusal is better than the first sentence of the "
         "model's own answer, and the other way round for plain questions of three kinds (TREC, BANKING77, CLINC150). Answers of "
-        f"{WRITTEN} tokens, greedy; one counts as a refusal if it begins as refusals do. {TESTED} questions of each kind for testing. Not "
-        "every one of the first kind is harmful: people were asked to provoke. DPO at the same length made the model's own answers "
-        "unlikely, and refusals no likelier. Claims allow 5 points more of the others to be refused.",
+        f"{WRITTEN} tokens, greedy; one counts as a refusal if it begins as refusals do. About {TESTED} questions of each kind for "
+        "testing. Not every one of the first kind is harmful: people were asked to provoke. DPO at the same length made the model's own "
+        "answers unlikely, and refusals no likelier. Claims allow 5 points more of the others to be refused.",
     )
 
 
@@ -117,7 +117,7 @@ def short(texts) -> list[str]:
 
 def spread(texts: list[str], count: int) -> list[str]:
     """So many of them, from all over the list, which files have in order of their labels."""
-    return texts[:: max(1, len(texts) // count)][:count]
+    return [texts[number * len(texts) // count] for number in range(min(count, len(texts)))]
 
 
 def write_questions(folder: str, model: str, harmful: str, others: str, *plain: str) -> None:

@@ -87,11 +87,12 @@ def load_file(path: str) -> ModuleType:
         return _loaded[digest]
     name = _MODULE + digest
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look the names of their annotations up there
     try:
-        spec.loader.exec_module(module)
+        # Not by the loader, which takes compiled code of a file of the same size and second for that of this one.
+        exec(compile(content, path, "exec"), module.__dict__)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, Exception | SystemExit) and not isinstance(error, UserError):

@@ -87,6 +87,15 @@ def test_gradients_are_taken_where_the_number_changes(step):
     np.testing.assert_allclose(found[1:6] / found.sum(), np.arange(1, 6) / 15, atol=1e-3)
 
 
+def test_tokens_get_what_each_of_them_does():
+    """One lifts the number at a third of the way, another lowers it twice as much later on."""
+
+    def jumps(x_BTW):
+        return jax.nn.sigmoid(200 * (x_BTW[:, 1, 1] - 0.3)) - 2 * jax.nn.sigmoid(500 * (x_BTW[:, 3, 3] - 0.8))
+
+    np.testing.assert_allclose(METHODS["integrated_gradients"](subject(jumps)), np.array([0, 1, 0, -2, 0, 0, 0]), atol=3e-3)
+
+
 def test_a_polynomial_is_integrated_by_the_first_points():
     made = subject(lambda x_BTW: x_BTW[:, 1:6].sum((1, 2)) ** 7)
     np.testing.assert_allclose(METHODS["integrated_gradients"](made, samples=1), 5**6 * FREE, rtol=1e-5)

@@ -52,7 +52,7 @@ def test_a_stopped_run_goes_on_to_the_bit_and_says_what_it_cost(private, tmp_pat
     assert facts["steps"] == 8 and facts["unit"] == "document" and 3.0 < facts["epsilon_pld"] <= 4.0 < facts["epsilon_rdp"]
     assert whole.experiment.gradient.noise_multiplier == facts["noise_multiplier"] > 0
     assert "Differential privacy" in (whole.path / "report.html").read_text()
-    assert omnia.main(["privacy", "audit", str(whole.path), "--canaries", "40", "--json"]) == 0
+    assert omnia.main(["privacy", "audit", str(whole.path), "--canaries", "100", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["passed"] and set(found["checks"]) == {"clipping", "padding", "noise", "independence"}
     assert found["epsilon"] == facts["epsilon_pld"] and found["epsilon_audited"] <= found["epsilon_claimed_step"]
