@@ -6,6 +6,7 @@ modules and nothing else. A config file is run only when the user names it; clas
 
 import difflib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -79,6 +80,18 @@ def allow(target: str) -> None:
     _allowed.append(path)
 
 
+class _AsRead(importlib.machinery.SourceFileLoader):
+    """Compiles what was read. Python's own loader takes the compiled code of an older file for that of this one, if they have as many bytes
+    and are of the same second."""
+
+    def __init__(self, name: str, path: str, content: bytes):
+        super().__init__(name, path)
+        self._content = content
+
+    def get_code(self, fullname: str):
+        return self.source_to_code(self._content, self.path)
+
+
 def load_file(path: str) -> ModuleType:
     """Run a config file, once for the same content. UserError, with the line, for whatever it raises."""
     content = Path(path).read_bytes()
@@ -86,13 +99,12 @@ def load_file(path: str) -> ModuleType:
     if digest in _loaded:
         return _loaded[digest]
     name = _MODULE + digest
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
+    spec = importlib.util.spec_from_file_location(name, path, loader=_AsRead(name, path, content))
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look the names of their annotations up there
     try:
-        # Not by the loader, which takes compiled code of a file of the same size and second for that of this one.
-        exec(compile(content, path, "exec"), module.__dict__)
+        spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, Exception | SystemExit) and not isinstance(error, UserError):
