@@ -204,17 +204,15 @@ class Engine:
     def _from_store(self, row: int, reading: "_Reading") -> None:
         """Take what was read before: whole chunks and, where that saves reading one, the beginning of another."""
         job, chunk = reading.job, self._programs.chunk
-        known = 0
         for digest in reading.digests[1:]:
             part = self._prefixes.get(digest)
             if part is None:
                 break
             self._rows = self._programs.paste(self._rows, row, part, reading.place)
             reading.place += chunk
-            known += 1
         if reading.digests and not self._programs.exact:  # tokens in another place of a chunk differ in the last digits
             rest = job.ids[reading.place :]
-            part, same = self._prefixes.begins_like(reading.digests[known], rest[:-1])
+            part, same = self._prefixes.begins_like(reading.digests[reading.place // chunk], rest[:-1])
             if -(-(len(rest) - same) // chunk) < -(-len(rest) // chunk):  # a chunk less to read, so the row has room for another start
                 self._rows = self._programs.paste(self._rows, row, part, reading.place)
                 reading.place += same

@@ -46,7 +46,7 @@ def test_no_experiment_is_a_look_at_the_machine(tmp_path):
 
 
 def test_the_count_of_parameters_is_that_of_the_model(healthy, tmp_path):
-    """By hand: embedding, positions, two blocks of attention and feed-forward with biases, three kinds of norm."""
+    """By hand: embedding, positions, a block of attention and feed-forward with biases, three norms."""
     d, f, v, t = 16, 64, 384, 32
     block = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 2 * 2 * d
     assert f"{v * d + t * d + block + 2 * d:,} parameters" in detail(examine(healthy, tmp_path, False), "model")
