@@ -35,12 +35,12 @@ class Output(NamedTuple):
 class Attended:
     """How text attends to media that do not stand in its row: before the first of `every` blocks by a GatedCrossBlock, with
     params["block_0"] and so on, to those of its own sample (samples_BM: segments of the row, 0 for padding), of its own group or one before
-    it (groups_BM)."""
+    it (groups_BM; None where the text comes after all of them)."""
 
     params: Any
     every: int = flax.struct.field(pytree_node=False)
     samples_BM: Any
-    groups_BM: Any
+    groups_BM: Any = None
 
 
 @flax.struct.dataclass
@@ -49,7 +49,8 @@ class Media:
 
     slots_BT: int32, 0 where the token counts, else 1 + the place that stands there instead. groups_BT: int32, ascending within a segment; a
     position sees its own group and those before it. Text is one group a token, a picture's places are one group (or see one another with
-    all that is only read). attended: None where they stand in the row.
+    all that is only read). slots_BT and groups_BT are None for text that comes after all of them. attended: None where they stand in the
+    row.
     """
 
     hidden_BMD: Any
@@ -69,8 +70,9 @@ def _cross_layers(config: ModelConfig, media: Media | None, segments_BT):
     if media is None or media.attended is None:
         return None
     attended = media.attended
-    segments = {"query_segments_BT": segments_BT, "key_segments_BS": attended.samples_BM}
-    mask = Mask(causal=True, query_groups_BT=media.groups_BT, key_groups_BS=attended.groups_BM, **segments)
+    mask = Mask(causal=False, query_segments_BT=segments_BT, key_segments_BS=attended.samples_BM)
+    if media.groups_BT is not None:
+        mask = dataclasses.replace(mask, causal=True, query_groups_BT=media.groups_BT, key_groups_BS=attended.groups_BM)
 
     def between(layer: int, x_BTD):
         if layer % attended.every:

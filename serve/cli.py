@@ -1,6 +1,7 @@
 """`omnia serve RUN`: load, compile, listen, and end in order."""
 
 import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -181,18 +182,13 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     writes = run.experiment.objective.generates and run.experiment.model.generates
     if options.embeddings or not writes:
         found.embedder = load_embedder(run, step=options.step, raw=options.raw)
-    if several and (found.embedder is not None or options.adapters or options.watch):
-        raise UserError(
-            "several hosts together continue texts of one model",
-            "Leave out --embeddings, --adapters and --watch, or serve on one host.",
-        )
+    if several and found.embedder is not None:
+        raise UserError("several hosts together continue texts, and make no embeddings", "Serve embeddings on one host.")
     if not writes and options.adapters:
         raise UserError(f"{run.path}: --adapters are for a model that writes, and this one makes embeddings", "Leave them out.")
     if not writes:
         return found
     reads = isinstance(run.experiment.model, MultimodalConfig)
-    if reads and run.experiment.model.fusion != "tokens":
-        raise UserError(f"{run.path}: models that attend to media across are not served", "Serve one whose media stand among the tokens.")
     model, folders = decoder_of(run, reads=True), parse_names(options.adapters, _name(options, run))
     params, found.step = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
     tokenizer, template = run.tokenizer(), load_chat(run.path)
@@ -200,9 +196,14 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     context = min(options.context or generator.context, generator.context)
     if reads and context < generator.context:
         raise UserError(f"--context {context}: a model that reads media reads rows of {generator.context}", "Leave --context out.")
-    reader: Any = MediaPrompts(run.experiment, tokenizer) if reads else SourcePrompts(generator, context) if generator.answers else None
+    reader: Any = None
+    if reads:
+        reader = MediaPrompts(run.experiment, tokenizer)
+        model = reader.model(model, generator.params)
+    elif generator.answers:
+        reader, model = SourcePrompts(generator, context), Conditioned(model)
     programs = programs_for(
-        Conditioned(model) if generator.answers else model,
+        model,
         generator.params,
         slots=options.slots,
         context=context,
@@ -211,6 +212,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         adapters=load_adapters(folders, params) if folders else None,
         guesses=options.guesses,
         reader=reader,
+        newer=functools.partial(_newer, options, run),
     )
     programs.compile()
     found.programs = Leader(programs, Store()) if several and jax.process_index() == 0 else programs
@@ -365,6 +367,8 @@ def _address(options: Serve, listener: socket.socket) -> str:
 
 def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, server: Any) -> None:
     """Take newer checkpoints, and end the process if its engine is stuck."""
+    import jax
+
     from train.checkpoints.checkpointer import Checkpointer
 
     engine, seen = loaded.engine, loaded.step
@@ -384,10 +388,14 @@ def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, serv
                 checkpointer.close()
             if newest is not None and newest != seen:
                 seen = newest
-                _swap(options, run, loaded, newest)
+                if jax.process_count() > 1:
+                    engine.swap_to(newest)
+                elif (params := _newer(options, run, newest)) is not None:  # read beside the texts, which need not wait for it
+                    engine.swap(params)
 
 
-def _swap(options: Serve, run: Any, loaded: Loaded, step: int) -> None:
+def _newer(options: Serve, run: Any, step: int) -> Any:
+    """The parameters of another checkpoint; None for one that cannot be read: those in hand go on."""
     from model.stack import unstack_layers
     from train.checkpoints.checkpointer import in_eight_bits, load_parameters
     from train.devices.mesh import inference_mesh
@@ -395,7 +403,8 @@ def _swap(options: Serve, run: Any, loaded: Loaded, step: int) -> None:
     try:
         params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=options.raw)
         params = in_eight_bits(params) if options.int8 else params
-        loaded.engine.swap(unstack_layers(params) if "layers" in params else params)
-        print(f"omnia serve: now step {step}", flush=True)
-    except UserError as error:  # a checkpoint that cannot be read: the one in hand goes on
+    except UserError as error:
         print(f"omnia serve: step {step} is left out: {error}", file=sys.stderr, flush=True)
+        return None
+    print(f"omnia serve: now step {step}", flush=True)
+    return unstack_layers(params) if "layers" in params else params

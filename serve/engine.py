@@ -88,6 +88,15 @@ class Engine:
 
         self._inbox.put(change)
 
+    def swap_to(self, step: int) -> None:
+        """The parameters of another checkpoint, which are read while all texts wait: so each host reads them between the same calls."""
+
+        def change():
+            self._programs.take(step)
+            self._prefixes.clear()
+
+        self._inbox.put(change)
+
     def stop(self, seconds: float) -> None:
         """Take nothing new, and end once what was taken has ended; what has not within so many seconds is told so."""
         with self._lock:

@@ -17,18 +17,19 @@ from data.media.signals.probing import probe
 from data.media.source import cut
 from model.decoding.slots import paste_chunk
 from model.heads import Head, logits, vocabulary_table
+from model.media.attending import Attending
 from serve.jobs import Prompt
 from serve.protocol import Refused
 from train.generation.about_media import patches_of, tokens_of
 from train.objectives.media.media_lm import media_of
 from train.sources.media.shapes import capacities_of, shapes_of
 
-PARTS: dict[str, Kind] = {"image_url": "image", "input_audio": "audio"}
-"""Types of OpenAI's parts of a message, and what they hold."""
+PARTS: dict[str, Kind] = {"image_url": "image", "video_url": "video", "input_audio": "audio"}
+"""Types of parts of a message, and what they hold. Videos are vLLM's addition to OpenAI's."""
 MOST_PIXELS = 16 << 20
-"""Of a picture, as its header says."""
+"""Of a picture or a frame, as its header says."""
 MOST_SECONDS = 3600
-"""Of a recording, as its header says."""
+"""Of a recording or a video, as its header says."""
 
 
 class MediaPrompts:
@@ -47,6 +48,17 @@ class MediaPrompts:
     def examples(self) -> tuple[MediaBatch]:
         """The row of a prompt without anything in it."""
         return (self._filler().batch,)
+
+    def model(self, model: Any, params: Any) -> Any:
+        """The model as it is served. UserError for one that attends to more media in a row than a row has tokens."""
+        if model.config.fusion == "tokens":
+            return model
+        media = jax.eval_shape(lambda params: media_of(model.config, params, self.examples[0]), params)
+        if (places := media.hidden_BMD.shape[1]) > self._layout.length:
+            raise UserError(
+                f"rows of {self._layout.length} tokens attend to {places} places of media", "Serve a model with as many places as tokens."
+            )
+        return Attending(model)
 
     def _filler(self) -> RowFiller:
         return RowFiller(self._layout, self._shapes, self._tokenizer, np.arange(1))
@@ -94,20 +106,23 @@ class MediaPrompts:
         if kind not in self._shapes:
             raise Refused(f"this model has no encoder for {kind}; it reads {', '.join(self._shapes)}", param, "unsupported_content")
         inner = part[part["type"]]
-        content = _data_url(inner.get("url"), param) if kind == "image" else _decoded(inner.get("data"), param)
+        content = _decoded(inner.get("data"), param) if kind == "audio" else _data_url(inner.get("url"), kind, param)
         try:
             facts = probe(kind, content)
-            if facts.width * facts.height > MOST_PIXELS or facts.samples > MOST_SECONDS * max(facts.rate, 1):
+            if facts.width * facts.height > MOST_PIXELS or max(facts.samples, facts.frames) > MOST_SECONDS * max(facts.rate, 1):
                 raise Refused(f"the {kind} is larger than is read: {MOST_PIXELS:,} pixels, {MOST_SECONDS:,} seconds", param, "too_large")
             return Piece(kind, cut(content, self._shapes[kind], facts, None))
         except Undecodable as error:
             raise Refused(f"the {kind} cannot be decoded: {str(error)[:200]}", param, "invalid_media") from None
+        except UserError as error:  # a package that decodes it is not installed
+            raise Refused(f"the {kind} cannot be decoded here: {str(error).splitlines()[0]}", param, "unsupported_content") from None
 
 
-def _data_url(url: Any, param: str) -> bytes:
+def _data_url(url: Any, kind: Kind, param: str) -> bytes:
     head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
-        raise Refused(f"{param}: a picture must be a data URL, data:image/png;base64,...; no address is fetched", param, "invalid_media")
+        said = f"{param}: the {kind} must be a data URL, data:{kind}/...;base64,...; no address is fetched"
+        raise Refused(said, param, "invalid_media")
     return _decoded(data, param)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from model.decoding.slots import (
     score_chunk,
 )
 from model.encoder_decoder import Conditioned
+from model.media.attending import Attending
 from serve.jobs import Job, PromptReader
 from train.adapters.method import overlaid
 from train.adapters.together import for_rows
@@ -55,7 +57,7 @@ class Programs:
     exact: one program for each thing, so that a text is the same bits whoever is beside it. Else there are programs for fewer places too,
     and one for a prompt by itself: they are faster, and differ in the last digits. adapters: a tree of `side_by_side`, laid as `params`.
     guesses: as of `go_on`; so many places must be free behind every text. reader: of a model that reads each prompt in one
-    piece. Everything that changes is donated.
+    piece. newer: the parameters of a checkpoint, laid as `params`, or None where it cannot be read. Everything that changes is donated.
     """
 
     def __init__(
@@ -71,12 +73,13 @@ class Programs:
         adapters: Any = None,
         guesses: int = 0,
         reader: PromptReader | None = None,
+        newer: Callable[[int], Any] = lambda step: None,
     ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
-        self.guesses, self.reader = guesses, reader
+        self.guesses, self.reader, self.newer = guesses, reader, newer
         few = -(-max(size // FEW, LEAST_PLACES, MOST_STEPS) // chunk) * chunk
-        # A source takes all the places of a row, however short its target is.
-        self.places = (size,) if exact or few >= size or isinstance(model, Conditioned) else (few, size)
+        # Sources, and media that are attended to, take all the places of a row, however short the text behind them is.
+        self.places = (size,) if exact or few >= size or isinstance(model, Conditioned | Attending) else (few, size)
         everywhere, laid_rows, laid_chunk = _layouts(model, params)
         laid_slots = Slots(laid_rows, *[everywhere] * (len(dataclasses.fields(Slots)) - 1))
         read = {"static_argnames": "places", "out_shardings": (laid_rows, everywhere)}
@@ -190,6 +193,11 @@ class Programs:
     def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, adapter_B: np.ndarray):
         return self._go_on(self._weights, bank, adapter_B, alive_B, np.int32(steps))
 
+    def take(self, step: int) -> None:
+        """Go on with the parameters of another checkpoint."""
+        params = self.newer(step)
+        self.params = self.params if params is None else params
+
     def compile(self) -> None:
         """Run each once. What they give lies in one way, whatever it was made of, so once is enough."""
         shapes, rows = [(width, places) for width in self.widths for places in self.places], self.empty_rows()
@@ -237,6 +245,7 @@ def programs_for(
     adapters: Any = None,
     guesses: int = 0,
     reader: PromptReader | None = None,
+    newer: Callable[[int], Any] = lambda step: None,
 ) -> Programs:
     """The programs that suit the devices at hand, for texts of up to `context` tokens. chunk: 0 for what suits them."""
     on_cpu = jax.default_backend() == "cpu"
@@ -244,7 +253,7 @@ def programs_for(
     widths = {min(width, slots) for width in (1, 4, slots)} if on_cpu and not exact else {slots}
     size = -(-(context + guesses) // chunk) * chunk
     rows = min(READ_AT_ONCE, slots)
-    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses, "reader": reader}
+    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses, "reader": reader, "newer": newer}
     return Programs(model, params, widths=tuple(sorted(widths)), size=size, chunk=chunk, rows=rows, **more)
 
 

@@ -180,7 +180,7 @@ def messages(value: Any, param: str) -> tuple[dict[str, Any], ...]:
 
 
 def _part(part: Any, where: str) -> dict[str, Any]:
-    kinds = ("text", "image_url", "input_audio")
+    kinds = ("text", "image_url", "video_url", "input_audio")
     if not isinstance(part, dict) or part.get("type") not in kinds:
         raise Refused(f"{where}.type must be one of {', '.join(kinds)}", where)
     if part["type"] == "text":

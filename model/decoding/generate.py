@@ -201,7 +201,7 @@ def decode(
     if "layers" in params:
         params = unstack_layers(params)  # once, outside the loop
     if media is not None:  # what is sampled comes after all of them
-        media = dataclasses.replace(media, groups_BT=jnp.full((len(state.done_B), 1), jnp.iinfo(jnp.int32).max - 1))
+        media = dataclasses.replace(media, slots_BT=None, groups_BT=None)
     by: RowSampling = sampling if isinstance(sampling, RowSampling) else by_row([sampling] * len(state.done_B), state.logits_BV.shape[-1])
     last = jnp.minimum(state.index + steps, state.tokens_BS.shape[1])
     index_S = jnp.arange(state.tokens_BS.shape[1])

@@ -35,21 +35,31 @@ def some_jobs() -> list[Job]:
 
 def test_a_follower_holds_what_the_leader_holds(make_engine, model, monkeypatch):
     monkeypatch.setattr("serve.programs.LEAST_PLACES", 32)
-    first, second = (Programs(*model, widths=(1, 4), size=CONTEXT, chunk=CHUNK, rows=2) for _ in range(2))
+    newer = {7: jax.tree.map(lambda x: x * 1.5, model[1])}
+    first, second = (Programs(*model, widths=(1, 4), size=CONTEXT, chunk=CHUNK, rows=2, newer=newer.get) for _ in range(2))
     line, held = Local(), {}
     leader = Leader(first, line)
     follower = threading.Thread(target=lambda: held.update(follow(second, line)), daemon=True)
     follower.start()
     with make_engine(widths=(1, 4)) as parts:
         expected = run(parts.engine, some_jobs())
+        parts.engine.swap(newer[7])
+        changed = run(parts.engine, some_jobs())
+        parts.engine.swap(model[1])
     with make_engine(programs=leader) as parts:
         found = run(parts.engine, some_jobs())
         again = run(parts.engine, some_jobs())  # by stored chunks
+        parts.engine.swap_to(6)  # which cannot be read: nothing changes
+        still = run(parts.engine, some_jobs())
+        parts.engine.swap_to(7)
+        newest = run(parts.engine, some_jobs())
         assert len(parts.prefixes)
     leader.end()
     follower.join(60)
     assert not follower.is_alive()
-    assert [ids for ids, *_ in found] == [ids for ids, *_ in again] == [ids for ids, *_ in expected]
+    assert second.params is newer[7] and first.params is newer[7]
+    assert [ids for ids, *_ in newest] == [ids for ids, *_ in changed] != [ids for ids, *_ in expected]
+    assert [ids for ids, *_ in found] == [ids for ids, *_ in again] == [ids for ids, *_ in still] == [ids for ids, *_ in expected]
     engine = parts.engine
     ours = [engine._bank, engine._rows, *(held.chunk for held in parts.prefixes._held.values())]
     for one in ours:

@@ -1,14 +1,18 @@
-"""Pictures and recordings in requests: what is written of them is what the run itself writes, and what is no medium is refused."""
+"""Pictures, videos and recordings in requests: what is written of them is what the run itself writes, and what is no medium is refused."""
 
 import base64
+import dataclasses
+import functools
 import io
 import urllib.request
 import wave
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from data.errors import UserError
 from model.decoding.sampling import Sampling
 from model.stack import unstack_layers
 from serve.jobs import Job
@@ -16,9 +20,10 @@ from serve.media import MediaPrompts
 from serve.programs import Programs
 from serve.protocol import Refused
 from serve.served import Served
+from tests.data.media.media_files import video_file
 from tests.serve.browser import CHROMIUM, Browser
 from tests.serve.conftest import run
-from tests.train.media.conftest import EXPERIMENT, parameters
+from tests.train.media.conftest import CROSS, EXPERIMENT, parameters
 from train.generation.about_media import MediaWriter
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
@@ -52,6 +57,10 @@ def audio_part(content: bytes) -> dict:
     return {"type": "input_audio", "input_audio": {"data": base64.b64encode(content).decode(), "format": "wav"}}
 
 
+def video_part(content: bytes) -> dict:
+    return {"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + base64.b64encode(content).decode()}}
+
+
 def text_part(text: str) -> dict:
     return {"type": "text", "text": text}
 
@@ -66,26 +75,38 @@ def prompts(tokenizer):
     return MediaPrompts(EXPERIMENT, tokenizer)
 
 
+@functools.cache
+def with_open_gates(experiment):
+    """Parameters of a model that is sure of something, and lets through what it attends to."""
+    made = parameters(6.0, experiment)
+    return jax.tree_util.tree_map_with_path(lambda path, x: x + 0.7 if "gate" in path[-1].key else x, made)
+
+
 @pytest.fixture(scope="module")
 def params():
-    return parameters(6.0, EXPERIMENT)
+    return with_open_gates(EXPERIMENT)
 
 
-@pytest.fixture(scope="module")
-def programs(params, prompts):
+def programs_of(experiment, params, prompts, guesses: int = 0):
     chunk = 16
     made = Programs(
-        realise(EXPERIMENT.model),
+        prompts.model(realise(experiment.model), params),
         unstack_layers(params),
         widths=(3,),
-        size=-(-SIZE // chunk) * chunk,
+        size=-(-(SIZE + guesses) // chunk) * chunk,
         chunk=chunk,
         rows=2,
         exact=True,
         reader=prompts,
+        guesses=guesses,
     )
     made.compile()
     return made
+
+
+@pytest.fixture(scope="module")
+def programs(params, prompts):
+    return programs_of(EXPERIMENT, params, prompts)
 
 
 @pytest.fixture(scope="module")
@@ -101,19 +122,33 @@ def asked() -> list[list[dict]]:
         [text_part("x"), audio_part(recording(3)), text_part("?")],
         [text_part("no medium")],
         [audio_part(recording(4)), image_part(picture(5))],
+        [video_part(video_file()), text_part("!")],
     ]
 
 
-def test_answers_are_those_of_the_run(programs, prompts, params, tokenizer, make_engine):
+def contents(part: dict) -> tuple[str, str | bytes]:
+    """What a part holds, as a run's own writer takes it."""
+    if part["type"] == "text":
+        return "text", part["text"]
+    inner = part[part["type"]]
+    return part["type"].split("_")[part["type"] == "input_audio"], base64.b64decode(inner.get("data") or inner["url"].split(",")[1])
+
+
+@pytest.mark.parametrize("case", ["tokens", "across", "across, with guesses"])
+def test_answers_are_those_of_the_run(case, request, prompts, tokenizer, make_engine):
     """Beside what the run's own writer draws, which pads prompts on the left and reads them together; alone and beside others."""
-    writer, end = MediaWriter(EXPERIMENT, tokenizer, params), tokenizer.specials["document_end"]
-    kinds = {"text": "text", "image_url": "image", "input_audio": "audio"}
-    contents = {"text": lambda part: part["text"], "image_url": lambda part: base64.b64decode(part["image_url"]["url"].split(",")[1])}
-    contents["input_audio"] = lambda part: base64.b64decode(part["input_audio"]["data"])
+    experiment, guesses = EXPERIMENT if case == "tokens" else CROSS, 2 * case.endswith("guesses")
+    params, end = with_open_gates(experiment), tokenizer.specials["document_end"]
+    if case == "tokens":
+        reader, programs = prompts, request.getfixturevalue("programs")
+    else:
+        reader = MediaPrompts(experiment, tokenizer)
+        programs = programs_of(experiment, params, reader, guesses)
+    writer = MediaWriter(experiment, tokenizer, params)
     for sampling in (Sampling(temperature=0.0), Sampling(temperature=0.8)):
-        pieces = [writer.read([(kinds[part["type"]], contents[part["type"]](part)) for part in parts]) for parts in asked()]
+        pieces = [writer.read([contents(part) for part in parts]) for parts in asked()]
         expected = [writer.ids([one], tokens=8, sampling=sampling, seed=5)[0] for one in pieces]
-        made = [prompts.prompt(parts, "messages") for parts in asked()]
+        made = [reader.prompt(parts, "messages") for parts in asked()]
         stopping = Sampling(temperature=sampling.temperature, stop_ids=(end,))
         with make_engine(programs=programs) as parts:
             found = run(parts.engine, [Job(one.ids, stopping, 5, 8, whole=one.whole) for one in made])
@@ -123,6 +158,12 @@ def test_answers_are_those_of_the_run(programs, prompts, params, tokenizer, make
     assert len({tuple(ids) for ids in expected}) > 2
 
 
+def test_more_media_than_tokens_are_refused_by_name(tokenizer):
+    many = dataclasses.replace(CROSS, data=dataclasses.replace(CROSS.data, images=60))
+    with pytest.raises(UserError, match="attend to .* places of media"):
+        MediaPrompts(many, tokenizer).model(realise(many.model), with_open_gates(CROSS))
+
+
 @pytest.mark.parametrize(
     "parts, said",
     [
@@ -130,6 +171,8 @@ def test_answers_are_those_of_the_run(programs, prompts, params, tokenizer, make
         ([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}], "no address is fetched"),
         ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,!!"}}], "must be base64"),
         ([{"type": "input_audio", "input_audio": {}}], "must be base64"),
+        ([{"type": "video_url", "video_url": {"url": "http://example.com/a.mp4"}}], "no address is fetched"),
+        ([video_part(b"no video")], "cannot be decoded"),
         ([image_part(b"no picture")], "cannot be decoded"),
         ([image_part(picture(1)[:200])], "cannot be decoded"),
         ([image_part(picture(1))] * 9, "fewer or smaller media"),

@@ -78,7 +78,7 @@ def test_mistakes_are_shown(page):
     set_options(page, max_tokens=100000)
     say(page, "x")
     page.until(ANSWERED)
-    assert "do not fit the context" in page.run("document.querySelector('[role=alert]').textContent")
+    assert "do not fit behind" in page.run("document.querySelector('[role=alert]').textContent")
     page.log.clear()  # the browser notes that the server refused
 
 
