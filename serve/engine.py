@@ -15,13 +15,15 @@ from model.decoding.slots import Scores
 from serve.jobs import Job, Piece
 from serve.observe import Observed
 from serve.prefix import PrefixStore
-from serve.programs import MOST_STEPS, NO_ADAPTER, Part, Programs
+from serve.programs import MOST_STEPS, NO_ADAPTER, Newcomer, Part, Programs
 from serve.scheduler import Scheduler
 
 CALL_SECONDS = 0.04
 """What a call takes while no prompt is read, as nearly as whole tokens allow: who comes meanwhile waits for its end."""
 CALM = 16
 """Calls that a smaller bank must have been enough for before the texts move to it."""
+CHUNKS = 2
+"""Of prompts that are read for each step of the texts, where more are to be read than run."""
 IDLE_SECONDS = 0.5
 """Between two signs of life while there is nothing to do."""
 
@@ -50,7 +52,7 @@ class Engine:
         self._readings: list[_Reading | None] = []
         self._drawn: tuple[Any, list[Job | None], int, float] | None = None
         self._step_seconds, self._handed = CALL_SECONDS, 0.0
-        self._calm, self._few, self._woken = 0, 1, list[Job]()
+        self._calm, self._few, self._chunks, self._woken = 0, 1, 0, list[Job]()
         self._stopping = self._aborting = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.failed = ""
@@ -236,8 +238,7 @@ class Engine:
             self._rows, logits = self._programs.read(
                 self._rows, {row: part._replace(ids=part.ids if row in together else []) for row, part in parts.items()}
             )
-            for row in sorted(together):
-                self._has_read(row, readings[row], parts[row], logits)
+            self._have_read({row: readings[row] for row in sorted(together)}, parts, logits)
         for row in sorted(by_itself):
             reading, part = readings[row], parts[row]
             if reading.job.whole is not None:
@@ -246,7 +247,7 @@ class Engine:
                 following = reading.job.ids[part.start + 1 : part.start + 1 + len(part.ids)]
                 self._rows, logits, scores = self._programs.score(self._rows, row, part, following)
                 reading.job.scores.append(Scores(*(np.asarray(x)[: len(following)] for x in scores)))
-            self._has_read(row, reading, part, logits)
+            self._have_read({row: reading}, parts, logits)
 
     def _part(self, reading: "_Reading") -> Part:
         """What is read next: a chunk, or all of a prompt that is read whole."""
@@ -254,24 +255,32 @@ class Engine:
         count = self._programs.chunk if job.whole is None else len(job.ids)
         return Part(job.ids[place : place + count], place, job.adapter)
 
-    def _has_read(self, row: int, reading: "_Reading", part: Part, logits: Any) -> None:
-        """Keep chunks of which the end was read, and give the text its slot if that was the last."""
+    def _have_read(self, readings: "dict[int, _Reading]", parts: dict[int, Part], logits: Any) -> None:
+        """Keep chunks of which the end was read, and give the texts slots of which all was."""
+        ended = {}
+        for row, reading in readings.items():
+            self._keep_read(row, reading, parts[row])
+            job = reading.job
+            if reading.place < len(job.ids):
+                continue
+            self._readings[row] = None
+            self._observed.read(job.prompt_tokens, job.cached)
+            if job.most:
+                ended[row] = job
+            else:
+                self._end(job, Piece([], [], finish="length"))
+        if ended:
+            self._insert(ended, logits)
+
+    def _keep_read(self, row: int, reading: "_Reading", part: Part) -> None:
+        """Put what was read of a prompt into the store: whole chunks and, once it is read, its end."""
         chunk, job = self._programs.chunk, reading.job
         reading.place += len(part.ids)
-        read_whole = min(reading.place // chunk, len(reading.digests) - 1)
-        for number in range(part.start // chunk, read_whole):
+        for number in range(part.start // chunk, min(reading.place // chunk, len(reading.digests) - 1)):
             self._keep(row, number, reading.digests[number : number + 2], job.ids)
-        if reading.place < len(job.ids):
-            return
-        if reading.digests and not self._programs.exact:  # a longer prompt may begin with all of this one
+        if reading.place == len(job.ids) and reading.digests and not self._programs.exact:  # a longer prompt may begin with all of this one
             before, number = reading.digests[-1], len(reading.digests) - 1
             self._keep(row, number, [before, self._prefixes.digest(before, job.ids[number * chunk :])], job.ids)
-        self._readings[row] = None
-        self._observed.read(job.prompt_tokens, job.cached)
-        if job.most:
-            self._insert(job, row, logits)
-        else:
-            self._end(job, Piece([], [], finish="length"))
 
     def _keep(self, row: int, number: int, digests: list[bytes], ids: list[int]) -> None:
         """Put a chunk of a row into the store, unless it is there. digests: of what stands before it, and its own."""
@@ -280,13 +289,16 @@ class Engine:
             kept = self._programs.cut(self._rows, row, number * chunk)
             self._prefixes.put(digests[1], kept, self._programs.chunk_bytes, digests[0], ids[number * chunk : (number + 1) * chunk])
 
-    def _insert(self, job: Job, row: int, logits: Any) -> None:
-        self._make_room(len(job.ids))
-        place, self._few = self._jobs.index(None), 1
-        self._bank = self._programs.insert(self._bank, place, self._rows, row, job, logits)
-        self._jobs[place], job.longest = job, len(job.ids)
-        if job.grammar is not None:
-            self._mask(place, job)
+    def _insert(self, jobs: dict[int, Job], logits: Any) -> None:
+        """Jobs whose prompts were read into rows, by these."""
+        for job in jobs.values():
+            self._make_room(len(job.ids))
+            self._jobs[self._jobs.index(None)], job.longest, self._few = job, len(job.ids), 1
+        newcomers = [Newcomer(self._jobs.index(job), row, job) for row, job in jobs.items()]  # once all have their places
+        self._bank = self._programs.insert(self._bank, self._rows, logits, newcomers)
+        for place, _, job in newcomers:
+            if job.grammar is not None:
+                self._mask(place, job)
 
     def _make_room(self, longest: int) -> None:
         """A free slot, and places for a text of so many tokens, in a larger bank if this one has them not, and in the smallest that will do
@@ -322,10 +334,21 @@ class Engine:
         """Of the smallest bank for so many texts, or the largest."""
         return next((width for width in self._programs.widths if width >= count), self._programs.widths[-1])
 
+    def _puts_off(self) -> bool:
+        """Whether texts wait for another chunk of prompts. A step costs nearly the same for few texts as for many, so those who run wait
+        for those who come at once with them, while these are more, and for a few chunks at most."""
+        run = sum(job is not None for job in self._jobs)
+        still = len(self._being_read) + min(self.waiting, self._programs.widths[-1] - self.running)
+        self._chunks = self._chunks + 1 if 0 < run <= still and self._being_read else CHUNKS
+        if self._chunks < CHUNKS:
+            return True
+        self._chunks = 0
+        return False
+
     def _draw(self):
         """A call for all slots, not waited for: (what it draws, whose slots they were, the tokens of each at most or 0 beside a chunk,
-        when it began); None with nothing to draw."""
-        if not any(job is not None for job in self._jobs):
+        when it began); None with nothing to draw, or where it is put off."""
+        if not any(job is not None for job in self._jobs) or self._puts_off():
             return None
         guided = any(job is not None and job.grammar for job in self._jobs)
         wanted = self._being_read or (self.waiting and self._may_begin)

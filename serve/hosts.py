@@ -12,7 +12,7 @@ from flax import serialization
 
 from model.decoding.sampling import Sampling
 from serve.jobs import Job
-from serve.programs import Part, Programs
+from serve.programs import Newcomer, Part, Programs
 
 KEEPS = {
     "empty_rows": (True,),
@@ -135,9 +135,8 @@ def _told(one: Any) -> Any:
         return {"held": one.number}
     if isinstance(one, Part):
         return {"part": list(one)}
-    if isinstance(one, Job):
-        wanted = {"seed": one.seed, "choice": one.choice, "most": one.most, "likeliest": one.likeliest, "ids": one.ids}
-        return {"job": wanted | {"sampling": _lists(dataclasses.asdict(one.sampling))}}
+    if isinstance(one, list) and one and isinstance(one[0], Newcomer):
+        return {"newcomers": [[place, row, _told_job(job)] for place, row, job in one]}
     if isinstance(one, dict):
         return {"parts": [[row, *part] for row, part in one.items()]}
     if one is None or isinstance(one, int | np.ndarray | list):
@@ -154,13 +153,22 @@ def _heard(one: Any, held: dict[int, Any], programs: Programs) -> Any:
         return held[told]
     if kind == "part":
         return Part(*told)
-    if kind == "job":
-        sampling = Sampling(**{name: _tuples(value) for name, value in told.pop("sampling").items()})
-        return Job(sampling=sampling, **told)
+    if kind == "newcomers":
+        return [Newcomer(place, row, _heard_job(job)) for place, row, job in told]
     if kind == "parts":
         return {row: Part(*part) for row, *part in told}
     assert programs.reader is not None
     return jax.tree.unflatten(jax.tree.structure(programs.reader.examples[0]), told)
+
+
+def _told_job(job: Job) -> dict[str, Any]:
+    wanted = {"seed": job.seed, "choice": job.choice, "most": job.most, "likeliest": job.likeliest, "ids": job.ids}
+    return wanted | {"sampling": _lists(dataclasses.asdict(job.sampling))}
+
+
+def _heard_job(told: dict[str, Any]) -> Job:
+    sampling = Sampling(**{name: _tuples(value) for name, value in told.pop("sampling").items()})
+    return Job(sampling=sampling, **told)
 
 
 def _lists(one: Any) -> Any:

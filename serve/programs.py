@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -13,6 +14,7 @@ from model.decoding.continuing import go_on
 from model.decoding.sampling import Sampling, by_row
 from model.decoding.slots import (
     Slots,
+    Texts,
     cut_chunk,
     empty_rows,
     empty_slots,
@@ -50,6 +52,14 @@ class Part(NamedTuple):
     adapter: int = NO_ADAPTER
 
 
+class Newcomer(NamedTuple):
+    """A job whose prompt was read into a row, and the slot that it takes."""
+
+    place: int
+    row: int
+    job: Job
+
+
 class Programs:
     """Programs of one model, for slots of `size` places, in banks of some widths. Prompts are read in chunks of `chunk` tokens, `rows` at
     once.
@@ -80,16 +90,18 @@ class Programs:
         few = -(-max(size // FEW, LEAST_PLACES, MOST_STEPS) // chunk) * chunk
         # Sources, and media that are attended to, take all the places of a row, however short the text behind them is.
         self.places = (size,) if exact or few >= size or isinstance(model, Conditioned | Attending) else (few, size)
+        # Most prompts are short: a chunk that begins one has nothing before it to look at.
+        self._places_read = self.places if exact or reader is not None else (chunk, *self.places)
         everywhere, laid_rows, laid_chunk = _layouts(model, params)
         laid_slots = Slots(laid_rows, *[everywhere] * (len(dataclasses.fields(Slots)) - 1))
         read = {"static_argnames": "places", "out_shardings": (laid_rows, everywhere)}
         self._read_chunks = _adapted(read_chunks, model, **read)
-        self._read_chunk = _adapted(read_chunk, model, **read)
+        self._read_chunk = _adapted(_for_rows(read_chunk, rows), model, **read)
         if reader is not None:
-            self._read_whole = _adapted(reader.read, model, out_shardings=(laid_rows, everywhere))
-        self._insert = jax.jit(insert, donate_argnums=0, out_shardings=laid_slots)
+            self._read_whole = _adapted(_for_rows(reader.read, rows), model, out_shardings=(laid_rows, everywhere))
+        self._insert = jax.jit(_insert, donate_argnums=0, out_shardings=laid_slots)
         self._move = jax.jit(move, donate_argnums=2, out_shardings=laid_slots)
-        self._score_chunk = _adapted(score_chunk, model, out_shardings=(laid_rows, everywhere, everywhere))
+        self._score_chunk = _adapted(_for_rows(score_chunk, rows), model, out_shardings=(laid_rows, everywhere, everywhere))
         draw = functools.partial(go_on, most=MOST_STEPS, guesses=guesses)
         self._go_on = _adapted(draw, model, out_shardings=(laid_slots, everywhere))
         self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size), out_shardings=laid_rows)
@@ -98,10 +110,6 @@ class Programs:
         self._bias = jax.jit(_with_bias, donate_argnums=0, out_shardings=laid_slots)
         self._cut = jax.jit(functools.partial(cut_chunk, count=chunk), out_shardings=laid_chunk)
         self._paste = jax.jit(paste_chunk, donate_argnums=0, out_shardings=laid_rows)
-        take = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
-        self._take = jax.jit(take, out_shardings=everywhere)
-        # As the generator of texts makes them: the row's key, folded with the tokens of the text that the model does not see.
-        self._key = jax.jit(lambda seed, choice: jax.random.fold_in(random_key(seed, choice, Purpose.SAMPLES), 0), out_shardings=everywhere)
         self.params, self._adapters = params, {} if adapters is None else adapters
 
     @property
@@ -131,7 +139,9 @@ class Programs:
 
     def read(self, rows, parts: dict[int, Part]):
         """A chunk of some prompts, or their rest: (rows, the logits behind them, as `insert` takes them). parts: of each row."""
-        places, read = self.enough(max(part.start for part in parts.values()) + self.chunk), [row for row in parts if parts[row].ids]
+        last = max(part.start for part in parts.values()) + self.chunk
+        places = next(places for places in self._places_read if places >= min(last, self.size))
+        read = [row for row in parts if parts[row].ids]
         if len(read) == 1 and not self.exact:
             (row,) = read
             ids, start, adapter = parts[row]
@@ -165,24 +175,29 @@ class Programs:
     def paste(self, rows, row: int, part, start: int):
         return self._paste(rows, np.int32(row), part, np.int32(start))
 
-    def insert(self, bank: Slots, place: int, rows, row: int, job: Job, logits) -> Slots:
-        """A job whose prompt was read into a row takes a slot. logits: as `read` gave them for its last chunk."""
-        tokens = np.zeros(self.size, np.int32)
-        tokens[: len(job.ids)] = job.ids
-        limit = min(job.places, self.size - self.guesses)
-        return self._insert(
-            bank,
-            np.int32(place),
-            rows,
-            np.int32(row),
-            tokens,
-            np.int32(len(job.ids)),
-            np.int32(limit),
-            logits if logits.ndim == 1 else self._take(logits, np.int32(row)),
-            self._key(np.uint32(job.seed % 2**32), np.int32(job.choice)),
-            by_row([job.sampling], self.vocabulary, stops=STOPS),
-            np.bool_(job.likeliest),
+    def insert(self, bank: Slots, rows, logits, newcomers: list[Newcomer]) -> Slots:
+        """Jobs whose prompts were read into rows take slots, at most as many as there are rows. logits: as `read` gave them for their last
+        chunks."""
+        jobs = [newcomer.job for newcomer in newcomers] + [newcomers[0].job] * (self.rows - len(newcomers))
+        tokens_NS = np.zeros((self.rows, self.size), np.int32)
+        for tokens_S, job in zip(tokens_NS, jobs, strict=True):
+            tokens_S[: len(job.ids)] = job.ids
+
+        def column(values, dtype: Any = np.int32) -> np.ndarray:
+            return np.resize(np.array(list(values), dtype), self.rows)
+
+        sampling = by_row([job.sampling for job in jobs], self.vocabulary, stops=STOPS)
+        texts = Texts(
+            place_N=column(newcomer.place for newcomer in newcomers),
+            row_N=column(newcomer.row for newcomer in newcomers),
+            tokens_NS=tokens_NS,
+            count_N=column(len(job.ids) for job in jobs),
+            limit_N=column(min(job.places, self.size - self.guesses) for job in jobs),
+            keys_N=(column((job.seed % 2**32 for job in jobs), np.uint32), column(job.choice for job in jobs)),
+            sampling=sampling.replace(bias_BV=np.broadcast_to(sampling.bias_BV, (self.rows, self.vocabulary))),
+            asks_N=column((job.likeliest for job in jobs), bool),
         )
+        return self._insert(bank, rows, logits, texts, np.int32(len(newcomers)))
 
     def move(self, bank: Slots, place: int, other: Slots, to: int) -> Slots:
         return self._move(bank, np.int32(place), other, np.int32(to))
@@ -205,11 +220,11 @@ class Programs:
         rows, _, _ = self.score(rows, 0, Part([0], 0), [0])
         for example in self.reader.examples if self.reader is not None else ():
             rows, _ = self.read_whole(rows, 0, Part([0], 0), example)
-        for which in ([0], range(self.rows)):  # of several the logits have to be taken apart
-            for places in self.places:
+        for which in ([0], range(self.rows)):
+            for places in self._places_read:
                 rows, logits = self.read(rows, {row: Part([0], places - self.chunk) for row in which})
         for shape in shapes:
-            bank = self.insert(self.bank(*shape), 0, rows, 0, Job([0], Sampling(), 0, 1, likeliest=True), logits)
+            bank = self.insert(self.bank(*shape), rows, logits, [Newcomer(0, 0, Job([0], Sampling(), 0, 1, likeliest=True))])
             bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
             bank, _ = self.go_on(bank, np.ones(shape[0], bool), 1, np.full(shape[0], NO_ADAPTER, np.int32))
             for other in shapes:
@@ -266,6 +281,23 @@ def _adapted(function, model: Any, **options):
         return function(model, chosen, changed, *more, **others)
 
     return jax.jit(call, donate_argnums=1, **options)
+
+
+def _for_rows(function, rows: int):
+    """A function that reads into one row, with its logits given for each of them, as those of `read_chunks` are."""
+
+    def call(*arguments, **options):
+        read, logits_V, *more = function(*arguments, **options)
+        return read, jnp.broadcast_to(logits_V, (rows, *logits_V.shape)), *more
+
+    return call
+
+
+def _insert(bank: Slots, rows, logits_RV, texts: Texts, count) -> Slots:
+    """`insert`, with keys of seeds and choices: as the generator of texts makes them, the row's key, folded with the tokens of the text
+    that the model does not see."""
+    keys_N = jax.vmap(lambda seed, choice: jax.random.fold_in(random_key(seed, choice, Purpose.SAMPLES), 0))(*texts.keys_N)
+    return insert(bank, rows, logits_RV, texts._replace(keys_N=keys_N), count)
 
 
 def _with_bias(slots: Slots, place, bias_V) -> Slots:

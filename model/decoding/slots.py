@@ -39,6 +39,20 @@ class Slots(flax.struct.PyTreeNode):
     asks_B: Any
 
 
+class Texts(NamedTuple):
+    """N texts that were read into rows. place_N, row_N: the slots that they take, and the rows; tokens_NS: ids, the first count_N of which
+    are the prompt; limit_N: how many each may have in all; keys_N, sampling, asks_N: as of Slots."""
+
+    place_N: Any
+    row_N: Any
+    tokens_NS: Any
+    count_N: Any
+    limit_N: Any
+    keys_N: Any
+    sampling: RowSampling
+    asks_N: Any
+
+
 class Scores(NamedTuple):
     """What a model thinks of C tokens, each given those before it: log_probs_C; likeliest_CL, their_log_probs_CL: the most likely ones."""
 
@@ -152,26 +166,31 @@ def paste_chunk(rows, row, chunk, index):
     return jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice(x, new[None].astype(x.dtype), (row, 0, index, 0)), rows, chunk)
 
 
-def insert(slots: Slots, place, rows, row, tokens_S, count, limit, logits_V, key, sampling: RowSampling, asks) -> Slots:
-    """A text that was read into a row takes a slot: its first `count` tokens are the prompt, and it may have `limit` in all. sampling: of
-    one row. The row may have more places than the slot, if the text has not."""
+def insert(slots: Slots, rows, logits_RV, texts: Texts, count) -> Slots:
+    """The first `count` of some texts that were read into rows take slots. logits_RV: behind each row's text. The rows may have more places
+    than the slots, if the texts have not."""
     size = slots.tokens_BS.shape[1]
 
-    def put(held, read):
-        return held.at[place].set(jax.lax.dynamic_index_in_dim(read[:, :, :size], row, keepdims=False).astype(held.dtype))
+    def one(n, slots: Slots) -> Slots:
+        place, row = texts.place_N[n], texts.row_N[n]
 
-    return Slots(
-        cache=jax.tree.map(put, slots.cache, rows),
-        tokens_BS=slots.tokens_BS.at[place].set(tokens_S[:size]),
-        index_B=slots.index_B.at[place].set(count),
-        begin_B=slots.begin_B.at[place].set(count),
-        limit_B=slots.limit_B.at[place].set(limit),
-        done_B=slots.done_B.at[place].set(False),
-        logits_BV=slots.logits_BV.at[place].set(logits_V),
-        keys_B=slots.keys_B.at[place].set(key),
-        sampling=jax.tree.map(lambda held, new: held.at[place].set(new[0]), slots.sampling, sampling),
-        asks_B=slots.asks_B.at[place].set(asks),
-    )
+        def put(held, read):
+            return held.at[place].set(jax.lax.dynamic_index_in_dim(read[:, :, :size], row, keepdims=False).astype(held.dtype))
+
+        return Slots(
+            cache=jax.tree.map(put, slots.cache, rows),
+            tokens_BS=slots.tokens_BS.at[place].set(texts.tokens_NS[n, :size]),
+            index_B=slots.index_B.at[place].set(texts.count_N[n]),
+            begin_B=slots.begin_B.at[place].set(texts.count_N[n]),
+            limit_B=slots.limit_B.at[place].set(texts.limit_N[n]),
+            done_B=slots.done_B.at[place].set(False),
+            logits_BV=slots.logits_BV.at[place].set(logits_RV[row]),
+            keys_B=slots.keys_B.at[place].set(texts.keys_N[n]),
+            sampling=jax.tree.map(lambda held, new: held.at[place].set(new[n]), slots.sampling, texts.sampling),
+            asks_B=slots.asks_B.at[place].set(texts.asks_N[n]),
+        )
+
+    return jax.lax.fori_loop(0, count, one, slots)
 
 
 def move(slots: Slots, place, others: Slots, to) -> Slots:

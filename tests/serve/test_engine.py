@@ -13,7 +13,7 @@ import pytest
 from model.decoding.continuing import guess
 from model.decoding.sampling import Sampling
 from serve.jobs import Full, Grammar, Job
-from serve.programs import Part, Programs
+from serve.programs import Newcomer, Part, Programs
 from tests.serve.conftest import CHUNK, CONTEXT, END, one_by_one, result, run
 from train.devices.mesh import MeshShape, make_mesh
 
@@ -141,7 +141,7 @@ def test_a_right_guess_spares_a_pass(model):
     programs = Programs(*model, widths=(1,), size=CONTEXT, chunk=CHUNK, exact=True, guesses=3)
     rows, logits = programs.read(programs.empty_rows(), {0: Part([7] * 8, 0)})
     job = Job([7] * 8, Sampling(temperature=0.0, bias=((7, 100.0),)), 0, 16)
-    bank = programs.insert(programs.bank(1, CONTEXT), 0, rows, 0, job, logits)
+    bank = programs.insert(programs.bank(1, CONTEXT), rows, logits, [Newcomer(0, 0, job)])
 
     class Counted:
         """The model, counting its passes as they are run."""
