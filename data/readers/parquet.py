@@ -1,9 +1,9 @@
 """Parquet: each row of one column is a document. Needs the package pyarrow (extra: parquet)."""
 
-import io
 import json
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 from data.errors import UserError
 from data.readers.documents import Extent, Skipped, document_of
@@ -62,18 +62,20 @@ def read_columns(extent: Extent, columns: list[str], report):
     report(extent.stop - extent.start - told)
 
 
-def read_objects(path: str, content: bytes) -> list[dict[str, Any]]:
-    """All rows of the content of a file. path: its name, for errors."""
+def iter_objects(path: str, file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """All rows of a file, some in memory at once. path: its name, for errors."""
     arrow, parquet = _packages()
+    twice: list[str] = []
     try:
-        with parquet.ParquetFile(io.BytesIO(content)) as file:
-            names = file.schema_arrow.names
+        with parquet.ParquetFile(file) as opened:
+            names = opened.schema_arrow.names
             twice = [name for name in names if names.count(name) > 1]
-            if not twice:
-                return file.read(use_threads=False).to_pylist()
+            for batch in opened.iter_batches(_ROWS, use_threads=False) if not twice else ():
+                yield from batch.to_pylist()
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a Parquet file, or damaged ({' '.join(str(error).split())[:200]}).", "Write it again.") from None
-    raise UserError(f"{path}: two columns are called {twice[0]!r}.", "Give each column a name of its own.")
+    if twice:
+        raise UserError(f"{path}: two columns are called {twice[0]!r}.", "Give each column a name of its own.")
 
 
 def columns(path: str) -> tuple[list[str], dict[str, list[str]]]:

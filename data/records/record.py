@@ -1,13 +1,16 @@
 """A row of a file with the place where it stands, and what all readers of such files share."""
 
+import contextlib
 import difflib
 import gzip
 import math
 import os
+import shutil
+import tempfile
 import zlib
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 from data.errors import MissingData, UserError
 from data.files.json_files import kind_of
@@ -39,23 +42,47 @@ def absolute(path: str) -> str:
     return path if "://" in path or path.startswith(tfds.PREFIX) else os.path.abspath(path)
 
 
-def read_content(path: str) -> bytes:
-    """The bytes of a file. UserError where it cannot be read."""
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[IO[bytes]]:
+    """A file to read from. UserError where it cannot be opened."""
     try:
-        return Path(path).read_bytes()
+        file = open(path, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
         raise MissingData(f"{path}: No such file or directory", "Give a file that can be read.", path) from None
     except (OSError, ValueError) as error:  # ValueError: no name of a file
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}", "Give a file that can be read.") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def opened_plain(path: str) -> Iterator[IO[bytes]]:
+    """The same, without gzip around it: what is inside lies on disk for as long as it is read, since readers go back in it."""
+    with opened(path) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            yield file
+            return
+        with tempfile.TemporaryFile() as plain:
+            try:
+                shutil.copyfileobj(gzip.GzipFile(fileobj=file), plain)
+            except (OSError, EOFError, zlib.error) as error:
+                raise UserError(f"{path}: damaged gzip: {error}", "Bring the whole file here again.") from None
+            plain.seek(0)
+            yield plain
+
+
+def read_content(path: str) -> bytes:
+    """The bytes of a file. UserError where it cannot be read."""
+    with opened(path) as file:
+        return file.read()
 
 
 def decompressed(path: str) -> bytes:
     """The same, without gzip around them."""
-    content = read_content(path)
-    try:
-        return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: damaged gzip: {error}", "Bring the whole file here again.") from None
+    with opened_plain(path) as file:
+        return file.read()
 
 
 def read_text(path: str) -> str:

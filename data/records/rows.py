@@ -1,65 +1,93 @@
 """Rows of a file as records: tables (.csv, .tsv), JSON and JSON lines, Parquet, and data sets of TFDS."""
 
-import io
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
+
+import xxhash
 
 from data.errors import UserError
 from data.files import json_files
 from data.files.json_files import kind_of
-from data.files.text_files import split_lines
+from data.files.text_files import decode_text
 from data.readers import parquet, tfds
+from data.readers.documents import invalid_utf8
 from data.readers.stream import plain_name
 from data.readers.tables import Table
-from data.records.record import LeftOut, Record, bad_row, decompressed, read_content, read_text
+from data.records.record import LeftOut, Record, bad_row, opened, opened_plain
 
+_PIECE = 1 << 22
 _JSON = "Give one JSON object a line, or a list of them."
 _WRITTEN = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-def read_bytes(path: str) -> bytes:
-    """Of a file; of `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`, a prepared data set of TFDS, its examples as JSONL."""
+def contents(path: str) -> Iterator[bytes]:
+    """The bytes of a file, in pieces; of `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`, a prepared data set of TFDS, its examples as JSONL."""
     if path.startswith(tfds.PREFIX):
-        return b"\n".join(json.dumps(record, ensure_ascii=False).encode() for record in tfds.read_records(path))  # for a digest alone
-    return read_content(path)
+        for number, record in enumerate(tfds.read_records(path)):
+            yield b"\n" * bool(number) + json.dumps(record, ensure_ascii=False).encode()
+        return
+    with opened(path) as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def digest_of(path: str) -> str:
+    """Of `contents`: 32 hexadecimal digits."""
+    digest = xxhash.xxh3_128()
+    for piece in contents(path):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def read_records(path: str, *, left_out: LeftOut | None = None) -> list[Record]:
-    """The rows of a file, by the ending of its name (gzipped or not), or of a data set of TFDS.
+    """The rows of a file, as of `iter_records`, all at once."""
+    return list(iter_records(path, left_out=left_out))
+
+
+def iter_records(path: str, *, left_out: LeftOut | None = None) -> Iterator[Record]:
+    """The rows of a file one by one, by the ending of its name (gzipped or not), or of a data set of TFDS.
 
     .csv, .tsv: names in the first line (RFC 4180: quotes, and line feeds within them), values as texts. Semicolons or other separators are
     used where only they cut the first line. .parquet: values as they are there (extra: parquet). Any other: a JSON object a line, or a list
-    of objects. Empty lines are no rows.
+    of objects. Empty lines are no rows. Of the file a part is in memory, but of a list, of an object over several lines and of TFDS all.
 
     UserError with file and line for a row that cannot be read. With `left_out`, such rows are left out and counted there by their reasons.
     """
-    if path.startswith(tfds.PREFIX):
-        records = [Record(example, f"{path}: example {number}") for number, example in enumerate(tfds.read_records(path), 1)]
-    elif plain_name(path).endswith((".csv", ".tsv")):
-        records = _table(path, left_out)
-    elif plain_name(path).endswith(".parquet"):
-        rows = parquet.read_objects(path, decompressed(path))
-        records = [Record(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)]
-    else:
-        records = _objects(path, read_text(path), left_out)
-    if not records:
+    count = 0
+    for count, record in enumerate(_rows(path, left_out), 1):  # noqa: B007 - looked at when all are read
+        yield record
+    if not count:
         why = f" ({left_out.total():,} are left out, such as: {next(iter(left_out))})" if left_out else ""
         raise UserError(f"{path}: holds no records{why}", "Give one JSON object a line, or a table with a line of names.")
-    return records
 
 
-def _table(path: str, left_out: LeftOut | None) -> list[Record]:
-    file = io.BytesIO(decompressed(path))
+def _rows(path: str, left_out: LeftOut | None) -> Iterator[Record]:
+    if path.startswith(tfds.PREFIX):
+        for number, example in enumerate(tfds.read_records(path), 1):
+            yield Record(example, f"{path}: example {number}")
+        return
+    with opened_plain(path) as file:
+        if plain_name(path).endswith((".csv", ".tsv")):
+            yield from _table(path, file, left_out)
+        elif plain_name(path).endswith(".parquet"):
+            for number, row in enumerate(parquet.iter_objects(path, file), 1):
+                yield Record(row, f"{path}: row {number}")
+        else:
+            yield from _objects(path, file, left_out)
+
+
+def _table(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[Record]:
     table = Table(file, path)
     twice = next((name for name in table.names if table.names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: line 1: two columns are called {twice!r}", "Give each column a name of its own.")
-    records, number = [], table.lines
+    number = table.lines
     file.seek(table.begin)
     while True:
         row, lines = table.row(file)
         if row is None:
-            return records
+            return
         where, number = f"{path}: line {number + 1}", number + lines
         if isinstance(row, str):
             bad_row(where, row, f"Correct the line. Values are read between {_WRITTEN[table.between]}.", left_out)
@@ -68,30 +96,46 @@ def _table(path: str, left_out: LeftOut | None) -> list[Record]:
             mend = f"Put values that hold {_WRITTEN[table.between]}, which stand between them, into quotes."
             bad_row(where, why, mend, left_out)
         elif row:
-            records.append(Record(dict(zip(table.names, row, strict=True)), where))
+            yield Record(dict(zip(table.names, row, strict=True)), where)
 
 
-def _objects(path: str, text: str, left_out: LeftOut | None) -> list[Record]:
-    if text.lstrip().startswith("["):
+def _objects(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[Record]:
+    begun = read = False
+    for number, content in enumerate(file, 1):
+        where = f"{path}: line {number}"
         try:
-            values = json_files.parse(text, list)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}", _JSON) from None
-        return [record for number, value in enumerate(values, 1) for record in _record(value, f"{path}: record {number}", left_out)]
-    records: list[Record] = []
-    for number, line in enumerate(split_lines(text), 1):
+            line = decode_text(content) if number == 1 else content.decode()
+        except UnicodeDecodeError as error:
+            begun = True
+            bad_row(where, invalid_utf8(error.start, content), "Give UTF-8 text, gzipped or not.", left_out)
+            continue
         if not line.strip():
             continue
+        if not begun and line.lstrip().startswith("["):
+            yield from _list(path, _whole(path, file), left_out)
+            return
+        begun = True
         try:
             value = json_files.parse(line, object)
         except ValueError as error:
-            whole = None if records or left_out else _whole_object(text)
+            whole = None if read or left_out else _whole_object(path, file)
             if whole is not None:
-                return [Record(whole, f"{path}: record 1")]
-            bad_row(f"{path}: line {number}", str(error).removeprefix("line 1: "), _JSON, left_out)
+                yield Record(whole, f"{path}: record 1")
+                return
+            bad_row(where, str(error).removeprefix("line 1: "), _JSON, left_out)
         else:
-            records += _record(value, f"{path}: line {number}", left_out)
-    return records
+            for record in _record(value, where, left_out):
+                read = True
+                yield record
+
+
+def _list(path: str, text: str, left_out: LeftOut | None) -> Iterator[Record]:
+    try:
+        values = json_files.parse(text, list)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", _JSON) from None
+    for number, value in enumerate(values, 1):
+        yield from _record(value, f"{path}: record {number}", left_out)
 
 
 def _record(value: Any, where: str, left_out: LeftOut | None) -> list[Record]:
@@ -102,9 +146,21 @@ def _record(value: Any, where: str, left_out: LeftOut | None) -> list[Record]:
     return []
 
 
-def _whole_object(text: str) -> dict | None:
-    """The one object that a text is, over several lines; None where it is something else."""
+def _whole(path: str, file: IO[bytes]) -> str:
+    """All of a file's text."""
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
     try:
-        return json_files.parse(text)
+        return decode_text(content)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {invalid_utf8(error.start, content)}", "Give UTF-8 text, gzipped or not.") from None
+
+
+def _whole_object(path: str, file: IO[bytes]) -> dict | None:
+    """The one object that a file is, over several lines; None where it is something else."""
+    try:
+        return json_files.parse(_whole(path, file))
     except ValueError:
         return None

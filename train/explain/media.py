@@ -11,7 +11,7 @@ from data.errors import UserError
 from data.media.contact_sheet import pictures_of
 from data.media.rows import Packed
 from data.media.signals.shapes import Cut, Shape
-from data.records.rows import read_bytes
+from data.records.record import read_content
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.explain.page import AGAINST, FOR
@@ -35,7 +35,7 @@ def medium_of(run: Run, kind: Kind, path: str, *, answer: str = "", against: str
     options = run.experiment.objective
     if not isinstance(options, MediaClassification) or options.medium != kind:
         raise UserError(f"{run.path}: does not classify {kind} files", "Give a run with the objective MediaClassification of that medium.")
-    tokenizer, content = run.tokenizer(), read_bytes(path)
+    tokenizer, content = run.tokenizer(), read_content(path)
     (piece,) = read_media(run.experiment, tokenizer, [(kind, content)])
     assert isinstance(piece.content, Cut)
     names = max((getattr(one.source, "classes", ()) for one in run.corpora()), key=len)

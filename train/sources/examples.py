@@ -12,7 +12,7 @@ import xxhash
 
 from data.errors import UserError
 from data.records.record import Record
-from data.records.rows import read_bytes, read_records
+from data.records.rows import contents, read_records
 from data.tokenizer import Tokenizer
 from train.experiment import Experiment
 from train.generation.chat import Chat
@@ -48,7 +48,8 @@ class Examples:
         what = "" if isinstance(source, str) else json.dumps(to_digest(dataclasses.replace(source)), sort_keys=True)
         digest = xxhash.xxh3_128(what.encode() if not files else b"")
         for file in files:
-            digest.update(read_bytes(file))
+            for piece in contents(file):
+                digest.update(piece)
         if chat.template:  # other ids are learned from it
             digest.update(json.dumps([chat.template, chat.stop_ids]).encode())
         self.digest = digest.hexdigest()

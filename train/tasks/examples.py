@@ -9,7 +9,7 @@ import xxhash
 
 from data.errors import UserError
 from data.records.record import LeftOut, Record, lacks
-from data.records.rows import read_bytes
+from data.records.rows import digest_of
 from data.tokenizer import Tokenizer
 
 
@@ -31,7 +31,7 @@ class TaskFile:
 
     def __init__(self, path: str, dataset: Any, tokenizer: Tokenizer):
         self.path, self.dataset, self._tokenizer = path, dataset, tokenizer
-        self.digest = xxhash.xxh3_128(read_bytes(path)).hexdigest()
+        self.digest = digest_of(path)
         self.document_end = tokenizer.specials["document_end"]
         self.left_out: LeftOut = Counter()
         """How often each reason was why a row is left out."""

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import xxhash
 
 from data.errors import UserError
-from data.records.rows import read_bytes
+from data.records.rows import digest_of
 from data.rows.order import fold, shuffled
 from data.tokenizer import Tokenizer, character_tokenizer
 from train.experiment import Experiment
@@ -47,7 +46,7 @@ class EventFile:
 
     def __init__(self, path: str, dataset: "RecommendationDataset"):
         self.path, self.dataset = path, dataset
-        self.digest = xxhash.xxh3_128(read_bytes(path)).hexdigest()
+        self.digest = digest_of(path)
         self._tokenizer = character_tokenizer("0123456789 ")
         self.document_end, self.ids = self._tokenizer.specials["document_end"], self._tokenizer.size
 

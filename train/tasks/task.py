@@ -15,7 +15,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record
-from data.records.rows import read_records
+from data.records.rows import iter_records
 from data.rows.order import by_owner, few_of, fold
 from data.tokenizer import Tokenizer, load_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
@@ -201,9 +201,8 @@ class TaskDataset(Dataset):
 
     def read(self, source: TaskFile) -> list[Example]:
         """The examples of a file; with leave_out the reasons for which rows are left out are put into `source.left_out`."""
-        records = read_records(source.path, left_out=source.left_out if self.options.leave_out else None)
         found = []
-        for record in records:
+        for record in iter_records(source.path, left_out=source.left_out if self.options.leave_out else None):
             try:
                 found.append(self.example(record))
             except UserError as error:

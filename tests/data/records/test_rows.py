@@ -6,7 +6,9 @@ import gzip
 import io
 import json
 import string
+import tracemalloc
 from collections import Counter
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from data.records.rows import read_records
+from data.records.rows import iter_records, read_records
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 NAMES = st.lists(st.text(string.ascii_letters + " é,\"'", min_size=1, max_size=6), min_size=2, max_size=4, unique=True)
@@ -167,3 +169,34 @@ def test_two_columns_of_a_name_are_refused(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match="two columns are called 'a'"):
         read_records(str(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.jsonl.gz"])
+def test_files_are_read_piece_by_piece(tmp_path, name):
+    """Of a file of four megabytes less than one is in memory, packed or not."""
+    rows = [{"text": f"{number} {'word ' * 40}", "label": str(number)} for number in range(20_000)]
+    path = str(tmp_path / name)
+    if "parquet" in name:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=1000)
+    elif "jsonl" in name:
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        Path(path).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    else:
+        between = "," if name.endswith(".csv") else "\t"
+        Path(path).write_text("".join(f"{between.join(row)}\n" for row in [("text", "label"), *(row.values() for row in rows)]))
+    tracemalloc.start()
+    try:
+        for row, record in zip(rows, iter_records(path), strict=True):
+            assert record == row
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_stands_before_a_mistake_is_read(tmp_path):
+    line = '{"a": "1", "b": "2"}\n'
+    for name, content in (("a.csv", "a,b\n1,2\n1\n"), ("a.jsonl", line + '{"a"\n'), ("b.jsonl", line.encode() + b"\xff\n")):
+        records = iter_records(write(tmp_path / name, content))
+        assert next(records) == {"a": "1", "b": "2"}
+        with pytest.raises(UserError, match=": line [23]: "):
+            next(records)

@@ -211,7 +211,7 @@ def test_a_file_is_read_whatever_it_is_wrapped_in(tmp_path):
         (gzip.compress(b'{"a": 1}' * 99, mtime=0)[:-9], "damaged gzip"),
         (b"\x1f\x8b" + b"x" * 30, "damaged gzip"),
         (gzip.compress(b'{"a": "' + bytes(range(65, 91)) * 99, mtime=0)[:30] + b"\0" * 40, "damaged gzip"),
-        (b'{"a": 1}\n{"a": "\xff"}', "invalid UTF-8 at byte 16"),
+        (b'{"a": 1}\n{"a": "\xff"}', "line 2: invalid UTF-8 at byte 7"),
         (b'{"a": 1}\n{"a": 1, "a": 2}', "line 2: 'a' stands twice"),
         (b'{"a": 1}\n[1]', "line 2: a list instead of an object"),
         (b'[{"a": 1}, "b"]', "record 2: a string instead of an object"),

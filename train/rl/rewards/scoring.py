@@ -10,7 +10,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.files import json_files
-from data.records.rows import read_bytes
+from data.records.rows import digest_of
 from data.tokenizer import Tokenizer
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh, put_batch, row_shards
@@ -46,7 +46,7 @@ def load_reward_models(environment, tokenizer: Tokenizer) -> None:
     for model in reward_models(environment):
         run = open_reward_model(model.run)
         _check_reads(run, tokenizer)
-        made_of = (*map(read_bytes, model.files), normalisation(run.path))
+        made_of = (*map(digest_of, model.files), normalisation(run.path))
         if _LOADED.get(model.run) != made_of:
             SCORERS[model.run], _LOADED[model.run] = load_scorer(model.run), made_of
 
