@@ -392,7 +392,8 @@ class Experiment:
     start_layers: tuple[int, ...] = ()
     """Layers of that run's model to take, counted from 0, in ascending order: a shallower model, such as a student. Empty: all."""
     frozen: tuple[str, ...] = ()
-    """Freeze parameters whose names begin with these prefixes, such as embedding or image/encoder; layers:4 freezes the first 4 layers."""
+    """Freeze parameters whose names begin with these prefixes, such as embedding or image/encoder, or with patterns, such as '*norm';
+    layers:4 freezes the first 4 layers."""
     ema_decay: float = 0.0
     """Keep an exponential moving average of the parameters with this decay, for evaluation and generation. 0: off."""
     model: ModelConfig = ModelConfig()

@@ -15,10 +15,12 @@ LOSSES = frozenset({"loss", "nll", "perplexity", "bits_per_byte", "kl"})
 
 
 def cost(name: str, value: float) -> float:
-    """A measure as a number of which less is better: itself, or its negative. name: also with a source behind a slash."""
+    """A measure as a number of which less is better: itself, or its negative. name: also with a source behind a slash, or a task before
+    one."""
     if math.isnan(value):  # no evaluation is worse
         return math.inf
-    return value if name.partition("/")[0] in LOSSES | LOWER_IS_BETTER else -value
+    parts = name.split("/")
+    return value if {parts[0], parts[-1]} & (LOSSES | LOWER_IS_BETTER) else -value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """From an experiment's optimizer and schedule to an optax transformation."""
 
 import math
+from fnmatch import fnmatchcase
 
 import jax
 import jax.numpy as jnp
@@ -208,12 +209,13 @@ def freeze(optimizer: optax.GradientTransformation, names: tuple[str, ...]) -> o
 def frozen_leaves(params, names: tuple[str, ...]):
     """For each leaf how many of its layers `names` freeze, the lowest ones; infinity: all of it.
 
-    A name is the beginning of parameters' names ("image/encoder"), or says how many layers of a stack are meant ("layers:4").
+    A name is the beginning of parameters' names ("image/encoder"), or a pattern of one ("*norm"), or says how many layers of a stack are
+    meant ("layers:4").
     """
 
     def frozen(path, _):
         own = f"{'/'.join(_names(path))}/"
-        found = [count for name, _, count in (one.partition(":") for one in names) if own.startswith(f"{name}/")]
+        found = [count for name, _, count in (one.partition(":") for one in names) if fnmatchcase(own, f"{name}/*")]
         return math.inf if "" in found else max(map(int, found), default=0)
 
     return jax.tree_util.tree_map_with_path(frozen, params)

@@ -7,14 +7,14 @@ no sentence encoder judges whether the meaning stays; look at the texts.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xxhash
 
 from data.errors import UserError
-from train.kinds import check_range
+from train.kinds import Section, check_range
 from train.tasks.examples import Example
 from train.tasks.noise import Words, join_words, lookalikes, some, split_words, typing_errors
 from train.tasks.synonyms import FUNCTION_WORDS, Synonyms, in_place_of
@@ -163,6 +163,25 @@ def summary(found: list[Attacked]) -> dict[str, Any]:
         "success": len(fooled) / len(right) if right else 0.0,
         "words_changed": float(np.mean([one.changed / one.words for one in fooled])) if fooled else 0.0,
     }
+
+
+TITLE, SHOWN = "Under attack", 8
+"""Of the section in a report, and of the texts that it shows."""
+
+
+def section(records: list[dict[str, Any]], found: dict[str, Any], files: Sequence[str], kinds: Sequence[str]) -> Section:
+    """What an attack did, for the report of the run that was attacked."""
+    measured = [
+        ["files", " ".join(files)],
+        ["changes of a word", " ".join(kinds)],
+        ["examples, checkpoint", f"{found['examples']:,}, step {found['step']:,}"],
+        *[[name, f"{found[key]:.4f}"] for name, key in (("accuracy", "clean_accuracy"), ("accuracy under attack", "robust_accuracy"))],
+        ["right answers that were changed", f"{found['success']:.4f}"],
+        ["words that it took, of a text", f"{found['words_changed']:.4f}"],
+    ]
+    fooled = [record for record in records if record["success"]][:SHOWN]
+    texts = [[record[name.removeprefix("original_")], record[name]] for record in fooled for name in record if name.startswith("original_")]
+    return Section(TITLE, columns=("", ""), rows=[*measured, *([["answered wrongly", "instead of"]] if texts else []), *texts])
 
 
 def attack_run(

@@ -15,7 +15,7 @@ from train.verbs.arguments import parse, start_jax
 @dataclasses.dataclass(frozen=True)
 class Attack:
     """Change labelled texts a little until a run answers wrongly, and write them: `omnia evaluate RUN --files OUTPUT` measures any run on
-    them."""
+    them. `omnia report RUN` then shows both accuracies, and texts before and after."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run, which was trained on Classification."""
@@ -58,11 +58,13 @@ def attack(arguments: list[str]) -> None:
 
     run = open_run(options.run_dir)
     start_jax()
-    from train.tasks.attack import attack_run
+    from train.loop.sections import add_sections
+    from train.tasks.attack import TITLE, attack_run, section
 
     how: dict[str, Any] = {"synonyms": options.synonyms, "count": options.rows, "step": options.step, "raw": options.raw}
     records, found = attack_run(run, options.files, budget, **how)
     write_records(options.output, records)
+    add_sections(run.path, [section(records, found, options.files, options.kinds)], (TITLE,))
     if options.json:
         print(json_files.dumps(found))
         return

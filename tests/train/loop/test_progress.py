@@ -1,8 +1,11 @@
 """The bookkeeping that checkpoints hold: what was written is read, also by another version."""
 
 import dataclasses
+import math
 
-from train.loop.progress import Progress
+import pytest
+
+from train.loop.progress import Progress, cost
 
 STORED = {
     "tokens": 10,
@@ -37,3 +40,11 @@ def test_an_evaluation_is_the_best_or_one_worse():
     second = first.evaluated(4, 3.0)
     assert (second.loss, second.best_loss, second.best_step, second.worse_evaluations) == (3.0, 3.0, 2, 1)
     assert second.evaluated(6, 2.0) == dataclasses.replace(second, loss=2.0, best_loss=2.0, best_step=6, worse_evaluations=0)
+
+
+@pytest.mark.parametrize(
+    "name, less",
+    [("loss", True), ("loss/wiki", True), ("mood/loss", True), ("x/wer", True), ("rmse", True), ("mood/f1", False), ("f1", False)],
+)
+def test_of_errors_less_is_better_whichever_task_or_source_they_are_of(name, less):
+    assert cost(name, 2.0) == (2.0 if less else -2.0) and cost(name, math.nan) == math.inf

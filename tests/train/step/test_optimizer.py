@@ -11,7 +11,15 @@ from model.config import ModelConfig
 from train.devices.mesh import make_mesh
 from train.experiment import SGD, Adafactor, AdamW, Experiment, Lion, MeshShape, Muon, Optimizer, Schedule, ScheduleFree
 from train.objectives.bind import check_frozen
-from train.optimizers.build import decayed, make_optimizer, make_schedule, optimizer_of, orthogonal_momentum, without_gradient
+from train.optimizers.build import (
+    decayed,
+    frozen_leaves,
+    make_optimizer,
+    make_schedule,
+    optimizer_of,
+    orthogonal_momentum,
+    without_gradient,
+)
 from train.optimizers.muon import orthogonalize
 from train.step.anomalies import no_history
 from train.step.state import State, schedule_free
@@ -301,6 +309,18 @@ def test_frozen_layers_do_not_move_and_have_no_state():
     np.testing.assert_allclose(kernel[2], whole["layers"]["up"]["kernel"][2], rtol=1e-5)
     kept = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim]
     assert sorted(kept) == [(1, 2, 2), (1, 2, 2), (2, 2), (2, 2)]
+
+
+def test_a_pattern_freezes_what_it_matches():
+    names = {"layers": {"up": {"kernel": 0, "bias": 0}, "up_norm": {"scale": 0}}, "final_norm": {"scale": 0}, "head": {"bias": 0}}
+
+    def frozen(*patterns):
+        found = jax.tree_util.tree_leaves_with_path(frozen_leaves(names, patterns))
+        return ["/".join(key.key for key in path) for path, count in found if count]
+
+    assert frozen("*norm") == ["final_norm/scale", "layers/up_norm/scale"]
+    assert frozen("layers/*/bias", "head") == ["head/bias", "layers/up/bias"]
+    assert frozen("layer") == frozen("up") == []
 
 
 def test_frozen_layers_are_constants():

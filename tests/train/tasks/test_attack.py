@@ -12,10 +12,9 @@ import omnia
 from data.tokenizer import character_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import start, train
-from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Checkpoints, Evaluation, Experiment, Samples, Schedule
+from train.loop.sections import read_sections
 from train.objectives.tasks.options import Supervised
-from train.runs.directory import open_run
 from train.tasks.attack import Attacked, Budget, attack, substitutes, summary
 from train.tasks.classification import Classification
 from train.tasks.examples import Example
@@ -110,8 +109,20 @@ def test_the_written_file_measures_what_the_attack_said(run, tmp_path, capsys):
     assert found["robust_accuracy"] <= found["clean_accuracy"]
     assert all((row["text"] == row["original_text"]) == (row["changed"] == "0") for row in rows)
     assert {row["label"] for row in rows} == {"yes", "no"}
-    measured = evaluate_run(open_run(run), shards=(output,))
-    assert measured["accuracy"] == pytest.approx(found["robust_accuracy"])
+    assert omnia.main(["evaluate", str(run), "--files", output, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert measured["accuracy"] == pytest.approx(found["robust_accuracy"]) and 0 <= measured["macro_f1"] <= 1
+
+
+def test_the_report_shows_both_accuracies_and_what_fooled_the_run(run, tmp_path):
+    options = ["--files", str(run.parent / "train.csv"), "--output", str(tmp_path / "a.csv"), "--kinds", "characters", "--rows", "8"]
+    assert omnia.main(["attack", str(run), *options]) == omnia.main(["attack", str(run), *options]) == 0
+    (shown,) = (section for section in read_sections(run) if section["title"] == "Under attack")  # the second in place of the first
+    rows = dict(shown["rows"])
+    assert float(rows["accuracy under attack"]) <= float(rows["accuracy"])
+    fooled = [row for row in csv.DictReader((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()) if row["success"] == "True"]
+    assert [[row["text"], row["original_text"]] for row in fooled[:8]] == shown["rows"][len(shown["rows"]) - len(fooled[:8]) :]
+    assert omnia.main(["report", str(run)]) == 0 and "Under attack" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
