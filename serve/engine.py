@@ -1,5 +1,6 @@
 """One thread, one loop: let jobs in, read a chunk of their prompts, draw some tokens for all, hand out what the call before drew."""
 
+import math
 import queue
 import threading
 import time
@@ -22,8 +23,8 @@ CALL_SECONDS = 0.04
 """What a call takes while no prompt is read, as nearly as whole tokens allow: who comes meanwhile waits for its end."""
 CALM = 16
 """Calls that a smaller bank must have been enough for before the texts move to it."""
-CHUNKS = 2
-"""Of prompts that are read for each step of the texts, where more are to be read than run."""
+CHUNKS_PER_STEP = 2
+"""Chunks of prompts that are read before the next step, while more prompts wait than texts run."""
 IDLE_SECONDS = 0.5
 """Between two signs of life while there is nothing to do."""
 
@@ -94,8 +95,10 @@ class Engine:
         """The parameters of another checkpoint, which are read while all texts wait: so each host reads them between the same calls."""
 
         def change():
-            self._programs.take(step)
-            self._prefixes.clear()
+            self.advanced = math.inf  # however long that takes, the engine is not stuck
+            if self._programs.take(step):
+                self._prefixes.clear()
+            self.advanced = time.monotonic()
 
         self._inbox.put(change)
 
@@ -263,11 +266,11 @@ class Engine:
             job = reading.job
             if reading.place < len(job.ids):
                 continue
-            self._readings[row] = None
             self._observed.read(job.prompt_tokens, job.cached)
             if job.most:
                 ended[row] = job
             else:
+                self._readings[row] = None
                 self._end(job, Piece([], [], finish="length"))
         if ended:
             self._insert(ended, logits)
@@ -290,25 +293,26 @@ class Engine:
             self._prefixes.put(digests[1], kept, self._programs.chunk_bytes, digests[0], ids[number * chunk : (number + 1) * chunk])
 
     def _insert(self, jobs: dict[int, Job], logits: Any) -> None:
-        """Jobs whose prompts were read into rows, by these."""
-        for job in jobs.values():
-            self._make_room(len(job.ids))
-            self._jobs[self._jobs.index(None)], job.longest, self._few = job, len(job.ids), 1
-        newcomers = [Newcomer(self._jobs.index(job), row, job) for row, job in jobs.items()]  # once all have their places
+        """Jobs whose prompts were read into rows, by these, take slots. Until they have them, they are among those that are being read."""
+        self._make_room(len(jobs), max(len(job.ids) for job in jobs.values()))
+        free = [place for place, job in enumerate(self._jobs) if job is None]
+        newcomers = [Newcomer(place, row, job) for place, (row, job) in zip(free, jobs.items(), strict=False)]
         self._bank = self._programs.insert(self._bank, self._rows, logits, newcomers)
-        for place, _, job in newcomers:
+        for place, row, job in newcomers:
+            self._jobs[place], self._readings[row], job.longest, self._few = job, None, len(job.ids), 1
             if job.grammar is not None:
                 self._mask(place, job)
 
-    def _make_room(self, longest: int) -> None:
-        """A free slot, and places for a text of so many tokens, in a larger bank if this one has them not, and in the smallest that will do
-        if nobody is in it."""
+    def _make_room(self, count: int, longest: int) -> None:
+        """So many free slots, and places for texts of so many tokens, in a larger bank if this one has them not, and in the smallest that
+        will do if nobody is in it."""
         if not any(job is not None for job in self._jobs):
-            shape = self._width_of(1 + self.running + self.waiting), self._programs.enough(longest + self._programs.guesses)
+            shape = self._width_of(self.running + self.waiting), self._programs.enough(longest + self._programs.guesses)
             if shape != (len(self._jobs), self._places):
                 self._move_to(*shape)
-        if None not in self._jobs:
-            self._move_to(next(width for width in self._programs.widths if width > len(self._jobs)), self._places)
+        needed = len(self._jobs) - self._jobs.count(None) + count
+        if needed > len(self._jobs):
+            self._move_to(self._width_of(needed), self._places)
         if longest + self._programs.guesses > self._places:
             self._move_to(len(self._jobs), self._programs.enough(longest + self._programs.guesses))
 
@@ -336,11 +340,12 @@ class Engine:
 
     def _puts_off(self) -> bool:
         """Whether texts wait for another chunk of prompts. A step costs nearly the same for few texts as for many, so those who run wait
-        for those who come at once with them, while these are more, and for a few chunks at most."""
+        for those who come at once with them, while these are more, and for one chunk at most."""
         run = sum(job is not None for job in self._jobs)
-        still = len(self._being_read) + min(self.waiting, self._programs.widths[-1] - self.running)
-        self._chunks = self._chunks + 1 if 0 < run <= still and self._being_read else CHUNKS
-        if self._chunks < CHUNKS:
+        read = sum(reading.job.most > 0 and reading.job.whole is None for reading in self._being_read)
+        still = read + min(self.waiting, self._programs.widths[-1] - self.running)
+        self._chunks = self._chunks + 1 if 0 < run < still and read else CHUNKS_PER_STEP
+        if self._chunks < CHUNKS_PER_STEP:
             return True
         self._chunks = 0
         return False

@@ -26,7 +26,7 @@ KEEPS = {
     "move": (True,),
     "set_bias": (True,),
     "go_on": (True, False),
-    "take": (),
+    "take": (False,),
 }
 """Calls of Programs, and which of their results stay on the devices to be used again; others are numbers to read."""
 WAIT_MS = 60_000
@@ -99,10 +99,8 @@ class Leader:
         told = {"call": name, "arguments": [_told(one) for one in arguments], "dropped": dropped}
         self._line.send(serialization.msgpack_serialize(told))
         found = getattr(self._programs, name)(*(one.value if isinstance(one, Held) else one for one in arguments))
-        if not KEEPS[name]:
-            return None
         if len(KEEPS[name]) == 1:
-            return self._hold(found)
+            return self._hold(found) if KEEPS[name][0] else found
         return tuple(self._hold(one) if keep else one for one, keep in zip(found, KEEPS[name], strict=True))
 
     def _hold(self, value: Any) -> Held:
@@ -122,8 +120,7 @@ def follow(programs: Programs, line: Line) -> dict[int, Any]:
         for number in told["dropped"]:
             del held[number]
         found = getattr(programs, name)(*(_heard(one, held, programs) for one in told["arguments"]))
-        results = found if len(KEEPS[name]) > 1 else (found,)[: len(KEEPS[name])]
-        for one, keep in zip(results, KEEPS[name], strict=True):
+        for one, keep in zip((found,) if len(KEEPS[name]) == 1 else found, KEEPS[name], strict=True):
             if keep:
                 count += 1
                 held[count] = one

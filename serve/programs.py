@@ -208,10 +208,11 @@ class Programs:
     def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, adapter_B: np.ndarray):
         return self._go_on(self._weights, bank, adapter_B, alive_B, np.int32(steps))
 
-    def take(self, step: int) -> None:
-        """Go on with the parameters of another checkpoint."""
+    def take(self, step: int) -> bool:
+        """Go on with the parameters of another checkpoint; whether it could be read."""
         params = self.newer(step)
         self.params = self.params if params is None else params
+        return params is not None
 
     def compile(self) -> None:
         """Run each once. What they give lies in one way, whatever it was made of, so once is enough."""

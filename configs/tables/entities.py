@@ -27,7 +27,7 @@ def get_config(arg: str = "whole") -> Experiment:
         WAYS[arg],
         Tagging(length=64),
         steps=320,
-        rate={"whole": 2e-4, "lora": 5e-4, "frozen": 2e-3}[arg],
+        rate=2e-4 if arg == "whole" else 2e-3,
         frozen=("embedding", "positions", "token_types", "embedding_norm", "layers") if arg == "frozen" else (),
     )
 

@@ -18,6 +18,7 @@ from data.files.text_files import decode_text
 from data.readers import tfds
 from data.readers.documents import invalid_utf8
 
+_GZIP = b"\x1f\x8b"
 LeftOut = Counter[str]
 """How often each reason was why a row was left out. A reader that is given one leaves bad rows out; without, the first one is an error."""
 
@@ -59,16 +60,20 @@ def opened(path: str) -> Iterator[IO[bytes]]:
 def opened_plain(path: str) -> Iterator[IO[bytes]]:
     """The same, without gzip around it: what is inside lies on disk for as long as it is read, since readers go back in it."""
     with opened(path) as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not packed:
+        if file.peek(2)[:2] != _GZIP:  # type: ignore[attr-defined]
             yield file
             return
-        with tempfile.TemporaryFile() as plain:
+        try:
+            plain = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise UserError(f"{path}: no room to decompress it ({error})", "Make some, or name another folder: TMPDIR.") from None
+        with plain:
             try:
                 shutil.copyfileobj(gzip.GzipFile(fileobj=file), plain)
-            except (OSError, EOFError, zlib.error) as error:
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise UserError(f"{path}: damaged gzip: {error}", "Bring the whole file here again.") from None
+            except OSError as error:
+                raise UserError(f"{path}: cannot be decompressed ({error})", "Make room, or name another folder: TMPDIR.") from None
             plain.seek(0)
             yield plain
 
@@ -76,13 +81,19 @@ def opened_plain(path: str) -> Iterator[IO[bytes]]:
 def read_content(path: str) -> bytes:
     """The bytes of a file. UserError where it cannot be read."""
     with opened(path) as file:
-        return file.read()
+        try:
+            return file.read()
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}", "Give a file that can be read.") from None
 
 
 def decompressed(path: str) -> bytes:
     """The same, without gzip around them."""
-    with opened_plain(path) as file:
-        return file.read()
+    content = read_content(path)
+    try:
+        return gzip.decompress(content) if content.startswith(_GZIP) else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: damaged gzip: {error}", "Bring the whole file here again.") from None
 
 
 def read_text(path: str) -> str:

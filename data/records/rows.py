@@ -104,7 +104,7 @@ def _objects(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[R
     for number, content in enumerate(file, 1):
         where = f"{path}: line {number}"
         try:
-            line = decode_text(content) if number == 1 else content.decode()
+            line = (decode_text(content) if number == 1 else content.decode()).rstrip("\r\n")
         except UnicodeDecodeError as error:
             begun = True
             bad_row(where, invalid_utf8(error.start, content), "Give UTF-8 text, gzipped or not.", left_out)
@@ -162,5 +162,5 @@ def _whole_object(path: str, file: IO[bytes]) -> dict | None:
     """The one object that a file is, over several lines; None where it is something else."""
     try:
         return json_files.parse(_whole(path, file))
-    except ValueError:
+    except (ValueError, UserError):
         return None
