@@ -1,4 +1,4 @@
-"""Prompts of texts, pictures and recordings, for a model that reads them: one row, which is read whole."""
+"""Prompts of texts, pictures, videos and recordings, for a model that reads them: one row, which is read whole."""
 
 import base64
 import binascii
@@ -56,7 +56,8 @@ class MediaPrompts:
         media = jax.eval_shape(lambda params: media_of(model.config, params, self.examples[0]), params)
         if (places := media.hidden_BMD.shape[1]) > self._layout.length:
             raise UserError(
-                f"rows of {self._layout.length} tokens attend to {places} places of media", "Serve a model with as many places as tokens."
+                f"rows of {self._layout.length} tokens attend to {places} places of media",
+                "Train with a longer context, or fewer media in a row.",
             )
         return Attending(model)
 
