@@ -53,7 +53,7 @@ def load_adapters(folders: dict[str, Path], params: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two trees are equal to the bit. Wherever their leaves lie: of several hosts none has all of them."""
+    """Whether two trees have the same values. They are compared where they lie: of several hosts none has all of them."""
     if jax.tree.map(lambda x: (x.shape, x.dtype), one) != jax.tree.map(lambda x: (x.shape, x.dtype), other):
         return False
     equal = jax.jit(lambda *trees: jnp.array([(x == y).all() for x, y in zip(*map(jax.tree.leaves, trees), strict=True)]).all())

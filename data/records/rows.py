@@ -112,6 +112,7 @@ def _objects(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[R
         if not line.strip():
             continue
         if not begun and line.lstrip().startswith("["):
+            del content, line  # which may be all of the file
             yield from _list(path, _whole(path, file), left_out)
             return
         begun = True

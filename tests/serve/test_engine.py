@@ -12,8 +12,12 @@ import pytest
 
 from model.decoding.continuing import guess
 from model.decoding.sampling import Sampling
+from serve.engine import Engine
 from serve.jobs import Full, Grammar, Job
+from serve.observe import Observed
+from serve.prefix import PrefixStore
 from serve.programs import Newcomer, Part, Programs
+from serve.scheduler import Scheduler
 from tests.serve.conftest import CHUNK, CONTEXT, END, one_by_one, result, run
 from train.devices.mesh import MeshShape, make_mesh
 
@@ -395,13 +399,14 @@ def test_parameters_are_swapped_between_calls(make_engine, model, alone):
         assert run(parts.engine, [jobs()[0]]) == before
 
 
-def test_an_engine_that_fails_tells_everyone(make_engine, monkeypatch):
-    with make_engine(widths=(1,)) as parts:
+@pytest.mark.parametrize("call", ["go_on", "insert"])
+def test_an_engine_that_fails_tells_everyone(call, make_engine, monkeypatch):
+    with make_engine(widths=(4,)) as parts:
 
         def broken(*_):
             raise RuntimeError("no")
 
-        monkeypatch.setattr(parts.programs, "go_on", broken)
+        monkeypatch.setattr(parts.programs, call, broken)
         some = jobs(3)
         for job in some:
             job.signal = threading.Event()
@@ -410,6 +415,26 @@ def test_an_engine_that_fails_tells_everyone(make_engine, monkeypatch):
         parts.engine._thread.join(5)
         with pytest.raises(RuntimeError, match="RuntimeError"):
             parts.engine.submit(jobs(1)[0])
+
+
+@pytest.mark.parametrize("waiting, wanted", [((3, 1, 3), ["read", "read", "go_on"]), ((3,), ["read", "go_on", "read", "go_on"])])
+def test_who_begins_waits_for_a_crowd_and_not_for_one_long_prompt(waiting, wanted, make_engine):
+    """waiting: chunks of the prompts that come with one of a single chunk. A crowd costs it one more chunk before its first token."""
+    calls = []
+
+    class Watched:
+        def __getattr__(self, name):
+            found = getattr(programs, name)
+            return found if name not in wanted else lambda *given: (calls.append(name), found(*given))[1]
+
+    with make_engine() as parts:
+        programs = parts.programs
+    some = [Job([1] * CHUNK * chunks, Sampling(temperature=0.0), 0, 8) for chunks in (1, *waiting)]
+    engine = Engine(Watched(), Scheduler(most_jobs=9, most_tokens=10_000), PrefixStore(chunk=CHUNK, most_bytes=0), Observed())
+    engine.submit(*some)
+    engine.start()
+    engine.stop(60)
+    assert calls[: len(wanted)] == wanted and all(job.drawn == 8 for job in some)
 
 
 def test_a_stop_lets_running_texts_end_and_refuses_new_ones(make_engine, alone):
