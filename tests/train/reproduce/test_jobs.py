@@ -132,7 +132,14 @@ def test_other_commands_in_the_same_folder_are_refused(made):
 def test_a_signal_stops_the_jobs_and_they_go_on(made):
     _, planned, log = made
     before = signal.getsignal(signal.SIGTERM)
-    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    def stop_once_two_have_run():
+        until = time.monotonic() + 60
+        while (log.read_text() if log.exists() else "").count("\n") < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_once_two_have_run, daemon=True).start()
     stopped = run(planned(), count=1)
     assert not stopped.finished and signal.getsignal(signal.SIGTERM) == before
     there = [line["name"] for line in lines(log)]
