@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.errors import UserError
 from serve.engine import Engine
 from serve.gate import Passage, through
 from serve.jobs import Job
@@ -147,21 +148,24 @@ class ChatAnswer:
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
         for number in range(self.request.n):
             yield self._chunk(number, {"role": "assistant", "content": ""})
-        held = [""] * self.request.n
+        held, said, tokens = [""] * self.request.n, [0] * self.request.n, [list[TokenShown]() for _ in range(self.request.n)]
         async for number, news, finish in self.answer.follow():
             logprobs = self._logprobs(news.tokens) if self.request.logprobs else None
-            if self._may_call:  # a call is told from a text by its end alone
+            if self._may_call:  # a call is told from a text by its end alone, and not shown before
                 held[number] += news.text
-                if finish:
-                    content, calls = self._calls(held[number])
-                    if content:
-                        yield self._chunk(number, {"content": content}, logprobs)
-                    for place, call in enumerate(calls):
-                        head = {"index": place, "id": call["id"], "type": "function"}
-                        yield self._chunk(number, {"tool_calls": [head | {"function": call["function"] | {"arguments": ""}}]})
-                        arguments = {"index": place, "function": {"arguments": call["function"]["arguments"]}}
-                        yield self._chunk(number, {"tool_calls": [arguments]})
-                    finish = "tool_calls" if calls and finish == "stop" else finish
+                tokens[number] += news.tokens
+                content, calls = self._calls(held[number]) if finish else (_before_a_call(held[number]), [])
+                new, said[number] = (content or "")[said[number] :], max(said[number], len(content or ""))
+                logprobs = self._logprobs(tokens[number]) if self.request.logprobs else None
+                if new or (calls and logprobs):
+                    yield self._chunk(number, {"content": new} if new else {}, logprobs)
+                    tokens[number].clear()
+                for place, call in enumerate(calls):
+                    head = {"index": place, "id": call["id"], "type": "function"}
+                    yield self._chunk(number, {"tool_calls": [head | {"function": call["function"] | {"arguments": ""}}]})
+                    arguments = {"index": place, "function": {"arguments": call["function"]["arguments"]}}
+                    yield self._chunk(number, {"tool_calls": [arguments]})
+                finish = "tool_calls" if calls and finish == "stop" else finish
             elif news.text or news.tokens:
                 yield self._chunk(number, {"content": news.text}, logprobs)
             if finish:
@@ -187,8 +191,8 @@ class ChatAnswer:
                 break
             calls.append({"id": f"call_{secrets.token_hex(8)}", "type": "function", "function": {"name": name, "arguments": arguments}})
             before, rest = before + rest[:begin], rest[end + len(CALLED.strip()) :]
-        said = (before + rest).strip() if calls else text
-        return said or (None if calls else ""), calls
+        said = (before + rest).rstrip() if calls else text
+        return said or (None if calls else ""), calls if self.request.parallel else calls[:1]
 
     def _logprobs(self, tokens: Sequence[TokenShown]) -> dict[str, Any]:
         pieces = self.answer.writers[0]
@@ -202,6 +206,15 @@ class ChatAnswer:
             shown(token.id, token.log_prob) | {"top_logprobs": [shown(*other) for other in token.likeliest[:most]]} for token in tokens
         ]
         return {"content": content, "refusal": None}
+
+
+def _before_a_call(text: str) -> str:
+    """What of a text that goes on is no call, whatever comes: without space at its end, which is left out before one."""
+    mark = CALL.strip()
+    place = text.find(mark)
+    if place < 0:
+        place = next((len(text) - size for size in range(min(len(mark) - 1, len(text)), 0, -1) if mark.startswith(text[-size:])), len(text))
+    return text[:place].rstrip()
 
 
 # ------------------------------------------------------------------------------------------------ completions
@@ -309,11 +322,24 @@ class CompletionAnswer:
 # ------------------------------------------------------------------------------------------------ embeddings
 
 
-def embeddings(embedder: Any, request: EmbeddingRequest, name: str) -> dict[str, Any]:
+def rows_of(embedder: Any, request: EmbeddingRequest) -> list[np.ndarray]:
+    """The ids of each text, or those given, as the model reads them; Refused for what is longer than it reads, or no id of it."""
+    for place, text in enumerate(request.inputs):
+        if not isinstance(text, str) and max(text) >= embedder.vocabulary:
+            raise Refused(f"input[{place}] holds token id {max(text)}; there are {embedder.vocabulary}", "input")
+    try:
+        rows = embedder.rows(request.inputs, whole=True)
+    except UserError as error:
+        raise Refused(str(error).replace("\n", " "), "input") from None
+    for place, row in enumerate(rows):
+        if len(row) > embedder.most:
+            raise Refused(f"input[{place}] takes {len(row)} tokens; the model reads {embedder.most}", "input", "context_length_exceeded")
+    return rows
+
+
+def embeddings(embedder: Any, rows: Sequence[np.ndarray], request: EmbeddingRequest, name: str) -> dict[str, Any]:
     """Vectors of texts, computed at once: call it on a thread of its own."""
-    if not all(isinstance(text, str) for text in request.inputs):
-        raise Refused("input of token ids is not available here: give texts", "input", "unsupported_parameter")
-    vectors, counts = embedder(list(request.inputs)), embedder.lengths(list(request.inputs))
+    vectors = embedder.vectors(rows)
     if request.dimensions is not None:
         if request.dimensions > vectors.shape[1]:
             raise Refused(f"dimensions is {request.dimensions}; the model has {vectors.shape[1]}", "dimensions")
@@ -327,5 +353,5 @@ def embeddings(embedder: Any, request: EmbeddingRequest, name: str) -> dict[str,
         }
         for place, vector in enumerate(vectors)
     ]
-    total = int(sum(counts))
+    total = sum(map(len, rows))
     return {"object": "list", "data": data, "model": request.model or name, "usage": {"prompt_tokens": total, "total_tokens": total}}

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import resource
 import signal
 import socket
 import sys
@@ -18,6 +19,8 @@ from data.errors import UserError
 from train.verbs.arguments import parse, start_jax
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+MOST_CONNECTIONS = 4096
+"""Of clients; whoever comes then is told to come again."""
 STUCK_EXIT = 70
 """Exit code of a process whose engine is stuck, for whoever starts it again."""
 STUCK_SECONDS = 120.0
@@ -132,6 +135,8 @@ def _check(options: Serve) -> None:
         raise UserError("--tls-cert and --tls-key belong together", "Give both, or neither.")
     if options.watch and options.adapters:
         raise UserError("--watch changes the parameters that --adapters were trained beside", "Leave one of them out.")
+    if options.embeddings and options.watch:
+        raise UserError("--watch with --embeddings: vectors of two checkpoints cannot be compared", "Leave one of them out.")
     for name in ("slots", "queue", "queue_tokens", "chunk", "guesses", "context", "prefix_bytes", "drain"):
         least = int(name in ("slots", "queue", "queue_tokens"))
         if getattr(options, name) < least:
@@ -180,12 +185,13 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
 
     found, several = Loaded(), jax.process_count() > 1
     writes = run.experiment.objective.generates and run.experiment.model.generates
+    useless = [f"--{name}" for name in ("adapters", "watch", "int8", "guesses") if getattr(options, name)]
+    if not writes and useless:
+        raise UserError(f"{run.path}: {', '.join(useless)}: for a model that writes, and this one makes embeddings", "Leave that out.")
     if options.embeddings or not writes:
         found.embedder = load_embedder(run, step=options.step, raw=options.raw)
     if several and found.embedder is not None:
         raise UserError("several hosts together continue texts, and make no embeddings", "Serve embeddings on one host.")
-    if not writes and options.adapters:
-        raise UserError(f"{run.path}: --adapters are for a model that writes, and this one makes embeddings", "Leave them out.")
     if not writes:
         return found
     reads = isinstance(run.experiment.model, MultimodalConfig)
@@ -241,6 +247,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
     import jax
     import uvicorn
 
+    from serve.connections import Connection
     from serve.http import LOCAL_NAMES, Application
     from serve.observe import AuditLog, Observed
 
@@ -259,12 +266,17 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
-            """Refuse what is new, let run what runs, and end what then still does with an error that its client sees."""
-            if not application.draining:
-                application.draining = True
-                print(f"omnia serve: ending; texts have {options.drain:g} s", flush=True)
-                threading.Thread(target=application.stop, args=(options.drain,), daemon=True).start()
-            self.force_exit = self.should_exit and sig == signal.SIGINT  # asked twice
+            """Refuse what is new, let run what runs, and end what then still does with an error that its client sees. Whoever asks
+            meanwhile is answered that the server ends; asked twice, it ends at once."""
+            if application.draining:
+                self.should_exit, self.force_exit = True, sig == signal.SIGINT
+                return
+            application.draining = True
+            print(f"omnia serve: ending; texts have {options.drain:g} s", flush=True)
+            threading.Thread(target=self.end, daemon=True).start()
+
+        def end(self) -> None:
+            application.stop(options.drain)
             self.should_exit = True
 
     server = Server(
@@ -275,7 +287,9 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(options.drain) + 5,
+            http=Connection,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=5,
             timeout_keep_alive=75,
             h11_max_incomplete_event_size=64 << 10,
             ssl_certfile=options.tls_cert or None,
@@ -283,6 +297,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
         )
     )
 
+    allow_files(2 * MOST_CONNECTIONS)
     try:
         family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
         listener = socket.create_server((options.host, options.port), family=family, backlog=2048)
@@ -334,6 +349,14 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
         # It compiles and cannot be interrupted: an interpreter that ends in the usual way aborts.
         os._exit(0)
     return 0
+
+
+def allow_files(count: int) -> None:
+    """So many open files, connections counted, or as many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _gate(options: Serve) -> tuple[Any, Any]:

@@ -170,7 +170,8 @@ class Engine:
             self._hand_out(*self._drawn)  # what may come next depends on what came
             self._drawn = None
         self._wake_all()
-        self._observed.gauge(running=self.running, waiting=self.waiting)
+        used = sum(job.longest for job in self._jobs if job is not None) / (self._programs.widths[-1] * self._programs.places[-1])
+        self._observed.gauge(running=self.running, waiting=self.waiting, used=used)
         return True
 
     def _take_messages(self, wait: bool) -> None:

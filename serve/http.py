@@ -10,26 +10,38 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from serve.answers import ChatAnswer, CompletionAnswer, Failed, embeddings
+from serve.answers import ChatAnswer, CompletionAnswer, Failed, embeddings, rows_of
 from serve.engine import Engine
 from serve.jobs import Full, Job
 from serve.keys import Key, Keys
 from serve.observe import AuditLog, Observed
-from serve.protocol import Refused, chat_request, completion_request, embedding_request, prompts, string
+from serve.protocol import EmbeddingRequest, Refused, chat_request, completion_request, embedding_request, prompts, string
 from serve.served import Served
 
 MOST_BYTES = 32 << 20
 """Of a body."""
+LARGE_BYTES = 64 << 10
+"""Of a body, from which on it is looked at beside the streams of others."""
+DEEPEST = 64
+"""Of values within values in a body."""
 MOST_CHOICES = 64
 """Texts that one request may ask for."""
+MOST_INPUTS = 2048
+"""Texts that one request may ask the vectors of."""
+MOST_EMBEDDING = 64
+"""Requests for vectors that may wait, one after another, for the model."""
+IDLE_SECONDS = 30.0
+"""For which a client may send no more of a body."""
 STUCK_SECONDS = 30.0
 """Without a round of the engine's loop, /ready is red."""
 RETRY_SECONDS = 2.0
 PAGE = Path(__file__).parent / "page.html"
+HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 Scope = dict[str, Any]
@@ -53,6 +65,8 @@ class Asked:
     status: int = 0
     tokens: tuple[int, int] = (0, 0)
     """Of prompts and of answers, for the audit log."""
+    seed: int | None = None
+    """That texts were drawn with, given or not."""
 
     @property
     def owner(self) -> str:
@@ -81,7 +95,7 @@ class Application:
         self._embedder: Any = None
         self._created = int(time.time())
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._embedding = asyncio.Lock()
+        self._embedding, self._embeddings = asyncio.Lock(), 0
         self.ready = False
         self.draining = False
         self._routes: dict[str, tuple[str, str, Callable[[Asked], Awaitable[None]]]] = {
@@ -148,6 +162,7 @@ class Application:
                     status=asked.status,
                     prompt_tokens=read,
                     completion_tokens=drawn,
+                    seed=asked.seed,
                     seconds=round(time.monotonic() - began, 3),
                 )
 
@@ -170,7 +185,18 @@ class Application:
         if named is not None:
             self._check_model(named)
             return await self._say(asked, 200, self._model(named))
-        await handler(asked)
+        if method != "POST":
+            return await handler(asked)
+        self._check_origin(asked)
+        if not self.ready or self.draining:
+            raise _unavailable()
+        if asked.key is not None and self._keys is not None and (seconds := self._keys.begin(asked.key)):
+            raise _later("this key's limit is reached", seconds)
+        try:
+            await handler(asked)
+        finally:
+            if asked.key is not None and self._keys is not None:
+                self._keys.end(asked.key)
 
     def _check_host(self, asked: Asked) -> None:
         """A web page elsewhere may have its name resolved to this machine; its requests then name another host."""
@@ -178,6 +204,13 @@ class Application:
         name = re.sub(r":\d+$", "", host)
         if self._hosts and name not in self._hosts:
             raise Refused("this host name is not served here", status=421, code="wrong_host")
+
+    def _check_origin(self, asked: Asked) -> None:
+        """A web page elsewhere may have its reader's browser ask, and cannot read the answer; it must not make us work either."""
+        site, origin = asked.header("sec-fetch-site"), asked.header("origin")
+        elsewhere = urlsplit(origin).netloc.lower() != asked.header("host").lower() if origin and not site else False
+        if elsewhere or site in ("cross-site", "same-site"):
+            raise Refused("a page of another site may not ask", status=403, code="cross_site", kind="permission_error")
 
     def _authorised(self, asked: Asked) -> Key | None:
         if self._keys is None:
@@ -206,8 +239,8 @@ class Application:
 
     # ------------------------------------------------------------------------------------------------ in and out
 
-    async def _body(self, asked: Asked) -> Any:
-        """The request's JSON; Refused for what is none, or too large."""
+    async def _body(self, asked: Asked, check: Callable[[Any], Any]) -> Any:
+        """What `check` makes of the request's JSON; Refused for what is none, or too large."""
         kind = asked.header("content-type").partition(";")[0].strip().lower()
         if kind not in ("application/json", ""):
             raise Refused(f"content-type is {kind[:60]!r}; it must be application/json", status=415, code="unsupported_media_type")
@@ -218,7 +251,13 @@ class Application:
             raise Refused(f"the body may have {MOST_BYTES} bytes", status=413, code="body_too_large")
         pieces, size, more = [], 0, True
         while more:
-            message = await asked.receive()
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    message = await asked.receive()
+            except TimeoutError:
+                refused = Refused(f"no more of the body came for {IDLE_SECONDS:g} s", status=408, code="timeout")
+                refused.headers["connection"] = "close"
+                raise refused from None
             if message["type"] == "http.disconnect":
                 raise Disconnected
             pieces.append(message.get("body", b""))
@@ -226,10 +265,10 @@ class Application:
             if size > MOST_BYTES:
                 raise Refused(f"the body may have {MOST_BYTES} bytes", status=413, code="body_too_large")
             more = message.get("more_body", False)
-        try:
-            return json.loads(b"".join(pieces), parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            raise Refused("the body is no JSON", code="invalid_json") from None
+        raw = b"".join(pieces)
+        if size < LARGE_BYTES:
+            return check(_parsed(raw))
+        return await asyncio.to_thread(lambda: check(_parsed(raw)))
 
     async def _say(self, asked: Asked, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         raw = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
@@ -286,48 +325,53 @@ class Application:
         await self._say(asked, 200, {"object": "list", "data": [self._model(name) for name in self._names]})
 
     async def _tokenize(self, asked: Asked) -> None:
-        body = await self._body(asked)
-        if not isinstance(body, dict) or not {"prompt", "messages"} & {*body}:
-            raise Refused("give a prompt, or messages", "prompt")
+        prompt, request = await self._body(asked, _to_count)
         served = self._writer()
-        if "messages" in body:
-            ids = (await asyncio.to_thread(served.conversation, chat_request({"messages": body["messages"]}))).tokens
-        else:
-            ids = (await asyncio.to_thread(served.prompt, string(body["prompt"], "prompt"))).tokens
-        await self._say(asked, 200, {"tokens": ids, "count": len(ids), "max_model_len": served.size})
+        made = await asyncio.to_thread(served.prompt, prompt) if request is None else await asyncio.to_thread(served.conversation, request)
+        await self._say(asked, 200, {"tokens": made.tokens, "count": len(made.tokens), "max_model_len": served.size})
 
     async def _detokenize(self, asked: Asked) -> None:
-        body = await self._body(asked)
-        (ids,) = prompts(body.get("tokens") if isinstance(body, dict) else None, "tokens")[:1]
-        if isinstance(ids, str):
-            raise Refused("tokens must be a list of token ids", "tokens")
+        ids = await self._body(asked, _to_decode)
         await self._say(asked, 200, {"prompt": self._writer().decode(ids)})
 
     async def _chat(self, asked: Asked) -> None:
-        request = chat_request(await self._body(asked))
-        self._check_model(request.model)
-        self._check_choices(request.n)
-        served, engine = self._writer(), self._running()
-        answer = await asyncio.to_thread(ChatAnswer, served, engine, request, asked.owner)
-        await self._run(asked, answer, request.stream)
+        await self._draw(asked, chat_request, ChatAnswer, lambda request: request.n)
 
     async def _complete(self, asked: Asked) -> None:
-        request = completion_request(await self._body(asked))
+        await self._draw(asked, completion_request, CompletionAnswer, lambda request: request.n * len(request.prompts))
+
+    async def _draw(self, asked: Asked, check: Any, answer: Any, choices: Callable[[Any], int]) -> None:
+        request = await self._body(asked, check)
         self._check_model(request.model)
-        self._check_choices(request.n * len(request.prompts))
+        if (count := choices(request)) > MOST_CHOICES:
+            raise Refused(f"a request may ask for {MOST_CHOICES} texts, and this one asks for {count}", "n")
         served, engine = self._writer(), self._running()
-        answer = await asyncio.to_thread(CompletionAnswer, served, engine, request, asked.owner)
-        await self._run(asked, answer, request.stream)
+        await self._run(asked, await asyncio.to_thread(answer, served, engine, request, asked.owner), request.stream)
 
     async def _embed(self, asked: Asked) -> None:
-        request = embedding_request(await self._body(asked))
+        request = await self._body(asked, embedding_request)
         self._check_model(request.model)
         if self._embedder is None:
             raise Refused("this server makes no embeddings: serve it an encoder, or with --embeddings", "model", "unsupported_model")
-        async with self._embedding:
-            found = await asyncio.to_thread(embeddings, self._embedder, request, self.name)
-        asked.tokens = (found["usage"]["prompt_tokens"], 0)
+        if len(request.inputs) > MOST_INPUTS:
+            raise Refused(f"input has {len(request.inputs)} texts; a request may have {MOST_INPUTS}", "input")
+        if self._embeddings >= MOST_EMBEDDING:
+            self._observed.rejected()
+            raise _later("too many requests wait", RETRY_SECONDS)
+        self._embeddings += 1
+        try:
+            found = await self._while_there(asked, self._vectors(asked, request))
+        finally:
+            self._embeddings -= 1
         await self._say(asked, 200, found)
+
+    async def _vectors(self, asked: Asked, request: EmbeddingRequest) -> dict[str, Any]:
+        rows = await asyncio.to_thread(rows_of, self._embedder, request)
+        self._charge(asked.key, sum(map(len, rows)))
+        async with self._embedding:
+            found = await asyncio.to_thread(embeddings, self._embedder, rows, request, self.name)
+        asked.tokens = (found["usage"]["prompt_tokens"], 0)
+        return found
 
     # ------------------------------------------------------------------------------------------------ answering
 
@@ -337,54 +381,48 @@ class Application:
         return self._served
 
     def _running(self) -> Engine:
-        """UNAVAILABLE, said with 503, while the server loads or ends."""
-        engine = self._engine
-        if engine is None or not self.ready or self.draining or not engine.alive:
-            refused = Refused("the server is not ready", status=503, code="unavailable", kind="server_error")
-            refused.headers["retry-after"] = str(int(RETRY_SECONDS))
-            raise refused
-        return engine
+        """503 once the engine has ended."""
+        if self._engine is None or not self._engine.alive:
+            raise _unavailable()
+        return self._engine
 
     def _check_model(self, name: str) -> None:
         if name and name not in self._names:
             known = ", ".join(map(repr, self._names))
             raise Refused(f"there is no model {name[:80]!r}; this server has {known}", "model", "model_not_found", 404)
 
-    def _check_choices(self, count: int) -> None:
-        if count > MOST_CHOICES:
-            raise Refused(f"a request may ask for {MOST_CHOICES} texts, and this one asks for {count}", "n")
-
     async def _run(self, asked: Asked, answer: ChatAnswer | CompletionAnswer, stream: bool) -> None:
         """Hand the jobs in, and the answer out; whoever leaves takes his jobs along."""
         jobs, key = answer.answer.jobs, asked.key
-        wanted = sum(job.cost for job in jobs)
+        wanted, asked.seed = sum(job.cost for job in jobs), jobs[0].seed
         if key is not None and key.context and max(job.cost for job in jobs) > key.context:
             raise Refused(f"this key may use {key.context} tokens of context", "max_tokens", "context_length_exceeded")
         self._charge(key, wanted)
-        if key is not None and self._keys is not None:
-            self._keys.running[key.name] += 1
-        leaving = None
         try:
             if not isinstance(answer, CompletionAnswer) or answer.asks:
                 self._submit(answer)
-            leaving = asyncio.ensure_future(_left(asked.receive))
-            work = asyncio.ensure_future(self._stream(asked, answer) if stream else self._whole(asked, answer))
-            await asyncio.wait({leaving, work}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                work.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await work
-                raise Disconnected
-            await work
+            await self._while_there(asked, self._stream(asked, answer) if stream else self._whole(asked, answer))
         finally:
             answer.answer.cancel()  # those that have ended stay as they are
-            if leaving is not None:
-                leaving.cancel()
             used = answer.answer.usage()
             asked.tokens = (used["prompt_tokens"], used["completion_tokens"])
             if key is not None and self._keys is not None:
-                self._keys.running[key.name] -= 1
                 self._keys.give_back(key, max(0, wanted - used["total_tokens"]))
+
+    async def _while_there(self, asked: Asked, work: Coroutine[Any, Any, Any]) -> Any:
+        """What some work comes to, which is given up once the client has gone."""
+        leaving, doing = asyncio.ensure_future(_left(asked.receive)), asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({leaving, doing}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                doing.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await doing
+                raise Disconnected
+            return await doing
+        finally:
+            leaving.cancel()
+            doing.cancel()
 
     def _charge(self, key: Key | None, tokens: int) -> None:
         if key is not None and self._keys is not None and (seconds := self._keys.take(key, tokens)):
@@ -407,6 +445,50 @@ class Application:
         async for chunk in _closing(answer.chunks()):
             await self._write(asked, b"data: " + json.dumps(chunk, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n")
         await self._write(asked, b"data: [DONE]\n\n", last=True)
+
+
+def _unavailable() -> Refused:
+    """While the server loads or ends."""
+    refused = Refused("the server is not ready", status=503, code="unavailable", kind="server_error")
+    refused.headers["retry-after"] = str(int(RETRY_SECONDS))
+    return refused
+
+
+def _parsed(raw: bytes) -> Any:
+    """JSON whose texts can be written in UTF-8 and whose values are not nested deeply; Refused for another."""
+    try:
+        found = json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refused("the body is no JSON", code="invalid_json") from None
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+        if not level:
+            break
+    else:
+        raise Refused(f"the body has more than {DEEPEST} values within values", code="invalid_json")
+    if HALVES.search(raw):  # what escapes may spell, and no UTF-8 can
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Refused("a text of the body holds half of a surrogate pair", code="invalid_json") from None
+    return found
+
+
+def _to_count(body: Any) -> tuple[Any, Any]:
+    """(prompt, None) or (None, conversation)."""
+    if not isinstance(body, dict) or not {"prompt", "messages"} & {*body}:
+        raise Refused("give a prompt, or messages", "prompt")
+    if "messages" in body:
+        return None, chat_request({"messages": body["messages"]})
+    return string(body["prompt"], "prompt"), None
+
+
+def _to_decode(body: Any) -> Any:
+    (ids,) = prompts(body.get("tokens") if isinstance(body, dict) else None, "tokens")[:1]
+    if isinstance(ids, str):
+        raise Refused("tokens must be a list of token ids", "tokens")
+    return ids
 
 
 async def _closing(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:

@@ -49,16 +49,27 @@ class Keys:
                 found = key
         return found
 
-    def take(self, key: Key, tokens: int) -> float:
-        """Charge a request of at most so many tokens: 0 where it may go on, else seconds after which it may."""
+    def begin(self, key: Key) -> float:
+        """Charge a request: 0 where it may go on, and `end` is to be called, else seconds after which it may."""
         if key.concurrent and self.running[key.name] >= key.concurrent:
             return 1.0
-        requests, used = self._buckets[key.name]
-        wait = max(requests.wait(1), used.wait(min(tokens, key.tokens_per_minute) if key.tokens_per_minute else 0))
-        if wait <= 0:
-            requests.take(1)
-            used.take(tokens)
-        return max(wait, 0.0)
+        requests, _ = self._buckets[key.name]
+        if (wait := requests.wait(1)) > 0:
+            return wait
+        requests.take(1)
+        self.running[key.name] += 1
+        return 0.0
+
+    def end(self, key: Key) -> None:
+        self.running[key.name] -= 1
+
+    def take(self, key: Key, tokens: int) -> float:
+        """Charge so many tokens: 0 where they may be read or drawn, else seconds after which they may."""
+        _, used = self._buckets[key.name]
+        if (wait := used.wait(min(tokens, key.tokens_per_minute))) > 0:
+            return wait
+        used.take(tokens)
+        return 0.0
 
     def give_back(self, key: Key, tokens: int) -> None:
         """Tokens that were charged and not used."""

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.errors import UserError
-from data.media.kinds import Kind, Undecodable
+from data.media.kinds import Kind
 from data.media.rows import MEDIA, Layout, MediaBatch, Piece, RowFiller
-from data.media.signals.probing import probe
-from data.media.source import cut
 from model.decoding.slots import paste_chunk
 from model.heads import Head, logits, vocabulary_table
 from model.media.attending import Attending
+from serve.decoder import Decoder, Undecoded
 from serve.jobs import Prompt
 from serve.protocol import Refused
 from train.generation.about_media import patches_of, tokens_of
@@ -26,10 +25,6 @@ from train.sources.media.shapes import capacities_of, shapes_of
 
 PARTS: dict[str, Kind] = {"image_url": "image", "video_url": "video", "input_audio": "audio"}
 """Types of parts of a message, and what they hold. Videos are vLLM's addition to OpenAI's."""
-MOST_PIXELS = 16 << 20
-"""Of a picture or a frame, as its header says."""
-MOST_SECONDS = 3600
-"""Of a recording or a video, as its header says."""
 
 
 class MediaPrompts:
@@ -38,6 +33,7 @@ class MediaPrompts:
     def __init__(self, experiment: Any, tokenizer: Any):
         self._shapes, self._tokenizer = shapes_of(experiment), tokenizer
         self._layout = Layout(experiment.model.context_length, capacities_of(experiment), getattr(experiment.data, "prefix", True))
+        self._decoder = Decoder(self._shapes)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -66,7 +62,14 @@ class MediaPrompts:
 
     def prompt(self, parts: Sequence[dict[str, Any]], param: str) -> Prompt:
         """Of the parts of messages, in their order, as OpenAI has them: text, image_url, input_audio. Refused for what cannot be read."""
-        return self._of_pieces([self._piece(part, param) for part in parts], param)
+        pieces, room = [], dict(self._layout.capacity)
+        for part in parts:
+            pieces.append(piece := self._piece(part, param))
+            if piece.kind in MEDIA:  # one after another: what a prompt has no room for is not decoded
+                room[piece.kind] -= patches_of([piece], piece.kind)
+                if room[piece.kind] < 0:
+                    raise Refused(f"the model reads fewer or smaller media of the kind {piece.kind} in a prompt", param, "too_many_media")
+        return self._of_pieces(pieces, param)
 
     def of_ids(self, ids: Sequence[int], param: str) -> Prompt:
         return self._of_pieces([Piece("text", np.array(ids, np.int32))], param)
@@ -75,9 +78,6 @@ class MediaPrompts:
         length = 1 + sum(tokens_of(piece, self._shapes) for piece in pieces)  # the end of another sample comes first
         if length >= self._layout.length:
             raise Refused(f"the prompt takes {length} tokens, and the context has {self._layout.length}", param, "context_length_exceeded")
-        for kind in MEDIA:
-            if patches_of(pieces, kind) > self._layout.capacity.get(kind, 0):
-                raise Refused(f"the model reads fewer or smaller media of the kind {kind} in a prompt", param, "too_many_media")
         filler = self._filler()
         filler.add(0, [*pieces, Piece("text", np.zeros(0, np.int32), learned=True)])
         return Prompt(filler.batch.tokens[0, :length].tolist(), filler.batch)
@@ -109,14 +109,9 @@ class MediaPrompts:
         inner = part[part["type"]]
         content = _decoded(inner.get("data"), param) if kind == "audio" else _data_url(inner.get("url"), kind, param)
         try:
-            facts = probe(kind, content)
-            if facts.width * facts.height > MOST_PIXELS or max(facts.samples, facts.frames) > MOST_SECONDS * max(facts.rate, 1):
-                raise Refused(f"the {kind} is larger than is read: {MOST_PIXELS:,} pixels, {MOST_SECONDS:,} seconds", param, "too_large")
-            return Piece(kind, cut(content, self._shapes[kind], facts, None))
-        except Undecodable as error:
-            raise Refused(f"the {kind} cannot be decoded: {str(error)[:200]}", param, "invalid_media") from None
-        except UserError as error:  # a package that decodes it is not installed
-            raise Refused(f"the {kind} cannot be decoded here: {str(error).splitlines()[0]}", param, "unsupported_content") from None
+            return Piece(kind, self._decoder.cut(kind, content))
+        except Undecoded as error:
+            raise Refused(error.said, param, error.code) from None
 
 
 def _data_url(url: Any, kind: Kind, param: str) -> bytes:

@@ -29,6 +29,7 @@ class Observed:
         def histogram(name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"omnia_{name}", what, buckets=buckets, registry=registry)
 
+        self._used = gauge("kv_cache_usage_perc", "Share of the slots' places that texts may have filled, from 0 to 1.")
         self._running = gauge("num_requests_running", "Texts that are read or continued.")
         self._waiting = gauge("num_requests_waiting", "Texts that wait for a slot.")
         self._prompt = counter("prompt_tokens", "Tokens of prompts.")
@@ -40,12 +41,17 @@ class Observed:
         self._first = histogram("time_to_first_token_seconds", "From the queue to the first token.", LONG)
         self._whole = histogram("e2e_request_latency_seconds", "From the queue to the last token.", LONG)
         self._queued = histogram("request_queue_time_seconds", "In the queue.", SHORT)
+        self._prefill = histogram("request_prefill_time_seconds", "From a slot to the first token.", LONG)
+        self._decode = histogram("request_decode_time_seconds", "From the first token to the last.", LONG)
+        self._inference = histogram("request_inference_time_seconds", "From a slot to the last token.", LONG)
         self._between = histogram("inter_token_latency_seconds", "Between two tokens of a text, on average.", SHORT)
+        self._tokens = histogram("iteration_tokens", "Tokens drawn by a call of the engine.", SIZES)
         self._call = histogram("call_seconds", "From the start of a call of the engine to its tokens.", SHORT)
         self._prompts = histogram("request_prompt_tokens", "Tokens of a prompt.", SIZES)
         self._texts = histogram("request_generation_tokens", "Tokens drawn for a text.", SIZES)
 
-    def gauge(self, *, running: int, waiting: int) -> None:
+    def gauge(self, *, running: int, waiting: int, used: float) -> None:
+        self._used.set(used)
         self._running.set(running)
         self._waiting.set(waiting)
 
@@ -57,6 +63,7 @@ class Observed:
     def call(self, tokens: int, seconds: float) -> None:
         self._generated.inc(tokens)
         self._call.observe(seconds)
+        self._tokens.observe(tokens)
 
     def ended(self, job: Job, finish: str) -> None:
         self._finished.labels(finish).inc()
@@ -65,6 +72,9 @@ class Observed:
             self._queued.observe(times["begun"] - times["queued"])
             self._first.observe(times["first"] - times["queued"])
             self._whole.observe(times["ended"] - times["queued"])
+            self._prefill.observe(times["first"] - times["begun"])
+            self._decode.observe(times["ended"] - times["first"])
+            self._inference.observe(times["ended"] - times["begun"])
             self._texts.observe(job.drawn)
             if job.drawn > 1:
                 self._between.observe((times["ended"] - times["first"]) / (job.drawn - 1))
@@ -85,7 +95,7 @@ class Observed:
 
 
 class AuditLog:
-    """A line of JSON for each request, in a file that is only added to: time, request, key's name, route, status, tokens, seconds. It
+    """A line of JSON for each request, in a file that is only added to: time, request, key's name, route, status, tokens, seed, seconds. It
     never holds a text, a key or an address. Lines are chained: `omnia audit verify` finds any change."""
 
     def __init__(self, path: Path | None):

@@ -54,6 +54,8 @@ class ChatRequest(Drawing):
     messages: tuple[dict[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str | dict[str, Any] = "auto"
+    parallel: bool = True
+    """Whether a reply may call several tools."""
     format: dict[str, Any] = dataclasses.field(default_factory=lambda: {"type": "text"})
 
 
@@ -240,6 +242,7 @@ CHAT = DRAWING | {
     "top_logprobs": ("top_logprobs", number(0, MOST_TOP_LOGPROBS, whole=True)),
     "tools": ("tools", tools),
     "tool_choice": ("tool_choice", tool_choice),
+    "parallel_tool_calls": ("parallel", flag),
 }
 COMPLETION = DRAWING | {
     "prompt": ("prompts", prompts),
@@ -247,7 +250,7 @@ COMPLETION = DRAWING | {
     "logprobs": ("top_logprobs", number(0, MOST_TOP_LOGPROBS, whole=True)),
     "best_of": ("best_of", number(1, 128, whole=True)),
 }
-IGNORED = frozenset("user metadata store service_tier safety_identifier prompt_cache_key parallel_tool_calls verbosity".split())
+IGNORED = frozenset("user metadata store service_tier safety_identifier prompt_cache_key verbosity".split())
 """What has no effect on the answer here."""
 UNAVAILABLE = frozenset("functions function_call modalities audio prediction web_search_options reasoning_effort suffix".split())
 """What would change the answer, and is not there."""

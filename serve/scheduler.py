@@ -1,6 +1,7 @@
 """Who is next: a queue for each owner, and the owner that was given the least goes first. No JAX, no threads."""
 
 import collections
+from collections.abc import Sequence
 
 from serve.jobs import Full, Job
 
@@ -12,7 +13,8 @@ class Scheduler:
     """The jobs that wait.
 
     most_jobs, most_tokens: what may wait. Within an owner's queue the first is next; of the owners the one that was given the fewest
-    tokens, so that one who floods the queue delays only itself.
+    tokens, so that one who floods the queue delays only itself. An owner with a name may have as many jobs and tokens wait as would still
+    be free then (dynamic thresholds; Choudhury and Hahne 1998): alone half of the queue, as one of n a share of n + 1.
     """
 
     def __init__(self, *, most_jobs: int, most_tokens: int):
@@ -29,10 +31,16 @@ class Scheduler:
     def add(self, *jobs: Job) -> None:
         """All of them, or Full where there is no room. What alone exceeds the tokens may wait where nothing else does."""
         cost = sum(job.cost for job in jobs)
-        if self._waiting + len(jobs) > self._most_jobs or (self._waiting and self._tokens + cost > self._most_tokens):
+        free_jobs, free_tokens = self._most_jobs - self._waiting - len(jobs), self._most_tokens - self._tokens - cost
+        if free_jobs < 0 or (self._waiting and free_tokens < 0) or not self._fair(jobs, cost, free_jobs, free_tokens):
             raise Full(max(1.0, self._tokens / self.rate))
         for job in jobs:
             self._put(job)
+
+    def _fair(self, jobs: Sequence[Job], cost: int, free_jobs: int, free_tokens: int) -> bool:
+        """Whether jobs of one owner leave enough to the others. What comes to an empty queue of its own always does."""
+        mine = self._queues.get(jobs[0].owner, ()) if jobs and jobs[0].owner else ()
+        return not mine or (len(mine) + len(jobs) <= free_jobs and sum(job.cost for job in mine) + cost <= free_tokens)
 
     def _put(self, job: Job) -> None:
         if job.owner not in self._queues:

@@ -144,6 +144,7 @@ def listen(make_engine, served):
     """listen(**options of Application) -> (address, application, parts), on a port of its own until the block's end."""
     import uvicorn
 
+    from serve.connections import Connection
     from serve.http import Application
 
     @contextlib.contextmanager
@@ -153,7 +154,8 @@ def listen(make_engine, served):
         with make_engine(wake=application.woken, observed=observed, **(engine_options or {})) as parts:
             served.adapters = adapters
             application.serve(served, parts.engine, embedder)
-            server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning", access_log=False))
+            options = {"host": "127.0.0.1", "port": 0, "log_level": "warning", "access_log": False, "http": Connection}
+            server = uvicorn.Server(uvicorn.Config(application, **options))
             thread = threading.Thread(target=server.run, daemon=True)
             thread.start()
             while not server.started:

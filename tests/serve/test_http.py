@@ -1,6 +1,8 @@
 """The server as OpenAI's own client and a raw one see it."""
 
+import asyncio
 import base64
+import contextlib
 import json
 import re
 import socket
@@ -14,7 +16,10 @@ import openai
 import pytest
 
 from model.heads import Head, logits, vocabulary_table
+from serve.answers import ChatAnswer
+from serve.jobs import Piece
 from serve.keys import new_key, read_keys
+from serve.protocol import chat_request
 from tests.serve.conftest import CHUNK, CONTEXT, TOKENIZER
 
 HI = [{"role": "user", "content": "hi"}]
@@ -187,6 +192,81 @@ def test_a_tool_is_called_with_arguments_of_its_schema(client, choice, stream):
     assert name in ("light", "door") if choice == "required" else name == "door"
 
 
+class Script:
+    """An engine whose model says what it is told to, a few letters at a time."""
+
+    def __init__(self, text: str):
+        self._text = text.encode()
+
+    def submit(self, job):
+        def give(piece):
+            job.pieces.append(piece)
+            job.signal.set()
+
+        parts = [[*self._text[start : start + 3]] for start in range(0, len(self._text), 3)]
+        pieces = [Piece(ids, [-0.5] * len(ids), np.zeros((len(ids), 1), int), np.zeros((len(ids), 1))) for ids in parts]
+        for place, piece in enumerate([*pieces, Piece([], [], finish="stop")]):
+            asyncio.get_running_loop().call_later(0.002 * place, give, piece)
+
+    def cancel(self, job):
+        pass
+
+
+CALLED = '<tool_call>\n{"name": "light", "arguments": {"on": true}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    "said, content, calls",
+    [
+        ("Good morning.", "Good morning.", 0),
+        (f"I will. {CALLED}", "I will.", 1),
+        (f"{CALLED}\n{CALLED}", None, 2),
+        ("a < b <tool", "a < b <tool", 0),
+        ("so <tool_call>{no JSON}</tool_call>!", "so <tool_call>{no JSON}</tool_call>!", 0),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"parallel_tool_calls": False}, {"tool_choice": "none"}], ids=str)
+def test_a_model_that_may_call_tools_says_what_it_says(served, said, content, calls, more):
+    """Streamed or whole, and with a log-probability for each token; where no tool may be called a call is text."""
+    request = chat_request({"messages": HI, "tools": TOOLS, "logprobs": True, **more})
+    if more.get("tool_choice") == "none":
+        content, calls = said, 0
+    calls = min(calls, 1) if "parallel_tool_calls" in more else calls
+
+    def answer():
+        found = ChatAnswer(served, Script(said), request, "")
+        found.answer.start()
+        return found
+
+    async def streamed():
+        return [chunk["choices"][0] async for chunk in answer().chunks()]
+
+    async def whole():
+        return (await answer().whole())["choices"]
+
+    (choice,) = asyncio.run(whole())
+    chunks = asyncio.run(streamed())
+    assert choice["message"]["content"] == content == ("".join(chunk["delta"].get("content") or "" for chunk in chunks) or None)
+    assert len(choice["message"].get("tool_calls", ())) == calls
+    named = [call["function"]["name"] for chunk in chunks for call in chunk["delta"].get("tool_calls", ()) if "id" in call]
+    assert named == ["light"] * calls
+    assert choice["finish_reason"] == chunks[-1]["finish_reason"] == ("tool_calls" if calls else "stop")
+    whole = [token["bytes"] for token in choice["logprobs"]["content"]]
+    assert b"".join(map(bytes, whole)) == said.encode()
+    assert [token["bytes"] for chunk in chunks for token in (chunk["logprobs"] or {"content": ()})["content"]] == whole
+    if not calls and len(said) > 4 and "<" not in said:
+        assert len(chunks) > 4  # shown as it comes
+
+
+def test_turns_of_tools_are_read(client):
+    """What a tool was asked and what it answered stand in the conversation."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "light", "arguments": '{"on": true}'}}
+    turns = [*HI, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "call_1", "content": "done"}]
+    reply = client.chat.completions.create(messages=turns, tools=TOOLS, tool_choice="none", **GREEDY)
+    expected = TOKENIZER.encode("<|user|>hi\n<|assistant|>\n<|tool|>done\n<|assistant|>")
+    assert reply.usage.prompt_tokens == len(expected) and reply.choices[0].message.tool_calls is None
+
+
 def test_a_call_that_is_cut_short_is_no_call(client):
     how = {"model": "tiny", "max_tokens": 20, "tools": TOOLS, "tool_choice": "required"}
     (choice,) = client.chat.completions.create(messages=HI, **how).choices
@@ -311,6 +391,10 @@ def ask(address, path, data=None, method=None, **headers):
         ("/v1/chat/completions", b"\xff\xfe", {}, 400),
         ("/v1/chat/completions", b'{"messages": NaN}', {}, 400),
         ("/v1/chat/completions", b"[" * 100_000, {}, 400),
+        ("/v1/chat/completions", b'{"messages": ' + b"[" * 100 + b"]" * 100 + b"}", {}, 400),
+        ("/v1/completions", rb'{"prompt": "a", "response_format": {"type": "regex", "regex": "\ud800"}}', {}, 400),
+        ("/v1/completions", rb'{"prompt": "\ud83d\ude00", "max_tokens": 1}', {"sec-fetch-site": "cross-site"}, 403),
+        ("/v1/completions", rb'{"prompt": "a", "max_tokens": 1}', {"origin": "http://evil.example"}, 403),
         ("/v1/chat/completions", b"{}", {"content-type": "text/plain"}, 415),
         ("/v1/chat/completions", b"{}", {"content-encoding": "gzip"}, 415),
         ("/v1/chat/completions", b"{}", {"host": "evil.example"}, 421),
@@ -330,6 +414,64 @@ def test_a_body_that_is_too_large_is_refused(address, monkeypatch):
     monkeypatch.setattr("serve.http.MOST_BYTES", 1000)
     assert ask(address, "/v1/completions", {"prompt": "x" * 2000})[0] == 413
     assert ask(address, "/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 200
+
+
+def test_the_page_itself_may_ask_and_pairs_of_surrogates_are_letters(address):
+    raw, own = rb'{"prompt": "\ud83d\ude00", "max_tokens": 1}', address.removeprefix("http://")
+    for headers in ({"sec-fetch-site": "same-origin", "origin": "http://elsewhere"}, {"origin": f"http://{own}"}, {}):
+        assert ask(address, "/v1/completions", raw, **headers)[0] == 200
+    assert json.loads(ask(address, "/tokenize", rb'{"prompt": "\ud83d\ude00"}')[1])["count"] == 5
+
+
+@pytest.mark.parametrize("state", ["loading", "draining"])
+def test_before_and_after_it_can_a_server_says_when_to_come_again(address, listen, state, monkeypatch):
+    """And not that the model could not do what it is asked."""
+    with listen() as (address, application, _):
+        monkeypatch.setattr(application, *(("ready", False) if state == "loading" else ("draining", True)))
+        for path, body in (
+            ("/v1/chat/completions", {"messages": HI}),
+            ("/v1/completions", {"prompt": "a"}),
+            ("/v1/embeddings", {"input": "a"}),
+            ("/tokenize", {"prompt": "a"}),
+        ):
+            status, _, headers = ask(address, path, body)
+            assert status == 503 and int(headers["retry-after"]) >= 1
+        assert ask(address, "/ready")[0] == 503 and ask(address, "/health")[0] == 200
+        monkeypatch.undo()
+        assert ask(address, "/v1/completions", {"prompt": "a", "max_tokens": 1})[0] == 200
+
+
+def test_connections_that_wait_for_ever_are_ended(listen, monkeypatch):
+    """Without a request, with half of its head or of its body, and with an answer that nobody reads."""
+    monkeypatch.setattr("serve.connections.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("serve.connections.STALLED_SECONDS", 0.2)
+    monkeypatch.setattr("serve.http.IDLE_SECONDS", 0.2)
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n"
+    with listen() as (address, application, parts):
+        host, port = address.removeprefix("http://").split(":")
+        for sent, expected in (
+            (b"", b""),
+            (head, b""),
+            (head + b"content-length: 90\r\n\r\n{", b"HTTP/1.1 408"),
+            (b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /he", b"HTTP/1.1 200"),
+        ):
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(sent)
+                found = b""
+                with contextlib.suppress(ConnectionResetError):
+                    while piece := connection.recv(65536):
+                        found += piece
+                assert found.startswith(expected) and bool(found) == bool(expected)
+        monkeypatch.setattr(application, "_page_text", "x" * (32 << 20))  # more than the system takes
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            time.sleep(1)
+            count = 0
+            with contextlib.suppress(ConnectionResetError):
+                while piece := connection.recv(1 << 20):
+                    count += len(piece)
+            assert count < 32 << 20
+        assert ask(address, "/v1/completions", {"prompt": "a", "max_tokens": 1})[0] == 200
 
 
 def test_a_request_keeps_its_id(address):
@@ -472,26 +614,37 @@ def test_embeddings(listen):
     class Embedder:
         """The length of a text, and two numbers."""
 
-        def __call__(self, texts):
-            found = np.array([[len(text), 3.0, 4.0] for text in texts], np.float32)
+        most, vocabulary = 9, 256
+
+        def rows(self, texts, whole):
+            return [np.array([*map(ord, text)] if isinstance(text, str) else text) for text in texts]
+
+        def vectors(self, rows):
+            found = np.array([[len(row), 3.0, 4.0] for row in rows], np.float32)
             return found / np.linalg.norm(found, axis=1, keepdims=True)
 
-        def lengths(self, texts):
-            return [len(text) for text in texts]
-
-    with listen(embedder=Embedder()) as (address, _, _):
+    with listen(embedder=Embedder()) as (address, application, _):
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
         reply = client.embeddings.create(model="tiny", input=["", "abcd"])  # in base64, as the client asks by itself
         vectors = np.array([row.embedding for row in reply.data])
-        np.testing.assert_allclose(vectors, Embedder()(["", "abcd"]), atol=1e-6)
+        np.testing.assert_allclose(vectors, Embedder().vectors(["", "abcd"]), atol=1e-6)
         assert reply.usage.prompt_tokens == 4
+        ids = client.embeddings.create(model="tiny", input=[list(b"abcd")])
+        np.testing.assert_allclose(ids.data[0].embedding, vectors[1], atol=1e-6)
         short = client.embeddings.create(model="tiny", input="abcd", dimensions=2, encoding_format="float").data[0].embedding
         np.testing.assert_allclose(np.linalg.norm(short), 1.0, atol=1e-6)
-        with pytest.raises(openai.BadRequestError) as error:
-            client.embeddings.create(model="tiny", input="a", dimensions=9)
-        assert error.value.param == "dimensions"
-        with pytest.raises(openai.BadRequestError):
-            client.embeddings.create(model="tiny", input=[1, 2])
+        for options, param in (
+            ({"input": "a", "dimensions": 9}, "dimensions"),
+            ({"input": ["a", "x" * 10]}, "input"),
+            ({"input": [1, 300]}, "input"),
+            ({"input": ["a"] * 3000}, "input"),
+        ):
+            with pytest.raises(openai.BadRequestError) as error:
+                client.embeddings.create(model="tiny", **options)
+            assert error.value.param == param
+        application._embeddings = 64
+        with pytest.raises(openai.RateLimitError):
+            client.embeddings.create(model="tiny", input="a")
 
 
 def test_many_at_once_get_their_own(listen):

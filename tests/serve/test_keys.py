@@ -45,7 +45,7 @@ def test_mistakes_in_the_file_are_named(tmp_path, rows, said):
 def test_limits_are_those_of_the_key(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("serve.keys.time.monotonic", lambda: now[0])
-    key = Key("a", "0" * 64, requests_per_minute=2, tokens_per_minute=100, concurrent=1)
+    key = Key("a", "0" * 64, requests_per_minute=2, tokens_per_minute=100, concurrent=2)
     keys = Keys([key])
     assert keys.take(key, 60) == 0.0
     assert keys.take(key, 60) == pytest.approx(12.0)  # 20 tokens are missing, and 100 come in a minute
@@ -55,10 +55,15 @@ def test_limits_are_those_of_the_key(monkeypatch):
     assert keys.take(key, 10_000) == 0.0  # more than a minute's worth may be had once it is all there
     keys.give_back(key, 10_000)
     assert keys.take(key, 1) == 0.0
-    assert keys.take(key, 1) > 0.0  # two requests a minute
-    now[0] = 200.0
-    keys.running["a"] = 1
-    assert keys.take(key, 1) == 1.0
+    assert keys.begin(key) == keys.begin(key) == 0.0
+    assert keys.begin(key) == 1.0  # two run
+    keys.end(key)
+    assert keys.begin(key) == pytest.approx(30.0)  # two requests a minute
+    now[0] = 130.0
+    assert keys.begin(key) == 0.0
+    keys.end(key)
+    keys.end(key)
+    assert keys.running["a"] == 0
 
 
 def test_roles_say_what_a_key_may():

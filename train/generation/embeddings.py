@@ -45,17 +45,23 @@ class TextEmbedder:
         if pool == "pooler" and not getattr(model.config, "pooler", False):
             raise UserError("the model has no pooler", "Choose --pool mean, first or last.")
         self._model, self._params, self._tokenizer, self._pool, self._normalize = model, params, tokenizer, pool, normalize
-        self._most = min(most or model.config.context_length, model.config.context_length)
+        self.most = min(most or model.config.context_length, model.config.context_length)
+        """Tokens of a text that are read, with what stands around it."""
+        self.vocabulary = tokenizer.size
         self._embed = jax.jit(self._vectors)
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens that are read of each text, with what stands around it."""
-        return [len(self._wrapped(ids)) for ids in self._tokenizer.encode_batch(texts)]
+    def rows(self, texts: Sequence[str | Sequence[int]], *, whole: bool = False) -> list[np.ndarray]:
+        """The ids of texts, or those given in place of one, as the model reads them; whole: not cut."""
+        made = iter(self._tokenizer.encode_batch([text for text in texts if isinstance(text, str)]))
+        return [self._wrapped(next(made) if isinstance(text, str) else np.array(text), whole) for text in texts]
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The vectors of the texts, in their order."""
-        rows = [self._wrapped(ids) for ids in self._tokenizer.encode_batch(texts)]
-        found = np.zeros((len(texts), self._model.config.embed_dim), np.float32)
+        return self.vectors(self.rows(texts))
+
+    def vectors(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Those of what `rows` made of texts."""
+        found = np.zeros((len(rows), self._model.config.embed_dim), np.float32)
         pending = []
         for batch in _packed(rows):  # the next is packed while the device works
             pending.append((batch.texts, self._embed(self._params, batch.tokens, batch.segments, batch.positions)))
@@ -65,10 +71,10 @@ class TextEmbedder:
             _put(found, *one)
         return found
 
-    def _wrapped(self, ids: np.ndarray) -> np.ndarray:
+    def _wrapped(self, ids: np.ndarray, whole: bool) -> np.ndarray:
         """A text between a document's start and its end, as those that the model was trained on."""
         start, end = self._tokenizer.document_start, self._tokenizer.specials["document_end"]
-        return np.concatenate([[start], ids[: self._most - 2], [end]]).astype(np.int32)
+        return np.concatenate([[start], ids if whole else ids[: self.most - 2], [end]]).astype(np.int32)
 
     def _vectors(self, params, tokens_BT, segments_BT, positions_BT):
         """float32 [B, S, D]."""
@@ -91,7 +97,7 @@ def _put(found: np.ndarray, texts: np.ndarray, vectors) -> None:
     found[texts[there]] = np.asarray(vectors)[there]
 
 
-def _packed(rows: list[np.ndarray]) -> Iterator[Packed]:
+def _packed(rows: Sequence[np.ndarray]) -> Iterator[Packed]:
     """Batches of rows that hold the texts, longest first, each text in the first row of its batch with room for it."""
     order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
     place = 0

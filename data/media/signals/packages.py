@@ -1,6 +1,7 @@
 """The packages that decode media (extra: media), loaded on first use."""
 
 from data.errors import UserError
+from data.media.kinds import Kind
 
 CONTAINERS = {  # of libavformat, whose protocols stay closed: a file must not make us read another
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,ogg,mp3,wav,flac,aac,mpegts,mpeg,flv,asf",
@@ -48,3 +49,9 @@ def load_soxr():
     except ImportError:
         raise _missing("soxr") from None
     return soxr
+
+
+def require(kind: Kind) -> None:
+    """Load what decodes media of a kind; UserError where a package is missing."""
+    for load in {"image": (load_pillow,), "video": (load_av,), "audio": (load_soundfile, load_av, load_soxr)}.get(kind, ()):
+        load()

@@ -1,0 +1,67 @@
+"""Files that take long, or much memory, or the life of what decodes them, cost whoever sent them an answer, and nobody else."""
+
+import io
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.errors import UserError
+from data.media.signals import packages
+from data.media.signals.probing import probe
+from data.media.signals.shapes import ImageShape, VideoShape
+from data.media.source import cut
+from serve.decoder import Decoder, Undecoded
+from tests.data.media.media_files import video_file
+
+SHAPES = {
+    "image": ImageShape(patch=8, rows=2, columns=2, square=True, block=1, latents=0, inline=True),
+    "video": VideoShape(patch=8, rows=2, columns=2, times=2, frames=1, fps=4.0, square=True, block=1, latents=0, inline=True),
+}
+
+
+def picture(side: int) -> bytes:
+    found = io.BytesIO()
+    Image.new("RGB", (side, side), (9, 99, 200)).save(found, "PNG")
+    return found.getvalue()
+
+
+def same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_limits_end_what_decodes_and_it_begins_anew():
+    """One worker: what comes behind each of these files is decoded as without it."""
+    content, large = picture(30), picture(3900)  # 45 MB of pixels, within the limit
+    expected = cut(content, SHAPES["image"], probe("image", content), None)
+    decoder = Decoder(SHAPES, seconds=0.02, workers=1)
+    with pytest.raises(Undecoded, match="takes more than 0.02 s to decode") as slow:
+        decoder.cut("image", large)
+    assert slow.value.code == "too_large"
+    same(decoder.cut("image", content), expected)
+    decoder = Decoder(SHAPES, memory=40 << 20, workers=1)
+    with pytest.raises(Undecoded, match="cannot be decoded|too much memory"):
+        decoder.cut("image", large)
+    same(decoder.cut("image", content), expected)
+    same(Decoder(SHAPES, workers=1).cut("image", large), cut(large, SHAPES["image"], probe("image", large), None))
+    worker = decoder._free.queue[0]
+    os.kill(worker.process.pid, signal.SIGKILL)
+    worker.process.join()
+    with pytest.raises(Undecoded, match="ended what decoded it") as ended:
+        decoder.cut("image", content)
+    assert ended.value.code == "invalid_media"
+    same(decoder.cut("image", content), expected)
+    video = video_file()
+    same(decoder.cut("video", video), cut(video, SHAPES["video"], probe("video", video), None))
+
+
+def test_a_missing_package_is_said_at_once(monkeypatch):
+    def missing():
+        raise UserError("needs the package av", "install it")
+
+    monkeypatch.setattr(packages, "load_av", missing)
+    with pytest.raises(UserError, match="package av"):
+        Decoder(SHAPES)
