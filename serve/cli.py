@@ -158,6 +158,8 @@ class Loaded:
     engine: Any = None
     embedder: Any = None
     programs: Any = None
+    line: Any = None
+    """To the other hosts."""
     step: int | None = None
     """Checkpoint of what continues texts."""
 
@@ -203,6 +205,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     if reads and context < generator.context:
         raise UserError(f"--context {context}: a model that reads media reads rows of {generator.context}", "Leave --context out.")
     reader: Any = None
+    line = Store() if several else None
     if reads:
         reader = MediaPrompts(run.experiment, tokenizer)
         model = reader.model(model, generator.params)
@@ -218,10 +221,11 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         adapters=load_adapters(folders, params) if folders else None,
         guesses=options.guesses,
         reader=reader,
-        newer=functools.partial(_newer, options, run),
+        newer=functools.partial(_newer, options, run, line=line),
     )
     programs.compile()
-    found.programs = Leader(programs, Store()) if several and jax.process_index() == 0 else programs
+    found.programs = Leader(programs, line) if line is not None and jax.process_index() == 0 else programs
+    found.line = line
     scheduler = Scheduler(most_jobs=options.queue, most_tokens=options.queue_tokens)
     prefixes = PrefixStore(chunk=programs.chunk, most_bytes=options.prefix_bytes)
     found.engine = Engine(found.programs, scheduler, prefixes, observed, wake)
@@ -234,12 +238,13 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
 
 def _follow(options: Serve, run: Any) -> int:
     """On the other hosts: no port, and the work of process 0, which ends it."""
-    from serve.hosts import Store, follow
+    from serve.hosts import follow
     from serve.observe import Observed
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    follow(load(options, run, Observed()).programs, Store())
+    loaded = load(options, run, Observed())
+    follow(loaded.programs, loaded.line)
     return 0
 
 
@@ -417,17 +422,20 @@ def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, serv
                     engine.swap(params)
 
 
-def _newer(options: Serve, run: Any, step: int) -> Any:
-    """The parameters of another checkpoint; None for one that cannot be read: those in hand go on."""
+def _newer(options: Serve, run: Any, step: int, line: Any = None) -> Any:
+    """The parameters of another checkpoint; None for one that cannot be read, on this host or another: those in hand go on."""
     from model.stack import unstack_layers
     from train.checkpoints.checkpointer import in_eight_bits, load_parameters
     from train.devices.mesh import inference_mesh
 
+    params = None
     try:
         params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=options.raw)
         params = in_eight_bits(params) if options.int8 else params
     except UserError as error:
         print(f"omnia serve: step {step} is left out: {error}", file=sys.stderr, flush=True)
+    everywhere = line is None or line.agree(params is not None)
+    if params is None or not everywhere:
         return None
     print(f"omnia serve: now step {step}", flush=True)
     return unstack_layers(params) if "layers" in params else params

@@ -44,11 +44,11 @@ class Line(Protocol):
 class Store:
     """A line through the store by which JAX's processes find each other: no further port, and none may write there who may not compute."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Any = None) -> None:
         from jax._src import distributed  # it has no public name
 
-        self._client: Any = distributed.global_state.client
-        self._count = 0
+        self._client = client or distributed.global_state.client
+        self._count = self._agreed = 0
 
     def _key(self, process: int) -> str:
         return f"omnia/serve/{process}/{self._count}"
@@ -60,16 +60,28 @@ class Store:
 
     def receive(self) -> bytes:
         key = self._key(jax.process_index())
-        while True:
-            try:
-                message = self._client.blocking_key_value_get_bytes(key, WAIT_MS)
-                break
-            except jax.errors.JaxRuntimeError as error:
-                if "DEADLINE_EXCEEDED" not in str(error):
-                    raise
+        message = self._waited_for(key)
         self._client.key_value_delete(key)
         self._count += 1
         return message
+
+    def _waited_for(self, key: str) -> bytes:
+        while True:
+            try:
+                return self._client.blocking_key_value_get_bytes(key, WAIT_MS)
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+
+    def agree(self, good: bool) -> bool:
+        """Whether something is so on every process. Each must ask, and as often as the others."""
+        own, places = jax.process_index(), [f"omnia/serve/agreed/{self._agreed}/{process}" for process in range(jax.process_count())]
+        self._client.key_value_set_bytes(places[own], b"1" if good else b"0")
+        found = [self._waited_for(place) == b"1" for place in places]
+        if self._agreed:  # all have read what was said the time before, since they have said this
+            self._client.key_value_delete(f"omnia/serve/agreed/{self._agreed - 1}/{own}")
+        self._agreed += 1
+        return all(found)
 
 
 class Held:

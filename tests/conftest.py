@@ -21,9 +21,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("same", derandomize=True)
+settings.register_profile("same", derandomize=True, suppress_health_check=[HealthCheck.too_slow])  # of a machine that is busy
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))  # HYPOTHESIS_PROFILE=default draws new examples
 
 SLOW = frozenset(line for line in Path(__file__).with_name("slow.txt").read_text().splitlines() if not line.startswith("#"))

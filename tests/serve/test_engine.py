@@ -1,6 +1,7 @@
 """A text is the same alone and in a crowd, whatever came before it; and whoever leaves takes nothing along."""
 
 import collections
+import contextlib
 import dataclasses
 import random
 import threading
@@ -449,3 +450,19 @@ def test_a_stop_lets_running_texts_end_and_refuses_new_ones(make_engine, alone):
         ending.join(10)
         with pytest.raises(RuntimeError, match="stopping"):
             parts.engine.submit(jobs(1)[0])
+
+
+def test_one_owner_leaves_room_in_the_queue_to_others():
+    """Whoever floods it gets half; and each of two a third."""
+    queue = Scheduler(most_jobs=12, most_tokens=10_000)
+
+    def put(owner: str) -> int:
+        count = 0
+        with contextlib.suppress(Full):
+            while True:
+                queue.add(Job([1], Sampling(), 0, 4, owner=owner))
+                count += 1
+        return count
+
+    assert put("eve") == 6 and put("ann") == 3 and put("bob") == 1
+    assert len(queue.clear()) == 10 and put("") == 12  # without keys there is nobody to leave room to

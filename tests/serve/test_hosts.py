@@ -3,12 +3,13 @@
 import gc
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 
 from model.decoding.sampling import Sampling
-from serve.hosts import Leader, follow
+from serve.hosts import Leader, Store, follow
 from serve.jobs import Job
 from serve.programs import Programs
 from tests.serve.conftest import CHUNK, CONTEXT, run
@@ -25,6 +26,45 @@ class Local:
 
     def receive(self) -> bytes:
         return self._messages.get(timeout=60)
+
+
+class Values:
+    """What JAX's processes find each other by, inside of one process."""
+
+    def __init__(self):
+        self._values, self._changed = {}, threading.Condition()
+
+    def key_value_set_bytes(self, key: str, value: bytes) -> None:
+        with self._changed:
+            assert key not in self._values
+            self._values[key] = value
+            self._changed.notify_all()
+
+    def blocking_key_value_get_bytes(self, key: str, milliseconds: int) -> bytes:
+        with self._changed:
+            assert self._changed.wait_for(lambda: key in self._values, 20), key
+            return self._values[key]
+
+    def key_value_delete(self, key: str) -> None:
+        with self._changed:
+            del self._values[key]
+
+
+def test_hosts_agree_or_none_goes_on(monkeypatch):
+    """What one of three cannot do, none does; and no answer of before is taken for one of now."""
+    numbers, values = {}, Values()
+    monkeypatch.setattr(jax, "process_index", lambda: numbers[threading.get_ident()])
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    stores = [Store(values) for _ in range(3)]
+    wanted = [[True, True, False, True], [True, False, False, True], [True, True, True, True]]
+
+    def ask(number: int) -> list[bool]:
+        numbers[threading.get_ident()] = number
+        return [stores[number].agree(good) for good in wanted[number]]
+
+    with ThreadPoolExecutor(3) as threads:
+        assert [*threads.map(ask, range(3))] == [[True, False, False, True]] * 3
+    assert len(values._values) <= 6  # what was read is deleted
 
 
 def some_jobs() -> list[Job]:

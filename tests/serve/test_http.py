@@ -9,10 +9,12 @@ import socket
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import openai
+import pydantic
 import pytest
 
 from model.heads import Head, logits, vocabulary_table
@@ -537,6 +539,109 @@ def test_every_route_but_health_needs_a_key(guarded):
                 assert status == 401 and "www-authenticate" in {name.lower() for name in more}, (path, method, headers)
     assert ask(address, "/health")[0] == 200
     assert ask(address, "/v1/models/", authorization=f"Bearer {secrets['ann']}")[0] == 200
+
+
+def test_every_route_asks_for_its_role(guarded):
+    """Another role's key is as good as none, and tried on each."""
+    address, secrets, _, application = guarded
+    for path, (method, what, _) in application._routes.items():
+        for name, may in (("ann", "ask"), ("eve", "observe"), ("root", what)):
+            status = ask(address, path, b"{}" if method == "POST" else None, method, authorization=f"Bearer {secrets[name]}")[0]
+            assert (status == 403) == (what != may), (path, name)
+
+
+def test_a_key_pays_before_its_request_is_looked_at(guarded):
+    """Also for what is refused, and for counting tokens."""
+    address, secrets, _, application = guarded
+    key = application._keys.find(secrets["slow"])
+    application._keys._buckets["slow"] = type(application._keys._buckets["slow"][0])(1), application._keys._buckets["slow"][1]
+    headers = {"authorization": f"Bearer {secrets['slow']}"}
+    assert ask(address, "/tokenize", {"prompt": "a"}, **headers)[0] == 200
+    for path in ("/tokenize", "/v1/embeddings", "/v1/chat/completions"):
+        assert ask(address, path, b"no JSON at all", **headers)[0] == 429
+    assert application._keys.running[key.name] == 0
+
+
+def test_what_runs_when_the_engine_fails_ends_with_an_error(listen, monkeypatch):
+    """A stream says so in an event, whole answers by their status; then the server is not ready, and says so."""
+    with listen() as (address, application, parts):
+        body = {"prompt": "a", "max_tokens": CONTEXT - 2, "logit_bias": {"65": 100}}
+        stream = urllib.request.urlopen(
+            urllib.request.Request(
+                address + "/v1/completions", json.dumps(body | {"stream": True}).encode(), {"content-type": "application/json"}
+            )
+        )
+        assert stream.readline().startswith(b"data: {")
+        monkeypatch.setattr(parts.programs, "go_on", lambda *_: 1 / 0)
+        events = [json.loads(line[6:]) for line in stream if line.startswith(b"data: {")]
+        assert events[-1]["error"]["type"] == "server_error"
+        assert ask(address, "/v1/completions", body)[0] == 503
+        status, found, _ = ask(address, "/ready")
+        assert status == 503 and json.loads(found)["status"] == "stuck" and ask(address, "/health")[0] == 200
+
+
+def test_an_engine_that_does_not_go_round_is_stuck(listen, monkeypatch):
+    with listen() as (address, _, parts):
+        assert ask(address, "/ready")[0] == 200
+        monkeypatch.setattr("serve.http.STUCK_SECONDS", -1.0)
+        assert json.loads(ask(address, "/ready")[1])["status"] == "stuck"
+
+
+def test_the_client_tries_again_waits_and_gives_up(listen):
+    """Its own retries and time-outs: a full queue is worth another try, and a slow answer is not waited for for ever."""
+    with listen(engine_options={"widths": (1,), "most_jobs": 1}) as (address, _, parts):
+        whole = {"model": "tiny", "max_tokens": CONTEXT - 2, "logit_bias": {"65": 100}, "prompt": "a"}
+        patient = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=8, timeout=60)
+        with ThreadPoolExecutor(6) as threads:
+            found = [*threads.map(lambda _: patient.completions.create(**whole).choices[0].text, range(6))]
+        assert found == ["A" * (CONTEXT - 2)] * 6
+        hasty = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=1e-3)
+        with pytest.raises(openai.APITimeoutError):
+            hasty.completions.create(**whole)
+        until = time.monotonic() + 10
+        while parts.engine.running or parts.engine.waiting:  # what nobody waits for is not drawn
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def test_the_client_that_waits_for_many_at_once(address):
+    async def all_of():
+        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+            whole = await asyncio.gather(*(client.chat.completions.create(messages=HI, seed=n, **GREEDY) for n in range(4)))
+            stream = await client.chat.completions.create(messages=HI, stream=True, **GREEDY)
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+            return [reply.choices[0].message.content for reply in whole] + [text]
+
+    assert len({*asyncio.run(all_of())}) == 1
+
+
+def test_an_answer_becomes_an_object_of_the_clients_class(client):
+    """`parse` sends the schema of a class, and reads what came by it."""
+    made = type("Light", (pydantic.BaseModel,), {"__annotations__": {"on": bool}})
+    bias = {"32": -100, "10": -20, "13": -100, "9": -100}
+    reply = client.chat.completions.parse(model="tiny", messages=HI, response_format=made, max_tokens=60, seed=1, logit_bias=bias)
+    assert isinstance(reply.choices[0].message.parsed, made) and isinstance(reply.choices[0].message.parsed.on, bool)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"top_k": 1},
+        {"min_p": 0.5},
+        {"typical_p": 0.4},
+        {"repetition_penalty": 1.5},
+        {"frequency_penalty": 2.0, "presence_penalty": 2.0, "temperature": 0.1},
+        {"top_p": 0.2},
+    ],
+    ids=str,
+)
+def test_each_way_to_draw_repeats_with_its_seed(client, options):
+    own = {name: options.pop(name) for name in ("top_k", "min_p", "typical_p", "repetition_penalty") if name in options}
+    how = {"model": "tiny", "prompt": "ab", "max_tokens": 16, "temperature": 1.3, "seed": 11} | options
+    options.pop("temperature", None)
+    plain = client.completions.create(**how | {name: 0 for name in options if "penalty" in name} | {"top_p": 1}).choices[0].text
+    first, again = (client.completions.create(**how, extra_body=own).choices[0].text for _ in range(2))
+    assert first == again != plain
 
 
 def test_roles_and_limits_of_keys(guarded):

@@ -9,6 +9,7 @@ import wave
 
 import jax
 import numpy as np
+import openai
 import pytest
 from PIL import Image
 
@@ -196,8 +197,29 @@ def test_a_bomb_is_refused_by_its_header(prompts):
 
     head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
-    with pytest.raises(Refused, match="larger than is read|cannot be decoded"):
+    with pytest.raises(Refused, match="too large: more than|larger than is read"):
         prompts.prompt([image_part(bomb)], "messages")
+
+
+def test_a_client_sends_media_and_is_told_what_is_wrong_with_them(listen, programs, reader):
+    with listen({"programs": programs}, served=reader) as (address, _, _):
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+
+        def said(*parts) -> str:
+            how = {"model": "tiny", "messages": [{"role": "user", "content": [*parts]}], "max_tokens": 8, "temperature": 0}
+            (choice,) = client.chat.completions.create(**how).choices
+            return choice.message.content
+
+        pictures, sounds = (
+            [said(image_part(picture(n)), text_part("?")) for n in range(4)],
+            [said(audio_part(recording(n))) for n in (1, 2)],
+        )
+        assert len({*pictures}) > 1 and pictures[1] == said(image_part(picture(1)), text_part("?"))
+        assert all(isinstance(text, str) for text in (*sounds, said(video_part(video_file()), text_part("!"))))
+        for part in (image_part(b"no picture"), {"type": "image_url", "image_url": {"url": "http://a/b.png"}}, audio_part(b"")):
+            with pytest.raises(openai.BadRequestError) as error:
+                said(part)
+            assert error.value.param == "messages" and error.value.code == "invalid_media"
 
 
 def test_messages_become_parts_in_their_order(reader, prompts, tokenizer):
