@@ -5,6 +5,7 @@ import base64
 import binascii
 import contextlib
 import dataclasses
+import hashlib
 import html
 import json
 import re
@@ -109,7 +110,8 @@ class Application:
             "/tokenize": ("POST", "ask", self._tokenize),
             "/detokenize": ("POST", "ask", self._detokenize),
         }
-        self._page_text = PAGE.read_text(encoding="utf-8").replace("{{model}}", html.escape(name))
+        page = PAGE.read_text(encoding="utf-8")
+        self._page_text, self._policy = page.replace("{{model}}", html.escape(name)), _policy_of(page)
 
     def serve(self, served: Served | None, engine: Engine | None, embedder: Any = None) -> None:
         """Ready: what answers is loaded."""
@@ -294,11 +296,7 @@ class Application:
     # ------------------------------------------------------------------------------------------------ routes
 
     async def _page(self, asked: Asked) -> None:
-        policy = (
-            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data: blob:; "
-            "media-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": policy, "referrer-policy": "no-referrer"}
+        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": self._policy, "referrer-policy": "no-referrer"}
         reads = self._served.reads if self._served is not None else ()
         await self._say(asked, 200, self._page_text.replace("{{media}}", " ".join(reads)).encode(), headers)
 
@@ -445,6 +443,19 @@ class Application:
         async for chunk in _closing(answer.chunks()):
             await self._write(asked, b"data: " + json.dumps(chunk, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n")
         await self._write(asked, b"data: [DONE]\n\n", last=True)
+
+
+def _policy_of(page: str) -> str:
+    """What a browser may run for the page: its own script and style, to the letter, and nothing from elsewhere."""
+
+    def only(tag: str) -> str:
+        own = page.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        return f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {only('script')}; style-src {only('style')}; connect-src 'self'; img-src data: blob:; "
+        "media-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def _unavailable() -> Refused:

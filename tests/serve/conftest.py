@@ -188,7 +188,7 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=own)
         self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
-        self.address = re.search(r"http://\S+(?=,)", self.until("ready after"))[0]
+        self.address = re.search(r"https?://\S+(?=,)", self.until("ready after"))[0]
 
     def _read(self) -> None:
         for line in self.process.stdout:

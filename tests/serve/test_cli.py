@@ -1,16 +1,28 @@
 """The command: what it refuses, and how a server begins, ends, and changes to a newer checkpoint."""
 
+import contextlib
 import dataclasses
+import datetime
+import io
+import ipaddress
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
 
 import pytest
 
 import omnia
+from serve.cli import STUCK_EXIT, _look_after
+from serve.keys import new_key
 from tests.serve.conftest import ROOT, Server
 from tests.train.conftest import corpora, tiny  # noqa: F401
 from tests.train.tiny_runs import start, train
@@ -59,6 +71,11 @@ def test_running_texts_end_after_sigterm_and_nothing_new_is_taken(server):
     stream.sendall(head % len(body) + body)
     assert b"200 OK" in stream.recv(64)
     server.process.send_signal(signal.SIGTERM)
+    server.until("ending")
+    for path, what in (("/ready", None), ("/v1/completions", {"prompt": "ab"})):  # unless it has ended by then
+        with contextlib.suppress(OSError):
+            server.ask(path, what)
+            raise AssertionError(f"{path} answers")
     raw = b""
     while b"[DONE]" not in raw:
         piece = stream.recv(65536)
@@ -95,3 +112,78 @@ def test_a_port_that_is_taken_is_said(run):
         command = [sys.executable, str(ROOT / "omnia.py"), "serve", run, "--port", port, "--slots", "1"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert found.returncode == 2 and f"cannot listen on 127.0.0.1:{port}" in found.stderr and "Traceback" not in found.stderr
+
+
+def test_it_answers_over_tls_with_eight_bits_and_a_key(run, tmp_path):
+    """What is sent is encrypted: a client that trusts the certificate reads it, and one that does not speak TLS gets nothing."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    made = made.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+    cert, private = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    how = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(*how))
+    secret = new_key(str(tmp_path / "keys.json"), "ann")
+    server = Server(run, "--tls-cert", str(cert), "--tls-key", str(private), "--int8", "--keys", str(tmp_path / "keys.json"))
+    try:
+        assert server.address.startswith("https://")
+        context = ssl.create_default_context(cafile=str(cert))
+        request = urllib.request.Request(
+            server.address + "/v1/completions",
+            json.dumps({"prompt": "ab", "max_tokens": 12, "temperature": 0}).encode(),
+            {"content-type": "application/json", "authorization": f"Bearer {secret}"},
+        )
+        answer = json.load(urllib.request.urlopen(request, context=context, timeout=60))
+        assert answer["usage"]["completion_tokens"] >= 1
+        with pytest.raises(OSError):
+            urllib.request.urlopen(server.address.replace("https", "http") + "/health", timeout=10)
+        with pytest.raises(urllib.error.URLError, match="certificate"):
+            urllib.request.urlopen(server.address + "/health", timeout=10)
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_a_server_whose_engine_has_failed_ends_for_its_supervisor(monkeypatch, capsys):
+    """With a code of its own, after its clients were told."""
+    ended: list[int] = []
+
+    def leave(code: int):
+        ended.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr("serve.cli.os._exit", leave)
+    monkeypatch.setattr("serve.cli.time.sleep", lambda seconds: None)
+    engine = SimpleNamespace(alive=True, advanced=time.monotonic() - 1000, failed="")
+    loaded = SimpleNamespace(engine=engine, step=1)
+    with pytest.raises(SystemExit):
+        _look_after(SimpleNamespace(watch=False), None, SimpleNamespace(draining=False), loaded, SimpleNamespace(should_exit=False))
+    assert ended == [STUCK_EXIT] and "no sign of life" in capsys.readouterr().err
+
+
+def test_a_talk_in_the_terminal(run, tmp_path, monkeypatch, capsys):
+    """`omnia chat` answers each line with what the model writes behind all that was said, as a request with the same turns does."""
+    assert omnia.main(["chat", run]) == 2 and "no chat template" in capsys.readouterr().err
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "chat.json").write_text(
+        json.dumps({"template": "{% for turn in messages %}{{ turn.content }}\n{% endfor %}", "start_ids": [], "stop_ids": []})
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\nb\n"))
+    assert omnia.main(["chat", str(copied), "--max-new-tokens", "4", "--temperature", "0"]) == 0
+    said = capsys.readouterr().out
+    turns, how = [{"role": "user", "content": "a"}], {"max_tokens": 4, "temperature": 0}
+    server = Server(str(copied))
+    try:
+        first = json.load(server.ask("/v1/chat/completions", {"messages": turns} | how))["choices"][0]["message"]["content"]
+        turns += [{"role": "assistant", "content": first}, {"role": "user", "content": "b"}]
+        second = json.load(server.ask("/v1/chat/completions", {"messages": turns} | how))["choices"][0]["message"]["content"]
+    finally:
+        server.process.kill()
+        server.process.wait()
+    assert first and first in said and second in said[said.index(first) + len(first) :]

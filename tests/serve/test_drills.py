@@ -120,11 +120,27 @@ def test_a_thousand_requests_of_which_many_are_given_up(listen):
 
 
 def test_two_hundred_streams_and_eight_hundred_who_wait(listen):
-    with listen(engine_options={"most_jobs": 1000, "most_tokens": 10**6}) as (address, _, parts):
+    most = 0
+
+    async def watch(parts):
+        nonlocal most
+        while True:
+            most = max(most, parts.engine.running)
+            await asyncio.sleep(0.005)
+
+    async def ask_all(port, parts):
+        watching = asyncio.ensure_future(watch(parts))
+        try:
+            return await all_of(port, [(body(number % TEXTS), -1, 0.0) for number in range(1000)], 1000)
+        finally:
+            watching.cancel()
+
+    with listen(engine_options={"widths": (200,), "most_jobs": 1000, "most_tokens": 10**6}) as (address, _, parts):
         port = int(address.rsplit(":", 1)[1])
         expected = [asyncio.run(ask(port, body(number)))[1] for number in range(TEXTS)]
-        found = asyncio.run(all_of(port, [(body(number % TEXTS), -1, 0.0) for number in range(1000)], 1000))
+        found = asyncio.run(ask_all(port, parts))
         settle(parts)
+    assert most == 200
     assert [status for status, _, _ in found] == [200] * 1000
     assert [text for _, text, _ in found] == [expected[number % TEXTS] for number in range(1000)]
 
@@ -132,7 +148,7 @@ def test_two_hundred_streams_and_eight_hundred_who_wait(listen):
 SHORT = {"prompt": "abc", "max_tokens": 20}
 """What fits the context of a tiny run."""
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None, categories=None), max_size=30),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
     max_leaves=8,
 )
@@ -198,6 +214,73 @@ def test_parameters_are_swapped_twenty_times_under_load(listen, model):
         load.join(120)
         assert [status for status, text, _ in found if text is not None] == [200] * 400
         assert [asyncio.run(ask(port, body(number)))[1] for number in range(TEXTS)] == expected
+
+
+def test_nothing_is_compiled_in_five_hundred_random_requests(trained):
+    """By the server's own count, whatever is asked for."""
+    draw, server = random.Random(2), Server(trained, "--slots", "4", "--guesses", "2")
+    port = int(server.address.rsplit(":", 1)[1])
+    choices = {
+        "temperature": (0, 0.3, 1.7),
+        "top_p": (0.1, 0.9),
+        "top_k": (1, 40),
+        "min_p": (0.1,),
+        "typical_p": (0.5,),
+        "repetition_penalty": (1.3,),
+        "frequency_penalty": (-1, 1.5),
+        "presence_penalty": (0.7,),
+        "logit_bias": ({"65": 5}, {str(n): -3 for n in range(90)}),
+        "stop": ("a", ["bc", "d"]),
+        "n": (2, 5),
+        "logprobs": (0, 3),
+        "echo": (True,),
+        "response_format": ({"type": "regex", "regex": "[a-z]{3,9}"}, {"type": "json_object"}),
+    }
+    plans = []
+    for _ in range(500):
+        chosen = {name: draw.choice(values) for name, values in choices.items() if draw.random() < 0.25}
+        if "response_format" in chosen:
+            chosen.pop("echo", None)
+        prompt = "".join(draw.choice("abcdefgh ") for _ in range(draw.randint(1, 20)))
+        plans.append(({"prompt": prompt, "max_tokens": draw.randint(1, 10), "stream": draw.random() < 0.5} | chosen, -1, 0.0))
+    try:
+        found = asyncio.run(all_of(port, plans, 12))
+        assert [status for status, _, _ in found] == [200] * 500
+        lines = server.ask("/metrics").read().decode().splitlines()
+        values = {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
+        assert values["omnia_compilations_total"] == 0 and values["omnia_generation_tokens_total"] > 2000
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_twenty_checkpoints_are_taken_under_load(corpora, tmp_path):  # noqa: F811
+    """As a training run writes them, one after another; no request is dropped."""
+    whole = start(tmp_path / "run", dataclasses.replace(tiny.__wrapped__(corpora), steps=1))
+    train(whole)
+    server = Server(str(whole.path), "--watch")
+    port, ends, going = int(server.address.rsplit(":", 1)[1]), collections.Counter(), True
+
+    async def load():
+        async def one(number: int):
+            while going:
+                status, text, _ = await ask(port, body(number) | SHORT)
+                ends[status if text is not None else "cut"] += 1
+
+        await asyncio.gather(*(one(number) for number in range(6)))
+
+    asking = threading.Thread(target=lambda: asyncio.run(load()))
+    asking.start()
+    try:
+        for step in range(2, 22):
+            train(dataclasses.replace(whole, experiment=dataclasses.replace(whole.experiment, steps=step)))
+            server.until(f"now step {step}\n", 60)
+    finally:
+        going = False
+        asking.join(60)
+        server.process.kill()
+        server.process.wait()
+    assert ends.keys() == {200} and ends[200] > 100, ends
 
 
 @pytest.fixture(scope="module")

@@ -508,7 +508,7 @@ def test_the_page_is_one_file_that_loads_nothing(address):
     page = body.decode()
     assert status == 200 and headers["content-type"].startswith("text/html") and len(body) < 30_000
     policy = headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "connect-src 'self'" in policy
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy and "unsafe" not in policy
     assert not re.search(r"""(src|href)\s*=\s*["'](https?:)?//""", page) and "@import" not in page
 
 

@@ -263,12 +263,16 @@ def test_the_page_takes_pictures_and_recordings(listen, programs, reader):
             with wave.open(io.BytesIO(recording(2))) as file:
                 given = np.frombuffer(file.readframes(file.getnframes()), np.int16)
             assert len(sent) == len(given) and np.abs(sent.astype(int) - given).max() <= 1
+            browser.run(drop % (base64.b64encode(video_file()).decode(), "video/mp4"))
+            browser.until("held.length === 2")
+            assert browser.run("held[1].video_url.url") == video_part(video_file())["video_url"]["url"]
             browser.run("document.getElementById('max_tokens').value = 4")
             browser.run("document.getElementById('input').focus()")
             browser.type("what?")
             browser.press("Enter")
             browser.until("!running && turns.length === 2")
             assert browser.run("turns[1].error") is None and browser.run("document.querySelectorAll('article.user audio').length") == 1
+            assert browser.run("document.querySelectorAll('article.user video').length") == 1
             browser.run("document.getElementById('record').click()")
             browser.until("recorder !== null")
             browser.run("new Promise(done => setTimeout(done, 400))")

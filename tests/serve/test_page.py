@@ -134,3 +134,19 @@ def test_it_fits_a_phone(address, dark):
         assert (ground == "rgb(255, 255, 255)") != dark
     finally:
         phone.close()
+
+
+def test_code_is_copied(page):
+    show(page, "see:\n\n```python\nprint(1)\nprint(2)\n```")
+    page.run("navigator.clipboard.writeText = async text => { window.copied = text }")
+    page.run("document.querySelector('article pre button').click()")
+    page.until("document.querySelector('article pre button').textContent === 'Copied'")
+    assert page.run("window.copied").rstrip("\n") == "print(1)\nprint(2)"
+
+
+def test_nothing_that_is_written_into_the_page_runs(page):
+    """Its policy names its own script and style alone."""
+    page.run("document.body.appendChild(document.createElement('script')).textContent = 'window.ran = 1'")
+    page.run("document.body.insertAdjacentHTML('beforeend', '<p id=styled style=\\'color: red\\'>x</p><img src=x onerror=\\'ran=1\\'>')")
+    assert page.run("window.ran") is None and page.run("getComputedStyle(document.getElementById('styled')).color") != "rgb(255, 0, 0)"
+    page.log.clear()  # where the browser says so
