@@ -20,7 +20,7 @@ from serve.programs import MOST_STEPS, NO_ADAPTER, Newcomer, Part, Programs
 from serve.scheduler import Scheduler
 
 CALL_SECONDS = 0.04
-"""What a call takes while no prompt is read, as nearly as whole tokens allow: who comes meanwhile waits for its end."""
+"""What a call takes while no prompt is read, as nearly as whole passes of the model allow: who comes meanwhile waits for its end."""
 CALM = 16
 """Calls that a smaller bank must have been enough for before the texts move to it."""
 CHUNKS_PER_STEP = 2
@@ -352,7 +352,7 @@ class Engine:
         return False
 
     def _draw(self):
-        """A call for all slots, not waited for: (what it draws, whose slots they were, the tokens of each at most or 0 beside a chunk,
+        """A call for all slots, not waited for: (what it draws, whose slots they were, its passes of the model at most or 0 beside a chunk,
         when it began); None with nothing to draw, or where it is put off."""
         if not any(job is not None for job in self._jobs) or self._puts_off():
             return None
@@ -363,11 +363,11 @@ class Engine:
         self._few = min(2 * self._few, MOST_STEPS)
         for job in self._jobs:
             if job is not None:
-                job.longest = min(job.longest + steps, job.places)
+                job.longest = min(job.longest + steps * (1 + self._programs.guesses), job.places)
         self._fit(max(job.longest for job in self._jobs if job is not None))
         alive_B = np.array([job is not None for job in self._jobs])
         adapter_B = np.array([NO_ADAPTER if job is None else job.adapter for job in self._jobs], np.int32)
-        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, adapter_B)
+        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, int(not guided), adapter_B)
         return drawn, list(self._jobs), 0 if wanted else steps, time.monotonic()
 
     def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, began: float) -> None:

@@ -33,7 +33,7 @@ from train.adapters.together import for_rows
 from train.step.state import Purpose, random_key
 
 MOST_STEPS = 16
-"""Tokens that one call draws for a slot at most."""
+"""Passes of the model that one call makes at most."""
 NO_ADAPTER = -1
 READ_AT_ONCE = 4
 """Prompts of which a chunk is read together."""
@@ -205,8 +205,8 @@ class Programs:
     def set_bias(self, bank: Slots, place: int, bias_V: np.ndarray) -> Slots:
         return self._bias(bank, np.int32(place), bias_V)
 
-    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, adapter_B: np.ndarray):
-        return self._go_on(self._weights, bank, adapter_B, alive_B, np.int32(steps))
+    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, guessing: int, adapter_B: np.ndarray):
+        return self._go_on(self._weights, bank, adapter_B, alive_B, np.int32(steps), np.bool_(guessing))
 
     def take(self, step: int) -> bool:
         """Go on with the parameters of another checkpoint; whether it could be read."""
@@ -227,7 +227,7 @@ class Programs:
         for shape in shapes:
             bank = self.insert(self.bank(*shape), rows, logits, [Newcomer(0, 0, Job([0], Sampling(), 0, 1, likeliest=True))])
             bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
-            bank, _ = self.go_on(bank, np.ones(shape[0], bool), 1, np.full(shape[0], NO_ADAPTER, np.int32))
+            bank, _ = self.go_on(bank, np.ones(shape[0], bool), 1, 0, np.full(shape[0], NO_ADAPTER, np.int32))
             for other in shapes:
                 if (shape[0] == other[0]) != (shape[1] == other[1]):
                     self.move(bank, 0, self.bank(*other), 0)

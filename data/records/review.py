@@ -18,7 +18,8 @@ REFUSAL = "I can't help with that."
 
 @dataclasses.dataclass(frozen=True)
 class Stopped:
-    """One request that a gate refused, or whose answer it ended. answer: what there was of it; None for a request that was refused."""
+    """One request that a gate refused, or whose answer it ended. answer: what there was of it; None for a request that was refused. run:
+    the folder of the model that was asked."""
 
     id: str
     time: float
@@ -26,11 +27,12 @@ class Stopped:
     why: str
     asked: tuple[str, ...]
     answer: str | None
+    run: str = ""
 
 
-def stopped_of(owner: str, why: str, asked: Sequence[str], answer: str | None) -> dict[str, Any]:
+def stopped_of(run: str, owner: str, why: str, asked: Sequence[str], answer: str | None) -> dict[str, Any]:
     """A line of the log."""
-    found = {"id": secrets.token_hex(6), "time": round(time.time(), 3), "owner": owner, "why": why, "asked": list(asked)}
+    found = {"id": secrets.token_hex(6), "time": round(time.time(), 3), "run": run, "owner": owner, "why": why, "asked": list(asked)}
     return found if answer is None else found | {"answer": answer}
 
 
@@ -47,7 +49,7 @@ def decisions_path(path: str) -> str:
 def read_stopped(path: str) -> list[Stopped]:
     """UserError for a log that is not what was written."""
     return [
-        Stopped(line["id"], line["time"], line["owner"], line["why"], tuple(line["asked"]), line.get("answer"))
+        Stopped(line["id"], line["time"], line["owner"], line["why"], tuple(line["asked"]), line.get("answer"), line.get("run", ""))
         for line in _lines(path)
         if "asked" in line
     ]

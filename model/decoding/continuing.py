@@ -31,29 +31,30 @@ class Drawn(flax.struct.PyTreeNode):
     their_log_probs_BNL: Any
 
 
-def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, guesses: int = 0) -> tuple[Slots, Drawn]:
-    """Draw up to `steps` tokens in each slot that is neither done nor given up; stops early where none is left.
+def go_on(model: Causal, params, slots: Slots, alive_B, steps, guessing, *, most: int, guesses: int = 0) -> tuple[Slots, Drawn]:
+    """Draw tokens in each slot that is neither done nor given up, in up to `steps` passes of the model; stops early where none is left.
 
-    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`; a text must have places for so many more, or for those
-    up to its limit, and behind them for the guesses. guesses: tokens of each text that a pass reads beside the one that is certain. A slot
-    ends with a stop id, which is drawn and counted, and at its limit.
+    alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`. guesses: tokens of each text that a pass reads beside
+    the one that is certain; a pass draws as many at most, and one more, and one alone where `guessing`, a traced bool, is false. A text
+    must have places for all of them, or for those up to its limit, and behind them for the guesses. A slot ends with a stop id, which is
+    drawn and counted, and at its limit.
     """
     batch, size = slots.tokens_BS.shape
-    rows_B = jnp.arange(batch)
+    rows_B, room = jnp.arange(batch), most * (1 + guesses)
     drawn = Drawn(
-        tokens_BN=jnp.zeros((batch, most), jnp.int32),
-        log_probs_BN=jnp.zeros((batch, most), jnp.float32),
+        tokens_BN=jnp.zeros((batch, room), jnp.int32),
+        log_probs_BN=jnp.zeros((batch, room), jnp.float32),
         count_B=jnp.zeros(batch, jnp.int32),
         done_B=slots.done_B,
-        likeliest_BNL=jnp.zeros((batch, most, LIKELIEST), jnp.int32),
-        their_log_probs_BNL=jnp.zeros((batch, most, LIKELIEST), jnp.float32),
+        likeliest_BNL=jnp.zeros((batch, room, LIKELIEST), jnp.int32),
+        their_log_probs_BNL=jnp.zeros((batch, room, LIKELIEST), jnp.float32),
     )
     slots = slots.replace(done_B=slots.done_B | ~alive_B)
     steps = jnp.minimum(steps, most)
 
     def step(carry):
-        slots, drawn = carry
-        goes_B, start_B = ~slots.done_B & (drawn.count_B < steps), slots.index_B
+        slots, drawn, passes = carry
+        goes_B, start_B = ~slots.done_B, slots.index_B
         token_B, log_p_BV = _next(slots)
         slots, drawn = _take(slots, drawn, goes_B, token_B, log_p_BV)
         tokens_BT = jnp.where(goes_B, token_B, 0)[:, None]
@@ -65,10 +66,10 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, gue
         slots = slots.replace(cache=cache, logits_BV=jnp.where(goes_B[:, None], logits_BTV[:, 0], slots.logits_BV))
         for number in range(1, guesses + 1):
             token_B, log_p_BV = _next(slots)
-            goes_B = goes_B & ~slots.done_B & (drawn.count_B < steps) & (token_B == tokens_BT[:, number])
+            goes_B = goes_B & ~slots.done_B & guessing & (token_B == tokens_BT[:, number])
             slots, drawn = _take(slots, drawn, goes_B, token_B, log_p_BV)
             slots = slots.replace(logits_BV=jnp.where(goes_B[:, None], logits_BTV[:, number], slots.logits_BV))
-        return slots, drawn
+        return slots, drawn, passes + 1
 
     def _next(slots: Slots):
         """(the token that comes next in each slot, the log-probabilities of all before filters)"""
@@ -85,7 +86,7 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, gue
         their_log_probs_BL, likeliest_BL = jax.lax.cond(
             (slots.asks_B & goes_B).any(), lambda: tuple(jax.lax.top_k(log_p_BV, LIKELIEST)), lambda: nobody
         )
-        place_B = jnp.where(goes_B, drawn.count_B, most)  # beyond the last, which writes nothing
+        place_B = jnp.where(goes_B, drawn.count_B, room)  # beyond the last, which writes nothing
 
         def put(held, new):
             return held.at[rows_B, place_B].set(new, mode="drop")
@@ -103,10 +104,10 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, *, most: int, gue
         return slots.replace(tokens_BS=tokens_BS, index_B=index_B, done_B=slots.done_B | (goes_B & ended_B)), drawn
 
     def more(carry):
-        slots, drawn = carry
-        return (~slots.done_B & (drawn.count_B < steps)).any()
+        slots, _, passes = carry
+        return (passes < steps) & ~slots.done_B.all()
 
-    slots, drawn = jax.lax.while_loop(more, step, (slots, drawn))
+    slots, drawn, _ = jax.lax.while_loop(more, step, (slots, drawn, jnp.int32(0)))
     return slots, drawn.replace(done_B=slots.done_B)
 
 

@@ -139,7 +139,7 @@ def test_a_guess_is_what_followed_before():
 
 
 def test_a_right_guess_spares_a_pass(model):
-    """A text that a bias makes repeat a token: each pass keeps its three guesses."""
+    """A text that a bias makes repeat a token: each pass keeps its three guesses, also where a call makes one pass alone."""
     from model.decoding.continuing import go_on as program
 
     passes = []
@@ -157,10 +157,13 @@ def test_a_right_guess_spares_a_pass(model):
             jax.debug.callback(lambda: passes.append(1))
             return model[0].apply(*given, **more)
 
-    bank, drawn = jax.jit(lambda bank: program(Counted(), model[1], bank, np.ones(1, bool), 16, most=16, guesses=3))(bank)
-    assert drawn.tokens_BN.tolist() == [[7] * 16] and int(drawn.count_B[0]) == 16
-    jax.effects_barrier()
-    assert len(passes) == 4
+    call = jax.jit(lambda steps, guessing: program(Counted(), model[1], bank, np.ones(1, bool), steps, guessing, most=8, guesses=3)[1])
+    for steps, guessing, count, needed in ((8, True, 16, 4), (1, True, 4, 1), (3, True, 12, 3), (3, False, 3, 3)):
+        passes.clear()
+        drawn = call(steps, guessing)
+        assert drawn.tokens_BN[0, :count].tolist() == [7] * count and int(drawn.count_B[0]) == count
+        jax.effects_barrier()
+        assert len(passes) == needed
 
 
 def test_nothing_is_compiled_once_the_programs_are(make_engine):

@@ -80,9 +80,11 @@ def has_checkpoint(path: Path) -> bool:
 
 
 def read_stored(path: Path) -> dict:
-    """What config.json holds, whose classes are not looked for; UserError for no run, or one of a newer version."""
+    """What config.json holds, whose classes are not looked for; UserError for no run, one of a newer version, or one whose access.json
+    keeps it from the user."""
     if not is_run(path):
         raise UserError(f"{path}: not a run (no config.json)", "Give a folder made by `omnia train ... --run-dir DIR`.")
+    roles.check(path)
     stored = json_files.read(path / "config.json", "Restore the file, or start a new run.")
     if stored.get("format") not in range(1, FORMAT + 1):
         raise UserError(f"{path}/config.json: format {stored.get('format')}; this version reads up to {FORMAT}", "Update Omnia.")
@@ -93,7 +95,6 @@ def open_run(path: str | Path, said=print) -> Run:
     """Open a run directory. UserError if it is not one, if a newer version wrote it, or if its access.json keeps it from the user."""
     path = Path(path)
     stored = read_stored(path)
-    roles.check(path)
     try:
         find = finder(str(path), stored.get("config"), said)
         experiment = from_json(Experiment, stored["experiment"], "experiment", find, said)

@@ -20,7 +20,7 @@ from data.files import json_files
 FILE = "access.json"
 ACTIONS = ("read", "train", "serve", "review")
 EVERYONE, GROUP = "everyone", "group:"
-OF_VERBS = {"train": "train", "launch": "train", "serve": "serve", "review": "review"}
+OF_VERBS = {"train": "train", "launch": "train", "federate": "train", "serve": "serve", "review": "review"}
 """What a verb does with runs; all others read them."""
 _acting: contextvars.ContextVar[str] = contextvars.ContextVar("acting", default="read")
 _HOW = 'It is {"read": ["NAME", "group:NAME", "everyone"], "train": ..., "serve": ..., "review": ...}.'

@@ -3,6 +3,7 @@
 import dataclasses
 import getpass
 import os
+from pathlib import Path
 from typing import Literal
 
 import tyro
@@ -12,6 +13,7 @@ from data.files import json_files
 from data.files.chain import ChainLog
 from data.records.review import Stopped, decision_of, decisions_path, pairs, read_decisions, read_stopped
 from data.records.writing import check_name, write_records
+from train.runs import roles
 from train.verbs.arguments import parse
 
 
@@ -41,6 +43,8 @@ def review(arguments: list[str]) -> int:
     if bool(o.id) != bool(o.decide) or (o.answer and not o.decide):
         raise UserError("omnia review: --id and --decide belong together, and --answer to them", "Give --id ID --decide refuse, or allow.")
     items, decisions = read_stopped(o.file), read_decisions(o.file)
+    for run in sorted({item.run for item in items if item.run}):
+        roles.check(Path(run))
     if o.decide:
         item = next((one for one in items if one.id == o.id), None)
         if item is None:
