@@ -13,6 +13,7 @@ from data.errors import UserError
 from data.files import json_files, storage
 from train.checkpoints.journal import Journal
 from train.loop.telemetry import name_sources, read_metrics
+from train.privacy.accounting import PLD, RDP
 from train.runs.classes import OLD_NAMES
 from train.runs.directory import FAIRNESS, PRIVACY, START, read_stored
 
@@ -26,7 +27,6 @@ COUNTED = ("documents", "samples", "tokens", "raw_bytes")
 """Of a manifest's splits."""
 UNSAID = frozenset({"kind", "step", "split", "time", "seconds", "sources", "intervals", "files"})
 """Of an evaluation: what is no measure."""
-ACCOUNTANTS = {"privacy loss distributions": "epsilon_pld", "Renyi differential privacy": "epsilon_rdp"}
 Rows = list[tuple[str, Any]]
 
 
@@ -198,13 +198,16 @@ def _privacy(run_dir: Path, experiment: dict) -> Rows:
     facts = _read(run_dir / PRIVACY)
     if not facts:
         gradient = _kind(experiment.get("gradient", {}))
-        if _full(experiment.get("gradient", {})).startswith("train.step.private."):
+        stored = experiment.get("gradient", {})
+        noisy = stored.get("noise_multiplier") or stored.get("epsilon")  # of users, in federated rounds
+        if _full(stored).startswith("train.step.private.") or noisy:
             return [("promise", f"none can be stated: the gradient is {gradient}, and {PRIVACY} is not there")]
         if not _trained(run_dir):
             return [("promise", "none is recorded: how the model was trained is not known here")]
         return [("promise", "trained without a promise of privacy: what it learned from may be found in what it answers")]
     infinite = "infinite: there is no noise"
-    rows: Rows = [(f"epsilon by {name}", infinite if facts.get(key) is None else facts[key]) for name, key in ACCOUNTANTS.items()]
+    accountants = (("epsilon_pld", PLD), ("epsilon_rdp", RDP))
+    rows: Rows = [(f"epsilon by {name}", infinite if facts.get(key) is None else facts[key]) for key, name in accountants]
     named = ("delta", "unit", "units", "noise_multiplier", "clip", "rate", "steps", "assumes")
     rows += [(name.replace("_", " "), facts.get(name)) for name in named]
     if experiment.get("start"):

@@ -149,6 +149,7 @@ class PoissonDrawing:
         spent = Spending(o.noise_multiplier, min(1.0, self.expected / count), steps, self._risk(self.expected, count))
         epsilons = {name: spent.epsilon(o.delta, how) for name, how in (("epsilon_pld", PLD), ("epsilon_rdp", RDP))}
         return {name: value if np.isfinite(value) else None for name, value in epsilons.items()} | {
+            "accountants": {"epsilon_pld": PLD, "epsilon_rdp": RDP},
             "delta": o.delta,
             "noise_multiplier": o.noise_multiplier,
             "clip": o.clip,

@@ -138,14 +138,14 @@ def audit(arguments: list[str]) -> int:
     o = parse(Audit, "privacy audit", arguments)
     if o.canaries < 100:
         raise UserError(f"omnia privacy audit: --canaries is {o.canaries}", "Give 100 or more: fewer tell nothing.")
-    from train.runs.directory import open_run
+    from train.runs.directory import PRIVACY, open_run
     from train.step.private.options import Private
 
     run = open_run(o.run_dir)
-    if not isinstance(run.experiment.gradient, Private):
-        raise UserError(
-            f"{o.run_dir}: was trained with {type(run.experiment.gradient).__name__}", "Only the gradient Private promises anything."
-        )
+    if not isinstance(gradient := run.experiment.gradient, Private):
+        promised = getattr(gradient, "noise_multiplier", 0) or getattr(gradient, "epsilon", 0)
+        mend = f"What rounds of clients promise their users is in {PRIVACY}." if promised else "It promises nothing that could be audited."
+        raise UserError(f"{o.run_dir}: steps of {type(gradient).__name__} are not audited, those of Private are", mend)
     start_jax()
     from train.privacy.audit_run import audit_run
 
