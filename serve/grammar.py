@@ -44,7 +44,11 @@ class Grammars:
         if form["type"] == "text":
             return None
         if form["type"] == "regex":
-            return self._made(LLMatcher.grammar_from_regex(_checked(form["regex"], param)), param)
+            if not form.get("forbidden"):
+                return self._made(LLMatcher.grammar_from_regex(_checked(form["regex"], param)), param)
+            nowhere = "|".join(f"({one})" for one in form["forbidden"])
+            lark = f"start: TEXT\nTEXT: {_in_lark(form['regex'])} & ~{_in_lark(f'(?s:.*)({nowhere})(?s:.*)')}\n"
+            return self._made(LLMatcher.grammar_from_lark(_checked(lark, param)), param)
         schema = form.get("schema", {"type": "object"})
         text = json.dumps(schema)
         _checked(text, param)
@@ -109,6 +113,12 @@ class _Tokens:
         if not isinstance(text, str):
             raise TypeError("a text, not bytes")
         return list(self._encode(text))
+
+
+def _in_lark(expression: str) -> str:
+    """A regular expression as a terminal of a grammar: between slashes, so those in it are escaped, and ends of lines too."""
+    inner = re.sub(r"\\.|/", lambda found: "\\/" if found[0] == "/" else found[0], expression, flags=re.DOTALL)
+    return "/" + inner.replace("\n", "\\n").replace("\r", "\\r") + "/"
 
 
 def _checked(text: str, param: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 MOST_STOPS, LONGEST_STOP = 16, 256
 MOST_BIASES = 1024
+MOST_FORBIDDEN = 16
 MOST_TOP_LOGPROBS = 20
 
 
@@ -150,7 +151,11 @@ def response_format(value: Any, param: str) -> dict[str, Any]:
             raise Refused(f"{param}.json_schema.schema must be a JSON schema", f"{param}.json_schema")
         return {"type": "json_schema", "schema": inner["schema"]}
     if value["type"] == "regex":
-        return {"type": "regex", "regex": string(value.get("regex"), f"{param}.regex")}
+        forbidden = value.get("forbidden", [])
+        if not isinstance(forbidden, list) or len(forbidden) > MOST_FORBIDDEN or not all(isinstance(one, str) and one for one in forbidden):
+            raise Refused(f"{param}.forbidden must be a list of at most {MOST_FORBIDDEN} expressions", f"{param}.forbidden")
+        anything = {"regex": "(?s:.*)"} if forbidden else {}
+        return {"type": "regex", "regex": string((anything | value).get("regex"), f"{param}.regex"), "forbidden": tuple(forbidden)}
     return {"type": value["type"]}
 
 

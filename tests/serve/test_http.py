@@ -161,6 +161,28 @@ def test_an_expression_is_obeyed(client):
         assert re.fullmatch("[a-f]{3}-[0-9]{2}", reply.choices[0].message.content) and reply.choices[0].finish_reason == "stop"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_forbidden_is_not_written(client, seed):
+    """However it comes about: the model is made to want it, letter by letter, and writes around it. With and without a form of its own."""
+    want = {str(ord(letter)): 60 for letter in "ab/"}
+    form = {"type": "regex", "forbidden": ["ab", "b+/", "/a"]}
+    text = client.completions.create(
+        model="tiny", prompt="x", max_tokens=60, seed=seed, logit_bias=want, extra_body={"response_format": form}
+    )
+    said = text.choices[0].text
+    assert {*said} <= {*"ab/"} and len(said) == 60 and not re.search("ab|b+/|/a", said)
+    free = client.completions.create(model="tiny", prompt="x", max_tokens=60, seed=seed, logit_bias=want).choices[0].text
+    assert re.search("ab|b+/|/a", free)
+    form |= {"regex": "[ab]{4}/?"}
+    kept = client.completions.create(
+        model="tiny", prompt="x", max_tokens=20, seed=seed, logit_bias=want, extra_body={"response_format": form}
+    )
+    assert re.fullmatch("b*a*", kept.choices[0].text.rstrip("/")) and len(kept.choices[0].text) in (4, 5)
+    for wrong in (["("], "ab", [""], ["a"] * 17):
+        with pytest.raises(openai.BadRequestError):
+            client.completions.create(model="tiny", prompt="x", extra_body={"response_format": form | {"forbidden": wrong}})
+
+
 def test_json_is_obeyed(client):
     reply = client.chat.completions.create(
         messages=HI,

@@ -154,7 +154,11 @@ def test_a_private_task_and_what_was_measured_of_it(tmp_path):
     card = card_of(run.path)
     facts = checked(card)
     assert facts["epsilon by privacy loss distribution"] == "infinite: there is no noise" and facts["unit"] == "document"
-    assert facts["epsilon by Rényi, converted as by Canonne et al. 2020"] == "2.5" and facts["delta"] == "1e-05" and facts["rate"] == "not recorded"
+    assert (
+        facts["epsilon by Rényi, converted as by Canonne et al. 2020"] == "2.5"
+        and facts["delta"] == "1e-05"
+        and facts["rate"] == "not recorded"
+    )
     assert "step 2 on test.csv" in card.lower() and "/home/ann" not in card and "a\\|b 40" in card and "d 2" in card
     assert "0.5 of 12 texts" in card
     assert "gap 0.25 (0 to 0.5), p 0.125" in card and "0.5 (0.25 to 0.75)" in card
