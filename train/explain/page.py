@@ -4,6 +4,8 @@ import base64
 import html
 from typing import Any
 
+from train.kinds import Section
+
 STYLE = """
 :root { --ink: #1c1f24; --soft: #646a73; --paper: #fff; --line: #dfe2e6 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #9aa0a8; --paper: #15171b; --line: #33373d } }
@@ -17,6 +19,10 @@ img { max-width: 100%; image-rendering: pixelated }
 """
 TAUGHT = {"helped": "Helped the most", "hurt": "Hurt the most", "self": "Taught themselves the most: rare, or mislabelled"}
 """Headings of the lists of `trained_by`."""
+TITLE = "Why "
+"""Of a report's sections begins so."""
+STRONGEST, LONGEST = 12, 300
+"""Tokens of a report's section, and characters of the text."""
 FOR, AGAINST = "38, 132, 198", "214, 92, 60"
 
 
@@ -56,6 +62,16 @@ are {found["value"]:.4f} nats with the text and {found["baseline_value"]:.4f} wi
 random orders. An explanation that is no better than random says nothing.</p>
 <table>{measures}</table>{lens}{training}</body></html>
 """
+
+
+def section_of(found: dict[str, Any], text: str, picture: bytes = b"") -> Section:
+    """The same in short, for the report of the run: the strongest tokens or, of a medium, its picture; and how far to believe it."""
+    pairs = [] if picture else sorted(zip(found["tokens"], found["attributions"], strict=True), key=lambda pair: -abs(pair[1]))[:STRONGEST]
+    against = f", and not {found['against']!r}" if found["against"] else ""
+    rows = [[text[:LONGEST], ""], *([repr(token), f"{value:+.4f} nats"] for token, value in pairs)]
+    rows += [[name.replace("_", " "), f"{value:.4f}"] for name, value in found["faithfulness"].items()]
+    title = f"{TITLE}{found['answer']!r}{against}? {found['method'].replace('_', ' ').capitalize()}"
+    return Section(title, {"why": picture}, ("read, and what of it speaks for the answer", "by how much"), rows)
 
 
 def _lens(layers: list[dict[str, Any]]) -> str:

@@ -6,7 +6,9 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files, storage
-from train.explain.page import TAUGHT, page_of
+from train.explain.page import TAUGHT, TITLE, page_of, section_of
+from train.loop.report import write_report
+from train.loop.sections import add_sections
 from train.verbs.arguments import parse, start_jax
 
 
@@ -42,6 +44,8 @@ class Explain:
     """Checkpoint. Default: the latest."""
     output: str = ""
     """Page to write, an HTML file that needs nothing else."""
+    report: bool = False
+    """Put it into the run's report.html, in place of the explanation that was there."""
     json: bool = False
     """Print one line of JSON, last."""
 
@@ -89,6 +93,9 @@ def explain(arguments: list[str]) -> None:
         found["training"] = trained_by(run, o.prompt, o.training, pair=o.pair, answer=o.answer, seed=o.seed)
     if o.output:
         storage.write_atomically(o.output, page_of(found, picture).encode())
+    if o.report:
+        add_sections(run.path, [section_of(found, o.prompt or o.image or o.audio, picture)], (TITLE,))
+        write_report(run.path)
     if o.json:
         print(json_files.dumps(found))
         return

@@ -165,6 +165,13 @@ def test_a_decoder_by_the_command_line(tiny, tmp_path, capsys):
     text = page.read_text()
     assert "Layer by layer" in text
     assert "://" not in text and "<script" not in text and "default-src 'none'" in text
+    before = (run.path / "report.html").read_text() if (run.path / "report.html").is_file() else ""
+    assert "Why " not in before
+    for method in ("gradient_x_input", "occlusion"):  # the later in place of the earlier
+        assert omnia.main([*asked, "--method", method, "--report"]) == 0
+    report = (run.path / "report.html").read_text()
+    assert report.count("Why &#x27;o&#x27;, and not &#x27;e&#x27;? Occlusion") >= 1 and "Gradient x input" not in report
+    assert "the cat sat" in report and "nats" in report and "deletion" in report
     assert omnia.main([*asked, "--method", "rollout"]) == 0
     made = subject_of(run, "the cat sat")
     weights = made.attention(made.ids_T)
