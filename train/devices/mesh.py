@@ -140,6 +140,19 @@ def batch_sharding(mesh: Mesh, ndim: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROWS, *(("context",) if ndim > 1 else ())))
 
 
+def over_rows(tree):
+    """Arrays of a step with their leading axis over the devices that a batch's rows lie on; as they are where those do not divide it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    count = 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in ROWS)
+
+    def place(x):
+        if count == 1 or x.shape[0] % count:
+            return x
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(ROWS, *(PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)))
+
+    return jax.tree.map(place, tree)
+
+
 def gathered(params, mesh: Mesh):
     """Parameters as decoding wants them: whole along fsdp, which saves memory but would have them gathered anew for every token."""
     if mesh.shape["fsdp"] == 1:

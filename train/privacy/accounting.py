@@ -12,6 +12,8 @@ from scipy.optimize import brentq
 
 from data.errors import UserError
 
+MEANINGLESS = 1e3
+"""An epsilon above which Rényi's bound is given for that by privacy losses too: their distributions would fill the memory."""
 PLD, RDP = "privacy loss distribution", "Rényi, converted as by Canonne et al. 2020"
 
 
@@ -38,8 +40,10 @@ def _epsilon(spent: Spending, delta: float, how: str) -> float:
     if spent.noise_multiplier <= 0 or left <= 0:
         return math.inf
     library = _library()
-    accountant = (library.rdp.RdpAccountant if how == RDP else library.pld.PLDAccountant)()
-    return _spent(accountant, spent.noise_multiplier, spent.rate, spent.steps, left)
+    by_rdp = _spent(library.rdp.RdpAccountant(), spent.noise_multiplier, spent.rate, spent.steps, left)
+    if how == RDP or by_rdp > MEANINGLESS:
+        return by_rdp
+    return _spent(library.pld.PLDAccountant(), spent.noise_multiplier, spent.rate, spent.steps, left)
 
 
 def _left(delta: float, steps: int, risk: float) -> float:

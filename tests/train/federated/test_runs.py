@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,6 +14,8 @@ from data.errors import UserError
 from data.tokenizer import byte_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import check, outcome, start, train, train_and_stop
+from train.checkpoints.checkpointer import load_parameters
+from train.devices.mesh import make_mesh
 from train.experiment import SGD, Experiment, MeshShape, Schedule
 from train.federated.split import dirichlet
 from train.loop.telemetry import read_metrics
@@ -56,6 +59,17 @@ def test_a_stopped_federation_goes_on_to_the_bit(federation, tmp_path, monkeypat
     assert whole.experiment.gradient.clients == 10
     last = [row for row in read_metrics(whole.path) if "loss" in row][-1]
     assert last["clients"] == 4 and last["rejected"] == 0 and last["clip"] != 1.0
+
+
+def test_clients_are_an_axis_of_the_mesh(federation, tmp_path):
+    """Four clients on four devices, each with its own: the round is that of one device, and no device computes another's."""
+    found = []
+    for count in (1, 4):
+        run = start(tmp_path / str(count), dataclasses.replace(federation, steps=2, mesh=MeshShape(data=count)))
+        train(run, devices=count)
+        params, _ = load_parameters(run, make_mesh(MeshShape(data=1), jax.devices()[:1]))
+        found.append(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)]))
+    np.testing.assert_allclose(*found, atol=2e-5)
 
 
 def test_rounds_take_other_clients_each_time_and_rows_of_one_client_each(federation):

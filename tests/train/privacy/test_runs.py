@@ -6,6 +6,7 @@ import shutil
 import stat
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,8 @@ from data.tokenizer import byte_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.conftest import change
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
+from train.checkpoints.checkpointer import load_parameters
+from train.devices.mesh import make_mesh
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import Experiment, MeshShape
 from train.objectives.tasks.options import Supervised
@@ -56,6 +59,21 @@ def test_a_stopped_run_goes_on_to_the_bit_and_says_what_it_cost(private, tmp_pat
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["passed"] and set(found["checks"]) == {"clipping", "padding", "noise", "independence"}
     assert found["epsilon"] == facts["epsilon_pld"] and found["epsilon_audited"] <= found["epsilon_claimed_step"]
+
+
+def test_the_noise_is_the_same_on_parameters_that_are_split_over_devices(private, tmp_path):
+    """Drawn once, after the sum of all devices: two private steps on eight are those on one. Without noise they are others."""
+    small = change(private, steps=2, evaluation={"every": 0}, ema_decay=0.0)
+    found = []
+    for name, mesh, devices, noise in (("one", {}, 1, 2.0), ("eight", {"data": 2, "fsdp": 4}, 8, 2.0), ("silent", {}, 1, 0.0)):
+        gradient = dataclasses.replace(small.gradient, epsilon=0.0, noise_multiplier=noise)
+        run = with_secret(start(tmp_path / name, dataclasses.replace(small, mesh=MeshShape(**mesh), gradient=gradient)))
+        train(run, devices=devices)
+        params, _ = load_parameters(run, make_mesh(MeshShape(data=1), jax.devices()[:1]))
+        found.append(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)]))
+    one, eight, silent = found
+    np.testing.assert_allclose(one, eight, atol=2e-5)
+    assert np.abs(one - silent).max() > 1e-3
 
 
 def test_the_secret_stays_in_the_run_and_is_needed_to_go_on_alone(private, tmp_path):

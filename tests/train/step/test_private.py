@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import NamedSharding, PartitionSpec
 from scipy import stats
 
 from data.errors import UserError
@@ -329,3 +330,27 @@ def test_what_is_frozen_has_neither_a_gradient_for_each_unit_nor_noise():
         quiet[name] = jax.jit(lambda p, m=method, loss=loss: m(loss, p, batch, KEY, frozen={SECRET: NOISE_KEY})[0])(where)
     for name in head:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), quiet["whole"][name], quiet["head"][name])
+
+
+@pytest.mark.parametrize("way", ["vmap", "two_pass"])
+def test_units_are_computed_by_all_devices(way):
+    """A slice of units that follow one another lies on few devices, and would be computed on these or on each: on eight devices, each does
+    an eighth of the work of one, and the sum is the same."""
+    model, batch = bound_of(ModelConfig(**SHAPE | {"embed_dim": 64}), CausalLM())
+    units = jax.tree.map(lambda x: np.tile(x, (8, *[1] * (x.ndim - 1)))[:, None], text_batch())
+    options = Private(noise_multiplier=1.0, micro_batch=16, clip=0.1, way=way)
+
+    def loss(params, unit):
+        terms, metrics, _ = model(params, unit, KEY, frozen=None, carry=None)
+        return loss_of(terms, weights_of(terms)), with_terms(metrics, terms)
+
+    found, work = [], []
+    for count in (1, 8):
+        mesh = make_mesh(MeshShape(data=count), jax.devices()[:count])
+        with jax.set_mesh(mesh), nn.logical_axis_rules(()):
+            placed = jax.device_put(units, NamedSharding(mesh, PartitionSpec("data")))
+            step = jax.jit(lambda params, units: clipped_sum(loss, params, units, options)[0]).lower(batch, placed).compile()
+            found.append(jax.tree.map(np.asarray, step(batch, placed)))
+            work.append(step.cost_analysis()["flops"])
+    jax.tree.map(lambda one, eight: np.testing.assert_allclose(one, eight, atol=1e-5), *found)
+    assert work[1] < work[0] / 4, work

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from data.errors import UserError
+from train.devices.mesh import over_rows
 from train.experiment import Experiment
 from train.kinds import Objective
 from train.objectives.terms import Mean
@@ -123,7 +124,7 @@ class Round:
         size = self.options.at_once or near(count, UNITS_AT_ONCE * jax.device_count())
 
         def part(arguments):
-            inputs, drawn = arguments
+            inputs, drawn = over_rows(arguments)
             shapes = jax.eval_shape(jax.vmap(client), *inputs)
             nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             return jax.lax.cond(drawn.any(), lambda: jax.vmap(client)(*inputs), lambda: nothing)

@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data.errors import UserError
+from train.devices.mesh import over_rows
 from train.experiment import Experiment
 from train.kinds import Objective
 from train.objectives.terms import Mean
@@ -109,7 +110,8 @@ def clipped_sum(loss, params, units, options: Private):
         return part(loss, params, units, drawn_B, options.clip)
 
     def at(first):
-        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), (units, drawn_B))
+        """So many units, on all devices: those that follow one another lie on few."""
+        return over_rows(jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), (units, drawn_B)))
 
     def step(number, totals):
         return jax.tree.map(jnp.add, totals, part(loss, params, *at(number * size), options.clip))
