@@ -12,6 +12,7 @@ import numpy as np
 from data.errors import UserError
 from train.adapters.options import Tuning
 from train.bridge.adapters import digest_of
+from train.checkpoints.journal import Journal
 from train.devices import hosts
 from train.experiment import Experiment, MeshShape
 from train.federated.client import without_files
@@ -154,12 +155,13 @@ class ServerLearner(RowLearner):
         numbers = (np.float32(value) for value in (gain.loss, gain.weight, gain.clients))
         state, metrics = self._update(state, None, Gathering(change, *numbers))
         self._cursor += size
-        if number + 1 == self._run.experiment.steps:
-            self._exchange.close()
         return state, metrics, size
 
     def close(self) -> None:
         if self._exchange is not None:
+            saved = Journal(self._run.path / "checkpoints").steps()
+            if saved and saved[-1] >= self._run.experiment.steps:  # until then a server that is killed needs its clients again
+                self._exchange.close()
             self._exchange.say_goodbye(LAST_WORDS)
         self._open.close()
 
