@@ -257,11 +257,6 @@ def _manifest(plan, scanned, made, examples, found):
     return {**manifest, "digest": xxhash.xxh3_128_hexdigest(json_files.dumps([shards, manifest["removed"]]).encode())}
 
 
-def _left_out(kind, scanned):
-    count, names = preparation.add_up(result[kind] for result in scanned)
-    return {"count": count, "names": names}
-
-
 def _counts(removed):
     return ", ".join(f"{name} {count:,}" for name, count in sorted(removed.items(), key=lambda one: (-one[1], one[0])))
 
