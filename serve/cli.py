@@ -294,7 +294,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
             server_header=False,
             http=Connection,
             limit_concurrency=MOST_CONNECTIONS,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=int(options.drain) + 5,
             timeout_keep_alive=75,
             h11_max_incomplete_event_size=64 << 10,
             ssl_certfile=options.tls_cert or None,

@@ -10,6 +10,7 @@ import os
 import queue
 import resource
 import signal
+import threading
 from typing import Any, NamedTuple
 
 from data.errors import UserError
@@ -33,6 +34,10 @@ class Undecoded(Exception):
         self.said, self.code = said, code
 
 
+class Busy(Exception):
+    """Others wait already."""
+
+
 class _Worker(NamedTuple):
     process: Any
     pipe: Any
@@ -49,6 +54,7 @@ class Decoder:
             require(kind)
         self._shapes, self._seconds, self._memory = shapes, seconds, memory
         self._free: queue.Queue[_Worker] = queue.Queue()
+        self._room = threading.Semaphore(2 * workers)  # those that wait hold threads that others need
         for _ in range(workers):
             self._free.put(self._started())
 
@@ -61,7 +67,15 @@ class Decoder:
         return _Worker(process, ours)
 
     def cut(self, kind: Kind, content: bytes) -> Cut:
-        """A medium as the model reads it. Undecoded for what is none, or is larger than is read."""
+        """A medium as the model reads it. Undecoded for what is none, or is larger than is read; Busy where as many wait as are at work."""
+        if not self._room.acquire(blocking=False):
+            raise Busy
+        try:
+            return self._cut(kind, content)
+        finally:
+            self._room.release()
+
+    def _cut(self, kind: Kind, content: bytes) -> Cut:
         worker = self._free.get()
         try:
             worker.pipe.send((kind, content))

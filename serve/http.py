@@ -21,7 +21,7 @@ from serve.engine import Engine
 from serve.jobs import Full, Job
 from serve.keys import Key, Keys
 from serve.observe import AuditLog, Observed
-from serve.protocol import EmbeddingRequest, Refused, chat_request, completion_request, embedding_request, prompts, string
+from serve.protocol import EmbeddingRequest, Refused, chat_request, completion_request, embedding_request, later, prompts, string
 from serve.served import Served
 
 MOST_BYTES = 32 << 20
@@ -193,7 +193,7 @@ class Application:
         if not self.ready or self.draining:
             raise _unavailable()
         if asked.key is not None and self._keys is not None and (seconds := self._keys.begin(asked.key)):
-            raise _later("this key's limit is reached", seconds)
+            raise later("this key's limit is reached", seconds)
         try:
             await handler(asked)
         finally:
@@ -355,7 +355,7 @@ class Application:
             raise Refused(f"input has {len(request.inputs)} texts; a request may have {MOST_INPUTS}", "input")
         if self._embeddings >= MOST_EMBEDDING:
             self._observed.rejected()
-            raise _later("too many requests wait", RETRY_SECONDS)
+            raise later("too many requests wait", RETRY_SECONDS)
         self._embeddings += 1
         try:
             found = await self._while_there(asked, self._vectors(asked, request))
@@ -424,14 +424,14 @@ class Application:
 
     def _charge(self, key: Key | None, tokens: int) -> None:
         if key is not None and self._keys is not None and (seconds := self._keys.take(key, tokens)):
-            raise _later("this key's limit is reached", seconds)
+            raise later("this key's limit is reached", seconds)
 
     def _submit(self, answer: ChatAnswer | CompletionAnswer) -> None:
         try:
             answer.answer.start()
         except Full as full:
             self._observed.rejected()
-            raise _later("too many requests wait", full.seconds) from None
+            raise later("too many requests wait", full.seconds) from None
         except RuntimeError:
             raise Failed("the engine has ended") from None
 
@@ -468,7 +468,7 @@ def _unavailable() -> Refused:
 def _parsed(raw: bytes) -> Any:
     """JSON whose texts can be written in UTF-8 and whose values are not nested deeply; Refused for another."""
     try:
-        found = json.loads(raw, parse_constant=_no_constant)
+        found = json.loads(raw.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise Refused("the body is no JSON", code="invalid_json") from None
     level = [found]
@@ -526,12 +526,6 @@ def _set(jobs: list[Job]) -> None:
     for job in jobs:
         if job.signal is not None:
             job.signal.set()
-
-
-def _later(why: str, seconds: float) -> Refused:
-    refused = Refused(f"{why}; try again in {seconds:.0f} s", status=429, code="rate_limit_exceeded", kind="rate_limit_error")
-    refused.headers["retry-after"] = str(max(1, round(seconds)))
-    return refused
 
 
 def _no_constant(name: str) -> Any:

@@ -16,9 +16,9 @@ from data.media.rows import MEDIA, Layout, MediaBatch, Piece, RowFiller
 from model.decoding.slots import paste_chunk
 from model.heads import Head, logits, vocabulary_table
 from model.media.attending import Attending
-from serve.decoder import Decoder, Undecoded
+from serve.decoder import Busy, Decoder, Undecoded
 from serve.jobs import Prompt
-from serve.protocol import Refused
+from serve.protocol import Refused, later
 from train.generation.about_media import patches_of, tokens_of
 from train.objectives.media.media_lm import media_of
 from train.sources.media.shapes import capacities_of, shapes_of
@@ -112,6 +112,8 @@ class MediaPrompts:
             return Piece(kind, self._decoder.cut(kind, content))
         except Undecoded as error:
             raise Refused(error.said, param, error.code) from None
+        except Busy:
+            raise later("too many media wait to be decoded", 1.0) from None
 
 
 def _data_url(url: Any, kind: Kind, param: str) -> bytes:

@@ -26,6 +26,13 @@ class Refused(Exception):
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
 
+def later(why: str, seconds: float) -> Refused:
+    """Status 429, and when it is worth another try."""
+    refused = Refused(f"{why}; try again in {seconds:.0f} s", status=429, code="rate_limit_exceeded", kind="rate_limit_error")
+    refused.headers["retry-after"] = str(max(1, round(seconds)))
+    return refused
+
+
 @dataclasses.dataclass(frozen=True)
 class Drawing:
     """How texts are drawn. None: as the model's authors say."""

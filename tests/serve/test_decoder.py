@@ -3,6 +3,8 @@
 import io
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from data.media.signals import packages
 from data.media.signals.probing import probe
 from data.media.signals.shapes import ImageShape, VideoShape
 from data.media.source import cut
-from serve.decoder import Decoder, Undecoded
+from serve.decoder import Busy, Decoder, Undecoded
 from tests.data.media.media_files import video_file
 
 SHAPES = {
@@ -65,3 +67,19 @@ def test_a_missing_package_is_said_at_once(monkeypatch):
     monkeypatch.setattr(packages, "load_av", missing)
     with pytest.raises(UserError, match="package av"):
         Decoder(SHAPES)
+
+
+def test_who_would_wait_behind_others_that_wait_is_told_to_come_again():
+    """Those that wait hold threads, which prompts of text need too."""
+    decoder, content = Decoder(SHAPES, workers=1), picture(30)
+    decoder.cut("image", content)
+    worker = decoder._free.get()
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(decoder.cut, "image", content) for _ in range(2)]
+        while decoder._room._value:
+            time.sleep(0.01)
+        with pytest.raises(Busy):
+            decoder.cut("image", content)
+        decoder._free.put(worker)
+        same(waiting[0].result(60), waiting[1].result(60))
+    same(decoder.cut("image", content), waiting[0].result())

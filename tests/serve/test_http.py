@@ -438,6 +438,8 @@ def ask(address, path, data=None, method=None, **headers):
         ("/v1/chat/completions", b"[" * 100_000, {}, 400),
         ("/v1/chat/completions", b'{"messages": ' + b"[" * 100 + b"]" * 100 + b"}", {}, 400),
         ("/v1/completions", rb'{"prompt": "a", "response_format": {"type": "regex", "regex": "\ud800"}}', {}, 400),
+        ("/v1/completions", b'{"prompt": "\xed\xa0\x80"}', {}, 400),
+        ("/v1/completions", '{"prompt": "a"}'.encode("utf-16"), {}, 400),
         ("/v1/completions", rb'{"prompt": "\ud83d\ude00", "max_tokens": 1}', {"sec-fetch-site": "cross-site"}, 403),
         ("/v1/completions", rb'{"prompt": "a", "max_tokens": 1}', {"origin": "http://evil.example"}, 403),
         ("/v1/chat/completions", b"{}", {"content-type": "text/plain"}, 415),
