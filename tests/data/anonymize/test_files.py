@@ -3,6 +3,10 @@
 import csv
 import io
 import json
+import subprocess
+import sys
+import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +59,33 @@ def test_a_folder_keeps_its_forms_and_says_what_was_done(folder, tmp_path, capsy
     other = tmp_path / "other"
     assert run(folder, "--output", other) == 0
     assert (other / "a.txt").read_bytes() != (out / "a.txt").read_bytes(), "another key, other surrogates"
+
+
+ALONE = """
+import sys
+def refuse(event, arguments):
+    if event.startswith("socket."):
+        raise SystemExit(f"{event} {arguments}")
+sys.addaudithook(refuse)
+import omnia
+sys.exit(omnia.main(sys.argv[1:]))
+"""
+
+
+def test_no_kind_of_file_makes_it_open_a_socket(folder, tmp_path):
+    """By Python's own audit of a process: texts, tables, a picture, a recording. What is not anonymised here is nobody's business."""
+    (folder / "f.png").write_bytes(picture(".png"))
+    with wave.open(str(folder / "g.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(np.random.default_rng(0).integers(-9000, 9000, 8000, np.int16).tobytes())
+    command = [sys.executable, "-c", ALONE, "anonymize", str(folder), "--output", str(tmp_path / "out"), "--json"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout.splitlines()[-1])["files"] == 6
+    caught = subprocess.run([*command[:2], ALONE.replace("import omnia", "import socket; socket.socket()")], capture_output=True, text=True)
+    assert "socket.__new__" in caught.stderr
 
 
 def test_one_file(folder, tmp_path):
