@@ -301,6 +301,8 @@ class Engine:
         self._bank = self._programs.insert(self._bank, self._rows, logits, newcomers)
         for place, row, job in newcomers:
             self._jobs[place], self._readings[row], job.longest, self._few = job, None, len(job.ids), 1
+            if self._programs.guesses:
+                job.note(job.ids)
             if job.grammar is not None:
                 self._mask(place, job)
 
@@ -361,14 +363,21 @@ class Engine:
         # Where one text has come, others may be on their way: calls are short at first, so that those need not wait for long.
         steps = 1 if guided or wanted else max(1, min(MOST_STEPS, self._few, int(CALL_SECONDS / self._step_seconds)))
         self._few = min(2 * self._few, MOST_STEPS)
+        guesses = 0 if guided or not self._repeat() else self._programs.guesses
         for job in self._jobs:
             if job is not None:
-                job.longest = min(job.longest + steps * (1 + self._programs.guesses), job.places)
+                job.longest = min(job.longest + steps * (1 + guesses), job.places)
         self._fit(max(job.longest for job in self._jobs if job is not None))
         alive_B = np.array([job is not None for job in self._jobs])
         adapter_B = np.array([NO_ADAPTER if job is None else job.adapter for job in self._jobs], np.int32)
-        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, int(not guided), adapter_B)
+        self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, guesses, adapter_B)
         return drawn, list(self._jobs), 0 if wanted else steps, time.monotonic()
+
+    def _repeat(self) -> bool:
+        """Whether half of the texts, as far as they are known, end as they went on before: a pass that guesses takes longer than one that
+        does not, so it must be likely to be right. What is exact may not depend on others."""
+        running = [job for job in self._jobs if job is not None]
+        return self._programs.exact or 2 * sum(job.repeats for job in running) >= len(running)
 
     def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, began: float) -> None:
         """Bring what a call drew to the host, and give each job what is its own."""
@@ -385,6 +394,8 @@ class Engine:
             total += count
             job.drawn += count
             ids = tokens_BN[place, :count].tolist()
+            if self._programs.guesses:
+                job.note(ids)
             more = (likeliest[0][place, :count], likeliest[1][place, :count]) if likeliest is not None and job.likeliest else (None, None)
             finish = ""
             if done_B[place]:

@@ -120,6 +120,20 @@ class Job:
     times: dict[str, float] = dataclasses.field(default_factory=dict)
     """When it was queued, begun, first and last answered: seconds of a monotonic clock."""
 
+    pairs: set[tuple[int, int]] = dataclasses.field(default_factory=set)
+    """Tokens that stand behind one another, where that is noted."""
+    repeats: bool = False
+    """Whether its last two stood so before."""
+    last: int = -1
+
+    def note(self, ids: Sequence[int]) -> None:
+        """More of the text is known."""
+        for id_ in ids:
+            pair = self.last, id_
+            self.repeats = pair in self.pairs
+            self.pairs.add(pair)
+            self.last = id_
+
     @property
     def places(self) -> int:
         """Of a slot that it may take."""

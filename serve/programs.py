@@ -102,8 +102,11 @@ class Programs:
         self._insert = jax.jit(_insert, donate_argnums=0, out_shardings=laid_slots)
         self._move = jax.jit(move, donate_argnums=2, out_shardings=laid_slots)
         self._score_chunk = _adapted(_for_rows(score_chunk, rows), model, out_shardings=(laid_rows, everywhere, everywhere))
-        draw = functools.partial(go_on, most=MOST_STEPS, guesses=guesses)
-        self._go_on = _adapted(draw, model, out_shardings=(laid_slots, everywhere))
+        # Exactly the same bits come from one program alone: that guesses, also where its guesses may not be taken.
+        self._go_on = {
+            count: _adapted(functools.partial(go_on, most=MOST_STEPS, guesses=count), model, out_shardings=(laid_slots, everywhere))
+            for count in dict.fromkeys((guesses,) if exact else (0, guesses))
+        }
         self._empty_rows = jax.jit(lambda: empty_rows(model, rows, size), out_shardings=laid_rows)
         empty = functools.partial(empty_slots, model, stops=STOPS)
         self._empty_bank = jax.jit(empty, static_argnums=(0, 1), out_shardings=laid_slots)
@@ -205,8 +208,10 @@ class Programs:
     def set_bias(self, bank: Slots, place: int, bias_V: np.ndarray) -> Slots:
         return self._bias(bank, np.int32(place), bias_V)
 
-    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, guessing: int, adapter_B: np.ndarray):
-        return self._go_on(self._weights, bank, adapter_B, alive_B, np.int32(steps), np.bool_(guessing))
+    def go_on(self, bank: Slots, alive_B: np.ndarray, steps: int, guesses: int, adapter_B: np.ndarray):
+        """guesses: 0, or as many as these programs make."""
+        program = self._go_on.get(guesses) or self._go_on[self.guesses]
+        return program(self._weights, bank, adapter_B, alive_B, np.int32(steps), np.bool_(guesses))
 
     def take(self, step: int) -> bool:
         """Go on with the parameters of another checkpoint; whether it could be read."""
@@ -227,7 +232,8 @@ class Programs:
         for shape in shapes:
             bank = self.insert(self.bank(*shape), rows, logits, [Newcomer(0, 0, Job([0], Sampling(), 0, 1, likeliest=True))])
             bank = self.set_bias(bank, 0, np.zeros(self.vocabulary, np.float32))
-            bank, _ = self.go_on(bank, np.ones(shape[0], bool), 1, 0, np.full(shape[0], NO_ADAPTER, np.int32))
+            for guesses in self._go_on:
+                bank, _ = self.go_on(bank, np.ones(shape[0], bool), 1, guesses, np.full(shape[0], NO_ADAPTER, np.int32))
             for other in shapes:
                 if (shape[0] == other[0]) != (shape[1] == other[1]):
                     self.move(bank, 0, self.bank(*other), 0)

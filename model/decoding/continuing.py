@@ -31,7 +31,7 @@ class Drawn(flax.struct.PyTreeNode):
     their_log_probs_BNL: Any
 
 
-def go_on(model: Causal, params, slots: Slots, alive_B, steps, guessing, *, most: int, guesses: int = 0) -> tuple[Slots, Drawn]:
+def go_on(model: Causal, params, slots: Slots, alive_B, steps, guessing=True, *, most: int, guesses: int = 0) -> tuple[Slots, Drawn]:
     """Draw tokens in each slot that is neither done nor given up, in up to `steps` passes of the model; stops early where none is left.
 
     alive_B: bool, slots whose texts are still wanted. steps: traced, at most `most`. guesses: tokens of each text that a pass reads beside

@@ -83,7 +83,9 @@ def make_engine(model):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("serve.programs.LEAST_PLACES", 32)
                 compiled[widths] = Programs(*model, widths=widths, size=CONTEXT, chunk=CHUNK, rows=2, exact=len(widths) == 1)
-        if programs is None and not compiled[widths]._go_on._cache_size():  # nor where JAX has forgotten what it compiled
+        if (
+            programs is None and not next(iter(compiled[widths]._go_on.values()))._cache_size()
+        ):  # nor where JAX has forgotten what it compiled
             compiled[widths].compile()
         if programs is None:
             programs = compiled[widths]

@@ -157,13 +157,36 @@ def test_a_right_guess_spares_a_pass(model):
             jax.debug.callback(lambda: passes.append(1))
             return model[0].apply(*given, **more)
 
-    call = jax.jit(lambda steps, guessing: program(Counted(), model[1], bank, np.ones(1, bool), steps, guessing, most=8, guesses=3)[1])
-    for steps, guessing, count, needed in ((8, True, 16, 4), (1, True, 4, 1), (3, True, 12, 3), (3, False, 3, 3)):
+    call = jax.jit(
+        lambda steps, guesses: program(Counted(), model[1], bank, np.ones(1, bool), steps, most=8, guesses=guesses)[1], static_argnums=1
+    )
+    for steps, guesses, count, needed in ((8, 3, 16, 4), (1, 3, 4, 1), (3, 3, 12, 3), (3, 0, 3, 3)):
         passes.clear()
-        drawn = call(steps, guessing)
+        drawn = call(steps, guesses)
         assert drawn.tokens_BN[0, :count].tolist() == [7] * count and int(drawn.count_B[0]) == count
         jax.effects_barrier()
         assert len(passes) == needed
+
+
+def test_it_guesses_where_texts_repeat_themselves_and_not_where_they_do_not(make_engine, model, monkeypatch):
+    """A pass that guesses takes longer. What is known of a text is a call old, so the first call knows the prompt alone."""
+    programs = Programs(*model, widths=(2,), size=CONTEXT + CHUNK, chunk=CHUNK, rows=2, exact=False, guesses=3)
+    programs.compile()
+    made, go_on = [], programs.go_on
+
+    def noted(bank, alive_B, steps, guesses, adapter_B):
+        made.append(guesses)
+        return go_on(bank, alive_B, steps, guesses, adapter_B)
+
+    monkeypatch.setattr(programs, "go_on", noted)
+    repeats = Job([5, 6, 5, 6], Sampling(temperature=0.0, bias=((5, 100.0),)), 0, 40)
+    varies = Job([1, 2, 3], Sampling(temperature=1.0, bias=tuple((i, -100.0) for i in range(40))), 3, 12)
+    with make_engine(programs=programs) as parts:
+        ((ids, *_),) = run(parts.engine, [repeats])
+        assert ids == [5] * 40 and made.count(3) > len(made) / 2
+        made.clear()
+        run(parts.engine, [varies])
+        assert made and made.count(3) <= len(made) / 4
 
 
 def test_nothing_is_compiled_once_the_programs_are(make_engine):
