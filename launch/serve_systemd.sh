@@ -58,6 +58,7 @@ RestartMaxDelaySec=60
 # A mistake in the command, or a port that is taken, would be there again.
 RestartPreventExitStatus=2
 TimeoutStopSec=$((seconds + 15))
+KillMode=mixed
 MemoryMax=$memory
 DynamicUser=yes
 CacheDirectory=omnia-$name

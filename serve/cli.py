@@ -274,7 +274,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
             """Refuse what is new, let run what runs, and end what then still does with an error that its client sees. Whoever asks
             meanwhile is answered that the server ends; asked twice, it ends at once."""
             if application.draining:
-                self.should_exit, self.force_exit = True, sig == signal.SIGINT
+                self.should_exit = self.force_exit = True
                 return
             application.draining = True
             print(f"omnia serve: ending; texts have {options.drain:g} s", flush=True)
@@ -294,7 +294,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
             server_header=False,
             http=Connection,
             limit_concurrency=MOST_CONNECTIONS,
-            timeout_graceful_shutdown=int(options.drain) + 5,
+            timeout_graceful_shutdown=5,
             timeout_keep_alive=75,
             h11_max_incomplete_event_size=64 << 10,
             ssl_certfile=options.tls_cert or None,

@@ -119,10 +119,13 @@ class Application:
         self.ready = True
 
     def stop(self, seconds: float) -> None:
-        """Take nothing new, and end what runs within so many seconds."""
+        """Take nothing new, and end what runs within so many seconds; vectors may take as long."""
         self.draining = True
+        ends = time.monotonic() + seconds
         if self._engine is not None:
             self._engine.stop(seconds)
+        while self._embeddings and time.monotonic() < ends:
+            time.sleep(0.05)
 
     def woken(self, jobs: list[Job]) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -210,7 +213,10 @@ class Application:
     def _check_origin(self, asked: Asked) -> None:
         """A web page elsewhere may have its reader's browser ask, and cannot read the answer; it must not make us work either."""
         site, origin = asked.header("sec-fetch-site"), asked.header("origin")
-        elsewhere = urlsplit(origin).netloc.lower() != asked.header("host").lower() if origin and not site else False
+        try:
+            elsewhere = bool(origin and not site) and urlsplit(origin).netloc.lower() != asked.header("host").lower()
+        except ValueError:  # no address
+            elsewhere = True
         if elsewhere or site in ("cross-site", "same-site"):
             raise Refused("a page of another site may not ask", status=403, code="cross_site", kind="permission_error")
 
@@ -364,10 +370,10 @@ class Application:
         await self._say(asked, 200, found)
 
     async def _vectors(self, asked: Asked, request: EmbeddingRequest) -> dict[str, Any]:
-        rows = await asyncio.to_thread(rows_of, self._embedder, request)
+        rows = await _to_its_end(rows_of, self._embedder, request)
         self._charge(asked.key, sum(map(len, rows)))
         async with self._embedding:
-            found = await asyncio.to_thread(embeddings, self._embedder, rows, request, self.name)
+            found = await _to_its_end(embeddings, self._embedder, rows, request, self.name)
         asked.tokens = (found["usage"]["prompt_tokens"], 0)
         return found
 
@@ -443,6 +449,16 @@ class Application:
         async for chunk in _closing(answer.chunks()):
             await self._write(asked, b"data: " + json.dumps(chunk, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n")
         await self._write(asked, b"data: [DONE]\n\n", last=True)
+
+
+async def _to_its_end(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a thread computes, which cannot be given up: whoever is cancelled meanwhile waits for it, and keeps what he holds."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        raise
 
 
 def _policy_of(page: str) -> str:

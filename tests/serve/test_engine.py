@@ -492,3 +492,7 @@ def test_one_owner_leaves_room_in_the_queue_to_others():
 
     assert put("eve") == 6 and put("ann") == 3 and put("bob") == 1
     assert len(queue.clear()) == 10 and put("") == 12  # without keys there is nobody to leave room to
+    queue.clear()
+    with pytest.raises(Full):  # nor at once
+        queue.add(*(Job([1], Sampling(), 0, 4, owner="eve") for _ in range(7)))
+    queue.add(Job([1], Sampling(), 0, 20_000, owner="eve"))  # one alone, however large

@@ -442,6 +442,7 @@ def ask(address, path, data=None, method=None, **headers):
         ("/v1/completions", '{"prompt": "a"}'.encode("utf-16"), {}, 400),
         ("/v1/completions", rb'{"prompt": "\ud83d\ude00", "max_tokens": 1}', {"sec-fetch-site": "cross-site"}, 403),
         ("/v1/completions", rb'{"prompt": "a", "max_tokens": 1}', {"origin": "http://evil.example"}, 403),
+        ("/v1/completions", rb'{"prompt": "a", "max_tokens": 1}', {"origin": "http://["}, 403),
         ("/v1/chat/completions", b"{}", {"content-type": "text/plain"}, 415),
         ("/v1/chat/completions", b"{}", {"content-encoding": "gzip"}, 415),
         ("/v1/chat/completions", b"{}", {"host": "evil.example"}, 421),
@@ -500,11 +501,15 @@ def test_connections_that_wait_for_ever_are_ended(listen, monkeypatch):
             (b"", b""),
             (head, b""),
             (head + b"content-length: 90\r\n\r\n{", b"HTTP/1.1 408"),
-            (b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /he", b"HTTP/1.1 200"),
+            (b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", b"HTTP/1.1 200"),  # and then half of another
+            (head + b"content-length: 90\r\norigin: http://a\r\n\r\n", b"HTTP/1.1 403"),  # and then a letter of the body
         ):
-            with socket.create_connection((host, int(port)), timeout=10) as connection:
+            with socket.create_connection((host, int(port)), timeout=4) as connection:  # sooner than connections that are kept alive end
                 connection.sendall(sent)
                 found = b""
+                if expected[-3:] in (b"200", b"403"):
+                    found = connection.recv(65536)
+                    connection.sendall(b"GET /he")
                 with contextlib.suppress(ConnectionResetError):
                     while piece := connection.recv(65536):
                         found += piece
@@ -611,13 +616,18 @@ def test_what_runs_when_the_engine_fails_ends_with_an_error(listen, monkeypatch)
     """A stream says so in an event, whole answers by their status; then the server is not ready, and says so."""
     with listen() as (address, application, parts):
         body = {"prompt": "a", "max_tokens": CONTEXT - 2, "logit_bias": {"65": 100}}
+        calls, go_on = [], parts.programs.go_on
+
+        def lucky_twice(*arguments):
+            calls.append(1)
+            return go_on(*arguments) if len(calls) < 3 else 1 / 0
+
+        monkeypatch.setattr(parts.programs, "go_on", lucky_twice)
         stream = urllib.request.urlopen(
             urllib.request.Request(
                 address + "/v1/completions", json.dumps(body | {"stream": True}).encode(), {"content-type": "application/json"}
             )
         )
-        assert stream.readline().startswith(b"data: {")
-        monkeypatch.setattr(parts.programs, "go_on", lambda *_: 1 / 0)
         events = [json.loads(line[6:]) for line in stream if line.startswith(b"data: {")]
         assert events[-1]["error"]["type"] == "server_error"
         assert ask(address, "/v1/completions", body)[0] == 503
