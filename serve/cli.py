@@ -259,7 +259,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
     observed, audit = Observed(), AuditLog(Path(options.audit) if options.audit else None)
     hosts = options.hosts or (() if options.keys else LOCAL_NAMES)
     application = Application(observed, name=_name(options, run), keys=keys, audit=audit, hosts=hosts)
-    gate, stopped = _gate(options, run)
+    gate, stopped = _gate(options)
     failure: list[str] = []
     leaders: list[Any] = []
 
@@ -364,7 +364,7 @@ def allow_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _gate(options: Serve, run: Any) -> tuple[Any, Any]:
+def _gate(options: Serve) -> tuple[Any, Any]:
     """What requests and answers pass, and the log of what it stops; None for none."""
     if not options.forbidden and not options.classifier:
         return None, None
@@ -381,7 +381,7 @@ def _gate(options: Serve, run: Any) -> tuple[Any, Any]:
     if log is None:
         return Guard(phrases, judge), None
     os.chmod(options.review, 0o600)
-    return Guard(phrases, judge, lambda *what: log.add(stopped_of(str(run.path.resolve()), *what))), log
+    return Guard(phrases, judge, lambda *what: log.add(stopped_of(str(Path(options.run_dir).resolve()), *what))), log
 
 
 def _name(options: Serve, run: Any) -> str:
