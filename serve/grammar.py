@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from serve.jobs import Grammar
-from serve.protocol import Refused
+from serve.protocol import DEEPEST, Refused, depth
 
 LARGEST = 64 << 10
 """Bytes of a schema or an expression."""
 SPACES: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """Between the parts of JSON: one space, or none. A small model that may put as many as it likes puts nothing else."""
-DEEPEST = 64
-"""Levels of a schema."""
 
 
 class Grammars:
@@ -52,7 +50,7 @@ class Grammars:
         schema = form.get("schema", {"type": "object"})
         text = json.dumps(schema)
         _checked(text, param)
-        if _depth(schema) > DEEPEST:
+        if depth(schema) > DEEPEST:
             raise Refused(f"{param} is more than {DEEPEST} levels deep", param)
         return self._made(LLMatcher.grammar_from_json_schema(text, overrides=SPACES), param)
 
@@ -125,16 +123,6 @@ def _checked(text: str, param: str) -> str:
     if len(text.encode()) > LARGEST:
         raise Refused(f"{param} is {len(text.encode())} bytes, and may have {LARGEST}", param)
     return text
-
-
-def _depth(value: Any) -> int:
-    level, deepest = [value], 0
-    while level:
-        deepest += 1
-        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
-        if deepest > DEEPEST:
-            break
-    return deepest
 
 
 def _line(text: str) -> str:

@@ -21,15 +21,23 @@ from serve.engine import Engine
 from serve.jobs import Full, Job
 from serve.keys import Key, Keys
 from serve.observe import AuditLog, Observed
-from serve.protocol import EmbeddingRequest, Refused, chat_request, completion_request, embedding_request, later, prompts, string
+from serve.protocol import (
+    EmbeddingRequest,
+    Refused,
+    chat_request,
+    completion_request,
+    counting_request,
+    decoding_request,
+    embedding_request,
+    later,
+    parsed,
+)
 from serve.served import Served
 
 MOST_BYTES = 32 << 20
 """Of a body."""
 LARGE_BYTES = 64 << 10
 """Of a body, from which on it is looked at beside the streams of others."""
-DEEPEST = 64
-"""Of values within values in a body."""
 MOST_CHOICES = 64
 """Texts that one request may ask for."""
 MOST_INPUTS = 2048
@@ -42,7 +50,6 @@ STUCK_SECONDS = 30.0
 """Without a round of the engine's loop, /ready is red."""
 RETRY_SECONDS = 2.0
 PAGE = Path(__file__).parent / "page.html"
-HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 Scope = dict[str, Any]
@@ -275,8 +282,8 @@ class Application:
             more = message.get("more_body", False)
         raw = b"".join(pieces)
         if size < LARGE_BYTES:
-            return check(_parsed(raw))
-        return await asyncio.to_thread(lambda: check(_parsed(raw)))
+            return check(parsed(raw))
+        return await asyncio.to_thread(lambda: check(parsed(raw)))
 
     async def _say(self, asked: Asked, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         raw = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
@@ -329,13 +336,13 @@ class Application:
         await self._say(asked, 200, {"object": "list", "data": [self._model(name) for name in self._names]})
 
     async def _tokenize(self, asked: Asked) -> None:
-        prompt, request = await self._body(asked, _to_count)
+        prompt, request = await self._body(asked, counting_request)
         served = self._writer()
         made = await asyncio.to_thread(served.prompt, prompt) if request is None else await asyncio.to_thread(served.conversation, request)
         await self._say(asked, 200, {"tokens": made.tokens, "count": len(made.tokens), "max_model_len": served.size})
 
     async def _detokenize(self, asked: Asked) -> None:
-        ids = await self._body(asked, _to_decode)
+        ids = await self._body(asked, decoding_request)
         await self._say(asked, 200, {"prompt": self._writer().decode(ids)})
 
     async def _chat(self, asked: Asked) -> None:
@@ -481,43 +488,6 @@ def _unavailable() -> Refused:
     return refused
 
 
-def _parsed(raw: bytes) -> Any:
-    """JSON whose texts can be written in UTF-8 and whose values are not nested deeply; Refused for another."""
-    try:
-        found = json.loads(raw.decode(), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise Refused("the body is no JSON", code="invalid_json") from None
-    level = [found]
-    for _ in range(DEEPEST):
-        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
-        if not level:
-            break
-    else:
-        raise Refused(f"the body has more than {DEEPEST} values within values", code="invalid_json")
-    if HALVES.search(raw):  # what escapes may spell, and no UTF-8 can
-        try:
-            json.dumps(found, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise Refused("a text of the body holds half of a surrogate pair", code="invalid_json") from None
-    return found
-
-
-def _to_count(body: Any) -> tuple[Any, Any]:
-    """(prompt, None) or (None, conversation)."""
-    if not isinstance(body, dict) or not {"prompt", "messages"} & {*body}:
-        raise Refused("give a prompt, or messages", "prompt")
-    if "messages" in body:
-        return None, chat_request({"messages": body["messages"]})
-    return string(body["prompt"], "prompt"), None
-
-
-def _to_decode(body: Any) -> Any:
-    (ids,) = prompts(body.get("tokens") if isinstance(body, dict) else None, "tokens")[:1]
-    if isinstance(ids, str):
-        raise Refused("tokens must be a list of token ids", "tokens")
-    return ids
-
-
 async def _closing(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
     async with contextlib.aclosing(chunks) as open_chunks:  # type: ignore[type-var]
         async for chunk in open_chunks:
@@ -542,7 +512,3 @@ def _set(jobs: list[Job]) -> None:
     for job in jobs:
         if job.signal is not None:
             job.signal.set()
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

@@ -125,6 +125,7 @@ class Job:
     repeats: bool = False
     """Whether its last two stood so before."""
     last: int = -1
+    """The last that was noted."""
 
     def note(self, ids: Sequence[int]) -> None:
         """More of the text is known."""

@@ -2,13 +2,19 @@
 
 import dataclasses
 import difflib
+import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 MOST_STOPS, LONGEST_STOP = 16, 256
 MOST_BIASES = 1024
 MOST_FORBIDDEN = 16
+DEEPEST = 64
+"""Of values within values in a body, or in a schema."""
+HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Escapes that may spell half of a surrogate pair."""
 MOST_TOP_LOGPROBS = 20
 
 
@@ -31,6 +37,37 @@ def later(why: str, seconds: float) -> Refused:
     refused = Refused(f"{why}; try again in {seconds:.0f} s", status=429, code="rate_limit_exceeded", kind="rate_limit_error")
     refused.headers["retry-after"] = str(max(1, round(seconds)))
     return refused
+
+
+def parsed(raw: bytes) -> Any:
+    """JSON whose texts can be written in UTF-8 and whose values are not nested deeply; Refused for another."""
+    try:
+        found = json.loads(raw.decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refused("the body is no JSON", code="invalid_json") from None
+    if depth(found) > DEEPEST:
+        raise Refused(f"the body has more than {DEEPEST} values within values", code="invalid_json")
+    if HALVES.search(raw):  # what escapes may spell, and no UTF-8 can
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Refused("a text of the body holds half of a surrogate pair", code="invalid_json") from None
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def depth(value: Any) -> int:
+    """Levels of values within values, counted to DEEPEST + 1."""
+    level, deepest = [value], 0
+    while level:
+        deepest += 1
+        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+        if deepest > DEEPEST:
+            break
+    return deepest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,6 +373,23 @@ def embedding_request(body: Any) -> EmbeddingRequest:
         "dimensions": ("dimensions", number(1, 2**31 - 1, whole=True)),
     }
     return EmbeddingRequest(**_fields(body, known, "input"))
+
+
+def counting_request(body: Any) -> tuple[Any, Any]:
+    """(prompt, None) or (None, conversation)."""
+    if not isinstance(body, dict) or not {"prompt", "messages"} & {*body}:
+        raise Refused("give a prompt, or messages", "prompt")
+    if "messages" in body:
+        return None, chat_request({"messages": body["messages"]})
+    return string(body["prompt"], "prompt"), None
+
+
+def decoding_request(body: Any) -> Any:
+    """The ids to decode."""
+    (ids,) = prompts(body.get("tokens") if isinstance(body, dict) else None, "tokens")[:1]
+    if isinstance(ids, str):
+        raise Refused("tokens must be a list of token ids", "tokens")
+    return ids
 
 
 def _short(value: Any) -> str:
