@@ -807,6 +807,37 @@ def test_embeddings(listen):
             client.embeddings.create(model="tiny", input="a")
 
 
+def test_vectors_that_nobody_waits_for_keep_their_place_until_they_are_computed(listen):
+    """A thread cannot be given up: whoever leaves does not make room for another that would be computed beside it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        most, vocabulary = 9, 256
+
+        def rows(self, texts, whole):
+            return [np.ones(1, int) for _ in texts]
+
+        def vectors(self, rows):
+            begun.set()
+            assert go_on.wait(30)
+            return np.ones((len(rows), 2), np.float32)
+
+    with listen(embedder=Slow()) as (address, application, _):
+        host, port = address.removeprefix("http://").split(":")
+        head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 14\r\n\r\n"
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head + b'{"input": "a"}')
+            assert begun.wait(30)
+        time.sleep(0.3)
+        assert application._embeddings == 1 and application._embedding.locked()
+        go_on.set()
+        until = time.monotonic() + 20
+        while application._embeddings:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert ask(address, "/v1/embeddings", {"input": "a"})[0] == 200
+
+
 def test_many_at_once_get_their_own(listen):
     """Each prompt makes the model repeat a letter of its own."""
     with listen(engine_options={"most_jobs": 500}) as (address, _, parts):
