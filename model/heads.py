@@ -27,13 +27,14 @@ class Head(NamedTuple):
 class Scores(NamedTuple):
     """Per token, float32 [B, T]; None where not asked for.
 
-    nll: -log p(target), nats. log_z: log of the partition function (its square is the z-loss of PaLM, Chowdhery et al. 2022,
-    sec. 5). entropy: of the prediction, nats. hit: 1 where the target is the most likely token. kl: KL(p || q) to the second
-    head's q, nats. cross_entropy: -sum q log p. reverse_kl: KL(q || p), nats. jensen_shannon: (KL(p || m) + KL(q || m)) / 2 with m = (p +
-    q) / 2, nats, at most log 2.
+    nll: -log p(target), nats. mean_nll: the same of every token of the vocabulary, their mean. log_z: log of the partition function (its
+    square is the z-loss of PaLM, Chowdhery et al. 2022, sec. 5). entropy: of the prediction, nats. hit: 1 where the target is the most
+    likely token. kl: KL(p || q) to the second head's q, nats. cross_entropy: -sum q log p. reverse_kl: KL(q || p), nats. jensen_shannon:
+    (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2, nats, at most log 2.
     """
 
     nll: jax.Array | None = None
+    mean_nll: jax.Array | None = None
     log_z: jax.Array | None = None
     entropy: jax.Array | None = None
     hit: jax.Array | None = None
@@ -81,6 +82,8 @@ def _score(head, other, targets_BT, want, softcap, temperature) -> Scores:
     found = {"log_z": log_z_BT}
     if "nll" in want:
         found["nll"] = log_z_BT - jnp.take_along_axis(x_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    if "mean_nll" in want:
+        found["mean_nll"] = log_z_BT - x_BTV.mean(-1)
     if "hit" in want:
         found["hit"] = (jnp.argmax(x_BTV, axis=-1) == targets_BT).astype(jnp.float32)
     if ({"entropy"} | COMPARING) & set(want):

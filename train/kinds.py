@@ -278,6 +278,8 @@ class Objective:
     """Fields, whole numbers, that evaluations alone read: `omnia evaluate --change` sets them."""
     shifted: ClassVar[bool] = False
     """Whether its loss reads `shift` of a batch, which is added to the vectors of tokens: what adversarial gradients need."""
+    contrasted: ClassVar[bool] = False
+    """Whether the shift may be a Contrast (train/step/adversarial/perturbation.py): the loss then compares the answers with and without."""
     teacher: ClassVar[str] = ""
     """Run directory of a model that it learns from, kept in <run>/teacher; a field of kinds that have one."""
     uses_model: ClassVar[bool] = True

@@ -15,13 +15,15 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.adapters.options import LoRA
 from train.adapters.training import AdaptedLoss, method_of
-from train.experiment import Exact, Experiment
+from train.experiment import CausalLM, Exact, Experiment
 from train.kinds import realise
 from train.objectives.bind import PartlyFrozen, bind
 from train.objectives.tasks.heads import Classes
 from train.objectives.tasks.options import Supervised
-from train.objectives.tasks.supervised import HeadLoss, WrittenLoss
+from train.objectives.tasks.supervised import HeadLoss
+from train.objectives.tasks.written import ContinuedLoss, WrittenLoss
 from train.objectives.terms import Mean, Term
+from train.objectives.text.causal_lm import CausalLMLoss
 from train.objectives.text.options import MaskedLM
 from train.step.adversarial.options import FGM, SMART, FreeLB
 from train.step.adversarial.perturbation import direction, lengths, noise, within
@@ -204,12 +206,22 @@ def test_decoders_and_encoder_decoders_take_perturbations_too():
     _, metrics = gradient_of(FGM(epsilon=0.1), loss, source, params=start, key=None, model=both)
     assert metrics["adversarial"] > metrics["loss"]
 
+    continued = ContinuedLoss(CausalLMLoss(realise(decoder), CausalLM()), Supervised())
+    for written, batch, own, model in ((continued, text, params, decoder), (loss, source, start, both)):
+        one, double = (
+            gradient_of(SMART(epsilon=epsilon, symmetric=False), written, batch, params=own, model=model)[1]["divergence"]
+            for epsilon in (0.005, 0.01)
+        )
+        assert double == pytest.approx(4 * one, rel=0.1)  # what is written moves, at second order as near the least divergence
+
 
 def test_what_reads_no_perturbation_is_refused_by_name():
     with pytest.raises(UserError, match="FGM: MaskedLM"):
         realise(FGM(), experiment(FGM(), objective=MaskedLM()), "token")
-    with pytest.raises(UserError, match="encoder's head"):
-        realise(SMART(), experiment(SMART(), model=ModelConfig(**SHAPE)), "example")
+    with pytest.raises(UserError, match="text by text"):
+        realise(SMART(), experiment(SMART(), model=ModelConfig(**SHAPE), objective=CausalLM()), "token")
+    with pytest.raises(UserError, match="text by text"):
+        realise(SMART(), experiment(SMART()), "batch")
     with pytest.raises(UserError, match="r_drop"):
         realise(SMART(), experiment(SMART(), objective=Supervised(labels=("a", "b"), r_drop=1.0)), "example")
     with pytest.raises(UserError, match="micro"):

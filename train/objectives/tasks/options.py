@@ -15,6 +15,7 @@ class Supervised(Objective):
     reads: ClassVar[tuple[str, ...]] = ("task",)
     generates: ClassVar[bool] = True
     shifted: ClassVar[bool] = True
+    contrasted: ClassVar[bool] = True
 
     labels: tuple[str, ...] = ()
     """Names of the labels. Empty: those that the files have, in alphabetical order."""
@@ -26,12 +27,12 @@ class Supervised(Objective):
     head_dropout: float = 0.1
     """Dropout before an encoder's head, 0 to below 1."""
     label_smoothing: float = 0.0
-    """Share of each label that is spread over all labels in training, 0 to below 1 (Szegedy et al. 2016, sec. 7)."""
+    """Share of each label that is spread over all labels in training, 0 to below 1 (Szegedy et al. 2016, sec. 7); of models that write, of
+    each token over the vocabulary."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: an example counts in inverse proportion to how frequent its label is."""
     r_drop: float = 0.0
-    """Weight of how far the answers of two passes with different dropout diverge (R-Drop: Liang et al. 2021, eq. 4), 1 to 5. 0: off. For
-    encoders."""
+    """Weight of how far the answers of two passes with different dropout diverge (R-Drop: Liang et al. 2021, eq. 4), 1 to 5. 0: off."""
     mixup: float = 0.0
     """Mix the vector and the label of each text with those of another one of the batch, by a share drawn from Beta(mixup, mixup) (Guo et
     al. 2019, sec. 3.2), 0.1 to 1. 0: off. For encoders that label whole texts."""

@@ -7,19 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from data.errors import UserError
-from model.encoder_decoder import SourceText
-from model.heads import Head, score_tokens, vocabulary_table
+from model.config import ModelConfig
 from model.media.encoders import segment_means
 from train.experiment import CausalLM, Experiment
 from train.kinds import Bound, Path, home_of, realise
-from train.objectives.tasks.heads import Choice, Classes, SeveralLabels, projection
+from train.objectives.tasks.comparing import Comparing
+from train.objectives.tasks.heads import Choice, Classes, Number, Span, projection
 from train.objectives.tasks.options import Supervised
+from train.objectives.tasks.written import ContinuedLoss, WrittenLoss
 from train.objectives.terms import Mean, Term
 from train.objectives.text.causal_lm import CausalLMLoss
 from train.objectives.text.checks import tokens_of
 from train.objectives.text.corruption import row_keys
-from train.objectives.text.predictions import Predicted, vocabulary_divergence
-from train.step.adversarial.perturbation import Contrast
 
 TASK_HEAD: dict[str, Path] = {"head of the task": ("task_head",)}
 
@@ -34,7 +33,7 @@ def pooled(model, params, hidden_BTD, batch, how: str):
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadLoss:
+class HeadLoss(Comparing):
     """What an encoder's head answers, against labels.
 
     batch: HeadBatch. Term `loss`: nats per text (or token), for numbers the squared error. `divergence`: where the batch's shift is a
@@ -92,48 +91,23 @@ class HeadLoss:
         return {"loss": Term(1.0, (losses * share * weights).sum(), weights.sum())}, metrics
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
-        if isinstance(batch.shift, Contrast):
-            return *self._contrasted(params, batch, key), carry
-        if key is None:
-            return *self.judge(self.forward(params, batch, None), batch, 0.0), carry
-        if self.options.mixup:
+        if key is not None and self.options.mixup:
             return *self._mixed(params, batch, key), carry
-        logits = self.forward(params, batch, key)
-        terms, metrics = self.judged(params, batch, logits)
-        if self.options.r_drop:
-            others = self.forward(params, batch, jax.random.fold_in(key, _AGAIN))
-            again, _ = self.judge(others, batch, self.options.label_smoothing)
-            terms = jax.tree.map(lambda one, other: (one + other) / 2, terms, again)
-            terms["dropout_divergence"] = self._divergence(logits, others, batch, self.options.r_drop / 2, True)
-        return terms, metrics, carry
+        return super().__call__(params, batch, key, frozen=frozen, carry=carry)
 
     def forward(self, params, batch, key, *, dropout: bool = True, streams: list | None = None):
         """The logits of a pass; without a key, without dropout. streams: as of the model."""
         keys_B = None if key is None or not dropout else row_keys(key, batch.rows)[1]
         return self.logits(params, self.read(params, batch, keys_B, streams=streams), batch, keys_B)
 
-    def judged(self, params, batch, logits):
-        """Terms and metrics of a pass in training."""
-        return self.judge(logits, batch, self.options.label_smoothing)
+    def judged(self, params, batch, answers, training: bool = True):
+        return self.judge(answers, batch, self.options.label_smoothing if training else 0.0)
 
-    def divergence(self, own, theirs, batch, temperature: float):
-        """(total, weight), of another model's logits from one's own: nats per text or token, of numbers the squared error."""
+    def divergence(self, own, theirs, batch, temperature: float = 1.0, symmetric: bool = False):
+        """(total, weight), of another pass's logits from one's own: nats per text or token, of numbers the squared error."""
         weights = self.weights(batch)
         # Of numbers, the temperature cancels out against its square.
-        return (self.head.divergence(theirs / temperature, own / temperature, batch, False) * weights).sum(), weights.sum()
-
-    def _divergence(self, logits, others, batch, coefficient: float, symmetric: bool) -> Term:
-        weights = self.weights(batch)
-        return Term(coefficient, (self.head.divergence(logits, others, batch, symmetric) * weights).sum(), weights.sum())
-
-    def _contrasted(self, params, batch, key):
-        """The loss without the shift, and the divergence of the answers with it."""
-        contrast, clean = batch.shift, batch._replace(shift=None)
-        logits = self.forward(params, clean, key)
-        others = self.forward(params, batch._replace(shift=contrast.shift_BTW), key)
-        terms, metrics = self.judge(logits, clean, self.options.label_smoothing if key is not None else 0.0)
-        from_ = logits if contrast.symmetric else jax.lax.stop_gradient(logits)
-        return terms | {"divergence": self._divergence(from_, others, clean, contrast.coefficient, contrast.symmetric)}, metrics
+        return (self.head.divergence(theirs / temperature, own / temperature, batch, symmetric) * weights).sum(), weights.sum()
 
     def _mixed(self, params, batch, key):
         """The loss of vectors that are mixed of two texts, each label counting as its text does. Metrics are of the first text."""
@@ -157,8 +131,8 @@ class HeadLoss:
 
 _HEAD = 1 << 21
 """Folded into the keys of dropout, apart from those of the layers."""
-_AGAIN, _MIXING = 0x72647270, 0x6D697875
-"""Folded into the key of a step: for the second pass of R-Drop, and for what is mixed."""
+_MIXING = 0x6D697875
+"""Folded into the key of a step for what is mixed."""
 
 
 def mixing(key, weights_BS, alpha: float):
@@ -182,71 +156,31 @@ def by_number(x, number_BS):
     return x.reshape(-1, *x.shape[2:])[number_BS]
 
 
-@dataclasses.dataclass(frozen=True)
-class WrittenLoss:
-    """What an encoder-decoder writes of its source.
-
-    batch: SourceBatch. Term `loss`: nats per token of the answer. Metrics: accuracy of tokens; tokens.
-    """
-
-    model: Any
-    options: Supervised
-    shards: int = 1
-
-    def __call__(self, params, batch, key, *, frozen=None, carry=None):
-        return *self.judged(params, batch, self.forward(params, batch, key)), carry
-
-    def forward(self, params, batch, key, *, dropout: bool = True, streams: None = None) -> Predicted:
-        """A pass; of its streams nothing is known."""
-        keys_B = None if key is None or not dropout else row_keys(key, batch.rows)[1]
-        hidden_BTD = self.model.apply(
-            {"params": params},
-            batch.tokens,
-            segments_BT=batch.segments,
-            positions_BT=batch.positions,
-            keys_B=keys_B,
-            source=SourceText(batch.sources, batch.source_segments, batch.source_positions, batch.shift),
-        ).hidden_BTD
-        return Predicted(Head(hidden_BTD, vocabulary_table(params)), batch.targets, batch.weights)
-
-    def judged(self, params, batch, predicted: Predicted):
-        """Terms and metrics of a pass."""
-        softcap, weight = self.model.config.logit_softcap, batch.weights.sum()
-        counted_BT = batch.weights > 0
-        scores = score_tokens(
-            predicted.head, batch.targets, want=("nll", "hit"), softcap=softcap, shards=self.shards, counted_BT=counted_BT
-        )
-        metrics = {"accuracy": Mean((scores.hit * batch.weights).sum(), weight), "tokens": tokens_of(batch)}
-        return {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}, metrics
-
-    def divergence(self, own: Predicted, theirs: Predicted, batch, temperature: float):
-        """(total, weight), of another model's predictions from one's own: nats per token."""
-        return vocabulary_divergence(own, theirs, temperature, self.model.config.logit_softcap, self.shards)
-
-
-def check_labels(options: Supervised, head: Any) -> None:
-    """UserError for what is done with labels and the head, None for a model that writes, has no labels for."""
+def check_labels(options: Supervised, head: Any, model: ModelConfig) -> None:
+    """UserError for what is done with labels that the head, None for a model that writes, has none for."""
     classes = isinstance(head, Classes)
     if options.class_weights != "none" and not classes:
         raise UserError("objective.class_weights needs an encoder that gives one of several labels", "Leave it at none.")
-    if options.label_smoothing and not isinstance(head, Classes | SeveralLabels | Choice):
-        raise UserError("objective.label_smoothing needs an encoder that gives labels", "Leave it at 0.")
-    if head is None and (options.r_drop or options.mixup):
-        name = "r_drop" if options.r_drop else "mixup"
-        raise UserError(f"objective.{name} is for an encoder's head, and the model writes its answers", f"Leave --objective.{name} at 0.")
+    if options.label_smoothing and isinstance(head, Number | Span):
+        raise UserError("objective.label_smoothing is for labels and for what models write; the task has neither", "Leave it at 0.")
+    if options.mixup and head is None:
+        raise UserError("objective.mixup is for an encoder's head, and the model writes its answers", "Leave --objective.mixup at 0.")
     if options.mixup and (head.by_token or isinstance(head, Choice)):
         raise UserError("objective.mixup mixes texts that have labels of their own; those of this task have none", "Leave it at 0.")
+    if options.r_drop and not model.dropout and (head is None or not options.head_dropout):
+        raise UserError("objective.r_drop compares passes with different dropout, and the model has none", "Set --model.dropout 0.1.")
 
 
 def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
     dataset: Any = home_of(experiment.data)(experiment.data, experiment)
     head = dataset.head() if dataset.way == "head" else None
-    check_labels(options, head)
+    check_labels(options, head, experiment.model)
     model = realise(experiment.model)
     if dataset.way == "source":
         return Bound(WrittenLoss(model, options, shards), start=model.start, parts=model.parts())
     if dataset.way == "text":
-        return Bound(CausalLMLoss(model, CausalLM(), shards, answers=True), start=model.start, parts=model.parts())
+        continued = ContinuedLoss(CausalLMLoss(model, CausalLM(), shards, answers=True), options)
+        return Bound(continued, start=model.start, parts=model.parts())
     pool = options.pool
     if pool == "auto":
         pool = "pooler" if experiment.model.pooler else "mean"  # type: ignore[attr-defined]

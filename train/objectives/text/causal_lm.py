@@ -12,7 +12,7 @@ from train import experiment
 from train.kinds import Bound, Family, realise
 from train.objectives.terms import Mean, Term
 from train.objectives.text.checks import check_continues
-from train.objectives.text.predictions import Predicted, vocabulary_divergence
+from train.objectives.text.predictions import Predicted, smoothed, vocabulary_divergence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,9 @@ class CausalLMLoss:
         """Terms and metrics of a pass."""
         return self.score(params, batch, predicted.output)
 
-    def divergence(self, own: Predicted, theirs: Predicted, batch, temperature: float):
-        """(total, weight), of another model's predictions from one's own: nats per token."""
-        return vocabulary_divergence(own, theirs, temperature, self.model.config.logit_softcap, self.shards)
+    def divergence(self, own: Predicted, theirs: Predicted, batch, temperature: float = 1.0, symmetric: bool = False):
+        """(total, weight), of another pass's predictions from one's own: nats per token."""
+        return vocabulary_divergence(own, theirs, temperature, self.model.config.logit_softcap, self.shards, symmetric)
 
     def read(self, params, batch, key, **more):
         """The model's output; more: further arguments of it."""
@@ -55,14 +55,14 @@ class CausalLMLoss:
             where["shift_BTD"] = batch.shift
         return self.model.apply({"params": params}, batch.tokens, **where, **more)
 
-    def score(self, params, batch, output):
-        """Terms and metrics of what the model gave."""
-        want = ("nll", "hit", "log_z") if self.options.z_loss else ("nll", "hit")
+    def score(self, params, batch, output, smoothing: float = 0.0):
+        """Terms and metrics of what the model gave. smoothing: share of each target that is spread over the vocabulary."""
+        want = ("nll", "hit") + ("log_z",) * bool(self.options.z_loss) + ("mean_nll",) * bool(smoothing)
         head, softcap = Head(output.hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
         counted_BT = batch.weights > 0 if self.answers else None
         scores = score_tokens(head, batch.targets, want=want, softcap=softcap, shards=self.shards, counted_BT=counted_BT)
         weight = batch.weights.sum()
-        terms = {"loss": Term(1.0, (scores.nll * batch.weights).sum(), weight)}
+        terms = {"loss": Term(1.0, (smoothed(scores, smoothing) * batch.weights).sum(), weight)}
         if self.options.z_loss:
             terms["z_loss"] = Term(self.options.z_loss, (jnp.square(scores.log_z) * batch.weights).sum(), weight)
         metrics = {"accuracy": Mean((scores.hit * batch.weights).sum(), weight)}

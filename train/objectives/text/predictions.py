@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from model.heads import Head, score_tokens
+from model.heads import Head, Scores, score_tokens
 
 
 class Predicted(NamedTuple):
@@ -15,8 +15,19 @@ class Predicted(NamedTuple):
     output: Any = None
 
 
-def vocabulary_divergence(own: Predicted, theirs: Predicted, temperature: float, softcap: float, shards: int):
-    """(sum over places of KL(theirs || own) at a temperature, in nats; the number of places): Hinton et al. 2015, sec. 2."""
+def vocabulary_divergence(own: Predicted, theirs: Predicted, temperature: float, softcap: float, shards: int, symmetric: bool = False):
+    """(sum over places of KL(theirs || own) at a temperature, in nats; the number of places): Hinton et al. 2015, sec. 2. symmetric: of
+    both ways together."""
     how: dict[str, Any] = {"softcap": softcap, "temperature": temperature, "shards": shards, "counted_BT": own.weights_BK > 0}
-    scores = score_tokens(own.head, own.targets_BK, want=("reverse_kl",), other=theirs.head, **how)
-    return (scores.reverse_kl * own.weights_BK).sum(), own.weights_BK.sum()
+    ways = ("reverse_kl", "kl") if symmetric else ("reverse_kl",)
+    scores = score_tokens(own.head, own.targets_BK, want=ways, other=theirs.head, **how)
+    return sum((getattr(scores, way) * own.weights_BK).sum() for way in ways), own.weights_BK.sum()
+
+
+def smoothed(scores: Scores, smoothing: float):
+    """Nats per token [B, T] of targets of which a share is spread over the vocabulary (Vaswani et al. 2017, sec. 5.4). scores: nll, and
+    mean_nll where smoothing is not 0."""
+    if not smoothing:
+        return scores.nll
+    assert scores.nll is not None and scores.mean_nll is not None
+    return (1.0 - smoothing) * scores.nll + smoothing * scores.mean_nll

@@ -3,7 +3,6 @@
 import jax
 
 from data.errors import UserError
-from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
 from train.step.adversarial.options import SMART
 from train.step.adversarial.perturbation import Contrast, direction, noise, segments_of, table_width
@@ -13,12 +12,10 @@ from train.step.gradients import in_parts, plain
 def smart(options: SMART, experiment: Experiment, unit: str):
     """The worst direction is found by power iteration on the divergence (Miyato et al. 2018, eq. 12). Metric: divergence."""
     width = table_width(experiment)
-    if not isinstance(experiment.model, TextEncoderConfig) or unit != "example":
+    if not type(experiment.objective).contrasted or unit != "example":
         raise UserError(
-            "gradient SMART compares the answers of an encoder's head, text by text; this objective and model have none such",
-            "Use FGM or FreeLB, or an encoder without mixup.",
+            "gradient SMART compares answers text by text; this objective has none such", "Use FGM or FreeLB, or a task without mixup."
         )
-
     if getattr(experiment.objective, "r_drop", 0):
         raise UserError("gradient SMART and objective.r_drop both compare answers of two passes", "Leave --objective.r-drop at 0.")
 
