@@ -23,6 +23,7 @@ from train.bridge.gguf import write_gguf
 from train.bridge.gguf_tokenizer import template_processing
 from train.bridge.hugging_face import beside_weights
 from train.bridge.published import Leaving
+from train.bridge.task_heads import leaving_head
 from train.bridge.towers import cut_to, split_off_pixels, tower_of
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
@@ -52,7 +53,7 @@ def export_model(
         raise UserError(f"--output {output}: not the name of a GGUF file", "Give a name that ends in .gguf.")
     if form == "hf" and kind not in TYPES:
         raise UserError(f"--type {kind} is for --format gguf alone", f"Choose from {', '.join(TYPES)}.")
-    leaving = leaving_of(run, step=step, raw=raw)
+    leaving = leaving_of(run, form, said, step=step, raw=raw)
     if not leaving.tokenizer and getattr(leaving.config, "text", True):
         said(f"the tokenizer of {run.path} is Omnia's own and has no tokenizer.json: the weights are written without it")
     lost = [part for part in ("pooler", "prediction_head") if form == "gguf" and getattr(leaving.config, part, False)]
@@ -66,8 +67,8 @@ def export_model(
     said(f"{output}: {leaving.family.model_types[0]}, {kind}")
 
 
-def leaving_of(run: Run, *, step: int | None = None, raw: bool = False) -> Leaving:
-    """UserError where no published family is what the run trains."""
+def leaving_of(run: Run, form: str, said: Callable[[str], None], *, step: int | None = None, raw: bool = False) -> Leaving:
+    """UserError where no published family is what the run trains. said: is told of a head that stays behind."""
     tokenizer = run.tokenizer()
     tower = tower_of(run.experiment, tokenizer)
     config = tower or run.experiment.model
@@ -77,10 +78,19 @@ def leaving_of(run: Run, *, step: int | None = None, raw: bool = False) -> Leavi
         family, settings = family_of(config)
     except ValueError as error:
         raise UserError(f"{run.path}: {error}", "`omnia checkpoint export` writes any run's parameters under our names.") from None
+    head, why = None, "a GGUF file has no place for it"
+    try:
+        head = leaving_head(run.experiment, family, settings) if form == "hf" else None
+    except ValueError as error:
+        why = str(error)
     mesh = make_mesh(MeshShape(data=1), jax.devices("cpu")[:1])
     params, _ = load_parameters(run, mesh, step=step, raw=raw)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     leaves = cut_to(leaves, tower) if tower else leaves
+    if head is not None:
+        family, config, settings = head.family, head.config, head.settings
+    elif any(path.startswith("task_head") for path in leaves):
+        said(f"the head of {run.path} for its task stays behind: {why}")
 
     def tensors(layout: Layout, settings: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
         return family.unfilled(leaves, config, layout, settings)

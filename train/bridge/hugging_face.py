@@ -11,6 +11,7 @@ import numpy as np
 from data.errors import UserError
 from data.files import json_files
 from train.bridge.published import Published, config_of
+from train.bridge.task_heads import arriving_head
 from train.generation.chat import Chat
 
 CONVERT = (
@@ -36,13 +37,18 @@ def open_folder(folder: Path) -> Published:
         pixels = json_files.read(folder / "preprocessor_config.json", FETCH)
         settings = {name: pixels[name] for name in ("image_mean", "image_std") if name in pixels} | settings
     family, _ = config_of(f"{folder}/config.json", settings)
+    try:
+        arriving = arriving_head(family, settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder}/config.json: {error}", "This model cannot be run here as it is meant to; choose another.") from None
+    family, task = (arriving[0], arriving[1:]) if arriving else (family, None)
     shapes, read = _tensors(folder)
     tokenizer = _bytes(folder / "tokenizer.json")
     try:
         chat = chat_of(folder, settings, tokenizer) if tokenizer else Chat()
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: what it says of its tokens or chat template is not whole ({error!r})", FETCH) from None
-    return Published(str(folder), family, settings, "hf", shapes, read, tokenizer, chat)
+    return Published(str(folder), family, settings, "hf", shapes, read, tokenizer, chat, task)
 
 
 def _bytes(path: Path) -> bytes:

@@ -33,6 +33,7 @@ from train.optimizers.build import optimizer_of
 from train.runs.directory import Run, write_run
 from train.step.anomalies import no_history
 from train.step.state import State
+from train.tasks.task import Task
 
 ALIGNMENT = 64
 """Bytes."""
@@ -81,7 +82,7 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
             name, config, tokenizer, published.chat.specials.get(published.chat.tokens.get("bos_token", ""), -1)
         )
     else:
-        experiment = experiment_of(name, config, tokenizer)
+        experiment = experiment_of(name, config, tokenizer, published.task)
     with built_beside(run_dir) as folder:
         folder.mkdir()
         tokenizer.save(str(folder / "tokenizer"))
@@ -95,9 +96,13 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
     return dataclasses.replace(run, path=run_dir)
 
 
-def experiment_of(name: str, config, tokenizer: Tokenizer) -> Experiment:
-    """What an imported model is as a run: nothing was trained, so its optimizer keeps no moments. The objective is the one that it has
-    what it takes for."""
+def experiment_of(name: str, config, tokenizer: Tokenizer, task: tuple[Task, Objective] | None = None) -> Experiment:
+    """What an imported model is as a run: nothing was trained, so its optimizer keeps no moments. The objective is that of the task, or the
+    one that it has what it takes for."""
+    options: dict[str, Any] = {"optimizer": SGD(), "mesh": MeshShape(data=1), "samples": Samples(tokens=0)}
+    if task is not None:
+        fitting = dataclasses.replace(task[0], length=min(task[0].length, config.context_length))
+        return Experiment(name=name, model=config, data=fitting, objective=task[1], **options)
     objective: Objective = CausalLM()
     if isinstance(config, EncoderDecoderConfig):
         objective = PrefixLM()
@@ -106,13 +111,15 @@ def experiment_of(name: str, config, tokenizer: Tokenizer) -> Experiment:
     if isinstance(objective, SimCSE):
         config = dataclasses.replace(config, dropout=0.1)  # which two views of a text differ by
     objective = objective.completed([SimpleNamespace(tokenizer=lambda: tokenizer)])
-    options: dict[str, Any] = {"optimizer": SGD(), "mesh": MeshShape(data=1), "samples": Samples(tokens=0)}
     return Experiment(name=name, model=config, data=TextData(), objective=objective, **options)
 
 
 def read_parameters(published: Published, config, names: dict[str, str]):
     """Our tree of parameters, float32. names: of the file's tensors, by those of the table."""
-    start = bind(experiment_of_tower("", config)).start if isinstance(config, TowerConfig) else realise(config).start
+    start = realise(config).start if not isinstance(config, TowerConfig) else bind(experiment_of_tower("", config)).start
+    if published.task:
+        data, objective = published.task
+        start = bind(Experiment(model=config, data=data, objective=objective)).start
     shapes = nn.unbox(jax.eval_shape(start, jax.random.key(0)))
     params = jax.tree.map(lambda leaf: _aligned(leaf.shape), shapes)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}

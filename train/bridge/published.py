@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from data.errors import UserError
 from model.convert.families import MODEL_TYPES
 from model.convert.family import HARMLESS, Family, Layout
 from train.generation.chat import Chat
+from train.kinds import Objective
+from train.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
     """where: for messages. shapes: of every tensor of the file, by Hugging Face's names. read: a tensor by such a name, float32; one at a
-    time is in memory. tokenizer: a Hugging Face tokenizer.json, or empty."""
+    time is in memory. tokenizer: a Hugging Face tokenizer.json, or empty. task: of a head for one, with its objective."""
 
     where: str
     family: Family
@@ -26,6 +28,7 @@ class Published:
     read: Callable[[str], np.ndarray]
     tokenizer: bytes
     chat: Chat
+    task: tuple[Task, Objective] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,8 @@ COPIES = (
 def config_of_file(published: Published) -> Any:
     """Our config, by settings and tensors. A head that the settings call tied, and that is there and another than the embedding, is a head
     of its own, as Hugging Face's library reads it; UserError in a family that has none."""
-    family, config = config_of(published.where, published.settings, published.shapes)
+    family = published.family
+    config = dataclasses.replace(config_of(published.where, published.settings)[1], **family.found(published.shapes))
     check_layers(published.where, family, config, len(published.shapes))
     if not getattr(config, "tied_embeddings", False):
         return config
@@ -77,15 +81,15 @@ def check_layers(where: str, family: Family, config, tensors: int) -> None:
         raise UserError(f"{where}: it says {most:,} layers, and holds {tensors:,} tensors", "Fetch the files again.")
 
 
-def config_of(where: str, settings: dict[str, Any], names: Collection[str] = ()) -> tuple[Family, Any]:
-    """The family of a config.json, and our config; names: of the file's tensors, which decide some fields. UserError for an unknown family,
+def config_of(where: str, settings: dict[str, Any]) -> tuple[Family, Any]:
+    """The family of a config.json, and our config, of which the file's tensors may decide some fields yet. UserError for an unknown family,
     or a setting that cannot be honoured."""
     kind = settings.get("model_type")
     if kind not in MODEL_TYPES:
         raise UserError(f"{where}: the model type {kind!r} is not known", f"Known: {', '.join(MODEL_TYPES)}.")
     try:
         family = MODEL_TYPES[kind]
-        return family, dataclasses.replace(family.config_of(settings), **family.found(names))
+        return family, dataclasses.replace(family.config_of(settings), **family.found(()))
     except KeyError as missing:
         raise UserError(f"{where}: the settings of a {kind} model lack {missing}", "Fetch the file again.") from None
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:

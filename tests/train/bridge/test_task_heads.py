@@ -1,0 +1,159 @@
+"""A fine-tuned encoder leaves with its head, under the names of Hugging Face's classes, and a published one comes with it."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+from safetensors.numpy import load_file, save_file
+
+import omnia
+from data.errors import UserError
+from data.tokenizer import hugging_face_tokenizer
+from model.text_encoder_config import TextEncoderConfig
+from tests.train.bridge.published_models import byte_level
+from train.adapters.options import LoRA
+from train.bridge.adapters import CONFIG, WEIGHTS, export_adapters, import_adapters
+from train.bridge.exporting import export_model
+from train.bridge.importing import import_model, save_parameters
+from train.checkpoints.checkpointer import load_parameters
+from train.devices.mesh import make_mesh
+from train.evaluation.checkpoint import evaluate_run
+from train.experiment import SGD, Experiment, MeshShape, TextData
+from train.objectives.bind import bind_trained
+from train.objectives.tasks.options import Supervised
+from train.objectives.text.options import MaskedLM
+from train.runs.directory import START, Run, keep_start, open_run, write_run
+from train.tasks.choice import MultipleChoice
+from train.tasks.classification import Classification
+from train.tasks.similarity import Similarity
+from train.tasks.spans import Spans
+from train.tasks.tagging import Tagging
+
+BERT = TextEncoderConfig(
+    vocab_size=264, context_length=48, num_layers=1, embed_dim=16, num_heads=2, norm_position="post", token_types=2, init_std=0.3
+)
+ROBERTA = dataclasses.replace(BERT, token_types=1, activation="gelu")
+DISTILBERT = dataclasses.replace(BERT, token_types=0, pooler=False, norm_epsilon=1e-12)
+ABC = ("a", "b", "c")
+POOLED = Supervised(labels=ABC, pool="pooler")
+TASKS = {
+    "labels": (BERT, Classification(length=48), POOLED, "BertForSequenceClassification"),
+    "several": (BERT, Classification(length=48, several=True), POOLED, "BertForSequenceClassification"),
+    "roberta": (ROBERTA, Classification(length=48), POOLED, "RobertaForSequenceClassification"),
+    "number": (BERT, Similarity(length=48, scale=5.0), Supervised(pool="pooler"), "BertForSequenceClassification"),
+    "choice": (BERT, MultipleChoice(length=48), Supervised(pool="pooler"), "BertForMultipleChoice"),
+    "tags": (DISTILBERT, Tagging(length=48), Supervised(labels=("O", "B-X", "I-X")), "DistilBertForTokenClassification"),
+    "spans": (BERT, Spans(length=48, answerable=False), Supervised(), "BertForQuestionAnswering"),
+}
+
+
+def run_of(path, model, data, objective, **more) -> Run:
+    """With random parameters."""
+    tokenizer = hugging_face_tokenizer(byte_level().to_str().encode())
+    experiment = Experiment(name="own", model=model, data=data, objective=objective, optimizer=SGD(), mesh=MeshShape(data=1), **more)
+    run = Run(path, experiment, ("digest",) * len(getattr(data, "files", ())), tokenizer.specials["document_end"])
+    path.mkdir(parents=True)
+    tokenizer.save(str(path / "tokenizer"))
+    write_run(run)
+    if experiment.start:
+        keep_start(path / START, open_run(experiment.start))
+    rng = np.random.default_rng(0)
+    fresh = nn.unbox(jax.jit(bind_trained(experiment).start)(jax.random.key(0)))
+    save_parameters(run, jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape).astype(np.float32), fresh))
+    return run
+
+
+def params_of(run: Run):
+    return load_parameters(run, make_mesh(MeshShape(data=1), jax.devices("cpu")[:1]))[0]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_head_leaves_and_comes_back(task, tmp_path):
+    """Beside the trunk it reads, without the layers that such a model lacks; a number's head in the numbers of its file."""
+    model, data, objective, architecture = TASKS[task]
+    run = run_of(tmp_path / "run", model, data, objective)
+    export_model(run, "hf", tmp_path / "theirs")
+    said = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    assert said["architectures"] == [architecture]
+    if task in ("labels", "several", "roberta"):
+        assert said["id2label"] == {str(place): name for place, name in enumerate(ABC)}
+        assert said["problem_type"] == ("multi_label_classification" if task == "several" else "single_label_classification")
+    back = import_model(tmp_path / "theirs", tmp_path / "back")
+    assert back.experiment.data == dataclasses.replace(data, scale=1.0) if task == "number" else data
+    assert back.experiment.objective == objective
+    before, after = params_of(run), params_of(back)
+    factor = 5.0 if task == "number" else 1.0
+    np.testing.assert_allclose(after["task_head"]["kernel"], factor * before["task_head"]["kernel"], rtol=1e-6)
+    assert set(after) == set(before) - {"prediction"} - ({"pooler"} if task == "spans" else set())
+    jax.tree.map(np.testing.assert_array_equal, after["layers"], before["layers"])
+
+
+def test_an_imported_classifier_answers_from_the_command_line(tmp_path, capsys):
+    model, data, objective, _ = TASKS["roberta"]
+    run = run_of(tmp_path / "run", model, data, objective)
+    with open(tmp_path / "test.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *((f"text {number} of {number % 7}", ABC[number % 3]) for number in range(12))])
+    export_model(run, "hf", tmp_path / "theirs")
+    assert omnia.main(["import", str(tmp_path / "theirs"), "--run-dir", str(tmp_path / "back")]) == 0
+    capsys.readouterr()
+    assert omnia.main(["evaluate", str(tmp_path / "back"), "--files", str(tmp_path / "test.csv"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    wanted = evaluate_run(run, shards=(str(tmp_path / "test.csv"),))
+    assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5) and found["macro_f1"] == wanted["macro_f1"]
+
+
+def test_a_head_that_nothing_published_has_stays_behind(tmp_path, capsys):
+    objective = Supervised(labels=ABC, pool="mean")
+    run = run_of(tmp_path / "run", BERT, Classification(length=48), objective)
+    export_model(run, "hf", tmp_path / "theirs")
+    assert "stays behind: a BertForSequenceClassification reads the pooler's output" in capsys.readouterr().out
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+
+
+def test_labels_that_are_no_list_are_named(tmp_path):
+    model, data, objective, _ = TASKS["labels"]
+    export_model(run_of(tmp_path / "run", model, data, objective), "hf", tmp_path / "theirs")
+    path = tmp_path / "theirs" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": {"0": "a", "2": "b"}}))
+    with pytest.raises(UserError, match="id2label"):
+        import_model(tmp_path / "theirs", tmp_path / "back")
+
+
+@pytest.mark.parametrize("task", ["roberta", "tags", "spans"])
+def test_adapters_carry_the_head_of_their_task(task, tmp_path):
+    """As PEFT has it, among the modules to save; on a base without a head they are a run of the task again."""
+    model, data, objective, _ = TASKS[task]
+    base = run_of(tmp_path / "base", model, TextData(), MaskedLM())
+    tuned = {"start": str(base.path), "adapters": LoRA(rank=2, trained=("task_head",))}
+    run = run_of(tmp_path / "run", model, dataclasses.replace(data, files=("x.csv",)), objective, **tuned)
+    said = export_adapters(run, tmp_path / "alone") or json.loads((tmp_path / "alone" / CONFIG).read_text())
+    module, kind = ("qa_outputs", "QUESTION_ANS") if task == "spans" else ("classifier", "TOKEN_CLS" if task == "tags" else "SEQ_CLS")
+    assert (said["peft_type"], said["modules_to_save"], said["task_type"]) == ("LORA", [module], kind)
+    names = set(load_file(tmp_path / "alone" / WEIGHTS))
+    assert {name.split(".")[2] for name in names if "lora" not in name} == {module}
+    back = import_adapters(tmp_path / "alone", base, tmp_path / "back")
+    assert back.experiment.data == data and back.experiment.objective == objective
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), params_of(back), params_of(run))
+
+
+def test_a_head_of_pefts_own_has_labels_without_names(tmp_path):
+    """Their files do not say what labels are called, nor ours what the task was: the base's head does, or they are numbered."""
+    model, data, objective, _ = TASKS["labels"]
+    base = run_of(tmp_path / "base", model, TextData(), MaskedLM())
+    run = run_of(tmp_path / "run", model, data, objective, start=str(base.path), adapters=LoRA(rank=2, trained=("task_head",)))
+    export_adapters(run, tmp_path / "alone")
+    weights = load_file(tmp_path / "alone" / WEIGHTS)
+    save_file(weights, tmp_path / "alone" / WEIGHTS)  # without what stands beside them
+    back = import_adapters(tmp_path / "alone", base, tmp_path / "back")
+    assert back.experiment.objective == Supervised(labels=("LABEL_0", "LABEL_1", "LABEL_2"), pool="pooler")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), params_of(back), params_of(run))
+    again = import_adapters(tmp_path / "alone", run_of(tmp_path / "named", model, data, objective), tmp_path / "third")
+    assert again.experiment.objective.labels == ABC
+    config = json.loads((tmp_path / "alone" / CONFIG).read_text())
+    (tmp_path / "alone" / CONFIG).write_text(json.dumps(config | {"modules_to_save": ["score"]}))
+    with pytest.raises(UserError, match="saves score"):
+        import_adapters(tmp_path / "alone", base, tmp_path / "fourth")
