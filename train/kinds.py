@@ -307,6 +307,8 @@ class Bound:
     """Fresh parameters from a random key, boxed with logical axis names."""
     parts: dict[str, Path] = dataclasses.field(default_factory=dict)
     """Where the parts of the model stand, by names that other objectives share: so that a run can start from another of another kind."""
+    heads: tuple[Path, ...] = ()
+    """Parts that belong to what is learned, and not to the model: adapters train them beside, whether or not the start has them."""
     inherit: Callable[[Any, dict[str, Path]], dict[Path, Any]] | None = None
     """(another run's parameters, its parts) -> parameters that take a place here beside those of equal names; may remove from the parts."""
     carry: Any = None

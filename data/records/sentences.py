@@ -23,21 +23,22 @@ class Sentence(NamedTuple):
     where: list[str]
 
 
-def read_sentences(path: str, *, token_column: int = 0, tag_column: int | None = None, left_out: LeftOut | None = None) -> list[Sentence]:
+def read_sentences(path: str, *, words: str = "", tags: str = "", left_out: LeftOut | None = None) -> list[Sentence]:
     """The sentences of a file, gzipped or not.
 
     Columns, as those of CoNLL: a token a line, columns between tabs, or spaces where the file has no tab, and an empty line between
-    sentences. Left out are lines of -DOCSTART- and comments. token_column, tag_column: counted from 0, or from the end below 0; by default
-    the first, and the last. A .jsonl, .json or .parquet: records with tokens and tags, or with text and entities, [[start, end, type], ...]
-    in characters, the end not included; tokens are then what white space separates.
+    sentences. Left out are lines of -DOCSTART- and comments. words, tags: their columns, counted from 0, or from the end below 0; by
+    default the first, and the last. A .jsonl, .json or .parquet: records with lists of words and tags, by default tokens and tags, or with
+    text and entities, [[start, end, type], ...] in characters, the end not included; tokens are then what white space separates.
 
     Tags are those of IOB2. A file in IOB1 or BIOES is turned into it, which is exact; entities within others are refused. UserError with
     file and line; with `left_out`, sentences that cannot be used are left out and counted there by their reasons.
     """
     if plain_name(path).endswith((".jsonl", ".json", ".ndjson", ".parquet")):
-        read = [one for record in read_records(path, left_out=left_out) if (one := _sentence(record, left_out))]
+        fields = words or "tokens", tags or "tags"
+        read = [one for record in read_records(path, left_out=left_out) if (one := _sentence(record, fields, left_out))]
     else:
-        read = _columns(path, token_column, tag_column, left_out)
+        read = _columns(path, _number(path, words, 0), _number(path, tags, None), left_out)
     scheme = scheme_of([sentence.tags for sentence in read])
     sentences = []
     for sentence in read:
@@ -52,6 +53,15 @@ def read_sentences(path: str, *, token_column: int = 0, tag_column: int | None =
 
 
 # ------------------------------------------------------------------------------------------------------------------ columns
+
+
+def _number(path: str, column: str, usual: Any) -> Any:
+    """The number of a column; UserError for a name."""
+    if not column:
+        return usual
+    if not re.fullmatch(r"-?\d+", column):
+        raise UserError(f"{path}: has columns without names, and {column!r} is no number of one", "Give its number, counted from 0.")
+    return int(column)
 
 
 def _columns(path: str, token_column: int, tag_column: int | None, left_out: LeftOut | None) -> list[Sentence]:
@@ -74,8 +84,12 @@ def _columns(path: str, token_column: int, tag_column: int | None, left_out: Lef
             bad_row(wrong[1], wrong[0], _COLUMNS, left_out)
         else:
             blocks.append(rows)
+    if token_column == 0 and len(blocks) > 1 and all(row[0] == str(n) for rows in blocks for n, (row, _) in enumerate(rows, 1)):
+        raise UserError(
+            f"{blocks[0][0][1]}: the first column counts the words of each sentence", "Name the column of words: --data.words 1."
+        )
     if tag_column is None and width > 2:
-        _check_layers(path, [row for rows in blocks for row, _ in rows], token_column % width)
+        _check_layers([row for rows in blocks for row in rows], token_column % width)
     return [
         Sentence([row[token_column] for row, _ in rows], [row[tag] for row, _ in rows], [where for _, where in rows]) for rows in blocks
     ]
@@ -102,31 +116,34 @@ def _is_comment(row: list[str], where: str, width: int, tag: int) -> bool:
     return len(row) < 2 or (bool(width) and len(row) != width) or not -len(row) <= tag < len(row) or split_tag(row[tag]) is None
 
 
-def _check_layers(path: str, rows: list[list[str]], token_column: int) -> None:
+def _check_layers(rows: list[tuple[list[str], str]], token_column: int) -> None:
     """UserError for a second column of tags of the same types: entities within others."""
-    last = {row[-1] for row in rows}
+    last = {row[-1] for row, _ in rows}
     types = {split[1] for tag in last if (split := split_tag(tag))} - {""}
-    for column in range(len(rows[0]) - 1 if rows else 0):
+    for column in range(len(rows[0][0]) - 1 if rows else 0):
         if column == token_column:
             continue
-        splits = [split_tag(tag) for tag in {row[column] for row in rows}]
-        differs = any(row[column] != row[-1] for row in rows)
+        splits = [split_tag(tag) for tag in {row[column] for row, _ in rows}]
+        differs = next((where for row, where in rows if row[column] != row[-1]), None)
         if differs and all(splits) and types & {split[1] for split in splits if split}:
-            raise UserError(f"{path}: nested entities: column {column} and the last one hold tags of the same types, and differ", _NESTED)
+            raise UserError(
+                f"{differs}: nested entities: column {column} and the last one hold tags of the same types, and differ", _NESTED
+            )
 
 
 # --------------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _sentence(record: Record, left_out: LeftOut | None) -> Sentence | None:
+def _sentence(record: Record, fields: tuple[str, str], left_out: LeftOut | None) -> Sentence | None:
+    """fields: of the words, and of the tags."""
     try:
-        if "entities" in record and "tags" not in record:
+        if "entities" in record and fields[1] not in record:
             tokens, tags = _of_entities(record)
         else:
-            for name in ("tokens", "tags"):
+            for name in fields:
                 if record.get(name) is None:
                     raise lacks(record, name)
-            tokens, tags = (_texts(record[name], f"{record.where}: {name}") for name in ("tokens", "tags"))
+            tokens, tags = (_texts(record[name], f"{record.where}: {name}") for name in fields)
         if not tokens or len(tokens) != len(tags):
             raise UserError(f"{record.where}: {len(tokens)} tokens and {len(tags)} tags", "Give each token one tag.")
     except UserError as error:

@@ -6,6 +6,7 @@ alone: PEFT counts their places among the positions of the tokens behind them, w
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -29,7 +30,8 @@ from train.tasks.task import Task
 
 BASE = "base_model.model."
 """Of PEFT's names."""
-TASKS = {"CausalLM": "CAUSAL_LM", "PrefixLM": "SEQ_2_SEQ_LM"}
+TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
+"""PEFT's, by the kinds of models, where no head says another."""
 SOFT = "prompt_embeddings"
 """PEFT's name of the tensor of a prefix or a prompt."""
 
@@ -133,7 +135,7 @@ def _low_rank_to_peft(experiment: Experiment, options: Tuning, trained) -> tuple
         alphas = {module: float(found) for module, found in ranks.items()}
     config = {
         "peft_type": "LORA",
-        "task_type": TASKS.get(type(experiment.objective).__name__),
+        "task_type": TASKS.get(experiment.model.kind),
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
@@ -255,7 +257,7 @@ def _low_rank_of_peft(experiment: Experiment, config: dict[str, Any], names: dic
             continue
         first, second = (names.pop(f"{BASE}{module}.lora_{part}.weight").astype(np.float32) for part in "AB")
         rank = len(first)
-        alpha = (config.get("alpha_pattern") or {}).get(module, config["lora_alpha"])
+        alpha = _of_module(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
         scale = alpha / (math.sqrt(rank) if rs else rank)
         scales.add(scale)
         vectors: list[Any] = [None] * len(tensor.paths)
@@ -285,6 +287,11 @@ def _low_rank_of_peft(experiment: Experiment, config: dict[str, Any], names: dic
             stacked = np.stack([one[name] for one in whole]) if None not in layers else whole[0][name]
             leaves[*path.split("/"), NAME, name] = stacked
     return options, leaves
+
+
+def _of_module(patterns: dict[str, Any], module: str, usual: Any) -> Any:
+    """What the first pattern says that is all of the module's name, or its end behind a dot, as PEFT reads them."""
+    return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), usual)
 
 
 def _one_each(tensor: Tensor, theirs: np.ndarray, sizes) -> list[np.ndarray]:

@@ -115,8 +115,8 @@ def check_adapters(experiment: Experiment) -> None:
 
 
 def with_new_parts(experiment: Experiment, begun: Experiment) -> Experiment:
-    """The experiment whose adapters train the parts, such as heads, that the run it starts from lacks. UserError where those are no heads,
-    or that run's own adapters are no part of the plain model."""
+    """The experiment whose adapters train the heads of what is learned, and the parts that the run it starts from lacks. UserError where
+    those are no heads, or that run's own adapters are no part of the plain model."""
     adapters = experiment.adapters
     before = type(begun.adapters).__name__
     if isinstance(begun.adapters, Tuning):
@@ -128,12 +128,14 @@ def with_new_parts(experiment: Experiment, begun: Experiment) -> Experiment:
             )
     if not isinstance(adapters, Tuning):
         return experiment
+    from train.objectives.bind import bind
     from train.runs.inherit import new_parts
 
     found = new_parts(experiment, begun)
     if layers := [name for name in found if name.split("/")[-1] in ("layers", "embedding")]:
         raise UserError(f"adapters: {experiment.start} has no {' and no '.join(layers)} to adapt", "Start from a run of the same model.")
-    trained = (*adapters.trained, *(name for name in found if name not in adapters.trained))
+    heads = ["/".join(path) for path in bind(experiment).heads]
+    trained = tuple(dict.fromkeys([*adapters.trained, *found, *heads]))
     return dataclasses.replace(experiment, adapters=dataclasses.replace(adapters, trained=trained))
 
 

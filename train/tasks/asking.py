@@ -54,6 +54,7 @@ def ask(
     experiment = dataclasses.replace(experiment, objective=objective.completed(sources))
     dataset: Any = dataset_of(experiment)
     assert isinstance(dataset, TaskDataset)
+    dataset.check_way()
     sources = dataset.open(run.tokenizer())
     dataset.place = run.path
     examples = dataset.first(dataset.examples(sources, "validation"), rows)
@@ -66,7 +67,7 @@ def ask(
     from train.tasks.writing import answers_of
 
     outputs = answers_of(dataset, model, params, mesh, examples)
-    found = dataset.judge(examples, outputs, all(map(dataset.labelled, examples)))
+    found = dataset.judge(examples, outputs)
     judged = dataset.details()
     assert judged is not None
     if predictions:

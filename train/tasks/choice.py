@@ -1,6 +1,7 @@
 """Questions with several answers to choose from, of which one is right."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -42,6 +43,7 @@ class ChoiceDataset(TaskDataset):
         if len(o.choices) == 1 and o.choices[0] not in record:
             raise lacks(record, o.choices[0])
         given = record[o.choices[0]] if len(o.choices) == 1 else [column(record, name) for name in o.choices]
+        given = [json.dumps(one) if type(one) in (int, float) else one for one in given] if isinstance(given, list) else given
         if not isinstance(given, list) or len(given) < 2 or not all(isinstance(one, str) and one.strip() for one in given):
             raise UserError(f"{record.where}: {o.choices[0]} holds no choices", "Give a list of two texts at least, or a column for each.")
         if len(given) > self.texts or self.options.length // len(given) < 8:
@@ -50,7 +52,7 @@ class ChoiceDataset(TaskDataset):
             )
         if o.label not in record:
             return Example(fields, None, record.where, tuple(given))
-        return Example(fields, _place(column(record, o.label).strip(), given, record.where), record.where, tuple(given))
+        return Example(fields, _place(record[o.label], column(record, o.label).strip(), given, record.where), record.where, tuple(given))
 
     def head(self):
         from train.objectives.tasks.heads import Choice
@@ -89,6 +91,10 @@ class ChoiceDataset(TaskDataset):
 
         return choice_scores([example.label for example in examples], answers)
 
+    def loss_of(self, example: Example, answer: np.ndarray) -> float:
+        """In nats."""
+        return float(-np.log(max(answer[example.label], 1e-12)))
+
     def shown(self, example: Example, answer: np.ndarray) -> dict[str, Any]:
         given = int(answer.argmax())
         return {
@@ -99,10 +105,15 @@ class ChoiceDataset(TaskDataset):
         }
 
 
-def _place(value: str, choices: Sequence[str], where: str) -> int:
-    if value in choices:
-        return list(choices).index(value)
-    place = int(value) if value.isdigit() else LETTERS.find(value.upper()) if len(value) == 1 else -1
+def _place(label: Any, value: str, choices: Sequence[str], where: str) -> int:
+    """The place of the right choice. label: as the file has it; value: as text."""
+    number = int(value) if value.isdigit() else LETTERS.find(value.upper()) if len(value) == 1 else -1
+    named = list(choices).index(value) if value in choices and not isinstance(label, int) else -1
+    if 0 <= number < len(choices) and named not in (-1, number):
+        raise UserError(
+            f"{where}: the label {value!r} is choice {named} by its text, and choice {number} by its place", "Give the place as a number."
+        )
+    place = named if named >= 0 else number
     if not 0 <= place < len(choices):
         raise UserError(
             f"{where}: the label {value!r} is none of {len(choices)} choices", "Give its number from 0, its letter from A, or its text."

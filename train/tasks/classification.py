@@ -113,6 +113,10 @@ class ClassificationDataset(TaskDataset):
         label[places] = 1.0
         return label
 
+    def check_known(self, example: Example) -> None:
+        for name in self.names_of(example):
+            self.place_of(name, example)
+
     def place_of(self, name: str, example: Example) -> int:
         """The number of a label; UserError for one that the run was not trained with."""
         if name not in self.label_names:

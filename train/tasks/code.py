@@ -69,6 +69,10 @@ class ProgramsDataset(SequenceDataset):
         before = record.get(o.setup) or "" if o.setup else ""
         return found._replace(fields=fields, parts=(str(before), tuple(tests)))
 
+    def judgeable(self, example: Example) -> bool:
+        """By its tests, with or without a program that is right."""
+        return True
+
     @property
     def own_prompt(self) -> str:  # type: ignore[override]
         if self.options.with_source:
@@ -100,8 +104,16 @@ class ProgramsDataset(SequenceDataset):
         for programs in answers:
             outcomes.append((len(programs), sum(good[begin : begin + len(programs)])))
             begin += len(programs)
-        found, texts = program_scores(outcomes, self.options.ks), super().score(examples, [programs[0] for programs in answers])
+        self._failing = {one.where: 1 - right / count for one, (count, right) in zip(examples, outcomes, strict=True)}
+        found = program_scores(outcomes, self.options.ks)
+        if not all(map(self.labelled, examples)):
+            return found
+        texts = super().score(examples, [programs[0] for programs in answers])
         return found._replace(values=found.values | texts.values, measures={**found.measures, **texts.measures})
+
+    def loss_of(self, example: Example, answer: list[str]) -> float:
+        """The share of programs that fail."""
+        return self._failing[example.where]
 
     def found(self, example: Example, outputs: Any) -> list[str]:
         return [outputs] if isinstance(outputs, str) else list(outputs)

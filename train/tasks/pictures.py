@@ -27,7 +27,22 @@ def task_sections(scores: Scores, lines: Sequence[dict[str, Any]], losses: Seque
     pictures = {name: draw(rows) for name, (draw, rows) in drawn.items() if rows}
     lowest = sorted(enumerate(classes), key=lambda one: one[1]["f1"])[:MOST_CLASSES]
     cells = [[str(number), *(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values())] for number, row in lowest]
-    return [Section("Answers by class", pictures, ("number", *(classes[0] if classes else ())), cells), worst_errors(lines, losses)]
+    by_class = [Section("Answers by class", pictures, ("number", *(classes[0] if classes else ())), cells)] if pictures or cells else []
+    return [score_section(scores), *by_class, worst_errors(lines, losses)]
+
+
+def score_section(scores: Scores) -> Section:
+    """Every value, and where it lies with other examples of the same kind, 95 % of the time."""
+    between = scores.intervals()
+    rows = [
+        [name, _number(value), " to ".join(_number(one) for one in between[name]) if name in between else ""]
+        for name, value in scores.values.items()
+    ]
+    return Section("Scores", {}, ("measure", "value", "95 % interval"), rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
 
 
 def worst_errors(lines: Sequence[dict[str, Any]], losses: Sequence[float]) -> Section:

@@ -30,6 +30,7 @@ class PairsDataset(TaskDataset):
     """Answers are the NEAREST texts of the split, by their places, and the rank of the right one, from 1; equal texts are one."""
 
     options: TextPairs
+    writes = False
 
     def example(self, record: Record) -> Example:
         o = self.options
@@ -64,6 +65,10 @@ class PairsDataset(TaskDataset):
 
         truth, ranked = [{example.label} for example in examples], [nearest for nearest, _ in answers]
         return ranking_scores(truth, ranked, items=self._texts)
+
+    def loss_of(self, example: Example, answer: tuple[list[int], int]) -> float:
+        """1 - 1 / rank."""
+        return 1.0 - 1.0 / answer[1]
 
     def shown(self, example: Example, answer: tuple[list[int], int]) -> dict[str, Any]:
         return {"rank": answer[1]}

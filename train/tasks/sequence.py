@@ -65,6 +65,14 @@ class SequenceDataset(TaskDataset):
 
         return text_scores([example.label for example in examples], answers, self.options.measures, self.options.language)
 
+    def loss_of(self, example: Example, answer: Any) -> float:
+        """1 - F1 of the words, or characters, that it shares with the nearest target."""
+        from train.tasks.metrics.spans import overlap
+        from train.tasks.metrics.words import units
+
+        given = units(answer, self.options.language)
+        return 1.0 - max(overlap(given, units(target, self.options.language)) for target in example.label)
+
     def shown(self, example: Example, answer: Any) -> dict[str, Any]:
         return {"targets": None if example.label is None else list(example.label), "answer": answer}
 
@@ -118,10 +126,10 @@ class ConversationDataset(SequenceDataset):
             turns = [{"role": "system", "content": self.options.system}, *turns]
         return tuple(turns)
 
-    def check(self, sources: list) -> None:
-        super().check(sources)
-        if self.chat.template and (self.options.prompt or self.options.shots):
-            raise UserError("data.prompt and data.shots have no place in the model's chat template", "Leave them out.")
+    def check_way(self) -> None:
+        super().check_way()
+        if self.way != "head" and self.chat.template and self.options.prompt:
+            raise UserError("data.prompt has no place in the model's chat template", "Leave it out, or give data.system.")
 
     @property
     def chat(self):
@@ -141,16 +149,28 @@ class ConversationDataset(SequenceDataset):
 
     def prompt_ids(self, example: Example, room: int):
         if self.chat.template:
-            turns = tuple((turn["role"], turn["content"]) for turn in example.parts)
+            turns = tuple((turn["role"], turn["content"]) for turn in self._turns(example))
             return np.array(self._transcriber.prompt(Prompt("", messages=turns))[-room:], np.int32)
         return super().prompt_ids(example, room)
 
     def prompt_text(self, example: Example) -> str:
         if self.options.prompt:
             return super().prompt_text(example)
-        return "\n".join([*(f"{turn['role']}: {turn['content']}" for turn in example.parts), "assistant: "])
+        return "\n".join([*(f"{turn['role']}: {turn['content']}" for turn in self._turns(example)), "assistant: "])
+
+    def _turns(self, example: Example) -> list[dict[str, str]]:
+        """The conversation up to the reply, behind those that are shown before it; what a system said once is not said again."""
+        found: list[dict[str, str]] = []
+        for shot in self.shots_for(example):
+            found += [*_new(shot.parts, found), {"role": "assistant", "content": self.answer(shot)}]
+        return [*found, *_new(example.parts, found)]
 
     def answer_ids(self, answer: str):
         if not self.chat.template:
             return super().answer_ids(answer)
         return np.array(self._transcriber.turn(answer)[: self.options.written], np.int32)
+
+
+def _new(turns: Sequence[dict[str, str]], said: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Turns without those of a system that stand first in what was said."""
+    return [turn for turn in turns if turn["role"] != "system" or turn not in said[:1]]

@@ -92,5 +92,9 @@ class SimilarityDataset(TaskDataset):
         found = regression_scores([true for true, _ in both], [answer for _, answer in both])
         return found if all(readable) else found._replace(values=found.values | {"readable": sum(readable) / len(readable)})
 
+    def loss_of(self, example: Example, answer: float) -> float:
+        """The squared error; infinite for what is no number."""
+        return math.inf if math.isnan(answer) else (answer - example.label) ** 2
+
     def shown(self, example: Example, answer: float) -> dict[str, Any]:
         return {"label": example.label, "answer": answer}

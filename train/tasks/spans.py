@@ -157,6 +157,12 @@ class SpansDataset(TaskDataset):
 
         return span_scores([[text for text, _ in example.parts.answers] for example in examples], answers, self.options.language)
 
+    def loss_of(self, example: Example, answer: str) -> float:
+        """1 - F1."""
+        from train.tasks.metrics.spans import score_each
+
+        return 1.0 - float(score_each([[text for text, _ in example.parts.answers]], [answer], self.options.language)[1][0])
+
     def shown(self, example: Example, answer: str) -> dict[str, Any]:
         return {"answers": [text for text, _ in example.parts.answers], "answer": answer}
 

@@ -24,16 +24,33 @@ class Tagging(Task):
 
     how_to_get: ClassVar[str] = "Give sentences with tags: --data.files train.conll."
 
+    words: str = ""
+    """Column of the words, counted from 0, or its name in JSON lines. Empty: the first, or tokens."""
+    tags: str = ""
+    """Column of the tags, counted from 0, or its name in JSON lines. Empty: the last, or tags."""
+
 
 class TaggingDataset(TaskDataset):
     """Answers are tags, one a word, that are valid IOB2."""
 
     options: Tagging
-    by_token = True
+    by_token, writes = True, False
 
     def read(self, source: TaskFile) -> list[Example]:
-        sentences = read_sentences(source.path, left_out=source.left_out if self.options.leave_out else None)
-        return [Example({"text": " ".join(one.tokens)}, tuple(one.tags), one.where[0], tuple(one.tokens)) for one in sentences]
+        o, found = self.options, []
+        where: dict[str, Any] = {"words": o.words, "tags": o.tags, "left_out": source.left_out if o.leave_out else None}
+        for one in read_sentences(source.path, **where):
+            example = Example({"text": " ".join(one.tokens)}, tuple(one.tags), one.where[0], tuple(one.tokens))
+            with self.usable(source, example.where):
+                self.check_usable(source, example)
+                found.append(example)
+        if not found:
+            raise UserError(f"{source.path}: holds no sentence that can be used", "Give one with some.")
+        return found
+
+    def check_known(self, example: Example) -> None:
+        for tag in example.label:
+            self._place(tag, example)
 
     def names_of(self, example: Example) -> tuple[str, ...]:
         return example.label or ()
@@ -89,6 +106,10 @@ class TaggingDataset(TaskDataset):
         from train.tasks.metrics.entities import entity_scores
 
         return entity_scores([example.label for example in examples], answers)
+
+    def loss_of(self, example: Example, answer: list[str]) -> float:
+        """The share of words with a wrong tag."""
+        return sum(tag != true for tag, true in zip(answer, example.label, strict=True)) / max(len(answer), 1)
 
     def shown(self, example: Example, answer: list[str]) -> dict[str, Any]:
         return {"words": list(example.parts), "tags": None if example.label is None else list(example.label), "answer": answer}

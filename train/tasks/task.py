@@ -4,10 +4,11 @@ A task is one file with an option, a kind of Data, and a TaskDataset. It says ho
 reads, which prompt and answer a model that writes learns, and how answers are scored.
 """
 
+import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -30,6 +31,8 @@ from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
 from train.tasks.rows import head_batch, source_batch, text_batch
 
+LOOKED_AT = 200
+"""Examples that are made rows before training begins, to say how many are cut."""
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -92,6 +95,9 @@ class TaskDataset(Dataset):
     def __init__(self, options: Any, experiment: Any):
         super().__init__(options, experiment)
         self.shown_before: list[Example] = []
+        self.cut = 0
+        """How many examples did not fit as they were made rows."""
+        self._cut = False
 
     # ------------------------------------------------------------------------------------------------ what a task says
 
@@ -103,6 +109,8 @@ class TaskDataset(Dataset):
     """Shape and type of a label, for the head of an encoder."""
     own_prompt: ClassVar[str] = "{text}\n"
     """The prompt where the options give none."""
+    writes: ClassVar[bool] = True
+    """Whether a text can hold an answer, so that a model that writes may give it."""
     changeable: ClassVar[tuple[str, ...]] = ()
     """Fields of an example whose words may change without changing its label; (): labels tell of single words, or of places."""
 
@@ -118,23 +126,28 @@ class TaskDataset(Dataset):
         """Whether it is known what is to be found."""
         return example.label is not None
 
+    def judgeable(self, example: Example) -> bool:
+        """Whether answers to it can be scored."""
+        return self.labelled(example)
+
+    def check_known(self, example: Example) -> None:
+        """UserError for a label that the run was not trained with."""
+
     def identity(self, example: Example) -> Any:
         """What makes it another example than others: those of one identity are never apart."""
         return [example.fields, example.label]
 
     def pieces(self, example: Example, labelled: bool) -> Item:
         """What the head of an encoder reads. labelled: whether the label is known."""
-        raise UserError(f"{type(self.options).__name__} has no head for an encoder", "Start from a decoder or an encoder-decoder.")
+        raise NotImplementedError
 
     def head(self) -> Any:
-        """What an encoder answers with: see train/objectives/tasks/heads.py."""
-        raise NotImplementedError
+        """What an encoder answers with: see train/objectives/tasks/heads.py. UserError for a task that asks for texts."""
+        raise UserError(f"{type(self.options).__name__} has no head for an encoder", "Start from a decoder or an encoder-decoder.")
 
     def answer(self, example: Example) -> str:
         """What a model that writes is to write."""
-        raise UserError(
-            f"{type(self.options).__name__} asks for labels of tokens or places, which no text can hold", "Start from an encoder."
-        )
+        raise NotImplementedError
 
     def choices(self, example: Example) -> tuple[str, ...]:
         """The answers that there are; () where any text may be one."""
@@ -203,15 +216,30 @@ class TaskDataset(Dataset):
         """The examples of a file; with leave_out the reasons for which rows are left out are put into `source.left_out`."""
         found = []
         for record in iter_records(source.path, left_out=source.left_out if self.options.leave_out else None):
-            try:
-                found.append(self.example(record))
-            except UserError as error:
-                if not self.options.leave_out:
-                    raise
-                source.left_out[str(error).partition("\n")[0].removeprefix(f"{record.where}: ")] += 1
+            with self.usable(source, record.where):
+                example = self.example(record)
+                self.check_usable(source, example)
+                found.append(example)
         if not found:
             raise UserError(f"{source.path}: holds no example that can be used", "Give one with some.")
         return found
+
+    @contextlib.contextmanager
+    def usable(self, source: TaskFile, where: str) -> Iterator[None]:
+        """With leave_out, counts a UserError of what is done within, and goes on."""
+        try:
+            yield
+        except UserError as error:
+            if not self.options.leave_out:
+                raise
+            source.left_out[str(error).partition("\n")[0].removeprefix(f"{where}: ")] += 1
+
+    def check_usable(self, source: TaskFile, example: Example) -> None:
+        """UserError for an example to learn from without a label, or one whose label the run was not trained with."""
+        if self.label_names:
+            self.check_known(example)
+        if source.path in self.options.files and not self.labelled(example):
+            raise UserError(f"{example.where}: has no label to learn", "Give labels, or name their column: --data.label, --data.target.")
 
     def examples(self, sources: Sequence[TaskFile], split: str) -> list[Example]:
         """Those of a split: of `train` what is learned from, of any other what is kept from it."""
@@ -228,11 +256,6 @@ class TaskDataset(Dataset):
             given, keys = [given[place] for place in chosen], keys[chosen]
         if split != "train":
             return given
-        for example in given:
-            if not self.labelled(example):
-                raise UserError(
-                    f"{example.where}: has no label to learn", "Give labels, or name their column: --data.label, --data.target."
-                )
         if not o.examples:
             return given
         order = np.argsort(fold(self.experiment.seed, keys), kind="stable")
@@ -274,7 +297,12 @@ class TaskDataset(Dataset):
 
     def item(self, example: Example, tokenizer: Tokenizer, labelled: bool = True) -> Item:
         """An example as the model reads it."""
-        self.tokens = tokenizer
+        self.tokens, self._cut = tokenizer, False
+        made = self._item(example, labelled)
+        self.cut += self._cut
+        return made
+
+    def _item(self, example: Example, labelled: bool) -> Item:
         if self.way == "head":
             return self.pieces(example, labelled)
         answer = self.answer_ids(self.answer(example) if labelled else "")
@@ -319,6 +347,7 @@ class TaskDataset(Dataset):
         """The ids of a prompt. One that is too long is cut where its longest text ends; if that is not enough, at its front."""
         ids = self.tokens.encode(self.prompt_text(example))
         names = [name for name in PLACEHOLDER.findall(self.options.prompt or self.own_prompt) if name in example.fields]
+        self._cut |= len(ids) > room
         if len(ids) > room and names:
             name = max(names, key=lambda one: len(example.fields[one]))
             own = self.tokens.encode(example.fields[name])
@@ -329,6 +358,7 @@ class TaskDataset(Dataset):
     def answer_ids(self, answer: str) -> np.ndarray:
         """The answer and its end; of one that is too long, its beginning."""
         ids, most = self.tokens.encode_inside(answer), self.options.written
+        self._cut |= len(ids) > most
         if len(ids) >= most or (not self.options.ended and len(ids)):
             return ids[:most].astype(np.int32)
         return np.append(ids, self.tokens.specials["document_end"]).astype(np.int32)
@@ -338,6 +368,7 @@ class TaskDataset(Dataset):
         the longer one first."""
         start, end = self.tokens.document_start, self.tokens.specials["document_end"]
         room = (room or self.options.length) - (2 if second is None else 3)
+        self._cut |= len(first) + (0 if second is None else len(second)) > room
         beside = 0 if second is None else min(len(second), room // 2)
         first = first[: room - beside]
         if second is not None:
@@ -363,6 +394,12 @@ class TaskDataset(Dataset):
         change = augmenter(self.options.augment, self.changeable, seed) if split == "train" else None
         made = TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
         made.remarks = [f"{source.path}: {said}" for source in sources if (said := told(source.left_out))]
+        if split == "train":
+            looked, before = min(LOOKED_AT, made.rows_per_epoch), self.cut
+            for number in range(looked):
+                made.item(number)
+            if cut := self.cut - before:
+                made.remarks.append(f"{cut} of {looked} examples do not fit, and are cut: --data.length is {self.options.length}")
         return made
 
     def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
@@ -408,7 +445,17 @@ class TaskDataset(Dataset):
     def empty(self, count: int) -> Any:
         return self.make([], [[] for _ in range(count)], np.arange(count))
 
+    def check_way(self) -> None:
+        """UserError for a task that the experiment's model cannot answer, or not as the options say."""
+        if self.way == "head":
+            self.head()
+        elif not self.writes:
+            raise UserError(
+                f"{type(self.options).__name__} asks for labels of tokens or places, which no text can hold", "Start from an encoder."
+            )
+
     def check(self, sources: list) -> None:
+        self.check_way()
         o, model = self.options, self.experiment.model
         if o.length > model.context_length:
             raise UserError(
@@ -433,7 +480,8 @@ class TaskDataset(Dataset):
     def evaluate(
         self, evaluator, params, sources: list, *, split: str = "validation", rows: int = 0, between: Callable[[], None] = lambda: None
     ) -> dict:
-        """{"loss", "examples", ...} with the task's own metrics. What each example was answered is kept: see `details`."""
+        """{"loss", "examples", ...} with the task's own metrics; where there were any, how many examples were `cut`, and how many of the
+        files to evaluate on were `left_out`. What each example was answered is kept: see `details`."""
         examples = self.first(self.examples(sources, split), rows)
         if not examples:
             return {}
@@ -442,19 +490,22 @@ class TaskDataset(Dataset):
         self.tokens = sources[0].tokenizer()
         found: dict[str, Any] = {}
         outputs: list = [[] for _ in examples]
+        self.cut = 0
         if self.way == "head" or known:
             laid = EvaluationRows(self, [self.item(example, self.tokens, known) for example in examples])
             totals = evaluator.totals(params, laid.batch, laid.rows_per_epoch, between=between, collect=laid.collector(outputs))
             found = evaluator.result(totals) if known else {}
+        beside = {"cut": self.cut, "left_out": sum(source.left_out.total() for source in sources[len(self.options.files) :])}
         if self.way != "head":
             from train.tasks.writing import answers_of
 
             outputs = answers_of(self, realise(self.experiment.model), params, evaluator.mesh, examples)
         found = {name: value for name, value in found.items() if name not in ("tokens", "accuracy")}  # which the task counts itself
-        return found | self.judge(examples, outputs, known)
+        return found | self.judge(examples, outputs) | {name: count for name, count in beside.items() if count}
 
-    def judge(self, examples: list[Example], outputs: list[Any], known: bool) -> dict[str, Any]:
+    def judge(self, examples: list[Example], outputs: list[Any]) -> dict[str, Any]:
         """The measures of what a model gives for examples; they, and each answer, are kept for `details`."""
+        known = all(map(self.judgeable, examples))
         answers = [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
         examples, answers = self.joined(examples, answers)
         self.judged = Judged(self, examples, answers, self.score(examples, answers) if known else None)

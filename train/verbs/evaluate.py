@@ -8,6 +8,7 @@ import tyro
 from data.errors import UserError
 from data.files import json_files
 from train.kinds import Data
+from train.objectives.tasks.options import Supervised
 from train.verbs.arguments import check_batch_fits, check_belongs, check_seed, parse, start_jax, value_of
 
 
@@ -35,6 +36,8 @@ class Evaluate:
     """Evaluate on other data: folders of shards prepared with the same tokenizer."""
     files: tuple[str, ...] = ()
     """Evaluate on other files of examples: of a task, or of comparisons."""
+    leave_out: bool = False
+    """With --files of a task: leave out rows that cannot be used, and count them, instead of stopping."""
     predictions: str = ""
     """File to write with the answer to each example of a task, a JSON object a line."""
     groups: str = ""
@@ -94,6 +97,8 @@ class EvaluateTask(Evaluate):
 
     data: Data = Data()
     """Of the task's config."""
+    labels: tuple[str, ...] = ()
+    """Names of the labels to choose from. Default: those that the files have."""
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -150,6 +155,7 @@ def _check(options: Evaluate) -> None:
         **dict.fromkeys(("decode", "needle", "by_position"), (not tasks and not task, "is a measurement of its own")),
         batch_size=(not tasks and not task, "is for measurements of the run's own data"),
         task=(not tasks, "does not go with --tasks"),
+        leave_out=(bool(plain and options.files), "belongs to --files; with --task it is --data.leave-out"),
         rows=(not needle and not tasks, "is not for --needle and --tasks, which have --samples and --limit"),
         files=(plain or task, "is for plain measurements and --task"),
         shards=(not decode and not tasks and not task and not options.files, "goes with none of --decode, --tasks, --task and --files"),
@@ -191,7 +197,7 @@ def _measure(options: Evaluate) -> dict:
         from train.tasks.fairness import Fairness
 
         which["fairness"] = Fairness(options.groups, options.positive, options.smallest_group, options.swap)
-    return evaluate_run(run, batch_size=options.batch_size, predictions=options.predictions, **which)
+    return evaluate_run(run, batch_size=options.batch_size, predictions=options.predictions, leave_out=options.leave_out, **which)
 
 
 def _ask(options: Any, experiment) -> dict:
@@ -200,10 +206,15 @@ def _ask(options: Any, experiment) -> dict:
     from train.tasks.asking import ask
 
     how = {name: getattr(options, name) for name in ("rows", "step", "raw", "int8", "seed", "predictions")}
+    objective = experiment.objective
+    if options.labels:
+        if not isinstance(objective, Supervised):
+            raise UserError(f"--labels: {options.task} learns by {type(objective).__name__}, which has none", "Leave it out.")
+        objective = dataclasses.replace(objective, labels=options.labels)
     return ask(
         open_run(options.run_dir),
         options.data,
-        experiment.objective,
+        objective,
         options.files,
         shots=max(options.shots, 0),
         shown=options.examples,

@@ -96,17 +96,25 @@ def test_what_is_no_token_is_skipped_and_a_number_sign_is_one(tmp_path):
             assert sentence.tokens == [row[0] for row in rows] and sentence.tags == [row[-1] for row in rows]
         assert [where.rpartition(" ")[2] for where in read_sentences(path)[0].where] == ["5", "6", "7"]
     other = write(tmp_path / "b.conll.gz", gzip.compress(columns([("1", "a", "B-X", "_"), ("2", "b", "O", "_")]).encode()))
-    assert read_sentences(other, token_column=1, tag_column=2)[0][:2] == (["a", "b"], ["B-X", "O"])
+    assert read_sentences(other, words="1", tags="2")[0][:2] == (["a", "b"], ["B-X", "O"])
     with pytest.raises(UserError, match="line 1: 4 columns"):
-        read_sentences(other, token_column=1, tag_column=7)
+        read_sentences(other, words="1", tags="7")
+    with pytest.raises(UserError, match="'tags' is no number"):
+        read_sentences(other, tags="tags")
+    counted = write(tmp_path / "c.conll", columns(*[[("1", "a", "B-X"), ("2", "b", "O")]] * 2))
+    with pytest.raises(UserError, match="line 1: the first column counts the words"):
+        read_sentences(counted)
+    assert read_sentences(counted, words="1")[1].tokens == ["a", "b"]
+    named = write(tmp_path / "d.jsonl", json.dumps({"words": ["a", "b"], "ner": ["B-X", "O"]}))
+    assert read_sentences(named, words="words", tags="ner")[0][:2] == (["a", "b"], ["B-X", "O"])
 
 
 def test_nested_entities_are_refused_by_their_name(tmp_path):
     """Two columns of the same types, or places that overlap. A column of phrases beside that of entities is none."""
     nested = columns([("1", "a", "B-PER", "O"), ("2", "b", "I-PER", "B-PER")])
-    with pytest.raises(UserError, match="nested entities: column 2"):
-        read_sentences(write(tmp_path / "a.conll", nested), token_column=1)
-    assert read_sentences(str(tmp_path / "a.conll"), token_column=1, tag_column=2)[0].tags == ["B-PER", "I-PER"]
+    with pytest.raises(UserError, match="line 1: nested entities: column 2"):
+        read_sentences(write(tmp_path / "a.conll", nested), words="1")
+    assert read_sentences(str(tmp_path / "a.conll"), words="1", tags="2")[0].tags == ["B-PER", "I-PER"]
     phrases = columns([("a", "NN", "B-NP", "B-PER"), ("b", "NN", "I-NP", "O")])
     assert read_sentences(write(tmp_path / "b.conll", phrases))[0].tags == ["B-PER", "O"]
     record = {"text": "aa bb\ncc", "entities": [[0, 5, "X"], [3, 5, "Y"]]}

@@ -14,12 +14,17 @@ from model.config import ModelConfig
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
+from train.adapters.options import LoRA
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.generation.chat import Chat
+from train.objectives.tasks.heads import Choice, Classes, Number
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.retrieval import Retrieval
+from train.objectives.tasks.supervised import name_of
 from train.runs.directory import open_run
+from train.runs.inherit import new_parts
+from train.runs.resolve import with_new_parts
 from train.sources.dataset import dataset_of
 from train.tasks.asking import ask
 from train.tasks.choice import MultipleChoice
@@ -169,7 +174,7 @@ def made_tasks(folder):
 
 
 TASKS = ("several", "number", "tags", "choice", "spans", "pairs", "labels", "talk", "code", "copy")
-FLOOR = {"several": 0.6, "number": 0.3, "tags": 0.5, "choice": 0.9, "labels": 0.6, "talk": 1.0, "code": 1.0, "pairs": 0.5}
+FLOOR = {"several": 0.6, "number": 0.3, "tags": 0.5, "choice": 0.9, "labels": 0.6, "talk": 1.0, "code": 1.0, "pairs": 0.5, "spans": 0.8}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -182,8 +187,8 @@ def test_a_task_learns_and_is_scored(tmp_path, name):
     assert found[measure] >= FLOOR.get(name, 0.0)
 
 
-def test_a_model_is_asked_without_training(tmp_path):
-    """Labels and choices by their likelihood; with examples to read the prompts differ, and an encoder is refused by name."""
+def test_a_model_is_asked_with_examples_to_read(tmp_path):
+    """The prompts then differ; and an encoder is refused by name."""
     data = Classification(files=(lines(tmp_path / "train.jsonl", words(0)),), length=64, written=8, validation=0.2)
     run = start(tmp_path / "run", experiment(tmp_path, DECODER, data, steps=2))
     train(run)
@@ -220,6 +225,44 @@ def test_bad_rows_are_left_out_where_asked(tmp_path):
     run = start(tmp_path / "run", experiment(tmp_path, ENCODER, data))
     [source] = run.corpora()
     assert len(source.examples) == 40 and sum(source.left_out.values()) == 1
+
+
+def test_labels_that_a_run_does_not_know_are_left_out_where_asked(tmp_path):
+    """Of files to evaluate on; and to learn from, rows without a label. Both are counted, and so are texts that do not fit."""
+    rows = [*words(0), {"text": "aaa"}]
+    data = Classification(files=(lines(tmp_path / "train.jsonl", rows),), length=64, leave_out=True)
+    run = start(tmp_path / "run", experiment(tmp_path, ENCODER, data, steps=2))
+    train(run)
+    [source] = run.corpora()
+    assert len(source.examples) == 40 and source.left_out.total() == 1
+    test = lines(tmp_path / "test.jsonl", [*words(1), {"text": "a", "label": "perhaps"}, {"text": "b" * 99, "label": "no"}])
+    found = evaluate_run(run, shards=(test,))
+    assert (found["examples"], found["left_out"], found["cut"]) == (41, 1, 1)
+    assert "left_out" not in evaluate_run(run)
+    strict = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, data=dataclasses.replace(data, leave_out=False)))
+    with pytest.raises(UserError, match="label 'perhaps' is none"):
+        evaluate_run(strict, shards=(test,))
+    assert evaluate_run(strict, shards=(test,), leave_out=True)["examples"] == 41
+
+
+def test_a_head_is_taken_over_by_the_same_task_alone(tmp_path):
+    """Other labels in as many places, several at once, or numbers begin anew; adapters train the head in any case."""
+    task, begun = Classification(files=("x",)), Supervised(labels=("x", "y"))
+    model = dataclasses.replace(ENCODER, vocab_size=8)
+
+    def anew(data=task, objective=begun, **more):
+        bare = Experiment(model=model, data=data, objective=objective, start="r", **more)
+        return new_parts(bare, Experiment(model=model, data=task, objective=begun))
+
+    assert anew() == []
+    assert anew(objective=Supervised(labels=("neg", "pos"))) == ["task_head"]
+    assert anew(dataclasses.replace(task, several=True)) == ["task_head"]
+    assert anew(Tagging(files=("x",))) == ["task_head"]
+    many = [tuple(f"{number}{end}" for number in range(20)) for end in ("", "b")]
+    assert name_of(Classes(20), many[0]) != name_of(Classes(20), (*many[0][:-1], "b")) and len(name_of(Classes(20), many[0])) < 80
+    assert name_of(Number(), ()) != name_of(Choice(), ())
+    tuned = Experiment(model=model, data=task, objective=begun, start="r", adapters=LoRA(rank=2))
+    assert with_new_parts(tuned, Experiment(model=model, data=task, objective=begun)).adapters.trained == ("task_head",)
 
 
 def test_fewer_labels_and_noisy_labels(tmp_path):

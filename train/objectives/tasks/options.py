@@ -70,6 +70,7 @@ class SupervisedTogether(Objective):
     home: ClassVar[str] = "train.objectives.tasks.together:bind"
     reads: ClassVar[tuple[str, ...]] = ("tasks",)
     generates: ClassVar[bool] = True
+    shifted: ClassVar[bool] = True
 
     of: Supervised = Supervised()
     """What the tasks have in common."""

@@ -1,6 +1,7 @@
 """Learning from labelled examples: an encoder by a head, other models by writing the answer."""
 
 import dataclasses
+import zlib
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from model.media.encoders import segment_means
 from train.experiment import CausalLM, Experiment
 from train.kinds import Bound, Path, home_of, realise
 from train.objectives.tasks.comparing import Comparing
-from train.objectives.tasks.heads import Choice, Classes, Number, Span, projection
+from train.objectives.tasks.heads import Choice, Classes, Number, SeveralLabels, Span, projection
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.written import ContinuedLoss, WrittenLoss
 from train.objectives.terms import Mean, Term
@@ -20,7 +21,9 @@ from train.objectives.text.causal_lm import CausalLMLoss
 from train.objectives.text.checks import tokens_of
 from train.objectives.text.corruption import row_keys
 
-TASK_HEAD: dict[str, Path] = {"head of the task": ("task_head",)}
+TASK_HEAD: Path = ("task_head",)
+SHOWN_LABELS = 8
+"""Of a head, in its name."""
 
 
 def pooled(model, params, hidden_BTD, batch, how: str):
@@ -171,6 +174,17 @@ def check_labels(options: Supervised, head: Any, model: ModelConfig) -> None:
         raise UserError("objective.r_drop compares passes with different dropout, and the model has none", "Set --model.dropout 0.1.")
 
 
+def name_of(head: Any, labels: tuple[str, ...]) -> str:
+    """Of a head, the same for heads that mean the same by their outputs: so that no run takes over one of another task."""
+    kind = {SeveralLabels: "several labels", Number: "a number", Choice: "choices", Span: "spans"}.get(type(head), "labels")
+    kind = f"{kind} of tokens" if head.by_token and isinstance(head, Classes) else kind
+    if not labels:
+        return f"head for {kind}"
+    shown = ", ".join(labels[:SHOWN_LABELS])
+    rest = f", ... ({len(labels)} in all, {zlib.crc32(chr(10).join(labels).encode()):08x})" if len(labels) > SHOWN_LABELS else ""
+    return f"head for {kind} {shown}{rest}"
+
+
 def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
     dataset: Any = home_of(experiment.data)(experiment.data, experiment)
     head = dataset.head() if dataset.way == "head" else None
@@ -189,4 +203,5 @@ def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
         total, present = sum(options.counts), sum(count > 0 for count in options.counts)
         weights = tuple(total / (present * count) if count else 0.0 for count in options.counts)
     loss = HeadLoss(model, head, options, pool, weights)
-    return Bound(loss, start=loss.start, parts=model.parts() | TASK_HEAD, outputs=loss.outputs)
+    parts = model.parts() | {name_of(head, options.labels): TASK_HEAD}
+    return Bound(loss, start=loss.start, parts=parts, heads=(TASK_HEAD,), outputs=loss.outputs)

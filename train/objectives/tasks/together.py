@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from train.experiment import Experiment
 from train.kinds import Bound, home_of, realise
 from train.objectives.tasks.options import SupervisedTogether
-from train.objectives.tasks.supervised import HeadLoss
+from train.objectives.tasks.supervised import TASK_HEAD, HeadLoss
 from train.objectives.terms import Mean, Term
 from train.objectives.text.checks import tokens_of
 from train.objectives.text.corruption import row_keys
@@ -59,6 +59,10 @@ def bind(options: SupervisedTogether, experiment: Experiment, shards: int) -> Bo
         encoder = {name: part for name, part in first.start(key).items() if name != "task_head"}
         return encoder | {HEADS: dict(zip(dataset.names, heads, strict=True))}
 
-    parts = {name: path for name, path in first.parts.items() if path != ("task_head",)}
-    parts |= {f"head of {name}": (HEADS, name) for name in dataset.names}
-    return Bound(TogetherLoss(tuple(bound.loss for bound in bounds), dataset.names, dataset.shares), start=start, parts=parts)
+    parts, heads = first.parts, []
+    for bound, name in zip(bounds, dataset.names, strict=True):
+        own = next(part for part, path in bound.parts.items() if path == TASK_HEAD)
+        parts = {part: path for part, path in parts.items() if path != TASK_HEAD} | {f"{name}: {own}": (HEADS, name)}
+        heads.append((HEADS, name))
+    loss = TogetherLoss(tuple(bound.loss for bound in bounds), dataset.names, dataset.shares)
+    return Bound(loss, start=start, parts=parts, heads=tuple(heads))

@@ -55,12 +55,26 @@ def choice_scores(truth_N: Sequence[int] | np.ndarray, probabilities: Sequence[n
         for bins, rows in curves.items()
     }
     values = {"accuracy": float(right.mean()), **errors, "brier": float(np.mean(brier))}
-    return Scores(values, {"calibration": curves[BINS[-1]]}, {"accuracy": mean_of(right), "brier": mean_of(brier)})
+    measures = {"accuracy": mean_of(right), "brier": mean_of(brier)}
+    measures |= {f"ece_{bins}": _calibration_error(confidence, right, bins) for bins in BINS}
+    return Scores(values, {"calibration": curves[BINS[-1]]}, measures)
+
+
+def _calibration_error(confidence_N: np.ndarray, right_N: np.ndarray, bins: int) -> Additive:
+    """The sum over bins of |right ones - confidence|, over the number of examples: which is the expected calibration error."""
+    place_NB = np.eye(bins)[_bins(confidence_N, bins)]
+    parts = [place_NB * (right_N - confidence_N)[:, None], np.ones((len(right_N), 1))]
+    return Additive(np.concatenate(parts, -1), lambda sums: np.abs(sums[:, :-1]).sum(-1) / sums[:, -1])
+
+
+def _bins(confidence_N: np.ndarray, bins: int) -> np.ndarray:
+    """The number of the bin (low, high] that each falls in."""
+    return np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
 
 
 def calibration_curve(confidence_N: np.ndarray, right_N: np.ndarray, bins: int) -> list[dict]:
     """Of the bins (low, high] of confidence that hold examples: their number, mean confidence and accuracy."""
-    place = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
+    place = _bins(confidence_N, bins)
     return [
         {
             "low": number / bins,
@@ -75,7 +89,8 @@ def calibration_curve(confidence_N: np.ndarray, right_N: np.ndarray, bins: int) 
 
 def several_labels_scores(truth_NC: np.ndarray, probabilities_NC: np.ndarray, names: Sequence[str], threshold: float = 0.5) -> Scores:
     """F1 over all decisions (micro_f1), the mean F1 of the labels that occur (macro_f1), and the share of examples with exactly the true
-    labels (subset_accuracy). truth_NC: 1 for the labels of an example. Answered are those of at least `threshold`. Table: `per_class`.
+    labels (subset_accuracy). truth_NC: 1 for the labels of an example. Answered are those of at least `threshold`. Tables: `per_class`; and
+    `calibration`, of the probability of each label of each example, and how often it holds.
     """
     check_pairs(truth_NC, probabilities_NC)
     metrics = load("sklearn.metrics", "scikit-learn")
@@ -92,7 +107,9 @@ def several_labels_scores(truth_NC: np.ndarray, probabilities_NC: np.ndarray, na
         "micro_f1": ratio_of(2 * hits, both),
         "macro_f1": Additive(np.concatenate([true & claimed, claimed, true], -1).astype(np.float64), _macro_f1),
     }
-    return Scores(values, {"per_class": per_class((true & claimed).sum(0), claimed.sum(0), true.sum(0), names)}, measures)
+    tables = {"per_class": per_class((true & claimed).sum(0), claimed.sum(0), true.sum(0), names)}
+    tables["calibration"] = calibration_curve(np.asarray(probabilities_NC).reshape(-1), true.reshape(-1), BINS[0])
+    return Scores(values, tables, measures)
 
 
 def per_class(found: np.ndarray, claimed: np.ndarray, true: np.ndarray, names: Sequence[str]) -> list[dict]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from train.tasks.metrics.scores import Scores, check_pairs, mean_of
+from train.tasks.metrics.scores import Additive, Scores, check_pairs, mean_of, ratio_of
 
 
 def ranking_scores(
@@ -26,7 +26,7 @@ def ranking_scores(
     if any(len(set(order)) != len(order) for order in ranked) or not all(map(len, relevant)):
         raise ValueError("an item stands twice in a list, or nothing is relevant to one")
     each = [list_scores(order, true, ks) for order, true in zip(ranked, relevant, strict=True)]
-    measures = {name: mean_of([one[name] for one in each]) for name in each[0]}
+    measures: dict[str, Additive] = {name: mean_of([one[name] for one in each]) for name in each[0]}
     found = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
     for k in ks if items else ():
         found[f"coverage@{k}"] = len({item for order in ranked for item in order[:k]}) / items
@@ -34,9 +34,11 @@ def ranking_scores(
         units = np.asarray(vectors, np.float64)
         units = units / np.maximum(np.linalg.norm(units, axis=-1, keepdims=True), 1e-12)
         for k in ks:
-            lists = [_diversity(units[list(order[:k])]) for order in ranked if len(order[:k]) > 1]
-            if lists:
-                found[f"diversity@{k}"] = float(np.mean(lists))
+            there = np.array([len(order[:k]) > 1 for order in ranked])
+            if there.any():
+                each_of = np.array([_diversity(units[list(order[:k])]) if one else 0.0 for order, one in zip(ranked, there, strict=True)])
+                found[f"diversity@{k}"] = float(each_of[there].mean())
+                measures[f"diversity@{k}"] = ratio_of(each_of, there)
     return Scores(found, {}, measures)
 
 
