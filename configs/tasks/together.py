@@ -2,8 +2,9 @@
 
 omnia train configs/tasks/together.py:classification+tagging --run-dir RUN --start MODEL --data.tasks.0.files a.csv \
   --data.tasks.1.files b.conll
-The argument names the tasks, in the order of their numbers: classification, tagging, spans, choice, similarity; one may stand there
-twice. An encoder gets a head for each. Names and shares: --data.names topics entities --data.weights 2 1.
+The argument names the tasks, in the order of their numbers: classification, tagging, spans, choice, similarity, and for models that
+write also texts, instruction and code; one may stand there twice. An encoder gets a head for each. Names and shares: --data.names topics
+entities --data.weights 2 1.
 """
 
 from model import OfStart
@@ -11,12 +12,15 @@ from train import (
     AdamW,
     Checkpoints,
     Classification,
+    Conversations,
     Evaluation,
     Experiment,
     Logging,
     MultipleChoice,
+    Programs,
     Samples,
     Schedule,
+    SequenceToSequence,
     Similarity,
     Spans,
     SupervisedTogether,
@@ -30,6 +34,9 @@ KINDS = {
     "spans": Spans(),
     "choice": MultipleChoice(),
     "similarity": Similarity(),
+    "texts": SequenceToSequence(),
+    "instruction": Conversations(),
+    "code": Programs(),
 }
 
 

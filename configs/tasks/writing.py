@@ -1,8 +1,9 @@
 """Texts written from texts: translation, summaries, corrections, instructions, programs; by a decoder or an encoder-decoder.
 
 omnia train configs/tasks/writing.py --run-dir RUN --start MODEL --data.files train.jsonl --adapters lora
-The argument says what is written: `configs/tasks/writing.py:summary`, translation, correction, instruction or code. Columns by default:
-source and target; of instructions prompt and response, or messages; of code text, code and test_list, as MBPP has them.
+The argument says what is written: `configs/tasks/writing.py:summary`, translation, correction, instruction, code or completion. Columns by
+default: source and target; of instructions prompt and response, or messages; of code text, code and test_list, as MBPP has them; of
+completions prompt, canonical_solution and test, as HumanEval has them.
 """
 
 from train import Conversations, Experiment, Programs, SequenceToSequence, fine_tuning
@@ -14,6 +15,15 @@ KINDS = {
     "correction": SequenceToSequence(measures=("exact", "cer"), prompt="{source}\nCorrected:"),
     "instruction": Conversations(length=512, written=128),
     "code": Programs(length=384, written=192),
+    "completion": Programs(
+        source="prompt",
+        target="canonical_solution",
+        tests="test",
+        with_source=True,
+        stops=("\ndef", "\nclass", "\nif __name__", "\nprint(", "\nassert", "\n#"),
+        length=640,
+        written=256,
+    ),
 }
 
 

@@ -24,8 +24,8 @@ class PublicFile:
     """As commands call it: {name}."""
     path: str
     """Where it lies in a folder of data sets, packed as `path`.gz or not."""
-    sha256: str
-    """Of the content, unpacked."""
+    sha256: str = ""
+    """Of the content, unpacked. Empty: a file of the user's own, with any content."""
     url: str = ""
     """Where it can be had; packed if it ends in .gz."""
 
@@ -35,7 +35,9 @@ def find(file: PublicFile, folder: str | None) -> Path:
 
     UserError where it is not to be had, or is another file than the table means.
     """
-    cached = _cache() / file.sha256[:16] / Path(file.path).name
+    if not file.sha256:
+        return _own(file, folder)
+    cached = _kept(file, file.sha256)
     if cached.is_file() and _digest(cached.read_bytes()) == file.sha256:
         return cached
     mend = f"Give the folder that holds {file.path} (or {file.path}.gz) by --data DIR" + (f", or download {file.url}." if file.url else ".")
@@ -53,6 +55,19 @@ def find(file: PublicFile, folder: str | None) -> Path:
     content = _unpacked(_download(file.url, mend), file.url)
     _check(file, content, file.url, mend)
     return _keep(cached, content)
+
+
+def _own(file: PublicFile, folder: str | None) -> Path:
+    """A copy in the cache, whose path says what it holds: rows measured on another content are not taken for those of this one."""
+    there = [] if folder is None else [path for end in ("", ".gz") if (path := Path(folder) / f"{file.path}{end}").is_file()]
+    if not there:
+        raise UserError(f"{file.path}: not found" + (f" in {folder}" if folder else ""), "Give the folder that holds yours: --data DIR.")
+    content = _unpacked(there[0].read_bytes(), str(there[0]))
+    return _keep(_kept(file, _digest(content)), content)
+
+
+def _kept(file: PublicFile, digest: str) -> Path:
+    return _cache() / digest[:16] / Path(file.path).name
 
 
 def _cache() -> Path:

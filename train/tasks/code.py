@@ -8,7 +8,7 @@ from data.errors import UserError
 from data.records.record import Record
 from train.kinds import check_range
 from train.rl.environments.sandbox import Limits, passed
-from train.tasks.examples import Example
+from train.tasks.examples import Example, column
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
 
 
@@ -26,6 +26,8 @@ class Programs(SequenceToSequence):
     """Column of the tests, Python that fails where a program is wrong: a text, or a list of statements."""
     setup: str = ""
     """Column of what stands before the tests. Empty: nothing."""
+    entry: str = ""
+    """Column of the name of the function that `check` in the tests takes, as in HumanEval. Empty: tests run by themselves."""
     with_source: bool = False
     """Run the source before the answer, which completes it."""
     shows_test: bool = True
@@ -67,6 +69,8 @@ class ProgramsDataset(SequenceDataset):
             )
         fields = found.fields | {"test": str(tests[0]) if o.shows_test and isinstance(given, list) else ""}
         before = record.get(o.setup) or "" if o.setup else ""
+        if o.entry:
+            tests = [*tests, f"check({column(record, o.entry)})"]
         return found._replace(fields=fields, parts=(str(before), tuple(tests)))
 
     def judgeable(self, example: Example) -> bool:

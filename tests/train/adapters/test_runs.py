@@ -137,6 +137,21 @@ def test_adapters_saved_alone_come_back(adapted, base, options, kind, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), again, whole)
 
 
+def test_scales_of_single_modules_are_read_by_the_ends_of_their_names(adapted, base, tmp_path):
+    """As PEFT writes them: a pattern that is all of a module's name or its end, the first that fits."""
+    export_adapters(adapted(LORA), tmp_path / "alone")
+    config = json.loads((tmp_path / "alone" / CONFIG).read_text())
+    found = []
+    for number, patterns in enumerate(({}, {"mlp.c_fc": 3 * config["lora_alpha"], "c_fc": 1.0, "fc": 2.0})):
+        (tmp_path / "alone" / CONFIG).write_text(json.dumps(config | {"alpha_pattern": patterns}))
+        run = import_adapters(tmp_path / "alone", base, tmp_path / f"run{number}")
+        whole, begun = (load_parameters(one, one_device())[0]["layers"] for one in (run, base))
+        found.append(jax.tree.map(lambda a, b: a - b, whole, begun))
+    plain, scaled = found
+    np.testing.assert_allclose(scaled["feed_forward"]["up"]["kernel"], 3 * plain["feed_forward"]["up"]["kernel"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scaled["attention"]["query"]["kernel"], plain["attention"]["query"]["kernel"], rtol=1e-4, atol=1e-6)
+
+
 def test_adapters_of_another_base_are_refused(adapted, small, base, tmp_path):
     export_adapters(adapted(Houlsby(width=4)), tmp_path / "alone")
     other = adapted(LORA)  # the same shapes, other values
@@ -145,7 +160,7 @@ def test_adapters_of_another_base_are_refused(adapted, small, base, tmp_path):
     export_adapters(adapted(LORA), tmp_path / "low_rank")
     config = json.loads((tmp_path / "low_rank" / CONFIG).read_text())
     (tmp_path / "low_rank" / CONFIG).write_text(json.dumps(config | {"peft_type": "LOHA"}))
-    with pytest.raises(UserError, match="only LORA can be read"):
+    with pytest.raises(UserError, match="LOHA, and only LORA"):
         import_adapters(tmp_path / "low_rank", base, tmp_path / "back")
     with pytest.raises(UserError, match="was trained without adapters"):
         export_adapters(base, tmp_path / "none")

@@ -27,6 +27,17 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+def test_a_file_of_the_users_own_may_hold_anything_and_is_known_by_it(tmp_path):
+    own = PublicFile("own", "train.csv")
+    with pytest.raises(UserError, match=r"train.csv: not found in"):
+        find(own, str(tmp_path))
+    (tmp_path / "train.csv").write_bytes(b"text,label\n")
+    first = find(own, str(tmp_path))
+    assert first.read_bytes() == b"text,label\n" and first.name == "train.csv" and find(own, str(tmp_path)) == first
+    (tmp_path / "train.csv").write_bytes(gzip.compress(b"text,label\na,b\n"))
+    assert find(own, str(tmp_path)).read_bytes() == b"text,label\na,b\n" and find(own, str(tmp_path)) != first
+
+
 def test_plain_file_is_used_where_it_lies(folder):
     (folder / "plays" / "hamlet.txt").write_bytes(CONTENT)
     assert find(MEANT, str(folder)) == folder / "plays" / "hamlet.txt"

@@ -184,7 +184,7 @@ def test_a_task_learns_and_is_scored(tmp_path, name):
     run = start(tmp_path / "run", experiment(tmp_path, model, data, objective, steps=60, evaluation=Evaluation(every=60)))
     found = train(run)["validation"]
     assert np.isfinite(found["loss"]) and found["examples"] > 0
-    assert found[measure] >= FLOOR.get(name, 0.0)
+    assert found[measure] <= 0.5 if measure == "cer" else found[measure] >= FLOOR[name]
 
 
 def test_a_model_is_asked_with_examples_to_read(tmp_path):

@@ -14,15 +14,20 @@ from data.tokenizer import character_tokenizer
 from model.config import ModelConfig
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
+from train.adapters.options import LoRA
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
+from train.kinds import realise
 from train.objectives.bind import bind
 from train.objectives.tasks.options import Supervised, SupervisedTogether
 from train.objectives.tasks.together import with_head
 from train.runs.directory import open_corpora, open_run
-from train.runs.resolve import resolve
+from train.runs.resolve import resolve, with_new_parts
 from train.sources.dataset import dataset_of
+from train.step.adversarial.options import FGM
 from train.tasks.classification import Classification
+from train.tasks.code import Programs
+from train.tasks.sequence import SequenceToSequence
 from train.tasks.tagging import Tagging
 from train.tasks.together import Together
 
@@ -141,6 +146,35 @@ def test_a_model_that_writes_reads_the_rows_of_all_tasks_as_text(folder):
     alone = [own.batches(list(its)) for own, its in zip(dataset.each, dataset._divided(sources), strict=True)]
     assert batch.weights.sum() == sum(own.batch(0, 4).weights.sum() for own in alone)
     assert set(bind(whole).parts) and bind(whole).outputs is None
+
+
+def test_texts_and_programs_are_learned_together(folder, tmp_path):
+    """By a model that writes: from files to the measures of each, BLEU of the one and pass@1 of the other."""
+    (folder / "d.jsonl").write_text("".join(json.dumps({"source": f"a{b}", "target": b}) + "\n" for b in "bcdefghijk"))
+    programs = [{"text": f"one {b}", "code": "x", "test_list": ["pass"]} for b in "bcdefghijk"]
+    (folder / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in programs))
+    common = {"length": 48, "written": 8, "tokenizer": str(folder / "tokenizer"), "validation": 0.3}
+    texts = SequenceToSequence(files=(str(folder / "d.jsonl"),), **common)
+    code = Programs(files=(str(folder / "e.jsonl"),), prompt="{source}:", **common)
+    decoder = ModelConfig(context_length=48, num_layers=1, embed_dim=8, num_heads=2)
+    run = start(tmp_path / "run", experiment(folder, model=decoder, data=Together(tasks=(texts, code), names=("texts", "code"))))
+    train(run)
+    found = evaluate_run(run)
+    assert {"texts/bleu", "texts/loss", "code/pass@1", "code/loss"} <= set(found)
+    assert found["loss"] == pytest.approx((found["texts/loss"] + found["code/loss"]) / 2)
+
+
+def test_several_tasks_take_perturbed_embeddings_and_adapters(folder):
+    """FGM moves the rows of all tasks; adapters train every head."""
+    whole, dataset, sources = resolved(folder, gradient=FGM(epsilon=0.1))
+    bound, batch = bind(whole), dataset.batches(sources).batch(0, 8)
+    params = nn.unbox(bound.start(jax.random.key(0)))
+    method = realise(whole.gradient, whole, "example")
+    gradients, metrics, _ = jax.jit(lambda p: method(bound.loss, p, batch, None))(params)
+    assert metrics["adversarial"].total > metrics["loss"].total
+    assert all(np.any(gradients["task_heads"][name]["kernel"]) for name in ("mood", "places"))
+    tuned = dataclasses.replace(whole, start="r", adapters=LoRA(rank=2))
+    assert {"task_heads/mood", "task_heads/places"} <= set(with_new_parts(tuned, whole).adapters.trained)
 
 
 def test_every_task_knows_whose_data_it_is(folder, tmp_path):
