@@ -1,6 +1,7 @@
 """Public data sets as lm-eval's tasks read them: from a folder of the user's, without a network. The tasks are configs/harness/*.yaml."""
 
 import gzip
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.files.text_files import decode_text, split_lines
+from train.rl.environments.sandbox import Limits, passed
 from train.sources.records import read_records
 
 FOLDER = "OMNIA_DATA"
@@ -19,6 +21,8 @@ FOLDS = 10
 """Of a set without a split every tenth example is for tests, as is usual for the sentences of Pang and Lee (2005)."""
 LAST_TRAINING_ARTICLE = 29
 """XQuAD has no training part: the articles up to this one give examples for prompts."""
+LIMITS = Limits(cpu_seconds=10, wall_seconds=30.0)
+"""Of a program that was written; one of MBPP's own takes five seconds of processor time."""
 
 
 def openbookqa(**_: Any):
@@ -43,13 +47,12 @@ def rte(**_: Any):
 
 def mr_polarity(**_: Any):
     """Sentences of film reviews (Pang and Lee 2005), blame and praise in turn. Fields: text, label (1: praise)."""
-    both = zip(*(_lines(f"mr_polarity/rt-polarity.{name}") for name in ("neg", "pos")), strict=True)
-    every = [
-        (number % FOLDS == FOLDS - 1, {"text": line.strip(), "label": label})
-        for number, lines in enumerate(both)
-        for label, line in enumerate(lines)
-    ]
-    return _datasets({split: [one for held_out, one in every if held_out == (split == "test")] for split in ("train", "test")})
+    return _two_kinds("mr_polarity/rt-polarity.neg", "mr_polarity/rt-polarity.pos")
+
+
+def subjectivity(**_: Any):
+    """Sentences about films (Pang and Lee 2004), of plots and of reviews in turn. Fields: text, label (1: of a review)."""
+    return _two_kinds("subjectivity/plot.tok.gt9.5000", "subjectivity/quote.tok.gt9.5000")
 
 
 def trec(**_: Any):
@@ -62,9 +65,9 @@ def trec(**_: Any):
     return _datasets({split: [example(line) for line in _lines(f"trec_qc/{split}.txt")] for split in ("train", "test")})
 
 
-def xquad_en(**_: Any):
+def xquad(language: str, **_: Any):
     """Questions whose answer is a piece of a paragraph (Artetxe et al. 2020). Fields: context, question, answers."""
-    (whole,) = _records("xquad/xquad.en.articles_00-37.json")
+    (whole,) = _records(f"xquad/xquad.{language}.articles_00-37.json")
     found: dict[str, list] = {"train": [], "test": []}
     for number, article in enumerate(whole["data"]):
         found["train" if number <= LAST_TRAINING_ARTICLE else "test"] += [
@@ -73,6 +76,34 @@ def xquad_en(**_: Any):
             for asked in paragraph["qas"]
         ]
     return _datasets(found)
+
+
+def reviews(path: str, leave_out: str = "", **_: Any):
+    """Chinese reviews, kinds of goods and of opinions in turn. Fields: text, label (1: praise), category (empty where there is one alone).
+
+    leave_out: a category. The test part is that of configs/tables/chinese.py, and the row before a test row is not used here either.
+    """
+    rows = [
+        {"text": one["review"].lstrip("\ufeff").strip(), "label": int(one["label"]), "category": one.get("cat", "")}
+        for one in _records(path)
+        if one["review"].strip() and one.get("cat") != leave_out
+    ]
+    test = [row for number, row in enumerate(rows) if number % FOLDS == FOLDS - 1]
+    tested = {row["text"] for row in test}
+    train = [row for number, row in enumerate(rows) if number % FOLDS < FOLDS - 2 and row["text"] not in tested]
+    return _datasets({"train": _in_turn(train, "category", "label"), "test": _in_turn(test, "category", "label")})
+
+
+def labelled(folder: str, field: str, labels: list[str], **_: Any):
+    """Texts of several kinds, in turn, from a folder's train.jsonl and test.jsonl. Fields: the file's, and label (the place in labels).
+
+    field: the one that holds the kind.
+    """
+
+    def examples(split: str) -> list[dict[str, Any]]:
+        return _in_turn([{**one, "label": labels.index(one[field])} for one in _records(f"{folder}/{split}.jsonl")], "label")
+
+    return _datasets({split: examples(split) for split in ("train", "test")})
 
 
 def gsm8k(**_: Any):
@@ -86,10 +117,57 @@ def gsm8k(**_: Any):
     return _datasets({"test": [example(one) for one in _records("gsm8k_test/gsm8k_test.jsonl")]})
 
 
+def mawps(**_: Any):
+    """Word problems of one step or two (Koncel-Kedziorski et al. 2016). Fields: question, result (a number as text)."""
+
+    def example(record) -> dict[str, Any]:
+        result = f"{float(record['ans']):.4f}".rstrip("0").rstrip(".")
+        return {"question": record["original_text"], "result": result}
+
+    return _datasets({split: [example(one) for one in _records(f"mawps/{split}set.json")] for split in ("train", "test")})
+
+
 def last_number(example: dict[str, Any], texts: list[str]) -> dict[str, float]:
-    """exact_match: whether the last number of what was written is the result."""
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", texts[0].replace(",", ""))
-    return {"exact_match": float(bool(numbers) and float(numbers[-1]) == float(example["result"]))}
+    """exact_match: whether the last number of what was written is within 0.001 of the result (as in Hu et al. 2023)."""
+    numbers = re.findall(r"-?\d*\.?\d+", texts[0].replace(",", ""))
+    return {"exact_match": float(bool(numbers) and abs(float(numbers[-1]) - float(example["result"])) < 1e-3)}
+
+
+def mbpp(**_: Any):
+    """Short programs to write (Austin et al. 2021), tasks 11 to 510; examples of a prompt are tasks 1 to 10.
+
+    Fields: text, test (the one that is shown), code, before (what stands before an answer: nothing), tests (what it has to pass).
+    """
+
+    def example(record) -> dict[str, Any]:
+        tests = [record["test_setup_code"], *record["test_list"]]
+        fields = {"text": record["text"], "test": record["test_list"][0], "code": record["code"], "before": "", "tests": "\n".join(tests)}
+        return {name: field.replace("\r\n", "\n").strip() for name, field in fields.items()}
+
+    records = sorted(_records("mbpp/mbpp.jsonl"), key=lambda record: record["task_id"])
+    parts = {"prompt": (1, 10), "test": (11, 510)}
+    return _datasets(
+        {split: [example(one) for one in records if first <= one["task_id"] <= last] for split, (first, last) in parts.items()}
+    )
+
+
+def humaneval(**_: Any):
+    """Functions to complete (Chen et al. 2021). Fields: before (the function's beginning), code, tests (what it has to pass).
+
+    The beginning ends without its line end, because tokenizers join that with the indentation that follows.
+    """
+
+    def example(record) -> dict[str, Any]:
+        call = f"\ncheck({record['entry_point']})" if "entry_point" in record else ""  # else the tests end with it
+        return {"before": record["prompt"].strip(), "code": "\n" + record["canonical_solution"], "tests": record["test"] + call}
+
+    return _datasets({"test": [example(one) for one in _records("humaneval_python/humaneval-python.jsonl")]})
+
+
+def passes_tests(example: dict[str, Any], texts: list[str]) -> dict[str, float]:
+    """pass_at_1: whether the program that was written passes the tests, run with the bounds of the sandbox."""
+    (good,) = passed([f"{example['before']}{texts[0]}\n{example['tests']}"], LIMITS)
+    return {"pass_at_1": float(good)}
 
 
 def dialogsum(**_: Any):
@@ -112,6 +190,24 @@ def wikitext2(**_: Any):
             articles.append("")
         articles[-1] += line + "\n"
     return _datasets({"test": [{"text": article.strip()} for article in articles if article.strip()]})
+
+
+def _two_kinds(*paths: str):
+    """Sentences of two files in turn; label: the place of a sentence's file."""
+    every = [
+        (number % FOLDS == FOLDS - 1, {"text": line.strip(), "label": label})
+        for number, lines in enumerate(zip(*map(_lines, paths), strict=True))
+        for label, line in enumerate(lines)
+    ]
+    return _datasets({split: [one for held_out, one in every if held_out == (split == "test")] for split in ("train", "test")})
+
+
+def _in_turn(examples: list[dict[str, Any]], *fields: str) -> list[dict[str, Any]]:
+    """All examples, one after another of each kind by these fields: files are often sorted, and prompts and --limit take the first ones."""
+    kinds: dict[tuple, list[dict[str, Any]]] = {}
+    for one in examples:
+        kinds.setdefault(tuple(one[field] for field in fields), []).append(one)
+    return [one for row in itertools.zip_longest(*kinds.values()) for one in row if one is not None]
 
 
 def _records(path: str) -> list:
