@@ -103,6 +103,10 @@ class ModelConfig:
     """Use the embedding table also as the output projection (Press & Wolf 2017)."""
     dropout: float = 0.0
     """Fraction of elements dropped in training, after the embedding and after each sub-layer."""
+    token_dropout: float = 0.0
+    """Share of tokens whose whole vectors are dropped in training, after the embedding (Gal & Ghahramani 2016, sec. 4.2)."""
+    layer_dropout: float = 0.0
+    """Share of sub-layers that add nothing to a row in training (stochastic depth: Huang et al. 2016, eq. 2, at one rate for all)."""
     init_std: float = 0.02
     """Standard deviation of initial weights; output projections of sub-layers use init_std / sqrt(2 * num_layers)."""
     scan: bool = False
@@ -149,8 +153,9 @@ class ModelConfig:
             raise ValueError("model.parallel has no norm_position post: both sub-layers read one input")
         if self.qkv_bias and self.bias:
             raise ValueError("model.qkv_bias says nothing beside model.bias, which is for all projections: turn one of them off")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+        for name in ("dropout", "token_dropout", "layer_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"model.{name} is {getattr(self, name)}; it must lie in [0, 1)")
         for name in (
             "window",
             "global_every",
@@ -251,6 +256,11 @@ class ModelConfig:
         """The config with the fields that depend on the tokenizer: vocab_size for `size` ids, rounded up to a multiple of 64. ValueError
         if the tokenizer lacks a needed special id."""
         return dataclasses.replace(self, vocab_size=self.vocab_size or -(-size // 64) * 64)
+
+    @property
+    def drops(self) -> bool:
+        """Whether two passes of training over the same row differ."""
+        return bool(self.dropout or self.token_dropout or self.layer_dropout)
 
     def started_from(self, theirs: "ModelConfig", has_decoder: bool, projectors: Collection[str] = (), **switches) -> "ModelConfig":
         """The model of a run that starts from another run: `theirs`, with `switches` that no parameter depends on. has_decoder: whether

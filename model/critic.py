@@ -142,4 +142,6 @@ class Critic:
     def _own_config(self) -> ModelConfig:
         """A branch goes on from a stream, and looks nothing up."""
         ngrams = 0 if self.layout == "branch" else self.config.ngrams
-        return dataclasses.replace(self.config, num_layers=self.layers_of_its_own, dropout=0.0, ngrams=ngrams)
+        return dataclasses.replace(
+            self.config, num_layers=self.layers_of_its_own, dropout=0.0, token_dropout=0.0, layer_dropout=0.0, ngrams=ngrams
+        )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from model.attention.dispatch import Mask, layer_kernels
 from model.encoder_decoder_config import EncoderDecoderConfig
-from model.layers import Table, compute_dtype, constrain, dropout
+from model.layers import Table, compute_dtype, constrain, dropped
 from model.stack import Context, Source, angles_of, create_layers, run_layers, source_cache
 from model.text import at_index, empty_cache, final_norm, place, relative_bias, shifted, token_vectors, vectors_of
 from model.transformer import DECODER, Output
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
     def __call__(self, x_BSD, source: SourceText, keys_B=None):
         c, length = self.config, x_BSD.shape[1]
         x_BSD = place(c, x_BSD, source.positions_BS).astype(compute_dtype(c))
-        x_BSD = constrain(dropout(x_BSD, c.dropout, keys_B, 0), "batch", "length", "residual")
+        x_BSD = constrain(dropped(c, x_BSD, keys_B), "batch", "length", "residual")
         counted_BT = source.segments_BS != 0 if c.experts else None
         where = angles_of(c, source.positions_BS) | {"bias_1HTS": relative_bias(c, length, length, both_ways=True)}
         context = Context(Mask(causal=False, query_segments_BT=source.segments_BS), keys_B=keys_B, counted_BT=counted_BT, **where)
@@ -80,7 +80,7 @@ class EncoderDecoder(nn.Module):
             hidden_BSD = Encoder(c, name="encoder")(shifted(look_up(source.tokens_BS), source.shift_BSD), source, encoder_keys_B)
             source_segments_BS = source.segments_BS
         x_BTD = place(c, look_up(tokens_BT), positions_BT).astype(compute_dtype(c))
-        x_BTD = constrain(dropout(x_BTD, c.dropout, keys_B, 0), "batch", "length", "residual")
+        x_BTD = constrain(dropped(c, x_BTD, keys_B), "batch", "length", "residual")
 
         keys, offset = (length, None) if cache is None else (valid_BS.shape[1], cache[1])
         if cache is not None:

@@ -139,15 +139,27 @@ class FeedForward(nn.Module):
         return Dense((c.embed_dim,), ("mlp", "embed"), std, dtype, bias=c.bias, name="down")(h_BTF)
 
 
-def dropout(x_BTD, rate: float, keys_B, site: int):
+TOKENS, LAYERS = 16, 32
+"""Sites of dropout of whole tokens, and, with what stands at each added, of what sub-layers add."""
+
+
+def dropout(x_BTD, rate: float, keys_B, site: int, together: int = 0):
     """Inverted dropout whose mask is drawn per row from that row's own key, so that micro-batches and meshes do not change it.
 
-    keys_B: random keys, or None to leave x as it is; `site` tells apart the places that share a key.
+    keys_B: random keys, or None to leave x as it is; `site` tells apart the places that share a key. together: last axes whose elements
+    stay or go as one: 1 for whole tokens, 2 for whole rows.
     """
     if keys_B is None or rate == 0.0:
         return x_BTD
 
     def keep(key):
-        return jax.random.bernoulli(jax.random.fold_in(key, site), 1.0 - rate, x_BTD.shape[1:])
+        shape = x_BTD.shape[1 : x_BTD.ndim - together] + (1,) * together
+        return jax.random.bernoulli(jax.random.fold_in(key, site), 1.0 - rate, shape)
 
     return jnp.where(jax.vmap(keep)(keys_B), x_BTD / (1.0 - rate), 0).astype(x_BTD.dtype)
+
+
+def dropped(config: ModelConfig, x_BTD, keys_B):
+    """What the first layer reads of embedded tokens, in training: see the config's dropout and token_dropout."""
+    x_BTD = dropout(x_BTD, config.dropout, keys_B, 0)
+    return dropout(x_BTD, config.token_dropout, keys_B, TOKENS, together=1)

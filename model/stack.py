@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from model.adapters import bottleneck
 from model.attention.dispatch import Mask, attend, attention_weights
 from model.config import ModelConfig
-from model.layers import ACTIVATIONS, Dense, FeedForward, Norm, compute_dtype, constrain, dropout
+from model.layers import ACTIVATIONS, LAYERS, Dense, FeedForward, Norm, compute_dtype, constrain, dropout
 from model.mixture_of_experts import MixtureOfExperts
 from model.ngrams import NOTHING
 from model.positions import Distances, distance_scores, rotary_angles, rotate
@@ -224,7 +224,7 @@ class Block(nn.Module):
     def __call__(self, x_BTD, layer, context: Context, cache=None):
         c = self.config
         keys_B = None
-        if context.keys_B is not None and c.dropout:
+        if context.keys_B is not None and (c.dropout or c.layer_dropout):
             keys_B = jax.vmap(lambda key: jax.random.fold_in(key, layer + 1))(context.keys_B)
 
         def norm(name, x_BTD):
@@ -241,7 +241,8 @@ class Block(nn.Module):
                 y_BTD = bottleneck(y_BTD, self.get_variable("params", f"{name}_bottleneck"), ACTIVATIONS[c.activation])
             if c.norm_position == "both":
                 y_BTD = norm(f"{name}_post_norm", y_BTD)
-            x_BTD = x_BTD + dropout(y_BTD, c.dropout, keys_B, site)
+            y_BTD = dropout(y_BTD, c.dropout, keys_B, site)
+            x_BTD = x_BTD + dropout(y_BTD, c.layer_dropout, keys_B, LAYERS + site, together=2)
             return norm(f"{name}_norm", x_BTD) if c.norm_position == "post" else x_BTD
 
         if self.window is not None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from model.attention.dispatch import Mask, layer_kernels
 from model.heads import Head
-from model.layers import ACTIVATIONS, Dense, Norm, Table, compute_dtype, constrain, dropout
+from model.layers import ACTIVATIONS, Dense, Norm, Table, compute_dtype, constrain, dropped
 from model.stack import Context, angles_of, create_layers, run_layers
 from model.text import final_norm, place, relative_bias, shifted, token_vectors
 from model.text_encoder_config import TextEncoderConfig
@@ -76,7 +76,7 @@ class TextEncoder(nn.Module):
         x_BTD = x_BTW.astype(dtype)
         if c.embedding_width != c.embed_dim:
             x_BTD = Dense((c.embed_dim,), ("mlp", "embed"), c.init_std, dtype, bias=True, name="embedding_projection")(x_BTD)
-        x_BTD = constrain(dropout(x_BTD, c.dropout, keys_B, 0), "batch", "length", "residual")
+        x_BTD = constrain(dropped(c, x_BTD, keys_B), "batch", "length", "residual")
 
         length = tokens_BT.shape[1]
         where = angles_of(c, positions_BT) | {"bias_1HTS": relative_bias(c, length, length, both_ways=True)}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from model.attention.dispatch import Mask, layer_kernels
 from model.config import ModelConfig
 from model.flops import training_flops_per_token
-from model.layers import Table, compute_dtype, constrain, dropout
+from model.layers import Table, compute_dtype, constrain, dropped
 from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import Router
 from model.ngrams import ngram_vectors, tokens_before, tokens_before_in_cache
@@ -229,7 +229,7 @@ class Decoder(nn.Module):
         if media is not None and media.attended is None:
             x_BTD = media.instead_of(x_BTD)
         x_BTD = place(c, x_BTD, positions_BT)
-        return constrain(dropout(x_BTD.astype(compute_dtype(c)), c.dropout, keys_B, 0), "batch", "length", "residual")
+        return constrain(dropped(c, x_BTD.astype(compute_dtype(c)), keys_B), "batch", "length", "residual")
 
 
 def knows_branches(config: ModelConfig) -> bool:

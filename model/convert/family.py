@@ -172,7 +172,7 @@ HARMLESS = re.compile(
 )
 """Tensors that some files hold and no model needs: masks and tables that are computed."""
 
-SWITCHES = ("scan", "remat", "dtype", "attention", "dropout", "init_std")
+SWITCHES = ("scan", "remat", "dtype", "attention", "dropout", "token_dropout", "layer_dropout", "init_std")
 """Fields of our config that say how a model is run or trained, and that no config.json needs to hold."""
 
 

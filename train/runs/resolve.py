@@ -37,6 +37,9 @@ MAY_CHANGE = (
 )
 """Fields that a resumed run may change: none of them alters what the saved state means."""
 
+SWITCHES = ("scan", "remat", "attention", "dtype", "dropout", "token_dropout", "layer_dropout")
+"""Fields of a model that are the config's own, whatever the run it starts from has."""
+
 
 def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Experiment:
     """Fill in what the config leaves open: the model of the run that it starts from (the context may be shorter), or the fields that depend
@@ -54,7 +57,7 @@ def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Ex
                 f"{experiment.start}: has another tokenizer than {corpora[0].path}",
                 f"Prepare with --tokenizer {source.path / 'tokenizer'}.",
             )
-        switches: dict[str, Any] = {name: getattr(model, name) for name in ("scan", "remat", "attention", "dtype", "dropout")}
+        switches: dict[str, Any] = {name: getattr(model, name) for name in SWITCHES}
         if source.experiment.model.positions == "rotary":  # no parameters depend on it, and shorter rows cost less
             switches["context_length"] = min(model.context_length, source.experiment.model.context_length)
         elif source.experiment.model.positions != "learned":

@@ -81,7 +81,7 @@ class ProgramsDataset(SequenceDataset):
     def own_prompt(self) -> str:  # type: ignore[override]
         if self.options.with_source:
             return "{source}"
-        return '"""{source}\n{test}"""\n' if self.options.shows_test else '"""{source}"""\n'
+        return '"""{source}\n{test}\n"""\n' if self.options.shows_test else '"""{source}"""\n'
 
     @property
     def drawn(self) -> int:  # type: ignore[override]

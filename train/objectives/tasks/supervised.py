@@ -170,7 +170,7 @@ def check_labels(options: Supervised, head: Any, model: ModelConfig) -> None:
         raise UserError("objective.mixup is for an encoder's head, and the model writes its answers", "Leave --objective.mixup at 0.")
     if options.mixup and (head.by_token or isinstance(head, Choice)):
         raise UserError("objective.mixup mixes texts that have labels of their own; those of this task have none", "Leave it at 0.")
-    if options.r_drop and not model.dropout and (head is None or not options.head_dropout):
+    if options.r_drop and not model.drops and (head is None or not options.head_dropout):
         raise UserError("objective.r_drop compares passes with different dropout, and the model has none", "Set --model.dropout 0.1.")
 
 

@@ -64,7 +64,7 @@ class SimCSELoss:
 
 def bind(options: SimCSE, experiment: Experiment, shards: int) -> Bound:
     check_trunk(options, experiment)
-    if not experiment.model.dropout:
+    if not experiment.model.drops:
         raise UserError("objective SimCSE tells two views of a text apart by dropout; model.dropout is 0", "Set --model.dropout 0.1.")
     model = realise(experiment.model)
     return Bound(SimCSELoss(model, options), start=model.start, parts=model.parts())
