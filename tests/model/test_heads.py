@@ -31,6 +31,7 @@ def oracle(own, other, targets, softcap, temperature):
     p, q = np.exp(log_p), np.exp(log_q)
     return Scores(
         nll=-np.take_along_axis(log_p, np.asarray(targets)[..., None], -1)[..., 0],
+        mean_nll=-log_p.mean(-1),
         log_z=np.log(np.exp(x).sum(-1)),
         entropy=-(p * log_p).sum(-1),
         hit=(x.argmax(-1) == targets).astype(float),

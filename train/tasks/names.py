@@ -11,7 +11,8 @@ from data.anonymize.patterns import Span
 from data.errors import UserError
 from train.tasks.batches import EvaluationRows
 from train.tasks.examples import Example
-from train.tasks.words import WordEncoder, spaces, word_spans
+from train.tasks.tagging import Reading, best_tags
+from train.tasks.words import WordEncoder, spaces, windows_of, word_spans
 
 KINDS = {
     "person": ("NAME", ("PER", "PERSON")),
@@ -21,8 +22,6 @@ KINDS = {
 """Of what can be asked for, the kind of its surrogates, and the types of tags that mean it, in any case of letters."""
 SHORTEST = 16
 """Tokens of the shortest rows; each longer size is twice as long."""
-ENDS = frozenset("。！？!?；;")
-"""Characters behind which a sentence may end. A full stop also ends abbreviations, such as those before names."""
 
 
 class NameFinder:
@@ -76,7 +75,7 @@ class NameFinder:
         sizes = [len(ids) for ids in self._encoder(words, spaces(words))]
         return [
             _Window(words[first:end], places[first:end], sum(sizes[first:end]), (kept[0] - first, kept[1] - first))
-            for first, end, kept in windows(words, sizes, self._room - 2)
+            for first, end, kept in windows_of(words, sizes, self._room - 2)
         ]
 
     @functools.lru_cache(maxsize=1 << 16)  # noqa: B019 - one finder lives as long as its command
@@ -102,13 +101,14 @@ class NameFinder:
 
     def _tags(self, length: int, windows: list["_Window"]) -> list[list[str]]:
         dataset = self._dataset(length)
-        examples = [Example({}, None, "", tuple(window.words)) for window in windows]
+        examples = [Example({}, None, "", Reading(tuple(window.words))) for window in windows]
         rows = _RowsOfOne(dataset, [dataset.item(example, self._tokenizer, False) for example in examples])
         outputs: list[list[np.ndarray]] = [[] for _ in examples]
         collect = rows.collector(outputs)
         assert collect is not None, "taggers have heads"
         self._evaluator.outputs(self._params, rows.batch, len(examples), collect)
-        return [dataset.found(example, output) for example, output in zip(examples, outputs, strict=True)]
+        found = [dataset.found(example, output) for example, output in zip(examples, outputs, strict=True)]
+        return [best_tags(scores, dataset.label_names) for scores in found]
 
     def _spans(self, window: "_Window", tags: list[str]) -> list[Span]:
         """Of the words that are the window's own."""
@@ -145,39 +145,3 @@ class _RowsOfOne(EvaluationRows):
         self._dataset, self._items = dataset, items
         self._rows = [[number] for number in range(len(items))]
         self.rows_per_epoch = len(items)
-
-
-def windows(words: Sequence[str], sizes: Sequence[int], room: int) -> list[tuple[int, int, tuple[int, int]]]:
-    """[(first word, end, (first, end) of those that are its own)] of windows of at most `room` ids, which own each word once.
-
-    sizes: ids of each word. A word that is too long for a window is alone in one.
-    """
-    found: list[tuple[int, int, tuple[int, int]]] = []
-    first = 0
-    while first < len(words):
-        end, total = first, 0
-        while end < len(words) and (end == first or total + sizes[end] <= room):
-            total, end = total + sizes[end], end + 1
-        if end == len(words):
-            found.append((first, end, (first, end)))
-            break
-        cut = next((place for place in range(end, first, -1) if words[place - 1] in ENDS), 0)
-        if cut:
-            found.append((first, cut, (first, cut)))
-            first = cut
-            continue
-        # In the middle of a sentence: the last quarter is read again, and its halves belong to either side.
-        back = max((end - first) // 4, 1) if end - first > 1 else 0
-        middle = end - back // 2
-        found.append((first, end, (first, middle)))
-        first = end - back
-    return _owned(found)
-
-
-def _owned(found: list[tuple[int, int, tuple[int, int]]]) -> list[tuple[int, int, tuple[int, int]]]:
-    """A window owns nothing that one before it does."""
-    taken, kept = 0, []
-    for first, end, (_, last) in found:
-        kept.append((first, end, (max(taken, first), last)))
-        taken = last
-    return kept

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from data.records.sentences import read_sentences
 from train.tasks.examples import Example, TaskFile
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
-from train.tasks.words import WordEncoder, spaces
+from train.tasks.words import WordEncoder, spaces, windows_of
 
 OUTSIDE = "O"
 
@@ -30,20 +30,38 @@ class Tagging(Task):
     """Column of the tags, counted from 0, or its name in JSON lines. Empty: the last, or tags."""
 
 
+class Reading(NamedTuple):
+    """Words that a row reads. own: [first, end) of those whose tags count, the others being there to be seen; None: all."""
+
+    words: tuple[str, ...]
+    own: tuple[int, int] | None = None
+
+    @property
+    def kept(self) -> slice:
+        return slice(None) if self.own is None else slice(*self.own)
+
+
 class TaggingDataset(TaskDataset):
-    """Answers are tags, one a word, that are valid IOB2."""
+    """Answers are tags, one a word, that are valid IOB2. A sentence that is too long for a row is read in overlapping parts, each an
+    example."""
 
     options: Tagging
-    by_token, writes = True, False
+    by_token, writes, in_parts = True, False, True
 
     def read(self, source: TaskFile) -> list[Example]:
         o, found = self.options, []
         where: dict[str, Any] = {"words": o.words, "tags": o.tags, "left_out": source.left_out if o.leave_out else None}
+        self.tokens = source.tokenizer()
         for one in read_sentences(source.path, **where):
-            example = Example({"text": " ".join(one.tokens)}, tuple(one.tags), one.where[0], tuple(one.tokens))
+            words, tags = tuple(one.tokens), tuple(one.tags)
+            example = Example({"text": " ".join(words)}, tags, one.where[0], Reading(words))
             with self.usable(source, example.where):
                 self.check_usable(source, example)
-                found.append(example)
+                sizes = [len(ids) for ids in self._encoded(words)] if self.way == "head" else []
+                for first, end, own in windows_of(words, sizes, o.length - 2) if sum(sizes) > o.length - 2 else ():
+                    part = Reading(words[first:end], (own[0] - first, own[1] - first))
+                    found.append(example._replace(label=tags[first:end], parts=part))
+                found += [] if sum(sizes) > o.length - 2 else [example]
         if not found:
             raise UserError(f"{source.path}: holds no sentence that can be used", "Give one with some.")
         return found
@@ -67,10 +85,14 @@ class TaggingDataset(TaskDataset):
 
         return Classes(len(self.label_names), by_token=True)
 
-    def _encoded(self, example: Example) -> list[np.ndarray]:
+    def identity(self, example: Example) -> Any:
+        """The sentence, in however many parts."""
+        return [example.fields]
+
+    def _encoded(self, words: Sequence[str]) -> list[np.ndarray]:
         if getattr(self, "_encoder", None) is None:
             self._encoder = WordEncoder(self.tokens)
-        return self._encoder(list(example.parts), spaces(list(example.parts)))
+        return self._encoder(list(words), spaces(list(words)))
 
     def _firsts(self, encoded: list[np.ndarray]) -> np.ndarray:
         """Where the first piece of each word stands in the row; 0 for a word that has none there."""
@@ -79,14 +101,15 @@ class TaggingDataset(TaskDataset):
         return np.where((ends + 1 < self.options.length) & (begins < ends + 1), begins, 0)
 
     def pieces(self, example: Example, labelled: bool) -> Item:
-        encoded = self._encoded(example)
+        encoded = self._encoded(example.parts.words)
         ids, types = self.wrapped(np.concatenate(encoded))
         label, learned = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32)
         firsts = self._firsts(encoded)
         if labelled:
             places = [self._place(tag, example) for tag in example.label]
             label[firsts[firsts > 0]] = np.array(places)[firsts > 0]
-        learned[firsts[firsts > 0]] = 1.0
+        own = firsts[example.parts.kept]
+        learned[own[own > 0]] = 1.0
         return (Piece(ids, types, label, learned=learned),)
 
     def _place(self, tag: str, example: Example) -> int:
@@ -94,13 +117,29 @@ class TaggingDataset(TaskDataset):
             raise UserError(f"{example.where}: tag {tag!r} is none of the run's", f"They are {', '.join(self.label_names)}.")
         return self.label_names.index(tag)
 
-    def found(self, example: Example, outputs: list[np.ndarray]) -> list[str]:
-        firsts = self._firsts(self._encoded(example))
-        scores = np.log(np.maximum(outputs[0][firsts[firsts > 0]], 1e-30))
-        tags = [OUTSIDE] * len(firsts)
-        for word, tag in zip(np.flatnonzero(firsts), best_tags(scores, self.label_names), strict=True):
-            tags[word] = tag
-        return tags
+    def found(self, example: Example, outputs: list[np.ndarray]) -> np.ndarray:
+        """Log-probabilities [own words, tags]; a word that no token stands for is outside."""
+        firsts = self._firsts(self._encoded(example.parts.words))[example.parts.kept]
+        outside = np.array([0.0 if name == OUTSIDE else -np.inf for name in self.label_names])
+        scores = np.log(np.maximum(outputs[0][firsts], 1e-30))
+        return np.where((firsts > 0)[:, None], scores, outside)
+
+    def joined(self, examples: list[Example], answers: list[Any]) -> tuple[list[Example], list[Any]]:
+        """Sentences with all their words, and the likeliest valid tags of the scores of all parts."""
+        found: list[Example] = []
+        held: list[list[np.ndarray]] = []
+        for example, scores in zip(examples, answers, strict=True):
+            own = example.parts.kept
+            part = example._replace(label=example.label and example.label[own], parts=Reading(example.parts.words[own]))
+            if example.parts.own is not None and found and found[-1].where == example.where:
+                before = found[-1]
+                label = before.label and before.label + part.label
+                found[-1] = before._replace(label=label, parts=Reading(before.parts.words + part.parts.words))
+                held[-1].append(scores)
+            else:
+                found.append(part)
+                held.append([scores])
+        return found, [best_tags(np.concatenate(one), self.label_names) for one in held]
 
     def score(self, examples: Sequence[Example], answers: Sequence[list[str]]):
         from train.tasks.metrics.entities import entity_scores
@@ -112,7 +151,7 @@ class TaggingDataset(TaskDataset):
         return sum(tag != true for tag, true in zip(answer, example.label, strict=True)) / max(len(answer), 1)
 
     def shown(self, example: Example, answer: list[str]) -> dict[str, Any]:
-        return {"words": list(example.parts), "tags": None if example.label is None else list(example.label), "answer": answer}
+        return {"words": list(example.parts.words), "tags": None if example.label is None else list(example.label), "answer": answer}
 
 
 def best_tags(scores: np.ndarray, names: Sequence[str]) -> list[str]:

@@ -404,9 +404,10 @@ class TaskDataset(Dataset):
 
     def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
         batches, examples = self.batches(sources), self.examples(sources, "train")
-        if not user and self.in_parts:
+        if not user and self.in_parts and len({example.where for example in examples}) < len(examples):
             raise UserError(
-                f"data: {type(self.options).__name__} makes several rows of one example", "Name whose they are: --gradient.user."
+                f"data: {type(self.options).__name__} makes several rows of one example, where it is long",
+                "Name whose they are: --gradient.user; or give a larger --data.length.",
             )
         owners = [self._owner(example, user) for example in examples] if user else np.arange(len(examples))
         held = by_owner(owners)

@@ -16,8 +16,9 @@ from tests.train.tiny_runs import start, train
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.objectives.tasks.options import Supervised
 from train.tasks.classification import Classification
-from train.tasks.names import NameFinder, windows
+from train.tasks.names import NameFinder
 from train.tasks.tagging import Tagging
+from train.tasks.words import windows_of
 
 NAMES, OTHERS = ("XX", "YY", "XY"), ("ab", "ba", "aa", ";")
 KEY = Key(b"a secret of 32 bytes in all ....")
@@ -108,7 +109,7 @@ def test_windows_own_each_word_once(seed):
     rng = np.random.default_rng(seed)
     words = rng.choice(["a", "b", "。"], 300, p=(0.48, 0.48, 0.04)).tolist()
     sizes, room = rng.integers(1, 5, 300).tolist(), 20
-    found = windows(words, sizes, room)
+    found = windows_of(words, sizes, room)
     assert [word for _, _, own in found for word in range(*own)] == list(range(300))
     for first, end, own in found:
         assert first <= own[0] <= own[1] <= end and (sum(sizes[first:end]) <= room or end == first + 1)

@@ -174,7 +174,7 @@ def made_tasks(folder):
 
 
 TASKS = ("several", "number", "tags", "choice", "spans", "pairs", "labels", "talk", "code", "copy")
-FLOOR = {"several": 0.6, "number": 0.3, "tags": 0.5, "choice": 0.9, "labels": 0.6, "talk": 1.0, "code": 1.0, "pairs": 0.5, "spans": 0.8}
+FLOOR = {"several": 0.6, "number": 0.3, "tags": 0.35, "choice": 0.9, "labels": 0.6, "talk": 1.0, "code": 1.0, "pairs": 0.5, "spans": 0.8}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -299,6 +299,27 @@ def test_tags_are_the_likeliest_that_are_valid():
         worth = {path: sum(scores[i, names.index(tag)] for i, tag in enumerate(path)) for path in itertools.product(names, repeat=4)}
         best = max(filter(valid, worth), key=worth.__getitem__)
         assert best_tags(scores, names) == list(best)
+
+
+def test_long_sentences_are_read_in_parts_and_judged_whole(tmp_path):
+    """Each word is learned once, and none is lost; given the right tag of each word in every part, all sentences come out right."""
+    path = conll(tmp_path / "t.conll", 3, 6)
+    long = [line for line in (tmp_path / "t.conll").read_text().splitlines() if line]
+    (tmp_path / "t.conll").write_text("\n".join([*long, "", *long[:4]]) + "\n")
+    made = experiment(tmp_path, ENCODER, Tagging(files=(path,), length=16, validation=0.0), Supervised(labels=("O", "B-PER", "I-PER")))
+    dataset, sources = dataset_of(made), dataset_of(made).open()
+    sources[0].dataset = dataset
+    examples = dataset.examples(sources, "train")
+    assert len(examples) > 3 and len({dataset.key(example) for example in examples}) == 2
+    items = [dataset.item(example, byte_tokenizer()) for example in examples]
+    assert dataset.cut == 0 and sum(piece.learned.sum() for (piece,) in items) == len(long) + 4
+    outputs = [[np.eye(3)[piece.label]] for (piece,) in items]
+    whole, answers = dataset.joined(examples, [dataset.found(*pair) for pair in zip(examples, outputs, strict=True)])
+    tags = [line.split("\t")[1] for line in long]
+    assert [list(one.label) for one in whole] == [tags, tags[:4]] == answers
+    assert [len(one.parts.words) for one in whole] == [len(long), 4] and dataset.score(whole, answers).values["f1"] == 1.0
+    with pytest.raises(UserError, match="several rows of one example"):
+        dataset.units(sources)
 
 
 def test_windows_cover_a_long_text():
