@@ -76,6 +76,12 @@ def our_logits(run) -> np.ndarray:
     return np.asarray(logits(Head(hidden_BTD, vocabulary_table(params)), softcap=run.experiment.model.logit_softcap))
 
 
+def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
+    """Up to rounding, which grows with the largest of them: a sum in another order changes small ones as much as large ones."""
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-4 * scale)
+
+
 def byte_level() -> tokenizers.Tokenizer:
     """Of bytes, with as many ids as the models."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())

@@ -25,6 +25,7 @@ from tests.parity.hugging_face import (
     TEMPLATE,
     TOKENS_BT,
     VOCABULARY,
+    assert_same_logits,
     byte_level,
     make_random,
     our_logits,
@@ -196,11 +197,11 @@ def test_predictions_of_others_are_equal(other):
     assert run.experiment.model.tied_embeddings is not own
     found, expected = our_predictions(run), predictions_of(theirs)
     assert found.std() > 0.2
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
+    assert_same_logits(found, expected)
 
 
 def test_an_export_of_others_is_the_same_model_there(other, tmp_path):
     theirs, run = other
     export_model(run, "hf", tmp_path / "hf")
     again = type(theirs).from_pretrained(tmp_path / "hf", attn_implementation="eager").eval()
-    np.testing.assert_allclose(predictions_of(again), predictions_of(theirs), rtol=0, atol=2e-4)
+    assert_same_logits(predictions_of(again), predictions_of(theirs))

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tests.parity.hugging_face import FAMILIES, OTHERS, TOKENS_BT, byte_level, make_random, our_logits, their_config, their_logits
+from tests.parity.hugging_face import (
+    FAMILIES,
+    OTHERS,
+    TOKENS_BT,
+    assert_same_logits,
+    byte_level,
+    make_random,
+    our_logits,
+    their_config,
+    their_logits,
+)
 from train.adapters.options import Prefix, Prompt
 from train.adapters.training import fresh_leaves, method_of
 from train.bridge.adapters import export_adapters, import_adapters
@@ -64,7 +74,7 @@ def test_heads_answer_alike(family, what, settings, tmp_path):
             output = model(torch.from_numpy(TOKENS_BT))
         return output.logits.numpy() if what != "QuestionAnswering" else torch.stack([output.start_logits, output.end_logits], -1).numpy()
 
-    np.testing.assert_allclose(ours(run, TOKENS_BT), answered(theirs), rtol=2e-3, atol=2e-4)
+    assert_same_logits(ours(run, TOKENS_BT), answered(theirs))
     export_model(run, "hf", tmp_path / "ours")
     back = auto.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
     np.testing.assert_allclose(answered(back), answered(theirs), rtol=1e-5, atol=1e-5)
@@ -99,7 +109,7 @@ def test_adapters_of_a_classifier_are_pefts(family, tmp_path):
     expected = their_logits(theirs)
     if family == "roberta":  # whose classifier has a layer that the trunk of the file lacks
         assert "pooler" in run.experiment.adapters.trained
-    np.testing.assert_allclose(ours(run, TOKENS_BT), expected, rtol=2e-3, atol=2e-4)
+    assert_same_logits(ours(run, TOKENS_BT), expected)
     export_adapters(run, tmp_path / "again")
     back = peft.PeftModel.from_pretrained(fresh(), tmp_path / "again").eval()
     np.testing.assert_allclose(their_logits(back), expected, rtol=1e-4, atol=1e-5)
@@ -133,7 +143,7 @@ def test_soft_prompts_are_pefts(family, options, tmp_path):
     adapted, expected = peft.PeftModel.from_pretrained(model(), tmp_path / "adapters").eval(), our_logits(run)
     found = their_logits(adapted)[:, -TOKENS_BT.shape[1] :]
     assert np.abs(expected - our_logits(base)).max() > 1e-2
-    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
+    assert_same_logits(found, expected)
     adapted.save_pretrained(tmp_path / "again", save_embedding_layers=False)
     back = import_adapters(tmp_path / "again", base, tmp_path / "back")
     np.testing.assert_allclose(our_logits(back), expected, rtol=1e-4, atol=1e-5)
