@@ -1,4 +1,4 @@
-"""Adversarial training of embeddings against attacks on texts: FGM, FreeLB and SMART, on questions and on film reviews.
+"""Adversarial training of embeddings against attacks on texts: FreeLB and SMART, on questions and on film reviews.
 
 omnia reproduce freelb --data DIR
 """
@@ -9,17 +9,15 @@ from train.experiment import Exact, Experiment
 from train.kinds import Gradient
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
-from train.step.adversarial.options import FGM, SMART, FreeLB
+from train.step.adversarial.options import SMART, FreeLB
 from train.tasks.augmentation import Augment
 from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
 METHODS: dict[str, tuple[Gradient, str]] = {
     "plain": (Exact(), "plain fine-tuning"),
-    "fgm": (FGM(epsilon=0.05), "FGM (Miyato et al. 2017)"),
     "freelb": (FreeLB(steps=3, step_size=0.03, magnitude=0.03, epsilon=0.05), "FreeLB, 3 steps (Zhu et al. 2020)"),
-    "smart": (SMART(epsilon=0.1), "SMART's regulariser (Jiang et al. 2020)"),
-    "smart_typos": (SMART(epsilon=0.05), "half of it, and typing errors in a fifth of the texts"),
+    "smart_typos": (SMART(epsilon=0.05), "SMART's regulariser (Jiang et al. 2020), and typing errors in a fifth of the texts"),
 }
 TASKS = {"trec": "questions", "polarity": "reviews"}
 KINDS = ("words", "characters")
@@ -71,10 +69,19 @@ def get_table() -> Table:
             for task, kind in TASKS.items()
             for method, (_, what) in METHODS.items()
         ),
-        claims=tuple(Better(f"{method}_{task}", f"plain_{task}") for task in TASKS for method in METHODS if method != "plain"),
+        claims=tuple(
+            claim
+            for task in TASKS
+            for method in METHODS
+            if method != "plain"
+            for claim in (
+                Better(f"{method}_{task}", f"plain_{task}", by=0.05),
+                Better(f"{method}_{task}", f"plain_{task}", by=-0.01, metric="accuracy"),
+            )
+        ),
         note=f"Two layers of MiniLM, 200 steps of 32. The first {ATTACKED} test examples are attacked; up to three words in ten may become "
         "neighbours in MiniLM's embedding table or get a typing error. Such a set misses what only the model at hand falls for: the second "
-        "column attacks each model anew.",
+        "column attacks each model anew. Claims ask for five points more on that set, and at most one less on the texts as they are.",
     )
 
 
