@@ -106,7 +106,7 @@ class ModelConfig:
     token_dropout: float = 0.0
     """Share of tokens whose whole vectors are dropped in training, after the embedding (Gal & Ghahramani 2016, sec. 4.2)."""
     layer_dropout: float = 0.0
-    """Share of sub-layers that add nothing to a row in training (stochastic depth: Huang et al. 2016, eq. 2, at one rate for all)."""
+    """Probability that a sub-layer is skipped for a row in training (stochastic depth: Huang et al. 2016, eq. 2, at one rate for all)."""
     init_std: float = 0.02
     """Standard deviation of initial weights; output projections of sub-layers use init_std / sqrt(2 * num_layers)."""
     scan: bool = False

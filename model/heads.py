@@ -75,7 +75,7 @@ def logits(head: Head, *, softcap: float = 0.0, temperature: float = 1.0):
     return x if temperature == 1.0 else x / temperature
 
 
-def _score(head, other, targets_BT, want, softcap, temperature) -> Scores:
+def _score(head, other, targets_BT, want, softcap, temperature, words=0) -> Scores:
     """The plain computation, whole [B, T, V] logits at once: what each chunk runs, and the reference for all of them."""
     x_BTV = logits(head, softcap=softcap, temperature=temperature)
     log_z_BT = jax.nn.logsumexp(x_BTV, axis=-1)
@@ -83,7 +83,7 @@ def _score(head, other, targets_BT, want, softcap, temperature) -> Scores:
     if "nll" in want:
         found["nll"] = log_z_BT - jnp.take_along_axis(x_BTV, targets_BT[..., None], axis=-1)[..., 0]
     if "mean_nll" in want:
-        found["mean_nll"] = log_z_BT - x_BTV.mean(-1)
+        found["mean_nll"] = log_z_BT - (x_BTV[..., :words] if words else x_BTV).mean(-1)
     if "hit" in want:
         found["hit"] = (jnp.argmax(x_BTV, axis=-1) == targets_BT).astype(jnp.float32)
     if ({"entropy"} | COMPARING) & set(want):
@@ -116,6 +116,7 @@ def score_tokens(
     shards: int = 1,
     chunk: int = 0,
     counted_BT=None,
+    words: int = 0,
 ) -> Scores:
     """Score the target of every position, holding the logits of a few positions at a time: [B, T, V] never exists.
 
@@ -123,7 +124,7 @@ def score_tokens(
     in float32. targets_BT: int32. want: names of `Scores`; those of COMPARING need `other`, a second head over the same
     vocabulary. shards: devices that the rows are split over. chunk: positions per row in a chunk; 0 fits CHUNK_ELEMENTS logits per device.
     counted_BT: bool, the positions that are asked for; the others score 0. They go last in their rows, and a chunk of none but them costs
-    nothing: so a prompt costs no vocabulary pass.
+    nothing: so a prompt costs no vocabulary pass. words: ids that mean_nll is a mean over, from the first; 0: all.
     """
     unknown = set(want) - set(Scores._fields)
     if unknown:
@@ -137,7 +138,7 @@ def score_tokens(
         fits = min(fits, max(-(-length // SKIPPABLE), -(-FULL_SPEED // rows)))
     chunk = min(length, fits)
     if chunk == length or isinstance(head.table_VD, Watched):  # whose uses are counted where they are traced
-        scores = _score(head, other, targets_BT, want, softcap, temperature)
+        scores = _score(head, other, targets_BT, want, softcap, temperature, words)
         return scores if counted_BT is None else jax.tree.map(lambda x: jnp.where(counted_BT, x, 0.0), scores)
     if counted_BT is not None:
         order_BT = jnp.argsort(~counted_BT, axis=1, stable=True)
@@ -159,7 +160,7 @@ def score_tokens(
     if other is not None:
         hidden["other"], tables["other"] = split(other.hidden_BTD), other[1:]
     used = None if counted_BT is None else split(_in_order(counted_BT, order_BT)).any((1, 2))
-    scores = jax.tree.map(join, _scan_chunks(tables, hidden, split(targets_BT), used, (tuple(want), softcap, temperature)))
+    scores = jax.tree.map(join, _scan_chunks(tables, hidden, split(targets_BT), used, (tuple(want), softcap, temperature, words)))
     if counted_BT is None:
         return scores
     return jax.tree.map(lambda x_BT: jnp.where(counted_BT, _in_order(x_BT, back_BT), 0.0), scores)

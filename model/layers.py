@@ -139,8 +139,8 @@ class FeedForward(nn.Module):
         return Dense((c.embed_dim,), ("mlp", "embed"), std, dtype, bias=c.bias, name="down")(h_BTF)
 
 
-TOKENS, LAYERS = 16, 32
-"""Sites of dropout of whole tokens, and, with what stands at each added, of what sub-layers add."""
+TOKENS, LAYERS = 1 << 22, 16
+"""Sites of dropout: of whole tokens, beyond the numbers of layers, and of what sub-layers add, beyond those of their elements."""
 
 
 def dropout(x_BTD, rate: float, keys_B, site: int, together: int = 0):

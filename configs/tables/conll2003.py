@@ -28,6 +28,6 @@ def get_table() -> Table:
             for way, what in WAYS.items()
         ),
         claims=(Better("whole", "frozen"), Better("lora", "frozen")),
-        note="The files as their authors have them: four columns, IOB1, which is read as IOB2. Rows of 64 tokens. Figures of 94 % that "
-        "overviews give are often accuracies of tokens, which are high for every method, since most tokens are in no entity: compare F1.",
+        note="The files as their authors have them: four columns, IOB1, which is read as IOB2. Rows of 64 tokens. The "
+        "accuracy of tokens is high for every method, since most tokens are in no entity: compare F1.",
     )

@@ -5,6 +5,7 @@ written under our names, in the same two files, with "OMNIA" as its type. The we
 """
 
 import dataclasses
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -23,11 +24,14 @@ from train.adapters.training import fresh_leaves, method_of
 from train.bridge.beside import built_beside
 from train.bridge.importing import save_parameters
 from train.bridge.peft import Read, of_peft, to_peft, why_not
+from train.bridge.task_heads import fitting
 from train.checkpoints.checkpointer import load_parameters, load_trained
 from train.devices.mesh import make_mesh
 from train.experiment import AdamW, Experiment, MeshShape
 from train.kinds import Data, Objective
 from train.objectives.bind import bind
+from train.objectives.distillation import Distillation
+from train.objectives.tasks.options import Supervised, SupervisedTogether
 from train.runs.classes import KEPT, finder
 from train.runs.directory import CHAT, START, Run, keep_start, open_run, write_run
 from train.runs.serialize import from_json, to_json
@@ -82,7 +86,8 @@ def _task_of(experiment: Experiment) -> dict[str, str]:
     """What was learned, without the files that it was learned from, if it was a task."""
     if not isinstance(experiment.data, Task | Together):
         return {}
-    return {TASK: json_files.dumps({"data": to_json(_without_files(experiment.data)), "objective": to_json(experiment.objective)})}
+    objective = experiment.objective.of if isinstance(experiment.objective, Distillation) else experiment.objective
+    return {TASK: json_files.dumps({"data": to_json(_without_files(experiment.data)), "objective": to_json(objective)})}
 
 
 def _without_files(data: Task | Together) -> Data:
@@ -127,13 +132,14 @@ def import_adapters(folder: Path, base: Run, run_dir: Path, said: Callable[[str]
     try:
         read = _ours(config, tensors, known) if config.get("peft_type") == OURS else of_peft(base.experiment, config, tensors)
         task = _task_in(said_of[TASK], known) if TASK in said_of else read.task
-    except (ValueError, KeyError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, re.error) as error:
         what = f"{CONFIG} has no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{folder}: {what}", "Only adapters of the same model can be read.") from None
     options, leaves = read.options, read.leaves
     changes: dict[str, Any] = {"name": folder.resolve().name, "start": str(base.path.absolute()), "frozen": (), "ema_decay": 0.0}
     if task is not None:
-        changes |= {"data": task[0], "objective": task[1]}
+        data = task[0]
+        changes |= {"data": fitting(data, base.experiment.model) if isinstance(data, Task) else data, "objective": task[1]}
     experiment = dataclasses.replace(base.experiment, **changes, adapters=options, optimizer=AdamW())
     _check_fits(folder, experiment, leaves)
     with built_beside(run_dir) as path:
@@ -156,7 +162,10 @@ def _ours(config: dict[str, Any], tensors, known) -> Read:
 
 def _task_in(said: str, known) -> tuple[Data, Objective]:
     found = json_files.parse(said)
-    return from_json(Data, found["data"], "data", known), from_json(Objective, found["objective"], "objective", known)
+    data, objective = from_json(Data, found["data"], "data", known), from_json(Objective, found["objective"], "objective", known)
+    if not isinstance(data, Task | Together) or not isinstance(objective, Supervised | SupervisedTogether):
+        raise ValueError(f"says that {type(data).__name__} was learned by {type(objective).__name__}, which is no task")
+    return _without_files(data), objective
 
 
 def _check_fits(folder: Path, experiment: Experiment, leaves) -> None:

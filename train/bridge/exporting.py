@@ -78,7 +78,7 @@ def leaving_of(run: Run, form: str, said: Callable[[str], None], *, step: int | 
         family, settings = family_of(config)
     except ValueError as error:
         raise UserError(f"{run.path}: {error}", "`omnia checkpoint export` writes any run's parameters under our names.") from None
-    head, why = None, "a GGUF file has no place for it"
+    head, why = None, "a GGUF file has no place for it" if form == "gguf" else "no class of theirs has several heads"
     try:
         head = leaving_head(run.experiment, family, settings) if form == "hf" else None
     except ValueError as error:

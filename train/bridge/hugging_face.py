@@ -39,7 +39,7 @@ def open_folder(folder: Path) -> Published:
     family, _ = config_of(f"{folder}/config.json", settings)
     try:
         arriving = arriving_head(family, settings)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}/config.json: {error}", "This model cannot be run here as it is meant to; choose another.") from None
     family, task = (arriving[0], arriving[1:]) if arriving else (family, None)
     shapes, read = _tensors(folder)

@@ -21,6 +21,7 @@ from train.bridge.beside import built_beside
 from train.bridge.gguf import open_gguf
 from train.bridge.hugging_face import open_folder
 from train.bridge.published import Published, check_tensors, config_of_file
+from train.bridge.task_heads import fitting
 from train.bridge.towers import experiment_of_tower, with_vocabulary
 from train.checkpoints.checkpointer import Checkpointer
 from train.devices.mesh import make_mesh
@@ -101,8 +102,7 @@ def experiment_of(name: str, config, tokenizer: Tokenizer, task: tuple[Task, Obj
     one that it has what it takes for."""
     options: dict[str, Any] = {"optimizer": SGD(), "mesh": MeshShape(data=1), "samples": Samples(tokens=0)}
     if task is not None:
-        fitting = dataclasses.replace(task[0], length=min(task[0].length, config.context_length))
-        return Experiment(name=name, model=config, data=fitting, objective=task[1], **options)
+        return Experiment(name=name, model=config, data=fitting(task[0], config), objective=task[1], **options)
     objective: Objective = CausalLM()
     if isinstance(config, EncoderDecoderConfig):
         objective = PrefixLM()

@@ -32,6 +32,10 @@ BASE = "base_model.model."
 """Of PEFT's names."""
 TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
 """PEFT's, by the kinds of models, where no head says another."""
+OTHER_MEANING = ("lora_bias", "layer_replication", "trainable_token_indices", "alora_invocation_tokens", "target_parameters")
+"""Of PEFT's settings, those under which terms of low rank are not all there is, or are not always on."""
+ORDINARY = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Ways in which terms of low rank begin beside an unchanged base."""
 SOFT = "prompt_embeddings"
 """PEFT's name of the tensor of a prefix or a prompt."""
 
@@ -195,6 +199,12 @@ def of_peft(experiment: Experiment, config: dict[str, Any], tensors: dict[str, n
         raise ValueError(f"holds adapters of the type {kind}, and only LORA, PREFIX_TUNING and PROMPT_TUNING can be read")
     if config.get("bias", "none") != "none":
         raise ValueError("holds biases beside terms of low rank, which cannot be read")
+    if strange := [name for name in OTHER_MEANING if config.get(name)]:
+        raise ValueError(f"has {strange[0]}, which makes something else of the terms and cannot be read")
+    if config.get("init_lora_weights", True) not in ORDINARY:
+        raise ValueError(f"was begun by {config['init_lora_weights']!r}, which changes the base")
+    if not isinstance(config.get("modules_to_save") or [], list) or not isinstance(config.get("alpha_pattern") or {}, dict):
+        raise ValueError("has modules_to_save or an alpha_pattern of another form")
     names = dict(tensors)
     if not config.get("modules_to_save"):
         return Read(*_low_rank_of_peft(experiment, config, names))
@@ -212,7 +222,10 @@ def _head_of_peft(experiment: Experiment, config: dict[str, Any], names: dict[st
     model = experiment.model
     if not isinstance(model, TextEncoderConfig) or ending is None or KINDS[ending].module not in modules or not there:
         raise ValueError(f"saves {', '.join(config['modules_to_save'])} with the task {config.get('task_type')}, which cannot be read")
-    width = min(len(names[name]) for name in there)
+    last = next((name for name in there if name.endswith("out_proj.bias")), f"{BASE}{KINDS[ending].module}.bias")
+    if last not in there:
+        raise ValueError(f"has no {last.removeprefix(BASE)}")
+    width = len(names[last])
     labels = getattr(experiment.objective, "labels", ()) or labels_of({"num_labels": width})
     if len(labels) != width and ending != "ForQuestionAnswering":
         raise ValueError(f"has a head for {width} labels, and the base one for {len(labels)}")
@@ -276,7 +289,7 @@ def _low_rank_of_peft(experiment: Experiment, config: dict[str, Any], names: dic
         raise ValueError("holds no terms of low rank")
     rank = max(leaf["a"].shape[1] for layers in found.values() for leaf in layers.values())
     # One scale for all is kept, so that training goes on as it would have there; several go into the factors.
-    scale = scales.pop() if len(scales) == 1 else 1.0
+    scale = scales.pop() if len(scales) == 1 and 0 not in scales else 1.0
     options = LoRA(targets=tuple(sorted(found)), rank=rank, alpha=scale * (math.sqrt(rank) if rs else rank), rs=rs, dora=dora)
     leaves = {}
     for path, layers in found.items():

@@ -18,7 +18,7 @@ from train.tasks.task import Task
 @dataclasses.dataclass(frozen=True)
 class Published:
     """where: for messages. shapes: of every tensor of the file, by Hugging Face's names. read: a tensor by such a name, float32; one at a
-    time is in memory. tokenizer: a Hugging Face tokenizer.json, or empty. task: of a head for one, with its objective."""
+    time is in memory. tokenizer: a Hugging Face tokenizer.json, or empty. task: what its head was trained for, and the objective."""
 
     where: str
     family: Family

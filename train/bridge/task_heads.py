@@ -9,6 +9,7 @@ from model.convert.family import Family, Tensor
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
 from train.kinds import home_of
+from train.objectives.distillation import Distillation
 from train.objectives.tasks.heads import Choice, Classes, Number, SeveralLabels, Span
 from train.objectives.tasks.options import Supervised
 from train.tasks.choice import MultipleChoice
@@ -20,7 +21,8 @@ from train.tasks.task import Task
 
 
 class Kind(NamedTuple):
-    """module: theirs, of the last projection. pooled: whether it reads the pooler's output, and not hidden states. task: PEFT's name."""
+    """A class of Hugging Face's. module: the name of its head. pooled: whether the head reads the pooler's output, and not hidden states.
+    task: what PEFT calls its purpose."""
 
     module: str
     pooled: bool
@@ -41,14 +43,19 @@ HEADS: dict[type, str] = {
     Choice: "ForMultipleChoice",
     Span: "ForQuestionAnswering",
 }
+POOLS = {"pooler": "the pooler's output", "first": "the first hidden state", "mean": "the mean of hidden states"}
+"""What a head may read of a text."""
+LONGEST = 512
+"""Tokens that an imported task reads of a text, where the model can."""
+MOST_LABELS = 100_000
 HIDDEN_LAYER = "classifier.dense"
 """RoBERTa's classifier of texts has the pooler within it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskHead:
-    """A head of a published encoder. family: with the head among its tensors. config: without what such models lack. settings: what
-    config.json has to say of it."""
+    """A head of a published encoder. family: with the head among its tensors. config: of our model, without the pooler and the prediction
+    head that such a class does not have. settings: its config.json."""
 
     kind: Kind
     family: Family
@@ -93,18 +100,21 @@ def leaving_head(experiment: Experiment, family: Family, settings: Mapping[str, 
     """The head that a run's task has; None for a run without one. family, settings: of its model. ValueError where no class of Hugging
     Face's computes the same."""
     objective, data = experiment.objective, experiment.data
-    if isinstance(getattr(objective, "of", None), Supervised):  # a student's
-        objective = objective.of  # type: ignore[attr-defined]
-    if not isinstance(objective, Supervised) or not isinstance(experiment.model, TextEncoderConfig):
+    if isinstance(objective, Distillation):
+        objective = objective.of
+    if not isinstance(objective, Supervised) or not isinstance(data, Task) or not isinstance(experiment.model, TextEncoderConfig):
         return None
     dataset: Any = home_of(data)(data, dataclasses.replace(experiment, objective=objective))
     head = dataset.head()
-    ending = "ForTokenClassification" if isinstance(head, Classes) and head.by_token else HEADS[type(head)]
+    ending = "ForTokenClassification" if isinstance(head, Classes) and head.by_token else HEADS.get(type(head))
+    if ending is None:
+        raise ValueError(f"no class of theirs has a {type(head).__name__}")
     name = re.sub("(ForMaskedLM|Model)$", "", settings["architectures"][0])
     kind, pool = KINDS[ending], objective.pool
-    if kind.pooled and (family.model_types[0] == "distilbert" or not experiment.model.pooler or pool not in ("auto", "pooler")):
-        reads = "its first hidden state through another layer" if name == "DistilBert" else "the pooler's output"
-        raise ValueError(f"a {name}{ending} reads {reads}, and this head the {'mean' if pool == 'auto' else pool} of hidden states")
+    pool = ("pooler" if experiment.model.pooler else "mean") if pool == "auto" else pool
+    if kind.pooled and (family.model_types[0] == "distilbert" or pool != "pooler"):
+        theirs = "its first hidden state through another layer" if name == "DistilBert" else POOLS["pooler"]
+        raise ValueError(f"a {name}{ending} reads {theirs}, and this head {POOLS[pool]}")
     config = dataclasses.replace(experiment.model, prediction_head=False, pooler=kind.pooled)
     own: dict[str, Any] = {"architectures": [name + ending]}
     labels = objective.labels or ("LABEL_0",)
@@ -133,6 +143,8 @@ def arriving_head(family: Family, settings: Mapping[str, Any]) -> tuple[Family, 
     labels = labels_of(settings)
     several, number = (settings.get("problem_type") == what for what in ("multi_label_classification", "regression"))
     number = number or (len(labels) == 1 and not several)
+    if ending == "ForTokenClassification":
+        _check_tags(labels)
     task, width, objective = task_of(ending, labels, several=several, number=number)
 
     def found(names: Collection[str]) -> dict[str, Any]:
@@ -145,19 +157,39 @@ def arriving_head(family: Family, settings: Mapping[str, Any]) -> tuple[Family, 
 def task_of(ending: str, labels: tuple[str, ...], *, several: bool = False, number: bool = False) -> tuple[Task, int, Supervised]:
     """(a task without files, the width of its head, its objective), by how a class of theirs is called."""
     if ending == "ForQuestionAnswering":
-        return Spans(answerable=False), 2, Supervised()
+        return Spans(length=LONGEST, answerable=False), 2, Supervised()
     if ending == "ForMultipleChoice":
-        return MultipleChoice(), 1, Supervised(pool="pooler")
+        return MultipleChoice(length=LONGEST), 1, Supervised(pool="pooler")
     if ending == "ForTokenClassification":
-        return Tagging(), len(labels), Supervised(labels=labels)
+        return Tagging(length=LONGEST), len(labels), Supervised(labels=labels)
     if number:
-        return Similarity(), 1, Supervised(pool="pooler")
-    return Classification(several=several), len(labels), Supervised(labels=labels, pool="pooler")
+        return Similarity(length=LONGEST), 1, Supervised(pool="pooler")
+    return Classification(length=LONGEST, several=several), len(labels), Supervised(labels=labels, pool="pooler")
+
+
+def fitting(task: Task, config: Any) -> Task:
+    """The task with rows that a model reads."""
+    return dataclasses.replace(task, length=min(task.length, config.context_length))
 
 
 def labels_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the labels, in the order of their numbers. ValueError for what is no such list."""
-    named = settings.get("id2label") or {str(i): f"LABEL_{i}" for i in range(int(settings.get("num_labels") or 2))}
+    named, count = settings.get("id2label"), settings.get("num_labels") or 2
+    if not named:
+        if not isinstance(count, int) or not 0 < count <= MOST_LABELS:
+            raise ValueError(f"num_labels is {count!r}, and not a number of labels")
+        return tuple(f"LABEL_{place}" for place in range(count))
     if not isinstance(named, dict) or sorted(map(int, named)) != list(range(len(named))):
-        raise ValueError(f"id2label is {named!r}, and not a name for each number from 0 on")
-    return tuple(str(named[place]) for place in sorted(named, key=int))
+        raise ValueError(f"id2label is {str(named)[:200]}, and not a name for each number from 0 on")
+    labels = tuple(named[place] for place in sorted(named, key=int))
+    if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) < len(labels):
+        raise ValueError("id2label has names that are no texts, or the same for two labels")
+    return labels
+
+
+def _check_tags(labels: tuple[str, ...]) -> None:
+    """ValueError for tags that are not IOB2: what reads them lets an entity begin with B- alone."""
+    inside = {label[2:] for label in labels if label.startswith("I-")}
+    strange = [label for label in labels if label != "O" and label[:2] not in ("B-", "I-")]
+    if "O" not in labels or strange or inside - {label[2:] for label in labels if label.startswith("B-")}:
+        raise ValueError(f"its tags are not IOB2, which has O, B-TYPE and I-TYPE: {', '.join(labels[:12])}")

@@ -17,6 +17,7 @@ from train.runs.directory import Run
 from train.sources.dataset import dataset_of, elsewhere
 from train.tasks.fairness import TITLES, Fairness, fairness_of, keep
 from train.tasks.task import Task
+from train.tasks.together import Together
 
 
 def evaluate_run(
@@ -79,6 +80,9 @@ def evaluate_run(
 
 def _leaving_out(experiment: Experiment) -> Experiment:
     data = experiment.data
+    if isinstance(data, Together):
+        tasks = tuple(dataclasses.replace(task, leave_out=True) for task in data.tasks)
+        return dataclasses.replace(experiment, data=dataclasses.replace(data, tasks=tasks))
     if not isinstance(data, Task):
         raise UserError(f"--leave-out is not for runs on {type(data).__name__}", "Leave it out.")
     return dataclasses.replace(experiment, data=dataclasses.replace(data, leave_out=True))

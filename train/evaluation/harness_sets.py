@@ -101,7 +101,10 @@ def labelled(folder: str, field: str, labels: list[str], **_: Any):
     """
 
     def examples(split: str) -> list[dict[str, Any]]:
-        return _in_turn([{**one, "label": labels.index(one[field])} for one in _records(f"{folder}/{split}.jsonl")], "label")
+        records = _records(f"{folder}/{split}.jsonl")
+        if strange := {one[field] for one in records} - {*labels}:
+            raise UserError(f"{folder}/{split}.jsonl: {field} is {strange.pop()!r}", f"The task knows {', '.join(labels)}.")
+        return _in_turn([{**one, "label": labels.index(one[field])} for one in records], "label")
 
     return _datasets({split: examples(split) for split in ("train", "test")})
 

@@ -1,7 +1,6 @@
 """Learning from another run's predictions."""
 
 import dataclasses
-from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,25 +11,11 @@ from model.layers import Dense
 from train.experiment import Experiment
 from train.kinds import Bound, realise
 from train.objectives.distillation import Distillation, check_same_words, of_teacher
-from train.objectives.terms import Mean, Term
+from train.objectives.taught import Taught
+from train.objectives.terms import Term
 
 PROJECTION = "teacher_projection"
 """Parameters that bring hidden states to the teacher's width."""
-
-
-class Taught(Protocol):
-    """A loss that a teacher can be added to."""
-
-    model: Any
-
-    def forward(self, params, batch, key, *, dropout: bool = True, streams: list | None = None) -> Any:
-        """A pass of the model."""
-
-    def judged(self, params, batch, own) -> tuple[dict[str, Term], dict[str, Mean]]:
-        """Terms and metrics of a pass."""
-
-    def divergence(self, own, theirs, batch, temperature: float) -> tuple[Any, Any]:
-        """(total, weight): the Kullback-Leibler divergence of the predictions of a teacher's pass from one's own, nats."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,14 +61,23 @@ class TaskBatches(PackedBatches):
 
     def __init__(self, dataset: Any, examples: list, tokenizer: Tokenizer, seed: int, change: Callable[[Any, int], Any] | None = None):
         """change: (example, row) -> the example as that row has it, itself where it stays."""
-        self._dataset, self._examples, self._tokenizer, self._seed, self._change = dataset, examples, tokenizer, seed, change
+        self._dataset, self._examples, self.tokenizer, self._seed, self._change = dataset, examples, tokenizer, seed, change
+        self.said: list[str] = []
         self.rows_per_epoch = len(examples)
         self._items: dict[int, Item] = {}
+
+    @functools.cached_property
+    def remarks(self) -> list[str]:  # type: ignore[override]
+        """What is said of the files, and of what does not fit."""
+        return self.said + self._dataset.cut_in(self)
+
+    def example(self, number: int) -> Any:
+        return self._examples[number]
 
     def item(self, number: int) -> Item:
         """An example, encoded once."""
         if number not in self._items:
-            self._items[number] = self._dataset.item(self._examples[number], self._tokenizer)
+            self._items[number] = self._dataset.item(self._examples[number], self.tokenizer)
         return self._items[number]
 
     def items(self, first_row: int, count: int) -> list[Item]:
@@ -79,7 +88,7 @@ class TaskBatches(PackedBatches):
         """An example as a row has it."""
         example = self._examples[number]
         changed = example if self._change is None else self._change(example, row)
-        return self.item(number) if changed is example else self._dataset.item(changed, self._tokenizer)
+        return self.item(number) if changed is example else self._dataset.item(changed, self.tokenizer)
 
     def rows_of(self, first_row: int, count: int) -> tuple[list[Item], list[list[int]]]:
         """The examples [first_row, first_row + count), and the rows that hold them, by their numbers among these."""

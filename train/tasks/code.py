@@ -67,7 +67,8 @@ class ProgramsDataset(SequenceDataset):
             raise UserError(
                 f"{record.where}: {o.tests} holds no tests", "Give Python, a text or a list of them, or name the column: --data.tests."
             )
-        fields = found.fields | {"test": str(tests[0]) if o.shows_test and isinstance(given, list) else ""}
+        test = str(given[0]) if o.shows_test and isinstance(given, list) else ""
+        fields = found.fields | {"test": test, "shown": f"\n{test}" if test else ""}
         before = record.get(o.setup) or "" if o.setup else ""
         if o.entry:
             tests = [*tests, f"check({column(record, o.entry)})"]
@@ -81,7 +82,7 @@ class ProgramsDataset(SequenceDataset):
     def own_prompt(self) -> str:  # type: ignore[override]
         if self.options.with_source:
             return "{source}"
-        return '"""{source}\n{test}\n"""\n' if self.options.shows_test else '"""{source}"""\n'
+        return '"""{source}{shown}\n"""\n'
 
     @property
     def drawn(self) -> int:  # type: ignore[override]

@@ -58,15 +58,15 @@ class NameFinder:
         self._room = dataset.options.length
 
     def __call__(self, lines: Sequence[str]) -> list[list[Span]]:
-        found: list[list[Span]] = [[] for _ in lines]
         waiting: dict[int, list[tuple[int, _Window]]] = {}
         for number, line in enumerate(lines):
             for window in self._windows(line):
                 waiting.setdefault(self._size(window), []).append((number, window))
+        own: list[list[tuple[tuple[int, int], str]]] = [[] for _ in lines]  # of each line the places of words, and their tags
         for length, windows in waiting.items():
             for (number, window), tags in zip(windows, self._tags(length, [window for _, window in windows]), strict=True):
-                found[number] += self._spans(window, tags)
-        return [sorted(spans) for spans in found]
+                own[number] += list(zip(window.places, tags, strict=True))[slice(*window.own)]
+        return [self._spans(sorted(tagged)) for tagged in own]
 
     def _windows(self, line: str) -> list["_Window"]:
         """The words of a line, in parts that fit a row: cut behind sentences where that does, else anywhere, and then overlapping."""
@@ -74,7 +74,12 @@ class NameFinder:
         words = [line[start:end] for start, end in places]
         sizes = [len(ids) for ids in self._encoder(words, spaces(words))]
         return [
-            _Window(words[first:end], places[first:end], sum(sizes[first:end]), (kept[0] - first, kept[1] - first))
+            _Window(
+                Reading(tuple(words[first:end]), before=words[first - 1] if first else ""),
+                places[first:end],
+                sum(sizes[first:end]),
+                (kept[0] - first, kept[1] - first),
+            )
             for first, end, kept in windows_of(words, sizes, self._room - 2)
         ]
 
@@ -101,7 +106,7 @@ class NameFinder:
 
     def _tags(self, length: int, windows: list["_Window"]) -> list[list[str]]:
         dataset = self._dataset(length)
-        examples = [Example({}, None, "", Reading(tuple(window.words))) for window in windows]
+        examples = [Example({}, None, "", window.words) for window in windows]
         rows = _RowsOfOne(dataset, [dataset.item(example, self._tokenizer, False) for example in examples])
         outputs: list[list[np.ndarray]] = [[] for _ in examples]
         collect = rows.collector(outputs)
@@ -110,15 +115,13 @@ class NameFinder:
         found = [dataset.found(example, output) for example, output in zip(examples, outputs, strict=True)]
         return [best_tags(scores, dataset.label_names) for scores in found]
 
-    def _spans(self, window: "_Window", tags: list[str]) -> list[Span]:
-        """Of the words that are the window's own."""
+    def _spans(self, tagged: list[tuple[tuple[int, int], str]]) -> list[Span]:
+        """Of the words of a line, whichever windows they were read in."""
         found: list[Span] = []
         before = "O"
-        first, end = window.own
-        for place, tag in enumerate(tags[:end]):
+        for (start, stop), tag in tagged:
             mark, _, name = tag.partition("-")
-            kind = self._kinds.get(name) if place >= first else None
-            start, stop = window.places[place]
+            kind = self._kinds.get(name)
             if kind and mark == "I" and found and before == name:
                 found[-1] = found[-1]._replace(end=stop)
             elif kind:
@@ -132,7 +135,7 @@ class _Window:
     """Words that are read together; places: where each stands in its line; size: ids of them all; own: [first, end) of those whose tags
     count, the others being there to be seen."""
 
-    words: list[str]
+    words: Reading
     places: list[tuple[int, int]]
     size: int
     own: tuple[int, int]

@@ -150,7 +150,9 @@ class ConversationDataset(SequenceDataset):
     def prompt_ids(self, example: Example, room: int):
         if self.chat.template:
             turns = tuple((turn["role"], turn["content"]) for turn in self._turns(example))
-            return np.array(self._transcriber.prompt(Prompt("", messages=turns))[-room:], np.int32)
+            ids = self._transcriber.prompt(Prompt("", messages=turns))
+            self._cut |= len(ids) > room
+            return np.array(ids[-room:], np.int32)
         return super().prompt_ids(example, room)
 
     def prompt_text(self, example: Example) -> str:
@@ -168,7 +170,9 @@ class ConversationDataset(SequenceDataset):
     def answer_ids(self, answer: str):
         if not self.chat.template:
             return super().answer_ids(answer)
-        return np.array(self._transcriber.turn(answer)[: self.options.written], np.int32)
+        ids = self._transcriber.turn(answer)
+        self._cut |= len(ids) > self.options.written
+        return np.array(ids[: self.options.written], np.int32)
 
 
 def _new(turns: Sequence[dict[str, str]], said: Sequence[dict[str, str]]) -> list[dict[str, str]]:

@@ -70,11 +70,14 @@ class SpansDataset(TaskDataset):
         questions = read_questions(source.path, left_out=source.left_out if o.leave_out else None)
         for number, one in enumerate(questions):
             fields = {"id": one.id, "question": one.question, "context": one.context}
+            with self.usable(source, one.where):
+                if o.answerable and not one.answers:
+                    raise UserError(f"{one.where}: has no answer", "Set --data.no-answerable where questions may have none.")
             spans = word_spans(one.context)
             close = [place > 0 and spans[place - 1][1] < begin for place, (begin, _) in enumerate(spans)]
             ids = encoder([one.context[begin:end] for begin, end in spans], close)
             if o.answerable and not one.answers:
-                raise UserError(f"{one.where}: has no answer", "Set --data.no-answerable where questions may have none.")
+                continue
             question = self.tokens.encode(one.question)[: o.length // 3]
             room = o.length - len(question) - 3
             ids = [piece[:room] for piece in ids]

@@ -31,10 +31,12 @@ class Tagging(Task):
 
 
 class Reading(NamedTuple):
-    """Words that a row reads. own: [first, end) of those whose tags count, the others being there to be seen; None: all."""
+    """Words that a row reads. own: [first, end) of those whose tags count, the others being there to be seen; None: all. before: the word
+    that they stand behind, which is not read; "" at the beginning of a sentence."""
 
     words: tuple[str, ...]
     own: tuple[int, int] | None = None
+    before: str = ""
 
     @property
     def kept(self) -> slice:
@@ -57,9 +59,9 @@ class TaggingDataset(TaskDataset):
             example = Example({"text": " ".join(words)}, tags, one.where[0], Reading(words))
             with self.usable(source, example.where):
                 self.check_usable(source, example)
-                sizes = [len(ids) for ids in self._encoded(words)] if self.way == "head" else []
+                sizes = [len(ids) for ids in self.encoded(Reading(words))] if self.way == "head" else []
                 for first, end, own in windows_of(words, sizes, o.length - 2) if sum(sizes) > o.length - 2 else ():
-                    part = Reading(words[first:end], (own[0] - first, own[1] - first))
+                    part = Reading(words[first:end], (own[0] - first, own[1] - first), words[first - 1] if first else "")
                     found.append(example._replace(label=tags[first:end], parts=part))
                 found += [] if sum(sizes) > o.length - 2 else [example]
         if not found:
@@ -71,7 +73,7 @@ class TaggingDataset(TaskDataset):
             self._place(tag, example)
 
     def names_of(self, example: Example) -> tuple[str, ...]:
-        return example.label or ()
+        return (example.label or ())[example.parts.kept]
 
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         found = {tag for example in examples for tag in example.label}
@@ -89,10 +91,12 @@ class TaggingDataset(TaskDataset):
         """The sentence, in however many parts."""
         return [example.fields]
 
-    def _encoded(self, words: Sequence[str]) -> list[np.ndarray]:
+    def encoded(self, reading: Reading) -> list[np.ndarray]:
+        """The ids of each word, as the whole sentence has them."""
         if getattr(self, "_encoder", None) is None:
             self._encoder = WordEncoder(self.tokens)
-        return self._encoder(list(words), spaces(list(words)))
+        words = [*([reading.before] if reading.before else []), *reading.words]
+        return self._encoder(words, spaces(words))[bool(reading.before) :]
 
     def _firsts(self, encoded: list[np.ndarray]) -> np.ndarray:
         """Where the first piece of each word stands in the row; 0 for a word that has none there."""
@@ -101,7 +105,7 @@ class TaggingDataset(TaskDataset):
         return np.where((ends + 1 < self.options.length) & (begins < ends + 1), begins, 0)
 
     def pieces(self, example: Example, labelled: bool) -> Item:
-        encoded = self._encoded(example.parts.words)
+        encoded = self.encoded(example.parts)
         ids, types = self.wrapped(np.concatenate(encoded))
         label, learned = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32)
         firsts = self._firsts(encoded)
@@ -119,7 +123,7 @@ class TaggingDataset(TaskDataset):
 
     def found(self, example: Example, outputs: list[np.ndarray]) -> np.ndarray:
         """Log-probabilities [own words, tags]; a word that no token stands for is outside."""
-        firsts = self._firsts(self._encoded(example.parts.words))[example.parts.kept]
+        firsts = self._firsts(self.encoded(example.parts))[example.parts.kept]
         outside = np.array([0.0 if name == OUTSIDE else -np.inf for name in self.label_names])
         scores = np.log(np.maximum(outputs[0][firsts], 1e-30))
         return np.where((firsts > 0)[:, None], scores, outside)

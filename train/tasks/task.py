@@ -393,21 +393,23 @@ class TaskDataset(Dataset):
         seed = self.experiment.seed
         change = augmenter(self.options.augment, self.changeable, seed) if split == "train" else None
         made = TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
-        made.remarks = [f"{source.path}: {said}" for source in sources if (said := told(source.left_out))]
-        if split == "train":
-            looked, before = min(LOOKED_AT, made.rows_per_epoch), self.cut
-            for number in range(looked):
-                made.item(number)
-            if cut := self.cut - before:
-                made.remarks.append(f"{cut} of {looked} examples do not fit, and are cut: --data.length is {self.options.length}")
+        made.said = [f"{source.path}: {said}" for source in sources if (said := told(source.left_out))]
         return made
+
+    def cut_in(self, batches: TaskBatches) -> list[str]:
+        """A remark, where some of the first examples do not fit."""
+        looked, self.cut = min(LOOKED_AT, batches.rows_per_epoch), 0
+        for number in range(looked):
+            self.item(batches.example(number), batches.tokenizer)
+        sizes = f"--data.length is {self.options.length}" + ("" if self.way == "head" else f", --data.written {self.options.written}")
+        return [f"{self.cut} of {looked} examples do not fit, and are cut: {sizes}"] if self.cut else []
 
     def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
         batches, examples = self.batches(sources), self.examples(sources, "train")
         if not user and self.in_parts and len({example.where for example in examples}) < len(examples):
             raise UserError(
                 f"data: {type(self.options).__name__} makes several rows of one example, where it is long",
-                "Name whose they are: --gradient.user; or give a larger --data.length.",
+                "Give a larger --data.length, or name the column that says whose they are: --gradient.user.",
             )
         owners = [self._owner(example, user) for example in examples] if user else np.arange(len(examples))
         held = by_owner(owners)

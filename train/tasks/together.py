@@ -1,6 +1,7 @@
 """Several tasks in one run: each step has examples of all of them, and each is evaluated by its own measures."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -221,7 +222,6 @@ class TogetherBatches(PackedBatches):
         self._dataset, self._each = dataset, each
         self._mixture = Mixture(counts_of_weights(dataset.shares))
         self.rows_per_epoch = sum(own.rows_per_epoch for own in each)
-        self.remarks = [said for own in each for said in own.remarks]
 
     def rows_of(self, first_row: int, count: int) -> tuple[list[list[Item]], list[tuple[int, list[int]]]]:
         """The items of each task, and rows of the arrays: the task, and the numbers of its items."""
@@ -233,3 +233,7 @@ class TogetherBatches(PackedBatches):
             items.append(held)
             laid += [(task, row) for row in rows]
         return items, laid
+
+    @functools.cached_property
+    def remarks(self) -> list[str]:  # type: ignore[override]
+        return [said for own in self._each for said in own.remarks]

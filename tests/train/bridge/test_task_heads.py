@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import linen as nn
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import omnia
@@ -24,7 +25,7 @@ from train.devices.mesh import make_mesh
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import SGD, Experiment, MeshShape, TextData
 from train.objectives.bind import bind_trained
-from train.objectives.tasks.options import Supervised
+from train.objectives.tasks.options import Supervised, SupervisedTogether
 from train.objectives.text.options import MaskedLM
 from train.runs.directory import START, Run, keep_start, open_run, write_run
 from train.tasks.choice import MultipleChoice
@@ -32,6 +33,7 @@ from train.tasks.classification import Classification
 from train.tasks.similarity import Similarity
 from train.tasks.spans import Spans
 from train.tasks.tagging import Tagging
+from train.tasks.together import Together
 
 BERT = TextEncoderConfig(
     vocab_size=264, context_length=48, num_layers=1, embed_dim=16, num_heads=2, norm_position="post", token_types=2, init_std=0.3
@@ -83,7 +85,7 @@ def test_a_head_leaves_and_comes_back(task, tmp_path):
         assert said["id2label"] == {str(place): name for place, name in enumerate(ABC)}
         assert said["problem_type"] == ("multi_label_classification" if task == "several" else "single_label_classification")
     back = import_model(tmp_path / "theirs", tmp_path / "back")
-    assert back.experiment.data == dataclasses.replace(data, scale=1.0) if task == "number" else data
+    assert back.experiment.data == (dataclasses.replace(data, scale=1.0) if task == "number" else data)
     assert back.experiment.objective == objective
     before, after = params_of(run), params_of(back)
     factor = 5.0 if task == "number" else 1.0
@@ -114,13 +116,74 @@ def test_a_head_that_nothing_published_has_stays_behind(tmp_path, capsys):
     assert json.loads((tmp_path / "theirs" / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
 
 
-def test_labels_that_are_no_list_are_named(tmp_path):
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"id2label": {"0": "a", "2": "b"}}, "id2label"),
+        ({"id2label": {"0": "a", "1": "a", "2": "c"}}, "the same for two labels"),
+        ({"id2label": {"0": "a", "1": None, "2": "c"}}, "no texts"),
+        ({"id2label": {}, "num_labels": 1e12}, "num_labels"),
+        ({"architectures": {"x": 1}}, "config.json"),
+        ({"id2label": {"0": "O", "1": "I-PER", "2": "B-LOC"}, "architectures": ["BertForTokenClassification"]}, "not IOB2"),
+        ({"id2label": {"0": "NN", "1": "VB", "2": "O"}, "architectures": ["BertForTokenClassification"]}, "not IOB2"),
+    ],
+)
+def test_labels_that_mean_nothing_here_are_named(changed, said, tmp_path):
     model, data, objective, _ = TASKS["labels"]
     export_model(run_of(tmp_path / "run", model, data, objective), "hf", tmp_path / "theirs")
     path = tmp_path / "theirs" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": {"0": "a", "2": "b"}}))
-    with pytest.raises(UserError, match="id2label"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(UserError, match=said):
         import_model(tmp_path / "theirs", tmp_path / "back")
+
+
+def test_of_several_heads_none_leaves(tmp_path, capsys):
+    together = Together(tasks=(Classification(length=48), Similarity(length=48)), names=("a", "b"))
+    objective = SupervisedTogether(tasks=(POOLED, Supervised(pool="pooler")))
+    export_model(run_of(tmp_path / "run", BERT, together, objective), "hf", tmp_path / "theirs")
+    assert "stays behind: no class of theirs has several heads" in capsys.readouterr().out
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"alpha_pattern": {"(": 1}},
+        {"lora_alpha": None},
+        {"modules_to_save": 5},
+        {"init_lora_weights": "pissa"},
+        {"layer_replication": [[0, 1]]},
+        {"task": {"data": {"kind": "Classification", "length": "long"}, "objective": {}}},
+        {"task": {"data": [], "objective": {}}},
+    ],
+)
+def test_adapters_of_strangers_end_in_a_sentence(changed, tmp_path):
+    """Whatever their settings hold: nothing half-made, no traceback."""
+    model, data, objective, _ = TASKS["labels"]
+    base = run_of(tmp_path / "base", model, TextData(), MaskedLM())
+    run = run_of(tmp_path / "run", model, data, objective, start=str(base.path), adapters=LoRA(rank=2, trained=("task_head",)))
+    export_adapters(run, tmp_path / "alone")
+    config, weights = json.loads((tmp_path / "alone" / CONFIG).read_text()), load_file(tmp_path / "alone" / WEIGHTS)
+    said = {"task": json.dumps(changed["task"])} if "task" in changed else {}
+    save_file(weights, tmp_path / "alone" / WEIGHTS, said)
+    (tmp_path / "alone" / CONFIG).write_text(json.dumps(config | ({} if said else changed)))
+    with pytest.raises(UserError, match="alone|^data"):
+        import_adapters(tmp_path / "alone", base, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_files_of_a_strangers_task_are_not_looked_for(tmp_path):
+    model, data, objective, _ = TASKS["labels"]
+    base = run_of(tmp_path / "base", model, TextData(), MaskedLM())
+    run = run_of(tmp_path / "run", model, data, objective, start=str(base.path), adapters=LoRA(rank=2, trained=("task_head",)))
+    export_adapters(run, tmp_path / "alone")
+    with safe_open(tmp_path / "alone" / WEIGHTS, "numpy") as file:
+        task = json.loads(file.metadata()["task"])
+    task["data"]["files"] = ["/etc/passwd"]
+    task["data"]["length"] = 4096
+    save_file(load_file(tmp_path / "alone" / WEIGHTS), tmp_path / "alone" / WEIGHTS, {"task": json.dumps(task)})
+    back = import_adapters(tmp_path / "alone", base, tmp_path / "back")
+    assert back.experiment.data.files == () and back.experiment.data.length == 48
 
 
 @pytest.mark.parametrize("task", ["roberta", "tags", "spans"])

@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import UserError
 from data.records.record import Record
-from data.tokenizer import byte_tokenizer
+from data.tokenizer import byte_tokenizer, hugging_face_tokenizer
 from model.config import ModelConfig
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
@@ -18,6 +18,7 @@ from train.adapters.options import LoRA
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.generation.chat import Chat
+from train.loop.row_learner import RowLearner
 from train.objectives.tasks.heads import Choice, Classes, Number
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.retrieval import Retrieval
@@ -30,6 +31,7 @@ from train.tasks.asking import ask
 from train.tasks.choice import MultipleChoice
 from train.tasks.classification import Classification
 from train.tasks.code import Programs
+from train.tasks.examples import TaskFile
 from train.tasks.retrieval import TextPairs
 from train.tasks.sequence import Conversations, SequenceToSequence
 from train.tasks.similarity import Similarity
@@ -259,8 +261,11 @@ def test_a_head_is_taken_over_by_the_same_task_alone(tmp_path):
     assert anew(dataclasses.replace(task, several=True)) == ["task_head"]
     assert anew(Tagging(files=("x",))) == ["task_head"]
     many = [tuple(f"{number}{end}" for number in range(20)) for end in ("", "b")]
-    assert name_of(Classes(20), many[0]) != name_of(Classes(20), (*many[0][:-1], "b")) and len(name_of(Classes(20), many[0])) < 80
-    assert name_of(Number(), ()) != name_of(Choice(), ())
+    assert name_of(Classes(20), many[0], "mean") != name_of(Classes(20), (*many[0][:-1], "b"), "mean")
+    assert len(name_of(Classes(20), many[0], "mean")) < 90
+    assert name_of(Number(), (), "mean") != name_of(Choice(), (), "mean") and name_of(Number(), (), "mean") != name_of(
+        Number(), (), "pooler"
+    )
     tuned = Experiment(model=model, data=task, objective=begun, start="r", adapters=LoRA(rank=2))
     assert with_new_parts(tuned, Experiment(model=model, data=task, objective=begun)).adapters.trained == ("task_head",)
 
@@ -320,6 +325,39 @@ def test_long_sentences_are_read_in_parts_and_judged_whole(tmp_path):
     assert [len(one.parts.words) for one in whole] == [len(long), 4] and dataset.score(whole, answers).values["f1"] == 1.0
     with pytest.raises(UserError, match="several rows of one example"):
         dataset.units(sources)
+
+
+def test_parts_of_a_sentence_have_the_tokens_of_the_whole(tmp_path):
+    """Where a word alone has other pieces than one behind a space, each part reads what the sentence would, and fits its row."""
+    import tokenizers
+
+    pieces = [*sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), "\u0120w", "<end>"]
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE({piece: i for i, piece in enumerate(pieces)}, [("\u0120", "w")]))
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.add_special_tokens(["<end>"])
+    tokenizer = hugging_face_tokenizer(bpe.to_str().encode())
+    assert len(tokenizer.encode_inside(" w1")) < len(tokenizer.encode(" w1")) + 1
+    for count in range(20, 40):
+        (tmp_path / "t.conll").write_text("\n".join(f"w{n % 9} {'B-X' if n % 2 else 'O'}" for n in range(count)) + "\n")
+        data = Tagging(files=(str(tmp_path / "t.conll"),), length=30, validation=0.0)
+        dataset = dataset_of(Experiment(model=ENCODER, data=data, objective=Supervised(labels=("O", "B-X", "I-X"))))
+        source = TaskFile(str(tmp_path / "t.conll"), dataset, tokenizer)
+        items = [dataset.item(example, tokenizer) for example in source.examples]
+        assert dataset.cut == 0 and sum(piece.learned.sum() for (piece,) in items) == count and max(len(p.ids) for (p,) in items) <= 30
+        assert sum(len(dataset.names_of(example)) for example in source.examples) == count
+
+
+def test_a_task_that_a_model_cannot_answer_is_refused_when_a_run_is_made(tmp_path):
+    """Before any example is made a row."""
+    tagging = Tagging(files=(conll(tmp_path / "t.conll", 0),), length=64, written=8)
+    writing = SequenceToSequence(files=(lines(tmp_path / "s.jsonl", [{"source": "a", "target": "b"}] * 3),), length=64)
+    for model, data, labels, said in (
+        (DECODER, tagging, ("O", "B-PER", "I-PER"), "which no text can hold"),
+        (ENCODER, writing, (), "has no head for an encoder"),
+    ):
+        made = experiment(tmp_path, model, data, Supervised(labels=labels))
+        with pytest.raises(UserError, match=said):
+            RowLearner.check(made, dataset_of(made).open(), None)
 
 
 def test_windows_cover_a_long_text():

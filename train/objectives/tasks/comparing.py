@@ -1,37 +1,25 @@
 """Two passes over the same examples, and how far their answers are apart: with other dropout (R-Drop), or with tokens that are moved."""
 
-from typing import Any
+from typing import Protocol
 
 import jax
 
 from train.objectives.tasks.options import Supervised
-from train.objectives.terms import Mean, Term
+from train.objectives.taught import Taught
+from train.objectives.terms import Term
 from train.step.adversarial.perturbation import Contrast
 
 AGAIN = 0x72647270
 """Folded into the key of a step for the second pass of R-Drop."""
 
 
-class Comparing:
+class Comparing(Taught, Protocol):
     """A loss of examples that compares the answers of two passes where its options or its batch ask for it.
 
-    A subclass gives `options`, and `forward`, `judged` and `divergence` as of Taught in train/objectives/distilled_loss.py. Terms, beside
-    those of one pass: `dropout_divergence` with r_drop in training, `divergence` where the batch's shift is a Contrast.
+    Terms, beside those of one pass: `dropout_divergence` with r_drop in training, `divergence` where the batch's shift is a Contrast.
     """
 
     options: Supervised
-
-    def forward(self, params, batch, key, *, dropout: bool = True, streams: list | None = None) -> Any:
-        """A pass."""
-        raise NotImplementedError
-
-    def judged(self, params, batch, answers, training: bool = True) -> tuple[dict[str, Term], dict[str, Mean]]:
-        """Terms and metrics of a pass."""
-        raise NotImplementedError
-
-    def divergence(self, own, theirs, batch, temperature: float = 1.0, symmetric: bool = False) -> tuple[Any, Any]:
-        """(total, weight), nats: the Kullback-Leibler divergence of the second pass's answers from the first's; symmetric: of both ways."""
-        raise NotImplementedError
 
     def __call__(self, params, batch, key, *, frozen=None, carry=None):
         if isinstance(batch.shift, Contrast):

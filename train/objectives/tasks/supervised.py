@@ -174,10 +174,10 @@ def check_labels(options: Supervised, head: Any, model: ModelConfig) -> None:
         raise UserError("objective.r_drop compares passes with different dropout, and the model has none", "Set --model.dropout 0.1.")
 
 
-def name_of(head: Any, labels: tuple[str, ...]) -> str:
+def name_of(head: Any, labels: tuple[str, ...], pool: str) -> str:
     """Of a head, the same for heads that mean the same by their outputs: so that no run takes over one of another task."""
     kind = {SeveralLabels: "several labels", Number: "a number", Choice: "choices", Span: "spans"}.get(type(head), "labels")
-    kind = f"{kind} of tokens" if head.by_token and isinstance(head, Classes) else kind
+    kind = f"{kind} of tokens" if head.by_token else f"{kind} by {pool}"
     if not labels:
         return f"head for {kind}"
     shown = ", ".join(labels[:SHOWN_LABELS])
@@ -203,5 +203,5 @@ def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
         total, present = sum(options.counts), sum(count > 0 for count in options.counts)
         weights = tuple(total / (present * count) if count else 0.0 for count in options.counts)
     loss = HeadLoss(model, head, options, pool, weights)
-    parts = model.parts() | {name_of(head, options.labels): TASK_HEAD}
+    parts = model.parts() | {name_of(head, options.labels, pool): TASK_HEAD}
     return Bound(loss, start=loss.start, parts=parts, heads=(TASK_HEAD,), outputs=loss.outputs)

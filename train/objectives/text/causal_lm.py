@@ -55,12 +55,13 @@ class CausalLMLoss:
             where["shift_BTD"] = batch.shift
         return self.model.apply({"params": params}, batch.tokens, **where, **more)
 
-    def score(self, params, batch, output, smoothing: float = 0.0):
-        """Terms and metrics of what the model gave. smoothing: share of each target that is spread over the vocabulary."""
+    def score(self, params, batch, output, smoothing: float = 0.0, words: int = 0):
+        """Terms and metrics of what the model gave. smoothing: share of each target that is spread over the first `words` ids, 0 for
+        all."""
         want = ("nll", "hit") + ("log_z",) * bool(self.options.z_loss) + ("mean_nll",) * bool(smoothing)
         head, softcap = Head(output.hidden_BTD, vocabulary_table(params)), self.model.config.logit_softcap
         counted_BT = batch.weights > 0 if self.answers else None
-        scores = score_tokens(head, batch.targets, want=want, softcap=softcap, shards=self.shards, counted_BT=counted_BT)
+        scores = score_tokens(head, batch.targets, want=want, softcap=softcap, shards=self.shards, counted_BT=counted_BT, words=words)
         weight = batch.weights.sum()
         terms = {"loss": Term(1.0, (smoothed(scores, smoothing) * batch.weights).sum(), weight)}
         if self.options.z_loss:

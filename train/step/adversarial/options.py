@@ -47,7 +47,8 @@ class FreeLB(Gradient):
 @dataclasses.dataclass(frozen=True)
 class SMART(Gradient):
     """The gradient of the loss plus how far answers move under the worst small perturbation (Jiang et al. 2020, eq. 3, without the
-    proximal term). Not symmetric, it is virtual adversarial training (Miyato et al. 2018, eq. 7). For tasks."""
+    proximal term). Not symmetric, it is virtual adversarial training (Miyato et al. 2018, eq. 7). For supervised tasks, without
+    mixup."""
 
     home: ClassVar[str] = "train.step.adversarial.smart:smart"
 
