@@ -21,8 +21,8 @@ class Supervised(Objective):
     """Names of the labels. Empty: those that the files have, in alphabetical order."""
     counts: tuple[int, ...] = ()
     """How many examples to learn from have each label. Empty: counted."""
-    words: int = 0
-    """Ids that the tokenizer has, which the vocabulary of a model that writes may exceed. 0: looked up."""
+    ordinary: int = 0
+    """With label_smoothing: how many ids a token of a model that writes is spread over, from the first. 0: as many as the tokenizer has."""
     pool: Literal["auto", "pooler", "first", "mean"] = "auto"
     """What an encoder's head reads of a text: its pooler's output, its first hidden state, or the mean of all. auto: as the authors of
     an imported model do; else the pooler, where the model has one, else the mean."""
@@ -50,7 +50,7 @@ class Supervised(Objective):
         return "batch" if self.mixup else "example"
 
     def completed(self, sources: list) -> "Supervised":
-        found: dict[str, Any] = {} if self.words or not self.label_smoothing else {"words": sources[0].ids}
+        found: dict[str, Any] = {} if self.ordinary or not self.label_smoothing else {"ordinary": sources[0].ids}
         if self.pool == "auto" and (pool := sources[0].dataset.authors_pool()):
             found["pool"] = pool
         return dataclasses.replace(self, **found)._with_labels(sources)

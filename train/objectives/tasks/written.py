@@ -43,7 +43,7 @@ class WrittenLoss(Comparing):
         smoothing = self.options.label_smoothing if training else 0.0
         want = ("nll", "hit") + ("mean_nll",) * bool(smoothing)
         counted_BT = batch.weights > 0
-        how: dict[str, Any] = {"softcap": softcap, "shards": self.shards, "counted_BT": counted_BT, "words": self.options.words}
+        how: dict[str, Any] = {"softcap": softcap, "shards": self.shards, "counted_BT": counted_BT, "words": self.options.ordinary}
         scores = score_tokens(answers.head, batch.targets, want=want, **how)
         metrics = {"accuracy": Mean((scores.hit * batch.weights).sum(), weight), "tokens": tokens_of(batch)}
         return {"loss": Term(1.0, (smoothed(scores, smoothing) * batch.weights).sum(), weight)}, metrics
@@ -68,7 +68,7 @@ class ContinuedLoss(Comparing):
         return self.lm.forward(params, batch, key, dropout=dropout, streams=streams)
 
     def judged(self, params, batch, answers: Predicted, training: bool = True):
-        return self.lm.score(params, batch, answers.output, self.options.label_smoothing if training else 0.0, self.options.words)
+        return self.lm.score(params, batch, answers.output, self.options.label_smoothing if training else 0.0, self.options.ordinary)
 
     def divergence(self, own: Predicted, theirs: Predicted, batch, temperature: float = 1.0, symmetric: bool = False):
         return self.lm.divergence(own, theirs, batch, temperature, symmetric)
