@@ -108,6 +108,36 @@ def test_an_imported_classifier_answers_from_the_command_line(tmp_path, capsys):
     assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5) and found["macro_f1"] == wanted["macro_f1"]
 
 
+@pytest.mark.parametrize("task, measure", [("classification", "macro_f1"), ("tagging", "f1")])
+def test_tasks_are_learned_by_adapters_from_the_command_line(task, measure, tmp_path, capsys):
+    """What people type: train from a run, by LoRA, and evaluate on another file."""
+    base = run_of(tmp_path / "base", BERT, TextData(), MaskedLM())
+    file = tmp_path / ("train.csv" if task == "classification" else "train.conll")
+    rows = ["text,label", *(f"{'ab'[n % 2] * 3} {n},{'xy'[n % 2]}" for n in range(24))]
+    words = ["".join(f"{word} {tag}\n" for word, tag in (("in", "O"), ("Rome" + "abc"[n % 3], "B-LOC"))) for n in range(24)]
+    file.write_text("\n".join(rows if task == "classification" else words) + "\n")
+    fewer = [
+        "--mesh.data",
+        "1",
+        "--steps",
+        "3",
+        "--batch-size",
+        "4",
+        "--data.length",
+        "40",
+        "--evaluation.every",
+        "0",
+        "--checkpoints.every",
+        "0",
+    ]
+    learn = ["train", f"configs/tasks/{task}.py", "--run-dir", str(tmp_path / "run"), "--data.files", str(file), "--start", str(base.path)]
+    assert omnia.main([*learn, "--adapters", "lora", *fewer]) == 0
+    assert "LoRA trains" in capsys.readouterr().out
+    assert omnia.main(["evaluate", str(tmp_path / "run"), "--files", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {measure, "accuracy" if task == "classification" else "token_accuracy"} <= set(found) and found["examples"] == 24
+
+
 def test_a_head_that_nothing_published_has_stays_behind(tmp_path, capsys):
     objective = Supervised(labels=ABC, pool="mean")
     run = run_of(tmp_path / "run", BERT, Classification(length=48), objective)
