@@ -15,6 +15,9 @@ from train.tasks.task import Task, TaskDataset
 
 SEPARATOR = "|"
 """Between the labels of a text, in files that cannot hold lists."""
+ASKED = "label asked for"
+"""Field of an example that is asked for one label; no column of a prompt."""
+YES, NO = " yes", " no"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +153,23 @@ class ClassificationDataset(TaskDataset):
     def choices(self, example: Example) -> tuple[str, ...]:
         return () if self.options.several else self._words()
 
+    def statements(self, example: Example) -> tuple[Example, ...]:
+        """A model that was trained lists its labels; one that is only asked is asked for each."""
+        if not self.options.several or self.options.ended:
+            return ()
+        return tuple(_about(example, name) for name in self.label_names)
+
+    def prompt_text(self, example: Example) -> str:
+        name = example.fields.get(ASKED)
+        if name is None:
+            return super().prompt_text(example)
+        plain = example._replace(fields={key: value for key, value in example.fields.items() if key != ASKED})
+        shots = [(_about(shot, name), YES if name in shot.label else NO) for shot in self.shots_for(plain)]
+        return "".join(f"{self._filled(shot)}{answer}\n\n" for shot, answer in shots) + self._filled(example)
+
+    def _filled(self, example: Example) -> str:
+        return super()._filled(example) + (f" {example.fields[ASKED]}?" if ASKED in example.fields else "")
+
     # Answers
 
     def found(self, example: Example, outputs: Any) -> np.ndarray:
@@ -181,3 +201,8 @@ class ClassificationDataset(TaskDataset):
         names = self._given(answer)
         given: Any = list(names) if self.options.several else names[0]
         return {"label": example.label, "answer": given, "probabilities": [round(float(p), 6) for p in answer]}
+
+
+def _about(example: Example, name: str) -> Example:
+    """The question whether an example has a label."""
+    return example._replace(fields=example.fields | {ASKED: name})

@@ -153,6 +153,11 @@ class TaskDataset(Dataset):
         """The answers that there are; () where any text may be one."""
         return ()
 
+    def statements(self, example: Example) -> tuple[Example, ...]:
+        """Of several answers at once: an example for each, to which a model that was not trained to list them says yes or no. ()
+        otherwise."""
+        return ()
+
     @property
     def stops(self) -> tuple[str, ...]:
         """What a written answer ends before, beside the end of the text: with no end taught, the end of its line."""

@@ -8,16 +8,22 @@ from model.decoding.sampling import Sampling
 from train.evaluation.likelihood import Likelihoods, Request
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
+from train.tasks.classification import NO, YES
 
 AT_ONCE = 32
 """Texts that are written together."""
 
 
 def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[Any]:
-    """For each example the probabilities of its choices, float32 [choices]; where any text may be right, the text that the model writes."""
+    """For each example the probabilities of its choices, float32 [choices], or of each of several statements; where any text may be right,
+    the text that the model writes."""
     tokenizer, choices = dataset.tokens, [dataset.choices(example) for example in examples]
     if choices and choices[0]:
         return _probabilities(dataset, Likelihoods(model, params, mesh), examples, choices)
+    if examples and (each := len(dataset.statements(examples[0]))):
+        asked = [one for example in examples for one in dataset.statements(example)]
+        both = _probabilities(dataset, Likelihoods(model, params, mesh), asked, [(YES, NO)] * len(asked))
+        return list(np.array(both)[:, 0].reshape(-1, each))
     chat: Chat = getattr(dataset, "chat", Chat())
     generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
     room = dataset.options.length - (0 if dataset.way == "source" else dataset.options.written)

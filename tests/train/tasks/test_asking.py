@@ -98,6 +98,27 @@ def test_every_task_that_a_text_can_answer_is_scored(folder, kind, family, reque
     assert 0 <= found[measure] <= (2 if measure == "brier" else 100)
 
 
+def test_several_labels_are_asked_for_one_by_one(folder, decoder):
+    """As a question with the answers yes and no would be; shown examples say for each label whether they have it."""
+    several = Classification(label="labels", several=True, **SHORT)
+    out = folder / "several.jsonl"
+    ask(decoder, several, Supervised(), (str(folder / "rows.jsonl"),), predictions=out)
+    found = [json.loads(line)["probabilities"] for line in out.read_text().splitlines()]
+    for place, name in enumerate(("x", "y")):
+        single = Classification(prompt=f"{{text}}\nlabels: {name}?", words=(" yes", " no"), **SHORT)
+        ask(decoder, single, Supervised(labels=("x", "y")), (str(folder / "rows.jsonl"),), predictions=out)
+        one = [json.loads(line)["probabilities"][0] for line in out.read_text().splitlines()]
+        assert one == pytest.approx([row[place] for row in found], abs=1e-5)
+    dataset = dataset_of(Experiment(model=ModelConfig(**SHAPE), data=several, objective=Supervised(labels=("x", "y"))))
+    dataset = type(dataset)(dataclasses.replace(several, shots=1, ended=False), dataset.experiment)
+    shot, asked = (dataset.example(Record(row, "rows.jsonl: line 1")) for row in FILES["rows.jsonl"])
+    dataset.shown_before = [shot]
+    assert [dataset.prompt_text(one) for one in dataset.statements(asked)] == [
+        "a\nlabels: x? yes\n\nb\nlabels: x?",
+        "a\nlabels: y? no\n\nb\nlabels: y?",
+    ]
+
+
 @pytest.mark.parametrize("data, file", [(Tagging(), "tags.conll"), (TextPairs(), "pairs.jsonl")], ids=["tags", "pairs"])
 def test_what_no_text_can_answer_is_refused_before_anything_is_written(folder, decoder, data, file):
     with pytest.raises(UserError, match="which no text can hold"):
