@@ -36,6 +36,9 @@ class PairsDataset(TaskDataset):
         o = self.options
         return Example({"text": column(record, o.text), "pair": column(record, o.pair)}, True, record.where)
 
+    def head(self) -> None:
+        """Vectors are compared as they are."""
+
     def pieces(self, example: Example, labelled: bool) -> Item:
         both = (self.tokens.encode(example.fields[name]) for name in ("text", "pair"))
         found = []

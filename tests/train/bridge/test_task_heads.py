@@ -24,12 +24,15 @@ from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
 from train.evaluation.checkpoint import evaluate_run
 from train.experiment import SGD, Experiment, MeshShape, TextData
-from train.objectives.bind import bind_trained
+from train.objectives.bind import bind, bind_trained
 from train.objectives.tasks.options import Supervised, SupervisedTogether
+from train.objectives.tasks.retrieval import Retrieval
 from train.objectives.text.options import MaskedLM
 from train.runs.directory import START, Run, keep_start, open_run, write_run
+from train.sources.dataset import dataset_of
 from train.tasks.choice import MultipleChoice
 from train.tasks.classification import Classification
+from train.tasks.retrieval import TextPairs
 from train.tasks.similarity import Similarity
 from train.tasks.spans import Spans
 from train.tasks.tagging import Tagging
@@ -152,6 +155,16 @@ def test_labels_that_mean_nothing_here_are_named(changed, said, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(UserError, match=said):
         import_model(tmp_path / "theirs", tmp_path / "back")
+
+
+def test_vectors_leave_without_a_head(tmp_path, capsys):
+    run = run_of(tmp_path / "run", BERT, TextPairs(length=48), Retrieval(pool="mean"))
+    dataset_of(run.experiment).check_way()
+    export_model(run, "hf", tmp_path / "theirs")
+    assert "stays behind" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+    with pytest.raises(UserError, match="Choose the objective Retrieval"):
+        bind(dataclasses.replace(run.experiment, objective=Supervised()))
 
 
 def test_of_several_heads_none_leaves(tmp_path, capsys):

@@ -188,6 +188,9 @@ def name_of(head: Any, labels: tuple[str, ...], pool: str) -> str:
 def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
     dataset: Any = home_of(experiment.data)(experiment.data, experiment)
     head = dataset.head() if dataset.way == "head" else None
+    if dataset.way == "head" and head is None:
+        name = type(experiment.data).__name__
+        raise UserError(f"objective Supervised: {name} has neither labels nor answers", "Choose the objective Retrieval.")
     check_labels(options, head, experiment.model)
     model = realise(experiment.model)
     if dataset.way == "source":
