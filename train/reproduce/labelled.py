@@ -39,18 +39,20 @@ def write_texts(folder: str, trec_train: str, trec_test: str, positive: str, neg
     """Questions have the coarse label before a colon; sentences are tested on as in the first of ten folds, by their line."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, path in (("train", trec_train), ("test", trec_test)):
-        lines = [line.partition(" ") for line in _lines(path)]
+        lines = [line.partition(" ") for line in lines_of(path)]
         write_records(f"{folder}/trec_{name}.csv", [{"text": text, "label": label.partition(":")[0]} for label, _, text in lines])
-    rows = [
-        (number % EVERY == 0, {"text": line, "label": label})
-        for label, path in (("positive", positive), ("negative", negative))
-        for number, line in enumerate(_lines(path))
-    ]
-    for name, tested in (("train", False), ("test", True)):
-        write_records(f"{folder}/polarity_{name}.csv", [row for held, row in rows if held is tested])
+    for name, rows in split_of({"positive": lines_of(positive), "negative": lines_of(negative)}).items():
+        write_records(f"{folder}/polarity_{name}.csv", rows)
 
 
-def _lines(path: str) -> list[str]:
+def split_of(lines: dict[str, list[str]]) -> dict[str, list[dict[str, str]]]:
+    """{"train", "test"} of the lines of each label: the first of every so many are for testing."""
+    rows = [(number % EVERY == 0, {"text": line, "label": label}) for label, each in lines.items() for number, line in enumerate(each)]
+    return {name: [row for held, row in rows if held is tested] for name, tested in (("train", False), ("test", True))}
+
+
+def lines_of(path: str) -> list[str]:
+    """Of a file of sentences, those that are not empty."""
     return [line.strip() for line in Path(path).read_bytes().decode("latin-1").split("\n") if line.strip()]
 
 
