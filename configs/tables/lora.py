@@ -49,8 +49,8 @@ def get_table() -> Table:
             for way, (what, _, _) in WAYS.items()
         ),
         claims=tuple(Better(f"lora_{task}", f"full_{task}", by=-0.02) for task in TASKS),
-        note="Two layers of MiniLM, 200 steps of 32; 0.75 % of the parameters. Rank and rate were chosen on reviews and questions that were held "
-        "out of those to learn from. Claims say that LoRA is at most two points worse.",
+        note="Two layers of MiniLM, 200 steps of 32; 0.75 % of the parameters. Rank and rate were chosen on reviews and questions held out "
+        "of those to learn from. Claims say that LoRA is at most two points worse.",
     )
 
 
