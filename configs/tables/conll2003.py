@@ -1,6 +1,7 @@
 """Named entities in news: CoNLL-2003, of which everyone needs a copy of their own.
 
-omnia reproduce conll2003 --data DIR, with DIR/conll2003/eng.train and DIR/conll2003/eng.testb
+omnia reproduce conll2003 --data DIR
+DIR holds conll2003/eng.train and conll2003/eng.testb.
 """
 
 from train.experiment import Experiment

@@ -1,6 +1,7 @@
 """Few labels and noisy labels of texts of your own: whether more of them, or better ones, would help.
 
-omnia reproduce own_labels --data DIR, with DIR/train.csv and DIR/test.csv, whose columns are text and label
+omnia reproduce own_labels --data DIR
+DIR holds train.csv and test.csv, whose columns are text and label.
 """
 
 from train.experiment import Experiment

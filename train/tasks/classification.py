@@ -9,7 +9,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from data.rows.order import fold
-from train.tasks.examples import Example, column
+from train.tasks.examples import NO, YES, Example, column
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
 
@@ -17,7 +17,6 @@ SEPARATOR = "|"
 """Between the labels of a text, in files that cannot hold lists."""
 ASKED = "label asked for"
 """Field of an example that is asked for one label; no column of a prompt."""
-YES, NO = " yes", " no"
 
 
 @dataclasses.dataclass(frozen=True)

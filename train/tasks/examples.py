@@ -12,6 +12,9 @@ from data.records.record import LeftOut, Record, lacks
 from data.records.rows import digest_of
 from data.tokenizer import Tokenizer
 
+YES, NO = " yes", " no"
+"""What a model that writes says of a statement."""
+
 
 class Example(NamedTuple):
     """One example of a task."""

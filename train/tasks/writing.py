@@ -8,7 +8,7 @@ from model.decoding.sampling import Sampling
 from train.evaluation.likelihood import Likelihoods, Request
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
-from train.tasks.classification import NO, YES
+from train.tasks.examples import NO, YES
 
 AT_ONCE = 32
 """Texts that are written together."""

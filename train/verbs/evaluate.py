@@ -53,6 +53,8 @@ class Evaluate:
     examples."""
     shots: int = -1
     """With --task or --tasks: solved examples in each prompt. -1: as each task of lm-eval says; none with --task."""
+    labels: tuple[str, ...] = ()
+    """With --task: names of the labels to choose from. Default: those that the files have."""
     examples: tuple[str, ...] = ()
     """With --shots: files of the examples that are shown."""
     change: tuple[str, ...] = ()
@@ -97,8 +99,6 @@ class EvaluateTask(Evaluate):
 
     data: Data = Data()
     """Of the task's config."""
-    labels: tuple[str, ...] = ()
-    """Names of the labels to choose from. Default: those that the files have."""
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -150,6 +150,7 @@ def _check(options: Evaluate) -> None:
         positive=(bool(options.groups or options.swap), "belongs to --groups or --swap"),
         **dict.fromkeys(("groups", "swap"), (plain, "is for plain measurements")),
         shots=(task or tasks, "belongs to --task or --tasks"),
+        labels=(task, "belongs to --task"),
         examples=(task and options.shots > 0, "belongs to --task and --shots"),
         **dict.fromkeys(("limit", "task_files", "public_data", "chat_template", "download"), (tasks, "belongs to --tasks")),
         **dict.fromkeys(("decode", "needle", "by_position"), (not tasks and not task, "is a measurement of its own")),
