@@ -5,6 +5,11 @@ import math
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal, Self
 
+DROPOUTS = ("dropout", "token_dropout", "layer_dropout")
+"""Fields that say what is dropped in training."""
+SWITCHES = ("scan", "remat", "dtype", "attention", *DROPOUTS)
+"""Fields that say how a model is run or trained, and that no parameter depends on."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -153,7 +158,7 @@ class ModelConfig:
             raise ValueError("model.parallel has no norm_position post: both sub-layers read one input")
         if self.qkv_bias and self.bias:
             raise ValueError("model.qkv_bias says nothing beside model.bias, which is for all projections: turn one of them off")
-        for name in ("dropout", "token_dropout", "layer_dropout"):
+        for name in DROPOUTS:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must lie in [0, 1)")
         for name in (
@@ -260,7 +265,7 @@ class ModelConfig:
     @property
     def drops(self) -> bool:
         """Whether two passes of training over the same row differ."""
-        return bool(self.dropout or self.token_dropout or self.layer_dropout)
+        return any(getattr(self, name) for name in DROPOUTS)
 
     def started_from(self, theirs: "ModelConfig", has_decoder: bool, projectors: Collection[str] = (), **switches) -> "ModelConfig":
         """The model of a run that starts from another run: `theirs`, with `switches` that no parameter depends on. has_decoder: whether

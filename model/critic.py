@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from model.config import ModelConfig
+from model.config import DROPOUTS, ModelConfig
 from model.transformer import DECODER, Decoder, Output
 
 Layout = Literal["none", "shared", "branch", "separate"]
@@ -142,6 +142,5 @@ class Critic:
     def _own_config(self) -> ModelConfig:
         """A branch goes on from a stream, and looks nothing up."""
         ngrams = 0 if self.layout == "branch" else self.config.ngrams
-        return dataclasses.replace(
-            self.config, num_layers=self.layers_of_its_own, dropout=0.0, token_dropout=0.0, layer_dropout=0.0, ngrams=ngrams
-        )
+        changes: dict[str, Any] = {"num_layers": self.layers_of_its_own, "ngrams": ngrams, **dict.fromkeys(DROPOUTS, 0.0)}
+        return dataclasses.replace(self.config, **changes)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from model.config import ModelConfig
+from model.config import SWITCHES, ModelConfig
 
 Layout = Literal["hf", "gguf"]
 """Hugging Face's or llama.cpp's: both go by Hugging Face's names here, but some tensors have another shape or order in a GGUF file."""
@@ -172,7 +172,7 @@ HARMLESS = re.compile(
 )
 """Tensors that some files hold and no model needs: masks and tables that are computed."""
 
-SWITCHES = ("scan", "remat", "dtype", "attention", "dropout", "token_dropout", "layer_dropout", "init_std")
+UNSAID = (*SWITCHES, "init_std")
 """Fields of our config that say how a model is run or trained, and that no config.json needs to hold."""
 
 
@@ -207,7 +207,7 @@ def _equal(one, other) -> bool:
 
 def _explicit(config) -> dict[str, Any]:
     """Every field that decides what a model computes, with the defaults that follow from others filled in."""
-    fields = {name: value for name, value in vars(config).items() if name not in SWITCHES}
+    fields = {name: value for name, value in vars(config).items() if name not in UNSAID}
     derived = {"num_kv_heads": "kv_heads", "head_dim": "head_width", "mlp_dim": "mlp_width"}
     derived |= {"encoder_layers": "encoder_blocks", "embedding_dim": "embedding_width"}
     return fields | {name: getattr(config, source) for name, source in derived.items() if hasattr(config, source)}

@@ -116,10 +116,10 @@ def experiment_of(name: str, config, tokenizer: Tokenizer, task: tuple[Task, Obj
 
 def read_parameters(published: Published, config, names: dict[str, str]):
     """Our tree of parameters, float32. names: of the file's tensors, by those of the table."""
-    start = realise(config).start if not isinstance(config, TowerConfig) else bind(experiment_of_tower("", config)).start
-    if published.task:
-        data, objective = published.task
-        start = bind(Experiment(model=config, data=data, objective=objective)).start
+    if published.task is not None:
+        start = bind(Experiment(model=config, data=published.task[0], objective=published.task[1])).start
+    else:
+        start = bind(experiment_of_tower("", config)).start if isinstance(config, TowerConfig) else realise(config).start
     shapes = nn.unbox(jax.eval_shape(start, jax.random.key(0)))
     params = jax.tree.map(lambda leaf: _aligned(leaf.shape), shapes)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}

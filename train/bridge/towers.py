@@ -11,7 +11,7 @@ import numpy as np
 
 from data.tokenizer import Tokenizer, byte_tokenizer
 from model.config import ModelConfig
-from model.convert.family import SWITCHES
+from model.convert.family import UNSAID
 from model.media.encoder_config import EncoderConfig
 from model.media.multimodal_config import MultimodalConfig
 from model.media.tower_config import TowerConfig
@@ -69,7 +69,7 @@ def tower_of(experiment: Experiment, tokenizer: Tokenizer) -> TowerConfig | None
 
 def _plain(config: ModelConfig | EncoderConfig) -> Any:
     """The config without what says nothing of the function that it computes."""
-    usual = {field.name: field.default for field in dataclasses.fields(config) if field.name in (*SWITCHES, "kernel", "projector")}
+    usual = {field.name: field.default for field in dataclasses.fields(config) if field.name in (*UNSAID, "kernel", "projector")}
     if isinstance(config, EncoderConfig):
         usual.pop("attention", None)
     return dataclasses.replace(config, **usual, mlp_dim=config.mlp_width)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.records.record import absolute
+from model.config import SWITCHES
 from train.adapters.options import Tuning
 from train.experiment import Experiment
 from train.runs.directory import START, Run, create_run, has_checkpoint, is_run, open_corpora, open_run
@@ -36,9 +37,6 @@ MAY_CHANGE = (
     "logging.",
 )
 """Fields that a resumed run may change: none of them alters what the saved state means."""
-
-SWITCHES = ("scan", "remat", "attention", "dtype", "dropout", "token_dropout", "layer_dropout")
-"""Fields of a model that are the config's own, whatever the run it starts from has."""
 
 
 def resolve(experiment: Experiment, corpora: list, run: Run | None = None) -> Experiment:
