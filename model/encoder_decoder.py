@@ -12,7 +12,18 @@ from model.attention.dispatch import Mask, layer_kernels
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.layers import Table, compute_dtype, constrain, dropped
 from model.stack import Context, Source, angles_of, create_layers, run_layers, source_cache
-from model.text import at_index, empty_cache, final_norm, place, relative_bias, shifted, token_vectors, vectors_of
+from model.text import (
+    as_prefix,
+    at_index,
+    before_text,
+    empty_cache,
+    final_norm,
+    place,
+    relative_bias,
+    shifted,
+    token_vectors,
+    vectors_of,
+)
 from model.transformer import DECODER, Output
 
 
@@ -28,12 +39,13 @@ class SourceText:
 
 
 class Encoder(nn.Module):
-    """The stack that reads the source: x_BSD, its tokens' vectors, to hidden_BSD. Parameters: a decoder's, without embedding and head."""
+    """The stack that reads the source: x_BSD, its tokens' vectors, to hidden_BSD and the cache, if it was given one (as of a TextEncoder).
+    Parameters: a decoder's, without embedding and head."""
 
     config: EncoderDecoderConfig
 
     @nn.compact
-    def __call__(self, x_BSD, source: SourceText, keys_B=None):
+    def __call__(self, x_BSD, source: SourceText, keys_B=None, cache=None):
         c, length = self.config, x_BSD.shape[1]
         x_BSD = place(c, x_BSD, source.positions_BS).astype(compute_dtype(c))
         x_BSD = constrain(dropped(c, x_BSD, keys_B), "batch", "length", "residual")
@@ -43,8 +55,8 @@ class Encoder(nn.Module):
         if self.is_initializing():
             x_BSD = create_layers(c.encoder, x_BSD, context)
         else:
-            x_BSD, *_ = run_layers(c.encoder, self.variables["params"], x_BSD, (context,))
-        return final_norm(c, x_BSD)
+            x_BSD, cache, *_ = run_layers(c.encoder, self.variables["params"], x_BSD, (context,), cache=cache)
+        return final_norm(c, x_BSD), cache
 
 
 class EncoderDecoder(nn.Module):
@@ -77,7 +89,7 @@ class EncoderDecoder(nn.Module):
         encoder_keys_B = None if keys_B is None else jax.vmap(lambda key: jax.random.fold_in(key, _ENCODER))(keys_B)
         hidden_BSD = None
         if source is not None:
-            hidden_BSD = Encoder(c, name="encoder")(shifted(look_up(source.tokens_BS), source.shift_BSD), source, encoder_keys_B)
+            hidden_BSD, _ = Encoder(c, name="encoder")(shifted(look_up(source.tokens_BS), source.shift_BSD), source, encoder_keys_B)
             source_segments_BS = source.segments_BS
         x_BTD = place(c, look_up(tokens_BT), positions_BT).astype(compute_dtype(c))
         x_BTD = constrain(dropped(c, x_BTD, keys_B), "batch", "length", "residual")
@@ -108,11 +120,21 @@ class EncoderDecoder(nn.Module):
         return self.init(key, one, source=SourceText(one, one, one * 0))["params"]
 
     @nn.nowrap
+    def prompted(self, params, vectors_PD):
+        """As of a TextEncoder: a prompt before every source."""
+        c, (count, _) = self.config, vectors_PD.shape
+        zeros_1P = jnp.zeros((1, count), jnp.int32)
+        source = SourceText(zeros_1P, zeros_1P, before_text(c, count))
+        cache = (empty_cache(c.encoder, 1, count), 0)
+        _, found = Encoder(c).apply({"params": params["encoder"]}, vectors_PD[None], source, cache=cache)
+        return {"encoder": {"layers": {"attention": {"prefix": as_prefix(found)}}}}
+
+    @nn.nowrap
     def conditioned(self, params, source: SourceText) -> "Conditioned":
         """Read the sources once, and return what continues their targets with the functions of model/decoding/. source: one text per
         row."""
         x_BSD = vectors_of(self.config, params["embedding"]["table"], source.tokens_BS)
-        hidden_BSD = Encoder(self.config).apply({"params": params["encoder"]}, x_BSD, source)
+        hidden_BSD, _ = Encoder(self.config).apply({"params": params["encoder"]}, x_BSD, source)
         return Conditioned(self, source_cache(self.config, params, hidden_BSD), (source.segments_BS > 0).astype(jnp.int32))
 
     @nn.nowrap

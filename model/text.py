@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -77,3 +78,13 @@ def empty_cache(config: ModelConfig, rows: int, size: int):
     """Keys and values, for each layer, of `rows` rows that hold nothing yet: [B * G, S, K], `size` places each."""
     empty = jnp.zeros((rows * config.kv_heads, size, config.head_width), compute_dtype(config))
     return ((empty, empty),) * config.num_layers
+
+
+def before_text(config: ModelConfig, count: int):
+    """int32 [1, P]: where the vectors of a prompt stand: before the first token where positions turn, else where the first tokens do."""
+    return jnp.arange(-count, 0)[None] if config.positions == "rotary" else jnp.arange(count)[None]
+
+
+def as_prefix(caches) -> dict[str, Any]:
+    """What a cache of one row holds, as the `prefix` of a whole stack: key and value [L, P, G, K]."""
+    return {name: jnp.stack([jnp.swapaxes(layer[i], 0, 1) for layer in caches]) for i, name in enumerate(("key", "value"))}

@@ -8,7 +8,7 @@ from model.attention.dispatch import Mask, layer_kernels
 from model.heads import Head
 from model.layers import ACTIVATIONS, Dense, Norm, Table, compute_dtype, constrain, dropped
 from model.stack import Context, angles_of, create_layers, run_layers
-from model.text import final_norm, place, relative_bias, shifted, token_vectors
+from model.text import as_prefix, before_text, empty_cache, final_norm, place, relative_bias, shifted, token_vectors
 from model.text_encoder_config import TextEncoderConfig
 from model.transformer import Output
 
@@ -57,17 +57,22 @@ class TextEncoder(nn.Module):
         keys_B=None,
         types_BT=None,
         shift_BTW=None,
+        vectors_BTW=None,
+        cache=None,
         watch: list | None = None,
         streams: list | None = None,
     ) -> Output:
         """tokens_BT: int32 ids. segments_BT: int32, tokens see their own segment only; 0 is padding. positions_BT: int32 within the text,
         default 0..T-1. keys_B: random keys, one a row, for dropout. types_BT: int32, by default all of type 0. shift_BTW: added to
-        the vectors of tokens, of the width of their table. watch, streams: as of Decoder.
+        the vectors of tokens, of the width of their table. vectors_BTW: read in the place of these. cache: as of Decoder, for rows that are
+        one text from their first place on. watch, streams: as of Decoder.
         """
         c, dtype = self.config, compute_dtype(self.config)
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        x_BTW = place(c, shifted(token_vectors(c, c.embedding_width)(tokens_BT), shift_BTW), positions_BT)
+        if vectors_BTW is None:
+            vectors_BTW = token_vectors(c, c.embedding_width)(tokens_BT)
+        x_BTW = place(c, shifted(vectors_BTW, shift_BTW), positions_BT)
         if c.token_types:
             table_PW = Table(c.token_types, c.embedding_width, ("positions", "embed"), c.init_std, name="token_types")()
             x_BTW += constrain(table_PW, "positions", "residual")[jnp.zeros_like(tokens_BT) if types_BT is None else types_BT]
@@ -86,8 +91,8 @@ class TextEncoder(nn.Module):
         if self.is_initializing():
             x_BTD = create_layers(c, x_BTD, context)
         else:
-            x_BTD, _, router, _ = run_layers(c, self.variables["params"], x_BTD, (context,), streams=streams)
-        return Output(final_norm(c, x_BTD), router=router)
+            x_BTD, cache, router, _ = run_layers(c, self.variables["params"], x_BTD, (context,), cache=cache, streams=streams)
+        return Output(final_norm(c, x_BTD), cache, router)
 
     @nn.nowrap
     def start(self, key):
@@ -100,6 +105,15 @@ class TextEncoder(nn.Module):
         if c.prediction_head:
             found |= {"prediction": PredictionHead(c).init(keys[2], hidden)["params"]}
         return found
+
+    @nn.nowrap
+    def prompted(self, params, vectors_PW):
+        """As of Decoder; the vectors are those of the first tokens of a text, before these are placed. Every text sees them, and they see
+        one another alone, so that a row of several texts needs them once."""
+        c, (count, _) = self.config, vectors_PW.shape
+        tokens_1P, cache = jnp.zeros((1, count), jnp.int32), (empty_cache(c, 1, count), 0)
+        output = self.apply({"params": params}, tokens_1P, positions_BT=before_text(c, count), vectors_BTW=vectors_PW[None], cache=cache)
+        return {"layers": {"attention": {"prefix": as_prefix(output.cache)}}}
 
     @nn.nowrap
     def predictions(self, params, hidden_BTD) -> Head:

@@ -18,7 +18,18 @@ from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import Router
 from model.ngrams import ngram_vectors, tokens_before, tokens_before_in_cache
 from model.stack import Context, Remembered, angles_of, create_layers, run_layers, written
-from model.text import at_index, empty_cache, final_norm, key_distances, place, relative_bias, shifted, token_vectors
+from model.text import (
+    as_prefix,
+    at_index,
+    before_text,
+    empty_cache,
+    final_norm,
+    key_distances,
+    place,
+    relative_bias,
+    shifted,
+    token_vectors,
+)
 
 
 class Output(NamedTuple):
@@ -204,6 +215,21 @@ class Decoder(nn.Module):
         n-grams the tokens."""
         tokens = ((jnp.zeros((rows, size, 1), jnp.int32),),) if self.config.ngrams else ()
         return empty_cache(self.config, rows, size) + tokens
+
+    @nn.nowrap
+    def prompted(self, params, vectors_PD):
+        """What a prompt adds to the parameters: a prefix, which is made of vectors that stand before every text, where tokens have been
+        looked up and placed."""
+        c, (count, _) = self.config, vectors_PD.shape
+        output = self.apply(
+            {"params": params},
+            jnp.zeros((1, count), jnp.int32),
+            stream_BTD=vectors_PD[None].astype(compute_dtype(c)),
+            positions_BT=before_text(c, count),
+            cache=(self.empty_cache(1, count), 0),
+            valid_BS=jnp.ones((1, count), jnp.int32),
+        )
+        return {"layers": {"attention": {"prefix": as_prefix(output.cache[: c.num_layers])}}}
 
     @nn.nowrap
     def _before(self, tokens_BT, segments_BT, positions_BT, cache, valid_BS, memory: Remembered | None):

@@ -59,6 +59,8 @@ class Serve:
     """Tokens of a prompt that are read at once, while all texts wait. 0: 64 on a CPU, 256 otherwise."""
     guesses: int = 0
     """Tokens that each pass tries beside the next, where a text repeats itself: the same texts, sooner if they do, later if not."""
+    draft: str = ""
+    """A smaller run of the same tokens, which guesses instead, where that is faster: the same texts. --guesses is then 4 unless given."""
     prefix_bytes: int = 1 << 30
     """Memory for what was read before: prompts that begin alike are read once. 0: none."""
     exact: bool = False
@@ -171,6 +173,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     from model.encoder_decoder import Conditioned
     from model.media.multimodal_config import MultimodalConfig
     from serve.adapters import load_adapters, parse_names
+    from serve.drafts import GUESSES, with_draft
     from serve.engine import Engine
     from serve.hosts import Leader, Store
     from serve.media import MediaPrompts
@@ -187,7 +190,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
 
     found, several = Loaded(), jax.process_count() > 1
     writes = run.experiment.objective.generates and run.experiment.model.generates
-    useless = [f"--{name}" for name in ("adapters", "watch", "int8", "guesses") if getattr(options, name)]
+    useless = [f"--{name}" for name in ("adapters", "watch", "int8", "guesses", "draft") if getattr(options, name)]
     if not writes and useless:
         raise UserError(f"{run.path}: {', '.join(useless)}: for a model that writes, and this one makes embeddings", "Leave that out.")
     if options.embeddings or not writes:
@@ -211,6 +214,9 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         model = reader.model(model, generator.params)
     elif generator.answers:
         reader, model = SourcePrompts(generator, context), Conditioned(model)
+    draft = None
+    if options.draft:
+        model, draft = with_draft(model, options.draft, tokenizer, context)
     programs = programs_for(
         model,
         generator.params,
@@ -219,7 +225,8 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         chunk=options.chunk,
         exact=options.exact,
         adapters=load_adapters(folders, params) if folders else None,
-        guesses=options.guesses,
+        guesses=options.guesses or (GUESSES if options.draft else 0),
+        draft=draft,
         reader=reader,
         newer=functools.partial(_newer, options, run, line=line),
     )

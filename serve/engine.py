@@ -13,6 +13,7 @@ import numpy as np
 from model.attention.dispatch import MASKED
 from model.decoding.sampling import by_row
 from model.decoding.slots import Scores
+from serve.drafts import Pace
 from serve.jobs import Job, Piece
 from serve.observe import Observed
 from serve.prefix import PrefixStore
@@ -51,7 +52,8 @@ class Engine:
         self._jobs: list[Job | None] = []
         self._rows: Any = None
         self._readings: list[_Reading | None] = []
-        self._drawn: tuple[Any, list[Job | None], int, float] | None = None
+        self._drawn: tuple[Any, list[Job | None], int, bool, float] | None = None
+        self._pace = Pace()
         self._step_seconds, self._handed = CALL_SECONDS, 0.0
         self._calm, self._few, self._chunks, self._woken = 0, 1, 0, list[Job]()
         self._stopping = self._aborting = False
@@ -301,7 +303,7 @@ class Engine:
         self._bank = self._programs.insert(self._bank, self._rows, logits, newcomers)
         for place, row, job in newcomers:
             self._jobs[place], self._readings[row], job.longest, self._few = job, None, len(job.ids), 1
-            if self._programs.guesses:
+            if self._looks_back:
                 job.note(job.ids)
             if job.grammar is not None:
                 self._mask(place, job)
@@ -355,7 +357,7 @@ class Engine:
 
     def _draw(self):
         """A call for all slots, not waited for: (what it draws, whose slots they were, its passes of the model at most or 0 beside a chunk,
-        when it began); None with nothing to draw, or where it is put off."""
+        whether it guesses, when it began); None with nothing to draw, or where it is put off."""
         if not any(job is not None for job in self._jobs) or self._puts_off():
             return None
         guided = any(job is not None and job.grammar for job in self._jobs)
@@ -363,7 +365,7 @@ class Engine:
         # Where one text has come, others may be on their way: calls are short at first, so that those need not wait for long.
         steps = 1 if guided or wanted else max(1, min(MOST_STEPS, self._few, int(CALL_SECONDS / self._step_seconds)))
         self._few = min(2 * self._few, MOST_STEPS)
-        guesses = 0 if guided or not self._repeat() else self._programs.guesses
+        guesses = 0 if guided or not self._guesses_pay() else self._programs.guesses
         for job in self._jobs:
             if job is not None:
                 job.longest = min(job.longest + steps * (1 + guesses), job.places)
@@ -371,15 +373,24 @@ class Engine:
         alive_B = np.array([job is not None for job in self._jobs])
         adapter_B = np.array([NO_ADAPTER if job is None else job.adapter for job in self._jobs], np.int32)
         self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, guesses, adapter_B)
-        return drawn, list(self._jobs), 0 if wanted else steps, time.monotonic()
+        return drawn, list(self._jobs), 0 if wanted else steps, guesses > 0, time.monotonic()
 
-    def _repeat(self) -> bool:
-        """Whether half of the texts, as far as they are known, end as they went on before: a pass that guesses takes longer than one that
-        does not, so it must be likely to be right. What is exact may not depend on others."""
+    @property
+    def _looks_back(self) -> bool:
+        """Whether guesses are what stood in a text before."""
+        return self._programs.guesses > 0 and not self._programs.drafts
+
+    def _guesses_pay(self) -> bool:
+        """A pass that guesses takes longer than one that does not, so it must be likely to be right: where half of the texts, as far as
+        they are known, end as they went on before, or where that was seen of the small model. What is exact may not depend on others."""
+        if self._programs.exact or not self._programs.guesses:
+            return True
+        if self._programs.drafts:
+            return self._pace.choose(len(self._jobs))
         running = [job for job in self._jobs if job is not None]
-        return self._programs.exact or 2 * sum(job.repeats for job in running) >= len(running)
+        return 2 * sum(job.repeats for job in running) >= len(running)
 
-    def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, began: float) -> None:
+    def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, guessed: bool, began: float) -> None:
         """Bring what a call drew to the host, and give each job what is its own."""
         tokens_BN, log_probs_BN, count_B, done_B = (
             np.asarray(x) for x in (drawn.tokens_BN, drawn.log_probs_BN, drawn.count_B, drawn.done_B)
@@ -394,7 +405,7 @@ class Engine:
             total += count
             job.drawn += count
             ids = tokens_BN[place, :count].tolist()
-            if self._programs.guesses:
+            if self._looks_back:
                 job.note(ids)
             more = (likeliest[0][place, :count], likeliest[1][place, :count]) if likeliest is not None and job.likeliest else (None, None)
             finish = ""
@@ -418,6 +429,7 @@ class Engine:
         seconds, self._handed = now - max(began, self._handed), now  # a call begins when the one before has ended
         if steps:
             self._step_seconds += 0.5 * (seconds / steps - self._step_seconds)
+            self._pace.measured(len(jobs), guessed, total / max(seconds, 1e-4) / max(sum(job is not None for job in jobs), 1))
         if total:
             self._scheduler.rate += 0.05 * (total / max(seconds, 1e-4) - self._scheduler.rate)
         self._observed.call(total, seconds)

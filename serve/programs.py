@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from model.decoding.continuing import go_on
+from model.decoding.continuing import DRAFT, go_on
 from model.decoding.sampling import Sampling, by_row
 from model.decoding.slots import (
     Slots,
@@ -66,8 +66,9 @@ class Programs:
 
     exact: one program for each thing, so that a text is the same bits whoever is beside it. Else there are programs for fewer places too,
     and one for a prompt by itself: they are faster, and differ in the last digits. adapters: a tree of `side_by_side`, laid as `params`.
-    guesses: as of `go_on`; so many places must be free behind every text. reader: of a model that reads each prompt in one
-    piece. newer: the parameters of a checkpoint, laid as `params`, or None where it cannot be read. Everything that changes is donated.
+    guesses: as of `go_on`; so many places must be free behind every text. draft: of a Drafted model, the parameters of the small one.
+    reader: of a model that reads each prompt in one piece. newer: the parameters of a checkpoint, laid as `params`, or None where it cannot
+    be read. Everything that changes is donated.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class Programs:
         exact: bool = False,
         adapters: Any = None,
         guesses: int = 0,
+        draft: Any = None,
         reader: PromptReader | None = None,
         newer: Callable[[int], Any] = lambda step: None,
     ):
         self.model, self.widths, self.size, self.chunk, self.rows, self.exact = model, widths, size, chunk, rows, exact
         self.guesses, self.reader, self.newer = guesses, reader, newer
+        self.drafts, self._beside = draft is not None, {} if draft is None else {DRAFT: draft}
         few = -(-max(size // FEW, LEAST_PLACES, MOST_STEPS) // chunk) * chunk
         # Sources, and media that are attended to, take all the places of a row, however short the text behind them is.
         self.places = (size,) if exact or few >= size or isinstance(model, Conditioned | Attending) else (few, size)
@@ -117,7 +120,7 @@ class Programs:
 
     @property
     def _weights(self) -> tuple[Any, Any]:
-        return self.params, self._adapters
+        return {**self.params, **self._beside}, self._adapters
 
     @property
     def vocabulary(self) -> int:
@@ -266,6 +269,7 @@ def programs_for(
     exact: bool = False,
     adapters: Any = None,
     guesses: int = 0,
+    draft: Any = None,
     reader: PromptReader | None = None,
     newer: Callable[[int], Any] = lambda step: None,
 ) -> Programs:
@@ -275,8 +279,20 @@ def programs_for(
     widths = {min(width, slots) for width in (1, 4, slots)} if on_cpu and not exact else {slots}
     size = -(-(context + guesses) // chunk) * chunk
     rows = min(READ_AT_ONCE, slots)
-    more: dict[str, Any] = {"exact": exact, "adapters": adapters, "guesses": guesses, "reader": reader, "newer": newer}
-    return Programs(model, params, widths=tuple(sorted(widths)), size=size, chunk=chunk, rows=rows, **more)
+    return Programs(
+        model,
+        params,
+        widths=tuple(sorted(widths)),
+        size=size,
+        chunk=chunk,
+        rows=rows,
+        exact=exact,
+        adapters=adapters,
+        guesses=guesses,
+        draft=draft,
+        reader=reader,
+        newer=newer,
+    )
 
 
 def _adapted(function, model: Any, **options):

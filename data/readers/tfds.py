@@ -5,7 +5,7 @@ tfds:FOLDER@SPLIT, so that a task needs nothing else. Only ArrayRecord files can
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from data.errors import UserError
 from data.readers.documents import Extent, Skipped, document_of
@@ -100,14 +100,17 @@ def _examples(extent, decoders, report):
     report(extent.stop - done)
 
 
-def read_records(item: str) -> list[dict]:
-    """All examples of a data set by its name, their texts, numbers and lists of such; other features are left out, and a line says so."""
+def iter_records(item: str) -> Iterator[dict]:
+    """The examples of a data set by its name: texts, numbers and lists of such. A line says at the end which features are left out."""
     folder, split = _folder_and_split(find(item, "", download=False)[0])
-    plain = [{name: _plain(value) for name, value in example.items()} for example in _prepared(folder).as_data_source(split)]
-    left_out = {name for example in plain for name, value in example.items() if value is None}
+    source, left_out = _prepared(folder).as_data_source(split), set()
+    for begin in range(0, len(source), _EXAMPLES):
+        for example in source.__getitems__(list(range(begin, min(begin + _EXAMPLES, len(source))))):
+            plain = {name: _plain(value) for name, value in example.items()}
+            left_out |= {name for name, value in plain.items() if value is None}
+            yield {name: value for name, value in plain.items() if value is not None}
     if left_out:
         print(f"{item}: left out where they are no text, number or list of such: {', '.join(sorted(left_out))}")
-    return [{name: value for name, value in example.items() if value is not None} for example in plain]
 
 
 def _plain(value):

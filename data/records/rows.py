@@ -24,7 +24,7 @@ _WRITTEN = {",": "commas", ";": "semicolons", "\t": "tabs"}
 def contents(path: str) -> Iterator[bytes]:
     """The bytes of a file, in pieces; of `tfds:NAME[/CONFIG][:VERSION][@SPLIT]`, a prepared data set of TFDS, its examples as JSONL."""
     if path.startswith(tfds.PREFIX):
-        for number, record in enumerate(tfds.read_records(path)):
+        for number, record in enumerate(tfds.iter_records(path)):
             yield b"\n" * bool(number) + json.dumps(record, ensure_ascii=False).encode()
         return
     with opened(path) as file:
@@ -50,7 +50,7 @@ def iter_records(path: str, *, left_out: LeftOut | None = None) -> Iterator[Reco
 
     .csv, .tsv: names in the first line (RFC 4180: quotes, and line feeds within them), values as texts. Semicolons or other separators are
     used where only they cut the first line. .parquet: values as they are there (extra: parquet). Any other: a JSON object a line, or a list
-    of objects. Empty lines are no rows. Of the file a part is in memory, but of a list, of an object over several lines and of TFDS all.
+    of objects. Empty lines are no rows. Of the file a part is in memory, but of a list, and of an object over several lines, all.
 
     UserError with file and line for a row that cannot be read. With `left_out`, such rows are left out and counted there by their reasons.
     """
@@ -64,7 +64,7 @@ def iter_records(path: str, *, left_out: LeftOut | None = None) -> Iterator[Reco
 
 def _rows(path: str, left_out: LeftOut | None) -> Iterator[Record]:
     if path.startswith(tfds.PREFIX):
-        for number, example in enumerate(tfds.read_records(path), 1):
+        for number, example in enumerate(tfds.iter_records(path), 1):
             yield Record(example, f"{path}: example {number}")
         return
     with opened_plain(path) as file:

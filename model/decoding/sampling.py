@@ -152,6 +152,14 @@ def next_logits(logits_BV, sampling: RowSampling, tokens_BS, held_BS, made_BS):
     return x_BV
 
 
+def next_tokens(keys_B, logits_BV, sampling: RowSampling, tokens_BS, held_BS, made_BS):
+    """(int32 [B], the next token of each row; float32 [B, V], log softmax(logits / temperature), before any filter or penalty, and at
+    temperature 1 where the likeliest is taken). keys_B: as of `draw`; the others as of `next_logits`."""
+    x_BV = next_logits(logits_BV, sampling, tokens_BS, held_BS, made_BS)
+    temperature_B1 = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)[:, None]
+    return draw(keys_B, x_BV, sampling.temperature_B).astype(jnp.int32), jax.nn.log_softmax(temper(logits_BV, temperature_B1), axis=-1)
+
+
 def _where_asked(asked_B1, change, x_BV):
     """Rows that ask for a change, changed."""
     return jax.lax.cond(asked_B1.any(), lambda x_BV: jnp.where(asked_B1, change(x_BV), x_BV), lambda x_BV: x_BV, x_BV)

@@ -7,17 +7,22 @@ import random
 import threading
 import time
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from model.decoding.continuing import guess
+from model.config import ModelConfig
+from model.decoding.continuing import Drafted, guess
 from model.decoding.sampling import Sampling
+from model.stack import unstack_layers
+from model.transformer import Decoder
+from serve.drafts import Pace
 from serve.engine import Engine
 from serve.jobs import Full, Grammar, Job
 from serve.observe import Observed
 from serve.prefix import PrefixStore
-from serve.programs import Newcomer, Part, Programs
+from serve.programs import NO_ADAPTER, Newcomer, Part, Programs
 from serve.scheduler import Scheduler
 from tests.serve.conftest import CHUNK, CONTEXT, END, one_by_one, result, run
 from train.devices.mesh import MeshShape, make_mesh
@@ -124,6 +129,62 @@ def test_guesses_change_no_text(make_engine, alone, model, exact):
         assert ids == their and finish == why
         np.testing.assert_allclose(log_probs, theirs, atol=1e-4)
     assert len(found[-1][0]) == 6 and found[-1][0][-1] == END
+
+
+@pytest.fixture(scope="module")
+def drafted(model):
+    """drafted(other, ...) -> programs of the model with another beside it, which guesses."""
+
+    def make(draft, params, **options):
+        given = {"size": CONTEXT + CHUNK, "chunk": CHUNK, "rows": 2, "exact": False, "guesses": 3} | options
+        programs = Programs(Drafted(model[0], draft), model[1], draft=params, **given)
+        programs.compile()
+        return programs
+
+    return make
+
+
+def test_a_small_model_changes_no_text(make_engine, alone, drafted):
+    """One that knows nothing of the other; in banks of two widths, behind prompts that were read before, and beside a grammar."""
+    config = ModelConfig(vocab_size=384, context_length=CONTEXT, num_layers=1, embed_dim=16, num_heads=1, positions="rotary")
+    params = unstack_layers(nn.unbox(Decoder(config).start(jax.random.key(3))))
+    programs = drafted(Decoder(config), params, widths=(1, 4))
+    guided = Job([1, 2] * 4, Sampling(stop_ids=(END,)), 0, 30, grammar=Letters(programs.vocabulary))
+    with make_engine(programs=programs) as parts:
+        found = [*run(parts.engine, [*jobs(), guided]), *run(parts.engine, jobs())]
+        assert len(parts.prefixes)
+    for (ids, log_probs, finish), (their, theirs, why) in zip(found[:12] + found[13:], [*alone, *alone], strict=True):
+        assert ids == their and finish == why
+        np.testing.assert_allclose(log_probs, theirs, atol=1e-4)
+    assert len(found[12][0]) == 6 and found[12][0][-1] == END
+
+
+def test_a_model_that_is_its_own_draft_is_always_right(drafted, model):
+    """Drawn at any temperature: the same numbers fall for both. Each pass gives all its guesses and one token more."""
+    programs = drafted(*model, widths=(1,), size=CONTEXT)
+    rows, logits = programs.read(programs.empty_rows(), {0: Part([7] * 8, 0)})
+    for number, sampling in enumerate((Sampling(temperature=0.0), Sampling(temperature=1.2, top_p=0.95), Sampling(top_k=30, min_p=0.01))):
+        job = Job([7] * 8, sampling, number, 40)
+        bank = programs.insert(programs.bank(1, CONTEXT), rows, logits, [Newcomer(0, 0, job)])
+        for _ in range(2):
+            bank, drawn = programs.go_on(bank, np.ones(1, bool), 3, 3, np.full(1, NO_ADAPTER, np.int32))
+            assert int(drawn.count_B[0]) == 12
+
+
+def test_it_goes_the_way_that_was_faster_and_tries_the_other_now_and_then():
+    pace, made = Pace(), []
+    for _ in range(200):
+        guessed = pace.choose(4)
+        made.append(guessed)
+        pace.measured(4, guessed, 30.0 if guessed else 20.0)
+    assert 0.9 < np.mean(made) < 1.0
+    pace, made = Pace(), []
+    for _ in range(200):
+        guessed = pace.choose(1)
+        made.append(guessed)
+        pace.measured(1, guessed, 10.0 if guessed else 20.0)
+    assert 0.0 < np.mean(made) < 0.1
+    assert pace.choose(4)  # nothing is known of another width
 
 
 def test_a_guess_is_what_followed_before():

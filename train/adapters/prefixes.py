@@ -2,11 +2,8 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from data.errors import UserError
-from model.layers import compute_dtype
-from model.transformer import Decoder
 from train.adapters.method import FLOAT, Method, key_of, overlaid
 from train.adapters.options import Prefix, Prompt
 from train.kinds import realise
@@ -50,10 +47,11 @@ def _check_kernel(config) -> None:
 
 
 class Prompts(Method):
-    """Prompt tuning (Lester et al. 2021, sec. 2) of a decoder: a prefix whose keys and values the model makes of trained vectors.
+    """Prompt tuning (Lester et al. 2021, sec. 2): a prefix whose keys and values the model makes of trained vectors.
 
-    The vectors stand where tokens are looked up and placed, so learned or sinusoidal positions are a part of them; by rotary ones they
-    stand before the first token.
+    In a decoder they stand where tokens are looked up and placed, so learned or sinusoidal positions are a part of them; by rotary ones
+    they stand before the first token. In encoders, where tokens see what follows them, they see one another and no text: the authors' see
+    both, and cost each text of a row their own places. An encoder-decoder has them before what it reads.
     """
 
     options: Prompt
@@ -63,12 +61,13 @@ class Prompts(Method):
         super().__init__(options, experiment)
         self._model, config = realise(experiment.model), experiment.model
         _check_kernel(config)
-        if not isinstance(self._model, Decoder) or config.layer_groups:
-            what = "layers that share parameters" if isinstance(self._model, Decoder) else type(config).__name__
-            raise UserError(f"adapters: a prompt is for decoders, not for {what}", "Choose --adapters prefix.")
+        if not hasattr(self._model, "prompted") or config.layer_groups:
+            what = "layers that share parameters" if config.layer_groups else type(config).__name__
+            raise UserError(f"adapters: there is no prompt for {what}", "Choose --adapters lora.")
 
     def fresh(self, key, boxed):
-        vectors = jax.random.normal(key_of(key, ("prompt",)), (self.options.length, self.experiment.model.embed_dim), FLOAT)
+        width = nn.unbox(boxed["embedding", "table"]).shape[-1]
+        vectors = jax.random.normal(key_of(key, ("prompt",)), (self.options.length, width), FLOAT)
         return {("prompt", "vectors"): nn.LogicallyPartitioned(vectors, (None, "embed"))}
 
     def begun(self, base, trained):
@@ -77,16 +76,5 @@ class Prompts(Method):
         return put(trained, ("prompt", "vectors"), jax.device_put(vectors * base["embedding"]["table"].std(), vectors.sharding))
 
     def read(self, base, trained, key=None):
-        config, vectors_PD = self.experiment.model, trained["prompt"]["vectors"]
-        others, length = without(trained, ("prompt",)), self.options.length
-        output = self._model.apply(
-            {"params": overlaid(base, others)},
-            jnp.zeros((1, length), jnp.int32),
-            stream_BTD=vectors_PD[None].astype(compute_dtype(config)),
-            positions_BT=jnp.arange(-length, 0)[None] if config.positions == "rotary" else jnp.arange(length)[None],
-            cache=(self._model.empty_cache(1, length), 0),
-            valid_BS=jnp.ones((1, length), jnp.int32),
-        )
-        # A cache has heads first.
-        keys, values = (jnp.stack([jnp.swapaxes(layer[i], 0, 1) for layer in output.cache[: config.num_layers]]) for i in (0, 1))
-        return put(others, ("layers", "attention", "prefix"), {"key": keys, "value": values})
+        others = without(trained, ("prompt",))
+        return overlaid(others, self._model.prompted(overlaid(base, others), trained["prompt"]["vectors"]))

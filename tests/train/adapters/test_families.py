@@ -12,10 +12,14 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data.errors import UserError
+from model.attention.dispatch import Mask
 from model.decoding.generate import generate
 from model.decoding.quantize import Quantized, product
 from model.decoding.sampling import Sampling
+from model.encoder_decoder import Encoder, SourceText
 from model.heads import Head, score_tokens, vocabulary_table
+from model.text import vectors_of
+from model.text_encoder import TextEncoder
 from tests.model.families import ALL, DECODERS, POSITIONS, RNG, SEGMENTS, TOKENS, forward, make
 from train.adapters.low_rank import NAME, merged
 from train.adapters.method import begins, found_at, overlaid, projections
@@ -139,9 +143,44 @@ def test_a_prompt_is_what_stands_before_a_text():
         np.testing.assert_allclose(found[:, part], forward(config)(params, tokens, ones, positions)[:, 3:], rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["DECODERS-shared", "ENCODERS-bert", "TRANSLATORS-t5"])
+@pytest.mark.parametrize("name", ["ENCODERS-bert", "ENCODERS-rotary", "TRANSLATORS-vaswani"])
+def test_texts_see_the_prompt_of_an_encoder_which_sees_itself(name, monkeypatch):
+    """As one row of the prompt and a text, where groups of places see themselves and those before them."""
+    config, before = ALL[name], np.array([7, 3, 11])
+    (model, params), method = make(config), method_of(Prompt(length=3), config)
+    whole = method.joined(params, {"prompt": {"vectors": vectors_of(config, params["embedding"]["table"], before)}})
+    at = np.arange(-3, 0) if config.positions == "rotary" else np.arange(3)
+
+    def read(params, tokens, segments, positions):
+        if isinstance(model, TextEncoder):
+            return model.apply({"params": params}, tokens, segments_BT=segments, positions_BT=positions).hidden_BTD
+        source = SourceText(tokens, segments, positions)
+        vectors = vectors_of(config, params["embedding"]["table"], tokens)
+        return Encoder(config).apply({"params": params["encoder"]}, vectors, source)[0]
+
+    def in_groups(causal, query_segments_BT):
+        return Mask(causal=True, query_groups_BT=np.where(np.arange(query_segments_BT.shape[1]) < 3, 0, 1)[None])
+
+    found = read(whole, TOKENS, SEGMENTS, POSITIONS)
+    monkeypatch.setattr(f"{type(model).__module__}.Mask", in_groups)
+    for part in (slice(5), slice(5, 12)):
+        tokens = np.concatenate([np.broadcast_to(before, (2, 3)), TOKENS[:, part]], 1)
+        positions = np.broadcast_to(np.concatenate([at, POSITIONS[0, part]]), tokens.shape)
+        np.testing.assert_allclose(found[:, part], read(params, tokens, np.ones_like(tokens), positions)[:, 3:], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["ENCODERS-relative", "TRANSLATORS-t5", "DECODERS-distance"])
+def test_every_vector_of_a_prompt_has_a_gradient(name):
+    config, probe = ALL[name], jnp.asarray(np.random.default_rng(1).normal(size=(2, 12, 24)), jnp.float32)
+    params, method = make(config)[1], method_of(Prompt(length=3), config)
+    leaves = leaves_of(Prompt(length=3), config, spread=0.3)
+    gradient = jax.jit(jax.grad(lambda leaves: (forward(config)(method.joined(params, leaves), TOKENS, SEGMENTS, POSITIONS) * probe).sum()))
+    assert (np.abs(gradient(leaves)["prompt"]["vectors"]).max(1) > 1e-4).all()
+
+
+@pytest.mark.parametrize("name", ["DECODERS-shared", "ENCODERS-albert"])
 def test_a_prompt_is_refused_by_name_where_there_can_be_none(name):
-    with pytest.raises(UserError, match="a prompt is for decoders, not for"):
+    with pytest.raises(UserError, match="there is no prompt for layers that share parameters"):
         method_of(Prompt(), ALL[name])
 
 

@@ -1,0 +1,61 @@
+"""A smaller run beside the one that is served, which guesses what that will draw."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from model.decoding.continuing import Drafted
+from model.stack import unstack_layers
+from model.transformer import Decoder
+from train.checkpoints.checkpointer import load_parameters
+from train.devices.mesh import inference_mesh
+from train.generation.text import decoder_of
+from train.runs.directory import open_run
+
+GUESSES = 4
+"""Tokens that a small model guesses, where nobody says how many."""
+TRY_EVERY = 32
+"""Of so many calls one goes the way that was slower."""
+RENEWED = 0.2
+"""Share of a new measurement in what is known."""
+
+
+def with_draft(model: Any, folder: str, tokenizer: Any, context: int) -> tuple[Drafted, Any]:
+    """(the model with the small one beside it, the small one's parameters, with its layers apart).
+
+    UserError for models that read media or sources, for a small one of other tokens, or one whose context is shorter.
+    """
+    run = open_run(Path(folder))
+    draft = decoder_of(run)
+    if type(model) is not Decoder or type(draft) is not Decoder:
+        raise UserError("--draft is for decoders of text", "Leave it out; --guesses guesses by what stands in a text.")
+    own = run.tokenizer()
+    if draft.config.vocab_size != model.config.vocab_size or own.pieces != tokenizer.pieces or own.specials != tokenizer.specials:
+        raise UserError(f"--draft {folder}: has other tokens than the run that is served", "Train it with the same tokenizer.")
+    if draft.config.context_length < context:
+        raise UserError(
+            f"--draft {folder}: reads {draft.config.context_length} tokens, and the run that is served {context}",
+            f"Give a longer one, or --context {draft.config.context_length}.",
+        )
+    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    return Drafted(model, draft), unstack_layers(params) if "layers" in params else params
+
+
+class Pace:
+    """Whether a small model's guesses are worth their time, in each width of the bank: what a text gains in a second was measured both
+    ways, and the slower is tried again now and then."""
+
+    def __init__(self) -> None:
+        self._rates: dict[tuple[int, bool], float] = {}
+        self._calls = 0
+
+    def choose(self, width: int) -> bool:
+        self._calls += 1
+        plain, guessed = (self._rates.get((width, way), math.inf) for way in (False, True))
+        return (guessed >= plain) != (self._calls % TRY_EVERY == 0)
+
+    def measured(self, width: int, guessed: bool, rate: float) -> None:
+        """rate: tokens of a text in a second."""
+        known = self._rates.get((width, guessed), rate)
+        self._rates[width, guessed] = known + RENEWED * (rate - known)
