@@ -197,12 +197,14 @@ class CrossAttention(nn.Module):
 def source_cache(config: ModelConfig, params, source_BSD):
     """The keys and values that each layer's CrossAttention makes of a source, laid as those of a cache. params: of the whole stack."""
     layers = unstack_layers(params) if "layers" in params else params
+    groups = (layers[f"layer_{config.layer_group(layer)}"] for layer in range(config.num_layers))
+    return tuple(keys_and_values(config, own["cross_attention"], source_BSD) for own in groups)
 
-    def made(layer, name):
-        own = layers[f"layer_{config.layer_group(layer)}"]["cross_attention"][name]
-        return _rows_and_heads(_project(config, name).apply({"params": own}, source_BSD))
 
-    return tuple((made(layer, "key"), made(layer, "value")) for layer in range(config.num_layers))
+def keys_and_values(config: ModelConfig, params, source_BSX):
+    """Those that a CrossAttention with these parameters makes of a source, laid as those of a cache."""
+    made = (_project(config, name).apply({"params": params[name]}, source_BSX) for name in ("key", "value"))
+    return tuple(map(_rows_and_heads, made))
 
 
 class Block(nn.Module):

@@ -17,7 +17,7 @@ from model.layers import Table, compute_dtype, constrain, dropped
 from model.media.cross_attention import GatedCrossBlock
 from model.mixture_of_experts import Router
 from model.ngrams import ngram_vectors, tokens_before, tokens_before_in_cache
-from model.stack import Context, Remembered, angles_of, create_layers, run_layers, written
+from model.stack import Context, Remembered, angles_of, create_layers, keys_and_values, run_layers, written
 from model.text import (
     as_prefix,
     at_index,
@@ -46,12 +46,13 @@ class Output(NamedTuple):
 class Attended:
     """How text attends to media that do not stand in its row: before the first of `every` blocks by a GatedCrossBlock, with
     params["block_0"] and so on, to those of its own sample (samples_BM: segments of the row, 0 for padding), of its own group or one before
-    it (groups_BM; None where the text comes after all of them)."""
+    it (groups_BM; None where the text comes after all of them). caches: of each such block its keys and values, where they are made."""
 
     params: Any
     every: int = flax.struct.field(pytree_node=False)
     samples_BM: Any
     groups_BM: Any = None
+    caches: Any = None
 
 
 @flax.struct.dataclass
@@ -76,6 +77,15 @@ class Media:
         return jnp.where(slots_BT1 > 0, places_BTD.astype(x_BTD.dtype), x_BTD)
 
 
+def made_once(config: ModelConfig, media: Media) -> Media:
+    """With the keys and values of what text attends to, for many passes over the same media."""
+    if media.attended is None:
+        return media
+    blocks, hidden_BMD = media.attended.params, media.hidden_BMD.astype(compute_dtype(config))
+    caches = tuple(keys_and_values(config, blocks[f"block_{number}"]["attention"], hidden_BMD) for number in range(len(blocks)))
+    return dataclasses.replace(media, attended=dataclasses.replace(media.attended, caches=caches))
+
+
 def _cross_layers(config: ModelConfig, media: Media | None, segments_BT):
     """between(layer, x_BTD) -> x_BTD, for `run_layers`; None where no layer attends to media."""
     if media is None or media.attended is None:
@@ -88,8 +98,11 @@ def _cross_layers(config: ModelConfig, media: Media | None, segments_BT):
     def between(layer: int, x_BTD):
         if layer % attended.every:
             return x_BTD
-        params = attended.params[f"block_{layer // attended.every}"]
-        return GatedCrossBlock(config).apply({"params": params}, x_BTD, media.hidden_BMD.astype(x_BTD.dtype), mask)
+        number = layer // attended.every
+        own = {"params": attended.params[f"block_{number}"]}
+        if attended.caches is not None:
+            return GatedCrossBlock(config).apply(own, x_BTD, None, mask, attended.caches[number])
+        return GatedCrossBlock(config).apply(own, x_BTD, media.hidden_BMD.astype(x_BTD.dtype), mask)
 
     return between
 

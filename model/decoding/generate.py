@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from model.decoding.sampling import RowSampling, Sampling, by_row, next_tokens
 from model.heads import Head, logits, vocabulary_table
 from model.stack import unstack_layers
-from model.transformer import Media, Output
+from model.transformer import Media, Output, made_once
 
 
 class Causal(Protocol):
@@ -201,7 +201,7 @@ def decode(
     if "layers" in params:
         params = unstack_layers(params)  # once, outside the loop
     if media is not None:  # what is sampled comes after all of them
-        media = dataclasses.replace(media, slots_BT=None, groups_BT=None)
+        media = dataclasses.replace(made_once(model.config, media), slots_BT=None, groups_BT=None)
     by: RowSampling = sampling if isinstance(sampling, RowSampling) else by_row([sampling] * len(state.done_B), state.logits_BV.shape[-1])
     last = jnp.minimum(state.index + steps, state.tokens_BS.shape[1])
     index_S = jnp.arange(state.tokens_BS.shape[1])
