@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ SIZES = {
     "tiny": {"vocab_size": 4096, "num_layers": 4, "embed_dim": 128, "num_heads": 4},
     "gpt2": {"vocab_size": 50304, "num_layers": 12, "embed_dim": 768, "num_heads": 12},
 }
-CONTEXT, PROMPT, ROUNDS = 512, 128, 3
+CONTEXT, PROMPT, ROUNDS, TIMED = 512, 128, 3, 21
 LONG = CONTEXT - 16
 """Of a prompt of which nine tenths are known, and of one that arrives while others are answered."""
 
@@ -111,6 +112,38 @@ def microseconds_of_a_chunk(application, at_once, bodies: list[dict], chunks: in
     asking.join()
     application._engine = engine
     return 1e6 * statistics.median(seconds)
+
+
+def reading_ms(programs: Any, tokens: int, start: int = 0) -> float:
+    """Milliseconds of a prompt, or of the end of one, by the programs alone; a median."""
+    from serve.programs import Part
+
+    rows, found = programs.empty_rows(), []
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        for place in range(start, start + tokens, programs.chunk):
+            rows, logits = programs.read(rows, {0: Part([7] * min(programs.chunk, start + tokens - place), place)})
+        logits.block_until_ready()
+        found.append(1000 * (time.perf_counter() - began))
+    return statistics.median(found)
+
+
+def step_of(programs: Any, width: int) -> float:
+    """Milliseconds of a call that draws one token in each slot of a bank, by the programs alone; a median."""
+    from model.decoding.sampling import Sampling
+    from serve.jobs import Job
+    from serve.programs import NO_ADAPTER, Newcomer, Part
+
+    rows, logits = programs.read(programs.empty_rows(), {0: Part([7], 0)})
+    bank, found = programs.bank(width, programs.places[-1]), []
+    for place in range(width):
+        bank = programs.insert(bank, rows, logits, [Newcomer(place, 0, Job([7], Sampling(temperature=0.8), 0, CONTEXT - 1))])
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        bank, drawn = programs.go_on(bank, np.ones(width, bool), 1, 0, np.full(width, NO_ADAPTER, np.int32))
+        drawn.count_B.block_until_ready()
+        found.append(1000 * (time.perf_counter() - began))
+    return statistics.median(found)
 
 
 def main() -> None:
@@ -228,11 +261,19 @@ def main() -> None:
         found = at_once([*bodies(2), other])[1]
         gaps.append(max(np.diff(times).max() for times, _ in found[:2]))
     first_ms, miss_ms, hit_ms, gap_ms = (1000 * statistics.median(found) for found in (first, misses, hits, gaps))
-    print(f"one request: {statistics.median(alone):,.0f} tokens/s; first tokens after {first_ms:.0f} ms")
+    prefill_ms, step_ms = reading_ms(programs, PROMPT), step_of(programs, 1)
+    print(
+        f"one request: {statistics.median(alone):,.0f} tokens/s; first tokens after {first_ms:.1f} ms; reading its prompt and one step "
+        f"take {prefill_ms:.1f} and {step_ms:.1f}"
+    )
     print(
         f"a prompt of about {LONG}: first tokens after {miss_ms:.0f} ms; {hit_ms:.0f} where nine tenths are known ({hit_ms / miss_ms:.2f})"
     )
-    print(f"longest gap of a stream while a prompt of {CONTEXT - 8} arrives: {gap_ms:.0f} ms")
+    chunk_ms, step_ms = reading_ms(programs, programs.chunk, CONTEXT - programs.chunk), step_of(programs, 4)
+    print(
+        f"longest gap of a stream while a prompt of {CONTEXT - 8} arrives: {gap_ms:.1f} ms; its last chunk and a call take {chunk_ms:.1f} "
+        f"and {step_ms:.1f}"
+    )
     print(
         f"processor time of a chunk: {microseconds_of_a_chunk(application, at_once, bodies(o.requests, max_tokens=300)):.0f} microseconds"
     )

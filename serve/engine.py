@@ -52,7 +52,7 @@ class Engine:
         self._jobs: list[Job | None] = []
         self._rows: Any = None
         self._readings: list[_Reading | None] = []
-        self._drawn: tuple[Any, list[Job | None], int, bool, float] | None = None
+        self._drawn: tuple[Any, list[Job | None], int, bool | None, float] | None = None
         self._pace = Pace()
         self._step_seconds, self._handed = CALL_SECONDS, 0.0
         self._calm, self._few, self._chunks, self._woken = 0, 1, 0, list[Job]()
@@ -357,13 +357,14 @@ class Engine:
 
     def _draw(self):
         """A call for all slots, not waited for: (what it draws, whose slots they were, its passes of the model at most or 0 beside a chunk,
-        whether it guesses, when it began); None with nothing to draw, or where it is put off."""
+        whether it guesses or None where its time tells nothing, when it began); None with nothing to draw, or where it is put off."""
         if not any(job is not None for job in self._jobs) or self._puts_off():
             return None
         guided = any(job is not None and job.grammar for job in self._jobs)
         wanted = self._being_read or (self.waiting and self._may_begin)
         # Where one text has come, others may be on their way: calls are short at first, so that those need not wait for long.
-        steps = 1 if guided or wanted else max(1, min(MOST_STEPS, self._few, int(CALL_SECONDS / self._step_seconds)))
+        usual = 1 if guided or wanted else max(1, min(MOST_STEPS, int(CALL_SECONDS / self._step_seconds)))
+        steps = min(usual, self._few)
         self._few = min(2 * self._few, MOST_STEPS)
         guesses = 0 if guided or not self._guesses_pay() else self._programs.guesses
         for job in self._jobs:
@@ -373,7 +374,8 @@ class Engine:
         alive_B = np.array([job is not None for job in self._jobs])
         adapter_B = np.array([NO_ADAPTER if job is None else job.adapter for job in self._jobs], np.int32)
         self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, guesses, adapter_B)
-        return drawn, list(self._jobs), 0 if wanted else steps, guesses > 0, time.monotonic()
+        guessed = guesses > 0 if steps == usual and not wanted else None
+        return drawn, list(self._jobs), 0 if wanted else steps, guessed, time.monotonic()
 
     @property
     def _looks_back(self) -> bool:
@@ -390,7 +392,7 @@ class Engine:
         running = [job for job in self._jobs if job is not None]
         return 2 * sum(job.repeats for job in running) >= len(running)
 
-    def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, guessed: bool, began: float) -> None:
+    def _hand_out(self, drawn: Any, jobs: list[Job | None], steps: int, guessed: bool | None, began: float) -> None:
         """Bring what a call drew to the host, and give each job what is its own."""
         tokens_BN, log_probs_BN, count_B, done_B = (
             np.asarray(x) for x in (drawn.tokens_BN, drawn.log_probs_BN, drawn.count_B, drawn.done_B)
@@ -429,6 +431,7 @@ class Engine:
         seconds, self._handed = now - max(began, self._handed), now  # a call begins when the one before has ended
         if steps:
             self._step_seconds += 0.5 * (seconds / steps - self._step_seconds)
+        if guessed is not None:
             self._pace.measured(len(jobs), guessed, total / max(seconds, 1e-4) / max(sum(job is not None for job in jobs), 1))
         if total:
             self._scheduler.rate += 0.05 * (total / max(seconds, 1e-4) - self._scheduler.rate)

@@ -21,11 +21,16 @@ from types import SimpleNamespace
 import pytest
 
 import omnia
+from data.errors import UserError
+from model.encoder_decoder import Conditioned
 from serve.cli import STUCK_EXIT, _look_after
+from serve.drafts import with_draft
 from serve.keys import new_key
 from tests.serve.conftest import ROOT, Server
 from tests.train.conftest import corpora, tiny  # noqa: F401
 from tests.train.tiny_runs import start, train
+from train.generation.text import decoder_of
+from train.runs.directory import open_run
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def run(corpora, tmp_path_factory):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def server(run):
-    found = Server(run, "--watch", "--drain", "20")
+    found = Server(run, "--watch", "--drain", "20", "--draft", run)  # which changes no text, also where it is as large and of another step
     yield found
     found.process.kill()
     found.process.wait()
@@ -88,6 +93,18 @@ def test_running_texts_end_after_sigterm_and_nothing_new_is_taken(server):
     assert "ending" in "".join(server.lines) and "Traceback" not in "".join(server.lines)
     with pytest.raises(OSError):
         server.ask("/health")
+
+
+def test_a_draft_that_reads_other_tokens_or_fewer_is_refused(run):
+    opened = open_run(run)
+    model, tokenizer = decoder_of(opened), opened.tokenizer()
+    with_draft(model, run, tokenizer, model.config.context_length)
+    with pytest.raises(UserError, match="other tokens"):
+        with_draft(model, run, SimpleNamespace(pieces=tokenizer.pieces[::-1], specials=tokenizer.specials), model.config.context_length)
+    with pytest.raises(UserError, match="Give a longer one, or --context"):
+        with_draft(model, run, tokenizer, model.config.context_length + 1)
+    with pytest.raises(UserError, match="for decoders of text"):
+        with_draft(Conditioned(model), run, tokenizer, 1)
 
 
 @pytest.mark.parametrize(
