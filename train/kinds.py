@@ -125,13 +125,13 @@ class Batches(Protocol):
 class Units(NamedTuple):
     """What a dataset consists of, to be drawn one by one. what: one of them is called. size: how many there are.
 
-    make(numbers, first) -> arrays with the rows of the units of these numbers, one behind the other, -1 standing for padding. first: how
-    many units came before in the stream, by which the randomness of each is drawn.
+    make(numbers, coins) -> arrays with the rows of the units of these numbers, one behind the other, -1 standing for padding. coins: a
+    uint64 for each, by which all that is random of it is drawn, and nothing else: so it is the same whoever is drawn beside it.
     """
 
     what: str
     size: int
-    make: Callable[[Any, int], Any]
+    make: Callable[[Any, Any], Any]
 
 
 class Sample(NamedTuple):

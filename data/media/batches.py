@@ -16,7 +16,7 @@ from data.media.packing import pack
 from data.media.rows import MEDIA, Layout, MediaBatch, Packed, Piece, RowFiller
 from data.media.signals.shapes import Shape
 from data.rows.mixture import Mixture, counts_of_sizes, counts_of_weights
-from data.rows.order import fold, shuffled
+from data.rows.order import fold, row_numbers, shuffled
 from data.tokenizer import Tokenizer
 
 
@@ -129,29 +129,30 @@ class MediaBatches:
 
     def make(self, first_row: int, count: int) -> tuple[MediaBatch, list[Lost]]:
         """Those rows, and what could not be put into them: a pure function."""
-        return self._filled(first_row, count, *self.samples(first_row, count))
+        return self._filled(np.arange(first_row, first_row + count), *self.samples(first_row, count))
 
     @property
     def planned(self) -> int:
         """Samples that have room in a row, over all sources."""
         return sum(len(samples) for _, samples in self._plans)
 
-    def alone(self, units: np.ndarray, first_row: int) -> MediaBatch:
-        """A row for each of some samples, numbered from 0 to `planned`; -1 is padding. first_row: the rows' numbers, by which chance is
-        drawn. UserError as of `batch`."""
+    def alone(self, units: np.ndarray, coins: np.ndarray) -> MediaBatch:
+        """A row for each of some samples, numbered from 0 to `planned`; -1 is padding. coins: uint64 of each, by which chance is drawn.
+        UserError as of `batch`."""
         ends = np.cumsum([len(samples) for _, samples in self._plans])
         rows = np.flatnonzero(units >= 0)
         sources = np.searchsorted(ends, units[rows], side="right")
         local = units[rows] - (ends - [len(samples) for _, samples in self._plans])[sources]
         numbers = [self._plans[source][1][place] for source, place in zip(sources, local, strict=True)]
-        made, lost = self._filled(first_row, len(units), rows, sources, np.array(numbers, np.int64))
+        made, lost = self._filled(row_numbers(coins), rows, sources, np.array(numbers, np.int64))
         self.note(lost)
         made.counts[units < 0] = 0
         return made
 
-    def _filled(self, first_row: int, count: int, rows, sources, numbers) -> tuple[MediaBatch, list[Lost]]:
-        """Rows from first_row on with samples: (row, counted from 0, source, number in its split) of each."""
-        chances = fold(self.seed, first_row + rows, sources, numbers)
+    def _filled(self, drawn_by: np.ndarray, rows, sources, numbers) -> tuple[MediaBatch, list[Lost]]:
+        """Rows with samples: (row, counted from 0, source, number in its split) of each. drawn_by: of each row, the number by which its
+        randomness is drawn."""
+        chances = fold(self.seed, drawn_by[rows], sources, numbers)
         dropped = fold(chances, 1).astype(np.float64) / 2.0**64 < self.layout.dropped
         pieces: list = [None] * len(rows)
         for source in np.unique(sources):
@@ -160,7 +161,7 @@ class MediaBatches:
             found = self.sources[source].samples(self.split, numbers[chosen], self.shapes, self.tokenizer, seeds)
             for place, sample in zip(chosen.tolist(), found, strict=True):
                 pieces[place] = sample
-        filler = RowFiller(self.layout, self.shapes, self.tokenizer, np.arange(first_row, first_row + count))
+        filler = RowFiller(self.layout, self.shapes, self.tokenizer, drawn_by)
         lost = []
         for place, (row, sample) in enumerate(zip(rows.tolist(), pieces, strict=True)):
             if isinstance(sample, Unusable):

@@ -63,6 +63,11 @@ def few_of(numbers: np.ndarray, most: int, key) -> np.ndarray:
     return numbers if len(numbers) <= most else numbers[np.sort(np.argsort(fold(key, numbers), kind="stable")[:most])]
 
 
+def row_numbers(coins: np.ndarray, rows: int = 1) -> np.ndarray:
+    """int64 [U * rows], below 2^31: numbers by which the randomness of rows is drawn, `rows` for each of the coins uint64 [U]."""
+    return (fold(coins[:, None], np.arange(rows)) >> np.uint64(33)).astype(np.int64).reshape(-1)
+
+
 def _feistel(value, bits, round_keys):
     """A bijection of [0, 2^bits): halves of the bits in turn are xored with a keyed hash of the other half."""
     low_bits = bits // 2

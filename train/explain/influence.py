@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.errors import UserError
+from data.rows.order import fold
 from data.text.rows import TextBatch
 from train.checkpoints.checkpointer import Checkpointer, load_trained
 from train.devices.mesh import inference_mesh
@@ -49,7 +50,8 @@ def influence(loss, checkpoints, test, units: Units, numbers_N: np.ndarray) -> I
         test_gradient = gradient(params, test)
         for first in range(0, len(numbers_N), AT_ONCE):
             part = numbers_N[first : first + AT_ONCE]
-            batch = units.make(np.pad(part, (0, AT_ONCE - len(part)), constant_values=-1), first)
+            part_N = np.pad(part, (0, AT_ONCE - len(part)), constant_values=-1)
+            batch = units.make(part_N, fold(0, part_N))
             products = np.asarray(compare(params, test_gradient, batch), np.float64)[:, : len(part)]
             on_test[first : first + AT_ONCE] += rate * products[0]
             on_self[first : first + AT_ONCE] += rate * products[1]
@@ -135,5 +137,5 @@ def _told(run: Run, examples: list[Example] | None, units: Units, found: Influen
     if examples is not None:
         example = examples[number]
         return told | {"text": example.fields["text"], "label": example.label, "where": example.where}
-    batch = units.make(np.array([number]), place)
+    batch = units.make(np.array([number]), fold(0, np.array([number])))
     return told | {"text": run.tokenizer().decode(batch.tokens[0][batch.segments[0] > 0].tolist())}

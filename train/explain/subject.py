@@ -101,6 +101,13 @@ def subject_of(run: Run, prompt: str, *, pair: str = "", answer: str = "", again
     return _of_writer(run, params, prompt, answer, against)
 
 
+def _another(against: int, answer: int, name: str) -> int:
+    """UserError where both are the same."""
+    if against == answer:
+        raise UserError(f"--against {name!r} is the answer itself", "Name another, or leave it out.")
+    return against
+
+
 def odds(score_BV, answer: int, against: int | None):
     """Of logits: log-odds of one of several, against all others or against one."""
     if against is not None:
@@ -142,7 +149,7 @@ def _of_writer(run: Run, params, prompt: str, answer: str, against: str) -> Subj
 
     likeliest = int(np.asarray(jax.jit(scores)(params, ids_T[None], None)[0].argmax()))
     chosen = token(answer, "--answer") if answer else likeliest
-    other = token(against, "--against") if against else None
+    other = _another(token(against, "--against"), chosen, against) if against else None
 
     def attention(ids_T):
         watched: list[Any] = []
@@ -213,7 +220,7 @@ def _of_classifier(run: Run, params, prompt: str, pair: str, answer: str, agains
 
     likeliest = int(np.asarray(jax.jit(scores)(params, ids_T[None], None)[0].argmax()))
     chosen = label(answer, "--answer") if answer else likeliest
-    other = label(against, "--against") if against else None
+    other = _another(label(against, "--against"), chosen, against) if against else None
 
     def attention(ids_T):
         watched: list[Any] = []

@@ -138,7 +138,7 @@ class Trainer:
         chosen = few_of(np.arange(self._units.size), self._most, fold(self._experiment.seed, number, self._own))
         numbers = np.full(self._rows, -1, np.int64)
         numbers[: len(chosen)] = chosen
-        rows = self._units.make(numbers, number * self._rows)
+        rows = self._units.make(numbers, fold(self._experiment.seed, number, self._own, numbers))
         key = jax.random.fold_in(random_key(self._experiment.seed, number, Purpose.OBJECTIVE), self._own)
         update = jax.device_get(self._train(jax.device_put(tree_of(params), self._places), rows, key, self._frozen))
         if not update.weight > 0:

@@ -15,8 +15,8 @@ from train.step.federated.gradient import FromClients
 class ClientBatches(DrawnBatches):
     """With each row goes the number of its client."""
 
-    def made(self, numbers: np.ndarray, first: int) -> FromClients:
-        return FromClients(super().made(numbers, first), np.repeat(numbers, self._unit_rows).astype(np.int32))
+    def made(self, numbers: np.ndarray, step: int) -> FromClients:
+        return FromClients(super().made(numbers, step), np.repeat(numbers, self._unit_rows).astype(np.int32))
 
 
 class ClientDrawing(PoissonDrawing):
@@ -40,7 +40,7 @@ class ClientDrawing(PoissonDrawing):
             order = np.argsort(fold(self._experiment.seed, step, np.arange(units.size)), kind="stable")
             return np.sort(order[:size])
 
-        return ClientBatches(units, size, self._options.unit_rows, min(size, units.size), draw)
+        return ClientBatches(units, size, self._options.unit_rows, min(size, units.size), draw, lambda: self._experiment.seed)
 
     def empty(self, dataset) -> FromClients:
         rows = super().empty(dataset)

@@ -99,7 +99,9 @@ def _data(stored: dict) -> Rows:
         rows.append((f"source {_last(shard['path'])}", f"digest {_said(shard.get('digest'))}{_manifest_says(shard, 'shards' in data)}"))
     if not stored.get("shards"):
         rows.append(("sources", "none are named: the run made its data itself, or the model was imported, and its data is not recorded"))
-    if objective.get("labels") and len(objective["labels"]) == len(objective.get("counts", ())):
+    # Of a private run the exact counts would tell of single examples.
+    private = _full(stored["experiment"].get("gradient", {})).startswith("train.step.private.")
+    if not private and objective.get("labels") and len(objective["labels"]) == len(objective.get("counts", ())):
         counts = zip(objective["labels"], objective["counts"], strict=True)
         rows.append(("examples of each label", ", ".join(f"{_said(label)} {_said(count)}" for label, count in counts)))
     held = data.get("validation_files")

@@ -25,7 +25,7 @@ class Spending:
     rate: float
     steps: int
     risk: float = 0.0
-    """Of each step, that it draws more than it has room for: this is added to delta."""
+    """Of each step, that it has no room for one unit more: this is added to delta."""
 
     def epsilon(self, delta: float, how: str = PLD) -> float:
         """The epsilon of (epsilon, delta)-differential privacy, infinity without noise."""
@@ -43,12 +43,21 @@ def _epsilon(spent: Spending, delta: float, how: str) -> float:
     by_rdp = _spent(library.rdp.RdpAccountant(), spent.noise_multiplier, spent.rate, spent.steps, left)
     if how == RDP or by_rdp > MEANINGLESS:
         return by_rdp
-    return _spent(library.pld.PLDAccountant(), spent.noise_multiplier, spent.rate, spent.steps, left)
+    found = _spent(library.pld.PLDAccountant(), spent.noise_multiplier, spent.rate, spent.steps, left)
+    if not 0 < found < FINE:
+        return found
+    accountant = library.pld.PLDAccountant(value_discretization_interval=max(found / 1000, FINEST))
+    return _spent(accountant, spent.noise_multiplier, spent.rate, spent.steps, left)
 
 
 def _left(delta: float, steps: int, risk: float) -> float:
-    """Of delta: drawing too many and leaving some out is at most `risk` away from what is accounted for, on either side."""
-    return delta - 2 * steps * risk
+    """Of delta, where a step leaves units out that it has no room for.
+
+    Whether the others fill the room does not depend on the unit that is there or not. Where they do not, which fails in all steps with a
+    probability of steps * risk, a step is what is accounted for; so the two neighbours are mixtures with the same weights, and no more
+    than that weight is added, however large epsilon is.
+    """
+    return delta - steps * risk
 
 
 def _spent(accountant, noise: float, rate: float, steps: int, delta: float) -> float:
@@ -64,15 +73,17 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, risk: float
     Rényi's bound costs little to find, also where there is so little noise that the exact epsilon takes minutes: it says where to begin.
     """
     library, left, noise = _library(), _left(delta, steps, risk), LEAST_NOISE
+    grid = min(COARSE, max(epsilon / 1000, FINEST))
 
     def roughly(noise: float) -> float:
         return _spent(library.rdp.RdpAccountant(range(2, 65)), noise, rate, steps, left)
 
     def above(noise: float) -> float:
-        accountant = library.pld.PLDAccountant(value_discretization_interval=COARSE)
-        return math.log(_spent(accountant, noise, rate, steps, left) / epsilon)
+        accountant = library.pld.PLDAccountant(value_discretization_interval=grid)
+        return math.log(max(_spent(accountant, noise, rate, steps, left), epsilon / 1e6) / epsilon)
 
-    while left > 0 and noise <= MOST_NOISE and roughly(noise) > epsilon:
+    # For a small epsilon the bound is far above it, whatever the noise.
+    while left > 0 and noise <= MOST_NOISE and (roughly(noise) > max(epsilon, 1.0) or above(noise) > 0):
         noise *= 2
     if left <= 0 or noise > MOST_NOISE:
         what = f"no noise makes {steps:,} steps cost epsilon {epsilon:g} at delta {delta:g}"
@@ -86,9 +97,13 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, risk: float
     return found / 1000
 
 
+FINE = 0.1
+"""An epsilon below which the library's grid of privacy losses, 1e-4, is too coarse."""
+FINEST = 5e-6
+"""A finer grid would fill the memory."""
 LEAST_NOISE, MOST_NOISE = 2.0**-6, 1e4
 COARSE = 1e-3
-"""Grid of the privacy losses in the search: ten times coarser than the library's, and never below the truth."""
+"""Grid of the privacy losses in the search: ten times coarser than the library's, finer for a small epsilon, and never below the truth."""
 
 
 def _library():

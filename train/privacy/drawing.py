@@ -12,6 +12,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.files import json_files
+from data.rows.order import fold
 from data.rows.poisson import drawn, expected_in, overflow, room_for
 from train.devices import hosts
 from train.kinds import Section, Units
@@ -20,41 +21,49 @@ from train.runs.directory import PRIVACY
 from train.step.private.gradient import SECRET
 
 MOST_RISK = 1e-9
-"""Probability with which a step may draw more than it has room for."""
+"""Probability with which the units of a step may fill its room."""
+COINS = 1
+"""Folded with a secret into the coins of units, which are apart from the choice of them."""
 KEY = "privacy.key"
 """File of a run: the secret, which never leaves it."""
 ASSUMED = "one unit more or less; units drawn by Poisson sampling, whose choice and noise nobody else knows"
 
 
 class DrawnBatches:
-    """Row r of the stream has a place in step r // room, whose units lie at its beginning; the other places are padding."""
+    """Row r of the stream has a place in step r // room, whose units lie at its beginning; the other places are padding.
+
+    What is random of a unit is drawn by its own coins, of a seed, the step and its number: one unit more in a step moves no other.
+    """
 
     remarks: Sequence[str] = ()
     damaged: Sequence = ()
     damage = "examples"
 
-    def __init__(self, units: Units, room: int, unit_rows: int, expected: float, draw: Callable[[int], np.ndarray]):
-        """draw: the numbers of the units of a step, at most `room`; expected: how many on average."""
-        self._units, self._room, self._unit_rows, self._draw = units, room, unit_rows, draw
+    def __init__(
+        self, units: Units, room: int, unit_rows: int, expected: float, draw: Callable[[int], np.ndarray], seed: Callable[[], int]
+    ):
+        """draw: the numbers of the units of a step, at most `room`; expected: how many on average. seed: of the coins."""
+        self._units, self._room, self._unit_rows, self._draw, self._seed = units, room, unit_rows, draw, seed
         self.rows_per_epoch = units.size
         self.padding_share = 1 - expected / room
 
     def laid(self, first_row: int, count: int, multiple: int) -> tuple[int, Callable[[int, int], Any]]:
         """As of PackedBatches; the rows are those of one step."""
         found = np.full(count, -1, np.int64)
-        step = self._draw(first_row // self._room)
-        found[: len(step)] = step
+        step = first_row // self._room
+        chosen = self._draw(step)
+        found[: len(chosen)] = chosen
 
         def make(first: int, rows: int):
             inside = slice(first // self._unit_rows, -(-(first + rows) // self._unit_rows))
-            made, skipped = self.made(found[inside], first_row + inside.start), first - inside.start * self._unit_rows
+            made, skipped = self.made(found[inside], step), first - inside.start * self._unit_rows
             return jax.tree.map(lambda array: array[skipped : skipped + rows], made)
 
         return count * self._unit_rows, make
 
-    def made(self, numbers: np.ndarray, first: int) -> Any:
-        """The arrays of units."""
-        return self._units.make(numbers, first)
+    def made(self, numbers: np.ndarray, step: int) -> Any:
+        """The arrays of units of a step."""
+        return self._units.make(numbers, fold(self._seed(), COINS, step, numbers))
 
     def batch(self, first_row: int, count: int) -> Any:
         """The arrays of a step."""
@@ -100,12 +109,14 @@ class PoissonDrawing:
         return dataclasses.replace(o, expected_batch=expected, noise_multiplier=noise)
 
     def _risk(self, expected: int, count: int) -> float:
-        return overflow(expected, self._experiment.batch_size) if expected < count else 0.0
+        return overflow(expected, self._experiment.batch_size - 1) if expected < count else 0.0
 
     def begin(self, place: Path) -> None:
-        """Read the run's secret; make it, where it is not there, if the run has not begun."""
+        """Read the run's secret; make it, where it is not there, if the run has not begun. What was said of fewer steps goes."""
         self._place = place
         path = place / KEY
+        if hosts.first():
+            (place / PRIVACY).unlink(missing_ok=True)
         if hosts.first() and not path.exists():
             if (place / "checkpoints").is_dir() and any((place / "checkpoints").iterdir()):
                 raise UserError(f"{path} is missing, from which the run draws its rows and noise", "Restore it, or start a new run.")
@@ -129,13 +140,13 @@ class PoissonDrawing:
         def draw(step: int) -> np.ndarray:
             return drawn(self._seed(), step, units.size, expected / units.size, size)
 
-        return units, size, self._options.unit_rows, expected, draw
+        return units, size, self._options.unit_rows, expected, draw, self._seed
 
     def empty(self, dataset) -> Any:
         return dataset.empty(self._experiment.batch_size * self._options.unit_rows)
 
     def _seed(self) -> int:
-        """Of the choice of units; the other half of the secret is the key of the noise."""
+        """Of the choice of units and of their coins; the other half of the secret is the key of the noise."""
         assert self._secret is not None, "rows are drawn after `begin`"
         return int(self._secret[2]) << 32 | int(self._secret[3])
 
@@ -162,7 +173,7 @@ class PoissonDrawing:
         }
 
     def shows(self, cursor: int) -> list[Section]:
-        found = self.facts(cursor)
+        o, found = self._options, self.facts(cursor)
         if self._place is not None and hosts.first():
             json_files.write(self._place / PRIVACY, found)
         said = [
@@ -171,7 +182,11 @@ class PoissonDrawing:
             ("delta", f"{found['delta']:g}", "probability with which that may fail"),
             ("one unit", found["unit"], f"of {found['units']:,}"),
             ("drawn in a step", f"{found['expected_batch']:,}", f"on average; each with probability {found['rate']:.3g}, by itself"),
-            ("noise multiplier", f"{found['noise_multiplier']:g}", f"times the clipping norm {found['clip']:g}"),
+            (
+                "noise multiplier",
+                f"{found['noise_multiplier']:g}",
+                f"times the clipping norm {found['clip']:g}{' of the first round' if getattr(o, 'quantile', 0) else ''}",
+            ),
             ("steps", f"{found['steps']:,}", "with those that were taken again"),
             ("assumed", ASSUMED, "losses and other measures of training steps are not private"),
         ]

@@ -23,15 +23,20 @@ UNIFORM = 1 / math.log(2)
 
 def secrets(form: str, count: int, seed: int) -> list[str]:
     """Different secrets of a form, drawn at random. UserError where it has no `#`, or too few for as many."""
-    digits, rng = form.count(HOLE), np.random.default_rng(seed)
-    if not 1 <= digits <= 15:
-        raise UserError(f"--form {form!r} has {digits} times {HOLE}, each of which stands for a digit", "Give a form with 1 to 15.")
+    digits, rng = _digits(form), np.random.default_rng(seed)
     if count > 10**digits // 2:
         raise UserError(f"{count} secrets of {10**digits} that are possible", "Give fewer, or a form with more digits.")
     found: dict[int, None] = {}
     while len(found) < count:
         found[int(rng.integers(10**digits))] = None
     return [filled(form, number) for number in found]
+
+
+def _digits(form: str) -> int:
+    digits = form.count(HOLE)
+    if not 1 <= digits <= 15:
+        raise UserError(f"--form {form!r} has {digits} times {HOLE}, each of which stands for a digit", "Give a form with 1 to 15.")
+    return digits
 
 
 def filled(form: str, number: int) -> str:
@@ -57,7 +62,7 @@ def exposures(planted, others, size: int) -> np.ndarray:
 def exposure_of(run: Run, form: str, planted: list[str], *, seed: int = 0) -> dict[str, Any]:
     """{"size", "ranked", "exact", "uniform", "mean", "most", "secrets": [{"secret", "exposure"}]}: bits. form: what the secrets have in
     common, `#` for each digit. UserError for runs that do not continue texts, and for secrets of another form."""
-    digits, width = form.count(HOLE), len(form)
+    digits, width = _digits(form), len(form)
     for secret in planted:
         fits = len(secret) == width and all(
             own.isascii() and own.isdigit() if held == HOLE else own == held for held, own in zip(form, secret, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
-from data.rows.order import fold
+from data.rows.order import row_numbers
 from data.text.batches import Batches, damage_error
 from data.text.lanes import LaneBatches
 from data.text.rows import Segments, TextBatch, empty_batch, fill
@@ -68,15 +68,14 @@ class TextDataset(Dataset):
         ends = np.cumsum([len(split.lengths) for split in splits])
         words, damaged = self._words(sources), set[tuple[int, int]]()
 
-        def make(numbers: np.ndarray, first: int) -> TextBatch:
-            stream = first + np.arange(len(numbers))
-            batch = empty_batch(stream, length)
+        def make(numbers: np.ndarray, coins: np.ndarray) -> TextBatch:
+            batch = empty_batch(row_numbers(coins), length)
             for number, (corpus, split) in enumerate(zip(sources, splits, strict=True)):
                 chosen = np.flatnonzero((numbers >= 0) & (np.searchsorted(ends, numbers, "right") == number))
                 document = numbers[chosen] - (ends[number] - len(split.lengths))
                 whole = split.lengths[document]
                 places = np.maximum(whole - length, 0) + 1
-                starts = (fold(self.experiment.seed, stream[chosen]) % places.astype(np.uint64)).astype(np.int64)
+                starts = (coins[chosen] % places.astype(np.uint64)).astype(np.int64)
                 segments = Segments(np.arange(len(chosen)), document, starts, np.minimum(whole, length))
                 bad = fill(batch, chosen, segments, split, corpus.document_start) if chosen.size else np.zeros(0, bool)
                 damaged.update((number, int(one)) for one in document[bad])

@@ -17,7 +17,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from data.records.rows import iter_records
-from data.rows.order import by_owner, few_of, fold
+from data.rows.order import by_owner, few_of, fold, row_numbers
 from data.tokenizer import Tokenizer, load_tokenizer
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
@@ -419,15 +419,16 @@ class TaskDataset(Dataset):
         owners = [self._owner(example, user) for example in examples] if user else np.arange(len(examples))
         held = by_owner(owners)
 
-        def make(numbers: np.ndarray, first: int) -> Any:
+        def make(numbers: np.ndarray, coins: np.ndarray) -> Any:
+            places = row_numbers(coins, rows)
             laid: list[list[int]] = []
             items: list[Item] = []
-            for unit, place in zip(numbers.tolist(), range(first, first + len(numbers)), strict=True):
-                own = few_of(held[unit], rows, fold(self.experiment.seed, place)) if unit >= 0 else []
-                own_items = [batches.changed(int(number), place * rows + row) for row, number in enumerate(own)]
+            for place, (unit, coin) in enumerate(zip(numbers.tolist(), coins.tolist(), strict=True)):
+                own = few_of(held[unit], rows, coin) if unit >= 0 else []
+                own_items = [batches.changed(int(number), int(places[place * rows + row])) for row, number in enumerate(own)]
                 laid += [[len(items) + row] if row < len(own) else [] for row in range(rows)]
                 items += own_items
-            return self.make(items, laid, first * rows + np.arange(len(laid)))
+            return self.make(items, laid, places)
 
         return Units("user" if user else "example", len(held), make)
 

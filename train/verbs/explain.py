@@ -66,6 +66,8 @@ def explain(arguments: list[str]) -> None:
     o = parse(Explain, "explain", arguments)
     if o.samples < 16:
         raise UserError(f"omnia explain: --samples is {o.samples}", "Give 16 or more.")
+    if o.seed < 0:
+        raise UserError(f"omnia explain: --seed is {o.seed}", "Give 0 or more.")
     media = [(kind, path) for kind, path in (("image", o.image), ("audio", o.audio)) if path]
     if len(media) + bool(o.prompt) > 1 or media and (o.pair or o.lens or o.training):
         what = "omnia explain: --image and --audio stand alone, without a text, --pair, --lens and --training"

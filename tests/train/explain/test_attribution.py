@@ -177,13 +177,19 @@ def test_a_decoder_by_the_command_line(tiny, tmp_path, capsys):
     weights = made.attention(made.ids_T)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
     assert not np.triu(weights[0, 0], 1).any()
-    assert METHODS["rollout"](made).sum() <= 1 + 1e-6
+    rolled = METHODS["rollout"](made)
+    half = [0.5 * layer.mean(0) + 0.5 * np.eye(weights.shape[-1]) for layer in weights]
+    expected = (half[1] @ half[0])[made.reader]
+    np.testing.assert_allclose(rolled[made.free_T], expected[made.free_T], rtol=1e-5)
+    assert rolled.min() >= 0 and expected.sum() == pytest.approx(1)  # shares of the whole, of which the first token has its own
     for options, said in (
         (["--prompt", ""], "--prompt is empty"),
         (["--prompt", "a", "--method", "shaq"], "did you mean 'shap'"),
         (["--prompt", "a", "--pair", "b"], "runs that classify pairs"),
         (["--prompt", "a" * 400], "the model reads 32"),
         (["--prompt", "a", "--output", "x.txt"], "is no page"),
+        (["--prompt", "a", "--seed", "-1"], "--seed is -1"),
+        (["--prompt", "a", "--answer", "o", "--against", "o"], "is the answer itself"),
     ):
         assert omnia.main(["explain", str(run.path), *options]) == 2
         assert said in capsys.readouterr().err

@@ -21,7 +21,7 @@ from tests.train.conftest import change, write_texts
 from tests.train.tiny_runs import start
 from train.adapters.options import LoRA
 from train.bridge.importing import import_model, save_parameters
-from train.experiment import Experiment, MeshShape, Schedule
+from train.experiment import Exact, Experiment, MeshShape, Schedule
 from train.loop.card import FAIRNESS, PRIVACY, card_of, write_card
 from train.loop.telemetry import Telemetry
 from train.objectives.bind import bind
@@ -136,7 +136,9 @@ def test_a_private_task_and_what_was_measured_of_it(tmp_path):
     )
     facts = checked(card_of(run.path))
     assert "how the model was trained is not known" not in facts["promise"] and PRIVACY in facts["promise"]
-    assert facts["examples of each label"] == "x 20, y 20" and facts["parameters"] == "no checkpoint is kept"
+    assert "examples of each label" not in facts and facts["parameters"] == "no checkpoint is kept"
+    plain = start(tmp_path / "plain", dataclasses.replace(run.experiment, gradient=Exact()))
+    assert checked(card_of(plain.path))["examples of each label"] == "x 20, y 20"
     logged(run)
     assert "none can be stated" in checked(card_of(run.path))["promise"]
     (run.path / PRIVACY).write_text(json.dumps(FACTS))

@@ -35,6 +35,7 @@ def test_more_steps_a_higher_rate_and_less_noise_cost_more():
     assert base < Spending(0.9, 0.01, 100).epsilon(DELTA)
     assert base < Spending(1.0, 0.01, 100).epsilon(DELTA / 10)
     assert base < Spending(1.0, 0.01, 100, risk=DELTA / 400).epsilon(DELTA)
+    assert Spending(1.0, 0.01, 100, risk=DELTA / 400).epsilon(DELTA) == Spending(1.0, 0.01, 100).epsilon(DELTA * 3 / 4)
     assert Spending(1.0, 0.01, 0).epsilon(DELTA) == 0
     assert Spending(0.0, 0.01, 1).epsilon(DELTA) == math.inf == Spending(1.0, 0.01, 100, risk=DELTA).epsilon(DELTA)
 
@@ -48,7 +49,7 @@ def test_without_sampling_it_is_the_gaussian_mechanism():
     assert delta == pytest.approx(DELTA, rel=1e-2)
 
 
-@pytest.mark.parametrize("epsilon, rate, steps", [(3.0, RATE, 3516), (8.0, 0.0112, 40), (0.5, 0.1, 50)])
+@pytest.mark.parametrize("epsilon, rate, steps", [(3.0, RATE, 3516), (8.0, 0.0112, 40), (0.5, 0.1, 50), (0.02, 0.1, 5)])
 def test_the_noise_for_an_epsilon_is_enough_and_not_too_much(epsilon, rate, steps):
     noise = noise_for(epsilon, DELTA, rate, steps)
     assert Spending(noise, rate, steps).epsilon(DELTA) <= epsilon < Spending(noise * 0.98, rate, steps).epsilon(DELTA)

@@ -6,6 +6,7 @@ import shutil
 import stat
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -19,16 +20,22 @@ from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
 from train.evaluation.checkpoint import evaluate_run
-from train.experiment import Experiment, MeshShape
+from train.experiment import Evaluation, Experiment, MeshShape
+from train.kinds import realise
+from train.objectives.bind import bind
 from train.objectives.tasks.options import Supervised
+from train.objectives.text.options import MaskedLM
 from train.privacy.drawing import KEY
 from train.runs.directory import PRIVACY, open_run
 from train.sources.dataset import dataset_of, open_sources
 from train.sources.drawing import drawing_of
+from train.step.private.gradient import SECRET as HIDDEN
 from train.step.private.options import Private
+from train.tasks.augmentation import Augment
 from train.tasks.classification import Classification
 
 SECRET = bytes(range(16))
+COINS = np.arange(2, dtype=np.uint64)
 
 
 @pytest.fixture
@@ -150,6 +157,67 @@ def test_a_unit_is_a_user_with_few_of_its_rows(tmp_path):
             np.testing.assert_array_equal(getattr(whole, name)[first : first + count], getattr(part, name))
 
 
+def summed(run, without=None):
+    """(the units of a step, what it sums of their gradients, flat): of all units that are drawn, or of all but one, without noise."""
+    experiment, sources = run.experiment, run.corpora()
+    drawing = drawing_of(experiment)
+    drawing.begin(run.path)
+    batches = drawing.batches(dataset_of(experiment), sources)
+    draw = batches._draw
+    batches._draw = lambda step: np.array([one for one in draw(step) if one != without])
+    bound = bind(experiment, make_mesh(MeshShape(data=1), jax.devices()[:1]))
+    method: Any = realise(experiment.gradient, experiment, experiment.objective.unit)
+
+    def mean(params, batch):
+        return method(bound.loss, params, batch, jax.random.key(1), frozen={HIDDEN: np.zeros(2, np.uint32)})[0]
+
+    params = nn.unbox(bound.start(jax.random.key(0)))
+    found = jax.jit(mean)(params, batches.batch(0, experiment.batch_size))
+    return draw(0), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)]) * experiment.gradient.expected_batch
+
+
+@pytest.mark.parametrize("case", ["documents", "users"])
+def test_one_unit_more_moves_the_sum_by_no_more_than_the_norm(case, private, tmp_path):
+    """Through all that is drawn: a window of each document, masks, rows of a user, edits of their words, dropout. Of the units that stand
+    behind the one that is taken away, nothing changes."""
+    if case == "documents":
+        model = TextEncoderConfig(context_length=32, num_layers=1, embed_dim=16, num_heads=2, dropout=0.2)
+        experiment = change(private, objective=MaskedLM(), model=model)
+    else:
+        experiment = change(people(tmp_path)[0], model={"dropout": 0.2}, data={"augment": Augment(rate=0.5)})
+    silent = {"epsilon": 0.0, "noise_multiplier": 0.0, "clip": 1e-3, "expected_batch": 6}
+    run = with_secret(start(tmp_path / "run", change(experiment, batch_size=64, gradient=silent)))
+    chosen, whole = summed(run)
+    assert len(chosen) > 2
+    _, less = summed(run, without=chosen[0])
+    clip = run.experiment.gradient.clip
+    assert 0.5 * clip < np.linalg.norm(whole - less) <= clip * (1 + 1e-3)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [({"data": {"shots": 2}}, "data.shots shows other examples"), ({"objective": {"class_weights": "balanced"}}, "class_weights counts")],
+)
+def test_losses_of_a_unit_that_others_have_a_part_in_are_refused(options, said, tmp_path):
+    experiment, _ = people(tmp_path)
+    experiment = change(experiment, batch_size=64, gradient={"expected_batch": 6}, **options)
+    with pytest.raises(UserError, match=said):
+        train(start(tmp_path / "run", experiment))
+
+
+def test_what_was_said_of_fewer_steps_goes_where_a_run_goes_on(private, tmp_path):
+    run = start(tmp_path / "run", dataclasses.replace(private, steps=2))
+    train(run, report=True)
+    assert json.loads((run.path / PRIVACY).read_text())["steps"] == 2
+    longer = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, steps=3, evaluation=Evaluation(every=0)))
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.loop.loop.write_sections", lambda path, sections: said.append((path / PRIVACY).exists()))
+        patch.setattr("train.privacy.drawing.json_files.write", lambda *_: None)
+        train(longer)
+    assert said == [False]
+
+
 @pytest.mark.parametrize(
     "gradient, said",
     [
@@ -170,9 +238,9 @@ def test_damaged_documents_are_counted_and_refused(private, monkeypatch):
         experiment = change(private, data={"max_damaged": allowed})
         units = dataset_of(experiment).units(open_sources(experiment))
         if allowed:
-            units.make(np.array([0, -1]), 0)
+            units.make(np.array([0, -1]), COINS)
         with pytest.raises(UserError, match=r"fails its digest"):
-            units.make(np.array([0, 1]), 0)
+            units.make(np.array([0, 1]), COINS)
 
 
 def test_text_has_no_users(private, tmp_path):

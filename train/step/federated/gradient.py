@@ -82,8 +82,8 @@ class Round:
         clip = carry.get("clip", jnp.float32(o.clip))
         loss, poisoned_N = with_loss(objective, frozen), self._poisoned()
 
-        def client(rows, number, place, age):
-            own_key = jax.random.fold_in(key, place)
+        def client(rows, number, age):
+            own_key = jax.random.fold_in(key, number)
             begun, correction = params, None
             if o.staleness:
                 begun = jax.tree.map(lambda old: old[(carry["round"] - age) % (o.staleness + 1)], carry["versions"])
@@ -96,7 +96,7 @@ class Round:
 
         # Constraints of activations name the rows of a batch, which here are a client's own.
         with nn.logical_axis_rules(()):
-            updates, norms_B = self._trained(client, (rows, clients_B, jnp.arange(len(clients_B)), ages_B), clients_B >= 0)
+            updates, norms_B = self._trained(client, (rows, clients_B, ages_B), clients_B >= 0)
         here_B = (updates.weight > 0).astype(jnp.float32)
         if o.private:
             deviation = clip * deviation_of(o, self.experiment)
@@ -173,7 +173,7 @@ class Round:
 
 
 AGES = 1 << 30
-"""What a round's key is folded with for the ages of updates; clients are folded by their places."""
+"""What a round's key is folded with for the ages of updates; clients are folded by their numbers."""
 CLIP_RATE = 0.2
 """As Andrew et al. (2021, sec. 3) recommend."""
 

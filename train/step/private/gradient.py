@@ -64,6 +64,11 @@ def private(options: Private, experiment: Experiment, unit: str):
     return gradient
 
 
+READS_OTHERS = (
+    ("data", "shots", 0, "shows other examples before each one"),
+    ("objective", "class_weights", "none", "counts the labels of all examples"),
+)
+"""Options by which the loss of one unit depends on other units."""
 _INSTEAD = "Train with the gradient Exact, or choose an objective whose loss is a sum over examples."
 
 
@@ -73,6 +78,9 @@ def _check(options: Private, experiment: Experiment, unit: str) -> None:
         raise UserError(f"gradient Private: {name} makes its own rows, of which nothing can be promised", _INSTEAD)
     if unit == "batch":
         raise UserError(f"gradient Private: the loss of {name} compares rows with one another, so no unit has one of its own", _INSTEAD)
+    for section, name, default, why in READS_OTHERS:
+        if getattr(getattr(experiment, section), name, default) != default:
+            raise UserError(f"gradient Private: {section}.{name} {why}, so what is learned of one unit tells of others", "Leave it out.")
     if experiment.model.expert_capacity:
         raise UserError("gradient Private: with model.expert_capacity rows take room from one another", "Set --model.expert-capacity 0.")
     if experiment.micro_batches > 1:
