@@ -12,7 +12,7 @@ import numpy as np
 
 from data.errors import UserError
 from serve.engine import Engine
-from serve.gate import Passage, through
+from serve.gate import Passage, strings, through
 from serve.jobs import Job
 from serve.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, Refused
 from serve.served import CALL, CALLED, Served
@@ -27,11 +27,20 @@ class Failed(Exception):
 
 
 class Answer:
-    """One request under way: a job for each choice, and what of their texts is certain so far."""
+    """One request under way: a job for each choice, and what of their texts is certain so far. before: the prompt of each, where both are
+    one text."""
 
-    def __init__(self, served: Served, engine: Engine, jobs: Sequence[Job], request: ChatRequest | CompletionRequest, passage: Passage):
+    def __init__(
+        self,
+        served: Served,
+        engine: Engine,
+        jobs: Sequence[Job],
+        request: ChatRequest | CompletionRequest,
+        passage: Passage,
+        before: Sequence[str] = (),
+    ):
         self._engine, self.jobs = engine, list(jobs)
-        self._outgoing = [passage.outgoing() for _ in jobs]
+        self._outgoing = [passage.outgoing_after(text) if text else passage.outgoing() for text in before or [""] * len(self.jobs)]
         self.writers = [served.writer(request.stop, bool(request.logprobs)) for _ in jobs]
         self._signal = asyncio.Event()
         for job in jobs:
@@ -69,7 +78,7 @@ class Answer:
             shown = writer.feed(piece.ids, piece.log_probs, piece.likeliest, piece.their_log_probs)
             text, tokens = text + shown.text, tokens + shown.tokens
             if shown.ended:
-                self._engine.cancel(job)
+                self._engine.cancel(job, "stop")
                 finish = "stop"
             elif piece.finish:
                 rest = writer.finish()
@@ -77,9 +86,13 @@ class Answer:
         outgoing = self._outgoing[number]
         text = outgoing.feed(text) + (outgoing.finish() if finish else "")
         if outgoing.stopped:
-            self._engine.cancel(job)
+            self._engine.cancel(job, "content_filter")
             finish = "content_filter"
         return Shown(text, tokens), finish
+
+    def passes(self, number: int, texts: Sequence[str]) -> bool:
+        """Whether texts that were made of one choice may be shown."""
+        return self._outgoing[number].passes(texts)
 
     def usage(self) -> dict[str, Any]:
         """Tokens of prompts, each counted once however many answers it has, and of answers."""
@@ -114,7 +127,8 @@ class ChatAnswer:
         prompt = served.conversation(request)
         most = served.room(prompt.ids, request.most, None, "messages")
         sampling, seed = served.sampling(request), _seed(request.seed)
-        jobs = [served.job(prompt, request, sampling, most, seed, choice, owner) for choice in range(request.n)]
+        grammar = served.grammar(request)
+        jobs = [served.job(prompt, request, sampling, most, seed, choice, owner, grammar) for choice in range(request.n)]
         self.answer = Answer(served, engine, jobs, request, passage)
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -136,11 +150,10 @@ class ChatAnswer:
             finishes[number] = finish or finishes[number]
         choices = []
         for number, (text, finish) in enumerate(zip(texts, finishes, strict=True)):
-            content, calls = self._calls(text)
+            content, calls, finish = self._ended(number, text, finish)
             message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
             if calls:
                 message["tool_calls"] = calls
-                finish = "tool_calls" if finish == "stop" else finish
             logprobs = self._logprobs(shown[number]) if self.request.logprobs else None
             choices.append({"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish})
         return self._head | {"object": "chat.completion", "choices": choices, "usage": self.answer.usage()}
@@ -154,7 +167,7 @@ class ChatAnswer:
             if self._may_call:  # a call is told from a text by its end alone, and not shown before
                 held[number] += news.text
                 tokens[number] += news.tokens
-                content, calls = self._calls(held[number]) if finish else (_before_a_call(held[number]), [])
+                content, calls, finish = self._ended(number, held[number], finish) if finish else (_before_a_call(held[number]), [], "")
                 new, said[number] = (content or "")[said[number] :], max(said[number], len(content or ""))
                 logprobs = self._logprobs(tokens[number]) if self.request.logprobs else None
                 if new or (calls and logprobs):
@@ -165,7 +178,6 @@ class ChatAnswer:
                     yield self._chunk(number, {"tool_calls": [head | {"function": call["function"] | {"arguments": ""}}]})
                     arguments = {"index": place, "function": {"arguments": call["function"]["arguments"]}}
                     yield self._chunk(number, {"tool_calls": [arguments]})
-                finish = "tool_calls" if calls and finish == "stop" else finish
             elif news.text or news.tokens:
                 yield self._chunk(number, {"content": news.text}, logprobs)
             if finish:
@@ -178,6 +190,18 @@ class ChatAnswer:
         more = {"usage": None} if self.request.include_usage else {}
         return self._head | {"object": "chat.completion.chunk", "choices": [choice]} | more
 
+    def _ended(self, number: int, text: str, finish: str) -> tuple[str | None, list[dict[str, Any]], str]:
+        """What is said at the end of a choice, the tools that are called, and why it ended. Texts that were decoded, or that a call stood
+        between, are others than those that were looked at as they came."""
+        content, calls = self._calls(text)
+        if calls and self.served.gate is not None and not self._passes(number, content, calls):
+            return _before_a_call(text), [], "content_filter"
+        return content, calls, "tool_calls" if calls and finish == "stop" else finish
+
+    def _passes(self, number: int, content: str | None, calls: Sequence[dict[str, Any]]) -> bool:
+        functions = [call["function"] for call in calls]
+        return self.answer.passes(number, strings([content or "", *functions, *(json.loads(one["arguments"]) for one in functions)]))
+
     def _calls(self, text: str) -> tuple[str | None, list[dict[str, Any]]]:
         """What is said, and the tools that are called; a call that is no whole JSON object stays text."""
         if not self._may_call:
@@ -187,7 +211,7 @@ class ChatAnswer:
             try:
                 call = json.loads(rest[begin + len(CALL.strip()) : end])
                 name, arguments = call["name"], json.dumps(call["arguments"], ensure_ascii=False)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break
             calls.append({"id": f"call_{secrets.token_hex(8)}", "type": "function", "function": {"name": name, "arguments": arguments}})
             before, rest = before + rest[:begin], rest[end + len(CALLED.strip()) :]
@@ -228,15 +252,19 @@ class CompletionAnswer:
         self.request, self.served = request, served
         rows = [served.prompt(prompt) for prompt in request.prompts]
         sampling, seed, jobs = served.sampling(request), _seed(request.seed), []
+        grammar = served.grammar(request)
         self._echoes: list[str] = []
+        before: list[str] = []
         for prompt, row in zip(request.prompts, rows, strict=True):
+            one_text = prompt if isinstance(prompt, str) and (request.echo or not row.source) else ""  # sources end, answers begin anew
             most = served.room(row.ids, request.most, COMPLETION_TOKENS, "prompt")
             for _ in range(request.n):
-                jobs.append(served.job(row, request, sampling, most, seed, len(jobs), owner))
+                jobs.append(served.job(row, request, sampling, most, seed, len(jobs), owner, grammar))
                 self._echoes.append((prompt if isinstance(prompt, str) else served.decode(prompt)) if request.echo else "")
+                before.append(one_text)
         self.asks = request.most != 0 or request.logprobs
         """Whether the model has anything to do."""
-        self.answer = Answer(served, engine, jobs, request, passage)
+        self.answer = Answer(served, engine, jobs, request, passage, before)
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
@@ -303,6 +331,13 @@ class CompletionAnswer:
         def text(id_: int) -> str:
             return pieces.bytes_of(id_).decode("utf-8", "replace")
 
+        def likeliest(token: TokenShown) -> dict[str, float]:
+            """By the texts of tokens, each under a name of its own; the one that was drawn is there, however unlikely."""
+            found: dict[str, float] = {}
+            for id_, log_prob in (*token.likeliest[:most], (token.id, token.log_prob)):
+                found.setdefault(named(id_, pieces.bytes_of(id_)), log_prob)
+            return found
+
         offsets = []
         for token in tokens:
             offsets.append(offset)
@@ -310,13 +345,17 @@ class CompletionAnswer:
         return {
             "tokens": [text(token.id)[token.begins :] for token in tokens],
             "token_logprobs": [token.log_prob for token in tokens],
-            "top_logprobs": [
-                None if token.log_prob is None else {text(id_): log_prob for id_, log_prob in token.likeliest[:most]} for token in tokens
-            ]
-            if most
-            else None,
+            "top_logprobs": [None if token.log_prob is None else likeliest(token) for token in tokens] if most else None,
             "text_offset": offsets,
         }
+
+
+def named(id_: int, raw: bytes) -> str:
+    """A token as a text that no other has: part of a character, or a token without a text, is written as what it is."""
+    try:
+        return raw.decode() if raw else f"token_id:{id_}"
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 # ------------------------------------------------------------------------------------------------ embeddings

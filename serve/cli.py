@@ -1,5 +1,6 @@
 """`omnia serve RUN`: load, compile, listen, and end in order."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -135,6 +136,8 @@ def _check(options: Serve) -> None:
         raise UserError(f"--host {options.host} lets other machines ask, and there are no keys", "Give --keys FILE, or leave --host out.")
     if bool(options.tls_cert) != bool(options.tls_key):
         raise UserError("--tls-cert and --tls-key belong together", "Give both, or neither.")
+    if options.watch and options.step is not None:
+        raise UserError("--watch changes to newer checkpoints, and --step says which one", "Leave one of them out.")
     if options.watch and options.adapters:
         raise UserError("--watch changes the parameters that --adapters were trained beside", "Leave one of them out.")
     if options.embeddings and options.watch:
@@ -195,6 +198,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         raise UserError(f"{run.path}: {', '.join(useless)}: for a model that writes, and this one makes embeddings", "Leave that out.")
     if options.embeddings or not writes:
         found.embedder = load_embedder(run, step=options.step, raw=options.raw)
+        found.embedder.compile()
     if several and found.embedder is not None:
         raise UserError("several hosts together continue texts, and make no embeddings", "Serve embeddings on one host.")
     if not writes:
@@ -204,7 +208,9 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     params, found.step = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
     tokenizer, template = run.tokenizer(), load_chat(run.path)
     generator = TextGenerator(model, in_eight_bits(params) if options.int8 else params, tokenizer, run.document_end, template)
-    context = min(options.context or generator.context, generator.context)
+    if options.context > generator.context:
+        raise UserError(f"--context is {options.context}, and the model reads {generator.context} tokens", "Give that, or less.")
+    context = options.context or generator.context
     if reads and context < generator.context:
         raise UserError(f"--context {context}: a model that reads media reads rows of {generator.context}", "Leave --context out.")
     reader: Any = None
@@ -237,6 +243,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     prefixes = PrefixStore(chunk=programs.chunk, most_bytes=options.prefix_bytes)
     found.engine = Engine(found.programs, scheduler, prefixes, observed, wake)
     found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders], reader=reader)
+    found.served.version = _version(options, found.step)
     return found
 
 
@@ -264,7 +271,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
     from serve.observe import AuditLog, Observed
 
     observed, audit = Observed(), AuditLog(Path(options.audit) if options.audit else None)
-    hosts = options.hosts or (() if options.keys else LOCAL_NAMES)
+    hosts = tuple(host.lower() for host in options.hosts) or (() if options.keys else LOCAL_NAMES)
     application = Application(observed, name=_name(options, run), keys=keys, audit=audit, hosts=hosts)
     gate, stopped = _gate(options)
     failure: list[str] = []
@@ -384,15 +391,18 @@ def _gate(options: Serve) -> tuple[Any, Any]:
     phrases = Phrases.read(options.forbidden) if options.forbidden else None
     classifier = load_classifier(options.classifier) if options.classifier else None
     judge = None if classifier is None else lambda texts: [bool(one >= classifier.threshold) for one in classifier(texts)]
-    log = ChainLog(options.review) if options.review else None
+    log = ChainLog(options.review, mode=0o600) if options.review else None
     if log is None:
         return Guard(phrases, judge), None
-    os.chmod(options.review, 0o600)
     return Guard(phrases, judge, lambda *what: log.add(stopped_of(str(Path(options.run_dir).resolve()), *what))), log
 
 
 def _name(options: Serve, run: Any) -> str:
     return options.name or run.path.resolve().name
+
+
+def _version(options: Serve, step: int | None) -> str:
+    return f"{step} {options.int8} {options.exact} {options.raw}"
 
 
 def _address(options: Serve, listener: socket.socket) -> str:
@@ -404,9 +414,7 @@ def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, serv
     """Take newer checkpoints, and end the process if its engine is stuck."""
     import jax
 
-    from train.checkpoints.checkpointer import Checkpointer
-
-    engine, seen = loaded.engine, loaded.step
+    engine, seen, said = loaded.engine, loaded.step, ""
     while not server.should_exit:
         time.sleep(LOOK_SECONDS)
         stuck = engine is not None and (not engine.alive or time.monotonic() - engine.advanced > STUCK_SECONDS)
@@ -416,17 +424,30 @@ def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, serv
             time.sleep(1)  # what was told to clients reaches them
             os._exit(STUCK_EXIT)
         if options.watch and engine is not None:
-            checkpointer = Checkpointer(run.path, run.experiment.checkpoints, identity=run.identity)
-            try:
-                newest = checkpointer.latest_step(good=True)
-            finally:
-                checkpointer.close()
+            newest, trouble = _newest(run)
+            if trouble and trouble != said:  # of a disk or a folder: what runs goes on, and the next look may find it well
+                print(f"omnia serve: no newer checkpoint can be looked for: {trouble}", file=sys.stderr, flush=True)
+            said = trouble
             if newest is not None and newest != seen:
                 seen = newest
+                if loaded.served is not None:
+                    loaded.served.version = _version(options, newest)
                 if jax.process_count() > 1:
                     engine.swap_to(newest)
                 elif (params := _newer(options, run, newest)) is not None:  # read beside the texts, which need not wait for it
                     engine.swap(params)
+
+
+def _newest(run: Any) -> tuple[int | None, str]:
+    """(the step that would be loaded now, what kept one from looking)"""
+    from train.checkpoints.checkpointer import Checkpointer
+
+    try:
+        with contextlib.closing(Checkpointer(run.path, run.experiment.checkpoints, identity=run.identity)) as checkpointer:
+            best = checkpointer.best_step() if run.experiment.checkpoints.use_best else None
+            return (checkpointer.latest_step(good=True) if best is None else best), ""
+    except Exception as error:  # whatever a store can do
+        return None, str(error).partition("\n")[0] or type(error).__name__
 
 
 def _newer(options: Serve, run: Any, step: int, line: Any = None) -> Any:

@@ -79,9 +79,10 @@ class Engine:
             self._scheduler.add(*jobs)
         self._inbox.put(_nothing)
 
-    def cancel(self, job: Job) -> None:
-        """Its slot is free within a call. A job that has ended stays as it is."""
-        job.cancelled = True
+    def cancel(self, job: Job, why: str = "cancelled") -> None:
+        """Its slot is free within a call. A job that has ended stays as it is. why: as it is counted."""
+        if not job.cancelled:
+            job.cancelled, job.why = True, why
         self._inbox.put(_nothing)
 
     def swap(self, params: Any) -> None:
@@ -89,7 +90,7 @@ class Engine:
 
         def change():
             self._programs.params = params
-            self._prefixes.clear()
+            self._begin_anew()
 
         self._inbox.put(change)
 
@@ -99,10 +100,17 @@ class Engine:
         def change():
             self.advanced = math.inf  # however long that takes, the engine is not stuck
             if self._programs.take(step):
-                self._prefixes.clear()
+                self._begin_anew()
             self.advanced = time.monotonic()
 
         self._inbox.put(change)
+
+    def _begin_anew(self) -> None:
+        """With other parameters: what was read by the old ones is forgotten, and prompts that are being read begin again."""
+        self._prefixes.clear()
+        for reading in self._being_read:
+            reading.place = reading.job.cached = 0
+            reading.job.scores.clear()
 
     def stop(self, seconds: float) -> None:
         """Take nothing new, and end once what was taken has ended; what has not within so many seconds is told so."""
@@ -438,15 +446,20 @@ class Engine:
         self._observed.call(total, seconds)
 
     def _mask(self, place: int, job: Job) -> None:
-        """Only what the grammar allows is drawn next."""
-        bias_V = _bias_of(job, self._programs.vocabulary)
-        self._bank = self._programs.set_bias(self._bank, place, bias_V)
+        """Only what the grammar allows is drawn next. A text whose grammar knows no more ends as one that has no room does."""
+        assert job.grammar is not None
+        allowed = job.grammar.allowed()
+        if allowed is None:
+            self._jobs[place] = None
+            self._end(job, Piece([], [], finish="length"))
+        else:
+            self._bank = self._programs.set_bias(self._bank, place, _bias_of(job, allowed, self._programs.vocabulary))
 
     def _end(self, job: Job, piece: Piece) -> None:
         job.times["ended"] = time.monotonic()
         job.times.setdefault("first", job.times["ended"])
         self._give(job, piece)
-        self._observed.ended(job, piece.finish)
+        self._observed.ended(job, job.why if piece.finish == "cancelled" else piece.finish)
 
     def _give(self, job: Job, piece: Piece) -> None:
         job.pieces.append(piece)
@@ -465,11 +478,9 @@ class _Reading:
         self.job, self.digests, self.place = job, list[bytes](), 0
 
 
-def _bias_of(job: Job, vocabulary: int) -> np.ndarray:
+def _bias_of(job: Job, allowed: np.ndarray, vocabulary: int) -> np.ndarray:
     """The job's own bias, and MASKED for what its grammar does not allow."""
-    assert job.grammar is not None
     bias_V = by_row([job.sampling], vocabulary).bias_BV[0]
-    allowed = job.grammar.allowed()
     whole = np.zeros(vocabulary, bool)
     whole[: len(allowed)] = allowed[:vocabulary]
     return np.where(whole, bias_V, np.float32(MASKED))

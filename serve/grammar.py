@@ -11,7 +11,9 @@ from serve.jobs import Grammar
 from serve.protocol import DEEPEST, Refused, depth
 
 LARGEST = 64 << 10
-"""Bytes of a schema or an expression."""
+"""Bytes of a schema or an expression, or of those of all tools."""
+LIMITS: dict[str, Any] = {"initial_lexer_fuel": 200_000, "step_lexer_fuel": 20_000, "max_lexer_states": 50_000}
+"""Of what a token may cost: a tenth of a second at most, for which all texts wait. An expression of a few bytes can ask for minutes."""
 SPACES: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """Between the parts of JSON: one space, or none. A small model that may put as many as it likes puts nothing else."""
 
@@ -58,47 +60,51 @@ class Grammars:
         """A call of one of the tools, {"name", "arguments"}, between two marks."""
         from llguidance import LLMatcher
 
-        calls = [
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": tool["function"]["name"]},
-                    "arguments": tool["function"].get("parameters", {"type": "object"}),
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-            for tool in tools
-        ]
-        schema = json.dumps((calls[0] if len(calls) == 1 else {"anyOf": calls}) | {"x-guidance": SPACES})
-        _checked(schema, "tools")
-        lark = f"start: {json.dumps(before)} call {json.dumps(behind)}\ncall: %json {schema}\n"
-        return self._made(LLMatcher.grammar_from_lark(lark), "tools")
+        lines = []
+        for number, tool in enumerate(tools):
+            schema = tool["function"].get("parameters") or {"type": "object"}
+            if depth(schema) > DEEPEST:
+                raise Refused(f"tools[{number}].function.parameters are more than {DEEPEST} levels deep", "tools")
+            head = f'{{"name": {json.dumps(tool["function"]["name"])}, "arguments": '
+            # A schema stays whole: what it refers to stands at its own root.
+            lines += [f'call_{number}: {json.dumps(head)} arguments_{number} "}}"']
+            lines += [f"arguments_{number}: %json {json.dumps(schema | {'x-guidance': SPACES})}"]
+        any_call = " | ".join(f"call_{number}" for number in range(len(tools)))
+        lark = "\n".join([f"start: {json.dumps(before)} call {json.dumps(behind)}", f"call: {any_call}", *lines, ""])
+        return self._made(LLMatcher.grammar_from_lark(_checked(lark, "tools")), "tools")
 
     def _made(self, grammar: str, param: str) -> Grammar:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
-        matcher = LLMatcher(self._loaded(), grammar, log_level=0)
-        if matcher.is_error():
-            raise Refused(f"{param}: {_line(matcher.get_error())}", param)
-        return _Matched(matcher, self._vocabulary, self._end)
+        matcher = LLMatcher(self._loaded(), grammar, log_level=0, limits=LLParserLimits(**LIMITS))
+        made = _Matched(matcher, self._vocabulary, self._end)
+        if matcher.is_error() or made.allowed() is None:
+            why = matcher.get_error() or "allows no text"
+            raise Refused(f"{param}: {_line(why)}", param)
+        return made
 
 
 class _Matched(Grammar):
-    def __init__(self, matcher: Any, vocabulary: int, end: int):
-        self._matcher, self._vocabulary, self._end = matcher, vocabulary, end
+    def __init__(self, matcher: Any, vocabulary: int, end: int, next_: np.ndarray | None = None):
+        """next_: what `allowed` gives, where that is known."""
+        self._matcher, self._vocabulary, self._end, self._next = matcher, vocabulary, end, next_
 
-    def allowed(self) -> np.ndarray:
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
-        if not allowed.any():  # an expression that has run into its limits: better an end than nothing
-            allowed[self._end] = True
-        return allowed
+    def allowed(self) -> np.ndarray | None:
+        if self._next is None:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            self._next = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
+        # Behind an error the matcher allows the end alone, of a text that is none of those that were asked for.
+        return None if self._matcher.is_error() or not self._next.any() else self._next
 
     def take(self, token: int) -> bool:
+        self._next = None
         if token == self._end:
             return True
-        return not self._matcher.consume_token(token) or self._matcher.is_stopped()
+        self._matcher.consume_token(token)
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    def copy(self) -> Grammar:
+        return _Matched(self._matcher.deep_copy(), self._vocabulary, self._end, self._next)
 
 
 class _Tokens:

@@ -23,46 +23,63 @@ class Guard(Gate):
         self.phrases, self.judge, self.note = phrases, judge, note
 
     def open(self, texts: Sequence[str], owner: str) -> Passage:
-        try:
-            why = next((why for text in texts if (why := self.why(text))), "")
-        except Exception as error:
-            why = f"error: {type(error).__name__}"
-        if why:
+        if why := self.why(texts):
             self.note(owner, why, texts, None)
             raise Refused("this is not answered here", None, "content_filter")
         return _Watched(texts, self, owner)
 
-    def why(self, text: str) -> str:
-        """Why a whole text is stopped; empty where it is not."""
-        if self.phrases is not None and (found := self.phrases.find(text)):
-            return f"phrase: {found[0].phrase}"
-        if self.judge is not None and self.judge([text])[0]:
-            return "classifier"
-        return ""
+    def why(self, texts: Sequence[str]) -> str:
+        """Why some whole texts are stopped; empty where they are not."""
+        try:
+            found = next((found for text in texts if (found := self.phrases.find(text))), []) if self.phrases is not None else []
+            if found:
+                return f"phrase: {found[0].phrase}"
+            return "classifier" if self.judge is not None and texts and any(self.judge(texts)) else ""
+        except Exception as error:
+            return f"error: {type(error).__name__}"
 
 
 class _Watched(Passage):
     def __init__(self, texts: Sequence[str], guard: Guard, owner: str):
         super().__init__(texts)
         self._guard, self._owner = guard, owner
+        self._searched: dict[str, Search] = {}
 
     def outgoing(self) -> Outgoing:
-        return Watch(self._guard, lambda why, answer: self._guard.note(self._owner, why, self.texts, answer))
+        return Watch(self._guard, self._note)
+
+    def outgoing_after(self, before: str) -> Outgoing:
+        if before not in self._searched and self._guard.phrases is not None:  # once for all answers to a prompt
+            self._searched[before] = Search(self._guard.phrases)
+            self._searched[before].feed(before)
+        return Watch(self._guard, self._note, self._searched.get(before))
+
+    def _note(self, why: str, answer: str) -> None:
+        self._guard.note(self._owner, why, self.texts, answer)
 
 
 class Watch(Outgoing):
     """An answer, shown as far as it was looked at."""
 
-    def __init__(self, guard: Guard, note: Callable[[str, str], None]):
+    def __init__(self, guard: Guard, note: Callable[[str, str], None], before: Search | None = None):
+        """before: has read the prompt, where both are one text: phrases may begin there. The answer is also searched by itself."""
         self._guard, self._note = guard, note
         self._text, self._shown, self._judged = "", 0, 0
-        self._search = None if guard.phrases is None else Search(guard.phrases)
+        self._searches = [] if guard.phrases is None else [Search(guard.phrases)]
+        self._searches += [] if before is None else [before.copy()]
+        self._begins = [search.size for search in self._searches]
 
     def feed(self, text: str) -> str:
         return self._look(text, last=False)
 
     def finish(self) -> str:
         return self._look("", last=True)
+
+    def passes(self, texts: Sequence[str]) -> bool:
+        if why := self._guard.why(texts):
+            self.stopped = True
+            self._note(why, "\n".join(texts))
+        return not why
 
     def _look(self, text: str, last: bool) -> str:
         if self.stopped:
@@ -81,11 +98,10 @@ class Watch(Outgoing):
     def _safe(self, text: str, last: bool) -> tuple[int, str]:
         """(how many characters may be shown, why the text ends there)."""
         safe, why = len(self._text), ""
-        if self._search is not None:
-            found = self._search.feed(text) + (self._search.finish() if last else [])
-            safe = self._search.safe
-            if found:
-                safe, why = min(one.start for one in found), f"phrase: {found[0].phrase}"
+        for search, begins in zip(self._searches, self._begins, strict=True):
+            found = search.feed(text) + (search.finish() if last else [])
+            safe = min([safe, search.safe - begins, *(one.start - begins for one in found)])
+            why = why or (f"phrase: {found[0].phrase}" if found else "")
         if self._guard.judge is not None:
             if not why and self._sentence_ends(last) and self._guard.judge([self._text])[0]:
                 return self._shown, "classifier"

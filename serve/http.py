@@ -69,6 +69,13 @@ class Asked:
     receive: Receive
     send: Send
     id: str
+    """Ours, as the audit log has it."""
+    shown: str = ""
+    """The client's own for it, which is answered with."""
+    named: str = ""
+    """A digest of that, for the log."""
+    left: bool = False
+    """Whether the client had gone before the answer's end."""
     key: Key | None = None
     status: int = 0
     tokens: tuple[int, int] = (0, 0)
@@ -152,13 +159,15 @@ class Application:
             return
         self._loop = asyncio.get_running_loop()
         given, began = next((v.decode("latin-1") for k, v in scope["headers"] if k.lower() == b"x-request-id"), ""), time.monotonic()
-        asked = Asked(scope, receive, send, given if re.fullmatch(r"[\x21-\x7e]{1,128}", given) else f"req_{secrets.token_hex(12)}")
+        asked = Asked(scope, receive, send, f"req_{secrets.token_hex(12)}")
+        if re.fullmatch(r"[\x21-\x7e]{1,128}", given):  # which may be anything, a key or a text too: the log has a digest of it
+            asked.shown, asked.named = given, hashlib.sha256(given.encode()).hexdigest()[:16]
         try:
             await self._answer(asked)
         except Refused as refused:
             await self._say(asked, refused.status, refused.body(), refused.headers)
         except Disconnected:
-            asked.status = asked.status or 499
+            asked.status, asked.left = asked.status or 499, True
         except Failed:
             await self._say(asked, 503, Refused("the engine stopped before the answer's end", kind="server_error").body())
         except Exception as error:  # ours: said without what it was about
@@ -169,9 +178,11 @@ class Application:
                 read, drawn = asked.tokens
                 self._audit.write(
                     request=asked.id,
+                    client_request=asked.named,
                     key=asked.owner,
                     route=scope["path"] if scope["path"] in self._routes else "other",
                     status=asked.status,
+                    left=asked.left,
                     prompt_tokens=read,
                     completion_tokens=drawn,
                     seed=asked.seed,
@@ -262,7 +273,7 @@ class Application:
         if asked.header("content-encoding") not in ("", "identity"):
             raise Refused("bodies are taken as they are, without a content-encoding", status=415, code="unsupported_media_type")
         length = asked.header("content-length")
-        if length.isdigit() and int(length) > MOST_BYTES:
+        if length.isascii() and length.isdecimal() and int(length) > MOST_BYTES:
             raise Refused(f"the body may have {MOST_BYTES} bytes", status=413, code="body_too_large")
         pieces, size, more = [], 0, True
         while more:
@@ -296,7 +307,7 @@ class Application:
 
     async def _begin(self, asked: Asked, status: int, headers: dict[str, str]) -> None:
         asked.status = status
-        whole = {"x-request-id": asked.id, "cache-control": "no-store", "x-content-type-options": "nosniff"} | headers
+        whole = {"x-request-id": asked.shown or asked.id, "cache-control": "no-store", "x-content-type-options": "nosniff"} | headers
         raw = [(name.encode(), value.encode("latin-1")) for name, value in whole.items()]
         await asked.send({"type": "http.response.start", "status": status, "headers": raw})
 
@@ -336,14 +347,19 @@ class Application:
         await self._say(asked, 200, {"object": "list", "data": [self._model(name) for name in self._names]})
 
     async def _tokenize(self, asked: Asked) -> None:
-        prompt, request = await self._body(asked, counting_request)
+        model, prompt, request = await self._body(asked, counting_request)
+        self._check_model(model)
         served = self._writer()
         made = await asyncio.to_thread(served.prompt, prompt) if request is None else await asyncio.to_thread(served.conversation, request)
         await self._say(asked, 200, {"tokens": made.tokens, "count": len(made.tokens), "max_model_len": served.size})
 
     async def _detokenize(self, asked: Asked) -> None:
-        ids = await self._body(asked, decoding_request)
-        await self._say(asked, 200, {"prompt": self._writer().decode(ids)})
+        model, ids = await self._body(asked, decoding_request)
+        self._check_model(model)
+        served = self._writer()
+        if max(ids) >= served.vocabulary:
+            raise Refused(f"tokens hold id {max(ids)}; there are {served.vocabulary}", "tokens")
+        await self._say(asked, 200, {"prompt": served.decode(ids)})
 
     async def _chat(self, asked: Asked) -> None:
         await self._draw(asked, chat_request, ChatAnswer, lambda request: request.n)
@@ -409,16 +425,18 @@ class Application:
         if key is not None and key.context and max(job.cost for job in jobs) > key.context:
             raise Refused(f"this key may use {key.context} tokens of context", "max_tokens", "context_length_exceeded")
         self._charge(key, wanted)
+        submitted = False
         try:
             if not isinstance(answer, CompletionAnswer) or answer.asks:
                 self._submit(answer)
+            submitted = True
             await self._while_there(asked, self._stream(asked, answer) if stream else self._whole(asked, answer))
         finally:
             answer.answer.cancel()  # those that have ended stay as they are
             used = answer.answer.usage()
             asked.tokens = (used["prompt_tokens"], used["completion_tokens"])
             if key is not None and self._keys is not None:
-                self._keys.give_back(key, max(0, wanted - used["total_tokens"]))
+                self._keys.give_back(key, max(0, wanted - used["total_tokens"]) if submitted else wanted)
 
     async def _while_there(self, asked: Asked, work: Coroutine[Any, Any, Any]) -> Any:
         """What some work comes to, which is given up once the client has gone."""
@@ -445,6 +463,8 @@ class Application:
         except Full as full:
             self._observed.rejected()
             raise later("too many requests wait", full.seconds) from None
+        except ValueError as error:
+            raise Refused(str(error), "n") from None
         except RuntimeError:
             raise Failed("the engine has ended") from None
 

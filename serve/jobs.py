@@ -68,12 +68,16 @@ class PromptReader(Protocol):
 class Grammar:
     """What a text may be, token by token. Not thread-safe: the engine's thread alone uses it."""
 
-    def allowed(self) -> np.ndarray:
-        """bool [V]: ids that may come next."""
+    def allowed(self) -> np.ndarray | None:
+        """bool [V]: ids that may come next; None where that would take too long to find."""
         raise NotImplementedError
 
     def take(self, token: int) -> bool:
         """Go on behind a token; whether the text is complete."""
+        raise NotImplementedError
+
+    def copy(self) -> "Grammar":
+        """The same, at the same place, for another text."""
         raise NotImplementedError
 
 
@@ -108,6 +112,8 @@ class Job:
     grammar: Grammar | None = None
     cancelled: bool = False
     """Set by any thread, once."""
+    why: str = "cancelled"
+    """What it is counted as, where it was given up: also what an answer does that needs no more of it."""
     drawn: int = 0
     """Tokens drawn so far."""
     longest: int = 0

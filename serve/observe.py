@@ -33,7 +33,8 @@ class Observed:
         self._running = gauge("num_requests_running", "Texts that are read or continued.")
         self._waiting = gauge("num_requests_waiting", "Texts that wait for a slot.")
         self._prompt = counter("prompt_tokens", "Tokens of prompts.")
-        self._cached = counter("prompt_tokens_cached", "Tokens of prompts that the prefix store had.")
+        self._asked = counter("prefix_cache_queries", "Tokens of prompts, of which the prefix store may have some.")
+        self._cached = counter("prefix_cache_hits", "Tokens of prompts that the prefix store had.")
         self._generated = counter("generation_tokens", "Tokens drawn.")
         self._finished = counter("request_success", "Texts ended, by the reason.", "finished_reason")
         self._rejected = counter("admission_rejections", "Requests refused because the queue was full.")
@@ -45,7 +46,7 @@ class Observed:
         self._decode = histogram("request_decode_time_seconds", "From the first token to the last.", LONG)
         self._inference = histogram("request_inference_time_seconds", "From a slot to the last token.", LONG)
         self._between = histogram("inter_token_latency_seconds", "Between two tokens of a text, on average.", SHORT)
-        self._tokens = histogram("iteration_tokens", "Tokens drawn by a call of the engine.", SIZES)
+        self._tokens = histogram("iteration_tokens_total", "Tokens drawn by a call of the engine.", SIZES)
         self._call = histogram("call_seconds", "From the start of a call of the engine to its tokens.", SHORT)
         self._prompts = histogram("request_prompt_tokens", "Tokens of a prompt.", SIZES)
         self._texts = histogram("request_generation_tokens", "Tokens drawn for a text.", SIZES)
@@ -57,6 +58,7 @@ class Observed:
 
     def read(self, tokens: int, cached: int) -> None:
         self._prompt.inc(tokens)
+        self._asked.inc(tokens)
         self._cached.inc(cached)
         self._prompts.observe(tokens)
 
@@ -70,6 +72,7 @@ class Observed:
         times = job.times
         if "begun" in times:
             self._queued.observe(times["begun"] - times["queued"])
+        if job.drawn:
             self._first.observe(times["first"] - times["queued"])
             self._whole.observe(times["ended"] - times["queued"])
             self._prefill.observe(times["first"] - times["begun"])

@@ -3,10 +3,11 @@
 import dataclasses
 import difflib
 import json
-import math
 import re
 from collections.abc import Callable
 from typing import Any
+
+from data.files import json_files
 
 MOST_STOPS, LONGEST_STOP = 16, 256
 MOST_BIASES = 1024
@@ -87,6 +88,9 @@ class Drawing:
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     stop: tuple[str, ...] = ()
+    allowed: tuple[int, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
     seed: int | None = None
     logprobs: bool = False
     top_logprobs: int = 0
@@ -127,7 +131,7 @@ Check = Callable[[Any, str], Any]
 def number(low: float, high: float, *, whole: bool = False) -> Check:
     def check(value: Any, param: str):
         good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not good or not math.isfinite(value) or not low <= value <= high:
+        if not good or not low <= value <= high:  # which no NaN is
             what = "a whole number" if whole else "a number"
             raise Refused(f"{param} is {_short(value)}; it must be {what} from {low:g} to {high:g}", param)
         return value
@@ -154,6 +158,16 @@ def stops(value: Any, param: str) -> tuple[str, ...]:
     if len(found) > MOST_STOPS or any(not 0 < len(one) <= LONGEST_STOP for one in found):
         raise Refused(f"{param} may have {MOST_STOPS} strings of 1 to {LONGEST_STOP} characters", param)
     return tuple(found)
+
+
+def ids(most: int) -> Check:
+    def check(value: Any, param: str) -> tuple[int, ...]:
+        good = isinstance(value, list) and 0 < len(value) <= most
+        if not good or any(not isinstance(one, int) or isinstance(one, bool) or one < 0 for one in value):
+            raise Refused(f"{param} must be a list of 1 to {most} token ids", param)
+        return tuple(dict.fromkeys(value))
+
+    return check
 
 
 def biases(value: Any, param: str) -> tuple[tuple[int, float], ...]:
@@ -225,9 +239,33 @@ def messages(value: Any, param: str) -> tuple[dict[str, Any], ...]:
         elif not isinstance(content, str):
             raise Refused(f"{where}.content must be a string, or a list of parts", f"{where}.content")
         role = "system" if turn["role"] == "developer" else turn["role"]
-        kept = {name: turn[name] for name in ("name", "tool_calls", "tool_call_id") if turn.get(name) is not None}
+        kept: dict[str, Any] = {
+            name: string(turn[name], f"{where}.{name}") for name in ("name", "tool_call_id") if turn.get(name) is not None
+        }
+        if turn.get("tool_calls") is not None:
+            kept["tool_calls"] = _tool_calls(turn["tool_calls"], f"{where}.tool_calls")
         found.append({"role": role, "content": content} | kept)
     return tuple(found)
+
+
+def _tool_calls(value: Any, where: str) -> list[dict[str, Any]]:
+    """Calls of earlier replies. Their arguments come as a JSON text; templates write them as the object that it is."""
+    if not isinstance(value, list):
+        raise Refused(f"{where} must be a list", where)
+    found = []
+    for place, call in enumerate(value):
+        here, function = f"{where}[{place}].function", call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise Refused(f"{here} must have a name and arguments", here)
+        arguments = function.get("arguments") or "{}"
+        try:
+            arguments = json_files.parse(arguments) if isinstance(arguments, str) else arguments
+        except ValueError as error:
+            raise Refused(f"{here}.arguments are no JSON object: {error}", f"{here}.arguments") from None
+        if not isinstance(arguments, dict) or depth(arguments) > DEEPEST:
+            raise Refused(f"{here}.arguments must be a JSON object, at most {DEEPEST} levels deep", f"{here}.arguments")
+        found.append(call | {"function": function | {"arguments": arguments}})
+    return found
 
 
 def _part(part: Any, where: str) -> dict[str, Any]:
@@ -250,7 +288,7 @@ def tools(value: Any, param: str) -> tuple[dict[str, Any], ...]:
         if (
             not isinstance(function, dict)
             or not isinstance(function.get("name"), str)
-            or not isinstance(function.get("parameters", {}), dict)
+            or not isinstance(function.get("parameters") or {}, dict)
         ):
             raise Refused(f"{param}[{place}] must be a function with a name and, as a JSON schema, its parameters", f"{param}[{place}]")
     return tuple(value)
@@ -279,6 +317,9 @@ DRAWING: dict[str, tuple[str, Check]] = {
     "presence_penalty": ("presence_penalty", number(-2, 2)),
     "logit_bias": ("logit_bias", biases),
     "stop": ("stop", stops),
+    "allowed_token_ids": ("allowed", ids(2**20)),
+    "stop_token_ids": ("stop_ids", ids(MOST_STOPS)),
+    "ignore_eos": ("ignore_eos", flag),
     "seed": ("seed", number(-(2**63), 2**64 - 1, whole=True)),
     "stream": ("stream", flag),
     "stream_options": ("include_usage", stream_options),
@@ -310,16 +351,18 @@ def _fields(body: Any, known: dict[str, tuple[str, Check]], needed: str) -> dict
         raise Refused("the body must be a JSON object")
     found: dict[str, Any] = {}
     for name, value in body.items():
-        if name in IGNORED or value is None:
+        if name in IGNORED or value is None or name == "modalities" and value == ["text"]:
             continue
         if name in UNAVAILABLE:
             raise Refused(f"{name} is not available here; leave it out", name, "unsupported_parameter")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise Refused(
-                f"there is no parameter {_short(name)}" + (f"; did you mean {near[0]}?" if near else ""), _short(name), "unknown_parameter"
+                f"there is no parameter {_short(name)}" + (f"; did you mean {near[0]}?" if near else ""), name[:64], "unknown_parameter"
             )
         field, check = known[name]
+        if field in found:
+            raise Refused(f"{name} says what another parameter says: give one of max_tokens and max_completion_tokens", name)
         found[field] = check(value, name)
     if known[needed][0] not in found:
         raise Refused(f"{needed} is missing", needed, "missing_required_parameter")
@@ -346,6 +389,8 @@ def chat_request(body: Any) -> ChatRequest:
         raise Refused(f"tool_choice names {_short(choice['function']['name'])}, which is none of the tools", "tool_choice")
     if choice == "required" and not names:
         raise Refused("tool_choice is required, and there are no tools", "tool_choice")
+    if choice not in ("none", "auto") and found.get("format", {"type": "text"})["type"] != "text":
+        raise Refused("response_format says what an answer is, and tool_choice that it is a call", "response_format")
     return ChatRequest(**found)
 
 
@@ -375,21 +420,30 @@ def embedding_request(body: Any) -> EmbeddingRequest:
     return EmbeddingRequest(**_fields(body, known, "input"))
 
 
-def counting_request(body: Any) -> tuple[Any, Any]:
-    """(prompt, None) or (None, conversation)."""
+def counting_request(body: Any) -> tuple[str, str, ChatRequest | None]:
+    """(model, prompt, conversation), one of the last two."""
     if not isinstance(body, dict) or not {"prompt", "messages"} & {*body}:
         raise Refused("give a prompt, or messages", "prompt")
+    model = string(body.get("model") or "", "model")
     if "messages" in body:
-        return None, chat_request({"messages": body["messages"]})
-    return string(body["prompt"], "prompt"), None
+        return model, "", chat_request(_only(body, "model", "messages", "tools"))
+    return model, string(_only(body, "model", "prompt")["prompt"], "prompt"), None
 
 
-def decoding_request(body: Any) -> Any:
-    """The ids to decode."""
-    (ids,) = prompts(body.get("tokens") if isinstance(body, dict) else None, "tokens")[:1]
-    if isinstance(ids, str):
+def decoding_request(body: Any) -> tuple[str, tuple[int, ...]]:
+    """(model, the ids to decode)"""
+    body = _only(body, "model", "tokens") if isinstance(body, dict) else {}
+    found = prompts(body.get("tokens"), "tokens")
+    if len(found) != 1 or isinstance(found[0], str):
         raise Refused("tokens must be a list of token ids", "tokens")
-    return ids
+    return string(body.get("model") or "", "model"), found[0]
+
+
+def _only(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Refused for other fields."""
+    if other := next((name for name in body if name not in names), ""):
+        raise Refused(f"there is no parameter {_short(other)} here", other[:64], "unknown_parameter")
+    return body
 
 
 def _short(value: Any) -> str:

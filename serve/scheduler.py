@@ -29,7 +29,10 @@ class Scheduler:
         return self._waiting
 
     def add(self, *jobs: Job) -> None:
-        """All of them, or Full where there is no room. What alone exceeds the tokens may wait where nothing else does."""
+        """All of them, or Full where there is no room; ValueError for more than there ever is. What alone exceeds the tokens may wait where
+        nothing else does."""
+        if len(jobs) > self._most_jobs:
+            raise ValueError(f"{len(jobs)} texts are asked for, and {self._most_jobs} may wait")
         cost = sum(job.cost for job in jobs)
         free_jobs, free_tokens = self._most_jobs - self._waiting - len(jobs), self._most_tokens - self._tokens - cost
         if free_jobs < 0 or (self._waiting and free_tokens < 0) or not self._fair(jobs, cost, free_jobs, free_tokens):

@@ -36,8 +36,9 @@ class Served:
         reader: PromptReader | None = None,
         gate: Gate | None = None,
     ):
-        """reader: of a model that reads each prompt in one piece. gate: what requests and answers pass."""
-        self._reader, self.gate = reader, gate
+        """reader: of a model that reads each prompt in one piece. gate: what requests and answers pass. Its `version` may be set: the
+        checkpoint, and how it is run."""
+        self._reader, self.gate, self.version = reader, gate, ""
         self.name, self.chat, self.size, self.adapters = name, chat, size, tuple(adapters)
         self._generator, self._tokenizer = generator, tokenizer
         self.stop_ids = generator.stop_ids
@@ -62,7 +63,8 @@ class Served:
 
     @property
     def fingerprint(self) -> str:
-        return f"omnia-{hashlib.sha256(self.name.encode()).hexdigest()[:10]}"
+        """Changes with what answers: with the same seed and the same fingerprint, a request has the same answer."""
+        return f"omnia-{hashlib.sha256(f'{self.name} {self.version}'.encode()).hexdigest()[:10]}"
 
     # ------------------------------------------------------------------------------------------------ prompts
 
@@ -90,6 +92,8 @@ class Served:
         if any(not isinstance(turn["content"], str) for turn in request.messages):
             raise Refused("this model reads text alone, and a message holds other media", "messages", "unsupported_content")
         tools = list(request.tools) if request.tools and request.tool_choice != "none" else None
+        if tools and not self.chat.reads_tools:
+            raise Refused("this model's chat template does not tell it of tools", "tools", "unsupported_parameter")
         try:
             ids = self.chat.encode(request.messages, self._tokenizer, tools=tools, most=LARGEST_RENDERED)
         except UserError as error:
@@ -97,6 +101,8 @@ class Served:
         return self._of_ids(ids, "messages")
 
     def _of_ids(self, ids: list[int], param: str) -> Prompt:
+        if not ids:
+            raise Refused(f"{param}: there is nothing to go on from", param)
         return Prompt(ids) if self._reader is None else self._reader.of_ids(ids, param)
 
     def room(self, ids: Sequence[int], most: int | None, default: int | None, param: str) -> int:
@@ -126,22 +132,30 @@ class Served:
         said = {name: value for name in names if (value := getattr(request, name)) is not None}
         defaults = self.chat.defaults if isinstance(request, ChatRequest) else {}
         chosen: dict[str, Any] = {name: value for name, value in defaults.items() if name in names} | said
-        if outside := [id_ for id_, _ in request.logit_bias if id_ >= self.vocabulary]:
-            raise Refused(f"logit_bias names token id {outside[0]}; there are {self.vocabulary}", "logit_bias")
+        biased = [id_ for id_, _ in request.logit_bias]
+        for param, ids in (("logit_bias", biased), ("allowed_token_ids", request.allowed), ("stop_token_ids", request.stop_ids)):
+            if outside := [id_ for id_ in ids if id_ >= self.vocabulary]:
+                raise Refused(f"{param} names token id {outside[0]}; there are {self.vocabulary}", param)
+        # A format ends, even where texts do not.
+        ends = () if request.ignore_eos else self.stop_ids or ((self._end,) if _guided(request) else ())
+        stop_ids = tuple(dict.fromkeys((*ends, *request.stop_ids)))
+        if len(stop_ids) > STOPS:
+            raise Refused(f"{len(stop_ids)} ids end a text, with the model's own; there may be {STOPS}", "stop_token_ids")
         try:
             return Sampling(
                 **chosen | {"top_k": int(chosen.get("top_k", 0))},
                 frequency_penalty=request.frequency_penalty,
                 presence_penalty=request.presence_penalty,
                 bias=request.logit_bias,
-                stop_ids=self.stop_ids or ((self._end,) if _guided(request) else ()),  # a format ends, even where texts do not
+                stop_ids=stop_ids,
+                allowed=request.allowed,
                 among=(0, self._tokenizer.base_size),
             )
         except ValueError as error:
             raise Refused(str(error)) from None
 
     def grammar(self, request: ChatRequest | CompletionRequest) -> Grammar | None:
-        """Of the wanted format, or of the tool that must be called. A new one each time: it remembers its place."""
+        """Of the wanted format, or of the tool that must be called. It remembers its place: texts need copies of their own."""
         if not _guided(request):
             return None
         if _calls(request):
@@ -152,8 +166,17 @@ class Served:
         return self._grammars.of_format(request.format)
 
     def job(
-        self, prompt: Prompt, request: ChatRequest | CompletionRequest, sampling: Sampling, most: int, seed: int, choice: int, owner: str
+        self,
+        prompt: Prompt,
+        request: ChatRequest | CompletionRequest,
+        sampling: Sampling,
+        most: int,
+        seed: int,
+        choice: int,
+        owner: str,
+        grammar: Grammar | None = None,
     ) -> Job:
+        """grammar: of the request, as `grammar` gives it."""
         scored = isinstance(request, CompletionRequest) and request.echo and request.logprobs
         if scored and prompt.whole is not None:
             raise Refused(
@@ -171,7 +194,7 @@ class Served:
             adapter=self.adapters.index(request.model) if request.model in self.adapters else -1,
             likeliest=request.top_logprobs > 0,
             scored=scored,
-            grammar=self.grammar(request),
+            grammar=None if grammar is None else grammar.copy(),
         )
 
     def writer(self, stops: Sequence[str], tokens: bool) -> TextWriter:

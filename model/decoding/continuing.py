@@ -21,7 +21,7 @@ from model.heads import Head, logits, vocabulary_table
 
 
 class Drawn(flax.struct.PyTreeNode):
-    """What a call drew, up to N tokens a slot. tokens_BN; log_probs_BN: of each, before filters, at the slot's temperature, 1 if greedy;
+    """What a call drew, up to N tokens a slot. tokens_BN; log_probs_BN: of each, as the model has it, before temperature and filters;
     count_B: how many; done_B: whether the slot is at its end; likeliest_BNL, their_log_probs_BNL: the most likely tokens, where a slot asks
     for them, else zeros."""
 
@@ -86,23 +86,23 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, guessing=True, *,
     def step(carry):
         slots, drawn, passes = carry
         goes_B, start_B = ~slots.done_B, slots.index_B
-        token_B, log_p_BV = _next(slots)
-        slots, drawn = _take(slots, drawn, goes_B, token_B, log_p_BV)
+        token_B = _next(slots)
+        slots, drawn = _take(slots, drawn, goes_B, token_B)
         token_B = jnp.where(goes_B, token_B, 0)
         place_B = jnp.where(goes_B, start_B, size - 1 - guesses)  # what a slot writes that goes not on, nobody reads
         tokens_BT, hidden_BTD, cache = _read_with_guesses(slots, token_B, place_B)
         logits_BTV = logits(Head(hidden_BTD, vocabulary_table(params)), softcap=model.config.logit_softcap)
         slots = slots.replace(cache=cache, logits_BV=jnp.where(goes_B[:, None], logits_BTV[:, 0], slots.logits_BV))
         for number in range(1, guesses + 1):
-            token_B, log_p_BV = _next(slots)
+            token_B = _next(slots)
             goes_B = goes_B & ~slots.done_B & guessing & (token_B == tokens_BT[:, number])
-            slots, drawn = _take(slots, drawn, goes_B, token_B, log_p_BV)
+            slots, drawn = _take(slots, drawn, goes_B, token_B)
             slots = slots.replace(logits_BV=jnp.where(goes_B[:, None], logits_BTV[:, number], slots.logits_BV))
         return slots, drawn, passes + 1
 
     def _next(slots: Slots, logits_BV=None, ahead=0):
-        """(the token that comes next in each slot, the log-probabilities of all before filters). logits_BV: those of the slots, by default;
-        ahead: for a token that stands so much further on, behind guesses."""
+        """The token that comes next in each slot. logits_BV: those of the slots, by default; ahead: for a token that stands so much further
+        on, behind guesses."""
         index_S, logits_BV = jnp.arange(size), slots.logits_BV if logits_BV is None else logits_BV
         held_BS = index_S < slots.index_B[:, None]
         keys = functools.partial(jax.vmap(jax.random.fold_in), slots.keys_B, slots.index_B + ahead)
@@ -120,7 +120,7 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, guessing=True, *,
             token_B, cache = carry
             hidden_B1D, cache = apply_to_rows(model.draft, params[DRAFT], cache, token_B[:, None], place_B + number)
             head = Head(hidden_B1D[:, 0], vocabulary_table(params[DRAFT]))
-            guess_B, _ = _next(slots, logits(head, softcap=model.draft.config.logit_softcap), number)
+            guess_B = _next(slots, logits(head, softcap=model.draft.config.logit_softcap), number)
             return (guess_B, cache), token_B
 
         # The last guess is read too, since its place must be known where it is right.
@@ -128,8 +128,9 @@ def go_on(model: Causal, params, slots: Slots, alive_B, steps, guessing=True, *,
         hidden_BTD, cache = apply_to_rows(model.model, params, slots.cache["model"], tokens_TB.T, place_B)
         return tokens_TB.T, hidden_BTD, {"model": cache, DRAFT: beside}
 
-    def _take(slots: Slots, drawn: Drawn, goes_B, token_B, log_p_BV):
+    def _take(slots: Slots, drawn: Drawn, goes_B, token_B):
         """Both with this token behind the texts that go on."""
+        log_p_BV = jax.nn.log_softmax(slots.logits_BV, axis=-1)
         nobody = jnp.zeros((batch, LIKELIEST), jnp.float32), jnp.zeros((batch, LIKELIEST), jnp.int32)
         their_log_probs_BL, likeliest_BL = jax.lax.cond(
             (slots.asks_B & goes_B).any(), lambda: tuple(jax.lax.top_k(log_p_BV, LIKELIEST)), lambda: nobody

@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from model.decoding.filters import temper
 from model.decoding.sampling import RowSampling, Sampling, by_row, next_tokens
 from model.heads import Head, logits, vocabulary_table
 from model.stack import unstack_layers
@@ -211,7 +212,8 @@ def decode(
         held_BS = (state.valid_BS == 1) & (index_S < state.index)
         answered_BS = held_BS & (index_S >= state.begin_B[:, None])
         keys = functools.partial(jax.vmap(jax.random.fold_in), state.keys_B, state.index - state.origin_B)
-        token_B, log_p_BV = next_tokens(keys, state.logits_BV, by, state.tokens_BS, held_BS, answered_BS)
+        token_B = next_tokens(keys, state.logits_BV, by, state.tokens_BS, held_BS, answered_BS)
+        log_p_BV = jax.nn.log_softmax(temper(state.logits_BV, jnp.where(by.temperature_B > 0, by.temperature_B, 1.0)[:, None]), axis=-1)
         log_prob_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=-1)[:, 0]
         token_B = jnp.where(state.done_B, 0, token_B).astype(state.tokens_BS.dtype)
         stopped_B = (token_B[:, None] == by.stops_BE).any(-1)

@@ -47,6 +47,8 @@ class Sampling:
     """A row ends with the first of these it samples; that token is kept."""
     among: tuple[int, int] | None = None
     """Draw only ids from the first to before the second, such as the codes of pictures, and stop_ids. None: any."""
+    allowed: tuple[int, ...] = ()
+    """Draw only these ids. Empty: any."""
 
     def __post_init__(self):
         ranges = {
@@ -93,7 +95,7 @@ def by_row(samplings: Sequence[Sampling], vocabulary: int, *, stops: int = 0) ->
     while places < most:
         places *= 2
     top_k_B = np.minimum(column("top_k", np.int64), vocabulary)
-    same = len({(one.bias, one.among, one.stop_ids) for one in samplings}) == 1
+    same = len({(one.bias, one.among, one.allowed, one.stop_ids) for one in samplings}) == 1
     temperature_B = column("temperature", np.float64)
     coldest = np.finfo(np.float32).tiny  # below it a float32 is 0, which means greedy
     return RowSampling(
@@ -116,6 +118,10 @@ def _bias(sampling: Sampling, vocabulary: int) -> np.ndarray:
         drawn_V = np.zeros(vocabulary, bool)
         drawn_V[slice(*sampling.among)] = True
         drawn_V[[stop for stop in sampling.stop_ids if 0 <= stop < vocabulary]] = True
+        added_V[~drawn_V] = MASKED
+    if sampling.allowed:
+        drawn_V = np.zeros(vocabulary, bool)
+        drawn_V[list(sampling.allowed)] = True
         added_V[~drawn_V] = MASKED
     return added_V
 
@@ -153,11 +159,8 @@ def next_logits(logits_BV, sampling: RowSampling, tokens_BS, held_BS, made_BS):
 
 
 def next_tokens(keys_B, logits_BV, sampling: RowSampling, tokens_BS, held_BS, made_BS):
-    """(int32 [B], the next token of each row; float32 [B, V], log softmax(logits / temperature), before any filter or penalty, and at
-    temperature 1 where the likeliest is taken). keys_B: as of `draw`; the others as of `next_logits`."""
-    x_BV = next_logits(logits_BV, sampling, tokens_BS, held_BS, made_BS)
-    temperature_B1 = jnp.where(sampling.temperature_B > 0, sampling.temperature_B, 1.0)[:, None]
-    return draw(keys_B, x_BV, sampling.temperature_B).astype(jnp.int32), jax.nn.log_softmax(temper(logits_BV, temperature_B1), axis=-1)
+    """int32 [B], the next token of each row. keys_B: as of `draw`; the others as of `next_logits`."""
+    return draw(keys_B, next_logits(logits_BV, sampling, tokens_BS, held_BS, made_BS), sampling.temperature_B).astype(jnp.int32)
 
 
 def _where_asked(asked_B1, change, x_BV):

@@ -23,7 +23,7 @@ import pytest
 import omnia
 from data.errors import UserError
 from model.encoder_decoder import Conditioned
-from serve.cli import STUCK_EXIT, _look_after
+from serve.cli import STUCK_EXIT, _look_after, _newest
 from serve.drafts import with_draft
 from serve.keys import new_key
 from tests.serve.conftest import ROOT, Server
@@ -114,6 +114,7 @@ def test_a_draft_that_reads_other_tokens_or_fewer_is_refused(run):
         (["--new-key", "ann"], "--keys FILE"),
         (["--tls-cert", "cert.pem"], "belong together"),
         (["--slots", "0"], "at least 1"),
+        (["--watch", "--step", "2"], "--step says which one"),
         (["--port", "70000"], "65535"),
         (["--keys", "nowhere.json"], "nowhere.json"),
     ],
@@ -183,6 +184,28 @@ def test_a_server_whose_engine_has_failed_ends_for_its_supervisor(monkeypatch, c
     with pytest.raises(SystemExit):
         _look_after(SimpleNamespace(watch=False), None, SimpleNamespace(draining=False), loaded, SimpleNamespace(should_exit=False))
     assert ended == [STUCK_EXIT] and "no sign of life" in capsys.readouterr().err
+
+
+def test_whoever_looks_for_newer_checkpoints_in_vain_goes_on(run, tmp_path, monkeypatch, capsys):
+    """A folder that is not there for a while, or of which something is missing, ends no server."""
+    copied = shutil.copytree(run, tmp_path / "run")
+    opened, newest = open_run(copied), open_run(run).path
+    journal = copied / "checkpoints" / "journal"
+    shutil.move(journal, tmp_path / "away")
+    looks, swapped, passed = iter(range(20)), [], SimpleNamespace(should_exit=False)
+
+    def look(seconds):
+        number = next(looks)
+        if number == 3:
+            shutil.move(tmp_path / "away", journal)
+        passed.should_exit = number > 4
+
+    monkeypatch.setattr("serve.cli.time.sleep", look)
+    monkeypatch.setattr("serve.cli._newer", lambda options, run, step: step)
+    engine = SimpleNamespace(alive=True, advanced=time.monotonic() + 1000, failed="", swap=swapped.append)
+    _look_after(SimpleNamespace(watch=True), opened, SimpleNamespace(draining=False), SimpleNamespace(engine=engine, step=1), passed)
+    assert len(swapped) == 1 and swapped[0] == _newest(open_run(newest))[0]
+    assert capsys.readouterr().err.count("no newer checkpoint can be looked for") == 1
 
 
 def test_a_talk_in_the_terminal(run, tmp_path, monkeypatch, capsys):

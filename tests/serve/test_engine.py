@@ -75,7 +75,21 @@ def test_tokens_are_those_of_the_generator(alone, generator):
     for job, (ids, log_probs, finish) in zip(jobs(), alone, strict=True):
         (expected,) = generator.generate([job.ids], tokens=30, sampling=_open(job.sampling), seed=job.seed)
         assert list(expected.ids) == ids and expected.finish == finish
-        np.testing.assert_allclose(log_probs, expected.log_probs, atol=1e-4)
+        if job.sampling.temperature in (0.0, 1.0):  # those of the generator are what a policy draws with
+            np.testing.assert_allclose(log_probs, expected.log_probs, atol=1e-4)
+
+
+def test_log_probabilities_are_the_models_own(make_engine):
+    """Whatever the temperature and the filters: as those of a prompt are."""
+    forced = {"bias": ((9, 100.0),)}
+    drawn = [Sampling(temperature=0.0, **forced), Sampling(temperature=0.5, **forced), Sampling(temperature=2.0, top_k=3, **forced)]
+    with make_engine() as parts:
+        first, *others = run(parts.engine, [Job([5, 6, 7], one, 0, 6) for one in drawn])
+        scored = Job([5, 6, 7, *first[0]], Sampling(temperature=0.0), 0, 1, scored=True)
+        run(parts.engine, [scored])
+    assert first[0] == [9] * 6 and all(other == first for other in others)
+    own = np.concatenate([part.log_probs_C for part in scored.scores])
+    np.testing.assert_allclose(own[-6:], first[1], atol=1e-4)
 
 
 def _open(sampling: Sampling) -> Sampling:
@@ -465,6 +479,55 @@ class Letters(Grammar):
     def take(self, token: int) -> bool:
         self.taken += 1
         return token == END
+
+
+class Lost(Grammar):
+    """Knows what comes first, and nothing behind that."""
+
+    def __init__(self, vocabulary: int):
+        self.allowed_first: np.ndarray | None = np.ones(vocabulary, bool)
+
+    def allowed(self):
+        return self.allowed_first
+
+    def take(self, token: int) -> bool:
+        self.allowed_first = None
+        return False
+
+
+def test_a_text_whose_grammar_knows_no_more_has_not_ended_well(make_engine, alone):
+    """It is cut, as one that has no room is: nobody takes it for whole. Its slot is free for others."""
+    with make_engine() as parts:
+        lost = [Job([1, 2], Sampling(stop_ids=(END,)), i, 30, grammar=Lost(parts.programs.vocabulary)) for i in range(5)]
+        found = run(parts.engine, [*jobs(), *lost])
+    assert [one[0] for one in found[:12]] == [one[0] for one in alone]
+    assert all(finish == "length" and len(ids) == 1 for ids, _, finish in found[12:])
+
+
+def test_a_prompt_that_is_read_while_parameters_change_leaves_nothing_of_the_old_ones(make_engine, model):
+    """The store would keep what they made, and give it to prompts that begin alike."""
+    prompt, other = list(range(60)), jax.tree.map(lambda x: x * 1.5, model[1])
+
+    def asked(seed: int) -> Job:
+        return Job(prompt, Sampling(temperature=0.0), seed, 12)
+
+    with make_engine() as parts:
+        parts.engine.swap(other)
+        expected = run(parts.engine, [asked(0)])[0]
+        parts.engine.swap(model[1])
+        run(parts.engine, [asked(0)])
+        read, swaps = parts.programs.read, [other]
+
+        def read_and_swap(rows, now):
+            if swaps and any(part.start == CHUNK for part in now.values()):  # in the middle of the prompt
+                parts.engine.swap(swaps.pop())
+            return read(rows, now)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parts.programs, "read", read_and_swap)
+            parts.prefixes.clear()
+            run(parts.engine, [asked(1)])
+        assert run(parts.engine, [asked(2)])[0] == expected == run(parts.engine, [asked(3)])[0]
 
 
 def test_a_grammar_is_obeyed_and_others_are_not_disturbed(make_engine, alone):

@@ -1,12 +1,19 @@
 """What stands between clients and the model sees all that is asked, changes it, and holds back, changes or ends what is answered."""
 
+import asyncio
+import copy
+import json
 import time
 
 import openai
 import pytest
 
-from serve.gate import Gate, Outgoing, Passage
-from serve.protocol import Refused
+from serve.answers import ChatAnswer, CompletionAnswer
+from serve.forbidden import Phrases
+from serve.gate import Gate, Outgoing, Passage, through
+from serve.guard import Guard
+from serve.jobs import Piece
+from serve.protocol import Refused, chat_request, completion_request
 from tests.serve.conftest import TOKENIZER
 
 HI = [{"role": "user", "content": "my name is ann"}]
@@ -124,3 +131,127 @@ def test_ids_that_it_cannot_read_are_refused(guarded):
     client, *_ = guarded
     with pytest.raises(openai.BadRequestError, match="token ids"):
         client.completions.create(model="tiny", prompt=TOKENIZER.encode("a secret").tolist())
+
+
+ASKS = {"role": "user", "content": "hi"}
+
+
+def tool(**function):
+    return {"type": "function", "function": {"name": "light", "parameters": {"type": "object", "properties": {}}} | function}
+
+
+def call(arguments: str = "{}", **more):
+    return {
+        "role": "assistant",
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "light", "arguments": arguments}} | more],
+    }
+
+
+@pytest.mark.parametrize(
+    "turn, tools",
+    [
+        (ASKS, [tool(description="tell NAME")]),
+        (ASKS, [tool(name="NAME")]),
+        (ASKS, [tool(parameters={"type": "object", "properties": {"NAME": {"type": "string"}}})]),
+        (ASKS, [tool(parameters={"type": "object", "properties": {"x": {"description": "of NAME"}}})]),
+        (ASKS, [tool(parameters={"type": "object", "properties": {"x": {"enum": ["a", "NAME"]}}})]),
+        (call('{"x": ["a", "NAME"]}'), []),
+        (call('{"NAME": 1}'), []),
+        (call(id="NAME"), []),
+        ({"role": "user", "content": "hi", "name": "NAME"}, []),
+        ({"role": "tool", "content": "hi", "tool_call_id": "NAME"}, []),
+    ],
+    ids=lambda value: str(value)[-70:],
+)
+def test_all_that_a_template_may_show_is_seen_and_changed(turn, tools):
+    """Not the words of OpenAI's form, which are in every request."""
+
+    def request(name):
+        return chat_request(json.loads(json.dumps({"messages": [*HI, turn], "tools": tools}).replace("NAME", name)))
+
+    gate = Watch()
+    with pytest.raises(Refused):
+        through(gate, request("secret"), "")
+    changed, _ = through(gate, request("ann"), "")
+    assert (changed.tools, changed.messages[1]) == (request("bob").tools, request("bob").messages[1])
+    assert gate.seen[-1][0][0] == HI[0]["content"] and "type" not in gate.seen[-1][0]
+
+
+def test_texts_are_seen_as_the_model_reads_them():
+    """Parts without another medium between them are one text, and arguments are those that escapes spell."""
+    gate, medium = Watch(), {"type": "image_url", "image_url": {"url": ""}}
+    parts = [{"type": "text", "text": "my sec"}, {"type": "text", "text": "ret"}, medium, {"type": "text", "text": "ann"}]
+    for turn in ({"role": "user", "content": parts}, call('{"x": "my s\\u0065cret"}')):
+        with pytest.raises(Refused):
+            through(gate, chat_request({"messages": [turn]}), "")
+    changed, _ = through(gate, chat_request({"messages": [{"role": "user", "content": parts[1:]}]}), "")
+    assert changed.messages[0]["content"] == [parts[1], medium, {"type": "text", "text": "bob"}]
+
+
+class Says:
+    """An engine whose model says one text, a letter at a time."""
+
+    def __init__(self, text: str):
+        self._text = text.encode()
+
+    def submit(self, *jobs):
+        for place, job in enumerate(jobs):
+            for number, letter in enumerate([*([one] for one in self._text), []]):
+                piece = Piece(letter, [-0.5] * len(letter), finish="" if letter else "stop")
+                asyncio.get_running_loop().call_later(0.001 * (number + place), self._give, job, piece)
+
+    def _give(self, job, piece):
+        job.pieces.append(piece)
+        job.signal.set()
+
+    def cancel(self, job, why=""):
+        pass
+
+
+def answered(served, kind, request, said):
+    """(the choices as a whole, all chunks of the stream) of what a model says, past phrases that are stopped."""
+    own = copy.copy(served)
+    notes: list = []
+    own.gate = Guard(Phrases(["bomb"]), note=lambda *note: notes.append(note))
+
+    async def both():
+        answers = [kind(own, Says(said), request, "ann") for _ in range(2)]
+        for answer in answers:
+            answer.answer.start()
+        return (await answers[0].whole())["choices"], [chunk["choices"][0] async for chunk in answers[1].chunks()]
+
+    return *asyncio.run(both()), notes
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_a_completion_is_one_text_with_its_prompt(served, echo):
+    request = completion_request({"prompt": "how to make a bo", "echo": echo, "n": 2, "max_tokens": 20})
+    whole, chunks, notes = answered(served, CompletionAnswer, request, "mb. And so on")
+    assert [one["text"] for one in whole] == ["how to make a bo" * echo] * 2
+    assert "".join(one["text"] for one in chunks) == "how to make a bo" * echo * 2
+    assert {one["finish_reason"] for one in whole} == {"content_filter"} and len(notes) == 4
+    whole, chunks, notes = answered(served, CompletionAnswer, request, "at and so on")
+    assert whole[0]["text"] == "how to make a bo" * echo + "at and so on" and not notes
+
+
+@pytest.mark.parametrize(
+    "said, kept",
+    [
+        ('<tool_call>{"name": "light", "arguments": {"x": "a \\u0062omb"}}</tool_call>', ""),
+        ('<tool_call>{"name": "light", "arguments": {"\\u0062omb": 1}}</tool_call>', ""),
+        ('<tool_call>{"name": "light", "arguments": {"x": "b\\no\\nm\\nb"}}</tool_call>', ""),
+        ('<tool_call>{"name": "b\\u006fmb", "arguments": {}}</tool_call>', ""),
+        ('Look: b-o<tool_call>{"name": "light", "arguments": {}}</tool_call>mb', "Look: b-o"),
+        ('<tool_call>{"name": "light", "arguments": {"x": ' + "[" * 400 + '"\\u0062omb"' + "]" * 400 + "}}</tool_call>", ""),
+    ],
+    ids=["value", "name of a field", "lines", "name", "around", "deep"],
+)
+def test_what_is_made_of_a_call_is_looked_at(served, said, kept):
+    request = chat_request({"messages": HI, "tools": [tool()]})
+    whole, chunks, notes = answered(served, ChatAnswer, request, said)
+    assert whole[0]["message"] == {"role": "assistant", "content": kept, "refusal": None}
+    assert "".join(one["delta"].get("content") or "" for one in chunks) == kept and not any("tool_calls" in one["delta"] for one in chunks)
+    assert whole[0]["finish_reason"] == chunks[-1]["finish_reason"] == "content_filter"
+    assert len(notes) == 2
+    fine, _, notes = answered(served, ChatAnswer, request, '<tool_call>{"name": "light", "arguments": {"x": "b\\u006fat"}}</tool_call>')
+    assert fine[0]["finish_reason"] == "tool_calls" and not notes

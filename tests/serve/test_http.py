@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import hashlib
 import json
 import re
 import socket
@@ -19,10 +20,12 @@ import pytest
 
 from model.heads import Head, logits, vocabulary_table
 from serve.answers import ChatAnswer
+from serve.http import Application, Asked
 from serve.jobs import Piece
 from serve.keys import new_key, read_keys
+from serve.observe import Observed
 from serve.protocol import chat_request
-from tests.serve.conftest import CHUNK, CONTEXT, TOKENIZER
+from tests.serve.conftest import CHUNK, CONTEXT, END, TOKENIZER
 
 HI = [{"role": "user", "content": "hi"}]
 GREEDY = {"model": "tiny", "temperature": 0, "max_tokens": 12}
@@ -232,7 +235,7 @@ class Script:
         for place, piece in enumerate([*pieces, Piece([], [], finish="stop")]):
             asyncio.get_running_loop().call_later(0.002 * place, give, piece)
 
-    def cancel(self, job):
+    def cancel(self, job, why=""):
         pass
 
 
@@ -331,6 +334,16 @@ def test_completions_have_logprobs(client, logprobs):
     assert [o for piece in pieces for o in piece.logprobs.text_offset] == whole.logprobs.text_offset
 
 
+def test_every_likely_token_has_a_name_of_its_own_and_the_drawn_one_is_among_them(client):
+    """Also where tokens are parts of characters, which alone are no text, or have none."""
+    how = {"model": "tiny", "prompt": "x", "max_tokens": 20, "temperature": 1.5, "seed": 5, "logprobs": 20}
+    found = client.completions.create(**how).choices[0].logprobs
+    names = {name for likeliest in found.top_logprobs for name in likeliest}
+    assert any(name.startswith("bytes:\\x") for name in names) and "\ufffd" not in names and "" not in names
+    for likeliest, log_prob in zip(found.top_logprobs, found.token_logprobs, strict=True):
+        assert len(likeliest) in (20, 21) and any(abs(own - log_prob) < 1e-6 for own in likeliest.values())
+
+
 def test_an_echo_alone_draws_nothing(client):
     reply = client.completions.create(model="tiny", prompt="abc", max_tokens=0, echo=True)
     assert reply.choices[0].text == "abc" and reply.usage.completion_tokens == 0 and reply.choices[0].finish_reason == "length"
@@ -403,7 +416,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "http://a/b.png"}}
         ({"response_format": {"type": "xml"}}, "response_format", None),
         ({"tool_choice": "required"}, "tool_choice", None),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
-        ({"extra_body": {"temprature": 1}}, "'temprature'", "unknown_parameter"),
+        ({"extra_body": {"temprature": 1}}, "temprature", "unknown_parameter"),
     ],
     ids=str,
 )
@@ -462,6 +475,16 @@ def test_a_body_that_is_too_large_is_refused(address, monkeypatch):
     monkeypatch.setattr("serve.http.MOST_BYTES", 1000)
     assert ask(address, "/v1/completions", {"prompt": "x" * 2000})[0] == 413
     assert ask(address, "/v1/completions", {"prompt": "x", "max_tokens": 1})[0] == 200
+
+
+def test_a_length_that_is_no_number_is_not_believed():
+    """Servers in front of the application refuse such a header, or let it through."""
+
+    async def receive():
+        return {"type": "http.request", "body": b"{}"}
+
+    asked = Asked({"headers": [(b"content-length", b"\xb2")]}, receive, None, "1")
+    assert asyncio.run(Application(Observed(), name="x")._body(asked, lambda body: body)) == {}
 
 
 def test_the_page_itself_may_ask_and_pairs_of_surrogates_are_letters(address):
@@ -553,6 +576,30 @@ def test_models_and_health_and_metrics(client, address):
     assert values["omnia_compilations_total"] == 0
 
 
+def test_what_ends_is_counted_by_its_reason(listen):
+    """A stop string is no client that left; what drew nothing has no time to its first token."""
+    with listen(engine_options={"widths": (1,), "most_jobs": 1}) as (address, _, parts):
+
+        def values() -> dict[str, float]:
+            lines = ask(address, "/metrics")[1].decode().splitlines()
+            return {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
+
+        prompt = "b" * (2 * CHUNK)
+        for more in ({"stop": "A"}, {"max_tokens": 5}, {"max_tokens": 0, "echo": True}):
+            assert ask(address, "/v1/completions", {"prompt": prompt, "logit_bias": {"65": 100}} | more)[0] == 200
+        until = time.monotonic() + 5
+        while sum(values().get(f'omnia_request_success_total{{finished_reason="{why}"}}', 0) for why in ("stop", "length")) < 2:
+            assert time.monotonic() < until
+        found = values()
+        assert found['omnia_request_success_total{finished_reason="stop"}'] == 1
+        assert found['omnia_request_success_total{finished_reason="length"}'] == 1
+        assert 'omnia_request_success_total{finished_reason="cancelled"}' not in found
+        assert found["omnia_time_to_first_token_seconds_count"] == found["omnia_request_prompt_tokens_count"] == 2
+        assert found["omnia_prompt_tokens_total"] == found["omnia_prefix_cache_queries_total"] == 2 * (2 * CHUNK + 1)
+        assert found["omnia_prefix_cache_hits_total"] == 2 * CHUNK and found["omnia_generation_tokens_total"] >= 6
+        assert found["omnia_admission_rejections_total"] == 0
+
+
 def test_the_page_is_one_file_that_loads_nothing(address):
     status, body, headers = ask(address, "/")
     page = body.decode()
@@ -569,11 +616,19 @@ def guarded(listen, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("keys")
     path = str(folder / "keys.json")
-    secrets = {name: new_key(path, name) for name in ("ann", "eve", "root", "slow", "poor")}
+    secrets = {name: new_key(path, name) for name in ("ann", "eve", "root", "slow", "poor", "few", "other")}
     stored = json.loads((folder / "keys.json").read_text())
     for row, more in zip(
         stored["keys"],
-        ({"context": 60}, {"role": "observer"}, {"role": "admin"}, {"requests_per_minute": 1}, {"requests_per_minute": 1}),
+        (
+            {"context": 60},
+            {"role": "observer"},
+            {"role": "admin"},
+            {"requests_per_minute": 1},
+            {"requests_per_minute": 1},
+            {"tokens_per_minute": 30},
+            {},
+        ),
         strict=True,
     ):
         row.update(more)
@@ -725,19 +780,29 @@ def test_the_audit_log_knows_who_and_how_much_and_never_what(guarded):
         "/v1/completions",
         {"prompt": "my diary", "max_tokens": 3},
         authorization=f"Bearer {secrets['root']}",
-        **{"x-request-id": "r1"},
+        **{"x-request-id": secrets["root"]},  # by mistake: whatever a client calls its request, the log has a digest of it
     )
     ask(address, "/v1/secret-path", authorization="Bearer stolen")
     time.sleep(0.1)
-    content = path.read_text()
-    (line,) = [row for row in map(json.loads, content.splitlines()) if row["request"] == "r1"]
+    content, called = path.read_text(), hashlib.sha256(secrets["root"].encode()).hexdigest()[:16]
+    (line,) = [row for row in map(json.loads, content.splitlines()) if row["client_request"] == called]
+    assert line["request"].startswith("req_") and line["left"] is False
     assert line["key"] == "root" and line["status"] == 200 and line["completion_tokens"] <= 3 and line["prompt_tokens"] == 9
     assert not any(word in content for word in ("diary", "stolen", "secret-path", *secrets.values()))
 
 
-def test_a_client_that_leaves_frees_its_slots(listen):
-    """Whether it was reading a stream or waiting for a whole answer."""
+def test_a_client_that_leaves_frees_its_slots(listen, monkeypatch):
+    """Whether it was reading a stream or waiting for a whole answer: long before its texts would have ended."""
     with listen(engine_options={"widths": (2,)}) as (address, _, parts):
+        ended, go_on = [], parts.programs.go_on
+
+        def slowly(*arguments):
+            time.sleep(0.02)
+            return go_on(*arguments)
+
+        monkeypatch.setattr("serve.engine.MOST_STEPS", 1)
+        monkeypatch.setattr(parts.programs, "go_on", slowly)
+        monkeypatch.setattr(parts.observed, "ended", lambda job, finish: ended.append((finish, job.drawn)))
         host, port = address.removeprefix("http://").split(":")
         for stream in (True, False):
             body = json.dumps({"prompt": "a", "max_tokens": CONTEXT - 2, "logit_bias": {"65": 100}, "n": 2, "stream": stream}).encode()
@@ -754,6 +819,47 @@ def test_a_client_that_leaves_frees_its_slots(listen):
             while parts.engine.running:
                 assert time.monotonic() < until
                 time.sleep(0.002)
+    assert len(ended) == 4 and all(finish == "cancelled" and drawn < CONTEXT // 2 for finish, drawn in ended)
+
+
+def test_more_texts_than_ever_wait_are_refused_for_good(listen):
+    with listen(engine_options={"widths": (1,), "most_jobs": 2}) as (address, _, _):
+        status, found, _ = ask(address, "/v1/completions", {"prompt": "a", "max_tokens": 2, "n": 3})
+        assert status == 400 and json.loads(found)["error"]["param"] == "n"
+
+
+def test_a_key_has_its_tokens_and_its_prefixes_for_itself(guarded):
+    address, secrets, *_ = guarded
+
+    def by(name: str, prompt: str):
+        said = {"authorization": f"Bearer {secrets[name]}"}
+        status, found, headers = ask(
+            address, "/v1/completions", {"prompt": prompt, "max_tokens": 2, "logit_bias": {str(END): -100}}, **said
+        )
+        return status, json.loads(found), headers
+
+    def known(name: str) -> int:
+        return by(name, "read by one, and by no other key " * 2)[1]["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    assert known("root") == 0 and known("root") >= CHUNK and known("other") == 0 and known("other") >= CHUNK
+    assert by("few", "a" * 20)[0] == 200
+    status, found, headers = by("few", "a" * 20)
+    assert status == 429 and found["error"]["type"] == "rate_limit_error" and int(headers["retry-after"]) >= 1
+
+
+def test_ids_may_be_allowed_and_may_end_a_text(client):
+    def text(**more):
+        (choice,) = client.completions.create(model="tiny", prompt="a", max_tokens=12, seed=3, temperature=1, **more).choices
+        return choice.text, choice.finish_reason
+
+    assert set(text(extra_body={"allowed_token_ids": [65, 66]})[0]) == {"A", "B"}
+    assert text(logit_bias={"65": 100}, extra_body={"stop_token_ids": [65]}) == ("A", "stop")
+    assert text(logit_bias={str(END): 100}) == ("", "stop")
+    assert text(logit_bias={str(END): 100}, extra_body={"ignore_eos": True})[1] == "length"
+    for wrong in ({"allowed_token_ids": [10**6]}, {"stop_token_ids": []}, {"stop_token_ids": [*range(17)]}, {"allowed_token_ids": [True]}):
+        with pytest.raises(openai.BadRequestError) as refused:
+            text(extra_body=wrong)
+        assert refused.value.param == next(iter(wrong))
 
 
 def test_a_full_queue_says_when_to_come_again(listen):

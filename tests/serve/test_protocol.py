@@ -14,6 +14,9 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 BAD = [
     ({"temperature": 3}, "temperature"),
     ({"temperature": "1"}, "temperature"),
+    ({"temperature": 10**400}, "temperature"),
+    ({"seed": -(10**400)}, "seed"),
+    ({"max_tokens": 3, "max_completion_tokens": 3}, "max_completion_tokens"),
     ({"temperature": float("nan")}, "temperature"),
     ({"temperature": True}, "temperature"),
     ({"top_p": 0}, "top_p"),
@@ -58,7 +61,7 @@ BAD = [
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": [{"type": "film"}]}]}, "messages[0].content[0]"),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages[0].content[0].text"),
-    ({"temprature": 1}, "'temprature'"),
+    ({"temprature": 1}, "temprature"),
     ({"functions": []}, "functions"),
     ({"suffix": "x"}, "suffix"),
 ]

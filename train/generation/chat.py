@@ -44,6 +44,11 @@ class Chat:
     max_tokens: int = 0
     """Tokens of a text that they read for it. 0: the model's context."""
 
+    @property
+    def reads_tools(self) -> bool:
+        """Whether the template tells of tools."""
+        return "tools" in _variables(self.template)
+
     def save(self, run: Path) -> None:
         json_files.write(run / FILE, dataclasses.asdict(self))
 
@@ -141,14 +146,33 @@ def _rendered(
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> Any:
+    return _environment().from_string(_plain(template))
+
+
+@functools.lru_cache(maxsize=8)
+def _variables(template: str) -> frozenset[str]:
+    """What a template reads that it is given."""
+    from jinja2 import TemplateError, meta
+
+    try:
+        return frozenset(meta.find_undeclared_variables(_environment().parse(_plain(template))))
+    except TemplateError:  # said where it is rendered
+        return frozenset()
+
+
+def _plain(template: str) -> str:
+    for tag, alike in GENERATION:
+        template = tag.sub(alike, template)
+    return template
+
+
+def _environment() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = _json
     environment.globals["raise_exception"] = _refuse
-    for tag, alike in GENERATION:
-        template = tag.sub(alike, template)
-    return environment.from_string(template)
+    return environment
 
 
 def _json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:

@@ -71,6 +71,16 @@ class TextEmbedder:
             _put(found, *one)
         return found
 
+    def compile(self) -> None:
+        """Run each shape once that any texts may need, so that none is compiled after."""
+        length, longest = ROW, max(ROW, 1 << (self.most - 1).bit_length())
+        while length <= longest:
+            size = max(1, TOKENS // length)
+            while size:
+                self._embed(self._params, *np.zeros((3, size, length), np.int32))
+                size //= 2
+            length *= 2
+
     def _wrapped(self, ids: np.ndarray, whole: bool) -> np.ndarray:
         """A text between a document's start and its end, as those that the model was trained on."""
         start, end = self._tokenizer.document_start, self._tokenizer.specials["document_end"]

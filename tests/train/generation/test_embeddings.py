@@ -47,3 +47,14 @@ def test_packed_texts_have_the_vectors_of_single_ones(pool, config):
 def test_a_pool_that_the_model_has_not_is_refused():
     with pytest.raises(UserError, match="no pooler"):
         TextEmbedder(*model_of(ModelConfig(**SHAPE)), TOKENIZER, pool="pooler")
+
+
+def test_nothing_is_compiled_behind_what_was_compiled_before():
+    """Whatever the texts, alone and many, short and as long as the model reads."""
+    config = TextEncoderConfig(vocab_size=320, context_length=200, num_layers=1, embed_dim=16, num_heads=2)
+    embedder = TextEmbedder(TextEncoder(config), nn.unbox(TextEncoder(config).start(jax.random.key(0))), byte_tokenizer())
+    embedder.compile()
+    before, rng = embedder._embed._cache_size(), np.random.default_rng(0)
+    for count in (1, 2, 3, 7, 40, 90):
+        embedder(["a" * int(length) for length in rng.integers(1, 300, count)])
+    assert embedder._embed._cache_size() == before
