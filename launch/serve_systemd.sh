@@ -39,8 +39,28 @@ word() {
     printf ' "%s"' "${text//\$/\$\$}"
 }
 
-words=""
-for one in "${command[@]}"; do words+=$(word "$one"); done
+# The service may read no file of yours but what systemd hands it, and write only where its state is.
+words="" credentials="" option=""
+for one in "${command[@]}"; do
+    value=$one
+    if [[ -z $option && $one == --@(tls-cert|tls-key|audit|review)* ]]; then
+        option=${one%%=*} option=${option#--}
+        [[ $one == *=* ]] || { words+=$(word "$one"); continue; }
+        words+=$(word "--$option") value=${one#*=}
+    fi
+    case $option in
+        tls-cert | tls-key)
+            credentials+="LoadCredential=$option:$(realpath --canonicalize-missing "$value")"$'\n'
+            words+=" %d/$option"
+            ;;
+        audit | review)
+            [[ $value == "/var/lib/omnia-$name/"* ]] || mistake "--$option $value" "The service writes in /var/lib/omnia-$name/ alone."
+            words+=$(word "$value")
+            ;;
+        *) words+=$(word "$value") ;;
+    esac
+    option=""
+done
 text="[Unit]
 Description=omnia serve, $name
 After=network-online.target
@@ -51,7 +71,7 @@ StartLimitIntervalSec=0
 ExecStart=$omnia$words --keys %d/keys --drain $seconds
 WorkingDirectory=$PWD
 LoadCredential=keys:$(realpath --canonicalize-missing "$keys")
-Restart=on-failure
+${credentials}Restart=on-failure
 RestartSec=2
 RestartSteps=6
 RestartMaxDelaySec=60
@@ -62,6 +82,7 @@ KillMode=mixed
 MemoryMax=$memory
 DynamicUser=yes
 CacheDirectory=omnia-$name
+StateDirectory=omnia-$name
 Environment=XDG_CACHE_HOME=%C/omnia-$name HOME=%C/omnia-$name
 CapabilityBoundingSet=
 NoNewPrivileges=yes

@@ -331,9 +331,9 @@ class CompletionAnswer:
         def text(id_: int) -> str:
             return pieces.bytes_of(id_).decode("utf-8", "replace")
 
-        def likeliest(token: TokenShown) -> dict[str, float]:
+        def likeliest(token: TokenShown) -> dict[str, float | None]:
             """By the texts of tokens, each under a name of its own; the one that was drawn is there, however unlikely."""
-            found: dict[str, float] = {}
+            found: dict[str, float | None] = {}
             for id_, log_prob in (*token.likeliest[:most], (token.id, token.log_prob)):
                 found.setdefault(named(id_, pieces.bytes_of(id_)), log_prob)
             return found

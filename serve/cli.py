@@ -136,6 +136,9 @@ def _check(options: Serve) -> None:
         raise UserError(f"--host {options.host} lets other machines ask, and there are no keys", "Give --keys FILE, or leave --host out.")
     if bool(options.tls_cert) != bool(options.tls_key):
         raise UserError("--tls-cert and --tls-key belong together", "Give both, or neither.")
+    for name, path in (("--tls-cert", options.tls_cert), ("--tls-key", options.tls_key)):
+        if path and not os.access(path, os.R_OK):
+            raise UserError(f"{name} {path}: cannot be read", "Give a file that is there, and that the server's user may read.")
     if options.watch and options.step is not None:
         raise UserError("--watch changes to newer checkpoints, and --step says which one", "Leave one of them out.")
     if options.watch and options.adapters:

@@ -27,6 +27,7 @@ ELSEWHERE = ["--zone", "us-west4-a", "--project", "mine"]
 GKE = "--name first --image pictures/omnia --accelerator tpu-v5-lite-podslice --topology 4x4 --storage gs://texts".split()
 SERVED = ["serve", "/runs/first", "--slots", "32"]
 SERVE_SYSTEMD = ["--name", "first", "--keys", "keys.json"]
+WITH_FILES = ["--tls-cert", "/keys/cert.pem", "--tls-key=/keys/key.pem", "--audit", "/var/lib/omnia-first/audit.jsonl"]
 SERVE_DOCKER = "--name first --image pictures/omnia --runs runs --keys keys.json".split()
 ON_GKE = "--accelerator tpu-v5-lite-podslice --topology 2x2 --chips 4 --storage gs://texts --keys who".split()
 SERVE_GKE = [*"--name first --image pictures/omnia".split(), *ON_GKE]
@@ -48,6 +49,7 @@ DRY_RUNS = {
     "xpk": ["xpk.sh", *XPK, "--zone", "us-west4-a", "--dry-run", "--", *TRAIN, *HARD_WORDS],
     "slurm": ["slurm.sbatch", "--dry-run", *TRAIN],
     "serve_systemd": ["serve_systemd.sh", *SERVE_SYSTEMD, "--memory", "48G", "--dry-run", "--", "serve", "runs/first", "--name", "50% $5"],
+    "serve_systemd_files": ["serve_systemd.sh", *SERVE_SYSTEMD, "--dry-run", "--", "serve", "runs/first", *WITH_FILES],
     "serve_systemd_remove": ["serve_systemd.sh", "--name", "first", "--remove", "--dry-run"],
     "serve_docker": ["serve_docker.sh", *SERVE_DOCKER, "--gpus", "--address", "0.0.0.0", "--dry-run", "--", *SERVED],
     "serve_gke": ["serve_gke.sh", *SERVE_GKE, "--replicas", "3", "--dry-run", "--", *SERVED, "--name", *HARD_WORDS[:1]],
