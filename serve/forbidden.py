@@ -47,20 +47,15 @@ def skeleton(character: str, signs: bool = True) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _both(character: str) -> tuple[tuple[str, str], ...]:
-    """The letters of its skeletons, with and without signs."""
-    return tuple(zip(skeleton(character), skeleton(character, False), strict=True))
-
-
-@functools.lru_cache(maxsize=1 << 16)
 def _is_word(character: str) -> bool:
     """Whether it makes one word with a letter beside it: Chinese characters and signs do not."""
-    return fold(character).text[:1].isalnum() and not "\u2e80" <= character <= "\U0003ffff"
+    one = fold(character).text[:1]
+    return one.isalnum() and not "\u2e80" <= one <= "\U0003ffff"
 
 
 def _is_chinese(character: str) -> bool:
     """Whether it is of a script that writes no spaces between words, as Chinese and Japanese and not Korean."""
-    return "\u2e80" <= character <= "\U0003ffff" and not "\uac00" <= character <= "\ud7ff"
+    return "\u2e80" <= fold(character).text[:1] <= "\U0003ffff" and not "\uac00" <= character <= "\ud7ff"
 
 
 class Found(NamedTuple):
@@ -104,6 +99,9 @@ class Automaton:
                 self._fail[below] = self.after(self._fail[place], letter)
                 self._ends[below] += self._ends[self._fail[below]]
         self.longest = max(self._depth)
+
+    def __deepcopy__(self, memo: dict) -> "Automaton":
+        return self
 
     def after(self, place: int, letter: str) -> int:
         """The longest end of what was read that some entry begins with, one letter later."""
@@ -172,43 +170,65 @@ class Letter(NamedTuple):
 
 
 class _Reading:
-    """A text that is looked through for the entries of an automaton. alone: letters are read alone."""
+    """A text that is looked through for the entries of an automaton. alone: its letters are, and the rest stands between them. signs:
+    whether such as $ are letters."""
 
-    def __init__(self, automaton: Automaton, alone: bool):
-        self._automaton, self._alone = automaton, alone
+    def __init__(self, automaton: Automaton, *, alone: bool = False, signs: bool = True):
+        self._automaton, self._alone, self._signs = automaton, alone, signs
         self._place, self._gap = 0, ""
-        self._letters: deque[Letter] = deque(maxlen=1 + automaton.longest)
+        self._letters: deque[tuple[int, str, str, str]] = deque(maxlen=1 + automaton.longest)
+        """What `Letter` has, of the last ones."""
+        self._waiting: list[Found] = []
+        """Phrases, if no letter of the same word follows."""
 
-    def read(self, at: int, letter: str, character: str) -> list[Found]:
-        """The phrases that end with a letter, if no letter of the same word follows."""
-        if self._alone and not letter.isalnum():
-            if not (letter == self._gap == SPACE):
-                self._gap = WIDE if self._gap else letter
-            if self._gap == WIDE:
-                self._place = 0
-            return []
-        if letter == SPACE and self._letters and self._letters[-1].letter == SPACE:
-            return []
-        self._letters.append(Letter(at, self._gap, letter, character))
-        self._gap, self._place = "", self._automaton.after(self._place, letter)
-        if not (ends := self._automaton.ends(self._place)):
-            return []
-        letters, found = list(self._letters), []
+    def feed(self, text: str, start: int) -> list[Found]:
+        """The phrases that are now known to be there. start: where this piece of the text stands."""
+        found: list[Found] = []
+        for at, character in enumerate(text, start):
+            for letter in skeleton(character, self._signs):
+                if self._waiting:
+                    ended = self.finish()
+                    found += [] if _is_word(character) else ended
+                if self._alone and not letter.isalnum():
+                    self._separate(letter)
+                    continue
+                if letter == SPACE and self._letters and self._letters[-1][2] == SPACE:
+                    continue
+                self._letters.append((at, self._gap, letter, character))
+                self._gap, self._place = "", self._automaton.after(self._place, letter)
+                if ends := self._automaton.ends(self._place):
+                    (self._waiting if _is_word(letter) else found).extend(self._phrases(ends))
+        return found
+
+    def finish(self) -> list[Found]:
+        """No letter of the same word follows."""
+        found, self._waiting = self._waiting, []
+        return found
+
+    def held(self) -> list[int]:
+        """Where what may become a phrase begins."""
+        depth = self._automaton.depth(self._place)
+        return [one.start for one in self._waiting] + ([self._letters[-depth][0]] if depth else [])
+
+    def without_signs(self) -> "_Reading":
+        """One that has read the same, and takes signs for no letters from here on."""
+        found = copy.deepcopy(self)
+        found._signs = False
+        return found
+
+    def _separate(self, sign: str) -> None:
+        if not sign == self._gap == SPACE:
+            self._gap = WIDE if self._gap else sign
+        if self._gap == WIDE:
+            self._place = 0
+
+    def _phrases(self, ends: Iterable[Entry]) -> list[Found]:
+        letters, found = [Letter(*one) for one in self._letters], []
         for entry in ends:
             own, before = letters[-len(entry.letters) :], letters[: -len(entry.letters)]
             in_word = bool(before) and not own[0].gap and _is_word(own[0].letter) and _is_word(before[-1].character)
             if not in_word and _is_phrase(own, entry) and not _is_number(own, entry):
-                found.append(Found(own[0].at, at + 1, entry.phrase))
-        return found
-
-    def held(self) -> int | None:
-        """Where the text begins that may become a phrase."""
-        depth = self._automaton.depth(self._place)
-        return self._letters[-depth].at if depth else None
-
-    def copy(self) -> "_Reading":
-        found = copy.copy(self)
-        found._letters = self._letters.copy()
+                found.append(Found(own[0].at, own[-1].at + 1, entry.phrase))
         return found
 
 
@@ -249,49 +269,24 @@ class Search:
     """A text that comes in pieces. size: how many characters came; safe: so many can be shown, if nothing was found."""
 
     def __init__(self, phrases: Phrases):
-        self._readings = [_Reading(phrases.whole, alone=False), _Reading(phrases.apart, alone=True)]
-        """A third one, since the first sign that may be a letter or stand between two, takes such signs for the latter."""
-        self._waiting: list[Found] = []
+        self._readings = [_Reading(phrases.whole), _Reading(phrases.apart, alone=True)]
+        """A third one, from the first sign on that may be a letter or stand between two."""
         self.size = self.safe = 0
 
     def feed(self, text: str) -> list[Found]:
-        """The phrases that are now known to be there."""
-        found: list[Found] = []
-        for character in text:
-            for letter, plain in _both(character):
-                found += self._letter(letter, plain, character)
-            self.size += 1
-        held = (reading.held() for reading in self._readings)
-        self.safe = min([self.size, *(one.start for one in self._waiting), *(at for at in held if at is not None)])
-        return found
+        """The phrases that are now known to be there, in their order."""
+        if len(self._readings) == 2 and any(skeleton(one) != skeleton(one, False) for one in set(text)):
+            self._readings.append(self._readings[1].without_signs())
+        found = {one for reading in self._readings for one in reading.feed(text, self.size)}
+        self.size += len(text)
+        self.safe = min([self.size, *(at for reading in self._readings for at in reading.held())])
+        return sorted(found)
 
     def finish(self) -> list[Found]:
         """The text ends here."""
-        found, self._waiting = self._waiting, []
         self.safe = self.size
-        return found
+        return sorted({one for reading in self._readings for one in reading.finish()})
 
     def copy(self) -> "Search":
         """Another one, that has read the same."""
-        found = copy.copy(self)
-        found._readings, found._waiting = [one.copy() for one in self._readings], [*self._waiting]
-        return found
-
-    def _letter(self, letter: str, plain: str, character: str) -> list[Found]:
-        found: list[Found] = []
-        if self._waiting:
-            if not _is_word(character):
-                found = self._waiting
-            self._waiting = []
-        if plain != letter and len(self._readings) == 2:
-            self._readings.append(self._readings[1].copy())
-        new: list[Found] = []
-        for reading, one in zip(self._readings, (letter, letter, plain), strict=False):
-            new += reading.read(self.size, one, character)
-        if not new:
-            return found
-        new = list(dict.fromkeys(new))  # each reading may find the same
-        if not _is_word(letter):
-            return found + new
-        self._waiting += new  # the beginning of another word, it may be
-        return found
+        return copy.deepcopy(self)

@@ -1,5 +1,9 @@
 """Check digits: what tells a number of a person from any other number."""
 
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+
 _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CREDIT_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)
 _CREDIT_LETTERS = "0123456789ABCDEFGHJKLMNPQRTUWXY"
@@ -15,6 +19,47 @@ def luhn(number: str) -> bool:
     digits = [int(one) for one in digits_of(number)]
     doubled = [2 * one - 9 * (one > 4) for one in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 and any(digits)
+
+
+ISSUED = re.compile(
+    "4[0-9]{12}(?:[0-9]{3}){0,2}"  # Visa
+    "|(?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}"  # Mastercard
+    "|3[47][0-9]{13}|3(?:0[0-5]|[689][0-9])[0-9]{11}|35(?:2[89]|[3-8][0-9])[0-9]{12}"  # American Express, Diners Club, JCB
+    "|(?:62|81)[0-9]{14,17}|(?:6011|64[4-9][0-9]|65[0-9]{2})[0-9]{12}|220[0-4][0-9]{12}"  # UnionPay, Discover, Mir
+    "|(?:5018|5020|5038|5893|6304|6759|676[1-3])[0-9]{9,15}"  # Maestro
+)
+"""Numbers of cards whose issuers are known, by their first digits and their length (ISO/IEC 7812-1)."""
+SHORTEST, LONGEST = 13, 19
+"""Digits of a card."""
+_DIGITS, _DOUBLED = b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9))
+_GROUP = re.compile("[0-9]+")
+
+
+def cards(run: str) -> Iterator[tuple[int, int]]:
+    """Where the numbers of known cards stand in groups of digits with one space or hyphen between: each a group or some in a row.
+
+    Luhn's sums of all parts are differences of two running sums, so each part takes one step, and from each group at most seven begin.
+    """
+    groups = [group.span() for group in _GROUP.finditer(run)]
+    digits = run.encode().translate(None, b" -")
+    plain, doubled = digits.translate(bytes.maketrans(_DIGITS, bytes(range(10)))), digits.translate(bytes.maketrans(_DIGITS, _DOUBLED))
+    sums = []
+    for odd in (0, 1):  # of parts whose last digit is at an odd place, and at an even one
+        added = bytearray(plain)
+        added[odd::2] = doubled[odd::2]
+        sums.append(list(accumulate(added, initial=0)))
+    ends = list(accumulate(end - start for start, end in groups))
+    text, first = digits.decode(), 0
+    for number, (begin, end) in enumerate(groups):
+        start = ends[number] - (end - begin)
+        while first < len(ends) and ends[first] < start + SHORTEST:
+            first += 1
+        last = first
+        while text[start] in "234568" and last < len(ends) and ends[last] <= start + LONGEST:
+            of = sums[ends[last] % 2]
+            if (of[ends[last]] - of[start]) % 10 == 0 and ISSUED.fullmatch(text, start, ends[last]):
+                yield begin, groups[last][1]
+            last += 1
 
 
 def chinese_id(number: str) -> bool:
@@ -35,10 +80,28 @@ def _is_date(text: str) -> bool:
 
 def iban(number: str) -> bool:
     """Of bank accounts: ISO 13616, remainder 1 modulo 97."""
-    plain = "".join(number.split()).replace("-", "").upper()
-    if not 15 <= len(plain) <= 34:
-        return False
-    return int("".join(str(int(one, 36)) for one in plain[4:] + plain[:4])) % 97 == 1
+    return (0, len(number)) in accounts(number)
+
+
+def accounts(text: str) -> list[tuple[int, int]]:
+    """Where a bank account stands at the beginning of a text in groups: the longest that there is, as one span, or none.
+
+    The remainder goes on from letter to letter, so that groups more or less cost nothing.
+    """
+    found, remainder, length = 0, 0, 0
+    head = [int(one, 36) for one in text[:4]]
+    own = (head[0] * 100 + head[1]) * 100 + head[2] * 10 + head[3]
+    for place, one in enumerate(text):
+        if one in " -":
+            continue
+        length += 1
+        if length > 4:
+            value = int(one, 36)
+            remainder = (remainder * (10 if value < 10 else 100) + value) % 97
+        border = place + 1 == len(text) or text[place + 1] in " -"
+        if border and 15 <= length <= 34 and (remainder * 10**6 + own) % 97 == 1:
+            found = place + 1
+    return [(0, found)] if found else []
 
 
 def credit_code(number: str) -> bool:

@@ -24,10 +24,11 @@ MANIFEST, REVIEW = "anonymization.json", "review.jsonl"
 
 @dataclasses.dataclass
 class Report:
-    """What was done, file by file. files: counts by kind. left_out: files of kinds that cannot be read, not copied. groups: who can
-    be told apart in a table (data/anonymize/grouping.py)."""
+    """What was done, file by file. files: counts by kind. left_out: files of kinds that cannot be read, not copied. notes: what else
+    became of a file. groups: who can be told apart in a table (data/anonymize/grouping.py)."""
 
     files: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
     left_out: list[str] = dataclasses.field(default_factory=list)
     changes: list[tuple[str, Change]] = dataclasses.field(default_factory=list)
     groups: dict[str, Any] | None = None
@@ -51,10 +52,11 @@ def anonymize(
         raise UserError(f"{source}: --quasi-identifiers are columns of one table", f"Name a file that ends with {', '.join(RECORDS)}.")
     if os.path.isdir(source):
         _check_folder(source, output)
+        written_before = _written_before(source)
         others: list[str] = []
         for path in folders.files_below(source, others):
             name = os.path.relpath(path, source)
-            if name in (MANIFEST, REVIEW):  # of what was anonymised before
+            if name in written_before:
                 continue
             if suffix_of(path) is None:
                 report.left_out.append(name)
@@ -84,6 +86,7 @@ def anonymize(
             "counts": dict(sorted(report.counts.items())),
             "files": report.files,
             "left_out": report.left_out,
+            **({"notes": report.notes} if report.notes else {}),
             **({"groups": report.groups} if report.groups else {}),
         },
     )
@@ -112,6 +115,20 @@ def _check_folder(source: str, output: str) -> None:
         raise UserError(f"--output {output}: holds other things", "Name an empty folder, or one that was made so before.")
 
 
+def _written_before(source: str) -> tuple[str, ...]:
+    """The manifest and the review of a folder that an anonymisation wrote, which are none of its files. UserError for files of another
+    kind with their names, whose places they would take."""
+    names = [name for name in (MANIFEST, REVIEW) if os.path.lexists(os.path.join(source, name))]
+    try:
+        manifest = json_files.parse(Path(source, MANIFEST).read_bytes()) if names else {}
+    except (OSError, ValueError):
+        manifest = {}
+    if names and not {"version", "key", "files", "left_out"} <= manifest.keys():
+        path = os.path.join(source, names[-1])
+        raise UserError(f"{path}: would have the place of the output's own {names[-1]}", "Rename it, and it is anonymised too.")
+    return tuple(names)
+
+
 def _one(path: str, output: str, name: str, anonymizer: Anonymizer, report: Report, grouping: Grouping | None = None) -> None:
     suffix, before = os.path.splitext(path)[1].lower(), Counter(anonymizer.counts)
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
@@ -123,7 +140,9 @@ def _one(path: str, output: str, name: str, anonymizer: Anonymizer, report: Repo
         elif suffix in SOUNDS:
             made, covered = disguise(Path(path).read_bytes(), suffix, anonymizer.key, name), {"VOICE": 1}
         elif suffix in FORMATS:
-            made, covered = cover(Path(path).read_bytes(), suffix)
+            made, covered, note = cover(Path(path).read_bytes(), suffix)
+            if note:
+                report.notes[name] = note
         else:
             changes: list[Change] = []
             text = decode_text(Path(path).read_bytes())

@@ -24,8 +24,9 @@ DETECTORS = {
 """Of each kind, OpenCV's cascades (Viola & Jones 2001), and how many neighbouring hits make one of them believed."""
 
 
-def cover(content: bytes, suffix: str) -> tuple[bytes, dict[str, int]]:
-    """(the picture, covered and without metadata; how many of each kind were found). UserError for one that cannot be read.
+def cover(content: bytes, suffix: str) -> tuple[bytes, dict[str, int], str]:
+    """(the picture, covered and without metadata; how many of each kind were found; what else became of it, "" for nothing). UserError for
+    one that cannot be read.
 
     Pictures of several frames are refused: what is in the others would stay.
     """
@@ -41,6 +42,7 @@ def cover(content: bytes, suffix: str) -> tuple[bytes, dict[str, int]]:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"is no {FORMATS[suffix]} picture, or a damaged one ({error})") from None
     image = ImageOps.exif_transpose(image)  # which way is up is in the metadata too
+    image, note = _of_eight_bits(image)
     alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
     pixels = np.array(image.convert("RGB"))
     found: dict[str, int] = {}
@@ -54,7 +56,23 @@ def cover(content: bytes, suffix: str) -> tuple[bytes, dict[str, int]]:
         made.putalpha(alpha)
     written = io.BytesIO()
     made.save(written, FORMATS[suffix], **({"quality": 92} if FORMATS[suffix] in ("JPEG", "WEBP") else {}))
-    return written.getvalue(), found
+    return written.getvalue(), found, note
+
+
+def _of_eight_bits(image: Any) -> tuple[Any, str]:
+    """(the picture with at most eight bits for each colour, what became of it). Pillow would cut larger values off at 255.
+
+    Grey of sixteen bits keeps its black and its white, and one level of 257 is left. UserError where it is not known what white is.
+    """
+    from PIL import Image
+
+    if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
+        return image, ""
+    grey = np.array(image)
+    if image.mode == "F" or grey.min() < 0 or grey.max() > 0xFFFF:
+        kind = "fractions" if image.mode == "F" else f"whole numbers from {grey.min()} to {grey.max()}"
+        raise UserError(f"is a picture of {kind}, of which nobody knows how bright they are; it may have up to 16 bits for each colour")
+    return Image.fromarray((grey / 257).round().astype(np.uint8)), "16 bits of grey became 8"
 
 
 def detect(grey: np.ndarray, kind: str) -> list[tuple[int, int, int, int]]:

@@ -1,14 +1,15 @@
 """A log that is only added to: each line holds a digest of itself and of the line before, so that no change of what was written passes.
 
 The last field of a line, `chain`, is the SHA-256 of the chain before (64 zeros at the start), a line feed, and the line without that field.
-FILE.head has the number of lines and the last digest, so that the end cannot be cut off unseen. Whoever may write both files can write
-another history: copy the head to where they cannot, and give it to `verify`.
+FILE.head has the number of lines and the last digest, so that an end cannot be cut off, nor one added, unseen. There is no secret in it:
+whoever may write both files can write another history. Copy the head to where they cannot, and give it to `omnia audit verify`.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
 from typing import Any, NamedTuple
 
@@ -39,9 +40,10 @@ def _digest(before: str, content: bytes) -> str:
 class ChainLog:
     """The one writer of a log; another one is refused. What a crash left of a line is taken out when it is opened again, and said in it."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, *, mode: int = 0o644):
+        """mode: of the log's file, where it is made now; one that is there keeps its own."""
         kept, self._lock = read_head(path), threading.Lock()
-        self._file = open(path, "a+b")  # noqa: SIM115 - open as long as this is
+        self._file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115 - open as long as this is
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -50,7 +52,10 @@ class ChainLog:
         self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
-        found = check(content[:whole], kept)
+        if whole and kept is None:
+            self._file.close()
+            raise UserError(f"{path}: its head is gone: {path}.head", "Bring it back, or keep this as evidence and write to another file.")
+        found = check(content[:whole], kept, kept)
         if isinstance(found, Broken):
             self._file.close()
             raise UserError(f"{path}: line {found.line}: {found.why}", "Keep it as evidence, and write to another file.")
@@ -83,21 +88,32 @@ class ChainLog:
         os.close(self._head_file)
 
 
+def head_of(text: str) -> Head | None:
+    """What a head says, "LINES DIGEST"; None for what is none."""
+    found = re.fullmatch(r"\s*([0-9]{1,20})\s+([0-9a-f]{64})\s*", text)
+    return Head(int(found[1]), found[2]) if found else None
+
+
 def read_head(path: str) -> Head | None:
-    """What FILE.head says; None where there is none. UserError for a damaged one."""
+    """What FILE.head says; None where there is none, or nothing in it yet. UserError for a damaged one."""
     if not os.path.isfile(f"{path}.head"):
         return None
     with open(f"{path}.head", encoding="utf-8", errors="replace") as file:
-        words = file.read().split()
-    if len(words) != 2 or not words[0].isdigit() or len(words[1]) != 64:
+        text = file.read()
+    if text and head_of(text) is None:
         raise UserError(f"{path}.head: is damaged", "Compare the log with a copy of its head.")
-    return Head(int(words[0]), words[1])
+    return head_of(text)
 
 
-def check(content: bytes, head: Head | None) -> Head | Broken:
-    """How far a log goes, or where it is broken. head: how far it was known to go, None where that is not known; a longer one is fine."""
+def check(content: bytes, head: Head | None, later: Head | None = None) -> Head | Broken:
+    """How far a log goes, or where it is broken.
+
+    head: how far it was known to go, None where that is not known; a longer one is fine. later: FILE.head, read after the log, which may
+    have one line more: a line is written before its head, and a crash may come between.
+    """
     before, number = START, 0
-    if head is not None and head.lines == 0 and head.digest != START:
+    known = {one.lines: one.digest for one in (head, later) if one is not None}
+    if known.get(0, START) != START:
         return Broken(0, "its head is of another log")
     for number, line in enumerate(content.splitlines(keepends=True), 1):
         payload, separator, digest = line.rpartition(_FIELD.encode())
@@ -106,8 +122,10 @@ def check(content: bytes, head: Head | None) -> Head | Broken:
         if _digest(before, payload + b"}") != digest[:-3].decode("ascii", "replace"):
             return Broken(number, "is not what was written, or not where it was")
         before = digest[:-3].decode()
-        if head is not None and number == head.lines and before != head.digest:
+        if known.get(number, before) != before:
             return Broken(number, "is another line than the head knows")
     if head is not None and number < head.lines:
         return Broken(number + 1, f"is missing: the log had {head.lines:,} lines, and has {number:,}")
+    if later is not None and number > later.lines + 1:
+        return Broken(later.lines + 1, f"was added: the log had {later.lines:,} lines by its head, and has {number:,}")
     return Head(number, before)

@@ -1,6 +1,7 @@
 """What a gate stopped, and what people decided about it: two logs that are only added to, and pairs to learn from."""
 
 import dataclasses
+import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -61,14 +62,12 @@ def read_decisions(path: str) -> dict[str, dict[str, Any]]:
 
 
 def _lines(path: str, missing_is_fine: bool = False) -> Iterator[dict[str, Any]]:
-    try:
-        content = read_content(path)
-    except UserError:
-        if missing_is_fine:
-            return
-        raise
-    whole = content[: content.rfind(b"\n") + 1]
-    found = check(whole, read_head(path))
+    head = read_head(path)
+    content = b"" if missing_is_fine and not os.path.exists(path) else read_content(path)
+    whole, later = content[: content.rfind(b"\n") + 1], read_head(path)
+    if whole and later is None:
+        raise UserError(f"{path}: its head is missing: {path}.head", "Bring it here too: without it an end may have been cut off.")
+    found = check(whole, head, later)
     if isinstance(found, Broken):
         raise UserError(f"{path}: line {found.line}: {found.why}", "Keep it as evidence.")
     for line in whole.splitlines():

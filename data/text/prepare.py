@@ -187,7 +187,7 @@ def _tokenizer(options, plan, key) -> Tokenizer:
         tokenizer = byte_tokenizer()
     elif options.tokenizer == "char":
         tokenizer = character_tokenizer("".join(_scan(options, plan["tasks"], scan_alphabet, key)))
-    elif kind == "sentencepiece" and size.isdigit():
+    elif kind == "sentencepiece" and size.isascii() and size.isdecimal():
         tasks = plan["tasks"][:: -(-len(plan["tasks"]) // SAMPLE_TASKS)]
         samples = _scan(options, tasks, scan_sample, key, _rule(plan))
         tokenizer = train_sentencepiece(smallest([block for sample in samples for block in sample]), int(size))

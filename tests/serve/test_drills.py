@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -150,13 +151,19 @@ def test_two_hundred_streams_and_eight_hundred_who_wait(listen):
 SHORT = {"prompt": "abc", "max_tokens": 20}
 """What fits the context of a tiny run."""
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None, categories=None), max_size=30),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**30), 2**63])
+    | st.floats()
+    | st.text(st.characters(codec=None, categories=None), max_size=30),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
-    max_leaves=8,
+    max_leaves=16,
 )
 FIELDS = (
     "messages model max_tokens max_completion_tokens temperature top_p top_k min_p n stop seed logit_bias logprobs top_logprobs stream "
-    "prompt stream_options response_format tools tool_choice echo best_of frequency_penalty presence_penalty input dimensions user"
+    "prompt stream_options response_format tools tool_choice echo best_of frequency_penalty presence_penalty input dimensions user "
+    "allowed_token_ids stop_token_ids ignore_eos tokens encoding_format parallel_tool_calls modalities"
 ).split()
 ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize")
 
@@ -164,9 +171,26 @@ ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokeniz
 def test_five_thousand_bodies_of_rubbish_are_the_clients_fault(listen):
     """Never a status of 500 or more, and the server answers after."""
     statuses = collections.Counter()
-    with listen() as (address, _, _parts):
+
+    class Embedder:
+        """Of which a body gets far enough to be looked at."""
+
+        most, vocabulary = 20, 256
+
+        def rows(self, texts, whole):
+            return [np.array([*text.encode(errors="replace")] if isinstance(text, str) else text) for text in texts]
+
+        def vectors(self, rows):
+            return np.ones((len(rows), 3), np.float32)
+
+    with listen(embedder=Embedder()) as (address, _, _parts):
         likely = st.fixed_dictionaries(
-            {"messages": st.just([{"role": "user", "content": "a"}]) | JSON, "prompt": st.just("a") | JSON, "max_tokens": st.just(1) | JSON}
+            {
+                "messages": st.just([{"role": "user", "content": "a"}]) | JSON,
+                "prompt": st.just("a") | JSON,
+                "max_tokens": st.just(1) | JSON,
+                "input": st.just("a") | JSON,
+            }
         )
         bodies = st.one_of(JSON, st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5), likely)
 

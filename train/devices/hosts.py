@@ -270,7 +270,8 @@ def _cluster(environment) -> bool:
 def _several(environment) -> list[str]:
     """The variables by which a scheduler says that it was asked for several processes."""
     names = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
-    return [name for name in names if environment.get(name, "1").isdigit() and int(environment.get(name, "1")) > 1]
+    found = {name: environment.get(name, "1") for name in names}
+    return [name for name, value in found.items() if value.isascii() and value.isdecimal() and int(value) > 1]
 
 
 def _number(name: str, default: int) -> int:

@@ -99,7 +99,7 @@ def _changed(objective: Objective, change: tuple[str, ...]) -> Objective:
     free = type(objective).only_evaluated
     for one in change:
         name, _, value = one.partition("=")
-        if name not in free or not value.isdigit():
+        if name not in free or not (value.isascii() and value.isdecimal()):
             able = ", ".join(f"{field}=NUMBER" for field in free) or f"nothing of {type(objective).__name__}"
             raise UserError(f"--change {one}: is no field that evaluations alone read, with a whole number", f"Can be changed: {able}.")
         objective = dataclasses.replace(objective, **{name: int(value)})

@@ -20,6 +20,7 @@ from train.adapters.options import Tuning
 from train.bridge.adapters import digest_of
 from train.devices.mesh import make_mesh
 from train.experiment import Experiment, MeshShape
+from train.federated.added import FILE, Added
 from train.federated.exchange import vector_of
 from train.federated.messages import Arrays, Malformed, checked, flat, shapes_of, tree_of
 from train.federated.network import Server
@@ -103,6 +104,7 @@ class Trainer:
     def __init__(self, run: Run, sources: list, base: str, name: str):
         """base: digest of the model that adapters stand beside."""
         experiment = run.experiment
+        self.added = Added(run.path / FILE)
         mesh = make_mesh(MeshShape(data=1), jax.devices()[:1])  # a local batch is small
         options = experiment.gradient
         assert isinstance(options, Gathered)
@@ -148,10 +150,14 @@ class Trainer:
 
 
 def take_part(server: Server, trainer: Trainer, experiment: Experiment, name: str, said: Callable[[str], None]) -> None:
-    """Do what the server asks, until it says that the last round is over."""
+    """Do what the server asks, until it says that the last round is over.
+
+    A round that is asked for again gets the same update. Added unseen, it goes into one sum alone (train/federated/added.py).
+    """
     options = experiment.gradient
     assert isinstance(options, Gathered)
     secure: SecureClient | None = None
+    sent: tuple[str, int, str] | None = None  # for which sum the last vector is: the server's run, the round, the parameters
     done: tuple[int, str, tuple[Arrays, float, float]] = -1, "", ({}, 0.0, 0.0)
     rng = np.random.default_rng()
     while True:
@@ -166,15 +172,18 @@ def take_part(server: Server, trainer: Trainer, experiment: Experiment, name: st
         try:
             answer: dict[str, Any] = {"did": do, "round": number}
             if do == "keys":
-                secure = SecureClient(name, number)
+                secure, sent = SecureClient(name, number), None
                 answer["bytes"] = secure.keys()
             elif do == "shares":
                 answer["bytes"] = _of_this_round(secure, number).shares(asked["keys"])
             elif do == "unmask":
-                answer["bytes"] = _of_this_round(secure, number).unmask(asked["survivors"], asked["dropped"])
+                answer["bytes"] = _unmasked(_of_this_round(secure, number), sent, asked, options.network.least, trainer.added)
             elif do == "train":
                 params = checked(asked.get("params"), trainer.shapes, "the server's parameters")
                 digest = digest_of(tree_of(params))
+                if options.secure:
+                    sent = str(asked["run"]), number, digest
+                    trainer.added.check(*sent, _names(asked["among"]))
                 if done[:2] != (number, digest):  # else the server asks again
                     with _alive(server):
                         done = number, digest, trainer(number, params)
@@ -193,6 +202,26 @@ def take_part(server: Server, trainer: Trainer, experiment: Experiment, name: st
             said(f"round {number}: not taken part in: {error if isinstance(error, Malformed) else f'no {error}'}")
             server("skip", {})
             time.sleep(0.5)
+
+
+def _unmasked(secure: SecureClient, sent: tuple[str, int, str] | None, asked: dict[str, Any], least: int, added: Added) -> dict[str, bytes]:
+    """The shares by which the sum of a set of clients comes out. Malformed for a set that is too small, is not the one that the neighbours
+    are asked for, or is another than before."""
+    among, survivors, dropped = (_names(asked[name]) for name in ("among", "survivors", "dropped"))
+    if sent is None or secure.name not in among or not {*survivors} <= {*among} or {*dropped} & {*among}:
+        raise Malformed("the server asks for shares of another sum than its own")
+    if len(among) < least:
+        raise Malformed(f"{len(among)} clients are too few to hide among, and {least} are agreed")
+    added.check(*sent, among)
+    told = secure.unmask(survivors, dropped)
+    added.keep(*sent, among)
+    return told
+
+
+def _names(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found) or len({*found}) < len(found):
+        raise Malformed("the server names no clients")
+    return found
 
 
 def _of_this_round(secure: SecureClient | None, number: Any) -> SecureClient:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
-from train.federated.messages import Arrays, Malformed, checked, number
+from train.bridge.adapters import digest_of
+from train.federated.added import Added
+from train.federated.messages import Arrays, Malformed, checked, number, tree_of
 from train.federated.options import Gathered
 from train.federated.secure import SecureServer, fixed_point, from_fixed_point
+from train.step.federated.options import LONGEST
 
 LOSS_BOUND = 100.0
 """Larger losses count as so large where they are added unseen."""
@@ -55,9 +58,11 @@ class _Round:
 class Exchange:
     """Between the thread that trains and those that answer clients."""
 
-    def __init__(self, options: Gathered, shapes: Mapping[str, tuple[int, ...]], hello: Mapping[str, Any]):
-        """shapes: of the parameters that travel. hello: what a client that joins is told."""
+    def __init__(self, options: Gathered, shapes: Mapping[str, tuple[int, ...]], hello: Mapping[str, Any], added: Added | None = None):
+        """shapes: of the parameters that travel. hello: what a client that joins is told; run: which server's run this is. added: what was
+        added up unseen before."""
         self._options, self._shapes, self.hello = options, dict(shapes), dict(hello)
+        self._run, self._added = str(hello.get("run", "")), added or Added()
         self._size = sum(int(np.prod(shape)) for shape in self._shapes.values())
         self._lock = threading.Condition()
         self._seen: dict[str, float] = {}
@@ -129,6 +134,8 @@ class Exchange:
             return {"vector": vector}
         change = checked(message.get("change"), self._shapes, "train")
         length = float(np.sqrt(sum(float(np.square(leaf, dtype=np.float64).sum()) for leaf in change.values())))
+        if length > LONGEST:
+            raise Malformed(f"train: the change is {length:.3g} long, and no update is longer than {LONGEST:g}")
         if o.clip and length > o.clip * (1 + 1e-4):
             raise Malformed(f"train: the change is {length:.3g} long, and at most {o.clip:g} is agreed")
         weight = number(message, "weight", 1e-6, o.most_weight)
@@ -160,13 +167,24 @@ class Exchange:
             self._rejected = {}
             while len(self._here()) < o.network.least:
                 self._wait(between)
-            members = tuple(_turn(self._here(), number, most))
+            digest = digest_of(tree_of(params)) if o.secure else ""
+            members = self._again(number, digest, between) or tuple(_turn(self._here(), number, most))
             self._round = _Round(number, params, members, 0, {}, {}, 0.0)
             try:
-                return self._together(between) if o.secure else self._alone(between)
+                return self._together(digest, between) if o.secure else self._alone(between)
             finally:
                 self._round = None
                 self._lock.notify_all()
+
+    def _again(self, number: int, digest: str, between: Callable[[], None]) -> tuple[str, ...]:
+        """The clients that a round was added up with before, once all are there; none after so many seconds."""
+        ends = time.monotonic() + self._options.network.seconds
+        for names in self._added.of(self._run, number, digest) if digest else ():
+            while not names <= {*self._here()} and time.monotonic() < ends:
+                self._wait(between)
+            if names <= {*self._here()}:
+                return tuple(sorted(names))
+        return ()
 
     def _alone(self, between: Callable[[], None]) -> Gain:
         now = self._round
@@ -180,7 +198,8 @@ class Exchange:
         loss = sum(sent[one]["loss"] * sent[one]["weight"] for one in names)
         return Gain(changes, weights, float(loss), float(weights.sum()), len(names), dict(self._rejected))
 
-    def _together(self, between: Callable[[], None]) -> Gain:
+    def _together(self, digest: str, between: Callable[[], None]) -> Gain:
+        """Of the sum. Nobody is asked to help until it is certain whose it will be, that they are enough, and that this is kept."""
         now, o = self._round, self._options
         assert now is not None
         server = SecureServer(now.number, o.neighbours or len(now.members), self._size + EXTRA)
@@ -188,15 +207,22 @@ class Exchange:
             keys = server.after_keys(self._phase({name: {} for name in now.members}, between))
             shares = server.after_shares(self._phase({name: {"keys": of} for name, of in keys.items()}, between))
             members = len(now.members)
-            asks = {name: self._training() | {"shares": of, "clients": members} for name, of in shares.items()}
+            training = self._training() | {"clients": members, "among": sorted(shares), "run": self._run}
+            asks = {name: training | {"shares": of} for name, of in shares.items()}
             vectors = {name: one["vector"] for name, one in self._phase(asks, between).items()}
-            asked = server.after_vectors(vectors)
-            told = self._phase({name: {"survivors": a, "dropped": b} for name, (a, b) in asked.items()}, between)
+        except (UserError, KeyError) as error:
+            raise Again(f"round {now.number}: {error}") from None
+        if len(vectors) < o.network.least:
+            raise Again(f"round {now.number}: {len(vectors)} of {members} clients sent an update")
+        among, asked = sorted(vectors), server.after_vectors(vectors)
+        self._added.keep(self._run, now.number, digest, among)
+        try:
+            told = self._phase({name: {"survivors": a, "dropped": b, "among": among} for name, (a, b) in asked.items()}, between)
             total = from_fixed_point(server.sum(told), 1.0, members)
         except (UserError, KeyError) as error:
             raise Again(f"round {now.number}: {error}") from None
-        if len(vectors) < o.network.least or total[-2] <= 0:
-            raise Again(f"round {now.number}: {len(vectors)} of {members} clients sent an update")
+        if total[-2] <= 0:
+            raise Again(f"round {now.number}: the updates weigh nothing")
         loss, weight = total[-1] * LOSS_BOUND * o.most_weight, total[-2] * o.most_weight
         mean, at, changes = (total[:-EXTRA] / total[-2] * o.clip).astype(np.float32), 0, {}
         for name, shape in self._shapes.items():

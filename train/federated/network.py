@@ -37,7 +37,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def host_of(address: str) -> str:
     """The host of HOST:PORT; UserError for another form."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or not int(port) < 65536:
+    if not colon or not host or not (port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 65536):
         raise UserError(f"address {address!r}: is no HOST:PORT", "Give one, such as localhost:8470.")
     return host.strip("[]")
 

@@ -4,7 +4,8 @@ Bonawitz et al. 2017, with sparse neighbours as in Bell et al. 2020. Every clien
 neighbours, one that the neighbour subtracts; all is exact modulo 2^32. What masks are made of is shared among the neighbours, so that those
 of clients that drop out can be taken away: of a client that sent its vector the neighbours tell the shares of its own mask, of one that did
 not those of its key, and never both. The server is trusted to follow the protocol, and may look at all that it sees; fewer of a client's
-neighbours than `threshold_of` them may help it.
+neighbours than `threshold_of` them may help it. A sum hides its vectors only as long as there is no other sum of nearly the same: see
+train/federated/added.py.
 """
 
 import dataclasses

@@ -15,6 +15,7 @@ from train.bridge.adapters import digest_of
 from train.checkpoints.journal import Journal
 from train.devices import hosts
 from train.experiment import Experiment, MeshShape
+from train.federated.added import FILE, Added
 from train.federated.client import without_files
 from train.federated.exchange import Again, Exchange, Gain
 from train.federated.messages import Malformed, flat, shapes_of, tree_of
@@ -109,7 +110,8 @@ class ServerLearner(RowLearner):
         self._between = between
         if self._exchange is None:
             experiment, network = self._run.experiment, self._options.network
-            exchange = Exchange(self._options, shapes_of(state_of(experiment, self._mesh).params), self._hello())
+            shapes = shapes_of(state_of(experiment, self._mesh).params)
+            exchange = Exchange(self._options, shapes, self._hello(), Added(self._run.path / FILE))
             handlers = {
                 "join": lambda name, message: _joined(exchange, message),
                 "next": lambda name, message: exchange.next(name, POLL),
@@ -129,6 +131,7 @@ class ServerLearner(RowLearner):
         chat = self._run.path / CHAT
         return {
             "format": FORMAT,
+            "run": self._run.identity,
             "experiment": to_json(for_clients(experiment)),
             "tokenizer": tokenizer,
             "chat": chat.read_bytes() if chat.is_file() else b"",
@@ -147,7 +150,7 @@ class ServerLearner(RowLearner):
                 gain = self._exchange.round(number, params, size, self._between)
                 break
             except Again as error:
-                self._remarks.append(str(error))
+                self._remarks += [] if str(error) in self._remarks else [str(error)]
                 time.sleep(1.0)
         self._remarks += [f"round {number}: the update of {name} is not used: {why}" for name, why in gain.rejected.items()]
         places = jax.tree.map(lambda leaf: leaf.sharding, state.params)

@@ -89,7 +89,7 @@ def check_frozen(experiment: Experiment) -> None:
     params = nn.unbox(jax.eval_shape(bind(experiment).start, jax.random.key(0)))
     for name in experiment.frozen:
         stack, colon, count = name.partition(":")
-        if colon and (not count.isdigit() or stack.split("/")[-1] != "layers"):
+        if colon and (not (count.isascii() and count.isdecimal()) or stack.split("/")[-1] != "layers"):
             raise UserError(f"frozen: {name} says no number of layers", "Give the number of the lowest ones, as in layers:4.")
         if not any(jax.tree.leaves(frozen_leaves(params, (name,)))):
             raise UserError(f"frozen: no parameter's name begins with {name}", f"Parts of the model are {', '.join(sorted(params))}.")

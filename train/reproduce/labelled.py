@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["texts"] and len(arguments) == 6:
             write_texts(*arguments[1:])
-        elif arguments[:1] == ["layers"] and len(arguments) == 4 and arguments[2].isdigit():
+        elif arguments[:1] == ["layers"] and len(arguments) == 4 and arguments[2].isascii() and arguments[2].isdecimal():
             write_lowest_layers(arguments[1], int(arguments[2]), arguments[3])
         else:
             print(__doc__, file=sys.stderr)

@@ -8,6 +8,7 @@ checkpoints/      train/checkpoints/checkpointer.py
 metrics.jsonl, metrics.csv, environment.json, summary.json, report.html, plots/
 sections.json     what the data adds to the report (train/loop/sections.py)
 privacy.json      what private training cost, and privacy.key, its secret (train/privacy/drawing.py)
+added.jsonl       which clients' updates were added up unseen in which round (train/federated/added.py)
 fairness.json     the last comparison of groups of a classifier (train/tasks/fairness.py)
 access.json       who may do what with it, where somebody wrote that (train/runs/roles.py)
 start/            what the run started from, if anything: a run in small, with the parameters of one checkpoint alone

@@ -65,11 +65,17 @@ def read(path: Path) -> dict[str, list[str]]:
     return found
 
 
+def user_name() -> str:
+    """The user of this process, by the system and whatever its environment says; empty for a number without a name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
 def _own_names() -> set[str]:
     """The user of this process and its groups."""
-    found = set()
-    with contextlib.suppress(KeyError):
-        found.add(pwd.getpwuid(os.geteuid()).pw_name)
+    found = {name} if (name := user_name()) else set()
     for number in {os.getegid(), *os.getgroups()}:
         with contextlib.suppress(KeyError):
             found.add(GROUP + grp.getgrgid(number).gr_name)

@@ -26,24 +26,31 @@ class Swaps:
 
     def __init__(self, pairs: Sequence[tuple[str, str]]):
         self._other: dict[str, tuple[str, str]] = {}
-        self._first = {first.lower() for first, _ in pairs}
+        self._first = {first.casefold() for first, _ in pairs}
         for pair in pairs:
             for word, other in (pair, pair[::-1]):
-                if word.lower() in self._other:
+                if word.casefold() in self._other:
                     raise ValueError(f"{word!r} stands twice")
-                self._other[word.lower()] = (word, other)
-        longest_first = sorted(self._other, key=len, reverse=True)
+                self._other[word.casefold()] = (word, other)
+        # As it is given, too: a letter such as İ is two when folded.
+        longest_first = sorted({*self._other, *(word for pair in pairs for word in pair)}, key=len, reverse=True)
         self._found = re.compile("|".join(map(_whole, longest_first)), re.IGNORECASE)
 
     def swapped(self, text: str) -> str:
         """The text with each word replaced by the other of its pair, written as it is written: small, with a capital, or all in
         capitals."""
-        return self._found.sub(lambda found: _as(found[0], *self._other[found[0].lower()]), text)
+
+        def other(found: re.Match) -> str:
+            pair = self._other.get(found[0].casefold())
+            return found[0] if pair is None else _as(found[0], *pair)  # an i is found for an İ, which it is not
+
+        return self._found.sub(other, text)
 
     def sides(self, text: str) -> tuple[int, int]:
         """How many first words and how many second words of pairs a text has."""
-        found = [word.lower() in self._first for word in self._found.findall(text)]
-        return sum(found), len(found) - sum(found)
+        found = [word for one in self._found.findall(text) if (word := one.casefold()) in self._other]
+        first = sum(word in self._first for word in found)
+        return first, len(found) - first
 
 
 def read_swaps(path: str) -> Swaps:
@@ -53,7 +60,7 @@ def read_swaps(path: str) -> Swaps:
         if not line.strip():
             continue
         words = tuple(word.strip() for word in line.split(","))
-        if len(words) != 2 or not all(words) or words[0].lower() == words[1].lower():
+        if len(words) != 2 or not all(words) or words[0].casefold() == words[1].casefold():
             raise UserError(f"{path}: line {number}: {line.strip()!r} is no pair of words", mend)
         pairs.append((words[0], words[1]))
         try:

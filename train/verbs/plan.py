@@ -92,7 +92,7 @@ def start_jax(topology: str) -> None:
     if jax.config.jax_platforms is None:
         jax.config.update("jax_platforms", "cpu")
     chosen = jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if kind == "cpu" and count.isdigit() and not chosen:
+    if kind == "cpu" and count.isascii() and count.isdecimal() and not chosen:
         jax.config.update("jax_num_cpu_devices", int(count))
     hosts.start_devices()
 

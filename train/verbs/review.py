@@ -1,8 +1,8 @@
 """`omnia review`: what a server's gate stopped, looked at by people."""
 
 import dataclasses
-import getpass
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -49,12 +49,11 @@ def review(arguments: list[str]) -> int:
         item = next((one for one in items if one.id == o.id), None)
         if item is None:
             raise UserError(f"{o.file}: has no item {o.id!r}", f"`omnia review {o.file}` lists them.")
-        log = ChainLog(decisions_path(o.file))
+        log = ChainLog(decisions_path(o.file), mode=0o600)
         try:
-            log.add(decision_of(item, o.decide, getpass.getuser(), o.answer))
+            log.add(decision_of(item, o.decide, roles.user_name() or f"user {os.geteuid()}", o.answer))
         finally:
             log.close()
-        os.chmod(decisions_path(o.file), 0o600)
         return 0
     if o.pairs:
         check_name(o.pairs)
@@ -77,7 +76,12 @@ def _show(item: Stopped, decided: dict | None, as_json: bool) -> None:
     if as_json:
         print(json_files.dumps(dataclasses.asdict(item) | {"decision": decision}))
         return
-    print(f"{item.id}  {item.owner}  {item.why}{f'  {decision}' if decision else ''}")
-    print("  asked: " + "\n         ".join("\n".join(item.asked).splitlines()))
+    print(_shown(f"{item.id}  {item.owner}  {item.why}{f'  {decision}' if decision else ''}"))
+    print("  asked: " + _shown("\n".join(item.asked)).replace("\n", "\n         "))
     if item.answer is not None:
-        print("  answer: " + "\n          ".join(item.answer.splitlines()))
+        print("  answer: " + _shown(item.answer).replace("\n", "\n          "))
+
+
+def _shown(text: str) -> str:
+    """A text with its control characters as escapes, but for line feeds: a terminal would obey them."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)

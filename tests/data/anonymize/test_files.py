@@ -88,6 +88,23 @@ def test_no_kind_of_file_makes_it_open_a_socket(folder, tmp_path):
     assert "socket.__new__" in caught.stderr
 
 
+@pytest.mark.parametrize(
+    "own", [{REVIEW: '{"a": 1}'}, {MANIFEST: '{"a": 1}'}, {REVIEW: '{"a": 1}', MANIFEST: "{}"}, {REVIEW: '{"a": 1}', MANIFEST: "no JSON"}]
+)
+def test_a_review_or_manifest_that_no_anonymisation_wrote_is_refused(folder, tmp_path, capsys, own):
+    """It would have the place of the output's, and be neither anonymised nor missed."""
+    for name, content in own.items():
+        (folder / name).write_text(content)
+    assert run(folder, "--output", tmp_path / "out") == 2
+    assert "Rename it" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_review_below_the_folder_is_a_file_as_any_other(folder, tmp_path):
+    (folder / "sub" / REVIEW).write_text('{"mine": "13800138000"}\n')
+    assert run(folder, "--output", tmp_path / "out") == 0
+    assert "[PHONE:" in (tmp_path / "out" / "sub" / REVIEW).read_text()
+
+
 def test_one_file(folder, tmp_path):
     assert run(folder / "a.txt", "--output", tmp_path / "new" / "x.txt") == 0
     assert "[PHONE:" in (tmp_path / "new" / "x.txt").read_text()
@@ -143,8 +160,8 @@ def test_metadata_goes_and_the_way_up_stays(suffix):
     exif.get_ifd(0x8825)[2] = (39.0, 54.0, 27.0)
     before = picture(suffix, exif=exif)
     assert b"Zhang San" in before
-    after, found = pictures.cover(before, suffix)
-    assert b"Zhang San" not in after and not found
+    after, found, note = pictures.cover(before, suffix)
+    assert b"Zhang San" not in after and not found and not note
     image = Image.open(io.BytesIO(after))
     assert not image.getexif() and image.size == (80, 120)
 
@@ -153,13 +170,41 @@ def test_what_is_found_is_covered_beyond_recognition(monkeypatch):
     """Of the covered box only a few means are left; the rest of the picture stays as it was."""
     monkeypatch.setattr(pictures, "detect", lambda grey, kind: [(40, 20, 30, 30)] if kind == "FACE" else [])
     before = np.array(Image.open(io.BytesIO(picture(".png"))))
-    content, found = pictures.cover(picture(".png"), ".png")
+    content, found, _ = pictures.cover(picture(".png"), ".png")
     after = np.array(Image.open(io.BytesIO(content)))
     assert found == {"FACE": 1}
     inside = after[20:50, 40:70]
     assert len(np.unique(inside.reshape(-1, 3), axis=0)) <= (pictures.BLOCKS + 2) ** 2
     np.testing.assert_array_equal(after[:, :30], before[:, :30])
     np.testing.assert_array_equal(after[:10], before[:10])
+
+
+GREY = np.linspace(0, 20_000, 60 * 50).reshape(60, 50).astype(np.uint16)
+
+
+@pytest.mark.parametrize("suffix, kind", [(".png", np.uint16), (".tif", np.uint16), (".tif", ">u2"), (".tif", np.int32)])
+def test_sixteen_bits_of_grey_become_eight_and_it_is_said(tmp_path, suffix, kind):
+    """Values far above 255 stay apart: x-rays and microscopy are so."""
+    Image.fromarray(GREY.astype(kind)).save(tmp_path / f"x{suffix}")
+    assert run(tmp_path / f"x{suffix}", "--output", tmp_path / f"y{suffix}") == 0
+    after = np.array(Image.open(tmp_path / f"y{suffix}"))
+    np.testing.assert_array_equal(after, np.repeat(np.round(GREY / 257).astype(np.uint8)[..., None], 3, 2))
+    manifest = json.loads((tmp_path / f"y{suffix}.{MANIFEST}").read_text())
+    assert manifest["notes"] == {f"x{suffix}": "16 bits of grey became 8"}
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ((GREY / 20_000).astype(np.float32), "of fractions"),
+        (GREY.astype(np.int32) - 1, "from -1 to"),
+        (GREY.astype(np.int32) * 4, "to 80000"),
+    ],
+)
+def test_pictures_whose_white_nobody_knows_are_refused(tmp_path, capsys, values, said):
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    assert run(tmp_path / "x.tif", "--output", tmp_path / "y.tif") == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "y.tif").exists()
 
 
 def test_several_frames_and_bombs_are_refused(monkeypatch):

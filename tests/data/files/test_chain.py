@@ -1,12 +1,13 @@
 """Every single-byte change, removal and reordering of a log is found; a crash is not taken for one."""
 
 import json
+import stat
 
 import pytest
 
 import omnia
 from data.errors import UserError
-from data.files.chain import START, Broken, ChainLog, Head, check, read_head
+from data.files.chain import START, Broken, ChainLog, Head, check, head_of, read_head
 
 
 @pytest.fixture
@@ -58,6 +59,82 @@ def test_lines_taken_out_moved_or_repeated_are_found(log, capsys):
         "why": "is missing: the log had 6 lines, and has 4",
         "head": True,
     }
+
+
+def with_lines_added(log, count: int) -> str:
+    """As whoever can write the log can chain some on. Returns its head, which stays as it was."""
+    head = (log.parent / "audit.jsonl.head").read_text()
+    more = ChainLog(str(log))
+    for number in range(count):
+        more.add({"forged": number})
+    more.close()
+    (log.parent / "audit.jsonl.head").write_text(head)
+    return head
+
+
+def test_of_lines_that_the_head_does_not_know_one_is_allowed_and_said(log, capsys):
+    """A crash between a line and its head leaves one."""
+    with_lines_added(log, 1)
+    assert omnia.main(["audit", "verify", str(log)]) == 0 and "does not know the last one" in capsys.readouterr().out
+    assert omnia.main(["audit", "verify", str(log), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"passed": True, "lines": 7, "beyond_head": 1, "head": True}
+    again = ChainLog(str(log))
+    again.add({"time": 8})
+    again.close()
+    assert read_head(str(log)).lines == 8
+
+
+def test_more_lines_than_that_were_added(log, capsys):
+    head = with_lines_added(log, 2)
+    assert omnia.main(["audit", "verify", str(log)]) == 1
+    assert "line 7 was added: the log had 6 lines by its head, and has 8" in capsys.readouterr().out
+    with pytest.raises(UserError, match="line 7: was added"):
+        ChainLog(str(log))
+    (log.parent / "audit.jsonl.head").unlink()
+    assert omnia.main(["audit", "verify", str(log), "--head", head]) == 0, "it may be an old one"
+    assert "2 of them came after that head" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_without_its_head_a_log_may_have_been_cut_off(log, emptied, capsys):
+    kept, file = (log.parent / "audit.jsonl.head").read_text(), log.parent / "audit.jsonl.head"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:4]))
+    file.write_text("") if emptied else file.unlink()
+    assert omnia.main(["audit", "verify", str(log)]) == 1
+    assert "--head" in capsys.readouterr().out
+    assert omnia.main(["audit", "verify", str(log), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"passed": False, "lines": 4, "beyond_head": 0, "head": False}
+    assert omnia.main(["audit", "verify", str(log), "--head", kept]) == 1 and "had 6 lines" in capsys.readouterr().out
+    with pytest.raises(UserError, match="its head is gone"):
+        ChainLog(str(log))
+
+
+def test_a_log_may_grow_while_it_is_read(log):
+    """Its head is read before and after it."""
+    content, first = log.read_bytes(), read_head(str(log))
+    more = ChainLog(str(log))
+    more.add({"time": 7})
+    more.add({"time": 8})
+    more.close()
+    assert check(content, first, read_head(str(log))) == first
+    assert check(log.read_bytes(), first, read_head(str(log))).lines == 8
+
+
+@pytest.mark.parametrize("text", ["² " + "0" * 64, "９ " + "0" * 64, "9" * 5000 + " " + "0" * 64, "1 x", "1", "-1 " + "0" * 64])
+def test_what_is_no_head_is_said(log, text, capsys):
+    assert head_of(text) is None
+    assert omnia.main(["audit", "verify", str(log), "--head", text]) == 2 and "is no head" in capsys.readouterr().err
+    (log.parent / "audit.jsonl.head").write_text(text)
+    assert omnia.main(["audit", "verify", str(log)]) == 2 and "is damaged" in capsys.readouterr().err
+
+
+def test_a_log_keeps_the_rights_that_its_file_has(tmp_path):
+    path = tmp_path / "private.jsonl"
+    ChainLog(str(path), mode=0o600).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    ChainLog(str(path), mode=0o600).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_another_history_is_told_from_a_head_kept_elsewhere(log, tmp_path):

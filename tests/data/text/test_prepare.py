@@ -316,6 +316,7 @@ def test_repair_says_when_the_inputs_are_gone_or_changed(lines, tmp_path, flip):
         {"tokenizer": "sentencepiece"},
         {"tokenizer": "sentencepiece:many"},
         {"tokenizer": "sentencepiece:3"},
+        {"tokenizer": "sentencepiece:²"},
         {"tokenizer": "sentencepiece:1000000"},
         {"tokenizer": "nowhere.model"},
         {"input": ()},

@@ -21,7 +21,7 @@ from train.experiment import SGD, Checkpoints, Exact, Experiment, MeshShape, Sch
 from train.federated import client as clients
 from train.federated import exchange, network
 from train.federated.messages import Malformed, packed, unpacked
-from train.federated.network import Server, listening, make_keys, read_token
+from train.federated.network import Server, host_of, listening, make_keys, read_token
 from train.federated.options import Gathered, Network
 from train.generation.chat import Chat, load_chat
 from train.objectives.distillation import Distillation
@@ -278,6 +278,13 @@ def test_only_clients_with_a_token_come_in_and_only_over_tls(tmp_path):
 def _another_certificate(tmp_path) -> bytes:
     make_keys(tmp_path / "other", ("localhost",), ("ann",), 30)
     return (tmp_path / "other" / "server.pem").read_bytes()
+
+
+@pytest.mark.parametrize("port", ["", "x", "-1", "65536", "²", "８４７０", "9" * 5000])
+def test_an_address_is_a_host_and_a_port(port):
+    assert host_of("localhost:8470") == "localhost" and host_of("[::1]:8470") == "::1"
+    with pytest.raises(UserError, match="is no HOST:PORT"):
+        host_of(f"localhost:{port}")
 
 
 def test_messages_hold_plain_values_and_arrays_and_nothing_else():

@@ -14,6 +14,7 @@ from model.transformer import Decoder
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import make_mesh
+from train.evaluation.checkpoint import _changed
 from train.experiment import AdamW, Evaluation, Experiment, MeshShape, Samples, Schedule
 from train.loop.telemetry import read_metrics
 from train.objectives.bind import bind
@@ -76,6 +77,12 @@ def test_an_evaluation_with_room_for_everything_equals_one_long_pass(recurrent, 
     np.testing.assert_allclose(float(shown["loss"]), total / count, rtol=2e-4)
     assert omnia.main(["evaluate", str(run.path), "--change", "memory=5"]) == 2
     assert "Can be changed: evaluation_memory=NUMBER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["memory=5", "evaluation_memory=²", "evaluation_memory=x", "evaluation_memory"])
+def test_evaluations_change_whole_numbers_of_their_own(change):
+    with pytest.raises(UserError, match="Can be changed: evaluation_memory=NUMBER"):
+        _changed(RecurrentLM(memory=24), (change,))
 
 
 def test_what_a_memory_cannot_go_with_is_said(recurrent):

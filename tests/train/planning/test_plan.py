@@ -22,7 +22,7 @@ from train.planning import ahead_of_time, hlo, roofline
 from train.planning.ahead_of_time import topology_devices
 from train.planning.hlo import Collective, Operation, Program
 from train.planning.roofline import Chip, Torus
-from train.verbs.plan import make_plan, plan
+from train.verbs.plan import make_plan, plan, start_jax
 
 TINY = Experiment(
     name="tiny",
@@ -246,6 +246,14 @@ def test_the_verb(tmp_path, capsys):
     for wrong in (["--topology", "v5p8"], ["--topology", "cpu:9"], ["--topology", "cpu:8", "--model.vocab-size", "0"], []):
         with pytest.raises(UserError):
             plan([str(config), *wrong])
+
+
+def test_a_topology_says_a_number_of_devices(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr("train.devices.hosts.start_devices", lambda: None)
+    start_jax("cpu:²")
+    with pytest.raises(UserError, match="no topology"):
+        topology_devices("cpu:²")
 
 
 def test_a_search_ranks_what_fits_and_names_what_fails():

@@ -186,6 +186,41 @@ def test_rules_are_what_their_papers_say():
         assert all(np.all(np.asarray(leaf) == 0) for leaf in none.values()), name
 
 
+def together(rule: str, updates) -> np.ndarray:
+    updates = jnp.asarray(updates, jnp.float32)
+    found = jax.jit(robust.rule(rule, 0.2))({"a": updates[:, :1], "b": updates[:, 1:]}, jnp.ones(len(updates)))
+    return np.concatenate([found["a"], found["b"]])
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed_mean", "krum", "geometric_median"])
+@pytest.mark.parametrize("others", [(1e20,), (np.inf,), (np.nan,), (-1e20, np.inf, np.nan), (3e38, 3e38), (1e10,), (1e14, -1e6)])
+def test_rules_bear_what_no_square_can_hold(rule, others):
+    """Nine clients near 0.1, and some whose squares overflow, or who would take all precision from the others' distances."""
+    near = 0.1 + 0.01 * np.random.default_rng(0).normal(size=(9, 4))
+    updates = np.concatenate([np.tile(np.reshape(others, (-1, 1)), 4), near])
+    np.testing.assert_allclose(together(rule, updates), 0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed_mean", "krum", "geometric_median"])
+def test_rules_bear_it_where_most_clients_changed_nothing(rule):
+    """Then no length is far longer than that of most."""
+    others = np.tile([[1e20], [np.inf], [np.nan]], 4)
+    np.testing.assert_array_equal(together(rule, np.concatenate([others, np.zeros((9, 4))])), np.zeros(4))
+
+
+def test_the_mean_goes_where_one_update_pulls_it_and_absent_clients_pull_nothing():
+    updates = jnp.asarray([[0.1], [0.1], [1e20], [jnp.nan]])
+    assert float(robust.mean({"a": updates}, jnp.asarray([1.0, 1, 1, 0]))["a"][0]) > 1e19
+    np.testing.assert_allclose(robust.mean({"a": updates}, jnp.asarray([1.0, 1, 0, 0]))["a"], 0.1, rtol=1e-6)
+
+
+def test_lengths_are_right_where_their_squares_are_not():
+    rows = np.array([[3, 4], [3e30, 4e30], [3e-30, 4e-30], [0, 0], [1, np.inf], [np.nan, 1]], np.float32)
+    found = np.asarray(robust.lengths({"a": jnp.asarray(rows[:, :1]), "b": jnp.asarray(rows[:, 1:])}))
+    np.testing.assert_allclose(found[:4], [5, 5e30, 5e-30, 0], rtol=1e-6)
+    assert not np.isfinite(found[4:]).any()
+
+
 def test_exchanges_put_any_numbers_in_order():
     """All rows of zeros and ones, which decide it for any numbers (Knuth, vol. 3, theorem 5.3.4Z); and many clients, which are sorted."""
     for count in range(1, 11):

@@ -332,7 +332,9 @@ def test_frozen_layers_are_constants():
     assert np.all(gradients["embedding"]["table"] == 1)
 
 
-@pytest.mark.parametrize("name, what", [("layers:2", "below the 2 layers"), ("layers:x", "number"), ("embedding:1", "number")])
+@pytest.mark.parametrize(
+    "name, what", [("layers:2", "below the 2 layers"), ("layers:x", "number"), ("layers:²", "number"), ("embedding:1", "number")]
+)
 def test_a_number_of_layers_that_is_none_is_refused(name, what):
     with pytest.raises(UserError, match=what):
         check_frozen(Experiment(model=ModelConfig(vocab_size=8, context_length=4, num_layers=2, embed_dim=4, num_heads=1), frozen=(name,)))

@@ -167,15 +167,16 @@ def test_conversations_are_shown_as_turns_before():
         ({"choices": ["2", "3"], "label": "2"}, 0),
         ({"choices": [2, 3], "label": "B"}, 1),
         ({"choices": ["one", "two"], "label": "1"}, 1),
-        ({"choices": ["1", "0"], "label": "0"}, None),
+        ({"choices": ["1", "0"], "label": "0"}, "the label '0' is choice 1 by its text, and choice 0 by its place"),
+        ({"choices": ["1", "0"], "label": "²"}, "the label '²' is none of 2 choices"),
     ],
 )
 def test_the_right_choice_is_known_by_place_letter_or_text(row, place):
-    """A number is a place; a text that would be one choice by its text and another by its place is refused."""
+    """A number is a place; a text that would be one choice by its text and another by its place is refused, and so is one that is none."""
     dataset = dataset_of(Experiment(model=ModelConfig(**SHAPE), data=MultipleChoice(), objective=Supervised()))
     record = Record({"question": "which?"} | row, "c.jsonl: line 1")
-    if place is not None:
+    if isinstance(place, int):
         assert dataset.example(record).label == place
         return
-    with pytest.raises(UserError, match="line 1: the label '0' is choice 1 by its text, and choice 0 by its place"):
+    with pytest.raises(UserError, match=f"line 1: {place}"):
         dataset.example(record)

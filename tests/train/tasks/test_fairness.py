@@ -39,6 +39,21 @@ def test_words_are_swapped_whole_both_ways_and_in_their_case(text, swapped):
     assert PAIRS.swapped(text) == swapped and PAIRS.swapped(swapped) == text
 
 
+@pytest.mark.parametrize(
+    "text, swapped, sides",
+    [
+        ("ſhe is", "he is", (0, 1)),
+        ("İyi gün, i̇yi", "Kötü gün, kötü", (2, 0)),
+        ("Kötü", "İyi", (0, 1)),
+        ("iyi ıyi", "iyi ıyi", (0, 0)),
+        ("die Straße, STRASSE", "die Gasse, GASSE", (2, 0)),
+    ],
+)
+def test_letters_whose_cases_are_not_one_for_one_are_one_word(text, swapped, sides):
+    pairs = Swaps([("he", "she"), ("İyi", "Kötü"), ("Straße", "Gasse")])
+    assert pairs.swapped(text) == swapped and pairs.sides(text) == sides
+
+
 @given(st.lists(st.sampled_from(["he", "She", "HE", "mary", "John", "them", "他", "女人", " ", ", ", "é"]), max_size=12))
 def test_swapping_twice_gives_the_text(words):
     text = " ".join(words)

@@ -1,14 +1,19 @@
 """What a gate stopped is kept as it was, decided on by people, and turned into pairs that a preference is learned from."""
 
+import getpass
 import json
+import os
 import stat
 
 import pytest
 
 import omnia
+from data.files.chain import ChainLog
+from data.records.review import decisions_path, read_decisions, stopped_of
 from serve.cli import Serve, _gate
 from serve.gate import through
 from serve.protocol import CompletionRequest, Refused
+from train.runs import roles
 from train.sources.records import read_comparisons
 
 
@@ -51,6 +56,50 @@ def test_decisions_become_pairs(stopped, tmp_path, capsys):
         {"prompt": "who wrote the song?", "chosen": "The Bomb wrote it.", "rejected": "I can't help with that."},
     ]
     assert len(read_comparisons(str(tmp_path / "pairs.jsonl"))) == 2, "DPO and reward models read them"
+
+
+def test_who_decides_is_known_by_the_system(stopped, capsys, monkeypatch):
+    """Whatever the environment says."""
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    item = json.loads(review(stopped, "--json", capsys=capsys)[1].splitlines()[0])["id"]
+    assert getpass.getuser() == "somebody-else" and review(stopped, "--id", item, "--decide", "allow", capsys=capsys)[0] == 0
+    assert read_decisions(str(stopped))[item]["by"] == roles.user_name() != "somebody-else"
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    assert review(stopped, "--id", item, "--decide", "allow", capsys=capsys)[0] == 0
+    assert read_decisions(str(stopped))[item]["by"] == "user 54321"
+
+
+def test_a_terminal_obeys_nobody_who_asked(tmp_path, capsys):
+    log = ChainLog(str(tmp_path / "log"))
+    log.add(stopped_of("", "a\x1bnn", "a phrase", ["one\x1b[2J\r\n\ttwo\x9b", "three\x7f"], "four\u2028\x00"))
+    log.close()
+    out = review(tmp_path / "log", capsys=capsys)[1]
+    assert "a\\x1bnn" in out and "asked: one\\x1b[2J\\x0d\n         \\x09two\\x9b\n         three\\x7f\n  answer: four\u2028\\x00\n" in out
+    assert not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in out.replace("\n", ""))
+
+
+def test_files_that_a_group_was_given_stay_its(stopped, capsys):
+    """Those who review are others than the server's user: decisions are added to a file that is there, with the rights that it has."""
+    decisions = stopped.with_name(stopped.name + ".decisions")
+    for path in (decisions, decisions.with_name(decisions.name + ".head")):
+        path.touch()
+        path.chmod(0o660)
+    item = json.loads(review(stopped, "--json", capsys=capsys)[1].splitlines()[0])["id"]
+    assert review(stopped, "--id", item, "--decide", "allow", capsys=capsys)[0] == 0
+    assert str(decisions) == decisions_path(str(stopped)) and stat.S_IMODE(decisions.stat().st_mode) == 0o660
+    decisions.unlink()
+    code, _, err = review(stopped, capsys=capsys)
+    assert code == 2 and "is missing: the log had 1 lines" in err, "what was decided on is not taken away unseen"
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_a_log_without_its_head_is_not_believed(stopped, decided, capsys):
+    if decided:
+        item = json.loads(review(stopped, "--json", capsys=capsys)[1].splitlines()[0])["id"]
+        review(stopped, "--id", item, "--decide", "allow", capsys=capsys)
+    stopped.with_name(f"{stopped.name}{'.decisions' if decided else ''}.head").unlink()
+    code, _, err = review(stopped, capsys=capsys)
+    assert code == 2 and "its head is missing" in err
 
 
 def test_a_log_that_was_changed_is_not_decided_on(stopped, capsys):

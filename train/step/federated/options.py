@@ -5,6 +5,9 @@ from typing import ClassVar, Literal
 
 from train.kinds import Gradient, check_range
 
+LONGEST = 1e15
+"""No update is longer (global norm): squares of such numbers still fit into float32."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rounds(Gradient):
