@@ -192,15 +192,17 @@ def test_whoever_looks_for_newer_checkpoints_in_vain_goes_on(run, tmp_path, monk
     opened, newest = open_run(copied), open_run(run).path
     journal = copied / "checkpoints" / "journal"
     shutil.move(journal, tmp_path / "away")
-    looks, swapped, passed = iter(range(20)), [], SimpleNamespace(should_exit=False)
+    swapped, passed, looks = list[int](), SimpleNamespace(should_exit=False), []
 
-    def look(seconds):
-        number = next(looks)
-        if number == 3:
+    def look(run):
+        looks.append(1)
+        if len(looks) == 4:
             shutil.move(tmp_path / "away", journal)
-        passed.should_exit = number > 4
+        passed.should_exit = len(looks) > 5
+        return _newest(run)
 
-    monkeypatch.setattr("serve.cli.time.sleep", look)
+    monkeypatch.setattr("serve.cli.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("serve.cli._newest", look)
     monkeypatch.setattr("serve.cli._newer", lambda options, run, step: step)
     engine = SimpleNamespace(alive=True, advanced=time.monotonic() + 1000, failed="", swap=swapped.append)
     loaded, options = SimpleNamespace(engine=engine, step=1, served=None), SimpleNamespace(watch=True)
