@@ -405,7 +405,7 @@ def _name(options: Serve, run: Any) -> str:
 
 
 def _version(options: Serve, step: int | None) -> str:
-    return f"{step} {options.int8} {options.exact} {options.raw}"
+    return f"{step} {options.int8} {options.exact} {options.raw} {options.adapters}"
 
 
 def _address(options: Serve, listener: socket.socket) -> str:
@@ -433,12 +433,11 @@ def _look_after(options: Serve, run: Any, application: Any, loaded: Loaded, serv
             said = trouble
             if newest is not None and newest != seen:
                 seen = newest
-                if loaded.served is not None:
-                    loaded.served.version = _version(options, newest)
+                done = functools.partial(setattr, loaded.served, "version", _version(options, newest))
                 if jax.process_count() > 1:
-                    engine.swap_to(newest)
+                    engine.swap_to(newest, done)
                 elif (params := _newer(options, run, newest)) is not None:  # read beside the texts, which need not wait for it
-                    engine.swap(params)
+                    engine.swap(params, done)
 
 
 def _newest(run: Any) -> tuple[int | None, str]:

@@ -85,22 +85,24 @@ class Engine:
             job.cancelled, job.why = True, why
         self._inbox.put(_nothing)
 
-    def swap(self, params: Any) -> None:
-        """Other parameters of the same shapes, from the next call on."""
+    def swap(self, params: Any, done: Callable[[], Any] = lambda: None) -> None:
+        """Other parameters of the same shapes, from the next call on. done: called on the engine's thread once they are there."""
 
         def change():
             self._programs.params = params
             self._begin_anew()
+            done()
 
         self._inbox.put(change)
 
-    def swap_to(self, step: int) -> None:
+    def swap_to(self, step: int, done: Callable[[], Any] = lambda: None) -> None:
         """The parameters of another checkpoint, which are read while all texts wait: so each host reads them between the same calls."""
 
         def change():
             self.advanced = math.inf  # however long that takes, the engine is not stuck
             if self._programs.take(step):
                 self._begin_anew()
+                done()
             self.advanced = time.monotonic()
 
         self._inbox.put(change)
@@ -382,7 +384,7 @@ class Engine:
         alive_B = np.array([job is not None for job in self._jobs])
         adapter_B = np.array([NO_ADAPTER if job is None else job.adapter for job in self._jobs], np.int32)
         self._bank, drawn = self._programs.go_on(self._bank, alive_B, steps, guesses, adapter_B)
-        guessed = guesses > 0 if steps == usual and not wanted else None
+        guessed = None if guided or wanted or steps < usual else guesses > 0
         return drawn, list(self._jobs), 0 if wanted else steps, guessed, time.monotonic()
 
     @property
@@ -439,7 +441,7 @@ class Engine:
         seconds, self._handed = now - max(began, self._handed), now  # a call begins when the one before has ended
         if steps:
             self._step_seconds += 0.5 * (seconds / steps - self._step_seconds)
-        if guessed is not None:
+        if guessed is not None and total:  # a call behind the end of all texts draws nothing
             self._pace.measured(len(jobs), guessed, total / max(seconds, 1e-4) / max(sum(job is not None for job in jobs), 1))
         if total:
             self._scheduler.rate += 0.05 * (total / max(seconds, 1e-4) - self._scheduler.rate)
@@ -449,11 +451,12 @@ class Engine:
         """Only what the grammar allows is drawn next. A text whose grammar knows no more ends as one that has no room does."""
         assert job.grammar is not None
         allowed = job.grammar.allowed()
-        if allowed is None:
+        bias_V = None if allowed is None else _bias_of(job, allowed, self._programs.vocabulary)
+        if bias_V is None or not (bias_V > MASKED / 2).any():  # nor where what else is asked for leaves nothing of it
             self._jobs[place] = None
             self._end(job, Piece([], [], finish="length"))
         else:
-            self._bank = self._programs.set_bias(self._bank, place, _bias_of(job, allowed, self._programs.vocabulary))
+            self._bank = self._programs.set_bias(self._bank, place, bias_V)
 
     def _end(self, job: Job, piece: Piece) -> None:
         job.times["ended"] = time.monotonic()

@@ -65,9 +65,9 @@ class Grammars:
             schema = tool["function"].get("parameters") or {"type": "object"}
             if depth(schema) > DEEPEST:
                 raise Refused(f"tools[{number}].function.parameters are more than {DEEPEST} levels deep", "tools")
-            head = f'{{"name": {json.dumps(tool["function"]["name"])}, "arguments": '
+            head = f'{{"name": {json.dumps(tool["function"]["name"], ensure_ascii=False)}, "arguments": '
             # A schema stays whole: what it refers to stands at its own root.
-            lines += [f'call_{number}: {json.dumps(head)} arguments_{number} "}}"']
+            lines += [f'call_{number}: {json.dumps(head, ensure_ascii=False)} arguments_{number} "}}"']
             lines += [f"arguments_{number}: %json {json.dumps(schema | {'x-guidance': SPACES})}"]
         any_call = " | ".join(f"call_{number}" for number in range(len(tools)))
         lark = "\n".join([f"start: {json.dumps(before)} call {json.dumps(behind)}", f"call: {any_call}", *lines, ""])

@@ -260,7 +260,8 @@ def _tool_calls(value: Any, where: str) -> list[dict[str, Any]]:
         arguments = function.get("arguments") or "{}"
         try:
             arguments = json_files.parse(arguments) if isinstance(arguments, str) else arguments
-        except ValueError as error:
+            json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:  # of numbers that are none, and of half characters too
             raise Refused(f"{here}.arguments are no JSON object: {error}", f"{here}.arguments") from None
         if not isinstance(arguments, dict) or depth(arguments) > DEEPEST:
             raise Refused(f"{here}.arguments must be a JSON object, at most {DEEPEST} levels deep", f"{here}.arguments")

@@ -85,15 +85,15 @@ class Served:
 
         Refused for a model of text without a template.
         """
+        tools = list(request.tools) if request.tools and request.tool_choice != "none" else None
+        if tools and not self.chat.reads_tools:
+            raise Refused("this model's chat template does not tell it of tools", "tools", "unsupported_parameter")
         if self._reader is not None and not self._generator.answers:
             return self._reader.prompt(_parts(request.messages), "messages")
         if not self.chat.template:
             raise Refused("this model has no chat template: use /v1/completions", "messages")
         if any(not isinstance(turn["content"], str) for turn in request.messages):
             raise Refused("this model reads text alone, and a message holds other media", "messages", "unsupported_content")
-        tools = list(request.tools) if request.tools and request.tool_choice != "none" else None
-        if tools and not self.chat.reads_tools:
-            raise Refused("this model's chat template does not tell it of tools", "tools", "unsupported_parameter")
         try:
             ids = self.chat.encode(request.messages, self._tokenizer, tools=tools, most=LARGEST_RENDERED)
         except UserError as error:
@@ -139,6 +139,8 @@ class Served:
         # A format ends, even where texts do not.
         ends = () if request.ignore_eos else self.stop_ids or ((self._end,) if _guided(request) else ())
         stop_ids = tuple(dict.fromkeys((*ends, *request.stop_ids)))
+        if special := [id_ for id_ in request.allowed if id_ >= self._tokenizer.base_size and id_ not in stop_ids]:
+            raise Refused(f"allowed_token_ids names {special[0]}, which is a special token and is never drawn", "allowed_token_ids")
         if len(stop_ids) > STOPS:
             raise Refused(f"{len(stop_ids)} ids end a text, with the model's own; there may be {STOPS}", "stop_token_ids")
         try:

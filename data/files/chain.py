@@ -55,13 +55,16 @@ class ChainLog:
         if whole and kept is None:
             self._file.close()
             raise UserError(f"{path}: its head is gone: {path}.head", "Bring it back, or keep this as evidence and write to another file.")
-        found = check(content[:whole], kept, kept)
+        found = check(content[:whole], kept)
         if isinstance(found, Broken):
             self._file.close()
             raise UserError(f"{path}: line {found.line}: {found.why}", "Keep it as evidence, and write to another file.")
         self._head = found
         self._head_file = os.open(f"{path}.head", os.O_WRONLY | os.O_CREAT, 0o644)
         self._file.truncate(whole)
+        beyond = found.lines - (kept.lines if kept is not None else 0)
+        if beyond > 1:  # neither file waits for the disk, so a loss of power can leave an older head; or somebody wrote them
+            self.add({"event": "lines beyond the head are taken as they are", "lines": beyond})
         if whole < len(content):
             self.add({"event": "a line that was not finished is taken out", "bytes": len(content) - whole})
         else:
@@ -73,8 +76,9 @@ class ChainLog:
         if not record or "chain" in record:
             raise ValueError("a record has fields, and none of them is `chain`")
         with self._lock:
-            digest = _digest(self._head.digest, line.encode())
-            self._file.write(f'{line[:-1]}{_FIELD}{digest}"}}\n'.encode())
+            content = line.encode("utf-8", "backslashreplace")  # half of a pair of surrogates, as JSON writes it
+            digest = _digest(self._head.digest, content)
+            self._file.write(content[:-1] + f'{_FIELD}{digest}"}}\n'.encode())
             self._file.flush()
             self._head = Head(self._head.lines + 1, digest)
             self._write_head()

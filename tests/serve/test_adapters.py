@@ -47,9 +47,9 @@ def adapters(model):
 def some_jobs() -> list[Job]:
     draw = np.random.default_rng(4)
     prompt = draw.integers(0, 256, CHUNK + 3).tolist()
-    sampling = Sampling(temperature=0.7, stop_ids=(END,))
-    same = [Job(prompt, sampling, 1, 12, adapter=adapter) for adapter in (-1, 0, 1)]
-    return same + [Job(draw.integers(0, 256, 5).tolist(), sampling, number, 12, adapter=number % 3 - 1) for number in range(6)]
+    cool, warm = (Sampling(temperature=temperature, stop_ids=(END,)) for temperature in (0.7, 1.0))
+    same = [Job(prompt, cool, 1, 12, adapter=adapter) for adapter in (-1, 0, 1)]
+    return same + [Job(draw.integers(0, 256, 5).tolist(), warm, number, 12, adapter=number % 3 - 1) for number in range(6)]
 
 
 def test_each_text_is_as_with_its_adapter_merged(model, adapters, make_engine):

@@ -204,7 +204,7 @@ def test_whoever_looks_for_newer_checkpoints_in_vain_goes_on(run, tmp_path, monk
     monkeypatch.setattr("serve.cli.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("serve.cli._newest", look)
     monkeypatch.setattr("serve.cli._newer", lambda options, run, step: step)
-    engine = SimpleNamespace(alive=True, advanced=time.monotonic() + 1000, failed="", swap=swapped.append)
+    engine = SimpleNamespace(alive=True, advanced=time.monotonic() + 1000, failed="", swap=lambda params, done: swapped.append(params))
     loaded, options = SimpleNamespace(engine=engine, step=1, served=None), SimpleNamespace(watch=True)
     _look_after(options, opened, SimpleNamespace(draining=False), loaded, passed)
     assert len(swapped) == 1 and swapped[0] == _newest(open_run(newest))[0]

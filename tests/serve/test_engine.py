@@ -6,6 +6,7 @@ import dataclasses
 import random
 import threading
 import time
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -199,6 +200,19 @@ def test_it_goes_the_way_that_was_faster_and_tries_the_other_now_and_then():
         pace.measured(1, guessed, 10.0 if guessed else 20.0)
     assert 0.0 < np.mean(made) < 0.1
     assert pace.choose(4)  # nothing is known of another width
+
+
+def test_a_call_is_measured_only_where_its_time_tells_something(make_engine, drafted, model):
+    """Not that of one token for a grammar, of one beside a prompt, nor of the short ones that a text begins with."""
+    programs, seen = drafted(*model, widths=(4,)), []
+    with make_engine(programs=programs) as parts:
+        parts.engine._pace = SimpleNamespace(choose=lambda width: True, measured=lambda *given: seen.append(given))
+        run(parts.engine, [Job([1, 2], Sampling(stop_ids=(END,)), 0, 30, grammar=Letters(programs.vocabulary))])
+        assert not seen
+        run(parts.engine, [Job([3], Sampling(temperature=0.0, bias=((3, 100.0),)), 0, 2)])
+        assert not seen
+        run(parts.engine, [Job([3], Sampling(temperature=0.0, bias=((3, 100.0),)), 0, 110)])
+    assert seen and all(width == 4 and guessed and rate > 0 for width, guessed, rate in seen)
 
 
 def test_a_guess_is_what_followed_before():

@@ -6,7 +6,7 @@ import pytest
 
 from serve.protocol import Refused, chat_request, completion_request, counting_request, decoding_request
 from serve.served import Served
-from tests.serve.conftest import CHAT, CONTEXT, TOKENIZER, run
+from tests.serve.conftest import CHAT, CONTEXT, END, TOKENIZER, run
 from train.generation.chat import Chat
 from train.generation.text import TextGenerator
 
@@ -114,3 +114,37 @@ def test_tools_that_a_template_does_not_tell_of_are_refused(generator):
 def test_what_would_count_or_decode_otherwise_is_refused(check, body):
     with pytest.raises(Refused):
         check(body)
+
+
+def test_ids_that_are_never_drawn_cannot_be_allowed_alone(generator):
+    served = Served("tiny", generator, TOKENIZER, CHAT, size=CONTEXT)
+    request = completion_request({"prompt": "a", "allowed_token_ids": [65, TOKENIZER.base_size + 1]})
+    with pytest.raises(Refused, match="special token"):
+        served.sampling(request)
+    assert served.sampling(completion_request({"prompt": "a", "allowed_token_ids": [65, END]})).allowed == (65, END)
+
+
+def test_a_form_of_which_nothing_is_allowed_cuts_its_text(make_engine, generator):
+    served = Served("tiny", generator, TOKENIZER, CHAT, size=CONTEXT)
+    request = completion_request({"prompt": "a", "response_format": {"type": "regex", "regex": "[0-9]{4}"}, "allowed_token_ids": [97, 98]})
+    with make_engine() as parts:
+        ((ids, _, finish),) = run(
+            parts.engine, [served.job(served.prompt("a"), request, served.sampling(request), 9, 0, 0, "", served.grammar(request))]
+        )
+    assert finish == "length" and not ids
+
+
+def test_names_of_tools_are_written_as_they_are(make_engine, generator):
+    served = Served("tiny", generator, TOKENIZER, CHAT, size=CONTEXT)
+    tools = [{"type": "function", "function": {"name": "天气", "parameters": {"type": "object", "additionalProperties": False}}}]
+    request = chat_request({"messages": [{"role": "user", "content": "a"}], "tools": tools, "tool_choice": "required"})
+    with make_engine() as parts:
+        prompt = served.prompt("a")
+        ((ids, *_),) = run(parts.engine, [served.job(prompt, request, served.sampling(request), 90, 0, 0, "", served.grammar(request))])
+    assert served.decode(ids) == '<tool_call>\n{"name": "天气", "arguments": {}}\n</tool_call>'
+
+
+@pytest.mark.parametrize("arguments", ['{"a": "\\ud800"}', '{"a": 1e400}', '{"a": NaN}'])
+def test_arguments_that_no_json_holds_are_refused(arguments):
+    with pytest.raises(Refused, match="arguments"):
+        chat_request({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]})

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from data.errors import UserError
 from data.files import json_files
 from data.files.storage import sync_folder
 from train.federated.messages import Malformed
@@ -33,12 +34,18 @@ class Added:
     def __init__(self, path: Path | None = None):
         self._path = path
         self._sets: dict[tuple[str, ...], frozenset[str]] = {}
-        for line in path.read_bytes().split(b"\n") if path is not None and path.is_file() else ():
+        lines = path.read_bytes().split(b"\n") if path is not None and path.is_file() else []
+        for number, line in enumerate(lines, 1):
             try:
-                entry = json_files.parse(line)
-                self._note(entry["run"], entry["round"], entry["parameters"], entry["clients"])
+                if line.strip():
+                    entry = json_files.parse(line)
+                    self._note(entry["run"], entry["round"], entry["parameters"], entry["clients"])
             except (ValueError, KeyError, TypeError):
-                continue  # the process died while it wrote the line, and so before it told or asked for anything
+                # A write begins with a line's end and ends with one, so an empty line is behind what was written whole.
+                if number < len(lines) and not lines[number].strip():
+                    raise UserError(
+                        f"{path}: line {number} is damaged", "Restore the file: it says which sums may not be asked for."
+                    ) from None
 
     def of(self, run: str, number: int, parameters: str) -> set[frozenset[str]]:
         """The sets that a round and that these parameters were added up with. run: of the server. parameters: their digest."""

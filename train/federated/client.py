@@ -22,7 +22,7 @@ from train.devices.mesh import make_mesh
 from train.experiment import Experiment, MeshShape
 from train.federated.added import FILE, Added
 from train.federated.exchange import vector_of
-from train.federated.messages import Arrays, Malformed, checked, flat, shapes_of, tree_of
+from train.federated.messages import PROTOCOL, Arrays, Malformed, checked, flat, shapes_of, tree_of
 from train.federated.network import Server
 from train.federated.options import Gathered
 from train.federated.secure import SecureClient
@@ -45,7 +45,7 @@ ALIVE = 15.0
 
 def joined(server: Server) -> tuple[Experiment, dict[str, Any]]:
     """The experiment of a server, without data, and all that it says."""
-    said = server("join", {"format": FORMAT})
+    said = server("join", {"format": FORMAT, "protocol": PROTOCOL})
     files = said.get("tokenizer")
     if not isinstance(files, dict) or not all(isinstance(content, bytes) and Path(name).name == name for name, content in files.items()):
         raise Malformed("the server sends no tokenizer")

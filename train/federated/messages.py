@@ -36,6 +36,8 @@ def unpacked(content: bytes) -> dict[str, Any]:
 
 
 ARRAY = 1
+PROTOCOL = 2
+"""Of what a server and its clients ask one another."""
 """MessagePack's number of our arrays: a header with type and shape, then the numbers, the lowest byte first."""
 
 

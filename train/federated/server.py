@@ -18,7 +18,7 @@ from train.experiment import Experiment, MeshShape
 from train.federated.added import FILE, Added
 from train.federated.client import without_files
 from train.federated.exchange import Again, Exchange, Gain
-from train.federated.messages import Malformed, flat, shapes_of, tree_of
+from train.federated.messages import PROTOCOL, Malformed, flat, shapes_of, tree_of
 from train.federated.network import POLL, check_encrypted, listening
 from train.federated.options import Gathered, Network
 from train.generation.chat import FILE as CHAT
@@ -176,8 +176,8 @@ def for_clients(experiment: Experiment) -> Experiment:
 
 
 def _joined(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
-    if message.get("format") != FORMAT:
-        raise Malformed(f"the server has format {FORMAT}: use the same version of Omnia")
+    if (message.get("format"), message.get("protocol")) != (FORMAT, PROTOCOL):
+        raise Malformed(f"the server has format {FORMAT} and protocol {PROTOCOL}: use the same version of Omnia")
     return exchange.hello
 
 

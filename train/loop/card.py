@@ -100,8 +100,11 @@ def _data(stored: dict) -> Rows:
     if not stored.get("shards"):
         rows.append(("sources", "none are named: the run made its data itself, or the model was imported, and its data is not recorded"))
     # Of a private run the exact counts would tell of single examples.
-    private = _full(stored["experiment"].get("gradient", {})).startswith("train.step.private.")
-    if not private and objective.get("labels") and len(objective["labels"]) == len(objective.get("counts", ())):
+    if (
+        not _promises(stored["experiment"].get("gradient", {}))
+        and objective.get("labels")
+        and len(objective["labels"]) == len(objective.get("counts", ()))
+    ):
         counts = zip(objective["labels"], objective["counts"], strict=True)
         rows.append(("examples of each label", ", ".join(f"{_said(label)} {_said(count)}" for label, count in counts)))
     held = data.get("validation_files")
@@ -196,13 +199,16 @@ def _measures(run_dir: Path, summary: dict) -> str:
     return _section("Measures", *(texts or ["Not measured: the run has kept no evaluation."]))
 
 
+def _promises(gradient: dict) -> bool:
+    """Whether a gradient promises privacy: to units, or to users in federated rounds."""
+    return bool(_full(gradient).startswith("train.step.private.") or gradient.get("noise_multiplier") or gradient.get("epsilon"))
+
+
 def _privacy(run_dir: Path, experiment: dict) -> Rows:
     facts = _read(run_dir / PRIVACY)
     if not facts:
         gradient = _kind(experiment.get("gradient", {}))
-        stored = experiment.get("gradient", {})
-        noisy = stored.get("noise_multiplier") or stored.get("epsilon")  # of users, in federated rounds
-        if _full(stored).startswith("train.step.private.") or noisy:
+        if _promises(experiment.get("gradient", {})):
             return [("promise", f"none can be stated: the gradient is {gradient}, and {PRIVACY} is not there")]
         if not _trained(run_dir):
             return [("promise", "none is recorded: how the model was trained is not known here")]

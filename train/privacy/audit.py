@@ -1,4 +1,4 @@
-"""Whether the private gradient of a run does what it promises: with canaries, through the very code that trains.
+"""Whether the private gradient of a run does what it promises: with canaries, through the gradient as it trains.
 
 A canary is a unit whose gradient is known: its loss is `LOUD` times one number of an extra leaf of the parameters, so that clipping leaves
 the clipping norm in that place and nothing elsewhere. The real loss of the run is computed beside it, on padding.

@@ -181,7 +181,7 @@ def test_a_decoder_by_the_command_line(tiny, tmp_path, capsys):
     half = [0.5 * layer.mean(0) + 0.5 * np.eye(weights.shape[-1]) for layer in weights]
     expected = (half[1] @ half[0])[made.reader]
     np.testing.assert_allclose(rolled[made.free_T], expected[made.free_T], rtol=1e-5)
-    assert rolled.min() >= 0 and expected.sum() == pytest.approx(1)  # shares of the whole, of which the first token has its own
+    assert rolled.min() >= 0 and 0 < rolled.sum() <= 1 + 1e-6  # shares of the whole, of which the first token has its own
     for options, said in (
         (["--prompt", ""], "--prompt is empty"),
         (["--prompt", "a", "--method", "shaq"], "did you mean 'shap'"),

@@ -26,7 +26,7 @@ def test_it_is_the_sum_over_checkpoints_of_products_of_whole_gradients():
     points = [
         ({"w": rng.normal(size=(4, 3)).astype(np.float32), "v": rng.normal(size=3).astype(np.float32)}, rate) for rate in (0.5, 0.1, 2.0)
     ]
-    units = Units("row", 7, lambda numbers, first: np.where((numbers >= 0)[:, None], rows[numbers], 0))
+    units = Units("row", 7, lambda numbers, coins: np.where((numbers >= 0)[:, None], rows[numbers], 0))
     found = influence(loss, points, test, units, np.arange(7))
 
     def flat(params, row):

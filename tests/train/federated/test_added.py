@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.errors import UserError
 from train.bridge.adapters import digest_of
 from train.federated import client as clients
 from train.federated.added import FILE, Added
@@ -210,3 +211,17 @@ def test_an_update_that_no_square_can_hold_is_refused_by_name(length):
     message = {"did": "train", "change": {"w": np.full(3, length, np.float32)}, "weight": 1, "loss": 0.0}
     with pytest.raises(Malformed, match="no update is longer than 1e\\+15"):
         exchange._checked(message)
+
+
+def test_what_a_crash_left_is_borne_and_damage_is_not(tmp_path):
+    """Half a line at the end, or before the next; a line that was whole once and is not any more says which sums may not be asked for."""
+    path = tmp_path / FILE
+    Added(path).keep("r", 1, "a", FOUR)
+    with path.open("ab") as file:
+        file.write(b'\n{"run": "r", "rou')
+    again = Added(path)
+    again.keep("r", 2, "b", FIVE)
+    assert Added(path).of("r", 1, "x") == {frozenset(FOUR)} and Added(path).of("r", 2, "x") == {frozenset(FIVE)}
+    path.write_bytes(path.read_bytes().replace(b'"round": 1', b'"round" 1', 1).replace(b'"round":1', b'"round" 1', 1))
+    with pytest.raises(UserError, match="is damaged"):
+        Added(path)

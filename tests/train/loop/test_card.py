@@ -28,6 +28,7 @@ from train.objectives.bind import bind
 from train.objectives.tasks.options import Supervised
 from train.rl.options import PreferenceLearning
 from train.runs.serialize import to_json
+from train.step.federated.options import Federated
 from train.step.private.options import Private
 from train.tasks.classification import Classification
 
@@ -137,6 +138,9 @@ def test_a_private_task_and_what_was_measured_of_it(tmp_path):
     facts = checked(card_of(run.path))
     assert "how the model was trained is not known" not in facts["promise"] and PRIVACY in facts["promise"]
     assert "examples of each label" not in facts and facts["parameters"] == "no checkpoint is kept"
+    rounds = Federated(clip=0.1, noise_multiplier=1.0, delta=1e-2, expected_batch=4)
+    noisy = start(tmp_path / "noisy", dataclasses.replace(run.experiment, gradient=rounds))
+    assert "examples of each label" not in checked(card_of(noisy.path))
     plain = start(tmp_path / "plain", dataclasses.replace(run.experiment, gradient=Exact()))
     assert checked(card_of(plain.path))["examples of each label"] == "x 20, y 20"
     logged(run)

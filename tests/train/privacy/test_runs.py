@@ -29,6 +29,7 @@ from train.privacy.drawing import KEY
 from train.runs.directory import PRIVACY, open_run
 from train.sources.dataset import dataset_of, open_sources
 from train.sources.drawing import drawing_of
+from train.step.federated.options import Federated
 from train.step.private.gradient import SECRET as HIDDEN
 from train.step.private.options import Private
 from train.tasks.augmentation import Augment
@@ -203,6 +204,9 @@ def test_losses_of_a_unit_that_others_have_a_part_in_are_refused(options, said, 
     experiment = change(experiment, batch_size=64, gradient={"expected_batch": 6}, **options)
     with pytest.raises(UserError, match=said):
         train(start(tmp_path / "run", experiment))
+    rounds = Federated(user="who", clip=0.1, noise_multiplier=1.0, delta=1e-2, expected_batch=6)
+    with pytest.raises(UserError, match=said):
+        realise(rounds, dataclasses.replace(experiment, gradient=rounds), "row")
 
 
 def test_what_was_said_of_fewer_steps_goes_where_a_run_goes_on(private, tmp_path):

@@ -17,7 +17,7 @@ from train.objectives.terms import Mean
 from train.step.federated.local import Update, clipped, local_update, norm_of, with_loss
 from train.step.federated.options import Federated
 from train.step.federated.robust import rule
-from train.step.private.gradient import SECRET, UNITS_AT_ONCE, in_units, near, noise_key, normal_like
+from train.step.private.gradient import SECRET, UNITS_AT_ONCE, check_apart, in_units, near, noise_key, normal_like
 
 ATTACK = 10.0
 """Times the length of an honest update."""
@@ -43,6 +43,8 @@ def federated(options: Federated, experiment: Experiment, unit: str) -> "Round":
         raise UserError("gradient Federated: faults.spike would skip rounds for what single clients do", "Set --faults.spike 0.")
     if options.at_once and experiment.batch_size % options.at_once:
         raise UserError(f"gradient.at_once {options.at_once} does not divide batch_size {experiment.batch_size}", "Change one of them.")
+    if options.private:
+        check_apart(experiment)
     if options.private and options.quantile and 0 < 2 * _counting_noise(options, experiment) <= options.noise_multiplier:
         raise UserError("gradient.noise_multiplier is too large beside that of gradient.quantile", "Draw more clients in a round.")
     if options.unit_rows % min(options.local_batch, options.unit_rows):

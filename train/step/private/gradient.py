@@ -64,6 +64,13 @@ def private(options: Private, experiment: Experiment, unit: str):
     return gradient
 
 
+def check_apart(experiment: Experiment) -> None:
+    """UserError for options by which what is learned of one unit tells of others."""
+    for section, name, default, why in READS_OTHERS:
+        if getattr(getattr(experiment, section), name, default) != default:
+            raise UserError(f"privacy: {section}.{name} {why}, so what is learned of one unit tells of others", "Leave it out.")
+
+
 READS_OTHERS = (
     ("data", "shots", 0, "shows other examples before each one"),
     ("objective", "class_weights", "none", "counts the labels of all examples"),
@@ -78,9 +85,7 @@ def _check(options: Private, experiment: Experiment, unit: str) -> None:
         raise UserError(f"gradient Private: {name} makes its own rows, of which nothing can be promised", _INSTEAD)
     if unit == "batch":
         raise UserError(f"gradient Private: the loss of {name} compares rows with one another, so no unit has one of its own", _INSTEAD)
-    for section, name, default, why in READS_OTHERS:
-        if getattr(getattr(experiment, section), name, default) != default:
-            raise UserError(f"gradient Private: {section}.{name} {why}, so what is learned of one unit tells of others", "Leave it out.")
+    check_apart(experiment)
     if experiment.model.expert_capacity:
         raise UserError("gradient Private: with model.expert_capacity rows take room from one another", "Set --model.expert-capacity 0.")
     if experiment.micro_batches > 1:
