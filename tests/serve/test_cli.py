@@ -23,7 +23,7 @@ import pytest
 import omnia
 from data.errors import UserError
 from model.encoder_decoder import Conditioned
-from serve.cli import STUCK_EXIT, _look_after, _newest
+from serve.cli import STUCK_EXIT, Serve, _look_after, _newest
 from serve.drafts import with_draft
 from serve.keys import new_key
 from tests.serve.conftest import ROOT, Server
@@ -204,9 +204,16 @@ def test_whoever_looks_for_newer_checkpoints_in_vain_goes_on(run, tmp_path, monk
     monkeypatch.setattr("serve.cli.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("serve.cli._newest", look)
     monkeypatch.setattr("serve.cli._newer", lambda options, run, step: step)
-    engine = SimpleNamespace(alive=True, advanced=time.monotonic() + 1000, failed="", swap=lambda params, done: swapped.append(params))
-    loaded, options = SimpleNamespace(engine=engine, step=1, served=None), SimpleNamespace(watch=True)
+
+    def swap(params, done):
+        swapped.append(params)
+        assert not served.version, "what answers is what it was until then"
+        done()
+
+    engine, served = SimpleNamespace(alive=True, advanced=time.monotonic() + 1000, failed="", swap=swap), SimpleNamespace(version="")
+    loaded, options = SimpleNamespace(engine=engine, step=1, served=served), Serve(str(copied), watch=True)
     _look_after(options, opened, SimpleNamespace(draining=False), loaded, passed)
+    assert served.version.startswith(f"{swapped[0]} ")
     assert len(swapped) == 1 and swapped[0] == _newest(open_run(newest))[0]
     assert capsys.readouterr().err.count("no newer checkpoint can be looked for") == 1
 

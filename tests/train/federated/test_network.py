@@ -164,7 +164,7 @@ def test_clients_learn_together_what_all_rows_in_one_place_teach_and_keep_their_
             assert all(word.encode() not in content for word in WORDS)
         sizes = sorted(len(content) for content in messages if len(content) > 1000)
         assert len(sizes) == 3 and sizes[0] == sizes[-1], "as many updates as rounds, whose size tells nothing of the rows"
-    assert fields == {"format", "did", "round", "change", "weight", "loss"}
+    assert fields == {"format", "protocol", "did", "round", "change", "weight", "loss"}
 
 
 def test_added_unseen_the_sum_is_the_same(place, tmp_path, central):
