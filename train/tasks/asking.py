@@ -54,9 +54,9 @@ def ask(
     experiment = dataclasses.replace(experiment, objective=objective.completed(sources))
     dataset: Any = dataset_of(experiment)
     assert isinstance(dataset, TaskDataset)
+    dataset.place = run.path
     dataset.check_way()
     sources = dataset.open(run.tokenizer())
-    dataset.place = run.path
     examples = dataset.first(dataset.examples(sources, "validation"), rows)
     dataset.show(sources)
     dataset.tokens = sources[0].tokenizer()

@@ -101,6 +101,7 @@ class ConversationDataset(SequenceDataset):
 
     options: Conversations
     _chat: Any = None
+    _chat_from: Any = None
     changeable = ()
 
     def example(self, record: Record) -> Example:
@@ -134,8 +135,8 @@ class ConversationDataset(SequenceDataset):
     @property
     def chat(self):
         """What belongs to a conversation with the model that the run starts from."""
-        if self._chat is None:
-            self._chat = super().chat if self.way == "text" else Chat()
+        if self._chat is None or self._chat_from != self.place:
+            self._chat, self._chat_from = super().chat if self.way == "text" else Chat(), self.place
         return self._chat
 
     @property

@@ -180,3 +180,19 @@ def test_the_right_choice_is_known_by_place_letter_or_text(row, place):
         return
     with pytest.raises(UserError, match=f"line 1: {place}"):
         dataset.example(record)
+
+
+def test_a_chat_model_is_asked_by_its_own_template(tmp_path, monkeypatch):
+    """Which lies in its run, and not in that of an experiment that starts from it."""
+    run = run_of(tmp_path / "run", ModelConfig(**SHAPE))
+    Chat("{% for turn in messages %}[{{ turn.role }}] {{ turn.content }}\n{% endfor %}[assistant] ").save(run.path)
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FILES["talk.jsonl"]))
+    asked = []
+
+    def answers(dataset, model, params, mesh, examples):
+        asked.extend(bytes(dataset.prompt_ids(example, 99).tolist()).decode() for example in examples)
+        return ["ho"] * len(examples)
+
+    monkeypatch.setattr("train.tasks.writing.answers_of", answers)
+    found = ask(run, Conversations(**SHORT), Supervised(), (str(tmp_path / "talk.jsonl"),))
+    assert sorted(asked) == ["[user] he\n[assistant] ", "[user] hi\n[assistant] "] and found["examples"] == 2
