@@ -13,9 +13,9 @@ import numpy as np
 from model.attention.dispatch import MASKED
 from model.decoding.sampling import by_row
 from model.decoding.slots import Scores
-from serve.drafts import Pace
 from serve.jobs import Job, Piece
 from serve.observe import Observed
+from serve.pace import Pace
 from serve.prefix import PrefixStore
 from serve.programs import MOST_STEPS, NO_ADAPTER, Newcomer, Part, Programs
 from serve.scheduler import Scheduler

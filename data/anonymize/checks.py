@@ -78,13 +78,9 @@ def _is_date(text: str) -> bool:
     return 1850 <= year <= 2100 and 1 <= month <= 12 and 1 <= day <= 31
 
 
-def iban(number: str) -> bool:
-    """Of bank accounts: ISO 13616, remainder 1 modulo 97."""
-    return (0, len(number)) in accounts(number)
-
-
 def accounts(text: str) -> list[tuple[int, int]]:
-    """Where a bank account stands at the beginning of a text in groups: the longest that there is, as one span, or none.
+    """Where a bank account (IBAN, ISO 13616: remainder 1 modulo 97) stands at the beginning of a text in groups: the longest that there is,
+    as one span, or none.
 
     The remainder goes on from letter to letter, so that groups more or less cost nothing.
     """

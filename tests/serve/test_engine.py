@@ -18,10 +18,10 @@ from model.decoding.continuing import Drafted, guess
 from model.decoding.sampling import Sampling
 from model.stack import unstack_layers
 from model.transformer import Decoder
-from serve.drafts import Pace
 from serve.engine import Engine
 from serve.jobs import Full, Grammar, Job
 from serve.observe import Observed
+from serve.pace import Pace
 from serve.prefix import PrefixStore
 from serve.programs import NO_ADAPTER, Newcomer, Part, Programs
 from serve.scheduler import Scheduler

@@ -100,7 +100,7 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, risk: float
 FINE = 0.1
 """An epsilon below which the library's grid of privacy losses, 1e-4, is too coarse."""
 FINEST = 5e-6
-"""A finer grid would fill the memory."""
+"""A finer grid takes minutes."""
 LEAST_NOISE, MOST_NOISE = 2.0**-6, 1e4
 COARSE = 1e-3
 """Grid of the privacy losses in the search: ten times coarser than the library's, finer for a small epsilon, and never below the truth."""
