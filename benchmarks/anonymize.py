@@ -9,7 +9,7 @@ from data.anonymize.surrogates import Key
 from data.anonymize.text import Anonymizer
 
 SIZE = 1_000_000
-PIECES = ("1", "a", "a@", "1.", "张", "1-", "+1", ":", "ab:", "Mr. A ", "1 ", "北京市路1", "1 A ", "[A", "中路1号", "13800138000 ")
+PIECES = ("1", "a", "a@", "1.", "张", "1-", "+1", ":", "ab:", "Mr. A ", "1 ", "北京市路1", "1 A ", "ab12 ", "[A", "中路1号", "13800138000 ")
 """Texts that are repeated."""
 
 
