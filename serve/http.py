@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from data.files.text_files import is_whole
 from serve.answers import ChatAnswer, CompletionAnswer, Failed, embeddings, rows_of
 from serve.engine import Engine
 from serve.jobs import Full, Job
@@ -273,7 +274,7 @@ class Application:
         if asked.header("content-encoding") not in ("", "identity"):
             raise Refused("bodies are taken as they are, without a content-encoding", status=415, code="unsupported_media_type")
         length = asked.header("content-length")
-        if length.isascii() and length.isdecimal() and int(length) > MOST_BYTES:
+        if is_whole(length) and int(length) > MOST_BYTES:
             raise Refused(f"the body may have {MOST_BYTES} bytes", status=413, code="body_too_large")
         pieces, size, more = [], 0, True
         while more:

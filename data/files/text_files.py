@@ -32,3 +32,8 @@ def read_text(path: str | os.PathLike) -> str:
         raise UserError(f"{os.fspath(path)}: {error.strerror or error}", "Give the path of a text file.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{os.fspath(path)}: invalid UTF-8 at byte {error.start}", "Give UTF-8 text.") from None
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number in the digits 0 to 9: str.isdigit takes ² too, which int does not."""
+    return text.isascii() and text.isdecimal()

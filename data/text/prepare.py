@@ -15,6 +15,7 @@ from data.anonymize.patterns import VERSION
 from data.anonymize.surrogates import Key
 from data.errors import UserError
 from data.files.manifest import SPLITS, totals
+from data.files.text_files import is_whole
 from data.loading import preparation
 from data.loading.pool import run_tasks
 from data.readers.documents import Document, Extent, Skipped, SplitRule
@@ -187,7 +188,7 @@ def _tokenizer(options, plan, key) -> Tokenizer:
         tokenizer = byte_tokenizer()
     elif options.tokenizer == "char":
         tokenizer = character_tokenizer("".join(_scan(options, plan["tasks"], scan_alphabet, key)))
-    elif kind == "sentencepiece" and size.isascii() and size.isdecimal():
+    elif kind == "sentencepiece" and is_whole(size):
         tasks = plan["tasks"][:: -(-len(plan["tasks"]) // SAMPLE_TASKS)]
         samples = _scan(options, tasks, scan_sample, key, _rule(plan))
         tokenizer = train_sentencepiece(smallest([block for sample in samples for block in sample]), int(size))

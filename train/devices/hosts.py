@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data.errors import UserError
+from data.files.text_files import is_whole
 from train.loop.exits import Exit
 
 JOIN_SECONDS = 300
@@ -271,7 +272,7 @@ def _several(environment) -> list[str]:
     """The variables by which a scheduler says that it was asked for several processes."""
     names = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
     found = {name: environment.get(name, "1") for name in names}
-    return [name for name, value in found.items() if value.isascii() and value.isdecimal() and int(value) > 1]
+    return [name for name, value in found.items() if is_whole(value) and int(value) > 1]
 
 
 def _number(name: str, default: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from data.errors import UserError
 from data.files import json_files
+from data.files.text_files import is_whole
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
 from train.experiment import Experiment
@@ -99,7 +100,7 @@ def _changed(objective: Objective, change: tuple[str, ...]) -> Objective:
     free = type(objective).only_evaluated
     for one in change:
         name, _, value = one.partition("=")
-        if name not in free or not (value.isascii() and value.isdecimal()):
+        if name not in free or not is_whole(value):
             able = ", ".join(f"{field}=NUMBER" for field in free) or f"nothing of {type(objective).__name__}"
             raise UserError(f"--change {one}: is no field that evaluations alone read, with a whole number", f"Can be changed: {able}.")
         objective = dataclasses.replace(objective, **{name: int(value)})

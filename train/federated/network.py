@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from data.errors import UserError
 from data.files import json_files
+from data.files.text_files import is_whole
 from train.federated.messages import Malformed, packed, unpacked
 
 SERVICE = "omnia.Federation"
@@ -37,7 +38,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def host_of(address: str) -> str:
     """The host of HOST:PORT; UserError for another form."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 65536):
+    if not colon or not host or not (is_whole(port) and len(port) < 6 and int(port) < 65536):
         raise UserError(f"address {address!r}: is no HOST:PORT", "Give one, such as localhost:8470.")
     return host.strip("[]")
 

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from data.errors import UserError
+from data.files.text_files import is_whole
 from train.adapters.options import Tuning
 from train.adapters.training import base_in_eight_bits, method_of, reference_in, reporting, trained_bound
 from train.devices.mesh import parameter_shardings, row_shards
@@ -89,7 +90,7 @@ def check_frozen(experiment: Experiment) -> None:
     params = nn.unbox(jax.eval_shape(bind(experiment).start, jax.random.key(0)))
     for name in experiment.frozen:
         stack, colon, count = name.partition(":")
-        if colon and (not (count.isascii() and count.isdecimal()) or stack.split("/")[-1] != "layers"):
+        if colon and (not is_whole(count) or stack.split("/")[-1] != "layers"):
             raise UserError(f"frozen: {name} says no number of layers", "Give the number of the lowest ones, as in layers:4.")
         if not any(jax.tree.leaves(frozen_leaves(params, (name,)))):
             raise UserError(f"frozen: no parameter's name begins with {name}", f"Parts of the model are {', '.join(sorted(params))}.")

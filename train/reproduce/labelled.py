@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from data.errors import UserError
+from data.files.text_files import is_whole
 from data.records.writing import write_records
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Shared
@@ -86,7 +87,7 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["texts"] and len(arguments) == 6:
             write_texts(*arguments[1:])
-        elif arguments[:1] == ["layers"] and len(arguments) == 4 and arguments[2].isascii() and arguments[2].isdecimal():
+        elif arguments[:1] == ["layers"] and len(arguments) == 4 and is_whole(arguments[2]):
             write_lowest_layers(arguments[1], int(arguments[2]), arguments[3])
         else:
             print(__doc__, file=sys.stderr)

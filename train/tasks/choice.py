@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data.errors import UserError
+from data.files.text_files import is_whole
 from data.records.record import Record, lacks
 from train.tasks.examples import Example, column
 from train.tasks.packing import Item, Piece
@@ -107,7 +108,7 @@ class ChoiceDataset(TaskDataset):
 
 def _place(label: Any, value: str, choices: Sequence[str], where: str) -> int:
     """The place of the right choice. label: as the file has it; value: as text."""
-    number = int(value) if value.isascii() and value.isdecimal() else LETTERS.find(value.upper()) if len(value) == 1 else -1
+    number = int(value) if is_whole(value) else LETTERS.find(value.upper()) if len(value) == 1 else -1
     named = list(choices).index(value) if value in choices and not isinstance(label, int) else -1
     if 0 <= number < len(choices) and named not in (-1, number):
         raise UserError(

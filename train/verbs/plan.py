@@ -12,6 +12,7 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files
+from data.files.text_files import is_whole
 from train.experiment import Experiment
 from train.verbs.arguments import check_belongs, parse
 from train.verbs.config_files import KindsByName, load_config, with_kinds
@@ -92,7 +93,7 @@ def start_jax(topology: str) -> None:
     if jax.config.jax_platforms is None:
         jax.config.update("jax_platforms", "cpu")
     chosen = jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if kind == "cpu" and count.isascii() and count.isdecimal() and not chosen:
+    if kind == "cpu" and is_whole(count) and not chosen:
         jax.config.update("jax_num_cpu_devices", int(count))
     hosts.start_devices()
 
