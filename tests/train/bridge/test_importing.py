@@ -170,6 +170,20 @@ def test_others_begin_a_text_as_a_run_of_our_own_did(tmp_path):
     assert (said["bos_token_id"], said["eos_token_id"]) == (start, end)
 
 
+def test_the_end_of_a_document_is_the_one_that_the_files_name(tmp_path):
+    """Where its name is none of the usual ones, and the tokenizer does not mark it as special."""
+    write_folder(tmp_path / "theirs")
+    path = tmp_path / "theirs" / "tokenizer.json"
+    said = json.loads(path.read_text().replace("<|endoftext|>", "<|over|>"))
+    said["added_tokens"] = [token for token in said["added_tokens"] if token["content"] != "<|over|>"]
+    path.write_text(json.dumps(said))
+    (tmp_path / "theirs" / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|over|>"}))
+    run = import_model(tmp_path / "theirs", tmp_path / "run")
+    tokenizer = run.tokenizer()
+    assert run.document_end == tokenizer.specials["document_end"] == said["model"]["vocab"]["<|over|>"]
+    assert tokenizer.document_start < run.experiment.model.vocab_size
+
+
 def test_memory_holds_one_tensor_of_theirs_at_a_time(imported, tmp_path, monkeypatch):
     folder, _, _ = imported
     alive, most = weakref.WeakValueDictionary(), 0
