@@ -3,22 +3,12 @@
 omnia reproduce lora --data DIR --seeds 5
 """
 
-import sys
-from pathlib import Path
-
-from data.records.writing import write_records
 from train.experiment import Experiment
-from train.reproduce.files import PublicFile
-from train.reproduce.labelled import ENCODER, FILES, TEXTS, lines_of, split_of
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.labelled import ENCODER, FILES, SENTENCES, SUBJECTIVITY, TEXTS
+from train.reproduce.table import Better, Metric, Row, Table, training
 from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
-SUBJECTIVITY = (
-    PublicFile("plots", "subjectivity/plot.tok.gt9.5000", "5ddc9b44dc60d64d651347fcd7bdd489b0c70661e3f768215c16eea36f51204a"),
-    PublicFile("quotes", "subjectivity/quote.tok.gt9.5000", "cc5d85345896d3fa44ca6b826b108418030977f958a004eb97860043b3b37624"),
-)
-"""Sentences of plots and of reviews of films (Pang & Lee 2004)."""
 WAYS = {"full": ("all parameters", ""), "lora": ("LoRA, rank 8", "--adapters lora --adapters.rank 8")}
 RATES = {"full": 3e-4, "lora": 2e-3, "lora_trec": 5e-3}
 """Of a way, where none is for the task."""
@@ -45,7 +35,7 @@ def get_table() -> Table:
         claim="Below one per cent of the parameters do what training all of them does, on three tasks.",
         metrics=(Metric("validation/accuracy", "accuracy", "share", lower_is_better=False),),
         files=(*FILES, *SUBJECTIVITY),
-        shared=(TEXTS, ENCODER, Shared("sentences", ("python {table} {run} {plots} {quotes}",))),
+        shared=(TEXTS, ENCODER, SENTENCES),
         rows=tuple(
             Row(f"{way}_{task}", f"{what}: {kind}", (command(way, task, file),))
             for task, (kind, file) in TASKS.items()
@@ -55,15 +45,3 @@ def get_table() -> Table:
         note="Two layers of MiniLM, 200 steps of 32; 0.75 % of the parameters. Rank and rates were chosen on reviews and questions held "
         "out of those to learn from; plots have the rate of reviews. Claims say that LoRA is at most two points worse.",
     )
-
-
-def write_sentences(folder: str, plots: str, quotes: str) -> None:
-    """subjectivity_train.csv and subjectivity_test.csv, with the columns text and label."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    rows = split_of({"plot": lines_of(plots), "review": lines_of(quotes)})
-    for name, part in rows.items():
-        write_records(f"{folder}/subjectivity_{name}.csv", part)
-
-
-if __name__ == "__main__":
-    write_sentences(*sys.argv[1:])

@@ -1,6 +1,7 @@
 """Labelled texts that several tables learn from, and the small pretrained encoder that they start from.
 
 python -m train.reproduce.labelled texts FOLDER TREC_TRAIN TREC_TEST POSITIVE NEGATIVE writes trec_train.csv and the like.
+python -m train.reproduce.labelled sentences FOLDER PLOTS QUOTES writes subjectivity_train.csv and subjectivity_test.csv.
 python -m train.reproduce.labelled layers RUN COUNT OUTPUT writes a run of the lowest layers of another.
 """
 
@@ -25,9 +26,16 @@ POLARITY = (
     PublicFile("negative", "mr_polarity/rt-polarity.neg", "614274f81185a850e5a88d533d4679f916d6f62e9af6f0b4ec71fb94bf466ea5"),
 )
 """Sentences of film reviews, good and bad (Pang & Lee 2005)."""
+SUBJECTIVITY = (
+    PublicFile("plots", "subjectivity/plot.tok.gt9.5000", "5ddc9b44dc60d64d651347fcd7bdd489b0c70661e3f768215c16eea36f51204a"),
+    PublicFile("quotes", "subjectivity/quote.tok.gt9.5000", "cc5d85345896d3fa44ca6b826b108418030977f958a004eb97860043b3b37624"),
+)
+"""Sentences of plots and of reviews of films (Pang & Lee 2004)."""
 FILES = (*TREC, *POLARITY)
 TEXTS = Shared("texts", ("python -m train.reproduce.labelled texts {run} {trec_train} {trec_test} {positive} {negative}",))
 """trec_train.csv, trec_test.csv, polarity_train.csv and polarity_test.csv, with the columns text and label."""
+SENTENCES = Shared("sentences", ("python -m train.reproduce.labelled sentences {run} {plots} {quotes}",))
+"""subjectivity_train.csv and subjectivity_test.csv, with the columns text and label."""
 ENCODER = Shared(
     "encoder", ("omnia import minilm --run-dir {run}/whole", "python -m train.reproduce.labelled layers {run}/whole 2 {run}/two")
 )
@@ -44,6 +52,13 @@ def write_texts(folder: str, trec_train: str, trec_test: str, positive: str, neg
         write_records(f"{folder}/trec_{name}.csv", [{"text": text, "label": label.partition(":")[0]} for label, _, text in lines])
     for name, rows in split_of({"positive": lines_of(positive), "negative": lines_of(negative)}).items():
         write_records(f"{folder}/polarity_{name}.csv", rows)
+
+
+def write_sentences(folder: str, plots: str, quotes: str) -> None:
+    """Whether a sentence is of a plot or of a review."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, rows in split_of({"plot": lines_of(plots), "review": lines_of(quotes)}).items():
+        write_records(f"{folder}/subjectivity_{name}.csv", rows)
 
 
 def split_of(lines: dict[str, list[str]]) -> dict[str, list[dict[str, str]]]:
@@ -87,6 +102,8 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["texts"] and len(arguments) == 6:
             write_texts(*arguments[1:])
+        elif arguments[:1] == ["sentences"] and len(arguments) == 4:
+            write_sentences(*arguments[1:])
         elif arguments[:1] == ["layers"] and len(arguments) == 4 and is_whole(arguments[2]):
             write_lowest_layers(arguments[1], int(arguments[2]), arguments[3])
         else:
