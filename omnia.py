@@ -25,6 +25,7 @@ VERBS = {
     "plan": "predict memory, collectives and step time on a pod that you do not have yet",
     "label": "sample responses of a policy and record which is best, by its environment's reward",
     "evaluate": "measure a run on its validation split",
+    "apply": "answer rows by a run: a task's answers, or an application's",
     "attack": "change labelled texts a little until a classifier is wrong, and write them",
     "explain": "say what of a text an answer rests on",
     "privacy": "plan differentially private training, and audit a run that was trained so",
@@ -49,6 +50,7 @@ COMPUTING = (
     "launch",
     "label",
     "evaluate",
+    "apply",
     "attack",
     "explain",
     "privacy",
@@ -59,7 +61,7 @@ COMPUTING = (
     "embed",
 )
 """Verbs that start JAX for long enough to be worth a second start of Python."""
-WRITING = ("quickstart", "prepare", "anonymize", "import", "export", "train", "launch", "label", "attack", "embed", "reproduce", "report")
+WRITING = tuple("quickstart prepare anonymize import export train launch label apply attack embed reproduce report".split())
 """Verbs that write files: what they print is not worth stopping for. Of the others it is all that they do."""
 TRANSIENT = frozenset(
     "EIO EAGAIN EINTR ENOMEM ENOBUFS ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EHOSTUNREACH ENETDOWN ENETRESET ENETUNREACH ESTALE "

@@ -257,6 +257,44 @@ class Dataset:
         """Sections of the report about the last evaluation; asked for when a run ends."""
         return []
 
+    # At work
+
+    def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Application":
+        """What a run on this data does with rows that somebody gives (`omnia apply`). step: a checkpoint, by default the latest; raw: its
+        trained parameters even where an average is kept. UserError where it does nothing with any."""
+        raise UserError(f"{run.path}: runs on {type(self.options).__name__} answer no rows", "Give a run on a task's examples.")
+
+
+class Application:
+    """A run at work: rows in, lines out. Rows come in order, some at a time, and what is written for them depends on no division."""
+
+    text: str = "text"
+    """Column of the text, for a row of one text."""
+
+    def answers(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Lines for the output, such as JSON can say: one for each row, or where rows are watched, for what was found in them. rows:
+        Records; for one that cannot be answered the line {"error": why}, and never a UserError."""
+        raise NotImplementedError
+
+    def state(self) -> Any:
+        """What later lines depend on beside the run, such as JSON can say; None where nothing is remembered."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Go on from what `state` gave."""
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Lines for what was still open when the rows ended."""
+        return []
+
+    def summary(self) -> dict[str, Any]:
+        """Of all rows so far: numbers by name."""
+        return {}
+
+    def sections(self) -> list[Section]:
+        """Of all rows so far, for the run's report."""
+        return []
+
 
 # ----------------------------------------------------------------------------------------------------------------- objective
 

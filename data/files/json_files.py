@@ -26,8 +26,12 @@ def write(path: str | os.PathLike, value: Any) -> None:
 
 def write_lines(path: str | os.PathLike, values: Iterable[Any]) -> None:
     """The same for a file with a value on each line, text in it as it is."""
-    lines = (json.dumps(_plain(value), allow_nan=False, ensure_ascii=False) + "\n" for value in values)
-    storage.write_atomically(os.fspath(path), "".join(lines).encode("utf-8", "backslashreplace"))
+    storage.write_atomically(os.fspath(path), b"".join(map(line, values)))
+
+
+def line(value: Any) -> bytes:
+    """A value on a line of a file, text in it as it is."""
+    return (json.dumps(_plain(value), allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read(path: str | os.PathLike, mend: str, kind: type = dict) -> Any:

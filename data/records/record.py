@@ -31,11 +31,17 @@ class Record(dict):
         self.where = where
 
 
-def bad_row(where: str, why: str, mend: str, left_out: LeftOut | None) -> None:
-    """Count a row that is left out; UserError where nothing may be left out."""
+class InPlace(LeftOut):
+    """Of a reader that gives a UserError in the place of each row that it leaves out."""
+
+
+def bad_row(where: str, why: str, mend: str, left_out: LeftOut | None) -> list[UserError]:
+    """Count a row that is left out; UserError where nothing may be left out. Returns what stands in its place."""
+    error = UserError(f"{where}: {why}", mend)
     if left_out is None:
-        raise UserError(f"{where}: {why}", mend)
+        raise error
     left_out[why] += 1
+    return [error] if isinstance(left_out, InPlace) else []
 
 
 def absolute(path: str) -> str:

@@ -1,7 +1,7 @@
 """Rows of a file as records: tables (.csv, .tsv), JSON and JSON lines, Parquet, and data sets of TFDS."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import xxhash
@@ -14,7 +14,7 @@ from data.readers import parquet, tfds
 from data.readers.documents import invalid_utf8
 from data.readers.stream import plain_name
 from data.readers.tables import Table
-from data.records.record import LeftOut, Record, bad_row, opened, opened_plain
+from data.records.record import InPlace, LeftOut, Record, bad_row, opened, opened_plain
 
 _PIECE = 1 << 22
 _JSON = "Give one JSON object a line, or a list of them."
@@ -56,13 +56,29 @@ def iter_records(path: str, *, left_out: LeftOut | None = None) -> Iterator[Reco
     """
     count = 0
     for count, record in enumerate(_rows(path, left_out), 1):  # noqa: B007 - looked at when all are read
+        assert isinstance(record, Record)
         yield record
     if not count:
         why = f" ({left_out.total():,} are left out, such as: {next(iter(left_out))})" if left_out else ""
         raise UserError(f"{path}: holds no records{why}", "Give one JSON object a line, or a table with a line of names.")
 
 
-def _rows(path: str, left_out: LeftOut | None) -> Iterator[Record]:
+def every_row(path: str) -> Iterator[Record | UserError]:
+    """The rows of a file as of `iter_records`, and for each that cannot be read the error in its place."""
+    return _rows(path, InPlace())
+
+
+def row_of(line: bytes, where: str) -> Record | UserError:
+    """A row of JSON, or what is wrong with it."""
+    try:
+        return Record(json_files.parse(line.decode(), dict), where)
+    except UnicodeDecodeError as error:
+        return UserError(f"{where}: {invalid_utf8(error.start, line)}", "Give UTF-8 text.")
+    except ValueError as error:
+        return UserError(f"{where}: {str(error).removeprefix('line 1: ')}", _JSON)
+
+
+def _rows(path: str, left_out: LeftOut | None) -> Iterator[Record | UserError]:
     if path.startswith(tfds.PREFIX):
         for number, example in enumerate(tfds.iter_records(path), 1):
             yield Record(example, f"{path}: example {number}")
@@ -77,7 +93,7 @@ def _rows(path: str, left_out: LeftOut | None) -> Iterator[Record]:
             yield from _objects(path, file, left_out)
 
 
-def _table(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[Record]:
+def _table(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[Record | UserError]:
     table = Table(file, path)
     twice = next((name for name in table.names if table.names.count(name) > 1), None)
     if twice is not None:
@@ -90,16 +106,16 @@ def _table(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[Rec
             return
         where, number = f"{path}: line {number + 1}", number + lines
         if isinstance(row, str):
-            bad_row(where, row, f"Correct the line. Values are read between {_WRITTEN[table.between]}.", left_out)
+            yield from bad_row(where, row, f"Correct the line. Values are read between {_WRITTEN[table.between]}.", left_out)
         elif row and len(row) != len(table.names):
             why = f"not as many values as names: {len(row)} under {len(table.names)}"
             mend = f"Put values that hold {_WRITTEN[table.between]}, which stand between them, into quotes."
-            bad_row(where, why, mend, left_out)
+            yield from bad_row(where, why, mend, left_out)
         elif row:
             yield Record(dict(zip(table.names, row, strict=True)), where)
 
 
-def _objects(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[Record]:
+def _objects(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[Record | UserError]:
     begun = read = False
     for number, content in enumerate(file, 1):
         where = f"{path}: line {number}"
@@ -107,7 +123,7 @@ def _objects(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[R
             line = (decode_text(content) if number == 1 else content.decode()).rstrip("\r\n")
         except UnicodeDecodeError as error:
             begun = True
-            bad_row(where, invalid_utf8(error.start, content), "Give UTF-8 text, gzipped or not.", left_out)
+            yield from bad_row(where, invalid_utf8(error.start, content), "Give UTF-8 text, gzipped or not.", left_out)
             continue
         if not line.strip():
             continue
@@ -123,14 +139,13 @@ def _objects(path: str, file: IO[bytes], left_out: LeftOut | None) -> Iterator[R
             if whole is not None:
                 yield Record(whole, f"{path}: record 1")
                 return
-            bad_row(where, str(error).removeprefix("line 1: "), _JSON, left_out)
+            yield from bad_row(where, str(error).removeprefix("line 1: "), _JSON, left_out)
         else:
-            for record in _record(value, where, left_out):
-                read = True
-                yield record
+            read = read or isinstance(value, dict)
+            yield from _record(value, where, left_out)
 
 
-def _list(path: str, text: str, left_out: LeftOut | None) -> Iterator[Record]:
+def _list(path: str, text: str, left_out: LeftOut | None) -> Iterator[Record | UserError]:
     try:
         values = json_files.parse(text, list)
     except ValueError as error:
@@ -139,12 +154,11 @@ def _list(path: str, text: str, left_out: LeftOut | None) -> Iterator[Record]:
         yield from _record(value, f"{path}: record {number}", left_out)
 
 
-def _record(value: Any, where: str, left_out: LeftOut | None) -> list[Record]:
-    """A list of the record, or of nothing where it is left out."""
+def _record(value: Any, where: str, left_out: LeftOut | None) -> Sequence[Record | UserError]:
+    """A list of the record, or of what stands in its place where it is left out."""
     if isinstance(value, dict):
         return [Record(value, where)]
-    bad_row(where, f"{kind_of(value)} instead of an object", _JSON, left_out)
-    return []
+    return bad_row(where, f"{kind_of(value)} instead of an object", _JSON, left_out)
 
 
 def _whole(path: str, file: IO[bytes]) -> str:

@@ -70,7 +70,7 @@ def confusion_picture(rows: Sequence[dict[str, Any]]) -> bytes:
     kept = np.sort(np.argsort(-wrong, kind="stable")[:MOST_CLASSES])
     shares = counts[np.ix_(kept, kept)] / np.maximum(counts[kept].sum(1, keepdims=True), 1)
     size = 2.4 + 0.22 * max(len(kept), 6)
-    figure, axes = _figure((size + 1.0, size))
+    figure, axes = figure_and_axes((size + 1.0, size))
     if figure is None:
         return b""
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgba
@@ -90,12 +90,12 @@ def confusion_picture(rows: Sequence[dict[str, Any]]) -> bytes:
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=GREY)
     part = f", the {len(kept)} of {len(names)} classes with the most errors" if len(kept) < len(names) else ""
-    return _png(figure, axes, f"Share of the answers to each true class{part}", grid=False)
+    return png_of(figure, axes, f"Share of the answers to each true class{part}", grid=False)
 
 
 def calibration_picture(rows: Sequence[dict[str, Any]]) -> bytes:
     """How often answers are right, by how sure the model is; below, how many are so sure."""
-    figure, both = _figure((6.4, 3.8), rows=2, height_ratios=(3, 1), sharex=True)
+    figure, both = figure_and_axes((6.4, 3.8), rows=2, height_ratios=(3, 1), sharex=True)
     if figure is None:
         return b""
     curve, amount = both
@@ -111,7 +111,7 @@ def calibration_picture(rows: Sequence[dict[str, Any]]) -> bytes:
     amount.set_ylabel("examples")
     amount.set_xlabel("confidence")
     amount.set_xlim(0, 1)
-    return _png(figure, both, "Calibration")
+    return png_of(figure, both, "Calibration")
 
 
 def classes_picture(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -119,7 +119,7 @@ def classes_picture(rows: Sequence[dict[str, Any]]) -> bytes:
     there = [(number, row) for number, row in enumerate(rows) if row["count"]]
     name = "class" if "class" in rows[0] else "type"
     shown = sorted(there, key=lambda one: one[1]["f1"])[:MOST_CLASSES]
-    figure, axes = _figure((6.4, 1.2 + 0.24 * max(len(shown), 3)))
+    figure, axes = figure_and_axes((6.4, 1.2 + 0.24 * max(len(shown), 3)))
     if figure is None or not shown:
         return b""
     places = range(len(shown))
@@ -132,7 +132,7 @@ def classes_picture(rows: Sequence[dict[str, Any]]) -> bytes:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_xlabel("F1 (examples)")
     part = f", the lowest {len(shown)} of {len(there)}" if len(shown) < len(there) else ""
-    return _png(figure, axes, f"F1 by {name}{part}")
+    return png_of(figure, axes, f"F1 by {name}{part}")
 
 
 def _labels(classes: Sequence[tuple[int, str]]) -> list[str]:
@@ -144,7 +144,7 @@ def _labels(classes: Sequence[tuple[int, str]]) -> list[str]:
     return [name.replace("$", r"\$") if all(ord(letter) in known for letter in name) else str(number) for number, name in names]
 
 
-def _figure(size: tuple[float, float], rows: int = 1, **options: Any):
+def figure_and_axes(size: tuple[float, float], rows: int = 1, **options: Any):
     """A figure and its axes; None for both without matplotlib."""
     try:
         from matplotlib.figure import Figure
@@ -154,7 +154,7 @@ def _figure(size: tuple[float, float], rows: int = 1, **options: Any):
     return figure, figure.subplots(rows, 1, **options)
 
 
-def _png(figure, axes, title: str, *, grid: bool = True) -> bytes:
+def png_of(figure, axes, title: str, *, grid: bool = True) -> bytes:
     """The picture in the report's style, which is read on white and on black."""
     for one in np.atleast_1d(axes):
         if grid:

@@ -23,7 +23,7 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
 from train.generation.chat import load_chat
-from train.kinds import Data, Dataset, Section, Units, check_range, realise
+from train.kinds import Application, Data, Dataset, Section, Units, check_range, realise
 from train.tasks.augmentation import Augment, augmenter
 from train.tasks.batches import EvaluationRows, TaskBatches
 from train.tasks.examples import Example, TaskFile, content_hash, told
@@ -545,6 +545,11 @@ class TaskDataset(Dataset):
     def details(self) -> "Judged | None":
         """Of the last evaluation."""
         return getattr(self, "judged", None)
+
+    def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> Application:
+        from train.apps.answering import Answering, TaskApplication
+
+        return TaskApplication(Answering(run, self, step=step, raw=raw))
 
 
 class Judged(NamedTuple):

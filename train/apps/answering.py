@@ -1,0 +1,84 @@
+"""A task's run at work: rows in, answers out."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.files import json_files
+from data.records.record import Record
+from train.checkpoints.checkpointer import load_parameters
+from train.devices.mesh import inference_mesh
+from train.evaluation.totals import Evaluator
+from train.kinds import Application
+from train.objectives.bind import bind
+from train.tasks.examples import Example
+
+KEPT = "application.json"
+"""In a run directory: what an application learned beside the model, such as from which confidence on it answers."""
+
+
+class Answering:
+    """The answers of a task's run, of one checkpoint."""
+
+    def __init__(self, run: Any, dataset: Any, *, step: int | None = None, raw: bool = False):
+        """dataset: the run's, a TaskDataset."""
+        self.run, self.dataset = run, dataset
+        self._mesh = inference_mesh(run.experiment.mesh)
+        self._params, self.step = load_parameters(run, self._mesh, step=step, raw=raw)
+        self._tokenizer = run.tokenizer()
+
+    @functools.cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(bind(self.run.experiment, self._mesh), self.run.experiment, self._mesh)
+
+    def __call__(self, examples: Sequence[Example]) -> list[Any]:
+        """Of each, as the task's `found` gives it."""
+        return self.dataset.answers(self._evaluator, self._params, examples, self._tokenizer) if examples else []
+
+    def validation(self) -> tuple[list[Example], list[Any]]:
+        """The labelled examples that the run kept from learning, and their answers. Its files must be where they were."""
+        examples = [one for one in self.dataset.examples(self.run.corpora(), "validation") if self.dataset.labelled(one)]
+        return examples, self(examples)
+
+    def example_of(self, row: Record) -> Example:
+        """UserError for a row that is none, other than one whose label nobody knows yet."""
+        return self.dataset.example(row)
+
+    def learned(self, what: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What was learned beside the model for this checkpoint: kept in the run, or made now and, if that can be written, kept."""
+        path = Path(self.run.path) / KEPT
+        wanted = {"identity": self.run.identity, "step": self.step}
+        if path.is_file():
+            kept = json_files.read(path, "Remove it: it is made again.")
+            if {name: kept.get(name) for name in wanted} == wanted:
+                return kept["learned"]
+        found = what()
+        with contextlib.suppress(OSError):  # a run that may only be read
+            json_files.write(path, wanted | {"learned": found})
+        return found
+
+
+class TaskApplication(Application):
+    """Answers of any task, as `omnia evaluate --predictions` writes them, for rows whose labels nobody knows."""
+
+    def __init__(self, answering: Answering):
+        self._answering = answering
+        self.text = getattr(answering.dataset.options, "text", "text")
+
+    def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        examples: list[Example] = []
+        places = []
+        for place, row in enumerate(rows):
+            try:
+                examples.append(self._answering.example_of(row)._replace(label=None))
+                places.append(place)
+            except UserError as error:
+                found[place] = {"error": str(error).partition("\n")[0]}
+        for place, example, answer in zip(places, examples, self._answering(examples), strict=True):
+            shown = self._answering.dataset.shown(example, answer)
+            found[place] = {name: value for name, value in shown.items() if name != "label"}
+        return [({"id": row["id"]} if "id" in row else {}) | line for row, line in zip(rows, found, strict=True)]

@@ -1,0 +1,52 @@
+"""How far the probabilities of a classifier can be trusted, and when it had better say nothing."""
+
+import numpy as np
+
+NEVER = 2.0
+"""A threshold that no probability reaches."""
+_GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+def temperature(probabilities_NV: np.ndarray, labels_N: np.ndarray) -> float:
+    """What the logits are best divided by, between 1/20 and 20, so that probabilities are right as often as they say (Guo et al. 2017,
+    sec. 4.2): the log-likelihood of labels is concave in its inverse. 1 where there is nothing to learn from."""
+    if not len(labels_N):
+        return 1.0
+    logits_NV = np.log(np.maximum(np.asarray(probabilities_NV, np.float64), 1e-12))
+
+    def loss(inverse: float) -> float:
+        scaled_NV = logits_NV * inverse
+        most_N = scaled_NV.max(-1)
+        total_N = np.log(np.exp(scaled_NV - most_N[:, None]).sum(-1)) + most_N
+        return float((total_N - scaled_NV[np.arange(len(labels_N)), labels_N]).mean())
+
+    low, high = 0.05, 20.0
+    while high - low > 1e-4:
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        low, high = (low, right) if loss(left) < loss(right) else (left, high)
+    return 2 / (low + high)
+
+
+def tempered(probabilities_NV: np.ndarray, by: float) -> np.ndarray:
+    """float64 [N, V]: the probabilities after their logits were divided by a temperature."""
+    logits_NV = np.log(np.maximum(np.asarray(probabilities_NV, np.float64), 1e-12)) / by
+    weights_NV = np.exp(logits_NV - logits_NV.max(-1, keepdims=True))
+    return weights_NV / weights_NV.sum(-1, keepdims=True)
+
+
+def threshold(confidence_N: np.ndarray, right_N: np.ndarray, precision: float) -> float:
+    """The lowest confidence from which on answers are right at least so often; NEVER where they are not from any. Answers of equal
+    confidence are given or held back together."""
+    order = np.argsort(-np.asarray(confidence_N), kind="stable")
+    confidence, right = np.asarray(confidence_N)[order], np.asarray(right_N, bool)[order]
+    precise = np.cumsum(right) / np.arange(1, len(right) + 1) >= precision
+    last_of_equals = np.append(confidence[:-1] > confidence[1:], True)[: len(confidence)]
+    fitting = np.flatnonzero(precise & last_of_equals)
+    return float(confidence[fitting[-1]]) if len(fitting) else NEVER
+
+
+def coverage(confidence_N: np.ndarray, right_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(share answered, precision of what is answered), each [N]: of the most confident answer alone, the two most confident, and so on."""
+    right = np.asarray(right_N, bool)[np.argsort(-np.asarray(confidence_N), kind="stable")]
+    counts = np.arange(1, len(right) + 1)
+    return counts / max(len(right), 1), np.cumsum(right) / counts

@@ -1,0 +1,334 @@
+"""Customer service: questions of a log become intents with templates, others are answered by quoted passages, and some go to a person."""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from data.anonymize.surrogates import Key
+from data.anonymize.text import Anonymizer
+from data.errors import UserError
+from data.records.record import Record, is_number
+from data.records.rows import read_records
+from train.apps.bm25 import WordIndex
+from train.apps.confidence import NEVER, coverage, temperature, tempered, threshold
+from train.kinds import Application, Section, check_range
+from train.tasks.classification import Classification, ClassificationDataset
+from train.tasks.examples import column
+
+SLOT = re.compile(r"\{(\w+)\}")
+WAITING = 10_000
+"""Conversations that are remembered; the longest ago is forgotten."""
+SHOWN = 50
+"""Questions without an answer on the page."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomerService(Classification):
+    """A log of questions and what they were about, and what is answered to each."""
+
+    home: ClassVar[str] = ":ServiceDataset"
+    how_to_get: ClassVar[str] = "Give a log of questions with their intents: --data.files log.jsonl."
+
+    label: str = "intent"
+    """Column of the intent."""
+    templates: str = ""
+    """File of answers: intent, and answer with {slot} for what has to be filled in. Read anew by each process: a new answer needs no
+    training."""
+    passages: str = ""
+    """File of passages for questions of no intent: id, question, answer and, if there is one, link. Read anew, too."""
+    encoder: str = ""
+    """Run of a text encoder whose vectors find passages, beside their words. Empty: words alone."""
+    nobody: str = ""
+    """Label of questions that are about none of the others, in a log that has some. Empty: there are none."""
+    precision: float = 0.95
+    """An intent is believed from the confidence on at which so many answers to questions held out were right."""
+    found: float = 0.35
+    """Score, 0 to 1, from which on a passage answers."""
+    unsure: str = "Is it about {first}, or about {second}?"
+    """What is asked back where two intents are likely."""
+    human: str = "I am not sure. I hand this over to a colleague."
+    """What is said where nothing is."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("data.", self, 0, "found", "precision", high=1)
+        if self.several or self.pair:
+            raise ValueError("data: a question has one intent and no pair")
+        for name in ("unsure", "human"):
+            unknown = {*SLOT.findall(getattr(self, name))} - ({"first", "second"} if name == "unsure" else set())
+            if unknown:
+                raise ValueError(f"data.{name} has {{{min(unknown)}}}, which nothing fills")
+
+    def with_paths(self, change: Callable[[str], str]) -> "CustomerService":
+        changed = {name: change(path) for name in ("templates", "passages", "encoder") if (path := getattr(self, name))}
+        found = super().with_paths(change)
+        assert isinstance(found, CustomerService)
+        return dataclasses.replace(found, **changed)  # type: ignore[arg-type]
+
+
+class ServiceDataset(ClassificationDataset):
+    options: CustomerService
+
+    def check(self, sources: list) -> None:
+        super().check(sources)
+        read_templates(self.options.templates, self.label_names)
+        read_passages(self.options.passages)
+
+    def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Service":
+        from train.apps.answering import Answering
+
+        return Service(Answering(run, self, step=step, raw=raw))
+
+
+# ------------------------------------------------------------------------------------------------------------------ what is answered
+
+
+def read_templates(path: str, intents: Sequence[str]) -> dict[str, str]:
+    """The answer of each intent that has one. UserError for an intent that is not known, or has two."""
+    found: dict[str, str] = {}
+    for record in read_records(path) if path else ():
+        intent, answer = column(record, "intent"), column(record, "answer")
+        if intent in found:
+            raise UserError(f"{record.where}: a second answer for {intent!r}", "Give each intent one.")
+        if intents and intent not in intents:
+            raise UserError(f"{record.where}: no intent {intent!r}", f"There are {', '.join(list(intents)[:20])} ...")
+        found[intent] = answer
+    return found
+
+
+class Passage(NamedTuple):
+    id: Any
+    question: str
+    answer: str
+    link: str
+
+
+def read_passages(path: str) -> list[Passage]:
+    """UserError for two of one id."""
+    found: dict[Any, Passage] = {}
+    for record in read_records(path) if path else ():
+        name = record.get("id", record.where)
+        if not isinstance(name, str) and not is_number(name):
+            raise UserError(f"{record.where}: its id is no text or number", "Give each passage one of its own.")
+        if name in found:
+            raise UserError(f"{record.where}: a second passage {name!r}", "Give each an id of its own.")
+        link = record.get("link") or ""
+        found[name] = Passage(name, column(record, "question"), column(record, "answer").strip(), str(link).strip())
+    return [*found.values()]
+
+
+class Passages:
+    """Passages, found by words and by meaning."""
+
+    def __init__(self, passages: list[Passage], encoder: Any = None):
+        """encoder: texts to vectors of unit length, or None."""
+        self.passages, self._encoder = passages, encoder
+        self._index = WordIndex([passage.question for passage in passages])
+        if encoder is not None and passages:
+            self._questions_ND = encoder([passage.question for passage in passages])
+            self._wholes_ND = encoder([f"{passage.question} {passage.answer}" for passage in passages])
+
+    def scores(self, questions: Sequence[str]) -> np.ndarray:
+        """float64 [Q, N], 0 to 1: words alone, or the mean of the nearness to the passage's question, to all of it, and half of words."""
+        words_QN = np.array([self._index.shares(question) for question in questions]).reshape(len(questions), len(self.passages))
+        if self._encoder is None or not self.passages:
+            return words_QN
+        asked_QD = self._encoder(list(questions))
+        near_QN = np.clip(asked_QD @ self._questions_ND.T, 0, 1) + np.clip(asked_QD @ self._wholes_ND.T, 0, 1)
+        return (near_QN + words_QN / 2) / 2.5
+
+
+# ------------------------------------------------------------------------------------------------------------------ the service
+
+
+class Service(Application):
+    """Answers of four routes, each with what it rests on.
+
+    template: the intent is believed, and has an answer, whose slots are filled from the row's `slots` or asked for. retrieved: a passage is
+    near enough; its words are quoted, with their places in it, and those of a second one that is as near and says something else.
+    unsure: two intents are likely, and are named. human: none of these. Numbers and addresses of persons in a question are masked in all
+    that is written. Rows of one `conversation` belong together: what was asked for is taken from the next.
+    """
+
+    def __init__(self, answering: Any):
+        self._answering, self._options = answering, answering.dataset.options
+        self.text, self._names = self._options.text, answering.dataset.label_names
+        self._templates = read_templates(self._options.templates, self._names)
+        passages, encoder = read_passages(self._options.passages), None
+        if passages and self._options.encoder:
+            from train.generation.embeddings import load_embedder
+            from train.runs.directory import open_run
+
+            encoder = load_embedder(open_run(self._options.encoder))
+        self._passages = Passages(passages, encoder)
+        learned = answering.learned(self._learn)
+        self._temperature, self._threshold, self._curve = learned["temperature"], learned["threshold"], learned["coverage"]
+        self._anonymizer = Anonymizer(Key(b"masks say only what kind it was"))
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._counts: Counter[str] = Counter()
+        self._unanswered: list[list[str]] = []
+
+    def _learn(self) -> dict[str, Any]:
+        """From the questions that were held out: the temperature of probabilities, and from which confidence on an intent is believed."""
+        examples, answers = self._answering.validation()
+        if not examples:
+            raise UserError(
+                f"{self._answering.run.path}: no questions were held out", "Train with --data.validation 0.1, or validation files."
+            )
+        labels = np.array([self._answering.dataset.place_of(example.label, example) for example in examples])
+        by = temperature(np.stack(answers), labels)
+        probabilities_NV = tempered(np.stack(answers), by)
+        confidence, right = probabilities_NV.max(-1), probabilities_NV.argmax(-1) == labels
+        believable = np.array([self._names[place] != self._options.nobody for place in probabilities_NV.argmax(-1)])
+        share, precise = coverage(confidence, right)
+        points = np.unique(np.linspace(0, len(share) - 1, 101).astype(int))
+        return {
+            "temperature": by,
+            "threshold": threshold(confidence[believable], right[believable], self._options.precision),
+            "coverage": [[float(share[point]), float(precise[point])] for point in points],
+        }
+
+    # Rows
+
+    def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        examples, places = [], []
+        for place, row in enumerate(rows):
+            try:
+                examples.append(self._answering.example_of(row))
+                _slots_of(row)
+                places.append(place)
+            except UserError as error:
+                found[place] = {"error": str(error).partition("\n")[0]}
+        examples = examples[: len(places)]
+        probabilities = tempered(np.stack(self._answering(examples)), self._temperature) if examples else ()
+        scores = self._passages.scores([example.fields["text"] for example in examples])
+        for place, example, probability_V, score_N in zip(places, examples, probabilities, scores, strict=True):
+            row = rows[place]
+            line = self._answer(example.fields["text"], row, probability_V, score_N)
+            self._count(example.label, line)
+            found[place] = line
+        return [({"id": row["id"]} if "id" in row else {}) | line for row, line in zip(rows, found, strict=True)]
+
+    def _answer(self, question: str, row: Record, probability_V: np.ndarray, score_N: np.ndarray) -> dict[str, Any]:
+        order = np.argsort(-probability_V, kind="stable")
+        intent, confidence = self._names[int(order[0])], float(probability_V[order[0]])
+        conversation = str(row["conversation"]) if row.get("conversation") not in (None, "") else ""
+        waiting = self._waiting.pop(conversation, None) if conversation else None
+        line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4), "citations": []}
+        believed = confidence >= self._threshold and intent != self._options.nobody
+        if waiting is not None and not (believed and intent != waiting["intent"]):
+            slots = waiting["slots"] | _slots_of(row)
+            slots.setdefault(waiting["missing"], question.strip())
+            return line | {"intent": waiting["intent"]} | self._template(conversation, waiting["intent"], slots)
+        if believed and intent in self._templates:
+            return line | self._template(conversation, intent, _slots_of(row))
+        best = int(score_N.argmax()) if len(score_N) else -1
+        if best >= 0 and score_N[best] >= self._options.found:
+            return line | self._retrieved(score_N, best)
+        second = int(order[1])
+        likely = self._options.nobody not in (intent, self._names[second])
+        if likely and probability_V[order[:2]].sum() >= min(self._threshold, 1.0):
+            first, other = (self._names[int(place)].replace("_", " ") for place in order[:2])
+            return line | {"route": "unsure", "answer": self._options.unsure.format(first=first, second=other), "missing_slots": []}
+        return line | {"route": "human", "answer": self._options.human, "missing_slots": []}
+
+    def _template(self, conversation: str, intent: str, slots: dict[str, str]) -> dict[str, Any]:
+        """The answer of an intent: with all slots filled, or without the sentences that have an open one."""
+        answer = self._templates[intent]
+        missing = [name for name in dict.fromkeys(SLOT.findall(answer)) if name not in slots]
+        if missing and conversation:
+            self._waiting[conversation] = {"intent": intent, "slots": slots, "missing": missing[0]}
+            if len(self._waiting) > WAITING:
+                del self._waiting[next(iter(self._waiting))]
+        whole = [sentence for sentence in re.split(r"(?<=[.!?。！？])\s*", answer) if not {*SLOT.findall(sentence)} & {*missing}]
+        said = SLOT.sub(lambda slot: self.masked(slots[slot[1]]), " ".join(filter(None, whole)))
+        return {"route": "template", "answer": said, "missing_slots": missing}
+
+    def _retrieved(self, score_N: np.ndarray, best: int) -> dict[str, Any]:
+        chosen = [best]
+        others = [place for place in np.argsort(-score_N, kind="stable")[1:2] if score_N[place] >= 0.97 * score_N[best]]
+        chosen += [int(place) for place in others if self._passages.passages[place].answer != self._passages.passages[best].answer]
+        passages = [self._passages.passages[place] for place in chosen]
+        citations = [
+            {"id": passage.id, "link": passage.link, "start": 0, "end": len(passage.answer), "quote": passage.answer}
+            for passage in passages
+        ]
+        said = "\n\n".join(passage.answer for passage in passages)
+        return {
+            "route": "retrieved",
+            "answer": said,
+            "missing_slots": [],
+            "citations": citations,
+            "score": round(float(score_N[best]), 4),
+        }
+
+    def masked(self, text: str) -> str:
+        """With [KIND] for each number or address of a person."""
+        return "\n".join(self._masked(line) for line in text.split("\n"))
+
+    def _masked(self, line: str) -> str:
+        for span in reversed(self._anonymizer.spans(line)):
+            line = f"{line[: span.start]}[{span.kind}]{line[span.end :]}"
+        return line
+
+    # All rows
+
+    def _count(self, label: str | None, line: dict[str, Any]) -> None:
+        self._counts[line["route"]] += 1
+        if line["route"] in ("unsure", "human"):
+            self._unanswered = [*self._unanswered, [line["intent"], line["question"]]][-SHOWN:]
+        if label is None:
+            return
+        known = label in self._names and label != self._options.nobody
+        self._counts["labelled"] += known
+        self._counts["other"] += not known
+        self._counts["right"] += known and line["intent"] == label
+        if line["route"] == "template":
+            self._counts["believed"] += known
+            self._counts["believed_right"] += known and line["intent"] == label
+            self._counts["believed_other"] += not known
+
+    def state(self) -> Any:
+        return {"waiting": self._waiting, "counts": dict(self._counts), "unanswered": self._unanswered}
+
+    def restore(self, state: Any) -> None:
+        self._waiting, self._counts, self._unanswered = state["waiting"], Counter(state["counts"]), state["unanswered"]
+
+    def summary(self) -> dict[str, Any]:
+        """Rows of each route; where rows had labels, accuracy, the share that a template answered, how often it was right (of all that it
+        answered), and the share of the questions about nothing known that it answered."""
+        c = self._counts
+        found: dict[str, Any] = {route: c[route] for route in ("template", "retrieved", "unsure", "human")}
+        if c["labelled"]:
+            answered = c["believed"] + c["believed_other"]
+            found |= {"accuracy": c["right"] / c["labelled"], "answered": c["believed"] / c["labelled"]}
+            found |= {"precision": c["believed_right"] / answered} if answered else {}
+        return found | ({"others_answered": c["believed_other"] / c["other"]} if c["other"] else {})
+
+    def sections(self) -> list[Section]:
+        from train.apps.pictures import coverage_picture
+
+        routes = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        believed = "never" if self._threshold >= NEVER else f"from a confidence of {self._threshold:.3f} on"
+        return [
+            Section(
+                "Customer service: what was answered",
+                {"service_coverage": coverage_picture(self._curve, self._options.precision)},
+                ("route", "rows"),
+                [*routes, ["an intent is believed", believed]],
+            ),
+            Section("Customer service: questions without an answer", {}, ("nearest intent", "question"), sorted(self._unanswered)),
+        ]
+
+
+def _slots_of(row: Record) -> dict[str, str]:
+    """UserError for slots that are no texts by name."""
+    slots = row.get("slots") or {}
+    if not isinstance(slots, dict) or not all(isinstance(value, str | int | float) for value in slots.values()):
+        raise UserError(f"{row.where}: slots are no texts by name", 'Give an object such as {"date": "Monday"}.')
+    return {name: str(value) for name, value in slots.items()}

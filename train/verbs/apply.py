@@ -1,0 +1,99 @@
+"""`omnia apply`: a run at work, on rows that somebody gives."""
+
+import dataclasses
+import signal
+import threading
+from pathlib import Path
+
+import tyro
+
+from data.errors import UserError
+from data.files import json_files
+from train.verbs.arguments import parse, start_jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Apply:
+    """Answer rows by a run: labels and spans of a task, or what an application makes of them. A row that cannot be answered gets a line
+    with its error and stops nothing. The same command again goes on where a process ended."""
+
+    run_dir: tyro.conf.Positional[str]
+    """Folder of the run."""
+    input: str = ""
+    """Rows: a file (.jsonl, .csv, .parquet, ...), a folder of them, or - for lines of JSON from standard input."""
+    output: str = ""
+    """JSONL file to write."""
+    text: str = ""
+    """Instead of files: one text, whose answer is printed."""
+    follow: bool = False
+    """Keep on reading what is added to the input, until the process is told to end: lines of JSON in a file, files in a folder."""
+    report: bool = False
+    """Put what was found into the run's report.html, in place of what was there."""
+    step: int | None = None
+    """Checkpoint. Default: the latest."""
+    raw: bool = False
+    """Use the trained parameters even if an average is kept."""
+    json: bool = False
+    """Print one line of JSON, last."""
+
+
+def apply(arguments: list[str]) -> None:
+    o = parse(Apply, "apply", arguments)
+    if bool(o.text) == bool(o.input) or bool(o.input) != bool(o.output):
+        raise UserError("omnia apply: rows are read from one place", "Give --input and --output, or --text alone.")
+    if o.text and (o.follow or o.report):
+        raise UserError("omnia apply: --text is one row", "Leave --follow and --report out.")
+    if o.output and not o.output.endswith(".jsonl"):
+        raise UserError(f"omnia apply: --output {o.output}: lines of JSON are written", "Name a file that ends with .jsonl.")
+    output = Path(o.output)
+    if o.output and not output.absolute().parent.is_dir():
+        raise UserError(f"{output.parent}: no such folder", "Make it, or choose another --output.")
+    from train.apps.applying import apply as applied
+    from train.apps.applying import source_of
+    from train.runs.directory import open_run
+    from train.sources.dataset import dataset_of
+
+    run = open_run(o.run_dir)
+    source = source_of(o.input, o.follow) if o.input else None
+    start_jax()
+    dataset = dataset_of(run.experiment)
+    dataset.place = run.path
+    application = dataset.application(run, step=o.step, raw=o.raw)
+    if source is None:
+        from data.records.record import Record
+
+        (line,) = application.answers([Record({application.text: o.text}, "--text")])
+        print(json_files.line(line).decode(), end="")
+        return
+    from rich.progress import Progress
+
+    stopping = threading.Event()
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, lambda *_: stopping.set())
+    whose = {"run": run.identity, "input": o.input, "follow": o.follow}
+    with Progress(*Progress.get_default_columns()[:1], "{task.completed:,} rows", disable=o.follow) as progress:
+        task = progress.add_task("answering", total=None)
+        found = applied(
+            application,
+            source,
+            output,
+            whose=whose,
+            follow=o.follow,
+            stopped=stopping.is_set,
+            said=lambda rows: progress.update(task, completed=rows),
+        )
+    if o.report:
+        from train.loop.report import write_report
+        from train.loop.sections import add_sections
+
+        sections = application.sections()
+        add_sections(run.path, sections, tuple(section.title for section in sections))
+        write_report(run.path)
+    numbers = {"rows": found.rows, "errors": found.errors, "seconds": found.seconds} | application.summary()
+    if o.json:
+        print(json_files.dumps(numbers))
+        return
+    for name, value in numbers.items():
+        print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
+    if stopping.is_set():
+        print(f"stopped: the same command goes on with {output}")
