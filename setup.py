@@ -92,6 +92,7 @@ setup(
         "model.media",
         "train",
         "train.adapters",
+        "train.apps",
         "train.bridge",
         "train.checkpoints",
         "train.devices",

@@ -199,12 +199,11 @@ class Service(Application):
         examples, places = [], []
         for place, row in enumerate(rows):
             try:
-                examples.append(self._answering.example_of(row))
                 _slots_of(row)
+                examples.append(self._answering.example_of(row))
                 places.append(place)
             except UserError as error:
                 found[place] = {"error": str(error).partition("\n")[0]}
-        examples = examples[: len(places)]
         probabilities = tempered(np.stack(self._answering(examples)), self._temperature) if examples else ()
         scores = self._passages.scores([example.fields["text"] for example in examples])
         for place, example, probability_V, score_N in zip(places, examples, probabilities, scores, strict=True):

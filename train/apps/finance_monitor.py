@@ -230,7 +230,7 @@ class Monitor(Application):
                 "topic": surge.topic,
                 "from": written(surge.begin),
                 "to": written(surge.end),
-                self._options.negative: surge.count,
+                self._options.negative: surge.total,
                 "expected": round(surge.expected, 2),
                 "probability": float(f"{surge.probability:.2g}"),
                 "posts": [text for _, text in posts],
@@ -248,7 +248,7 @@ class Monitor(Application):
         share = np.full(len(answered), 1 / len(answered))
         for _ in range(100):
             joint = share[:, None] * self._confusion
-            share = (joint / joint.sum(0) * answered).sum(1) / max(answered.sum(), 1.0)
+            share = (joint / np.maximum(joint.sum(0), 1e-300) * answered).sum(1) / max(answered.sum(), 1.0)
         return {name: round(float(one), 4) for name, one in zip(self._names, share, strict=True)}
 
     # All of them

@@ -1,7 +1,4 @@
-"""How much each token of a text has to do with an answer, in several ways, and how far each of them can be believed.
-
-All take a Subject and give float64 [T], 0 for tokens that are not explained.
-"""
+"""How much each token of a text has to do with an answer, in several ways, and how far each of them can be believed."""
 
 import heapq
 import itertools
@@ -12,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from data.errors import UserError
 from train.explain.subject import AT_ONCE, Subject
 
 EXACT = 10
@@ -26,13 +24,21 @@ ROUNDING = 1e-5
 """What they cannot be expected to be below, as a share of all gains and losses on the way: numbers are float32."""
 
 
-def gradient_x_input(subject: Subject, **_: Any) -> np.ndarray:
+class Attributed(NamedTuple):
+    """What tokens have to do with an answer, in nats (of `rollout`: shares), float64 [T], 0 for tokens that are not explained. errors_T: of
+    methods that draw, the standard error of each, by which it would vary with the seed; None for others."""
+
+    values_T: np.ndarray
+    errors_T: np.ndarray | None = None
+
+
+def gradient_x_input(subject: Subject, **_: Any) -> Attributed:
     """The derivative by each token's vector times the vector (Shrikumar et al. 2016)."""
-    x_TW = subject.vectors(subject.ids_T)
+    x_TW = subject.vectors(subject.params, subject.ids_T)
     return _free(subject, (subject.gradient(jnp.zeros((1, *x_TW.shape)))[1][0] * x_TW).sum(-1))
 
 
-def integrated_gradients(subject: Subject, *, samples: int = 512, **_: Any) -> np.ndarray:
+def integrated_gradients(subject: Subject, *, samples: int = 512, **_: Any) -> Attributed:
     """Derivatives along the straight line from vectors of the baseline to those of the text, times what lies between them (Sundararajan et
     al. 2017, eq. 1). They add up to the number less that of the baseline: see `completeness`.
 
@@ -105,8 +111,8 @@ def _place(first: float, last: float, node: float) -> float:
 
 def _between(subject: Subject) -> np.ndarray:
     """From the baseline's vectors to the text's, 0 where nothing is explained."""
-    there = np.asarray(subject.vectors(subject.ids_T), np.float64)
-    baseline = np.asarray(subject.vectors(np.full_like(subject.ids_T, subject.baseline)), np.float64)
+    there = np.asarray(subject.vectors(subject.params, subject.ids_T), np.float64)
+    baseline = np.asarray(subject.vectors(subject.params, np.full_like(subject.ids_T, subject.baseline)), np.float64)
     return (there - baseline) * subject.free_T[:, None]
 
 
@@ -116,7 +122,7 @@ def completeness(subject: Subject, attributions: np.ndarray) -> float:
     return float(abs(attributions.sum() - (whole - none)) / max(abs(whole - none), 1e-9))
 
 
-def occlusion(subject: Subject, **_: Any) -> np.ndarray:
+def occlusion(subject: Subject, **_: Any) -> Attributed:
     """What the number loses when one token is taken away (Zeiler & Fergus 2014, sec. 4.2)."""
     places = np.flatnonzero(subject.free_T)
     kept = np.ones((len(places) + 1, len(subject.ids_T)), bool)
@@ -125,10 +131,12 @@ def occlusion(subject: Subject, **_: Any) -> np.ndarray:
     return _at(subject, values[0] - values[1:])
 
 
-def rollout(subject: Subject, **_: Any) -> np.ndarray:
+def rollout(subject: Subject, **_: Any) -> Attributed:
     """Attention multiplied through the layers, half of each being what is passed by (Abnar & Zuidema 2020, eq. 1), from the place that
     answers. Not signed, and the same for every answer."""
-    mean_LTT = subject.attention(subject.ids_T).mean(1).astype(np.float64)
+    if subject.attention is None:
+        raise UserError("--method rollout is for decoders and text encoders, whose attention is known", "Choose another method.")
+    mean_LTT = subject.attention(subject.params, subject.ids_T).mean(1).astype(np.float64)
     found = np.eye(len(subject.ids_T))
     for layer_TT in mean_LTT:
         half = 0.5 * layer_TT + 0.5 * np.eye(len(found))
@@ -136,13 +144,13 @@ def rollout(subject: Subject, **_: Any) -> np.ndarray:
     return _free(subject, found[subject.reader])
 
 
-def shap(subject: Subject, *, samples: int = 512, seed: int = 0, **_: Any) -> np.ndarray:
+def shap(subject: Subject, *, samples: int = 512, seed: int = 0, **_: Any) -> Attributed:
     """Shapley values (Lundberg & Lee 2017, eq. 8): exact for at most EXACT tokens, else by permutations and their reverses."""
     count = int(subject.free_T.sum())
     return _exact_shap(subject) if count <= EXACT else _permutation_shap(subject, samples, seed)
 
 
-def _exact_shap(subject: Subject) -> np.ndarray:
+def _exact_shap(subject: Subject) -> Attributed:
     places = np.flatnonzero(subject.free_T)
     count = len(places)
     sets = np.array(list(itertools.product([False, True], repeat=count)))
@@ -158,13 +166,13 @@ def _exact_shap(subject: Subject) -> np.ndarray:
     return _at(subject, found)
 
 
-def _permutation_shap(subject: Subject, samples: int, seed: int) -> np.ndarray:
+def _permutation_shap(subject: Subject, samples: int, seed: int) -> Attributed:
     """What each token adds to those before it in an order, the mean over orders; each with its reverse, whose errors are against its own.
-    samples: texts that are read, about."""
+    samples: texts that are read, about, but two pairs of orders at least: the standard error is that of a mean over pairs."""
     places = np.flatnonzero(subject.free_T)
     count, rng = len(places), np.random.default_rng(seed)
-    found, orders = np.zeros(count), []
-    for _ in range(max(1, samples // (2 * count))):
+    orders = []
+    for _ in range(max(2, samples // (2 * count))):
         order = rng.permutation(count)
         orders += [order, order[::-1]]
     kept = np.zeros((len(orders), count + 1, len(subject.ids_T)), bool)
@@ -172,12 +180,13 @@ def _permutation_shap(subject: Subject, samples: int, seed: int) -> np.ndarray:
         for place, player in enumerate(order):
             kept[number, place + 1 :, places[player]] = True
     values = subject.values(kept.reshape(-1, kept.shape[-1])).reshape(len(orders), count + 1)
-    for order, added in zip(orders, np.diff(values, axis=1), strict=True):
-        found[order] += added / len(orders)
-    return _at(subject, found)
+    added = np.zeros((len(orders), count))
+    np.put_along_axis(added, np.array(orders), np.diff(values, axis=1), axis=1)
+    pairs = (added[::2] + added[1::2]) / 2
+    return _at(subject, pairs.mean(0), pairs.std(0, ddof=1) / math.sqrt(len(pairs)))
 
 
-def partition(subject: Subject, *, samples: int = 512, **_: Any) -> np.ndarray:
+def partition(subject: Subject, *, samples: int = 512, **_: Any) -> Attributed:
     """Owen values over halves of the text, halves of those and so on, as SHAP's partition explainer has them: the part whose worth is the
     largest is taken apart next, in both contexts, its other half there and not. samples: texts that are read, about; what is not taken
     apart by then is shared evenly, so that the sum is exact in any case."""
@@ -221,39 +230,51 @@ def _with(kept: np.ndarray, places: np.ndarray) -> np.ndarray:
     return more
 
 
-def lime(subject: Subject, *, samples: int = 512, seed: int = 0, **_: Any) -> np.ndarray:
+def lime(subject: Subject, *, samples: int = 512, seed: int = 0, **_: Any) -> Attributed:
     """Coefficients of a linear model of which tokens are there, fitted near the whole text (Ribeiro et al. 2016, eq. 2): ridge regression,
-    weighted by an exponential kernel on the cosine distance."""
+    weighted by an exponential kernel on the cosine distance. Standard errors are HC3 (MacKinnon & White 1985): residuals are those
+    of fits without the text in question, so they are not 0 where there are more tokens than texts."""
     places, rng = np.flatnonzero(subject.free_T), np.random.default_rng(seed)
     count = len(places)
     there = rng.random((samples, count)) < rng.uniform(0.1, 0.95, (samples, 1))
     there[0] = True
     kept = np.zeros((samples, len(subject.ids_T)), bool)
     kept[:, places] = there
-    values = subject.values(kept)
     distance = 1 - np.sqrt(there.mean(1))
     weights = np.sqrt(np.exp(-(distance**2) / KERNEL**2))
-    features = np.concatenate([there, np.ones((samples, 1))], 1) * weights[:, None]
+    features, wanted = np.concatenate([there, np.ones((samples, 1))], 1) * weights[:, None], weights * subject.values(kept)
     penalty = 1e-3 * np.eye(count + 1)
     penalty[-1, -1] = 0.0
-    return _at(subject, np.linalg.solve(features.T @ features + penalty, features.T @ (weights * values))[:count])
+    solved = np.linalg.solve(features.T @ features + penalty, features.T)
+    coefficients = solved @ wanted
+    left_out = (wanted - features @ coefficients) / (1 - np.einsum("NK,KN->N", features, solved))
+    return _at(subject, coefficients[:count], np.sqrt(np.square(solved * left_out).sum(1))[:count])
 
 
 KERNEL = 0.5
 """Width of the kernel of `lime` in units of the cosine distance."""
-METHODS: dict[str, Callable[..., np.ndarray]] = {
+METHODS: dict[str, Callable[..., Attributed]] = {
     one.__name__: one for one in (integrated_gradients, gradient_x_input, occlusion, rollout, shap, partition, lime)
 }
 
 
 STEPS = 16
 """Steps in which `faithfulness` takes all tokens away."""
+SHUFFLES = 32
+"""Orders of the attributions that `infidelity_random` is the mean of; they cost no text."""
 
 
 def faithfulness(subject: Subject, attributions: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Mean of the number while tokens are taken away, the largest attribution first (`deletion`: lower is better), and while they are put
-    back in that order (`insertion`: higher is better); and the same for random orders (Petsiuk et al. 2018, sec. 4.1). Of more than STEPS
-    tokens several go at once."""
+    """How far attributions tell what the number rests on, each measure beside that of an explanation that knows nothing.
+
+    `deletion` (lower is better) and `insertion` (higher is better): the mean of the number while tokens are taken away, the largest
+    attribution first, and while they are put back in that order; and the same for random orders (Petsiuk et al. 2018, sec. 4.1). Of more
+    than STEPS tokens several go at once.
+
+    `infidelity` (lower is better; Yeh et al. 2019, definition 2.1): the mean square of how far the attributions of some tokens are from
+    adding up to what the number loses without these, nats squared; and the same for the attributions in random order. The tokens are those
+    that the random orders have taken away.
+    """
     places = np.flatnonzero(subject.free_T)
     rng = np.random.default_rng(seed)
     orders = [places[np.argsort(-attributions[places], kind="stable")], *(rng.permutation(places) for _ in range(4))]
@@ -264,16 +285,29 @@ def faithfulness(subject: Subject, attributions: np.ndarray, seed: int = 0) -> d
         for row, count in enumerate(gone):
             deleted[row, order[:count]] = False
         kept += [deleted, ~deleted]
-    values = subject.values(np.concatenate(kept)).reshape(len(orders), 2, -1).mean(-1)
-    (deletion, insertion), random = values[0], values[1:].mean(0)
-    return {"deletion": deletion, "deletion_random": random[0], "insertion": insertion, "insertion_random": random[1]}
+    values = subject.values(np.concatenate(kept)).reshape(len(orders), 2, -1)
+    (deletion, insertion), random = values[0].mean(-1), values[1:].mean((0, 2))
+    gone_NP = ~np.concatenate(kept[2:])[:, places]
+    lost_N = values[0, 0, 0] - values[1:].reshape(-1)
+    shuffled = [rng.permutation(attributions[places]) for _ in range(SHUFFLES)]
+    own, *others = (np.square(gone_NP @ shares - lost_N).mean() for shares in (attributions[places], *shuffled))
+    return {
+        "deletion": float(deletion),
+        "deletion_random": float(random[0]),
+        "insertion": float(insertion),
+        "insertion_random": float(random[1]),
+        "infidelity": float(own),
+        "infidelity_random": float(np.mean(others)),
+    }
 
 
-def _free(subject: Subject, attributions) -> np.ndarray:
-    return np.where(subject.free_T, np.asarray(attributions, np.float64), 0.0)
+def _free(subject: Subject, attributions) -> Attributed:
+    return Attributed(np.where(subject.free_T, np.asarray(attributions, np.float64), 0.0))
 
 
-def _at(subject: Subject, attributions: np.ndarray) -> np.ndarray:
-    found = np.zeros(len(subject.ids_T))
-    found[subject.free_T] = attributions
-    return found
+def _at(subject: Subject, *of_free: np.ndarray) -> Attributed:
+    """Of arrays with a number for each token that is explained."""
+    whole = [np.zeros(len(subject.ids_T)) for _ in of_free]
+    for found, values in zip(whole, of_free, strict=True):
+        found[subject.free_T] = values
+    return Attributed(*whole)

@@ -10,6 +10,7 @@ import numpy as np
 from data.errors import UserError
 from data.rows.order import fold
 from data.text.rows import TextBatch
+from model.encoder_decoder_config import EncoderDecoderConfig
 from train.checkpoints.checkpointer import Checkpointer, load_trained
 from train.devices.mesh import inference_mesh
 from train.explain.subject import subject_of
@@ -22,6 +23,9 @@ from train.sources.dataset import dataset_of
 from train.step.gradients import loss_of, weights_of
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example
+from train.tasks.packing import Piece
+from train.tasks.rows import SourceBatch, source_batch
+from train.tasks.task import TaskDataset
 
 AT_ONCE = 4
 """Units whose gradients exist at once."""
@@ -69,16 +73,18 @@ def _compare(loss, params, test_gradient, batch):
     return jax.vmap(products)(batch).T
 
 
-def trained_by(run: Run, prompt: str, count: int, *, pair: str = "", answer: str = "", seed: int = 0) -> dict[str, Any]:
+def trained_by(run: Run, prompt: str, count: int, *, pair: str = "", written: str = "", answer: str = "", seed: int = 0) -> dict[str, Any]:
     """{"unit", "of", "read", "checkpoints", "helped", "hurt", "self"}: the `count` units of a run's training data that lowered the loss of
     a text the most, that raised it the most, and with the most influence on themselves, such as rare or mislabelled ones.
 
-    The loss is that of the label `answer`, by default what the model finds likeliest; of a run that continues texts, that of all tokens of
-    the text, or of the first of `answer` behind it. Of the checkpoints that the run kept each counts with the rate of its last step. A
-    unit's loss is a mean over its own tokens. UserError for runs that are not explained, and for data without units.
+    The loss is that of the label `answer`, by default what the model finds likeliest; of an encoder-decoder, that of the token that is
+    explained; of a decoder, that of all tokens of the text, or of the first of `answer` behind it. Of the checkpoints that the run kept
+    each counts with the rate of its last step. A unit's loss is a mean over its own tokens. UserError for runs that are not explained, or
+    not by examples, and for data without units.
     """
-    subject = subject_of(run, prompt, pair=pair, answer=answer)
+    subject = subject_of(run, prompt, pair=pair, written=written, answer=answer)
     experiment, mesh, dataset, sources = run.experiment, inference_mesh(run.experiment.mesh), dataset_of(run.experiment), run.corpora()
+    _check_explained(run, dataset)
     units = dataset.units(sources)
     bound, frozen = bind_trained(experiment), frozen_of(run, mesh)
     if bound.carry is not None or experiment.objective.unit == "batch":
@@ -97,7 +103,7 @@ def trained_by(run: Run, prompt: str, count: int, *, pair: str = "", answer: str
     rng, drawn = np.random.default_rng(seed), np.arange(units.size)
     if units.size > MOST:
         drawn = np.sort(rng.choice(units.size, MOST, replace=False))
-    found = influence(loss, checkpoints, _test(dataset, subject, run, prompt, pair, answer), units, drawn)
+    found = influence(loss, checkpoints, _test(dataset, subject, run, prompt, pair, written, answer), units, drawn)
 
     examples = dataset.examples(sources, "train") if isinstance(experiment.data, Classification) else None  # type: ignore[attr-defined]
 
@@ -116,14 +122,26 @@ def trained_by(run: Run, prompt: str, count: int, *, pair: str = "", answer: str
     }
 
 
-def _test(dataset: Dataset, subject, run: Run, prompt: str, pair: str, answer: str):
+def _check_explained(run: Run, dataset: Dataset) -> None:
+    """UserError for a run whose answers are explained, but not by examples."""
+    if isinstance(dataset, ClassificationDataset) and dataset.way == "head" and dataset.options.several:
+        raise UserError(f"{run.path}: gives several labels at once, and a loss is of all of them", "Leave --training out.")
+    if isinstance(run.experiment.model, EncoderDecoderConfig) and not isinstance(dataset, TaskDataset):
+        raise UserError(f"{run.path}: learned no task: its texts do not say what is read, and what written", "Leave --training out.")
+
+
+def _test(dataset: Dataset, subject, run: Run, prompt: str, pair: str, written: str, answer: str):
     """A batch of the text alone."""
-    rows = np.zeros(1, np.int32)
+    rows, tokenizer = np.zeros(1, np.int32), run.tokenizer()
     if isinstance(dataset, ClassificationDataset) and dataset.way == "head":
-        item = dataset.item(Example({"text": prompt, "pair": pair}, subject.answer, "--prompt"), run.tokenizer(), labelled=True)
+        item = dataset.item(Example({"text": prompt, "pair": pair}, subject.answer, "--prompt"), tokenizer, labelled=True)
         return dataset.make([item], [[0]], rows)
+    if isinstance(dataset, TaskDataset) and dataset.way == "source":
+        target = np.append(tokenizer.encode_inside(written), subject.number)
+        item = (Piece(subject.ids_T, target=target, learned=np.arange(len(target)) == len(target) - 1),)
+        return source_batch([item], [[0]], rows, len(subject.ids_T), len(target), run.experiment.model.start_token)  # type: ignore[attr-defined]
     ids = subject.ids_T.tolist()
-    whole = np.array([*ids, int(run.tokenizer().encode_inside(subject.answer)[0])] if answer else ids, np.int32)[None]
+    whole = np.array([*ids, subject.number] if answer else ids, np.int32)[None]
     if whole.shape[1] < 2:
         raise UserError("--prompt has one token, of which nothing can be predicted", "Give a longer text, or --answer.")
     ones = np.ones((1, whole.shape[1] - 1), np.int32)
@@ -138,4 +156,10 @@ def _told(run: Run, examples: list[Example] | None, units: Units, found: Influen
         example = examples[number]
         return told | {"text": example.fields["text"], "label": example.label, "where": example.where}
     batch = units.make(np.array([number]), fold(0, np.array([number])))
-    return told | {"text": run.tokenizer().decode(batch.tokens[0][batch.segments[0] > 0].tolist())}
+    decode = run.tokenizer().decode
+    if isinstance(batch, SourceBatch):
+        return told | {
+            "text": decode(batch.sources[0][batch.source_segments[0] > 0]),
+            "label": decode(batch.targets[0][batch.segments[0] > 0]),
+        }
+    return told | {"text": decode(batch.tokens[0][batch.segments[0] > 0])}

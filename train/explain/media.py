@@ -3,7 +3,6 @@
 import io
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,7 +14,7 @@ from data.records.record import read_content
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.explain.page import AGAINST, FOR
-from train.explain.subject import Subject, odds
+from train.explain.subject import Subject, asked, odds
 from train.generation.about_media import read_media
 from train.objectives.media.classification import MediaClassificationLoss
 from train.objectives.media.options import MediaClassification
@@ -52,13 +51,13 @@ def subject_of_patches(loss: MediaClassificationLoss, params, cut: Cut, kind: Ki
     """
     patches_NC = np.asarray(cut.patches, np.float32) / 127.5 - 1.0 if cut.patches.dtype == np.uint8 else np.asarray(cut.patches)
     nothing_C = np.full_like(patches_NC[:1], patches_NC.min() if kind == "audio" else -1.0)
-    every = {"model": params, "table": np.concatenate([nothing_C, patches_NC]), "places": cut.places}
+    table, places_NA = jnp.asarray(np.concatenate([nothing_C, patches_NC])), jnp.asarray(cut.places)
 
-    def scores(every, ids_BN, shift_BNC):
-        patches_BNC = every["table"][ids_BN] + (0.0 if shift_BNC is None else shift_BNC)
-        places_BNA = jnp.broadcast_to(every["places"], (*ids_BN.shape, every["places"].shape[-1]))
+    def scores(params, ids_BN, shift_BNC):
+        patches_BNC = table[ids_BN] + (0.0 if shift_BNC is None else shift_BNC)
+        places_BNA = jnp.broadcast_to(places_NA, (*ids_BN.shape, places_NA.shape[-1]))
         ones = jnp.ones(ids_BN.shape, jnp.int32)
-        return loss.tower(every["model"]["tower"], Packed(patches_BNC, places_BNA, ones, ones, ones))[:, 0] + every["model"]["bias"]
+        return loss.tower(params["tower"], Packed(patches_BNC, places_BNA, ones, ones, ones))[:, 0] + params["bias"]
 
     def number(name: str, option: str) -> int:
         if name not in names:
@@ -66,12 +65,7 @@ def subject_of_patches(loss: MediaClassificationLoss, params, cut: Cut, kind: Ki
         return names.index(name)
 
     ids_N = 1 + np.arange(len(patches_NC), dtype=np.int32)
-    chosen = number(answer, "--answer") if answer else int(np.asarray(jax.jit(scores)(every, ids_N[None], None)[0].argmax()))
-    other = number(against, "--against") if against else None
-
-    def attention(ids_T):
-        raise UserError("--method rollout is for texts", "Choose another method.")
-
+    chosen, other = asked(scores, params, ids_N, number, answer, against)
     free_N = np.asarray((cut.places >= 0).all(-1))  # a class token lies nowhere
     return Subject(
         ids_T=ids_N,
@@ -79,12 +73,11 @@ def subject_of_patches(loss: MediaClassificationLoss, params, cut: Cut, kind: Ki
         free_T=free_N,
         baseline=0,
         answer=names[chosen],
+        number=chosen,
         against="" if other is None else names[other],
-        params=every,
-        score=lambda every, ids_BN, shift_BNC: odds(scores(every, ids_BN, shift_BNC), chosen, other),
-        vectors=lambda ids: jnp.asarray(every["table"])[ids],
-        attention=attention,
-        reader=0,
+        params=params,
+        score=lambda params, ids_BN, shift_BNC: odds(scores(params, ids_BN, shift_BNC), chosen, other),
+        vectors=lambda params, ids: table[ids],
     )
 
 

@@ -26,16 +26,58 @@ STRONGEST, LONGEST = 12, 300
 FOR, AGAINST = "38, 132, 198", "214, 92, 60"
 
 
+def measures_of(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """How far an explanation can be believed: names and numbers."""
+    rows = [(name.replace("_", " "), f"{value:.4f}") for name, value in found["faithfulness"].items()]
+    if "completeness_error" in found:
+        rows.append(("completeness error", f"{found['completeness_error']:.2g}"))
+    if "stability" in found:
+        stability = found["stability"]
+        rows.append(("standard error", f"{stability['standard_error']:.4f}, {stability['relative']:.1%} of the attributions"))
+    if "sanity_check" in found:
+        rows.append(("rank correlation, parameters drawn anew", f"{found['sanity_check']['rank_correlation']:+.2f}"))
+    return rows
+
+
+def reading_of(found: dict[str, Any]) -> list[str]:
+    """How to read `measures_of`, in sentences."""
+    said = [
+        "Deletion and insertion: the mean log-odds while the strongest tokens are taken away (lower is better) and put back (higher is"
+        " better), beside random orders. An explanation that is no better than random says nothing."
+    ]
+    if "infidelity" in found["faithfulness"]:
+        said.append(
+            "Infidelity: how far attributions are from adding up to what the log-odds lose without some tokens, squared (lower is better),"
+            " beside the same attributions in random order."
+        )
+    if "completeness_error" in found:
+        said.append("Completeness error: how far attributions are from adding up to what the text changes, as a share of that.")
+    if "stability" in found:
+        said.append("Standard error: how far an attribution would move with another seed. More samples make it smaller.")
+    if "sanity_check" in found:
+        said.append(
+            "Rank correlation: of the explanation with that of the same answer by the model with all its parameters drawn anew. Near 0 the"
+            " explanation rests on what was learned; near 1 a model that has learned nothing is explained alike, so it shows the text and"
+            f" not the model. By chance it is within {2 * found['sanity_check']['chance']:.2f} of 0."
+        )
+    return said
+
+
+def errors_of(found: dict[str, Any]) -> list[str]:
+    """What stands behind each attribution: its standard error, where it was drawn."""
+    return [f" ± {error:.4f}" for error in found.get("standard_errors", ())] or [""] * len(found["tokens"])
+
+
 def page_of(found: dict[str, Any], picture: bytes = b"") -> str:
     """HTML of what `explain` found: see train/explain/explaining.py. picture: a PNG to show in place of the text."""
-    pairs = list(zip(found["tokens"], found["attributions"], strict=True))
-    most = max((abs(value) for _, value in pairs), default=0.0) or 1.0
+    tokens = list(zip(found["tokens"], found["attributions"], errors_of(found), strict=True))
+    most = max((abs(value) for _, value, _ in tokens), default=0.0) or 1.0
     text = "".join(
-        f'<span style="background: {_colour(value / most)}" title="{value:+.4f}">{html.escape(token)}</span>' for token, value in pairs
+        f'<span style="background: {_colour(value / most)}" title="{value:+.4f}">{html.escape(token)}</span>' for token, value, _ in tokens
     )
     rows = "".join(
-        f"<tr><td>{html.escape(token) or '&nbsp;'}</td><td>{value:+.4f}</td><td>{_bar(value / most)}</td></tr>"
-        for token, value in sorted(pairs, key=lambda pair: -abs(pair[1]))[:40]
+        f"<tr><td>{html.escape(token) or '&nbsp;'}</td><td>{value:+.4f}{error}</td><td>{_bar(value / most)}</td></tr>"
+        for token, value, error in sorted(tokens, key=lambda one: -abs(one[1]))[:40]
     )
     if picture:
         text = (
@@ -44,7 +86,8 @@ def page_of(found: dict[str, Any], picture: bytes = b"") -> str:
     about = f"<b>{html.escape(found['answer'])}</b>"
     if found["against"]:
         about += f" and not <b>{html.escape(found['against'])}</b>"
-    measures = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td>{value:.4f}</td></tr>" for name, value in found["faithfulness"].items())
+    measures = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in measures_of(found))
+    reading = "".join(f'<p class="soft">{sentence}</p>' for sentence in reading_of(found))
     lens = _lens(found["lens"]) if "lens" in found else ""
     training = _training(found["training"]) if "training" in found else ""
     title = html.escape(found["answer"])
@@ -58,8 +101,7 @@ are {found["value"]:.4f} nats with the text and {found["baseline_value"]:.4f} wi
 <p class="text">{text}</p>
 <h2>The strongest tokens</h2><table><tr><th>token</th><th>nats</th><th></th></tr>{rows}</table>
 <h2>How far to believe it</h2>
-<p class="soft">The mean of the number while the strongest tokens are taken away (lower is better) and put back (higher is better), beside
-random orders. An explanation that is no better than random says nothing.</p>
+{reading}
 <table>{measures}</table>{lens}{training}</body></html>
 """
 
@@ -69,7 +111,7 @@ def section_of(found: dict[str, Any], text: str, picture: bytes = b"") -> Sectio
     pairs = [] if picture else sorted(zip(found["tokens"], found["attributions"], strict=True), key=lambda pair: -abs(pair[1]))[:STRONGEST]
     against = f", and not {found['against']!r}" if found["against"] else ""
     rows = [[text[:LONGEST], ""], *([repr(token), f"{value:+.4f} nats"] for token, value in pairs)]
-    rows += [[name.replace("_", " "), f"{value:.4f}"] for name, value in found["faithfulness"].items()]
+    rows += [list(row) for row in measures_of(found)]
     title = f"{TITLE}{found['answer']!r}{against}? {found['method'].replace('_', ' ').capitalize()}"
     return Section(title, {"why": picture}, ("read, and what of it speaks for the answer", "by how much"), rows)
 

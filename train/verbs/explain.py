@@ -6,7 +6,7 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files, storage
-from train.explain.page import TAUGHT, TITLE, page_of, section_of
+from train.explain.page import TAUGHT, TITLE, errors_of, measures_of, page_of, reading_of, section_of
 from train.loop.report import write_report
 from train.loop.sections import add_sections
 from train.verbs.arguments import parse, start_jax
@@ -14,7 +14,8 @@ from train.verbs.arguments import parse, start_jax
 
 @dataclasses.dataclass(frozen=True)
 class Explain:
-    """Say how much each token of a text has to do with what a model says: the next token of a decoder, the label of a classifier."""
+    """Say how much each token of a text has to do with what a model says: the next token of a decoder, a token that an encoder-decoder
+    writes, a label of a classifier."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
@@ -28,10 +29,14 @@ class Explain:
     """integrated_gradients, gradient_x_input, occlusion, rollout (attention), shap, partition (Owen values) or lime."""
     pair: str = ""
     """Second text, for a run that classifies pairs."""
+    written: str = ""
+    """Of an encoder-decoder: what it has written before the answer."""
     answer: str = ""
     """Label, or text whose first token is asked for. Empty: what the model finds most likely."""
     against: str = ""
     """Another label or text: why that answer and not this."""
+    sanity_check: bool = False
+    """Also explain the same answer with the parameters drawn anew, three times, and compare (Adebayo et al. 2018)."""
     lens: bool = False
     """Also what each layer of a decoder would answer (logit lens)."""
     training: int = 0
@@ -58,7 +63,7 @@ def _of_medium(run, o: Explain, kind, path: str):
 
     method = method_named(o.method)
     subject, cut = medium_of(run, kind, path, answer=o.answer, against=o.against, step=o.step)
-    found = explained(subject, method, o.samples, o.seed)
+    found = explained(subject, method, o.samples, o.seed, o.sanity_check)
     return found, heat_map(cut, shapes_of(run.experiment)[kind], found["attributions"])
 
 
@@ -69,8 +74,8 @@ def explain(arguments: list[str]) -> None:
     if o.seed < 0:
         raise UserError(f"omnia explain: --seed is {o.seed}", "Give 0 or more.")
     media = [(kind, path) for kind, path in (("image", o.image), ("audio", o.audio)) if path]
-    if len(media) + bool(o.prompt) > 1 or media and (o.pair or o.lens or o.training):
-        what = "omnia explain: --image and --audio stand alone, without a text, --pair, --lens and --training"
+    if len(media) + bool(o.prompt) > 1 or media and (o.pair or o.written or o.lens or o.training):
+        what = "omnia explain: --image and --audio stand alone, without a text, --pair, --written, --lens and --training"
         raise UserError(what, "Give one of --prompt, --image and --audio.")
     if o.training < 0:
         raise UserError(f"omnia explain: --training is {o.training}", "Give 0 or more.")
@@ -87,12 +92,13 @@ def explain(arguments: list[str]) -> None:
     if media:
         found, picture = _of_medium(run, o, *media[0])
     else:
-        asked |= {"pair": o.pair}
-        found = explain_run(run, o.prompt, o.method, samples=o.samples, seed=o.seed, lens=o.lens, **asked)
+        asked |= {"pair": o.pair, "written": o.written}
+        more = {"sanity_check": o.sanity_check, "lens": o.lens}
+        found = explain_run(run, o.prompt, o.method, samples=o.samples, seed=o.seed, **more, **asked)
     if o.training:
         from train.explain.influence import trained_by
 
-        found["training"] = trained_by(run, o.prompt, o.training, pair=o.pair, answer=o.answer, seed=o.seed)
+        found["training"] = trained_by(run, o.prompt, o.training, pair=o.pair, written=o.written, answer=o.answer, seed=o.seed)
     if o.output:
         storage.write_atomically(o.output, page_of(found, picture).encode())
     if o.report:
@@ -104,12 +110,13 @@ def explain(arguments: list[str]) -> None:
     against = f" and not {found['against']!r}" if found["against"] else ""
     print(f"Why {found['answer']!r}{against}: log-odds {found['value']:.4f} nats, {found['baseline_value']:.4f} without tokens")
     most = max(map(abs, found["attributions"])) or 1.0
-    for token, value in zip(found["tokens"], found["attributions"], strict=True):
-        print(f"{value:+10.4f}  {'█' * round(20 * abs(value) / most):20}  {token!r}")
-    for name, measure in found["faithfulness"].items():
-        print(f"{name.replace('_', ' '):20} {measure:.4f}")
-    if "completeness_error" in found:
-        print(f"{'completeness error':20} {found['completeness_error']:.2g}")
+    for token, value, error in zip(found["tokens"], found["attributions"], errors_of(found), strict=True):
+        print(f"{value:+10.4f}{error}  {'█' * round(20 * abs(value) / most):20}  {token!r}")
+    measures = measures_of(found)
+    widest = max(len(name) for name, _ in measures)
+    for name, measure in measures:
+        print(f"{name:{widest}}  {measure}")
+    print(*reading_of(found), sep="\n")
     for one in found.get("lens", []):
         print(f"layer {one['layer']:3} {one['answer']:.4f}  {', '.join(f'{token!r} {share:.3f}' for token, share in one['likeliest'])}")
     if "training" in found:

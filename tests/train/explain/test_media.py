@@ -78,7 +78,7 @@ def test_gradients_add_up(bright, tmp_path):
     """Of a sure classifier most of the way is flat, and the number falls at one place of it."""
     picture(tmp_path / "a.png", np.random.default_rng(7), True)
     subject, _ = medium_of(bright, "image", str(tmp_path / "a.png"), answer="bright")
-    assert completeness(subject, METHODS["integrated_gradients"](subject)) < 1e-3
+    assert completeness(subject, METHODS["integrated_gradients"](subject).values_T) < 1e-3
 
 
 def test_what_does_not_fit_is_refused(bright, tmp_path, capsys):
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused(bright, tmp_path, capsys):
     for options, said in (
         ([*image, "--prompt", "a"], "stand alone"),
         ([*image, "--answer", "dark"], "none of the run's classes"),
-        ([*image, "--method", "rollout"], "rollout is for texts"),
+        ([*image, "--method", "rollout"], "rollout is for decoders and text encoders"),
         (["--audio", str(tmp_path / "a.png")], "does not classify audio"),
     ):
         assert omnia.main(["explain", str(bright.path), *options]) == 2

@@ -1,0 +1,54 @@
+"""When a classifier is believed: by brute force, and by what is known of made-up probabilities."""
+
+import numpy as np
+import pytest
+
+from train.apps.confidence import NEVER, coverage, temperature, tempered, threshold
+
+
+def drawn(count: int, seed: int, by: float = 1.0):
+    """Probabilities of three classes that say what is true once their logits are divided by `by`, and labels drawn from the truth."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (count, 3))
+    true = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([rng.choice(3, p=row) for row in true])
+    return tempered(true, 1 / by), labels
+
+
+@pytest.mark.parametrize("by", [0.5, 1.0, 3.0])
+def test_the_temperature_that_probabilities_were_sharpened_by_is_found(by):
+    probabilities, labels = drawn(6000, 0, by)
+    assert temperature(probabilities, labels) == pytest.approx(by, rel=0.1)
+
+
+def test_the_temperature_is_the_best_of_a_grid():
+    probabilities, labels = drawn(300, 1, 2.0)
+
+    def loss(by: float) -> float:
+        return -np.log(tempered(probabilities, by)[np.arange(300), labels]).mean()
+
+    assert loss(temperature(probabilities, labels)) <= min(loss(by) for by in np.geomspace(0.06, 19, 200)) + 1e-9
+
+
+def test_without_examples_nothing_is_changed():
+    assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_threshold_gives_the_most_answers_that_are_precise(seed):
+    """Beside all thresholds there are, with equal confidences among them."""
+    rng = np.random.default_rng(seed)
+    confidence, right = rng.integers(0, 10, 40) / 10, rng.random(40) < 0.7
+    found = threshold(confidence, right, 0.8)
+    fitting = [at for at in np.unique(confidence) if right[confidence >= at].mean() >= 0.8]
+    assert found == (min(fitting) if fitting else NEVER)
+
+
+def test_answers_that_are_never_right_are_never_given():
+    assert threshold(np.array([0.9, 0.8]), np.array([False, False]), 0.5) == NEVER > 1
+    assert threshold(np.zeros(0), np.zeros(0, bool), 0.5) == NEVER
+
+
+def test_coverage_counts_the_most_confident_first():
+    share, precise = coverage(np.array([0.2, 0.9, 0.5]), np.array([False, True, False]))
+    assert share == pytest.approx([1 / 3, 2 / 3, 1]) and precise == pytest.approx([1, 1 / 2, 1 / 3])

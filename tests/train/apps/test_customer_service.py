@@ -1,0 +1,145 @@
+"""Which questions are answered by what, and what an answer never does."""
+
+import json
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from data.errors import UserError
+from data.records.record import Record
+from train.apps.customer_service import SLOT, CustomerService, Passage, Passages, Service, read_passages, read_templates
+
+LABELS = ("card", "loan", "other")
+HELD = [("card 0.95", "card")] * 30 + [("loan 0.9", "loan")] * 30 + [("card 0.7", "loan")] * 20 + [("card 0.65", "card")] * 20
+TEMPLATES = [
+    {"intent": "card", "answer": "Cards come in {days} days. You can follow yours on the map."},
+    {"intent": "loan", "answer": "Ask for a loan in the app."},
+]
+PASSAGES = [
+    {"id": 1, "question": "Where is the next office?", "answer": "At the station.", "link": "https://a.example/1"},
+    {"id": 2, "question": "Where is the nearest office?", "answer": "In the old town."},
+    {"id": 3, "question": "怎么修改密码？", "answer": "在设置里修改密码。"},
+]
+
+
+@pytest.fixture
+def service(fake, tmp_path):
+    for name, rows in (("templates", TEMPLATES), ("passages", PASSAGES)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = CustomerService(
+        templates=str(tmp_path / "templates.jsonl"), passages=str(tmp_path / "passages.jsonl"), nobody="other", found=0.3, precision=0.95
+    )
+    return Service(fake(options, LABELS, HELD))
+
+
+def ask(service, text: str, **more):
+    (line,) = service.answers([Record({"text": text} | more, "line 1")])
+    return line
+
+
+def test_routes(service):
+    assert ask(service, "my loan 0.95")["route"] == "template"
+    assert ask(service, "other 0.99")["route"] == "human"
+    assert ask(service, "is it card 0.89 then")["route"] == "unsure"
+    found = ask(service, "other where is the next office")
+    assert found["route"] == "retrieved" and found["citations"][0]["link"] == "https://a.example/1"
+    assert ask(service, "怎么修改密码 other")["citations"][0]["id"] == 3
+
+
+def test_what_is_not_believed_was_right_too_rarely(service):
+    """Of the held-out answers at 0.7 and above 60 of 80 are right, at 0.9 and above all."""
+    assert ask(service, "card 0.9")["route"] == "template" and ask(service, "card 0.7")["route"] != "template"
+
+
+def test_slots_are_filled_or_asked_for_and_never_shown(service):
+    whole = ask(service, "card 0.99", slots={"days": 3})
+    assert whole["answer"] == "Cards come in 3 days. You can follow yours on the map." and not whole["missing_slots"]
+    open_ = ask(service, "card 0.99")
+    assert open_["answer"] == "You can follow yours on the map." and open_["missing_slots"] == ["days"]
+    evil = ask(service, "card 0.99", slots={"days": "{password}"})
+    assert "3" not in evil["answer"]
+
+
+def test_the_next_turn_of_a_conversation_fills_what_was_asked_for(service):
+    ask(service, "card 0.99", conversation="a")
+    ask(service, "card 0.99", conversation="b")
+    assert ask(service, "other 5", conversation="a")["answer"].startswith("Cards come in other 5 days.")
+    other = ask(service, "no, my loan 0.99", conversation="b")
+    assert other["intent"] == "loan" and other["route"] == "template"
+    assert ask(service, "other 5", conversation="a")["route"] != "template"  # which was answered
+
+
+def test_a_conversation_goes_on_in_another_process(service, fake):
+    ask(service, "card 0.99", conversation="a")
+    state = json.loads(json.dumps(service.state()))
+    again = Service(fake(service._options, LABELS, HELD))
+    again.restore(state)
+    assert ask(again, "5", conversation="a") == ask(service, "5", conversation="a")
+    assert again.summary() == service.summary()
+
+
+def test_passages_that_say_different_things_are_both_quoted(service):
+    found = ask(service, "other where is the office")
+    assert {citation["id"] for citation in found["citations"]} == {1, 2} or found["route"] == "human"
+    for citation in found["citations"]:
+        assert found["answer"].count(citation["quote"]) == 1
+
+
+@given(st.text(max_size=60))
+def test_a_quotation_is_what_stands_in_the_passage(text):
+    passages = Passages([Passage(row["id"], row["question"], row["answer"], "") for row in PASSAGES])
+    (scores,) = passages.scores([text])
+    assert scores.shape == (3,) and (scores >= 0).all() and (scores <= 1).all()
+
+
+def test_numbers_of_persons_are_masked_wherever_they_are_written(service):
+    number = "4111 1111 1111 1111"
+    for line in (
+        ask(service, f"other {number}"),
+        ask(service, f"card {number}"),
+        ask(service, "card 0.99", slots={"days": number}),
+    ):
+        assert number not in json.dumps(line)
+    assert number not in json.dumps(service.state())
+
+
+def test_rows_that_are_wrong_have_their_error_and_stop_nothing(service):
+    rows = [
+        Record(row, f"line {n}") for n, row in enumerate(({"text": ""}, {}, {"text": "card", "slots": 5}, {"text": 5}, {"text": "loan"}))
+    ]
+    lines = service.answers(rows)
+    assert ["error" in line for line in lines] == [True, True, True, False, False] and lines[4]["intent"] == "loan"
+
+
+def test_labelled_rows_are_counted(service):
+    rows = [
+        ("card 0.99", "card"),
+        ("card 0.99", "loan"),
+        ("loan 0.99", "loan"),
+        ("card 0.6", "card"),
+        ("other 0.99", "other"),
+        ("loan", "other"),
+    ]
+    service.answers([Record({"text": text, "intent": label}, "") for text, label in rows])
+    found = service.summary()
+    assert found["accuracy"] == 3 / 4 and found["answered"] == 3 / 4 and found["precision"] == 2 / 4 and found["others_answered"] == 1 / 2
+    assert sum(found[route] for route in ("template", "retrieved", "unsure", "human")) == 6
+
+
+def test_files_of_answers_are_checked(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for rows, what in (
+        ([TEMPLATES[0]] * 2, "a second answer"),
+        ([{"intent": "rent", "answer": "x"}], "no intent"),
+        ([{"intent": "card"}], "answer"),
+    ):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(UserError, match=what):
+            read_templates(str(path), LABELS)
+    path.write_text("".join(json.dumps(row) + "\n" for row in [PASSAGES[0]] * 2))
+    with pytest.raises(UserError, match="a second passage"):
+        read_passages(str(path))
+    with pytest.raises(ValueError, match="nothing fills"):
+        CustomerService(human="Ask {name}.")
+    assert not SLOT.findall(CustomerService().human)
