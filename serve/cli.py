@@ -32,7 +32,8 @@ LOOK_SECONDS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Serve:
-    """Answer requests in OpenAI's form: chat and completions from a model that writes, embeddings from an encoder; and a chat page at /."""
+    """Answer requests in OpenAI's form: chat and completions from a model that writes, embeddings from an encoder, answers of an
+    application; and a chat page at /."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
@@ -165,6 +166,7 @@ class Loaded:
     served: Any = None
     engine: Any = None
     embedder: Any = None
+    working: Any = None
     programs: Any = None
     line: Any = None
     """To the other hosts."""
@@ -205,6 +207,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     if several and found.embedder is not None:
         raise UserError("several hosts together continue texts, and make no embeddings", "Serve embeddings on one host.")
     if not writes:
+        found.working = _working(options, run)
         return found
     reads = isinstance(run.experiment.model, MultimodalConfig)
     model, folders = decoder_of(run, reads=True), parse_names(options.adapters, _name(options, run))
@@ -248,6 +251,24 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     found.served = Served(_name(options, run), generator, tokenizer, template, size=context, adapters=[*folders], reader=reader)
     found.served.version = _version(options, found.step)
     return found
+
+
+def _working(options: Serve, run: Any) -> Any:
+    """What a run of a task does with rows; None for a run of none."""
+    from serve.applications import Working
+    from train.kinds import Dataset
+    from train.sources.dataset import dataset_of
+
+    dataset = dataset_of(run.experiment)
+    if type(dataset).application is Dataset.application:
+        return None
+    dataset.place = run.path
+    application = dataset.application(run, step=options.step, raw=options.raw)
+    if not application.by_row:
+        return None
+    working = Working(application, _name(options, run))
+    working.compile()
+    return working
 
 
 # ------------------------------------------------------------------------------------------------ listening
@@ -336,7 +357,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
                 loaded.engine.start()
             if loaded.served is not None:
                 loaded.served.gate = gate
-            application.serve(loaded.served, loaded.engine, loaded.embedder)
+            application.serve(loaded.served, loaded.engine, loaded.embedder, loaded.working)
             while not server.started and not server.should_exit:
                 time.sleep(0.01)
             if server.started:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from data.files.text_files import is_whole
 from serve.answers import ChatAnswer, CompletionAnswer, Failed, embeddings, rows_of
+from serve.applications import MOST_ROWS, Working, events
 from serve.engine import Engine
 from serve.jobs import Full, Job
 from serve.keys import Key, Keys
@@ -25,6 +26,7 @@ from serve.observe import AuditLog, Observed
 from serve.protocol import (
     EmbeddingRequest,
     Refused,
+    applying_request,
     chat_request,
     completion_request,
     counting_request,
@@ -109,6 +111,7 @@ class Application:
         self._served: Served | None = None
         self._engine: Engine | None = None
         self._embedder: Any = None
+        self._working: Working | None = None
         self._created = int(time.time())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._embedding, self._embeddings = asyncio.Lock(), 0
@@ -122,15 +125,16 @@ class Application:
             "/v1/chat/completions": ("POST", "ask", self._chat),
             "/v1/completions": ("POST", "ask", self._complete),
             "/v1/embeddings": ("POST", "ask", self._embed),
+            "/v1/apply": ("POST", "ask", self._apply),
             "/tokenize": ("POST", "ask", self._tokenize),
             "/detokenize": ("POST", "ask", self._detokenize),
         }
         page = PAGE.read_text(encoding="utf-8")
         self._page_text, self._policy = page.replace("{{model}}", html.escape(name)), _policy_of(page)
 
-    def serve(self, served: Served | None, engine: Engine | None, embedder: Any = None) -> None:
+    def serve(self, served: Served | None, engine: Engine | None, embedder: Any = None, working: Working | None = None) -> None:
         """Ready: what answers is loaded."""
-        self._served, self._engine, self._embedder = served, engine, embedder
+        self._served, self._engine, self._embedder, self._working = served, engine, embedder, working
         self.ready = True
 
     def stop(self, seconds: float) -> None:
@@ -363,6 +367,9 @@ class Application:
         await self._say(asked, 200, {"prompt": served.decode(ids)})
 
     async def _chat(self, asked: Asked) -> None:
+        if self._working is not None:
+            await self._reply(asked, self._working)
+            return
         await self._draw(asked, chat_request, ChatAnswer, lambda request: request.n)
 
     async def _complete(self, asked: Asked) -> None:
@@ -393,6 +400,38 @@ class Application:
             self._embeddings -= 1
         await self._say(asked, 200, found)
 
+    async def _apply(self, asked: Asked) -> None:
+        model, rows = await self._body(asked, applying_request)
+        self._check_model(model)
+        if self._working is None:
+            raise Refused("this run answers no rows: it is none of a task", "model", "unsupported_model")
+        if len(rows) > MOST_ROWS:
+            raise Refused(f"rows has {len(rows)} rows; a request may have {MOST_ROWS}", "rows")
+        found = await self._at_work(asked, self._working.lines, rows)
+        await self._say(asked, 200, {"object": "list", "data": found, "model": model or self.name})
+
+    async def _reply(self, asked: Asked, working: Working) -> None:
+        request = await self._body(asked, chat_request)
+        self._check_model(request.model)
+        found = await self._at_work(asked, working.reply, request)
+        if not request.stream:
+            await self._say(asked, 200, found)
+            return
+        await self._begin(asked, 200, {"content-type": "text/event-stream"})
+        await self._write(asked, events(found, request.include_usage), last=True)
+
+    async def _at_work(self, asked: Asked, what: Callable[..., Any], given: Any) -> Any:
+        """An application's answer, for as many at once as embeddings are made for."""
+        if self._embeddings >= MOST_EMBEDDING:
+            self._observed.rejected()
+            raise later("too many requests wait", RETRY_SECONDS)
+        self._embeddings += 1
+        try:
+            self._charge(asked.key, len(json.dumps(given, default=str)) // 4)  # about as many tokens as are read
+            return await self._while_there(asked, _to_its_end(what, given))
+        finally:
+            self._embeddings -= 1
+
     async def _vectors(self, asked: Asked, request: EmbeddingRequest) -> dict[str, Any]:
         rows = await _to_its_end(rows_of, self._embedder, request)
         self._charge(asked.key, sum(map(len, rows)))
@@ -405,7 +444,8 @@ class Application:
 
     def _writer(self) -> Served:
         if self._served is None:
-            raise Refused("this model writes no text: use /v1/embeddings", "model", "unsupported_model")
+            ways = "/v1/embeddings" + (" or /v1/apply" if self._working is not None else "")
+            raise Refused(f"this model writes no text: use {ways}", "model", "unsupported_model")
         return self._served
 
     def _running(self) -> Engine:

@@ -421,6 +421,15 @@ def embedding_request(body: Any) -> EmbeddingRequest:
     return EmbeddingRequest(**_fields(body, known, "input"))
 
 
+def applying_request(body: Any) -> tuple[str, list[dict[str, Any]]]:
+    """(model, rows)"""
+    body = _only(body, "model", "rows") if isinstance(body, dict) else {}
+    rows = body.get("rows")
+    if not isinstance(rows, list) or not rows or any(not isinstance(row, dict) for row in rows):
+        raise Refused("rows must be a list of objects, at least one", "rows")
+    return string(body.get("model") or "", "model"), rows
+
+
 def counting_request(body: Any) -> tuple[str, str, ChatRequest | None]:
     """(model, prompt, conversation), one of the last two."""
     if not isinstance(body, dict) or not {"prompt", "messages"} & {*body}:

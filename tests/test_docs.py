@@ -276,6 +276,7 @@ def options() -> set[str]:
         ["label"],
         ["import"],
         ["export"],
+        ["apply"],
         ["attack"],
         ["anonymize"],
         ["embed"],

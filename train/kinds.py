@@ -270,6 +270,8 @@ class Application:
 
     text: str = "text"
     """Column of the text, for a row of one text."""
+    by_row: ClassVar[bool] = True
+    """Whether there is a line for each row, whatever came before it."""
 
     def answers(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Lines for the output, such as JSON can say: one for each row, or where rows are watched, for what was found in them. rows:
@@ -286,6 +288,11 @@ class Application:
     def finish(self) -> list[dict[str, Any]]:
         """Lines for what was still open when the rows ended."""
         return []
+
+    def reply(self, turns: Sequence[str]) -> dict[str, Any] | None:
+        """The line, with an `answer`, for the last of a person's turns, given those before; nothing of it is remembered. None where it
+        talks with nobody."""
+        return None
 
     def summary(self) -> dict[str, Any]:
         """Of all rows so far: numbers by name."""

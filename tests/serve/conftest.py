@@ -150,12 +150,13 @@ def listen(make_engine, served):
     from serve.http import Application
 
     @contextlib.contextmanager
-    def start(engine_options=None, embedder=None, adapters=(), served=served, **options):
+    def start(engine_options=None, embedder=None, adapters=(), served=served, working=None, **options):
         observed = Observed()
         application = Application(observed, name="tiny", **options)
         with make_engine(wake=application.woken, observed=observed, **(engine_options or {})) as parts:
-            served.adapters = adapters
-            application.serve(served, parts.engine, embedder)
+            if served is not None:
+                served.adapters = adapters
+            application.serve(served, parts.engine, embedder, working)
             options = {"host": "127.0.0.1", "port": 0, "log_level": "warning", "access_log": False, "http": Connection}
             server = uvicorn.Server(uvicorn.Config(application, **options))
             thread = threading.Thread(target=server.run, daemon=True)

@@ -50,6 +50,8 @@ class CustomerService(Classification):
     """Score, 0 to 1, from which on a passage answers."""
     unsure: str = "Is it about {first}, or about {second}?"
     """What is asked back where two intents are likely."""
+    ask: str = "Please tell me: {slot}."
+    """How what is missing for an answer is asked for."""
     human: str = "I am not sure. I hand this over to a colleague."
     """What is said where nothing is."""
 
@@ -58,8 +60,8 @@ class CustomerService(Classification):
         check_range("data.", self, 0, "found", "precision", high=1)
         if self.several or self.pair:
             raise ValueError("data: a question has one intent and no pair")
-        for name in ("unsure", "human"):
-            unknown = {*SLOT.findall(getattr(self, name))} - ({"first", "second"} if name == "unsure" else set())
+        for name, known in (("unsure", {"first", "second"}), ("ask", {"slot"}), ("human", set())):
+            unknown = {*SLOT.findall(getattr(self, name))} - known
             if unknown:
                 raise ValueError(f"data.{name} has {{{min(unknown)}}}, which nothing fills")
 
@@ -213,6 +215,13 @@ class Service(Application):
             found[place] = line
         return [({"id": row["id"]} if "id" in row else {}) | line for row, line in zip(rows, found, strict=True)]
 
+    def reply(self, turns: Sequence[str]) -> dict[str, Any]:
+        before = self.state()
+        self._waiting = {}
+        lines = self.answers([Record({self.text: turn, "conversation": "reply"}, "message") for turn in turns])
+        self.restore(before)
+        return lines[-1]
+
     def _answer(self, question: str, row: Record, probability_V: np.ndarray, score_N: np.ndarray) -> dict[str, Any]:
         order = np.argsort(-probability_V, kind="stable")
         intent, confidence = self._names[int(order[0])], float(probability_V[order[0]])
@@ -237,7 +246,8 @@ class Service(Application):
         return line | {"route": "human", "answer": self._options.human, "missing_slots": []}
 
     def _template(self, conversation: str, intent: str, slots: dict[str, str]) -> dict[str, Any]:
-        """The answer of an intent: with all slots filled, or without the sentences that have an open one."""
+        """The answer of an intent: with all slots filled, or without the sentences that have an open one, which is asked for in a
+        conversation, and where nothing else is left to say."""
         answer = self._templates[intent]
         missing = [name for name in dict.fromkeys(SLOT.findall(answer)) if name not in slots]
         if missing and conversation:
@@ -246,6 +256,8 @@ class Service(Application):
                 del self._waiting[next(iter(self._waiting))]
         whole = [sentence for sentence in re.split(r"(?<=[.!?。！？])\s*", answer) if not {*SLOT.findall(sentence)} & {*missing}]
         said = SLOT.sub(lambda slot: self.masked(slots[slot[1]]), " ".join(filter(None, whole)))
+        if missing and (conversation or not said):
+            said = f"{said} {self._options.ask.format(slot=missing[0].replace('_', ' '))}".strip()
         return {"route": "template", "answer": said, "missing_slots": missing}
 
     def _retrieved(self, score_N: np.ndarray, best: int) -> dict[str, Any]:
@@ -293,7 +305,7 @@ class Service(Application):
             self._counts["believed_other"] += not known
 
     def state(self) -> Any:
-        return {"waiting": self._waiting, "counts": dict(self._counts), "unanswered": self._unanswered}
+        return {"waiting": dict(self._waiting), "counts": dict(self._counts), "unanswered": self._unanswered}
 
     def restore(self, state: Any) -> None:
         self._waiting, self._counts, self._unanswered = state["waiting"], Counter(state["counts"]), state["unanswered"]

@@ -93,6 +93,8 @@ class Monitor(Application):
     """Lines of three kinds: `window`, of each topic and each window that had items, when it closes; `alert`, of a surge, once; `topic`, of
     one that is seen for the first time."""
 
+    by_row = False
+
     def __init__(self, answering: Any):
         self._answering, o = answering, answering.dataset.options
         self._options, self._names, self.text = o, answering.dataset.label_names, o.text

@@ -1,0 +1,154 @@
+"""`omnia apply` on runs that were trained: any task, an application, and a process that is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import omnia
+from data.tokenizer import character_tokenizer
+from model.text_encoder_config import TextEncoderConfig
+from tests.train.tiny_runs import start, train
+from train.apps.customer_service import CustomerService
+from train.apps.finance_monitor import FinanceMonitor
+from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
+from train.objectives.tasks.options import Supervised
+from train.tasks.classification import Classification
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """{name: folder} of runs on the same rows: q is about cards and negative, w about loans and positive."""
+    folder = tmp_path_factory.mktemp("apply")
+    rows = [{"text": f"{'ab'[n // 2 % 2]} {'qw'[n % 2]} b", "label": ("card", "loan")[n % 2]} for n in range(80)]
+    rows = [row | {"intent": row["label"], "sentiment": {"card": "negative", "loan": "positive"}[row["label"]]} for row in rows]
+    for name in ("train", "held"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "templates.jsonl").write_text('{"intent": "card", "answer": "Cards come in {days} days."}\n')
+    character_tokenizer("abcdefghijklmnopqrstuvwxyz ").save(str(folder / "tokenizer"))
+    where = {
+        "files": (str(folder / "train.jsonl"),),
+        "validation_files": (str(folder / "held.jsonl"),),
+        "length": 16,
+        "tokenizer": str(folder / "tokenizer"),
+    }
+    kinds = {
+        "task": Classification(**where),
+        "service": CustomerService(**where, templates=str(folder / "templates.jsonl")),
+        "monitor": FinanceMonitor(**where),
+    }
+    made = {"files": folder}
+    for name, data in kinds.items():
+        experiment = Experiment(
+            steps=20,
+            batch_size=16,
+            model=TextEncoderConfig(
+                context_length=16, num_layers=1, embed_dim=16, num_heads=2, init_std=0.3, pooler=False, prediction_head=False, token_types=0
+            ),
+            data=data,
+            objective=Supervised(head_dropout=0.0),
+            optimizer=AdamW(learning_rate=3e-2),
+            schedule=Schedule(0, "constant"),
+            evaluation=Evaluation(every=0),
+            checkpoints=Checkpoints(every=0),
+            samples=Samples(tokens=0),
+        )
+        run = start(folder / name, experiment)
+        train(run)
+        made[name] = run.path
+    return made
+
+
+def apply(capsys, *arguments) -> dict:
+    capsys.readouterr()
+    assert omnia.main(["apply", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_any_task_answers_rows(runs, tmp_path, capsys):
+    (tmp_path / "in.csv").write_text("id,text\n1,a q b\n2,\n3,b w b\n")
+    found = apply(capsys, runs["task"], "--input", tmp_path / "in.csv", "--output", tmp_path / "out.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert (found["rows"], found["errors"]) == (3, 1)
+    assert [(line["id"], line.get("answer")) for line in lines] == [("1", "card"), ("2", None), ("3", "loan")]
+    assert omnia.main(["apply", str(runs["task"]), "--text", "a q b"]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"] == "card"
+
+
+def test_a_service_counts_labelled_rows_and_shows_itself_in_the_report(runs, tmp_path, capsys):
+    given = runs["files"] / "held.jsonl"
+    found = apply(capsys, runs["service"], "--input", given, "--output", tmp_path / "out.jsonl", "--report")
+    assert found["accuracy"] == 1.0 and found["template"] == 40 and found["precision"] == 1.0
+    kept = json.loads((runs["service"] / "application.json").read_text())
+    assert kept["learned"]["threshold"] <= 1
+    page = (runs["service"] / "report.html").read_text()
+    assert "Customer service: what was answered" in page
+    assert "Please tell me: days." in (tmp_path / "out.jsonl").read_text()
+
+
+def test_mistakes_are_said(runs, tmp_path, capsys):
+    given, run = runs["files"] / "held.jsonl", runs["task"]
+    for arguments in (
+        [run],
+        [run, "--input", given],
+        [run, "--input", given, "--output", tmp_path / "o.csv"],
+        [run, "--input", given, "--output", tmp_path / "none" / "o.jsonl"],
+        [run, "--input", tmp_path / "none", "--output", tmp_path / "o.jsonl"],
+        [run, "--text", "a", "--follow"],
+        [run, "--text", "a", "--input", given, "--output", tmp_path / "o.jsonl"],
+    ):
+        assert omnia.main(["apply", *map(str, arguments)]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_monitor_that_is_killed_loses_and_doubles_nothing(runs, tmp_path):
+    """kill -9 amid a stream, again and again: the lines are those of one process that was left alone."""
+    given = tmp_path / "in.jsonl"
+    letters = "abcdefghijklmnop"
+    rows = [
+        {"text": f"{'qw'[n % 3 > 0]} {''.join(letters[n >> shift & 15] for shift in (0, 4, 8))}", "topic": "AB"[n >> 12], "time": 90 * n}
+        for n in range(6000)
+    ]
+    given.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def begin(output: Path) -> subprocess.Popen:
+        command = [
+            sys.executable,
+            str(ROOT / "omnia.py"),
+            "apply",
+            str(runs["monitor"]),
+            "--input",
+            str(given),
+            "--output",
+            str(output),
+            "--follow",
+        ]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+    def rows_read(output: Path) -> int:
+        journal = output.with_name(output.name + ".journal")
+        return json.loads(journal.read_text())["rows"] if journal.exists() else 0
+
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    for output, kills in ((whole, 0), (killed, 5)):
+        process, end = begin(output), time.monotonic() + 200
+        while rows_read(output) < len(rows):
+            assert time.monotonic() < end
+            if kills and rows_read(output) > (6 - kills) * 900:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                process, kills = begin(output), kills - 1
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0 and not kills
+    assert killed.read_text() == whole.read_text() and len(whole.read_text().splitlines()) > 100

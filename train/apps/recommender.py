@@ -1,0 +1,329 @@
+"""A recommender at work: for a user, or for what somebody had, the items that come next, with reasons."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from data.errors import UserError
+from data.records.record import Record, is_number
+from data.rows.order import few_of
+from train.apps.answering import Answering
+from train.apps.bm25 import words
+from train.apps.lists import diverse, gini, list_measures, novelty, variety
+from train.apps.ranker import TOGETHER, Asked, Known, Learned, Ranker, known_of, learn, lots, word_vectors
+from train.kinds import Application, Section
+from train.tasks.interactions import Case, text_vectors
+from train.tasks.metrics.ranking import best, unseen
+
+TOP, MOST = 10, 1000
+"""Items of a list where a row asks for no number, and at most."""
+CANDIDATES = 50
+"""The best items, of which diverse lists are made; for longer lists, five times as many as are asked for."""
+REASONS = 2
+"""Items of the history that are named for each recommended one."""
+WORDS = 5
+"""Words that two texts share, named at most, the rarest first."""
+JUDGED = 3000
+"""Users whose lists are measured for the page."""
+DIVERSITIES = (0.1, 0.3, 0.5)
+"""That are measured beside none."""
+
+
+class Request(NamedTuple):
+    """items: numbers of what was had, in its order. closed: numbers of what may not come. wanted: the item that did come, where the row
+    says so; -1: one that nobody knows."""
+
+    user: int | None
+    items: np.ndarray
+    closed: np.ndarray
+    top: int
+    diversity: float
+    wanted: int | None
+
+
+class Scoring(Answering):
+    """The scores that a run's model gives all items after histories."""
+
+    def scores(self, items: Sequence[np.ndarray], users: Sequence[int | None], kinds: Sequence[np.ndarray] | None = None) -> np.ndarray:
+        """float32 [N, I]. items: numbers, at least one in each; kinds: of their events, by default the first kind. A user who is None has
+        the features of the average user."""
+        length, unknown = self.dataset.length, len(self.dataset.log.users)
+        params = self._params
+        if "user_facts" in params:
+            facts_UF = params["user_facts"]
+            params = params | {"user_facts": jnp.concatenate([facts_UF, jnp.zeros_like(facts_UF[:1])])}
+        else:
+            unknown = 0
+
+        def batch(first: int, count: int):
+            made = self.dataset.empty(count)
+            for row, number in enumerate(range(first, min(first + count, len(items)))):
+                mine = items[number][-length:]
+                made.tokens[row, : len(mine)], made.segments[row, : len(mine)] = mine, 1
+                made.positions[row, : len(mine)] = np.arange(len(mine))
+                if kinds is not None:
+                    made.kinds[row, : len(mine)] = kinds[number][-length:]
+                user = users[number]
+                made.users[row] = unknown if user is None else user
+            return made
+
+        found = [np.zeros((0, len(self.dataset.log.items)), np.float32)]
+        self._evaluator.outputs(params, batch, len(items), lambda outputs: found.append(np.asarray(outputs["scores"], np.float32)))
+        return np.concatenate(found)[: len(items)]
+
+    def asked(self, cases: Sequence[Case]) -> Asked:
+        """Cases of the run's events. Asked for when the last event was there."""
+        log = self.dataset.log
+        items = [log.item_N[case.history] for case in cases]
+        model_NI = self.scores(items, [case.user for case in cases], [log.kind_N[case.history] for case in cases])
+        return Asked(items, np.array([log.time_N[case.history[-1]] for case in cases]), model_NI)
+
+
+class Recommender(Application):
+    """Lists of items, best first.
+
+    A row has `user`, whose recorded history counts, or `history`, a list of items, or both: what came after what is recorded. `top`: how
+    many items, 10 by default; `exclude`: items that may not come, beside those of the history; `diversity`: 0 to 1, see `diverse`. A row
+    that says what came `next` is counted in the summary.
+
+    Somebody of whose history nobody had anything gets an answer by the texts of those items, if they have some, and else what most users
+    had: such an answer says `cold`, and `by` text or popularity.
+    """
+
+    text = "user"
+
+    def __init__(self, scoring: Scoring):
+        self._scoring, self._log = scoring, scoring.dataset.log
+        log, options = self._log, scoring.dataset.options
+        scoring.run.corpora()  # the events must be those that the run knows
+        self._users = {name: number for number, name in enumerate(log.users)}
+        self._items = {name: number for number, name in enumerate(log.items)}
+        self._texts_ID = text_vectors(options) if options.encoder else word_vectors(log.texts) if any(log.texts) else None
+        self._words = [frozenset(words(text)) for text in log.texts]
+        self._text_count = Counter(word for text in self._words for word in text)
+        learned = scoring.learned(lambda: dataclasses.asdict(self._learn()))
+        self._learned = Learned(**learned)
+        self._history_U = [case.history for case in log.cases["next"]]
+        self._ranker = Ranker(known_of(log, self._history_U), self._texts_ID, self._learned)
+        self._had_UI = self._ranker.known.x_UI.tocsc()
+        self._had_I = np.asarray(self._had_UI.sum(0))
+        self._vectors_ID = self._vectors(self._ranker.known)
+        self._novelty_I = novelty(self._had_I, len(log.users))
+        self._counts: Counter[str] = Counter()
+        self._shown: Counter[int] = Counter()
+        self._sums = {"ndcg": 0.0, "diversity": 0.0, "novelty": 0.0}
+
+    def _learn(self) -> Learned:
+        """From the items that the run's training did not see: the last but one of each user."""
+        log = self._log
+        cases = [case for case in log.cases["validation"] if len(case.history)]
+        chosen = few_of(np.arange(len(cases)), max(1, TOGETHER // len(log.items)), 0)
+        asked = self._scoring.asked([cases[number] for number in chosen])
+        target_N = np.array([log.item_N[cases[number].target] for number in chosen], np.int64)
+        return learn(known_of(log, log.train_U), self._texts_ID, asked, target_N)
+
+    def _vectors(self, known: Known) -> Any:
+        """[I, D]: what says how alike items are: their texts, else who had them."""
+        return self._texts_ID if self._texts_ID is not None else known.x_UI.T.tocsr()
+
+    # Rows
+
+    def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        requests: list[tuple[int, Request]] = []
+        for place, row in enumerate(rows):
+            try:
+                requests.append((place, self._request(row)))
+            except UserError as error:
+                found[place] = {"error": str(error).partition("\n")[0]}
+        warm = [request for _, request in requests if self._is_warm(request)]
+        scores = iter(self._scoring.scores([request.items for request in warm], [request.user for request in warm]) if warm else ())
+        for place, request in requests:
+            found[place] = self._answer(request, next(scores) if self._is_warm(request) else None)
+        return [({"id": row["id"]} if "id" in row else {}) | line for row, line in zip(rows, found, strict=True)]
+
+    def _request(self, row: Record) -> Request:
+        if row.get("user") is None and row.get("history") is None:
+            raise UserError(f"{row.where}: has neither user nor history", 'Give {"user": NAME} or {"history": [ITEM, ...]}.')
+        user = self._users.get(_name(row["user"], row, "user")) if row.get("user") is not None else None
+        history, exclude = _names(row, "history"), _names(row, "exclude")
+        top, diversity = row.get("top", TOP), row.get("diversity", 0)
+        if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= MOST:
+            raise UserError(f"{row.where}: top is {str(top)[:40]}", f"Give a number of items, 1 to {MOST}.")
+        if not is_number(diversity) or not 0 <= diversity <= 1:
+            raise UserError(f"{row.where}: diversity is {str(diversity)[:40]}", "Give a number, 0 to 1.")
+        wanted = self._items.get(_name(row["next"], row, "next"), -1) if row.get("next") is not None else None
+        recorded = self._log.item_N[self._history_U[user]] if user is not None else np.zeros(0, np.int64)
+        given, closed = (np.array([self._items[name] for name in names if name in self._items], np.int64) for names in (history, exclude))
+        items = np.concatenate([recorded, given])
+        return Request(user, items, np.union1d(items, closed), top, float(diversity), wanted)
+
+    def _is_warm(self, request: Request) -> bool:
+        return bool(self._had_I[request.items].any())
+
+    def _answer(self, request: Request, model_I: np.ndarray | None) -> dict[str, Any]:
+        if model_I is not None:
+            by = "ranker"
+            asked = Asked([request.items], np.array([np.inf]), model_I[None])
+            (scores_I,) = self._ranker.scores(self._ranker.features(asked))
+        else:
+            by, scores_I = self._cold(request)
+        chosen = self._chosen(unseen(scores_I, request.closed), request.top, request.diversity, self._vectors_ID)
+        self._count(request, chosen, by)
+        lines = [
+            {
+                "item": self._log.items[item],
+                "score": round(float(scores_I[item]), 4),
+                "title": self._log.names[item],
+                "reasons": self._reasons(request.items, item),
+            }
+            for item in chosen
+        ]
+        return {"items": lines, "cold": model_I is None, "by": by}
+
+    def _cold(self, request: Request) -> tuple[str, np.ndarray]:
+        """(what it goes by, scores [I])."""
+        if self._texts_ID is not None and len(request.items):
+            profile = self._texts_ID[np.unique(request.items)].sum(0)
+            near_I = np.asarray(self._texts_ID @ profile, np.float32)
+            if near_I.any():
+                return "text", near_I / np.linalg.norm(profile)
+        return "popularity", self._had_I.astype(np.float32)
+
+    @staticmethod
+    def _chosen(scores_I: np.ndarray, top: int, diversity: float, vectors_ID: Any) -> list[int]:
+        """The best items; with diversity, of more candidates those that are less alike. scores_I: -inf for what may not come."""
+        if not diversity:
+            return best(scores_I, top)
+        candidates = best(scores_I, max(CANDIDATES, 5 * top))
+        if not candidates:
+            return []
+        return [candidates[place] for place in diverse(scores_I[candidates], _dense(vectors_ID, candidates), top, diversity)]
+
+    def _reasons(self, history: np.ndarray, item: int) -> list[dict[str, Any]]:
+        """The items of a history that are nearest: by the cosine of who had them, or where it is larger, of their texts."""
+        had = np.unique(history)
+        if not len(had):
+            return []
+        both = np.asarray((self._had_UI[:, [item]].T @ self._had_UI[:, had]).todense()).reshape(-1)
+        near = both / np.sqrt(np.maximum(self._had_I[item] * self._had_I[had], 1))
+        if self._texts_ID is not None:
+            text = self._texts_ID[had] @ (self._texts_ID[[item]].T if sparse.issparse(self._texts_ID) else self._texts_ID[item])
+            near = np.maximum(near, np.asarray(text.toarray() if sparse.issparse(text) else text).reshape(-1))
+        nearest = [int(place) for place in np.argsort(-near, kind="stable")[:REASONS] if near[place] > 0]
+        return [
+            {
+                "because": self._log.items[had[place]],
+                "title": self._log.names[had[place]],
+                "nearness": round(float(near[place]), 4),
+                "words": self._shared(item, int(had[place])),
+            }
+            for place in nearest
+        ]
+
+    def _shared(self, one: int, other: int) -> list[str]:
+        """Words of both texts, the rarest first, without those that more than a tenth of all texts have."""
+        common = [word for word in self._words[one] & self._words[other] if self._text_count[word] <= max(2, len(self._words) / 10)]
+        return sorted(common, key=lambda word: (self._text_count[word], word))[:WORDS]
+
+    # All rows
+
+    def _count(self, request: Request, chosen: list[int], by: str) -> None:
+        self._counts["answered"] += 1
+        self._counts[by] += 1
+        self._shown.update(chosen)
+        self._counts["shown"] += len(chosen)
+        self._sums["novelty"] += float(self._novelty_I[chosen].sum())
+        if len(chosen) > 1:
+            self._counts["varied"] += 1
+            self._sums["diversity"] += variety(_dense(self._vectors_ID, chosen))
+        if request.wanted is not None:
+            self._counts["wanted"] += 1
+            if request.wanted in chosen:
+                self._counts["hit"] += 1
+                self._sums["ndcg"] += float(1 / np.log2(2 + chosen.index(request.wanted)))
+
+    def state(self) -> Any:
+        return {"counts": dict(self._counts), "shown": {str(item): times for item, times in self._shown.items()}, "sums": dict(self._sums)}
+
+    def restore(self, state: Any) -> None:
+        self._counts, self._sums = Counter(state["counts"]), dict(state["sums"])
+        self._shown = Counter({int(item): times for item, times in state["shown"].items()})
+
+    def summary(self) -> dict[str, Any]:
+        """Rows that were answered, and by what; coverage: the share of all items that were shown; gini, diversity and novelty (bits) of the
+        lists, as of `list_measures`; where rows say what came next, hit and ndcg: of the lists as long as they are."""
+        c, items = self._counts, len(self._log.items)
+        found: dict[str, Any] = {name: c[name] for name in ("ranker", "text", "popularity")}
+        if c["shown"]:
+            found |= {"coverage": len(self._shown) / items, "novelty": self._sums["novelty"] / c["shown"]}
+            found["gini"] = gini(np.array([self._shown[item] for item in range(items)]))
+        found |= {"diversity": self._sums["diversity"] / c["varied"]} if c["varied"] else {}
+        return found | ({"hit": c["hit"] / c["wanted"], "ndcg": self._sums["ndcg"] / c["wanted"]} if c["wanted"] else {})
+
+    def tested(self, most: int = JUDGED) -> dict[str, dict[str, float]]:
+        """Measures of lists for the last new item of each user, by name: of each measure alone, of `ranker`, and of its diverse lists. All
+        is made of the events before, and every item is ranked. most: of users. {} where no user has such an item."""
+        log = self._log
+        cases = log.cases["test"]
+        before = {case.user: case.history for case in cases}
+        known = known_of(log, [before.get(user, events) for user, events in enumerate(log.train_U)])
+        chosen = [cases[number] for number in few_of(np.arange(len(cases)), most, 0)]
+        return self.measured(known, self._scoring.asked(chosen), [int(log.item_N[case.target]) for case in chosen]) if chosen else {}
+
+    def measured(self, known: Known, asked: Asked, targets: Sequence[int]) -> dict[str, dict[str, float]]:
+        """The same of any histories and their next items."""
+        ranker, vectors_ID = Ranker(known, self._texts_ID, self._learned), self._vectors(known)
+        names = (*ranker.names, "ranker", *(f"diversity {diversity}" for diversity in DIVERSITIES))
+        lists: dict[str, list[list[int]]] = {name: [] for name in names}
+        for some in lots(asked, len(self._log.items)):
+            part = asked.part(some)
+            features_FNI = ranker.features(part)
+            for row, (seen, scores_I) in enumerate(zip(part.items, ranker.scores(features_FNI), strict=True)):
+                for name, feature_NI in zip(ranker.names, features_FNI, strict=True):
+                    lists[name].append(best(unseen(feature_NI[row], seen), TOP))
+                for name, diversity in zip(names[len(ranker.names) :], (0.0, *DIVERSITIES), strict=True):
+                    lists[name].append(self._chosen(unseen(scores_I, seen), TOP, diversity, vectors_ID))
+        had_I, users = np.asarray(known.x_UI.sum(0)), len(self._log.users)
+        return {
+            name: list_measures(found, targets, had_I, users, [variety(_dense(vectors_ID, one)) for one in found])
+            for name, found in lists.items()
+        }
+
+    def sections(self) -> list[Section]:
+        tested = self.tested()
+        columns = ("order", *next(iter(tested.values()), {}))
+        rows = [[name, *(f"{value:.4f}" for value in measures.values())] for name, measures in tested.items()]
+        weights = [[name, f"{weight:.3f}"] for name, weight in self._learned.weights.items()]
+        found = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        return [
+            Section("Recommender: what was answered", {}, ("of the rows", ""), found),
+            Section("Recommender: the last item of each user, all items ranked", {}, columns, rows),
+            Section("Recommender: what counts, in standard deviations", {}, ("measure", "weight"), weights),
+        ]
+
+
+def _dense(vectors_ID: Any, items: Sequence[int]) -> np.ndarray:
+    found = vectors_ID[list(items)]
+    return found.toarray() if sparse.issparse(found) else found
+
+
+def _name(value: Any, row: Record, what: str) -> str:
+    """UserError for what is no name of a user or item."""
+    if not (isinstance(value, str) or is_number(value)) or not str(value).strip():
+        raise UserError(f"{row.where}: {what} {str(value)[:40]!r} is no name", "Give names as they are in the events.")
+    return str(value)
+
+
+def _names(row: Record, what: str) -> list[str]:
+    value = row.get(what)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UserError(f"{row.where}: {what} is no list", "Give a list of items.")
+    return [_name(one, row, what) for one in value]
