@@ -17,6 +17,8 @@ from tests.data.media.media_files import audio_file, image_file, picture
 from tests.options import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train.adapters.options import LoRA
+from train.apps.customer_service import CustomerService
+from train.apps.finance_monitor import FinanceMonitor
 from train.experiment import Experiment
 from train.federated.options import Gathered
 from train.loop.checks import check_options
@@ -79,6 +81,8 @@ WITH_KINDS = [
         {"data": Programs(), "objective": Distillation(), "gradient": SMART()},
         {"data": Recommendation(), "objective": NextItem()},
         {"data": Together()},
+        {"data": CustomerService()},
+        {"data": FinanceMonitor()},
         {"gradient": Private()},
         {"gradient": Federated()},
         {"gradient": Gathered()},
