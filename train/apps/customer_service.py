@@ -20,6 +20,10 @@ from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import column
 
 SLOT = re.compile(r"\{(\w+)\}")
+LEAST = 0.5
+"""An intent that is not likelier than all others together is not believed, however easy the questions were that were held out."""
+SAME = 0.8
+"""Score from which on a passage was written for this very question: it then answers, whatever intent is believed."""
 WAITING = 10_000
 """Conversations that are remembered; the longest ago is forgotten."""
 SHOWN = 50
@@ -190,7 +194,7 @@ class Service(Application):
         points = np.unique(np.linspace(0, len(share) - 1, 101).astype(int))
         return {
             "temperature": by,
-            "threshold": threshold(confidence[believable], right[believable], self._options.precision),
+            "threshold": max(threshold(confidence[believable], right[believable], self._options.precision), LEAST),
             "coverage": [[float(share[point]), float(precise[point])] for point in points],
         }
 
@@ -229,13 +233,16 @@ class Service(Application):
         waiting = self._waiting.pop(conversation, None) if conversation else None
         line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4), "citations": []}
         believed = confidence >= self._threshold and intent != self._options.nobody
-        if waiting is not None and not (believed and intent != waiting["intent"]):
+        # Whoever was asked for something most likely gives it: another subject must be clear.
+        clear = believed and confidence >= (1 + self._threshold) / 2
+        if waiting is not None and not (clear and intent != waiting["intent"]):
             slots = waiting["slots"] | _slots_of(row)
             slots.setdefault(waiting["missing"], question.strip())
             return line | {"intent": waiting["intent"]} | self._template(conversation, waiting["intent"], slots)
-        if believed and intent in self._templates:
-            return line | self._template(conversation, intent, _slots_of(row))
         best = int(score_N.argmax()) if len(score_N) else -1
+        same = best >= 0 and score_N[best] >= SAME
+        if believed and intent in self._templates and not same:
+            return line | self._template(conversation, intent, _slots_of(row))
         if best >= 0 and score_N[best] >= self._options.found:
             return line | self._retrieved(score_N, best)
         second = int(order[1])
