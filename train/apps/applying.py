@@ -99,7 +99,9 @@ class Folder:
     def read(self, place: Any) -> Iterator[tuple[Record | UserError, Any] | None]:
         done, current, begun = (set(place[0]), *place[1:]) if place else (set(), "", 0)
         while True:
-            names = [current] if current else sorted(self._names() - done)
+            there = self._names()
+            done &= there  # those that were taken away again need not be remembered
+            names = [current] if current else sorted(there - done)
             for name in names:
                 number = begun
                 for row in itertools.islice(every_row(str(Path(self._path, name))), begun, None):
@@ -150,8 +152,12 @@ def apply(
     target = output if follow else output.with_name(output.name + ".partial")
     journal = output.with_name(output.name + ".journal")
     kept = _kept(journal, target, output, whose)
-    application.restore(kept["state"]) if kept["state"] is not None else None
+    if kept["state"] is not None:
+        application.restore(kept["state"])
     rows, errors = kept["rows"], kept["errors"]
+    if not follow and not target.exists() and output.exists():  # ended between its last two steps
+        journal.unlink()
+        return Applied(rows, errors, 0.0)
     with open(target, "ab") as file:
         file.truncate(kept["bytes"])
         file.seek(0, os.SEEK_END)
@@ -208,6 +214,7 @@ def _kept(journal: Path, target: Path, output: Path, whose: dict[str, Any]) -> d
     kept = json_files.read(journal, f"Remove it and {target}: the rows are then read anew.")
     if kept.get("of") != whose:
         raise UserError(f"{journal}: is of another run or input", f"Give those, or remove it and {target}.")
-    if not target.is_file() or target.stat().st_size < kept["bytes"]:
+    named = not target.exists() and output.is_file() and output.stat().st_size == kept["bytes"]
+    if not named and (not target.is_file() or target.stat().st_size < kept["bytes"]):
         raise UserError(f"{target}: is shorter than {journal.name} says", f"Remove {journal.name}: the rows are then read anew.")
     return kept

@@ -1,6 +1,7 @@
 """Rows through an application into a file: in their order, each once, whatever ends the process."""
 
 import json
+import os
 import threading
 import time
 
@@ -81,6 +82,24 @@ def test_a_process_that_died_goes_on_without_losing_or_doubling(tmp_path, monkey
         partial.unlink()
     apply(Echo(), Rows(str(given)), output, whose=WHOSE)
     assert lines_of(output) == [*({"text": str(number), "number": number} for number in range(20)), {"end": 20}]
+
+
+def test_a_process_that_died_behind_its_last_line_has_done_all(tmp_path, monkeypatch):
+    given, output = write(tmp_path / "in.jsonl", 5), tmp_path / "out.jsonl"
+    replace = os.replace
+
+    def replace_and_die(source, target):
+        replace(source, target)
+        if str(source).endswith(".partial"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        apply(Echo(), Rows(str(given)), output, whose=WHOSE)
+    whole = output.read_bytes()
+    again = Echo()
+    assert apply(again, Rows(str(given)), output, whose=WHOSE).rows == 5 and again.count == 5
+    assert output.read_bytes() == whole and not (tmp_path / "out.jsonl.journal").exists()
 
 
 def test_another_input_and_an_output_that_is_there_are_refused(tmp_path, monkeypatch):
