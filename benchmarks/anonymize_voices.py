@@ -66,7 +66,7 @@ def main() -> None:
     sets = {"original": original}
     for what in ("anonymised", "by another key"):
         key = Key(f"{what}, seed {seed} of a benchmark".encode())
-        sets[what] = {name: disguise(content, ".wav", key, name) for name, content in original.items()}
+        sets[what] = {name: disguise(content, "WAV", key, name)[0] for name, content in original.items()}
     seconds = 2 * sum(len(soundfile.read(io.BytesIO(content))[0]) for content in original.values()) / 8000
     print(f"{seconds:.0f} s of sound anonymised in {time.process_time() - began:.0f} s of one core")
     print(f"{len(train)} to learn from, {len(test)} for testing")

@@ -7,16 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data.anonymize.found import Found
 from data.anonymize.grouping import Grouping
 from data.anonymize.patterns import VERSION
 from data.anonymize.pictures import FORMATS, cover
 from data.anonymize.tables import RECORDS, TABLES, texts_of
 from data.anonymize.text import Anonymizer, Change
-from data.anonymize.videos import VIDEOS, cover_video
+from data.anonymize.videos import VIDEOS, cover_file
 from data.anonymize.voices import SOUNDS, disguise
 from data.errors import UserError
 from data.files import folders, json_files, storage
 from data.files.text_files import decode_text
+from data.media.kinds import Undecodable
 
 TEXTS = (".txt", ".md", ".log", ".srt", ".vtt")
 MANIFEST, REVIEW = "anonymization.json", "review.jsonl"
@@ -25,12 +27,13 @@ MANIFEST, REVIEW = "anonymization.json", "review.jsonl"
 @dataclasses.dataclass
 class Report:
     """What was done, file by file. files: counts by kind. left_out: files of kinds that cannot be read, not copied. notes: what else
-    became of a file. groups: who can be told apart in a table (data/anonymize/grouping.py)."""
+    became of a file. review: what a person may look at, as it is written. groups: who can be told apart in a table
+    (data/anonymize/grouping.py)."""
 
     files: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
     left_out: list[str] = dataclasses.field(default_factory=list)
-    changes: list[tuple[str, Change]] = dataclasses.field(default_factory=list)
+    review: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     groups: dict[str, Any] | None = None
 
     @property
@@ -77,7 +80,7 @@ def anonymize(
         manifest, review = f"{output}.{MANIFEST}", f"{output}.{REVIEW}"
     else:
         raise UserError(f"{source}: no such file or folder")
-    json_files.write_lines(review, ({"file": name, **change._asdict()} for name, change in report.changes))
+    json_files.write_lines(review, report.review)
     json_files.write(
         manifest,
         {
@@ -132,32 +135,38 @@ def _written_before(source: str) -> tuple[str, ...]:
 def _one(path: str, output: str, name: str, anonymizer: Anonymizer, report: Report, grouping: Grouping | None = None) -> None:
     suffix, before = os.path.splitext(path)[1].lower(), Counter(anonymizer.counts)
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-    covered: dict[str, int] = {}
-    made: bytes | None = None
+    found: list[Found] = []
+    changes: list[Change] = []
+    covered: Counter[str] = Counter()
     try:
         if suffix in VIDEOS:
-            covered = cover_video(path, output, suffix, anonymizer.key, name)
-        elif suffix in SOUNDS:
-            made, covered = disguise(Path(path).read_bytes(), suffix, anonymizer.key, name), {"VOICE": 1}
-        elif suffix in FORMATS:
-            made, covered, note = cover(Path(path).read_bytes(), suffix)
-            if note:
-                report.notes[name] = note
+            counts, found = cover_file(path, output, suffix, anonymizer.key, name)
+            covered.update(counts)
         else:
-            changes: list[Change] = []
-            text = decode_text(Path(path).read_bytes())
-            if suffix in TABLES:
-                anonymizer.look_ahead(texts_of(text, suffix))
-                table = TABLES[suffix](text, anonymizer, changes)
-                if grouping:
-                    table, report.groups = grouping(table, suffix)
-                made = table.encode()
+            content = Path(path).read_bytes()
+            if suffix in SOUNDS:
+                made, voice = disguise(content, SOUNDS[suffix], anonymizer.key, name)
+                found = [voice]
+            elif suffix in FORMATS:
+                made, found, note = cover(content, [FORMATS[suffix]])
+                report.notes |= {name: note} if note else {}
             else:
-                made = anonymizer(text, changes).encode()
-            report.changes += [(name, change) for change in changes]
-    except (UserError, ValueError) as error:
+                made = _text(content, suffix, anonymizer, changes, report, grouping).encode()
+            covered.update(one.kind for one in found if one.covered)
+            storage.write_atomically(output, made)
+    except (Undecodable, UserError, ValueError) as error:
         why = f"no UTF-8 at byte {error.start}" if isinstance(error, UnicodeDecodeError) else error
         raise UserError(f"{path}: {why}", "Mend it, or take it out: nothing of it is written.") from None
-    if made is not None:
-        storage.write_atomically(output, made)
-    report.files[name] = dict(anonymizer.counts - before) | covered
+    report.review += [{"file": name, **entry} for entry in (*(change._asdict() for change in changes), *(one.entry() for one in found))]
+    report.files[name] = dict(anonymizer.counts - before + covered)
+
+
+def _text(content: bytes, suffix: str, anonymizer: Anonymizer, changes: list[Change], report: Report, grouping: Grouping | None) -> str:
+    text = decode_text(content)
+    if suffix not in TABLES:
+        return anonymizer(text, changes)
+    anonymizer.look_ahead(texts_of(text, suffix))
+    table = TABLES[suffix](text, anonymizer, changes)
+    if grouping:
+        table, report.groups = grouping(table, suffix)
+    return table

@@ -42,9 +42,9 @@ def _if(holds: Callable[[str], bool]) -> Spans:
     return lambda found: (found.span(),) if holds(found[0]) else ()
 
 
-def _parts(spans: Callable[[str], Iterable[tuple[int, int]]], group: int = 0) -> Spans:
-    """Parts of a match, or of a group of it."""
-    return lambda found: [(found.start(group) + start, found.start(group) + end) for start, end in spans(found[group])]
+def _parts(spans: Callable[[str], Iterable[tuple[int, int]]]) -> Spans:
+    """Parts of a match."""
+    return lambda found: [(found.start() + start, found.start() + end) for start, end in spans(found[0])]
 
 
 def _group(found: re.Match[str]) -> Iterable[tuple[int, int]]:
@@ -109,11 +109,11 @@ PATTERNS: tuple[Pattern, ...] = (
     _between("CREDIT_CODE", r"[0-9A-HJ-NPQRTUWXYa-hj-npqrtuwxy]{2}[0-9]{6}[0-9A-HJ-NPQRTUWXYa-hj-npqrtuwxy]{10}", _if(credit_code)),
     _between("ID_CARD", r"[1-9][0-9]{5}(?:1[89]|2[01])[0-9]{9}[0-9Xx]", _if(chinese_id)),
     _between("ID_CARD", rf"{FREE}[1-9][0-9]{{7}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{{3}}", _if(chinese_id)),
-    # Words behind an account look like more of it. What is looked at is not used up, since a word before may look like its beginning.
+    # Words before and behind an account look like more of it.
     Pattern(
         "IBAN",
-        re.compile(r"(?<![0-9A-Za-z])(?=([A-Za-z]{2}[0-9]{2}(?:[ -]?[0-9A-Za-z]{4}){2,7}(?:[ -]?[0-9A-Za-z]{1,4})?)(?![0-9A-Za-z]))"),
-        _parts(accounts, 1),
+        re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[0-9A-Za-z]*+(?:[ -][0-9A-Za-z]++)*+"),
+        _parts(accounts),
         DIGITS,
     ),
     # Of any issuer where no other number is beside it, or in one piece; of those that are known as a part of what stands there.

@@ -9,14 +9,14 @@ import math
 
 import numpy as np
 
+from data.anonymize.found import Found
 from data.anonymize.surrogates import Key
-from data.errors import UserError
 from data.media.kinds import Undecodable
 from data.media.signals.packages import load_soundfile, load_soxr
 from data.media.signals.sounds import decode_audio, probe_audio
 
 SOUNDS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
-MCADAMS = (0.75, 0.9)
+MCADAMS = (0.8, 0.92)
 """Range of the coefficient: angles of poles become their powers, so that at 1 nothing changes."""
 CENTRE = 1900.0
 """Hertz of the angle that stays: formants below it rise, those above it fall."""
@@ -30,23 +30,22 @@ _FRAMES = 4096  # at once
 _SILENT = 1e-8  # energy of a sample, below which a frame stays
 
 
-def disguise(content: bytes, suffix: str, key: Key, name: str) -> bytes:
-    """The recording in another voice, in one channel, without what else the file says. The voice is of key and name: files of one speaker
-    get different ones. UserError for a recording that cannot be read."""
+def disguise(content: bytes, form: str, key: Key, name: str) -> tuple[bytes, Found]:
+    """(the recording in another voice, in one channel, without what else the file says; how long it is). The voice is of key and name:
+    files of one speaker get different ones. form: one of SOUNDS that is written. Undecodable for a recording that cannot be read."""
     soundfile = load_soundfile()
     try:
         rate = round(probe_audio(content).rate or 0)
         samples = decode_audio(content, rate)
     except Undecodable as error:
-        raise UserError(f"is no recording, or a damaged one ({error})") from None
-    coefficient, semitones = drawn(key, name)
+        raise Undecodable(f"is no recording, or a damaged one ({error})") from None
     written = io.BytesIO()
-    changed = changed_voice(samples, rate, coefficient, semitones)
+    changed = changed_voice(samples, rate, *drawn(key, name))
     try:
-        soundfile.write(written, changed, rate, format=SOUNDS[suffix])
+        soundfile.write(written, changed, rate, format=form)
     except (soundfile.SoundFileError, ValueError) as error:
-        raise UserError(f"cannot be written again ({error})") from None
-    return written.getvalue()
+        raise Undecodable(f"cannot be written again ({error})") from None
+    return written.getvalue(), Found("VOICE", True, seconds=(0.0, round(len(samples) / rate, 2)))
 
 
 def drawn(key: Key, name: str) -> tuple[float, float]:

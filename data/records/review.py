@@ -1,4 +1,5 @@
-"""What a gate stopped, and what people decided about it: two logs that are only added to, and pairs to learn from."""
+"""What people look at: what a gate stopped, with what they decided, in two logs that are only added to, and as pairs to learn from; and
+what an anonymisation found."""
 
 import dataclasses
 import os
@@ -92,3 +93,37 @@ def pairs(items: Sequence[Stopped], decisions: dict[str, dict[str, Any]]) -> tup
         else:
             found.append({"prompt": "\n".join(item.asked), "chosen": chosen, "rejected": rejected})
     return found, without
+
+
+# ------------------------------------------------------------------------------------------------------------- anonymisation
+
+
+def read_found(path: str) -> list[dict[str, Any]] | None:
+    """The lines of an anonymisation's review (data/anonymize/files.py); None for any other file. UserError where one of them is none."""
+    lines, found = read_content(path).splitlines(), []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json_files.parse(line)
+            described(entry)
+        except (ValueError, KeyError, TypeError):
+            if not found:
+                return None
+            raise UserError(f"{path}: line {number}: is no entry of an anonymisation's review", "Anonymise the files again.") from None
+        found.append(entry)
+    return found or None
+
+
+def described(entry: dict[str, Any]) -> str:
+    """A line of an anonymisation's review for a person: where something is, what it is, and what became of it. KeyError or TypeError for an
+    entry of another kind."""
+    where, kind = str(entry["file"]), str(entry["kind"])
+    if "line" in entry:
+        return f"{where}, line {entry['line']}, column {entry['column']}: {kind} {entry['shape']} replaced: {entry['context']}"
+    if "seconds" in entry:
+        first, last = entry["seconds"]
+        where += f", seconds {first:g} to {last:g}"
+    if "box" in entry:
+        x, y, width, height = entry["box"]
+        where += f", {width} x {height} pixels at {x}, {y}"
+    done = ("changed" if kind == "VOICE" else "covered") if entry["covered"] else "NOT covered"
+    return f"{where}: {kind} {done}" + (f", score {entry['score']:g}" if "score" in entry else "")

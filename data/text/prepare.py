@@ -8,9 +8,9 @@ the end of it.
 import dataclasses
 import os
 import shutil
-from collections import Counter
 from typing import Literal
 
+from data.anonymize import plans
 from data.anonymize.patterns import VERSION
 from data.anonymize.surrogates import Key
 from data.errors import UserError
@@ -80,7 +80,7 @@ def prepare_text(options: PrepareText) -> Corpus:
 
 
 def _prepare(options):
-    key = Key.read(options.anonymize, "--anonymize") if options.anonymize else None
+    key = plans.read_key(options.anonymize)
     plan = _plan(options, key)
 
     def make():
@@ -108,26 +108,7 @@ def _repair(options):
 
 
 def _repairing_key(options, plan) -> Key | None:
-    """The key that the corpus was anonymised with; None for one that was not. UserError for another."""
-    folder, was = options.output, plan.get("anonymized")
-    if not was:
-        if options.anonymize:
-            raise UserError(f"{folder}: was not anonymised; --anonymize would have no effect.", "Leave it out.")
-        return None
-    if not options.anonymize:
-        raise UserError(f"{folder}: was anonymised, and is made again with the same key alone.", "Give its file: --anonymize FILE.")
-    key = Key.read(options.anonymize, "--anonymize")
-    if key.fingerprint != was["key"]:
-        raise UserError(
-            f"--anonymize {options.anonymize}: is not the key of {folder} ({key.fingerprint}, not {was['key']}).",
-            "Give the file of that one.",
-        )
-    if was["rules"] != VERSION:
-        raise UserError(
-            f"{folder}: was anonymised by rules of version {was['rules']}; here they are of version {VERSION}.",
-            "Prepare the corpus again with its inputs and --overwrite.",
-        )
-    return key
+    return plans.repairing_key(options.output, options.anonymize, plan, VERSION)
 
 
 def _repaired_tokenizer(options, plan, key, digest):
@@ -162,7 +143,7 @@ def _plan(options, key):
             "shard_bytes": options.shard_bytes,
         },
         **({"packages": packages} if packages else {}),
-        **({"anonymized": {"key": key.fingerprint, "rules": VERSION}} if key else {}),
+        **plans.planned(key, VERSION),
         "files": [list(file) for file in files],
         "tasks": [[list(extent) for extent in extents] for extents in tasks],
     }
@@ -257,10 +238,8 @@ def _manifest(plan, tokenizer, results):
         "ignored": _left_out("ignored", results),
         "unknown": sum(result.get("unknown", 0) for result in results),
         "damaged": [one[:2] for result in results for one in result["damaged"]],
+        **plans.counted(plan, (result.get("replaced", {}) for result in results)),
     }
-    if "anonymized" in plan:
-        replaced = sum((Counter(result["replaced"]) for result in results), Counter())
-        manifest["anonymized"] = {**plan["anonymized"], "replaced": dict(sorted(replaced.items()))}
     return {**manifest, "digest": corpus_digest(manifest)}
 
 
@@ -295,9 +274,8 @@ def _say(folder):
     if manifest["empty"]["count"] or manifest["damaged"]:
         names = manifest["empty"]["names"] + [name for name, _ in manifest["damaged"]]
         print(f"  left out: {manifest['empty']['count']:,} empty, {len(manifest['damaged']):,} damaged: {preparation.some(names)}")
-    if "anonymized" in manifest:
-        replaced = ", ".join(f"{count:,} {kind}" for kind, count in manifest["anonymized"]["replaced"].items())
-        print(f"  anonymised: {replaced or 'nothing was found'}")
+    if anonymized := plans.told(manifest):
+        print(anonymized)
     ignored = manifest.get("ignored")  # which manifests did not always have
     if ignored and ignored["count"]:
         print(f"  no text: {ignored['count']:,} members or records of archives: {preparation.some(ignored['names'])}")

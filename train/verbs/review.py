@@ -1,17 +1,17 @@
-"""`omnia review`: what a server's gate stopped, looked at by people."""
+"""`omnia review`: what a server's gate stopped, or an anonymisation found, looked at by people."""
 
 import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from data.errors import UserError
 from data.files import json_files
 from data.files.chain import ChainLog
-from data.records.review import Stopped, decision_of, decisions_path, pairs, read_decisions, read_stopped
+from data.records.review import Stopped, decision_of, decisions_path, described, pairs, read_decisions, read_found, read_stopped
 from data.records.writing import check_name, write_records
 from train.runs import roles
 from train.verbs.arguments import parse
@@ -20,10 +20,10 @@ from train.verbs.arguments import parse
 @dataclasses.dataclass(frozen=True)
 class Review:
     """List what `omnia serve --review FILE` stopped and nobody has decided on, decide, and write what was decided as pairs for a reward
-    model or DPO."""
+    model or DPO. Or list what `omnia anonymize` found, from its review.jsonl."""
 
     file: tyro.conf.Positional[str]
-    """The log of the server."""
+    """The log of the server, or the review of an anonymisation."""
     id: str = ""
     """Item to decide on, with --decide."""
     decide: Literal["", "refuse", "allow"] = ""
@@ -42,6 +42,11 @@ def review(arguments: list[str]) -> int:
     o = parse(Review, "review", arguments)
     if bool(o.id) != bool(o.decide) or (o.answer and not o.decide):
         raise UserError("omnia review: --id and --decide belong together, and --answer to them", "Give --id ID --decide refuse, or allow.")
+    if (found := read_found(o.file)) is not None:
+        if o.decide or o.pairs:
+            raise UserError(f"{o.file}: is the review of an anonymisation, which nobody decides on", "Leave --decide and --pairs out.")
+        _list(found, o.json)
+        return 0
     items, decisions = read_stopped(o.file), read_decisions(o.file)
     for run in sorted({item.run for item in items if item.run}):
         roles.check(Path(run))
@@ -69,6 +74,14 @@ def review(arguments: list[str]) -> int:
     if not o.json:
         print(f"{len(items) - len({*decisions}):,} of {len(items):,} wait for a decision")
     return 0
+
+
+def _list(found: list[dict[str, Any]], as_json: bool) -> None:
+    for entry in found:
+        print(json_files.dumps(entry) if as_json else _shown(described(entry)).replace("\n", "\\x0a"))
+    if not as_json:
+        missed = sum(not entry.get("covered", True) for entry in found)
+        print(f"{missed:,} of {len(found):,} were seen, but not surely enough to be covered")
 
 
 def _show(item: Stopped, decided: dict | None, as_json: bool) -> None:

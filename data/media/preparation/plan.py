@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 
+from data.anonymize import media, plans
 from data.errors import UserError
 from data.media.reading.fields import Reading
 from data.media.reading.finding import find_media, input_folders, is_medium
@@ -21,6 +22,8 @@ def make_plan(options) -> tuple[dict, dict[str, int]]:
     inputs = {"train": options.input, "validation": options.validation_input}
     named = [path for paths in inputs.values() for path in paths]
     _check_inputs(options, named)
+    key = plans.read_key(options.anonymize)
+    anonymized = plans.planned(key, media.RULES) | ({"packages": media.packages()} if key else {})
     searched = {split: find_media(paths, KINDS[options.kind], options.tfds_dir, options.tfds_download) for split, paths in inputs.items()}
     passed = dict(sum((Counter(others) for _, others in searched.values()), Counter()))
     every = [file for found, _ in searched.values() for file in found]
@@ -41,6 +44,7 @@ def make_plan(options) -> tuple[dict, dict[str, int]]:
             "classes": options.classes,
             "shard_bytes": options.shard_bytes,
         },
+        **anonymized,
         "reading": [reading.kind, list(reading.fields), list(reading.roots), reading.by_folder, [list(one) for one in reading.splits]],
         "files": [list(file) for file in every],
         "named": facts,

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import xxhash
 
+from data.anonymize import media, plans
 from data.errors import UserError
 from data.files.manifest import SPLITS
 from data.loading import beam, journal, preparation
@@ -53,6 +54,10 @@ class PrepareMedia:
     classes: Literal["auto", "folder", "none"] = "auto"
     """folder: a file's class is the name of its folder below the --input folder. auto: the same, if there are several folders. none: only a
     field gives the class."""
+    anonymize: str = ""
+    """File with a secret, as of `omnia anonymize --key-file`: samples are stored as that command writes files, texts without what patterns
+    find, faces and plates covered, voices changed. Videos become MP4, recordings that are neither WAV, FLAC nor MP3 become FLAC. A repair
+    needs it again. Empty: samples stay as they are."""
     workers: int = 0
     """Number of processes. 0: one per core. The result does not depend on it."""
     shard_bytes: int = 1 << 27
@@ -65,8 +70,8 @@ class PrepareMedia:
     tfds_download: bool = False
     """Let TFDS download and prepare a data set that is not there yet."""
     beam: str = ""
-    """Apache Beam runner and its options, such as "DirectRunner --direct_num_workers 4". Every machine must see the inputs and the output
-    under the same paths. Empty: processes on this machine."""
+    """Apache Beam runner and its options, such as "DirectRunner --direct_num_workers 4". Every machine must see the inputs, the output
+    and the key of --anonymize under the same paths. Empty: processes on this machine."""
     overwrite: bool = False
     """Delete what another preparation left in the output directory."""
     repair: bool = False
@@ -121,8 +126,20 @@ def _repair(options):
             f"{folder}: holds {kind}, not {options.kind}.", f"Repair it with `omnia prepare {kind} --output {folder} --repair`."
         )
     shards, damaged = preparation.find_damage(folder, manifest, plan, ".array_record")
+    if damaged or options.anonymize:
+        _check_anonymized(options, plan)
     options = dataclasses.replace(options, max_damaged=-1)
     preparation.remake(folder, shards, damaged, lambda numbers: _run(options, plan, manifest["classes"], numbers, expected=shards))
+
+
+def _check_anonymized(options, plan):
+    """UserError where the corpus was anonymised with another key, by other rules or with other packages."""
+    key = plans.repairing_key(options.output, options.anonymize, plan, media.RULES)
+    if key is not None and (now := media.packages()) != plan["packages"]:
+        raise UserError(
+            f"{options.output}: was anonymised with {', '.join(plan['packages'])}; here are {', '.join(now)}.",
+            "Install those, or prepare the corpus again with its inputs and --overwrite.",
+        )
 
 
 def _scanned(folder, plan, workers):
@@ -164,7 +181,8 @@ def _call(options, plan, classes, number):
     """The arguments of write_media_shards for a task."""
     task = plan["tasks"][number]
     return (
-        *(extents_of(task), reading_of(plan), classes, task["split"] or None, plan["options"]["validation"]),
+        *(extents_of(task), reading_of(plan), classes, os.path.abspath(options.anonymize) if options.anonymize else ""),
+        *(task["split"] or None, plan["options"]["validation"]),
         *(options.output, number, len(plan["tasks"]), _most(options)),
     )
 
@@ -211,6 +229,7 @@ def _manifest(folder, plan, classes, results, more):
         ignored=ignored,
         duplicates=_duplicates(folder, records, results),
         splits_by_name=[list(one) for one in reading_of(plan).splits],
+        **plans.counted(plan, (result.get("replaced", {}) for result in results)),
         **more,
     )
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from data.anonymize import plans
 from data.loading.preparation import some
 from data.media.reading.splits import SPLIT_NAMES
 from data.media.shards import MediaCorpus
@@ -20,6 +21,8 @@ def print_summary(folder: str) -> None:
             found = corpus.split(name)
             learned, classed = np.count_nonzero(found.has_learned()), np.count_nonzero(found.labels >= 0)
             print(f"    {learned:,} with a learned text, {classed:,} with a class")
+    if anonymized := plans.told(manifest):
+        print(anonymized)
     _print_meanings(manifest)
     _print_left_out(manifest)
 

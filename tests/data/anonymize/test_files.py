@@ -8,6 +8,7 @@ import sys
 import wave
 from pathlib import Path
 
+import matplotlib.cbook
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +16,8 @@ from PIL import Image
 import omnia
 from data.anonymize import pictures
 from data.anonymize.files import MANIFEST, REVIEW
-from data.errors import UserError
+from data.anonymize.found import Hit
+from data.media.kinds import Undecodable
 
 
 @pytest.fixture
@@ -61,6 +63,15 @@ def test_a_folder_keeps_its_forms_and_says_what_was_done(folder, tmp_path, capsy
     assert (other / "a.txt").read_bytes() != (out / "a.txt").read_bytes(), "another key, other surrogates"
 
 
+def write_recording(path) -> None:
+    """A second of noise."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(np.random.default_rng(0).integers(-9000, 9000, 8000, np.int16).tobytes())
+
+
 ALONE = """
 import sys
 def refuse(event, arguments):
@@ -75,11 +86,7 @@ sys.exit(omnia.main(sys.argv[1:]))
 def test_no_kind_of_file_makes_it_open_a_socket(folder, tmp_path):
     """By Python's own audit of a process: texts, tables, a picture, a recording. What is not anonymised here is nobody's business."""
     (folder / "f.png").write_bytes(picture(".png"))
-    with wave.open(str(folder / "g.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(np.random.default_rng(0).integers(-9000, 9000, 8000, np.int16).tobytes())
+    write_recording(folder / "g.wav")
     command = [sys.executable, "-c", ALONE, "anonymize", str(folder), "--output", str(tmp_path / "out"), "--json"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=120)
     assert found.returncode == 0, found.stderr
@@ -160,19 +167,27 @@ def test_metadata_goes_and_the_way_up_stays(suffix):
     exif.get_ifd(0x8825)[2] = (39.0, 54.0, 27.0)
     before = picture(suffix, exif=exif)
     assert b"Zhang San" in before
-    after, found, note = pictures.cover(before, suffix)
+    after, found, note = pictures.cover(before, [pictures.FORMATS[suffix]])
     assert b"Zhang San" not in after and not found and not note
     image = Image.open(io.BytesIO(after))
     assert not image.getexif() and image.size == (80, 120)
 
 
+def seen(grey, kind):
+    """What stands for a detector: a face that is sure, and a plate that is not."""
+    return [Hit((40, 20, 30, 30), 1.5)] if kind == "FACE" else [Hit((5, 50, 20, 10), 0.6)]
+
+
 def test_what_is_found_is_covered_beyond_recognition(monkeypatch):
     """Of the covered box only a few means are left; the rest of the picture stays as it was."""
-    monkeypatch.setattr(pictures, "detect", lambda grey, kind: [(40, 20, 30, 30)] if kind == "FACE" else [])
+    monkeypatch.setattr(pictures, "detect", seen)
     before = np.array(Image.open(io.BytesIO(picture(".png"))))
-    content, found, _ = pictures.cover(picture(".png"), ".png")
+    content, found, _ = pictures.cover(picture(".png"), ["PNG"])
     after = np.array(Image.open(io.BytesIO(content)))
-    assert found == {"FACE": 1}
+    assert [(one.kind, one.covered, one.box, one.score) for one in found] == [
+        ("FACE", True, (40, 20, 30, 30), 1.5),
+        ("PLATE", False, (5, 50, 20, 10), 0.6),
+    ]
     inside = after[20:50, 40:70]
     assert len(np.unique(inside.reshape(-1, 3), axis=0)) <= (pictures.BLOCKS + 2) ** 2
     np.testing.assert_array_equal(after[:, :30], before[:, :30])
@@ -211,8 +226,93 @@ def test_several_frames_and_bombs_are_refused(monkeypatch):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     written = io.BytesIO()
     frames[0].save(written, "TIFF", save_all=True, append_images=frames[1:])
-    with pytest.raises(UserError, match="2 frames"):
-        pictures.cover(written.getvalue(), ".tif")
+    with pytest.raises(Undecodable, match="2 frames"):
+        pictures.cover(written.getvalue(), ["TIFF"])
     monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
-    with pytest.raises(UserError, match="at most 100"):
-        pictures.cover(picture(".png"), ".png")
+    with pytest.raises(Undecodable, match="at most 100"):
+        pictures.cover(picture(".png"), ["PNG"])
+
+
+def test_the_first_of_several_frames_may_be_kept_and_no_other_is(monkeypatch):
+    """Asked for by those who read it alone."""
+    monkeypatch.setattr(pictures, "detect", lambda grey, kind: [])
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    for form in ("GIF", "PNG", "WEBP"):
+        written = io.BytesIO()
+        frames[0].save(written, form, save_all=True, append_images=frames[1:])
+        image = Image.open(io.BytesIO(pictures.cover(written.getvalue(), ["JPEG", form], first=True)[0]))
+        assert (image.format, getattr(image, "n_frames", 1)) == (form, 1)
+        np.testing.assert_allclose(np.array(image.convert("RGB"))[8, 8], (255, 0, 0), atol=3)
+
+
+def test_hidden_colours_of_a_palette_stay_hidden(monkeypatch):
+    monkeypatch.setattr(pictures, "detect", lambda grey, kind: [])
+    places = np.zeros((16, 16), np.uint8)
+    places[:, 8:] = 1
+    image = Image.fromarray(places, "P")
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    for form in ("GIF", "PNG"):
+        written = io.BytesIO()
+        image.save(written, form, transparency=1)
+        after = np.array(Image.open(io.BytesIO(pictures.cover(written.getvalue(), [form])[0])).convert("RGBA"))
+        assert (after[:, :8] == (255, 0, 0, 255)).all() and (after[:, 8:, 3] == 0).all()
+
+
+def test_a_review_names_what_is_covered_and_what_may_have_been_missed(tmp_path, monkeypatch, capsys):
+    """By file and place, for texts, pictures and recordings; a picture in which nothing was seen is not named."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(picture(".png"))
+    Image.new("RGB", (50, 50)).save(tmp_path / "in" / "b\x1b\n.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "in" / "c.png")
+    (tmp_path / "in" / "d.txt").write_text("call 13800138000\n")
+    write_recording(tmp_path / "in" / "e.wav")
+
+    def own(grey, kind):
+        return [] if grey.shape == (40, 40) or (grey.shape == (50, 50) and kind == "FACE") else seen(grey, kind)
+
+    monkeypatch.setattr(pictures, "detect", own)
+    assert run(tmp_path / "in", "--output", tmp_path / "out", "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"] == {"FACE": 1, "PHONE": 1, "VOICE": 1}
+    review = [json.loads(line) for line in (tmp_path / "out" / REVIEW).read_text().splitlines()]
+    assert review[:3] == [
+        {"file": "a.png", "kind": "FACE", "covered": True, "score": 1.5, "box": [40, 20, 30, 30]},
+        {"file": "a.png", "kind": "PLATE", "covered": False, "score": 0.6, "box": [5, 50, 20, 10]},
+        {"file": "b\x1b\n.png", "kind": "PLATE", "covered": False, "score": 0.6, "box": [5, 50, 20, 10]},
+    ]
+    assert review[4] == {"file": "e.wav", "kind": "VOICE", "covered": True, "seconds": [0.0, 1.0]}
+    assert omnia.main(["review", str(tmp_path / "out" / REVIEW)]) == 0
+    *shown, last = capsys.readouterr().out.splitlines()
+    surrogate = review[3]["surrogate"]
+    assert shown == [
+        "a.png, 30 x 30 pixels at 40, 20: FACE covered, score 1.5",
+        "a.png, 20 x 10 pixels at 5, 50: PLATE NOT covered, score 0.6",
+        "b\\x1b\\x0a.png, 20 x 10 pixels at 5, 50: PLATE NOT covered, score 0.6",
+        f"d.txt, line 1, column 6: PHONE 00000000000 replaced: call {surrogate}",
+        "e.wav, seconds 0 to 1: VOICE changed",
+    ]
+    assert last == "2 of 5 were seen, but not surely enough to be covered"
+    assert omnia.main(["review", str(tmp_path / "out" / REVIEW), "--json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == review
+    assert omnia.main(["review", str(tmp_path / "out" / REVIEW), "--pairs", "x.jsonl"]) == 2
+    assert "nobody decides on" in capsys.readouterr().err
+    with open(tmp_path / "out" / REVIEW, "a") as file:
+        file.write('{"file": "f.png", "kind": "FACE"}\n')
+    assert omnia.main(["review", str(tmp_path / "out" / REVIEW)]) == 2
+    assert "line 6: is no entry" in capsys.readouterr().err
+
+
+def test_a_lower_bar_changes_nothing_of_what_is_believed():
+    """What a detector says at its own bar is what has a score of 1 or more; and there is more below."""
+    import cv2
+
+    grey = np.array(Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg")).convert("L"))
+    small = cv2.resize(grey, None, fx=0.5, fy=0.5)
+    chance, below = np.random.default_rng(0), 0
+    noisy = [np.clip(small + chance.normal(0, deviation, small.shape), 0, 255).astype(np.uint8) for deviation in (60, 70, 80, 90)]
+    for name, too_few in [one for kind in pictures.DETECTORS.values() for one in kind]:
+        for image in (small, *noisy):
+            believed = pictures.cascade(name).detectMultiScale(image, 1.1, too_few, minSize=(pictures.SMALLEST,) * 2)
+            hits = pictures._seen(image, name, too_few)
+            assert {hit.box for hit in hits if hit.covered} == {tuple(map(int, box)) for box in believed}
+            below += sum(not hit.covered for hit in hits)
+    assert below

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import omnia
-from data.anonymize import videos
+from data.anonymize import pictures, videos
+from data.anonymize.found import Found, Hit
 from data.anonymize.surrogates import Key
-from data.anonymize.videos import MEMORY, cover_video
-from data.errors import UserError
+from data.anonymize.videos import MEMORY, cover_file
+from data.media.kinds import Undecodable
 
 KEY = Key(b"a secret of 32 bytes in all ....")
 HEIGHT, WIDTH, FPS = 64, 97, 10
@@ -35,7 +36,7 @@ def frame_of(number: int) -> np.ndarray:
 
 
 def detect(grey, kind):
-    return [BOX] if kind == "FACE" and grey[2:6, 2:6].mean() > 128 else []
+    return [Hit(BOX, 2.0)] if kind == "FACE" and grey[2:6, 2:6].mean() > 128 else []
 
 
 def write(path, frames: int = 24, sound: bool = True) -> None:
@@ -76,10 +77,11 @@ def shows(frame: np.ndarray) -> float:
 
 @pytest.mark.parametrize("suffix", list(videos.VIDEOS))
 def test_a_face_is_covered_in_frames_around_those_where_it_is_found(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(videos, "detect", detect)
+    monkeypatch.setattr(pictures, "detect", detect)
     write(tmp_path / "in.mp4")
-    found = cover_video(str(tmp_path / "in.mp4"), str(tmp_path / f"out{suffix}"), suffix, KEY, "a")
-    assert found == {"FACE": len(SEEN)} and sorted(os.listdir(tmp_path)) == ["in.mp4", f"out{suffix}"]
+    found, stretches = cover_file(str(tmp_path / "in.mp4"), str(tmp_path / f"out{suffix}"), suffix, KEY, "a")
+    assert found == {"FACE": len(SEEN), "VOICE": 1} and sorted(os.listdir(tmp_path)) == ["in.mp4", f"out{suffix}"]
+    assert [(one.kind, one.seconds) for one in stretches] == [("FACE", (0.5, 1.9)), ("VOICE", (0.0, pytest.approx(2.4, abs=0.15)))]
     before, times, sound, rate = read(tmp_path / "in.mp4")
     after, new_times, new_sound, new_rate = read(tmp_path / f"out{suffix}")
     assert len(after) == len(before) == 24
@@ -100,7 +102,7 @@ def test_a_face_is_covered_in_frames_around_those_where_it_is_found(tmp_path, mo
 
 
 def test_damaged_videos_are_named_and_nothing_is_left(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(videos, "detect", detect)
+    monkeypatch.setattr(pictures, "detect", detect)
     write(tmp_path / "whole.mp4", sound=False)
     content = (tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
@@ -113,29 +115,51 @@ def test_damaged_videos_are_named_and_nothing_is_left(tmp_path, monkeypatch, cap
     def fail(grey, kind):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(videos, "detect", fail)
+    monkeypatch.setattr(pictures, "detect", fail)
     with pytest.raises(KeyboardInterrupt):
-        cover_video(str(tmp_path / "whole.mp4"), str(tmp_path / "out" / "a.mp4"), ".mp4", KEY, "a")
+        cover_file(str(tmp_path / "whole.mp4"), str(tmp_path / "out" / "a.mp4"), ".mp4", KEY, "a")
     assert not os.listdir(tmp_path / "out")
 
 
 def test_pictures_are_upright_and_bombs_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(videos, "detect", detect)
+    monkeypatch.setattr(pictures, "detect", detect)
     write(tmp_path / "in.mp4", 3, sound=False)
     monkeypatch.setattr(videos, "placing", lambda frame: (True, True, False))
-    cover_video(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), ".mp4", KEY, "a")
+    cover_file(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), ".mp4", KEY, "a")
     (first, *_), *_ = read(tmp_path / "out.mp4")
     assert first.shape == (WIDTH + 1, HEIGHT, 3)
     np.testing.assert_allclose(first.astype(int), frame_of(0).swapaxes(0, 1)[:, ::-1].astype(int), atol=40)
     monkeypatch.setattr(videos, "MOST_PIXELS", 100)
-    with pytest.raises(UserError, match="more than 100"):
-        cover_video(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), ".mp4", KEY, "a")
+    with pytest.raises(Undecodable, match="more than 100"):
+        cover_file(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), ".mp4", KEY, "a")
 
 
 def test_a_folder_of_sound_and_video(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(videos, "detect", detect)
+    monkeypatch.setattr(pictures, "detect", detect)
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "a.mp4", 6)
     assert omnia.main(["anonymize", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"] == {"FACE": 1}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"] == {"FACE": 1, "VOICE": 1}
     assert sorted(os.listdir(tmp_path / "out")) == ["a.mp4", "anonymization.json", "review.jsonl"]
+
+
+def test_a_review_has_stretches_and_leaves_out_what_neighbours_cover(tmp_path, monkeypatch):
+    """A weak hit where a neighbour's sure one is covered needs nobody; elsewhere it is named, with the best frame of its stretch."""
+    other, scores = (4, 40, 10, 10), {}
+
+    def weak(grey, kind):
+        number = len(scores.setdefault(kind, []))
+        score = {5: 2.0, 6: 3.0, 7: 0.6, 20: 0.7}.get(number, 0.0)
+        scores[kind].append(score)
+        here = [Hit(BOX, score)] if score else []
+        return [*here, *([Hit(other, 0.5 + number / 100)] if number in (0, 1, 15) else [])] if kind == "FACE" else []
+
+    monkeypatch.setattr(pictures, "detect", weak)
+    write(tmp_path / "in.mp4", 24, sound=False)
+    counts, found = cover_file(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), ".mp4", KEY, "a")
+    assert counts == {"FACE": 2}
+    assert found == [
+        Found("FACE", False, 0.51, other, (0.0, 0.1)),
+        Found("FACE", True, 3.0, BOX, (0.5, 0.6)),
+        Found("FACE", False, 0.7, BOX, (1.5, 2.0)),
+    ], "frame 7 is covered for frame 6, and what lies more than a second apart is told apart"
