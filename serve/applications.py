@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,22 +15,22 @@ MOST_ROWS = 256
 
 
 class Working:
-    """A run's application. Requests take turns; nothing of one is remembered for another."""
+    """A run's application, for one request at a time. Nothing of one is remembered for another."""
 
     def __init__(self, application: Application, name: str):
-        self._application, self.name, self._lock = application, name, threading.Lock()
+        self._application, self.name = application, name
 
     def compile(self) -> None:
         """Answer a row once, so that what it needs is compiled."""
         self.lines([{self._application.text: "-"}])
 
     def lines(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        with self._lock:
-            before = self._application.state()
-            found = self._application.answers([Record(row, f"row {number}") for number, row in enumerate(rows, 1)])
+        before = self._application.state()
+        try:
+            return self._application.answers([Record(row, f"row {number}") for number, row in enumerate(rows, 1)])
+        finally:
             if before is not None:
                 self._application.restore(before)
-        return found
 
     def reply(self, request: ChatRequest) -> dict[str, Any]:
         """The completion of a conversation: the answer, and beside it under `omnia` what it rests on."""
@@ -44,8 +43,9 @@ class Working:
         turns = [turn["content"] for turn in request.messages if turn["role"] == "user"]
         if not turns or any(not isinstance(turn, str) for turn in turns):
             raise Refused("an application reads the texts of user messages", "messages", "unsupported_content")
-        with self._lock:
-            line = self._application.reply(turns)
+        if len(turns) > MOST_ROWS:
+            raise Refused(f"messages has {len(turns)} turns of the user; there may be {MOST_ROWS}", "messages")
+        line = self._application.reply(turns)
         if line is None:
             raise Refused("this run answers rows and no people: use /v1/apply", "model", "unsupported_model")
         if "error" in line:

@@ -260,13 +260,10 @@ def _working(options: Serve, run: Any) -> Any:
     from train.sources.dataset import dataset_of
 
     dataset = dataset_of(run.experiment)
-    if type(dataset).application is Dataset.application:
+    if dataset.watches or type(dataset).application is Dataset.application:
         return None
     dataset.place = run.path
-    application = dataset.application(run, step=options.step, raw=options.raw)
-    if not application.by_row:
-        return None
-    working = Working(application, _name(options, run))
+    working = Working(dataset.application(run, step=options.step, raw=options.raw), _name(options, run))
     working.compile()
     return working
 

@@ -428,9 +428,13 @@ class Application:
         self._embeddings += 1
         try:
             self._charge(asked.key, len(json.dumps(given, default=str)) // 4)  # about as many tokens as are read
-            return await self._while_there(asked, _to_its_end(what, given))
+            return await self._while_there(asked, self._in_turn(what, given))
         finally:
             self._embeddings -= 1
+
+    async def _in_turn(self, what: Callable[..., Any], given: Any) -> Any:
+        async with self._embedding:
+            return await _to_its_end(what, given)
 
     async def _vectors(self, asked: Asked, request: EmbeddingRequest) -> dict[str, Any]:
         rows = await _to_its_end(rows_of, self._embedder, request)

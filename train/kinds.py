@@ -259,6 +259,9 @@ class Dataset:
 
     # At work
 
+    watches: ClassVar[bool] = False
+    """Whether its application watches a stream, and has no line for a row by itself."""
+
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Application":
         """What a run on this data does with rows that somebody gives (`omnia apply`). step: a checkpoint, by default the latest; raw: its
         trained parameters even where an average is kept. UserError where it does nothing with any."""
@@ -266,12 +269,12 @@ class Dataset:
 
 
 class Application:
-    """A run at work: rows in, lines out. Rows come in order, some at a time, and what is written for them depends on no division."""
+    """A run at work: rows in, lines out. Rows come in order, some at a time; the lines do not depend on how many at a time."""
 
     text: str = "text"
     """Column of the text, for a row of one text."""
-    by_row: ClassVar[bool] = True
-    """Whether there is a line for each row, whatever came before it."""
+    reads: Any = None
+    """What its lines depend on of the run, such as the step of the checkpoint: who goes on with lines must have it again."""
 
     def answers(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Lines for the output, such as JSON can say: one for each row, or where rows are watched, for what was found in them. rows:

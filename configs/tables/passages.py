@@ -56,7 +56,7 @@ def found(faq: str, asked: str, strange: str, encoder: str = "") -> dict[str, fl
     scores_QN = passages.scores([row["query"] for row in rows])
     ids = [passage.id for passage in passages.passages]
     right = np.array([ids.index(row["faq"]) for row in rows])
-    rank = (scores_QN > scores_QN[np.arange(len(right)), right][:, None]).sum(1)
+    rank = (scores_QN >= scores_QN[np.arange(len(right)), right][:, None]).sum(1) - 1  # equals come before it
     answered = passages.scores([row["text"] for row in others[::5]]).max(1) >= CustomerService().found
     return {"first": float((rank < 1).mean()), "three": float((rank < 3).mean()), "strange": float(answered.mean())}
 

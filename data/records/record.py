@@ -32,7 +32,7 @@ class Record(dict):
 
 
 class InPlace(LeftOut):
-    """Of a reader that gives a UserError in the place of each row that it leaves out."""
+    """Given to a reader, asks for a UserError in the place of each row that is left out."""
 
 
 def bad_row(where: str, why: str, mend: str, left_out: LeftOut | None) -> list[UserError]:

@@ -146,6 +146,29 @@ def test_it_fits_a_phone(address, dark):
         phone.close()
 
 
+def test_what_an_application_rests_on_is_shown_as_text(page):
+    """How sure it is, its quotes and links to the web alone; what is written there is never run."""
+    found = {
+        "route": "retrieved",
+        "intent": "opening_hours",
+        "confidence": 0.914,
+        "missing_slots": ["order"],
+        "citations": [
+            {"id": 1, "link": "https://a.example/1", "quote": "<b>from nine</b> to five"},
+            {"id": 2, "link": "javascript:alert(1)", "quote": "never"},
+        ],
+    }
+    page.run(f"turns = [{{role: 'user', content: 'x'}}, {{role: 'assistant', content: 'said', omnia: {json.dumps(found)}}}]; draw()")
+    box = "document.querySelector('article.assistant details')"
+    assert page.run(f"{box}.querySelector('summary').textContent") == "retrieved · opening hours · 91 % sure"
+    assert page.run(f"[...{box}.querySelectorAll('a')].map(one => one.href)") == ["https://a.example/1"]
+    assert page.run(f"[...{box}.querySelectorAll('blockquote')].map(one => one.textContent)") == ["<b>from nine</b> to five", "never"]
+    assert page.run(f"{box}.open") and page.run(f"{box}.querySelectorAll('b, script').length") == 0
+    assert "order" in page.run(f"{box}.textContent")
+    page.run("delete turns[1].omnia.confidence; turns[1].omnia.confidence = null; draw()")
+    assert "sure" not in page.run(f"{box}.querySelector('summary').textContent")
+
+
 def test_code_is_copied(page):
     show(page, "see:\n\n```python\nprint(1)\nprint(2)\n```")
     page.run("navigator.clipboard.writeText = async text => { window.copied = text }")

@@ -28,6 +28,8 @@ class Answering:
         self.run, self.dataset = run, dataset
         self._mesh = inference_mesh(run.experiment.mesh)
         self._params, self.step = load_parameters(run, self._mesh, step=step, raw=raw)
+        self.reads = [run.identity, self.step, raw]
+        """Which parameters these are."""
         self._tokenizer = run.tokenizer()
 
     @functools.cached_property
@@ -43,14 +45,18 @@ class Answering:
         examples = [one for one in self.dataset.examples(self.run.corpora(), "validation") if self.dataset.labelled(one)]
         return examples, self(examples)
 
-    def example_of(self, row: Record) -> Example:
-        """UserError for a row that is none, other than one whose label nobody knows yet."""
+    def example_of(self, row: Record, *, labelled: bool = False) -> Example:
+        """UserError for a row that is none. labelled: its label is read, if it says one; else whatever stands there is not looked at."""
+        name = getattr(self.dataset.options, "label", "")
+        if name in row and not (labelled and row[name] not in (None, "")):
+            row = Record({key: value for key, value in row.items() if key != name}, row.where)
         return self.dataset.example(row)
 
-    def learned(self, what: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What was learned beside the model for this checkpoint: kept in the run, or made now and, if that can be written, kept."""
+    def learned(self, what: Callable[[], dict[str, Any]], of: Any = None) -> dict[str, Any]:
+        """What was learned beside the model for this checkpoint: kept in the run, or made now and, if that can be written, kept. of: what
+        else it depends on."""
         path = Path(self.run.path) / KEPT
-        wanted = {"identity": self.run.identity, "step": self.step}
+        wanted = {"reads": self.reads, "of": of}
         if path.is_file():
             kept = json_files.read(path, "Remove it: it is made again.")
             if {name: kept.get(name) for name in wanted} == wanted:
@@ -65,7 +71,7 @@ class TaskApplication(Application):
     """Answers of any task, as `omnia evaluate --predictions` writes them, for rows whose labels nobody knows."""
 
     def __init__(self, answering: Answering):
-        self._answering = answering
+        self._answering, self.reads = answering, answering.reads
         self.text = getattr(answering.dataset.options, "text", "text")
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:

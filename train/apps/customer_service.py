@@ -1,6 +1,7 @@
 """Customer service: questions of a log become intents with templates, others are answered by quoted passages, and some go to a person."""
 
 import dataclasses
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,11 +20,17 @@ from train.kinds import Application, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import column
 
-SLOT = re.compile(r"\{(\w+)\}")
+SLOT, BRACE = re.compile(r"\{(\w+)\}"), re.compile(r"[{}]")
+SENTENCE = re.compile(r"(?<=[.!?])(?=\s)|(?<=[。！？])")
+"""Where one ends, and what follows may begin with spaces."""
 LEAST = 0.5
 """An intent that is not likelier than all others together is not believed, however easy the questions were that were held out."""
 SAME = 0.8
 """Score from which on a passage was written for this very question: it then answers, whatever intent is believed."""
+LIKELY = 0.6
+"""Of two intents together, from which on they are asked back about."""
+LONGEST_VALUE = 200
+"""Characters of what fills a slot in a conversation."""
 WAITING = 10_000
 """Conversations that are remembered; the longest ago is forgotten."""
 SHOWN = 50
@@ -65,9 +72,9 @@ class CustomerService(Classification):
         if self.several or self.pair:
             raise ValueError("data: a question has one intent and no pair")
         for name, known in (("unsure", {"first", "second"}), ("ask", {"slot"}), ("human", set())):
-            unknown = {*SLOT.findall(getattr(self, name))} - known
-            if unknown:
-                raise ValueError(f"data.{name} has {{{min(unknown)}}}, which nothing fills")
+            said = getattr(self, name)
+            if {*SLOT.findall(said)} - known or BRACE.search(SLOT.sub("", said)):
+                raise ValueError(f"data.{name} has braces that nothing fills: {said!r}")
 
     def with_paths(self, change: Callable[[str], str]) -> "CustomerService":
         changed = {name: change(path) for name in ("templates", "passages", "encoder") if (path := getattr(self, name))}
@@ -100,6 +107,8 @@ def read_templates(path: str, intents: Sequence[str]) -> dict[str, str]:
         intent, answer = column(record, "intent"), column(record, "answer")
         if intent in found:
             raise UserError(f"{record.where}: a second answer for {intent!r}", "Give each intent one.")
+        if BRACE.search(SLOT.sub("", answer)):
+            raise UserError(f"{record.where}: a brace in the answer that is no slot", "Write slots as {name}, of letters, digits and _.")
         if intents and intent not in intents:
             raise UserError(f"{record.where}: no intent {intent!r}", f"There are {', '.join(list(intents)[:20])} ...")
         found[intent] = answer
@@ -161,7 +170,7 @@ class Service(Application):
     """
 
     def __init__(self, answering: Any):
-        self._answering, self._options = answering, answering.dataset.options
+        self._answering, self._options, self.reads = answering, answering.dataset.options, answering.reads
         self.text, self._names = self._options.text, answering.dataset.label_names
         self._templates = read_templates(self._options.templates, self._names)
         passages, encoder = read_passages(self._options.passages), None
@@ -171,7 +180,7 @@ class Service(Application):
 
             encoder = load_embedder(open_run(self._options.encoder))
         self._passages = Passages(passages, encoder)
-        learned = answering.learned(self._learn)
+        learned = answering.learned(self._learn, of=[self._options.precision, self._options.nobody])
         self._temperature, self._threshold, self._curve = learned["temperature"], learned["threshold"], learned["coverage"]
         self._anonymizer = Anonymizer(Key(b"masks say only what kind it was"))
         self._waiting: dict[str, dict[str, Any]] = {}
@@ -206,7 +215,7 @@ class Service(Application):
         for place, row in enumerate(rows):
             try:
                 _slots_of(row)
-                examples.append(self._answering.example_of(row))
+                examples.append(self._answering.example_of(row, labelled=True))
                 places.append(place)
             except UserError as error:
                 found[place] = {"error": str(error).partition("\n")[0]}
@@ -222,35 +231,46 @@ class Service(Application):
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
         before = self.state()
         self._waiting = {}
-        lines = self.answers([Record({self.text: turn, "conversation": "reply"}, "message") for turn in turns])
-        self.restore(before)
-        return lines[-1]
+        try:
+            return self.answers([Record({self.text: turn, "conversation": "reply"}, "message") for turn in turns])[-1]
+        finally:
+            self.restore(before)
 
     def _answer(self, question: str, row: Record, probability_V: np.ndarray, score_N: np.ndarray) -> dict[str, Any]:
         order = np.argsort(-probability_V, kind="stable")
         intent, confidence = self._names[int(order[0])], float(probability_V[order[0]])
-        conversation = str(row["conversation"]) if row.get("conversation") not in (None, "") else ""
+        conversation = self._conversation(row)
         waiting = self._waiting.pop(conversation, None) if conversation else None
         line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4), "citations": []}
-        believed = confidence >= self._threshold and intent != self._options.nobody
-        # Whoever was asked for something most likely gives it: another subject must be clear.
-        clear = believed and confidence >= (1 + self._threshold) / 2
-        if waiting is not None and not (clear and intent != waiting["intent"]):
-            slots = waiting["slots"] | _slots_of(row)
-            slots.setdefault(waiting["missing"], question.strip())
-            return line | {"intent": waiting["intent"]} | self._template(conversation, waiting["intent"], slots)
+        sure = confidence >= self._threshold
         best = int(score_N.argmax()) if len(score_N) else -1
         same = best >= 0 and score_N[best] >= SAME
-        if believed and intent in self._templates and not same:
-            return line | self._template(conversation, intent, _slots_of(row))
+        # Whoever was asked for something most likely gives it, in few words: another subject must be clear.
+        clear = same or confidence >= (1 + self._threshold) / 2 or len(question) > LONGEST_VALUE
+        if waiting is not None and not clear and waiting["intent"] in self._templates:
+            slots = {waiting["missing"]: self.masked(question.strip())} | waiting["slots"] | self._slots_of(row)
+            return line | {"intent": waiting["intent"], "confidence": None} | self._template(conversation, waiting["intent"], slots)
+        if sure and intent in self._templates and intent != self._options.nobody and not same:
+            return line | self._template(conversation, intent, self._slots_of(row))
         if best >= 0 and score_N[best] >= self._options.found:
             return line | self._retrieved(score_N, best)
         second = int(order[1])
-        likely = self._options.nobody not in (intent, self._names[second])
-        if likely and probability_V[order[:2]].sum() >= min(self._threshold, 1.0):
+        likely = probability_V[order[:2]].sum() >= LIKELY and probability_V[second] >= confidence / 2
+        if likely and not sure and self._options.nobody not in (intent, self._names[second]):
             first, other = (self._names[int(place)].replace("_", " ") for place in order[:2])
-            return line | {"route": "unsure", "answer": self._options.unsure.format(first=first, second=other), "missing_slots": []}
+            asked = _filled(self._options.unsure, {"first": first, "second": other})
+            return line | {"route": "unsure", "answer": asked, "missing_slots": []}
         return line | {"route": "human", "answer": self._options.human, "missing_slots": []}
+
+    def _conversation(self, row: Record) -> str:
+        """A name that says nothing of whose it is; "" for none."""
+        name = row.get("conversation")
+        if name in (None, ""):
+            return ""
+        return hashlib.blake2b(str(name).encode("utf-8", "replace"), digest_size=12, key=str(self.reads[0]).encode()[:64]).hexdigest()
+
+    def _slots_of(self, row: Record) -> dict[str, str]:
+        return {name: self.masked(value) for name, value in _slots_of(row).items()}
 
     def _template(self, conversation: str, intent: str, slots: dict[str, str]) -> dict[str, Any]:
         """The answer of an intent: with all slots filled, or without the sentences that have an open one, which is asked for in a
@@ -261,10 +281,10 @@ class Service(Application):
             self._waiting[conversation] = {"intent": intent, "slots": slots, "missing": missing[0]}
             if len(self._waiting) > WAITING:
                 del self._waiting[next(iter(self._waiting))]
-        whole = [sentence for sentence in re.split(r"(?<=[.!?。！？])\s*", answer) if not {*SLOT.findall(sentence)} & {*missing}]
-        said = SLOT.sub(lambda slot: self.masked(slots[slot[1]]), " ".join(filter(None, whole)))
+        sentences = [sentence for sentence in SENTENCE.split(answer) if not {*SLOT.findall(sentence)} & {*missing}] if missing else [answer]
+        said = _filled("".join(sentences).strip(), slots)
         if missing and (conversation or not said):
-            said = f"{said} {self._options.ask.format(slot=missing[0].replace('_', ' '))}".strip()
+            said = f"{said} {_filled(self._options.ask, {'slot': missing[0].replace('_', ' ')})}".strip()
         return {"route": "template", "answer": said, "missing_slots": missing}
 
     def _retrieved(self, score_N: np.ndarray, best: int) -> dict[str, Any]:
@@ -342,6 +362,11 @@ class Service(Application):
             ),
             Section("Customer service: questions without an answer", {}, ("nearest intent", "question"), sorted(self._unanswered)),
         ]
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    """A text with its slots filled; what is put in is not looked at again."""
+    return SLOT.sub(lambda slot: values[slot[1]], text)
 
 
 def _slots_of(row: Record) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """A monitor of opinion: how a stream of posts and news feels about each topic, and an alert where the negative surges."""
 
-import calendar
 import dataclasses
 import heapq
 import math
 import re
+import time as clock
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from data.clean.language import languages_of
 from data.clean.units import units_of
 from data.errors import UserError
 from data.records.record import Record, is_number
-from train.apps.surges import DAY, Windows
+from train.apps.surges import DAY, SPANS, Windows
 from train.kinds import Application, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 
@@ -28,8 +28,11 @@ REMEMBERED, AUTHORS = 20_000, 20_000
 """Texts and authors that are remembered, the newest."""
 POSTS = 3
 """Posts of an alert."""
-AHEAD = 7 * DAY
-"""Seconds that an item may be ahead of the newest before it: a clock that is wrong would close all windows until then."""
+AHEAD, AGREE = 7 * DAY, 3
+"""Seconds that an item may be ahead of the newest before it: a clock that is wrong would close all windows until then. So many in a row are
+believed, after a silence."""
+NAME = 200
+"""Characters of the name of a topic or an author."""
 TREND = 48
 """Windows on the page."""
 
@@ -66,7 +69,8 @@ class FinanceMonitor(Classification):
 
     def __post_init__(self):
         super().__post_init__()
-        check_range("data.", self, 1, "window_minutes", "least", "of_author")
+        check_range("data.", self, 1, "least", "of_author")
+        check_range("data.", self, 5, "window_minutes")
         check_range("data.", self, 0, "late_minutes")
         if 24 * 60 % self.window_minutes:
             raise ValueError(f"data.window_minutes is {self.window_minutes}; it must divide a day of 1440")
@@ -78,6 +82,7 @@ class FinanceMonitor(Classification):
 
 class MonitorDataset(ClassificationDataset):
     options: FinanceMonitor
+    watches = True
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Monitor":
         from train.apps.answering import Answering
@@ -93,18 +98,20 @@ class Monitor(Application):
     """Lines of three kinds: `window`, of each topic and each window that had items, when it closes; `alert`, of a surge, once; `topic`, of
     one that is seen for the first time."""
 
-    by_row = False
-
     def __init__(self, answering: Any):
         self._answering, o = answering, answering.dataset.options
-        self._options, self._names, self.text = o, answering.dataset.label_names, o.text
+        self._options, self._names, self.text, self.reads = o, answering.dataset.label_names, o.text, answering.reads
         self._place = self._names.index(o.negative)
         self._seconds = 60 * o.window_minutes
         self._windows = Windows(self._seconds, o.false_alarms, o.least)
         self._confusion = np.array(answering.learned(self._learn)["confusion"])
         self._newest: int | None = None
+        self._ahead = 0
+        """Items in a row that were too far ahead."""
         self._counts: Counter[str] = Counter()
         self._open: dict[int, dict[str, dict[str, Any]]] = {}
+        self._closed: dict[int, dict[str, dict[str, Any]]] = {}
+        """The last ones, as far as a surge may reach back."""
         self._seen: OrderedDict[str, int] = OrderedDict()
         self._authors: OrderedDict[str, None] = OrderedDict()
         self._trend: dict[str, list[list[Any]]] = {}
@@ -135,7 +142,7 @@ class Monitor(Application):
             example, time, topic, author = one
             other = next(strange)
             answer = None if other else next(answers)
-            if self._newest is not None and time > self._newest + AHEAD:
+            if self._is_astray(time):
                 lines.append({"error": f"{example.where}: its time is more than {AHEAD // DAY} days ahead of the item before"})
                 continue
             self._newest = time if self._newest is None else max(time, self._newest)
@@ -151,6 +158,12 @@ class Monitor(Application):
             lines += self._close(self._newest - 60 * self._options.late_minutes)
         return lines
 
+    def _is_astray(self, time: int) -> bool:
+        """Whether its clock seems to be wrong."""
+        astray = self._newest is not None and time > self._newest + AHEAD
+        self._ahead = self._ahead + 1 if astray else 0
+        return astray and self._ahead < AGREE
+
     def _read(self, row: Record) -> Any:
         """(example, seconds, topic, author), or what is wrong with the row."""
         o = self._options
@@ -158,7 +171,8 @@ class Monitor(Application):
             example, topic = self._answering.example_of(row), row.get(o.topic)
             if not isinstance(topic, str) or not topic.strip():
                 raise UserError(f"{row.where}: has no topic ({o.topic})", "Give one.")
-            return example, seconds_of(row.get(o.time), f"{row.where}: {o.time}"), topic.strip(), str(row.get(o.author) or "")
+            time = seconds_of(row.get(o.time), f"{row.where}: {o.time}")
+            return example, time, topic.strip()[:NAME], str(row.get(o.author) or "")[:NAME]
         except UserError as error:
             return error
 
@@ -168,15 +182,16 @@ class Monitor(Application):
         return [bool(guess.language) and guess.language not in self._options.languages for guess in languages_of(units_of(texts))]
 
     def _is_repeated(self, topic: str, text: str, time: int) -> bool:
-        """Whether the same words were seen of this topic within a day."""
+        """Whether the same words were counted of this topic within a day."""
         words = " ".join(MOVED.sub(" ", fold(text).text.lower()).split())
-        key = xxhash.xxh3_64_hexdigest(f"{topic}\n{words}".encode()) if words else ""
-        before = self._seen.pop(key, None) if key else None
-        if key:
-            self._seen[key] = time
+        key = xxhash.xxh3_64_hexdigest(f"{topic}\n{words}".encode())
+        if not words or abs(time - self._seen.get(key, time - DAY)) < DAY:
+            return bool(words)
+        self._seen.pop(key, None)
+        self._seen[key] = time
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
-        return before is not None and abs(time - before) < DAY
+        return False
 
     def _take(self, topic: str, time: int, author: str, text: str, answer_V: np.ndarray) -> None:
         number, which = self._windows.number(time), int(answer_V.argmax())
@@ -223,8 +238,13 @@ class Monitor(Application):
                 }
                 lines.append(line)
                 self._trend[topic] = [*self._trend.get(topic, []), [number, held["counts"]]][-TREND:]
+        self._closed |= closing
         for surge in surges:
-            inside = [topics[surge.topic] for n, topics in closing.items() if surge.topic in topics and n * self._seconds >= surge.begin]
+            inside = [
+                topics[surge.topic]
+                for number, topics in self._closed.items()
+                if surge.topic in topics and surge.begin <= number * self._seconds < surge.end
+            ]
             posts = heapq.nlargest(POSTS, (post for held in inside for post in held["posts"]))
             authors = sum(len(held["authors"]) for held in inside)
             alert = {
@@ -241,6 +261,9 @@ class Monitor(Application):
             lines.append(alert)
             self._alerts = [*self._alerts, alert][-200:]
             self._counts["alerts"] += 1
+        self._closed = {number: topics for number, topics in self._closed.items() if number > max(self._closed) - max(SPANS)}
+        known = self._windows.topics if closing else {*self._trend}
+        self._trend = {topic: windows for topic, windows in self._trend.items() if topic in known}
         return lines
 
     def _corrected(self, counts: Sequence[int]) -> dict[str, float]:
@@ -263,6 +286,8 @@ class Monitor(Application):
     def state(self) -> Any:
         return {
             "newest": self._newest,
+            "ahead": self._ahead,
+            "closed": {str(number): topics for number, topics in self._closed.items()},
             "counts": dict(self._counts),
             "open": {str(number): topics for number, topics in self._open.items()},
             "seen": list(self._seen.items()),
@@ -273,7 +298,8 @@ class Monitor(Application):
         }
 
     def restore(self, state: Any) -> None:
-        self._newest, self._counts = state["newest"], Counter(state["counts"])
+        self._newest, self._ahead, self._counts = state["newest"], state["ahead"], Counter(state["counts"])
+        self._closed = {int(number): topics for number, topics in state["closed"].items()}
         self._open = {int(number): topics for number, topics in state["open"].items()}
         self._seen, self._authors = OrderedDict(state["seen"]), OrderedDict.fromkeys(state["authors"])
         self._trend, self._alerts = state["trend"], state["alerts"]
@@ -300,7 +326,7 @@ class Monitor(Application):
 
 
 def seconds_of(value: Any, what: str) -> int:
-    """Since 1970. UserError for what is no time, or one before 1970 or after 2200."""
+    """Since 1970. UserError for what is no time, or one before 1970 or after tomorrow."""
     if is_number(value):
         found = float(value)
     elif isinstance(value, str):
@@ -311,8 +337,8 @@ def seconds_of(value: Any, what: str) -> int:
         found = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
     else:
         raise UserError(f"{what}: there is no time", "Give ISO 8601, or seconds since 1970.")
-    if not 0 <= found < calendar.timegm((2200, 1, 1, 0, 0, 0)):
-        raise UserError(f"{what}: {value!r} is no time of these days", "Give seconds, not milliseconds.")
+    if not 0 <= found < clock.time() + DAY:
+        raise UserError(f"{what}: {value!r} is no time since 1970, or lies ahead of us", "Give seconds, not milliseconds.")
     return math.floor(found)
 
 

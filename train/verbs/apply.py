@@ -50,15 +50,20 @@ def apply(arguments: list[str]) -> None:
         raise UserError(f"{output.parent}: no such folder", "Make it, or choose another --output.")
     from train.apps.applying import apply as applied
     from train.apps.applying import source_of
+    from train.kinds import Application
     from train.runs.directory import open_run
     from train.sources.dataset import dataset_of
 
     run = open_run(o.run_dir)
-    source = source_of(o.input, o.follow) if o.input else None
-    start_jax()
+    source = source_of(o.input, o.follow, output) if o.input else None
     dataset = dataset_of(run.experiment)
     dataset.place = run.path
+    if o.text and dataset.watches:
+        raise UserError(f"{o.run_dir}: watches a stream, and says nothing of one text", "Give --input and --output.")
+    start_jax()
     application = dataset.application(run, step=o.step, raw=o.raw)
+    if o.report and type(application).sections is Application.sections:
+        raise UserError(f"{o.run_dir}: its answers have no page of the report", "Leave --report out.")
     if source is None:
         from data.records.record import Record
 
@@ -70,14 +75,13 @@ def apply(arguments: list[str]) -> None:
     stopping = threading.Event()
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: stopping.set())
-    whose = {"run": run.identity, "input": o.input, "follow": o.follow}
     with Progress(*Progress.get_default_columns()[:1], "{task.completed:,} rows", disable=o.follow) as progress:
         task = progress.add_task("answering", total=None)
         found = applied(
             application,
             source,
             output,
-            whose=whose,
+            whose=application.reads,
             follow=o.follow,
             stopped=stopping.is_set,
             said=lambda rows: progress.update(task, completed=rows),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.records.record import Record
 from train.experiment import Experiment
 from train.objectives.tasks.options import Supervised
 from train.sources.dataset import dataset_of
@@ -19,6 +20,7 @@ class Fake:
     dataset: Any
     held: list[tuple[str, str]]
     run: Any = None
+    reads: Any = ("identity", 1, False)
 
     def __call__(self, examples):
         return [self.probabilities(example.fields["text"]) for example in examples]
@@ -32,17 +34,16 @@ class Fake:
         found[names.index(name)] = sure
         return found
 
-    def example_of(self, row):
-        return self.dataset.example(row)
+    def example_of(self, row, labelled=False):
+        plain = {name: value for name, value in row.items() if labelled or name != self.dataset.options.label}
+        return self.dataset.example(Record(plain, row.where))
 
     def validation(self):
-        from data.records.record import Record
-
         o = self.dataset.options
         examples = [self.dataset.example(Record({o.text: text, o.label: label}, "held")) for text, label in self.held]
         return examples, self(examples)
 
-    def learned(self, what):
+    def learned(self, what, of=None):
         return what()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import UserError
 from train.apps import applying
-from train.apps.applying import Folder, Rows, Stream, apply, source_of
+from train.apps.applying import Folder, StandardInput, Stream, Table, apply, source_of
 from train.kinds import Application
 
 WHOSE = {"run": "a", "input": "b"}
@@ -52,7 +52,7 @@ def write(path, count: int):
 def test_rows_that_cannot_be_answered_have_their_error_in_their_place(tmp_path):
     given = tmp_path / "in.jsonl"
     given.write_bytes(b'{"text": "a"}\nno json\n[1]\n\xff\n\n{"other": 1}\n{"text": "b", "text": "c"}\n{"text": "d"}\n')
-    found = apply(Echo(), Rows(str(given)), tmp_path / "out.jsonl", whose=WHOSE)
+    found = apply(Echo(), Table(str(given)), tmp_path / "out.jsonl", whose=WHOSE)
     lines = lines_of(tmp_path / "out.jsonl")
     assert [("text" in line, "error" in line) for line in lines[:-1]] == [(True, False), *[(False, True)] * 5, (True, False)]
     for number, line in zip((2, 3, 4, 6, 7), lines[1:6], strict=True):
@@ -63,7 +63,7 @@ def test_rows_that_cannot_be_answered_have_their_error_in_their_place(tmp_path):
 
 def test_tables_are_read_too(tmp_path):
     (tmp_path / "in.csv").write_text("text,more\na,1\nb\nc,3\n")
-    apply(Echo(), source_of(str(tmp_path / "in.csv"), False), tmp_path / "out.jsonl", whose=WHOSE)
+    apply(Echo(), source_of(str(tmp_path / "in.csv"), False, tmp_path / "out.jsonl"), tmp_path / "out.jsonl", whose=WHOSE)
     lines = lines_of(tmp_path / "out.jsonl")
     assert [line.get("text") for line in lines] == ["a", None, "c", None] and "line 3" in lines[1]["error"]
 
@@ -73,14 +73,12 @@ def test_a_process_that_died_goes_on_without_losing_or_doubling(tmp_path, monkey
     monkeypatch.setattr(applying, "LOT", 4)
     given, output = write(tmp_path / "in.jsonl", 20), tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        apply(Echo(dies_at), Rows(str(given)), output, whose=WHOSE)
+        apply(Echo(dies_at), Table(str(given)), output, whose=WHOSE)
     assert not output.exists()
     partial = tmp_path / "out.jsonl.partial"
     with partial.open("ab") as file:  # a lot that was being written as the power went
         file.write(b'{"text": "half')
-    if not (tmp_path / "out.jsonl.journal").exists():
-        partial.unlink()
-    apply(Echo(), Rows(str(given)), output, whose=WHOSE)
+    apply(Echo(), Table(str(given)), output, whose=WHOSE)
     assert lines_of(output) == [*({"text": str(number), "number": number} for number in range(20)), {"end": 20}]
 
 
@@ -95,10 +93,10 @@ def test_a_process_that_died_behind_its_last_line_has_done_all(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "replace", replace_and_die)
     with pytest.raises(KeyboardInterrupt):
-        apply(Echo(), Rows(str(given)), output, whose=WHOSE)
+        apply(Echo(), Table(str(given)), output, whose=WHOSE)
     whole = output.read_bytes()
     again = Echo()
-    assert apply(again, Rows(str(given)), output, whose=WHOSE).rows == 5 and again.count == 5
+    assert apply(again, Table(str(given)), output, whose=WHOSE).rows == 5 and again.count == 5
     assert output.read_bytes() == whole and not (tmp_path / "out.jsonl.journal").exists()
 
 
@@ -106,17 +104,22 @@ def test_another_input_and_an_output_that_is_there_are_refused(tmp_path, monkeyp
     monkeypatch.setattr(applying, "LOT", 4)
     given, output = write(tmp_path / "in.jsonl", 20), tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        apply(Echo(9), Rows(str(given)), output, whose=WHOSE)
-    with pytest.raises(UserError, match="another run or input"):
-        apply(Echo(), Rows(str(given)), output, whose=WHOSE | {"input": "c"})
-    (tmp_path / "out.jsonl.partial").write_text("")
-    with pytest.raises(UserError, match="shorter"):
-        apply(Echo(), Rows(str(given)), output, whose=WHOSE)
+        apply(Echo(9), Table(str(given)), output, whose=WHOSE)
+    with pytest.raises(UserError, match="another run, checkpoint or input"):
+        apply(Echo(), Table(str(given)), output, whose=WHOSE | {"step": "c"})
+    content = given.read_text()
+    given.write_text(content + '{"text": "one more"}\n')
+    with pytest.raises(UserError, match="another run, checkpoint or input"):
+        apply(Echo(), Table(str(given)), output, whose=WHOSE)
+    given.write_text(content)
+    os.utime(given, ns=(0, 0))
+    with pytest.raises(UserError, match="another run, checkpoint or input"):
+        apply(Echo(), Table(str(given)), output, whose=WHOSE)
     (tmp_path / "done.jsonl").write_text("mine")
     with pytest.raises(UserError, match="exists"):
-        apply(Echo(), Rows(str(given)), tmp_path / "done.jsonl", whose=WHOSE)
+        apply(Echo(), Table(str(given)), tmp_path / "done.jsonl", whose=WHOSE)
     with pytest.raises(UserError, match="no such file"):
-        source_of(str(tmp_path / "nothing"), False)
+        source_of(str(tmp_path / "nothing"), False, output)
 
 
 def follow(source, output, until, application=None):
@@ -147,9 +150,61 @@ def test_a_stream_is_followed_and_gone_on_with(tmp_path, monkeypatch):
         file.write('lf"}\n{"text": "4"}\n')
     found = follow(Stream(str(given)), output, 5)
     assert [(line["text"], line["number"]) for line in found] == [("0", 0), ("1", 1), ("2", 2), ("half", 3), ("4", 4)]
+    content = given.read_text()
+    for other, what in (("", "is not the file"), (content.replace("half", "halt"), "is not the file")):
+        given.write_text(other)
+        with pytest.raises(UserError, match=what):
+            apply(Echo(), Stream(str(given)), output, whose=WHOSE, follow=True)
+
+
+def test_a_stream_that_is_put_away_is_followed_to_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(applying, "IDLE_SECONDS", 0.01)
+    given, output = write(tmp_path / "in.jsonl", 3), tmp_path / "out.jsonl"
+
+    class Turning(Echo):
+        def answers(self, rows):
+            lines = super().answers(rows)
+            if self.count == 3:  # a last line, and then another file
+                with given.open("a") as file:
+                    file.write('{"text": "last"}\n')
+                given.rename(tmp_path / "in.jsonl.1")
+                write(given, 2)
+            elif self.count == 6:
+                given.write_text('{"text": "anew"}\n')  # emptied in place
+            return lines
+
+    found = follow(Stream(str(given)), output, 7, Turning())
+    assert [line["text"] for line in found] == ["0", "1", "2", "last", "0", "1", "anew"]
+
+
+def test_a_follower_that_was_ended_before_its_first_line_can_begin_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(applying, "IDLE_SECONDS", 0.01)
+    given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     given.write_text("")
-    with pytest.raises(UserError, match="shorter than what was read"):
-        apply(Echo(), Stream(str(given)), output, whose=WHOSE, follow=True)
+    apply(Echo(), Stream(str(given)), output, whose=WHOSE, follow=True, stopped=lambda: True)
+    write(given, 2)
+    with pytest.raises(KeyboardInterrupt):
+        apply(Echo(0), Stream(str(given)), output, whose=WHOSE, follow=True)
+    assert [line["text"] for line in follow(Stream(str(given)), output, 2)] == ["0", "1"]
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_standard_input_is_read_as_it_comes(tmp_path, monkeypatch, anew):
+    """A line is answered before the next is there; a process that goes on is given the same again, or what comes next."""
+    monkeypatch.setattr(applying, "IDLE_SECONDS", 0.01)
+    output = tmp_path / "out.jsonl"
+    here, there = os.pipe()
+    os.write(there, b'\xef\xbb\xbf{"text": "0"}\n{"te')
+    assert follow(StandardInput(anew, here), output, 1)[0]["text"] == "0"
+    os.close(here)
+    os.close(there)
+    here, there = os.pipe()
+    os.write(there, b'{"text": "1"}\n\n{"text": "2"}\n{"text": "' + b"x" * 50 + b'"}')
+    os.close(there)
+    monkeypatch.setattr(applying, "LONGEST", 40)
+    found = follow(StandardInput(anew, here), output, 3 if anew else 4)
+    os.close(here)
+    assert [line.get("text") for line in found] == ["0", *([] if anew else ["1"]), "2", None] and "longer" in found[-1]["error"]
 
 
 def test_a_line_without_end_does_not_fill_memory(tmp_path, monkeypatch):
@@ -159,6 +214,41 @@ def test_a_line_without_end_does_not_fill_memory(tmp_path, monkeypatch):
     given.write_text('{"text": "' + "x" * 1000 + '"}\n{"text": "a"}\n')
     found = follow(Stream(str(given)), output, 2)
     assert "longer than" in found[0]["error"] and found[1]["text"] == "a"
+
+
+def test_a_file_that_cannot_be_read_is_an_error_in_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(applying, "LOT", 1)
+    folder, output = tmp_path / "given", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for name, content in (
+        ("a.json", '[{"text": "x"},'),
+        ("b.csv", "text,text\n1,2\n"),
+        ("c.tsv", "text\tn\nd\t1\n"),
+        ("e.jsonl.gz", "no gzip"),
+    ):
+        (folder / name).write_text(content)
+    source = source_of(str(folder), False, output)
+    apply(Echo(), source, output, whose=WHOSE)
+    lines = lines_of(output)
+    assert ["error" in line for line in lines] == [True, True, False, True, False] and lines[2]["text"] == "d"
+    with pytest.raises(UserError, match="folder that is read"):
+        source_of(str(tmp_path), True, output)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no file of rows"):
+        source_of(str(tmp_path / "empty"), False, output)
+    with pytest.raises(UserError, match="JSON alone"):
+        source_of(str(folder / "c.tsv"), True, output)
+
+
+def test_a_file_that_was_taken_away_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(applying, "IDLE_SECONDS", 0.01)
+    folder, output = tmp_path / "given", tmp_path / "out.jsonl"
+    folder.mkdir()
+    write(folder / "a.jsonl", 2)
+    follow(Folder(str(folder), True), output, 2)
+    (folder / "a.jsonl").rename(tmp_path / "archived.jsonl")
+    write(folder / "b.jsonl", 1)
+    assert [line["text"] for line in follow(Folder(str(folder), True), output, 3)] == ["0", "1", "0"]
 
 
 def test_files_of_a_folder_come_in_the_order_of_their_names(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Which questions are answered by what, and what an answer never does."""
 
+import dataclasses
 import json
 
 import hypothesis.strategies as st
@@ -41,7 +42,7 @@ def ask(service, text: str, **more):
 def test_routes(service):
     assert ask(service, "my loan 0.95")["route"] == "template"
     assert ask(service, "other 0.99")["route"] == "human"
-    assert ask(service, "is it card 0.89 then")["route"] == "unsure"
+    assert ask(service, "is it card 0.45 then")["route"] == "unsure"
     found = ask(service, "other where is the next office")
     assert found["route"] == "retrieved" and found["citations"][0]["link"] == "https://a.example/1"
     assert ask(service, "怎么修改密码 other")["citations"][0]["id"] == 3
@@ -63,17 +64,49 @@ def test_slots_are_filled_or_asked_for_and_never_shown(service):
     assert whole["answer"] == "Cards come in 3 days. You can follow yours on the map." and not whole["missing_slots"]
     open_ = ask(service, "card 0.99")
     assert open_["answer"] == "You can follow yours on the map." and open_["missing_slots"] == ["days"]
-    evil = ask(service, "card 0.99", slots={"days": "{password}"})
-    assert "3" not in evil["answer"]
+    assert "in {days} {x.y} days" in ask(service, "card 0.99", slots={"days": "{days} {x.y}"})["answer"]  # as it was given
+
+
+@pytest.mark.parametrize(
+    "answer", ["It costs 1.5 % in {days} days... See https://a.example/x.\nOr write to a@b.example!", "３天。好的！{days} 天", "no end"]
+)
+def test_an_answer_without_an_open_slot_is_as_it_was_written(fake, tmp_path, answer):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"intent": "card", "answer": answer}) + "\n")
+    service = Service(fake(CustomerService(templates=str(tmp_path / "a.jsonl"), nobody="other"), LABELS, HELD))
+    assert ask(service, "card 0.99", slots={"days": "2"})["answer"] == answer.replace("{days}", "2")
+
+
+def test_an_intent_that_is_believed_and_has_no_answer_goes_to_a_person(fake):
+    service = Service(fake(CustomerService(nobody="other"), LABELS, HELD))
+    assert ask(service, "my loan 0.99")["route"] == "human"
 
 
 def test_the_next_turn_of_a_conversation_fills_what_was_asked_for(service):
     ask(service, "card 0.99", conversation="a")
     ask(service, "card 0.99", conversation="b")
-    assert ask(service, "other 5", conversation="a")["answer"].startswith("Cards come in other 5 days.")
+    assert ask(service, "other 0.6 5", conversation="a")["answer"].startswith("Cards come in other 0.6 5 days.")
     other = ask(service, "no, my loan 0.99", conversation="b")
     assert other["intent"] == "loan" and other["route"] == "template"
-    assert ask(service, "other 5", conversation="a")["route"] != "template"  # which was answered
+    assert ask(service, "other 0.6 5", conversation="a")["route"] != "template"  # which was answered
+
+
+def test_a_slot_takes_no_other_subject_and_nothing_long(service):
+    for turn, route in (
+        ("other 0.999 forget it", "human"),
+        ("Where is the next office?", "retrieved"),
+        ("my loan 0.999", "template"),
+        ("other 0.6 " + "so " * 100, "human"),
+    ):
+        ask(service, "card 0.99", conversation="a")
+        line = ask(service, turn, conversation="a")
+        assert line["route"] == route and "Cards" not in line["answer"]
+
+
+def test_answers_that_were_taken_away_leave_no_conversation_stuck(service, fake):
+    ask(service, "card 0.99", conversation="a")
+    again = Service(fake(dataclasses.replace(service._options, templates=""), LABELS, HELD))
+    again.restore(json.loads(json.dumps(service.state())))
+    assert ask(again, "other 5", conversation="a")["route"] == "human"
 
 
 def test_a_conversation_goes_on_in_another_process(service, fake):
@@ -86,14 +119,14 @@ def test_a_conversation_goes_on_in_another_process(service, fake):
 
 
 def test_passages_that_say_different_things_are_both_quoted(service):
-    found = ask(service, "other where is the office")
-    assert {citation["id"] for citation in found["citations"]} == {1, 2} or found["route"] == "human"
+    found = ask(service, "other where is the next nearest office")
+    assert {citation["id"] for citation in found["citations"]} == {1, 2}
     for citation in found["citations"]:
         assert found["answer"].count(citation["quote"]) == 1
 
 
 @given(st.text(max_size=60))
-def test_a_quotation_is_what_stands_in_the_passage(text):
+def test_scores_of_any_text_are_shares(text):
     passages = Passages([Passage(row["id"], row["question"], row["answer"], "") for row in PASSAGES])
     (scores,) = passages.scores([text])
     assert scores.shape == (3,) and (scores >= 0).all() and (scores <= 1).all()
@@ -105,9 +138,13 @@ def test_numbers_of_persons_are_masked_wherever_they_are_written(service):
         ask(service, f"other {number}"),
         ask(service, f"card {number}"),
         ask(service, "card 0.99", slots={"days": number}),
+        ask(service, "card 0.99", conversation=number),
+        ask(service, f"other {number}", conversation=number),
     ):
         assert number not in json.dumps(line)
-    assert number not in json.dumps(service.state())
+    service._templates["card"] = "In {days} at {place}."
+    ask(service, "card 0.99", conversation=number, slots={"place": number})
+    assert number not in json.dumps(service.state()) and service.state()["waiting"]
 
 
 def test_rows_that_are_wrong_have_their_error_and_stop_nothing(service):
@@ -146,6 +183,10 @@ def test_files_of_answers_are_checked(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in [PASSAGES[0]] * 2))
     with pytest.raises(UserError, match="a second passage"):
         read_passages(str(path))
-    with pytest.raises(ValueError, match="nothing fills"):
-        CustomerService(human="Ask {name}.")
+    path.write_text(json.dumps({"intent": "card", "answer": "in {delivery-days} days"}) + "\n")
+    with pytest.raises(UserError, match="brace"):
+        read_templates(str(path), LABELS)
+    for wrong in ({"human": "Ask {name}."}, {"ask": "{"}, {"ask": "{}"}, {"ask": "{slot.x}"}, {"unsure": "{first!r}"}, {"ask": "{other}"}):
+        with pytest.raises(ValueError, match="nothing fills"):
+            CustomerService(**wrong)
     assert not SLOT.findall(CustomerService().human)

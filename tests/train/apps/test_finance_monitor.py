@@ -55,7 +55,7 @@ def test_a_surge_is_told_once_with_posts_of_it(make):
     rows += [item(62.5, "neutral", 70_000)]
     (alert,) = lines_of(make(), rows, "alert")
     assert alert["topic"] == "A" and alert["negative"] == 60 and alert["expected"] < 12 and alert["probability"] < 1e-6
-    assert alert["to"] == written(61 * HOUR) and len(alert["posts"]) == 3
+    assert alert["to"] == written(61 * HOUR) and len(alert["posts"]) == 3 and all(post.split()[1] == "zeta" for post in alert["posts"])
     assert all(post.startswith("negative") for post in alert["posts"])
 
 
@@ -81,6 +81,23 @@ def test_an_item_that_is_not_too_late_is_counted_in_its_window(make):
     assert windows[0]["from"] == written(HOUR) and windows[0]["counts"]["negative"] == 2
 
 
+def test_a_text_that_comes_back_after_a_day_counts_again(make):
+    rows = [item(hour, "negative", 7) for hour in (1, 20, 25.5, 40, 50)]  # the first, and the first a day after one that counted
+    assert sum(window["counts"]["negative"] for window in lines_of(make(), rows, "window")) == 3
+
+
+def test_a_silence_ends_once_some_items_agree(make):
+    rows = [item(24 * day, "negative", n) for n, day in enumerate((1, 20, 20.1, 20.2, 20.3, 400, 400.1, 400.2))]
+    monitor = make()
+    lines = lines_of(monitor, rows)
+    assert sum("error" in line for line in lines) == 4 and monitor.summary()["items"] == 4
+
+
+def test_labels_of_a_stream_are_not_looked_at(make):
+    rows = [item(1.1, "negative", n, sentiment=value) for n, value in enumerate((None, "", [], 5, "unknown"))]
+    assert not [line for line in lines_of(make(), rows) if "error" in line]
+
+
 def test_other_languages_are_counted_and_not_judged(make):
     monitor = make(languages=("en",))
     rows = [item(1.1, "negative", 1), Record({"text": "negative 这家公司的股票跌得很厉害", "time": HOUR, "topic": "A"}, "")]
@@ -96,6 +113,7 @@ def test_other_languages_are_counted_and_not_judged(make):
         {"text": "x", "time": "yesterday", "topic": "A"},
         {"text": "x", "time": float("nan"), "topic": "A"},
         {"text": "x", "time": 1_700_000_000_000, "topic": "A"},
+        {"text": "x", "time": "2199-01-01", "topic": "A"},
         {"text": "x", "time": 1, "topic": ""},
         {"text": "x", "time": 1},
     ],
@@ -136,6 +154,15 @@ def test_memory_is_bounded(make, monkeypatch):
         monitor.answers([item(24 * day + n / 1000, "negative", 1000 * day + n, author=str(n)) for n in range(900)])
         sizes.append(len(json.dumps(monitor.state())))
     assert sizes[-1] < 1.2 * sizes[1]
+
+
+def test_topics_are_bounded_too(make, monkeypatch):
+    monkeypatch.setattr("train.apps.surges.TOPICS", 20)
+    monitor = make()
+    for hour in range(1, 60):
+        monitor.answers([item(hour + n / 100, "negative", hour * 10 + n, topic=f"{hour} {n} " + "x" * 1000) for n in range(3)])
+    state = monitor.state()
+    assert len(state["trend"]) <= 20 and len(state["windows"]["topics"]) <= 20 and max(map(len, state["trend"])) <= 200
 
 
 def test_shares_are_corrected_by_what_is_mistaken_for_what(make):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from train.apps.surges import DAY, RECENT, Windows, tail
+from train.apps import surges as told
+from train.apps.surges import DAY, Windows, tail
 
 HOUR = 3600
 SHAPE = 1 + 0.6 * np.sin(np.arange(24) / 24 * 2 * np.pi)
@@ -52,7 +53,7 @@ def test_one_surge_is_told_once_and_a_second_again():
 
 def test_a_topic_without_history_is_new_and_no_surge():
     windows = Windows(HOUR, 0.05, 5)
-    for hour in range(RECENT - 1):
+    for hour in range(23):
         windows.add("old", hour * HOUR, 3)
         if hour == 10:
             windows.add("fresh", hour * HOUR, 500)
@@ -69,6 +70,54 @@ def test_a_topic_that_was_hardly_there_is_new_when_it_comes_in_numbers():
         surges, fresh = windows.close((hour + 1) * HOUR)
         told += [(hour, "surge") for _ in surges] + [(hour, "new") for _ in fresh]
     assert told == [(3, "new"), (96, "new")]
+
+
+def test_a_level_that_stays_becomes_the_usual_one():
+    """Told once as it rises; a burst a week later is told again, and no window is in a surge by then."""
+    counts = stream(20, 1)[: 24 * 20] + stream(12, 2, mean=24.0)
+    counts[24 * 28 : 24 * 28 + 2] = [900] * 2
+    found = watched(counts)
+    assert [hour for hour in found if 24 * 21 + 6 < hour < 24 * 28] == []
+    assert any(24 * 20 <= hour < 24 * 20 + 6 for hour in found) and 24 * 28 in found
+
+
+def test_a_second_surge_soon_after_the_first_is_told():
+    counts = stream(12, 4)
+    for start in (9 * 24 + 2, 9 * 24 + 5):
+        counts[start] = 120
+    counts[9 * 24 + 3 : 9 * 24 + 5] = [0, 0]
+    assert [hour for hour in watched(counts) if hour >= 9 * 24] == [9 * 24 + 2, 9 * 24 + 5]
+
+
+@pytest.mark.parametrize("minutes", [5, 360, 1440])
+def test_windows_of_other_widths_find_a_burst_and_are_else_quiet(minutes):
+    rng, width = np.random.default_rng(minutes), 60 * minutes
+    windows, found, count = Windows(width, 0.05, 5), [], 600 if minutes == 5 else 60
+    for number in range(count):
+        for _ in range(int(rng.poisson(6 if number != count - 10 else 90))):
+            windows.add("t", number * width)
+        found += [surge.end // width - 1 for surge in windows.close((number + 1) * width)[0]]
+    assert count - 10 in found and len(found) <= 3
+
+
+def test_few_topics_are_remembered_and_silent_ones_forgotten(monkeypatch):
+    monkeypatch.setattr(told, "TOPICS", 20)
+    windows = Windows(HOUR, 0.05, 5)
+    for number in range(100):
+        windows.add(str(number), number * HOUR)
+        windows.close((number + 1) * HOUR)
+    assert windows.topics == {str(number) for number in range(80, 100)}
+    for hour in range(100, 100 + 24 * 29):
+        windows.add("t", hour * HOUR)
+        windows.close((hour + 1) * HOUR)
+    assert windows.topics == {"t"}
+
+
+def test_who_is_late_for_the_first_window_is_in_time():
+    windows = Windows(HOUR, 0.05, 5)
+    windows.add("t", HOUR + 300)
+    windows.close(HOUR - 300)
+    assert windows.is_open(HOUR - 100)
 
 
 def test_a_silence_and_a_clock_far_ahead_end():
