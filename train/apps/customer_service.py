@@ -244,15 +244,15 @@ class Service(Application):
         line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4), "citations": []}
         sure = confidence >= self._threshold
         best = int(score_N.argmax()) if len(score_N) else -1
-        same = best >= 0 and score_N[best] >= SAME
+        found, same = (best >= 0 and score_N[best] >= least for least in (self._options.found, SAME))
         # Whoever was asked for something most likely gives it, in few words: another subject must be clear.
-        clear = same or confidence >= (1 + self._threshold) / 2 or len(question) > LONGEST_VALUE
+        clear = found or confidence >= (1 + self._threshold) / 2 or len(question) > LONGEST_VALUE
         if waiting is not None and not clear and waiting["intent"] in self._templates:
             slots = {waiting["missing"]: self.masked(question.strip())} | waiting["slots"] | self._slots_of(row)
             return line | {"intent": waiting["intent"], "confidence": None} | self._template(conversation, waiting["intent"], slots)
         if sure and intent in self._templates and intent != self._options.nobody and not same:
             return line | self._template(conversation, intent, self._slots_of(row))
-        if best >= 0 and score_N[best] >= self._options.found:
+        if found:
             return line | self._retrieved(score_N, best)
         second = int(order[1])
         likely = probability_V[order[:2]].sum() >= LIKELY and probability_V[second] >= confidence / 2
