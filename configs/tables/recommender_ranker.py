@@ -80,9 +80,9 @@ def get_table() -> Table:
             *(Better("web_ranker", f"web_{measure}") for measure in ("model", "ease", "neighbours", "popularity")),
             *(Better(f"{where}_diversity_0.3", f"{where}_ranker", metric="diversity") for where in ("films", "web")),
         ),
-        note="Films: 610 users, 9,742 films, a user's last one is the test. Pages: 32,711 users of whom 31,063 are learned from, 2,897 are "
-        "tested by one page each. All items are ranked but those that the user had. Weights and settings are learned on the last item but "
-        "one of those users who are learned from.",
+        note="Films: 610 users, 9,742 films, a user's last one is the test. Pages: 31,063 users are learned from, 2,897 others are tested "
+        "by one page each. All items are ranked but those that the user had. Weights and settings are learned on the last item but one of "
+        "users who are learned from.",
     )
 
 

@@ -1,7 +1,7 @@
 """What speaks for an item, measured in several ways, and learned weights that make one order of them.
 
 The measures: the score of the run's model; EASE (Steck 2019); item-kNN (Deshpande and Karypis 2004); how many users had the item; how many
-had it lately; how near its text is to those of the history. The weights are those of a softmax over all items, the last new item of each
+had it lately; how near its text is to those of the history. The weights are those of a softmax over all items, a later item of each
 user being the right one, with all measures made without it.
 
 Letters: U users, I items, N histories, F measures, D the width of texts.
@@ -16,7 +16,6 @@ from scipy import optimize, sparse
 
 from train.apps.bm25 import words
 from train.tasks.interactions import Log
-from train.tasks.metrics.ranking import best, unseen
 
 LARGEST = 12_000
 """Items that EASE knows where there are more users and items than this: those that most users had. Others have no score of EASE's."""
@@ -32,17 +31,24 @@ WINDOW = 0.05
 """Share of all events, the last ones before a moment, that say what is had lately."""
 DECAY = 1e-3
 """Of the weights, per history."""
-TOGETHER = 4_000_000
+TOGETHER = 10_000_000
 """Scores of one measure that are in memory at once."""
 LEAST = 20
 """Histories without which no weights are learned: the model's order is then the order."""
+ENOUGH = 1000
+"""Histories from which on weights are moved towards better lists: of fewer, they would learn what is chance."""
+ROUNDS = 3
+MOVES = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
+"""Of a weight, as shares of it."""
+GAIN = 1e-4
+"""In NDCG, from which on a move is made."""
 AT = 10
 """Places of a list that are looked at."""
 
 
 class Known(NamedTuple):
-    """Events that may be learned from. x_UI: 1 for what a user had, so that one who clicks a thousand times says it once. item_N and time_N:
-    of each event, in order of time."""
+    """Events that may be learned from. x_UI: 1 for what a user had, so that one who clicks a thousand times says it once. item_N and
+    time_N: of each event, in order of time."""
 
     x_UI: Any
     item_N: np.ndarray
@@ -93,13 +99,14 @@ class Ease:
         self._x_UI, self._penalty = x_UI[:, self._items], penalty
         users, items = self._x_UI.shape
         self._by_users = users < items
+        self._x_IU = self._x_UI.T.tocsr()
         if self._by_users:  # by the identity of Woodbury
-            kernel_UU = (self._x_UI @ self._x_UI.T).toarray().astype(np.float64) + penalty * np.eye(users)
+            kernel_UU = (self._x_UI @ self._x_IU).toarray().astype(np.float64) + penalty * np.eye(users)
             inverse_UU = np.linalg.inv(kernel_UU).astype(np.float32)
-            self._seen_UI = np.ascontiguousarray((self._x_UI.T @ inverse_UU).T)
+            self._seen_UI = np.ascontiguousarray((self._x_IU @ inverse_UU).T)
             self._diagonal_I = (1 - np.asarray(self._x_UI.multiply(self._seen_UI).sum(0))) / penalty
         else:
-            inverse_II = np.linalg.inv((self._x_UI.T @ self._x_UI).toarray().astype(np.float64) + penalty * np.eye(items))
+            inverse_II = np.linalg.inv((self._x_IU @ self._x_UI).toarray().astype(np.float64) + penalty * np.eye(items))
             weights_II = -inverse_II / inverse_II.diagonal()
             np.fill_diagonal(weights_II, 0)
             self._weights_II = weights_II.astype(np.float32)
@@ -108,7 +115,7 @@ class Ease:
         found_NI = np.zeros(history_NI.shape, np.float32)
         mine_NI = history_NI[:, self._items]
         if self._by_users:
-            had_NI, told_NI = mine_NI.toarray(), (mine_NI @ self._x_UI.T).toarray() @ self._seen_UI
+            had_NI, told_NI = mine_NI.toarray(), (mine_NI @ self._x_IU).toarray() @ self._seen_UI
             scores_NI = (told_NI - had_NI) / self._penalty / self._diagonal_I + had_NI  # without what an item says of itself
         else:
             scores_NI = mine_NI @ self._weights_II
@@ -142,15 +149,15 @@ class Nearness:
 
     def __init__(self, texts_ID: Any):
         """Unit vectors, sparse or not; zeros for items without text."""
-        self._texts_ID = texts_ID
+        self._texts_ID, self._texts_DI = texts_ID, texts_ID.T.tocsr() if sparse.issparse(texts_ID) else texts_ID.T
 
     def __call__(self, history_NI: Any) -> np.ndarray:
         profile_ND = history_NI @ self._texts_ID
         if sparse.issparse(profile_ND):
-            near_NI = (profile_ND @ self._texts_ID.T).toarray()
+            near_NI = (profile_ND @ self._texts_DI).toarray()
             length_N = np.sqrt(profile_ND.multiply(profile_ND).sum(1))
         else:
-            near_NI, length_N = profile_ND @ self._texts_ID.T, np.linalg.norm(profile_ND, axis=1)
+            near_NI, length_N = profile_ND @ self._texts_DI, np.linalg.norm(profile_ND, axis=1)
         return near_NI / np.maximum(length_N, 1e-9)[:, None]
 
 
@@ -220,12 +227,18 @@ class Ranker:
 
     def scores(self, features_FNI: np.ndarray) -> np.ndarray:
         """float32 [N, I]."""
-        return combined(features_FNI, np.array([self.learned.weights[name] / self.learned.scales[name] for name in self.names]))
+        rooted_FNI = [rooted(name, feature_NI) for name, feature_NI in zip(self.names, features_FNI, strict=True)]
+        return combined(rooted_FNI, np.array([self.learned.weights[name] / self.learned.scales[name] for name in self.names]))
 
 
-def combined(features_FNI: np.ndarray, weights_F: np.ndarray) -> np.ndarray:
+def rooted(name: str, feature_NI: np.ndarray) -> np.ndarray:
+    """As it is weighed: of measures that are near 0 for almost all items and large for a few, the square root."""
+    return np.sqrt(np.maximum(feature_NI, 0)) if name in CHOICES else feature_NI
+
+
+def combined(features_FNI: Sequence[np.ndarray] | np.ndarray, weights_F: np.ndarray) -> np.ndarray:
     """The weighted sum, one measure after the other, so that it is the same of one history as of many."""
-    found_NI = np.zeros(features_FNI.shape[1:], np.float32)
+    found_NI = np.zeros(features_FNI[0].shape, np.float32)
     for weight, feature_NI in zip(weights_F, features_FNI, strict=True):
         found_NI += np.float32(weight) * feature_NI
     return found_NI
@@ -255,35 +268,36 @@ CHOICES: dict[str, tuple[dict[str, float], ...]] = {
 def learn(known: Known, texts_ID: Any, asked: Asked, target_N: np.ndarray) -> Learned:
     """Settings and weights by which the targets come first. known: without the targets. asked: what came before them.
 
-    With fewer than LEAST histories, the weights are 0 but of the model.
+    With fewer than LEAST histories nothing is learned: the model's order is the order.
     """
     items = known.x_UI.shape[1]
+    closed_NI = histories(asked.items, items).toarray() > 0
     settings, features = {}, {"model": asked.model_NI}
     for name, measure in measures_of(known, texts_ID).items():
-        tried = []
+        reached = -1.0
         for choice in CHOICES[name]:
             made = measure(**choice)
             for last in LASTS:
                 scores_NI = made(histories(asked.items, items, last))
-                tried.append((ndcg(scores_NI, asked, target_N), choice | {"last": float(last)}, scores_NI))
-        _, settings[name], features[name] = max(tried, key=lambda one: one[0])
+                found = ndcg(scores_NI, closed_NI, target_N)
+                if found > reached:
+                    reached, settings[name], features[name] = found, choice | {"last": float(last)}, scores_NI
     features["popularity"] = np.broadcast_to(popularity(known), asked.model_NI.shape)
     if len(known.time_N) and known.time_N[0] < known.time_N[-1]:
         features["recency"] = lately(known, asked.now_N)
-    names, stacked_FNI = tuple(features), np.stack([*features.values()])
-    closed_NI = histories(asked.items, items).toarray() > 0
-    scales_F = np.array([max(float(feature_NI[~closed_NI].std()), 1e-9) for feature_NI in stacked_FNI]) if items else np.ones(len(names))
-    weights_F = (
-        softmax_weights(stacked_FNI / scales_F[:, None, None].astype(np.float32), closed_NI, target_N)
-        if len(target_N) >= LEAST
-        else np.array([float(name == "model") for name in names])
-    )
-    validation = {name: ndcg(feature_NI, asked, target_N) for name, feature_NI in features.items()} if len(target_N) else {}
-    if len(target_N):
-        validation["ranker"] = ndcg(combined(stacked_FNI, weights_F / scales_F), asked, target_N)
-    return Learned(
-        settings, dict(zip(names, weights_F.tolist(), strict=True)), dict(zip(names, scales_F.tolist(), strict=True)), validation
-    )
+    names = tuple(features)
+    validation = {name: ndcg(feature_NI, closed_NI, target_N) for name, feature_NI in features.items()}
+    scaled_FNI = np.stack([rooted(name, feature_NI) for name, feature_NI in features.items()])
+    scales_F, weights_F = np.ones(len(names)), np.array([float(name == "model") for name in names])
+    if len(target_N) >= LEAST:
+        scales_F = np.array([max(float(feature_NI[~closed_NI].std()), 1e-9) for feature_NI in scaled_FNI])
+        scaled_FNI /= scales_F[:, None, None].astype(np.float32)
+        weights_F = softmax_weights(scaled_FNI, closed_NI, target_N)
+        if len(target_N) >= ENOUGH:
+            weights_F = ascended(weights_F, scaled_FNI, closed_NI, target_N)
+    validation["ranker"] = ndcg(combined(scaled_FNI, weights_F), closed_NI, target_N)
+    weights, scales = (dict(zip(names, one.tolist(), strict=True)) for one in (weights_F, scales_F))
+    return Learned(settings, weights, scales, validation)
 
 
 def softmax_weights(features_FNI: np.ndarray, closed_NI: np.ndarray, target_N: np.ndarray) -> np.ndarray:
@@ -305,18 +319,36 @@ def softmax_weights(features_FNI: np.ndarray, closed_NI: np.ndarray, target_N: n
     return optimize.minimize(loss, np.zeros(len(features_FNI)), jac=True, method="L-BFGS-B").x
 
 
-def ndcg(scores_NI: np.ndarray, asked: Asked, target_N: np.ndarray) -> float:
-    """NDCG@10 where one item of each list is the right one."""
-    places = [
-        place_of(unseen(scores_I, seen), int(target)) for scores_I, seen, target in zip(scores_NI, asked.items, target_N, strict=True)
-    ]
-    return float(np.mean([1 / np.log2(1 + place) if place <= AT else 0.0 for place in places]))
+def ascended(weights_F: np.ndarray, features_FNI: np.ndarray, closed_NI: np.ndarray, target_N: np.ndarray) -> np.ndarray:
+    """Weights of a larger NDCG@10 than those that they begin from, one changed at a time (Metzler and Croft 2007, sec. 4.2): what is most
+    likely is not quite what makes the best lists."""
+    weights_F = weights_F.copy()
+    scores_NI = combined(features_FNI, weights_F)
+    reached = ndcg(scores_NI, closed_NI, target_N)
+    for _ in range(ROUNDS):
+        before = reached
+        for number, feature_NI in enumerate(features_FNI):
+            for part in MOVES:
+                move = part * max(abs(weights_F[number]), 0.1)
+                moved_NI = scores_NI + np.float32(move) * feature_NI
+                found = ndcg(moved_NI, closed_NI, target_N)
+                if found > reached + GAIN:
+                    scores_NI, reached = moved_NI, found
+                    weights_F[number] += move
+        if reached <= before:
+            break
+    return weights_F
 
 
-def place_of(scores_I: np.ndarray, item: int) -> int:
-    """From 1 on; beyond the places that are looked at, one more."""
-    first = best(scores_I, AT)
-    return first.index(item) + 1 if item in first else AT + 1
+def ndcg(scores_NI: np.ndarray, closed_NI: np.ndarray, target_N: np.ndarray) -> float:
+    """NDCG@10 over the items that are not closed, one of each list being right; 0 without lists. Among equal scores it has the middle
+    place."""
+    if not len(target_N):
+        return 0.0
+    right_N = scores_NI[np.arange(len(target_N)), target_N][:, None]
+    before_N = ((scores_NI > right_N) & ~closed_NI).sum(1)
+    place_N = 1 + before_N + (((scores_NI == right_N) & ~closed_NI).sum(1) - 1) / 2
+    return float(np.where(place_N <= AT, 1 / np.log2(1 + place_N), 0).mean())
 
 
 def lots(asked: Asked, items: int) -> Iterator[slice]:

@@ -98,7 +98,7 @@ class Recommender(Application):
     text = "user"
 
     def __init__(self, scoring: Scoring):
-        self._scoring, self._log = scoring, scoring.dataset.log
+        self.scoring, self._log, self.reads = scoring, scoring.dataset.log, scoring.reads
         log, options = self._log, scoring.dataset.options
         scoring.run.corpora()  # the events must be those that the run knows
         self._users = {name: number for number, name in enumerate(log.users)}
@@ -109,27 +109,38 @@ class Recommender(Application):
         learned = scoring.learned(lambda: dataclasses.asdict(self._learn()))
         self._learned = Learned(**learned)
         self._history_U = [case.history for case in log.cases["next"]]
-        self._ranker = Ranker(known_of(log, self._history_U), self._texts_ID, self._learned)
-        self._had_UI = self._ranker.known.x_UI.tocsc()
+        self.ranker = Ranker(known_of(log, self._history_U), self._texts_ID, self._learned)
+        self._had_UI = self.ranker.known.x_UI.tocsc()
         self._had_I = np.asarray(self._had_UI.sum(0))
-        self._vectors_ID = self._vectors(self._ranker.known)
+        self._vectors_ID = self._vectors(self.ranker.known)
         self._novelty_I = novelty(self._had_I, len(log.users))
         self._counts: Counter[str] = Counter()
         self._shown: Counter[int] = Counter()
         self._sums = {"ndcg": 0.0, "diversity": 0.0, "novelty": 0.0}
 
     def _learn(self) -> Learned:
-        """From the items that the run's training did not see: the last but one of each user."""
+        """From the last items but one of some users, which the run's training did not see. They are left out of what all measures are made
+        of; of other users all counts but the last item, so that the measures know as much as they do at work."""
         log = self._log
         cases = [case for case in log.cases["validation"] if len(case.history)]
-        chosen = few_of(np.arange(len(cases)), max(1, TOGETHER // len(log.items)), 0)
-        asked = self._scoring.asked([cases[number] for number in chosen])
-        target_N = np.array([log.item_N[cases[number].target] for number in chosen], np.int64)
-        return learn(known_of(log, log.train_U), self._texts_ID, asked, target_N)
+        chosen = [cases[number] for number in few_of(np.arange(len(cases)), max(1, TOGETHER // len(log.items)), 0)]
+        held = {case.user: case.history for case in chosen}
+        known = known_of(log, [held.get(user, events) for user, events in enumerate(self._before_tests())])
+        target_N = np.array([log.item_N[case.target] for case in chosen], np.int64)
+        return learn(known, self._texts_ID, self.scoring.asked(chosen), target_N)
+
+    def _before_tests(self) -> list[np.ndarray]:
+        """Events of each user before the last new item."""
+        before = {case.user: case.history for case in self._log.cases["test"]}
+        return [before.get(user, events) for user, events in enumerate(self._log.train_U)]
 
     def _vectors(self, known: Known) -> Any:
         """[I, D]: what says how alike items are: their texts, else who had them."""
         return self._texts_ID if self._texts_ID is not None else known.x_UI.T.tocsr()
+
+    def number(self, name: Any) -> int | None:
+        """Of an item, by its name in the events; None for one that nobody knows."""
+        return self._items.get(str(name))
 
     # Rows
 
@@ -142,7 +153,7 @@ class Recommender(Application):
             except UserError as error:
                 found[place] = {"error": str(error).partition("\n")[0]}
         warm = [request for _, request in requests if self._is_warm(request)]
-        scores = iter(self._scoring.scores([request.items for request in warm], [request.user for request in warm]) if warm else ())
+        scores = iter(self.scoring.scores([request.items for request in warm], [request.user for request in warm]) if warm else ())
         for place, request in requests:
             found[place] = self._answer(request, next(scores) if self._is_warm(request) else None)
         return [({"id": row["id"]} if "id" in row else {}) | line for row, line in zip(rows, found, strict=True)]
@@ -170,19 +181,14 @@ class Recommender(Application):
         if model_I is not None:
             by = "ranker"
             asked = Asked([request.items], np.array([np.inf]), model_I[None])
-            (scores_I,) = self._ranker.scores(self._ranker.features(asked))
+            (scores_I,) = self.ranker.scores(self.ranker.features(asked))
         else:
             by, scores_I = self._cold(request)
         chosen = self._chosen(unseen(scores_I, request.closed), request.top, request.diversity, self._vectors_ID)
         self._count(request, chosen, by)
         lines = [
-            {
-                "item": self._log.items[item],
-                "score": round(float(scores_I[item]), 4),
-                "title": self._log.names[item],
-                "reasons": self._reasons(request.items, item),
-            }
-            for item in chosen
+            {"item": self._log.items[item], "score": round(float(scores_I[item]), 4), "title": self._log.names[item], "reasons": reasons}
+            for item, reasons in zip(chosen, self._reasons(request.items, chosen), strict=True)
         ]
         return {"items": lines, "cold": model_I is None, "by": by}
 
@@ -205,30 +211,34 @@ class Recommender(Application):
             return []
         return [candidates[place] for place in diverse(scores_I[candidates], _dense(vectors_ID, candidates), top, diversity)]
 
-    def _reasons(self, history: np.ndarray, item: int) -> list[dict[str, Any]]:
-        """The items of a history that are nearest: by the cosine of who had them, or where it is larger, of their texts."""
+    def _reasons(self, history: np.ndarray, chosen: list[int]) -> list[list[dict[str, Any]]]:
+        """Of each recommended item the items of a history that are nearest: by the cosine of who had them, or where it is larger, of their
+        texts."""
         had = np.unique(history)
-        if not len(had):
-            return []
-        both = np.asarray((self._had_UI[:, [item]].T @ self._had_UI[:, had]).todense()).reshape(-1)
-        near = both / np.sqrt(np.maximum(self._had_I[item] * self._had_I[had], 1))
+        if not len(had) or not chosen:
+            return [[] for _ in chosen]
+        both_KH = (self._had_UI[:, chosen].T @ self._had_UI[:, had]).toarray()
+        near_KH = both_KH / np.sqrt(np.maximum(np.outer(self._had_I[chosen], self._had_I[had]), 1))
         if self._texts_ID is not None:
-            text = self._texts_ID[had] @ (self._texts_ID[[item]].T if sparse.issparse(self._texts_ID) else self._texts_ID[item])
-            near = np.maximum(near, np.asarray(text.toarray() if sparse.issparse(text) else text).reshape(-1))
-        nearest = [int(place) for place in np.argsort(-near, kind="stable")[:REASONS] if near[place] > 0]
+            text_KH = self._texts_ID[chosen] @ self._texts_ID[had].T
+            near_KH = np.maximum(near_KH, text_KH.toarray() if sparse.issparse(text_KH) else text_KH)
         return [
-            {
-                "because": self._log.items[had[place]],
-                "title": self._log.names[had[place]],
-                "nearness": round(float(near[place]), 4),
-                "words": self._shared(item, int(had[place])),
-            }
-            for place in nearest
+            [
+                {
+                    "because": self._log.items[had[place]],
+                    "title": self._log.names[had[place]],
+                    "nearness": round(float(near_H[place]), 4),
+                    "words": self._shared(item, int(had[place])),
+                }
+                for place in np.argsort(-near_H, kind="stable")[:REASONS]
+                if near_H[place] > 0
+            ]
+            for item, near_H in zip(chosen, near_KH, strict=True)
         ]
 
     def _shared(self, one: int, other: int) -> list[str]:
         """Words of both texts, the rarest first, without those that more than a tenth of all texts have."""
-        common = [word for word in self._words[one] & self._words[other] if self._text_count[word] <= max(2, len(self._words) / 10)]
+        common = [word for word in self._words[one] & self._words[other] if self._text_count[word] <= max(5, len(self._words) / 10)]
         return sorted(common, key=lambda word: (self._text_count[word], word))[:WORDS]
 
     # All rows
@@ -271,10 +281,9 @@ class Recommender(Application):
         is made of the events before, and every item is ranked. most: of users. {} where no user has such an item."""
         log = self._log
         cases = log.cases["test"]
-        before = {case.user: case.history for case in cases}
-        known = known_of(log, [before.get(user, events) for user, events in enumerate(log.train_U)])
+        known = known_of(log, self._before_tests())
         chosen = [cases[number] for number in few_of(np.arange(len(cases)), most, 0)]
-        return self.measured(known, self._scoring.asked(chosen), [int(log.item_N[case.target]) for case in chosen]) if chosen else {}
+        return self.measured(known, self.scoring.asked(chosen), [int(log.item_N[case.target]) for case in chosen]) if chosen else {}
 
     def measured(self, known: Known, asked: Asked, targets: Sequence[int]) -> dict[str, dict[str, float]]:
         """The same of any histories and their next items."""
@@ -309,8 +318,9 @@ class Recommender(Application):
 
 
 def _dense(vectors_ID: Any, items: Sequence[int]) -> np.ndarray:
+    """[K, D'] of some items; of sparse vectors, without the places where none of these has anything."""
     found = vectors_ID[list(items)]
-    return found.toarray() if sparse.issparse(found) else found
+    return found[:, np.unique(found.indices)].toarray() if sparse.issparse(found) else found
 
 
 def _name(value: Any, row: Record, what: str) -> str:

@@ -1,6 +1,5 @@
 """Lists of items that a user is likely to take next: rows of events, and an evaluation that ranks every item."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +11,10 @@ from data.records.rows import digest_of
 from data.rows.order import fold, shuffled
 from data.tokenizer import Tokenizer, character_tokenizer
 from train.experiment import Experiment
-from train.kinds import Data, Dataset
+from train.kinds import Application, Data, Dataset
 from train.tasks.interactions import SPLITS, Case, Log, Recommendation, read_log, text_vectors
 from train.tasks.metrics.diversity import mmr
-from train.tasks.metrics.ranking import ranking_scores
+from train.tasks.metrics.ranking import best, ranking_scores, unseen
 from train.tasks.metrics.scores import Scores
 
 KS = (5, 10, 20)
@@ -213,6 +212,13 @@ class RecommendationDataset(Dataset):
     def details(self) -> "Ranked | None":
         return getattr(self, "ranked", None)
 
+    # -------------------------------------------------------------------------------------------------------- at work
+
+    def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> Application:
+        from train.apps.recommender import Recommender, Scoring
+
+        return Recommender(Scoring(run, self, step=step, raw=raw))
+
 
 class Ranked:
     """The lists of an evaluation. Cold items are also ranked among themselves."""
@@ -271,23 +277,3 @@ class Ranked:
                 line |= {"next": self.log.names[true], "rank": 1 + plain.index(true) if true in plain else None}
             found.append(line)
         return found
-
-
-def unseen(scores_I: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Scores in which items that a user has had are -inf."""
-    found = np.array(scores_I, np.float32)
-    found[seen] = -np.inf
-    return found
-
-
-def best(scores_I: np.ndarray, count: int) -> list[int]:
-    """The items with the highest scores, best first, without those of -inf. Of equal ones a hash decides: the order of a file may tell
-    which are liked."""
-    ties = _ties(len(scores_I))
-    order = ties[np.argsort(-scores_I[ties], kind="stable")[:count]]
-    return order[np.isfinite(scores_I[order])].tolist()
-
-
-@functools.lru_cache(maxsize=4)
-def _ties(items: int) -> np.ndarray:
-    return np.argsort(fold(0, np.arange(items)), kind="stable")

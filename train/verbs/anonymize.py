@@ -24,7 +24,7 @@ class Anonymize:
     """File or folder."""
     output: str
     """File or folder to write. Beside it: anonymization.json, which counts what was done, and review.jsonl, which lists it without saying
-    what was there."""
+    what was there, and what may have been missed. `omnia review` shows it."""
     key_file: str = ""
     """File with a secret of at least 16 bytes: with the same one, the same person gets the same surrogate, in another corpus too. Empty: a
     key that is forgotten."""
@@ -71,4 +71,4 @@ def anonymize(arguments: list[str]) -> None:
         print(f"{count:9,} {kind}")
     for line in told(report.groups) if report.groups else ():
         print(line)
-    print(f"{len(report.files):,} files written to {o.output}; patterns miss what they do not know: read review.jsonl and a sample")
+    print(f"{len(report.files):,} files written to {o.output}; what is not known is missed: read a sample, and `omnia review`")

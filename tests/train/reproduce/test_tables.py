@@ -20,6 +20,7 @@ from train.reproduce.results import PUBLISHED, Results, read
 from train.reproduce.table import PLACEHOLDER, ROOT, TABLES, Metric, Row, Shared, Table, load_table, table_names, table_path
 from train.runs.classes import load_file
 from train.verbs.arguments import parse
+from train.verbs.apply import Apply
 from train.verbs.attack import Attack
 from train.verbs.config_files import load_config, with_kinds
 from train.verbs.evaluate import Evaluate
@@ -31,6 +32,7 @@ from train.verbs.train import Train
 
 NAMES = table_names()
 OTHERS = {
+    "apply": ("apply", Apply),
     "attack": ("attack", Attack),
     "evaluate": ("evaluate", Evaluate),
     "import": ("import", Import),

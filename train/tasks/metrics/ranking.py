@@ -1,9 +1,11 @@
 """Lists of items, best first: of a search, or of recommendations."""
 
+import functools
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from data.rows.order import fold
 from train.tasks.metrics.scores import Additive, Scores, check_pairs, mean_of, ratio_of
 
 
@@ -61,3 +63,23 @@ def _diversity(units_KD: np.ndarray) -> float:
     k = len(units_KD)
     pairs = (units_KD.sum(0) ** 2).sum() - (units_KD**2).sum()
     return float(1 - pairs / (k * (k - 1)))
+
+
+def unseen(scores_I: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Scores in which items that a user has had are -inf."""
+    found = np.array(scores_I, np.float32)
+    found[seen] = -np.inf
+    return found
+
+
+def best(scores_I: np.ndarray, count: int) -> list[int]:
+    """The items with the highest scores, best first, without those of -inf. Of equal ones a hash decides: the order of a file may tell
+    which are liked."""
+    ties = _ties(len(scores_I))
+    order = ties[np.argsort(-scores_I[ties], kind="stable")[:count]]
+    return order[np.isfinite(scores_I[order])].tolist()
+
+
+@functools.lru_cache(maxsize=4)
+def _ties(items: int) -> np.ndarray:
+    return np.argsort(fold(0, np.arange(items)), kind="stable")
