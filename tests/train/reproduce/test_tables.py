@@ -19,8 +19,8 @@ from train.reproduce.picture import draw
 from train.reproduce.results import PUBLISHED, Results, read
 from train.reproduce.table import PLACEHOLDER, ROOT, TABLES, Metric, Row, Shared, Table, load_table, table_names, table_path
 from train.runs.classes import load_file
-from train.verbs.arguments import parse
 from train.verbs.apply import Apply
+from train.verbs.arguments import parse
 from train.verbs.attack import Attack
 from train.verbs.config_files import load_config, with_kinds
 from train.verbs.evaluate import Evaluate
