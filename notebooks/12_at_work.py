@@ -18,9 +18,7 @@ from pydoc_data.topics import topics
 import omnia
 from data import PrepareText, prepare_text
 from model import TextEncoderConfig
-from train import AdamW, Evaluation, Experiment, Schedule, Supervised, evaluate_run, new_run, train
-from train.apps.customer_service import CustomerService
-from train.apps.finance_monitor import FinanceMonitor
+from train import AdamW, CustomerService, Evaluation, Experiment, FinanceMonitor, Schedule, Supervised, evaluate_run, new_run, train
 
 work, draw = Path(tempfile.mkdtemp(prefix="omnia-")), random.Random(0)
 

@@ -79,6 +79,9 @@ _FACE = {
     "Recommendation": "tasks.interactions",
     "NextItem": "objectives.tasks.recommendation",
     "TextPairs": "tasks.retrieval",
+    # runs at work
+    "CustomerService": "apps.customer_service",
+    "FinanceMonitor": "apps.finance_monitor",
     # learning from reward
     "Letters": "rl.environments.text_tasks",
     "Demonstrations": "rl.options",

@@ -4,8 +4,7 @@ omnia train configs/apps/customer_service.py --start MODEL --data.files log.json
 Two minutes on two cores for 9,000 questions (BANKING77) from a MiniLM; then omnia apply RUN --input questions.jsonl --output answers.jsonl
 """
 
-from train import Experiment, fine_tuning
-from train.apps.customer_service import CustomerService
+from train import CustomerService, Experiment, fine_tuning
 
 
 def get_config(arg: str = "") -> Experiment:

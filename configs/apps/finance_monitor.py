@@ -5,8 +5,7 @@ Two minutes on two cores for 4,600 posts from two layers of a MiniLM; then, for 
 omnia apply RUN --input stream.jsonl --output alerts.jsonl --follow
 """
 
-from train import Experiment, fine_tuning
-from train.apps.finance_monitor import FinanceMonitor
+from train import Experiment, FinanceMonitor, fine_tuning
 
 
 def get_config(arg: str = "") -> Experiment:
