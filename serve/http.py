@@ -81,6 +81,8 @@ class Asked:
     """Whether the client had gone before the answer's end."""
     key: Key | None = None
     status: int = 0
+    size: int = 0
+    """Bytes of its body."""
     tokens: tuple[int, int] = (0, 0)
     """Of prompts and of answers, for the audit log."""
     seed: int | None = None
@@ -296,7 +298,7 @@ class Application:
             if size > MOST_BYTES:
                 raise Refused(f"the body may have {MOST_BYTES} bytes", status=413, code="body_too_large")
             more = message.get("more_body", False)
-        raw = b"".join(pieces)
+        raw, asked.size = b"".join(pieces), size
         if size < LARGE_BYTES:
             return check(parsed(raw))
         return await asyncio.to_thread(lambda: check(parsed(raw)))
@@ -427,7 +429,7 @@ class Application:
             raise later("too many requests wait", RETRY_SECONDS)
         self._embeddings += 1
         try:
-            self._charge(asked.key, len(json.dumps(given, default=str)) // 4)  # about as many tokens as are read
+            self._charge(asked.key, asked.size // 4)  # about as many tokens as are read
             return await self._while_there(asked, self._in_turn(what, given))
         finally:
             self._embeddings -= 1

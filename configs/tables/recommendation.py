@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from data.files import json_files
+from train.apps.ranker import Ease
 from train.experiment import Evaluation, Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
@@ -159,19 +160,13 @@ def neighbours(log: Log, x_UI: np.ndarray, seed: int):
 
 
 def ease(log: Log, x_UI: np.ndarray, seed: int):
-    """Steck 2019, eq. 8, by the identity of Woodbury: there are fewer users than items."""
-    kernel_UU = x_UI @ x_UI.T
     for penalty in (30, 100, 300, 1000):
-        inverse_UU = np.linalg.inv(kernel_UU + penalty * np.eye(len(x_UI), dtype=np.float32))
-        seen_UI = inverse_UU @ x_UI
-        diagonal_I = (1 - (x_UI * seen_UI).sum(0)) / penalty
+        model = Ease(sparse.csr_array(x_UI), penalty)
         for last in (2, 5, 10, 20, 10_000):
-
-            def scores(cases, last=last, seen_UI=seen_UI, diagonal_I=diagonal_I, penalty=penalty):
-                history_CI = histories(log, cases, last)
-                return -(history_CI - (history_CI @ x_UI.T) @ seen_UI) / penalty / diagonal_I
-
-            yield {"penalty": penalty, "last": last}, scores
+            yield (
+                {"penalty": penalty, "last": last},
+                lambda cases, last=last, model=model: model(sparse.csr_array(histories(log, cases, last))),
+            )
 
 
 def bpr(log: Log, x_UI: np.ndarray, seed: int):

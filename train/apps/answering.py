@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data.errors import UserError
 from data.files import json_files
@@ -16,6 +16,7 @@ from train.kinds import Application
 from train.objectives.bind import bind
 from train.tasks.examples import Example
 
+Read = TypeVar("Read")
 KEPT = "application.json"
 """In a run directory: what an application learned beside the model, such as from which confidence on it answers."""
 
@@ -67,6 +68,23 @@ class Answering:
         return found
 
 
+def in_place(
+    rows: Sequence[Record], read: Callable[[Record], Read], answer: Callable[[list[Read]], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """A line for each row, with the row's id if it has one: what `answer` makes of those that can be read, all together, and of others the
+    UserError of `read`."""
+    lines: list[dict[str, Any]] = []
+    readable: list[Read] = []
+    for row in rows:
+        try:
+            readable.append(read(row))
+            lines.append({})
+        except UserError as error:
+            lines.append({"error": str(error).partition("\n")[0]})
+    answers = iter(answer(readable))
+    return [({"id": row["id"]} if "id" in row else {}) | (line or next(answers)) for row, line in zip(rows, lines, strict=True)]
+
+
 class TaskApplication(Application):
     """Answers of any task, as `omnia evaluate --predictions` writes them, for rows whose labels nobody knows."""
 
@@ -75,16 +93,8 @@ class TaskApplication(Application):
         self.text = getattr(answering.dataset.options, "text", "text")
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = [{} for _ in rows]
-        examples: list[Example] = []
-        places = []
-        for place, row in enumerate(rows):
-            try:
-                examples.append(self._answering.example_of(row)._replace(label=None))
-                places.append(place)
-            except UserError as error:
-                found[place] = {"error": str(error).partition("\n")[0]}
-        for place, example, answer in zip(places, examples, self._answering(examples), strict=True):
-            shown = self._answering.dataset.shown(example, answer)
-            found[place] = {name: value for name, value in shown.items() if name != "label"}
-        return [({"id": row["id"]} if "id" in row else {}) | line for row, line in zip(rows, found, strict=True)]
+        return in_place(rows, self._answering.example_of, self._lines)
+
+    def _lines(self, examples: list[Example]) -> list[dict[str, Any]]:
+        shown = map(self._answering.dataset.shown, examples, self._answering(examples))
+        return [{name: value for name, value in one.items() if name != "label"} for one in shown]

@@ -18,7 +18,7 @@ from train.apps.bm25 import WordIndex
 from train.apps.confidence import NEVER, coverage, temperature, tempered, threshold
 from train.kinds import Application, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
-from train.tasks.examples import column
+from train.tasks.examples import Example, column
 
 SLOT, BRACE = re.compile(r"\{(\w+)\}"), re.compile(r"[{}]")
 SENTENCE = re.compile(r"(?<=[.!?])(?=\s)|(?<=[。！？])")
@@ -210,23 +210,19 @@ class Service(Application):
     # Rows
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = [{} for _ in rows]
-        examples, places = [], []
-        for place, row in enumerate(rows):
-            try:
-                _slots_of(row)
-                examples.append(self._answering.example_of(row, labelled=True))
-                places.append(place)
-            except UserError as error:
-                found[place] = {"error": str(error).partition("\n")[0]}
+        from train.apps.answering import in_place
+
+        return in_place(rows, lambda row: (row, self._answering.example_of(row, labelled=True), self._slots_of(row)), self._lines)
+
+    def _lines(self, read: list[tuple[Record, Example, dict[str, str]]]) -> list[dict[str, Any]]:
+        examples = [example for _, example, _ in read]
         probabilities = tempered(np.stack(self._answering(examples)), self._temperature) if examples else ()
         scores = self._passages.scores([example.fields["text"] for example in examples])
-        for place, example, probability_V, score_N in zip(places, examples, probabilities, scores, strict=True):
-            row = rows[place]
-            line = self._answer(example.fields["text"], row, probability_V, score_N)
-            self._count(example.label, line)
-            found[place] = line
-        return [({"id": row["id"]} if "id" in row else {}) | line for row, line in zip(rows, found, strict=True)]
+        lines = []
+        for (row, example, slots), probability_V, score_N in zip(read, probabilities, scores, strict=True):
+            lines.append(self._answer(example.fields["text"], self._conversation(row), slots, probability_V, score_N))
+            self._count(example.label, lines[-1])
+        return lines
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
         before = self.state()
@@ -236,10 +232,12 @@ class Service(Application):
         finally:
             self.restore(before)
 
-    def _answer(self, question: str, row: Record, probability_V: np.ndarray, score_N: np.ndarray) -> dict[str, Any]:
+    def _answer(
+        self, question: str, conversation: str, given: dict[str, str], probability_V: np.ndarray, score_N: np.ndarray
+    ) -> dict[str, Any]:
+        """conversation: "" for none. given: slots that the row fills."""
         order = np.argsort(-probability_V, kind="stable")
         intent, confidence = self._names[int(order[0])], float(probability_V[order[0]])
-        conversation = self._conversation(row)
         waiting = self._waiting.pop(conversation, None) if conversation else None
         line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4), "citations": []}
         sure = confidence >= self._threshold
@@ -248,10 +246,10 @@ class Service(Application):
         # Whoever was asked for something most likely gives it, in few words: another subject must be clear.
         clear = found or confidence >= (1 + self._threshold) / 2 or len(question) > LONGEST_VALUE
         if waiting is not None and not clear and waiting["intent"] in self._templates:
-            slots = {waiting["missing"]: self.masked(question.strip())} | waiting["slots"] | self._slots_of(row)
+            slots = {waiting["missing"]: self.masked(question.strip())} | waiting["slots"] | given
             return line | {"intent": waiting["intent"], "confidence": None} | self._template(conversation, waiting["intent"], slots)
         if sure and intent in self._templates and intent != self._options.nobody and not same:
-            return line | self._template(conversation, intent, self._slots_of(row))
+            return line | self._template(conversation, intent, given)
         if found:
             return line | self._retrieved(score_N, best)
         second = int(order[1])
@@ -270,7 +268,11 @@ class Service(Application):
         return hashlib.blake2b(str(name).encode("utf-8", "replace"), digest_size=12, key=str(self.reads[0]).encode()[:64]).hexdigest()
 
     def _slots_of(self, row: Record) -> dict[str, str]:
-        return {name: self.masked(value) for name, value in _slots_of(row).items()}
+        """Masked. UserError for slots that are no texts by name."""
+        slots = row.get("slots") or {}
+        if not isinstance(slots, dict) or not all(isinstance(value, str | int | float) for value in slots.values()):
+            raise UserError(f"{row.where}: slots are no texts by name", 'Give an object such as {"date": "Monday"}.')
+        return {name: self.masked(str(value)) for name, value in slots.items()}
 
     def _template(self, conversation: str, intent: str, slots: dict[str, str]) -> dict[str, Any]:
         """The answer of an intent: with all slots filled, or without the sentences that have an open one, which is asked for in a
@@ -367,11 +369,3 @@ class Service(Application):
 def _filled(text: str, values: dict[str, str]) -> str:
     """A text with its slots filled; what is put in is not looked at again."""
     return SLOT.sub(lambda slot: values[slot[1]], text)
-
-
-def _slots_of(row: Record) -> dict[str, str]:
-    """UserError for slots that are no texts by name."""
-    slots = row.get("slots") or {}
-    if not isinstance(slots, dict) or not all(isinstance(value, str | int | float) for value in slots.values()):
-        raise UserError(f"{row.where}: slots are no texts by name", 'Give an object such as {"date": "Monday"}.')
-    return {name: str(value) for name, value in slots.items()}

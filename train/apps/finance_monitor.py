@@ -219,6 +219,8 @@ class Monitor(Application):
 
     def _close(self, until: int) -> list[dict[str, Any]]:
         """Lines of the windows that ended by then."""
+        if not self._windows.closes(until):  # as at almost every item
+            return []
         last = self._windows.number(until)
         closing = {number: self._open.pop(number) for number in sorted(self._open) if number < last}
         return self._told(*self._windows.close(until), closing)

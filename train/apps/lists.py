@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from train.tasks.metrics.diversity import mmr
-from train.tasks.metrics.ranking import ranking_scores
+from train.tasks.metrics.ranking import diversity_of, ranking_scores
 
 STEPS = 10
 """Between no diversity and all of it: what is asked for counts in tenths."""
@@ -29,9 +29,7 @@ def diverse(scores_C: np.ndarray, vectors_CD: np.ndarray, count: int, diversity:
 def variety(vectors_KD: np.ndarray) -> float:
     """The mean of 1 - cosine over the pairs of a list (Ziegler et al. 2005); 0 for fewer than two items."""
     units = np.asarray(vectors_KD, np.float64)
-    units = units / np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
-    cosines = (units @ units.T)[np.triu_indices(len(units), 1)]
-    return float(1 - cosines.mean()) if len(cosines) else 0.0
+    return diversity_of(units / np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)) if len(units) > 1 else 0.0
 
 
 def gini(counts_I: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from scipy import sparse
 from data.errors import UserError
 from data.records.record import Record, is_number
 from data.rows.order import few_of
-from train.apps.answering import Answering
+from train.apps.answering import Answering, in_place
 from train.apps.bm25 import words
 from train.apps.lists import diverse, gini, list_measures, novelty, variety
 from train.apps.ranker import TOGETHER, Asked, Known, Learned, Ranker, known_of, learn, lots, word_vectors
@@ -145,18 +145,12 @@ class Recommender(Application):
     # Rows
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = [{} for _ in rows]
-        requests: list[tuple[int, Request]] = []
-        for place, row in enumerate(rows):
-            try:
-                requests.append((place, self._request(row)))
-            except UserError as error:
-                found[place] = {"error": str(error).partition("\n")[0]}
-        warm = [request for _, request in requests if self._is_warm(request)]
+        return in_place(rows, self._request, self._lines)
+
+    def _lines(self, requests: list[Request]) -> list[dict[str, Any]]:
+        warm = [request for request in requests if self._is_warm(request)]
         scores = iter(self.scoring.scores([request.items for request in warm], [request.user for request in warm]) if warm else ())
-        for place, request in requests:
-            found[place] = self._answer(request, next(scores) if self._is_warm(request) else None)
-        return [({"id": row["id"]} if "id" in row else {}) | line for row, line in zip(rows, found, strict=True)]
+        return [self._answer(request, next(scores) if self._is_warm(request) else None) for request in requests]
 
     def _request(self, row: Record) -> Request:
         if row.get("user") is None and row.get("history") is None:

@@ -83,6 +83,10 @@ class Windows:
     def topics(self) -> set[str]:
         return {*self._topics}
 
+    def closes(self, until: int) -> bool:
+        """Whether a window that is open ends at a time or before it, or none was closed yet."""
+        return self._next is None or self.number(until) > self._next
+
     def close(self, until: int) -> tuple[list[Surge], list[str]]:
         """Close all windows that end at a time or before it: (surges that begin in them, topics that are new: seen for the first time, or
         hardly seen in a day before they came in numbers)."""
@@ -105,8 +109,9 @@ class Windows:
                 if not topic.past or unheard:
                     fresh.append(name)
                     topic.past = []
-                surge = self._surge(name, topic, count)
-                topic.past.append((items, count, self.expected(name), surge is not None))
+                expected = self.expected(name)
+                surge = self._surge(name, topic, count, expected)
+                topic.past.append((items, count, expected, surge is not None))
                 del topic.past[: -self._kept]
                 if surge is not None and not topic.alerting:
                     surges.append(surge)
@@ -140,11 +145,11 @@ class Windows:
         prior = self._recent * weight / len(told) if told else 1.0
         return max(1.0, (sum((count - expected) ** 2 for count, expected in told) + prior) / (weight + prior))
 
-    def _surge(self, name: str, topic: _Topic, count: int) -> Surge | None:
+    def _surge(self, name: str, topic: _Topic, count: int, expected: float) -> Surge | None:
         """What the window that closes ends, if anything: the span of the least probability, or another window of a surge that goes on."""
         if len(topic.past) < self._recent or topic.items < self._recent or self._next is None:
             return None
-        expected, width, end = self.expected(name), self._width(topic), (self._next + 1) * self.window
+        width, end = self._width(topic), (self._next + 1) * self.window
         found = []
         for span in SPANS:
             before = topic.past[len(topic.past) - span + 1 :]

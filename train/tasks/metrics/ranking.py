@@ -38,7 +38,7 @@ def ranking_scores(
         for k in ks:
             there = np.array([len(order[:k]) > 1 for order in ranked])
             if there.any():
-                each_of = np.array([_diversity(units[list(order[:k])]) if one else 0.0 for order, one in zip(ranked, there, strict=True)])
+                each_of = np.array([diversity_of(units[list(order[:k])]) if one else 0.0 for order, one in zip(ranked, there, strict=True)])
                 found[f"diversity@{k}"] = float(each_of[there].mean())
                 measures[f"diversity@{k}"] = ratio_of(each_of, there)
     return Scores(found, {}, measures)
@@ -58,7 +58,7 @@ def list_scores(order: Sequence[int], true: Collection[int], ks: Sequence[int]) 
     return found
 
 
-def _diversity(units_KD: np.ndarray) -> float:
+def diversity_of(units_KD: np.ndarray) -> float:
     """Over pairs of different items: the sum of all cosines is the square of the sum's length."""
     k = len(units_KD)
     pairs = (units_KD.sum(0) ** 2).sum() - (units_KD**2).sum()
