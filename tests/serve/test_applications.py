@@ -89,6 +89,7 @@ def test_a_stream_joins_to_the_whole(address):
         ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]}, "tools"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * (MOST_ROWS + 1)}, "messages"),
     ],
 )
 def test_what_an_application_cannot_do_is_refused_by_name(address, more, param):

@@ -164,17 +164,20 @@ def test_a_stream_that_is_put_away_is_followed_to_the_next(tmp_path, monkeypatch
     class Turning(Echo):
         def answers(self, rows):
             lines = super().answers(rows)
-            if self.count == 3:  # a last line, and then another file
+            if self.count == 4:  # a last line, and then another file
                 with given.open("a") as file:
                     file.write('{"text": "last"}\n')
                 given.rename(tmp_path / "in.jsonl.1")
                 write(given, 2)
-            elif self.count == 6:
+            elif self.count == 7:
                 given.write_text('{"text": "anew"}\n')  # emptied in place
             return lines
 
-    found = follow(Stream(str(given)), output, 7, Turning())
-    assert [line["text"] for line in found] == ["0", "1", "2", "last", "0", "1", "anew"]
+    follow(Stream(str(given)), output, 3)
+    with given.open("a") as file:
+        file.write('{"text": "late"}\n')
+    found = follow(Stream(str(given)), output, 8, Turning())
+    assert [line["text"] for line in found] == ["0", "1", "2", "late", "last", "0", "1", "anew"]
 
 
 def test_a_follower_that_was_ended_before_its_first_line_can_begin_again(tmp_path, monkeypatch):

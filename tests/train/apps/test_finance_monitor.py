@@ -59,6 +59,20 @@ def test_a_surge_is_told_once_with_posts_of_it(make):
     assert all(post.startswith("negative") for post in alert["posts"])
 
 
+def test_posts_of_an_alert_are_of_its_windows(make):
+    """Also where the window behind them closes together with them."""
+    rows = quiet(60) + [item(60.5, "negative", 10_000 + n) for n in range(60)] + [item(61.05, "negative", 50_000 + n) for n in range(20)]
+    (alert,) = lines_of(make(), [*rows, item(63.5, "neutral", 70_000)], "alert")
+    assert alert["to"] == written(61 * HOUR) and all(post.split()[1] == "beta" for post in alert["posts"])
+
+
+def test_a_window_is_told_as_soon_as_nobody_can_be_in_time_for_it(make):
+    monitor = make(late_minutes=10)
+    assert not [line for line in monitor.answers([item(1.1, "negative", 1), item(2.1, "neutral", 2)]) if line["kind"] == "window"]
+    assert [line["kind"] for line in monitor.answers([item(2.2, "neutral", 3)])] == ["topic", "window"]
+    assert [line["kind"] for line in monitor.answers([item(3.2, "neutral", 4)])] == ["window"]
+
+
 def test_positive_posts_are_no_surge(make):
     rows = quiet(60) + [item(60.5, "positive", 50_000 + n) for n in range(200)]
     assert not lines_of(make(), rows, "alert")
@@ -132,6 +146,7 @@ def test_a_clock_that_is_ahead_does_not_close_the_windows_of_others(make):
 
 def test_lines_do_not_depend_on_how_a_stream_is_divided_or_interrupted(make):
     rows = quiet(40) + [item(40.5, "negative", 50_000 + n) for n in range(60)] + [item(42.5, "neutral", 70_000)]
+    rows += [item(24 * 30 + n / 10, "negative", 80_000 + n) for n in range(4)]  # ahead, until the third
     whole = lines_of(make(), rows)
     for size in (1, 7, 64):
         found, state = [], None
