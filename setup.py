@@ -12,7 +12,7 @@ EXTRAS = {
     # Images, video and sound: what decodes them, and the files that their shards are.
     "media": ["pillow>=10.4", "simplejpeg>=1.8", "av>=14.0", "soundfile>=0.12", "soxr>=0.5", "array_record>=0.6"],
     # What texts, tags and classes are scored with.
-    "metrics": ["scikit-learn>=1.5", "seqeval>=1.2.2", "sacrebleu>=2.4", "rouge-score>=0.1.2", "jiwer>=4.0"],
+    "metrics": ["scikit-learn>=1.5", "seqeval>=1.2.2", "sacrebleu>=2.4", "rouge-score>=0.1.2", "jiwer>=4.0", "pypinyin>=0.53"],
     "tensorboard": ["tensorboardX>=2.6.2"],  # writes event files without TensorFlow
     "wandb": ["wandb>=0.19"],
     "notebooks": ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"],

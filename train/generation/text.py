@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os.path
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.text.infilling import markers_of
+from model.attention.dispatch import MASKED
 from model.decoding.beam import beam_search
 from model.decoding.generate import Generation, decode, extend, prefill
 from model.decoding.sampling import Sampling, by_row
@@ -47,6 +48,16 @@ class Completion:
     ids: tuple[int, ...]
     log_probs: tuple[float, ...]
     finish: str
+
+
+class Form(Protocol):
+    """What a text may be, told token by token."""
+
+    def allowed(self) -> np.ndarray:
+        """Which ids may come next, bool [V]; at least one."""
+
+    def take(self, token: int) -> None:
+        """It came."""
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "samples"))
@@ -116,6 +127,7 @@ class TextGenerator:
         stop_in_space: bool = True,
         first_row: int = 0,
         suffix: str | None = None,
+        forms: Sequence[Form] = (),
     ) -> Iterator[list[Completion]]:
         """Yields the completions so far, every CHUNK tokens at most, until each has stopped or has `tokens` new tokens.
 
@@ -126,6 +138,8 @@ class TextGenerator:
 
         With a `suffix`, the text is what stands between each prompt and it (PSM of `data/text/infilling.py`); all must fit the model's
         context, and fewer than `tokens` are sampled where it has no room for them beside the longest prompt.
+
+        forms: one for each prompt, which says what its text may be; empty: anything.
         """
         context = self._model.config.context_length
         if suffix is None:
@@ -150,7 +164,8 @@ class TextGenerator:
         log_probs: list[list[float]] = [[] for _ in prompts]
         live = [True] * len(prompts)
         keys_B = jax.vmap(lambda row: random_key(seed, row, Purpose.SAMPLES))(first_row + jnp.arange(len(prompts)))
-        by = by_row([sampling] * len(prompts), self._model.config.vocab_size)
+        by = free = by_row([sampling] * len(prompts), self._model.config.vocab_size)
+        nothing_V = np.zeros(self._model.config.vocab_size, bool)
         few = FIRST if stop else CHUNK
         while any(live):
             held = [_recent(prompt + made, context) for prompt, made in zip(rows, new, strict=True)]
@@ -159,6 +174,9 @@ class TextGenerator:
             state, width, capacity = self._prefill(held, source, keys, tokens, [len(made) for made in new])
             state = state.replace(done_B=~jnp.asarray(live))
             while any(live) and width < capacity:
+                if forms:  # what may come depends on what came
+                    allowed_BV = np.stack([form.allowed() if on else nothing_V for form, on in zip(forms, live, strict=True)])
+                    by, few = by.replace(bias_BV=np.where(allowed_BV, free.bias_BV, np.float32(MASKED))), 1
                 steps = min(few, capacity - width, tokens - min(len(made) for made, on in zip(new, live, strict=True) if on))
                 few = min(2 * few, CHUNK)
                 state = _decode(self._model, self._params, state, by, jnp.int32(steps))
@@ -167,6 +185,8 @@ class TextGenerator:
                     if on:
                         fresh = slice(width, int(ends[row]))
                         new[row] += ids[row, fresh].tolist()
+                        for token in ids[row, fresh].tolist() if forms else ():
+                            forms[row].take(token)
                         log_probs[row] += probabilities[row, fresh].tolist()
                 width = int(state.index)
                 completions = [

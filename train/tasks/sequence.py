@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -94,6 +94,14 @@ class Conversations(SequenceToSequence):
     """What the system says before each conversation that does not begin with it."""
     measures: tuple[Measure, ...] = ("rouge", "exact")
     """What replies are scored by: see SequenceToSequence."""
+    judge: str = ""
+    """Run of Coherence data, which judges replies too: the measures coherence, how well they follow from the conversation, and
+    contradicting, the share that contradicts it. Empty: none."""
+
+    def with_paths(self, change: Callable[[str], str]) -> "Conversations":
+        found = super().with_paths(change)
+        assert isinstance(found, Conversations)
+        return dataclasses.replace(found, judge=change(self.judge)) if self.judge else found
 
 
 class ConversationDataset(SequenceDataset):
@@ -126,6 +134,34 @@ class ConversationDataset(SequenceDataset):
         if self.options.system and turns[0]["role"] != "system":
             turns = [{"role": "system", "content": self.options.system}, *turns]
         return tuple(turns)
+
+    @functools.cached_property
+    def _judge(self) -> Any:
+        from train.apps.coherence import load_judge
+
+        return load_judge(self.options.judge)
+
+    def score(self, examples: Sequence[Example], answers: Sequence[Any]):
+        found = super().score(examples, answers)
+        if not self.options.judge:
+            return found
+        from train.apps.coherence import Turn
+        from train.tasks.metrics.scores import mean_of
+
+        said = [[Turn(turn["role"], turn["content"]) for turn in example.parts if turn["role"] != "system"] for example in examples]
+        judged_N2 = self._judge.last(
+            [[*turns, Turn("assistant", answer.strip() or "...")] for turns, answer in zip(said, answers, strict=True)]
+        )
+        each = {"coherence": judged_N2[:, 0], "contradicting": (judged_N2[:, 1] > 0.5).astype(float)}
+        values = {name: float(one.mean()) for name, one in each.items()}
+        return found._replace(
+            values={**found.values, **values}, measures={**found.measures, **{name: mean_of(one) for name, one in each.items()}}
+        )
+
+    def check(self, sources: list) -> None:
+        super().check(sources)
+        if self.options.judge:
+            _ = self._judge
 
     def check_way(self) -> None:
         super().check_way()

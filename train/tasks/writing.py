@@ -7,7 +7,7 @@ import numpy as np
 from model.decoding.sampling import Sampling
 from train.evaluation.likelihood import Likelihoods, Request
 from train.generation.chat import Chat
-from train.generation.text import TextGenerator
+from train.generation.text import Completion, TextGenerator
 from train.tasks.examples import NO, YES
 
 AT_ONCE = 32
@@ -17,13 +17,20 @@ AT_ONCE = 32
 def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[Any]:
     """For each example the probabilities of its choices, float32 [choices], or of each of several statements; where any text may be right,
     the text that the model writes."""
-    tokenizer, choices = dataset.tokens, [dataset.choices(example) for example in examples]
+    choices = [dataset.choices(example) for example in examples]
     if choices and choices[0]:
         return _probabilities(dataset, Likelihoods(model, params, mesh), examples, choices)
     if examples and (each := len(dataset.statements(examples[0]))):
         asked = [one for example in examples for one in dataset.statements(example)]
         both = _probabilities(dataset, Likelihoods(model, params, mesh), asked, [(YES, NO)] * len(asked))
         return list(np.array(both)[:, 0].reshape(-1, each))
+    written = completions_of(dataset, model, params, examples)
+    return [one[0].text if dataset.drawn == 1 else [sample.text for sample in one] for one in written]
+
+
+def completions_of(dataset: Any, model: Any, params, examples: list) -> list[list[Completion]]:
+    """The texts that a model writes for each example, `dataset.drawn` of them, with the probabilities of their tokens."""
+    tokenizer = dataset.tokens
     chat: Chat = getattr(dataset, "chat", Chat())
     generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
     room = dataset.options.length - (0 if dataset.way == "source" else dataset.options.written)
@@ -32,7 +39,7 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
         prompts = [prompt[:-1] for prompt in prompts]
     samples = dataset.drawn
     sampling = Sampling(temperature=dataset.options.temperature if samples > 1 else 0.0)
-    found: list[list[str]] = [[] for _ in examples]
+    found: list[list[Completion]] = [[] for _ in examples]
     order = sorted(range(len(examples)), key=lambda number: -len(prompts[number]))
     order = [number for number in order for _ in range(samples)]
     how = {"tokens": dataset.options.written, "sampling": sampling, "seed": dataset.experiment.seed}
@@ -41,8 +48,8 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
         chosen = order[first : first + AT_ONCE]
         written = generator.generate([prompts[number] for number in chosen], first_row=first, **how)
         for number, completion in zip(chosen, written, strict=True):
-            found[number].append(completion.text)
-    return [texts[0] if samples == 1 else texts for texts in found]
+            found[number].append(completion)
+    return found
 
 
 def _probabilities(dataset, likelihoods: Likelihoods, examples: list, choices: list[tuple[str, ...]]) -> list[np.ndarray]:

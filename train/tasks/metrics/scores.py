@@ -9,7 +9,7 @@ import numpy as np
 from data.errors import UserError
 from train.tasks.metrics.bootstrap import bootstrap, bootstrap_sums
 
-LOWER_IS_BETTER = frozenset({"ece_10", "ece_15", "brier", "rmse", "mae", "wer", "cer"})
+LOWER_IS_BETTER = frozenset({"ece_10", "ece_15", "brier", "rmse", "mae", "wer", "cer", "spoiled", "contradicting"})
 """Of these values less is better, of all others more."""
 
 
@@ -60,11 +60,11 @@ def ratio_of(above_N: Sequence[float] | np.ndarray, below_N: Sequence[float] | n
 
 
 def load(module: str, package: str) -> Any:
-    """A module of a library that computes metrics."""
+    """A module of a library that computes metrics, or tells what they count."""
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise UserError(f"These metrics need the package {package}.", "pip install 'omnia[metrics]'") from None
+        raise UserError(f"This needs the package {package}.", "pip install 'omnia[metrics]'") from None
 
 
 def check_pairs(truth: Sized, predicted: Sized) -> None:

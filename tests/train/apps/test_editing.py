@@ -1,0 +1,198 @@
+"""Which edits stand, and what is never touched."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from data.errors import UserError
+from data.records.record import Record
+from train.apps.editing import Editing, Editor
+from train.tasks.metrics.corrections import gleu
+
+FIXES = {"he go home.": ("he goes home.", 0.9), "i see.": ("I see.", 0.6), "It is so.": ("It is as so.", 0.3), "A day.": ("The day.", 0.2)}
+"""What the model writes, and how sure it is of each letter that is new."""
+
+
+class Letters:
+    """A tokenizer of single letters."""
+
+    base_size = 0x110000
+
+    def encode(self, text):
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+
+class Fake:
+    """As Answering: it knows the sentences of FIXES, and writes all others as they are."""
+
+    reads, tokenizer, run = ("run", 1, False), Letters(), types.SimpleNamespace(path="run")
+
+    def __init__(self, dataset, held):
+        self.dataset, self._held = dataset, held
+        self.asked = 0
+
+    def completions(self, examples):
+        self.asked += len(examples)
+        return [[self._written(example.fields["source"])] for example in examples]
+
+    def _written(self, source):
+        text, sure = FIXES.get(source, (source, 1.0))
+        ids = self.tokenizer.encode(text)
+        same = 0
+        while same < min(len(text), len(source)) and text[same] == source[same]:
+            same += 1
+        logs = [0.0] * same + [float(np.log(sure))] * (len(text) - same)
+        return types.SimpleNamespace(text=text, ids=ids, log_probs=logs, finish="stop")
+
+    def held_out(self):
+        name = self.dataset.options
+        return [self.dataset.example(Record({name.source: "x", name.target: text}, "held")) for text in self._held]
+
+    def learned(self, what, of=None):
+        return what()
+
+
+@pytest.fixture
+def editor(fake):
+    """(options, right sentences held out) -> Editor."""
+
+    def make(held=("Right.",) * 19 + ("It is so.",), **options):
+        return Editor(Fake(fake(Editing(**options), (), []).dataset, list(held)))
+
+    return make
+
+
+def edit(editor, text, **more):
+    (line,) = editor.answers([Record({"source": text} | more, "line 1")])
+    return line
+
+
+def test_the_threshold_is_how_sure_it_was_of_what_was_wrong(editor):
+    """Of twenty right sentences it would change one, at 0.3; one may be changed, or none."""
+    strict, lax = editor(spoiled=0.0), editor(spoiled=0.05)
+    assert edit(strict, "It is so.")["text"] == "It is so." and edit(lax, "It is so.")["text"] == "It is as so."
+    assert edit(strict, "he go home.")["text"] == "he goes home."
+    assert edit(strict, "A day.")["text"] == "A day." and edit(strict, "A day.", strength=1)["text"] == "The day."
+    assert edit(strict, "he go home.", strength=0)["text"] == "he go home."
+
+
+def test_more_strength_never_means_fewer_edits(editor):
+    made = editor(spoiled=0.0)
+    counts = [len(edit(made, "he go home. i see. It is so. A day.", strength=step / 10)["edits"]) for step in range(11)]
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == 4
+
+
+def test_places_are_exact_in_a_long_text(editor):
+    text = "# Title\n\nhe go home.  Fine here.\n\n- i see.\n"
+    line = edit(editor(), text)
+    assert line["text"] == "# Title\n\nhe goes home.  Fine here.\n\n- I see.\n"
+    for one in line["edits"]:
+        assert text[one["start"] : one["end"]] == one["old"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`he go home.`",
+        "```\nhe go home.\n```",
+        "| he go home. | i see. |",
+        "see <he go home.>",
+        "",
+        " \n ",
+    ],
+)
+def test_code_tables_and_tags_stay(editor, text):
+    line = editor().answers([Record({"source": text}, "line 1")])[0]
+    assert line.get("text", text) == text and not line.get("edits")
+
+
+def test_names_stay(editor, tmp_path):
+    (tmp_path / "names.txt").write_text("go\n\n")
+    assert edit(editor(protect=str(tmp_path / "names.txt")), "he go home.")["text"] == "he go home."
+    assert edit(editor(), "he go home.", protect=["go"])["text"] == "he go home."
+    assert edit(editor(), "he go home.", protect=["g"])["text"] == "he goes home."
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({}, "source"),
+        ({"source": 3.5, "strength": 2}, "strength"),
+        ({"source": "a", "strength": True}, "strength"),
+        ({"source": "a", "protect": "go"}, "protect"),
+        ({"source": "a", "target": [1]}, "target"),
+    ],
+)
+def test_rows_that_are_none(editor, row, said):
+    lines = editor().answers([Record(row, "line 1"), Record({"id": 7, "source": "i see."}, "line 2")])
+    assert said in lines[0]["error"] and lines[1]["id"] == 7 and lines[1]["text"] == "I see."
+
+
+def test_a_sentence_is_asked_for_once_and_a_long_one_not_at_all(editor):
+    made = editor(written=16)
+    before = made._answering.asked
+    edit(made, "i see. i see. " + "word " * 40 + ".")
+    assert made._answering.asked == before + 1
+
+
+def test_what_ran_on_is_not_believed(editor):
+    made = editor()
+    made._answering._written = lambda source: types.SimpleNamespace(text="no end", ids=(), log_probs=(), finish="length")
+    assert edit(made, "he go home.")["edits"] == []
+
+
+def test_summary_and_state(editor):
+    made = editor(spoiled=0.0)
+    edit(made, "he go home.", target=["he goes home.", "he went home."])
+    edit(made, "A day.", target="A day.")
+    edit(made, "It is so.", target="It is so.", strength=1)
+    edit(made, "It is a long and hard way home for us.", target="It is a long and hard way to go for all of us.")
+    found = made.summary()
+    assert found["form"] == 1 and found["exact"] == 0.5 and found["spoiled"] == 0.5
+    sources, texts = ("he go home.", "A day.", "It is so."), ("he goes home.", "A day.", "It is as so.")
+    references = [["he goes home.", "he went home."], ["A day."], ["It is so."], ["It is a long and hard way to go for all of us."]]
+    same = "It is a long and hard way home for us."
+    assert found["gleu"] == pytest.approx(gleu([*sources, same], references, [*texts, same]).values["gleu"]) and found["gleu"] > 0
+    other = editor(spoiled=0.0)
+    other.restore(json.loads(json.dumps(made.state())))
+    assert other.summary() == found and [one.rows for one in other.sections()] == [one.rows for one in made.sections()]
+    before = made.state()
+    assert made.reply(["i see."])["answer"] == "I see." and made.state() == before
+
+
+def test_no_held_out_sentence_is_an_error(editor):
+    with pytest.raises(UserError, match="held out"):
+        editor(held=())
+
+
+def test_pairs_are_learned_with_each_target_and_right_sentences_beside(fake, monkeypatch):
+    dataset = fake(Editing(right=0.5), (), []).dataset
+    rows = [{"source": f"It are {n} .", "target": [f"It is {n} .", f"It was {n} ."]} for n in range(3)]
+    examples = [dataset.example(Record(row, "line")) for row in rows]
+    monkeypatch.setattr("train.tasks.task.TaskDataset.examples", lambda self, sources, split: examples)
+    learned = dataset.examples([], "train")
+    pairs, right = learned[:6], learned[6:]
+    assert [(one.fields["source"], dataset.answer(one)) for one in pairs][:2] == [("It are 0.", "It is 0."), ("It are 0.", "It was 0.")]
+    assert len(right) == 3 and all(one.fields["source"] == dataset.answer(one) for one in right)
+    assert dataset.examples([], "validation") == examples
+
+
+def test_scores_are_of_texts_spaced_as_they_were_given(fake):
+    dataset = fake(Editing(), (), []).dataset
+    example = dataset.example(Record({"source": "He do n't go now and then .", "target": ["He does n't go now and then ."]}, "line"))
+    answer = dataset.found(example, "He doesn't go now and then.")
+    assert answer == "He does n't go now and then ."
+    values = dataset.score([example], [answer]).values
+    assert values["gleu"] == pytest.approx(100) and values["exact"] == 1 and values["edit_f0.5"] == 1
+
+
+def test_chinese_is_scored_by_sentences(fake):
+    dataset = fake(Editing(language="zh", measures=("cer",)), (), []).dataset
+    example = dataset.example(Record({"source": "我有事情阿。", "target": "我有事情啊。"}, "line"))
+    values = dataset.score([example], [dataset.found(example, "我有事情啊。")]).values
+    assert values["sentence_f1"] == 1 and "gleu" not in values

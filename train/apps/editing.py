@@ -1,0 +1,339 @@
+"""Editing: sentences with errors, and what people made of them; then texts in, edits out, each as sure as the model is of it."""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from data.errors import UserError
+from data.files.text_files import read_text
+from data.records.record import Record
+from train.apps.edits import CHARACTER, KINDS, WORD, Comparison, Edit, natural
+from train.kinds import Application, Section, check_range
+from train.tasks.examples import Example, column
+from train.tasks.metrics.words import WITHOUT_SPACES
+from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
+
+KEPT = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]+`|\]\([^)\s]*\)|<[^>\n]+>|\b(?:https?|ftp)://\S+|\bwww\.\S+|\S+@\S+\.\w+|^[ \t]*\|.*?$|\b\w*[\d_@#/\\]\w*",
+    re.DOTALL | re.MULTILINE,
+)
+"""What is left byte for byte: code, links, tags, addresses, tables, and words with digits or signs in them."""
+SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\s*\n\s*")
+"""What parts sentences."""
+MARK = re.compile(r"[ \t]*(?:[#>*+-]+|\d+[.)])[ \t]+")
+"""What makes a line a heading, an item or a quotation: no part of its sentence."""
+LETTERS = re.compile(r"[^\W\d_]{2}|[\u3400-\u9fff]")
+FREQUENT = 1000
+"""Different edits that are counted for the page; the rarest are forgotten."""
+USUAL = 0.5
+"""The strength that changes as many right sentences as `spoiled` says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Editing(SequenceToSequence):
+    """Sentences with errors, and the same without."""
+
+    home: ClassVar[str] = ":EditingDataset"
+    how_to_get: ClassVar[str] = "Give pairs of sentences, with errors and without: --data.files pairs.jsonl."
+
+    measures: tuple[Measure, ...] = ("exact",)
+    """What answers are scored by beside GLEU and F0.5 of edits: see SequenceToSequence."""
+    right: float = 0.25
+    """Right sentences to learn from, as a share of the pairs: so that what is right is left alone. They are targets of the pairs."""
+    spoiled: float = 0.05
+    """The share of right sentences that may be changed; held-out ones tell how sure an edit must be for that."""
+    protect: str = ""
+    """File of names, one a line, that are never changed. Read anew by each process."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range("data.", self, 0, "right", "spoiled", high=1)
+
+    def with_paths(self, change: Callable[[str], str]) -> "Editing":
+        found = super().with_paths(change)
+        assert isinstance(found, Editing)
+        return dataclasses.replace(found, protect=change(self.protect)) if self.protect else found
+
+
+class EditingDataset(SequenceDataset):
+    """A model reads and writes sentences as people space them; what it wrote is put into the sentence that was given, with its spaces."""
+
+    options: Editing
+    own_prompt = "{source}\nCorrected:\n"
+
+    @property
+    def pattern(self) -> re.Pattern:
+        """What edits are made of."""
+        return CHARACTER if self.options.language in WITHOUT_SPACES else WORD
+
+    def example(self, record: Record) -> Example:
+        found = super().example(record)
+        given = found.fields["source"]
+        return found._replace(fields=found.fields | {"source": self._natural(given), "given": given})
+
+    def _natural(self, text: str) -> str:
+        return text if self.pattern is CHARACTER else natural(text)
+
+    def examples(self, sources, split: str) -> list[Example]:
+        """To learn from, each pair of a source with one of its targets, and some targets with themselves."""
+        found = super().examples(sources, split)
+        if split != "train":
+            return found
+        pairs = [one._replace(label=(target,)) for one in found for target in one.label]
+        count = round(self.options.right * len(pairs))
+        places = [number * len(pairs) // count for number in range(count)]
+        return pairs + [self._right(pairs[place]) for place in places]
+
+    def _right(self, pair: Example) -> Example:
+        (target,) = pair.label
+        return pair._replace(fields=pair.fields | {"source": self._natural(target), "given": target})
+
+    def right_examples(self, examples: Sequence[Example]) -> list[Example]:
+        """Their first targets, for sources."""
+        return [self._right(one._replace(label=one.label[:1])) for one in examples]
+
+    def answer(self, example: Example) -> str:
+        return self._natural(example.label[0])
+
+    def found(self, example: Example, outputs: Any) -> str:
+        return Comparison(example.fields["given"], outputs.strip(), self.pattern).applied(lambda edit: True)
+
+    def score(self, examples: Sequence[Example], answers: Sequence[Any]):
+        from train.tasks.metrics.corrections import edit_scores, gleu, sentence_scores
+
+        sources, targets = [one.fields["given"] for one in examples], [one.label for one in examples]
+        proposed = [self.edits_of(source, answer) for source, answer in zip(sources, answers, strict=True)]
+        true = [[self.edits_of(source, target) for target in own] for source, own in zip(sources, targets, strict=True)]
+        made = [super().score(examples, answers), edit_scores(proposed, true)]
+        if self.pattern is WORD:
+            made.append(gleu(sources, targets, answers))
+        elif all(len(own) == 1 for own in targets):
+            made.append(sentence_scores(sources, [own[0] for own in targets], answers))
+        found = made[0]
+        for other in made[1:]:
+            found = found._replace(values={**found.values, **other.values}, measures={**found.measures, **other.measures})
+        return found
+
+    def edits_of(self, text: str, other: str) -> set[tuple[int, int, str]]:
+        """The edits between two texts, as they can be compared."""
+        return {(edit.start, edit.end, edit.new) for edit in Comparison(text, other, self.pattern).edits}
+
+    def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Editor":
+        from train.apps.answering import Answering
+
+        return Editor(Answering(run, self, step=step, raw=raw))
+
+
+# ------------------------------------------------------------------------------------------------------------------ the editor
+
+
+class _Given(NamedTuple):
+    """A row as it is read."""
+
+    text: str
+    targets: tuple[str, ...]
+    strength: float
+    names: tuple[str, ...]
+
+
+class _Sure(NamedTuple):
+    """An edit and the probability of what was written there."""
+
+    edit: Edit
+    confidence: float
+
+
+class Editor(Application):
+    """Texts of any length, sentence by sentence. An edit stands if the model was sure enough of what it wrote, by a threshold from held-out
+    right sentences, and touches nothing that is kept: code, links, addresses, tables, words with digits, names that were given."""
+
+    def __init__(self, answering: Any):
+        self._answering, self._dataset, self.reads = answering, answering.dataset, answering.reads
+        self.text = self._dataset.options.source
+        path = self._dataset.options.protect
+        self._names = tuple(filter(None, (line.strip() for line in read_text(path).split("\n")))) if path else ()
+        self._threshold = answering.learned(self._learn, of=self._dataset.options.spoiled)["threshold"]
+        self._kinds: Counter[str] = Counter()
+        self._frequent: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._gleu = np.zeros(10)
+
+    def _learn(self) -> dict[str, Any]:
+        """How sure an edit has to be: so that of right sentences that were held out at most the share `spoiled` is changed."""
+        examples = self._dataset.right_examples(self._answering.held_out())
+        if not examples:
+            raise UserError(
+                f"{self._answering.run.path}: no sentences were held out", "Train with --data.validation 0.1, or validation files."
+            )
+        texts = [example.fields["given"] for example in examples]
+        surest = sorted((max((one.confidence for one in sure), default=0.0) for sure in self._sure(texts)), reverse=True)
+        allowed = math.floor(self._dataset.options.spoiled * len(surest))
+        return {"threshold": surest[allowed] if allowed < len(surest) else 0.0}
+
+    # Rows
+
+    def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
+        from train.apps.answering import in_place
+
+        return in_place(rows, self._read, self._lines)
+
+    def reply(self, turns: Sequence[str]) -> dict[str, Any]:
+        before = self.state()
+        try:
+            line = self.answers([Record({self.text: turns[-1]}, "message")])[0]
+        finally:
+            self.restore(before)
+        return line | {"answer": line.get("text", turns[-1])}
+
+    def _read(self, row: Record) -> _Given:
+        text, target = column(row, self.text), row.get(self._dataset.options.target)
+        targets = tuple(target) if isinstance(target, list) else (target,) if target else ()
+        if not all(isinstance(one, str) for one in targets):
+            raise UserError(f"{row.where}: {self._dataset.options.target} holds no text", "Give a text, or a list of texts.")
+        strength, names = row.get("strength", USUAL), row.get("protect", [])
+        if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+            raise UserError(f"{row.where}: strength is {strength!r}", "Give a number from 0, which changes nothing, to 1.")
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+            raise UserError(f"{row.where}: protect is no list of names", 'Give a list such as ["Ann"].')
+        return _Given(text, targets, float(strength), tuple(filter(None, names)))
+
+    def _lines(self, given: list[_Given]) -> list[dict[str, Any]]:
+        pieces = [(row, start, end) for row, one in enumerate(given) for start, end in _sentences(one.text)]
+        sure = self._sure([given[row].text[start:end] for row, start, end in pieces])
+        own: list[list[tuple[int, int, list[_Sure]]]] = [[] for _ in given]
+        for (row, start, end), one in zip(pieces, sure, strict=True):
+            own[row].append((start, end, one))
+        return [self._line(row, found) for row, found in zip(given, own, strict=True)]
+
+    def _line(self, row: _Given, sentences: list[tuple[int, int, list[_Sure]]]) -> dict[str, Any]:
+        kept, least = self._kept(row), self._least(row.strength)
+        parts, edits, at = [], [], 0
+        for start, end, sure in sentences:
+            sentence = row.text[start:end]
+            taken = {
+                one.edit: one.confidence
+                for one in sure
+                if one.confidence > least and not any(start + one.edit.start < b and a < start + one.edit.end for a, b in kept)
+            }
+            if taken:
+                comparison = Comparison(sentence, self._written[sentence], self._dataset.pattern)
+                parts += [row.text[at:start], comparison.applied(taken.__contains__)]
+                at = end
+            for edit, confidence in taken.items():
+                place = {"start": start + edit.start, "end": start + edit.end}
+                edits.append(place | {"old": edit.old, "new": edit.new, "kind": edit.kind, "confidence": round(confidence, 4)})
+        line = {"text": "".join([*parts, row.text[at:]]), "edits": edits}
+        self._count(row, line)
+        return line
+
+    def _kept(self, row: _Given) -> list[tuple[int, int]]:
+        """Places that nothing touches."""
+        found = [match.span() for match in KEPT.finditer(row.text)]
+        for name in (*self._names, *row.names):
+            found += [match.span() for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", row.text)]
+        return found
+
+    def _least(self, strength: float) -> float:
+        """An edit must be surer: 1 at strength 0, the threshold at the usual one, 0 at 1, and on lines between."""
+        if strength <= USUAL:
+            return 1 + (self._threshold - 1) * strength / USUAL
+        return self._threshold * (1 - strength) / (1 - USUAL) if strength < 1 else -1.0
+
+    def _sure(self, sentences: Sequence[str]) -> list[list[_Sure]]:
+        """The edits of sentences, with how sure they are; none of a sentence that does not fit, or without words."""
+        options, encode = self._dataset.options, self._answering.tokenizer.encode
+        fits = [number for number, text in enumerate(sentences) if LETTERS.search(text) and len(encode(text)) <= options.written - 8]
+        distinct = list(dict.fromkeys(sentences[number] for number in fits))
+        examples = [self._dataset.example(Record({options.source: text}, "text")) for text in distinct]
+        completions = dict(zip(distinct, (one[0] for one in self._answering.completions(examples)), strict=True))
+        self._written = {text: one.text.strip() for text, one in completions.items()}
+        return [self._edits(sentences[number], completions) if number in set(fits) else [] for number in range(len(sentences))]
+
+    def _edits(self, sentence: str, completions: dict[str, Any]) -> list[_Sure]:
+        completion = completions[sentence]
+        if completion.finish == "length":  # it ran on, and its end is nowhere
+            return []
+        ends = np.array([len(self._decoded(completion.ids[: number + 1])) for number in range(len(completion.ids))])
+        space = len(completion.text) - len(completion.text.lstrip())
+        sure = []
+        for edit in Comparison(sentence, self._written[sentence], self._dataset.pattern).edits:
+            begin, stop = edit.begin + space, edit.stop + space
+            # A token of which a part stands there; of what was left out, the one that goes on.
+            first = int(np.searchsorted(ends, begin, side="right"))
+            last = max(int(np.searchsorted(ends, stop, side="left")), first)
+            sure.append(_Sure(edit, math.exp(min(completion.log_probs[first : last + 1], default=-math.inf))))
+        return sure
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        tokenizer = self._answering.tokenizer
+        return tokenizer.decode([one for one in ids if one < tokenizer.base_size])
+
+    # All rows
+
+    def _count(self, row: _Given, line: dict[str, Any]) -> None:
+        from train.tasks.metrics.corrections import gleu
+
+        self._counts["rows"] += 1
+        self._counts["changed"] += line["text"] != row.text
+        for edit in line["edits"]:
+            self._kinds[edit["kind"]] += 1
+            self._frequent[f"{edit['old']} → {edit['new']}"] += 1
+        if len(self._frequent) > 2 * FREQUENT:
+            self._frequent = Counter(dict(self._frequent.most_common(FREQUENT)))
+        if row.targets:
+            self._counts["targets"] += 1
+            self._counts["right"] += row.text in row.targets
+            self._counts["spoiled"] += row.text in row.targets and line["text"] != row.text
+            self._counts["exact"] += line["text"] in row.targets
+            self._gleu += gleu([row.text], [row.targets], [line["text"]]).measures["gleu"].parts_NP[0]  # type: ignore[union-attr]
+
+    def state(self) -> Any:
+        return {
+            "kinds": dict(self._kinds),
+            "frequent": dict(self._frequent),
+            "counts": dict(self._counts),
+            "gleu": self._gleu.tolist(),
+        }
+
+    def restore(self, state: Any) -> None:
+        self._kinds, self._frequent, self._counts = (Counter(state[name]) for name in ("kinds", "frequent", "counts"))
+        self._gleu = np.array(state["gleu"])
+
+    def summary(self) -> dict[str, Any]:
+        """The share of texts that were changed, and edits by kind; where rows had targets GLEU, the share that is one of them, and, of the
+        texts that were right, the share that was changed."""
+        from train.tasks.metrics.corrections import gleu_of
+
+        c = self._counts
+        found: dict[str, Any] = {"changed": c["changed"] / c["rows"]} if c["rows"] else {}
+        found |= {kind: self._kinds[kind] for kind in KINDS}
+        if c["targets"]:
+            found |= {"gleu": gleu_of(self._gleu), "exact": c["exact"] / c["targets"]}
+        return found | ({"spoiled": c["spoiled"] / c["right"]} if c["right"] else {})
+
+    def sections(self) -> list[Section]:
+        values = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        rows = [[edit, str(count)] for edit, count in self._frequent.most_common(50)]
+        return [
+            Section("Editing: what was changed", {}, ("", "value"), [*values, ["an edit must be surer than", f"{self._threshold:.4f}"]]),
+            Section("Editing: the most frequent edits", {}, ("edit", "times"), rows),
+        ]
+
+
+def _sentences(text: str) -> list[tuple[int, int]]:
+    """Where sentences with words begin and end, outside of blocks of code and tables."""
+    found, at = [], 0
+    blocks = [match.span() for match in KEPT.finditer(text) if "\n" in match[0] or match[0].lstrip().startswith("|")]
+    ends = [(match.start(), match.end()) for match in SENTENCE.finditer(text)]
+    for start, end in [*ends, (len(text), len(text))]:
+        if (at == 0 or text[at - 1] == "\n") and (mark := MARK.match(text, at, start)):
+            at = mark.end()
+        if start > at and LETTERS.search(text, at, start) and not any(a < start and at < b for a, b in blocks):
+            found.append((at, start))
+        at = end
+    return found
