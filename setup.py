@@ -17,8 +17,8 @@ EXTRAS = {
     "wandb": ["wandb>=0.19"],
     "notebooks": ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"],
     "eval": ["lm-eval>=0.4.13"],  # its core needs no torch; older ones load tasks in another way
-    # Answers over HTTP; llguidance: answers in JSON, by a schema or an expression.
-    "serve": ["uvicorn>=0.30", "prometheus_client>=0.20", "llguidance>=1.0", "jinja2>=3.1"],
+    # Answers over HTTP; llguidance: answers in JSON, by a schema or an expression; websockets: rows that come in.
+    "serve": ["uvicorn>=0.30", "prometheus_client>=0.20", "llguidance>=1.0", "jinja2>=3.1", "websockets>=15"],
     "privacy": ["dp-accounting>=0.6"],  # what private training costs
     "federated": ["grpcio>=1.60", "cryptography>=42", "msgpack>=1.0"],  # clients on machines of their own
     "anonymize": ["opencv-python-headless>=4.8,<5", "pillow>=10.4"],  # newer ones come without a detector of faces

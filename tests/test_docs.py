@@ -17,8 +17,16 @@ from tests.data.media.media_files import audio_file, image_file, picture
 from tests.options import DEFAULTS, keys_of
 from tests.train.conftest import write_texts
 from train.adapters.options import LoRA
+from train.apps.coherence import Coherence
 from train.apps.customer_service import CustomerService
+from train.apps.editing import Editing
 from train.apps.finance_monitor import FinanceMonitor
+from train.apps.grading import Grading
+from train.apps.medical_case import MedicalCase
+from train.apps.practice import Practice
+from train.apps.story import Story
+from train.apps.tutoring import Tutoring
+from train.apps.verse import Verse
 from train.experiment import Experiment
 from train.federated.options import Gathered
 from train.loop.checks import check_options
@@ -26,6 +34,7 @@ from train.objectives.distillation import Distillation
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.recommendation import NextItem
 from train.objectives.tasks.retrieval import Retrieval
+from train.objectives.tasks.tracing import NextAnswer
 from train.reproduce.table import table_path
 from train.sources.media.options import MediaShards
 from train.step.adversarial.options import FGM, SMART, FreeLB
@@ -82,7 +91,15 @@ WITH_KINDS = [
         {"data": Recommendation(), "objective": NextItem()},
         {"data": Together()},
         {"data": CustomerService()},
+        {"data": Coherence()},
+        {"data": Story(controls=("kind",))},
+        {"data": Verse()},
+        {"data": Editing()},
         {"data": FinanceMonitor()},
+        {"data": Grading()},
+        {"data": Practice(), "objective": NextAnswer()},
+        {"data": Tutoring()},
+        {"data": MedicalCase()},
         {"gradient": Private()},
         {"gradient": Federated()},
         {"gradient": Gathered()},

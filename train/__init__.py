@@ -80,8 +80,17 @@ _FACE = {
     "NextItem": "objectives.tasks.recommendation",
     "TextPairs": "tasks.retrieval",
     # runs at work
+    "Coherence": "apps.coherence",
     "CustomerService": "apps.customer_service",
+    "Editing": "apps.editing",
     "FinanceMonitor": "apps.finance_monitor",
+    "Story": "apps.story",
+    "Verse": "apps.verse",
+    "MedicalCase": "apps.medical_case",
+    "Grading": "apps.grading",
+    "Practice": "apps.practice",
+    "Tutoring": "apps.tutoring",
+    "NextAnswer": "objectives.tasks.tracing",
     # learning from reward
     "Letters": "rl.environments.text_tasks",
     "Demonstrations": "rl.options",

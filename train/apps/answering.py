@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 from data.errors import UserError
 from data.files import json_files
 from data.records.record import Record
+from model.decoding.sampling import Sampling
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.evaluation.totals import Evaluator
-from train.kinds import Application
+from train.generation.chat import load_chat
+from train.generation.text import Completion, Form, TextGenerator
+from train.kinds import Application, realise
 from train.objectives.bind import bind
 from train.tasks.examples import Example
 
@@ -31,7 +34,7 @@ class Answering:
         self._params, self.step = load_parameters(run, self._mesh, step=step, raw=raw)
         self.reads = [run.identity, self.step, raw]
         """Which parameters these are."""
-        self._tokenizer = run.tokenizer()
+        self.tokenizer = run.tokenizer()
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:
@@ -39,11 +42,40 @@ class Answering:
 
     def __call__(self, examples: Sequence[Example]) -> list[Any]:
         """Of each, as the task's `found` gives it."""
-        return self.dataset.answers(self._evaluator, self._params, examples, self._tokenizer) if examples else []
+        return self.dataset.answers(self._evaluator, self._params, examples, self.tokenizer) if examples else []
+
+    def completions(self, examples: Sequence[Example]) -> list[list[Any]]:
+        """Of each the texts that the run's model writes, as Completions."""
+        return self.dataset.completions(self._params, examples, self.tokenizer) if examples else []
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids that the run's model knows."""
+        return self._generator.vocabulary
+
+    @functools.cached_property
+    def _generator(self) -> TextGenerator:
+        model, chat = realise(self.run.experiment.model), load_chat(self.run.path)
+        return TextGenerator(model, self._params, self.tokenizer, self.tokenizer.specials["document_end"], chat)
+
+    def continued(self, examples: Sequence[Example], *, sampling: Sampling, seed: int, forms: Sequence[Form] = ()) -> list[Completion]:
+        """A text for each example, drawn. forms: what each may be; empty: anything."""
+        dataset = self.dataset
+        dataset.tokens = self.tokenizer
+        prompts = [dataset.prompt_ids(one, dataset.options.length - dataset.options.written).tolist() for one in examples]
+        return self._generator.generate(prompts, tokens=dataset.options.written, sampling=sampling, seed=seed, forms=forms)
+
+    def held_out(self) -> list[Example]:
+        """The labelled examples that the run kept from learning. Its files must be where they were."""
+        return [one for one in self.dataset.examples(self.run.corpora(), "validation") if self.dataset.labelled(one)]
+
+    def learned_from(self) -> list[Example]:
+        """The examples that the run learned from. Its files must be where they were."""
+        return self.dataset.examples(self.run.corpora(), "train")
 
     def validation(self) -> tuple[list[Example], list[Any]]:
-        """The labelled examples that the run kept from learning, and their answers. Its files must be where they were."""
-        examples = [one for one in self.dataset.examples(self.run.corpora(), "validation") if self.dataset.labelled(one)]
+        """They, and their answers."""
+        examples = self.held_out()
         return examples, self(examples)
 
     def example_of(self, row: Record, *, labelled: bool = False) -> Example:

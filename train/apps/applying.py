@@ -21,6 +21,7 @@ from data.errors import UserError
 from data.files import json_files, storage
 from data.records.record import Record
 from data.records.rows import every_row, row_of
+from train.apps.web_socket import SCHEME, WebSocket
 from train.kinds import Application
 
 LOT = 256
@@ -207,6 +208,8 @@ def source_of(path: str, follow: bool, output: Path) -> Any:
     """What reads the rows of an input. UserError where there is none, or it cannot be followed."""
     if path == STDIN:
         return StandardInput(anew=not follow)
+    if path.startswith(SCHEME):
+        return WebSocket(path, follow)
     if not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder", "Give one that is there, or - for standard input.")
     if os.path.isdir(path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from data.records.record import Record
 from train.apps.edits import CHARACTER, KINDS, WORD, Comparison, Edit, natural
 from train.kinds import Application, Section, check_range
 from train.tasks.examples import Example, column
+from train.tasks.metrics.scores import load
 from train.tasks.metrics.words import WITHOUT_SPACES
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
 
@@ -28,6 +30,7 @@ SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\s*\n\s
 MARK = re.compile(r"[ \t]*(?:[#>*+-]+|\d+[.)])[ \t]+")
 """What makes a line a heading, an item or a quotation: no part of its sentence."""
 LETTERS = re.compile(r"[^\W\d_]{2}|[\u3400-\u9fff]")
+CAPITAL = re.compile(r"\b[A-Z]")
 FREQUENT = 1000
 """Different edits that are counted for the page; the rarest are forgotten."""
 USUAL = 0.5
@@ -142,38 +145,75 @@ class _Given(NamedTuple):
 
 
 class _Sure(NamedTuple):
-    """An edit and the probability of what was written there."""
+    """An edit and the probability of what was written there: of its unlikeliest token."""
 
     edit: Edit
-    confidence: float
+    sure: float
+
+
+def _features(edit: Edit, sure: float) -> list[float]:
+    """By which an edit is believed: how sure the model was, and what kind of edit it is."""
+    sure = min(max(sure, 1e-4), 1 - 1e-4)
+    return [math.log(sure / (1 - sure)), math.log(sure), *(float(edit.kind == kind) for kind in KINDS)]
+
+
+def _fitted(edits: list[tuple[list[float], bool]]) -> list[float]:
+    """Of a logistic regression on whether people made an edit, too: weights, and a bias; without edits of both sorts, how sure the model
+    was, alone."""
+    if len({right for _, right in edits}) < 2:
+        return [1.0, *[0.0] * (len(KINDS) + 2)]
+    model = load("sklearn.linear_model", "scikit-learn").LogisticRegression(max_iter=1000)
+    model.fit([features for features, _ in edits], [right for _, right in edits])
+    return [*map(float, model.coef_[0]), float(model.intercept_[0])]
+
+
+def _believed(weights: Sequence[float], one: _Sure) -> float:
+    """The probability that people make the edit, too."""
+    *slopes, bias = weights
+    return 1 / (1 + math.exp(-bias - sum(map(operator.mul, slopes, _features(one.edit, one.sure)))))
 
 
 class Editor(Application):
-    """Texts of any length, sentence by sentence. An edit stands if the model was sure enough of what it wrote, by a threshold from held-out
-    right sentences, and touches nothing that is kept: code, links, addresses, tables, words with digits, names that were given."""
+    """Texts of any length, sentence by sentence. An edit stands if it is likely enough that people would make it, by held-out sentences,
+    and touches nothing that is kept: code, links, addresses, tables, words with digits, names that were given or that have a capital
+    within a sentence."""
 
     def __init__(self, answering: Any):
         self._answering, self._dataset, self.reads = answering, answering.dataset, answering.reads
         self.text = self._dataset.options.source
         path = self._dataset.options.protect
         self._names = tuple(filter(None, (line.strip() for line in read_text(path).split("\n")))) if path else ()
-        self._threshold = answering.learned(self._learn, of=self._dataset.options.spoiled)["threshold"]
+        learned = answering.learned(self._learn, of=self._dataset.options.spoiled)
+        self._weights, self._threshold = learned["weights"], learned["threshold"]
         self._kinds: Counter[str] = Counter()
         self._frequent: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._gleu = np.zeros(10)
 
     def _learn(self) -> dict[str, Any]:
-        """How sure an edit has to be: so that of right sentences that were held out at most the share `spoiled` is changed."""
-        examples = self._dataset.right_examples(self._answering.held_out())
+        """From sentences that were held out: what tells edits that people made, too, from others, and how sure an edit has to be so that of
+        right sentences at most the share `spoiled` is changed."""
+        examples = self._answering.held_out()
         if not examples:
             raise UserError(
                 f"{self._answering.run.path}: no sentences were held out", "Train with --data.validation 0.1, or validation files."
             )
         texts = [example.fields["given"] for example in examples]
-        surest = sorted((max((one.confidence for one in sure), default=0.0) for sure in self._sure(texts)), reverse=True)
+        right = [example.fields["given"] for example in self._dataset.right_examples(examples)]
+        found, unneeded = self._sure(texts), self._sure(right)
+        people = [
+            {edit for target in example.label for edit in self._dataset.edits_of(text, target)}
+            for text, example in zip(texts, examples, strict=True)
+        ]
+        taken = [
+            (_features(one.edit, one.sure), (one.edit.start, one.edit.end, one.edit.new) in own)
+            for sure, own in zip(found, people, strict=True)
+            for one in sure
+        ] + [(_features(one.edit, one.sure), False) for sure in unneeded for one in sure]
+        weights = _fitted(taken)
+        surest = sorted((max((_believed(weights, one) for one in sure), default=0.0) for sure in unneeded), reverse=True)
         allowed = math.floor(self._dataset.options.spoiled * len(surest))
-        return {"threshold": surest[allowed] if allowed < len(surest) else 0.0}
+        return {"weights": weights, "threshold": surest[allowed] if allowed < len(surest) else 0.0}
 
     # Rows
 
@@ -216,9 +256,10 @@ class Editor(Application):
         for start, end, sure in sentences:
             sentence = row.text[start:end]
             taken = {
-                one.edit: one.confidence
+                one.edit: confidence
                 for one in sure
-                if one.confidence > least and not any(start + one.edit.start < b and a < start + one.edit.end for a, b in kept)
+                if (confidence := _believed(self._weights, one)) > least
+                and not any(start + one.edit.start < b and a < start + one.edit.end for a, b in kept)
             }
             if taken:
                 comparison = Comparison(sentence, self._written[sentence], self._dataset.pattern)
@@ -262,6 +303,8 @@ class Editor(Application):
         space = len(completion.text) - len(completion.text.lstrip())
         sure = []
         for edit in Comparison(sentence, self._written[sentence], self._dataset.pattern).edits:
+            if _loses_name(sentence, edit):
+                continue
             begin, stop = edit.begin + space, edit.stop + space
             # A token of which a part stands there; of what was left out, the one that goes on.
             first = int(np.searchsorted(ends, begin, side="right"))
@@ -323,6 +366,12 @@ class Editor(Application):
             Section("Editing: what was changed", {}, ("", "value"), [*values, ["an edit must be surer than", f"{self._threshold:.4f}"]]),
             Section("Editing: the most frequent edits", {}, ("edit", "times"), rows),
         ]
+
+
+def _loses_name(sentence: str, edit: Edit) -> bool:
+    """Whether a capital is lost within a sentence, where it begins a name."""
+    within = re.search(r"\w", sentence[: edit.start]) is not None
+    return within and len(CAPITAL.findall(edit.old)) > len(CAPITAL.findall(edit.new))
 
 
 def _sentences(text: str) -> list[tuple[int, int]]:

@@ -125,7 +125,7 @@ class _Asked(NamedTuple):
     """A sheet to write to, or a command in a game."""
 
     example: Example
-    count: int
+    number: int
     sampling: Sampling
     seed: int
     game: str = ""
@@ -195,7 +195,7 @@ class Writer(Application):
         return _Asked(self._answering.dataset.example(Record(plain, row.where)), count, sampling, seed)
 
     def _drawn(self, asked: _Asked) -> list[Any]:
-        return self._answering.continued([asked.example] * asked.count, sampling=asked.sampling, seed=asked.seed)
+        return self._answering.continued([asked.example] * asked.number, sampling=asked.sampling, seed=asked.seed)
 
     def _written(self, asked: _Asked) -> dict[str, Any]:
         candidates = []

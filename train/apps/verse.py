@@ -87,7 +87,7 @@ class VerseDataset(SequenceDataset):
 class _Asked(NamedTuple):
     example: Example
     tune: Tune | None
-    count: int
+    number: int
     sampling: Sampling
     seed: int
 
@@ -150,8 +150,8 @@ class Poet(Application):
 
     def _line(self, asked: _Asked) -> dict[str, Any]:
         size = self._answering.vocabulary
-        forms = [Metre(asked.tune, self._characters, self._end, size) for _ in range(asked.count)] if asked.tune else ()
-        written = self._answering.continued([asked.example] * asked.count, sampling=asked.sampling, seed=asked.seed, forms=forms)
+        forms = [Metre(asked.tune, self._characters, self._end, size) for _ in range(asked.number)] if asked.tune else ()
+        written = self._answering.continued([asked.example] * asked.number, sampling=asked.sampling, seed=asked.seed, forms=forms)
         poems = []
         for one in written:
             text = one.text.strip()

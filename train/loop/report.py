@@ -21,9 +21,10 @@ OLD_OCCLUSION = "looks.png"
 """What runs of format 1 called that picture."""
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, *, renewed: int = 0) -> Path:
     """Write the report of `run_dir` from its files (config.json, metrics.jsonl and, once they exist, environment.json, summary.json).
 
+    renewed: seconds after which a browser reads the page again; 0: never.
     Also works during training. Without matplotlib (extra: plots) the page has only tables. Returns the path of report.html.
     """
     run_dir = Path(run_dir)
@@ -47,7 +48,8 @@ def write_report(run_dir: Path) -> Path:
         _section("Environment", _table(["", ""], [[name, _plain(value)] for name, value in flatten(environment).items()])),
     ]
     name = str(experiment.get("name") or run_dir.name)
-    page = _PAGE.replace("{title}", html.escape(name)).replace("{body}", "\n".join(sections))
+    refresh = f'<meta http-equiv="refresh" content="{renewed}">\n' if renewed else ""
+    page = _PAGE.replace("{refresh}", refresh).replace("{title}", html.escape(name)).replace("{body}", "\n".join(sections))
     path, partial = run_dir / "report.html", run_dir / "report.html.partial"
     partial.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate may come out of a tokenizer
     os.replace(partial, path)
@@ -327,7 +329,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
+{refresh}<title>{title}</title>
 <style>
 :root { --ink: #1c1f24; --soft: #646a73; --paper: #ffffff; --card: #f4f5f7; --line: #dfe2e6; --accent: #1f83c9 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #9aa0a8; --paper: #15171b; --card: #1f2227; --line: #33373d } }

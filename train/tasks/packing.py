@@ -18,7 +18,7 @@ class Piece(NamedTuple):
 
     ids: int32 [L], what is read, or with `target` what its encoder reads. types: int32 [L], by default zeros. label: of the text (any shape
     that its head knows) or, with an axis of L first, of each token. target: int32 [M], what is written. learned: float32, which ids (or
-    targets) have a loss; of `ids`, the first never has.
+    targets) have a loss; of `ids`, the first never has. beside: float32 [K], numbers that belong to the text, for a head.
     """
 
     ids: np.ndarray
@@ -26,6 +26,7 @@ class Piece(NamedTuple):
     label: Any = None
     target: np.ndarray | None = None
     learned: Any = None
+    beside: np.ndarray | None = None
 
 
 Item = tuple[Piece, ...]

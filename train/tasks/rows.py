@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.errors import UserError
 from data.text.rows import TextBatch, empty_batch
 from train.tasks.packing import Item
 
@@ -21,6 +22,7 @@ class HeadBatch(NamedTuple):
     items: np.ndarray  # int32 [B, S]: number of the example in its batch or its split
     rows: np.ndarray  # int32 [B]: number of the row, by which its randomness is drawn
     shift: Any = None  # float32 [B, T, W]: added to the vectors of tokens; None: nothing is
+    beside: Any = None  # float32 [B, S, K]: numbers that stand beside each text; None: there are none
 
 
 class TogetherBatch(NamedTuple):
@@ -56,15 +58,25 @@ class SourceBatch(NamedTuple):
     shift: Any = None  # float32 [B, S, W]: added to the vectors of the source's tokens; None: nothing is
 
 
-def head_batch(items: list[Item], laid: list[list[int]], rows: np.ndarray, length: int, texts: int, label: np.ndarray, by_token: bool):
+def head_batch(
+    items: list[Item],
+    laid: list[list[int]],
+    rows: np.ndarray,
+    length: int,
+    texts: int,
+    label: np.ndarray,
+    by_token: bool,
+    beside: int = 0,
+) -> HeadBatch:
     """HeadBatch. laid: of each row, the numbers of its items. label: an empty one, which says shape and type. by_token: whether tokens have
-    labels, and not texts."""
+    labels, and not texts. beside: how many numbers stand beside each text."""
     count = len(rows)
     tokens, segments, positions, types = (np.zeros((count, length), np.int32) for _ in range(4))
     places = length if by_token else texts
     labels = np.zeros((count, places, *label.shape), label.dtype)
     weights = np.zeros((count, places), np.float32)
     numbers = np.full((count, texts), -1, np.int32)
+    numbers_beside = np.zeros((count, texts, beside), np.float32) if beside else None
     for row, held in enumerate(laid):
         begin = text = 0
         for number in held:
@@ -78,8 +90,10 @@ def head_batch(items: list[Item], laid: list[list[int]], rows: np.ndarray, lengt
                 labels[row, place] = piece.label
                 weights[row, place] = piece.learned if piece.learned is not None else 1.0
                 numbers[row, text] = number
+                if numbers_beside is not None:
+                    numbers_beside[row, text] = piece.beside
                 begin, text = span.stop, text + 1
-    return HeadBatch(tokens, segments, positions, types, labels, weights, numbers, rows.astype(np.int32))
+    return HeadBatch(tokens, segments, positions, types, labels, weights, numbers, rows.astype(np.int32), beside=numbers_beside)
 
 
 def in_one(batches: list) -> Any:
@@ -88,6 +102,10 @@ def in_one(batches: list) -> Any:
     apart = {"labels", "weights"} if isinstance(first, HeadBatch) else set()
     fields: dict[str, Any] = {}
     for name, value in first._asdict().items():
+        if apart and name == "beside":
+            if any(batch.beside is not None for batch in batches):
+                raise UserError("data.tasks: a task with numbers beside its texts goes with no other", "Train it by itself.")
+            continue
         arrays = [getattr(batch, name) for batch in batches]
         if value is None or name == "rows":
             fields[name] = value

@@ -107,6 +107,8 @@ class TaskDataset(Dataset):
     """Whether several examples may be parts of one, neighbours in their file."""
     empty_label: ClassVar[np.ndarray] = np.zeros((), np.int32)
     """Shape and type of a label, for the head of an encoder."""
+    beside: int = 0
+    """Numbers that stand beside each text, for the head of an encoder."""
     own_prompt: ClassVar[str] = "{text}\n"
     """The prompt where the options give none."""
     writes: ClassVar[bool] = True
@@ -129,6 +131,14 @@ class TaskDataset(Dataset):
     def judgeable(self, example: Example) -> bool:
         """Whether answers to it can be scored."""
         return self.labelled(example)
+
+    def fitted_to(self, examples: Sequence[Example]) -> tuple[float, ...]:
+        """What is measured of the examples to learn from and kept with the run, such as the means of values. () for nothing."""
+        return ()
+
+    def fusion(self) -> Any:
+        """How a head joins what stands beside a text with it: see train/objectives/tasks/fusion.py. None: it reads texts alone."""
+        return None
 
     def check_known(self, example: Example) -> None:
         """UserError for a label that the run was not trained with."""
@@ -388,7 +398,7 @@ class TaskDataset(Dataset):
         """The arrays of rows."""
         o = self.options
         if self.way == "head":
-            return head_batch(items, laid, rows, o.length, self.texts, self.empty_label, self.by_token)
+            return head_batch(items, laid, rows, o.length, self.texts, self.empty_label, self.by_token, self.beside)
         if self.way == "source":
             return source_batch(items, laid, rows, o.length, o.written, self.experiment.model.start_token)  # type: ignore[attr-defined]
         return text_batch(items, laid, rows, o.length)
@@ -541,6 +551,13 @@ class TaskDataset(Dataset):
             self.tokens = tokenizer
             outputs = answers_of(self, realise(self.experiment.model), params, evaluator.mesh, list(examples))
         return [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
+
+    def completions(self, params, examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Any]]:
+        """What a model that writes makes of each example, as Completions, with the probabilities of their tokens."""
+        from train.tasks.writing import completions_of
+
+        self.tokens = tokenizer
+        return completions_of(self, realise(self.experiment.model), params, list(examples))
 
     def details(self) -> "Judged | None":
         """Of the last evaluation."""

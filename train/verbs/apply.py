@@ -3,6 +3,7 @@
 import dataclasses
 import signal
 import threading
+import time
 from pathlib import Path
 
 import tyro
@@ -10,6 +11,9 @@ import tyro
 from data.errors import UserError
 from data.files import json_files
 from train.verbs.arguments import parse, start_jax
+
+REPORT_SECONDS = 30
+"""From one page of what is followed to the next."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +24,16 @@ class Apply:
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
     input: str = ""
-    """Rows: a file (.jsonl, .csv, .parquet, ...), a folder of them, or - for lines of JSON from standard input."""
+    """Rows: a file (.jsonl, .csv, .parquet, ...), a folder of them, - for lines of JSON from standard input, or ws://127.0.0.1:PORT."""
     output: str = ""
     """JSONL file to write."""
     text: str = ""
     """Instead of files: one text, whose answer is printed."""
     follow: bool = False
-    """Keep on reading what is added to the input, until the process is told to end: lines of JSON in a file, files in a folder."""
+    """Keep on reading what comes to the input, until the process is told to end: lines of JSON in a file, files in a folder, messages."""
     report: bool = False
-    """Put what was found into the run's report.html, in place of what was there."""
+    """Put what was found into the run's report.html, in place of what was there; with --follow each half minute, in a page that renews
+    itself."""
     step: int | None = None
     """Checkpoint. Default: the latest."""
     raw: bool = False
@@ -72,27 +77,31 @@ def apply(arguments: list[str]) -> None:
         return
     from rich.progress import Progress
 
-    stopping = threading.Event()
-    for which in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(which, lambda *_: stopping.set())
-    with Progress(*Progress.get_default_columns()[:1], "{task.completed:,} rows", disable=o.follow) as progress:
-        task = progress.add_task("answering", total=None)
-        found = applied(
-            application,
-            source,
-            output,
-            whose=application.reads,
-            follow=o.follow,
-            stopped=stopping.is_set,
-            said=lambda rows: progress.update(task, completed=rows),
-        )
-    if o.report:
+    def report(renewed: int = 0) -> None:
         from train.loop.report import write_report
         from train.loop.sections import add_sections
 
         sections = application.sections()
         add_sections(run.path, sections, tuple(section.title for section in sections))
-        write_report(run.path)
+        write_report(run.path, renewed=renewed)
+
+    due = [time.monotonic() + REPORT_SECONDS]
+
+    def said(rows: int) -> None:
+        progress.update(task, completed=rows)
+        if o.report and o.follow and time.monotonic() > due[0]:
+            report(renewed=REPORT_SECONDS)
+            due[0] = time.monotonic() + REPORT_SECONDS
+
+    stopping = threading.Event()
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, lambda *_: stopping.set())
+    with Progress(*Progress.get_default_columns()[:1], "{task.completed:,} rows", disable=o.follow) as progress:
+        task = progress.add_task("answering", total=None)
+        whose = application.reads
+        found = applied(application, source, output, whose=whose, follow=o.follow, stopped=stopping.is_set, said=said)
+    if o.report:
+        report()
     numbers = {"rows": found.rows, "errors": found.errors, "seconds": found.seconds} | application.summary()
     if o.json:
         print(json_files.dumps(numbers))

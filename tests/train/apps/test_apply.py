@@ -17,6 +17,7 @@ from tests.train.tiny_runs import start, train
 from train.apps.customer_service import CustomerService
 from train.apps.finance_monitor import FinanceMonitor
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
+from train.loop.report import write_report
 from train.objectives.tasks.options import Supervised
 from train.tasks.classification import Classification
 
@@ -89,8 +90,29 @@ def test_a_service_counts_labelled_rows_and_shows_itself_in_the_report(runs, tmp
     kept = json.loads((runs["service"] / "application.json").read_text())
     assert kept["learned"]["threshold"] <= 1
     page = (runs["service"] / "report.html").read_text()
-    assert "Customer service: what was answered" in page
+    assert "Customer service: what was answered" in page and "refresh" not in page
+    assert '"refresh" content="30"' in write_report(runs["service"], renewed=30).read_text()
     assert "Please tell me: days." in (tmp_path / "out.jsonl").read_text()
+
+
+def test_a_page_of_what_is_followed_renews_itself_until_the_end(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("train.verbs.apply.REPORT_SECONDS", 1e-6)
+    pages = []
+
+    def page(run, renewed):
+        pages.append(renewed)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("train.loop.report.write_report", page)
+    before = [(which, signal.getsignal(which)) for which in (signal.SIGTERM, signal.SIGINT)]
+    rows = [{"text": "a q b", "time": 3600 * number, "topic": "t"} for number in range(3)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    try:
+        apply(capsys, runs["monitor"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", "--follow", "--report")
+    finally:
+        for which, handler in before:
+            signal.signal(which, handler)
+    assert pages == [1e-6, 0]  # the last one is still
 
 
 def test_mistakes_are_said(runs, tmp_path, capsys):

@@ -8,7 +8,8 @@ import pytest
 
 from data.errors import UserError
 from data.records.record import Record
-from train.apps.editing import Editing, Editor
+from train.apps.editing import Editing, Editor, _believed, _features, _fitted, _loses_name, _Sure
+from train.apps.edits import Edit
 from train.tasks.metrics.corrections import gleu
 
 FIXES = {"he go home.": ("he goes home.", 0.9), "i see.": ("I see.", 0.6), "It is so.": ("It is as so.", 0.3), "A day.": ("The day.", 0.2)}
@@ -119,6 +120,23 @@ def test_names_stay(editor, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("sentence", "old", "new", "found"),
+    [
+        ("See The Day now.", "Day", "day", True),
+        ("See The Day now.", "Day", "", True),
+        ("See The Day now.", "The Day", "Today", True),
+        ("See the Dey now.", "Dey", "Day", False),
+        ("The Day", "The", "the", False),
+        ('"The Day', "The", "A", False),
+        ("see trump", "trump", "Trump", False),
+    ],
+)
+def test_a_capital_within_a_sentence_is_no_error(sentence, old, new, found):
+    start = sentence.index(old)
+    assert _loses_name(sentence, Edit(start, start + len(old), old, new, 0, 0)) is found
+
+
+@pytest.mark.parametrize(
     ("row", "said"),
     [
         ({}, "source"),
@@ -163,6 +181,15 @@ def test_summary_and_state(editor):
     assert other.summary() == found and [one.rows for one in other.sections()] == [one.rows for one in made.sections()]
     before = made.state()
     assert made.reply(["i see."])["answer"] == "I see." and made.state() == before
+
+
+def test_what_people_do_too_is_believed_by_its_kind():
+    """Of edits of which the model was as sure."""
+    form, wording = Edit(0, 4, "goed", "goes", 0, 4), Edit(0, 4, "went", "is", 0, 2)
+    weights = _fitted([(_features(form, 0.7), True), (_features(wording, 0.7), False)] * 20)
+    assert _believed(weights, _Sure(form, 0.7)) > 0.8 > 0.2 > _believed(weights, _Sure(wording, 0.7))
+    alone = _fitted([(_features(form, 0.7), False)])
+    assert _believed(alone, _Sure(form, 0.7)) == pytest.approx(0.7) == _believed(alone, _Sure(wording, 0.7))
 
 
 def test_no_held_out_sentence_is_an_error(editor):

@@ -42,6 +42,9 @@ class Classes:
     width: int
     by_token: bool = False
 
+    def labels(self, batch):
+        return batch.labels
+
     def losses(self, logits, batch, smoothing: float = 0.0):
         log_p = jax.nn.log_softmax(logits)
         return smoothed_nll(log_p, batch.labels, smoothing), logits.argmax(-1) == batch.labels
@@ -51,6 +54,32 @@ class Classes:
 
     def divergence(self, logits, others, batch, symmetric: bool):
         return divergence_terms(jax.nn.log_softmax(logits), jax.nn.log_softmax(others), symmetric).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgedClasses(Classes):
+    """Classes, of which some are answers that a person judged.
+
+    batch.labels: float32 [B, S, 3], the class, its reward, and the probability with which it was answered, 0 for a label that is simply
+    true. The loss of an answer that was judged is minus its reward times pi / pi_0, the ratio of its probability now and then, which is at
+    most `clip` (Swaminathan & Joachims 2015, eq. 5): its mean is what answers would have earned, up to the sign. Where the ratio is clipped
+    there is no gradient.
+    """
+
+    clip: float = 10.0
+
+    def labels(self, batch):
+        return batch.labels[..., 0].astype(jnp.int32)
+
+    def losses(self, logits, batch, smoothing: float = 0.0):
+        log_p, labels_BS = jax.nn.log_softmax(logits), self.labels(batch)
+        reward_BS, then_BS = batch.labels[..., 1], batch.labels[..., 2]
+        judged_BS = then_BS > 0
+        now_BS = jnp.exp(-smoothed_nll(log_p, labels_BS, 0.0))
+        earned_BS = reward_BS * jnp.minimum(now_BS / jnp.where(judged_BS, then_BS, 1.0), self.clip)
+        same_BS = logits.argmax(-1) == labels_BS
+        hits_BS = jnp.where(judged_BS & (reward_BS <= 0), ~same_BS, same_BS)
+        return jnp.where(judged_BS, -earned_BS, smoothed_nll(log_p, labels_BS, smoothing)), hits_BS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,8 @@ class Supervised(Objective):
     """Names of the labels. Empty: those that the files have, in alphabetical order."""
     counts: tuple[int, ...] = ()
     """How many examples to learn from have each label. Empty: counted."""
+    fitted: tuple[float, ...] = ()
+    """What the task measures of the examples to learn from, such as means of values. Empty: measured."""
     ordinary: int = 0
     """With label_smoothing: how many ids a token of a model that writes is spread over, from the first. 0: as many as the tokenizer has."""
     pool: Literal["auto", "pooler", "first", "mean"] = "auto"
@@ -60,10 +62,11 @@ class Supervised(Objective):
         held = dataset.examples(sources, "validation")
         learned = dataset.examples(sources, "train") if dataset.options.files else held
         labels = self.labels or dataset.labels([*learned, *(example for example in held if dataset.labelled(example))])
+        fitted = self.fitted or dataset.fitted_to(learned)
         if not labels or self.counts:
-            return dataclasses.replace(self, labels=labels)
+            return dataclasses.replace(self, labels=labels, fitted=fitted)
         seen = Counter(name for example in learned for name in dataset.names_of(example))
-        return dataclasses.replace(self, labels=labels, counts=tuple(seen[name] for name in labels))
+        return dataclasses.replace(self, labels=labels, counts=tuple(seen[name] for name in labels), fitted=fitted)
 
 
 @dataclasses.dataclass(frozen=True)

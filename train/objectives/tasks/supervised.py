@@ -13,7 +13,8 @@ from model.media.encoders import segment_means
 from train.experiment import CausalLM, Experiment
 from train.kinds import Bound, Path, home_of, realise
 from train.objectives.tasks.comparing import Comparing
-from train.objectives.tasks.heads import Choice, Classes, Number, SeveralLabels, Span, projection
+from train.objectives.tasks.fusion import ENCODERS, Fusion
+from train.objectives.tasks.heads import Choice, Classes, JudgedClasses, Number, SeveralLabels, Span, projection
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.written import ContinuedLoss, WrittenLoss
 from train.objectives.terms import Mean, Term
@@ -41,7 +42,7 @@ class HeadLoss(Comparing):
 
     batch: HeadBatch. Term `loss`: nats per text (or token), for numbers the squared error. `divergence`: where the batch's shift is a
     Contrast; `dropout_divergence`: with r_drop. Metrics: accuracy where answers can be right; tokens. Parameters: the encoder's, and beside
-    them task_head.
+    them task_head. fusion: how numbers beside the texts are joined with them; None: there are none.
     """
 
     model: Any
@@ -49,15 +50,21 @@ class HeadLoss(Comparing):
     options: Supervised
     pool: str
     class_weights: tuple[float, ...] = ()
+    fusion: Fusion | None = None
 
     def start(self, key):
         """Fresh parameters, boxed with logical axis names."""
         config = self.model.config
-        own = projection(self.head.width, config.init_std).init(jax.random.fold_in(key, 1), jnp.zeros((1, config.embed_dim)))["params"]
+        width = config.embed_dim if self.fusion is None else self.fusion.width(config.embed_dim)
+        own = projection(self.head.width, config.init_std).init(jax.random.fold_in(key, 1), jnp.zeros((1, width)))["params"]
+        if self.fusion is not None:
+            own = own | self.fusion.start(jax.random.fold_in(key, 2), config.init_std)
         return self.model.start(key) | {"task_head": own}
 
     def read(self, params, batch, keys_B, **more):
-        """Hidden states [B, T, D]; more: further arguments of the model."""
+        """Hidden states [B, T, D], None where the head reads no text; more: further arguments of the model."""
+        if self.fusion is not None and not self.fusion.reads_text:
+            return None
         where = {"segments_BT": batch.segments, "positions_BT": batch.positions, "keys_B": keys_B}
         if batch.shift is not None:
             where["shift_BTW"] = batch.shift
@@ -67,7 +74,12 @@ class HeadLoss(Comparing):
 
     def logits(self, params, hidden_BTD, batch, keys_B=None):
         """float32 [B, S, width], or [B, T, width] of a head for tokens."""
-        x = hidden_BTD if self.head.by_token else pooled(self.model, params, hidden_BTD, batch, self.pool)
+        x = hidden_BTD
+        if x is not None and not self.head.by_token:
+            x = pooled(self.model, params, x, batch, self.pool)
+        if self.fusion is not None:
+            beside_BSK = self.fusion.text_alone(batch.items.shape) if batch.beside is None else batch.beside
+            x = self.fusion.join(params["task_head"], x, beside_BSK, keys_B, self.model.config.embed_dim)
         return self.project(params, x, keys_B)
 
     def project(self, params, x, keys_B=None):
@@ -76,13 +88,14 @@ class HeadLoss(Comparing):
             keep = 1.0 - self.options.head_dropout
             kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, _HEAD), keep, x.shape[1:]))(keys_B)
             x = jnp.where(kept, x / keep, 0)
-        return projection(self.head.width, self.model.config.init_std).apply({"params": params["task_head"]}, x.astype(jnp.float32))
+        own = {name: part for name, part in params["task_head"].items() if name != ENCODERS}
+        return projection(self.head.width, self.model.config.init_std).apply({"params": own}, x.astype(jnp.float32))
 
     def weights(self, batch):
         """float32, of each text or token."""
         if not self.class_weights:
             return batch.weights
-        return batch.weights * jnp.asarray(self.class_weights, jnp.float32)[jnp.maximum(batch.labels, 0)]
+        return batch.weights * jnp.asarray(self.class_weights, jnp.float32)[jnp.maximum(self.head.labels(batch), 0)]
 
     def judge(self, logits, batch, smoothing: float, share=1.0):
         """(terms, metrics) of logits. share: of each loss that counts."""
@@ -170,14 +183,17 @@ def check_labels(options: Supervised, head: Any, model: ModelConfig) -> None:
         raise UserError("objective.mixup is for an encoder's head, and the model writes its answers", "Leave --objective.mixup at 0.")
     if options.mixup and (head.by_token or isinstance(head, Choice)):
         raise UserError("objective.mixup mixes texts that have labels of their own; those of this task have none", "Leave it at 0.")
+    if options.mixup and isinstance(head, JudgedClasses):
+        raise UserError("objective.mixup mixes labels, and answers that were judged have none", "Leave it at 0.")
     if options.r_drop and not model.drops and (head is None or not options.head_dropout):
         raise UserError("objective.r_drop compares passes with different dropout, and the model has none", "Set --model.dropout 0.1.")
 
 
-def name_of(head: Any, labels: tuple[str, ...], pool: str) -> str:
+def name_of(head: Any, labels: tuple[str, ...], pool: str, fusion: Fusion | None = None) -> str:
     """Of a head, the same for heads that mean the same by their outputs: so that no run takes over one of another task."""
     kind = {SeveralLabels: "several labels", Number: "a number", Choice: "choices", Span: "spans"}.get(type(head), "labels")
     kind = f"{kind} of tokens" if head.by_token else f"{kind} by {pool}"
+    kind = kind if fusion is None else f"{kind} and {fusion.name}"
     if not labels:
         return f"head for {kind}"
     shown = ", ".join(labels[:SHOWN_LABELS])
@@ -205,6 +221,9 @@ def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
     if options.class_weights == "balanced" and options.counts:
         total, present = sum(options.counts), sum(count > 0 for count in options.counts)
         weights = tuple(total / (present * count) if count else 0.0 for count in options.counts)
-    loss = HeadLoss(model, head, options, pool, weights)
-    parts = model.parts() | {name_of(head, options.labels, pool): TASK_HEAD}
+    fusion = dataset.fusion()
+    if fusion is not None and options.mixup:
+        raise UserError("objective.mixup mixes texts, and the task has numbers beside them", "Leave it at 0.")
+    loss = HeadLoss(model, head, options, pool, weights, fusion)
+    parts = model.parts() | {name_of(head, options.labels, pool, fusion): TASK_HEAD}
     return Bound(loss, start=loss.start, parts=parts, heads=(TASK_HEAD,), outputs=loss.outputs)

@@ -73,6 +73,7 @@ def check_apart(experiment: Experiment) -> None:
 
 READS_OTHERS = (
     ("data", "shots", 0, "shows other examples before each one"),
+    ("data", "standardise", False, "measures the values of all examples"),
     ("objective", "class_weights", "none", "counts the labels of all examples"),
 )
 """Options by which the loss of one unit depends on other units."""

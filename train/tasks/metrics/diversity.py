@@ -58,11 +58,11 @@ def mauve(written_ND: np.ndarray, true_MD: np.ndarray, *, clusters: int = 0, sca
     labels = cluster.KMeans(count, n_init=5, random_state=seed).fit_predict(both)
     p, q = (np.bincount(own, minlength=count) + 0.5 for own in (labels[: len(written_ND)], labels[len(written_ND) :]))
     p, q = p / p.sum(), q / q.sum()
-    points = [(0.0, 1.0), (1.0, 0.0)]
-    for weight in np.linspace(0.01, 0.99, 99):
-        mixed = weight * p + (1 - weight) * q
-        points.append(tuple(float(np.exp(-scale * (one * np.log(one / mixed)).sum())) for one in (q, p)))
-    x, y = np.array(sorted(points, key=lambda one: (one[0], -one[1]))).T
+    weights_W1 = np.linspace(0.01, 0.99, 99)[:, None]
+    mixed_WC = weights_W1 * p + (1 - weights_W1) * q
+    x, y = (np.exp(-scale * (one * np.log(one / mixed_WC)).sum(1)) for one in (q, p))
+    order = np.lexsort((-y, x))
+    x, y = np.concatenate([[0.0], x[order], [1.0]]), np.concatenate([[1.0], y[order], [0.0]])
     return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
 
 

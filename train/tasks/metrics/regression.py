@@ -31,10 +31,18 @@ def regression_scores(truth_N: Sequence[float], predicted_N: Sequence[float]) ->
     if (true == np.rint(true)).all() and true.min() < true.max() <= true.min() + 100:
         grades = np.arange(int(true.min()), int(true.max()) + 1)
         rounded = np.clip(np.rint(given), grades[0], grades[-1]).astype(int)
-        kappa = load("sklearn.metrics", "scikit-learn").cohen_kappa_score
-        values["quadratic_kappa"] = float(kappa(true.astype(int), rounded, labels=grades, weights="quadratic"))
+        values["quadratic_kappa"] = quadratic_kappa(true, rounded)
         measures["quadratic_kappa"] = _kappa(true.astype(int) - grades[0], rounded - grades[0], len(grades))
     return Scores(values, {}, measures)
+
+
+def quadratic_kappa(first_N: Sequence[float] | np.ndarray, second_N: Sequence[float] | np.ndarray) -> float:
+    """Agreement of two graders on the same texts (Cohen 1968): 1 - the squared differences over those of pairs by chance, which is what
+    weights "quadratic" give for grades that are whole numbers. NaN where both give one and the same grade to all."""
+    check_pairs(first_N, second_N)
+    first, second = np.asarray(first_N, np.float64), np.asarray(second_N, np.float64)
+    by_chance = first.var() + second.var() + (first.mean() - second.mean()) ** 2
+    return float(1 - ((first - second) ** 2).mean() / by_chance) if by_chance > 0 else float("nan")
 
 
 def _correlation(method: Callable, true: np.ndarray, given: np.ndarray) -> Callable[[np.ndarray], float]:

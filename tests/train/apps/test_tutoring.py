@@ -1,0 +1,199 @@
+"""Which move comes next, what is said, and that the solution is not."""
+
+import json
+from fractions import Fraction
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from data.errors import UserError
+from data.records.record import Record
+from train.apps.hints import RUNGS, Problem, concluded, ladder, leaks, next_step, numbers, steps, told
+from train.apps.tutoring import MOVES, Tutor, Tutoring, says_the_same
+
+QUESTION = "Ann bakes 4 cakes with 6 eggs each. Ben has 10 eggs at home. How many eggs does she need in all if Ben gives his?"
+SOLUTION = "She uses 4 * 6 = 24 eggs for the cakes.\nBen gives ten, so she must buy 24 - 10 = $14.00 worth of them.\n 14"
+PROBLEM = Problem(QUESTION, SOLUTION)
+
+
+def student(text: str) -> dict:
+    return {"who": "student", "text": text}
+
+
+def teacher(text: str, move: str = "") -> dict:
+    return {"who": "teacher", "text": text, "move": move or text}
+
+
+@pytest.fixture
+def tutor(fake, tmp_path):
+    """Whose model chooses the move that the teacher's last turn names."""
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps({"question": QUESTION, "ground_truth": SOLUTION}) + "\n")
+    return Tutor(fake(Tutoring(problems=str(path)), MOVES, []))
+
+
+def ask(tutor, *turns, **more):
+    (line,) = tutor.answers([Record({"question": QUESTION, "ground_truth": SOLUTION, "turns": list(turns)} | more, "line 1")])
+    return line
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("$1,200.00 and 3.50", {1200, Fraction(7, 2)}),
+        ("1/2 of .5", {Fraction(1, 2), 1, 2}),
+        ("twenty-one, a dozen", {20, 21, 1, 12}),
+        ("three hundred", {3, 100, 300}),
+        ("24.", {24}),
+        ("12-5=7", {12, 5, 7}),
+        ("５", {5}),
+        ("5/0", {5, 0}),
+        ("nothing", set()),
+    ],
+)
+def test_numbers_in_digits_and_words(text, values):
+    assert numbers(text) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("It is 24.", True),
+        ("It is twenty-four.", True),
+        ("It is 24.0 eggs", True),
+        ("You get $ 14", True),
+        ("Is it 72/3?", True),
+        ("Think of 4 and 6.", False),
+        ("You said 30.", False),
+        ("So she must buy some of them", True),
+        ("What does she need?", False),
+    ],
+)
+def test_a_filter_finds_results_and_phrases_of_the_solution(text, held):
+    """72/3 is twenty-four as well."""
+    assert bool(leaks(text, PROBLEM, ["It is 30."])) == held
+
+
+def test_what_the_pupil_said_is_no_secret():
+    assert not leaks("You have 24 now.", PROBLEM, ["I get 24"]) and leaks("You have 14 now.", PROBLEM, ["I get 24"])
+
+
+def test_steps_come_one_after_the_other():
+    assert [(step.left, step.right) for step in steps(PROBLEM)] == [("4 * 6", "24"), ("24 - 10", "$14.00")]
+    assert next_step(PROBLEM, ["?"]).right == "24" and next_step(PROBLEM, ["24"]).right == "$14.00"
+    assert next_step(PROBLEM, ["24, so 14"]) is None and "4 * 6 = 24" in told(PROBLEM, ["?"])
+
+
+@given(st.text(max_size=60), st.text(max_size=60), st.lists(st.text(max_size=20), max_size=2), st.sampled_from(RUNGS), st.integers(0, 20))
+@settings(max_examples=150)
+def test_any_text_makes_a_hint(question, solution, said, rung, turn):
+    hint = ladder(Problem(question or "x", solution or "x"), said, rung, turn)
+    assert isinstance(hint, str) and hint
+
+
+@given(st.lists(st.sampled_from(["24", "14", "30", "I add 4 and 6", "no idea", "ten"]), min_size=1, max_size=4), st.integers(0, 9))
+def test_no_rung_tells_a_result(said, turn):
+    for rung in RUNGS:
+        assert not leaks(ladder(PROBLEM, said, rung, turn), PROBLEM, said)
+
+
+def test_a_blank_stands_for_every_number_that_is_not_known():
+    assert ladder(Problem("Share them among 3.", "24 / 3 = 8\n 8"), ["no"], "blank", 0) == "Fill in what is missing: ___ / 3 = ___"
+
+
+def test_rungs_follow_moves_and_rise_where_a_pupil_is_stuck(tutor):
+    assert ask(tutor, teacher("probing"), student("I do not know"))["rung"] == "question"
+    assert ask(tutor, teacher("telling"), student("I do not know"))["answer"].startswith("Fill in what is missing: 4 * 6 = ___")
+    stuck = [turn for _ in range(4) for turn in (teacher("probing"), student("no"))]
+    assert RUNGS.index(ask(tutor, *stuck)["rung"]) == 2
+    helped = [*stuck[:-1], student("I have 24")]
+    assert ask(tutor, *helped)["rung"] == "question"
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("So it is fourteen.", True),
+        ("24 - 10 = $14.00", True),
+        ("It is 14, isn't it?", True),
+        ("So it is 15", False),
+        ("I get 14, and 14 + 10 = 24", False),
+        ("14 or twenty", False),
+        ("no idea", False),
+    ],
+)
+def test_a_right_answer_is_told_so_and_a_wrong_one_is_not(tutor, text, right):
+    assert concluded(text, PROBLEM) == right
+    assert (ask(tutor, teacher("focus"), student(text))["rung"] == "done") == right
+
+
+def test_an_answer_that_the_problem_has_must_be_what_something_is_equal_to():
+    problem = Problem("Take 5 of 10.", "10 - 5 = 5\n 5")
+    assert concluded("10 - 5 = 5", problem) and not concluded("I take 5", problem)
+
+
+def test_a_hint_that_gives_something_away_is_held_back(tutor, monkeypatch):
+    monkeypatch.setattr("train.apps.tutoring.ladder", lambda problem, said, rung, turn: "It is 24." if rung != "question" else "Why?")
+    line = ask(tutor, teacher("telling"), student("no"))
+    assert line["answer"] == "Why?" and line["rung"] == "question" and line["held_back"] == 2
+    monkeypatch.setattr("train.apps.tutoring.ladder", lambda *_: "It is 24.")
+    line = ask(tutor, teacher("telling"), student("no"))
+    assert "24" not in line["answer"] and line["held_back"] == 3
+
+
+def test_words_of_a_model_are_filtered_too(tutor, monkeypatch):
+    tutor._writer = ("generator", "run")
+    monkeypatch.setattr(Tutor, "_worded", lambda self, hint: "Maybe 24?")
+    line = ask(tutor, teacher("probing"), student("no"))
+    assert "24" not in line["answer"] and line["held_back"] == 1
+    monkeypatch.setattr(Tutor, "_worded", lambda self, hint: "Which numbers help you?")
+    assert ask(tutor, teacher("probing"), student("no"))["answer"] == "Which numbers help you?"
+
+
+def test_words_of_a_model_must_say_the_hint():
+    hint = "Fill in what is missing: 4 * 6 = ___"
+    assert says_the_same("Can you fill in what is missing here? 4 * 6 = ___", hint)
+    for wrong in ("", "I am a kind tutor.", "Fill in what is missing: 4 * 6", "Fill in what is missing: 4 * 7 = ___"):
+        assert not says_the_same(wrong, hint)
+
+
+def test_a_conversation_on_the_chat_page(tutor):
+    assert "Which problem" in tutor.reply(["hello"])["answer"]
+    assert tutor.reply([QUESTION])["rung"] == "talk"
+    before = tutor.state()
+    turns = [QUESTION, "I add all and get 20 probing", "no"]
+    line = tutor.reply(turns)
+    assert line == tutor.reply(turns) and tutor.state() == before and not leaks(line["answer"], PROBLEM, turns[1:])
+    assert tutor.reply([QUESTION, "so 24", "it is 14"])["rung"] == "done"
+
+
+def test_moves_of_a_file(fake):
+    """The dialogue before a move is read, never the move nor what comes after; or the teacher's text alone."""
+    row = {"question": QUESTION, "ground_truth": SOLUTION}
+    turns = [teacher("first words", "probing"), student("I get 20"), teacher("second words", "focus"), student("I get 14")]
+    record = Record(row | {"turns": turns}, "line 1")
+    first, second = fake(Tutoring(), MOVES, []).dataset.moves(record)
+    assert (first.label, second.label) == ("probing", "focus")
+    assert "first words" in second.fields["text"] and second.fields["pair"] == "I get 20"
+    assert "second words" not in str(second.fields) and "focus" not in second.fields["text"] and "14" not in second.fields["text"]
+    own = fake(Tutoring(reads="text"), MOVES, []).dataset.moves(record)
+    assert [one.fields["text"] for one in own] == ["first words", "second words"]
+
+
+def test_dialogues_of_one_problem_stay_together(fake):
+    dataset = fake(Tutoring(), MOVES, []).dataset
+    row = {"question": QUESTION, "ground_truth": SOLUTION, "turns": [teacher("a", "focus"), student("b"), teacher("c", "telling")]}
+    assert len({dataset.key(example) for example in dataset.moves(Record(row, "line 1"))}) == 1
+
+
+def test_wrong_rows_have_their_error_and_stop_nothing(tutor):
+    good = {"question": QUESTION, "ground_truth": SOLUTION, "turns": [student("no")], "move": "focus"}
+    rows = [{}, good | {"turns": "x"}, good | {"turns": [{"who": "cat", "text": "x"}]}, good | {"ground_truth": ""}, good]
+    lines = tutor.answers([Record(row, f"line {n}") for n, row in enumerate(rows)])
+    assert ["error" in line for line in lines] == [True] * 4 + [False] and "accuracy" in tutor.summary()
+    again = json.loads(json.dumps(tutor.state()))
+    tutor.restore(again)
+    assert [one.title for one in tutor.sections()]
+    with pytest.raises(UserError, match="turns"):
+        tutor._dataset.turns_of(Record({"turns": [5]}, "line 1"))
