@@ -10,8 +10,8 @@ from data.records.record import Record
 from serve.protocol import ChatRequest, Refused
 from train.kinds import Application
 
-MOST_ROWS = 256
-"""Rows of a request."""
+MOST_TURNS = 256
+"""Turns of the user in a conversation."""
 
 
 class Working:
@@ -22,7 +22,12 @@ class Working:
 
     def compile(self) -> None:
         """Answer a row once, so that what it needs is compiled."""
-        self.lines([{self._application.text: "-"}])
+        self.lines([self._application.example or {self._application.text: "-"}])
+
+    @property
+    def most_rows(self) -> int:
+        """Of a request."""
+        return self._application.at_once
 
     def lines(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         before = self._application.state()
@@ -43,8 +48,8 @@ class Working:
         turns = [turn["content"] for turn in request.messages if turn["role"] == "user"]
         if not turns or any(not isinstance(turn, str) for turn in turns):
             raise Refused("an application reads the texts of user messages", "messages", "unsupported_content")
-        if len(turns) > MOST_ROWS:
-            raise Refused(f"messages has {len(turns)} turns of the user; there may be {MOST_ROWS}", "messages")
+        if len(turns) > MOST_TURNS:
+            raise Refused(f"messages has {len(turns)} turns of the user; there may be {MOST_TURNS}", "messages")
         line = self._application.reply(turns)
         if line is None:
             raise Refused("this run answers rows and no people: use /v1/apply", "model", "unsupported_model")

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from data.files.text_files import is_whole
 from serve.answers import ChatAnswer, CompletionAnswer, Failed, embeddings, rows_of
-from serve.applications import MOST_ROWS, Working, events
+from serve.applications import Working, events
 from serve.engine import Engine
 from serve.jobs import Full, Job
 from serve.keys import Key, Keys
@@ -407,8 +407,8 @@ class Application:
         self._check_model(model)
         if self._working is None:
             raise Refused("this run answers no rows: it is none of a task", "model", "unsupported_model")
-        if len(rows) > MOST_ROWS:
-            raise Refused(f"rows has {len(rows)} rows; a request may have {MOST_ROWS}", "rows")
+        if len(rows) > self._working.most_rows:
+            raise Refused(f"rows has {len(rows)} rows; a request may have {self._working.most_rows}", "rows")
         found = await self._at_work(asked, self._working.lines, rows)
         await self._say(asked, 200, {"object": "list", "data": found, "model": model or self.name})
 

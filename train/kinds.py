@@ -273,6 +273,10 @@ class Application:
 
     text: str = "text"
     """Column of the text, for a row of one text."""
+    example: dict[str, Any] = {}
+    """A row that it can answer, by which what it needs is compiled; by default one of a short text."""
+    at_once: int = 256
+    """Rows of a request over HTTP, at most: fewer where a row takes long."""
     reads: Any = None
     """What its lines depend on of the run, such as the step of the checkpoint: who goes on with lines must have it again."""
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from train.apps.coherence import Coherence, turns_of
+from train.apps.coherence import READ, Coherence, turns_of
 from train.apps.planted import KINDS, contradicted
 from train.experiment import Experiment
 from train.reproduce.files import PublicFile
@@ -65,6 +65,7 @@ def get_table() -> Table:
                 for what in ("a turn of another dialogue", "turns in another order", "a contradiction")
             ),
             Better("unseen", "near", metric="AUROC: a contradiction by an opposite word"),
+            Better("judge", "unseen", metric="AUROC: a contradiction by an opposite word"),
         ),
         note="DialogSum: 500 dialogues to learn from, 400 to test on. In each of these a turn is replaced by one of another dialogue, "
         "turns are put in another order, or something that was said is said again, changed by a number, a day, a not or an opposite "
@@ -88,7 +89,8 @@ def plant(path: str, folder: str) -> None:
         place = int(rng.integers(1, len(turns)))
         made["elsewhere"] = [*texts[:place], f"{turns[place].speaker}: {other[rng.integers(len(other))].text}", *texts[place + 1 :]]
         for kind in KINDS:
-            places = [at for at in range(len(turns) - 2) if contradicted(turns[at].text, (kind,), np.random.default_rng(number))]
+            near = range(max(len(turns) - READ, 0), len(turns) - 1)
+            places = [at for at in near if contradicted(turns[at].text, (kind,), np.random.default_rng(number))]
             if places:
                 said = turns[places[int(rng.integers(len(places)))]]
                 changed = contradicted(said.text, (kind,), np.random.default_rng(number))

@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from serve.applications import MOST_ROWS, Working
+from serve.applications import MOST_TURNS, Working
 from train.kinds import Application
 
 
@@ -89,7 +89,7 @@ def test_a_stream_joins_to_the_whole(address):
         ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]}, "tools"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages"),
-        ({"messages": [{"role": "user", "content": "x"}] * (MOST_ROWS + 1)}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * (MOST_TURNS + 1)}, "messages"),
     ],
 )
 def test_what_an_application_cannot_do_is_refused_by_name(address, more, param):
@@ -98,7 +98,7 @@ def test_what_an_application_cannot_do_is_refused_by_name(address, more, param):
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"rows": []}, {"rows": [1]}, {"rows": {}}, {"rows": [{}] * (MOST_ROWS + 1)}, {"rows": [{}], "more": 1}, []]
+    "body", [{}, {"rows": []}, {"rows": [1]}, {"rows": {}}, {"rows": [{}] * 257}, {"rows": [{}], "more": 1}, []]
 )
 def test_bodies_that_are_no_rows_are_refused(address, body):
     assert post(address, "/v1/apply", body)[0] == 400

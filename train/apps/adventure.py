@@ -22,6 +22,7 @@ _WORDS = {
 }
 _VERBS = {word: verb for verb, words in _WORDS.items() for word in words}
 _COMMAND = re.compile(rf"({'|'.join(sorted(map(re.escape, _VERBS), key=len, reverse=True))})\b\s*(.*)", re.IGNORECASE)
+_NAME = re.compile(r"\w[\w '-]{0,59}")
 MEND = "Give rooms with text and exits, a start, and where things, people and doors are."
 
 
@@ -49,7 +50,8 @@ class World:
 
     rooms: {name: {"text", "exits": {direction: room}}}; things: {name: {"text", "at": room or person}}; people: {name: {"text", "at":
     room, "says": text, "wants": thing}}; doors: {name: {"between": [room, room], "key": thing}}, locked until the key is used; start: a
-    room; goal: {"room": name} or {"thing": name}. Whoever gets what they want gives what they have. UserError for a world that cannot be.
+    room; goal: {"room": name} or {"thing": name}. Whoever gets what they want gives what they have; who wants nothing keeps it.
+    UserError for a world that cannot be.
     """
 
     def __init__(self, given: Any, where: str):
@@ -63,12 +65,18 @@ class World:
         part = given.get(name, {}) if isinstance(given, dict) else None
         if not isinstance(part, dict) or not all(isinstance(one, dict) for one in part.values()):
             raise UserError(f"{self.where}: {name} are no objects by name", MEND)
+        for one, fields in part.items():
+            if not _NAME.fullmatch(one):
+                raise UserError(f"{self.where}: {one!r} is no name that a player can type", "Take words of letters and digits.")
+            for field in ("text", "says", "at", "wants", "key"):
+                if not isinstance(fields.get(field, ""), str):
+                    raise UserError(f"{self.where}: {field} of {one!r} is no text", MEND)
         return part
 
     def _check(self) -> None:
         def known(names: Any, of: Mapping[str, Any], what: str) -> None:
             for name in names:
-                if name not in of:
+                if not isinstance(name, str) or name not in of:
                     raise UserError(f"{self.where}: {what} names {name!r}, which is not there", MEND)
 
         known([self.start], self.rooms, "start")
@@ -77,6 +85,8 @@ class World:
             raise UserError(f"{self.where}: two of its rooms, things, people and doors have one name", "Give each its own.")
         for name, room in self.rooms.items():
             exits = room.get("exits", {})
+            if not isinstance(exits, dict):
+                raise UserError(f"{self.where}: exits of {name!r} are no rooms by direction", MEND)
             known(exits, OPPOSITE, f"an exit of {name!r}")
             known(exits.values(), self.rooms, f"an exit of {name!r}")
         for name, thing in self.things.items():
@@ -90,6 +100,8 @@ class World:
                 raise UserError(f"{self.where}: the door {name!r} is not between two rooms", MEND)
             known(between, self.rooms, f"the door {name!r}")
             known([door["key"]] if "key" in door else [], self.things, f"the door {name!r}")
+        if not isinstance(self.goal, dict) or {*self.goal} - {"room", "thing"}:
+            raise UserError(f"{self.where}: the goal is neither a room nor a thing", 'Give {"room": NAME} or {"thing": NAME}.')
         known([self.goal["room"]] if "room" in self.goal else [], self.rooms, "the goal")
         known([self.goal["thing"]] if "thing" in self.goal else [], self.things, "the goal")
         if not any(self.won(state) for state in self.reached()):
@@ -105,7 +117,8 @@ class World:
         )
 
     def reached(self) -> Iterator[State]:
-        """A state for each round of doing all that can be done, without dropping anything: what can be had and opened only grows."""
+        """A state for each round of doing all that can be done, as if nothing that is given away were gone: what can be had and opened only
+        grows. So no goal that can be reached is missed; one that takes the same thing twice is not seen to be out of reach."""
         state, rooms = self.begin(), {self.start}
         while True:
             for room in rooms:
@@ -114,7 +127,7 @@ class World:
             rooms |= {to for room in rooms for direction, to in self._exits(room).items() if self._locked(state, room, to) is None}
             mine = {name: "" for name, at in state.things.items() if at in rooms}
             for name, person in self.people.items():
-                if person["at"] in rooms and ("wants" not in person or state.things[person["wants"]] == ""):
+                if person["at"] in rooms and "wants" in person and state.things[person["wants"]] == "":
                     mine |= {thing: "" for thing, at in state.things.items() if at == name}
             opened = [name for name, door in self.doors.items() if {*door["between"]} & rooms and self._opens(door, state)]
             state = state._replace(things={**state.things, **mine}, opened=tuple(sorted({*state.opened, *opened})))

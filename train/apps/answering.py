@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 
 from data.errors import UserError
 from data.files import json_files
-from data.records.record import Record
+from data.records.record import Record, is_number
 from model.decoding.sampling import Sampling
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.evaluation.totals import Evaluator
-from train.generation.chat import load_chat
 from train.generation.text import Completion, Form, TextGenerator
 from train.kinds import Application, realise
 from train.objectives.bind import bind
 from train.tasks.examples import Example
+from train.tasks.writing import generator_of, prompts_of
 
 Read = TypeVar("Read")
 KEPT = "application.json"
@@ -55,15 +55,20 @@ class Answering:
 
     @functools.cached_property
     def _generator(self) -> TextGenerator:
-        model, chat = realise(self.run.experiment.model), load_chat(self.run.path)
-        return TextGenerator(model, self._params, self.tokenizer, self.tokenizer.specials["document_end"], chat)
+        self.dataset.tokens = self.tokenizer
+        return generator_of(self.dataset, realise(self.run.experiment.model), self._params)
 
     def continued(self, examples: Sequence[Example], *, sampling: Sampling, seed: int, forms: Sequence[Form] = ()) -> list[Completion]:
         """A text for each example, drawn. forms: what each may be; empty: anything."""
-        dataset = self.dataset
-        dataset.tokens = self.tokenizer
-        prompts = [dataset.prompt_ids(one, dataset.options.length - dataset.options.written).tolist() for one in examples]
-        return self._generator.generate(prompts, tokens=dataset.options.written, sampling=sampling, seed=seed, forms=forms)
+        generator, options = self._generator, self.dataset.options
+        how: dict[str, Any] = {"tokens": options.written, "sampling": sampling, "seed": seed, "forms": forms}
+        return generator.generate(prompts_of(self.dataset, list(examples)), stop=self.dataset.stops, stop_in_space=False, **how)
+
+    def fits(self, example: Example) -> bool:
+        """Whether the model reads it whole."""
+        self.dataset.tokens, self.dataset._cut = self.tokenizer, False
+        prompts_of(self.dataset, [example])
+        return not self.dataset._cut
 
     def held_out(self) -> list[Example]:
         """The labelled examples that the run kept from learning. Its files must be where they were."""
@@ -74,7 +79,7 @@ class Answering:
         return self.dataset.examples(self.run.corpora(), "train")
 
     def validation(self) -> tuple[list[Example], list[Any]]:
-        """They, and their answers."""
+        """The examples of `held_out`, and their answers."""
         examples = self.held_out()
         return examples, self(examples)
 
@@ -115,6 +120,26 @@ def in_place(
             lines.append({"error": str(error).partition("\n")[0]})
     answers = iter(answer(readable))
     return [({"id": row["id"]} if "id" in row else {}) | (line or next(answers)) for row, line in zip(rows, lines, strict=True)]
+
+
+def number_in(row: Record, name: str, usual: float, low: float, high: float, *, whole: bool = False) -> float:
+    """A number of a row, also one that a table has as text. UserError for one that is none, or out of range."""
+    value: Any = row.get(name)
+    if isinstance(value, str) and len(value) <= 32:
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if value in (None, ""):
+        return usual
+    if not is_number(value) or not low <= value <= high or (whole and value != int(value)):
+        raise UserError(
+            f"{row.where}: {name} is {str(value)[:40]!r}", f"Give a {'whole ' if whole else ''}number from {low:g} to {high:g}."
+        )
+    return int(value) if whole else float(value)
+
+
+def sampling_in(row: Record, temperature: float) -> Sampling:
+    """How a row wants its text drawn, by its `temperature` and `top_p`."""
+    return Sampling(temperature=number_in(row, "temperature", temperature, 0, 10), top_p=number_in(row, "top_p", 0.95, 1e-6, 1))
 
 
 class TaskApplication(Application):

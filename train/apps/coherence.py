@@ -1,6 +1,7 @@
 """Coherence of dialogues, measured: does each turn follow from what was said, and does none contradict it."""
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from data.errors import UserError
-from data.records.record import Record, lacks
+from data.records.record import Record, check_text, lacks
 from data.records.rows import iter_records
 from train.apps.planted import KINDS, contradicted
 from train.kinds import Application, Section
@@ -16,8 +17,13 @@ from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, content_hash
 
 CONTRADICTS, ELSEWHERE, FOLLOWS = LABELS = ("contradicts", "elsewhere", "follows")
+_CONTRADICTS, _, _FOLLOWS = range(len(LABELS))
 READ = 8
 """Turns before one that are looked at."""
+SPEAKER = re.compile(r"\s*(#?[^\W\d_]\w{0,29}#?):(?=\s)")
+"""Who says a turn: a word before a colon and a space."""
+MOST = 1000
+"""Turns of a dialogue."""
 WORST = 30
 """Turns on the page."""
 
@@ -64,17 +70,21 @@ def turns_of(record: Record, name: str) -> list[Turn]:
     if record.get(name) in (None, ""):
         raise lacks(record, name)
     given = record[name]
+    if not isinstance(given, str | list):
+        raise UserError(f"{record.where}: {name} is no dialogue", "Give a list of texts, or a text with a turn a line.")
+    lines = [line for line in given.split("\n") if line.strip()] if isinstance(given, str) else given
+    if len(lines) > MOST:
+        raise UserError(f"{record.where}: {name} has {len(lines)} turns", f"Give at most {MOST}.")
     found = []
-    for place, one in enumerate([line for line in given.split("\n") if line.strip()] if isinstance(given, str) else given):
+    for place, one in enumerate(lines):
         if isinstance(one, dict) and isinstance(one.get("content"), str):
             found.append(Turn(str(one.get("role", place % 2)), one["content"].strip()))
         elif isinstance(one, str):
-            speaker, colon, said = one.partition(":")
-            named = colon and len(speaker) <= 30 and " " not in speaker.strip() and said.strip()
-            found.append(Turn(speaker.strip(), said.strip()) if named else Turn(str(place % 2), one.strip()))
+            named = SPEAKER.match(one)
+            found.append(Turn(named[1], one[named.end() :].strip()) if named else Turn(str(place % 2), one.strip()))
         else:
             raise UserError(f"{record.where}: a turn of {name} is no text", 'Give texts, or {"role", "content"}.')
-    found = [turn for turn in found if turn.text]
+    found = [turn for turn in found if check_text(turn.text, f"{record.where}: a turn of {name}")]
     if len(found) < 2:
         raise UserError(f"{record.where}: {name} has fewer than two turns", "Give dialogues of two turns and more.")
     return found
@@ -107,7 +117,9 @@ class CoherenceDataset(ClassificationDataset):
         for number in range(1, len(turns)):
             own = turns[number]
             found.append(self.pair(turns, number, own, where, FOLLOWS))
-            found.append(self.pair(turns, number, own._replace(text=_other(dialogues, place, number, rng)), where, ELSEWHERE))
+            other = _other(dialogues, place, number, rng)
+            if other not in [turn.text for turn in turns[number - 1 : number + 2]]:
+                found.append(self.pair(turns, number, own._replace(text=other), where, ELSEWHERE))
             said = turns[rng.integers(max(number - READ, 0), number)]
             changed = contradicted(said.text, self.options.planted, rng)
             if changed is not None and changed[0] not in [turn.text for turn in turns]:
@@ -118,11 +130,11 @@ class CoherenceDataset(ClassificationDataset):
 
     def pair(self, turns: Sequence[Turn], number: int, turn: Turn, where: str, label: str | None = None) -> Example:
         """A turn, or another in its place, behind what was said before."""
-        return Example({"text": before(turns, number, turn.speaker), "pair": turn.text}, label, where)
+        return Example({"text": before(turns, number, turn.speaker), "pair": turn.text}, label, where, turns)
 
     def identity(self, example: Example) -> Any:
         """The dialogue: its turns are learned from, or kept, together."""
-        return example.where
+        return example.parts
 
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         return LABELS
@@ -136,9 +148,9 @@ class CoherenceDataset(ClassificationDataset):
 def _other(dialogues: list[tuple[list[Turn], str]], place: int, number: int, rng: np.random.Generator) -> str:
     """A turn that was said elsewhere: in half of the cases in another dialogue, else later or much earlier in the same."""
     turns = dialogues[place][0]
-    near = [other for other in range(len(turns)) if other < number - READ or other > number + 1]
-    if near and rng.random() < 0.5:
-        return turns[near[rng.integers(len(near))]].text
+    far = [other for other in range(len(turns)) if other < number - READ or other > number + 1]
+    if far and rng.random() < 0.5:
+        return turns[far[rng.integers(len(far))]].text
     others = dialogues[(place + 1 + rng.integers(len(dialogues) - 1)) % len(dialogues)][0]
     return others[rng.integers(len(others))].text
 
@@ -162,11 +174,14 @@ def load_judge(path: str) -> "Judge":
 
 class Judge(Application):
     """Of a dialogue, how well each turn follows from those before, 0 to 1, how likely it contradicts them, and, with an encoder, how near
-    it is to the last two. Its coherence is the mean of the first."""
+    it is to the last two. Its coherence is the mean of the first. Turns are counted from 0."""
+
+    at_once = 32
 
     def __init__(self, answering: Any):
         self._answering, self.reads = answering, answering.reads
         self.text = answering.dataset.options.turns
+        self.example = {self.text: ["-", "-"]}
         self._encoder = None
         if answering.dataset.options.encoder:
             from train.generation.embeddings import load_embedder
@@ -192,14 +207,14 @@ class Judge(Application):
         """Of each dialogue's last turn, how well it follows and how likely it contradicts, [N, 2]."""
         dataset = self._answering.dataset
         answers = self._answering([dataset.pair(turns, len(turns) - 1, turns[-1], "row") for turns in dialogues])
-        return np.stack(answers)[:, [LABELS.index(FOLLOWS), LABELS.index(CONTRADICTS)]]
+        return np.stack(answers)[:, [_FOLLOWS, _CONTRADICTS]]
 
     def _line(self, turns: list[Turn], answers: list[np.ndarray]) -> dict[str, Any]:
         found = [
-            {"turn": number, FOLLOWS: round(float(one[2]), 4), CONTRADICTS: round(float(one[0]), 4)}
+            {"turn": number, FOLLOWS: round(float(one[_FOLLOWS]), 4), CONTRADICTS: round(float(one[_CONTRADICTS]), 4)}
             for number, one in enumerate(answers, 1)
         ]
-        line: dict[str, Any] = {"coherence": round(float(np.mean([one[2] for one in answers])), 4)}
+        line: dict[str, Any] = {"coherence": round(float(np.mean([one[_FOLLOWS] for one in answers])), 4)}
         if self._encoder is not None:
             near = self._near(turns)
             found = [one | {"near": round(value, 4)} for one, value in zip(found, near, strict=True)]
@@ -223,7 +238,7 @@ class Judge(Application):
         self._worst = sorted(self._worst, key=lambda one: one[0])[:WORST]
 
     def state(self) -> Any:
-        return {"counts": dict(self._counts), "sums": self._sums, "worst": self._worst}
+        return {"counts": dict(self._counts), "sums": dict(self._sums), "worst": list(self._worst)}
 
     def restore(self, state: Any) -> None:
         self._counts, self._sums, self._worst = Counter(state["counts"]), dict(state["sums"]), state["worst"]

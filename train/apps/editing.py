@@ -1,8 +1,8 @@
 """Editing: sentences with errors, and what people made of them; then texts in, edits out, each as sure as the model is of it."""
 
 import dataclasses
+import hashlib
 import math
-import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from data.errors import UserError
 from data.files.text_files import read_text
 from data.records.record import Record
+from train.apps.answering import in_place, number_in
 from train.apps.edits import CHARACTER, KINDS, WORD, Comparison, Edit, natural
 from train.kinds import Application, Section, check_range
 from train.tasks.examples import Example, column
@@ -21,16 +22,22 @@ from train.tasks.metrics.words import WITHOUT_SPACES
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
 
 KEPT = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]+`|\]\([^)\s]*\)|<[^>\n]+>|\b(?:https?|ftp)://\S+|\bwww\.\S+|\S+@\S+\.\w+|^[ \t]*\|.*?$|\b\w*[\d_@#/\\]\w*",
+    r"```.*?(?:```|\Z)|`[^`\n]{1,500}`|\]\([^)\s]{0,500}\)|<[^<>\n]{1,500}>|\b(?:https?|ftp)://\S+|\bwww\.\S+"
+    r"|[^\s@]{1,64}@[^\s@]{1,255}|^[ \t]{0,20}\|[^\n]*|\b[^\W\d_]{0,64}[\d_@#/\\]\w*",
     re.DOTALL | re.MULTILINE,
 )
 """What is left byte for byte: code, links, tags, addresses, tables, and words with digits or signs in them."""
-SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\s*\n\s*")
+SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]{0,3}[ \t]+|(?<=[。！？])|\n+")
 """What parts sentences."""
-MARK = re.compile(r"[ \t]*(?:[#>*+-]+|\d+[.)])[ \t]+")
-"""What makes a line a heading, an item or a quotation: no part of its sentence."""
+LONGEST = 100_000
+"""Characters of a text."""
+MOST_NAMES, LONGEST_NAME = 1000, 100
+"""Names that a row may protect, and their characters."""
+MARK = re.compile(r"[ \t]*(?:(?:[#>*+-]{1,9}|\d{1,9}[.)])[ \t]+)?")
+"""What makes a line a heading, an item or a quotation, or sets it in: no part of its sentence."""
 LETTERS = re.compile(r"[^\W\d_]{2}|[\u3400-\u9fff]")
-CAPITAL = re.compile(r"\b[A-Z]")
+CAPITAL = re.compile(r"\b(?![a-zß-ÿ\d_])\w")
+FOLDS = 5
 FREQUENT = 1000
 """Different edits that are counted for the page; the rarest are forgotten."""
 USUAL = 0.5
@@ -170,20 +177,24 @@ def _fitted(edits: list[tuple[list[float], bool]]) -> list[float]:
 def _believed(weights: Sequence[float], one: _Sure) -> float:
     """The probability that people make the edit, too."""
     *slopes, bias = weights
-    return 1 / (1 + math.exp(-bias - sum(map(operator.mul, slopes, _features(one.edit, one.sure)))))
+    return 1 / (1 + math.exp(-bias - sum(slope * value for slope, value in zip(slopes, _features(one.edit, one.sure), strict=True))))
 
 
 class Editor(Application):
     """Texts of any length, sentence by sentence. An edit stands if it is likely enough that people would make it, by held-out sentences,
     and touches nothing that is kept: code, links, addresses, tables, words with digits, names that were given or that have a capital
-    within a sentence."""
+    within a sentence and would lose it."""
+
+    at_once = 16
 
     def __init__(self, answering: Any):
-        self._answering, self._dataset, self.reads = answering, answering.dataset, answering.reads
+        self._answering, self._dataset = answering, answering.dataset
         self.text = self._dataset.options.source
         path = self._dataset.options.protect
         self._names = tuple(filter(None, (line.strip() for line in read_text(path).split("\n")))) if path else ()
-        learned = answering.learned(self._learn, of=self._dataset.options.spoiled)
+        self.example = {self.text: "It is a short sentence."}
+        self.reads = [*answering.reads, hashlib.blake2b("\n".join(self._names).encode(), digest_size=8).hexdigest()]
+        learned = answering.learned(self._learn, of=[self._dataset.options.spoiled, *KINDS])
         self._weights, self._threshold = learned["weights"], learned["threshold"]
         self._kinds: Counter[str] = Counter()
         self._frequent: Counter[str] = Counter()
@@ -205,21 +216,23 @@ class Editor(Application):
             {edit for target in example.label for edit in self._dataset.edits_of(text, target)}
             for text, example in zip(texts, examples, strict=True)
         ]
-        taken = [
-            (_features(one.edit, one.sure), (one.edit.start, one.edit.end, one.edit.new) in own)
-            for sure, own in zip(found, people, strict=True)
-            for one in sure
-        ] + [(_features(one.edit, one.sure), False) for sure in unneeded for one in sure]
-        weights = _fitted(taken)
-        surest = sorted((max((_believed(weights, one) for one in sure), default=0.0) for sure in unneeded), reverse=True)
+        edits = [
+            [(_features(one.edit, one.sure), (one.edit.start, one.edit.end, one.edit.new) in own) for one in sure]
+            + [(_features(one.edit, one.sure), False) for one in beside]
+            for sure, own, beside in zip(found, people, unneeded, strict=True)
+        ]
+        surest = []
+        for fold in range(FOLDS):  # a right sentence is judged by what others taught
+            weights = _fitted([one for place, own in enumerate(edits) if place % FOLDS != fold for one in own])
+            surest += [max((_believed(weights, one) for one in sure), default=0.0) for sure in unneeded[fold::FOLDS]]
+        surest.sort(reverse=True)
         allowed = math.floor(self._dataset.options.spoiled * len(surest))
+        weights = _fitted([one for own in edits for one in own])
         return {"weights": weights, "threshold": surest[allowed] if allowed < len(surest) else 0.0}
 
     # Rows
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
-        from train.apps.answering import in_place
-
         return in_place(rows, self._read, self._lines)
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
@@ -232,15 +245,19 @@ class Editor(Application):
 
     def _read(self, row: Record) -> _Given:
         text, target = column(row, self.text), row.get(self._dataset.options.target)
+        if len(text) > LONGEST:
+            raise UserError(f"{row.where}: {self.text} has {len(text):,} characters", f"Give at most {LONGEST:,}.")
         targets = tuple(target) if isinstance(target, list) else (target,) if target else ()
         if not all(isinstance(one, str) for one in targets):
             raise UserError(f"{row.where}: {self._dataset.options.target} holds no text", "Give a text, or a list of texts.")
-        strength, names = row.get("strength", USUAL), row.get("protect", [])
-        if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
-            raise UserError(f"{row.where}: strength is {strength!r}", "Give a number from 0, which changes nothing, to 1.")
-        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
-            raise UserError(f"{row.where}: protect is no list of names", 'Give a list such as ["Ann"].')
-        return _Given(text, targets, float(strength), tuple(filter(None, names)))
+        names = row.get("protect") or []
+        if (
+            not isinstance(names, list)
+            or len(names) > MOST_NAMES
+            or not all(isinstance(one, str) and len(one) <= LONGEST_NAME for one in names)
+        ):
+            raise UserError(f"{row.where}: protect is no list of names", f'Give a list such as ["Ann"], of at most {MOST_NAMES:,}.')
+        return _Given(text, targets, number_in(row, "strength", USUAL, 0, 1), tuple(filter(None, names)))
 
     def _lines(self, given: list[_Given]) -> list[dict[str, Any]]:
         pieces = [(row, start, end) for row, one in enumerate(given) for start, end in _sentences(one.text)]
@@ -259,7 +276,7 @@ class Editor(Application):
                 one.edit: confidence
                 for one in sure
                 if (confidence := _believed(self._weights, one)) > least
-                and not any(start + one.edit.start < b and a < start + one.edit.end for a, b in kept)
+                and not _touches(kept, start + one.edit.start, start + one.edit.end)
             }
             if taken:
                 comparison = Comparison(sentence, self._written[sentence], self._dataset.pattern)
@@ -272,12 +289,13 @@ class Editor(Application):
         self._count(row, line)
         return line
 
-    def _kept(self, row: _Given) -> list[tuple[int, int]]:
-        """Places that nothing touches."""
+    def _kept(self, row: _Given) -> bytearray:
+        """The places that nothing touches."""
         found = [match.span() for match in KEPT.finditer(row.text)]
-        for name in (*self._names, *row.names):
-            found += [match.span() for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", row.text)]
-        return found
+        names = sorted({*self._names, *row.names}, key=len, reverse=True)
+        if names:
+            found += [match.span() for match in re.finditer(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", row.text)]
+        return _places(row.text, found)
 
     def _least(self, strength: float) -> float:
         """An edit must be surer: 1 at strength 0, the threshold at the usual one, 0 at 1, and on lines between."""
@@ -287,16 +305,15 @@ class Editor(Application):
 
     def _sure(self, sentences: Sequence[str]) -> list[list[_Sure]]:
         """The edits of sentences, with how sure they are; none of a sentence that does not fit, or without words."""
-        options, encode = self._dataset.options, self._answering.tokenizer.encode
-        fits = [number for number, text in enumerate(sentences) if LETTERS.search(text) and len(encode(text)) <= options.written - 8]
-        distinct = list(dict.fromkeys(sentences[number] for number in fits))
-        examples = [self._dataset.example(Record({options.source: text}, "text")) for text in distinct]
-        completions = dict(zip(distinct, (one[0] for one in self._answering.completions(examples)), strict=True))
+        name = self._dataset.options.source
+        distinct = [text for text in dict.fromkeys(sentences) if LETTERS.search(text)]
+        examples = {text: self._dataset.example(Record({name: text}, "text")) for text in distinct}
+        examples = {text: one for text, one in examples.items() if self._answering.fits(one)}
+        completions = dict(zip(examples, (one[0] for one in self._answering.completions([*examples.values()])), strict=True))
         self._written = {text: one.text.strip() for text, one in completions.items()}
-        return [self._edits(sentences[number], completions) if number in set(fits) else [] for number in range(len(sentences))]
+        return [self._edits(text, completions[text]) if text in completions else [] for text in sentences]
 
-    def _edits(self, sentence: str, completions: dict[str, Any]) -> list[_Sure]:
-        completion = completions[sentence]
+    def _edits(self, sentence: str, completion: Any) -> list[_Sure]:
         if completion.finish == "length":  # it ran on, and its end is nowhere
             return []
         ends = np.array([len(self._decoded(completion.ids[: number + 1])) for number in range(len(completion.ids))])
@@ -306,8 +323,8 @@ class Editor(Application):
             if _loses_name(sentence, edit):
                 continue
             begin, stop = edit.begin + space, edit.stop + space
-            # A token of which a part stands there; of what was left out, the one that goes on.
-            first = int(np.searchsorted(ends, begin, side="right"))
+            # A token of which a part stands there; of what was left out, the one that goes on, which may be the end.
+            first = min(int(np.searchsorted(ends, begin, side="right")), len(ends) - 1)
             last = max(int(np.searchsorted(ends, stop, side="left")), first)
             sure.append(_Sure(edit, math.exp(min(completion.log_probs[first : last + 1], default=-math.inf))))
         return sure
@@ -333,7 +350,8 @@ class Editor(Application):
             self._counts["right"] += row.text in row.targets
             self._counts["spoiled"] += row.text in row.targets and line["text"] != row.text
             self._counts["exact"] += line["text"] in row.targets
-            self._gleu += gleu([row.text], [row.targets], [line["text"]]).measures["gleu"].parts_NP[0]  # type: ignore[union-attr]
+            if self._dataset.pattern is WORD:
+                self._gleu += gleu([row.text], [row.targets], [line["text"]]).measures["gleu"].parts_NP[0]  # type: ignore[union-attr]
 
     def state(self) -> Any:
         return {
@@ -356,7 +374,8 @@ class Editor(Application):
         found: dict[str, Any] = {"changed": c["changed"] / c["rows"]} if c["rows"] else {}
         found |= {kind: self._kinds[kind] for kind in KINDS}
         if c["targets"]:
-            found |= {"gleu": gleu_of(self._gleu), "exact": c["exact"] / c["targets"]}
+            found |= {"gleu": gleu_of(self._gleu)} if self._dataset.pattern is WORD else {}
+            found["exact"] = c["exact"] / c["targets"]
         return found | ({"spoiled": c["spoiled"] / c["right"]} if c["right"] else {})
 
     def sections(self) -> list[Section]:
@@ -377,12 +396,25 @@ def _loses_name(sentence: str, edit: Edit) -> bool:
 def _sentences(text: str) -> list[tuple[int, int]]:
     """Where sentences with words begin and end, outside of blocks of code and tables."""
     found, at = [], 0
-    blocks = [match.span() for match in KEPT.finditer(text) if "\n" in match[0] or match[0].lstrip().startswith("|")]
+    blocks = _places(text, [match.span() for match in KEPT.finditer(text) if "\n" in match[0] or match[0].lstrip().startswith("|")])
     ends = [(match.start(), match.end()) for match in SENTENCE.finditer(text)]
     for start, end in [*ends, (len(text), len(text))]:
         if (at == 0 or text[at - 1] == "\n") and (mark := MARK.match(text, at, start)):
             at = mark.end()
-        if start > at and LETTERS.search(text, at, start) and not any(a < start and at < b for a, b in blocks):
+        if start > at and LETTERS.search(text, at, start) and not _touches(blocks, at, start):
             found.append((at, start))
         at = end
     return found
+
+
+def _places(text: str, spans: Sequence[tuple[int, int]]) -> bytearray:
+    """A byte for each character of a text, 1 within the spans."""
+    found = bytearray(len(text))
+    for start, end in spans:
+        found[start:end] = b"\1" * (end - start)
+    return found
+
+
+def _touches(kept: bytearray, start: int, end: int) -> bool:
+    """Whether a part of a text, or what is put in at a place, is within what is kept."""
+    return kept.find(1, start, end) >= 0 if end > start else kept[max(start - 1, 0) : start + 1] == b"\1\1"

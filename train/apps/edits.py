@@ -105,7 +105,10 @@ class Comparison:
             if edit is not None and not accepts(edit):
                 words += [(one[0], first + place, None) for place, one in enumerate(olds)]
             elif len(olds) == len(news):
-                words += [(one[0], first + place, begin + place) for place, one in enumerate(news)]
+                for place, (was, now) in enumerate(zip(olds, news, strict=True)):
+                    # A mark in place of a word stands as in the other text.
+                    alike = _is_mark(was[0]) == _is_mark(now[0])
+                    words.append((now[0], first + place if alike else None, begin + place))
             else:
                 words += [(one[0], None, begin + place) for place, one in enumerate(news)]
         parts = [text[: self._old[0].start()]] if self._old else []
@@ -124,6 +127,10 @@ class Comparison:
         if self._spaced and new and (_PARTED.fullmatch(word) or self._new[new - 1][0] in "(["):
             return " "
         return _gap(other, self._new, new) if new else " "
+
+
+def _is_mark(unit: str) -> bool:
+    return re.search(r"\w", unit) is None
 
 
 def _end(words: Sequence[re.Match], number: int) -> int:

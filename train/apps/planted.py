@@ -13,12 +13,12 @@ MONTHS = "January February March April May June July August September October No
 TIMES = "morning afternoon evening night".split()
 OPPOSITES = Swaps(
     [
-        ("always", "never"), ("everything", "nothing"), ("everyone", "nobody"), ("everybody", "no one"), ("like", "dislike"),
+        ("always", "never"), ("everything", "nothing"), ("everyone", "nobody"), ("everybody", "no one"),
         ("love", "hate"), ("open", "closed"), ("early", "late"), ("hot", "cold"), ("warm", "cool"), ("big", "small"), ("large", "little"),
         ("cheap", "expensive"), ("good", "bad"), ("best", "worst"), ("better", "worse"), ("easy", "difficult"), ("before", "after"),
         ("first", "last"), ("more", "less"), ("most", "least"), ("married", "single"), ("buy", "sell"), ("win", "lose"), ("won", "lost"),
         ("happy", "sad"), ("young", "old"), ("long", "short"), ("high", "low"), ("fast", "slow"), ("near", "far"), ("full", "empty"),
-        ("clean", "dirty"), ("safe", "dangerous"), ("strong", "weak"), ("right", "wrong"), ("true", "false"), ("yes", "no"),
+        ("clean", "dirty"), ("safe", "dangerous"), ("strong", "weak"), ("true", "false"), ("yes", "no"),
         ("agree", "disagree"), ("possible", "impossible"), ("remember", "forget"), ("arrive", "leave"), ("accept", "refuse"),
         ("increase", "decrease"), ("up", "down"), ("inside", "outside"), ("with", "without"), ("brother", "sister"), ("son", "daughter"),
         ("husband", "wife"), ("mother", "father"), ("busy", "free"), ("sick", "healthy"), ("wet", "dry"), ("loud", "quiet"),
@@ -28,7 +28,9 @@ _SAID = re.compile(
     r"\b(am|is|are|was|were|can|could|will|would|should|must|have|has|had|do|does|did)( not\b| ?n ?['’] ?t\b|\b)(?=[ .,!?])", re.I
 )
 _NUMBER = re.compile(rf"\b(?:\d+|{'|'.join(NUMBERS)})\b", re.IGNORECASE)
-_DATE = re.compile(rf"\b(?:{'|'.join([*DAYS, *MONTHS, *TIMES])})\b", re.IGNORECASE)
+_DATE = re.compile(rf"\b(?:{'|'.join([*DAYS, *MONTHS])}|(?i:{'|'.join(TIMES)}))\b")
+"""Days and months are written with a capital; may and march are verbs."""
+_WORD = re.compile(r"no one|\w+", re.IGNORECASE)
 _CAN_T = re.compile(r"\b(?:can ?['’] ?t|won ?['’] ?t|cannot)\b", re.IGNORECASE)
 
 
@@ -65,7 +67,12 @@ def _negation(text: str, rng: np.random.Generator) -> str:
 
 
 def _opposite(text: str, rng: np.random.Generator) -> str:
-    return OPPOSITES.swapped(text)
+    """One word becomes its opposite: two would often say the same again."""
+    words = [one for one in _WORD.finditer(text) if OPPOSITES.swapped(one[0]) != one[0]]
+    if not words:
+        return text
+    one = words[rng.integers(len(words))]
+    return text[: one.start()] + OPPOSITES.swapped(one[0]) + text[one.end() :]
 
 
 def _cased(word: str, like: str) -> str:

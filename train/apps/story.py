@@ -9,20 +9,25 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from data.errors import UserError
-from data.records.record import Record
+from data.records.record import Record, check_text
+from data.records.rows import digest_of
 from model.decoding.sampling import Sampling
 from train.apps.adventure import State, World, read_world
+from train.apps.answering import in_place, number_in, sampling_in
 from train.kinds import Application, Section
 from train.tasks.examples import Example, column
 from train.tasks.metrics.diversity import distinct, repeats, self_bleu
 from train.tasks.metrics.words import units
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
 
-MOST = 16
+MOST = 8
 """Texts that a row may ask for."""
+MOST_VALUES, LONGEST = 50, 500
+"""Values of a fact that are read, and characters of each, and of a conversation's name and a command."""
 CLOSED = 30
-"""A column with at most so many different values, each in several rows, is a choice: another value than a sheet's contradicts it."""
-KEPT = 200
+"""A fact with at most so many different values, in three sheets each on average, is a choice: another value than a sheet's contradicts
+it."""
+KEPT = 50
 """Texts that are remembered, for what they have in common."""
 GAMES = 1000
 """Adventures that are remembered; the one that stood longest is forgotten."""
@@ -47,7 +52,7 @@ class Story(SequenceToSequence):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.controls and not self.world:
+        if not self.controls:
             raise ValueError("data.controls names no columns of facts")
 
     def with_paths(self, change: Callable[[str], str]) -> "Story":
@@ -64,8 +69,8 @@ def sheet_of(record: Record, controls: Sequence[str]) -> dict[str, str]:
         values = value if isinstance(value, list) else [value]
         if not all(one is None or isinstance(one, str | int | float) for one in values):
             raise UserError(f"{record.where}: {name} is no text", "Give texts, numbers, or lists of them.")
-        text = ", ".join(" ".join(str(one).split()) for one in values if one not in (None, ""))
-        if text:
+        text = ", ".join(" ".join(str(one)[:LONGEST].split()) for one in values[:MOST_VALUES] if one not in (None, ""))
+        if check_text(text, f"{record.where}: {name}"):
             found[name] = text
     return found
 
@@ -91,7 +96,7 @@ class StoryDataset(SequenceDataset):
 
 
 def choices_of(sheets: Sequence[Sequence[tuple[str, str]]]) -> dict[str, list[str]]:
-    """The values of each fact that is a choice: few, each short, letters and in at least three sheets on average."""
+    """The values of each fact that is a choice: few, each a few words, and in at least three sheets on average."""
     values: dict[str, Counter[str]] = defaultdict(Counter)
     for sheet in sheets:
         for name, value in sheet:
@@ -137,12 +142,16 @@ class Writer(Application):
     contradict, without the sentences that do. In an adventure the program says what happens, and the model what it is like, if that
     contradicts nothing."""
 
+    at_once = 8
+
     def __init__(self, answering: Any):
         self._answering, self.reads = answering, answering.reads
         self._options = answering.dataset.options
-        self.text = self._options.controls[0] if self._options.controls else "command"
-        self._choices: dict[str, list[str]] = answering.learned(self._learn)
+        self.text = self._options.controls[0]
+        self._choices: dict[str, list[str]] = answering.learned(self._learn, of=[*self._options.controls, CLOSED])
         self._world: World | None = read_world(self._options.world) if self._options.world else None
+        if self._world is not None:  # games are in this world
+            self.reads = [*answering.reads, digest_of(self._options.world)]
         self._games: dict[str, State] = {}
         self._counts: Counter[str] = Counter()
         self._texts: list[str] = []
@@ -152,8 +161,6 @@ class Writer(Application):
         return choices_of([one.parts for one in examples])
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
-        from train.apps.answering import in_place
-
         return in_place(rows, self._read, lambda asked: [self._played(one) if one.command else self._written(one) for one in asked])
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
@@ -171,26 +178,17 @@ class Writer(Application):
                 line = self.answers([Record({"command": turns[-1], "conversation": "reply"}, "message")])[0]
         finally:
             self.restore(before)
-        return line | {"answer": line.get("text") or line["error"]}
+        return line | {"answer": line["error"] if "error" in line else line["text"]}
 
     def _read(self, row: Record) -> _Asked:
-        count, seed = row.get("n", 4), row.get("seed", 0)
-        for what, value, most in (("n", count, MOST), ("seed", seed, 2**31 - 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or not (what == "n") <= value <= most:
-                raise UserError(f"{row.where}: {what} is {value!r}", f"Give a whole number up to {most}.")
-        numbers = {what: row.get(what, usual) for what, usual in (("temperature", 0.8), ("top_p", 0.95))}
-        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers.values()):
-            raise UserError(f"{row.where}: temperature or top_p is no number", "Give numbers.")
-        try:
-            sampling = Sampling(temperature=float(numbers["temperature"]), top_p=float(numbers["top_p"]))
-        except ValueError as error:
-            raise UserError(f"{row.where}: {error}", "Give another.") from None
+        count, seed = int(number_in(row, "n", 4, 1, MOST, whole=True)), int(number_in(row, "seed", 0, 0, 2**31 - 1, whole=True))
+        sampling = sampling_in(row, 0.8)
         if "command" in row:
             if self._world is None:
-                raise UserError(f"{row.where}: a command, and the run has no world", "Train or start with --data.world FILE.")
-            command = column(row, "command")[:200]
+                raise UserError(f"{row.where}: a command, and the run has no world", "Train with --data.world FILE.")
+            command, game = column(row, "command")[:LONGEST], row.get("conversation")
             example = Example({"source": ""}, None, row.where)
-            return _Asked(example, count, sampling, seed, str(row.get("conversation", "")), command)
+            return _Asked(example, count, sampling, seed, "" if game is None else str(game)[:LONGEST], command)
         plain = {name: value for name, value in row.items() if name != self._options.target}
         return _Asked(self._answering.dataset.example(Record(plain, row.where)), count, sampling, seed)
 
@@ -254,7 +252,7 @@ class Writer(Application):
         self._counts, self._texts = Counter(state["counts"]), list(state["texts"])
 
     def summary(self) -> dict[str, Any]:
-        """Of all texts that were drawn, the shares that contradict their sheet and that run in a loop, and, of the last 200, distinct-2 and
+        """Of all texts that were drawn, the shares that contradict their sheet and that run in a loop, and, of the last 50, distinct-2 and
         self-BLEU; of commands, the shares that could be done, for which something was refused, and that were worded."""
         c = self._counts
         found: dict[str, Any] = {}

@@ -11,16 +11,17 @@ import numpy as np
 from train.tasks.metrics.scores import load
 
 CHARACTER = re.compile(r"[\u3400-\u9fff]")
-FEWEST = 20
-"""Poems from which on the form of a tune is believed."""
+FEWEST = 15
+"""Poems of one shape from which on the form of a tune is believed."""
+_BEFORE_ZHI = ("zh", "ch", "sh", "r", "z", "c", "s")
 AGREED = 0.8
 """Share of a tune's poems from which on the tone of a place belongs to its form."""
 _GROUPS = {
-    "a": "a ia ua", "o": "o uo", "e": "e", "ie": "ie ve ue", "ai": "ai uai", "ei": "ei uei ui", "ao": "ao iao", "ou": "ou iou iu",
-    "an": "an ian uan van", "en": "en in uen un vn", "ang": "ang iang uang", "eng": "eng ing ueng ong iong", "i": "i", "er": "er",
-    "v": "v", "u": "u",
+    "a": "a ia ua", "o": "o e uo", "ie": "ie ve ue", "ai": "ai uai", "ei": "ei uei ui", "ao": "ao iao", "ou": "ou iou iu",
+    "an": "an ian uan van", "en": "en in uen un vn", "ang": "ang iang uang", "eng": "eng ing ueng ong iong", "i": "i er v",
+    "zhi": "zhi", "u": "u",
 }  # fmt: skip
-"""Finals of each group of the new rhymes of Chinese (中华新韵, 2005); "i" is that of 一 and of 诗, which are two groups there."""
+"""Finals of each of the fourteen rhymes of Chinese (中华新韵, 2005); zhi stands for that of 诗 and 知, which has no letter of its own."""
 _GROUP_OF = {final: group for group, finals in _GROUPS.items() for final in finals.split()}
 RHYMING = 0.6
 """The same of rhymes, many of which the Chinese of today has lost."""
@@ -34,8 +35,14 @@ def sounds(character: str) -> tuple[str, str]:
     if not CHARACTER.fullmatch(character):
         return "", ""
     library = load("pypinyin", "pypinyin")
-    (reading,) = library.pinyin(character, style=library.Style.FINALS_TONE3, neutral_tone_with_five=True)[0]
-    return (LEVEL if reading[-1:] in "12" else OBLIQUE, _GROUP_OF.get(reading.rstrip("12345"), ""))
+    (reading,), (initial,) = (
+        library.pinyin(character, style=style, neutral_tone_with_five=True, strict=False)[0]
+        for style in (library.Style.FINALS_TONE3, library.Style.INITIALS)
+    )
+    final = reading.rstrip("12345")
+    if final == "i" and initial in _BEFORE_ZHI:
+        final = "zhi"
+    return (LEVEL if reading[-1:] in ("1", "2") else OBLIQUE, _GROUP_OF.get(final, ""))
 
 
 class Tune(NamedTuple):
@@ -71,7 +78,7 @@ def tunes(poems: Sequence[tuple[str, str]], fewest: int = FEWEST) -> dict[str, T
     found = {}
     for name, texts in own.items():
         (shape, count), *_ = Counter(map(shape_of, texts)).most_common(1)
-        if name and len(texts) >= fewest and count >= 3:
+        if name and count >= fewest:
             found[name] = _tune(shape, [text for text in texts if shape_of(text) == shape])
     return found
 
@@ -129,8 +136,10 @@ class Metre:
         table = _table(self._characters)
         tone = self._tune.tones[self._place]
         has_tone = self._padded(table.tones[tone] if tone else table.any)
-        rhymes = self._place in self._tune.rhymes and self._group
-        has_rhyme = self._padded(table.groups[self._group] if rhymes else table.any)
+        if self._place not in self._tune.rhymes:
+            return has_tone, self._padded(table.any)
+        rhymes = [table.groups[self._group]] if self._group else [*table.groups.values()]
+        has_rhyme = self._padded(np.any(rhymes, axis=0))
         return has_tone, has_rhyme
 
     def _padded(self, mask: np.ndarray) -> np.ndarray:

@@ -9,16 +9,17 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from model.decoding.sampling import Sampling
-from train.apps.tunes import Metre, Tune, tunes
+from train.apps.answering import in_place, number_in, sampling_in
+from train.apps.tunes import AGREED, FEWEST, RHYMING, Metre, Tune, tunes
 from train.kinds import Application, Section
 from train.tasks.examples import Example, column
 from train.tasks.metrics.diversity import distinct, self_bleu
 from train.tasks.metrics.scores import Scores, mean_of
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
 
-MOST = 16
+MOST = 8
 """Poems that a row may ask for."""
-KEPT = 200
+KEPT = 50
 """Poems that are remembered, for what they have in common."""
 
 
@@ -96,11 +97,14 @@ class Poet(Application):
     """Poems to tunes of which the run's poems had enough; each character is drawn among those that keep the tune's shape, tones and
     rhymes. Without a tune, as the model likes."""
 
+    at_once = 8
+
     def __init__(self, answering: Any):
         self._answering, self.reads = answering, answering.reads
         self.text = answering.dataset.options.source
-        learned = answering.learned(self._learn)
+        learned = answering.learned(self._learn, of=[FEWEST, AGREED, RHYMING])
         self._tunes = {name: Tune(one["shape"], tuple(one["tones"]), tuple(one["rhymes"]), one["poems"]) for name, one in learned.items()}
+        self.example = {self.text: next(iter(self._tunes), "")}
         tokenizer = answering.tokenizer
         if getattr(tokenizer, "kind", "") != "char":
             raise UserError(f"{answering.run.path}: its tokens are not single characters", "Train with a tokenizer of the kind char.")
@@ -114,8 +118,6 @@ class Poet(Application):
         return {name: tune._asdict() for name, tune in tunes([(one.fields["source"], one.label[0]) for one in examples]).items()}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
-        from train.apps.answering import in_place
-
         return in_place(rows, self._read, lambda asked: [self._line(one) for one in asked])
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
@@ -124,7 +126,7 @@ class Poet(Application):
             line = self.answers([Record({self.text: turns[-1].strip()}, "message")])[0]
         finally:
             self.restore(before)
-        return line | {"answer": line.get("text") or line["error"]}
+        return line | {"answer": line["error"] if "error" in line else line["text"]}
 
     def _read(self, row: Record) -> _Asked:
         dataset = self._answering.dataset
@@ -133,17 +135,8 @@ class Poet(Application):
         if name and name not in self._tunes and row.get("free") is not True:
             known = ", ".join(sorted(self._tunes)[:30])
             raise UserError(f"{row.where}: no tune {name!r}: there are {known or 'none'}; or give free: true", "Give one of them.")
-        count, seed = row.get("n", 1), row.get("seed", 0)
-        for what, value, most in (("n", count, MOST), ("seed", seed, 2**31 - 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or not (what == "n") <= value <= most:
-                raise UserError(f"{row.where}: {what} is {value!r}", f"Give a whole number up to {most}.")
-        numbers = {what: row.get(what, usual) for what, usual in (("temperature", 1.0), ("top_p", 0.95))}
-        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers.values()):
-            raise UserError(f"{row.where}: temperature or top_p is no number", "Give numbers.")
-        try:
-            sampling = Sampling(temperature=float(numbers["temperature"]), top_p=float(numbers["top_p"]))
-        except ValueError as error:
-            raise UserError(f"{row.where}: {error}", "Give another.") from None
+        count, seed = int(number_in(row, "n", 1, 1, MOST, whole=True)), int(number_in(row, "seed", 0, 0, 2**31 - 1, whole=True))
+        sampling = sampling_in(row, 1.0)
         dataset.tokens = self._answering.tokenizer
         dataset.prompt_ids(example, dataset.options.length)  # characters that the run does not know
         return _Asked(example, self._tunes.get(name) if row.get("free") is not True else None, count, sampling, seed)
@@ -173,7 +166,7 @@ class Poet(Application):
         self._kept, self._count, self._poems = list(state["kept"]), state["count"], list(state["poems"])
 
     def summary(self) -> dict[str, Any]:
-        """Of poems to tunes the shares of shapes, tones and rhymes that are kept; of the last 200 poems distinct-2 and self-BLEU."""
+        """Of poems to tunes the shares of shapes, tones and rhymes that are kept; of the last 50 poems distinct-2 and self-BLEU."""
         found: dict[str, Any] = {"poems": len(self._poems)}
         if self._count:
             found |= {name: total / self._count for name, total in zip(("shape", "tones", "rhymes"), self._kept, strict=True)}

@@ -27,10 +27,17 @@ class WebSocket:
 
     def __init__(self, address: str, follow: bool):
         try:
+            from websockets.exceptions import WebSocketException
             from websockets.sync import client
         except ImportError:
             raise UserError("Reading a WebSocket needs the package websockets.", "pip install 'omnia[serve]'") from None
-        if urlsplit(address).hostname not in LOOPBACK:
+        self._wrong: tuple[type[Exception], ...] = (OSError, WebSocketException, EOFError)
+        try:
+            parts = urlsplit(address)
+            fine = parts.hostname in LOOPBACK and parts.port and not parts.fragment
+        except ValueError:
+            fine = False
+        if not fine:
             raise UserError(f"{address}: is not on this machine", f"Give {SCHEME}127.0.0.1:PORT; for others, a tunnel that ends there.")
         self._client, self._address, self._follow = client, address, follow
 
@@ -39,11 +46,11 @@ class WebSocket:
         return [self._address]
 
     def read(self, place: int | None):
-        number, connected = place or 0, False
+        number = place or 0
         while True:
+            again = self._follow
             try:
                 with self._client.connect(self._address, max_size=LONGEST, open_timeout=AGAIN_SECONDS, proxy=None) as connection:
-                    connected = True
                     connection.send(json_files.dumps({"after": number}))
                     for message in self._messages(connection):
                         if message is None:
@@ -51,18 +58,24 @@ class WebSocket:
                             continue
                         number += 1
                         where = f"{self._address}: message {number}"
-                        long = UserError(f"{where}: is longer than {LONGEST:,} bytes", "Give shorter rows.")
-                        yield (long if message is TOO_LONG else row_of(message, where)), number
-            except OSError as error:
-                if not self._follow and not connected:
-                    raise UserError(f"{self._address}: {error.strerror or error}", "Start the sender first, or give --follow.") from None
-            if not self._follow:
+                        if message is TOO_LONG:  # the connection ends with it, and the rest is asked for in another
+                            again = True
+                            yield UserError(f"{where}: is longer than {LONGEST:,} bytes", "Give shorter rows."), number
+                        else:
+                            yield row_of(message, where), number
+            except self._wrong as error:
+                if not self._follow:
+                    why = f"{self._address}: after {number} messages: {error}"
+                    raise UserError(why, "Start the sender; the same command goes on. With --follow it is waited for.") from None
+            if not again:
                 return
-            yield from self._pause()
+            if self._follow:
+                yield from self._pause()
 
     def _messages(self, connection: Any):
-        """Each message as bytes, TOO_LONG for one that is; None where there is none yet. Ends when the sender closes."""
-        from websockets.exceptions import ConnectionClosed
+        """Each message as bytes, TOO_LONG for one that is, and last, since it ends the connection; None where there is none yet. Ends when
+        the sender closes in order."""
+        from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
         while True:
             try:
@@ -70,9 +83,12 @@ class WebSocket:
             except TimeoutError:
                 yield None
                 continue
-            except ConnectionClosed as closed:
-                if closed.sent is not None and closed.sent.code == MESSAGE_TOO_BIG:
-                    yield TOO_LONG
+            except ConnectionClosedOK:
+                return
+            except ConnectionClosedError as closed:
+                if closed.sent is None or closed.sent.code != MESSAGE_TOO_BIG:
+                    raise
+                yield TOO_LONG
                 return
             yield message.encode() if isinstance(message, str) else message
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from data.errors import UserError
-from data.records.record import LeftOut, Record, lacks
+from data.records.record import LeftOut, Record, check_text, lacks
 from data.records.rows import digest_of
 from data.tokenizer import Tokenizer
 
@@ -61,6 +61,7 @@ def column(record: Record, name: str, *, empty: bool = False) -> str:
         value = json.dumps(value)
     if not isinstance(value, str):
         raise UserError(f"{record.where}: {name} is a {type(value).__name__}", "Give text.")
+    check_text(value, f"{record.where}: {name}")
     if not value.strip() and not empty:
         raise UserError(f"{record.where}: {name} is empty", "Give text, or leave such rows out: --data.leave-out.")
     return value

@@ -30,13 +30,7 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
 
 def completions_of(dataset: Any, model: Any, params, examples: list) -> list[list[Completion]]:
     """The texts that a model writes for each example, `dataset.drawn` of them, with the probabilities of their tokens."""
-    tokenizer = dataset.tokens
-    chat: Chat = getattr(dataset, "chat", Chat())
-    generator = TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
-    room = dataset.options.length - (0 if dataset.way == "source" else dataset.options.written)
-    prompts = [dataset.prompt_ids(example, room).tolist() for example in examples]
-    if dataset.way == "source":  # the generator ends what is read by itself
-        prompts = [prompt[:-1] for prompt in prompts]
+    generator, prompts = generator_of(dataset, model, params), prompts_of(dataset, examples)
     samples = dataset.drawn
     sampling = Sampling(temperature=dataset.options.temperature if samples > 1 else 0.0)
     found: list[list[Completion]] = [[] for _ in examples]
@@ -50,6 +44,19 @@ def completions_of(dataset: Any, model: Any, params, examples: list) -> list[lis
         for number, completion in zip(chosen, written, strict=True):
             found[number].append(completion)
     return found
+
+
+def generator_of(dataset: Any, model: Any, params) -> TextGenerator:
+    """What writes the answers of a dataset whose `tokens` are set."""
+    tokenizer, chat = dataset.tokens, getattr(dataset, "chat", Chat())
+    return TextGenerator(model, params, tokenizer, tokenizer.specials["document_end"], chat)
+
+
+def prompts_of(dataset: Any, examples: list) -> list[list[int]]:
+    """Ids that a generator is given for examples."""
+    room = dataset.options.length - (0 if dataset.way == "source" else dataset.options.written)
+    prompts = [dataset.prompt_ids(example, room).tolist() for example in examples]
+    return [prompt[:-1] for prompt in prompts] if dataset.way == "source" else prompts  # the generator ends what is read by itself
 
 
 def _probabilities(dataset, likelihoods: Likelihoods, examples: list, choices: list[tuple[str, ...]]) -> list[np.ndarray]:

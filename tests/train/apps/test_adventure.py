@@ -130,6 +130,17 @@ def changed(**more):
         (changed(goal={"thing": "moon"}), "moon"),
         (changed(things__crown={"at": "gate"}, rooms__Crown={"text": "x"}), "one name"),
         (changed(doors__oak_door__key="crown"), "cannot be reached"),
+        (changed(things__crown__at="Guard", people__Guard={"at": "gate"}), "cannot be reached"),
+        (changed(goal=None), "neither a room"),
+        (changed(goal={"thin": "crown"}), "neither a room"),
+        (changed(start=["gate"]), "start names"),
+        (changed(rooms__gate__exits=["north"]), "exits of 'gate'"),
+        (changed(things__lamp__at=["gate"]), "at of 'lamp'"),
+        (changed(doors__oak_door__between=[["hall"], "gate"]), "oak door"),
+        (changed(rooms__gate__text=5), "text of 'gate'"),
+        (changed(things__crown__text=None), "text of 'crown'"),
+        (changed(people__Guard__says=["a"]), "says of 'Guard'"),
+        (changed(rooms={"gate": {}, "a (b)": {}}), "type"),
     ],
 )
 def test_worlds_that_cannot_be(given_, said):
@@ -140,3 +151,9 @@ def test_worlds_that_cannot_be(given_, said):
 def test_a_world_is_read_from_a_file(tmp_path):
     (tmp_path / "world.json").write_text(json.dumps(GIVEN))
     assert read_world(str(tmp_path / "world.json")).begin().room == "gate"
+
+
+def test_a_door_without_a_key_is_opened_by_hand():
+    world = World(changed(doors={"oak door": {"between": ["hall", "tower"]}}), "world.json")
+    state, said = played(world, ["n", "e", "open oak door", "e"])
+    assert state.room == "tower" and [one.done for one in said] == [True, False, True, True]

@@ -23,12 +23,13 @@ def test_a_planted_text_differs_and_by_its_kind_alone(text, seed):
     found = contradicted(text, tuple(KINDS), np.random.default_rng(seed))
     assert found == contradicted(text, tuple(KINDS), np.random.default_rng(seed))
     if found is None:
-        assert not {"Monday", "five", "12", "like", "best", "yes"} & {*text.split()}
+        assert not {"Monday", "five", "12", "best", "yes"} & {*text.split()}
     else:
         changed, kind = found
         assert changed != text and contradicted(text, (kind,), np.random.default_rng(seed)) is not None
-        if kind in ("number", "date", "opposite"):  # a word for a word
-            assert len(changed.split()) == len(text.split())
+        if kind in ("number", "date", "opposite"):  # one word for another
+            pairs = [*zip(text.split(), changed.split(), strict=True)]
+            assert sum(old != new for old, new in pairs) == 1
         else:
             assert abs(len(changed) - len(text)) <= len(" n ' t")
 
@@ -42,7 +43,9 @@ def test_a_planted_text_differs_and_by_its_kind_alone(text, seed):
         ("I don't know.", ("negation",), "I do know."),
         ("I can't go.", ("negation",), None),
         ("Is it so?", ("negation",), None),
-        ("Always open.", ("opposite",), "Never closed."),
+        ("Stay open.", ("opposite",), "Stay closed."),
+        ("I may go now.", ("date",), None),
+        ("In May.", ("opposite",), None),
         ("Hello.", tuple(KINDS), None),
     ],
 )
@@ -64,9 +67,24 @@ def test_turns_are_read_in_each_form():
     assert turns_of(Record({"turns": "Ann: Hi.\n\nBob: Bye."}, "row"), "turns") == [Turn("Ann", "Hi."), Turn("Bob", "Bye.")]
     messages = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": " Bye. "}]
     assert turns_of(Record({"turns": messages}, "row"), "turns") == [Turn("user", "Hi."), Turn("assistant", "Bye.")]
+    plain = ["10:30 is fine", "https://x.org ok", "#Person1#: yes", "so it is: no"]
+    assert [turn.speaker for turn in turns_of(Record({"turns": plain}, "row"), "turns")] == ["0", "1", "#Person1#", "1"]
 
 
-@pytest.mark.parametrize("row", [{}, {"turns": []}, {"turns": ["one"]}, {"turns": [1, 2]}, {"turns": ["a", {"role": "x"}]}, {"turns": "a"}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"turns": []},
+        {"turns": ["one"]},
+        {"turns": [1, 2]},
+        {"turns": ["a", {"role": "x"}]},
+        {"turns": "a"},
+        {"turns": 5},
+        {"turns": True},
+    ]
+    + [{"turns": {"a": 1, "b": 2}}, {"turns": ["a", "b\ud800"]}, {"turns": ["a"] * 1001}],
+)
 def test_what_is_no_dialogue_is_an_error(row):
     with pytest.raises(UserError, match="row"):
         turns_of(Record(row, "row"), "turns")
@@ -95,6 +113,9 @@ def test_examples_are_what_their_labels_say(fake, dialogues):
     said = [[turn.partition(": ")[2] for turn in row["turns"]] for row in rows]
     labels = {name: [one for one in examples if one.label == name] for name in LABELS}
     assert all(labels.values()) and len(labels[ELSEWHERE]) == 33
+    for one in labels[ELSEWHERE]:  # not what was said there, nor just before
+        assert not one.fields["text"].partition(": ")[2].startswith(one.fields["pair"])
+        assert (one.fields["text"], one.fields["pair"]) not in [(other.fields["text"], other.fields["pair"]) for other in labels[FOLLOWS]]
     for one in examples:
         own = said[int(one.where.rpartition(" ")[2]) - 1]
         turn = one.fields["pair"]
@@ -111,8 +132,14 @@ def test_a_dialogue_is_learned_from_or_kept_as_a_whole(fake, dialogues):
     dataset = fake(Coherence(files=(str(path),), validation=0.34), LABELS, []).dataset
     source = type("File", (), {"path": str(path), "left_out": {}})()
     source.examples = dataset.read(source)
+    before = [one.fields for one in dataset.examples([source], "validation")]
     learned, kept = ({one.where for one in dataset.examples([source], split)} for split in ("train", "validation"))
     assert len(learned) == 2 and len(kept) == 1 and not learned & kept
+    moved = path.rename(path.with_name("moved.jsonl"))  # what is kept does not depend on where the file is
+    source.path = str(moved)
+    source.examples = dataset.read(source)
+    again = [one.fields for one in dataset.examples([source], "validation")]
+    assert again == before
 
 
 class Answers:
@@ -141,6 +168,36 @@ def test_lines_summary_and_state(fake):
     other.restore(json.loads(json.dumps(made.state())))
     assert other.summary() == made.summary() and other.sections()[0].rows[0] == ["0.200", "so 0.9", "no 0.2"]
     assert judge().summary() == {"dialogues": 0}
+    before = made.state()
+    for _ in range(3):  # as behind the API: nothing of a request is remembered
+        kept = made.state()
+        made.answers([Record({"turns": rows[0]}, "row")])
+        made.restore(kept)
+    assert made.state() == before and len(made.state()["worst"]) == 3
+
+
+def test_the_page_is_bounded(fake):
+    made = Judge(Answers(fake(Coherence(), LABELS, []).dataset))
+    made.answers([Record({"turns": ["a", *[f"b {number / 100}" for number in range(90)]]}, "row")])
+    assert [row[0] for row in made.sections()[0].rows] == [f"{number / 100:.3f}" for number in range(30)]
+
+
+def test_nearness_is_to_the_two_turns_before(fake):
+    made = Judge(Answers(fake(Coherence(), LABELS, []).dataset))
+    told = []
+
+    def encoder(texts):
+        told.extend(texts)
+        return np.ones((len(texts), 1), np.float32)
+
+    made._encoder = encoder
+    (line,) = made.answers([Record({"turns": ["a", "b 0.9", "c 0.9", "d 0.9"]}, "row")])
+    assert told[3:] == ["a", "a b 0.9", "b 0.9 c 0.9"] and line["nearness"] == 1.0
+
+
+def test_what_was_said_long_before_is_not_read():
+    turns = [Turn(str(place % 2), f"t{place}") for place in range(12)]
+    assert "t2" not in before(turns, 11, "0").split() and "t3" in before(turns, 11, "0").split()
 
 
 @pytest.mark.parametrize("options", [{"planted": ()}, {"planted": ("other",)}, {"several": True}, {"label_noise": 0.1}])
@@ -156,8 +213,8 @@ def test_replies_of_a_model_are_judged_in_their_conversation(fake, monkeypatch):
     dataset = fake(Conversations(judge="runs/judge"), (), []).dataset
     messages = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "so 0.9"}]
     examples = [dataset.example(Record({"messages": messages}, "row"))] * 2
-    found = dataset.score(examples, ["no 0.2", "yes 0.8"])
-    assert found.values["coherence"] == pytest.approx(0.5) and found.values["contradicting"] == 0.5
+    found = dataset.score(examples, ["no 0.2", "yes 0.9"])
+    assert found.values["coherence"] == pytest.approx(0.55) and found.values["contradicting"] == 0.5
     assert set(found.measures) >= {"coherence", "contradicting"} and cost("contradicting", 0.1) < cost("contradicting", 0.2)
 
 

@@ -1,6 +1,7 @@
 """Which edits stand, and what is never touched."""
 
 import json
+import time
 import types
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from data.errors import UserError
 from data.records.record import Record
 from train.apps.editing import Editing, Editor, _believed, _features, _fitted, _loses_name, _Sure
-from train.apps.edits import Edit
+from train.apps.edits import WORD, Edit
 from train.tasks.metrics.corrections import gleu
 
 FIXES = {"he go home.": ("he goes home.", 0.9), "i see.": ("I see.", 0.6), "It is so.": ("It is as so.", 0.3), "A day.": ("The day.", 0.2)}
@@ -37,17 +38,23 @@ class Fake:
         self.dataset, self._held = dataset, held
         self.asked = 0
 
+    def fits(self, example):
+        return len(example.fields["source"]) <= self.dataset.options.written
+
     def completions(self, examples):
         self.asked += len(examples)
         return [[self._written(example.fields["source"])] for example in examples]
 
     def _written(self, source):
-        text, sure = FIXES.get(source, (source, 1.0))
-        ids = self.tokenizer.encode(text)
+        text, sure = source, 1.0
+        for old, (new, how) in FIXES.items():
+            if old in source:
+                text, sure = source.replace(old, new), how
+        ids = [*self.tokenizer.encode(text), Letters.base_size]  # the end, which has no text
         same = 0
         while same < min(len(text), len(source)) and text[same] == source[same]:
             same += 1
-        logs = [0.0] * same + [float(np.log(sure))] * (len(text) - same)
+        logs = [0.0] * same + [float(np.log(sure))] * (len(ids) - same)
         return types.SimpleNamespace(text=text, ids=ids, log_probs=logs, finish="stop")
 
     def held_out(self):
@@ -55,6 +62,7 @@ class Fake:
         return [self.dataset.example(Record({name.source: "x", name.target: text}, "held")) for text in self._held]
 
     def learned(self, what, of=None):
+        self.of = of
         return what()
 
 
@@ -100,6 +108,7 @@ def test_places_are_exact_in_a_long_text(editor):
     "text",
     [
         "`he go home.`",
+        "see `he go home.` there",
         "```\nhe go home.\n```",
         "| he go home. | i see. |",
         "see <he go home.>",
@@ -117,6 +126,7 @@ def test_names_stay(editor, tmp_path):
     assert edit(editor(protect=str(tmp_path / "names.txt")), "he go home.")["text"] == "he go home."
     assert edit(editor(), "he go home.", protect=["go"])["text"] == "he go home."
     assert edit(editor(), "he go home.", protect=["g"])["text"] == "he goes home."
+    assert editor(protect=str(tmp_path / "names.txt")).reads != editor().reads  # lines of others would stay
 
 
 @pytest.mark.parametrize(
@@ -144,6 +154,12 @@ def test_a_capital_within_a_sentence_is_no_error(sentence, old, new, found):
         ({"source": "a", "strength": True}, "strength"),
         ({"source": "a", "protect": "go"}, "protect"),
         ({"source": "a", "target": [1]}, "target"),
+        ({"source": "a", "strength": 10**400}, "strength"),
+        ({"source": "a", "strength": "x"}, "strength"),
+        ({"source": "a", "protect": ["x" * 101]}, "protect"),
+        ({"source": "a", "protect": ["x"] * 1001}, "protect"),
+        ({"source": "a\ud800"}, "surrogate"),
+        ({"source": "a" * 100_001}, "characters"),
     ],
 )
 def test_rows_that_are_none(editor, row, said):
@@ -156,6 +172,51 @@ def test_a_sentence_is_asked_for_once_and_a_long_one_not_at_all(editor):
     before = made._answering.asked
     edit(made, "i see. i see. " + "word " * 40 + ".")
     assert made._answering.asked == before + 1
+
+
+def test_what_is_left_out_at_the_end_is_as_sure_as_the_end():
+    fake = Fake.__new__(Fake)
+    made = Editor.__new__(Editor)
+    made._answering, made._dataset = fake, types.SimpleNamespace(pattern=WORD)
+    made._written = {"I like it it.": "I like it."}
+    ids = [*Letters().encode("I like it."), Letters.base_size]
+    completion = types.SimpleNamespace(text="I like it.", ids=ids, log_probs=[0.0] * 9 + [-0.5, -0.1], finish="stop")
+    ((_, sure),) = made._edits("I like it it.", completion)
+    assert sure == pytest.approx(np.exp(-0.5))
+    made._written = {"It is..": "It is."}
+    ids = [*Letters().encode("It is."), Letters.base_size]
+    completion = types.SimpleNamespace(text="It is.", ids=ids, log_probs=[0.0] * 6 + [-0.2], finish="stop")
+    ((_, sure),) = made._edits("It is..", completion)
+    assert sure == pytest.approx(np.exp(-0.2))
+
+
+def test_an_edit_is_as_sure_as_its_unlikeliest_token():
+    made = Editor.__new__(Editor)
+    made._answering, made._dataset = Fake.__new__(Fake), types.SimpleNamespace(pattern=WORD)
+    made._written = {"a b": "a cd"}
+    completion = types.SimpleNamespace(text="a cd", ids=Letters().encode("a cd"), log_probs=[0.0, 0.0, -0.1, -2.0], finish="stop")
+    ((_, sure),) = made._edits("a b", completion)
+    assert sure == pytest.approx(np.exp(-2.0))
+
+
+def test_a_right_sentence_counts_by_the_surest_of_its_edits(editor):
+    """Of the one that is held out the model would make two edits; none may stand."""
+    made = editor(held=("Right.",), spoiled=0.0)
+    made._sure = lambda texts: [[_Sure(Edit(0, 1, "a", new, 0, 1), sure) for new, sure in (("b", 0.2), ("c", 0.9))]] * len(texts)
+    assert made._learn()["threshold"] == pytest.approx(0.9)
+
+
+def test_what_was_learned_depends_on_what_may_be_spoiled(editor):
+    assert editor(spoiled=0.1)._answering.of != editor(spoiled=0.2)._answering.of
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 90_000, "@" * 90_000, "< " * 45_000, " " * 90_000, "a b\n|\n" * 15_000, "](" * 45_000, "`" * 90_000]
+)
+def test_hostile_texts_take_no_time(editor, text):
+    before = time.process_time()
+    editor().answers([Record({"source": text}, "line 1")])
+    assert time.process_time() - before < 5  # of quadratic ones half a minute and more
 
 
 def test_what_ran_on_is_not_believed(editor):

@@ -48,6 +48,8 @@ def test_edits_that_are_not_accepted_leave_their_words(text, data):
         ("is it", "Well, is it?", "Well, is it?"),
         ("a non biological thing", "a non-biological thing", "a non-biological thing"),
         ("\tthe the end\n", "the end", "\tthe end\n"),
+        ("It was very good", "It was excellent.", "It was excellent."),
+        ("It was, yes, good", "It was rather good", "It was rather good"),
         ("因为我有事情阿！", "因为我有事情啊！", "因为我有事情啊！"),
     ],
 )

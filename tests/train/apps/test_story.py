@@ -95,8 +95,10 @@ def test_a_text_is_told_its_facts_in_order(writer):
     ("row", "said"),
     [
         ({}, "has none of"),
-        (SHEET | {"n": 0}, "n is 0"),
-        (SHEET | {"n": 1.0}, "n is 1.0"),
+        (SHEET | {"n": 0}, "n is '0'"),
+        (SHEET | {"n": 1.5}, "n is '1.5'"),
+        (SHEET | {"temperature": 10**400}, "temperature"),
+        (SHEET | {"name": "a\ud800"}, "surrogate"),
         (SHEET | {"seed": True}, "seed"),
         (SHEET | {"temperature": "x"}, "temperature"),
         (SHEET | {"top_p": 0}, "top_p"),
@@ -146,6 +148,35 @@ def test_texts_are_learned_with_their_sheets(writer, monkeypatch):
         dataset.example(Record(SHEET | {"text": ""}, "line"))
 
 
+def test_games_are_bounded_and_those_without_a_name_begin_anew(writer, monkeypatch):
+    monkeypatch.setattr("train.apps.story.GAMES", 3)
+    made = writer(("Quiet.", 0.0), world=True)
+    for number in range(5):
+        ask(made, command="take lamp", conversation="c" * 1000 + str(number))
+    assert len(made.state()["games"]) == 1  # names are cut
+    for number in range(5):
+        ask(made, command="take lamp", conversation=str(number))
+    assert [*made.state()["games"]] == ["2", "3", "4"]
+    assert all(ask(made, command="take lamp", conversation=None)["done"] for _ in range(2))
+
+
+def test_an_empty_text_is_an_answer_too(writer):
+    assert writer(("It is tiny.", 0.0)).reply(["Large"])["answer"] == ""
+
+
+def test_games_are_of_one_world(writer):
+    assert writer(("x", 0.0), world=True).reads != writer(("x", 0.0)).reads
+
+
+def test_a_score_is_a_mean_over_tokens(writer):
+    made = writer(("One.", 0.0))
+    made._answering.continued = lambda examples, **options: [
+        types.SimpleNamespace(text="Long and likely.", log_probs=(-0.2,) * 10),
+        types.SimpleNamespace(text="Short.", log_probs=(-1.0,)),
+    ]
+    assert ask(made, **SHEET, n=2)["text"] == "Long and likely."
+
+
 def test_options():
     with pytest.raises(ValueError, match="controls"):
-        Story()
+        Story(world="world.json")

@@ -12,7 +12,18 @@ LEVELS, OBLIQUES = "天春花风山人", "月雨夜水雪柳"
 
 @pytest.mark.parametrize(
     ("character", "found"),
-    [("春", (LEVEL, "en")), ("月", (OBLIQUE, "ie")), ("绿", (OBLIQUE, "v")), ("儿", (LEVEL, "er")), ("，", ("", "")), ("a", ("", ""))],
+    [
+        ("春", (LEVEL, "en")),
+        ("月", (OBLIQUE, "ie")),
+        ("绿", (OBLIQUE, "i")),
+        ("儿", (LEVEL, "i")),
+        ("诗", (LEVEL, "zhi")),
+        ("一", (LEVEL, "i")),
+        ("歌", (LEVEL, "o")),
+        ("嗯", (LEVEL, "")),
+        ("，", ("", "")),
+        ("a", ("", "")),
+    ],
 )
 def test_sounds(character, found):
     assert sounds(character) == found
@@ -32,6 +43,8 @@ def test_a_tune_is_what_its_poems_share():
     rng = np.random.default_rng(0)
     found = tunes([*poems(40, rng, 0.1), ("某调", "春。"), *[("别调", "月。")] * 5], fewest=20)
     assert [*found] == ["某调"]
+    mixed = [("杂", "天" * (3 + number) + "。") for number in range(20)] + [("杂", "天月。")] * 3
+    assert tunes(mixed, fewest=20) == {}  # many poems, but of no one shape
     tune = found["某调"]
     assert tune.shape == "字字字字，\n字字字字，" and tune.poems == 40
     assert tune.tones == (LEVEL, OBLIQUE, "", LEVEL) * 2 and tune.rhymes == (3, 7)
@@ -75,6 +88,11 @@ def test_what_is_drawn_keeps_the_tune():
     assert len(seen) > 10  # and nothing else is held back
 
 
+def test_the_first_rhyme_has_a_group_that_others_can_keep():
+    metre = Metre(Tune("字字", (LEVEL, LEVEL), (0, 1), 30), "嗯春人", 3, 4)
+    assert np.flatnonzero(metre.allowed()).tolist() == [1, 2]
+
+
 def test_a_rhyme_that_no_character_of_the_tone_has_is_kept_before_the_tone():
     metre = Metre(Tune("字字", (LEVEL, OBLIQUE), (0, 1), 30), "春人月", 3, 4)
     metre.take(0)
@@ -84,5 +102,5 @@ def test_a_rhyme_that_no_character_of_the_tone_has_is_kept_before_the_tone():
 def test_without_any_character_of_the_rhyme_another_will_do():
     metre = Metre(Tune("字字", (LEVEL, OBLIQUE), (0, 1), 30), "月雨", 2, 3)
     metre.take(0)
-    metre._group = "er"
+    metre._group = "zhi"
     assert np.flatnonzero(metre.allowed()).tolist() == [0, 1]

@@ -71,6 +71,8 @@ def test_poems_keep_their_tune_and_differ(poet):
     poems = ask(poet, form=TUNE, n=8)["poems"]
     assert all(one["shape"] and one["tones"] == 1 and one["rhymes"] == 1 for one in poems)
     assert len({"".join(one["lines"]) for one in poems}) > 4
+    line = ask(poet, form=TUNE, n=8)
+    assert line["text"] == "\n".join(max(line["poems"], key=lambda one: one["log_prob"])["lines"])
     free = ask(poet, form=TUNE, n=8, free=True)["poems"]
     assert not all(one["shape"] for one in free)
 
@@ -84,8 +86,9 @@ def test_the_same_row_is_answered_the_same(poet):
     ("row", "said"),
     [
         ({"form": "无"}, "no tune"),
-        ({"form": TUNE, "n": 0}, "n is 0"),
-        ({"form": TUNE, "n": True}, "n is True"),
+        ({"form": TUNE, "n": 0}, "n is '0'"),
+        ({"form": TUNE, "n": True}, "n is 'True'"),
+        ({"form": TUNE, "n": 9}, "n is '9'"),
         ({"form": TUNE, "seed": -1}, "seed"),
         ({"form": TUNE, "temperature": -1}, "temperature"),
         ({"form": TUNE, "top_p": "x"}, "top_p"),

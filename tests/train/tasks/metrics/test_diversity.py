@@ -26,9 +26,9 @@ def test_repeats(times, found):
     assert not repeats([str(number) for number in range(200)] + words * 9)
 
 
-@pytest.mark.parametrize(("text", "found"), [("xabcdx", 4), ("abcdef", 6), ("fedcba", 0), ("ab", 2), ("a", 0), ("zzab", 2), ("cdabc", 3)])
+@pytest.mark.parametrize(("text", "found"), [("xabcdx", 4), ("abcdef", 6), ("fedcba", 0), ("ab", 2), ("a", 0), ("zzab", 3), ("cdabc", 3)])
 def test_longest_copy(text, found):
-    assert longest_copy(text, ["abcdef", "zab"]) == (3 if text == "zzab" else found)
+    assert longest_copy(text, ["abcdef", "zab"]) == found
 
 
 def test_longest_copy_is_what_a_slow_search_finds():
