@@ -38,7 +38,7 @@ if importlib.util.find_spec("omnia") is None:
     if REPOSITORY == "{unknown}":
         raise SystemExit("Omnia is not installed here, and REPOSITORY does not say where it is: set it to OWNER/NAME on GitHub.")
     tpu = any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0")))
-    extras = "plots,hf,media,serve" + (",cuda12" if shutil.which("nvidia-smi") else ",tpu" if tpu else "")
+    extras = "plots,hf,media,metrics,serve" + (",cuda12" if shutil.which("nvidia-smi") else ",tpu" if tpu else "")
     if not os.path.isdir("omnia-source"):
         subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"https://github.com/{{REPOSITORY}}", "omnia-source"], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", f"./omnia-source[{{extras}}]"], check=True)

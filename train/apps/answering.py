@@ -131,9 +131,8 @@ def number_in(row: Record, name: str, usual: float, low: float, high: float, *, 
     if value in (None, ""):
         return usual
     if not is_number(value) or not low <= value <= high or (whole and value != int(value)):
-        raise UserError(
-            f"{row.where}: {name} is {str(value)[:40]!r}", f"Give a {'whole ' if whole else ''}number from {low:g} to {high:g}."
-        )
+        wanted = f"a {'whole ' if whole else ''}number from {low:.10g} to {high:.10g}"  # in the first line, which is all that a row is told
+        raise UserError(f"{row.where}: {name} is {str(value)[:40]!r}, not {wanted}", f"Give {wanted}.")
     return int(value) if whole else float(value)
 
 

@@ -88,7 +88,7 @@ def test_the_same_row_is_answered_the_same(poet):
         ({"form": "无"}, "no tune"),
         ({"form": TUNE, "n": 0}, "n is '0'"),
         ({"form": TUNE, "n": True}, "n is 'True'"),
-        ({"form": TUNE, "n": 9}, "n is '9'"),
+        ({"form": TUNE, "n": 9}, "n is '9', not a whole number from 1 to 8"),
         ({"form": TUNE, "seed": -1}, "seed"),
         ({"form": TUNE, "temperature": -1}, "temperature"),
         ({"form": TUNE, "top_p": "x"}, "top_p"),
