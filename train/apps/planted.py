@@ -59,9 +59,9 @@ def _date(text: str, rng: np.random.Generator) -> str:
 
 
 def _negation(text: str, rng: np.random.Generator) -> str:
-    """A "not" in the first place where one can stand or stands; a question says nothing that could be denied."""
+    """A "not" in the first place where one can stand or stands."""
     one = _SAID.search(text)
-    if one is None or "?" in text or _CAN_T.search(text):
+    if one is None or _CAN_T.search(text):
         return text
     return text[: one.end(1)] + ("" if one[2] else " not") + text[one.end() :]
 
@@ -89,6 +89,9 @@ KINDS: dict[str, Callable[[str, np.random.Generator], str]] = {
 
 
 def contradicted(text: str, kinds: tuple[str, ...], rng: np.random.Generator) -> tuple[str, str] | None:
-    """(the text changed, the kind) by one of the kinds that finds a place in it, drawn; None where none does."""
+    """(the text changed, the kind) by one of the kinds that finds a place in it, drawn; None where none does, and for questions, which say
+    nothing that could be contradicted."""
+    if "?" in text:
+        return None
     made = [(changed, kind) for kind in kinds if (changed := KINDS[kind](text, rng)) != text]
     return made[rng.integers(len(made))] if made else None
