@@ -72,6 +72,10 @@ class Anonymizer:
                 kept.append(span)
         return kept
 
+    def masked(self, text: str) -> str:
+        """The text with [KIND] in place of what patterns find."""
+        return "\n".join(_with_surrogates(line, [(span, f"[{span.kind}]") for span in self.spans(line)]) for line in text.split("\n"))
+
     def _spans_of(self, lines: list[str]) -> Iterable[list[Span]]:
         if self._finder is None:
             return map(self.spans, lines)

@@ -136,5 +136,10 @@ def check_text(value: Any, what: str) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number. Truth values are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+    """Whether a value is a finite number that a float can hold. Truth values are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that is too large
+        return False

@@ -21,8 +21,13 @@ WAVES = 8
 """Of the cosine transform of an image, frequencies whose rows and columns add up to less: the coarse shapes, 36 numbers."""
 FARTHEST = 5.0
 """Standard deviations from the mean, beyond which a number counts as so far."""
-TEMPERATURE = re.compile(r"temp", re.I)
-INLINE = re.compile(r"data:image/[\w.+-]+;base64,")
+LARGEST = 1e100
+"""Size of a number that is reckoned with; larger ones, whose squares would be infinite, count as this."""
+MOST_BYTES = 1 << 25
+"""Of an image, as it is written."""
+MOST_PIXELS = 1 << 24
+TEMPERATURE = re.compile(r"(?<![a-z])temp(?![a-z])|temperature", re.I)
+INLINE = re.compile(r"data:image/[\w.+-]{1,40};base64,")
 
 
 class Value(NamedTuple):
@@ -66,8 +71,8 @@ def parse_value(written: str) -> Value:
         low, high = (float(one) for one in said.split(".."))
     except ValueError:
         raise ValueError(f"data.values {written!r}: {said!r} is no LOW..HIGH") from None
-    if not -math.inf < low < high < math.inf:
-        raise ValueError(f"data.values {written!r}: the first number must be below the second")
+    if not -LARGEST <= low < high <= LARGEST:
+        raise ValueError(f"data.values {written!r}: the first number must be below the second, and none above {LARGEST:g}")
     return Value(name, low, high)
 
 
@@ -93,37 +98,64 @@ def read_value(value: Value, given: Any) -> tuple[float | None, str]:
     said = f"{value.name} is {number:g}, which is not between {value.low:g} and {value.high:g}"
     celsius = (number - 32) / 1.8
     if TEMPERATURE.search(value.name) and value.low <= celsius <= value.high:
-        said += f"; in Fahrenheit it would be {celsius:.1f}"
+        said += f"; taken for Fahrenheit it is {celsius:.1f} in Celsius"
     return None, said
 
 
 def read_image(record: Record, name: str, folder: str) -> np.ndarray | None:
-    """uint8 [PIXELS, PIXELS], grey. The column is a path below the folder, by default that of the file, or data:image/...;base64. None
-    where there is none. UserError for what cannot be read."""
+    """uint8 [PIXELS, PIXELS], grey. The column is a path below the folder, by default that of the row's file, or data:image/...;base64. A
+    row of no file, such as one of a request, has no folder by default. None where there is no image. UserError for what cannot be read."""
     given = record.get(name)
     if given is None or given == "":
         return None
     if not isinstance(given, str):
         raise UserError(f"{record.where}: {name} is no path of an image", "Give a path, relative to the file.")
     if found := INLINE.match(given):
+        if len(given) - found.end() > MOST_BYTES // 3 * 4:
+            raise _too_large(f"{record.where}: {name}")
         try:
             content = base64.b64decode(given[found.end() :], validate=True)
         except (binascii.Error, ValueError):
             raise UserError(f"{record.where}: {name} is no base64", "Give a path, or data:image/png;base64,...") from None
     else:
-        below = Path(folder or Path(record.where.rpartition(": ")[0] or ".").parent)
-        # A path from a request may not lead to other files of the machine.
-        if Path(given).is_absolute() or ".." in Path(given).parts or "\0" in given:
-            raise UserError(f"{record.where}: {name} {given[:80]!r} leads out of its folder", "Give a path below the folder of the file.")
-        try:
-            content = read_content(str(below / given))
-        except UserError as error:
-            raise UserError(f"{record.where}: {name}: {str(error).partition(chr(10))[0]}", "Give an image that can be read.") from None
+        content = _content_below(given, folder, record.where, name)
     try:
-        pixels = decode_image(content, size=(PIXELS, PIXELS))
+        pixels = decode_image(content, size=(PIXELS, PIXELS), max_pixels=MOST_PIXELS)
     except Undecodable as error:
         raise UserError(f"{record.where}: {name}: {error}", "Give a JPEG, PNG, WebP, GIF or BMP.") from None
     return np.round(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+
+
+def _content_below(given: str, folder: str, where: str, name: str) -> bytes:
+    """The bytes of a file below the folder, or below that of the file that the row is of."""
+    source = Path(where.rpartition(": ")[0])
+    if not folder and not source.is_file():
+        raise UserError(
+            f"{where}: {name} is a path, and the row is of no file", "Give data:image/png;base64,..., or name a folder: --data.images."
+        )
+    below = Path(folder or source.parent)
+    # A path from a request may not lead to other files of the machine, also not by a link, nor to what is no file and may never end.
+    try:
+        there = (below / given).resolve()
+        inside = there.is_relative_to(below.resolve()) and not Path(given).is_absolute() and ".." not in Path(given).parts
+        is_file = inside and there.is_file()
+        size = there.stat().st_size if is_file else 0
+    except (OSError, ValueError, RuntimeError):  # no name of a file; links in a circle
+        inside, is_file, size = True, False, 0
+    if not inside:
+        raise UserError(f"{where}: {name} {given[:80]!r} leads out of its folder", "Give a path below the folder of the file.")
+    if not is_file:
+        raise UserError(f"{where}: {name} {given[:80]!r} is no file", "Give an image that can be read.")
+    if size > MOST_BYTES:
+        raise _too_large(f"{where}: {name}")
+    try:
+        return read_content(str(there))
+    except UserError as error:
+        raise UserError(f"{where}: {name}: {str(error).partition(chr(10))[0]}", "Give an image that can be read.") from None
+
+
+def _too_large(what: str) -> UserError:
+    return UserError(f"{what} has more than {MOST_BYTES >> 20} MiB", "Give a smaller image.")
 
 
 @functools.cache
@@ -171,8 +203,8 @@ class Scales(NamedTuple):
         numbers = [[case.values[place] for case in cases] for place, value in enumerate(values) if not value.names]
         waves = np.array([waves_of(case.image) for case in cases if case.image is not None])
         waves_W2 = np.stack([waves.mean(0), waves.std(0)], -1) if len(waves) else cls.usual(values).waves_W2
-        found = [[number for number in column if number is not None] for column in numbers]
-        values_V2 = np.array([(np.mean(column), np.std(column)) if column else (0.0, 1.0) for column in found]).reshape(-1, 2)
+        found = [np.clip([number for number in column if number is not None], -LARGEST, LARGEST) for column in numbers]
+        values_V2 = np.array([(np.mean(column), np.std(column)) if len(column) else (0.0, 1.0) for column in found]).reshape(-1, 2)
         for pairs in (values_V2, waves_W2):
             pairs[pairs[:, 1] < 1e-9, 1] = 1.0
         return cls(values_V2, waves_W2)
@@ -195,7 +227,8 @@ class Scales(NamedTuple):
                 found += [float(given == place) for place in range(len(value.names))]
             else:
                 mean, deviation = next(pairs)
-                found.append(0.0 if given is None else float(np.clip((given - mean) / deviation, -FARTHEST, FARTHEST)))
+                near = 0.0 if given is None else (np.clip(given, -LARGEST, LARGEST) - mean) / deviation
+                found.append(float(np.clip(near, -FARTHEST, FARTHEST)))
             found.append(float(given is None))
         return np.array(found, np.float32)
 

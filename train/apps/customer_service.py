@@ -309,12 +309,7 @@ class Service(Application):
 
     def masked(self, text: str) -> str:
         """With [KIND] for each number or address of a person."""
-        return "\n".join(self._masked(line) for line in text.split("\n"))
-
-    def _masked(self, line: str) -> str:
-        for span in reversed(self._anonymizer.spans(line)):
-            line = f"{line[: span.start]}[{span.kind}]{line[span.end :]}"
-        return line
+        return self._anonymizer.masked(text)
 
     # All rows
 

@@ -13,8 +13,9 @@ from data.errors import UserError
 from data.records.record import Record, is_number
 from data.rows.order import fold
 from train.apps.confidence import conformal
-from train.apps.marking import Point, Ridge, Vectors, clauses, oddities, overlap, plain, points, ridge, without_plea
+from train.apps.marking import LONGEST, Point, Ridge, Vectors, clauses, oddities, overlap, plain, points, ridge, without_plea
 from train.kinds import Application, Section, check_range
+from train.step.private.options import Private
 from train.tasks.examples import Example, column
 from train.tasks.metrics.regression import quadratic_kappa
 from train.tasks.similarity import Similarity, SimilarityDataset
@@ -87,8 +88,8 @@ class GradingDataset(SimilarityDataset):
     def example(self, record: Record) -> Example:
         found = super().example(record)
         asked = record.get(self.options.question)
-        fields = {name: plain(text) for name, text in found.fields.items()}
-        return found._replace(fields=fields | {"question": plain(asked) if isinstance(asked, str) else ""})
+        fields = {name: plain(text[:LONGEST]) for name, text in found.fields.items()}
+        return found._replace(fields=fields | {"question": plain(asked[:LONGEST]) if isinstance(asked, str) else ""})
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Grader":
         from train.apps.answering import Answering
@@ -133,14 +134,21 @@ class Grader(Application):
     def __init__(self, answering: Any):
         self._answering, self._options, self.reads = answering, answering.dataset.options, answering.reads
         self.text = self._options.pair
+        if isinstance(answering.dataset.experiment.gradient, Private):
+            raise UserError(
+                f"{answering.run.path}: grading reads the answers that were learned from, which a private run promises to tell nothing of",
+                "Train with the gradient Exact, or use `omnia evaluate --predictions`, which reads the model alone.",
+            )
         self._vectors: Vectors | None = None
+        reads: list[Any] = []
         if self._options.encoder:
             from train.generation.embeddings import load_embedder
             from train.runs.directory import open_run
 
-            self._vectors = load_embedder(open_run(self._options.encoder))
+            embedder = load_embedder(open_run(self._options.encoder))
+            self._vectors, reads = embedder, embedder.reads
         self._graded(answering.learned_from())
-        learned = answering.learned(self._learn, of=[self._options.coverage, self._options.encoder])
+        learned = answering.learned(self._learn, of=[self._options.coverage, *reads])
         self._words = Ridge(**learned["words"])
         self._fused, self._spread, self._within = learned["fused"], learned["spread"], learned["within"]
         self._judged: list[list[Any]] = []
@@ -219,26 +227,35 @@ class Grader(Application):
         words_N = self._inside(words(self._features(held)))
         parts_NF = self._parts_of(model_N, words_N, held)
         # Held-out answers weigh the parts; how wrong a score is, is told by folds of them that it was not weighed on.
-        fold_N, out_N = fold(0, np.arange(len(held))) % FOLDS, np.full(len(held), true_N.mean())
+        held_fold_N, out_N = fold(0, np.arange(len(held))) % FOLDS, np.full(len(held), true_N.mean())
         for number in range(FOLDS):
-            if (fold_N == number).any() and (fold_N != number).any():
-                out_N[fold_N == number] = self._inside(
-                    ridge(parts_NF[fold_N != number], true_N[fold_N != number], 10.0)(parts_NF[fold_N == number])
-                )
+            own_N = held_fold_N == number
+            if own_N.any() and not own_N.all():
+                out_N[own_N] = self._inside(ridge(parts_NF[~own_N], true_N[~own_N], 10.0)(parts_NF[own_N]))
         spread, within = {}, {}
-        for name, given_N, apart_N, right_N in (
-            ("known", out_N, np.abs(parts_NF[:, 0] - words_N), true_N),
-            ("new", new_N, np.zeros(len(learned)), y_N),
+        for name, given_N, apart_N, right_N, by_N in (
+            ("known", out_N, np.abs(parts_NF[:, 0] - words_N), true_N, held_fold_N),
+            ("new", new_N, np.zeros(len(learned)), y_N, fold_N),
         ):
             of_NF, errors_N = np.stack([self._options.scale - given_N, apart_N], -1), np.abs(given_N - right_N)
             spread[name] = ridge(of_NF, errors_N, 10.0)._asdict()
-            within[name] = min(conformal(errors_N / self._spread_of(spread[name], of_NF), self._options.coverage), 1e9)
+            around_N = self._spread_by_folds(of_NF, errors_N, by_N)
+            within[name] = min(conformal(errors_N / around_N, self._options.coverage), 1e9)
         fused = ridge(parts_NF, true_N, 10.0)
         return {"words": words._asdict(), "fused": fused._asdict(), "spread": spread, "within": within}
 
     def _spread_of(self, line: dict[str, Any], of_NF: Any) -> np.ndarray:
         """About how wrong scores are: by how far they are from the best one, and how far their parts are apart."""
         return np.maximum(Ridge(**line)(of_NF), LEAST_SPREAD * self._options.scale)
+
+    def _spread_by_folds(self, of_NF: np.ndarray, errors_N: np.ndarray, fold_N: np.ndarray) -> np.ndarray:
+        """The same for errors that it is not fitted to: each fold's is fitted to the others."""
+        around_N = self._spread_of(ridge(of_NF, errors_N, 10.0)._asdict(), of_NF)
+        for number in range(FOLDS):
+            own_N = fold_N == number
+            if own_N.any() and not own_N.all():
+                around_N[own_N] = self._spread_of(ridge(of_NF[~own_N], errors_N[~own_N], 10.0)._asdict(), of_NF[own_N])
+        return around_N
 
     # Rows
 
@@ -252,9 +269,9 @@ class Grader(Application):
         answer = row.get(o.pair)
         if answer is not None and not isinstance(answer, str | int | float):
             raise UserError(f"{row.where}: {o.pair} is a {type(answer).__name__}", "Give text.")
-        answer = "" if answer is None else str(answer)
+        answer = "" if answer is None else str(answer)[:LONGEST]
         asked = row.get(o.question)
-        question = plain(asked) if isinstance(asked, str) else ""
+        question = plain(asked[:LONGEST]) if isinstance(asked, str) else ""
         criteria = row.get("criteria")
         rubric = criteria is not None
         if not rubric:
@@ -266,6 +283,7 @@ class Grader(Application):
             reference, weight = (one.get("reference"), one.get("weight", 1)) if isinstance(one, dict) else (None, 1)
             if not isinstance(reference, str) or not reference.strip() or not is_number(weight) or not 0 < weight < math.inf:
                 raise UserError(f"{row.where}: a criterion has no reference, or a weight that is not above 0", "Give each a text.")
+            reference = reference[:LONGEST]
             odd = oddities(question, reference, answer)
             scored = without_plea(answer) if "plea" in odd else answer
             example = None
@@ -372,7 +390,7 @@ class Grader(Application):
             self._judged = [*self._judged, kept + (list(row.graders) if row.graders else [])][-KEPT:]
 
     def state(self) -> Any:
-        return {"counts": dict(self._counts), "judged": self._judged}
+        return {"counts": dict(self._counts), "judged": [*self._judged]}
 
     def restore(self, state: Any) -> None:
         self._counts, self._judged = Counter(state["counts"]), state["judged"]
@@ -473,8 +491,8 @@ def feedback(reference: str, answer: str, there: list[Point], *, hide: bool, odd
 
 
 def _key(example: Example) -> str:
-    """Of a question: its text, or where there is none its reference."""
-    return (example.fields["question"] or example.fields["text"]).lower()
+    """Of a question and what is asked for: a criterion of a known question is no known one."""
+    return f"{example.fields['question']}\n{example.fields['text']}".lower()
 
 
 def _score_of(row: Record, name: str) -> float | None:
@@ -482,7 +500,7 @@ def _score_of(row: Record, name: str) -> float | None:
     value = row.get(name)
     try:
         number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):  # a whole number that no float holds
         return None
     return number if math.isfinite(number) else None
 

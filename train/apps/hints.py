@@ -1,5 +1,6 @@
 """Hints to a problem with numbers, from a question back to a worked similar step, and a filter that keeps its solution out of them."""
 
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -7,13 +8,16 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from train.apps.bm25 import words
-from train.apps.marking import content
+from train.apps.marking import function_words
 
-NUMBER = re.compile(r"(?<![\w.,])[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+/\d+|\d*\.\d+|\d+")
+# No repetition of these patterns is without a bound, or can be read in two ways: texts come from strangers.
+NUMBER = re.compile(r"(?<![\w.,])[-+]?\d{1,3}(?:,\d{3}){1,10}+(?:\.\d{1,40})?|\d{1,40}/\d{1,40}|(?<!\d)\d{0,40}\.\d{1,40}|\d{1,40}")
+_NUMBER = r"[$€£]?\d[\d.,]{0,40}+%?"
+_OPERATION = r"\s{0,4}+[-+*/x×÷·]\s{0,4}+"
 EQUATION = re.compile(
-    r"(?P<left>[$€£]?\d[\d.,]*%?(?:\s*[-+*/x×÷·]\s*\(?[$€£]?\d[\d.,]*%?\)?)+)\s*=\s*(?P<right>[$€£]?\d[\d.,]*(?:/\d+)?%?)"
+    rf"(?<![\d.,])(?P<left>{_NUMBER}(?:{_OPERATION}\(?{_NUMBER}\)?){{1,20}}+)\s{{0,4}}+=\s{{0,4}}+(?P<right>-?{_NUMBER}(?:/\d{{1,40}})?%?)"
 )
-OPERATION = re.compile(r"\s*([-+*/x×÷·])\s*")
+OPERATION = re.compile(r"([-+*/x×÷·])")
 SENTENCE = re.compile(r"[^.?!\n]+(?:\.\d[^.?!\n]*)*[.?!]*")
 ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
@@ -22,8 +26,12 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 AS_NUMBERS = (
     {word: Fraction(value) for value, word in enumerate(ONES)}
     | {word: Fraction(10 * value) for value, word in enumerate(TENS, 2)}
-    | {"hundred": Fraction(100), "thousand": Fraction(1000), "half": Fraction(1, 2), "twice": Fraction(2), "dozen": Fraction(12)}
+    | {"hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6), "dozen": Fraction(12)}
+    | {"half": Fraction(1, 2), "twice": Fraction(2)}
 )
+TIMES = ("dozen", "hundred", "thousand", "million")
+"""Words that the number before them is multiplied with."""
+SPOKEN = re.compile(r"[a-z]+", re.I)
 PHRASE = 4
 """Words in a row, not all of them grammatical, that only the solution has."""
 FEWEST = 5
@@ -33,38 +41,107 @@ EXAMPLES = ((6, 3), (8, 2), (12, 4), (15, 5), (18, 6), (14, 7), (21, 3), (27, 9)
 """Numbers of worked similar steps."""
 
 
-def numbers(text: str) -> set[Fraction]:
-    """The values of the numbers in a text, in digits or in words: $1,200.00 is twelve hundred, and 1/2 is .5."""
-    found = set()
-    for match in NUMBER.finditer(text):
-        parts = [Fraction(part) for part in match[0].replace(",", "").lstrip("+-").split("/")]
-        found |= {*parts, *([parts[0] / parts[1]] if len(parts) == 2 and parts[1] else [])}
-    said = re.findall(r"[a-z]+", text.lower())
-    for place, word in enumerate(said):
+class Said(NamedTuple):
+    """A number of a text: its value, with its sign, and its place."""
+
+    value: Fraction
+    start: int
+    end: int
+
+
+def _parts(written: str) -> list[Fraction]:
+    """Of 1/2 both numbers, and one half."""
+    parts = [Fraction(part) for part in written.replace(",", "").lstrip("+-").split("/")]
+    return [*parts, *([parts[0] / parts[1]] if len(parts) == 2 and parts[1] else [])]
+
+
+def _spoken(text: str) -> list[Said]:
+    """The numbers in words, each from its first word to its last: one hundred and twenty-four is one."""
+    found: list[Said] = []
+    total = below = Fraction(0)  # what is finished by thousands, and what is not
+    start, end, room = 0, -1, Fraction(0)  # room: only less than this can be added
+
+    def close() -> None:
+        nonlocal end
+        if end >= 0:
+            found.append(Said(total + below, start, end))
+        end = -1
+
+    for match in SPOKEN.finditer(text):
+        word = match[0].lower()
         value = AS_NUMBERS.get(word)
-        if value is not None:
-            found.add(value)
-            after = AS_NUMBERS.get(said[place + 1]) if place + 1 < len(said) else None
-            if after is not None and word in TENS and after < 10:
-                found.add(value + after)
-            if after is not None and after >= 100:
-                found.add(value * after)
+        between = text[end : match.start()].strip() if end >= 0 else ""
+        if word == "and" and end >= 0 and not between and room >= 100:
+            continue
+        if value is None:
+            close()
+            continue
+        joined = end >= 0 and between.lower() in ("", "-", "and")
+        if joined and word in TIMES and 0 < below < max(value, Fraction(100)):
+            if value >= 1000:
+                total, below, room = total + below * value, Fraction(0), value
+            else:
+                below, room = below * value, value
+            end = match.end()
+        elif joined and 0 < value < room and value.denominator == 1 and word != "twice":
+            below, end = below + value, match.end()
+            room = Fraction(10) if word in TENS else Fraction(0)
+        else:
+            close()
+            large = word in TIMES and value >= 1000
+            total, below = (value, Fraction(0)) if large else (Fraction(0), value)
+            start, end, room = match.start(), match.end(), Fraction(10) if word in TENS else value if word in TIMES else Fraction(0)
+    close()
     return found
 
 
-CONCLUDED = re.compile(r"=\s*[$€£]?\s*$")
+MINUS = re.compile(r"(?:(?<![\w)%])[-−]|\b(?:minus|negative)\s)[$€£]?$", re.I)
+
+
+def numbers_in_order(text: str) -> list[Said]:
+    """In digits or in words, with their signs: a minus that takes a number from another one is none."""
+    both = [*(Said(_parts(match[0])[-1], match.start(), match.end()) for match in NUMBER.finditer(text)), *_spoken(text)]
+    found: list[Said] = []
+    for one in sorted(both, key=lambda one: one.start):
+        if found and text[one.start : one.end].lower() in TIMES and not text[found[-1].end : one.start].strip():
+            continue  # 60 million is 60, as answers in millions are
+        begin = max(0, one.start - 12)
+        minus = MINUS.search(text[begin : one.start + (text[one.start] == "-")])
+        taken = minus is not None and bool(found) and not text[found[-1].end : begin + minus.start()].strip(" %)")
+        found.append(one if minus is None or taken else one._replace(value=-one.value))
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 11)
+def numbers(text: str) -> frozenset[Fraction]:
+    """The values of the numbers in a text, without signs, in digits or in words: $1,200.00 is twelve hundred, and 1/2 is .5. Also of parts
+    of numbers, such as the words of one."""
+    found = {part for match in NUMBER.finditer(text) for part in _parts(match[0])} | {one.value for one in _spoken(text)}
+    said = SPOKEN.findall(text.lower())
+    for word, after in itertools.zip_longest(said, said[1:], fillvalue=""):
+        value, next_value = AS_NUMBERS.get(word), AS_NUMBERS.get(after)
+        if value is not None:
+            found.add(value)
+            if next_value is not None and word in TENS and next_value < 10:
+                found.add(value + next_value)
+            if next_value is not None and next_value >= 100:
+                found.add(value * next_value)
+    return frozenset(found)
+
+
+CONCLUDED = re.compile(r"=\s{0,4}[-−]?[$€£]?\s{0,4}$")
+DENIED = re.compile(r"(?:\b(?:not|never|cannot|neither|nor)\b|n['’]t\b(?!\s+(?:it|that|this)\b))(?:(?!\bbut\b)[^.,;:!?\n]){0,40}$", re.I)
 
 
 def concluded(text: str, problem: "Problem") -> bool:
-    """Whether the last number of a text is the answer; one that stands in the problem too must be what something is equal to."""
-    matches = [*NUMBER.finditer(text)]
-    if not matches:
-        return bool(problem.final()) and numbers(text) == problem.final() and not problem.final() & numbers(problem.question)
-    last = matches[-1]
-    value = numbers(last[0])
-    if numbers(text[last.end() :]):
+    """Whether the last number of a text is the answer, and not denied; one that stands in the problem too must be what something is equal
+    to."""
+    said = numbers_in_order(text)
+    if not said or {said[-1].value} != problem.final():
         return False
-    return value == problem.final() and (not value & numbers(problem.question) or bool(CONCLUDED.search(text[: last.start()])))
+    before = text[max(0, said[-1].start - 60) : said[-1].start]
+    given = {one.value for one in numbers_in_order(problem.question)}
+    return not DENIED.search(before) and (said[-1].value not in given or bool(CONCLUDED.search(before)))
 
 
 class Problem(NamedTuple):
@@ -78,17 +155,19 @@ class Problem(NamedTuple):
         return [line.strip() for line in self.solution.splitlines() if line.strip()]
 
     def final(self) -> set[Fraction]:
-        """The answer: the numbers of the last line."""
-        return numbers(self.lines[-1].rpartition("=")[2]) if self.lines else set()
+        """The answer: the numbers of the last line, with their signs."""
+        return {one.value for one in numbers_in_order(self.lines[-1].rpartition("=")[2])} if self.lines else set()
 
-    def secrets(self, said: Sequence[str]) -> set[Fraction]:
+    def secrets(self, said: Sequence[str]) -> frozenset[Fraction]:
         """Values of the solution that stand neither in the problem nor in what the student said."""
-        return numbers(self.solution) - numbers(self.question) - set().union(*map(numbers, said))
+        return numbers(self.solution) - numbers(self.question) - frozenset().union(*map(numbers, said))
 
 
-def _runs(text: str) -> set[tuple[str, ...]]:
+@functools.lru_cache(maxsize=1 << 11)
+def _runs(text: str) -> frozenset[tuple[str, ...]]:
     said = words(text)
-    return {run for place in range(len(said) - PHRASE + 1) if content(" ".join(run := tuple(said[place : place + PHRASE])))}
+    runs = zip(*(said[place:] for place in range(PHRASE)), strict=False)
+    return frozenset(run for run in runs if not function_words().issuperset(run))
 
 
 def leaks(text: str, problem: Problem, said: Sequence[str]) -> list[str]:
@@ -114,7 +193,7 @@ def steps(problem: Problem) -> list[Step]:
 
 def next_step(problem: Problem, said: Sequence[str]) -> Step | None:
     """The first whose result the student has not said; of those whose numbers are all known, if there are such."""
-    had = set().union(*map(numbers, said)) if said else set()
+    had = frozenset().union(*map(numbers, said))
     known = had | numbers(problem.question)
     open_ = [step for step in steps(problem) if not numbers(step.right) & had]
     ready = [step for step in open_ if numbers(step.left) <= known]
@@ -134,17 +213,17 @@ def _about(problem: Problem, step: Step | None, turn: int) -> str:
     ]
     if not sentences:
         return _asked(problem)
-    wanted = numbers(step.left) if step else set()
+    wanted = numbers(step.left) if step else frozenset()
     shared = [len(numbers(one) & wanted) for one in sentences]
     return sentences[shared.index(max(shared))] if max(shared) else sentences[turn % len(sentences)]
 
 
-def _blanked(text: str, hidden: set[Fraction]) -> str:
+def _blanked(text: str, hidden: frozenset[Fraction]) -> str:
     """The text with a blank in place of each number that is hidden."""
     return NUMBER.sub(lambda match: PLACEHOLDER if numbers(match[0]) & hidden else match[0], text)
 
 
-def _similar(step: Step | None, avoid: set[Fraction], turn: int) -> str:
+def _similar(step: Step | None, avoid: frozenset[Fraction], turn: int) -> str:
     """A step of the same kind with other numbers, none of which are to be avoided."""
     operation = (OPERATION.search(step.left) if step else None) or OPERATION.search("1 + 1")
     sign = {"x": "*", "×": "*", "·": "*", "÷": "/"}.get(operation[1], operation[1]) if operation else "+"

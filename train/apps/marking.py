@@ -18,17 +18,28 @@ Vectors = Callable[[Sequence[str]], np.ndarray]
 
 ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ed", "es", "ly", "s")
 """Of English words. What is left has three letters at least."""
+LONGEST = 4_000
+"""Characters of a text that are read. The patterns below are bounded, but there is no short answer that is longer."""
+MOST_CLAUSES = 100
+"""Of a text; the last one is all that follows."""
 CLAUSE = re.compile(r"[^.;:!?。！？；\n]+")
-PART = re.compile(r",\s+(?:and\s+)?|\s+(?:and|but|while|whereas)\s+")
+PART = re.compile(r",\s++(?:and\s++)?|(?<!\s)\s++(?:and|but|while|whereas)\s++")
 PLEA = re.compile(
-    r"\b(?:ignore|disregard|forget)\b[^.!?\n]*\b(?:instructions?|prompts?|rubric|reference|above)\b"
+    r"\b(?:ignore|disregard|forget)\b[^.!?\n]{0,100}\b(?:instructions?|prompts?|rubric)\b"
+    # An answer may well ignore what is above it, or a reference.
+    r"|\b(?:ignore|disregard|forget)\b[^.!?\n]{0,60}\b(?:reference|above)\b[^.!?\n]{0,40}\b(?:graders?|teachers?|examiners?|grades?|grading|marking)\b"
     r"|\b(?:give|award|grant)\b[^.!?\n]{0,30}\b(?:full|maximum|all|top|highest|best|good|[0-9]+)\b[^.!?\n]{0,20}\b(?:marks?|points?|scores?|credits?|grades?)\b"
     r"|\b(?:full|maximum|top)\s+(?:marks?|points?|scores?|credits?|grades?)\b"
     r"|\bdear\s+(?:grader|teacher|professor|examiner|sir)\b|\bplease\b[^.!?\n]{0,30}\b(?:pass|grade|mark)\b"
     r"|\bthis answer is (?:correct|right|perfect)\b|\bscore\s*(?:this|me|it)?\s*(?:as|:|=)\s*[0-9]"
 )
 UNKNOWING = re.compile(
-    r"\W*(?:(?:i\s+)?(?:do\s+not|don'?t|dont)\s+(?:know|remember)|no\s+(?:idea|clue|answer)|idk|not\s+sure|n\s*/?\s*a|none|\?+)\b.{0,20}"
+    r"\W*+(?:(?:sorry|well|hmm)\W++)?(?:(?:(?:i\s+)?(?:do\s+not|don['’]?t)\s+(?:know|remember)|(?:i\s+have\s+)?no\s+(?:idea|clue)"
+    r"|(?:i\s+am\s+|i['’]?m\s+)?not\s+sure)\b(?:\s+(?:what|how|why|if|whether|which|where|who)\b(?:(?!\bbut\b)[^.,;:!?]){0,40}+)?"
+    r"|(?:idk|no\s+answer|n\s?/?\s?a|none)\b)"
+    # No more than what goes with it: "None of the elements" is an answer.
+    r"(?:\s+(?:the|this|that|it|answer|question|about|anything|at|all|here|yet|to|say|write|do|is|sorry))*+"
+    r"\W*+(?:(?:sorry|thanks?|thank\s+you)\b)?\W*+"
 )
 FEW = 3
 """Words of a part of a sentence that stands for itself."""
@@ -48,7 +59,7 @@ def plain(text: str) -> str:
 
 
 @functools.cache
-def _function_words() -> frozenset[str]:
+def function_words() -> frozenset[str]:
     return frozenset(word for some in WORDS.values() for word in some.split())
 
 
@@ -62,7 +73,7 @@ def stem(word: str) -> str:
 
 def content(text: str) -> list[str]:
     """Stems of the words that are not merely grammatical."""
-    return [stem(word) for word in words(text) if word not in _function_words()]
+    return [stem(word) for word in words(text) if word not in function_words()]
 
 
 def _share(part: set, whole: set) -> float:
@@ -115,11 +126,13 @@ def clauses(text: str) -> list[tuple[int, int]]:
     before."""
     found: list[tuple[int, int]] = []
     for sentence in CLAUSE.finditer(text):
-        begin = sentence.start()
+        begin = last = sentence.start()
+        fresh = 0  # words since `begin` that are not merely grammatical
         ends = [(cut.start() + begin, cut.end() + begin) for cut in PART.finditer(sentence[0])] + [(sentence.end(), sentence.end())]
         first = len(found)
         for end, after in ends:
-            if len(content(text[begin:end])) >= FEW:
+            fresh, last = fresh + len(content(text[last:end])), end
+            if fresh >= FEW:
                 found.append((begin, end))
             elif len(found) > first:
                 found[-1] = (found[-1][0], end)
@@ -127,7 +140,9 @@ def clauses(text: str) -> list[tuple[int, int]]:
                 found.append((begin, end))
             else:
                 continue  # goes with the next part
-            begin = after
+            begin, last, fresh = after, after, 0
+    if len(found) > MOST_CLAUSES:
+        found[MOST_CLAUSES - 1 :] = [(found[MOST_CLAUSES - 1][0], found[-1][1])]
     trimmed = [
         (start + len(text[start:end]) - len(text[start:end].lstrip()), start + len(text[start:end].rstrip())) for start, end in found
     ]
@@ -160,8 +175,13 @@ def points(reference: str, answer: str, vectors: Vectors | None = None) -> list[
 
 
 def without_plea(answer: str) -> str:
-    """The answer without the sentences that ask the grader for something."""
-    return "".join(part for part in re.split(r"(?<=[.!?\n])", answer) if not PLEA.search(part.lower()))
+    """The answer without the sentences that ask the grader for something, also where one goes over the end of a line."""
+    kept = _without(answer, r"(?<=[.!?\n])")
+    return _without(plain(kept), r"(?<=[.!?])") if PLEA.search(plain(kept.lower())) else kept
+
+
+def _without(text: str, between: str) -> str:
+    return "".join(part for part in re.split(between, text) if not PLEA.search(part.lower()))
 
 
 def oddities(question: str, reference: str, answer: str) -> list[str]:
@@ -180,8 +200,8 @@ def oddities(question: str, reference: str, answer: str) -> list[str]:
     if len(wanted) >= FEWEST and _share(runs & wanted_runs, wanted_runs) >= COPIED and len(said) <= 1.25 * len(wanted):
         found.append("copied")
     if len(said) >= FEWEST:
-        grammatical = sum(word in _function_words() for word in said) / len(said)
-        in_reference = sum(grammar in _function_words() for grammar in wanted) / max(len(wanted), 1)
+        grammatical = sum(word in function_words() for word in said) / len(said)
+        in_reference = sum(grammar in function_words() for grammar in wanted) / max(len(wanted), 1)
         ours_, theirs_ = Counter(content(answer)), {*content(reference)}
         repeated = ours_ and max(ours_.values()) >= max(4, 0.3 * len(said))
         many = _share({*ours_} & theirs_, {*ours_}) >= HALF

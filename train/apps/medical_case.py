@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -18,8 +19,9 @@ from train.apps.cases import Case, Scales, Value, image_of, parse_value, read_im
 from train.apps.confidence import NEVER, coverage, temperature, tempered, threshold
 from train.apps.shortcuts import NAMES, binned, mean_area, probe
 from train.kinds import Application, Section, check_range
+from train.step.private.options import Private
 from train.tasks.classification import Classification, ClassificationDataset
-from train.tasks.examples import Example, column, content_hash
+from train.tasks.examples import Example, TaskFile, column, content_hash
 from train.tasks.metrics.binary import auc
 from train.tasks.packing import Item, Piece
 
@@ -90,7 +92,7 @@ class MedicalCase(Classification):
     knowledge: str = ""
     """File of treatment lines: id, label, text. Nothing else is ever said of treatment. Read anew by each process."""
     anonymize: bool = True
-    """Mask what tells who somebody is in texts, before they are read (omnia apply)."""
+    """Mask what tells who somebody is in texts, before they are read, in training too."""
     explain: bool = False
     """Also tell which words, values and patches of the image an answer rests on; reads each case some eighty times."""
 
@@ -123,6 +125,9 @@ class MedicalCase(Classification):
         return dataclasses.replace(found, **changed)  # type: ignore[arg-type]
 
 
+_MASKS = Anonymizer(Key(b"masks say only what kind it was"))
+
+
 class CaseDataset(ClassificationDataset):
     """Answers are probabilities, float32 [V]. An example's `parts` is a Case."""
 
@@ -132,10 +137,11 @@ class CaseDataset(ClassificationDataset):
         o = self.options
         text = record.get(o.text)
         text = column(record, o.text) if text is not None and str(text).strip() else ""
-        kept = (o.text, o.image, o.label)
-        fields = {"text": text} | {name: value for name, value in record.items() if isinstance(value, str) and name not in kept}
-        if o.patient and is_number(record.get(o.patient)):
-            fields[o.patient] = str(record[o.patient])
+        kept = ("text", o.text, o.image, o.label, o.patient)
+        fields = {"text": _MASKS.masked(text) if o.anonymize else text}
+        fields |= {name: value for name, value in record.items() if isinstance(value, str) and name not in kept}
+        if o.patient and (patient := patient_name(record.get(o.patient))):
+            fields[o.patient] = patient
         read = [read_value(value, record.get(value.name)) for value in self.columns]
         image = read_image(record, o.image, o.images) if "image" in o.sources else None
         values = tuple(value for value, _ in read)
@@ -145,6 +151,15 @@ class CaseDataset(ClassificationDataset):
         if not self.seen(example):
             raise UserError(f"{record.where}: has none of {', '.join(o.sources)}", "Give a case with one of them at least.")
         return example
+
+    def check_usable(self, source: TaskFile, example: Example) -> None:
+        super().check_usable(source, example)
+        if self.options.patient and source.path in self.options.files and self.options.patient not in example.fields:
+            raise UserError(f"{example.where}: {self.options.patient} names no patient", "Say whose case it is.")
+
+    def case_of(self, example: Example) -> Case:
+        """What stands beside the text: nothing, where an example is a text alone, as that of `omnia explain`."""
+        return example.parts or Case((None,) * len(self.options.columns), None)
 
     def _judged(self, record: Record) -> tuple[float, float] | None:
         """(1 for right or -1 for wrong, the probability)."""
@@ -166,7 +181,7 @@ class CaseDataset(ClassificationDataset):
 
     def seen(self, example: Example) -> tuple[str, ...]:
         """The sources that a case has."""
-        case: Case = example.parts
+        case = self.case_of(example)
         there = {
             "text": bool(example.fields["text"].strip()),
             "table": any(value is not None for value in case.values),
@@ -176,22 +191,27 @@ class CaseDataset(ClassificationDataset):
 
     def only(self, example: Example, sources: Sequence[str]) -> Example:
         """A case without its other sources."""
-        case: Case = example.parts
+        case = self.case_of(example)
         fields = example.fields if "text" in sources else example.fields | {"text": ""}
         values = case.values if "table" in sources else (None,) * len(case.values)
         return example._replace(fields=fields, parts=case._replace(values=values, image=case.image if "image" in sources else None))
 
     def identity(self, example: Example) -> Any:
-        if self.options.patient:
-            return self._owner(example, self.options.patient)
-        case: Case = example.parts
+        """Also of a case whose answer was marked and the same with its true label, which are never apart."""
+        if self.options.patient and self.options.patient in example.fields:
+            return example.fields[self.options.patient]
+        case = self.case_of(example)
         image = None if case.image is None else content_hash(case.image.tobytes().hex())
-        return [example.fields, example.label, case.values, image]
+        return [example.fields["text"], case.values, image]
 
     def examples(self, sources, split: str) -> list[Example]:
         """Answers that were judged are only learned from."""
         found = super().examples(sources, split)
         return found if split == "train" else [example for example in found if example.parts.judged is None]
+
+    def counted_labels(self, example: Example) -> tuple[str, ...]:
+        """Answers that were judged say nothing of how frequent labels are."""
+        return () if self.case_of(example).judged is not None else super().counted_labels(example)
 
     @property
     def columns(self) -> tuple[Value, ...]:
@@ -209,12 +229,13 @@ class CaseDataset(ClassificationDataset):
     def fitted_to(self, examples: Sequence[Example]) -> tuple[float, ...]:
         if not self.options.standardise:
             return ()
-        return Scales.measured(self.columns, [example.parts for example in examples]).flat()
+        return Scales.measured(self.columns, [self.case_of(example) for example in examples]).flat()
 
     def fusion(self) -> Any:
         from train.objectives.tasks.fusion import Fusion
 
-        return Fusion(self._widths, self.options.source_dropout, self.options.hidden)
+        columns = "\n".join("|".join((value.name, *value.names)) for value in self.columns)
+        return Fusion(self._widths, self.options.source_dropout, self.options.hidden, columns)
 
     @property
     def _widths(self) -> tuple[tuple[str, int], ...]:
@@ -236,17 +257,19 @@ class CaseDataset(ClassificationDataset):
         return JudgedClasses(count, clip=self.options.clip) if self.options.judged else Classes(count)
 
     def pieces(self, example: Example, labelled: bool) -> Item:
+        if not example.parts and not self.seen(example):
+            raise UserError(f"{example.where}: a case of {', '.join(self.options.sources)} is no text", "Give a whole case: omnia apply.")
         text = example.fields["text"] if "text" in self.options.sources else ""
         ids, types = self.wrapped(self.tokens.encode(text) if text.strip() else np.zeros(0, np.int32))
         label: Any = self.empty_label
         if labelled:
             label = self.place_of(example.label, example)
             if self.options.judged:
-                label = np.array([label, *(example.parts.judged or (0.0, 0.0))], np.float32)
+                label = np.array([label, *(self.case_of(example).judged or (0.0, 0.0))], np.float32)
         return (Piece(ids, types, label, beside=self._numbers(example)),)
 
     def _numbers(self, example: Example) -> np.ndarray:
-        case, seen = example.parts, self.seen(example)
+        case, seen = self.case_of(example), self.seen(example)
         found: list[np.ndarray] = []
         for name, width in self._widths:
             found.append(np.array([name in seen], np.float32))
@@ -260,6 +283,18 @@ class CaseDataset(ClassificationDataset):
         super().check(sources)
         if "table" in self.options.sources and not self.options.columns:
             raise UserError("data.sources names the table, and data.values no column of it", "Name some: --data.values 'age: 0..120'.")
+        wide = [value.name for value in self.columns if not value.names and value.high == math.inf]
+        if wide and not self.options.standardise:
+            raise UserError(
+                f"data.values {wide[0]!r} has no range, and without data.standardise numbers are scaled by it",
+                f"Give '{wide[0]}: LOW..HIGH'.",
+            )
+        gradient = self.experiment.gradient
+        if self.options.patient and isinstance(gradient, Private) and gradient.user != self.options.patient:
+            raise UserError(
+                f"gradient.user is {gradient.user!r}, and a patient may have several cases: more is learned of one than is promised",
+                f"Set --gradient.user {self.options.patient}.",
+            )
         if self.options.positive and self.options.positive not in self.label_names:
             raise UserError(f"data.positive is {self.options.positive!r}", f"It must be one of {', '.join(self.label_names)}.")
         if self.options.recall and len(self.label_names) != 2:
@@ -298,6 +333,20 @@ def recall_threshold(positive_N: np.ndarray, recall: float) -> float:
     return float(ordered[max(int(np.ceil(recall * len(ordered) - 1e-9)), 1) - 1]) if len(ordered) else 0.0
 
 
+def patient_name(given: Any) -> str:
+    """The same for 1 and 1.0, and with spaces around it; "" for nobody."""
+    if isinstance(given, str):
+        return given.strip()
+    if not is_number(given):
+        return ""
+    return str(int(given) if given == int(given) else given)
+
+
+def _known(area: float) -> float | None:
+    """To be kept as JSON. None where cases have one label alone."""
+    return None if math.isnan(area) else round(area, 4)
+
+
 def log_odds(p: Any) -> Any:
     p = np.clip(p, 1e-9, 1 - 1e-9)
     return np.log(p) - np.log1p(-p)
@@ -321,7 +370,6 @@ class Medical(Application):
         learned = answering.learned(self._learn, of=[o.precision, o.positive, o.recall])
         self._temperature, self._threshold, self._curve = learned["temperature"], learned["threshold"], learned["coverage"]
         self._odd, self._shortcuts, self._held = learned["odd"], learned["shortcuts"], learned["held"]
-        self._anonymizer = Anonymizer(Key(b"masks say only what kind it was"))
         self._counts: Counter[str] = Counter()
         self._sums: dict[str, float] = defaultdict(float)
         """Of contributions, without their signs, by source, value and patch."""
@@ -355,8 +403,9 @@ class Medical(Application):
             "threshold": at,
             "coverage": [[float(share[point]), float(precise[point])] for point in points],
             "odd": ODD * max(oddness, default=2.0),
-            "held": {"cases": len(examples), "area": mean_area(probabilities_NV, labels)},
-            "shortcuts": self._probed(),
+            "held": {"cases": len(examples), "area": _known(mean_area(probabilities_NV, labels))},
+            # Which is measured of cases that were learned from, of whom a private run promises to tell nothing so exact.
+            "shortcuts": [] if isinstance(dataset.experiment.gradient, Private) else self._probed(),
         }
 
     def _probed(self) -> list[list[Any]]:
@@ -388,7 +437,8 @@ class Medical(Application):
         told = {name: probe([entries], labels, owners, len(self._names)) for name, entries in (columns | absent).items()}
         if absent:
             told["all that is absent"] = probe([*absent.values()], labels, owners, len(self._names))
-        return [[name, round(found, 4)] for name, found in sorted(told.items(), key=lambda one: -one[1])]
+        areas = {name: _known(area) for name, area in told.items()}
+        return [[name, area] for name, area in sorted(areas.items(), key=lambda one: -(one[1] or 0.0))]
 
     # Rows
 
@@ -398,8 +448,6 @@ class Medical(Application):
         return in_place(rows, self._read, self._lines)
 
     def _read(self, row: Record) -> Example:
-        if self._options.anonymize and isinstance(row.get(self.text), str):
-            row = Record({**row, self.text: self.masked(row[self.text])}, row.where)
         return self._answering.example_of(row, labelled=True)
 
     def _lines(self, examples: list[Example]) -> list[dict[str, Any]]:
@@ -527,15 +575,6 @@ class Medical(Application):
         likely = ", ".join(f"{self._names[int(one)]} {probability_V[one]:.2f}" for one in order[:3])
         return [*found, {"section": "Assessment", "text": f"{self._options.label}: {likely} ({NOTICE})."}]
 
-    def masked(self, text: str) -> str:
-        """With [KIND] for what tells who somebody is."""
-        lines = text.split("\n")
-        for number, line in enumerate(lines):
-            for span in reversed(self._anonymizer.spans(line)):
-                line = f"{line[: span.start]}[{span.kind}]{line[span.end :]}"
-            lines[number] = line
-        return "\n".join(lines)
-
     # All rows
 
     def _count(self, example: Example, place: int, held_back: bool, probability_V: np.ndarray, line: dict[str, Any]) -> None:
@@ -620,7 +659,8 @@ class Medical(Application):
         if c["maps"]:
             values = [[self._sums[f"patch {row} {column_}"] / c["maps"] for column_ in range(GRID)] for row in range(GRID)]
             maps = {"medical_patches": patches_picture(values)}
-        shortcuts = [[name, f"{found:.3f}"] for name, found in [["the run, held-out cases", self._held["area"]], *self._shortcuts]]
+        areas = [["the run, held-out cases", self._held["area"]], *self._shortcuts]
+        shortcuts = [[name, "none" if area is None else f"{area:.3f}"] for name, area in areas]
         return [
             Section(f"{title}answers", pictures, ("measure", "value"), [*numbers, ["an answer is given", rule]]),
             Section(f"{title}what answers rest on", maps, ("source or value", "mean change of the log-odds without it"), mean),

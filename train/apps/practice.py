@@ -12,6 +12,7 @@ from data.records.record import Record, is_number
 from data.records.rows import read_records
 from train.apps.answering import Answering, in_place
 from train.apps.bm25 import WordIndex, words
+from train.apps.marking import LONGEST
 from train.kinds import Application, Section, check_range
 from train.tasks.examples import column
 from train.tasks.tracing import BEFORE, BEGIN, GOES_ON, AnswerRows, Tracing, TracingDataset, answers_of
@@ -194,7 +195,7 @@ class Practising(Application):
             raise UserError(f"{row.where}: exclude is no list of skills", "Give names.")
         if not isinstance(interest, str):
             raise UserError(f"{row.where}: interest is a {type(interest).__name__}", "Give text.")
-        return Asked(history, interest.strip(), top, frozenset(map(str, exclude)))
+        return Asked(history, interest.strip()[:LONGEST], top, frozenset(map(str, exclude)))
 
     def _lines(self, rows: list[Asked]) -> list[dict[str, Any]]:
         if not rows:
@@ -202,9 +203,9 @@ class Practising(Application):
         expected_RS = self._knowing.expected([row.history for row in rows])
         matches = [self._match(row.interest) for row in rows]
         chosen = [self._chosen(*three) for three in zip(rows, expected_RS, matches, strict=True)]
-        further = [
-            [*row.history, (name, right)] for row, some in zip(rows, chosen, strict=True) for name in some for right in (True, False)
-        ]
+        # No more than what the model reads is copied: `length` answers, of which it leaves out the first.
+        read = [row.history[-(self._knowing.dataset.length - 1) :] for row in rows]
+        further = [[*mine, (name, right)] for mine, some in zip(read, chosen, strict=True) for name in some for right in (True, False)]
         after = iter(self._knowing.expected(further).mean(1).reshape(-1, 2).tolist())
         lines = []
         for row, expected_S, match, some in zip(rows, expected_RS, matches, chosen, strict=True):
@@ -229,7 +230,9 @@ class Practising(Application):
         return dict(zip(self._names, share_N.tolist(), strict=True))
 
     def _missing(self, expected_S: np.ndarray, name: str) -> list[str]:
-        return [one for one in self._needs.get(name, ()) if self._of(expected_S, one) < self._options.mastered]
+        """What a skill needs and is not mastered; what nobody's answers are about, of which nothing is known, is missing too."""
+        needs, mastered = self._needs.get(name, ()), self._options.mastered
+        return [one for one in needs if one not in self._places or self._of(expected_S, one) < mastered]
 
     def _near(self, expected_S: np.ndarray, name: str) -> float:
         return float(np.exp(-0.5 * ((self._of(expected_S, name) - self._options.target) / WIDTH) ** 2))
@@ -286,7 +289,7 @@ class Practising(Application):
     # All rows
 
     def state(self) -> Any:
-        return {"counts": dict(self._counts), "sums": self._sums}
+        return {"counts": dict(self._counts), "sums": dict(self._sums)}
 
     def restore(self, state: Any) -> None:
         self._counts, self._sums = Counter(state["counts"]), dict(state["sums"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from train.apps.cases import LARGEST
 from train.tasks.metrics.binary import auc
 
 FOLDS = 5
@@ -17,9 +18,11 @@ NAMES = 20
 
 def mean_area(scores_NC: np.ndarray, labels_N: np.ndarray) -> float:
     """The mean of the areas of all classes, each against the others (Provost & Domingos 2001, unweighted): 0.5 by chance, whatever their
-    shares."""
+    shares. NaN where all have one label."""
     scores_NC = np.asarray(scores_NC)
-    return float(np.nanmean([auc(labels_N == one, scores_NC[:, one]) for one in range(scores_NC.shape[1])] or [np.nan]))
+    areas = [auc(labels_N == one, scores_NC[:, one]) for one in range(scores_NC.shape[1])]
+    known = [area for area in areas if not np.isnan(area)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def probe(columns: Sequence[Sequence[Any]], labels_N: np.ndarray, owners_N: Sequence[Any], classes: int) -> float:
@@ -47,6 +50,6 @@ def probe(columns: Sequence[Sequence[Any]], labels_N: np.ndarray, owners_N: Sequ
 
 def binned(numbers: Sequence[float | None]) -> list[int]:
     """The quarter of each number among them; -1 for none."""
-    known = [number for number in numbers if number is not None]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if known else []
+    known = np.clip([number for number in numbers if number is not None], -LARGEST, LARGEST)
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else []
     return [-1 if number is None else int(np.searchsorted(edges, number, side="right")) for number in numbers]

@@ -12,7 +12,7 @@ from data.records.record import Record
 from data.records.rows import iter_records, read_records
 from train.apps.bm25 import WordIndex
 from train.apps.hints import DONE, PLACEHOLDER, RUNGS, SAFE, TALKING, Problem, concluded, ladder, leaks, numbers
-from train.apps.marking import content
+from train.apps.marking import LONGEST, content
 from train.kinds import Application, Section
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, column
@@ -25,8 +25,8 @@ PATIENCE = 2
 """Hints of one rung without a new result of the student, after which the next rung is tried."""
 MATCH = 0.3
 """Share of a problem's words from which on it is the one that a student writes of."""
-LONGEST = 4000
-"""Characters of a turn that are read."""
+TURNS = 60
+"""Of a dialogue, the last ones that are read."""
 TOKENS = 48
 """Of a hint that a model words."""
 ASK_PROBLEM = "Which problem are you working on? Please copy its text."
@@ -78,37 +78,45 @@ class TutoringDataset(ClassificationDataset):
     options: Tutoring
 
     def turns_of(self, record: Record) -> list[Turn]:
-        """UserError for turns that are none."""
+        """The last TURNS of a dialogue. UserError for turns that are none."""
         value, found = record.get(self.options.turns), []
-        for one in value if isinstance(value, list) else [None]:
+        for one in value[-TURNS:] if isinstance(value, list) else [None]:
             one = one if isinstance(one, dict) else {}
             who, text = one.get("who"), one.get(self.options.text)
             if who not in (TEACHER, STUDENT) or not isinstance(text, str):
                 raise UserError(
-                    f"{record.where}: {self.options.turns} is no list of turns", 'Give objects such as {"who": "student", "text": "..."}.'
+                    f"{record.where}: {self.options.turns} is no list of turns",
+                    f'Give objects such as {{"who": "student", "{self.options.text}": "..."}}.',
                 )
             move = one.get(self.options.label)
             found.append(Turn(who, text[:LONGEST], move if isinstance(move, str) and move else None))
         return found
 
     def problem_of(self, record: Record) -> Problem:
-        return Problem(column(record, self.options.question), column(record, self.options.solution))
+        return Problem(column(record, self.options.question)[:LONGEST], column(record, self.options.solution)[:LONGEST])
 
-    def state(self, problem: Problem, turns: list[Turn], move: str | None, where: str) -> Example:
+    def carried(self, record: Record) -> dict[str, str]:
+        """Fields of an example that no model reads, such as whose dialogue it is."""
+        o = self.options
+        read = (o.text, o.label, o.question, o.solution, o.turns, "text", "pair", "question")
+        return {name: value for name, value in record.items() if isinstance(value, str) and name not in read}
+
+    def state(self, problem: Problem, turns: list[Turn], move: str | None, record: Record) -> Example:
         """A dialogue so far as a model reads it: how far it is, what was done, whether the answer was said, and the last turns."""
         teacher = [turn for turn in turns if turn.who == TEACHER]
         last = next((turn.text for turn in reversed(turns) if turn.who == STUDENT), "")
         done = "answer found" if concluded(last, problem) else "answer not found"
         moves = " ".join(turn.move or "?" for turn in teacher[-2:]) or "begin"
         said = f"{len(teacher)}. {moves}. {done}. {teacher[-1].text if teacher else ''}"
-        return Example({"text": said, "pair": last or problem.question, "question": problem.question}, move, where)
+        fields = {"text": said, "pair": last or problem.question, "question": problem.question}
+        return Example(self.carried(record) | fields, move, record.where)
 
     def example(self, record: Record) -> Example:
         """Of one move: that of `text`, or the next one of a dialogue."""
         if self.options.reads == "text":
             return super().example(record)
         move = record.get(self.options.label)
-        return self.state(self.problem_of(record), self.turns_of(record), move if isinstance(move, str) and move else None, record.where)
+        return self.state(self.problem_of(record), self.turns_of(record), move if isinstance(move, str) and move else None, record)
 
     def moves(self, record: Record) -> list[Example]:
         """Of each turn of the teacher in a dialogue that has a move."""
@@ -117,9 +125,10 @@ class TutoringDataset(ClassificationDataset):
             if turn.who != TEACHER or turn.move is None:
                 continue
             if self.options.reads == "text":
-                found.append(Example({"text": turn.text or " ", "question": problem.question}, turn.move, record.where))
+                fields = {"text": turn.text or " ", "question": problem.question}
+                found.append(Example(self.carried(record) | fields, turn.move, record.where))
             else:
-                found.append(self.state(problem, turns[:place], turn.move, record.where))
+                found.append(self.state(problem, turns[:place], turn.move, record))
         return found
 
     def read(self, source: TaskFile) -> list[Example]:
@@ -153,8 +162,8 @@ class TutoringDataset(ClassificationDataset):
 
 
 def read_problems(path: str, options: Tutoring) -> list[Problem]:
-    found = [Problem(column(record, options.question), column(record, options.solution)) for record in read_records(path)] if path else []
-    return [*dict.fromkeys(found)]
+    found = [(column(record, options.question), column(record, options.solution)) for record in read_records(path)] if path else []
+    return [*dict.fromkeys(Problem(question[:LONGEST], solution[:LONGEST]) for question, solution in found)]
 
 
 # ------------------------------------------------------------------------------------------------------------------ the tutor
@@ -257,19 +266,21 @@ class Tutor(Application):
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
         """The first of a student's turns says which problem it is about; the tutor's own turns are made again."""
-        share_N = self._index.shares(turns[0]) if turns and self._problems else np.zeros(0)
+        share_N = self._index.shares(turns[0][:LONGEST]) if turns and self._problems else np.zeros(0)
         if not len(share_N) or share_N.max() < MATCH:
             return {"move": "generic", "rung": "talk", "answer": ASK_PROBLEM, "held_back": 0}
         problem, counts = self._problems[int(share_N.argmax())], Counter(self._counts)
-        so_far: list[dict[str, Any]] = [{"who": TEACHER, "text": TALKING[0], "move": "generic"}]
-        line: dict[str, Any] = {"move": "generic", "rung": "talk", "answer": TALKING[0], "held_back": 0}
         o = self._options
-        for turn in turns[1:]:
-            so_far.append({"who": STUDENT, o.text: turn})
-            row = {o.question: problem.question, o.solution: problem.solution, o.turns: so_far}
-            (line,) = self.answers([Record(row, "message")])
-            so_far.append({"who": TEACHER, o.text: line["answer"], o.label: line["move"]})
-        self._counts = counts
+        so_far: list[dict[str, Any]] = [{"who": TEACHER, o.text: TALKING[0], o.label: "generic"}]
+        line: dict[str, Any] = {"move": "generic", "rung": "talk", "answer": TALKING[0], "held_back": 0}
+        try:
+            for turn in turns[1:][-TURNS:]:
+                so_far.append({"who": STUDENT, o.text: turn})
+                row = {o.question: problem.question, o.solution: problem.solution, o.turns: so_far}
+                (line,) = self.answers([Record(row, "message")])
+                so_far.append({"who": TEACHER, o.text: line["answer"], o.label: line["move"]})
+        finally:
+            self._counts = counts
         return line
 
     # All rows

@@ -48,6 +48,8 @@ class TextEmbedder:
         self.most = min(most or model.config.context_length, model.config.context_length)
         """Tokens of a text that are read, with what stands around it."""
         self.vocabulary = tokenizer.size
+        self.reads: list[Any] = []
+        """Which parameters these are, where they are a run's: its identity and the step."""
         self._embed = jax.jit(self._vectors)
 
     def rows(self, texts: Sequence[str | Sequence[int]], *, whole: bool = False) -> list[np.ndarray]:
@@ -148,5 +150,7 @@ def load_embedder(run: Run, *, step: int | None = None, raw: bool = False, pool:
         )
     authors = Chat() if run.experiment.start else load_chat(run.path)  # what started from it was trained in its own way
     chosen: Any = pool or authors.pool or "mean"
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
-    return TextEmbedder(realise(config), params, run.tokenizer(), pool=chosen, most=most or authors.max_tokens)
+    params, at = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
+    made = TextEmbedder(realise(config), params, run.tokenizer(), pool=chosen, most=most or authors.max_tokens)
+    made.reads = [run.identity, at]
+    return made

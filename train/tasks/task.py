@@ -120,6 +120,14 @@ class TaskDataset(Dataset):
         """UserError, with the record's place, for one that is no example of the task."""
         raise NotImplementedError
 
+    def names_of(self, example: Example) -> tuple[str, ...]:
+        """The labels that an example has."""
+        return ()
+
+    def counted_labels(self, example: Example) -> tuple[str, ...]:
+        """Those by which it is told how frequent labels are."""
+        return self.names_of(example)
+
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """Names of the labels that examples have, in a fixed order; () where labels have no names."""
         return ()
@@ -421,10 +429,11 @@ class TaskDataset(Dataset):
 
     def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
         batches, examples = self.batches(sources), self.examples(sources, "train")
-        if not user and self.in_parts and len({example.where for example in examples}) < len(examples):
+        if not user and len({example.where for example in examples}) < len(examples):
+            what = "several rows of one example, where it is long" if self.in_parts else "several examples of one row of a file"
+            mend = "Give a larger --data.length, or name" if self.in_parts else "Name"
             raise UserError(
-                f"data: {type(self.options).__name__} makes several rows of one example, where it is long",
-                "Give a larger --data.length, or name the column that says whose they are: --gradient.user.",
+                f"data: {type(self.options).__name__} makes {what}", f"{mend} the column that says whose they are: --gradient.user."
             )
         owners = [self._owner(example, user) for example in examples] if user else np.arange(len(examples))
         held = by_owner(owners)

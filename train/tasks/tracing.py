@@ -258,6 +258,8 @@ class TracingDataset(Dataset):
         return self.experiment.model.context_length
 
     def check(self, sources: list) -> None:
+        if self.length < 2:
+            raise UserError("model.context_length is 1, which has no room for an answer before the next", "Set --model.context-length 128.")
         if not self.sequences("train"):
             raise UserError("data.files: there are no students to learn from", self.options.how_to_get)
 

@@ -388,3 +388,13 @@ def test_many_short_texts_are_read_in_few_calls():
     ahead.look_ahead(texts)
     assert len(calls) == 2 and [ahead(text) for text in texts] == [Anonymizer(KEY, fickle)(text) for text in texts]
     assert len(calls) == 2 and ahead.counts == {"NAME": 100}
+
+
+def test_a_mask_says_of_which_kind_it_was():
+    """What stands between is left as it is, and so are the ends of lines; many in a line are joined once."""
+    some = Anonymizer(KEY)
+    text = "mail jane@clinic.example or (212) 867-5309\n\nnothing here\n"
+    masked = some.masked(text)
+    kinds = [[span.kind for span in some.spans(line)] for line in text.split("\n")]
+    assert len(kinds[0]) == 2 and masked == f"mail [{kinds[0][0]}] or [{kinds[0][1]}]\n\nnothing here\n"
+    assert some.masked(masked) == masked and some.masked(text * 3) == masked * 3

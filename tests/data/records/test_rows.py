@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import string
 import tracemalloc
 from collections import Counter
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
+from data.records.record import is_number
 from data.records.rows import iter_records, read_records
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -200,3 +202,22 @@ def test_what_stands_before_a_mistake_is_read(tmp_path):
         assert next(records) == {"a": "1", "b": "2"}
         with pytest.raises(UserError, match="^[^:]*: line [23]: (?!line)"):
             next(records)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        (1, True),
+        (-0.5, True),
+        (10**300, True),
+        (10**400, False),
+        (-(10**400), False),
+        (math.nan, False),
+        (math.inf, False),
+        (True, False),
+        ("1", False),
+    ],
+)
+def test_numbers_are_what_a_float_can_hold(value, is_one):
+    """JSON has whole numbers of any length."""
+    assert is_number(value) == is_one and (not is_one or math.isfinite(float(value)))

@@ -2,28 +2,35 @@
 
 import base64
 import dataclasses
+import importlib.util
 import io
 import json
 import math
+import os
 import string
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from data.errors import UserError
+from data.files import json_files
 from data.records.record import Record
 from data.tokenizer import character_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.apps.answering import Answering
+from train.apps.cases import LARGEST, Case, Scales, parse_value
 from train.apps.medical_case import NOTICE, Medical, MedicalCase, log_odds, read_knowledge, recall_threshold
-from train.apps.simulated_cases import LABELS, SOURCES, VALUES, best, best_of, simulate, write
+from train.apps.simulated_cases import APART, LABELS, OF_ILL, SOURCES, VALUES, WORDS, best, best_of, simulate, write
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
+from train.explain.subject import subject_of
 from train.objectives.tasks.options import Supervised
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
 from train.step.private.options import Private
+from train.tasks.examples import Example
 
 KNOWN = ("first: -6..6", "second: -6..6")
 
@@ -112,10 +119,12 @@ def seen_by(given, sources, rows) -> float:
 def test_the_best_accuracy_is_that_of_the_true_odds(sources):
     """4,000 cases, of which three standard errors are 1.9 points."""
     rows, odds = simulate(4000, 7, missing=0.0)
-    if sources == SOURCES:
-        right = (odds > 0) == np.array([row["outcome"] == LABELS[0] for row in rows])
-        assert abs(right.mean() - best_of(sources)) < 0.02
-    assert 0.5 < best_of(("table",)) < best_of(sources) + 0.1 and best(sources) < best_of(sources)
+    text = np.array([2 * row["text"].count("a") - WORDS for row in rows]) * math.log(OF_ILL / (1 - OF_ILL))
+    table = APART * np.array([row["first"] + row["second"] for row in rows])
+    of = {"text": text, "table": table, "image": odds - text - table}
+    right = (sum(of[source] for source in sources) > 0) == np.array([row["outcome"] == LABELS[0] for row in rows])
+    assert abs(right.mean() - best_of(sources)) < 0.02
+    assert 0.5 < best(sources) < best_of(sources) <= best_of(SOURCES)
 
 
 def test_best_with_nothing_missing_is_best_of_all():
@@ -147,14 +156,12 @@ def test_a_line_says_what_it_rests_on(medical):
     assert math.isclose(sum(one["probability"] for one in line["differential"]), 1, abs_tol=1e-3)
     given = medical._answering
     example = given.dataset.example(Record(row, "row"))
-    whole, without = given([example, given.dataset.only(example, ("table", "image"))])
+    alone = [tuple(one for one in SOURCES if one != source) for source in SOURCES]
+    whole, *lost = given([example, *(given.dataset.only(example, sources) for sources in alone)])
     place = int(whole.argmax())
-    assert math.isclose(
-        line["contributions"]["text"],
-        (log_odds(whole[place]) - log_odds(without[place])) / medical._temperature,
-        rel_tol=1e-3,
-        abs_tol=1e-3,
-    )
+    assert {one["label"] for one in line["differential"]} == {*LABELS} and line["differential"][0]["label"] == LABELS[place]
+    wanted = [(log_odds(whole[place]) - log_odds(without[place])) / medical._temperature for without in lost]
+    np.testing.assert_allclose([line["contributions"][one] for one in SOURCES], wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_evidence_counts_for_its_side(medical):
@@ -177,6 +184,7 @@ def test_any_source_may_be_missing(medical, missing):
 
 
 def test_bad_rows_are_errors_in_place(medical, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     rows = [
         {"text": "a"},
@@ -195,12 +203,90 @@ def test_bad_rows_are_errors_in_place(medical, tmp_path):
     assert all("leads out of its folder" in lines[number]["error"] for number in (4, 5))
 
 
-@pytest.mark.parametrize("value", [-1, 101.3, "x", math.nan, 1e400, [3], True, "-40"])
+def image_of(cases, given: str, where: str, **options):
+    return dataset_of(experiment(cases, **options)).example(Record({"text": "a", "image": given}, where)).parts.image
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """With images inside and outside of a folder that has a file of rows."""
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside/rows.jsonl").write_text("")
+    for name in ("secret.png", "inside/mine.png"):
+        Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / name)
+    return tmp_path / "inside"
+
+
+def test_a_request_reads_no_file_by_its_path(cases, folder, monkeypatch):
+    """The server's working directory is no folder of images; one that the run names is."""
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match="of no file"):
+        image_of(cases, "mine.png", "row 1")
+    assert image_of(cases, written(np.full((8, 8), 200)), "row 1").mean() == 200
+    assert image_of(cases, "mine.png", "row 1", images=str(folder)).mean() == 200
+    assert image_of(cases, "mine.png", f"{folder}/rows.jsonl: line 1").mean() == 200
+
+
+@pytest.mark.parametrize("given", ["link.png", "loop.png", "pipe.png", "large.png", ".", "a\0b", "x" * 5000])
+def test_only_files_below_the_folder_are_read(cases, folder, given, monkeypatch):
+    (folder / "link.png").symlink_to(folder.parent / "secret.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+    with open(folder / "large.png", "wb") as file:
+        file.truncate((1 << 25) + 1)
+
+    def never(path):
+        raise AssertionError(f"{path} is opened, which may never end")
+
+    monkeypatch.setattr("train.apps.cases.read_content", never)
+    with pytest.raises(UserError, match="leads out|is no file|more than 32 MiB"):
+        image_of(cases, given, f"{folder}/rows.jsonl: line 1")
+
+
+def test_images_of_many_bytes_or_pixels_are_refused(cases, monkeypatch):
+    wide = io.BytesIO()
+    Image.new("1", (5000, 5000)).save(wide, "PNG")
+    given = "data:image/png;base64," + base64.b64encode(wide.getvalue()).decode()
+    with pytest.raises(UserError, match="row 1: image"):
+        image_of(cases, given, "row 1")
+    monkeypatch.setattr("train.apps.cases.MOST_BYTES", 30)
+    with pytest.raises(UserError, match="more than"):
+        image_of(cases, written(np.full((8, 8), 200)), "row 1")
+
+
+def test_numbers_that_are_large_leave_scales_finite():
+    values = (parse_value("x"),)
+    cases = [Case((number,), None) for number in (1e308, -1e308, 1e308)]
+    scales = Scales.measured(values, cases)
+    assert np.isfinite(scales.flat()).all() and np.isfinite(scales.table(values, cases[0])).all()
+    with pytest.raises(ValueError):
+        parse_value(f"x: 0..{10 * LARGEST}")
+
+
+@pytest.mark.parametrize("value", [-1, 101.3, "x", math.nan, 1e400, 10**400, [3], True, "-40"])
 def test_values_that_cannot_be_believed_are_missing(cases, value):
     dataset = dataset_of(experiment(cases, values=("temperature: 30..44", "second")))
     example = dataset.example(Record({"temperature": value, "text": "a"}, "row"))
     assert example.parts.values[0] is None and len(example.parts.remarks) == 1
-    assert ("Fahrenheit it would be 38.5" in example.parts.remarks[0]) == (value == 101.3)
+    assert ("taken for Fahrenheit it is 38.5 in Celsius" in example.parts.remarks[0]) == (value == 101.3)
+
+
+def test_only_temperatures_are_taken_for_fahrenheit(cases):
+    dataset = dataset_of(experiment(cases, values=("attempts: 30..44", "body_temp: 30..44")))
+    remarks = dataset.example(Record({"attempts": 101.3, "body_temp": 101.3, "text": "a"}, "row")).parts.remarks
+    assert ["Fahrenheit" in one for one in remarks] == [False, True]
+
+
+def test_another_column_named_text_is_not_the_text(cases):
+    dataset = dataset_of(experiment(cases, text="notes"))
+    example = dataset.example(Record({"notes": "b b", "text": "a a", "ward": "two"}, "row"))
+    assert example.fields == {"text": "b b", "ward": "two"}
+
+
+def test_numbers_without_a_range_need_standardising(cases):
+    dataset = dataset_of(experiment(cases, values=("first", "second: -6..6"), standardise=False, positive=""))
+    with pytest.raises(UserError, match="'first' has no range"):
+        dataset.check(dataset.open())
 
 
 def test_a_remark_names_what_was_not_believed(medical):
@@ -268,16 +354,20 @@ def test_an_explanation_adds_words_values_and_a_map(medical):
     told = rewired(medical, explain=True)
     row = simulate(1, 5, missing=0.0)[0][0]
     row.pop("outcome")
-    line = ask(told, **row | {"text": "a a a a b a a"})
+    text = "a a a a b a a"
+    line = ask(told, **row | {"text": text})
     because, given = line["because"], told._answering
     assert {*because["values"]} == {*VALUES} and np.shape(because["image"]) == (4, 4) and len(because["words"]) == 3
-    word = next(one for one in because["words"])
-    example = given.dataset.example(Record(row | {"text": "a a a a b a a"}, "row"))
-    without = "a a a a a a" if word["word"] == "b" else "a a a b a a"
-    whole, less = given([example, example._replace(fields=example.fields | {"text": without})])
+    example = given.dataset.example(Record(row | {"text": text}, "row"))
+    shorter = [text[: word["start"]] + text[word["start"] + 2 :] for word in because["words"]]
+    whole, *less = given([example, *(example._replace(fields=example.fields | {"text": one}) for one in shorter)])
     place = int(whole.argmax())
-    lost = (log_odds(whole[place]) - log_odds(less[place])) / told._temperature
-    assert word["word"] == "a" or math.isclose(word["contribution"], lost, rel_tol=1e-2, abs_tol=1e-2)
+    lost = [(log_odds(whole[place]) - log_odds(one[place])) / told._temperature for one in less]
+    np.testing.assert_allclose([word["contribution"] for word in because["words"]], lost, rtol=1e-2, atol=1e-2)
+    assert all(text[word["start"]] == word["word"] for word in because["words"])
+    without = example._replace(parts=example.parts._replace(values=(None, *example.parts.values[1:])))
+    lost_value = (log_odds(whole[place]) - log_odds(given([without])[0][place])) / told._temperature
+    assert math.isclose(because["values"]["first"], lost_value, rel_tol=1e-2, abs_tol=1e-2)
 
 
 def test_lines_do_not_depend_on_how_many_at_a_time_and_all_is_counted(medical):
@@ -299,7 +389,112 @@ def test_pages_say_that_it_is_for_research(medical):
     assert shortcuts["first"] > 0.6 and abs(shortcuts["absence of image"] - 0.5) < 0.1
 
 
+def test_held_out_cases_of_one_label_have_no_area(run, shared, tmp_path):
+    """Also in another process, which reads what the first has kept."""
+    given = answering(run)
+    given._evaluator = shared._evaluator
+    held = [one for one in given.held_out() if one.label == LABELS[0]][:30]
+    given.validation = lambda: (held, given(held))
+    given.learned = lambda what, of=None: json_files.parse(json_files.dumps(what()))
+    assert Medical(given).sections()[-1].rows[0] == ["the run, held-out cases", "none"]
+
+
+def test_a_run_of_cases_explains_a_text(run):
+    """Of a text alone, as if nothing else were known: the log-odds are those of such a case."""
+    explained = subject_of(run, "a a a a", answer=LABELS[0])
+    given = answering(run)
+    (answer,) = given([given.dataset.example(Record({"text": "a a a a"}, "row"))])
+    odds = explained.score(explained.params, explained.ids_T[None], np.zeros((1, len(explained.ids_T), 16), np.float32))
+    np.testing.assert_allclose(np.asarray(odds), log_odds(answer[0]), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_masked_in_rows_is_masked_in_training(cases, tmp_path):
+    text = "Call (212) 867-5309 or jane@clinic.example, a a"
+    for anonymize in (True, False):
+        (example,) = dataset_of(experiment(cases, anonymize=anonymize)).read(Source(tmp_path, [{"text": text, "outcome": LABELS[0]}]))
+        assert ("jane@" in example.fields["text"], "867-5309" in example.fields["text"]) == (not anonymize,) * 2
+
+
+def test_a_case_of_which_nothing_is_seen_is_a_toss_of_a_coin_for_baselines_too(tmp_path):
+    """Three in four of the cases learned from are positive: who counts the others as these has 0.75 of them."""
+    spec = importlib.util.spec_from_file_location("cases_table", "configs/tables/medical_case.py")
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    empty = {name.partition(":")[0]: None for name in (*table.MEASURED, *table.VIEW)} | {"image": None, "text": ""}
+    told = [empty | {"text": f"fever cough {word}", "outcome": "Y" if word == "bad" else "N"} for word in ("bad", "bad", "bad", "good") * 5]
+    for name, rows in (("train", told), ("test", [empty | {"outcome": label} for label in "YYYN"])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for read in ("text", "view"):
+        found = table.counted(str(tmp_path), read)
+        assert found["accuracy"] == found["misses"] == found["auc"] == 0.5
+    seen = {"age": ("all",), "view": ("view",), "image": ("all",), "text": ("text", "view", "all")}
+    for name, reads in seen.items():
+        row = empty | {name: {"age": 0, "view": "PA"}.get(name, "x")}
+        assert tuple(read for read in ("text", "view", "all") if table._sees(row, read)) == reads
+
+
+class Source:
+    """As of TaskFile: a file to learn from."""
+
+    def __init__(self, folder, rows):
+        self.path, self.left_out = str(folder / "source.jsonl"), Counter()
+        (folder / "source.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 # ------------------------------------------------------------------------------------------------------------------ as a task
+
+
+def test_a_text_alone_is_a_case_without_the_rest(cases):
+    """As `omnia explain` gives it; a run that reads no text says so."""
+    dataset = dataset_of(experiment(cases))
+    dataset.tokens = character_tokenizer(string.printable)
+    given = Example({"text": "a a", "pair": ""}, None, "--prompt")
+    (piece,) = dataset.pieces(given, labelled=False)
+    (whole,) = dataset.pieces(dataset.example(Record({"text": "a a"}, "row")), labelled=False)
+    np.testing.assert_array_equal(piece.beside, whole.beside)
+    dataset = dataset_of(experiment(cases, sources=("table",)))
+    dataset.tokens = character_tokenizer(string.printable)
+    with pytest.raises(UserError, match="is no text"):
+        dataset.pieces(given, labelled=False)
+
+
+@pytest.mark.parametrize(("given", "name"), [("p1", "p1"), (" p1 ", "p1"), (1, "1"), (1.0, "1"), (1.5, "1.5"), (None, ""), (10**400, "")])
+def test_names_of_a_patient(cases, given, name):
+    dataset = dataset_of(experiment(cases, patient="patient"))
+    assert dataset.example(Record({"text": "a", "patient": given}, "row")).fields.get("patient", "") == name
+
+
+def test_a_case_of_nobody_is_an_error_of_its_row(cases, tmp_path):
+    rows = [{"text": "a", "outcome": LABELS[0], "patient": name} for name in ("p", None, " ", 3)]
+    source = Source(tmp_path, rows)
+    with pytest.raises(UserError, match="line 2: patient names no patient"):
+        dataset_of(experiment(cases, files=(source.path,), patient="patient", leave_out=False)).read(source)
+    assert len(dataset_of(experiment(cases, files=(source.path,), patient="patient")).read(source)) == 2
+    assert source.left_out.total() == 2
+
+
+def test_a_marked_case_and_its_true_label_are_never_apart(cases):
+    dataset = dataset_of(experiment(cases, judged="right"))
+    row = {"text": "a b", "first": 1.0, "image": written(np.full((8, 8), 9))}
+    marked = row | {"outcome": LABELS[0], "right": False, "probability": 0.4, "seen": "today"}
+    keys = {dataset.key(dataset.example(Record(one, "row"))) for one in (row | {"outcome": LABELS[1]}, marked)}
+    assert len(keys) == 1
+    other = dataset.example(Record(row | {"first": 2.0}, "row"))
+    assert dataset.key(other) not in keys
+
+
+def test_judged_answers_do_not_count_for_how_frequent_labels_are(cases):
+    dataset = dataset_of(experiment(cases, judged="right"))
+    row = {"text": "a b", "outcome": LABELS[0], "probability": 0.4}
+    true, judged = (dataset.example(Record(row | {"right": right}, "row")) for right in ("", True))
+    assert dataset.counted_labels(true) == (LABELS[0],) and dataset.counted_labels(judged) == ()
+
+
+def test_heads_of_other_columns_are_other_heads(cases):
+    names = {
+        dataset_of(experiment(cases, values=values)).fusion().name for values in (KNOWN, KNOWN[::-1], ("first: -6..6", "third: -6..6"))
+    }
+    assert len(names) == 3
 
 
 def test_a_run_keeps_what_values_are_standardised_by(run, cases):
@@ -339,7 +534,25 @@ def test_privacy_refuses_what_is_measured_of_all_cases(cases, tmp_path):
         train(start(tmp_path / "refused", private))
     made = start(tmp_path / "run", dataclasses.replace(private, data=dataclasses.replace(data.data, standardise=False)))
     train(made)
-    assert open_run(made.path).experiment.objective.fitted == ()
+    opened = open_run(made.path)
+    assert opened.experiment.objective.fitted == ()
+    assert [row[0] for row in Medical(answering(opened)).sections()[-1].rows] == ["the run, held-out cases"]
+    kept = (made.path / "application.json").read_text()
+    assert not any(name.partition(":")[0] in kept for name in KNOWN)
+
+
+@pytest.mark.parametrize(("user", "refused"), [("", True), ("other", True), ("patient", False)])
+def test_a_promise_for_patients_is_one_for_all_their_cases(cases, user, refused):
+    data = experiment(cases, patient="patient", standardise=False)
+    source = Source(cases, [{"text": "a", "outcome": label, "patient": label} for label in LABELS])
+    private = dataclasses.replace(data, gradient=Private(noise_multiplier=1.0, user=user))
+    private = dataclasses.replace(private, data=dataclasses.replace(private.data, files=(source.path,), validation_files=()))
+    dataset = dataset_of(dataclasses.replace(private, objective=Supervised(labels=tuple(sorted(LABELS)))))
+    if refused:
+        with pytest.raises(UserError, match=r"gradient\.user"):
+            dataset.check(dataset.open())
+    else:
+        dataset.check(dataset.open())
 
 
 def test_marked_answers_are_never_tested_on(cases, tmp_path):

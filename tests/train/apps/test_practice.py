@@ -226,6 +226,56 @@ def test_lines_do_not_depend_on_their_neighbours_and_counts_go_on(tmp_path):
     assert more.summary() == some.summary() and more.summary()["students"] == 3
 
 
+def test_a_long_history_is_cut_before_it_is_copied(tmp_path):
+    """Of a thousand answers no more than the model reads, and with the same result as if all were given."""
+    given = practising(tmp_path)
+    asked = []
+    expected = given._knowing.expected
+    given._knowing.expected = lambda histories: asked.append(list(map(len, histories))) or expected([one[-LENGTH:] for one in histories])
+    line = ask(given, skill=["counting", *["adding"] * 999], correct=[1] * 1000, top=2)
+    assert max(asked[1]) == LENGTH and asked[0] == [1000] and {*line["mastery"]} == {"adding", "counting"}
+
+
+def test_a_context_of_one_has_no_room_for_a_history(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"student": str(n), "skill": "x", "correct": n % 2} for n in range(9)])
+    dataset = tracing(files=(path,))
+    dataset.check([])
+    model = dataclasses.replace(dataset.experiment.model, context_length=1)
+    with pytest.raises(UserError, match="context_length is 1"):
+        dataset_of(dataclasses.replace(dataset.experiment, model=model)).check([])
+
+
+def test_what_a_state_holds_does_not_change_later(tmp_path):
+    some = practising(tmp_path)
+    ask(some, skill=["adding"], correct=[1])
+    kept = some.state()
+    before = json.dumps(kept)
+    ask(some, skill=["adding"], correct=[1])
+    assert json.dumps(kept) == before
+
+
+def test_what_nobody_answered_is_never_taken_for_known(tmp_path):
+    """`maps` has a text and no answers; the model's probability of unknown skills says nothing of it."""
+    some = practising(tmp_path, mastered=0.4)
+    assert "dividing" in [one["skill"] for one in ask(some)["next"]]
+    some._needs = {"dividing": ("maps", "adding")}
+    line = ask(some)
+    assert line["waiting"] == [{"skill": "dividing", "needs": ["maps"]}] and "dividing" not in [one["skill"] for one in line["next"]]
+
+
+def test_parts_of_other_skills_are_other_parts():
+    """Each parameter has a name, and none that depends on the skills is taken over for as many others."""
+    parts = []
+    for skills in (SKILLS, ("", "adding", "counting", "singing")):
+        experiment = dataclasses.replace(tracing().experiment, objective=NextAnswer(skills=skills))
+        bound = realise(experiment.objective, experiment, 1)
+        parts.append(bound.parts)
+        there = {path[0] for path in bound.parts.values()}
+        assert {*jax.eval_shape(bound.start, jax.random.key(0))} <= there
+    shared = {parts[0][name][0] for name in parts[0].keys() & parts[1].keys()}
+    assert "layers" in shared and not shared & {"embedding", "asked", "mixed", "number"}
+
+
 def test_needs_in_a_circle_are_refused(tmp_path):
     path = write(tmp_path / "n.jsonl", [{"skill": "a", "needs": "b|c"}, {"skill": "b", "needs": ["a"]}, {"skill": "c", "needs": ""}])
     with pytest.raises(UserError, match="circle"):

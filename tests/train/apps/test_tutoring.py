@@ -1,7 +1,9 @@
 """Which move comes next, what is said, and that the solution is not."""
 
 import json
+import string
 from fractions import Fraction
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import given, settings
 
 from data.errors import UserError
 from data.records.record import Record
-from train.apps.hints import RUNGS, Problem, concluded, ladder, leaks, next_step, numbers, steps, told
-from train.apps.tutoring import MOVES, Tutor, Tutoring, says_the_same
+from data.tokenizer import character_tokenizer
+from train.apps.hints import RUNGS, Problem, _runs, concluded, ladder, leaks, next_step, numbers, steps, told
+from train.apps.marking import LONGEST
+from train.apps.tutoring import MOVES, TURNS, Tutor, Tutoring, says_the_same
 
 QUESTION = "Ann bakes 4 cakes with 6 eggs each. Ben has 10 eggs at home. How many eggs does she need in all if Ben gives his?"
 SOLUTION = "She uses 4 * 6 = 24 eggs for the cakes.\nBen gives ten, so she must buy 24 - 10 = $14.00 worth of them.\n 14"
@@ -45,6 +49,11 @@ def ask(tutor, *turns, **more):
         ("1/2 of .5", {Fraction(1, 2), 1, 2}),
         ("twenty-one, a dozen", {20, 21, 1, 12}),
         ("three hundred", {3, 100, 300}),
+        ("one hundred and twenty-four", {1, 100, 20, 4, 24, 124}),
+        ("two thousand five hundred", {2, 1000, 2000, 5, 100, 500, 2500}),
+        ("two dozen", {2, 12, 24}),
+        ("five and six", {5, 6}),
+        ("one two", {1, 2}),
         ("24.", {24}),
         ("12-5=7", {12, 5, 7}),
         ("５", {5}),
@@ -117,6 +126,8 @@ def test_rungs_follow_moves_and_rise_where_a_pupil_is_stuck(tutor):
         ("So it is fourteen.", True),
         ("24 - 10 = $14.00", True),
         ("It is 14, isn't it?", True),
+        ("It is $14 million", True),
+        ("It is 14, a hundred", False),
         ("So it is 15", False),
         ("I get 14, and 14 + 10 = 24", False),
         ("14 or twenty", False),
@@ -126,6 +137,119 @@ def test_rungs_follow_moves_and_rise_where_a_pupil_is_stuck(tutor):
 def test_a_right_answer_is_told_so_and_a_wrong_one_is_not(tutor, text, right):
     assert concluded(text, PROBLEM) == right
     assert (ask(tutor, teacher("focus"), student(text))["rung"] == "done") == right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("It is -5", True),
+        ("3 - 8 = -5", True),
+        ("minus five", True),
+        ("-$5", True),
+        ("negative 5", True),
+        ("5", False),
+        ("It is 5", False),
+        ("10 - 5", False),
+        ("8-5", False),
+        ("eight minus five", False),
+        ("(3 + 5) - 5", False),
+        ("It is between year-5 and 5", False),
+        ("It is −5", True),
+    ],
+)
+def test_signs_count(text, right):
+    assert concluded(text, Problem("Three degrees, and then it falls by 8.", "3 - 8 = -5\n -5")) == right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("It is certainly not 14", False),
+        ("It isn't 14", False),
+        ("It can't be 14.", False),
+        ("I never get 14", False),
+        ("It is not 15, it is 14", True),
+        ("not 15 but 14", True),
+        ("Isn't it 14?", True),
+        ("So it is certainly 14, not more", True),
+        ("It is 4 + ten = 14, one hundred percent", False),
+    ],
+)
+def test_an_answer_that_is_denied_is_none(text, right):
+    assert concluded(text, PROBLEM) == right
+
+
+def test_a_number_in_many_words_is_a_secret():
+    problem = Problem("How many are there?", "100 + 24 = 124\n 124")
+    assert leaks("So it is one hundred and twenty-four.", problem, ["100 and 24"])
+    assert concluded("It is one hundred and twenty-four", problem) and not concluded("It is one hundred and twenty", problem)
+
+
+@pytest.mark.parametrize("text", ["1" * 50_000, "1+" * 25_000, "1 + (2) x" * 5_000, "hundred " * 5_000, "1,111" * 10_000, "1." * 25_000])
+def test_texts_that_are_made_to_last_are_read_at_once(text):
+    """Patterns that try everything twice would need hours, and whole numbers of many digits are refused by Python."""
+    problem = Problem(text, f"{text}\n{text}")
+    assert isinstance(concluded(text, problem), bool) and isinstance(leaks(text, problem, [text]), list)
+    assert isinstance(steps(problem), list) and isinstance(numbers(text), frozenset)
+
+
+def test_texts_of_a_dialogue_are_cut_and_its_last_turns_kept(tutor):
+    long = {"question": "q " * 9_000, "ground_truth": "s " * 9_000, "turns": [student(f"{number} " + "x" * 9_000) for number in range(500)]}
+    record = Record(long, "line 1")
+    assert [len(text) for text in tutor._dataset.problem_of(record)] == [LONGEST, LONGEST]
+    turns = tutor._dataset.turns_of(record)
+    assert len(turns) == TURNS and turns[-1].text.startswith("499 ") and len(turns[0].text) == LONGEST
+
+
+def test_what_was_said_is_read_once(monkeypatch):
+    """However many hints are looked at."""
+    read = []
+    for kept in (numbers, _runs):
+        kept.cache_clear()
+    monkeypatch.setattr(
+        "train.apps.hints.SPOKEN", SimpleNamespace(finditer=lambda text: read.append(text) or iter(()), findall=lambda text: [])
+    )
+    said = [f"unheard words of turn {number}" for number in range(20)]
+    for rung in RUNGS * 3:
+        leaks(ladder(PROBLEM, said, rung, 0), PROBLEM, said)
+    for kept in (numbers, _runs):  # of what the other tests read
+        kept.cache_clear()
+    assert sorted(text for text in read if text in said) == sorted(said)
+
+
+def test_columns_of_other_names(fake, tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps({"question": QUESTION, "ground_truth": SOLUTION}) + "\n")
+    tutor = Tutor(fake(Tutoring(problems=str(path), text="utterance", label="act"), MOVES, []))
+    assert tutor.reply([QUESTION, "so 24", "it is 14"])["rung"] == "done"
+
+
+def test_counts_are_those_of_before_a_talk_also_where_it_fails(tutor, monkeypatch):
+    before = tutor.state()
+
+    def fails(rows):
+        tutor._counts["rows"] += 1
+        raise RuntimeError
+
+    monkeypatch.setattr(tutor, "answers", fails)
+    with pytest.raises(RuntimeError):
+        tutor.reply([QUESTION, "so 24"])
+    assert tutor.state() == before
+
+
+def test_several_moves_of_one_dialogue_are_no_units_by_themselves(fake, tmp_path):
+    """A promise for each move would be one for a part of what is known of a student."""
+    path = tmp_path / "dialogues.jsonl"
+    turns = [student("I get 20"), teacher("first words", "probing"), student("so 24"), teacher("second words", "focus")]
+    row = {"question": QUESTION, "ground_truth": SOLUTION, "turns": turns, "student": "Kim", "text": "nothing"}
+    path.write_text("".join(json.dumps(row | {"student": name}) + "\n" for name in ("Kim", "Lee", "Kim")))
+    dataset = fake(Tutoring(files=(str(path),), validation=0.0), MOVES, []).dataset
+    sources = dataset.open(character_tokenizer(string.printable))
+    assert {one.fields["student"] for one in dataset.examples(sources, "train")} == {"Kim", "Lee"}
+    assert "nothing" not in {one.fields["text"] for one in dataset.examples(sources, "train")}
+    with pytest.raises(UserError, match="several examples of one row"):
+        dataset.units(sources)
+    assert dataset.units(sources, "student").size == 2
 
 
 def test_an_answer_that_the_problem_has_must_be_what_something_is_equal_to():

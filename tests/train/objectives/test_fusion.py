@@ -8,7 +8,8 @@ import pytest
 from data.errors import UserError
 from train.objectives.tasks.fusion import Fusion
 from train.objectives.tasks.heads import JudgedClasses
-from train.objectives.tasks.supervised import name_of
+from train.objectives.tasks.options import Supervised
+from train.objectives.tasks.supervised import HeadLoss, name_of
 from train.tasks.packing import Piece
 from train.tasks.rows import HeadBatch, head_batch, in_one
 
@@ -77,8 +78,10 @@ def test_hidden_units_stand_beside_the_numbers():
 
 
 def test_heads_of_other_sources_are_other_heads():
-    names = {name_of(JudgedClasses(2), ("a", "b"), "mean", fusion) for fusion in (None, FUSION, Fusion((("text", 0), ("table", 4))))}
-    assert len(names) == 3
+    table = (("text", 0), ("table", 4))
+    fusions = (None, FUSION, Fusion(table), Fusion(table, columns="age"), Fusion(table, columns="weight"))
+    names = {name_of(JudgedClasses(2), ("a", "b"), "mean", fusion) for fusion in fusions}
+    assert len(names) == len(fusions)
 
 
 def test_numbers_stand_with_their_text_in_a_row():
@@ -106,6 +109,23 @@ def test_a_judged_answer_earns_its_reward_by_the_ratio_of_its_probabilities():
     np.testing.assert_allclose(np.asarray(losses)[0], wanted, rtol=1e-5)
     slope = jax.grad(lambda logits: JudgedClasses(3, clip=2.0).losses(logits, batch)[0].sum())(logits)
     assert (np.asarray(slope)[0, 3] == 0).all() and np.asarray(slope)[0, 1, 1] < 0 < np.asarray(slope)[0, 2, 2]
+
+
+def test_a_wrong_answer_is_unlearned_however_likely_it_has_become():
+    """A reward that is clipped is no reason to go on; a loss that were clipped would keep the worst answers."""
+    logits = jnp.asarray([[[5.0, 0.0]]], jnp.float32)
+    batch = judged_batch([[0, -1, 0.01]])
+    loss = lambda logits: JudgedClasses(2, clip=2.0).losses(logits, batch)[0].sum()  # noqa: E731
+    p = float(jax.nn.softmax(logits)[0, 0, 0])
+    assert np.isclose(float(loss(logits)), p / 0.01, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(jax.grad(loss)(logits))[0, 0], np.array([1, -1]) * p * (1 - p) / 0.01, rtol=1e-3)
+
+
+def test_answers_that_were_judged_have_no_class_weights():
+    batch = judged_batch([[0, 0, 0], [1, 0, 0], [1, -1, 0.25], [0, 1, 0.5]])
+    head = HeadLoss(None, JudgedClasses(2), Supervised(), "mean", (3.0, 5.0))
+    assert np.asarray(head.weights(batch))[0].tolist() == [3.0, 5.0, 1.0, 1.0]
+    assert np.asarray(head.weights(batch._replace(weights=batch.weights * 0))).sum() == 0
 
 
 def test_its_mean_estimates_what_another_policy_earns():

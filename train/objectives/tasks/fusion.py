@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ _SOURCES = 1 << 22
 @dataclasses.dataclass(frozen=True)
 class Fusion:
     """sources: of each, its name and how many numbers it has; the text has none of its own. dropout: probability with which a source is
-    left out in training. hidden: units by which a source's numbers are encoded, beside the numbers themselves; 0: none.
+    left out in training. hidden: units by which a source's numbers are encoded, beside the numbers themselves; 0: none. columns: what the
+    numbers stand for, so that no run takes over a head for others.
 
     What stands beside a text holds, for each source in turn, 1 if it is there, and its numbers. A source that is missing, or left out, is
     zeros and a mark. Sources weigh alike, however many numbers they have: each is scaled to the length of a hidden state.
@@ -29,6 +31,7 @@ class Fusion:
     sources: tuple[tuple[str, int], ...]
     dropout: float = 0.0
     hidden: int = 0
+    columns: str = ""
 
     @property
     def numbers(self) -> int:
@@ -42,7 +45,8 @@ class Fusion:
     @property
     def name(self) -> str:
         encoded = f" encoded by {self.hidden}" if self.hidden else ""
-        return "sources " + ", ".join(f"{name} of {width}" if width else name for name, width in self.sources) + encoded
+        columns = f" of columns {zlib.crc32(self.columns.encode()):08x}" if self.columns else ""
+        return "sources " + ", ".join(f"{name} of {width}" if width else name for name, width in self.sources) + columns + encoded
 
     def width(self, embed: int) -> int:
         """Of the joined vector."""

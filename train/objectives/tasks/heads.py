@@ -62,8 +62,8 @@ class JudgedClasses(Classes):
 
     batch.labels: float32 [B, S, 3], the class, its reward, and the probability with which it was answered, 0 for a label that is simply
     true. The loss of an answer that was judged is minus its reward times pi / pi_0, the ratio of its probability now and then, which is at
-    most `clip` (Swaminathan & Joachims 2015, eq. 5): its mean is what answers would have earned, up to the sign. Where the ratio is clipped
-    there is no gradient.
+    most `clip` where the answer was right (Swaminathan & Joachims 2015, eq. 5): its mean is what answers would have earned, up to the sign.
+    Where the ratio is clipped there is no gradient. That of a wrong answer is not clipped: the likelier it is, the more it is unlearned.
     """
 
     clip: float = 10.0
@@ -71,12 +71,17 @@ class JudgedClasses(Classes):
     def labels(self, batch):
         return batch.labels[..., 0].astype(jnp.int32)
 
+    def judged(self, batch):
+        """bool [B, S]"""
+        return batch.labels[..., 2] > 0
+
     def losses(self, logits, batch, smoothing: float = 0.0):
         log_p, labels_BS = jax.nn.log_softmax(logits), self.labels(batch)
         reward_BS, then_BS = batch.labels[..., 1], batch.labels[..., 2]
-        judged_BS = then_BS > 0
+        judged_BS = self.judged(batch)
         now_BS = jnp.exp(-smoothed_nll(log_p, labels_BS, 0.0))
-        earned_BS = reward_BS * jnp.minimum(now_BS / jnp.where(judged_BS, then_BS, 1.0), self.clip)
+        ratio_BS = now_BS / jnp.where(judged_BS, then_BS, 1.0)
+        earned_BS = reward_BS * jnp.where(reward_BS > 0, jnp.minimum(ratio_BS, self.clip), ratio_BS)
         same_BS = logits.argmax(-1) == labels_BS
         hits_BS = jnp.where(judged_BS & (reward_BS <= 0), ~same_BS, same_BS)
         return jnp.where(judged_BS, -earned_BS, smoothed_nll(log_p, labels_BS, smoothing)), hits_BS

@@ -65,7 +65,7 @@ class Supervised(Objective):
         fitted = self.fitted or dataset.fitted_to(learned)
         if not labels or self.counts:
             return dataclasses.replace(self, labels=labels, fitted=fitted)
-        seen = Counter(name for example in learned for name in dataset.names_of(example))
+        seen = Counter(name for example in learned for name in dataset.counted_labels(example))
         return dataclasses.replace(self, labels=labels, counts=tuple(seen[name] for name in labels), fitted=fitted)
 
 

@@ -95,7 +95,10 @@ class HeadLoss(Comparing):
         """float32, of each text or token."""
         if not self.class_weights:
             return batch.weights
-        return batch.weights * jnp.asarray(self.class_weights, jnp.float32)[jnp.maximum(self.head.labels(batch), 0)]
+        weights = jnp.asarray(self.class_weights, jnp.float32)[jnp.maximum(self.head.labels(batch), 0)]
+        if isinstance(self.head, JudgedClasses):  # whose ratio of probabilities already makes up for how often an answer was given
+            weights = jnp.where(self.head.judged(batch), 1.0, weights)
+        return batch.weights * weights
 
     def judge(self, logits, batch, smoothing: float, share=1.0):
         """(terms, metrics) of logits. share: of each loss that counts."""

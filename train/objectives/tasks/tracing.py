@@ -1,6 +1,7 @@
 """Whether a student's next answer is right, by a decoder that reads answers (after Piech et al. 2015, DKT; Pandey and Karypis 2019)."""
 
 import dataclasses
+import zlib
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -37,8 +38,8 @@ class NextAnswer(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class NextAnswerLoss:
-    """batch: AnswerBatch. Term `loss`: nats per answer. Parameters: the decoder's; skills/table [S, D], of what is asked; skills/bias [S];
-    mixed: of a state and a skill together, to D and to one number."""
+    """batch: AnswerBatch. Term `loss`: nats per answer. Parameters: the decoder's; asked/table [S, D], of the skill that is asked for;
+    asked/bias [S]; mixed: of a state and a skill together, to D; number: from that to one number."""
 
     model: Any
     options: NextAnswer
@@ -110,5 +111,9 @@ def bind(options: NextAnswer, experiment: Experiment, shards: int) -> Bound:
         raise UserError("objective NextAnswer needs a decoder", "Choose a ModelConfig in the config file.")
     model = realise(dataclasses.replace(experiment.model, vocab_size=BEFORE + 2 * max(len(options.skills), 1)))
     loss = NextAnswerLoss(model, options)
-    parts = {name: path for name, path in model.parts().items() if name != "head"}
-    return Bound(loss, start=loss.start, parts=parts | {"skills": ("asked",)}, outputs=loss.outputs)
+    # Named by the skills, so that no run takes over what was learned of as many others: an answer's token is one of a skill.
+    skills = f"skills ({len(options.skills)}, {zlib.crc32(chr(10).join(options.skills).encode()):08x})"
+    parts = {name: path for name, path in model.parts().items() if name not in ("embedding", "head")}
+    parts |= {f"answers to {skills}": ("embedding",), skills: ("asked",)}
+    parts |= {f"states mixed with {skills}": ("mixed",), f"number of states mixed with {skills}": ("number",)}
+    return Bound(loss, start=loss.start, parts=parts, outputs=loss.outputs)

@@ -66,15 +66,15 @@ def private(options: Private, experiment: Experiment, unit: str):
 
 def check_apart(experiment: Experiment) -> None:
     """UserError for options by which what is learned of one unit tells of others."""
-    for section, name, default, why in READS_OTHERS:
+    for section, name, default, why, mend in READS_OTHERS:
         if getattr(getattr(experiment, section), name, default) != default:
-            raise UserError(f"privacy: {section}.{name} {why}, so what is learned of one unit tells of others", "Leave it out.")
+            raise UserError(f"privacy: {section}.{name} {why}, so what is learned of one unit tells of others", mend)
 
 
 READS_OTHERS = (
-    ("data", "shots", 0, "shows other examples before each one"),
-    ("data", "standardise", False, "measures the values of all examples"),
-    ("objective", "class_weights", "none", "counts the labels of all examples"),
+    ("data", "shots", 0, "shows other examples before each one", "Leave it out."),
+    ("data", "standardise", False, "measures the values of all examples", "Set --data.no-standardise, and give values ranges."),
+    ("objective", "class_weights", "none", "counts the labels of all examples", "Leave it out."),
 )
 """Options by which the loss of one unit depends on other units."""
 _INSTEAD = "Train with the gradient Exact, or choose an objective whose loss is a sum over examples."
