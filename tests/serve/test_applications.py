@@ -97,9 +97,7 @@ def test_what_an_application_cannot_do_is_refused_by_name(address, more, param):
     assert status == 400 and found["error"]["param"] == param
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"rows": []}, {"rows": [1]}, {"rows": {}}, {"rows": [{}] * 257}, {"rows": [{}], "more": 1}, []]
-)
+@pytest.mark.parametrize("body", [{}, {"rows": []}, {"rows": [1]}, {"rows": {}}, {"rows": [{}] * 257}, {"rows": [{}], "more": 1}, []])
 def test_bodies_that_are_no_rows_are_refused(address, body):
     assert post(address, "/v1/apply", body)[0] == 400
 
