@@ -134,6 +134,7 @@ class Grader(Application):
     def __init__(self, answering: Any):
         self._answering, self._options, self.reads = answering, answering.dataset.options, answering.reads
         self.text = self._options.pair
+        self.example = {self._options.text: "Because it is so.", self._options.pair: "It is so."}
         if isinstance(answering.dataset.experiment.gradient, Private):
             raise UserError(
                 f"{answering.run.path}: grading reads the answers that were learned from, which a private run promises to tell nothing of",

@@ -186,7 +186,9 @@ class Tutor(Application):
     def __init__(self, answering: Any):
         self._answering, self._options, self.reads = answering, answering.dataset.options, answering.reads
         self._dataset: TutoringDataset = answering.dataset
-        self._names = self._dataset.label_names
+        self._names, o = self._dataset.label_names, self._options
+        said = {"who": STUDENT, o.text: "It is 2."}
+        self.example = {o.question: "What is 1 + 2?", o.solution: "1 + 2 = 3\n3", o.turns: [said]}
         self._problems = read_problems(self._options.problems, self._options)
         self._index = WordIndex([problem.question for problem in self._problems])
         self._writer = None

@@ -151,8 +151,11 @@ class Answers:
     def __init__(self, dataset):
         self.dataset = dataset
 
+    def sure(self, text):
+        return float(text.split()[-1])
+
     def __call__(self, examples):
-        sure = [float(one.fields["pair"].split()[-1]) for one in examples]
+        sure = [self.sure(one.fields["pair"]) for one in examples]
         return [np.array([1 - value, 0.0, value], np.float32) for value in sure]
 
 
@@ -224,3 +227,10 @@ def test_a_judge_is_a_run_of_its_kind(tmp_path, monkeypatch):
     monkeypatch.setattr("train.runs.directory.open_run", lambda path: run)
     with pytest.raises(UserError, match="no run that judges"):
         load_judge("runs/other")
+
+
+def test_the_row_by_which_it_is_compiled_has_an_answer(fake):
+    made = Judge(Answers(fake(Coherence(), LABELS, []).dataset))
+    made._answering.sure = lambda text: 0.5
+    (line,) = made.answers([Record(made.example, "row 1")])
+    assert "error" not in line

@@ -284,3 +284,9 @@ def test_chinese_is_scored_by_sentences(fake):
     example = dataset.example(Record({"source": "我有事情阿。", "target": "我有事情啊。"}, "line"))
     values = dataset.score([example], [dataset.found(example, "我有事情啊。")]).values
     assert values["sentence_f1"] == 1 and "gleu" not in values
+
+
+def test_the_row_by_which_it_is_compiled_has_an_answer(editor):
+    made = editor()
+    (line,) = made.answers([Record(made.example, "row 1")])
+    assert "error" not in line

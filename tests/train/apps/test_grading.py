@@ -364,3 +364,9 @@ def test_ridge_is_least_squares_without_a_penalty():
     x, y = rng.normal(size=(50, 3)), rng.normal(size=50)
     wanted = np.linalg.lstsq(np.c_[x, np.ones(50)], y, rcond=None)[0]
     np.testing.assert_allclose(ridge(x, y, 1e-9)(x), np.c_[x, np.ones(50)] @ wanted, atol=1e-6)
+
+
+def test_the_row_by_which_it_is_compiled_has_an_answer():
+    made = grader()
+    (line,) = made.answers([Record(made.example, "row 1")])
+    assert "error" not in line

@@ -321,3 +321,9 @@ def test_wrong_rows_have_their_error_and_stop_nothing(tutor):
     assert [one.title for one in tutor.sections()]
     with pytest.raises(UserError, match="turns"):
         tutor._dataset.turns_of(Record({"turns": [5]}, "line 1"))
+
+
+def test_the_row_by_which_it_is_compiled_has_an_answer(tutor):
+    made = tutor
+    (line,) = made.answers([Record(made.example, "row 1")])
+    assert "error" not in line

@@ -135,3 +135,9 @@ def test_scores_are_of_tunes_that_the_examples_tell(poet):
     assert right.values == {"shape": 1, "tones": 1, "rhymes": 1}
     assert dataset.score(examples, ["天。"] * 6).values["shape"] == 0
     assert dataset.score(examples[:2], ["天。"] * 2).values == {}
+
+
+def test_the_row_by_which_it_is_compiled_has_an_answer(poet):
+    made = poet
+    (line,) = made.answers([Record(made.example, "row 1")])
+    assert "error" not in line
