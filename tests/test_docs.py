@@ -43,6 +43,7 @@ from train.step.private.options import Private
 from train.tasks.classification import Classification
 from train.tasks.code import Programs
 from train.tasks.interactions import Recommendation
+from train.tasks.sequence import Conversations
 from train.tasks.spans import Spans
 from train.tasks.together import Together
 from train.verbs.arguments import parse
@@ -92,6 +93,7 @@ WITH_KINDS = [
         {"data": Together()},
         {"data": CustomerService()},
         {"data": Coherence()},
+        {"data": Conversations()},
         {"data": Story(controls=("kind",))},
         {"data": Verse()},
         {"data": Editing()},

@@ -51,7 +51,8 @@ def small(experiment: Experiment) -> Experiment:
     context = min(experiment.model.context_length, 128) if not hasattr(o, "response_tokens") else experiment.model.context_length
     model = experiment.model
     if isinstance(model, OfStart):  # any will do that the task is for
-        model = TextEncoderConfig() if isinstance(o, Retrieval) else ModelConfig()
+        encoder = isinstance(o, Retrieval) or getattr(o, "class_weights", "none") != "none"
+        model = TextEncoderConfig() if encoder else ModelConfig()
     model = dataclasses.replace(model, vocab_size=512, context_length=context, **SMALL)
     if hasattr(model, "encoders"):
         shrunk = {"num_layers": 1, "embed_dim": 32, "num_heads": 2}
@@ -60,6 +61,8 @@ def small(experiment: Experiment) -> Experiment:
         objective = dataclasses.replace(objective, items=8)
     if getattr(objective, "classes", 1) == 0:
         objective = dataclasses.replace(objective, classes=4)
+    if getattr(objective, "skills", None) == ():
+        objective = dataclasses.replace(objective, skills=("addition", "division"))
     if isinstance(objective, Supervised) and isinstance(model, TextEncoderConfig):
         objective = dataclasses.replace(objective, labels=("B-A", "I-A", "O"))
     return dataclasses.replace(experiment, model=model, objective=objective, batch_size=rows, micro_batches=1, mesh=MeshShape(data=1))
