@@ -36,7 +36,9 @@ def get_config(arg: str = "") -> Experiment:
 def get_table() -> Table:
     def edited(name: str, what: str) -> Row:
         apply = f"omnia apply {{editor}} --input {{sentences}}/{name}.jsonl --output {{run}}/edited.jsonl"
-        return Row(name, what, (apply, f"python {{table}} score {{sentences}}/{name}.jsonl {{run}}/edited.jsonl"))
+        return Row(
+            name, what, ("python {table} folder {run}", apply, f"python {{table}} score {{sentences}}/{name}.jsonl {{run}}/edited.jsonl")
+        )
 
     train = (
         "omnia train {table} --run-dir {run} --seed {seed} --start {smollm2} --adapters lora "
@@ -101,6 +103,8 @@ def capital(text: str, source: str) -> str:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["folder", folder]:
+            Path(folder).mkdir(parents=True, exist_ok=True)
         case ["sentences", path, folder]:
             sentences(path, folder)
         case ["score", asked, edited]:
