@@ -19,6 +19,8 @@ from train.tasks.recipe import fine_tuning
 LEARNED = PublicFile("dialogues", "dialogsum/dev.jsonl", "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f")
 TESTED = PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87c2fe30423bd78f6ff2ebbbacf8c36ea5a1891802b747496ddda4a7a9")
 """DialogSum (Chen et al. 2021), CC BY-NC-SA 4.0."""
+TESTS = 100
+"""Dialogues that are spoiled: each in up to ten ways, all of which are judged turn by turn."""
 UNSEEN = "opposite"
 """The kind of contradiction that one row does not learn from."""
 
@@ -43,12 +45,12 @@ def get_table() -> Table:
     return Table(
         title="Coherence of dialogues",
         paper="Welleck et al. 2019 (contradictions in dialogues); Mehri and Eskenazi 2020 (whether a turn follows, as a measure)",
-        claim="An encoder that learned from dialogues alone tells a dialogue from the same one with a turn of elsewhere, or with a "
-        "contradiction, better than nearness of meaning does.",
+        claim="An encoder that learned from dialogues alone tells contradictions, also of a kind that it never saw, which nearness of "
+        "meaning does not.",
         metrics=(
+            Metric("contradiction", "AUROC: a contradiction", "share", lower_is_better=False),
             Metric("elsewhere", "AUROC: a turn of another dialogue", "share", lower_is_better=False),
             Metric("shuffled", "AUROC: turns in another order", "share", lower_is_better=False),
-            Metric("contradiction", "AUROC: a contradiction", "share", lower_is_better=False),
             Metric(UNSEEN, "AUROC: a contradiction by an opposite word", "share", lower_is_better=False),
         ),
         files=(LEARNED, TESTED),
@@ -60,17 +62,14 @@ def get_table() -> Table:
             judged("unseen", "the same, without opposite words", f"{{table}}:{UNSEEN}"),
         ),
         claims=(
-            *(
-                Better("judge", "near", metric=f"AUROC: {what}")
-                for what in ("a turn of another dialogue", "turns in another order", "a contradiction")
-            ),
+            Better("judge", "near", metric="AUROC: a contradiction"),
             Better("unseen", "near", metric="AUROC: a contradiction by an opposite word"),
             Better("judge", "unseen", metric="AUROC: a contradiction by an opposite word"),
         ),
-        note="DialogSum: 500 dialogues to learn from, 400 to test on. In each of these a turn is replaced by one of another dialogue, "
-        "turns are put in another order, or something that was said is said again, changed by a number, a day, a not or an opposite "
-        "word; against the dialogue as it is, or with the same turn again unchanged. AUROC of the mean over turns, of contradictions of "
-        "the last turn, the mean over kinds. 300 steps of 32.",
+        note="DialogSum: 500 dialogues to learn from, 100 of 400 others to test on. In each of these a turn is replaced by one of another "
+        "dialogue, turns are put in another order, or something that was said is said again, changed by a number, a day, a not or an "
+        "opposite word; against the dialogue as it is, or with the same turn again unchanged. AUROC of the mean over turns, of "
+        "contradictions of the last turn, the mean over kinds. 300 steps of 32.",
     )
 
 
@@ -80,7 +79,7 @@ def plant(path: str, folder: str) -> None:
 
     from data.records.rows import iter_records
 
-    dialogues = [turns_of(record, "dialogue") for record in iter_records(path)]
+    dialogues = [turns_of(record, "dialogue") for record in iter_records(path)][:TESTS]
     rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
     for number, turns in enumerate(dialogues):
         texts = [f"{turn.speaker}: {turn.text}" for turn in turns]
