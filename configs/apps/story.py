@@ -4,7 +4,7 @@ omnia import smollm2 --run-dir runs/smollm2
 omnia train configs/apps/story.py --run-dir runs/story --start runs/smollm2 --adapters lora --data.files sheets.jsonl \
   --data.controls kind name size alignment --data.target description --data.world world.json
 omnia apply runs/story --input sheets.jsonl --output stories.jsonl
-Rows have the facts, or a command of a conversation in the world.
+Rows have the facts, or a command of a conversation in the world. How well a model learns from it was not measured.
 """
 
 from train import Experiment, Story, fine_tuning
