@@ -30,12 +30,8 @@ class Working:
         return self._application.at_once
 
     def lines(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        before = self._application.state()
-        try:
+        with self._application.forgetting():
             return self._application.answers([Record(row, f"row {number}") for number, row in enumerate(rows, 1)])
-        finally:
-            if before is not None:
-                self._application.restore(before)
 
     def reply(self, request: ChatRequest) -> dict[str, Any]:
         """The completion of a conversation: the answer, and beside it under `omnia` what it rests on."""

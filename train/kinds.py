@@ -6,11 +6,12 @@ loop, run directories, plans, the doctor and the verbs call what is declared her
 config file is a kind like ours.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from data.errors import UserError
@@ -292,6 +293,16 @@ class Application:
     def restore(self, state: Any) -> None:
         """Go on from what `state` gave."""
 
+    @contextlib.contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Nothing of what is done within is remembered."""
+        before = self.state()
+        try:
+            yield
+        finally:
+            if before is not None:
+                self.restore(before)
+
     def finish(self) -> list[dict[str, Any]]:
         """Lines for what was still open when the rows ended."""
         return []
@@ -304,6 +315,10 @@ class Application:
     def summary(self) -> dict[str, Any]:
         """Of all rows so far: numbers by name."""
         return {}
+
+    def summary_rows(self) -> list[list[str]]:
+        """The summary as rows of a table."""
+        return [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
 
     def sections(self) -> list[Section]:
         """Of all rows so far, for the run's report."""

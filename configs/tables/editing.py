@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from train.apps.editing import Editing
-from train.experiment import Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 from train.tasks.metrics.corrections import gleu
-from train.tasks.recipe import fine_tuning
 
 FILES = tuple(
     PublicFile(f"learners_{part}", f"applications/jfleg/{part}.jsonl", digest)
@@ -24,13 +22,8 @@ FILES = tuple(
     )
 )
 """JFLEG (Napoles et al. 2017), CC BY-NC-SA 4.0: sentences of learners, each with four corrections."""
-RIGHT = 0.05
+RIGHT = Editing().spoiled
 """Share of right sentences that may be changed."""
-
-
-def get_config(arg: str = "") -> Experiment:
-    data = Editing(target="references", length=256, written=96, spoiled=RIGHT)
-    return fine_tuning("editing", data, steps=180, batch_size=16, rate=1e-3, weight_decay=0.0, dropout=0.0)
 
 
 def get_table() -> Table:
@@ -41,7 +34,8 @@ def get_table() -> Table:
         )
 
     train = (
-        "omnia train {table} --run-dir {run} --seed {seed} --start {smollm2} --adapters lora "
+        "omnia train configs/apps/editing.py --run-dir {run} --seed {seed} --start {smollm2} --adapters lora "
+        "--data.target references "
         "--data.files {learners_train} --data.validation-files {learners_valid}"
     )
     return Table(

@@ -11,14 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from train.apps.grading import Grading
 from train.apps.marking import overlap, plain, ridge
-from train.experiment import Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.tasks.metrics.regression import quadratic_kappa
-from train.tasks.recipe import fine_tuning
 
 FILES = tuple(
     PublicFile(f"answers_{part}", f"applications/mohler_asag/{name}.jsonl", digest)
@@ -42,10 +39,6 @@ SYNONYMS = dict(
 )
 MOVED = 0.25
 """A change of a score that a student would see."""
-
-
-def get_config(arg: str = "") -> Experiment:
-    return fine_tuning("grading", Grading(length=96), steps=160, batch_size=24, rate=4e-4)
 
 
 def get_table() -> Table:
@@ -75,7 +68,7 @@ def get_table() -> Table:
                 "grading",
                 "MiniLM fine-tuned, with both and graded neighbours",
                 (
-                    training("{table}", "--start {encoder}/whole", files),
+                    training("configs/apps/grading.py", "--start {encoder}/whole", files),
                     f"python {{table}} rows {tested} {{run}}",
                     *(applied % (name, name) for name in ("known", "new", "other")),
                     f"python {{table}} scored {tested} {{run}}",

@@ -15,7 +15,6 @@ from train.experiment import Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
-from train.tasks.recipe import fine_tuning
 
 FILES = tuple(
     PublicFile(f"dialogues_{part}", f"applications/mathdial/{part}.jsonl", digest)
@@ -26,13 +25,6 @@ FILES = tuple(
     )
 )
 """Teachers and a simulated pupil on word problems (Macina et al. 2023), CC BY-SA 4.0; cut from the official test part, whole problems."""
-
-
-def get_config(arg: str = "before") -> Experiment:
-    """arg: what moves are told from, as of data.reads."""
-    if arg not in ("before", "text"):
-        raise ValueError(f"no config {arg!r}")
-    return fine_tuning("tutoring", Tutoring(length=128, reads=arg), steps=150, batch_size=24, rate=3e-4)  # type: ignore[arg-type]
 
 
 def get_table() -> Table:
@@ -51,10 +43,14 @@ def get_table() -> Table:
             Metric("told", "the next step, told, that does", "share"),
         ),
         files=FILES,
-        shared=(ENCODER, Shared("tutor", (training("{table}:before", "--start {encoder}/whole", files),))),
+        shared=(ENCODER, Shared("tutor", (training("configs/apps/tutoring.py", "--start {encoder}/whole", files),))),
         rows=(
             Row("counted_text", "the move of a text: TF-IDF, logistic regression", (f"python {{table}} text {parts}",)),
-            Row("text", "the move of a text: MiniLM", (training("{table}:text", "--start {encoder}/whole", files), evaluated)),
+            Row(
+                "text",
+                "the move of a text: MiniLM",
+                (training("configs/apps/tutoring.py", "--start {encoder}/whole --data.reads text", files), evaluated),
+            ),
             Row("counted_next", "the next move: TF-IDF of the dialogue so far", (f"python {{table}} before {parts}",)),
             Row("next", "the next move: MiniLM", ("omnia evaluate {tutor} --files {dialogues_test} --json",)),
             Row(

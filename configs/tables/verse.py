@@ -10,12 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelConfig
-from model.presets import MODERN
 from train.apps.tunes import CHARACTER, tunes
 from train.apps.verse import Verse
-from train.experiment import Evaluation, Experiment, Muon, Samples, Schedule
-from train.objectives.tasks.options import Supervised
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 from train.tasks.metrics.diversity import distinct, self_bleu
@@ -30,21 +26,6 @@ TUNES, EACH = 12, 8
 """The commonest tunes, and poems that are written to each."""
 
 
-def get_config(arg: str = "") -> Experiment:
-    return Experiment(
-        name="verse",
-        steps=400,
-        batch_size=48,
-        model=ModelConfig(context_length=320, num_layers=2, embed_dim=192, num_heads=4, dropout=0.2, **MODERN),
-        data=Verse(),
-        objective=Supervised(),
-        optimizer=Muon(weight_decay=0.1),
-        schedule=Schedule(warmup_steps=30, decay="linear", final_fraction=0.0),
-        evaluation=Evaluation(every=0),
-        samples=Samples(tokens=0),
-    )
-
-
 def get_table() -> Table:
     def written(name: str, what: str) -> Row:
         rows = f"{{texts}}/{name}.jsonl"
@@ -54,7 +35,7 @@ def get_table() -> Table:
         )
 
     train = (
-        "omnia train {table} --run-dir {run} --seed {seed} --data.files {poems} --data.validation-files {other_poems} "
+        "omnia train configs/apps/verse.py --run-dir {run} --seed {seed} --data.files {poems} --data.validation-files {other_poems} "
         "--data.tokenizer {texts}/shards"
     )
     prepare = (

@@ -17,7 +17,7 @@ from train.generation.text import Completion, Form, TextGenerator
 from train.kinds import Application, realise
 from train.objectives.bind import bind
 from train.tasks.examples import Example
-from train.tasks.writing import generator_of, prompts_of
+from train.tasks.writing import completions_of, generator_of, prompts_of
 
 Read = TypeVar("Read")
 KEPT = "application.json"
@@ -46,7 +46,7 @@ class Answering:
 
     def completions(self, examples: Sequence[Example]) -> list[list[Any]]:
         """Of each the texts that the run's model writes, as Completions."""
-        return self.dataset.completions(self._params, examples, self.tokenizer) if examples else []
+        return completions_of(self.dataset, self._generator, list(examples)) if examples else []
 
     @property
     def vocabulary(self) -> int:

@@ -225,12 +225,9 @@ class Service(Application):
         return lines
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
-        before = self.state()
-        self._waiting = {}
-        try:
+        with self.forgetting():
+            self._waiting = {}
             return self.answers([Record({self.text: turn, "conversation": "reply"}, "message") for turn in turns])[-1]
-        finally:
-            self.restore(before)
 
     def _answer(
         self, question: str, conversation: str, given: dict[str, str], probability_V: np.ndarray, score_N: np.ndarray
@@ -348,7 +345,7 @@ class Service(Application):
     def sections(self) -> list[Section]:
         from train.apps.pictures import coverage_picture
 
-        routes = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        routes = self.summary_rows()
         believed = "never" if self._threshold >= NEVER else f"from a confidence of {self._threshold:.3f} on"
         return [
             Section(

@@ -236,11 +236,8 @@ class Editor(Application):
         return in_place(rows, self._read, self._lines)
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
-        before = self.state()
-        try:
+        with self.forgetting():
             line = self.answers([Record({self.text: turns[-1]}, "message")])[0]
-        finally:
-            self.restore(before)
         return line | {"answer": line.get("text", turns[-1])}
 
     def _read(self, row: Record) -> _Given:
@@ -379,7 +376,7 @@ class Editor(Application):
         return found | ({"spoiled": c["spoiled"] / c["right"]} if c["right"] else {})
 
     def sections(self) -> list[Section]:
-        values = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        values = self.summary_rows()
         rows = [[edit, str(count)] for edit, count in self._frequent.most_common(50)]
         return [
             Section("Editing: what was changed", {}, ("", "value"), [*values, ["an edit must be surer than", f"{self._threshold:.4f}"]]),

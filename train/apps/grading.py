@@ -456,7 +456,7 @@ class Grader(Application):
 
         agreement = sorted(self._agreement(), key=lambda one: -one["answers"])
         shown = [[str(one["answers"]), _shown(one["kappa"]), _shown(one.get("graders", math.nan))] for one in agreement[:60]]
-        rows = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        rows = self.summary_rows()
         reasons = [[name.removeprefix("reason "), str(count)] for name, count in sorted(self._counts.items()) if name.startswith("reason ")]
         found = [
             Section("Grading: scores beside a teacher's", {"grading_agreement": agreement_picture(agreement)}, ("measure", "value"), rows),

@@ -643,7 +643,7 @@ class Medical(Application):
         from train.apps.pictures import coverage_picture, patches_picture
 
         o, c = self._options, self._counts
-        numbers = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        numbers = self.summary_rows()
         if o.recall:
             rule = f"{o.positive} from a probability of {self._threshold:.3f} on"
         else:

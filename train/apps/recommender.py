@@ -303,7 +303,7 @@ class Recommender(Application):
         columns = ("order", *next(iter(tested.values()), {}))
         rows = [[name, *(f"{value:.4f}" for value in measures.values())] for name, measures in tested.items()]
         weights = [[name, f"{weight:.3f}"] for name, weight in self._learned.weights.items()]
-        found = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        found = self.summary_rows()
         return [
             Section("Recommender: what was answered", {}, ("of the rows", ""), found),
             Section("Recommender: the last item of each user, all items ranked", {}, columns, rows),

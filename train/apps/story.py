@@ -157,16 +157,14 @@ class Writer(Application):
         self._texts: list[str] = []
 
     def _learn(self) -> dict[str, Any]:
-        examples = self._answering.dataset.examples(self._answering.run.corpora(), "train")
-        return choices_of([one.parts for one in examples])
+        return choices_of([one.parts for one in self._answering.learned_from()])
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, lambda asked: [self._played(one) if one.command else self._written(one) for one in asked])
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
         """In a world, what happens after all the commands of a conversation; else a text about what is named."""
-        before = self.state()
-        try:
+        with self.forgetting():
             if self._world is None:
                 line = self.answers([Record({self.text: turns[-1]}, "message")])[0]
             else:
@@ -176,8 +174,6 @@ class Writer(Application):
                     state, _ = self._world.step(state, turn)
                 self._games["reply"] = state
                 line = self.answers([Record({"command": turns[-1], "conversation": "reply"}, "message")])[0]
-        finally:
-            self.restore(before)
         return line | {"answer": line["error"] if "error" in line else line["text"]}
 
     def _read(self, row: Record) -> _Asked:
@@ -265,7 +261,7 @@ class Writer(Application):
         return found
 
     def sections(self) -> list[Section]:
-        values = [[name, f"{value:.4f}" if isinstance(value, float) else str(value)] for name, value in self.summary().items()]
+        values = self.summary_rows()
         known = [[name, ", ".join(own)] for name, own in sorted(self._choices.items())]
         return [
             Section("Stories: what was written", {}, ("", "value"), values),

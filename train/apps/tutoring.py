@@ -307,7 +307,7 @@ class Tutor(Application):
         from train.apps.pictures import counts_picture
 
         rungs = [(name, self._counts[f"rung {name}"]) for name in ("talk", *RUNGS, "done")]
-        rows = [[name, str(value) if isinstance(value, int) else f"{value:.4f}"] for name, value in self.summary().items()]
+        rows = self.summary_rows()
         picture = counts_picture(rungs, "hints", "Rungs of the ladder")
         return [Section("Tutoring: what was said", {"tutoring_rungs": picture}, ("", ""), rows)]
 

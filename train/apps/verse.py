@@ -114,18 +114,15 @@ class Poet(Application):
         self._count, self._poems = 0, list[str]()
 
     def _learn(self) -> dict[str, Any]:
-        examples = self._answering.dataset.examples(self._answering.run.corpora(), "train")
+        examples = self._answering.learned_from()
         return {name: tune._asdict() for name, tune in tunes([(one.fields["source"], one.label[0]) for one in examples]).items()}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, lambda asked: [self._line(one) for one in asked])
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
-        before = self.state()
-        try:
+        with self.forgetting():
             line = self.answers([Record({self.text: turns[-1].strip()}, "message")])[0]
-        finally:
-            self.restore(before)
         return line | {"answer": line["error"] if "error" in line else line["text"]}
 
     def _read(self, row: Record) -> _Asked:
@@ -175,7 +172,7 @@ class Poet(Application):
         return found
 
     def sections(self) -> list[Section]:
-        values = [[name, f"{value:.4f}" if isinstance(value, float) else str(value)] for name, value in self.summary().items()]
+        values = self.summary_rows()
         known = [[name, str(one.poems), one.shape.replace("\n", " ")] for name, one in sorted(self._tunes.items())]
         return [
             Section("Verse: what was written", {}, ("", "value"), values),

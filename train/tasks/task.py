@@ -561,13 +561,6 @@ class TaskDataset(Dataset):
             outputs = answers_of(self, realise(self.experiment.model), params, evaluator.mesh, list(examples))
         return [self.found(example, output) for example, output in zip(examples, outputs, strict=True)]
 
-    def completions(self, params, examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Any]]:
-        """What a model that writes makes of each example, as Completions, with the probabilities of their tokens."""
-        from train.tasks.writing import completions_of
-
-        self.tokens = tokenizer
-        return completions_of(self, realise(self.experiment.model), params, list(examples))
-
     def details(self) -> "Judged | None":
         """Of the last evaluation."""
         return getattr(self, "judged", None)

@@ -24,13 +24,13 @@ def answers_of(dataset: Any, model: Any, params, mesh, examples: list) -> list[A
         asked = [one for example in examples for one in dataset.statements(example)]
         both = _probabilities(dataset, Likelihoods(model, params, mesh), asked, [(YES, NO)] * len(asked))
         return list(np.array(both)[:, 0].reshape(-1, each))
-    written = completions_of(dataset, model, params, examples)
+    written = completions_of(dataset, generator_of(dataset, model, params), examples)
     return [one[0].text if dataset.drawn == 1 else [sample.text for sample in one] for one in written]
 
 
-def completions_of(dataset: Any, model: Any, params, examples: list) -> list[list[Completion]]:
-    """The texts that a model writes for each example, `dataset.drawn` of them, with the probabilities of their tokens."""
-    generator, prompts = generator_of(dataset, model, params), prompts_of(dataset, examples)
+def completions_of(dataset: Any, generator: TextGenerator, examples: list) -> list[list[Completion]]:
+    """The texts that a generator writes for each example, `dataset.drawn` of them, with the probabilities of their tokens."""
+    prompts = prompts_of(dataset, examples)
     samples = dataset.drawn
     sampling = Sampling(temperature=dataset.options.temperature if samples > 1 else 0.0)
     found: list[list[Completion]] = [[] for _ in examples]

@@ -8,7 +8,6 @@ import pytest
 from data.errors import UserError
 from data.records.record import Record
 from train.apps.story import Story, Writer, choices_of, contradictions
-from train.tasks.sequence import SequenceDataset
 
 SIZES, KINDS = ("Large", "Small", "Tiny"), ("beast", "dragon")
 SHEETS = [(("size", SIZES[n % 3]), ("kind", KINDS[n % 2]), ("name", f"Name{n}"), ("level", str(n % 3))) for n in range(30)]
@@ -136,13 +135,12 @@ def test_replies_depend_on_the_conversation_alone(writer):
     assert plain.reply(["Large"])["answer"] == "A story." and plain.state()["texts"] == []
 
 
-def test_texts_are_learned_with_their_sheets(writer, monkeypatch):
+def test_texts_are_learned_with_their_sheets(writer):
     dataset = writer(("x", 0.0))._answering.dataset
     example = dataset.example(Record(SHEET | {"text": "A tale."}, "line"))
     assert example.label == ("A tale.",) and dataset.answer(example) == "A tale."
-    monkeypatch.setattr(SequenceDataset, "examples", lambda self, sources, split: [example._replace(parts=one) for one in SHEETS])
     made = Writer.__new__(Writer)
-    made._answering = types.SimpleNamespace(dataset=dataset, run=Fake.run)
+    made._answering = types.SimpleNamespace(learned_from=lambda: [example._replace(parts=one) for one in SHEETS])
     assert made._learn() == CHOICES
     with pytest.raises(UserError, match="text"):
         dataset.example(Record(SHEET | {"text": ""}, "line"))
