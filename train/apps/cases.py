@@ -15,6 +15,7 @@ from data.media.kinds import Undecodable
 from data.media.signals.images import decode_image
 from data.records.record import Record, is_number, read_content
 
+SOURCES = ("text", "table", "image")
 PIXELS = 32
 """Rows and columns of an image as it is read, in grey."""
 WAVES = 8

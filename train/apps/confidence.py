@@ -1,5 +1,8 @@
 """How far the probabilities of a classifier can be trusted, and when it had better say nothing."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 NEVER = 2.0
@@ -50,6 +53,33 @@ def coverage(confidence_N: np.ndarray, right_N: np.ndarray) -> tuple[np.ndarray,
     right = np.asarray(right_N, bool)[np.argsort(-np.asarray(confidence_N), kind="stable")]
     counts = np.arange(1, len(right) + 1)
     return counts / max(len(right), 1), np.cumsum(right) / counts
+
+
+class Calibration(NamedTuple):
+    """What held-out answers tell of a classifier. probabilities_NV: theirs, tempered; confidence_N, right_N: of the likeliest label."""
+
+    temperature: float
+    probabilities_NV: np.ndarray
+    confidence_N: np.ndarray
+    right_N: np.ndarray
+
+    @classmethod
+    def of(cls, answers: Sequence[np.ndarray], labels_N: np.ndarray, *, few: int = 0) -> "Calibration":
+        """answers: probabilities of each. few: so many answers count half, by the logarithm of their temperature, which is then never below
+        1: those that all happen to be right are no reason for more confidence than the model has, and few that are wrong none for doubt.
+        0: they count as they are."""
+        by = temperature(np.stack(answers), labels_N)
+        if few:
+            by = max(by, 1.0) ** (len(labels_N) / (len(labels_N) + few))
+        probabilities_NV = tempered(np.stack(answers), by)
+        return cls(by, probabilities_NV, probabilities_NV.max(-1), probabilities_NV.argmax(-1) == labels_N)
+
+    @property
+    def curve(self) -> list[list[float]]:
+        """[share answered, precision], at 101 places at most."""
+        share, precise = coverage(self.confidence_N, self.right_N)
+        points = np.unique(np.linspace(0, len(share) - 1, 101).astype(int))
+        return [[float(share[point]), float(precise[point])] for point in points]
 
 
 def conformal(errors_N: np.ndarray, coverage: float) -> float:

@@ -15,7 +15,7 @@ from data.errors import UserError
 from data.records.record import Record, is_number
 from data.records.rows import read_records
 from train.apps.bm25 import WordIndex
-from train.apps.confidence import NEVER, coverage, temperature, tempered, threshold
+from train.apps.confidence import NEVER, Calibration, tempered, threshold
 from train.kinds import Application, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, column
@@ -195,17 +195,10 @@ class Service(Application):
                 f"{self._answering.run.path}: no questions were held out", "Train with --data.validation 0.1, or validation files."
             )
         labels = np.array([self._answering.dataset.place_of(example.label, example) for example in examples])
-        by = temperature(np.stack(answers), labels)
-        probabilities_NV = tempered(np.stack(answers), by)
-        confidence, right = probabilities_NV.max(-1), probabilities_NV.argmax(-1) == labels
-        believable = np.array([self._names[place] != self._options.nobody for place in probabilities_NV.argmax(-1)])
-        share, precise = coverage(confidence, right)
-        points = np.unique(np.linspace(0, len(share) - 1, 101).astype(int))
-        return {
-            "temperature": by,
-            "threshold": max(threshold(confidence[believable], right[believable], self._options.precision), LEAST),
-            "coverage": [[float(share[point]), float(precise[point])] for point in points],
-        }
+        held = Calibration.of(answers, labels)
+        believable = np.array([self._names[place] != self._options.nobody for place in held.probabilities_NV.argmax(-1)])
+        at = threshold(held.confidence_N[believable], held.right_N[believable], self._options.precision)
+        return {"temperature": held.temperature, "threshold": max(at, LEAST), "coverage": held.curve}
 
     # Rows
 

@@ -21,7 +21,8 @@ from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.apps.answering import Answering
 from train.apps.cases import LARGEST, Case, Scales, parse_value
-from train.apps.medical_case import NOTICE, Medical, MedicalCase, log_odds, read_knowledge, recall_threshold
+from train.apps.diagnosis import NOTICE, Medical, log_odds, read_knowledge, recall_threshold
+from train.apps.medical_case import MedicalCase
 from train.apps.simulated_cases import APART, LABELS, OF_ILL, SOURCES, VALUES, WORDS, best, best_of, simulate, write
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.explain.subject import subject_of
