@@ -24,6 +24,7 @@ from train.apps.finance_monitor import FinanceMonitor
 from train.apps.grading import Grading
 from train.apps.medical_case import MedicalCase
 from train.apps.practice import Practice
+from train.apps.spelling import Spelling
 from train.apps.story import Story
 from train.apps.tutoring import Tutoring
 from train.apps.verse import Verse
@@ -34,6 +35,7 @@ from train.objectives.distillation import Distillation
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.recommendation import NextItem
 from train.objectives.tasks.retrieval import Retrieval
+from train.objectives.tasks.towers import TwoTowers
 from train.objectives.tasks.tracing import NextAnswer
 from train.reproduce.table import table_path
 from train.sources.media.options import MediaShards
@@ -90,6 +92,7 @@ WITH_KINDS = [
         {"data": Spans(), "objective": Retrieval(), "gradient": FGM()},
         {"data": Programs(), "objective": Distillation(), "gradient": SMART()},
         {"data": Recommendation(), "objective": NextItem()},
+        {"data": Recommendation(), "objective": TwoTowers()},
         {"data": Together()},
         {"data": CustomerService()},
         {"data": Coherence()},
@@ -97,6 +100,7 @@ WITH_KINDS = [
         {"data": Story(controls=("kind",))},
         {"data": Verse()},
         {"data": Editing()},
+        {"data": Spelling()},
         {"data": FinanceMonitor()},
         {"data": Grading()},
         {"data": Practice(), "objective": NextAnswer()},

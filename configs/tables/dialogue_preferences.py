@@ -82,7 +82,7 @@ def get_table() -> Table:
                 ),
             ),
             Shared("pairs", ("python {table} pairs {run} {smollm2} {judge} {other_dialogues} {seed}",)),
-            Shared("taught", (training("{table}", "--start {smollm2} --adapters lora --data.files {pairs}/pairs.jsonl"),)),
+            Shared("policy", (training("{table}", "--start {smollm2} --adapters lora --data.files {pairs}/pairs.jsonl"),)),
         ),
         rows=(
             Row("people", "what people said", ("python {table} people {run} {other_dialogues}", judged)),
@@ -93,8 +93,8 @@ def get_table() -> Table:
                 f"the best of {SAMPLES} replies, by the judge",
                 ("python {table} best {run} {smollm2} {judge} {other_dialogues} {seed}", judged),
             ),
-            replies("taught", "after DPO with LoRA", "{taught}"),
-            replies("taught_cold", "the same at a temperature of 0.5", "{taught}", 0.5),
+            replies("taught", "after DPO with LoRA", "{policy}"),
+            replies("taught_cold", "the same at a temperature of 0.5", "{policy}", 0.5),
         ),
         claims=(
             Better("taught", "before"),

@@ -66,7 +66,7 @@ def get_config(arg: str = "") -> Experiment:
 
 
 def get_table() -> Table:
-    tested, ours = "{scored_train} {scored_test}", "{encoder} {others_en} {others_fr}"
+    tested, ours = "{scored_train} {scored_test}", "{trained} {others_en} {others_fr}"
     return Table(
         title="Several languages in one space",
         paper="Artetxe and Schwenk 2019 (one space for many languages, by translations); Cer et al. 2017 (scores); Mikolov et al. 2013 (a "
@@ -88,7 +88,7 @@ def get_table() -> Table:
         shared=(
             Shared("pairs", ("python {table} pairs {run} {captions_en} {captions_de} {captions_fr} {scored_train}",)),
             Shared("tokens", ("omnia prepare text --input {pairs}/all.txt --output {run} --tokenizer sentencepiece:8000",)),
-            Shared("encoder", (training("{table}", "--data.files {pairs}/pairs.jsonl --data.tokenizer {tokens}"),)),
+            Shared("trained", (training("{table}", "--data.files {pairs}/pairs.jsonl --data.tokenizer {tokens}"),)),
         ),
         rows=(
             Row("counted", "TF-IDF, singular vectors, a linear map to English", (f"python {{table}} counted {tested}",)),

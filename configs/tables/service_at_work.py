@@ -54,7 +54,7 @@ def get_table() -> Table:
 
     def bank(name: str, what: str, first: str, labels: str, run: str = "{run}") -> Row:
         """first: command before the run is measured. labels: files that it learned from."""
-        clean, typed = applied(run, "clean", "{bank_test}"), applied(run, "typed", "{slips}/rows.jsonl")
+        clean, typed = applied(run, "clean", "{bank_test}"), applied(run, "typed", "{typed}/rows.jsonl")
         return Row(name, what, (first, clean, typed, f"python {{table}} recognised {{bank_test}} {{run}} {labels}"))
 
     whole = "--start {encoder}/whole --data.files {bank_train}"
@@ -76,7 +76,7 @@ def get_table() -> Table:
         files=FILES,
         shared=(
             ENCODER,
-            Shared("slips", ("python {table} slips {bank_test} {run}",)),
+            Shared("typed", ("python {table} slips {bank_test} {run}",)),
             Shared("known", ("python {table} known {wide_train} {wide_valid} {run}",)),
             Shared("parts", ("python {table} parts {bank_train} {run}",)),
             Shared(

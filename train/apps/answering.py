@@ -2,12 +2,17 @@
 
 import contextlib
 import functools
+import io
+import json
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from data.errors import UserError
-from data.files import json_files
+from data.files import json_files, storage
 from data.records.record import Record, is_number
 from model.decoding.sampling import Sampling
 from train.checkpoints.checkpointer import load_parameters
@@ -22,6 +27,8 @@ from train.tasks.writing import completions_of, generator_of, prompts_of
 Read = TypeVar("Read")
 KEPT = "application.json"
 """In a run directory: what an application learned beside the model, such as from which confidence on it answers."""
+COUNTED = "application.npz"
+"""The same for arrays: what was counted in the examples that were learned from."""
 
 
 class Answering:
@@ -102,6 +109,25 @@ class Answering:
         found = what()
         with contextlib.suppress(OSError):  # a run that may only be read
             json_files.write(path, wanted | {"learned": found})
+        return found
+
+    def counted(self, what: Callable[[], dict[str, np.ndarray]], of: Any = None) -> dict[str, np.ndarray]:
+        """The same for what was counted in the examples that the run learned from, whichever the checkpoint, and is too large for JSON.
+        of: what it depends on."""
+        path = Path(self.run.path) / COUNTED
+        wanted = json.dumps([self.run.identity, of])
+        if path.is_file():
+            try:
+                with np.load(path, allow_pickle=False) as kept:
+                    if str(kept["of"]) == wanted:
+                        return {name: kept[name] for name in kept.files if name != "of"}
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                raise UserError(f"{path}: cannot be read ({type(error).__name__})", "Remove it: it is made again.") from None
+        found = what()
+        held = io.BytesIO()
+        np.savez_compressed(held, of=np.array(wanted), **found)  # type: ignore[arg-type]
+        with contextlib.suppress(OSError):
+            storage.write_atomically(str(path), held.getvalue())
         return found
 
 

@@ -15,9 +15,9 @@ from data.files.text_files import read_text
 from data.records.record import Record
 from train.apps.answering import in_place, number_in
 from train.apps.edits import CHARACTER, KINDS, WORD, Comparison, Edit, natural
+from train.apps.proposals import Proposals, Proposed, Proposer, believed, fitted, most_believed
 from train.kinds import Application, Section, check_range
 from train.tasks.examples import Example, column
-from train.tasks.metrics.scores import load
 from train.tasks.metrics.words import WITHOUT_SPACES
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
 
@@ -110,7 +110,7 @@ class EditingDataset(SequenceDataset):
     def answer(self, example: Example) -> str:
         return self._natural(example.label[0])
 
-    def found(self, example: Example, outputs: Any) -> str:
+    def found(self, example: Example, outputs: Any) -> Any:
         return Comparison(example.fields["given"], outputs.strip(), self.pattern).applied(lambda edit: True)
 
     def score(self, examples: Sequence[Example], answers: Sequence[Any]):
@@ -136,7 +136,8 @@ class EditingDataset(SequenceDataset):
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Editor":
         from train.apps.answering import Answering
 
-        return Editor(Answering(run, self, step=step, raw=raw))
+        answering = Answering(run, self, step=step, raw=raw)
+        return Editor(answering, Writer(answering))
 
 
 # ------------------------------------------------------------------------------------------------------------------ the editor
@@ -151,33 +152,47 @@ class _Given(NamedTuple):
     names: tuple[str, ...]
 
 
-class _Sure(NamedTuple):
-    """An edit and the probability of what was written there: of its unlikeliest token."""
+class Writer:
+    """Proposes what a model that writes whole sentences changed. names: see `Proposer`; beside how sure the model was, the kind of edit."""
 
-    edit: Edit
-    sure: float
+    names: tuple[str, ...] = ("log odds", "log", *KINDS)
+    least = 0.0
+
+    def __init__(self, answering: Any):
+        self._answering, self._dataset = answering, answering.dataset
+
+    def __call__(self, sentences: Sequence[str]) -> list[Proposals]:
+        name = self._dataset.options.source
+        examples = {text: self._dataset.example(Record({name: text}, "text")) for text in dict.fromkeys(sentences)}
+        examples = {text: one for text, one in examples.items() if self._answering.fits(one)}
+        completions = dict(zip(examples, (one[0] for one in self._answering.completions([*examples.values()])), strict=True))
+        return [self._proposals(text, completions[text]) if text in completions else Proposals() for text in sentences]
+
+    def _proposals(self, sentence: str, completion: Any) -> Proposals:
+        if completion.finish == "length":  # it ran on, and its end is nowhere
+            return Proposals()
+        ends = np.array([len(self._decoded(completion.ids[: number + 1])) for number in range(len(completion.ids))])
+        space = len(completion.text) - len(completion.text.lstrip())
+        comparison, found = Comparison(sentence, completion.text.strip(), self._dataset.pattern), []
+        for edit in comparison.edits:
+            if _loses_name(sentence, edit):
+                continue
+            begin, stop = edit.begin + space, edit.stop + space
+            # A token of which a part stands there; of what was left out, the one that goes on, which may be the end.
+            first = min(int(np.searchsorted(ends, begin, side="right")), len(ends) - 1)
+            last = max(int(np.searchsorted(ends, stop, side="left")), first)
+            found.append(Proposed(edit, _features(edit, math.exp(min(completion.log_probs[first : last + 1], default=-math.inf)))))
+        return Proposals(found, comparison.applied)
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        tokenizer = self._answering.tokenizer
+        return tokenizer.decode([one for one in ids if one < tokenizer.base_size])
 
 
-def _features(edit: Edit, sure: float) -> list[float]:
-    """By which an edit is believed: how sure the model was, and what kind of edit it is."""
+def _features(edit: Edit, sure: float) -> tuple[float, ...]:
+    """By which an edit of a model that writes is believed. sure: the probability of its unlikeliest token."""
     sure = min(max(sure, 1e-4), 1 - 1e-4)
-    return [math.log(sure / (1 - sure)), math.log(sure), *(float(edit.kind == kind) for kind in KINDS)]
-
-
-def _fitted(edits: list[tuple[list[float], bool]]) -> list[float]:
-    """Of a logistic regression on whether people made an edit, too: weights, and a bias; without edits of both sorts, how sure the model
-    was, alone."""
-    if len({right for _, right in edits}) < 2:
-        return [1.0, *[0.0] * (len(KINDS) + 2)]
-    model = load("sklearn.linear_model", "scikit-learn").LogisticRegression(max_iter=1000)
-    model.fit([features for features, _ in edits], [right for _, right in edits])
-    return [*map(float, model.coef_[0]), float(model.intercept_[0])]
-
-
-def _believed(weights: Sequence[float], one: _Sure) -> float:
-    """The probability that people make the edit, too."""
-    *slopes, bias = weights
-    return 1 / (1 + math.exp(-bias - sum(slope * value for slope, value in zip(slopes, _features(one.edit, one.sure), strict=True))))
+    return math.log(sure / (1 - sure)), math.log(sure), *(float(edit.kind == kind) for kind in KINDS)
 
 
 class Editor(Application):
@@ -187,14 +202,14 @@ class Editor(Application):
 
     at_once = 16
 
-    def __init__(self, answering: Any):
-        self._answering, self._dataset = answering, answering.dataset
+    def __init__(self, answering: Any, proposer: Proposer):
+        self._answering, self._dataset, self.proposer = answering, answering.dataset, proposer
         self.text = self._dataset.options.source
         path = self._dataset.options.protect
         self._names = tuple(filter(None, (line.strip() for line in read_text(path).split("\n")))) if path else ()
         self.example = {self.text: "It is a short sentence."}
         self.reads = [*answering.reads, hashlib.blake2b("\n".join(self._names).encode(), digest_size=8).hexdigest()]
-        learned = answering.learned(self._learn, of=[self._dataset.options.spoiled, *KINDS])
+        learned = answering.learned(self._learn, of=[self._dataset.options.spoiled, *proposer.names])
         self._weights, self._threshold = learned["weights"], learned["threshold"]
         self._kinds: Counter[str] = Counter()
         self._frequent: Counter[str] = Counter()
@@ -211,24 +226,23 @@ class Editor(Application):
             )
         texts = [example.fields["given"] for example in examples]
         right = [example.fields["given"] for example in self._dataset.right_examples(examples)]
-        found, unneeded = self._sure(texts), self._sure(right)
+        found, unneeded = self._proposed(texts), self._proposed(right)
         people = [
             {edit for target in example.label for edit in self._dataset.edits_of(text, target)}
             for text, example in zip(texts, examples, strict=True)
         ]
         edits = [
-            [(_features(one.edit, one.sure), (one.edit.start, one.edit.end, one.edit.new) in own) for one in sure]
-            + [(_features(one.edit, one.sure), False) for one in beside]
-            for sure, own, beside in zip(found, people, unneeded, strict=True)
+            [(one, (one.edit.start, one.edit.end, one.edit.new) in own) for one in sentence.edits] + [(one, False) for one in beside.edits]
+            for sentence, own, beside in zip(found, people, unneeded, strict=True)
         ]
-        surest = []
+        surest, count = [], len(self.proposer.names)
         for fold in range(FOLDS):  # a right sentence is judged by what others taught
-            weights = _fitted([one for place, own in enumerate(edits) if place % FOLDS != fold for one in own])
-            surest += [max((_believed(weights, one) for one in sure), default=0.0) for sure in unneeded[fold::FOLDS]]
+            weights = fitted([one for place, own in enumerate(edits) if place % FOLDS != fold for one in own], count)
+            surest += [max((believed(weights, one) for one in sentence.edits), default=0.0) for sentence in unneeded[fold::FOLDS]]
         surest.sort(reverse=True)
         allowed = math.floor(self._dataset.options.spoiled * len(surest))
-        weights = _fitted([one for own in edits for one in own])
-        return {"weights": weights, "threshold": surest[allowed] if allowed < len(surest) else 0.0}
+        weights = fitted([one for own in edits for one in own], count)
+        return {"weights": weights, "threshold": max(surest[allowed] if allowed < len(surest) else 0.0, self.proposer.least)}
 
     # Rows
 
@@ -258,26 +272,29 @@ class Editor(Application):
 
     def _lines(self, given: list[_Given]) -> list[dict[str, Any]]:
         pieces = [(row, start, end) for row, one in enumerate(given) for start, end in _sentences(one.text)]
-        sure = self._sure([given[row].text[start:end] for row, start, end in pieces])
-        own: list[list[tuple[int, int, list[_Sure]]]] = [[] for _ in given]
-        for (row, start, end), one in zip(pieces, sure, strict=True):
+        proposals = self._proposed([given[row].text[start:end] for row, start, end in pieces])
+        own: list[list[tuple[int, int, Proposals]]] = [[] for _ in given]
+        for (row, start, end), one in zip(pieces, proposals, strict=True):
             own[row].append((start, end, one))
         return [self._line(row, found) for row, found in zip(given, own, strict=True)]
 
-    def _line(self, row: _Given, sentences: list[tuple[int, int, list[_Sure]]]) -> dict[str, Any]:
+    def _proposed(self, sentences: Sequence[str]) -> list[Proposals]:
+        """Nothing for sentences without words."""
+        with_words = [text for text in sentences if LETTERS.search(text)]
+        proposals = dict(zip(with_words, self.proposer(with_words), strict=True))
+        return [proposals.get(text, Proposals()) for text in sentences]
+
+    def _line(self, row: _Given, sentences: list[tuple[int, int, Proposals]]) -> dict[str, Any]:
         kept, least = self._kept(row), self._least(row.strength)
         parts, edits, at = [], [], 0
-        for start, end, sure in sentences:
-            sentence = row.text[start:end]
+        for start, end, proposals in sentences:
             taken = {
-                one.edit: confidence
-                for one in sure
-                if (confidence := _believed(self._weights, one)) > least
-                and not _touches(kept, start + one.edit.start, start + one.edit.end)
+                edit: confidence
+                for edit, confidence in most_believed(self._weights, proposals.edits).items()
+                if confidence > least and not _touches(kept, start + edit.start, start + edit.end)
             }
             if taken:
-                comparison = Comparison(sentence, self._written[sentence], self._dataset.pattern)
-                parts += [row.text[at:start], comparison.applied(taken.__contains__)]
+                parts += [row.text[at:start], proposals.applied(taken.__contains__)]
                 at = end
             for edit, confidence in taken.items():
                 place = {"start": start + edit.start, "end": start + edit.end}
@@ -291,44 +308,16 @@ class Editor(Application):
         found = [match.span() for match in KEPT.finditer(row.text)]
         names = sorted({*self._names, *row.names}, key=len, reverse=True)
         if names:
-            found += [match.span() for match in re.finditer(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", row.text)]
+            pattern = "|".join(map(re.escape, names))
+            whole = pattern if self._dataset.pattern is CHARACTER else rf"(?<!\w)(?:{pattern})(?!\w)"
+            found += [match.span() for match in re.finditer(whole, row.text)]
         return _places(row.text, found)
 
     def _least(self, strength: float) -> float:
-        """An edit must be surer: 1 at strength 0, the threshold at the usual one, 0 at 1, and on lines between."""
+        """An edit must be surer: 1 at strength 0, the threshold at the usual one, what the proposer says at 1, and on lines between."""
         if strength <= USUAL:
             return 1 + (self._threshold - 1) * strength / USUAL
-        return self._threshold * (1 - strength) / (1 - USUAL) if strength < 1 else -1.0
-
-    def _sure(self, sentences: Sequence[str]) -> list[list[_Sure]]:
-        """The edits of sentences, with how sure they are; none of a sentence that does not fit, or without words."""
-        name = self._dataset.options.source
-        distinct = [text for text in dict.fromkeys(sentences) if LETTERS.search(text)]
-        examples = {text: self._dataset.example(Record({name: text}, "text")) for text in distinct}
-        examples = {text: one for text, one in examples.items() if self._answering.fits(one)}
-        completions = dict(zip(examples, (one[0] for one in self._answering.completions([*examples.values()])), strict=True))
-        self._written = {text: one.text.strip() for text, one in completions.items()}
-        return [self._edits(text, completions[text]) if text in completions else [] for text in sentences]
-
-    def _edits(self, sentence: str, completion: Any) -> list[_Sure]:
-        if completion.finish == "length":  # it ran on, and its end is nowhere
-            return []
-        ends = np.array([len(self._decoded(completion.ids[: number + 1])) for number in range(len(completion.ids))])
-        space = len(completion.text) - len(completion.text.lstrip())
-        sure = []
-        for edit in Comparison(sentence, self._written[sentence], self._dataset.pattern).edits:
-            if _loses_name(sentence, edit):
-                continue
-            begin, stop = edit.begin + space, edit.stop + space
-            # A token of which a part stands there; of what was left out, the one that goes on, which may be the end.
-            first = min(int(np.searchsorted(ends, begin, side="right")), len(ends) - 1)
-            last = max(int(np.searchsorted(ends, stop, side="left")), first)
-            sure.append(_Sure(edit, math.exp(min(completion.log_probs[first : last + 1], default=-math.inf))))
-        return sure
-
-    def _decoded(self, ids: Sequence[int]) -> str:
-        tokenizer = self._answering.tokenizer
-        return tokenizer.decode([one for one in ids if one < tokenizer.base_size])
+        return self.proposer.least + (self._threshold - self.proposer.least) * (1 - strength) / (1 - USUAL)
 
     # All rows
 

@@ -1,7 +1,8 @@
 """An n-gram language model: the baseline that a neural one must beat on the same tokens."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -65,12 +66,40 @@ class NGram:
         for order in self._orders:
             contexts = _before(grams)
             grams = self._find(order, contexts, tokens)
-            total = np.where(contexts >= 0, order.totals[contexts], 0)
-            known = np.flatnonzero(total)  # elsewhere the context was never seen, and the shorter one has the word
-            count = np.where(grams[known] >= 0, order.counts[grams[known]], 0)
-            rest = order.discount * order.followers[contexts[known]] * p[known]
-            p[known] = (np.maximum(count - order.discount, 0) + rest) / total[known]
+            p = self._mixed(order, contexts, grams, p)
         return float(-np.log(p[real]).mean())
+
+    def log_probs(self, rows_NT: np.ndarray) -> np.ndarray:
+        """log p of each id of rows, given those before it in its row, float64 [N, T]. Rows begin where documents begin, or anywhere: then
+        the first order - 1 ids are there to be seen, and what is found for them means nothing. Ids: vocab stands for what is before a
+        document, -1 for what is behind a row's end, whose log p is 0."""
+        found = np.zeros(rows_NT.shape)
+        suffixes = [np.zeros(len(rows_NT), np.int64)] + [np.full(len(rows_NT), -1)] * (len(self._orders) - 1)
+        for place, tokens in enumerate(rows_NT.T):
+            p = np.full(len(rows_NT), 1 / self.vocab)
+            longer = []
+            for order, contexts in zip(self._orders, suffixes, strict=True):
+                grams = self._find(order, contexts, tokens)
+                p = self._mixed(order, contexts, grams, p)
+                longer.append(grams)
+            found[:, place] = np.where(tokens >= 0, np.log(p), 0.0)
+            suffixes = [suffixes[0], *longer[:-1]]
+        return found
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that it knows, to be kept in a file; `of_arrays` makes the same model of it."""
+        found: dict[str, np.ndarray] = {"vocab": np.array(self.vocab)}
+        for number, order in enumerate(self._orders):
+            found |= {f"{name}_{number}": np.asarray(value) for name, value in vars(order).items()}
+        return found
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "NGram":
+        names = [field.name for field in dataclasses.fields(_Order)]
+        count = sum(name.startswith("keys_") for name in arrays)
+        each: list[dict[str, Any]] = [{name: arrays[f"{name}_{number}"] for name in names} for number in range(count)]
+        orders = [_Order(**own | {"discount": float(own["discount"])}) for own in each]
+        return cls(int(arrays["vocab"]), orders)
 
     def probabilities(self, prefix) -> np.ndarray:
         """p(w | a document that starts with the ids `prefix`) for all w, float64 [vocab]."""
@@ -114,6 +143,17 @@ class NGram:
     def _append(self, suffixes: list[int], token: int) -> list[int]:
         longer = zip(self._orders[:-1], suffixes, strict=False)
         return [0] + [int(self._find(order, np.asarray([context]), np.asarray([token]))[0]) for order, context in longer]
+
+    @staticmethod
+    def _mixed(order: _Order, contexts: np.ndarray, grams: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """p_n of tokens, from their p_{n-1}: where the context was never seen, the shorter one has the word."""
+        total = np.where(contexts >= 0, order.totals[contexts], 0)
+        known = np.flatnonzero(total)
+        count = np.where(grams[known] >= 0, order.counts[grams[known]], 0)
+        rest = order.discount * order.followers[contexts[known]] * p[known]
+        found = p.copy()
+        found[known] = (np.maximum(count - order.discount, 0) + rest) / total[known]
+        return found
 
     def _find(self, order: _Order, contexts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """The n-grams (context, token), -1 where never seen; so are all with an unseen context."""

@@ -411,11 +411,16 @@ class TaskDataset(Dataset):
             return source_batch(items, laid, rows, o.length, o.written, self.experiment.model.start_token)  # type: ignore[attr-defined]
         return text_batch(items, laid, rows, o.length)
 
+    def changer(self, examples: Sequence[Example]) -> Callable[[Example, int], Example] | None:
+        """change(example, row) -> the example to learn from as that row of the stream has it, itself where it stays; None where none is
+        changed. examples: all of them."""
+        return augmenter(self.options.augment, self.changeable, self.experiment.seed)
+
     def batches(self, sources: list, split: str = "train") -> TaskBatches:
         self.show(sources)
-        seed = self.experiment.seed
-        change = augmenter(self.options.augment, self.changeable, seed) if split == "train" else None
-        made = TaskBatches(self, self.examples(sources, split), sources[0].tokenizer(), seed, change)
+        examples = self.examples(sources, split)
+        change = self.changer(examples) if split == "train" else None
+        made = TaskBatches(self, examples, sources[0].tokenizer(), self.experiment.seed, change)
         made.said = [f"{source.path}: {said}" for source in sources if (said := told(source.left_out))]
         return made
 

@@ -9,8 +9,9 @@ import pytest
 
 from data.errors import UserError
 from data.records.record import Record
-from train.apps.editing import Editing, Editor, _believed, _features, _fitted, _loses_name, _Sure
+from train.apps.editing import Editing, Editor, Writer, _features, _loses_name
 from train.apps.edits import WORD, Edit
+from train.apps.proposals import Proposals, Proposed, believed, fitted, most_believed
 from train.tasks.metrics.corrections import gleu
 
 FIXES = {"he go home.": ("he goes home.", 0.9), "i see.": ("I see.", 0.6), "It is so.": ("It is as so.", 0.3), "A day.": ("The day.", 0.2)}
@@ -71,7 +72,8 @@ def editor(fake):
     """(options, right sentences held out) -> Editor."""
 
     def make(held=("Right.",) * 19 + ("It is so.",), **options):
-        return Editor(Fake(fake(Editing(**options), (), []).dataset, list(held)))
+        answering = Fake(fake(Editing(**options), (), []).dataset, list(held))
+        return Editor(answering, Writer(answering))
 
     return make
 
@@ -174,36 +176,37 @@ def test_a_sentence_is_asked_for_once_and_a_long_one_not_at_all(editor):
     assert made._answering.asked == before + 1
 
 
+def surest(given, written, log_probs):
+    """How sure a writer is of its only edit: the log of it."""
+    writer = Writer.__new__(Writer)
+    writer._answering, writer._dataset = Fake.__new__(Fake), types.SimpleNamespace(pattern=WORD)
+    ids = [*Letters().encode(written), Letters.base_size][: len(log_probs)]
+    ((_, features),) = writer._proposals(given, types.SimpleNamespace(text=written, ids=ids, log_probs=log_probs, finish="stop")).edits
+    return features[1]
+
+
 def test_what_is_left_out_at_the_end_is_as_sure_as_the_end():
-    fake = Fake.__new__(Fake)
-    made = Editor.__new__(Editor)
-    made._answering, made._dataset = fake, types.SimpleNamespace(pattern=WORD)
-    made._written = {"I like it it.": "I like it."}
-    ids = [*Letters().encode("I like it."), Letters.base_size]
-    completion = types.SimpleNamespace(text="I like it.", ids=ids, log_probs=[0.0] * 9 + [-0.5, -0.1], finish="stop")
-    ((_, sure),) = made._edits("I like it it.", completion)
-    assert sure == pytest.approx(np.exp(-0.5))
-    made._written = {"It is..": "It is."}
-    ids = [*Letters().encode("It is."), Letters.base_size]
-    completion = types.SimpleNamespace(text="It is.", ids=ids, log_probs=[0.0] * 6 + [-0.2], finish="stop")
-    ((_, sure),) = made._edits("It is..", completion)
-    assert sure == pytest.approx(np.exp(-0.2))
+    assert surest("I like it it.", "I like it.", [0.0] * 9 + [-0.5, -0.1]) == pytest.approx(-0.5)
+    assert surest("It is..", "It is.", [0.0] * 6 + [-0.2]) == pytest.approx(-0.2)
 
 
 def test_an_edit_is_as_sure_as_its_unlikeliest_token():
-    made = Editor.__new__(Editor)
-    made._answering, made._dataset = Fake.__new__(Fake), types.SimpleNamespace(pattern=WORD)
-    made._written = {"a b": "a cd"}
-    completion = types.SimpleNamespace(text="a cd", ids=Letters().encode("a cd"), log_probs=[0.0, 0.0, -0.1, -2.0], finish="stop")
-    ((_, sure),) = made._edits("a b", completion)
-    assert sure == pytest.approx(np.exp(-2.0))
+    assert surest("a b", "a cd", [0.0, 0.0, -0.1, -2.0]) == pytest.approx(-2.0)
 
 
 def test_a_right_sentence_counts_by_the_surest_of_its_edits(editor):
     """Of the one that is held out the model would make two edits; none may stand."""
     made = editor(held=("Right.",), spoiled=0.0)
-    made._sure = lambda texts: [[_Sure(Edit(0, 1, "a", new, 0, 1), sure) for new, sure in (("b", 0.2), ("c", 0.9))]] * len(texts)
+    edits = [Proposed(one := Edit(0, 1, "a", new, 0, 1), _features(one, sure)) for new, sure in (("b", 0.2), ("c", 0.9))]
+    made.proposer = types.SimpleNamespace(names=Writer.names, least=0.0)
+    made._proposed = lambda texts: [Proposals(edits)] * len(texts)
     assert made._learn()["threshold"] == pytest.approx(0.9)
+
+
+def test_of_edits_of_one_place_the_likeliest_is_made():
+    edits = [Proposed(Edit(place, place + 1, "a", new, 0, 1), (odds,)) for place, new, odds in ((0, "b", 1), (0, "c", 2), (1, "d", 0))]
+    found = most_believed([1.0, 0.0], edits)
+    assert [edit.new for edit in found] == ["c", "d"] and found[edits[2].edit] == 0.5
 
 
 def test_what_was_learned_depends_on_what_may_be_spoiled(editor):
@@ -247,10 +250,11 @@ def test_summary_and_state(editor):
 def test_what_people_do_too_is_believed_by_its_kind():
     """Of edits of which the model was as sure."""
     form, wording = Edit(0, 4, "goed", "goes", 0, 4), Edit(0, 4, "went", "is", 0, 2)
-    weights = _fitted([(_features(form, 0.7), True), (_features(wording, 0.7), False)] * 20)
-    assert _believed(weights, _Sure(form, 0.7)) > 0.8 > 0.2 > _believed(weights, _Sure(wording, 0.7))
-    alone = _fitted([(_features(form, 0.7), False)])
-    assert _believed(alone, _Sure(form, 0.7)) == pytest.approx(0.7) == _believed(alone, _Sure(wording, 0.7))
+    both = [Proposed(edit, _features(edit, 0.7)) for edit in (form, wording)]
+    weights = fitted([(both[0], True), (both[1], False)] * 20, len(Writer.names))
+    assert believed(weights, both[0]) > 0.8 > 0.2 > believed(weights, both[1])
+    alone = fitted([(both[0], False)], len(Writer.names))
+    assert believed(alone, both[0]) == pytest.approx(0.7) == believed(alone, both[1])
 
 
 def test_no_held_out_sentence_is_an_error(editor):

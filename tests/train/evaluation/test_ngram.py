@@ -97,3 +97,19 @@ def test_longer_contexts_help_on_text_that_has_them():
 def test_an_empty_corpus_is_refused():
     with pytest.raises(ValueError, match="at least one token"):
         NGram.fit([np.array([], np.int64)], VOCAB)
+
+
+def test_log_probs_of_rows_are_those_of_documents():
+    """From their start with pads before it; and from anywhere, given as many ids before as count."""
+    documents = random_documents(0)
+    model = NGram.of_arrays(NGram.fit(documents, VOCAB, 3).arrays())
+    longest = max(map(len, documents))
+    rows = np.full((len(documents), 2 + longest), -1)
+    for row, document in zip(rows, documents, strict=True):
+        row[:2], row[2 : 2 + len(document)] = VOCAB, document
+    found = model.log_probs(rows)[:, 2:]
+    assert -found.sum() / sum(map(len, documents)) == pytest.approx(model.nats_per_token(documents))
+    whole = max(documents, key=len)
+    np.testing.assert_allclose(
+        model.log_probs(whole[None, 3:])[0, 2:], found[[one is whole for one in documents].index(True), 5 : len(whole)], rtol=1e-12
+    )

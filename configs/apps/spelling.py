@@ -1,0 +1,44 @@
+"""Chinese sentences with misspelled characters become right ones; texts come back with their edits, each as sure as it is likely.
+
+omnia prepare text --input alphabet.jsonl --output runs/characters --tokenizer char
+omnia train configs/apps/spelling.py --run-dir runs/speller --data.tokenizer runs/characters --data.files pairs.jsonl right.jsonl
+omnia apply runs/speller --input texts.jsonl --output corrected.jsonl
+Columns of pairs: source and target, of as many characters; right.jsonl has plain sentences as target alone, which are misspelled as they
+are learned from; alphabet.jsonl has both as text. Of 955 sentences of learners (SIGHAN 2015), with 174,000 right ones beside the pairs: F1
+of corrected sentences 0.356 where 3.8 % of right ones are changed, 0.410 with all edits; 1.9 million characters are read, in 23 minutes
+beside other jobs, at up to 6,900 a second.
+"""
+
+from model.text_encoder_config import TextEncoderConfig
+from train import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule, Spelling, Supervised
+from train.apps.sounds import SYLLABLES
+
+STEPS = 1000
+
+
+def get_config(arg: str = "") -> Experiment:
+    model = TextEncoderConfig(
+        context_length=128,
+        num_layers=3,
+        embed_dim=192,
+        num_heads=3,
+        norm="rmsnorm",
+        positions="rotary",
+        dropout=0.0,
+        token_types=SYLLABLES,  # a vector of each sound
+        pooler=False,
+        prediction_head=False,
+    )
+    return Experiment(
+        name="spelling",
+        steps=STEPS,
+        batch_size=64,
+        model=model,
+        data=Spelling(),
+        objective=Supervised(head_dropout=0.0),
+        optimizer=AdamW(learning_rate=2.5e-3, weight_decay=0.01),
+        schedule=Schedule(warmup_steps=60, decay="linear", final_fraction=0.0),
+        evaluation=Evaluation(every=0),
+        checkpoints=Checkpoints(every=250),
+        samples=Samples(tokens=0),
+    )
