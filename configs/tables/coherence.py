@@ -19,6 +19,7 @@ TESTED = PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87
 """DialogSum (Chen et al. 2021), CC BY-NC-SA 4.0."""
 TESTS = 100
 """Dialogues that are spoiled: each in up to ten ways, all of which are judged turn by turn."""
+STEPS = 300
 UNSEEN = "opposite"
 """The kind of contradiction that one row does not learn from."""
 
@@ -32,7 +33,7 @@ def get_table() -> Table:
                 training(
                     "configs/apps/coherence.py",
                     options,
-                    "--start {encoder}/whole --data.turns dialogue --data.files {dialogues} --data.validation-files {other_dialogues}",
+                    f"--steps {STEPS} --start {{encoder}}/whole --data.turns dialogue --data.files {{dialogues}} --data.validation-files {{other_dialogues}}",
                 ),
                 "omnia apply {run} --input {planted}/rows.jsonl --output {run}/judged.jsonl",
                 "python {table} score {planted}/rows.jsonl {run}/judged.jsonl",
@@ -66,7 +67,8 @@ def get_table() -> Table:
         note="DialogSum: 500 dialogues to learn from, 100 of 400 others to test on. In each of these a turn is replaced by one of another "
         "dialogue, turns are put in another order, or something that was said is said again, changed by a number, a day, a not or an "
         "opposite word; against the dialogue as it is, or with the same turn again unchanged. AUROC of the mean over turns, of "
-        "contradictions of the last turn, the mean over kinds. 500 steps of 32.",
+        "contradictions of the last turn, the mean over kinds. "
+        f"{STEPS} steps of 32.",
     )
 
 

@@ -38,7 +38,7 @@ SLIPS = 0.05
 """Share of letters, from a word's second on, at which the finger slips."""
 LOG = 3
 """One question in so many is in the log from the beginning; the others come later, and those that no template answered are corrected."""
-STEPS, MORE_STEPS = 700, 300
+STEPS, MORE_STEPS = 600, 200
 
 
 def get_config(arg: str = "") -> Experiment:
