@@ -33,7 +33,8 @@ def get_table() -> Table:
                 training(
                     "configs/apps/coherence.py",
                     options,
-                    f"--steps {STEPS} --start {{encoder}}/whole --data.turns dialogue --data.files {{dialogues}} --data.validation-files {{other_dialogues}}",
+                    f"--steps {STEPS} --start {{encoder}}/whole --data.turns dialogue "
+                    "--data.files {dialogues} --data.validation-files {other_dialogues}",
                 ),
                 "omnia apply {run} --input {planted}/rows.jsonl --output {run}/judged.jsonl",
                 "python {table} score {planted}/rows.jsonl {run}/judged.jsonl",

@@ -23,6 +23,8 @@ PLAIN = ("train.kinds:Adapters", "train.experiment:Exact")
 BY_PREFERENCE = "train.rl."
 """Where kinds of objectives are that learn from preferences or rewards."""
 SIZES = ("num_layers", "embed_dim", "num_heads", "vocab_size", "context_length", "experts")
+LABELS = 200
+"""Labels that are named with their examples, at most."""
 COUNTED = ("documents", "samples", "tokens", "raw_bytes")
 """Of a manifest's splits."""
 UNSAID = frozenset({"kind", "step", "split", "time", "seconds", "sources", "intervals", "files"})
@@ -105,8 +107,9 @@ def _data(stored: dict) -> Rows:
         and objective.get("labels")
         and len(objective["labels"]) == len(objective.get("counts", ()))
     ):
-        counts = zip(objective["labels"], objective["counts"], strict=True)
-        rows.append(("examples of each label", ", ".join(f"{_said(label)} {_said(count)}" for label, count in counts)))
+        counts = [f"{_said(label)} {_said(count)}" for label, count in zip(objective["labels"], objective["counts"], strict=True)]
+        rest = f", and {len(counts) - LABELS:,} more" if len(counts) > LABELS else ""
+        rows.append(("examples of each label", ", ".join(counts[:LABELS]) + rest))
     held = data.get("validation_files")
     if isinstance(held, list):
         kept = f"a share of {_said(data.get('validation'))} of the examples"

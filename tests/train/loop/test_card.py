@@ -118,7 +118,7 @@ def test_data_that_is_gone_or_other_by_now_is_not_described(text):
     assert "counts not recorded" in checked(card_of(run.path))["source letters_shards"]
 
 
-def test_a_private_task_and_what_was_measured_of_it(tmp_path):
+def test_a_private_task_and_what_was_measured_of_it(tmp_path, monkeypatch):
     (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"{'ab'[n % 2]} {n},{'xy'[n % 2]}\n" for n in range(40)))
     byte_tokenizer().save(str(tmp_path / "bytes"))
     model = TextEncoderConfig(context_length=32, num_layers=1, embed_dim=16, num_heads=2, prediction_head=False)
@@ -143,6 +143,8 @@ def test_a_private_task_and_what_was_measured_of_it(tmp_path):
     assert "examples of each label" not in checked(card_of(noisy.path))
     plain = start(tmp_path / "plain", dataclasses.replace(run.experiment, gradient=Exact()))
     assert checked(card_of(plain.path))["examples of each label"] == "x 20, y 20"
+    monkeypatch.setattr("train.loop.card.LABELS", 1)
+    assert checked(card_of(plain.path))["examples of each label"] == "x 20, and 1 more"
     logged(run)
     assert "none can be stated" in checked(card_of(run.path))["promise"]
     (run.path / PRIVACY).write_text(json.dumps(FACTS))
