@@ -3,9 +3,9 @@
 omnia train configs/rl/simulators.py:calculator_start --run-dir runs/calculator-start
 omnia train configs/rl/simulators.py:calculator_ppo --run-dir runs/calculator --start runs/calculator-start
 
-Tasks: talk, recommend (train/rl/environments/simulators.py), map, code, calculator (train/rl/environments/text_games.py). Kinds: ppo,
-grpo. One core, seed 0: the calculator's score goes from 0.145 to 0.492 in 40 steps of PPO, after 497 steps of imitation. docs/log.md has
-the other runs; the remaining tasks are untried.
+Tasks: talk, recommend, satisfaction (train/rl/environments/simulators.py), map, code, calculator (train/rl/environments/text_games.py).
+Kinds: ppo, grpo. One core, seed 0: the calculator's score goes from 0.145 to 0.492 in 40 steps of PPO, after 497 steps of imitation.
+configs/tables/slates.py is about satisfaction. docs/log.md has the other runs; the remaining tasks are untried.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from model.config import ModelConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
 from train.rl import options as rl
 from train.rl.environments.environment import Simulator
-from train.rl.environments.simulators import Recommendations, SlotFilling
+from train.rl.environments.simulators import Recommendations, Satisfaction, SlotFilling
 from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
 
 
@@ -33,6 +33,7 @@ class Task:
 TASKS = {
     "talk": Task(SlotFilling(), 34, 14, 27, 300, 60),
     "recommend": Task(Recommendations(), 27, 7, 20, 300, 60),
+    "satisfaction": Task(Satisfaction(), 6, 3, 6, 60, 100),
     "map": Task(TreasureMap(), 20, 2, 20, 300, 60),
     "code": Task(SecretCode(), 14, 4, 19, 300, 60),
     "calculator": Task(Calculator(), 14, 14, 13, 600, 60),

@@ -1,8 +1,8 @@
 """What speaks for an item, measured in several ways, and learned weights that make one order of them.
 
 The measures: the score of the run's model; EASE (Steck 2019); item-kNN (Deshpande and Karypis 2004); how many users had the item; how many
-had it lately; how near its text is to those of the history. The weights are those of a softmax over all items, a later item of each
-user being the right one, with all measures made without it.
+had it lately; how near its text is to those of the history; where there is such a run, the score of two towers. The weights are those of a
+softmax over all items, a later item of each user being the right one, with all measures made without it.
 
 Letters: U users, I items, N histories, F measures, D the width of texts.
 """
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, sparse
 
-from train.apps.bm25 import words
 from train.tasks.interactions import Log
 
 LARGEST = 12_000
@@ -40,6 +39,8 @@ ENOUGH = 1000
 ROUNDS = 3
 MOVES = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
 """Of a weight, as shares of it."""
+SURE = 1.64
+"""Standard errors of a gain in NDCG from which on two towers are weighed: less is chance in one case of twenty."""
 GAIN = 1e-4
 """In NDCG, from which on a move is made."""
 AT = 10
@@ -57,14 +58,16 @@ class Known(NamedTuple):
 
 class Asked(NamedTuple):
     """Histories whose next item is asked for. items: numbers of items, in their order. now_N: when it is asked. model_NI: the model's
-    scores."""
+    scores. towers_NI: those of two towers; None where there are none."""
 
     items: Sequence[np.ndarray]
     now_N: np.ndarray
     model_NI: np.ndarray
+    towers_NI: np.ndarray | None = None
 
     def part(self, rows: slice | np.ndarray) -> "Asked":
-        return Asked([self.items[row] for row in np.arange(len(self.items))[rows]], self.now_N[rows], self.model_NI[rows])
+        towers_NI = None if self.towers_NI is None else self.towers_NI[rows]
+        return Asked([self.items[row] for row in np.arange(len(self.items))[rows]], self.now_N[rows], self.model_NI[rows], towers_NI)
 
 
 def known_of(log: Log, events: Sequence[np.ndarray]) -> Known:
@@ -161,19 +164,6 @@ class Nearness:
         return near_NI / np.maximum(length_N, 1e-9)[:, None]
 
 
-def word_vectors(texts: Sequence[str]) -> Any:
-    """Sparse float32 [I, D]: unit vectors of the words of texts, each weighed by how rare it is (TF-IDF). Zeros for texts without words."""
-    numbers: dict[str, int] = {}
-    each = [np.unique([numbers.setdefault(word, len(numbers)) for word in words(text)] or np.zeros(0, np.int64)) for text in texts]
-    ends = np.cumsum([0, *map(len, each)])
-    columns = np.concatenate([np.zeros(0, np.int64), *each])
-    found_ID = sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(texts), max(len(numbers), 1)))
-    rarity_D = np.log((1 + len(texts)) / (1 + np.bincount(columns, minlength=found_ID.shape[1]))) + 1
-    found_ID = found_ID.multiply(rarity_D.astype(np.float32)).tocsr()
-    length_I = np.sqrt(found_ID.multiply(found_ID).sum(1))
-    return found_ID.multiply(1 / np.maximum(length_I, 1e-9)[:, None]).tocsr().astype(np.float32)
-
-
 def lately(known: Known, now_N: np.ndarray) -> np.ndarray:
     """float32 [N, I]: the logarithm of one more than the events of each item among the last ones before a moment."""
     items, size = known.x_UI.shape[1], max(1, int(WINDOW * len(known.item_N)))
@@ -218,6 +208,9 @@ class Ranker:
         items = self.known.x_UI.shape[1]
         if name == "model":
             return asked.model_NI
+        if name == "towers":
+            assert asked.towers_NI is not None
+            return asked.towers_NI
         if name == "popularity":
             return np.broadcast_to(self._popular_I, (len(asked.items), items))
         if name == "recency":
@@ -272,7 +265,7 @@ def learn(known: Known, texts_ID: Any, asked: Asked, target_N: np.ndarray) -> Le
     """
     items = known.x_UI.shape[1]
     closed_NI = histories(asked.items, items).toarray() > 0
-    settings, features = {}, {"model": asked.model_NI}
+    settings, features = {}, {"model": asked.model_NI} | ({} if asked.towers_NI is None else {"towers": asked.towers_NI})
     for name, measure in measures_of(known, texts_ID).items():
         reached = -1.0
         for choice in CHOICES[name]:
@@ -292,9 +285,11 @@ def learn(known: Known, texts_ID: Any, asked: Asked, target_N: np.ndarray) -> Le
     if len(target_N) >= LEAST:
         scales_F = np.array([max(float(feature_NI[~closed_NI].std()), 1e-9) for feature_NI in scaled_FNI])
         scaled_FNI /= scales_F[:, None, None].astype(np.float32)
-        weights_F = softmax_weights(scaled_FNI, closed_NI, target_N)
+        kept = [name != "towers" or helps(scaled_FNI, closed_NI, target_N, number) for number, name in enumerate(names)]
+        weights_F[:] = 0
+        weights_F[kept] = softmax_weights(scaled_FNI[kept], closed_NI, target_N)
         if len(target_N) >= ENOUGH:
-            weights_F = ascended(weights_F, scaled_FNI, closed_NI, target_N)
+            weights_F[kept] = ascended(weights_F[kept], scaled_FNI[kept], closed_NI, target_N)
     validation["ranker"] = ndcg(combined(scaled_FNI, weights_F), closed_NI, target_N)
     weights, scales = (dict(zip(names, one.tolist(), strict=True)) for one in (weights_F, scales_F))
     return Learned(settings, weights, scales, validation)
@@ -319,6 +314,18 @@ def softmax_weights(features_FNI: np.ndarray, closed_NI: np.ndarray, target_N: n
     return optimize.minimize(loss, np.zeros(len(features_FNI)), jac=True, method="L-BFGS-B").x
 
 
+def helps(features_FNI: np.ndarray, closed_NI: np.ndarray, target_N: np.ndarray, number: int) -> bool:
+    """Whether a measure surely makes better lists for histories that its weight was not learned from: NDCG@10 of each half by the weights
+    of the other half, with the measure and without, differs by SURE standard errors."""
+    gained_N = np.zeros(len(target_N))
+    for half in range(2):
+        learned, judged = np.arange(half, len(target_N), 2), np.arange(1 - half, len(target_N), 2)
+        for some_FNI, sign in ((features_FNI, 1), (np.delete(features_FNI, number, 0), -1)):
+            weights_F = softmax_weights(some_FNI[:, learned], closed_NI[learned], target_N[learned])
+            gained_N[judged] += sign * gains(combined(some_FNI[:, judged], weights_F), closed_NI[judged], target_N[judged])
+    return bool(gained_N.mean() > SURE * gained_N.std() / np.sqrt(len(gained_N)))
+
+
 def ascended(weights_F: np.ndarray, features_FNI: np.ndarray, closed_NI: np.ndarray, target_N: np.ndarray) -> np.ndarray:
     """Weights of a larger NDCG@10 than those that they begin from, one changed at a time (Metzler and Croft 2007, sec. 4.2): what is most
     likely is not quite what makes the best lists."""
@@ -341,14 +348,16 @@ def ascended(weights_F: np.ndarray, features_FNI: np.ndarray, closed_NI: np.ndar
 
 
 def ndcg(scores_NI: np.ndarray, closed_NI: np.ndarray, target_N: np.ndarray) -> float:
-    """NDCG@10 over the items that are not closed, one of each list being right; 0 without lists. Among equal scores it has the middle
-    place."""
-    if not len(target_N):
-        return 0.0
+    """The mean of `gains`; 0 without lists."""
+    return float(gains(scores_NI, closed_NI, target_N).mean()) if len(target_N) else 0.0
+
+
+def gains(scores_NI: np.ndarray, closed_NI: np.ndarray, target_N: np.ndarray) -> np.ndarray:
+    """float64 [N]: NDCG@10 over the items that are not closed, one of each list being right. Among equal scores it has the middle place."""
     right_N = scores_NI[np.arange(len(target_N)), target_N][:, None]
     before_N = ((scores_NI > right_N) & ~closed_NI).sum(1)
     place_N = 1 + before_N + (((scores_NI == right_N) & ~closed_NI).sum(1) - 1) / 2
-    return float(np.where(place_N <= AT, 1 / np.log2(1 + place_N), 0).mean())
+    return np.where(place_N <= AT, 1 / np.log2(1 + place_N), 0)
 
 
 def lots(asked: Asked, items: int) -> Iterator[slice]:

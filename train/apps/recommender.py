@@ -15,9 +15,10 @@ from data.rows.order import few_of
 from train.apps.answering import Answering, in_place
 from train.apps.bm25 import words
 from train.apps.lists import diverse, gini, list_measures, novelty, variety
-from train.apps.ranker import TOGETHER, Asked, Known, Learned, Ranker, known_of, learn, lots, word_vectors
+from train.apps.ranker import TOGETHER, Asked, Known, Learned, Ranker, known_of, learn, lots
 from train.kinds import Application, Section
-from train.tasks.interactions import Case, text_vectors
+from train.tasks.interactions import Case, Log, text_vectors
+from train.tasks.item_words import word_vectors
 from train.tasks.metrics.ranking import best, unseen
 
 TOP, MOST = 10, 1000
@@ -76,12 +77,11 @@ class Scoring(Answering):
         self._evaluator.outputs(params, batch, len(items), lambda outputs: found.append(np.asarray(outputs["scores"], np.float32)))
         return np.concatenate(found)[: len(items)]
 
-    def asked(self, cases: Sequence[Case]) -> Asked:
-        """Cases of the run's events. Asked for when the last event was there."""
+    def after(self, cases: Sequence[Case]) -> np.ndarray:
+        """The same of cases of the run's events."""
         log = self.dataset.log
         items = [log.item_N[case.history] for case in cases]
-        model_NI = self.scores(items, [case.user for case in cases], [log.kind_N[case.history] for case in cases])
-        return Asked(items, np.array([log.time_N[case.history[-1]] for case in cases]), model_NI)
+        return self.scores(items, [case.user for case in cases], [log.kind_N[case.history] for case in cases])
 
 
 class Recommender(Application):
@@ -97,16 +97,20 @@ class Recommender(Application):
 
     text = "user"
 
-    def __init__(self, scoring: Scoring):
-        self.scoring, self._log, self.reads = scoring, scoring.dataset.log, scoring.reads
+    def __init__(self, scoring: Scoring, towers: Scoring | None = None):
+        """towers: of a run of two towers; UserError where it did not learn from the same events."""
+        self.scoring, self.towers, self._log = scoring, towers, scoring.dataset.log
+        self.reads = scoring.reads if towers is None else [*scoring.reads, *towers.reads]
         log, options = self._log, scoring.dataset.options
+        if towers is not None:
+            _check_same(log, towers)
         scoring.run.corpora()  # the events must be those that the run knows
         self._users = {name: number for number, name in enumerate(log.users)}
         self._items = {name: number for number, name in enumerate(log.items)}
         self._texts_ID = text_vectors(options) if options.encoder else word_vectors(log.texts) if any(log.texts) else None
         self._words = [frozenset(words(text)) for text in log.texts]
         self._text_count = Counter(word for text in self._words for word in text)
-        learned = scoring.learned(lambda: dataclasses.asdict(self._learn()))
+        learned = scoring.learned(lambda: dataclasses.asdict(self._learn()), of=None if towers is None else towers.reads)
         self._learned = Learned(**learned)
         self._history_U = [case.history for case in log.cases["next"]]
         self.ranker = Ranker(known_of(log, self._history_U), self._texts_ID, self._learned)
@@ -127,7 +131,19 @@ class Recommender(Application):
         held = {case.user: case.history for case in chosen}
         known = known_of(log, [held.get(user, events) for user, events in enumerate(self._before_tests())])
         target_N = np.array([log.item_N[case.target] for case in chosen], np.int64)
-        return learn(known, self._texts_ID, self.scoring.asked(chosen), target_N)
+        return learn(known, self._texts_ID, self.asked(chosen), target_N)
+
+    def asked(self, cases: Sequence[Case]) -> Asked:
+        """Cases of the run's events. Asked for when the last event was there."""
+        log = self._log
+        now_N = np.array([log.time_N[case.history[-1]] for case in cases])
+        towers_NI = None if self.towers is None else self.towers.after(cases)
+        return Asked([log.item_N[case.history] for case in cases], now_N, self.scoring.after(cases), towers_NI)
+
+    def asked_now(self, items: Sequence[np.ndarray], users: Sequence[int | None]) -> Asked:
+        """Any histories, asked for after all events."""
+        towers_NI = None if self.towers is None else self.towers.scores(items, users)
+        return Asked(items, np.full(len(items), np.inf), self.scoring.scores(items, users), towers_NI)
 
     def _before_tests(self) -> list[np.ndarray]:
         """Events of each user before the last new item."""
@@ -149,8 +165,11 @@ class Recommender(Application):
 
     def _lines(self, requests: list[Request]) -> list[dict[str, Any]]:
         warm = [request for request in requests if self._is_warm(request)]
-        scores = iter(self.scoring.scores([request.items for request in warm], [request.user for request in warm]) if warm else ())
-        return [self._answer(request, next(scores) if self._is_warm(request) else None) for request in requests]
+        if not warm:
+            return [self._answer(request, None) for request in requests]
+        asked = self.asked_now([request.items for request in warm], [request.user for request in warm])
+        each = (asked.part(slice(row, row + 1)) for row in range(len(warm)))
+        return [self._answer(request, next(each) if self._is_warm(request) else None) for request in requests]
 
     def _request(self, row: Record) -> Request:
         if row.get("user") is None and row.get("history") is None:
@@ -171,10 +190,10 @@ class Recommender(Application):
     def _is_warm(self, request: Request) -> bool:
         return bool(self._had_I[request.items].any())
 
-    def _answer(self, request: Request, model_I: np.ndarray | None) -> dict[str, Any]:
-        if model_I is not None:
+    def _answer(self, request: Request, asked: Asked | None) -> dict[str, Any]:
+        """asked: of this request alone; None where nobody had anything of its history."""
+        if asked is not None:
             by = "ranker"
-            asked = Asked([request.items], np.array([np.inf]), model_I[None])
             (scores_I,) = self.ranker.scores(self.ranker.features(asked))
         else:
             by, scores_I = self._cold(request)
@@ -184,7 +203,7 @@ class Recommender(Application):
             {"item": self._log.items[item], "score": round(float(scores_I[item]), 4), "title": self._log.names[item], "reasons": reasons}
             for item, reasons in zip(chosen, self._reasons(request.items, chosen), strict=True)
         ]
-        return {"items": lines, "cold": model_I is None, "by": by}
+        return {"items": lines, "cold": asked is None, "by": by}
 
     def _cold(self, request: Request) -> tuple[str, np.ndarray]:
         """(what it goes by, scores [I])."""
@@ -277,7 +296,7 @@ class Recommender(Application):
         cases = log.cases["test"]
         known = known_of(log, self._before_tests())
         chosen = [cases[number] for number in few_of(np.arange(len(cases)), most, 0)]
-        return self.measured(known, self.scoring.asked(chosen), [int(log.item_N[case.target]) for case in chosen]) if chosen else {}
+        return self.measured(known, self.asked(chosen), [int(log.item_N[case.target]) for case in chosen]) if chosen else {}
 
     def measured(self, known: Known, asked: Asked, targets: Sequence[int]) -> dict[str, dict[str, float]]:
         """The same of any histories and their next items."""
@@ -309,6 +328,16 @@ class Recommender(Application):
             Section("Recommender: the last item of each user, all items ranked", {}, columns, rows),
             Section("Recommender: what counts, in standard deviations", {}, ("measure", "weight"), weights),
         ]
+
+
+def _check_same(log: Log, towers: Scoring) -> None:
+    """UserError for towers that know other items, or learned from events that others are asked for."""
+    theirs = towers.dataset.log
+    same = log.items == theirs.items and len(log.train_U) == len(theirs.train_U)
+    if not same or not all(np.array_equal(mine, other) for mine, other in zip(log.train_U, theirs.train_U, strict=True)):
+        raise UserError(
+            f"data.towers: {towers.run.path} did not learn from the same events and items", "Train it with the same --data options."
+        )
 
 
 def _dense(vectors_ID: Any, items: Sequence[int]) -> np.ndarray:

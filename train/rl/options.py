@@ -197,6 +197,9 @@ class PolicyGradient(Objective):
     """Scale token rewards to variance 1 over the batch before computing advantages."""
     discount: float = 1.0
     """Discount factor for each token, 0 to 1."""
+    turn_discount: float = 1.0
+    """With environments that reply and advantage gae or returns: further discount factor for each turn, 0 to 1. 0: a turn is judged by what
+    it earns itself."""
     gae_lambda: float = 0.95
     """Lambda of generalized advantage estimation, 0 to 1: 1 trusts rewards, 0 the critic."""
     epochs: int = 1
@@ -266,7 +269,7 @@ class PolicyGradient(Objective):
             "objective.", self, 0, "clip_low", "clip_high", "kl_coefficient", "kl_target", "entropy_coefficient", "critic_warmup", "slots"
         )
         check_range("objective.", self, 0, "value_coefficient", "value_clip", "missing_stop_score")
-        check_range("objective.", self, 0, "discount", "gae_lambda", high=math.nextafter(1.0, 2.0))
+        check_range("objective.", self, 0, "discount", "turn_discount", "gae_lambda", high=math.nextafter(1.0, 2.0))
         check_range("objective.", self, 1, "kl_horizon")
         check_range("objective.", self, 1 + 1e-6, "ratio_limit")
         if self.dual_clip and not self.dual_clip > 1:
@@ -275,6 +278,8 @@ class PolicyGradient(Objective):
             raise ValueError(
                 f"objective.advantage is {self.advantage} and objective.critic {self.critic}: gae needs a critic, others take none"
             )
+        if self.turn_discount < 1 and self.advantage not in ("gae", "returns"):
+            raise ValueError(f"objective.turn_discount needs advantage gae or returns; objective.advantage is {self.advantage}")
         if self.advantage in ("group", "leave_one_out", "best") and self.group_size < 2:
             raise ValueError(
                 f"objective.advantage {self.advantage} compares the responses to a prompt; objective.group_size is {self.group_size}"

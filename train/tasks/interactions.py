@@ -17,6 +17,7 @@ from data.records.record import LeftOut, Record, bad_row, lacks
 from data.records.rows import read_records
 from data.rows.order import fold
 from train.kinds import Data, check_range
+from train.tasks.item_words import latent_words, word_vectors
 
 SPLITS = ("train", "validation", "test", "cold", "next")
 
@@ -59,6 +60,8 @@ class Recommendation(Data):
     """Columns of `users`: numbers, or categories, several of which `|` separates."""
     encoder: str = ""
     """Run of a text encoder or decoder, whose pooled vectors of the texts are computed once and stay as they are. Empty: no texts."""
+    towers: str = ""
+    """Run of the objective TwoTowers on the same events, whose scores the recommender weighs beside the others. Empty: none."""
     cold: float = 0.0
     """Share of the items, chosen by a hash, whose events are held out of training for the split `cold`. 0 to below 1."""
     leave_out: bool = False
@@ -78,7 +81,7 @@ class Recommendation(Data):
 
     def with_paths(self, change: Callable[[str], str]) -> "Recommendation":
         changed: dict[str, Any] = {"files": tuple(map(change, self.files))}
-        changed |= {name: getattr(self, name) and change(getattr(self, name)) for name in ("items", "users", "encoder")}
+        changed |= {name: getattr(self, name) and change(getattr(self, name)) for name in ("items", "users", "encoder", "towers")}
         return dataclasses.replace(self, **changed)
 
 
@@ -261,6 +264,16 @@ def _numbers(values: list[Any]) -> np.ndarray | None:
         return np.array([math.nan if value is None or value == "" else float(value) for value in values])
     except (TypeError, ValueError):
         return None
+
+
+LATENT = 512
+"""Width of the vectors of words that a model reads."""
+
+
+@functools.lru_cache(maxsize=2)
+def text_words(o: Recommendation) -> np.ndarray:
+    """float32 [I, E]: unit vectors of the words of the items' texts, E at most LATENT; zeros for items without text."""
+    return latent_words(word_vectors(read_log(o).texts), LATENT)
 
 
 @functools.lru_cache(maxsize=2)

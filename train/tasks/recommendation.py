@@ -12,7 +12,7 @@ from data.rows.order import fold, shuffled
 from data.tokenizer import Tokenizer, character_tokenizer
 from train.experiment import Experiment
 from train.kinds import Application, Data, Dataset
-from train.tasks.interactions import SPLITS, Case, Log, Recommendation, read_log, text_vectors
+from train.tasks.interactions import SPLITS, Case, Log, Recommendation, read_log, text_vectors, text_words
 from train.tasks.metrics.diversity import mmr
 from train.tasks.metrics.ranking import best, ranking_scores, unseen
 from train.tasks.metrics.scores import Scores
@@ -132,15 +132,20 @@ class RecommendationDataset(Dataset):
         return self.experiment.model.context_length
 
     def widths(self) -> dict[str, int]:
-        """Sizes of a NextItem, by its fields."""
-        text = text_vectors(self.options).shape[1] if self.options.encoder else 0
-        found = {"items": len(self.log.items), "text_width": text, "feature_width": self.log.features_IF.shape[1]}
+        """Sizes of a NextItem or TwoTowers, by its fields."""
+        found = {"items": len(self.log.items), "text_width": self.texts().shape[1], "feature_width": self.log.features_IF.shape[1]}
         return found | {"kinds": len(self.log.kinds), "users": len(self.log.users), "user_width": self.log.user_features_UF.shape[1]}
+
+    def texts(self) -> np.ndarray:
+        """float32 [I, E]: vectors of the items' texts, as the objective reads them."""
+        if self.options.encoder:
+            return text_vectors(self.options)
+        reads_words = getattr(self.experiment.objective, "reads_words", False) and any(self.log.texts)
+        return text_words(self.options) if reads_words else np.zeros((len(self.log.items), 0), np.float32)
 
     def facts(self) -> np.ndarray:
         """See NextItemLoss."""
-        texts_IE = text_vectors(self.options) if self.options.encoder else np.zeros((len(self.log.items), 0), np.float32)
-        return np.concatenate([texts_IE, self.log.features_IF, np.log1p(self.log.count_I)[:, None]], 1).astype(np.float32)
+        return np.concatenate([self.texts(), self.log.features_IF, np.log1p(self.log.count_I)[:, None]], 1).astype(np.float32)
 
     def check(self, sources: list) -> None:
         if not EventBatches(self).rows_per_epoch:
@@ -216,8 +221,18 @@ class RecommendationDataset(Dataset):
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> Application:
         from train.apps.recommender import Recommender, Scoring
+        from train.runs.directory import open_run
+        from train.sources.dataset import dataset_of
 
-        return Recommender(Scoring(run, self, step=step, raw=raw))
+        scoring = Scoring(run, self, step=step, raw=raw)
+        if not self.options.towers:
+            return Recommender(scoring)
+        other = open_run(self.options.towers)
+        dataset = dataset_of(other.experiment)
+        if not isinstance(dataset, RecommendationDataset):
+            raise UserError(f"data.towers: {other.path} is no run on events", "Give one of configs/tasks/towers.py.")
+        dataset.place = other.path
+        return Recommender(scoring, Scoring(other, dataset))
 
 
 class Ranked:

@@ -17,8 +17,8 @@ from train.apps.ranker import (
     learn,
     ndcg,
     softmax_weights,
-    word_vectors,
 )
+from train.tasks.item_words import word_vectors
 from train.tasks.metrics.ranking import ranking_scores
 
 
@@ -174,6 +174,23 @@ def test_a_measure_that_knows_the_answer_gets_the_weight_and_noise_gets_none():
     np.testing.assert_allclose(
         ndcg(scores.scores(scores.features(asked)), histories(items, 20).toarray() > 0, targets), found.validation["ranker"], rtol=1e-5
     )
+
+
+def test_towers_count_where_they_help_others_than_those_that_they_were_weighed_by():
+    rng = np.random.default_rng(0)
+    known, items, targets = asked_of(events(60, 20, 1), rng, 50)
+    noise = rng.normal(size=(50, 20)).astype(np.float32)
+    oracle = noise.copy()
+    oracle[np.arange(50), targets] += 8
+    asked = Asked(items, np.full(50, np.inf), np.zeros((50, 20), np.float32))
+    found = learn(known, None, asked._replace(towers_NI=oracle), targets)
+    assert found.weights["towers"] > 3 * abs(found.weights["model"]) and found.validation["ranker"] > 0.9
+    without, blind = learn(known, None, asked, targets), learn(known, None, asked._replace(towers_NI=noise), targets)
+    assert "towers" not in without.weights
+    assert blind.weights == without.weights | {"towers": 0.0} and blind.validation["ranker"] == without.validation["ranker"]
+    made = Ranker(known, None, found)
+    part = made.features(asked._replace(towers_NI=oracle).part(slice(3, 4)))
+    np.testing.assert_array_equal(part[made.names.index("towers"), 0], oracle[3])
 
 
 def test_a_score_of_one_history_is_that_of_many():

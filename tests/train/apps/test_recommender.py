@@ -1,5 +1,6 @@
 """What a recommender answers, and what never comes: items that were seen or are excluded."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from train.apps.ranker import known_of
 from train.apps.recommender import MOST
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
 from train.objectives.tasks.recommendation import NextItem
+from train.objectives.tasks.towers import TwoTowers
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
 from train.tasks.interactions import Recommendation
@@ -212,6 +214,42 @@ def test_weights_are_learned_once_and_without_what_is_held_out(run, recommender,
         assert not asked["known"].x_UI[case.user, log.item_N[case.target]]
     now = known_of(log, [case.history for case in log.cases["next"]]).x_UI
     assert (again.ranker.known.x_UI != now).nnz == 0 and now.sum() > asked["known"].x_UI.sum()
+
+
+@pytest.fixture(scope="module")
+def with_towers(run):
+    """The same run beside one of two towers, without what was learned before."""
+    experiment = dataclasses.replace(open_run(run).experiment, model=ModelConfig(context_length=6), objective=TwoTowers(hidden=8), steps=2)
+    tiny_runs.train(tiny_runs.start(run.parent / "towers", experiment))
+    return run.parent / "towers"
+
+
+def beside(run, towers, **changed):
+    opened = open_run(run)
+    options = dataclasses.replace(opened.experiment.data, towers=str(towers), **changed)
+    dataset = dataset_of(dataclasses.replace(opened.experiment, data=options))
+    dataset.place = opened.path
+    return dataset.application(opened)
+
+
+def test_towers_are_weighed_beside_the_rest(run, with_towers, recommender):
+    found = beside(run, with_towers)
+    assert {*found.ranker.names} == {*recommender.ranker.names, "towers"} and "towers" in found.tested()
+    history = np.array([0, 2, 4])
+    asked = found.asked_now([history], [None])
+    np.testing.assert_array_equal(found.ranker.features(asked)[found.ranker.names.index("towers")], found.towers.scores([history], [None]))
+    assert ask(found, history=["i0", "i2"])["by"] == "ranker"
+    assert "towers" not in made(run).ranker.names  # what was learned with them is not taken for what is learned without
+
+
+def test_towers_of_other_events_are_refused(run, with_towers):
+    with pytest.raises(UserError, match="the same events"):
+        beside(run, with_towers, cold=0.5)
+
+
+def test_a_run_of_towers_is_a_recommender_too(with_towers):
+    line = ask(made(with_towers), history=["i0", "i2", "i4"], top=4)
+    assert line["by"] == "ranker" and len(line["items"]) == 4
 
 
 def test_the_page_ranks_every_item_for_the_last_one_of_each_user(recommender, monkeypatch):

@@ -11,31 +11,35 @@ import jax.numpy as jnp
 from train.rl.options import KL_COEFFICIENTS
 
 
-def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, gae_lambda: float):
+def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, gae_lambda: float, turn_discount: float = 1.0):
     """GAE (Schulman et al. 2016, eq. 16) that steps over masked tokens.
 
-    rewards_BT: of each token. values_BT: of the state before it. Where the mask is 0, the accumulator passes through unchanged, so
-    inserting masked tokens changes nothing. Nothing follows the last token: episodes end.
+    rewards_BT: of each token. values_BT: of the state before it. Where the mask is 0, the accumulator passes through, so inserting masked
+    tokens within a turn changes nothing but that they divide it: from one turn to the next, what follows counts `turn_discount` times as
+    well. Nothing follows the last token: episodes end.
     Returns advantages_BT (0 where masked) and returns_BT = advantages + values, both before any whitening.
     """
 
     def step(after, now):
-        next_value_B, next_advantage_B = after
+        next_value_B, next_advantage_B, apart_B = after
         reward_B, value_B, mask_B = now
-        delta_B = reward_B + discount * next_value_B - value_B
-        advantage_B = delta_B + discount * gae_lambda * next_advantage_B
-        kept = jnp.where(mask_B > 0, value_B, next_value_B), jnp.where(mask_B > 0, advantage_B, next_advantage_B)
+        discount_B = discount * jnp.where(apart_B, turn_discount, 1.0)
+        delta_B = reward_B + discount_B * next_value_B - value_B
+        advantage_B = delta_B + discount_B * gae_lambda * next_advantage_B
+        chosen_B = mask_B > 0
+        kept = jnp.where(chosen_B, value_B, next_value_B), jnp.where(chosen_B, advantage_B, next_advantage_B), ~chosen_B
         return kept, advantage_B
 
     nothing_B = jnp.zeros_like(rewards_BT[:, 0])
-    _, advantages_TB = jax.lax.scan(step, (nothing_B, nothing_B), (rewards_BT.T, values_BT.T, mask_BT.T), reverse=True)
+    _, advantages_TB = jax.lax.scan(step, (nothing_B, nothing_B, nothing_B > 0), (rewards_BT.T, values_BT.T, mask_BT.T), reverse=True)
     advantages_BT = advantages_TB.T * mask_BT
     return advantages_BT, (advantages_BT + values_BT) * mask_BT
 
 
-def discounted_returns(rewards_BT, mask_BT, *, discount: float):
+def discounted_returns(rewards_BT, mask_BT, *, discount: float, turn_discount: float = 1.0):
     """The discounted sum of a token's reward and those after it, 0 where masked: GAE with gae_lambda 1 and no values."""
-    return generalized_advantages(rewards_BT, jnp.zeros_like(rewards_BT), mask_BT, discount=discount, gae_lambda=1.0)[0]
+    how = {"discount": discount, "gae_lambda": 1.0, "turn_discount": turn_discount}
+    return generalized_advantages(rewards_BT, jnp.zeros_like(rewards_BT), mask_BT, **how)[0]
 
 
 def group_advantages(scores_B, samples: int, *, divide_by_std: bool, epsilon: float = 1e-4):

@@ -103,10 +103,12 @@ def make_experience(rollout: Rollout, estimates: TokenEstimates, scores, kept_B,
     match o.advantage:
         case "gae":
             advantages_BR, returns_BR = estimators.generalized_advantages(
-                rewards_BR, values_BR, mask_BR, discount=o.discount, gae_lambda=o.gae_lambda
+                rewards_BR, values_BR, mask_BR, discount=o.discount, gae_lambda=o.gae_lambda, turn_discount=o.turn_discount
             )
         case "returns":
-            advantages_BR = returns_BR = estimators.discounted_returns(rewards_BR, mask_BR, discount=o.discount)
+            advantages_BR = returns_BR = estimators.discounted_returns(
+                rewards_BR, mask_BR, discount=o.discount, turn_discount=o.turn_discount
+            )
         case "group":
             each_B = estimators.group_advantages(totals_B, o.group_size, divide_by_std=o.divide_by_std)
             advantages_BR, returns_BR = each_B[:, None] * mask_BR, totals_B[:, None] * mask_BR

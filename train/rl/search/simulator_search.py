@@ -209,8 +209,13 @@ def greedy_turns(simulator: HiddenUser) -> Turns:
 
 def play(simulator: HiddenUser, prompts: Sequence[Prompt], turns: Turns, key) -> np.ndarray:
     """Hold conversations to their ends; float [B], the sum of each one's rewards."""
+    return earned(simulator, prompts, turns, key).sum(1)
+
+
+def earned(simulator: HiddenUser, prompts: Sequence[Prompt], turns: Turns, key) -> np.ndarray:
+    """The reward of each turn of such conversations, float [B, turns]: 0 after their ends."""
     said: list[Said] = [()] * len(prompts)
-    found, open_ = np.zeros(len(prompts)), list(range(len(prompts)))
+    found, open_ = np.zeros((len(prompts), simulator.turns)), list(range(len(prompts)))
     for number in range(simulator.turns):
         if open_:
             following = turns([prompts[i] for i in open_], [said[i] for i in open_], jax.random.fold_in(key, number))
@@ -218,6 +223,6 @@ def play(simulator: HiddenUser, prompts: Sequence[Prompt], turns: Turns, key) ->
             for i, turn in zip(open_, following, strict=True):
                 said[i] = (*said[i], turn)
                 replies.append(simulator.reply(prompts[i], said[i]))
-                found[i] += replies[-1].reward
+                found[i, number] = replies[-1].reward
             open_ = [i for i, reply in zip(open_, replies, strict=True) if not reply.ends]
     return found

@@ -8,7 +8,7 @@ import pytest
 
 from data.tokenizer import character_tokenizer
 from train.rl.environments.environment import Prompt
-from train.rl.environments.simulators import CATEGORIES, ITEMS, Recommendations, SlotFilling, take
+from train.rl.environments.simulators import CATEGORIES, ITEMS, Recommendations, Satisfaction, SlotFilling, take
 from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
 from train.sources.encoding import Transcriber
 from train.sources.records import ROLES
@@ -18,11 +18,12 @@ SIMULATORS = {
     "talk, every offer": SlotFilling(turns=3, every_offer=True),
     "recommend": Recommendations(),
     "recommend slates": Recommendations(turns=4, slate=2),
+    "satisfaction": Satisfaction(turns=4),
     "map": TreasureMap(),
     "code": SecretCode(),
     "calculator": Calculator(),
 }
-HIDDEN = {name: SIMULATORS[name] for name in list(SIMULATORS)[:4]}
+HIDDEN = {name: SIMULATORS[name] for name in list(SIMULATORS)[:5]}
 every_simulator = pytest.mark.parametrize("simulator", SIMULATORS.values(), ids=SIMULATORS)
 every_hidden_user = pytest.mark.parametrize("simulator", HIDDEN.values(), ids=HIDDEN)
 BAD = ("", "?", "thai", "taco west", "taco, west, low", "12", "12345", "999", "calc", "calc 1*", "n e", "dune", "dune, dune, dune", "é\n")
@@ -204,6 +205,33 @@ def test_of_a_slate_the_best_is_taken_and_alone_tires():
     assert [reply.text for reply in replies[:3]] == ["abba: liked", "alien: liked", "heat: bored"]
     assert replies[-1].reward == pytest.approx(2 / 4 + 0.25)
     assert play(simulator, taster(1, 2, 0, 0), ["alien", "abba, bach"])[0].text == "which?"
+
+
+def reader(*taste):
+    return Prompt("hi", {"user": int(np.flatnonzero((Satisfaction().users.taste_C == taste).all(-1))[0]), "manner": 0})
+
+
+@pytest.mark.parametrize("slate, pull, sign", [("AA", 3, -1), ("aa", 2, 1), ("BB", 2, -1), ("dd", 0, 1)])
+def test_bait_and_solid_items_in_closed_form(slate, pull, sign):
+    """Whoever names the same slate always: exposure is sign * (1 - m^t) / (1 - m) after t turns."""
+    simulator, m = Satisfaction(turns=8, sensitivity=0.7, memory=0.6), 0.6
+    replies = play(simulator, reader(2, 1, 0, 0), [slate] * 8)
+    exposure = sign * (1 - m ** np.arange(8)) / (1 - m)
+    np.testing.assert_allclose([reply.reward for reply in replies], pull / 3 / (1 + np.exp(-0.7 * exposure)), rtol=1e-5)
+    assert [reply.ends for reply in replies] == [False] * 7 + [True]
+
+
+def test_bait_pays_at_once_and_costs_later():
+    solid, bait = (play(Satisfaction(), reader(2, 0, 0, 0), [slate] * 8) for slate in ("aa", "AA"))
+    assert bait[0].reward > solid[0].reward and returns(bait) < returns(solid)
+
+
+def test_of_a_slate_the_item_with_the_greatest_pull_is_taken():
+    said = ["aB", "Ba", "aA", "dc", "abc", "x?"]
+    replies = play(Satisfaction(turns=7), reader(2, 1, 0, 0), said)
+    assert [reply.text[0] for reply in replies] == ["a", "B", "A", "d", "?", "?"]  # a and B pull alike: the first
+    without = play(Satisfaction(turns=7), reader(2, 1, 0, 0), [*said[:4], "", ""])
+    assert [reply.reward for reply in without] == [reply.reward for reply in replies] and replies[4].reward == 0
 
 
 def test_rewards_come_at_the_end_alone_whatever_is_recommended():

@@ -45,6 +45,24 @@ def test_gae_is_the_sum_over_later_deltas_and_steps_over_masked_tokens(discount,
     np.testing.assert_allclose(returns, expected + VALUES * MASK, atol=1e-5)
 
 
+@pytest.mark.parametrize("turn_discount", [1.0, 0.5, 0.0])
+def test_turns_are_discounted_where_others_spoke_between(turn_discount):
+    """Beside the recursion on the chosen tokens of each row alone: 0 judges a turn by what it earned itself."""
+    expected = np.zeros_like(REWARDS)
+    for row, mask in enumerate(MASK):
+        places, value, advantage = np.flatnonzero(mask), 0.0, 0.0
+        for place, after in zip(places[::-1], [None, *places[:0:-1]], strict=True):
+            share = 0.9 * (turn_discount if after is not None and after > place + 1 else 1.0)
+            advantage = REWARDS[row, place] + share * value - VALUES[row, place] + share * 0.8 * advantage
+            expected[row, place], value = advantage, VALUES[row, place]
+    how = {"discount": 0.9, "turn_discount": turn_discount}
+    found = generalized_advantages(REWARDS * MASK, VALUES * MASK, MASK, gae_lambda=0.8, **how)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    if not turn_discount:  # of row 1, two turns: the first knows nothing of the second
+        alone = discounted_returns(REWARDS[1:2, :2], np.ones((1, 2), np.float32), discount=0.9)
+        np.testing.assert_allclose(discounted_returns(REWARDS * MASK, MASK, **how)[1, :2], alone[0], atol=1e-5)
+
+
 def test_gae_in_closed_form():
     """Decay 1 without discount: what is still to come less the value. Decay 0: one delta."""
     ones = np.ones_like(REWARDS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from train.rl.environments.environment import Prompt
-from train.rl.environments.simulators import Recommendations, SlotFilling, take
+from train.rl.environments.simulators import Recommendations, Satisfaction, SlotFilling, take
 from train.rl.search.simulator_search import (
     Determinised,
     HiddenUserTask,
@@ -24,7 +24,9 @@ from train.rl.search.simulator_search import (
 
 TALK, RECOMMEND = SlotFilling(turns=4), Recommendations(turns=4)
 SLATES = Recommendations(turns=3, slate=2)
-every_simulator = pytest.mark.parametrize("simulator", [TALK, RECOMMEND, SLATES, SlotFilling(turns=3, every_offer=True)], ids=str)
+every_simulator = pytest.mark.parametrize(
+    "simulator", [TALK, RECOMMEND, SLATES, SlotFilling(turns=3, every_offer=True), Satisfaction(turns=3)], ids=str
+)
 
 
 def fixed_prompts(simulator, count=32):
