@@ -93,7 +93,7 @@ KINDS = {
         "3f5a386686ab0bda515ee2bfc2301ce0816fd0fcef5b124bba4359c32bdddcf7",
     ),
 }
-STEPS, LONG_STEPS = 400, 240
+STEPS, LONG_STEPS = 250, 150
 """Of 32 examples; fewer of long ones."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.apps.sounds import CHINESE
 from train.apps.spelling import Spelling
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table
@@ -40,7 +41,8 @@ WIDE = str.maketrans(",!?;:", "，！？；：")
 """Marks of half a width, which reviews have, and learners do not."""
 LEAST, MOST = 4, 126
 """Chinese characters of a plain sentence at least, and all its characters at most."""
-CHINESE = re.compile(r"[\u3400-\u9fff]")
+HELD = 150
+"""One in so many plain sentences is held out."""
 RIGHT = Spelling().spoiled
 """Share of right sentences that may be changed."""
 
@@ -48,7 +50,7 @@ RIGHT = Spelling().spoiled
 def get_table() -> Table:
     train = (
         "omnia train configs/apps/spelling.py --run-dir {run} --seed {seed} --data.tokenizer {corpus} "
-        "--data.files {spelling_train} {sentences}/plain.jsonl --data.validation-files {spelling_valid}"
+        "--data.files {spelling_train} {sentences}/plain.jsonl --data.validation-files {spelling_valid} {sentences}/held.jsonl"
     )
 
     prepare = "python {table} sentences {run} {hotel} {shopping} {news_train} {news_test} {spelling_train} {spelling_test}"
@@ -136,7 +138,8 @@ def sentences(folder: Path, hotel: str, shopping: str, news: str, other_news: st
     texts += ["".join(one.tokens) for one in read_sentences(news, left_out=Counter())]
     plain = plain_sentences(texts)
     (folder / "corpus").mkdir(parents=True)
-    write(folder / "plain.jsonl", [{"target": text} for text in plain])
+    write(folder / "held.jsonl", [{"target": text} for text in plain[::HELD]])
+    write(folder / "plain.jsonl", [{"target": text} for place, text in enumerate(plain) if place % HELD])
     pairs = [text for row in read(learned) for text in (row["source"], row["target"])]
     write(folder / "corpus" / "texts.jsonl", [{"text": text} for text in plain + pairs])
     named = [{"source": text} for text, _ in named_in(other_news)]
@@ -210,7 +213,6 @@ def looked_up(learned: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[s
 
 def by_ngrams(speller: str) -> Callable[[str], list[tuple[float, int, str]]]:
     """What n-grams gain most by, at each place of a text: nats, place, and the other character."""
-    from train.apps.sounds import CHARACTER
     from train.runs.directory import open_run
     from train.sources.dataset import dataset_of
 
@@ -219,8 +221,9 @@ def by_ngrams(speller: str) -> Callable[[str], list[tuple[float, int, str]]]:
     counts = editor.proposer.counts
 
     def found(text: str) -> list[tuple[float, int, str]]:
-        letters = [(place, letter) for place, letter in enumerate(text) if CHARACTER.fullmatch(letter)]
-        changes = [(place, other) for place, letter in letters for own in counts.confusions.of(letter).values() for other in own[0]]
+        letters = [(place, letter) for place, letter in enumerate(text) if CHINESE.fullmatch(letter)]
+        alike = [(place, counts.confusions.of(letter)) for place, letter in letters]
+        changes = [(place, other) for place, own in alike for sound in ("same", "near") if sound in own for other in own[sound][0]]
         gains = counts.gains(text, changes) if changes else ()
         best: dict[int, tuple[float, int, str]] = {}
         for gain, (place, other) in zip(gains, changes, strict=True):

@@ -16,6 +16,7 @@ from data.records.record import Record
 from train.apps.answering import in_place, number_in
 from train.apps.edits import CHARACTER, KINDS, WORD, Comparison, Edit, natural
 from train.apps.proposals import Proposals, Proposed, Proposer, believed, fitted, most_believed
+from train.apps.sounds import CHINESE
 from train.kinds import Application, Section, check_range
 from train.tasks.examples import Example, column
 from train.tasks.metrics.words import WITHOUT_SPACES
@@ -27,6 +28,14 @@ KEPT = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 """What is left byte for byte: code, links, tags, addresses, tables, and words with digits or signs in them."""
+_VISIBLE, _LETTERS, _DIGITS = "!-~", "A-Za-zＡ-Ｚａ-ｚ", "0-9０-９"
+KEPT_WITHOUT_SPACES = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]{1,500}`|\]\([^)\s]{0,500}\)|<[^<>\n]{1,500}>"
+    rf"|\b(?:https?|ftp)://[{_VISIBLE}]+|\bwww\.[{_VISIBLE}]+|[!-?A-~]{{1,64}}@[!-?A-~]{{1,255}}"
+    rf"|^[ \t]{{0,20}}\|[^\n]*|[{_LETTERS}]{{0,64}}[{_DIGITS}_@#/\\][{_LETTERS}{_DIGITS}_]*",
+    re.DOTALL | re.MULTILINE | re.ASCII,
+)
+"""The same for languages without spaces, in which an address or a number ends where another script begins."""
 SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]{0,3}[ \t]+|(?<=[。！？])|\n+")
 """What parts sentences."""
 LONGEST = 100_000
@@ -35,7 +44,7 @@ MOST_NAMES, LONGEST_NAME = 1000, 100
 """Names that a row may protect, and their characters."""
 MARK = re.compile(r"[ \t]*(?:(?:[#>*+-]{1,9}|\d{1,9}[.)])[ \t]+)?")
 """What makes a line a heading, an item or a quotation, or sets it in: no part of its sentence."""
-LETTERS = re.compile(r"[^\W\d_]{2}|[\u3400-\u9fff]")
+LETTERS = re.compile(rf"[^\W\d_]{{2}}|{CHINESE.pattern}")
 CAPITAL = re.compile(r"\b(?![a-zß-ÿ\d_])\w")
 FOLDS = 5
 FREQUENT = 1000
@@ -107,6 +116,10 @@ class EditingDataset(SequenceDataset):
         """Their first targets, for sources."""
         return [self._right(one._replace(label=one.label[:1])) for one in examples]
 
+    def right_beside(self, run: Any) -> list[str]:
+        """Right sentences that the run held out beside pairs."""
+        return []
+
     def answer(self, example: Example) -> str:
         return self._natural(example.label[0])
 
@@ -137,7 +150,10 @@ class EditingDataset(SequenceDataset):
         from train.apps.answering import Answering
 
         answering = Answering(run, self, step=step, raw=raw)
-        return Editor(answering, Writer(answering))
+        return Editor(answering, self.proposer(answering))
+
+    def proposer(self, answering: Any) -> Proposer:
+        return Writer(answering)
 
 
 # ------------------------------------------------------------------------------------------------------------------ the editor
@@ -157,6 +173,7 @@ class Writer:
 
     names: tuple[str, ...] = ("log odds", "log", *KINDS)
     least = 0.0
+    reads = ()
 
     def __init__(self, answering: Any):
         self._answering, self._dataset = answering, answering.dataset
@@ -205,11 +222,12 @@ class Editor(Application):
     def __init__(self, answering: Any, proposer: Proposer):
         self._answering, self._dataset, self.proposer = answering, answering.dataset, proposer
         self.text = self._dataset.options.source
+        self._keeps = KEPT_WITHOUT_SPACES if self._dataset.pattern is CHARACTER else KEPT
         path = self._dataset.options.protect
         self._names = tuple(filter(None, (line.strip() for line in read_text(path).split("\n")))) if path else ()
         self.example = {self.text: "It is a short sentence."}
         self.reads = [*answering.reads, hashlib.blake2b("\n".join(self._names).encode(), digest_size=8).hexdigest()]
-        learned = answering.learned(self._learn, of=[self._dataset.options.spoiled, *proposer.names])
+        learned = answering.learned(self._learn, of=[self._dataset.options.spoiled, *proposer.names, *proposer.reads])
         self._weights, self._threshold = learned["weights"], learned["threshold"]
         self._kinds: Counter[str] = Counter()
         self._frequent: Counter[str] = Counter()
@@ -238,10 +256,11 @@ class Editor(Application):
         surest, count = [], len(self.proposer.names)
         for fold in range(FOLDS):  # a right sentence is judged by what others taught
             weights = fitted([one for place, own in enumerate(edits) if place % FOLDS != fold for one in own], count)
-            surest += [max((believed(weights, one) for one in sentence.edits), default=0.0) for sentence in unneeded[fold::FOLDS]]
+            surest += [_surest(weights, sentence) for sentence in unneeded[fold::FOLDS]]
+        weights = fitted([one for own in edits for one in own], count)
+        surest += [_surest(weights, sentence) for sentence in self._proposed(self._dataset.right_beside(self._answering.run))]
         surest.sort(reverse=True)
         allowed = math.floor(self._dataset.options.spoiled * len(surest))
-        weights = fitted([one for own in edits for one in own], count)
         return {"weights": weights, "threshold": max(surest[allowed] if allowed < len(surest) else 0.0, self.proposer.least)}
 
     # Rows
@@ -271,7 +290,7 @@ class Editor(Application):
         return _Given(text, targets, number_in(row, "strength", USUAL, 0, 1), tuple(filter(None, names)))
 
     def _lines(self, given: list[_Given]) -> list[dict[str, Any]]:
-        pieces = [(row, start, end) for row, one in enumerate(given) for start, end in _sentences(one.text)]
+        pieces = [(row, start, end) for row, one in enumerate(given) for start, end in _sentences(one.text, self._keeps)]
         proposals = self._proposed([given[row].text[start:end] for row, start, end in pieces])
         own: list[list[tuple[int, int, Proposals]]] = [[] for _ in given]
         for (row, start, end), one in zip(pieces, proposals, strict=True):
@@ -305,12 +324,13 @@ class Editor(Application):
 
     def _kept(self, row: _Given) -> bytearray:
         """The places that nothing touches."""
-        found = [match.span() for match in KEPT.finditer(row.text)]
+        found = [match.span() for match in self._keeps.finditer(row.text)]
         names = sorted({*self._names, *row.names}, key=len, reverse=True)
         if names:
             pattern = "|".join(map(re.escape, names))
-            whole = pattern if self._dataset.pattern is CHARACTER else rf"(?<!\w)(?:{pattern})(?!\w)"
-            found += [match.span() for match in re.finditer(whole, row.text)]
+            # Looked for ahead, since one name may begin within another.
+            whole = rf"(?=({pattern}))" if self._dataset.pattern is CHARACTER else rf"(?<!\w)(?=((?:{pattern})(?!\w)))"
+            found += [match.span(1) for match in re.finditer(whole, row.text)]
         return _places(row.text, found)
 
     def _least(self, strength: float) -> float:
@@ -373,16 +393,21 @@ class Editor(Application):
         ]
 
 
+def _surest(weights: Sequence[float], sentence: Proposals) -> float:
+    """How likely the likeliest edit of a sentence is."""
+    return max((believed(weights, one) for one in sentence.edits), default=0.0)
+
+
 def _loses_name(sentence: str, edit: Edit) -> bool:
     """Whether a capital is lost within a sentence, where it begins a name."""
     within = re.search(r"\w", sentence[: edit.start]) is not None
     return within and len(CAPITAL.findall(edit.old)) > len(CAPITAL.findall(edit.new))
 
 
-def _sentences(text: str) -> list[tuple[int, int]]:
-    """Where sentences with words begin and end, outside of blocks of code and tables."""
+def _sentences(text: str, keeps: re.Pattern) -> list[tuple[int, int]]:
+    """Where sentences with words begin and end, outside of blocks of code and tables. keeps: what is kept."""
     found, at = [], 0
-    blocks = _places(text, [match.span() for match in KEPT.finditer(text) if "\n" in match[0] or match[0].lstrip().startswith("|")])
+    blocks = _places(text, [match.span() for match in keeps.finditer(text) if "\n" in match[0] or match[0].lstrip().startswith("|")])
     ends = [(match.start(), match.end()) for match in SENTENCE.finditer(text)]
     for start, end in [*ends, (len(text), len(text))]:
         if (at == 0 or text[at - 1] == "\n") and (mark := MARK.match(text, at, start)):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from train.apps.edits import Edit
 from train.tasks.metrics.scores import load
@@ -30,6 +30,8 @@ class Proposer(Protocol):
     """Of the features of an edit."""
     least: float
     """An edit must be surer than that, whatever the strength. 0: at full strength all stand."""
+    reads: Sequence[Any]
+    """Numbers that decide what is proposed: what was learned with others is learned anew."""
 
     def __call__(self, sentences: Sequence[str]) -> list[Proposals]:
         """None for a sentence that it cannot read."""

@@ -9,9 +9,10 @@ import numpy as np
 
 from train.tasks.metrics.scores import load
 
-CHARACTER = re.compile(r"[\u3400-\u9fff]")
+CHINESE = re.compile(r"[\u3400-\u9fff]")
+"""A Chinese character."""
 READINGS = 2
-"""Of a character that has several, the commonest count."""
+"""Of a character that has more, the first ones that pypinyin gives count."""
 _INITIALS = ("zh", "ch", "sh", *"bpmfdtnlgkhjqxrzcsyw", "")
 _FINALS = tuple("a o e i u v ai ei ao ou an en in un ang eng ing ong ia ie iao iu ian iang iong ua uo uai ui uan uang ue ve er".split())
 SYLLABLES = len(_INITIALS) * len(_FINALS) + 1
@@ -27,8 +28,8 @@ _CONFUSED = (
 
 @functools.lru_cache(maxsize=1 << 15)
 def syllables(character: str) -> tuple[str, ...]:
-    """The commonest readings without their tones, in letters (pypinyin); () for what is no Chinese character."""
-    if not CHARACTER.fullmatch(character):
+    """The first readings that pypinyin gives, without their tones, in letters; () for what is no Chinese character."""
+    if not CHINESE.fullmatch(character):
         return ()
     library = load("pypinyin", "pypinyin")
     (found,) = library.pinyin(character, style=library.Style.NORMAL, heteronym=True, errors=lambda _: [""])
@@ -37,15 +38,15 @@ def syllables(character: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1 << 15)
 def toned(character: str) -> str:
-    """The commonest reading with its tone; "" for what is no Chinese character."""
-    if not CHARACTER.fullmatch(character):
+    """The first reading that pypinyin gives, with its tone; "" for what is no Chinese character."""
+    if not CHINESE.fullmatch(character):
         return ""
     library = load("pypinyin", "pypinyin")
     return library.pinyin(character, style=library.Style.TONE3, errors=lambda _: [""])[0][0]
 
 
 def number_of(character: str) -> int:
-    """A number of the commonest reading, below SYLLABLES; 0 for none."""
+    """A number of the first reading, below SYLLABLES; 0 for none."""
     for syllable in syllables(character)[:1]:
         initial = next(one for one in _INITIALS if syllable.startswith(one))
         final = syllable[len(initial) :]
@@ -87,11 +88,16 @@ class Confusions:
         for (wrong, right), count in written.items():
             if wrong in frequencies:
                 self._written[right][wrong] += count
+        self._found: dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]] = {}
 
-    @functools.lru_cache(maxsize=1 << 15)  # noqa: B019 - as long-lived as what it is of
     def of(self, character: str) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-        """{"same", "near", "written"}: characters, and their cumulated shares; only those that there are. The likelier, the more
-        frequent they are, by the root."""
+        """{"same", "near", "written"}: characters, and their cumulated shares; only those that there are. By sound, a character is the
+        likelier, the more frequent it is: in proportion to the root of its frequency."""
+        if character not in self._found:
+            self._found[character] = self._of(character)
+        return self._found[character]
+
+    def _of(self, character: str) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         own = syllables(character)
         same = {other for syllable in own for other in self._same.get(syllable, ())} - {character}
         near = {other for syllable in own for other in self._near.get(blurred(syllable), ())} - same - {character}

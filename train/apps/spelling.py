@@ -12,49 +12,53 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record
-from train.apps.editing import Editing, EditingDataset, Editor
+from train.apps.editing import Editing, EditingDataset
 from train.apps.edits import Edit
 from train.apps.proposals import Proposals, Proposed
-from train.apps.sounds import CHARACTER, SYLLABLES, Confusions, alike, number_of, toned
+from train.apps.sounds import CHINESE, SYLLABLES, Confusions, alike, number_of, toned
 from train.evaluation.ngram import NGram
-from train.kinds import check_range
+from train.kinds import Units, check_range
 from train.objectives.tasks.heads import Classes
-from train.tasks.examples import Example
-from train.tasks.metrics.words import WITHOUT_SPACES
+from train.step.private.options import Private
+from train.tasks.examples import Example, content_hash
 from train.tasks.packing import Item, Piece
 from train.tasks.sequence import Measure
 
 FEWEST = 20
-"""Characters that stand so often in right sentences can be answers."""
+"""Only characters that stand in right sentences at least so often can be answers."""
 OTHERS = 8
-"""Likeliest characters that are looked at for each place."""
+"""For each place the encoder names so many other characters, the likeliest ones."""
 UNLIKELY = -20.0
-"""Nats of what is less likely than that, or unknown."""
+"""The lowest log-probability, in nats, that the editor reads from the encoder."""
 ORDER = 3
 """Characters of the longest n-grams that are counted; those of four find no more."""
 BEST = 2
-"""Of each place, so many others are judged that n-grams like best, and as many that the encoder does."""
+"""Candidates for each place: so many that raise the n-gram probability most, and as many that are likeliest by the encoder."""
+MOST_RIGHT = 1000
+"""Held-out right sentences that are read, at most."""
 WRITTEN = ("wrong", "right", "times")
+RIGHT, AGAIN = "right", "again"
+"""Sorts of examples, as `parts` of them: a right sentence, and a pair that is repeated."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spelling(Editing):
-    """Chinese sentences with misspelled characters, the same without, and right sentences, which are misspelled as they are learned from:
-    rows that have a target alone."""
+    """Chinese sentences with misspelled characters and the same without, and right sentences: rows that have a target alone. Some of the
+    characters of right sentences are replaced each time that they are learned from. Those that are held out, and the targets of held-out
+    pairs, tell how sure an edit must be so that at most the share `spoiled` of them is changed."""
 
     home: ClassVar[str] = ":SpellingDataset"
     how_to_get: ClassVar[str] = "Give pairs of sentences, and right ones beside: --data.files pairs.jsonl right.jsonl."
 
     language: str = "zh"
     measures: tuple[Measure, ...] = ("exact",)
-    spoiled: float = 0.03
-    """The share of right sentences that may be changed, of those that are held out: what people made of wrong ones, in which it changes
-    less than in others."""
+    right: float = 0.0
+    """Has no use here: right sentences come from the files."""
     pairs: float = 0.25
-    """Pairs among the examples to learn from, as a share: they are repeated for that."""
+    """Share of pairs among the examples to learn from. They are repeated up to it."""
     misspelled: float = 0.2
-    """Share of the characters of right sentences that are replaced: mostly by others of the same or near sound, and such as were written
-    in their place in the pairs."""
+    """Share of the characters of right sentences that are replaced, by others of the same or a near sound, or by such as were written in
+    their place in the pairs."""
     correct_weight: float = 0.1
     """Weight of the loss at a character that is right, against one that is not."""
 
@@ -62,8 +66,10 @@ class Spelling(Editing):
         super().__post_init__()
         check_range("data.", self, 0, "pairs", "misspelled", high=1)
         check_range("data.", self, 0, "correct_weight")
-        if self.language not in WITHOUT_SPACES:
+        if self.language != "zh":
             raise ValueError(f"data.language is {self.language!r}; Spelling is for zh")
+        if self.right:
+            raise ValueError("data.right is for Editing: Spelling reads right sentences from its files, as rows that have a target alone")
 
 
 class CharacterHead(Classes):
@@ -83,7 +89,11 @@ class CharacterHead(Classes):
 
 
 class SpellingDataset(EditingDataset):
-    """An answer is a sentence of as many characters."""
+    """An answer is a sentence of as many characters.
+
+    Evaluation scores the encoder alone: at each place the likeliest character. The application is another model, which reads the encoder
+    among other things, and is far better: see `Speller`.
+    """
 
     options: Spelling
     by_token, writes, changeable = True, False, ()
@@ -91,9 +101,9 @@ class SpellingDataset(EditingDataset):
 
     def example(self, record: Record) -> Example:
         o = self.options
-        if record.get(o.source) in (None, "") and record.get(o.target):
-            record = Record({**record, o.source: record[o.target]}, record.where)
-            return super().example(record)._replace(parts="right")
+        if record.get(o.source) in (None, "") and (target := record.get(o.target)):
+            record = Record({**record, o.source: target[0] if isinstance(target, list) else target}, record.where)
+            return super().example(record)._replace(parts=RIGHT)
         found = super().example(record)
         for target in found.label or ():
             if len(target) != len(found.fields["given"]):
@@ -104,14 +114,27 @@ class SpellingDataset(EditingDataset):
         return found
 
     def examples(self, sources, split: str) -> list[Example]:
-        found = super(EditingDataset, self).examples(sources, split)
-        pairs = [one for one in found if one.parts != "right"]
+        """To learn from, pairs, as often as `pairs` says, and right sentences that are not held out, neither as such nor as the target of a
+        pair; to evaluate on, pairs alone."""
+        pairs, right = self._divided(sources, split)
         if split != "train":
             return pairs
-        right = [one for one in found if one.parts == "right"]
+        held = {one.label[0] for own in self._divided(sources, "validation") for one in own if one.label}
+        right = [one for one in right if one.label[0] not in held]
         share = self.options.pairs
         times = max(1, round(share / (1 - share) * len(right) / len(pairs))) if pairs else 0
-        return pairs * times + right
+        return pairs + [one._replace(parts=AGAIN) for one in pairs] * (times - 1) + right
+
+    def _divided(self, sources, split: str) -> tuple[list[Example], list[Example]]:
+        """Pairs and right sentences of the files."""
+        found = super(EditingDataset, self).examples(sources, split)
+        return [one for one in found if one.parts != RIGHT], [one for one in found if one.parts == RIGHT]
+
+    def right_beside(self, run: Any) -> list[str]:
+        sources = run.corpora()
+        (learned, _), (held, right) = self._divided(sources, "train"), self._divided(sources, "validation")
+        known = {one.label[0] for one in learned + held if one.label}
+        return sorted({one.label[0] for one in right} - known, key=content_hash)[:MOST_RIGHT]
 
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         counts = Counter(letter for example in dict.fromkeys(one.label[0] for one in examples) for letter in example)
@@ -121,7 +144,7 @@ class SpellingDataset(EditingDataset):
         return ()
 
     def counted_labels(self, example: Example) -> tuple[str, ...]:
-        return tuple(example.label[0])
+        return () if example.parts == AGAIN else tuple(example.label[0])
 
     def head(self):
         return CharacterHead(len(self.label_names), by_token=True)
@@ -133,6 +156,25 @@ class SpellingDataset(EditingDataset):
                 "Spelling reads characters, and the tokenizer has other pieces",
                 "Prepare texts with --tokenizer char, for --data.tokenizer.",
             )
+        for split, mend in (
+            ("train", "Give some in --data.files."),
+            ("validation", "Give some in --data.validation-files, or more pairs."),
+        ):
+            if not any(one.parts != RIGHT for one in self.examples(sources, split)):
+                raise UserError(f"data: there are no pairs (rows with a source and a target) in the {split} split", mend)
+        if len(self.label_names) <= OTHERS:
+            raise UserError(
+                f"data: only {len(self.label_names)} characters stand {FEWEST} times in right sentences; Spelling needs over {OTHERS}",
+                "Give more right sentences, as rows that have a target alone.",
+            )
+
+    def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
+        if isinstance(self.experiment.gradient, Private):
+            raise UserError(
+                "Spelling counts the texts that it learns from, of which a private run promises to tell nothing",
+                "Train with the gradient Exact, or use Editing.",
+            )
+        return super().units(sources, user, rows)
 
     def changer(self, examples: Sequence[Example]) -> Callable[[Example, int], Example]:
         """(example, row) -> the example as that row of the stream has it: right sentences are misspelled."""
@@ -142,7 +184,7 @@ class SpellingDataset(EditingDataset):
         seed, rate = self.experiment.seed, self.options.misspelled
 
         def change(example: Example, row: int) -> Example:
-            if example.parts != "right":
+            if example.parts != RIGHT:
                 return example
             draw = np.random.default_rng((seed, row))
             text = example.label[0]
@@ -196,16 +238,13 @@ class SpellingDataset(EditingDataset):
     def edits_of(self, text: str, other: str) -> set[tuple[int, int, str]]:
         return {(place, place + 1, new) for place, (old, new) in enumerate(zip(text, other, strict=True)) if old != new}
 
-    def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> Editor:
-        from train.apps.answering import Answering
-
-        answering = Answering(run, self, step=step, raw=raw)
-        return Editor(answering, Speller(answering))
+    def proposer(self, answering: Any) -> "Speller":
+        return Speller(answering)
 
 
 def written_in(examples: Sequence[Example]) -> Counter[tuple[str, str]]:
     """How often one character (first) was written in the place of another, in pairs, each counted once."""
-    pairs = {(one.fields["given"], one.label[0]) for one in examples if one.parts != "right"}
+    pairs = {(one.fields["given"], one.label[0]) for one in examples if one.parts != RIGHT}
     return Counter((wrong, right) for given, target in pairs for wrong, right in zip(given, target, strict=True) if wrong != right)
 
 
@@ -216,7 +255,7 @@ class Counts:
     """What is counted in the sentences to learn from: n-grams of the right ones, and which character was written for which."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], letters: Sequence[str], frequencies: Sequence[int]):
-        """arrays: of `counted`. letters: characters by number, with their frequencies."""
+        """arrays: of `arrays_of`. letters: characters by number, with their frequencies."""
         self.ngrams = NGram.of_arrays(arrays)
         self._numbers = {letter: number for number, letter in enumerate(letters)}
         self.frequencies = dict(zip(letters, frequencies, strict=True))
@@ -224,11 +263,11 @@ class Counts:
         self.misspelled = Counter[str]()
         for (wrong, _), times in self.written.items():
             self.misspelled[wrong] += times
-        both = self.written | {(right, wrong): times for (wrong, right), times in self.written.items()}
-        self.confusions = Confusions(self.frequencies, both)
+        either_way = {both for pair in self.written for both in (pair, pair[::-1])}
+        self.confusions = Confusions(self.frequencies, dict.fromkeys(sorted(either_way), 1))
 
     @staticmethod
-    def counted(examples: Sequence[Example], letters: Sequence[str]) -> dict[str, np.ndarray]:
+    def arrays_of(examples: Sequence[Example], letters: Sequence[str]) -> dict[str, np.ndarray]:
         numbers = {letter: number for number, letter in enumerate(letters)}
         texts = dict.fromkeys(one.label[0] for one in examples)
         ngrams = NGram.fit((_ids(text, numbers) for text in texts), len(letters) + 1, ORDER)
@@ -257,7 +296,9 @@ def _ids(text: str, numbers: Mapping[str, int]) -> np.ndarray:
 
 
 class Speller:
-    """Proposes other characters, by an encoder, by n-grams, and by what sounds alike or was written before. names: see `Proposer`."""
+    """Proposes other characters: those that are likeliest by an encoder, and of these and of such as sound alike or were written for one
+    another those that are likeliest by n-grams. It proposes nothing in the place of a character that the run did not learn, such as one of
+    another script. names: see `Proposer`."""
 
     names: tuple[str, ...] = (
         "encoder", "gain", "loss", "gain to 10", "same sound", "near sound", "same tone",
@@ -265,11 +306,12 @@ class Speller:
     )  # fmt: skip
     least = 1 / 3
     """Of edits that are less likely, more than two in three would be wrong."""
+    reads = (ORDER, OTHERS, BEST, UNLIKELY, MOST_RIGHT)
 
     def __init__(self, answering: Any):
         self._answering, self._dataset = answering, answering.dataset
         letters, frequencies = answering.dataset.label_names, answering.run.experiment.objective.counts
-        arrays = answering.counted(lambda: Counts.counted(answering.learned_from(), letters), of=["spelling", ORDER])
+        arrays = answering.counted(lambda: Counts.arrays_of(answering.learned_from(), letters), of=["spelling", ORDER])
         self._letters, self.counts = letters, Counts(arrays, letters, frequencies)
 
     def __call__(self, sentences: Sequence[str]) -> list[Proposals]:
@@ -283,7 +325,7 @@ class Speller:
         """answer: of the dataset's `found`."""
         odds: dict[tuple[int, str], float] = {}
         for place, (letter, values) in enumerate(zip(text, answer.tolist(), strict=True)):
-            if not CHARACTER.fullmatch(letter):
+            if not CHINESE.fullmatch(letter) or letter not in self.counts.frequencies:
                 continue
             own, others = max(values[0], UNLIKELY), values[1 + OTHERS :]
             for kind in self.counts.confusions.of(letter).values():
@@ -291,7 +333,7 @@ class Speller:
             odds |= {
                 (place, other): max(value, UNLIKELY) - own
                 for number, value in zip(values[1 : 1 + OTHERS], others, strict=True)
-                if CHARACTER.fullmatch(other := self._letters[int(number)])
+                if CHINESE.fullmatch(other := self._letters[int(number)])
             }
         if not odds:
             return Proposals()

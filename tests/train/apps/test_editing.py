@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import UserError
 from data.records.record import Record
-from train.apps.editing import Editing, Editor, Writer, _features, _loses_name
+from train.apps.editing import FOLDS, Editing, Editor, Writer, _features, _loses_name
 from train.apps.edits import WORD, Edit
 from train.apps.proposals import Proposals, Proposed, believed, fitted, most_believed
 from train.tasks.metrics.corrections import gleu
@@ -128,7 +128,27 @@ def test_names_stay(editor, tmp_path):
     assert edit(editor(protect=str(tmp_path / "names.txt")), "he go home.")["text"] == "he go home."
     assert edit(editor(), "he go home.", protect=["go"])["text"] == "he go home."
     assert edit(editor(), "he go home.", protect=["g"])["text"] == "he goes home."
+    assert edit(editor(), "he go home.", protect=["he goes", "e go"])["text"] == "he goes home."
     assert editor(protect=str(tmp_path / "names.txt")).reads != editor().reads  # lines of others would stay
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "names", "kept"),
+    [
+        ("zh", "甲乙丙丁", ["甲乙", "乙丙"], "xxx."),
+        ("zh", "甲乙丙丁", ["甲", "甲乙丙"], "xxx."),
+        ("en", "in New York Times here", ["New York", "York Times"], "...xxxxxxxxxxxxxx....."),
+        ("en", "in New Yorker", ["New York"], "............."),
+        ("zh", "在3个A4纸", [], ".x.xx."),
+        ("zh", "见http://a.b/c，见www.a.b里a@b.cn。", [], ".xxxxxxxxxxxx..xxxxxxx.xxxxxx."),
+        ("zh", "１０元`在`<在>里", [], "xx.xxxxxx."),
+    ],
+)
+def test_what_is_kept_of_a_text(editor, language, text, names, kept):
+    """Where words are not parted by spaces, what is kept ends where the other script begins."""
+    made = editor(language=language)
+    row = made._read(Record({"source": text, "protect": names}, "line 1"))
+    assert "".join(".x"[one] for one in made._kept(row)) == kept
 
 
 @pytest.mark.parametrize(
@@ -203,6 +223,42 @@ def test_a_right_sentence_counts_by_the_surest_of_its_edits(editor):
     assert made._learn()["threshold"] == pytest.approx(0.9)
 
 
+@pytest.fixture
+def numbered(editor, monkeypatch):
+    """(right sentences, numbers as texts) -> an Editor that would make an edit in each, the surer the higher its number; and the numbers of
+    those that it learned from, each time."""
+
+    def make(held, **options):
+        learned = []
+
+        def fit(edits, count):
+            learned.append({int(one.features[0]) for one, _ in edits})
+            return [1.0, 0.0]
+
+        made = editor(**options)
+        monkeypatch.setattr("train.apps.editing.fitted", fit)
+        made.proposer = types.SimpleNamespace(names=("number",), least=0.0)
+        made._proposed = lambda texts: [Proposals([Proposed(Edit(0, 1, "a", "b", 0, 1), (float(text),))]) for text in texts]
+        made._answering.held_out = lambda: [made._dataset.example(Record({"source": one, "target": one}, "held")) for one in held]
+        return made, learned
+
+    return make
+
+
+def test_a_right_sentence_is_judged_by_what_others_taught(numbered):
+    made, learned = numbered([str(number) for number in range(2 * FOLDS)])
+    made._learn()
+    *folds, last = learned
+    assert last == {*range(2 * FOLDS)} and folds == [last - {fold, fold + FOLDS} for fold in range(FOLDS)]
+
+
+def test_right_sentences_beside_pairs_count_too_but_are_not_learned_from(numbered, monkeypatch):
+    """Of eight one may be changed, which is the surest; the next tells how sure an edit must be."""
+    made, learned = numbered([str(-number) for number in range(5)], spoiled=1 / 8)
+    monkeypatch.setattr(type(made._dataset), "right_beside", lambda self, run: ["3", "2", "1"])
+    assert made._learn()["threshold"] == pytest.approx(1 / (1 + np.exp(-2))) and learned[-1] == {0, -1, -2, -3, -4}
+
+
 def test_of_edits_of_one_place_the_likeliest_is_made():
     edits = [Proposed(Edit(place, place + 1, "a", new, 0, 1), (odds,)) for place, new, odds in ((0, "b", 1), (0, "c", 2), (1, "d", 0))]
     found = most_believed([1.0, 0.0], edits)
@@ -216,9 +272,10 @@ def test_what_was_learned_depends_on_what_may_be_spoiled(editor):
 @pytest.mark.parametrize(
     "text", ["a" * 90_000, "@" * 90_000, "< " * 45_000, " " * 90_000, "a b\n|\n" * 15_000, "](" * 45_000, "`" * 90_000]
 )
-def test_hostile_texts_take_no_time(editor, text):
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_hostile_texts_take_no_time(editor, text, language):
     before = time.process_time()
-    editor().answers([Record({"source": text}, "line 1")])
+    editor(language=language).answers([Record({"source": text}, "line 1")])
     assert time.process_time() - before < 5  # of quadratic ones half a minute and more
 
 

@@ -1,5 +1,8 @@
 """How characters sound, and what is put in whose place."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -48,6 +51,16 @@ def test_each_syllable_has_a_number_of_its_own():
 def test_blurring_twice_is_blurring_once():
     for syllable in ("zhang", "nv", "hui", "fu", "sheng", "ling"):
         assert blurred(blurred(syllable)) == blurred(syllable)
+
+
+def test_confusions_live_no_longer_than_they_are_held():
+    """They hold whatever they are of."""
+    made = Confusions({"他": 100, "她": 50}, {})
+    assert made.of("他") is made.of("他")
+    seen = weakref.ref(made)
+    del made
+    gc.collect()
+    assert seen() is None
 
 
 def test_others_are_drawn_that_there_are_and_sound_alike_or_were_written():
