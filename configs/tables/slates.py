@@ -16,7 +16,7 @@ from train.rl.environments.simulators import TOPICS, Satisfaction
 CONFIG = "configs/rl/simulators.py:satisfaction"
 LEARNING = "--steps 300 --batch-size 64 --objective.epochs 2 --objective.critic shared --objective.value-clip 0 --evaluation.every 0"
 READERS = 200
-"""Whom every policy meets, the same of a seed."""
+"""Whom every policy meets."""
 FIRST = 2
 """Turns that count as the first."""
 
@@ -43,7 +43,7 @@ def get_table() -> Table:
             Row("next_click", "the slate most likely clicked now, exactly", ("python {table} play greedy {seed}",)),
             Row("near", "PPO on the clicks of each turn alone", ("python {table} policy {learned_near}",)),
             Row("far", "PPO on the clicks to come", ("python {table} policy {learned_far}",)),
-            Row("knows", "whoever knows the reader: solid items, then bait at the end", ("python {table} knows {seed}",)),
+            Row("knows", "whoever knows the reader: the best plan of one topic", ("python {table} knows",)),
         ),
         claims=(
             *(Better("far", other) for other in ("random", "next_click", "near")),
@@ -79,18 +79,18 @@ def played(what: str, seed: int) -> dict[str, float]:
         said.extend(found)
         return found
 
-    return measured(earned(simulator, readers(seed), heard, jax.random.key(seed)), said, NOTHING)
+    return measured(earned(simulator, readers(), heard, jax.random.key(seed)), said, NOTHING)
 
 
-def readers(seed: int) -> list[Any]:
-    """Those of a run's validation."""
-    return [Satisfaction().prompt(seed, row, "validation") for row in range(READERS)]
+def readers() -> list[Any]:
+    """Those of a run's validation, which are the same for all seeds."""
+    return [Satisfaction().prompt(0, row, "validation") for row in range(READERS)]
 
 
-def known(seed: int) -> dict[str, float]:
+def known() -> dict[str, float]:
     """Of all plans that name the solid item of the favourite topic, and then for some turns its bait, the best."""
     simulator, found, said = Satisfaction(), [], []
-    for prompt in readers(seed):
+    for prompt in readers():
         topic, best = TOPICS[int(simulator.users.taste_C[prompt.facts["user"]].argmax())], (-1.0, [], [])
         for bait in range(simulator.turns + 1):
             plan = [topic * simulator.slate] * (simulator.turns - bait) + [topic.upper() * simulator.slate] * bait
@@ -133,5 +133,5 @@ def minutes(folder: str) -> float:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    answer = sampled(rest[0]) if what == "policy" else known(int(rest[0])) if what == "knows" else played(rest[0], int(rest[1]))
+    answer = sampled(rest[0]) if what == "policy" else known() if what == "knows" else played(rest[0], int(rest[1]))
     print(json_files.dumps(answer))

@@ -1,28 +1,14 @@
 """Texts found by their words: BM25 (Robertson and Zaragoza 2009, eq. 3.15), with the logarithm that is never negative (as in Lucene)."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from data.anonymize.folding import fold
+from train.tasks.words import words
 
 K1, B = 1.2, 0.75
 """How fast a word that comes again counts less, and how much longer texts count less: the usual values."""
-_WORDS = re.compile(r"[㐀-鿿豈-﫿぀-ヿ]+|[^\W_]+")
-_UNSPACED = re.compile(r"[㐀-鿿豈-﫿぀-ヿ]")
-
-
-def words(text: str) -> list[str]:
-    """Words in lower case; of writing without spaces, such as Chinese, each character and each pair of neighbours."""
-    found: list[str] = []
-    for run in _WORDS.findall(fold(text).text.lower()):
-        if _UNSPACED.match(run):
-            found += [*run, *(run[place : place + 2] for place in range(len(run) - 1))]
-        else:
-            found.append(run)
-    return found
 
 
 class WordIndex:

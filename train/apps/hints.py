@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from train.apps.bm25 import words
 from train.apps.marking import function_words
+from train.tasks.words import words
 
 # No repetition of these patterns is without a bound, or can be read in two ways: texts come from strangers.
 NUMBER = re.compile(r"(?<![\w.,])[-+]?\d{1,3}(?:,\d{3}){1,10}+(?:\.\d{1,40})?|\d{1,40}/\d{1,40}|(?<!\d)\d{0,40}\.\d{1,40}|\d{1,40}")

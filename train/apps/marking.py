@@ -11,7 +11,7 @@ import numpy as np
 
 from data.clean.language import WORDS, languages_of
 from data.clean.units import units_of
-from train.apps.bm25 import words
+from train.tasks.words import words
 
 Vectors = Callable[[Sequence[str]], np.ndarray]
 """Texts to vectors of unit length [N, D]."""

@@ -11,11 +11,12 @@ from data.errors import UserError
 from data.records.record import Record, is_number
 from data.records.rows import read_records
 from train.apps.answering import Answering, in_place
-from train.apps.bm25 import WordIndex, words
+from train.apps.bm25 import WordIndex
 from train.apps.marking import LONGEST
 from train.kinds import Application, Section, check_range
 from train.tasks.examples import column
 from train.tasks.tracing import BEFORE, BEGIN, GOES_ON, AnswerRows, Tracing, TracingDataset, answers_of
+from train.tasks.words import words
 
 TOP, MOST = 5, 100
 """Skills that are named where a row asks for no number, and at most."""

@@ -13,13 +13,13 @@ from data.errors import UserError
 from data.records.record import Record, is_number
 from data.rows.order import few_of
 from train.apps.answering import Answering, in_place
-from train.apps.bm25 import words
 from train.apps.lists import diverse, gini, list_measures, novelty, variety
 from train.apps.ranker import TOGETHER, Asked, Known, Learned, Ranker, known_of, learn, lots
 from train.kinds import Application, Section
 from train.tasks.interactions import Case, Log, text_vectors
 from train.tasks.item_words import word_vectors
 from train.tasks.metrics.ranking import best, unseen
+from train.tasks.words import words
 
 TOP, MOST = 10, 1000
 """Items of a list where a row asks for no number, and at most."""
@@ -101,16 +101,18 @@ class Recommender(Application):
         """towers: of a run of two towers; UserError where it did not learn from the same events."""
         self.scoring, self.towers, self._log = scoring, towers, scoring.dataset.log
         self.reads = scoring.reads if towers is None else [*scoring.reads, *towers.reads]
-        log, options = self._log, scoring.dataset.options
-        if towers is not None:
-            _check_same(log, towers)
+        log, o = self._log, scoring.dataset.options
         scoring.run.corpora()  # the events must be those that the run knows
+        if towers is not None:
+            towers.run.corpora()
+            _check_same(log, towers)
         self._users = {name: number for number, name in enumerate(log.users)}
         self._items = {name: number for number, name in enumerate(log.items)}
-        self._texts_ID = text_vectors(options) if options.encoder else word_vectors(log.texts) if any(log.texts) else None
+        self._texts_ID = text_vectors(o) if o.encoder else word_vectors(log.texts) if any(log.texts) else None
         self._words = [frozenset(words(text)) for text in log.texts]
         self._text_count = Counter(word for text in self._words for word in text)
-        learned = scoring.learned(lambda: dataclasses.asdict(self._learn()), of=None if towers is None else towers.reads)
+        texts = [o.items, [*o.text], o.encoder]
+        learned = scoring.learned(lambda: dataclasses.asdict(self._learn()), of=[texts, None if towers is None else towers.reads])
         self._learned = Learned(**learned)
         self._history_U = [case.history for case in log.cases["next"]]
         self.ranker = Ranker(known_of(log, self._history_U), self._texts_ID, self._learned)
@@ -333,8 +335,10 @@ class Recommender(Application):
 def _check_same(log: Log, towers: Scoring) -> None:
     """UserError for towers that know other items, or learned from events that others are asked for."""
     theirs = towers.dataset.log
-    same = log.items == theirs.items and len(log.train_U) == len(theirs.train_U)
-    if not same or not all(np.array_equal(mine, other) for mine, other in zip(log.train_U, theirs.train_U, strict=True)):
+    alike = log.items == theirs.items and log.users == theirs.users
+    if not alike or not all(
+        np.array_equal(log.item_N[mine], theirs.item_N[other]) for mine, other in zip(log.train_U, theirs.train_U, strict=True)
+    ):
         raise UserError(
             f"data.towers: {towers.run.path} did not learn from the same events and items", "Train it with the same --data options."
         )

@@ -198,8 +198,8 @@ class PolicyGradient(Objective):
     discount: float = 1.0
     """Discount factor for each token, 0 to 1."""
     turn_discount: float = 1.0
-    """With environments that reply and advantage gae or returns: further discount factor for each turn, 0 to 1. 0: a turn is judged by what
-    it earns itself."""
+    """With environments that reply and advantage gae or returns: further discount factor from one turn of the policy to its next, 0 to 1.
+    0: a turn is judged by what it earns itself."""
     gae_lambda: float = 0.95
     """Lambda of generalized advantage estimation, 0 to 1: 1 trusts rewards, 0 the critic."""
     epochs: int = 1

@@ -59,7 +59,8 @@ class Recommendation(Data):
     user_features: tuple[str, ...] = ()
     """Columns of `users`: numbers, or categories, several of which `|` separates."""
     encoder: str = ""
-    """Run of a text encoder or decoder, whose pooled vectors of the texts are computed once and stay as they are. Empty: no texts."""
+    """Run of a text encoder or decoder, whose pooled vectors of the texts are computed once and stay as they are. Empty: words,
+    where the objective or the ranker reads them."""
     towers: str = ""
     """Run of the objective TwoTowers on the same events, whose scores the recommender weighs beside the others. Empty: none."""
     cold: float = 0.0

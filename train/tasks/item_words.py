@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from train.apps.bm25 import words
+from train.tasks.words import words
 
 ROUNDS = 2
 """Of power iteration: each makes the subspace more exact."""
 SHARED = 0.006
-"""Of the squares of all texts: a direction that has more than this counts little more than one that has as much."""
+"""Directions are weighed by s / sqrt(s² + SHARED · I), s being their singular value. Chosen with recall of new papers in sight."""
 SPARE = 16
 """Directions more than are kept, which make those that are kept more exact."""
 

@@ -221,6 +221,7 @@ class RecommendationDataset(Dataset):
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> Application:
         from train.apps.recommender import Recommender, Scoring
+        from train.objectives.tasks.towers import TwoTowers
         from train.runs.directory import open_run
         from train.sources.dataset import dataset_of
 
@@ -229,8 +230,8 @@ class RecommendationDataset(Dataset):
             return Recommender(scoring)
         other = open_run(self.options.towers)
         dataset = dataset_of(other.experiment)
-        if not isinstance(dataset, RecommendationDataset):
-            raise UserError(f"data.towers: {other.path} is no run on events", "Give one of configs/tasks/towers.py.")
+        if not isinstance(dataset, RecommendationDataset) or not isinstance(other.experiment.objective, TwoTowers):
+            raise UserError(f"data.towers: {other.path} is no run of two towers", "Give one of configs/tasks/towers.py.")
         dataset.place = other.path
         return Recommender(scoring, Scoring(other, dataset))
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.anonymize.folding import fold
 from data.tokenizer import Tokenizer
 
 WORD = re.compile(r"[㐀-鿿豈-﫿]|[^\W_㐀-鿿豈-﫿]+|[^\w\s]|_")
@@ -17,6 +18,23 @@ ENDS = frozenset("。！？!?；;")
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Where words begin and end in a text."""
     return [found.span() for found in WORD.finditer(text)]
+
+
+_RUNS = re.compile(r"[㐀-鿿豈-﫿぀-ヿ]+|[^\W_]+")
+_UNSPACED = re.compile(r"[㐀-鿿豈-﫿぀-ヿ]")
+"""Writing without spaces and other words, and what tells the first."""
+
+
+def words(text: str) -> list[str]:
+    """What a text is searched by: words in lower case; of writing without spaces, such as Chinese, each character and each pair of
+    neighbours."""
+    found: list[str] = []
+    for run in _RUNS.findall(fold(text).text.lower()):
+        if _UNSPACED.match(run):
+            found += [*run, *(run[place : place + 2] for place in range(len(run) - 1))]
+        else:
+            found.append(run)
+    return found
 
 
 class WordEncoder:

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from train.apps.bm25 import K1, B, WordIndex, words
+from train.apps.bm25 import K1, B, WordIndex
+from train.tasks.words import words
 
 TEXTS = ["the cat sat on the mat", "a dog sat", "cats and dogs and cats", "银行卡丢了怎么办", "如何开通网上银行"]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,6 +246,24 @@ def test_towers_are_weighed_beside_the_rest(run, with_towers, recommender):
 def test_towers_of_other_events_are_refused(run, with_towers):
     with pytest.raises(UserError, match="the same events"):
         beside(run, with_towers, cold=0.5)
+
+
+def test_towers_of_the_same_counts_in_another_order_are_refused(run, with_towers, tmp_path):
+    """Which would have learned from the events that others are asked for."""
+    experiment = open_run(with_towers).experiment
+    (events,) = experiment.data.files
+    first, *lines = Path(events).read_text().splitlines()
+    times = [line.rsplit(",", 1) for line in lines]
+    (tmp_path / "events.csv").write_text("\n".join([first, *(f"{rest},{-float(time)}" for rest, time in times)]) + "\n")
+    changed = dataclasses.replace(experiment.data, files=(str(tmp_path / "events.csv"),))
+    tiny_runs.train(tiny_runs.start(tmp_path / "towers", dataclasses.replace(experiment, data=changed)))
+    with pytest.raises(UserError, match="did not learn from the same events"):
+        beside(run, tmp_path / "towers")
+
+
+def test_a_run_that_is_no_towers_is_refused(run):
+    with pytest.raises(UserError, match="is no run of two towers"):
+        beside(run, run)
 
 
 def test_a_run_of_towers_is_a_recommender_too(with_towers):

@@ -103,24 +103,25 @@ def test_a_sampled_softmax_is_the_whole_one_where_the_batch_has_every_item_as_of
     expected = np.log(np.exp(scores).sum(1)) - scores[np.arange(10), targets]
     arrays = user_ND[:, None], x_ID[targets][:, None], bias_I[targets][:, None]
     there = np.ones((10, 1), bool)
-    found = sampled_softmax(*map(jnp.asarray, arrays), (count_I / 10)[targets][:, None], there)
+    found = sampled_softmax(*map(jnp.asarray, arrays), (count_I / 10)[targets][:, None], there, np.arange(10))
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4)
-    uncorrected = sampled_softmax(*map(jnp.asarray, arrays), jnp.full((10, 1), 0.25), there)
+    uncorrected = sampled_softmax(*map(jnp.asarray, arrays), jnp.full((10, 1), 0.25), there, np.arange(10))
     assert np.abs(uncorrected[:, 0] - expected).max() > 0.05
     padded = [jnp.concatenate([jnp.asarray(x), jnp.asarray(x[:3])]) for x in (*arrays, (count_I / 10)[targets][:, None])]
-    again = sampled_softmax(*padded, np.arange(13)[:, None] < 10)
+    again = sampled_softmax(*padded, np.arange(13)[:, None] < 10, np.arange(13))
     np.testing.assert_allclose(again[:10], found, rtol=1e-5)
 
 
 def test_what_a_user_had_otherwise_is_no_wrong_item():
-    """The places of a row are no candidates of one another: an item of one may change without the others."""
+    """The places of a user's rows are no candidates of one another: an item of one may change without the others."""
     draw = np.random.default_rng(0)
-    user, following = draw.normal(size=(2, 3, 4)), draw.normal(size=(2, 3, 4))
-    rest = np.zeros((2, 3)), np.full((2, 3), 0.2), np.ones((2, 3), bool)
+    user, following = draw.normal(size=(3, 3, 4)), draw.normal(size=(3, 3, 4))
+    rest = np.zeros((3, 3)), np.full((3, 3), 0.2), np.ones((3, 3), bool), np.array([5, 1, 5])
     changed = following.copy()
     changed[0, 2] += 1
     before, after = (np.asarray(sampled_softmax(jnp.asarray(user), jnp.asarray(x), *rest)) for x in (following, changed))
     np.testing.assert_allclose(after[0, :2], before[0, :2], rtol=1e-6)
+    np.testing.assert_allclose(after[2], before[2], rtol=1e-6)
     assert (np.abs(after - before)[1] > 1e-3).all() and abs(after[0, 2] - before[0, 2]) > 1e-3
 
 

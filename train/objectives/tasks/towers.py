@@ -154,7 +154,7 @@ class TwoTowersLoss:
         if sampled:
             count_I = jnp.expm1(log_I)
             bias_BT, share_BT = (of_I[batch.targets] for of_I in (self.bias(params), count_I / count_I.sum()))
-            nll = sampled_softmax(user_BTD, next_BTD, bias_BT, share_BT, batch.weights > 0)
+            nll = sampled_softmax(user_BTD, next_BTD, bias_BT, share_BT, batch.weights > 0, batch.users)
         else:
             bias_I = self.bias(params) if key is None else jnp.where(log_I > 0, self.bias(params), NEVER)
             nll = score_tokens(Head(user_BTD, x_ID, bias_I), batch.targets, shards=self.shards, counted_BT=batch.weights > 0).nll
@@ -170,16 +170,17 @@ class TwoTowersLoss:
         return {"scores": logits(Head(user_BD, x_ID, self.bias(params))), "rows": batch.rows}
 
 
-def sampled_softmax(user_BTD, next_BTD, bias_BT, share_BT, there_BT):
+def sampled_softmax(user_BTD, next_BTD, bias_BT, share_BT, there_BT, users_B):
     """Nats [B, T] of each next item among those of the batch, with scores less the logarithm of how often an item is there (Yi et al. 2019,
-    eq. 3): over a large batch exp(score) / share is on average the sum over all items, so these are the nats of a softmax over all.
+    eq. 3): over a large batch that is on average a softmax over all items. The right item is corrected as if it had been drawn, too, so
+    items that are rarer than one in a batch are pulled at less than by a softmax over all.
 
     bias_BT: added to scores; share_BT: how likely an item is the next one of any place; there_BT: places that count. What else the same
     user took is none of the wrong items: a row of one user's events is no sample of all.
     """
-    row_N = jnp.broadcast_to(jnp.arange(len(there_BT))[:, None], there_BT.shape).reshape(-1)
-    place_N, there_N = jnp.arange(len(row_N)), there_BT.reshape(-1)
-    counts_NN = there_N & ((row_N[:, None] != row_N) | (place_N[:, None] == place_N))
+    owner_N = jnp.broadcast_to(users_B[:, None], there_BT.shape).reshape(-1)
+    place_N, there_N = jnp.arange(len(owner_N)), there_BT.reshape(-1)
+    counts_NN = there_N & ((owner_N[:, None] != owner_N) | (place_N[:, None] == place_N))
     corrected_N = (bias_BT - jnp.log(jnp.maximum(share_BT, 1e-12))).reshape(-1)
     user_ND, next_ND = (x.reshape(-1, x.shape[-1]) for x in (user_BTD, next_BTD))
     score_NN = jnp.where(counts_NN, user_ND @ next_ND.T + corrected_N, NEVER)

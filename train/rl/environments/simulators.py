@@ -482,7 +482,7 @@ class Satisfaction(HiddenUser):
         satisfaction = 1 / (1 + xp.exp(-self.sensitivity * state.exposure))
         click = xp.where(makes_sense, satisfaction * pull_K.max(-1) / MOST, 0.0).astype(np.float32)
         change = xp.where(item >= len(TOPICS), -1.0, 1.0) * makes_sense
-        level = xp.floor(click * LEVELS_HEARD).astype(np.int32)  # a click is never quite sure
+        level = xp.minimum(xp.floor(click * LEVELS_HEARD), LEVELS_HEARD - 1).astype(np.int32)
         return Reading(
             exposure=(self.memory * state.exposure + change).astype(np.float32),
             heard=xp.where(makes_sense, LEVELS_HEARD * item + level, -1).astype(np.int32),

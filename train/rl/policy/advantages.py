@@ -14,9 +14,9 @@ from train.rl.options import KL_COEFFICIENTS
 def generalized_advantages(rewards_BT, values_BT, mask_BT, *, discount: float, gae_lambda: float, turn_discount: float = 1.0):
     """GAE (Schulman et al. 2016, eq. 16) that steps over masked tokens.
 
-    rewards_BT: of each token. values_BT: of the state before it. Where the mask is 0, the accumulator passes through, so inserting masked
-    tokens within a turn changes nothing but that they divide it: from one turn to the next, what follows counts `turn_discount` times as
-    well. Nothing follows the last token: episodes end.
+    rewards_BT: of each token. values_BT: of the state before it. Where the mask is 0, the accumulator passes through. A gap of masked
+    tokens ends a turn: across it the next value and advantage are multiplied by `turn_discount` too. Nothing follows the last token:
+    episodes end.
     Returns advantages_BT (0 where masked) and returns_BT = advantages + values, both before any whitening.
     """
 

@@ -226,6 +226,11 @@ def test_bait_pays_at_once_and_costs_later():
     assert bait[0].reward > solid[0].reward and returns(bait) < returns(solid)
 
 
+def test_a_click_that_is_sure_is_answered_too():
+    replies = play(Satisfaction(turns=8, sensitivity=50, memory=0.9), reader(2, 2, 2, 2), ["aa"] * 7 + ["DD"])
+    assert replies[-1].reward == pytest.approx(1) and replies[-1].text == "D9"
+
+
 def test_of_a_slate_the_item_with_the_greatest_pull_is_taken():
     said = ["aB", "Ba", "aA", "dc", "abc", "x?"]
     replies = play(Satisfaction(turns=7), reader(2, 1, 0, 0), said)
