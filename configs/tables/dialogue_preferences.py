@@ -22,10 +22,12 @@ from train.rl.options import PreferenceLearning, Preferences
 LEARNED = PublicFile("dialogues", "dialogsum/dev.jsonl", "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f")
 TALKED = PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87c2fe30423bd78f6ff2ebbbacf8c36ea5a1891802b747496ddda4a7a9")
 """DialogSum (Chen et al. 2021), CC BY-NC-SA 4.0."""
-TESTS, SAMPLES = 150, 4
-"""Conversations that are gone on with to test; those behind them are learned from, by so many replies each."""
+TESTS, LEARNED_FROM, SAMPLES = 100, 100, 4
+"""Conversations that are gone on with to test, as many behind them that are learned from, and replies to each of those."""
 READ, LONGEST, WRITTEN = 4, 500, 32
 """Turns of a conversation that are given, their characters at most, and tokens of a reply."""
+AT_ONCE = 50
+"""Replies that are written together."""
 ASKED = "Go on with the conversation. Say one or two short sentences, as a person would."
 JUDGED = 300
 """Steps of the judge's training."""
@@ -36,13 +38,13 @@ COPIED = 4
 def get_config(arg: str = "") -> Experiment:
     return Experiment(
         name="dialogue preferences",
-        steps=80,
+        steps=50,
         batch_size=4,
         model=OfStart(context_length=192),
         data=Preferences(validation=8),
         objective=PreferenceLearning(beta=0.1),
         optimizer=AdamW(learning_rate=3e-4, weight_decay=0.0),
-        schedule=Schedule(warmup_steps=8, decay="linear", final_fraction=0.0),
+        schedule=Schedule(warmup_steps=5, decay="linear", final_fraction=0.0),
         evaluation=Evaluation(every=0),
         checkpoints=Checkpoints(every=0),
         samples=Samples(tokens=0),
@@ -59,11 +61,11 @@ def get_table() -> Table:
         title="Replies of a chat model, before and after preferences",
         paper="Rafailov et al. 2023 (DPO); Bai et al. 2022b (a model's judgement in place of people's); Kirk et al. 2024 (what preferences "
         "cost in diversity)",
-        claim="Two hundred comparisons that a judge of coherence makes of a chat model's own replies make its replies more coherent, and "
+        claim="A hundred comparisons that a judge of coherence makes of a chat model's own replies make its replies more coherent, and "
         "less varied.",
         metrics=(
             Metric("coherence", "coherence, by the judge", "share", lower_is_better=False),
-            Metric("nearness", "nearness to what was said", lower_is_better=False),
+            Metric("nearness", "nearness to the two turns before", lower_is_better=False),
             Metric("contradicting", "contradicting", "share"),
             Metric("copied", f"copies {COPIED} words of the conversation", "share"),
             Metric("distinct", "different pairs of words", "share", lower_is_better=False),
@@ -78,7 +80,7 @@ def get_table() -> Table:
                 "judge",
                 (
                     f"omnia train configs/apps/coherence.py --run-dir {{run}} --steps {JUDGED} --start {{encoder}}/whole "
-                    "--data.turns dialogue --data.files {dialogues} --data.encoder {encoder}/whole",
+                    "--data.turns dialogue --data.files {dialogues}",
                 ),
             ),
             Shared("pairs", ("python {table} pairs {run} {smollm2} {judge} {other_dialogues} {seed}",)),
@@ -98,12 +100,12 @@ def get_table() -> Table:
         ),
         claims=(
             Better("taught", "before"),
-            Better("taught", "before", metric="nearness to what was said"),
+            Better("taught", "before", metric="nearness to the two turns before"),
             Better("before", "taught", metric="different pairs of words"),
         ),
         note=f"The first {READ} turns of {TESTS} dialogues are gone on with by a reply of at most {WRITTEN} tokens, at a temperature of 1. "
-        f"Of each of about {TESTS} others, {SAMPLES} replies are drawn, and the one that follows best is better than the one that follows "
-        f"least. 80 steps of 4 comparisons. The judge is MiniLM, {JUDGED} steps of 32 on 500 more dialogues, and sees nothing of these; "
+        f"Of {LEARNED_FROM} others, {SAMPLES} replies each are drawn, and the one that follows best is better than the one that follows "
+        f"least. 50 steps of 4 comparisons. The judge is MiniLM, {JUDGED} steps of 32 on 500 more dialogues, and sees nothing of these; "
         "but it is the judge that was learned from: what it does not see stands beside it.",
     )
 
@@ -141,8 +143,8 @@ def replied(model: str, prompts: list[list[dict[str, str]]], *, temperature: flo
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
     generator, tokenizer, chat = make_generator(run, params), run.tokenizer(), load_chat(run.path)
     found = []
-    for first in range(0, len(prompts), 40):
-        encoded = [chat.encode(prompt, tokenizer) for prompt in prompts[first : first + 40]]
+    for first in range(0, len(prompts), AT_ONCE):
+        encoded = [chat.encode(prompt, tokenizer) for prompt in prompts[first : first + AT_ONCE]]
         part = generator.generate(encoded, tokens=WRITTEN, sampling=Sampling(temperature=temperature, top_p=0.95), seed=seed + first)
         found += [" ".join(completion.text.split()) or "..." for completion in part]
     return found
@@ -160,7 +162,7 @@ def sampled(model: str, judge: str, talks: list[list[Turn]], seed: int) -> tuple
 
 
 def pairs(folder: str, model: str, judge: str, path: str, seed: str) -> None:
-    talks = conversations(path)[TESTS:]
+    talks = conversations(path)[TESTS : TESTS + LEARNED_FROM]
     rows = []
     for turns, texts, follows in zip(talks, *sampled(model, judge, talks, int(seed)), strict=True):
         best, worst = texts[follows.argmax()], texts[follows.argmin()]
@@ -189,18 +191,19 @@ def measured(folder: str, judge: str, encoder: str, path: str) -> dict[str, floa
     ]
     last = [line["turns"][-1] for line in load_judge(judge).answers(rows)]
     embed = load_embedder(open_run(encoder))
+    vectors_ND, before_ND = embed(texts), embed([" ".join(turn.text for turn in turns[-3:-1]) for turns in talks])
     words = [text.lower().split() for text in texts]
     copied = [
         longest_copy(own, [turn.text.lower().split() for turn in turns[:-1]]) >= COPIED for own, turns in zip(words, talks, strict=True)
     ]
     return {
         "coherence": float(np.mean([one["follows"] for one in last])),
-        "nearness": float(np.mean([one["near"] for one in last])),
+        "nearness": float((vectors_ND * before_ND).sum(-1).mean()),
         "contradicting": float(np.mean([one["contradicts"] > 0.5 for one in last])),
         "copied": float(np.mean(copied)),
         "distinct": distinct(words, 2),
         "self_bleu": self_bleu(words),
-        "mauve": mauve(embed(texts), embed([turns[-1].text for turns in talks])),
+        "mauve": mauve(vectors_ND, embed([turns[-1].text for turns in talks])),
     }
 
 
