@@ -156,6 +156,46 @@ def test_a_step_of_all_items_and_one_of_the_batch_both_learn(events):
         assert all(np.isfinite(x).all() and np.asarray(x).any() for x in jax.tree.leaves(parts))
 
 
+def test_a_step_of_the_batch_is_corrected_by_how_often_items_come(events):
+    """Beside an oracle made of the vectors and of the counts of events; an evaluation is of all items."""
+    dataset, bound, params = begun(events, in_batch=True, dropout=0.0)
+    params, batch = moved(params), EventBatches(dataset).batch(0, 8)
+    vectors = np.asarray(bound.loss.item_vectors(params, params["item_facts"][:, :-1]))
+    users = np.asarray(bound.loss.user_vectors(params, jnp.asarray(vectors[batch.tokens]), batch.segments))
+    count_I = np.expm1(np.asarray(params["item_facts"])[:, -1])
+    bias_I = float(params["popularity"]) * np.log1p(count_I)
+    scale, there = float(np.exp(params["scale"])), batch.weights > 0
+    places = [(row, place) for row, place in np.argwhere(there)]
+    expected = 0.0
+    for row, place in places:
+        others = [one for one in places if batch.users[one[0]] != batch.users[row] or one == (row, place)]
+        targets = np.array([batch.targets[one] for one in others])
+        scores = scale * vectors[targets] @ users[row, place] + bias_I[targets]
+        own = scale * vectors[batch.targets[row, place]] @ users[row, place] + bias_I[batch.targets[row, place]]
+        expected += np.log(np.exp(scores - np.log(count_I[targets] / count_I.sum())).mean()) - own
+    term = bound.loss(params, batch, jax.random.key(1))[0]["loss"]
+    assert float(term.total) == pytest.approx(expected, rel=1e-4) and float(term.weight) == len(places)
+    scores = scale * users[there] @ vectors.T + bias_I
+    whole = np.log(np.exp(scores).sum(1)) - scores[np.arange(len(scores)), batch.targets[there]]
+    assert float(bound.loss(params, batch, None)[0]["loss"].total) == pytest.approx(whole.sum(), rel=1e-4)
+
+
+def test_dropout_is_drawn_by_the_key_in_both_towers(events):
+    dataset, bound, params = begun(events, dropout=0.5)
+    params, batch = moved(params), EventBatches(dataset).batch(0, 4)
+
+    def users(key):
+        had = jnp.ones((4, 6, params["item_facts"].shape[1] - 1))
+        return bound.loss.user_vectors(params, had, batch.segments, None if key is None else jax.random.split(jax.random.key(key), 4))
+
+    def items(key):
+        return bound.loss.item_vectors(params, params["item_facts"][:, :-1], None if key is None else jax.random.key(key))
+
+    for vectors in (users, items):
+        assert np.abs(vectors(0) - vectors(1)).max() > 1e-3 and (np.asarray(vectors(None)) == np.asarray(vectors(None))).all()
+        assert np.abs(vectors(0) - vectors(None)).max() > 1e-3
+
+
 def test_items_that_nobody_had_are_ranked_by_their_texts(events, tmp_path, monkeypatch):
     """Also after a run that was stopped and went on, which is what it would have been."""
     whole = tiny_runs.start(tmp_path / "whole", experiment_of(events))
