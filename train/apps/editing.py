@@ -173,7 +173,7 @@ class Writer:
 
     names: tuple[str, ...] = ("log odds", "log", *KINDS)
     least = 0.0
-    reads = ()
+    reads: tuple[Any, ...] = ()
 
     def __init__(self, answering: Any):
         self._answering, self._dataset = answering, answering.dataset

@@ -30,7 +30,7 @@ class Proposer(Protocol):
     """Of the features of an edit."""
     least: float
     """An edit must be surer than that, whatever the strength. 0: at full strength all stand."""
-    reads: Sequence[Any]
+    reads: tuple[Any, ...]
     """Numbers that decide what is proposed: what was learned with others is learned anew."""
 
     def __call__(self, sentences: Sequence[str]) -> list[Proposals]:

@@ -306,7 +306,7 @@ class Speller:
     )  # fmt: skip
     least = 1 / 3
     """Of edits that are less likely, more than two in three would be wrong."""
-    reads = (ORDER, OTHERS, BEST, UNLIKELY, MOST_RIGHT)
+    reads: tuple[Any, ...] = (ORDER, OTHERS, BEST, UNLIKELY, MOST_RIGHT)
 
     def __init__(self, answering: Any):
         self._answering, self._dataset = answering, answering.dataset

@@ -360,6 +360,7 @@ def test_a_run_learns_from_pairs_and_right_sentences_and_corrects_others(tmp_pat
     rows = {"pairs": [pair(wrong[text], text) for text in rights[::2]], "right": [{"target": text} for text in rights]}
     others = [sentence(draw, word) for word in ("在家", "再见") for _ in range(10)]
     rows["held"] = [pair(text.translate(str.maketrans("在再", "再在")), text) for text in others]
+    rows["beside"] = [{"target": sentence(draw, "在家")} for _ in range(10)]
     for name, own in rows.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
     character_tokenizer("".join(LETTERS)).save(str(tmp_path / "characters"))
@@ -371,7 +372,7 @@ def test_a_run_learns_from_pairs_and_right_sentences_and_corrects_others(tmp_pat
         ),
         data=Spelling(
             files=(str(tmp_path / "pairs.jsonl"), str(tmp_path / "right.jsonl")),
-            validation_files=(str(tmp_path / "held.jsonl"),),
+            validation_files=(str(tmp_path / "held.jsonl"), str(tmp_path / "beside.jsonl")),
             length=16,
             tokenizer=str(tmp_path / "characters"),
         ),
@@ -384,12 +385,12 @@ def test_a_run_learns_from_pairs_and_right_sentences_and_corrects_others(tmp_pat
     )
     run = start(tmp_path / "run", experiment)
     summary = train(run)
-    assert summary["validation"]["sentence_f1"] > 0.8
+    assert summary["validation"]["sentence_f1"] > 0.8 and summary["validation"]["examples"] == len(others)
     editor = dataset_of(run.experiment).application(open_run(run.path))
     asked = [Record({"source": row["source"]}, "line") for row in rows["held"]]
     lines = editor.answers(asked)
     assert np.mean([line["text"] == row["target"] for line, row in zip(lines, rows["held"], strict=True)]) > 0.8
-    for name in ("pairs", "right", "held"):  # what was learned and counted is kept
+    for name in rows:  # what was learned and counted is kept
         (tmp_path / f"{name}.jsonl").unlink()
     again = dataset_of(run.experiment).application(open_run(run.path))
     assert again.answers(asked) == lines
