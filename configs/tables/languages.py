@@ -112,8 +112,9 @@ def get_table() -> Table:
         note="29,000 captions in English with German and French, of which every third is learned from, and 5,884 sentences in English "
         f"with Chinese and German, {REPEATED} times as often; 8,000 pieces of words for all four languages together. Vectors of {WIDTH} "
         "numbers. 1,200 steps of 64 pairs, each against the others of its batch. Translations are sought among all different sentences of "
-        "1,177 test pairs, one in seventeen of which stands in the part that is learned from, too. The baseline learns its map from the same sentences; its correlations are cosines of TF-IDF within a language, "
-        "and of mapped vectors between two. Those between languages are means over the three pairs of different ones.",
+        "1,177 test pairs, one in seventeen of which stands in the part that is learned from, too. The baseline learns its map from the "
+        "same sentences; its correlations are cosines of TF-IDF within a language, and of mapped vectors between two. Those between "
+        "languages are means over the three pairs of different ones.",
     )
 
 
