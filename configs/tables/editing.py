@@ -44,7 +44,7 @@ def get_table() -> Table:
         claim="A small language model, taught by 599 sentences, corrects more than a spelling checker does, also where it may change one "
         "right sentence in twenty.",
         metrics=(
-            Metric("gleu", "GLEU", "GLEU", lower_is_better=False, digits=2),
+            Metric("gleu", "GLEU", lower_is_better=False, digits=2),
             Metric("spoiled", "right sentences changed", "share"),
         ),
         files=FILES,
