@@ -61,8 +61,8 @@ def get_table() -> Table:
         title="Replies of a chat model, before and after preferences",
         paper="Rafailov et al. 2023 (DPO); Bai et al. 2022b (a model's judgement in place of people's); Kirk et al. 2024 (what preferences "
         "cost in diversity)",
-        claim="A hundred comparisons that a judge of coherence makes of a chat model's own replies make its replies more coherent, and "
-        "less varied.",
+        claim="A hundred comparisons that a judge of coherence makes of a chat model's own replies make its replies more coherent, at "
+        "less cost in variety than a lower temperature.",
         metrics=(
             Metric("coherence", "coherence, by the judge", "share", lower_is_better=False),
             Metric("nearness", "nearness to the two turns before", lower_is_better=False),
@@ -101,7 +101,7 @@ def get_table() -> Table:
         claims=(
             Better("taught", "before"),
             Better("taught", "before", metric="nearness to the two turns before"),
-            Better("before", "taught", metric="different pairs of words"),
+            Better("taught", "cold", metric="different pairs of words"),
         ),
         note=f"The first {READ} turns of {TESTS} dialogues are gone on with by a reply of at most {WRITTEN} tokens, at a temperature of 1. "
         f"Of {LEARNED_FROM} others, {SAMPLES} replies each are drawn, and the one that follows best is better than the one that follows "
@@ -185,11 +185,12 @@ def measured(folder: str, judge: str, encoder: str, path: str) -> dict[str, floa
 
     talks = tests(path)
     texts = [json.loads(line) for line in Path(folder, "replies.jsonl").read_text(encoding="utf-8").splitlines()]
+    judging = load_judge(judge)
     rows = [
-        Record({"dialogue": [f"{turn.speaker}: {turn.text}" for turn in [*turns[:-1], turns[-1]._replace(text=text)]]}, "row")
+        Record({judging.text: [f"{turn.speaker}: {turn.text}" for turn in [*turns[:-1], turns[-1]._replace(text=text)]]}, "row")
         for turns, text in zip(talks, texts, strict=True)
     ]
-    last = [line["turns"][-1] for line in load_judge(judge).answers(rows)]
+    last = [line["turns"][-1] for line in judging.answers(rows)]
     embed = load_embedder(open_run(encoder))
     vectors_ND, before_ND = embed(texts), embed([" ".join(turn.text for turn in turns[-3:-1]) for turns in talks])
     words = [text.lower().split() for text in texts]
