@@ -19,8 +19,8 @@ from pydoc_data.topics import topics
 import omnia
 from data import PrepareText, prepare_text
 from model import TextEncoderConfig
-from train import AdamW, CustomerService, Evaluation, Experiment, FinanceMonitor, Schedule, Supervised, evaluate_run, new_run, train
-from train.rl.environments.simulators import TOPICS, Satisfaction
+from train import AdamW, CustomerService, Evaluation, Experiment, FinanceMonitor, Satisfaction, Schedule, Supervised
+from train import evaluate_run, new_run, train
 
 work, draw = Path(tempfile.mkdtemp(prefix="omnia-")), random.Random(0)
 
@@ -183,7 +183,7 @@ plt.show()
 simulator = Satisfaction()
 reader = simulator.prompt(seed=0, row=0)
 taste = simulator.users.taste_C[reader.facts["user"]]
-favourite = TOPICS[int(taste.argmax())]
+favourite = "abcd"[int(taste.argmax())]
 solid, bait = 2 * favourite, 2 * favourite.upper()
 plans = {"bait": [bait] * 8, "solid": [solid] * 8}
 plans |= {f"bait in the last {count}": [solid] * (8 - count) + [bait] * count for count in (2, 4)}

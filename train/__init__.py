@@ -100,6 +100,7 @@ _FACE = {
     "NextAnswer": "objectives.tasks.tracing",
     # learning from reward
     "Letters": "rl.environments.text_tasks",
+    "Satisfaction": "rl.environments.simulators",
     "Demonstrations": "rl.options",
     "Prompts": "rl.options",
     "PPO": "rl.options",

@@ -15,6 +15,7 @@ from train.devices.mesh import make_mesh
 from train.experiment import Experiment, MeshShape
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.retrieval import Retrieval
+from train.objectives.tasks.towers import TwoTowers
 from train.planning.ahead_of_time import lower_step
 from train.planning.doctor import examine
 from train.verbs.config_files import load_config
@@ -58,7 +59,7 @@ def small(experiment: Experiment) -> Experiment:
         shrunk = {"num_layers": 1, "embed_dim": 32, "num_heads": 2}
         model = dataclasses.replace(model, encoders=tuple(dataclasses.replace(one, **shrunk) for one in model.encoders))
     if getattr(objective, "items", 1) == 0:
-        objective = dataclasses.replace(objective, items=8)
+        objective = dataclasses.replace(objective, items=8, **({"text_width": 4} if isinstance(objective, TwoTowers) else {}))
     if getattr(objective, "classes", 1) == 0:
         objective = dataclasses.replace(objective, classes=4)
     if getattr(objective, "skills", None) == ():

@@ -55,7 +55,7 @@ def test_every_config_of_format_1_is_the_config_of_today(name):
     assert new.pop("experiment") == {"adapters", "gradient", "start_layers"} and new.pop("experiment.evaluation") == {"best", "metrics"}
     assert new.pop("experiment.checkpoints") == {"use_best"}
     assert new.pop("experiment.optimizer", set()) <= {"layer_decay"}
-    assert new.pop("experiment.objective", set()) <= {"kl_divergence", "teacher", "teacher_model"}
+    assert new.pop("experiment.objective", set()) <= {"kl_divergence", "teacher", "teacher_model", "turn_discount"}
     assert new.pop("experiment.data", set()) <= {"words", "lexicon"}
     assert {name.partition(".encoders[")[0] for name in new} == {"experiment.model"}
     assert not any({"norm_position", "embed_dim"} & names for names in new.values())

@@ -91,6 +91,11 @@ class TwoTowersLoss:
         """Fresh parameters, boxed with logical axis names."""
         o = self.options
         width = o.text_width + o.feature_width
+        if not o.items or not width:
+            raise UserError(
+                "objective.items and objective.text_width are not known without data",
+                "Give --objective.items N and --objective.text-width N.",
+            )
 
         def tower(key):
             up, down = jnp.zeros((1, width)), jnp.zeros((1, o.hidden))
