@@ -202,11 +202,12 @@ def test_it_goes_the_way_that_was_faster_and_tries_the_other_now_and_then():
     assert pace.choose(4)  # nothing is known of another width
 
 
-def test_a_call_is_measured_only_where_its_time_tells_something(make_engine, drafted, model):
+def test_a_call_is_measured_only_where_its_time_tells_something(make_engine, drafted, model, monkeypatch):
     """Not that of one token for a grammar, of one beside a prompt, nor of the short ones that a text begins with."""
     programs, seen = drafted(*model, widths=(4,)), []
     with make_engine(programs=programs) as parts:
         parts.engine._pace = SimpleNamespace(choose=lambda width: True, measured=lambda *given: seen.append(given))
+        monkeypatch.setattr("serve.engine.CALL_SECONDS", 1e6)  # however slow a step is, a usual call has many
         run(parts.engine, [Job([1, 2], Sampling(stop_ids=(END,)), 0, 30, grammar=Letters(programs.vocabulary))])
         assert not seen
         run(parts.engine, [Job([3], Sampling(temperature=0.0, bias=((3, 100.0),)), 0, 2)])
