@@ -140,7 +140,6 @@ def test_a_monitor_that_is_killed_loses_and_doubles_nothing(runs, tmp_path):
         {"text": f"{'qw'[n % 3 > 0]} {''.join(letters[n >> shift & 15] for shift in (0, 4, 8))}", "topic": "AB"[n >> 12], "time": 90 * n}
         for n in range(6000)
     ]
-    given.write_text("".join(json.dumps(row) + "\n" for row in rows))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def begin(output: Path) -> subprocess.Popen:
@@ -161,14 +160,23 @@ def test_a_monitor_that_is_killed_loses_and_doubles_nothing(runs, tmp_path):
         journal = output.with_name(output.name + ".journal")
         return json.loads(journal.read_text())["rows"] if journal.exists() else 0
 
+    def give(first: int, last: int) -> None:
+        with given.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows[first:last])
+
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
     for output, kills in ((whole, 0), (killed, 5)):
+        given.write_text("")
+        there = 1500 if kills else len(rows)  # no more before the first kill, so that it cannot come too late
+        give(0, there)
         process, end = begin(output), time.monotonic() + 200
         while rows_read(output) < len(rows):
             assert time.monotonic() < end
             if kills and rows_read(output) > (6 - kills) * 900:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
+                give(there, more := there + 900 if kills > 1 else len(rows))
+                there = more
                 process, kills = begin(output), kills - 1
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
