@@ -16,6 +16,7 @@ from train.apps.coherence import Turn, load_judge, turns_of
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER
+from train.reproduce.replies import replies
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.rl.options import PreferenceLearning, Preferences
 
@@ -26,8 +27,6 @@ TESTS, LEARNED_FROM, SAMPLES = 100, 100, 4
 """Conversations that are gone on with to test, as many behind them that are learned from, and replies to each of those."""
 READ, LONGEST, WRITTEN = 4, 500, 32
 """Turns of a conversation that are given, their characters at most, and tokens of a reply."""
-AT_ONCE = 50
-"""Replies that are written together."""
 ASKED = "Go on with the conversation. Say one or two short sentences, as a person would."
 JUDGED = 300
 """Steps of the judge's training."""
@@ -54,7 +53,7 @@ def get_config(arg: str = "") -> Experiment:
 def get_table() -> Table:
     judged = "python {table} judge {run} {judge} {encoder}/whole {other_dialogues}"
 
-    def replies(name: str, what: str, model: str, temperature: float = 1.0) -> Row:
+    def asked(name: str, what: str, model: str, temperature: float = 1.0) -> Row:
         return Row(name, what, (f"python {{table}} talk {{run}} {model} {{other_dialogues}} {temperature} {{seed}}", judged))
 
     return Table(
@@ -88,15 +87,15 @@ def get_table() -> Table:
         ),
         rows=(
             Row("people", "what people said", ("python {table} people {run} {other_dialogues}", judged)),
-            replies("before", "SmolLM2-135M-Instruct as published", "{smollm2}"),
-            replies("cold", "the same at a temperature of 0.5", "{smollm2}", 0.5),
+            asked("before", "SmolLM2-135M-Instruct as published", "{smollm2}"),
+            asked("cold", "the same at a temperature of 0.5", "{smollm2}", 0.5),
             Row(
                 "best",
                 f"the best of {SAMPLES} replies, by the judge",
                 ("python {table} best {run} {smollm2} {judge} {other_dialogues} {seed}", judged),
             ),
-            replies("taught", "after DPO with LoRA", "{policy}"),
-            replies("taught_cold", "the same at a temperature of 0.5", "{policy}", 0.5),
+            asked("taught", "after DPO with LoRA", "{policy}"),
+            asked("taught_cold", "the same at a temperature of 0.5", "{policy}", 0.5),
         ),
         claims=(
             Better("taught", "before"),
@@ -132,22 +131,9 @@ def messages(turns: list[Turn]) -> list[dict[str, str]]:
 
 
 def replied(model: str, prompts: list[list[dict[str, str]]], *, temperature: float, seed: int) -> list[str]:
-    from model.decoding.sampling import Sampling
-    from train.checkpoints.checkpointer import load_parameters
-    from train.devices.mesh import inference_mesh
-    from train.generation.chat import load_chat
-    from train.generation.text import make_generator
-    from train.runs.directory import open_run
-
-    run = open_run(model)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
-    generator, tokenizer, chat = make_generator(run, params), run.tokenizer(), load_chat(run.path)
-    found = []
-    for first in range(0, len(prompts), AT_ONCE):
-        encoded = [chat.encode(prompt, tokenizer) for prompt in prompts[first : first + AT_ONCE]]
-        part = generator.generate(encoded, tokens=WRITTEN, sampling=Sampling(temperature=temperature, top_p=0.95), seed=seed + first)
-        found += [" ".join(completion.text.split()) or "..." for completion in part]
-    return found
+    """On one line each; dots for a reply that says nothing."""
+    found = replies(model, prompts, tokens=WRITTEN, temperature=temperature, seed=seed)
+    return [" ".join(text.split()) or "..." for text in found]
 
 
 def sampled(model: str, judge: str, talks: list[list[Turn]], seed: int) -> tuple[list[list[str]], np.ndarray]:

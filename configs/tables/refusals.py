@@ -14,6 +14,7 @@ from model.config import OfStart
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import TREC
+from train.reproduce.replies import replies
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.rl.options import PreferenceLearning, Preferences
 
@@ -147,22 +148,7 @@ def write_questions(folder: str, model: str, harmful: str, others: str, *plain: 
 
 
 def answers(run_dir: str, questions: list[str]) -> list[str]:
-    from model.decoding.sampling import Sampling
-    from train.checkpoints.checkpointer import load_parameters
-    from train.devices.mesh import inference_mesh
-    from train.generation.chat import load_chat
-    from train.generation.text import make_generator
-    from train.runs.directory import open_run
-
-    run = open_run(run_dir)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
-    generator, tokenizer, chat = make_generator(run, params), run.tokenizer(), load_chat(run.path)
-    prompts = [chat.encode([{"role": "user", "content": question}], tokenizer) for question in questions]
-    found = []
-    for first in range(0, len(prompts), 16):
-        part = generator.generate(prompts[first : first + 16], tokens=WRITTEN, sampling=Sampling(temperature=0.0), seed=0)
-        found += [completion.text.strip() for completion in part]
-    return found
+    return replies(run_dir, [[{"role": "user", "content": question}] for question in questions], tokens=WRITTEN)
 
 
 def read_questions(folder: str) -> dict[str, list[str]]:
