@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from train.apps.editing import Editing
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 from train.tasks.metrics.corrections import gleu
 
@@ -72,15 +72,11 @@ def get_table() -> Table:
     )
 
 
-def read(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def sentences(path: str, folder: str) -> None:
     """The test sentences, to be edited with usual strength, and with all edits."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, more in (("sure", {}), ("all", {"strength": 1})):
-        rows = [{"source": row["source"], "references": row["references"]} | more for row in read(path)]
+        rows = [{"source": row["source"], "references": row["references"]} | more for row in rows_of(path)]
         Path(folder, f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -102,6 +98,6 @@ if __name__ == "__main__":
         case ["sentences", path, folder]:
             sentences(path, folder)
         case ["score", asked, edited]:
-            print(json.dumps(score(read(asked), [line["text"] for line in read(edited)])))
+            print(json.dumps(score(rows_of(asked), [line["text"] for line in rows_of(edited)])))
         case ["column", path, name]:
-            print(json.dumps(score(read(path), [capital(row[name], row["source"]) for row in read(path)])))
+            print(json.dumps(score(rows_of(path), [capital(row[name], row["source"]) for row in rows_of(path)])))

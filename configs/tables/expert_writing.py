@@ -12,7 +12,7 @@ from typing import Any
 from data.files import json_files
 from train.experiment import Experiment
 from train.kinds import Data
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.tasks.choice import MultipleChoice
 from train.tasks.recipe import fine_tuning
@@ -111,10 +111,6 @@ def get_table() -> Table:
         "Faults: 143 problems in Python, Java and JavaScript, each program after its beginning and the description of what it should do, "
         "by the likelihood of all of it; nothing is learned, so seeds are alike.",
     )
-
-
-def rows_of(path: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 def spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

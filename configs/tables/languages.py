@@ -15,7 +15,7 @@ from data.files import json_files
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.objectives.tasks.retrieval import Retrieval
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.tasks.retrieval import TextPairs
 
@@ -125,14 +125,10 @@ def lines_of(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8").splitlines()
 
 
-def scored(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines_of(path)]
-
-
 def write_pairs(folder: str, english: str, german: str, french: str, scores: str) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     captions = [pair for other in (german, french) for pair in zip(lines_of(english), lines_of(other), strict=True)][::THINNED]
-    rows = scored(scores)
+    rows = rows_of(scores)
     sentences = [pair for language in LANGUAGES[1:] for row in rows for pair in zip(row["en"], row[language], strict=True)]
     pairs = [pair for pair in captions + REPEATED * [*dict.fromkeys(sentences)] if all(text.strip() for text in pair)]
     json_files.write_lines(Path(folder, "pairs.jsonl"), [{"text": one, "pair": other} for one, other in pairs])
@@ -239,7 +235,7 @@ if __name__ == "__main__":
         case ["folder", folder]:
             Path(folder).mkdir(parents=True, exist_ok=True)
         case [what, learned, tested, *ours]:
-            scores, held = scored(learned), scored(tested)
+            scores, held = rows_of(learned), rows_of(tested)
             vectors, alike = counted(scores) if what == "counted" else (embedded(ours[0]), None)
             alike = alike or (taught(vectors, scores) if what == "taught" else cosines(vectors))
             measures = found(vectors, held) | correlations(alike, held)

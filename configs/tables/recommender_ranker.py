@@ -10,7 +10,7 @@ from typing import Any
 
 from data.files import json_files
 from train.experiment import Evaluation, Experiment
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.tasks.interactions import Recommendation
 from train.verbs.config_files import load_config
@@ -142,10 +142,6 @@ def events(folder: Path, visits: str, visitors: str) -> None:
     lines = [f"{row['user']},{item},0\n" for row in rows_of(visits) for item in row["items"]]
     (folder / "events.csv").write_text("user,item,time\n" + "".join(lines))
     json_files.write_lines(folder / "rows.jsonl", ({"history": row["history"], "next": row["target"]} for row in rows_of(visitors)))
-
-
-def rows_of(path: str) -> list[dict[str, Any]]:
-    return [json_files.parse(line) for line in Path(path).read_bytes().splitlines()]
 
 
 def application_of(run: str, items: str = "", towers: str = "") -> Any:

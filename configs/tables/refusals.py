@@ -7,12 +7,11 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from data.records.review import REFUSAL
 from model.config import OfStart
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import TREC
 from train.reproduce.replies import replies
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
@@ -97,17 +96,13 @@ def get_table() -> Table:
 # ------------------------------------------------------------------------------------------------------------- questions and answers
 
 
-def lines(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def first_question(conversation: str) -> str:
     return conversation.split("\n\nAssistant:")[0].removeprefix("\n\nHuman:").strip()
 
 
 def questions_of(path: str) -> list[str]:
     if path.endswith(".jsonl"):
-        return short(row["text"] for row in lines(path))
+        return short(row["text"] for row in rows_of(path))
     return short(line.partition(" ")[2] for line in Path(path).read_text("latin-1").splitlines())
 
 
@@ -125,7 +120,7 @@ def write_questions(folder: str, model: str, harmful: str, others: str, *plain: 
     """pairs.jsonl, and test.json: {"harmful", "harmless", "others", "learned"}. plain: files to learn from and to test on, by turns."""
     from data.records.writing import write_records
 
-    asked, kinds = short(first_question(row["chosen"]) for row in lines(harmful)), len(plain) // 2
+    asked, kinds = short(first_question(row["chosen"]) for row in rows_of(harmful)), len(plain) // 2
     learned = asked[: PAIRS // 2]
     learned += [text for path in plain[::2] for text in spread(questions_of(path), PAIRS // 2 // kinds)]
     pairs = []
@@ -141,7 +136,7 @@ def write_questions(folder: str, model: str, harmful: str, others: str, *plain: 
     kept = {
         "harmful": asked[-TESTED:],
         "harmless": [text for path in plain[1::2] for text in spread(questions_of(path), TESTED // kinds)],
-        "others": short(row["query"] for row in lines(others))[:TESTED],
+        "others": short(row["query"] for row in rows_of(others))[:TESTED],
         "learned": learned,
     }
     Path(folder, "test.json").write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")

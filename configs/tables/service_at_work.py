@@ -13,7 +13,7 @@ import numpy as np
 from data.files import json_files
 from train.apps.customer_service import CustomerService
 from train.experiment import Experiment
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.tasks.noise import KEYS
@@ -122,10 +122,6 @@ def get_table() -> Table:
         f"{MORE_STEPS} steps follow. Of CLINC150, questions about nothing are kept from training, so that how sure a model is has to tell "
         f"them. {STEPS} steps of 32.",
     )
-
-
-def rows_of(path: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 def write(folder: str, **parts: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from train.apps.sounds import CHINESE
 from train.apps.spelling import Spelling
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 
 PAIRS = tuple(
@@ -120,10 +120,6 @@ def get_table() -> Table:
 # ------------------------------------------------------------------------------------------------------------------- files
 
 
-def read(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
@@ -145,11 +141,11 @@ def sentences(folder: Path, hotel: str, shopping: str, news: str, other_news: st
     (folder / "corpus").mkdir(parents=True)
     write(folder / "held.jsonl", [{"target": text} for text in plain[::HELD]])
     write(folder / "plain.jsonl", [{"target": text} for place, text in enumerate(plain) if place % HELD])
-    pairs = [text for row in read(learned) for text in (row["source"], row["target"])]
+    pairs = [text for row in rows_of(learned) for text in (row["source"], row["target"])]
     write(folder / "corpus" / "texts.jsonl", [{"text": text} for text in plain + pairs])
     named = [{"source": text} for text, _ in named_in(other_news)]
     for name, more in (("sure", {}), ("all", {"strength": 1})):
-        write(folder / f"{name}.jsonl", [{"source": row["source"], "target": row["target"]} | more for row in read(tested)])
+        write(folder / f"{name}.jsonl", [{"source": row["source"], "target": row["target"]} | more for row in rows_of(tested)])
         write(folder / f"{name}_names.jsonl", [row | more for row in named])
 
 
@@ -179,15 +175,15 @@ def score(rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> dict[str, flo
 
 
 def all_scores(tested: str, once: str, twice: str, news: str, names: str) -> dict[str, float]:
-    texts, again = ([line["text"] for line in read(path)] for path in (once, twice))
-    edits = [line["edits"] for line in read(names)]
+    texts, again = ([line["text"] for line in rows_of(path)] for path in (once, twice))
+    edits = [line["edits"] for line in rows_of(names)]
     places = [own for _, own in named_in(news)]
     changed = [
         any(edit["start"] < end and edit["end"] > start for edit in own)
         for own, spans in zip(edits, places, strict=True)
         for start, end in spans
     ]
-    return score(read(tested), texts) | {
+    return score(rows_of(tested), texts) | {
         "names": sum(changed) / len(changed),
         "again": sum(one != other for one, other in zip(texts, again, strict=True)) / len(texts),
     }
@@ -261,14 +257,14 @@ if __name__ == "__main__":
         case "sentences", [folder, *files]:
             sentences(Path(folder), *files)
         case "again", [edited, asked, output]:
-            more = [{name: value for name, value in row.items() if name == "strength"} for row in read(asked)]
-            write(Path(output), [{"source": line["text"]} | own for line, own in zip(read(edited), more, strict=True)])
+            more = [{name: value for name, value in row.items() if name == "strength"} for row in rows_of(asked)]
+            write(Path(output), [{"source": line["text"]} | own for line, own in zip(rows_of(edited), more, strict=True)])
         case "copied", [tested]:
-            print(json.dumps(score(read(tested), [row["source"] for row in read(tested)])))
+            print(json.dumps(score(rows_of(tested), [row["source"] for row in rows_of(tested)])))
         case "looked_up", [learned, tested]:
-            print(json.dumps(score(read(tested), looked_up(read(learned), [row["source"] for row in read(tested)]))))
+            print(json.dumps(score(rows_of(tested), looked_up(rows_of(learned), [row["source"] for row in rows_of(tested)]))))
         case "ngrams", [speller, tested, *held]:
-            right = [row["target"] for path in held for row in read(path)]
-            print(json.dumps(score(read(tested), with_ngrams(speller, right, read(tested)))))
+            right = [row["target"] for path in held for row in rows_of(path)]
+            print(json.dumps(score(rows_of(tested), with_ngrams(speller, right, rows_of(tested)))))
         case "score", files:
             print(json.dumps(all_scores(*files)))

@@ -8,9 +8,10 @@ import os
 import tempfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 from data.errors import UserError
-from data.files import storage
+from data.files import json_files, storage
 
 LARGEST = 1 << 30
 """Bytes that a download, or what it unpacks to, may have."""
@@ -122,3 +123,8 @@ SHAKESPEARE = PublicFile(
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a/data/tinyshakespeare/input.txt",
 )
+
+
+def rows_of(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, as tables' scripts read public files and what `omnia apply` wrote."""
+    return [json_files.parse(line) for line in Path(path).read_bytes().splitlines()]

@@ -1,5 +1,6 @@
 """Lists of items that a user is likely to take next: rows of events, and an evaluation that ranks every item."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -125,7 +126,7 @@ class RecommendationDataset(Dataset):
 
     @property
     def log(self) -> Log:
-        return read_log(self.options)
+        return read_log(dataclasses.replace(self.options, towers=""))  # the same for a run and its towers
 
     @property
     def length(self) -> int:

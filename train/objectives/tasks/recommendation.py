@@ -130,7 +130,7 @@ class NextItemLoss:
         if key is not None:
             keys_B = row_keys(key, batch.rows)[1]
             if self.options.item_dropout:
-                draw = jax.random.fold_in(key, _ITEMS)
+                draw = jax.random.fold_in(key, ITEMS)
                 kept_I = jax.random.bernoulli(draw, 1 - self.options.item_dropout, (self.options.items,))
         x_ID = self.vectors(params, kept_I)
         media = None
@@ -165,7 +165,7 @@ class NextItemLoss:
 
 _BESIDE = ("items", "item_facts", "user", "user_facts")
 """Parameters that are not the decoder's."""
-_ITEMS = 1 << 22
+ITEMS = 1 << 22
 """Folded into the key of a step, apart from what rows fold in."""
 
 

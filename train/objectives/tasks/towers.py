@@ -11,7 +11,7 @@ from model.heads import Head, logits, score_tokens
 from model.layers import Dense
 from train.experiment import Experiment
 from train.kinds import Bound, Objective, check_range, home_of
-from train.objectives.tasks.recommendation import NEVER
+from train.objectives.tasks.recommendation import ITEMS, NEVER
 from train.objectives.terms import Term
 from train.objectives.text.checks import tokens_of
 from train.objectives.text.corruption import row_keys
@@ -147,7 +147,7 @@ class TwoTowersLoss:
         facts_IE, log_I = (jax.lax.stop_gradient(x) for x in (params["item_facts"][:, :-1], params["item_facts"][:, -1]))
         item_key = keys_B = None
         if key is not None:
-            keys_B, item_key = row_keys(key, batch.rows)[1], jax.random.fold_in(key, _ITEMS)
+            keys_B, item_key = row_keys(key, batch.rows)[1], jax.random.fold_in(key, ITEMS)
         sampled = self.options.in_batch and key is not None  # an evaluation is of all items
         if sampled:
             both_2BTD = self.item_vectors(params, facts_IE[jnp.stack([batch.tokens, batch.targets])], item_key)
@@ -192,10 +192,6 @@ def sampled_softmax(user_BTD, next_BTD, bias_BT, share_BT, there_BT, users_B):
     own_N = (user_ND * next_ND).sum(-1) + bias_BT.reshape(-1)
     nll_N = jax.nn.logsumexp(score_NN, axis=-1) - jnp.log(jnp.maximum(counts_NN.sum(-1), 1)) - own_N
     return nll_N.reshape(there_BT.shape)
-
-
-_ITEMS = 1 << 22
-"""Folded into the key of a step, apart from what rows fold in."""
 
 
 def _dense(features: int, std: float = 0.0):
