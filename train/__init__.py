@@ -100,7 +100,7 @@ _FACE = {
     "NextAnswer": "objectives.tasks.tracing",
     # learning from reward
     "Letters": "rl.environments.text_tasks",
-    "Satisfaction": "rl.environments.simulators",
+    "Satisfaction": "rl.environments.satisfaction",
     "Demonstrations": "rl.options",
     "Prompts": "rl.options",
     "PPO": "rl.options",

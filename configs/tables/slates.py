@@ -11,7 +11,7 @@ import numpy as np
 
 from data.files import json_files
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
-from train.rl.environments.simulators import TOPICS, Satisfaction
+from train.rl.environments.satisfaction import TOPICS, Satisfaction
 
 CONFIG = "configs/rl/simulators.py:satisfaction"
 LEARNING = "--steps 300 --batch-size 64 --objective.epochs 2 --objective.critic shared --objective.value-clip 0 --evaluation.every 0"

@@ -8,7 +8,8 @@ import pytest
 
 from data.tokenizer import character_tokenizer
 from train.rl.environments.environment import Prompt
-from train.rl.environments.simulators import CATEGORIES, ITEMS, Recommendations, Satisfaction, SlotFilling, take
+from train.rl.environments.satisfaction import Satisfaction
+from train.rl.environments.simulators import CATEGORIES, ITEMS, Recommendations, SlotFilling, take
 from train.rl.environments.text_games import Calculator, SecretCode, TreasureMap
 from train.sources.encoding import Transcriber
 from train.sources.records import ROLES

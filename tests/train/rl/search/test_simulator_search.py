@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from train.rl.environments.environment import Prompt
-from train.rl.environments.simulators import Recommendations, Satisfaction, SlotFilling, take
+from train.rl.environments.satisfaction import Satisfaction
+from train.rl.environments.simulators import Recommendations, SlotFilling, take
 from train.rl.search.simulator_search import (
     Determinised,
     HiddenUserTask,
