@@ -12,7 +12,7 @@ edits. One seed, 11 minutes on one core beside other jobs; 1.9 million character
 
 from model.text_encoder_config import TextEncoderConfig
 from train import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule, Spelling, Supervised
-from train.apps.sounds import SYLLABLES
+from train.apps.editing.sounds import SYLLABLES
 
 STEPS = 1000
 

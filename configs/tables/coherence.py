@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from train.apps.coherence import READ, turns_of
-from train.apps.planted import KINDS, contradicted
+from train.apps.dialogue.coherence import READ, turns_of
+from train.apps.dialogue.planted import KINDS, contradicted
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training

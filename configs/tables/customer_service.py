@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from train.apps.customer_service import CustomerService
+from train.apps.service.customer_service import CustomerService
 from train.experiment import Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER

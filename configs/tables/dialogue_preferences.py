@@ -12,7 +12,7 @@ import numpy as np
 
 from data.files import json_files
 from model.config import OfStart
-from train.apps.coherence import Turn, load_judge, turns_of
+from train.apps.dialogue.coherence import Turn, load_judge, turns_of
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER

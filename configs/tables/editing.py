@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from train.apps.editing import Editing
+from train.apps.editing.editing import Editing
 from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 from train.tasks.metrics.corrections import gleu

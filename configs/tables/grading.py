@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from train.apps.marking import overlap, plain, ridge
+from train.apps.education.marking import overlap, plain, ridge
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Table, training

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from model.text_encoder_config import TextEncoderConfig
-from train.apps.medical_case import MedicalCase
-from train.apps.simulated_cases import VALUES, best
+from train.apps.medicine.medical_case import MedicalCase
+from train.apps.medicine.simulated_cases import VALUES, best
 from train.experiment import Experiment
 from train.objectives.tasks.options import Supervised
 from train.reproduce.files import PublicFile
@@ -125,7 +125,7 @@ def get_table() -> Table:
             Shared("icu", (f"python {{table}} fold {{run}} {{seed}} went_icu {files}",)),
             Shared("covid", (f"python {{table}} fold {{run}} {{seed}} covid {files}",)),
             Shared("rays", ("python {table} images {run} {pneumonia}",)),
-            Shared("simulated", ("python -m train.apps.simulated_cases {run} {seed}",)),
+            Shared("simulated", ("python -m train.apps.medicine.simulated_cases {run} {seed}",)),
         ),
         rows=(
             *(row("icu", read, what) for read, (what, _, _) in READ.items()),

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from train.apps.customer_service import CustomerService, Passages, read_passages
+from train.apps.service.customer_service import CustomerService, Passages, read_passages
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 

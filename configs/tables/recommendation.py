@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from data.files import json_files
-from train.apps.ranker import Ease
+from train.apps.recommending.ranker import Ease
 from train.experiment import Evaluation, Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training

@@ -146,7 +146,7 @@ def events(folder: Path, visits: str, visitors: str) -> None:
 
 def application_of(run: str, items: str = "", towers: str = "") -> Any:
     """items: a file of the same items with more text."""
-    from train.apps.recommender import Recommender, Scoring
+    from train.apps.recommending.recommender import Recommender, Scoring
 
     texts = {"items": items, "text": TEXTS} if items else {}
     scoring = Scoring(*opened(run, **texts))
@@ -170,7 +170,7 @@ def web(run: str, folder: str) -> dict[str, dict[str, float]]:
     """Of the rows of visitors whom nobody learned from."""
     import numpy as np
 
-    from train.apps.ranker import Asked
+    from train.apps.recommending.ranker import Asked
 
     application = application_of(run)
     rows = [row for row in rows_of(str(Path(folder) / "rows.jsonl")) if application.number(row["next"]) is not None]
@@ -199,7 +199,7 @@ def papers(run: str, readers: str) -> dict[str, dict[str, float]]:
     The run is one of two towers, which are the ranker's model; without them it knows the other measures alone."""
     import numpy as np
 
-    from train.apps.recommender import Recommender, Scoring
+    from train.apps.recommending.recommender import Recommender, Scoring
     from train.tasks.metrics.ranking import best, ranking_scores, unseen
 
     class Silent(Scoring):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.files import json_files
-from train.apps.customer_service import CustomerService
+from train.apps.service.customer_service import CustomerService
 from train.experiment import Experiment
 from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import ENCODER

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.apps.sounds import CHINESE
-from train.apps.spelling import Spelling
+from train.apps.editing.sounds import CHINESE
+from train.apps.editing.spelling import Spelling
 from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 

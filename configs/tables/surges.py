@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from train.apps.surges import Windows
+from train.apps.monitor.surges import Windows
 from train.reproduce.table import Better, Metric, Row, Table
 
 HOUR, DAYS, WARM = 3600, 120, 7

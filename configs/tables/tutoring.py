@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from train.apps.hints import Problem, told
-from train.apps.tutoring import STUDENT, TEACHER, Tutoring, TutoringDataset
+from train.apps.education.hints import Problem, told
+from train.apps.education.tutoring import STUDENT, TEACHER, Tutoring, TutoringDataset
 from train.experiment import Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from train.apps.tunes import CHARACTER, tunes
-from train.apps.verse import Verse
+from train.apps.writing.tunes import CHARACTER, tunes
+from train.apps.writing.verse import Verse
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 from train.tasks.metrics.diversity import distinct, self_bleu

@@ -221,7 +221,7 @@ class RecommendationDataset(Dataset):
     # -------------------------------------------------------------------------------------------------------- at work
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> Application:
-        from train.apps.recommender import Recommender, Scoring
+        from train.apps.recommending.recommender import Recommender, Scoring
         from train.objectives.tasks.towers import TwoTowers
         from train.runs.directory import open_run
         from train.sources.dataset import dataset_of

@@ -137,7 +137,7 @@ class ConversationDataset(SequenceDataset):
 
     @functools.cached_property
     def _judge(self) -> Any:
-        from train.apps.coherence import load_judge
+        from train.apps.dialogue.coherence import load_judge
 
         return load_judge(self.options.judge)
 
@@ -145,7 +145,7 @@ class ConversationDataset(SequenceDataset):
         found = super().score(examples, answers)
         if not self.options.judge:
             return found
-        from train.apps.coherence import Turn
+        from train.apps.dialogue.coherence import Turn
         from train.tasks.metrics.scores import mean_of
 
         said = [[Turn(turn["role"], turn["content"]) for turn in example.parts if turn["role"] != "system"] for example in examples]

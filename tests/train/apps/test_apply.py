@@ -14,8 +14,8 @@ import omnia
 from data.tokenizer import character_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import start, train
-from train.apps.customer_service import CustomerService
-from train.apps.finance_monitor import FinanceMonitor
+from train.apps.monitor.finance_monitor import FinanceMonitor
+from train.apps.service.customer_service import CustomerService
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.loop.report import write_report
 from train.objectives.tasks.options import Supervised

@@ -205,7 +205,7 @@ def test_items_that_nobody_had_are_ranked_by_their_texts(events, tmp_path, monke
     tiny_runs.train(open_run(tmp_path / "stopped"))
     assert tiny_runs.outcome(open_run(tmp_path / "stopped"))[1] == tiny_runs.outcome(whole)[1]
     assert 0 <= evaluate_run(whole, split="test")["recall@10"] <= 1
-    from train.apps.recommender import Scoring
+    from train.apps.recommending.recommender import Scoring
     from train.sources.dataset import dataset_of
 
     dataset = dataset_of(whole.experiment)

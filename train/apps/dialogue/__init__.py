@@ -1,0 +1,1 @@
+"""Dialogues judged by how well turns follow and whether they contradict."""

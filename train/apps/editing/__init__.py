@@ -1,0 +1,1 @@
+"""Editing: a model proposes edits, and those stand that people would make."""

@@ -1,0 +1,1 @@
+"""Education: short answers graded, exercises chosen, hints given."""
