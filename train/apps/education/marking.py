@@ -234,3 +234,22 @@ def ridge(x_NF: Any, y_N: Any, alpha: float = 1.0) -> Ridge:
     z_NF = (x_NF - mean) / deviation
     weights = np.linalg.solve(z_NF.T @ z_NF + alpha * np.eye(z_NF.shape[1]), z_NF.T @ (y_N - y_N.mean()))
     return Ridge(mean.tolist(), deviation.tolist(), weights.tolist(), float(y_N.mean()))
+
+
+def feedback(reference: str, answer: str, there: list[Point], *, hide: bool, odd: list[str]) -> str:
+    """What a student may be told."""
+    if "blank" in odd:
+        return "There is no answer."
+    if "unknown" in odd:
+        return "Write down what you do know: a part of an answer is worth something."
+    said = ["What a grader reads is the answer alone."] if "plea" in odd else []
+    total = len(there)
+    had = [(number, one) for number, one in enumerate(there, 1) if one.matched]
+    missing = [(number, one) for number, one in enumerate(there, 1) if not one.matched]
+    for number, one in had:
+        quote = f': "{answer[one.span[0] : one.span[1]].strip()}"' if one.span is not None else ""
+        said.append(f"You have point {number} of {total}{quote}.")
+    for number, one in missing:
+        named = "" if hide else f": {reference[one.start : one.end]}"
+        said.append(f"Point {number} of {total} is missing{named}.")
+    return " ".join(said)

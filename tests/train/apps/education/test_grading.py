@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from data.errors import UserError
 from data.records.record import Record
 from train.apps.confidence import conformal
-from train.apps.education.grading import Grader, Grading
+from train.apps.education.grader import Grader
+from train.apps.education.grading import Grading
 from train.apps.education.marking import LONGEST, clauses, content, oddities, overlap, points, ridge, without_plea
 from train.experiment import Experiment
 from train.objectives.tasks.options import Supervised
@@ -102,7 +103,7 @@ def test_errors_are_measured_by_what_was_not_fitted_to_them(plain_grader, monkey
     assert (before[fold_N != 2] != after[fold_N != 2]).all()
     measured = []
     monkeypatch.setattr(Grader, "_spread_by_folds", lambda self, *given: np.full(len(given[1]), 2.0))
-    monkeypatch.setattr("train.apps.education.grading.conformal", lambda errors, coverage: measured.append(errors) or 1.0)
+    monkeypatch.setattr("train.apps.education.grader.conformal", lambda errors, coverage: measured.append(errors) or 1.0)
     grader()
     monkeypatch.setattr(Grader, "_spread_by_folds", lambda self, *given: np.full(len(given[1]), 1.0))
     grader()
