@@ -27,6 +27,11 @@ MOST_VALUES, LONGEST = 50, 500
 CLOSED = 30
 """A fact with at most so many different values, in three sheets each on average, is a choice: another value than a sheet's contradicts
 it."""
+OTHERWISE = 0.1
+"""Of the texts that name a value of a choice, the share that may have sheets with another one. Beyond it the word also means something
+else, as `large` in `a Large dragon finds a large chamber`, and tells nothing."""
+LOOKED_AT = 2000
+"""Texts, from all over those that were learned from, in which is looked for what words mean."""
 KEPT = 50
 """Texts that are remembered, for what they have in common."""
 GAMES = 1000
@@ -49,11 +54,6 @@ class Story(SequenceToSequence):
     """What texts are scored by: see SequenceToSequence."""
     world: str = ""
     """File of a world for adventures: rooms, things, people, doors. Empty: none. Read anew by each process."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.controls:
-            raise ValueError("data.controls names no columns of facts")
 
     def with_paths(self, change: Callable[[str], str]) -> "Story":
         found = super().with_paths(change)
@@ -80,6 +80,11 @@ class StoryDataset(SequenceDataset):
     own_prompt = "{source}\n\n"
     changeable = ()
 
+    def check(self, sources: list) -> None:
+        if not self.options.controls:
+            raise UserError("data.controls names no columns of facts", "Name them: --data.controls kind name.")
+        super().check(sources)
+
     def example(self, record: Record) -> Example:
         o = self.options
         sheet = sheet_of(record, o.controls)
@@ -95,32 +100,44 @@ class StoryDataset(SequenceDataset):
         return Writer(Answering(run, self, step=step, raw=raw))
 
 
-def choices_of(sheets: Sequence[Sequence[tuple[str, str]]]) -> dict[str, list[str]]:
-    """The values of each fact that is a choice: few, each a few words, and in at least three sheets on average."""
+def choices_of(told: Sequence[tuple[Sequence[tuple[str, str]], str]]) -> dict[str, list[str]]:
+    """The values of each fact that is a choice: few, in at least three sheets on average, and words, without a number, that texts do not
+    use otherwise.
+
+    told: sheets with their texts.
+    """
     values: dict[str, Counter[str]] = defaultdict(Counter)
-    for sheet in sheets:
+    for sheet, _ in told:
         for name, value in sheet:
             values[name][value.casefold()] += 1
-    return {
-        name: sorted(own)
-        for name, own in values.items()
-        if 1 < len(own) <= CLOSED and own.total() >= 3 * len(own) and all(re.fullmatch(r"[^\W\d_][\w ]{2,30}", one) for one in own)
+    few = {name: sorted(own) for name, own in values.items() if len(own) <= CLOSED and own.total() >= 3 * len(own)}
+    words = {name: [one for one in own if re.fullmatch(r"(?=.{3,40}$)\D*[^\W\d_]{3}\D*", one)] for name, own in few.items()}
+    right, wrong = Counter[str](), Counter[str]()
+    for sheet, text in told[:: 1 + len(told) // LOOKED_AT]:
+        said = text.casefold()
+        right.update(f"{name}: {value.casefold()}" for name, value in sheet if _named(value.casefold(), said))
+        wrong.update(contradictions(sheet, words, text))
+    kept = {
+        name: [one for one in own if wrong[key := f"{name}: {one}"] <= OTHERWISE * (right[key] + wrong[key])] for name, own in words.items()
     }
+    return {name: own for name, own in kept.items() if len(few[name]) > 1 and own}
 
 
 def contradictions(sheet: Sequence[tuple[str, str]], choices: dict[str, list[str]], text: str) -> list[str]:
     """Values of choices that a text names in place of its sheet's. Words that the sheet itself has anywhere are none."""
     said, whole = text.casefold(), " ".join(value for _, value in sheet).casefold()
-
-    def has(words: str, value: str) -> bool:
-        return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", words) is not None
-
     return [
         f"{name}: {other}"
         for name, value in sheet
         for other in choices.get(name, ())
-        if other != value.casefold() and has(said, other) and not has(whole, other)
+        if other != value.casefold() and _named(other, said) and not _named(other, whole)
     ]
+
+
+def _named(value: str, text: str) -> bool:
+    """Whether a text has a value as words of its own; of one in the plural, as `wondrous items`, also the singular."""
+    plural = value.endswith("s") and not value.endswith("ss")
+    return re.search(rf"(?<!\w){re.escape(value[:-1])}s?(?!\w)" if plural else rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 # ------------------------------------------------------------------------------------------------------------------- the writer
@@ -148,7 +165,7 @@ class Writer(Application):
         self._answering, self.reads = answering, answering.reads
         self._options = answering.dataset.options
         self.text = self._options.controls[0]
-        self._choices: dict[str, list[str]] = answering.learned(self._learn, of=[*self._options.controls, CLOSED])
+        self._choices: dict[str, list[str]] = answering.learned(self._learn, of=[*self._options.controls, CLOSED, OTHERWISE])
         self._world: World | None = read_world(self._options.world) if self._options.world else None
         if self._world is not None:  # games are in this world
             self.reads = [*answering.reads, digest_of(self._options.world)]
@@ -157,7 +174,7 @@ class Writer(Application):
         self._texts: list[str] = []
 
     def _learn(self) -> dict[str, Any]:
-        return choices_of([one.parts for one in self._answering.learned_from()])
+        return choices_of([(one.parts, one.label[0]) for one in self._answering.learned_from()])
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, lambda asked: [self._played(one) if one.command else self._written(one) for one in asked])

@@ -57,7 +57,33 @@ SHEET = {"size": "Large", "kind": "dragon", "name": "Ash"}
 
 
 def test_choices_are_facts_of_few_values():
-    assert choices_of(SHEETS) == CHOICES  # a name is its own, a level no word
+    assert choices_of([(sheet, "It is quiet.") for sheet in SHEETS]) == CHOICES  # a name is its own, a level no word
+
+
+def test_words_that_texts_use_otherwise_tell_nothing():
+    """A value is one of a choice as long as at most one in ten of the texts that name it have sheets with another."""
+    told = [(sheet, f"A {sheet[0][1]} thing.") for sheet in SHEETS]
+    assert choices_of(told) == CHOICES
+    once = [(sheet, f"{text} It hides in a large hall." if number == 1 else text) for number, (sheet, text) in enumerate(told)]
+    assert choices_of(once) == CHOICES
+    often = [(sheet, f"{text} It hides in a large hall." if number < 6 else text) for number, (sheet, text) in enumerate(told)]
+    assert choices_of(often) == CHOICES | {"size": ["small", "tiny"]}
+    # What the sheet says itself is no other use.
+    noted = [((*sheet, ("note", "Not large.")), f"{text} Not large.") for sheet, text in told]
+    assert choices_of(noted) == CHOICES
+
+
+def test_values_that_are_no_words_leave_the_others_choices():
+    values = ("chaotic evil", "lawful evil", "any non-good", "good (50%) or evil (50%)", "x", "10 feet")
+    sheets = [((("mind", value),), "It is quiet.") for value in values for _ in range(3)]
+    assert choices_of(sheets) == {"mind": ["any non-good", "chaotic evil", "lawful evil"]}
+
+
+def test_a_value_in_the_plural_is_named_by_its_singular():
+    choices, ring = {"category": ["ring", "wondrous items"]}, (("category", "Ring"),)
+    assert contradictions(ring, choices, "Wondrous item, rare.") == ["category: wondrous items"]
+    assert contradictions((("category", "Wondrous items"),), choices, "A wondrous item. Two rings.") == []
+    assert contradictions((("kind", "Spell"),), {"kind": ["glass", "spell"]}, "It is as gla.") == []
 
 
 @pytest.mark.parametrize(
@@ -140,8 +166,8 @@ def test_texts_are_learned_with_their_sheets(writer):
     example = dataset.example(Record(SHEET | {"text": "A tale."}, "line"))
     assert example.label == ("A tale.",) and dataset.answer(example) == "A tale."
     made = Writer.__new__(Writer)
-    made._answering = types.SimpleNamespace(learned_from=lambda: [example._replace(parts=one) for one in SHEETS])
-    assert made._learn() == CHOICES
+    made._answering = types.SimpleNamespace(learned_from=lambda: [example._replace(parts=one, label=("Large.",)) for one in SHEETS])
+    assert made._learn() == CHOICES | {"size": ["small", "tiny"]}  # all texts say Large
     with pytest.raises(UserError, match="text"):
         dataset.example(Record(SHEET | {"text": ""}, "line"))
 
@@ -175,6 +201,7 @@ def test_a_score_is_a_mean_over_tokens(writer):
     assert ask(made, **SHEET, n=2)["text"] == "Long and likely."
 
 
-def test_options():
-    with pytest.raises(ValueError, match="controls"):
-        Story(world="world.json")
+def test_a_story_has_facts(fake):
+    """Options without them can be made, as a run's settings are compared with the defaults; a run that has none is refused."""
+    with pytest.raises(UserError, match="controls"):
+        fake(Story(), (), []).dataset.check([])
