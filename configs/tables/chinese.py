@@ -15,6 +15,7 @@ from train.objectives.tasks.options import Supervised
 from train.objectives.text.options import MaskedLM
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.tagged import counted_f1
 from train.tasks.classification import Classification
 from train.tasks.tagging import Tagging
 
@@ -141,43 +142,9 @@ def opinions(train: str, test: str) -> float:
     return model.score(vectors.transform(row["text"] for row in rows["test"]), [row["label"] for row in rows["test"]])
 
 
-def entities(train: str, test: str) -> float:
-    """Each character and two on either side, alone and in pairs; a tag I that continues nothing begins an entity."""
-    from seqeval.metrics import f1_score
-    from seqeval.scheme import IOB2
-    from sklearn.feature_extraction import FeatureHasher
-    from sklearn.linear_model import SGDClassifier
-
-    from data.records.sentences import read_sentences
-
-    learned, tested = (read_sentences(path, left_out=Counter()) for path in (train, test))
-    hashed = FeatureHasher(2**20, input_type="string", alternate_sign=False)
-
-    def features(sentences):
-        return hashed.transform(windows(sentence.tokens, place) for sentence in sentences for place in range(len(sentence.tokens)))
-
-    model = SGDClassifier(loss="log_loss", alpha=1e-7, max_iter=6, tol=None, random_state=0)
-    model.fit(features(learned), [tag for sentence in learned for tag in sentence.tags])
-    found, answers = iter(model.predict(features(tested))), []
-    for sentence in tested:
-        tags = ["O"]
-        for _ in sentence.tokens:
-            tag = str(next(found))
-            tags.append(f"B-{tag[2:]}" if tag.startswith("I-") and tags[-1][2:] != tag[2:] else tag)
-        answers.append(tags[1:])
-    return float(f1_score([sentence.tags for sentence in tested], answers, mode="strict", scheme=IOB2))
-
-
-def windows(tokens: list[str], place: int) -> list[str]:
-    near = ["<", "<", *tokens, ">", ">"][place : place + 5]
-    return [f"{offset} {token}" for offset, token in enumerate(near)] + [
-        f"{offset} {near[offset]}{near[offset + 1]}" for offset in range(4)
-    ]
-
-
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     if what == "texts":
         write_texts(Path(rest[0]), *rest[1:])
     else:
-        print(json.dumps({"score": entities(*rest) if what == "news" else opinions(*rest)}))
+        print(json.dumps({"score": counted_f1(*rest) if what == "news" else opinions(*rest)}))
