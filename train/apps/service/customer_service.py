@@ -50,7 +50,7 @@ class CustomerService(Classification):
     """File of answers: intent, and answer with {slot} for what has to be filled in. Read anew by each process: a new answer needs no
     training."""
     passages: str = ""
-    """File of passages for questions of no intent: id, question, answer and, if there is one, link. Read anew, too."""
+    """File of passages for questions of no intent: id, answer and, if there are these, question and link. Read anew, too."""
     encoder: str = ""
     """Run of a text encoder whose vectors find passages, beside their words. Empty: words alone."""
     nobody: str = ""
@@ -116,6 +116,8 @@ def read_templates(path: str, intents: Sequence[str]) -> dict[str, str]:
 
 
 class Passage(NamedTuple):
+    """question: what it answers, or "" for a text that was not written as an answer."""
+
     id: Any
     question: str
     answer: str
@@ -132,29 +134,44 @@ def read_passages(path: str) -> list[Passage]:
         if name in found:
             raise UserError(f"{record.where}: a second passage {name!r}", "Give each an id of its own.")
         link = record.get("link") or ""
-        found[name] = Passage(name, column(record, "question"), column(record, "answer").strip(), str(link).strip())
+        question = column(record, "question") if record.get("question") else ""
+        found[name] = Passage(name, question, column(record, "answer").strip(), str(link).strip())
     return [*found.values()]
 
 
 class Passages:
-    """Passages, found by words and by meaning."""
+    """Passages, found by words and by meaning: one with a question by that and by all of it, another by its words and nearest sentence."""
 
     def __init__(self, passages: list[Passage], encoder: Any = None):
         """encoder: texts to vectors of unit length, or None."""
         self.passages, self._encoder = passages, encoder
-        self._index = WordIndex([passage.question for passage in passages])
-        if encoder is not None and passages:
-            self._questions_ND = encoder([passage.question for passage in passages])
-            self._wholes_ND = encoder([f"{passage.question} {passage.answer}" for passage in passages])
+        self._index = WordIndex([passage.question or passage.answer for passage in passages])
+        if encoder is None or not passages:
+            return
+        first = [[passage.question] if passage.question else _sentences(passage.answer) for passage in passages]
+        self._begins_N = np.cumsum([0, *map(len, first[:-1])])
+        self._nearest_SD = encoder([text for own in first for text in own])
+        self._asked_N = np.array([bool(passage.question) for passage in passages])
+        wholes = [f"{passage.question} {passage.answer}" for passage in passages if passage.question]
+        self._wholes_AD = encoder(wholes) if wholes else self._nearest_SD[:0]
 
     def scores(self, questions: Sequence[str]) -> np.ndarray:
-        """float64 [Q, N], 0 to 1: words alone, or the mean of the nearness to the passage's question, to all of it, and half of words."""
+        """float64 [Q, N], 0 to 1: words alone, or with vectors the mean of the nearness to the passage's question, to all of it, and half
+        of words; of a passage without a question the mean of the nearness to its nearest sentence and of words."""
         words_QN = np.array([self._index.shares(question) for question in questions]).reshape(len(questions), len(self.passages))
-        if self._encoder is None or not self.passages:
+        if self._encoder is None or not self.passages or not questions:
             return words_QN
         asked_QD = self._encoder(list(questions))
-        near_QN = np.clip(asked_QD @ self._questions_ND.T, 0, 1) + np.clip(asked_QD @ self._wholes_ND.T, 0, 1)
-        return (near_QN + words_QN / 2) / 2.5
+        near_QN = np.maximum.reduceat(np.clip(asked_QD @ self._nearest_SD.T, 0, 1), self._begins_N, axis=1)
+        found_QN = (near_QN + words_QN) / 2
+        whole_QA = np.clip(asked_QD @ self._wholes_AD.T, 0, 1)
+        found_QN[:, self._asked_N] = (near_QN[:, self._asked_N] + whole_QA + words_QN[:, self._asked_N] / 2) / 2.5
+        return found_QN
+
+
+def _sentences(text: str) -> list[str]:
+    """At least one."""
+    return [sentence for sentence in map(str.strip, SENTENCE.split(text)) if sentence] or [text]
 
 
 # ------------------------------------------------------------------------------------------------------------------ the service

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -140,6 +141,27 @@ def test_scores_of_any_text_are_shares(text):
     assert scores.shape == (3,) and (scores >= 0).all() and (scores <= 1).all()
 
 
+def letters(texts):
+    """A text as how often it has each letter."""
+    counts = np.array([[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], float)
+    return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+
+
+def test_a_passage_without_a_question_is_found_by_its_nearest_sentence():
+    """By definition, sentence by sentence; what stands beside it changes no score of a passage with a question."""
+    text = "The moon is far. Rye bread needs water and salt! Wait."
+    asked = ["salt water in rye", "where is the office", ""]
+    one, other = Passage(1, "Where is the office?", "At the station.", ""), Passage(2, "", text, "")
+    found = Passages([one, other], letters).scores(asked)
+    words = Passages([one, other]).scores(asked)
+    near = (letters(asked) @ letters(["The moon is far.", "Rye bread needs water and salt!", "Wait."]).T).max(1)
+    np.testing.assert_allclose(found[:, 1], (near + words[:, 1]) / 2)
+    whole = letters(asked) @ letters(["Where is the office? At the station."])[0]
+    np.testing.assert_allclose(found[:, 0], (letters(asked) @ letters([one.question])[0] + whole + words[:, 0] / 2) / 2.5)
+    assert found[0].argmax() == 1 and found[1].argmax() == 0 and not found[2].any()
+    assert Passages([one, other], letters).scores([]).shape == (0, 2)
+
+
 def test_numbers_of_persons_are_masked_wherever_they_are_written(service):
     number = "4111 1111 1111 1111"
     for line in (
@@ -191,6 +213,8 @@ def test_files_of_answers_are_checked(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in [PASSAGES[0]] * 2))
     with pytest.raises(UserError, match="a second passage"):
         read_passages(str(path))
+    path.write_text(json.dumps({"id": 4, "answer": "A text."}) + "\n")
+    assert read_passages(str(path)) == [Passage(4, "", "A text.", "")]
     path.write_text(json.dumps({"intent": "card", "answer": "in {delivery-days} days"}) + "\n")
     with pytest.raises(UserError, match="brace"):
         read_templates(str(path), LABELS)
