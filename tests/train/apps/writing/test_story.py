@@ -8,6 +8,8 @@ import pytest
 from data.errors import UserError
 from data.records.record import Record
 from train.apps.writing.story import Story, Writer, choices_of, contradictions
+from train.experiment import Experiment
+from train.runs.directory import defaults
 
 SIZES, KINDS = ("Large", "Small", "Tiny"), ("beast", "dragon")
 SHEETS = [(("size", SIZES[n % 3]), ("kind", KINDS[n % 2]), ("name", f"Name{n}"), ("level", str(n % 3))) for n in range(30)]
@@ -83,7 +85,7 @@ def test_a_value_in_the_plural_is_named_by_its_singular():
     choices, ring = {"category": ["ring", "wondrous items"]}, (("category", "Ring"),)
     assert contradictions(ring, choices, "Wondrous item, rare.") == ["category: wondrous items"]
     assert contradictions((("category", "Wondrous items"),), choices, "A wondrous item. Two rings.") == []
-    assert contradictions((("kind", "Spell"),), {"kind": ["glass", "spell"]}, "It is as gla.") == []
+    assert contradictions((("kind", "Spell"),), {"kind": ["glass", "spell"]}, "A glas.") == []
 
 
 @pytest.mark.parametrize(
@@ -202,6 +204,9 @@ def test_a_score_is_a_mean_over_tokens(writer):
 
 
 def test_a_story_has_facts(fake):
-    """Options without them can be made, as a run's settings are compared with the defaults; a run that has none is refused."""
-    with pytest.raises(UserError, match="controls"):
+    """Options without them can be made, because a run keeps the defaults beside its own; a run that has none is refused."""
+    assert defaults(Experiment(data=Story(controls=("kind",)))).data == Story()
+    with pytest.raises(UserError, match="names no columns"):
         fake(Story(), (), []).dataset.check([])
+    with pytest.raises(UserError, match="data.files is empty"):
+        fake(Story(controls=("kind",)), (), []).dataset.check([])
