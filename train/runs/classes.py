@@ -52,6 +52,20 @@ OLD_NAMES = {name: f"{module}:{name}" for module, names in _OLD.items() for name
     "OmniConfig": "model.media.multimodal_config:MultimodalConfig"
 }
 """Format 1 had the names of classes alone."""
+MOVED = {
+    f"train.apps.{name}": f"train.apps.{folder}.{name}"
+    for folder, names in {
+        "dialogue": "coherence",
+        "editing": "editing spelling",
+        "education": "grading practice tutoring",
+        "medicine": "medical_case",
+        "monitor": "finance_monitor",
+        "service": "customer_service",
+        "writing": "story verse",
+    }.items()
+    for name in names.split()
+}
+"""Modules of classes that runs name, and where these are since."""
 OLD_FIELDS = (
     {
         "train.sources.media.options:MediaShards": {"recordings": "audios", "dropped": "media_dropout"},
@@ -165,6 +179,7 @@ def finder(where: str, source: dict | None, said: Callable[[str], None]) -> Call
 
     def find(name: str) -> type | None:
         module, _, qualname = OLD_NAMES.get(name, name).partition(":")
+        module = MOVED.get(module, module)
         if module == "config" and source is not None:
             return _inside(_config_module(where, source, qualname, said), qualname)
         if module.split(".")[0] in ROOMS:

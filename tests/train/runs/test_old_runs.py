@@ -1,6 +1,7 @@
 """Runs of the first format still open: its config.json has the names of classes alone, and fields that have another name since."""
 
 import dataclasses
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -37,6 +38,16 @@ SETTINGS_THEN = {  # of configs whose settings are others today; a dict is of th
 def old(tmp_path):
     shutil.copytree(GOLDEN / "run", tmp_path / "run")
     return tmp_path / "run"
+
+
+def test_classes_are_found_where_their_modules_were():
+    find = classes.finder("here", None, print)
+    for module, now in classes.MOVED.items():
+        (name,) = [
+            name for name, kind in vars(importlib.import_module(now)).items() if getattr(kind, "how_to_get", "") and kind.__module__ == now
+        ]
+        found = find(f"{module}:{name}")
+        assert found is not None and classes.name_of(found) == f"{now}:{name}"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
