@@ -64,10 +64,19 @@ class Answering:
         self.dataset.tokens = self.tokenizer
         return generator_of(self.dataset, realise(self.run.experiment.model), self._params)
 
-    def continued(self, examples: Sequence[Example], *, sampling: Sampling, seed: int, forms: Sequence[Form] = ()) -> list[Completion]:
-        """A text for each example, drawn. forms: what each may be; empty: anything."""
+    def continued(
+        self,
+        examples: Sequence[Example],
+        *,
+        sampling: Sampling,
+        seed: int = 0,
+        draws: Sequence[tuple[int, int]] = (),
+        forms: Sequence[Form] = (),
+    ) -> list[Completion]:
+        """A text for each example, drawn by the seed and its place, or by its pair of numbers in `draws`. forms: what each may be; empty:
+        anything."""
         generator, options = self._generator, self.dataset.options
-        how: dict[str, Any] = {"tokens": options.written, "sampling": sampling, "seed": seed, "forms": forms}
+        how: dict[str, Any] = {"tokens": options.written, "sampling": sampling, "seed": seed, "draws": draws, "forms": forms}
         return generator.generate(prompts_of(self.dataset, list(examples)), stop=self.dataset.stops, stop_in_space=False, **how)
 
     def fits(self, example: Example) -> bool:
@@ -91,10 +100,23 @@ class Answering:
 
     def example_of(self, row: Record, *, labelled: bool = False) -> Example:
         """UserError for a row that is none. labelled: its label is read, if it says one; else whatever stands there is not looked at."""
+        return self.dataset.example(self._without_label(row, labelled))
+
+    def parts_of(self, row: Record) -> list[Example]:
+        """The examples that a row without a label is read as. UserError for a row that is none."""
+        self.dataset.tokens = self.tokenizer
+        return self.dataset.examples_of(self._without_label(row, False))
+
+    def answered(self, rows: Sequence[list[Example]]) -> list[tuple[Example, Any]]:
+        """Of each row's parts, the row as one example, and its answer."""
+        parts = [part._replace(where=f"{number}: {part.where}") for number, own in enumerate(rows) for part in own]
+        return list(zip(*self.dataset.joined(parts, self(parts)), strict=True))
+
+    def _without_label(self, row: Record, labelled: bool) -> Record:
         name = getattr(self.dataset.options, "label", "")
         if name in row and not (labelled and row[name] not in (None, "")):
-            row = Record({key: value for key, value in row.items() if key != name}, row.where)
-        return self.dataset.example(row)
+            return Record({key: value for key, value in row.items() if key != name}, row.where)
+        return row
 
     def learned(self, what: Callable[[], dict[str, Any]], of: Any = None) -> dict[str, Any]:
         """What was learned beside the model for this checkpoint: kept in the run, or made now and, if that can be written, kept. of: what
@@ -175,8 +197,9 @@ class TaskApplication(Application):
         self.text = getattr(answering.dataset.options, "text", "text")
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
-        return in_place(rows, self._answering.example_of, self._lines)
+        return in_place(rows, self._answering.parts_of, self._lines)
 
-    def _lines(self, examples: list[Example]) -> list[dict[str, Any]]:
-        shown = map(self._answering.dataset.shown, examples, self._answering(examples))
-        return [{name: value for name, value in one.items() if name != "label"} for one in shown]
+    def _lines(self, rows: list[list[Example]]) -> list[dict[str, Any]]:
+        dataset = self._answering.dataset
+        shown = (dataset.shown(example, answer) for example, answer in self._answering.answered(rows))
+        return [{name: value for name, value in one.items() if name not in dataset.known} for one in shown]

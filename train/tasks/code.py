@@ -57,6 +57,14 @@ class ProgramsDataset(SequenceDataset):
     """Answers are programs, `samples` of them for each example."""
 
     options: Programs
+    known = ("tests",)
+
+    def examples_of(self, record: Record) -> list[Example]:
+        """A row may lack tests, which then none of its prompt shows."""
+        if record.get(self.options.tests):
+            return [self.example(record)]
+        found = super().example(record)
+        return [found._replace(fields=found.fields | {"test": "", "shown": ""}, parts=("", ()))]
 
     def example(self, record: Record) -> Example:
         o = self.options

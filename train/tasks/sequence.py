@@ -40,6 +40,7 @@ class SequenceDataset(TaskDataset):
 
     options: SequenceToSequence
     own_prompt = "{source}\n"
+    known: ClassVar[tuple[str, ...]] = ("targets",)
     changeable: ClassVar[tuple[str, ...]] = ("source",)
 
     def example(self, record: Record) -> Example:
@@ -117,18 +118,33 @@ class ConversationDataset(SequenceDataset):
         if o.messages not in record:
             found = super().example(record)
             return found._replace(parts=self._with_system([{"role": "user", "content": found.fields["source"]}]))
+        *before, reply = self._said(record, reply=True)
+        return self._example(before, (reply["content"],), record.where)
+
+    def examples_of(self, record: Record) -> list[Example]:
+        """A conversation to be gone on with; a reply at its end is not read."""
+        o = self.options
+        if o.messages not in record:
+            return super().examples_of(Record({name: value for name, value in record.items() if name != o.target}, record.where))
         turns = record[o.messages]
+        if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
+            record = Record(record | {o.messages: turns[:-1]}, record.where)
+        return [self._example(self._said(record, reply=False), None, record.where)]
+
+    def _said(self, record: Record, *, reply: bool) -> list[dict[str, str]]:
+        """reply: whether the assistant's stands at the end."""
+        turns, name = record[self.options.messages], self.options.messages
         good = isinstance(turns, list) and all(
             isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str) for turn in turns
         )
-        if not good or len(turns) < 2 or turns[-1]["role"] != "assistant":
-            raise UserError(
-                f"{record.where}: {o.messages} is no conversation that ends with the assistant",
-                'Give a list of {"role", "content"}, the last of them the reply to learn.',
-            )
-        before = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]
-        fields = {"source": before[-1]["content"]}
-        return Example(fields, (turns[-1]["content"],), record.where, self._with_system(before))
+        if not good or len(turns) < 1 + reply or (reply and turns[-1]["role"] != "assistant"):
+            what = "conversation that ends with the assistant" if reply else "conversation to reply to"
+            last = ", the last of them the reply to learn" if reply else ""
+            raise UserError(f"{record.where}: {name} is no {what}", f'Give a list of {{"role", "content"}}{last}.')
+        return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+
+    def _example(self, before: list[dict[str, str]], label: tuple[str, ...] | None, where: str) -> Example:
+        return Example({"source": before[-1]["content"]}, label, where, self._with_system(before))
 
     def _with_system(self, turns: list[dict[str, str]]) -> tuple[dict[str, str], ...]:
         if self.options.system and turns[0]["role"] != "system":

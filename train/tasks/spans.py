@@ -8,8 +8,9 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.questions import read_questions
+from data.records.record import Record
 from train.kinds import check_range
-from train.tasks.examples import Example, TaskFile
+from train.tasks.examples import Example, TaskFile, column
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
 from train.tasks.words import WordEncoder, word_spans
@@ -61,35 +62,43 @@ class SpansDataset(TaskDataset):
     """Answers are (text, log-odds of having no answer, log-probability). An example is one window of a question's text."""
 
     options: Spans
-    by_token, in_parts = True, True
+    by_token, in_parts, known = True, True, ("answers",)
 
     def read(self, source: TaskFile) -> list[Example]:
         o, found = self.options, []
         self.tokens = source.tokenizer()
-        encoder = WordEncoder(self.tokens)
-        questions = read_questions(source.path, left_out=source.left_out if o.leave_out else None)
-        for number, one in enumerate(questions):
+        for number, one in enumerate(read_questions(source.path, left_out=source.left_out if o.leave_out else None)):
             fields = {"id": one.id, "question": one.question, "context": one.context}
             with self.usable(source, one.where):
                 if o.answerable and not one.answers:
                     raise UserError(f"{one.where}: has no answer", "Set --data.no-answerable where questions may have none.")
-            spans = word_spans(one.context)
-            close = [place > 0 and spans[place - 1][1] < begin for place, (begin, _) in enumerate(spans)]
-            ids = encoder([one.context[begin:end] for begin, end in spans], close)
-            if o.answerable and not one.answers:
-                continue
-            question = self.tokens.encode(one.question)[: o.length // 3]
-            room = o.length - len(question) - 3
-            ids = [piece[:room] for piece in ids]
-            sizes = np.array([len(piece) for piece in ids], np.int64)
-            if self.way != "head":
-                answer = one.answers[0][0] if one.answers else ""
-                found.append(Example(fields, answer, one.where, Window(number, question, spans, ids, 0, len(ids), tuple(one.answers))))
-                continue
-            for first, last in windows(sizes, room, o.stride):
-                label = _places(one.answers[:1], spans, first, last)
-                found.append(Example(fields, label, one.where, Window(number, question, spans, ids, first, last, tuple(one.answers))))
+            if one.answers or not o.answerable:
+                found += self._windows_of(number, fields, one.where, tuple(one.answers))
         return found
+
+    def _windows_of(self, number: int, fields: dict[str, str], where: str, answers: tuple[tuple[str, int], ...]) -> list[Example]:
+        context, o = fields["context"], self.options
+        if getattr(self, "_encoder", None) is None:
+            self._encoder = WordEncoder(self.tokens)
+        spans = word_spans(context)
+        close = [place > 0 and spans[place - 1][1] < begin for place, (begin, _) in enumerate(spans)]
+        ids = self._encoder([context[begin:end] for begin, end in spans], close)
+        question = self.tokens.encode(fields["question"])[: o.length // 3]
+        room = o.length - len(question) - 3
+        ids = [piece[:room] for piece in ids]
+        if self.way != "head":
+            answer = answers[0][0] if answers else ""
+            return [Example(fields, answer, where, Window(number, question, spans, ids, 0, len(ids), answers))]
+        return [
+            Example(fields, _places(answers[:1], spans, first, last), where, Window(number, question, spans, ids, first, last, answers))
+            for first, last in windows(np.array([len(piece) for piece in ids], np.int64), room, o.stride)
+        ]
+
+    def examples_of(self, record: Record) -> list[Example]:
+        fields = {"id": str(record.get("id", "")), "question": column(record, "question"), "context": column(record, "context")}
+        if not word_spans(fields["context"]):
+            raise UserError(f"{record.where}: context has no word", "Give the text that is asked about.")
+        return self._windows_of(0, fields, record.where, ())
 
     def labelled(self, example: Example) -> bool:
         return True

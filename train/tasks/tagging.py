@@ -7,11 +7,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from data.errors import UserError
+from data.records.record import Record
 from data.records.sentences import read_sentences
-from train.tasks.examples import Example, TaskFile
+from train.tasks.examples import Example, TaskFile, column
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
-from train.tasks.words import WordEncoder, spaces, windows_of
+from train.tasks.words import WordEncoder, spaces, windows_of, word_spans
 
 OUTSIDE = "O"
 
@@ -32,11 +33,13 @@ class Tagging(Task):
 
 class Reading(NamedTuple):
     """Words that a row reads. own: [first, end) of those whose tags count, the others being there to be seen; None: all. before: the word
-    that they stand behind, which is not read; "" at the beginning of a sentence."""
+    that they stand behind, which is not read; "" at the beginning of a sentence. places: of each word in the text; (): words are joined by
+    spaces."""
 
     words: tuple[str, ...]
     own: tuple[int, int] | None = None
     before: str = ""
+    places: tuple[tuple[int, int], ...] = ()
 
     @property
     def kept(self) -> slice:
@@ -48,7 +51,7 @@ class TaggingDataset(TaskDataset):
     example."""
 
     options: Tagging
-    by_token, writes, in_parts = True, False, True
+    by_token, writes, in_parts, known = True, False, True, ("tags",)
 
     def read(self, source: TaskFile) -> list[Example]:
         o, found = self.options, []
@@ -59,14 +62,34 @@ class TaggingDataset(TaskDataset):
             example = Example({"text": " ".join(words)}, tags, one.where[0], Reading(words))
             with self.usable(source, example.where):
                 self.check_usable(source, example)
-                sizes = [len(ids) for ids in self.encoded(Reading(words))] if self.way == "head" else []
-                for first, end, own in windows_of(words, sizes, o.length - 2) if sum(sizes) > o.length - 2 else ():
-                    part = Reading(words[first:end], (own[0] - first, own[1] - first), words[first - 1] if first else "")
-                    found.append(example._replace(label=tags[first:end], parts=part))
-                found += [] if sum(sizes) > o.length - 2 else [example]
+                found += self._parts_of(example)
         if not found:
             raise UserError(f"{source.path}: holds no sentence that can be used", "Give one with some.")
         return found
+
+    def _parts_of(self, example: Example) -> list[Example]:
+        """A sentence as rows can read it: itself, or overlapping parts of it."""
+        words, places = example.parts.words, example.parts.places
+        sizes = [len(ids) for ids in self.encoded(example.parts)] if self.way == "head" else []
+        if sum(sizes) <= self.options.length - 2:
+            return [example]
+        found = []
+        for first, end, own in windows_of(words, sizes, self.options.length - 2):
+            before = words[first - 1] if first else ""
+            part = Reading(words[first:end], (own[0] - first, own[1] - first), before, places[first:end])
+            found.append(example._replace(label=example.label and example.label[first:end], parts=part))
+        return found
+
+    def examples_of(self, record: Record) -> list[Example]:
+        """A row has its words, or a text."""
+        words = record.get(self.options.words or "tokens")
+        if isinstance(words, list) and words and all(isinstance(word, str) and word for word in words):
+            return self._parts_of(Example({"text": " ".join(words)}, None, record.where, Reading(tuple(words))))
+        text = column(record, "text")
+        places = tuple(word_spans(text))
+        if not places:
+            raise UserError(f"{record.where}: text has no word", "Give a text, or its words as tokens.")
+        return self._parts_of(Example({"text": text}, None, record.where, Reading(tuple(text[a:b] for a, b in places), places=places)))
 
     def check_known(self, example: Example) -> None:
         for tag in example.label:
@@ -133,12 +156,13 @@ class TaggingDataset(TaskDataset):
         found: list[Example] = []
         held: list[list[np.ndarray]] = []
         for example, scores in zip(examples, answers, strict=True):
-            own = example.parts.kept
-            part = example._replace(label=example.label and example.label[own], parts=Reading(example.parts.words[own]))
+            own, parts = example.parts.kept, example.parts
+            part = example._replace(label=example.label and example.label[own], parts=Reading(parts.words[own], places=parts.places[own]))
             if example.parts.own is not None and found and found[-1].where == example.where:
                 before = found[-1]
                 label = before.label and before.label + part.label
-                found[-1] = before._replace(label=label, parts=Reading(before.parts.words + part.parts.words))
+                whole = Reading(before.parts.words + part.parts.words, places=before.parts.places + part.parts.places)
+                found[-1] = before._replace(label=label, parts=whole)
                 held[-1].append(scores)
             else:
                 found.append(part)
@@ -155,7 +179,21 @@ class TaggingDataset(TaskDataset):
         return sum(tag != true for tag, true in zip(answer, example.label, strict=True)) / max(len(answer), 1)
 
     def shown(self, example: Example, answer: list[str]) -> dict[str, Any]:
-        return {"words": list(example.parts.words), "tags": None if example.label is None else list(example.label), "answer": answer}
+        """entities: their kind, and their place in the text."""
+        tags = None if example.label is None else list(example.label)
+        return {"words": list(example.parts.words), "tags": tags, "answer": answer, "entities": self.entities(example, answer)}
+
+    def entities(self, example: Example, tags: Sequence[str]) -> list[dict[str, Any]]:
+        ends = np.cumsum([len(word) + 1 for word in example.parts.words]).tolist()
+        places = example.parts.places or [(end - len(word) - 1, end - 1) for word, end in zip(example.parts.words, ends, strict=True)]
+        found: list[dict[str, Any]] = []
+        for (start, end), tag in zip(places, tags, strict=True):
+            mark, _, kind = tag.partition("-")
+            if mark == "B":
+                found.append({"kind": kind, "start": start, "end": end})
+            elif mark == "I":
+                found[-1]["end"] = end
+        return [one | {"text": example.fields["text"][one["start"] : one["end"]]} for one in found]
 
 
 def best_tags(scores: np.ndarray, names: Sequence[str]) -> list[str]:

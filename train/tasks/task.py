@@ -113,12 +113,19 @@ class TaskDataset(Dataset):
     """The prompt where the options give none."""
     writes: ClassVar[bool] = True
     """Whether a text can hold an answer, so that a model that writes may give it."""
+    known: ClassVar[tuple[str, ...]] = ("label",)
+    """Of what `shown` gives, what was known before: at work it is not shown."""
     changeable: ClassVar[tuple[str, ...]] = ()
     """Fields of an example whose words may change without changing its label; (): labels tell of single words, or of places."""
 
     def example(self, record: Record) -> Example:
         """UserError, with the record's place, for one that is no example of the task."""
         raise NotImplementedError
+
+    def examples_of(self, record: Record) -> list[Example]:
+        """The examples that a row without a label is: several where it is read in parts, whose answers `joined` puts together. UserError
+        for a row that is none."""
+        return [self.example(record)]
 
     def names_of(self, example: Example) -> tuple[str, ...]:
         """The labels that an example has."""

@@ -1,5 +1,6 @@
 """`omnia apply` on runs that were trained: any task, an application, and a process that is killed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import omnia
+from data.errors import UserError
 from data.tokenizer import character_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import start, train
@@ -19,6 +21,8 @@ from train.apps.service.customer_service import CustomerService
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
 from train.loop.report import write_report
 from train.objectives.tasks.options import Supervised
+from train.runs.directory import open_run
+from train.sources.dataset import dataset_of
 from train.tasks.classification import Classification
 
 ROOT = Path(__file__).parents[3]
@@ -93,6 +97,13 @@ def test_a_service_counts_labelled_rows_and_shows_itself_in_the_report(runs, tmp
     assert "Customer service: what was answered" in page and "refresh" not in page
     assert '"refresh" content="30"' in write_report(runs["service"], renewed=30).read_text()
     assert "Please tell me: days." in (tmp_path / "out.jsonl").read_text()
+
+
+def test_slots_come_from_a_run_that_tags_words(runs):
+    run = open_run(runs["service"])
+    data = dataclasses.replace(run.experiment.data, slots=str(runs["task"]))
+    with pytest.raises(UserError, match="was not trained to tag words"):
+        dataset_of(dataclasses.replace(run.experiment, data=data)).application(run)
 
 
 def test_a_page_of_what_is_followed_renews_itself_until_the_end(runs, tmp_path, capsys, monkeypatch):

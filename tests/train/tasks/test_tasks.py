@@ -179,14 +179,45 @@ TASKS = ("several", "number", "tags", "choice", "spans", "pairs", "labels", "tal
 FLOOR = {"several": 0.6, "number": 0.3, "tags": 0.35, "choice": 0.9, "labels": 0.6, "talk": 1.0, "code": 1.0, "pairs": 0.5, "spans": 0.8}
 
 
+ASKED = {
+    "tags": lambda line: {"tokens": line["words"]},
+    "choice": lambda line: {"question": line["question"], "choices": line["choices"]},
+    "spans": lambda line: {"question": line["question"], "context": line["context"]},
+    "talk": lambda line: {"messages": [{"role": "user", "content": line["source"]}]},
+    "code": lambda line: {"text": line["source"]},
+    "copy": lambda line: {"source": line["source"]},
+}
+"""Rows at work, without what is right, of lines that an evaluation wrote."""
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_learns_and_is_scored(tmp_path, name):
-    """From a file to the metrics of its kind, above what answering at random would come to."""
+    """From a file to the metrics of its kind, above what answering at random would come to; and at work it answers as it was judged."""
     _, model, data, objective, measure = next(one for one in made_tasks(tmp_path) if one[0] == name)
     run = start(tmp_path / "run", experiment(tmp_path, model, data, objective, steps=60, evaluation=Evaluation(every=60)))
     found = train(run)["validation"]
     assert np.isfinite(found["loss"]) and found["examples"] > 0
     assert found[measure] <= 0.5 if measure == "cer" else found[measure] >= FLOOR[name]
+    if name not in ASKED:
+        return
+    evaluate_run(run, predictions=tmp_path / "answers.jsonl")
+    judged = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    dataset = dataset_of(run.experiment)
+    dataset.place = run.path
+    rows = [Record(ASKED[name](line), f"row {number}") for number, line in enumerate(judged)]
+    made = dataset.application(run).answers([*rows, Record({}, "the last row")])
+    assert made.pop()["error"].startswith("the last row: has no field")
+    same = "answers" if name == "code" else "answer"
+    assert made and [line[same] for line in made] == [line[same] for line in judged]
+    assert not any({*dataset.known} & {*line} for line in made)
+    if name == "tags":
+        texts = [Record({"text": " ".join(line["words"])}, "text") for line in judged]
+        assert dataset.application(run).answers(texts) == made
+        for line, record in zip(made, texts, strict=True):
+            assert [record["text"][one["start"] : one["end"]] for one in line["entities"]] == [one["text"] for one in line["entities"]]
+            assert len(line["entities"]) == sum(tag.startswith("B-") for tag in line["answer"])
+        (long,) = dataset.application(run).answers([Record({"text": "XX ab " * 40}, "text")])  # in parts
+        assert long["words"] == ["XX", "ab"] * 40 and len(long["answer"]) == 80
 
 
 def test_a_model_is_asked_with_examples_to_read(tmp_path):

@@ -1,5 +1,6 @@
 """Customer service: questions of a log become intents with templates, others are answered by quoted passages, and some go to a person."""
 
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -53,6 +54,8 @@ class CustomerService(Classification):
     """File of passages for questions of no intent: id, answer and, if there are these, question and link. Read anew, too."""
     encoder: str = ""
     """Run of a text encoder whose vectors find passages, beside their words. Empty: words alone."""
+    slots: str = ""
+    """Run of Tagging data, which finds what fills slots in a question: tags are named as slots are. Empty: rows give them."""
     nobody: str = ""
     """Label of questions that are about none of the others, in a log that has some. Empty: there are none."""
     precision: float = 0.95
@@ -77,7 +80,7 @@ class CustomerService(Classification):
                 raise ValueError(f"data.{name} has braces that nothing fills: {said!r}")
 
     def with_paths(self, change: Callable[[str], str]) -> "CustomerService":
-        changed = {name: change(path) for name in ("templates", "passages", "encoder") if (path := getattr(self, name))}
+        changed = {name: change(path) for name in ("templates", "passages", "encoder", "slots") if (path := getattr(self, name))}
         found = super().with_paths(change)
         assert isinstance(found, CustomerService)
         return dataclasses.replace(found, **changed)  # type: ignore[arg-type]
@@ -94,7 +97,23 @@ class ServiceDataset(ClassificationDataset):
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Service":
         from train.apps.answering import Answering
 
-        return Service(Answering(run, self, step=step, raw=raw))
+        return Service(Answering(run, self, step=step, raw=raw), self._tagger())
+
+    def _tagger(self) -> Any:
+        """The Answering of the run that finds slots; None for none."""
+        if not self.options.slots:
+            return None
+        from train.apps.answering import Answering
+        from train.runs.directory import open_run
+        from train.sources.dataset import dataset_of
+        from train.tasks.tagging import TaggingDataset
+
+        run = open_run(self.options.slots)
+        dataset = dataset_of(run.experiment)
+        if not isinstance(dataset, TaggingDataset):
+            raise UserError(f"data.slots: {run.path} was not trained to tag words", "Give a run of configs/tasks/tagging.py.")
+        dataset.place = run.path
+        return Answering(run, dataset)
 
 
 # ------------------------------------------------------------------------------------------------------------------ what is answered
@@ -180,14 +199,16 @@ def _sentences(text: str) -> list[str]:
 class Service(Application):
     """Answers of four routes, each with what it rests on.
 
-    template: the intent is believed, and has an answer, whose slots are filled from the row's `slots` or asked for. retrieved: a passage is
-    near enough; its words are quoted, with their places in it, and those of a second one that is as near and says something else.
-    unsure: two intents are likely, and are named. human: none of these. Numbers and addresses of persons in a question are masked in all
-    that is written. Rows of one `conversation` belong together: what was asked for is taken from the next.
+    template: the intent is believed, and has an answer, whose slots are filled from the row's `slots` and its text, or asked for.
+    retrieved: a passage is near enough; its words are quoted, with their places in it, and those of a second one that is as near and says
+    something else. unsure: two intents are likely, and are named. human: none of these. Numbers and addresses of persons in a question are
+    masked in all that is written. Rows of one `conversation` belong together: what was asked for is taken from the next.
     """
 
-    def __init__(self, answering: Any):
-        self._answering, self._options, self.reads = answering, answering.dataset.options, answering.reads
+    def __init__(self, answering: Any, tagger: Any = None):
+        """tagger: Answering of a run that finds slots, or None."""
+        self._answering, self._options, self._tagger = answering, answering.dataset.options, tagger
+        self.reads = answering.reads if tagger is None else [*answering.reads, *tagger.reads]
         self.text, self._names = self._options.text, answering.dataset.label_names
         self._templates = read_templates(self._options.templates, self._names)
         passages, encoder = read_passages(self._options.passages), None
@@ -227,10 +248,11 @@ class Service(Application):
     def _lines(self, read: list[tuple[Record, Example, dict[str, str]]]) -> list[dict[str, Any]]:
         examples = [example for _, example, _ in read]
         probabilities = tempered(np.stack(self._answering(examples)), self._temperature) if examples else ()
-        scores = self._passages.scores([example.fields["text"] for example in examples])
+        texts = [example.fields["text"] for example in examples]
         lines = []
-        for (row, example, slots), probability_V, score_N in zip(read, probabilities, scores, strict=True):
-            lines.append(self._answer(example.fields["text"], self._conversation(row), slots, probability_V, score_N))
+        found = zip(read, probabilities, self._passages.scores(texts), self._found_slots(texts), strict=True)
+        for (row, example, slots), probability_V, score_N, own in found:
+            lines.append(self._answer(example.fields["text"], self._conversation(row), own | slots, probability_V, score_N))
             self._count(example.label, lines[-1])
         return lines
 
@@ -273,6 +295,20 @@ class Service(Application):
         if name in (None, ""):
             return ""
         return hashlib.blake2b(str(name).encode("utf-8", "replace"), digest_size=12, key=str(self.reads[0]).encode()[:64]).hexdigest()
+
+    def _found_slots(self, texts: Sequence[str]) -> list[dict[str, str]]:
+        """The first of each kind in each text, masked."""
+        found: list[dict[str, str]] = [{} for _ in texts]
+        if self._tagger is None:
+            return found
+        parts: dict[int, list[Example]] = {}
+        for place, text in enumerate(texts):
+            with contextlib.suppress(UserError):  # a text without words, or that the run cannot read, has none
+                parts[place] = self._tagger.parts_of(Record({"text": text}, ""))
+        for place, (example, tags) in zip(parts, self._tagger.answered([*parts.values()]), strict=True):
+            for one in self._tagger.dataset.entities(example, tags):
+                found[place].setdefault(one["kind"], self.masked(one["text"]))
+        return found
 
     def _slots_of(self, row: Record) -> dict[str, str]:
         """Masked. UserError for slots that are no texts by name."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import hypothesis.strategies as st
 import numpy as np
@@ -125,6 +126,42 @@ def test_a_conversation_goes_on_in_another_process(service, fake):
     again.restore(state)
     assert ask(again, "5", conversation="a") == ask(service, "5", conversation="a")
     assert again.summary() == service.summary()
+
+
+class Tagger:
+    """Numbers are days, and words of capitals places; a text with an x cannot be read."""
+
+    reads = ["tagger", 1, False]
+
+    class dataset:
+        @staticmethod
+        def entities(text, tags):
+            kinds = {"days": r"(?<![.\d])\d+(?![.\d])", "place": r"\b[A-Z]+\b"}
+            return [{"kind": kind, "text": found[0]} for kind, pattern in kinds.items() for found in re.finditer(pattern, text)]
+
+    def parts_of(self, row):
+        if "x" in row["text"]:
+            raise UserError("no", "no")
+        return [row["text"]]
+
+    def answered(self, rows):
+        return [(text, None) for (text,) in rows]
+
+
+def test_slots_are_found_in_the_question(service):
+    """The first of each kind; what the row gives comes before, and in a conversation what was found before what was said."""
+    finding = Service(service._answering, Tagger())
+    assert finding.reads == [*service.reads, *Tagger.reads]
+    asked = ["card 0.99 in 5 or 6", "card 0.99", "x card 0.99 5"]
+    first, second, third = finding.answers([Record({"text": text}, "") for text in asked])
+    assert first["answer"].startswith("Cards come in 5 days") and not first["missing_slots"]
+    assert second["missing_slots"] == third["missing_slots"] == ["days"]
+    assert ask(finding, "card 0.99 in 5", slots={"days": "7"})["answer"].startswith("Cards come in 7 days")
+    assert ask(finding, "card 0.99", conversation="a")["missing_slots"] == ["days"]
+    assert "in 12 days" in ask(finding, "well, 12 of them", conversation="a")["answer"]
+    assert ask(service, "card 0.99 in 5")["missing_slots"] == ["days"]
+    number = "4111111111111111"
+    assert number not in json.dumps(ask(finding, f"card 0.99 {number}"))
 
 
 def test_passages_that_say_different_things_are_both_quoted(service):
