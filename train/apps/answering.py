@@ -73,8 +73,8 @@ class Answering:
         draws: Sequence[tuple[int, int]] = (),
         forms: Sequence[Form] = (),
     ) -> list[Completion]:
-        """A text for each example, drawn by the seed and its place, or by its pair of numbers in `draws`. forms: what each may be; empty:
-        anything."""
+        """A text for each example. draws: (seed, number) of each, which alone decide what is drawn; empty: `seed` and its place. forms:
+        what each may be; empty: anything."""
         generator, options = self._generator, self.dataset.options
         how: dict[str, Any] = {"tokens": options.written, "sampling": sampling, "seed": seed, "draws": draws, "forms": forms}
         return generator.generate(prompts_of(self.dataset, list(examples)), stop=self.dataset.stops, stop_in_space=False, **how)
@@ -103,9 +103,12 @@ class Answering:
         return self.dataset.example(self._without_label(row, labelled))
 
     def parts_of(self, row: Record) -> list[Example]:
-        """The examples that a row without a label is read as. UserError for a row that is none."""
+        """The examples that a row without a label is read as. UserError for a row that is none, or that the run's model cannot read."""
         self.dataset.tokens = self.tokenizer
-        return self.dataset.examples_of(self._without_label(row, False))
+        parts = self.dataset.examples_of(self._without_label(row, False))
+        for part in parts:
+            self.dataset.item(part, self.tokenizer, False)
+        return parts
 
     def answered(self, rows: Sequence[list[Example]]) -> list[tuple[Example, Any]]:
         """Of each row's parts, the row as one example, and its answer."""
@@ -193,8 +196,9 @@ class TaskApplication(Application):
     """Answers of any task, as `omnia evaluate --predictions` writes them, for rows whose labels nobody knows."""
 
     def __init__(self, answering: Answering):
-        self._answering, self.reads = answering, answering.reads
-        self.text = getattr(answering.dataset.options, "text", "text")
+        self._answering, self.reads, options = answering, answering.reads, answering.dataset.options
+        self.text = getattr(options, "text", "") or getattr(options, "source", "") or "text"
+        self.example = answering.dataset.row
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._answering.parts_of, self._lines)
@@ -202,4 +206,4 @@ class TaskApplication(Application):
     def _lines(self, rows: list[list[Example]]) -> list[dict[str, Any]]:
         dataset = self._answering.dataset
         shown = (dataset.shown(example, answer) for example, answer in self._answering.answered(rows))
-        return [{name: value for name, value in one.items() if name not in dataset.known} for one in shown]
+        return [{name: value for name, value in one.items() if name not in dataset.label_fields} for one in shown]

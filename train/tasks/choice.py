@@ -37,6 +37,7 @@ class ChoiceDataset(TaskDataset):
     """Answers are a score of each choice, float32 [choices]."""
 
     options: MultipleChoice
+    row = {"question": "-", "choices": ["-", "--"]}
 
     def example(self, record: Record) -> Example:
         o = self.options

@@ -57,14 +57,14 @@ class ProgramsDataset(SequenceDataset):
     """Answers are programs, `samples` of them for each example."""
 
     options: Programs
-    known = ("tests",)
+    label_fields = ("tests",)
 
     def examples_of(self, record: Record) -> list[Example]:
-        """A row may lack tests, which then none of its prompt shows."""
-        if record.get(self.options.tests):
-            return [self.example(record)]
-        found = super().example(record)
-        return [found._replace(fields=found.fields | {"test": "", "shown": ""}, parts=("", ()))]
+        """A row may have tests, of which a prompt shows the first; nothing else is read of them."""
+        found, tests = super().example(self._without_target(record)), record.get(self.options.tests)
+        shown = self.options.shows_test and isinstance(tests, list) and tests and isinstance(tests[0], str)
+        test = tests[0].strip() if shown and tests else ""
+        return [found._replace(fields=found.fields | {"test": test, "shown": f"\n{test}" if test else ""}, parts=("", ()))]
 
     def example(self, record: Record) -> Example:
         o = self.options

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from data.errors import UserError
-from data.records.record import Record
+from data.records.record import Record, check_text
 from train.generation.chat import Chat
 from train.rl.environments.environment import Prompt
 from train.sources.encoding import Transcriber
@@ -40,7 +40,7 @@ class SequenceDataset(TaskDataset):
 
     options: SequenceToSequence
     own_prompt = "{source}\n"
-    known: ClassVar[tuple[str, ...]] = ("targets",)
+    label_fields: ClassVar[tuple[str, ...]] = ("targets",)
     changeable: ClassVar[tuple[str, ...]] = ("source",)
 
     def example(self, record: Record) -> Example:
@@ -54,6 +54,12 @@ class SequenceDataset(TaskDataset):
         if not targets or not all(isinstance(one, str) and one.strip() for one in targets):
             raise UserError(f"{record.where}: {o.target} holds no text", "Give a text, or a list of texts.")
         return Example(fields, targets, record.where)
+
+    def examples_of(self, record: Record) -> list[Example]:
+        return [self.example(self._without_target(record))]
+
+    def _without_target(self, record: Record) -> Record:
+        return Record({name: value for name, value in record.items() if name != self.options.target}, record.where)
 
     def answer(self, example: Example) -> str:
         return example.label[0]
@@ -122,13 +128,14 @@ class ConversationDataset(SequenceDataset):
         return self._example(before, (reply["content"],), record.where)
 
     def examples_of(self, record: Record) -> list[Example]:
-        """A conversation to be gone on with; a reply at its end is not read."""
-        o = self.options
-        if o.messages not in record:
-            return super().examples_of(Record({name: value for name, value in record.items() if name != o.target}, record.where))
-        turns = record[o.messages]
+        """A conversation to continue; a reply at its end is not read."""
+        name = self.options.messages
+        turns = record.get(name)
+        if turns is None:
+            kept = {key: value for key, value in record.items() if key != name}
+            return super().examples_of(Record(kept, record.where))
         if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
-            record = Record(record | {o.messages: turns[:-1]}, record.where)
+            record = Record(record | {name: turns[:-1]}, record.where)
         return [self._example(self._said(record, reply=False), None, record.where)]
 
     def _said(self, record: Record, *, reply: bool) -> list[dict[str, str]]:
@@ -137,10 +144,13 @@ class ConversationDataset(SequenceDataset):
         good = isinstance(turns, list) and all(
             isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str) for turn in turns
         )
-        if not good or len(turns) < 1 + reply or (reply and turns[-1]["role"] != "assistant"):
+        ends = good and len(turns) > reply and turns[-1]["role"]
+        if not ends or (ends != "assistant" if reply else ends in ("assistant", "system") or not turns[-1]["content"].strip()):
             what = "conversation that ends with the assistant" if reply else "conversation to reply to"
             last = ", the last of them the reply to learn" if reply else ""
             raise UserError(f"{record.where}: {name} is no {what}", f'Give a list of {{"role", "content"}}{last}.')
+        for turn in turns:
+            check_text(turn["content"], f"{record.where}: a turn of {name}")
         return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
     def _example(self, before: list[dict[str, str]], label: tuple[str, ...] | None, where: str) -> Example:

@@ -62,7 +62,7 @@ class SpansDataset(TaskDataset):
     """Answers are (text, log-odds of having no answer, log-probability). An example is one window of a question's text."""
 
     options: Spans
-    by_token, in_parts, known = True, True, ("answers",)
+    by_token, in_parts, label_fields = True, True, ("answers",)
 
     def read(self, source: TaskFile) -> list[Example]:
         o, found = self.options, []
@@ -99,6 +99,8 @@ class SpansDataset(TaskDataset):
         if not word_spans(fields["context"]):
             raise UserError(f"{record.where}: context has no word", "Give the text that is asked about.")
         return self._windows_of(0, fields, record.where, ())
+
+    row: ClassVar[dict[str, Any]] = {"question": "-", "context": "-"}
 
     def labelled(self, example: Example) -> bool:
         return True

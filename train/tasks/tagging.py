@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from data.errors import UserError
-from data.records.record import Record
+from data.records.record import Record, check_text
 from data.records.sentences import read_sentences
 from train.tasks.examples import Example, TaskFile, column
 from train.tasks.packing import Item, Piece
@@ -51,7 +51,7 @@ class TaggingDataset(TaskDataset):
     example."""
 
     options: Tagging
-    by_token, writes, in_parts, known = True, False, True, ("tags",)
+    by_token, writes, in_parts, label_fields = True, False, True, ("tags",)
 
     def read(self, source: TaskFile) -> list[Example]:
         o, found = self.options, []
@@ -81,9 +81,14 @@ class TaggingDataset(TaskDataset):
         return found
 
     def examples_of(self, record: Record) -> list[Example]:
-        """A row has its words, or a text."""
-        words = record.get(self.options.words or "tokens")
-        if isinstance(words, list) and words and all(isinstance(word, str) and word for word in words):
+        """A row has its words, or a text, which is cut into words and single marks."""
+        name = self.options.words if self.options.words and not self.options.words.isdigit() else "tokens"
+        if record.get(name) is not None:
+            words = record[name]
+            if not isinstance(words, list) or not words or not all(isinstance(word, str) and word.strip() for word in words):
+                raise UserError(f"{record.where}: {name} is no list of words", "Give words, or a text.")
+            for word in words:
+                check_text(word, f"{record.where}: a word of {name}")
             return self._parts_of(Example({"text": " ".join(words)}, None, record.where, Reading(tuple(words))))
         text = column(record, "text")
         places = tuple(word_spans(text))

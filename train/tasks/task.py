@@ -113,8 +113,10 @@ class TaskDataset(Dataset):
     """The prompt where the options give none."""
     writes: ClassVar[bool] = True
     """Whether a text can hold an answer, so that a model that writes may give it."""
-    known: ClassVar[tuple[str, ...]] = ("label",)
-    """Of what `shown` gives, what was known before: at work it is not shown."""
+    label_fields: ClassVar[tuple[str, ...]] = ("label",)
+    """Of what `shown` gives, what is right: at work nobody knows it."""
+    row: ClassVar[dict[str, Any]] = {}
+    """A row that can be answered; {}: one of a text alone can."""
     changeable: ClassVar[tuple[str, ...]] = ()
     """Fields of an example whose words may change without changing its label; (): labels tell of single words, or of places."""
 

@@ -37,6 +37,10 @@ def words(text: str) -> list[str]:
     return found
 
 
+REMEMBERED = 100_000
+"""Words whose ids are kept."""
+
+
 class WordEncoder:
     """Words to ids, each encoded once: a word inside a text with a space before it, unless it stands close to the one before."""
 
@@ -54,6 +58,8 @@ class WordEncoder:
     def _ids(self, word: str, inside: bool) -> np.ndarray:
         key = f"{int(inside)}{word}"
         if key not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
             self._known[key] = self._tokenizer.encode_inside(word) if inside else self._tokenizer.encode(word)
         return self._known[key]
 

@@ -1,5 +1,6 @@
 """What models without a head answer: the likelihood of each choice, or a text that they write."""
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,15 @@ def completions_of(dataset: Any, generator: TextGenerator, examples: list) -> li
     found: list[list[Completion]] = [[] for _ in examples]
     order = sorted(range(len(examples)), key=lambda number: -len(prompts[number]))
     order = [number for number in order for _ in range(samples)]
-    how = {"tokens": dataset.options.written, "sampling": sampling, "seed": dataset.experiment.seed}
-    how |= {"stop": dataset.stops, "stop_in_space": False}
+    how = {"tokens": dataset.options.written, "sampling": sampling, "stop": dataset.stops, "stop_in_space": False}
+    # By the prompt and the sample's number alone: whatever else is asked changes nothing.
+    draws = [
+        (dataset.experiment.seed, zlib.crc32(np.array([place % samples, *prompts[number]], np.int64).tobytes()))
+        for place, number in enumerate(order)
+    ]
     for first in range(0, len(order), AT_ONCE):
         chosen = order[first : first + AT_ONCE]
-        written = generator.generate([prompts[number] for number in chosen], first_row=first, **how)
+        written = generator.generate([prompts[number] for number in chosen], draws=draws[first : first + AT_ONCE], **how)
         for number, completion in zip(chosen, written, strict=True):
             found[number].append(completion)
     return found

@@ -77,6 +77,13 @@ def apply(capsys, *arguments) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+def test_what_the_tokenizer_cannot_read_is_an_error_of_its_row(runs, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text('{"text": "a q b"}\n{"text": "a \\u4e2d"}\n{"text": "b w b"}\n')
+    found = apply(capsys, runs["task"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert found["errors"] == 1 and [line.get("answer") for line in lines] == ["card", None, "loan"] and lines[1]["error"]
+
+
 def test_any_task_answers_rows(runs, tmp_path, capsys):
     (tmp_path / "in.csv").write_text("id,text\n1,a q b\n2,\n3,b w b\n")
     found = apply(capsys, runs["task"], "--input", tmp_path / "in.csv", "--output", tmp_path / "out.jsonl")

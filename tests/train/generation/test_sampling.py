@@ -171,6 +171,13 @@ def test_a_text_does_not_depend_on_the_other_prompts(letters, others):
     np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-4)
 
 
+def test_a_text_depends_on_its_own_pair_of_numbers(letters):
+    """What a seed draws in a place it also draws beside the texts of other seeds."""
+    first, second = (letters.generate(["once ", "who "], **PLAIN | {"seed": seed}) for seed in (3, 4))
+    mixed = letters.generate(["who ", "once ", "who "], **PLAIN, draws=[(4, 1), (4, 0), (3, 1)])
+    assert [one.ids for one in mixed] == [second[1].ids, second[0].ids, first[1].ids] and first[1].ids != second[1].ids
+
+
 def test_what_prompts_share_is_read_once_and_changes_nothing(monkeypatch):
     """Rests of several lengths, settings that look at the prompt, and texts that outgrow the context."""
     generator = TextGenerator(*make(END + 1, 4 * CHUNK), ALPHABET, None)

@@ -31,12 +31,12 @@ from train.tasks.asking import ask
 from train.tasks.choice import MultipleChoice
 from train.tasks.classification import Classification
 from train.tasks.code import Programs
-from train.tasks.examples import TaskFile
+from train.tasks.examples import Example, TaskFile
 from train.tasks.retrieval import TextPairs
 from train.tasks.sequence import Conversations, SequenceToSequence
 from train.tasks.similarity import Similarity
 from train.tasks.spans import Spans, windows
-from train.tasks.tagging import Tagging, best_tags
+from train.tasks.tagging import Reading, Tagging, best_tags
 
 SHAPE = {"context_length": 64, "num_layers": 1, "embed_dim": 32, "num_heads": 2, "init_std": 0.2}
 ENCODER = TextEncoderConfig(**SHAPE, prediction_head=False, dropout=0.1)
@@ -209,15 +209,39 @@ def test_a_task_learns_and_is_scored(tmp_path, name):
     assert made.pop()["error"].startswith("the last row: has no field")
     same = "answers" if name == "code" else "answer"
     assert made and [line[same] for line in made] == [line[same] for line in judged]
-    assert not any({*dataset.known} & {*line} for line in made)
+    assert not any({*dataset.label_fields} & {*line} for line in made)
     if name == "tags":
         texts = [Record({"text": " ".join(line["words"])}, "text") for line in judged]
         assert dataset.application(run).answers(texts) == made
-        for line, record in zip(made, texts, strict=True):
-            assert [record["text"][one["start"] : one["end"]] for one in line["entities"]] == [one["text"] for one in line["entities"]]
-            assert len(line["entities"]) == sum(tag.startswith("B-") for tag in line["answer"])
-        (long,) = dataset.application(run).answers([Record({"text": "XX ab " * 40}, "text")])  # in parts
-        assert long["words"] == ["XX", "ab"] * 40 and len(long["answer"]) == 80
+        reading = Reading(("XX", "YY", "ab", "XX"), places=((1, 3), (5, 7), (7, 9), (10, 12)))
+        asked = Example({"text": " XX  YYab XX"}, None, "", reading)
+        assert dataset.entities(asked, ["B-PER", "I-PER", "O", "B-PER"]) == [
+            {"kind": "PER", "start": 1, "end": 7, "text": "XX  YY"},
+            {"kind": "PER", "start": 10, "end": 12, "text": "XX"},
+        ]
+        assert dataset.entities(asked._replace(parts=Reading(("XX", "YY"))), ["O", "B-PER"])[0]["start"] == 3
+        words_of = [["XX", "ab"] * 40, ["ba", "YY", "aa"] * 30]  # in parts, both of one place
+        first, second = dataset.application(run).answers([Record({"text": " ".join(own)}, "text") for own in words_of])
+        assert [first["words"], second["words"]] == words_of and [len(one["answer"]) for one in (first, second)] == [80, 90]
+        for line, own in zip((first, second), words_of, strict=True):
+            starts = [sum(len(word) + 1 for word in own[:place]) for place, tag in enumerate(line["answer"]) if tag.startswith("B-")]
+            assert [one["start"] for one in line["entities"]] == starts
+        wrong = [{"tokens": []}, {"tokens": ["a", ""]}, {"tokens": "a b"}, {"text": " "}]
+        assert all("error" in line for line in dataset.application(run).answers([Record(row, "row") for row in wrong]))
+    if name == "talk":
+        asked = {"role": "user", "content": "a or b1"}
+        rows = [
+            [asked],
+            [asked, {"role": "assistant", "content": "not read"}],
+            [{"role": "system", "content": "x"}],
+            [asked | {"content": ""}],
+        ]
+        plain, answered, *wrong = dataset.application(run).answers([Record({"messages": turns}, "row") for turns in rows])
+        assert plain == answered and all("no conversation to reply to" in line["error"] for line in wrong)
+    if name == "copy":
+        rows = [{"source": "aba"}, {"source": "aba", "target": ""}, {"source": "a\ud800"}]
+        plain, answered, wrong = dataset.application(run).answers([Record(row, "row") for row in rows])
+        assert plain == answered and "surrogate" in wrong["error"]
 
 
 def test_a_model_is_asked_with_examples_to_read(tmp_path):

@@ -91,8 +91,15 @@ class ServiceDataset(ClassificationDataset):
 
     def check(self, sources: list) -> None:
         super().check(sources)
-        read_templates(self.options.templates, self.label_names)
+        templates = read_templates(self.options.templates, self.label_names)
         read_passages(self.options.passages)
+        if (tagger := self._tagger()) is not None:
+            kinds = {tag.partition("-")[2] for tag in tagger.dataset.label_names} - {""}
+            if templates and not kinds & {slot for answer in templates.values() for slot in SLOT.findall(answer)}:
+                raise UserError(
+                    f"data.slots: {self.options.slots} finds {', '.join(sorted(kinds))}, and no answer has a slot of such a name",
+                    "Name the slots of answers as its tags.",
+                )
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Service":
         from train.apps.answering import Answering
@@ -252,7 +259,7 @@ class Service(Application):
         lines = []
         found = zip(read, probabilities, self._passages.scores(texts), self._found_slots(texts), strict=True)
         for (row, example, slots), probability_V, score_N, own in found:
-            lines.append(self._answer(example.fields["text"], self._conversation(row), own | slots, probability_V, score_N))
+            lines.append(self._answer(example.fields["text"], self._conversation(row), own, slots, probability_V, score_N))
             self._count(example.label, lines[-1])
         return lines
 
@@ -262,23 +269,33 @@ class Service(Application):
             return self.answers([Record({self.text: turn, "conversation": "reply"}, "message") for turn in turns])[-1]
 
     def _answer(
-        self, question: str, conversation: str, given: dict[str, str], probability_V: np.ndarray, score_N: np.ndarray
+        self,
+        question: str,
+        conversation: str,
+        found_slots: dict[str, str],
+        given: dict[str, str],
+        probability_V: np.ndarray,
+        score_N: np.ndarray,
     ) -> dict[str, Any]:
-        """conversation: "" for none. given: slots that the row fills."""
+        """conversation: "" for none. found_slots: by the tagger, in the question; given: by the row, which is believed first."""
         order = np.argsort(-probability_V, kind="stable")
         intent, confidence = self._names[int(order[0])], float(probability_V[order[0]])
         waiting = self._waiting.pop(conversation, None) if conversation else None
         line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4), "citations": []}
         sure = confidence >= self._threshold
         best = int(score_N.argmax()) if len(score_N) else -1
-        found, same = (best >= 0 and score_N[best] >= least for least in (self._options.found, SAME))
+        found = best >= 0 and score_N[best] >= self._options.found
+        # A page that was written for no question has most words of a short one: that says little of what is asked.
+        written_for_it = found and bool(self._passages.passages[best].question)
+        same = written_for_it and score_N[best] >= SAME
         # Whoever was asked for something most likely gives it, in few words: another subject must be clear.
-        clear = found or confidence >= (1 + self._threshold) / 2 or len(question) > LONGEST_VALUE
+        clear = written_for_it or confidence >= (1 + self._threshold) / 2 or len(question) > LONGEST_VALUE
         if waiting is not None and not clear and waiting["intent"] in self._templates:
-            slots = {waiting["missing"]: self.masked(question.strip())} | waiting["slots"] | given
+            whole = {} if found_slots else {waiting["missing"]: self.masked(question.strip())}
+            slots = whole | found_slots | waiting["slots"] | given
             return line | {"intent": waiting["intent"], "confidence": None} | self._template(conversation, waiting["intent"], slots)
         if sure and intent in self._templates and intent != self._options.nobody and not same:
-            return line | self._template(conversation, intent, given)
+            return line | self._template(conversation, intent, found_slots | given)
         if found:
             return line | self._retrieved(score_N, best)
         second = int(order[1])
@@ -297,7 +314,7 @@ class Service(Application):
         return hashlib.blake2b(str(name).encode("utf-8", "replace"), digest_size=12, key=str(self.reads[0]).encode()[:64]).hexdigest()
 
     def _found_slots(self, texts: Sequence[str]) -> list[dict[str, str]]:
-        """The first of each kind in each text, masked."""
+        """The first of each kind in each text, masked; what is a part of something masked is left out."""
         found: list[dict[str, str]] = [{} for _ in texts]
         if self._tagger is None:
             return found
@@ -306,8 +323,11 @@ class Service(Application):
             with contextlib.suppress(UserError):  # a text without words, or that the run cannot read, has none
                 parts[place] = self._tagger.parts_of(Record({"text": text}, ""))
         for place, (example, tags) in zip(parts, self._tagger.answered([*parts.values()]), strict=True):
+            shown = self.masked(texts[place])
             for one in self._tagger.dataset.entities(example, tags):
-                found[place].setdefault(one["kind"], self.masked(one["text"]))
+                value = self.masked(one["text"])
+                if value != one["text"] or value in shown:
+                    found[place].setdefault(one["kind"], value)
         return found
 
     def _slots_of(self, row: Record) -> dict[str, str]:

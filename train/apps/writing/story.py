@@ -155,9 +155,9 @@ class _Asked(NamedTuple):
 
 
 class Writer(Application):
-    """Texts to sheets: of several that are drawn that one is given which contradicts nothing, runs in no loop, and is likeliest; if all
-    contradict, without the sentences that do. In an adventure the program says what happens, and the model what it is like, if that
-    contradicts nothing."""
+    """Texts to sheets: of several that are drawn the first one is given which contradicts nothing and runs in no loop; if all contradict,
+    without the sentences that do. Not the likeliest one: those are more alike. In an adventure the program says what happens, and the
+    model what it is like, if that contradicts nothing."""
 
     at_once = 8
 
@@ -177,7 +177,16 @@ class Writer(Application):
         return choices_of([(one.parts, one.label[0]) for one in self._answering.learned_from()])
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
-        return in_place(rows, self._read, lambda asked: [self._played(one) if one.command else self._written(one) for one in asked])
+        return in_place(rows, self._read, self._lines)
+
+    def _lines(self, asked: list[_Asked]) -> list[dict[str, Any]]:
+        """Texts are drawn together where they are drawn in the same way; moves in a game one after another."""
+        texts: dict[int, list[Any]] = {}
+        for sampling in dict.fromkeys(one.sampling for one in asked if not one.command):
+            places = [place for place, one in enumerate(asked) if not one.command and one.sampling == sampling]
+            drawn = iter(self._drawn([asked[place] for place in places]))
+            texts |= {place: [next(drawn) for _ in range(asked[place].number)] for place in places}
+        return [self._played(one) if one.command else self._written(one, texts[place]) for place, one in enumerate(asked)]
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
         """In a world, what happens after all the commands of a conversation; else a text about what is named."""
@@ -205,12 +214,15 @@ class Writer(Application):
         plain = {name: value for name, value in row.items() if name != self._options.target}
         return _Asked(self._answering.dataset.example(Record(plain, row.where)), count, sampling, seed)
 
-    def _drawn(self, asked: _Asked) -> list[Any]:
-        return self._answering.continued([asked.example] * asked.number, sampling=asked.sampling, seed=asked.seed)
+    def _drawn(self, asked: Sequence[_Asked]) -> list[Any]:
+        """The texts of all, which are to be drawn in the same way, one behind the other. Each depends on its own seed."""
+        draws = [(one.seed, number) for one in asked for number in range(one.number)]
+        examples = [one.example for one in asked for _ in range(one.number)]
+        return self._answering.continued(examples, sampling=asked[0].sampling, draws=draws)
 
-    def _written(self, asked: _Asked) -> dict[str, Any]:
+    def _written(self, asked: _Asked, drawn: Sequence[Any]) -> dict[str, Any]:
         candidates = []
-        for one in self._drawn(asked):
+        for one in drawn:
             text = one.text.strip()
             words = units(text, self._options.language)
             candidates.append(
@@ -226,7 +238,7 @@ class Writer(Application):
             contradicting=sum(bool(one["contradictions"]) for one in candidates),
             looping=sum(one["loops"] for one in candidates),
         )
-        best = min(candidates, key=lambda one: (bool(one["contradictions"]), one["loops"], not one["text"], -one["score"]))
+        best = min(candidates, key=lambda one: (bool(one["contradictions"]), one["loops"], not one["text"]))
         text = best["text"]
         if best["contradictions"]:
             kept = [part for part in SENTENCE.split(text) if not contradictions(asked.example.parts, self._choices, part)]
@@ -244,7 +256,7 @@ class Writer(Application):
                 del self._games[next(iter(self._games))]
         example = Example({"source": f"scene: {self._world.described(state)}\nhappens: {outcome.text}"}, None, "game")
         said, refused = "", []
-        for one in self._drawn(asked._replace(example=example)):
+        for one in self._drawn([asked._replace(example=example)]):
             text = " ".join(SENTENCE.split(one.text.strip())[:2])
             against = self._world.contradictions(state, text)
             refused += against

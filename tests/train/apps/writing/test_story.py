@@ -28,11 +28,12 @@ class Fake:
 
     def __init__(self, dataset, texts):
         self.dataset, self._texts = dataset, texts
-        self.prompts = []
+        self.prompts, self.calls = [], []
 
-    def continued(self, examples, *, sampling, seed, forms=()):
+    def continued(self, examples, *, sampling, draws):
         self.prompts += [one.fields["source"] for one in examples]
-        made = [self._texts[(seed + place) % len(self._texts)] for place in range(len(examples))]
+        self.calls.append((sampling.temperature, draws))
+        made = [self._texts[(seed + number) % len(self._texts)] for seed, number in draws]
         return [types.SimpleNamespace(text=text, log_probs=(score,)) for text, score in made]
 
     def learned(self, what, of=None):
@@ -101,11 +102,17 @@ def test_contradictions(text, found):
     assert contradictions((*SHEET.items(), ("note", "not tiny, a small beast")), CHOICES, text) == []
 
 
-def test_of_several_texts_the_likeliest_that_contradicts_nothing(writer):
+def test_of_several_texts_the_first_that_contradicts_nothing(writer):
+    """However likely the others are."""
     made = writer(("A tiny thing.", -0.1), ("A large thing.", -0.5), ("It is large.", -0.2), ("big " * 40, -0.1))
     line = ask(made, **SHEET, n=4)
-    assert line["text"] == "It is large." and line["candidates"][0]["contradictions"] == ["size: tiny"] and line["candidates"][3]["loops"]
+    assert line["text"] == "A large thing." and line["candidates"][0]["contradictions"] == ["size: tiny"] and line["candidates"][3]["loops"]
     assert made.summary()["contradicting"] == 0.25 and made.summary()["looping"] == 0.25
+
+
+def test_texts_in_a_loop_and_empty_ones_come_last(writer):
+    assert ask(writer(("big " * 40, -0.1), ("", -0.1), ("It flies.", -3.0)), **SHEET, n=3)["text"] == "It flies."
+    assert ask(writer(("It is tiny. It flies.", -0.1), ("big " * 40, -0.1)), **SHEET, n=2)["candidates"][1]["loops"]
 
 
 def test_if_all_contradict_what_does_is_left_out(writer):
@@ -116,6 +123,20 @@ def test_a_text_is_told_its_facts_in_order(writer):
     made = writer(("x", 0.0))
     ask(made, kind="dragon", name=["Ash", 3], size=None, n=1)
     assert made._answering.prompts == ["kind: dragon\nname: Ash, 3"]
+
+
+def test_texts_that_are_drawn_alike_are_drawn_together(writer):
+    """One call for each way of drawing; every row has the texts of its own seed, as if it stood alone."""
+    texts = [(f"Text {number}.", -number / 10) for number in range(9)]
+    rows = [
+        Record(SHEET | own, "line")
+        for own in ({"n": 2, "seed": 3}, {"n": 1, "temperature": 2}, {"size": {}}, {"n": 3, "seed": 5}, {"n": 2, "temperature": 2})
+    ]
+    made = writer(*texts)
+    lines = made.answers(rows)
+    assert made._answering.calls == [(0.8, [(3, 0), (3, 1), (5, 0), (5, 1), (5, 2)]), (2, [(0, 0), (0, 0), (0, 1)])]
+    assert lines == [writer(*texts).answers([row])[0] for row in rows]
+    assert [len(line.get("candidates", ())) for line in lines] == [2, 1, 0, 3, 2]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +221,7 @@ def test_a_score_is_a_mean_over_tokens(writer):
         types.SimpleNamespace(text="Long and likely.", log_probs=(-0.2,) * 10),
         types.SimpleNamespace(text="Short.", log_probs=(-1.0,)),
     ]
-    assert ask(made, **SHEET, n=2)["text"] == "Long and likely."
+    assert [one["score"] for one in ask(made, **SHEET, n=2)["candidates"]] == [-0.2, -1.0]
 
 
 def test_a_story_has_facts(fake):
