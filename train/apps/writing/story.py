@@ -19,6 +19,7 @@ from train.tasks.examples import Example, column
 from train.tasks.metrics.diversity import distinct, repeats, self_bleu
 from train.tasks.metrics.words import units
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
+from train.tasks.writing import AT_ONCE
 
 MOST = 8
 """Texts that a row may ask for."""
@@ -218,7 +219,11 @@ class Writer(Application):
         """The texts of all, which are to be drawn in the same way, one behind the other. Each depends on its own seed."""
         draws = [(one.seed, number) for one in asked for number in range(one.number)]
         examples = [one.example for one in asked for _ in range(one.number)]
-        return self._answering.continued(examples, sampling=asked[0].sampling, draws=draws)
+        found = []
+        for first in range(0, len(draws), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            found += self._answering.continued(examples[part], sampling=asked[0].sampling, draws=draws[part])
+        return found
 
     def _written(self, asked: _Asked, drawn: Sequence[Any]) -> dict[str, Any]:
         candidates = []

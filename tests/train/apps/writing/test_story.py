@@ -10,6 +10,7 @@ from data.records.record import Record
 from train.apps.writing.story import Story, Writer, choices_of, contradictions
 from train.experiment import Experiment
 from train.runs.directory import defaults
+from train.tasks.writing import AT_ONCE
 
 SIZES, KINDS = ("Large", "Small", "Tiny"), ("beast", "dragon")
 SHEETS = [(("size", SIZES[n % 3]), ("kind", KINDS[n % 2]), ("name", f"Name{n}"), ("level", str(n % 3))) for n in range(30)]
@@ -137,6 +138,13 @@ def test_texts_that_are_drawn_alike_are_drawn_together(writer):
     assert made._answering.calls == [(0.8, [(3, 0), (3, 1), (5, 0), (5, 1), (5, 2)]), (2, [(0, 0), (0, 0), (0, 1)])]
     assert lines == [writer(*texts).answers([row])[0] for row in rows]
     assert [len(line.get("candidates", ())) for line in lines] == [2, 1, 0, 3, 2]
+
+
+def test_not_too_many_texts_are_drawn_together(writer):
+    made = writer(("One.", -0.1), ("Two.", -0.2), ("Three.", -0.3))
+    lines = made.answers([Record(SHEET | {"n": 8, "seed": number}, "line") for number in range(9)])
+    assert [len(draws) for _, draws in made._answering.calls] == [AT_ONCE, AT_ONCE, 8]
+    assert [line["text"] for line in lines] == ["One.", "Two.", "Three."] * 3
 
 
 @pytest.mark.parametrize(
