@@ -122,7 +122,7 @@ class TextGenerator:
         *,
         tokens: int,
         sampling: Sampling,
-        seed: int,
+        seed: int = 0,
         stop: tuple[str, ...] = (),
         stop_in_space: bool = True,
         first_row: int = 0,
