@@ -40,10 +40,11 @@ class Tokenizer:
 
     Attributes: kind; base_size (ids of ordinary text); specials {name: id}; codes {kind of media: its codes}; size (all ids); digest;
     unknown (the id of what the vocabulary lacks, None where there is none); lost (characters so far that no id could stand for, and
-    that were left out); switched_off (settings of a foreign file not obeyed).
+    that were left out); switched_off (settings of a foreign file not obeyed); refuses (whether characters without an id are a UserError).
     """
 
     kind: str
+    refuses: bool = False
     unknown: int | None = None
     lost: int = 0
     switched_off: tuple[str, ...] = ()
@@ -142,6 +143,7 @@ class Characters(Tokenizer):
     """One id for each character of a fixed alphabet, in the order of code points."""
 
     kind = "char"
+    refuses = True
 
     def __init__(self, files):
         self.characters: str = json.loads(files["tokenizer.json"])["characters"]

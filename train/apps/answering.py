@@ -69,14 +69,13 @@ class Answering:
         examples: Sequence[Example],
         *,
         sampling: Sampling,
-        seed: int = 0,
-        draws: Sequence[tuple[int, int]] = (),
+        draws: Sequence[tuple[int, int]],
         forms: Sequence[Form] = (),
     ) -> list[Completion]:
-        """A text for each example. draws: (seed, number) of each, which alone decide what is drawn; empty: `seed` and its place. forms:
-        what each may be; empty: anything."""
+        """A text for each example. draws: (seed, number) of each, which alone decide what is drawn. forms: what each may be; empty:
+        anything."""
         generator, options = self._generator, self.dataset.options
-        how: dict[str, Any] = {"tokens": options.written, "sampling": sampling, "seed": seed, "draws": draws, "forms": forms}
+        how: dict[str, Any] = {"tokens": options.written, "sampling": sampling, "draws": draws, "forms": forms}
         return generator.generate(prompts_of(self.dataset, list(examples)), stop=self.dataset.stops, stop_in_space=False, **how)
 
     def fits(self, example: Example) -> bool:
@@ -99,16 +98,20 @@ class Answering:
         return examples, self(examples)
 
     def example_of(self, row: Record, *, labelled: bool = False) -> Example:
-        """UserError for a row that is none. labelled: its label is read, if it says one; else whatever stands there is not looked at."""
-        return self.dataset.example(self._without_label(row, labelled))
+        """UserError for a row that is none, or that the run's model cannot read. labelled: its label is read, if it says one; else whatever
+        stands there is not looked at."""
+        return self.checked(self.dataset.example(self._without_label(row, labelled)))
 
     def parts_of(self, row: Record) -> list[Example]:
-        """The examples that a row without a label is read as. UserError for a row that is none, or that the run's model cannot read."""
+        """The same of a row that may be read in several parts, without its label."""
         self.dataset.tokens = self.tokenizer
-        parts = self.dataset.examples_of(self._without_label(row, False))
-        for part in parts:
-            self.dataset.item(part, self.tokenizer, False)
-        return parts
+        return [self.checked(part) for part in self.dataset.examples_of(self._without_label(row, False))]
+
+    def checked(self, example: Example) -> Example:
+        """Itself. UserError for characters that have no id, and for turns that the model's template refuses: while one row is at stake."""
+        if self.dataset.way != "head" or self.tokenizer.refuses:
+            self.dataset.item(example, self.tokenizer, False)
+        return example
 
     def answered(self, rows: Sequence[list[Example]]) -> list[tuple[Example, Any]]:
         """Of each row's parts, the row as one example, and its answer."""
@@ -116,7 +119,7 @@ class Answering:
         return list(zip(*self.dataset.joined(parts, self(parts)), strict=True))
 
     def _without_label(self, row: Record, labelled: bool) -> Record:
-        name = getattr(self.dataset.options, "label", "")
+        name = getattr(self.dataset.options, self.dataset.label_option, "")
         if name in row and not (labelled and row[name] not in (None, "")):
             return Record({key: value for key, value in row.items() if key != name}, row.where)
         return row

@@ -170,7 +170,8 @@ class HarnessModel(TemplateLM):
         }
         sampling = Sampling(**sampled) if how.get("do_sample") else Sampling(temperature=0.0)
         stop, tokens = tuple(text for text in how["until"] if text), how["max_gen_toks"]
-        made = self._generator.generate(list(prompts), tokens=tokens, sampling=sampling, seed=0, stop=stop, first_row=first_row)
+        draws = [(0, first_row + place) for place in range(len(prompts))]
+        made = self._generator.generate(list(prompts), tokens=tokens, sampling=sampling, draws=draws, stop=stop)
         return [completion.text for completion in made]
 
 

@@ -125,7 +125,6 @@ class TextGenerator:
         seed: int = 0,
         stop: tuple[str, ...] = (),
         stop_in_space: bool = True,
-        first_row: int = 0,
         draws: Sequence[tuple[int, int]] = (),
         suffix: str | None = None,
         forms: Sequence[Form] = (),
@@ -133,8 +132,8 @@ class TextGenerator:
         """Yields the completions so far, every CHUNK tokens at most, until each has stopped or has `tokens` new tokens.
 
         prompts: texts, or whole rows of ids, such as Chat.encode gives.
-        A row's randomness comes from (seed, first_row + its place in `prompts`), or from the (seed, number) that `draws` has for it, so it
-        does not depend on the other prompts. A text ends before the first of the `stop` strings, and at the document's end, which is left
+        A row's randomness comes from the (seed, number) that `draws` has for it, or else from `seed` and its place in `prompts`, so it does
+        not depend on the other prompts. A text ends before the first of the `stop` strings, and at the document's end, which is left
         out of it; without stop_in_space those do not count that stand in the white space before anything else.
 
         With a `suffix`, the text is what stands between each prompt and it (PSM of `data/text/infilling.py`); all must fit the model's
@@ -164,9 +163,8 @@ class TextGenerator:
         new: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
         live = [True] * len(prompts)
-        pairs = draws or [(seed, first_row + place) for place in range(len(prompts))]
-        seeds_B, numbers_B = (np.array(values, np.int64).astype(np.uint32) for values in zip(*pairs, strict=True))
-        keys_B = jax.vmap(lambda own, number: random_key(own, number, Purpose.SAMPLES))(seeds_B, numbers_B)
+        pairs_B2 = np.array(draws or [(seed, place) for place in range(len(prompts))], np.int64).reshape(-1, 2).astype(np.uint32)
+        keys_B = jax.vmap(lambda own, number: random_key(own, number, Purpose.SAMPLES))(*pairs_B2.T)
         by = free = by_row([sampling] * len(prompts), self._model.config.vocab_size)
         nothing_V = np.zeros(self._model.config.vocab_size, bool)
         few = FIRST if stop else CHUNK

@@ -61,7 +61,7 @@ class ProgramsDataset(SequenceDataset):
 
     def examples_of(self, record: Record) -> list[Example]:
         """A row may have tests, of which a prompt shows the first; nothing else is read of them."""
-        found, tests = super().example(self._without_target(record)), record.get(self.options.tests)
+        found, tests = super().example(record), record.get(self.options.tests)
         shown = self.options.shows_test and isinstance(tests, list) and tests and isinstance(tests[0], str)
         test = tests[0].strip() if shown and tests else ""
         return [found._replace(fields=found.fields | {"test": test, "shown": f"\n{test}" if test else ""}, parts=("", ()))]

@@ -11,7 +11,7 @@ from data.anonymize.patterns import Span
 from data.errors import UserError
 from train.tasks.batches import EvaluationRows
 from train.tasks.examples import Example
-from train.tasks.tagging import Reading, best_tags
+from train.tasks.tagging import Reading, best_tags, open_tagger
 from train.tasks.words import WordEncoder, spaces, windows_of, word_spans
 
 KINDS = {
@@ -36,15 +36,9 @@ class NameFinder:
         from train.devices.mesh import inference_mesh
         from train.evaluation.totals import Evaluator
         from train.objectives.bind import bind
-        from train.runs.directory import open_run
-        from train.sources.dataset import dataset_of
-        from train.tasks.tagging import TaggingDataset
 
-        run = open_run(run_dir)
-        dataset = dataset_of(run.experiment)
-        if not isinstance(dataset, TaggingDataset):
-            raise UserError(f"{run_dir}: was not trained to tag words", "Give a run of Tagging, such as one of configs/tasks/tagging.py.")
-        types = sorted({label.partition("-")[2] for label in dataset.label_names} - {""})
+        run, dataset = open_tagger(run_dir)
+        types = dataset.kinds
         meant = {name: kind for kind, names in map(KINDS.__getitem__, wanted) for name in names}
         self._kinds = {name: meant[name.upper()] for name in types if name.upper() in meant}
         if not self._kinds:

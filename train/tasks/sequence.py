@@ -40,6 +40,7 @@ class SequenceDataset(TaskDataset):
 
     options: SequenceToSequence
     own_prompt = "{source}\n"
+    label_option: ClassVar[str] = "target"
     label_fields: ClassVar[tuple[str, ...]] = ("targets",)
     changeable: ClassVar[tuple[str, ...]] = ("source",)
 
@@ -54,12 +55,6 @@ class SequenceDataset(TaskDataset):
         if not targets or not all(isinstance(one, str) and one.strip() for one in targets):
             raise UserError(f"{record.where}: {o.target} holds no text", "Give a text, or a list of texts.")
         return Example(fields, targets, record.where)
-
-    def examples_of(self, record: Record) -> list[Example]:
-        return [self.example(self._without_target(record))]
-
-    def _without_target(self, record: Record) -> Record:
-        return Record({name: value for name, value in record.items() if name != self.options.target}, record.where)
 
     def answer(self, example: Example) -> str:
         return example.label[0]
@@ -132,8 +127,7 @@ class ConversationDataset(SequenceDataset):
         name = self.options.messages
         turns = record.get(name)
         if turns is None:
-            kept = {key: value for key, value in record.items() if key != name}
-            return super().examples_of(Record(kept, record.where))
+            return [self.example(Record({key: value for key, value in record.items() if key != name}, record.where))]
         if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
             record = Record(record | {name: turns[:-1]}, record.where)
         return [self._example(self._said(record, reply=False), None, record.where)]

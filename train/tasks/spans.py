@@ -63,6 +63,7 @@ class SpansDataset(TaskDataset):
 
     options: Spans
     by_token, in_parts, label_fields = True, True, ("answers",)
+    row: ClassVar[dict[str, Any]] = {"question": "-", "context": "-"}
 
     def read(self, source: TaskFile) -> list[Example]:
         o, found = self.options, []
@@ -99,8 +100,6 @@ class SpansDataset(TaskDataset):
         if not word_spans(fields["context"]):
             raise UserError(f"{record.where}: context has no word", "Give the text that is asked about.")
         return self._windows_of(0, fields, record.where, ())
-
-    row: ClassVar[dict[str, Any]] = {"question": "-", "context": "-"}
 
     def labelled(self, example: Example) -> bool:
         return True

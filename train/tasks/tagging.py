@@ -110,6 +110,11 @@ class TaggingDataset(TaskDataset):
             raise UserError(f"{examples[0].where}: no word of the file has a tag but {OUTSIDE}", "Give sentences with entities.")
         return (OUTSIDE, *(f"{mark}-{entity}" for entity in entities for mark in "BI"))
 
+    @property
+    def kinds(self) -> list[str]:
+        """Of entities, that its labels name."""
+        return sorted({label.partition("-")[2] for label in self.label_names} - {""})
+
     def head(self):
         from train.objectives.tasks.heads import Classes
 
@@ -199,6 +204,19 @@ class TaggingDataset(TaskDataset):
             elif mark == "I":
                 found[-1]["end"] = end
         return [one | {"text": example.fields["text"][one["start"] : one["end"]]} for one in found]
+
+
+def open_tagger(run_dir: str) -> tuple[Any, TaggingDataset]:
+    """A run that tags words, and its dataset. UserError for any other."""
+    from train.runs.directory import open_run
+    from train.sources.dataset import dataset_of
+
+    run = open_run(run_dir)
+    dataset = dataset_of(run.experiment)
+    if not isinstance(dataset, TaggingDataset):
+        raise UserError(f"{run_dir}: was not trained to tag words", "Give a run of Tagging, such as one of configs/tasks/tagging.py.")
+    dataset.place = run.path
+    return run, dataset
 
 
 def best_tags(scores: np.ndarray, names: Sequence[str]) -> list[str]:

@@ -113,6 +113,8 @@ class TaskDataset(Dataset):
     """The prompt where the options give none."""
     writes: ClassVar[bool] = True
     """Whether a text can hold an answer, so that a model that writes may give it."""
+    label_option: ClassVar[str] = "label"
+    """The option that names the column of what is right, if there is one."""
     label_fields: ClassVar[tuple[str, ...]] = ("label",)
     """Of what `shown` gives, what is right: at work nobody knows it."""
     row: ClassVar[dict[str, Any]] = {}

@@ -226,8 +226,10 @@ def _continue(generator, prompts: list[str], options: Generate, sampling) -> Non
 
 def _drawn(generator, prompts: list[str], request: dict) -> Iterator:
     """By groups of rows: a long file of prompts needs no more memory than a short one."""
+    draws = [(request["seed"], row) for row in range(len(prompts))]
     for first in range(0, len(prompts), ROWS_AT_ONCE):
-        yield from generator.generate(prompts[first : first + ROWS_AT_ONCE], first_row=first, **request)
+        part = slice(first, first + ROWS_AT_ONCE)
+        yield from generator.generate(prompts[part], **request | {"draws": draws[part]})
 
 
 def _found(generator, prompts: list[str], options: Generate) -> Iterator:
@@ -324,7 +326,7 @@ def _converse(generator, chat, tokenizer, options: Generate, sampling) -> None:
             print(f"this would be {len(ids):,} tokens, and the model sees {generator.context:,}: /reset begins anew", file=sys.stderr)
             continue
         tokens = min(options.max_new_tokens, room)
-        parts = generator.stream([ids], tokens=tokens, sampling=sampling, seed=options.seed, first_row=turn, stop=options.stop)
+        parts = generator.stream([ids], tokens=tokens, sampling=sampling, draws=[(options.seed, turn)], stop=options.stop)
         reply = _stream(parts, options.stop, alone=True)
         if reply.finish == "length":
             full = f"the context of {generator.context:,} tokens is full: /reset begins anew"

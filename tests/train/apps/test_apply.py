@@ -82,6 +82,9 @@ def test_what_the_tokenizer_cannot_read_is_an_error_of_its_row(runs, tmp_path, c
     found = apply(capsys, runs["task"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert found["errors"] == 1 and [line.get("answer") for line in lines] == ["card", None, "loan"] and lines[1]["error"]
+    apply(capsys, runs["service"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "served.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "served.jsonl").read_text().splitlines()]
+    assert ["error" in line for line in lines] == [False, True, False]
 
 
 def test_any_task_answers_rows(runs, tmp_path, capsys):

@@ -189,7 +189,7 @@ def test_what_prompts_share_is_read_once_and_changes_nothing(monkeypatch):
     together = generator.generate(prompts, **options)
     assert read[0] == (4, CHUNK)
     for row, (prompt, one) in enumerate(zip(prompts, together, strict=True)):
-        (alone,) = generator.generate([prompt], first_row=row, **options)
+        (alone,) = generator.generate([prompt], draws=[(options["seed"], row)], **options)
         assert one.ids == alone.ids and len(one.ids) == 70
         np.testing.assert_allclose(one.log_probs, alone.log_probs, atol=1e-4)
 

@@ -37,6 +37,7 @@ from train.tasks.sequence import Conversations, SequenceToSequence
 from train.tasks.similarity import Similarity
 from train.tasks.spans import Spans, windows
 from train.tasks.tagging import Reading, Tagging, best_tags
+from train.tasks.words import word_spans
 
 SHAPE = {"context_length": 64, "num_layers": 1, "embed_dim": 32, "num_heads": 2, "init_std": 0.2}
 ENCODER = TextEncoderConfig(**SHAPE, prediction_head=False, dropout=0.1)
@@ -184,7 +185,7 @@ ASKED = {
     "choice": lambda line: {"question": line["question"], "choices": line["choices"]},
     "spans": lambda line: {"question": line["question"], "context": line["context"]},
     "talk": lambda line: {"messages": [{"role": "user", "content": line["source"]}]},
-    "code": lambda line: {"text": line["source"]},
+    "code": lambda line: {"text": line["source"], "test_list": line["tests"]},
     "copy": lambda line: {"source": line["source"]},
 }
 """Rows at work, without what is right, of lines that an evaluation wrote."""
@@ -226,6 +227,11 @@ def test_a_task_learns_and_is_scored(tmp_path, name):
         for line, own in zip((first, second), words_of, strict=True):
             starts = [sum(len(word) + 1 for word in own[:place]) for place, tag in enumerate(line["answer"]) if tag.startswith("B-")]
             assert [one["start"] for one in line["entities"]] == starts
+        long = " ".join(words_of[0])
+        parts = dataset.examples_of(Record({"text": long}, "text"))
+        own_words = [len(part.parts.words[part.parts.kept]) for part in parts]
+        (whole,), _ = dataset.joined(parts, [np.zeros((count, len(dataset.label_names))) for count in own_words])
+        assert len(parts) > 1 and list(whole.parts.places) == word_spans(long)
         wrong = [{"tokens": []}, {"tokens": ["a", ""]}, {"tokens": "a b"}, {"text": " "}]
         assert all("error" in line for line in dataset.application(run).answers([Record(row, "row") for row in wrong]))
     if name == "talk":
@@ -238,6 +244,15 @@ def test_a_task_learns_and_is_scored(tmp_path, name):
         ]
         plain, answered, *wrong = dataset.application(run).answers([Record({"messages": turns}, "row") for turns in rows])
         assert plain == answered and all("no conversation to reply to" in line["error"] for line in wrong)
+    if name == "code":  # what is drawn for a row does not depend on the others
+        drawn = dataclasses.replace(run.experiment.data, samples=2, ks=(1,), temperature=5.0)
+        dataset = dataset_of(dataclasses.replace(run.experiment, data=drawn))
+        dataset.place = run.path
+        application = dataset.application(run)
+        rows = [Record({"text": text}, "row") for text in ("one 3", "one", "one hundred")]
+        together = application.answers(rows)
+        assert together == [application.answers([row])[0] for row in rows]
+        assert together[0]["answers"][0] != together[0]["answers"][1] != together[1]["answers"][1]
     if name == "copy":
         rows = [{"source": "aba"}, {"source": "aba", "target": ""}, {"source": "a\ud800"}]
         plain, answered, wrong = dataset.application(run).answers([Record(row, "row") for row in rows])

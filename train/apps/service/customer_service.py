@@ -20,6 +20,7 @@ from train.apps.confidence import NEVER, Calibration, tempered, threshold
 from train.kinds import Application, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, column
+from train.tasks.tagging import open_tagger
 
 SLOT, BRACE = re.compile(r"\{(\w+)\}"), re.compile(r"[{}]")
 SENTENCE = re.compile(r"(?<=[.!?])(?=\s)|(?<=[。！？])")
@@ -93,34 +94,19 @@ class ServiceDataset(ClassificationDataset):
         super().check(sources)
         templates = read_templates(self.options.templates, self.label_names)
         read_passages(self.options.passages)
-        if (tagger := self._tagger()) is not None:
-            kinds = {tag.partition("-")[2] for tag in tagger.dataset.label_names} - {""}
-            if templates and not kinds & {slot for answer in templates.values() for slot in SLOT.findall(answer)}:
+        if self.options.slots:
+            kinds = open_tagger(self.options.slots)[1].kinds
+            if templates and not {*kinds} & {slot for answer in templates.values() for slot in SLOT.findall(answer)}:
                 raise UserError(
-                    f"data.slots: {self.options.slots} finds {', '.join(sorted(kinds))}, and no answer has a slot of such a name",
+                    f"data.slots: {self.options.slots} finds {', '.join(kinds)}, and no answer has a slot of such a name",
                     "Name the slots of answers as its tags.",
                 )
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Service":
         from train.apps.answering import Answering
 
-        return Service(Answering(run, self, step=step, raw=raw), self._tagger())
-
-    def _tagger(self) -> Any:
-        """The Answering of the run that finds slots; None for none."""
-        if not self.options.slots:
-            return None
-        from train.apps.answering import Answering
-        from train.runs.directory import open_run
-        from train.sources.dataset import dataset_of
-        from train.tasks.tagging import TaggingDataset
-
-        run = open_run(self.options.slots)
-        dataset = dataset_of(run.experiment)
-        if not isinstance(dataset, TaggingDataset):
-            raise UserError(f"data.slots: {run.path} was not trained to tag words", "Give a run of configs/tasks/tagging.py.")
-        dataset.place = run.path
-        return Answering(run, dataset)
+        tagger = Answering(*open_tagger(self.options.slots)) if self.options.slots else None
+        return Service(Answering(run, self, step=step, raw=raw), tagger)
 
 
 # ------------------------------------------------------------------------------------------------------------------ what is answered

@@ -212,8 +212,7 @@ class Writer(Application):
             command, game = column(row, "command")[:LONGEST], row.get("conversation")
             example = Example({"source": ""}, None, row.where)
             return _Asked(example, count, sampling, seed, "" if game is None else str(game)[:LONGEST], command)
-        plain = {name: value for name, value in row.items() if name != self._options.target}
-        return _Asked(self._answering.dataset.example(Record(plain, row.where)), count, sampling, seed)
+        return _Asked(self._answering.example_of(row), count, sampling, seed)
 
     def _drawn(self, asked: Sequence[_Asked]) -> list[Any]:
         """The texts of all, which are to be drawn in the same way, one behind the other. Each depends on its own seed."""

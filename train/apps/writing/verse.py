@@ -134,14 +134,14 @@ class Poet(Application):
             raise UserError(f"{row.where}: no tune {name!r}: there are {known or 'none'}; or give free: true", "Give one of them.")
         count, seed = int(number_in(row, "n", 1, 1, MOST, whole=True)), int(number_in(row, "seed", 0, 0, 2**31 - 1, whole=True))
         sampling = sampling_in(row, 1.0)
-        dataset.tokens = self._answering.tokenizer
-        dataset.prompt_ids(example, dataset.options.length)  # characters that the run does not know
+        self._answering.checked(example)
         return _Asked(example, self._tunes.get(name) if row.get("free") is not True else None, count, sampling, seed)
 
     def _line(self, asked: _Asked) -> dict[str, Any]:
         size = self._answering.vocabulary
         forms = [Metre(asked.tune, self._characters, self._end, size) for _ in range(asked.number)] if asked.tune else ()
-        written = self._answering.continued([asked.example] * asked.number, sampling=asked.sampling, seed=asked.seed, forms=forms)
+        draws = [(asked.seed, number) for number in range(asked.number)]
+        written = self._answering.continued([asked.example] * asked.number, sampling=asked.sampling, draws=draws, forms=forms)
         poems = []
         for one in written:
             text = one.text.strip()

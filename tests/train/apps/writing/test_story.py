@@ -37,6 +37,9 @@ class Fake:
         made = [self._texts[(seed + number) % len(self._texts)] for seed, number in draws]
         return [types.SimpleNamespace(text=text, log_probs=(score,)) for text, score in made]
 
+    def example_of(self, row):
+        return self.dataset.example(Record({name: value for name, value in row.items() if name != "text"}, row.where))
+
     def learned(self, what, of=None):
         return CHOICES
 
