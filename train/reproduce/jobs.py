@@ -28,6 +28,8 @@ class Job:
     row: Row | None = None
     metric: str = ""
     """Where a row's first number is in what its last command says."""
+    stands_for: tuple[int, ...] = ()
+    """Of a row: the seeds whose number its number is."""
 
     @property
     def label(self) -> str:
@@ -45,11 +47,15 @@ class Job:
 def plan(table: Table, path: Path, folder: Path, rows: tuple[Row, ...], seeds: int, data: str | None) -> list[Job]:
     """The jobs of some rows, in an order in which each comes after what it needs.
 
+    A row whose commands, and those that it needs, have no {seed} in them would give every seed the same number: it runs once and stands for
+    all, unless it measures time.
+
     path: the table's file; folder: where jobs have theirs. UserError where a file is missing.
     """
     shared = {job.name: job for job in table.shared}
     by_seed: dict[str, bool] = {}
-    for job in table.shared:  # each names only those above it
+    named: tuple[Shared | Row, ...] = (*table.shared, *rows)
+    for job in named:  # each names only shared jobs above it
         names = _names(job.commands)
         by_seed[job.name] = "seed" in names or any(by_seed.get(name, False) for name in names)
     wanted: set[str] = set()
@@ -73,16 +79,22 @@ def plan(table: Table, path: Path, folder: Path, rows: tuple[Row, ...], seeds: i
         commands = tuple(
             tuple(PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in shlex.split(command)) for command in job.commands
         )
-        row = job if isinstance(job, Row) else None
-        return Job(
-            job.name, seed, own, job.commands, commands, tuple(places.values()), row, row.read or table.metrics[0].path if row else ""
-        )
+        return Job(job.name, seed, own, job.commands, commands, tuple(places.values()))
+
+    def of_row(row: Row, seed: int, stands_for: tuple[int, ...]) -> Job:
+        return dataclasses.replace(make(row, seed), row=row, metric=row.read or table.metrics[0].path, stands_for=stands_for)
 
     jobs = []
     for job in table.shared:
         if job.name in wanted:
             jobs += [make(job, seed) for seed in (range(seeds) if by_seed[job.name] else (None,))]
-    return jobs + [make(row, seed) for seed in range(seeds) for row in rows]
+    for seed in range(seeds):
+        for row in rows:
+            if row.alone or by_seed[row.name]:
+                jobs.append(of_row(row, seed, (seed,)))
+            elif seed == 0:
+                jobs.append(of_row(row, seed, tuple(range(seeds))))
+    return jobs
 
 
 def chosen(jobs: list[Job], rows: tuple[str, ...]) -> list[Job]:

@@ -51,7 +51,7 @@ def collect(table: Table, jobs: list[Job]) -> Results:
         for metric in table.metrics:
             value = value_at(found["measures"], job.metric if metric == table.metrics[0] else metric.path)
             if isinstance(value, int | float) and math.isfinite(value):
-                values.setdefault(metric.name, {}).setdefault(job.name, {})[job.seed] = float(value)
+                values.setdefault(metric.name, {}).setdefault(job.name, {}).update(dict.fromkeys(job.stands_for, float(value)))
     average = {name: sum(spent) / len(spent) for name, spent in minutes.items()}
     return Results(values, average, total, ", ".join(sorted(machines)), max(days, default=""), commands)
 

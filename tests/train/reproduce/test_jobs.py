@@ -99,7 +99,7 @@ def test_all_rows_run_once_with_what_they_need(made):
     assert found.values["loss"] == {"one": {0: 1, 1: 2}, "two": {0: 5, 1: 6}, "timed": {0: 6, 1: 6}}
     assert found.values["other"]["two"] == {0: 7, 1: 7} and "never" not in found.values
     errors = sorted(runner.errors.values())
-    assert "it fails" in errors[0] and errors[1:] == ["what it needs is not finished"] * 2
+    assert "it fails" in errors[0] and errors[1:] == ["what it needs is not finished"]
 
 
 def test_finished_jobs_are_not_run_again_and_failed_ones_are(made):
@@ -108,9 +108,20 @@ def test_finished_jobs_are_not_run_again_and_failed_ones_are(made):
     before = len(lines(log))
     log.with_name("log.mended").touch()
     assert not run(planned()).errors
-    assert [line["name"] for line in lines(log)[before:]] == ["fails", "after", "after"]
+    assert [line["name"] for line in lines(log)[before:]] == ["fails", "after"]
     run(planned(seeds=3))
-    assert sorted(line["name"] for line in lines(log)[before + 3 :]) == ["after", "one", "one-first", "start", "timed", "two"]
+    assert sorted(line["name"] for line in lines(log)[before + 2 :]) == ["one", "one-first", "start", "timed", "two"]
+
+
+def test_a_row_without_a_seed_runs_once_and_stands_for_all(made):
+    table, planned, log = made
+    log.with_name("log.mended").touch()
+    run(planned(seeds=3))
+    assert [line["name"] for line in lines(log)].count("after") == 1, "what takes no seed"
+    assert [line["name"] for line in lines(log)].count("timed") == 3, "but time is never the same"
+    assert [line["name"] for line in lines(log)].count("two") == 3, "and a shared job may take one"
+    found = collect(table, planned(seeds=4))
+    assert found.values["other"]["fails"] == dict.fromkeys(range(4), 7.0) and sorted(found.values["other"]["two"]) == [0, 1, 2]
 
 
 def test_nothing_runs_beside_a_row_that_measures_time(made):
@@ -147,7 +158,8 @@ def test_a_signal_stops_the_jobs_and_they_go_on(made):
     log.with_name("log.mended").touch()
     run(planned(), count=1)
     names = [line["name"] for line in lines(log)]
-    assert all(names.count(name) == 2 for name in ("one", "two", "start", "timed", "after")), "what had ended is not repeated"
+    expected = dict.fromkeys(("one", "two", "start", "timed"), 2) | {"after": 1}
+    assert {name: names.count(name) for name in expected} == expected, "what had ended is not repeated"
 
 
 def test_jobs_are_stopped_after_the_minutes_of_a_try(made, tmp_path):
