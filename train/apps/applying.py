@@ -44,6 +44,8 @@ class Applied(NamedTuple):
     rows: int
     errors: int
     seconds: float
+    ended: bool
+    """Whether all rows of the input are answered; never so of what is followed."""
 
 
 class Table:
@@ -259,7 +261,7 @@ def apply(
             os.replace(target, output)
             storage.sync_folder(str(output.absolute().parent))
         journal.unlink()
-    return Applied(kept["rows"], kept["errors"], time.monotonic() - began)
+    return Applied(kept["rows"], kept["errors"], time.monotonic() - began, kept["ended"])
 
 
 def _written(

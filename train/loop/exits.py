@@ -1,4 +1,4 @@
-"""The exit codes of `omnia train` and `omnia launch`, which schedulers and supervisors act upon."""
+"""The exit codes of `omnia train`, `omnia launch` and other long work, which schedulers and supervisors act upon."""
 
 import enum
 
@@ -12,7 +12,7 @@ class Exit(enum.IntEnum):
     MISTAKE = 2
     """The user's: said in a line or two."""
     SAVED = 75
-    """SIGTERM, a notice of preemption, or a terminal that was closed: what was trained is saved."""
+    """SIGTERM, a notice of preemption, or a terminal that was closed: what was done is saved."""
     STALLED = 76
     """Nothing moved for faults.stall_seconds; the stacks of all threads are in the run directory. Start it again."""
     DIVERGED = 77

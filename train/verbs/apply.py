@@ -10,6 +10,7 @@ import tyro
 
 from data.errors import UserError
 from data.files import json_files
+from train.loop.exits import Exit
 from train.verbs.arguments import parse, start_jax
 
 REPORT_SECONDS = 30
@@ -42,7 +43,8 @@ class Apply:
     """Print one line of JSON, last."""
 
 
-def apply(arguments: list[str]) -> None:
+def apply(arguments: list[str]) -> int:
+    """Exit.SAVED where a signal came before the end of the input."""
     o = parse(Apply, "apply", arguments)
     if bool(o.text) == bool(o.input) or bool(o.input) != bool(o.output):
         raise UserError("omnia apply: rows are read from one place", "Give --input and --output, or --text alone.")
@@ -74,7 +76,7 @@ def apply(arguments: list[str]) -> None:
 
         (line,) = application.answers([Record({application.text: o.text}, "--text")])
         print(json_files.line(line).decode(), end="")
-        return
+        return Exit.DONE
     from rich.progress import Progress
 
     def report(renewed: int = 0) -> None:
@@ -103,10 +105,12 @@ def apply(arguments: list[str]) -> None:
     if o.report:
         report()
     numbers = {"rows": found.rows, "errors": found.errors, "seconds": found.seconds} | application.summary()
+    code = Exit.DONE if found.ended or o.follow else Exit.SAVED
     if o.json:
         print(json_files.dumps(numbers))
-        return
+        return code
     for name, value in numbers.items():
         print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
-    if stopping.is_set():
+    if stopping.is_set() and not found.ended:
         print(f"stopped: the same command goes on with {output}")
+    return code
