@@ -23,12 +23,18 @@ def ngram_vectors(config: ModelConfig, tokens_BT, before_BTN):
     """
     c = config
     table_RD = constrain(Table(c.hashed_rows, c.embed_dim, ("vocab", "embed"), 0.0, name="ngrams")(), "vocab", "residual")
+    return table_RD[ngram_rows(tokens_BT, before_BTN, c.ngram_rows)].sum(2)
+
+
+def ngram_rows(tokens_BT, before_BTN, rows: int, first: int = 2):
+    """int32 [B, T, N]: the row, below `rows`, of each n-gram that ends with a token, n from `first`, 1 or 2, on to one more than there are
+    tokens before it."""
     hash_BT = tokens_BT.astype(jnp.uint32) + 1
-    rows = []
+    hashes = [hash_BT]
     for n in range(before_BTN.shape[-1]):
         hash_BT = hash_BT * jnp.uint32(0x9E3779B1) + (before_BTN[..., n] + 1).astype(jnp.uint32)
-        rows.append((_mix(hash_BT) % c.ngram_rows).astype(jnp.int32))
-    return table_RD[jnp.stack(rows, -1)].sum(2)
+        hashes.append(hash_BT)
+    return (_mix(jnp.stack(hashes[first - 1 :], -1)) % rows).astype(jnp.int32)
 
 
 def _mix(hash_BT):
@@ -54,7 +60,7 @@ def tokens_before(tokens_BS, positions_BT, count: int, segments_BS=None):
         if segments_BS is not None:
             reached_BT &= shifted(segments_BS, back) == segments_BS[:, -length:]
         found.append(jnp.where(reached_BT, shifted(tokens_BS, back), NOTHING))
-    return jnp.stack(found, -1)
+    return jnp.stack(found, -1) if found else jnp.zeros((*positions_BT.shape, 0), jnp.int32)
 
 
 def tokens_before_in_cache(tokens_BS, valid_BS, index, positions_BT, count: int):

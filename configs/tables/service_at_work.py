@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.files import json_files
+from train.apps.confidence import familiarity
 from train.apps.service.customer_service import CustomerService
 from train.experiment import Experiment
 from train.reproduce.files import PublicFile, rows_of
@@ -64,13 +65,16 @@ def get_table() -> Table:
         title="Customer service beyond its log",
         paper="Larson et al. 2019 (questions about nothing known); Pruthi et al. 2019 (misspellings); Lewis and Gale 1994 (labels where "
         "an answer was unsure)",
-        claim="Typing errors to learn from take back most of what slips cost; how sure an encoder is tells questions about nothing that it "
-        "knows better than counted words do; and corrections of what was not answered are worth nearly as much as labels of all.",
+        claim="Typing errors to learn from take back most of what slips cost; how few intents stand out to an encoder tells questions "
+        "about nothing that it knows better than counted words do; and corrections of what was not answered are worth nearly as much as "
+        "labels of all.",
         metrics=(
             Metric("accuracy", "intents recognised", "share", lower_is_better=False),
             Metric("typed", "with slips of the finger", "share", lower_is_better=False),
             Metric("auroc", "AUROC: a question about nothing", "share", lower_is_better=False),
+            Metric("largest", "the same by the largest probability", "share", lower_is_better=False),
             Metric("rejected", "such questions rejected where 90 % of others are answered", "share", lower_is_better=False),
+            Metric("believed", "such questions answered", "share"),
             Metric("labels", "labels needed", digits=0),
         ),
         files=FILES,
@@ -86,6 +90,7 @@ def get_table() -> Table:
                     applied("{run}", "later", "{parts}/later.jsonl"),
                 ),
             ),
+            Shared("nothing", ("python {table} nothing {wide_test} {run}",)),
             Shared("corrections", ("python {table} corrections {parts}/later.jsonl {log}/later.jsonl {run}",)),
         ),
         rows=(
@@ -97,6 +102,16 @@ def get_table() -> Table:
                 "the same, learned again with corrections of what it did not answer",
                 training("{table}:again", f"--start {{log}} --data.files {corrected}", rest),
                 corrected,
+            ),
+            Row(
+                "strange",
+                "the same, asked about nothing that it knows",
+                (
+                    "python {table} folder {run}",
+                    applied("{log}", "strange", "{nothing}/rows.jsonl"),
+                    "python {table} believed {run}/strange.jsonl",
+                ),
+                read="believed",
             ),
             Row("counted", "150 intents: TF-IDF, logistic regression", ("python {table} counted {known}/train.jsonl {wide_test}",)),
             Row(
@@ -116,11 +131,12 @@ def get_table() -> Table:
             Better("again", "early"),
             Better("wide", "counted", metric="AUROC: a question about nothing"),
             Better("wide", 0.955, metric="AUROC: a question about nothing"),
+            Better("strange", 0.1, metric="such questions answered"),
         ),
         note=f"Slips at {SLIPS:.0%} of the letters from a word's second on: two swapped, one left out, or one hit beside its key. A third "
         "of the log is 3,020 questions; a person then labels those of the other 6,040 to which no template was sent, and "
-        f"{MORE_STEPS} steps follow. Of CLINC150, questions about nothing are kept from training, so that how sure a model is has to tell "
-        f"them. {STEPS} steps of 32.",
+        f"{MORE_STEPS} steps follow. Of CLINC150, questions about nothing are kept from training, so that familiarity has to tell them: "
+        f"how few intents stand out. {STEPS} steps of 32.",
     )
 
 
@@ -153,18 +169,19 @@ def accuracy(asked: str, answered: str) -> float:
     return sum(row["intent"] == line["intent"] for row, line in zip(rows, lines, strict=True)) / len(rows)
 
 
-def told(rows: list[dict[str, Any]], intents: np.ndarray, confidence: np.ndarray) -> dict[str, float]:
-    """Of questions of which some are about nothing: intents that were recognised among the others, how well confidence tells both apart,
-    and which share is rejected below the confidence that nine in ten of the others have."""
+def told(rows: list[dict[str, Any]], intents: np.ndarray, familiar: np.ndarray, confidence: np.ndarray) -> dict[str, float]:
+    """Of questions of which some are about nothing: intents that were recognised among the others, how well familiarity and confidence tell
+    both apart, and which share is rejected below the familiarity that nine in ten of the others have."""
     from sklearn.metrics import roc_auc_score
 
     labels = np.array([row["intent"] for row in rows])
     known = labels != NOTHING
-    least = np.quantile(confidence[known], 0.1)
+    least = np.quantile(familiar[known], 0.1)
     return {
         "accuracy": float((labels == intents)[known].mean()),
-        "auroc": float(roc_auc_score(known, confidence)),
-        "rejected": float((confidence[~known] < least).mean()),
+        "auroc": float(roc_auc_score(known, familiar)),
+        "largest": float(roc_auc_score(known, confidence)),
+        "rejected": float((familiar[~known] < least).mean()),
     }
 
 
@@ -181,7 +198,7 @@ def counted(learned: str, tested: str) -> dict[str, float]:
     train, test = rows_of(learned), rows_of(tested)
     model.fit([row["text"] for row in train], [row["intent"] for row in train])
     probabilities = model.predict_proba([row["text"] for row in test])
-    return told(test, model.classes_[probabilities.argmax(1)], probabilities.max(1))
+    return told(test, model.classes_[probabilities.argmax(1)], familiarity(probabilities), probabilities.max(1))
 
 
 if __name__ == "__main__":
@@ -194,6 +211,10 @@ if __name__ == "__main__":
         case ["known", learned, held, folder]:
             train, valid = ([row for row in rows_of(path) if row["intent"] != NOTHING] for path in (learned, held))
             write(folder, train=train, valid=valid)
+        case ["nothing", path, folder]:
+            write(folder, rows=[row for row in rows_of(path) if row["intent"] == NOTHING])
+        case ["believed", answered]:
+            print(json.dumps({"believed": float(np.mean([line["route"] == "template" for line in rows_of(answered)]))}))
         case ["parts", path, folder]:
             all_rows = rows_of(path)
             write(folder, log=all_rows[::LOG], later=[row for place, row in enumerate(all_rows) if place % LOG])
@@ -206,5 +227,5 @@ if __name__ == "__main__":
         case ["counted", learned, tested]:
             print(json.dumps(counted(learned, tested)))
         case ["told", asked, answered]:
-            intents, sure = (np.array([line[name] for line in rows_of(answered)]) for name in ("intent", "confidence"))
-            print(json.dumps(told(rows_of(asked), intents, sure)))
+            columns = ("intent", "familiarity", "confidence")
+            print(json.dumps(told(rows_of(asked), *(np.array([line[name] for line in rows_of(answered)]) for name in columns))))

@@ -7,6 +7,8 @@ import numpy as np
 
 NEVER = 2.0
 """A threshold that no probability reaches."""
+FLATTENED = 2.0
+"""Temperature of the probabilities whose entropy tells what a classifier never learned from. From 1.5 to 3 it does so about as well."""
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -35,6 +37,18 @@ def tempered(probabilities_NV: np.ndarray, by: float) -> np.ndarray:
     logits_NV = np.log(np.maximum(np.asarray(probabilities_NV, np.float64), 1e-12)) / by
     weights_NV = np.exp(logits_NV - logits_NV.max(-1, keepdims=True))
     return weights_NV / weights_NV.sum(-1, keepdims=True)
+
+
+def familiarity(probabilities_NV: np.ndarray) -> np.ndarray:
+    """float64 [N], 0 to 1: how far one label stands out, and how few stand out with it. 1 less the entropy over that of V equal labels, of
+    probabilities flattened by a temperature as Liang et al. (2018, eq. 1) flatten them.
+
+    What is about nothing that was learned is told by it better than by the largest probability, which looks at one label alone; whether a
+    label is the right one among those learned is told better by that.
+    """
+    flat_NV = tempered(probabilities_NV, FLATTENED)
+    entropy_N = -(flat_NV * np.log(np.maximum(flat_NV, 1e-300))).sum(-1)
+    return 1 - entropy_N / np.log(max(flat_NV.shape[-1], 2))
 
 
 def threshold(confidence_N: np.ndarray, right_N: np.ndarray, precision: float) -> float:

@@ -108,6 +108,8 @@ def leaving_head(experiment: Experiment, family: Family, settings: Mapping[str, 
     head = dataset.head()
     if head is None:  # vectors are compared as they are
         return None
+    if objective.counted:
+        raise ValueError("no class of theirs weighs n-grams beside its head")
     ending = "ForTokenClassification" if isinstance(head, Classes) and head.by_token else HEADS.get(type(head))
     if ending is None:
         raise ValueError(f"no class of theirs has a {type(head).__name__}")

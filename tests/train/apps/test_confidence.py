@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
 
-from train.apps.confidence import NEVER, coverage, temperature, tempered, threshold
+from train.apps.confidence import FLATTENED, NEVER, coverage, familiarity, temperature, tempered, threshold
 
 
 def drawn(count: int, seed: int, by: float = 1.0):
@@ -28,6 +29,17 @@ def test_the_temperature_is_the_best_of_a_grid():
         return -np.log(tempered(probabilities, by)[np.arange(300), labels]).mean()
 
     assert loss(temperature(probabilities, labels)) <= min(loss(by) for by in np.geomspace(0.06, 19, 200)) + 1e-9
+
+
+def test_familiarity_is_what_flattened_entropy_leaves():
+    probabilities, _ = drawn(200, 2)
+    flat = probabilities ** (1 / FLATTENED)
+    flat /= flat.sum(1, keepdims=True)
+    assert familiarity(probabilities) == pytest.approx(1 - entropy(flat, axis=1) / np.log(3))
+    assert familiarity(np.array([[1.0, 0, 0, 0], [0.25] * 4])) == pytest.approx([1, 0], abs=1e-4)
+    equal = familiarity(np.array([[0.6, 0.4, 0, 0], [0.6, 0.2, 0.2, 0], [0.6, 0.4 / 3, 0.4 / 3, 0.4 / 3]]))
+    assert equal[0] > equal[1] > equal[2], "at the same confidence the more labels compete, the less is known"
+    assert familiarity(np.ones((2, 1))) == pytest.approx([1, 1]) and familiarity(np.zeros((0, 3))).shape == (0,)
 
 
 def test_without_examples_nothing_is_changed():

@@ -167,6 +167,12 @@ def test_vectors_leave_without_a_head(tmp_path, capsys):
         bind(dataclasses.replace(run.experiment, objective=Supervised()))
 
 
+def test_a_head_beside_which_ngrams_count_does_not_leave(tmp_path, capsys):
+    objective = dataclasses.replace(POOLED, counted=2)
+    export_model(run_of(tmp_path / "run", BERT, Classification(length=48), objective), "hf", tmp_path / "theirs")
+    assert "stays behind: no class of theirs weighs n-grams" in capsys.readouterr().out
+
+
 def test_of_several_heads_none_leaves(tmp_path, capsys):
     together = Together(tasks=(Classification(length=48), Similarity(length=48)), names=("a", "b"))
     objective = SupervisedTogether(tasks=(POOLED, Supervised(pool="pooler")))

@@ -16,7 +16,7 @@ from data.errors import UserError
 from data.records.record import Record, is_number
 from data.records.rows import read_records
 from train.apps.bm25 import WordIndex
-from train.apps.confidence import NEVER, Calibration, tempered, threshold
+from train.apps.confidence import NEVER, Calibration, familiarity, tempered, threshold
 from train.kinds import Application, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, column
@@ -61,6 +61,8 @@ class CustomerService(Classification):
     """Label of questions that are about none of the others, in a log that has some. Empty: there are none."""
     precision: float = 0.95
     """An intent is believed from the confidence on at which so many answers to questions held out were right."""
+    unfamiliar: float = 0.05
+    """Share of the questions held out that are taken for one about nothing known: those for which fewest intents stand out. 0: none."""
     found: float = 0.35
     """Score, 0 to 1, from which on a passage answers."""
     unsure: str = "Is it about {first}, or about {second}?"
@@ -72,7 +74,7 @@ class CustomerService(Classification):
 
     def __post_init__(self):
         super().__post_init__()
-        check_range("data.", self, 0, "found", "precision", high=1)
+        check_range("data.", self, 0, "found", "precision", "unfamiliar", high=1)
         if self.several or self.pair:
             raise ValueError("data: a question has one intent and no pair")
         for name, known in (("unsure", {"first", "second"}), ("ask", {"slot"}), ("human", set())):
@@ -211,15 +213,17 @@ class Service(Application):
 
             encoder = load_embedder(open_run(self._options.encoder))
         self._passages = Passages(passages, encoder)
-        learned = answering.learned(self._learn, of=[self._options.precision, self._options.nobody])
+        learned = answering.learned(self._learn, of=[self._options.precision, self._options.nobody, self._options.unfamiliar])
         self._temperature, self._threshold, self._curve = learned["temperature"], learned["threshold"], learned["coverage"]
+        self._familiar: float = learned["familiar"]
         self._anonymizer = Anonymizer(Key(b"masks say only what kind it was"))
         self._waiting: dict[str, dict[str, Any]] = {}
         self._counts: Counter[str] = Counter()
         self._unanswered: list[list[str]] = []
 
     def _learn(self) -> dict[str, Any]:
-        """From the questions that were held out: the temperature of probabilities, and from which confidence on an intent is believed."""
+        """From the questions that were held out: the temperature of probabilities, and from which confidence and familiarity on an intent
+        is believed."""
         examples, answers = self._answering.validation()
         if not examples:
             raise UserError(
@@ -227,9 +231,12 @@ class Service(Application):
             )
         labels = np.array([self._answering.dataset.place_of(example.label, example) for example in examples])
         held = Calibration.of(answers, labels)
-        believable = np.array([self._names[place] != self._options.nobody for place in held.probabilities_NV.argmax(-1)])
+        known_N = familiarity(np.stack(answers))
+        familiar = float(np.quantile(known_N, self._options.unfamiliar, method="lower")) if self._options.unfamiliar else 0.0
+        intents = [self._names[place] for place in held.probabilities_NV.argmax(-1)]
+        believable = np.array([intent != self._options.nobody for intent in intents]) & (known_N >= familiar)
         at = threshold(held.confidence_N[believable], held.right_N[believable], self._options.precision)
-        return {"temperature": held.temperature, "threshold": max(at, LEAST), "coverage": held.curve}
+        return {"temperature": held.temperature, "threshold": max(at, LEAST), "familiar": familiar, "coverage": held.curve}
 
     # Rows
 
@@ -240,12 +247,13 @@ class Service(Application):
 
     def _lines(self, read: list[tuple[Record, Example, dict[str, str]]]) -> list[dict[str, Any]]:
         examples = [example for _, example, _ in read]
-        probabilities = tempered(np.stack(self._answering(examples)), self._temperature) if examples else ()
+        raw_NV = np.stack(self._answering(examples)) if examples else np.zeros((0, len(self._names)))
         texts = [example.fields["text"] for example in examples]
         lines = []
-        found = zip(read, probabilities, self._passages.scores(texts), self._found_slots(texts), strict=True)
-        for (row, example, slots), probability_V, score_N, own in found:
-            lines.append(self._answer(example.fields["text"], self._conversation(row), own, slots, probability_V, score_N))
+        beliefs = zip(tempered(raw_NV, self._temperature), familiarity(raw_NV), strict=True)
+        found = zip(read, beliefs, self._passages.scores(texts), self._found_slots(texts), strict=True)
+        for (row, example, slots), (probability_V, known), score_N, own in found:
+            lines.append(self._answer(example.fields["text"], self._conversation(row), own, slots, probability_V, float(known), score_N))
             self._count(example.label, lines[-1])
         return lines
 
@@ -261,21 +269,25 @@ class Service(Application):
         found_slots: dict[str, str],
         given: dict[str, str],
         probability_V: np.ndarray,
+        known: float,
         score_N: np.ndarray,
     ) -> dict[str, Any]:
-        """conversation: "" for none. found_slots: by the tagger, in the question; given: by the row, which is believed first."""
+        """conversation: "" for none. found_slots: by the tagger, in the question; given: by the row, which is believed first. known: the
+        question's familiarity."""
         order = np.argsort(-probability_V, kind="stable")
         intent, confidence = self._names[int(order[0])], float(probability_V[order[0]])
         waiting = self._waiting.pop(conversation, None) if conversation else None
-        line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4), "citations": []}
-        sure = confidence >= self._threshold
+        line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4)}
+        line |= {"familiarity": round(known, 4), "citations": []}
+        familiar = known >= self._familiar
+        sure = familiar and confidence >= self._threshold
         best = int(score_N.argmax()) if len(score_N) else -1
         found = best >= 0 and score_N[best] >= self._options.found
         # A page that was written for no question has most words of a short one: that says little of what is asked.
         written_for_it = found and bool(self._passages.passages[best].question)
         same = written_for_it and score_N[best] >= SAME
         # Whoever was asked for something most likely gives it, in few words: another subject must be clear.
-        clear = written_for_it or confidence >= (1 + self._threshold) / 2 or len(question) > LONGEST_VALUE
+        clear = written_for_it or (familiar and confidence >= (1 + self._threshold) / 2) or len(question) > LONGEST_VALUE
         if waiting is not None and not clear and waiting["intent"] in self._templates:
             whole = {} if found_slots else {waiting["missing"]: self.masked(question.strip())}
             slots = whole | found_slots | waiting["slots"] | given
@@ -404,7 +416,7 @@ class Service(Application):
                 "Customer service: what was answered",
                 {"service_coverage": coverage_picture(self._curve, self._options.precision)},
                 ("route", "rows"),
-                [*routes, ["an intent is believed", believed]],
+                [*routes, ["an intent is believed", believed], ["and of a familiarity", f"of {self._familiar:.3f} at least"]],
             ),
             Section("Customer service: questions without an answer", {}, ("nearest intent", "question"), sorted(self._unanswered)),
         ]

@@ -11,6 +11,7 @@ from hypothesis import given
 
 from data.errors import UserError
 from data.records.record import Record
+from train.apps.confidence import familiarity
 from train.apps.service.customer_service import SLOT, CustomerService, Passage, Passages, Service, read_passages, read_templates
 
 LABELS = ("card", "loan", "other")
@@ -59,6 +60,25 @@ def test_a_passage_for_the_very_question_comes_before_an_intent(service):
 def test_what_is_not_believed_was_right_too_rarely(service):
     """Of the held-out answers at 0.7 and above 60 of 80 are right, at 0.9 and above all."""
     assert ask(service, "card 0.9")["route"] == "template" and ask(service, "card 0.7")["route"] != "template"
+
+
+def test_a_question_like_too_few_that_are_known_is_not_answered_however_sure_one_intent_is(service, fake):
+    """Once one other label competes, once all."""
+    answers = [np.array([0.92, 0.08, 0]), np.array([0.92, 0.04, 0.04])]
+    service._familiar = float(familiarity(np.stack(answers)).mean())
+    service._answering.probabilities = lambda text: answers[text == "strange"]
+    assert ask(service, "card")["route"] == "template" and ask(service, "strange")["route"] == "human"
+    assert ask(service, "card")["confidence"] <= ask(service, "strange")["confidence"]
+
+
+def test_as_many_held_out_questions_as_told_are_taken_for_unknown(fake):
+    sure = [(f"card {0.95 + number / 1000:.3f}", "card") for number in range(40)]
+    for share, count in ((0.0, 0), (0.05, 2), (0.5, 20)):
+        service = Service(fake(CustomerService(unfamiliar=share), LABELS, sure))
+        service._templates["card"] = "Cards."
+        assert sum(ask(service, text)["route"] != "template" for text, _ in sure) == pytest.approx(count, abs=1)
+    with pytest.raises(ValueError, match="unfamiliar"):
+        CustomerService(unfamiliar=1.5)
 
 
 def test_an_intent_that_is_not_likelier_than_all_others_is_not_believed(fake):

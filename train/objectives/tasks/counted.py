@@ -1,0 +1,54 @@
+"""What n-grams say of a text by themselves: a linear model of them beside an encoder's head, learned with it (Wide & Deep: Cheng et al.
+2016). Where single words tell, as in contracts, a small encoder alone is slower to find them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from model.layers import Table
+from model.ngrams import ngram_rows, tokens_before
+
+ROWS = 1 << 16
+"""Of weights. N-grams are hashed into them (Weinberger et al. 2009), so that several may share one."""
+SCALE = 32.0
+"""Of the vector of a text's n-grams, whose length is about 1. Adam moves each weight by its learning rate at most, so that this sum moves
+about as far in a step as a head on a hidden state of some hundred numbers of size 1."""
+_NGRAMS = 1 << 23
+"""Folded into the keys of dropout for which n-grams are left out, apart from the head's, those of sources and of the layers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """longest: tokens of the longest n-gram. width: numbers that it gives, one of each label.
+
+    A text's n-grams, n from 1 on, weigh 1 / sqrt(how many it has) each. Parameters: table [ROWS, width], from zeros, so that nothing is
+    said of a text of n-grams that were never seen.
+    """
+
+    longest: int
+    width: int
+
+    def _table(self) -> Table:
+        return Table(ROWS, self.width, ("vocab", "norm"), 0.0)
+
+    def start(self):
+        """Fresh parameters, boxed."""
+        return self._table().init(jax.random.key(0))["params"]
+
+    def __call__(self, params, batch, keys_B=None, dropout: float = 0.0):
+        """float32 [B, S, width], of a HeadBatch; zeros for texts that a row does not have. keys_B: of dropout, None for none; dropout:
+        share of n-grams that are then left out."""
+        before_BTN = tokens_before(batch.tokens, batch.positions, self.longest - 1, batch.segments)
+        rows_BTN = ngram_rows(batch.tokens, before_BTN, ROWS, first=1)
+        whole_BTN = jnp.arange(self.longest) <= batch.positions[..., None]  # those that begin within the text
+        if keys_B is not None and dropout:
+            drawn_BTN = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, _NGRAMS), 1 - dropout, whole_BTN.shape[1:]))(
+                keys_B
+            )
+            whole_BTN = whole_BTN & drawn_BTN
+        said_BTV = (self._table().apply({"params": params})[rows_BTN] * whole_BTN[..., None]).sum(2)
+        both_BTK = jnp.concatenate([said_BTV, whole_BTN.sum(-1, keepdims=True)], -1)
+        belongs_BST = batch.segments[:, None, :] == jnp.arange(1, batch.items.shape[1] + 1)[:, None]
+        said_BSV, count_BS1 = jnp.split(belongs_BST.astype(jnp.float32) @ both_BTK, [self.width], -1)
+        return SCALE * said_BSV / jnp.sqrt(jnp.maximum(count_BS1, 1))
