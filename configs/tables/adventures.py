@@ -89,7 +89,7 @@ def get_table() -> Table:
         ),
         note=f"{WORLDS} worlds a seed, of six rooms, {ITEMS} magic items and {MONSTERS} monsters, {MOVES} moves each, of which some cannot "
         "be. The room is asked for among all six; of two things, one that the player has and one that the player has not, where there are "
-        "both, whether the player has it. What is elsewhere is found as the application finds it: by the names of things, monsters and rooms, "
+        "both, whether the player has it. What is elsewhere is found as the application finds it: by names of things, monsters and rooms, "
         "and by ways that there are not. What the model makes up that is nowhere in the world is not found, and there is much of it. The "
         "program knows all that is asked, by construction.",
     )
