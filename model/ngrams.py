@@ -18,8 +18,7 @@ def ngram_vectors(config: ModelConfig, tokens_BT, before_BTN):
     """float32 [B, T, D]: the sum of the vectors of the n-grams, n from 2 to config.ngrams, that end with each token.
 
     before_BTN: int32, the tokens before each, the nearest first, as of `tokens_before`. Parameters: ngrams/table [rows, D], from zeros, so
-    that an n-gram which was never seen adds nothing. An n-gram's row is its hash: a sum of products with an odd number, mixed as at the
-    end of MurmurHash3 (32 bits), modulo the rows. Several may share a row.
+    that an n-gram which was never seen adds nothing.
     """
     c = config
     table_RD = constrain(Table(c.hashed_rows, c.embed_dim, ("vocab", "embed"), 0.0, name="ngrams")(), "vocab", "residual")
@@ -28,7 +27,8 @@ def ngram_vectors(config: ModelConfig, tokens_BT, before_BTN):
 
 def ngram_rows(tokens_BT, before_BTN, rows: int, first: int = 2):
     """int32 [B, T, N]: the row, below `rows`, of each n-gram that ends with a token, n from `first`, 1 or 2, on to one more than there are
-    tokens before it."""
+    tokens before it. It is the n-gram's hash: a sum of products with an odd number, mixed as at the end of MurmurHash3 (32 bits), modulo
+    the rows. Several may share a row."""
     hash_BT = tokens_BT.astype(jnp.uint32) + 1
     hashes = [hash_BT]
     for n in range(before_BTN.shape[-1]):

@@ -268,6 +268,12 @@ def segment_means(x_BNE, segments_BN, count: int):
     return (share_BSN @ x_BNE.astype(jnp.float32)).astype(x_BNE.dtype)
 
 
+def segment_sums(x_BNE, segments_BN, count: int):
+    """The sum over the places of each of the segments 1 to `count`: float32 [B, S, E], zeros for those that a row does not have."""
+    belongs_BSN = segments_BN[:, None, :] == jnp.arange(1, count + 1)[:, None]
+    return belongs_BSN.astype(jnp.float32) @ x_BNE.astype(jnp.float32)
+
+
 def segment_lasts(x_BNE, segments_BN, count: int):
     """What stands at the last place of each of the segments 1 to `count`: [B, S, E], zeros for those that a row does not have."""
     belongs_BSN = segments_BN[:, None, :] == jnp.arange(1, count + 1)[:, None]

@@ -8,7 +8,8 @@ import numpy as np
 NEVER = 2.0
 """A threshold that no probability reaches."""
 FLATTENED = 2.0
-"""Temperature of the probabilities whose entropy tells what a classifier never learned from. From 1.5 to 3 it does so about as well."""
+"""Temperature of the probabilities whose entropy tells what a classifier never learned from. It was chosen on the questions of that table;
+from 1.5 to 3 they are told about as well."""
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -43,8 +44,8 @@ def familiarity(probabilities_NV: np.ndarray) -> np.ndarray:
     """float64 [N], 0 to 1: how far one label stands out, and how few stand out with it. 1 less the entropy over that of V equal labels, of
     probabilities flattened by a temperature as Liang et al. (2018, eq. 1) flatten them.
 
-    What is about nothing that was learned is told by it better than by the largest probability, which looks at one label alone; whether a
-    label is the right one among those learned is told better by that.
+    Of questions to an assistant (CLINC150) those about nothing that was learned were told by it better than by the largest probability,
+    which looks at one label alone; whether a label is the right one was told better by that (table service_at_work).
     """
     flat_NV = tempered(probabilities_NV, FLATTENED)
     entropy_N = -(flat_NV * np.log(np.maximum(flat_NV, 1e-300))).sum(-1)

@@ -108,7 +108,7 @@ def leaving_head(experiment: Experiment, family: Family, settings: Mapping[str, 
     head = dataset.head()
     if head is None:  # vectors are compared as they are
         return None
-    if objective.counted:
+    if objective.ngrams:
         raise ValueError("no class of theirs weighs n-grams beside its head")
     ending = "ForTokenClassification" if isinstance(head, Classes) and head.by_token else HEADS.get(type(head))
     if ending is None:

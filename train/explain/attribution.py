@@ -32,8 +32,15 @@ class Attributed(NamedTuple):
     errors_T: np.ndarray | None = None
 
 
+def _check_vectors(subject: Subject, method: str) -> None:
+    """UserError where it would not see all that tokens do."""
+    if not subject.by_vectors:
+        raise UserError(f"--method {method} sees vectors of tokens, and n-grams of them count as well", "Choose shap, partition or lime.")
+
+
 def gradient_x_input(subject: Subject, **_: Any) -> Attributed:
     """The derivative by each token's vector times the vector (Shrikumar et al. 2016)."""
+    _check_vectors(subject, "gradient_x_input")
     x_TW = subject.vectors(subject.params, subject.ids_T)
     return _free(subject, (subject.gradient(jnp.zeros((1, *x_TW.shape)))[1][0] * x_TW).sum(-1))
 
@@ -46,6 +53,7 @@ def integrated_gradients(subject: Subject, *, samples: int = 512, **_: Any) -> A
     what the number gains on it, and the worst parts are halved until the errors together are below TOLERANCE of the whole. It is the sum
     that is so exact: errors of tokens that are against each other within a part are not seen. samples: points at most, once they are 13.
     """
+    _check_vectors(subject, "integrated_gradients")
     between_TW = _between(subject)
     line = _Line(lambda alpha_B: _along(subject, between_TW, alpha_B))
     parts = line.parts(np.linspace(0, 1, PARTS + 1))
@@ -136,6 +144,7 @@ def rollout(subject: Subject, **_: Any) -> Attributed:
     answers. Not signed, and the same for every answer."""
     if subject.attention is None:
         raise UserError("--method rollout is for decoders and text encoders, whose attention is known", "Choose another method.")
+    _check_vectors(subject, "rollout")
     mean_LTT = subject.attention(subject.params, subject.ids_T).mean(1).astype(np.float64)
     found = np.eye(len(subject.ids_T))
     for layer_TT in mean_LTT:

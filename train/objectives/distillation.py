@@ -117,6 +117,7 @@ def _check_same_task(own: Distillation, theirs: Objective, teacher: str) -> None
             f"objective.teacher: {teacher} has other labels, or in another order: {', '.join(map(repr, wrong[:5]))}",
             "Choose a teacher of the same task, or give its labels: --objective.of.labels.",
         )
-    pool = getattr(theirs if not isinstance(theirs, Distillation) else theirs.of, "pool", "")
-    if pool != getattr(own.of, "pool", ""):
-        raise UserError(f"objective.teacher: {teacher} has pool {pool}", f"Set --objective.of.pool {pool}.")
+    of = theirs.of if isinstance(theirs, Distillation) else theirs
+    for name in ("pool", "ngrams"):
+        if (has := getattr(of, name, "")) != getattr(own.of, name, ""):
+            raise UserError(f"objective.teacher: {teacher} has {name} {has}", f"Set --objective.of.{name} {has}.")

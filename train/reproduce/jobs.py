@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import UserError
 from data.files import json_files
 from train.reproduce.files import find
-from train.reproduce.table import PLACEHOLDER, ROOT, Row, Shared, Table
+from train.reproduce.table import PLACEHOLDER, ROOT, Row, Shared, Table, names_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,32 +47,25 @@ class Job:
 def plan(table: Table, path: Path, folder: Path, rows: tuple[Row, ...], seeds: int, data: str | None) -> list[Job]:
     """The jobs of some rows, in an order in which each comes after what it needs.
 
-    A row whose commands, and those that it needs, have no {seed} in them would give every seed the same number: it runs once and stands for
-    all, unless it measures time.
-
     path: the table's file; folder: where jobs have theirs. UserError where a file is missing.
     """
     shared = {job.name: job for job in table.shared}
-    by_seed: dict[str, bool] = {}
-    named: tuple[Shared | Row, ...] = (*table.shared, *rows)
-    for job in named:  # each names only shared jobs above it
-        names = _names(job.commands)
-        by_seed[job.name] = "seed" in names or any(by_seed.get(name, False) for name in names)
+    seeded = table.seeded()
     wanted: set[str] = set()
 
     def want(job: Shared | Row) -> None:
-        for name in _names(job.commands) & set(shared):
+        for name in names_in(job.commands) & set(shared):
             wanted.add(name)
             want(shared[name])
 
     for row in rows:
         want(row)
     needed: tuple[Shared | Row, ...] = (*(shared[name] for name in wanted), *rows)
-    used = {name for job in needed for name in _names(job.commands)}
+    used = {name for job in needed for name in names_in(job.commands)}
     files = {file.name: str(find(file, data)) for file in table.files if file.name in used}
 
     def make(job: Shared | Row, seed: int | None) -> Job:
-        places = {name: _place(folder, name, seed if by_seed[name] else None) for name in _names(job.commands) & set(shared)}
+        places = {name: _place(folder, name, seed if name in seeded else None) for name in names_in(job.commands) & set(shared)}
         own = _place(folder, job.name, seed)
         values = files | {name: _shown(place) for name, place in places.items()}
         values |= {"run": _shown(own), "seed": str(seed), "table": _shown(path)}
@@ -87,10 +80,10 @@ def plan(table: Table, path: Path, folder: Path, rows: tuple[Row, ...], seeds: i
     jobs = []
     for job in table.shared:
         if job.name in wanted:
-            jobs += [make(job, seed) for seed in (range(seeds) if by_seed[job.name] else (None,))]
+            jobs += [make(job, seed) for seed in (range(seeds) if job.name in seeded else (None,))]
     for seed in range(seeds):
         for row in rows:
-            if row.alone or by_seed[row.name]:
+            if row.name in seeded:
                 jobs.append(of_row(row, seed, (seed,)))
             elif seed == 0:
                 jobs.append(of_row(row, seed, tuple(range(seeds))))
@@ -113,10 +106,6 @@ def chosen(jobs: list[Job], rows: tuple[str, ...]) -> list[Job]:
         if job.row is not None and job.name in rows:
             want(job)
     return [job for job in jobs if job.folder in wanted]
-
-
-def _names(commands: tuple[str, ...]) -> set[str]:
-    return {name for command in commands for name in PLACEHOLDER.findall(command)}
 
 
 def _place(folder: Path, name: str, seed: int | None) -> Path:

@@ -19,10 +19,11 @@ opposite is, and is otherwise *undecided*. A row *equals* the paper's number if 
 tolerance. A table is *equal* if its rows of the paper's own setting are equal or better and all claims hold, of the *same order* if all
 claims hold, *undecided* if some do not but none fails (more seeds may decide it), and *not reproduced* if one fails.
 
-Each claim is tested by itself. The column of minutes is the time that one seed of a row took, with other rows running beside it unless the
-row measures time; the total of a table is processor time. Public files come from the folder that `--data` (or `OMNIA_DATA`) names, and
-otherwise from the network. A table of your own is a file like those of `configs/tables/`: `omnia reproduce PATH.py`. This page is written
-by `make docs` from what `omnia reproduce TABLE --publish` measured.
+Each claim is tested by itself. What no seed enters runs once, and its number stands for every seed. The column of minutes is the time
+that one seed of a row took, with other rows running beside it unless the row measures time; the total of a table is processor time.
+Public files come from the folder that `--data` (or `OMNIA_DATA`) names, and otherwise from the network. A table of your own is a file like
+those of `configs/tables/`: `omnia reproduce PATH.py`. This page is written by `make docs` from what `omnia reproduce TABLE --publish`
+measured.
 """
 
 
@@ -83,12 +84,14 @@ def _of_tier(name: str, table: Table, tier: str, found: Results | None) -> Itera
         f"{found.total_minutes:.0f} minutes of processor time in all, {found.measured}."
     )
     yield ""
-    papers = any(row.paper is not None for row in rows)
+    papers, seeded = any(row.paper is not None for row in rows), table.seeded()
     head = ["row", "what", *(_head(metric) for metric in shown), "seeds", *(["paper", "verdict"] if papers else []), "minutes"]
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:
-        cells = [_cell(metric, verdict.measured(found.values, metric.name, row.name)) for metric in shown]
+        by_metric = {metric: verdict.measured(found.values, metric.name, row.name) for metric in shown}
+        once = row.name not in seeded and all(one is None or len({*one.values}) == 1 for one in by_metric.values())
+        cells = [_cell(metric, one and verdict.Measured(one.values[:1]) if once else one) for metric, one in by_metric.items()]
         main = verdict.measured(found.values, table.metrics[0].name, row.name)
         judged = verdict.of_row(row, main, table.metrics[0].lower_is_better)
         if judged and main is not None and not math.isnan(main.tolerance):
@@ -98,7 +101,7 @@ def _of_tier(name: str, table: Table, tier: str, found: Results | None) -> Itera
             f"`{row.name}`",
             row.what,
             *cells,
-            str(len(main.values) if main else 0),
+            "0" if main is None else "once" if once else str(len(main.values)),
             *([_paper(row), judged] if papers else []),
             minutes,
         ]

@@ -42,7 +42,7 @@ def collect(table: Table, jobs: list[Job]) -> Results:
         if found is None:
             continue
         total += found["cpu_seconds"] / 60
-        if job.row is None or job.seed is None:
+        if job.row is None:
             continue
         machines.add(found["hardware"])
         days.add(found["ended"])

@@ -45,7 +45,8 @@ class Shared:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a table: commands whose last one gives the number, as a line of JSON or by {run}/summary.json."""
+    """One line of a table: commands whose last one gives the number, as a line of JSON or by {run}/summary.json. It runs once for each
+    seed, or once, as Shared does."""
 
     name: str
     what: str
@@ -110,6 +111,16 @@ class Table:
     def of_tier(self, tier: str) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.tier == tier)
 
+    def seeded(self) -> set[str]:
+        """Names of the shared jobs and rows that run once for each seed: a seed enters them, or what they need, or they measure time. Any
+        other runs once, and a row that does stands for all seeds."""
+        found: set[str] = set()
+        named: tuple[Shared | Row, ...] = (*self.shared, *self.rows)
+        for job in named:  # each names only shared jobs above it
+            if names_in(job.commands) & {"seed", *found} or (isinstance(job, Row) and job.alone):
+                found.add(job.name)
+        return found
+
 
 CHARACTERS = Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",))
 """Shakespeare by characters, the last tenth held out, of the file `SHAKESPEARE`: what several tables train on."""
@@ -119,6 +130,11 @@ ON_GPU = (
 )
 """Options that make a tiny model of characters as large as nanoGPT's on a GPU: rows of tier gpu then test the same claim on it."""
 NEEDS_GPU = "1 GPU or TPU of 16 GB, a few minutes"
+
+
+def names_in(commands: tuple[str, ...]) -> set[str]:
+    """The placeholders of some commands."""
+    return {name for command in commands for name in PLACEHOLDER.findall(command)}
 
 
 def training(config: str, *options: str) -> str:

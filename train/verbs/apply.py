@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -44,7 +43,7 @@ class Apply:
 
 
 def apply(arguments: list[str]) -> int:
-    """Exit.SAVED where a signal came before the end of the input."""
+    """The exit code: SAVED or INTERRUPTED where a signal came before the end of the input; what is followed has none."""
     o = parse(Apply, "apply", arguments)
     if bool(o.text) == bool(o.input) or bool(o.input) != bool(o.output):
         raise UserError("omnia apply: rows are read from one place", "Give --input and --output, or --text alone.")
@@ -95,22 +94,23 @@ def apply(arguments: list[str]) -> int:
             report(renewed=REPORT_SECONDS)
             due[0] = time.monotonic() + REPORT_SECONDS
 
-    stopping = threading.Event()
+    came: list[int] = []
     for which in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(which, lambda *_: stopping.set())
+        signal.signal(which, lambda number, _: came.append(number))
     with Progress(*Progress.get_default_columns()[:1], "{task.completed:,} rows", disable=o.follow) as progress:
         task = progress.add_task("answering", total=None)
         whose = application.reads
-        found = applied(application, source, output, whose=whose, follow=o.follow, stopped=stopping.is_set, said=said)
+        found = applied(application, source, output, whose=whose, follow=o.follow, stopped=lambda: bool(came), said=said)
     if o.report:
         report()
     numbers = {"rows": found.rows, "errors": found.errors, "seconds": found.seconds} | application.summary()
-    code = Exit.DONE if found.ended or o.follow else Exit.SAVED
+    stopped = bool(came) and not found.ended
+    code = Exit.DONE if o.follow or not stopped else Exit.INTERRUPTED if came[0] == signal.SIGINT else Exit.SAVED
     if o.json:
         print(json_files.dumps(numbers))
         return code
     for name, value in numbers.items():
         print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
-    if stopping.is_set() and not found.ended:
+    if stopped:
         print(f"stopped: the same command goes on with {output}")
     return code

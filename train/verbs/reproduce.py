@@ -30,7 +30,7 @@ class Reproduce:
     tier: Literal["cpu", "gpu", "pod"] = "cpu"
     """The machine: cpu runs the small version on any machine, gpu one GPU or TPU, pod many."""
     seeds: int = 3
-    """Runs of each row, with seeds from 0. A verdict needs at least 3."""
+    """Runs of each row that a seed enters, with seeds from 0. A verdict needs at least 3."""
     jobs: int = 0
     """Runs at once. 0: one for each core on a CPU, one for each GPU otherwise; rows that measure time run alone."""
     minutes: float = 0.0

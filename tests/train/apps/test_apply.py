@@ -137,15 +137,16 @@ def test_a_page_of_what_is_followed_renews_itself_until_the_end(runs, tmp_path, 
     assert pages == [1e-6, 0]  # the last one is still
 
 
-def test_a_process_that_is_stopped_says_that_there_is_more(runs, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, Exit.SAVED), (signal.SIGINT, Exit.INTERRUPTED)])
+def test_a_process_that_is_stopped_says_that_there_is_more(number, code, runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("train.apps.applying.LOT", 2)
     (tmp_path / "in.jsonl").write_text('{"text": "a q b"}\n' * 5)
     arguments = ["apply", *map(str, (runs["task"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl"))]
     before = [(which, signal.getsignal(which)) for which in (signal.SIGTERM, signal.SIGINT)]
     try:
         with monkeypatch.context() as at_once:
-            at_once.setattr("rich.progress.Progress.update", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
-            assert omnia.main(arguments) == Exit.SAVED and "the same command goes on" in capsys.readouterr().out
+            at_once.setattr("rich.progress.Progress.update", lambda *_, **__: os.kill(os.getpid(), number))
+            assert omnia.main(arguments) == code and "the same command goes on" in capsys.readouterr().out
         assert not (tmp_path / "out.jsonl").exists()
         assert omnia.main(arguments) == Exit.DONE and "goes on" not in capsys.readouterr().out
     finally:

@@ -168,7 +168,7 @@ def test_vectors_leave_without_a_head(tmp_path, capsys):
 
 
 def test_a_head_beside_which_ngrams_count_does_not_leave(tmp_path, capsys):
-    objective = dataclasses.replace(POOLED, counted=2)
+    objective = dataclasses.replace(POOLED, ngrams=2)
     export_model(run_of(tmp_path / "run", BERT, Classification(length=48), objective), "hf", tmp_path / "theirs")
     assert "stays behind: no class of theirs weighs n-grams" in capsys.readouterr().out
 

@@ -62,7 +62,8 @@ class CustomerService(Classification):
     precision: float = 0.95
     """An intent is believed from the confidence on at which so many answers to questions held out were right."""
     unfamiliar: float = 0.05
-    """Share of the questions held out that are taken for one about nothing known: those for which fewest intents stand out. 0: none."""
+    """At most this share of the questions held out, those for which intents stand out least, would be taken for one about nothing known; so
+    are questions that are less familiar than the rest. 0: none."""
     found: float = 0.35
     """Score, 0 to 1, from which on a passage answers."""
     unsure: str = "Is it about {first}, or about {second}?"
@@ -298,7 +299,7 @@ class Service(Application):
             return line | self._retrieved(score_N, best)
         second = int(order[1])
         likely = probability_V[order[:2]].sum() >= LIKELY and probability_V[second] >= confidence / 2
-        if likely and not sure and self._options.nobody not in (intent, self._names[second]):
+        if likely and familiar and not sure and self._options.nobody not in (intent, self._names[second]):
             first, other = (self._names[int(place)].replace("_", " ") for place in order[:2])
             asked = _filled(self._options.unsure, {"first": first, "second": other})
             return line | {"route": "unsure", "answer": asked, "missing_slots": []}
@@ -411,12 +412,13 @@ class Service(Application):
 
         routes = self.summary_rows()
         believed = "never" if self._threshold >= NEVER else f"from a confidence of {self._threshold:.3f} on"
+        familiar = [["if its familiarity is at least", f"{self._familiar:.3f}"]] if self._familiar else []
         return [
             Section(
                 "Customer service: what was answered",
                 {"service_coverage": coverage_picture(self._curve, self._options.precision)},
                 ("route", "rows"),
-                [*routes, ["an intent is believed", believed], ["and of a familiarity", f"of {self._familiar:.3f} at least"]],
+                [*routes, ["an intent is believed", believed], *familiar],
             ),
             Section("Customer service: questions without an answer", {}, ("nearest intent", "question"), sorted(self._unanswered)),
         ]

@@ -30,9 +30,9 @@ class Supervised(Objective):
     an imported model do; else the pooler, where the model has one, else the mean."""
     head_dropout: float = 0.1
     """Dropout before an encoder's head, 0 to below 1."""
-    counted: int = 0
-    """Tokens of the longest n-grams that a linear model beside an encoder's head weighs by themselves (Cheng et al. 2016). 0: none. For
-    tasks that label whole texts."""
+    ngrams: int = 0
+    """Tokens of the longest n-grams of a linear model that is added to an encoder's head (Cheng et al. 2016). 0: there is none. For tasks
+    that label whole texts, and nothing but texts."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all labels in training, 0 to below 1 (Szegedy et al. 2016, sec. 7); of models that write, of
     each token over the vocabulary."""
@@ -46,9 +46,9 @@ class Supervised(Objective):
 
     def __post_init__(self):
         check_range("objective.", self, 0, "head_dropout", "label_smoothing", high=1)
-        check_range("objective.", self, 0, "r_drop", "mixup", "counted")
-        if self.counted and self.mixup:
-            raise ValueError("objective.mixup mixes vectors of texts, and objective.counted has none: leave one at 0")
+        check_range("objective.", self, 0, "r_drop", "mixup", "ngrams")
+        if self.ngrams and self.mixup:
+            raise ValueError("objective.mixup mixes vectors of texts, and objective.ngrams has none: leave one at 0")
         if self.r_drop and self.mixup:
             raise ValueError("objective.r_drop compares answers to single texts, and objective.mixup mixes texts: leave one at 0")
 

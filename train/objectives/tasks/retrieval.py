@@ -31,8 +31,8 @@ class Retrieval(Supervised):
     def __post_init__(self):
         super().__post_init__()
         check_range("objective.", self, 1e-4, "temperature")
-        if self.r_drop or self.mixup:
-            raise ValueError("objective.r_drop and objective.mixup are for labels, which Retrieval has none of: leave them at 0")
+        if self.r_drop or self.mixup or self.ngrams:
+            raise ValueError("objective.r_drop, mixup and ngrams are for labels, which Retrieval has none of: leave them at 0")
 
     @property
     def unit(self) -> Literal["token", "example", "batch"]:

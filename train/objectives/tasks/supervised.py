@@ -13,9 +13,9 @@ from model.media.encoders import segment_means
 from train.experiment import CausalLM, Experiment
 from train.kinds import Bound, Path, home_of, realise
 from train.objectives.tasks.comparing import Comparing
-from train.objectives.tasks.counted import Counted
 from train.objectives.tasks.fusion import ENCODERS, Fusion
 from train.objectives.tasks.heads import Choice, Classes, JudgedClasses, Number, SeveralLabels, Span, projection
+from train.objectives.tasks.ngrams import NGrams
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.written import ContinuedLoss, WrittenLoss
 from train.objectives.terms import Mean, Term
@@ -24,7 +24,7 @@ from train.objectives.text.checks import tokens_of
 from train.objectives.text.corruption import row_keys
 
 TASK_HEAD: Path = ("task_head",)
-COUNTED = "counted"
+NGRAMS = "ngrams"
 """Parameters of a head by which n-grams are weighed."""
 SHOWN_LABELS = 8
 """Of a head, in its name."""
@@ -45,8 +45,8 @@ class HeadLoss(Comparing):
 
     batch: HeadBatch. Term `loss`: nats per text (or token), for numbers the squared error. `divergence`: where the batch's shift is a
     Contrast; `dropout_divergence`: with r_drop. Metrics: accuracy where answers can be right; tokens. Parameters: the encoder's, and beside
-    them task_head. fusion: how numbers beside the texts are joined with them; None: there are none. counted: what n-grams say beside the
-    head; None: nothing.
+    them task_head. fusion: how numbers beside the texts are joined with them; None: there are none. ngrams: what n-grams add to the head's
+    answer; None: nothing.
     """
 
     model: Any
@@ -55,7 +55,7 @@ class HeadLoss(Comparing):
     pool: str
     class_weights: tuple[float, ...] = ()
     fusion: Fusion | None = None
-    counted: Counted | None = None
+    ngrams: NGrams | None = None
 
     def start(self, key):
         """Fresh parameters, boxed with logical axis names."""
@@ -64,8 +64,8 @@ class HeadLoss(Comparing):
         own = projection(self.head.width, config.init_std).init(jax.random.fold_in(key, 1), jnp.zeros((1, width)))["params"]
         if self.fusion is not None:
             own = own | self.fusion.start(jax.random.fold_in(key, 2), config.init_std)
-        if self.counted is not None:
-            own = own | {COUNTED: self.counted.start()}
+        if self.ngrams is not None:
+            own = own | {NGRAMS: self.ngrams.start()}
         return self.model.start(key) | {"task_head": own}
 
     def read(self, params, batch, keys_B, **more):
@@ -88,9 +88,7 @@ class HeadLoss(Comparing):
             beside_BSK = self.fusion.text_alone(batch.items.shape) if batch.beside is None else batch.beside
             x = self.fusion.join(params["task_head"], x, beside_BSK, keys_B, self.model.config.embed_dim)
         found = self.project(params, x, keys_B)
-        if self.counted is None:
-            return found
-        return found + self.counted(params["task_head"][COUNTED], batch, keys_B, self.options.head_dropout)
+        return found if self.ngrams is None else found + self.ngrams(params["task_head"][NGRAMS], batch, keys_B)
 
     def project(self, params, x, keys_B=None):
         """What the head makes of the vectors it reads; keys_B: of dropout."""
@@ -98,7 +96,7 @@ class HeadLoss(Comparing):
             keep = 1.0 - self.options.head_dropout
             kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, _HEAD), keep, x.shape[1:]))(keys_B)
             x = jnp.where(kept, x / keep, 0)
-        own = {name: part for name, part in params["task_head"].items() if name not in (ENCODERS, COUNTED)}
+        own = {name: part for name, part in params["task_head"].items() if name not in (ENCODERS, NGRAMS)}
         return projection(self.head.width, self.model.config.init_std).apply({"params": own}, x.astype(jnp.float32))
 
     def weights(self, batch):
@@ -196,20 +194,20 @@ def check_labels(options: Supervised, head: Any, model: ModelConfig) -> None:
         raise UserError("objective.mixup is for an encoder's head, and the model writes its answers", "Leave --objective.mixup at 0.")
     if options.mixup and (head.by_token or isinstance(head, Choice)):
         raise UserError("objective.mixup mixes texts that have labels of their own; those of this task have none", "Leave it at 0.")
-    if options.counted and (head is None or head.by_token or isinstance(head, Choice)):
-        raise UserError("objective.counted is for an encoder that labels whole texts", "Leave --objective.counted at 0.")
+    if options.ngrams and (head is None or head.by_token or isinstance(head, Choice)):
+        raise UserError("objective.ngrams is for an encoder that labels whole texts", "Leave it at 0.")
     if options.mixup and isinstance(head, JudgedClasses):
         raise UserError("objective.mixup mixes labels, and answers that were judged have none", "Leave it at 0.")
     if options.r_drop and not model.drops and (head is None or not options.head_dropout):
         raise UserError("objective.r_drop compares passes with different dropout, and the model has none", "Set --model.dropout 0.1.")
 
 
-def name_of(head: Any, labels: tuple[str, ...], pool: str, fusion: Fusion | None = None, counted: int = 0) -> str:
+def name_of(head: Any, labels: tuple[str, ...], pool: str, fusion: Fusion | None = None, ngrams: int = 0) -> str:
     """Of a head, the same for heads that mean the same by their outputs: so that no run takes over one of another task."""
     kind = {SeveralLabels: "several labels", Number: "a number", Choice: "choices", Span: "spans"}.get(type(head), "labels")
     kind = f"{kind} of tokens" if head.by_token else f"{kind} by {pool}"
     kind = kind if fusion is None else f"{kind} and {fusion.name}"
-    kind = f"{kind} and {counted}-grams" if counted else kind
+    kind = f"{kind} and {ngrams}-grams" if ngrams else kind
     if not labels:
         return f"head for {kind}"
     shown = ", ".join(labels[:SHOWN_LABELS])
@@ -238,9 +236,10 @@ def bind(options: Supervised, experiment: Experiment, shards: int) -> Bound:
         total, present = sum(options.counts), sum(count > 0 for count in options.counts)
         weights = tuple(total / (present * count) if count else 0.0 for count in options.counts)
     fusion = dataset.fusion()
-    if fusion is not None and options.mixup:
-        raise UserError("objective.mixup mixes texts, and the task has numbers beside them", "Leave it at 0.")
-    counted = Counted(options.counted, head.width) if options.counted and head is not None else None
-    loss = HeadLoss(model, head, options, pool, weights, fusion, counted)
-    parts = model.parts() | {name_of(head, options.labels, pool, fusion, options.counted): TASK_HEAD}
+    if fusion is not None and (options.mixup or options.ngrams):
+        name, does = ("mixup", "mixes") if options.mixup else ("ngrams", "reads")
+        raise UserError(f"objective.{name} {does} texts, and the task has numbers beside them", "Leave it at 0.")
+    ngrams = NGrams(options.ngrams, head.width) if options.ngrams else None  # type: ignore[union-attr]  # this way has a head
+    loss = HeadLoss(model, head, options, pool, weights, fusion, ngrams)
+    parts = model.parts() | {name_of(head, options.labels, pool, fusion, options.ngrams): TASK_HEAD}
     return Bound(loss, start=loss.start, parts=parts, heads=(TASK_HEAD,), outputs=loss.outputs)

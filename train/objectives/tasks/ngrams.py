@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.layers import Table
+from model.media.encoders import segment_sums
 from model.ngrams import ngram_rows, tokens_before
 
 ROWS = 1 << 16
@@ -14,16 +15,18 @@ ROWS = 1 << 16
 SCALE = 32.0
 """Of the vector of a text's n-grams, whose length is about 1. Adam moves each weight by its learning rate at most, so that this sum moves
 about as far in a step as a head on a hidden state of some hundred numbers of size 1."""
+LEFT_OUT = 0.5
+"""Share of n-grams that are left out in training. Nothing else keeps their weights from fitting every text by a few n-grams of its own."""
 _NGRAMS = 1 << 23
 """Folded into the keys of dropout for which n-grams are left out, apart from the head's, those of sources and of the layers."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Counted:
+class NGrams:
     """longest: tokens of the longest n-gram. width: numbers that it gives, one of each label.
 
-    A text's n-grams, n from 1 on, weigh 1 / sqrt(how many it has) each. Parameters: table [ROWS, width], from zeros, so that nothing is
-    said of a text of n-grams that were never seen.
+    A text's n-grams, n from 1 on, weigh 1 / sqrt(how many it has) each; a pair of texts is one text, with the marks around it.
+    Parameters: table [ROWS, width], from zeros, so that n-grams which were never seen say nothing.
     """
 
     longest: int
@@ -36,19 +39,16 @@ class Counted:
         """Fresh parameters, boxed."""
         return self._table().init(jax.random.key(0))["params"]
 
-    def __call__(self, params, batch, keys_B=None, dropout: float = 0.0):
-        """float32 [B, S, width], of a HeadBatch; zeros for texts that a row does not have. keys_B: of dropout, None for none; dropout:
-        share of n-grams that are then left out."""
+    def __call__(self, params, batch, keys_B=None):
+        """float32 [B, S, width], of a HeadBatch; zeros for texts that a row does not have. keys_B: of dropout, None for none."""
         before_BTN = tokens_before(batch.tokens, batch.positions, self.longest - 1, batch.segments)
         rows_BTN = ngram_rows(batch.tokens, before_BTN, ROWS, first=1)
-        whole_BTN = jnp.arange(self.longest) <= batch.positions[..., None]  # those that begin within the text
-        if keys_B is not None and dropout:
-            drawn_BTN = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, _NGRAMS), 1 - dropout, whole_BTN.shape[1:]))(
-                keys_B
-            )
-            whole_BTN = whole_BTN & drawn_BTN
-        said_BTV = (self._table().apply({"params": params})[rows_BTN] * whole_BTN[..., None]).sum(2)
-        both_BTK = jnp.concatenate([said_BTV, whole_BTN.sum(-1, keepdims=True)], -1)
-        belongs_BST = batch.segments[:, None, :] == jnp.arange(1, batch.items.shape[1] + 1)[:, None]
-        said_BSV, count_BS1 = jnp.split(belongs_BST.astype(jnp.float32) @ both_BTK, [self.width], -1)
-        return SCALE * said_BSV / jnp.sqrt(jnp.maximum(count_BS1, 1))
+        there_BTN = (jnp.arange(self.longest) <= batch.positions[..., None]).astype(jnp.float32)  # those that begin within the text
+        weights_BTN = there_BTN
+        if keys_B is not None:
+            kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, _NGRAMS), 1 - LEFT_OUT, there_BTN.shape[1:]))(keys_B)
+            weights_BTN = jnp.where(kept, there_BTN / (1 - LEFT_OUT), 0)
+        said_BTV = (self._table().apply({"params": params})[rows_BTN] * weights_BTN[..., None]).sum(2)
+        texts = batch.items.shape[1]
+        counts_BS1 = segment_sums(there_BTN.sum(-1, keepdims=True), batch.segments, texts)
+        return SCALE * segment_sums(said_BTV, batch.segments, texts) / jnp.sqrt(jnp.maximum(counts_BS1, 1))
