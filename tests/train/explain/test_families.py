@@ -57,6 +57,17 @@ def test_a_translator_is_explained_by_its_source(translator, capsys):
         assert found["tokens"][int(np.argmax(found["attributions"]))] == letter
 
 
+def test_ngrams_are_seen_by_methods_that_take_tokens_away_alone(tmp_path, capsys):
+    experiment = several_experiment(tmp_path)
+    run = start(tmp_path / "run", dataclasses.replace(experiment, steps=1, objective=dataclasses.replace(experiment.objective, ngrams=2)))
+    train(run)
+    for method in ("integrated_gradients", "gradient_x_input", "rollout"):
+        assert omnia.main(["explain", str(run.path), "--prompt", "abxc", "--method", method]) == 2
+        assert "n-grams" in capsys.readouterr().err
+    found = explained(run, capsys, "--prompt", "abxc", "--method", "shap")
+    assert found["completeness_error"] < 1e-3
+
+
 def test_its_number_is_the_log_odds_of_what_it_writes(translator):
     tokenizer, end = translator.tokenizer(), translator.document_end
     params, _ = load_parameters(translator, inference_mesh(translator.experiment.mesh))
