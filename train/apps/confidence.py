@@ -8,8 +8,8 @@ import numpy as np
 NEVER = 2.0
 """A threshold that no probability reaches."""
 FLATTENED = 2.0
-"""Temperature of the probabilities whose entropy tells what a classifier never learned from. It was chosen on the questions of that table;
-from 1.5 to 3 they are told about as well."""
+"""Temperature of the probabilities whose entropy tells what a classifier never learned from. It was chosen on the questions of the table
+service_at_work; from 1.5 to 3 they are told about as well."""
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -45,7 +45,7 @@ def familiarity(probabilities_NV: np.ndarray) -> np.ndarray:
     probabilities flattened by a temperature as Liang et al. (2018, eq. 1) flatten them.
 
     Of questions to an assistant (CLINC150) those about nothing that was learned were told by it better than by the largest probability,
-    which looks at one label alone; whether a label is the right one was told better by that (table service_at_work).
+    which looks at one label alone; whether a label is the right one was told better by that.
     """
     flat_NV = tempered(probabilities_NV, FLATTENED)
     entropy_N = -(flat_NV * np.log(np.maximum(flat_NV, 1e-300))).sum(-1)
