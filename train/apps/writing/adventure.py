@@ -166,8 +166,8 @@ class World:
         return " ".join([*parts, f"Ways: {', '.join(self._exits(state.room)) or 'none'}."])
 
     def contradictions(self, state: State, text: str) -> list[str]:
-        """What a text says that is not so: it names what is elsewhere in the world, another way than there is, or a locked door as open. What
-        is nowhere in the world is not found."""
+        """What a text says that is not so: it names what is elsewhere in the world, another way than there is, or a locked door as open.
+        What is nowhere in the world is not found."""
         said = text.casefold()
         here = {name.casefold() for name in self.here(state)} | {state.room.casefold()}
         around = {to.casefold() for to in self._exits(state.room).values()}
