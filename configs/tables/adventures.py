@@ -27,7 +27,7 @@ WORLDS, MOVES = 12, 10
 """Adventures of a seed, and what the player does in each."""
 ITEMS, MONSTERS = 4, 3
 WRITTEN, DRAWS = 48, 4
-"""Tokens in which a model tells what is there, and how often it is drawn until it tells nothing else."""
+"""Tokens in which a model tells what is there, and how often it does: the application gives the first telling that contradicts nothing."""
 RULES = "You tell a story in which the player says what to do. Never make up rooms, things or creatures."
 NAME = re.compile(r"[\w '-]+")
 """Of what takes part: as a player can type it."""
@@ -47,7 +47,7 @@ def get_table() -> Table:
             (
                 "python {table} folder {run}",
                 f"omnia evaluate {{smollm2}} --task {{table}} {answers}",
-                f"python {{table}} worded {{played}} {name} {{smollm2}} {{run}} {{seed}} 1",
+                f"python {{table}} worded {{played}} {name} {{smollm2}} {{run}} {{seed}}",
                 f"python {{table}} score {{played}} {name} {{run}}",
             ),
         )
@@ -71,21 +71,12 @@ def get_table() -> Table:
         rows=(
             asked("remembered", "SmolLM2, told what happened"),
             asked("told", "SmolLM2, told the state, too"),
-            Row(
-                "checked",
-                "the same, four times, as the application asks",
-                (
-                    f"python {{table}} worded {{played}} told {{smollm2}} {{run}} {{seed}} {DRAWS}",
-                    "python {table} stands {played} {run}",
-                ),
-                read="worded",
-            ),
         ),
         claims=(
             Better("told", "remembered"),
             Better("told", "remembered", metric="knows whether the player has a thing"),
             Better("told", "remembered", metric="tells of what is elsewhere"),
-            Better("checked", 0.9, metric="of four tellings one does not"),
+            Better("told", 0.9, metric="of four tellings one does not"),
         ),
         note=f"{WORLDS} worlds a seed, of six rooms, {ITEMS} magic items and {MONSTERS} monsters, {MOVES} moves each, of which some cannot "
         "be. The room is asked for among all six; of two things, one that the player has and one that the player has not, where there are "
@@ -177,17 +168,17 @@ def given(world: World) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------------- what is said
 
 
-def worded(played: str, name: str, model: str, folder: str, seed: str, draws: str) -> None:
-    """What the model tells of each scene, so many times."""
+def worded(played: str, name: str, model: str, folder: str, seed: str) -> None:
+    """What the model tells of each scene, several times."""
     scenes = rows_of(f"{played}/scenes.jsonl")
     asked = [
         [{"role": "system", "content": RULES}, {"role": "user", "content": f"{scene['texts'][name]}\n\n{ASKED}"}]
         for scene in scenes
-        for _ in range(int(draws))
+        for _ in range(DRAWS)
     ]
     told = replies(model, asked, tokens=WRITTEN, temperature=0.8, seed=int(seed))
     Path(folder).mkdir(parents=True, exist_ok=True)
-    texts = [told[place : place + int(draws)] for place in range(0, len(told), int(draws))]
+    texts = [told[place : place + DRAWS] for place in range(0, len(told), DRAWS)]
     json_files.write_lines(Path(folder, "texts.jsonl"), ({"texts": own} for own in texts))
 
 
@@ -208,8 +199,9 @@ def score(played: str, name: str, folder: str) -> dict[str, float]:
     for row, line in zip(rows, answered, strict=True):
         probabilities = line["probabilities"]
         right[row["about"]].append(probabilities[row["label"]] == max(probabilities))
-    wrong = [one for own in untrue(played, folder) for one in own]
-    return {about: sum(own) / len(own) for about, own in right.items()} | {"untrue": sum(wrong) / len(wrong)}
+    wrong = untrue(played, folder)
+    shares = {"untrue": [one for own in wrong for one in own], "worded": [not all(own) for own in wrong]}
+    return {about: sum(own) / len(own) for about, own in (right | shares).items()}
 
 
 if __name__ == "__main__":
@@ -222,6 +214,3 @@ if __name__ == "__main__":
             worded(*rest)
         case ["score", *rest]:
             print(json.dumps(score(*rest)))
-        case ["stands", played, folder]:
-            wrong = untrue(played, folder)
-            print(json.dumps({"worded": sum(not all(own) for own in wrong) / len(wrong)}))
