@@ -55,8 +55,8 @@ def get_table() -> Table:
     return Table(
         title="Adventures",
         paper="Côté et al. 2018 (TextWorld: a state that a program keeps)",
-        claim="A chat model of 135 million parameters does not know from what happened where the player is and what the player has; told "
-        "the state that a program keeps, it knows more, and tells less of what is elsewhere.",
+        claim="A chat model of 135 million parameters often does not know from what happened where the player is and what the player has; "
+        "told the state that a program keeps, it knows more, and tells less of what is elsewhere.",
         metrics=(
             Metric("place", "knows the room, of six", "share", lower_is_better=False),
             Metric("carried", "knows whether the player has a thing", "share", lower_is_better=False),
