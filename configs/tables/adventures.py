@@ -59,8 +59,8 @@ def get_table() -> Table:
         "told the state that a program keeps, it knows more, and tells less of what is elsewhere.",
         metrics=(
             Metric("place", "knows the room, of six", "share", lower_is_better=False),
-            Metric("carried", "knows whether the player has a thing", "share", lower_is_better=False),
-            Metric("untrue", "tells of what is elsewhere", "share"),
+            Metric("carried", "says rightly whether the player has a thing", "share", lower_is_better=False),
+            Metric("untrue", "names what is elsewhere, or no way", "share"),
             Metric("worded", "of four tellings one does not", "share", lower_is_better=False),
         ),
         files=(THINGS,),
@@ -74,15 +74,15 @@ def get_table() -> Table:
         ),
         claims=(
             Better("told", "remembered"),
-            Better("told", "remembered", metric="knows whether the player has a thing"),
-            Better("told", "remembered", metric="tells of what is elsewhere"),
+            Better("told", "remembered", metric="says rightly whether the player has a thing"),
+            Better("told", "remembered", metric="names what is elsewhere, or no way"),
             Better("told", 0.9, metric="of four tellings one does not"),
         ),
         note=f"{WORLDS} worlds a seed, of six rooms, {ITEMS} magic items and {MONSTERS} monsters, {MOVES} moves each, of which some cannot "
         "be. The room is asked for among all six; of two things, one that the player has and one that the player has not, where there are "
-        "both, whether the player has it. What is elsewhere is found as the application finds it: by names of things, monsters and rooms, "
-        "and by ways that there are not. What the model makes up that is nowhere in the world is not found, and there is much of it. The "
-        "program knows all that is asked, by construction.",
+        "both, whether the player has it; it always says No. What is elsewhere is found as the application finds it: by names of things, "
+        "monsters and rooms, and by ways that there are not. What the model makes up that is nowhere in the world is not found; there is "
+        "much of it. The program knows all that is asked, by construction.",
     )
 
 
@@ -112,7 +112,7 @@ def first(text: str) -> str:
 
 
 def command(world: World, state: State, draw: random.Random) -> str:
-    """What a player might do next, of which about one in five cannot be."""
+    """What a player might do next. One in five is anything, which mostly cannot be."""
     here = [name for name, at in state.things.items() if at == state.room]
     had = [name for name, at in state.things.items() if at == ""]
     if draw.random() < 0.2:

@@ -6,6 +6,7 @@ omnia reproduce dialogue_acts --data DIR
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,6 @@ def get_table() -> Table:
 
 def write_turns(folder: str, *paths: str) -> None:
     """Turns of users with the one before, and their acts; and a corpus of all that is said in the dialogues to learn from."""
-    from collections import Counter
-
     parts = {name: turns_of(path) for name, path in zip(("train", "valid", "test"), paths, strict=True)}
     times = Counter(act for row in parts["train"] for act in row["acts"])
     Path(folder, "corpus").mkdir(parents=True, exist_ok=True)

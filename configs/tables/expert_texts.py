@@ -1,5 +1,5 @@
 """Texts of several trades: spam, news, clauses of contracts, relations, opinions of investors, sections of medical notes; a small encoder
-beside words counted.
+beside words counted, and with n-grams of its own tokens.
 
 omnia reproduce expert_texts --data DIR
 """
@@ -125,7 +125,8 @@ def get_table() -> Table:
     return Table(
         title="Texts of several trades",
         paper="baselines as practitioners use them; Devlin et al. 2019 (an encoder, fine-tuned)",
-        claim="A small encoder that read English before is better on texts of experts than words counted.",
+        claim="A small encoder that read English before is better on texts of experts than words counted, and "
+        "better with n-grams beside it.",
         metrics=(Metric("score", "accuracy, or F1", "share", lower_is_better=False),),
         files=files,
         shared=(ENCODER,),

@@ -65,9 +65,9 @@ def get_table() -> Table:
         title="Customer service beyond its log",
         paper="Larson et al. 2019 (questions about nothing known); Pruthi et al. 2019 (misspellings); Lewis and Gale 1994 (labels where "
         "an answer was unsure)",
-        claim="Typing errors to learn from take back most of what slips cost; how few intents stand out to an encoder tells questions "
-        "about nothing that it knows better than counted words do; and corrections of what was not answered are worth nearly as much as "
-        "labels of all.",
+        claim="Typing errors to learn from take back more than half of what slips cost; how few intents stand out to an encoder tells "
+        "questions about nothing that it knows better than counted words do; and corrections of what was not answered are worth about half "
+        "of what labels of all the rest are.",
         metrics=(
             Metric("accuracy", "intents recognised", "share", lower_is_better=False),
             Metric("typed", "with slips of the finger", "share", lower_is_better=False),

@@ -49,7 +49,7 @@ def familiarity(probabilities_NV: np.ndarray) -> np.ndarray:
     """
     flat_NV = tempered(probabilities_NV, FLATTENED)
     entropy_N = -(flat_NV * np.log(np.maximum(flat_NV, 1e-300))).sum(-1)
-    return 1 - entropy_N / np.log(max(flat_NV.shape[-1], 2))
+    return np.clip(1 - entropy_N / np.log(max(flat_NV.shape[-1], 2)), 0, 1)
 
 
 def threshold(confidence_N: np.ndarray, right_N: np.ndarray, precision: float) -> float:

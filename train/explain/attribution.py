@@ -35,7 +35,9 @@ class Attributed(NamedTuple):
 def _check_vectors(subject: Subject, method: str) -> None:
     """UserError where it would not see all that tokens do."""
     if not subject.by_vectors:
-        raise UserError(f"--method {method} sees vectors of tokens, and n-grams of them count as well", "Choose shap, partition or lime.")
+        raise UserError(
+            f"--method {method} sees vectors of tokens, and n-grams of them count as well", "Choose occlusion, shap, partition or lime."
+        )
 
 
 def gradient_x_input(subject: Subject, **_: Any) -> Attributed:

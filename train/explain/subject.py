@@ -62,7 +62,7 @@ class Subject:
     attention: Callable[[Any, Any], np.ndarray] | None = None
     reader: int = 0
     by_vectors: bool = True
-    """Whether tokens count by their vectors alone, and not by n-grams as well."""
+    """Whether tokens count by their vectors alone, and not by n-grams beside a head as well."""
     lens: Callable[[], list[dict[str, Any]]] | None = None
 
     def gradient(self, shift_BTW):
@@ -256,7 +256,6 @@ def _of_next_token(config, tokenizer: Tokenizer, params, ids_T, free_T, hidden_B
         params=params,
         score=lambda params, ids_BT, shift_BTW: odds(scores(params, ids_BT, shift_BTW), chosen, other),
         vectors=lambda params, ids: vectors_of(config, params["embedding"]["table"], jnp.asarray(ids)),
-        by_vectors=not getattr(config, "ngrams", 0),
     )
 
 
@@ -314,5 +313,5 @@ def _of_classifier(run: Run, params, prompt: str, pair: str, answer: str, agains
         score=lambda params, ids_BT, shift_BTW: log_odds(scores(params, ids_BT, shift_BTW), chosen, other),
         vectors=lambda params, ids: vectors_of(config, params["embedding"]["table"], jnp.asarray(ids)),
         attention=attention,
-        by_vectors=not (getattr(config, "ngrams", 0) or loss.ngrams),
+        by_vectors=not loss.ngrams,
     )

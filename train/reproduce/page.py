@@ -19,7 +19,8 @@ opposite is, and is otherwise *undecided*. A row *equals* the paper's number if 
 tolerance. A table is *equal* if its rows of the paper's own setting are equal or better and all claims hold, of the *same order* if all
 claims hold, *undecided* if some do not but none fails (more seeds may decide it), and *not reproduced* if one fails.
 
-Each claim is tested by itself. What no seed enters runs once, and its number stands for every seed. The column of minutes is the time
+Each claim is tested by itself. What no seed enters runs once: its number stands for every
+seed, and two such numbers are compared as they are. The column of minutes is the time
 that one seed of a row took, with other rows running beside it unless the row measures time; the total of a table is processor time.
 Public files come from the folder that `--data` (or `OMNIA_DATA`) names, and otherwise from the network. A table of your own is a file like
 those of `configs/tables/`: `omnia reproduce PATH.py`. This page is written by `make docs` from what `omnia reproduce TABLE --publish`
@@ -90,7 +91,7 @@ def _of_tier(name: str, table: Table, tier: str, found: Results | None) -> Itera
     yield "|" + "---|" * len(head)
     for row in rows:
         by_metric = {metric: verdict.measured(found.values, metric.name, row.name) for metric in shown}
-        once = row.name not in seeded and all(one is None or len({*one.values}) == 1 for one in by_metric.values())
+        once = row.name not in seeded
         cells = [_cell(metric, one and verdict.Measured(one.values[:1]) if once else one) for metric, one in by_metric.items()]
         main = verdict.measured(found.values, table.metrics[0].name, row.name)
         judged = verdict.of_row(row, main, table.metrics[0].lower_is_better)
@@ -114,7 +115,8 @@ def _of_tier(name: str, table: Table, tier: str, found: Results | None) -> Itera
             result = verdict.of_claim(claim, found.values.get(metric.name, {}), metric.lower_is_better)
             sign = "worse by" if result.gain < 0 else "by"
             gain = "" if math.isnan(result.gain) else f": {sign} {abs(result.gain):.{metric.digits}f}"
-            noise = "" if math.isnan(result.slack) else f", of which {result.slack:.{metric.digits}f} may be noise"
+            drawn = {claim.row, claim.than} & seeded
+            noise = "" if math.isnan(result.slack) or not drawn else f", of which {result.slack:.{metric.digits}f} may be noise"
             yield f"- {verdict.say(claim, table)}{gain}{noise}: **{result.verdict}**"
     yield ""
 

@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -95,8 +96,13 @@ def apply(arguments: list[str]) -> int:
             due[0] = time.monotonic() + REPORT_SECONDS
 
     came: list[int] = []
-    for which in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(which, lambda number, _: came.append(number))
+
+    def stop(number: int, _: Any) -> None:
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)  # once more ends it at once
+
+    for which in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(which, stop)
     with Progress(*Progress.get_default_columns()[:1], "{task.completed:,} rows", disable=o.follow) as progress:
         task = progress.add_task("answering", total=None)
         whose = application.reads

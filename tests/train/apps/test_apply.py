@@ -123,10 +123,11 @@ def test_a_page_of_what_is_followed_renews_itself_until_the_end(runs, tmp_path, 
 
     def page(run, renewed):
         pages.append(renewed)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if renewed:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("train.loop.report.write_report", page)
-    before = [(which, signal.getsignal(which)) for which in (signal.SIGTERM, signal.SIGINT)]
+    before = [(which, signal.getsignal(which)) for which in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
     rows = [{"text": "a q b", "time": 3600 * number, "topic": "t"} for number in range(3)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     try:
@@ -137,12 +138,12 @@ def test_a_page_of_what_is_followed_renews_itself_until_the_end(runs, tmp_path, 
     assert pages == [1e-6, 0]  # the last one is still
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, Exit.SAVED), (signal.SIGINT, Exit.INTERRUPTED)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, Exit.SAVED), (signal.SIGHUP, Exit.SAVED), (signal.SIGINT, Exit.INTERRUPTED)])
 def test_a_process_that_is_stopped_says_that_there_is_more(number, code, runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("train.apps.applying.LOT", 2)
     (tmp_path / "in.jsonl").write_text('{"text": "a q b"}\n' * 5)
     arguments = ["apply", *map(str, (runs["task"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl"))]
-    before = [(which, signal.getsignal(which)) for which in (signal.SIGTERM, signal.SIGINT)]
+    before = [(which, signal.getsignal(which)) for which in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
     try:
         with monkeypatch.context() as at_once:
             at_once.setattr("rich.progress.Progress.update", lambda *_, **__: os.kill(os.getpid(), number))

@@ -37,6 +37,7 @@ def test_familiarity_is_what_flattened_entropy_leaves():
     flat /= flat.sum(1, keepdims=True)
     assert familiarity(probabilities) == pytest.approx(1 - entropy(flat, axis=1) / np.log(3))
     assert familiarity(np.array([[1.0, 0, 0, 0], [0.25] * 4])) == pytest.approx([1, 0], abs=1e-4)
+    assert familiarity(np.full((1, 77), 1 / 77))[0] >= 0
     equal = familiarity(np.array([[0.6, 0.4, 0, 0], [0.6, 0.2, 0.2, 0], [0.6, 0.4 / 3, 0.4 / 3, 0.4 / 3]]))
     assert equal[0] > equal[1] > equal[2], "at the same confidence the more labels compete, the less is known"
     assert familiarity(np.ones((2, 1))) == pytest.approx([1, 1]) and familiarity(np.zeros((0, 3))).shape == (0,)

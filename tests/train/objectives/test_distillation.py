@@ -318,6 +318,13 @@ def test_a_start_by_some_layers_takes_those(folder):
     np.testing.assert_array_equal(state.params["embedding"]["table"], whole["embedding"]["table"])
 
 
+def test_a_head_with_other_ngrams_is_no_teacher(folder):
+    objective = student(folder).objective
+    other = dataclasses.replace(objective, of=dataclasses.replace(objective.of, ngrams=2))
+    with pytest.raises(UserError, match=r"has ngrams 0(.|\n)*--objective.of.ngrams 0"):
+        start(folder / "bad", dataclasses.replace(student(folder), objective=other))
+
+
 def test_layers_that_are_not_there_and_other_labels_are_refused(folder):
     with pytest.raises(UserError, match="no layer 4"):
         start(folder / "bad", dataclasses.replace(student(folder), start_layers=(1, 4)))

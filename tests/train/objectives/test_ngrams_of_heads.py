@@ -133,7 +133,7 @@ def test_what_labels_no_whole_texts_is_refused(model, data, more):
         bind(Experiment(model=model, data=data, objective=Supervised(ngrams=2, **more)))
 
 
-def test_what_has_numbers_beside_its_texts_is_refused(tmp_path):
+def test_what_has_numbers_beside_its_texts_or_no_labels_is_refused():
     with pytest.raises(UserError, match="objective.ngrams reads texts, and the task has numbers"):
         bind(Experiment(model=ENCODER, data=MedicalCase(length=LENGTH), objective=Supervised(labels=LABELS, ngrams=2)))
     with pytest.raises(ValueError, match="ngrams"):

@@ -62,8 +62,7 @@ class CustomerService(Classification):
     precision: float = 0.95
     """An intent is believed from the confidence on at which so many answers to questions held out were right."""
     unfamiliar: float = 0.05
-    """At most this share of the questions held out, those for which intents stand out least, would be taken for one about nothing known; so
-    are questions that are less familiar than the rest. 0: none."""
+    """Share of the questions held out, the least familiar, below whose familiarity no intent is believed, 0 to 1. 0: any may be."""
     found: float = 0.35
     """Score, 0 to 1, from which on a passage answers."""
     unsure: str = "Is it about {first}, or about {second}?"

@@ -10,13 +10,15 @@ from model.layers import Table
 from model.media.encoders import segment_sums
 from model.ngrams import ngram_rows, tokens_before
 
+NGRAMS = "ngrams"
+"""Parameters of a head by which n-grams are weighed."""
 ROWS = 1 << 16
 """Of weights. N-grams are hashed into them (Weinberger et al. 2009), so that several may share one."""
 SCALE = 32.0
 """Of the vector of a text's n-grams, whose length is about 1. Adam moves each weight by its learning rate at most, so that this sum moves
 about as far in a step as a head on a hidden state of some hundred numbers of size 1."""
 LEFT_OUT = 0.5
-"""Share of n-grams that are left out in training. Nothing else keeps their weights from fitting every text by a few n-grams of its own."""
+"""Share of n-grams that are left out in training: else each text is soon fitted by a few n-grams of its own."""
 _NGRAMS = 1 << 23
 """Folded into the keys of dropout for which n-grams are left out, apart from the head's, those of sources and of the layers."""
 

@@ -15,7 +15,7 @@ from train.kinds import Bound, Path, home_of, realise
 from train.objectives.tasks.comparing import Comparing
 from train.objectives.tasks.fusion import ENCODERS, Fusion
 from train.objectives.tasks.heads import Choice, Classes, JudgedClasses, Number, SeveralLabels, Span, projection
-from train.objectives.tasks.ngrams import NGrams
+from train.objectives.tasks.ngrams import NGRAMS, NGrams
 from train.objectives.tasks.options import Supervised
 from train.objectives.tasks.written import ContinuedLoss, WrittenLoss
 from train.objectives.terms import Mean, Term
@@ -24,8 +24,6 @@ from train.objectives.text.checks import tokens_of
 from train.objectives.text.corruption import row_keys
 
 TASK_HEAD: Path = ("task_head",)
-NGRAMS = "ngrams"
-"""Parameters of a head by which n-grams are weighed."""
 SHOWN_LABELS = 8
 """Of a head, in its name."""
 
@@ -198,7 +196,7 @@ def check_labels(options: Supervised, head: Any, model: ModelConfig) -> None:
         raise UserError("objective.ngrams is for an encoder that labels whole texts", "Leave it at 0.")
     if options.mixup and isinstance(head, JudgedClasses):
         raise UserError("objective.mixup mixes labels, and answers that were judged have none", "Leave it at 0.")
-    if options.r_drop and not model.drops and (head is None or not options.head_dropout):
+    if options.r_drop and not model.drops and (head is None or not (options.head_dropout or options.ngrams)):
         raise UserError("objective.r_drop compares passes with different dropout, and the model has none", "Set --model.dropout 0.1.")
 
 

@@ -75,6 +75,10 @@ def test_a_question_like_too_few_that_are_known_is_not_answered_however_sure_one
     service._answering.probabilities = lambda text: answers[text == "strange"]
     assert ask(service, "card")["route"] == "template" and ask(service, "strange")["route"] == "human"
     assert ask(service, "card")["confidence"] <= ask(service, "strange")["confidence"]
+    answers[0] = answers[1] = np.array([0.55, 0.4, 0.05])
+    assert ask(service, "card")["route"] == "human"
+    service._familiar = 0.0
+    assert ask(service, "card")["route"] == "unsure", "which of two is asked of what is familiar"
 
 
 def test_as_many_held_out_questions_as_told_are_taken_for_unknown(fake):
