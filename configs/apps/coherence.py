@@ -2,7 +2,8 @@
 
 omnia train configs/apps/coherence.py --run-dir runs/judge --start runs/minilm --data.files dialogues.jsonl --data.encoder runs/minilm
 omnia apply runs/judge --input dialogues.jsonl --output judged.jsonl
-Of 500 dialogues (DialogSum): planted contradictions in others are told with an AUROC of 0.87. It took 25 minutes beside other jobs.
+Of 500 dialogues (DialogSum): planted contradictions in others are told with an AUROC of 0.65 after ten minutes on two cores, and they are
+what comes last: give it more steps.
 """
 
 from train import Coherence, Experiment, fine_tuning

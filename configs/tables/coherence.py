@@ -19,7 +19,7 @@ TESTED = PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87
 """DialogSum (Chen et al. 2021), CC BY-NC-SA 4.0."""
 TESTS = 100
 """Dialogues that are spoiled: each in up to ten ways, all of which are judged turn by turn."""
-STEPS = 300
+STEPS = 500
 UNSEEN = "opposite"
 """The kind of contradiction that one row does not learn from."""
 
@@ -34,7 +34,8 @@ def get_table() -> Table:
                     "configs/apps/coherence.py",
                     options,
                     f"--steps {STEPS} --start {{encoder}}/whole --data.turns dialogue "
-                    "--data.files {dialogues} --data.validation-files {other_dialogues}",
+                    "--data.files {dialogues} --data.validation-files {other_dialogues} "
+                    "--evaluation.rows 500",
                 ),
                 "omnia apply {run} --input {planted}/rows.jsonl --output {run}/judged.jsonl",
                 "python {table} score {planted}/rows.jsonl {run}/judged.jsonl",

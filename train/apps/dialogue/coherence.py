@@ -31,8 +31,8 @@ WORST = 30
 @dataclasses.dataclass(frozen=True)
 class Coherence(Classification):
     """Dialogues, of which it is learned what follows. Labels are made: the turn that was said; one of another place or another dialogue;
-    and something said before, changed so that it contradicts. Beside those, things said before stand unchanged, so that to say something
-    again is no contradiction (Welleck et al. 2019 have people's labels for what is planted here)."""
+    and something said before, changed so that it contradicts. Beside each of those it stands unchanged, too, so that to say something again
+    is no contradiction (Welleck et al. 2019 have people's labels for what is planted here)."""
 
     home: ClassVar[str] = ":CoherenceDataset"
     how_to_get: ClassVar[str] = "Give dialogues: --data.files dialogues.jsonl, with a list of turns each."
@@ -101,7 +101,7 @@ class CoherenceDataset(ClassificationDataset):
     changeable = ()  # type: ignore[assignment]
 
     def read(self, source: TaskFile) -> list[Example]:
-        """Examples of all dialogues of a file, three for most turns."""
+        """Examples of all dialogues of a file, two to four for each turn."""
         o, dialogues = self.options, []
         for record in iter_records(source.path, left_out=source.left_out if o.leave_out else None):
             with self.usable(source, record.where):
@@ -123,9 +123,8 @@ class CoherenceDataset(ClassificationDataset):
             said = turns[rng.integers(max(number - READ, 0), number)]
             changed = contradicted(said.text, self.options.planted, rng)
             if changed is not None and changed[0] not in [turn.text for turn in turns]:
-                again = rng.random() < 0.5
-                text, label = (said.text, FOLLOWS) if again else (changed[0], CONTRADICTS)
-                found.append(self.pair(turns, number, said._replace(text=text), where, label))
+                found.append(self.pair(turns, number, said, where, FOLLOWS))
+                found.append(self.pair(turns, number, said._replace(text=changed[0]), where, CONTRADICTS))
         return found
 
     def pair(self, turns: Sequence[Turn], number: int, turn: Turn, where: str, label: str | None = None) -> Example:

@@ -117,6 +117,12 @@ def test_examples_are_what_their_labels_say(fake, dialogues):
     for one in labels[ELSEWHERE]:  # not what was said there, nor just before
         assert not one.fields["text"].partition(": ")[2].startswith(one.fields["pair"])
         assert (one.fields["text"], one.fields["pair"]) not in [(other.fields["text"], other.fields["pair"]) for other in labels[FOLLOWS]]
+    assert len(labels[FOLLOWS]) == 33 + len(labels[CONTRADICTS])
+    for number, one in enumerate(examples):  # each contradiction stands behind what it contradicts, said again
+        if one.label == CONTRADICTS:
+            again = examples[number - 1]
+            assert again.label == FOLLOWS and again.fields["text"] == one.fields["text"]
+            assert sum(a != b for a, b in zip(again.fields["pair"].split(), one.fields["pair"].split(), strict=False)) > 0
     for one in examples:
         own = said[int(one.where.rpartition(" ")[2]) - 1]
         turn = one.fields["pair"]
