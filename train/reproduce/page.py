@@ -19,12 +19,11 @@ opposite is, and is otherwise *undecided*. A row *equals* the paper's number if 
 tolerance. A table is *equal* if its rows of the paper's own setting are equal or better and all claims hold, of the *same order* if all
 claims hold, *undecided* if some do not but none fails (more seeds may decide it), and *not reproduced* if one fails.
 
-Each claim is tested by itself. What no seed enters runs once: its number stands for every
-seed, and two such numbers are compared as they are. The column of minutes is the time
-that one seed of a row took, with other rows running beside it unless the row measures time; the total of a table is processor time.
-Public files come from the folder that `--data` (or `OMNIA_DATA`) names, and otherwise from the network. A table of your own is a file like
-those of `configs/tables/`: `omnia reproduce PATH.py`. This page is written by `make docs` from what `omnia reproduce TABLE --publish`
-measured.
+Each claim is tested by itself. What no seed enters runs once: its number stands for every seed, and two such numbers are compared as they
+are. The column of minutes is the time that one seed of a row took, with other rows running beside it unless the row measures time; the
+total of a table is processor time. Public files come from the folder that `--data` (or `OMNIA_DATA`) names, and otherwise from the
+network. A table of your own is a file like those of `configs/tables/`: `omnia reproduce PATH.py`. This page is written by `make docs` from
+what `omnia reproduce TABLE --publish` measured.
 """
 
 
