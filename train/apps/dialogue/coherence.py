@@ -11,15 +11,15 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record, check_text, lacks
 from data.records.rows import iter_records
-from train.apps.dialogue.planted import KINDS, contradicted
+from train.apps.dialogue.planted import KINDS, planted
 from train.kinds import Application, Section
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, content_hash
 
 CONTRADICTS, ELSEWHERE, FOLLOWS = LABELS = ("contradicts", "elsewhere", "follows")
 _CONTRADICTS, _, _FOLLOWS = range(len(LABELS))
-READ = 8
-"""Turns before one that are looked at."""
+READ = 6
+"""Turns before one that are looked at: what 160 tokens hold of nearly all dialogues."""
 SPEAKER = re.compile(r"\s*(#?[^\W\d_]\w{0,29}#?):(?=\s)")
 """Who says a turn: a word before a colon and a space."""
 MOST = 1000
@@ -120,11 +120,12 @@ class CoherenceDataset(ClassificationDataset):
             other = _other(dialogues, place, number, rng)
             if other not in [turn.text for turn in turns[number - 1 : number + 2]]:
                 found.append(self.pair(turns, number, own._replace(text=other), where, ELSEWHERE))
-            said = turns[rng.integers(max(number - READ, 0), number)]
-            changed = contradicted(said.text, self.options.planted, rng)
-            if changed is not None and changed[0] not in [turn.text for turn in turns]:
+            near = turns[max(number - READ, 0) : number]
+            made = planted([turn.text for turn in near], self.options.planted, rng)
+            if made is not None and made[1] not in [turn.text for turn in turns]:
+                said = near[made[0]]
                 found.append(self.pair(turns, number, said, where, FOLLOWS))
-                found.append(self.pair(turns, number, said._replace(text=changed[0]), where, CONTRADICTS))
+                found.append(self.pair(turns, number, said._replace(text=made[1]), where, CONTRADICTS))
         return found
 
     def pair(self, turns: Sequence[Turn], number: int, turn: Turn, where: str, label: str | None = None) -> Example:

@@ -1,7 +1,7 @@
 """Contradictions planted in what somebody said: a number, a day, a "not" or the opposite of a word, and nothing else."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -88,10 +88,18 @@ KINDS: dict[str, Callable[[str, np.random.Generator], str]] = {
 """How each kind changes a text; one that has no place for it stays as it is."""
 
 
-def contradicted(text: str, kinds: tuple[str, ...], rng: np.random.Generator) -> tuple[str, str] | None:
-    """(the text changed, the kind) by one of the kinds that finds a place in it, drawn; None where none does, and for questions, which say
-    nothing that could be contradicted."""
-    if "?" in text:
+def contradicted(text: str, kind: str, rng: np.random.Generator) -> str | None:
+    """The text changed by a kind; None where that finds no place, and for questions, which say nothing that could be contradicted."""
+    changed = text if "?" in text else KINDS[kind](text, rng)
+    return None if changed == text else changed
+
+
+def planted(texts: Sequence[str], kinds: Sequence[str], rng: np.random.Generator) -> tuple[int, str] | None:
+    """(which of the texts, and that text changed), drawn; None where no kind finds a place in any. The kind is drawn first, for numbers and
+    days are rarer than what can be denied."""
+    made = [[(place, changed) for place, text in enumerate(texts) if (changed := contradicted(text, kind, rng))] for kind in kinds]
+    found = [own for own in made if own]
+    if not found:
         return None
-    made = [(changed, kind) for kind in kinds if (changed := KINDS[kind](text, rng)) != text]
-    return made[rng.integers(len(made))] if made else None
+    own = found[rng.integers(len(found))]
+    return own[rng.integers(len(own))]

@@ -10,7 +10,7 @@ from hypothesis import given
 from data.errors import UserError
 from data.records.record import Record
 from train.apps.dialogue.coherence import CONTRADICTS, ELSEWHERE, FOLLOWS, LABELS, Coherence, Judge, Turn, before, load_judge, turns_of
-from train.apps.dialogue.planted import KINDS, contradicted
+from train.apps.dialogue.planted import KINDS, contradicted, planted
 from train.experiment import Experiment
 from train.loop.progress import cost
 from train.tasks.sequence import Conversations
@@ -18,48 +18,62 @@ from train.tasks.sequence import Conversations
 WORDS = "I am not at home on Monday . it was five o'clock and 12 people did n ' t like the best ? yes".split(" ")
 
 
-@given(st.lists(st.sampled_from(WORDS), max_size=10).map(" ".join), st.integers(0, 99))
-def test_a_planted_text_differs_and_by_its_kind_alone(text, seed):
-    found = contradicted(text, tuple(KINDS), np.random.default_rng(seed))
-    assert found == contradicted(text, tuple(KINDS), np.random.default_rng(seed))
-    if found is None:
-        assert "?" in text or not {"Monday", "five", "12", "best", "yes"} & {*text.split()}
+@given(st.lists(st.sampled_from(WORDS), max_size=10).map(" ".join), st.sampled_from([*KINDS]), st.integers(0, 99))
+def test_a_changed_text_differs_and_by_its_kind_alone(text, kind, seed):
+    changed = contradicted(text, kind, np.random.default_rng(seed))
+    assert changed == contradicted(text, kind, np.random.default_rng(seed))
+    has = {"number": {"five", "12"}, "date": {"Monday"}, "opposite": {"best", "yes"}, "negation": {"am", "was", "did"}}
+    if changed is None:
+        assert "?" in text or not has[kind] & {*text.split()[:-1]}
     else:
-        changed, kind = found
-        assert changed != text and contradicted(text, (kind,), np.random.default_rng(seed)) is not None
-        if kind in ("number", "date", "opposite"):  # one word for another
-            pairs = [*zip(text.split(), changed.split(), strict=True)]
-            assert sum(old != new for old, new in pairs) == 1
-        else:
+        assert changed != text
+        if kind == "negation":
             assert abs(len(changed) - len(text)) <= len(" n ' t")
+        else:  # one word for another
+            assert sum(old != new for old, new in zip(text.split(), changed.split(), strict=True)) == 1
+
+
+@given(st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), max_size=5), st.integers(0, 99))
+def test_what_is_planted_is_one_of_the_texts_changed(texts, seed):
+    found = planted(texts, [*KINDS], np.random.default_rng(seed))
+    if found is None:
+        assert not any(contradicted(text, kind, np.random.default_rng(0)) for text in texts for kind in KINDS)
+    else:
+        assert found[1] != texts[found[0]] and abs(len(found[1].split()) - len(texts[found[0]].split())) <= 3
+
+
+def test_rare_kinds_are_planted_as_often_as_common_ones():
+    texts = ["It is so."] * 9 + ["We go on Monday."]
+    days = sum("We go" in planted(texts, ["date", "negation"], np.random.default_rng(seed))[1] for seed in range(200))
+    assert 70 < days < 130  # 18 of 200 were each text as likely as another
 
 
 @pytest.mark.parametrize(
-    ("text", "kinds", "changed"),
+    ("text", "kind", "changed"),
     [
-        ("I am at home.", ("negation",), "I am not at home."),
-        ("I'm here. It is not so.", ("negation",), "I'm here. It is so."),
-        ("I have n ' t any.", ("negation",), "I have any."),
-        ("I don't know.", ("negation",), "I do know."),
-        ("I can't go.", ("negation",), None),
-        ("Is it so?", ("negation",), None),
-        ("Do you leave on Monday?", ("date", "opposite"), None),
-        ("Stay open.", ("opposite",), "Stay closed."),
-        ("I may go now.", ("date",), None),
-        ("In May.", ("opposite",), None),
-        ("Hello.", tuple(KINDS), None),
+        ("I am at home.", "negation", "I am not at home."),
+        ("I'm here. It is not so.", "negation", "I'm here. It is so."),
+        ("I have n ' t any.", "negation", "I have any."),
+        ("I don't know.", "negation", "I do know."),
+        ("I can't go.", "negation", None),
+        ("Is it so?", "negation", None),
+        ("Do you leave on Monday?", "date", None),
+        ("Do you leave on Monday?", "opposite", None),
+        ("Stay open.", "opposite", "Stay closed."),
+        ("I may go now.", "date", None),
+        ("In May.", "opposite", None),
+        *(("Hello.", kind, None) for kind in KINDS),
     ],
 )
-def test_planting(text, kinds, changed):
-    found = contradicted(text, kinds, np.random.default_rng(0))
-    assert (found[0] if found else None) == changed
+def test_changing(text, kind, changed):
+    assert contradicted(text, kind, np.random.default_rng(0)) == changed
 
 
 def test_a_number_or_day_becomes_another_of_its_kind():
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        assert int(contradicted("It costs 12.", ("number",), rng)[0].split()[-1][:-1]) != 12
-        assert contradicted("On Monday.", ("date",), rng)[0] not in ("On Monday.", "On May.", "On evening.")
+        assert int(contradicted("It costs 12.", "number", rng).split()[-1][:-1]) != 12
+        assert contradicted("On Monday.", "date", rng) not in ("On Monday.", "On May.", "On evening.")
 
 
 def test_turns_are_read_in_each_form():
@@ -207,7 +221,7 @@ def test_nearness_is_to_the_two_turns_before(fake):
 
 def test_what_was_said_long_before_is_not_read():
     turns = [Turn(str(place % 2), f"t{place}") for place in range(12)]
-    assert "t2" not in before(turns, 11, "0").split() and "t3" in before(turns, 11, "0").split()
+    assert "t4" not in before(turns, 11, "0").split() and "t5" in before(turns, 11, "0").split()
 
 
 @pytest.mark.parametrize("options", [{"planted": ()}, {"planted": ("other",)}, {"several": True}, {"label_noise": 0.1}])
