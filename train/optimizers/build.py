@@ -13,6 +13,7 @@ from data.errors import UserError
 from train.adapters.training import method_of
 from train.experiment import SGD, Adafactor, Adagrad, AdamW, Experiment, Lion, Muon, Optimizer, Schedule, ScheduleFree, Yogi
 from train.kinds import realise
+from train.optimizers.hashed import partially_adaptive, with_hashed
 from train.optimizers.muon import orthogonalize
 
 
@@ -246,7 +247,8 @@ def scaled(options: Optimizer, schedule: Schedule, steps: int, update: optax.Gra
 
 def adamw(options: AdamW, schedule: Schedule, steps: int):
     scale = scale_by_adam_with_epsilon_hat if options.epsilon_hat else optax.scale_by_adam
-    return scaled(options, schedule, steps, scale(options.beta1, options.beta2, options.epsilon))
+    adam = scale(options.beta1, options.beta2, options.epsilon)
+    return scaled(options, schedule, steps, with_hashed(adam, partially_adaptive(options.beta1, options.beta2)))
 
 
 def muon(options: Muon, schedule: Schedule, steps: int):
