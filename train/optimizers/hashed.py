@@ -13,8 +13,8 @@ import optax
 PLACE = ("task_head", "ngrams", "table")
 """Names that such a table's path ends with."""
 POWER = 0.25
-"""Of a row's mean square against the table's, by which its updates are divided: 0 for one rate of all rows, as Adam-mini has it (Zhang et al.
-2024), 0.5 as Adam."""
+"""Of a row's mean square against the table's, by which its updates are divided: 0 for one rate of all rows, as Adam-mini has it (Zhang et
+al. 2024), 0.5 as Adam."""
 RATE = 3.0
 """Updates, in Adam's: rows begin at zero and are many, so that each has to go further than a weight of the network beside them."""
 
