@@ -2,12 +2,10 @@
 
 omnia train configs/apps/coherence.py --run-dir runs/judge --start runs/minilm --data.files dialogues.jsonl --data.encoder runs/minilm
 omnia apply runs/judge --input dialogues.jsonl --output judged.jsonl
-Of 500 dialogues (DialogSum): planted contradictions in others are told with an AUROC of 0.65 after ten minutes on two cores, and they are
-what comes last: give it more steps.
 """
 
 from train import Coherence, Experiment, fine_tuning
 
 
 def get_config(arg: str = "") -> Experiment:
-    return fine_tuning("coherence", Coherence(length=160), steps=500, rate=2e-4)
+    return fine_tuning("coherence", Coherence(length=160), steps=400, rate=2e-4)

@@ -19,7 +19,7 @@ TESTED = PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87
 """DialogSum (Chen et al. 2021), CC BY-NC-SA 4.0."""
 TESTS = 100
 """Dialogues that are spoiled: each in up to ten ways, all of which are judged turn by turn."""
-STEPS = 1000
+STEPS = 400
 UNSEEN = "opposite"
 """The kind of contradiction that one row does not learn from."""
 
@@ -92,8 +92,8 @@ def plant(path: str, folder: str) -> None:
             near = turns[max(len(turns) - READ, 0) : -1]
             if found := planted([turn.text for turn in near], (kind,), np.random.default_rng(number)):
                 said = near[found[0]]
-                made[kind] = [*texts, f"{said.speaker}: {found[1]}"]
-                made[f"again_{kind}"] = [*texts, f"{said.speaker}: {said.text}"]
+                made[kind] = [*texts[-READ:], f"{said.speaker}: {found[1]}"]
+                made[f"again_{kind}"] = [*texts[-READ:], f"{said.speaker}: {said.text}"]
         rows += [{"dialogue": "\n".join(lines), "id": f"{number} {what}"} for what, lines in made.items()]
     Path(folder).mkdir(parents=True, exist_ok=True)
     Path(folder, "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

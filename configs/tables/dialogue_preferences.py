@@ -28,7 +28,7 @@ TESTS, LEARNED_FROM, SAMPLES = 100, 100, 4
 READ, LONGEST, WRITTEN = 4, 500, 32
 """Turns of a conversation that are given, their characters at most, and tokens of a reply."""
 ASKED = "Go on with the conversation. Say one or two short sentences, as a person would."
-JUDGED = 500
+JUDGED = 400
 """Steps of the judge's training."""
 COPIED = 4
 """Words in a row that stood in the conversation: from so many on they are copied."""
