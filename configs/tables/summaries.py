@@ -90,10 +90,10 @@ def get_table() -> Table:
             Better("learned", "asked"),
             Better("learned", 0.248),
         ),
-        note="71 parts of three sessions that have a summary, of 20 to 10,000 words each; summaries have 74 on average. Which turns a summary is of a program "
-        f"aligned, so some parts do not hold what theirs tells; those of 329 that are aligned by {LEAST} and better are learned from, "
-        f"80 steps of 4. SmolLM2 reads {READ:,} characters of the sentences nearest to the whole and writes what is likeliest, at most 96 "
-        "tokens.",
+        note="71 parts of three sessions that have a summary, of 20 to 10,000 words each; summaries have 74 on average. Which turns a "
+        "summary is of a program aligned, so some parts do not hold what theirs tells; those of 329 that are aligned by "
+        f"{LEAST} and better are learned from, 80 steps of 4. SmolLM2 reads {READ:,} characters of the sentences nearest to the whole and "
+        "writes what is likeliest, at most 96 tokens.",
     )
 
 

@@ -19,6 +19,7 @@ from data.records.record import Record
 from data.records.rows import iter_records
 from data.rows.order import by_owner, few_of, fold, row_numbers
 from data.tokenizer import Tokenizer, load_tokenizer
+from model.config import OfStart
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
@@ -308,12 +309,17 @@ class TaskDataset(Dataset):
 
     # ----------------------------------------------------------------------------------------------------------- rows
 
-    @property
+    @functools.cached_property
     def way(self) -> Literal["head", "source", "text"]:
         """How the experiment's model answers: by a head, by a text of its own, or by going on with the prompt."""
-        if isinstance(self.experiment.model, TextEncoderConfig):
+        model = self.experiment.model
+        if isinstance(model, OfStart) and self.experiment.start:  # files are read before a new run's model is filled in
+            from train.runs.directory import open_run
+
+            model = open_run(self.experiment.start).experiment.model
+        if isinstance(model, TextEncoderConfig):
             return "head"
-        return "source" if isinstance(self.experiment.model, EncoderDecoderConfig) else "text"
+        return "source" if isinstance(model, EncoderDecoderConfig) else "text"
 
     @functools.cached_property
     def label_names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pytest
 from data.errors import UserError
 from data.records.record import Record
 from data.tokenizer import byte_tokenizer, hugging_face_tokenizer
-from model.config import ModelConfig
+from model.config import ModelConfig, OfStart
 from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
@@ -25,7 +25,7 @@ from train.objectives.tasks.retrieval import Retrieval
 from train.objectives.tasks.supervised import name_of
 from train.runs.directory import open_run
 from train.runs.inherit import new_parts
-from train.runs.resolve import with_new_parts
+from train.runs.resolve import resolve, with_new_parts
 from train.sources.dataset import dataset_of
 from train.tasks.asking import ask
 from train.tasks.choice import MultipleChoice
@@ -437,6 +437,23 @@ def test_windows_cover_a_long_text():
     assert found[0][0] == 0 and found[-1][1] == 300
     assert all(sizes[first:last].sum() <= 60 for first, last in found)
     assert all(later[0] <= before[1] and later[0] > before[0] for before, later in zip(found, found[1:], strict=False))
+
+
+@pytest.mark.parametrize(("model", "way"), [(ENCODER, "head"), (TRANSLATOR, "source"), (DECODER, "text")])
+def test_files_of_a_new_run_are_read_as_the_model_that_it_starts_from_answers(tmp_path, model, way):
+    """Its own model is filled in after that."""
+    path = tmp_path / "squad.json"
+    answers = [{"text": "w7", "answer_start": 21}]
+    qas = [{"id": "1", "question": "who?", "answers": answers}]
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": " ".join(f"w{n}" for n in range(60)), "qas": qas}]}]}))
+    data = Spans(files=(str(path),), length=64, validation=0.0)
+    begun = start(tmp_path / "begun", experiment(tmp_path, model, data)).path
+    recipe = dataclasses.replace(experiment(tmp_path, OfStart(), data), start=str(begun))
+    (source,) = dataset_of(recipe).open()
+    resolved = resolve(recipe, [source])
+    dataset = dataset_of(resolved)
+    assert dataset.way == way and [one.label for one in source.examples] == [one.label for one in dataset.read(source)]
+    assert all(dataset.item(one, source.tokenizer()) for one in source.examples) and (len(source.examples) > 1) == (way == "head")
 
 
 @pytest.mark.parametrize("said, pool", [("mean", "mean"), ("first", "first"), ("last", "auto"), ("", "auto")])
