@@ -11,7 +11,7 @@ from typing import Any
 
 from data.files import json_files
 from train.experiment import Experiment
-from train.reproduce.files import PublicFile, rows_of
+from train.reproduce.files import PublicFile, rows_of, spread
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.tasks.recipe import fine_tuning
@@ -97,11 +97,6 @@ def get_table() -> Table:
         f"{LEARNED} articles; asked: {SETS['tales']} on 20 other tales and {SETS['articles']} on the other articles. 400 steps of 16 rows. "
         "Words are compared without case, punctuation and articles. Both texts are on the web, so SmolLM2 may have read them.",
     )
-
-
-def spread(rows: list[Any], count: int) -> list[Any]:
-    """So many of them, from all over."""
-    return [rows[place * len(rows) // count] for place in range(count)]
 
 
 def of_tales(path: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from train.apps.service.customer_service import CustomerService
 from train.experiment import Experiment
+from train.reproduce.counted import words_and_letters
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Table, training
@@ -65,17 +66,13 @@ def get_table() -> Table:
 def counted(*paths: str) -> dict[str, float]:
     """The measures of a baseline. paths: to learn from, to choose the threshold on, and to test on."""
     import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.pipeline import make_pipeline
 
     from train.apps.confidence import threshold
 
     learned, chosen, tested = ([json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()] for path in paths)
-    features = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    )
-    model = make_pipeline(features, LogisticRegression(C=20, max_iter=300))
+    model = make_pipeline(words_and_letters(), LogisticRegression(C=20, max_iter=300))
     model.fit([row["text"] for row in learned], [row["intent"] for row in learned])
 
     def judged(rows: list[dict[str, Any]]) -> tuple[Any, Any]:

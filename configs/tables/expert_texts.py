@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.experiment import Experiment
+from train.reproduce.counted import words_and_letters
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Table, training
@@ -156,17 +157,14 @@ def get_table() -> Table:
 
 def counted(kind: Kind, *paths: str) -> float:
     """The measure of a baseline. paths: to learn from, and to test on."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics import accuracy_score, f1_score
     from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import MultiLabelBinarizer
     from sklearn.svm import LinearSVC
 
     learned, tested = ([json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()] for path in paths)
-    features = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    )
+    features = words_and_letters()
     truth: Any = [row[kind.label] for row in learned]
     wanted: Any = [row[kind.label] for row in tested]
     texts = [row[kind.text] for row in tested]

@@ -12,7 +12,8 @@ from typing import Any
 from data.files import json_files
 from train.experiment import Experiment
 from train.kinds import Data
-from train.reproduce.files import PublicFile, rows_of
+from train.reproduce.counted import nearest
+from train.reproduce.files import PublicFile, rows_of, spread
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.tasks.choice import MultipleChoice
 from train.tasks.recipe import fine_tuning
@@ -113,11 +114,6 @@ def get_table() -> Table:
     )
 
 
-def spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """So many of them at most, from all over."""
-    return [rows[place * len(rows) // count] for place in range(count)] if len(rows) > count else rows
-
-
 def write_examples(folder: str, *paths: str) -> None:
     parts = {file.name: rows_of(path) for file, path in zip(FILES, paths, strict=True)}
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -171,15 +167,6 @@ def scored(rows: list[dict[str, Any]], answers: list[str]) -> dict[str, float]:
     return {"score": found["exact"]} | {name: sum(own) / len(own) for name, own in right.items() if name}
 
 
-def nearest(learned: list[dict[str, Any]], tested: list[dict[str, Any]]) -> list[str]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    counts = TfidfVectorizer(analyzer="char", ngram_range=(2, 4), sublinear_tf=True)
-    known = counts.fit_transform([row["source"] for row in learned])
-    places = (counts.transform([row["source"] for row in tested]) @ known.T).argmax(1)
-    return [learned[int(place)]["target"] for place in places.ravel().tolist()[0]]
-
-
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["examples", *rest]:
@@ -197,7 +184,9 @@ if __name__ == "__main__":
                 case "copied":
                     answers = [row["source"] for row in tested]
                 case "nearest":
-                    answers = nearest(rows_of(f"{folder}/methods_train.jsonl"), tested)
+                    learned = rows_of(f"{folder}/methods_train.jsonl")
+                    sources = ([row["source"] for row in rows] for rows in (learned, tested))
+                    answers = [learned[place]["target"] for place in nearest(*sources, analyzer="char", ngram_range=(2, 4))]
                 case _:
                     answers = [line["answer"] for line in rows_of(answered[0])]
             print(json.dumps(scored(tested, answers)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from data.records.review import REFUSAL
 from model.config import OfStart
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.reproduce.files import PublicFile, rows_of
+from train.reproduce.files import PublicFile, rows_of, spread
 from train.reproduce.labelled import TREC
 from train.reproduce.replies import replies
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
@@ -109,11 +109,6 @@ def questions_of(path: str) -> list[str]:
 def short(texts) -> list[str]:
     """Each once, those that leave room for an answer."""
     return [text for text in dict.fromkeys(texts) if 10 < len(text) <= LONGEST]
-
-
-def spread(texts: list[str], count: int) -> list[str]:
-    """So many of them, from all over the list, which files have in order of their labels."""
-    return [texts[number * len(texts) // count] for number in range(min(count, len(texts)))]
 
 
 def write_questions(folder: str, model: str, harmful: str, others: str, *plain: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from data.files import json_files
 from train.experiment import Experiment
 from train.kinds import Data
-from train.reproduce.files import PublicFile, rows_of
+from train.reproduce.counted import nearest
+from train.reproduce.files import PublicFile, rows_of, spread
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.tasks.choice import MultipleChoice
 from train.tasks.recipe import fine_tuning
@@ -151,11 +152,6 @@ def turns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def spread(rows: list[Any], count: int) -> list[Any]:
-    """So many of them, from all over."""
-    return [rows[place * len(rows) // count] for place in range(count)]
-
-
 def write_examples(folder: str, *paths: str) -> None:
     of = {file.name: path for file, path in zip(FILES, paths, strict=True)}
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -237,15 +233,6 @@ def recognised(folder: str, alone: bool) -> float:
     return float(np.mean(chosen == np.array([row["label"] for row in answered])))
 
 
-def nearest(learned: list[dict[str, Any]], tested: list[dict[str, Any]]) -> list[str]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    counts = TfidfVectorizer(sublinear_tf=True)
-    known = counts.fit_transform([row["source"] for row in learned])
-    places = (counts.transform([row["source"] for row in tested]) @ known.T).toarray().argmax(1)
-    return [learned[int(place)]["target"] for place in places]
-
-
 def noted(rows: list[dict[str, Any]], notes: list[str]) -> dict[str, float]:
     from train.tasks.metrics.texts import text_scores
 
@@ -273,7 +260,9 @@ if __name__ == "__main__":
                 case "copied":
                     notes = [row["source"] for row in tested]
                 case "nearest":
-                    notes = nearest(rows_of(f"{folder}/notes_train.jsonl"), tested)
+                    learned = rows_of(f"{folder}/notes_train.jsonl")
+                    places = nearest([row["source"] for row in learned], [row["source"] for row in tested])
+                    notes = [learned[place]["target"] for place in places]
                 case _:
                     notes = [line["answer"] for line in rows_of(answered[0])]
             print(json.dumps(noted(tested, notes)))

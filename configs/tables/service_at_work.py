@@ -14,6 +14,7 @@ from data.files import json_files
 from train.apps.confidence import familiarity
 from train.apps.service.customer_service import CustomerService
 from train.experiment import Experiment
+from train.reproduce.counted import words_and_letters
 from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
@@ -184,14 +185,10 @@ def told(rows: list[dict[str, Any]], intents: np.ndarray, familiar: np.ndarray, 
 
 def counted(learned: str, tested: str) -> dict[str, float]:
     """Of words and pairs of words, and two to four characters."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.pipeline import make_pipeline
 
-    features = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    )
-    model = make_pipeline(features, LogisticRegression(C=20, max_iter=300))
+    model = make_pipeline(words_and_letters(), LogisticRegression(C=20, max_iter=300))
     train, test = rows_of(learned), rows_of(tested)
     model.fit([row["text"] for row in train], [row["intent"] for row in train])
     probabilities = model.predict_proba([row["text"] for row in test])

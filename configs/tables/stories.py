@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import json_files
-from train.reproduce.files import PublicFile, rows_of
+from train.reproduce.counted import nearest
+from train.reproduce.files import PublicFile, rows_of, spread
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 
 FILES = tuple(
@@ -114,11 +115,6 @@ def examples(path: str) -> list[dict[str, Any]]:
     return found
 
 
-def spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """So many of them, from all over."""
-    return [rows[place * len(rows) // count] for place in range(count)]
-
-
 def write_sheets(learned: str, tested: str, folder: str) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     json_files.write_lines(Path(folder, "train.jsonl"), examples(learned))
@@ -178,14 +174,10 @@ def told(line: dict[str, Any], which: str) -> str:
     return line.get("text", "") if which == "text" or not candidates else candidates[0]["text"]
 
 
-def nearest(folder: str) -> list[str]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
+def nearest_texts(folder: str) -> list[str]:
     learned, tested = rows_of(f"{folder}/train.jsonl"), rows_of(f"{folder}/test.jsonl")
     first, second = (["\n".join(f"{name}: {row[name]}" for name in CONTROLS if name in row) for row in own] for own in (learned, tested))
-    counts = TfidfVectorizer(sublinear_tf=True)
-    known = counts.fit_transform(first)
-    return [learned[int(place)]["text"] for place in (counts.transform(second) @ known.T).toarray().argmax(1)]
+    return [learned[place]["text"] for place in nearest(first, second)]
 
 
 if __name__ == "__main__":
@@ -200,7 +192,7 @@ if __name__ == "__main__":
         case ["people", folder]:
             print(json.dumps(scored(folder, [row["text"] for row in rows_of(f"{folder}/test.jsonl")])))
         case ["nearest", folder]:
-            print(json.dumps(scored(folder, nearest(folder))))
+            print(json.dumps(scored(folder, nearest_texts(folder))))
         case ["score", folder, run, stories, which]:
             texts = [told(line, which) for line in rows_of(stories)]
             print(json.dumps(scored(folder, texts) | {"bits": bits(folder, run)}))

@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,8 @@ SHAKESPEARE = PublicFile(
 def rows_of(path: str | Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines, as tables' scripts read public files and what `omnia apply` wrote."""
     return [json_files.parse(line) for line in Path(path).read_bytes().splitlines()]
+
+
+def spread(rows: Sequence[Any], count: int) -> list[Any]:
+    """So many of them at most, from all over: files may have theirs in order of labels, or of what they are about."""
+    return [rows[place * len(rows) // count] for place in range(count)] if count < len(rows) else list(rows)
