@@ -15,7 +15,7 @@ from train.apps.writing.adventure import OPPOSITE, State, World
 from train.experiment import Experiment
 from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.replies import replies
-from train.reproduce.table import Better, Metric, Row, Shared, Table
+from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table
 from train.tasks.choice import MultipleChoice
 from train.tasks.recipe import fine_tuning
 
@@ -45,7 +45,6 @@ def get_table() -> Table:
             name,
             what,
             (
-                "python {table} folder {run}",
                 f"omnia evaluate {{smollm2}} --task {{table}} {answers}",
                 f"python {{table}} worded {{played}} {name} {{smollm2}} {{run}} {{seed}}",
                 f"python {{table}} score {{played}} {name} {{run}}",
@@ -65,7 +64,7 @@ def get_table() -> Table:
         ),
         files=(THINGS,),
         shared=(
-            Shared("smollm2", ("omnia import smollm2 --run-dir {run}",)),
+            SMOLLM2,
             Shared("played", ("python {table} play {things} {run} {seed}",)),
         ),
         rows=(
@@ -206,8 +205,6 @@ def score(played: str, name: str, folder: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["folder", folder]:
-            Path(folder).mkdir(parents=True, exist_ok=True)
         case ["play", *rest]:
             play(*rest)
         case ["worded", *rest]:

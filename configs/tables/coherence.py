@@ -10,13 +10,10 @@ from typing import Any
 
 from train.apps.dialogue.coherence import READ, turns_of
 from train.apps.dialogue.planted import KINDS, planted
-from train.reproduce.files import PublicFile
+from train.reproduce.files import DIALOGUES
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 
-LEARNED = PublicFile("dialogues", "dialogsum/dev.jsonl", "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f")
-TESTED = PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87c2fe30423bd78f6ff2ebbbacf8c36ea5a1891802b747496ddda4a7a9")
-"""DialogSum (Chen et al. 2021), CC BY-NC-SA 4.0."""
 TESTS = 100
 """Dialogues that are spoiled: each in up to ten ways, all of which are judged turn by turn."""
 STEPS = 400
@@ -53,7 +50,7 @@ def get_table() -> Table:
             Metric("shuffled", "AUROC: turns in another order", "share", lower_is_better=False),
             Metric(UNSEEN, "AUROC: a contradiction by an opposite word", "share", lower_is_better=False),
         ),
-        files=(LEARNED, TESTED),
+        files=DIALOGUES,
         shared=(ENCODER, Shared("planted", ("python {table} plant {other_dialogues} {run}",))),
         rows=(
             Row("words", "words shared with the two turns before", ("python {table} words {planted}/rows.jsonl",)),

@@ -14,15 +14,12 @@ from data.files import json_files
 from model.config import OfStart
 from train.apps.dialogue.coherence import Turn, load_judge, turns_of
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
-from train.reproduce.files import PublicFile
+from train.reproduce.files import DIALOGUES
 from train.reproduce.labelled import ENCODER
 from train.reproduce.replies import replies
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.rl.options import PreferenceLearning, Preferences
 
-LEARNED = PublicFile("dialogues", "dialogsum/dev.jsonl", "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f")
-TALKED = PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87c2fe30423bd78f6ff2ebbbacf8c36ea5a1891802b747496ddda4a7a9")
-"""DialogSum (Chen et al. 2021), CC BY-NC-SA 4.0."""
 TESTS, LEARNED_FROM, SAMPLES = 100, 100, 4
 """Conversations that are gone on with to test, as many behind them that are learned from, and replies to each of those."""
 READ, LONGEST, WRITTEN = 4, 500, 32
@@ -71,10 +68,10 @@ def get_table() -> Table:
             Metric("self_bleu", "self-BLEU", digits=1),
             Metric("mauve", "likeness to people's (MAUVE)", lower_is_better=False),
         ),
-        files=(LEARNED, TALKED),
+        files=DIALOGUES,
         shared=(
             ENCODER,
-            Shared("smollm2", ("omnia import smollm2 --run-dir {run}",)),
+            SMOLLM2,
             Shared(
                 "judge",
                 (

@@ -10,7 +10,7 @@ from typing import Any
 
 from train.apps.editing.editing import Editing
 from train.reproduce.files import PublicFile, rows_of
-from train.reproduce.table import Better, Metric, Row, Shared, Table
+from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table
 from train.tasks.metrics.corrections import gleu
 
 FILES = tuple(
@@ -29,9 +29,7 @@ RIGHT = Editing().spoiled
 def get_table() -> Table:
     def edited(name: str, what: str) -> Row:
         apply = f"omnia apply {{editor}} --input {{sentences}}/{name}.jsonl --output {{run}}/edited.jsonl"
-        return Row(
-            name, what, ("python {table} folder {run}", apply, f"python {{table}} score {{sentences}}/{name}.jsonl {{run}}/edited.jsonl")
-        )
+        return Row(name, what, (apply, f"python {{table}} score {{sentences}}/{name}.jsonl {{run}}/edited.jsonl"))
 
     train = (
         "omnia train configs/apps/editing.py --run-dir {run} --seed {seed} --start {smollm2} --adapters lora "
@@ -49,7 +47,7 @@ def get_table() -> Table:
         ),
         files=FILES,
         shared=(
-            Shared("smollm2", ("omnia import smollm2 --run-dir {run}",)),
+            SMOLLM2,
             Shared("sentences", ("python {table} sentences {learners_test} {run}",)),
             Shared("editor", (train,)),
         ),
@@ -93,8 +91,6 @@ def capital(text: str, source: str) -> str:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["folder", folder]:
-            Path(folder).mkdir(parents=True, exist_ok=True)
         case ["sentences", path, folder]:
             sentences(path, folder)
         case ["score", asked, edited]:

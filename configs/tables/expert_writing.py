@@ -14,7 +14,7 @@ from train.experiment import Experiment
 from train.kinds import Data
 from train.reproduce.counted import nearest
 from train.reproduce.files import PublicFile, rows_of, spread
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.tasks.choice import MultipleChoice
 from train.tasks.recipe import fine_tuning
 from train.tasks.sequence import SequenceToSequence
@@ -82,7 +82,7 @@ def get_table() -> Table:
         ),
         files=FILES,
         shared=(
-            Shared("smollm2", ("omnia import smollm2 --run-dir {run}",)),
+            SMOLLM2,
             Shared("examples", ("python {table} examples {run} " + " ".join(f"{{{file.name}}}" for file in FILES),)),
         ),
         rows=(

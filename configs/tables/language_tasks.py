@@ -8,15 +8,12 @@ import sys
 from pathlib import Path
 
 from train.experiment import Experiment
-from train.reproduce.files import PublicFile
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.files import DIALOGUES, PublicFile
+from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.tasks.code import Programs
 from train.tasks.recipe import fine_tuning
 from train.tasks.sequence import Conversations
 
-LEARNED = PublicFile("dialogues", "dialogsum/dev.jsonl", "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f")
-TESTED = PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87c2fe30423bd78f6ff2ebbbacf8c36ea5a1891802b747496ddda4a7a9")
-"""DialogSum (Chen et al. 2021), CC BY-NC-SA 4.0."""
 PROGRAMS = PublicFile("programs", "mbpp/mbpp.jsonl", "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f")
 """MBPP (Austin et al. 2021), CC BY 4.0; tasks 11 to 510 are for tests, 601 to 974 to learn from."""
 TASKS = {
@@ -49,9 +46,9 @@ def get_table() -> Table:
         paper="Hu et al. 2021 (LoRA), table 4",
         claim="A few hundred examples teach a small language model a task by LoRA.",
         metrics=(Metric("score", "ROUGE-1, or pass@1", "share", lower_is_better=False),),
-        files=(LEARNED, TESTED, PROGRAMS),
+        files=(*DIALOGUES, PROGRAMS),
         shared=(
-            Shared("smollm2", ("omnia import smollm2 --run-dir {run}",)),
+            SMOLLM2,
             Shared("examples", ("python {table} {run} {dialogues} {other_dialogues} {programs}",)),
         ),
         rows=(*rows("summary", "summaries of dialogues", "rouge1"), *rows("code", "programs", "pass@1")),

@@ -95,12 +95,12 @@ def get_table() -> Table:
             Row(
                 "encoder",
                 "an encoder of two layers, from translations",
-                ("python {table} folder {run}", f"python {{table}} found {tested} {ours}"),
+                (f"python {{table}} found {tested} {ours}",),
             ),
             Row(
                 "taught",
                 "the same, and a ridge that learned English scores",
-                ("python {table} folder {run}", f"python {{table}} taught {tested} {ours}"),
+                (f"python {{table}} taught {tested} {ours}",),
             ),
         ),
         claims=(
@@ -232,8 +232,6 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["pairs", *paths]:
             write_pairs(*paths)
-        case ["folder", folder]:
-            Path(folder).mkdir(parents=True, exist_ok=True)
         case [what, learned, tested, *ours]:
             scores, held = rows_of(learned), rows_of(tested)
             vectors, alike = counted(scores) if what == "counted" else (embedded(ours[0]), None)

@@ -14,7 +14,7 @@ from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples
 from train.reproduce.files import PublicFile, rows_of, spread
 from train.reproduce.labelled import TREC
 from train.reproduce.replies import replies
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.rl.options import PreferenceLearning, Preferences
 
 HARMFUL = PublicFile(
@@ -71,7 +71,7 @@ def get_table() -> Table:
         ),
         files=(HARMFUL, OTHERS, *PLAIN),
         shared=(
-            Shared("smollm2", ("omnia import smollm2 --run-dir {run}",)),
+            SMOLLM2,
             Shared("questions", (f"python {{table}} write {{run}} {{smollm2}} {{harmful}} {{others}} {plain}",)),
             Shared("policy", (training("{table}", "--start {smollm2} --adapters lora --data.files {questions}/pairs.jsonl"),)),
         ),

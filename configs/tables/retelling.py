@@ -14,25 +14,19 @@ from data.files import json_files
 from train.experiment import Experiment
 from train.kinds import Data
 from train.reproduce.counted import nearest
-from train.reproduce.files import PublicFile, rows_of, spread
-from train.reproduce.table import Better, Metric, Row, Shared, Table, training
+from train.reproduce.files import SESSIONS, TALES, PublicFile, rows_of, spread
+from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.tasks.choice import MultipleChoice
 from train.tasks.recipe import fine_tuning
 from train.tasks.sequence import SequenceToSequence
 
-FILES = tuple(
-    PublicFile(name, f"applications/{path}.jsonl", digest)
-    for name, path, digest in (
-        ("stories", "fairytaleqa/train", "cc7f51d9f58e23c3dd40b9fd1a263a05c748e9d8ced6a02534675ac6b0d593f5"),
-        ("other_stories", "fairytaleqa/test", "620c17b59b596cbfd978a60b84e26f4568ebc6a2dd37eb7e7307ba8124c37b18"),
-        ("sessions", "crd3/train", "04f326d9d22afc7c84f6b1295366fbd10a13ef77b88bf6fe74704127e64afe90"),
-        ("other_sessions", "crd3/test", "389ad21fb3828dc1c0d9662e8b172af2aa896839a77672626c70048b341032de"),
-        ("visits", "mts_dialog/train", "0e22773a2adc902fe2e8213aaf4dc568119546d7d37862dbbaa5f2d0a4154617"),
-        ("other_visits", "mts_dialog/test", "3f5a386686ab0bda515ee2bfc2301ce0816fd0fcef5b124bba4359c32bdddcf7"),
-    )
+FILES = (
+    *TALES,
+    *SESSIONS,
+    PublicFile("visits", "applications/mts_dialog/train.jsonl", "0e22773a2adc902fe2e8213aaf4dc568119546d7d37862dbbaa5f2d0a4154617"),
+    PublicFile("other_visits", "applications/mts_dialog/test.jsonl", "3f5a386686ab0bda515ee2bfc2301ce0816fd0fcef5b124bba4359c32bdddcf7"),
 )
-"""Tales with questions (Xu et al. 2022, Apache-2.0), sessions of a role-play with summaries (Rameshkumar and Bailey 2020, CC BY-SA 4.0),
-conversations of doctors and patients with notes (Ben Abacha et al. 2023, CC BY 4.0)."""
+"""Tales, sessions of a role-play, and conversations of doctors and patients with notes (Ben Abacha et al. 2023, CC BY 4.0)."""
 READ = 2000
 """Characters of a tale that count: its beginning."""
 ORDERS = (6, 8)
@@ -77,9 +71,9 @@ def get_table() -> Table:
         ),
         files=FILES,
         shared=(
-            Shared("smollm2", ("omnia import smollm2 --run-dir {run}",)),
+            SMOLLM2,
             Shared("examples", ("python {table} examples {run} " + " ".join(f"{{{file.name}}}" for file in FILES),)),
-            Shared("recognised", ("python {table} folder {run}", *recognised)),
+            Shared("recognised", recognised),
         ),
         rows=(
             *(
@@ -100,7 +94,7 @@ def get_table() -> Table:
             ),
             Row("copied_notes", "notes: the whole conversation", ("python {table} copied {examples}",)),
             Row("nearest_notes", "notes: that of the nearest conversation (TF-IDF)", ("python {table} nearest {examples}",)),
-            Row("asked_notes", "notes: SmolLM2 as published", ("python {table} folder {run}", asked, score)),
+            Row("asked_notes", "notes: SmolLM2 as published", (asked, score)),
             Row(
                 "model_notes",
                 "notes: SmolLM2 with LoRA",
@@ -161,8 +155,8 @@ def write_examples(folder: str, *paths: str) -> None:
     }
     asked = turns(rows_of(of["other_sessions"]))
     for name, rows in {
-        "tales_train": [{"text": text} for text in tales(of["stories"])],
-        "tales_test": [{"text": text[:READ]} for text in tales(of["other_stories"])],
+        "tales_train": [{"text": text} for text in tales(of["tales"])],
+        "tales_test": [{"text": text[:READ]} for text in tales(of["other_tales"])],
         "turns_known": [{"text": text} for row in rows_of(of["sessions"]) for _, text in row["turns"]],
         "turns": asked,
         "alone": [row | {"question": row["question"].rpartition("\n")[2]} for row in asked],
@@ -242,8 +236,6 @@ def noted(rows: list[dict[str, Any]], notes: list[str]) -> dict[str, float]:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["folder", folder]:
-            Path(folder).mkdir(parents=True, exist_ok=True)
         case ["examples", *rest]:
             write_examples(*rest)
         case ["counted", folder, order]:

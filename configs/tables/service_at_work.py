@@ -55,9 +55,11 @@ def get_table() -> Table:
         return f"omnia apply {run} --input {path} --output {{run}}/{name}.jsonl"
 
     def bank(name: str, what: str, first: str, labels: str, run: str = "{run}", *more: str) -> Row:
-        """first, more: commands before and after the run is asked. labels: files that it learned from."""
+        """first, more: commands before and after the run is asked; first is empty for a run that is there. labels: files that it learned
+        from."""
         clean, typed = applied(run, "clean", "{bank_test}"), applied(run, "typed", "{typed}/rows.jsonl")
-        return Row(name, what, (first, clean, typed, *more, f"python {{table}} recognised {{bank_test}} {{run}} {labels}"))
+        asked = (clean, typed, *more, f"python {{table}} recognised {{bank_test}} {{run}} {labels}")
+        return Row(name, what, (first, *asked) if first else asked)
 
     whole = "--start {encoder}/whole --data.files {bank_train}"
     slips = "--data.augment.rate 0.7 --data.augment.strength 0.2 --data.augment.operations characters"
@@ -100,7 +102,7 @@ def get_table() -> Table:
             bank(
                 "early",
                 "bank: MiniLM, a third of the log",
-                "python {table} folder {run}",
+                "",
                 "{parts}/log.jsonl",
                 "{log}",
                 applied("{log}", "strange", "{nothing}/rows.jsonl"),
@@ -197,8 +199,6 @@ def counted(learned: str, tested: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["folder", folder]:
-            write(folder)
         case ["slips", path, folder]:
             draw = np.random.default_rng(0)
             write(folder, rows=[row | {"text": slipped(row["text"], draw)} for row in rows_of(path)])

@@ -62,7 +62,6 @@ def get_table() -> Table:
             name,
             what,
             (
-                "python {table} folder {run}",
                 f"{apply} {{sentences}}/{name}.jsonl --output {files['once']}",
                 f"python {{table}} again {files['once']} {{sentences}}/{name}.jsonl {{run}}/again.jsonl",
                 f"{apply} {{run}}/again.jsonl --output {files['twice']}",
@@ -252,8 +251,6 @@ def with_ngrams(speller: str, right: Sequence[str], tested: Sequence[dict[str, A
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     match what, rest:
-        case "folder", [folder]:
-            Path(folder).mkdir(parents=True, exist_ok=True)
         case "sentences", [folder, *files]:
             sentences(Path(folder), *files)
         case "again", [edited, asked, output]:

@@ -13,7 +13,7 @@ from typing import Any
 from data.files import json_files
 from train.reproduce.counted import nearest
 from train.reproduce.files import PublicFile, rows_of, spread
-from train.reproduce.table import Better, Metric, Row, Shared, Table
+from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table
 
 FILES = tuple(
     PublicFile(f"sheets_{part}", f"applications/srd5e/{part}.jsonl", digest)
@@ -62,7 +62,7 @@ def get_table() -> Table:
         ),
         files=FILES,
         shared=(
-            Shared("smollm2", ("omnia import smollm2 --run-dir {run}",)),
+            SMOLLM2,
             Shared("sheets", ("python {table} sheets {sheets_train} {sheets_test} {run}",)),
             Shared("writer", (train,)),
             Shared("singly", written(1)),

@@ -30,9 +30,7 @@ def get_table() -> Table:
     def written(name: str, what: str) -> Row:
         rows = f"{{texts}}/{name}.jsonl"
         apply = f"omnia apply {{poet}} --input {rows} --output {{run}}/poems.jsonl"
-        return Row(
-            name, what, ("python {table} folder {run}", apply, "python {table} score {poems} {poet} {texts}/form.jsonl {run}/poems.jsonl")
-        )
+        return Row(name, what, (apply, "python {table} score {poems} {poet} {texts}/form.jsonl {run}/poems.jsonl"))
 
     train = (
         "omnia train configs/apps/verse.py --run-dir {run} --seed {seed} --data.files {poems} --data.validation-files {other_poems} "
@@ -129,8 +127,6 @@ def counted(learned: str, tested: str, folder: str, seed: str) -> dict[str, floa
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["folder", folder]:
-            Path(folder).mkdir(parents=True, exist_ok=True)
         case ["texts", learned, tested, folder]:
             texts(learned, tested, folder)
         case ["score", learned, poet, asked, written]:

@@ -124,6 +124,21 @@ SHAKESPEARE = PublicFile(
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a/data/tinyshakespeare/input.txt",
 )
+DIALOGUES = (
+    PublicFile("dialogues", "dialogsum/dev.jsonl", "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f"),
+    PublicFile("other_dialogues", "dialogsum/test_000-399.jsonl", "f915cc87c2fe30423bd78f6ff2ebbbacf8c36ea5a1891802b747496ddda4a7a9"),
+)
+"""Dialogues with summaries (Chen et al. 2021, DialogSum, CC BY-NC-SA 4.0)."""
+TALES = (
+    PublicFile("tales", "applications/fairytaleqa/train.jsonl", "cc7f51d9f58e23c3dd40b9fd1a263a05c748e9d8ced6a02534675ac6b0d593f5"),
+    PublicFile("other_tales", "applications/fairytaleqa/test.jsonl", "620c17b59b596cbfd978a60b84e26f4568ebc6a2dd37eb7e7307ba8124c37b18"),
+)
+"""Tales by sections with questions of teachers (Xu et al. 2022, FairytaleQA, Apache-2.0)."""
+SESSIONS = (
+    PublicFile("sessions", "applications/crd3/train.jsonl", "04f326d9d22afc7c84f6b1295366fbd10a13ef77b88bf6fe74704127e64afe90"),
+    PublicFile("other_sessions", "applications/crd3/test.jsonl", "389ad21fb3828dc1c0d9662e8b172af2aa896839a77672626c70048b341032de"),
+)
+"""Turns of a role-play with the summaries that its fans wrote (Rameshkumar and Bailey 2020, CRD3, CC BY-SA 4.0)."""
 
 
 def rows_of(path: str | Path) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ class Running:
         self.job, self.error = job, ""
         self.began, self.stopped = time.monotonic(), False
         self._place, self._asked_at, self._stored = place, 0.0, state_of(job)
+        job.folder.mkdir(parents=True, exist_ok=True)  # so that any command can write into it
         job.log.parent.mkdir(parents=True, exist_ok=True)
         self._start()
 

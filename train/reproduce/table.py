@@ -124,6 +124,8 @@ class Table:
 
 CHARACTERS = Shared("shakespeare", ("omnia prepare text --input {shakespeare_txt} --output {run} --tokenizer char --validation 0.1",))
 """Shakespeare by characters, the last tenth held out, of the file `SHAKESPEARE`: what several tables train on."""
+SMOLLM2 = Shared("smollm2", ("omnia import smollm2 --run-dir {run}",))
+"""SmolLM2-135M-Instruct (Allal et al. 2025), with its weights in 4 bits."""
 ON_GPU = (
     "--model.num-layers 6 --model.embed-dim 384 --model.num-heads 6 --model.context-length 256 --model.dropout 0.2"
     " --batch-size 64 --steps 2000 --evaluation.every 200"
