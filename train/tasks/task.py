@@ -316,7 +316,7 @@ class TaskDataset(Dataset):
         if isinstance(model, OfStart) and self.experiment.start:  # files are read before a new run's model is filled in
             from train.runs.directory import open_run
 
-            model = open_run(self.experiment.start).experiment.model
+            model = open_run(self.experiment.start, said=lambda line: None).experiment.model
         if isinstance(model, TextEncoderConfig):
             return "head"
         return "source" if isinstance(model, EncoderDecoderConfig) else "text"

@@ -15,8 +15,8 @@ NGRAMS = "ngrams"
 ROWS = 1 << 16
 """Of weights. N-grams are hashed into them (Weinberger et al. 2009), so that several may share one."""
 SCALE = 32.0
-"""Of the vector of a text's n-grams, whose length is about 1. Adam moves each weight by its learning rate at most, so that this sum moves
-about as far in a step as a head on a hidden state of some hundred numbers of size 1."""
+"""Of the vector of a text's n-grams, whose length is about 1. A weight moves by about the learning rate when it is met (`RATE` times that
+in train/optimizers/hashed.py), so this sum moves in a step as a head does on a hidden state of some hundred numbers of size 1."""
 LEFT_OUT = 0.5
 """Share of n-grams that are left out in training: else each text is soon fitted by a few n-grams of its own."""
 _NGRAMS = 1 << 23
