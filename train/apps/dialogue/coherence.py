@@ -11,15 +11,13 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record, check_text, lacks
 from data.records.rows import iter_records
-from train.apps.dialogue.planted import KINDS, planted
-from train.kinds import Application, Section
+from train.apps.dialogue.planted import KINDS, plant_one
+from train.kinds import Application, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, content_hash
 
 CONTRADICTS, ELSEWHERE, FOLLOWS = LABELS = ("contradicts", "elsewhere", "follows")
 _CONTRADICTS, _, _FOLLOWS = range(len(LABELS))
-READ = 6
-"""Turns before one that are looked at: what 160 tokens hold of nearly all dialogues."""
 SPEAKER = re.compile(r"\s*(#?[^\W\d_]\w{0,29}#?):(?=\s)")
 """Who says a turn: a word before a colon and a space."""
 MOST = 1000
@@ -42,6 +40,8 @@ class Coherence(Classification):
     turns: str = "turns"
     """Column of the dialogue: a list of texts, or of {"role", "content"}, or a text with a turn a line. Speakers take turns, or are named
     by `role`, or before a colon."""
+    before: int = 6
+    """Turns before one that are read. What does not fit into `length` is cut, the oldest first."""
     planted: tuple[str, ...] = tuple(KINDS)
     """How contradictions are planted: number, date, negation, opposite."""
     encoder: str = ""
@@ -49,6 +49,7 @@ class Coherence(Classification):
 
     def __post_init__(self):
         super().__post_init__()
+        check_range("data.", self, 1, "before")
         if not self.planted or {*self.planted} - {*KINDS}:
             raise ValueError(f"data.planted is {self.planted}; choose among {', '.join(KINDS)}")
         if self.several or self.label_noise:
@@ -90,10 +91,9 @@ def turns_of(record: Record, name: str) -> list[Turn]:
     return found
 
 
-def before(turns: Sequence[Turn], place: int, speaker: str) -> str:
+def read_before(turns: Sequence[Turn], speaker: str) -> str:
     """What a model reads of the turns before one, the newest first, so that the oldest are cut; `speaker` says the turn itself."""
-    read = turns[max(place - READ, 0) : place][::-1]
-    return " ".join(f"{'I' if turn.speaker == speaker else 'you'}: {turn.text}" for turn in read)
+    return " ".join(f"{'I' if turn.speaker == speaker else 'you'}: {turn.text}" for turn in turns[::-1])
 
 
 class CoherenceDataset(ClassificationDataset):
@@ -117,20 +117,33 @@ class CoherenceDataset(ClassificationDataset):
         for number in range(1, len(turns)):
             own = turns[number]
             found.append(self.pair(turns, number, own, where, FOLLOWS))
-            other = _other(dialogues, place, number, rng)
+            other = self._other(dialogues, place, number, rng)
             if other not in [turn.text for turn in turns[number - 1 : number + 2]]:
                 found.append(self.pair(turns, number, own._replace(text=other), where, ELSEWHERE))
-            near = turns[max(number - READ, 0) : number]
-            made = planted([turn.text for turn in near], self.options.planted, rng)
+            near = self._near(turns, number)
+            made = plant_one([turn.text for turn in near], self.options.planted, rng)
             if made is not None and made[1] not in [turn.text for turn in turns]:
                 said = near[made[0]]
                 found.append(self.pair(turns, number, said, where, FOLLOWS))
                 found.append(self.pair(turns, number, said._replace(text=made[1]), where, CONTRADICTS))
         return found
 
+    def _near(self, turns: Sequence[Turn], number: int) -> Sequence[Turn]:
+        """The turns before one that are read."""
+        return turns[max(number - self.options.before, 0) : number]
+
+    def _other(self, dialogues: list[tuple[list[Turn], str]], place: int, number: int, rng: np.random.Generator) -> str:
+        """A turn that was said elsewhere: in half of the cases in another dialogue, else later or much earlier in the same."""
+        turns = dialogues[place][0]
+        far = [other for other in range(len(turns)) if other < number - self.options.before or other > number + 1]
+        if far and rng.random() < 0.5:
+            return turns[far[rng.integers(len(far))]].text
+        others = dialogues[(place + 1 + rng.integers(len(dialogues) - 1)) % len(dialogues)][0]
+        return others[rng.integers(len(others))].text
+
     def pair(self, turns: Sequence[Turn], number: int, turn: Turn, where: str, label: str | None = None) -> Example:
         """A turn, or another in its place, behind what was said before."""
-        return Example({"text": before(turns, number, turn.speaker), "pair": turn.text}, label, where, turns)
+        return Example({"text": read_before(self._near(turns, number), turn.speaker), "pair": turn.text}, label, where, turns)
 
     def identity(self, example: Example) -> Any:
         """The dialogue: its turns are learned from, or kept, together."""
@@ -143,16 +156,6 @@ class CoherenceDataset(ClassificationDataset):
         from train.apps.answering import Answering
 
         return Judge(Answering(run, self, step=step, raw=raw))
-
-
-def _other(dialogues: list[tuple[list[Turn], str]], place: int, number: int, rng: np.random.Generator) -> str:
-    """A turn that was said elsewhere: in half of the cases in another dialogue, else later or much earlier in the same."""
-    turns = dialogues[place][0]
-    far = [other for other in range(len(turns)) if other < number - READ or other > number + 1]
-    if far and rng.random() < 0.5:
-        return turns[far[rng.integers(len(far))]].text
-    others = dialogues[(place + 1 + rng.integers(len(dialogues) - 1)) % len(dialogues)][0]
-    return others[rng.integers(len(others))].text
 
 
 # ------------------------------------------------------------------------------------------------------------------- the judge

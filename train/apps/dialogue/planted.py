@@ -94,7 +94,7 @@ def contradicted(text: str, kind: str, rng: np.random.Generator) -> str | None:
     return None if changed == text else changed
 
 
-def planted(texts: Sequence[str], kinds: Sequence[str], rng: np.random.Generator) -> tuple[int, str] | None:
+def plant_one(texts: Sequence[str], kinds: Sequence[str], rng: np.random.Generator) -> tuple[int, str] | None:
     """(which of the texts, and that text changed), drawn; None where no kind finds a place in any. The kind is drawn first, for numbers and
     days are rarer than what can be denied."""
     made = [[(place, changed) for place, text in enumerate(texts) if (changed := contradicted(text, kind, rng))] for kind in kinds]

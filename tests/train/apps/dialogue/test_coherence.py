@@ -9,8 +9,8 @@ from hypothesis import given
 
 from data.errors import UserError
 from data.records.record import Record
-from train.apps.dialogue.coherence import CONTRADICTS, ELSEWHERE, FOLLOWS, LABELS, Coherence, Judge, Turn, before, load_judge, turns_of
-from train.apps.dialogue.planted import KINDS, contradicted, planted
+from train.apps.dialogue.coherence import CONTRADICTS, ELSEWHERE, FOLLOWS, LABELS, Coherence, Judge, Turn, load_judge, read_before, turns_of
+from train.apps.dialogue.planted import KINDS, contradicted, plant_one
 from train.experiment import Experiment
 from train.loop.progress import cost
 from train.tasks.sequence import Conversations
@@ -35,7 +35,7 @@ def test_a_changed_text_differs_and_by_its_kind_alone(text, kind, seed):
 
 @given(st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), max_size=5), st.integers(0, 99))
 def test_what_is_planted_is_one_of_the_texts_changed(texts, seed):
-    found = planted(texts, [*KINDS], np.random.default_rng(seed))
+    found = plant_one(texts, [*KINDS], np.random.default_rng(seed))
     if found is None:
         assert not any(contradicted(text, kind, np.random.default_rng(0)) for text in texts for kind in KINDS)
     else:
@@ -44,7 +44,7 @@ def test_what_is_planted_is_one_of_the_texts_changed(texts, seed):
 
 def test_rare_kinds_are_planted_as_often_as_common_ones():
     texts = ["It is so."] * 9 + ["We go on Monday."]
-    days = sum("We go" in planted(texts, ["date", "negation"], np.random.default_rng(seed))[1] for seed in range(200))
+    days = sum("We go" in plant_one(texts, ["date", "negation"], np.random.default_rng(seed))[1] for seed in range(200))
     assert 70 < days < 130  # 18 of 200 were each text as likely as another
 
 
@@ -65,7 +65,7 @@ def test_rare_kinds_are_planted_as_often_as_common_ones():
         *(("Hello.", kind, None) for kind in KINDS),
     ],
 )
-def test_changing(text, kind, changed):
+def test_what_each_kind_changes(text, kind, changed):
     assert contradicted(text, kind, np.random.default_rng(0)) == changed
 
 
@@ -107,7 +107,7 @@ def test_what_is_no_dialogue_is_an_error(row):
 
 def test_the_newest_turn_is_read_first_and_by_whom_it_was_said():
     turns = [Turn("A", "one"), Turn("B", "two"), Turn("A", "three")]
-    assert before(turns, 3, "A") == "I: three you: two I: one" and before(turns, 1, "B") == "you: one"
+    assert read_before(turns, "A") == "I: three you: two I: one" and read_before(turns[:1], "B") == "you: one"
 
 
 @pytest.fixture
@@ -219,12 +219,14 @@ def test_nearness_is_to_the_two_turns_before(fake):
     assert told[3:] == ["a", "a b 0.9", "b 0.9 c 0.9"] and line["nearness"] == 1.0
 
 
-def test_what_was_said_long_before_is_not_read():
+def test_what_was_said_long_before_is_not_read(fake):
     turns = [Turn(str(place % 2), f"t{place}") for place in range(12)]
-    assert "t4" not in before(turns, 11, "0").split() and "t5" in before(turns, 11, "0").split()
+    for count in (1, 6, 20):
+        text = fake(Coherence(before=count), LABELS, []).dataset.pair(turns, 11, turns[11], "row").fields["text"]
+        assert text.split()[1::2] == [f"t{place}" for place in range(10, max(10 - count, -1), -1)]
 
 
-@pytest.mark.parametrize("options", [{"planted": ()}, {"planted": ("other",)}, {"several": True}, {"label_noise": 0.1}])
+@pytest.mark.parametrize("options", [{"planted": ()}, {"planted": ("other",)}, {"before": 0}, {"several": True}, {"label_noise": 0.1}])
 def test_options(options):
     with pytest.raises(ValueError, match=r"data"):
         Coherence(**options)
