@@ -1,0 +1,125 @@
+"""What tables' own scripts make of public files: examples that are what the tables say, and baselines that find what is planted."""
+
+import json
+
+import pytest
+
+from data.files import json_files
+from train.reproduce.counted import nearest
+from train.reproduce.files import rows_of, spread
+from train.reproduce.table import TABLES
+from train.runs.classes import load_file
+
+answers, coherence, summaries = (load_file(str(TABLES / f"{name}.py")) for name in ("answers", "coherence", "summaries"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 99])
+def test_spread_is_from_all_over(count):
+    found = spread([*range(10)], count)
+    assert len(found) == min(count, 10) == len({*found}) and found == sorted(found)
+    assert not found or found[0] == 0 and found[-1] >= 9 - 10 / len(found)
+
+
+def test_the_nearest_text_shares_what_is_rare():
+    known = ["the cat sat on the mat", "the dog ate the bone", "the bird sang"]
+    assert nearest(known, ["a bone for the dog", "cat", "the bird and the bird"]) == [1, 0, 2]
+
+
+def asked(target, text="The king died. A kingly king wept.", **more):
+    return {"source": text, "question": "who?", "target": target, **more}
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        (asked(["the King."]), (0, "The king")),
+        (asked(["king"]), (4, "king")),  # no part of "kingly"
+        (asked(["nobody", "wept"]), (29, "wept")),
+        (asked(["king"], start=24), (24, "king")),  # where its article says
+        (asked(["queen"]), None),
+        (asked([".", "ing"]), None),
+    ],
+)
+def test_an_answer_is_pointed_at_where_it_stands(row, place):
+    found = answers.pointed(row, 7)
+    if place is None:
+        assert found is None
+    else:
+        (one,) = found["qas"][0]["answers"]
+        assert (one["answer_start"], one["text"]) == place and found["context"][one["answer_start"] :].startswith(one["text"])
+
+
+def test_questions_are_on_one_section_and_articles_are_tested_on_or_learned_from(tmp_path):
+    tales, articles = tmp_path / "tales.jsonl", tmp_path / "articles.json"
+    questions = [{"question": f"q{place}", "answers": ["a"], "sections": place} for place in ("1", "2", "1,2", "")]
+    json_files.write_lines(tales, [{"sections": ["first", "second"], "questions": questions}])
+    assert [(row["question"], row["source"]) for row in answers.of_tales(str(tales))] == [("q1", "first"), ("q2", "second")]
+    qas = [{"question": "q", "answers": [{"text": "x", "answer_start": 2}]}]
+    articles.write_text(json.dumps({"data": [{"paragraphs": [{"context": f"{n} x", "qas": qas}]} for n in range(40)]}))
+    learned, tested = answers.of_articles(str(articles))
+    assert len(learned) == answers.LEARNED and len(tested) == 40 - answers.LEARNED
+    assert not {row["source"] for row in learned} & {row["source"] for row in tested} and learned[0]["start"] == 2
+
+
+def test_what_is_read_of_a_session_fits_and_stays_in_order():
+    turns = [(f"N{number}", f"We fight the dragon number {number} in cave {number // 7}. Oh!") for number in range(200)]
+    lines = summaries.told(turns).split("\n")
+    names = [int(line.partition(":")[0][1:]) for line in lines]
+    assert len("\n".join(lines)) <= summaries.READ and names == sorted(names) and 5 < len(lines) < 200
+    assert all("Oh!" not in line.split(": ")[1:] for line in lines)
+    words = summaries.extract(turns).split()
+    assert len(words) <= summaries.WORDS and "Oh!" not in words
+    numbers = [int(word) for before, word in zip(words, words[1:], strict=False) if before == "number"]
+    assert len(numbers) == summaries.WORDS // 9 and numbers == sorted(numbers)
+    assert summaries.extract([("A", "Hm.")]) == "Hm."  # where there is nothing else
+
+
+def test_parts_without_a_summary_or_said_twice_are_left_out(tmp_path):
+    def part(text, summary, score=0.5):
+        return {"turns": [["A", text]], "summary": summary, "score": score}
+
+    paths = [tmp_path / "train.jsonl", tmp_path / "test.jsonl"]
+    json_files.write_lines(paths[0], [part("We go to the inn.", "inn"), part("We go on and on.", "on", 0.1), part("We stay at home.", " ")])
+    json_files.write_lines(paths[1], [part("They go to sea.", "sea"), part("They go to sea.", "again"), part("They die at last.", "", 9)])
+    summaries.write_examples(str(tmp_path / "out"), *map(str, paths))
+    assert [row["target"] for row in rows_of(tmp_path / "out" / "train.jsonl")] == ["inn"]
+    assert [row["target"] for row in rows_of(tmp_path / "out" / "test.jsonl")] == ["sea"]
+
+
+def test_contradictions_stand_beside_the_same_turn_again(tmp_path):
+    said = [
+        "I am at home.",
+        "It is a good day.",
+        "We meet at five.",
+        "Come on Monday, it is good.",
+        "So it is.",
+        "He was not here.",
+        "It costs 12.",
+        "Bye.",
+    ]
+    dialogues = [{"dialogue": "\n".join(f"#P{place % 2}#: {number} {text}" for place, text in enumerate(said))} for number in range(4)]
+    json_files.write_lines(tmp_path / "dialogues.jsonl", dialogues)
+    coherence.plant(str(tmp_path / "dialogues.jsonl"), str(tmp_path / "out"))
+    rows = {row["id"]: row["dialogue"].split("\n") for row in rows_of(tmp_path / "out" / "rows.jsonl")}
+    assert {name.split()[1] for name in rows} == {"whole", "shuffled", "elsewhere"} | {
+        f"{again}{kind}" for kind in coherence.KINDS for again in ("", "again_")
+    }
+    for name, lines in rows.items():
+        number, kind = name.split()
+        whole = rows[f"{number} whole"]
+        if kind in coherence.KINDS:
+            again = rows[f"{number} again_{kind}"]
+            assert lines[:-1] == again[:-1] == whole[-coherence.BEFORE :] and again[-1] in whole[-coherence.BEFORE : -1]
+            assert lines[-1] not in whole
+        elif kind == "shuffled":
+            assert sorted(lines) == sorted(whole) and lines[0] == whole[0]
+        elif kind == "elsewhere":
+            assert sum(line not in whole for line in lines) == 1
+
+
+@pytest.mark.parametrize(("sure", "area"), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0)])
+def test_areas_are_of_what_is_good_over_what_is_not(sure, area):
+    bad = {"elsewhere", "shuffled", *coherence.KINDS}
+    names = ["whole", *bad, *(f"again_{kind}" for kind in coherence.KINDS)]
+    scores = {f"{number} {name}": (1 - sure, 1 - sure) if name in bad else (sure, sure) for number in range(3) for name in names}
+    assert coherence.aurocs(scores) == dict.fromkeys(("contradiction", "elsewhere", "shuffled", coherence.UNSEEN), area)
