@@ -11,18 +11,12 @@ from typing import Any
 
 from data.files import json_files
 from train.experiment import Experiment
-from train.reproduce.files import TALES, PublicFile, rows_of, spread
+from train.reproduce.files import ARTICLES, TALES, rows_of, spread
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.tasks.recipe import fine_tuning
 from train.tasks.sequence import SequenceToSequence
 
-FILES = (
-    *TALES,
-    PublicFile("articles", "xquad/xquad.en.articles_00-37.json", "11ce4ba98cfb0c88ea475491c52e8d3951bb3d40f34fd5d81d3dc70e7a2af268"),
-)
-"""Tales with questions of teachers (Xu et al. 2022, FairytaleQA, Apache-2.0), and articles of SQuAD with questions (Artetxe et al. 2020,
-XQuAD, CC BY-SA 4.0)."""
 LEARNED = 29
 """Articles to learn from; of the rest, the questions are for testing."""
 SETS = {"tales": 240, "articles": 206}
@@ -52,7 +46,7 @@ def get_table() -> Table:
             Metric("exact", "exact", "share", lower_is_better=False),
             Metric("words", "words of an answer", digits=1),
         ),
-        files=FILES,
+        files=(*TALES, ARTICLES),
         shared=(
             ENCODER,
             SMOLLM2,

@@ -134,6 +134,8 @@ TALES = (
     PublicFile("other_tales", "applications/fairytaleqa/test.jsonl", "620c17b59b596cbfd978a60b84e26f4568ebc6a2dd37eb7e7307ba8124c37b18"),
 )
 """Tales by sections with questions of teachers (Xu et al. 2022, FairytaleQA, Apache-2.0)."""
+ARTICLES = PublicFile("articles", "xquad/xquad.en.articles_00-37.json", "11ce4ba98cfb0c88ea475491c52e8d3951bb3d40f34fd5d81d3dc70e7a2af268")
+"""Articles of SQuAD with questions, which are there in other languages, too (Artetxe et al. 2020, XQuAD, CC BY-SA 4.0)."""
 SESSIONS = (
     PublicFile("sessions", "applications/crd3/train.jsonl", "04f326d9d22afc7c84f6b1295366fbd10a13ef77b88bf6fe74704127e64afe90"),
     PublicFile("other_sessions", "applications/crd3/test.jsonl", "389ad21fb3828dc1c0d9662e8b172af2aa896839a77672626c70048b341032de"),

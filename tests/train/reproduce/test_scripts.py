@@ -10,7 +10,9 @@ from train.reproduce.files import rows_of, spread
 from train.reproduce.table import TABLES
 from train.runs.classes import load_file
 
-answers, coherence, summaries = (load_file(str(TABLES / f"{name}.py")) for name in ("answers", "coherence", "summaries"))
+answers, coherence, summaries, transfer = (
+    load_file(str(TABLES / f"{name}.py")) for name in ("answers", "coherence", "summaries", "transfer")
+)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 99])
@@ -123,3 +125,31 @@ def test_areas_are_of_what_is_good_over_what_is_not(sure, area):
     names = ["whole", *bad, *(f"again_{kind}" for kind in coherence.KINDS)]
     scores = {f"{number} {name}": (1 - sure, 1 - sure) if name in bad else (sure, sure) for number in range(3) for name in names}
     assert coherence.aurocs(scores) == dict.fromkeys(("contradiction", "elsewhere", "shuffled", coherence.UNSEEN), area)
+
+
+def test_what_is_learned_of_several_languages_is_in_line_and_not_asked(tmp_path):
+    def article(title, language):
+        def asked(number):
+            return {"question": f"{language} {title} {number}?", "answers": [{"text": f"{title} {number}"}]}
+
+        return {"title": title, "paragraphs": [{"context": f"{language} {title} text {n}", "qas": [asked(n)]} for n in range(5)]}
+
+    paths = [tmp_path / f"{language}.json" for language in transfer.LANGUAGES]
+    for path in paths:
+        path.write_text(json.dumps({"data": [article(title, path.stem) for title in ("sun", "moon")]}))
+    transfer.write_texts(str(tmp_path / "out"), *map(str, paths))
+    for language in transfer.LANGUAGES:
+        learned, tested = (transfer.questions(str(tmp_path / "out"), language, part) for part in ("train", "test"))
+        assert (len(learned[0]), len(tested[0])) == (2 * transfer.LEARNED, 2 * (5 - transfer.LEARNED))
+        assert not {*learned[0]} & {*tested[0]} and all(label in text for text, label in zip(*tested, strict=True))
+    pairs = rows_of(tmp_path / "out" / "pairs.jsonl")
+    assert {tuple(row["text"].split()[1:]) for row in pairs} == {tuple(row["pair"].split()[1:]) for row in pairs}
+    assert {row["text"].split()[0] for row in pairs} == {"en"}  # answers that are names say the same in both
+    assert {row["pair"].split()[0] for row in pairs} == {*transfer.LANGUAGES} - {"en"}
+    said = json.dumps(pairs)
+    assert not any(f"{title} {number}" in said for title in ("sun", "moon") for number in range(transfer.LEARNED, 5))
+
+
+def test_the_mean_is_of_the_other_languages():
+    right = dict.fromkeys(transfer.LANGUAGES, 0.5) | {"en": 1.0, "zh": 0.0}
+    assert transfer.measures(right)["others"] == pytest.approx(0.4)
