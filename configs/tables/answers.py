@@ -57,7 +57,7 @@ def get_table() -> Table:
                     training(
                         "configs/tasks/spans.py",
                         f"--start {{encoder}}/whole --steps {STEPS} --schedule.warmup-steps {STEPS // 10} --evaluation.every {STEPS} "
-                        "--evaluation.rows 64",
+                        "--evaluation.rows 64 --optimizer.learning-rate 2e-4",
                         "--data.files {examples}/questions.json",
                     ),
                 ),
