@@ -26,9 +26,9 @@ SENTENCE = re.compile(r'(?<=[.!?])["”]?\s+')
 
 
 def get_config(arg: str = "") -> Experiment:
-    """What a language model is asked: with an answer of one line."""
+    """The prompt of the language model, whose answer is one line."""
     prompt = "{source}\nQuestion: {question}\nAnswer:"
-    return fine_tuning("answers", SequenceToSequence(length=640, written=32, prompt=prompt, measures=("exact",)))
+    return fine_tuning("answers", SequenceToSequence(written=32, prompt=prompt, measures=("exact",)))
 
 
 def get_table() -> Table:
@@ -39,8 +39,8 @@ def get_table() -> Table:
     return Table(
         title="Answers from a text",
         paper="Rajpurkar et al. 2016 (SQuAD: exact match and F1); Xu et al. 2022 (FairytaleQA); Artetxe et al. 2020 (XQuAD)",
-        claim="A small encoder that learned from some 4,000 questions points at answers that share more words with people's than the "
-        "nearest sentence does, and more than a language model of 135 million parameters writes that was shown two.",
+        claim="A small encoder that learned from some 3,700 questions points at answers that share more words with people's than the "
+        "nearest sentence does, and more than a language model of 135 million parameters writes that is shown two solved questions.",
         metrics=(
             Metric("f1", "F1", "share", lower_is_better=False),
             Metric("exact", "exact", "share", lower_is_better=False),
@@ -69,7 +69,7 @@ def get_table() -> Table:
             ),
             *scored(
                 "written",
-                "SmolLM2-135M-Instruct, after two others of their kind",
+                "SmolLM2-135M-Instruct, after two solved questions of the same set",
                 "omnia evaluate {smollm2} --task {table} --files {examples}/SET_test.jsonl --shots 2 --examples {examples}/SET_train.jsonl "
                 "--predictions {run}/answers.jsonl --json",
                 score,
@@ -89,9 +89,10 @@ def get_table() -> Table:
         note=f"{SETS['tales']} questions on one section of a tale, of 20 tales, each with two to six answers of people, one of which "
         f"stands in the text in half of the cases; {SETS['articles']} on a paragraph of nine articles, whose answers all do. Learned from: "
         f"3,330 of the former that do stand in theirs, the first place that has them, of 232 other tales, and 764 of {LEARNED} other "
-        f"articles, less one in ten that are held out. {STEPS} steps of 16 rows. SmolLM2 writes 32 tokens at most, of which the first line "
-        "counts. Words are compared without case, punctuation and articles. Tales and articles are on the web, so both models may have "
-        "read them; MiniLM's authors trained it on questions of SQuAD, too, beside their paragraphs.",
+        f"articles, less one in ten that are held out. {STEPS} steps of 16 rows. SmolLM2 is asked without its chat template, and writes 32 "
+        "tokens at most, of which the first line counts. Words are compared without case, punctuation, a, an and the; a whole sentence "
+        "loses by its length. Tales and articles are on the web, so both models may have read them; MiniLM's authors trained it on "
+        "questions of SQuAD, too, beside their paragraphs.",
     )
 
 
@@ -141,7 +142,7 @@ def write_examples(folder: str, tales: str, other_tales: str, articles: str) -> 
         shown = [row | {"target": [f" {answer}" for answer in row["target"]]} for row in learned]
         json_files.write_lines(Path(folder, f"{name}_train.jsonl"), shown)
         asked = [row | {"context": row["source"]} for row in spread(tested, SETS[name])]
-        assert len(asked) == SETS[name], (name, len(asked))
+        assert len(asked) == SETS[name] and (name == "tales" or len(tested) == len(asked)), (name, len(tested))
         json_files.write_lines(Path(folder, f"{name}_test.jsonl"), asked)
     rows = [row for learned, _ in parts.values() for row in learned]
     found = [one for number, row in enumerate(rows) if (one := pointed(row, number))]

@@ -73,6 +73,8 @@ def test_what_is_read_of_a_session_fits_and_stays_in_order():
     assert len(words) <= summaries.WORDS and "Oh!" not in words
     numbers = [int(word) for before, word in zip(words, words[1:], strict=False) if before == "number"]
     assert len(numbers) == summaries.WORDS // 9 and numbers == sorted(numbers)
+    odd = [("X", "Completely unrelated zebras juggle quietly.")]
+    assert not {"zebras"} & {*summaries.extract([*turns, *odd]).split(), *summaries.told([*turns, *odd]).split()}
     assert summaries.extract([("A", "Hm.")]) == "Hm."  # where there is nothing else
 
 
@@ -143,11 +145,14 @@ def test_what_is_learned_of_several_languages_is_in_line_and_not_asked(tmp_path)
         assert (len(learned[0]), len(tested[0])) == (2 * transfer.LEARNED, 2 * (5 - transfer.LEARNED))
         assert not {*learned[0]} & {*tested[0]} and all(label in text for text, label in zip(*tested, strict=True))
     pairs = rows_of(tmp_path / "out" / "pairs.jsonl")
-    assert {tuple(row["text"].split()[1:]) for row in pairs} == {tuple(row["pair"].split()[1:]) for row in pairs}
+    assert all(row["text"].split()[1:] == row["pair"].split()[1:] for row in pairs)
     assert {row["text"].split()[0] for row in pairs} == {"en"}  # answers that are names say the same in both
     assert {row["pair"].split()[0] for row in pairs} == {*transfer.LANGUAGES} - {"en"}
-    said = json.dumps(pairs)
-    assert not any(f"{title} {number}" in said for title in ("sun", "moon") for number in range(transfer.LEARNED, 5))
+    for said in (json.dumps(pairs), *((tmp_path / "out" / name).read_text() for name in ("all.txt", "sides.json"))):
+        assert "sun text 0" in said
+        assert not any(f"{title} {more}{n}" in said for title in ("sun", "moon") for more in ("", "text ") for n in (3, 4))
+    (command,) = next(job.commands for job in transfer.get_table().shared if job.name == "tokens")
+    assert "--validation 0" in command  # else the tokenizer never sees the last tenth, which is the last language
 
 
 def test_the_mean_is_of_the_other_languages():
