@@ -98,17 +98,17 @@ def sentences_of(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def central(texts: list[str], sizes: list[int], room: int) -> list[int]:
-    """Places of the texts that are nearest to the mean of all, until one does not fit."""
+    """Places of texts that are nearest to the mean of all, of the nearer half as many as fit."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectors = TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
     near = (vectors @ vectors.mean(0).A1).tolist()
     chosen = list[int]()
-    for place in sorted(range(len(texts)), key=lambda place: -near[place]):
-        room -= sizes[place]
-        if room < 0 and chosen:
-            break
-        chosen.append(place)
+    order = sorted(range(len(texts)), key=lambda place: -near[place])
+    for place in order[: (len(order) + 1) // 2]:
+        if sizes[place] <= room or not chosen:
+            chosen.append(place)
+            room -= sizes[place]
     return sorted(chosen)
 
 
