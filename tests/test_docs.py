@@ -44,7 +44,7 @@ from train.step.federated.options import Federated
 from train.step.private.options import Private
 from train.tasks.classification import Classification
 from train.tasks.code import Programs
-from train.tasks.interactions import Recommendation
+from train.tasks.recommending.interactions import Recommendation
 from train.tasks.sequence import Conversations
 from train.tasks.spans import Spans
 from train.tasks.together import Together

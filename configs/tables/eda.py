@@ -6,7 +6,7 @@ omnia reproduce eda --data DIR
 from train.experiment import Experiment
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
-from train.tasks.augmentation import Augment
+from train.tasks.changes.augmentation import Augment
 from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
@@ -38,7 +38,7 @@ def get_table() -> Table:
         shared=(
             TEXTS,
             ENCODER,
-            Shared("synonyms", ("python -m train.tasks.synonyms {encoder}/two {texts}/polarity_train.csv {run}/words.tsv",)),
+            Shared("synonyms", ("python -m train.tasks.changes.synonyms {encoder}/two {texts}/polarity_train.csv {run}/words.tsv",)),
         ),
         rows=tuple(
             Row(f"{way}_{size}", f"{size} texts, {what}", (train(way, size),), x=size, series=what)

@@ -10,7 +10,7 @@ from train.kinds import Gradient
 from train.reproduce.labelled import ENCODER, FILES, TEXTS
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.step.adversarial.options import SMART, FreeLB
-from train.tasks.augmentation import Augment
+from train.tasks.changes.augmentation import Augment
 from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
@@ -46,7 +46,9 @@ def get_table() -> Table:
     def measured(run: str, task: str) -> str:
         return f"python {{table}} {run} {{texts}}/{task}_test.csv {{set_{task}}}/attacked.csv {{synonyms}}/{task}.tsv"
 
-    tables = tuple(f"python -m train.tasks.synonyms {{encoder}}/two {{texts}}/{task}_train.csv {{run}}/{task}.tsv" for task in TASKS)
+    tables = tuple(
+        f"python -m train.tasks.changes.synonyms {{encoder}}/two {{texts}}/{task}_train.csv {{run}}/{task}.tsv" for task in TASKS
+    )
 
     def commands(method: str, task: str) -> tuple[str, ...]:
         if method == "plain":

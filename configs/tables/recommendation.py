@@ -15,9 +15,9 @@ from train.apps.recommending.ranker import Ease
 from train.experiment import Evaluation, Experiment
 from train.reproduce.files import PublicFile
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
-from train.tasks.interactions import Case, Log, Recommendation, read_log
 from train.tasks.metrics.ranking import ranking_scores
-from train.tasks.recommendation import RANKED, best, unseen
+from train.tasks.recommending.interactions import Case, Log, Recommendation, read_log
+from train.tasks.recommending.recommendation import RANKED, best, unseen
 from train.verbs.config_files import load_config
 
 RATINGS = PublicFile("ratings", "movielens_small/ratings.csv", "2f8fd2116cbb4ef7ddbfd8537a4dd1209fffa15092cb28ec4c03a950827068ad")

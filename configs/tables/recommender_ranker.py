@@ -12,7 +12,7 @@ from data.files import json_files
 from train.experiment import Evaluation, Experiment
 from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
-from train.tasks.interactions import Recommendation
+from train.tasks.recommending.interactions import Recommendation
 from train.verbs.config_files import load_config
 
 FILES = (

@@ -18,7 +18,7 @@ from train.reproduce.counted import words_and_letters
 from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
-from train.tasks.noise import KEYS
+from train.tasks.changes.noise import KEYS
 from train.tasks.recipe import fine_tuning
 
 FILES = tuple(

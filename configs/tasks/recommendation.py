@@ -10,7 +10,7 @@ seed: 0.062 and 0.111). Texts and features: --data.items movies.csv --data.key m
 from model import ModelConfig
 from train import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
 from train.objectives.tasks.recommendation import NextItem
-from train.tasks.interactions import Recommendation
+from train.tasks.recommending.interactions import Recommendation
 
 
 def get_config(arg: str = "") -> Experiment:

@@ -8,7 +8,7 @@ A recommender's ranker weighs it by --data.towers RUN.
 from model import ModelConfig
 from train import AdamW, Checkpoints, Evaluation, Experiment, Logging, Samples, Schedule
 from train.objectives.tasks.towers import TwoTowers
-from train.tasks.interactions import Recommendation
+from train.tasks.recommending.interactions import Recommendation
 
 
 def get_config(arg: str = "") -> Experiment:

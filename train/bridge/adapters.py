@@ -35,7 +35,7 @@ from train.objectives.tasks.options import Supervised, SupervisedTogether
 from train.runs.classes import KEPT, finder
 from train.runs.directory import CHAT, START, Run, keep_start, open_run, write_run
 from train.runs.serialize import from_json, to_json
-from train.tasks.augmentation import Augment
+from train.tasks.changes.augmentation import Augment
 from train.tasks.task import Task
 from train.tasks.together import Together
 

@@ -64,6 +64,9 @@ MOVED = {
         "writing": "story verse",
     }.items()
     for name in names.split()
+} | {
+    "train.tasks.augmentation": "train.tasks.changes.augmentation",
+    "train.tasks.interactions": "train.tasks.recommending.interactions",
 }
 """Modules of classes that runs name, and where these are since."""
 OLD_FIELDS = (

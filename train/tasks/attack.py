@@ -15,9 +15,9 @@ import xxhash
 
 from data.errors import UserError
 from train.kinds import Section, check_range
+from train.tasks.changes.noise import Words, join_words, lookalikes, some, split_words, typing_errors
+from train.tasks.changes.synonyms import FUNCTION_WORDS, Synonyms, in_place_of
 from train.tasks.examples import Example
-from train.tasks.noise import Words, join_words, lookalikes, some, split_words, typing_errors
-from train.tasks.synonyms import FUNCTION_WORDS, Synonyms, in_place_of
 
 Substitution = Literal["words", "characters", "lookalikes"]
 Probabilities = Callable[[list[Example]], np.ndarray]
@@ -197,8 +197,8 @@ def attack_run(
     from train.evaluation.totals import Evaluator
     from train.objectives.bind import bind
     from train.sources.dataset import dataset_of, elsewhere
+    from train.tasks.changes.synonyms import embedding_table, frequent_words, neighbours, read_synonyms
     from train.tasks.classification import ClassificationDataset
-    from train.tasks.synonyms import embedding_table, frequent_words, neighbours, read_synonyms
 
     sources = run.other_corpora(files)
     experiment = elsewhere(run.experiment, files)

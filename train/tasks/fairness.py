@@ -14,10 +14,10 @@ from data.errors import UserError
 from data.files import json_files
 from train.kinds import Section
 from train.runs.directory import FAIRNESS
+from train.tasks.changes.swaps import Swapped, read_swaps, swap_scores
 from train.tasks.classification import ClassificationDataset
 from train.tasks.examples import Example
 from train.tasks.metrics.fairness import fairness
-from train.tasks.swaps import Swapped, read_swaps, swap_scores
 from train.tasks.task import Judged
 
 TITLES = ("Groups of ", "Gaps between groups of ", "Too few examples for groups of ", "Swapped words")

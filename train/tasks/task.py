@@ -25,8 +25,8 @@ from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
 from train.generation.chat import load_chat
 from train.kinds import Application, Data, Dataset, Section, Units, check_range, realise
-from train.tasks.augmentation import Augment, augmenter
 from train.tasks.batches import EvaluationRows, TaskBatches
+from train.tasks.changes.augmentation import Augment, augmenter
 from train.tasks.examples import Example, TaskFile, content_hash, told
 from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece

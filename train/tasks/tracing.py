@@ -16,7 +16,7 @@ from data.tokenizer import Tokenizer
 from train.experiment import Experiment
 from train.kinds import Data, Dataset, check_range
 from train.tasks.metrics.binary import auc
-from train.tasks.recommendation import EventFile
+from train.tasks.recommending.recommendation import EventFile
 
 RIGHT, WRONG = {"1", "1.0", "true", "right", "correct"}, {"0", "0.0", "false", "wrong", "incorrect"}
 BEGIN, GOES_ON = 0, 1

@@ -27,7 +27,7 @@ from train.generation.chat import Chat, load_chat
 from train.objectives.distillation import Distillation
 from train.objectives.tasks.options import Supervised
 from train.runs.serialize import to_json
-from train.tasks.augmentation import Augment
+from train.tasks.changes.augmentation import Augment
 from train.tasks.classification import Classification
 
 WORDS = ("Ankara", "Bogota", "Cairo", "Dublin", "Essen", "Fresno", "Ghent", "Hanoi")

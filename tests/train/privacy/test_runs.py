@@ -32,7 +32,7 @@ from train.sources.drawing import drawing_of
 from train.step.federated.options import Federated
 from train.step.private.gradient import SECRET as HIDDEN
 from train.step.private.options import Private
-from train.tasks.augmentation import Augment
+from train.tasks.changes.augmentation import Augment
 from train.tasks.classification import Classification
 
 SECRET = bytes(range(16))

@@ -16,9 +16,9 @@ from train.experiment import Checkpoints, Evaluation, Experiment, Samples, Sched
 from train.loop.sections import read_sections
 from train.objectives.tasks.options import Supervised
 from train.tasks.attack import Attacked, Budget, attack, substitutes, summary
+from train.tasks.changes.noise import split_words
 from train.tasks.classification import Classification
 from train.tasks.examples import Example
-from train.tasks.noise import split_words
 
 TABLE = {"good": ("fine", "nice"), "great": ("nice", "fine"), "film": ("movie",)}
 WEIGHTS = {"good": 1.0, "great": 2.0, "fine": 0.5, "nice": -3.0}

@@ -18,9 +18,9 @@ from train.experiment import Checkpoints, Evaluation, Experiment, Samples, Sched
 from train.loop.report import write_report
 from train.objectives.tasks.options import Supervised
 from train.runs.directory import FAIRNESS, open_run
+from train.tasks.changes.swaps import Swapped, Swaps, read_swaps, swap_scores
 from train.tasks.classification import Classification
 from train.tasks.fairness import Fairness, fairness_of
-from train.tasks.swaps import Swapped, Swaps, read_swaps, swap_scores
 
 PAIRS = Swaps([("he", "she"), ("Mary", "John"), ("他", "她"), ("男人", "女人")])
 

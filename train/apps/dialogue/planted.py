@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from train.tasks.swaps import Swaps
+from train.tasks.changes.swaps import Swaps
 
 NUMBERS = "two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty hundred thousand".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()

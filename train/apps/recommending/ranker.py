@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, sparse
 
-from train.tasks.interactions import Log
+from train.tasks.recommending.interactions import Log
 
 LARGEST = 12_000
 """Items that EASE knows where there are more users and items than this: those that most users had. Others have no score of EASE's."""

@@ -16,9 +16,9 @@ from train.apps.answering import Answering, in_place
 from train.apps.recommending.lists import diverse, gini, list_measures, novelty, variety
 from train.apps.recommending.ranker import TOGETHER, Asked, Known, Learned, Ranker, known_of, learn, lots
 from train.kinds import Application, Section
-from train.tasks.interactions import Case, Log, text_vectors
-from train.tasks.item_words import word_vectors
 from train.tasks.metrics.ranking import best, unseen
+from train.tasks.recommending.interactions import Case, Log, text_vectors
+from train.tasks.recommending.item_words import word_vectors
 from train.tasks.words import words
 
 TOP, MOST = 10, 1000

@@ -18,8 +18,8 @@ from train.apps.recommending.ranker import (
     ndcg,
     softmax_weights,
 )
-from train.tasks.item_words import word_vectors
 from train.tasks.metrics.ranking import ranking_scores
+from train.tasks.recommending.item_words import word_vectors
 
 
 def events(users: int, items: int, seed: int = 0):

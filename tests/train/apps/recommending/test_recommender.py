@@ -18,7 +18,7 @@ from train.objectives.tasks.recommendation import NextItem
 from train.objectives.tasks.towers import TwoTowers
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
-from train.tasks.interactions import Recommendation
+from train.tasks.recommending.interactions import Recommendation
 
 USERS, ITEMS = 40, 20
 COLD, WORDLESS = "i19", "i18"

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from train.kinds import check_range
-from train.tasks.noise import Words, join_words, split_words, typing_errors
-from train.tasks.synonyms import Synonyms, in_place_of, read_synonyms
+from train.tasks.changes.noise import Words, join_words, split_words, typing_errors
+from train.tasks.changes.synonyms import Synonyms, in_place_of, read_synonyms
 
 Operation = Literal["synonyms", "insert", "swap", "delete", "characters"]
 

@@ -5,10 +5,10 @@ import pytest
 
 from data.errors import UserError
 from data.tokenizer import character_tokenizer
-from train.tasks.augmentation import Augment, augmented, augmenter
+from train.tasks.changes.augmentation import Augment, augmented, augmenter
+from train.tasks.changes.noise import LOOKALIKES, join_words, lookalikes, split_words, typing_errors
+from train.tasks.changes.synonyms import frequent_words, in_place_of, neighbours, read_synonyms
 from train.tasks.examples import Example
-from train.tasks.noise import LOOKALIKES, join_words, lookalikes, split_words, typing_errors
-from train.tasks.synonyms import frequent_words, in_place_of, neighbours, read_synonyms
 
 TEXTS = ["The film, I think, is good!", "a", "", "这部电影 很好看。", "  two   spaces ", "ALL Caps 123"]
 TABLE = {"good": ("fine", "great"), "film": ("movie",), "好": ("棒",)}

@@ -1,6 +1,6 @@
 """Words in place of words: a table that the user gives, or neighbours in the embedding table of a run.
 
-python -m train.tasks.synonyms RUN texts.csv synonyms.tsv [COLUMN] writes such a table for the words of a column of a file.
+python -m train.tasks.changes.synonyms RUN texts.csv synonyms.tsv [COLUMN] writes such a table for the words of a column of a file.
 Neighbours in an embedding table are used alike, which is not to mean the same: good is near bad. Look at the table before you use it.
 """
 
@@ -18,7 +18,7 @@ from data.files.text_files import read_text, split_lines
 from data.records.record import Record, check_text, lacks
 from data.records.rows import read_records
 from data.tokenizer import Tokenizer
-from train.tasks.noise import split_words
+from train.tasks.changes.noise import split_words
 
 Synonyms = dict[str, tuple[str, ...]]
 """What may stand in place of each word in lower case, the best first."""

@@ -13,7 +13,7 @@ from tests.train.tiny_runs import start, train
 from train.experiment import Evaluation, Experiment, Samples
 from train.objectives.tasks.options import Supervised
 from train.runs.directory import write_run
-from train.tasks import paraphrase
+from train.tasks.changes import paraphrase
 from train.tasks.sequence import Conversations, SequenceToSequence
 
 

@@ -13,10 +13,10 @@ from data.rows.order import fold, shuffled
 from data.tokenizer import Tokenizer, character_tokenizer
 from train.experiment import Experiment
 from train.kinds import Application, Data, Dataset
-from train.tasks.interactions import SPLITS, Case, Log, Recommendation, read_log, text_vectors, text_words
 from train.tasks.metrics.diversity import mmr
 from train.tasks.metrics.ranking import best, ranking_scores, unseen
 from train.tasks.metrics.scores import Scores
+from train.tasks.recommending.interactions import SPLITS, Case, Log, Recommendation, read_log, text_vectors, text_words
 
 KS = (5, 10, 20)
 LIST = 10

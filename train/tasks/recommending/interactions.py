@@ -17,7 +17,7 @@ from data.records.record import LeftOut, Record, bad_row, lacks
 from data.records.rows import read_records
 from data.rows.order import fold
 from train.kinds import Data, check_range
-from train.tasks.item_words import latent_words, word_vectors
+from train.tasks.recommending.item_words import latent_words, word_vectors
 
 SPLITS = ("train", "validation", "test", "cold", "next")
 
@@ -26,7 +26,7 @@ SPLITS = ("train", "validation", "test", "cold", "next")
 class Recommendation(Data):
     """Events of users with items. The last new item of a user is the test, the one before it validation; all else is learned from."""
 
-    home: ClassVar[str] = "train.tasks.recommendation:RecommendationDataset"
+    home: ClassVar[str] = "train.tasks.recommending.recommendation:RecommendationDataset"
     rows: ClassVar[str] = "interactions"
     how_to_get: ClassVar[str] = "Give events of users with items: --data.files events.csv."
 

@@ -1,7 +1,8 @@
 """Texts in other words, by runs of one's own: through another language and back (Sennrich et al. 2016), or by a run that paraphrases.
 
-python -m train.tasks.paraphrase train.csv more.csv COLUMN RUN [RUN ...] writes the records whose text in a column came out changed, with
-the text that the last run writes of what the one before wrote. RUN: of SequenceToSequence, such as en-de and de-en. Train on both files.
+python -m train.tasks.changes.paraphrase train.csv more.csv COLUMN RUN [RUN ...] writes the records whose text in a column came out
+changed, with the text that the last run writes of what the one before wrote. RUN: of SequenceToSequence, such as en-de and de-en. Train on
+both files.
 """
 
 import sys

@@ -17,9 +17,9 @@ from train.kinds import realise
 from train.objectives.tasks.towers import SCALE, TwoTowers, sampled_softmax
 from train.runs.directory import open_corpora, open_run
 from train.runs.resolve import resolve
-from train.tasks.interactions import Recommendation
-from train.tasks.item_words import SHARED, latent_words, word_vectors
-from train.tasks.recommendation import CaseBatches, EventBatches, RecommendationDataset
+from train.tasks.recommending.interactions import Recommendation
+from train.tasks.recommending.item_words import SHARED, latent_words, word_vectors
+from train.tasks.recommending.recommendation import CaseBatches, EventBatches, RecommendationDataset
 
 USERS, ITEMS = 16, 24
 COLD = ITEMS - 2

@@ -16,9 +16,9 @@ from train.kinds import realise
 from train.objectives.tasks.recommendation import NextItem
 from train.runs.directory import open_corpora, open_run
 from train.runs.resolve import resolve
-from train.tasks.interactions import Case, Recommendation, read_log
 from train.tasks.metrics.diversity import mmr
-from train.tasks.recommendation import CaseBatches, EventBatches, Ranked, RecommendationDataset, best
+from train.tasks.recommending.interactions import Case, Recommendation, read_log
+from train.tasks.recommending.recommendation import CaseBatches, EventBatches, Ranked, RecommendationDataset, best
 
 USERS, ITEMS = 12, 20
 

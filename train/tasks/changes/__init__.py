@@ -1,0 +1,1 @@
+"""Texts changed: as they are learned from, as an attack tries, and as a test of fairness swaps."""
