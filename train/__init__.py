@@ -76,7 +76,7 @@ _FACE = {
     "Conversations": "tasks.sequence",
     "Programs": "tasks.code",
     "Retrieval": "objectives.tasks.retrieval",
-    "Recommendation": "tasks.interactions",
+    "Recommendation": "tasks.recommending.interactions",
     "NextItem": "objectives.tasks.recommendation",
     "TwoTowers": "objectives.tasks.towers",
     "TextPairs": "tasks.retrieval",
