@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from data.files import json_files
 from train.apps.dialogue.coherence import Coherence, turns_of
 from train.apps.dialogue.planted import KINDS, plant_one
 from train.reproduce.files import DIALOGUES, rows_of
@@ -94,7 +95,7 @@ def plant(path: str, folder: str) -> None:
                 made[f"again_{kind}"] = [*texts[-BEFORE:], f"{said.speaker}: {said.text}"]
         rows += [{"dialogue": "\n".join(lines), "id": f"{number} {what}"} for what, lines in made.items()]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    Path(folder, "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    json_files.write_lines(Path(folder, "rows.jsonl"), rows)
 
 
 def aurocs(scores: dict[str, tuple[float, float]]) -> dict[str, float]:

@@ -84,7 +84,7 @@ def get_table() -> Table:
             Better("learned", "asked"),
         ),
         note="66 different parts of three sessions, of 28 to 10,737 words; their summaries have 73 on average. Which turns a summary is of "
-        f"a program aligned, so some parts do not hold what theirs tells; of 329 parts the 254 that have a summary and are aligned by "
+        "a program aligned, so some parts do not hold what theirs tells; of 329 parts the 254 that have a summary and are aligned by "
         f"{LEAST} and better are learned from, 80 steps of 4. SmolLM2 reads the sentences nearest to the whole, {READ:,} characters of "
         "them, and writes what is likeliest, at most 128 tokens; as published it is asked without its chat template, "
         "and ends with a line.",

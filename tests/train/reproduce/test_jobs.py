@@ -32,11 +32,12 @@ SCRIPT = """
     if name in ("long", "deaf"):
         time.sleep(60)
     with open(log, "a") as file:
-        row = {"name": name, "began": began, "ended": time.time(), "cores": sorted(os.sched_getaffinity(0)), "there": os.path.isdir(folder)}
+        there = os.path.exists(folder + "/done")
+        row = {"name": name, "began": began, "ended": time.time(), "cores": sorted(os.sched_getaffinity(0)), "there": there}
         file.write(json.dumps(row) + "\\n")
     if name == "fails" and not os.path.exists(log + ".mended"):
         sys.exit("omnia: it fails")
-    os.makedirs(folder, exist_ok=True)
+    open(folder + "/done", "w").close()
     print("words before")
     print(json.dumps({"found": {"loss": float("nan") if name == "nothing" else sum(map(float, numbers))}, "a/b": {"loss": 7}}))
 """
@@ -100,6 +101,15 @@ def test_all_rows_run_once_with_what_they_need(made):
     assert found.values["other"]["two"] == {0: 7, 1: 7} and "never" not in found.values
     errors = sorted(runner.errors.values())
     assert "it fails" in errors[0] and errors[1:] == ["what it needs is not finished"]
+
+
+def test_a_command_can_write_into_the_folder_of_its_job(tmp_path):
+    """It need not make it."""
+    (tmp_path / "write.py").write_text("import sys; open(sys.argv[1], 'w').close(); print('{\"found\": {\"loss\": 1}}')")
+    row = Row("row", "writes", (f"python {tmp_path}/write.py {{run}}/file",))
+    table = Table("title", "paper", "claim.", METRICS[:1], rows=(row,), claims=())
+    (job,) = plan(table, tmp_path / "table.py", tmp_path / "runs", table.rows, 1, None)
+    assert run([job]).errors == {} and (job.folder / "file").is_file()
 
 
 def test_finished_jobs_are_not_run_again_and_failed_ones_are(made):

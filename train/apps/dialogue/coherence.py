@@ -120,7 +120,7 @@ class CoherenceDataset(ClassificationDataset):
             other = self._other(dialogues, place, number, rng)
             if other not in [turn.text for turn in turns[number - 1 : number + 2]]:
                 found.append(self.pair(turns, number, own._replace(text=other), where, ELSEWHERE))
-            near = self._near(turns, number)
+            near = self._before(turns, number)
             made = plant_one([turn.text for turn in near], self.options.planted, rng)
             if made is not None and made[1] not in [turn.text for turn in turns]:
                 said = near[made[0]]
@@ -128,7 +128,7 @@ class CoherenceDataset(ClassificationDataset):
                 found.append(self.pair(turns, number, said._replace(text=made[1]), where, CONTRADICTS))
         return found
 
-    def _near(self, turns: Sequence[Turn], number: int) -> Sequence[Turn]:
+    def _before(self, turns: Sequence[Turn], number: int) -> Sequence[Turn]:
         """The turns before one that are read."""
         return turns[max(number - self.options.before, 0) : number]
 
@@ -143,7 +143,7 @@ class CoherenceDataset(ClassificationDataset):
 
     def pair(self, turns: Sequence[Turn], number: int, turn: Turn, where: str, label: str | None = None) -> Example:
         """A turn, or another in its place, behind what was said before."""
-        return Example({"text": read_before(self._near(turns, number), turn.speaker), "pair": turn.text}, label, where, turns)
+        return Example({"text": read_before(self._before(turns, number), turn.speaker), "pair": turn.text}, label, where, turns)
 
     def identity(self, example: Example) -> Any:
         """The dialogue: its turns are learned from, or kept, together."""
