@@ -7,6 +7,7 @@ ended before it answered is gone, unless the same is given again from its beginn
 
 import codecs
 import contextlib
+import fcntl
 import itertools
 import os
 import select
@@ -19,7 +20,7 @@ import xxhash
 
 from data.errors import UserError
 from data.files import json_files, storage
-from data.records.record import Record
+from data.records.record import Record, check_text
 from data.records.rows import every_row, row_of
 from train.apps.web_socket import SCHEME, WebSocket
 from train.kinds import Application
@@ -33,6 +34,8 @@ IDLE_SECONDS = 0.1
 STDIN = "-"
 FORMS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Files of a folder that are read, gzipped or not."""
+DEEPEST = 32
+"""Values within values of a row."""
 HEAD = 1024
 """Bytes by which a file is known again that grows."""
 
@@ -78,18 +81,20 @@ class Stream:
 
     def read(self, place: Any) -> Rows:
         at, number, size, digest = place or (0, 0, 0, "")
-        if size and _head(self._path, size) != [size, digest]:
-            raise UserError(f"{self._path}: is not the file that was read", "Give the file that grew, or another --output.")
         while True:
             with open(self._path, "rb") as file:
+                if size and _head(file, size) != [size, digest]:
+                    raise UserError(f"{self._path}: is not the file that was read", "Give the file that grew, or another --output.")
                 if os.fstat(file.fileno()).st_size < at:
                     raise UserError(f"{self._path}: is shorter than what was read of it", "Give the file that grew, or another --output.")
-                head = _head(self._path, HEAD)
+                head = _head(file, HEAD)
                 file.seek(at)
                 lines = _Lines()
                 while True:
                     replaced = self._is_replaced(file, at + lines.read)  # looked at before the file is read to its end
                     piece = file.read(1 << 16)
+                    if piece and head[0] < HEAD:  # it was shorter when it was opened
+                        head = _head(file, HEAD)
                     for line, behind in lines.of(piece):
                         number += 1
                         if line is None or line.strip():
@@ -97,7 +102,7 @@ class Stream:
                     if piece:
                         continue
                     if replaced:
-                        at, number = 0, 0
+                        at, number, size = 0, 0, 0
                         break
                     yield None
 
@@ -193,10 +198,9 @@ class _Lines:
         self._rest = rest
 
 
-def _head(path: str, size: int) -> list[Any]:
+def _head(file: Any, size: int) -> list[Any]:
     """The number and a digest of a file's first bytes."""
-    with open(path, "rb") as file:
-        first = file.read(size)
+    first = os.pread(file.fileno(), size, 0)
     return [len(first), xxhash.xxh3_128_hexdigest(first)]
 
 
@@ -244,24 +248,47 @@ def apply(
     target = output if follow else output.with_name(output.name + ".partial")
     journal = output.with_name(output.name + ".journal")
     of = {"application": whose, "input": source.known_by, "follow": follow}
-    kept = _kept(journal, target, output, of)
-    if kept["state"] is not None:
-        application.restore(kept["state"])
-    if not kept["ended"]:
-        if not journal.is_file():  # before there is a file that a process which comes back would take for another's
-            json_files.write(journal, {"of": of} | kept)
-        with open(target, "ab") as file:
-            file.truncate(kept["bytes"])
-            file.seek(0, os.SEEK_END)
-            for kept in _written(application, source.read(kept["place"]), file, kept, follow, stopped):  # noqa: B020 - each goes on from the last
-                json_files.write(journal, {"of": of} | kept)
-                said(kept["rows"])
-    if kept["ended"] and not follow:
-        if target.exists():
-            os.replace(target, output)
-            storage.sync_folder(str(output.absolute().parent))
-        journal.unlink()
+    with _alone(output):
+        kept = _kept(journal, target, output, of)
+        if kept["state"] is not None:
+            application.restore(kept["state"])
+        if not kept["ended"]:
+            if not journal.is_file():  # before there is a file that a process which comes back would take for another's
+                _keep(journal, {"of": of} | kept)
+            with open(target, "ab") as file:
+                file.truncate(kept["bytes"])
+                file.seek(0, os.SEEK_END)
+                for kept in _written(application, source.read(kept["place"]), file, kept, follow, stopped):  # noqa: B020 - goes on from the last
+                    _keep(journal, {"of": of} | kept)
+                    said(kept["rows"])
+        if kept["ended"] and not follow:
+            if target.exists():
+                os.replace(target, output)
+                storage.sync_folder(str(output.absolute().parent))
+            journal.unlink()
     return Applied(kept["rows"], kept["errors"], time.monotonic() - began, kept["ended"])
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Two processes that write one output would cut off each other's lines: the second is a UserError."""
+    path = output.with_name(output.name + ".lock")
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                raise BlockingIOError  # whoever had it has ended since, and its lock is no longer the one that others would meet
+        except BlockingIOError:
+            raise UserError(f"{output}: another process writes it", "Wait for its end, or choose another --output.") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _keep(journal: Path, value: Any) -> None:
+    """In one line, which is written many times faster than one that is easy on the eye; what is followed may have a row in a lot."""
+    storage.write_atomically(str(journal), json_files.line(value))
 
 
 def _written(
@@ -298,10 +325,27 @@ def _written(
 def _answered(application: Application, lot: list[Record | UserError]) -> list[dict[str, Any]]:
     """The lines of some rows, those that could not be read among them in their places."""
     lines: list[dict[str, Any]] = []
-    for readable, some in itertools.groupby(lot, lambda row: isinstance(row, Record)):
+    for readable, some in itertools.groupby(map(_sound, lot), lambda row: isinstance(row, Record)):
         found = list(some)
         lines += application.answers(found) if readable else [{"error": str(row).partition("\n")[0]} for row in found]
     return lines
+
+
+def _sound(row: Record | UserError) -> Record | UserError:
+    """A row whose texts are all Unicode, and which is not nested beyond reason; else what is wrong with it."""
+    try:
+        level: list[Any] = [row] if isinstance(row, Record) else []
+        for _ in range(DEEPEST):
+            for value in level:
+                if isinstance(value, str):
+                    check_text(value, f"{row.where}: a value")  # type: ignore[union-attr]
+            inner = [[*one, *one.values()] if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+            level = [value for values in inner for value in values]
+            if not level:
+                return row
+        raise UserError(f"{row.where}: has more than {DEEPEST} values within values", "Give flatter rows.")  # type: ignore[union-attr]
+    except UserError as error:
+        return error
 
 
 def _kept(journal: Path, target: Path, output: Path, of: dict[str, Any]) -> dict[str, Any]:

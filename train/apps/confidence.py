@@ -100,5 +100,5 @@ class Calibration(NamedTuple):
 def conformal(errors_N: np.ndarray, coverage: float) -> float:
     """What an error of a further answer stays within with at least this probability, given errors of answers that were held out: split
     conformal prediction (Lei et al. 2018, algorithm 2). Infinite where there are too few of them to say."""
-    place = int(np.ceil((len(errors_N) + 1) * coverage)) - 1
+    place = max(int(np.ceil((len(errors_N) + 1) * coverage)) - 1, 0)
     return float(np.sort(np.asarray(errors_N, np.float64))[place]) if place < len(errors_N) else float("inf")

@@ -164,8 +164,14 @@ class TaskDataset(Dataset):
         """UserError for a label that the run was not trained with."""
 
     def identity(self, example: Example) -> Any:
-        """What makes it another example than others: those of one identity are never apart."""
-        return [example.fields, example.label]
+        """What makes it another example than others: those of one identity are never apart. What no model reads of a row, such as a number
+        that it has, makes none."""
+        return [{name: value for name, value in example.fields.items() if name in self._read}, example.label]
+
+    @functools.cached_property
+    def _read(self) -> frozenset[str]:
+        """Fields that models read, if there are such."""
+        return frozenset({"text", "pair", "source", "question", "context", *PLACEHOLDER.findall(self.options.prompt or self.own_prompt)})
 
     def pieces(self, example: Example, labelled: bool) -> Item:
         """What the head of an encoder reads. labelled: whether the label is known."""
@@ -439,6 +445,11 @@ class TaskDataset(Dataset):
         change = self.changer(examples) if split == "train" else None
         made = TaskBatches(self, examples, sources[0].tokenizer(), self.experiment.seed, change)
         made.said = [f"{source.path}: {said}" for source in sources if (said := told(source.left_out))]
+        held = [example for source in sources[len(self.options.files) :] for example in source.examples] if split == "train" else []
+        if held:
+            known = {self.key(example) for example in examples}
+            both = sum(self.key(example) in known for example in held)
+            made.said += [f"{both:,} of {len(held):,} examples to evaluate on are also learned from"] if both else []
         return made
 
     def cut_in(self, batches: TaskBatches) -> list[str]:

@@ -100,6 +100,30 @@ def test_a_process_that_died_behind_its_last_line_has_done_all(tmp_path, monkeyp
     assert output.read_bytes() == whole and not (tmp_path / "out.jsonl.journal").exists()
 
 
+def test_two_processes_do_not_write_one_output(tmp_path):
+    output, given = tmp_path / "out.jsonl", write(tmp_path / "in.jsonl", 3)
+
+    class Busy(Echo):
+        def answers(self, rows):
+            with pytest.raises(UserError, match="another process writes it"):
+                apply(Echo(), Table(str(given)), output, whose=WHOSE)
+            return super().answers(rows)
+
+    assert apply(Busy(), Table(str(given)), output, whose=WHOSE).rows == 3
+    assert len(lines_of(output)) == 4 and not (tmp_path / "out.jsonl.lock").exists()
+
+
+def test_rows_that_no_application_could_write_are_errors_in_their_places(tmp_path):
+    """Half of a surrogate pair in a value, in a name and deep within; and values nested beyond reason."""
+    deep = "[" * 40 + "]" * 40
+    rows = ['{"text": "\\ud800"}', '{"text": "a", "\\udc00": 1}', '{"text": "a", "more": [{"b": "\\ud83d!"}]}', f'{{"id": {deep}, "text": "a"}}']
+    (tmp_path / "in.jsonl").write_text("\n".join([*rows, '{"text": "\\ud83d\\ude00", "id": [[1]]}']) + "\n")
+    found = apply(Echo(), Table(str(tmp_path / "in.jsonl")), tmp_path / "out.jsonl", whose=WHOSE)
+    lines = lines_of(tmp_path / "out.jsonl")
+    assert all("line" in line["error"] for line in lines[:4]) and lines[4]["text"] == "\U0001f600" and found.errors == 4
+    assert ["surrogate" in line["error"] for line in lines[:4]] == [True, True, True, False] and "within values" in lines[3]["error"]
+
+
 def test_another_input_and_an_output_that_is_there_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(applying, "LOT", 4)
     given, output = write(tmp_path / "in.jsonl", 20), tmp_path / "out.jsonl"
@@ -155,6 +179,29 @@ def test_a_stream_is_followed_and_gone_on_with(tmp_path, monkeypatch):
         given.write_text(other)
         with pytest.raises(UserError, match=what):
             apply(Echo(), Stream(str(given)), output, whose=WHOSE, follow=True)
+
+
+def test_a_stream_that_was_empty_at_first_is_known_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(applying, "IDLE_SECONDS", 0.01)
+    given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.touch()
+
+    class Filling:
+        """What is written once the stream was opened."""
+
+        def __init__(self):
+            self.known_by, self._read = Stream(str(given)).known_by, Stream(str(given)).read
+
+        def read(self, place):
+            rows = self._read(place)
+            yield next(rows)
+            write(given, 2)
+            yield from rows
+
+    assert [line["text"] for line in follow(Filling(), output, 2)] == ["0", "1"]
+    given.write_text("".join(f'{{"text": "other {number}"}}\n' for number in range(9)))
+    with pytest.raises(UserError, match="is not the file"):
+        apply(Echo(), Stream(str(given)), output, whose=WHOSE, follow=True)
 
 
 def test_a_stream_that_is_put_away_is_followed_to_the_next(tmp_path, monkeypatch):

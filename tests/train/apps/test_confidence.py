@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from train.apps.confidence import FLATTENED, NEVER, coverage, familiarity, temperature, tempered, threshold
+from train.apps.confidence import FLATTENED, NEVER, conformal, coverage, familiarity, temperature, tempered, threshold
 
 
 def drawn(count: int, seed: int, by: float = 1.0):
@@ -41,6 +41,11 @@ def test_familiarity_is_what_flattened_entropy_leaves():
     equal = familiarity(np.array([[0.6, 0.4, 0, 0], [0.6, 0.2, 0.2, 0], [0.6, 0.4 / 3, 0.4 / 3, 0.4 / 3]]))
     assert equal[0] > equal[1] > equal[2], "at the same confidence the more labels compete, the less is known"
     assert familiarity(np.ones((2, 1))) == pytest.approx([1, 1]) and familiarity(np.zeros((0, 3))).shape == (0,)
+
+
+def test_an_interval_holds_as_many_errors_as_it_promises():
+    errors = np.random.default_rng(0).permutation(np.arange(1.0, 100.0))
+    assert [conformal(errors, coverage) for coverage in (0.5, 0.9, 0.0, 0.999)] == [50.0, 90.0, 1.0, np.inf]
 
 
 def test_without_examples_nothing_is_changed():

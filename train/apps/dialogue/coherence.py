@@ -66,8 +66,9 @@ class Turn(NamedTuple):
     text: str
 
 
-def turns_of(record: Record, name: str) -> list[Turn]:
-    """The turns of a dialogue. UserError for what is none, or has fewer than two."""
+def turns_of(record: Record, name: str, *, numbered: bool = False) -> list[Turn]:
+    """The turns of a dialogue, without empty ones. UserError for what is none, or has fewer than two. numbered: their numbers will be named,
+    so that none may be empty."""
     if record.get(name) in (None, ""):
         raise lacks(record, name)
     given = record[name]
@@ -85,7 +86,10 @@ def turns_of(record: Record, name: str) -> list[Turn]:
             found.append(Turn(named[1], one[named.end() :].strip()) if named else Turn(str(place % 2), one.strip()))
         else:
             raise UserError(f"{record.where}: a turn of {name} is no text", 'Give texts, or {"role", "content"}.')
-    found = [turn for turn in found if check_text(turn.text, f"{record.where}: a turn of {name}")]
+    empty = [place for place, turn in enumerate(found) if not check_text(turn.text, f"{record.where}: a turn of {name}")]
+    if empty and numbered:
+        raise UserError(f"{record.where}: turn {empty[0]} of {name} is empty", "Leave it out.")
+    found = [turn for turn in found if turn.text]
     if len(found) < 2:
         raise UserError(f"{record.where}: {name} has fewer than two turns", "Give dialogues of two turns and more.")
     return found
@@ -117,9 +121,9 @@ class CoherenceDataset(ClassificationDataset):
         for number in range(1, len(turns)):
             own = turns[number]
             found.append(self.pair(turns, number, own, where, FOLLOWS))
-            other = self._other(dialogues, place, number, rng)
+            other, theirs = self._other(dialogues, place, number, rng)
             if other not in [turn.text for turn in turns[number - 1 : number + 2]]:
-                found.append(self.pair(turns, number, own._replace(text=other), where, ELSEWHERE))
+                found.append(self.pair(turns, number, own._replace(text=other), where, ELSEWHERE)._replace(parts=(turns, theirs)))
             near = self._before(turns, number)
             made = plant_one([turn.text for turn in near], self.options.planted, rng)
             if made is not None and made[1] not in [turn.text for turn in turns]:
@@ -132,22 +136,30 @@ class CoherenceDataset(ClassificationDataset):
         """The turns before one that are read."""
         return turns[max(number - self.options.before, 0) : number]
 
-    def _other(self, dialogues: list[tuple[list[Turn], str]], place: int, number: int, rng: np.random.Generator) -> str:
-        """A turn that was said elsewhere: in half of the cases in another dialogue, else later or much earlier in the same."""
+    def _other(self, dialogues: list[tuple[list[Turn], str]], place: int, number: int, rng: np.random.Generator) -> tuple[str, list[Turn]]:
+        """(a turn that was said elsewhere, its dialogue): in half of the cases another one, else later or much earlier in the same."""
         turns = dialogues[place][0]
         far = [other for other in range(len(turns)) if other < number - self.options.before or other > number + 1]
         if far and rng.random() < 0.5:
-            return turns[far[rng.integers(len(far))]].text
+            return turns[far[rng.integers(len(far))]].text, turns
         others = dialogues[(place + 1 + rng.integers(len(dialogues) - 1)) % len(dialogues)][0]
-        return others[rng.integers(len(others))].text
+        return others[rng.integers(len(others))].text, others
 
     def pair(self, turns: Sequence[Turn], number: int, turn: Turn, where: str, label: str | None = None) -> Example:
         """A turn, or another in its place, behind what was said before."""
-        return Example({"text": read_before(self._before(turns, number), turn.speaker), "pair": turn.text}, label, where, turns)
+        return Example({"text": read_before(self._before(turns, number), turn.speaker), "pair": turn.text}, label, where, (turns, turns))
 
     def identity(self, example: Example) -> Any:
         """The dialogue: its turns are learned from, or kept, together."""
-        return example.parts
+        return example.parts[0]
+
+    def examples(self, sources, split: str) -> list[Example]:
+        """To learn from, none whose turn was said in a dialogue that is held out."""
+        found = super().examples(sources, split)
+        if split != "train" or self.options.validation_files:
+            return found
+        held = {self.key(one) for one in super().examples(sources, "validation")}
+        return [one for one in found if one.parts[1] is one.parts[0] or content_hash(one.parts[1]) not in held]
 
     def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         return LABELS
@@ -198,7 +210,7 @@ class Judge(Application):
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         from train.apps.answering import in_place
 
-        return in_place(rows, lambda row: turns_of(row, self.text), self._lines)
+        return in_place(rows, lambda row: turns_of(row, self.text, numbered=True), self._lines)
 
     def _lines(self, dialogues: list[list[Turn]]) -> list[dict[str, Any]]:
         dataset = self._answering.dataset

@@ -114,13 +114,13 @@ class SpellingDataset(EditingDataset):
         return found
 
     def examples(self, sources, split: str) -> list[Example]:
-        """To learn from, pairs, as often as `pairs` says, and right sentences that are not held out, neither as such nor as the target of a
+        """To learn from, pairs, as often as `pairs` says, and right sentences, none that is held out, neither as such nor as the target of a
         pair; to evaluate on, pairs alone."""
         pairs, right = self._divided(sources, split)
         if split != "train":
             return pairs
         held = {one.label[0] for own in self._divided(sources, "validation") for one in own if one.label}
-        right = [one for one in right if one.label[0] not in held]
+        pairs, right = ([one for one in some if one.label[0] not in held] for some in (pairs, right))
         share = self.options.pairs
         times = max(1, round(share / (1 - share) * len(right) / len(pairs))) if pairs else 0
         return pairs + [one._replace(parts=AGAIN) for one in pairs] * (times - 1) + right

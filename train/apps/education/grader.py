@@ -299,9 +299,8 @@ class Grader(Application):
             reasons.append("wide")
         if part.example is None and not reasons:
             reasons.append("blank")
-        rounded = min(round(score / o.step) * o.step, o.scale) if o.step else score
         return {
-            "score": round(rounded, 4),
+            "score": round(self._stepped(score), 4),
             "low": round(low, 4),
             "high": round(high, 4),
             "points": [self._point(part, one) for one in there],
@@ -309,6 +308,10 @@ class Grader(Application):
             "needs_teacher": bool(reasons),
             "reasons": reasons,
         }
+
+    def _stepped(self, score: float) -> float:
+        o = self._options
+        return min(round(score / o.step) * o.step, o.scale) if o.step else score
 
     def _point(self, part: Part, one: Point) -> dict[str, Any]:
         found: dict[str, Any] = {"start": one.start, "end": one.end, "matched": one.matched, "nearness": one.nearness}
@@ -318,8 +321,12 @@ class Grader(Application):
 
     def _together(self, row: Asked, lines: list[dict[str, Any]]) -> dict[str, Any]:
         """One score of all criteria, by their weights; its interval is as wide as if all were wrong together."""
-        share = np.array([part.weight for part in row.parts]) / sum(part.weight for part in row.parts)
-        together = {name: round(float(share @ [line[name] for line in lines]), 4) for name in ("score", "low", "high")}
+        weights = np.array([part.weight for part in row.parts])
+        weights /= weights.max()  # whose sum may be more than a float holds
+        share = weights / weights.sum()
+        together = {name: float(share @ [line[name] for line in lines]) for name in ("score", "low", "high")}
+        together["score"] = self._stepped(together["score"])
+        together = {name: round(value, 4) for name, value in together.items()}
         said = [f"{part.name}: {line['feedback']}".removeprefix(": ") for part, line in zip(row.parts, lines, strict=True)]
         reasons = list(dict.fromkeys(reason for line in lines for reason in line["reasons"]))
         criteria = [

@@ -10,7 +10,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record, is_number
 from data.records.rows import read_records
-from train.apps.answering import Answering, in_place
+from train.apps.answering import Answering, in_place, number_in
 from train.apps.bm25 import WordIndex
 from train.apps.education.marking import LONGEST
 from train.kinds import Application, Section, check_range
@@ -104,8 +104,9 @@ def read_needs(path: str) -> dict[str, tuple[str, ...]]:
 class Knowing(Answering):
     """What a run's model expects of answers."""
 
-    def expected(self, histories: Sequence[Sequence[tuple[str, bool]]]) -> np.ndarray:
-        """float64 [N, S]: the probability that the next answer is right, of each skill of the run, the first standing for all others."""
+    def expected(self, histories: Sequence[Sequence[tuple[str, bool]]], *, mean: bool = False) -> np.ndarray:
+        """float64 [N, S]: the probability that the next answer is right, of each skill of the run, the first standing for all others;
+        with `mean` over the skills, [N]."""
         length, places = self.dataset.length, self.dataset.places
 
         def batch(first: int, count: int):
@@ -117,8 +118,13 @@ class Knowing(Answering):
                 made.segments[row, : 1 + len(mine)], made.positions[row, : 1 + len(mine)] = 1, np.arange(1 + len(mine))
             return made
 
-        found = [np.zeros((0, len(places)), np.float64)]
-        self._evaluator.outputs(self._params, batch, len(histories), lambda outputs: found.append(np.asarray(outputs["every"], np.float64)))
+        found = [np.zeros(0 if mean else (0, len(places)), np.float64)]
+
+        def collect(outputs: dict) -> None:
+            every_BS = np.asarray(outputs["every"], np.float64)
+            found.append(every_BS.mean(1) if mean else every_BS)
+
+        self._evaluator.outputs(self._params, batch, len(histories), collect)
         return np.concatenate(found)[: len(histories)]
 
     def held_out_answers(self) -> tuple[np.ndarray, np.ndarray]:
@@ -136,10 +142,12 @@ class Knowing(Answering):
 
 
 class Asked(NamedTuple):
-    """A row: answers so far, in their order, what the student likes, how many skills are asked for, and which may not come."""
+    """A row: answers so far, in their order, what the student likes and how well each skill goes with it, how many skills are asked for,
+    and which may not come."""
 
     history: list[tuple[str, bool]]
     interest: str
+    match: dict[str, float]
     top: int
     exclude: frozenset[str]
 
@@ -189,46 +197,45 @@ class Practising(Application):
     def _read(self, row: Record) -> Asked:
         o = self._options
         history = [(skill, right) for skill, right, _ in answers_of(row, o)] if o.skill in row or o.correct in row else []
-        top, exclude, interest = row.get("top", TOP), row.get("exclude") or [], row.get("interest") or ""
-        if not isinstance(top, int) or isinstance(top, bool) or not 1 <= top <= MOST:
-            raise UserError(f"{row.where}: top is {top!r}", f"Give a number from 1 to {MOST}.")
+        top, exclude, interest = int(number_in(row, "top", TOP, 1, MOST, whole=True)), row.get("exclude") or [], row.get("interest") or ""
         if not isinstance(exclude, list) or not all(isinstance(one, str) or is_number(one) for one in exclude):
             raise UserError(f"{row.where}: exclude is no list of skills", "Give names.")
         if not isinstance(interest, str):
             raise UserError(f"{row.where}: interest is a {type(interest).__name__}", "Give text.")
-        return Asked(history, interest.strip()[:LONGEST], top, frozenset(map(str, exclude)))
+        interest = interest.strip()[:LONGEST]
+        return Asked(history, interest, self._match(interest), top, frozenset(map(str, exclude)))
 
     def _lines(self, rows: list[Asked]) -> list[dict[str, Any]]:
         if not rows:
             return []
         expected_RS = self._knowing.expected([row.history for row in rows])
-        matches = [self._match(row.interest) for row in rows]
-        chosen = [self._chosen(*three) for three in zip(rows, expected_RS, matches, strict=True)]
+        chosen = [self._chosen(*both) for both in zip(rows, expected_RS, strict=True)]
         # No more than what the model reads is copied: `length` answers, of which it leaves out the first.
         read = [row.history[-(self._knowing.dataset.length - 1) :] for row in rows]
         further = [[*mine, (name, right)] for mine, some in zip(read, chosen, strict=True) for name in some for right in (True, False)]
-        after = iter(self._knowing.expected(further).mean(1).reshape(-1, 2).tolist())
+        after = iter(self._knowing.expected(further, mean=True).reshape(-1, 2).tolist())
         lines = []
-        for row, expected_S, match, some in zip(rows, expected_RS, matches, chosen, strict=True):
+        for row, expected_S, some in zip(rows, expected_RS, chosen, strict=True):
             gain = {}
             for name in some:
                 right, wrong = next(after)
                 likely = self._of(expected_S, name)
                 gain[name] = likely * right + (1 - likely) * wrong - float(expected_S.mean())
-            lines.append(self._line(row, expected_S, match, gain))
+            lines.append(self._line(row, expected_S, gain))
         return lines
 
     def _of(self, expected_S: np.ndarray, name: str) -> float:
         return float(expected_S[self._places.get(name, 0)])
 
     def _match(self, interest: str) -> dict[str, float]:
-        """0 to 1 of each skill: how well it goes with an interest; {} for none."""
+        """0 to 1 of each skill: how well it goes with an interest; {} for none, and for one that goes with nothing, which would make all
+        skills worth nothing alike."""
         if not interest:
             return {}
         share_N = self._index.shares(interest)
         if self._encoder is not None:
             share_N = (np.clip(self._texts_ND @ self._encoder([interest])[0], 0, 1) + share_N / 2) / 1.5
-        return dict(zip(self._names, share_N.tolist(), strict=True))
+        return dict(zip(self._names, share_N.tolist(), strict=True)) if share_N.any() else {}
 
     def _missing(self, expected_S: np.ndarray, name: str) -> list[str]:
         """What a skill needs and is not mastered; what nobody's answers are about, of which nothing is known, is missing too."""
@@ -238,21 +245,21 @@ class Practising(Application):
     def _near(self, expected_S: np.ndarray, name: str) -> float:
         return float(np.exp(-0.5 * ((self._of(expected_S, name) - self._options.target) / WIDTH) ** 2))
 
-    def _chosen(self, row: Asked, expected_S: np.ndarray, match: dict[str, float]) -> list[str]:
+    def _chosen(self, row: Asked, expected_S: np.ndarray) -> list[str]:
         """The skills whose gain is looked at."""
-        worth = {name: self._near(expected_S, name) * match.get(name, 1.0) for name in self._names if name not in row.exclude}
+        worth = {name: self._near(expected_S, name) * row.match.get(name, 1.0) for name in self._names if name not in row.exclude}
         open_ = [name for name in worth if not self._missing(expected_S, name)]
         return sorted(open_, key=lambda name: (-worth[name], name))[: max(CANDIDATES, 2 * row.top)]
 
-    def _line(self, row: Asked, expected_S: np.ndarray, match: dict[str, float], gain: dict[str, float]) -> dict[str, Any]:
+    def _line(self, row: Asked, expected_S: np.ndarray, gain: dict[str, float]) -> dict[str, Any]:
         most = max([*gain.values(), 1e-12])
         scored = {
-            name: self._near(expected_S, name) * (1 + max(value, 0) / most) / 2 * match.get(name, 1.0) for name, value in gain.items()
+            name: self._near(expected_S, name) * (1 + max(value, 0) / most) / 2 * row.match.get(name, 1.0) for name, value in gain.items()
         }
         best = sorted(scored, key=lambda name: (-scored[name], name))[: row.top]
         tried = list(dict.fromkeys(skill for skill, _ in row.history))
         blocked = [name for name in self._names if self._missing(expected_S, name)]
-        blocked.sort(key=lambda name: -match.get(name, 0.0))
+        blocked.sort(key=lambda name: -row.match.get(name, 0.0))
         self._counts["students"] += 1
         self._counts["new"] += not row.history
         if best:
@@ -261,12 +268,12 @@ class Practising(Application):
             self._sums["gain"] += gain[best[0]]
         return {
             "mastery": {skill: round(self._of(expected_S, skill), 4) for skill in tried},
-            "next": [self._next(row, expected_S, match, name, gain[name], scored[name]) for name in best],
+            "next": [self._next(row, expected_S, name, gain[name], scored[name]) for name in best],
             "waiting": [{"skill": name, "needs": self._missing(expected_S, name)} for name in blocked[: row.top]],
             "new": not row.history,
         }
 
-    def _next(self, row: Asked, expected_S: np.ndarray, match: dict[str, float], name: str, gain: float, score: float) -> dict[str, Any]:
+    def _next(self, row: Asked, expected_S: np.ndarray, name: str, gain: float, score: float) -> dict[str, Any]:
         likely, mine = self._of(expected_S, name), [right for skill, right in row.history if skill == name]
         last = mine[-LAST:]
         said = [f"{sum(last)} of the last {len(last)} right" if mine else "not tried yet"]
@@ -285,7 +292,7 @@ class Practising(Application):
             "score": round(score, 4),
             "reason": "; ".join(said),
         }
-        return found | ({"match": round(match[name], 4)} if match else {}) | ({"text": self._texts[name]} if name in self._texts else {})
+        return found | ({"match": round(row.match[name], 4)} if row.match else {}) | ({"text": self._texts[name]} if name in self._texts else {})
 
     # All rows
 

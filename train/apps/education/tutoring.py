@@ -280,6 +280,8 @@ class Tutor(Application):
                 so_far.append({"who": STUDENT, o.text: turn})
                 row = {o.question: problem.question, o.solution: problem.solution, o.turns: so_far}
                 (line,) = self.answers([Record(row, "message")])
+                if "error" in line:
+                    break
                 so_far.append({"who": TEACHER, o.text: line["answer"], o.label: line["move"]})
         finally:
             self._counts = counts

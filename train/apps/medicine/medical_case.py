@@ -115,7 +115,9 @@ class CaseDataset(ClassificationDataset):
         image = read_image(record, o.image, o.images) if "image" in o.sources else None
         values = tuple(value for value, _ in read)
         label = None if record.get(o.label) in (None, "") else column(record, o.label).strip()
-        case = Case(values, image, tuple(said for _, said in read if said), self._judged(record) if label is not None else None)
+        said = [remark for _, remark in read if remark]
+        remarks = tuple(_MASKS.masked(remark) for remark in said) if o.anonymize else tuple(said)
+        case = Case(values, image, remarks, self._judged(record) if label is not None else None)
         example = Example(fields, label, record.where, case)
         if not self.seen(example):
             raise UserError(f"{record.where}: has none of {', '.join(o.sources)}", "Give a case with one of them at least.")
@@ -263,6 +265,13 @@ class CaseDataset(ClassificationDataset):
             raise UserError(
                 f"gradient.user is {gradient.user!r}, and a patient may have several cases: more is learned of one than is promised",
                 f"Set --gradient.user {self.options.patient}.",
+            )
+        held = {one.fields.get(self.options.patient) for source in sources[len(self.options.files) :] for one in source.examples}
+        both = held & {one.fields.get(self.options.patient) for one in self.examples(sources, "train")}
+        if self.options.patient and both:
+            raise UserError(
+                f"data.validation_files: cases of {len(both)} patients, such as {min(map(str, both))}, are also in data.files",
+                "Give cases of a patient in one of them, or leave data.validation_files out: patients are then kept from learning whole.",
             )
         if self.options.positive and self.options.positive not in self.label_names:
             raise UserError(f"data.positive is {self.options.positive!r}", f"It must be one of {', '.join(self.label_names)}.")

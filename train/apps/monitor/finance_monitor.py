@@ -35,6 +35,8 @@ NAME = 200
 """Characters of the name of a topic or an author."""
 TREND = 48
 """Windows on the page."""
+SECONDS = re.compile(r"\d{9,15}(\.\d{1,9})?")
+"""Since 1970, as text. Fewer digits may be a date without marks, such as 20150222."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +231,7 @@ class Monitor(Application):
         lines: list[dict[str, Any]] = [{"kind": "topic", "topic": topic} for topic in fresh]
         for number, topics in closing.items():
             for topic, held in sorted(topics.items()):
+                held["authors"] = len(held["authors"])  # who they were is no longer asked
                 counts = dict(zip(self._names, held["counts"], strict=True))
                 line = {
                     "kind": "window",
@@ -248,7 +251,7 @@ class Monitor(Application):
                 if surge.topic in topics and surge.begin <= number * self._seconds < surge.end
             ]
             posts = heapq.nlargest(POSTS, (post for held in inside for post in held["posts"]))
-            authors = sum(len(held["authors"]) for held in inside)
+            authors = sum(held["authors"] for held in inside)
             alert = {
                 "kind": "alert",
                 "topic": surge.topic,
@@ -330,6 +333,8 @@ class Monitor(Application):
 def seconds_of(value: Any, what: str) -> int:
     """Since 1970. UserError for what is no time, or one before 1970 or after tomorrow."""
     if is_number(value):
+        found = float(value)
+    elif isinstance(value, str) and SECONDS.fullmatch(value.strip()):  # as a table has them
         found = float(value)
     elif isinstance(value, str):
         try:

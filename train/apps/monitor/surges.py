@@ -99,7 +99,9 @@ class Windows:
                 return surges, fresh
             self._next = min(self._next, last)  # who is late for the first window may still be in time
         if last - self._next > self._kept:  # after so long a silence nothing is usual any more
-            self._topics, self._next = {}, last
+            first = min((number for topic in self._topics.values() for number in topic.open if number > last - self._kept), default=last)
+            held = {name: {number: one for number, one in topic.open.items() if number >= first} for name, topic in self._topics.items()}
+            self._topics, self._next = {name: _Topic([], open_, max(open_)) for name, open_ in held.items() if open_}, min(first, last)
         while self._next < last:
             for name, topic in sorted(self._topics.items()):
                 items, count = topic.open.pop(self._next, (0, 0))
@@ -132,11 +134,11 @@ class Windows:
         counts = np.array([mean if surge else count for _, count, _, surge in past], float)
         hours = (np.arange(len(counts)) - len(counts)) % (DAY // self.window)  # 0: the hour of the window that closes next
         recent = slice(-self._recent, None)
-        shares = {
-            hour: (counts[hours == hour].sum() / mean + PRIOR) / ((hours == hour).sum() + PRIOR) for hour in {0, *hours[recent].tolist()}
-        }
-        level = (counts[recent].sum() + PRIOR * mean) / (sum(shares[hour] for hour in hours[recent].tolist()) + PRIOR)
-        return float(level * shares[0])
+        size = DAY // self.window
+        total_H, number_H = np.bincount(hours, counts, size), np.bincount(hours, minlength=size)
+        share_H = (total_H / mean + PRIOR) / (number_H + PRIOR)
+        level = (counts[recent].sum() + PRIOR * mean) / (share_H[hours[recent]].sum() + PRIOR)
+        return float(level * share_H[0])
 
     def _width(self, topic: _Topic) -> float:
         """How many times the variance of counts around what was expected is theirs as Poisson, at least 1."""

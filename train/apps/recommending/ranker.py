@@ -48,8 +48,8 @@ AT = 10
 
 
 class Known(NamedTuple):
-    """Events that may be learned from. x_UI: 1 for what a user had, so that one who clicks a thousand times says it once. item_N and
-    time_N: of each event, in order of time."""
+    """Events that may be learned from. x_UI: 1 for what a user had. item_N and time_N: of each event, in order of time, of several of one
+    user and item the last. So one who clicks a thousand times says it once."""
 
     x_UI: Any
     item_N: np.ndarray
@@ -79,6 +79,8 @@ def known_of(log: Log, events: Sequence[np.ndarray]) -> Known:
     x_UI.sum_duplicates()
     x_UI.data[:] = 1
     chosen = chosen[np.argsort(log.time_N[chosen], kind="stable")]
+    pair_N = log.user_N[chosen] * len(log.items) + log.item_N[chosen]
+    chosen = chosen[np.sort(len(chosen) - 1 - np.unique(pair_N[::-1], return_index=True)[1])]
     return Known(x_UI, log.item_N[chosen], log.time_N[chosen])
 
 

@@ -12,7 +12,7 @@ from scipy import sparse
 from data.errors import UserError
 from data.records.record import Record, is_number
 from data.rows.order import few_of
-from train.apps.answering import Answering, in_place
+from train.apps.answering import Answering, in_place, number_in
 from train.apps.recommending.lists import diverse, gini, list_measures, novelty, variety
 from train.apps.recommending.ranker import TOGETHER, Asked, Known, Learned, Ranker, known_of, learn, lots
 from train.kinds import Application, Section
@@ -36,11 +36,12 @@ DIVERSITIES = (0.1, 0.3, 0.5)
 
 
 class Request(NamedTuple):
-    """items: numbers of what was had, in its order. closed: numbers of what may not come. wanted: the item that did come, where the row
-    says so; -1: one that nobody knows."""
+    """items: numbers of what was had, in its order. kinds: of those events; of what a row gives itself, the first. closed: numbers of what
+    may not come. wanted: the item that did come, where the row says so; -1: one that nobody knows."""
 
     user: int | None
     items: np.ndarray
+    kinds: np.ndarray
     closed: np.ndarray
     top: int
     diversity: float
@@ -142,10 +143,11 @@ class Recommender(Application):
         towers_NI = None if self.towers is None else self.towers.after(cases)
         return Asked([log.item_N[case.history] for case in cases], now_N, self.scoring.after(cases), towers_NI)
 
-    def asked_now(self, items: Sequence[np.ndarray], users: Sequence[int | None]) -> Asked:
+    def asked_now(self, requests: Sequence[Request]) -> Asked:
         """Any histories, asked for after all events."""
-        towers_NI = None if self.towers is None else self.towers.scores(items, users)
-        return Asked(items, np.full(len(items), np.inf), self.scoring.scores(items, users), towers_NI)
+        items, users, kinds = [one.items for one in requests], [one.user for one in requests], [one.kinds for one in requests]
+        towers_NI = None if self.towers is None else self.towers.scores(items, users, kinds)
+        return Asked(items, np.full(len(items), np.inf), self.scoring.scores(items, users, kinds), towers_NI)
 
     def _before_tests(self) -> list[np.ndarray]:
         """Events of each user before the last new item."""
@@ -169,25 +171,22 @@ class Recommender(Application):
         warm = [request for request in requests if self._is_warm(request)]
         if not warm:
             return [self._answer(request, None) for request in requests]
-        asked = self.asked_now([request.items for request in warm], [request.user for request in warm])
+        asked = self.asked_now(warm)
         each = (asked.part(slice(row, row + 1)) for row in range(len(warm)))
         return [self._answer(request, next(each) if self._is_warm(request) else None) for request in requests]
 
     def _request(self, row: Record) -> Request:
-        if row.get("user") is None and row.get("history") is None:
+        if row.get("user") in (None, "") and row.get("history") in (None, ""):
             raise UserError(f"{row.where}: has neither user nor history", 'Give {"user": NAME} or {"history": [ITEM, ...]}.')
-        user = self._users.get(_name(row["user"], row, "user")) if row.get("user") is not None else None
+        user = self._users.get(_name(row["user"], row, "user")) if row.get("user") not in (None, "") else None
         history, exclude = _names(row, "history"), _names(row, "exclude")
-        top, diversity = row.get("top", TOP), row.get("diversity", 0)
-        if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= MOST:
-            raise UserError(f"{row.where}: top is {str(top)[:40]}", f"Give a number of items, 1 to {MOST}.")
-        if not is_number(diversity) or not 0 <= diversity <= 1:
-            raise UserError(f"{row.where}: diversity is {str(diversity)[:40]}", "Give a number, 0 to 1.")
-        wanted = self._items.get(_name(row["next"], row, "next"), -1) if row.get("next") is not None else None
-        recorded = self._log.item_N[self._history_U[user]] if user is not None else np.zeros(0, np.int64)
+        top, diversity = int(number_in(row, "top", TOP, 1, MOST, whole=True)), number_in(row, "diversity", 0, 0, 1)
+        wanted = self._items.get(_name(row["next"], row, "next"), -1) if row.get("next") not in (None, "") else None
+        events = self._history_U[user] if user is not None else np.zeros(0, np.int64)
         given, closed = (np.array([self._items[name] for name in names if name in self._items], np.int64) for names in (history, exclude))
-        items = np.concatenate([recorded, given])
-        return Request(user, items, np.union1d(items, closed), top, float(diversity), wanted)
+        items = np.concatenate([self._log.item_N[events], given])
+        kinds = np.concatenate([self._log.kind_N[events], np.zeros_like(given)])
+        return Request(user, items, kinds, np.union1d(items, closed), top, diversity, wanted)
 
     def _is_warm(self, request: Request) -> bool:
         return bool(self._had_I[request.items].any())
@@ -359,7 +358,7 @@ def _name(value: Any, row: Record, what: str) -> str:
 
 def _names(row: Record, what: str) -> list[str]:
     value = row.get(what)
-    if value is None:
+    if value in (None, ""):  # a cell of a table that is empty
         return []
     if not isinstance(value, list):
         raise UserError(f"{row.where}: {what} is no list", "Give a list of items.")

@@ -21,7 +21,7 @@ _WORDS = {
     "inventory": ("inventory", "i", "what do i have"),
 }
 _VERBS = {word: verb for verb, words in _WORDS.items() for word in words}
-_COMMAND = re.compile(rf"({'|'.join(sorted(map(re.escape, _VERBS), key=len, reverse=True))})\b\s*(.*)", re.IGNORECASE)
+_COMMAND = re.compile(rf"({'|'.join(sorted(map(re.escape, _VERBS), key=len, reverse=True))})\b\s*(.*)")
 _NAME = re.compile(r"\w[\w '-]{0,59}")
 MEND = "Give rooms with text and exits, a start, and where things, people and doors are."
 
@@ -196,7 +196,7 @@ class World:
             return state, Outcome(False, "It is over.")
         if found is None:
             return state, Outcome(False, f"You can {', '.join(_WORDS)}.")
-        after, outcome = getattr(self, f"_{_VERBS[found[1].casefold()]}")(state, found[2])
+        after, outcome = getattr(self, f"_{_VERBS[found[1]]}")(state, found[2])
         if self.goal and self.won(after):
             return after._replace(over=True), Outcome(True, f"{outcome.text} You have done it.")
         return after, outcome

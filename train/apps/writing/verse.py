@@ -111,7 +111,7 @@ class Poet(Application):
         self._characters: str = tokenizer.characters
         self._end: int = tokenizer.specials["document_end"]
         self._kept: list[float] = [0.0, 0.0, 0.0]
-        self._count, self._poems = 0, list[str]()
+        self._count, self._written, self._poems = 0, 0, list[str]()
 
     def _learn(self) -> dict[str, Any]:
         examples = self._answering.learned_from()
@@ -151,20 +151,22 @@ class Poet(Application):
                 poem |= own.obeyed(text)
                 self._kept = [total + float(poem[name]) for total, name in zip(self._kept, ("shape", "tones", "rhymes"), strict=True)]
                 self._count += 1
+            self._written += 1
             self._poems = [*self._poems, text][-KEPT:]
             poems.append(poem)
         best = max(poems, key=lambda one: one["log_prob"])
         return {"text": "\n".join(best["lines"]), "poems": poems}
 
     def state(self) -> Any:
-        return {"kept": self._kept, "count": self._count, "poems": self._poems}
+        return {"kept": self._kept, "count": self._count, "written": self._written, "poems": self._poems}
 
     def restore(self, state: Any) -> None:
         self._kept, self._count, self._poems = list(state["kept"]), state["count"], list(state["poems"])
+        self._written = state["written"]
 
     def summary(self) -> dict[str, Any]:
         """Of poems to tunes the shares of shapes, tones and rhymes that are kept; of the last 50 poems distinct-2 and self-BLEU."""
-        found: dict[str, Any] = {"poems": len(self._poems)}
+        found: dict[str, Any] = {"poems": self._written}
         if self._count:
             found |= {name: total / self._count for name, total in zip(("shape", "tones", "rhymes"), self._kept, strict=True)}
         if len(self._poems) > 1:

@@ -156,6 +156,9 @@ def test_a_dialogue_is_learned_from_or_kept_as_a_whole(fake, dialogues):
     before = [one.fields for one in dataset.examples([source], "validation")]
     learned, kept = ({one.where for one in dataset.examples([source], split)} for split in ("train", "validation"))
     assert len(learned) == 2 and len(kept) == 1 and not learned & kept
+    said = {one.fields["pair"] for one in dataset.examples([source], "train") if one.label == ELSEWHERE}
+    (held,) = {tuple(turn.text for turn in one.parts[0]) for one in dataset.examples([source], "validation")}
+    assert not said & {*held}  # nor is a turn of theirs, as one that was said elsewhere
     moved = path.rename(path.with_name("moved.jsonl"))  # what is kept does not depend on where the file is
     source.path = str(moved)
     source.examples = dataset.read(source)

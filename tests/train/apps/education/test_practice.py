@@ -158,12 +158,13 @@ class FakeKnowing:
     dataset: TracingDataset
     reads = ("identity", 1, False)
 
-    def expected(self, histories):
+    def expected(self, histories, mean=False):
         found = np.full((len(histories), len(SKILLS)), 0.5)
         for row, history in zip(found, histories, strict=True):
             for skill, right in history:
                 row[self.dataset.places.get(skill, 0)] += 0.1 if right else -0.1
-        return np.clip(found, 0, 1)
+        found = np.clip(found, 0, 1)
+        return found.mean(1) if mean else found
 
     def held_out_answers(self):
         return np.array([0.2, 0.8, 0.9]), np.array([0.0, 1.0, 1.0])
@@ -202,6 +203,18 @@ def test_a_new_student_is_advised_by_texts(tmp_path):
     assert "nobody" in line["next"][0]["reason"] and line["mastery"] == {}
 
 
+def test_an_interest_that_goes_with_nothing_changes_nothing(tmp_path):
+    """Else all skills would be worth nothing alike, and come by the alphabet."""
+    some = practising(tmp_path)
+    without, line = ask(some), ask(some, interest="quantum")
+    assert line["next"] == without["next"] and ask(some, interest="hills")["next"] != without["next"]
+
+
+def test_numbers_of_a_table_are_read(tmp_path):
+    some = practising(tmp_path)
+    assert ask(some, top="2") == ask(some, top=2) and ask(some, top="") == ask(some)
+
+
 def test_rows_that_are_wrong_stop_nothing(tmp_path):
     rows = [
         {"skill": ["a"], "correct": [1, 1]},
@@ -231,7 +244,7 @@ def test_a_long_history_is_cut_before_it_is_copied(tmp_path):
     given = practising(tmp_path)
     asked = []
     expected = given._knowing.expected
-    given._knowing.expected = lambda histories: asked.append(list(map(len, histories))) or expected([one[-LENGTH:] for one in histories])
+    given._knowing.expected = lambda some, **how: asked.append(list(map(len, some))) or expected([one[-LENGTH:] for one in some], **how)
     line = ask(given, skill=["counting", *["adding"] * 999], correct=[1] * 1000, top=2)
     assert max(asked[1]) == LENGTH and asked[0] == [1000] and {*line["mastery"]} == {"adding", "counting"}
 

@@ -507,6 +507,11 @@ def test_cases_of_a_patient_are_never_apart(cases, tmp_path):
     sources = dataset.open()
     learned, held = ({one.fields["patient"] for one in dataset.examples(sources, split)} for split in ("train", "validation"))
     assert len(held) == 12 and not learned & held
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(rows[7] | {"text": "a b"}) + "\n")
+    dataset = dataset_of(dataclasses.replace(data, data=dataclasses.replace(data.data, validation_files=(str(other),))))
+    with pytest.raises(UserError, match="1 patients, such as p7"):
+        dataset.check(dataset.open())
 
 
 def test_privacy_refuses_what_is_measured_of_all_cases(cases, tmp_path):

@@ -107,6 +107,17 @@ def test_a_silence_ends_once_some_items_agree(make):
     assert sum("error" in line for line in lines) == 4 and monitor.summary()["items"] == 4
 
 
+@pytest.mark.parametrize("given", ["1424563200", "1424563200.0", 1424563200, "2015-02-22T00:00:00Z", "2015-02-22", "20150222"])
+def test_times_of_tables_are_read(given):
+    assert seconds_of(given, "") == 1424563200
+
+
+def test_names_of_authors_are_not_kept_beyond_their_window(make):
+    monitor = make()
+    lines_of(monitor, [item(hour, "negative", hour, author=f"name{hour}") for hour in range(1, 9)])
+    assert "name1" not in json.dumps(monitor.state()["closed"]) and monitor.state()["closed"]
+
+
 def test_labels_of_a_stream_are_not_looked_at(make):
     rows = [item(1.1, "negative", n, sentiment=value) for n, value in enumerate((None, "", [], 5, "unknown"))]
     assert not [line for line in lines_of(make(), rows) if "error" in line]

@@ -129,6 +129,37 @@ def test_a_silence_and_a_clock_far_ahead_end():
     assert windows.is_open(10_000 * DAY) and not windows.is_open(9_000 * DAY)
 
 
+def test_what_ends_a_silence_is_counted():
+    """The first items behind it are a topic's beginning, which is told."""
+    windows = Windows(HOUR, 0.05, 5)
+    windows.add("t", 0)
+    windows.close(HOUR)
+    windows.add("t", 60 * DAY, 3)
+    windows.add("u", 60 * DAY + HOUR)
+    assert windows.close(60 * DAY + HOUR) == ([], ["t"]) and windows.close(60 * DAY + 2 * HOUR) == ([], ["u"])
+    assert windows._topics["t"].past[0][:2] == (1, 3)
+
+
+def test_what_is_expected_is_by_its_definition():
+    """Hour by hour, in words of the definition."""
+    windows, counts = Windows(HOUR, 0.05, 5), stream(9, 4)
+    for hour, count in enumerate(counts):
+        windows.add("t", hour * HOUR, count)
+        windows.close((hour + 1) * HOUR)
+    past = windows._topics["t"].past
+    usual = [count for _, count, _, surge in past if not surge]
+    mean = sum(usual) / len(usual)
+    counted = [mean if surge else count for _, count, _, surge in past]
+
+    def share(hour):
+        own = [count for place, count in enumerate(counted) if (place - len(counted)) % 24 == hour]
+        return (sum(own) / mean + told.PRIOR) / (len(own) + told.PRIOR)
+
+    day = [share((place - len(counted)) % 24) for place in range(len(counted) - 24, len(counted))]
+    level = (sum(counted[-24:]) + told.PRIOR * mean) / (sum(day) + told.PRIOR)
+    assert windows.expected("t") == pytest.approx(level * share(0), rel=1e-12)
+
+
 def test_a_watch_that_goes_on_tells_the_same():
     counts = stream(12, 3)
     counts[230:233] = [90] * 3

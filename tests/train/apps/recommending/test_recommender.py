@@ -181,7 +181,8 @@ def test_diversity(recommender):
         ({"user": "u1", "exclude": 5}, "no list"),
         ({"user": "u1", "top": 0}, "top"),
         ({"user": "u1", "top": MOST + 1}, "top"),
-        ({"user": "u1", "top": "5"}, "top"),
+        ({"user": "u1", "top": "5.5"}, "top"),
+        ({"user": "", "history": ""}, "neither user nor history"),
         ({"user": "u1", "diversity": 1.5}, "diversity"),
         ({"user": "u1", "diversity": float("nan")}, "diversity"),
         ({"user": "u1", "next": []}, "next"),
@@ -192,6 +193,25 @@ def test_rows_that_are_wrong_have_their_error(recommender, row, what):
     (line, other) = recommender.answers([Record(row | {"id": 7}, "line 1"), Record({"user": "u1"}, "line 2")])
     assert what in line["error"] and line["id"] == 7 and set(line) == {"id", "error"} and other["items"]
     assert recommender.summary()["ranker"] == before["ranker"] + 1
+
+
+def test_rows_of_a_table_are_answered_alike(recommender):
+    """Whose numbers are texts, and whose empty cells are empty texts."""
+    row = {"user": "u1", "top": "3", "diversity": "0.5", "exclude": "", "history": "", "next": ""}
+    assert ask(recommender, **row) == ask(recommender, user="u1", top=3, diversity=0.5)
+
+
+def test_recorded_events_keep_their_kinds(run, recommender, monkeypatch):
+    """As they had while the weights were learned."""
+    log, seen = recommender._log, []
+    monkeypatch.setattr(recommender, "_log", log._replace(kind_N=np.arange(len(log.item_N)) % 2))
+    monkeypatch.setattr(
+        recommender.scoring, "scores", lambda items, users, kinds=None: seen.append(kinds) or np.zeros((len(items), len(log.items)), np.float32)
+    )
+    ask(recommender, user="u1", history=["i0"])
+    ((kinds,),) = seen
+    events = recommender._history_U[recommender._users["u1"]]
+    np.testing.assert_array_equal(kinds, [*(events % 2), 0])
 
 
 def test_weights_are_learned_once_and_without_what_is_held_out(run, recommender, monkeypatch):
@@ -237,7 +257,7 @@ def test_towers_are_weighed_beside_the_rest(run, with_towers, recommender):
     found = beside(run, with_towers)
     assert {*found.ranker.names} == {*recommender.ranker.names, "towers"} and "towers" in found.tested()
     history = np.array([0, 2, 4])
-    asked = found.asked_now([history], [None])
+    asked = found.asked_now([found._request(Record({"history": [found._log.items[place] for place in history]}, ""))])
     np.testing.assert_array_equal(found.ranker.features(asked)[found.ranker.names.index("towers")], found.towers.scores([history], [None]))
     assert ask(found, history=["i0", "i2"])["by"] == "ranker"
     assert "towers" not in made(run).ranker.names  # what was learned with them is not taken for what is learned without

@@ -44,6 +44,12 @@ def test_the_way_to_the_goal(world):
     assert world.step(state, "drop crown") == (state, (False, "It is over."))
 
 
+@pytest.mark.parametrize("command", ["g\u0131ve lamp", "\u0131", "\u017ftop", "\u212aey", "TAKE LAMP"])
+def test_letters_that_are_one_in_another_case_alone_are_read(world, command):
+    """Such as the Turkish dotless i, which no verb has."""
+    assert world.step(world.begin(), command)[1].text
+
+
 @pytest.mark.parametrize("missing", range(len(WON) - 1))
 def test_no_step_can_be_left_out(world, missing):
     state, _ = played(world, [*WON[:missing], *WON[missing + 1 :]])
