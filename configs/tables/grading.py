@@ -14,6 +14,7 @@ import numpy as np
 from train.apps.education.marking import overlap, plain, ridge
 from train.reproduce.files import PublicFile
 from train.reproduce.labelled import ENCODER
+from train.reproduce.resampling import drawn
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.tasks.metrics.regression import quadratic_kappa
 
@@ -94,18 +95,23 @@ def rows_of(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
-def measures(known: list[dict], known_N: np.ndarray, new: list[dict], new_N: np.ndarray) -> dict[str, float]:
-    found = {}
+def measures(known: list[dict], known_N: np.ndarray, new: list[dict], new_N: np.ndarray) -> dict[str, Any]:
+    found, draws = dict[str, Any](), {}
     for name, rows, given in (("", known, known_N), ("_new", new, new_N)):
-        true = np.array([row["score"] for row in rows])
-        found |= {f"r{name}": float(np.corrcoef(given, true)[0, 1]), f"rmse{name}": float(np.sqrt(((given - true) ** 2).mean()))}
+        pairs_2N = np.array([given, [row["score"] for row in rows]])
+        for what, score in (
+            ("r", lambda one_2N: np.corrcoef(one_2N)[0, 1]),
+            ("rmse", lambda one_2N: np.sqrt(((one_2N[0] - one_2N[1]) ** 2).mean())),
+        ):
+            found[f"{what}{name}"] = float(score(pairs_2N))
+            draws[f"{what}{name}"] = drawn(len(rows), lambda places, score=score, pairs_2N=pairs_2N: score(pairs_2N[:, places]))
     kappas = []
     for question in {row["question"] for row in known}:
         mine = [place for place, row in enumerate(known) if row["question"] == question]
         if len(mine) >= 5:
             grades = (np.floor(np.array(one) + 0.5) for one in (known_N[mine], [known[place]["score"] for place in mine]))
             kappas.append(quadratic_kappa(*grades))
-    return found | {"kappa": float(np.nanmean(kappas))}
+    return found | {"kappa": float(np.nanmean(kappas)), "draws": draws}
 
 
 def by_ridge(learned: str, known: str, new: str, encoder: str = "") -> dict[str, float]:

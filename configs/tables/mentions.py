@@ -10,9 +10,13 @@ import math
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from train.apps.monitor.surges import Windows
 from train.reproduce.files import PublicFile
+from train.reproduce.resampling import drawn, drawn_mean
 from train.reproduce.table import Better, Metric, Row, Table
 
 HOUR, DAY, WEEK = 3600, 86_400, 7 * 86_400
@@ -91,18 +95,20 @@ def alerts(rule: str, counts: list[tuple[int, int]]) -> list[int]:
     return found
 
 
-def measured(rule: str, marks: str, series: list[str]) -> dict[str, float]:
+def measured(rule: str, marks: str, series: list[str]) -> dict[str, Any]:
     windows = json.loads(Path(marks).read_text())
-    hits, others, weeks = [], 0, 0.0
+    hits, others, weeks = list[bool](), list[int](), list[float]()
     for name, path in zip(DIGESTS, series, strict=True):
         with open(path) as file:
             counts = [(seconds(row["timestamp"]), int(float(row["value"]))) for row in csv.DictReader(file)]
         spans = [(seconds(begin), seconds(end) + HOUR) for begin, end in windows[name]["windows"]]
         told = alerts(rule, counts)
         hits += [any(begin <= time <= end for time in told) for begin, end in spans]
-        others += sum(not any(begin <= time <= end for begin, end in spans) for time in told)
-        weeks += (counts[-1][0] - counts[0][0]) / WEEK
-    return {"found": sum(hits) / len(hits), "false": others / weeks}
+        others.append(sum(not any(begin <= time <= end for begin, end in spans) for time in told))
+        weeks.append((counts[-1][0] - counts[0][0]) / WEEK)
+    false = drawn(len(weeks), lambda places: np.take(others, places).sum() / np.take(weeks, places).sum())
+    draws = {"found": drawn_mean(hits), "false": false}
+    return {"found": sum(hits) / len(hits), "false": sum(others) / sum(weeks), "draws": draws}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from train.experiment import Experiment
 from train.kinds import Data
 from train.reproduce.counted import nearest
 from train.reproduce.files import SESSIONS, TALES, PublicFile, rows_of, spread
+from train.reproduce.resampling import drawn, drawn_mean
 from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.tasks.choice import MultipleChoice
 from train.tasks.recipe import fine_tuning
@@ -170,12 +171,22 @@ def texts_of(path: str) -> list[str]:
     return [row["text"] for row in rows_of(path)]
 
 
-def saved(nats: float, texts: list[str]) -> dict[str, float]:
-    bits = nats / math.log(2) / sum(map(len, texts))
-    return {"score": 1 - bits / 8, "bits": bits}
+def saved(nats_N: Any, texts: list[str]) -> dict[str, Any]:
+    """nats_N: of each text."""
+    import numpy as np
+
+    bits_N, letters_N = np.asarray(nats_N) / math.log(2), np.array([len(text) for text in texts])
+    bits = float(bits_N.sum() / letters_N.sum())
+    draws = drawn(len(texts), lambda places: bits_N[places].sum() / letters_N[places].sum())
+    return {"score": 1 - bits / 8, "bits": bits, "draws": {"score": [1 - one / 8 for one in draws], "bits": draws}}
 
 
-def counted(folder: str, order: int) -> dict[str, float]:
+def right_of(right_N: Any) -> dict[str, Any]:
+    """right_N: of each question."""
+    return {"score": float(sum(right_N) / len(right_N)), "draws": {"score": drawn_mean(right_N)}}
+
+
+def counted(folder: str, order: int) -> dict[str, Any]:
     """Characters, and the end of a tale."""
     import numpy as np
 
@@ -184,10 +195,11 @@ def counted(folder: str, order: int) -> dict[str, float]:
     learned, tested = texts_of(f"{folder}/tales_train.jsonl"), texts_of(f"{folder}/tales_test.jsonl")
     ids = {character: number for number, character in enumerate(sorted({*"".join([*learned, *tested])}), 1)}
     first, second = ([np.array([*(ids[character] for character in text), 0]) for text in own] for own in (learned, tested))
-    return saved(NGram.fit(first, len(ids) + 1, order).nats_per_token(second) * sum(map(len, second)), tested)
+    model = NGram.fit(first, len(ids) + 1, order)
+    return saved([model.nats_per_token([one]) * len(one) for one in second], tested)
 
 
-def foreseen(folder: str, model: str) -> dict[str, float]:
+def foreseen(folder: str, model: str) -> dict[str, Any]:
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh
     from train.evaluation.likelihood import Likelihoods
@@ -199,10 +211,10 @@ def foreseen(folder: str, model: str) -> dict[str, float]:
     params, _ = load_parameters(run, mesh)
     likelihoods = Likelihoods(decoder_of(run, reads=True), params, mesh, context_length=1024)
     ids = [[*tokenizer.encode(text).tolist(), tokenizer.specials["document_end"]] for text in texts]
-    return saved(-sum(likelihoods.rolling(ids, tokenizer.document_start)), texts)
+    return saved([-one for one in likelihoods.rolling(ids, tokenizer.document_start)], texts)
 
 
-def near(folder: str) -> float:
+def near(folder: str) -> list[float]:
     """Of equally near turns each one counts for its share."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -212,10 +224,10 @@ def near(folder: str) -> float:
         likeness = (counts.transform(row["choices"]) @ counts.transform([row["question"]]).T).toarray()[:, 0]
         best = likeness >= likeness.max() - 1e-9
         found.append(best[row["label"]] / best.sum())
-    return float(sum(found) / len(found))
+    return found
 
 
-def recognised(folder: str, alone: bool) -> float:
+def recognised(folder: str, alone: bool) -> Any:
     """alone: whether a turn's likelihood counts over that of the turn without those before it (Holtzman et al. 2021)."""
     import numpy as np
 
@@ -224,7 +236,7 @@ def recognised(folder: str, alone: bool) -> float:
         np.log(np.array([row["probabilities"] for row in own]) + 1e-6) for own in (answered, rows_of(f"{folder}/alone.jsonl"))
     )
     chosen = (likely - without * alone).argmax(1)
-    return float(np.mean(chosen == np.array([row["label"] for row in answered])))
+    return chosen == np.array([row["label"] for row in answered])
 
 
 def noted(rows: list[dict[str, Any]], notes: list[str]) -> dict[str, float]:
@@ -243,9 +255,9 @@ if __name__ == "__main__":
         case ["tales", folder, model]:
             print(json.dumps(foreseen(folder, model)))
         case ["near", folder]:
-            print(json.dumps({"score": near(folder)}))
+            print(json.dumps(right_of(near(folder))))
         case ["likeliest" | "gained" as what, folder]:
-            print(json.dumps({"score": recognised(folder, alone=what == "gained")}))
+            print(json.dumps(right_of(recognised(folder, alone=what == "gained"))))
         case [what, folder, *answered]:
             tested = rows_of(f"{folder}/notes_test.jsonl")
             match what:

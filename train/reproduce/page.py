@@ -19,7 +19,8 @@ opposite is, and is otherwise *undecided*. A row *equals* the paper's number if 
 tolerance. A table is *equal* if its rows of the paper's own setting are equal or better and all claims hold, of the *same order* if all
 claims hold, *undecided* if some do not but none fails (more seeds may decide it), and *not reproduced* if one fails.
 
-Each claim is tested by itself. What no seed enters runs once: its number stands for every seed, and two such numbers are compared as they
+Each claim is tested by itself. What no seed enters runs once: its number stands for every seed. Two such numbers, or those of seeds that
+are all alike, are compared over resampled cases where rows say what they are there (the 5 % quantile of 400 differences), and else as they
 are. The column of minutes is the time that one seed of a row took, with other rows running beside it unless the row measures time; the
 total of a table is processor time. Public files come from the folder that `--data` (or `OMNIA_DATA`) names, and otherwise from the
 network. A table of your own is a file like those of `configs/tables/`: `omnia reproduce PATH.py`. This page is written by `make docs` from
@@ -52,7 +53,7 @@ def anchor(title: str) -> str:
 def _verdict(table: Table, tier: str, found: dict[str, Results]) -> str:
     if not table.of_tier(tier):
         return "no such rows"
-    return verdict.of_table(table, tier, found[tier].values) if tier in found else "not measured"
+    return verdict.of_table(table, tier, found[tier].values, found[tier].draws) if tier in found else "not measured"
 
 
 def section(name: str, table: Table, found: dict[str, Results], *, pictures: str = "") -> str:
@@ -79,8 +80,9 @@ def _of_tier(name: str, table: Table, tier: str, found: Results | None) -> Itera
         return
     shown = [metric for metric in table.metrics if found.values.get(metric.name)]
     seeds = max((len(by_seed) for by_row in found.values.values() for by_seed in by_row.values()), default=0)
+    judged = verdict.of_table(table, tier, found.values, found.draws)
     yield (
-        f"`omnia reproduce {name} --tier {tier} --seeds {seeds}`: **{verdict.of_table(table, tier, found.values)}**. {found.hardware}, "
+        f"`omnia reproduce {name} --tier {tier} --seeds {seeds}`: **{judged}**. {found.hardware}, "
         f"{found.total_minutes:.0f} minutes of processor time in all, {found.measured}."
     )
     yield ""
@@ -111,10 +113,10 @@ def _of_tier(name: str, table: Table, tier: str, found: Results | None) -> Itera
     for claim in table.claims:
         if claim.row in names:
             metric = table.metric(claim.metric)
-            result = verdict.of_claim(claim, found.values.get(metric.name, {}), metric.lower_is_better)
+            result = verdict.judge(claim, table, found.values, found.draws)
             sign = "worse by" if result.gain < 0 else "by"
             gain = "" if math.isnan(result.gain) else f": {sign} {abs(result.gain):.{metric.digits}f}"
-            drawn = {claim.row, claim.than} & seeded
+            drawn = {claim.row, claim.than} & seeded or claim.row in found.draws.get(metric.name, {})
             noise = "" if math.isnan(result.slack) or not drawn else f", of which {result.slack:.{metric.digits}f} may be noise"
             yield f"- {verdict.say(claim, table)}{gain}{noise}: **{result.verdict}**"
     yield ""

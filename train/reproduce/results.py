@@ -29,11 +29,14 @@ class Results:
     """The day, as in 2026-01-31."""
     commands: dict[str, list[str]]
     """Of each row, as they were run for the first seed."""
+    draws: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
+    """Of each metric's name, of rows that say so, its value on resampled cases: see train/reproduce/resampling.py."""
 
 
 def collect(table: Table, jobs: list[Job]) -> Results:
     """What the finished jobs of a table say. A row lacks a metric that its last command did not give."""
     values: dict[str, dict[str, dict[int, float]]] = {}
+    draws: dict[str, dict[str, list[float]]] = {}
     minutes: dict[str, list[float]] = {}
     commands: dict[str, list[str]] = {}
     machines, days, total = set(), set(), 0.0
@@ -49,11 +52,14 @@ def collect(table: Table, jobs: list[Job]) -> Results:
         minutes.setdefault(job.name, []).append(found["seconds"] / 60)
         commands.setdefault(job.name, [shlex.join(command) for command in job.commands])
         for metric in table.metrics:
-            value = value_at(found["measures"], job.metric if metric == table.metrics[0] else metric.path)
+            path = job.metric if metric == table.metrics[0] else metric.path
+            value, resampled = value_at(found["measures"], path), value_at(found["measures"].get("draws"), path)
+            if isinstance(resampled, list) and job.stands_for[0] == 0:
+                draws.setdefault(metric.name, {})[job.name] = resampled
             if isinstance(value, int | float) and math.isfinite(value):
                 values.setdefault(metric.name, {}).setdefault(job.name, {}).update(dict.fromkeys(job.stands_for, float(value)))
     average = {name: sum(spent) / len(spent) for name, spent in minutes.items()}
-    return Results(values, average, total, ", ".join(sorted(machines)), max(days, default=""), commands)
+    return Results(values, average, total, ", ".join(sorted(machines)), max(days, default=""), commands, draws)
 
 
 def store(path: Path, tier: str, results: Results) -> None:

@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import statistics
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from train.reproduce.table import Better, Row, Table
 
@@ -65,11 +67,19 @@ class Judged(NamedTuple):
     slack: float = math.nan
 
 
-def of_claim(claim: Better, results: dict[str, dict[int, float]], lower_is_better: bool) -> Judged:
+Draws = Mapping[str, Mapping[str, Sequence[float]]]
+"""Of each metric's name, of each row, its values on resampled cases."""
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def of_claim(
+    claim: Better, results: dict[str, dict[int, float]], lower_is_better: bool, draws: Mapping[str, Sequence[float]] = {}
+) -> Judged:
     """Judge a claim about rows.
 
     results: of each row, the metric by seed. Rows of the same seed are compared with each other: the test is Student's t of their
-    differences, one-sided, at 95 %.
+    differences, one-sided, at 95 %. draws: of rows, the metric on resampled cases: by their quantiles numbers are judged that are alike for
+    every seed.
     """
     first, second = results.get(claim.row, {}), results.get(claim.than, {}) if isinstance(claim.than, str) else None
     seeds = sorted(first if second is None else set(first) & set(second))
@@ -80,12 +90,18 @@ def of_claim(claim: Better, results: dict[str, dict[int, float]], lower_is_bette
     gained = Measured(tuple(gains))
     if len(seeds) < SEEDS_AT_LEAST:
         return Judged("too few seeds", gained.mean)
+    if len({*gains}) == 1 and claim.row in draws and (not isinstance(claim.than, str) or claim.than in draws):
+        others = draws[claim.than] if isinstance(claim.than, str) else [float(claim.than)] * len(draws[claim.row])
+        drawn = sorted(sign * (one - other) for one, other in zip(draws[claim.row], others, strict=True))
+        low, high = (drawn[min(int(share * len(drawn)), len(drawn) - 1)] for share in (1 - CONFIDENCE, CONFIDENCE))
+        verdict = "holds" if low > claim.by else "fails" if high < claim.by else "undecided"
+        return Judged(verdict, gained.mean, gained.mean - low)
     slack = _quantile(len(seeds) - 1, CONFIDENCE) * gained.deviation / math.sqrt(len(seeds))
     verdict = "holds" if gained.mean - slack > claim.by else "fails" if gained.mean + slack < claim.by else "undecided"
     return Judged(verdict, gained.mean, slack)
 
 
-def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, float]]]) -> str:
+def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, float]]], draws: Draws = NONE) -> str:
     """equal, same order, undecided, not reproduced, too few seeds, or not measured.
 
     results: of each metric's name, of each row, its value by seed.
@@ -93,9 +109,7 @@ def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, flo
     names = {row.name for row in table.of_tier(tier)}
     main = table.metrics[0]
     claims = [claim for claim in table.claims if claim.row in names]
-    found = [
-        of_claim(claim, results.get(claim.metric or main.name, {}), table.metric(claim.metric).lower_is_better).verdict for claim in claims
-    ]
+    found = [judge(claim, table, results, draws).verdict for claim in claims]
     rows = [of_row(row, measured(results, main.name, row.name), main.lower_is_better) for row in table.of_tier(tier)]
     judged = [verdict for verdict in rows if verdict]
     if not results.get(main.name) or "not measured" in found:
@@ -109,6 +123,12 @@ def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, flo
     if not claims and not judged:
         return "measured"
     return "equal" if judged and all(verdict in ("equal", "better") for verdict in judged) else "same order"
+
+
+def judge(claim: Better, table: Table, results: dict[str, dict[str, dict[int, float]]], draws: Draws = NONE) -> Judged:
+    """A claim of a table."""
+    metric = table.metric(claim.metric)
+    return of_claim(claim, results.get(metric.name, {}), metric.lower_is_better, draws.get(metric.name, NONE))
 
 
 def measured(results: dict[str, dict[str, dict[int, float]]], metric: str, row: str) -> Measured | None:

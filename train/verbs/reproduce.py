@@ -67,7 +67,10 @@ def _list(options: Reproduce) -> int:
     for name in table_names():
         table, measured = load_table(table_path(name)), last_measured(name, Path(options.output))
         tiers = [tier for tier in TIERS if table.of_tier(tier)]
-        verdicts = {tier: verdict.of_table(table, tier, measured[tier].values) if tier in measured else "not measured" for tier in tiers}
+        verdicts = {
+            tier: verdict.of_table(table, tier, measured[tier].values, measured[tier].draws) if tier in measured else "not measured"
+            for tier in tiers
+        }
         minutes = {tier: measured[tier].total_minutes for tier in tiers if tier in measured}
         rows = {tier: [row.name for row in table.of_tier(tier)] for tier in tiers}
         found.append({"table": name, "title": table.title, "paper": table.paper, "rows": rows, "verdicts": verdicts, "minutes": minutes})
@@ -110,7 +113,7 @@ def _run(options: Reproduce) -> int:
     if found.values:
         _write(folder, table, name, found, options)
     if options.json:
-        result = {"table": name, "tier": options.tier, "verdict": verdict.of_table(table, options.tier, found.values)}
+        result = {"table": name, "tier": options.tier, "verdict": verdict.of_table(table, options.tier, found.values, found.draws)}
         print(json_files.dumps(result | {"values": found.values, "minutes": found.minutes, "errors": runner.errors, "tried": runner.tried}))
     return Exit.SAVED if not finished else Exit.OURS if runner.errors else Exit.DONE
 

@@ -103,6 +103,16 @@ def test_all_rows_run_once_with_what_they_need(made):
     assert "it fails" in errors[0] and errors[1:] == ["what it needs is not finished"]
 
 
+def test_a_row_may_say_what_it_would_be_on_other_cases(tmp_path):
+    (tmp_path / "say.py").write_text('print(\'{"found": {"loss": 1}, "draws": {"found/loss": [1, 2]}}\')')
+    row = Row("row", "says", (f"python {tmp_path}/say.py",))
+    table = Table("title", "paper", "claim.", METRICS[:1], rows=(row,), claims=())
+    jobs = plan(table, tmp_path / "table.py", tmp_path / "runs", table.rows, 3, None)
+    assert run(jobs).errors == {} and collect(table, jobs).draws == {"loss": {"row": [1, 2]}}
+    store(tmp_path / "out.json", "cpu", collect(table, jobs))
+    assert read(tmp_path / "out.json")["cpu"] == collect(table, jobs)
+
+
 def test_a_command_can_write_into_the_folder_of_its_job(tmp_path):
     """It need not make it."""
     (tmp_path / "write.py").write_text("import sys; open(sys.argv[1], 'w').close(); print('{\"found\": {\"loss\": 1}}')")

@@ -67,8 +67,8 @@ class Turn(NamedTuple):
 
 
 def turns_of(record: Record, name: str, *, numbered: bool = False) -> list[Turn]:
-    """The turns of a dialogue, without empty ones. UserError for what is none, or has fewer than two. numbered: their numbers will be named,
-    so that none may be empty."""
+    """The turns of a dialogue, without empty ones. UserError for what is none, or has fewer than two. numbered: their numbers will be
+    named, so that none may be empty."""
     if record.get(name) in (None, ""):
         raise lacks(record, name)
     given = record[name]

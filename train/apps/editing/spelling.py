@@ -114,8 +114,8 @@ class SpellingDataset(EditingDataset):
         return found
 
     def examples(self, sources, split: str) -> list[Example]:
-        """To learn from, pairs, as often as `pairs` says, and right sentences, none that is held out, neither as such nor as the target of a
-        pair; to evaluate on, pairs alone."""
+        """To learn from, pairs, as often as `pairs` says, and right sentences, none that is held out, neither as such nor as the target of
+        a pair; to evaluate on, pairs alone."""
         pairs, right = self._divided(sources, split)
         if split != "train":
             return pairs

@@ -285,14 +285,15 @@ class Practising(Application):
         shared = [word for word in dict.fromkeys(words(row.interest)) if word in {*words(f"{name} {self._texts.get(name, '')}")}]
         if shared:
             said.append(f"like your interest it is about {', '.join(shared[:5])}")
-        found = {
+        found: dict[str, Any] = {
             "skill": name,
             "probability": round(likely, 4),
             "gain": round(gain, 6),
             "score": round(score, 4),
             "reason": "; ".join(said),
         }
-        return found | ({"match": round(row.match[name], 4)} if row.match else {}) | ({"text": self._texts[name]} if name in self._texts else {})
+        found |= {"match": round(row.match[name], 4)} if row.match else {}
+        return found | ({"text": self._texts[name]} if name in self._texts else {})
 
     # All rows
 

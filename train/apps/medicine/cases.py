@@ -5,6 +5,7 @@ import binascii
 import functools
 import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,6 +183,15 @@ def image_of(waves: np.ndarray) -> np.ndarray:
     return np.clip((cosines_WP.T @ all_waves @ cosines_WP + 0.5) * 255, 0, 255).round().astype(np.uint8)
 
 
+TURNED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "inverted": lambda image: 255 - image,
+    "upside down": lambda image: image[::-1],
+    "turned to its left": np.rot90,
+    "turned to its right": lambda image: np.rot90(image, 3),
+}
+"""What an image may have become before it came here."""
+
+
 class Scales(NamedTuple):
     """What numbers are standardised by: of each value that is a number, and of each wave of an image, a mean and a deviation."""
 
@@ -242,3 +252,9 @@ class Scales(NamedTuple):
         """How far an image lies from those that these are the scales of: the root of the mean square of its waves, about 1 for one of
         them."""
         return float(np.sqrt(np.square((waves_of(image) - self.waves_W2[:, 0]) / self.waves_W2[:, 1]).mean()))
+
+    def turned(self, image: np.ndarray, known: Sequence[str] = tuple(TURNED)) -> str:
+        """Which of TURNED would bring an image nearest to those that these are the scales of; "" where it is nearest as it is."""
+        away = {name: self.oddness(TURNED[name](image)) for name in known}
+        nearest = min(away, key=lambda name: away[name], default="")
+        return nearest if nearest and away[nearest] < self.oddness(image) else ""

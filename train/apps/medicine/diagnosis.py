@@ -12,7 +12,7 @@ from data.errors import UserError
 from data.records.record import Record
 from data.records.rows import read_records
 from train.apps.confidence import NEVER, Calibration, tempered, threshold
-from train.apps.medicine.cases import SOURCES, image_of
+from train.apps.medicine.cases import SOURCES, TURNED, image_of
 from train.apps.medicine.shortcuts import NAMES, binned, mean_area, probe
 from train.kinds import Application, Section
 from train.step.private.options import Private
@@ -28,6 +28,8 @@ FEW = 50
 """Held-out cases from whose temperature half counts, by its logarithm; more count more."""
 ODD = 1.5
 """An image is odd that lies so many times as far from those learned from as the farthest of those held out."""
+SELDOM, ENOUGH = 0.05, 20
+"""An image is told to be turned where at most this share of so many held-out images would be: images of some sorts look alike every way."""
 WORDS, TOLD, GRID = 60, 3, 4
 """With `explain`: words of a text that are left out one by one, how many of them are told, and patches of an image by rows and columns."""
 QUOTED = 5
@@ -91,9 +93,10 @@ class Medical(Application):
         o = self._options = answering.dataset.options
         self.text, self.reads, self._names = o.text, answering.reads, answering.dataset.label_names
         self._knowledge = read_knowledge(o.knowledge, self._names)
-        learned = answering.learned(self._learn, of=[o.precision, o.positive, o.recall])
+        learned = answering.learned(self._learn, of=[o.precision, o.positive, o.recall, [*TURNED]])
         self._temperature, self._threshold, self._curve = learned["temperature"], learned["threshold"], learned["coverage"]
-        self._odd, self._shortcuts, self._held = learned["odd"], learned["shortcuts"], learned["held"]
+        self._odd, self._turned = learned["odd"], learned["turned"]
+        self._shortcuts, self._held = learned["shortcuts"], learned["held"]
         self._counts: Counter[str] = Counter()
         self._sums: dict[str, float] = defaultdict(float)
         """Of contributions, without their signs, by source, value and patch."""
@@ -103,8 +106,8 @@ class Medical(Application):
         """By tenths of confidence: rows, right ones, and the sum of confidence."""
 
     def _learn(self) -> dict[str, Any]:
-        """From the cases that were held out: the temperature, from which confidence or probability on is answered, how odd an image may be;
-        and what single columns tell."""
+        """From the cases that were held out: the temperature, from which confidence or probability on is answered, how odd an image may be
+        and how it may have been turned; and what single columns tell."""
         o, dataset = self._options, self._dataset
         examples, answers = self._answering.validation()
         if not examples:
@@ -116,12 +119,15 @@ class Medical(Application):
             at = recall_threshold(held.probabilities_NV[labels == place, place], o.recall)
         else:
             at = max(threshold(held.confidence_N, held.right_N, o.precision), LEAST)
-        oddness = [dataset.scales.oddness(example.parts.image) for example in examples if example.parts.image is not None]
+        images = [example.parts.image for example in examples if example.parts.image is not None]
+        oddness = [dataset.scales.oddness(image) for image in images]
+        turned = {name: sum(dataset.scales.turned(image, [name]) == name for image in images) for name in TURNED}
         return {
             "temperature": held.temperature,
             "threshold": at,
             "coverage": held.curve,
             "odd": ODD * max(oddness, default=2.0),
+            "turned": [name for name, count in turned.items() if len(images) >= ENOUGH and count <= SELDOM * len(images)],
             "held": {"cases": len(examples), "area": _known(mean_area(held.probabilities_NV, labels))},
             # Which is measured of cases that were learned from, of whom a private run promises to tell nothing so exact.
             "shortcuts": [] if isinstance(dataset.experiment.gradient, Private) else self._probed(),
@@ -229,7 +235,9 @@ class Medical(Application):
         contributions = {one: lost(answers[tuple(other for other in seen if other != one)]) for one in seen} if len(seen) > 1 else {}
         remarks = list(case.remarks)
         if case.image is not None and self._dataset.scales.oddness(case.image) > self._odd:
-            remarks.append("the image is unlike those learned from: another body part, inverted, or of another scale")
+            remarks.append("the image is unlike those learned from")
+        if case.image is not None and (turned := self._dataset.scales.turned(case.image, self._turned)):
+            remarks.append(f"the image seems to be {turned}, or of something else")
         line: dict[str, Any] = {
             "answer": None if held_back else self._names[place],
             "abstained": held_back,

@@ -332,9 +332,7 @@ class Monitor(Application):
 
 def seconds_of(value: Any, what: str) -> int:
     """Since 1970. UserError for what is no time, or one before 1970 or after tomorrow."""
-    if is_number(value):
-        found = float(value)
-    elif isinstance(value, str) and SECONDS.fullmatch(value.strip()):  # as a table has them
+    if is_number(value) or (isinstance(value, str) and SECONDS.fullmatch(value.strip())):  # a table has numbers as texts
         found = float(value)
     elif isinstance(value, str):
         try:

@@ -22,7 +22,7 @@ def bootstrap(
     or document; groups are then drawn whole, because examples of one tell less than so many independent ones. Draws for which the score is
     NaN are left out.
     """
-    return _interval([score(drawn) for drawn in _draws(count, resamples, seed, groups)], level)
+    return _interval([score(drawn) for drawn in resamples_of(count, resamples, seed, groups)], level)
 
 
 def bootstrap_sums(
@@ -37,7 +37,7 @@ def bootstrap_sums(
     """The same, fast, for a score that depends on sums over examples alone: from sums [R, P] to [R]. parts_NP: what each example adds."""
     parts_NP = np.asarray(parts_NP, np.float64)
     count, scores, counts = len(parts_NP), [], []
-    for number, drawn in enumerate(_draws(count, resamples, seed, groups), 1):
+    for number, drawn in enumerate(resamples_of(count, resamples, seed, groups), 1):
         counts.append(np.bincount(drawn, minlength=count))
         if len(counts) == _TOGETHER or number == resamples:
             scores.extend(score(np.stack(counts) @ parts_NP))
@@ -45,7 +45,7 @@ def bootstrap_sums(
     return _interval(scores, level)
 
 
-def _draws(count: int, resamples: int, seed: int, groups: Sequence | None) -> Iterator[np.ndarray]:
+def resamples_of(count: int, resamples: int, seed: int = 0, groups: Sequence | None = None) -> Iterator[np.ndarray]:
     """The indices of each resample, the same ones for the same arguments."""
     if count < 1 or (groups is not None and len(groups) != count):
         raise ValueError(f"{count} examples" + ("" if groups is None else f" and {len(groups)} groups"))

@@ -20,7 +20,7 @@ from data.tokenizer import character_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.apps.answering import Answering
-from train.apps.medicine.cases import LARGEST, Case, Scales, parse_value
+from train.apps.medicine.cases import LARGEST, TURNED, Case, Scales, parse_value
 from train.apps.medicine.diagnosis import NOTICE, Medical, log_odds, read_knowledge, recall_threshold
 from train.apps.medicine.medical_case import MedicalCase
 from train.apps.medicine.simulated_cases import APART, LABELS, OF_ILL, SOURCES, VALUES, WORDS, best, best_of, simulate, write
@@ -297,8 +297,23 @@ def test_a_remark_names_what_was_not_believed(medical):
 
 def test_an_image_of_something_else_is_told(medical):
     usual = {"image": simulate(9, 5, missing=0.0)[0][0]["image"]}
-    inverted = {"image": written(np.tile(np.arange(32) * 8, (32, 1)))}
-    assert ask(medical, **usual)["remarks"] == [] and "unlike" in ask(medical, **inverted)["remarks"][0]
+    slope = {"image": written(np.tile(np.arange(32) * 8, (32, 1)))}
+    assert ask(medical, **usual)["remarks"] == [] and "unlike" in ask(medical, **slope)["remarks"][0]
+
+
+def test_an_image_that_was_turned_is_told_where_all_stand_one_way():
+    """Bright above and to the left, as in no other way; of images that are alike every way nothing can be told."""
+    rng, slopes = np.random.default_rng(0), np.add.outer(np.linspace(150, 20, 32), np.linspace(70, 0, 32))
+    images = [np.clip(slopes + rng.normal(0, 12, slopes.shape), 0, 255).astype(np.uint8) for _ in range(40)]
+    scales = Scales.measured((), [Case((), image) for image in images])
+    assert [scales.turned(image) for image in images] == [""] * 40
+    back = {"inverted": "inverted", "upside down": "upside down", "turned to its left": "turned to its right"}
+    for did, name in (back | {"turned to its right": "turned to its left"}).items():
+        assert {scales.turned(TURNED[did](image)) for image in images} <= {name, "inverted"}
+        assert all(scales.turned(TURNED[did](image), [name]) == name for image in images)
+    alike = [np.clip(rng.normal(128, 30, (32, 32)), 0, 255).astype(np.uint8) for _ in range(40)]
+    found = Counter(Scales.measured((), [Case((), image) for image in alike]).turned(image) for image in alike)
+    assert 40 - found[""] > 5
 
 
 def test_a_report_quotes_the_record_word_for_word(medical):

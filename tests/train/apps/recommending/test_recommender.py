@@ -205,9 +205,8 @@ def test_recorded_events_keep_their_kinds(run, recommender, monkeypatch):
     """As they had while the weights were learned."""
     log, seen = recommender._log, []
     monkeypatch.setattr(recommender, "_log", log._replace(kind_N=np.arange(len(log.item_N)) % 2))
-    monkeypatch.setattr(
-        recommender.scoring, "scores", lambda items, users, kinds=None: seen.append(kinds) or np.zeros((len(items), len(log.items)), np.float32)
-    )
+    scores = np.zeros((1, len(log.items)), np.float32)
+    monkeypatch.setattr(recommender.scoring, "scores", lambda items, users, kinds=None: seen.append(kinds) or scores)
     ask(recommender, user="u1", history=["i0"])
     ((kinds,),) = seen
     events = recommender._history_U[recommender._users["u1"]]
