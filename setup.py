@@ -98,6 +98,7 @@ setup(
         "train.apps.education",
         "train.apps.medicine",
         "train.apps.monitor",
+        "train.apps.reading",
         "train.apps.recommending",
         "train.apps.service",
         "train.apps.writing",

@@ -25,6 +25,8 @@ from train.apps.education.practice import Practice
 from train.apps.education.tutoring import Tutoring
 from train.apps.medicine.medical_case import MedicalCase
 from train.apps.monitor.finance_monitor import FinanceMonitor
+from train.apps.reading.extraction import Extraction
+from train.apps.reading.filter import Filter
 from train.apps.service.customer_service import CustomerService
 from train.apps.writing.story import Story
 from train.apps.writing.verse import Verse
@@ -103,6 +105,8 @@ WITH_KINDS = [
         {"data": Spelling()},
         {"data": FinanceMonitor()},
         {"data": Grading()},
+        {"data": Extraction()},
+        {"data": Filter()},
         {"data": Practice(), "objective": NextAnswer()},
         {"data": Tutoring()},
         {"data": MedicalCase()},

@@ -95,6 +95,8 @@ _FACE = {
     "tunes": "apps.writing.tunes",
     "MedicalCase": "apps.medicine.medical_case",
     "Grading": "apps.education.grading",
+    "Extraction": "apps.reading.extraction",
+    "Filter": "apps.reading.filter",
     "Practice": "apps.education.practice",
     "Tutoring": "apps.education.tutoring",
     "NextAnswer": "objectives.tasks.tracing",

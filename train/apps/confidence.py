@@ -1,7 +1,7 @@
 """How far the probabilities of a classifier can be trusted, and when it had better say nothing."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,12 @@ def tempered(probabilities_NV: np.ndarray, by: float) -> np.ndarray:
     logits_NV = np.log(np.maximum(np.asarray(probabilities_NV, np.float64), 1e-12)) / by
     weights_NV = np.exp(logits_NV - logits_NV.max(-1, keepdims=True))
     return weights_NV / weights_NV.sum(-1, keepdims=True)
+
+
+def log_odds(p: Any) -> Any:
+    """Of probabilities, which count as 1e-9 from 0 and from 1 at least."""
+    p = np.clip(p, 1e-9, 1 - 1e-9)
+    return np.log(p) - np.log1p(-p)
 
 
 def familiarity(probabilities_NV: np.ndarray) -> np.ndarray:

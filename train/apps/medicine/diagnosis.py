@@ -11,7 +11,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from data.records.rows import read_records
-from train.apps.confidence import NEVER, Calibration, tempered, threshold
+from train.apps.confidence import NEVER, Calibration, log_odds, tempered, threshold
 from train.apps.medicine.cases import SOURCES, TURNED, image_of
 from train.apps.medicine.shortcuts import NAMES, binned, mean_area, probe
 from train.kinds import Application, Section
@@ -71,11 +71,6 @@ def recall_threshold(positive_N: np.ndarray, recall: float) -> float:
 def _known(area: float) -> float | None:
     """To be kept as JSON. None where cases have one label alone."""
     return None if math.isnan(area) else round(area, 4)
-
-
-def log_odds(p: Any) -> Any:
-    p = np.clip(p, 1e-9, 1 - 1e-9)
-    return np.log(p) - np.log1p(-p)
 
 
 # ------------------------------------------------------------------------------------------------------------------- at work

@@ -20,8 +20,9 @@ from data.tokenizer import character_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.apps.answering import Answering
+from train.apps.confidence import log_odds
 from train.apps.medicine.cases import LARGEST, TURNED, Case, Scales, parse_value
-from train.apps.medicine.diagnosis import NOTICE, Medical, log_odds, read_knowledge, recall_threshold
+from train.apps.medicine.diagnosis import NOTICE, Medical, read_knowledge, recall_threshold
 from train.apps.medicine.medical_case import MedicalCase
 from train.apps.medicine.simulated_cases import APART, LABELS, OF_ILL, SOURCES, VALUES, WORDS, best, best_of, simulate, write
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
