@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from train.apps.editing.editing import Editing
+from train.apps.editing.edits import WORD, Comparison
 from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table
-from train.tasks.metrics.corrections import gleu
+from train.tasks.metrics.corrections import edit_scores, gleu
 
 FILES = tuple(
     PublicFile(f"learners_{part}", f"applications/jfleg/{part}.jsonl", digest)
@@ -44,6 +45,7 @@ def get_table() -> Table:
         metrics=(
             Metric("gleu", "GLEU", lower_is_better=False, digits=2),
             Metric("spoiled", "right sentences changed", "share"),
+            Metric("f0.5", "F0.5 of edits", lower_is_better=False),
         ),
         files=FILES,
         shared=(
@@ -81,7 +83,14 @@ def sentences(path: str, folder: str) -> None:
 def score(rows: list[dict[str, Any]], texts: list[str]) -> dict[str, float]:
     found = gleu([row["source"] for row in rows], [row["references"] for row in rows], texts)
     changed = [text != row["source"] for row, text in zip(rows, texts, strict=True) if row["source"] in row["references"]]
-    return found.values | {"spoiled": sum(changed) / len(changed)}
+    sources = [row["source"] for row in rows]
+    true = [[edits_of(source, one) for one in row["references"]] for source, row in zip(sources, rows, strict=True)]
+    edits = edit_scores([edits_of(source, text) for source, text in zip(sources, texts, strict=True)], true).values
+    return found.values | {"spoiled": sum(changed) / len(changed), "f0.5": edits["edit_f0.5"]}
+
+
+def edits_of(text: str, other: str) -> set[tuple[int, int, str]]:
+    return {(edit.start, edit.end, edit.new) for edit in Comparison(text, other, WORD).edits}
 
 
 def capital(text: str, source: str) -> str:

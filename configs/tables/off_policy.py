@@ -58,10 +58,10 @@ def get_table() -> Table:
             Better(f"ease_{SIZES[0]}", 0.95, metric="logs that tell that it earns more than the logging policy"),
         ),
         note="Visitors are those of the test part; one page that each did visit is what is clicked, if it is shown and looked at: the "
-        f"first place always, each other one by {LOOKED_AT:.0%} of those who looked at the one before. A page of each of {PLACES} places is "
-        f"drawn by itself, among those that the visitor has not seen. {LOGS} logs of each size. The error is the root of the mean square of "
-        "that of an estimate, over the value; intervals are of plain weights, of 95 %. A log tells an order if its interval lies above the "
-        "logging policy's mean click.",
+        f"first place always, each other one by {LOOKED_AT:.0%} of those who looked at the one before. A page of each of {PLACES} "
+        f"places is drawn by itself, among those that the visitor has not seen. {LOGS} logs of each size. The error is the root of the "
+        "mean square of that of an estimate, over the value; intervals are of plain weights, of 95 %. A log tells an order if its interval "
+        "lies above the logging policy's mean click.",
     )
 
 

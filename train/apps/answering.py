@@ -80,8 +80,13 @@ class Answering:
 
     def fits(self, example: Example) -> bool:
         """Whether the model reads it whole."""
+        if sum(map(len, example.fields.values())) < self.dataset.options.length // 2:  # a character is a token, or two
+            return True
         self.dataset.tokens, self.dataset._cut = self.tokenizer, False
-        prompts_of(self.dataset, [example])
+        if self.dataset.way == "head":
+            self.dataset.pieces(example, False)
+        else:
+            prompts_of(self.dataset, [example])
         return not self.dataset._cut
 
     def held_out(self) -> list[Example]:
@@ -196,7 +201,8 @@ def sampling_in(row: Record, temperature: float) -> Sampling:
 
 
 class TaskApplication(Application):
-    """Answers of any task, as `omnia evaluate --predictions` writes them, for rows whose labels nobody knows."""
+    """Answers of any task, as `omnia evaluate --predictions` writes them, for rows whose labels nobody knows; with `cut` where a row has
+    more than the model reads."""
 
     def __init__(self, answering: Answering):
         self._answering, self.reads, options = answering, answering.reads, answering.dataset.options
@@ -208,5 +214,9 @@ class TaskApplication(Application):
 
     def _lines(self, rows: list[list[Example]]) -> list[dict[str, Any]]:
         dataset = self._answering.dataset
-        shown = (dataset.shown(example, answer) for example, answer in self._answering.answered(rows))
-        return [{name: value for name, value in one.items() if name not in dataset.label_fields} for one in shown]
+        shown = [dataset.shown(example, answer) for example, answer in self._answering.answered(rows)]
+        cut = [{} if all(map(self._answering.fits, parts)) else {"cut": True} for parts in rows]
+        return [
+            {name: value for name, value in one.items() if name not in dataset.label_fields} | more
+            for one, more in zip(shown, cut, strict=True)
+        ]

@@ -29,6 +29,10 @@ from train.tasks.classification import Classification
 ROOT = Path(__file__).parents[3]
 
 
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """{name: folder} of runs on the same rows: q is about cards and negative, w about loans and positive."""
@@ -96,6 +100,15 @@ def test_any_task_answers_rows(runs, tmp_path, capsys):
     assert [(line["id"], line.get("answer")) for line in lines] == [("1", "card"), ("2", None), ("3", "loan")]
     assert omnia.main(["apply", str(runs["task"]), "--text", "a q b"]) == 0
     assert json.loads(capsys.readouterr().out)["answer"] == "card"
+
+
+def test_what_was_not_read_to_its_end_says_so(runs, tmp_path, capsys):
+    """Of 16 tokens, one a letter, of which two are the begin and the end."""
+    texts = ["a q b", "a q b " + "a" * 8, "a q b " + "a" * 9, "b w b " + "b" * 500]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    apply(capsys, runs["task"], "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line.get("cut") for line in lines] == [None, None, True, True]
 
 
 def test_a_service_counts_labelled_rows_and_shows_itself_in_the_report(runs, tmp_path, capsys):

@@ -36,6 +36,7 @@ KEPT_WITHOUT_SPACES = re.compile(
     re.DOTALL | re.MULTILINE | re.ASCII,
 )
 """The same for languages without spaces, in which an address or a number ends where another script begins."""
+QUOTED = r"“[^”\n]{1,500}”|„[^“”\n]{1,500}[“”]|«[^»\n]{1,500}»|「[^」\n]{1,500}」|\"[^\"\n]{1,500}\""
 SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]{0,3}[ \t]+|(?<=[。！？])|\n+")
 """What parts sentences."""
 LONGEST = 100_000
@@ -66,6 +67,8 @@ class Editing(SequenceToSequence):
     """Right sentences to learn from, as a share of the pairs: so that what is right is left alone. They are targets of the pairs."""
     spoiled: float = 0.05
     """The share of right sentences that may be changed; held-out ones tell how sure an edit must be for that."""
+    quoted: bool = False
+    """Whether what stands between quotation marks is corrected, too: it is somebody's words."""
     protect: str = ""
     """File of names, one a line, that are never changed. Read anew by each process."""
 
@@ -214,15 +217,16 @@ def _features(edit: Edit, sure: float) -> tuple[float, ...]:
 
 class Editor(Application):
     """Texts of any length, sentence by sentence. An edit stands if it is likely enough that people would make it, by held-out sentences,
-    and touches nothing that is kept: code, links, addresses, tables, words with digits, names that were given or that have a capital
-    within a sentence and would lose it."""
+    and touches nothing that is kept: code, links, addresses, tables, quotations, words with digits, names that were given or that have a
+    capital within a sentence and would lose it."""
 
     at_once = 16
 
     def __init__(self, answering: Any, proposer: Proposer):
         self._answering, self._dataset, self.proposer = answering, answering.dataset, proposer
         self.text = self._dataset.options.source
-        self._keeps = KEPT_WITHOUT_SPACES if self._dataset.pattern is CHARACTER else KEPT
+        keeps = KEPT_WITHOUT_SPACES if self._dataset.pattern is CHARACTER else KEPT
+        self._keeps = keeps if self._dataset.options.quoted else re.compile(f"{keeps.pattern}|{QUOTED}", keeps.flags)
         path = self._dataset.options.protect
         self._names = tuple(filter(None, (line.strip() for line in read_text(path).split("\n")))) if path else ()
         self.example = {self.text: "It is a short sentence."}

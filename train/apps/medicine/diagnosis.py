@@ -30,6 +30,8 @@ ODD = 1.5
 """An image is odd that lies so many times as far from those learned from as the farthest of those held out."""
 SELDOM, ENOUGH = 0.05, 20
 """An image is told to be turned where at most this share of so many held-out images would be: images of some sorts look alike every way."""
+GROUPS = 8
+"""Values of a column by which answers are told apart on the page, at most."""
 WORDS, TOLD, GRID = 60, 3, 4
 """With `explain`: words of a text that are left out one by one, how many of them are told, and patches of an image by rows and columns."""
 QUOTED = 5
@@ -95,6 +97,8 @@ class Medical(Application):
         self._counts: Counter[str] = Counter()
         self._sums: dict[str, float] = defaultdict(float)
         """Of contributions, without their signs, by source, value and patch."""
+        self._slices: dict[str, dict[str, list[int]]] = defaultdict(dict)
+        """Of each column with names, of each name: rows with an outcome, right ones, and positives that were missed."""
         self._ranks = np.zeros((2, 101), np.int64)
         """Rows by whether they are positive, and the percent of that probability."""
         self._sure = np.zeros((10, 3))
@@ -318,6 +322,12 @@ class Medical(Application):
         if example.label not in self._names or example.parts.judged is not None:
             return
         right = self._names[place] == example.label
+        missed = bool(self._options.positive) and example.label == self._options.positive and not right
+        for name, value in self._groups_of(example):
+            if value in self._slices[name] or len(self._slices[name]) < GROUPS:
+                self._slices[name][value] = [
+                    a + b for a, b in zip(self._slices[name].get(value, [0, 0, 0]), (1, right, missed), strict=True)
+                ]
         c["labelled"] += 1
         c["right"] += right
         c["given"] += not held_back
@@ -332,8 +342,16 @@ class Medical(Application):
             c["alarms"] += not true and not right
             self._ranks[int(true), round(100 * float(probability_V[self._names.index(positive)]))] += 1
 
+    def _groups_of(self, example: Example) -> list[tuple[str, str]]:
+        """Of a case its names of values, such as a sex, and what else is written beside, such as a site."""
+        given = zip(self._dataset.columns, self._dataset.case_of(example).values, strict=True)
+        named = [(value.name, value.names[int(one)]) for value, one in given if value.names and one is not None]
+        hidden = ("text", "pair", self._options.patient, self._options.judged, self._options.given, "id")
+        return named + [(name, value) for name, value in example.fields.items() if name not in hidden and len(value) <= 40]
+
     def state(self) -> Any:
         return {
+            "slices": {name: dict(own) for name, own in self._slices.items()},
             "counts": dict(self._counts),
             "sums": dict(self._sums),
             "ranks": self._ranks.tolist(),
@@ -342,6 +360,7 @@ class Medical(Application):
 
     def restore(self, state: Any) -> None:
         self._counts, self._sums = Counter(state["counts"]), defaultdict(float, state["sums"])
+        self._slices = defaultdict(dict, {name: dict(own) for name, own in state["slices"].items()})
         self._ranks, self._sure = np.array(state["ranks"], np.int64), np.array(state["sure"], float)
 
     def summary(self) -> dict[str, Any]:
@@ -383,8 +402,15 @@ class Medical(Application):
             maps = {"medical_patches": patches_picture(values)}
         areas = [["the run, held-out cases", self._held["area"]], *self._shortcuts]
         shortcuts = [[name, "none" if area is None else f"{area:.3f}"] for name, area in areas]
+        slices = [
+            [name, value, f"{rows:,}", f"{right / rows:.3f}", f"{missed:,}" if o.positive else ""]
+            for name, own in sorted(self._slices.items())
+            if 1 < len(own) < GROUPS  # more are no groups, but names
+            for value, (rows, right, missed) in sorted(own.items())
+        ]
         return [
             Section(f"{title}answers", pictures, ("measure", "value"), [*numbers, ["an answer is given", rule]]),
             Section(f"{title}what answers rest on", maps, ("source or value", "mean change of the log-odds without it"), mean),
+            Section(f"{title}groups", {}, ("column", "value", "cases", "right", "positives missed"), slices),
             Section(f"{title}shortcuts", {}, ("what alone tells the outcome", "area under the ROC curve, mean of the labels"), shortcuts),
         ]

@@ -31,6 +31,14 @@ SAME = 0.8
 """Score from which on a passage was written for this very question: it then answers, whatever intent is believed."""
 LIKELY = 0.6
 """Of two intents together, from which on they are asked back about."""
+REFUSED = re.compile(
+    r"\b(?:do not|don['’]?t|does not|doesn['’]?t|did not|didn['’]?t|no longer|never|not)\s+(?:really\s+|even\s+|actually\s+)?"
+    r"(?:want|wish|need|like|intend|plan|asking|trying|looking)\b|不(?:想|要|需要|打算|希望)",
+    re.IGNORECASE,
+)
+"""Of what somebody does not want: an intent in whose questions nobody said so is then not believed."""
+CONFUSED = 20
+"""Pairs of intents on the page, those that are taken for each other most often."""
 LONGEST_VALUE = 200
 """Characters of what fills a slot in a conversation."""
 WAITING = 10_000
@@ -213,12 +221,16 @@ class Service(Application):
 
             encoder = load_embedder(open_run(self._options.encoder))
         self._passages = Passages(passages, encoder)
-        learned = answering.learned(self._learn, of=[self._options.precision, self._options.nobody, self._options.unfamiliar])
+        of = [self._options.precision, self._options.nobody, self._options.unfamiliar, REFUSED.pattern]
+        learned = answering.learned(self._learn, of=of)
         self._temperature, self._threshold, self._curve = learned["temperature"], learned["threshold"], learned["coverage"]
         self._familiar: float = learned["familiar"]
+        self._refusable = {*learned["refusable"]}
         self._anonymizer = Anonymizer(Key(b"masks say only what kind it was"))
         self._waiting: dict[str, dict[str, Any]] = {}
         self._counts: Counter[str] = Counter()
+        self._confused: Counter[str] = Counter()
+        """Intents of rows, with those that they were taken for; of labels that the run knows, so there are no more than their pairs."""
         self._unanswered: list[list[str]] = []
 
     def _learn(self) -> dict[str, Any]:
@@ -236,7 +248,9 @@ class Service(Application):
         intents = [self._names[place] for place in held.probabilities_NV.argmax(-1)]
         believable = np.array([intent != self._options.nobody for intent in intents]) & (known_N >= familiar)
         at = threshold(held.confidence_N[believable], held.right_N[believable], self._options.precision)
-        return {"temperature": held.temperature, "threshold": max(at, LEAST), "familiar": familiar, "coverage": held.curve}
+        refusable = {example.label for example in examples if REFUSED.search(example.fields["text"])}
+        found = {"temperature": held.temperature, "threshold": max(at, LEAST), "familiar": familiar, "coverage": held.curve}
+        return found | {"refusable": sorted(refusable)}
 
     # Rows
 
@@ -280,7 +294,8 @@ class Service(Application):
         line: dict[str, Any] = {"question": self.masked(question), "intent": intent, "confidence": round(confidence, 4)}
         line |= {"familiarity": round(known, 4), "citations": []}
         familiar = known >= self._familiar
-        sure = familiar and confidence >= self._threshold
+        refused = REFUSED.search(question) is not None and intent not in self._refusable
+        sure = familiar and confidence >= self._threshold and not refused
         best = int(score_N.argmax()) if len(score_N) else -1
         found = best >= 0 and score_N[best] >= self._options.found
         # A page that was written for no question has most words of a short one: that says little of what is asked.
@@ -294,6 +309,8 @@ class Service(Application):
             return line | {"intent": waiting["intent"], "confidence": None} | self._template(conversation, waiting["intent"], slots)
         if sure and intent in self._templates and intent != self._options.nobody and not same:
             return line | self._template(conversation, intent, found_slots | given)
+        if refused:
+            return line | {"route": "human", "answer": self._options.human, "missing_slots": [], "refused": True}
         if found:
             return line | self._retrieved(score_N, best)
         second = int(order[1])
@@ -384,16 +401,20 @@ class Service(Application):
         self._counts["labelled"] += known
         self._counts["other"] += not known
         self._counts["right"] += known and line["intent"] == label
+        if known and line["intent"] != label:
+            self._confused[f"{label}\t{line['intent']}"] += 1
         if line["route"] == "template":
             self._counts["believed"] += known
             self._counts["believed_right"] += known and line["intent"] == label
             self._counts["believed_other"] += not known
 
     def state(self) -> Any:
-        return {"waiting": dict(self._waiting), "counts": dict(self._counts), "unanswered": self._unanswered}
+        counts = {"counts": dict(self._counts), "confused": dict(self._confused)}
+        return {"waiting": dict(self._waiting), **counts, "unanswered": self._unanswered}
 
     def restore(self, state: Any) -> None:
         self._waiting, self._counts, self._unanswered = state["waiting"], Counter(state["counts"]), state["unanswered"]
+        self._confused = Counter(state["confused"])
 
     def summary(self) -> dict[str, Any]:
         """Rows of each route; where rows had labels, accuracy, the share that a template answered, how often it was right (of all that it
@@ -418,6 +439,12 @@ class Service(Application):
                 {"service_coverage": coverage_picture(self._curve, self._options.precision)},
                 ("route", "rows"),
                 [*routes, ["an intent is believed", believed], *familiar],
+            ),
+            Section(
+                "Customer service: intents that were taken for others",
+                {},
+                ("intent", "taken for", "rows"),
+                [[*pair.split("\t"), f"{count:,}"] for pair, count in self._confused.most_common(CONFUSED)],
             ),
             Section("Customer service: questions without an answer", {}, ("nearest intent", "question"), sorted(self._unanswered)),
         ]

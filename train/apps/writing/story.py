@@ -212,6 +212,12 @@ class Writer(Application):
             command, game = column(row, "command")[:LONGEST], row.get("conversation")
             example = Example({"source": ""}, None, row.where)
             return _Asked(example, count, sampling, seed, "" if game is None else str(game)[:LONGEST], command)
+        for name, known in self._choices.items():
+            given = row.get(name)
+            said = {str(one).strip().casefold() for one in given} if isinstance(given, list) else set()
+            if len(said & {*known}) > 1 and not any(", " in one for one in known):
+                both = " and ".join(sorted(said & {*known}))
+                raise UserError(f"{row.where}: {name} is {both}, and can be one alone", "Say which.")
         return _Asked(self._answering.example_of(row), count, sampling, seed)
 
     def _drawn(self, asked: Sequence[_Asked]) -> list[Any]:

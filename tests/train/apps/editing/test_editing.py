@@ -123,6 +123,12 @@ def test_code_tables_and_tags_stay(editor, text):
     assert line.get("text", text) == text and not line.get("edits")
 
 
+@pytest.mark.parametrize("text", ["“he go home.”", 'see "he go home." there', "so «he go home.»", "「he go home.」"])
+def test_what_others_said_stays_unless_it_is_asked_for(editor, text):
+    assert edit(editor(), text)["text"] == text and "goes" in edit(editor(quoted=True), text)["text"]
+    assert "goes" in edit(editor(), 'he go home. 5" are wide')["text"]  # a mark without its other is none
+
+
 def test_names_stay(editor, tmp_path):
     (tmp_path / "names.txt").write_text("go\n\n")
     assert edit(editor(protect=str(tmp_path / "names.txt")), "he go home.")["text"] == "he go home."

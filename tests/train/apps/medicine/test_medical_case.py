@@ -397,6 +397,23 @@ def test_lines_do_not_depend_on_how_many_at_a_time_and_all_is_counted(medical):
     assert third.summary() == medical.summary() and medical.summary()["accuracy"] > 0.5
 
 
+def test_answers_are_told_apart_by_groups(medical):
+    """Of names of values and of columns beside; what is another for every case is no group."""
+    told = rewired(medical, positive=LABELS[0])
+    rows = [row | {"site": "AB"[number % 2], "number": f"n{number}"} for number, row in enumerate(simulate(40, 15)[0])]
+    lines = told.answers([Record(row, "row") for row in rows])
+    (found,) = [one.rows for one in told.sections() if "groups" in one.title]
+    assert [row[:3] for row in found] == [["site", "A", "20"], ["site", "B", "20"]]
+    for place, row in enumerate(found):
+        own = [(line["differential"][0]["label"], one["outcome"]) for line, one in list(zip(lines, rows, strict=True))[place::2]]
+        assert float(row[3]) == pytest.approx(np.mean([given == true for given, true in own]), abs=1e-3)
+        assert int(row[4]) == sum(true == LABELS[0] != given for given, true in own)
+    other = Medical(medical._answering)
+    other._options = told._options
+    other.restore(json.loads(json.dumps(told.state())))
+    assert [one.rows for one in other.sections() if "groups" in one.title] == [found]
+
+
 def test_pages_say_that_it_is_for_research(medical):
     medical.answers([Record(row, "row") for row in simulate(20, 12)[0]])
     sections = medical.sections()

@@ -57,6 +57,32 @@ def test_routes(service):
     assert ask(service, "怎么修改密码 other")["citations"][0]["id"] == 3
 
 
+@pytest.mark.parametrize(
+    "text", ["I don't want a loan 0.95", "we do not really need a loan 0.95", "no longer like my loan 0.95", "我不想要 loan 0.95"]
+)
+def test_what_somebody_does_not_want_is_not_given(service, text):
+    line = ask(service, text)
+    assert line["route"] == "human" and line["refused"] is True and line["intent"] == "loan"
+    service._refusable = {"loan"}  # where questions of the intent are put like this
+    assert ask(service, text)["route"] == "template"
+
+
+def test_an_intent_in_whose_questions_it_is_said_may_be_refused(service):
+    service._answering.held = [*HELD, ("I do not want my card 0.95", "card")]
+    assert service._learn()["refusable"] == ["card"]
+
+
+def test_intents_that_are_taken_for_others_are_on_the_page(service, fake):
+    for text, label in (("card 0.9", "loan"), ("card 0.99", "loan"), ("loan", "card"), ("loan", "loan"), ("loan", "other")):
+        ask(service, text, intent=label)
+    (rows,) = [one.rows for one in service.sections() if "taken for others" in one.title]
+    assert rows == [["loan", "card", "2"], ["card", "loan", "1"]]
+    kept = json.loads(json.dumps(service.state()))
+    ask(service, "loan", intent="card")
+    service.restore(kept)
+    assert [one.rows for one in service.sections() if "taken for others" in one.title] == [rows]
+
+
 def test_a_passage_for_the_very_question_comes_before_an_intent(service):
     """Whose probability is 0.99 where a text has no label's name."""
     assert ask(service, "Where is the next office?")["citations"][0]["id"] == 1

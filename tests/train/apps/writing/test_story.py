@@ -106,6 +106,12 @@ def test_contradictions(text, found):
     assert contradictions((*SHEET.items(), ("note", "not tiny, a small beast")), CHOICES, text) == []
 
 
+def test_a_sheet_that_contradicts_itself_is_refused(writer):
+    made = writer(("A large thing.", -0.5))
+    assert "large and small" in ask(made, **SHEET | {"size": ["Small", "large"]}, n=1)["error"]
+    assert "text" in ask(made, **SHEET | {"size": ["large", "Large "], "name": ["Ash", "Ember"]}, n=1)
+
+
 def test_of_several_texts_the_first_that_contradicts_nothing(writer):
     """However likely the others are."""
     made = writer(("A tiny thing.", -0.1), ("A large thing.", -0.5), ("It is large.", -0.2), ("big " * 40, -0.1))
