@@ -1,8 +1,9 @@
 """Stories: texts written to a sheet of facts, which they never contradict, and adventures in a world that the program keeps."""
 
 import dataclasses
+import functools
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,6 +15,7 @@ from data.records.rows import digest_of
 from model.decoding.sampling import Sampling
 from train.apps.answering import in_place, number_in, sampling_in
 from train.apps.writing.adventure import State, World, read_world
+from train.apps.writing.facts import Facts, closed
 from train.kinds import Application, Section
 from train.tasks.examples import Example, column
 from train.tasks.metrics.diversity import distinct, repeats, self_bleu
@@ -107,11 +109,7 @@ def choices_of(told: Sequence[tuple[Sequence[tuple[str, str]], str]]) -> dict[st
 
     told: sheets with their texts.
     """
-    values: dict[str, Counter[str]] = defaultdict(Counter)
-    for sheet, _ in told:
-        for name, value in sheet:
-            values[name][value.casefold()] += 1
-    few = {name: sorted(own) for name, own in values.items() if len(own) <= CLOSED and own.total() >= 3 * len(own)}
+    few = closed([sheet for sheet, _ in told], CLOSED)
     words = {name: [one for one in own if re.fullmatch(r"(?=.{3,40}$)\D*[^\W\d_]{3}\D*", one)] for name, own in few.items()}
     right, wrong = Counter[str](), Counter[str]()
     for sheet, text in told[:: 1 + len(told) // LOOKED_AT]:
@@ -157,8 +155,8 @@ class _Asked(NamedTuple):
 
 class Writer(Application):
     """Texts to sheets: of several that are drawn the first one is given which contradicts nothing and runs in no loop; if all contradict,
-    without the sentences that do. Not the likeliest one: those are more alike. In an adventure the program says what happens, and the
-    model what it is like, if that contradicts nothing."""
+    without the sentences that do. Not the likeliest one: those are more alike. A sheet that lacks choices is filled first where the row
+    says `fill`. In an adventure the program says what happens, and the model what it is like, if that contradicts nothing."""
 
     at_once = 8
 
@@ -176,6 +174,13 @@ class Writer(Application):
 
     def _learn(self) -> dict[str, Any]:
         return choices_of([(one.parts, one.label[0]) for one in self._answering.learned_from()])
+
+    @functools.cached_property
+    def _facts(self) -> Facts:
+        """Which facts go together in the sheets that were learned from. The run's files must be where they were."""
+        sheets = [example.parts for example in self._answering.learned_from()]
+        choices = closed(sheets, CLOSED)
+        return Facts(sheets, {name: choices[name] for name in self._options.controls if name in choices})
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, self._lines)
@@ -218,6 +223,10 @@ class Writer(Application):
             if len(said & {*known}) > 1 and not any(", " in one for one in known):
                 both = " and ".join(sorted(said & {*known}))
                 raise UserError(f"{row.where}: {name} is {both}, and can be one alone", "Say which.")
+        if row.get("fill") not in (None, "", False):
+            if row["fill"] is not True:
+                raise UserError(f"{row.where}: fill is {str(row['fill'])[:40]!r}", "Write true, or leave it out.")
+            row = Record({**row, **self._facts.filled(sheet_of(row, self._options.controls), seed)}, row.where)
         return _Asked(self._answering.example_of(row), count, sampling, seed)
 
     def _drawn(self, asked: Sequence[_Asked]) -> list[Any]:

@@ -106,6 +106,15 @@ def test_contradictions(text, found):
     assert contradictions((*SHEET.items(), ("note", "not tiny, a small beast")), CHOICES, text) == []
 
 
+def test_what_a_sheet_lacks_is_filled_from_others_where_a_row_asks(writer):
+    made = writer(("A thing.", -0.5))
+    made._answering.learned_from = lambda: [types.SimpleNamespace(parts=sheet) for sheet in SHEETS]
+    line = ask(made, kind="dragon", name="Ash", fill=True, n=1)
+    assert line["sheet"]["size"] in SIZES and {**line["sheet"], "kind": "dragon", "name": "Ash"} == line["sheet"]
+    assert "size" not in ask(made, kind="dragon", fill="", n=1)["sheet"] and "fill" in ask(made, kind="dragon", fill="yes", n=1)["error"]
+    assert {ask(made, kind="dragon", fill=True, n=1, seed=seed)["sheet"]["size"] for seed in range(20)} == {*SIZES}
+
+
 def test_a_sheet_that_contradicts_itself_is_refused(writer):
     made = writer(("A large thing.", -0.5))
     assert "large and small" in ask(made, **SHEET | {"size": ["Small", "large"]}, n=1)["error"]
