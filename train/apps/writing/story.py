@@ -12,9 +12,9 @@ from data.errors import UserError
 from data.records.record import Record, check_text
 from data.records.rows import digest_of
 from model.decoding.sampling import Sampling
-from train.apps.answering import in_place, number_in, sampling_in
+from train.apps.answering import DRAWN, ID, in_place, number_in, sampling_in
 from train.apps.writing.adventure import State, World, read_world
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.tasks.examples import Example, column
 from train.tasks.metrics.diversity import distinct, repeats, self_bleu
 from train.tasks.metrics.words import units
@@ -79,6 +79,7 @@ def sheet_of(record: Record, controls: Sequence[str]) -> dict[str, str]:
 class StoryDataset(SequenceDataset):
     options: Story
     own_prompt = "{source}\n\n"
+    talks = True
     changeable = ()
 
     def check(self, sources: list) -> None:
@@ -176,6 +177,22 @@ class Writer(Application):
 
     def _learn(self) -> dict[str, Any]:
         return choices_of([(one.parts, one.label[0]) for one in self._answering.learned_from()])
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        told = {
+            name: Column(f"A fact, such as {self._choices[name][0]}." if name in self._choices else "A fact.")
+            for name in self._options.controls
+        }
+        if self._world is not None:
+            told["command"] = Column("Instead, what is done in the world, such as: go north.")
+            told["conversation"] = Column("With a command: a name that all rows of one adventure have, in their order.")
+        return told | DRAWN | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        known = {name: self._choices[name][0] for name in self._options.controls if name in self._choices}
+        return known or {self.text: "A short text."}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, self._lines)
