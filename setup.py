@@ -139,7 +139,7 @@ setup(
         "train.verbs",
         "serve",
     ],
-    package_data={"serve": ["page.html"]},
+    package_data={"serve": ["page.css", "page.html", "rows.html"]},
     entry_points={"console_scripts": ["omnia = omnia:main"]},
     install_requires=[
         "jax>=0.10",

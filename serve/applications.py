@@ -1,5 +1,6 @@
 """Runs at work behind the API: rows to lines, and conversations with one that answers people, in OpenAI's form."""
 
+import functools
 import json
 import secrets
 import time
@@ -22,7 +23,24 @@ class Working:
 
     def compile(self) -> None:
         """Answer a row once, so that what it needs is compiled."""
-        self.lines([self._application.example or {self._application.text: "-"}])
+        self.lines([self._application.example])
+
+    @property
+    def talks(self) -> bool:
+        return type(self._application).reply is not Application.reply
+
+    @functools.cached_property
+    def page(self) -> dict[str, Any]:
+        """What its page shows, before anything is answered: see Application."""
+        one = self._application
+        return {
+            "columns": {name: column._asdict() for name, column in one.columns.items()},
+            "example": one.example,
+            "notice": one.notice,
+            "labels": list(one.labels),
+            "most": one.at_once,
+            "talks": self.talks,
+        }
 
     @property
     def most_rows(self) -> int:

@@ -28,12 +28,18 @@ STUCK_SECONDS = 120.0
 MOST_GUESSES = 16
 LOOK_SECONDS = 2.0
 """Between two looks at the engine, and for newer checkpoints."""
+WRITING = ("adapters", "watch", "int8", "guesses", "draft", "forbidden", "classifier")
+"""Options for texts that are continued."""
+WATCHES = (
+    "This run watches a stream, and has no line for a row by itself: `omnia apply {name} --input STREAM --output LINES --follow --report` "
+    "writes what it finds, and report.html in the run's folder shows it."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Serve:
     """Answer requests in OpenAI's form: chat and completions from a model that writes, embeddings from an encoder, answers of an
-    application; and a chat page at /."""
+    application; and at / a page to talk, or to have rows answered."""
 
     run_dir: tyro.conf.Positional[str]
     """Folder of the run."""
@@ -167,6 +173,8 @@ class Loaded:
     engine: Any = None
     embedder: Any = None
     working: Any = None
+    notice: str = ""
+    """How to use a run that answers neither people nor rows."""
     programs: Any = None
     line: Any = None
     """To the other hosts."""
@@ -195,19 +203,25 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     from train.generation.chat import load_chat
     from train.generation.embeddings import load_embedder
     from train.generation.text import TextGenerator, decoder_of
+    from train.sources.dataset import dataset_of
 
     found, several = Loaded(), jax.process_count() > 1
+    dataset = dataset_of(run.experiment)
     writes = run.experiment.objective.generates and run.experiment.model.generates
-    useless = [f"--{name}" for name in ("adapters", "watch", "int8", "guesses", "draft") if getattr(options, name)]
-    if not writes and useless:
-        raise UserError(f"{run.path}: {', '.join(useless)}: for a model that writes, and this one makes embeddings", "Leave that out.")
-    if options.embeddings or not writes:
+    continues = writes and not dataset.talks
+    useless = [f"--{name}" for name in WRITING if getattr(options, name)]
+    if not continues and useless:
+        raise UserError(f"{run.path}: {', '.join(useless)}: for a run that continues texts, and this one does not", "Leave that out.")
+    if options.embeddings or (not writes and run.experiment.objective.of_texts):
         found.embedder = load_embedder(run, step=options.step, raw=options.raw)
         found.embedder.compile()
-    if several and found.embedder is not None:
-        raise UserError("several hosts together continue texts, and make no embeddings", "Serve embeddings on one host.")
-    if not writes:
-        found.working = _working(options, run)
+    if several and (found.embedder is not None or not continues):
+        raise UserError("several hosts together continue texts, and do nothing else", "Serve embeddings and applications on one host.")
+    if not continues:
+        found.working = _working(options, run, dataset)
+        found.notice = WATCHES.format(name=_name(options, run)) if dataset.watches else ""
+        if found.working is None and found.embedder is None and not found.notice:
+            raise UserError(f"{run.path}: answers neither texts nor rows", "Give a run of texts, or of a task.")
         return found
     reads = isinstance(run.experiment.model, MultimodalConfig)
     model, folders = decoder_of(run, reads=True), parse_names(options.adapters, _name(options, run))
@@ -253,13 +267,11 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     return found
 
 
-def _working(options: Serve, run: Any) -> Any:
-    """What a run of a task does with rows; None for a run of none."""
+def _working(options: Serve, run: Any, dataset: Any) -> Any:
+    """What a run of a task does with rows; None for a run of none, or one that watches a stream."""
     from serve.applications import Working
     from train.kinds import Dataset
-    from train.sources.dataset import dataset_of
 
-    dataset = dataset_of(run.experiment)
     if dataset.watches or type(dataset).application is Dataset.application:
         return None
     dataset.place = run.path
@@ -354,7 +366,7 @@ def _listen(options: Serve, run: Any, keys: Any) -> int:
                 loaded.engine.start()
             if loaded.served is not None:
                 loaded.served.gate = gate
-            application.serve(loaded.served, loaded.engine, loaded.embedder, loaded.working)
+            application.serve(loaded.served, loaded.engine, loaded.embedder, loaded.working, loaded.notice)
             while not server.started and not server.should_exit:
                 time.sleep(0.01)
             if server.started:

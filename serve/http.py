@@ -6,13 +6,11 @@ import binascii
 import contextlib
 import dataclasses
 import hashlib
-import html
 import json
 import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +21,7 @@ from serve.engine import Engine
 from serve.jobs import Full, Job
 from serve.keys import Key, Keys
 from serve.observe import AuditLog, Observed
+from serve.pages import Page
 from serve.protocol import (
     EmbeddingRequest,
     Refused,
@@ -52,7 +51,8 @@ IDLE_SECONDS = 30.0
 STUCK_SECONDS = 30.0
 """Without a round of the engine's loop, /ready is red."""
 RETRY_SECONDS = 2.0
-PAGE = Path(__file__).parent / "page.html"
+LOADING = "The run is being loaded. This page looks again by itself."
+VECTORS = "This run makes vectors of texts: POST them to /v1/embeddings."
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 Scope = dict[str, Any]
@@ -131,12 +131,14 @@ class Application:
             "/tokenize": ("POST", "ask", self._tokenize),
             "/detokenize": ("POST", "ask", self._detokenize),
         }
-        page = PAGE.read_text(encoding="utf-8")
-        self._page_text, self._policy = page.replace("{{model}}", html.escape(name)), _policy_of(page)
+        self._talk, self._rows = Page("page.html"), Page("rows.html")
+        self._notice = ""
 
-    def serve(self, served: Served | None, engine: Engine | None, embedder: Any = None, working: Working | None = None) -> None:
-        """Ready: what answers is loaded."""
-        self._served, self._engine, self._embedder, self._working = served, engine, embedder, working
+    def serve(
+        self, served: Served | None, engine: Engine | None, embedder: Any = None, working: Working | None = None, notice: str = ""
+    ) -> None:
+        """Ready: what answers is loaded. notice: how to use a run that answers neither people nor rows."""
+        self._served, self._engine, self._embedder, self._working, self._notice = served, engine, embedder, working, notice
         self.ready = True
 
     def stop(self, seconds: float) -> None:
@@ -327,9 +329,20 @@ class Application:
     # ------------------------------------------------------------------------------------------------ routes
 
     async def _page(self, asked: Asked) -> None:
-        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": self._policy, "referrer-policy": "no-referrer"}
-        reads = self._served.reads if self._served is not None else ()
-        await self._say(asked, 200, self._page_text.replace("{{media}}", " ".join(reads)).encode(), headers)
+        """To talk with what talks; for rows where there are some, with ?rows if it talks too; else what can be done with the run."""
+        served, working = self._served, self._working
+        talks, wanted = served is not None or (working is not None and working.talks), asked.scope.get("query_string") == b"rows"
+        more = {}
+        if talks and not (wanted and working is not None):
+            page, media = self._talk, " ".join(served.reads) if served is not None else ""
+            body = page.filled(model=self.name, media=media, rows="rows" if working is not None else "")
+        else:
+            page, found = self._rows, working.page if working is not None else {"notice": self._notice or VECTORS}
+            if not self.ready:
+                found, more = {"notice": LOADING}, {"refresh": f"{RETRY_SECONDS:g}"}
+            body = page.filled(model=self.name, rows=json.dumps(found, ensure_ascii=False))
+        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": page.policy, "referrer-policy": "no-referrer"}
+        await self._say(asked, 200, body, headers | more)
 
     async def _ready(self, asked: Asked) -> None:
         engine = self._engine
@@ -406,7 +419,7 @@ class Application:
         model, rows = await self._body(asked, applying_request)
         self._check_model(model)
         if self._working is None:
-            raise Refused("this run answers no rows: it is none of a task", "model", "unsupported_model")
+            raise Refused(self._notice or "this run answers no rows", "model", "unsupported_model")
         if len(rows) > self._working.most_rows:
             raise Refused(f"rows has {len(rows)} rows; a request may have {self._working.most_rows}", "rows")
         found = await self._at_work(asked, self._working.lines, rows)
@@ -450,8 +463,9 @@ class Application:
 
     def _writer(self) -> Served:
         if self._served is None:
-            ways = "/v1/embeddings" + (" or /v1/apply" if self._working is not None else "")
-            raise Refused(f"this model writes no text: use {ways}", "model", "unsupported_model")
+            there = {"/v1/embeddings": self._embedder, "/v1/apply": self._working}
+            ways = " or ".join(route for route, what in there.items() if what is not None)
+            raise Refused(f"this run continues no text: use {ways}" if ways else self._notice, "model", "unsupported_model")
         return self._served
 
     def _running(self) -> Engine:
@@ -533,19 +547,6 @@ async def _to_its_end(function: Callable[..., Any], *arguments: Any) -> Any:
     except asyncio.CancelledError:
         await asyncio.wait({work})
         raise
-
-
-def _policy_of(page: str) -> str:
-    """What a browser may run for the page: its own script and style, to the letter, and nothing from elsewhere."""
-
-    def only(tag: str) -> str:
-        own = page.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
-        return f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'"
-
-    return (
-        f"default-src 'none'; script-src {only('script')}; style-src {only('style')}; connect-src 'self'; img-src data: blob:; "
-        "media-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
 
 
 def _unavailable() -> Refused:

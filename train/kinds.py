@@ -152,6 +152,14 @@ class Section(NamedTuple):
     rows: list[list[str]] = []
 
 
+class Column(NamedTuple):
+    """What stands in rows under a name. meaning: one short sentence. form: what a person fills in: a text; a number; a list, whose entries
+    may be written one a line; an object; true or nothing; an image, as data:image/...;base64."""
+
+    meaning: str
+    form: Literal["text", "number", "list", "object", "truth", "image"] = "text"
+
+
 class Dataset:
     """An experiment's data. Subclasses give at least `open`, `batches` and `empty`."""
 
@@ -262,6 +270,8 @@ class Dataset:
 
     watches: ClassVar[bool] = False
     """Whether its application watches a stream, and has no line for a row by itself."""
+    talks: ClassVar[bool] = False
+    """Whether its application talks with people: it then answers them in place of the run's model."""
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Application":
         """What a run on this data does with rows that somebody gives (`omnia apply`). step: a checkpoint, by default the latest; raw: its
@@ -274,12 +284,24 @@ class Application:
 
     text: str = "text"
     """Column of the text, for a row of one text."""
-    example: dict[str, Any] = {}
-    """A row that it can answer, by which what it needs is compiled; by default one of a short text."""
+    notice: str = ""
+    """What its answers are for, or not for, in one sentence or two that people read first. Empty: nothing has to be said."""
+    labels: Sequence[str] = ()
+    """What the `probabilities` of its lines are of, in their order, where lines have some and do not say."""
     at_once: int = 256
     """Rows of a request over HTTP, at most: fewer where a row takes long."""
     reads: Any = None
     """What its lines depend on of the run, such as the step of the checkpoint: who goes on with lines must have it again."""
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """What its rows may have, by the names of the columns: it reads these, and no others."""
+        return {self.text: Column("The text.")}
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """A row that it can answer, by which what it needs is compiled, and which people are shown."""
+        return {self.text: "-"}
 
     def answers(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Lines for the output, such as JSON can say: one for each row, or where rows are watched, for what was found in them. rows:
@@ -351,6 +373,8 @@ class Objective:
     """Run directory of a model that it learns from, kept in <run>/teacher; a field of kinds that have one."""
     uses_model: ClassVar[bool] = True
     """Whether it trains the experiment's `model`; False: the network is described by the objective."""
+    of_texts: ClassVar[bool] = True
+    """Whether its model reads texts: no other has vectors of texts."""
 
     @property
     def unit(self) -> Literal["token", "example", "batch"]:

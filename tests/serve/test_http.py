@@ -537,7 +537,7 @@ def test_connections_that_wait_for_ever_are_ended(listen, monkeypatch):
                     while piece := connection.recv(65536):
                         found += piece
                 assert found.startswith(expected) and bool(found) == bool(expected)
-        monkeypatch.setattr(application, "_page_text", "x" * (32 << 20))  # more than the system takes
+        monkeypatch.setattr(application._talk, "_text", "x" * (32 << 20))  # more than the system takes
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
             time.sleep(1)

@@ -18,7 +18,7 @@ from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
 from train.evaluation.totals import Evaluator
 from train.generation.text import Completion, Form, TextGenerator
-from train.kinds import Application, realise
+from train.kinds import Application, Column, realise
 from train.objectives.bind import bind
 from train.tasks.examples import Example
 from train.tasks.writing import completions_of, generator_of, prompts_of
@@ -28,6 +28,15 @@ KEPT = "application.json"
 """In a run directory: what an application learned beside the model, such as from which confidence on it answers."""
 COUNTED = "application.npz"
 """The same for arrays: what was counted in the examples that were learned from."""
+ID = {"id": Column("A name of the row, which its line has too.")}
+"""What `in_place` reads of a row itself."""
+DRAWN = {
+    "n": Column("How many are written; one of them is chosen.", "number"),
+    "temperature": Column("How freely they are drawn: 0 takes what is likeliest, 1 draws as the model says.", "number"),
+    "top_p": Column("Draw among the likeliest that together have this probability, up to 1.", "number"),
+    "seed": Column("With the same one, the same row is answered the same.", "number"),
+}
+"""What applications that write read of a row."""
 
 
 class Answering:
@@ -181,6 +190,16 @@ def in_place(
     return [({"id": row["id"]} if "id" in row else {}) | (line or next(answers)) for row, line in zip(rows, lines, strict=True)]
 
 
+def legible(text: str, tokenizer: Any) -> str:
+    """A text, or where a tokenizer refuses it, letters that it has."""
+    try:
+        tokenizer.encode(text)
+        return text
+    except UserError:
+        letters = [letter for piece in tokenizer.pieces if (letter := piece.decode("utf-8", "ignore")).isalpha()]
+        return "".join(letters[:4])
+
+
 def number_in(row: Record, name: str, usual: float, low: float, high: float, *, whole: bool = False) -> float:
     """A number of a row, also one that a table has as text. UserError for one that is none, or out of range."""
     value: Any = row.get(name)
@@ -207,7 +226,18 @@ class TaskApplication(Application):
     def __init__(self, answering: Answering):
         self._answering, self.reads, options = answering, answering.reads, answering.dataset.options
         self.text = getattr(options, "text", "") or getattr(options, "source", "") or "text"
-        self.example = answering.dataset.row
+        self.labels = answering.dataset.label_names
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        return self._answering.dataset.row_columns | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        return {
+            name: legible(value, self._answering.tokenizer) if isinstance(value, str) else value
+            for name, value in self._answering.dataset.row.items()
+        }
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._answering.parts_of, self._lines)

@@ -141,9 +141,12 @@ def load_embedder(run: Run, *, step: int | None = None, raw: bool = False, pool:
     """An embedder over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`). pool, most: by
     default those of an imported model's authors, else the mean and the context.
 
-    UserError for a model that does not read rows of text by themselves: one with a source, or with encoders of media.
+    UserError for a model that does not read rows of text by themselves: one with a source, with encoders of media, or of other things than
+    texts.
     """
     config = run.experiment.model
+    if not run.experiment.objective.of_texts:
+        raise UserError(f"{run.path}: its model reads no texts", "Give a run of an encoder or of a decoder of text.")
     if isinstance(config, EncoderDecoderConfig | MultimodalConfig):
         raise UserError(
             f"{run.path}: a {type(config).__name__} has no vectors of texts alone", "Give a run of an encoder or of a decoder of text."

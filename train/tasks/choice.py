@@ -10,6 +10,7 @@ import numpy as np
 from data.errors import UserError
 from data.files.text_files import is_whole
 from data.records.record import Record, lacks
+from train.kinds import Column
 from train.tasks.examples import Example, column
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
@@ -37,7 +38,19 @@ class ChoiceDataset(TaskDataset):
     """Answers are a score of each choice, float32 [choices]."""
 
     options: MultipleChoice
-    row = {"question": "-", "choices": ["-", "--"]}
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        o = self.options
+        asked = {o.question: Column("The question.")} | ({o.context: Column("The text that it asks about.")} if o.context else {})
+        if len(o.choices) == 1:
+            return asked | {o.choices[0]: Column("The answers to choose from.", "list")}
+        return asked | {name: Column("An answer to choose from.") for name in o.choices}
+
+    @property
+    def row(self) -> dict[str, Any]:
+        found = super().row
+        return found | ({self.options.choices[0]: ["A choice.", "Another choice."]} if len(self.options.choices) == 1 else {})
 
     def example(self, record: Record) -> Example:
         o = self.options

@@ -9,6 +9,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from data.rows.order import fold
+from train.kinds import Column
 from train.tasks.examples import NO, YES, Example, column
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
@@ -67,6 +68,12 @@ class ClassificationDataset(TaskDataset):
         value = record[o.label]
         names = value if isinstance(value, list) else column(record, o.label, empty=True).split(SEPARATOR)
         return Example(fields, tuple(sorted({str(name).strip() for name in names} - {""})), record.where)
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        o = self.options
+        own = {o.text: Column("The text.")} | ({o.pair: Column("The second text, which stands beside it.")} if o.pair else {})
+        return self.prompted("text", "pair") | own
 
     def names_of(self, example: Example) -> tuple[str, ...]:
         """The labels that an example has."""

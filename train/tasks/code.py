@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from data.errors import UserError
 from data.records.record import Record
-from train.kinds import check_range
+from train.kinds import Column, check_range
 from train.rl.environments.sandbox import Limits, passed
 from train.tasks.examples import Example, column
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
@@ -58,6 +58,18 @@ class ProgramsDataset(SequenceDataset):
 
     options: Programs
     label_fields = ("tests",)
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        own = {
+            self.options.source: Column("What to write: a description, the beginning of a program, or one in another language."),
+            self.options.tests: Column("Tests, of which the first is shown: it says what the function is called.", "list"),
+        }
+        return self.prompted("source", "test", "shown") | own
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {self.options.source: "Write a function that adds two numbers.", self.options.tests: ["assert add(1, 2) == 3"]}
 
     def examples_of(self, record: Record) -> list[Example]:
         """A row may have tests, of which a prompt shows the first; nothing else is read of them."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data.records.record import Record
+from train.kinds import Column
 from train.tasks.examples import Example, column
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
@@ -35,6 +36,13 @@ class PairsDataset(TaskDataset):
     def example(self, record: Record) -> Example:
         o = self.options
         return Example({"text": column(record, o.text), "pair": column(record, o.pair)}, True, record.where)
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        return {
+            self.options.text: Column("The question."),
+            self.options.pair: Column("The text that is to be found, among those of all rows."),
+        }
 
     def head(self) -> None:
         """Vectors are compared as they are."""

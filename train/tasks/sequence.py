@@ -10,6 +10,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record, check_text
 from train.generation.chat import Chat
+from train.kinds import Column
 from train.rl.environments.environment import Prompt
 from train.sources.encoding import Transcriber
 from train.tasks.examples import Example, column
@@ -55,6 +56,10 @@ class SequenceDataset(TaskDataset):
         if not targets or not all(isinstance(one, str) and one.strip() for one in targets):
             raise UserError(f"{record.where}: {o.target} holds no text", "Give a text, or a list of texts.")
         return Example(fields, targets, record.where)
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        return self.prompted("source") | {self.options.source: Column("The text to read.")}
 
     def answer(self, example: Example) -> str:
         return example.label[0]
@@ -121,6 +126,17 @@ class ConversationDataset(SequenceDataset):
             return found._replace(parts=self._with_system([{"role": "user", "content": found.fields["source"]}]))
         *before, reply = self._said(record, reply=True)
         return self._example(before, (reply["content"],), record.where)
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        return {
+            self.options.source: Column("What the assistant is told."),
+            self.options.messages: Column('A conversation in place of that: {"role", "content"} of each turn.', "list"),
+        }
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {self.options.source: "Hello."}
 
     def examples_of(self, record: Record) -> list[Example]:
         """A conversation to continue; a reply at its end is not read."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record
+from train.kinds import Column
 from train.tasks.examples import Example, column
 from train.tasks.metrics.scores import Scores
 from train.tasks.packing import Item, Piece
@@ -56,6 +57,11 @@ class SimilarityDataset(TaskDataset):
         if not math.isfinite(number):
             raise UserError(f"{record.where}: {o.label} is {text!r}, which is no number", "Give numbers, or another column: --data.label.")
         return Example(fields, number, record.where)
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        o = self.options
+        return {o.text: Column("The text.")} | ({o.pair: Column("The second text, which stands beside it.")} if o.pair else {})
 
     def head(self):
         from train.objectives.tasks.heads import Number

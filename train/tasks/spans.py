@@ -9,7 +9,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.questions import read_questions
 from data.records.record import Record
-from train.kinds import check_range
+from train.kinds import Column, check_range
 from train.tasks.examples import Example, TaskFile, column
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
@@ -63,7 +63,10 @@ class SpansDataset(TaskDataset):
 
     options: Spans
     by_token, in_parts, label_fields = True, True, ("answers",)
-    row: ClassVar[dict[str, Any]] = {"question": "-", "context": "-"}
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        return {"question": Column("The question."), "context": Column("The text that it asks about, which holds the answer.")}
 
     def read(self, source: TaskFile) -> list[Example]:
         o, found = self.options, []

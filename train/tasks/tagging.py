@@ -9,6 +9,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record, check_text
 from data.records.sentences import read_sentences
+from train.kinds import Column
 from train.tasks.examples import Example, TaskFile, column
 from train.tasks.packing import Item, Piece
 from train.tasks.task import Task, TaskDataset
@@ -80,9 +81,25 @@ class TaggingDataset(TaskDataset):
             found.append(example._replace(label=example.label and example.label[first:end], parts=part))
         return found
 
+    @property
+    def _words(self) -> str:
+        """Column of the words of a row."""
+        return self.options.words if self.options.words and not self.options.words.isdigit() else "tokens"
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        return {
+            "text": Column("The text, which is cut into words and single marks."),
+            self._words: Column("Its words, in place of the text.", "list"),
+        }
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {"text": "Ann lives in Berlin."}
+
     def examples_of(self, record: Record) -> list[Example]:
-        """A row has its words, or a text, which is cut into words and single marks."""
-        name = self.options.words if self.options.words and not self.options.words.isdigit() else "tokens"
+        """A row has its words, or a text."""
+        name = self._words
         if record.get(name) is not None:
             words = record[name]
             if not isinstance(words, list) or not words or not all(isinstance(word, str) and word.strip() for word in words):

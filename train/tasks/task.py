@@ -24,7 +24,7 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from model.text_encoder_config import TextEncoderConfig
 from train.experiment import Experiment
 from train.generation.chat import load_chat
-from train.kinds import Application, Data, Dataset, Section, Units, check_range, realise
+from train.kinds import Application, Column, Data, Dataset, Section, Units, check_range, realise
 from train.tasks.batches import EvaluationRows, TaskBatches
 from train.tasks.changes.augmentation import Augment, augmenter
 from train.tasks.examples import Example, TaskFile, content_hash, told
@@ -118,14 +118,27 @@ class TaskDataset(Dataset):
     """The option that names the column of what is right, if there is one."""
     label_fields: ClassVar[tuple[str, ...]] = ("label",)
     """Of what `shown` gives, what is right: at work nobody knows it."""
-    row: ClassVar[dict[str, Any]] = {}
-    """A row that can be answered; {}: one of a text alone can."""
     changeable: ClassVar[tuple[str, ...]] = ()
     """Fields of an example whose words may change without changing its label; (): labels tell of single words, or of places."""
 
     def example(self, record: Record) -> Example:
         """UserError, with the record's place, for one that is no example of the task."""
         raise NotImplementedError
+
+    @property
+    def row_columns(self) -> dict[str, Column]:
+        """What a row may have, for an answer: its label is no part of it. See Application.columns."""
+        raise NotImplementedError
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """A row that can be answered; by default it has all columns, each a short text."""
+        return dict.fromkeys(self.row_columns, "A short text.")
+
+    def prompted(self, *fields: str) -> dict[str, Column]:
+        """Columns that the prompt asks for, beside fields that an example has in any case."""
+        asked = PLACEHOLDER.findall(self.options.prompt) if self.way != "head" else ()
+        return {name: Column("Read by the prompt of the run.") for name in asked if name not in fields}
 
     def examples_of(self, record: Record) -> list[Example]:
         """The examples that a row without a label is: several where it is read in parts, whose answers `joined` puts together. UserError

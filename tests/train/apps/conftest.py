@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.records.record import Record
+from data.tokenizer import byte_tokenizer
 from train.experiment import Experiment
 from train.objectives.tasks.options import Supervised
 from train.sources.dataset import dataset_of
@@ -21,6 +22,7 @@ class Fake:
     held: list[tuple[str, str]]
     run: Any = None
     reads: Any = ("identity", 1, False)
+    tokenizer: Any = byte_tokenizer()
 
     def __call__(self, examples):
         return [self.probabilities(example.fields["text"]) for example in examples]

@@ -13,18 +13,11 @@ import pytest
 
 import omnia
 from data.errors import UserError
-from data.tokenizer import character_tokenizer
-from model.text_encoder_config import TextEncoderConfig
-from tests.train.tiny_runs import start, train
-from train.apps.monitor.finance_monitor import FinanceMonitor
-from train.apps.service.customer_service import CustomerService
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples, Schedule
+from tests.train.apps.runs import task_runs
 from train.loop.exits import Exit
 from train.loop.report import write_report
-from train.objectives.tasks.options import Supervised
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
-from train.tasks.classification import Classification
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,45 +28,7 @@ def lines_of(path: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """{name: folder} of runs on the same rows: q is about cards and negative, w about loans and positive."""
-    folder = tmp_path_factory.mktemp("apply")
-    rows = [{"text": f"{'ab'[n // 2 % 2]} {'qw'[n % 2]} b", "label": ("card", "loan")[n % 2]} for n in range(80)]
-    rows = [row | {"intent": row["label"], "sentiment": {"card": "negative", "loan": "positive"}[row["label"]]} for row in rows]
-    for name in ("train", "held"):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "templates.jsonl").write_text('{"intent": "card", "answer": "Cards come in {days} days."}\n')
-    character_tokenizer("abcdefghijklmnopqrstuvwxyz ").save(str(folder / "tokenizer"))
-    where = {
-        "files": (str(folder / "train.jsonl"),),
-        "validation_files": (str(folder / "held.jsonl"),),
-        "length": 16,
-        "tokenizer": str(folder / "tokenizer"),
-    }
-    kinds = {
-        "task": Classification(**where),
-        "service": CustomerService(**where, templates=str(folder / "templates.jsonl")),
-        "monitor": FinanceMonitor(**where),
-    }
-    made = {"files": folder}
-    for name, data in kinds.items():
-        experiment = Experiment(
-            steps=20,
-            batch_size=16,
-            model=TextEncoderConfig(
-                context_length=16, num_layers=1, embed_dim=16, num_heads=2, init_std=0.3, pooler=False, prediction_head=False, token_types=0
-            ),
-            data=data,
-            objective=Supervised(head_dropout=0.0),
-            optimizer=AdamW(learning_rate=3e-2),
-            schedule=Schedule(0, "constant"),
-            evaluation=Evaluation(every=0),
-            checkpoints=Checkpoints(every=0),
-            samples=Samples(tokens=0),
-        )
-        run = start(folder / name, experiment)
-        train(run)
-        made[name] = run.path
-    return made
+    return task_runs(tmp_path_factory.mktemp("apply"))
 
 
 def apply(capsys, *arguments) -> dict:

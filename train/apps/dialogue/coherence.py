@@ -12,7 +12,7 @@ from data.errors import UserError
 from data.records.record import Record, check_text, lacks
 from data.records.rows import iter_records
 from train.apps.dialogue.planted import KINDS, plant_one
-from train.kinds import Application, Section, check_range
+from train.kinds import Application, Column, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, content_hash
 
@@ -192,11 +192,11 @@ class Judge(Application):
     it is to the last two. Its coherence is the mean of the first. Turns are counted from 0."""
 
     at_once = 32
+    notice = "It tells contradictions of the kinds that it learned, and tells badly in which order turns stand: look at nearness, too."
 
     def __init__(self, answering: Any):
         self._answering, self.reads = answering, answering.reads
         self.text = answering.dataset.options.turns
-        self.example = {self.text: ["-", "-"]}
         self._encoder = None
         if answering.dataset.options.encoder:
             from train.generation.embeddings import load_embedder
@@ -206,6 +206,20 @@ class Judge(Application):
         self._counts: Counter[str] = Counter()
         self._sums = {"coherence": 0.0, "nearness": 0.0}
         self._worst: list[list[Any]] = []
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        from train.apps.answering import ID
+
+        turns = 'What was said, in order; "Name:" before a turn says by whom. Or {"role", "content"} of each turn.'
+        return {self.text: Column(turns, "list")} | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        from train.apps.answering import legible
+
+        said = ("Ann: Shall we meet at six?", "Ben: At six I am at work.", "Ann: Then let us meet at eight.")
+        return {self.text: [legible(one, self._answering.tokenizer) for one in said]}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         from train.apps.answering import in_place

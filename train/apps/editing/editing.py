@@ -13,11 +13,11 @@ import numpy as np
 from data.errors import UserError
 from data.files.text_files import read_text
 from data.records.record import Record
-from train.apps.answering import in_place, number_in
+from train.apps.answering import ID, in_place, legible, number_in
 from train.apps.editing.edits import CHARACTER, KINDS, WORD, Comparison, Edit, natural
 from train.apps.editing.proposals import Proposals, Proposed, Proposer, believed, fitted, most_believed
 from train.apps.editing.sounds import CHINESE
-from train.kinds import Application, Section, check_range
+from train.kinds import Application, Column, Section, check_range
 from train.tasks.examples import Example, column
 from train.tasks.metrics.words import WITHOUT_SPACES
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
@@ -87,6 +87,7 @@ class EditingDataset(SequenceDataset):
 
     options: Editing
     own_prompt = "{source}\nCorrected:\n"
+    talks = True
 
     @property
     def pattern(self) -> re.Pattern:
@@ -229,7 +230,6 @@ class Editor(Application):
         self._keeps = keeps if self._dataset.options.quoted else re.compile(f"{keeps.pattern}|{QUOTED}", keeps.flags)
         path = self._dataset.options.protect
         self._names = tuple(filter(None, (line.strip() for line in read_text(path).split("\n")))) if path else ()
-        self.example = {self.text: "It is a short sentence."}
         self.reads = [*answering.reads, hashlib.blake2b("\n".join(self._names).encode(), digest_size=8).hexdigest()]
         learned = answering.learned(self._learn, of=[self._dataset.options.spoiled, *proposer.names, *proposer.reads])
         self._weights, self._threshold = learned["weights"], learned["threshold"]
@@ -268,6 +268,20 @@ class Editor(Application):
         return {"weights": weights, "threshold": max(surest[allowed] if allowed < len(surest) else 0.0, self.proposer.least)}
 
     # Rows
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        return {
+            self.text: Column("The text that is to be edited."),
+            "strength": Column(f"How much is changed: 0 nothing, 1 all that is proposed; {USUAL} by default.", "number"),
+            "protect": Column("Names that stay as they are.", "list"),
+            self._dataset.options.target: Column("What is right, if it is known, one text or several: the summary compares.", "list"),
+        } | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        text = "他再家。" if self._dataset.pattern is CHARACTER else "he go to school every days."
+        return {self.text: legible(text, self._answering.tokenizer)}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, self._lines)

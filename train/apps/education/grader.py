@@ -26,7 +26,7 @@ from train.apps.education.marking import (
     ridge,
     without_plea,
 )
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.step.private.options import Private
 from train.tasks.examples import Example, column
 from train.tasks.metrics.regression import quadratic_kappa
@@ -82,10 +82,11 @@ class Grader(Application):
     linear function alone: a model that was fine-tuned on few questions knows them by heart, and little of others.
     """
 
+    notice = "A score is an estimate, between `low` and `high`; a teacher should look at those that need one."
+
     def __init__(self, answering: Any):
         self._answering, self._options, self.reads = answering, answering.dataset.options, answering.reads
         self.text = self._options.pair
-        self.example = {self._options.text: "Because it is so.", self._options.pair: "It is so."}
         if isinstance(answering.dataset.experiment.gradient, Private):
             raise UserError(
                 f"{answering.run.path}: grading reads the answers that were learned from, which a private run promises to tell nothing of",
@@ -210,6 +211,33 @@ class Grader(Application):
         return around_N
 
     # Rows
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        from train.apps.answering import ID
+
+        o = self._options
+        found = {
+            o.question: Column("The question."),
+            o.text: Column("What should be said."),
+            o.pair: Column("What was said."),
+            "criteria": Column('In place of a reference, several that are scored apart: {"name", "reference", "weight"} of each.', "list"),
+            o.label: Column("The teacher's score, if it is known: the summary compares.", "number"),
+        }
+        found |= {name: Column("The score of one of two graders, whose agreement the summary tells.", "number") for name in o.graders}
+        return found | ({o.group: Column("The group of the student; the summary compares groups.")} if o.group else {}) | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        from train.apps.answering import legible
+
+        o = self._options
+        said = {
+            o.question: "What does a stack do?",
+            o.text: "It keeps elements in order, and removes the newest element first.",
+            o.pair: "It removes what came last.",
+        }
+        return {name: legible(text, self._answering.tokenizer) for name, text in said.items()}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         from train.apps.answering import in_place

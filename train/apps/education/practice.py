@@ -10,10 +10,10 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record, is_number
 from data.records.rows import read_records
-from train.apps.answering import Answering, in_place, number_in
+from train.apps.answering import ID, Answering, in_place, number_in
 from train.apps.bm25 import WordIndex
 from train.apps.education.marking import LONGEST
-from train.kinds import Application, Section, check_range
+from train.kinds import Application, Column, Section, check_range
 from train.tasks.examples import column
 from train.tasks.tracing import BEFORE, BEGIN, GOES_ON, AnswerRows, Tracing, TracingDataset, answers_of
 from train.tasks.words import words
@@ -163,6 +163,7 @@ class Practising(Application):
     """
 
     text = "interest"
+    notice = "What is recommended is prediction: no experiment has shown that who follows it learns more."
 
     def __init__(self, knowing: Any):
         self._knowing, self._options, self.reads = knowing, knowing.dataset.options, knowing.reads
@@ -190,6 +191,22 @@ class Practising(Application):
         return {"bins": [[float(given_N[one].mean()), float(true_N[one].mean()), int(one.sum())] for one in some]}
 
     # Rows
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        o = self._options
+        return {
+            o.skill: Column("The skills of the answers so far, in their order. None: a new student.", "list"),
+            o.correct: Column("Whether each of these answers was right: 1 or 0.", "list"),
+            "interest": Column("What the student likes."),
+            "top": Column(f"How many skills are named, 1 to {MOST}; {TOP} by default.", "number"),
+            "exclude": Column("Skills that may not be named.", "list"),
+        } | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        tried = [name for name in self._places if name][:2]
+        return {self._options.skill: [*tried, *tried[:1]], self._options.correct: [1, 0, 1][: len(tried) + 1]} if tried else {"top": TOP}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, self._lines)

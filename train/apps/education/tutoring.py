@@ -13,7 +13,7 @@ from data.records.rows import iter_records, read_records
 from train.apps.bm25 import WordIndex
 from train.apps.education.hints import DONE, PLACEHOLDER, RUNGS, SAFE, TALKING, Problem, concluded, ladder, leaks, numbers
 from train.apps.education.marking import LONGEST, content
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, column
 
@@ -76,6 +76,10 @@ class Turn(NamedTuple):
 
 class TutoringDataset(ClassificationDataset):
     options: Tutoring
+
+    @property
+    def talks(self) -> bool:  # type: ignore[override]
+        return self.options.reads == "before"
 
     def turns_of(self, record: Record) -> list[Turn]:
         """The last TURNS of a dialogue. UserError for turns that are none."""
@@ -186,9 +190,7 @@ class Tutor(Application):
     def __init__(self, answering: Any):
         self._answering, self._options, self.reads = answering, answering.dataset.options, answering.reads
         self._dataset: TutoringDataset = answering.dataset
-        self._names, o = self._dataset.label_names, self._options
-        said = {"who": STUDENT, o.text: "It is 2."}
-        self.example = {o.question: "What is 1 + 2?", o.solution: "1 + 2 = 3\n3", o.turns: [said]}
+        self._names = self._dataset.label_names
         self._problems = read_problems(self._options.problems, self._options)
         self._index = WordIndex([problem.question for problem in self._problems])
         self._writer = None
@@ -199,6 +201,24 @@ class Tutor(Application):
             run = open_run(self._options.writer)
             self._writer = (load_generator(run), run)
         self._counts: Counter[str] = Counter()
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        from train.apps.answering import ID
+
+        o = self._options
+        return {
+            o.question: Column("The problem."),
+            o.solution: Column("Its solution, with the answer in the last line."),
+            o.turns: Column(f'What was said so far: {{"who": "{TEACHER}" or "{STUDENT}", "{o.text}"}} of each turn.', "list"),
+            o.label: Column("The teacher's next move, if it is known: the summary counts how often it is chosen."),
+        } | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        o = self._options
+        said = {"who": STUDENT, o.text: "It is 2."}
+        return {o.question: "What is 1 + 2?", o.solution: "1 + 2 = 3\n3", o.turns: [said]}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         from train.apps.answering import in_place

@@ -12,14 +12,16 @@ from data.errors import UserError
 from data.records.record import Record
 from data.records.rows import read_records
 from train.apps.confidence import NEVER, Calibration, log_odds, tempered, threshold
-from train.apps.medicine.cases import SOURCES, TURNED, image_of
+from train.apps.medicine.cases import SOURCES, TURNED, Value, image_of
 from train.apps.medicine.shortcuts import NAMES, binned, mean_area, probe
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.step.private.options import Private
 from train.tasks.examples import Example, column
 from train.tasks.metrics.binary import auc
 
 NOTICE = "for research, not for care"
+GREY = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+"""An image of one place."""
 LEAST = 0.5
 """An answer that is not likelier than all others together is held back, however easy the held-out cases were."""
 CONFIDENT = 0.8
@@ -75,6 +77,12 @@ def _known(area: float) -> float | None:
     return None if math.isnan(area) else round(area, 4)
 
 
+def _column_of(value: Value) -> Column:
+    if value.names:
+        return Column(f"One of {', '.join(value.names)}.")
+    return Column(f"A number from {value.low:g} to {value.high:g}." if value.high < math.inf else "A number.", "number")
+
+
 # ------------------------------------------------------------------------------------------------------------------- at work
 
 
@@ -84,6 +92,8 @@ class Medical(Application):
     contributions: by how much the log-odds of the likeliest label fall without a source, in nats. contradiction: what each source answers
     by itself, where they are sure and differ. Values that cannot be believed are told in `remarks`, and missing.
     """
+
+    notice = f"{NOTICE.capitalize()}: nothing here was tried on patients, and no answer is advice."
 
     def __init__(self, answering: Any):
         self._answering, self._dataset = answering, answering.dataset
@@ -165,6 +175,35 @@ class Medical(Application):
         return [[name, area] for name, area in sorted(areas.items(), key=lambda one: -(one[1] or 0.0))]
 
     # Rows
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        from train.apps.answering import ID
+
+        o = self._options
+        found = {o.text: Column("The record.")} | {value.name: _column_of(value) for value in self._dataset.columns}
+        if "image" in o.sources:
+            found[o.image] = Column("An image, such as an X-ray.", "image")
+        if o.patient:
+            found[o.patient] = Column("Whose case it is.")
+        found[o.label] = Column("The outcome, if it is known: the summary counts how often it is found.")
+        if o.judged:
+            found[o.judged] = Column("Whether that outcome was an answer, and right or wrong: the summary does not count such cases.")
+            found[o.given] = Column("The probability with which it was given.", "number")
+        return found | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        from train.apps.answering import legible
+
+        text = "A cough and fever for three days. The film shows an opacity on the left."
+        found: dict[str, Any] = {self.text: legible(text, self._answering.tokenizer)} if "text" in self._options.sources else {}
+        for value in self._dataset.columns:
+            if value.names:
+                found[value.name] = value.names[0]
+            elif value.high < math.inf:
+                found[value.name] = round((value.low + value.high) / 2, 1)
+        return found or {self._options.image: GREY}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         from train.apps.answering import in_place

@@ -19,7 +19,7 @@ from data.clean.units import units_of
 from data.errors import UserError
 from data.records.record import Record, is_number
 from train.apps.monitor.surges import DAY, SPANS, Windows
-from train.kinds import Application, Section, check_range
+from train.kinds import Application, Column, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 
 MOVED = re.compile(r"https?://\S+|[@#]\w+|\brt\b|\d+|[^\w\s]|_")
@@ -100,6 +100,8 @@ class Monitor(Application):
     """Lines of three kinds: `window`, of each topic and each window that had items, when it closes; `alert`, of a surge, once; `topic`, of
     one that is seen for the first time."""
 
+    notice = "It tells what was written about topics, and forecasts no prices."
+
     def __init__(self, answering: Any):
         self._answering, o = answering, answering.dataset.options
         self._options, self._names, self.text, self.reads = o, answering.dataset.label_names, o.text, answering.reads
@@ -128,6 +130,24 @@ class Monitor(Application):
         return {"confusion": (counts / counts.sum(1, keepdims=True)).tolist()}
 
     # Items
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        o = self._options
+        return {
+            o.text: Column("The post, or the news."),
+            o.time: Column("When it was written: ISO 8601, or seconds since 1970."),
+            o.topic: Column("What it is about, such as a company."),
+            o.author: Column("Who wrote it."),
+        }
+
+    @property
+    def example(self) -> dict[str, Any]:
+        from train.apps.answering import legible
+
+        o = self._options
+        text = legible("The shares fell again.", self._answering.tokenizer)
+        return {o.text: text, o.time: "2024-05-01T12:00:00Z", o.topic: "Example"}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []

@@ -12,9 +12,9 @@ from data.clean.language import languages_of
 from data.clean.units import units_of
 from data.errors import UserError
 from data.records.record import Record
-from train.apps.answering import Answering, in_place
+from train.apps.answering import ID, Answering, in_place, legible
 from train.apps.confidence import NEVER, log_odds, threshold
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, column
 
@@ -132,6 +132,15 @@ class Extracting(Application):
         return {"threshold": threshold(given_NV.reshape(-1), right_NV.reshape(-1), self._options.precision), "languages": known}
 
     # Rows
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        return {self.text: Column("The text, of any length.")} | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        text = "This agreement is governed by the laws of England. It ends on 1 May 2030, unless both parties agree to go on."
+        return {self.text: legible(text, self._answering.tokenizer)}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, self._lines)

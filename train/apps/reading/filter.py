@@ -12,9 +12,9 @@ import numpy as np
 
 from data.errors import UserError
 from data.records.record import Record
-from train.apps.answering import Answering, in_place
+from train.apps.answering import ID, Answering, in_place, legible
 from train.apps.reading.lookalikes import undisguised
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example
 
@@ -97,6 +97,15 @@ class Filtering(Application):
             for share in (0.0, 0.001, 0.002, 0.005, 0.01, 0.05)
         ]
         return {"threshold": of(self._options.false_positives), "curve": curve}
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        label = Column("Whether it is wanted, if that is known: the summary counts how often it is told.")
+        return {self.text: Column("The message."), self._options.label: label} | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        return {self.text: legible("You have won a prize! Call now to claim it.", self._answering.tokenizer)}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, lambda row: self._answering.example_of(row, labelled=True), self._lines)

@@ -12,10 +12,10 @@ from scipy import sparse
 from data.errors import UserError
 from data.records.record import Record, is_number
 from data.rows.order import few_of
-from train.apps.answering import Answering, in_place, number_in
+from train.apps.answering import ID, Answering, in_place, number_in
 from train.apps.recommending.lists import diverse, gini, list_measures, novelty, variety
 from train.apps.recommending.ranker import TOGETHER, Asked, Known, Learned, Ranker, known_of, learn, lots
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.tasks.metrics.ranking import best, unseen
 from train.tasks.recommending.interactions import Case, Log, text_vectors
 from train.tasks.recommending.item_words import word_vectors
@@ -163,6 +163,22 @@ class Recommender(Application):
         return self._items.get(str(name))
 
     # Rows
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        return {
+            "user": Column("A user of the events, whose history counts."),
+            "history": Column("Items that were had, instead, or after what is recorded.", "list"),
+            "top": Column(f"How many items are recommended, 1 to {MOST}; {TOP} by default.", "number"),
+            "exclude": Column("Items that may not come, beside those of the history.", "list"),
+            "diversity": Column("How much the list avoids items that are alike, 0 to 1; 0 by default.", "number"),
+            "next": Column("The item that did come, if it is known: the summary counts how often it is in the list."),
+        } | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """Of the items that most users had."""
+        return {"history": [self._log.items[item] for item in np.argsort(-self._had_I, kind="stable")[:2]], "top": 5}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._request, self._lines)

@@ -17,7 +17,7 @@ from data.records.record import Record, is_number
 from data.records.rows import read_records
 from train.apps.bm25 import WordIndex
 from train.apps.confidence import NEVER, Calibration, familiarity, tempered, threshold
-from train.kinds import Application, Section, check_range
+from train.kinds import Application, Column, Section, check_range
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, column
 from train.tasks.tagging import open_tagger
@@ -99,6 +99,7 @@ class CustomerService(Classification):
 
 class ServiceDataset(ClassificationDataset):
     options: CustomerService
+    talks = True
 
     def check(self, sources: list) -> None:
         super().check(sources)
@@ -253,6 +254,24 @@ class Service(Application):
         return found | {"refusable": sorted(refusable)}
 
     # Rows
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        from train.apps.answering import ID
+
+        o = self._options
+        return {
+            o.text: Column("What is asked."),
+            "slots": Column('What fills the slots of answers, by their names, such as {"date": "Monday"}.', "object"),
+            "conversation": Column("A name that all rows of one conversation have, in their order."),
+            o.label: Column("What it is about, if that is known: the summary counts how often it is found."),
+        } | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        from train.apps.answering import legible
+
+        return {self.text: legible("Where is my order?", self._answering.tokenizer)}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         from train.apps.answering import in_place

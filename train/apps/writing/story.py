@@ -13,10 +13,10 @@ from data.errors import UserError
 from data.records.record import Record, check_text
 from data.records.rows import digest_of
 from model.decoding.sampling import Sampling
-from train.apps.answering import in_place, number_in, sampling_in
+from train.apps.answering import DRAWN, ID, in_place, number_in, sampling_in
 from train.apps.writing.adventure import State, World, read_world
 from train.apps.writing.facts import Facts, closed
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.tasks.examples import Example, column
 from train.tasks.metrics.diversity import distinct, repeats, self_bleu
 from train.tasks.metrics.words import units
@@ -81,6 +81,7 @@ def sheet_of(record: Record, controls: Sequence[str]) -> dict[str, str]:
 class StoryDataset(SequenceDataset):
     options: Story
     own_prompt = "{source}\n\n"
+    talks = True
     changeable = ()
 
     def check(self, sources: list) -> None:
@@ -181,6 +182,23 @@ class Writer(Application):
         sheets = [example.parts for example in self._answering.learned_from()]
         choices = closed(sheets, CLOSED)
         return Facts(sheets, {name: choices[name] for name in self._options.controls if name in choices})
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        told = {
+            name: Column(f"A fact, such as {self._choices[name][0]}." if name in self._choices else "A fact.")
+            for name in self._options.controls
+        }
+        told["fill"] = Column("Whether facts that are choices, and are not given, are filled with what goes with the others.", "truth")
+        if self._world is not None:
+            told["command"] = Column("Instead, what is done in the world, such as: go north.")
+            told["conversation"] = Column("With a command: a name that all rows of one adventure have, in their order.")
+        return told | DRAWN | ID
+
+    @property
+    def example(self) -> dict[str, Any]:
+        known = {name: self._choices[name][0] for name in self._options.controls if name in self._choices}
+        return known or {self.text: "A short text."}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, self._lines)

@@ -9,9 +9,9 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from model.decoding.sampling import Sampling
-from train.apps.answering import in_place, number_in, sampling_in
+from train.apps.answering import DRAWN, ID, in_place, number_in, sampling_in
 from train.apps.writing.tunes import AGREED, FEWEST, RHYMING, Metre, Tune, tunes
-from train.kinds import Application, Section
+from train.kinds import Application, Column, Section
 from train.tasks.examples import Example, column
 from train.tasks.metrics.diversity import distinct, self_bleu
 from train.tasks.metrics.scores import Scores, mean_of
@@ -49,6 +49,7 @@ class Verse(SequenceToSequence):
 class VerseDataset(SequenceDataset):
     options: Verse
     own_prompt = "{source}\n{title}\n"
+    talks = True
     changeable = ()
 
     def example(self, record: Record) -> Example:
@@ -104,7 +105,6 @@ class Poet(Application):
         self.text = answering.dataset.options.source
         learned = answering.learned(self._learn, of=[FEWEST, AGREED, RHYMING])
         self._tunes = {name: Tune(one["shape"], tuple(one["tones"]), tuple(one["rhymes"]), one["poems"]) for name, one in learned.items()}
-        self.example = {self.text: next(iter(self._tunes), "")}
         tokenizer = answering.tokenizer
         if getattr(tokenizer, "kind", "") != "char":
             raise UserError(f"{answering.run.path}: its tokens are not single characters", "Train with a tokenizer of the kind char.")
@@ -116,6 +116,23 @@ class Poet(Application):
     def _learn(self) -> dict[str, Any]:
         examples = self._answering.learned_from()
         return {name: tune._asdict() for name, tune in tunes([(one.fields["source"], one.label[0]) for one in examples]).items()}
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        o, some = self._answering.dataset.options, ", ".join([*self._tunes][:5])
+        return (
+            {
+                o.source: Column(f"The tune, such as {some}." if some else "The tune."),
+                o.title: Column("The title."),
+                "free": Column("Write without the form of the tune.", "truth"),
+            }
+            | DRAWN
+            | ID
+        )
+
+    @property
+    def example(self) -> dict[str, Any]:
+        return {self.text: next(iter(self._tunes))} if self._tunes else {self.text: "", "free": True}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, lambda asked: [self._line(one) for one in asked])

@@ -30,6 +30,7 @@ class NextItem(Objective):
     home: ClassVar[str] = ":bind"
     reads: ClassVar[tuple[str, ...]] = ("interactions",)
     only_evaluated: ClassVar[tuple[str, ...]] = ("diversity",)
+    of_texts: ClassVar[bool] = False
 
     item_dropout: float = 0.0
     """Share of items that in a step have no vector of their own, only that of their text and features, so that items which nobody had are

@@ -31,6 +31,7 @@ class TwoTowers(Objective):
     reads: ClassVar[tuple[str, ...]] = ("interactions",)
     only_evaluated: ClassVar[tuple[str, ...]] = ("diversity",)
     uses_model: ClassVar[bool] = False
+    of_texts: ClassVar[bool] = False
     reads_words: ClassVar[bool] = True
     """Whether texts are read as words where there is no encoder."""
 

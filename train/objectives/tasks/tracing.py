@@ -24,6 +24,7 @@ class NextAnswer(Objective):
 
     home: ClassVar[str] = ":bind"
     reads: ClassVar[tuple[str, ...]] = ("answers",)
+    of_texts: ClassVar[bool] = False
 
     skills: tuple[str, ...] = ()
     """Names of the skills; the first stands for all others. Empty: those of the data."""

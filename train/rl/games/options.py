@@ -42,6 +42,7 @@ class AlphaZero(Objective):
     learner: ClassVar[str] = "train.rl.games.learner:AlphaZeroLearner"
     reads: ClassVar[tuple[str, ...]] = ("games",)
     uses_model: ClassVar[bool] = False
+    of_texts: ClassVar[bool] = False
     only_evaluated: ClassVar[tuple[str, ...]] = ("match_simulations",)
 
     network: Literal["dense", "conv"] = "dense"

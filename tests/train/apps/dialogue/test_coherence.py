@@ -9,6 +9,7 @@ from hypothesis import given
 
 from data.errors import UserError
 from data.records.record import Record
+from tests.train.apps.columns import check_columns
 from train.apps.dialogue.coherence import CONTRADICTS, ELSEWHERE, FOLLOWS, LABELS, Coherence, Judge, Turn, load_judge, read_before, turns_of
 from train.apps.dialogue.planted import KINDS, contradicted, plant_one
 from train.experiment import Experiment
@@ -254,8 +255,6 @@ def test_a_judge_is_a_run_of_its_kind(tmp_path, monkeypatch):
         load_judge("runs/other")
 
 
-def test_the_row_by_which_it_is_compiled_has_an_answer(fake):
-    made = Judge(Answers(fake(Coherence(), LABELS, []).dataset))
-    made._answering.sure = lambda text: 0.5
-    (line,) = made.answers([Record(made.example, "row 1")])
-    assert "error" not in line
+def test_its_columns_are_what_it_reads(fake):
+    made = Judge(fake(Coherence(), LABELS, []))
+    check_columns(made, {"turns": ["a", "b"]}, dataset=made._answering.dataset)

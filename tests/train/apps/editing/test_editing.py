@@ -9,6 +9,7 @@ import pytest
 
 from data.errors import UserError
 from data.records.record import Record
+from tests.train.apps.columns import check_columns
 from train.apps.editing.editing import FOLDS, Editing, Editor, Writer, _features, _loses_name
 from train.apps.editing.edits import WORD, Edit
 from train.apps.editing.proposals import Proposals, Proposed, believed, fitted, most_believed
@@ -357,3 +358,8 @@ def test_the_row_by_which_it_is_compiled_has_an_answer(editor):
     made = editor()
     (line,) = made.answers([Record(made.example, "row 1")])
     assert "error" not in line
+
+
+def test_its_columns_are_what_it_reads(editor):
+    made = editor()
+    check_columns(made, {"source": "he go home."}, dataset=made._dataset)

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 
 from data.errors import UserError
 from data.records.record import Record
+from data.tokenizer import byte_tokenizer
+from tests.train.apps.columns import check_columns
 from train.apps.confidence import conformal
 from train.apps.education.grader import Grader
 from train.apps.education.grading import Grading
@@ -30,7 +32,7 @@ WORDS = "keeps elements order arrival removes newest element older".split()
 class FakeGrades:
     """As of Answering: the model gives half a point for each word of the reference, and 0.3 too much to every second one."""
 
-    run, reads = None, ("identity", 1, False)
+    run, reads, tokenizer = None, ("identity", 1, False), byte_tokenizer()
 
     def __init__(self, options: Grading, rows: list[dict]):
         self.dataset = dataset_of(Experiment(data=options, objective=Supervised()))
@@ -371,3 +373,9 @@ def test_the_row_by_which_it_is_compiled_has_an_answer():
     made = grader()
     (line,) = made.answers([Record(made.example, "row 1")])
     assert "error" not in line
+
+
+def test_its_columns_are_what_it_reads():
+    some = grader(group="school", graders=("first", "second"))
+    said = {"question": QUESTION, "reference": REFERENCE, "answer": GOOD}
+    check_columns(some, said, {"answer": GOOD, "criteria": [{"reference": REFERENCE}]}, dataset=some._answering.dataset)

@@ -11,6 +11,7 @@ import pytest
 from data.errors import UserError
 from data.records.record import Record
 from model import ModelConfig
+from tests.train.apps.columns import check_columns
 from train.apps.education.practice import Knowing, Practice, Practising, read_needs
 from train.experiment import Experiment
 from train.kinds import realise
@@ -298,3 +299,9 @@ def test_needs_in_a_circle_are_refused(tmp_path):
 def test_options_that_contradict_one_another():
     with pytest.raises(ValueError, match="order"):
         Practice(any_order=True, exercise="problem")
+
+
+def test_its_columns_are_what_it_reads(tmp_path):
+    some = practising(tmp_path)
+    check_columns(some, {"skill": ["adding"], "correct": [1]}, dataset=some._knowing.dataset)
+    assert "prediction" in some.notice

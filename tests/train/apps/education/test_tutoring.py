@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from data.errors import UserError
 from data.records.record import Record
 from data.tokenizer import character_tokenizer
+from tests.train.apps.columns import check_columns
 from train.apps.education.hints import RUNGS, Problem, _runs, concluded, ladder, leaks, next_step, numbers, steps, told
 from train.apps.education.marking import LONGEST
 from train.apps.education.tutoring import MOVES, TURNS, Tutor, Tutoring, says_the_same
@@ -328,3 +329,7 @@ def test_the_row_by_which_it_is_compiled_has_an_answer(tutor):
     made = tutor
     (line,) = made.answers([Record(made.example, "row 1")])
     assert "error" not in line
+
+
+def test_its_columns_are_what_it_reads(tutor):
+    check_columns(tutor, {"question": QUESTION, "ground_truth": SOLUTION, "turns": []}, dataset=tutor._dataset)

@@ -18,6 +18,7 @@ from data.files import json_files
 from data.records.record import Record
 from data.tokenizer import character_tokenizer
 from model.text_encoder_config import TextEncoderConfig
+from tests.train.apps.columns import check_columns
 from tests.train.tiny_runs import outcome, start, train, train_and_stop
 from train.apps.answering import Answering
 from train.apps.confidence import log_odds
@@ -654,3 +655,25 @@ def test_marks_that_mean_nothing_are_errors(cases, change):
 def test_options_that_mean_nothing(cases, change):
     with pytest.raises(ValueError):
         experiment(cases, **change)
+
+
+LEARNED = {"temperature": 1.0, "threshold": 0.5, "coverage": [], "odd": 2.0, "turned": [], "shortcuts": [], "held": {}}
+
+
+def test_its_columns_are_what_it_reads(fake):
+    options = {"values": ("age: 0..120", "sex: F|M", "pulse"), "patient": "patient", "judged": "right", "label": "outcome"}
+    given = fake(MedicalCase(**options), LABELS, [])
+    given.learned = lambda what, of=None: LEARNED
+    made = Medical(given)
+    check_columns(made, {"text": "a", "outcome": LABELS[0], "right": "yes", "probability": 0.5}, dataset=given.dataset)
+    assert NOTICE in made.notice.lower()
+    columns = made.columns
+    assert columns["age"] == ("A number from 0 to 120.", "number") and columns["sex"].meaning == "One of F, M."
+    assert columns["pulse"] == ("A number.", "number") and columns["image"].form == "image"
+
+
+def test_where_images_alone_are_read_the_example_is_one(fake):
+    given = fake(MedicalCase(sources=("image",)), LABELS, [])
+    given.learned = lambda what, of=None: LEARNED
+    made = Medical(given)
+    assert made._read(Record(made.example, "row 1")).parts.image.shape == (32, 32)

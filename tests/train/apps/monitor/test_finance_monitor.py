@@ -8,6 +8,7 @@ import pytest
 
 from data.errors import UserError
 from data.records.record import Record
+from tests.train.apps.columns import check_columns
 from train.apps.monitor.finance_monitor import FinanceMonitor, Monitor, seconds_of, written
 
 LABELS = ("negative", "neutral", "positive")
@@ -213,3 +214,8 @@ def test_options_are_checked():
         with pytest.raises(ValueError, match=r"data"):
             FinanceMonitor(**wrong)
     assert dataclasses.replace(FinanceMonitor(), window_minutes=30).window_minutes == 30
+
+
+def test_its_columns_are_what_it_reads(make):
+    some = make()
+    check_columns(some, {"text": "a", "time": "2024-05-01T12:00:00Z", "topic": "b"}, dataset=some._answering.dataset)

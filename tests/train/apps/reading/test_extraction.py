@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.records.record import Record
+from tests.train.apps.columns import check_columns
 from train.apps.reading import extraction
 from train.apps.reading.extraction import Extracting, Extraction, passages_of
 
@@ -103,3 +104,7 @@ def test_summary_state_and_page(fake, extracting):
 def test_options(options):
     with pytest.raises(ValueError, match="data"):
         Extraction(**options)
+
+
+def test_its_columns_are_what_it_reads(extracting):
+    check_columns(extracting, {"text": CONTRACT}, dataset=extracting._answering.dataset)

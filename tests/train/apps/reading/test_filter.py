@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.records.record import Record
+from tests.train.apps.columns import check_columns
 from train.apps.reading.filter import Filter, Filtering, most_with
 
 LABELS = ("ham", "spam")
@@ -79,3 +80,7 @@ def test_labels_must_be_two_of_which_one_is_not_wanted(fake):
 def test_options(options):
     with pytest.raises(ValueError, match="data"):
         Filter(**options)
+
+
+def test_its_columns_are_what_it_reads(filtering):
+    check_columns(filtering, {"text": "ham 0.9"}, dataset=filtering._answering.dataset)

@@ -11,54 +11,19 @@ from data.errors import UserError
 from data.records.record import Record
 from model.config import ModelConfig
 from tests.train import tiny_runs
+from tests.train.apps.columns import check_columns
+from tests.train.apps.runs import COLD, ITEMS, USERS, WORDLESS, recommender_run
 from train.apps.recommending.ranker import known_of
 from train.apps.recommending.recommender import MOST
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
-from train.objectives.tasks.recommendation import NextItem
+from train.generation.embeddings import load_embedder
 from train.objectives.tasks.towers import TwoTowers
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
-from train.tasks.recommending.interactions import Recommendation
-
-USERS, ITEMS = 40, 20
-COLD, WORDLESS = "i19", "i18"
-"""Items that nobody had: with a text, and with none."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Users of two sorts, one of red and one of blue items, and features of users; trained for two steps."""
-    folder = tmp_path_factory.mktemp("recommender")
-    draw, lines = np.random.default_rng(0), ["user,item,time"]
-    for user in range(USERS):
-        items = draw.permutation(np.arange(user % 2, 18, 2))[:7]
-        lines += [f"u{user},i{item},{10 * user + step}" for step, item in enumerate(items)]
-    (folder / "events.csv").write_text("\n".join(lines) + "\n")
-    items = [{"item": f"i{item}", "title": f"{'blue' if item % 2 else 'red'} thing{item % 4} number{item}"} for item in range(ITEMS)]
-    items[18]["title"] = ""
-    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    (folder / "users.csv").write_text("user,age\n" + "".join(f"u{user},{20 + user}\n" for user in range(USERS)))
-    experiment = Experiment(
-        steps=2,
-        batch_size=8,
-        model=ModelConfig(context_length=6, num_layers=1, embed_dim=16, num_heads=2, positions="rotary"),
-        data=Recommendation(
-            files=(str(folder / "events.csv"),),
-            items=str(folder / "items.jsonl"),
-            users=str(folder / "users.csv"),
-            user_features=("age",),
-        ),
-        objective=NextItem(),
-        optimizer=AdamW(learning_rate=1e-2),
-        schedule=Schedule(warmup_steps=1),
-        mesh=MeshShape(data=1),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
-        logging=Logging(every=1),
-    )
-    tiny_runs.train(tiny_runs.start(folder / "run", experiment))
-    return folder / "run"
+    return recommender_run(tmp_path_factory.mktemp("recommender"))
 
 
 @pytest.fixture(scope="module")
@@ -328,3 +293,12 @@ def test_events_that_were_changed_are_not_taken_for_those_of_the_run(run):
             made(run)
     finally:
         path.write_text(content)
+
+
+def test_its_columns_are_what_it_reads(recommender):
+    check_columns(recommender, {"user": "u1"}, dataset=recommender.scoring.dataset)
+
+
+def test_a_model_of_items_has_no_vectors_of_texts(run):
+    with pytest.raises(UserError, match="reads no texts"):
+        load_embedder(open_run(run))

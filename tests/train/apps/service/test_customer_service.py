@@ -11,6 +11,7 @@ from hypothesis import given
 
 from data.errors import UserError
 from data.records.record import Record
+from tests.train.apps.columns import check_columns
 from train.apps.confidence import familiarity
 from train.apps.service.customer_service import SLOT, CustomerService, Passage, Passages, Service, read_passages, read_templates
 
@@ -332,3 +333,7 @@ def test_files_of_answers_are_checked(tmp_path):
         with pytest.raises(ValueError, match="nothing fills"):
             CustomerService(**wrong)
     assert not SLOT.findall(CustomerService().human)
+
+
+def test_its_columns_are_what_it_reads(service):
+    check_columns(service, {"text": "card"}, dataset=service._answering.dataset)

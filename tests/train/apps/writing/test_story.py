@@ -7,6 +7,7 @@ import pytest
 
 from data.errors import UserError
 from data.records.record import Record
+from tests.train.apps.columns import check_columns
 from train.apps.writing.story import Story, Writer, choices_of, contradictions
 from train.experiment import Experiment
 from train.runs.directory import defaults
@@ -257,3 +258,9 @@ def test_a_story_has_facts(fake):
         fake(Story(), (), []).dataset.check([])
     with pytest.raises(UserError, match="data.files is empty"):
         fake(Story(controls=("kind",)), (), []).dataset.check([])
+
+
+def test_its_columns_are_what_it_reads(writer):
+    some = writer(("It is so.", 0.0), world=True)
+    check_columns(some, SHEET, {"command": "go north", "conversation": "a"}, dataset=some._answering.dataset)
+    assert {*some.columns} - {*writer(("It is so.", 0.0)).columns} == {"command", "conversation"}

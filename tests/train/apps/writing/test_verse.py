@@ -6,47 +6,18 @@ import pytest
 
 from data.errors import UserError
 from data.records.record import Record
-from data.tokenizer import character_tokenizer
-from model.config import ModelConfig
-from tests.train import tiny_runs
-from train.apps.writing.verse import Poet, Verse
-from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule
-from train.objectives.tasks.options import Supervised
+from tests.train.apps.columns import check_columns
+from tests.train.apps.runs import LEVELS, TUNE, verse_run
+from train.apps.writing.verse import Poet
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
 
 pytest.importorskip("pypinyin")
-TUNE = "某调"
-LEVELS, OBLIQUES = "天春花风山人", "月雨夜水雪柳"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Poems of two lines, level and oblique, whose ends rhyme; two steps of training."""
-    folder = tmp_path_factory.mktemp("verse")
-    rows = [
-        {"form": TUNE, "title": "题", "lines": [f"{LEVELS[n % 6]}{OBLIQUES[n // 6 % 6]}春，", f"{LEVELS[n // 2 % 6]}{OBLIQUES[n % 5]}人。"]}
-        for n in range(40)
-    ]
-    rows += [{"form": None, "title": "", "lines": ["天月。"]}] * 3
-    (folder / "poems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    character_tokenizer("\n，。题某调" + LEVELS + OBLIQUES).save(str(folder / "tokenizer"))
-    experiment = Experiment(
-        steps=2,
-        batch_size=8,
-        model=ModelConfig(context_length=64, num_layers=1, embed_dim=16, num_heads=2, positions="rotary"),
-        data=Verse(files=(str(folder / "poems.jsonl"),), tokenizer=str(folder / "tokenizer"), length=64, written=24),
-        objective=Supervised(),
-        optimizer=AdamW(learning_rate=1e-3),
-        schedule=Schedule(warmup_steps=1),
-        mesh=MeshShape(data=1),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
-        logging=Logging(every=1),
-    )
-    tiny_runs.train(tiny_runs.start(folder / "run", experiment))
-    return folder / "run"
+    return verse_run(tmp_path_factory.mktemp("verse"))
 
 
 def poet_of(path) -> Poet:
@@ -141,3 +112,7 @@ def test_the_row_by_which_it_is_compiled_has_an_answer(poet):
     made = poet
     (line,) = made.answers([Record(made.example, "row 1")])
     assert "error" not in line
+
+
+def test_its_columns_are_what_it_reads(poet):
+    check_columns(poet, {"form": TUNE}, dataset=poet._answering.dataset)
