@@ -25,6 +25,8 @@ TESTS, LEARNED_FROM, SAMPLES = 100, 100, 4
 READ, LONGEST, WRITTEN = 4, 500, 32
 """Turns of a conversation that are given, their characters at most, and tokens of a reply."""
 ASKED = "Go on with the conversation. Say one or two short sentences, as a person would."
+NUCLEUS = 0.7
+"""Top-p, where it is not 0.95."""
 JUDGED = 400
 """Steps of the judge's training."""
 COPIED = 4
@@ -50,8 +52,9 @@ def get_config(arg: str = "") -> Experiment:
 def get_table() -> Table:
     judged = "python {table} judge {run} {judge} {encoder}/whole {other_dialogues}"
 
-    def asked(name: str, what: str, model: str, temperature: float = 1.0) -> Row:
-        return Row(name, what, (f"python {{table}} talk {{run}} {model} {{other_dialogues}} {temperature} {{seed}}", judged))
+    def asked(name: str, what: str, model: str, temperature: float = 1.0, more: str = "") -> Row:
+        talk = f"python {{table}} talk {{run}} {model} {{other_dialogues}} {temperature} {{seed}}{more}"
+        return Row(name, what, (talk, judged), series="before" if model == "{smollm2}" else "after DPO")
 
     return Table(
         title="Replies of a chat model, before and after preferences",
@@ -83,23 +86,28 @@ def get_table() -> Table:
             Shared("policy", (training("{table}", "--start {smollm2} --adapters lora --data.files {pairs}/pairs.jsonl"),)),
         ),
         rows=(
-            Row("people", "what people said", ("python {table} people {run} {other_dialogues}", judged)),
+            Row("people", "what people said", ("python {table} people {run} {other_dialogues}", judged), series="people"),
             asked("before", "SmolLM2-135M-Instruct as published", "{smollm2}"),
             asked("cold", "the same at a temperature of 0.5", "{smollm2}", 0.5),
+            asked("nucleus", f"the same at 1, with top-p {NUCLEUS}", "{smollm2}", more=f" {NUCLEUS}"),
             Row(
                 "best",
                 f"the best of {SAMPLES} replies, by the judge",
                 ("python {table} best {run} {smollm2} {judge} {other_dialogues} {seed}", judged),
+                series="best",
             ),
             asked("taught", "after DPO with LoRA", "{policy}"),
             asked("taught_cold", "the same at a temperature of 0.5", "{policy}", 0.5),
+            asked("taught_nucleus", f"the same at 1, with top-p {NUCLEUS}", "{policy}", more=f" {NUCLEUS}"),
         ),
         claims=(
             Better("taught", "before"),
             Better("taught", "before", metric="nearness to the two turns before"),
             Better("taught", "cold", metric="different pairs of words"),
         ),
-        note=f"The first {READ} turns of {TESTS} dialogues are gone on with by a reply of at most {WRITTEN} tokens, at a temperature of 1. "
+        across="different pairs of words",
+        note=f"The first {READ} turns of {TESTS} dialogues are gone on with by a reply of at most {WRITTEN} tokens, at a temperature of 1 "
+        "and with top-p 0.95. "
         f"Of {LEARNED_FROM} others, {SAMPLES} replies each are drawn, and the one that follows best is better than the one that follows "
         f"least. 50 steps of 4 comparisons. The judge is MiniLM, {JUDGED} steps of 32 on 500 more dialogues, and sees nothing of these; "
         "but it is the judge that was learned from: what it does not see stands beside it.",
@@ -127,9 +135,9 @@ def messages(turns: list[Turn]) -> list[dict[str, str]]:
     return [{"role": "system", "content": ASKED}, *said]
 
 
-def replied(model: str, prompts: list[list[dict[str, str]]], *, temperature: float, seed: int) -> list[str]:
+def replied(model: str, prompts: list[list[dict[str, str]]], *, temperature: float, seed: int, top_p: float = 0.95) -> list[str]:
     """On one line each; dots for a reply that says nothing."""
-    found = replies(model, prompts, tokens=WRITTEN, temperature=temperature, seed=seed)
+    found = replies(model, prompts, tokens=WRITTEN, temperature=temperature, top_p=top_p, seed=seed)
     return [" ".join(text.split()) or "..." for text in found]
 
 
@@ -197,9 +205,10 @@ if __name__ == "__main__":
             pairs(*rest)
         case ["people", folder, path]:
             write(folder, "replies.jsonl", [turns[-1].text for turns in tests(path)])
-        case ["talk", folder, model, path, temperature, seed]:
+        case ["talk", folder, model, path, temperature, seed, *rest]:
             asked = [messages(turns) for turns in tests(path)]
-            write(folder, "replies.jsonl", replied(model, asked, temperature=float(temperature), seed=int(seed)))
+            how = {"top_p": float(rest[0])} if rest else {}
+            write(folder, "replies.jsonl", replied(model, asked, temperature=float(temperature), seed=int(seed), **how))
         case ["best", folder, model, judge, path, seed]:
             found, follows_NS = sampled(model, judge, tests(path), int(seed))
             write(folder, "replies.jsonl", [own[place] for own, place in zip(found, follows_NS.argmax(1), strict=True)])

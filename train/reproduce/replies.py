@@ -14,17 +14,23 @@ AT_ONCE = 32
 
 
 def replies(
-    folder: str, conversations: Sequence[list[dict[str, str]]], *, tokens: int, temperature: float = 0.0, seed: int = 0
+    folder: str,
+    conversations: Sequence[list[dict[str, str]]],
+    *,
+    tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 0.95,
+    seed: int = 0,
 ) -> list[str]:
-    """Of each conversation, a list of {"role", "content"}, the reply, without spaces around it. tokens: at most. temperature: 0 is greedy;
-    else replies are drawn with top-p 0.95."""
+    """Of each conversation, a list of {"role", "content"}, the reply, without spaces around it. tokens: at most. temperature: 0 is greedy,
+    whatever top_p is."""
     run = open_run(folder)
     params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
     generator, tokenizer, chat = make_generator(run, params), run.tokenizer(), load_chat(run.path)
     prompts = [chat.encode(one, tokenizer) for one in conversations]
     found = []
     for first in range(0, len(prompts), AT_ONCE):
-        sampling = Sampling(temperature=temperature, top_p=0.95 if temperature else 1.0)
+        sampling = Sampling(temperature=temperature, top_p=top_p if temperature else 1.0)
         part = generator.generate(prompts[first : first + AT_ONCE], tokens=tokens, sampling=sampling, seed=seed + first)
         found += [completion.text.strip() for completion in part]
     return found
