@@ -436,6 +436,13 @@ class Gradient:
     """What takes the steps in place of the objective's learner, where gradients come from elsewhere."""
     fixes: ClassVar[tuple[str, ...]] = ()
     """Fields of the experiment that what it promises depends on: a run that goes on may not change them."""
+    user: ClassVar[str] = ""
+    """Column of the files that names whose row it is, where users are its units; a field of kinds that have one."""
+
+    @property
+    def private(self) -> bool:
+        """Whether nobody may learn of a run what single units were in the data: nothing else of it may tell either."""
+        return False
 
     @property
     def unit_rows(self) -> int:

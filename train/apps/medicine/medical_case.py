@@ -14,7 +14,6 @@ from data.errors import UserError
 from data.records.record import Record, is_number
 from train.apps.medicine.cases import SOURCES, Case, Scales, Value, parse_value, read_image, read_value
 from train.kinds import check_range
-from train.step.private.options import Private
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, column, content_hash
 from train.tasks.packing import Item, Piece
@@ -261,7 +260,7 @@ class CaseDataset(ClassificationDataset):
                 f"Give '{wide[0]}: LOW..HIGH'.",
             )
         gradient = self.experiment.gradient
-        if self.options.patient and isinstance(gradient, Private) and gradient.user != self.options.patient:
+        if self.options.patient and gradient.private and gradient.user != self.options.patient:
             raise UserError(
                 f"gradient.user is {gradient.user!r}, and a patient may have several cases: more is learned of one than is promised",
                 f"Set --gradient.user {self.options.patient}.",
