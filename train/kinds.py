@@ -515,6 +515,8 @@ class Learner(Protocol):
     """The learning rate of a step, counted from 0."""
     validates: bool
     """Whether there is anything to validate with."""
+    flops_per_token: float | None
+    """Of a training step; None where tokens do not tell."""
 
     @staticmethod
     def check(experiment: Any, sources: list, mesh: Any) -> None:
@@ -534,10 +536,6 @@ class Learner(Protocol):
 
     def remarks(self) -> list[str]:
         """New warnings since the last call, such as records that had to be left out."""
-
-    @property
-    def flops_per_token(self) -> float | None:
-        """Of a training step; None where tokens do not tell."""
 
     def adopt(self, params: Any) -> Any:
         """Fresh parameters with those that the run starts from in their place; the same object where it starts from none."""
@@ -569,6 +567,11 @@ class Learner(Protocol):
 
     def shows(self) -> list[Section]:
         """Sections of the report about the last evaluation."""
+
+    def details(self) -> Any:
+        """Of the last evaluation, as `Dataset.details`. None, as a learner that subclasses this says by itself, where it asks for no
+        single examples."""
+        return None
 
     def close(self) -> None:
         """Nothing more is asked for."""

@@ -64,7 +64,7 @@ def evaluate_run(
     params = in_eight_bits(params) if int8 else params
     with contextlib.closing(learner_of(dataclasses.replace(run, experiment=experiment), corpora, mesh)) as learner:
         found = learner.evaluate(params, lambda: None, split)
-        judged = learner.details() if hasattr(learner, "details") else None
+        judged = learner.details()
         fair = {} if fairness is None else {"fairness": _fairness(fairness, learner, params)}
     if predictions and judged is None:
         raise UserError(f"--predictions: runs on {type(experiment.data).__name__} answer no single examples", "Leave it out.")
@@ -91,8 +91,7 @@ def _leaving_out(experiment: Experiment) -> Experiment:
 
 def _fairness(asked: Fairness, learner: Any, params) -> dict[str, Any]:
     """Of the evaluation that a learner made last."""
-    judged = learner.details() if hasattr(learner, "details") else None
-    return fairness_of(asked, judged, lambda examples: learner.answers(params, examples))
+    return fairness_of(asked, learner.details(), lambda examples: learner.answers(params, examples))
 
 
 def _changed(objective: Objective, change: tuple[str, ...]) -> Objective:

@@ -18,7 +18,6 @@ from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, column
 
 TEACHER, STUDENT = "teacher", "student"
-MOVES = ("focus", "generic", "probing", "telling")
 RUNG_OF = {"probing": "question", "focus": "focus", "telling": "blank"}
 """Where on the ladder a move begins."""
 PATIENCE = 2
