@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ class Practice(Tracing):
     """Answers of students, and, where there are some, texts of skills or courses and what they need."""
 
     home: ClassVar[str] = ":PracticeDataset"
+    path_fields = (*Tracing.path_fields, "texts", "prerequisites", "encoder")
 
     texts: str = ""
     """File of skills or courses with texts: skill, text. Read anew by each process; those that no answers are about may be among them."""
@@ -49,12 +50,6 @@ class Practice(Tracing):
     def __post_init__(self):
         super().__post_init__()
         check_range("data.", self, 0, "target", "mastered", high=1)
-
-    def with_paths(self, change: Callable[[str], str]) -> "Practice":
-        found = super().with_paths(change)
-        assert isinstance(found, Practice)
-        texts, prerequisites, encoder = (path and change(path) for path in (self.texts, self.prerequisites, self.encoder))
-        return dataclasses.replace(found, texts=texts, prerequisites=prerequisites, encoder=encoder)
 
 
 class PracticeDataset(TracingDataset):

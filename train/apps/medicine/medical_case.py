@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +27,7 @@ class MedicalCase(Classification):
 
     home: ClassVar[str] = ":CaseDataset"
     how_to_get: ClassVar[str] = "Give cases with their outcomes: --data.files cases.jsonl --data.label OUTCOME."
+    path_fields = (*Classification.path_fields, "images", "knowledge")
 
     sources: tuple[str, ...] = SOURCES
     """What is read of a case: text, table, image. A case needs one of them."""
@@ -85,12 +86,6 @@ class MedicalCase(Classification):
     @functools.cached_property
     def columns(self) -> tuple[Value, ...]:
         return tuple(map(parse_value, self.values))
-
-    def with_paths(self, change: Callable[[str], str]) -> "MedicalCase":
-        changed = {name: change(path) for name in ("images", "knowledge") if (path := getattr(self, name))}
-        found = super().with_paths(change)
-        assert isinstance(found, MedicalCase)
-        return dataclasses.replace(found, **changed)  # type: ignore[arg-type]
 
 
 _MASKS = Anonymizer(Key(b"masks say only what kind it was"))
