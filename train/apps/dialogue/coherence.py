@@ -196,9 +196,8 @@ class Judge(Application):
         self._encoder = None
         if answering.dataset.options.encoder:
             from train.generation.embeddings import load_embedder
-            from train.runs.directory import open_run
 
-            self._encoder = load_embedder(open_run(answering.dataset.options.encoder))
+            self._encoder = load_embedder(answering.dataset.options.encoder)
         self._counts: Counter[str] = Counter()
         self._sums = {"coherence": 0.0, "nearness": 0.0}
         self._worst: list[list[Any]] = []

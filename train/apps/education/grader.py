@@ -95,9 +95,8 @@ class Grader(Application):
         reads: list[Any] = []
         if self._options.encoder:
             from train.generation.embeddings import load_embedder
-            from train.runs.directory import open_run
 
-            embedder = load_embedder(open_run(self._options.encoder))
+            embedder = load_embedder(self._options.encoder)
             self._vectors, reads = embedder, embedder.reads
         self._graded(answering.learned_from())
         learned = answering.learned(self._learn, of=[self._options.coverage, *reads])

@@ -169,9 +169,8 @@ class Practising(Application):
         self._encoder = None
         if o.encoder and self._texts:
             from train.generation.embeddings import load_embedder
-            from train.runs.directory import open_run
 
-            self._encoder = load_embedder(open_run(o.encoder))
+            self._encoder = load_embedder(o.encoder)
             self._texts_ND = self._encoder([self._texts.get(name, name) for name in self._names])
         self._index = WordIndex([f"{name} {self._texts.get(name, '')}" for name in self._names])
         self._bins = knowing.learned(self._learn)["bins"]

@@ -213,9 +213,8 @@ class Service(Application):
         passages, encoder = read_passages(self._options.passages), None
         if passages and self._options.encoder:
             from train.generation.embeddings import load_embedder
-            from train.runs.directory import open_run
 
-            encoder = load_embedder(open_run(self._options.encoder))
+            encoder = load_embedder(self._options.encoder)
         self._passages = Passages(passages, encoder)
         of = [self._options.precision, self._options.nobody, self._options.unfamiliar, REFUSED.pattern]
         learned = answering.learned(self._learn, of=of)

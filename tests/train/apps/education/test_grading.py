@@ -268,7 +268,6 @@ def test_what_is_learned_depends_on_the_step_of_the_encoder(monkeypatch):
         return vectors
 
     monkeypatch.setattr("train.generation.embeddings.load_embedder", embedder)
-    monkeypatch.setattr("train.runs.directory.open_run", lambda path: path)
     monkeypatch.setattr(FakeGrades, "learned", lambda self, what, of=None: asked.append(of) or json.loads(json.dumps(what())))
     for _ in range(2):
         grader(encoder="run")
