@@ -40,7 +40,6 @@ from model.heads import Head, score_tokens, vocabulary_table
 from train.bridge.importing import import_model
 from train.bridge.packages import fetch
 from train.checkpoints.checkpointer import load_parameters
-from train.devices.mesh import inference_mesh
 from train.generation.embeddings import load_embedder
 from train.generation.text import load_generator
 from train.kinds import realise
@@ -104,7 +103,7 @@ def theirs(job: str, model: Path, **request) -> dict:
 def scorer(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     """A function that maps rows of ids [B, T] to the nats of each but the first, [B, T - 1]. Causal: ids behind a place change nothing."""
     model = realise(run.experiment.model)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    params, _ = load_parameters(run)
 
     @jax.jit
     def nll(params, tokens_BT):

@@ -172,7 +172,7 @@ def answers(run: Run, asked: Run) -> Answers:
 
 def probabilities(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """float64 [V]: of the token that follows the bandit's prompt; and [arms]: of each arm with the end of the text after it."""
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    params, _ = load_parameters(run)
     tokenizer = run.tokenizer()
     end, prompt = tokenizer.specials["document_end"], tokenizer.encode("a").tolist()
     arms = [tokenizer.encode(letter)[0] for letter in Bandit().alphabet]

@@ -173,9 +173,7 @@ PRESETS = {
     "mistral_7b": _llama(32, 4096, 32, 8, 14_336, vocab_size=32_000, context_length=32_768, tied_embeddings=False, window=4096),
     "smollm2_135m": _llama(30, 576, 9, 3, 1536, **_SMOLLM2),
     "smollm2_360m": _llama(32, 960, 15, 5, 2560, **_SMOLLM2),
-    "qwen25_05b": _llama(
-        24, 896, 14, 2, 4864, vocab_size=151_936, context_length=32_768, rotary_base=1e6, norm_epsilon=1e-6, qkv_bias=True
-    ),
+    "qwen25_05b": _llama(24, 896, 14, 2, 4864, **_QWEN25),
     "qwen3_06b": _llama(28, 1024, 16, 8, 3072, **_QWEN3),
     "pythia_160m": _pythia(12, 768, 12),
     "pythia_410m": _pythia(24, 1024, 16),

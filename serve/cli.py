@@ -199,7 +199,6 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
     from serve.served import Served
     from serve.sources import SourcePrompts
     from train.checkpoints.checkpointer import in_eight_bits, load_parameters
-    from train.devices.mesh import inference_mesh
     from train.generation.chat import load_chat
     from train.generation.embeddings import load_embedder
     from train.generation.text import TextGenerator, decoder_of
@@ -225,7 +224,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         return found
     reads = isinstance(run.experiment.model, MultimodalConfig)
     model, folders = decoder_of(run, reads=True), parse_names(options.adapters, _name(options, run))
-    params, found.step = load_parameters(run, inference_mesh(run.experiment.mesh), step=options.step, raw=options.raw)
+    params, found.step = load_parameters(run, step=options.step, raw=options.raw)
     tokenizer, template = run.tokenizer(), load_chat(run.path)
     generator = TextGenerator(model, in_eight_bits(params) if options.int8 else params, tokenizer, run.document_end, template)
     if options.context > generator.context:
@@ -486,11 +485,10 @@ def _newer(options: Serve, run: Any, step: int, line: Any = None) -> Any:
     """The parameters of another checkpoint; None for one that cannot be read, on this host or another: those in hand go on."""
     from model.stack import unstack_layers
     from train.checkpoints.checkpointer import in_eight_bits, load_parameters
-    from train.devices.mesh import inference_mesh
 
     params = None
     try:
-        params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=options.raw)
+        params, _ = load_parameters(run, step=step, raw=options.raw)
         params = in_eight_bits(params) if options.int8 else params
     except UserError as error:
         print(f"omnia serve: step {step} is left out: {error}", file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ from model.decoding.continuing import Drafted
 from model.stack import unstack_layers
 from model.transformer import Decoder
 from train.checkpoints.checkpointer import load_parameters
-from train.devices.mesh import inference_mesh
 from train.generation.text import decoder_of
 from train.runs.directory import open_run
 
@@ -33,5 +32,5 @@ def with_draft(model: Any, folder: str, tokenizer: Any, context: int) -> tuple[D
             f"--draft {folder}: reads {draft.config.context_length} tokens, and the run that is served {context}",
             f"Give a longer one, or --context {draft.config.context_length}.",
         )
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    params, _ = load_parameters(run)
     return Drafted(model, draft), unstack_layers(params) if "layers" in params else params

@@ -6,7 +6,6 @@ fields. Nothing heavy is imported here: `--help` reads this file alone.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from model.config import ModelConfig
@@ -20,6 +19,7 @@ class TextData(Data):
     home: ClassVar[str] = "train.sources.text:TextDataset"
     rows: ClassVar[str] = "tokens"
     how_to_get: ClassVar[str] = "Prepare some with `omnia prepare text`, then give the folder: --data.shards DIR."
+    path_fields = (*Data.path_fields, "lexicon")
 
     shards: tuple[str, ...] = ()
     """Folders made by `omnia prepare text` (paths, or URLs such as gs://...). Several are mixed."""
@@ -40,11 +40,6 @@ class TextData(Data):
             raise ValueError(f"data.fim_rate is {self.fim_rate}; it must be from 0 to 1")
         if self.lexicon and not self.words:
             raise ValueError("data.lexicon says what words are, but data.words is off: turn it on")
-
-    def with_paths(self, change: Callable[[str], str]) -> "TextData":
-        changed = super().with_paths(change)
-        assert isinstance(changed, TextData)
-        return dataclasses.replace(changed, lexicon=change(self.lexicon)) if self.lexicon else changed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import importlib
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from data.errors import UserError
 from data.tokenizer import Tokenizer
@@ -83,10 +83,42 @@ class Data:
     fixes: ClassVar[tuple[str, ...]] = ()
     """Fields of the experiment, such as batch_size, that its rows depend on: a run that goes on may not change them."""
 
-    def with_paths(self, change: Callable[[str], str]) -> "Data":
-        """The same data, `change` applied to each local path that it names."""
-        changed = {name: tuple(map(change, getattr(self, name))) for name in ("shards", "files") if hasattr(self, name)}
-        return dataclasses.replace(self, **changed)
+    path_fields: ClassVar[tuple[str, ...]] = ("shards", "files", "validation_files")
+    """Fields that name files, folders or runs, each a text or several, as far as a kind has them. Options inside it have the same."""
+
+    def with_paths(self, change: Callable[[str], str]) -> Self:
+        """The same data, `change` applied to each path that it names."""
+
+        def each(paths):
+            return tuple(map(change, paths)) if isinstance(paths, tuple) else paths and change(paths)
+
+        return map_paths(each, self, lambda data: data.with_paths(change))
+
+    def without_files(self) -> Self:
+        """The same data, naming no file, folder or run any more: as it may come from others, and go to them."""
+        return map_paths(lambda paths: () if isinstance(paths, tuple) else "", self, lambda data: data.without_files())
+
+    def leaving_out(self) -> Self:
+        """The same data, without rows that cannot be used. UserError for a kind that has no such rows."""
+        if not hasattr(self, "leave_out"):
+            raise UserError(f"--leave-out is not for runs on {type(self).__name__}", "Leave it out.")
+        return dataclasses.replace(self, leave_out=True)  # type: ignore[call-arg]
+
+
+def map_paths(change: Callable[[Any], Any], option, of_data: Callable[[Data], Data]):
+    """An option with `change` of each of its path_fields, and of those of all options inside it, in their place; of data inside it, what
+    `of_data` gives."""
+
+    def inside(value):
+        if isinstance(value, Data):
+            return of_data(value)
+        if type(value) is tuple:
+            return tuple(map(inside, value))
+        return map_paths(change, value, of_data) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+    fields = {field.name: inside(getattr(option, field.name)) for field in dataclasses.fields(option) if field.init}
+    paths = {name: change(fields[name]) for name in getattr(option, "path_fields", ()) if name in fields}
+    return dataclasses.replace(option, **fields | paths)
 
 
 class Source(Protocol):
@@ -436,6 +468,13 @@ class Gradient:
     """What takes the steps in place of the objective's learner, where gradients come from elsewhere."""
     fixes: ClassVar[tuple[str, ...]] = ()
     """Fields of the experiment that what it promises depends on: a run that goes on may not change them."""
+    user: ClassVar[str] = ""
+    """Column of the files that names whose row it is, where users are its units; a field of kinds that have one."""
+
+    @property
+    def private(self) -> bool:
+        """Whether nobody may learn of a run what single units were in the data: nothing else of it may tell either."""
+        return False
 
     @property
     def unit_rows(self) -> int:
@@ -508,6 +547,8 @@ class Learner(Protocol):
     """The learning rate of a step, counted from 0."""
     validates: bool
     """Whether there is anything to validate with."""
+    flops_per_token: float | None
+    """Of a training step; None where tokens do not tell."""
 
     @staticmethod
     def check(experiment: Any, sources: list, mesh: Any) -> None:
@@ -527,10 +568,6 @@ class Learner(Protocol):
 
     def remarks(self) -> list[str]:
         """New warnings since the last call, such as records that had to be left out."""
-
-    @property
-    def flops_per_token(self) -> float | None:
-        """Of a training step; None where tokens do not tell."""
 
     def adopt(self, params: Any) -> Any:
         """Fresh parameters with those that the run starts from in their place; the same object where it starts from none."""
@@ -562,6 +599,11 @@ class Learner(Protocol):
 
     def shows(self) -> list[Section]:
         """Sections of the report about the last evaluation."""
+
+    def details(self) -> Any:
+        """Of the last evaluation, as `Dataset.details`. None, as a learner that subclasses this says by itself, where it asks for no
+        single examples."""
+        return None
 
     def close(self) -> None:
         """Nothing more is asked for."""

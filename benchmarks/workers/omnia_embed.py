@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from train.generation.embeddings import load_embedder
-from train.runs.directory import open_run
 from train.verbs.arguments import start_jax
 
 
@@ -14,7 +13,7 @@ def main():
     shape = json.loads(sys.argv[1])
     start_jax()
     texts = Path(shape["texts"]).read_text().splitlines()[: shape["most"]]
-    embedder = load_embedder(open_run(f"{shape['folder']}/run"), most=256)
+    embedder = load_embedder(f"{shape['folder']}/run", most=256)
     embedder(texts)
     print("ready", flush=True)
     for _ in sys.stdin:

@@ -141,9 +141,8 @@ def words(pairs: list[tuple[str, str]]) -> list[float]:
 def cosines(encoder: str) -> Any:
     def near(pairs: list[tuple[str, str]]) -> list[float]:
         from train.generation.embeddings import load_embedder
-        from train.runs.directory import open_run
 
-        embed = load_embedder(open_run(encoder))
+        embed = load_embedder(encoder)
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         vectors = dict(zip(texts, embed(texts), strict=True))
         return [float(vectors[a] @ vectors[b]) for a, b in pairs]

@@ -5,13 +5,12 @@ omnia reproduce customer_service --data DIR
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from train.apps.service.customer_service import CustomerService
 from train.experiment import Experiment
 from train.reproduce.counted import words_and_letters
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.tasks.recipe import fine_tuning
@@ -71,7 +70,7 @@ def counted(*paths: str) -> dict[str, float]:
 
     from train.apps.confidence import threshold
 
-    learned, chosen, tested = ([json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()] for path in paths)
+    learned, chosen, tested = map(rows_of, paths)
     model = make_pipeline(words_and_letters(), LogisticRegression(C=20, max_iter=300))
     model.fit([row["text"] for row in learned], [row["intent"] for row in learned])
 

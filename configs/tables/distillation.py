@@ -141,7 +141,6 @@ def measure(folder: Path) -> None:
     import jax
 
     from train.checkpoints.checkpointer import load_parameters
-    from train.devices.mesh import inference_mesh
     from train.evaluation.checkpoint import evaluate_run
     from train.objectives.bind import bind
     from train.runs.directory import open_run
@@ -149,7 +148,7 @@ def measure(folder: Path) -> None:
 
     run = open_run(folder)
     found = evaluate_run(run)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    params, _ = load_parameters(run)
     params = {name: part for name, part in params.items() if name != "prediction"}
     outputs, row = jax.jit(bind(run.experiment).outputs), dataset_of(run.experiment).empty(1)
     seconds = []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from train.apps.education.marking import overlap, plain, ridge
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import ENCODER
 from train.reproduce.resampling import drawn
 from train.reproduce.table import Better, Metric, Row, Table, training
@@ -91,10 +91,6 @@ def get_table() -> Table:
 # ------------------------------------------------------------------------------------------------------------------ measures
 
 
-def rows_of(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def measures(known: list[dict], known_N: np.ndarray, new: list[dict], new_N: np.ndarray) -> dict[str, Any]:
     found, draws = dict[str, Any](), {}
     for name, rows, given in (("", known, known_N), ("_new", new, new_N)):
@@ -119,9 +115,8 @@ def by_ridge(learned: str, known: str, new: str, encoder: str = "") -> dict[str,
     embedder: Any = None
     if encoder:
         from train.generation.embeddings import load_embedder
-        from train.runs.directory import open_run
 
-        embedder = load_embedder(open_run(encoder))
+        embedder = load_embedder(encoder)
 
     def features(rows: list[dict[str, Any]]) -> np.ndarray:
         texts = [tuple(plain(row[name]) for name in ("question", "reference", "answer")) for row in rows]

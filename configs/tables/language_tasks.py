@@ -3,12 +3,11 @@
 omnia reproduce language_tasks --data DIR --seeds 1
 """
 
-import json
 import sys
 from pathlib import Path
 
 from train.experiment import Experiment
-from train.reproduce.files import DIALOGUES, PublicFile
+from train.reproduce.files import DIALOGUES, PublicFile, rows_of
 from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.tasks.code import Programs
 from train.tasks.recipe import fine_tuning
@@ -63,13 +62,13 @@ def write_examples(folder: str, dialogues: str, other_dialogues: str, programs: 
     from data.records.writing import write_records
 
     Path(folder).mkdir(parents=True, exist_ok=True)
-    learned, tested = ([json.loads(line) for line in Path(path).read_text().splitlines()] for path in (dialogues, other_dialogues))
+    learned, tested = rows_of(dialogues), rows_of(other_dialogues)
     write_records(f"{folder}/summary_train.jsonl", [{"prompt": ASKED + row["dialogue"], "response": row["summary"]} for row in learned])
     several = [
         {"prompt": ASKED + row["dialogue"], "response": [row[f"summary{i}"] for i in (1, 2, 3)]} for row in tested[: EXAMPLES["summary"]]
     ]
     write_records(f"{folder}/summary_test.jsonl", several)
-    tasks = [json.loads(line) for line in Path(programs).read_text().splitlines()]
+    tasks = rows_of(programs)
     write_records(f"{folder}/code_train.jsonl", [row for row in tasks if row["task_id"] > 600])
     write_records(f"{folder}/code_test.jsonl", [row for row in tasks if 10 < row["task_id"] <= 10 + EXAMPLES["code"]])
 

@@ -209,9 +209,8 @@ def counted(rows: list[dict[str, Any]]) -> tuple[Vectors, Callable[[list[str], s
 
 def embedded(run: str) -> Vectors:
     from train.generation.embeddings import load_embedder
-    from train.runs.directory import open_run
 
-    embed = load_embedder(open_run(run))
+    embed = load_embedder(run)
     return lambda texts, language: embed(texts)
 
 

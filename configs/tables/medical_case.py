@@ -20,7 +20,7 @@ from train.apps.medicine.medical_case import MedicalCase
 from train.apps.medicine.simulated_cases import VALUES, best
 from train.experiment import Experiment
 from train.objectives.tasks.options import Supervised
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 from train.step.private.options import Private
@@ -176,10 +176,6 @@ def _judged(path: str) -> str:
 # ------------------------------------------------------------------------------------------------------------------------- files
 
 
-def _lines(path: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def _save(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -191,7 +187,7 @@ def fold(folder: str, seed: str, outcome: str, *paths: str) -> None:
     with tarfile.open(paths[-1]) as images:
         images.extractall(place, filter="data")
     names = [one.partition(":")[0] for one in (*MEASURED, *VIEW)]
-    for case in (case for path in paths[:-1] for case in _lines(path)):
+    for case in (case for path in paths[:-1] for case in rows_of(path)):
         label = case["went_icu"] if outcome == "went_icu" else "covid" if case["group"] == "covid" else "other"
         if label is None:
             continue
@@ -251,10 +247,10 @@ def measures(positive_N: Any, true_N: Any, rows: list[dict[str, Any]]) -> dict[s
 
 
 def judge(answers: str, tested: str) -> dict[str, float]:
-    rows = _lines(tested)
+    rows = rows_of(tested)
     label = "outcome" if "outcome" in rows[0] else "label"
     positive = next(name for name in ("Y", "covid", "pneumonia", "ill") if any(row[label] == name for row in rows))
-    found = [{one["label"]: one["probability"] for one in line.get("differential", ())}.get(positive, 0.5) for line in _lines(answers)]
+    found = [{one["label"]: one["probability"] for one in line.get("differential", ())}.get(positive, 0.5) for line in rows_of(answers)]
     return measures(found, [row[label] == positive for row in rows], rows)
 
 
@@ -266,7 +262,7 @@ def counted(folder: str, read: str) -> dict[str, float]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    learned, tested = (_lines(f"{folder}/{name}.jsonl") for name in ("train", "test"))
+    learned, tested = (rows_of(f"{folder}/{name}.jsonl") for name in ("train", "test"))
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2))
     parts = [[3 * one.toarray() for one in (words.fit_transform(r["text"] for r in learned), words.transform(r["text"] for r in tested))]]
     if read == "view":

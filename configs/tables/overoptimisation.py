@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from train.reproduce.files import rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 
 SIZES = {"small": 8, "medium": 16, "large": 32}
@@ -70,7 +71,7 @@ def score(output: Path, responses: str, *rewards: str) -> None:
     from train.rl.environments.environment import Prompt
     from train.rl.rewards.scoring import load_scorer
 
-    records = [json.loads(line) for line in Path(responses).read_text().splitlines()]
+    records = rows_of(responses)
     found = {}
     for size, run in zip(SIZES, rewards, strict=True):
         scorer, values = load_scorer(run), []

@@ -52,9 +52,8 @@ def embedder_of(encoder: str) -> Any:
     if not encoder:
         return None
     from train.generation.embeddings import load_embedder
-    from train.runs.directory import open_run
 
-    return load_embedder(open_run(encoder))
+    return load_embedder(encoder)
 
 
 def answered(passages: Passages, questions: list[str]) -> Any:

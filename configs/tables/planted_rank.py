@@ -87,12 +87,11 @@ def plant(base: str, folder: str) -> None:
     """The base, its kernel changed by a random product of rank RANK."""
     from train.bridge.importing import save_parameters
     from train.checkpoints.checkpointer import load_parameters
-    from train.devices.mesh import inference_mesh
     from train.runs.directory import open_run, write_run
     from train.runs.parts import get, put
 
     whole = open_run(base)
-    params, _ = load_parameters(whole, inference_mesh(whole.experiment.mesh))
+    params, _ = load_parameters(whole)
     kernel = np.array(get(params, (*PLANTED, "kernel")))
     draw = np.random.default_rng(0)
     change = draw.normal(size=(kernel.shape[1], RANK)) @ draw.normal(size=(RANK, kernel.shape[2]))

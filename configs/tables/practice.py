@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from train.experiment import Evaluation, Experiment
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.verbs.config_files import load_config
 
@@ -78,7 +78,7 @@ def baseline(name: str, learned: str, tested: str) -> dict[str, float]:
 
     from train.tasks.metrics.binary import auc
 
-    students = [[json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()] for path in (learned, tested)]
+    students = [rows_of(path) for path in (learned, tested)]
     right: dict[int, list[float]] = {}
     for one in students[0]:
         for skill, correct in zip(one["skills"], one["correct"], strict=True):

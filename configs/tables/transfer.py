@@ -181,9 +181,8 @@ def counted(folder: str, learned: str) -> dict[str, float]:
 
 def embedder(run: str) -> Callable[[list[str]], Any]:
     from train.generation.embeddings import load_embedder
-    from train.runs.directory import open_run
 
-    return load_embedder(open_run(run))
+    return load_embedder(run)
 
 
 def mapped(folder: str, run: str = "") -> dict[str, float]:

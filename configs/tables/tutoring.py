@@ -12,7 +12,7 @@ from typing import Any
 from train.apps.education.hints import Problem, told
 from train.apps.education.tutoring import STUDENT, TEACHER, Tutoring, TutoringDataset
 from train.experiment import Experiment
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Shared, Table, training
 
@@ -77,14 +77,10 @@ def get_table() -> Table:
 # ------------------------------------------------------------------------------------------------------------------ measures
 
 
-def dialogues(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
-def rows_of(path: str) -> list[dict[str, Any]]:
+def moves_of(path: str) -> list[dict[str, Any]]:
     """A row for each move of a teacher that follows a turn of the pupil: the dialogue before it, the move, and its text."""
     found = []
-    for one in dialogues(path):
+    for one in rows_of(path):
         for place, turn in enumerate(one["turns"]):
             before = one["turns"][:place]
             if turn["who"] == TEACHER and turn["move"] and any(other["who"] == STUDENT for other in before):
@@ -103,7 +99,7 @@ def counted(reads: str, learned: str, tested: str) -> dict[str, float]:
     from data.records.record import Record
 
     dataset = TutoringDataset(Tutoring(reads=reads), Experiment())  # type: ignore[arg-type]
-    parts = [[example for one in dialogues(path) for example in dataset.moves(Record(one, path))] for path in (learned, tested)]
+    parts = [[example for one in rows_of(path) for example in dataset.moves(Record(one, path))] for path in (learned, tested)]
     texts = [[f"{one.fields['text']} {one.fields.get('pair', '')}" for one in part] for part in parts]
     labels = [[one.label for one in part] for part in parts]
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=5, max_iter=500))
@@ -134,11 +130,11 @@ def main(what: str, *paths: str) -> dict[str, float]:
     if what in ("text", "before"):
         return counted(what, *paths)
     if what == "rows":
-        lines = [json.dumps({name: value for name, value in row.items() if name != "teacher"}) for row in rows_of(paths[0])]
+        lines = [json.dumps({name: value for name, value in row.items() if name != "teacher"}) for row in moves_of(paths[0])]
         Path(paths[1]).parent.mkdir(parents=True, exist_ok=True)
         Path(paths[1]).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return {}
-    rows, lines = rows_of(paths[0]), dialogues(paths[1])
+    rows, lines = moves_of(paths[0]), rows_of(paths[1])
     return {
         "accuracy": sum(line["move"] == row["move"] for row, line in zip(rows, lines, strict=True)) / len(rows),
         "given_away": given_away(rows, [line["answer"] for line in lines]),

@@ -12,7 +12,7 @@ from typing import Any
 
 from train.apps.writing.tunes import CHARACTER, tunes
 from train.apps.writing.verse import Verse
-from train.reproduce.files import PublicFile
+from train.reproduce.files import PublicFile, rows_of
 from train.reproduce.table import Better, Metric, Row, Shared, Table
 from train.tasks.metrics.diversity import distinct, self_bleu
 
@@ -73,18 +73,14 @@ def get_table() -> Table:
     )
 
 
-def read(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def texts(learned: str, tested: str, folder: str) -> None:
     """What a tokenizer has to know, and what is asked for."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    rows = [*read(learned), *read(tested)]
+    rows = [*rows_of(learned), *rows_of(tested)]
     lines = [line for row in rows for line in (row["form"] or "", row["title"] or "", *row["lines"])]
     Path(folder, "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    known = tunes([(row["form"] or "", "\n".join(row["lines"])) for row in read(learned)])
-    common = [name for name, _ in Counter(row["form"] for row in read(learned)).most_common() if name in known][:TUNES]
+    known = tunes([(row["form"] or "", "\n".join(row["lines"])) for row in rows_of(learned)])
+    common = [name for name, _ in Counter(row["form"] for row in rows_of(learned)).most_common() if name in known][:TUNES]
     for name, free in (("free", True), ("form", False)):
         asked = [{"form": tune, "title": tune, "n": EACH, "free": free, "seed": number} for number, tune in enumerate(common)]
         Path(folder, f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
@@ -92,7 +88,7 @@ def texts(learned: str, tested: str, folder: str) -> None:
 
 def kept(poems: list[tuple[str, str]], learned: str) -> dict[str, float]:
     """poems: tune and text."""
-    known = tunes([(row["form"] or "", "\n".join(row["lines"])) for row in read(learned)])
+    known = tunes([(row["form"] or "", "\n".join(row["lines"])) for row in rows_of(learned)])
     found = [known[name].obeyed(text) for name, text in poems]
     measures = {name: sum(float(one[name]) for one in found) / len(found) for name in ("shape", "tones", "rhymes")}
     bare = [CHARACTER.findall(text) for _, text in poems]
@@ -100,8 +96,8 @@ def kept(poems: list[tuple[str, str]], learned: str) -> dict[str, float]:
 
 
 def score(learned: str, poet: str, asked: str, written: str) -> dict[str, float]:
-    names = [row["form"] for row in read(asked)]
-    poems = [(name, "\n".join(one["lines"])) for name, line in zip(names, read(written), strict=True) for one in line["poems"]]
+    names = [row["form"] for row in rows_of(asked)]
+    poems = [(name, "\n".join(one["lines"])) for name, line in zip(names, rows_of(written), strict=True) for one in line["poems"]]
     loss = json.loads(Path(poet, "summary.json").read_text())["validation"]["loss"]
     return {"bits": loss / math.log(2)} | kept(poems, learned)
 
@@ -116,11 +112,11 @@ def counted(learned: str, tested: str, folder: str, seed: str) -> dict[str, floa
     end = tokenizer.specials["document_end"]
 
     def documents(path: str) -> list[Any]:
-        return [np.append(tokenizer.encode("\n".join(row["lines"]).strip()), end)[:LONGEST] for row in read(path)]
+        return [np.append(tokenizer.encode("\n".join(row["lines"]).strip()), end)[:LONGEST] for row in rows_of(path)]
 
     model = NGram.fit(documents(learned), end + 1, 4)
     rng = np.random.default_rng(int(seed))
-    asked = [row["form"] for row in read(f"{folder}/form.jsonl") for _ in range(EACH)]
+    asked = [row["form"] for row in rows_of(f"{folder}/form.jsonl") for _ in range(EACH)]
     poems = [(name, tokenizer.decode(model.sample(rng, [], LONGEST, end))) for name in asked]
     return {"bits": model.nats_per_token(documents(tested)) / math.log(2)} | kept(poems, learned)
 

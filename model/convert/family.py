@@ -116,7 +116,7 @@ class Family:
 
     model_types: their names in config.json. architecture: of the class in Hugging Face's library. gguf: llama.cpp's name, "" for none.
     config_of: config.json -> our config; ValueError for a setting that cannot be honoured, KeyError for one that is missing.
-    theirs: our config -> config.json; it need not look at what it cannot say, `exported_settings` does.
+    theirs: our config -> config.json; it need not look at what it cannot say, `attempted` does.
     tensors: our config, a layout, config.json -> all tensors. prefix: that a file of the bare trunk leaves out of every name.
     spare: a regular expression of names that a file may hold beside them, which are copies, or of no use here.
     found: names of a file's tensors -> fields of our config that the file decides by what it holds, and no setting says.
@@ -174,12 +174,6 @@ HARMLESS = re.compile(
 
 UNSAID = (*SWITCHES, "init_std")
 """Fields of our config that say how a model is run or trained, and that no config.json needs to hold."""
-
-
-def exported_settings(family: Family, config) -> dict[str, Any] | None:
-    """config.json for a config of ours; None where the family has no word for one of its settings."""
-    tried = attempted(family, config)
-    return tried[0] if tried and not tried[1] else None
 
 
 def attempted(family: Family, config) -> tuple[dict[str, Any], list[str]] | None:

@@ -9,7 +9,6 @@ Axes, beside those of the package:
 
 import functools
 import math
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -311,49 +310,3 @@ class Pool(nn.Module):
         h_BSE = Norm(block.norm, block.norm_epsilon, block.bias, name="norm")(x_BSE)
         x_BSE += FeedForward(block, name="feed_forward")(h_BSE)
         return jnp.where(present_BS1, x_BSE, 0)
-
-
-OF_IMAGES_ALONE = ("patch_bias", "token_position", "embedding_norm", "pixel_mean", "pixel_std")
-"""Options that a video encoder does not have."""
-
-
-def inflate(image_params, image: ImageEncoder, video: VideoEncoder, how: Literal["central", "filter"] = "central"):
-    """Parameters of a video encoder that starts where an image encoder stands: of a still clip it says what that says of the picture.
-
-    A tubelet's projection is the image's for the central frame and zeros for the others, or the image's divided among all frames (Arnab
-    et al. 2021, eq. 9 and 8). Positions do not depend on time yet. With factorised attention the image's layers become those within a
-    frame; the layers along time are copies that add nothing to the stream yet, since their output projections are zero.
-    The two configs must agree in width, heads, patches, rows and columns; ValueError otherwise. image_params: unboxed.
-    """
-    along_time = video.attention == "factorised"
-    layers = video.num_layers // 2 if along_time else video.num_layers
-    if image.stem != "linear":
-        raise ValueError(f"tubelets have a linear projection; the image encoder to start from has {image.stem}")
-    usual = ImageEncoder()
-    if any(getattr(image, name) != getattr(usual, name) for name in OF_IMAGES_ALONE):
-        raise ValueError(f"clips have none of {', '.join(OF_IMAGES_ALONE)}, and the image encoder to start from has some")
-    for name in ("embed_dim", "num_heads", "mlp_dim", "norm_epsilon", "activation", "patch", "rows", "columns", "positions", "pool"):
-        if getattr(image, name) != getattr(video, name):
-            raise ValueError(f"video.{name} is {getattr(video, name)}; the image encoder to start from has {getattr(image, name)}")
-    if layers != image.num_layers:
-        raise ValueError(f"video.num_layers {video.num_layers} does not fit the {image.num_layers} layers of the image encoder")
-    params = dict(image_params)
-    kernel_CE, frames = image_params["patches"]["kernel"], video.frames
-    if how == "central":
-        kernel = jnp.zeros((frames, *kernel_CE.shape)).at[frames // 2].set(kernel_CE)
-    else:
-        kernel = jnp.broadcast_to(kernel_CE / frames, (frames, *kernel_CE.shape))
-    params["patches"] = image_params["patches"] | {"kernel": kernel.reshape(-1, kernel_CE.shape[1])}
-    if video.positions == "learned":
-        params["positions"] = {"table": jnp.tile(image_params["positions"]["table"], (video.times, 1))}
-    else:
-        params["positions_t"] = {"table": jnp.zeros((video.times, video.embed_dim))}
-    if along_time:
-
-        def interleave(path, leaf):
-            names = [key.key for key in path]
-            adds = names[0:2] == ["attention", "out"] or names[0:2] == ["feed_forward", "down"]
-            return jnp.stack([leaf, jnp.zeros_like(leaf) if adds else leaf], 1).reshape(-1, *leaf.shape[1:])
-
-        params["layers"] = jax.tree_util.tree_map_with_path(interleave, image_params["layers"])
-    return params

@@ -26,12 +26,6 @@ class Projected(NamedTuple):
     segments_BM: jax.Array
 
 
-def projected_places(config: EncoderConfig, hidden_places: int, count: int) -> int:
-    """M: how many places a projector makes of a row of hidden places that holds up to `count` segments."""
-    projector = config.projector
-    return count * projector.latents if projector.method == "resampler" else hidden_places // projector.shuffle**2
-
-
 class Projector(nn.Module):
     """Maps hidden_BNE of an encoder to Projected places of `width` D, in the way that config.projector names.
 

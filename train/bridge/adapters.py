@@ -35,7 +35,6 @@ from train.objectives.tasks.options import Supervised, SupervisedTogether
 from train.runs.classes import KEPT, finder
 from train.runs.directory import CHAT, START, Run, keep_start, open_run, write_run
 from train.runs.serialize import from_json, to_json
-from train.tasks.changes.augmentation import Augment
 from train.tasks.task import Task
 from train.tasks.together import Together
 
@@ -87,14 +86,7 @@ def _task_of(experiment: Experiment) -> dict[str, str]:
     if not isinstance(experiment.data, Task | Together):
         return {}
     objective = experiment.objective.of if isinstance(experiment.objective, Distillation) else experiment.objective
-    return {TASK: json_files.dumps({"data": to_json(_without_files(experiment.data)), "objective": to_json(objective)})}
-
-
-def _without_files(data: Task | Together) -> Data:
-    plain: dict[str, Any] = {"files": (), "validation_files": (), "tokenizer": "", "augment": Augment()}
-    if isinstance(data, Task):
-        return dataclasses.replace(data, **plain)
-    return dataclasses.replace(data, tasks=tuple(dataclasses.replace(task, **plain) for task in data.tasks))
+    return {TASK: json_files.dumps({"data": to_json(experiment.data.without_files()), "objective": to_json(objective)})}
 
 
 def digest_of(params) -> str:
@@ -165,7 +157,7 @@ def _task_in(said: str, known) -> tuple[Data, Objective]:
     data, objective = from_json(Data, found["data"], "data", known), from_json(Objective, found["objective"], "objective", known)
     if not isinstance(data, Task | Together) or not isinstance(objective, Supervised | SupervisedTogether):
         raise ValueError(f"says that {type(data).__name__} was learned by {type(objective).__name__}, which is no task")
-    return _without_files(data), objective
+    return data.without_files(), objective
 
 
 def _check_fits(folder: Path, experiment: Experiment, leaves) -> None:

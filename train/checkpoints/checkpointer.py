@@ -27,6 +27,7 @@ from data.errors import UserError
 from model.decoding.quantize import quantize
 from train.adapters.training import as_rounded, method_of
 from train.checkpoints.journal import Damage, Journal, kept
+from train.devices.mesh import Mesh, inference_mesh
 from train.experiment import Checkpoints
 from train.objectives.bind import state_of
 from train.runs.directory import START, Run, open_run
@@ -376,13 +377,14 @@ def state_bytes(abstract: State) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(saved))
 
 
-def load_parameters(run: Run, mesh, *, step: int | None = None, raw: bool = False):
-    """Parameters of a run's checkpoint on `mesh`: the averaged ones where the run keeps them, unless `raw`. Returns (params, step).
+def load_parameters(run: Run, mesh: Mesh | None = None, *, step: int | None = None, raw: bool = False):
+    """Parameters of a run's checkpoint: the averaged ones where the run keeps them, unless `raw`. Returns (params, step).
 
-    step: by default the newest one, or with checkpoints.use_best the best.
+    mesh: where they are to lie, by default that of `inference_mesh`. step: by default the newest, or with checkpoints.use_best the best.
 
     Of a run with adapters, those of the whole model: what it started from, with the adapters merged where that can be.
     """
+    mesh = inference_mesh(run.experiment.mesh) if mesh is None else mesh
     params, step = load_trained(run, mesh, step=step, raw=raw)
     method = method_of(run.experiment)
     if method is not None:

@@ -10,15 +10,12 @@ from data.files import json_files
 from data.files.text_files import is_whole
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
 from train.devices.mesh import inference_mesh
-from train.experiment import Experiment
 from train.kinds import Objective
 from train.loop.learner import learner_of
 from train.loop.sections import add_sections
 from train.runs.directory import Run
 from train.sources.dataset import dataset_of, elsewhere
 from train.tasks.fairness import TITLES, Fairness, fairness_of, keep
-from train.tasks.task import Task
-from train.tasks.together import Together
 
 
 def evaluate_run(
@@ -41,11 +38,11 @@ def evaluate_run(
     rows: rows of each source; 0: all for text, as many as in training for other data. batch_size: rows at once; 0: as in training. shards:
     other data of the same kind, prepared with the same tokenizer. int8: round weights and activations to eight bits. change: "NAME=VALUE"
     for evaluation-only fields of the objective. predictions: file to write with the answer to each example, a JSON object a line.
-    leave_out: of files of a task, rows that cannot be used. fairness: also measure that of a classifier, and keep it in the run. Returns
+    leave_out: of files, rows that cannot be used. fairness: also measure that of a classifier, and keep it in the run. Returns
     {"step", "split", "loss", ...} with the measures of the run's kind of data, of a task's examples their 95 % intervals, and "fairness".
     """
     if leave_out:
-        run = dataclasses.replace(run, experiment=_leaving_out(run.experiment))
+        run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, data=run.experiment.data.leaving_out()))
     dataset, experiment = dataset_of(run.experiment), run.experiment
     asked = {"split": split != "validation", "batch_size": batch_size > 0, "int8": int8}
     for name in (name for name, there in asked.items() if there and name not in dataset.takes):
@@ -64,7 +61,7 @@ def evaluate_run(
     params = in_eight_bits(params) if int8 else params
     with contextlib.closing(learner_of(dataclasses.replace(run, experiment=experiment), corpora, mesh)) as learner:
         found = learner.evaluate(params, lambda: None, split)
-        judged = learner.details() if hasattr(learner, "details") else None
+        judged = learner.details()
         fair = {} if fairness is None else {"fairness": _fairness(fairness, learner, params)}
     if predictions and judged is None:
         raise UserError(f"--predictions: runs on {type(experiment.data).__name__} answer no single examples", "Leave it out.")
@@ -79,20 +76,9 @@ def evaluate_run(
     return measured | fair
 
 
-def _leaving_out(experiment: Experiment) -> Experiment:
-    data = experiment.data
-    if isinstance(data, Together):
-        tasks = tuple(dataclasses.replace(task, leave_out=True) for task in data.tasks)
-        return dataclasses.replace(experiment, data=dataclasses.replace(data, tasks=tasks))
-    if not isinstance(data, Task):
-        raise UserError(f"--leave-out is not for runs on {type(data).__name__}", "Leave it out.")
-    return dataclasses.replace(experiment, data=dataclasses.replace(data, leave_out=True))
-
-
 def _fairness(asked: Fairness, learner: Any, params) -> dict[str, Any]:
     """Of the evaluation that a learner made last."""
-    judged = learner.details() if hasattr(learner, "details") else None
-    return fairness_of(asked, judged, lambda examples: learner.answers(params, examples))
+    return fairness_of(asked, learner.details(), lambda examples: learner.answers(params, examples))
 
 
 def _changed(objective: Objective, change: tuple[str, ...]) -> Objective:

@@ -15,7 +15,6 @@ import optax
 from data.errors import UserError
 from data.files import json_files
 from train.generation.embeddings import load_embedder
-from train.runs.directory import open_run
 
 PENALTY = 1e-3
 """Of the squared weights."""
@@ -30,7 +29,7 @@ def probe(run_dir: str, path: str) -> dict[str, float]:
         raise UserError(f"{path}: no texts that are held out, or none that are not", "A probe learns from some and is measured on others.")
     names = sorted({row["label"] for row in rows})
     labels_N = np.array([names.index(row["label"]) for row in rows])
-    vectors_ND = load_embedder(open_run(run_dir))([row["text"] for row in rows])
+    vectors_ND = load_embedder(run_dir)([row["text"] for row in rows])
     vectors_ND = (vectors_ND - vectors_ND[~held_N].mean(0)) / (vectors_ND[~held_N].std(0) + 1e-6)
     weights = fit(vectors_ND[~held_N], labels_N[~held_N], len(names))
     right_N = (vectors_ND @ weights["w"] + weights["b"]).argmax(-1) == labels_N

@@ -12,7 +12,6 @@ from data.media.rows import Packed
 from data.media.signals.shapes import Cut, Shape
 from data.records.record import read_content
 from train.checkpoints.checkpointer import load_parameters
-from train.devices.mesh import inference_mesh
 from train.explain.page import AGAINST, FOR
 from train.explain.subject import Subject, asked, odds
 from train.generation.about_media import read_media
@@ -39,7 +38,7 @@ def medium_of(run: Run, kind: Kind, path: str, *, answer: str = "", against: str
     assert isinstance(piece.content, Cut)
     names = max((getattr(one.source, "classes", ()) for one in run.corpora()), key=len)
     names = [*names, *(f"class {number}" for number in range(len(names), options.classes))]
-    params = load_parameters(run, inference_mesh(run.experiment.mesh), step=step)[0]
+    params = load_parameters(run, step=step)[0]
     loss = MediaClassificationLoss(encoder_of(run.experiment, kind), options.classes)
     return subject_of_patches(loss, params, piece.content, kind, names, answer, against), piece.content
 

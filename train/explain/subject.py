@@ -17,7 +17,6 @@ from model.text import vectors_of
 from model.text_encoder_config import TextEncoderConfig
 from model.transformer import Decoder
 from train.checkpoints.checkpointer import load_parameters
-from train.devices.mesh import inference_mesh
 from train.explain.inside import logit_lens
 from train.generation.chat import load_chat
 from train.generation.text import decoder_of
@@ -119,7 +118,7 @@ def subject_of(
     if not encodes and not isinstance(model, Decoder | EncoderDecoder):
         what = f"{run.path}: a {type(run.experiment.model).__name__} is not explained"
         raise UserError(what, "Give a decoder, an encoder-decoder, or an encoder with a head for classes.")
-    params = load_parameters(run, inference_mesh(run.experiment.mesh), step=step)[0]
+    params = load_parameters(run, step=step)[0]
     if isinstance(model, EncoderDecoder):
         return _of_translator(run, model, params, prompt, written, answer, against)
     if isinstance(model, Decoder):

@@ -64,9 +64,8 @@ def joined(server: Server) -> tuple[Experiment, dict[str, Any]]:
 
 def without_files(data: Data) -> Data:
     """The options of data, which name no file any more. Nothing is kept from training: a client has nothing to measure with."""
-    empty: dict[str, Any] = {name: () for name in ("files", "validation_files", "shards") if hasattr(data, name)}
-    empty |= {"validation": 0.0} if hasattr(data, "validation") else {}
-    return dataclasses.replace(data, **empty).with_paths(lambda path: "")
+    kept: dict[str, Any] = {"validation": 0.0} if hasattr(data, "validation") else {}
+    return dataclasses.replace(data.without_files(), **kept)
 
 
 def made_run(folder: str, experiment: Experiment, said: dict[str, Any], data: Data, start: str) -> tuple[Run, list]:

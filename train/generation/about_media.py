@@ -20,7 +20,6 @@ from model.decoding.generate import decode, prefill
 from model.decoding.sampling import Sampling, by_row
 from model.media.multimodal import MultimodalDecoder
 from train.checkpoints.checkpointer import load_parameters
-from train.devices.mesh import inference_mesh
 from train.experiment import Experiment
 from train.generation.text import decoder_of
 from train.kinds import Sample
@@ -201,5 +200,5 @@ def _rounded(patches: int, shape) -> int:
 def load_writer(run: Run, *, step: int | None = None, raw: bool = False) -> MediaWriter:
     """A writer with a checkpoint of the run. UserError where that trains no model that writes."""
     decoder_of(run)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
+    params, _ = load_parameters(run, step=step, raw=raw)
     return MediaWriter(run.experiment, run.tokenizer(), params)

@@ -1,6 +1,7 @@
 """Texts as vectors: a model's hidden states, pooled. Texts are packed into rows of a few shapes, so that little is padding."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,10 +13,9 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from model.media.encoders import segment_means
 from model.media.multimodal_config import MultimodalConfig
 from train.checkpoints.checkpointer import load_parameters
-from train.devices.mesh import inference_mesh
 from train.generation.chat import Chat, load_chat
 from train.kinds import realise
-from train.runs.directory import Run
+from train.runs.directory import Run, open_run
 
 ROW = 64
 """Places of a row, unless a text is longer: attention then costs little beside the rest, and rows are full."""
@@ -137,13 +137,16 @@ def _packed(rows: Sequence[np.ndarray]) -> Iterator[Packed]:
         yield batch
 
 
-def load_embedder(run: Run, *, step: int | None = None, raw: bool = False, pool: Pool | None = None, most: int = 0) -> TextEmbedder:
-    """An embedder over a checkpoint of the run (default: the latest; the averaged parameters, where kept, unless `raw`). pool, most: by
-    default those of an imported model's authors, else the mean and the context.
+def load_embedder(
+    run: Run | str | Path, *, step: int | None = None, raw: bool = False, pool: Pool | None = None, most: int = 0
+) -> TextEmbedder:
+    """An embedder over a checkpoint of a run, or of the run in a folder (default: the latest; the averaged parameters, where kept, unless
+    `raw`). pool, most: by default those of an imported model's authors, else the mean and the context.
 
     UserError for a model that does not read rows of text by themselves: one with a source, with encoders of media, or of other things than
     texts.
     """
+    run = run if isinstance(run, Run) else open_run(run)
     config = run.experiment.model
     if not run.experiment.objective.of_texts:
         raise UserError(f"{run.path}: its model reads no texts", "Give a run of an encoder or of a decoder of text.")
@@ -153,7 +156,7 @@ def load_embedder(run: Run, *, step: int | None = None, raw: bool = False, pool:
         )
     authors = Chat() if run.experiment.start else load_chat(run.path)  # what started from it was trained in its own way
     chosen: Any = pool or authors.pool or "mean"
-    params, at = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
+    params, at = load_parameters(run, step=step, raw=raw)
     made = TextEmbedder(realise(config), params, run.tokenizer(), pool=chosen, most=most or authors.max_tokens)
     made.reads = [run.identity, at]
     return made

@@ -22,7 +22,6 @@ from model.encoder_decoder_config import EncoderDecoderConfig
 from model.stack import unstack_layers
 from model.transformer import Decoder
 from train.checkpoints.checkpointer import in_eight_bits, load_parameters
-from train.devices.mesh import inference_mesh
 from train.generation.chat import Chat, load_chat
 from train.kinds import realise
 from train.runs.directory import Run
@@ -378,5 +377,5 @@ def load_generator(run: Run, *, step: int | None = None, raw: bool = False, int8
 
     int8: round weights and activations to eight bits, which is faster and slightly less exact.
     """
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh), step=step, raw=raw)
+    params, _ = load_parameters(run, step=step, raw=raw)
     return make_generator(run, in_eight_bits(params) if int8 else params)

@@ -18,8 +18,8 @@ from train.runs.classes import OLD_NAMES
 from train.runs.directory import FAIRNESS, PRIVACY, START, read_stored
 
 NOT_RECORDED = "not recorded"
-PLAIN = ("train.kinds:Adapters", "train.experiment:Exact")
-"""Kinds that stand for no adapters, and for a plain gradient."""
+WITHOUT_ADAPTERS = "train.kinds:Adapters"
+"""The kind that stands for none."""
 BY_PREFERENCE = "train.rl."
 """Where kinds of objectives are that learn from preferences or rewards."""
 SIZES = ("num_layers", "embed_dim", "num_heads", "vocab_size", "context_length", "experts")
@@ -70,7 +70,7 @@ def _model(run_dir: Path, experiment: dict, stored: dict) -> Rows:
     step, count = _parameters(run_dir)
     rows: Rows = [("family", _kind(model)), *((name.replace("_", " "), model[name]) for name in SIZES if model.get(name))]
     adapters = _kind(experiment.get("adapters", {}))
-    tuned = _full(experiment.get("adapters", {})) not in ("", PLAIN[0])
+    tuned = _full(experiment.get("adapters", {})) not in ("", WITHOUT_ADAPTERS)
     rows.append(("parameters of the adapters" if tuned else "parameters", "no checkpoint is kept" if count is None else count))
     rows.append(("checkpoint", "none" if step is None else f"step {step:,}"))
     rows.append(("identity of the run", stored.get("identity")))

@@ -70,12 +70,12 @@ def _shown(section: dict, run_dir: Path) -> str:
 
 
 def _basis(evaluation: dict) -> str:
-    """What a score is the mean of."""
-    return (
-        f"{evaluation['games']} games against each opponent"
-        if "games" in evaluation
-        else f"{evaluation['prompts']} prompts kept from training"
-    )
+    """What the score of a policy or a player is the mean of; "" where there is none, as of a metric that somebody named score."""
+    if "score" not in evaluation:
+        return ""
+    if "games" in evaluation:
+        return f"{evaluation['games']} games against each opponent"
+    return f"{evaluation['prompts']} prompts kept from training" if "prompts" in evaluation else ""
 
 
 def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
@@ -83,10 +83,10 @@ def _headline(rows: list[dict], summary: dict, environment: dict) -> str:
     training, evaluations = _of(rows, "train"), _of(rows, "evaluation")
     last = training[-1] if training else {}
     cards = []
-    if evaluations and "score" in evaluations[-1]:
+    if evaluations and (basis := _basis(evaluations[-1])):
         final = evaluations[-1]
         began = f"{final['score_start']:.4g} at the start; " if "score_start" in final else ""
-        cards.append(("score", f"{final['score']:.4g}", f"{began}{_basis(final)}"))
+        cards.append(("score", f"{final['score']:.4g}", f"{began}{basis}"))
         if "win_rate" in final:
             cards.append(("win rate", f"{final['win_rate']:.1%}", f"against the start, KL {final['kl']:.3g} nats a response"))
     elif evaluations:

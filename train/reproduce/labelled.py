@@ -79,14 +79,13 @@ def write_lowest_layers(run_dir: str, count: int, output: str) -> None:
 
     from train.bridge.importing import save_parameters
     from train.checkpoints.checkpointer import load_parameters
-    from train.devices.mesh import inference_mesh
     from train.generation.chat import load_chat
     from train.runs.directory import open_run, write_run
 
     whole = open_run(run_dir)
     if not 0 < count < whole.experiment.model.num_layers:
         raise UserError(f"{run_dir}: has {whole.experiment.model.num_layers} layers", "Ask for fewer, at least one.")
-    params, _ = load_parameters(whole, inference_mesh(whole.experiment.mesh))
+    params, _ = load_parameters(whole)
     params = params | {"layers": jax.tree.map(lambda leaf: np.asarray(leaf)[:count], params["layers"])}
     model = dataclasses.replace(whole.experiment.model, num_layers=count)
     Path(output).mkdir(parents=True)

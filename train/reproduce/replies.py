@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from model.decoding.sampling import Sampling
 from train.checkpoints.checkpointer import load_parameters
-from train.devices.mesh import inference_mesh
 from train.generation.chat import load_chat
 from train.generation.text import make_generator
 from train.runs.directory import open_run
@@ -25,7 +24,7 @@ def replies(
     """Of each conversation, a list of {"role", "content"}, the reply, without spaces around it. tokens: at most. temperature: 0 is greedy,
     whatever top_p is."""
     run = open_run(folder)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    params, _ = load_parameters(run)
     generator, tokenizer, chat = make_generator(run, params), run.tokenizer(), load_chat(run.path)
     prompts = [chat.encode(one, tokenizer) for one in conversations]
     found = []

@@ -3,14 +3,13 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from data.errors import UserError
 from model.config import ModelConfig
 from train.kinds import Data, Objective, check_range
 from train.objectives.distillation import open_teacher
-from train.rl.environments.environment import Environment, Simulator, map_paths
+from train.rl.environments.environment import Environment, Simulator
 from train.rl.environments.text_tasks import RandomWalks
 
 
@@ -34,9 +33,6 @@ class Prompts(Data):
     max_unusable: int = 0
     """Prompts longer than prompt_tokens that are skipped before the run stops; each leaves an empty row."""
 
-    def with_paths(self, change: Callable[[str], str]) -> "Prompts":
-        return dataclasses.replace(self, environments=map_paths(change, self.environments))
-
     def __post_init__(self):
         check_range("data.", self, 0, "max_unusable")
         check_range("data.", self, 1, "prompt_tokens", "reply_tokens", "validation")
@@ -58,9 +54,6 @@ class Demonstrations(Data):
     """Demonstrations held out for validation."""
     learn_prompts: bool = False
     """Learn to predict the tokens of prompts too, not those of responses alone."""
-
-    def with_paths(self, change: Callable[[str], str]) -> "Demonstrations":
-        return dataclasses.replace(self, environments=map_paths(change, self.environments))
 
     def __post_init__(self):
         check_range("data.", self, 1, "validation")

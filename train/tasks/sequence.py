@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -89,6 +89,7 @@ class Conversations(SequenceToSequence):
     """Instructions and conversations with the replies to learn, in the words of the model's chat template."""
 
     home: ClassVar[str] = ":ConversationDataset"
+    path_fields = (*SequenceToSequence.path_fields, "judge")
 
     source: str = "prompt"
     """Column of the instruction; or, with `messages`, not read."""
@@ -104,11 +105,6 @@ class Conversations(SequenceToSequence):
     judge: str = ""
     """Run of Coherence data, which judges replies too: the measures coherence, how well they follow from the conversation, and
     contradicting, the share that contradicts it. Empty: none."""
-
-    def with_paths(self, change: Callable[[str], str]) -> "Conversations":
-        found = super().with_paths(change)
-        assert isinstance(found, Conversations)
-        return dataclasses.replace(found, judge=change(self.judge)) if self.judge else found
 
 
 class ConversationDataset(SequenceDataset):

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Task(Data):
 
     rows: ClassVar[str] = "task"
     how_to_get: ClassVar[str] = "Give labelled examples: --data.files train.csv."
+    path_fields = (*Data.path_fields, "tokenizer")
 
     files: tuple[str, ...] = ()
     """Files to learn from: CSV, TSV, JSONL, JSON or Parquet, gzipped or not, or tfds:NAME."""
@@ -75,12 +76,10 @@ class Task(Data):
         check_range("data.", self, 8, "length")
         check_range("data.", self, 1, "written")
 
-    def with_paths(self, change: Callable[[str], str]) -> "Task":
-        changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in ("files", "validation_files")}
-        changed["tokenizer"] = self.tokenizer and change(self.tokenizer)
-        if self.augment.synonyms:
-            changed["augment"] = dataclasses.replace(self.augment, synonyms=change(self.augment.synonyms))
-        return dataclasses.replace(self, **changed)
+    def without_files(self) -> Self:
+        """Nothing is changed by a table of synonyms any more either, nor in another way beside it."""
+        plain = dataclasses.replace(self, augment=Augment()) if self.augment.synonyms else self
+        return super(Task, plain).without_files()
 
 
 class TaskDataset(Dataset):

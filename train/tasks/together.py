@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -55,8 +55,8 @@ class Together(Data):
         if any(not weight > 0 for weight in self.weights):
             raise ValueError(f"data.weights {self.weights}: all must be above 0")
 
-    def with_paths(self, change: Callable[[str], str]) -> "Together":
-        return dataclasses.replace(self, tasks=tuple(task.with_paths(change) for task in self.tasks))
+    def leaving_out(self) -> Self:
+        return dataclasses.replace(self, tasks=tuple(task.leaving_out() for task in self.tasks))
 
 
 class TogetherDataset(Dataset):

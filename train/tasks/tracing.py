@@ -66,10 +66,6 @@ class Tracing(Data):
         if self.any_order and self.exercise:
             raise ValueError("data.exercise needs the order of rows, which data.any_order gives up")
 
-    def with_paths(self, change: Callable[[str], str]) -> "Tracing":
-        changed: dict[str, Any] = {name: tuple(map(change, getattr(self, name))) for name in ("files", "validation_files")}
-        return dataclasses.replace(self, **changed)
-
 
 class Answers(NamedTuple):
     """A student's answers. before_N: how many answers were there before the exercise of each, at most its own place."""

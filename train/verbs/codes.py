@@ -13,7 +13,6 @@ from data.media.kinds import Kind
 from data.media.signals.shapes import AudioShape
 from data.tokenizer import byte_tokenizer, load_tokenizer, with_codes
 from train.checkpoints.checkpointer import load_parameters
-from train.devices.mesh import inference_mesh
 from train.objectives.media.options import Codebook
 from train.runs.directory import Run, open_run
 from train.sources.media.shapes import shapes_of
@@ -58,7 +57,7 @@ def codes_of(run: Run) -> MediaCodes:
     objective = run.experiment.objective
     if not isinstance(objective, Codebook):
         raise UserError(f"{run.path}: its objective is {type(objective).__name__}", "Give a run whose objective is Codebook.")
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    params, _ = load_parameters(run)
     shape: Any = dataclasses.replace(shapes_of(run.experiment)[objective.medium], block=1, latents=0, inline=True)
     if not isinstance(shape, AudioShape):
         shape = dataclasses.replace(shape, square=True)  # or the number of codes would not tell rows from columns

@@ -37,7 +37,7 @@ class Evaluate:
     files: tuple[str, ...] = ()
     """Evaluate on other files of examples: of a task, or of comparisons."""
     leave_out: bool = False
-    """With --files of a task: leave out rows that cannot be used, and count them, instead of stopping."""
+    """With --files: leave out rows that cannot be used, and count them, instead of stopping."""
     predictions: str = ""
     """File to write with the answer to each example of a task, a JSON object a line."""
     groups: str = ""

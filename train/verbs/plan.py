@@ -70,9 +70,12 @@ def plan(arguments: list[str]) -> int:
 
 def _check_unread(asked: Experiment, default: Experiment) -> None:
     """UserError for data or a run that the command line names: a plan opens neither, so a wrong name would never be found out."""
-    for name in ("shards", "files"):
+    for name in asked.data.path_fields:
         if getattr(asked.data, name, ()) != getattr(default.data, name, ()):
-            raise UserError(f"omnia plan: --data.{name}: a plan reads no data", "Leave it out; the vocabulary is --model.vocab-size N.")
+            raise UserError(
+                f"omnia plan: --data.{name.replace('_', '-')}: a plan reads no data",
+                "Leave it out; the vocabulary is --model.vocab-size N.",
+            )
     if asked.start != default.start:
         raise UserError(
             "omnia plan: --start: a plan reads no parameters, and has the model of its config",

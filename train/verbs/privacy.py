@@ -143,8 +143,8 @@ def audit(arguments: list[str]) -> int:
 
     run = open_run(o.run_dir)
     if not isinstance(gradient := run.experiment.gradient, Private):
-        promised = getattr(gradient, "noise_multiplier", 0) or getattr(gradient, "epsilon", 0)
-        mend = f"What rounds of clients promise their users is in {PRIVACY}." if promised else "It promises nothing that could be audited."
+        rounds = f"What rounds of clients promise their users is in {PRIVACY}."
+        mend = rounds if gradient.private else "It promises nothing that could be audited."
         raise UserError(f"{o.run_dir}: steps of {type(gradient).__name__} are not audited, those of Private are", mend)
     start_jax()
     from train.privacy.audit_run import audit_run

@@ -10,7 +10,7 @@ import pytest
 
 from data.media.signals.patches import grid, patchify, unpatchify
 from model.media.encoder_config import AudioEncoder, ImageEncoder, Projection, VideoEncoder
-from model.media.encoders import ConvolutionStem, Encoder, PatchStem, Pool, encoded_places, encoded_segments, inflate, segment_lasts
+from model.media.encoders import ConvolutionStem, Encoder, PatchStem, Pool, encoded_places, encoded_segments, segment_lasts
 from model.media.towers import Texts, with_start
 from tests.model.media.arrays import draw, near
 
@@ -206,33 +206,6 @@ def test_a_masked_place_shows_the_mask_and_not_its_values():
     vector, params = jnp.full(IMAGE.embed_dim, 0.3), make(IMAGE)[2]["encoder"]
     run = jax.jit(lambda patches: make(IMAGE)[0].apply({"params": params}, patches, places, segments, masked_BN=masked, mask_E=vector))
     np.testing.assert_array_equal(run(patches), run(other))
-
-
-@pytest.mark.parametrize("attention", ["joint", "factorised"])
-@pytest.mark.parametrize("how", ["central", "filter"])
-def test_an_inflated_encoder_says_of_a_still_clip_what_the_image_encoder_says(how, attention):
-    image = dataclasses.replace(IMAGE, positions="learned" if how == "filter" else "factorised")
-    layers = 4 if attention == "factorised" else 2
-    video = VideoEncoder(
-        **SMALL | {"num_layers": layers}, frames=3, patch=2, times=3, rows=3, columns=4, positions=image.positions, attention=attention
-    )
-    image_params = make(image)[2]["encoder"]
-    params = inflate(image_params, image, video, how)
-    shapes = jax.tree.map(jnp.shape, make(video)[2]["encoder"])
-    assert jax.tree.map(jnp.shape, params) == shapes
-
-    places = places_of(image, 2, 3)
-    patches = np.random.default_rng(0).normal(size=(1, 6, image.patch_values)).astype(np.float32)
-    one = np.ones((1, 6), np.int32)
-    hidden = jax.jit(lambda params: make(image)[0].apply({"params": params}, patches, places[None], one)[0])(image_params)
-    clip_places = places_of(video, 2, 2, 3)[None]
-    still = np.tile(patches, (1, 2, video.frames))  # every tubelet: the same patch at three moments
-    run = jax.jit(lambda clip: make(video)[0].apply({"params": params}, clip, clip_places, np.ones((1, 12), np.int32))[0])
-    near(run(still).reshape(2, 6, -1), jnp.broadcast_to(hidden, (2, 6, image.embed_dim)))
-    with pytest.raises(ValueError, match="clips have none"):
-        inflate(image_params, dataclasses.replace(image, embedding_norm=True), video, how)
-    with pytest.raises(ValueError, match="does not fit the 2 layers"):
-        inflate(image_params, image, dataclasses.replace(video, num_layers=6), how)
 
 
 def test_the_convolutions_are_those_of_whisper():

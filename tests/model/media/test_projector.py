@@ -10,7 +10,7 @@ import pytest
 
 from data.media.signals.patches import grid
 from model.media.encoder_config import ImageEncoder, Projection
-from model.media.projector import Projector, projected_places
+from model.media.projector import Projector
 from tests.model.media.arrays import draw, near
 
 WIDTH, E = 10, 8
@@ -32,6 +32,12 @@ def make(kind):
     return config, projector, draw(shapes)
 
 
+def places_of(config, hidden, count):
+    """How many places a projector makes of a row of hidden places that holds up to `count` segments."""
+    projector = config.projector
+    return count * projector.latents if projector.method == "resampler" else hidden // projector.shuffle**2
+
+
 def hidden_places(seed=0):
     return np.random.default_rng(seed).normal(size=(1, 16, E)).astype(np.float32)
 
@@ -47,7 +53,7 @@ def test_packed_segments_equal_separate_ones(kind):
         media = []
         for projected, sizes in found:
             for number, size in enumerate(sizes, 1):
-                where = jnp.nonzero(projected.segments_BM[0] == number, size=projected_places(config, size, 1))
+                where = jnp.nonzero(projected.segments_BM[0] == number, size=places_of(config, size, 1))
                 media.append(projected.media_BMD[0][where])
         media = jnp.concatenate(media)
         return (media**2).sum(), media
@@ -65,7 +71,7 @@ def test_packed_segments_equal_separate_ones(kind):
     near(values, expected)
     near(gradients, expected_gradients, 1e-3)
     near(found(params, other)[0][1], expected)
-    assert projector.apply({"params": params}, hidden, SEGMENTS, 3).segments_BM.shape == (1, projected_places(config, 16, 3))
+    assert projector.apply({"params": params}, hidden, SEGMENTS, 3).segments_BM.shape == (1, places_of(config, 16, 3))
 
 
 def test_a_block_of_the_picture_becomes_one_place():

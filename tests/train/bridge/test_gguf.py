@@ -260,7 +260,7 @@ def test_vectors_are_made_as_the_authors_do(tmp_path):
     (tmp_path / "theirs" / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 4}))
     run = import_bert(tmp_path, bert)
     text = ["hello hello hello hello"]
-    np.testing.assert_array_equal(load_embedder(run)(text), load_embedder(run, pool="first", most=4)(text))
+    np.testing.assert_array_equal(load_embedder(run.path)(text), load_embedder(run, pool="first", most=4)(text))
     assert np.abs(load_embedder(run)(text) - load_embedder(run, pool="mean")(text)).max() > 1e-3
     for form, output in (("hf", "hf"), ("gguf", "m.gguf")):
         export_model(run, form, tmp_path / output)

@@ -16,7 +16,9 @@ from data.errors import UserError
 from data.tokenizer import hugging_face_tokenizer
 from model.text_encoder_config import TextEncoderConfig
 from tests.train.bridge.published_models import byte_level
+from tests.train.kinds.options import kinds_of_data, naming
 from train.adapters.options import LoRA
+from train.apps.service.customer_service import CustomerService
 from train.bridge.adapters import CONFIG, WEIGHTS, export_adapters, import_adapters
 from train.bridge.exporting import export_model
 from train.bridge.importing import import_model, save_parameters
@@ -29,6 +31,7 @@ from train.objectives.tasks.options import Supervised, SupervisedTogether
 from train.objectives.tasks.retrieval import Retrieval
 from train.objectives.text.options import MaskedLM
 from train.runs.directory import START, Run, keep_start, open_run, write_run
+from train.runs.serialize import to_json
 from train.sources.dataset import dataset_of
 from train.tasks.choice import MultipleChoice
 from train.tasks.classification import Classification
@@ -36,6 +39,7 @@ from train.tasks.retrieval import TextPairs
 from train.tasks.similarity import Similarity
 from train.tasks.spans import Spans
 from train.tasks.tagging import Tagging
+from train.tasks.task import Task
 from train.tasks.together import Together
 
 BERT = TextEncoderConfig(
@@ -220,6 +224,46 @@ def test_files_of_a_strangers_task_are_not_looked_for(tmp_path):
     save_file(load_file(tmp_path / "alone" / WEIGHTS), tmp_path / "alone" / WEIGHTS, {"task": json.dumps(task)})
     back = import_adapters(tmp_path / "alone", base, tmp_path / "back")
     assert back.experiment.data.files == () and back.experiment.data.length == 48
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """(a base, a folder of adapters of it, the path that the data of their run named)."""
+    place = tmp_path_factory.mktemp("alone")
+    model, _, objective, _ = TASKS["labels"]
+    base = run_of(place / "base", model, TextData(), MaskedLM())
+    data = dataclasses.replace(naming(CustomerService(length=48), str(place / "named")), validation_files=())  # has one digest
+    run = run_of(place / "run", model, data, objective, start=str(base.path), adapters=LoRA(rank=2, trained=("task_head",)))
+    export_adapters(run, place / "out")
+    return base, place / "out", str(place / "named")
+
+
+def test_adapters_name_no_file_of_those_who_trained_them(alone):
+    _, folder, named = alone
+    assert not any(named.encode() in path.read_bytes() for path in folder.iterdir())
+
+
+TASK_KINDS = [kind for kind in kinds_of_data() if kind.home and issubclass(kind, Task | Together)]
+
+
+@pytest.mark.parametrize("kind", TASK_KINDS, ids=lambda kind: kind.__name__)
+def test_adapters_of_strangers_name_no_file_of_those_who_read_them(kind, alone, tmp_path, monkeypatch):
+    """Whatever kind of task they are of: what the run named would be opened as soon as it is at work."""
+    base, folder, _ = alone
+    with safe_open(folder / WEIGHTS, "numpy") as file:
+        task = json.loads(file.metadata()["task"])
+    secret = str(tmp_path / "secret")
+    task["data"] = to_json(naming(kind(), secret))
+    assert secret in str(task)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / CONFIG).write_bytes((folder / CONFIG).read_bytes())
+    save_file(load_file(folder / WEIGHTS), theirs / WEIGHTS, {"task": json.dumps(task)})
+    for name in ("_check_fits", "save_parameters"):  # weights of all kinds are not of one shape
+        monkeypatch.setattr(f"train.bridge.adapters.{name}", lambda *arguments: None)
+    back = import_adapters(theirs, base, tmp_path / "back")
+    assert type(open_run(back.path).experiment.data) is kind
+    assert secret not in (back.path / "config.json").read_text()
 
 
 @pytest.mark.parametrize("task", ["roberta", "tags", "spans"])

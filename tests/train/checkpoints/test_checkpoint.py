@@ -25,7 +25,7 @@ from tests.train.tiny_runs import start, train
 from train.checkpoints import checkpointer as module
 from train.checkpoints.checkpointer import Checkpointer, load_parameters
 from train.checkpoints.journal import Journal, Part, decode, encode, kept, share
-from train.devices.mesh import make_mesh
+from train.devices.mesh import inference_mesh, make_mesh
 from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Logging, MeshShape, Samples, Schedule, TextData
 from train.runs.directory import open_run
 
@@ -490,6 +490,12 @@ def test_diff_measures_how_far_arrays_are_apart(run, capsys):
     assert omnia.main(["checkpoint", "diff", str(run.path), "3", "3", "--run", str(run.path)]) == 0
     assert all(line.endswith("equal") for line in capsys.readouterr().out.splitlines()[1:])
     assert omnia.main(["checkpoint", "diff", str(run.path), "1", "7"]) == 2
+
+
+def test_parameters_lie_as_inference_has_them_unless_a_mesh_is_given(run):
+    one = make_mesh(MeshShape(data=1), jax.devices()[:1])
+    for mesh, wanted in ((None, inference_mesh(run.experiment.mesh)), (one, one)):
+        assert {leaf.sharding.mesh for leaf in jax.tree.leaves(load_parameters(run, mesh)[0])} == {wanted}
 
 
 @pytest.mark.parametrize("steps, compared", [([], [2, 3]), (["1"], [1, 3])])

@@ -14,6 +14,7 @@ import pytest
 from data.errors import UserError
 from data.tokenizer import byte_tokenizer
 from model.text_encoder_config import TextEncoderConfig
+from tests.train.kinds.options import kinds_of_data, naming
 from tests.train.tiny_runs import start, train, train_and_stop
 from train.checkpoints.checkpointer import load_parameters
 from train.devices.mesh import inference_mesh
@@ -23,6 +24,7 @@ from train.federated import exchange, network
 from train.federated.messages import Malformed, packed, unpacked
 from train.federated.network import Server, host_of, listening, make_keys, read_token
 from train.federated.options import Gathered, Network
+from train.federated.server import for_clients
 from train.generation.chat import Chat, load_chat
 from train.objectives.distillation import Distillation
 from train.objectives.tasks.options import Supervised
@@ -244,6 +246,19 @@ def test_a_client_reads_no_file_that_the_server_names(place):
     taught = dataclasses.replace(one, objective=Distillation(of=Supervised(), teacher="/somewhere"))
     with pytest.raises(Malformed, match="names a folder of a teacher"):
         clients.joined(lambda name, message: said | {"experiment": to_json(taught)})  # type: ignore[arg-type]
+
+
+BY_SHARE = [kind for kind in kinds_of_data() if getattr(kind(), "validation", 0.0) < 1]
+"""Kinds that hold out a share of their rows, or none, as clients do: others hold out a number."""
+
+
+@pytest.mark.parametrize("kind", BY_SHARE, ids=lambda kind: kind.__name__)
+def test_neither_a_client_nor_a_server_says_the_others_files(kind, place):
+    data = naming(kind(), "/etc/passwd")
+    one = experiment(place, data=data, start="/etc/passwd")
+    said = {"experiment": to_json(one), "tokenizer": {"a": b""}, "chat": b""}
+    theirs, _ = clients.joined(lambda name, message: said)  # type: ignore[arg-type]
+    assert type(theirs.data) is kind and "/etc/passwd" not in str([to_json(theirs), to_json(for_clients(one))])
 
 
 def test_only_clients_with_a_token_come_in_and_only_over_tls(tmp_path):

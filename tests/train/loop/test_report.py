@@ -84,6 +84,13 @@ def test_page_shows_the_run(run_dir):
     assert {"928 to 959", "skipped", "back to step 20"} <= shown
 
 
+def test_a_metric_that_is_named_score_is_no_score_of_a_policy(run_dir):
+    """It stands beside the loss, as any metric does, and is no mean over prompts or games."""
+    with Telemetry(run_dir, total_steps=40) as told:
+        told.evaluation(40, {"loss": 2.125, "score": 0.75})
+    assert "nats per token; best 2.1250 at step 40" in Page(write_report(run_dir).read_text()).texts
+
+
 def test_configuration_lists_exactly_what_differs_from_the_defaults(run_dir):
     text = write_report(run_dir).read_text()
     section = text[text.index("<h2>Configuration") : text.index("<h2>Timing")]

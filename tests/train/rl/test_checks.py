@@ -13,7 +13,7 @@ from tests.train.rl.policies import TINY
 from train.experiment import Evaluation
 from train.generation.chat import Chat
 from train.rl.environments.code import PassesTests
-from train.rl.environments.environment import Environment, Prompt, Reply, Simulator, map_paths
+from train.rl.environments.environment import Environment, Prompt, Reply, Simulator
 from train.rl.environments.files import PromptFile
 from train.rl.environments.text_tasks import Addition, Letters
 from train.rl.environments.word_problems import WordProblems
@@ -320,7 +320,7 @@ def test_paths_are_those_of_any_folder_and_a_data_set_of_tfds_stays_a_name():
     assert (found.environment.validation_path, found.reward.run) == (here("b"), here("d"))
     assert found.environment.reward.rewards[0].run == here("c")
     check_resume(dataclasses.replace(experiment, model=resolved.model), resolved)  # a run of before paths were made absolute goes on
-    moved = map_paths(lambda path: f"/elsewhere{path}", resolved.data)
+    moved = resolved.data.with_paths(lambda path: f"/elsewhere{path}")
     check_resume(resolved, dataclasses.replace(resolved, data=moved))  # what files hold is known by a digest
     with pytest.raises(UserError, match="data.environments"):
         check_resume(experiment, dataclasses.replace(experiment, data=Prompts(environments=(Addition(),))))

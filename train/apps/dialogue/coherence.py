@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ class Coherence(Classification):
 
     home: ClassVar[str] = ":CoherenceDataset"
     how_to_get: ClassVar[str] = "Give dialogues: --data.files dialogues.jsonl, with a list of turns each."
+    path_fields = (*Classification.path_fields, "encoder")
 
     pair: str = "turn"
     """Name of a turn beside `text`, which is what was said before it; no column."""
@@ -54,11 +55,6 @@ class Coherence(Classification):
             raise ValueError(f"data.planted is {self.planted}; choose among {', '.join(KINDS)}")
         if self.several or self.label_noise:
             raise ValueError("data: labels of dialogues are made; leave data.several and data.label_noise out")
-
-    def with_paths(self, change: Callable[[str], str]) -> "Coherence":
-        found = super().with_paths(change)
-        assert isinstance(found, Coherence)
-        return dataclasses.replace(found, encoder=change(self.encoder)) if self.encoder else found
 
 
 class Turn(NamedTuple):
@@ -200,9 +196,8 @@ class Judge(Application):
         self._encoder = None
         if answering.dataset.options.encoder:
             from train.generation.embeddings import load_embedder
-            from train.runs.directory import open_run
 
-            self._encoder = load_embedder(open_run(answering.dataset.options.encoder))
+            self._encoder = load_embedder(answering.dataset.options.encoder)
         self._counts: Counter[str] = Counter()
         self._sums = {"coherence": 0.0, "nearness": 0.0}
         self._worst: list[list[Any]] = []

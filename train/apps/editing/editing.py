@@ -5,7 +5,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -60,6 +60,7 @@ class Editing(SequenceToSequence):
 
     home: ClassVar[str] = ":EditingDataset"
     how_to_get: ClassVar[str] = "Give pairs of sentences, with errors and without: --data.files pairs.jsonl."
+    path_fields = (*SequenceToSequence.path_fields, "protect")
 
     measures: tuple[Measure, ...] = ("exact",)
     """What answers are scored by beside GLEU and F0.5 of edits: see SequenceToSequence."""
@@ -75,11 +76,6 @@ class Editing(SequenceToSequence):
     def __post_init__(self):
         super().__post_init__()
         check_range("data.", self, 0, "right", "spoiled", high=1)
-
-    def with_paths(self, change: Callable[[str], str]) -> "Editing":
-        found = super().with_paths(change)
-        assert isinstance(found, Editing)
-        return dataclasses.replace(found, protect=change(self.protect)) if self.protect else found
 
 
 class EditingDataset(SequenceDataset):

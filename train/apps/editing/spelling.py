@@ -19,7 +19,6 @@ from train.apps.editing.sounds import CHINESE, SYLLABLES, Confusions, alike, num
 from train.evaluation.ngram import NGram
 from train.kinds import Units, check_range
 from train.objectives.tasks.heads import Classes
-from train.step.private.options import Private
 from train.tasks.examples import Example, content_hash
 from train.tasks.packing import Item, Piece
 from train.tasks.sequence import Measure
@@ -169,7 +168,7 @@ class SpellingDataset(EditingDataset):
             )
 
     def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
-        if isinstance(self.experiment.gradient, Private):
+        if self.experiment.gradient.private:
             raise UserError(
                 "Spelling counts the texts that it learns from, of which a private run promises to tell nothing",
                 "Train with the gradient Exact, or use Editing.",

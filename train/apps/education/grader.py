@@ -27,7 +27,6 @@ from train.apps.education.marking import (
     without_plea,
 )
 from train.kinds import Application, Column, Section
-from train.step.private.options import Private
 from train.tasks.examples import Example, column
 from train.tasks.metrics.regression import quadratic_kappa
 
@@ -87,7 +86,7 @@ class Grader(Application):
     def __init__(self, answering: Any):
         self._answering, self._options, self.reads = answering, answering.dataset.options, answering.reads
         self.text = self._options.pair
-        if isinstance(answering.dataset.experiment.gradient, Private):
+        if answering.dataset.experiment.gradient.private:
             raise UserError(
                 f"{answering.run.path}: grading reads the answers that were learned from, which a private run promises to tell nothing of",
                 "Train with the gradient Exact, or use `omnia evaluate --predictions`, which reads the model alone.",
@@ -96,9 +95,8 @@ class Grader(Application):
         reads: list[Any] = []
         if self._options.encoder:
             from train.generation.embeddings import load_embedder
-            from train.runs.directory import open_run
 
-            embedder = load_embedder(open_run(self._options.encoder))
+            embedder = load_embedder(self._options.encoder)
             self._vectors, reads = embedder, embedder.reads
         self._graded(answering.learned_from())
         learned = answering.learned(self._learn, of=[self._options.coverage, *reads])

@@ -1,7 +1,6 @@
 """Grading: short answers of students beside a reference, with the scores that teachers gave."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from data.records.record import Record
@@ -17,6 +16,7 @@ class Grading(Similarity):
 
     home: ClassVar[str] = ":GradingDataset"
     how_to_get: ClassVar[str] = "Give graded answers: --data.files answers.jsonl."
+    path_fields = (*Similarity.path_fields, "encoder")
 
     text: str = "reference"
     """Column of the reference answer."""
@@ -49,11 +49,6 @@ class Grading(Similarity):
             raise ValueError("data: an answer stands in the column data.pair, and data.graders are two columns or none")
         if self.step > self.scale:
             raise ValueError(f"data.step is {self.step}, and data.scale only {self.scale}")
-
-    def with_paths(self, change: Callable[[str], str]) -> "Grading":
-        found = super().with_paths(change)
-        assert isinstance(found, Grading)
-        return dataclasses.replace(found, encoder=self.encoder and change(self.encoder))
 
 
 class GradingDataset(SimilarityDataset):

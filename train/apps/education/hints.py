@@ -34,8 +34,6 @@ TIMES = ("dozen", "hundred", "thousand", "million")
 SPOKEN = re.compile(r"[a-z]+", re.I)
 PHRASE = 4
 """Words in a row, not all of them grammatical, that only the solution has."""
-FEWEST = 5
-"""Words of a sentence of the problem that is pointed at: shorter ones are often the rest of a name with a stop in it."""
 PLACEHOLDER = "___"
 EXAMPLES = ((6, 3), (8, 2), (12, 4), (15, 5), (18, 6), (14, 7), (21, 3), (27, 9), (32, 8), (45, 5))
 """Numbers of worked similar steps."""

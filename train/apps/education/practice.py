@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ class Practice(Tracing):
     """Answers of students, and, where there are some, texts of skills or courses and what they need."""
 
     home: ClassVar[str] = ":PracticeDataset"
+    path_fields = (*Tracing.path_fields, "texts", "prerequisites", "encoder")
 
     texts: str = ""
     """File of skills or courses with texts: skill, text. Read anew by each process; those that no answers are about may be among them."""
@@ -49,12 +50,6 @@ class Practice(Tracing):
     def __post_init__(self):
         super().__post_init__()
         check_range("data.", self, 0, "target", "mastered", high=1)
-
-    def with_paths(self, change: Callable[[str], str]) -> "Practice":
-        found = super().with_paths(change)
-        assert isinstance(found, Practice)
-        texts, prerequisites, encoder = (path and change(path) for path in (self.texts, self.prerequisites, self.encoder))
-        return dataclasses.replace(found, texts=texts, prerequisites=prerequisites, encoder=encoder)
 
 
 class PracticeDataset(TracingDataset):
@@ -174,9 +169,8 @@ class Practising(Application):
         self._encoder = None
         if o.encoder and self._texts:
             from train.generation.embeddings import load_embedder
-            from train.runs.directory import open_run
 
-            self._encoder = load_embedder(open_run(o.encoder))
+            self._encoder = load_embedder(o.encoder)
             self._texts_ND = self._encoder([self._texts.get(name, name) for name in self._names])
         self._index = WordIndex([f"{name} {self._texts.get(name, '')}" for name in self._names])
         self._bins = knowing.learned(self._learn)["bins"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, column
 
 TEACHER, STUDENT = "teacher", "student"
-MOVES = ("focus", "generic", "probing", "telling")
 RUNG_OF = {"probing": "question", "focus": "focus", "telling": "blank"}
 """Where on the ladder a move begins."""
 PATIENCE = 2
@@ -39,6 +38,7 @@ class Tutoring(Classification):
 
     home: ClassVar[str] = ":TutoringDataset"
     how_to_get: ClassVar[str] = "Give dialogues: --data.files dialogues.jsonl."
+    path_fields = (*Classification.path_fields, "problems", "writer")
 
     text: str = "text"
     """Name of the teacher's text in a turn."""
@@ -61,11 +61,6 @@ class Tutoring(Classification):
         super().__post_init__()
         if self.several or self.pair:
             raise ValueError("data: a turn has one move, and data.pair is filled in by the dialogue")
-
-    def with_paths(self, change: Callable[[str], str]) -> "Tutoring":
-        found = super().with_paths(change)
-        assert isinstance(found, Tutoring)
-        return dataclasses.replace(found, problems=self.problems and change(self.problems), writer=self.writer and change(self.writer))
 
 
 class Turn(NamedTuple):

@@ -15,7 +15,6 @@ from train.apps.confidence import NEVER, Calibration, log_odds, tempered, thresh
 from train.apps.medicine.cases import SOURCES, TURNED, Value, image_of
 from train.apps.medicine.shortcuts import NAMES, binned, mean_area, probe
 from train.kinds import Application, Column, Section
-from train.step.private.options import Private
 from train.tasks.examples import Example, column
 from train.tasks.metrics.binary import auc
 
@@ -139,7 +138,7 @@ class Medical(Application):
             "turned": [name for name, count in turned.items() if len(images) >= ENOUGH and count <= SELDOM * len(images)],
             "held": {"cases": len(examples), "area": _known(mean_area(held.probabilities_NV, labels))},
             # Which is measured of cases that were learned from, of whom a private run promises to tell nothing so exact.
-            "shortcuts": [] if isinstance(dataset.experiment.gradient, Private) else self._probed(),
+            "shortcuts": [] if dataset.experiment.gradient.private else self._probed(),
         }
 
     def _probed(self) -> list[list[Any]]:

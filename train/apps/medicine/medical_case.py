@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,6 @@ from data.errors import UserError
 from data.records.record import Record, is_number
 from train.apps.medicine.cases import SOURCES, Case, Scales, Value, parse_value, read_image, read_value
 from train.kinds import check_range
-from train.step.private.options import Private
 from train.tasks.classification import Classification, ClassificationDataset
 from train.tasks.examples import Example, TaskFile, column, content_hash
 from train.tasks.packing import Item, Piece
@@ -28,6 +27,7 @@ class MedicalCase(Classification):
 
     home: ClassVar[str] = ":CaseDataset"
     how_to_get: ClassVar[str] = "Give cases with their outcomes: --data.files cases.jsonl --data.label OUTCOME."
+    path_fields = (*Classification.path_fields, "images", "knowledge")
 
     sources: tuple[str, ...] = SOURCES
     """What is read of a case: text, table, image. A case needs one of them."""
@@ -86,12 +86,6 @@ class MedicalCase(Classification):
     @functools.cached_property
     def columns(self) -> tuple[Value, ...]:
         return tuple(map(parse_value, self.values))
-
-    def with_paths(self, change: Callable[[str], str]) -> "MedicalCase":
-        changed = {name: change(path) for name in ("images", "knowledge") if (path := getattr(self, name))}
-        found = super().with_paths(change)
-        assert isinstance(found, MedicalCase)
-        return dataclasses.replace(found, **changed)  # type: ignore[arg-type]
 
 
 _MASKS = Anonymizer(Key(b"masks say only what kind it was"))
@@ -261,7 +255,7 @@ class CaseDataset(ClassificationDataset):
                 f"Give '{wide[0]}: LOW..HIGH'.",
             )
         gradient = self.experiment.gradient
-        if self.options.patient and isinstance(gradient, Private) and gradient.user != self.options.patient:
+        if self.options.patient and gradient.private and gradient.user != self.options.patient:
             raise UserError(
                 f"gradient.user is {gradient.user!r}, and a patient may have several cases: more is learned of one than is promised",
                 f"Set --gradient.user {self.options.patient}.",

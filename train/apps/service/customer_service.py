@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ class CustomerService(Classification):
 
     home: ClassVar[str] = ":ServiceDataset"
     how_to_get: ClassVar[str] = "Give a log of questions with their intents: --data.files log.jsonl."
+    path_fields = (*Classification.path_fields, "templates", "passages", "encoder", "slots")
 
     label: str = "intent"
     """Column of the intent."""
@@ -89,12 +90,6 @@ class CustomerService(Classification):
             said = getattr(self, name)
             if {*SLOT.findall(said)} - known or BRACE.search(SLOT.sub("", said)):
                 raise ValueError(f"data.{name} has braces that nothing fills: {said!r}")
-
-    def with_paths(self, change: Callable[[str], str]) -> "CustomerService":
-        changed = {name: change(path) for name in ("templates", "passages", "encoder", "slots") if (path := getattr(self, name))}
-        found = super().with_paths(change)
-        assert isinstance(found, CustomerService)
-        return dataclasses.replace(found, **changed)  # type: ignore[arg-type]
 
 
 class ServiceDataset(ClassificationDataset):
@@ -218,9 +213,8 @@ class Service(Application):
         passages, encoder = read_passages(self._options.passages), None
         if passages and self._options.encoder:
             from train.generation.embeddings import load_embedder
-            from train.runs.directory import open_run
 
-            encoder = load_embedder(open_run(self._options.encoder))
+            encoder = load_embedder(self._options.encoder)
         self._passages = Passages(passages, encoder)
         of = [self._options.precision, self._options.nobody, self._options.unfamiliar, REFUSED.pattern]
         learned = answering.learned(self._learn, of=of)

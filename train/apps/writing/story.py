@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -48,6 +48,7 @@ class Story(SequenceToSequence):
 
     home: ClassVar[str] = ":StoryDataset"
     how_to_get: ClassVar[str] = "Give texts with their facts: --data.files sheets.jsonl --data.controls kind name."
+    path_fields = (*SequenceToSequence.path_fields, "world")
 
     target: str = "text"
     """Column of the text."""
@@ -57,11 +58,6 @@ class Story(SequenceToSequence):
     """What texts are scored by: see SequenceToSequence."""
     world: str = ""
     """File of a world for adventures: rooms, things, people, doors. Empty: none. Read anew by each process."""
-
-    def with_paths(self, change: Callable[[str], str]) -> "Story":
-        found = super().with_paths(change)
-        assert isinstance(found, Story)
-        return dataclasses.replace(found, world=change(self.world)) if self.world else found
 
 
 def sheet_of(record: Record, controls: Sequence[str]) -> dict[str, str]:

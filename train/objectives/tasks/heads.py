@@ -7,7 +7,6 @@ first from the second, symmetric plus that of the second from the first; for num
 """
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -185,6 +184,3 @@ class Span:
         terms_BT = jnp.where(allowed_BT, divergence_terms(log_p_BT2, log_q_BT2, symmetric).mean(-1), 0)
         same_BTT = batch.segments[:, :, None] == batch.segments[:, None, :]
         return (same_BTT * terms_BT[:, None, :]).sum(-1)
-
-
-Head = Classes | SeveralLabels | Number | Choice | Span | Any

@@ -10,7 +10,7 @@ import random
 import string
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -61,18 +61,6 @@ def blaming(who: str, where: str = "") -> Iterator[None]:
         line = _own_line(traceback.extract_tb(error.__traceback__))
         what = ": ".join(part for part in (who, where, type(error).__name__, said) if part)
         raise UserError(f"{what} ({line.filename}, line {line.lineno})", "Correct the class, or its input.") from error
-
-
-def map_paths(change: Callable[[str], str], option):
-    """The same with `change` of every path that it names, in all options inside it, in their place."""
-    if dataclasses.is_dataclass(option) and not isinstance(option, type):
-        fields = [field.name for field in dataclasses.fields(option) if field.init]
-        changed: dict[str, Any] = {name: map_paths(change, getattr(option, name)) for name in fields}
-        for name in getattr(option, "path_fields", ()):
-            if changed[name]:
-                changed[name] = change(changed[name])
-        return dataclasses.replace(option, **changed)
-    return tuple(map_paths(change, one) for one in option) if type(option) is tuple else option
 
 
 def lacking(option, method: str, what: str) -> UserError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.errors import UserError
 from train.experiment import Experiment
-from train.kinds import Sample, Section
+from train.kinds import Learner, Sample, Section
 from train.objectives.bind import bind, state_of, update_of
 from train.optimizers.build import make_schedule, optimizer_of
 from train.rl.games import alphazero
@@ -73,7 +73,7 @@ def step_of(experiment: Experiment, optimizer, mesh, *, lower: bool = False):
     return on_mesh(jitted.lower if lower else jitted, mesh)
 
 
-class AlphaZeroLearner:
+class AlphaZeroLearner(Learner):
     """See train.rl.games.options.AlphaZero. A row is a game, and a step depends on nothing but the state.
 
     Of several devices, each plays all games: they change nothing, and gain nothing yet.

@@ -19,7 +19,7 @@ from train.adapters.options import Tuning
 from train.adapters.training import begun_on, joined, method_of
 from train.devices.mesh import ROWS, check_batch, row_shards
 from train.experiment import Experiment
-from train.kinds import Sample, Section, realise
+from train.kinds import Learner, Sample, Section, realise
 from train.objectives.bind import bind, bind_trained, flops_of, frozen_shapes, state_of, update_of
 from train.objectives.terms import Mean
 from train.optimizers.build import make_schedule, optimizer_of
@@ -129,8 +129,11 @@ def learn_of(experiment: Experiment, optimizer, mesh, *, lower: bool = False):
     return on_mesh(jitted.lower if lower else jitted, mesh)
 
 
-class PolicyLearner:
+class PolicyLearner(Learner):
     """PPO, GRPO and their kin: see `train.rl.options.PolicyGradient`."""
+
+    padding_share = 0.0
+    validates = True
 
     check = staticmethod(check_policy)
 
@@ -146,7 +149,6 @@ class PolicyLearner:
         self.optimizer = optimizer_of(experiment, updates)
         rate = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.steps * updates)
         self.rate = lambda step: rate(step * updates)
-        self.padding_share, self.validates = 0.0, True
         self.flops_per_token = None if o.critic == "separate" else flops_of(experiment)
         self._remarks: list[str] = []
         self._reference = Reference(run, mesh, self._remarks.append)

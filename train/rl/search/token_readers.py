@@ -1,10 +1,9 @@
-"""What searches over tokens ask of a model: what may follow a text, and what the text is worth. Read anew, or from a cache.
+"""What searches over tokens ask of a model: what may follow a text, and what the text is worth.
 
 B rows, P their prompts: from the left, padding behind. S positions in all, V vocabulary, T tokens read at once.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import flax.struct
@@ -27,27 +26,6 @@ class Reader(Protocol):
 
     def append(self, context, token_B) -> Any:
         """The context of the rows with one more token each."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rereader:
-    """A Reader that reads the whole text anew every time: for any callable.
-
-    policy_and_value: (tokens_BS, lengths_B) -> log_probs_BV, values_B. What stands beyond a length is padding.
-    """
-
-    policy_and_value: Callable
-
-    def start(self, prompts_BP, lengths_B, max_new_tokens: int):
-        return jnp.pad(prompts_BP, ((0, 0), (0, max_new_tokens))), lengths_B
-
-    def after(self, context, suffix_BD, lengths_B):
-        tokens_BS, before_B = context
-        return self.policy_and_value(join(tokens_BS, before_B, suffix_BD, lengths_B), before_B + lengths_B)
-
-    def append(self, context, token_B):
-        tokens_BS, lengths_B = context
-        return join(tokens_BS, lengths_B, token_B[:, None], 1), lengths_B + 1
 
 
 class Cached(flax.struct.PyTreeNode):

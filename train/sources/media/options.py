@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from data.media.signals.augment_config import Augment
 from train.kinds import Data, check_range
@@ -14,6 +14,7 @@ class MediaData(Data):
     """Rows of samples with media; the encoders of the model say how large those become."""
 
     rows: ClassVar[str] = "media"
+    path_fields = (*Data.path_fields, "tokenizer")
 
     tokenizer: str = "byte"
     """byte, a file or directory as for `omnia prepare text`, or an output of `omnia prepare codes`. Ignored with `start`: that run's is
@@ -34,11 +35,12 @@ class MediaData(Data):
     """Processes that decode or render; they do not change the rows. 0: a thread of the training process. -1: beside an accelerator as many
     as there are spare cores; on a CPU, none."""
 
-    def with_paths(self, change: Callable[[str], str]) -> "MediaData":
-        tokenizer = change(self.tokenizer) if os.path.exists(self.tokenizer) else self.tokenizer
+    def with_paths(self, change: Callable[[str], str]) -> Self:
         moved = super().with_paths(change)
-        assert isinstance(moved, MediaData)
-        return dataclasses.replace(moved, tokenizer=tokenizer)
+        return moved if os.path.exists(self.tokenizer) else dataclasses.replace(moved, tokenizer=self.tokenizer)
+
+    def without_files(self) -> Self:
+        return dataclasses.replace(super().without_files(), tokenizer="byte")
 
     def __post_init__(self):
         check_range("data.", self, 0, "images", "videos", "audios", "max_damaged")

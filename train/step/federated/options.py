@@ -51,7 +51,7 @@ class Federated(Rounds):
     drawing: ClassVar[str] = "train.federated.drawing:ClientDrawing"
     fixes: ClassVar[tuple[str, ...]] = ("batch_size", "faults.spike")
 
-    user: str = ""
+    user: str = ""  # type: ignore[misc]
     """Column of the files that names whose row it is: each user is a client. Empty: each example or document is one."""
     user_rows: int = 32
     """With `user`: rows of a client in a round, drawn anew where it has more."""

@@ -28,7 +28,7 @@ class Private(Gradient):
     """Longest gradient of a unit (global norm); longer ones are scaled to it."""
     expected_batch: int = 0
     """Units that a step draws on average. 0: as many as batch_size has room for, all but never too few."""
-    user: str = ""
+    user: str = ""  # type: ignore[misc]
     """Column of the files that names whose row it is: each user is a unit. Empty: each example or document is one."""
     user_rows: int = 8
     """With `user`: rows of a user in a step, drawn anew each time; their mean gradient is the user's."""
@@ -45,6 +45,10 @@ class Private(Gradient):
             raise ValueError(f"gradient.delta is {self.delta}; it must be above 0 and below 1")
         if not self.clip > 0:
             raise ValueError(f"gradient.clip is {self.clip}; it must be above 0")
+
+    @property
+    def private(self) -> bool:
+        return True
 
     @property
     def unit_rows(self) -> int:

@@ -5,7 +5,7 @@ A row of the stream is changed by draws of its own, so that a run that goes on, 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,6 +19,8 @@ Operation = Literal["synonyms", "insert", "swap", "delete", "characters"]
 @dataclasses.dataclass(frozen=True)
 class Augment:
     """Changed copies of texts to learn from."""
+
+    path_fields: ClassVar[tuple[str, ...]] = ("synonyms",)
 
     rate: float = 0.0
     """Share of the texts that are changed, each time anew, 0 to 1. 0: none. The paper's 9 changed copies beside a text are 0.9."""

@@ -110,11 +110,10 @@ def embedding_table(run, params) -> np.ndarray:
 def write_neighbours(run_dir: str, file: str, output: str, name: str = "text") -> str:
     """Writes a table for the words of a column of a file; returns a line that says so."""
     from train.checkpoints.checkpointer import load_parameters
-    from train.devices.mesh import inference_mesh
     from train.runs.directory import open_run
 
     run = open_run(run_dir)
-    params, _ = load_parameters(run, inference_mesh(run.experiment.mesh))
+    params, _ = load_parameters(run)
     words = frequent_words(_text(record, name) for record in read_records(file))
     found = neighbours(embedding_table(run, params), run.tokenizer(), words)
     Path(output).parent.mkdir(parents=True, exist_ok=True)

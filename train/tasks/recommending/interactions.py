@@ -5,7 +5,6 @@ import functools
 import io
 import math
 import os
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -29,6 +28,7 @@ class Recommendation(Data):
     home: ClassVar[str] = "train.tasks.recommending.recommendation:RecommendationDataset"
     rows: ClassVar[str] = "interactions"
     how_to_get: ClassVar[str] = "Give events of users with items: --data.files events.csv."
+    path_fields = (*Data.path_fields, "items", "users", "encoder", "towers")
 
     files: tuple[str, ...] = ()
     """Files of events: CSV, TSV, JSONL, JSON or Parquet, gzipped or not."""
@@ -79,11 +79,6 @@ class Recommendation(Data):
                 raise ValueError(f"data.actions has {name}={value}; give NAME=WEIGHT, a number of at least 0")
         if self.actions and not self.action:
             raise ValueError("data.actions belongs to data.action, the column that has them")
-
-    def with_paths(self, change: Callable[[str], str]) -> "Recommendation":
-        changed: dict[str, Any] = {"files": tuple(map(change, self.files))}
-        changed |= {name: getattr(self, name) and change(getattr(self, name)) for name in ("items", "users", "encoder", "towers")}
-        return dataclasses.replace(self, **changed)
 
 
 class Case(NamedTuple):

@@ -22,6 +22,7 @@ from train.experiment import AdamW, Checkpoints, Evaluation, Experiment, Samples
 from train.objectives.tasks.options import Supervised
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
+from train.step.federated.options import Federated
 from train.step.private.options import Private
 
 pytest.importorskip("pypinyin")
@@ -125,9 +126,10 @@ def test_a_run_that_no_editor_could_be_made_of_is_refused(files, letters, train,
         data.check(sources)
 
 
-def test_a_private_run_is_refused():
+@pytest.mark.parametrize("gradient", [Private(), Federated(epsilon=8.0, clip=0.1)])
+def test_a_private_run_is_refused(gradient):
     data = dataset()
-    data.experiment = dataclasses.replace(data.experiment, gradient=Private())
+    data.experiment = dataclasses.replace(data.experiment, gradient=gradient)
     with pytest.raises(UserError, match="private"):
         data.units([])
 

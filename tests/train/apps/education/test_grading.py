@@ -20,6 +20,7 @@ from train.apps.education.marking import LONGEST, clauses, content, oddities, ov
 from train.experiment import Experiment
 from train.objectives.tasks.options import Supervised
 from train.sources.dataset import dataset_of
+from train.step.federated.options import Federated
 from train.step.private.options import Private
 from train.tasks.metrics.regression import quadratic_kappa
 
@@ -267,16 +268,16 @@ def test_what_is_learned_depends_on_the_step_of_the_encoder(monkeypatch):
         return vectors
 
     monkeypatch.setattr("train.generation.embeddings.load_embedder", embedder)
-    monkeypatch.setattr("train.runs.directory.open_run", lambda path: path)
     monkeypatch.setattr(FakeGrades, "learned", lambda self, what, of=None: asked.append(of) or json.loads(json.dumps(what())))
     for _ in range(2):
         grader(encoder="run")
     assert asked == [[0.9, "run", 0], [0.9, "run", 1]]
 
 
-def test_a_private_run_is_refused():
+@pytest.mark.parametrize("gradient", [Private(), Federated(epsilon=8.0, clip=0.1)])
+def test_a_private_run_is_refused(gradient):
     fake = FakeGrades(Grading(), graded())
-    fake.dataset.experiment = dataclasses.replace(fake.dataset.experiment, gradient=Private())
+    fake.dataset.experiment = dataclasses.replace(fake.dataset.experiment, gradient=gradient)
     fake.run = SimpleNamespace(path="runs/private")
     with pytest.raises(UserError, match="runs/private: grading reads the answers"):
         Grader(fake)

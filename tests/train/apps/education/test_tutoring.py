@@ -15,11 +15,12 @@ from data.tokenizer import character_tokenizer
 from tests.train.apps.columns import check_columns
 from train.apps.education.hints import RUNGS, Problem, _runs, concluded, ladder, leaks, next_step, numbers, steps, told
 from train.apps.education.marking import LONGEST
-from train.apps.education.tutoring import MOVES, TURNS, Tutor, Tutoring, says_the_same
+from train.apps.education.tutoring import TURNS, Tutor, Tutoring, says_the_same
 
 QUESTION = "Ann bakes 4 cakes with 6 eggs each. Ben has 10 eggs at home. How many eggs does she need in all if Ben gives his?"
 SOLUTION = "She uses 4 * 6 = 24 eggs for the cakes.\nBen gives ten, so she must buy 24 - 10 = $14.00 worth of them.\n 14"
 PROBLEM = Problem(QUESTION, SOLUTION)
+MOVES = ("focus", "generic", "probing", "telling")
 
 
 def student(text: str) -> dict:

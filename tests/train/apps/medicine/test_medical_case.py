@@ -31,6 +31,7 @@ from train.explain.subject import subject_of
 from train.objectives.tasks.options import Supervised
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
+from train.step.federated.options import Federated
 from train.step.private.options import Private
 from train.tasks.examples import Example
 
@@ -563,10 +564,11 @@ def test_privacy_refuses_what_is_measured_of_all_cases(cases, tmp_path):
 
 
 @pytest.mark.parametrize(("user", "refused"), [("", True), ("other", True), ("patient", False)])
-def test_a_promise_for_patients_is_one_for_all_their_cases(cases, user, refused):
+@pytest.mark.parametrize("gradient", [Private(noise_multiplier=1.0), Federated(noise_multiplier=1.0, clip=0.1)])
+def test_a_promise_for_patients_is_one_for_all_their_cases(cases, gradient, user, refused):
     data = experiment(cases, patient="patient", standardise=False)
     source = Source(cases, [{"text": "a", "outcome": label, "patient": label} for label in LABELS])
-    private = dataclasses.replace(data, gradient=Private(noise_multiplier=1.0, user=user))
+    private = dataclasses.replace(data, gradient=dataclasses.replace(gradient, user=user))
     private = dataclasses.replace(private, data=dataclasses.replace(private.data, files=(source.path,), validation_files=()))
     dataset = dataset_of(dataclasses.replace(private, objective=Supervised(labels=tuple(sorted(LABELS)))))
     if refused:

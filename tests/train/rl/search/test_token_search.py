@@ -1,6 +1,8 @@
 """Searches over tokens, on a language so small that the best response is known by enumeration."""
 
+import dataclasses
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from model.config import ModelConfig
 from model.critic import Critic
 from model.heads import Head, logits, vocabulary_table
 from model.transformer import Decoder
-from train.rl.search.token_readers import CachedReader, Rereader, join
+from train.rl.search.token_readers import CachedReader, join
 from train.rl.search.token_search import (
     UNSEEN,
     Goal,
@@ -25,6 +27,27 @@ from train.rl.search.token_search import (
 
 V, ROOM, STOP = 6, 4, 5
 ROWS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Rereader:
+    """A Reader that reads the whole text anew every time: for any callable.
+
+    policy_and_value: (tokens_BS, lengths_B) -> log_probs_BV, values_B. What stands beyond a length is padding.
+    """
+
+    policy_and_value: Callable
+
+    def start(self, prompts_BP, lengths_B, max_new_tokens: int):
+        return jnp.pad(prompts_BP, ((0, 0), (0, max_new_tokens))), lengths_B
+
+    def after(self, context, suffix_BD, lengths_B):
+        tokens_BS, before_B = context
+        return self.policy_and_value(join(tokens_BS, before_B, suffix_BD, lengths_B), before_B + lengths_B)
+
+    def append(self, context, token_B):
+        tokens_BS, lengths_B = context
+        return join(tokens_BS, lengths_B, token_B[:, None], 1), lengths_B + 1
 
 
 @pytest.fixture(scope="module")
