@@ -103,7 +103,11 @@ class Answering:
         return [one for one in self.dataset.examples(self.run.corpora(), "validation") if self.dataset.labelled(one)]
 
     def learned_from(self) -> list[Example]:
-        """The examples that the run learned from. Its files must be where they were."""
+        """The examples that the run learned from. Its files must be where they were. UserError for a run that promises to tell nothing of
+        any of them."""
+        if self.run.experiment.gradient.private:
+            what = f"{self.run.path}: learned in private, and this application looks again at what it learned from"
+            raise UserError(what, "Train with the gradient Exact.")
         return self.dataset.examples(self.run.corpora(), "train")
 
     def validation(self) -> tuple[list[Example], list[Any]]:

@@ -1,6 +1,8 @@
 """Poems of a tiny model, in the form that is asked for."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,9 +10,11 @@ from data.errors import UserError
 from data.records.record import Record
 from tests.train.apps.columns import check_columns
 from tests.train.apps.runs import LEVELS, TUNE, verse_run
+from train.apps.answering import Answering
 from train.apps.writing.verse import Poet
 from train.runs.directory import open_run
 from train.sources.dataset import dataset_of
+from train.step.private.options import Private
 
 pytest.importorskip("pypinyin")
 
@@ -76,6 +80,16 @@ def test_a_tune_is_remembered_by_the_run(run, poet, monkeypatch):
     monkeypatch.setattr(Poet, "_learn", lambda self: pytest.fail("learned twice"))
     again = poet_of(run)
     assert ask(again, form=TUNE) == ask(poet, form=TUNE)
+
+
+def test_a_private_run_is_not_looked_into(run, monkeypatch):
+    """Tunes are counted in the poems that were learned from, of which nothing may be told."""
+    opened = open_run(run)
+    answering = Answering(opened, dataset_of(opened.experiment))
+    private = dataclasses.replace(opened.experiment, gradient=Private(epsilon=8.0))
+    monkeypatch.setattr(answering, "run", SimpleNamespace(path=opened.path, experiment=private))
+    with pytest.raises(UserError, match="learned in private"):
+        answering.learned_from()
 
 
 def test_summary_state_and_page(run):
