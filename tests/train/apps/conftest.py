@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ class Fake:
 
     dataset: Any
     held: list[tuple[str, str]]
-    run: Any = None
+    run: Any = dataclasses.field(
+        default_factory=lambda: SimpleNamespace(experiment=SimpleNamespace(gradient=SimpleNamespace(private=False)))
+    )
     reads: Any = ("identity", 1, False)
     tokenizer: Any = byte_tokenizer()
 
@@ -44,6 +47,9 @@ class Fake:
         o = self.dataset.options
         examples = [self.dataset.example(Record({o.text: text, o.label: label}, "held")) for text, label in self.held]
         return examples, self(examples)
+
+    def learned_from(self):
+        return []
 
     def learned(self, what, of=None):
         return what()

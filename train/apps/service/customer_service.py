@@ -32,11 +32,11 @@ SAME = 0.8
 LIKELY = 0.6
 """Of two intents together, from which on they are asked back about."""
 REFUSED = re.compile(
-    r"\b(?:do not|don['’]?t|does not|doesn['’]?t|did not|didn['’]?t|no longer|never|not)\s+(?:really\s+|even\s+|actually\s+)?"
-    r"(?:want|wish|need|like|intend|plan|asking|trying|looking)\b|不(?:想|要|需要|打算|希望)",
+    r"\b(?:do not|don['’]?t|does not|doesn['’]?t|no longer|not going|not planning|never)\s+(?:really\s+|even\s+|actually\s+)?"
+    r"(?:(?:want|wish|need|intend|plan|like)\s+)?to\s+\w|不(?:想|要|需要|打算|希望)",
     re.IGNORECASE,
 )
-"""Of what somebody does not want: an intent in whose questions nobody said so is then not believed."""
+"""Of what somebody does not want to do: an intent in whose questions nobody said so is then not believed."""
 CONFUSED = 20
 """Pairs of intents on the page, those that are taken for each other most often."""
 LONGEST_VALUE = 200
@@ -243,7 +243,8 @@ class Service(Application):
         intents = [self._names[place] for place in held.probabilities_NV.argmax(-1)]
         believable = np.array([intent != self._options.nobody for intent in intents]) & (known_N >= familiar)
         at = threshold(held.confidence_N[believable], held.right_N[believable], self._options.precision)
-        refusable = {example.label for example in examples if REFUSED.search(example.fields["text"])}
+        seen = examples if self._answering.run.experiment.gradient.private else examples + self._answering.learned_from()
+        refusable = {example.label for example in seen if REFUSED.search(example.fields["text"])}
         found = {"temperature": held.temperature, "threshold": max(at, LEAST), "familiar": familiar, "coverage": held.curve}
         return found | {"refusable": sorted(refusable)}
 

@@ -59,7 +59,7 @@ def test_routes(service):
 
 
 @pytest.mark.parametrize(
-    "text", ["I don't want a loan 0.95", "we do not really need a loan 0.95", "no longer like my loan 0.95", "我不想要 loan 0.95"]
+    "text", ["I don't want to loan 0.95", "we do not really need to have a loan 0.95", "no longer to my loan 0.95", "我不想要 loan 0.95"]
 )
 def test_what_somebody_does_not_want_is_not_given(service, text):
     line = ask(service, text)
@@ -68,9 +68,12 @@ def test_what_somebody_does_not_want_is_not_given(service, text):
     assert ask(service, text)["route"] == "template"
 
 
-def test_an_intent_in_whose_questions_it_is_said_may_be_refused(service):
-    service._answering.held = [*HELD, ("I do not want my card 0.95", "card")]
+def test_an_intent_in_whose_questions_it_is_said_may_be_refused(service, monkeypatch):
+    asked = Record({"text": "I do not want to send my card 0.95", "intent": "card"}, "line")
+    monkeypatch.setattr(service._answering, "learned_from", lambda: [service._answering.dataset.example(asked)])
     assert service._learn()["refusable"] == ["card"]
+    service._answering.run.experiment.gradient.private = True  # of what was learned in private nothing is told
+    assert service._learn()["refusable"] == []
 
 
 def test_intents_that_are_taken_for_others_are_on_the_page(service, fake):
