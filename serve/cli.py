@@ -218,7 +218,7 @@ def load(options: Serve, run: Any, observed: Any, wake: Any = lambda jobs: None)
         raise UserError("several hosts together continue texts, and do nothing else", "Serve embeddings and applications on one host.")
     if not continues:
         found.working = _working(options, run, dataset)
-        found.notice = WATCHES.format(name=_name(options, run)) if dataset.watches else ""
+        found.notice = WATCHES.format(name=options.run_dir) if dataset.watches else ""
         if found.working is None and found.embedder is None and not found.notice:
             raise UserError(f"{run.path}: answers neither texts nor rows", "Give a run of texts, or of a task.")
         return found

@@ -97,17 +97,18 @@ def alerts(rule: str, counts: list[tuple[int, int]]) -> list[int]:
 
 def measured(rule: str, marks: str, series: list[str]) -> dict[str, Any]:
     windows = json.loads(Path(marks).read_text())
-    hits, others, weeks = list[bool](), list[int](), list[float]()
+    hits, others, weeks, whose = list[bool](), list[int](), list[float](), list[str]()
     for name, path in zip(DIGESTS, series, strict=True):
         with open(path) as file:
             counts = [(seconds(row["timestamp"]), int(float(row["value"]))) for row in csv.DictReader(file)]
         spans = [(seconds(begin), seconds(end) + HOUR) for begin, end in windows[name]["windows"]]
         told = alerts(rule, counts)
         hits += [any(begin <= time <= end for time in told) for begin, end in spans]
+        whose += [name] * len(spans)
         others.append(sum(not any(begin <= time <= end for begin, end in spans) for time in told))
         weeks.append((counts[-1][0] - counts[0][0]) / WEEK)
     false = drawn(len(weeks), lambda places: np.take(others, places).sum() / np.take(weeks, places).sum())
-    draws = {"found": drawn_mean(hits), "false": false}
+    draws = {"found": drawn_mean(hits, whose), "false": false}
     return {"found": sum(hits) / len(hits), "false": sum(others) / sum(weeks), "draws": draws}
 
 

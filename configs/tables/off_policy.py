@@ -34,7 +34,7 @@ def get_table() -> Table:
         title="What a log tells of another policy",
         paper="Swaminathan and Joachims 2015 (normalised); Li et al. 2018, sec. 4.2 (item-position model); Ionides 2008 (clipped)",
         claim="Ten thousand slates that were shown by chance tell within a tenth what another policy would earn, with intervals that hold "
-        "as often as they say; weights that are clipped tell it wrong.",
+        "as often as they say, and a thousand which of two earns more.",
         metrics=(
             Metric("error", "error of plain weights", "share of the value", digits=3),
             Metric("normalised", "of normalised ones", digits=3),
@@ -52,13 +52,12 @@ def get_table() -> Table:
         ),
         claims=(
             *(Better(f"{name}_{SIZES[1]}", f"{name}_{SIZES[0]}") for name in policies),
-            Better(f"ease_{SIZES[1]}", 0.1),
-            Better(f"best_{SIZES[1]}", 0.1),
+            *(Better(f"{name}_{SIZES[1]}", 0.1) for name in policies),
             Better(f"ease_{SIZES[1]}", 0.9, metric="intervals that hold"),
             Better(f"ease_{SIZES[0]}", 0.95, metric="logs that tell that it earns more than the logging policy"),
         ),
         note="Visitors are those of the test part; one page that each did visit is what is clicked, if it is shown and looked at: the "
-        f"first place always, each other one by {LOOKED_AT:.0%} of those who looked at the one before. A page of each of {PLACES} "
+        f"first place always, each other one in {LOOKED_AT:.0%} of as many cases as the one before. A page of each of {PLACES} "
         f"places is drawn by itself, among those that the visitor has not seen. {LOGS} logs of each size. The error is the root of the "
         "mean square of that of an estimate, over the value; intervals are of plain weights, of 95 %. A log tells an order if its interval "
         "lies above the logging policy's mean click.",

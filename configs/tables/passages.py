@@ -77,11 +77,11 @@ def found(faq: str, asked: str, strange: str, encoder: str = "") -> dict[str, An
     return measured(rank, answered(passages, [row["text"] for row in rows_of(strange)[::5]]))
 
 
-def measured(rank_Q: Any, strange_Q: Any) -> dict[str, Any]:
+def measured(rank_Q: Any, strange_Q: Any, tale_Q: Any = None) -> dict[str, Any]:
+    """tale_Q: of each question, whose cases are drawn together."""
     values = {"first": rank_Q < 1, "three": rank_Q < 3, "strange": strange_Q}
-    return {name: float(value.mean()) for name, value in values.items()} | {
-        "draws": {name: drawn_mean(value) for name, value in values.items()}
-    }
+    draws = {name: drawn_mean(values[name], tale_Q) for name in ("first", "three")}
+    return {name: float(value.mean()) for name, value in values.items()} | {"draws": draws}
 
 
 def found_in_tales(tales: str, strange: str, encoder: str = "") -> dict[str, Any]:
@@ -95,7 +95,7 @@ def found_in_tales(tales: str, strange: str, encoder: str = "") -> dict[str, Any
         right_QN = np.array([[passage.id in places for passage in passages.passages] for places in own])
         rank.append(ranks(passages.scores([one["question"] for one in asked]), right_QN))
         others.append(answered(passages, [row["text"] for row in rows_of(strange)[::10]]))
-    return measured(np.concatenate(rank), np.concatenate(others))
+    return measured(np.concatenate(rank), np.concatenate(others), np.repeat(np.arange(len(rank)), [len(one) for one in rank]))
 
 
 if __name__ == "__main__":

@@ -89,8 +89,6 @@ class Answering:
 
     def fits(self, example: Example) -> bool:
         """Whether the model reads it whole."""
-        if sum(map(len, example.fields.values())) < self.dataset.options.length // 2:  # a character is a token, or two
-            return True
         self.dataset.tokens, self.dataset._cut = self.tokenizer, False
         if self.dataset.way == "head":
             self.dataset.pieces(example, False)
@@ -216,6 +214,16 @@ def number_in(row: Record, name: str, usual: float, low: float, high: float, *, 
         wanted = f"a {'whole ' if whole else ''}number from {low:.10g} to {high:.10g}"  # in the first line, which is all that a row is told
         raise UserError(f"{row.where}: {name} is {str(value)[:40]!r}, not {wanted}", f"Give {wanted}.")
     return int(value) if whole else float(value)
+
+
+def truth_in(row: Record, name: str) -> bool:
+    """A truth value of a row, also one that a table has as text; not there, it is false. UserError for anything else."""
+    value: Any = row.get(name)
+    if isinstance(value, str) and value.strip().lower() in ("true", "false", ""):
+        value = value.strip().lower() == "true"
+    if value not in (None, False, True) or isinstance(value, int | float) and not isinstance(value, bool):
+        raise UserError(f"{row.where}: {name} is {str(value)[:40]!r}, not true or false", "Give one of these.")
+    return bool(value)
 
 
 def sampling_in(row: Record, temperature: float) -> Sampling:

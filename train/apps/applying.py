@@ -287,7 +287,7 @@ def _alone(output: Path) -> Iterator[None]:
 
 
 def _keep(journal: Path, value: Any) -> None:
-    """In one line, which is written many times faster than one that is easy on the eye; what is followed may have a row in a lot."""
+    """On one line, which is written many times faster than an indented one: with --follow a lot may be a single row."""
     storage.write_atomically(str(journal), json_files.line(value))
 
 

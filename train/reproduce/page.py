@@ -116,7 +116,10 @@ def _of_tier(name: str, table: Table, tier: str, found: Results | None) -> Itera
             result = verdict.judge(claim, table, found.values, found.draws)
             sign = "worse by" if result.gain < 0 else "by"
             gain = "" if math.isnan(result.gain) else f": {sign} {abs(result.gain):.{metric.digits}f}"
-            drawn = {claim.row, claim.than} & seeded or claim.row in found.draws.get(metric.name, {})
+            resampled = found.draws.get(metric.name, {})
+            drawn = {claim.row, claim.than} & seeded or (
+                claim.row in resampled and (claim.than in resampled or not isinstance(claim.than, str))
+            )
             noise = "" if math.isnan(result.slack) or not drawn else f", of which {result.slack:.{metric.digits}f} may be noise"
             yield f"- {verdict.say(claim, table)}{gain}{noise}: **{result.verdict}**"
     yield ""

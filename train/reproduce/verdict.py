@@ -69,7 +69,7 @@ class Judged(NamedTuple):
 
 Draws = Mapping[str, Mapping[str, Sequence[float]]]
 """Of each metric's name, of each row, its values on resampled cases."""
-NONE: Mapping[str, Any] = MappingProxyType({})
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def of_claim(
@@ -101,7 +101,7 @@ def of_claim(
     return Judged(verdict, gained.mean, slack)
 
 
-def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, float]]], draws: Draws = NONE) -> str:
+def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, float]]], draws: Draws = EMPTY) -> str:
     """equal, same order, undecided, not reproduced, too few seeds, or not measured.
 
     results: of each metric's name, of each row, its value by seed.
@@ -125,10 +125,10 @@ def of_table(table: Table, tier: str, results: dict[str, dict[str, dict[int, flo
     return "equal" if judged and all(verdict in ("equal", "better") for verdict in judged) else "same order"
 
 
-def judge(claim: Better, table: Table, results: dict[str, dict[str, dict[int, float]]], draws: Draws = NONE) -> Judged:
+def judge(claim: Better, table: Table, results: dict[str, dict[str, dict[int, float]]], draws: Draws = EMPTY) -> Judged:
     """A claim of a table."""
     metric = table.metric(claim.metric)
-    return of_claim(claim, results.get(metric.name, {}), metric.lower_is_better, draws.get(metric.name, NONE))
+    return of_claim(claim, results.get(metric.name, {}), metric.lower_is_better, draws.get(metric.name, EMPTY))
 
 
 def measured(results: dict[str, dict[str, dict[int, float]]], metric: str, row: str) -> Measured | None:

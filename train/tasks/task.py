@@ -178,7 +178,8 @@ class TaskDataset(Dataset):
     def identity(self, example: Example) -> Any:
         """What makes it another example than others: those of one identity are never apart. What no model reads of a row, such as a number
         that it has, makes none."""
-        return [{name: value for name, value in example.fields.items() if name in self._read}, example.label]
+        read = {name: value for name, value in example.fields.items() if name in self._read}
+        return [read or example.fields, example.label]
 
     @functools.cached_property
     def _read(self) -> frozenset[str]:
@@ -461,7 +462,7 @@ class TaskDataset(Dataset):
         if held:
             known = {self.key(example) for example in examples}
             both = sum(self.key(example) in known for example in held)
-            made.said += [f"{both:,} of {len(held):,} examples to evaluate on are also learned from"] if both else []
+            made.said += [f"{both:,} of {len(held):,} examples to evaluate on are also learned from, or of what is"] if both else []
         return made
 
     def cut_in(self, batches: TaskBatches) -> list[str]:

@@ -84,7 +84,7 @@ def test_verdict_of_a_table():
 
 
 def test_claims_of_rows_that_run_once_are_judged_over_resampled_cases():
-    """As scipy's paired bootstrap has it; and of 4000 such claims without substance one in twenty holds."""
+    """As scipy's paired bootstrap has it."""
     rng = np.random.default_rng(2)
     one, other = rng.random(100), rng.random(100)
     same = {"a": dict.fromkeys(range(3), float(one.mean())), "b": dict.fromkeys(range(3), float(other.mean()))}

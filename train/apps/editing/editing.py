@@ -36,7 +36,8 @@ KEPT_WITHOUT_SPACES = re.compile(
     re.DOTALL | re.MULTILINE | re.ASCII,
 )
 """The same for languages without spaces, in which an address or a number ends where another script begins."""
-QUOTED = r"“[^”\n]{1,500}”|„[^“”\n]{1,500}[“”]|«[^»\n]{1,500}»|「[^」\n]{1,500}」|\"[^\"\n]{1,500}\""
+QUOTED = r"“[^”\n]{1,500}”|„[^“”\n]{1,500}[“”]|«[^»\n]{1,500}»|「[^」\n]{1,500}」|『[^』\n]{1,500}』|(?<![^\s(\[])\"(?=\S)[^\"\n]{1,500}\""
+"""What somebody else said. A straight mark that stands behind a word or a number begins nothing: it may be inches."""
 SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]{0,3}[ \t]+|(?<=[。！？])|\n+")
 """What parts sentences."""
 LONGEST = 100_000

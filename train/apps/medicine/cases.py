@@ -186,10 +186,10 @@ def image_of(waves: np.ndarray) -> np.ndarray:
 TURNED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "inverted": lambda image: 255 - image,
     "upside down": lambda image: image[::-1],
-    "turned to its left": np.rot90,
-    "turned to its right": lambda image: np.rot90(image, 3),
+    "turned to its left": lambda image: np.rot90(image, 3),
+    "turned to its right": np.rot90,
 }
-"""What an image may have become before it came here."""
+"""What an image may have become before it came here, and what takes that back."""
 
 
 class Scales(NamedTuple):
@@ -254,7 +254,8 @@ class Scales(NamedTuple):
         return float(np.sqrt(np.square((waves_of(image) - self.waves_W2[:, 0]) / self.waves_W2[:, 1]).mean()))
 
     def turned(self, image: np.ndarray, known: Sequence[str] = tuple(TURNED)) -> str:
-        """Which of TURNED would bring an image nearest to those that these are the scales of; "" where it is nearest as it is."""
+        """Which of TURNED, taken back, would bring an image nearest to those that these are the scales of; "" where it is nearest as it
+        is."""
         away = {name: self.oddness(TURNED[name](image)) for name in known}
         nearest = min(away, key=lambda name: away[name], default="")
         return nearest if nearest and away[nearest] < self.oddness(image) else ""

@@ -30,7 +30,8 @@ FEW = 50
 ODD = 1.5
 """An image is odd that lies so many times as far from those learned from as the farthest of those held out."""
 SELDOM, ENOUGH = 0.05, 20
-"""An image is told to be turned where at most this share of so many held-out images would be: images of some sorts look alike every way."""
+"""An image is said to be turned if at most this share of the held-out images, so many at least, would be: there are images that look the
+same whichever way they stand."""
 GROUPS = 8
 """Values of a column by which answers are told apart on the page, at most."""
 WORDS, TOLD, GRID = 60, 3, 4
@@ -381,11 +382,10 @@ class Medical(Application):
             self._ranks[int(true), round(100 * float(probability_V[self._names.index(positive)]))] += 1
 
     def _groups_of(self, example: Example) -> list[tuple[str, str]]:
-        """Of a case its names of values, such as a sex, and what else is written beside, such as a site."""
+        """Of a case its values that are names, such as a sex, and what columns of groups say."""
         given = zip(self._dataset.columns, self._dataset.case_of(example).values, strict=True)
-        named = [(value.name, value.names[int(one)]) for value, one in given if value.names and one is not None]
-        hidden = ("text", "pair", self._options.patient, self._options.judged, self._options.given, "id")
-        return named + [(name, value) for name, value in example.fields.items() if name not in hidden and len(value) <= 40]
+        named = {value.name: value.names[int(one)] for value, one in given if value.names and one is not None}
+        return [*(named | {name: example.fields[name][:60] for name in self._options.groups if name in example.fields}).items()]
 
     def state(self) -> Any:
         return {

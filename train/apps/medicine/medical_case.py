@@ -43,6 +43,9 @@ class MedicalCase(Classification):
     """Probability with which each source of a case is left out in training, though never all, 0 to below 1."""
     hidden: int = 0
     """Units by which values and images are encoded, beside the numbers themselves. 0: none, as is best for few cases."""
+    groups: tuple[str, ...] = ()
+    """Columns, such as a site, by whose values the page tells answers apart, beside those of `values` that have names. Nothing in them is
+    masked."""
     patient: str = ""
     """Column that says whose case it is: those of one patient are learned from or held out together. Empty: there is none."""
     judged: str = ""

@@ -88,10 +88,7 @@ def _pieces(text: str, most: int) -> Iterator[tuple[int, int]]:
 def _cut(text: str, begin: int, end: int, most: int) -> Iterator[tuple[int, int]]:
     """A sentence, in parts where it is too long, cut behind a mark if one is in the second half of what fits, or else between words."""
     while end - begin > most:
-        places = [
-            (found[0].strip() == "" and text[found.start() - 1] in ",;:", found)
-            for found in CUT.finditer(text, begin + most // 2, begin + most)
-        ]
+        places = [(text[found.start() - 1] in ",;:", found) for found in CUT.finditer(text, begin + most // 2, begin + most)]
         chosen = next((found for marked, found in reversed(places) if marked), places[-1][1] if places else None)
         if chosen is None:
             yield begin, begin + most
@@ -146,9 +143,7 @@ class Extracting(Application):
         return in_place(rows, self._read, self._lines)
 
     def _read(self, row: Record) -> str:
-        text = column(row, self.text)
-        self._answering.example_of(Record({self.text: text[: self._most]}, row.where))
-        return text
+        return self._answering.example_of(Record({self.text: column(row, self.text)}, row.where)).fields["text"]
 
     @property
     def _most(self) -> int:
@@ -156,7 +151,7 @@ class Extracting(Application):
         return LETTERS * self._options.length
 
     def _lines(self, texts: list[str]) -> list[dict[str, Any]]:
-        each = [passages_of(text, self._most) for text in texts]
+        each = [[part for one in passages_of(text, self._most) for part in self._read_whole(text, one)] for text in texts]
         lines, waiting, count = [], list[int](), 0
         for number, own in enumerate(each):
             waiting.append(number)
@@ -166,6 +161,14 @@ class Extracting(Application):
                 lines += [self._line(texts[place], each[place], np.array([next(given) for _ in each[place]])) for place in waiting]
                 waiting, count = [], 0
         return lines
+
+    def _read_whole(self, text: str, one: Passage) -> list[Passage]:
+        """A passage, or its parts where the model would not read it to its end, as in writing of many tokens."""
+        size = one.end - one.start
+        if size < self._options.length // 4 or self._answering.fits(Example({"text": text[one.start : one.end]}, None, "row")):
+            return [one]
+        parts = passages_of(text[one.start : one.end], (size + 1) // 2)
+        return [whole for a, b in parts for whole in self._read_whole(text, Passage(one.start + a, one.start + b))]
 
     def _given(self, texts: list[str]) -> list[np.ndarray]:
         """The probabilities of labels of each passage, some at a time."""

@@ -51,7 +51,10 @@ class FilterDataset(ClassificationDataset):
     def example(self, record: Record) -> Example:
         """Read as it looks: words with letters of other scripts are those that people see."""
         found = super().example(record)
-        return found._replace(fields=found.fields | {"text": undisguised(found.fields["text"]) or " "})
+        text = undisguised(found.fields["text"])
+        if not text.strip():
+            raise UserError(f"{record.where}: {self.options.text} holds nothing that can be seen", "Leave it out.")
+        return found._replace(fields=found.fields | {"text": text})
 
     def check(self, sources: list) -> None:
         super().check(sources)
@@ -70,6 +73,13 @@ def most_with(wanted_N: np.ndarray, share: float) -> float:
     allowed = math.floor(share * len(wanted_N) + 1e-9)
     ordered = np.sort(np.asarray(wanted_N, np.float64))[::-1]
     return float(np.nextafter(ordered[allowed], 2.0)) if allowed < len(ordered) else 0.0
+
+
+def _without(example: Example, word: re.Match) -> Example | None:
+    """A message without a word; None where nothing else is left."""
+    text = example.fields["text"]
+    rest = f"{text[: word.start()]}{text[word.end() :]}".strip()
+    return example._replace(fields=example.fields | {"text": rest}) if rest else None
 
 
 class Filtering(Application):
@@ -113,15 +123,12 @@ class Filtering(Application):
     def _lines(self, examples: list[Example]) -> list[dict[str, Any]]:
         given = [float(answer[self._place]) for answer in self._answering(examples)]
         held = [example for example, p in zip(examples, given, strict=True) if p >= self._threshold]
-        places = [[*WORD.finditer(example.fields["text"])][:WORDS] for example in held]
-        without = [
-            example._replace(fields=example.fields | {"text": f"{text[: word.start()]}{text[word.end() :]}".strip() or " "})
-            for example, words in zip(held, places, strict=True)
-            for word in words
-            for text in (example.fields["text"],)
+        words = [
+            [(word[0], rest) for word in [*WORD.finditer(example.fields["text"])][:WORDS] if (rest := _without(example, word)) is not None]
+            for example in held
         ]
-        less = iter(float(answer[self._place]) for answer in self._answering(without))
-        why = iter([[(word[0], next(less)) for word in words] for words in places])
+        less = iter(float(answer[self._place]) for answer in self._answering([rest for own in words for _, rest in own]))
+        why = iter([[(word, next(less)) for word, _ in own] for own in words])
         lines = []
         for example, p in zip(examples, given, strict=True):
             line: dict[str, Any] = {"held": p >= self._threshold, "probability": round(p, 6)}
@@ -137,7 +144,7 @@ class Filtering(Application):
         c = self._counts
         c["messages"] += 1
         c["held"] += line["held"]
-        if example.label is not None:
+        if example.label in self._answering.dataset.label_names:
             kind = "unwanted" if example.label == self._options.unwanted else "wanted"
             c[kind] += 1
             c[f"{kind} held"] += line["held"]

@@ -15,12 +15,14 @@ WORD = re.compile(r"[^\W\d_]+")
 
 
 def undisguised(text: str) -> str:
-    """A text as it looks: characters of no width left out and styled ones made plain; and words that are Latin but for letters of Cyrillic
-    and Greek which look Latin are Latin, if at least half of all letters then are. So a text in Russian stays, and in an English one a
-    Russian name that has a letter which Latin lacks."""
+    """A text as it looks: characters of no width left out and styled ones made plain; and in a text with Latin letters words that are Latin
+    but for letters of Cyrillic and Greek which look Latin are Latin, if at least half of all letters then are. So a text in Russian stays,
+    and in an English one a Russian name that has a letter which Latin lacks."""
     if text.isascii():
         return text
     found = fold(text).text
+    if not any(letter.isascii() and letter.isalpha() for letter in found):
+        return found
     plain = {word: word.translate(LOOKALIKES) for word in {*WORD.findall(found)}}
     latin = {word: other for word, other in plain.items() if all(map(_is_latin, other))}
     words = WORD.findall(found)

@@ -32,11 +32,11 @@ SAME = 0.8
 LIKELY = 0.6
 """Of two intents together, from which on they are asked back about."""
 REFUSED = re.compile(
-    r"\b(?:do not|don['’]?t|does not|doesn['’]?t|no longer|not going|not planning|never)\s+(?:really\s+|even\s+|actually\s+)?"
-    r"(?:(?:want|wish|need|intend|plan|like)\s+)?to\s+\w|不(?:想|要|需要|打算|希望)",
+    r"\b(?:i|we)(?:\s+(?:do not|don['’]?t|no longer|am not|are not)|['’](?:m|re) not)\s+(?:really\s+|even\s+|actually\s+)?"
+    r"(?:want|wish|intend|plan|like|going|planning)\s+to\s+\w|我们?(?:真的|现在|已经)?不(?:想|要(?!紧)|需要|打算|希望)",
     re.IGNORECASE,
 )
-"""Of what somebody does not want to do: an intent in whose questions nobody said so is then not believed."""
+"""Of what somebody does not want to do. An intent that no question of the log refuses so is then not believed."""
 CONFUSED = 20
 """Pairs of intents on the page, those that are taken for each other most often."""
 LONGEST_VALUE = 200
@@ -317,13 +317,13 @@ class Service(Application):
         same = written_for_it and score_N[best] >= SAME
         # Whoever was asked for something most likely gives it, in few words: another subject must be clear.
         clear = written_for_it or (familiar and confidence >= (1 + self._threshold) / 2) or len(question) > LONGEST_VALUE
-        if waiting is not None and not clear and waiting["intent"] in self._templates:
+        if waiting is not None and not clear and not refused and waiting["intent"] in self._templates:
             whole = {} if found_slots else {waiting["missing"]: self.masked(question.strip())}
             slots = whole | found_slots | waiting["slots"] | given
             return line | {"intent": waiting["intent"], "confidence": None} | self._template(conversation, waiting["intent"], slots)
         if sure and intent in self._templates and intent != self._options.nobody and not same:
             return line | self._template(conversation, intent, found_slots | given)
-        if refused:
+        if refused and not same:
             return line | {"route": "human", "answer": self._options.human, "missing_slots": [], "refused": True}
         if found:
             return line | self._retrieved(score_N, best)

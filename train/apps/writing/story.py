@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.records.record import Record, check_text
 from data.records.rows import digest_of
 from model.decoding.sampling import Sampling
-from train.apps.answering import DRAWN, ID, in_place, number_in, sampling_in
+from train.apps.answering import DRAWN, ID, in_place, number_in, sampling_in, truth_in
 from train.apps.writing.adventure import State, World, read_world
 from train.apps.writing.facts import Facts, closed
 from train.kinds import Application, Column, Section
@@ -237,9 +237,7 @@ class Writer(Application):
             if len(said & {*known}) > 1 and not any(", " in one for one in known):
                 both = " and ".join(sorted(said & {*known}))
                 raise UserError(f"{row.where}: {name} is {both}, and can be one alone", "Say which.")
-        if row.get("fill") not in (None, "", False):
-            if row["fill"] is not True:
-                raise UserError(f"{row.where}: fill is {str(row['fill'])[:40]!r}", "Write true, or leave it out.")
+        if truth_in(row, "fill"):
             row = Record({**row, **self._facts.filled(sheet_of(row, self._options.controls), seed)}, row.where)
         return _Asked(self._answering.example_of(row), count, sampling, seed)
 

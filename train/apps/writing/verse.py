@@ -9,7 +9,7 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from model.decoding.sampling import Sampling
-from train.apps.answering import DRAWN, ID, in_place, number_in, sampling_in
+from train.apps.answering import DRAWN, ID, in_place, number_in, sampling_in, truth_in
 from train.apps.writing.tunes import AGREED, FEWEST, RHYMING, Metre, Tune, tunes
 from train.kinds import Application, Column, Section
 from train.tasks.examples import Example, column
@@ -146,13 +146,14 @@ class Poet(Application):
         dataset = self._answering.dataset
         example = dataset.example(Record({name: value for name, value in row.items() if name != dataset.options.target}, row.where))
         name = example.fields["source"]
-        if name and name not in self._tunes and row.get("free") is not True:
+        free = truth_in(row, "free")
+        if name and name not in self._tunes and not free:
             known = ", ".join(sorted(self._tunes)[:30])
             raise UserError(f"{row.where}: no tune {name!r}: there are {known or 'none'}; or give free: true", "Give one of them.")
         count, seed = int(number_in(row, "n", 1, 1, MOST, whole=True)), int(number_in(row, "seed", 0, 0, 2**31 - 1, whole=True))
         sampling = sampling_in(row, 1.0)
         self._answering.checked(example)
-        return _Asked(example, self._tunes.get(name) if row.get("free") is not True else None, count, sampling, seed)
+        return _Asked(example, None if free else self._tunes.get(name), count, sampling, seed)
 
     def _line(self, asked: _Asked) -> dict[str, Any]:
         size = self._answering.vocabulary

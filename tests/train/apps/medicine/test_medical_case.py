@@ -310,10 +310,12 @@ def test_an_image_that_was_turned_is_told_where_all_stand_one_way():
     images = [np.clip(slopes + rng.normal(0, 12, slopes.shape), 0, 255).astype(np.uint8) for _ in range(40)]
     scales = Scales.measured((), [Case((), image) for image in images])
     assert [scales.turned(image) for image in images] == [""] * 40
-    back = {"inverted": "inverted", "upside down": "upside down", "turned to its left": "turned to its right"}
-    for did, name in (back | {"turned to its right": "turned to its left"}).items():
-        assert {scales.turned(TURNED[did](image)) for image in images} <= {name, "inverted"}
-        assert all(scales.turned(TURNED[did](image), [name]) == name for image in images)
+    done = {"inverted": lambda image: 255 - image, "upside down": np.flipud}
+    done |= {"turned to its left": np.rot90, "turned to its right": lambda image: np.rot90(image, -1)}  # rot90: against the clock
+    for name, do in done.items():
+        assert all(scales.turned(do(image), [name]) == name for image in images)
+        assert {scales.turned(do(image)) for image in images} <= {name, "inverted"}
+        np.testing.assert_array_equal(TURNED[name](do(images[0])), images[0])
     alike = [np.clip(rng.normal(128, 30, (32, 32)), 0, 255).astype(np.uint8) for _ in range(40)]
     found = Counter(Scales.measured((), [Case((), image) for image in alike]).turned(image) for image in alike)
     assert 40 - found[""] > 5
@@ -400,12 +402,13 @@ def test_lines_do_not_depend_on_how_many_at_a_time_and_all_is_counted(medical):
 
 
 def test_answers_are_told_apart_by_groups(medical):
-    """Of names of values and of columns beside; what is another for every case is no group."""
-    told = rewired(medical, positive=LABELS[0])
-    rows = [row | {"site": "AB"[number % 2], "number": f"n{number}"} for number, row in enumerate(simulate(40, 15)[0])]
+    """Those that the options name; nothing else that a row says is kept, and what is another for every case is no group."""
+    told = rewired(medical, positive=LABELS[0], groups=("site", "number"))
+    rows = [row | {"site": "AB"[number % 2], "number": f"n{number}", "phone": "555"} for number, row in enumerate(simulate(40, 15)[0])]
     lines = told.answers([Record(row, "row") for row in rows])
     (found,) = [one.rows for one in told.sections() if "groups" in one.title]
     assert [row[:3] for row in found] == [["site", "A", "20"], ["site", "B", "20"]]
+    assert "555" not in json.dumps(told.state())
     for place, row in enumerate(found):
         own = [(line["differential"][0]["label"], one["outcome"]) for line, one in list(zip(lines, rows, strict=True))[place::2]]
         assert float(row[3]) == pytest.approx(np.mean([given == true for given, true in own]), abs=1e-3)

@@ -48,16 +48,17 @@ def test_a_reason_is_a_word_without_which_it_is_less_probable(filtering):
 
 
 def test_disguised_words_are_read(filtering):
-    assert ask(filtering, "sр\u200baм") == ask(filtering, "spam") or ask(filtering, "ѕраm")["held"]
+    assert ask(filtering, "sр\u200bam") == ask(filtering, "spam") and ask(filtering, "ѕраm")["held"]
+    assert "seen" in ask(filtering, "\u200b\u200b")["error"]
     assert ask(filtering, "ѕраm prize")["because"] == ask(filtering, "spam prize")["because"]
 
 
 def test_all_is_counted_and_gone_on_with(filtering, fake):
-    rows = [("spam", "spam"), ("spam 0.31", "spam"), ("ham", "ham"), ("spam 0.9 indeed", "ham"), ("ham", None)]
+    rows = [("spam", "spam"), ("spam 0.31", "spam"), ("ham", "ham"), ("spam 0.9 indeed", "ham"), ("ham", None), ("ham", "other")]
     given = [{"text": text} | ({"label": label} if label else {}) for text, label in rows] + [{"text": ""}]
     lines = filtering.answers([Record(row, f"line {number}") for number, row in enumerate(given, 1)])
-    assert [line.get("held") for line in lines] == [True, False, False, True, False, None] and "line 6" in lines[5]["error"]
-    assert filtering.summary() == {"messages": 5, "held": 2, "recall": 0.5, "false_positives": 0.5}
+    assert [line.get("held") for line in lines] == [True, False, False, True, False, False, None] and "line 7" in lines[6]["error"]
+    assert filtering.summary() == {"messages": 6, "held": 2, "recall": 0.5, "false_positives": 0.5}
     other = Filtering(fake(Filter(), LABELS, HELD))
     other.restore(json.loads(json.dumps(filtering.state())))
     assert other.summary() == filtering.summary() and [one.rows for one in other.sections()] == [one.rows for one in filtering.sections()]

@@ -13,7 +13,9 @@ from train.apps.reading.lookalikes import LOOKALIKES, undisguised
     "text, read",
     [
         ("FRЕЕ рrіzе", "FREE prize"),
-        ("Сору", "Copy"),
+        ("Сору that", "Copy that"),
+        ("Сору", "Сору"),
+        ("рос оса", "рос оса"),
         ("w\u200bi\u200dn", "win"),
         ("ＦＲＥＥ 𝐩𝐫𝐢𝐳𝐞", "FREE prize"),
         ("Я люблю чай", "Я люблю чай"),
@@ -34,7 +36,7 @@ def test_any_disguise_of_latin_letters_is_taken_off(text, random):
     for other, letter in LOOKALIKES.items():
         back.setdefault(chr(letter) if isinstance(letter, int) else letter, []).append(chr(other))
     hidden = "".join(random.choice([letter, *back.get(letter, [])]) for letter in text)
-    assert undisguised(hidden) == text
+    assert undisguised(f"{hidden} x") == f"{text} x"
 
 
 def test_only_single_letters_of_two_scripts_are_taken_for_latin_ones():

@@ -59,13 +59,37 @@ def test_routes(service):
 
 
 @pytest.mark.parametrize(
-    "text", ["I don't want to loan 0.95", "we do not really need to have a loan 0.95", "no longer to my loan 0.95", "我不想要 loan 0.95"]
+    "text",
+    ["I don't want to loan 0.95", "we do not really want to have a loan 0.95", "we no longer plan to loan 0.95", "我不想要 loan 0.95"],
 )
 def test_what_somebody_does_not_want_is_not_given(service, text):
     line = ask(service, text)
     assert line["route"] == "human" and line["refused"] is True and line["intent"] == "loan"
     service._refusable = {"loan"}  # where questions of the intent are put like this
     assert ask(service, text)["route"] == "template"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "需不需要 loan 0.95",
+        "要不要 loan 0.95",
+        "不要紧 loan 0.95",
+        "I was told never to share my loan 0.95",
+        "the app does not want to open my loan 0.95",
+        "so that I do not need to pay my loan 0.95 twice",
+    ],
+)
+def test_what_is_no_refusal(service, text):
+    assert ask(service, text)["route"] == "template"
+
+
+def test_a_refusal_is_no_value_of_a_slot_and_no_reason_against_the_very_question(service):
+    assert ask(service, "my card 0.99", conversation="c")["missing_slots"] == ["days"]
+    assert ask(service, "I do not want to wait", conversation="c")["route"] == "human"
+    assert ask(service, "I do not want to ask: where is the next office?")["route"] in ("human", "retrieved")
+    service._passages = Passages([Passage(9, "What if I do not want to renew?", "Then it ends.", "")])
+    assert ask(service, "What if I do not want to renew?")["route"] == "retrieved"
 
 
 def test_an_intent_in_whose_questions_it_is_said_may_be_refused(service, monkeypatch):

@@ -44,10 +44,11 @@ def test_the_way_to_the_goal(world):
     assert world.step(state, "drop crown") == (state, (False, "It is over."))
 
 
-@pytest.mark.parametrize("command", ["g\u0131ve lamp", "\u0131", "\u017ftop", "\u212aey", "TAKE LAMP"])
+@pytest.mark.parametrize("command", ["g\u0131ve lamp", "\u0131", "\u017ftop", "\u212aey"])
 def test_letters_that_are_one_in_another_case_alone_are_read(world, command):
     """Such as the Turkish dotless i, which no verb has."""
-    assert world.step(world.begin(), command)[1].text
+    state, outcome = world.step(world.begin(), command)
+    assert outcome.text.startswith("You can ") and state == world.begin()
 
 
 @pytest.mark.parametrize("missing", range(len(WON) - 1))

@@ -113,6 +113,7 @@ def test_what_a_sheet_lacks_is_filled_from_others_where_a_row_asks(writer):
     line = ask(made, kind="dragon", name="Ash", fill=True, n=1)
     assert line["sheet"]["size"] in SIZES and {**line["sheet"], "kind": "dragon", "name": "Ash"} == line["sheet"]
     assert "size" not in ask(made, kind="dragon", fill="", n=1)["sheet"] and "fill" in ask(made, kind="dragon", fill="yes", n=1)["error"]
+    assert ask(made, kind="dragon", fill="True", n=1)["sheet"] == ask(made, kind="dragon", fill=True, n=1)["sheet"]
     assert {ask(made, kind="dragon", fill=True, n=1, seed=seed)["sheet"]["size"] for seed in range(20)} == {*SIZES}
 
 
