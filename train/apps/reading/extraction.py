@@ -151,7 +151,7 @@ class Extracting(Application):
         return LETTERS * self._options.length
 
     def _lines(self, texts: list[str]) -> list[dict[str, Any]]:
-        each = [[part for one in passages_of(text, self._most) for part in self._read_whole(text, one)] for text in texts]
+        each = [passages_of(text, self._most) for text in texts]
         lines, waiting, count = [], list[int](), 0
         for number, own in enumerate(each):
             waiting.append(number)
@@ -162,19 +162,19 @@ class Extracting(Application):
                 waiting, count = [], 0
         return lines
 
-    def _read_whole(self, text: str, one: Passage) -> list[Passage]:
+    def _parts(self, text: str) -> list[str]:
         """A passage, or its parts where the model would not read it to its end, as in writing of many tokens."""
-        size = one.end - one.start
-        if size < self._options.length // 4 or self._answering.fits(Example({"text": text[one.start : one.end]}, None, "row")):
-            return [one]
-        parts = passages_of(text[one.start : one.end], (size + 1) // 2)
-        return [whole for a, b in parts for whole in self._read_whole(text, Passage(one.start + a, one.start + b))]
+        if len(text) < self._options.length // 4 or self._answering.fits(Example({"text": text}, None, "row")):
+            return [text]
+        return [part for one in passages_of(text, (len(text) + 1) // 2) for part in self._parts(text[one.start : one.end])]
 
     def _given(self, texts: list[str]) -> list[np.ndarray]:
-        """The probabilities of labels of each passage, some at a time."""
+        """The probabilities of labels of each passage, some at a time; of one that is read in parts the largest ones."""
         found: list[np.ndarray] = []
         for first in range(0, len(texts), TOGETHER):
-            found += self._answering([Example({"text": text}, None, "row") for text in texts[first : first + TOGETHER]])
+            parts = [self._parts(text) for text in texts[first : first + TOGETHER]]
+            answers = iter(self._answering([Example({"text": part}, None, "row") for own in parts for part in own]))
+            found += [np.max([next(answers) for _ in own], 0) for own in parts]
         return found
 
     def _line(self, text: str, passages: list[Passage], given_PV: np.ndarray) -> dict[str, Any]:

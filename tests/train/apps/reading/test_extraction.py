@@ -1,7 +1,6 @@
 """Quotes are the text's own, nothing of it is unread, and what is absent is said."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,18 +67,17 @@ def test_clauses_are_quoted_with_their_places(extracting):
     assert law["confidence"] == pytest.approx(0.95) and "blank" not in law and term["blank"] is True
     (absent,) = line["absent"]
     assert absent["label"] == "audit" and absent["confidence"] == pytest.approx(0.01)
-    assert line["passages"] == len(passages_of(CONTRACT, 64)) and len(line["review"]) == extraction.REVIEWED
+    assert line["passages"] == len(passages_of(CONTRACT, 80)) and len(line["review"]) == extraction.REVIEWED
 
 
-def test_passages_are_cut_until_the_model_reads_them_whole(extracting):
-    """Of a sentence without spaces, and whatever stands first in a text."""
-    text = " " * 700 + "该合同适用法律" * 90
-    asked = []
-    call = type(extracting._answering).__call__
-    extracting._answering = SimpleNamespace(**vars(extracting._answering), fits=extracting._answering.fits)
-    extracting._given = lambda texts: asked.extend(texts) or [np.full(3, 0.1, np.float32) for _ in texts]
-    line = extracting._lines([text])[0]
-    assert call and "".join(asked) == text.strip() and max(map(len, asked)) <= 64 and line["passages"] == len(asked)
+def test_a_passage_is_read_to_its_end_in_parts(extracting, monkeypatch):
+    """Of a sentence without spaces, whatever stands first in a text: its labels are those that any part has."""
+    text, asked = " " * 700 + "该合同适用法律" * 9 + " term 0.9", []
+    probabilities = extracting._answering.probabilities
+    monkeypatch.setattr(extracting._answering, "probabilities", lambda one: asked.append(one) or probabilities(one))
+    line = ask(extracting, text)
+    assert "".join(asked).replace(" ", "") == text.replace(" ", "") and max(map(len, asked)) <= 64 < 80 and len(asked) > line["passages"]
+    assert [(one["label"], one["quote"]) for one in line["clauses"]] == [("term", text.strip())]
 
 
 def test_what_is_behind_any_length_is_found(extracting, monkeypatch):
