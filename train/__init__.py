@@ -93,6 +93,8 @@ _FACE = {
     "distinct": "tasks.metrics.diversity",
     "self_bleu": "tasks.metrics.diversity",
     "tunes": "apps.writing.tunes",
+    "off_policy": "apps.recommending.off_policy",
+    "undisguised": "apps.reading.lookalikes",
     "MedicalCase": "apps.medicine.medical_case",
     "Grading": "apps.education.grading",
     "Extraction": "apps.reading.extraction",

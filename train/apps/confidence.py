@@ -42,7 +42,7 @@ def tempered(probabilities_NV: np.ndarray, by: float) -> np.ndarray:
 
 def log_odds(p: Any) -> Any:
     """Of probabilities, which count as 1e-9 from 0 and from 1 at least."""
-    p = np.clip(p, 1e-9, 1 - 1e-9)
+    p = np.clip(np.asarray(p, np.float64), 1e-9, 1 - 1e-9)  # in float32 the latter is 1
     return np.log(p) - np.log1p(-p)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from train.apps.confidence import FLATTENED, NEVER, conformal, coverage, familiarity, temperature, tempered, threshold
+from train.apps.confidence import FLATTENED, NEVER, conformal, coverage, familiarity, log_odds, temperature, tempered, threshold
 
 
 def drawn(count: int, seed: int, by: float = 1.0):
@@ -70,3 +70,10 @@ def test_answers_that_are_never_right_are_never_given():
 def test_coverage_counts_the_most_confident_first():
     share, precise = coverage(np.array([0.2, 0.9, 0.5]), np.array([False, True, False]))
     assert share == pytest.approx([1 / 3, 2 / 3, 1]) and precise == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_log_odds_are_numbers_however_sure_a_classifier_is(kind):
+    """Models give float32, in which the largest probability below 1 is 1 less 6e-8."""
+    found = log_odds(np.array([0, 0.25, 1], kind))
+    np.testing.assert_allclose(found, [-np.log(1e9), -np.log(3), np.log(1e9)], rtol=1e-6)
