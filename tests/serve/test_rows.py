@@ -158,7 +158,7 @@ def test_runs_of_all_sorts_are_served_with_their_pages(runs, films, verse, liste
 
 def test_a_monitor_says_where_to_watch(runs):
     found = loaded(runs["monitor"])
-    assert found.working is None and "omnia apply monitor --input" in found.notice and "report.html" in found.notice
+    assert found.working is None and "/monitor --input" in found.notice and "report.html" in found.notice
 
 
 @pytest.mark.parametrize("option", [{"int8": True}, {"forbidden": "phrases.txt"}])

@@ -146,7 +146,7 @@ def load_embedder(
     UserError for a model that does not read rows of text by themselves: one with a source, with encoders of media, or of other things than
     texts.
     """
-    run = run if isinstance(run, Run) else open_run(run)
+    run = open_run(run) if isinstance(run, str | Path) else run
     config = run.experiment.model
     if not run.experiment.objective.of_texts:
         raise UserError(f"{run.path}: its model reads no texts", "Give a run of an encoder or of a decoder of text.")

@@ -52,7 +52,7 @@ def small(experiment: Experiment) -> Experiment:
     context = min(experiment.model.context_length, 128) if not hasattr(o, "response_tokens") else experiment.model.context_length
     model = experiment.model
     if isinstance(model, OfStart):  # any will do that the task is for
-        encoder = isinstance(o, Retrieval) or getattr(o, "class_weights", "none") != "none"
+        encoder = isinstance(o, Retrieval) or getattr(o, "class_weights", "none") != "none" or getattr(o, "ngrams", 0) > 0
         model = TextEncoderConfig() if encoder else ModelConfig()
     model = dataclasses.replace(model, vocab_size=512, context_length=context, **SMALL)
     if hasattr(model, "encoders"):
