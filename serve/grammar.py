@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from data.files import json_files
 from serve.jobs import Grammar
-from serve.protocol import DEEPEST, Refused, depth
+from serve.protocol import DEEPEST, Refused
 
 LARGEST = 64 << 10
 """Bytes of a schema or an expression, or of those of all tools."""
@@ -52,7 +53,7 @@ class Grammars:
         schema = form.get("schema", {"type": "object"})
         text = json.dumps(schema)
         _checked(text, param)
-        if depth(schema) > DEEPEST:
+        if json_files.depth(schema, DEEPEST) > DEEPEST:
             raise Refused(f"{param} is more than {DEEPEST} levels deep", param)
         return self._made(LLMatcher.grammar_from_json_schema(text, overrides=SPACES), param)
 
@@ -63,7 +64,7 @@ class Grammars:
         lines = []
         for number, tool in enumerate(tools):
             schema = tool["function"].get("parameters") or {"type": "object"}
-            if depth(schema) > DEEPEST:
+            if json_files.depth(schema, DEEPEST) > DEEPEST:
                 raise Refused(f"tools[{number}].function.parameters are more than {DEEPEST} levels deep", "tools")
             head = f'{{"name": {json.dumps(tool["function"]["name"], ensure_ascii=False)}, "arguments": '
             # A schema stays whole: what it refers to stands at its own root.

@@ -46,29 +46,15 @@ def parsed(raw: bytes) -> Any:
         found = json.loads(raw.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise Refused("the body is no JSON", code="invalid_json") from None
-    if depth(found) > DEEPEST:
+    if json_files.depth(found, DEEPEST) > DEEPEST:
         raise Refused(f"the body has more than {DEEPEST} values within values", code="invalid_json")
-    if HALVES.search(raw):  # what escapes may spell, and no UTF-8 can
-        try:
-            json.dumps(found, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise Refused("a text of the body holds half of a surrogate pair", code="invalid_json") from None
+    if HALVES.search(raw) and not json_files.is_unicode(found):
+        raise Refused("a text of the body holds half of a surrogate pair", code="invalid_json")
     return found
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
-
-
-def depth(value: Any) -> int:
-    """Levels of values within values, counted to DEEPEST + 1."""
-    level, deepest = [value], 0
-    while level:
-        deepest += 1
-        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
-        if deepest > DEEPEST:
-            break
-    return deepest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +249,7 @@ def _tool_calls(value: Any, where: str) -> list[dict[str, Any]]:
             json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
         except ValueError as error:  # of numbers that are none, and of half characters too
             raise Refused(f"{here}.arguments are no JSON object: {error}", f"{here}.arguments") from None
-        if not isinstance(arguments, dict) or depth(arguments) > DEEPEST:
+        if not isinstance(arguments, dict) or json_files.depth(arguments, DEEPEST) > DEEPEST:
             raise Refused(f"{here}.arguments must be a JSON object, at most {DEEPEST} levels deep", f"{here}.arguments")
         found.append(call | {"function": function | {"arguments": arguments}})
     return found

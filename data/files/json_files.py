@@ -62,6 +62,24 @@ def parse(content: str | bytes, kind: type | tuple[type, ...] = dict) -> Any:
     return value
 
 
+def depth(value: Any, most: int) -> int:
+    """Levels of values within values, counted to most + 1: the value itself is the first."""
+    level, deepest = [value], 0
+    while level and deepest <= most:
+        deepest += 1
+        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+    return deepest
+
+
+def is_unicode(value: Any) -> bool:
+    """Whether all texts of a value, names too, can be written in UTF-8: escapes may spell half of a surrogate pair, which cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def kind_of(value: Any) -> str:
     """What JSON calls such a value, as a word of an error."""
     return _NAMES.get(type(value), type(value).__name__)

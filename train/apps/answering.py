@@ -221,7 +221,7 @@ def truth_in(row: Record, name: str) -> bool:
     value: Any = row.get(name)
     if isinstance(value, str) and value.strip().lower() in ("true", "false", ""):
         value = value.strip().lower() == "true"
-    if value not in (None, False, True) or isinstance(value, int | float) and not isinstance(value, bool):
+    if value is not None and not isinstance(value, bool):
         raise UserError(f"{row.where}: {name} is {str(value)[:40]!r}, not true or false", "Give one of these.")
     return bool(value)
 

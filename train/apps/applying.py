@@ -20,7 +20,7 @@ import xxhash
 
 from data.errors import UserError
 from data.files import json_files, storage
-from data.records.record import Record, check_text
+from data.records.record import Record
 from data.records.rows import every_row, row_of
 from train.apps.web_socket import SCHEME, WebSocket
 from train.kinds import Application
@@ -333,19 +333,13 @@ def _answered(application: Application, lot: list[Record | UserError]) -> list[d
 
 def _sound(row: Record | UserError) -> Record | UserError:
     """A row whose texts are all Unicode, and which is not nested beyond reason; else what is wrong with it."""
-    try:
-        level: list[Any] = [row] if isinstance(row, Record) else []
-        for _ in range(DEEPEST):
-            for value in level:
-                if isinstance(value, str):
-                    check_text(value, f"{row.where}: a value")  # type: ignore[union-attr]
-            inner = [[*one, *one.values()] if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-            level = [value for values in inner for value in values]
-            if not level:
-                return row
-        raise UserError(f"{row.where}: has more than {DEEPEST} values within values", "Give flatter rows.")  # type: ignore[union-attr]
-    except UserError as error:
-        return error
+    if isinstance(row, UserError):
+        return row
+    if json_files.depth(row, DEEPEST) > DEEPEST:
+        return UserError(f"{row.where}: has more than {DEEPEST} values within values", "Give flatter rows.")
+    if not json_files.is_unicode(row):
+        return UserError(f"{row.where}: a text holds half of a surrogate pair, which is no character", "Leave it out.")
+    return row
 
 
 def _kept(journal: Path, target: Path, output: Path, of: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,8 @@ def recommender_run(folder: Path) -> Path:
     items[18]["title"] = ""
     (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     (folder / "users.csv").write_text("user,age\n" + "".join(f"u{user},{20 + user}\n" for user in range(USERS)))
-    experiment = Experiment(
-        steps=2,
-        batch_size=8,
+    return _trained(
+        folder,
         model=ModelConfig(context_length=6, num_layers=1, embed_dim=16, num_heads=2, positions="rotary"),
         data=Recommendation(
             files=(str(folder / "events.csv"),),
@@ -48,12 +48,21 @@ def recommender_run(folder: Path) -> Path:
         ),
         objective=NextItem(),
         optimizer=AdamW(learning_rate=1e-2),
+    )
+
+
+def _trained(folder: Path, **kinds: Any) -> Path:
+    """For two steps, with nothing beside."""
+    experiment = Experiment(
+        steps=2,
+        batch_size=8,
         schedule=Schedule(warmup_steps=1),
         mesh=MeshShape(data=1),
         evaluation=Evaluation(every=0),
         checkpoints=Checkpoints(every=0),
         samples=Samples(tokens=0),
         logging=Logging(every=1),
+        **kinds,
     )
     tiny_runs.train(tiny_runs.start(folder / "run", experiment))
     return folder / "run"
@@ -68,22 +77,13 @@ def verse_run(folder: Path) -> Path:
     rows += [{"form": None, "title": "", "lines": ["天月。"]}] * 3
     (folder / "poems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     character_tokenizer("\n，。题某调" + LEVELS + OBLIQUES).save(str(folder / "tokenizer"))
-    experiment = Experiment(
-        steps=2,
-        batch_size=8,
+    return _trained(
+        folder,
         model=ModelConfig(context_length=64, num_layers=1, embed_dim=16, num_heads=2, positions="rotary"),
         data=Verse(files=(str(folder / "poems.jsonl"),), tokenizer=str(folder / "tokenizer"), length=64, written=24),
         objective=Supervised(),
         optimizer=AdamW(learning_rate=1e-3),
-        schedule=Schedule(warmup_steps=1),
-        mesh=MeshShape(data=1),
-        evaluation=Evaluation(every=0),
-        checkpoints=Checkpoints(every=0),
-        samples=Samples(tokens=0),
-        logging=Logging(every=1),
     )
-    tiny_runs.train(tiny_runs.start(folder / "run", experiment))
-    return folder / "run"
 
 
 def task_runs(folder: Path) -> dict[str, Path]:

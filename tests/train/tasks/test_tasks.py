@@ -291,6 +291,29 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, rows, said):
         start(tmp_path / "run", experiment(tmp_path, ENCODER, data))
 
 
+def test_copies_are_never_apart_whatever_else_their_rows_say(tmp_path):
+    """A number or a date of a row is read by no model; a column that the prompt asks for is."""
+    rows = [{"text": f"a{n % 20}", "label": "ab"[n % 2], "id": f"n{n}"} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = Classification(files=(str(tmp_path / "rows.jsonl"),), validation=0.3, **COMMON)
+    for prompt, apart in (("{text}", False), ("{text} {id}", True)):
+        dataset = dataset_of(experiment(tmp_path, DECODER, dataclasses.replace(data, prompt=prompt)))
+        sources = dataset.open()
+        learned, held = ({one.fields["text"] for one in dataset.examples(sources, split)} for split in ("train", "validation"))
+        assert bool(learned & held) == apart and (apart or len(held) == 6)
+
+
+def test_what_is_evaluated_on_and_learned_from_is_told(tmp_path):
+    rows = [{"text": f"a{n}", "label": "ab"[n % 2], "id": f"n{n}"} for n in range(20)]
+    for name, own in (("learned", rows), ("held", [row | {"id": ""} for row in rows[15:]] + [{"text": "new", "label": "a"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    data = Classification(files=(str(tmp_path / "learned.jsonl"),), validation_files=(str(tmp_path / "held.jsonl"),), **COMMON)
+    dataset = dataset_of(experiment(tmp_path, DECODER, data))
+    sources = dataset.open()
+    assert any("5 of 6 examples to evaluate on are also learned from" in one for one in dataset.batches(sources).said)
+    assert dataset.batches(sources, "validation").said == []
+
+
 def test_bad_rows_are_left_out_where_asked(tmp_path):
     rows = [{"text": "", "label": "yes"}, *words(0)]
     data = Classification(files=(lines(tmp_path / "train.jsonl", rows),), length=64, leave_out=True)

@@ -22,7 +22,7 @@ END = re.compile(r"(?<=[.;!?])(?P<closed>[”\"')\]]*)\s+(?=[A-Z0-9(“\"'\[])|\
 """Where a sentence may end, or a paragraph."""
 CUT = re.compile(r"(?<=[,;:])\s+|\s+")
 SHORTEST, LETTERS = 25, 5
-"""Characters of a passage at least, unless a paragraph has no more; and of a token on average, so that a passage is read whole."""
+"""Characters of a passage at least, unless a paragraph has no more; and of a token on average, by which a passage is about what is read."""
 BLANK = re.compile(r"_{3,}|\[\s*[●•*]?\s*\]|\.{6,}")
 """What is left open in a form."""
 REVIEWED, KEPT = 5, 50
@@ -207,9 +207,13 @@ class Extracting(Application):
         found = {"label": name, "start": place.start, "end": place.end, "quote": quote, "confidence": round(confidence, 4)}
         return found | ({"blank": True} if BLANK.search(quote) else {})
 
+    def _apart(self, p: Any) -> Any:
+        """How far probabilities are from being given, or not, in nats."""
+        return np.abs(log_odds(p) - log_odds(min(self._threshold, 1.0)))
+
     def _review(self, passages: list[Passage], given_PV: np.ndarray) -> list[dict[str, Any]]:
         """Where a label is nearest to being given, or not."""
-        apart_PV = np.abs(log_odds(given_PV) - log_odds(min(self._threshold, 1.0)))
+        apart_PV = self._apart(given_PV)
         chosen = np.argsort(apart_PV, axis=None, kind="stable")[:REVIEWED]
         return [
             {"label": self._names[label], **passages[place]._asdict(), "confidence": round(float(given_PV[place, label]), 4)}
@@ -222,9 +226,7 @@ class Extracting(Application):
         self._counts += Counter({"texts": 1, "passages": line["passages"], "clauses": len(line["clauses"])})
         self._counts["remarks"] += "remarks" in line
         self._labels += Counter({one["label"] for one in line["clauses"]})
-        doubtful = [
-            [abs(one["confidence"] - self._threshold), one["label"], text[one["start"] : one["end"]][:300]] for one in line["review"]
-        ]
+        doubtful = [[float(self._apart(one["confidence"])), one["label"], text[one["start"] : one["end"]][:300]] for one in line["review"]]
         self._doubtful = sorted([*self._doubtful, *doubtful])[:KEPT]
 
     def state(self) -> Any:
