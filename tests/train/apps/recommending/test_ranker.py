@@ -1,5 +1,7 @@
 """Measures of items beside their definitions, weights that are found again, and that nothing of what is asked is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import optimize, sparse
@@ -14,6 +16,7 @@ from train.apps.recommending.ranker import (
     Neighbours,
     Ranker,
     histories,
+    known_of,
     learn,
     ndcg,
     softmax_weights,
@@ -209,3 +212,12 @@ def test_of_too_few_histories_nothing_is_learned():
     assert isinstance(found, Learned) and {name for name, weight in found.weights.items() if weight} == {"model"}
     nobody = learn(known, None, Asked([], np.zeros(0), np.zeros((0, 20), np.float32)), np.zeros(0, np.int64))
     assert nobody.weights["model"] == 1
+
+
+def test_who_clicks_a_thousand_times_says_it_once():
+    """Also in what was had lately, where the last time counts."""
+    user_N, item_N = np.array([0] * 1000 + [0, 1, 2]), np.array([0] * 1000 + [1, 1, 2])
+    log = SimpleNamespace(users=["a", "b", "c"], items=["x", "y", "z"], user_N=user_N, item_N=item_N, time_N=np.arange(1003.0))
+    known = known_of(log, [np.flatnonzero(user_N == user) for user in range(3)])
+    assert known.item_N.tolist() == [0, 1, 1, 2] and known.time_N.tolist() == [999.0, 1000.0, 1001.0, 1002.0]
+    assert known.x_UI.toarray().tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
