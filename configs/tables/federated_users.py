@@ -6,20 +6,13 @@ omnia reproduce federated_users --data DIR
 import dataclasses
 
 from train.experiment import SGD, AdamW, Experiment, MeshShape, Schedule
-from train.reproduce.files import PublicFile
+from train.reproduce.files import POSTS
 from train.reproduce.labelled import ENCODER
 from train.reproduce.table import Better, Metric, Row, Table, training
 from train.step.federated.options import Federated
 from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
-POSTS = (
-    PublicFile(
-        "posts_train", "applications/airline_stream/train.jsonl", "2498773e20074c1ffc8f552419695c5064e2a31f647be7379916ae4648cfa695"
-    ),
-    PublicFile("posts_test", "applications/airline_stream/test.jsonl", "351fcad79b30bd555b4e14c47c0cee30a417ef103af9a1d1602db486419d88e4"),
-)
-"""Posts to five airlines and how the writers feel (CrowdFlower 2015), the test part of later days."""
 CLIENTS, ROUNDS, ROWS = 5, 30, 128
 SERVERS = {
     "fedavg": ("FedAvg", SGD(learning_rate=1.0, clip_norm=0.0)),

@@ -141,6 +141,13 @@ SESSIONS = (
     PublicFile("other_sessions", "applications/crd3/test.jsonl", "389ad21fb3828dc1c0d9662e8b172af2aa896839a77672626c70048b341032de"),
 )
 """Turns of a role-play with the summaries that its fans wrote (Rameshkumar and Bailey 2020, CRD3, CC BY-SA 4.0)."""
+POSTS = (
+    PublicFile(
+        "posts_train", "applications/airline_stream/train.jsonl", "2498773e20074c1ffc8f552419695c5064e2a31f647be7379916ae4648cfa695"
+    ),
+    PublicFile("posts_test", "applications/airline_stream/test.jsonl", "351fcad79b30bd555b4e14c47c0cee30a417ef103af9a1d1602db486419d88e4"),
+)
+"""Posts to five airlines and how the writers feel (CrowdFlower 2015), the test part of later days."""
 
 
 def rows_of(path: str | Path) -> list[dict[str, Any]]:

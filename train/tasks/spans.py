@@ -58,6 +58,17 @@ class Window(NamedTuple):
     answers: tuple[tuple[str, int], ...]
 
 
+class Pointed(str):
+    """A part of a text, and the place of its first character there."""
+
+    start: int
+
+    def __new__(cls, text: str, start: int, stop: int):
+        pointed = super().__new__(cls, text[start:stop])
+        pointed.start = start
+        return pointed
+
+
 class SpansDataset(TaskDataset):
     """Answers are (text, log-odds of having no answer, log-probability). An example is one window of a question's text."""
 
@@ -157,7 +168,7 @@ class SpansDataset(TaskDataset):
         if span[1] < 0:
             return "", np.inf, -np.inf
         start, stop = window.spans[window.first + span[0]][0], window.spans[window.first + span[1]][1]
-        return example.fields["context"][start:stop], float(log_p[0].sum()) - best, best
+        return Pointed(example.fields["context"], start, stop), float(log_p[0].sum()) - best, best
 
     def joined(self, examples: list[Example], answers: list[Any]) -> tuple[list[Example], list[Any]]:
         """The likeliest answer of all windows; none only where every window says so."""
@@ -180,7 +191,8 @@ class SpansDataset(TaskDataset):
         return 1.0 - float(score_each([[text for text, _ in example.parts.answers]], [answer], self.options.language)[1][0])
 
     def shown(self, example: Example, answer: str) -> dict[str, Any]:
-        return {"answers": [text for text, _ in example.parts.answers], "answer": answer}
+        place = {"start": answer.start, "end": answer.start + len(answer)} if isinstance(answer, Pointed) else {}
+        return {"answers": [text for text, _ in example.parts.answers], "answer": answer, **place}
 
 
 def windows(sizes: np.ndarray, room: int, stride: int) -> list[tuple[int, int]]:
