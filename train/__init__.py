@@ -85,6 +85,7 @@ _FACE = {
     "Comparison": "apps.editing.edits",
     "CustomerService": "apps.service.customer_service",
     "Editing": "apps.editing.editing",
+    "Restyling": "apps.editing.restyling",
     "Spelling": "apps.editing.spelling",
     "FinanceMonitor": "apps.monitor.finance_monitor",
     "Story": "apps.writing.story",
