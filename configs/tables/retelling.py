@@ -15,6 +15,7 @@ from train.experiment import Experiment
 from train.kinds import Data
 from train.reproduce.counted import nearest
 from train.reproduce.files import SESSIONS, TALES, PublicFile, rows_of, spread
+from train.reproduce.likelihood import nats_of
 from train.reproduce.resampling import drawn, drawn_mean
 from train.reproduce.table import SMOLLM2, Better, Metric, Row, Shared, Table, training
 from train.tasks.choice import MultipleChoice
@@ -199,21 +200,6 @@ def counted(folder: str, order: int) -> dict[str, Any]:
     return saved([model.nats_per_token([one]) * len(one) for one in second], tested)
 
 
-def foreseen(folder: str, model: str) -> dict[str, Any]:
-    from train.checkpoints.checkpointer import load_parameters
-    from train.devices.mesh import inference_mesh
-    from train.evaluation.likelihood import Likelihoods
-    from train.generation.text import decoder_of
-    from train.runs.directory import open_run
-
-    run, texts = open_run(model), texts_of(f"{folder}/tales_test.jsonl")
-    mesh, tokenizer = inference_mesh(run.experiment.mesh), run.tokenizer()
-    params, _ = load_parameters(run, mesh)
-    likelihoods = Likelihoods(decoder_of(run, reads=True), params, mesh, context_length=1024)
-    ids = [[*tokenizer.encode(text).tolist(), tokenizer.specials["document_end"]] for text in texts]
-    return saved([-one for one in likelihoods.rolling(ids, tokenizer.document_start)], texts)
-
-
 def near(folder: str) -> list[float]:
     """Of equally near turns each one counts for its share."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -253,7 +239,8 @@ if __name__ == "__main__":
         case ["counted", folder, order]:
             print(json.dumps(counted(folder, int(order))))
         case ["tales", folder, model]:
-            print(json.dumps(foreseen(folder, model)))
+            texts = texts_of(f"{folder}/tales_test.jsonl")
+            print(json.dumps(saved(nats_of(texts, model), texts)))
         case ["near", folder]:
             print(json.dumps(right_of(near(folder))))
         case ["likeliest" | "gained" as what, folder]:

@@ -85,12 +85,10 @@ class Marks:
         )
         deviations_SK = odds_SK / np.sqrt(1 / (counts_SK + PRIOR) + 1 / (others_SK + PRIOR))
         self._odds = dict(zip(words, odds_SK.T, strict=True))
+        likely_SK = (deviations_SK >= salience) & (odds_SK >= np.log(STRONG))
         self._of = {
-            style: {
-                words[place]: float(deviations_K[place])
-                for place in np.flatnonzero((deviations_K >= salience) & (odds_K >= np.log(STRONG)))
-            }
-            for style, deviations_K, odds_K in zip(self.styles, deviations_SK, odds_SK, strict=True)
+            style: _least({words[place]: float(deviations_K[place]) for place in np.flatnonzero(likely_K)})
+            for style, deviations_K, likely_K in zip(self.styles, deviations_SK, likely_SK, strict=True)
         }
 
     def strongest(self, style: str) -> list[str]:
@@ -119,6 +117,17 @@ class Marks:
         return self.styles[
             int(sum((self._odds[one] for one in _parts(text, pattern) if one in self._odds), np.zeros(len(self.styles))).argmax())
         ]
+
+
+def _least(marks: Mapping[str, float]) -> dict[str, float]:
+    """Without those that have another one within them, which is why they are any: to "truly dull" is added nothing by "is truly dull"."""
+    found = dict[str, float]()
+    for mark in sorted(marks, key=lambda mark: mark.count(" ")):
+        words = mark.split(" ")
+        parts = (" ".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1))
+        if not any(part in found for part in parts):
+            found[mark] = marks[mark]
+    return found
 
 
 def _key(words: Sequence[re.Match]) -> str:

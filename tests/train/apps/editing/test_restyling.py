@@ -73,7 +73,7 @@ def ask(restyler, **row):
 
 
 def test_marks_are_words_that_are_more_frequent_in_a_style_than_chance_allows(marks):
-    assert {"dull", "truly", "truly dull"} <= {*marks.strongest("bad")} and {"joy", "a joy"} <= {*marks.strongest("good")}
+    assert {*marks.strongest("bad")} == {"dull", "truly"} and {*marks.strongest("good")} == {"joy", "a"}
     for common in ("the", "film", "is", "number3", "the film"):
         assert common not in (*marks.strongest("bad"), *marks.strongest("good"))
 
@@ -89,6 +89,16 @@ def test_marks_are_those_of_the_closed_form(dataset):
     odds = math.log((9 + PRIOR) / (91 + PRIOR)) - math.log((2 + PRIOR) / (298 + PRIOR))
     deviations = odds / math.sqrt(1 / (9 + PRIOR) + 1 / (2 + PRIOR))
     assert Marks(counted, deviations - 1e-6).strongest("a") == ["word"] and Marks(counted, deviations + 1e-6).strongest("a") == []
+
+
+def test_words_in_a_row_are_a_mark_where_no_part_of_them_is():
+    counted = {
+        "styles": np.array(["a", "b"]),
+        "words": np.array(["dull", "so dull", "one of", "one", "of"]),
+        "counts": np.array([[40, 30, 40, 50, 50], [0, 0, 0, 50, 50]]),
+        "totals": np.array([1000, 1000]),
+    }
+    assert Marks(counted, 2.0).strongest("a") == ["dull", "one of"]
 
 
 def test_words_that_differ_by_little_are_no_marks_however_sure_that_is():
@@ -113,8 +123,6 @@ def test_marks_beside_one_another_are_one_gap_and_all_else_stays(marks):
     assert [text[start:end] for start, end in places] == ["TRULY dull"]
     assert without(text, places) == f"The  film was {GAP}!\nA joy." and without(text, []) == text
     assert [text[start:end] for start, end in marks.places(text, ["bad", "good"], WORD)] == ["TRULY dull", "A joy"]
-    longer = "it is truly dull"  # "is truly" is more frequent in a style, too, as words with a mark in them are
-    assert without(longer, marks.places(longer, ["bad"], WORD)) == f"it {GAP}"
 
 
 def test_words_tell_the_style(marks):
@@ -150,8 +158,8 @@ def sources(tmp_path):
 def test_a_model_reads_what_is_left_of_a_text_and_writes_the_text(sources):
     made, opened = sources(TEXTS, [{"text": "a truly dull joy", "style": "bad"}, {"text": "a truly dull joy", "style": "new"}])
     first = made.examples(opened, "train")[0]
-    assert (first.fields["source"], first.fields["style"]) == (f"the film number0 {GAP}", "bad")
-    assert made.answer(first) == TEXTS[0]["text"] and made.prompt_text(first) == f"the film number0 {GAP}\nThe same, bad:\n"
+    assert (first.fields["source"], first.fields["style"]) == (f"the film number0 is {GAP}", "bad")
+    assert made.answer(first) == TEXTS[0]["text"] and made.prompt_text(first) == f"the film number0 is {GAP}\nThe same, bad:\n"
     # Held-out texts have marks taken out that were counted in the others.
     assert [one.fields["source"] for one in made.examples(opened, "validation")] == [f"a {GAP} joy", "a truly dull joy"]
     assert made.elsewhere(("other.jsonl",)).files == made.options.files
@@ -177,7 +185,7 @@ def test_of_several_texts_one_in_the_style_that_shares_most(dataset):
     restyler = Restyler(Fake(dataset(), texts))
     line = ask(restyler, text="the film number3 is truly dull", style="good", n=5)
     assert line["text"] == "the film number3 is a joy" and line["told"] == "good" and line["shared"] == pytest.approx(8 / 12, abs=1e-4)
-    assert line["marks"] == [{"start": 17, "end": 30, "quote": "is truly dull"}]
+    assert line["marks"] == [{"start": 20, "end": 30, "quote": "truly dull"}]
     assert [(edit["old"], edit["new"]) for edit in line["edits"]] == [("truly", "a"), ("dull", "joy")] and len(line["candidates"]) == 5
     assert restyler.summary() == {"changed": 1.0, "told": 1.0, "shared": line["shared"]}
 
@@ -257,6 +265,6 @@ def test_a_run_at_work(sources, tmp_path):
     run = open_run(tmp_path / "run")
     restyler = Restyler(Answering(run, dataset_of(run.experiment)))
     line = ask(restyler, said="the film is truly dull", how="good", n=2, seed=1)
-    assert line["marks"][0]["quote"] == "is truly dull" and len(line["candidates"]) == 2
+    assert line["marks"][0]["quote"] == "truly dull" and len(line["candidates"]) == 2
     (tmp_path / "train.jsonl").unlink()
     assert ask(Restyler(Answering(run, dataset_of(run.experiment))), said="the film is truly dull", how="good", n=2, seed=1) == line
