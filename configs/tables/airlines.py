@@ -1,4 +1,4 @@
-"""How writers feel about an airline that nobody showed to the monitor: each of three, learned from posts to the other four of five.
+"""How writers feel about an airline that nobody showed to the monitor: each of two, learned from posts to the other four of five.
 
 omnia reproduce airlines --data DIR
 """
@@ -17,7 +17,7 @@ from train.reproduce.table import Better, Metric, Row, Shared, Table
 from train.tasks.classification import Classification
 from train.tasks.recipe import fine_tuning
 
-AIRLINES = {"american": "American", "southwest": "Southwest", "us_airways": "US Airways"}
+AIRLINES = {"american": "American", "southwest": "Southwest"}
 """Those that are asked about."""
 STEPS = 200
 
@@ -41,7 +41,7 @@ def get_table() -> Table:
         claim="A small encoder tells how writers feel about an airline that it never saw better than words counted do, and hardly worse "
         "than one that saw it.",
         metrics=(
-            Metric("macro_f1", "macro F1, mean of three airlines", "share", lower_is_better=False),
+            Metric("macro_f1", "macro F1, mean of two airlines", "share", lower_is_better=False),
             Metric("accuracy", "accuracy", "share", lower_is_better=False),
             *(Metric(name, f"macro F1: {what}", lower_is_better=False) for name, what in AIRLINES.items()),
         ),
@@ -62,8 +62,8 @@ def get_table() -> Table:
             Better("encoder_new", 0.64),
             Better("encoder_new", "encoder_known", by=-0.02),
         ),
-        note="4,565 posts of six days, less those to the airline that is asked about, of whom 3, 1,312 and 1,240 are; tested on 738 to "
-        f"2,755 posts to it on the next three days. {STEPS} steps of 32. Three sentiments, of which the negative is seven in ten; macro F1 "
+        note="4,565 posts of six days, less those to the airline that is asked about, of whom 3 and 1,312 are; tested on 2,755 and "
+        f"738 posts to it on the next three days. {STEPS} steps of 32. Three sentiments, of which the negative is seven in ten; macro F1 "
         "counts all alike. American is nearly new to all rows, since the collection began to ask for it on the first of the later days. "
         "Counted: TF-IDF of words, pairs of them and two to four characters, linear support vectors. The claim on what being known is "
         "worth allows 2 points.",

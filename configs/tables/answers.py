@@ -40,7 +40,7 @@ def get_table() -> Table:
         title="Answers from a text",
         paper="Rajpurkar et al. 2016 (SQuAD: exact match and F1); Xu et al. 2022 (FairytaleQA); Artetxe et al. 2020 (XQuAD)",
         claim="A small encoder that learned from some 3,700 questions points at answers that share more words with people's than the "
-        "nearest sentence does, and more than a language model of 135 million parameters writes that is shown two solved questions.",
+        "nearest sentence does, and more than a language model of 135 million parameters writes that is shown one solved question.",
         metrics=(
             Metric("f1", "F1", "share", lower_is_better=False),
             Metric("exact", "exact", "share", lower_is_better=False),
@@ -69,8 +69,8 @@ def get_table() -> Table:
             ),
             *scored(
                 "written",
-                "SmolLM2-135M-Instruct, after two solved questions of the same set",
-                "omnia evaluate {smollm2} --task {table} --files {examples}/SET_test.jsonl --shots 2 --examples {examples}/SET_train.jsonl "
+                "SmolLM2-135M-Instruct, after one solved question of the same set",
+                "omnia evaluate {smollm2} --task {table} --files {examples}/SET_test.jsonl --shots 1 --examples {examples}/SET_train.jsonl "
                 "--predictions {run}/answers.jsonl --json",
                 score,
             ),
