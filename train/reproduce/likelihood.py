@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+WINDOW = 1024
+
 
 def nats_of(texts: Sequence[str], model: str) -> list[float]:
-    """Of each text with its end, minus the log-probability by the run of a decoder that reads it from its beginning. The end of one that is
-    longer than the model's window is read after as much as fits."""
+    """Of each text, its end included, minus its log-probability by a decoder's run. A text of more than WINDOW tokens is read in windows of
+    that size, each token after as many of those before it as fit."""
     from train.checkpoints.checkpointer import load_parameters
     from train.devices.mesh import inference_mesh
     from train.evaluation.likelihood import Likelihoods
@@ -15,6 +17,6 @@ def nats_of(texts: Sequence[str], model: str) -> list[float]:
     run = open_run(model)
     mesh, tokenizer = inference_mesh(run.experiment.mesh), run.tokenizer()
     params, _ = load_parameters(run, mesh)
-    likelihoods = Likelihoods(decoder_of(run, reads=True), params, mesh, context_length=1024)
+    likelihoods = Likelihoods(decoder_of(run, reads=True), params, mesh, context_length=WINDOW)
     ids = [[*tokenizer.encode(text).tolist(), tokenizer.specials["document_end"]] for text in texts]
     return [-one for one in likelihoods.rolling(ids, tokenizer.document_start)]

@@ -59,14 +59,17 @@ class Window(NamedTuple):
 
 
 class Pointed(str):
-    """A part of a text, and the place of its first character there."""
+    """A part of a text. start: the place of its first character there."""
 
     start: int
 
-    def __new__(cls, text: str, start: int, stop: int):
-        pointed = super().__new__(cls, text[start:stop])
+    def __new__(cls, quote: str, start: int):
+        pointed = super().__new__(cls, quote)
         pointed.start = start
         return pointed
+
+    def __getnewargs__(self):
+        return str(self), self.start
 
 
 class SpansDataset(TaskDataset):
@@ -168,7 +171,7 @@ class SpansDataset(TaskDataset):
         if span[1] < 0:
             return "", np.inf, -np.inf
         start, stop = window.spans[window.first + span[0]][0], window.spans[window.first + span[1]][1]
-        return Pointed(example.fields["context"], start, stop), float(log_p[0].sum()) - best, best
+        return Pointed(example.fields["context"][start:stop], start), float(log_p[0].sum()) - best, best
 
     def joined(self, examples: list[Example], answers: list[Any]) -> tuple[list[Example], list[Any]]:
         """The likeliest answer of all windows; none only where every window says so."""

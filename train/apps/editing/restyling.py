@@ -1,7 +1,7 @@
-"""Restyling: texts of several styles, which nobody has in pairs; then a text that is in one of them, told in another.
+"""Restyling (text style transfer): texts of several styles, which nobody has in pairs; then a text that is in one of them, in another.
 
-What marks a style is taken out of a text, and a model that learned to put such marks back, for each style its own, tells the rest in the
-style that is wanted (delete, and generate: Li et al. 2018).
+Words that mark a style are taken out of a text, and a model that learned to put such words back, those of each style, writes the text in
+the style that is wanted (delete, and generate: Li et al. 2018).
 """
 
 import dataclasses
@@ -16,30 +16,30 @@ from data.errors import UserError
 from data.records.record import Record
 from model.decoding.sampling import Sampling
 from train.apps.answering import DRAWN, ID, in_place, legible, number_in, sampling_in
+from train.apps.editing.editing import LONGEST
 from train.apps.editing.edits import CHARACTER, WORD, Comparison
-from train.kinds import Application, Column, Section
+from train.kinds import Application, Column, Section, Units
 from train.tasks.examples import Example, column
-from train.tasks.metrics.spans import overlap
 from train.tasks.metrics.words import WITHOUT_SPACES, units
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
 from train.tasks.writing import AT_ONCE
 
 GAP = "…"
-"""What stands where marks were taken out."""
+"""What stands where marks were taken out. A text's own are read as three full stops."""
 MOST = 8
 """Texts that a row may have drawn."""
-LONGEST_MARK = 3
-"""Words."""
-LOOKED_AT = 100_000
-"""Texts, from all over those that were learned from, in which marks are counted."""
-LEAST = 2
-"""How often words stand in them that may be marks, or tell a style."""
+MOST_STYLES = 20
+LONGEST_MARK, LETTERS = 3, 60
+"""Words, and characters, of a mark at most."""
+LOOKED_AT = 20_000
+"""Texts of a style in which marks are counted."""
 STRONG = 1.5
-"""How many times as frequent as in others words are in a style that they mark, at least: also "of" may differ by more than chance."""
+"""How many times as likely a word has to be in a style as in others to mark it: of many texts even "of" differs by more than chance."""
 PRIOR = 0.5
 """Added to each count."""
 SHOWN = 30
 """Marks of a style that the page shows."""
+_HELD = "held out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,57 +52,47 @@ class Restyling(SequenceToSequence):
     source: str = "text"
     """Column of the text."""
     target: str = ""
-    """Is the text itself: leave it empty."""
+    """Nothing: a text is its own target."""
     style: str = "style"
-    """Column of the style that a text is in; of rows that are restyled, the one that is wanted."""
+    """Column of the style that a text is in; in rows to restyle, of the style that is wanted."""
     measures: tuple[Measure, ...] = ("bleu",)
-    """What held-out texts are scored by that the model tells again, without their marks, in their own style: see SequenceToSequence."""
-    salience: float = 2.0
-    """How many standard deviations beyond others' the frequency of words has to be in a style, as log-odds, for them to be its marks
-    (Monroe et al. 2008, eq. 22). Smaller: more is told anew."""
+    """How held-out texts are scored, which are written again in their own style from what is left of them: see SequenceToSequence."""
+    min_z_score: float = 2.0
+    """Words mark a style if their log-odds of being in it rather than in others are so many standard deviations above 0 (Monroe et al.
+    2008, eq. 22). Smaller: more of a text is written anew."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.target:
             raise ValueError(f"data.target is {self.target!r}; here a text is its own target, so leave it empty")
-        if self.salience <= 0:
-            raise ValueError(f"data.salience is {self.salience}; it must be above 0")
+        if self.min_z_score <= 0:
+            raise ValueError(f"data.min_z_score is {self.min_z_score}; it must be above 0")
 
 
 class Marks:
-    """What words say of styles.
+    """Words that mark styles. odds: of each (style, words) the log-odds of the words in texts of that style against those of others."""
 
-    counted: `styles` [S], `words` [K], up to LONGEST_MARK of them in a row, how often each stands in texts of a style, `counts` [S, K], and
-    how often all do, `totals` [S].
-    """
+    def __init__(self, odds: Mapping[tuple[str, str], float]):
+        self.of: dict[str, dict[str, float]] = {}
+        for (style, words), one in odds.items():
+            self.of.setdefault(style, {})[words] = one
 
-    def __init__(self, counted: Mapping[str, np.ndarray], salience: float):
-        self.styles: tuple[str, ...] = tuple(counted["styles"].tolist())
-        words, counts_SK, totals_S1 = counted["words"].tolist(), counted["counts"], counted["totals"][:, None]
-        others_SK, rest_S1 = counts_SK.sum(0) - counts_SK, totals_S1.sum() - totals_S1
-        odds_SK = np.log((counts_SK + PRIOR) / (totals_S1 - counts_SK + PRIOR)) - np.log(
-            (others_SK + PRIOR) / (rest_S1 - others_SK + PRIOR)
-        )
-        deviations_SK = odds_SK / np.sqrt(1 / (counts_SK + PRIOR) + 1 / (others_SK + PRIOR))
-        self._odds = dict(zip(words, odds_SK.T, strict=True))
-        likely_SK = (deviations_SK >= salience) & (odds_SK >= np.log(STRONG))
-        self._of = {
-            style: _least({words[place]: float(deviations_K[place]) for place in np.flatnonzero(likely_K)})
-            for style, deviations_K, likely_K in zip(self.styles, deviations_SK, likely_SK, strict=True)
-        }
+    @property
+    def styles(self) -> list[str]:
+        return sorted(self.of)
 
     def strongest(self, style: str) -> list[str]:
-        own = self._of[style]
+        own = self.of[style]
         return sorted(own, key=lambda words: (-own[words], words))[:SHOWN]
 
-    def places(self, text: str, styles: Sequence[str], pattern: re.Pattern) -> list[tuple[int, int]]:
-        """Where a text has marks of some styles, longer ones first, those beside one another together: (start, end)."""
+    def places(self, text: str, marks: Mapping[str, Any], pattern: re.Pattern) -> list[tuple[int, int]]:
+        """Where a text has some marks: (start, end). Longer ones come first, and those beside one another are one."""
         words = [*pattern.finditer(text)]
         gone = [False] * len(words)
         for length in range(LONGEST_MARK, 0, -1):
             for place in range(len(words) - length + 1):
                 part = slice(place, place + length)
-                if not any(gone[part]) and any(_key(words[part]) in self._of.get(style, ()) for style in styles):
+                if not any(gone[part]) and _key(words[part]) in marks:
                     gone[part] = [True] * length
         found = list[tuple[int, int]]()
         for place, word in enumerate(words):
@@ -112,22 +102,43 @@ class Marks:
                 found.append(word.span())
         return found
 
-    def nearest(self, text: str, pattern: re.Pattern) -> str:
-        """The style that the words of a text tell: its log-odds, added up (naive Bayes of each style against the others)."""
-        return self.styles[
-            int(sum((self._odds[one] for one in _parts(text, pattern) if one in self._odds), np.zeros(len(self.styles))).argmax())
-        ]
+    def nearest(self, text: str, pattern: re.Pattern, styles: Sequence[str]) -> str:
+        """Which of some styles the marks in a text speak for most, by the sum of their log-odds; "" where none does."""
+        said = dict.fromkeys(styles, 0.0)
+        for words in _parts(text, pattern):
+            for style in styles:
+                said[style] += self.of[style].get(words, 0.0)
+        best = max(styles, key=lambda style: said[style])
+        return best if said[best] > 0 else ""
 
 
-def _least(marks: Mapping[str, float]) -> dict[str, float]:
-    """Without those that have another one within them, which is why they are any: to "truly dull" is added nothing by "is truly dull"."""
-    found = dict[str, float]()
-    for mark in sorted(marks, key=lambda mark: mark.count(" ")):
+def marks_in(counts: Mapping[str, Counter[str]], min_z_score: float) -> dict[tuple[str, str], float]:
+    """See Marks. counts: of each style, how often each word, and each few in a row, stands in its texts."""
+    totals = {style: own.total() for style, own in counts.items()}
+    together = Counter[str]()
+    for own in counts.values():
+        together.update(own)
+    words = [one for one, times in together.items() if times > 1 and re.search(r"\w", one)]
+    found = dict[tuple[str, str], float]()
+    for style, own in counts.items():
+        here = np.array([own[one] for one in words], np.float64)
+        there, rest = np.array([together[one] for one in words]) - here, sum(totals.values()) - totals[style]
+        odds = np.log((here + PRIOR) / (totals[style] - here + PRIOR)) - np.log((there + PRIOR) / (rest - there + PRIOR))
+        z_scores = odds / np.sqrt(1 / (here + PRIOR) + 1 / (there + PRIOR))
+        likely = {words[place]: float(odds[place]) for place in np.flatnonzero((z_scores >= min_z_score) & (odds >= np.log(STRONG)))}
+        found |= {(style, one): likely[one] for one in shortest(likely)}
+    return found
+
+
+def shortest(marks: Mapping[str, Any]) -> list[str]:
+    """Marks that hold no other one: where "dull" is one, "so dull" is one because of it."""
+    found = dict[str, None]()
+    for mark in sorted(marks, key=lambda mark: (mark.count(" "), mark)):
         words = mark.split(" ")
         parts = (" ".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1))
         if not any(part in found for part in parts):
-            found[mark] = marks[mark]
-    return found
+            found[mark] = None
+    return [*found]
 
 
 def _key(words: Sequence[re.Match]) -> str:
@@ -135,84 +146,129 @@ def _key(words: Sequence[re.Match]) -> str:
 
 
 def _parts(text: str, pattern: re.Pattern) -> Iterator[str]:
-    """Words, and so many in a row as a mark may have."""
+    """The words of a text, and so many in a row as a mark may have."""
     words = [*pattern.finditer(text)]
     for length in range(1, LONGEST_MARK + 1):
         for place in range(len(words) - length + 1):
-            yield _key(words[place : place + length])
+            if words[place + length - 1].end() - words[place].start() <= LETTERS:
+                yield _key(words[place : place + length])
 
 
 def without(text: str, places: Sequence[tuple[int, int]]) -> str:
-    """A text with GAP at some places."""
+    """A text with a GAP at each of some places."""
     parts, at = [], 0
     for start, end in places:
-        parts += [text[at:start], GAP]
+        parts += [text[at:start].replace(GAP, "..."), GAP]
         at = end
-    return "".join([*parts, text[at:]])
+    return "".join([*parts, text[at:].replace(GAP, "...")])
 
 
 class RestylingDataset(SequenceDataset):
-    """A model reads what is left of a text without the marks of its style, and that style, and writes the text."""
+    """A model reads the style of a text and what is left of it without the marks of that style, and writes the text.
+
+    Marks are counted in the examples to learn from when a run is made, and kept in it as its labels, "STYLE<tab>WORDS", whose `fitted` are
+    their log-odds.
+    """
 
     options: Restyling
     own_prompt = "{source}\nThe same, {style}:\n"
     label_option: ClassVar[str] = ""
     changeable = ()
+    _known: Marks | None = None
 
     @property
     def pattern(self) -> re.Pattern:
         """What marks are made of."""
         return CHARACTER if self.options.language in WITHOUT_SPACES else WORD
 
-    def elsewhere(self, paths: tuple[str, ...]) -> Restyling:
-        """With the files to learn from, in which marks are counted."""
-        return dataclasses.replace(self.options, validation_files=paths)
-
     def example(self, record: Record) -> Example:
-        text = column(record, self.options.source)
-        return Example({"source": text, "style": column(record, self.options.style).strip()}, (text,), record.where)
+        text, style = column(record, self.options.source), column(record, self.options.style).strip()
+        if re.search(r"[\t\n\0]", style) or len(style) > LETTERS:
+            raise UserError(f"{record.where}: {self.options.style} is no name of a style", f"Give one of at most {LETTERS} characters.")
+        fields = {name: value for name, value in record.items() if isinstance(value, str)}
+        return Example(fields | {"source": text, "style": style}, (text,), record.where)
+
+    def identity(self, example: Example) -> Any:
+        """The whole text, in whatever style."""
+        return example.label
 
     @property
     def row_columns(self) -> dict[str, Column]:
-        return {
-            self.options.source: Column("The text to tell otherwise."),
+        return self.prompted("source", "style") | {
+            self.options.source: Column("The text to restyle."),
             self.options.style: Column("The style in which it is wanted."),
         }
 
-    def check(self, sources: list) -> None:
-        super().check(sources)
-        styles = sorted({one.fields["style"] for one in super().examples(sources, "train")})
-        if self.options.files and len(styles) < 2:
-            said = f"data: all texts are in one style, {styles[0]}" if styles else "data: no text is learned from"
-            raise UserError(said, "Give texts of two styles at least.")
+    def units(self, sources: list, user: str = "", rows: int = 1) -> Units:
+        if self.experiment.gradient.private:
+            raise UserError(
+                "Restyling counts words in the texts that it learns from, of which a private run promises to tell nothing",
+                "Train with the gradient Exact.",
+            )
+        return super().units(sources, user, rows)
 
-    def occurrences(self, learned: Sequence[Example]) -> dict[str, np.ndarray]:
-        """See Marks."""
-        counts: dict[str, Counter[str]] = {}
-        for one in learned[:: 1 + len(learned) // LOOKED_AT]:
-            counts.setdefault(one.fields["style"], Counter()).update(_parts(one.label[0], self.pattern))
-        styles = sorted(counts)
-        together = sum(counts.values(), Counter[str]())
-        words = sorted(word for word, times in together.items() if times >= LEAST and re.search(r"\w", word))
-        return {
-            "styles": np.array(styles, np.str_),
-            "words": np.array(words, np.str_),
-            "counts": np.array([[counts[style][word] for word in words] for style in styles], np.int64).reshape(len(styles), len(words)),
-            "totals": np.array([counts[style].total() for style in styles], np.int64),
-        }
+    # Marks
 
-    def marks(self, counted: Mapping[str, np.ndarray]) -> Marks:
-        return Marks(counted, self.options.salience)
+    def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        return tuple("\t".join(mark) for mark in self._counted(examples))
+
+    def fitted_to(self, examples: Sequence[Example]) -> tuple[float, ...]:
+        return tuple(round(odds, 4) for odds in self._counted(examples).values())
+
+    def _counted(self, examples: Sequence[Example]) -> dict[tuple[str, str], float]:
+        """Of those that are not held out. UserError where nothing marks a style."""
+        texts: dict[str, dict[str, None]] = {}
+        for one in examples:
+            if one.parts != _HELD:
+                texts.setdefault(one.fields["style"], {})[one.label[0]] = None
+        if not 1 < len(texts) <= MOST_STYLES:
+            said = ", ".join(sorted(texts)[:3])
+            raise UserError(
+                f"data: the texts to learn from are in {len(texts)} styles" + f" ({said}{' ...' if len(texts) > 3 else ''})" * bool(texts),
+                f"Give texts of 2 to {MOST_STYLES} styles, and name the column that says which: --data.style.",
+            )
+        counts = {style: Counter[str]() for style in sorted(texts)}
+        for style, own in texts.items():
+            for text in [*own][:: -(-len(own) // LOOKED_AT)]:
+                counts[style].update(_parts(text, self.pattern))
+        found = marks_in(counts, self.options.min_z_score)
+        if bare := [style for style in counts if not any(style == own for own, _ in found)]:
+            raise UserError(
+                f"data: no words mark the style {bare[0]}", "Give more texts, or ask for less certainty by a smaller --data.min-z-score."
+            )
+        return dict(sorted(found.items()))
+
+    @property
+    def marks(self) -> Marks:
+        """Those of the run. UserError for a model that learned none."""
+        if self._known is None:
+            if not self.label_names:
+                raise UserError("the model learned no styles", "Ask a run that was trained on Restyling data.")
+            names = (tuple(name.split("\t", 1)) for name in self.label_names)
+            self._known = Marks(dict(zip(names, self.experiment.objective.fitted, strict=True)))  # type: ignore[arg-type, attr-defined]
+        return self._known
+
+    def check_known(self, example: Example) -> None:
+        """UserError for a style that the run did not learn."""
+        if (style := example.fields["style"]) not in self.marks.of:
+            known = ", ".join(self.marks.styles)
+            raise UserError(f"{example.where}: {self.options.style} is {style!r}; the run learned {known}", "Give one of them.")
 
     def examples(self, sources, split: str) -> list[Example]:
-        learned = super().examples(sources, "train")
-        found = learned if split == "train" else super().examples(sources, split)
-        marks = self.marks(self.occurrences(learned))
-        return [self.bare(one, marks.places(one.fields["source"], (one.fields["style"],), self.pattern)) for one in found]
+        found = super().examples(sources, split)
+        if split != "train":
+            found = [one._replace(parts=_HELD) for one in found]
+        if not self.label_names:  # a new run, whose marks are about to be counted
+            return found
+        return [self.bare(one, self.marks.places(one.fields["source"], self.marks.of[one.fields["style"]], self.pattern)) for one in found]
 
     def bare(self, example: Example, places: Sequence[tuple[int, int]]) -> Example:
         """An example that is read without what stands at some places."""
         return example._replace(fields=example.fields | {"source": without(example.fields["source"], places)})
+
+    def prompt_text(self, example: Example) -> str:
+        assert self.marks  # whoever asks a model that learned none is told so
+        return super().prompt_text(example)
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Restyler":
         from train.apps.answering import Answering
@@ -220,68 +276,78 @@ class RestylingDataset(SequenceDataset):
         return Restyler(Answering(run, self, step=step, raw=raw))
 
 
+# -------------------------------------------------------------------------------------------------------------- the application
+
+
 class _Asked(NamedTuple):
-    """text, style: as they were given. places: of the marks that are taken out. example: what is left, as the model reads it."""
+    """text: as it was given. places: of the marks that are taken out, if any are. example: what is left, as the model reads it, in the
+    style that is wanted. fits: whether the model reads it whole."""
 
     text: str
-    style: str
     places: list[tuple[int, int]]
     example: Example
+    fits: bool
     number: int
     sampling: Sampling
     seed: int
 
+    @property
+    def style(self) -> str:
+        return self.example.fields["style"]
+
 
 class Restyler(Application):
-    """Texts in another style. Several are drawn; of those whose words tell the style that is wanted, that one is given which shares most
-    words with the text. A text without marks of other styles stays as it is."""
+    """Texts in another style. Several are drawn; of those whose marks speak for the style that is wanted, that one is given which has most
+    of the words that were left. A text without marks of another style stays as it is, and so does one that is too long to be read or
+    written whole, whose line says `cut`."""
 
     at_once = 8
 
     def __init__(self, answering: Any):
         self._answering, self._dataset, self.reads = answering, answering.dataset, answering.reads
         self.text, self._style = self._dataset.options.source, self._dataset.options.style
-        counted = answering.counted(lambda: self._dataset.occurrences(answering.learned_from()), of=[LONGEST_MARK, LEAST, LOOKED_AT])
-        self._marks: Marks = self._dataset.marks(counted)
+        self._marks: Marks = self._dataset.marks
         self._counts: Counter[str] = Counter()
-        self._shared = 0.0
+        self._kept = 0.0
 
     @property
     def columns(self) -> dict[str, Column]:
-        styles = ", ".join(self._marks.styles)
-        return self._dataset.row_columns | {self._style: Column(f"The style in which it is wanted: {styles}.")} | DRAWN | ID
+        known = ", ".join(self._marks.styles)
+        return self._dataset.row_columns | {self._style: Column(f"The style in which it is wanted: {known}.")} | DRAWN | ID
 
     @property
     def example(self) -> dict[str, Any]:
         style, other = self._marks.styles[:2]
-        marks = self._marks.strongest(other)
-        return {self.text: legible(marks[0] if marks else "A text.", self._answering.tokenizer), self._style: style}
+        own = dict.fromkeys(self._dataset.row_columns, "A short text.")
+        return own | {self.text: legible(self._marks.strongest(other)[0], self._answering.tokenizer), self._style: style}
 
     def answers(self, rows: Sequence[Record]) -> list[dict[str, Any]]:
         return in_place(rows, self._read, self._lines)
 
     def _read(self, row: Record) -> _Asked:
         given = self._dataset.example(row)
-        text, style = given.label[0], given.fields["style"]
-        if style not in self._marks.styles:
-            known = ", ".join(self._marks.styles)
-            raise UserError(f"{row.where}: {self._style} is {style[:40]!r}; known are {known}", "Give one of them.")
-        others = [one for one in self._marks.styles if one != style]
-        places = self._marks.places(text, others, self._dataset.pattern)
+        self._dataset.check_known(given)
+        text = given.label[0]
+        if len(text) > LONGEST:
+            raise UserError(f"{row.where}: {self.text} has {len(text):,} characters", f"Give at most {LONGEST:,}.")
+        places = self._places(text, given.fields["style"])
         example = self._answering.checked(self._dataset.bare(given, places))
         count, seed = int(number_in(row, "n", 4, 1, MOST, whole=True)), int(number_in(row, "seed", 0, 0, 2**31 - 1, whole=True))
-        return _Asked(text, style, places, example, count, sampling_in(row, 0.8), seed)
+        return _Asked(text, places, example, self._answering.fits(example), count, sampling_in(row, 0.8), seed)
+
+    def _places(self, text: str, style: str) -> list[tuple[int, int]]:
+        """Of the marks of the style that a text is in, as far as they do not mark the one that is wanted."""
+        pattern = self._dataset.pattern
+        own = self._marks.nearest(text, pattern, [one for one in self._marks.styles if one != style])
+        kept = self._marks.of[style]
+        return self._marks.places(text, {words: 0 for words in self._marks.of[own] if words not in kept}, pattern) if own else []
 
     def _lines(self, asked: list[_Asked]) -> list[dict[str, Any]]:
         """Texts are drawn together where they are drawn in the same way."""
         drawn: dict[int, list[Any]] = {}
-        for sampling in dict.fromkeys(one.sampling for one in asked if one.places):
-            wanted = [
-                (place, number)
-                for place, one in enumerate(asked)
-                if one.places and one.sampling == sampling
-                for number in range(one.number)
-            ]
+        to_write = [place for place, one in enumerate(asked) if one.places and one.fits]
+        for sampling in dict.fromkeys(asked[place].sampling for place in to_write):
+            wanted = [(place, n) for place in to_write if asked[place].sampling == sampling for n in range(asked[place].number)]
             for first in range(0, len(wanted), AT_ONCE):
                 part = wanted[first : first + AT_ONCE]
                 found = self._answering.continued(
@@ -294,56 +360,61 @@ class Restyler(Application):
         return [self._line(one, drawn.get(place, [])) for place, one in enumerate(asked)]
 
     def _line(self, asked: _Asked, drawn: Sequence[Any]) -> dict[str, Any]:
-        language = self._dataset.options.language
-        words = units(asked.text, language)
-        candidates = list[dict[str, Any]]()
-        for one in drawn:
-            text = one.text.strip()
-            candidates.append(
-                {
-                    "text": text,
-                    "told": self._marks.nearest(text, self._dataset.pattern),
-                    "shared": round(overlap(units(text, language), words), 4),
-                    "score": round(float(np.mean(one.log_probs)) if len(one.log_probs) else -99.0, 4),
-                }
-            )
-        usable = [one for one in candidates if one["text"]]
-        best = max(usable, key=lambda one: (one["told"] == asked.style, one["shared"], one["score"]), default=None)
-        text = best["text"] if best else asked.text
-        told, shared = self._marks.nearest(text, self._dataset.pattern), best["shared"] if best else 1.0
-        line: dict[str, Any] = {
-            "text": text,
-            "style": asked.style,
-            "told": told,
-            "shared": shared,
+        candidates = [self._candidate(asked, one) for one in drawn if one.finish != "length"]
+        as_it_is: dict[str, Any] = {"text": asked.text, "style": self._told(asked.text), "kept": 1.0}
+        best = max(
+            (one for one in candidates if one["text"]),
+            key=lambda one: (one["style"] == asked.style, one["kept"], one["score"]),
+            default=as_it_is,
+        )
+        edits = Comparison(asked.text, best["text"], self._dataset.pattern).edits if candidates else []
+        self._counts += Counter(rows=1, changed=best["text"] != asked.text, in_style=best["style"] == asked.style)
+        self._kept += best["kept"]
+        return {
+            "text": best["text"],
+            "style": best["style"],
+            "kept": best["kept"],
             "marks": [{"start": start, "end": end, "quote": asked.text[start:end]} for start, end in asked.places],
-            "edits": [
-                {"start": edit.start, "end": edit.end, "old": edit.old, "new": edit.new}
-                for edit in Comparison(asked.text, text, self._dataset.pattern).edits
-            ],
+            "edits": [{"start": edit.start, "end": edit.end, "old": edit.old, "new": edit.new} for edit in edits],
             "candidates": candidates,
-        } | ({} if self._answering.fits(asked.example) else {"cut": True})
-        self._counts += Counter(rows=1, changed=text != asked.text, told=told == asked.style)
-        self._shared += shared
-        return line
+        } | ({"cut": True} if asked.places and (not asked.fits or len(candidates) < len(drawn)) else {})
+
+    def _candidate(self, asked: _Asked, written: Any) -> dict[str, Any]:
+        """style: for which its marks speak, "" for none. kept: the share that it has of the words that were left. score: the mean
+        log-probability of its tokens."""
+        text, language = written.text.strip(), self._dataset.options.language
+        left, own = (Counter(units(one, language)) for one in (without(asked.text, asked.places).replace(GAP, " "), text))
+        return {
+            "text": text,
+            "style": self._told(text),
+            "kept": round((left & own).total() / left.total(), 4) if left else 1.0,
+            "score": round(float(np.mean(written.log_probs)) if len(written.log_probs) else -99.0, 4),
+        }
+
+    def _told(self, text: str) -> str:
+        return self._marks.nearest(text, self._dataset.pattern, self._marks.styles)
 
     # All rows
 
     def state(self) -> Any:
-        return {"counts": dict(self._counts), "shared": self._shared}
+        return {"counts": dict(self._counts), "kept": self._kept}
 
     def restore(self, state: Any) -> None:
-        self._counts, self._shared = Counter(state["counts"]), state["shared"]
+        self._counts, self._kept = Counter(state["counts"]), state["kept"]
 
     def summary(self) -> dict[str, Any]:
-        """The shares of texts that were changed and whose words tell the style that was wanted, and what they share with those that were
-        given (F1 of words, a mean)."""
+        """The shares of texts that were changed, and whose marks speak for the style that was wanted; and of words that were left the share
+        that was kept, a mean over texts."""
         c = self._counts
-        return {"changed": c["changed"] / c["rows"], "told": c["told"] / c["rows"], "shared": self._shared / c["rows"]} if c["rows"] else {}
+        return (
+            {"changed": c["changed"] / c["rows"], "in_style": c["in_style"] / c["rows"], "kept": self._kept / c["rows"]}
+            if c["rows"]
+            else {}
+        )
 
     def sections(self) -> list[Section]:
         marks = [[style, ", ".join(self._marks.strongest(style))] for style in self._marks.styles]
         return [
-            Section("Restyling: what was told otherwise", {}, ("", "value"), self.summary_rows()),
-            Section("Restyling: the strongest marks", {}, ("style", "words"), marks),
+            Section("Restyling: texts in another style", {}, ("", "value"), self.summary_rows()),
+            Section("Restyling: the strongest marks of each style", {}, ("style", "words"), marks),
         ]
